@@ -1,0 +1,16 @@
+"""Names for the pytrees that flow through jaxsparse.
+
+Nothing here runs. A tree of masks has exactly the nesting of the parameters it
+belongs to; a leaf is a boolean array of the parameter's shape, or None where the
+parameter is never pruned (biases, normalisation, whatever `masks.dense` was told
+to leave alone). Trees of scores and of counts follow the same rule.
+"""
+
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+Params = PyTree[Float[Array, "..."]]
+Grads = Params
+Scores = PyTree[Float[Array, "..."]]
+Masks = PyTree[Bool[Array, "..."]]
+Counts = PyTree[Int[Array, ""] | int]
+Step = Int[Array, ""]

@@ -1,0 +1,34 @@
+"""What every test runs under: strict JAX, four CPU devices, a compilation cache."""
+
+import os
+
+os.environ.setdefault("NPROC", "32")  # multi-device CPU programs hang without it
+
+from pathlib import Path  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+jax.config.update(
+    "jax_compilation_cache_dir",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    or str(Path.home() / ".cache" / "jaxsparse" / "compiled"),
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def four_devices() -> None:
+    if jax.device_count() != 4:
+        pytest.exit(f"the tests need 4 CPU devices, JAX shows {jax.device_count()}")
