@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, UInt8
+from jaxtyping import Array, Bool, PyTree, UInt8
 
 from jaxsparse.types import Masks, Params
 
@@ -92,7 +92,11 @@ def is_kernel(name: str, leaf: Any) -> bool:
     )
 
 
-def dense(params: Params, *, prunable: Callable[[str, Any], bool] = is_kernel) -> Masks:
+def dense(
+    params: Params | PyTree[jax.ShapeDtypeStruct],
+    *,
+    prunable: Callable[[str, Any], bool] = is_kernel,
+) -> Masks:
     """Makes the mask that keeps everything.
 
     Args:

@@ -1,0 +1,19 @@
+"""ResNet-20 on CIFAR-10, dense, for 160 epochs.
+
+Command: python experiments/train.py --config=configs/dense_cifar.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lth_cifar
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns `lth_cifar` without pruning; `variant` is "" or "quick"."""
+    c = lth_cifar.get_config(variant)
+    c.name = "dense_cifar"
+    c.lottery.levels = 0
+    c.lottery.rewind = "0step"
+    c.lottery.controls = ()
+    c.lottery.control_levels = ()
+    return c

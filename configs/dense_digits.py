@@ -1,0 +1,17 @@
+"""LeNet-300-100 on the embedded digits, dense.
+
+Command: python experiments/train.py --config=configs/dense_digits.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lth_digits
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns `lth_digits` without pruning; `variant` is "" or "quick"."""
+    c = lth_digits.get_config(variant)
+    c.name = "dense_digits"
+    c.lottery.levels = 0
+    c.lottery.controls = ()
+    return c

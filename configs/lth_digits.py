@@ -1,0 +1,36 @@
+"""Lottery tickets in LeNet-300-100 on the embedded digits, in a minute or two.
+
+Paper: Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
+section 2, carried over from MNIST to the 8x8 digits of scikit-learn: Adam with rate
+1.2e-3, batches of 60, Glorot normal weights, rewinding to initialisation.
+
+Command: python experiments/train.py --config=configs/lth_digits.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxsparse import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "" or "quick" (3 levels, 2 replicates)."""
+    c = config.start("lth_digits", variant)
+    c.replicates = 5
+    c.data.name = "digits"
+    c.data.validation = 287
+    c.data.batch_size = 60
+    c.data.drop_last = True  # 19 steps an epoch
+    c.model.name = "lenet_300_100"
+    c.init.kernel = "glorot_normal"
+    c.optimizer.name = "adam"
+    c.schedule.learning_rate = 1.2e-3
+    c.training.length = "32ep"  # 608 steps
+    c.evaluation.every = "1ep"
+    c.run.checkpoint_every = ""
+    c.lottery.levels = 21
+    c.lottery.controls = ("reinitialized", "shuffled_layers", "random_mask")
+    if variant == "quick":
+        c.replicates = 2
+        c.training.length = "5ep"
+        c.lottery.levels = 2
+    return c

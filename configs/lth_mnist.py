@@ -1,0 +1,55 @@
+"""Lottery tickets in LeNet-300-100 on MNIST.
+
+Two protocols:
+
+- the default is open_lth's: SGD with rate 0.1, no momentum, batches of 128, Kaiming
+  normal weights, 20 % of the weights left pruned globally at each level but for the
+  output layer; 3 epochs a level where open_lth trains 40;
+- `:adam` is that of Frankle and Carbin, The Lottery Ticket Hypothesis, 2019,
+  arXiv:1803.03635, section 2 and appendix G: Adam with rate 1.2e-3, batches of 60,
+  50,000 steps, Glorot normal weights, layer-wise pruning with the output layer at half
+  the rate, 5,000 training examples for validation.
+
+Command: python experiments/train.py --config=configs/lth_mnist.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxsparse import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "", "adam" or "quick" (2 levels, few steps)."""
+    c = config.start("lth_mnist", variant, also=("adam",))
+    c.replicates = 5
+    c.data.name = "mnist"
+    c.data.validation = 5000
+    c.model.name = "lenet_300_100"
+    c.lottery.controls = ("reinitialized", "random_mask")
+    if variant == "adam":
+        return _adam(c)
+    c.data.batch_size = 128
+    c.init.bias = "torch_default"
+    c.schedule.learning_rate = 0.1
+    c.training.length = "3ep"
+    c.evaluation.every = "50step"
+    c.lottery.levels = 12
+    c.lottery.ignored = ("head/kernel",)
+    if variant == "quick":
+        c.replicates = 2
+        c.training.length = "200step"
+        c.lottery.levels = 2
+    return c
+
+
+def _adam(c: ConfigDict) -> ConfigDict:
+    c.data.batch_size = 60
+    c.init.kernel = "glorot_normal"
+    c.optimizer.name = "adam"
+    c.schedule.learning_rate = 1.2e-3
+    c.training.length = "50000step"
+    c.evaluation.every = "100step"
+    c.lottery.levels = 16
+    c.lottery.scope = "layer"
+    c.lottery.layer_fractions = (("head/kernel", 0.1),)
+    return c

@@ -1,0 +1,128 @@
+"""Trains what a config says, to the end, continuing where it was stopped.
+
+    python experiments/train.py --config=configs/lth_digits.py
+    python experiments/train.py --config=configs/lth_mnist.py --config.replicates=3
+
+`--workdir` chooses the folder of the run; without it, runs/<config>-<hash of what
+results depend on>. The same command again continues there.
+"""
+
+import functools
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that one config can build on another
+
+import jax  # noqa: E402
+from absl import app, flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
+from ml_collections import ConfigDict, config_flags  # noqa: E402
+
+from jaxsparse import build, config  # noqa: E402
+from jaxsparse.lottery import experiment  # noqa: E402
+from jaxsparse.reports import page  # noqa: E402
+from jaxsparse.training import events, interrupt, progress, workdir  # noqa: E402
+from jaxsparse.training.loop import Desk  # noqa: E402
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "recipe, FILE or FILE:VARIANT"
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the experiment, and words every expected failure in one line."""
+    if len(argv) > 1:
+        fail(
+            f"unexpected arguments {list(argv[1:])}; wanted --config and --workdir only"
+        )
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    c = _CONFIG.value
+    try:
+        config.validate(c)
+        build.check_names(c)
+        default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"
+        folder = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default
+        set_up_jax(c)
+        with workdir.opened(folder, c, shlex.join(["python", *sys.argv])):
+            run(c, folder)
+    except interrupt.Stopped as stop:
+        print(f"stopped at {stop}; the same command continues there", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, interrupt.NonFinite) as error:
+        fail(str(error))
+
+
+def set_up_jax(c: ConfigDict) -> None:
+    """Sets what must be set before JAX first looks at its devices."""
+    if c.run.deterministic:
+        old = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{old} --xla_gpu_deterministic_ops=true".strip()
+    if c.run.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path.home() / ".cache" / "jaxsparse" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run(c: ConfigDict, folder: Path) -> None:
+    """Trains, then writes the report."""
+    dataset = build.load_data(c)
+    made = build.make_experiment(c, dataset, folder)
+    seen = events.Events(folder / "tensorboard") if c.run.tensorboard else None
+    desk = Desk(
+        metrics=folder / "metrics.jsonl",
+        checkpoints=folder / "checkpoints",
+        progress=None,
+        should_stop=lambda: False,
+        watch=seen or (lambda record: None),
+    )
+    shown = progress.Progress(
+        sum(1 for _ in experiment.stages(made)), experiment.done(made, desk)
+    )
+    print(f"run: {folder}", file=sys.stderr)
+    try:
+        with interrupt.listening() as asked:
+            experiment.run(made, desk._replace(progress=shown, should_stop=asked))
+    finally:
+        shown.close()
+        if seen is not None:
+            seen.close()
+    print(f"report: {page.write([folder], folder / 'report')}", file=sys.stderr)
+
+
+def fail(message: str) -> None:
+    """Ends with one clear error and no traceback."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; a config's path may be relative to the project's root as well."""
+    found = [_from_root(argument) for argument in argv]
+    try:
+        rest = flags.FLAGS(found)
+        if _CONFIG.value is None:
+            fail(
+                "--config: missing; wanted a recipe, as --config=configs/lth_digits.py"
+            )
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        fail(str(e).strip('"'))
+    return rest
+
+
+def _from_root(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    path, colon, variant = value.partition(":")
+    if name.lstrip("-") != "config" or not equals or Path(path).exists():
+        return argument
+    return f"{name}={ROOT / path}{colon}{variant}"
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    app.run(main, flags_parser=functools.partial(parse))

@@ -1,0 +1,102 @@
+"""Sets of labelled images on the host, and how to divide them.
+
+This module holds what every dataset is made of. Reading is for `sources` and
+`digits`; the order of examples during training is for `order`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Int32, UInt8
+
+
+class Examples(NamedTuple):
+    """Labelled images, example i in row i of both arrays.
+
+    Attributes:
+      images: pixels from 0 to 255.
+      labels: classes, counted from 0.
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, " n"]
+
+
+class Dataset(NamedTuple):
+    """Everything a run needs to know about its data.
+
+    Attributes:
+      train: what the network is trained on.
+      validation: what choices are made on; empty unless asked for.
+      test: what results are reported on, and nothing else.
+      classes: how many classes there are.
+      mean: mean of each channel on the [0, 1] scale, for `augment.normalize`.
+      std: standard deviation of each channel on the [0, 1] scale.
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def take(examples: Examples, rows: Int[np.ndarray, " m"]) -> Examples:
+    """Copies the given rows, in the given order."""
+    return Examples(examples.images[rows], examples.labels[rows])
+
+
+def split(
+    examples: Examples, *, validation: int, seed: int
+) -> tuple[Examples, Examples]:
+    """Divides examples at random into a training and a validation set.
+
+    Both keep the original order of their examples. The draw is not stratified.
+
+    Args:
+      examples: what to divide.
+      validation: examples to hold out, exactly; 0 gives an empty validation set.
+      seed: of this draw alone, non-negative; no other seed of a run moves it.
+
+    Returns:
+      The training set and the validation set, disjoint, together `examples`.
+
+    Raises:
+      ValueError: if `validation` is negative or leaves nothing to train on.
+    """
+    total = len(examples.labels)
+    if not 0 <= validation < total:
+        raise ValueError(
+            f"validation: got {validation} of {total} training examples; wanted 0 to "
+            f"{total - 1}; hold out fewer"
+        )
+    # The bit generator is named because numpy may change its default.
+    generator = np.random.Generator(np.random.PCG64(seed))
+    order = generator.permutation(total)
+    return (
+        take(examples, np.sort(order[validation:])),
+        take(examples, np.sort(order[:validation])),
+    )
+
+
+def first(examples: Examples, n: int) -> Examples:
+    """Returns the first `n` examples, for quick variants of an experiment.
+
+    Args:
+      examples: what to shorten; the result shares its memory.
+      n: examples to keep, at least 1.
+
+    Returns:
+      Exactly `n` examples.
+
+    Raises:
+      ValueError: if there are fewer than `n`, or `n` is below 1.
+    """
+    total = len(examples.labels)
+    if not 1 <= n <= total:
+        raise ValueError(
+            f"first: got {n} of {total} examples; wanted 1 to {total}; ask for fewer, "
+            "or leave the number out to use all"
+        )
+    return Examples(examples.images[:n], examples.labels[:n])

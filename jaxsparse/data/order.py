@@ -1,0 +1,57 @@
+"""Which examples a step sees.
+
+An epoch visits every example once, in an order that is a pure function of a key and
+the epoch, so a resumed run continues it exactly and no iterator needs saving.
+Gathering the examples and augmenting them is for the training step.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Int32, Key
+
+
+def steps_per_epoch(examples: int, *, batch_size: int, drop_last: bool) -> int:
+    """Counts the batches of one epoch.
+
+    Args:
+      examples: examples in the training set.
+      batch_size: examples in a full batch.
+      drop_last: True leaves out a last batch that would be smaller (CIFAR-10 in
+        batches of 128: 390 steps); False keeps it, as open_lth does (391 steps).
+
+    Returns:
+      Optimiser updates in one epoch, at least 1.
+
+    Raises:
+      ValueError: if a number is below 1, or no full batch exists and `drop_last`.
+    """
+    if examples < 1 or batch_size < 1:
+        raise ValueError(
+            f"batch_size: got {batch_size} for {examples} examples; wanted at least 1 "
+            "of each"
+        )
+    if not drop_last:
+        return -(-examples // batch_size)
+    if batch_size > examples:
+        raise ValueError(
+            f"batch_size: got {batch_size} for {examples} examples, and drop_last "
+            "leaves no batch at all; use a smaller batch or drop_last=False"
+        )
+    return examples // batch_size
+
+
+def epoch_order(
+    key: Key[Array, ""], *, epoch: int | Int[Array, ""], examples: int
+) -> Int32[Array, " n"]:
+    """Draws the order in which one epoch visits the examples.
+
+    Args:
+      key: of the data order of a run, the same for all its epochs.
+      epoch: which epoch, counted from 0; may be traced.
+      examples: examples in the training set.
+
+    Returns:
+      A permutation of 0 to `examples` - 1. Equal keys and epochs give equal orders.
+    """
+    rows = jnp.arange(examples, dtype=jnp.int32)
+    return jax.random.permutation(jax.random.fold_in(key, epoch), rows)

@@ -1,0 +1,244 @@
+"""Prepared TFDS folders, read into arrays without TensorFlow.
+
+TFDS writes the same serialised examples into each of its file formats; only the
+framing differs, so this module reads records from parquet, array_record or tfrecord
+files and decodes them all alike. It reads and never downloads: looking for a dataset
+touches the disk and no network. `experiments/prepare_data.py` downloads.
+"""
+
+import io
+import os
+import re
+import shlex
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from jaxsparse.data.examples import Examples
+
+# Names to offer when one is misspelt; any other prepared TFDS name works as well.
+KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "digits")
+
+_NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names by channels
+
+
+class DatasetNotPrepared(ValueError):
+    """There is no such dataset in the folder; the message says how to get it."""
+
+
+def root_folder(data_dir: str | None) -> Path:
+    """Returns the absolute folder in which datasets are looked for.
+
+    Args:
+      data_dir: a folder, "~" allowed; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+    """
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(chosen).expanduser().absolute()
+
+
+def find(name: str, *, data_dir: str | None) -> Path:
+    """Finds a prepared dataset, in milliseconds and without any network.
+
+    Args:
+      name: TFDS name, with a config or a version if wanted: "cifar10",
+        "emnist/letters", "cifar10:3.0.2". Without a version the latest is taken.
+      data_dir: as for `root_folder`.
+
+    Returns:
+      The folder of one version, which holds dataset_info.json.
+
+    Raises:
+      DatasetNotPrepared: if there is none; the message lists the ways out.
+    """
+    root = root_folder(data_dir)
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise DatasetNotPrepared(_explain(name, root))
+    found = [
+        path.parent
+        for path in (root / parts["folder"]).glob("*/dataset_info.json")
+        if _VERSION.fullmatch(path.parent.name)
+        and parts["version"] in (None, path.parent.name)
+    ]
+    if not found:
+        raise DatasetNotPrepared(_explain(name, root))
+    return max(found, key=lambda path: [int(x) for x in path.name.split(".")])
+
+
+def _explain(name: str, root: Path) -> str:
+    known = name.partition(":")[0] in KNOWN
+    doubt = "" if known else f" Is the name right? Known are {', '.join(KNOWN)}."
+    arguments = f"--dataset={shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
+    return (
+        f"data.name: the dataset {name!r} is not prepared in {root}; wanted a folder "
+        f"{root / name.partition(':')[0]}/VERSION that TFDS has written.{doubt}\n"
+        "Do one of these:\n"
+        "  - name a folder that holds it: --config.data.dir=FOLDER (or set "
+        "TFDS_DATA_DIR)\n"
+        "  - download and prepare it: pip install -e '.[prepare]' && python "
+        f"experiments/prepare_data.py {arguments}\n"
+        "  - use the digits that come embedded, no download: "
+        "--config=configs/lth_digits.py"
+    )
+
+
+def _parquet(path: str) -> list[bytes]:
+    # Readers of single formats are imported where needed: half a second each.
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).column("data").to_pylist()
+
+
+def _array_record(path: str) -> list[bytes]:
+    from array_record.python import array_record_module
+
+    reader = array_record_module.ArrayRecordReader(path)
+    try:
+        return reader.read_all()
+    finally:
+        reader.close()
+
+
+def _tfrecord(path: str) -> Iterator[bytes]:
+    # A record is its length (8 bytes), a checksum of that (4), the bytes, and a
+    # checksum of those (4). CRC32C in Python would take longer than decoding; the
+    # framing, the number of records and the images' own checksums are verified.
+    content = memoryview(Path(path).read_bytes())
+    start = 0
+    while start < len(content):
+        if start + 12 > len(content):
+            raise ValueError("the file ends inside a record's header")
+        (length,) = struct.unpack_from("<Q", content, start)
+        end = start + 12 + length
+        if end + 4 > len(content):
+            raise ValueError("the file ends inside a record")
+        yield bytes(content[start + 12 : end])
+        start = end + 4
+
+
+RECORDS = {"parquet": _parquet, "array_record": _array_record, "tfrecord": _tfrecord}
+
+
+def _again(name: str, folder: Path) -> str:
+    return f"delete {folder} and prepare {name} again (experiments/prepare_data.py)"
+
+
+def _read_info(name: str, folder: Path) -> tfds.core.DatasetInfo:
+    try:
+        return tfds.builder_from_directory(folder).info
+    except Exception as error:  # TFDS raises what its many parsers happen to raise
+        raise ValueError(
+            f"{name}: the description in {folder} cannot be read ({error}); wanted "
+            "the dataset_info.json and features.json that TFDS wrote; "
+            f"{_again(name, folder)}"
+        ) from error
+
+
+def _check_features(name: str, info: tfds.core.DatasetInfo) -> None:
+    features = dict(info.features)
+    image, label = features.get("image"), features.get("label")
+    if (
+        not isinstance(image, tfds.features.Image)
+        or not isinstance(label, tfds.features.ClassLabel)
+        or image.np_dtype != np.uint8
+        or None in image.shape
+        or image.shape[-1] not in _MODES
+    ):
+        raise ValueError(
+            f"{name}: its features are {features}; wanted an `image` of uint8 and one "
+            "fixed size with 1, 3 or 4 channels, and a `label`; choose another "
+            "dataset or add a reader to `jaxsparse.data.datasets.READERS`"
+        )
+
+
+def _decode(
+    record: bytes, shape: tuple[int, ...]
+) -> tuple[UInt8[np.ndarray, "h w c"], int]:
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    # Pillow and not TFDS's decoder, which takes twice as long and would change with
+    # OpenCV's presence. The content says whether it is PNG or JPEG.
+    encoded = io.BytesIO(feature["image"].bytes_list.value[0])
+    with Image.open(encoded, formats=("PNG", "JPEG")) as picture:
+        mode = _MODES[shape[-1]]
+        pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+    if pixels.shape[:2] != shape[:2]:
+        raise ValueError(f"an image of {pixels.shape[:2]} pixels, not {shape[:2]}")
+    return pixels.reshape(shape), feature["label"].int64_list.value[0]
+
+
+def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None:
+    """Fills `into`, which has as many rows as the file must have records."""
+    records = list(RECORDS[info.file_format.value](str(path)))
+    if len(records) != len(into.labels):
+        raise ValueError(f"{len(records)} records, not {len(into.labels)}")
+    classes = info.features["label"].num_classes
+    for i, record in enumerate(records):
+        into.images[i], into.labels[i] = _decode(record, info.features["image"].shape)
+    if not ((into.labels >= 0) & (into.labels < classes)).all():
+        raise ValueError(f"a label outside 0 to {classes - 1}")
+
+
+def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
+    described = info.splits[split]
+    shape = (described.num_examples, *info.features["image"].shape)
+    whole = Examples(np.empty(shape, np.uint8), np.empty(shape[0], np.int32))
+    start = 0
+    for path, length in zip(
+        map(Path, described.filepaths), described.shard_lengths, strict=True
+    ):
+        rows = slice(start, start + length)
+        start += length
+        try:
+            _read_shard(path, info, Examples(whole.images[rows], whole.labels[rows]))
+        except Exception as error:  # four libraries' kinds of "damaged"
+            raise ValueError(
+                f"{name}: {path} is damaged or missing: {error}; wanted {length} "
+                f"examples; {_again(name, path.parent)}"
+            ) from error
+    return whole
+
+
+def read(name: str, *, data_dir: str | None) -> tuple[Examples, Examples, int]:
+    """Reads a prepared TFDS image classification dataset whole.
+
+    Args:
+      name: TFDS name, as for `find`.
+      data_dir: as for `root_folder`.
+
+    Returns:
+      Training examples, test examples and the number of classes. Examples are in the
+      order of the folder. A dataset without a test split (such as imagenette) gives
+      its validation split as the test set.
+
+    Raises:
+      DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
+      ValueError: if it is no image classification with images of one size, or if a
+        file is damaged.
+    """
+    folder = find(name, data_dir=data_dir)
+    info = _read_info(name, folder)
+    if info.file_format.value not in RECORDS:
+        raise ValueError(
+            f"{name}: the files in {folder} are {info.file_format.value}; wanted one "
+            f"of {', '.join(RECORDS)}; {_again(name, folder)}"
+        )
+    splits = list(info.splits)
+    test = "test" if "test" in splits else "validation"
+    if "train" not in splits or test not in splits:
+        raise ValueError(
+            f"{name}: {folder} has the splits {splits}; wanted train, and test or "
+            "validation; choose another dataset, or add a reader to "
+            "`jaxsparse.data.datasets.READERS`"
+        )
+    _check_features(name, info)
+    classes = info.features["label"].num_classes
+    return _read_split(name, info, "train"), _read_split(name, info, test), classes

@@ -1,0 +1,221 @@
+"""Distributions: one sparsity for the network in, a count for each layer out.
+
+Everything here runs once, on the host, in exact arithmetic: a float32 or float64
+product of a size and a fraction is off by some weights for large layers. `select`
+takes the counts; `schedules` says how they change over time.
+
+Kernels are read as Flax lays them out: input and output features are the last two
+axes, and whatever comes before is space (HWIO, and likewise in one or three
+dimensions).
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import jax
+
+from jaxsparse import masks as masks_lib
+from jaxsparse.types import Counts, Masks
+
+Weigh = Callable[[tuple[int, ...]], Fraction]
+
+
+def count_kept(total: int, sparsity: float) -> int:
+    """Turns a sparsity into a number of weights.
+
+    Args:
+      total: weights there are.
+      sparsity: fraction to remove, in [0, 1), read as the decimal it prints as: 0.9
+        is nine tenths and not the nearest binary number.
+
+    Returns:
+      total (1 - sparsity), rounded to the nearest integer, halves up.
+
+    Raises:
+      ValueError: if the sparsity is not in [0, 1).
+
+    Examples:
+      >>> count_kept(25_502_912, 0.999)
+      25503
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(
+            f"sparsity: got {sparsity}; wanted a fraction to remove in [0, 1); to "
+            "remove 90 % say 0.9"
+        )
+    return math.floor(total * (1 - Fraction(str(sparsity))) + Fraction(1, 2))
+
+
+def uniform(masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()) -> Counts:
+    """Gives every layer the same sparsity.
+
+    Layers in `dense` are kept whole and on top of that: the sparsity is that of each
+    *other* layer, so the network as a whole keeps more than 1 - sparsity. This is
+    what RigL's "uniform", which keeps the first layer, means. `erdos_renyi` and
+    `erdos_renyi_kernel` hold the sparsity of the whole network instead.
+
+    Args:
+      masks: which leaves are prunable; only names and shapes are used.
+      sparsity: fraction to remove from each layer that is not dense, in [0, 1).
+      dense: shell patterns of leaf names to keep whole.
+
+    Returns:
+      A count for each prunable leaf, None elsewhere. Together the layers that are not
+      dense keep exactly `count_kept` of their weights, each within one weight of its
+      share.
+
+    Raises:
+      ValueError: if the sparsity is not in [0, 1) or a pattern matches no leaf.
+
+    Examples:
+      >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
+      >>> uniform(masks, 0.9, dense=("b",))
+      {'a': 2, 'b': 30}
+
+    References:
+      Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
+      Winners. 2020. arXiv:1911.11134, section 3.
+    """
+    sizes = _sizes(masks)
+    whole = _dense(masks, dense)
+    sparse = [size for size, is_whole in zip(sizes, whole, strict=True) if not is_whole]
+    target = count_kept(sum(sparse), sparsity)
+    shares = [
+        Fraction(size) if is_whole else Fraction(target * size, max(sum(sparse), 1))
+        for size, is_whole in zip(sizes, whole, strict=True)
+    ]
+    return _write(masks, shares)
+
+
+def erdos_renyi(
+    masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()
+) -> Counts:
+    """Gives a layer of i inputs, o outputs a density in proportion to (i + o) / (i o).
+
+    A layer that this would overfill is kept dense, and the others share what is left.
+
+    Args:
+      masks: which leaves are prunable; only names and shapes are used.
+      sparsity: fraction to remove from all prunable weights together, those in
+        `dense` included, in [0, 1).
+      dense: shell patterns of leaf names to keep whole.
+
+    Returns:
+      A count for each prunable leaf, None elsewhere. Their sum is exactly
+      `count_kept`, and each is within one weight of its share.
+
+    Raises:
+      ValueError: if the sparsity is not in [0, 1), a pattern matches no leaf, a leaf
+        has fewer than two axes, or the dense layers alone keep too many.
+
+    Deviations:
+      Mocanu et al. draw each connection with that probability; here the count is its
+      expectation, rounded, and where the weights are is up to `select`. No argument
+      removes it.
+
+    References:
+      Mocanu, Mocanu, Stone, Nguyen, Gibescu, Liotta. Scalable Training of Artificial
+      Neural Networks with Adaptive Sparse Connectivity inspired by Network Science.
+      2018. arXiv:1707.04780, equation 3.
+    """
+
+    def weigh(shape: tuple[int, ...]) -> Fraction:
+        return Fraction(math.prod(shape[:-2]) * (shape[-2] + shape[-1]))
+
+    return _proportional(masks, sparsity, dense, weigh)
+
+
+def erdos_renyi_kernel(
+    masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()
+) -> Counts:
+    """Gives a layer a density in proportion to the sum of its axes over its size.
+
+    For a convolution that is (h + w + i + o) / (h w i o); for a dense layer it is
+    `erdos_renyi`. A layer that this would overfill is kept dense, and the others share
+    what is left.
+
+    Args:
+      masks: as in `erdos_renyi`.
+      sparsity: as in `erdos_renyi`.
+      dense: as in `erdos_renyi`.
+
+    Returns:
+      As `erdos_renyi`.
+
+    Raises:
+      ValueError: as `erdos_renyi`.
+
+    Deviations:
+      The authors' code rounds each layer on its own; here the total is exact. No
+      argument removes it.
+
+    References:
+      Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
+      Winners. 2020. arXiv:1911.11134, section 3.
+    """
+    return _proportional(masks, sparsity, dense, lambda shape: Fraction(sum(shape)))
+
+
+def _proportional(
+    masks: Masks, sparsity: float, dense: tuple[str, ...], weigh: Weigh
+) -> Counts:
+    """Shares the kept weights in proportion to `weigh`, no layer above its size."""
+    sizes = _sizes(masks)
+    whole = _dense(masks, dense)
+    for name, leaf in zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True):
+        if leaf.ndim < 2:
+            raise ValueError(
+                f"masks: {name} has shape {leaf.shape}; wanted two or more axes, the "
+                "last two of inputs and outputs; use `uniform`, or do not prune it"
+            )
+    weights = [weigh(leaf.shape) for leaf in jax.tree.leaves(masks)]
+    target = count_kept(sum(sizes), sparsity)
+    least = sum(size for size, is_whole in zip(sizes, whole, strict=True) if is_whole)
+    if least > target:
+        raise ValueError(
+            f"dense: the layers matching {dense} have {least} weights, where sparsity "
+            f"{sparsity} keeps {target} of {sum(sizes)}; wanted a lower sparsity or "
+            "other dense layers"
+        )
+    # A layer found too full leaves more for the others, which may fill them in turn.
+    while True:
+        shares = _shares(sizes, weights, whole, target)
+        full = [share > size for share, size in zip(shares, sizes, strict=True)]
+        if not any(full):
+            return _write(masks, shares)
+        whole = [a or b for a, b in zip(whole, full, strict=True)]
+
+
+def _shares(
+    sizes: list[int], weights: list[Fraction], whole: list[bool], target: int
+) -> list[Fraction]:
+    """Gives whole layers their size and divides the rest by weight."""
+    layers = list(zip(sizes, weights, whole, strict=True))
+    left = target - sum(size for size, _, is_whole in layers if is_whole)
+    weighed = sum(weight for _, weight, is_whole in layers if not is_whole)
+    return [
+        Fraction(size) if is_whole else left * weight / (weighed or 1)
+        for size, weight, is_whole in layers
+    ]
+
+
+def _sizes(masks: Masks) -> list[int]:
+    return [leaf.size for leaf in jax.tree.leaves(masks)]
+
+
+def _dense(masks: Masks, dense: tuple[str, ...]) -> list[bool]:
+    """Says of each prunable leaf whether it is to be kept whole."""
+    names = masks_lib.names(masks)
+    masks_lib.check_globs(dense, names, field="dense")
+    return [masks_lib.matches(name, dense) for name in names]
+
+
+def _write(masks: Masks, shares: list[Fraction]) -> Counts:
+    """Rounds shares of an integer total by largest remainder, ties to the earlier."""
+    counts = [math.floor(share) for share in shares]
+    left = int(sum(shares)) - sum(counts)
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
+    for i in by_remainder[:left]:
+        counts[i] += 1
+    return jax.tree.unflatten(jax.tree.structure(masks), counts)

@@ -1,0 +1,171 @@
+"""First values of parameters, from nothing but names, shapes and a key.
+
+Linen's own `init` traces the whole network and deals out keys by order of layers.
+Here every leaf draws from a key made of its name alone, so that a network is drawn
+anew in one cheap call, also under `jit` and `vmap`, and a further layer leaves all
+others as they were.
+
+The shapes come from `jax.eval_shape(model.init, ...)["params"]`, which computes
+nothing. Statistics of BatchNorm are no parameters and not made here.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as jax_initializers
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from jaxsparse import keys, masks
+from jaxsparse.types import Params
+
+# Normals are not truncated: those of PyTorch, in which the papers ran, are not.
+_variance_scaling = jax_initializers.variance_scaling
+KERNELS: Mapping[str, jax_initializers.Initializer] = {
+    "kaiming_normal": _variance_scaling(2.0, "fan_in", "normal"),
+    "kaiming_uniform": _variance_scaling(2.0, "fan_in", "uniform"),
+    "glorot_normal": _variance_scaling(1.0, "fan_avg", "normal"),
+    "glorot_uniform": _variance_scaling(1.0, "fan_avg", "uniform"),
+    "lecun_normal": _variance_scaling(1.0, "fan_in", "normal"),
+    "lecun_uniform": _variance_scaling(1.0, "fan_in", "uniform"),
+    "orthogonal": jax_initializers.orthogonal(),
+    "torch_default": _variance_scaling(1.0 / 3.0, "fan_in", "uniform"),
+}
+BIASES = ("zeros", "torch_default")
+NORM_SCALES = ("ones", "uniform")
+
+
+def _check(field: str, name: str, known: tuple[str, ...]) -> None:
+    """Refuses the name of an initialiser that there is not."""
+    if name not in known:
+        raise ValueError(f"{field}: got {name!r}; wanted one of {', '.join(known)}")
+
+
+def fan_in(shape: tuple[int, ...]) -> int:
+    """Counts the inputs of one output of a kernel [..., i, o]."""
+    return math.prod(shape[:-1])
+
+
+def _fans_by_layer(like: Any) -> dict[str, int]:
+    """Returns the fan-in of every layer with a kernel, by the layer's name."""
+    return {
+        masks.name_of(path).rpartition("/")[0]: fan_in(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(like)
+        if masks.is_kernel(masks.name_of(path), leaf)
+    }
+
+
+def _bias(
+    shape: tuple[int, ...], dtype: DTypeLike, *, fan: int | None, key: Key[Array, ""]
+) -> Float[Array, "..."]:
+    """Draws a bias as PyTorch does, or zeros where no kernel stands beside it."""
+    if not fan:
+        return jnp.zeros(shape, dtype)
+    bound = 1.0 / math.sqrt(fan)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def initialize(
+    like: Any,
+    *,
+    kernel: str = "kaiming_normal",
+    bias: str = "zeros",
+    norm_scale: str = "ones",
+    key: Key[Array, ""],
+) -> Params:
+    r"""Draws all parameters of a network from their names and shapes.
+
+    With fan-in :math:`n` and fan-out :math:`m` (receptive field included), kernels are
+
+    - kaiming: variance :math:`2/n`; glorot: :math:`2/(n+m)`; lecun: :math:`1/n`, either
+      normal (not truncated) or uniform;
+    - orthogonal: orthonormal rows or columns, whichever are fewer, when all axes but
+      the last are flattened;
+    - torch_default: uniform in :math:`\pm 1/\sqrt{n}`, what PyTorch's layers do.
+
+    Values are drawn in float32 at least and then rounded to the leaf's dtype.
+
+    Args:
+      like: parameters, or their shapes from `jax.eval_shape`. Kernels are the leaves
+        that `masks.is_kernel` recognises, with axes [i, o] or [h, w, i, o]; the others
+        must be called bias or scale.
+      kernel: a name in `KERNELS`.
+      bias: "zeros", or "torch_default" for uniform in ±1/√n, n the fan-in of the
+        kernel in the same layer; the bias of a normalisation is zero either way.
+      norm_scale: "ones", or "uniform" in [0, 1), the default of open_lth.
+      key: one key for the whole network.
+
+    Returns:
+      Parameters with the nesting, shapes and dtypes of `like`.
+
+    Raises:
+      ValueError: for an unknown name, listing those known; or for a leaf that no rule
+        covers, naming it.
+
+    Examples:
+      >>> layer = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
+      >>> initialize(layer, key=jax.random.key(0))["bias"]
+      Array([0., 0.], dtype=float32)
+
+    Deviations:
+      Orthogonal kernels are PyTorch's up to transposition, that is, equal in
+      distribution.
+
+    References:
+      He et al., Delving Deep into Rectifiers, 2015, arXiv:1502.01852, equation 10.
+      Glorot and Bengio, Understanding the difficulty of training deep feedforward
+      neural networks, 2010, equations 12 and 16.
+      Saxe et al., Exact solutions to the nonlinear dynamics of learning in deep linear
+      neural networks, 2014, arXiv:1312.6120.
+    """
+    _check("kernel", kernel, tuple(KERNELS))
+    _check("bias", bias, BIASES)
+    _check("norm_scale", norm_scale, NORM_SCALES)
+    draw = functools.partial(
+        _draw,
+        kernel=kernel,
+        fans=_fans_by_layer(like) if bias == "torch_default" else {},
+        norm_scale=norm_scale,
+        key=key,
+    )
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: draw(masks.name_of(path), leaf), like
+    )
+
+
+def _draw(
+    name: str,
+    leaf: Any,
+    *,
+    kernel: str,
+    fans: Mapping[str, int],
+    norm_scale: str,
+    key: Key[Array, ""],
+) -> Float[Array, "..."]:
+    """Draws one leaf; `fans` says which biases are random."""
+    layer, _, last = name.rpartition("/")
+    # bfloat16 has 8 bits of precision: drawing in it would leave few distinct values.
+    wide = jnp.promote_types(leaf.dtype, jnp.float32)
+    key = keys.leaf_key(key, name)
+    if masks.is_kernel(name, leaf):
+        value = KERNELS[kernel](key, leaf.shape, wide)
+    elif last == "bias" and jnp.issubdtype(leaf.dtype, jnp.floating):
+        value = _bias(leaf.shape, wide, fan=fans.get(layer), key=key)
+    elif last == "scale" and jnp.issubdtype(leaf.dtype, jnp.floating):
+        value = (
+            jnp.ones(leaf.shape, wide)
+            if norm_scale == "ones"
+            else jax.random.uniform(key, leaf.shape, wide)
+        )
+    else:
+        raise ValueError(
+            f"like: no rule for the leaf {name!r} of shape {leaf.shape} and dtype "
+            f"{leaf.dtype}; wanted a floating leaf called bias or scale, or one of two "
+            f"or more axes called {', '.join(masks.KERNEL_NAMES)}; take it out of the "
+            "tree and initialise it yourself"
+        )
+    return value.astype(leaf.dtype)

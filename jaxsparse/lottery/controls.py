@@ -1,0 +1,169 @@
+"""What a ticket is compared with: the same count of weights, chosen or drawn otherwise.
+
+Each control isolates one thing a ticket has: its initial weights, the places of its
+weights within layers, or its division of weights among layers.
+"""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from jaxsparse import keys as keys_lib
+from jaxsparse import masks as masks_lib
+from jaxsparse import scores, select
+from jaxsparse.types import Masks
+
+NAMES = (
+    "reinitialized",  # the ticket's masks, fresh initial weights
+    "shuffled_layers",  # masks permuted within each layer, the ticket's weights
+    "shuffled_globally",  # masks permuted over all layers, the ticket's weights
+    "random_mask",  # masks drawn anew with equal layer counts, fresh initial weights
+    "dense_continued",  # the dense network, trained as many steps as the ticket's level
+)
+
+# Controls that start from fresh initial weights, not from the ticket's.
+FRESH = ("reinitialized", "random_mask")
+
+
+def key_of(
+    key: Key[Array, ""], name: str, level: int | Int[Array, ""]
+) -> Key[Array, ""]:
+    """Derives the key of one control at one level."""
+    return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), level)
+
+
+def shuffle_layers(
+    masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
+) -> Masks:
+    """Permutes each layer's mask among its own places; layer counts stay.
+
+    Args:
+      masks: of one replicate.
+      key: what to draw with; each layer draws by its name.
+      ignored: patterns of layers left as they are.
+
+    Returns:
+      Masks with the same count in each layer.
+
+    References:
+      Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
+      Mark?, 2021, arXiv:2009.08576, section 4.
+    """
+
+    def permute(path: tuple[object, ...], leaf: Array) -> Array:
+        name = masks_lib.name_of(path)
+        if masks_lib.matches(name, ignored):
+            return leaf
+        flat = jax.random.permutation(keys_lib.leaf_key(key, name), leaf.reshape(-1))
+        return flat.reshape(leaf.shape)
+
+    return jax.tree_util.tree_map_with_path(permute, masks)
+
+
+def shuffle_globally(
+    masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
+) -> Masks:
+    """Permutes the mask among all places of all layers; only the total stays.
+
+    Args:
+      masks: of one replicate.
+      key: what to draw with.
+      ignored: patterns of layers left as they are, and not counted.
+
+    Returns:
+      Masks with the same count in all: the best of equally many random scores, which
+      is a uniformly drawn arrangement.
+    """
+    by_name = zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True)
+    count = sum(
+        jnp.sum(leaf, dtype=jnp.int32)
+        for name, leaf in by_name
+        if not masks_lib.matches(name, ignored)
+    )
+    worth = scores.random(masks, key=key)
+    # `within` is needed for the ignored layers only, but must not restrict the others.
+    anywhere = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf
+            if masks_lib.matches(masks_lib.name_of(path), ignored)
+            else jnp.ones_like(leaf)
+        ),
+        masks,
+    )
+    return select.globally(worth, count, within=anywhere, ignored=ignored)
+
+
+def draw_alike(
+    masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
+) -> Masks:
+    """Draws random masks with the layer counts of `masks`.
+
+    Args:
+      masks: of one replicate; only counts, names and shapes are used.
+      key: what to draw with.
+      ignored: patterns of layers left as they are.
+
+    Returns:
+      Masks with the same count in each layer, drawn without regard to `masks`.
+    """
+    counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
+    drawn = select.per_layer(scores.random(masks, key=key), counts)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, old, new: (
+            old if masks_lib.matches(masks_lib.name_of(path), ignored) else new
+        ),
+        masks,
+        drawn,
+    )
+
+
+def masks_of(
+    name: str,
+    masks: Masks,
+    *,
+    level: int,
+    keys: Key[Array, "r"],
+    ignored: tuple[str, ...] = (),
+) -> Masks:
+    """Makes the masks of a control for every replicate.
+
+    Args:
+      name: one of `NAMES`.
+      masks: the ticket's masks [r ...].
+      level: times pruned; controls of different levels are drawn independently.
+      keys: of masks, one a replicate.
+      ignored: patterns of layers that are never pruned.
+
+    Returns:
+      Masks [r ...].
+    """
+    if name == "dense_continued":
+        return jax.tree.map(jnp.ones_like, masks)
+    return _masks_of(masks, jnp.int32(level), keys, name, ignored)
+
+
+_MAKE = {
+    "reinitialized": lambda masks, key, ignored: masks,
+    "shuffled_layers": shuffle_layers,
+    "shuffled_globally": shuffle_globally,
+    "random_mask": draw_alike,
+}
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _masks_of(
+    masks: Masks,
+    level: Int[Array, ""],
+    keys: Key[Array, "r"],
+    name: str,
+    ignored: tuple[str, ...],
+) -> Masks:
+    """Draws with a traced level, so that all levels share one compiled program."""
+
+    def one(mask: Masks, key: Key[Array, ""]) -> Masks:
+        return _MAKE[name](mask, key=key_of(key, name, level), ignored=ignored)
+
+    return jax.vmap(one)(masks, keys)

@@ -1,0 +1,290 @@
+"""A whole lottery-ticket experiment, continued wherever it was stopped.
+
+The experiment is a list of stages, each a pure function of the seeds and of stages
+before it:
+
+    rewind/pretraining           dense, from initialisation to the rewinding step k
+    level_00/ticket              dense, from k to the end
+    level_01/ticket              pruned by the weights of level_00, from k to the end
+    level_01/reinitialized, ...  controls of that level
+    level_02/ticket              ...
+
+A stage that has ended is never trained again, unless a later one needs its weights
+and they turn out to be corrupt; the same bits must then come out.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from jaxsparse import records
+from jaxsparse.lottery import controls, levels, rewinding, tickets
+from jaxsparse.training import checkpoints, loop, summary
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.loop import Desk, Stage, Trainer
+from jaxsparse.training.state import Seeds, TrainState
+from jaxsparse.types import Masks, Params
+
+TICKET = "ticket"
+
+
+class Network(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      initialize: keys [r] to initial weights and batch statistics [r ...].
+      tx: the sparse optimiser.
+      masks: the dense masks of one replicate.
+    """
+
+    initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
+    tx: optax.GradientTransformationExtraArgs
+    masks: Masks
+
+
+class Experiment(NamedTuple):
+    """Everything a lottery run is made of.
+
+    Attributes:
+      trainer: what every stage trains with.
+      network: what is trained.
+      seeds: keys of every replicate.
+      plan: what levels start from, and for how long they train.
+      rule: how a level prunes.
+      levels: times to prune.
+      controls: names from `controls.NAMES`.
+      control_levels: levels that get controls; () for all from 1.
+      one_shot: whether every level is pruned by the weights of level 0.
+      fresh_order: whether each level sees the examples in an order of its own.
+      thin: whether to delete the weights of levels that nothing needs any more.
+      tickets: folder of ticket files.
+    """
+
+    trainer: Trainer
+    network: Network
+    seeds: Seeds
+    plan: rewinding.Plan
+    rule: levels.Rule
+    levels: int
+    controls: tuple[str, ...]
+    control_levels: tuple[int, ...]
+    one_shot: bool
+    fresh_order: bool
+    thin: bool
+    tickets: Path
+
+
+def stages(experiment: Experiment) -> Iterator[Stage]:
+    """Yields all stages in the order they run."""
+    if experiment.plan.rewind:
+        yield _pretraining(experiment)
+    chosen = experiment.control_levels or tuple(range(1, experiment.levels + 1))
+    for level in range(experiment.levels + 1):
+        yield _stage(experiment, level, TICKET)
+        for name in experiment.controls:
+            # Continued training goes on from one level to the next.
+            linked = name == "dense_continued" and 1 <= level <= max(chosen, default=0)
+            if linked or level in chosen:
+                yield _stage(experiment, level, name)
+
+
+def run(experiment: Experiment, desk: Desk) -> None:
+    """Runs every stage that has not ended yet.
+
+    Args:
+      experiment: what to run.
+      desk: where to write; what is found there is continued.
+
+    Raises:
+      Stopped: if asked to stop, with everything saved.
+      NonFinite: if a loss is NaN or infinite.
+      ValueError: if what is found there cannot be what this experiment wrote.
+      OSError: if something cannot be written.
+    """
+    session = _Session(experiment, desk)
+    for stage in stages(experiment):
+        if not checkpoints.exists(desk.checkpoints, _end(stage)):
+            session.train(stage)
+        session.tidy(stage)
+
+
+def done(experiment: Experiment, desk: Desk) -> int:
+    """Counts the stages that have ended."""
+    return sum(
+        checkpoints.exists(desk.checkpoints, _end(stage))
+        for stage in stages(experiment)
+    )
+
+
+def _pretraining(experiment: Experiment) -> Stage:
+    return Stage("rewind/pretraining", 0, "pretraining", 0, experiment.plan.rewind)
+
+
+def _stage(experiment: Experiment, level: int, arm: str) -> Stage:
+    span = experiment.plan.span(level)
+    return Stage(f"level_{level:02d}/{arm}", level, arm, span.start, span.stop)
+
+
+def _end(stage: Stage) -> str:
+    return "rewind" if stage.arm == "pretraining" else f"{stage.name}/last"
+
+
+class _Session:
+    """One process's work on an experiment: stages trained, and states read back once.
+
+    It holds no result that is not on disk; it exists to load lazily.
+    """
+
+    def __init__(self, experiment: Experiment, desk: Desk) -> None:
+        self.experiment, self.desk = experiment, desk
+        self.init = self._make_init()
+        # By arm, the latest end of a stage: what the next stages start from.
+        self.latest: dict[str, tuple[str, TrainState]] = {}
+
+    def _make_init(self) -> TrainState:
+        """Makes the initial state, and checks it against the one recorded."""
+        network, seeds = self.experiment.network, self.experiment.seeds
+        params, batch_stats = network.initialize(seeds.init)
+        made = state_lib.start(
+            network.tx, params, batch_stats, self._dense(), step=0, keys=seeds.masks
+        )
+        saved = checkpoints.load(self.desk.checkpoints, "init", made)
+        if saved is not None:
+            return saved.state
+        checkpoints.save(self.desk.checkpoints, "init", made)
+        return made
+
+    def _dense(self) -> Masks:
+        count = self.experiment.trainer.layout.replicates
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)),
+            self.experiment.network.masks,
+        )
+
+    def train(self, stage: Stage) -> TrainState:
+        """Trains a stage to its end, records what it came to, and saves it."""
+        desk, trainer = self.desk, self.experiment.trainer
+        fresh, masks = self._begin(stage)
+        keys = self.experiment.seeds.data
+        if self.experiment.fresh_order:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
+        state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
+        if stage.arm != "pretraining":
+            rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
+            loop.write(
+                desk,
+                summary.level_records(rows, masks=masks, start_step=stage.start),
+            )
+        time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
+        rate = (stage.stop - stage.start) / seconds
+        loop.write(desk, [time | {"seconds": seconds, "steps_per_second": rate}])
+        checkpoints.save(desk.checkpoints, _end(stage), state)
+        for name in checkpoints.within(desk.checkpoints, stage.name):
+            checkpoints.forget(desk.checkpoints, name)
+        self.latest[stage.arm] = (_end(stage), state)
+        desk.progress.end()
+        return state
+
+    def end_of(self, stage: Stage) -> TrainState:
+        """Returns the state a stage ended with; corrupt, it is trained again."""
+        name = _end(stage)
+        found, state = self.latest.get(stage.arm, ("", self.init))
+        if found == name:
+            return state
+        saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+        state = self.train(stage) if saved is None else saved.state
+        self.latest[stage.arm] = (name, state)
+        return state
+
+    def _ticket_end(self, level: int) -> TrainState:
+        return self.end_of(_stage(self.experiment, level, TICKET))
+
+    def _rewound(self) -> TrainState:
+        if not self.experiment.plan.rewind:
+            return self.init
+        return self.end_of(_pretraining(self.experiment))
+
+    def masks(self, level: int) -> Masks:
+        """Returns the ticket's masks at a level, choosing them if need be."""
+        experiment = self.experiment
+        count = experiment.trainer.layout.replicates
+        folder, like = experiment.tickets, experiment.network.masks
+        if level == 0:
+            return self._dense()
+        found = tickets.load_level(folder, level, like, replicates=count)
+        if found is not None:
+            return found
+        source = 0 if experiment.one_shot else level - 1
+        chosen = levels.prune(
+            self._ticket_end(source).params,
+            self.masks(source),
+            level=level,
+            rule=experiment.rule,
+            keys=experiment.seeds.masks,
+        )
+        tickets.save_level(folder, level, chosen, replicates=count)
+        return chosen
+
+    def _begin(self, stage: Stage) -> tuple[TrainState, Masks]:
+        """Makes the state a stage starts from, and its masks."""
+        experiment = self.experiment
+        if stage.arm == "pretraining":
+            return self.init, self._dense()
+        level, arm = stage.level, stage.arm
+        masks = self.masks(level)
+        if arm != TICKET:
+            masks = controls.masks_of(
+                arm,
+                masks,
+                level=level,
+                keys=experiment.seeds.masks,
+                ignored=experiment.rule.ignored,
+            )
+        params, batch_stats = self._weights(level, arm)
+        fresh = state_lib.start(
+            experiment.network.tx,
+            params,
+            batch_stats,
+            masks,
+            step=stage.start,
+            keys=experiment.seeds.masks,
+        )
+        return fresh, masks
+
+    def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
+        """Returns the weights [r ...] and batch statistics a stage starts from."""
+        experiment = self.experiment
+        if arm in controls.FRESH:
+            keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
+                experiment.seeds.init, arm, level
+            )
+            return experiment.network.initialize(keys)
+        if arm == "dense_continued" and level > 1:
+            before = self.end_of(_stage(experiment, level - 1, arm))
+        elif arm == "dense_continued":
+            before = self._ticket_end(0)
+        elif level and experiment.plan.keeps_weights:
+            before = self._ticket_end(0 if experiment.one_shot else level - 1)
+        else:
+            before = self._rewound()
+        return before.params, before.batch_stats
+
+    def tidy(self, stage: Stage) -> None:
+        """Deletes weights that nothing later needs, if that was asked for."""
+        if not self.experiment.thin or not stage.level:
+            return
+        directory, level = self.desk.checkpoints, stage.level
+        if stage.arm == TICKET and level > 1:
+            old = _end(_stage(self.experiment, level - 1, TICKET))
+        elif stage.arm == "dense_continued" and level > 1:
+            old = _end(_stage(self.experiment, level - 1, stage.arm))
+        elif stage.arm in (TICKET, "dense_continued"):
+            return
+        else:
+            old = _end(stage)
+        checkpoints.thin(directory, old)

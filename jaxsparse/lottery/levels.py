@@ -1,0 +1,171 @@
+"""From one level of iterative pruning to the next: how many weights, and which."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from jaxsparse import masks as masks_lib
+from jaxsparse import schedules, scores, select
+from jaxsparse.types import Counts, Masks, Params
+
+
+class Rule(NamedTuple):
+    """How a level prunes.
+
+    Attributes:
+      fraction: of the weights left, removed at each level, in (0, 1).
+      counting: "exact" keeps round(N (1 - fraction)^L) of the N weights that are not
+        ignored; "open_lth" counts and breaks ties as open_lth does.
+      scope: "global" for one threshold, "layer" for one a layer.
+      layer_fractions: for scope "layer", pairs of a pattern and the fraction of the
+        layers it matches; the first that matches counts.
+      ignored: patterns of layers that are never pruned.
+      score: "magnitude" of the trained weights, or "random".
+    """
+
+    fraction: float = 0.2
+    counting: str = "exact"
+    scope: str = "global"
+    layer_fractions: tuple[tuple[str, float], ...] = ()
+    ignored: tuple[str, ...] = ()
+    score: str = "magnitude"
+
+
+def check(rule: Rule, masks: Masks) -> None:
+    """Refuses patterns that match no layer of a network.
+
+    Raises:
+      ValueError: naming the pattern and the layers there are.
+    """
+    known = masks_lib.names(masks)
+    globs = tuple(glob for glob, _ in rule.layer_fractions)
+    masks_lib.check_globs(globs, known, field="config.lottery.layer_fractions")
+    masks_lib.check_globs(rule.ignored, known, field="config.lottery.ignored")
+    if all(masks_lib.matches(name, rule.ignored) for name in known):
+        raise ValueError(
+            f"config.lottery.ignored: {rule.ignored} matches every layer of {known}; "
+            "wanted at least one layer to prune"
+        )
+
+
+def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
+    """Counts what each layer keeps at a level of layer-wise pruning.
+
+    Args:
+      masks: masks of one replicate; only names and shapes are used.
+      level: times pruned, from 0.
+      rule: how a level prunes.
+
+    Returns:
+      Python integers; None where the mask is None.
+
+    References:
+      Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
+      figure 2: the output layer is pruned at half the rate of the others.
+    """
+
+    def count(path: tuple[object, ...], leaf: Array) -> int:
+        name = masks_lib.name_of(path)
+        found = (
+            f for glob, f in rule.layer_fractions if masks_lib.matches(name, (glob,))
+        )
+        fraction = next(found, rule.fraction)
+        return schedules.kept_per_level(leaf.size, fraction=fraction, levels=level)[-1]
+
+    return jax.tree_util.tree_map_with_path(count, masks)
+
+
+def global_count(masks: Masks, level: int, rule: Rule) -> int:
+    """Counts what one replicate keeps, over the layers that are not ignored.
+
+    Args:
+      masks: concrete masks of the level before, of one replicate.
+      level: times pruned when these weights are kept, at least 1.
+      rule: how a level prunes.
+
+    Returns:
+      The count to select with.
+
+    Raises:
+      ValueError: if open_lth's rule, which counts ignored layers in what it removes
+        but does not remove from them, asks for more than there is.
+    """
+    layers = masks_lib.by_layer(masks)
+    free = [
+        c for name, c in layers.items() if not masks_lib.matches(name, rule.ignored)
+    ]
+    if rule.counting == "exact":
+        total = sum(count.total for count in free)
+        kept = schedules.kept_per_level(total, fraction=rule.fraction, levels=level)
+        return kept[-1]
+    kept_now = masks_lib.kept(masks)
+    gone = kept_now - schedules.open_lth_kept(kept_now, fraction=rule.fraction)
+    left = sum(count.kept for count in free) - gone
+    if left < 0:
+        raise ValueError(
+            f"config.lottery.counting: at level {level} open_lth's rule removes {gone} "
+            f"weights and only {gone + left} may go; wanted fewer levels, or counting "
+            "'exact'"
+        )
+    return left
+
+
+def prune(
+    params: Params, masks: Masks, *, level: int, rule: Rule, keys: Key[Array, "r"]
+) -> Masks:
+    """Chooses the masks of a level for every replicate.
+
+    Args:
+      params: trained weights [r ...] the choice is made on.
+      masks: masks those were trained with [r ...]; nothing outside them is chosen.
+      level: times pruned from now on, at least 1.
+      rule: how a level prunes.
+      keys: random keys, for score "random".
+
+    Returns:
+      Masks [r ...] inside `masks`.
+
+    Raises:
+      ValueError: see `global_count`.
+    """
+    one = jax.tree.map(lambda leaf: leaf[0], masks)
+    if rule.scope == "layer":
+        counts = layer_counts(one, level, rule)
+    else:
+        each = (
+            jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(len(keys))
+        )
+        counts = [global_count(mask, level, rule) for mask in each]
+    counts = jax.tree.map(jnp.int32, counts)
+    if rule.scope == "global":
+        counts = jnp.stack(counts)
+    return _prune(params, masks, counts, jnp.int32(level), keys, rule)
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _prune(
+    params: Params,
+    masks: Masks,
+    counts: Counts,
+    level: Int[Array, ""],
+    keys: Key[Array, "r"],
+    rule: Rule,
+) -> Masks:
+    """Selects by traced counts, so that all levels share one compiled program."""
+    ties = "drop" if rule.counting == "open_lth" else "index"
+
+    def choose(
+        weights: Params, within: Masks, count: Counts, key: Key[Array, ""]
+    ) -> Masks:
+        if rule.score == "random":
+            worth = scores.random(within, key=jax.random.fold_in(key, level))
+        else:
+            worth = scores.magnitude(weights, within)
+        by_scope = select.per_layer if rule.scope == "layer" else select.globally
+        return by_scope(worth, count, within=within, ignored=rule.ignored, ties=ties)
+
+    counts_axis = None if rule.scope == "layer" else 0
+    return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0))(params, masks, counts, keys)

@@ -1,0 +1,95 @@
+"""Tickets as files: the masks of a level, one bit a weight, one file a replicate.
+
+A ticket is a `.npz` of what `masks.pack` returns; `load` gives the masks for any
+network with layers of the same names and shapes.
+"""
+
+import logging
+import os
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsparse import masks as masks_lib
+from jaxsparse.types import Masks
+
+log = logging.getLogger(__name__)
+
+
+def save(path: Path, masks: Masks) -> None:
+    """Writes the masks of one replicate, whole or not at all.
+
+    Args:
+      path: file to write, ending in .npz.
+      masks: concrete masks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        np.savez(file, **masks_lib.pack(masks))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def load(path: str | Path, like: Masks) -> Masks:
+    """Reads what `save` wrote.
+
+    Args:
+      path: a ticket.
+      like: masks of the wanted nesting and shapes; `masks.dense(params)` will do.
+
+    Returns:
+      The masks.
+
+    Raises:
+      ValueError: if the file is damaged or is of another network.
+
+    Examples:
+      >>> ticket = load("tickets/level_08/replicate_0.npz", masks.dense(params))
+    """
+    try:
+        with np.load(path) as packed:
+            return masks_lib.unpack(dict(packed), like)
+    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(
+            f"ticket {path}: cannot be read ({error}); wanted a file that "
+            "lottery.tickets.save wrote"
+        ) from error
+
+
+def path_of(folder: Path, level: int, replicate: int) -> Path:
+    """Names the file of a ticket within a run's folder of tickets."""
+    return folder / f"level_{level:02d}" / f"replicate_{replicate}.npz"
+
+
+def save_level(folder: Path, level: int, masks: Masks, *, replicates: int) -> None:
+    """Writes the masks [r ...] of a level, one file a replicate."""
+    for r in range(replicates):
+        mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
+        save(path_of(folder, level, r), mask)
+
+
+def load_level(
+    folder: Path, level: int, like: Masks, *, replicates: int
+) -> Masks | None:
+    """Reads the masks [r ...] of a level; None if one is missing or damaged.
+
+    Args:
+      folder: a run's folder of tickets.
+      level: times pruned.
+      like: masks of one replicate, of the wanted nesting and shapes.
+      replicates: how many there must be.
+    """
+    paths = [path_of(folder, level, r) for r in range(replicates)]
+    if not all(path.exists() for path in paths):
+        return None
+    try:
+        loaded = [load(path, like) for path in paths]
+    except ValueError as error:
+        log.warning("%s; chosen again from the trained weights", error)
+        return None
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)

@@ -1,0 +1,18 @@
+"""Networks: ordinary linen modules that know nothing of sparsity.
+
+Masks, wrappers of optimisers and ghosts act from outside, on the parameters or
+through what is injected here: `act`, `conv`, `dense` and `norm` are fields of every
+network that has a use for them. All are called alike,
+
+    logits = model.apply(variables, images, train=False)
+
+with images [b h w c] already normalised. Logits are never narrower than float32,
+whatever `dtype` the layers compute in. The last layer is called "head" everywhere, so
+that one pattern names it, and `initializers.initialize` draws the parameters.
+"""
+
+from jaxsparse.models.conv import ConvNet
+from jaxsparse.models.lenet import LeNet5, LeNet5Caffe, LeNet300100
+from jaxsparse.models.resnet import CifarResNet
+
+__all__ = ("CifarResNet", "ConvNet", "LeNet300100", "LeNet5", "LeNet5Caffe")

@@ -1,0 +1,124 @@
+"""The LeNets: small networks for digits.
+
+Fields that all of them share: `classes` is the number of outputs; `act` is any
+function of one array; `conv` and `dense` make layers; `dtype` is what the layers
+compute in, None for that of images and parameters together.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+
+class LeNet300100(nn.Module):
+    """The fully connected network 784-300-100-10 on flattened images.
+
+    Layers are called dense1, dense2, ... and head. On 28x28x1 images it has 266,200
+    weights and 410 biases.
+
+    Attributes:
+      features: sizes of the hidden layers; any number of them.
+
+    References:
+      LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document
+      recognition, 1998, section III.
+    """
+
+    features: tuple[int, ...] = (300, 100)
+    classes: int = 10
+    act: Callable[[Array], Array] = nn.relu
+    dense: Callable[..., nn.Module] = nn.Dense
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b k"]:
+        """Returns logits; training and evaluation are the same here."""
+        del train
+        x = images.reshape(images.shape[0], -1)
+        for i, size in enumerate(self.features, start=1):
+            x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        precise = jnp.promote_types(x.dtype, jnp.float32)
+        return self.dense(self.classes, dtype=precise, name="head")(x)
+
+
+class LeNet5(nn.Module):
+    """Two 5x5 convolutions, each followed by 2x2 pooling, then dense layers.
+
+    Layers are called conv1, conv2, dense1, dense2 and head. On 28x28x1 images it has
+    61,706 parameters, and with `padding="VALID"` (the LeNet-5 of Evci et al. 2020,
+    arXiv:2010.03533) 44,426.
+
+    Attributes:
+      maps: channels of the convolutions.
+      features: sizes of the hidden dense layers.
+      padding: of the first convolution, "SAME" (so that 28x28 images do for the 32x32
+        of the paper) or "VALID"; the others have none.
+
+    Deviations:
+      As in most later work, pooling takes the maximum, every map of conv2 sees every
+      map of conv1, the activation is ReLU and the output layer is affine; the paper
+      has trainable averages, a table of connections, a scaled tanh (`act`) and radial
+      basis functions.
+
+    References:
+      LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document
+      recognition, 1998, section II.B.
+    """
+
+    maps: tuple[int, ...] = (6, 16)
+    features: tuple[int, ...] = (120, 84)
+    padding: str = "SAME"
+    classes: int = 10
+    act: Callable[[Array], Array] = nn.relu
+    conv: Callable[..., nn.Module] = nn.Conv
+    dense: Callable[..., nn.Module] = nn.Dense
+    dtype: DTypeLike | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a padding that is neither of the two."""
+        if self.padding not in ("SAME", "VALID"):
+            raise ValueError(
+                f"padding: got {self.padding!r}; wanted 'SAME' for 61,706 parameters "
+                "or 'VALID' for 44,426"
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b k"]:
+        """Returns logits; training and evaluation are the same here."""
+        del train
+        x = images
+        for i, size in enumerate(self.maps, start=1):
+            padding = self.padding if i == 1 else "VALID"
+            layer = self.conv(
+                size, (5, 5), padding=padding, dtype=self.dtype, name=f"conv{i}"
+            )
+            x = nn.max_pool(self.act(layer(x)), (2, 2), strides=(2, 2))
+        x = x.reshape(x.shape[0], -1)
+        for i, size in enumerate(self.features, start=1):
+            x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        precise = jnp.promote_types(x.dtype, jnp.float32)
+        return self.dense(self.classes, dtype=precise, name="head")(x)
+
+
+class LeNet5Caffe(LeNet5):
+    """The wider LeNet-5 of the Caffe library, which most papers on pruning mean.
+
+    Layers are called conv1, conv2, dense1 and head. On 28x28x1 images it has 431,080
+    parameters.
+
+    Deviations:
+      Convolutions are followed by `act`, as in the papers on pruning; Caffe's own
+      definition has an activation after dense1 only.
+    """
+
+    maps: tuple[int, ...] = (20, 50)
+    features: tuple[int, ...] = (500,)
+    padding: str = "VALID"

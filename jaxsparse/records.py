@@ -1,0 +1,96 @@
+"""A run's measurements: JSON lines, appended and read, safe to resume.
+
+One record is one JSON object on one line of `metrics.jsonl`. Times go into records
+of kind "time" only, so that everything else of a run that was killed and continued
+is equal to the same run uninterrupted, byte for byte.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def read(path: Path) -> list[Record]:
+    """Reads all whole records; a torn last line, left by a kill, is passed over.
+
+    Args:
+      path: a file of JSON lines; none at all counts as empty.
+
+    Returns:
+      The records in the order they were written.
+
+    Raises:
+      ValueError: if a line before the last is no JSON, naming it.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    whole = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line:
+                whole.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{path}: line {number} is no JSON ({error.msg}); wanted one record a "
+                "line; was the file edited? Restore it, or move it away to begin anew"
+            ) from error
+    return whole
+
+
+def append(path: Path, records: Iterable[Record]) -> None:
+    """Appends records and hands them to the operating system at once.
+
+    Numbers that JSON does not know are written as null: a loss that is NaN is a
+    missing number to whoever reads it.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(_line(record) for record in records)
+
+
+def keep_only(path: Path, wanted: Callable[[Record], bool]) -> int:
+    """Cuts the records that are not wanted, in one atomic exchange of the file.
+
+    Args:
+      path: a file of JSON lines; a torn last line goes in any case.
+      wanted: says of each record whether it stays.
+
+    Returns:
+      Number of records cut.
+    """
+    if not path.exists():
+        return 0
+    records = read(path)
+    kept = [record for record in records if wanted(record)]
+    text = "".join(_line(record) for record in kept)
+    if path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
+    return len(records) - len(kept)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file so that a kill leaves either the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _line(record: Record) -> str:
+    finite = {name: _or_null(value) for name, value in record.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _or_null(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0.0:
+        return None
+    return value

@@ -1,0 +1,280 @@
+"""Figures: the tables of a report, drawn.
+
+Each function returns a new `matplotlib.figure.Figure`, made without pyplot and so
+without global state; `drawing.render` makes PNG or SVG of it. Lines are means over
+replicates, bands are one sample standard deviation to either side. The axis of
+weights remaining runs from dense on the left to sparse on the right, as in the
+lottery-ticket papers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from jaxsparse.reports import drawing, tables, text
+from jaxsparse.reports.drawing import Line
+
+_REMAINING = "weights remaining (%)"
+_STEP = "step (optimiser updates)"
+
+
+def accuracy(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws test accuracy against weights remaining, one line an arm.
+
+    Where a collapse at the sparse end would flatten everything else, a second panel
+    shows the neighbourhood of the dense network.
+
+    Args:
+      table: rows of one run, from `tables.levels_table`.
+      title: usually the run's name.
+
+    Returns:
+      The figure.
+    """
+    lines = _arm_lines(table, "test_accuracy")
+    return _against_remaining(lines, y="test accuracy (%)", title=title, zoom=True)
+
+
+def early_stop(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws the step of the least validation loss against weights remaining.
+
+    Args:
+      table: rows of one run, from `tables.levels_table`.
+      title: usually the run's name.
+
+    Returns:
+      The figure.
+    """
+    lines = _arm_lines(table, "early_stop_step")
+    y = "early-stop step (optimiser updates)"
+    return _against_remaining(lines, y=y, title=title, zoom=False)
+
+
+def comparison(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws the tickets of several runs as `accuracy` draws the arms of one."""
+    tickets = table.loc[table["arm"] == tables.TICKET]
+    lines = [
+        _line(str(name), rows, "test_accuracy", place=place)
+        for place, (name, rows) in enumerate(tickets.groupby("run", sort=False))
+    ]
+    y = "test accuracy of the ticket (%)"
+    return _against_remaining(lines, y=y, title=title, zoom=True, reference=False)
+
+
+def _arm_lines(table: pd.DataFrame, measure: str) -> list[Line]:
+    """Makes one line an arm, each arm in a style of its own."""
+    table = table.loc[table[measure].notna()]
+    tickets = table.loc[table["arm"] == tables.TICKET]
+    at = tickets.set_index("level")["weights_remaining"]
+    # It is dense at every level: it stands beside the ticket that trained as long.
+    beside = table["arm"] == tables.DENSE_CONTINUED
+    table = table.assign(
+        weights_remaining=table["weights_remaining"].where(
+            ~beside, table["level"].map(at)
+        )
+    ).dropna(subset="weights_remaining")
+    strangers = [arm for arm in table["arm"].unique() if arm not in tables.ARMS]
+    places = {arm: place for place, arm in enumerate([*tables.ARMS, *strangers])}
+    return [
+        _line(text.arm_label(arm), rows, measure, place=places[arm])
+        for arm, rows in table.groupby("arm", sort=False)
+    ]
+
+
+def _line(label: str, rows: pd.DataFrame, measure: str, *, place: int) -> Line:
+    """Makes a line of rows of `tables.levels_table`."""
+    least, most = rows["n"].min(), rows["n"].max()
+    count = f"n = {least}" if least == most else f"n = {least} to {most}"
+    points = pd.DataFrame(
+        {
+            "x": rows["weights_remaining"],
+            "mean": rows[measure],
+            "sd": rows[f"{measure}_sd"],
+        }
+    )
+    style = drawing.STYLES[place % len(drawing.STYLES)]
+    return Line(f"{label} ({count})", style, points)
+
+
+def _against_remaining(
+    lines: Sequence[Line], *, y: str, title: str, zoom: bool, reference: bool = True
+) -> Figure:
+    """Draws lines over the axis of weights remaining, in one panel or two."""
+    whole = drawing.extent(lines)
+    near = _near_dense(lines)
+    two = zoom and near[1] - near[0] < 0.35 * (whole[1] - whole[0])
+    figure = Figure(figsize=(11, 4.8) if two else (7, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2 if two else 1, squeeze=False)[0]
+    for axes, limits in zip(panels, (whole, near), strict=False):
+        handles = _panel(axes, lines, reference=reference)
+        drawing.limit(axes, *limits)
+        drawing.finish(axes, x=_REMAINING, y=y)
+    if two:
+        panels[0].set_title("full range", fontsize="medium")
+        panels[1].set_title("near the dense network", fontsize="medium")
+    figure.suptitle(f"{drawing.literal(title)}: mean ± s.d. over n replicates")
+    if lines:
+        labels = [drawing.literal(line.label) for line in lines]
+        labels += ["dense network (level 0)"] * (len(handles) - len(lines))
+        columns = 3 if two else 2
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _near_dense(lines: Sequence[Line]) -> tuple[float, float]:
+    """Chooses limits that leave the sparse end's collapse out of sight."""
+    low, high = drawing.extent(lines, lowest=0.4)
+    if lines:
+        # Also a run that only falls shows dense well inside the panel.
+        dense = lines[0].points.sort_values("x")["mean"].iloc[-1]
+        low = min(low, dense - (high - dense))
+    return low, high
+
+
+def _panel(axes: Axes, lines: Sequence[Line], *, reference: bool) -> list[Line2D]:
+    """Draws the lines, and dense as a thin horizontal one, over a log axis."""
+    axes.set_xscale("log")
+    handles = [
+        drawing.draw(axes, line, front=place == 0) for place, line in enumerate(lines)
+    ]
+    xs = np.concatenate([[], *(line.points["x"] for line in lines)])
+    if len(xs):
+        drawing.percent_ticks(axes, xs)
+        # Reversed: dense on the left.
+        axes.set_xlim(max(xs) * 1.1, min(xs) / 1.1)
+    if reference and lines and max(xs) >= 100:
+        dense = lines[0].points.sort_values("x")["mean"].iloc[-1]
+        handles.append(axes.axhline(dense, color=drawing.GREY, linewidth=0.9))
+    return handles
+
+
+def layers(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws what the tickets keep of each layer; a cross at the foot: nothing.
+
+    Args:
+      table: from `tables.layers_table`.
+      title: usually the run's name.
+
+    Returns:
+      The figure.
+    """
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_yscale("log")
+    names = [name for name in table.columns if name != "all layers"]
+    few = len(names) <= len(drawing.STYLES)
+    styles = list(drawing.STYLES[: len(names)]) if few else drawing.shades(len(names))
+    styles.append(drawing.Style("black", "", (0, (1, 1))))
+    names.append("all layers")
+    handles = []
+    for place, (name, style) in enumerate(zip(names, styles, strict=True)):
+        kept = table[name].where(table[name] > 0)
+        points = pd.DataFrame({"x": kept.index, "mean": kept.to_numpy(), "sd": np.nan})
+        # Layers pruned alike lie on each other: their markers take turns.
+        turns = (place % 3, 3) if len(table) > 6 else 1
+        handles.append(drawing.draw(axes, Line(name, style, points), every=turns))
+        _mark_empty(axes, table.index[table[name] == 0], color=style.color)
+    drawing.decade_ticks(axes)
+    shown = table.index[:: max(1, -(-len(table) // 12))]
+    remaining = [text.percent(table.loc[level, "all layers"]) for level in shown]
+    axes.set_xticks(
+        shown,
+        [f"{level}\n{kept}" for level, kept in zip(shown, remaining, strict=True)],
+    )
+    x = "level, and below it the weights remaining in all layers (%)"
+    drawing.finish(axes, x=x, y="weights remaining in the layer (%)")
+    axes.set_title(f"{drawing.literal(title)}: mean over replicates")
+    labels = [drawing.literal(name) for name in names]
+    columns = 1 + len(labels) // 24
+    figure.legend(handles, labels, loc="outside right upper", ncols=columns)
+    return figure
+
+
+def _mark_empty(axes: Axes, levels: pd.Index, *, color: Any) -> None:
+    """Puts a cross at the foot of the axes where a layer has no weight left."""
+    if len(levels):
+        foot = axes.get_xaxis_transform()
+        at = np.zeros(len(levels))
+        axes.plot(levels, at, "x", color=color, transform=foot, clip_on=False)
+
+
+def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
+    """Draws accuracy and training loss of the ticket against the step.
+
+    The accuracy is that on the validation set, or on the test set where there is no
+    validation set. The dense network's line includes its pre-training.
+
+    Args:
+      run: whose records.
+      title: usually the run's name.
+      most: how many levels to draw at most: dense, the last, and some between.
+
+    Returns:
+      The figure.
+    """
+    evals, trains = tables.frame([run], "eval"), tables.frame([run], "train")
+    measure = "validation_accuracy"
+    if evals[measure].isna().all():
+        measure = "test_accuracy"
+    evals[measure] = 100 * evals[measure]
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    right.set_yscale("log")
+    labels = _labels(run, most)
+    styles = drawing.shades(len(labels))
+    handles = []
+    for axes, rows, name in ((left, evals, measure), (right, trains, "loss")):
+        lines = [
+            Line(label, style, _by_step(rows, name, level=level))
+            for (level, label), style in zip(labels.items(), styles, strict=True)
+        ]
+        handles = [
+            drawing.draw(axes, line, every=max(1, len(line.points) // 8))
+            for line in lines
+        ]
+        if axes is left:
+            drawing.limit(left, *drawing.extent(lines, lowest=0.05))
+        else:
+            drawing.limit_positive(right, lines)
+    if labels:
+        start = f"axis starts at {left.get_ylim()[0]:.1f} %"
+        left.set_title(start, fontsize="medium")
+    drawing.finish(left, x=_STEP, y=f"{measure.replace('_', ' ')} (%)")
+    drawing.finish(right, x=_STEP, y="training loss (mean since the last record)")
+    figure.suptitle(f"{drawing.literal(title)}: tickets, mean ± s.d. over replicates")
+    if handles:
+        names = list(labels.values())
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def _labels(run: tables.Run, most: int) -> dict[int, str]:
+    """Chooses the levels whose curves to draw, and says what to call them."""
+    rows = pd.Index(tables.frame([run], "train").query("arm == 'ticket'")["level"])
+    seen = rows.union(tables.frame([run], "eval").query("arm == 'ticket'")["level"])
+    seen = sorted(set(seen))
+    table = tables.levels_table([run])
+    tickets = table.loc[table["arm"] == tables.TICKET].set_index("level")
+    places = np.unique(np.linspace(0, len(seen) - 1, min(most, len(seen))).round())
+    labels = {}
+    for level in (seen[int(place)] for place in places):
+        labels[level] = f"level {level}" if level else "dense (level 0)"
+        if level and level in tickets.index:
+            kept = text.percent(tickets.loc[level, "weights_remaining"])
+            labels[level] = f"{kept} % (level {level})"
+    return labels
+
+
+def _by_step(rows: pd.DataFrame, measure: str, *, level: int) -> pd.DataFrame:
+    """Averages the ticket's records of one level over replicates, step by step."""
+    arms = [tables.TICKET, "pretraining"] if level == 0 else [tables.TICKET]
+    rows = rows.loc[(rows["level"] == level) & rows["arm"].isin(arms)]
+    # Pre-training and level 0 may both speak of the step where they meet.
+    rows = rows.dropna(subset=measure).drop_duplicates(["replicate", "step"])
+    points = rows.groupby("step")[measure].agg(["mean", "std"]).reset_index()
+    return points.rename(columns={"step": "x", "std": "sd"})

@@ -1,0 +1,166 @@
+"""Text: a report's numbers as words, for Markdown, HTML and terminals.
+
+The `show_*` functions turn the data frames of `tables` into frames of strings with
+headings for people; `markdown`, `html` and `plain` lay such a frame out.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+import pandas as pd
+
+from jaxsparse.reports import tables
+
+MISSING = "–"
+_ARMS = {
+    "ticket": "ticket",
+    "reinitialized": "ticket, reinitialised",
+    "shuffled_layers": "mask shuffled within layers",
+    "shuffled_globally": "mask shuffled across layers",
+    "random_mask": "random mask",
+    "dense_continued": "dense, trained as long",
+}
+
+
+def arm_label(arm: str) -> str:
+    """Returns what to call an arm; its own name if it is a stranger."""
+    return _ARMS.get(arm, arm)
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """Says in sentences what the tickets of one run reached.
+
+    Args:
+      table: rows of one run, from `levels_table`.
+
+    Returns:
+      Sentences about the dense network, the best ticket and the sparsest ticket that
+      is no worse than dense, each by its mean; fewer where levels are lacking.
+    """
+    tickets = table.loc[table["arm"] == tables.TICKET].set_index("level")
+    if 0 not in tickets.index:
+        return []
+    dense = tickets.loc[0]
+    sentences = [f"Dense network: {_score(dense)} test accuracy (n = {dense['n']:g})."]
+    sparse = tickets.drop(index=0)
+    if sparse.empty:
+        return sentences
+    best = sparse.loc[sparse["test_accuracy"].idxmax()]
+    sentences.append(f"Best ticket by its mean: {_score(best)} at {_place(best)}.")
+    matching = sparse.loc[sparse["test_accuracy"] >= dense["test_accuracy"]]
+    if matching.empty:
+        return [*sentences, "No ticket's mean reaches the dense network's."]
+    last = matching.loc[matching["weights_remaining"].idxmin()]
+    sentences.append(
+        "Sparsest ticket whose mean is at least the dense network's: "
+        f"{_score(last)} at {_place(last)}."
+    )
+    return sentences
+
+
+def _score(row: pd.Series) -> str:
+    """Writes a row's test accuracy."""
+    return f"{plus_minus(row['test_accuracy'], row['test_accuracy_sd'])} %"
+
+
+def _place(row: pd.Series) -> str:
+    """Writes where on the way to sparsity a row is."""
+    return f"{percent(row['weights_remaining'])} % of the weights (level {row.name})"
+
+
+def percent(value: float) -> str:
+    """Writes a percentage as the lottery-ticket papers do: 100, 51.2, 8.6, 0.92."""
+    if pd.isna(value):
+        return MISSING
+    if value == 0 or value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def plus_minus(mean: float, sd: float, *, digits: int = 2) -> str:
+    """Writes a mean and its deviation, leaving out what does not exist."""
+    if pd.isna(mean):
+        return MISSING
+    return f"{mean:.{digits}f}" + ("" if pd.isna(sd) else f" ± {sd:.{digits}f}")
+
+
+def show_levels(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes text of `levels_table`; columns that say nothing are left out."""
+    shown = _show_places(table, "arm")
+    shown["n"] = [str(n) for n in table["n"]]
+    measures = {
+        "test_accuracy": ("Test accuracy (%)", 2),
+        "early_stop_step": ("Early-stop step", 0),
+        "early_stop_test_accuracy": ("Test accuracy at early stop (%)", 2),
+    }
+    for name, (heading, digits) in measures.items():
+        if name == "test_accuracy" or table[name].notna().any():
+            shown[heading] = _show_means(table, name, digits)
+    return shown
+
+
+def show_paired(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes text of `paired_table`."""
+    shown = _show_places(table, "control")
+    shown["Pairs"] = [str(n) for n in table["n"]]
+    shown["Ticket minus control (points)"] = _show_means(table, "difference", 2)
+    return shown
+
+
+def show_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes text of `layers_table`."""
+    shown = pd.DataFrame({"Level": [str(level) for level in table.index]})
+    for name in table.columns:
+        shown[name] = [percent(value) for value in table[name]]
+    return shown
+
+
+def _show_places(table: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """Makes text of the columns that say which row it is."""
+    shown = {"Run": list(table["run"])} if table["run"].nunique() > 1 else {}
+    shown[arm.capitalize()] = [arm_label(name) for name in table[arm]]
+    shown["Level"] = [str(level) for level in table["level"]]
+    shown["Weights remaining (%)"] = [percent(x) for x in table["weights_remaining"]]
+    return pd.DataFrame(shown)
+
+
+def _show_means(table: pd.DataFrame, name: str, digits: int) -> list[str]:
+    """Makes text of a measure and its deviation."""
+    return [
+        plus_minus(mean, sd, digits=digits)
+        for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
+    ]
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """Lays text out as a Markdown table."""
+    rows = [list(shown.columns), ["---"] * shown.shape[1], *shown.to_numpy().tolist()]
+    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def html(shown: pd.DataFrame) -> str:
+    """Lays text out as an HTML table, everything escaped."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        inside = "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{inside}</tr>\n"
+
+    body = "".join(row(cells, "td") for cells in shown.to_numpy().tolist())
+    head = row(list(shown.columns), "th")
+    return f"<table>\n<thead>{head}</thead>\n<tbody>{body}</tbody>\n</table>\n"
+
+
+def plain(shown: pd.DataFrame) -> str:
+    """Lays text out in aligned columns for a terminal."""
+    rows = [list(shown.columns), *shown.to_numpy().tolist()]
+    widths = [
+        max(len(str(cell)) for cell in cells) for cells in zip(*rows, strict=True)
+    ]
+    return "".join(
+        "  ".join(
+            str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        + "\n"
+        for row in rows
+    )

@@ -1,0 +1,57 @@
+"""Scores: what each weight is worth; more is better.
+
+A score is a tree with None where the mask is None. `select` keeps the weights that
+score highest and is told separately which weights exist, so the scores of weights
+outside the mask may be anything.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxsparse import keys
+from jaxsparse import masks as masks_lib
+from jaxsparse.types import Masks, Params, Scores
+
+
+def magnitude(params: Params, masks: Masks) -> Scores:
+    """Scores each weight by its absolute value.
+
+    Args:
+      params: the weights.
+      masks: which leaves are prunable, same nesting as `params`.
+
+    Returns:
+      |w| in the dtype of `params`; None where the mask is None.
+
+    Examples:
+      >>> params = {"kernel": jnp.array([-2.0, 1.0]), "bias": jnp.array([3.0])}
+      >>> magnitude(params, {"kernel": jnp.array([True, True]), "bias": None})
+      {'bias': None, 'kernel': Array([2., 1.], dtype=float32)}
+
+    References:
+      Han, Pool, Tran, Dally. Learning both Weights and Connections for Efficient
+      Neural Networks. 2015. arXiv:1506.02626, section 3.
+    """
+    return masks_lib.tree_map(lambda _, leaf: jnp.abs(leaf), masks, params)
+
+
+def random(masks: Masks, *, key: Key[Array, ""]) -> Scores:
+    """Scores each weight by an independent uniform draw.
+
+    Each leaf draws with a key of its name, so adding a layer does not reshuffle the
+    others.
+
+    Args:
+      masks: which leaves are prunable; only names and shapes are used.
+      key: what to draw with.
+
+    Returns:
+      float32 in [0, 1); None where the mask is None.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.random.uniform(
+            keys.leaf_key(key, masks_lib.name_of(path)), leaf.shape, jnp.float32
+        ),
+        masks,
+    )

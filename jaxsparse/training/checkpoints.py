@@ -1,0 +1,179 @@
+"""Named checkpoints that a kill cannot spoil and a flipped bit cannot pass.
+
+A checkpoint called `level_03/ticket/last` is an Orbax folder of that name and, beside
+it, `last.json` with the hash of what was saved. The small file is written last and
+atomically: without it the folder is an unfinished write. A folder whose content does
+not have the recorded hash is corrupt; it is moved aside, never deleted, and whoever
+asked goes on with the checkpoint before.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxsparse import masks as masks_lib
+from jaxsparse import records
+from jaxsparse.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      state: the state, placed like the one it was loaded for.
+      extra: small JSON values that were saved with it.
+    """
+
+    state: TrainState
+    extra: dict[str, Any]
+
+
+def digest(state: Any) -> str:
+    """Hashes names, dtypes, shapes and bits of every leaf (SHA-256)."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        sha.update(f"{masks_lib.name_of(path)} {array.dtype} {array.shape};".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def _note(directory: Path, name: str) -> Path:
+    return directory / f"{name}.json"
+
+
+def _read_note(directory: Path, name: str) -> dict[str, Any] | None:
+    try:
+        note = json.loads(_note(directory, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and "hash" in note else None
+
+
+def exists(directory: Path, name: str) -> bool:
+    """Says whether a checkpoint was finished; it may have been thinned since."""
+    return _read_note(directory, name) is not None
+
+
+def recorded_hash(directory: Path, name: str) -> str | None:
+    """Returns the hash of a finished checkpoint, also if its content is gone."""
+    note = _read_note(directory, name)
+    return None if note is None else note["hash"]
+
+
+def save(
+    directory: Path, name: str, state: TrainState, extra: dict[str, Any] | None = None
+) -> None:
+    """Saves a state under a name, whole or not at all.
+
+    Args:
+      directory: folder of all checkpoints of a run.
+      name: slash-joined, such as "level_03/ticket/last".
+      state: what to save, in the form of files.
+      extra: small JSON values to keep with it.
+
+    Raises:
+      ValueError: if a finished checkpoint of that name holds something else: two
+        computations that must agree do not, and neither may be lost.
+      OSError: if it cannot be written, naming the folder.
+    """
+    folder = (directory / name).absolute()
+    found = digest(state)
+    wanted = recorded_hash(directory, name)
+    if wanted is not None and wanted != found:
+        raise ValueError(
+            f"checkpoint {folder}: computed again, it has hash {found[:12]}, and the "
+            f"record says {wanted[:12]}; wanted equal bits: was the run moved to other "
+            "hardware or other versions? See environment.json, and begin anew with "
+            "another --workdir"
+        )
+    if folder.exists():
+        shutil.rmtree(folder)  # an unfinished write, or the thinned rest of one
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        ocp.save(folder, state)
+    except Exception as error:
+        raise OSError(
+            f"checkpoint {folder}: cannot be written: {_first_line(error)}; is the "
+            f"disk full? {shutil.disk_usage(folder.parent).free // 2**20} MiB are free"
+        ) from error
+    note = {"hash": found, "step": int(state.step), "extra": extra or {}}
+    records.write_atomically(_note(directory, name), json.dumps(note, indent=1) + "\n")
+
+
+def load(directory: Path, name: str, like: TrainState) -> Saved | None:
+    """Loads a checkpoint if it is there and whole.
+
+    Args:
+      directory: folder of all checkpoints of a run.
+      name: what it was saved as.
+      like: a state of the wanted structure, shapes and placement, such as a freshly
+        initialised one; this is what makes another number of devices work.
+
+    Returns:
+      What was saved; None if there is none, or, after a warning that names it, if it
+      is corrupt. A corrupt one is moved aside.
+    """
+    folder = (directory / name).absolute()
+    note = _read_note(directory, name)
+    if note is None or not folder.exists():
+        if folder.exists():
+            log.warning("checkpoint %s: half-written; passed over", folder)
+        return None
+    try:
+        state = ocp.load(folder, like)
+        whole = digest(state) == note["hash"]
+        reason = "its content does not have the recorded hash"
+    except Exception as error:  # Orbax and its stores raise many kinds
+        whole, reason = False, _first_line(error)
+    if whole:
+        return Saved(state, note["extra"])
+    aside = _aside(folder)
+    folder.rename(aside)
+    log.warning(
+        "checkpoint %s: corrupt (%s); passed over, and moved to %s",
+        folder,
+        reason,
+        aside.name,
+    )
+    return None
+
+
+def _aside(folder: Path) -> Path:
+    number = 0
+    while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
+        number += 1
+    return aside
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def within(directory: Path, stage: str) -> list[str]:
+    """Lists the finished checkpoints made during a stage, the latest first."""
+    steps = [note.stem for note in (directory / stage).glob("step_*.json")]
+    return [f"{stage}/{name}" for name in sorted(steps, reverse=True)]
+
+
+def thin(directory: Path, name: str) -> None:
+    """Deletes a checkpoint's content, keeping the note that it was finished."""
+    shutil.rmtree(directory / name, ignore_errors=True)
+
+
+def forget(directory: Path, name: str) -> None:
+    """Deletes a checkpoint that a later one has replaced."""
+    _note(directory, name).unlink(missing_ok=True)
+    thin(directory, name)

@@ -1,0 +1,113 @@
+"""Evaluating a network on whole sets of examples, exactly.
+
+Sets lie on the devices in batches, the last padded with the label -1. Tallies of
+batches are summed on the host in float64, so the sum does not depend on how many
+batches there were.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxsparse.training import epoch, sharding
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.sharding import DATA, Layout
+from jaxsparse.training.state import TrainState
+from jaxsparse.training.steps import Tally
+
+
+class Scores(NamedTuple):
+    """What a set of examples says about each replicate.
+
+    Attributes:
+      loss: mean cross-entropy in nats.
+      accuracy: fraction classified correctly, in [0, 1].
+    """
+
+    loss: Float[np.ndarray, "r"]
+    accuracy: Float[np.ndarray, "r"]
+
+
+def average(tallies: Sequence[Tally]) -> Scores:
+    """Turns tallies on the host into means over all their examples.
+
+    Args:
+      tallies: arrays [r] or [steps r].
+
+    Returns:
+      Loss and accuracy of each replicate.
+    """
+
+    def total(name: str) -> Float[np.ndarray, "r"]:
+        parts = [np.asarray(getattr(t, name), np.float64) for t in tallies]
+        return np.sum(np.concatenate([np.atleast_2d(part) for part in parts]), axis=0)
+
+    examples = total("examples")
+    return Scores(total("loss") / examples, total("correct") / examples)
+
+
+Evaluate = Callable[[TrainState], list[Tally]]
+
+
+def make_evaluate(
+    eval_step: Callable[..., Tally],
+    like: TrainState,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    layout: Layout,
+) -> Evaluate:
+    """Puts a set on the devices and makes the function that evaluates it.
+
+    Evaluation runs under jit also where training runs under pmap.
+
+    Args:
+      eval_step: what `steps.make_eval_step` made.
+      like: a state in the form of files; only structure and shapes are looked at.
+      images: uint8 [n h w c].
+      labels: int32 [n].
+      batch_size: examples at once; rounded up to what the devices can share.
+      layout: how the run uses its devices.
+
+    Returns:
+      A function of a state, as under jit, to tallies [r] of each batch. It waits for
+      nothing, so training can be dispatched before they are fetched.
+    """
+    layout = layout._replace(parallelism="jit")
+    batch_size = min(batch_size, len(labels))
+    batch_size += -batch_size % layout.data_devices
+    padding = -len(labels) % batch_size
+    images = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
+    labels = np.pad(labels, (0, padding), constant_values=-1)
+    placed = sharding.everywhere(layout, (images, labels))
+    axes = state_lib.replicate_axes(like)
+    every = epoch.over_replicates(
+        eval_step,
+        replicates=layout.replicates,
+        in_axes=(axes, None, None),
+        out_axes=0,
+    )
+
+    @jax.jit
+    def one_batch(
+        state: TrainState, images: Array, labels: Array, first: Int[Array, ""]
+    ) -> Tally:
+        batch: Any = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, batch_size),
+            (images, labels),
+        )
+        if layout.mesh.size > 1:
+            batch = jax.lax.with_sharding_constraint(
+                batch, jax.NamedSharding(layout.mesh, jax.P(DATA))
+            )
+        return every(state, *batch)
+
+    return lambda state: [
+        one_batch(state, *placed, jnp.int32(first))
+        for first in range(0, len(labels), batch_size)
+    ]

@@ -1,0 +1,331 @@
+"""One stage of training, from one clock reading to another.
+
+`fit` dispatches calls, evaluates, records and saves; what a stage starts from and
+what its end is used for is for the studies to say (`lottery`).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from jaxsparse import records
+from jaxsparse.training import checkpoints, epoch, evaluation, interrupt, sharding
+from jaxsparse.training.epoch import Epoch, Program
+from jaxsparse.training.evaluation import Evaluate, Scores
+from jaxsparse.training.optimizers import LearningRate
+from jaxsparse.training.progress import Progress
+from jaxsparse.training.sharding import Layout
+from jaxsparse.training.state import TrainState
+from jaxsparse.training.steps import Tally
+
+
+class Stage(NamedTuple):
+    """A stretch of training that has a name.
+
+    Attributes:
+      name: where its records and checkpoints are found, such as "level_03/ticket".
+      level: times pruned.
+      arm: "ticket", or the control it is.
+      start: clock at the beginning, in updates.
+      stop: clock at the end.
+    """
+
+    name: str
+    level: int
+    arm: str
+    start: int
+    stop: int
+
+
+class Trainer(NamedTuple):
+    """What all stages of a run train with.
+
+    Attributes:
+      programs: compiled calls by (length, batch size); see `epoch.make_programs`.
+      make_order: `(keys, epoch)` to the order of examples [r n], placed.
+      images: training images, placed.
+      labels: training labels, placed.
+      evaluate: by name ("validation", "test") the function that evaluates that set.
+      layout: how the run uses its devices.
+      epoch: what an epoch consists of.
+      steps_per_call: at most so many steps in one call.
+      evaluate_every: updates between evaluations.
+      checkpoint_every: updates between checkpoints within a stage; 0 for none.
+      calls_ahead: calls dispatched before the host waits for the first of them.
+      learning_rate: for the record only; the optimiser has its own.
+    """
+
+    programs: Callable[[int, int], Program]
+    make_order: Callable[[Key[Array, "r"], int], Any]
+    images: Any
+    labels: Any
+    evaluate: Mapping[str, Evaluate]
+    layout: Layout
+    epoch: Epoch
+    steps_per_call: int
+    evaluate_every: int
+    checkpoint_every: int
+    calls_ahead: int
+    learning_rate: LearningRate
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Sees every record when it is written; TensorBoard is one."""
+
+    def __call__(self, record: records.Record) -> None:
+        """Shows one record."""
+
+
+class Desk(NamedTuple):
+    """Where a run writes.
+
+    Attributes:
+      metrics: file of records.
+      checkpoints: folder of checkpoints.
+      progress: what shows how far the run is.
+      should_stop: says whether to stop cleanly now.
+      watch: sees every record besides.
+    """
+
+    metrics: Path
+    checkpoints: Path
+    progress: Progress
+    should_stop: Callable[[], bool]
+    watch: Watch
+
+
+class _Sums(NamedTuple):
+    """Training tallies since the last record, exact in float64."""
+
+    loss: list[float]
+    correct: list[int]
+    examples: list[int]
+
+
+def _add(sums: _Sums | None, tally: Tally) -> _Sums:
+    new = [
+        np.sum(np.asarray(leaf, kind), axis=0)
+        for leaf, kind in zip(tally, (np.float64, np.int64, np.int64), strict=True)
+    ]
+    if sums is not None:
+        new = [np.asarray(old) + more for old, more in zip(sums, new, strict=True)]
+    return _Sums(*(leaf.tolist() for leaf in new))
+
+
+def write(desk: Desk, rows: list[records.Record]) -> None:
+    """Appends records to the metrics and shows them."""
+    records.append(desk.metrics, rows)
+    for row in rows:
+        desk.watch(row)
+
+
+def record(stage: Stage, kind: str, *, step: int, trainer: Trainer) -> records.Record:
+    """Begins a record: what, where and when."""
+    return {
+        "kind": kind,
+        "stage": stage.name,
+        "level": stage.level,
+        "arm": stage.arm,
+        "step": step,
+        "epoch": round(step / trainer.epoch.steps, 4),
+    }
+
+
+def fit(
+    trainer: Trainer,
+    fresh: TrainState,
+    *,
+    stage: Stage,
+    keys: Key[Array, "r"],
+    desk: Desk,
+) -> tuple[TrainState, float]:
+    """Trains from the latest whole checkpoint of a stage, else from `fresh`.
+
+    Args:
+      trainer: what to train with.
+      fresh: state the stage begins with, in the form of files; its clock shows
+        `stage.start`.
+      stage: which stage this is.
+      keys: of data order and augmentation, one a replicate.
+      desk: where to write.
+
+    Returns:
+      The state at `stage.stop`, in the form of files, and the seconds spent on the
+      stage, over all sessions.
+
+    Raises:
+      Stopped: if asked to stop, after saving a checkpoint.
+      NonFinite: if a loss is NaN or infinite, after its record was written.
+    """
+    state, sums, spent = _resume(fresh, stage, desk)
+    step = saved = int(state.step)
+    began = time.monotonic() - spent
+    layout = trainer.layout
+    # A copy: the first call takes its buffers, and the caller keeps `fresh`.
+    state = sharding.place(layout, jax.tree.map(jnp.copy, state))
+    order_keys, draw_keys = _data_keys(layout, keys)
+    order, order_epoch = None, -1
+    pending: list[Tally] = []
+    desk.progress.begin(stage.name, start=stage.start, step=step, stop=stage.stop)
+    if step == stage.start:
+        _evaluate(trainer, state, stage, step, None, desk)
+    for call in epoch.plan(
+        step,
+        stage.stop,
+        epoch=trainer.epoch,
+        steps_per_call=trainer.steps_per_call,
+        evaluate_every=trainer.evaluate_every,
+    ):
+        if call.epoch != order_epoch:
+            order, order_epoch = trainer.make_order(order_keys, call.epoch), call.epoch
+        program = trainer.programs(call.length, call.batch_size)
+        first = jnp.int32(call.first)
+        state, tally = program(
+            state, trainer.images, trainer.labels, order, draw_keys, first
+        )
+        pending.append(tally)
+        step = call.step + call.length
+
+        # What there is to do between calls. Nothing before this line waits for them.
+        evaluates = step == stage.stop or step % trainer.evaluate_every == 0
+        saves = _crossed(trainer.checkpoint_every, saved, step) and step < stage.stop
+        stops = desk.should_stop() and step < stage.stop
+        if evaluates or saves or stops or len(pending) >= trainer.calls_ahead:
+            for one in pending:
+                sums = _add(sums, epoch.tallies_on_host(layout, one))
+            pending = []
+            desk.progress.advance(step)
+            evaluates |= not np.all(np.isfinite(sums.loss))
+        if evaluates:
+            _evaluate(trainer, state, stage, step, sums, desk)
+            sums = None
+        if saves or stops:
+            _save(trainer, state, stage, sums, time.monotonic() - began, desk)
+            saved = step
+        if stops:
+            raise interrupt.Stopped(f"{stage.name}, step {step}")
+    return sharding.collect(layout, state), time.monotonic() - began
+
+
+def _crossed(every: int, before: int, now: int) -> bool:
+    return bool(every) and now // every > before // every
+
+
+def _data_keys(layout: Layout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
+    """Divides the data seed in two: order of examples, and augmentation."""
+    order, draw = (
+        jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, n) for n in (0, 1)
+    )
+    return order, sharding.by_replicate(layout, draw)
+
+
+def _resume(
+    fresh: TrainState, stage: Stage, desk: Desk
+) -> tuple[TrainState, _Sums | None, float]:
+    """Finds where the stage was left, and cuts the records made after that."""
+
+    def cut(step: int) -> None:
+        records.keep_only(
+            desk.metrics,
+            lambda row: (
+                row["stage"] != stage.name
+                or (row["step"] <= step and row["kind"] in ("train", "eval"))
+            ),
+        )
+
+    for name in checkpoints.within(desk.checkpoints, stage.name):
+        saved = checkpoints.load(desk.checkpoints, name, fresh)
+        if saved is not None:
+            cut(int(saved.state.step))
+            sums = saved.extra["sums"]
+            return saved.state, sums and _Sums(*sums), saved.extra["seconds"]
+    cut(-1)
+    return fresh, None, 0.0
+
+
+def _save(
+    trainer: Trainer,
+    state: TrainState,
+    stage: Stage,
+    sums: _Sums | None,
+    seconds: float,
+    desk: Desk,
+) -> None:
+    """Saves within a stage, and keeps one checkpoint to fall back on."""
+    earlier = checkpoints.within(desk.checkpoints, stage.name)
+    state = sharding.collect(trainer.layout, state)
+    name = f"{stage.name}/step_{int(state.step):09d}"
+    extra = {"sums": sums and list(sums), "seconds": seconds}
+    checkpoints.save(desk.checkpoints, name, state, extra)
+    for old in earlier[1:]:
+        checkpoints.forget(desk.checkpoints, old)
+
+
+def _evaluate(
+    trainer: Trainer,
+    state: TrainState,
+    stage: Stage,
+    step: int,
+    sums: _Sums | None,
+    desk: Desk,
+) -> None:
+    """Records how training went since the last time, and how good the network is."""
+    collected = sharding.collect(trainer.layout, state)
+    tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
+    sets = {name: evaluation.average(jax.device_get(t)) for name, t in tallies.items()}
+    trained = sums and evaluation.average([Tally(*map(np.asarray, sums))])
+    rows: list[records.Record] = []
+    for replicate in range(trainer.layout.replicates):
+        if trained:
+            rate = float(trainer.learning_rate(jnp.int32(step - 1)))
+            rows.append(
+                record(stage, "train", step=step, trainer=trainer)
+                | {"replicate": replicate}
+                | _row(trained, replicate, "")
+                | {"learning_rate": rate}
+            )
+        row = record(stage, "eval", step=step, trainer=trainer)
+        row["replicate"] = replicate
+        for name in ("validation", "test"):
+            row |= _row(sets.get(name), replicate, f"{name}_")
+        rows.append(row)
+    write(desk, rows)
+    desk.progress.advance(step, note=_summary(trained, sets))
+    _check_finite(stage, step, trained, sets)
+
+
+def _row(scores: Scores | None, replicate: int, prefix: str) -> dict[str, Any]:
+    names = (f"{prefix}loss", f"{prefix}accuracy")
+    if scores is None:
+        return dict.fromkeys(names)
+    values = (float(scores.loss[replicate]), float(scores.accuracy[replicate]))
+    return dict(zip(names, values, strict=True))
+
+
+def _summary(trained: Scores | None, sets: Mapping[str, Scores]) -> str:
+    parts = [f"loss {np.mean(trained.loss):.4f}"] if trained else []
+    parts += [f"{name} {np.mean(s.accuracy):.2%}" for name, s in sets.items()]
+    return ", ".join(parts)
+
+
+def _check_finite(
+    stage: Stage, step: int, trained: Scores | None, sets: Mapping[str, Scores]
+) -> None:
+    named = {"training": trained} | dict(sets)
+    for name, scores in named.items():
+        if scores is None or np.all(np.isfinite(scores.loss)):
+            continue
+        bad = np.flatnonzero(~np.isfinite(scores.loss)).tolist()
+        raise interrupt.NonFinite(
+            f"{stage.name}, step {step}: the {name} loss of replicates {bad} is not "
+            "finite; the last record was written; try a lower "
+            "config.schedule.learning_rate, a longer config.schedule.warmup, or "
+            "model.dtype float32"
+        )

@@ -1,0 +1,92 @@
+"""Showing how far a run is: bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Shows stages of a run and steps of the present stage, with rate and time left.
+
+    This is the one object with a life of its own: it holds a terminal, not results.
+    """
+
+    def __init__(self, stages: int, done: int, *, out: TextIO | None = None) -> None:
+        """Begins with `done` of `stages` stages finished; `out` is stderr if None."""
+        self._out = sys.stderr if out is None else out
+        self._bars = self._out.isatty()
+        self._stages, self._done = stages, done
+        self._began = time.monotonic()
+        self._finished_here = 0
+        self._outer = self._inner = None
+        if self._bars:
+            self._outer = tqdm(
+                total=stages, initial=done, desc="stages", unit="stage", file=self._out
+            )
+
+    def begin(self, name: str, *, start: int, step: int, stop: int) -> None:
+        """Begins a stage, at `step` of updates `start` to `stop`."""
+        self._name, self._start, self._stop = name, start, stop
+        self._from, self._since = step, time.monotonic()
+        self._line = self._since
+        if self._bars:
+            self._inner = tqdm(
+                total=stop - start,
+                initial=step - start,
+                desc=name,
+                unit="step",
+                leave=False,
+                file=self._out,
+            )
+
+    def advance(self, step: int, *, note: str = "") -> None:
+        """Shows that the clock is at `step`; `note` is shown beside it."""
+        if self._inner is not None:
+            self._inner.update(step - self._start - self._inner.n)
+            if note:
+                self._inner.set_postfix_str(note)
+        elif time.monotonic() - self._line > SECONDS_BETWEEN_LINES:
+            self._line = time.monotonic()
+            rate = (step - self._from) / (self._line - self._since)
+            left = (self._stop - step) / rate if rate else float("inf")
+            self._say(
+                f"{self._name}: step {step} of {self._stop} "
+                f"({rate:.0f} steps/s, {_clock(left)} left) {note}"
+            )
+
+    def end(self, *, note: str = "") -> None:
+        """Ends the present stage."""
+        self._done += 1
+        self._finished_here += 1
+        if self._inner is not None:
+            self._inner.close()
+            self._outer.update(1)
+            self._outer.set_postfix_str(f"{self._name} {note}")
+            return
+        spent = time.monotonic() - self._began
+        left = spent / self._finished_here * (self._stages - self._done)
+        self._say(
+            f"{self._name}: done ({self._done} of {self._stages}, about "
+            f"{_clock(left)} left) {note}"
+        )
+
+    def close(self) -> None:
+        """Leaves the terminal as it was found."""
+        for bar in (self._inner, self._outer):
+            if bar is not None:
+                bar.close()
+
+    def _say(self, line: str) -> None:
+        print(line.rstrip(), file=self._out, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

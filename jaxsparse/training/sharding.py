@@ -1,0 +1,195 @@
+"""Where replicates and batches lie on the local devices.
+
+One mesh with two axes: replicates are spread over as many devices as divide their
+number; the devices left over share each replicate's batch. With `jit` the compiler
+divides the work by these shardings; with `pmap` each device runs the same program on
+its part. This is the only module that knows devices.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.state import TrainState
+
+REPLICATE, DATA = "replicate", "data"
+
+
+class Layout(NamedTuple):
+    """How a run uses its devices.
+
+    Attributes:
+      mesh: axes (replicate, data).
+      parallelism: "jit" or "pmap".
+      replicates: how many replicates there are, over all devices.
+    """
+
+    mesh: Mesh
+    parallelism: str
+    replicates: int
+
+    @property
+    def data_devices(self) -> int:
+        """Devices that share a batch."""
+        return self.mesh.shape[DATA]
+
+    @property
+    def mapped(self) -> bool:
+        """Whether arrays carry a leading axis of devices, as pmap wants them."""
+        return self.parallelism == "pmap"
+
+
+def make_layout(
+    *,
+    replicates: int,
+    batch_sizes: Sequence[int],
+    parallelism: str = "jit",
+    devices: int = 0,
+) -> Layout:
+    """Chooses the mesh.
+
+    Args:
+      replicates: seeds trained at once.
+      batch_sizes: sizes of batches that occur: the full one and a smaller last one.
+      parallelism: "jit" or "pmap".
+      devices: local devices to use; 0 for all.
+
+    Returns:
+      The layout.
+
+    Raises:
+      ValueError: if there are fewer devices, if a batch cannot be divided equally, or
+        if pmap would have to divide replicates and batches both.
+    """
+    local = jax.local_devices()
+    if devices > len(local):
+        raise ValueError(
+            f"config.run.devices: came {devices}; wanted at most {len(local)}, the "
+            "local devices JAX sees; use 0 for all of them"
+        )
+    local = local[: devices or len(local)]
+    over_replicates = math.gcd(replicates, len(local))
+    over_data = len(local) // over_replicates
+    for size in batch_sizes:
+        if size % over_data:
+            raise ValueError(
+                f"config.data.batch_size: a batch of {size} examples cannot be divided "
+                f"over {over_data} devices; wanted a multiple of {over_data}; change "
+                "the batch size, set --config.data.drop_last=true if it is an epoch's "
+                f"smaller last one, or use --config.run.devices={over_replicates}"
+            )
+    if parallelism == "pmap" and over_replicates > 1 and over_data > 1:
+        raise ValueError(
+            f"config.run.parallelism: pmap divides either replicates or batches; "
+            f"{replicates} replicates on {len(local)} devices need both; use "
+            f"--config.run.parallelism=jit, or --config.run.devices={over_replicates}"
+        )
+    grid = np.asarray(local).reshape(over_replicates, over_data)
+    mesh = Mesh(grid, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
+    return Layout(mesh, parallelism, replicates)
+
+
+def _sharding(layout: Layout, *axes: str | None) -> NamedSharding:
+    return NamedSharding(layout.mesh, PartitionSpec(*axes))
+
+
+def everywhere(layout: Layout, tree: Any) -> Any:
+    """Puts a whole copy of every leaf on every device."""
+    if not layout.mapped:
+        return jax.device_put(tree, _sharding(layout))
+    stacked = _sharding(layout, (REPLICATE, DATA))
+    count = layout.mesh.size
+    return jax.tree.map(
+        lambda leaf: jax.device_put(
+            np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf))), stacked
+        ),
+        tree,
+    )
+
+
+def by_replicate(layout: Layout, tree: Any) -> Any:
+    """Places leaves [r ...]: each device gets the replicates that it trains."""
+    if not layout.mapped:
+        return jax.device_put(tree, _sharding(layout, REPLICATE))
+    return jax.tree.map(lambda leaf: _stack(layout, leaf), tree)
+
+
+def _stack(layout: Layout, leaf: Any) -> Any:
+    """Brings [r ...] to [devices, r of that device, ...]."""
+    groups = layout.mesh.shape[REPLICATE]
+    leaf = leaf.reshape(groups, -1, *leaf.shape[1:])
+    if layout.data_devices > 1:
+        leaf = jnp.broadcast_to(leaf, (layout.mesh.size, *leaf.shape[1:]))
+    return jax.device_put(leaf, _sharding(layout, (REPLICATE, DATA)))
+
+
+def state_shardings(layout: Layout, state: TrainState) -> TrainState:
+    """Returns the sharding of each leaf of a state under jit."""
+    # replicate_axes has None, which is no leaf, where a leaf is not batched.
+    axes = state_lib.replicate_axes(state)
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda _: _sharding(layout, *(() if axis is None else (REPLICATE,))), part
+        ),
+        axes,
+        state,
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+def place(layout: Layout, state: TrainState) -> TrainState:
+    """Brings a state in the form of files onto the devices.
+
+    Args:
+      layout: how the run uses its devices.
+      state: leaves lead with the axis of replicates, counters are scalars.
+
+    Returns:
+      The same state, sharded; under pmap with a leading axis of devices besides.
+    """
+    if not layout.mapped:
+        return jax.device_put(state, state_shardings(layout, state))
+    count = layout.mesh.size
+    stacked = _sharding(layout, (REPLICATE, DATA))
+    axes = state_lib.replicate_axes(state)
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda leaf: (
+                jax.device_put(jnp.broadcast_to(leaf, (count, *leaf.shape)), stacked)
+                if axis is None
+                else _stack(layout, leaf)
+            ),
+            part,
+        ),
+        axes,
+        state,
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+def collect(layout: Layout, state: TrainState) -> TrainState:
+    """Undoes `place`; what it returns is placed as under jit."""
+    if not layout.mapped:
+        return state
+    axes = state_lib.replicate_axes(state)
+
+    def gather(leaf: Any) -> Any:
+        if layout.data_devices > 1:
+            return leaf[0]
+        return leaf.reshape(layout.replicates, *leaf.shape[2:])
+
+    flat = jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda leaf: leaf[0] if axis is None else gather(leaf), part
+        ),
+        axes,
+        state,
+        is_leaf=lambda axis: axis is None,
+    )
+    return jax.device_put(flat, state_shardings(layout, flat))

@@ -1,0 +1,119 @@
+"""The state of training, and the three seeds it grows from.
+
+Every leaf leads with the axis of replicates, r, but the clock and the step counter
+of the sparse optimiser, which all replicates share.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from jaxsparse import masks as masks_lib
+from jaxsparse import transforms
+from jaxsparse.types import Masks, Params, Step
+
+
+class TrainState(NamedTuple):
+    """Everything that changes while training.
+
+    Attributes:
+      step: the run's clock: updates since initialisation, int32. Learning rates and
+        random draws read it. A level that rewinds to step k sets it to k.
+      params: weights, exactly zero outside the masks; [r ...] each.
+      batch_stats: running statistics of BatchNorm, {} without; [r ...] each.
+      opt_state: state of the sparse optimiser, which holds the masks.
+    """
+
+    step: Step
+    params: Params
+    batch_stats: Any
+    opt_state: optax.OptState
+
+
+class Seeds(NamedTuple):
+    """One key a replicate for each independent source of randomness.
+
+    Attributes:
+      init: initial weights.
+      data: order of examples and augmentation.
+      masks: random masks and shuffles.
+    """
+
+    init: Key[Array, "r"]
+    data: Key[Array, "r"]
+    masks: Key[Array, "r"]
+
+
+def make_seeds(*, init: int, data: int, masks: int, replicates: int) -> Seeds:
+    """Derives the keys of replicate r by folding r into each seed.
+
+    A replicate's keys depend on its number only, not on how many there are.
+    """
+
+    def keys(seed: int) -> Key[Array, "r"]:
+        numbers = jnp.arange(replicates, dtype=jnp.uint32)
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+            jax.random.key(seed), numbers
+        )
+
+    return Seeds(keys(init), keys(data), keys(masks))
+
+
+def replicate_axes(state: TrainState) -> TrainState:
+    """Returns the vmap axes of a state: None for the counters, 0 for the rest."""
+    return TrainState(
+        step=None,
+        params=jax.tree.map(lambda _: 0, state.params),
+        batch_stats=jax.tree.map(lambda _: 0, state.batch_stats),
+        opt_state=transforms.replicate_axes(state.opt_state),
+    )
+
+
+def start(
+    tx: optax.GradientTransformationExtraArgs,
+    params: Params,
+    batch_stats: Any,
+    masks: Masks,
+    *,
+    step: int,
+    keys: Key[Array, "r"],
+) -> TrainState:
+    """Begins training somewhere: masked weights, a fresh optimiser, a set clock.
+
+    Args:
+      tx: a sparse optimiser, such as `transforms.fixed` makes.
+      params: weights [r ...]; those outside `masks` are set to zero.
+      batch_stats: running statistics [r ...] that go with them.
+      masks: which weights exist [r ...].
+      step: what the clock shows, in updates.
+      keys: random keys of the sparse optimiser.
+
+    Returns:
+      A state whose buffers are its own: donating it harms no argument.
+    """
+    return _start(tx, params, batch_stats, masks, jnp.asarray(step, jnp.int32), keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(
+    tx: optax.GradientTransformationExtraArgs,
+    params: Params,
+    batch_stats: Any,
+    masks: Masks,
+    step: Step,
+    keys: Key[Array, "r"],
+) -> TrainState:
+    def one(weights: Params, mask: Masks, key: Key[Array, ""]) -> Any:
+        weights = masks_lib.apply(mask, weights)
+        opt_state = transforms.replace_masks(tx.init(weights), mask)
+        return weights, transforms.replace_key(opt_state, key)
+
+    first = jax.tree.map(lambda leaf: leaf[0], (params, masks, keys))
+    _, abstract = jax.eval_shape(one, *first)
+    axes = (0, transforms.replicate_axes(abstract))
+    params, opt_state = jax.vmap(one, out_axes=axes)(params, masks, keys)
+    return TrainState(step, params, batch_stats, opt_state)

@@ -1,0 +1,135 @@
+"""One step of training, and one batch of evaluation, for one replicate.
+
+`epoch` maps these over replicates, repeats them, and compiles.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from jaxsparse.training import losses
+from jaxsparse.training.state import TrainState
+
+Images = UInt8[Array, "b h w c"]
+
+
+class Tally(NamedTuple):
+    """Sums over examples, exact to add up across batches and devices.
+
+    Attributes:
+      loss: sum of losses, in nats.
+      correct: number of examples classified correctly.
+      examples: number of examples.
+    """
+
+    loss: Float[Array, "..."]
+    correct: Int[Array, "..."]
+    examples: Int[Array, "..."]
+
+
+@runtime_checkable
+class Augment(Protocol):
+    """Changes training images at random."""
+
+    def __call__(
+        self, images: Images, *, key: Key[Array, ""], places: Int[Array, "b"]
+    ) -> Images:
+        """Returns changed images; example i draws from `key` folded with places[i]."""
+
+
+TrainStep = Callable[..., tuple[TrainState, Tally]]
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    augment: Augment | None,
+    normalize: Callable[[Images], Float[Array, "b h w c"]],
+    label_smoothing: float = 0.0,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """Makes the function that does one update.
+
+    Args:
+      model: called as `model.apply(variables, images, train=True)`.
+      tx: sparse optimiser; its `update` gets the clock as `clock`.
+      augment: random changes of the images; None for none.
+      normalize: uint8 images to the network's floats.
+      label_smoothing: see `losses.cross_entropy`.
+      axis_name: mapped axis over which a batch is divided (pmap); None if a batch is
+        whole, also when the compiler divides it.
+
+    Returns:
+      A function `(state, images, labels, *, places, batch_size, key)` to the next
+      state and the batch's tally. `batch_size` is that of the whole batch; the loss
+      is the mean over it.
+    """
+
+    def step(
+        state: TrainState,
+        images: Images,
+        labels: Int[Array, "b"],
+        *,
+        places: Int[Array, "b"],
+        batch_size: int,
+        key: Key[Array, ""],
+    ) -> tuple[TrainState, Tally]:
+        if augment is not None:
+            draws = jax.random.fold_in(key, state.step)
+            images = augment(images, key=draws, places=places)
+        inputs = normalize(images)
+
+        def objective(params: Any) -> tuple[Float[Array, ""], Any]:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, changed = model.apply(
+                variables, inputs, train=True, mutable=["batch_stats"]
+            )
+            each = losses.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            tally = Tally(
+                jnp.sum(each),
+                jnp.sum(losses.is_correct(logits, labels)),
+                jnp.asarray(labels.size, jnp.int32),
+            )
+            return tally.loss / batch_size, (tally, changed.get("batch_stats", {}))
+
+        grads, (tally, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+        if axis_name is not None:
+            grads, tally = jax.lax.psum((grads, tally), axis_name)
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, clock=state.step
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), tally
+
+    return step
+
+
+def make_eval_step(
+    model: nn.Module, *, normalize: Callable[[Images], Float[Array, "b h w c"]]
+) -> Callable[..., Tally]:
+    """Makes the function that tallies a batch with the network in inference mode.
+
+    Returns:
+      A function `(state, images, labels)`; a label of -1 marks padding, which counts
+      for nothing. The loss is plain cross-entropy, also after training with smoothed
+      labels.
+    """
+
+    def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> Tally:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits = model.apply(variables, normalize(images), train=False)
+        real = labels >= 0
+        each = losses.cross_entropy(logits, jnp.maximum(labels, 0))
+        return Tally(
+            jnp.sum(jnp.where(real, each, 0.0)),
+            jnp.sum(losses.is_correct(logits, labels)),
+            jnp.sum(real.astype(jnp.int32)),
+        )
+
+    return step

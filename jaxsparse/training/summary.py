@@ -1,0 +1,68 @@
+"""What a stage came to: one record a replicate, made from its evaluations."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jaxsparse import masks as masks_lib
+from jaxsparse.records import Record
+from jaxsparse.types import Masks
+
+
+def early_stop(evaluations: Sequence[Record]) -> Record | None:
+    """Returns the evaluation with the first minimum of the validation loss.
+
+    Args:
+      evaluations: records of kind "eval" of one stage and replicate, in order.
+
+    Returns:
+      That record; None without validation data.
+
+    References:
+      Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
+      section 2: the iteration of minimum validation loss proxies speed of learning.
+    """
+    losses = [row["validation_loss"] for row in evaluations]
+    if None in losses or not losses:
+        return None
+    return evaluations[int(np.argmin(losses))]
+
+
+def level_records(
+    rows: Sequence[Record], *, masks: Masks, start_step: int
+) -> list[Record]:
+    """Sums a stage up.
+
+    Args:
+      rows: all records of the stage.
+      masks: masks it trained with [r ...].
+      start_step: clock when it began, in updates.
+
+    Returns:
+      A record of kind "level" for each replicate: weights kept, in all and by layer,
+      the last evaluation, and the one that early stopping would have chosen.
+    """
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    replicates = 1 + max(row["replicate"] for row in evaluations)
+    summed = []
+    for replicate in range(replicates):
+        mine = [row for row in evaluations if row["replicate"] == replicate]
+        mask = jax.tree.map(lambda leaf, r=replicate: leaf[r], masks)
+        kept, total = masks_lib.kept(mask), masks_lib.total(mask)
+        best = early_stop(mine)
+        summed.append(
+            mine[-1]
+            | {
+                "kind": "level",
+                "start_step": start_step,
+                "kept": kept,
+                "total": total,
+                "weights_remaining": kept / total,
+                "layers": {k: list(v) for k, v in masks_lib.by_layer(mask).items()},
+                "early_stop_step": best and best["step"],
+                "early_stop_validation_loss": best and best["validation_loss"],
+                "early_stop_test_accuracy": best and best["test_accuracy"],
+            }
+        )
+    return summed

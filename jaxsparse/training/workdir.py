@@ -1,0 +1,145 @@
+"""The folder of a run: what is in it, and who may write there.
+
+    config.json       the resolved config
+    environment.json  command, versions, devices and commit of each session
+    metrics.jsonl     the records
+    tensorboard/      the same as events
+    checkpoints/      see `checkpoints`
+    tickets/          masks of each level
+    report/           figures and tables
+
+A folder belongs to one experiment. It is continued by the same one and refused to any
+other; two processes never write there at once.
+"""
+
+import fcntl
+import json
+import logging
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxsparse import config as config_lib
+from jaxsparse import records
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def opened(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator[None]:
+    """Takes possession of a folder for one session of an experiment.
+
+    Args:
+      workdir: the folder; made if it is not there.
+      config: the resolved config.
+      command: the command line, for the record.
+
+    Raises:
+      ValueError: if the folder belongs to another experiment, naming the fields that
+        differ, or if another process is at work in it.
+      OSError: if it cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise OSError(
+            f"--workdir: {workdir} cannot be written to ({error.strerror}); wanted a "
+            "folder of yours on a disk with room; choose one with --workdir"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"--workdir: another process is running in {workdir}; wait for it to "
+                "end, or choose another --workdir"
+            ) from error
+        _check_same(workdir, config)
+        resolved = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
+        records.write_atomically(workdir / "config.json", resolved + "\n")
+        _write_environment(workdir / "environment.json", command)
+        yield
+
+
+def _check_same(workdir: Path, config: Mapping[str, Any]) -> None:
+    path = workdir / "config.json"
+    if not path.exists():
+        if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
+            raise ValueError(
+                f"--workdir: {workdir} holds a run without its config.json; wanted it "
+                "restored, or another --workdir"
+            )
+        return
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"--workdir: {path} is no JSON ({error}); wanted it restored, or another "
+            "--workdir"
+        ) from error
+    found = list(config_lib.differences(old, json.loads(config.to_json())))
+    if found:
+        each = "; ".join(
+            f"config.{name}: there {a!r}, here {b!r}" for name, a, b in found
+        )
+        raise ValueError(
+            f"--workdir: {workdir} holds another experiment: {each}; wanted equal "
+            "scientific fields; choose another --workdir, or leave it out for a folder "
+            "named by the config"
+        )
+
+
+def _write_environment(path: Path, command: str) -> None:
+    earlier = []
+    if path.exists():
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            earlier = [*old.pop("earlier", []), old]
+        except ValueError:
+            log.warning("%s: not readable; earlier sessions are forgotten", path)
+    now = {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.local_devices()],
+        "processor": platform.processor() or platform.machine(),
+        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
+    }
+    text = json.dumps(now | {"earlier": earlier}, indent=2)
+    records.write_atomically(path, text + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Returns the commit of the code that runs, marked if it was changed since."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,51 @@
+"""Which leaves of an optimiser's state belong to which weight.
+
+Momenta, accumulators and slow weights lie in an optimiser's state under the names
+of the parameters they belong to, however deep the wrappers around them. Leaves are
+matched by that name and by shape, so that no optimiser has to be known here:
+`optax.tree.map_params` stops at the MaskedNodes of `optax.partition` and muon.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsparse.types import Masks
+
+
+def reset_outside(
+    keep: Masks, state: optax.OptState, initial: optax.OptState
+) -> optax.OptState:
+    """Sets what an optimiser remembers of single weights back to its initial value.
+
+    A leaf of `state` belongs to a mask if its key path ends in the mask's and their
+    shapes are equal; where several do, to the one with the longest path.
+
+    Args:
+      keep: weights whose memory stays; None where nothing is to be reset.
+      state: present state of the optimiser.
+      initial: what `init` of the same optimiser returns.
+
+    Returns:
+      `state` with the entries outside `keep` taken from `initial`.
+
+    Deviations:
+      Memory that is shared between weights (adafactor's factored moments, SM3's
+      rows and columns) cannot be reset weight by weight and stays as it is.
+    """
+    owners = jax.tree_util.tree_leaves_with_path(keep)
+
+    def reset(path: tuple[Any, ...], leaf: Any, first: Any) -> Any:
+        mine = [
+            (len(owner), mask)
+            for owner, mask in owners
+            if path[len(path) - len(owner) :] == owner and mask.shape == jnp.shape(leaf)
+        ]
+        if not mine:
+            return leaf
+        _, mask = max(mine, key=lambda match: match[0])
+        return jnp.where(mask, leaf, first)
+
+    return jax.tree_util.tree_map_with_path(reset, state, initial)

@@ -1,0 +1,274 @@
+"""The one wrapper that makes any optimiser sparse.
+
+`sparsify` surrounds an optax optimiser and owns the masks. Every method of pruning
+and regrowth is a call of it with a different `update_masks`.
+
+It is a wrapper and not a link of `optax.chain` because three things have to happen
+around the optimiser, in order, and a chain would let a caller misplace them: the
+gradient is masked before clipping and momentum see it; the weights that leave are
+sent to exactly zero after the learning rate was applied; what the optimiser
+remembers of weights that arrive starts afresh.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Key
+
+from jaxsparse import masks as masks_lib
+from jaxsparse.transforms import alignment
+from jaxsparse.transforms.state import SparsifyState
+from jaxsparse.types import Grads, Masks, Params, Step
+
+
+class MaskUpdate(NamedTuple):
+    """What a method decides when masks change.
+
+    Attributes:
+      masks: the new masks.
+      memory: what the method wants to remember, structured as before.
+      reset: weights of the new masks whose optimiser memory starts afresh although
+        the masks kept them, or None for none. A weight dropped and regrown in one
+        update is such a weight, and the masks alone do not show it.
+    """
+
+    masks: Masks
+    memory: Any = None
+    reset: Masks | None = None
+
+
+@runtime_checkable
+class InitMasks(Protocol):
+    """Makes the masks training starts from."""
+
+    def __call__(self, params: Params) -> Masks:
+        """Returns masks for `params`; must work under `jax.eval_shape`."""
+
+
+@runtime_checkable
+class UpdateMasks(Protocol):
+    """Chooses new masks during training. Pure, and traced once."""
+
+    def __call__(
+        self,
+        masks: Masks,
+        params: Params,
+        grads: Grads,
+        *,
+        step: Step,
+        key: Key[Array, ""],
+        memory: Any,
+        inner_state: optax.OptState,
+        **extra: Any,
+    ) -> MaskUpdate:
+        """Returns the next masks.
+
+        Args:
+          masks: the present masks.
+          params: parameters, zero outside `masks`.
+          grads: the dense gradient, also outside `masks`.
+          step: updates made so far; int32.
+          key: random key; fold the step in before drawing.
+          memory: what the last call wanted to remember.
+          inner_state: state of the wrapped optimiser, for methods that read momenta.
+          **extra: what the caller gave to `update` by name.
+
+        Returns:
+          Masks with the nesting and shapes of `masks`, and what goes with them.
+        """
+
+
+@runtime_checkable
+class UpdateAt(Protocol):
+    """Says at which steps the masks change."""
+
+    def __call__(self, step: Step) -> Bool[Array, ""]:
+        """Returns True when masks are to be updated before update `step`."""
+
+
+def sparsify(
+    inner: optax.GradientTransformation,
+    init_masks: InitMasks,
+    *,
+    update_masks: UpdateMasks | None = None,
+    update_at: UpdateAt | None = None,
+    init_memory: Any = None,
+    skip_inner: bool = False,
+    key: Key[Array, ""] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Wraps an optimiser so that weights outside the masks stay exactly zero.
+
+    With dense gradient :math:`g`, masks :math:`m` and weights :math:`w`, one update
+
+    1. sets :math:`m' = U(m, w, g, t)` when `update_at(t)`, else :math:`m' = m`;
+    2. when the masks changed, here or by `replace_masks`, sets what `inner`
+       remembers of every weight outside :math:`m \cap m'` to its value at `inner.init`;
+    3. gets :math:`u` from `inner` for the gradient :math:`m' \odot g` and the weights
+       :math:`m' \odot w`, or takes :math:`u = 0` when `update_at(t)` and `skip_inner`;
+    4. returns :math:`u` inside :math:`m'` and :math:`-w` outside.
+
+    `optax.apply_updates` then gives :math:`w + u` inside and exactly 0 outside, for
+    finite weights, in every dtype. Masks are state, not constants: all levels of a
+    lottery run share one compiled step, and a checkpoint of the state holds them.
+
+    Args:
+      inner: any optimiser, such as
+        `optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))`.
+      init_masks: makes the first masks; `masks.dense` to begin dense.
+      update_masks: how masks change; None for masks that never change.
+      update_at: when they change; given if and only if `update_masks` is.
+      init_memory: called as `init_memory(params, masks)` for what the method
+        remembers at first; None for methods that remember nothing.
+      skip_inner: on updates that change the masks, leave the surviving weights and
+        what the optimiser remembers of them as they are.
+      key: where the method's draws come from; `jax.random.key(0)` if None.
+
+    Returns:
+      A transformation whose `update` needs `params` and hands extra keyword
+      arguments to `inner` and to `update_masks`.
+
+    Raises:
+      ValueError: if one of `update_masks` and `update_at` is given alone; and from
+        `update`, if `params` is None.
+
+    Examples:
+      >>> tx = sparsify(optax.sgd(0.1, momentum=0.9), masks.dense)
+      >>> opt_state = replace_masks(tx.init(params), ticket)
+      >>> updates, opt_state = tx.update(grads, opt_state, params)
+      >>> params = optax.apply_updates(params, updates)
+
+    References:
+      Evci et al., Rigging the Lottery: Making All Tickets Winners, 2020,
+      arXiv:1911.11134, algorithm 1, whose order of steps this generalises.
+    """
+    if (update_masks is None) != (update_at is None):
+        given = "update_at" if update_masks is None else "update_masks"
+        raise ValueError(
+            f"{given}: given alone; wanted both update_masks and update_at, or none"
+        )
+    inner = optax.with_extra_args_support(inner)
+    first_key = jax.random.key(0) if key is None else key
+
+    def init(params: Params) -> SparsifyState:
+        masks = init_masks(params)
+        params = masks_lib.apply(masks, params)
+        return SparsifyState(
+            step=jnp.zeros((), jnp.int32),
+            key=first_key,
+            masks=masks,
+            # A copy: two leaves in one buffer cannot both be donated.
+            previous=jax.tree.map(jnp.copy, masks),
+            replaced=jnp.zeros((), bool),
+            memory=None if init_memory is None else init_memory(params, masks),
+            inner_state=inner.init(params),
+        )
+
+    def update(
+        grads: Grads, state: SparsifyState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SparsifyState]:
+        if params is None:
+            raise ValueError(
+                "params: came None; wanted the parameters the gradient was taken at; "
+                "call tx.update(grads, opt_state, params)"
+            )
+        now = jnp.zeros((), bool) if update_at is None else update_at(state.step)
+        new = _choose(update_masks, now, grads, state, params, extra)
+        params_in = masks_lib.apply(new.masks, params)
+
+        def reset(old: optax.OptState) -> tuple[optax.OptState, Masks]:
+            first = inner.init(params_in)
+            return alignment.reset_outside(
+                _survivors(state, new), old, first
+            ), new.masks
+
+        inner_state, previous = jax.lax.cond(
+            now | state.replaced,
+            reset,
+            lambda old: (old, state.previous),
+            state.inner_state,
+        )
+
+        def step_inner(old: optax.OptState) -> tuple[Params, optax.OptState]:
+            masked = masks_lib.apply(new.masks, grads)
+            return inner.update(masked, old, params_in, **extra)
+
+        if skip_inner and update_masks is not None:
+            shapes = jax.eval_shape(step_inner, inner_state)[0]
+            updates, inner_state = jax.lax.cond(
+                now,
+                lambda old: (
+                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+                    old,
+                ),
+                step_inner,
+                inner_state,
+            )
+        else:
+            updates, inner_state = step_inner(inner_state)
+        return _leave(new.masks, updates, params), SparsifyState(
+            step=optax.safe_increment(state.step),
+            key=state.key,
+            masks=new.masks,
+            previous=previous,
+            replaced=jnp.zeros_like(state.replaced),
+            memory=new.memory,
+            inner_state=inner_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _choose(
+    update_masks: UpdateMasks | None,
+    now: Bool[Array, ""],
+    grads: Grads,
+    state: SparsifyState,
+    params: Params,
+    extra: dict[str, Any],
+) -> MaskUpdate:
+    """Step 1: what the method decides if it is due, else everything as it was."""
+    if update_masks is None:
+        return MaskUpdate(state.masks, state.memory)
+    nothing = jax.tree.map(jnp.zeros_like, state.masks)
+
+    def move(memory: Any) -> MaskUpdate:
+        new = update_masks(
+            state.masks,
+            masks_lib.apply(state.masks, params),
+            grads,
+            step=state.step,
+            key=state.key,
+            memory=memory,
+            inner_state=state.inner_state,
+            **extra,
+        )
+        return new if new.reset is not None else new._replace(reset=nothing)
+
+    def stay(memory: Any) -> MaskUpdate:
+        return MaskUpdate(state.masks, memory, nothing)
+
+    return jax.lax.cond(now, move, stay, state.memory)
+
+
+def _survivors(state: SparsifyState, new: MaskUpdate) -> Masks:
+    """The weights of which the optimiser goes on remembering what it does."""
+    kept = jax.tree.map(jnp.logical_and, state.previous, new.masks)
+    if new.reset is None:
+        return kept
+    return jax.tree.map(lambda mask, reset: mask & ~reset, kept, new.reset)
+
+
+def _leave(masks: Masks, updates: Params, params: Params) -> Params:
+    """Step 4. A narrow update is widened to its weight, or w - w would not be 0."""
+
+    def leave(mask: Any, update: Any, param: Any) -> Any:
+        if mask is None:
+            return update
+        dtype = jnp.promote_types(update.dtype, param.dtype)
+        return jnp.where(mask, update.astype(dtype), -param.astype(dtype))
+
+    return jax.tree.map(
+        leave, masks, updates, params, is_leaf=lambda leaf: leaf is None
+    )

@@ -1,0 +1,174 @@
+"""The state of a sparse optimiser, and the ways into it from outside.
+
+Masks live in the optimiser state, so sharding, checkpoints, vmap and scan follow
+them without a word. This module finds them there and puts others in their place;
+`engine` is what updates them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Bool, Key
+
+from jaxsparse import masks as masks_lib
+from jaxsparse.types import Masks, Step
+
+
+class SparsifyState(NamedTuple):
+    """State of `sparsify`.
+
+    Attributes:
+      step: updates made so far; int32, counted from 0.
+      key: where the method's random draws come from; folded with `step`, never split.
+      masks: which weights exist.
+      previous: the masks `inner_state` belongs to: those of the last update.
+      replaced: whether `masks` were replaced since the last update, so that
+        `inner_state` must be reset where `masks` and `previous` differ. A scalar of
+        its own, because under vmap it must stay unbatched, as `step` must.
+      memory: what the method remembers between updates, or None.
+      inner_state: state of the wrapped optimiser.
+    """
+
+    step: Step
+    key: Key[Array, "..."]
+    masks: Masks
+    previous: Masks
+    replaced: Bool[Array, ""]
+    memory: Any
+    inner_state: optax.OptState
+
+
+def _is_sparsify(node: Any) -> bool:
+    return isinstance(node, SparsifyState)
+
+
+def _map_sparsify(
+    fn: Callable[[SparsifyState], SparsifyState], opt_state: optax.OptState
+) -> optax.OptState:
+    return jax.tree.map(
+        lambda node: fn(node) if _is_sparsify(node) else node,
+        opt_state,
+        is_leaf=_is_sparsify,
+    )
+
+
+def _find(opt_state: optax.OptState) -> SparsifyState:
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_sparsify)
+    found = [leaf for leaf in leaves if _is_sparsify(leaf)]
+    if len(found) != 1:
+        raise ValueError(
+            f"opt_state: holds {len(found)} SparsifyStates; wanted exactly one; "
+            "wrap the whole optimiser once, as in transforms.fixed(optax.adam(1e-3))"
+        )
+    return found[0]
+
+
+def get_masks(opt_state: optax.OptState) -> Masks:
+    """Returns the masks held anywhere inside an optimiser state.
+
+    Args:
+      opt_state: state of an optimiser that contains exactly one `sparsify`.
+
+    Returns:
+      The masks.
+
+    Raises:
+      ValueError: if the state holds no `SparsifyState`, or more than one.
+    """
+    return _find(opt_state).masks
+
+
+def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
+    """Returns the optimiser state with other masks.
+
+    The next update sets the weights that left to zero, and what the inner optimiser
+    remembers of weights outside both masks back to its initial value. To have the
+    weights zero at once, as for a saliency score, call `masks.apply` on the
+    parameters too.
+
+    Args:
+      opt_state: state of an optimiser that contains exactly one `sparsify`.
+      masks: same nesting and shapes as those held.
+
+    Returns:
+      A new state of the same structure, so no compiled function is traced again.
+
+    Raises:
+      ValueError: if structures or shapes differ, naming the first that does.
+
+    Examples:
+      >>> opt_state = replace_masks(tx.init(params), ticket)
+    """
+    _check_alike(_find(opt_state).masks, masks)
+    return _map_sparsify(
+        lambda node: node._replace(masks=masks, replaced=node.replaced | True),
+        opt_state,
+    )
+
+
+def replace_key(opt_state: optax.OptState, key: Key[Array, "..."]) -> optax.OptState:
+    """Returns the optimiser state with another random key, so that replicates differ.
+
+    Args:
+      opt_state: state of an optimiser that contains exactly one `sparsify`.
+      key: a typed key, or an array of them, shaped as the one held.
+
+    Returns:
+      A new state of the same structure.
+
+    Raises:
+      ValueError: if the state holds no `SparsifyState`, or more than one.
+    """
+    _find(opt_state)
+    return _map_sparsify(lambda node: node._replace(key=key), opt_state)
+
+
+def _check_alike(held: Masks, masks: Masks) -> None:
+    wanted = dict(zip(masks_lib.names(held), jax.tree.leaves(held), strict=True))
+    came = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
+    for name in sorted(wanted.keys() | came.keys()):
+        if name not in came or name not in wanted:
+            where = "missing from" if name not in came else "unexpected in"
+            raise ValueError(
+                f"masks: {name} is {where} the masks given; wanted exactly the leaves "
+                f"{list(wanted)}; make them with masks.dense on the same parameters"
+            )
+        if came[name].shape != wanted[name].shape:
+            raise ValueError(
+                f"masks: {name} has shape {came[name].shape}; wanted "
+                f"{wanted[name].shape}, that of its parameter"
+            )
+    if jax.tree.structure(held) != jax.tree.structure(masks):
+        raise ValueError(
+            f"masks: nesting is {jax.tree.structure(masks)}; wanted "
+            f"{jax.tree.structure(held)}"
+        )
+
+
+def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
+    """Returns the vmap axes of an optimiser state whose leaves lead with replicates.
+
+    Everything is batched but the step counter and the flag that masks were
+    replaced: batched, they would turn the `lax.cond` around a change of masks into
+    a select, and every step would pay for it.
+
+    Args:
+      opt_state: state of one replicate, of many, or abstract.
+
+    Returns:
+      A tree of 0 and None, to be given as `in_axes` or `out_axes`.
+
+    Examples:
+      >>> axes = replicate_axes(jax.eval_shape(tx.init, params))
+      >>> opt_states = jax.vmap(tx.init, out_axes=axes)(many_params)
+    """
+
+    def axes(node: Any) -> Any:
+        if not _is_sparsify(node):
+            return 0
+        batched = jax.tree.map(lambda _: 0, node)
+        return batched._replace(step=None, replaced=None)
+
+    return jax.tree.map(axes, opt_state, is_leaf=_is_sparsify)

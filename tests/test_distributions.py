@@ -1,0 +1,146 @@
+import math
+from fractions import Fraction
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import strategies as st
+
+from jaxsparse import distributions, masks, select
+
+LENET = {
+    "a": {"kernel": jnp.ones((784, 300)), "bias": jnp.ones(300)},
+    "b": {"kernel": jnp.ones((300, 100))},
+    "c": {"kernel": jnp.ones((100, 10))},
+}
+RULES = [
+    distributions.uniform,
+    distributions.erdos_renyi,
+    distributions.erdos_renyi_kernel,
+]
+# Convolutions in one, two and three dimensions, and dense layers.
+SHAPES = [(3, 3, 3, 16), (5, 16, 8), (2, 2, 2, 8, 4), (128, 64), (64, 10), (1, 1, 4, 4)]
+NETWORK = {f"layer{i}": jnp.ones(shape, bool) for i, shape in enumerate(SHAPES)}
+TOTAL = sum(math.prod(shape) for shape in SHAPES)
+
+
+@hypothesis.given(st.integers(0, 10**10), st.integers(0, 99_999))
+def test_count_kept_rounds_the_exact_product(total: int, removed: int) -> None:
+    exact = total * (1 - Fraction(removed, 100_000))
+    got = distributions.count_kept(total, removed / 100_000)
+    assert Fraction(-1, 2) < got - exact <= Fraction(1, 2)
+
+
+def test_count_kept_where_floats_are_wrong() -> None:
+    assert distributions.count_kept(5, 0.9) == 1  # one half, up
+    assert distributions.count_kept(25_502_912, 0.999) == 25503
+    assert distributions.count_kept(138_344_128, 0.9) == 13_834_413
+    assert distributions.count_kept(7, 0.0) == 7
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan"), 90.0])
+@pytest.mark.parametrize("rule", RULES)
+def test_sparsities_outside_the_unit_interval(rule: object, sparsity: float) -> None:
+    with pytest.raises(ValueError, match="sparsity: got"):
+        rule(NETWORK, sparsity)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@hypothesis.given(thousandths=st.integers(0, 999))
+def test_totals_are_exact_and_layers_fit(rule: object, thousandths: int) -> None:
+    counts = rule(NETWORK, thousandths / 1000)
+    assert sum(counts.values()) == distributions.count_kept(TOTAL, thousandths / 1000)
+    for name, leaf in NETWORK.items():
+        assert type(counts[name]) is int and 0 <= counts[name] <= leaf.size
+
+
+@hypothesis.given(thousandths=st.integers(0, 999))
+def test_uniform_is_within_a_weight_of_its_share(thousandths: int) -> None:
+    counts = distributions.uniform(NETWORK, thousandths / 1000)
+    target = Fraction(sum(counts.values()), TOTAL)
+    for name, leaf in NETWORK.items():
+        assert abs(counts[name] - leaf.size * target) < 1
+
+
+def test_uniform_counts_dense_layers_on_top() -> None:
+    counts = distributions.uniform(masks.dense(LENET), 0.9, dense=("c/*",))
+    assert jax.tree.leaves(counts) == [23520, 3000, 1000]
+    assert counts["a"]["bias"] is None
+
+
+def test_erdos_renyi_of_lenet_by_hand() -> None:
+    # Weights 1084, 400, 110 share 26620 at 90 %: the last layer's 1837 exceed its
+    # 1000, so 25620 are shared by 1084 and 400: 18714.3 and 6905.7.
+    expected = [18714, 6906, 1000]
+    mask = masks.dense(LENET)
+    for rule in (distributions.erdos_renyi, distributions.erdos_renyi_kernel):
+        assert jax.tree.leaves(rule(mask, 0.9)) == expected
+    # At 98 %, 5324: 3620.6, 1336.0 and 367.4. Floors leave one, for the first layer.
+    assert jax.tree.leaves(distributions.erdos_renyi(mask, 0.98)) == [3621, 1336, 367]
+
+
+def test_kernels_of_convolutions_weigh_in_their_space() -> None:
+    network = {"a": jnp.ones((3, 3, 16, 32), bool), "b": jnp.ones((64, 128), bool)}
+    target = distributions.count_kept(4608 + 8192, 0.9)
+    kernel = distributions.erdos_renyi_kernel(network, 0.9)
+    assert kernel["a"] == round(Fraction(target * 54, 54 + 192))
+    plain = distributions.erdos_renyi(network, 0.9)
+    assert plain["a"] == round(Fraction(target * 9 * 48, 9 * 48 + 192))
+
+
+def test_overfull_layers_become_dense_one_after_another() -> None:
+    # First "c" (4 > its 1), and only then, with more to share, "b" as well.
+    network = {
+        name: jnp.ones(shape, bool)
+        for name, shape in {"a": (100, 100), "b": (4, 4), "c": (1, 1)}.items()
+    }
+    for sparsity in (0.3, 0.5, 0.9, 0.99):
+        counts = distributions.erdos_renyi_kernel(network, sparsity)
+        total = distributions.count_kept(10017, sparsity)
+        left = Fraction(total - counts["b"] - counts["c"])
+        assert counts["a"] == left
+        if total > 500:
+            assert (counts["b"], counts["c"]) == (16, 1)
+
+
+def test_dense_layers_count_towards_the_total() -> None:
+    mask = masks.dense(LENET)
+    for rule in RULES[1:]:
+        counts = rule(mask, 0.8, dense=("b/kernel",))
+        assert counts["b"]["kernel"] == 30000
+        assert sum(jax.tree.leaves(counts)) == distributions.count_kept(266200, 0.8)
+        with pytest.raises(ValueError, match="have 30000 weights"):
+            rule(mask, 0.9, dense=("b/*",))
+        with pytest.raises(ValueError, match="matches no prunable leaf"):
+            rule(mask, 0.9, dense=("head/*",))
+
+
+def test_all_layers_dense() -> None:
+    everything = jax.tree.map(lambda leaf: leaf.size, NETWORK)
+    for rule in RULES:
+        assert rule(NETWORK, 0.0) == everything
+        assert rule(NETWORK, 0.0, dense=("*",)) == everything
+    assert distributions.uniform(NETWORK, 0.5, dense=("*",)) == everything
+
+
+def test_equal_remainders_go_to_the_earlier_layer() -> None:
+    network = {name: jnp.ones((1, 1), bool) for name in "abc"}
+    assert distributions.uniform(network, 0.5) == {"a": 1, "b": 1, "c": 0}
+
+
+def test_a_layer_without_inputs_and_outputs_is_refused() -> None:
+    network = {"v": jnp.ones(4, bool), "w": jnp.ones((4, 4), bool)}
+    assert distributions.uniform(network, 0.5) == {"v": 2, "w": 8}
+    for rule in RULES[1:]:
+        with pytest.raises(ValueError, match="v has shape"):
+            rule(network, 0.5)
+
+
+def test_counts_go_straight_to_selection() -> None:
+    mask = masks.dense(LENET)
+    scores = {"a": {"kernel": LENET["a"]["kernel"], "bias": None}}
+    scores |= {n: {"kernel": LENET[n]["kernel"]} for n in "bc"}
+    counts = distributions.erdos_renyi(mask, 0.9)
+    kept = masks.by_layer(select.per_layer(scores, counts))
+    assert [layer.kept for layer in kept.values()] == jax.tree.leaves(counts)

@@ -1,0 +1,345 @@
+import functools
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxsparse import masks, select
+
+# A leaf of each awkward kind; few shapes, so that the compiled programs are shared.
+SHAPES = {"cube": (3, 2, 4), "empty": (0, 5), "kernel": (7, 8), "scalar": (), "w": (9,)}
+TOTAL = sum(int(np.prod(shape)) for shape in SHAPES.values())
+WILD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e38, np.inf, -np.inf, np.nan, -np.nan]
+
+globally = jax.jit(select.globally, static_argnames=("ties", "ignored", "axis_name"))
+per_layer = jax.jit(select.per_layer, static_argnames=("ties", "ignored", "axis_name"))
+wild = hypothesis.settings(deadline=None, max_examples=30)
+
+
+@st.composite
+def trees(draw: st.DrawFn, width: int = 32) -> dict:
+    """Draws bit patterns, so that every float of the width can occur."""
+    with np.errstate(over="ignore", under="ignore"):
+        special = np.array(WILD, f"float{width}").view(f"uint{width}").tolist()
+    bits = st.sampled_from(special) | st.integers(0, 2**width - 1)
+    return {
+        name: draw(hnp.arrays(f"uint{width}", shape, elements=bits, fill=bits)).view(
+            f"float{width}"
+        )
+        for name, shape in SHAPES.items()
+    }
+
+
+@st.composite
+def mask_trees(draw: st.DrawFn) -> dict:
+    return {name: draw(hnp.arrays(bool, shape)) for name, shape in SHAPES.items()}
+
+
+def to_jax(tree: dict, dtype: object = None) -> dict:
+    return {"bias": None} | {k: jnp.asarray(v, dtype) for k, v in tree.items()}
+
+
+def check(result: dict, expected: list[np.ndarray]) -> None:
+    assert result["bias"] is None
+    for name, leaf in zip(SHAPES, expected, strict=True):
+        np.testing.assert_array_equal(result[name], leaf, err_msg=name)
+
+
+def distinct(seed: int = 0) -> dict:
+    values = np.random.default_rng(seed).permutation(TOTAL).astype(np.float32) - 9
+    ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES.values()])[:-1]
+    parts = zip(SHAPES.items(), np.split(values, ends), strict=True)
+    return {name: part.reshape(shape) for (name, shape), part in parts}
+
+
+@pytest.mark.parametrize("ties", ["index", "drop"])
+@wild
+@hypothesis.given(trees(), st.integers(0, TOTAL))
+def test_globally_equals_a_sort(ties: str, tree: dict, count: int) -> None:
+    result = globally(to_jax(tree), jnp.int32(count), ties=ties)
+    check(result, reference.select(list(tree.values()), count, ties=ties))
+    if ties == "index":
+        assert masks.kept(result) == count
+
+
+@pytest.mark.parametrize("ties", ["index", "drop"])
+@wild
+@hypothesis.given(trees(), mask_trees(), st.integers(0, TOTAL))
+def test_globally_stays_within(ties: str, tree: dict, mask: dict, count: int) -> None:
+    available = sum(np.count_nonzero(leaf) for leaf in mask.values())
+    count = min(count, available)
+    within = to_jax(mask)
+    result = globally(to_jax(tree), jnp.int32(count), within=within, ties=ties)
+    expected = reference.select(
+        list(tree.values()), count, list(mask.values()), ties=ties
+    )
+    check(result, expected)
+    assert bool(masks.is_nested(result, within))
+
+
+@pytest.mark.parametrize("ties", ["index", "drop"])
+@wild
+@hypothesis.given(trees(), mask_trees(), st.data())
+def test_per_layer_equals_a_sort_of_each(
+    ties: str, tree: dict, mask: dict, data: st.DataObject
+) -> None:
+    counts = {
+        name: data.draw(st.integers(0, int(np.count_nonzero(leaf))), label=name)
+        for name, leaf in mask.items()
+    }
+    result = per_layer(
+        to_jax(tree),
+        {"bias": None} | {name: jnp.int32(c) for name, c in counts.items()},
+        within=to_jax(mask),
+        ties=ties,
+    )
+    expected = [
+        reference.select([tree[n]], counts[n], [mask[n]], ties=ties)[0] for n in SHAPES
+    ]
+    check(result, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@wild
+@hypothesis.given(data=st.data())
+def test_short_floats_compare_as_float32(dtype: str, data: st.DataObject) -> None:
+    tree = data.draw(trees(16 if dtype == "float16" else 32))
+    count = data.draw(st.integers(0, TOTAL))
+    with np.errstate(over="ignore"):
+        scores = to_jax(tree, jnp.dtype(dtype))
+    exact = [np.asarray(scores[name], np.float32) for name in SHAPES]
+    check(globally(scores, jnp.int32(count)), reference.select(exact, count))
+
+
+def test_float64_is_not_rounded_to_float32() -> None:
+    with jax.enable_x64(True):
+        scores = {
+            "a": 1 + jnp.arange(8, dtype=jnp.float64) * 1e-15,
+            "b": jnp.asarray([1.0, -0.0, jnp.nan], jnp.float32),
+        }
+        result = select.globally(scores, 8)
+        result_all = select.globally(scores, 10)
+    np.testing.assert_array_equal(result["a"], [True] * 8)
+    np.testing.assert_array_equal(result["b"], [False] * 3)
+    np.testing.assert_array_equal(result_all["b"], [True, True, False])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, np.inf, np.nan])
+def test_equal_scores_go_to_the_first(value: float) -> None:
+    scores = to_jax({name: np.full(s, value, np.float32) for name, s in SHAPES.items()})
+    for count in (0, 1, 30, TOTAL - 1, TOTAL):
+        flat = [leaf.reshape(-1) for leaf in jax.tree.leaves(globally(scores, count))]
+        np.testing.assert_array_equal(np.concatenate(flat), np.arange(TOTAL) < count)
+        dropped = masks.kept(globally(scores, count, ties="drop"))
+        assert dropped == (TOTAL if count == TOTAL else 0)
+
+
+@hypothesis.settings(deadline=None, max_examples=10)
+@hypothesis.given(trees())
+def test_more_weights_contain_fewer(tree: dict) -> None:
+    scores = to_jax(tree)
+    before = globally(scores, jnp.int32(0))
+    for count in range(1, TOTAL + 1, 7):
+        after = globally(scores, jnp.int32(count))
+        assert bool(masks.is_nested(before, after))
+        before = after
+
+
+def test_commutes_with_permutation() -> None:
+    tree = distinct()
+    order = np.random.default_rng(1).permutation(7)
+    moved = tree | {"kernel": tree["kernel"][order]}
+    for count in (0, 1, 20, 50, TOTAL):
+        result, result_moved = (
+            globally(to_jax(tree), count),
+            globally(to_jax(moved), count),
+        )
+        np.testing.assert_array_equal(result["kernel"][order], result_moved["kernel"])
+        np.testing.assert_array_equal(result["cube"], result_moved["cube"])
+
+
+def test_static_and_traced_counts_agree() -> None:
+    scores = to_jax(distinct())
+    for count in (0, 1, 33, TOTAL):
+        traced = globally(scores, jnp.int32(count))
+        jax.tree.map(
+            np.testing.assert_array_equal, select.globally(scores, count), traced
+        )
+
+
+def test_traced_counts_are_clipped() -> None:
+    scores = to_jax(distinct())
+    assert masks.kept(globally(scores, jnp.int32(-3))) == 0
+    assert masks.kept(globally(scores, jnp.int32(10**6))) == TOTAL
+    within = jax.tree.map(lambda leaf: leaf > 20, scores)
+    over = globally(scores, jnp.int32(10**6), within=within)
+    jax.tree.map(np.testing.assert_array_equal, over, within)
+
+
+def test_one_trace_serves_every_count() -> None:
+    traces = []
+
+    @jax.jit
+    def select_some(scores: dict, count: jax.Array) -> dict:
+        traces.append(count)
+        return select.globally(scores, count)
+
+    for count in range(5):
+        select_some(to_jax(distinct()), jnp.int32(count))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("ties", ["index", "drop"])
+def test_vmap_equals_a_loop(ties: str) -> None:
+    trees = [to_jax(distinct(seed)) for seed in range(3)]
+    trees.append(jax.tree.map(jnp.zeros_like, trees[0]))  # ties beside no ties
+    counts = jnp.array([0, 17, 80, 40], jnp.int32)
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    batched = jax.jit(jax.vmap(functools.partial(select.globally, ties=ties)))
+    result = batched(batch, counts)
+    for i, tree in enumerate(trees):
+        one = globally(tree, counts[i], ties=ties)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), result, one
+        )
+
+
+def test_ignored_leaves_stay_and_do_not_count() -> None:
+    scores = to_jax(distinct())
+    result = globally(scores, 10, ignored=("kernel", "sc*"))
+    assert bool(result["kernel"].all()) and bool(result["scalar"])
+    assert masks.kept(result) == 10 + 56 + 1
+    within = jax.tree.map(lambda leaf: leaf > 20, scores)
+    result = globally(scores, 10, within=within, ignored=("kernel",))
+    np.testing.assert_array_equal(result["kernel"], within["kernel"])
+    assert masks.kept(result) == 10 + int(within["kernel"].sum())
+    counts = {"bias": None, "cube": 1, "empty": 0, "kernel": None, "scalar": 1, "w": 9}
+    result = select.per_layer(scores, counts, ignored=("kernel",))
+    assert [m.kept for m in masks.by_layer(result).values()] == [1, 0, 56, 1, 9]
+
+
+def mesh() -> jax.sharding.Mesh:
+    return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def big(value: str) -> dict:
+    shapes = {"a": (8, 3, 12), "b": (16, 4), "c": (4,), "d": (3, 4)}
+    rng = np.random.default_rng(0)
+    draw = {
+        "ties": lambda s: rng.integers(-2, 3, s),
+        "none": lambda s: rng.normal(size=s),
+    }
+    return {k: jnp.asarray(draw[value](s), jnp.float32) for k, s in shapes.items()}
+
+
+COUNTS = {"a": 100, "b": 1, "c": 4, "d": 5}
+
+
+@pytest.mark.parametrize("values", ["ties", "none"])
+def test_sharded_leaves_give_the_same_masks_and_stay(values: str) -> None:
+    scores = big(values)
+    specs = {"a": P(None, None, "data"), "b": P("data"), "c": P(), "d": P(None, "data")}
+    shardings = {name: NamedSharding(mesh(), spec) for name, spec in specs.items()}
+    placed = jax.tree.map(jax.device_put, scores, shardings)
+    within = jax.tree.map(lambda leaf: leaf > -1.5, placed)
+    fewer = jax.tree.map(lambda leaf: leaf > -1.5, scores)
+    for function, count in (
+        (select.globally, jnp.int32(101)),
+        (select.per_layer, jax.tree.map(jnp.int32, COUNTS)),
+    ):
+        jitted = jax.jit(lambda s, k, w, f=function: f(s, k, within=w))
+        program = jitted.lower(placed, count, within).compile()
+        text = program.as_text()
+        for collective in ("all-gather", "all-to-all", "collective-permute"):
+            assert collective not in text
+        assert "all-reduce" in text
+        result = program(placed, count, within)
+        jax.tree.map(
+            np.testing.assert_array_equal, result, jitted(scores, count, fewer)
+        )
+        assert result["a"].sharding.is_equivalent_to(shardings["a"], 3)
+
+
+@pytest.mark.parametrize("ties", ["index", "drop"])
+@pytest.mark.parametrize("values", ["ties", "none"])
+def test_shard_map_with_an_axis_name_gives_the_same_masks(
+    values: str, ties: str
+) -> None:
+    scores = {name: leaf for name, leaf in big(values).items() if name != "d"}
+    counts = {name: COUNTS[name] for name in scores}
+    for function, count in ((select.globally, 101), (select.per_layer, counts)):
+        split = jax.shard_map(
+            lambda s, f=function, k=count: f(s, k, ties=ties, axis_name="data"),
+            mesh=mesh(),
+            in_specs=P("data"),
+            out_specs=P("data"),
+        )
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            jax.jit(split)(scores),
+            function(scores, count, ties=ties),
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: select.globally(s, -1), "all layers: got -1; wanted 0 to 4"),
+        (lambda s: select.globally(s, 5), "all layers: got 5; wanted 0 to 4"),
+        (lambda s: select.per_layer(s, {"a": 3, "b": 0}), "count of a: got 3"),
+        (
+            lambda s: select.per_layer(s, {"a": 1, "c": 0}),
+            r"counts: got the leaves \['a', 'c'\]",
+        ),
+        (lambda s: select.globally(s, 1, ties="first"), "ties"),
+        (lambda s: select.globally(s, 1, ignored=("x",)), "'x' matches no"),
+        (lambda s: select.globally(s, 1, ignored=("*",)), "no leaf to select"),
+        (lambda s: select.globally(s, 1, within={"a": jnp.ones(2, bool)}), "within"),
+        (
+            lambda s: select.globally(
+                s, 1, within={"a": jnp.ones(2, bool), "b": jnp.ones(3, bool)}
+            ),
+            "b has shape",
+        ),
+        (
+            lambda s: select.globally(
+                s, 3, within={"a": jnp.ones(2, bool), "b": jnp.zeros(2, bool)}
+            ),
+            "wanted 0 to 2",
+        ),
+    ],
+)
+def test_errors_say_what_came_and_what_was_wanted(call: object, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        call({"a": jnp.ones(2), "b": jnp.ones(2)})
+
+
+def test_too_many_weights_are_refused() -> None:
+    huge = {"a": jax.ShapeDtypeStruct((2**16, 2**15), jnp.float32)}
+    with pytest.raises(ValueError, match=r"2\*\*31"):
+        jax.eval_shape(lambda s: select.globally(s, 1), huge)
+
+
+def test_scalars_cannot_be_split() -> None:
+    split = jax.shard_map(
+        lambda s: select.globally({"a": s, "b": s[0]}, 1, axis_name="data")["a"],
+        mesh=mesh(),
+        in_specs=P("data"),
+        out_specs=P("data"),
+    )
+    with pytest.raises(ValueError, match="b is a scalar"):
+        split(jnp.ones(4))
+
+
+def test_a_count_beyond_a_traced_within_is_clipped() -> None:
+    scores = to_jax(distinct())
+    within = jax.tree.map(lambda leaf: leaf > 20, scores)
+    clipped = jax.jit(lambda w: select.globally(scores, TOTAL, within=w))(within)
+    jax.tree.map(np.testing.assert_array_equal, clipped, within)
