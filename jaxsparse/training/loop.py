@@ -281,10 +281,10 @@ def _evaluate(
     tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
     sets = {name: evaluation.average(jax.device_get(t)) for name, t in tallies.items()}
     trained = sums and evaluation.average([Tally(*map(np.asarray, sums))])
+    rate = float(trainer.learning_rate(jnp.int32(max(step - 1, 0))))
     rows: list[records.Record] = []
     for replicate in range(trainer.layout.replicates):
         if trained:
-            rate = float(trainer.learning_rate(jnp.int32(step - 1)))
             rows.append(
                 record(stage, "train", step=step, trainer=trainer)
                 | {"replicate": replicate}
