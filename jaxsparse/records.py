@@ -7,7 +7,8 @@ is equal to the same run uninterrupted, byte for byte.
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,11 @@ def append(path: Path, records: Iterable[Record]) -> None:
 
     Numbers that JSON does not know are written as null: a loss that is NaN is a
     missing number to whoever reads it.
+
+    Raises:
+      OSError: if the file cannot be written, naming it.
     """
-    with path.open("a", encoding="utf-8") as file:
+    with _named(path), path.open("a", encoding="utf-8") as file:
         file.writelines(_line(record) for record in records)
 
 
@@ -74,15 +78,33 @@ def keep_only(path: Path, wanted: Callable[[Record], bool]) -> int:
     return len(records) - len(kept)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file so that a kill leaves either the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a whole file so that a kill leaves either the old one or the new one.
+
+    Raises:
+      OSError: if it cannot be written, naming it.
+    """
+    data = content.encode() if isinstance(content, str) else content
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file could not be written; the system's own message often does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror}); make room or allow it, and "
+            "run the same command again to continue"
+        ) from error
 
 
 def _line(record: Record) -> str:

@@ -4,8 +4,8 @@ A ticket is a `.npz` of what `masks.pack` returns; `load` gives the masks for an
 network with layers of the same names and shapes.
 """
 
+import io
 import logging
-import os
 import zipfile
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import records
 from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
@@ -26,13 +27,9 @@ def save(path: Path, masks: Masks) -> None:
       path: file to write, ending in .npz.
       masks: concrete masks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        np.savez(file, **masks_lib.pack(masks))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    content = io.BytesIO()
+    np.savez(content, **masks_lib.pack(masks))
+    records.write_atomically(path, content.getvalue())
 
 
 def load(path: str | Path, like: Masks) -> Masks:
