@@ -33,8 +33,7 @@ def read(path: Path) -> list[Record]:
     whole = []
     for number, line in enumerate(lines, start=1):
         try:
-            if line:
-                whole.append(json.loads(line))
+            record = json.loads(line) if line else None
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
@@ -42,6 +41,13 @@ def read(path: Path) -> list[Record]:
                 f"{path}: line {number} is no JSON ({error.msg}); wanted one record a "
                 "line; was the file edited? Restore it, or move it away to begin anew"
             ) from error
+        if isinstance(record, dict):
+            whole.append(record)
+        elif line:
+            raise ValueError(
+                f"{path}: line {number} is {line[:40]}; wanted a JSON object; restore "
+                "the file, or move it away to begin anew"
+            )
     return whole
 
 

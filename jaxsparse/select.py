@@ -289,7 +289,7 @@ def _is_here(mask: Bool[Array, "..."] | None) -> bool:
     """Says whether a mask is neither absent nor traced nor on other hosts."""
     if mask is None or isinstance(mask, jax.core.Tracer):
         return False
-    return mask.is_fully_addressable
+    return getattr(mask, "is_fully_addressable", True)  # numpy arrays are here
 
 
 def _read(

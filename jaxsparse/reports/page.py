@@ -134,9 +134,15 @@ def _csv(runs: Sequence[tables.Run]) -> str:
 def _markdown(runs: Sequence[tables.Run]) -> str:
     """Writes the tables of levels and of paired differences in Markdown."""
     table = tables.levels_table(runs)
-    parts = ["# Levels\n", _spread(runs), text.markdown(text.show_levels(table))]
+    parts = ["# Levels\n", _spread(runs)]
     if table.empty:
-        parts[2:] = ["No level has finished yet.\n"]
+        parts += ["No level has finished yet.\n"]
+    else:
+        parts += [
+            text.markdown(text.show_arms(table.loc[table["run"] == run.name]))
+            for run in runs
+        ]
+        parts += ["# Details\n", text.markdown(text.show_levels(table))]
     paired = tables.paired_table(runs)
     if not paired.empty:
         parts += ["# Ticket minus control, paired by replicate\n"]
@@ -182,6 +188,7 @@ def _section(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
     parts += [f"<p>{escape(sentence)}</p>\n" for sentence in text.summary(table)]
     parts += [_figure("accuracy", images), _figure("early_stop", images)]
     if not table.empty:
+        parts += ["<h3>Test accuracy</h3>\n", _wide(text.show_arms(table))]
         parts += ["<h3>Levels</h3>\n", _wide(text.show_levels(table))]
     if not paired.empty:
         parts += [

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from jaxsparse import records
+
 TICKET = "ticket"
 DENSE_CONTINUED = "dense_continued"
 # In the order in which tables and figures show them.
@@ -102,7 +104,7 @@ def _read_run(folder: Path, name: str) -> Run:
         name,
         config=_read_object(folder / "config.json"),
         environment=_read_object(environment) if environment.is_file() else {},
-        records=read_records(metrics) if metrics.is_file() else [],
+        records=records.read(metrics),
     )
 
 
@@ -118,43 +120,6 @@ def _read_object(path: Path) -> dict[str, Any]:
             "or remove it"
         )
     return content
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads a file of JSON lines, forgiving a last line that was cut off.
-
-    Args:
-      path: the file; a run that was killed may have left half a line at its end.
-
-    Returns:
-      The records, in order.
-
-    Raises:
-      ValueError: if a line before the last is not a JSON object.
-    """
-    lines = [
-        (number, line)
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1)
-        if line.strip()
-    ]
-    records = []
-    for number, line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == lines[-1][0]:
-                break
-            raise ValueError(
-                f"{path}, line {number}: not JSON ({error}); only the last line may "
-                "be cut off; remove the line"
-            ) from error
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"{path}, line {number}: got {record!r}, wanted a JSON object; remove "
-                "the line"
-            )
-        records.append(record)
-    return records
 
 
 def frame(runs: Sequence[Run], kind: str) -> pd.DataFrame:

@@ -99,6 +99,29 @@ def show_levels(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def show_arms(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes text of `levels_table` with a row a level and a column an arm.
+
+    Args:
+      table: rows of one run.
+
+    Returns:
+      Level, weights remaining of the ticket, and each arm's test accuracy in percent
+      with its deviation.
+    """
+    tickets = table.loc[table["arm"] == tables.TICKET].set_index("level")
+    shown = pd.DataFrame(
+        {
+            "Level": [str(level) for level in tickets.index],
+            "Weights remaining (%)": [percent(x) for x in tickets["weights_remaining"]],
+        }
+    )
+    for arm in table["arm"].unique():
+        rows = table.loc[table["arm"] == arm].set_index("level").reindex(tickets.index)
+        shown[f"{arm_label(arm)} (%)"] = _show_means(rows, "test_accuracy", 2)
+    return shown
+
+
 def show_paired(table: pd.DataFrame) -> pd.DataFrame:
     """Makes text of `paired_table`."""
     shown = _show_places(table, "control")

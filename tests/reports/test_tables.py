@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 
+from jaxsparse import records as records_lib
 from jaxsparse.reports import tables, text
 
 
@@ -77,18 +78,18 @@ def test_layers_of_the_ticket(make_run, records):
 
 def test_a_torn_last_line_is_forgiven(make_run, records):
     folder = make_run("a", records, torn='{"kind": "level", "st')
-    assert tables.read_records(folder / "metrics.jsonl") == records
+    assert records_lib.read(folder / "metrics.jsonl") == records
 
 
 def test_a_broken_line_in_the_middle_is_not(make_run):
     folder = make_run("a", [], torn='{"kind": "le\n{"kind": "time"}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1: not JSON"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 1 is no JSON"):
         tables.read_runs([folder])
 
 
 def test_a_line_that_is_no_object_is_refused(make_run):
     folder = make_run("a", [], torn="[1]\n")
-    with pytest.raises(ValueError, match=r"line 1: got \[1\], wanted a JSON object"):
+    with pytest.raises(ValueError, match=r"line 1 is \[1\]; wanted a JSON object"):
         tables.read_runs([folder])
 
 
