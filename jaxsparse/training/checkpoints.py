@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +49,18 @@ def digest(state: Any) -> str:
         sha.update(f"{masks_lib.name_of(path)} {array.dtype} {array.shape};".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Orbax, which logs a traceback a thread; the error itself is raised."""
+    orbax_log = logging.getLogger("absl")
+    level = orbax_log.level
+    orbax_log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        orbax_log.setLevel(level)
 
 
 def _note(directory: Path, name: str) -> Path:
@@ -102,7 +116,8 @@ def save(
         shutil.rmtree(folder)  # an unfinished write, or the thinned rest of one
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        ocp.save(folder, state)
+        with _quiet():
+            ocp.save(folder, state)
     except Exception as error:
         raise OSError(
             f"checkpoint {folder}: cannot be written: {_first_line(error)}; is the "
@@ -132,7 +147,8 @@ def load(directory: Path, name: str, like: TrainState) -> Saved | None:
             log.warning("checkpoint %s: half-written; passed over", folder)
         return None
     try:
-        state = ocp.load(folder, like)
+        with _quiet():
+            state = ocp.load(folder, like)
         whole = digest(state) == note["hash"]
         reason = "its content does not have the recorded hash"
     except Exception as error:  # Orbax and its stores raise many kinds

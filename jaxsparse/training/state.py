@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
+from jaxsparse import keys as keys_lib
 from jaxsparse import masks as masks_lib
 from jaxsparse import transforms
 from jaxsparse.types import Masks, Params, Step
@@ -49,18 +50,29 @@ class Seeds(NamedTuple):
 
 
 def make_seeds(*, init: int, data: int, masks: int, replicates: int) -> Seeds:
-    """Derives the keys of replicate r by folding r into each seed.
+    """Derives a key for each source of randomness and replicate.
 
-    A replicate's keys depend on its number only, not on how many there are.
+    The sources are independent also where their seeds are equal numbers: a random
+    mask drawn with the key of the weights it is for would keep the largest of them.
+
+    Args:
+      init: seed of initial weights.
+      data: seed of order of examples and augmentation.
+      masks: seed of random masks and shuffles.
+      replicates: how many keys of each; that of a replicate depends on its number,
+        not on how many there are.
+
+    Returns:
+      Keys [r] of each source.
     """
 
-    def keys(seed: int) -> Key[Array, "r"]:
+    def keys(seed: int, source: str) -> Key[Array, "r"]:
         numbers = jnp.arange(replicates, dtype=jnp.uint32)
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            jax.random.key(seed), numbers
+            keys_lib.leaf_key(jax.random.key(seed), source), numbers
         )
 
-    return Seeds(keys(init), keys(data), keys(masks))
+    return Seeds(keys(init, "init"), keys(data, "data"), keys(masks, "masks"))
 
 
 def replicate_axes(state: TrainState) -> TrainState:
