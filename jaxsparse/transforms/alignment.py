@@ -21,7 +21,8 @@ def reset_outside(
     """Sets what an optimiser remembers of single weights back to its initial value.
 
     A leaf of `state` belongs to a mask if its key path ends in the mask's and their
-    shapes are equal; where several do, to the one with the longest path.
+    shapes are equal; where several do, to the one with the longest path. A mask of
+    None owns leaves too, or "block/kernel" would fall to the mask of "kernel".
 
     Args:
       keep: weights whose memory stays; None where nothing is to be reset.
@@ -32,20 +33,23 @@ def reset_outside(
       `state` with the entries outside `keep` taken from `initial`.
 
     Deviations:
-      Memory that is shared between weights (adafactor's factored moments, SM3's
-      rows and columns) cannot be reset weight by weight and stays as it is.
+      Memory in other shapes than the weights' cannot be reset weight by weight and
+      stays as it is: adafactor's factored moments, SM3's rows and columns, GaLore's
+      projections, the history of L-BFGS, whatever `optax.flatten` wraps, and scalars
+      over all weights, such as Prodigy's.
     """
-    owners = jax.tree_util.tree_leaves_with_path(keep)
+    owners = jax.tree_util.tree_leaves_with_path(
+        keep, is_leaf=lambda leaf: leaf is None
+    )
 
     def reset(path: tuple[Any, ...], leaf: Any, first: Any) -> Any:
         mine = [
             (len(owner), mask)
             for owner, mask in owners
-            if path[len(path) - len(owner) :] == owner and mask.shape == jnp.shape(leaf)
+            if path[len(path) - len(owner) :] == owner
+            and (mask is None or mask.shape == jnp.shape(leaf))
         ]
-        if not mine:
-            return leaf
-        _, mask = max(mine, key=lambda match: match[0])
-        return jnp.where(mask, leaf, first)
+        _, mask = max(mine, key=lambda match: match[0], default=(0, None))
+        return leaf if mask is None else jnp.where(mask, leaf, first)
 
     return jax.tree_util.tree_map_with_path(reset, state, initial)

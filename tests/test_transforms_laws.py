@@ -1,0 +1,278 @@
+"""What must hold whatever is wrapped: laws over the table of optimisers."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optimisers import (
+    ACCEPTS,
+    ADAM,
+    INSIDE,
+    LARGE,
+    LATE,
+    ONE_DTYPE,
+    OUTSIDE,
+    PERIODS,
+    SEES_DENSE,
+    SHAPES,
+    SHARED,
+    STALLS,
+    WEAK,
+)
+
+from jaxsparse import masks, transforms
+
+# Compiles in half the time, and multiplies and adds without contracting the two, so
+# that one computation gives the same bits in two programs.
+PLAINLY = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+NAMES = [*INSIDE, *OUTSIDE]
+
+
+@pytest.fixture(autouse=True)
+def conditions(request: pytest.FixtureRequest) -> Any:
+    # MultiSteps selects between old and new state, of which the key is the same: the
+    # checker takes that for a second use.
+    selects_keys = "outer accumulating" in request.node.name
+    # Many small programs: kept, they spare the next run half its time.
+    seconds = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, seconds)
+    jax.config.update(seconds, 0.0)
+    with jax.debug_key_reuse(not selects_keys):
+        yield
+    jax.config.update(seconds, before)
+
+
+class Spy(NamedTuple):
+    """State of an optimiser, and the state it was handed last."""
+
+    state: Any
+    handed: Any
+
+
+def _spied(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Any) -> Spy:
+        return Spy(inner.init(params), inner.init(params))
+
+    def update(grads: Any, spy: Spy, params: Any, **extra: Any) -> Any:
+        updates, state = inner.update(grads, spy.state, params, **extra)
+        return updates, Spy(state, spy.state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _make_params(name: str, dtype: str | None = None) -> dict:
+    rng = np.random.default_rng(0)
+    if name in LATE or name in ONE_DTYPE:
+        dtype = dtype or "float32"
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf[0]), dtype or leaf[1]),
+        LARGE if name == "adafactor, factored" else SHAPES,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+
+
+def _build(name: str, spied: bool = False, **options: Any) -> tuple[Any, Any]:
+    """Returns the optimiser bare, and the same sparse."""
+    inner, outer = INSIDE.get(name, ADAM), OUTSIDE.get(name, lambda tx: tx)
+    inner = _spied(inner) if spied else optax.with_extra_args_support(inner)
+    return outer(inner), outer(transforms.sparsify(inner, masks.dense, **options))
+
+
+def _loss(params: Any, **_: Any) -> Any:
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(params)]
+    return sum(jnp.sum(jnp.square(leaf - 0.3)) for leaf in leaves)
+
+
+def _update(name: str, tx: Any, params: Any, state: Any, poison: Any) -> Any:
+    value, dense = jax.value_and_grad(_loss)(params)
+    grads = jax.tree.map(jnp.add, dense, poison)
+    extra = {"value": value, "grad": dense, "value_fn": _loss, "obj_fn": _loss}
+    extra |= {"unknown": value}
+    extra = dict(list(extra.items())[: ACCEPTS.get(name)])
+    updates, state = tx.update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def _find(state: Any) -> transforms.SparsifyState:
+    def found(node: Any) -> bool:
+        return isinstance(node, transforms.SparsifyState)
+
+    (node,) = filter(found, jax.tree.leaves(state, is_leaf=found))
+    return node
+
+
+def _random_masks(params: Any, seed: int, kept: int) -> Any:
+    """Keeps all but `kept` hundredths, at least one weight in and one out."""
+    rng = np.random.default_rng(seed)
+
+    def draw(mask: Any) -> Any:
+        flat = np.zeros(mask.size, bool)
+        flat[: mask.size * kept // 100] = True
+        return jnp.asarray(rng.permutation(flat).reshape(mask.shape))
+
+    return jax.tree.map(draw, masks.dense(params))
+
+
+def _roll(held: Any, params: Any, grads: Any, **_: Any) -> transforms.MaskUpdate:
+    return transforms.MaskUpdate(jax.tree.map(lambda m: jnp.roll(m, 1, axis=0), held))
+
+
+def _poison(name: str, held: Any, params: Any) -> Any:
+    def spoil(mask: Any, leaf: Any) -> Any:
+        if mask is None or name in SEES_DENSE:
+            return jnp.zeros_like(leaf)
+        bad = jnp.resize(
+            jnp.array([jnp.nan, jnp.inf, -jnp.inf], leaf.dtype), leaf.shape
+        )
+        return jnp.where(mask, jnp.zeros_like(leaf), bad)
+
+    return jax.tree.map(spoil, held, params, is_leaf=lambda leaf: leaf is None)
+
+
+def _strong(state: Any) -> Any:
+    """Makes arrays of what came from Python's numbers."""
+
+    def convert(leaf: Any) -> Any:
+        weak = getattr(leaf, "weak_type", False)
+        return jnp.array(leaf, leaf.dtype) if weak else leaf
+
+    return jax.tree.map(convert, state)
+
+
+def _kernels(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(layer["kernel"]) for layer in tree.values()]
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _check_handed(handed: Any, old: Any, first: Any, keep: list[Any]) -> None:
+    """What the optimiser was handed: its memory, reset outside `keep`, by shape."""
+    by_shape = {mask.shape: mask for mask in keep}
+
+    def check(path: Any, came: Any, was: Any, new: Any) -> None:
+        wanted = np.where(by_shape.get(came.shape, True), _plain(was), _plain(new))
+        np.testing.assert_array_equal(_plain(came), wanted, str(path))
+
+    jax.tree_util.tree_map_with_path(check, handed, old, first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_laws_hold_while_masks_change(name: str) -> None:
+    traced = []
+    _, tx = _build(
+        name, spied=True, update_masks=_roll, update_at=lambda step: step == 4
+    )
+
+    def step(params: Any, state: Any, poison: Any) -> Any:
+        traced.append(name)
+        return _update(name, tx, params, state, poison)
+
+    step = jax.jit(step, compiler_options=PLAINLY)
+    params = _make_params(name)
+    state = _strong(tx.init(params)) if name in WEAK else tx.init(params)
+    types = jax.tree.map(jax.typeof, (params, state))
+    sparse, held = _find(state), masks.dense(params)
+    for i in range(6):
+        memory, keep = sparse.inner_state.state, [np.array(True)]
+        if i in (0, 2, 4):
+            previous = held
+            if i == 4:  # as `tx` itself will
+                held = _roll(held, None, None).masks
+            else:
+                held = _random_masks(params, seed=i, kept=70 - 10 * i)
+                given = jax.tree.unflatten(
+                    jax.tree.structure(sparse.masks), jax.tree.leaves(held)
+                )
+                state = transforms.replace_masks(state, given)
+            both = jax.tree.map(jnp.logical_and, previous, held)
+            keep = [np.asarray(leaf) for leaf in jax.tree.leaves(both)]
+        first = _find(tx.init(masks.apply(held, params))).inner_state.state
+        for _ in range(PERIODS.get(name, 1)):
+            params, state = step(params, state, _poison(name, held, params))
+        sparse = _find(state)
+        assert jax.tree.map(jax.typeof, (params, state)) == types
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            jax.tree.leaves(sparse.masks),
+            jax.tree.leaves(held),
+        )
+        assert masks.kept(sparse.masks) == masks.kept(held)
+        for kernel, has in zip(_kernels(params), _kernels(held), strict=True):
+            assert not kernel.view(f"uint{8 * kernel.itemsize}")[~has].any()
+        for leaf in jax.tree.leaves((params, sparse.inner_state.state)):
+            assert not np.isnan(_plain(leaf)).any()
+        _check_handed(sparse.inner_state.handed, memory, first, keep)
+    assert len(traced) == 1
+    for kernel, has in zip(_kernels(params), _kernels(held), strict=True):
+        # The weights that arrived are trained too.
+        assert kernel[has].all() or name in STALLS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dense_masks_change_no_bit(name: str) -> None:
+    params = _make_params(name)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+
+    def step(both: Any) -> Any:
+        return [
+            _update(name, tx, *one, nothing)
+            for tx, one in zip(_build(name), both, strict=True)
+        ]
+
+    step = jax.jit(step, compiler_options=PLAINLY)
+    both = [(params, tx.init(params)) for tx in _build(name)]
+    for _ in range(3):
+        both = step(both)
+        jax.tree.map(np.testing.assert_array_equal, both[0][0], both[1][0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_init_is_abstract_too(name: str) -> None:
+    _, tx = _build(name)
+    params = _make_params(name)
+    abstract = jax.eval_shape(tx.init, params)
+    real = tx.init(params)
+    assert jax.tree.structure(real) == jax.tree.structure(abstract)
+    for leaf, wanted in zip(
+        jax.tree.leaves(abstract), jax.tree.leaves(real), strict=True
+    ):
+        assert (leaf.shape, leaf.dtype) == (wanted.shape, wanted.dtype)
+
+
+@pytest.mark.parametrize("name", [*LATE, *ONE_DTYPE])
+def test_bfloat16_weights_stay_so(name: str) -> None:
+    params = _make_params(name, "bfloat16")
+    if name in ONE_DTYPE:
+        params = {"first": params["first"]}
+    for tx in _build(name):
+        state = tx.init(params)
+        types = []
+        for _ in range(3):
+            out = jax.eval_shape(
+                functools.partial(_update, name, tx), params, state, params
+            )
+            state = out[1]
+            types.append(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), out))
+            assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(out[0]))
+        assert types[1] == types[2]
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_which_memory_cannot_be_reset(name: str) -> None:
+    params = _make_params(name)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    state = jax.eval_shape(_build(name)[0].init, params)
+    others = [leaf for leaf in jax.tree.leaves(state) if leaf.shape not in shapes]
+    assert any(leaf.size > 2 for leaf in others) == (name in SHARED)
