@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> None:
     except interrupt.Stopped as stop:
         print(f"stopped at {stop}; the same command continues there", file=sys.stderr)
         sys.exit(130)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues the run", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, interrupt.NonFinite) as error:
         fail(str(error))
 

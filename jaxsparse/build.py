@@ -6,7 +6,8 @@ in `config.validate`, before anything is compiled.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from jaxsparse.training import epoch, evaluation, optimizers, sharding, steps
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.epoch import Epoch
 from jaxsparse.training.loop import Trainer
-from jaxsparse.training.sharding import DATA, Layout
+from jaxsparse.training.sharding import Layout
 
 ModelFactory = Callable[..., nn.Module]
 
@@ -79,6 +80,17 @@ def _look_up(field: str, name: str, known: Any) -> None:
         )
 
 
+@contextmanager
+def _under(field: str) -> Iterator[None]:
+    """Puts the place in the config before the message of what goes wrong inside."""
+    try:
+        yield
+    except datasets.sources.DatasetNotPrepared:
+        raise
+    except ValueError as error:
+        raise ValueError(f"config.{field}: {error}") from error
+
+
 def check_names(config: ConfigDict) -> None:
     """Refuses names that no table here has, with the nearest that one has.
 
@@ -92,7 +104,7 @@ def check_names(config: ConfigDict) -> None:
     _look_up("init.norm_scale", config.init.norm_scale, initializers.NORM_SCALES)
     for name in config.lottery.controls:
         _look_up("lottery.controls", name, controls.NAMES)
-    lengths(config, steps_per_epoch=100)  # any number shows whether they can be read
+    lengths(config, steps_per_epoch=10**9)  # only whether they can be read
 
 
 def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
@@ -103,12 +115,10 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
     """
 
     def read(field: str, text: str, total: int | None = None) -> int:
-        try:
+        with _under(field):
             return schedules.to_steps(
                 text, steps_per_epoch=steps_per_epoch, total=total
             )
-        except ValueError as error:
-            raise ValueError(f"config.{field}: {error}") from error
 
     total = read("training.length", config.training.length)
     every = read("evaluation.every", config.evaluation.every, total)
@@ -141,20 +151,21 @@ def load_data(config: ConfigDict) -> Dataset:
       ValueError: if it is not there, or smaller than what is asked of it.
     """
     c = config.data
-    return datasets.load(
-        c.name,
-        data_dir=c.dir or None,
-        validation=c.validation,
-        split_seed=c.split_seed,
-        train_examples=c.train_examples or None,
-        test_examples=c.test_examples or None,
-    )
+    with _under("data"):
+        return datasets.load(
+            c.name,
+            data_dir=c.dir or None,
+            validation=c.validation,
+            split_seed=c.split_seed,
+            train_examples=c.train_examples or None,
+            test_examples=c.test_examples or None,
+        )
 
 
 def make_model(
     config: ConfigDict, *, classes: int, axis_name: str | None = None
 ) -> nn.Module:
-    """Makes the network of a config; `axis_name` is for BatchNorm under pmap."""
+    """Makes the network of a config; `axis_name` is for BatchNorm, see `sharding`."""
     norm = functools.partial(
         nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name
     )
@@ -242,9 +253,10 @@ def _make_layout(config: ConfigDict, epoch_of: Epoch) -> Layout:
 
 def _make_epoch(config: ConfigDict, examples: int) -> Epoch:
     c = config.data
-    count = order.steps_per_epoch(
-        examples, batch_size=c.batch_size, drop_last=c.drop_last
-    )
+    with _under("data"):
+        count = order.steps_per_epoch(
+            examples, batch_size=c.batch_size, drop_last=c.drop_last
+        )
     last = c.batch_size if c.drop_last else examples - (count - 1) * c.batch_size
     return Epoch(count, c.batch_size, last)
 
@@ -279,6 +291,7 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     length = lengths(config, steps_per_epoch=epoch_of.steps)
     plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)
     rewinding.check(plan)
+    layout = _make_layout(config, epoch_of)
     rate = optimizers.learning_rate(
         peak=config.schedule.learning_rate,
         total=length.total,
@@ -299,7 +312,6 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     )
     levels.check(rule, network.masks)
     seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
-    layout = _make_layout(config, epoch_of)
     return Experiment(
         trainer=_make_trainer(config, dataset, network, rate, layout, epoch_of, length),
         network=network,
@@ -325,7 +337,7 @@ def _make_trainer(
     epoch_of: Epoch,
     length: Lengths,
 ) -> Trainer:
-    axis_name = DATA if layout.mapped and layout.data_devices > 1 else None
+    axis_name = layout.batch_axis
     model = make_model(config, classes=dataset.classes, axis_name=axis_name)
     normalize = functools.partial(augment.normalize, mean=dataset.mean, std=dataset.std)
     train_step = steps.make_train_step(

@@ -16,6 +16,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+# A config, or the nested dicts that it is in a file.
+Fields = ConfigDict | Mapping[str, Any]
+
 # Fields that change neither what is computed nor its meaning. They may differ when a
 # run continues, and the name of the work folder does not depend on them.
 OPERATIONAL = ("data.dir", "run")
@@ -137,7 +140,7 @@ def start(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
     return c
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Fields, prefix: str = "") -> dict[str, Any]:
     """Lists a config's fields by dotted name; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
@@ -148,7 +151,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
+def scientific(config: Fields) -> dict[str, Any]:
     """Lists the fields that results depend on, by dotted name."""
     return {
         name: value
@@ -157,16 +160,14 @@ def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def digest(config: Mapping[str, Any]) -> str:
+def digest(config: Fields) -> str:
     """Hashes the scientific fields but the number of levels, which may grow."""
     fields = {k: v for k, v in scientific(config).items() if k != GROWING}
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Fields, new: Fields) -> Iterator[tuple[str, Any, Any]]:
     """Yields the scientific fields in which two configs differ: name, old, new.
 
     More levels than before are no difference.
@@ -232,7 +233,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.decay": _one_of("all", "kernels"),
     "schedule.name": _one_of("constant", "step", "cosine"),
-    "schedule.learning_rate": (lambda v: v > 0, "above 0"),
+    "schedule.learning_rate": (lambda v: 0 < v < float("inf"), "above 0, finite"),
     "schedule.milestones": (
         _is_strings,
         "a tuple of lengths such as ('80ep', '120ep')",

@@ -3,7 +3,7 @@
 The experiment is a list of stages, each a pure function of the seeds and of stages
 before it:
 
-    rewind/pretraining           dense, from initialisation to the rewinding step k
+    pretraining                  dense, from initialisation to the rewinding step k
     level_00/ticket              dense, from k to the end
     level_01/ticket              pruned by the weights of level_00, from k to the end
     level_01/reinitialized, ...  controls of that level
@@ -122,7 +122,7 @@ def done(experiment: Experiment, desk: Desk) -> int:
 
 
 def _pretraining(experiment: Experiment) -> Stage:
-    return Stage("rewind/pretraining", 0, "pretraining", 0, experiment.plan.rewind)
+    return Stage("pretraining", 0, "pretraining", 0, experiment.plan.rewind)
 
 
 def _stage(experiment: Experiment, level: int, arm: str) -> Stage:

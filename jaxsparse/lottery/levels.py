@@ -149,7 +149,7 @@ def prune(
 def _prune(
     params: Params,
     masks: Masks,
-    counts: Counts,
+    counts: Counts | Int[Array, "r"],
     level: Int[Array, ""],
     keys: Key[Array, "r"],
     rule: Rule,

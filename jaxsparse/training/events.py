@@ -1,8 +1,7 @@
 """TensorBoard events besides the records, written without TensorFlow."""
 
 from pathlib import Path
-
-from tensorboardX import SummaryWriter
+from typing import Any
 
 from jaxsparse.records import Record
 
@@ -21,7 +20,7 @@ class Events:
     def __init__(self, folder: Path) -> None:
         """Writes below `folder`, which is made when the first record comes."""
         self._folder = folder
-        self._writers: dict[str, SummaryWriter] = {}
+        self._writers: dict[str, Any] = {}
 
     def __call__(self, record: Record) -> None:
         """Shows the numbers of one record."""
@@ -35,7 +34,10 @@ class Events:
             if key not in _PLACE and isinstance(value, int | float):
                 writer.add_scalar(f"{prefix}{record['kind']}/{key}{which}", value, step)
 
-    def _writer(self, name: str) -> SummaryWriter:
+    def _writer(self, name: str) -> Any:
+        # Here and not above: where PyTorch is installed, this imports it, in seconds.
+        from tensorboardX import SummaryWriter
+
         if name not in self._writers:
             for stage in [
                 open_one for open_one in self._writers if open_one != "levels"

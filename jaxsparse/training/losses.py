@@ -1,4 +1,4 @@
-"""Losses and counts over a batch, in float32 whatever the network computes in."""
+"""Losses and counts over a batch, in float32 at least."""
 
 import jax.numpy as jnp
 import optax
@@ -26,11 +26,11 @@ def cross_entropy(
       Szegedy et al., Rethinking the Inception Architecture for Computer Vision,
       2015, arXiv:1512.00567, section 7.
     """
-    logits = logits.astype(jnp.float32)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if not label_smoothing:
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     one_hot = jnp.asarray(labels[:, None] == jnp.arange(logits.shape[1])[None, :])
-    targets = optax.losses.smooth_labels(one_hot.astype(jnp.float32), label_smoothing)
+    targets = optax.losses.smooth_labels(one_hot.astype(logits.dtype), label_smoothing)
     return optax.losses.softmax_cross_entropy(logits, targets)
 
 

@@ -68,7 +68,7 @@ class Progress:
             self._outer.set_postfix_str(f"{self._name} {note}")
             return
         spent = time.monotonic() - self._began
-        left = spent / self._finished_here * (self._stages - self._done)
+        left = spent / self._finished_here * max(0, self._stages - self._done)
         self._say(
             f"{self._name}: done ({self._done} of {self._stages}, about "
             f"{_clock(left)} left) {note}"

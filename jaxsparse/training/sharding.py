@@ -1,9 +1,9 @@
 """Where replicates and batches lie on the local devices.
 
 One mesh with two axes: replicates are spread over as many devices as divide their
-number; the devices left over share each replicate's batch. With `jit` the compiler
-divides the work by these shardings; with `pmap` each device runs the same program on
-its part. This is the only module that knows devices.
+number; the devices left over share each replicate's batch. In training each device
+runs the same program on its part, by `shard_map` under `jit` or by `pmap`, so that both
+give the same bits. This is the only module that knows devices.
 """
 
 import math
@@ -38,6 +38,11 @@ class Layout(NamedTuple):
     def data_devices(self) -> int:
         """Devices that share a batch."""
         return self.mesh.shape[DATA]
+
+    @property
+    def batch_axis(self) -> str | None:
+        """The axis over which training steps and BatchNorm average, if there is one."""
+        return DATA if self.data_devices > 1 else None
 
     @property
     def mapped(self) -> bool:
@@ -95,7 +100,7 @@ def make_layout(
     return Layout(mesh, parallelism, replicates)
 
 
-def _sharding(layout: Layout, *axes: str | None) -> NamedSharding:
+def _sharding(layout: Layout, *axes: str | tuple[str, ...] | None) -> NamedSharding:
     return NamedSharding(layout.mesh, PartitionSpec(*axes))
 
 
@@ -129,17 +134,26 @@ def _stack(layout: Layout, leaf: Any) -> Any:
     return jax.device_put(leaf, _sharding(layout, (REPLICATE, DATA)))
 
 
-def state_shardings(layout: Layout, state: TrainState) -> TrainState:
-    """Returns the sharding of each leaf of a state under jit."""
+def state_specs(state: TrainState) -> TrainState:
+    """Returns over which axis of the mesh each leaf of a state is divided."""
     # replicate_axes has None, which is no leaf, where a leaf is not batched.
     axes = state_lib.replicate_axes(state)
     return jax.tree.map(
         lambda axis, part: jax.tree.map(
-            lambda _: _sharding(layout, *(() if axis is None else (REPLICATE,))), part
+            lambda _: PartitionSpec(*(() if axis is None else (REPLICATE,))), part
         ),
         axes,
         state,
         is_leaf=lambda axis: axis is None,
+    )
+
+
+def state_shardings(layout: Layout, state: TrainState) -> TrainState:
+    """Returns the sharding of each leaf of a state under jit."""
+    return jax.tree.map(
+        lambda spec: _sharding(layout, *spec),
+        state_specs(state),
+        is_leaf=lambda spec: isinstance(spec, PartitionSpec),
     )
 
 
@@ -179,14 +193,18 @@ def collect(layout: Layout, state: TrainState) -> TrainState:
         return state
     axes = state_lib.replicate_axes(state)
 
+    def first(leaf: Any) -> Any:
+        # Not leaf[0]: JAX counts a static slice of a random key as a use of it.
+        return jax.lax.dynamic_index_in_dim(leaf, 0, keepdims=False)
+
     def gather(leaf: Any) -> Any:
         if layout.data_devices > 1:
-            return leaf[0]
+            return first(leaf)
         return leaf.reshape(layout.replicates, *leaf.shape[2:])
 
     flat = jax.tree.map(
         lambda axis, part: jax.tree.map(
-            lambda leaf: leaf[0] if axis is None else gather(leaf), part
+            lambda leaf: first(leaf) if axis is None else gather(leaf), part
         ),
         axes,
         state,

@@ -124,8 +124,10 @@ def _start(
         opt_state = transforms.replace_masks(tx.init(weights), mask)
         return weights, transforms.replace_key(opt_state, key)
 
-    first = jax.tree.map(lambda leaf: leaf[0], (params, masks, keys))
-    _, abstract = jax.eval_shape(one, *first)
+    def first(*trees: Any) -> Any:
+        return one(*jax.tree.map(lambda leaf: leaf[0], trees))
+
+    _, abstract = jax.eval_shape(first, params, masks, keys)
     axes = (0, transforms.replicate_axes(abstract))
     params, opt_state = jax.vmap(one, out_axes=axes)(params, masks, keys)
     return TrainState(step, params, batch_stats, opt_state)

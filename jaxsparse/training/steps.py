@@ -62,8 +62,7 @@ def make_train_step(
       augment: random changes of the images; None for none.
       normalize: uint8 images to the network's floats.
       label_smoothing: see `losses.cross_entropy`.
-      axis_name: mapped axis over which a batch is divided (pmap); None if a batch is
-        whole, also when the compiler divides it.
+      axis_name: mapped axis over which a batch is divided; None if a batch is whole.
 
     Returns:
       A function `(state, images, labels, *, places, batch_size, key)` to the next

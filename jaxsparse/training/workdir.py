@@ -17,14 +17,14 @@ import json
 import logging
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import records
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def opened(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator[None]:
+def opened(workdir: Path, config: ConfigDict, command: str) -> Iterator[None]:
     """Takes possession of a folder for one session of an experiment.
 
     Args:
@@ -71,7 +71,7 @@ def opened(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator[N
         yield
 
 
-def _check_same(workdir: Path, config: Mapping[str, Any]) -> None:
+def _check_same(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():

@@ -1,0 +1,81 @@
+"""Measures how fast jaxsparse is here, and prints tables.
+
+    python experiments/benchmark.py
+    python experiments/benchmark.py --only=mnist,select --seconds=5
+    python experiments/benchmark.py --data_dir=FOLDER --save
+
+Sections: mnist (with PyTorch, if `pip install -e '.[benchmark]'` was run), select,
+overhead, dispatch, replicates, devices. `--save` writes the tables, with what they
+were measured on, to experiments/results/.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that the benchmark's parts are found
+
+from absl import app, flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
+
+from experiments.benchmarks import (  # noqa: E402
+    mnist,
+    programs,
+    selection,
+    surroundings,
+    timing,
+)
+from jaxsparse import config  # noqa: E402
+
+Section = Callable[..., list[timing.Table]]
+
+SECTIONS: dict[str, Section] = {
+    "mnist": mnist.measure,
+    "select": selection.measure,
+    "overhead": programs.overhead,
+    "dispatch": programs.dispatch,
+    "replicates": programs.replicates,
+    "devices": programs.devices,
+}
+
+_ONLY = flags.DEFINE_list("only", [], "sections to run; all if left out")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder with MNIST prepared; random images if left out"
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 3.0, "time for each row, over its repetitions", lower_bound=0
+)
+_SAVE = flags.DEFINE_bool("save", False, "also write to experiments/results/")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the sections, printing each when it is done."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; wanted flags only")
+    for name in _ONLY.value:
+        if name not in SECTIONS:
+            near = config.nearest(name, list(SECTIONS))
+            raise app.UsageError(f"--only: unknown {name!r}; did you mean {near}?")
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    sections = dict(
+        SECTIONS, mnist=functools.partial(mnist.measure, data_dir=_DATA_DIR.value)
+    )
+    before = surroundings.describe(sys.argv)
+    print(surroundings.markdown(before))
+    tables = []
+    for name in _ONLY.value or SECTIONS:
+        for table in sections[name](seconds=_SECONDS.value):
+            print(timing.markdown(table), flush=True)
+            tables.append(table)
+    after = before | {"load_at_end": surroundings.load()}
+    print(f"Load average at the end: {after['load_at_end']}")
+    if _SAVE.value:
+        folder = ROOT / "experiments" / "results"
+        path = surroundings.save(folder, after, tables, suffix="-".join(_ONLY.value))
+        print(f"written: {path.relative_to(ROOT)} and .json", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    app.run(main)

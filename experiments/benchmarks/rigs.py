@@ -1,0 +1,141 @@
+"""What `experiments/train.py` would run for a network, without a run around it.
+
+A rig is an experiment as `build` makes it, a state with 20 % of the weights kept, and
+the calls that train it on.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.benchmarks.timing import Job
+from jaxsparse import build, config, scores, select
+from jaxsparse import masks as masks_lib
+from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.training import sharding
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.state import TrainState
+from jaxsparse.types import Masks, Params
+
+DENSITY = 0.2  # about what is left after seven levels
+
+SHAPES = {
+    "lenet_300_100": (28, 28, 1),
+    "lenet_5": (28, 28, 1),
+    "resnet_20": (32, 32, 3),
+}
+
+
+class Rig(NamedTuple):
+    """An experiment, and a state to train.
+
+    Attributes:
+      experiment: as `build` makes it.
+      dataset: what it trains on.
+      config: what it was made from.
+      state: sparse and fresh, in the form of files.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    config: ConfigDict
+    state: TrainState
+
+
+def random_dataset(
+    shape: tuple[int, ...], *, examples: int, classes: int = 10
+) -> Dataset:
+    """Makes uint8 noise of the shape of a dataset; steps take as long as on images."""
+    draw = np.random.default_rng(0)
+
+    def part(n: int) -> Examples:
+        images = draw.integers(0, 256, (n, *shape), np.uint8)
+        return Examples(images, draw.integers(0, classes, n).astype(np.int32))
+
+    channels = shape[-1]
+    half, quarter = (0.5,) * channels, (0.25,) * channels
+    return Dataset(part(examples), part(0), part(64), classes, half, quarter)
+
+
+def recipe(
+    network: str, *, replicates: int, batch_size: int, devices: int = 1, by: str = "jit"
+) -> ConfigDict:
+    """Makes the config of the LTH-MNIST protocol (SGD 0.1), with another network."""
+    c = config.default()
+    c.replicates = replicates
+    c.data.batch_size = batch_size
+    c.data.drop_last = True
+    c.model.name = network
+    c.init.bias = "torch_default"
+    c.schedule.learning_rate = 0.1
+    c.run.devices = devices
+    c.run.parallelism = by
+    return c
+
+
+def make(c: ConfigDict, dataset: Dataset) -> Rig:
+    """Builds the experiment and prunes its network once, by magnitude."""
+    experiment = build.make_experiment(c, dataset, Path("unused"))
+    network, seeds = experiment.network, experiment.seeds
+    params, stats = network.initialize(seeds.init)
+    masks = jax.jit(jax.vmap(lambda p: prune(p, network.masks)))(params)
+    state = state_lib.start(network.tx, params, stats, masks, step=0, keys=seeds.masks)
+    return Rig(experiment, dataset, c, state)
+
+
+def prune(params: Params, masks: Masks) -> Masks:
+    """Keeps the largest 20 % of the weights."""
+    kept = round(DENSITY * masks_lib.total(masks))
+    return select.globally(scores.magnitude(params, masks), kept)
+
+
+def trainer_job(rig: Rig, *, steps: int) -> Job:
+    """Trains by the trainer's own programs, `steps` to a call, a fresh order an epoch.
+
+    One step to a call is what `run.dispatch=single` does.
+    """
+    trainer, layout = rig.experiment.trainer, rig.experiment.trainer.layout
+    size = rig.config.data.batch_size
+    program = trainer.programs(steps, size)
+    keys = rig.experiment.seeds.data
+    placed = sharding.by_replicate(layout, keys)
+    places = calls(
+        lambda number: trainer.make_order(keys, number),
+        epoch=trainer.epoch.steps,
+        steps=steps,
+    )
+    state = sharding.place(layout, jax.tree.map(jnp.copy, rig.state))
+    # As in `build`: forced host devices hang if many collectives are in flight.
+    waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
+
+    def run(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            order, first = next(places)
+            begin = jnp.int32(first * size)
+            state, tally = program(
+                state, trainer.images, trainer.labels, order, placed, begin
+            )
+            if waits:
+                jax.block_until_ready(tally)
+        jax.block_until_ready(state)
+
+    return Job(run, steps * rig.config.replicates)
+
+
+def calls(
+    make_order: Callable[[int], Any], *, epoch: int, steps: int
+) -> Iterator[tuple[Any, int]]:
+    """Yields, without end, an epoch's order and the first step of each call in it."""
+    number = 0
+    while True:
+        order = make_order(number)
+        for first in range(0, epoch - steps + 1, steps):
+            yield order, first
+        number += 1

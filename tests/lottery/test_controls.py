@@ -1,0 +1,136 @@
+"""Controls keep exactly the counts they promise, and nothing else of the ticket."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsparse import masks
+from jaxsparse.lottery import controls
+
+SHAPES = {"dense1": (12, 20), "dense2": (20, 15), "head": (15, 4)}
+COUNTS = {"dense1": 37, "dense2": 150, "head": 60}
+REPLICATES = 3
+SHUFFLES = {
+    "shuffled_layers": controls.shuffle_layers,
+    "shuffled_globally": controls.shuffle_globally,
+    "random_mask": controls.draw_alike,
+}
+
+
+def ticket(seed: int = 0) -> Any:
+    """Masks [r ...] with the counts above, the first weights of each layer."""
+    generator = np.random.default_rng(seed)
+
+    def make(name: str) -> jax.Array:
+        flat = np.arange(np.prod(SHAPES[name])) < COUNTS[name]
+        rows = [generator.permutation(flat) for _ in range(REPLICATES)]
+        return jnp.asarray(np.stack(rows).reshape(REPLICATES, *SHAPES[name]))
+
+    return {name: {"kernel": make(name), "bias": None} for name in SHAPES}
+
+
+def one(tree: Any, replicate: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[replicate], tree)
+
+
+def keys(seed: int = 0) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), REPLICATES)
+
+
+def layers(found: Any, replicate: int) -> dict[str, int]:
+    by_layer = masks.by_layer(one(found, replicate))
+    return {name.split("/")[0]: count.kept for name, count in by_layer.items()}
+
+
+def differs(a: Any, b: Any, name: str = "dense1") -> bool:
+    return bool(np.any(np.asarray(a[name]["kernel"]) != np.asarray(b[name]["kernel"])))
+
+
+@pytest.mark.parametrize("name", controls.NAMES)
+@pytest.mark.parametrize("ignored", [(), ("head/*",), ("dense1/kernel",)])
+def test_counts_are_exact(name: str, ignored: tuple[str, ...]) -> None:
+    before = ticket()
+    found = controls.masks_of(name, before, level=2, keys=keys(), ignored=ignored)
+    assert found["head"]["bias"] is None
+    total = sum(COUNTS.values())
+    for replicate in range(REPLICATES):
+        if name == "dense_continued":
+            sizes = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
+            assert layers(found, replicate) == sizes
+        elif name == "shuffled_globally":
+            assert sum(layers(found, replicate).values()) == total
+        else:
+            assert layers(found, replicate) == COUNTS
+    for layer in SHAPES:
+        untouched = name == "reinitialized" or masks.matches(f"{layer}/kernel", ignored)
+        if name != "dense_continued":
+            full = layer == "head"  # every one of its weights is kept
+            moved = not untouched and not (full and name != "shuffled_globally")
+            assert differs(found, before, layer) == moved
+
+
+def test_a_global_shuffle_spreads_weights_by_size() -> None:
+    # Expected counts are proportional to sizes; sd < 8, so 40 is never exceeded.
+    found = controls.masks_of("shuffled_globally", ticket(), level=1, keys=keys())
+    total = sum(COUNTS.values())
+    every = sum(int(np.prod(shape)) for shape in SHAPES.values())
+    for replicate in range(REPLICATES):
+        for name, count in layers(found, replicate).items():
+            assert abs(count - total * np.prod(SHAPES[name]) / every) < 40
+
+
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_draws_differ_by_replicate_level_name_and_seed(name: str) -> None:
+    before = ticket()
+    # Equal masks for all replicates, so that only the draws can differ.
+    before = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * REPLICATES), before)
+
+    def draw(level: int = 1, seed: int = 0) -> Any:
+        return controls.masks_of(name, before, level=level, keys=keys(seed))
+
+    first = draw()
+    assert not differs(first, draw())
+    assert differs(first, draw(level=2))
+    assert differs(first, draw(seed=1))
+    assert differs(one(first, 0), one(first, 1))
+    others = [other for other in SHUFFLES if other != name]
+    for other in others:
+        again = controls.masks_of(other, before, level=1, keys=keys())
+        assert differs(first, again)
+
+
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_a_replicate_draws_alone_what_it_draws_among_others(name: str) -> None:
+    together = controls.masks_of(name, ticket(), level=3, keys=keys())
+    for replicate in range(REPLICATES):
+        key = controls.key_of(keys()[replicate], name, 3)
+        alone = SHUFFLES[name](one(ticket(), replicate), key=key)
+        for layer in SHAPES:
+            assert not differs(alone, one(together, replicate), layer)
+
+
+@pytest.mark.parametrize(("name", "make"), SHUFFLES.items())
+def test_every_place_is_equally_likely(name: str, make: Callable) -> None:
+    # 600 draws of 5 of 20 places: each is kept 150 times, sd 10.6; outside 90 to 210
+    # by chance in fewer than 1 of 10^6 runs of this test.
+    mask = {"kernel": jnp.arange(20).reshape(4, 5) < 5}
+    draws = jax.vmap(lambda key: make(mask, key=key)["kernel"])(
+        jax.random.split(jax.random.key(0), 600)
+    )
+    times = np.asarray(draws).sum(axis=0)
+    assert times.sum() == 600 * 5
+    assert times.min() > 90
+    assert times.max() < 210
+
+
+def test_continued_training_is_dense_and_reinitialisation_is_the_tickets_mask() -> None:
+    before = ticket()
+    dense = controls.masks_of("dense_continued", before, level=1, keys=keys())
+    assert all(bool(jnp.all(leaf)) for leaf in jax.tree.leaves(dense))
+    again = controls.masks_of("reinitialized", before, level=1, keys=keys())
+    assert not any(differs(again, before, name) for name in SHAPES)
+    assert set(controls.FRESH) < set(controls.NAMES)

@@ -1,0 +1,311 @@
+"""Whole experiments: their stages, what they leave, and that nothing is done twice."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build, masks, records
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import tickets
+from jaxsparse.training import checkpoints, interrupt, loop
+
+CONTROLLED = {"lottery.controls": ("reinitialized", "dense_continued")}
+
+
+def stages(**fields: Any) -> list[str]:
+    made = tiny.experiment(Path(), {f"lottery.{k}": v for k, v in fields.items()})
+    return [stage.name for stage in experiment_lib.stages(made)]
+
+
+def scientific(folder: Path) -> list[str]:
+    rows = records.read(folder / "metrics.jsonl")
+    return sorted(records._line(row) for row in rows if row["kind"] != "time")
+
+
+def state_of(folder: Path) -> dict[str, bytes | int]:
+    """Every file but the records: its time of change, to see whether it was touched."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("something was trained again")
+
+    monkeypatch.setattr(experiment_lib.loop, "fit", never)
+
+
+def test_stages_in_order() -> None:
+    assert stages(levels=0) == ["level_00/ticket"]
+    assert stages(levels=1, rewind="1step") == [
+        "pretraining",
+        "level_00/ticket",
+        "level_01/ticket",
+    ]
+    assert stages(levels=2, controls=("random_mask", "reinitialized")) == [
+        "level_00/ticket",
+        "level_01/ticket",
+        "level_01/random_mask",
+        "level_01/reinitialized",
+        "level_02/ticket",
+        "level_02/random_mask",
+        "level_02/reinitialized",
+    ]
+
+
+def test_controls_at_chosen_levels_and_what_continued_training_needs() -> None:
+    chosen = stages(
+        levels=4, controls=("random_mask", "dense_continued"), control_levels=(1, 3)
+    )
+    assert [name for name in chosen if "ticket" not in name] == [
+        "level_01/random_mask",
+        "level_01/dense_continued",
+        "level_02/dense_continued",
+        "level_03/random_mask",
+        "level_03/dense_continued",
+    ]
+
+
+def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
+    fields = {
+        "lottery.levels": 7,
+        "lottery.rewind": "25%",
+        "lottery.retrain": "finetune",
+        "lottery.finetune_length": "1ep",
+        "lottery.fraction": 0.3,
+        "lottery.scope": "layer",
+        "lottery.layer_fractions": (("head/*", 0.15),),
+        "lottery.ignored": ("dense2/*",),
+        "lottery.score": "random",
+        "lottery.one_shot": True,
+        "lottery.controls": ("random_mask",),
+        "lottery.control_levels": (2, 7),
+        "data.order": "fresh",
+        "run.keep": "needed",
+    }
+    c = tiny.config(fields)
+    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    assert made.plan == (3, 12, "finetune", 6)
+    assert made.rule == (
+        *(0.3, "exact", "layer", (("head/*", 0.15),), ("dense2/*",), "random"),
+    )
+    assert (made.levels, made.controls, made.control_levels) == (
+        *(7, ("random_mask",), (2, 7)),
+    )
+    assert made.one_shot
+    assert made.fresh_order
+    assert made.thin
+    assert made.tickets == tmp_path / "tickets"
+
+
+def test_what_a_run_records(tmp_path: Path) -> None:
+    made = tiny.run(tmp_path, CONTROLLED)
+    rows = records.read(tmp_path / "metrics.jsonl")
+    levels = [row for row in rows if row["kind"] == "level"]
+    named = [(row["level"], row["arm"], row["replicate"]) for row in levels]
+    arms = {0: ["ticket"]} | dict.fromkeys((1, 2), ["ticket", *made.controls])
+    assert named == [(n, arm, r) for n in arms for arm in arms[n] for r in (0, 1)]
+    for row in levels:
+        dense = row["arm"] == "dense_continued"
+        kept = 50200 if dense else round(50200 * 0.8 ** row["level"])
+        assert (row["kept"], row["total"]) == (kept, 50200)
+        assert row["weights_remaining"] == kept / 50200
+        assert sum(layer[0] for layer in row["layers"].values()) == kept
+        evals = [
+            r
+            for r in rows
+            if r["kind"] == "eval"
+            and (r["stage"], r["replicate"]) == (row["stage"], row["replicate"])
+        ]
+        assert [r["step"] for r in evals] == [0, 6, 12]
+        best = min(evals, key=lambda r: r["validation_loss"])
+        assert row["early_stop_step"] == best["step"]
+        assert row["early_stop_test_accuracy"] == best["test_accuracy"]
+        assert row["test_accuracy"] == evals[-1]["test_accuracy"]
+    times = [row for row in rows if row["kind"] == "time"]
+    assert [row["stage"] for row in times] == [
+        stage.name for stage in experiment_lib.stages(made)
+    ]
+    assert all("seconds" not in row for row in rows if row["kind"] != "time")
+    # It learns: ten classes, so chance is 0.1.
+    assert np.mean([row["test_accuracy"] for row in levels]) > 0.4
+
+
+def test_a_finished_run_is_not_touched_and_may_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    tiny.run(long, CONTROLLED | {"lottery.levels": 3})
+    tiny.run(short, CONTROLLED)
+    before = state_of(short)
+    with monkeypatch.context() as patch:
+        forbid_training(patch)
+        tiny.run(short, CONTROLLED)
+    assert state_of(short) == before
+    tiny.run(short, CONTROLLED | {"lottery.levels": 3})
+    after = state_of(short)
+    kept = {k: v for k, v in before.items() if k != "metrics.jsonl"}
+    assert {name: after[name] for name in kept} == kept
+    assert scientific(short) == scientific(long)
+    done = experiment_lib.done(
+        tiny.experiment(short, CONTROLLED | {"lottery.levels": 3}), tiny.desk(short)
+    )
+    assert done == 10
+
+
+def hashes(folder: Path) -> dict[str, str | None]:
+    names = [
+        str(path.relative_to(folder / "checkpoints").with_suffix(""))
+        for path in (folder / "checkpoints").rglob("*.json")
+        if checkpoints.exists(path.parent, path.stem)
+    ]
+    return {
+        name: checkpoints.recorded_hash(folder / "checkpoints", name)
+        for name in sorted(names)
+    }
+
+
+@pytest.mark.parametrize("every", ["", "4step"])
+def test_a_run_stopped_between_any_calls_ends_in_the_same_bits(
+    tmp_path: Path, every: str
+) -> None:
+    fields = CONTROLLED | {"lottery.rewind": "5step", "lottery.levels": 1}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tiny.run(whole, fields)
+    made = tiny.experiment(parts, fields)
+    trainer = made.trainer._replace(checkpoint_every=4 if every else 0, calls_ahead=3)
+    made = made._replace(trainer=trainer)
+    stops = 0
+    for allowed in (1, 2, 1, 3, 1, 4, 1, 1, 1000):
+        calls = iter(range(allowed))
+        desk = tiny.desk(parts, lambda calls=calls: next(calls, None) is None)
+        try:
+            experiment_lib.run(made, desk)
+        except interrupt.Stopped as stop:
+            stops += 1
+            assert ", step " in str(stop)
+    assert stops >= 4
+    assert scientific(parts) == scientific(whole)
+    assert hashes(parts) == hashes(whole)
+    assert not list(parts.rglob("step_*"))
+
+
+def test_four_devices_by_jit_and_by_pmap_end_in_the_same_bits(tmp_path: Path) -> None:
+    for parallelism in ("jit", "pmap"):
+        fields = {
+            "replicates": 1,
+            "run.devices": 4,
+            "run.parallelism": parallelism,
+            "data.flip": True,
+            "training.length": "1ep",
+            "schedule.milestones": (),
+            "lottery.levels": 1,
+        }
+        tiny.run(tmp_path / parallelism, fields)
+    assert scientific(tmp_path / "jit") == scientific(tmp_path / "pmap")
+    assert hashes(tmp_path / "jit") == hashes(tmp_path / "pmap")
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.5, 0.7, 0.99])
+def test_a_damaged_ticket_is_chosen_again(
+    tmp_path: Path, place: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tiny.run(tmp_path, {"lottery.levels": 1})
+    path = tickets.path_of(made.tickets, 1, 1)
+    sound = path.read_bytes()
+    content = bytearray(sound)
+    content[int(place * len(content))] ^= 0x40
+    path.write_bytes(bytes(content))
+    with caplog.at_level(logging.WARNING):
+        tiny.run(tmp_path, {"lottery.levels": 2})
+    like = made.network.masks
+    chosen = tickets.load(path, like)
+    path.write_bytes(sound)
+    tiny.check_equal(chosen, tickets.load(path, like))
+
+
+def test_thinned_weights_are_not_missed(tmp_path: Path) -> None:
+    fields = CONTROLLED | {"lottery.levels": 3}
+    whole, thin = tmp_path / "whole", tmp_path / "thin"
+    tiny.run(whole, fields)
+    tiny.run(thin, fields, thin=True)
+    assert scientific(thin) == scientific(whole)
+    assert hashes(thin) == hashes(whole)
+
+    def held(folder: Path) -> set[str]:
+        return {
+            name for name in hashes(folder) if (folder / "checkpoints" / name).exists()
+        }
+
+    assert held(whole) == set(hashes(whole))
+    assert held(thin) == {
+        "init",
+        "level_00/ticket/last",
+        "level_03/ticket/last",
+        "level_03/dense_continued/last",
+    }
+    # A level more needs only what was kept.
+    tiny.run(thin, fields | {"lottery.levels": 4}, thin=True)
+    tiny.run(whole, fields | {"lottery.levels": 4})
+    assert scientific(thin) == scientific(whole)
+
+
+def test_initial_weights_of_other_bits_are_refused(tmp_path: Path) -> None:
+    made = tiny.run(tmp_path, {"lottery.levels": 0})
+    checkpoints.thin(tmp_path / "checkpoints", "init")
+    other = made._replace(network=_negated(made.network))
+    with pytest.raises(ValueError, match="checkpoint .*init: computed again, it has"):
+        experiment_lib.run(other, tiny.desk(tmp_path))
+
+
+def _negated(network: Any) -> Any:
+    def initialize(keys: Any) -> Any:
+        params, stats = network.initialize(keys)
+        return jax.tree.map(lambda leaf: -leaf, params), stats
+
+    return network._replace(initialize=initialize)
+
+
+def test_a_loss_that_is_not_finite_stops_after_its_record(tmp_path: Path) -> None:
+    with pytest.raises(
+        interrupt.NonFinite,
+        match=r"^level_00/ticket, step \d+: the training loss of replicates \[0, 1\]",
+    ) as caught:
+        tiny.run(tmp_path, {"schedule.learning_rate": 1e30})
+    assert "\n" not in str(caught.value)
+    rows = records.read(tmp_path / "metrics.jsonl")
+    assert rows[-1]["kind"] == "eval"
+    assert [row["loss"] for row in rows if row["kind"] == "train"][-2:] == [None, None]
+    assert not checkpoints.exists(tmp_path / "checkpoints", "level_00/ticket/last")
+
+
+def test_replicates_are_those_of_a_run_with_more_of_them(tmp_path: Path) -> None:
+    # The programs differ, so only what is exact is compared: counts, and what comes
+    # before training.
+    for count in (2, 3):
+        tiny.run(tmp_path / str(count), {"replicates": count, "lottery.levels": 1})
+    rows = [records.read(tmp_path / str(n) / "metrics.jsonl") for n in (2, 3)]
+    first = [
+        [r for r in each if r["kind"] == "eval" and r["step"] == 0][:2] for each in rows
+    ]
+    for a, b in zip(*first, strict=True):
+        assert a["test_accuracy"] == b["test_accuracy"]
+        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-5)
+    kept = [{r["kept"] for r in each if r["kind"] == "level"} for each in rows]
+    assert kept[0] == kept[1] == {50200, 40160}
+
+
+def test_a_stage_says_what_it_is() -> None:
+    made = tiny.experiment(Path(), {"lottery.rewind": "5step"})
+    every = list(experiment_lib.stages(made))
+    assert every[0] == loop.Stage("pretraining", 0, "pretraining", 0, 5)
+    assert every[2] == loop.Stage("level_01/ticket", 1, "ticket", 5, 12)
+    assert masks.total(made.network.masks) == 50200

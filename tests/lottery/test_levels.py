@@ -1,0 +1,181 @@
+"""How many weights a level keeps, and which: counts have no tolerance."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsparse import masks
+from jaxsparse.lottery import levels
+from jaxsparse.lottery.levels import Rule
+
+# Ones per level of open_lth on LeNet-300-100 with `fc` ignored, from running it.
+OPEN_LTH = [
+    *(266200, 212959, 170366, 136291, 109031, 87223, 69777),
+    *(55820, 44655, 35723, 28577, 22860, 18287),
+]
+LENET = {"dense1": (784, 300), "dense2": (300, 100), "head": (100, 10)}
+SMALL = {"dense1": (20, 30), "dense2": (30, 10), "head": (10, 5)}
+REPLICATES = 2
+
+
+def draw(shapes: dict[str, tuple[int, int]], seed: int = 0) -> dict:
+    generator = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(generator.normal(size=(REPLICATES, *shape)), jnp.float32)
+
+    return {
+        name: {"kernel": normal(*shape), "bias": normal(shape[1])}
+        for name, shape in shapes.items()
+    }
+
+
+def dense(params: Any) -> Any:
+    one = masks.dense(jax.tree.map(lambda leaf: leaf[0], params))
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * REPLICATES), one)
+
+
+def one(tree: Any, replicate: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[replicate], tree)
+
+
+def keys() -> jax.Array:
+    return jax.random.split(jax.random.key(0), REPLICATES)
+
+
+def iterate(rule: Rule, count: int, shapes: dict, *, retrain: bool = True) -> list:
+    """Prunes level by level, with other weights at every level if `retrain`."""
+    params = draw(shapes)
+    found = [dense(params)]
+    for level in range(1, count + 1):
+        trained = masks.apply(found[-1], draw(shapes, level * retrain))
+        found.append(
+            levels.prune(trained, found[-1], level=level, rule=rule, keys=keys())
+        )
+        assert bool(masks.is_nested(found[-1], found[-2]))
+    return found
+
+
+def kept(found: list, replicate: int = 0) -> list[int]:
+    return [masks.kept(one(each, replicate)) for each in found]
+
+
+def test_exact_counts_at_every_level() -> None:
+    found = iterate(Rule(), 12, LENET)
+    wanted = [round(266200 * 0.8**level) for level in range(13)]
+    assert kept(found, 0) == kept(found, 1) == wanted
+
+
+def test_open_lth_counts_as_published() -> None:
+    rule = Rule(counting="open_lth", ignored=("head/kernel",))
+    found = iterate(rule, 12, LENET)
+    assert kept(found, 0) == kept(found, 1) == OPEN_LTH
+    for each in found:
+        assert masks.by_layer(one(each, 1))["head/kernel"].kept == 1000
+
+
+def test_layers_with_the_head_at_half_the_rate_as_published() -> None:
+    rule = Rule(scope="layer", layer_fractions=(("head/*", 0.1),))
+    found = iterate(rule, 16, LENET)
+    published = {3: "51.3", 7: "21.1", 9: "13.5", 15: "3.6", 16: "2.9"}  # percent
+    for level, each in enumerate(found):
+        layers = masks.by_layer(one(each, 0))
+        assert [layers[f"{name}/kernel"].kept for name in LENET] == [
+            round(235200 * 0.8**level),
+            round(30000 * 0.8**level),
+            round(1000 * 0.9**level),
+        ]
+        formula = 265200 * 0.8**level + 1000 * 0.9**level
+        assert abs(masks.kept(one(each, 0)) - formula) <= 1.5
+        if level in published:
+            percent = 100 * masks.kept(one(each, 0)) / 266200
+            assert f"{percent:.1f}" == published[level]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("score", ["magnitude", "random"])
+def test_ignored_layers_stay_whole_and_do_not_count(scope: str, score: str) -> None:
+    rule = Rule(scope=scope, score=score, ignored=("head/kernel",))
+    found = iterate(rule, 4, SMALL)
+    for level, each in enumerate(found):
+        for replicate in range(REPLICATES):
+            layers = masks.by_layer(one(each, replicate))
+            assert layers["head/kernel"].kept == 50
+            rest = layers["dense1/kernel"].kept + layers["dense2/kernel"].kept
+            if scope == "global":
+                assert rest == round(900 * 0.8**level)
+            else:
+                assert layers["dense1/kernel"].kept == round(600 * 0.8**level)
+                assert layers["dense2/kernel"].kept == round(300 * 0.8**level)
+
+
+def test_the_first_pattern_that_matches_counts() -> None:
+    rule = Rule(scope="layer", layer_fractions=(("head/*", 0.5), ("*", 0.1)))
+    layers = masks.by_layer(one(iterate(rule, 2, SMALL)[2], 0))
+    assert [count.kept for count in layers.values()] == [486, 243, 13]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_one_shot_is_a_single_selection(scope: str) -> None:
+    # Of unchanged weights, step by step and at once choose the same.
+    rule = Rule(scope=scope)
+    params = draw(SMALL)
+    by_steps = iterate(rule, 5, SMALL, retrain=False)
+    at_once = levels.prune(params, dense(params), level=5, rule=rule, keys=keys())
+    for a, b in zip(
+        jax.tree.leaves(by_steps[5]), jax.tree.leaves(at_once), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_magnitude_keeps_the_largest() -> None:
+    params = draw(SMALL)
+    found = one(
+        levels.prune(params, dense(params), level=3, rule=Rule(), keys=keys()), 1
+    )
+    sizes = [np.abs(np.asarray(params[name]["kernel"][1])) for name in SMALL]
+    chosen = [np.asarray(found[name]["kernel"]) for name in SMALL]
+    smallest = min(size[kept].min() for size, kept in zip(sizes, chosen, strict=True))
+    largest = max(size[~kept].max() for size, kept in zip(sizes, chosen, strict=True))
+    assert smallest > largest
+
+
+def test_random_scores_differ_by_replicate_and_level_and_not_by_weights() -> None:
+    rule = Rule(score="random")
+    params, whole = draw(SMALL), dense(draw(SMALL))
+
+    def choose(level: int, seed: int) -> Any:
+        return levels.prune(
+            draw(SMALL, seed), whole, level=level, rule=rule, keys=keys()
+        )["dense1"]["kernel"]
+
+    first = np.asarray(choose(1, 0))
+    np.testing.assert_array_equal(first, choose(1, 5))
+    assert (first[0] != first[1]).any()
+    # The level's draw is its own, so masks at level 2 are no subset chosen in advance.
+    twice = np.asarray(choose(2, 0))
+    assert (twice & ~first).any()
+    del params
+
+
+def test_open_lth_says_so_when_nothing_is_left_to_remove() -> None:
+    rule = Rule(counting="open_lth", ignored=("dense1/kernel", "dense2/kernel"))
+    with pytest.raises(
+        ValueError,
+        match=r"^config.lottery.counting: at level 1 open_lth's rule removes 191 weig",
+    ):
+        iterate(rule, 1, SMALL)
+
+
+def test_rules_that_match_nothing_are_refused() -> None:
+    layers = masks.dense(one(draw(SMALL), 0))
+    for rule, field in [
+        (Rule(ignored=("fc*",)), "ignored"),
+        (Rule(scope="layer", layer_fractions=(("fc", 0.1),)), "layer_fractions"),
+        (Rule(ignored=("dense*", "head/*")), "ignored"),
+    ]:
+        with pytest.raises(ValueError, match=rf"^config.lottery.{field}: "):
+            levels.check(rule, layers)

@@ -1,0 +1,278 @@
+"""What each level starts from, compared with the checkpoints it should start from."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import linen as nn
+
+from jaxsparse import build, masks, records, transforms
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import rewinding, tickets
+from jaxsparse.lottery.rewinding import Plan, Span
+from jaxsparse.training import loop
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any]]:
+    """Collects, by stage, the state and the data keys that training begins with."""
+    seen: dict[str, tuple[Any, Any]] = {}
+    fit = loop.fit
+
+    def watch(trainer: Any, fresh: Any, *, stage: Any, keys: Any, desk: Any) -> Any:
+        copy = jax.tree.map(jnp.copy, fresh)
+        seen[stage.name] = (copy, jax.random.key_data(keys))
+        return fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
+
+    monkeypatch.setattr(experiment_lib.loop, "fit", watch)
+    return seen
+
+
+def weights(folder: Path, name: str, made: Any) -> tuple[Any, Any]:
+    state = tiny.load(folder, name, made)
+    return state.params, state.batch_stats
+
+
+def ticket(folder: Path, level: int, made: Any) -> Any:
+    like = made.network.masks
+    if level == 0:
+        return jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), like)
+    found = tickets.load_level(folder / "tickets", level, like, replicates=2)
+    assert found is not None
+    return found
+
+
+# By variant: fields, and where level L's weights come from.
+VARIANTS = {
+    "rewind to initialisation": ({}, ["init", "init", "init"]),
+    "rewind to step 5": ({"lottery.rewind": "5step"}, ["rewind", "rewind", "rewind"]),
+    "learning rate rewinding": (
+        {"lottery.retrain": "learning_rate_rewind"},
+        ["init", "level_00/ticket/last", "level_01/ticket/last"],
+    ),
+    "learning rate rewinding to step 3": (
+        {"lottery.retrain": "learning_rate_rewind", "lottery.rewind": "25%"},
+        ["rewind", "level_00/ticket/last", "level_01/ticket/last"],
+    ),
+    "fine-tuning": (
+        {"lottery.retrain": "finetune", "lottery.finetune_length": "5step"},
+        ["init", "level_00/ticket/last", "level_01/ticket/last"],
+    ),
+    "one shot": ({"lottery.one_shot": True}, ["init", "init", "init"]),
+    "one shot, fine-tuned": (
+        {"lottery.one_shot": True, "lottery.retrain": "finetune"},
+        ["init", "level_00/ticket/last", "level_00/ticket/last"],
+    ),
+    "layer by layer": (
+        {
+            "lottery.scope": "layer",
+            "lottery.layer_fractions": (("head/kernel", 0.1),),
+        },
+        ["init", "init", "init"],
+    ),
+    "random scores": ({"lottery.score": "random"}, ["init", "init", "init"]),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_levels_start_from_the_weights_they_should(
+    variant: str, tmp_path: Path, starts: dict
+) -> None:
+    fields, sources = VARIANTS[variant]
+    made = tiny.run(tmp_path, fields)
+    before = None
+    for level, source in enumerate(sources):
+        fresh, _ = starts[f"level_{level:02d}/ticket"]
+        kept = ticket(tmp_path, level, made)
+        params, stats = weights(tmp_path, source, made)
+        tiny.check_equal(fresh.params, masks.apply(kept, params))
+        tiny.check_equal(fresh.batch_stats, stats)
+        tiny.check_equal(transforms.get_masks(fresh.opt_state), kept)
+        # The optimiser is fresh and the clock is not.
+        assert int(fresh.opt_state.step) == 0
+        momenta = jax.tree.leaves(fresh.opt_state.inner_state)
+        assert momenta
+        assert not any(np.any(np.asarray(leaf)) for leaf in momenta)
+        assert int(fresh.step) == made.plan.span(level).start
+        if before is not None:
+            assert bool(masks.is_nested(kept, before))
+        before = kept
+        one = jax.tree.map(lambda leaf: leaf[1], kept)
+        sizes = {"dense1/kernel": 19200, "dense2/kernel": 30000, "head/kernel": 1000}
+        if "layer" in fields.get("lottery.scope", ""):
+            rates = {"head/kernel": 0.9}
+            for name, size in sizes.items():
+                wanted = round(size * rates.get(name, 0.8) ** level)
+                assert masks.by_layer(one)[name].kept == wanted
+        else:
+            assert masks.kept(one) == round(50200 * 0.8**level)
+        end = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)
+        assert int(end.step) == made.plan.span(level).stop
+        for leaf, mask in zip(
+            jax.tree.leaves(masks.tree_map(lambda m, w: w != 0, kept, end.params)),
+            jax.tree.leaves(kept),
+            strict=True,
+        ):
+            assert not np.any(np.asarray(leaf) & ~np.asarray(mask))
+
+
+def test_the_clock_and_the_rate_go_on_from_the_rewinding_step(tmp_path: Path) -> None:
+    # Step 9 lies after the milestone at 8, where the rate falls to a tenth.
+    tiny.run(tmp_path, {"lottery.rewind": "9step"})
+    rows = records.read(tmp_path / "metrics.jsonl")
+    for level in range(3):
+        mine = [row for row in rows if row["stage"] == f"level_{level:02d}/ticket"]
+        evaluations = [row["step"] for row in mine if row["kind"] == "eval"]
+        assert evaluations == [9, 9, 12, 12]
+        trained = [row for row in mine if row["kind"] == "train"]
+        assert [row["step"] for row in trained] == [12, 12]
+        for row in trained:
+            assert row["learning_rate"] == pytest.approx(0.01)
+        ends = [row for row in mine if row["kind"] == "level"]
+        assert [(row["start_step"], row["step"]) for row in ends] == [(9, 12)] * 2
+    first = [row for row in rows if row["stage"] == "pretraining"]
+    assert {row["step"] for row in first if row["kind"] == "eval"} == {0, 6, 9}
+    # What the dense network measured at step k is what level 0 begins with.
+    at_nine = [r for r in first if r["kind"] == "eval" and r["step"] == 9]
+    begun = [r for r in rows if r["stage"] == "level_00/ticket" and r["step"] == 9]
+    for a, b in zip(at_nine, begun, strict=True):
+        assert a["test_loss"] == b["test_loss"]
+
+
+def test_fine_tuning_trains_at_the_last_rate(tmp_path: Path) -> None:
+    tiny.run(
+        tmp_path, {"lottery.retrain": "finetune", "lottery.finetune_length": "50%"}
+    )
+    rows = records.read(tmp_path / "metrics.jsonl")
+    late = [r for r in rows if r["level"] > 0 and r["kind"] == "train"]
+    assert {row["step"] for row in late} == {18}
+    assert {row["learning_rate"] for row in late} == {
+        row["learning_rate"]
+        for row in rows
+        if row["level"] == 0 and row["kind"] == "train" and row["step"] == 12
+    }
+
+
+@pytest.mark.parametrize("order", ["same", "fresh"])
+def test_the_order_of_examples_at_each_level(
+    order: str, tmp_path: Path, starts: dict
+) -> None:
+    tiny.run(tmp_path, fresh_order=order == "fresh")
+    data = [np.asarray(starts[f"level_{level:02d}/ticket"][1]) for level in range(3)]
+    different = {keys.tobytes() for keys in data}
+    assert len(different) == (1 if order == "same" else 3)
+    c = tiny.config({"data.order": order})
+    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    assert made.fresh_order == (order == "fresh")
+
+
+def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> None:
+    names = tuple(experiment_lib.controls.NAMES)
+    made = tiny.run(tmp_path, {"lottery.controls": names, "lottery.rewind": "4step"})
+    params, _ = weights(tmp_path, "rewind", made)
+    initial, _ = weights(tmp_path, "init", made)
+    fresh_draws = []
+    for level in (1, 2):
+        kept = ticket(tmp_path, level, made)
+        for name in names:
+            fresh, _ = starts[f"level_{level:02d}/{name}"]
+            mask = transforms.get_masks(fresh.opt_state)
+            assert int(fresh.step) == 4
+            if name in ("shuffled_layers", "shuffled_globally"):
+                tiny.check_equal(fresh.params, masks.apply(mask, params))
+            elif name == "dense_continued":
+                source = (
+                    "level_00/ticket/last"
+                    if level == 1
+                    else "level_01/dense_continued/last"
+                )
+                tiny.check_equal(fresh.params, weights(tmp_path, source, made)[0])
+                assert masks.sparsity(mask) == 0
+            else:
+                kernel = np.asarray(fresh.params["dense1"]["kernel"])
+                fresh_draws.append(kernel)
+                there = np.asarray(mask["dense1"]["kernel"])
+                for other in (params, initial):
+                    same = kernel == np.asarray(other["dense1"]["kernel"])
+                    assert not np.any(same & there)
+            if name == "reinitialized":
+                tiny.check_equal(mask, kept)
+    # Arms and levels draw their fresh weights independently.
+    for i, a in enumerate(fresh_draws):
+        for b in fresh_draws[i + 1 :]:
+            assert not np.any((a == b) & (a != 0))
+
+
+class Normed(nn.Module):
+    """The smallest network with running statistics."""
+
+    width: int
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Dense(self.width)(images.reshape(len(images), -1))
+        x = self.norm(use_running_average=not train, name="norm")(x)
+        return nn.Dense(10, name="head")(nn.relu(x))
+
+
+def test_batch_statistics_are_rewound_with_the_weights(
+    tmp_path: Path, starts: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        build.MODELS, "normed", lambda width, norm, **rest: Normed(width, norm)
+    )
+    fields = {
+        "model.name": "normed",
+        "training.length": "4step",
+        "schedule.milestones": (),
+        "replicates": 1,
+        "lottery.levels": 1,
+        "lottery.rewind": "2step",
+        "lottery.controls": ("reinitialized",),
+    }
+    made = tiny.run(tmp_path, fields)
+    early, init = (tiny.load(tmp_path, name, made) for name in ("rewind", "init"))
+    late = tiny.load(tmp_path, "level_00/ticket/last", made)
+    for state in (early, late):
+        mean = np.asarray(state.batch_stats["norm"]["mean"])
+        assert np.any(mean != np.asarray(init.batch_stats["norm"]["mean"]))
+    for stage in ("level_00/ticket", "level_01/ticket"):
+        tiny.check_equal(starts[stage][0].batch_stats, early.batch_stats)
+    control, _ = starts["level_01/reinitialized"]
+    tiny.check_equal(control.batch_stats, init.batch_stats)
+    for leaf in jax.tree.leaves(init.batch_stats):
+        assert set(np.unique(leaf)) <= {0.0, 1.0}
+    assert np.all(np.asarray(init.batch_stats["norm"]["var"]) == 1)
+
+
+def test_spans() -> None:
+    spans = functools.partial(Plan, 3, 10)
+    assert [spans().span(level) for level in (0, 1, 5)] == [Span(3, 10)] * 3
+    assert spans("learning_rate_rewind").span(1) == Span(3, 10)
+    tuned = spans("finetune", 4)
+    assert [tuned.span(level) for level in (0, 1, 2)] == [
+        Span(3, 10),
+        Span(10, 14),
+        Span(10, 14),
+    ]
+    assert [plan.keeps_weights for plan in (spans(), tuned)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(0, 0), "config.training.length: comes to 0 updates; wanted at least 1"),
+        (Plan(10, 10), "config.lottery.rewind: comes to step 10; wanted one in .0, 10"),
+        (Plan(0, 10, "finetune", 0), "config.lottery.finetune_length: comes to 0 upda"),
+    ],
+)
+def test_plans_without_training_are_refused(plan: Plan, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        rewinding.check(plan)

@@ -1,0 +1,170 @@
+"""The benchmark's parts run at tiny sizes, with and without torch."""
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import (
+    mnist,
+    programs,
+    rigs,
+    rows,
+    selection,
+    surroundings,
+    timing,
+)
+from experiments.benchmarks.timing import Job, Table
+
+BRIEF = {"seconds": 0.0, "repetitions": 2}
+TINY = BRIEF | {
+    "data_dir": None,
+    "batch_size": 8,
+    "steps": 2,
+    "examples": 64,
+    "workers": (0,),
+    "compiles": False,
+}
+
+
+def names(table: Table) -> list[str]:
+    return [row[0] for row in table.rows]
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "experiments.benchmarks.pytorch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+def test_jobs_take_turns_and_make_the_calls_that_fill_the_time() -> None:
+    seen: list[str] = []
+
+    def job(name: str) -> Job:
+        return Job(lambda count: seen.extend(name * count), 3.0)
+
+    rates = timing.in_turns({"a": job("a"), "b": job("b")}, seconds=0.0, repetitions=3)
+    assert "".join(seen) == "aabb" + "ab" * 3
+    assert [len(values) for values in rates.values()] == [3, 3]
+
+
+def test_ratios_are_taken_within_repetitions() -> None:
+    rates = {"a": [100.0, 10.0, 100.0], "b": [200.0, 20.0, 200.0]}
+    table = timing.rate_table("t", rates, unit="u", base="a", absent={"c": "none"})
+    assert table.rows[1] == ("b", "200 (20 to 200)", "2.00 (2.00 to 2.00)")
+    assert table.rows[2] == ("c", "none", "")
+    assert "| b | 200 (20" in timing.markdown(table)
+
+
+def test_the_best_setting_stands_for_its_row() -> None:
+    rates = {("a", "1"): [1.0], ("a", "2"): [3.0], ("b", ""): [2.0]}
+    found, words = timing.best_settings(rates)
+    assert found == {"a": [3.0], "b": [2.0]}
+    assert words == ["a: 2, the best of 1, 2."]
+
+
+def test_calls_stay_inside_an_epoch() -> None:
+    found = rigs.calls(lambda number: number, epoch=5, steps=2)
+    assert [next(found) for _ in range(4)] == [(0, 0), (0, 2), (1, 0), (1, 2)]
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_mnist_rows_without_torch() -> None:
+    (table,) = mnist.measure(**TINY)
+    ours = [rows.SINGLE, rows.SEVERAL, rows.LIBRARY]
+    theirs = [rows.CACHED, rows.COMPILED, rows.LOADER]
+    assert names(table) == ours + theirs
+    assert all("not installed" in row[1] for row in table.rows[3:])
+    assert "random uint8" in table.note
+
+
+def test_torch_loops_run_and_compute_the_same() -> None:
+    pytest.importorskip("torch")
+    torch = mnist.load_torch()
+    dataset, _ = mnist.load_data(None, examples=64)
+    c = rigs.recipe("lenet_300_100", replicates=1, batch_size=8)
+    rig = rigs.make(c, dataset)
+    assert "as they should" in mnist.discrepancy(rig, torch)
+    with ExitStack() as ending:
+        jobs, absent = torch.jobs(
+            *mnist.first_replicate(rig),
+            dataset,
+            batch_size=8,
+            steps=2,
+            workers=(0,),
+            compiles=False,
+            ending=ending,
+        )
+        for job in jobs.values():
+            job.run(1)
+    assert {row for row, _ in jobs} == {rows.CACHED, rows.LOADER}
+    assert set(absent) == {rows.COMPILED}
+
+
+def test_resnet_18_has_its_published_number_of_weights() -> None:
+    shapes = selection.resnet_18()
+    assert len(shapes) == 21
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == 11_164_352
+
+
+def test_selection_is_exact_in_every_case() -> None:
+    (table,) = selection.measure(**BRIEF, shapes={"a": (30, 20), "b": (50,)})
+    assert len(table.rows) == 8
+    assert {row[-1] for row in table.rows} == {"exact"}
+
+
+def test_a_wrong_selection_is_told() -> None:
+    wrong = {"a": jnp.arange(4) < 2}
+    best = [jnp.array([3, 2])]
+    assert selection._verdict(wrong, best, [2]) == "WRONG: not those of top_k"
+    assert selection._verdict(wrong, best, [3]) == "WRONG: 2 kept of 3"
+
+
+def test_overhead_rows() -> None:
+    sgd, adamw = programs.overhead(**BRIEF, steps=2)
+    assert names(sgd) == ["bare sgd, momentum 0.9", "fixed(sgd, momentum 0.9)"]
+    assert names(adamw) == ["bare adamw", "fixed(adamw)"]
+
+
+def test_dispatch_rows() -> None:
+    jobs = programs.dispatch_jobs("lenet_300_100", batch_size=8, steps=2)
+    assert list(jobs) == ["dispatch", "scan of 2"]
+    for job in jobs.values():
+        job.run(1)
+
+
+def test_replicates_rows() -> None:
+    (table,) = programs.replicates(**BRIEF, counts=(2,), steps=2)
+    assert names(table) == ["2 replicates"]
+
+
+def test_devices_rows() -> None:
+    (table,) = programs.devices(
+        **BRIEF, networks=("lenet_300_100",), steps=2, batch_size=8
+    )
+    count = jax.local_device_count()
+    jit, pmap = f"{count} devices, jit", f"{count} devices, pmap"
+    assert names(table) == ["one device", jit, pmap]
+
+
+def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
+    facts = surroundings.describe(
+        ["x", "--only=select", "--data_dir=/secret", "--save"]
+    )
+    assert facts["command"] == "python experiments/benchmark.py --only=select --save"
+    table = timing.rate_table("t", {"a": [1.0]}, unit="u", base="a")
+    path = surroundings.save(tmp_path, facts, [table], suffix="select")
+    assert path.name == "benchmark-cpu-select.md"
+    assert "| a | 1.00" in path.read_text(encoding="utf-8")
+    content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert content["tables"]["t"]["rates"] == {"a": [1.0]}

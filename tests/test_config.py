@@ -1,0 +1,422 @@
+"""What a config may hold, the message each mistake gives, and how runs are named."""
+
+import ast
+import copy
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from jaxsparse import build, config, masks
+from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.lottery import levels
+from jaxsparse.training import sharding
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+# Field, value that comes, and how the message begins. All are found by `validate`.
+WRONG_FIELDS = [
+    ("replicates", 0, "config.replicates: came 0; wanted at least 1"),
+    ("replicates", "3", "config.replicates: came '3', a str; wanted a int, such as 1"),
+    ("replicates", True, "config.replicates: came True, a bool; wanted a int"),
+    ("replicates", None, "config.replicates: came None, a NoneType; wanted a int"),
+    ("name", "", "config.name: came ''; wanted a name without slashes"),
+    ("name", "a/b", "config.name: came 'a/b'; wanted a name without slashes"),
+    ("seeds", 3, "config.seeds: came 3; wanted a section with the fields"),
+    ("seeds.init", -1, "config.seeds.init: came -1; wanted in [0, 2**32)"),
+    ("seeds.data", 2**32, "config.seeds.data: came 4294967296; wanted in [0, 2**32)"),
+    ("seeds.masks", 0.5, "config.seeds.masks: came 0.5, a float; wanted a int"),
+    ("data.batch_size", 0, "config.data.batch_size: came 0; wanted at least 1"),
+    ("data.batch_size", 1.5, "config.data.batch_size: came 1.5, a float; wanted a int"),
+    ("data.validation", -1, "config.data.validation: came -1; wanted at least 0"),
+    ("data.crop_pad", -4, "config.data.crop_pad: came -4; wanted at least 0"),
+    ("data.flip", 1, "config.data.flip: came 1, a int; wanted a bool"),
+    ("data.order", "random", "config.data.order: came 'random'; wanted one of same, "),
+    ("model.width", 0, "config.model.width: came 0; wanted at least 1"),
+    ("model.dtype", "float16", "config.model.dtype: came 'float16'; wanted one of "),
+    ("optimizer.momentum", 1.0, "config.optimizer.momentum: came 1.0; wanted in [0, "),
+    ("optimizer.b1", -0.1, "config.optimizer.b1: came -0.1; wanted in [0, 1)"),
+    ("optimizer.eps", 0.0, "config.optimizer.eps: came 0.0; wanted above 0"),
+    (
+        "optimizer.weight_decay",
+        float("nan"),
+        "config.optimizer.weight_decay: came nan; wanted at least 0",
+    ),
+    ("optimizer.decay", "biases", "config.optimizer.decay: came 'biases'; wanted one "),
+    ("schedule.name", "linear", "config.schedule.name: came 'linear'; wanted one of "),
+    ("schedule.learning_rate", 0.0, "config.schedule.learning_rate: came 0.0; wanted "),
+    ("schedule.learning_rate", float("inf"), "config.schedule.learning_rate: came inf"),
+    ("schedule.gamma", 0.0, "config.schedule.gamma: came 0.0; wanted in (0, 1]"),
+    ("schedule.milestones", (80,), "config.schedule.milestones: came (80,); wanted a "),
+    ("schedule.milestones", "80ep", "config.schedule.milestones: came '80ep', a str; "),
+    ("training.length", 3, "config.training.length: came 3, a int; wanted a str"),
+    ("training.label_smoothing", 1.0, "config.training.label_smoothing: came 1.0; "),
+    ("lottery.levels", -1, "config.lottery.levels: came -1; wanted at least 0"),
+    ("lottery.fraction", 1.0, "config.lottery.fraction: came 1.0; wanted in (0, 1)"),
+    ("lottery.fraction", 0.0, "config.lottery.fraction: came 0.0; wanted in (0, 1)"),
+    ("lottery.counting", "ceil", "config.lottery.counting: came 'ceil'; wanted one of"),
+    ("lottery.scope", "local", "config.lottery.scope: came 'local'; wanted one of"),
+    ("lottery.score", "snip", "config.lottery.score: came 'snip'; wanted one of"),
+    ("lottery.retrain", "rewin", "config.lottery.retrain: came 'rewin'; wanted one of"),
+    ("lottery.ignored", (3,), "config.lottery.ignored: came (3,); wanted a tuple of "),
+    (
+        "lottery.layer_fractions",
+        (("head/kernel", 1.0),),
+        "config.lottery.layer_fractions: came (('head/kernel', 1.0),); wanted pairs",
+    ),
+    ("lottery.control_levels", (0,), "config.lottery.control_levels: came (0,); want"),
+    ("run.parallelism", "mesh", "config.run.parallelism: came 'mesh'; wanted one of "),
+    ("run.devices", -1, "config.run.devices: came -1; wanted at least 0"),
+    ("run.steps_per_call", 0, "config.run.steps_per_call: came 0; wanted at least 1"),
+    ("run.dispatch", "fast", "config.run.dispatch: came 'fast'; wanted one of auto, "),
+    ("run.keep", "some", "config.run.keep: came 'some'; wanted one of all, needed"),
+]
+
+# Fields that are wrong together.
+IMPOSSIBLE = [
+    (
+        {"lottery.layer_fractions": (("*", 0.1),)},
+        "config.lottery.layer_fractions: given with scope 'global'; wanted scope",
+    ),
+    (
+        {"lottery.counting": "open_lth", "lottery.scope": "layer"},
+        "config.lottery.counting: 'open_lth' is a rule of global pruning",
+    ),
+    (
+        {"lottery.counting": "open_lth", "lottery.one_shot": True},
+        "config.lottery.counting: 'open_lth' is a rule of global pruning",
+    ),
+    (
+        {"lottery.control_levels": (1, 3)},
+        "config.lottery.control_levels: came [3]; wanted levels up to config.lott",
+    ),
+    (
+        {"schedule.name": "cosine"},
+        "config.schedule.milestones: given with schedule 'cosine'; wanted",
+    ),
+    (
+        {"optimizer.name": "adam"},
+        "config.optimizer.momentum: 0.9 (nesterov False) given with 'adam'; wanted",
+    ),
+    (
+        {"optimizer.momentum": 0.0, "optimizer.nesterov": True},
+        "config.optimizer.nesterov: given with momentum 0.0; wanted",
+    ),
+]
+
+# Found by `build.check_names`.
+WRONG_NAMES = [
+    ("model.name", "resnet20", "unknown 'resnet20'; did you mean resnet_20"),
+    ("model.name", "x", "unknown 'x'; did you mean one of lenet_300_100, lenet_5, "),
+    ("optimizer.name", "adamW", "unknown 'adamW'; did you mean adam or adamw"),
+    ("init.kernel", "kaiming", "unknown 'kaiming'; did you mean kaiming_"),
+    ("init.bias", "zero", "unknown 'zero'; did you mean zeros"),
+    ("init.norm_scale", "one", "unknown 'one'; did you mean ones"),
+    ("lottery.controls", ("reinitialised",), "unknown 'reinitialised'; did you mean r"),
+    ("training.length", "2 epochs", "duration: got '2 epochs'; wanted a form such as"),
+    ("training.length", "", "duration: got ''; wanted a form such as '500step'"),
+    ("training.length", "10%", "duration: got '10%' of a run of unknown length"),
+    ("schedule.warmup", "-5step", "duration: got '-5step'; wanted a form such as"),
+    ("schedule.milestones", ("8",), "duration: got '8'; wanted a form such as"),
+    ("lottery.rewind", "one", "duration: got 'one'; wanted a form such as"),
+    ("lottery.finetune_length", "5", "duration: got '5'; wanted a form such as"),
+    ("evaluation.every", "0step", "came '0step', which is 0 updates; wanted at least"),
+    ("evaluation.every", "", "duration: got ''; wanted a form such as"),
+    ("run.checkpoint_every", "1h", "duration: got '1h'; wanted a form such as"),
+]
+
+# Found while building, when the data is known. Messages begin "config." here too.
+WRONG_BUILDS = [
+    ({"data.validation": 1437}, "data: validation: got 1437 of 1437 training examples"),
+    ({"data.train_examples": 5000}, "data: first: got 5000 of 1397 examples; wanted"),
+    ({"data.test_examples": 361}, "data: first: got 361 of 360 examples; wanted 1 to"),
+    (
+        {"data.batch_size": 500, "data.drop_last": True},
+        "data: batch_size: got 500 for 120 examples, and drop_last leaves no batch",
+    ),
+    ({"lottery.rewind": "12step"}, "lottery.rewind: comes to step 12; wanted one in "),
+    ({"lottery.rewind": "3ep"}, "lottery.rewind: comes to step 18; wanted one in [0,"),
+    ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
+    ({"training.length": "0ep"}, "training.length: comes to 0 updates; wanted at lea"),
+    (
+        {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},
+        "lottery.finetune_length: comes to 0 updates; wanted at least 1",
+    ),
+    ({"run.devices": 5}, "run.devices: came 5; wanted at most 4, the local devices"),
+    (
+        {"run.devices": 4, "data.batch_size": 30, "replicates": 1},
+        "data.batch_size: a batch of 30 examples cannot be divided over 4 devices",
+    ),
+    (
+        {"run.devices": 4, "data.batch_size": 16, "replicates": 1}
+        | {"data.train_examples": 121},
+        "data.batch_size: a batch of 9 examples cannot be divided over 4 devices",
+    ),
+    (
+        {"run.devices": 4, "run.parallelism": "pmap"},
+        "run.parallelism: pmap divides either replicates or batches; 2 replicates on",
+    ),
+    ({"lottery.ignored": ("heads/*",)}, "lottery.ignored: the pattern 'heads/*' match"),
+    ({"lottery.ignored": ("*",)}, "lottery.ignored: ('*',) matches every layer of"),
+    (
+        {"lottery.scope": "layer", "lottery.layer_fractions": (("fc", 0.1),)},
+        "lottery.layer_fractions: the pattern 'fc' matches no prunable leaf",
+    ),
+]
+
+
+@pytest.fixture
+def compiled() -> Iterator[list[str]]:
+    """Collects what XLA compiles while a test runs."""
+    seen: list[str] = []
+
+    def listen(event: str, seconds: float, **about: Any) -> None:
+        if event == COMPILED:
+            seen.append(str(about))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def change(c: ConfigDict, field: str, value: Any) -> ConfigDict:
+    *sections, last = field.split(".")
+    inner = c
+    for section in sections:
+        inner = inner[section]
+    with inner.ignore_type(), inner.unlocked():
+        inner[last] = value
+    return c
+
+
+def starts(message: str) -> str:
+    return "^" + re.escape(message)
+
+
+def test_the_listener_would_see_a_compilation(compiled: list[str]) -> None:
+    jax.jit(lambda x: x * 3 + len(compiled))(np.float32(1))
+    assert compiled
+
+
+@pytest.mark.parametrize(("field", "value", "message"), WRONG_FIELDS)
+def test_a_wrong_field_is_refused(
+    field: str, value: Any, message: str, compiled: list[str]
+) -> None:
+    c = change(tiny.config(), field, value)
+    with pytest.raises(ValueError, match=starts(message)):
+        config.validate(c)
+    assert not compiled
+
+
+@pytest.mark.parametrize(("fields", "message"), IMPOSSIBLE)
+def test_impossible_combinations_are_refused(
+    fields: dict, message: str, compiled: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=starts(message)):
+        config.validate(tiny.config(fields))
+    assert not compiled
+
+
+@pytest.mark.parametrize(("field", "value", "message"), WRONG_NAMES)
+def test_wrong_names_and_lengths_are_refused(
+    field: str, value: Any, message: str, compiled: list[str]
+) -> None:
+    c = tiny.config({"optimizer.momentum": 0.0, field: value})
+    config.validate(c)
+    with pytest.raises(ValueError, match=starts(f"config.{field}: {message}")):
+        build.check_names(c)
+    assert not compiled
+
+
+@pytest.mark.parametrize(("fields", "message"), WRONG_BUILDS)
+def test_what_does_not_fit_is_refused_when_building(
+    fields: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = tiny.config(fields)
+    config.validate(c)
+    build.check_names(c)
+
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a trainer was made")
+
+    monkeypatch.setattr(build, "_make_trainer", never)
+    with pytest.raises(ValueError, match=starts(f"config.{message}")):
+        build.make_experiment(c, build.load_data(c), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar01"])
+def test_absent_data_is_refused_with_the_ways_out(name: str, tmp_path: Path) -> None:
+    c = tiny.config({"data.name": name, "data.dir": str(tmp_path)})
+    with pytest.raises(ValueError, match=starts(f"data.name: the dataset '{name}' is")):
+        build.load_data(c)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (
+            "data.batchsize",
+            "config.data.batchsize: no such field; did you mean batch_s",
+        ),
+        ("lotery", "config.lotery: no such field; did you mean lottery"),
+        ("zzz", "config.zzz: no such field; did you mean one of data, evaluat"),
+    ],
+)
+def test_unknown_fields_are_refused(field: str, message: str) -> None:
+    with pytest.raises(ValueError, match=starts(message)):
+        config.validate(change(tiny.config(), field, 3))
+
+
+def test_missing_fields_are_refused() -> None:
+    c = tiny.config()
+    with c.unlocked():
+        del c.seeds
+    with pytest.raises(ValueError, match=starts("config.seeds: missing; start from")):
+        config.validate(c)
+
+
+def test_a_length_is_not_refused_for_an_epoch_it_was_not_meant_for() -> None:
+    # 0.001 epochs of 2,000 steps are two steps.
+    build.check_names(tiny.config({"evaluation.every": "0.001ep"}))
+    build.check_names(tiny.config({"evaluation.every": "0.1%"}))
+
+
+def test_every_rule_is_of_a_field_and_the_defaults_keep_them_all() -> None:
+    assert config.RULES.keys() <= config.flatten(config.default()).keys()
+    config.validate(config.default())
+    build.check_names(config.default())
+
+
+def test_every_field_has_a_comment(root: Path) -> None:
+    source = (root / "jaxsparse" / "config.py").read_text(encoding="utf-8")
+    lines = source.splitlines()
+    default = next(
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "default"
+    )
+    fields = [
+        (ast.unparse(node.targets[0]).removeprefix("c."), node)
+        for node in default.body
+        if isinstance(node, ast.Assign) and "ConfigDict" not in ast.unparse(node.value)
+    ]
+    assert {name for name, _ in fields} == config.flatten(config.default()).keys()
+    bare = [
+        name
+        for name, node in fields
+        if not re.search(
+            r"#\s*\S{2,}", "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        )
+    ]
+    assert bare == []
+
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+# By beginning of the name: what the data of a config looks like.
+SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar": (32, 32, 3)}
+
+
+def variants(path: Path) -> list[str]:
+    recipe = path.stem.replace("dense", "lth")
+    more = (
+        "adam"
+        in (path.parent / f"{recipe}.py")
+        .read_text(encoding="utf-8")
+        .split("also=")[-1]
+        .split(")", 1)[0]
+    )
+    return ["", "quick", *(["adam"] if more else [])]
+
+
+@pytest.mark.parametrize(
+    ("path", "variant"),
+    [(path, variant) for path in CONFIGS for variant in variants(path)],
+    ids=lambda value: value.stem if isinstance(value, Path) else value,
+)
+def test_every_config_is_valid_and_fits_its_network(
+    path: Path, variant: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(root)
+    module = importlib.import_module(f"configs.{path.stem}")
+    c = module.get_config(variant)
+    config.validate(c)
+    build.check_names(c)
+    assert c.name.startswith(path.stem)
+    command = f"Command: python experiments/train.py --config=configs/{path.name}"
+    assert command in module.__doc__
+    assert module.get_config.__doc__
+    shape = next(v for k, v in SHAPES.items() if k in path.stem)
+    some = Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
+    dataset = Dataset(some, some, some, 10, (0.0,) * shape[-1], (1.0,) * shape[-1])
+    layers = build.make_network(c, dataset, tx=None).masks
+    rule = levels.Rule(
+        layer_fractions=c.lottery.layer_fractions, ignored=c.lottery.ignored
+    )
+    levels.check(rule, layers)
+    assert masks.total(layers) > 0
+    with pytest.raises(ValueError, match="has no variant 'quik'; did you mean quick"):
+        module.get_config("quik")
+
+
+def test_differences_are_of_scientific_fields_and_levels_may_grow() -> None:
+    old = tiny.config()
+
+    def found(fields: dict) -> list:
+        new = tiny.config(fields)
+        read = json.loads(old.to_json())
+        assert list(config.differences(read, json.loads(new.to_json()))) == list(
+            config.differences(old, new)
+        )
+        same = config.digest(old) == config.digest(new)
+        names = {name for name, _, _ in config.differences(old, new)}
+        assert same == (names <= {config.GROWING})
+        return list(config.differences(old, new))
+
+    assert found({}) == []
+    assert found({"run.devices": 4, "run.parallelism": "pmap", "data.dir": "/x"}) == []
+    assert found({"lottery.levels": 3}) == []
+    assert found({"lottery.levels": 1}) == [("lottery.levels", 2, 1)]
+    assert found({"seeds.data": 1}) == [("seeds.data", 0, 1)]
+    assert found({"lottery.controls": ("reinitialized",), "data.flip": True}) == [
+        ("data.flip", False, True),
+        ("lottery.controls", [], ["reinitialized"]),
+    ]
+
+
+def test_a_field_that_came_later_is_a_difference() -> None:
+    old = copy.deepcopy(config.flatten(tiny.config()))
+    old.pop("data.order")
+    nested: dict = {}
+    for name, value in old.items():
+        *sections, last = name.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    found = list(config.differences(nested, tiny.config()))
+    assert found == [("data.order", "absent", "same")]
+
+
+def test_every_field_is_scientific_but_those_of_the_run_and_the_folder() -> None:
+    c = config.default()
+    operational = config.flatten(c).keys() - config.scientific(c).keys()
+    assert {"data.dir", "run.devices", "run.keep"} <= operational
+    assert all(name == "data.dir" or name.startswith("run.") for name in operational)
+
+
+def test_the_layouts_that_fit_are_not_refused() -> None:
+    for replicates, sizes, shape in [
+        (1, [64], (1, 4)),
+        (4, [7], (4, 1)),
+        (2, [6], (2, 2)),
+    ]:
+        layout = sharding.make_layout(replicates=replicates, batch_sizes=sizes)
+        assert tuple(layout.mesh.shape.values()) == shape

@@ -1,0 +1,125 @@
+"""Lottery runs so small that a test can make one of its own.
+
+`config` is the recipe, `experiment` builds from it, `run` trains. The file is also a
+config file: experiments/train.py --config=tests/tiny.py.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxsparse import build
+from jaxsparse import config as config_lib
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.training import checkpoints, progress
+from jaxsparse.training.loop import Desk
+from jaxsparse.training.state import TrainState
+
+
+def config(fields: dict[str, Any] | None = None) -> ConfigDict:
+    """120 digits in batches of 20, 12 steps a level, 2 levels, 2 replicates."""
+    c = config_lib.default()
+    c.name = "tiny"
+    c.replicates = 2
+    c.data.batch_size = 20
+    c.data.validation = 40
+    c.data.train_examples = 120
+    c.data.test_examples = 50
+    c.optimizer.momentum = 0.9
+    c.schedule.name = "step"
+    c.schedule.learning_rate = 0.1
+    c.schedule.milestones = ("8step",)
+    c.training.length = "2ep"
+    c.evaluation.every = "1ep"
+    c.lottery.levels = 2
+    c.run.devices = 1
+    c.run.steps_per_call = 4
+    c.run.checkpoint_every = ""
+    c.run.tensorboard = False
+    c.update_from_flattened_dict(fields or {})
+    return c
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """For whole processes: many short stages, and a checkpoint every 4 steps."""
+    del variant
+    return config(
+        {
+            "lottery.levels": 5,
+            "lottery.rewind": "4step",
+            "lottery.controls": ("reinitialized", "dense_continued"),
+            "run.checkpoint_every": "4step",
+        }
+    )
+
+
+@functools.cache
+def _trainable(fields: tuple[tuple[str, Any], ...]) -> tuple[Experiment, ConfigDict]:
+    c = config(dict(fields))
+    config_lib.validate(c)
+    build.check_names(c)
+    return build.make_experiment(c, build.load_data(c), Path()), c
+
+
+def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment:
+    """Builds; what is only looked at between stages shares one compiled trainer."""
+    every = dict(fields or {})
+    c = config(every)
+    shared = {k: v for k, v in every.items() if not k.startswith("lottery.")}
+    made, _ = _trainable(tuple(sorted(shared.items())))
+    epoch_steps = made.trainer.epoch.steps
+    length = build.lengths(c, steps_per_epoch=epoch_steps)
+    rule = build.levels.Rule(
+        **{name: c.lottery[name] for name in build.levels.Rule._fields}
+    )
+    return made._replace(
+        plan=build.rewinding.Plan(
+            length.rewind, length.total, c.lottery.retrain, length.finetune
+        ),
+        rule=rule,
+        levels=c.lottery.levels,
+        controls=c.lottery.controls,
+        control_levels=c.lottery.control_levels,
+        one_shot=c.lottery.one_shot,
+        tickets=folder / "tickets",
+    )
+
+
+def desk(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> Desk:
+    shown = progress.Progress(1, 0)
+    metrics = folder / "metrics.jsonl"
+    return Desk(metrics, folder / "checkpoints", shown, should_stop, lambda row: None)
+
+
+def run(
+    folder: Path, fields: dict[str, Any] | None = None, **changes: Any
+) -> Experiment:
+    made = experiment(folder, fields)._replace(**changes)
+    experiment_lib.run(made, desk(folder))
+    return made
+
+
+def load(folder: Path, name: str, made: Experiment) -> TrainState:
+    """Reads a checkpoint into a state like those of the experiment."""
+    like = experiment_lib._Session(made, desk(folder)).init
+    saved = checkpoints.load(folder / "checkpoints", name, like)
+    assert saved is not None, name
+    return saved.state
+
+
+def check_equal(got: Any, wanted: Any) -> None:
+    """Fails unless two trees are equal, bit for bit."""
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(wanted), strict=True
+    ):
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert a.dtype == b.dtype, path
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path

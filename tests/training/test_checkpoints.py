@@ -1,0 +1,227 @@
+"""Checkpoints: exact, atomic, and suspicious of every flipped bit."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse.training import checkpoints
+from jaxsparse.training.state import TrainState
+
+NAME = "level_03/ticket/last"
+
+
+@pytest.fixture
+def state(bench: Callable) -> TrainState:
+    return bench("resnet", replicates=2).fresh
+
+
+def blank(state: TrainState) -> TrainState:
+    def zero(leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.clone(leaf)
+        return jnp.zeros_like(leaf)
+
+    return jax.tree.map(zero, state)
+
+
+def largest(folder: Path) -> Path:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path, place: int | None = None) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def test_what_is_saved_is_loaded_exactly(tmp_path: Path, state: TrainState) -> None:
+    extra = {"sums": [[0.1, 2.5], [3, 4], [5, 6]], "seconds": 1.5}
+    checkpoints.save(tmp_path, NAME, state, extra)
+    assert checkpoints.exists(tmp_path, NAME)
+    assert checkpoints.recorded_hash(tmp_path, NAME) == checkpoints.digest(state)
+    saved = checkpoints.load(tmp_path, NAME, blank(state))
+    assert saved is not None
+    tiny.check_equal(saved.state, state)
+    assert saved.extra == extra
+    assert saved.state.opt_state.masks["head"]["bias"] is None
+    assert jax.dtypes.issubdtype(saved.state.opt_state.key.dtype, jax.dtypes.prng_key)
+
+
+def test_nothing_there_is_no_warning(
+    tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert checkpoints.load(tmp_path, NAME, state) is None
+    assert not checkpoints.exists(tmp_path, NAME)
+    assert checkpoints.recorded_hash(tmp_path, NAME) is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("note", [None, "", "{", "[1]", '{"step": 3}'])
+def test_a_half_written_one_is_passed_over_by_name(
+    tmp_path: Path,
+    state: TrainState,
+    caplog: pytest.LogCaptureFixture,
+    note: str | None,
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    path = tmp_path / f"{NAME}.json"
+    if note is None:
+        path.unlink()
+    else:
+        path.write_text(note)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.load(tmp_path, NAME, state) is None
+    assert not checkpoints.exists(tmp_path, NAME)
+    (record,) = caplog.records
+    assert f"{tmp_path / NAME}: half-written; passed over" in record.getMessage()
+    checkpoints.save(tmp_path, NAME, state)
+    assert checkpoints.load(tmp_path, NAME, state) is not None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_corrupt_one_is_moved_aside_by_name(
+    tmp_path: Path,
+    state: TrainState,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    for number in range(2):
+        checkpoints.save(tmp_path, NAME, state)
+        victim = largest(tmp_path / NAME)
+        if damage == "flip":
+            flip(victim)
+        elif damage == "truncate":
+            victim.write_bytes(victim.read_bytes()[:100])
+        else:
+            victim.unlink()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert checkpoints.load(tmp_path, NAME, state) is None
+        messages = [r.getMessage() for r in caplog.records if r.name != "absl"]
+        (message,) = messages
+        assert message.startswith(f"checkpoint {tmp_path / NAME}: corrupt (")
+        assert message.endswith(f"passed over, and moved to last.corrupt-{number}")
+        assert (tmp_path / f"{NAME}.corrupt-{number}").is_dir()
+        # It was finished once, so its hash is still what must come out again.
+        assert checkpoints.recorded_hash(tmp_path, NAME) == checkpoints.digest(state)
+    checkpoints.save(tmp_path, NAME, state)
+    saved = checkpoints.load(tmp_path, NAME, state)
+    assert saved is not None
+    tiny.check_equal(saved.state, state)
+
+
+def test_content_that_is_sound_but_not_what_was_recorded_is_corrupt(
+    tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    path = tmp_path / f"{NAME}.json"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps(note | {"hash": "0" * 64}))
+    assert checkpoints.load(tmp_path, NAME, state) is None
+    assert "does not have the recorded hash" in caplog.text
+
+
+def test_the_one_before_a_corrupt_one_is_found(
+    tmp_path: Path, state: TrainState
+) -> None:
+    later = state._replace(step=jnp.int32(20))
+    for name, each in [("a/step_000000010", state), ("a/step_000000020", later)]:
+        checkpoints.save(tmp_path, name, each)
+    names = checkpoints.within(tmp_path, "a")
+    assert names == ["a/step_000000020", "a/step_000000010"]
+    assert checkpoints.within(tmp_path, "b") == []
+    flip(largest(tmp_path / names[0]))
+    found = [checkpoints.load(tmp_path, name, state) for name in names]
+    assert found[0] is None
+    assert found[1] is not None
+
+
+def test_another_content_under_a_name_is_refused(
+    tmp_path: Path, state: TrainState
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    checkpoints.save(tmp_path, NAME, state)
+    other = state._replace(step=state.step + 1)
+    with pytest.raises(ValueError, match=rf"checkpoint .*{NAME}: computed again, it"):
+        checkpoints.save(tmp_path, NAME, other)
+    saved = checkpoints.load(tmp_path, NAME, state)
+    assert saved is not None
+    tiny.check_equal(saved.state, state)
+
+
+def test_a_digest_depends_on_names_types_shapes_and_bits() -> None:
+    def digest(**leaves: Any) -> str:
+        return checkpoints.digest(leaves)
+
+    base = digest(a=jnp.zeros(4))
+    others = [
+        digest(b=jnp.zeros(4)),
+        digest(a=jnp.zeros(4, jnp.int32)),
+        digest(a=jnp.zeros((2, 2))),
+        digest(a=-jnp.zeros(4)),
+        digest(a=jnp.zeros(2), b=jnp.zeros(2)),
+    ]
+    assert len({base, *others}) == 6
+    assert base == digest(a=np.zeros(4, np.float32), none=None)
+
+
+def test_a_full_disk_is_one_error_that_names_the_folder(
+    tmp_path: Path, state: TrainState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nsource: x.cc:1")
+
+    monkeypatch.setattr(checkpoints.ocp, "save", full)
+    with pytest.raises(OSError, match=rf"checkpoint .*{NAME}: cannot be") as caught:
+        checkpoints.save(tmp_path, NAME, state)
+    message = str(caught.value)
+    assert "No space left on device; is the disk full?" in message
+    assert "MiB are free" in message
+    assert "\n" not in message
+    assert not checkpoints.exists(tmp_path, NAME)
+
+
+def test_an_unwritable_folder_is_one_error_that_names_it(
+    tmp_path: Path, state: TrainState
+) -> None:
+    (tmp_path / "level_03").write_text("in the way")
+    with pytest.raises(OSError, match="level_03"):
+        checkpoints.save(tmp_path, NAME, state)
+
+
+def test_thinning_keeps_the_note_and_forgetting_does_not(
+    tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    checkpoints.thin(tmp_path, NAME)
+    checkpoints.thin(tmp_path, NAME)
+    assert checkpoints.exists(tmp_path, NAME)
+    assert not (tmp_path / NAME).exists()
+    assert checkpoints.load(tmp_path, NAME, state) is None
+    assert not caplog.records
+    checkpoints.save(tmp_path, NAME, state)
+    assert checkpoints.load(tmp_path, NAME, state) is not None
+    checkpoints.forget(tmp_path, NAME)
+    checkpoints.forget(tmp_path, NAME)
+    assert list((tmp_path / NAME).parent.iterdir()) == []
+
+
+def test_what_a_killed_write_leaves_is_in_nobodys_way(
+    tmp_path: Path, state: TrainState
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    folder = tmp_path / NAME
+    shutil.copytree(folder, folder.with_name("step_000000004.orbax-checkpoint-tmp"))
+    (tmp_path / f"{NAME}.json.new").write_text("{")
+    assert checkpoints.within(tmp_path, "level_03/ticket") == []
+    assert checkpoints.load(tmp_path, NAME, state) is not None

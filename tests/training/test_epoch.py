@@ -1,0 +1,187 @@
+"""Calls of an epoch: where they begin and end, and what their programs visit."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from hypothesis import strategies as st
+
+from jaxsparse.data import order
+from jaxsparse.training import epoch, sharding
+from jaxsparse.training.epoch import Call, Epoch
+from jaxsparse.training.state import TrainState
+from jaxsparse.training.steps import Tally
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> dict[str, Any]:
+    batch_size = draw(st.integers(1, 9))
+    return {
+        "epoch": Epoch(
+            draw(st.integers(1, 12)), batch_size, draw(st.integers(1, batch_size))
+        ),
+        "steps_per_call": draw(st.integers(1, 15)),
+        "evaluate_every": draw(st.integers(0, 15)),
+    }
+
+
+@hypothesis.given(plans(), st.integers(0, 50), st.integers(0, 50))
+def test_calls_join_without_gaps_and_visit_the_right_batches(
+    settings: dict, start: int, length: int
+) -> None:
+    per_epoch = settings["epoch"]
+    step = start
+    for call in epoch.plan(start, start + length, **settings):
+        assert call.step == step
+        assert 1 <= call.length <= settings["steps_per_call"]
+        for _ in range(call.length):
+            number, within = divmod(step, per_epoch.steps)
+            last = within == per_epoch.steps - 1
+            size = per_epoch.last_batch if last else per_epoch.batch_size
+            first = call.first + (step - call.step) * call.batch_size
+            assert (call.epoch, call.batch_size) == (number, size)
+            assert first == within * per_epoch.batch_size
+            step += 1
+    assert step == start + length
+
+
+@hypothesis.given(plans(), st.integers(0, 50), st.integers(0, 50))
+def test_ends_do_not_depend_on_the_start(
+    settings: dict, start: int, length: int
+) -> None:
+    stop = start + length
+
+    def ends(begin: int) -> list[int]:
+        calls = epoch.plan(begin, stop, **settings)
+        return [call.step + call.length for call in calls]
+
+    assert ends(start) == [end for end in ends(0) if end > start]
+    for step in ends(0):
+        if step >= start:
+            resumed = list(epoch.plan(step, stop, **settings))
+            every = list(epoch.plan(start, stop, **settings))
+            assert resumed == [call for call in every if call.step >= step]
+
+
+@hypothesis.given(plans(), st.integers(1, 60))
+def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
+    calls = list(epoch.plan(0, stop, **settings))
+    ends = {call.step + call.length for call in calls}
+    assert ends >= set(range(0, stop, settings["epoch"].steps)) - {0}
+    if settings["evaluate_every"]:
+        assert ends >= set(range(0, stop, settings["evaluate_every"])) - {0}
+
+
+def test_a_plan_by_hand() -> None:
+    calls = list(
+        epoch.plan(3, 14, epoch=Epoch(7, 10, 4), steps_per_call=4, evaluate_every=5)
+    )
+    assert calls == [
+        Call(3, 1, 0, 30, 10),
+        Call(4, 1, 0, 40, 10),
+        Call(5, 1, 0, 50, 10),
+        Call(6, 1, 0, 60, 4),
+        Call(7, 3, 1, 0, 10),
+        Call(10, 1, 1, 30, 10),
+        Call(11, 2, 1, 40, 10),
+        Call(13, 1, 1, 60, 4),
+    ]
+
+
+def count_visits(
+    state: TrainState, images: Any, labels: Any, *, batch_size: int, **rest: Any
+) -> tuple[TrainState, Tally]:
+    """A training step that only counts which examples it saw."""
+    seen = state.params["seen"].at[labels].add(1)
+    tally = Tally(jnp.float32(0), jnp.int32(0), jnp.int32(labels.size))
+    return state._replace(step=state.step + 1, params={"seen": seen}), tally
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(
+    ("replicates", "devices", "parallelism"),
+    [(2, 1, "jit"), (1, 4, "jit"), (4, 4, "jit"), (1, 4, "pmap"), (4, 4, "pmap")],
+)
+def test_an_epoch_sees_every_example_once_and_never_twice(
+    drop_last: bool, replicates: int, devices: int, parallelism: str
+) -> None:
+    examples, size = 44, 8
+    count = order.steps_per_epoch(examples, batch_size=size, drop_last=drop_last)
+    last = size if drop_last else examples - (count - 1) * size
+    layout = sharding.make_layout(
+        replicates=replicates,
+        batch_sizes=[size, last],
+        parallelism=parallelism,
+        devices=devices,
+    )
+    seen = jnp.zeros((replicates, examples), jnp.int32)
+    fresh = TrainState(jnp.int32(0), {"seen": seen}, {}, ())
+    programs = epoch.make_programs(count_visits, fresh, layout=layout)
+    keys = jax.random.split(jax.random.key(0), replicates)
+    orders = [
+        jax.vmap(lambda key, e=e: order.epoch_order(key, epoch=e, examples=examples))(
+            keys
+        )
+        for e in range(2)
+    ]
+    data = sharding.everywhere(
+        layout, (np.zeros((examples, 1)), np.arange(examples, dtype=np.int32))
+    )
+    state = sharding.place(layout, jax.tree.map(jnp.copy, fresh))
+    visits = Counter()
+    for call in epoch.plan(
+        0, 2 * count, epoch=Epoch(count, size, last), steps_per_call=4, evaluate_every=0
+    ):
+        state, tally = programs(call.length, call.batch_size)(
+            state,
+            *data,
+            sharding.by_replicate(layout, orders[call.epoch]),
+            sharding.by_replicate(layout, keys),
+            jnp.int32(call.first),
+        )
+        visits[call.epoch] += int(np.sum(np.asarray(tally.examples).reshape(-1)))
+    seen = np.asarray(sharding_sum(layout, state))
+    for r in range(replicates):
+        wanted = np.zeros(examples, int)
+        for rows in orders:
+            wanted[np.asarray(rows)[r, : (count - 1) * size + last]] += 1
+        np.testing.assert_array_equal(seen[r], wanted)
+    if not drop_last:
+        np.testing.assert_array_equal(seen, 2)
+
+
+def sharding_sum(layout: sharding.Layout, state: TrainState) -> Any:
+    """Visits of each replicate; under pmap over data each device saw its share."""
+    seen = np.asarray(state.params["seen"])
+    if layout.mapped and layout.data_devices > 1:
+        return seen.sum(axis=0)
+    if layout.data_devices > 1:
+        return sum(np.asarray(s.data) for s in state.params["seen"].addressable_shards)
+    return np.asarray(sharding.collect(layout, state).params["seen"])
+
+
+def test_scans_in_other_chunks_are_equal_in_every_bit(bench: Callable) -> None:
+    made = bench(replicates=2)
+    whole, one = made.train([(12, 20)])
+    for calls in ([(6, 20), (6, 20)], [(2, 20), (7, 20), (3, 20)]):
+        parts, many = made.train(calls)
+        tiny.check_equal(parts, whole)
+        for name in Tally._fields:
+            joined = np.concatenate([getattr(tally, name) for tally in many])
+            np.testing.assert_array_equal(joined, getattr(one[0], name))
+
+
+def test_programs_are_made_once_and_state_is_taken_over(bench: Callable) -> None:
+    made = bench(replicates=2)
+    assert made.programs(12, 20) is made.programs(12, 20)
+    state = sharding.place(made.layout, jax.tree.map(jnp.copy, made.fresh))
+    leaf = state.params["head"]["kernel"]
+    made.programs(12, 20)(state, *made.data, made.orders, made.keys, jnp.int32(0))
+    assert leaf.is_deleted()
+    assert not made.fresh.params["head"]["kernel"].is_deleted()

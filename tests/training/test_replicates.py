@@ -1,0 +1,201 @@
+"""Replicates: independent of how many there are, and of one another."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from jaxsparse import initializers, masks, transforms
+from jaxsparse.lottery import levels
+from jaxsparse.training import state as state_lib
+
+
+def first(tree: Any, count: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:count], tree)
+
+
+def one(tree: Any, replicate: int) -> Any:
+    def pick(leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.clone(leaf)  # so that it may be used once more
+        return leaf[replicate : replicate + 1]
+
+    return jax.tree.map(pick, tree)
+
+
+def seeds(replicates: int, **changed: int) -> state_lib.Seeds:
+    numbers = {"init": 5, "data": 6, "masks": 7} | changed
+    return state_lib.make_seeds(**numbers, replicates=replicates)
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """A built experiment; its functions take keys of any number of replicates."""
+    return tiny.experiment(Path())
+
+
+def draws(made: Any, of: state_lib.Seeds) -> dict[str, Any]:
+    """Everything random in a run: weights, orders of two epochs, random masks."""
+    params, stats = made.network.initialize(of.init)
+    count = len(of.init)
+    dense = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), made.network.masks
+    )
+    rule = levels.Rule(score="random")
+    return {
+        "weights": (params, stats),
+        "orders": [made.trainer.make_order(of.data, epoch) for epoch in (0, 7)],
+        "masks": levels.prune(params, dense, level=1, rule=rule, keys=of.masks),
+    }
+
+
+def test_a_replicate_is_the_same_among_three_and_among_five(made: Any) -> None:
+    tiny.check_equal(seeds(3), first(seeds(5), 3))
+    few, many = draws(made, seeds(3)), draws(made, seeds(5))
+    tiny.check_equal(few, first(many, 3))
+
+
+def test_replicates_differ_in_everything_random(made: Any) -> None:
+    some = draws(made, seeds(3))
+    for leaf in jax.tree.leaves(
+        (some["weights"][0]["head"]["kernel"], some["orders"], some["masks"])
+    ):
+        different = {np.asarray(row).tobytes() for row in leaf}
+        assert len(different) == 3
+    assert all(
+        masks.kept(one(some["masks"], r)) == masks.kept(one(some["masks"], 0))
+        for r in range(3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("seed", "what"), [("init", "weights"), ("data", "orders"), ("masks", "masks")]
+)
+def test_a_seed_changes_only_what_it_should(made: Any, seed: str, what: str) -> None:
+    before, after = draws(made, seeds(2)), draws(made, seeds(2, **{seed: 99}))
+    for name in before:
+        if name != what:
+            tiny.check_equal(after[name], before[name])
+    kernels = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(before[what])
+        if "bias" not in str(path)
+    ]
+    others = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(after[what])
+        if "bias" not in str(path)
+    ]
+    for a, b in zip(kernels, others, strict=True):
+        assert (np.asarray(a) != np.asarray(b)).mean() > 0.1
+
+
+def test_initial_weights_do_not_depend_on_the_batch_of_keys(made: Any) -> None:
+    like = jax.eval_shape(made.network.initialize, seeds(1).init)[0]
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), like)
+    alone = initializers.initialize(
+        like,
+        key=seeds(2).init[1],
+        kernel="kaiming_normal",
+        bias="zeros",
+        norm_scale="ones",
+    )
+    together, _ = made.network.initialize(seeds(2).init)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-6), alone, together
+    )
+
+
+def test_one_vmapped_step_equals_single_steps(bench: Callable) -> None:
+    # One step of three replicates under vmap and of each alone differ by rounding.
+    together = bench(replicates=3)
+    alone = bench(replicates=1)
+    many, tallies = together.train([(1, 64)])
+    for r in range(3):
+        state = together.fresh._replace(
+            params=one(together.fresh.params, r),
+            batch_stats=one(together.fresh.batch_stats, r),
+            opt_state=_pick(together.fresh.opt_state, r),
+        )
+        single = alone._replace(
+            orders=together.orders[r : r + 1], keys=together.keys[r : r + 1]
+        )
+        got, tally = single.train([(1, 64)], state)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            got.params,
+            one(many.params, r),
+        )
+        np.testing.assert_allclose(
+            tally[0].loss[:, 0], tallies[0].loss[:, r], rtol=1e-5
+        )
+        assert tally[0].correct[0, 0] == tallies[0].correct[0, r]
+
+
+def _pick(opt_state: Any, replicate: int) -> Any:
+    axes = transforms.replicate_axes(opt_state)
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else one(part, replicate),
+        axes,
+        opt_state,
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_equal_scores_give_equal_masks_alone_and_together(
+    bench: Callable, scope: str
+) -> None:
+    state, _ = bench(replicates=3).train([(1, 64)])
+    kept = transforms.get_masks(state.opt_state)
+    dense = jax.tree.map(jnp.ones_like, kept)
+    rule = levels.Rule(scope=scope)
+    keys = seeds(3).masks
+    together = levels.prune(state.params, dense, level=1, rule=rule, keys=keys)
+    for r in range(3):
+        alone = levels.prune(
+            one(state.params, r),
+            one(dense, r),
+            level=1,
+            rule=rule,
+            keys=keys[r : r + 1],
+        )
+        tiny.check_equal(alone, one(together, r))
+
+
+def test_counters_are_not_batched(bench: Callable) -> None:
+    made = bench(replicates=3)
+    state, _ = made.train([(1, 64), (2, 64)])
+    assert state.step.shape == state.opt_state.step.shape == ()
+    assert int(state.step) == int(state.opt_state.step) == 3
+    assert state.opt_state.replaced.shape == ()
+    assert state.opt_state.key.shape == (3,)
+    axes = state_lib.replicate_axes(state)
+    assert axes.step is None
+    assert axes.opt_state.step is None
+    assert set(jax.tree.leaves(axes)) == {0}
+
+
+def test_a_start_masks_the_weights_and_shares_no_buffer(bench: Callable) -> None:
+    made = bench(replicates=3)
+    kept = transforms.get_masks(made.fresh.opt_state)
+    keys = seeds(3).masks
+    ones = jax.tree.map(jnp.ones_like, made.fresh.params)
+    state = state_lib.start(
+        transforms.fixed(optax.identity()), ones, {}, kept, step=7, keys=keys
+    )
+    assert int(state.step) == 7
+    tiny.check_equal(state.params, masks.apply(kept, ones))
+    assert bool(state.opt_state.replaced)
+    pointers = [
+        leaf.unsafe_buffer_pointer()
+        for leaf in jax.tree.leaves((ones, kept, state))
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
+    assert len(set(pointers)) == len(pointers)

@@ -1,0 +1,237 @@
+"""One step of training, and one batch of evaluation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxsparse import masks, models, transforms
+from jaxsparse.training import losses, optimizers, steps
+from jaxsparse.training.state import TrainState
+
+IMAGES = jnp.asarray(
+    np.random.default_rng(0).integers(0, 256, (6, 4, 3, 1)).astype(np.uint8)
+)
+LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
+
+
+def normalize(images: Any) -> Any:
+    return (images.astype(jnp.float32) - 128) / 64
+
+
+def make(
+    model: nn.Module, tx: Any, *, dtype: Any = jnp.float32, step: int = 0
+) -> TrainState:
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 3, 1)), train=False)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
+    kept = masks.dense(params)
+    kept["dense1"]["kernel"] = kept["dense1"]["kernel"].at[::3, 1].set(False)
+    params = masks.apply(kept, params)
+    opt_state = transforms.replace_masks(tx.init(params), kept)
+    stats = variables.get("batch_stats", {})
+    return TrainState(jnp.int32(step), params, stats, opt_state)
+
+
+def call(
+    train_step: Callable, state: TrainState, size: int = 6
+) -> tuple[TrainState, steps.Tally]:
+    return jax.jit(functools.partial(train_step, batch_size=size))(
+        state,
+        IMAGES,
+        jnp.asarray(LABELS),
+        places=jnp.arange(6, dtype=jnp.int32),
+        key=jax.random.key(1),
+    )
+
+
+def reference_step(
+    params: Any, kept: Any, *, lr: float, momentum: float, decay: float, updates: int
+) -> tuple[Any, list[float]]:
+    """A network 12-5-3 with ReLU, its gradient by hand, and SGD in PyTorch's form."""
+    w1, b1 = (np.asarray(params["dense1"][k]).copy() for k in ("kernel", "bias"))
+    w2, b2 = (np.asarray(params["head"][k]).copy() for k in ("kernel", "bias"))
+    x = np.asarray(normalize(IMAGES), np.float64).reshape(6, -1)
+    target = np.eye(3)[LABELS]
+    buffers = [np.zeros_like(leaf) for leaf in (w1, b1, w2, b2)]
+    sums = []
+    for _ in range(updates):
+        hidden = np.maximum(x @ w1 + b1, 0)
+        logits = hidden @ w2 + b2
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        sums.append(-np.sum(target * np.log(p)))
+        d_logits = (p - target) / 6
+        d_hidden = (d_logits @ w2.T) * (hidden > 0)
+        grads = [x.T @ d_hidden, d_hidden.sum(0), hidden.T @ d_logits, d_logits.sum(0)]
+        for leaf, grad, buffer in zip((w1, b1, w2, b2), grads, buffers, strict=True):
+            buffer *= momentum
+            buffer += grad + decay * leaf
+            leaf -= lr * buffer
+        w1 *= kept
+    return {
+        "dense1": {"kernel": w1, "bias": b1},
+        "head": {"kernel": w2, "bias": b2},
+    }, sums
+
+
+def test_steps_in_float64_equal_numpy() -> None:
+    with jax.enable_x64(True):
+        rate = optimizers.learning_rate(peak=0.25, total=10)
+        tx = transforms.fixed(
+            optimizers.with_l2(optimizers.sgd(rate, momentum=0.9), weight_decay=0.5**6)
+        )
+        model = models.LeNet300100(features=(5,), classes=3)
+        state = make(model, tx, dtype=jnp.float64)
+        train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+        kept = np.asarray(transforms.get_masks(state.opt_state)["dense1"]["kernel"])
+        wanted, sums = reference_step(
+            state.params, kept, lr=0.25, momentum=0.9, decay=0.5**6, updates=3
+        )
+        for i in range(3):
+            state, tally = call(train_step, state)
+            np.testing.assert_allclose(tally.loss, sums[i], rtol=1e-12)
+        assert int(state.step) == 3
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13),
+            state.params,
+            wanted,
+        )
+        weights = np.asarray(state.params["dense1"]["kernel"])
+        np.testing.assert_array_equal(weights != 0, kept)
+
+
+@pytest.fixture
+def plain() -> tuple[nn.Module, Any]:
+    rate = optimizers.learning_rate(peak=0.1, total=10, decay="step", milestones=(5,))
+    model = models.LeNet300100(features=(5,), classes=3)
+    return model, transforms.fixed(optimizers.sgd(rate))
+
+
+def test_the_rate_reads_the_clock_and_not_the_optimisers_count(plain: Any) -> None:
+    model, tx = plain
+    train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+    early, late = make(model, tx), make(model, tx, step=5)
+    moves = []
+    for state in (early, late):
+        after, _ = call(train_step, state)
+        moves.append(after.params["head"]["bias"] - state.params["head"]["bias"])
+        assert int(after.step) == int(state.step) + 1
+        assert int(after.opt_state.step) == 1
+    np.testing.assert_allclose(moves[1], 0.1 * moves[0], rtol=1e-5)
+
+
+def test_the_loss_is_the_mean_over_the_whole_batch(plain: Any) -> None:
+    model, tx = plain
+    train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+    state = make(model, tx)
+    whole, tally = call(train_step, state, 6)
+    share, same = call(train_step, state, 12)
+    assert tally.loss == same.loss
+    for leaf in ("kernel", "bias"):
+        before = state.params["head"][leaf]
+        np.testing.assert_allclose(
+            share.params["head"][leaf] - before,
+            (whole.params["head"][leaf] - before) / 2,
+            rtol=1e-3,
+            atol=1e-7,
+        )
+    assert int(tally.examples) == 6
+
+
+def test_smoothing_changes_the_gradient_and_the_tally(plain: Any) -> None:
+    model, tx = plain
+    state = make(model, tx)
+    logits = model.apply({"params": state.params}, normalize(IMAGES), train=True)
+    for smoothing in (0.0, 0.2):
+        train_step = steps.make_train_step(
+            model,
+            tx,
+            augment=None,
+            normalize=normalize,
+            label_smoothing=smoothing,
+        )
+        after, tally = call(train_step, state)
+        each = losses.cross_entropy(
+            logits, jnp.asarray(LABELS), label_smoothing=smoothing
+        )
+        np.testing.assert_allclose(tally.loss, jnp.sum(each), rtol=1e-5)
+        target = (1 - smoothing) * np.eye(3)[LABELS] + smoothing / 3
+        gradient = np.mean(np.asarray(jax.nn.softmax(logits)) - target, axis=0)
+        moved = after.params["head"]["bias"] - state.params["head"]["bias"]
+        np.testing.assert_allclose(moved, -0.1 * gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_augmentation_draws_by_step_and_place(plain: Any) -> None:
+    model, tx = plain
+    seen = []
+
+    def augment(images: Any, *, key: Any, places: Any) -> Any:
+        jax.debug.callback(
+            lambda data, where: seen.append((data.tolist(), where.tolist())),
+            jax.random.key_data(key),
+            places,
+        )
+        return images
+
+    train_step = steps.make_train_step(model, tx, augment=augment, normalize=normalize)
+    for step in (3, 4, 3):
+        jax.block_until_ready(call(train_step, make(model, tx, step=step)))
+    jax.effects_barrier()
+    wanted = [
+        jax.random.key_data(jax.random.fold_in(jax.random.key(1), step)).tolist()
+        for step in (3, 4, 3)
+    ]
+    assert seen == [(key, list(range(6))) for key in wanted]
+
+
+@pytest.mark.parametrize("network", ["mlp", "resnet"])
+def test_bfloat16_computes_and_weights_stay_float32(network: str) -> None:
+    if network == "mlp":
+        model = models.LeNet300100(features=(5,), classes=3, dtype="bfloat16")
+    else:
+        model = models.CifarResNet(depth=8, width=2, classes=3, dtype="bfloat16")
+    tx = transforms.fixed(
+        optimizers.adam(optimizers.learning_rate(peak=0.01, total=10))
+    )
+    image = jnp.zeros((1, 4, 3, 1))
+    init = jax.jit(functools.partial(model.init, train=False))
+    variables = init(jax.random.key(0), image)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    state = TrainState(jnp.int32(0), params, stats, tx.init(params))
+    train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+    after, tally = jax.eval_shape(functools.partial(call, train_step), state)
+    assert tally.loss.dtype == jnp.float32
+    for part in ("params", "batch_stats"):
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(getattr(after, part))}
+        assert dtypes <= {jnp.dtype("float32")}
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    if network == "mlp":
+        after, tally = call(train_step, state)
+        assert np.isfinite(tally.loss)
+        moved = jax.tree.map(jnp.subtract, after.params, state.params)
+        assert optax.tree.norm(moved) > 0
+    text = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image)
+    assert "bf16" in text.as_text()
+
+
+def test_evaluation_counts_no_padding_and_smooths_nothing() -> None:
+    model = models.LeNet300100(features=(5,), classes=3)
+    tx = transforms.fixed(optimizers.sgd(optimizers.learning_rate(peak=0.1, total=1)))
+    state = make(model, tx)
+    eval_step = jax.jit(steps.make_eval_step(model, normalize=normalize))
+    logits = model.apply({"params": state.params}, normalize(IMAGES), train=False)
+    each = np.asarray(losses.cross_entropy(logits, jnp.asarray(LABELS)))
+    right = np.asarray(jnp.argmax(logits, axis=-1)) == LABELS
+    labels = LABELS.copy()
+    labels[[1, 4]] = -1
+    tally = eval_step(state, IMAGES, jnp.asarray(labels))
+    real = labels >= 0
+    assert int(tally.examples) == 4
+    assert int(tally.correct) == right[real].sum()
+    np.testing.assert_allclose(tally.loss, each[real].sum(), rtol=1e-5)
