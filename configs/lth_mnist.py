@@ -32,7 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.init.bias = "torch_default"
     c.schedule.learning_rate = 0.1
     c.training.length = "3ep"
-    c.evaluation.every = "50step"
+    c.evaluation.every = "100step"
+    c.run.checkpoint_every = ""
     c.lottery.levels = 12
     c.lottery.ignored = ("head/kernel",)
     if variant == "quick":

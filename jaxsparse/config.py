@@ -110,6 +110,7 @@ def default() -> ConfigDict:
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions
     )
+    c.run.replicates_by = "auto"  # "vmap", "map" or "unroll", see training.replicates
     c.run.deterministic = False  # ask GPUs for bit-reproducible kernels
     c.run.compilation_cache = True  # keep compiled programs in the user's cache folder
     c.run.checkpoint_every = "10ep"  # within a level, for runs that may be killed
@@ -258,6 +259,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.devices": _AT_LEAST_0,
     "run.steps_per_call": _AT_LEAST_1,
     "run.dispatch": _one_of("auto", "scan", "single"),
+    "run.replicates_by": _one_of("auto", "vmap", "map", "unroll"),
     "run.keep": _one_of("all", "needed"),
 }
 

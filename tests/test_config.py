@@ -16,6 +16,7 @@ import tiny
 from ml_collections import ConfigDict
 
 from jaxsparse import build, config, masks
+from jaxsparse.build import assembly
 from jaxsparse.data.examples import Dataset, Examples
 from jaxsparse.lottery import levels
 from jaxsparse.training import sharding
@@ -247,7 +248,7 @@ def test_what_does_not_fit_is_refused_when_building(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a trainer was made")
 
-    monkeypatch.setattr(build, "_make_trainer", never)
+    monkeypatch.setattr(assembly, "_make_trainer", never)
     with pytest.raises(ValueError, match=starts(f"config.{message}")):
         build.make_experiment(c, build.load_data(c), tmp_path)
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxsparse import build
 from jaxsparse import config as config_lib
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import levels, rewinding
 from jaxsparse.lottery.experiment import Experiment
 from jaxsparse.training import checkpoints, progress
 from jaxsparse.training.loop import Desk
@@ -75,11 +76,9 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     made, _ = _trainable(tuple(sorted(shared.items())))
     epoch_steps = made.trainer.epoch.steps
     length = build.lengths(c, steps_per_epoch=epoch_steps)
-    rule = build.levels.Rule(
-        **{name: c.lottery[name] for name in build.levels.Rule._fields}
-    )
+    rule = levels.Rule(**{name: c.lottery[name] for name in levels.Rule._fields})
     return made._replace(
-        plan=build.rewinding.Plan(
+        plan=rewinding.Plan(
             length.rewind, length.total, c.lottery.retrain, length.finetune
         ),
         rule=rule,

@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, Key
 
 from jaxsparse.training import sharding
 from jaxsparse.training import state as state_lib
+from jaxsparse.training.replicates import How, over_replicates
 from jaxsparse.training.sharding import DATA, REPLICATE, Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally, TrainStep
@@ -87,42 +88,8 @@ def plan(
 Program = Callable[..., tuple[TrainState, Tally]]
 
 
-def over_replicates(
-    fn: Callable[..., Any], *, replicates: int, in_axes: Any, out_axes: Any
-) -> Callable[..., Any]:
-    """Maps a function over replicates by vmap; a single one is not batched at all.
-
-    Batched convolutions and products are other, slower programs than plain ones, so
-    one replicate should not pay for the axis.
-    """
-    if replicates > 1:
-        return jax.vmap(fn, in_axes=in_axes, out_axes=out_axes)
-
-    def pick(axis: Any, part: Any, change: Callable[[Any], Any]) -> Any:
-        return part if axis is None else jax.tree.map(change, part)
-
-    def one(*args: Any) -> Any:
-        inputs = [
-            jax.tree.map(
-                lambda axis, part: pick(axis, part, lambda leaf: leaf[0]),
-                axes,
-                arg,
-                is_leaf=lambda axis: axis is None,
-            )
-            for axes, arg in zip(in_axes, args, strict=True)
-        ]
-        return jax.tree.map(
-            lambda axis, part: pick(axis, part, lambda leaf: leaf[None]),
-            out_axes,
-            fn(*inputs),
-            is_leaf=lambda axis: axis is None,
-        )
-
-    return one
-
-
 def make_programs(
-    train_step: TrainStep, like: TrainState, *, layout: Layout
+    train_step: TrainStep, like: TrainState, *, layout: Layout, how: How
 ) -> Callable[[int, int], Program]:
     """Makes the compiled functions that run calls of a plan.
 
@@ -130,23 +97,23 @@ def make_programs(
       train_step: what `steps.make_train_step` made with the layout's `batch_axis`.
       like: a state in the form of files; only structure and shapes are looked at.
       layout: how the run uses its devices.
+      how: how a device's replicates are arranged, see `replicates`.
 
     Returns:
       `programs(length, batch_size)`, which returns, always the same for the same
       arguments, a function `(state, images, labels, order, keys, first)` to the next
-      state, in the buffers of the old one, and the tallies of each step [length r].
+      state, in the buffers of the old one, and the tallies of each step [r length].
     """
     # Each device runs this on its part, the same under jit as under pmap.
-    replicates = layout.replicates // layout.mesh.shape[REPLICATE]
     shares = layout.data_devices
     axes = state_lib.replicate_axes(like)
 
-    def run(
+    def run_one(
         state: TrainState,
         images: Any,
         labels: Any,
-        order: Int[Array, "r n"],
-        keys: Key[Array, "r"],
+        order: Int[Array, "n"],
+        key: Key[Array, ""],
         first: Int[Array, ""],
         *,
         length: int,
@@ -156,9 +123,9 @@ def make_programs(
         offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
         places = offset + jnp.arange(share, dtype=jnp.int32)
 
-        def one(
-            state: TrainState, rows: Int[Array, "b"], key: Key[Array, ""]
-        ) -> tuple[TrainState, Tally]:
+        def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
+            begin = first + index * batch_size + offset
+            rows = jax.lax.dynamic_slice_in_dim(order, begin, share)
             return train_step(
                 state,
                 jnp.take(images, rows, axis=0, mode="clip"),
@@ -168,15 +135,6 @@ def make_programs(
                 key=key,
             )
 
-        every = over_replicates(
-            one, replicates=replicates, in_axes=(axes, 0, 0), out_axes=(axes, 0)
-        )
-
-        def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
-            begin = first + index * batch_size + offset
-            rows = jax.lax.dynamic_slice_in_dim(order, begin, share, axis=1)
-            return every(state, rows, keys)
-
         if length == 1:
             state, tally = body(state, 0)
             return state, jax.tree.map(lambda leaf: leaf[None], tally)
@@ -184,7 +142,13 @@ def make_programs(
 
     @functools.cache
     def programs(length: int, batch_size: int) -> Program:
-        call = functools.partial(run, length=length, batch_size=batch_size)
+        call = over_replicates(
+            functools.partial(run_one, length=length, batch_size=batch_size),
+            how=how,
+            replicates=layout.replicates // layout.mesh.shape[REPLICATE],
+            in_axes=(axes, None, None, 0, 0, None),
+            out_axes=(axes, 0),
+        )
         if layout.mapped:
             return jax.pmap(
                 call,
@@ -200,7 +164,7 @@ def make_programs(
                 call,
                 mesh=layout.mesh,
                 in_specs=(states, jax.P(), jax.P(), each, each, jax.P()),
-                out_specs=(states, jax.P(None, REPLICATE)),
+                out_specs=(states, each),
                 check_vma=False,
             )
         shardings = sharding.state_shardings(layout, like)
@@ -214,10 +178,10 @@ def tallies_on_host(layout: Layout, tally: Tally) -> Tally:
 
     def fetch(leaf: Any) -> Any:
         leaf = jax.device_get(leaf)
-        if not layout.mapped:
-            return leaf
-        if layout.data_devices > 1:
-            return leaf[0]
-        return leaf.transpose(1, 0, 2).reshape(leaf.shape[1], layout.replicates)
+        if layout.mapped and layout.data_devices > 1:
+            leaf = leaf[0]
+        elif layout.mapped:
+            leaf = leaf.reshape(layout.replicates, -1)
+        return leaf.T
 
     return jax.tree.map(fetch, tally)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxsparse.training import epoch, sharding
+from jaxsparse.training import replicates, sharding
 from jaxsparse.training import state as state_lib
+from jaxsparse.training.replicates import How
 from jaxsparse.training.sharding import DATA, Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally
@@ -61,6 +62,7 @@ def make_evaluate(
     *,
     batch_size: int,
     layout: Layout,
+    how: How,
 ) -> Evaluate:
     """Puts a set on the devices and makes the function that evaluates it.
 
@@ -73,6 +75,7 @@ def make_evaluate(
       labels: int32 [n].
       batch_size: examples at once; rounded up to what the devices can share.
       layout: how the run uses its devices.
+      how: how replicates are arranged, see `replicates`.
 
     Returns:
       A function of a state, as under jit, to tallies [r] of each batch. It waits for
@@ -86,8 +89,9 @@ def make_evaluate(
     labels = np.pad(labels, (0, padding), constant_values=-1)
     placed = sharding.everywhere(layout, (images, labels))
     axes = state_lib.replicate_axes(like)
-    every = epoch.over_replicates(
+    every = replicates.over_replicates(
         eval_step,
+        how=how,
         replicates=layout.replicates,
         in_axes=(axes, None, None),
         out_axes=0,

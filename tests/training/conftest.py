@@ -126,7 +126,7 @@ def _bench(
     return Bench(
         layout,
         fresh,
-        epoch.make_programs(step, fresh, layout=layout),
+        epoch.make_programs(step, fresh, layout=layout, how="vmap"),
         sharding.everywhere(layout, images()),
         sharding.by_replicate(layout, orders),
         sharding.by_replicate(layout, seeds.data),

@@ -122,7 +122,7 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     )
     seen = jnp.zeros((replicates, examples), jnp.int32)
     fresh = TrainState(jnp.int32(0), {"seen": seen}, {}, ())
-    programs = epoch.make_programs(count_visits, fresh, layout=layout)
+    programs = epoch.make_programs(count_visits, fresh, layout=layout, how="vmap")
     keys = jax.random.split(jax.random.key(0), replicates)
     orders = [
         jax.vmap(lambda key, e=e: order.epoch_order(key, epoch=e, examples=examples))(

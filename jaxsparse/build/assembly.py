@@ -1,0 +1,224 @@
+"""From a config and its data to the experiment that runs."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxsparse import transforms
+from jaxsparse.build import pieces
+from jaxsparse.build.lengths import Lengths, lengths, under
+from jaxsparse.data import augment, order
+from jaxsparse.data.examples import Dataset
+from jaxsparse.lottery import levels, rewinding
+from jaxsparse.lottery.experiment import Experiment, Network
+from jaxsparse.training import epoch, evaluation, optimizers, sharding, steps
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.epoch import Epoch
+from jaxsparse.training.loop import Trainer
+from jaxsparse.training.replicates import How
+from jaxsparse.training.sharding import Layout
+
+ORDERS_KEPT = 64  # epochs' orders of examples held on the devices
+
+
+def _make_layout(config: ConfigDict, epoch_of: Epoch) -> Layout:
+    sizes = [epoch_of.batch_size] * (epoch_of.steps > 1) + [epoch_of.last_batch]
+    return sharding.make_layout(
+        replicates=config.replicates,
+        batch_sizes=sizes,
+        parallelism=config.run.parallelism,
+        devices=config.run.devices,
+    )
+
+
+def _make_epoch(config: ConfigDict, examples: int) -> Epoch:
+    c = config.data
+    with under("data"):
+        count = order.steps_per_epoch(
+            examples, batch_size=c.batch_size, drop_last=c.drop_last
+        )
+    last = c.batch_size if c.drop_last else examples - (count - 1) * c.batch_size
+    return Epoch(count, c.batch_size, last)
+
+
+class Arrangement(NamedTuple):
+    """How the work of a call is laid out; no result depends on it but for last bits.
+
+    Attributes:
+      single: whether steps are dispatched one by one instead of scanned.
+      how: how replicates are mapped, see `training.replicates`.
+    """
+
+    single: bool
+    how: How
+
+
+def arrange(config: ConfigDict, masks: Any) -> Arrangement:
+    """Chooses what is fast on the devices there are, unless the config says.
+
+    On CPUs convolutions run several times slower inside `lax.scan` or batched by vmap
+    than outside, and products of small matrices slower batched than one by one.
+    """
+    convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
+    on_cpu = jax.default_backend() == "cpu"
+    single, how = config.run.dispatch == "single", config.run.replicates_by
+    if config.run.dispatch == "auto":
+        single = convolves and on_cpu
+    if how == "auto":
+        how = "vmap" if not on_cpu else "unroll" if convolves else "map"
+    return Arrangement(single, how)
+
+
+def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Experiment:
+    """Makes everything a run needs.
+
+    Args:
+      config: a validated config.
+      dataset: what `load_data` read.
+      workdir: folder of the run.
+
+    Returns:
+      The experiment.
+
+    Raises:
+      ValueError: if the parts do not fit together, naming the field to change.
+    """
+    c = config.lottery
+    epoch_of = _make_epoch(config, len(dataset.train.labels))
+    length = lengths(config, steps_per_epoch=epoch_of.steps)
+    plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)
+    rewinding.check(plan)
+    layout = _make_layout(config, epoch_of)
+    rate = optimizers.learning_rate(
+        peak=config.schedule.learning_rate,
+        total=length.total,
+        warmup=length.warmup,
+        decay=config.schedule.name,
+        milestones=length.milestones,
+        gamma=config.schedule.gamma,
+    )
+    tx = transforms.fixed(pieces.make_optimizer(config, rate))
+    network = pieces.make_network(config, dataset, tx)
+    rule = levels.Rule(
+        fraction=c.fraction,
+        counting=c.counting,
+        scope=c.scope,
+        layer_fractions=tuple(tuple(pair) for pair in c.layer_fractions),
+        ignored=tuple(c.ignored),
+        score=c.score,
+    )
+    levels.check(rule, network.masks)
+    seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
+    return Experiment(
+        trainer=_make_trainer(config, dataset, network, rate, layout, epoch_of, length),
+        network=network,
+        seeds=seeds,
+        plan=plan,
+        rule=rule,
+        levels=c.levels,
+        controls=tuple(c.controls),
+        control_levels=tuple(c.control_levels),
+        one_shot=c.one_shot,
+        fresh_order=config.data.order == "fresh",
+        thin=config.run.keep == "needed",
+        tickets=workdir / "tickets",
+    )
+
+
+def _make_trainer(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: Network,
+    rate: optimizers.LearningRate,
+    layout: Layout,
+    epoch_of: Epoch,
+    length: Lengths,
+) -> Trainer:
+    axis_name = layout.batch_axis
+    model = pieces.make_model(config, classes=dataset.classes, axis_name=axis_name)
+    normalize = functools.partial(augment.normalize, mean=dataset.mean, std=dataset.std)
+    train_step = steps.make_train_step(
+        model,
+        network.tx,
+        augment=pieces.make_augment(config),
+        normalize=normalize,
+        label_smoothing=config.training.label_smoothing,
+        axis_name=axis_name,
+    )
+    like = _abstract_state(network, config.replicates)
+    eval_step = steps.make_eval_step(model, normalize=normalize)
+    sets = {"validation": dataset.validation, "test": dataset.test}
+    images, labels = sharding.everywhere(
+        layout, (dataset.train.images, dataset.train.labels)
+    )
+    arrangement = arrange(config, network.masks)
+    # Forced host devices hang if many calls with collectives are in flight.
+    waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
+    return Trainer(
+        programs=epoch.make_programs(
+            train_step, like, layout=layout, how=arrangement.how
+        ),
+        make_order=_make_order(layout, len(dataset.train.labels)),
+        images=images,
+        labels=labels,
+        evaluate={
+            name: evaluation.make_evaluate(
+                eval_step,
+                like,
+                *examples,
+                batch_size=config.evaluation.batch_size,
+                layout=layout,
+                # A loop over replicates would move those of other devices.
+                how=arrangement.how if layout.mesh.size == 1 else "vmap",
+            )
+            for name, examples in sets.items()
+            if len(examples.labels)
+        },
+        layout=layout,
+        epoch=epoch_of,
+        steps_per_call=1 if arrangement.single else config.run.steps_per_call,
+        evaluate_every=length.evaluate_every,
+        checkpoint_every=length.checkpoint_every,
+        calls_ahead=1 if waits else 64,
+        learning_rate=rate,
+    )
+
+
+def _abstract_state(network: Network, replicates: int) -> state_lib.TrainState:
+    def make() -> state_lib.TrainState:
+        keys = jax.random.split(jax.random.key(0), replicates)
+        params, stats = network.initialize(keys)
+        masks = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (replicates, *leaf.shape)),
+            network.masks,
+        )
+        return state_lib.start(network.tx, params, stats, masks, step=0, keys=keys)
+
+    return jax.eval_shape(make)
+
+
+def _make_order(layout: Layout, examples: int) -> Callable[..., Any]:
+    draw = jax.jit(
+        jax.vmap(
+            lambda key, number: order.epoch_order(key, epoch=number, examples=examples),
+            in_axes=(0, None),
+        )
+    )
+    recent: dict[tuple[bytes, int], Any] = {}
+
+    def make(keys: Any, number: int) -> Any:
+        # Levels and controls see the same orders again, and drawing one takes long.
+        name = (np.asarray(jax.random.key_data(keys)).tobytes(), number)
+        if name not in recent:
+            if len(recent) == ORDERS_KEPT:
+                del recent[next(iter(recent))]
+            recent[name] = sharding.by_replicate(layout, draw(keys, number))
+        return recent[name]
+
+    return make
