@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxsparse import masks, models, scores, transforms
 from jaxsparse.data import augment, order
 from jaxsparse.training import epoch, optimizers, sharding, steps
+from jaxsparse.training import replicates as replicates_lib
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.sharding import Layout
 from jaxsparse.training.state import TrainState
@@ -99,6 +100,7 @@ def _bench(
     replicates: int = 1,
     devices: int = 1,
     parallelism: str = "jit",
+    how: replicates_lib.How = "vmap",
 ) -> Bench:
     layout = sharding.make_layout(
         replicates=replicates,
@@ -126,7 +128,7 @@ def _bench(
     return Bench(
         layout,
         fresh,
-        epoch.make_programs(step, fresh, layout=layout, how="vmap"),
+        epoch.make_programs(step, fresh, layout=layout, how=how),
         sharding.everywhere(layout, images()),
         sharding.by_replicate(layout, orders),
         sharding.by_replicate(layout, seeds.data),
@@ -135,5 +137,5 @@ def _bench(
 
 @pytest.fixture(scope="session")
 def bench() -> Callable[..., Bench]:
-    """`bench(name, replicates=, devices=, parallelism=)`, each made once."""
+    """`bench(name, replicates=, devices=, parallelism=, how=)`, each made once."""
     return functools.cache(_bench)

@@ -13,6 +13,7 @@ import tiny
 
 from jaxsparse import initializers, masks, transforms
 from jaxsparse.lottery import levels
+from jaxsparse.training import replicates as replicates_lib
 from jaxsparse.training import state as state_lib
 
 
@@ -112,21 +113,42 @@ def test_initial_weights_do_not_depend_on_the_batch_of_keys(made: Any) -> None:
     )
 
 
+def _alone(
+    together: Any, alone: Any, r: int, calls: list[tuple[int, int]]
+) -> tuple[state_lib.TrainState, list[Any]]:
+    """Trains one of several replicates by the program for a single one."""
+    state = together.fresh._replace(
+        params=one(together.fresh.params, r),
+        batch_stats=one(together.fresh.batch_stats, r),
+        opt_state=_pick(together.fresh.opt_state, r),
+    )
+    single = alone._replace(
+        orders=together.orders[r : r + 1], keys=together.keys[r : r + 1]
+    )
+    return single.train(calls, state)
+
+
+@pytest.mark.parametrize("how", ["map", "unroll"])
+def test_a_replicate_among_three_has_the_bits_it_has_alone(
+    bench: Callable, how: replicates_lib.How
+) -> None:
+    calls = [(3, 64), (1, 64)]
+    together = bench(replicates=3, how=how)
+    many, tallies = together.train(calls)
+    for r in range(3):
+        got, tally = _alone(together, bench(replicates=1), r, calls)
+        tiny.check_equal(got.params, one(many.params, r))
+        for a, b in zip(tally, tallies, strict=True):
+            np.testing.assert_array_equal(a.loss[:, 0], b.loss[:, r])
+
+
 def test_one_vmapped_step_equals_single_steps(bench: Callable) -> None:
     # One step of three replicates under vmap and of each alone differ by rounding.
     together = bench(replicates=3)
     alone = bench(replicates=1)
     many, tallies = together.train([(1, 64)])
     for r in range(3):
-        state = together.fresh._replace(
-            params=one(together.fresh.params, r),
-            batch_stats=one(together.fresh.batch_stats, r),
-            opt_state=_pick(together.fresh.opt_state, r),
-        )
-        single = alone._replace(
-            orders=together.orders[r : r + 1], keys=together.keys[r : r + 1]
-        )
-        got, tally = single.train([(1, 64)], state)
+        got, tally = _alone(together, alone, r, [(1, 64)])
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
             got.params,
@@ -199,3 +221,28 @@ def test_a_start_masks_the_weights_and_shares_no_buffer(bench: Callable) -> None
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     ]
     assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("how", ["vmap", "map", "unroll"])
+def test_every_arrangement_maps_alike(how: replicates_lib.How) -> None:
+    def fn(state: dict, shared: jax.Array, row: jax.Array) -> tuple[dict, jax.Array]:
+        return {"step": state["step"] + 1, "w": state["w"] * shared}, row - state["w"]
+
+    axes = {"step": None, "w": 0}
+    mapped = replicates_lib.over_replicates(
+        fn, how=how, replicates=3, in_axes=(axes, None, 0), out_axes=(axes, 0)
+    )
+    w, row = jnp.arange(6.0).reshape(3, 2), jnp.ones((3, 2))
+    state, out = jax.jit(mapped)({"step": jnp.int32(4), "w": w}, jnp.float32(2), row)
+    assert state["step"].shape == () and int(state["step"]) == 5
+    np.testing.assert_array_equal(state["w"], 2 * w)
+    np.testing.assert_array_equal(out, 1 - w)
+
+
+@pytest.mark.parametrize(("how", "loops"), [("map", True), ("unroll", False)])
+def test_only_map_loops(how: replicates_lib.How, loops: bool) -> None:
+    mapped = replicates_lib.over_replicates(
+        lambda x: jnp.tanh(x @ x), how=how, replicates=3, in_axes=(0,), out_axes=0
+    )
+    text = jax.jit(mapped).lower(jnp.ones((3, 4, 4))).compile().as_text()
+    assert ("while(" in text) == loops

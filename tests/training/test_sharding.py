@@ -130,14 +130,11 @@ def test_tallies_are_by_step_and_replicate_whatever_the_layout() -> None:
             replicates=count, batch_sizes=[8], parallelism=parallelism
         )
         part = wanted[:, :count]
-        leaf = part
+        leaf = part.T  # programs give [r length], under pmap by device
         if layout.mapped:
-            shape = (steps, *(layout.mesh.shape["replicate"], -1))
-            leaf = np.moveaxis(part.reshape(shape), 1, 0)
-            leaf = (
-                np.broadcast_to(leaf, (layout.mesh.size, *leaf.shape[1:]))
-                if count == 1
-                else leaf
-            )
+            groups = layout.mesh.shape["replicate"]
+            leaf = leaf.reshape(groups, -1, steps)
+            shape = (layout.mesh.size, *leaf.shape[1:])
+            leaf = np.broadcast_to(leaf, shape) if count == 1 else leaf
         got = epoch.tallies_on_host(layout, Tally(leaf, leaf, leaf))
         np.testing.assert_array_equal(got.loss, part)
