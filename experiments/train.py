@@ -107,15 +107,27 @@ def fail(message: str) -> None:
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a config's path may be relative to the project's root as well."""
     found = [_from_root(argument) for argument in argv]
+    wanted = "wanted a recipe, as --config=configs/lth_digits.py"
     try:
         rest = flags.FLAGS(found)
         if _CONFIG.value is None:
-            fail(
-                "--config: missing; wanted a recipe, as --config=configs/lth_digits.py"
-            )
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        fail(str(e).strip('"'))
+            fail(f"--config: missing; {wanted}")
+        list(_CONFIG.value)  # a file that is not there fails only when it is looked at
+    except (AttributeError, KeyError) as error:  # a field that no config has
+        given = [a.partition("=")[0] for a in found if a.startswith("--config.")]
+        fail(f"{_in_a_line(error)} (in {', '.join(given)}); see jaxsparse/config.py")
+    except OSError as error:
+        fail(f"--config: {_in_a_line(error)}; {wanted}")
+    except (flags.Error, TypeError, ValueError) as error:
+        fail(_in_a_line(error))
     return rest
+
+
+def _in_a_line(error: Exception) -> str:
+    """Words an error of the flags library, whose messages may hold a traceback."""
+    text = str(error.args[0] if error.args else error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if "Traceback" in text else " ".join(lines)
 
 
 def _from_root(argument: str) -> str:
