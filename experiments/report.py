@@ -40,7 +40,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     out = Path(workdirs[0]) / "report" if _OUT.value is None else Path(_OUT.value)
-    written = page.write_runs(runs, out)
+    try:
+        written = page.write_runs(runs, out)
+    except OSError as error:
+        print(f"error: --out: {out} cannot be written ({error})", file=sys.stderr)
+        return 1
     levels = tables.levels_table(runs)
     if levels.empty:
         print("No level has finished yet.")

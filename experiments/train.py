@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> None:
         default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"
         folder = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default
         set_up_jax(c)
-        with workdir.opened(folder, c, shlex.join(["python", *sys.argv])):
-            run(c, folder)
+        workdir.check_same(folder, c)
+        run(c, folder)
     except interrupt.Stopped as stop:
         print(f"stopped at {stop}; the same command continues there", file=sys.stderr)
         sys.exit(130)
@@ -59,6 +59,8 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(130)
     except (ValueError, OSError, interrupt.NonFinite) as error:
         fail(str(error))
+    except jax.errors.JaxRuntimeError as error:  # above all, no memory left
+        fail(f"{str(error).splitlines()[0]}; the same command continues the run")
 
 
 def set_up_jax(c: ConfigDict) -> None:
@@ -73,9 +75,17 @@ def set_up_jax(c: ConfigDict) -> None:
 
 
 def run(c: ConfigDict, folder: Path) -> None:
-    """Trains, then writes the report."""
-    dataset = build.load_data(c)
-    made = build.make_experiment(c, dataset, folder)
+    """Builds everything, takes the folder, trains, and writes the report."""
+    made = build.make_experiment(c, build.load_data(c), folder)
+    command = shlex.join(["python", *sys.argv])
+    arrangement = made.trainer.arrangement
+    with workdir.opened(folder, c, command=command, arrangement=arrangement):
+        train(c, made, folder)
+        print(f"report: {page.write([folder], folder / 'report')}", file=sys.stderr)
+
+
+def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
+    """Runs every stage that has not ended."""
     seen = events.Events(folder / "tensorboard") if c.run.tensorboard else None
     desk = Desk(
         metrics=folder / "metrics.jsonl",
@@ -95,7 +105,6 @@ def run(c: ConfigDict, folder: Path) -> None:
         shown.close()
         if seen is not None:
             seen.close()
-    print(f"report: {page.write([folder], folder / 'report')}", file=sys.stderr)
 
 
 def fail(message: str) -> None:
@@ -106,7 +115,7 @@ def fail(message: str) -> None:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a config's path may be relative to the project's root as well."""
-    found = [_from_root(argument) for argument in argv]
+    found = [_from_root(argument) for argument in _joined(argv)]
     wanted = "wanted a recipe, as --config=configs/lth_digits.py"
     try:
         rest = flags.FLAGS(found)
@@ -120,7 +129,20 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(f"--config: {_in_a_line(error)}; {wanted}")
     except (flags.Error, TypeError, ValueError) as error:
         fail(_in_a_line(error))
+    except Exception as error:  # a config is a program, and may fail in any way
+        fail(f"--config: {type(error).__name__}: {_in_a_line(error)}; {wanted}")
     return rest
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Turns "--config FILE" into "--config=FILE"."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1].lstrip("-") == "config":
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _in_a_line(error: Exception) -> str:

@@ -34,7 +34,7 @@ def default() -> ConfigDict:
     c.replicates = 1  # seeds trained at once; statistics are over these
 
     c.seeds = ConfigDict()  # replicate r folds r into each
-    c.seeds.init = 0  # initial weights, also of the reinitialised control
+    c.seeds.init = 0  # initial weights, also the fresh ones of controls
     c.seeds.data = 0  # order of examples and augmentation
     c.seeds.masks = 0  # random masks and shuffles
 
@@ -105,7 +105,7 @@ def default() -> ConfigDict:
 
     c.run = ConfigDict()  # operational: results do not depend on it
     c.run.parallelism = "jit"  # over local devices: "jit" (mesh) or "pmap"
-    c.run.devices = 0  # local devices to use; 0: all
+    c.run.devices = 0  # local devices to use; 0: as many as divide the work
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions

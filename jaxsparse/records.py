@@ -60,7 +60,7 @@ def append(path: Path, records: Iterable[Record]) -> None:
     Raises:
       OSError: if the file cannot be written, naming it.
     """
-    with _named(path), path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.writelines(_line(record) for record in records)
 
 
@@ -92,7 +92,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     fresh = path.with_name(path.name + ".new")
-    with _named(path):
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with fresh.open("wb") as file:
             file.write(data)
@@ -102,7 +102,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Says which file could not be written; the system's own message often does not."""
     try:
         yield

@@ -113,7 +113,7 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         ignored=tuple(c.ignored),
         score=c.score,
     )
-    levels.check(rule, network.masks)
+    levels.check(rule, network.masks, levels=c.levels)
     seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
     return Experiment(
         trainer=_make_trainer(config, dataset, network, rate, layout, epoch_of, length),
@@ -187,6 +187,12 @@ def _make_trainer(
         checkpoint_every=length.checkpoint_every,
         calls_ahead=1 if waits else 64,
         learning_rate=rate,
+        arrangement={
+            "steps": "single" if arrangement.single else "scan",
+            "replicates_by": arrangement.how,
+            "parallelism": layout.parallelism,
+            "mesh": dict(layout.mesh.shape),
+        },
     )
 
 

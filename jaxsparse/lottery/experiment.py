@@ -169,25 +169,26 @@ class _Session:
     def train(self, stage: Stage) -> TrainState:
         """Trains a stage to its end, records what it came to, and saves it."""
         desk, trainer = self.desk, self.experiment.trainer
+        if checkpoints.exists(desk.checkpoints, _end(stage)):
+            # It ended before and its weights are lost: its records are not.
+            again = desk.metrics.with_name("trained_again.jsonl")
+            desk = desk._replace(metrics=again, watch=lambda record: None)
         fresh, masks = self._begin(stage)
         keys = self.experiment.seeds.data
         if self.experiment.fresh_order:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
         state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
+        rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
         if stage.arm != "pretraining":
-            rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
-            loop.write(
-                desk,
-                summary.level_records(rows, masks=masks, start_step=stage.start),
-            )
+            ends = summary.level_records(rows, masks=masks, start_step=stage.start)
+            loop.write(desk, ends)
         time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
         rate = (stage.stop - stage.start) / seconds
         loop.write(desk, [time | {"seconds": seconds, "steps_per_second": rate}])
         checkpoints.save(desk.checkpoints, _end(stage), state)
-        for name in checkpoints.within(desk.checkpoints, stage.name):
-            checkpoints.forget(desk.checkpoints, name)
+        checkpoints.clear(desk.checkpoints, stage.name)
         self.latest[stage.arm] = (_end(stage), state)
-        desk.progress.end()
+        desk.progress.end(note=summary.in_words(rows))
         return state
 
     def end_of(self, stage: Stage) -> TrainState:
@@ -275,12 +276,15 @@ class _Session:
         return before.params, before.batch_stats
 
     def tidy(self, stage: Stage) -> None:
-        """Deletes weights that nothing later needs, if that was asked for."""
+        """Deletes what ending it made needless, and, if asked, weights it outdates."""
+        if (self.desk.checkpoints / _end(stage)).exists():
+            checkpoints.clear(self.desk.checkpoints, stage.name)
         if not self.experiment.thin or not stage.level:
             return
         directory, level = self.desk.checkpoints, stage.level
-        if stage.arm == TICKET and level > 1:
-            old = _end(_stage(self.experiment, level - 1, TICKET))
+        if stage.arm == TICKET and level > 2:
+            # Not the level before: this level's controls may start from its weights.
+            old = _end(_stage(self.experiment, level - 2, TICKET))
         elif stage.arm == "dense_continued" and level > 1:
             old = _end(_stage(self.experiment, level - 1, stage.arm))
         elif stage.arm in (TICKET, "dense_continued"):

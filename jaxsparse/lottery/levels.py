@@ -34,11 +34,17 @@ class Rule(NamedTuple):
     score: str = "magnitude"
 
 
-def check(rule: Rule, masks: Masks) -> None:
-    """Refuses patterns that match no layer of a network.
+def check(rule: Rule, masks: Masks, *, levels: int) -> None:
+    """Refuses rules that do not fit a network.
+
+    Args:
+      rule: how a level prunes.
+      masks: the network's dense masks.
+      levels: times to prune.
 
     Raises:
-      ValueError: naming the pattern and the layers there are.
+      ValueError: for a pattern that matches no layer, naming it and those there are;
+        or if open_lth's rule, ties aside, asks for more weights than there are.
     """
     known = masks_lib.names(masks)
     globs = tuple(glob for glob, _ in rule.layer_fractions)
@@ -49,6 +55,11 @@ def check(rule: Rule, masks: Masks) -> None:
             f"config.lottery.ignored: {rule.ignored} matches every layer of {known}; "
             "wanted at least one layer to prune"
         )
+    if rule.counting == "open_lth":
+        free = sum(count.total for count in _free(masks, rule))
+        ignored = masks_lib.total(masks) - free
+        for level in range(1, levels + 1):
+            free = _open_lth_left(free, ignored, level, rule)
 
 
 def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
@@ -93,24 +104,33 @@ def global_count(masks: Masks, level: int, rule: Rule) -> int:
       ValueError: if open_lth's rule, which counts ignored layers in what it removes
         but does not remove from them, asks for more than there is.
     """
-    layers = masks_lib.by_layer(masks)
-    free = [
-        c for name, c in layers.items() if not masks_lib.matches(name, rule.ignored)
-    ]
+    free = _free(masks, rule)
     if rule.counting == "exact":
         total = sum(count.total for count in free)
         kept = schedules.kept_per_level(total, fraction=rule.fraction, levels=level)
         return kept[-1]
-    kept_now = masks_lib.kept(masks)
-    gone = kept_now - schedules.open_lth_kept(kept_now, fraction=rule.fraction)
-    left = sum(count.kept for count in free) - gone
-    if left < 0:
+    now = sum(count.kept for count in free)
+    return _open_lth_left(now, masks_lib.kept(masks) - now, level, rule)
+
+
+def _free(masks: Masks, rule: Rule) -> list[masks_lib.LayerCount]:
+    """Counts the layers that may be pruned."""
+    layers = masks_lib.by_layer(masks)
+    return [
+        c for name, c in layers.items() if not masks_lib.matches(name, rule.ignored)
+    ]
+
+
+def _open_lth_left(free: int, ignored: int, level: int, rule: Rule) -> int:
+    """Counts what is left of `free` weights when `ignored` ones are counted as well."""
+    kept = free + ignored
+    gone = kept - schedules.open_lth_kept(kept, fraction=rule.fraction)
+    if gone > free:
         raise ValueError(
             f"config.lottery.counting: at level {level} open_lth's rule removes {gone} "
-            f"weights and only {gone + left} may go; wanted fewer levels, or counting "
-            "'exact'"
+            f"weights and only {free} may go; wanted fewer levels, or counting 'exact'"
         )
-    return left
+    return free - gone
 
 
 def prune(

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-RETRAIN = ("rewind", "learning_rate_rewind", "finetune")
-
 
 class Span(NamedTuple):
     """Where a level's training lies on the run's clock.

@@ -157,6 +157,9 @@ def load(directory: Path, name: str, like: TrainState) -> Saved | None:
         return Saved(state, note["extra"])
     aside = _aside(folder)
     folder.rename(aside)
+    if folder.name.startswith("step_"):
+        # Training again from further back need not stop here, nor with equal bits.
+        _note(directory, name).unlink()
     log.warning(
         "checkpoint %s: corrupt (%s); passed over, and moved to %s",
         folder,
@@ -179,7 +182,16 @@ def _first_line(error: Exception) -> str:
 
 
 def within(directory: Path, stage: str) -> list[str]:
-    """Lists the finished checkpoints made during a stage, the latest first."""
+    """Lists the finished checkpoints made during a stage, the latest first.
+
+    Half-written ones are passed over with a warning that names them.
+    """
+    for folder in sorted((directory / stage).glob("[sl]*")):
+        half = (
+            folder.is_dir() and not _note(directory, f"{stage}/{folder.name}").exists()
+        )
+        if half and ".corrupt-" not in folder.name:
+            log.warning("checkpoint %s: half-written; passed over", folder)
     steps = [note.stem for note in (directory / stage).glob("step_*.json")]
     return [f"{stage}/{name}" for name in sorted(steps, reverse=True)]
 
@@ -193,3 +205,15 @@ def forget(directory: Path, name: str) -> None:
     """Deletes a checkpoint that a later one has replaced."""
     _note(directory, name).unlink(missing_ok=True)
     thin(directory, name)
+
+
+def clear(directory: Path, stage: str) -> None:
+    """Deletes what was saved during a stage that has ended, and rests of it.
+
+    A kill can leave a folder without its note, which nothing else would find.
+    """
+    for path in (directory / stage).glob("step_*"):
+        if path.is_file():
+            path.unlink()
+        elif ".corrupt-" not in path.name:
+            shutil.rmtree(path)

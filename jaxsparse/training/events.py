@@ -1,8 +1,11 @@
 """TensorBoard events besides the records, written without TensorFlow."""
 
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
+from jaxsparse import records
 from jaxsparse.records import Record
 
 _PLACE = ("kind", "stage", "level", "arm", "replicate", "step", "epoch", "start_step")
@@ -15,6 +18,9 @@ class Events:
     lies in the folder "levels" over the level. Events repeat what `metrics.jsonl`
     holds and are for looking only: a stage that was resumed shows the steps it
     repeated once more.
+
+    Events are written at once, by no thread of their own: the usual writer's thread
+    ends on a full disk, and whoever goes on writing then waits for it for ever.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,30 +29,46 @@ class Events:
         self._writers: dict[str, Any] = {}
 
     def __call__(self, record: Record) -> None:
-        """Shows the numbers of one record."""
+        """Shows the numbers of one record.
+
+        Raises:
+          OSError: if they cannot be written, naming the folder.
+        """
+        # Here and not above: where PyTorch is installed, this imports it, in seconds.
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
         if record["kind"] == "level":
             name, step, prefix = "levels", record["level"], f"{record['arm']}/"
         else:
             name, step, prefix = record["stage"], record["step"], ""
         which = f"/replicate_{record['replicate']}" if "replicate" in record else ""
-        writer = self._writer(name)
-        for key, value in record.items():
-            if key not in _PLACE and isinstance(value, int | float):
-                writer.add_scalar(f"{prefix}{record['kind']}/{key}{which}", value, step)
+        with records.naming(self._folder / name):
+            writer = self._writer(name)
+            for key, value in record.items():
+                if key not in _PLACE and isinstance(value, int | float):
+                    tag = f"{prefix}{record['kind']}/{key}{which}"
+                    event = event_pb2.Event(
+                        wall_time=time.time(), step=step, summary=scalar(tag, value)
+                    )
+                    writer.write_event(event)
+            writer.flush()
 
     def _writer(self, name: str) -> Any:
-        # Here and not above: where PyTorch is installed, this imports it, in seconds.
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
         if name not in self._writers:
-            for stage in [
-                open_one for open_one in self._writers if open_one != "levels"
-            ]:
+            for stage in [other for other in self._writers if other != "levels"]:
                 self._writers.pop(stage).close()
-            self._writers[name] = SummaryWriter(str(self._folder / name))
+            folder = self._folder / name
+            folder.mkdir(parents=True, exist_ok=True)
+            # One file a session: the name has the second only.
+            number = len(list(folder.iterdir()))
+            self._writers[name] = EventsWriter(str(folder / "events"), f".{number}")
         return self._writers[name]
 
     def close(self) -> None:
-        """Writes out what is still held."""
+        """Closes the files; every record was written out when it came."""
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(OSError):
+                writer.close()

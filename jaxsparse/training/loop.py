@@ -59,6 +59,7 @@ class Trainer(NamedTuple):
       checkpoint_every: updates between checkpoints within a stage; 0 for none.
       calls_ahead: calls dispatched before the host waits for the first of them.
       learning_rate: for the record only; the optimiser has its own.
+      arrangement: how work was laid out on the devices, for the record.
     """
 
     programs: Callable[[int, int], Program]
@@ -73,6 +74,7 @@ class Trainer(NamedTuple):
     checkpoint_every: int
     calls_ahead: int
     learning_rate: LearningRate
+    arrangement: Mapping[str, Any]
 
 
 @runtime_checkable
@@ -173,9 +175,10 @@ def fit(
     order_keys, draw_keys = _data_keys(layout, keys)
     order, order_epoch = None, -1
     pending: list[Tally] = []
+    report: Callable[[], None] = _nothing
     desk.progress.begin(stage.name, start=stage.start, step=step, stop=stage.stop)
     if step == stage.start:
-        _evaluate(trainer, state, stage, step, None, desk)
+        report = _evaluate(trainer, state, stage, step, None, [], desk)
     for call in epoch.plan(
         step,
         stage.stop,
@@ -192,26 +195,40 @@ def fit(
         )
         pending.append(tally)
         step = call.step + call.length
+        report()  # of the evaluation before this call: the device is at work meanwhile
+        report = _nothing
 
-        # What there is to do between calls. Nothing before this line waits for them.
         evaluates = step == stage.stop or step % trainer.evaluate_every == 0
         saves = _crossed(trainer.checkpoint_every, saved, step) and step < stage.stop
         stops = desk.should_stop() and step < stage.stop
-        if evaluates or saves or stops or len(pending) >= trainer.calls_ahead:
-            for one in pending:
-                sums = _add(sums, epoch.tallies_on_host(layout, one))
-            pending = []
+        if saves or stops or len(pending) >= trainer.calls_ahead:
+            sums, pending = _fetch(layout, sums, pending), []
             desk.progress.advance(step)
             evaluates |= not np.all(np.isfinite(sums.loss))
         if evaluates:
-            _evaluate(trainer, state, stage, step, sums, desk)
-            sums = None
+            report = _evaluate(trainer, state, stage, step, sums, pending, desk)
+            sums, pending = None, []
+        if saves or stops or trainer.calls_ahead == 1:
+            report()
+            report = _nothing
         if saves or stops:
             _save(trainer, state, stage, sums, time.monotonic() - began, desk)
             saved = step
         if stops:
             raise interrupt.Stopped(f"{stage.name}, step {step}")
+    report()
     return sharding.collect(layout, state), time.monotonic() - began
+
+
+def _nothing() -> None:
+    """There is no evaluation to report."""
+
+
+def _fetch(layout: Layout, sums: _Sums | None, pending: list[Tally]) -> _Sums | None:
+    """Adds the tallies of calls, waiting for them to end."""
+    for tally in pending:
+        sums = _add(sums, epoch.tallies_on_host(layout, tally))
+    return sums
 
 
 def _crossed(every: int, before: int, now: int) -> bool:
@@ -274,13 +291,35 @@ def _evaluate(
     stage: Stage,
     step: int,
     sums: _Sums | None,
+    pending: list[Tally],
     desk: Desk,
-) -> None:
-    """Records how training went since the last time, and how good the network is."""
+) -> Callable[[], None]:
+    """Dispatches the evaluation of a state; what it returns waits for it and records.
+
+    The record says how training went since the last one, which is `sums` and the
+    calls in `pending`, and how good the network is now.
+    """
     collected = sharding.collect(trainer.layout, state)
     tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
-    sets = {name: evaluation.average(jax.device_get(t)) for name, t in tallies.items()}
-    trained = sums and evaluation.average([Tally(*map(np.asarray, sums))])
+
+    def report() -> None:
+        now = _fetch(trainer.layout, sums, pending)
+        trained = now and evaluation.average([Tally(*map(np.asarray, now))])
+        sets = {n: evaluation.average(jax.device_get(t)) for n, t in tallies.items()}
+        write(desk, _rows(trainer, stage, step, trained, sets))
+        desk.progress.advance(step, note=_summary(trained, sets))
+        _check_finite(stage, step, trained, sets)
+
+    return report
+
+
+def _rows(
+    trainer: Trainer,
+    stage: Stage,
+    step: int,
+    trained: Scores | None,
+    sets: Mapping[str, Scores],
+) -> list[records.Record]:
     rate = float(trainer.learning_rate(jnp.int32(max(step - 1, 0))))
     rows: list[records.Record] = []
     for replicate in range(trainer.layout.replicates):
@@ -296,9 +335,7 @@ def _evaluate(
         for name in ("validation", "test"):
             row |= _row(sets.get(name), replicate, f"{name}_")
         rows.append(row)
-    write(desk, rows)
-    desk.progress.advance(step, note=_summary(trained, sets))
-    _check_finite(stage, step, trained, sets)
+    return rows
 
 
 def _row(scores: Scores | None, replicate: int, prefix: str) -> dict[str, Any]:

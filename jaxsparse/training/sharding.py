@@ -6,6 +6,7 @@ runs the same program on its part, by `shard_map` under `jit` or by `pmap`, so t
 give the same bits. This is the only module that knows devices.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import TrainState
 
 REPLICATE, DATA = "replicate", "data"
+
+log = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
@@ -63,7 +66,7 @@ def make_layout(
       replicates: seeds trained at once.
       batch_sizes: sizes of batches that occur: the full one and a smaller last one.
       parallelism: "jit" or "pmap".
-      devices: local devices to use; 0 for all.
+      devices: local devices to use; 0 for as many as the work can be divided over.
 
     Returns:
       The layout.
@@ -76,28 +79,49 @@ def make_layout(
     if devices > len(local):
         raise ValueError(
             f"config.run.devices: came {devices}; wanted at most {len(local)}, the "
-            "local devices JAX sees; use 0 for all of them"
+            "local devices JAX sees; use 0 for as many as the work can be divided over"
         )
-    local = local[: devices or len(local)]
-    over_replicates = math.gcd(replicates, len(local))
-    over_data = len(local) // over_replicates
+    for count in [devices] if devices else range(len(local), 0, -1):
+        over_replicates = math.gcd(replicates, count)
+        over_data = count // over_replicates
+        reason = _misfit(
+            replicates, batch_sizes, parallelism, over_replicates, over_data
+        )
+        if reason is None:
+            break
+    if reason is not None:
+        raise ValueError(reason)
+    if count < len(local):
+        log.warning("%d of %d devices are used", count, len(local))
+    grid = np.asarray(local[:count]).reshape(over_replicates, over_data)
+    mesh = Mesh(grid, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
+    return Layout(mesh, parallelism, replicates)
+
+
+def _misfit(
+    replicates: int,
+    batch_sizes: Sequence[int],
+    parallelism: str,
+    over_replicates: int,
+    over_data: int,
+) -> str | None:
+    """Says why work cannot be divided over that many devices; None if it can."""
+    count = over_replicates * over_data
     for size in batch_sizes:
         if size % over_data:
-            raise ValueError(
+            return (
                 f"config.data.batch_size: a batch of {size} examples cannot be divided "
                 f"over {over_data} devices; wanted a multiple of {over_data}; change "
                 "the batch size, set --config.data.drop_last=true if it is an epoch's "
                 f"smaller last one, or use --config.run.devices={over_replicates}"
             )
     if parallelism == "pmap" and over_replicates > 1 and over_data > 1:
-        raise ValueError(
+        return (
             f"config.run.parallelism: pmap divides either replicates or batches; "
-            f"{replicates} replicates on {len(local)} devices need both; use "
+            f"{replicates} replicates on {count} devices need both; use "
             f"--config.run.parallelism=jit, or --config.run.devices={over_replicates}"
         )
-    grid = np.asarray(local).reshape(over_replicates, over_data)
-    mesh = Mesh(grid, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
-    return Layout(mesh, parallelism, replicates)
+    return None
 
 
 def _sharding(layout: Layout, *axes: str | tuple[str, ...] | None) -> NamedSharding:

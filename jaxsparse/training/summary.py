@@ -29,6 +29,14 @@ def early_stop(evaluations: Sequence[Record]) -> Record | None:
     return evaluations[int(np.argmin(losses))]
 
 
+def in_words(rows: Sequence[Record]) -> str:
+    """Words the last evaluation of a stage, averaged over replicates."""
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    last = [row for row in evaluations if row["step"] == evaluations[-1]["step"]]
+    accuracy = float(np.mean([row["test_accuracy"] for row in last]))
+    return f"test accuracy {accuracy:.2%}"
+
+
 def level_records(
     rows: Sequence[Record], *, masks: Masks, start_step: int
 ) -> list[Record]:

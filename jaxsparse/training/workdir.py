@@ -17,11 +17,12 @@ import json
 import logging
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -35,13 +36,16 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def opened(workdir: Path, config: ConfigDict, command: str) -> Iterator[None]:
+def opened(
+    workdir: Path, config: ConfigDict, *, command: str, arrangement: Mapping[str, Any]
+) -> Iterator[None]:
     """Takes possession of a folder for one session of an experiment.
 
     Args:
       workdir: the folder; made if it is not there.
       config: the resolved config.
       command: the command line, for the record.
+      arrangement: how work is laid out on the devices, for the record.
 
     Raises:
       ValueError: if the folder belongs to another experiment, naming the fields that
@@ -64,14 +68,19 @@ def opened(workdir: Path, config: ConfigDict, command: str) -> Iterator[None]:
                 f"--workdir: another process is running in {workdir}; wait for it to "
                 "end, or choose another --workdir"
             ) from error
-        _check_same(workdir, config)
+        check_same(workdir, config)
         resolved = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
         records.write_atomically(workdir / "config.json", resolved + "\n")
-        _write_environment(workdir / "environment.json", command)
+        _write_environment(workdir / "environment.json", command, arrangement)
         yield
 
 
-def _check_same(workdir: Path, config: ConfigDict) -> None:
+def check_same(workdir: Path, config: ConfigDict) -> None:
+    """Refuses a folder of another experiment; changes nothing.
+
+    Raises:
+      ValueError: naming the scientific fields that differ.
+    """
     path = workdir / "config.json"
     if not path.exists():
         if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
@@ -99,7 +108,9 @@ def _check_same(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def _write_environment(path: Path, command: str) -> None:
+def _write_environment(
+    path: Path, command: str, arrangement: Mapping[str, Any]
+) -> None:
     earlier = []
     if path.exists():
         try:
@@ -116,6 +127,7 @@ def _write_environment(path: Path, command: str) -> None:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.local_devices()],
         "processor": platform.processor() or platform.machine(),
+        "arrangement": dict(arrangement),
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
     }
     text = json.dumps(now | {"earlier": earlier}, indent=2)

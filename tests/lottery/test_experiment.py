@@ -258,6 +258,20 @@ def test_thinned_weights_are_not_missed(tmp_path: Path) -> None:
     assert scientific(thin) == scientific(whole)
 
 
+def test_what_a_kill_left_of_an_ended_stage_is_cleared(tmp_path: Path) -> None:
+    tiny.run(tmp_path, {"lottery.levels": 0})
+    stage = tmp_path / "checkpoints" / "level_00" / "ticket"
+    before = sorted(stage.iterdir())
+    for name in ("step_000000004", "step_000000008.corrupt-0"):
+        (stage / name).mkdir()
+        (stage / name / "state").write_text("rest")
+    (stage / "step_000000008.json").write_text('{"hash": ""}')
+    tiny.run(tmp_path, {"lottery.levels": 0})
+    # What is corrupt is kept for whoever wants to know why.
+    kept = stage / "step_000000008.corrupt-0"
+    assert sorted(stage.iterdir()) == sorted([*before, kept])
+
+
 def test_initial_weights_of_other_bits_are_refused(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, {"lottery.levels": 0})
     checkpoints.thin(tmp_path / "checkpoints", "init")

@@ -210,6 +210,7 @@ def test_ctrl_c_then_corrupt_checkpoints_change_no_bit(
         assert f"checkpoint {directory / name}: corrupt (" in result.errors
         assert (directory / f"{name}.corrupt-0").is_dir()
     assert outcome(command.folder) == uninterrupted
+    check_clean(command.folder)
 
 
 def test_a_loss_that_is_not_finite_is_one_error_after_its_record(

@@ -1,0 +1,34 @@
+"""From a config to the objects of a run; the only tables of names.
+
+To add a network, write a linen module (see `models`) and name it in `MODELS`. To add
+a dataset, see `data.datasets`. Everything a config can get wrong is refused here or
+in `config.validate`, before anything is compiled.
+"""
+
+from jaxsparse.build.assembly import arrange, make_experiment
+from jaxsparse.build.lengths import Lengths, lengths
+from jaxsparse.build.pieces import (
+    MODELS,
+    OPTIMIZERS,
+    check_names,
+    load_data,
+    make_augment,
+    make_model,
+    make_network,
+    make_optimizer,
+)
+
+__all__ = (
+    "MODELS",
+    "OPTIMIZERS",
+    "Lengths",
+    "arrange",
+    "check_names",
+    "lengths",
+    "load_data",
+    "make_augment",
+    "make_experiment",
+    "make_model",
+    "make_network",
+    "make_optimizer",
+)

@@ -1,0 +1,70 @@
+"""The config's lengths of training, from strings to updates."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxsparse import schedules
+from jaxsparse.data import sources
+
+
+class Lengths(NamedTuple):
+    """The config's lengths of training, in updates."""
+
+    total: int
+    warmup: int
+    milestones: tuple[int, ...]
+    rewind: int
+    finetune: int
+    evaluate_every: int
+    checkpoint_every: int
+
+
+@contextmanager
+def under(field: str) -> Iterator[None]:
+    """Puts the place in the config before the message of what goes wrong inside."""
+    try:
+        yield
+    except sources.DatasetNotPrepared:
+        raise
+    except ValueError as error:
+        raise ValueError(f"config.{field}: {error}") from error
+
+
+def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
+    """Reads the lengths of a config.
+
+    Raises:
+      ValueError: naming the field that cannot be read, or that comes to nothing.
+    """
+
+    def read(field: str, text: str, total: int | None = None) -> int:
+        with under(field):
+            return schedules.to_steps(
+                text, steps_per_epoch=steps_per_epoch, total=total
+            )
+
+    total = read("training.length", config.training.length)
+    every = read("evaluation.every", config.evaluation.every, total)
+    if every < 1:
+        raise ValueError(
+            f"config.evaluation.every: came {config.evaluation.every!r}, which is "
+            f"{every} updates; wanted at least 1"
+        )
+    checkpoint = config.run.checkpoint_every
+    return Lengths(
+        total=total,
+        warmup=read("schedule.warmup", config.schedule.warmup, total),
+        milestones=tuple(
+            read("schedule.milestones", text, total)
+            for text in config.schedule.milestones
+        ),
+        rewind=read("lottery.rewind", config.lottery.rewind, total),
+        finetune=read("lottery.finetune_length", config.lottery.finetune_length, total),
+        evaluate_every=every,
+        checkpoint_every=read("run.checkpoint_every", checkpoint, total)
+        if checkpoint
+        else 0,
+    )
