@@ -1,9 +1,5 @@
-"""What a config may hold, the message each mistake gives, and how runs are named."""
+"""What a config may hold, and the message that each mistake gives."""
 
-import ast
-import copy
-import importlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +11,8 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from jaxsparse import build, config, masks
+from jaxsparse import build, config
 from jaxsparse.build import assembly
-from jaxsparse.data.examples import Dataset, Examples
-from jaxsparse.lottery import levels
 from jaxsparse.training import sharding
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -288,129 +282,6 @@ def test_a_length_is_not_refused_for_an_epoch_it_was_not_meant_for() -> None:
     # 0.001 epochs of 2,000 steps are two steps.
     build.check_names(tiny.config({"evaluation.every": "0.001ep"}))
     build.check_names(tiny.config({"evaluation.every": "0.1%"}))
-
-
-def test_every_rule_is_of_a_field_and_the_defaults_keep_them_all() -> None:
-    assert config.RULES.keys() <= config.flatten(config.default()).keys()
-    config.validate(config.default())
-    build.check_names(config.default())
-
-
-def test_every_field_has_a_comment(root: Path) -> None:
-    source = (root / "jaxsparse" / "config.py").read_text(encoding="utf-8")
-    lines = source.splitlines()
-    default = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == "default"
-    )
-    fields = [
-        (ast.unparse(node.targets[0]).removeprefix("c."), node)
-        for node in default.body
-        if isinstance(node, ast.Assign) and "ConfigDict" not in ast.unparse(node.value)
-    ]
-    assert {name for name, _ in fields} == config.flatten(config.default()).keys()
-    bare = [
-        name
-        for name, node in fields
-        if not re.search(
-            r"#\s*\S{2,}", "\n".join(lines[node.lineno - 1 : node.end_lineno])
-        )
-    ]
-    assert bare == []
-
-
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-# By beginning of the name: what the data of a config looks like.
-SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar": (32, 32, 3)}
-
-
-def variants(path: Path) -> list[str]:
-    recipe = path.stem.replace("dense", "lth")
-    more = (
-        "adam"
-        in (path.parent / f"{recipe}.py")
-        .read_text(encoding="utf-8")
-        .split("also=")[-1]
-        .split(")", 1)[0]
-    )
-    return ["", "quick", *(["adam"] if more else [])]
-
-
-@pytest.mark.parametrize(
-    ("path", "variant"),
-    [(path, variant) for path in CONFIGS for variant in variants(path)],
-    ids=lambda value: value.stem if isinstance(value, Path) else value,
-)
-def test_every_config_is_valid_and_fits_its_network(
-    path: Path, variant: str, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(root)
-    module = importlib.import_module(f"configs.{path.stem}")
-    c = module.get_config(variant)
-    config.validate(c)
-    build.check_names(c)
-    assert c.name.startswith(path.stem)
-    command = f"Command: python experiments/train.py --config=configs/{path.name}"
-    assert command in module.__doc__
-    assert module.get_config.__doc__
-    shape = next(v for k, v in SHAPES.items() if k in path.stem)
-    some = Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
-    dataset = Dataset(some, some, some, 10, (0.0,) * shape[-1], (1.0,) * shape[-1])
-    layers = build.make_network(c, dataset, tx=None).masks
-    rule = levels.Rule(
-        layer_fractions=c.lottery.layer_fractions, ignored=c.lottery.ignored
-    )
-    levels.check(rule, layers, levels=1)
-    assert masks.total(layers) > 0
-    with pytest.raises(ValueError, match="has no variant 'quik'; did you mean quick"):
-        module.get_config("quik")
-
-
-def test_differences_are_of_scientific_fields_and_levels_may_grow() -> None:
-    old = tiny.config()
-
-    def found(fields: dict) -> list:
-        new = tiny.config(fields)
-        read = json.loads(old.to_json())
-        assert list(config.differences(read, json.loads(new.to_json()))) == list(
-            config.differences(old, new)
-        )
-        same = config.digest(old) == config.digest(new)
-        names = {name for name, _, _ in config.differences(old, new)}
-        assert same == (names <= {config.GROWING})
-        return list(config.differences(old, new))
-
-    assert found({}) == []
-    assert found({"run.devices": 4, "run.parallelism": "pmap", "data.dir": "/x"}) == []
-    assert found({"lottery.levels": 3}) == []
-    assert found({"lottery.levels": 1}) == [("lottery.levels", 2, 1)]
-    assert found({"seeds.data": 1}) == [("seeds.data", 0, 1)]
-    assert found({"lottery.controls": ("reinitialized",), "data.flip": True}) == [
-        ("data.flip", False, True),
-        ("lottery.controls", [], ["reinitialized"]),
-    ]
-
-
-def test_a_field_that_came_later_is_a_difference() -> None:
-    old = copy.deepcopy(config.flatten(tiny.config()))
-    old.pop("data.order")
-    nested: dict = {}
-    for name, value in old.items():
-        *sections, last = name.split(".")
-        inner = nested
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    found = list(config.differences(nested, tiny.config()))
-    assert found == [("data.order", "absent", "same")]
-
-
-def test_every_field_is_scientific_but_those_of_the_run_and_the_folder() -> None:
-    c = config.default()
-    operational = config.flatten(c).keys() - config.scientific(c).keys()
-    assert {"data.dir", "run.devices", "run.keep"} <= operational
-    assert all(name == "data.dir" or name.startswith("run.") for name in operational)
 
 
 def test_the_layouts_that_fit_are_not_refused() -> None:

@@ -249,6 +249,7 @@ def test_thinned_weights_are_not_missed(tmp_path: Path) -> None:
     assert held(thin) == {
         "init",
         "level_00/ticket/last",
+        "level_02/ticket/last",  # controls of level 3 might have started from it
         "level_03/ticket/last",
         "level_03/dense_continued/last",
     }
@@ -256,6 +257,27 @@ def test_thinned_weights_are_not_missed(tmp_path: Path) -> None:
     tiny.run(thin, fields | {"lottery.levels": 4}, thin=True)
     tiny.run(whole, fields | {"lottery.levels": 4})
     assert scientific(thin) == scientific(whole)
+
+
+def test_thinning_trains_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Controls that start from the weights of the level before need them still.
+    seen: list[str] = []
+    fit = loop.fit
+
+    def spy(*args: Any, stage: loop.Stage, **kwargs: Any) -> Any:
+        seen.append(stage.name)
+        return fit(*args, stage=stage, **kwargs)
+
+    monkeypatch.setattr(loop, "fit", spy)
+    fields = {
+        "lottery.levels": 3,
+        "lottery.retrain": "learning_rate_rewind",
+        "lottery.controls": ("shuffled_layers",),
+    }
+    tiny.run(tmp_path, fields, thin=True)
+    assert len(seen) == len(set(seen)) == 7
 
 
 def test_what_a_kill_left_of_an_ended_stage_is_cleared(tmp_path: Path) -> None:
