@@ -18,7 +18,8 @@ jax.config.update(
     os.environ.get("JAX_COMPILATION_CACHE_DIR")
     or str(Path.home() / ".cache" / "jaxsparse" / "compiled"),
 )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+# The suite is many small programs, each soon compiled and sooner read.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 ROOT = Path(__file__).resolve().parent.parent
 
