@@ -25,7 +25,6 @@ from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from jaxsparse import build, config  # noqa: E402
 from jaxsparse.lottery import experiment  # noqa: E402
-from jaxsparse.reports import page  # noqa: E402
 from jaxsparse.training import events, interrupt, progress, workdir  # noqa: E402
 from jaxsparse.training.loop import Desk  # noqa: E402
 
@@ -81,6 +80,9 @@ def run(c: ConfigDict, folder: Path) -> None:
     arrangement = made.trainer.arrangement
     with workdir.opened(folder, c, command=command, arrangement=arrangement):
         train(c, made, folder)
+        # Here and not above: what is wrong with a launch is said without this import.
+        from jaxsparse.reports import page
+
         print(f"report: {page.write([folder], folder / 'report')}", file=sys.stderr)
 
 
