@@ -7,7 +7,6 @@
 results depend on>. The same command again continues there.
 """
 
-import functools
 import logging
 import os
 import shlex
@@ -164,4 +163,4 @@ def _from_root(argument: str) -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    app.run(main, flags_parser=functools.partial(parse))
+    app.run(main, flags_parser=parse)

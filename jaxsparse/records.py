@@ -78,10 +78,18 @@ def keep_only(path: Path, wanted: Callable[[Record], bool]) -> int:
         return 0
     records = read(path)
     kept = [record for record in records if wanted(record)]
-    text = "".join(_line(record) for record in kept)
-    if path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text)
+    if len(kept) < len(records) or _is_torn(path):
+        write_atomically(path, "".join(_line(record) for record in kept))
     return len(records) - len(kept)
+
+
+def _is_torn(path: Path) -> bool:
+    """Says whether the last line lacks its end."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
