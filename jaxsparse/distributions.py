@@ -10,18 +10,21 @@ dimensions).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import jax
 
 from jaxsparse import masks as masks_lib
+from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks
 
 Weigh = Callable[[tuple[int, ...]], Fraction]
+Distribute = Callable[..., Counts]
 
 
-def count_kept(total: int, sparsity: float) -> int:
+def count_kept(total: int, sparsity: float | Fraction) -> int:
     """Turns a sparsity into a number of weights.
 
     Args:
@@ -47,7 +50,9 @@ def count_kept(total: int, sparsity: float) -> int:
     return math.floor(total * (1 - Fraction(str(sparsity))) + Fraction(1, 2))
 
 
-def uniform(masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()) -> Counts:
+def uniform(
+    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
+) -> Counts:
     """Gives every layer the same sparsity.
 
     Layers in `dense` are kept whole and on top of that: the sparsity is that of each
@@ -89,7 +94,7 @@ def uniform(masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()) -> Co
 
 
 def erdos_renyi(
-    masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()
+    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
 ) -> Counts:
     """Gives a layer of i inputs, o outputs a density in proportion to (i + o) / (i o).
 
@@ -127,7 +132,7 @@ def erdos_renyi(
 
 
 def erdos_renyi_kernel(
-    masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()
+    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
 ) -> Counts:
     """Gives a layer a density in proportion to the sum of its axes over its size.
 
@@ -157,8 +162,129 @@ def erdos_renyi_kernel(
     return _proportional(masks, sparsity, dense, lambda shape: Fraction(sum(shape)))
 
 
+def balanced(masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()) -> Counts:
+    """Gives every layer equally many weights.
+
+    A layer smaller than its share is kept dense, and the others share what is left.
+
+    Args:
+      masks: as in `erdos_renyi`.
+      sparsity: as in `erdos_renyi`.
+      dense: as in `erdos_renyi`.
+
+    Returns:
+      As `erdos_renyi`. Layers that are not kept whole differ by one weight at most.
+
+    Raises:
+      ValueError: as `erdos_renyi`.
+
+    Examples:
+      >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 2), bool)}
+      >>> balanced(masks, 0.5), balanced(masks, 0.2)
+      ({'a': 8, 'b': 7}, {'a': 14, 'b': 10})
+
+    References:
+      Gadhikar, Mukherjee, Burkholz. Why Random Pruning Is All We Need to Start Sparse.
+      2023. arXiv:2210.02412.
+    """
+    return _proportional(masks, sparsity, dense, lambda _: Fraction(1))
+
+
+def by_glob(
+    masks: Masks,
+    wanted: Mapping[str, float | int],
+    *,
+    otherwise: float | Fraction,
+) -> Counts:
+    """Gives layers a sparsity or a count of their own, and all others one sparsity.
+
+    Args:
+      masks: which leaves are prunable; only names and shapes are used.
+      wanted: shell patterns of leaf names to a sparsity (a float in [0, 1)) or a count
+        of weights to keep (an integer); the first pattern that matches counts.
+      otherwise: sparsity of each layer that no pattern matches.
+
+    Returns:
+      A count for each prunable leaf, each rounded on its own; None elsewhere.
+
+    Raises:
+      ValueError: if a pattern matches no leaf, or a value does not fit a layer.
+
+    Examples:
+      >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
+      >>> by_glob(masks, {"b": 12}, otherwise=0.9)
+      {'a': 2, 'b': 12}
+    """
+    masks_lib.check_globs(tuple(wanted), masks_lib.names(masks), field="wanted")
+
+    def count(path: tuple[Any, ...], leaf: Any) -> int:
+        name = masks_lib.name_of(path)
+        globs = [glob for glob in wanted if masks_lib.matches(name, (glob,))]
+        value = wanted[globs[0]] if globs else otherwise
+        if not isinstance(value, int):
+            return count_kept(leaf.size, value)
+        if not 0 <= value <= leaf.size:
+            raise ValueError(
+                f"wanted[{globs[0]!r}]: got {value} weights for {name}; wanted 0 to "
+                f"{leaf.size}, its size; a sparsity is a float"
+            )
+        return value
+
+    return jax.tree_util.tree_map_with_path(count, masks)
+
+
+# The named ways to divide a sparsity; the last two by Erdos and Renyi.
+NAMES: dict[str, Distribute] = {
+    "uniform": uniform,
+    "balanced": balanced,
+    "er": erdos_renyi,
+    "erk": erdos_renyi_kernel,
+}
+
+
+def divide(
+    distribution: str | Distribute,
+    masks: Masks,
+    sparsity: float | Fraction,
+    *,
+    dense: tuple[str, ...] = (),
+) -> Counts:
+    """Divides a sparsity among layers by name, or by a function.
+
+    Args:
+      distribution: one of `NAMES`, or a function `(masks, sparsity)` to counts.
+      masks: which leaves are prunable; only names and shapes are used.
+      sparsity: fraction to remove, in [0, 1).
+      dense: shell patterns of leaf names to keep whole; for named distributions only.
+
+    Returns:
+      A count for each prunable leaf, None elsewhere.
+
+    Raises:
+      ValueError: for an unknown name, patterns with a function, or as the function.
+
+    Examples:
+      >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
+      >>> divide("erk", masks, 0.8)
+      {'a': 4, 'b': 6}
+    """
+    if callable(distribution):
+        if dense:
+            raise ValueError(
+                f"dense: got {dense} with a function as distribution; wanted the "
+                "function to keep these layers whole, and no patterns"
+            )
+        return distribution(masks, sparsity)
+    if distribution not in NAMES:
+        raise ValueError(
+            f"distribution: unknown {distribution!r}; did you mean "
+            f"{nearest(distribution, list(NAMES))}?"
+        )
+    return NAMES[distribution](masks, sparsity, dense=dense)
+
+
 def _proportional(
-    masks: Masks, sparsity: float, dense: tuple[str, ...], weigh: Weigh
+    masks: Masks, sparsity: float | Fraction, dense: tuple[str, ...], weigh: Weigh
 ) -> Counts:
     """Shares the kept weights in proportion to `weigh`, no layer above its size."""
     sizes = _sizes(masks)

@@ -92,27 +92,41 @@ def is_kernel(name: str, leaf: Any) -> bool:
     )
 
 
+def by_globs(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
+    """Makes a predicate for `dense` of shell patterns; see there."""
+    left_out = tuple(glob[1:] for glob in globs if glob.startswith("!"))
+    taken = tuple(glob for glob in globs if not glob.startswith("!"))
+    return lambda name, leaf: matches(name, taken) and not matches(name, left_out)
+
+
 def dense(
     params: Params | PyTree[jax.ShapeDtypeStruct],
     *,
-    prunable: Callable[[str, Any], bool] = is_kernel,
+    prunable: Callable[[str, Any], bool] | tuple[str, ...] = is_kernel,
 ) -> Masks:
     """Makes the mask that keeps everything.
 
     Args:
       params: parameters to follow; only names, shapes and dtypes are used, so
         the result of `jax.eval_shape` will do.
-      prunable: called with each leaf's name and leaf; False gives the mask None.
+      prunable: called with each leaf's name and leaf; False gives the mask None. Or
+        shell patterns over names: `("*/kernel", "!head/*")` takes what matches one and
+        none of those that begin with "!".
 
     Returns:
       All-True masks at prunable leaves, None elsewhere.
 
     Raises:
-      ValueError: if no leaf is prunable; the message lists the names it saw.
+      ValueError: if no leaf is prunable, or a pattern matches none; the message lists
+        the names it saw.
     """
+    if not callable(prunable):
+        globs = tuple(glob.removeprefix("!") for glob in prunable)
+        check_globs(globs, names(params), field="prunable")
+    wanted = prunable if callable(prunable) else by_globs(prunable)
 
     def make(path: tuple[Any, ...], leaf: Any) -> Bool[Array, "..."] | None:
-        return jnp.ones(leaf.shape, bool) if prunable(name_of(path), leaf) else None
+        return jnp.ones(leaf.shape, bool) if wanted(name_of(path), leaf) else None
 
     result = jax.tree_util.tree_map_with_path(make, params)
     if not jax.tree.leaves(result):

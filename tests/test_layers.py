@@ -11,7 +11,7 @@ LAYERS = (
     ("types", "config", "records", "keys"),
     (
         *("masks", "select", "scores", "distributions", "schedules", "initializers"),
-        *("models", "data"),
+        *("models", "data", "calendars"),
     ),
     ("transforms", "oneshot"),
     ("training",),

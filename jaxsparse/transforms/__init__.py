@@ -1,36 +1,74 @@
 """Sparsity as optax gradient transformations.
 
-`sparsify` is the engine; every named method is a call of it. What wraps an
-optimiser here is an ordinary `optax.GradientTransformationExtraArgs`: after
-`optax.apply_updates` the weights outside the masks are exactly zero, in any loop.
+`sparsify` is the engine; every named method is a call of it, or of `latent` where dense
+weights are trained and few are computed with. What wraps an optimiser here is an
+ordinary `optax.GradientTransformationExtraArgs`: after `optax.apply_updates` the
+weights outside the masks are exactly zero, in any loop. The modules:
+
+    pruning         fixed, gradual_magnitude, one_shot_magnitude, granet
+    dynamic         sparse_evolution, rigl, mest
+    redistribution  snfs
+    alternating     ac_dc
+    latent          straight_through, top_kast, sr_ste
 """
 
-from jaxsparse.transforms.engine import (
+from jaxsparse.transforms.alternating import ac_dc
+from jaxsparse.transforms.dynamic import mest, rigl, sparse_evolution
+from jaxsparse.transforms.engine import sparsify
+from jaxsparse.transforms.latent import latent, sr_ste, straight_through, top_kast
+from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
+    Observe,
     UpdateAt,
     UpdateMasks,
-    sparsify,
 )
-from jaxsparse.transforms.pruning import fixed
+from jaxsparse.transforms.pruning import (
+    fixed,
+    gradual_magnitude,
+    granet,
+    one_shot_magnitude,
+)
+from jaxsparse.transforms.redistribution import snfs
+from jaxsparse.transforms.regrowth import ever_active
 from jaxsparse.transforms.state import (
+    LatentState,
     SparsifyState,
+    forward_params,
     get_masks,
     replace_key,
     replace_masks,
     replicate_axes,
+    stored_params,
 )
 
 __all__ = (
     "InitMasks",
+    "LatentState",
     "MaskUpdate",
+    "Observe",
     "SparsifyState",
     "UpdateAt",
     "UpdateMasks",
+    "ac_dc",
+    "ever_active",
     "fixed",
+    "forward_params",
     "get_masks",
+    "gradual_magnitude",
+    "granet",
+    "latent",
+    "mest",
+    "one_shot_magnitude",
     "replace_key",
     "replace_masks",
     "replicate_axes",
+    "rigl",
+    "snfs",
+    "sparse_evolution",
     "sparsify",
+    "sr_ste",
+    "stored_params",
+    "straight_through",
+    "top_kast",
 )

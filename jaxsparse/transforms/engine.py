@@ -10,7 +10,7 @@ sent to exactly zero after the learning rate was applied; what the optimiser
 remembers of weights that arrive starts afresh.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,73 +19,15 @@ from jaxtyping import Array, Bool, Key
 
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import alignment
+from jaxsparse.transforms.protocols import (
+    InitMasks,
+    MaskUpdate,
+    Observe,
+    UpdateAt,
+    UpdateMasks,
+)
 from jaxsparse.transforms.state import SparsifyState
-from jaxsparse.types import Grads, Masks, Params, Step
-
-
-class MaskUpdate(NamedTuple):
-    """What a method decides when masks change.
-
-    Attributes:
-      masks: the new masks.
-      memory: what the method wants to remember, structured as before.
-      reset: weights of the new masks whose optimiser memory starts afresh although
-        the masks kept them, or None for none. A weight dropped and regrown in one
-        update is such a weight, and the masks alone do not show it.
-    """
-
-    masks: Masks
-    memory: Any = None
-    reset: Masks | None = None
-
-
-@runtime_checkable
-class InitMasks(Protocol):
-    """Makes the masks training starts from."""
-
-    def __call__(self, params: Params) -> Masks:
-        """Returns masks for `params`; must work under `jax.eval_shape`."""
-
-
-@runtime_checkable
-class UpdateMasks(Protocol):
-    """Chooses new masks during training. Pure, and traced once."""
-
-    def __call__(
-        self,
-        masks: Masks,
-        params: Params,
-        grads: Grads,
-        *,
-        step: Step,
-        key: Key[Array, ""],
-        memory: Any,
-        inner_state: optax.OptState,
-        **extra: Any,
-    ) -> MaskUpdate:
-        """Returns the next masks.
-
-        Args:
-          masks: the present masks.
-          params: parameters, zero outside `masks`.
-          grads: the dense gradient, also outside `masks`.
-          step: updates made so far; int32.
-          key: random key; fold the step in before drawing.
-          memory: what the last call wanted to remember.
-          inner_state: state of the wrapped optimiser, for methods that read momenta.
-          **extra: what the caller gave to `update` by name.
-
-        Returns:
-          Masks with the nesting and shapes of `masks`, and what goes with them.
-        """
-
-
-@runtime_checkable
-class UpdateAt(Protocol):
-    """Says at which steps the masks change."""
-
-    def __call__(self, step: Step) -> Bool[Array, ""]:
-        """Returns True when masks are to be updated before update `step`."""
+from jaxsparse.types import Grads, Masks, Params
 
 
 def sparsify(
@@ -95,6 +37,7 @@ def sparsify(
     update_masks: UpdateMasks | None = None,
     update_at: UpdateAt | None = None,
     init_memory: Any = None,
+    observe: Observe | None = None,
     skip_inner: bool = False,
     key: Key[Array, ""] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -109,18 +52,25 @@ def sparsify(
        :math:`m' \odot w`, or takes :math:`u = 0` when `update_at(t)` and `skip_inner`;
     4. returns :math:`u` inside :math:`m'` and :math:`-w` outside.
 
+    `update` takes `growth_grads` by name: what `update_masks` is to see instead of
+    :math:`g`, a tree or a function of the masked weights that is called only when the
+    masks change, such as the gradient on another batch.
+
     `optax.apply_updates` then gives :math:`w + u` inside and exactly 0 outside, for
     finite weights, in every dtype. Masks are state, not constants: all levels of a
     lottery run share one compiled step, and a checkpoint of the state holds them.
 
     Args:
       inner: any optimiser, such as
-        `optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))`.
+        `optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))`. Around
+        `optax.lookahead`, parameters are `optax.LookaheadParams`, and the masks hold
+        for the fast and the slow ones.
       init_masks: makes the first masks; `masks.dense` to begin dense.
       update_masks: how masks change; None for masks that never change.
       update_at: when they change; given if and only if `update_masks` is.
       init_memory: called as `init_memory(params, masks)` for what the method
         remembers at first; None for methods that remember nothing.
+      observe: how that changes at every update, before the masks may.
       skip_inner: on updates that change the masks, leave the surviving weights and
         what the optimiser remembers of them as they are.
       key: where the method's draws come from; `jax.random.key(0)` if None.
@@ -152,8 +102,8 @@ def sparsify(
     first_key = jax.random.key(0) if key is None else key
 
     def init(params: Params) -> SparsifyState:
-        masks = init_masks(params)
-        params = masks_lib.apply(masks, params)
+        masks = init_masks(_fast(params))
+        params = masks_lib.apply(_like(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
             key=first_key,
@@ -161,27 +111,38 @@ def sparsify(
             # A copy: two leaves in one buffer cannot both be donated.
             previous=jax.tree.map(jnp.copy, masks),
             replaced=jnp.zeros((), bool),
-            memory=None if init_memory is None else init_memory(params, masks),
+            memory=None if init_memory is None else init_memory(_fast(params), masks),
             inner_state=inner.init(params),
         )
 
     def update(
-        grads: Grads, state: SparsifyState, params: Params | None = None, **extra: Any
+        grads: Grads,
+        state: SparsifyState,
+        params: Params | None = None,
+        *,
+        growth_grads: Any = None,
+        **extra: Any,
     ) -> tuple[Params, SparsifyState]:
         if params is None:
             raise ValueError(
                 "params: came None; wanted the parameters the gradient was taken at; "
                 "call tx.update(grads, opt_state, params)"
             )
+        if observe is not None:
+            state = state._replace(memory=observe(state.memory, grads))
         now = jnp.zeros((), bool) if update_at is None else update_at(state.step)
-        new = _choose(update_masks, now, grads, state, params, extra)
-        params_in = masks_lib.apply(new.masks, params)
+        seen = grads if growth_grads is None else growth_grads
+        new = _choose(update_masks, now, seen, state, _fast(params), extra)
+        held = _like(params, new.masks)
+        fresh = None if new.zeroed is None else _like(params, new.zeroed)
+        params_in = masks_lib.apply(held, params)
+        if fresh is not None:
+            params_in = masks_lib.apply(jax.tree.map(jnp.logical_not, fresh), params_in)
 
         def reset(old: optax.OptState) -> tuple[optax.OptState, Masks]:
             first = inner.init(params_in)
-            return alignment.reset_outside(
-                _survivors(state, new), old, first
-            ), new.masks
+            kept = alignment.reset_outside(_survivors(state, new), old, first)
+            return kept, new.masks
 
         inner_state, previous = jax.lax.cond(
             now | state.replaced,
@@ -207,7 +168,7 @@ def sparsify(
             )
         else:
             updates, inner_state = step_inner(inner_state)
-        return _leave(new.masks, updates, params), SparsifyState(
+        return _leave(held, updates, params, fresh), SparsifyState(
             step=optax.safe_increment(state.step),
             key=state.key,
             masks=new.masks,
@@ -231,25 +192,44 @@ def _choose(
     """Step 1: what the method decides if it is due, else everything as it was."""
     if update_masks is None:
         return MaskUpdate(state.masks, state.memory)
-    nothing = jax.tree.map(jnp.zeros_like, state.masks)
 
     def move(memory: Any) -> MaskUpdate:
-        new = update_masks(
+        weights = masks_lib.apply(state.masks, params)
+        return update_masks(
             state.masks,
-            masks_lib.apply(state.masks, params),
-            grads,
+            weights,
+            grads(weights) if callable(grads) else grads,
             step=state.step,
             key=state.key,
             memory=memory,
             inner_state=state.inner_state,
             **extra,
         )
-        return new if new.reset is not None else new._replace(reset=nothing)
+
+    unused = jax.eval_shape(move, state.memory)
 
     def stay(memory: Any) -> MaskUpdate:
-        return MaskUpdate(state.masks, memory, nothing)
+        none_of = jax.tree.map(jnp.zeros_like, state.masks)
+        return MaskUpdate(
+            state.masks,
+            memory,
+            reset=None if unused.reset is None else none_of,
+            zeroed=None if unused.zeroed is None else none_of,
+        )
 
     return jax.lax.cond(now, move, stay, state.memory)
+
+
+def _fast(params: Params) -> Params:
+    """The weights the gradient is taken at: lookahead carries slow ones besides."""
+    return params.fast if isinstance(params, optax.LookaheadParams) else params
+
+
+def _like(params: Params, masks: Masks) -> Masks:
+    """The masks, once for the fast and once for the slow weights of lookahead."""
+    if isinstance(params, optax.LookaheadParams):
+        return optax.LookaheadParams(masks, masks)
+    return masks
 
 
 def _survivors(state: SparsifyState, new: MaskUpdate) -> Masks:
@@ -260,15 +240,19 @@ def _survivors(state: SparsifyState, new: MaskUpdate) -> Masks:
     return jax.tree.map(lambda mask, reset: mask & ~reset, kept, new.reset)
 
 
-def _leave(masks: Masks, updates: Params, params: Params) -> Params:
+def _leave(
+    masks: Masks, updates: Params, params: Params, zeroed: Masks | None
+) -> Params:
     """Step 4. A narrow update is widened to its weight, or w - w would not be 0."""
 
-    def leave(mask: Any, update: Any, param: Any) -> Any:
+    def leave(mask: Any, update: Any, param: Any, zero: Any = None) -> Any:
         if mask is None:
             return update
         dtype = jnp.promote_types(update.dtype, param.dtype)
-        return jnp.where(mask, update.astype(dtype), -param.astype(dtype))
+        wide, weight = update.astype(dtype), param.astype(dtype)
+        if zero is not None:
+            wide = jnp.where(zero, wide - weight, wide)
+        return jnp.where(mask, wide, -weight)
 
-    return jax.tree.map(
-        leave, masks, updates, params, is_leaf=lambda leaf: leaf is None
-    )
+    trees = (updates, params) if zeroed is None else (updates, params, zeroed)
+    return jax.tree.map(leave, masks, *trees, is_leaf=lambda leaf: leaf is None)

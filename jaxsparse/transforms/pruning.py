@@ -1,14 +1,21 @@
-"""Methods that only ever remove weights, as wrappers of an optimiser."""
+"""Methods that remove weights, or never change them, as wrappers of an optimiser."""
 
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Key
 
+from jaxsparse import calendars, scores, select
 from jaxsparse import masks as masks_lib
+from jaxsparse.transforms import largest, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
-from jaxsparse.types import Masks, Params
+from jaxsparse.transforms.protocols import MaskUpdate
+from jaxsparse.transforms.starting import Distribution, Prunable
+from jaxsparse.types import Grads, Masks, Params, Step
 
 
 def fixed(
@@ -48,3 +55,264 @@ def fixed(
         )
 
     return sparsify(inner, init_masks)
+
+
+def gradual_magnitude(
+    inner: optax.GradientTransformation,
+    *,
+    sparsity: float,
+    begin_step: int,
+    end_step: int,
+    update_every: int = 100,
+    initial_sparsity: float = 0.0,
+    schedule: str | Callable[[float], float] | Sequence[float] = "cubic",
+    distribution: Distribution = "uniform",
+    dense: tuple[str, ...] = (),
+    structure: select.Structure | None = None,
+    min_layer_density: float = 0.0,
+    prunable: Prunable = masks_lib.is_kernel,
+) -> optax.GradientTransformationExtraArgs:
+    """Removes the smallest weights, a few at a time, until the sparsity is reached.
+
+    Masks nest: a weight that was removed does not return. `latent.straight_through`
+    with the same schedule is the form in which it may.
+
+    Args:
+      inner: any optimiser.
+      sparsity: fraction of the prunable weights to remove in the end, in [0, 1).
+      begin_step: the first change.
+      end_step: the last, which lands exactly on `sparsity`, whatever `update_every` is;
+        equal to `begin_step` to prune once.
+      update_every: updates between changes.
+      initial_sparsity: removed from the start, by magnitude, in [0, sparsity].
+      schedule: "cubic", "linear", "exponential", a function or a table, see
+        `calendars.gradual_sparsities`; sparsities must not fall.
+      distribution: "global" for one threshold over all layers, or how the weights kept
+        are divided among layers: a name of `distributions.NAMES` or a function.
+      dense: shell patterns of layers to keep whole.
+      structure: which weights stand or fall together, see `select`.
+      min_layer_density: each layer keeps at least this part of its weights, rounded
+        up; for distribution "global".
+      prunable: which leaves have masks, see `masks.dense`.
+
+    Returns:
+      The optimiser, with exactly the scheduled counts.
+
+    Raises:
+      ValueError: if an argument is out of range or does not fit the network.
+
+    Examples:
+      >>> tx = gradual_magnitude(
+      ...     optax.sgd(0.1, 0.9), sparsity=0.95, begin_step=3000, end_step=7000
+      ... )
+
+    References:
+      Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model
+      compression. 2017. arXiv:1710.01878, equation 1.
+    """
+    calendar = calendars.make_calendar(
+        begin_step=begin_step, update_every=update_every, end_step=end_step, closes=True
+    )
+    table = calendars.gradual_sparsities(
+        calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
+    )
+    _check_rising([Fraction(str(initial_sparsity)), *table])
+    choose = largest.make_choice(
+        distribution=distribution,
+        dense=dense,
+        structure=structure,
+        min_layer_density=min_layer_density,
+    )
+
+    def init_masks(params: Params) -> Masks:
+        masks = masks_lib.dense(params, prunable=prunable)
+        if not initial_sparsity:
+            # What cannot be is refused here, not in the middle of training.
+            jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
+            return masks
+        first = [Fraction(str(initial_sparsity))]
+        return choose(masks, params, first, jnp.int32(0))
+
+    def update_masks(
+        masks: Masks, params: Params, grads: Any, *, step: Step, **unused: Any
+    ) -> MaskUpdate:
+        del grads, unused
+        index = calendars.change_index(calendar, step)
+        return MaskUpdate(choose(masks, params, table, index))
+
+    return sparsify(
+        inner,
+        init_masks,
+        update_masks=update_masks,
+        update_at=lambda step: calendars.is_due(calendar, step),
+    )
+
+
+def one_shot_magnitude(
+    inner: optax.GradientTransformation,
+    *,
+    sparsity: float,
+    step: int,
+    distribution: Distribution = "global",
+    dense: tuple[str, ...] = (),
+    structure: select.Structure | None = None,
+    min_layer_density: float = 0.0,
+    prunable: Prunable = masks_lib.is_kernel,
+) -> optax.GradientTransformationExtraArgs:
+    """Trains dense, and removes the smallest weights once, before update `step`.
+
+    Args:
+      inner: any optimiser.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      step: updates made before.
+      distribution: as in `gradual_magnitude`, and so are the others.
+      dense: as above.
+      structure: as above.
+      min_layer_density: as above.
+      prunable: as above.
+
+    Returns:
+      The optimiser.
+
+    Raises:
+      ValueError: if an argument is out of range or does not fit the network.
+    """
+    return gradual_magnitude(
+        inner,
+        sparsity=sparsity,
+        begin_step=step,
+        end_step=step,
+        distribution=distribution,
+        dense=dense,
+        structure=structure,
+        min_layer_density=min_layer_density,
+        prunable=prunable,
+    )
+
+
+def _check_rising(table: list[Fraction]) -> None:
+    if any(later < earlier for earlier, later in zip(table, table[1:], strict=False)):
+        raise ValueError(
+            f"schedule: sparsities fall from {[float(part) for part in table]}; wanted "
+            "each at least the one before; for masks that may grow again use "
+            "transforms.straight_through or transforms.ac_dc"
+        )
+
+
+def granet(
+    inner: optax.GradientTransformation,
+    *,
+    sparsity: float,
+    end_step: int,
+    begin_step: int = 0,
+    update_every: int = 100,
+    stop_step: int | None = None,
+    initial_sparsity: float = 0.5,
+    schedule: str | Callable[[float], float] | Sequence[float] = "cubic",
+    distribution: Distribution = "erk",
+    dense: tuple[str, ...] = (),
+    pruned_by: Distribution = "global",
+    drop_fraction: float = 0.5,
+    drop_schedule: str | Callable[[int], float] = "cosine",
+    restart_dropped: bool = False,
+    prunable: Prunable = masks_lib.is_kernel,
+    key: Key[Array, ""] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Prunes gradually and lets weights regenerate: GraNet.
+
+    A change first prunes by magnitude to the scheduled sparsity; then in each layer
+    the smallest of the weights left make room for as many of the largest gradient.
+
+    Args:
+      inner: any optimiser.
+      sparsity: fraction of the prunable weights that are gone in the end, in [0, 1).
+      end_step: when that is reached, exactly.
+      begin_step: the first change.
+      update_every: updates between changes.
+      stop_step: weights regenerate up to this step; `end_step` if None.
+      initial_sparsity: of the random masks training starts from, in [0, sparsity]; 0
+        for the paper's dense-to-sparse form.
+      schedule: as in `gradual_magnitude`.
+      distribution: of the first masks; one of `distributions.NAMES` or a function.
+      dense: shell patterns of layers to keep whole.
+      pruned_by: how pruning compares weights, as `distribution` of `gradual_magnitude`.
+      drop_fraction: part of each layer's weights that regenerates, rounded down.
+      drop_schedule: as in `rigl`; "cosine" falls to 0 at `stop_step`.
+      restart_dropped: as in `sparse_evolution`.
+      prunable: which leaves have masks, see `masks.dense`.
+      key: what the first masks are drawn with.
+
+    Returns:
+      The optimiser, with exactly the scheduled total.
+
+    Raises:
+      ValueError: if an argument is out of range or does not fit the network.
+
+    References:
+      Liu, Chen, Chen, Atashgahi, Yin, Kou, Shen, Pechenizkiy, Wang, Mocanu. Sparse
+      Training via Boosting Pruning Plasticity with Neuroregeneration. 2021.
+      arXiv:2106.10404, algorithm 1.
+    """
+    calendar = calendars.make_calendar(
+        begin_step=begin_step, update_every=update_every, end_step=end_step, closes=True
+    )
+    table = calendars.gradual_sparsities(
+        calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
+    )
+    _check_rising([Fraction(str(initial_sparsity)), *table])
+    stop = end_step if stop_step is None else stop_step
+    if stop < end_step:
+        raise ValueError(f"stop_step: got {stop}; wanted end_step={end_step} or later")
+    until = calendar._replace(end=max(stop, 1))
+    drops = calendars.drop_fractions(
+        until, fraction=drop_fraction, schedule=drop_schedule
+    )
+    choose = largest.make_choice(distribution=pruned_by, dense=dense)
+    draw_masks = starting.random(
+        sparsity=initial_sparsity,
+        distribution=distribution,
+        dense=dense,
+        structure=None,
+        prunable=prunable,
+        key=key,
+    )
+
+    def init_masks(params: Params) -> Masks:
+        masks = draw_masks(params)
+        jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
+        return masks
+
+    def update_masks(
+        masks: Masks,
+        params: Params,
+        grads: Grads,
+        *,
+        step: Step,
+        memory: regrowth.Explored,
+        **unused: Any,
+    ) -> MaskUpdate:
+        del unused
+        index = calendars.change_index(calendar, step)
+        pruned = choose(masks, params, table, jnp.minimum(index, len(table) - 1))
+        goes = regrowth.part(pruned, regrowth.look_up(drops, until, step))
+        goes = regrowth.except_of(goes, dense)
+        left = regrowth.subtract(regrowth.count(pruned), goes)
+        worth = scores.magnitude(params, masks)
+        kept = select.per_layer(worth, left, within=pruned)
+        promise = regrowth.gradient_magnitude(masks, grads)
+        new = regrowth.grow(pruned, kept, goes, promise)
+        both = regrowth.regrown(masks, kept, new) if restart_dropped else None
+        seen = regrowth.explored(memory, masks, new)
+        return MaskUpdate(new, seen, reset=both, zeroed=both)
+
+    def due(step: Step) -> Bool[Array, ""]:
+        return calendars.is_due(calendar, step) | calendars.is_due(until, step)
+
+    return sparsify(
+        inner,
+        init_masks,
+        update_masks=update_masks,
+        update_at=due,
+        init_memory=regrowth.remember,
+        key=key,
+    )

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Key
 
 from jaxsparse import masks as masks_lib
-from jaxsparse.types import Masks, Step
+from jaxsparse.types import Masks, Params, Step
 
 
 class SparsifyState(NamedTuple):
@@ -40,29 +40,97 @@ class SparsifyState(NamedTuple):
     inner_state: optax.OptState
 
 
-def _is_sparsify(node: Any) -> bool:
-    return isinstance(node, SparsifyState)
+class LatentState(NamedTuple):
+    """State of a latent-dense method: dense weights, computed with through masks.
+
+    Attributes:
+      step: updates made so far; int32, counted from 0.
+      key: not drawn from; here so that every sparse optimiser has one.
+      masks: the weights that are computed with, for the present parameters.
+      memory: the weights that are trained, as masks, or None for all.
+      inner_state: state of the wrapped optimiser.
+    """
+
+    step: Step
+    key: Key[Array, "..."]
+    masks: Masks
+    memory: Any
+    inner_state: optax.OptState
 
 
-def _map_sparsify(
-    fn: Callable[[SparsifyState], SparsifyState], opt_state: optax.OptState
+SparseState = SparsifyState | LatentState
+
+
+def _is_sparse(node: Any) -> bool:
+    return isinstance(node, SparsifyState | LatentState)
+
+
+def _map_sparse(
+    fn: Callable[[SparseState], SparseState], opt_state: optax.OptState
 ) -> optax.OptState:
     return jax.tree.map(
-        lambda node: fn(node) if _is_sparsify(node) else node,
+        lambda node: fn(node) if _is_sparse(node) else node,
         opt_state,
-        is_leaf=_is_sparsify,
+        is_leaf=_is_sparse,
     )
 
 
-def _find(opt_state: optax.OptState) -> SparsifyState:
-    leaves = jax.tree.leaves(opt_state, is_leaf=_is_sparsify)
-    found = [leaf for leaf in leaves if _is_sparsify(leaf)]
+def find(opt_state: optax.OptState) -> SparseState:
+    """Returns the state of the one sparse optimiser within an optimiser state.
+
+    Raises:
+      ValueError: if there is none, or more than one.
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_sparse)
+    found = [leaf for leaf in leaves if _is_sparse(leaf)]
     if len(found) != 1:
         raise ValueError(
             f"opt_state: holds {len(found)} SparsifyStates; wanted exactly one; "
             "wrap the whole optimiser once, as in transforms.fixed(optax.adam(1e-3))"
         )
     return found[0]
+
+
+def forward_params(params: Params, opt_state: optax.OptState) -> Params:
+    """Returns the parameters to compute with, and to take the gradient at.
+
+    Args:
+      params: parameters as the optimiser keeps them.
+      opt_state: state of an optimiser that contains exactly one sparse one.
+
+    Returns:
+      For latent-dense methods the parameters, exactly zero outside the masks; for all
+      others `params` itself, where that is so already.
+
+    Raises:
+      ValueError: if the state holds no sparse optimiser, or more than one.
+
+    Examples:
+      >>> logits = model.apply({"params": forward_params(params, opt_state)}, images)
+    """
+    found = find(opt_state)
+    if isinstance(found, LatentState):
+        return masks_lib.apply(found.masks, params)
+    return params
+
+
+def stored_params(params: Params, opt_state: optax.OptState) -> Params:
+    """Returns parameters as the optimiser keeps them: dense for latent-dense methods.
+
+    Args:
+      params: dense parameters, such as initial ones.
+      opt_state: state of an optimiser that contains exactly one sparse one.
+
+    Returns:
+      `params` for latent-dense methods; for all others `params` within the masks.
+
+    Raises:
+      ValueError: if the state holds no sparse optimiser, or more than one.
+    """
+    found = find(opt_state)
+    if isinstance(found, LatentState):
+        return params
+    return masks_lib.apply(found.masks, params)
 
 
 def get_masks(opt_state: optax.OptState) -> Masks:
@@ -77,7 +145,7 @@ def get_masks(opt_state: optax.OptState) -> Masks:
     Raises:
       ValueError: if the state holds no `SparsifyState`, or more than one.
     """
-    return _find(opt_state).masks
+    return find(opt_state).masks
 
 
 def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
@@ -95,17 +163,22 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
     Returns:
       A new state of the same structure, so no compiled function is traced again.
 
+    For latent-dense methods they are those computed with until the method chooses anew.
+
     Raises:
       ValueError: if structures or shapes differ, naming the first that does.
 
     Examples:
       >>> opt_state = replace_masks(tx.init(params), ticket)
     """
-    _check_alike(_find(opt_state).masks, masks)
-    return _map_sparsify(
-        lambda node: node._replace(masks=masks, replaced=node.replaced | True),
-        opt_state,
-    )
+    _check_alike(find(opt_state).masks, masks)
+
+    def replace(node: SparseState) -> SparseState:
+        if isinstance(node, LatentState):
+            return node._replace(masks=masks)
+        return node._replace(masks=masks, replaced=node.replaced | True)
+
+    return _map_sparse(replace, opt_state)
 
 
 def replace_key(opt_state: optax.OptState, key: Key[Array, "..."]) -> optax.OptState:
@@ -121,8 +194,8 @@ def replace_key(opt_state: optax.OptState, key: Key[Array, "..."]) -> optax.OptS
     Raises:
       ValueError: if the state holds no `SparsifyState`, or more than one.
     """
-    _find(opt_state)
-    return _map_sparsify(lambda node: node._replace(key=key), opt_state)
+    find(opt_state)
+    return _map_sparse(lambda node: node._replace(key=key), opt_state)
 
 
 def _check_alike(held: Masks, masks: Masks) -> None:
@@ -166,9 +239,11 @@ def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
     """
 
     def axes(node: Any) -> Any:
-        if not _is_sparsify(node):
+        if not _is_sparse(node):
             return 0
-        batched = jax.tree.map(lambda _: 0, node)
-        return batched._replace(step=None, replaced=None)
+        batched = jax.tree.map(lambda _: 0, node)._replace(step=None)
+        if isinstance(node, LatentState):
+            return batched
+        return batched._replace(replaced=None)
 
-    return jax.tree.map(axes, opt_state, is_leaf=_is_sparsify)
+    return jax.tree.map(axes, opt_state, is_leaf=_is_sparse)

@@ -1,0 +1,38 @@
+"""Selection: scores and counts in, masks out, exactly.
+
+`globally` sets one threshold over all layers, `per_layer` one for each. Both keep
+exactly as many weights as they are asked for, ties included. What a weight is worth
+comes from `scores`, how many to keep from `distributions` and `schedules`.
+
+A `Structure` makes weights stand or fall together: `in_groups`, `blocks`, `channels`
+and `fan_in`. `fit` rounds counts to those that a structure can meet.
+"""
+
+from jaxsparse.select.bisection import Ties
+from jaxsparse.select.counts import fit
+from jaxsparse.select.layers import AxisName
+from jaxsparse.select.structures import (
+    Grid,
+    Structure,
+    blocks,
+    channels,
+    fan_in,
+    grid,
+    in_groups,
+)
+from jaxsparse.select.unstructured import globally, per_layer
+
+__all__ = (
+    "AxisName",
+    "Grid",
+    "Structure",
+    "Ties",
+    "blocks",
+    "channels",
+    "fan_in",
+    "fit",
+    "globally",
+    "grid",
+    "in_groups",
+    "per_layer",
+)

@@ -1,0 +1,138 @@
+"""Selection of weights, one by one or, where a structure is given, by its units.
+
+Without a structure leaves keep their shape from end to end, so masks are the same
+under `jit` and `vmap`, on any sharding and inside `shard_map`, and no sharded leaf is
+gathered. With one, leaves are reshaped.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jaxsparse import masks
+from jaxsparse.select import bisection, units
+from jaxsparse.select import layers as layers_lib
+from jaxsparse.select.bisection import Ties
+from jaxsparse.select.layers import AxisName
+from jaxsparse.select.structures import Structure
+from jaxsparse.types import Counts, Masks, Scores
+
+
+def globally(
+    scores: Scores,
+    count: Int[Array, ""] | int,
+    *,
+    within: Masks | None = None,
+    ignored: tuple[str, ...] = (),
+    ties: Ties = "index",
+    axis_name: AxisName = None,
+    structure: Structure | None = None,
+) -> Masks:
+    """Keeps the `count` best weights of all layers together.
+
+    NaN ranks below every number, -0.0 equals 0.0, and float16 and bfloat16 compare as
+    float32, so layers of different precision can compete.
+
+    Args:
+      scores: what each weight is worth; None where a leaf is not prunable.
+      count: weights to keep over all layers that are not ignored. A Python integer is
+        checked, against the sizes alone if `within` is traced; a traced one is clipped
+        to what there is.
+      within: masks outside which nothing is kept; None allows every weight.
+      ignored: shell patterns of leaf names whose masks stay as `within` has them and
+        whose weights are not counted.
+      ties: "index" keeps exactly `count` and, of equal scores, those that come first
+        (leaves in the order of the tree, weights in row-major order). "drop" keeps
+        only scores strictly above the best one that must go, so equal scores at the
+        threshold all go and fewer than `count` may be kept; open_lth does this.
+      axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
+        split by its first dimension. `count` is still that of the whole network.
+      structure: which weights stand or fall together, such as `blocks((4, 4))`; of one
+        row in each leaf, and units of equally many members. `count` is rounded and
+        clipped as in `per_layer`. None selects weights one by one.
+
+    Returns:
+      Masks; None where the score is None.
+
+    Raises:
+      ValueError: if a count, a pattern, a tree or a leaf does not fit; see the
+        message.
+
+    Examples:
+      >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
+      >>> globally(scores, 3)
+      {'a': Array([ True,  True], dtype=bool), 'b': Array([False,  True], dtype=bool)}
+    """
+    if structure is not None:
+        units.check_options(structure, ties=ties, axis_name=axis_name)
+    layers = layers_lib.read(scores, within, ignored, axis_name)
+    chosen = [layer for layer in layers if not layer.ignored]
+    if structure is not None:
+        kept = units.globally(structure, chosen, count)
+        return layers_lib.write(scores, layers, kept)
+    layers_lib.check_count(count, chosen, "all layers", axis_name)
+    wanted = jnp.full(len(chosen), count, jnp.int32)
+    kept = bisection.keep(chosen, wanted, pooled=True, ties=ties, axis_name=axis_name)
+    return layers_lib.write(scores, layers, kept)
+
+
+def per_layer(
+    scores: Scores,
+    counts: Counts,
+    *,
+    within: Masks | None = None,
+    ignored: tuple[str, ...] = (),
+    ties: Ties = "index",
+    axis_name: AxisName = None,
+    structure: Structure | None = None,
+) -> Masks:
+    """Keeps the best weights of each layer, as many as its count says.
+
+    Args:
+      scores: what each weight is worth; None where a leaf is not prunable.
+      counts: weights to keep, with the nesting of `scores`, checked or clipped as in
+        `globally`. That of an ignored leaf is not read and may be None.
+      within: as in `globally`, and so are the others.
+      ignored: as above.
+      ties: as above, layer by layer.
+      axis_name: as above; None with a structure.
+      structure: which weights stand or fall together, and of which each row keeps
+        equally many, such as `in_groups(4)`. A unit is worth the sum of its members'
+        scores, in float32 or better: NaN if a member is NaN, or infinities of both
+        signs meet. Of equal units the first of the row are kept; `ties` must be
+        "index". `counts` are of weights: a Python integer must be a multiple that the
+        structure can meet (see `fit`), a traced one is rounded down to one. A unit is
+        allowed if all its members are `within`, and a row that is allowed fewer units
+        than it should keep keeps those. None selects weights one by one.
+
+    Returns:
+      Masks; None where the score is None.
+
+    Raises:
+      ValueError: if a count, a pattern, a tree or a leaf does not fit; the message
+        names the leaf.
+
+    Examples:
+      >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
+      >>> per_layer(scores, {"a": 1, "b": 0})
+      {'a': Array([ True, False], dtype=bool), 'b': Array([False, False], dtype=bool)}
+    """
+    if structure is not None:
+        units.check_options(structure, ties=ties, axis_name=axis_name)
+    layers = layers_lib.read(scores, within, ignored, axis_name)
+    chosen = [layer for layer in layers if not layer.ignored]
+    by_name = dict(zip(masks.names(counts), jax.tree.leaves(counts), strict=True))
+    names = {layer.name for layer in layers}
+    if not {layer.name for layer in chosen} <= set(by_name) <= names:
+        raise ValueError(
+            f"counts: got the leaves {list(by_name)}; wanted {sorted(names)}, as scores"
+        )
+    if structure is not None:
+        each = [by_name[layer.name] for layer in chosen]
+        kept = units.per_layer(structure, chosen, each)
+        return layers_lib.write(scores, layers, kept)
+    for layer in chosen:
+        layers_lib.check_count(by_name[layer.name], [layer], layer.name, axis_name)
+    wanted = jnp.array([by_name[layer.name] for layer in chosen], jnp.int32)
+    kept = bisection.keep(chosen, wanted, pooled=False, ties=ties, axis_name=axis_name)
+    return layers_lib.write(scores, layers, kept)

@@ -1,0 +1,176 @@
+"""Dropping weights and growing others: what all dynamic methods have in common.
+
+A change of masks keeps the best of a layer's weights by one score and adds the best of
+those left by another. Counts are traced integers that follow from the masks held, so
+that a method goes on with whatever masks it is given.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from jaxsparse import calendars, select
+from jaxsparse import masks as masks_lib
+from jaxsparse.calendars import Calendar
+from jaxsparse.transforms.state import find
+from jaxsparse.types import Counts, Grads, Masks, Params, Scores, Step
+
+Ratio = tuple[Array, Array]
+
+
+class Explored(NamedTuple):
+    """What a dynamic method remembers.
+
+    Attributes:
+      ever: weights that were in the masks before or after some change.
+      own: what the method itself remembers, or None.
+    """
+
+    ever: Masks
+    own: Any = None
+
+
+def remember(params: Params, masks: Masks) -> Explored:
+    """Makes the memory before the first change: empty, as masks may be replaced."""
+    del params
+    return Explored(jax.tree.map(jnp.zeros_like, masks))
+
+
+def explored(memory: Explored, *masks: Masks, own: Any = None) -> Explored:
+    """Adds masks to those that were ever held."""
+    ever = memory.ever
+    for held in masks:
+        ever = jax.tree.map(jnp.logical_or, ever, held)
+    return Explored(ever, own)
+
+
+def ever_active(opt_state: optax.OptState) -> Masks:
+    """Returns the weights that a dynamic method has ever held.
+
+    `masks.kept` of it over `masks.total` is the exploration rate, which the paper calls
+    R_s.
+
+    Args:
+      opt_state: state of an optimiser that a method of this package wraps.
+
+    Returns:
+      Masks, those held now included; those alone for a method that does not remember.
+
+    Raises:
+      ValueError: if the state holds no sparse optimiser, or more than one.
+
+    References:
+      Liu, Yin, Mocanu, Pechenizkiy. Do We Actually Need Dense Over-Parameterization?
+      In-Time Over-Parameterization in Sparse Training. 2021. arXiv:2102.02887,
+      section 3.
+    """
+    state = find(opt_state)
+    if not isinstance(state.memory, Explored):
+        return state.masks
+    return jax.tree.map(jnp.logical_or, state.memory.ever, state.masks)
+
+
+def look_up(table: list[tuple[int, int]], calendar: Calendar, step: Step) -> Ratio:
+    """Reads the ratio for the change at a step from `calendars.drop_fractions`."""
+    rows = jnp.asarray(np.array(table, np.int32))
+    row = rows[jnp.minimum(calendars.change_index(calendar, step), len(table) - 1)]
+    return row[0], row[1]
+
+
+def count(masks: Masks) -> Counts:
+    """Counts each layer's weights; traced, exact."""
+    return jax.tree.map(lambda mask: jnp.sum(mask, dtype=jnp.int32), masks)
+
+
+def part(
+    masks: Masks, ratio: Ratio, *, structure: select.Structure | None = None
+) -> Counts:
+    """Counts a part of each layer's weights, rounded down to whole units.
+
+    Args:
+      masks: weights to take the part of.
+      ratio: the part, as numerator and denominator.
+      structure: which weights stand or fall together.
+
+    Returns:
+      Traced counts.
+    """
+
+    def take(path: Any, mask: Array) -> Array:
+        taken = calendars.part_of(jnp.sum(mask, dtype=jnp.int32), *ratio)
+        if structure is None:
+            return taken
+        grid = select.grid(structure, masks_lib.name_of(path), mask.shape)
+        unit = grid.rows * grid.members
+        return taken // unit * unit
+
+    return jax.tree_util.tree_map_with_path(take, masks)
+
+
+def at_most_room(counts: Counts, masks: Masks) -> Counts:
+    """Limits counts to the weights that each layer has outside the masks."""
+    return jax.tree.map(
+        lambda wanted, mask: jnp.minimum(
+            wanted, mask.size - jnp.sum(mask, dtype=jnp.int32)
+        ),
+        counts,
+        masks,
+    )
+
+
+def except_of(counts: Counts, dense: tuple[str, ...]) -> Counts:
+    """Sets the counts of the layers that match one of the patterns to nothing."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, wanted: (
+            jnp.zeros_like(wanted)
+            if masks_lib.matches(masks_lib.name_of(path), dense)
+            else wanted
+        ),
+        counts,
+    )
+
+
+def subtract(counts: Counts, less: Counts) -> Counts:
+    """Subtracts counts leaf by leaf."""
+    return jax.tree.map(jnp.subtract, counts, less)
+
+
+def grow(
+    masks: Masks,
+    kept: Masks,
+    counts: Counts,
+    promise: Scores,
+    *,
+    structure: select.Structure | None = None,
+    regrow_dropped: bool = True,
+) -> Masks:
+    """Adds the weights of most promise; ties go to the lower index.
+
+    Args:
+      masks: weights there were before some were dropped.
+      kept: those that stayed.
+      counts: how many to add, by layer.
+      promise: score of the weights that may be added; the highest are.
+      structure: which weights stand or fall together.
+      regrow_dropped: whether a weight dropped now may be grown now.
+
+    Returns:
+      Masks with `kept` and as many more.
+    """
+    free = jax.tree.map(jnp.logical_not, kept if regrow_dropped else masks)
+    grown = select.per_layer(promise, counts, within=free, structure=structure)
+    return jax.tree.map(jnp.logical_or, kept, grown)
+
+
+def regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
+    """Tells the weights that were dropped and grown in one change."""
+    return jax.tree.map(lambda old, stay, now: old & ~stay & now, masks, kept, new)
+
+
+def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:
+    """Scores every weight, held or not, by its gradient's absolute value."""
+    return masks_lib.tree_map(lambda _, grad: jnp.abs(grad), masks, grads)

@@ -1,0 +1,70 @@
+"""The masks a method starts from, as functions of the parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key
+
+from jaxsparse import distributions, scores, select
+from jaxsparse import masks as masks_lib
+from jaxsparse.transforms.protocols import InitMasks
+from jaxsparse.types import Counts, Masks, Params
+
+Prunable = Callable[[str, Any], bool] | tuple[str, ...]
+Distribution = str | distributions.Distribute
+
+
+def layer_counts(
+    masks: Masks,
+    sparsity: float,
+    *,
+    distribution: Distribution = "uniform",
+    dense: tuple[str, ...] = (),
+    structure: select.Structure | None = None,
+) -> Counts:
+    """Divides a sparsity among layers, in counts that a structure can have.
+
+    Args:
+      masks: which leaves are prunable; only names and shapes are used.
+      sparsity: fraction to remove, in [0, 1).
+      distribution: one of `distributions.NAMES`, or a function `(masks, sparsity)` to
+        counts.
+      dense: shell patterns of layers to keep whole; for named distributions.
+      structure: which weights stand or fall together; None for each on its own.
+
+    Returns:
+      Weights to keep in each layer, Python integers.
+    """
+    counts = distributions.divide(distribution, masks, sparsity, dense=dense)
+    return counts if structure is None else select.fit(structure, masks, counts)
+
+
+def random(
+    *,
+    sparsity: float,
+    distribution: Distribution,
+    dense: tuple[str, ...],
+    structure: select.Structure | None,
+    prunable: Prunable,
+    key: Key[Array, ""] | None,
+) -> InitMasks:
+    """Makes the function that draws masks with exact layer counts.
+
+    The draw is by `jax.random.fold_in(key, 2**31)`, which no step of training equals.
+    """
+
+    def init(params: Params) -> Masks:
+        all_of = masks_lib.dense(params, prunable=prunable)
+        counts = layer_counts(
+            all_of,
+            sparsity,
+            distribution=distribution,
+            dense=dense,
+            structure=structure,
+        )
+        draw = jax.random.fold_in(jax.random.key(0) if key is None else key, 2**31)
+        worth = scores.random(all_of, key=draw)
+        return select.per_layer(worth, counts, structure=structure)
+
+    return init
