@@ -168,11 +168,8 @@ def _best(
     """Keeps the best of every row, by the cheaper way for each layer."""
     pairs = list(zip(values, wanted, strict=True))
     longer = [pair for pair in pairs if pair[0].shape[1] > FEW]
-    found = iter(
-        bisection.keep_in_rows([v for v, _ in longer], [k for _, k in longer])
-        if longer
-        else []
-    )
+    if longer:
+        found = iter(bisection.keep_in_rows(*map(list, zip(*longer, strict=True))))
     return [
         next(found) if value.shape[1] > FEW else _best_of_few(value, count)
         for value, count in pairs

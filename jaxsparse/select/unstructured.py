@@ -48,8 +48,9 @@ def globally(
       axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
         split by its first dimension. `count` is still that of the whole network.
       structure: which weights stand or fall together, such as `blocks((4, 4))`; of one
-        row in each leaf, and units of equally many members. `count` is rounded and
-        clipped as in `per_layer`. None selects weights one by one.
+        row in each leaf, and units of equally many members. `count` is still of
+        weights, and checked or rounded down as in `per_layer`. None selects weights one
+        by one.
 
     Returns:
       Masks; None where the score is None.
