@@ -54,6 +54,7 @@ def default() -> ConfigDict:
     c.model = ConfigDict()
     c.model.name = "lenet_300_100"  # one of build.MODELS
     c.model.width = 16  # channels of a ResNet's first stage; other networks ignore it
+    c.model.features = ()  # sizes of a LeNet's hidden dense layers; (): its own
     c.model.dtype = "float32"  # of activations; weights are float32 always
 
     c.init = ConfigDict()
@@ -102,6 +103,36 @@ def default() -> ConfigDict:
     c.lottery.finetune_length = "10%"  # of a level, for retrain "finetune"
     c.lottery.controls = ()  # of lottery.controls.NAMES
     c.lottery.control_levels = ()  # levels that get controls; (): all from 1
+
+    c.sparse = ConfigDict()  # sparse training in place of lottery levels
+    c.sparse.method = "none"  # one of build.METHODS; each reads some of these fields
+    c.sparse.sparsity = 0.9  # fraction of the prunable weights to do without
+    c.sparse.distribution = ""  # distributions.NAMES or "global"; "": the method's own
+    c.sparse.prunable = ()  # globs of prunable leaves, "!glob" for not; (): kernels
+    c.sparse.dense = ()  # globs of layers to keep whole
+    c.sparse.first_layer_dense = False  # keep the network's first prunable layer whole
+    c.sparse.last_layer_dense = False  # keep its last one whole
+    c.sparse.structure = ""  # "groups 4", "blocks 4x4", "channels" or "fan_in"
+    c.sparse.score = "random"  # what "static" masks keep, one of build.SCORES
+    c.sparse.iterations = 1  # times "static" masks are chosen, each time sparser
+    c.sparse.regrow = False  # whether later iterations may bring weights back
+    c.sparse.score_batches = 10  # batches of training examples that are scored on
+    c.sparse.score_batch_size = 128  # examples in each of them
+    c.sparse.begin = ""  # the first change of masks; "": the method's own
+    c.sparse.end = ""  # the end of changes; "": none, for methods that need none
+    c.sparse.update_every = "100step"  # between changes of masks
+    c.sparse.drop_fraction = -1.0  # of each layer, at a change; -1: the method's own
+    c.sparse.drop_schedule = ""  # "cosine", "constant", "learning_rate"; "": its own
+    c.sparse.grow = "gradient"  # of rigl: "gradient", "inverted" or "random"
+    c.sparse.growth_examples = 0  # first training examples to grow by; 0: the batch
+    c.sparse.regrow_dropped = True  # whether a weight dropped now may be grown now
+    c.sparse.restart_dropped = False  # and then starts from zero
+    c.sparse.soft_bound = False  # of mest: grow first, and drop at the next change
+    c.sparse.schedule = "cubic"  # of sparsity: "cubic", "linear" or "exponential"
+    c.sparse.initial_sparsity = -1.0  # before the first change; -1: the method's own
+    c.sparse.min_layer_density = 0.0  # with distribution "global"
+    c.sparse.backward_sparsity = 0.5  # of top_kast: fraction that is not trained
+    c.sparse.decay = -1.0  # of sr_ste and top_kast: pull to zero; -1: its own
 
     c.run = ConfigDict()  # operational: results do not depend on it
     c.run.parallelism = "jit"  # over local devices: "jit" (mesh) or "pmap"
@@ -162,8 +193,17 @@ def scientific(config: Fields) -> dict[str, Any]:
 
 
 def digest(config: Fields) -> str:
-    """Hashes the scientific fields but the number of levels, which may grow."""
-    fields = {k: v for k, v in scientific(config).items() if k != GROWING}
+    """Hashes the scientific fields but the number of levels, which may grow.
+
+    Fields at their default values do not count, so that a new field leaves the names of
+    work folders as they are.
+    """
+    defaults = scientific(default())
+    fields = {
+        name: value
+        for name, value in scientific(config).items()
+        if name != GROWING and value != defaults.get(name)
+    }
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -171,11 +211,14 @@ def digest(config: Fields) -> str:
 def differences(old: Fields, new: Fields) -> Iterator[tuple[str, Any, Any]]:
     """Yields the scientific fields in which two configs differ: name, old, new.
 
-    More levels than before are no difference.
+    More levels than before are no difference, nor is a field that the older config
+    does not know, at its default value.
     """
     before, now = scientific(old), scientific(new)
+    defaults = scientific(default())
     for name in sorted(before.keys() | now.keys()):
-        a, b = before.get(name, "absent"), now.get(name, "absent")
+        a = before.get(name, defaults.get(name, "absent"))
+        b = now.get(name, "absent")
         grew = name == GROWING and type(a) is type(b) is int and b > a
         if a != b and not grew:
             yield name, a, b
@@ -255,6 +298,25 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: all(type(level) is int and level >= 1 for level in v),
         "a tuple of levels, each at least 1",
     ),
+    "model.features": (
+        lambda v: all(type(size) is int and size >= 1 for size in v),
+        "a tuple of sizes such as (300, 100)",
+    ),
+    "sparse.sparsity": _BELOW_1,
+    "sparse.prunable": (_is_strings, "a tuple of patterns such as ('*/kernel',)"),
+    "sparse.dense": (_is_strings, "a tuple of patterns such as ('head/kernel',)"),
+    "sparse.iterations": _AT_LEAST_1,
+    "sparse.score_batches": _AT_LEAST_1,
+    "sparse.score_batch_size": _AT_LEAST_1,
+    "sparse.drop_fraction": (lambda v: v == -1 or 0 <= v <= 1, "in [0, 1], or -1"),
+    "sparse.drop_schedule": _one_of("", "cosine", "constant", "learning_rate"),
+    "sparse.grow": _one_of("gradient", "inverted", "random"),
+    "sparse.growth_examples": _AT_LEAST_0,
+    "sparse.schedule": _one_of("cubic", "linear", "exponential"),
+    "sparse.initial_sparsity": (lambda v: v == -1 or 0 <= v < 1, "in [0, 1), or -1"),
+    "sparse.min_layer_density": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "sparse.backward_sparsity": _BELOW_1,
+    "sparse.decay": (lambda v: v == -1 or v >= 0, "at least 0, or -1"),
     "run.parallelism": _one_of("jit", "pmap"),
     "run.devices": _AT_LEAST_0,
     "run.steps_per_call": _AT_LEAST_1,
@@ -345,6 +407,15 @@ def _check_together(config: ConfigDict) -> None:
             f"config.optimizer.momentum: {config.optimizer.momentum} (nesterov "
             f"{config.optimizer.nesterov}) given with {config.optimizer.name!r}; "
             "wanted optimizer.name 'sgd', or momentum 0.0 and nesterov False"
+        )
+    if config.sparse.method != "none" and (
+        lottery.levels or lottery.controls or lottery.rewind != "0step"
+    ):
+        raise ValueError(
+            f"config.sparse.method: came {config.sparse.method!r} with lottery.levels "
+            f"{lottery.levels}, controls {lottery.controls} and rewind "
+            f"{lottery.rewind!r}; wanted method 'none', or no levels, no controls and "
+            "rewind '0step'"
         )
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise ValueError(

@@ -1,23 +1,34 @@
 """Pruning any pytree of parameters to a given sparsity, in one call.
 
 The pieces are those of every other method: `scores` for what a weight is worth,
-`distributions` for how many each layer keeps, `select` for which.
+`distributions` for how many each layer keeps, `select` for which. `prune` asks for the
+scores once, `prune_iteratively` again and again while the network thins; neither
+trains.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from jaxsparse import distributions, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
-from jaxsparse.types import Masks, Params, Scores
+from jaxsparse.types import Counts, Masks, Params, Scores
 
 PER_LAYER = {
     "uniform": distributions.uniform,
     "erdos_renyi": distributions.erdos_renyi,
     "erdos_renyi_kernel": distributions.erdos_renyi_kernel,
+    "balanced": distributions.balanced,
 }
 DISTRIBUTIONS = ("global", *PER_LAYER)
+SCHEDULES = ("exponential", "linear")
+Score = Callable[[Params, Masks], Scores]
 
 
 def prune(
@@ -25,8 +36,9 @@ def prune(
     sparsity: float,
     *,
     distribution: str = "global",
-    score: Callable[[Params, Masks], Scores] = scores.magnitude,
+    score: Score = scores.magnitude,
     prunable: Callable[[str, Any], bool] = masks_lib.is_kernel,
+    dense: tuple[str, ...] = (),
 ) -> Masks:
     """Chooses the masks that keep the best weights.
 
@@ -34,29 +46,173 @@ def prune(
       params: any pytree of parameters.
       sparsity: fraction of the prunable weights to remove, in [0, 1).
       distribution: "global" for one threshold over all layers, or how the sparsity is
-        divided among layers: "uniform", "erdos_renyi", "erdos_renyi_kernel".
+        divided among layers: "uniform", "erdos_renyi", "erdos_renyi_kernel",
+        "balanced".
       score: called with parameters and dense masks; higher is better.
       prunable: see `masks.dense`.
+      dense: shell patterns of leaf names to keep whole. Their weights count towards
+        the sparsity, but for "uniform", where they come on top.
 
     Returns:
       Masks that keep exactly `distributions.count_kept` of the prunable weights; give
       them to `masks.apply`, or to `transforms.fixed` to train on.
 
     Raises:
-      ValueError: for an unknown distribution or a sparsity out of range.
+      ValueError: for an unknown distribution, a sparsity out of range, a pattern that
+        matches no leaf, or dense layers that alone keep too many.
 
     Examples:
       >>> ticket = prune(params, 0.9)
       >>> sparse_params = masks.apply(ticket, params)
     """
+    everything = masks_lib.dense(params, prunable=prunable)
+    counts = _counts(everything, sparsity, distribution, dense)
+    return _select(score(params, everything), counts, None, dense)
+
+
+def prune_iteratively(
+    params: Params,
+    sparsity: float,
+    *,
+    score: Score,
+    iterations: int = 100,
+    schedule: str = "exponential",
+    distribution: str = "global",
+    regrow: bool = False,
+    prunable: Callable[[str, Any], bool] = masks_lib.is_kernel,
+    dense: tuple[str, ...] = (),
+) -> Masks:
+    r"""Prunes in many small steps, with new scores of what is left before each.
+
+    With :math:`T` iterations and the sparsity :math:`s`, iteration :math:`t` keeps the
+    fraction :math:`(1 - s)^{t/T}` of the weights (exponential) or
+    :math:`1 - s \, t/T` (linear), rounded to whole weights.
+
+    - SynFlow: `score=scores.synflow`, with what else it takes bound, and the rest as
+      it is.
+    - Iterative SNIP: `score=scores.snip`.
+    - FORCE: that and `regrow=True`.
+
+    Args:
+      params: as in `prune`.
+      sparsity: as in `prune`.
+      score: called with parameters and the masks so far; higher is better. It is traced
+        once, and so must be pure.
+      iterations: how often scores are computed, 1 or more; once is `prune`.
+      schedule: how the density falls, "exponential" or "linear".
+      distribution: as in `prune`.
+      regrow: let weights return that were removed. The score is then read outside the
+        masks too; those of `scores` serve.
+      prunable: as in `prune`.
+      dense: as in `prune`.
+
+    Returns:
+      As `prune`.
+
+    Raises:
+      ValueError: as `prune`; for an unknown schedule or no iterations; or if a score
+        is not finite where it is read, naming the layer and the iteration.
+
+    Examples:
+      >>> flow = lambda p, m: scores.synflow(model.apply, p, m, (1, 28, 28, 1))
+      >>> ticket = prune_iteratively(params, 0.99, score=flow)
+
+    Deviations:
+      Layer by layer, the counts before the last are raised where rounding would have
+      let a layer grow again. No argument removes it.
+
+    References:
+      Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
+      iteratively conserving synaptic flow. 2020. arXiv:2006.05467, algorithm 1.
+
+      de Jorge, Sanyal, Behl, Torr, Rogez, Dokania. Progressive Skeletonization:
+      Trimming more fat from a network at initialization. 2021. arXiv:2006.09081,
+      section 4: FORCE, iterative SNIP and the exponential schedule.
+    """
+    everything = masks_lib.dense(params, prunable=prunable)
+    plan = [_counts(everything, sparsity, distribution, dense)]
+    for level in reversed(_levels(sparsity, iterations, schedule)):
+        counts = _counts(everything, level, distribution, dense)
+        plan.append(jax.tree.map(max, counts, plan[-1]))
+
+    @jax.jit
+    def step(masks: Masks, counts: Counts) -> tuple[Masks, list[Bool[Array, ""]]]:
+        worth = score(params, masks)
+        within = None if regrow else masks
+        read = everything if regrow else masks
+        return _select(worth, counts, within, dense), _finite(worth, read)
+
+    masks = everything
+    for iteration, counts in enumerate(reversed(plan), start=1):
+        masks, finite = step(masks, jax.tree.map(jnp.int32, counts))
+        bad = [
+            name
+            for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)
+            if not is_finite
+        ]
+        if bad:
+            raise ValueError(
+                f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
+                "wanted numbers; look for overflow in the loss or the network"
+            )
+    return masks
+
+
+def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:
+    """Lists the sparsity of every iteration but the last, which is the one given."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: got {schedule!r}; wanted one of {SCHEDULES}")
+    if iterations < 1:
+        raise ValueError(f"iterations: got {iterations}; wanted 1 or more")
+    parts = [t / iterations for t in range(1, iterations)]
+    if schedule == "linear":
+        return [sparsity * part for part in parts]
+    return [1 - (1 - sparsity) ** part for part in parts]
+
+
+def _counts(
+    masks: Masks, sparsity: float, distribution: str, dense: tuple[str, ...]
+) -> Counts:
+    """Counts what to keep: of each layer, or of all together that are not dense."""
     if distribution not in DISTRIBUTIONS:
         raise ValueError(
             f"distribution: unknown {distribution!r}; did you mean "
             f"{nearest(distribution, list(DISTRIBUTIONS))}?"
         )
-    dense = masks_lib.dense(params, prunable=prunable)
-    worth = score(params, dense)
-    if distribution == "global":
-        count = distributions.count_kept(masks_lib.total(dense), sparsity)
-        return select.globally(worth, count)
-    return select.per_layer(worth, PER_LAYER[distribution](dense, sparsity))
+    if distribution != "global":
+        return PER_LAYER[distribution](masks, sparsity, dense=dense)
+    names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
+    masks_lib.check_globs(dense, names, field="dense")
+    whole = sum(
+        leaf.size
+        for name, leaf in zip(names, leaves, strict=True)
+        if masks_lib.matches(name, dense)
+    )
+    kept = distributions.count_kept(masks_lib.total(masks), sparsity)
+    if whole > kept:
+        raise ValueError(
+            f"dense: the layers matching {dense} have {whole} weights, where sparsity "
+            f"{sparsity} keeps {kept}; wanted a lower sparsity or other dense layers"
+        )
+    return kept - whole
+
+
+def _select(
+    worth: Scores, counts: Counts, within: Masks | None, dense: tuple[str, ...]
+) -> Masks:
+    """Selects from all layers by one count, or from each by a tree of them."""
+    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
+    pooled = jax.tree.structure(counts) == jax.tree.structure(0)
+    choose = functools.partial(
+        select.globally if pooled else select.per_layer, within=within, ignored=dense
+    )
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        return choose(worth, counts)
+
+
+def _finite(worth: Scores, read: Masks) -> list[Bool[Array, ""]]:
+    """Says of each layer whether all scores that are read are finite."""
+    finite = masks_lib.tree_map(
+        lambda mask, leaf: jnp.all(jnp.isfinite(leaf) | ~mask), read, worth
+    )
+    return jax.tree.leaves(finite)

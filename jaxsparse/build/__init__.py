@@ -6,6 +6,7 @@ in `config.validate`, before anything is compiled.
 """
 
 from jaxsparse.build.assembly import arrange, make_experiment
+from jaxsparse.build.chosen import SCORES
 from jaxsparse.build.lengths import Lengths, lengths
 from jaxsparse.build.pieces import (
     MODELS,
@@ -17,10 +18,13 @@ from jaxsparse.build.pieces import (
     make_network,
     make_optimizer,
 )
+from jaxsparse.build.sparse import METHODS
 
 __all__ = (
+    "METHODS",
     "MODELS",
     "OPTIMIZERS",
+    "SCORES",
     "Lengths",
     "arrange",
     "check_names",

@@ -1,6 +1,5 @@
 """From a config and its data to the experiment that runs."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxsparse import transforms
-from jaxsparse.build import pieces
+from jaxsparse.build import pieces, sparse
 from jaxsparse.build.lengths import Lengths, lengths, under
-from jaxsparse.data import augment, order
+from jaxsparse.data import order
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import levels, rewinding
 from jaxsparse.lottery.experiment import Experiment, Network
@@ -103,8 +101,13 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         milestones=length.milestones,
         gamma=config.schedule.gamma,
     )
-    tx = transforms.fixed(pieces.make_optimizer(config, rate))
-    network = pieces.make_network(config, dataset, tx)
+
+    def make_tx(dense: tuple[str, ...]) -> tuple[Any, sparse.Wrap]:
+        wrap = sparse.make_wrap(config, length, rate, dense=dense)
+        inner = pieces.make_optimizer(config, rate)
+        return wrap(inner, jax.random.key(config.seeds.masks)), wrap
+
+    network = pieces.make_network(config, dataset, make_tx)
     rule = levels.Rule(
         fraction=c.fraction,
         counting=c.counting,
@@ -142,7 +145,7 @@ def _make_trainer(
 ) -> Trainer:
     axis_name = layout.batch_axis
     model = pieces.make_model(config, classes=dataset.classes, axis_name=axis_name)
-    normalize = functools.partial(augment.normalize, mean=dataset.mean, std=dataset.std)
+    normalize = pieces.make_normalize(dataset)
     train_step = steps.make_train_step(
         model,
         network.tx,
@@ -162,7 +165,11 @@ def _make_trainer(
     waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
     return Trainer(
         programs=epoch.make_programs(
-            train_step, like, layout=layout, how=arrangement.how
+            train_step,
+            like,
+            layout=layout,
+            how=arrangement.how,
+            growth_examples=config.sparse.growth_examples,
         ),
         make_order=_make_order(layout, len(dataset.train.labels)),
         images=images,
@@ -193,6 +200,7 @@ def _make_trainer(
             "parallelism": layout.parallelism,
             "mesh": dict(layout.mesh.shape),
         },
+        changing=None if config.sparse.method in sparse.STATIC else network.masks,
     )
 
 

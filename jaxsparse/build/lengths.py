@@ -20,6 +20,7 @@ class Lengths(NamedTuple):
     finetune: int
     evaluate_every: int
     checkpoint_every: int
+    sparse: dict[str, int]
 
 
 @contextmanager
@@ -54,6 +55,7 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
             f"{every} updates; wanted at least 1"
         )
     checkpoint = config.run.checkpoint_every
+    changes = ("begin", "end", "update_every")
     return Lengths(
         total=total,
         warmup=read("schedule.warmup", config.schedule.warmup, total),
@@ -67,4 +69,9 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
         checkpoint_every=read("run.checkpoint_every", checkpoint, total)
         if checkpoint
         else 0,
+        sparse={
+            name: read(f"sparse.{name}", config.sparse[name], total)
+            for name in changes
+            if config.sparse[name]
+        },
     )

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import initializers, models
 from jaxsparse import masks as masks_lib
+from jaxsparse.build import chosen, sparse
 from jaxsparse.build.lengths import lengths as read_lengths
 from jaxsparse.build.lengths import under
 from jaxsparse.data import augment, datasets
@@ -24,16 +25,22 @@ ModelFactory = Callable[..., nn.Module]
 
 
 def _resnet(depth: int) -> ModelFactory:
-    return lambda width, norm, **rest: models.CifarResNet(
-        depth=depth, width=width, norm=norm, **rest
-    )
+    def make(width: int, norm: Any, features: Any = None, **rest: Any) -> nn.Module:
+        if features is not None:
+            raise ValueError(
+                f"config.model.features: came {features} for a ResNet, which has no "
+                "hidden dense layers; wanted ()"
+            )
+        return models.CifarResNet(depth=depth, width=width, norm=norm, **rest)
+
+    return make
 
 
 def _plain(module: Callable[..., nn.Module], **fields: Any) -> ModelFactory:
     return lambda width, norm, **rest: module(**fields, **rest)
 
 
-# Called with `classes`, `dtype`, `width` and `norm`.
+# Called with `classes`, `dtype`, `width`, `norm` and, if they are set, `features`.
 MODELS: dict[str, ModelFactory] = {
     "lenet_300_100": _plain(models.LeNet300100),
     "lenet_5": _plain(models.LeNet5),
@@ -72,6 +79,8 @@ def check_names(config: ConfigDict) -> None:
     _look_up("init.norm_scale", config.init.norm_scale, initializers.NORM_SCALES)
     for name in config.lottery.controls:
         _look_up("lottery.controls", name, controls.NAMES)
+    sparse.check(config)
+    chosen.check(config)
     read_lengths(config, steps_per_epoch=10**9)  # only whether they can be read
 
 
@@ -100,11 +109,14 @@ def make_model(
     norm = functools.partial(
         nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name
     )
+    sizes = tuple(config.model.features)
+    own = {"features": sizes} if sizes else {}
     return MODELS[config.model.name](
         classes=classes,
         dtype=None if config.model.dtype == "float32" else config.model.dtype,
         width=config.model.width,
         norm=norm,
+        **own,
     )
 
 
@@ -146,10 +158,21 @@ def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any
     return like
 
 
-def make_network(config: ConfigDict, dataset: Dataset, tx: Any) -> Network:
-    """Makes what is trained: how it is initialised, and its dense masks."""
+def make_network(
+    config: ConfigDict, dataset: Dataset, make_tx: Callable[..., Any]
+) -> Network:
+    """Makes what is trained: how it is initialised, its optimiser, its first masks.
+
+    Args:
+      config: a validated config.
+      dataset: what it is trained on.
+      make_tx: called with the names of layers to keep whole, to the sparse optimiser
+        and what makes others sparse alike, see `sparse.make_wrap`.
+    """
     model = make_model(config, classes=dataset.classes)
-    like = _shapes(config, model, dataset.train.images.shape[1:])
+    image = dataset.train.images.shape[1:]
+    like = _shapes(config, model, image)
+    stats = like.get("batch_stats", {})
     draw = functools.partial(
         initializers.initialize,
         like["params"],
@@ -159,15 +182,34 @@ def make_network(config: ConfigDict, dataset: Dataset, tx: Any) -> Network:
     )
 
     def one(key: Any) -> tuple[Any, Any]:
-        stats = jax.tree_util.tree_map_with_path(
+        first = jax.tree_util.tree_map_with_path(
             lambda path, leaf: jnp.full(
                 leaf.shape, masks_lib.name_of(path).endswith("var"), leaf.dtype
             ),
-            like.get("batch_stats", {}),
+            stats,
         )
-        return draw(key=key), stats
+        return draw(key=key), first
 
-    return Network(jax.jit(jax.vmap(one)), tx, masks_lib.dense(like["params"]))
+    weights = like["params"]
+    dense = chosen.ends_kept_whole(config, model, weights, stats, image)
+    tx, wrap = make_tx(dense)
+    with under("sparse"):
+        masks = masks_lib.dense(weights, prunable=sparse.prunable(config))
+        jax.eval_shape(tx.init, weights)  # what does not fit is refused here
+    return Network(
+        jax.jit(jax.vmap(one)),
+        tx,
+        masks,
+        first_masks=chosen.make_first_masks(
+            config, dataset, model, make_normalize(dataset), wrap, dense=dense
+        ),
+        live=chosen.make_live(model, weights, stats, image, masks),
+    )
+
+
+def make_normalize(dataset: Dataset) -> Callable[..., Any]:
+    """Makes the function from uint8 images to the network's floats."""
+    return functools.partial(augment.normalize, mean=dataset.mean, std=dataset.std)
 
 
 def make_augment(config: ConfigDict) -> steps.Augment | None:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxsparse import records
+from jaxsparse import records, transforms
 from jaxsparse.lottery import controls, levels, rewinding, tickets
 from jaxsparse.training import checkpoints, loop, summary
 from jaxsparse.training import state as state_lib
@@ -40,11 +40,17 @@ class Network(NamedTuple):
       initialize: keys [r] to initial weights and batch statistics [r ...].
       tx: the sparse optimiser.
       masks: the dense masks of one replicate.
+      first_masks: for sparse training from the start: initial weights, batch statistics
+        and seeds to masks, all [r ...]. None to begin dense.
+      live: masks of one replicate to how many of its weights lie on a path from input
+        to output.
     """
 
     initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
     tx: optax.GradientTransformationExtraArgs
     masks: Masks
+    first_masks: Callable[[Params, Any, Seeds], Masks] | None = None
+    live: Callable[[Masks], int] | None = None
 
 
 class Experiment(NamedTuple):
@@ -173,15 +179,23 @@ class _Session:
             # It ended before and its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
             desk = desk._replace(metrics=again, watch=lambda record: None)
-        fresh, masks = self._begin(stage)
+        fresh = self._begin(stage)
         keys = self.experiment.seeds.data
         if self.experiment.fresh_order:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
         state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
         rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
         if stage.arm != "pretraining":
-            ends = summary.level_records(rows, masks=masks, start_step=stage.start)
+            masks = transforms.get_masks(state.opt_state)
+            ends = summary.level_records(
+                rows,
+                masks=masks,
+                start_step=stage.start,
+                live=self.experiment.network.live,
+            )
             loop.write(desk, ends)
+            if self.experiment.network.first_masks is not None:
+                tickets.save_final(self.experiment.tickets, masks)
         time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
         rate = (stage.stop - stage.start) / seconds
         loop.write(desk, [time | {"seconds": seconds, "steps_per_second": rate}])
@@ -215,11 +229,17 @@ class _Session:
         experiment = self.experiment
         count = experiment.trainer.layout.replicates
         folder, like = experiment.tickets, experiment.network.masks
-        if level == 0:
+        first_masks = experiment.network.first_masks
+        if level == 0 and first_masks is None:
             return self._dense()
         found = tickets.load_level(folder, level, like, replicates=count)
         if found is not None:
             return found
+        if level == 0:
+            start = self._rewound()
+            chosen = first_masks(start.params, start.batch_stats, experiment.seeds)
+            tickets.save_level(folder, level, chosen, replicates=count)
+            return chosen
         source = 0 if experiment.one_shot else level - 1
         chosen = levels.prune(
             self._ticket_end(source).params,
@@ -231,11 +251,11 @@ class _Session:
         tickets.save_level(folder, level, chosen, replicates=count)
         return chosen
 
-    def _begin(self, stage: Stage) -> tuple[TrainState, Masks]:
-        """Makes the state a stage starts from, and its masks."""
+    def _begin(self, stage: Stage) -> TrainState:
+        """Makes the state a stage starts from."""
         experiment = self.experiment
         if stage.arm == "pretraining":
-            return self.init, self._dense()
+            return self.init
         level, arm = stage.level, stage.arm
         masks = self.masks(level)
         if arm != TICKET:
@@ -247,7 +267,7 @@ class _Session:
                 ignored=experiment.rule.ignored,
             )
         params, batch_stats = self._weights(level, arm)
-        fresh = state_lib.start(
+        return state_lib.start(
             experiment.network.tx,
             params,
             batch_stats,
@@ -255,7 +275,6 @@ class _Session:
             step=stage.start,
             keys=experiment.seeds.masks,
         )
-        return fresh, masks
 
     def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
         """Returns the weights [r ...] and batch statistics a stage starts from."""

@@ -70,6 +70,13 @@ def save_level(folder: Path, level: int, masks: Masks, *, replicates: int) -> No
         save(path_of(folder, level, r), mask)
 
 
+def save_final(folder: Path, masks: Masks) -> None:
+    """Writes the masks [r ...] that sparse training ended with."""
+    for r in range(len(jax.tree.leaves(masks)[0])):
+        mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
+        save(folder / "final" / f"replicate_{r}.npz", mask)
+
+
 def load_level(
     folder: Path, level: int, like: Masks, *, replicates: int
 ) -> Masks | None:

@@ -89,7 +89,12 @@ Program = Callable[..., tuple[TrainState, Tally]]
 
 
 def make_programs(
-    train_step: TrainStep, like: TrainState, *, layout: Layout, how: How
+    train_step: TrainStep,
+    like: TrainState,
+    *,
+    layout: Layout,
+    how: How,
+    growth_examples: int = 0,
 ) -> Callable[[int, int], Program]:
     """Makes the compiled functions that run calls of a plan.
 
@@ -98,6 +103,8 @@ def make_programs(
       like: a state in the form of files; only structure and shapes are looked at.
       layout: how the run uses its devices.
       how: how a device's replicates are arranged, see `replicates`.
+      growth_examples: how many of the first training examples decide which weights are
+        grown; 0 for those of the batch.
 
     Returns:
       `programs(length, batch_size)`, which returns, always the same for the same
@@ -123,6 +130,9 @@ def make_programs(
         offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
         places = offset + jnp.arange(share, dtype=jnp.int32)
 
+        chosen = slice(growth_examples)
+        extra = {"growth": (images[chosen], labels[chosen])} if growth_examples else {}
+
         def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
             begin = first + index * batch_size + offset
             rows = jax.lax.dynamic_slice_in_dim(order, begin, share)
@@ -133,6 +143,7 @@ def make_programs(
                 places=places,
                 batch_size=batch_size,
                 key=key,
+                **extra,
             )
 
         if length == 1:

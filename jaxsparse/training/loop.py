@@ -15,7 +15,14 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jaxsparse import records
-from jaxsparse.training import checkpoints, epoch, evaluation, interrupt, sharding
+from jaxsparse.training import (
+    census,
+    checkpoints,
+    epoch,
+    evaluation,
+    interrupt,
+    sharding,
+)
 from jaxsparse.training.epoch import Epoch, Program
 from jaxsparse.training.evaluation import Evaluate, Scores
 from jaxsparse.training.optimizers import LearningRate
@@ -23,6 +30,7 @@ from jaxsparse.training.progress import Progress
 from jaxsparse.training.sharding import Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally
+from jaxsparse.types import Masks
 
 
 class Stage(NamedTuple):
@@ -60,6 +68,8 @@ class Trainer(NamedTuple):
       calls_ahead: calls dispatched before the host waits for the first of them.
       learning_rate: for the record only; the optimiser has its own.
       arrangement: how work was laid out on the devices, for the record.
+      changing: dense masks of one replicate, if masks change within a stage, which
+        evaluations then count; else None.
     """
 
     programs: Callable[[int, int], Program]
@@ -75,6 +85,7 @@ class Trainer(NamedTuple):
     calls_ahead: int
     learning_rate: LearningRate
     arrangement: Mapping[str, Any]
+    changing: Masks | None = None
 
 
 @runtime_checkable
@@ -253,7 +264,7 @@ def _resume(
             desk.metrics,
             lambda row: (
                 row["stage"] != stage.name
-                or (row["step"] <= step and row["kind"] in ("train", "eval"))
+                or (row["step"] <= step and row["kind"] in ("train", "eval", "masks"))
             ),
         )
 
@@ -301,12 +312,21 @@ def _evaluate(
     """
     collected = sharding.collect(trainer.layout, state)
     tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
+    changing = trainer.changing
+    counted = None if changing is None else census.take_census(collected)
 
     def report() -> None:
         now = _fetch(trainer.layout, sums, pending)
         trained = now and evaluation.average([Tally(*map(np.asarray, now))])
         sets = {n: evaluation.average(jax.device_get(t)) for n, t in tallies.items()}
-        write(desk, _rows(trainer, stage, step, trained, sets))
+        now_held = (
+            [] if counted is None else census.rows(jax.device_get(counted), changing)
+        )
+        held = [
+            record(stage, "masks", step=step, trainer=trainer) | {"replicate": r} | row
+            for r, row in enumerate(now_held)
+        ]
+        write(desk, _rows(trainer, stage, step, trained, sets) + held)
         desk.progress.advance(step, note=_summary(trained, sets))
         _check_finite(stage, step, trained, sets)
 

@@ -13,7 +13,6 @@ import optax
 from jaxtyping import Array, Key
 
 from jaxsparse import keys as keys_lib
-from jaxsparse import masks as masks_lib
 from jaxsparse import transforms
 from jaxsparse.types import Masks, Params, Step
 
@@ -24,7 +23,8 @@ class TrainState(NamedTuple):
     Attributes:
       step: the run's clock: updates since initialisation, int32. Learning rates and
         random draws read it. A level that rewinds to step k sets it to k.
-      params: weights, exactly zero outside the masks; [r ...] each.
+      params: weights, exactly zero outside the masks (dense for latent-dense
+        optimisers, see `transforms.forward_params`); [r ...] each.
       batch_stats: running statistics of BatchNorm, {} without; [r ...] each.
       opt_state: state of the sparse optimiser, which holds the masks.
     """
@@ -98,7 +98,8 @@ def start(
 
     Args:
       tx: a sparse optimiser, such as `transforms.fixed` makes.
-      params: weights [r ...]; those outside `masks` are set to zero.
+      params: weights [r ...]; those outside `masks` are set to zero, but by
+        latent-dense optimisers, which keep them.
       batch_stats: running statistics [r ...] that go with them.
       masks: which weights exist [r ...].
       step: what the clock shows, in updates.
@@ -120,8 +121,8 @@ def _start(
     keys: Key[Array, "r"],
 ) -> TrainState:
     def one(weights: Params, mask: Masks, key: Key[Array, ""]) -> Any:
-        weights = masks_lib.apply(mask, weights)
         opt_state = transforms.replace_masks(tx.init(weights), mask)
+        weights = transforms.stored_params(weights, opt_state)
         return weights, transforms.replace_key(opt_state, key)
 
     def first(*trees: Any) -> Any:

@@ -12,6 +12,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from jaxsparse import transforms
 from jaxsparse.training import losses
 from jaxsparse.training.state import TrainState
 
@@ -65,27 +66,24 @@ def make_train_step(
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
 
     Returns:
-      A function `(state, images, labels, *, places, batch_size, key)` to the next
-      state and the batch's tally. `batch_size` is that of the whole batch; the loss
-      is the mean over it.
+      A function `(state, images, labels, *, places, batch_size, key, growth)` to the
+      next state and the batch's tally. `batch_size` is that of the whole batch; the
+      loss is the mean over it. `growth` is None, or images and labels whose gradient
+      decides which weights are grown; every device has all of them.
     """
 
-    def step(
-        state: TrainState,
+    def gradient(
+        weights: Any,
+        stats: Any,
         images: Images,
         labels: Int[Array, "b"],
-        *,
-        places: Int[Array, "b"],
         batch_size: int,
-        key: Key[Array, ""],
-    ) -> tuple[TrainState, Tally]:
-        if augment is not None:
-            draws = jax.random.fold_in(key, state.step)
-            images = augment(images, key=draws, places=places)
+    ) -> tuple[Any, Any]:
+        """Differentiates the mean loss where the network computes."""
         inputs = normalize(images)
 
         def objective(params: Any) -> tuple[Float[Array, ""], Any]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
+            variables = {"params": params, "batch_stats": stats}
             logits, changed = model.apply(
                 variables, inputs, train=True, mutable=["batch_stats"]
             )
@@ -97,12 +95,34 @@ def make_train_step(
             )
             return tally.loss / batch_size, (tally, changed.get("batch_stats", {}))
 
-        grads, (tally, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+        return jax.grad(objective, has_aux=True)(weights)
+
+    def step(
+        state: TrainState,
+        images: Images,
+        labels: Int[Array, "b"],
+        *,
+        places: Int[Array, "b"],
+        batch_size: int,
+        key: Key[Array, ""],
+        growth: tuple[Images, Int[Array, "n"]] | None = None,
+    ) -> tuple[TrainState, Tally]:
+        if augment is not None:
+            draws = jax.random.fold_in(key, state.step)
+            images = augment(images, key=draws, places=places)
+        stats = state.batch_stats
+        weights = transforms.forward_params(state.params, state.opt_state)
+        grads, (tally, batch_stats) = gradient(
+            weights, stats, images, labels, batch_size
+        )
         if axis_name is not None:
             grads, tally = jax.lax.psum((grads, tally), axis_name)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, clock=state.step
-        )
+        extra: dict[str, Any] = {"clock": state.step}
+        if growth is not None:
+            extra["growth_grads"] = lambda params: gradient(
+                params, stats, *growth, len(growth[1])
+            )[0]
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, batch_stats, opt_state), tally
 
@@ -121,7 +141,8 @@ def make_eval_step(
     """
 
     def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> Tally:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        params = transforms.forward_params(state.params, state.opt_state)
+        variables = {"params": params, "batch_stats": state.batch_stats}
         logits = model.apply(variables, normalize(images), train=False)
         real = labels >= 0
         each = losses.cross_entropy(logits, jnp.maximum(labels, 0))

@@ -1,6 +1,6 @@
 """What a stage came to: one record a replicate, made from its evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -38,14 +38,20 @@ def in_words(rows: Sequence[Record]) -> str:
 
 
 def level_records(
-    rows: Sequence[Record], *, masks: Masks, start_step: int
+    rows: Sequence[Record],
+    *,
+    masks: Masks,
+    start_step: int,
+    live: Callable[[Masks], int] | None = None,
 ) -> list[Record]:
     """Sums a stage up.
 
     Args:
       rows: all records of the stage.
-      masks: masks it trained with [r ...].
+      masks: masks it ended with [r ...].
       start_step: clock when it began, in updates.
+      live: masks of one replicate to how many of its weights lie on a path from input
+        to output; None not to count them.
 
     Returns:
       A record of kind "level" for each replicate: weights kept, in all and by layer,
@@ -67,6 +73,7 @@ def level_records(
                 "kept": kept,
                 "total": total,
                 "weights_remaining": kept / total,
+                "live": live and live(mask),
                 "layers": {k: list(v) for k, v in masks_lib.by_layer(mask).items()},
                 "early_stop_step": best and best["step"],
                 "early_stop_validation_loss": best and best["validation_loss"],

@@ -1,9 +1,4 @@
-"""Scores: what each weight is worth; more is better.
-
-A score is a tree with None where the mask is None. `select` keeps the weights that
-score highest and is told separately which weights exist, so the scores of weights
-outside the mask may be anything.
-"""
+"""Scores that need no data: magnitude, and chance."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,23 @@
+"""RigL with Erdos-Renyi-Kernel layers in LeNet-300-100 on MNIST.
+
+As `rigl_mnist`, with the layers of Evci, Gale, Menick, Castro, Elsen, Rigging the
+Lottery, 2020, arXiv:1911.11134, section 3, by Erdos-Renyi-Kernel.
+
+Command: python experiments/train.py --config=configs/rigl_erk_mnist.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import random_mnist
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
+    c = random_mnist.recipe("rigl_erk_mnist", variant)
+    c.sparse.method = "rigl"
+    c.sparse.distribution = "erk"
+    c.sparse.update_every = "500step" if not variant else "50step"
+    c.sparse.drop_schedule = "learning_rate"
+    c.sparse.growth_examples = 1000
+    c.sparse.end = "100%"
+    return c

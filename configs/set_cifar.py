@@ -1,0 +1,20 @@
+"""Sparse evolutionary training in ResNet-20 on CIFAR-10.
+
+Mocanu et al., 2018, arXiv:1707.04780: layers by Erdos-Renyi, 30 % of the weights
+nearest to zero, sign by sign, replaced by random ones after every epoch;
+trained as `random_cifar`.
+
+Command: python experiments/train.py --config=configs/set_cifar.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import random_cifar
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
+    c = random_cifar.recipe("set_cifar", variant)
+    c.sparse.method = "set"
+    c.sparse.update_every = "1ep" if not variant else "50step"
+    return c

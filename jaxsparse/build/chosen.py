@@ -1,0 +1,282 @@
+"""The masks that sparse training starts from, chosen on the initial weights."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import masks as masks_lib
+from jaxsparse import oneshot, paths, scores
+from jaxsparse.build import sparse
+from jaxsparse.build.lengths import under
+from jaxsparse.data.examples import Dataset
+from jaxsparse.training import losses
+from jaxsparse.training.state import Seeds
+from jaxsparse.types import Masks, Params, Scores
+
+log = logging.getLogger(__name__)
+
+# Divides the logits of GraSP's loss, as its authors do.
+TEMPERATURE = 200.0
+
+Score = Callable[[Params, Masks], Scores]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """What the scores of one replicate are computed with.
+
+    Attributes:
+      network: called as `network(params, images, train=...)`, to logits.
+      images: what a score sees [n b h w c], normalised.
+      labels: their labels [n b].
+      key: what random scores are drawn with.
+    """
+
+    network: Callable[..., Array]
+    images: Float[Array, "n b h w c"]
+    labels: Int[Array, "n b"]
+    key: Key[Array, ""]
+
+    @property
+    def batches(self) -> tuple[Array, Array]:
+        """Images and labels, as `scores` take them."""
+        return self.images, self.labels
+
+    def loss(self, params: Params, batch: Any, *, temperature: float = 1.0) -> Array:
+        """Returns the mean cross-entropy of a batch, in training mode."""
+        images, labels = batch
+        logits = self.network(params, images, train=True)
+        return jnp.mean(losses.cross_entropy(logits / temperature, labels))
+
+    def random(self, params: Params, masks: Masks) -> Scores:
+        """Draws scores."""
+        del params
+        return scores.random(masks, key=self.key)
+
+    def snip(self, params: Params, masks: Masks) -> Scores:
+        """Scores by `scores.snip`."""
+        return scores.snip(self.loss, params, masks, self.batches)
+
+    def grasp(self, params: Params, masks: Masks, *, absolute: bool = False) -> Scores:
+        """Scores by `scores.grasp`, with the authors' temperature."""
+        loss = functools.partial(self.loss, temperature=TEMPERATURE)
+        return scores.grasp(loss, params, masks, self.batches, absolute=absolute)
+
+    def synflow(self, params: Params, masks: Masks) -> Scores:
+        """Scores by `scores.synflow`, in evaluation mode."""
+        apply = functools.partial(self.network, train=False)
+        return scores.synflow(apply, params, masks, (1, *self.images.shape[2:]))
+
+
+# What the masks of method "static" keep.
+SCORES: dict[str, Callable[[Scorer], Score]] = {
+    "random": lambda scorer: scorer.random,
+    "magnitude": lambda scorer: scores.magnitude,
+    "snip": lambda scorer: scorer.snip,
+    "grasp": lambda scorer: scorer.grasp,
+    "grasp_absolute": lambda scorer: functools.partial(scorer.grasp, absolute=True),
+    "synflow": lambda scorer: scorer.synflow,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses an unknown score, and options that would do nothing.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c = config.sparse
+    if c.score not in SCORES:
+        raise ValueError(
+            f"config.sparse.score: unknown {c.score!r}; did you mean "
+            f"{config_lib.nearest(c.score, list(SCORES))}?"
+        )
+    if c.regrow and c.iterations == 1:
+        raise ValueError(
+            "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
+        )
+    if c.structure and c.iterations > 1:
+        raise ValueError(
+            f"config.sparse.iterations: came {c.iterations} with structure "
+            f"{c.structure!r}; wanted 1, or no structure"
+        )
+
+
+def make_first_masks(
+    config: ConfigDict,
+    dataset: Dataset,
+    model: nn.Module,
+    normalize: Callable[..., Array],
+    wrap: sparse.Wrap,
+    *,
+    dense: tuple[str, ...],
+) -> Callable[[Params, Any, Seeds], Masks] | None:
+    """Makes the function from initial weights to the first masks.
+
+    Args:
+      config: a validated config.
+      dataset: where the examples that are scored on come from: each replicate draws its
+        own, from the seed of its data.
+      model: the network.
+      normalize: uint8 images to the network's floats.
+      wrap: what makes an optimiser sparse.
+      dense: names of layers that are kept whole, besides the config's patterns.
+
+    Returns:
+      A function of weights, batch statistics and seeds [r ...] to masks [r ...]; None
+      for dense ones.
+    """
+    c = config.sparse
+    if c.method == "none":
+        return None
+    if c.method != "static":
+        return lambda params, stats, seeds: sparse.masks_of_method(
+            wrap, params, seeds.masks
+        )
+
+    def choose(params: Params, stats: Any, seeds: Seeds) -> Masks:
+        one_each = [
+            _choose(
+                config,
+                jax.tree.map(lambda leaf, r=r: leaf[r], params),
+                _scorer(
+                    config,
+                    dataset,
+                    model,
+                    normalize,
+                    jax.tree.map(lambda leaf, r=r: leaf[r], stats),
+                    jax.tree.map(lambda leaf, r=r: leaf[r], seeds),
+                ),
+                (*c.dense, *dense),
+            )
+            for r in range(len(seeds.data))
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_each)
+
+    return choose
+
+
+def _scorer(
+    config: ConfigDict,
+    dataset: Dataset,
+    model: nn.Module,
+    normalize: Callable[..., Array],
+    stats: Any,
+    seeds: Seeds,
+) -> Scorer:
+    """Draws the examples of one replicate."""
+    c, train = config.sparse, dataset.train
+    wanted = c.score_batches * c.score_batch_size
+    if c.score not in ("random", "magnitude", "synflow") and wanted > len(train.labels):
+        raise ValueError(
+            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
+            f"examples come to {wanted}; wanted at most the {len(train.labels)} "
+            "training examples"
+        )
+    wanted = min(wanted, len(train.labels))
+    batch = wanted // c.score_batches or 1
+    key = jax.random.fold_in(seeds.data, 2**31)
+    rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
+    rows = rows[: wanted // batch * batch].reshape(-1, batch)
+    images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
+
+    def network(params: Params, images: Array, *, train: bool) -> Array:
+        variables = {"params": params, "batch_stats": stats}
+        # The statistics that training mode would change are not kept.
+        out = model.apply(variables, images, train=train, mutable=["batch_stats"])
+        return out[0]
+
+    return Scorer(network, images, jnp.asarray(train.labels[rows]), seeds.masks)
+
+
+def _choose(
+    config: ConfigDict, params: Params, scorer: Scorer, dense: tuple[str, ...]
+) -> Masks:
+    """Chooses the masks of one replicate."""
+    c = config.sparse
+    own = "erk" if c.score == "random" else "global"
+    where = {
+        "distribution": c.distribution or own,
+        "score": SCORES[c.score](scorer),
+        "prunable": sparse.prunable(config),
+        "dense": dense,
+    }
+    with under("sparse"):
+        if c.iterations == 1:
+            structure = sparse.read_structure(c.structure)
+            return oneshot.prune(params, c.sparsity, **where, structure=structure)
+        return oneshot.prune_iteratively(
+            params, c.sparsity, iterations=c.iterations, regrow=c.regrow, **where
+        )
+
+
+def ends_kept_whole(
+    config: ConfigDict, model: nn.Module, like: Any, stats: Any, shape: Any
+) -> tuple[str, ...]:
+    """Names the first and the last prunable layer, as far as the config keeps them.
+
+    Args:
+      config: a validated config.
+      model: the network.
+      like: its parameters, abstract ones too.
+      stats: its batch statistics, likewise.
+      shape: of one image.
+    """
+    c = config.sparse
+    if not (c.first_layer_dense or c.last_layer_dense):
+        return ()
+    names = paths.first_to_last(
+        _forward(model, stats),
+        like,
+        masks_lib.dense(like, prunable=sparse.prunable(config)),
+        jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+    )
+    return (names[0],) * c.first_layer_dense + (names[-1],) * c.last_layer_dense
+
+
+def make_live(
+    model: nn.Module, like: Any, stats: Any, shape: Any, masks: Masks
+) -> Callable[[Masks], int] | None:
+    """Makes the function that counts the weights on a path from input to output.
+
+    Args:
+      model: the network.
+      like: its parameters, abstract ones too.
+      stats: its batch statistics, likewise.
+      shape: of one image.
+      masks: dense masks, to try it on.
+
+    Returns:
+      The function of masks; None, with a warning, for a network whose paths cannot be
+      followed.
+    """
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def find(held: Masks) -> Masks:
+        return paths.live(_forward(model, stats), like, held, image)
+
+    try:
+        jax.eval_shape(find, masks)
+    except ValueError as error:
+        log.warning("weights on no path are not counted: %s", error)
+        return None
+    found = jax.jit(find)
+    return lambda held: masks_lib.kept(found(held))
+
+
+def _forward(model: nn.Module, stats: Any) -> Callable[..., Array]:
+    def forward(params: Params, images: Array) -> Array:
+        zeros = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
+        variables = {"params": params, "batch_stats": zeros}
+        return model.apply(variables, images, train=False)
+
+    return forward

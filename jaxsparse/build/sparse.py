@@ -1,0 +1,243 @@
+"""The sparse optimiser of a config, and the masks training starts from."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import distributions, select, transforms
+from jaxsparse import masks as masks_lib
+from jaxsparse.build.lengths import Lengths, under
+from jaxsparse.training.optimizers import LearningRate
+
+_WHERE = ("sparsity", "distribution", "prunable", "dense")
+_WHERE += ("first_layer_dense", "last_layer_dense")
+_WHEN = ("begin", "end", "update_every")
+_DROP = ("drop_fraction", "drop_schedule", "regrow_dropped", "restart_dropped")
+_GRADUAL = ("schedule", "initial_sparsity", "min_layer_density", "structure")
+_CHOSEN = ("score", "iterations", "regrow", "score_batches", "score_batch_size")
+
+
+class Method(NamedTuple):
+    """A way of sparse training.
+
+    Attributes:
+      make: called with the inner optimiser and, by name, what `reads` comes to.
+      reads: fields of the config's section "sparse" that it reads.
+      names: where an argument of `make` is not called as the field.
+      random: whether `make` takes a key.
+    """
+
+    make: Callable[..., optax.GradientTransformationExtraArgs]
+    reads: tuple[str, ...]
+    names: dict[str, str] = {}
+    random: bool = False
+
+
+def _sr_ste(
+    inner: Any, *, structure: select.Structure | None, sparsity: float, **rest: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Reads n and m of N:M sparsity from a structure of groups and a sparsity."""
+    if structure is None or structure != select.in_groups(structure.block[0]):
+        raise ValueError(
+            f"structure: came {structure}; wanted groups for sr_ste, such as 'groups 4'"
+        )
+    m = structure.block[0]
+    n = distributions.count_kept(m, sparsity)
+    return transforms.sr_ste(inner, n=n, m=m, **rest)
+
+
+METHODS: dict[str, Method] = {
+    "none": Method(transforms.fixed, ()),
+    "static": Method(transforms.fixed, (*_WHERE, *_CHOSEN, "structure")),
+    "gmp": Method(transforms.gradual_magnitude, (*_WHERE, *_WHEN, *_GRADUAL)),
+    "one_shot": Method(
+        transforms.one_shot_magnitude,
+        (*_WHERE, "begin", "structure", "min_layer_density"),
+        {"begin": "step"},
+    ),
+    "set": Method(transforms.sparse_evolution, (*_WHERE, *_WHEN, *_DROP), random=True),
+    "rigl": Method(
+        transforms.rigl,
+        (*_WHERE, *_WHEN, *_DROP, "structure", "grow", "growth_examples"),
+        random=True,
+    ),
+    "mest": Method(
+        transforms.mest,
+        (*_WHERE, *_WHEN, *_DROP, "structure", "soft_bound"),
+        random=True,
+    ),
+    "snfs": Method(transforms.snfs, (*_WHERE, *_WHEN, *_DROP), random=True),
+    "granet": Method(
+        transforms.granet,
+        (
+            *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "restart_dropped"),
+            *("schedule", "initial_sparsity", "growth_examples"),
+        ),
+        random=True,
+    ),
+    "ac_dc": Method(transforms.ac_dc, (*_WHERE, *_WHEN, "structure")),
+    "ste": Method(transforms.straight_through, (*_WHERE, *_WHEN, *_GRADUAL)),
+    "top_kast": Method(
+        transforms.top_kast,
+        (*_WHERE, "update_every", "backward_sparsity", "decay"),
+        {"decay": "regularization"},
+    ),
+    "sr_ste": Method(_sr_ste, ("prunable", "dense", "structure", "sparsity", "decay")),
+}
+# Their masks do not change in training.
+STATIC = ("none", "static")
+_STEPS = {"begin": "begin_step", "end": "end_step", "update_every": "update_every"}
+# What stands for "the method's own".
+_OWN = {
+    "distribution": "",
+    "begin": "",
+    "end": "",
+    "drop_fraction": -1.0,
+    "drop_schedule": "",
+    "initial_sparsity": -1.0,
+    "decay": -1.0,
+}
+# Read by `Chosen` masks and by training, not by the transform.
+_ELSEWHERE = {"growth_examples", "first_layer_dense", "last_layer_dense"}
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses unknown names, and fields that the method would not read.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, plain = config.sparse, config_lib.default().sparse
+    if c.method not in METHODS:
+        raise ValueError(
+            f"config.sparse.method: unknown {c.method!r}; did you mean "
+            f"{config_lib.nearest(c.method, list(METHODS))}?"
+        )
+    reads = METHODS[c.method].reads
+    for name in c:
+        if name not in ("method", *reads) and c[name] != plain[name]:
+            raise ValueError(
+                f"config.sparse.{name}: came {c[name]!r}, which method {c.method!r} "
+                f"does not read; it reads {list(reads)}"
+            )
+    known = ("", "global", *distributions.NAMES)
+    if c.distribution not in known:
+        raise ValueError(
+            f"config.sparse.distribution: unknown {c.distribution!r}; did you mean "
+            f"{config_lib.nearest(c.distribution, list(known))}?"
+        )
+    with under("sparse"):
+        read_structure(c.structure)
+
+
+def read_structure(text: str) -> select.Structure | None:
+    """Reads the structure of a config.
+
+    Raises:
+      ValueError: if it is none of the forms.
+    """
+    kind, _, sizes = text.partition(" ")
+    numbers = [int(part) for part in sizes.split("x") if part.isdigit()]
+    if not text:
+        return None
+    if kind == "groups" and len(numbers) == 1:
+        return select.in_groups(numbers[0])
+    if kind == "blocks" and len(numbers) == 2:
+        return select.blocks((numbers[0], numbers[1]))
+    if text == "channels":
+        return select.channels()
+    if text == "fan_in":
+        return select.fan_in()
+    raise ValueError(
+        f"structure: came {text!r}; wanted 'groups 4', 'blocks 4x4', 'channels', "
+        "'fan_in' or ''"
+    )
+
+
+Wrap = Callable[..., optax.GradientTransformationExtraArgs]
+
+
+def make_wrap(
+    config: ConfigDict,
+    length: Lengths,
+    rate: LearningRate,
+    *,
+    dense: tuple[str, ...],
+) -> Wrap:
+    """Makes the function that makes an optimiser sparse.
+
+    Args:
+      config: a validated config.
+      length: its lengths in updates.
+      rate: its learning rate, for drop fractions in proportion to it.
+      dense: names of layers that are kept whole, besides the config's patterns.
+
+    Returns:
+      A function `(inner, key=...)`.
+
+    Raises:
+      ValueError: from that function, naming the argument under "config.sparse".
+    """
+    c = config.sparse
+    method = METHODS[c.method]
+    if c.method in STATIC:
+        return lambda inner, key: _static(inner, c)
+    arguments: dict[str, Any] = {}
+    for field in method.reads:
+        if field in _ELSEWHERE or (field in _OWN and c[field] == _OWN[field]):
+            continue
+        value = c[field]
+        if field in _STEPS:
+            value = length.sparse[field]
+        elif field == "prunable":
+            value = prunable(config)
+        elif field == "dense":
+            value = (*c.dense, *dense)
+        elif field == "structure":
+            value = read_structure(value)
+        elif value == "learning_rate":
+            value = lambda step: float(rate(jnp.int32(step)))  # noqa: E731
+        arguments[method.names.get(field, _STEPS.get(field, field))] = value
+
+    def wrap(inner: Any, key: Key[Array, ""]) -> Any:
+        extra = {"key": key} if method.random else {}
+        with under("sparse"):
+            return method.make(inner, **arguments, **extra)
+
+    return wrap
+
+
+def _static(inner: Any, c: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    if not c.prunable:
+        return transforms.fixed(inner)
+    globs = tuple(c.prunable)
+    return transforms.sparsify(
+        inner, functools.partial(masks_lib.dense, prunable=globs)
+    )
+
+
+def prunable(config: ConfigDict) -> Any:
+    """Returns what `masks.dense` takes to choose the prunable leaves of a config."""
+    return tuple(config.sparse.prunable) or masks_lib.is_kernel
+
+
+def masks_of_method(wrap: Wrap, params: Any, keys: Key[Array, "r"]) -> Any:
+    """Makes the masks [r ...] that a method itself starts from.
+
+    Args:
+      wrap: what `make_wrap` made.
+      params: initial weights [r ...].
+      keys: what each replicate draws with.
+    """
+
+    def one(weights: Any, key: Key[Array, ""]) -> Any:
+        return transforms.get_masks(wrap(optax.identity(), key).init(weights))
+
+    return jax.jit(jax.vmap(one))(params, keys)

@@ -1,0 +1,71 @@
+"""Counting the masks of a run while it trains, without waiting for the counts."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jaxsparse import masks as masks_lib
+from jaxsparse import transforms
+from jaxsparse.training.state import TrainState
+
+
+class Census(NamedTuple):
+    """How many weights there are.
+
+    Attributes:
+      kept: weights of each layer, in the order of `masks.names`.
+      ever: weights of all layers that were ever held.
+    """
+
+    kept: Int[Array, "r l"]
+    ever: Int[Array, "r"]
+
+
+TakeCensus = Callable[[TrainState], Census]
+
+
+@jax.jit
+def take_census(state: TrainState) -> Census:
+    """Counts the masks of a state as under jit; every leaf leads with replicates."""
+
+    def by_layer(masks: Any) -> Int[Array, "r l"]:
+        counts = [
+            jnp.sum(leaf, axis=tuple(range(1, leaf.ndim)), dtype=jnp.int32)
+            for leaf in jax.tree.leaves(masks)
+        ]
+        return jnp.stack(counts, axis=1)
+
+    held = by_layer(transforms.get_masks(state.opt_state))
+    ever = by_layer(transforms.ever_active(state.opt_state))
+    return Census(held, jnp.sum(ever, axis=1, dtype=jnp.int32))
+
+
+def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
+    """Words a census that was fetched, one row a replicate.
+
+    Args:
+      census: a `Census` of numpy arrays.
+      masks: dense masks of one replicate, for names and sizes.
+
+    Returns:
+      Rows with `kept`, `total`, `ever_active` (counts over all layers) and `layers`,
+      pairs of kept and total by name.
+    """
+    layers = masks_lib.by_layer(masks)
+    sizes = {name: count.total for name, count in layers.items()}
+    total = sum(sizes.values())
+    return [
+        {
+            "kept": int(kept.sum()),
+            "total": total,
+            "ever_active": int(ever),
+            "layers": {
+                name: [int(count), size]
+                for (name, size), count in zip(sizes.items(), kept, strict=True)
+            },
+        }
+        for kept, ever in zip(census.kept, census.ever, strict=True)
+    ]
