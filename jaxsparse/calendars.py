@@ -209,8 +209,9 @@ def drop_fractions(
             for step in change_steps(calendar)
         ]
     else:
-        start = float(schedule(0))
-        ways = [float(schedule(step)) / start for step in change_steps(calendar)]
+        with jax.ensure_compile_time_eval():  # also where an optimiser is made in a jit
+            start = float(schedule(0))
+            ways = [float(schedule(step)) / start for step in change_steps(calendar)]
     return [_small(min(max(exact * Fraction(way), 0), 1)) for way in ways]
 
 

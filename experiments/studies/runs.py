@@ -1,0 +1,22 @@
+"""One run of a study: a recipe and what differs from it."""
+
+from typing import Any, NamedTuple
+
+
+class Run(NamedTuple):
+    """A run of a study.
+
+    Attributes:
+      name: its work folder within that of the study.
+      config: recipe, FILE or FILE:VARIANT.
+      overrides: fields of the config by dotted name, as on the command line.
+    """
+
+    name: str
+    config: str
+    overrides: dict[str, Any]
+
+
+def flags(overrides: dict[str, Any]) -> list[str]:
+    """Words overrides as command-line flags."""
+    return [f"--config.{name}={value}" for name, value in overrides.items()]

@@ -1,0 +1,88 @@
+"""Every method of sparse training at equal sparsity.
+
+`quick` and `cpu` train LeNet-300-100 on MNIST at 95 % and 98 %, all arms as
+`configs/random_mnist.py`; `quick` for 300 updates with 2 seeds, `cpu` for the published
+11,719 with 5. `full` trains ResNet-20 on CIFAR-10 at 90 % and 95 % for 160 epochs with
+3 seeds, all arms as `configs/random_cifar.py`: hours on a GPU.
+
+Settings that no recipe of `configs/` has are ours: SNFS, GraNet, MEST and AC/DC change
+masks after every twentieth of training, up to three quarters of it (AC/DC after a dense
+tenth); GraNet begins at 50 %, as its paper does; Top-KAST trains twice as many weights
+as it computes with; Top-KAST and straight-through choose masks anew at every update;
+tickets are those of 7 levels, rewound to initialisation, that end at the sparsity of
+the other arms.
+"""
+
+from typing import Any
+
+from experiments.studies.runs import Run
+
+DESCRIPTION = "every method of sparse training at equal sparsity"
+SCALES = ("quick", "cpu", "full")
+LEVELS = 7  # of iterative pruning, to exactly the sparsity of the other methods
+# Hidden sizes of dense networks of about as many weights: 784-a-b-10.
+SMALL = {0.95: (16, 29), 0.98: (8, 8)}
+
+
+def runs(scale: str) -> list[Run]:
+    """Lists the runs of a scale, by sparsity."""
+    data = "cifar" if scale == "full" else "mnist"
+    variant = ":quick" if scale == "quick" else ""
+    return [
+        Run("dense", _config("random", data, variant), DENSE),
+        *(
+            Run(f"{name}_{round(100 * sparsity)}", _config(base, data, variant), fields)
+            for sparsity in ((0.9, 0.95) if data == "cifar" else (0.95, 0.98))
+            for name, base, fields in _arms(sparsity, data)
+        ),
+    ]
+
+
+def _config(base: str, data: str, variant: str) -> str:
+    return f"configs/{base}_{data}.py{variant}"
+
+
+# What `random` has, undone.
+DENSE = {"sparse.method": "none", "sparse.sparsity": 0.9}
+
+
+def _arms(sparsity: float, data: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Lists name, recipe and differing fields of the arms at a sparsity."""
+    at = {"sparse.sparsity": sparsity}
+    fraction = 1 - (1 - sparsity) ** (1 / LEVELS)
+    tickets = {"lottery.levels": LEVELS, "lottery.fraction": fraction}
+    often = {"sparse.update_every": "5%", "sparse.end": "75%"}
+    more = {
+        "snfs": often,
+        "granet": often,
+        "mest": often,
+        "ac_dc": often | {"sparse.begin": "10%"},
+        "ste": {"sparse.update_every": "1step"},
+        "top_kast": {
+            "sparse.update_every": "1step",
+            "sparse.backward_sparsity": 1 - 2 * (1 - sparsity),
+        },
+    }
+    arms = [
+        ("random_uniform", "random", {"sparse.distribution": "uniform"}),
+        ("random_erk", "random", {"sparse.distribution": "erk"}),
+        ("magnitude", "random", {"sparse.score": "magnitude"}),
+        ("snip", "snip", {}),
+        ("grasp", "grasp", {}),
+        ("grasp_absolute", "grasp", {"sparse.score": "grasp_absolute"}),
+        ("synflow", "synflow", {}),
+        ("set", "set", {}),
+        ("rigl", "rigl", {}),
+        ("rigl_erk", "rigl_erk", {}),
+        *(
+            (name, "random", {"sparse.method": name} | own)
+            for name, own in more.items()
+        ),
+        ("gmp", "gmp", {}),
+    ]
+    listed = [(name, base, at | fields) for name, base, fields in arms]
+    listed.append(("tickets", "random", DENSE | tickets))
+    if data == "mnist":
+        sizes = {"model.features": SMALL[sparsity]}
+        listed.append(("small_dense", "random", DENSE | sizes))
+    return listed
