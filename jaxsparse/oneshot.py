@@ -20,25 +20,20 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks, Params, Scores
 
-PER_LAYER = {
-    "uniform": distributions.uniform,
-    "erdos_renyi": distributions.erdos_renyi,
-    "erdos_renyi_kernel": distributions.erdos_renyi_kernel,
-    "balanced": distributions.balanced,
-}
-DISTRIBUTIONS = ("global", *PER_LAYER)
 SCHEDULES = ("exponential", "linear")
 Score = Callable[[Params, Masks], Scores]
+Prunable = Callable[[str, Any], bool] | tuple[str, ...]
 
 
 def prune(
     params: Params,
     sparsity: float,
     *,
-    distribution: str = "global",
+    distribution: str | distributions.Distribute = "global",
     score: Score = scores.magnitude,
-    prunable: Callable[[str, Any], bool] = masks_lib.is_kernel,
+    prunable: Prunable = masks_lib.is_kernel,
     dense: tuple[str, ...] = (),
+    structure: select.Structure | None = None,
 ) -> Masks:
     """Chooses the masks that keep the best weights.
 
@@ -46,12 +41,14 @@ def prune(
       params: any pytree of parameters.
       sparsity: fraction of the prunable weights to remove, in [0, 1).
       distribution: "global" for one threshold over all layers, or how the sparsity is
-        divided among layers: "uniform", "erdos_renyi", "erdos_renyi_kernel",
-        "balanced".
+        divided among layers: a name of `distributions.NAMES`, or a function of masks
+        and sparsity to counts.
       score: called with parameters and dense masks; higher is better.
       prunable: see `masks.dense`.
       dense: shell patterns of leaf names to keep whole. Their weights count towards
         the sparsity, but for "uniform", where they come on top.
+      structure: which weights stand or fall together, see `select`. Counts are then
+        the nearest that it can have.
 
     Returns:
       Masks that keep exactly `distributions.count_kept` of the prunable weights; give
@@ -67,7 +64,10 @@ def prune(
     """
     everything = masks_lib.dense(params, prunable=prunable)
     counts = _counts(everything, sparsity, distribution, dense)
-    return _select(score(params, everything), counts, None, dense)
+    if structure is not None and distribution != "global":
+        counts = select.fit(structure, everything, counts)
+    worth = score(params, everything)
+    return _select(worth, counts, None, dense, structure)
 
 
 def prune_iteratively(
@@ -77,9 +77,9 @@ def prune_iteratively(
     score: Score,
     iterations: int = 100,
     schedule: str = "exponential",
-    distribution: str = "global",
+    distribution: str | distributions.Distribute = "global",
     regrow: bool = False,
-    prunable: Callable[[str, Any], bool] = masks_lib.is_kernel,
+    prunable: Prunable = masks_lib.is_kernel,
     dense: tuple[str, ...] = (),
 ) -> Masks:
     r"""Prunes in many small steps, with new scores of what is left before each.
@@ -171,16 +171,20 @@ def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:
 
 
 def _counts(
-    masks: Masks, sparsity: float, distribution: str, dense: tuple[str, ...]
+    masks: Masks,
+    sparsity: float,
+    distribution: str | distributions.Distribute,
+    dense: tuple[str, ...],
 ) -> Counts:
     """Counts what to keep: of each layer, or of all together that are not dense."""
-    if distribution not in DISTRIBUTIONS:
-        raise ValueError(
-            f"distribution: unknown {distribution!r}; did you mean "
-            f"{nearest(distribution, list(DISTRIBUTIONS))}?"
-        )
     if distribution != "global":
-        return PER_LAYER[distribution](masks, sparsity, dense=dense)
+        if isinstance(distribution, str) and distribution not in distributions.NAMES:
+            known = ["global", *distributions.NAMES]
+            raise ValueError(
+                f"distribution: unknown {distribution!r}; did you mean "
+                f"{nearest(distribution, known)}?"
+            )
+        return distributions.divide(distribution, masks, sparsity, dense=dense)
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
     masks_lib.check_globs(dense, names, field="dense")
     whole = sum(
@@ -198,13 +202,20 @@ def _counts(
 
 
 def _select(
-    worth: Scores, counts: Counts, within: Masks | None, dense: tuple[str, ...]
+    worth: Scores,
+    counts: Counts,
+    within: Masks | None,
+    dense: tuple[str, ...],
+    structure: select.Structure | None = None,
 ) -> Masks:
     """Selects from all layers by one count, or from each by a tree of them."""
     wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
     pooled = jax.tree.structure(counts) == jax.tree.structure(0)
     choose = functools.partial(
-        select.globally if pooled else select.per_layer, within=within, ignored=dense
+        select.globally if pooled else select.per_layer,
+        within=within,
+        ignored=dense,
+        structure=structure,
     )
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         return choose(worth, counts)

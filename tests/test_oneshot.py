@@ -2,9 +2,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxsparse import distributions, masks, oneshot
+from jaxsparse import distributions, masks, oneshot, scores
+from jaxsparse.types import Masks, Params, Scores
 
 
 def params() -> dict[str, Any]:
@@ -15,7 +17,7 @@ def params() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("distribution", oneshot.DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", ("global", *distributions.NAMES))
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.99])
 def test_count_is_exact(distribution: str, sparsity: float):
     ticket = oneshot.prune(params(), sparsity, distribution=distribution)
@@ -42,3 +44,178 @@ def test_score_is_used():
 def test_unknown_distribution_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean uniform"):
         oneshot.prune(params(), 0.5, distribution="unifrom")
+
+
+def test_dense_layers_stay_whole_and_count():
+    weights = params()
+    for distribution in ("global", *distributions.NAMES):
+        ticket = oneshot.prune(
+            weights, 0.7, distribution=distribution, dense=("b/kernel",)
+        )
+        assert bool(ticket["b"]["kernel"].all())
+        left = 180 + 200 if distribution == "uniform" else 240
+        assert masks.kept(ticket) == left
+    with pytest.raises(ValueError, match="200 weights, where sparsity 0.9 keeps 80"):
+        oneshot.prune(weights, 0.9, dense=("b/*",))
+    with pytest.raises(ValueError, match="matches no prunable leaf"):
+        oneshot.prune(weights, 0.9, dense=("head",))
+
+
+def loss(weights: Params, x: Any) -> Any:
+    hidden = jnp.tanh(x @ weights["a"]["kernel"])
+    return jnp.mean((hidden @ weights["b"]["kernel"]) ** 2)
+
+
+def snip(weights: Params, mask: Masks) -> Scores:
+    data = jax.random.normal(jax.random.key(4), (2, 16, 30))
+    return scores.snip(loss, weights, mask, data)
+
+
+def watch(weights: Params, score: Any, **fields: Any) -> list[Masks]:
+    """Returns the masks before every iteration and those after the last."""
+    seen = []
+
+    def watched(weights: Params, mask: Masks) -> Scores:
+        jax.debug.callback(lambda m: seen.append(jax.tree.map(np.array, m)), mask)
+        return score(weights, mask)
+
+    last = oneshot.prune_iteratively(weights, score=watched, **fields)
+    jax.effects_barrier()
+    return [jax.tree.map(jnp.asarray, mask) for mask in [*seen, last]]
+
+
+def are_nested(steps: list[Masks]) -> bool:
+    pairs = zip(steps[1:], steps[:-1], strict=True)
+    return all(bool(masks.is_nested(inner, outer)) for inner, outer in pairs)
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+@pytest.mark.parametrize("distribution", ("global", *distributions.NAMES))
+def test_iterative_counts_are_exact(distribution: str, regrow: bool):
+    sparsity = 0.937 if regrow else 0.99
+    ticket = oneshot.prune_iteratively(
+        params(),
+        sparsity,
+        score=snip,
+        iterations=7,
+        distribution=distribution,
+        regrow=regrow,
+    )
+    assert masks.kept(ticket) == distributions.count_kept(800, sparsity)
+    if distribution != "global":
+        rule = distributions.NAMES[distribution](masks.dense(params()), sparsity)
+        kept = [layer.kept for layer in masks.by_layer(ticket).values()]
+        assert kept == jax.tree.leaves(rule)
+
+
+def test_nothing_to_remove():
+    ticket = oneshot.prune_iteratively(params(), 0.0, score=snip, iterations=3)
+    assert masks.kept(ticket) == 800
+
+
+@pytest.mark.parametrize("schedule", oneshot.SCHEDULES)
+def test_every_iteration_keeps_what_the_schedule_says(schedule: str):
+    steps = watch(params(), snip, sparsity=0.96, iterations=5, schedule=schedule)
+    density = {
+        "exponential": lambda t: 0.04 ** (t / 5),
+        "linear": lambda t: 1 - 0.96 * t / 5,
+    }[schedule]
+    wanted = [int(np.floor(800 * density(t) + 0.5)) for t in range(6)]
+    assert wanted[-1] == 32
+    assert [masks.kept(mask) for mask in steps] == wanted
+    assert are_nested(steps)
+
+
+def test_layers_never_grow_where_rounding_would_have_them():
+    shapes = [(1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (2, 3)]
+    weights = {str(i): {"kernel": jnp.ones(s)} for i, s in enumerate(shapes)}
+    fields = {"sparsity": 0.8, "iterations": 20, "schedule": "linear"}
+    for distribution in ("uniform", "balanced"):
+        steps = watch(weights, scores.magnitude, distribution=distribution, **fields)
+        assert masks.kept(steps[-1]) == distributions.count_kept(21, 0.8)
+        assert are_nested(steps)
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_one_iteration_is_prune(regrow: bool):
+    for distribution, dense in (("global", ()), ("uniform", ("b/*",))):
+        fields = {"distribution": distribution, "dense": dense}
+        fields["score"] = scores.magnitude
+        wanted = oneshot.prune(params(), 0.7, **fields)
+        once = oneshot.prune_iteratively(
+            params(), 0.7, iterations=1, regrow=regrow, **fields
+        )
+        jax.tree.map(np.testing.assert_array_equal, once, wanted)
+
+
+def fickle(weights: Params, mask: Masks) -> Scores:
+    """Prefers the weights that are not there."""
+    return masks.tree_map(lambda m, w: jnp.where(m, 0.0, 1.0) + 0 * w, mask, weights)
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_weights_return_only_if_they_may(regrow: bool):
+    steps = watch(
+        params(), fickle, sparsity=0.9, iterations=3, schedule="linear", regrow=regrow
+    )
+    assert are_nested(steps) != regrow
+    assert masks.kept(steps[-1]) == 80
+
+
+def test_scores_of_removed_weights_let_force_change_its_mind():
+    steps = watch(params(), snip, sparsity=0.98, iterations=12, regrow=True)
+    assert masks.kept(steps[-1]) == 16
+    assert not are_nested(steps)
+
+
+def test_all_iterations_are_one_trace():
+    traces = []
+
+    def score(weights: Params, mask: Masks) -> Scores:
+        traces.append(mask)
+        return scores.magnitude(weights, mask)
+
+    for distribution in ("global", "er"):
+        oneshot.prune_iteratively(
+            params(), 0.9, score=score, iterations=9, distribution=distribution
+        )
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"iterations": 0}, "iterations: got 0; wanted 1 or more"),
+        ({"schedule": "cosine"}, "schedule: got 'cosine'"),
+        ({"distribution": "globl"}, "did you mean global"),
+        ({"sparsity": 1.0}, "sparsity: got 1.0"),
+        ({"sparsity": -0.5}, "sparsity: got -0.5"),
+        ({"dense": ("x",)}, "matches no prunable leaf"),
+    ],
+)
+def test_arguments_out_of_range(fields: dict, message: str):
+    arguments = {"sparsity": 0.5, "score": scores.magnitude} | fields
+    with pytest.raises(ValueError, match=message):
+        oneshot.prune_iteratively(params(), arguments.pop("sparsity"), **arguments)
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_scores_that_are_not_finite_are_refused_where_they_count(regrow: bool):
+    def late(weights: Params, mask: Masks) -> Scores:
+        """Is infinite at what was removed, and NaN in b once less than 100 are left."""
+        worth = masks.tree_map(
+            lambda m, w: jnp.where(m, abs(w), jnp.inf), mask, weights
+        )
+        few = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(mask)) < 100
+        worth["b"]["kernel"] = jnp.where(few, jnp.nan, worth["b"]["kernel"])
+        return worth
+
+    message = (
+        r"\['a/kernel', 'b/kernel'\] at iteration 2"
+        if regrow
+        else (r"\['b/kernel'\] at iteration 4 of 4")
+    )
+    with pytest.raises(ValueError, match=message):
+        oneshot.prune_iteratively(
+            params(), 0.95, score=late, iterations=4, regrow=regrow
+        )
