@@ -18,6 +18,7 @@ RULES = [
     distributions.uniform,
     distributions.erdos_renyi,
     distributions.erdos_renyi_kernel,
+    distributions.balanced,
 ]
 # Convolutions in one, two and three dimensions, and dense layers.
 SHAPES = [(3, 3, 3, 16), (5, 16, 8), (2, 2, 2, 8, 4), (128, 64), (64, 10), (1, 1, 4, 4)]
@@ -114,6 +115,22 @@ def test_dense_layers_count_towards_the_total() -> None:
             rule(mask, 0.9, dense=("b/*",))
         with pytest.raises(ValueError, match="matches no prunable leaf"):
             rule(mask, 0.9, dense=("head/*",))
+
+
+def test_balanced_by_hand() -> None:
+    # 26620 over three layers are 8873.3 each; the last has 1000, so 12810 are left.
+    mask = masks.dense(LENET)
+    assert jax.tree.leaves(distributions.balanced(mask, 0.9)) == [12810, 12810, 1000]
+    # 2662: 887.3 each, and the one left over is for the first.
+    assert jax.tree.leaves(distributions.balanced(mask, 0.99)) == [888, 887, 887]
+
+
+@hypothesis.given(thousandths=st.integers(0, 999))
+def test_balanced_layers_are_equal_or_whole(thousandths: int) -> None:
+    counts = distributions.balanced(NETWORK, thousandths / 1000)
+    most = max(counts.values())
+    for name, leaf in NETWORK.items():
+        assert counts[name] == leaf.size or most - counts[name] <= 1
 
 
 def test_all_layers_dense() -> None:

@@ -11,7 +11,7 @@ LAYERS = (
     ("types", "config", "records", "keys"),
     (
         *("masks", "select", "scores", "distributions", "schedules", "initializers"),
-        *("models", "data", "calendars"),
+        *("models", "data", "calendars", "paths"),
     ),
     ("transforms", "oneshot"),
     ("training",),
@@ -20,7 +20,8 @@ LAYERS = (
 )
 # Within a layer nothing imports anything, but that all of layer 1 may import masks.
 SIDEWAYS = {
-    (name, "masks") for name in ("select", "scores", "distributions", "initializers")
+    (name, "masks")
+    for name in ("select", "scores", "distributions", "initializers", "paths")
 }
 # These import less than their layer allows.
 ONLY = {"models": set(), "data": set(), "reports": {"records"}}

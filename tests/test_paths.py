@@ -1,0 +1,388 @@
+import functools
+from typing import Any
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from jaxsparse import masks, models, paths
+from jaxsparse.types import Masks, Params
+
+wild = hypothesis.settings(deadline=None, max_examples=40)
+QUESTIONS = {"live": paths.live, "reached": paths.reached, "used": paths.used}
+
+
+def random_masks(params: Any, density: float, seed: int) -> Masks:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.random(leaf.shape) < density), masks.dense(params)
+    )
+
+
+def ask(apply: Any, params: Any, x: Any) -> Any:
+    """Compiles all three questions, to be asked of masks."""
+    return jax.jit(
+        lambda mask: {n: f(apply, params, mask, x) for n, f in QUESTIONS.items()}
+    )
+
+
+def check(result: Masks, wanted: dict[str, np.ndarray]) -> None:
+    leaves = dict(zip(masks.names(result), jax.tree.leaves(result), strict=True))
+    assert set(leaves) == set(wanted)
+    for name, leaf in wanted.items():
+        np.testing.assert_array_equal(leaves[name], leaf, err_msg=name)
+
+
+def chained(params: Params, x: Any) -> Any:
+    for name in sorted(params):
+        x = nn.relu(x @ params[name]["kernel"])
+    return x
+
+
+def search(kernels: list[np.ndarray], question: str) -> list[np.ndarray]:
+    """Follows each path of a chain of layers, neuron by neuron."""
+    before = [{i for i in range(len(kernels[0]))}]
+    for kernel in kernels:
+        rows, columns = np.nonzero(kernel)
+        before.append(
+            {c for r, c in zip(rows, columns, strict=True) if r in before[-1]}
+        )
+    after = [{i for i in range(kernels[-1].shape[1])}]
+    for kernel in kernels[::-1]:
+        rows, columns = np.nonzero(kernel)
+        after.insert(
+            0, {r for r, c in zip(rows, columns, strict=True) if c in after[0]}
+        )
+    found = []
+    for i, kernel in enumerate(kernels):
+        result = np.zeros(kernel.shape, bool)
+        for r, c in zip(*np.nonzero(kernel), strict=True):
+            comes, goes = r in before[i], c in after[i + 1]
+            result[r, c] = {
+                "live": comes and goes,
+                "reached": comes,
+                "used": goes,
+            }[question]
+        found.append(result)
+    return found
+
+
+WIDTHS = ((3, 4, 2), (2, 3, 3, 1), (4, 2, 2, 2, 3))
+
+
+def layers(widths: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    pairs = zip(widths[:-1], widths[1:], strict=True)
+    return {f"{i:02}": pair for i, pair in enumerate(pairs)}
+
+
+@functools.cache
+def ask_chain(widths: tuple[int, ...]) -> Any:
+    params = {n: {"kernel": jnp.ones(s)} for n, s in layers(widths).items()}
+    return ask(chained, params, jnp.ones((1, widths[0])))
+
+
+@wild
+@hypothesis.given(widths=st.sampled_from(WIDTHS), data=st.data())
+def test_chains_equal_a_search(widths: tuple[int, ...], data: st.DataObject) -> None:
+    drawn = {n: data.draw(hnp.arrays(bool, s)) for n, s in layers(widths).items()}
+    mask = {name: {"kernel": jnp.asarray(kernel)} for name, kernel in drawn.items()}
+    for question, result in ask_chain(widths)(mask).items():
+        wanted = search(list(drawn.values()), question)
+        names = [f"{name}/kernel" for name in drawn]
+        check(result, dict(zip(names, wanted, strict=True)))
+
+
+def depends(apply: Any, params: Params, mask: Masks, x: Any) -> dict[str, np.ndarray]:
+    """Moves each kept weight, and looks whether any output moves for all inputs.
+
+    With positive weights and inputs, and monotone layers, nothing cancels, so that a
+    weight matters exactly if it is on a path.
+    """
+    thin = masks.apply(mask, params)
+    leaves, treedef = jax.tree.flatten(thin)
+    run = jax.jit(apply)
+    first = run(thin, x)
+    wanted = {}
+    kept = dict(zip(masks.names(mask), jax.tree.leaves(mask), strict=True))
+    for i, name in enumerate(masks.names(params)):
+        if name not in kept:
+            continue
+        found = np.zeros(leaves[i].shape, bool)
+        for place in zip(*np.nonzero(np.asarray(kept[name])), strict=True):
+            moved = [*leaves[:i], leaves[i].at[place].multiply(1.5), *leaves[i + 1 :]]
+            again = run(jax.tree.unflatten(treedef, moved), x)
+            found[place] = bool(jnp.any(again != first))
+        wanted[name] = found
+    return wanted
+
+
+class Strided(nn.Module):
+    """Convolutions with strides, padding, dilation and groups, and both poolings."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(nn.Conv(4, (3, 3), strides=2, use_bias=False)(x))
+        x = nn.Conv(4, (3, 3), feature_group_count=2, use_bias=False)(x)
+        x = nn.avg_pool(x, (2, 2), (1, 1), "SAME")
+        x = nn.Conv(3, (2, 2), kernel_dilation=2, padding="VALID", use_bias=False)(x)
+        x = x.mean(axis=1)
+        return nn.Dense(2, use_bias=False)(x.reshape(x.shape[0], -1))
+
+
+class Residual(nn.Module):
+    """A sum over a block, a projection, a concatenation and a kernel used twice."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        shared = nn.Dense(3, use_bias=False, name="shared")
+        x = shared(nn.relu(shared(x)))
+        block = nn.Dense(3, use_bias=False)(nn.relu(nn.Dense(2, use_bias=False)(x)))
+        x = x + block
+        side = nn.Dense(2, use_bias=False, name="side")(x[:, :1])
+        return nn.Dense(2, use_bias=False)(jnp.concatenate([x, side], axis=1))
+
+
+NETWORKS = {
+    "strided": (Strided(), (1, 7, 7, 2)),
+    "residual": (Residual(), (1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("density", [0.25, 0.5])
+def test_networks_equal_what_moves_the_output(name: str, density: float) -> None:
+    model, shape = NETWORKS[name]
+    x = jax.random.uniform(jax.random.key(1), shape, minval=1.0, maxval=2.0)
+    params = jax.tree.map(jnp.abs, model.init(jax.random.key(0), x))
+    find = ask(model.apply, params, x)
+    for seed in range(2):
+        mask = random_masks(params, density, seed)
+        check(find(mask)["live"], depends(model.apply, params, mask, x))
+
+
+@jax.custom_vjp
+def straight(x: Any) -> Any:
+    return jnp.round(x)
+
+
+straight.defvjp(lambda x: (straight(x), None), lambda _, cotangent: (cotangent,))
+
+
+class Everything(nn.Module):
+    """What networks are made of: normalisation, activations, pooling, attention."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.BatchNorm(use_running_average=True)(nn.Conv(4, (3, 3))(x))
+        x = nn.max_pool(nn.gelu(x, approximate=False), (2, 2), (2, 2))
+        x = nn.leaky_relu(nn.silu(straight(x))) + nn.elu(jax.checkpoint(jnp.sin)(x))
+        x = nn.GroupNorm(2)(nn.softplus(x)) * nn.sigmoid(x)
+        x = nn.LayerNorm()(nn.hard_swish(jnp.flip(x, 1)))
+        x = nn.DenseGeneral((2, 4))(
+            nn.Dropout(0.5, deterministic=True)(x.reshape(1, -1))
+        )
+        x = nn.MultiHeadDotProductAttention(2)(x, mask=nn.make_causal_mask(x[..., 0]))
+        return nn.log_softmax(nn.Dense(3)(jnp.cumsum(x.mean(1), axis=-1)))
+
+
+def test_dense_networks_of_every_kind_are_live() -> None:
+    model = Everything()
+    x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    params = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.ones(x.shape, x.dtype))
+    )
+    mask = masks.dense(params)
+    for result in ask(model.apply, params, x)(mask).values():
+        jax.tree.map(np.testing.assert_array_equal, result, mask)
+
+
+def test_gates_and_known_zeros() -> None:
+    params = {name: {"w": jnp.ones((2, 2))} for name in "abc"}
+
+    def gated(params: Params, x: Any) -> Any:
+        first = jax.lax.scan(lambda c, s: (c + s, None), -2.0, jnp.arange(3.0))[0]
+        keep = jnp.stack([first, jnp.abs(first) - 1.0])[None]  # 1 and 0
+        gate = nn.sigmoid(x @ params["a"]["w"])
+        chosen = jnp.where(jnp.array([True, False])[None], x @ params["b"]["w"], 0.0)
+        return (gate * chosen) * keep @ params["c"]["w"]
+
+    mask = masks.dense(params)
+    result = paths.live(gated, params, mask, jnp.ones((1, 2)))
+    column = np.array([[True, False], [True, False]])
+    check(result, {"a/w": column, "b/w": column, "c/w": column.T})
+    shut = mask | {"b": {"w": jnp.zeros((2, 2), bool)}}
+    result = paths.live(gated, params, shut, jnp.ones((1, 2)))
+    assert bool(result["a"]["w"][:, 0].all())  # the other may be moved by a bias
+    used = paths.used(gated, params, mask, jnp.ones((1, 2)))
+    check(used, {"a/w": column, "b/w": column, "c/w": np.ones((2, 2), bool)})
+
+
+def test_weights_are_followed_through_what_happens_to_them() -> None:
+    kernel = np.array([[True, False], [False, True], [True, True]])
+    params = {"a": {"w": jnp.ones((3, 2))}, "b": {"w": jnp.ones((2, 4))}}
+    mask = {"a": {"w": jnp.asarray(kernel)}, "b": {"w": jnp.ones((2, 4), bool)}}
+    mask["b"]["w"] = mask["b"]["w"].at[1].set(False)
+
+    def product(params: Params, x: Any) -> Any:
+        low = params["a"]["w"].astype(jnp.bfloat16) / 2
+        both = (-low).astype(jnp.float32) @ params["b"]["w"].T.T
+        own = jnp.where(jnp.array([[True], [False], [True]]), both, 0.0)
+        return x @ own.reshape(3, 4)
+
+    result = paths.live(product, params, mask, jnp.ones((2, 3)))
+    wanted = np.array([[True, False], [False, False], [True, False]])
+    check(result, {"a/w": wanted, "b/w": np.asarray(mask["b"]["w"])})
+    assert paths.first_to_last(product, params, mask, jnp.ones((2, 3))) == [
+        "a/w",
+        "b/w",
+    ]
+
+
+def test_a_branch_without_end_is_reached_and_one_without_start_used() -> None:
+    params = {name: {"w": jnp.ones((2, 2))} for name in "abc"}
+
+    def branches(params: Params, x: Any) -> Any:
+        nn.relu(x @ params["a"]["w"])  # thrown away
+        placed = params["b"]["w"][0][None] * 2.0
+        return x @ params["c"]["w"] + placed
+
+    mask = masks.dense(params)
+    kept = {
+        name: [layer.kept for layer in masks.by_layer(result).values()]
+        for name, result in ask(branches, params, jnp.ones((1, 2)))(mask).items()
+    }
+    assert kept["live"] == [0, 0, 4]
+    assert kept["used"] == [0, 2, 4]
+    assert kept["reached"][1:] == [0, 4]
+
+
+def test_sixty_layers_neither_overflow_nor_vanish() -> None:
+    find = ask_chain((30,) * 61)
+    full = {n: {"kernel": jnp.ones(s, bool)} for n, s in layers((30,) * 61).items()}
+    assert {masks.kept(result) for result in find(full).values()} == {60 * 900}
+    thin = {name: {"kernel": jnp.eye(30, dtype=bool)} for name in full}
+    thin["40"]["kernel"] = thin["40"]["kernel"].at[3, 3].set(False)
+    result = find(thin)
+    kept = {name: masks.kept(mask) for name, mask in result.items()}
+    assert kept == {"live": 60 * 29, "reached": 1800 - 20, "used": 1800 - 41}
+    assert paths.effective_sparsity(thin, result["live"]) == 1 - 29 / 900
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (models.CifarResNet(depth=20, width=4), (2, 8, 8, 3)),
+        (models.LeNet5(), (2, 28, 28, 1)),
+        (models.ConvNet(depth=2, width=4, features=(8,)), (2, 8, 8, 3)),
+    ],
+    ids=["resnet", "lenet", "conv"],
+)
+def test_removal_leaves_the_outputs_alone(model: nn.Module, shape: tuple) -> None:
+    x = jax.random.normal(jax.random.key(1), shape)
+    variables = model.init(jax.random.key(0), x, train=False)
+    params = variables["params"]
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+
+    def apply(params: Params, x: Any) -> Any:
+        return model.apply({"params": params, **rest}, x, train=False)
+
+    run = jax.jit(lambda mask, params: apply(masks.apply(mask, params), x))
+    one = jax.ShapeDtypeStruct((1, *shape[1:]), jnp.float32)
+    find = ask(apply, params, one)
+    biased = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
+    removed = 0
+    for seed, density in enumerate((0.05, 0.1, 0.3)):
+        mask = random_masks(params, density, seed)
+        live, reached, used = find(mask).values()
+        assert bool(masks.is_nested(live, reached) & masks.is_nested(live, used))
+        np.testing.assert_array_equal(run(mask, params), run(live, params))
+        np.testing.assert_array_equal(run(mask, params), run(used, params))
+        np.testing.assert_array_equal(run(mask, biased), run(used, biased))
+        removed += masks.kept(mask) - masks.kept(live)
+    assert removed > 0
+    order = paths.first_to_last(apply, params, masks.dense(params), one)
+    assert order[-1] == "head/kernel" and order[0].startswith("conv")
+    assert sorted(order) == masks.names(masks.dense(params))
+
+
+def test_nnx_in_its_functional_form() -> None:
+    class Net(nnx.Module):
+        def __init__(self, *, rngs: nnx.Rngs) -> None:
+            self.last = nnx.Linear(4, 2, rngs=rngs)
+            self.early = nnx.Linear(3, 4, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            return self.last(nnx.relu(self.early(x)))
+
+    definition, params = nnx.split(Net(rngs=nnx.Rngs(0)))
+    mask = masks.dense(params)
+    mask["early"]["kernel"][...] = jnp.zeros((3, 4), bool).at[0, 1].set(True)
+
+    def apply(params: Any, x: Any) -> Any:
+        return nnx.merge(definition, params)(x)
+
+    result = paths.live(apply, params, mask, jnp.ones((1, 3)))
+    counts = paths.by_layer(mask, result)
+    assert counts["early/kernel"] == paths.LayerPaths(1, 1, 12)
+    assert counts["last/kernel"] == paths.LayerPaths(2, 8, 8)
+    order = paths.first_to_last(apply, params, mask, jnp.ones((1, 3)))
+    assert order == ["early/kernel", "last/kernel"]
+
+
+def test_vmap_over_replicates_equals_a_loop() -> None:
+    params = {n: {"kernel": jnp.ones(s)} for n, s in layers(WIDTHS[1]).items()}
+    each = [random_masks(params, 0.5, seed) for seed in range(4)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    find = ask_chain(WIDTHS[1])
+    together = jax.vmap(find)(stacked)
+    for i, mask in enumerate(each):
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_array_equal(a[i], b),
+            together,
+            find(mask),
+        )
+
+
+SQUARE = {"w": {"kernel": jnp.ones((3, 3))}}
+
+
+def scanned(params: Params, x: Any) -> Any:
+    return jax.lax.scan(lambda c, _: (c @ params["w"]["kernel"], None), x, length=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (lambda p, x: jnp.sort(x @ p["w"]["kernel"]), "the primitive 'sort' is not"),
+        (scanned, "the primitive 'scan' is not known"),
+        (lambda p, x: x @ jnp.exp(p["w"]["kernel"]), "w/kernel meet 'exp'"),
+        (lambda p, x: x @ (p["w"]["kernel"] + 1), "w/kernel meet 'add'"),
+        (lambda p, x: x @ jnp.max(p["w"]["kernel"], 0), "meet 'reduce_max'"),
+        (
+            lambda p, x: p["w"]["kernel"].at[x[0].astype(int)].get(mode="clip"),
+            "the indices of 'gather' depend on inputs",
+        ),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(apply: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"apply: .*{message}"):
+        paths.live(apply, SQUARE, masks.dense(SQUARE), jnp.ones((1, 3)))
+
+
+def test_masks_of_another_network_are_refused() -> None:
+    other = masks.dense({"w": {"kernel": jnp.ones((3, 4))}})
+    with pytest.raises(
+        ValueError, match=r"w/kernel has shape \(3, 4\); wanted \(3, 3\)"
+    ):
+        paths.live(chained, SQUARE, other, jnp.ones((1, 3)))
+    dense = masks.dense(SQUARE)
+    fewer = {"w": {"kernel": dense["w"]["kernel"].at[0, 0].set(False)}}
+    for question in (paths.by_layer, paths.effective_sparsity):
+        with pytest.raises(ValueError, match="swapped"):
+            question(fewer, dense)
