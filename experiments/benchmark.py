@@ -5,8 +5,8 @@
     python experiments/benchmark.py --data_dir=FOLDER --save
 
 Sections: mnist (with PyTorch, if `pip install -e '.[benchmark]'` was run), select,
-overhead, dispatch, replicates, devices. `--save` writes the tables, with what they
-were measured on, to experiments/results/.
+updates, overhead, dispatch, replicates, devices. `--save` writes the tables, with what
+they were measured on, to experiments/results/.
 """
 
 import functools
@@ -26,6 +26,7 @@ from experiments.benchmarks import (  # noqa: E402
     selection,
     surroundings,
     timing,
+    updates,
 )
 from jaxsparse import config  # noqa: E402
 
@@ -34,6 +35,7 @@ Section = Callable[..., list[timing.Table]]
 SECTIONS: dict[str, Section] = {
     "mnist": mnist.measure,
     "select": selection.measure,
+    "updates": updates.measure,
     "overhead": programs.overhead,
     "dispatch": programs.dispatch,
     "replicates": programs.replicates,

@@ -240,7 +240,7 @@ def part_of(
     """
     top, bottom = numerator.astype(jnp.uint32), denominator.astype(jnp.uint32)
 
-    def take(place: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def take(place: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
         quotient, rest = state
         bit = (count >> (30 - place)) & 1
         rest = 2 * rest + bit.astype(jnp.uint32) * top

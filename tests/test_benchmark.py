@@ -18,6 +18,7 @@ from experiments.benchmarks import (
     selection,
     surroundings,
     timing,
+    updates,
 )
 from experiments.benchmarks.timing import Job, Table
 
@@ -168,3 +169,22 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
     assert "| a | 1.00" in path.read_text(encoding="utf-8")
     content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert content["tables"]["t"]["rates"] == {"a": [1.0]}
+
+
+def test_updates_are_timed_with_a_change_and_without() -> None:
+    shapes = {"a": (6, 8), "b": (8, 5)}
+    tables = updates.measure(
+        **BRIEF, shapes=shapes, networks=("lenet_300_100",), batch_size=8
+    )
+    assert names(tables[0]) == list(updates.METHODS)
+    assert len(tables) == 3
+    for table in tables[1:]:
+        assert names(table)[0] == "dense"
+        assert table.rows[0][2].startswith("1.00")
+
+
+def test_updates_of_slow_networks_are_weighed() -> None:
+    table = updates._by_parts("lenet_5", 1, batch_size=4, **BRIEF)
+    for name, plain, change, multiple in table.rows[1:]:
+        assert name in updates.METHODS
+        assert plain and change and float(multiple.split()[0]) > 0

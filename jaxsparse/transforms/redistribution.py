@@ -96,12 +96,13 @@ def snfs(
         return regrowth.remember(params, masks)._replace(own=still)
 
     def observe(memory: regrowth.Explored, grads: Grads) -> regrowth.Explored:
-        moving = masks_lib.tree_map(
-            lambda old, grad: (
-                momentum * old + (1 - momentum) * grad.astype(jnp.float32)
-            ),
-            memory.own,
-            grads,
+        def move(old: Any, grad: Array) -> Any:
+            if old is None:
+                return None
+            return momentum * old + (1 - momentum) * grad.astype(jnp.float32)
+
+        moving = jax.tree.map(
+            move, memory.own, grads, is_leaf=lambda leaf: leaf is None
         )
         return memory._replace(own=moving)
 

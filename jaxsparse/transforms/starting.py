@@ -1,6 +1,7 @@
 """The masks a method starts from, as functions of the parameters."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ Distribution = str | distributions.Distribute
 
 def layer_counts(
     masks: Masks,
-    sparsity: float,
+    sparsity: float | Fraction,
     *,
     distribution: Distribution = "uniform",
     dense: tuple[str, ...] = (),
