@@ -3,8 +3,13 @@
 Nothing here trains, and nothing here imports JAX, so a report can be made on a
 laptop from folders copied off a cluster, and again while a run is still going.
 
-    tables    reads work folders; means, deviations, paired comparisons
-    text      writes those as Markdown, HTML and plain text
-    figures   draws them
-    page      puts everything on one self-contained HTML page
+    tables          reads work folders; means, deviations, paired comparisons
+    labels          says what to call runs by their methods
+    methods         tables of sparse training, one row a run
+    text            writes those as Markdown, HTML and plain text
+    drawing         the look that figures share
+    figures         draws the tables of levels
+    method_figures  draws those of sparse training
+    gallery         chooses the figures of a report
+    page            puts everything on one self-contained HTML page
 """

@@ -50,6 +50,7 @@ STYLES = (
     Style("#56B4E9", "P", (0, (2, 2))),
 )
 GREY = "#777777"
+STEP = "step (optimiser updates)"
 
 
 class Line(NamedTuple):
@@ -138,6 +139,14 @@ def decade_ticks(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def mark_empty(axes: Axes, at: pd.Index, *, color: Any) -> None:
+    """Puts crosses at the foot of the axes where a layer has no weight left."""
+    if len(at):
+        foot = axes.get_xaxis_transform()
+        zeros = np.zeros(len(at))
+        axes.plot(at, zeros, "x", color=color, transform=foot, clip_on=False)
 
 
 def extent(lines: Sequence[Line], *, lowest: float = 0.0) -> tuple[float, float]:

@@ -8,7 +8,6 @@ lottery-ticket papers.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxsparse.reports import drawing, tables, text
+from jaxsparse.reports import drawing, labels, tables, text
 from jaxsparse.reports.drawing import Line
 
 _REMAINING = "weights remaining (%)"
-_STEP = "step (optimiser updates)"
 
 
 def accuracy(table: pd.DataFrame, *, title: str) -> Figure:
@@ -119,10 +117,10 @@ def _against_remaining(
         panels[1].set_title("near the dense network", fontsize="medium")
     figure.suptitle(f"{drawing.literal(title)}: mean ± s.d. over n replicates")
     if lines:
-        labels = [drawing.literal(line.label) for line in lines]
-        labels += ["dense network (level 0)"] * (len(handles) - len(lines))
+        called = [drawing.literal(line.label) for line in lines]
+        called += ["dense network (level 0)"] * (len(handles) - len(lines))
         columns = 3 if two else 2
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        figure.legend(handles, called, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -166,11 +164,11 @@ def layers(table: pd.DataFrame, *, title: str) -> Figure:
     figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set_yscale("log")
-    names = [name for name in table.columns if name != "all layers"]
+    names = [name for name in table.columns if name != tables.ALL_LAYERS]
     few = len(names) <= len(drawing.STYLES)
     styles = list(drawing.STYLES[: len(names)]) if few else drawing.shades(len(names))
     styles.append(drawing.Style("black", "", (0, (1, 1))))
-    names.append("all layers")
+    names.append(tables.ALL_LAYERS)
     handles = []
     for place, (name, style) in enumerate(zip(names, styles, strict=True)):
         kept = table[name].where(table[name] > 0)
@@ -178,10 +176,10 @@ def layers(table: pd.DataFrame, *, title: str) -> Figure:
         # Layers pruned alike lie on each other: their markers take turns.
         turns = (place % 3, 3) if len(table) > 6 else 1
         handles.append(drawing.draw(axes, Line(name, style, points), every=turns))
-        _mark_empty(axes, table.index[table[name] == 0], color=style.color)
+        drawing.mark_empty(axes, table.index[table[name] == 0], color=style.color)
     drawing.decade_ticks(axes)
     shown = table.index[:: max(1, -(-len(table) // 12))]
-    remaining = [text.percent(table.loc[level, "all layers"]) for level in shown]
+    remaining = [text.percent(table.loc[level, tables.ALL_LAYERS]) for level in shown]
     axes.set_xticks(
         shown,
         [f"{level}\n{kept}" for level, kept in zip(shown, remaining, strict=True)],
@@ -189,18 +187,10 @@ def layers(table: pd.DataFrame, *, title: str) -> Figure:
     x = "level, and below it the weights remaining in all layers (%)"
     drawing.finish(axes, x=x, y="weights remaining in the layer (%)")
     axes.set_title(f"{drawing.literal(title)}: mean over replicates")
-    labels = [drawing.literal(name) for name in names]
-    columns = 1 + len(labels) // 24
-    figure.legend(handles, labels, loc="outside right upper", ncols=columns)
+    called = [drawing.literal(name) for name in names]
+    columns = 1 + len(called) // 24
+    figure.legend(handles, called, loc="outside right upper", ncols=columns)
     return figure
-
-
-def _mark_empty(axes: Axes, levels: pd.Index, *, color: Any) -> None:
-    """Puts a cross at the foot of the axes where a layer has no weight left."""
-    if len(levels):
-        foot = axes.get_xaxis_transform()
-        at = np.zeros(len(levels))
-        axes.plot(levels, at, "x", color=color, transform=foot, clip_on=False)
 
 
 def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
@@ -225,13 +215,13 @@ def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     right.set_yscale("log")
-    labels = _labels(run, most)
-    styles = drawing.shades(len(labels))
+    called = _labels(run, most)
+    styles = drawing.shades(len(called))
     handles = []
     for axes, rows, name in ((left, evals, measure), (right, trains, "loss")):
         lines = [
             Line(label, style, _by_step(rows, name, level=level))
-            for (level, label), style in zip(labels.items(), styles, strict=True)
+            for (level, label), style in zip(called.items(), styles, strict=True)
         ]
         handles = [
             drawing.draw(axes, line, every=max(1, len(line.points) // 8))
@@ -241,14 +231,17 @@ def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
             drawing.limit(left, *drawing.extent(lines, lowest=0.05))
         else:
             drawing.limit_positive(right, lines)
-    if labels:
+    if called:
         start = f"axis starts at {left.get_ylim()[0]:.1f} %"
         left.set_title(start, fontsize="medium")
-    drawing.finish(left, x=_STEP, y=f"{measure.replace('_', ' ')} (%)")
-    drawing.finish(right, x=_STEP, y="training loss (mean since the last record)")
-    figure.suptitle(f"{drawing.literal(title)}: tickets, mean ± s.d. over replicates")
+    drawing.finish(left, x=drawing.STEP, y=f"{measure.replace('_', ' ')} (%)")
+    drawing.finish(
+        right, x=drawing.STEP, y="training loss (mean since the last record)"
+    )
+    what = "" if labels.trains_once(run) else "tickets, "
+    figure.suptitle(f"{drawing.literal(title)}: {what}mean ± s.d. over replicates")
     if handles:
-        names = list(labels.values())
+        names = [drawing.literal(name) for name in called.values()]
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
@@ -261,13 +254,14 @@ def _labels(run: tables.Run, most: int) -> dict[int, str]:
     table = tables.levels_table([run])
     tickets = table.loc[table["arm"] == tables.TICKET].set_index("level")
     places = np.unique(np.linspace(0, len(seen) - 1, min(most, len(seen))).round())
-    labels = {}
+    called = {}
+    first = labels.of_run(run) if labels.trains_once(run) else "dense (level 0)"
     for level in (seen[int(place)] for place in places):
-        labels[level] = f"level {level}" if level else "dense (level 0)"
+        called[level] = f"level {level}" if level else first
         if level and level in tickets.index:
             kept = text.percent(tickets.loc[level, "weights_remaining"])
-            labels[level] = f"{kept} % (level {level})"
-    return labels
+            called[level] = f"{kept} % (level {level})"
+    return called
 
 
 def _by_step(rows: pd.DataFrame, measure: str, *, level: int) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Page: one self-contained HTML file about one run, or about several.
 
-`write` puts `index.html`, `levels.md`, `levels.csv` and the figures as PNG and SVG
-into a folder. The page embeds its figures and refers to nothing outside itself, so
+`write` puts `index.html`, `levels.md`, `levels.csv` and the figures of `gallery` as PNG
+and SVG into a folder, and for methods of sparse training that are compared `methods.md`
+and `methods.csv`. The page embeds its figures and refers to nothing outside itself, so
 it can be mailed. Every file appears whole or not at all.
 """
 
@@ -14,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from jaxsparse.reports import drawing, figures, tables, text
+from jaxsparse.reports import drawing, gallery, labels, methods, tables, text
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -33,13 +33,7 @@ img { max-width: 100%; height: auto; } figure { margin: 1.5rem 0; }
 figcaption { color: #555; } summary { cursor: pointer; margin: .5rem 0; }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
 """
-_CAPTIONS = {
-    "comparison": "Test accuracy of the tickets of all runs against weights remaining.",
-    "accuracy": "Test accuracy after training against weights remaining.",
-    "early_stop": "Step of the least validation loss against weights remaining.",
-    "layers": "Weights remaining in each layer of the ticket, by level.",
-    "curves": "Training of the tickets at a few levels.",
-}
+_NOTHING = "No level has finished yet.\n"
 
 
 def write(
@@ -64,15 +58,17 @@ def write_runs(runs: Sequence[tables.Run], out: str | os.PathLike[str]) -> Path:
     """Writes the report on runs that were read already; see `write`."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = _draw_all(runs)
     images = {}
-    for name, figure in drawn.items():
+    for name, figure in gallery.draw(runs).items():
         images[name] = drawing.render(figure, file_format="svg")
         png = drawing.render(figure, file_format="png")
         _replace(folder / f"{name}.svg", images[name])
         _replace(folder / f"{name}.png", png)
     _replace(folder / "levels.csv", _csv(runs))
     _replace(folder / "levels.md", _markdown(runs))
+    if _compares_methods(runs):
+        _replace(folder / "methods.csv", _methods_csv(runs))
+        _replace(folder / "methods.md", _methods_markdown(runs))
     _replace(folder / "index.html", _page(runs, images))
     return folder / "index.html"
 
@@ -89,40 +85,6 @@ def _replace(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _draw_all(runs: Sequence[tables.Run]) -> dict[str, Figure]:
-    """Draws every figure there are records for, by the name of its files."""
-    drawn = {}
-    if len(runs) > 1:
-        levels = tables.levels_table(runs)
-        if (levels["arm"] == tables.TICKET).any():
-            drawn["comparison"] = figures.comparison(levels, title="tickets")
-    for place, run in enumerate(runs):
-        for name, figure in _draw(run).items():
-            drawn[_figure_name(name, place, len(runs))] = figure
-    return drawn
-
-
-def _figure_name(name: str, place: int, count: int) -> str:
-    """Names a run's figure; by the run's place, as its name may be any string."""
-    return name if count == 1 else f"run{place + 1}_{name}"
-
-
-def _draw(run: tables.Run) -> dict[str, Figure]:
-    """Draws the figures of one run."""
-    table = tables.levels_table([run])
-    layers = tables.layers_table(run)
-    drawn = {}
-    if table["test_accuracy"].notna().any():
-        drawn["accuracy"] = figures.accuracy(table, title=run.name)
-    if table["early_stop_step"].notna().any():
-        drawn["early_stop"] = figures.early_stop(table, title=run.name)
-    if len(layers):
-        drawn["layers"] = figures.layers(layers, title=run.name)
-    if not tables.frame([run], "train").query("arm == 'ticket'").empty:
-        drawn["curves"] = figures.curves(run, title=run.name)
-    return drawn
-
-
 def _csv(runs: Sequence[tables.Run]) -> str:
     """Writes the table of levels with all digits; its headings say the unit."""
     table = tables.levels_table(runs)
@@ -136,7 +98,7 @@ def _markdown(runs: Sequence[tables.Run]) -> str:
     table = tables.levels_table(runs)
     parts = ["# Levels\n", _spread(runs)]
     if table.empty:
-        parts += ["No level has finished yet.\n"]
+        parts += [_NOTHING]
     else:
         parts += [
             text.markdown(text.show_arms(table.loc[table["run"] == run.name]))
@@ -148,6 +110,27 @@ def _markdown(runs: Sequence[tables.Run]) -> str:
         parts += ["# Ticket minus control, paired by replicate\n"]
         parts += [text.markdown(text.show_paired(paired))]
     return "\n".join(parts)
+
+
+def _compares_methods(runs: Sequence[tables.Run]) -> bool:
+    """Says whether there are methods of sparse training to set side by side."""
+    return len(runs) > 1 and any(labels.is_sparse(run) for run in runs)
+
+
+def _methods_csv(runs: Sequence[tables.Run]) -> str:
+    """Writes the table of methods with all digits; its headings say the unit."""
+    table = methods.methods_table(runs)
+    for name in ("^sparsity", "test_accuracy", "effective_sparsity", "explored"):
+        heading = f"{name.removeprefix('^')}_percent"
+        table.columns = table.columns.str.replace(name, heading, regex=True)
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def _methods_markdown(runs: Sequence[tables.Run]) -> str:
+    """Writes the table of methods in Markdown."""
+    table = methods.methods_table(runs)
+    shown = text.markdown(text.show_methods(table))
+    return "\n".join(["# Methods\n", _spread(runs), shown if len(table) else _NOTHING])
 
 
 def _spread(runs: Sequence[tables.Run]) -> str:
@@ -164,11 +147,14 @@ def _page(runs: Sequence[tables.Run], images: Mapping[str, bytes]) -> str:
     title = escape("Report: " + ", ".join(run.name for run in runs))
     body = [f"<h1>{title}</h1>\n", f"<p>{escape(_spread(runs))}</p>\n"]
     if len(runs) > 1:
-        body += ["<h2>The runs side by side</h2>\n", _figure("comparison", images)]
+        body += ["<h2>The runs side by side</h2>\n", _side_by_side(runs, images)]
         body += ["<h3>Where the configurations differ</h3>\n", _differences(runs)]
     for place, run in enumerate(runs):
-        names = {name: _figure_name(name, place, len(runs)) for name in _CAPTIONS}
-        body.append(_section(run, {name: images.get(names[name]) for name in names}))
+        mine = {
+            name: images.get(gallery.file_name(name, place, len(runs)))
+            for name in gallery.CAPTIONS
+        }
+        body.append(_section(run, mine))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -177,15 +163,41 @@ def _page(runs: Sequence[tables.Run], images: Mapping[str, bytes]) -> str:
     )
 
 
+def _side_by_side(
+    runs: Sequence[tables.Run], images: Mapping[str, bytes | None]
+) -> str:
+    """Writes what the page says about several runs together."""
+    parts = []
+    if _compares_methods(runs):
+        table = methods.methods_table(runs)
+        parts += ["<h3>Methods</h3>\n", _wide(text.show_methods(table))]
+        if table.empty:
+            parts = ["<h3>Methods</h3>\n", f"<p>{_NOTHING}</p>\n"]
+    names = ("methods", "exploration", "densities", "comparison")
+    return "".join([*parts, *(_figure(name, images) for name in names)])
+
+
 def _section(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
     """Writes what the page says about one run."""
+    parts = [f"<h2>{escape(run.name)}</h2>\n"]
+    if tables.levels_table([run]).empty:
+        parts.append("<p><strong>No level has finished yet.</strong></p>\n")
+    write_results = _of_training if labels.trains_once(run) else _of_levels
+    parts.append(write_results(run, images))
+    parts += ["<h3>What was run</h3>\n", _facts(run)]
+    config = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
+    parts.append(
+        "<details open><summary>Configuration</summary>\n"
+        f"<pre>{config}</pre></details>\n"
+    )
+    return "".join(parts)
+
+
+def _of_levels(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+    """Writes what came of a run that prunes level by level."""
     table = tables.levels_table([run])
     paired = tables.paired_table([run])
-    layers = tables.layers_table(run)
-    parts = [f"<h2>{escape(run.name)}</h2>\n"]
-    if table.empty:
-        parts.append("<p><strong>No level has finished yet.</strong></p>\n")
-    parts += [f"<p>{escape(sentence)}</p>\n" for sentence in text.summary(table)]
+    parts = [f"<p>{escape(sentence)}</p>\n" for sentence in text.summary(table)]
     parts += [_figure("accuracy", images), _figure("early_stop", images)]
     if not table.empty:
         parts += ["<h3>Test accuracy</h3>\n", _wide(text.show_arms(table))]
@@ -199,15 +211,37 @@ def _section(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
         ]
     if images["curves"] is not None:
         parts += ["<h3>Training</h3>\n", _figure("curves", images)]
-    if not layers.empty:
-        parts += ["<h3>Layers</h3>\n", _figure("layers", images)]
-        parts += ["<p>Weights remaining (%)</p>\n", _wide(text.show_layers(layers))]
-    parts += ["<h3>What was run</h3>\n", _facts(run)]
-    config = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
-    parts.append(
-        "<details open><summary>Configuration</summary>\n"
-        f"<pre>{config}</pre></details>\n"
-    )
+    return "".join([*parts, _layers(run, images)])
+
+
+def _of_training(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+    """Writes what came of a run that trains once."""
+    parts = []
+    table = methods.methods_table([run])
+    if not table.empty:
+        levels = tables.levels_table([run])
+        sentences = text.method_summary(table.iloc[0], levels)
+        parts += [f"<p>{escape(sentence)}</p>\n" for sentence in sentences]
+        parts += ["<h3>Test accuracy</h3>\n", _wide(text.show_methods(table))]
+    if images["training"] is not None:
+        parts += ["<h3>Training</h3>\n", _figure("training", images)]
+    if images["exploration"] is not None:
+        parts += ["<h3>Exploration</h3>\n", _figure("exploration", images)]
+    return "".join([*parts, _layers(run, images)])
+
+
+def _layers(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+    """Writes how much was left of each layer."""
+    layers = tables.layers_table(run)
+    drawn = _figure("layers", images) + _figure("history", images)
+    if not (drawn or len(layers)):
+        return ""
+    parts = ["<h3>Layers</h3>\n", drawn]
+    if len(layers):
+        shown = text.show_layers(layers)
+        if labels.trains_once(run):
+            shown = shown.drop(columns="Level")
+        parts += ["<p>Weights remaining (%)</p>\n", _wide(shown)]
     return "".join(parts)
 
 
@@ -217,7 +251,7 @@ def _figure(name: str, images: Mapping[str, bytes | None]) -> str:
     if image is None:
         return ""
     data = base64.b64encode(image).decode()
-    caption = escape(_CAPTIONS[name])
+    caption = escape(gallery.CAPTIONS[name])
     return (
         f'<figure><img alt="{caption}" src="data:image/svg+xml;base64,{data}">\n'
         f"<figcaption>{caption}</figcaption></figure>\n"

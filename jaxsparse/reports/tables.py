@@ -18,6 +18,7 @@ from jaxsparse import records
 
 TICKET = "ticket"
 DENSE_CONTINUED = "dense_continued"
+ALL_LAYERS = "all layers"
 # In the order in which tables and figures show them.
 ARMS = (
     TICKET,
@@ -32,11 +33,13 @@ _WHERE = ("run", "stage", "level", "arm")
 _SCORES = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 _EARLY = ("early_stop_step", "early_stop_validation_loss", "early_stop_test_accuracy")
 _TRAIN = ("step", "epoch", "loss", "accuracy", "learning_rate")
-_LEVEL = ("kept", "total", "weights_remaining", "layers", "start_step", "step")
+_LEVEL = ("kept", "total", "weights_remaining", "live", "layers", "start_step", "step")
+_MASKS = ("step", "epoch", "kept", "total", "ever_active", "layers")
 COLUMNS = {
     "train": (*_WHERE, "replicate", *_TRAIN),
     "eval": (*_WHERE, "replicate", "step", "epoch", *_SCORES),
     "level": (*_WHERE, "replicate", *_LEVEL, *_SCORES, *_EARLY),
+    "masks": (*_WHERE, "replicate", *_MASKS),
     "time": (*_WHERE, "seconds", "steps_per_second"),
 }
 # A relaunched run may say the same thing twice; the last word counts.
@@ -44,6 +47,7 @@ _UNIQUE = {
     "train": ["run", "stage", "replicate", "step"],
     "eval": ["run", "stage", "replicate", "step"],
     "level": ["run", "arm", "level", "replicate"],
+    "masks": ["run", "stage", "replicate", "step"],
 }
 _NOT_FLOAT = {"run", "stage", "arm", "level", "replicate", "layers"}
 
@@ -127,7 +131,7 @@ def frame(runs: Sequence[Run], kind: str) -> pd.DataFrame:
 
     Args:
       runs: whose records.
-      kind: "train", "eval", "level" or "time".
+      kind: "train", "eval", "level", "masks" or "time".
 
     Returns:
       One row a record with the columns `COLUMNS[kind]`; null is NaN, fractions stay
@@ -213,7 +217,7 @@ def layers_table(run: Run) -> pd.DataFrame:
     levels = frame([run], "level")
     tickets = levels.loc[levels["arm"] == TICKET]
     rows = [
-        {"level": level, "all layers": 100 * remaining}
+        {"level": level, ALL_LAYERS: 100 * remaining}
         | {name: 100 * kept / total for name, (kept, total) in layers.items()}
         for level, remaining, layers in zip(
             tickets["level"],
@@ -222,7 +226,7 @@ def layers_table(run: Run) -> pd.DataFrame:
             strict=True,
         )
     ]
-    table = pd.DataFrame(rows, columns=None if rows else ["level", "all layers"])
+    table = pd.DataFrame(rows, columns=None if rows else ["level", ALL_LAYERS])
     return table.groupby("level").mean()
 
 

@@ -77,6 +77,13 @@ def percent(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
+def sparsity(value: float) -> str:
+    """Writes a sparsity in percent; unlike `percent`, 99.97 is not 100."""
+    if pd.isna(value):
+        return MISSING
+    return f"{value:.2f}" if value > 0 else "0"
+
+
 def plus_minus(mean: float, sd: float, *, digits: int = 2) -> str:
     """Writes a mean and its deviation, leaving out what does not exist."""
     if pd.isna(mean):
@@ -136,6 +143,58 @@ def show_layers(table: pd.DataFrame) -> pd.DataFrame:
     for name in table.columns:
         shown[name] = [percent(value) for value in table[name]]
     return shown
+
+
+def show_methods(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes text of `methods.methods_table`; columns that say nothing are left out."""
+    shown = pd.DataFrame({"Method": list(table["label"])})
+    if len(table) > 1:
+        shown["Run"] = list(table["run"])
+    shown["Sparsity (%)"] = [sparsity(x) for x in table["sparsity"]]
+    shown["Weights kept"] = [f"{kept:,.0f}" for kept in table["kept"]]
+    shown["n"] = [str(n) for n in table["n"]]
+    shown["Test accuracy (%)"] = _show_means(table, "test_accuracy", 2)
+    if table["effective_sparsity"].notna().any():
+        effective = [sparsity(x) for x in table["effective_sparsity"]]
+        shown["Effective sparsity (%)"] = effective
+    if table["explored"].notna().any():
+        shown["Ever active (%)"] = [percent(x) for x in table["explored"]]
+    return shown
+
+
+def method_summary(row: pd.Series, levels: pd.DataFrame) -> list[str]:
+    """Says in sentences what one run came to that trained once.
+
+    Args:
+      row: its row of `methods.methods_table`.
+      levels: its row of `tables.levels_table`, for early stopping.
+
+    Returns:
+      Sentences, each about what was recorded.
+    """
+    reached = f"{row['label']}: {_score(row)} test accuracy (n = {row['n']})"
+    kept = f"{row['kept']:,.0f} of {row['total']:,.0f} prunable weights"
+    sentences = [f"{reached} at {sparsity(row['sparsity'])} % sparsity, with {kept}."]
+    if row["sparsity"] > 0 and not pd.isna(row["effective_sparsity"]):
+        sentences.append(
+            f"Effective sparsity: {sparsity(row['effective_sparsity'])} % of the "
+            "weights are masked, or on no path from input to output."
+        )
+    if not pd.isna(row["explored"]):
+        sentences.append(
+            f"Explored: {percent(row['explored'])} % of the weights were active at "
+            "some time."
+        )
+    for _, early in levels.loc[levels["early_stop_step"].notna()].iterrows():
+        step, sd = early["early_stop_step"], early["early_stop_step_sd"]
+        accuracy = plus_minus(
+            early["early_stop_test_accuracy"], early["early_stop_test_accuracy_sd"]
+        )
+        sentences.append(
+            f"At the least validation loss, after {plus_minus(step, sd, digits=0)} "
+            f"updates: {accuracy} %."
+        )
+    return sentences
 
 
 def _show_places(table: pd.DataFrame, arm: str) -> pd.DataFrame:

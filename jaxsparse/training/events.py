@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,19 @@ from jaxsparse import records
 from jaxsparse.records import Record
 
 _PLACE = ("kind", "stage", "level", "arm", "replicate", "step", "epoch", "start_step")
+
+
+def _scalars(record: Record) -> Iterator[tuple[str, float]]:
+    """Yields what to show of a record by name; of counts of masks the fractions."""
+    if record["kind"] == "masks":
+        yield "masks/density", record["kept"] / record["total"]
+        yield "masks/ever_active", record["ever_active"] / record["total"]
+        for layer, (kept, total) in record["layers"].items():
+            yield f"layers/{layer}", kept / total
+        return
+    for key, value in record.items():
+        if key not in _PLACE and isinstance(value, int | float):
+            yield f"{record['kind']}/{key}", value
 
 
 class Events:
@@ -45,13 +59,12 @@ class Events:
         which = f"/replicate_{record['replicate']}" if "replicate" in record else ""
         with records.naming(self._folder / name):
             writer = self._writer(name)
-            for key, value in record.items():
-                if key not in _PLACE and isinstance(value, int | float):
-                    tag = f"{prefix}{record['kind']}/{key}{which}"
-                    event = event_pb2.Event(
-                        wall_time=time.time(), step=step, summary=scalar(tag, value)
-                    )
-                    writer.write_event(event)
+            for shown, value in _scalars(record):
+                summary = scalar(f"{prefix}{shown}{which}", value)
+                event = event_pb2.Event(
+                    wall_time=time.time(), step=step, summary=summary
+                )
+                writer.write_event(event)
             writer.flush()
 
     def _writer(self, name: str) -> Any:
