@@ -62,7 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 @functools.cache
 def _trainable(fields: tuple[tuple[str, Any], ...]) -> tuple[Experiment, ConfigDict]:
-    c = config(dict(fields))
+    c = config(dict(fields) | {"lottery.levels": 0})
     config_lib.validate(c)
     build.check_names(c)
     return build.make_experiment(c, build.load_data(c), Path()), c

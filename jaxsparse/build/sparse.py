@@ -44,7 +44,8 @@ def _sr_ste(
     inner: Any, *, structure: select.Structure | None, sparsity: float, **rest: Any
 ) -> optax.GradientTransformationExtraArgs:
     """Reads n and m of N:M sparsity from a structure of groups and a sparsity."""
-    if structure is None or structure != select.in_groups(structure.block[0]):
+    groups = structure is not None and structure.block[0] > 1
+    if not groups or structure != select.in_groups(structure.block[0]):
         raise ValueError(
             f"structure: came {structure}; wanted groups for sr_ste, such as 'groups 4'"
         )

@@ -20,8 +20,6 @@ COLUMNS = (
     *("label", "run", "sparsity", "kept", "total", "n"),
     *("test_accuracy", "test_accuracy_sd", "effective_sparsity", "explored"),
 )
-# Their masks move and nothing remembers where they were.
-_FORGETFUL = ("ste", "top_kast", "sr_ste")
 
 
 def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -83,17 +81,12 @@ def _last_counts(run: Run, *, level: int) -> pd.DataFrame:
 def _counts(runs: Sequence[Run]) -> pd.DataFrame:
     """Returns the records of masks of tickets, step by step, with `explored`.
 
-    Only methods that regrow remember which weights they ever held; the others record
-    those held at the time. Of masks that only shrink, or that were once dense, the most
-    so far is the same; of masks that move it would be too few, and is NaN.
+    Only methods that regrow remember which weights they ever held: NaN for others.
     """
     counts = tables.frame(runs, "masks")
     counts = counts.loc[counts["arm"] == tables.TICKET]
     counts = counts.sort_values("step", kind="stable")
-    ever = counts.groupby(["run", "stage", "replicate"])["ever_active"].cummax()
-    forgetful = [run.name for run in runs if labels.method(run) in _FORGETFUL]
-    known = ~counts["run"].isin(forgetful) | (ever == counts["total"])
-    return counts.assign(explored=(100 * ever / counts["total"]).where(known))
+    return counts.assign(explored=100 * counts["ever_active"] / counts["total"])
 
 
 def sparsity_groups(sparsities: pd.Series) -> pd.Series:

@@ -17,11 +17,12 @@ class Census(NamedTuple):
 
     Attributes:
       kept: weights of each layer, in the order of `masks.names`.
-      ever: weights of all layers that were ever held.
+      ever: weights of all layers that were ever held; None for a method that does not
+        remember them.
     """
 
     kept: Int[Array, "r l"]
-    ever: Int[Array, "r"]
+    ever: Int[Array, "r"] | None
 
 
 TakeCensus = Callable[[TrainState], Census]
@@ -39,6 +40,8 @@ def take_census(state: TrainState) -> Census:
         return jnp.stack(counts, axis=1)
 
     held = by_layer(transforms.get_masks(state.opt_state))
+    if not transforms.remembers(state.opt_state):
+        return Census(held, None)
     ever = by_layer(transforms.ever_active(state.opt_state))
     return Census(held, jnp.sum(ever, axis=1, dtype=jnp.int32))
 
@@ -51,21 +54,22 @@ def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
       masks: dense masks of one replicate, for names and sizes.
 
     Returns:
-      Rows with `kept`, `total`, `ever_active` (counts over all layers) and `layers`,
-      pairs of kept and total by name.
+      Rows with `kept`, `total` and `ever_active` (counts over all layers, the last may
+      be None) and `layers`, pairs of kept and total by name.
     """
     layers = masks_lib.by_layer(masks)
     sizes = {name: count.total for name, count in layers.items()}
     total = sum(sizes.values())
+    every = [None] * len(census.kept) if census.ever is None else census.ever.tolist()
     return [
         {
             "kept": int(kept.sum()),
             "total": total,
-            "ever_active": int(ever),
+            "ever_active": ever,
             "layers": {
                 name: [int(count), size]
                 for (name, size), count in zip(sizes.items(), kept, strict=True)
             },
         }
-        for kept, ever in zip(census.kept, census.ever, strict=True)
+        for kept, ever in zip(census.kept, every, strict=True)
     ]

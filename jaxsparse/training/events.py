@@ -16,7 +16,8 @@ def _scalars(record: Record) -> Iterator[tuple[str, float]]:
     """Yields what to show of a record by name; of counts of masks the fractions."""
     if record["kind"] == "masks":
         yield "masks/density", record["kept"] / record["total"]
-        yield "masks/ever_active", record["ever_active"] / record["total"]
+        if record["ever_active"] is not None:
+            yield "masks/ever_active", record["ever_active"] / record["total"]
         for layer, (kept, total) in record["layers"].items():
             yield f"layers/{layer}", kept / total
         return

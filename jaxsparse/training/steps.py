@@ -77,7 +77,7 @@ def make_train_step(
         stats: Any,
         images: Images,
         labels: Int[Array, "b"],
-        batch_size: int,
+        batch_size: Any,
     ) -> tuple[Any, Any]:
         """Differentiates the mean loss where the network computes."""
         inputs = normalize(images)
@@ -105,7 +105,7 @@ def make_train_step(
         places: Int[Array, "b"],
         batch_size: int,
         key: Key[Array, ""],
-        growth: tuple[Images, Int[Array, "n"]] | None = None,
+        growth: tuple[UInt8[Array, "g h w c"], Int[Array, "g"]] | None = None,
     ) -> tuple[TrainState, Tally]:
         if augment is not None:
             draws = jax.random.fold_in(key, state.step)

@@ -30,7 +30,7 @@ from jaxsparse.transforms.pruning import (
     one_shot_magnitude,
 )
 from jaxsparse.transforms.redistribution import snfs
-from jaxsparse.transforms.regrowth import ever_active
+from jaxsparse.transforms.regrowth import ever_active, remembers
 from jaxsparse.transforms.state import (
     LatentState,
     SparsifyState,
@@ -60,6 +60,7 @@ __all__ = (
     "latent",
     "mest",
     "one_shot_magnitude",
+    "remembers",
     "replace_key",
     "replace_masks",
     "replicate_axes",

@@ -184,7 +184,7 @@ def sparsify(
 def _choose(
     update_masks: UpdateMasks | None,
     now: Bool[Array, ""],
-    grads: Grads,
+    grads: Any,
     state: SparsifyState,
     params: Params,
     extra: dict[str, Any],

@@ -48,6 +48,15 @@ def explored(memory: Explored, *masks: Masks, own: Any = None) -> Explored:
     return Explored(ever, own)
 
 
+def remembers(opt_state: optax.OptState) -> bool:
+    """Says whether `ever_active` is more than the masks held now.
+
+    Raises:
+      ValueError: if the state holds no sparse optimiser, or more than one.
+    """
+    return isinstance(find(opt_state).memory, Explored)
+
+
 def ever_active(opt_state: optax.OptState) -> Masks:
     """Returns the weights that a dynamic method has ever held.
 
@@ -69,7 +78,7 @@ def ever_active(opt_state: optax.OptState) -> Masks:
       section 3.
     """
     state = find(opt_state)
-    if not isinstance(state.memory, Explored):
+    if not remembers(opt_state):
         return state.masks
     return jax.tree.map(jnp.logical_or, state.memory.ever, state.masks)
 

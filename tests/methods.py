@@ -1,0 +1,273 @@
+"""Every sparse-training method of the package, and how many weights each has when.
+
+The counts are worked out here a second time, for one small network, in Python's
+integers and fractions and from the methods' papers: nothing of jaxsparse is asked.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optimisers import INSIDE, OUTSIDE, SGD
+from reference import select as select_slowly
+
+from jaxsparse import select, transforms
+
+# Two layers, so that weights can move; of 8 by 12 and 12 by 4, so that every structure
+# fits and no two leaves are alike in shape; of two dtypes.
+SHAPES = {
+    "first": {"bias": ((12,), "float32"), "kernel": ((8, 12), "float32")},
+    "second": {"bias": ((4,), "bfloat16"), "kernel": ((12, 4), "bfloat16")},
+}
+SIZES = (96, 48)
+TOTAL = sum(SIZES)
+UPDATES = 11  # numbered from 0
+QUIET = (2, 5, 8)  # updates at which no method that keeps few weights changes masks
+Counts = tuple[int, ...]
+
+
+class Method(NamedTuple):
+    """One method.
+
+    Attributes:
+      make: wraps an optimiser.
+      counts: weights that masks hold after an update: of each layer, or of all
+        together where layers compete.
+      latent: whether the parameters stay dense.
+      forgets: called as `forgets(update, masks, weights)`, both lists of arrays:
+        weights whose memory begins afresh although the masks keep them; None for none.
+      zeroes: whether those start from zero, too.
+      rests: updates at which the optimiser's step is left out.
+    """
+
+    make: Callable[[Any], Any]
+    counts: Callable[[int], Counts]
+    latent: bool = False
+    forgets: Callable[[int, list[np.ndarray], list[np.ndarray]], list] | None = None
+    zeroes: bool = False
+    rests: tuple[int, ...] = ()
+
+
+def always(*counts: int) -> Callable[[int], Counts]:
+    return lambda update: counts
+
+
+def shared(total: int) -> Counts:
+    """Divides among two layers, the first of twice the size: the nearest integers."""
+    first = (4 * total + 3) // 6
+    return first, total - first
+
+
+def kept(sparsity: Fraction | float) -> int:
+    """Counts what a sparsity leaves of all weights, halves up."""
+    return math.floor(TOTAL * (1 - Fraction(sparsity)) + Fraction(1, 2))
+
+
+def held(steps: Sequence[int], counts: Sequence[int], step: int) -> int:
+    """Looks up the count at a step; `counts` has one more, for before."""
+    return counts[sum(change <= step for change in steps)]
+
+
+def cubic(steps: Sequence[int], initial: Fraction, final: Fraction) -> list[int]:
+    """Zhu and Gupta's equation 1 at each change, and the count before."""
+    parts = [Fraction(step - steps[0], steps[-1] - steps[0]) for step in steps]
+    sparsities = [final + (initial - final) * (1 - part) ** 3 for part in parts]
+    return [kept(initial), *map(kept, sparsities)]
+
+
+def cosine(update: int) -> float:
+    """The part dropped: half at first, nothing at update 10."""
+    return 0.25 * (1 + math.cos(math.pi * update / 10))
+
+
+PRUNES = (1, 4, 7, 9)
+CUBIC = cubic(PRUNES, Fraction(0), Fraction(3, 4))
+EXPONENTIAL = [round(TOTAL / 4 ** ((step - 1) / 8)) for step in PRUNES]
+GRADUAL = {"sparsity": 0.75, "begin_step": 1, "end_step": 9, "update_every": 3}
+# 36 weights of 144, or 72: by Erdos and Renyi as 20 to 16, uniform as 2 to 1.
+SPARSE = {"sparsity": 0.75, "begin_step": 1, "update_every": 3, "drop_fraction": 0.5}
+FADING = SPARSE | {"end_step": 10}
+EVEN = {"distribution": "uniform"}
+RIGL_CHANGES = (1, 4, 7)
+
+
+def soft_counts(update: int) -> Counts:
+    """24 and 12, and what the last change added, until the change at 10."""
+    changes = [step for step in (1, 4, 7) if step <= update < 10]
+    part = cosine(changes[-1]) if changes else 0
+    return tuple(base + math.floor(base * part) for base in (24, 12))
+
+
+def phase_counts(update: int) -> Counts:
+    """Compressed at 1, 5 and 9, decompressed at 3 and 7."""
+    return (held((1, 3, 5, 7, 9), (144, 36, 144, 36, 144, 36), update),)
+
+
+def dropped_at_change(
+    update: int, held: list[np.ndarray], weights: list[np.ndarray]
+) -> list[np.ndarray]:
+    """The smallest of each layer's weights, the part that rigl drops."""
+    if update not in RIGL_CHANGES:
+        return [np.zeros_like(mask) for mask in held]
+    result = []
+    for mask, weight in zip(held, weights, strict=True):
+        count = int(mask.sum())
+        left = count - math.floor(count * cosine(update))
+        size = np.abs(np.asarray(weight, np.float64))
+        (stay,) = select_slowly([size], left, within=[mask])
+        result.append(mask & ~stay)
+    return result
+
+
+def all_when_opened(
+    update: int, held: list[np.ndarray], weights: list[np.ndarray]
+) -> list[np.ndarray]:
+    return [np.full_like(mask, update in (3, 7)) for mask in held]
+
+
+def some_masks() -> dict:
+    """A third of the first layer, a quarter of the second."""
+    first = jnp.arange(96).reshape(8, 12) % 3 == 0
+    second = jnp.arange(48).reshape(12, 4) % 4 == 1
+    return {
+        "first": {"bias": None, "kernel": first},
+        "second": {"bias": None, "kernel": second},
+    }
+
+
+def dynamic(
+    make: Callable[..., Any], counts: Counts, forgets: Any = None, **options: Any
+) -> Method:
+    rests = RIGL_CHANGES if make is transforms.rigl else ()
+    return Method(
+        lambda inner: make(inner, **options),
+        lambda update: counts,
+        forgets=forgets,
+        zeroes=forgets is not None,
+        rests=rests,
+    )
+
+
+t = transforms
+METHODS: dict[str, Method] = {
+    "fixed": Method(lambda tx: t.fixed(tx, masks=some_masks()), always(32, 12)),
+    "gradual_magnitude": Method(
+        lambda tx: t.gradual_magnitude(tx, **GRADUAL),
+        lambda update: shared(held(PRUNES, CUBIC, update)),
+    ),
+    "gradual_magnitude global": Method(
+        lambda tx: t.gradual_magnitude(
+            tx, **GRADUAL, distribution="global", min_layer_density=0.2
+        ),
+        lambda update: (held(PRUNES, CUBIC, update),),
+    ),
+    "gradual_magnitude exponential": Method(
+        lambda tx: t.gradual_magnitude(tx, **GRADUAL, schedule="exponential"),
+        lambda update: shared(held(PRUNES, [TOTAL, *EXPONENTIAL], update)),
+    ),
+    "gradual_magnitude table": Method(
+        lambda tx: t.gradual_magnitude(tx, **GRADUAL, schedule=[0.25, 0.5, 0.6, 0.75]),
+        lambda update: shared(held(PRUNES, (144, 108, 72, 58, 36), update)),
+    ),
+    "one_shot_magnitude": Method(
+        lambda tx: t.one_shot_magnitude(tx, sparsity=0.75, step=4),
+        lambda update: (held((4,), (144, 36), update),),
+    ),
+    "sparse_evolution": dynamic(t.sparse_evolution, (20, 16), **SPARSE),
+    "sparse_evolution blocks": dynamic(
+        *(t.sparse_evolution, (24, 12)),
+        **(SPARSE | EVEN),
+        structure=select.blocks((2, 2)),
+        drop_by_sign=False,
+    ),
+    "rigl": dynamic(t.rigl, (20, 16), **FADING),
+    "rigl inverted": dynamic(t.rigl, (20, 16), **FADING, grow="inverted"),
+    "rigl others": dynamic(t.rigl, (20, 16), **FADING, regrow_dropped=False),
+    "rigl restarts": dynamic(
+        t.rigl, (20, 16), dropped_at_change, **FADING, restart_dropped=True
+    ),
+    "rigl fan_in": dynamic(
+        t.rigl, (24, 12), **(FADING | EVEN), structure=select.fan_in()
+    ),
+    "rigl in_groups": dynamic(
+        *(t.rigl, (48, 24)),
+        **(FADING | EVEN | {"sparsity": 0.5, "drop_schedule": "constant"}),
+        structure=select.in_groups(4),
+    ),
+    "mest": dynamic(t.mest, (24, 12), **FADING),
+    "mest soft_bound": Method(
+        lambda tx: t.mest(tx, **FADING, soft_bound=True), soft_counts
+    ),
+    "snfs": dynamic(t.snfs, (36,), **FADING),
+    "granet": Method(
+        lambda tx: t.granet(tx, **GRADUAL, initial_sparsity=0.5),
+        lambda update: (
+            held(PRUNES, cubic(PRUNES, Fraction(1, 2), Fraction(3, 4)), update),
+        ),
+    ),
+    "ac_dc": Method(
+        lambda tx: t.ac_dc(tx, sparsity=0.75, begin_step=1, end_step=9, update_every=2),
+        phase_counts,
+        forgets=all_when_opened,
+    ),
+    "straight_through": Method(
+        lambda tx: t.straight_through(tx, sparsity=0.75), always(24, 12), latent=True
+    ),
+    # After an update the masks are those of the next.
+    "straight_through gradual": Method(
+        lambda tx: t.straight_through(
+            tx, **GRADUAL, distribution="global", train_all=False
+        ),
+        lambda update: (held(PRUNES, CUBIC, update + 1),),
+        latent=True,
+    ),
+    "top_kast": Method(
+        lambda tx: t.top_kast(
+            tx, sparsity=0.75, backward_sparsity=0.5, regularization=1e-3
+        ),
+        always(24, 12),
+        latent=True,
+    ),
+    "sr_ste": Method(lambda tx: t.sr_ste(tx), always(48, 24), latent=True),
+}
+# Optimisers that differ in what they remember, in what they need and in what is around.
+INNER: dict[str, Any] = {
+    name: INSIDE[name]
+    for name in (
+        *("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop"),
+        *("adagrad", "adafactor", "lamb", "muon", "novograd", "schedule free"),
+        *("clipped", "hyperparameters", "accumulating", "apply if finite"),
+        *("partitioned", "plateau"),
+    )
+} | {
+    "adafactor, factored": optax.adafactor(
+        0.01, momentum=0.9, min_dim_size_to_factor=4
+    ),
+    "lookahead": optax.lookahead(SGD, sync_period=3, slow_step_size=0.5),
+}
+OUTER = {
+    name: OUTSIDE[name]
+    for name in ("outer accumulating", "outer apply if finite", "outer partition")
+}
+OPTIMISERS = [*INNER, *OUTER]
+
+
+def build(method: str, optimiser: str, around: Any = lambda inner: inner) -> Any:
+    """Makes a method around an optimiser of the tables, itself within `around`."""
+    inner = around(INNER.get(optimiser, INSIDE["adam"]))
+    outer = OUTER.get(optimiser, lambda tx: tx)
+    return outer(METHODS[method].make(inner))
+
+
+def make_params(seed: int = 0, dtype: str | None = None) -> dict:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf[0]), dtype or leaf[1]),
+        SHAPES,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )

@@ -1,0 +1,364 @@
+"""Sparse training through configs: every method, from start to records."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build, distributions, masks, records, transforms
+from jaxsparse import config as config_lib
+from jaxsparse.build import sparse
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import tickets
+from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.training import interrupt
+
+# 64-20-15-10: 1,730 weights. 12 steps, evaluated after 0, 6 and 12.
+SMALL = {"lottery.levels": 0, "model.features": (20, 15)}
+TOTAL = 64 * 20 + 20 * 15 + 15 * 10
+OFTEN = {"sparse.update_every": "2step"}
+SPANS = OFTEN | {"sparse.begin": "2step", "sparse.end": "9step"}
+FIELDS: dict[str, dict[str, Any]] = {
+    "static": {},
+    "gmp": SPANS,
+    "one_shot": {"sparse.begin": "5step"},
+    "set": OFTEN,
+    "rigl": SPANS,
+    "mest": SPANS,
+    "snfs": SPANS,
+    "granet": SPANS,
+    "ac_dc": SPANS,
+    "ste": OFTEN,
+    "top_kast": {},
+    "sr_ste": {
+        "sparse.structure": "groups 5",
+        "sparse.prunable": ("dense2/kernel", "head/kernel"),
+        "sparse.sparsity": 0.8,
+    },
+}
+LATENT = ("ste", "top_kast", "sr_ste")
+
+
+class Ran(NamedTuple):
+    """A run that has ended, and where."""
+
+    folder: Path
+    made: Experiment
+
+
+@pytest.fixture(scope="module", params=FIELDS, ids=str)
+def ran(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Ran:
+    folder = tmp_path_factory.mktemp(request.param)
+    return Ran(folder, tiny.run(folder, fields_of(request.param)))
+
+
+def method_of(ran: Ran) -> str:
+    return ran.folder.name.rstrip("0123456789")
+
+
+def fields_of(method: str, **more: Any) -> dict[str, Any]:
+    own = {f"sparse.{name}": value for name, value in more.items()}
+    return SMALL | {"sparse.method": method} | FIELDS[method] | own
+
+
+def rows_of(folder: Path, kind: str) -> list[dict]:
+    return [r for r in records.read(folder / "metrics.jsonl") if r["kind"] == kind]
+
+
+def test_every_method_has_a_test() -> None:
+    assert FIELDS.keys() == build.METHODS.keys() - {"none"}
+
+
+def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
+    folder, made = ran
+    state = tiny.load(folder, "level_00/ticket/last", made)
+    held = transforms.get_masks(state.opt_state)
+    weights = transforms.forward_params(state.params, state.opt_state)
+    total = masks.total(made.network.masks)
+    for r in range(2):
+        mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
+        kept = masks.kept(mask)
+        assert kept == distributions.count_kept(total, 0.8 if total < TOTAL else 0.9)
+        outside = masks.tree_map(
+            lambda m, w, r=r: np.asarray(w[r])[~np.asarray(m)], mask, weights
+        )
+        assert not any(leaf.any() for leaf in jax.tree.leaves(outside))
+        (row,) = [x for x in rows_of(folder, "level") if x["replicate"] == r]
+        assert (row["kept"], row["total"]) == (kept, total)
+        assert 0 < row["live"] <= kept
+        assert row["layers"] == {
+            name: list(count) for name, count in masks.by_layer(mask).items()
+        }
+        last = folder / "tickets" / "final" / f"replicate_{r}.npz"
+        tiny.check_equal(tickets.load(last, made.network.masks), mask)
+    # Each replicate has masks of its own.
+    assert any((np.asarray(leaf)[0] != leaf[1]).any() for leaf in jax.tree.leaves(held))
+    if method_of(ran) in LATENT:
+        dense = masks.tree_map(lambda _, w: np.count_nonzero(w), held, state.params)
+        assert sum(jax.tree.leaves(dense)) > masks.kept(held)
+
+
+def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
+    folder, made = ran
+    method, rows = method_of(ran), rows_of(folder, "masks")
+    if method in sparse.STATIC:
+        assert rows == []
+        return
+    assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
+    remembers = ("set", "rigl", "mest", "snfs", "granet")
+    for row in rows:
+        assert row["total"] == masks.total(made.network.masks)
+        assert row["kept"] == sum(kept for kept, _ in row["layers"].values())
+        assert (row["ever_active"] is None) == (method not in remembers)
+    mine = [row for row in rows if row["replicate"] == 0]
+    if method in remembers:
+        explored = [row["ever_active"] for row in mine]
+        assert explored == sorted(explored)
+        assert mine[-1]["kept"] < explored[-1] <= mine[-1]["total"]
+    if method in ("gmp", "one_shot"):
+        assert mine[0]["kept"] == TOTAL
+
+
+def test_a_methods_own_masks_are_kept_in_files(ran: Ran) -> None:
+    if method_of(ran) != "rigl":
+        pytest.skip("one method will do")
+    for r in range(2):
+        path = ran.folder / "tickets" / "level_00" / f"replicate_{r}.npz"
+        first = tickets.load(path, ran.made.network.masks)
+        counts = distributions.erdos_renyi_kernel(ran.made.network.masks, 0.9)
+        found = [count.kept for count in masks.by_layer(first).values()]
+        assert found == jax.tree.leaves(counts)
+
+
+@pytest.mark.parametrize("score", build.SCORES)
+def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
+    distribution = "erk" if score in ("snip", "random") else ""
+    fields = fields_of(
+        "static",
+        score=score,
+        distribution=distribution,
+        score_batches=2,
+        score_batch_size=30,
+    )
+    made = tiny.experiment(tmp_path, fields)
+    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    chosen = session.masks(0)
+    again = experiment_lib._Session(made, tiny.desk(tmp_path)).masks(0)
+    tiny.check_equal(again, chosen)
+    for r in range(2):
+        mask = jax.tree.map(lambda leaf, r=r: leaf[r], chosen)
+        assert masks.kept(mask) == 173
+        if distribution:
+            erk = distributions.erdos_renyi_kernel(made.network.masks, 0.9)
+            layers = masks.by_layer(mask).values()
+            assert [count.kept for count in layers] == jax.tree.leaves(erk)
+
+
+def test_scores_are_of_each_replicate_s_weights(tmp_path: Path) -> None:
+    made = tiny.experiment(tmp_path, fields_of("static", score="magnitude"))
+    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    chosen, params = session.masks(0), session.init.params
+    for r in range(2):
+        worth = np.concatenate(
+            [
+                np.abs(np.asarray(params[name]["kernel"][r])).ravel()
+                for name in ("dense1", "dense2", "head")
+            ]
+        )
+        mask = np.concatenate(
+            [
+                np.asarray(chosen[name]["kernel"][r]).ravel()
+                for name in ("dense1", "dense2", "head")
+            ]
+        )
+        assert worth[mask].min() >= np.sort(worth)[-173]
+
+
+def test_iterations_and_regrowth(tmp_path: Path) -> None:
+    found = []
+    for place, more in enumerate([{}, {"regrow": True}]):
+        fields = fields_of(
+            "static",
+            score="snip",
+            iterations=5,
+            score_batches=1,
+            score_batch_size=40,
+            **more,
+        )
+        folder = tmp_path / str(place)
+        made = tiny.experiment(folder, fields)
+        chosen = experiment_lib._Session(made, tiny.desk(folder)).masks(0)
+        found.append(chosen)
+        assert masks.kept(chosen) == 2 * 173
+    assert not all(
+        np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, found), strict=True)
+    )
+
+
+def test_ends_kept_whole_are_found_in_the_order_of_the_network(tmp_path: Path) -> None:
+    fields = fields_of("static", first_layer_dense=True, sparsity=0.2)
+    made = tiny.experiment(tmp_path, fields)
+    first = experiment_lib._Session(made, tiny.desk(tmp_path)).masks(0)
+    counts = masks.by_layer(jax.tree.map(lambda leaf: leaf[0], first))
+    assert counts["dense1/kernel"].kept == counts["dense1/kernel"].total
+    fields = fields_of("rigl", last_layer_dense=True)
+    made = tiny.run(tmp_path / "b", fields)
+    (last, _) = rows_of(tmp_path / "b", "level")
+    assert last["layers"]["head/kernel"] == [150, 150]
+
+
+def test_structures_by_config(tmp_path: Path) -> None:
+    made = tiny.run(tmp_path, fields_of("rigl", structure="fan_in", sparsity=0.8))
+    state = tiny.load(tmp_path, "level_00/ticket/last", made)
+    held = transforms.get_masks(state.opt_state)
+    for layer in ("dense1", "dense2", "head"):
+        fan_in = np.asarray(held[layer]["kernel"]).sum(axis=1)
+        assert (fan_in == fan_in.flat[0]).all()
+
+
+def test_growth_examples_are_what_weights_are_grown_by(tmp_path: Path) -> None:
+    ends = []
+    for count in (0, 60):
+        folder = tmp_path / str(count)
+        made = tiny.run(folder, fields_of("rigl", growth_examples=count))
+        state = tiny.load(folder, "level_00/ticket/last", made)
+        ends.append(transforms.get_masks(state.opt_state))
+    starts = [
+        (
+            tmp_path / str(count) / "tickets" / "level_00" / "replicate_0.npz"
+        ).read_bytes()
+        for count in (0, 60)
+    ]
+    assert starts[0] == starts[1]
+    assert masks.kept(ends[0]) == masks.kept(ends[1])
+    assert any(
+        (np.asarray(a) != np.asarray(b)).any()
+        for a, b in zip(*map(jax.tree.leaves, ends), strict=True)
+    )
+
+
+class Twice:
+    """Says no once, then yes."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked == 2
+
+
+@pytest.mark.parametrize("method", ["snfs", "mest", "top_kast"])
+def test_stopped_and_resumed_is_bit_identical(method: str, tmp_path: Path) -> None:
+    fields = fields_of(method) | (
+        {"sparse.soft_bound": True} if method == "mest" else {}
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    made = tiny.run(whole, fields)
+    stopped = tiny.experiment(cut, fields)
+    with pytest.raises(interrupt.Stopped):
+        experiment_lib.run(stopped, tiny.desk(cut, Twice()))
+    assert 0 < rows_of(cut, "masks")[-1]["step"] < 12
+    tiny.run(cut, fields)
+    ends = [tiny.load(path, "level_00/ticket/last", made) for path in (whole, cut)]
+    tiny.check_equal(*ends)
+    for kind in ("eval", "masks", "level"):
+        assert rows_of(whole, kind) == rows_of(cut, kind)
+
+
+@pytest.mark.parametrize("method", ["rigl", "ste"])
+def test_pmap_is_jit_bit_for_bit(method: str, tmp_path: Path) -> None:
+    ends = []
+    for by in ("jit", "pmap"):
+        fields = fields_of(method) | {
+            "run.parallelism": by,
+            "run.devices": 2,
+            "replicates": 1,
+        }
+        made = tiny.run(tmp_path / by, fields)
+        ends.append(tiny.load(tmp_path / by, "level_00/ticket/last", made))
+    tiny.check_equal(*ends)
+
+
+@pytest.mark.parametrize("how", ["vmap", "map"])
+def test_a_change_of_masks_stays_conditional_under_replicates(
+    how: str, tmp_path: Path
+) -> None:
+    made = tiny.experiment(tmp_path, fields_of("rigl") | {"run.replicates_by": how})
+    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    trainer = made.trainer
+    (stage,) = experiment_lib.stages(made)
+    order = trainer.make_order(made.seeds.data, 0)
+    program = trainer.programs(4, 20)
+    traced = program.trace(
+        session._begin(stage),
+        trainer.images,
+        trainer.labels,
+        order,
+        made.seeds.data,
+        np.int32(0),
+    )
+    assert str(traced.jaxpr).count("= cond[") >= 2
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"sparse.method": "rigll"}, "sparse.method: unknown 'rigll'.*did you mean rigl"),
+    ({"sparse.sparsity": 0.5}, "sparse.sparsity: came 0.5, which method 'none'"),
+    (fields_of("set", grow="random"), "sparse.grow.*'set' does not read"),
+    (fields_of("rigl", distribution="erq"), "sparse.distribution: unknown 'erq'"),
+    (fields_of("static", score="snipp"), "sparse.score: unknown 'snipp'.*snip"),
+    (fields_of("static", structure="4"), "config.sparse: structure: came '4'"),
+    (fields_of("static", regrow=True), "sparse.regrow: came True with 1 iteration"),
+    (
+        fields_of("static", iterations=3, structure="fan_in"),
+        "sparse.iterations: came 3 with structure",
+    ),
+    (fields_of("gmp", sparsity=1.0), "sparse.sparsity: came 1.0"),
+    (
+        fields_of("gmp") | {"lottery.levels": 2},
+        "sparse.method: came 'gmp' with lottery",
+    ),
+    (fields_of("rigl", begin="two"), "sparse.begin: duration: got 'two'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), WRONG)
+def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
+    c = tiny.config({"lottery.levels": 0} | fields)
+    with pytest.raises(ValueError, match=message):
+        config_lib.validate(c)
+        build.check_names(c)
+
+
+MISFITS: list[tuple[dict[str, Any], str]] = [
+    (fields_of("rigl", end=""), "config.sparse: end_step: got None"),
+    (fields_of("rigl", dense=("tail/*",)), "config.sparse: dense: the pattern"),
+    (fields_of("rigl", structure="blocks 7x7"), "config.sparse: .*dense1/kernel"),
+    (fields_of("rigl", prunable=("tail",)), "config.sparse: prunable: the pattern"),
+    (fields_of("gmp", end="1step"), "config.sparse: end_step: got 1"),
+    (fields_of("sr_ste", structure="channels"), "wanted groups for sr_ste"),
+    (fields_of("top_kast", backward_sparsity=0.95), "backward_sparsity: got 0.95"),
+    (fields_of("ste", min_layer_density=0.1), "min_layer_density: got 0.1"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), MISFITS)
+def test_what_does_not_fit_is_refused_before_training(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny.experiment(tmp_path, fields)
+
+
+def test_too_many_examples_to_score_on(tmp_path: Path) -> None:
+    made = tiny.experiment(tmp_path, fields_of("static", score="snip"))
+    with pytest.raises(
+        ValueError, match="score_batches: 10 of 128 .* the 120 training"
+    ):
+        tiny.run(tmp_path, fields_of("static", score="snip"))
+    assert made.network.first_masks is not None
