@@ -124,9 +124,8 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert mine[0]["kept"] == TOTAL
 
 
+@pytest.mark.parametrize("ran", ["rigl"], indirect=True)
 def test_a_methods_own_masks_are_kept_in_files(ran: Ran) -> None:
-    if method_of(ran) != "rigl":
-        pytest.skip("one method will do")
     for r in range(2):
         path = ran.folder / "tickets" / "level_00" / f"replicate_{r}.npz"
         first = tickets.load(path, ran.made.network.masks)
