@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from jaxsparse.reports import page, tables, text
+from jaxsparse.reports import labels, methods, page, tables, text
 
 _OUT = flags.DEFINE_string(
     "out", None, "folder for the report; default: report/ in the one WORKDIR"
@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
     levels = tables.levels_table(runs)
     if levels.empty:
         print("No level has finished yet.")
+    elif any(labels.is_sparse(run) for run in runs):
+        print(text.plain(text.show_methods(methods.methods_table(runs))))
     else:
         print(text.plain(text.show_levels(levels)))
     print(f"page: {written}")

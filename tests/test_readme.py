@@ -45,19 +45,36 @@ def test_set_up_commands(root: Path):
         assert (root / name).exists(), name
 
 
-def test_loop_keeps_exact_zeros(root: Path):
-    scope: dict[str, Any] = {}
-    exec(blocks(root, "python")[0], scope)
-    before = masks.apply(scope["ticket"], {"w": scope["params"]["w"], "bias": None})
-    assert masks.kept(scope["ticket"]) == 10
-    assert jnp.array_equal(before["w"], scope["params"]["w"])
-    assert int(transforms.get_masks(scope["opt_state"])["w"].sum()) == 10
-    assert int((scope["params"]["w"] != 0).sum()) == 10
+def test_linen_loop_keeps_exact_zeros_and_counts(root: Path):
+    found: dict[str, Any] = {}
+    exec(blocks(root, "python")[0], found)
+    held = transforms.get_masks(found["opt_state"])
+    assert masks.kept(held) == 125
+    for name, layer in found["params"]["params"].items():
+        kernel, mask = layer["kernel"], held["params"][name]["kernel"]
+        assert not kernel[~mask].any()
+    assert masks.kept(transforms.ever_active(found["opt_state"])) > 125
 
 
-def test_score(root: Path, scope: dict[str, Any]):
+def test_nnx_loop_prunes_to_its_sparsity(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:2]), found)
+    held = transforms.get_masks(found["opt_state"])
+    assert masks.kept(held) == 250
+    zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(found["weights"])]
+    assert sum(zeros) == 1000
+
+
+def test_masks_at_initialisation(root: Path):
+    found: dict[str, Any] = {}
+    exec("\n".join(blocks(root, "python")[:3]), found)
+    assert masks.kept(found["ticket"]) == masks.kept(found["thinned"]) == 125
+    assert found["tx"].init(found["params"]).masks["params"]
+
+
+def test_score(root: Path):
+    found: dict[str, Any] = {}
+    exec("\n".join(blocks(root, "python")[:4]), found)
     assert jnp.flatnonzero(found["ticket"]["w"]).tolist() == [0, 1, 2]
 
 
