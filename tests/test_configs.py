@@ -86,7 +86,9 @@ def test_every_config_is_valid_and_fits_its_network(
     some = Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
     dataset = Dataset(some, some, some, 10, (0.0,) * shape[-1], (1.0,) * shape[-1])
     masks_of = transforms.fixed(optax.identity())
-    network = build.make_network(c, dataset, lambda dense: (masks_of, None))
+    network = build.make_network(
+        c, dataset, lambda dense: (masks_of, lambda inner, key: masks_of)
+    )
     layers = network.masks
     assert (network.first_masks is None) == (c.sparse.method == "none")
     assert network.live is not None

@@ -262,7 +262,7 @@ SHARDED = {
 }
 SPECS = {"first axis": P("model", None), "last axis": P(None, "model")}
 # A move of more numbers than these is one of a row or column of a weight, or of more.
-# A sum is of counts: over a last axis that is split, of one a row, of two signs at most.
+# A sum is of counts: where a last axis is split one for each row, for each sign.
 FEW = {"all-reduce": 2 * (24 + 16)}
 MOVES = re.compile(
     r" = (.*) (all-gather|all-to-all|collective-permute|all-reduce)(?:-start)?\("

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 import pytest
 from absl import app
 
@@ -14,7 +15,7 @@ from experiments import reproduce
 from experiments.studies import sparse_training
 from experiments.studies.runs import Run
 from experiments.studies.runs import flags as as_flags
-from jaxsparse import build, config, masks, schedules
+from jaxsparse import build, config, masks, schedules, transforms
 from jaxsparse.data.examples import Dataset, Examples
 
 SCALES = sparse_training.SCALES
@@ -51,14 +52,9 @@ def test_runs_are_valid_and_have_names_of_their_own(
 def total_of(c: Any) -> int:
     one = Examples(np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int32))
     dataset = Dataset(one, one, one, 10, (0.0,), (1.0,))
-    return masks.total(
-        build.make_network(c, dataset, lambda dense: (_Any(), None)).masks
-    )
-
-
-class _Any:
-    def init(self, params: Any) -> None:
-        del params
+    tx = transforms.fixed(optax.identity())
+    network = build.make_network(c, dataset, lambda dense: (tx, lambda inner, key: tx))
+    return masks.total(network.masks)
 
 
 def test_arms_of_a_sparsity_keep_the_same_number_of_weights(
