@@ -116,6 +116,8 @@ def default() -> ConfigDict:
     c.sparse.score = "random"  # what "static" masks keep, one of build.SCORES
     c.sparse.iterations = 1  # times "static" masks are chosen, each time sparser
     c.sparse.regrow = False  # whether later iterations may bring weights back
+    c.sparse.ablation = ""  # of "static" masks, one of build.ABLATIONS; "": none
+    c.sparse.remove_dead = False  # remove "static" weights on no path to an output
     c.sparse.score_batches = 10  # batches of training examples that are scored on
     c.sparse.score_batch_size = 128  # examples in each of them
     c.sparse.begin = ""  # the first change of masks; "": the method's own

@@ -162,7 +162,9 @@ def erdos_renyi_kernel(
     return _proportional(masks, sparsity, dense, lambda shape: Fraction(sum(shape)))
 
 
-def balanced(masks: Masks, sparsity: float, *, dense: tuple[str, ...] = ()) -> Counts:
+def balanced(
+    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
+) -> Counts:
     """Gives every layer equally many weights.
 
     A layer smaller than its share is kept dense, and the others share what is left.

@@ -6,7 +6,7 @@ in `config.validate`, before anything is compiled.
 """
 
 from jaxsparse.build.assembly import arrange, make_experiment
-from jaxsparse.build.chosen import SCORES
+from jaxsparse.build.chosen import ABLATIONS, SCORES
 from jaxsparse.build.lengths import Lengths, lengths
 from jaxsparse.build.pieces import (
     MODELS,
@@ -21,6 +21,7 @@ from jaxsparse.build.pieces import (
 from jaxsparse.build.sparse import METHODS
 
 __all__ = (
+    "ABLATIONS",
     "METHODS",
     "MODELS",
     "OPTIMIZERS",

@@ -18,6 +18,7 @@ from jaxsparse import oneshot, paths, scores
 from jaxsparse.build import sparse
 from jaxsparse.build.lengths import under
 from jaxsparse.data.examples import Dataset
+from jaxsparse.lottery import controls
 from jaxsparse.training import losses
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params, Scores
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 TEMPERATURE = 200.0
 
 Score = Callable[[Params, Masks], Scores]
+
+# What is done to masks chosen at initialisation, to see what matters about them.
+ABLATIONS = ("shuffled_layers", "inverted", "reinitialized")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +104,11 @@ def check(config: ConfigDict) -> None:
             f"config.sparse.score: unknown {c.score!r}; did you mean "
             f"{config_lib.nearest(c.score, list(SCORES))}?"
         )
+    if c.ablation not in ("", *ABLATIONS):
+        raise ValueError(
+            f"config.sparse.ablation: unknown {c.ablation!r}; did you mean "
+            f"{config_lib.nearest(c.ablation, list(ABLATIONS))}?"
+        )
     if c.regrow and c.iterations == 1:
         raise ValueError(
             "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
@@ -144,25 +153,38 @@ def make_first_masks(
         )
 
     def choose(params: Params, stats: Any, seeds: Seeds) -> Masks:
-        one_each = [
-            _choose(
-                config,
-                jax.tree.map(lambda leaf, r=r: leaf[r], params),
-                _scorer(
-                    config,
-                    dataset,
-                    model,
-                    normalize,
-                    jax.tree.map(lambda leaf, r=r: leaf[r], stats),
-                    jax.tree.map(lambda leaf, r=r: leaf[r], seeds),
-                ),
-                (*c.dense, *dense),
-            )
-            for r in range(len(seeds.data))
-        ]
+        def of(r: int, tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[r], tree)
+
+        one_each = []
+        for r in range(len(seeds.data)):
+            weights, mine = of(r, params), of(r, seeds)
+            scorer = _scorer(config, dataset, model, normalize, of(r, stats), mine)
+            masks = _choose(config, weights, scorer, (*c.dense, *dense))
+            masks = _ablate(masks, weights, scorer, c, mine.masks)
+            if c.remove_dead:
+                apply = functools.partial(scorer.network, train=False)
+                masks = paths.live(apply, weights, masks, scorer.images[0, :1])
+            one_each.append(masks)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_each)
 
     return choose
+
+
+def _ablate(
+    masks: Masks, params: Params, scorer: Scorer, c: ConfigDict, key: Key[Array, ""]
+) -> Masks:
+    """Changes where the masks are, for the ablations that do."""
+    if c.ablation == "shuffled_layers":
+        draw = controls.key_of(key, c.ablation, 0)
+        return controls.shuffle_layers(masks, key=draw)
+    if c.ablation == "inverted":
+        everything = jax.tree.map(jnp.ones_like, masks)
+        worth = SCORES[c.score](scorer)(params, everything)
+        wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
+        with jax.enable_x64(wide):
+            return controls.invert(masks, worth)
+    return masks
 
 
 def _scorer(

@@ -203,6 +203,7 @@ def make_network(
         first_masks=chosen.make_first_masks(
             config, dataset, model, make_normalize(dataset), wrap, dense=dense
         ),
+        fresh_weights=config.sparse.ablation == "reinitialized",
         live=chosen.make_live(model, weights, stats, image, masks),
     )
 

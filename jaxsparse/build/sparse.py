@@ -22,6 +22,7 @@ _WHEN = ("begin", "end", "update_every")
 _DROP = ("drop_fraction", "drop_schedule", "regrow_dropped", "restart_dropped")
 _GRADUAL = ("schedule", "initial_sparsity", "min_layer_density", "structure")
 _CHOSEN = ("score", "iterations", "regrow", "score_batches", "score_batch_size")
+_CHOSEN += ("ablation", "remove_dead")
 
 
 class Method(NamedTuple):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key
 from jaxsparse import keys as keys_lib
 from jaxsparse import masks as masks_lib
 from jaxsparse import scores, select
-from jaxsparse.types import Masks
+from jaxsparse.types import Masks, Scores
 
 NAMES = (
     "reinitialized",  # the ticket's masks, fresh initial weights
@@ -94,6 +94,24 @@ def shuffle_globally(
         masks,
     )
     return select.globally(worth, count, within=anywhere, ignored=ignored)
+
+
+def invert(masks: Masks, worth: Scores) -> Masks:
+    """Keeps the weights of least worth, as many in each layer as the masks do.
+
+    Args:
+      masks: of one replicate; only counts, names and shapes are used.
+      worth: what each weight is worth, which the masks were chosen by.
+
+    Returns:
+      Masks with the same count in each layer. Ties go to the lower index.
+
+    References:
+      Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
+      Mark?, 2021, arXiv:2009.08576, section 4 (inversion).
+    """
+    counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
+    return select.per_layer(jax.tree.map(jnp.negative, worth), counts)
 
 
 def draw_alike(

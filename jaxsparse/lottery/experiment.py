@@ -42,6 +42,8 @@ class Network(NamedTuple):
       masks: the dense masks of one replicate.
       first_masks: for sparse training from the start: initial weights, batch statistics
         and seeds to masks, all [r ...]. None to begin dense.
+      fresh_weights: whether training starts from other weights than those the first
+        masks were chosen on.
       live: masks of one replicate to how many of its weights lie on a path from input
         to output.
     """
@@ -50,6 +52,7 @@ class Network(NamedTuple):
     tx: optax.GradientTransformationExtraArgs
     masks: Masks
     first_masks: Callable[[Params, Any, Seeds], Masks] | None = None
+    fresh_weights: bool = False
     live: Callable[[Masks], int] | None = None
 
 
@@ -279,7 +282,7 @@ class _Session:
     def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
         """Returns the weights [r ...] and batch statistics a stage starts from."""
         experiment = self.experiment
-        if arm in controls.FRESH:
+        if arm in controls.FRESH or experiment.network.fresh_weights:
             keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
                 experiment.seeds.init, arm, level
             )

@@ -198,7 +198,7 @@ def _choose(
         return update_masks(
             state.masks,
             weights,
-            grads(weights) if callable(grads) else grads,
+            grads(weights) if _is_function(grads) else grads,
             step=state.step,
             key=state.key,
             memory=memory,
@@ -218,6 +218,11 @@ def _choose(
         )
 
     return jax.lax.cond(now, move, stay, state.memory)
+
+
+def _is_function(grads: Any) -> bool:
+    """Tells a function from a tree, which may be callable too, as equinox makes them."""
+    return callable(grads) and jax.tree.structure(grads) == jax.tree.structure(0)
 
 
 def _fast(params: Params) -> Params:

@@ -43,7 +43,7 @@ def layer_counts(
 
 def random(
     *,
-    sparsity: float,
+    sparsity: float | Fraction,
     distribution: Distribution,
     dense: tuple[str, ...],
     structure: select.Structure | None,

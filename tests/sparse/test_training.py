@@ -199,6 +199,51 @@ def test_iterations_and_regrowth(tmp_path: Path) -> None:
     )
 
 
+def of_ablation(folder: Path, ablation: str, **more: Any) -> Any:
+    fields = fields_of("static", score="magnitude", ablation=ablation, **more)
+    made = tiny.experiment(folder, fields)
+    (stage,) = experiment_lib.stages(made)
+    session = experiment_lib._Session(made, tiny.desk(folder))
+    return session, session._begin(stage)
+
+
+def test_ablations_change_one_thing(tmp_path: Path) -> None:
+    plain, state = of_ablation(tmp_path / "plain", "")
+    wanted = plain.masks(0)
+    for ablation in build.ABLATIONS:
+        session, other = of_ablation(tmp_path / ablation, ablation)
+        found = session.masks(0)
+        for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+            np.testing.assert_array_equal(np.sum(a, (1, 2)), np.sum(b, (1, 2)))
+        same = all(
+            (np.asarray(a) == np.asarray(b)).all()
+            for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True)
+        )
+        assert same == (ablation == "reinitialized")
+        dense = session.init.params["dense1"]["kernel"]
+        np.testing.assert_array_equal(dense, plain.init.params["dense1"]["kernel"])
+        kernel, mask = other.params["dense1"]["kernel"], found["dense1"]["kernel"]
+        kept = np.asarray(kernel) == np.where(mask, dense, 0)
+        assert kept.all() == (ablation != "reinitialized")
+        if ablation == "inverted":
+            worth = np.abs(np.asarray(dense))
+            for r in range(2):
+                inside, out = worth[r][mask[r]], worth[r][~np.asarray(mask[r])]
+                assert inside.max() <= out.min()
+    assert masks.kept(transforms.get_masks(state.opt_state)) == 2 * 173
+
+
+def test_dead_weights_are_removed_on_request(tmp_path: Path) -> None:
+    session, state = of_ablation(
+        tmp_path, "shuffled_layers", remove_dead=True, sparsity=0.98
+    )
+    held = transforms.get_masks(state.opt_state)
+    live = session.experiment.network.live
+    for r in range(2):
+        mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
+        assert masks.kept(mask) == live(mask) < distributions.count_kept(TOTAL, 0.98)
+
+
 def test_ends_kept_whole_are_found_in_the_order_of_the_network(tmp_path: Path) -> None:
     fields = fields_of("static", first_layer_dense=True, sparsity=0.2)
     made = tiny.experiment(tmp_path, fields)
@@ -312,6 +357,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (fields_of("rigl", distribution="erq"), "sparse.distribution: unknown 'erq'"),
     (fields_of("static", score="snipp"), "sparse.score: unknown 'snipp'.*snip"),
     (fields_of("static", structure="4"), "config.sparse: structure: came '4'"),
+    (fields_of("static", ablation="invertd"), "sparse.ablation: .*did you mean inver"),
     (fields_of("static", regrow=True), "sparse.regrow: came True with 1 iteration"),
     (
         fields_of("static", iterations=3, structure="fan_in"),
