@@ -221,7 +221,7 @@ def _choose(
 
 
 def _is_function(grads: Any) -> bool:
-    """Tells a function from a tree, which may be callable too, as equinox makes them."""
+    """Tells a function from a tree, which may be callable too, as of equinox."""
     return callable(grads) and jax.tree.structure(grads) == jax.tree.structure(0)
 
 
