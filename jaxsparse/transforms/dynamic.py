@@ -18,34 +18,18 @@ count that went on, so the step is about (1 - b1) / sqrt(1 - b2), with the usual
 constants 3 times the learning rate, whatever the gradient.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxsparse import calendars, scores, select
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import regrowth, starting
-from jaxsparse.transforms.engine import sparsify
-from jaxsparse.transforms.protocols import InitMasks, MaskUpdate
+from jaxsparse import scores, select
+from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.starting import Distribution, Prunable
-from jaxsparse.types import Counts, Grads, Masks, Params, Scores
+from jaxsparse.types import Grads, Masks, Params, Scores
 
-Schedule = str | Callable[[int], float]
 GROWTH = ("gradient", "inverted", "random")
-
-
-class _Change(NamedTuple):
-    """When masks change and by how much, and what a weight dropped may do."""
-
-    calendar: calendars.Calendar
-    drops: list[tuple[int, int]]
-    structure: select.Structure | None
-    regrow_dropped: bool
-    restart_dropped: bool
 
 
 def sparse_evolution(
@@ -59,7 +43,7 @@ def sparse_evolution(
     begin_step: int | None = None,
     end_step: int | None = None,
     drop_fraction: float = 0.3,
-    drop_schedule: Schedule = "constant",
+    drop_schedule: exchange.Schedule = "constant",
     drop_by_sign: bool = True,
     regrow_dropped: bool = True,
     restart_dropped: bool = False,
@@ -117,22 +101,26 @@ def sparse_evolution(
             f"drop_by_sign: got True with structure {structure}; wanted False, as "
             "units of several weights have no sign"
         )
-    change = _Change(
-        *_plan(begin_step, update_every, end_step, drop_fraction, drop_schedule),
-        structure,
-        regrow_dropped,
-        restart_dropped,
+    change = exchange.make_change(
+        begin_step=begin_step,
+        update_every=update_every,
+        end_step=end_step,
+        drop_fraction=drop_fraction,
+        drop_schedule=drop_schedule,
+        structure=structure,
+        regrow_dropped=regrow_dropped,
+        restart_dropped=restart_dropped,
     )
 
     def worth(masks: Masks, params: Params, grads: Grads) -> Scores:
         del grads
         return scores.magnitude(params, masks)
 
-    return _dynamic(
+    return exchange.exchange(
         inner,
         change,
-        keep=_keep_by_sign if drop_by_sign else _make_keep(worth),
-        promise=_at_random,
+        keep=exchange.keep_by_sign if drop_by_sign else exchange.make_keep(worth),
+        promise=exchange.at_random,
         init_masks=starting.random(
             sparsity=sparsity,
             distribution=distribution,
@@ -157,7 +145,7 @@ def rigl(
     begin_step: int | None = None,
     end_step: int | None = None,
     drop_fraction: float = 0.3,
-    drop_schedule: Schedule = "cosine",
+    drop_schedule: exchange.Schedule = "cosine",
     grow: str = "gradient",
     regrow_dropped: bool = True,
     restart_dropped: bool = False,
@@ -214,11 +202,15 @@ def rigl(
     """
     if grow not in GROWTH:
         raise ValueError(f"grow: unknown {grow!r}; wanted one of {list(GROWTH)}")
-    change = _Change(
-        *_plan(begin_step, update_every, end_step, drop_fraction, drop_schedule),
-        structure,
-        regrow_dropped,
-        restart_dropped,
+    change = exchange.make_change(
+        begin_step=begin_step,
+        update_every=update_every,
+        end_step=end_step,
+        drop_fraction=drop_fraction,
+        drop_schedule=drop_schedule,
+        structure=structure,
+        regrow_dropped=regrow_dropped,
+        restart_dropped=restart_dropped,
     )
 
     def worth(masks: Masks, params: Params, grads: Grads) -> Scores:
@@ -231,10 +223,10 @@ def rigl(
         size = regrowth.gradient_magnitude(masks, grads)
         return size if grow == "gradient" else jax.tree.map(jnp.negative, size)
 
-    return _dynamic(
+    return exchange.exchange(
         inner,
         change,
-        keep=_make_keep(worth),
+        keep=exchange.make_keep(worth),
         promise=promise,
         init_masks=starting.random(
             sparsity=sparsity,
@@ -260,7 +252,7 @@ def mest(
     begin_step: int | None = None,
     end_step: int | None = None,
     drop_fraction: float = 0.3,
-    drop_schedule: Schedule = "cosine",
+    drop_schedule: exchange.Schedule = "cosine",
     gradient_weight: float = 1.0,
     soft_bound: bool = False,
     regrow_dropped: bool = True,
@@ -313,10 +305,17 @@ def mest(
         raise ValueError(f"gradient_weight: got {gradient_weight}; wanted 0 or more")
     if soft_bound and end_step is None:
         raise ValueError("end_step: got None with soft_bound; wanted the last change")
-    plan = _plan(
-        begin_step, update_every, end_step, drop_fraction, drop_schedule, soft_bound
+    change = exchange.make_change(
+        begin_step=begin_step,
+        update_every=update_every,
+        end_step=end_step,
+        drop_fraction=drop_fraction,
+        drop_schedule=drop_schedule,
+        structure=structure,
+        regrow_dropped=regrow_dropped,
+        restart_dropped=restart_dropped,
+        closes=soft_bound,
     )
-    change = _Change(*plan, structure, regrow_dropped, restart_dropped)
 
     def worth(masks: Masks, params: Params, grads: Grads) -> Scores:
         return masks_lib.tree_map(
@@ -326,11 +325,11 @@ def mest(
             grads,
         )
 
-    return _dynamic(
+    return exchange.exchange(
         inner,
         change,
-        keep=_make_keep(worth),
-        promise=_at_random,
+        keep=exchange.make_keep(worth),
+        promise=exchange.at_random,
         init_masks=starting.random(
             sparsity=sparsity,
             distribution=distribution,
@@ -341,137 +340,5 @@ def mest(
         ),
         soft_bound=soft_bound,
         skip_inner=False,
-        key=key,
-    )
-
-
-def _plan(
-    begin_step: int | None,
-    update_every: int,
-    end_step: int | None,
-    drop_fraction: float,
-    drop_schedule: Schedule,
-    closes: bool = False,
-) -> tuple[calendars.Calendar, list[tuple[int, int]]]:
-    calendar = calendars.make_calendar(
-        begin_step=update_every if begin_step is None else begin_step,
-        update_every=update_every,
-        end_step=end_step,
-        closes=closes,
-    )
-    drops = calendars.drop_fractions(
-        calendar, fraction=drop_fraction, schedule=drop_schedule
-    )
-    return calendar, drops
-
-
-def _at_random(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
-    del grads
-    return scores.random(masks, key=key)
-
-
-Keep = Callable[..., Masks]
-
-
-def _make_keep(worth: Callable[[Masks, Params, Grads], Scores]) -> Keep:
-    """Makes the function that keeps the weights of most worth."""
-
-    def keep(
-        masks: Masks,
-        params: Params,
-        grads: Grads,
-        dropped: Any,
-        structure: select.Structure | None,
-    ) -> Masks:
-        left = regrowth.subtract(regrowth.count(masks), dropped(masks))
-        score = worth(masks, params, grads)
-        return select.per_layer(score, left, within=masks, structure=structure)
-
-    return keep
-
-
-def _keep_by_sign(
-    masks: Masks,
-    params: Params,
-    grads: Grads,
-    dropped: Any,
-    structure: select.Structure | None,
-) -> Masks:
-    """Keeps the largest of the positive weights and of the negative ones."""
-    score = scores.magnitude(params, masks)
-    negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
-    positive = jax.tree.map(lambda mask, less: mask & ~less, masks, negative)
-    parts = [
-        _make_keep(lambda *_: score)(side, params, grads, dropped, structure)
-        for side in (negative, positive)
-    ]
-    return jax.tree.map(jnp.logical_or, *parts)
-
-
-def _dynamic(
-    inner: optax.GradientTransformation,
-    change: _Change,
-    *,
-    keep: Keep,
-    promise: Callable[[Masks, Grads, Key[Array, ""]], Scores],
-    init_masks: InitMasks,
-    soft_bound: bool = False,
-    skip_inner: bool,
-    key: Key[Array, ""] | None,
-) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimiser so that at every change some weights go and others come."""
-    structure, again = change.structure, change.regrow_dropped
-
-    def init_memory(params: Params, masks: Masks) -> regrowth.Explored:
-        surplus = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
-        memory = regrowth.remember(params, masks)
-        return memory._replace(own=surplus if soft_bound else None)
-
-    def update_masks(
-        masks: Masks,
-        params: Params,
-        grads: Grads,
-        *,
-        step: Any,
-        key: Key[Array, ""],
-        memory: regrowth.Explored,
-        **unused: Any,
-    ) -> MaskUpdate:
-        del unused
-        ratio = regrowth.look_up(change.drops, change.calendar, step)
-
-        def goes(held: Masks) -> Counts:
-            if soft_bound:
-                return memory.own
-            counts = regrowth.part(held, ratio, structure=structure)
-            return counts if again else regrowth.at_most_room(counts, masks)
-
-        kept = keep(masks, params, grads, goes, structure)
-        comes = regrowth.subtract(regrowth.count(masks), regrowth.count(kept))
-        if soft_bound:
-            comes = regrowth.part(kept, ratio, structure=structure)
-            comes = regrowth.at_most_room(comes, kept if again else masks)
-            last = step == change.calendar.end
-            comes = jax.tree.map(lambda more: jnp.where(last, 0, more), comes)
-        new = regrowth.grow(
-            masks,
-            kept,
-            comes,
-            promise(masks, grads, jax.random.fold_in(key, step)),
-            structure=structure,
-            regrow_dropped=again,
-        )
-        both = regrowth.regrown(masks, kept, new) if change.restart_dropped else None
-        own = comes if soft_bound else None
-        seen = regrowth.explored(memory, masks, new, own=own)
-        return MaskUpdate(new, seen, reset=both, zeroed=both)
-
-    return sparsify(
-        inner,
-        init_masks,
-        update_masks=update_masks,
-        update_at=lambda step: calendars.is_due(change.calendar, step),
-        init_memory=init_memory,
-        skip_inner=skip_inner,
         key=key,
     )

@@ -1,0 +1,182 @@
+"""One change of masks in which some weights go and others come, as a wrapper.
+
+The methods of `dynamic` are calls of `exchange` that differ in what they keep and in
+what they grow.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from jaxsparse import calendars, scores, select
+from jaxsparse import masks as masks_lib
+from jaxsparse.transforms import regrowth
+from jaxsparse.transforms.engine import sparsify
+from jaxsparse.transforms.protocols import InitMasks, MaskUpdate
+from jaxsparse.types import Counts, Grads, Masks, Params, Scores
+
+Schedule = str | Callable[[int], float]
+
+
+class Change(NamedTuple):
+    """When masks change, and how.
+
+    Attributes:
+      calendar: when.
+      drops: which part of a layer's weights goes, by change; numerator and denominator.
+      structure: which weights stand or fall together, or None.
+      regrow_dropped: whether a weight that goes now may come now.
+      restart_dropped: whether it then starts from zero.
+    """
+
+    calendar: calendars.Calendar
+    drops: list[tuple[int, int]]
+    structure: select.Structure | None
+    regrow_dropped: bool
+    restart_dropped: bool
+
+
+def make_change(
+    *,
+    begin_step: int | None,
+    update_every: int,
+    end_step: int | None,
+    drop_fraction: float,
+    drop_schedule: Schedule,
+    structure: select.Structure | None,
+    regrow_dropped: bool,
+    restart_dropped: bool,
+    closes: bool = False,
+) -> Change:
+    """Makes a change of the arguments of a method.
+
+    Raises:
+      ValueError: naming the argument.
+    """
+    calendar = calendars.make_calendar(
+        begin_step=update_every if begin_step is None else begin_step,
+        update_every=update_every,
+        end_step=end_step,
+        closes=closes,
+    )
+    drops = calendars.drop_fractions(
+        calendar, fraction=drop_fraction, schedule=drop_schedule
+    )
+    return Change(calendar, drops, structure, regrow_dropped, restart_dropped)
+
+
+def at_random(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
+    """Promises as much of any weight as of any other."""
+    del grads
+    return scores.random(masks, key=key)
+
+
+Keep = Callable[..., Masks]
+
+
+def make_keep(worth: Callable[[Masks, Params, Grads], Scores]) -> Keep:
+    """Makes the function that keeps the weights of most worth."""
+
+    def keep(
+        masks: Masks,
+        params: Params,
+        grads: Grads,
+        dropped: Any,
+        structure: select.Structure | None,
+    ) -> Masks:
+        left = regrowth.subtract(regrowth.count(masks), dropped(masks))
+        score = worth(masks, params, grads)
+        return select.per_layer(score, left, within=masks, structure=structure)
+
+    return keep
+
+
+def keep_by_sign(
+    masks: Masks,
+    params: Params,
+    grads: Grads,
+    dropped: Any,
+    structure: select.Structure | None,
+) -> Masks:
+    """Keeps the largest of the positive weights and of the negative ones."""
+    score = scores.magnitude(params, masks)
+    negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
+    positive = jax.tree.map(lambda mask, less: mask & ~less, masks, negative)
+    parts = [
+        make_keep(lambda *_: score)(side, params, grads, dropped, structure)
+        for side in (negative, positive)
+    ]
+    return jax.tree.map(jnp.logical_or, *parts)
+
+
+def exchange(
+    inner: optax.GradientTransformation,
+    change: Change,
+    *,
+    keep: Keep,
+    promise: Callable[[Masks, Grads, Key[Array, ""]], Scores],
+    init_masks: InitMasks,
+    soft_bound: bool = False,
+    skip_inner: bool,
+    key: Key[Array, ""] | None,
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps an optimiser so that at every change some weights go and others come."""
+    structure, again = change.structure, change.regrow_dropped
+
+    def init_memory(params: Params, masks: Masks) -> regrowth.Explored:
+        surplus = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
+        memory = regrowth.remember(params, masks)
+        return memory._replace(own=surplus if soft_bound else None)
+
+    def update_masks(
+        masks: Masks,
+        params: Params,
+        grads: Grads,
+        *,
+        step: Any,
+        key: Key[Array, ""],
+        memory: regrowth.Explored,
+        **unused: Any,
+    ) -> MaskUpdate:
+        del unused
+        ratio = regrowth.look_up(change.drops, change.calendar, step)
+
+        def goes(held: Masks) -> Counts:
+            if soft_bound:
+                return memory.own
+            counts = regrowth.part(held, ratio, structure=structure)
+            return counts if again else regrowth.at_most_room(counts, masks)
+
+        kept = keep(masks, params, grads, goes, structure)
+        comes = regrowth.subtract(regrowth.count(masks), regrowth.count(kept))
+        if soft_bound:
+            comes = regrowth.part(kept, ratio, structure=structure)
+            comes = regrowth.at_most_room(comes, kept if again else masks)
+            last = step == change.calendar.end
+            comes = jax.tree.map(lambda more: jnp.where(last, 0, more), comes)
+        new = regrowth.grow(
+            masks,
+            kept,
+            comes,
+            promise(masks, grads, jax.random.fold_in(key, step)),
+            structure=structure,
+            regrow_dropped=again,
+        )
+        both = regrowth.regrown(masks, kept, new) if change.restart_dropped else None
+        own = comes if soft_bound else None
+        seen = regrowth.explored(memory, masks, new, own=own)
+        return MaskUpdate(new, seen, reset=both, zeroed=both)
+
+    return sparsify(
+        inner,
+        init_masks,
+        update_masks=update_masks,
+        update_at=lambda step: calendars.is_due(change.calendar, step),
+        init_memory=init_memory,
+        skip_inner=skip_inner,
+        key=key,
+    )
