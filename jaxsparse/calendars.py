@@ -139,7 +139,9 @@ def gradual_sparsities(
             kept = float(1 - first) ** float(1 - progress) * float(1 - last) ** float(
                 progress
             )
-            result.append(1 - Fraction(kept))
+            # A float may lie a little outside of what it lies between.
+            low, high = min(first, last), max(first, last)
+            result.append(min(max(1 - Fraction(kept), low), high))
         else:
             way = WAYS[schedule](progress) if isinstance(schedule, str) else None
             way = Fraction(schedule(float(progress))) if way is None else way
@@ -173,8 +175,8 @@ def drop_fractions(
       calendar: when masks change.
       fraction: the part dropped in the beginning, in [0, 1].
       schedule: "cosine" for :math:`f (1 + \cos(\pi t / t_{end})) / 2`; "constant"; or a
-        function of the step whose ratio to its value at step 0 multiplies the fraction,
-        such as a learning-rate schedule.
+        function of the step, such as a learning-rate schedule, whose ratio to its
+        largest value at step 0 and at changes multiplies the fraction.
 
     Returns:
       For each of `change_steps` a numerator and a denominator, both below 2**30; a
@@ -210,8 +212,14 @@ def drop_fractions(
         ]
     else:
         with jax.ensure_compile_time_eval():  # also where an optimiser is made in a jit
-            start = float(schedule(0))
-            ways = [float(schedule(step)) / start for step in change_steps(calendar)]
+            rates = [float(schedule(step)) for step in (0, *change_steps(calendar))]
+        peak = max(rates)
+        if not all(0 <= rate < math.inf for rate in rates) or not peak:
+            raise ValueError(
+                f"drop_schedule: its values run from {min(rates)} to {peak}; wanted "
+                "finite ones, none negative and not all 0"
+            )
+        ways = [rate / peak for rate in rates[1:]]
     return [_small(min(max(exact * Fraction(way), 0), 1)) for way in ways]
 
 

@@ -108,6 +108,7 @@ def default() -> ConfigDict:
     c.sparse.method = "none"  # one of build.METHODS; each reads some of these fields
     c.sparse.sparsity = 0.9  # fraction of the prunable weights to do without
     c.sparse.distribution = ""  # distributions.NAMES or "global"; "": the method's own
+    c.sparse.layers = ()  # ("glob", sparsity or count) pairs, others: sparsity
     c.sparse.prunable = ()  # globs of prunable leaves, "!glob" for not; (): kernels
     c.sparse.dense = ()  # globs of layers to keep whole
     c.sparse.first_layer_dense = False  # keep the network's first prunable layer whole
@@ -240,6 +241,16 @@ def _is_strings(value: Any) -> bool:
     return all(isinstance(item, str) for item in value)
 
 
+def _is_layers(value: Any) -> bool:
+    return all(
+        isinstance(pair, tuple | list)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and type(pair[1]) in (int, float)
+        for pair in value
+    )
+
+
 def _is_pairs(value: Any) -> bool:
     return all(
         isinstance(pair, tuple | list)
@@ -307,6 +318,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sparse.sparsity": _BELOW_1,
     "sparse.prunable": (_is_strings, "a tuple of patterns such as ('*/kernel',)"),
     "sparse.dense": (_is_strings, "a tuple of patterns such as ('head/kernel',)"),
+    "sparse.layers": (_is_layers, "pairs such as (('head/kernel', 0.5),)"),
+    "sparse.update_every": (lambda v: v != "", "a length such as '100step'"),
     "sparse.iterations": _AT_LEAST_1,
     "sparse.score_batches": _AT_LEAST_1,
     "sparse.score_batch_size": _AT_LEAST_1,

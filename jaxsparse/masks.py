@@ -96,7 +96,12 @@ def by_globs(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
     """Makes a predicate for `dense` of shell patterns; see there."""
     left_out = tuple(glob[1:] for glob in globs if glob.startswith("!"))
     taken = tuple(glob for glob in globs if not glob.startswith("!"))
-    return lambda name, leaf: matches(name, taken) and not matches(name, left_out)
+
+    def wanted(name: str, leaf: Any) -> bool:
+        chosen = matches(name, taken) if taken else is_kernel(name, leaf)
+        return chosen and not matches(name, left_out)
+
+    return wanted
 
 
 def dense(
@@ -111,7 +116,7 @@ def dense(
         the result of `jax.eval_shape` will do.
       prunable: called with each leaf's name and leaf; False gives the mask None. Or
         shell patterns over names: `("*/kernel", "!head/*")` takes what matches one and
-        none of those that begin with "!".
+        none of those that begin with "!"; `("!head/*",)` all kernels but these.
 
     Returns:
       All-True masks at prunable leaves, None elsewhere.

@@ -136,7 +136,9 @@ def prune_iteratively(
         plan.append(jax.tree.map(max, counts, plan[-1]))
 
     @jax.jit
-    def step(masks: Masks, counts: Counts) -> tuple[Masks, list[Bool[Array, ""]]]:
+    def step(
+        params: Params, masks: Masks, counts: Counts
+    ) -> tuple[Masks, list[Bool[Array, ""]]]:
         worth = score(params, masks)
         within = None if regrow else masks
         read = everything if regrow else masks
@@ -144,7 +146,7 @@ def prune_iteratively(
 
     masks = everything
     for iteration, counts in enumerate(reversed(plan), start=1):
-        masks, finite = step(masks, jax.tree.map(jnp.int32, counts))
+        masks, finite = step(params, masks, jax.tree.map(jnp.int32, counts))
         bad = [
             name
             for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)

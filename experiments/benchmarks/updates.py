@@ -18,6 +18,7 @@ from jaxsparse.training import losses
 
 SPARSITY = 0.9
 EVERY = 100  # updates between changes, where they are amortised
+CHANGES = 50  # of a gradual schedule, after which a job begins anew
 Wrap = Callable[[Any, int], Any]  # an optimiser, and updates between changes
 
 
@@ -26,7 +27,7 @@ def _gradual(inner: Any, every: int, **where: Any) -> Any:
         inner,
         sparsity=SPARSITY,
         begin_step=0,
-        end_step=1000 * every,
+        end_step=CHANGES * every,
         update_every=every,
         **where,
     )
@@ -127,14 +128,14 @@ def _update_job(tx: Any, params: Any, grads: Any, skip: int = 0) -> Job:
         return optax.apply_updates(params, updates), opt_state
 
     opt_state = tx.init(params)
-    params = transforms.stored_params(params, opt_state)
-    state = jax.tree.map(jnp.copy, (params, opt_state))
+    start = (transforms.stored_params(params, opt_state), opt_state)
     for _ in range(skip):
-        state = update(state, grads)
+        start = update(jax.tree.map(jnp.copy, start), grads)
 
     def run(count: int) -> None:
-        nonlocal state
-        for _ in range(count):
+        for place in range(count):
+            if place % CHANGES == 0:
+                state = jax.tree.map(jnp.copy, start)
             state = update(state, grads)
         jax.block_until_ready(state)
 
@@ -225,11 +226,12 @@ def _scan_job(network: str, tx: Any, replicates: int, batch_size: int) -> Job:
         body = lambda state, _: (step(state, batch), None)  # noqa: E731
         return jax.lax.scan(body, state, None, length=EVERY)[0]
 
-    state = jax.tree.map(jnp.copy, (params, opt_state))
+    start = (params, opt_state)
 
     def run(count: int) -> None:
-        nonlocal state
-        for _ in range(count):
+        for place in range(count):
+            if place % CHANGES == 0:
+                state = jax.tree.map(jnp.copy, start)
             state = train(state, batch)
         jax.block_until_ready(state)
 
@@ -279,12 +281,13 @@ def _by_parts(
 def _dispatch_job(network: str, tx: Any, batch_size: int) -> Job:
     step, (params, batch) = _step(network, tx, batch_size)
     train = jax.jit(step, donate_argnums=0)
-    state = jax.tree.map(jnp.copy, (params, tx.init(params)))
-    state = train(state, batch)  # the change that lies at the very beginning
+    start = jax.tree.map(jnp.copy, (params, tx.init(params)))
+    start = train(start, batch)  # the change that lies at the very beginning
 
     def run(count: int) -> None:
-        nonlocal state
-        for _ in range(count):
+        for place in range(count):
+            if place % CHANGES == 0:
+                state = jax.tree.map(jnp.copy, start)
             state = train(state, batch)
         jax.block_until_ready(state)
 

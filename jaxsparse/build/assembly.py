@@ -87,7 +87,12 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     Raises:
       ValueError: if the parts do not fit together, naming the field to change.
     """
-    c = config.lottery
+    c, growth = config.lottery, config.sparse.growth_examples
+    if growth > len(dataset.train.labels):
+        raise ValueError(
+            f"config.sparse.growth_examples: came {growth}; wanted at most the "
+            f"{len(dataset.train.labels)} training examples"
+        )
     epoch_of = _make_epoch(config, len(dataset.train.labels))
     length = lengths(config, steps_per_epoch=epoch_of.steps)
     plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)

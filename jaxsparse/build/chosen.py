@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 # Divides the logits of GraSP's loss, as its authors do.
 TEMPERATURE = 200.0
 
+# Scores that look at training examples.
+ON_EXAMPLES = ("snip", "grasp", "grasp_absolute")
+
 Score = Callable[[Params, Masks], Scores]
 
 # What is done to masks chosen at initialisation, to see what matters about them.
@@ -113,6 +116,23 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
         )
+    plain = config_lib.default().sparse
+    for name in ("score_batches", "score_batch_size"):
+        if c.score not in ON_EXAMPLES and c[name] != plain[name]:
+            raise ValueError(
+                f"config.sparse.{name}: came {c[name]} with score {c.score!r}, which "
+                f"sees no examples; wanted a score of {list(ON_EXAMPLES)}"
+            )
+    if c.iterations > 1 and c.score == "random":
+        raise ValueError(
+            f"config.sparse.iterations: came {c.iterations} with score 'random', which "
+            "no iteration changes; wanted 1"
+        )
+    if c.structure and c.ablation in ("shuffled_layers", "inverted"):
+        raise ValueError(
+            f"config.sparse.ablation: {c.ablation!r} would break up the structure "
+            f"{c.structure!r}; wanted no structure, or 'reinitialized'"
+        )
     if c.structure and c.iterations > 1:
         raise ValueError(
             f"config.sparse.iterations: came {c.iterations} with structure "
@@ -158,7 +178,8 @@ def make_first_masks(
 
         one_each = []
         for r in range(len(seeds.data)):
-            weights, mine = of(r, params), of(r, seeds)
+            # To slice keys counts as a use of them.
+            weights, mine = of(r, params), of(r, jax.tree.map(jax.random.clone, seeds))
             scorer = _scorer(config, dataset, model, normalize, of(r, stats), mine)
             masks = _choose(config, weights, scorer, (*c.dense, *dense))
             masks = _ablate(masks, weights, scorer, c, mine.masks)
@@ -198,7 +219,7 @@ def _scorer(
     """Draws the examples of one replicate."""
     c, train = config.sparse, dataset.train
     wanted = c.score_batches * c.score_batch_size
-    if c.score not in ("random", "magnitude", "synflow") and wanted > len(train.labels):
+    if c.score in ON_EXAMPLES and wanted > len(train.labels):
         raise ValueError(
             f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
             f"examples come to {wanted}; wanted at most the {len(train.labels)} "
@@ -227,7 +248,7 @@ def _choose(
     c = config.sparse
     own = "erk" if c.score == "random" else "global"
     where = {
-        "distribution": c.distribution or own,
+        "distribution": sparse.make_distribution(config) or own,
         "score": SCORES[c.score](scorer),
         "prunable": sparse.prunable(config),
         "dense": dense,
@@ -297,8 +318,8 @@ def make_live(
 
 def _forward(model: nn.Module, stats: Any) -> Callable[..., Array]:
     def forward(params: Params, images: Array) -> Array:
-        zeros = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
-        variables = {"params": params, "batch_stats": zeros}
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
+        variables = {"params": params, "batch_stats": ones}
         return model.apply(variables, images, train=False)
 
     return forward

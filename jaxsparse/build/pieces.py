@@ -103,9 +103,20 @@ def load_data(config: ConfigDict) -> Dataset:
 
 
 def make_model(
-    config: ConfigDict, *, classes: int, axis_name: str | None = None
+    config: ConfigDict,
+    *,
+    classes: int,
+    axis_name: str | None = None,
+    precise: bool = False,
 ) -> nn.Module:
-    """Makes the network of a config; `axis_name` is for BatchNorm, see `sharding`."""
+    """Makes the network of a config.
+
+    Args:
+      config: a validated config.
+      classes: number of outputs.
+      axis_name: for BatchNorm, see `sharding`.
+      precise: compute in the precision of the parameters, whatever the config says.
+    """
     norm = functools.partial(
         nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name
     )
@@ -113,7 +124,9 @@ def make_model(
     own = {"features": sizes} if sizes else {}
     return MODELS[config.model.name](
         classes=classes,
-        dtype=None if config.model.dtype == "float32" else config.model.dtype,
+        dtype=None
+        if precise or config.model.dtype == "float32"
+        else config.model.dtype,
         width=config.model.width,
         norm=norm,
         **own,
@@ -201,7 +214,12 @@ def make_network(
         tx,
         masks,
         first_masks=chosen.make_first_masks(
-            config, dataset, model, make_normalize(dataset), wrap, dense=dense
+            config,
+            dataset,
+            make_model(config, classes=dataset.classes, precise=True),
+            make_normalize(dataset),
+            wrap,
+            dense=dense,
         ),
         fresh_weights=config.sparse.ablation == "reinitialized",
         live=chosen.make_live(model, weights, stats, image, masks),

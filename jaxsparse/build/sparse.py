@@ -1,6 +1,7 @@
 """The sparse optimiser of a config, and the masks training starts from."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.training.optimizers import LearningRate
 
-_WHERE = ("sparsity", "distribution", "prunable", "dense")
+_WHERE = ("sparsity", "distribution", "layers", "prunable", "dense")
 _WHERE += ("first_layer_dense", "last_layer_dense")
 _WHEN = ("begin", "end", "update_every")
 _DROP = ("drop_fraction", "drop_schedule", "regrow_dropped", "restart_dropped")
@@ -33,12 +34,14 @@ class Method(NamedTuple):
       reads: fields of the config's section "sparse" that it reads.
       names: where an argument of `make` is not called as the field.
       random: whether `make` takes a key.
+      needs: fields without which it cannot be; by what its last change is given first.
     """
 
     make: Callable[..., optax.GradientTransformationExtraArgs]
     reads: tuple[str, ...]
     names: dict[str, str] = {}
     random: bool = False
+    needs: tuple[str, ...] = ()
 
 
 def _sr_ste(
@@ -58,11 +61,16 @@ def _sr_ste(
 METHODS: dict[str, Method] = {
     "none": Method(transforms.fixed, ()),
     "static": Method(transforms.fixed, (*_WHERE, *_CHOSEN, "structure")),
-    "gmp": Method(transforms.gradual_magnitude, (*_WHERE, *_WHEN, *_GRADUAL)),
+    "gmp": Method(
+        transforms.gradual_magnitude,
+        (*_WHERE, *_WHEN, *_GRADUAL),
+        needs=("end", "begin"),
+    ),
     "one_shot": Method(
         transforms.one_shot_magnitude,
         (*_WHERE, "begin", "structure", "min_layer_density"),
         {"begin": "step"},
+        needs=("begin",),
     ),
     "set": Method(transforms.sparse_evolution, (*_WHERE, *_WHEN, *_DROP), random=True),
     "rigl": Method(
@@ -83,8 +91,13 @@ METHODS: dict[str, Method] = {
             *("schedule", "initial_sparsity", "growth_examples"),
         ),
         random=True,
+        needs=("end",),
     ),
-    "ac_dc": Method(transforms.ac_dc, (*_WHERE, *_WHEN, "structure")),
+    "ac_dc": Method(
+        transforms.ac_dc,
+        (*_WHERE, *_WHEN, "structure"),
+        needs=("end", "begin"),
+    ),
     "ste": Method(transforms.straight_through, (*_WHERE, *_WHEN, *_GRADUAL)),
     "top_kast": Method(
         transforms.top_kast,
@@ -107,7 +120,7 @@ _OWN = {
     "decay": -1.0,
 }
 # Read by `Chosen` masks and by training, not by the transform.
-_ELSEWHERE = {"growth_examples", "first_layer_dense", "last_layer_dense"}
+_ELSEWHERE = {"growth_examples", "first_layer_dense", "last_layer_dense", "layers"}
 
 
 def check(config: ConfigDict) -> None:
@@ -129,6 +142,23 @@ def check(config: ConfigDict) -> None:
                 f"config.sparse.{name}: came {c[name]!r}, which method {c.method!r} "
                 f"does not read; it reads {list(reads)}"
             )
+    for name in METHODS[c.method].needs:
+        if not c[name]:
+            raise ValueError(
+                f"config.sparse.{name}: came '' with method {c.method!r}; wanted when "
+                "masks change, such as '10%' or '3000step'"
+            )
+    if c.layers and (c.distribution or c.dense):
+        raise ValueError(
+            f"config.sparse.layers: came {c.layers} with distribution "
+            f"{c.distribution!r} and dense {c.dense}; wanted one of the two ways, as "
+            "layers say what each keeps"
+        )
+    if c.growth_examples and c.method == "rigl" and c.grow == "random":
+        raise ValueError(
+            "config.sparse.growth_examples: given with grow 'random', which looks at "
+            "no gradient; wanted 0"
+        )
     known = ("", "global", *distributions.NAMES)
     if c.distribution not in known:
         raise ValueError(
@@ -145,14 +175,14 @@ def read_structure(text: str) -> select.Structure | None:
     Raises:
       ValueError: if it is none of the forms.
     """
-    kind, _, sizes = text.partition(" ")
-    numbers = [int(part) for part in sizes.split("x") if part.isdigit()]
     if not text:
         return None
-    if kind == "groups" and len(numbers) == 1:
-        return select.in_groups(numbers[0])
-    if kind == "blocks" and len(numbers) == 2:
-        return select.blocks((numbers[0], numbers[1]))
+    groups = re.fullmatch(r"groups (\d+)", text)
+    blocks = re.fullmatch(r"blocks (\d+)x(\d+)", text)
+    if groups:
+        return select.in_groups(int(groups[1]))
+    if blocks:
+        return select.blocks((int(blocks[1]), int(blocks[2])))
     if text == "channels":
         return select.channels()
     if text == "fan_in":
@@ -191,22 +221,22 @@ def make_wrap(
     method = METHODS[c.method]
     if c.method in STATIC:
         return lambda inner, key: _static(inner, c)
-    arguments: dict[str, Any] = {}
+    _check_end(c, length)
+    values = {
+        "dense": (*c.dense, *dense),
+        "prunable": prunable(config),
+        "structure": read_structure(c.structure),
+        "distribution": make_distribution(config),
+        **length.sparse,
+    }
+    if c.drop_schedule == "learning_rate":
+        values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
+    arguments = {}
     for field in method.reads:
-        if field in _ELSEWHERE or (field in _OWN and c[field] == _OWN[field]):
-            continue
-        value = c[field]
-        if field in _STEPS:
-            value = length.sparse[field]
-        elif field == "prunable":
-            value = prunable(config)
-        elif field == "dense":
-            value = (*c.dense, *dense)
-        elif field == "structure":
-            value = read_structure(value)
-        elif value == "learning_rate":
-            value = lambda step: float(rate(jnp.int32(step)))  # noqa: E731
-        arguments[method.names.get(field, _STEPS.get(field, field))] = value
+        value = values.get(field, c[field])
+        its_own = field in _OWN and value == _OWN[field]
+        if field not in _ELSEWHERE and not its_own:
+            arguments[method.names.get(field, _STEPS.get(field, field))] = value
 
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
         extra = {"key": key} if method.random else {}
@@ -214,6 +244,31 @@ def make_wrap(
             return method.make(inner, **arguments, **extra)
 
     return wrap
+
+
+def _check_end(c: ConfigDict, length: Lengths) -> None:
+    """Refuses a last change of masks that training would never come to."""
+    ends = METHODS[c.method].needs[:1] or (
+        ("end",) if c.method == "ste" or c.soft_bound else ()
+    )
+    for field in ends:
+        step = length.sparse.get(field)
+        if step is not None and step >= length.total:
+            raise ValueError(
+                f"config.sparse.{field}: came {c[field]!r}, which is update {step} of "
+                f"{length.total} that are numbered from 0; wanted an earlier one, or "
+                "the sparsity is never reached"
+            )
+
+
+def make_distribution(config: ConfigDict) -> Any:
+    """Returns what divides the sparsity of a config: a name, or a function of globs."""
+    layers = dict(config.sparse.layers)
+    if not layers:
+        return config.sparse.distribution
+    return lambda masks, sparsity: distributions.by_glob(
+        masks, layers, otherwise=sparsity
+    )
 
 
 def _static(inner: Any, c: ConfigDict) -> optax.GradientTransformationExtraArgs:

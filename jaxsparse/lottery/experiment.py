@@ -195,6 +195,7 @@ class _Session:
                 masks=masks,
                 start_step=stage.start,
                 live=self.experiment.network.live,
+                changing=trainer.changing is not None,
             )
             loop.write(desk, ends)
             if self.experiment.network.first_masks is not None:

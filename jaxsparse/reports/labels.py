@@ -78,6 +78,13 @@ def of_run(run: Run) -> str:
         details.append(f"{config['iterations']} iterations")
     if config.get("structure"):
         details.append(config["structure"])
+    if config.get("layers"):
+        details.append("layers given")
+    options = {"regrow": "regrowing", "soft_bound": "soft bound"}
+    options |= {"remove_dead": "dead weights removed"}
+    details += [words for option, words in options.items() if config.get(option)]
+    if config.get("ablation"):
+        details.append(config["ablation"].replace("_", " "))
     return f"{name} ({', '.join(details)})" if details else name
 
 

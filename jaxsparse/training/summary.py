@@ -43,6 +43,7 @@ def level_records(
     masks: Masks,
     start_step: int,
     live: Callable[[Masks], int] | None = None,
+    changing: bool = False,
 ) -> list[Record]:
     """Sums a stage up.
 
@@ -52,6 +53,8 @@ def level_records(
       start_step: clock when it began, in updates.
       live: masks of one replicate to how many of its weights lie on a path from input
         to output; None not to count them.
+      changing: whether masks changed within the stage. An earlier evaluation may then
+        be of a denser network, and there is no early stop.
 
     Returns:
       A record of kind "level" for each replicate: weights kept, in all and by layer,
@@ -64,7 +67,7 @@ def level_records(
         mine = [row for row in evaluations if row["replicate"] == replicate]
         mask = jax.tree.map(lambda leaf, r=replicate: leaf[r], masks)
         kept, total = masks_lib.kept(mask), masks_lib.total(mask)
-        best = early_stop(mine)
+        best = None if changing else early_stop(mine)
         summed.append(
             mine[-1]
             | {

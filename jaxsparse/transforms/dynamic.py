@@ -66,7 +66,8 @@ def sparse_evolution(
       end_step: changes come before this step; None for always.
       drop_fraction: part of each layer's weights that a change drops, rounded down.
       drop_schedule: "constant"; "cosine", to 0 at `end_step`; or a function of the step
-        whose ratio to its value at 0 multiplies the fraction, such as a learning rate.
+        whose ratio to its largest value multiplies the fraction, such as a learning
+        rate.
       drop_by_sign: drop that part of the positive weights, the smallest, and of the
         negative ones, the largest, rather than of all together.
       regrow_dropped: whether a weight dropped now may be grown now.
@@ -119,7 +120,9 @@ def sparse_evolution(
     return exchange.exchange(
         inner,
         change,
-        keep=exchange.keep_by_sign if drop_by_sign else exchange.make_keep(worth),
+        keep=exchange.make_keep_by_sign(regrow_dropped=regrow_dropped)
+        if drop_by_sign
+        else exchange.make_keep(worth),
         promise=exchange.at_random,
         init_masks=starting.random(
             sparsity=sparsity,

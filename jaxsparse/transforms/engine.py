@@ -106,9 +106,10 @@ def sparsify(
         params = masks_lib.apply(_like(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
-            key=first_key,
+            # Copies, here and below: a donated state takes nothing of the caller's
+            # along, and two leaves in one buffer cannot both be donated.
+            key=jnp.copy(first_key),
             masks=masks,
-            # A copy: two leaves in one buffer cannot both be donated.
             previous=jax.tree.map(jnp.copy, masks),
             replaced=jnp.zeros((), bool),
             memory=None if init_memory is None else init_memory(_fast(params), masks),

@@ -22,6 +22,19 @@ from jaxsparse.types import Counts, Grads, Masks, Params, Scores
 Schedule = str | Callable[[int], float]
 
 
+class Surplus(NamedTuple):
+    """What a network holds above its count until the next change.
+
+    Attributes:
+      more: weights of each layer that came on top at the last change.
+      held: all weights of each layer after it. A layer of another count holds masks
+        that were replaced since, which have no surplus.
+    """
+
+    more: Counts
+    held: Counts
+
+
 class Change(NamedTuple):
     """When masks change, and how.
 
@@ -95,22 +108,41 @@ def make_keep(worth: Callable[[Masks, Params, Grads], Scores]) -> Keep:
     return keep
 
 
-def keep_by_sign(
-    masks: Masks,
-    params: Params,
-    grads: Grads,
-    dropped: Any,
-    structure: select.Structure | None,
-) -> Masks:
-    """Keeps the largest of the positive weights and of the negative ones."""
-    score = scores.magnitude(params, masks)
-    negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
-    positive = jax.tree.map(lambda mask, less: mask & ~less, masks, negative)
-    parts = [
-        make_keep(lambda *_: score)(side, params, grads, dropped, structure)
-        for side in (negative, positive)
-    ]
-    return jax.tree.map(jnp.logical_or, *parts)
+def make_keep_by_sign(*, regrow_dropped: bool) -> Keep:
+    """Makes the function that keeps the largest of either sign.
+
+    Args:
+      regrow_dropped: if not, both signs together drop no more than can be grown.
+    """
+
+    def keep(
+        masks: Masks,
+        params: Params,
+        grads: Grads,
+        dropped: Any,
+        structure: select.Structure | None,
+    ) -> Masks:
+        del grads, structure
+        score = scores.magnitude(params, masks)
+        negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
+        positive = jax.tree.map(lambda mask, less: mask & ~less, masks, negative)
+        below, above = dropped(negative), dropped(positive)
+        if not regrow_dropped:
+            room = jax.tree.map(
+                lambda mask: mask.size - jnp.sum(mask, dtype=jnp.int32), masks
+            )
+            left = regrowth.subtract(room, below)
+            above = jax.tree.map(jnp.minimum, above, left)
+        sides = ((negative, below), (positive, above))
+        parts = [
+            select.per_layer(
+                score, regrowth.subtract(regrowth.count(side), goes), within=side
+            )
+            for side, goes in sides
+        ]
+        return jax.tree.map(jnp.logical_or, *parts)
+
+    return keep
 
 
 def exchange(
@@ -128,9 +160,10 @@ def exchange(
     structure, again = change.structure, change.regrow_dropped
 
     def init_memory(params: Params, masks: Masks) -> regrowth.Explored:
-        surplus = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
+        none = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
         memory = regrowth.remember(params, masks)
-        return memory._replace(own=surplus if soft_bound else None)
+        own = Surplus(none, regrowth.count(masks)) if soft_bound else None
+        return memory._replace(own=own)
 
     def update_masks(
         masks: Masks,
@@ -147,7 +180,10 @@ def exchange(
 
         def goes(held: Masks) -> Counts:
             if soft_bound:
-                return memory.own
+                return jax.tree.map(
+                    lambda more, before, now: jnp.where(before == now, more, 0),
+                    *(*memory.own, regrowth.count(held)),
+                )
             counts = regrowth.part(held, ratio, structure=structure)
             return counts if again else regrowth.at_most_room(counts, masks)
 
@@ -167,7 +203,7 @@ def exchange(
             regrow_dropped=again,
         )
         both = regrowth.regrown(masks, kept, new) if change.restart_dropped else None
-        own = comes if soft_bound else None
+        own = Surplus(comes, regrowth.count(new)) if soft_bound else None
         seen = regrowth.explored(memory, masks, new, own=own)
         return MaskUpdate(new, seen, reset=both, zeroed=both)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxsparse import distributions, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import starting
 from jaxsparse.transforms.starting import Distribution
-from jaxsparse.types import Masks, Params
+from jaxsparse.types import Counts, Masks, Params
 
 Choice = Callable[[Masks, Params, list[Fraction], Int[Array, ""]], Masks]
 
@@ -48,22 +49,30 @@ def make_choice(
             f"{distribution!r}; wanted a part in [0, 1], with 'global'"
         )
     density = Fraction(str(min_layer_density))
+    known: dict[Any, list[Counts]] = {}  # long tables take long
+
+    def tabulate(masks: Masks, table: list[Fraction]) -> list[Counts]:
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(masks))
+        name = (tuple(masks_lib.names(masks)), shapes, tuple(table))
+        if name not in known:
+            known[name] = [
+                starting.layer_counts(
+                    masks,
+                    part,
+                    distribution=distribution,
+                    dense=dense,
+                    structure=structure,
+                )
+                for part in table
+            ]
+        return known[name]
 
     def layerwise(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
     ) -> Masks:
-        rows = [
-            starting.layer_counts(
-                masks,
-                part,
-                distribution=distribution,
-                dense=dense,
-                structure=structure,
-            )
-            for part in table
-        ]
         counts = jax.tree.map(
-            lambda *of_leaf: jnp.asarray(np.array(of_leaf, np.int32))[index], *rows
+            lambda *of_leaf: jnp.asarray(np.array(of_leaf, np.int32))[index],
+            *tabulate(masks, table),
         )
         worth = scores.magnitude(params, masks)
         return select.per_layer(worth, counts, within=masks, structure=structure)

@@ -80,6 +80,7 @@ def latent(
             )
         step = jnp.zeros((), jnp.int32)
         masks, trained = choose(params, step)
+        trained = jax.tree.map(jnp.copy, trained)  # may be the masks: see donation
         return LatentState(step, jax.random.key(0), masks, trained, inner.init(params))
 
     def update(
@@ -234,7 +235,9 @@ def top_kast(
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      D is that of the whole network, also where layers differ.
+      D is that of the whole network, also where layers differ. The paper's coefficient
+      depends on the task; here it is 0 unless given. What the optimiser remembers of
+      weights that leave the trained ones stays, and fades.
 
     References:
       Jayakumar, Pascanu, Rae, Osindero, Elsen. Top-KAST: Top-K Always Sparse Training.
@@ -247,6 +250,7 @@ def top_kast(
         )
     if regularization < 0:
         raise ValueError(f"regularization: got {regularization}; wanted 0 or more")
+    _check_interval(update_every)
     choice = largest.make_choice(distribution=distribution, dense=dense)
     table = [Fraction(str(sparsity)), Fraction(str(backward_sparsity))]
 
@@ -273,6 +277,11 @@ def top_kast(
         refresh_at=lambda step: step % update_every == 0,
         pull=pull if regularization else None,
     )
+
+
+def _check_interval(update_every: int) -> None:
+    if update_every < 1:
+        raise ValueError(f"update_every: got {update_every}; wanted 1 or more updates")
 
 
 def sr_ste(
@@ -315,6 +324,7 @@ def sr_ste(
         raise ValueError(f"n: got {n} of m={m}; wanted one in [1, {m}]")
     if decay < 0:
         raise ValueError(f"decay: got {decay}; wanted 0 or more")
+    _check_interval(update_every)
     choice = largest.make_choice(
         distribution="uniform", dense=dense, structure=select.in_groups(m)
     )

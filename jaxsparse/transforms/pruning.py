@@ -32,7 +32,8 @@ def fixed(
       The optimiser, keeping weights outside the masks at exactly zero.
 
     Raises:
-      ValueError: from `init`, if a mask has another shape than its parameter.
+      ValueError: from `init`, if a mask is not boolean or has another shape than its
+        parameter.
 
     Examples:
       >>> tx = fixed(optax.adamw(1e-3), masks=ticket)
@@ -42,6 +43,10 @@ def fixed(
 
     def init_masks(params: Params) -> Masks:
         def check(path: tuple[Any, ...], mask: Any, param: Any) -> Any:
+            if mask is not None and mask.dtype != bool:
+                raise ValueError(
+                    f"masks: {masks_lib.name_of(path)} is of {mask.dtype}; wanted bool"
+                )
             if mask is not None and mask.shape != param.shape:
                 raise ValueError(
                     f"masks: {masks_lib.name_of(path)} has shape {mask.shape}; wanted "
@@ -126,9 +131,9 @@ def gradual_magnitude(
 
     def init_masks(params: Params) -> Masks:
         masks = masks_lib.dense(params, prunable=prunable)
+        # What cannot be is refused here, not in the middle of training.
+        jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
         if not initial_sparsity:
-            # What cannot be is refused here, not in the middle of training.
-            jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
             return masks
         first = [Fraction(str(initial_sparsity))]
         return choose(masks, params, first, jnp.int32(0))

@@ -43,7 +43,7 @@ def snfs(
     The momentum :math:`M \leftarrow \alpha M + (1 - \alpha) g` of the dense gradient is
     kept by the method itself, in float32, whatever the optimiser. What all layers drop
     together is divided among them in proportion to the mean :math:`|M|` of the weights
-    they keep, no layer above its size; in each, the weights of largest :math:`|M|` are
+    they had, no layer above its size; in each, the weights of largest :math:`|M|` are
     grown.
 
     Args:
@@ -126,7 +126,7 @@ def snfs(
         comes = goes
         if redistribute:
             taken = kept if regrow_dropped else masks
-            comes = _redistribute(goes, kept, taken, promise, dense)
+            comes = _redistribute(goes, masks, taken, promise, dense)
         new = regrowth.grow(masks, kept, comes, promise, regrow_dropped=regrow_dropped)
         both = regrowth.regrown(masks, kept, new) if restart_dropped else None
         seen = regrowth.explored(memory, masks, new, own=memory.own)
@@ -152,16 +152,16 @@ def snfs(
 
 
 def _redistribute(
-    goes: Counts, kept: Masks, taken: Masks, momentum: Any, dense: tuple[str, ...]
+    goes: Counts, masks: Masks, taken: Masks, momentum: Any, dense: tuple[str, ...]
 ) -> Counts:
-    """Divides what all layers drop by the mean momentum of what each keeps."""
+    """Divides what all layers drop by the mean momentum of what each had."""
     total = sum(jax.tree.leaves(goes))
     room = jax.tree.map(lambda mask: mask.size - jnp.sum(mask, dtype=jnp.int32), taken)
     means = [
         jnp.sum(jnp.where(mask, size, 0))
         / jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
         for mask, size in zip(
-            jax.tree.leaves(kept), jax.tree.leaves(momentum), strict=True
+            jax.tree.leaves(masks), jax.tree.leaves(momentum), strict=True
         )
     ]
     open_to = jax.tree.leaves(regrowth.except_of(room, dense))

@@ -154,7 +154,8 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
     The next update sets the weights that left to zero, and what the inner optimiser
     remembers of weights outside both masks back to its initial value. To have the
     weights zero at once, as for a saliency score, call `masks.apply` on the
-    parameters too.
+    parameters too. Latent-dense methods compute with these masks until they choose
+    anew; which weights they train stays as it is.
 
     Args:
       opt_state: state of an optimiser that contains exactly one `sparsify`.
@@ -162,8 +163,6 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
 
     Returns:
       A new state of the same structure, so no compiled function is traced again.
-
-    For latent-dense methods they are those computed with until the method chooses anew.
 
     Raises:
       ValueError: if structures or shapes differ, naming the first that does.
@@ -208,6 +207,8 @@ def _check_alike(held: Masks, masks: Masks) -> None:
                 f"masks: {name} is {where} the masks given; wanted exactly the leaves "
                 f"{list(wanted)}; make them with masks.dense on the same parameters"
             )
+        if came[name].dtype != bool:
+            raise ValueError(f"masks: {name} is of {came[name].dtype}; wanted bool")
         if came[name].shape != wanted[name].shape:
             raise ValueError(
                 f"masks: {name} has shape {came[name].shape}; wanted "

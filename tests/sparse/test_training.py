@@ -10,6 +10,7 @@ import tiny
 
 from jaxsparse import build, distributions, masks, records, transforms
 from jaxsparse import config as config_lib
+from jaxsparse.build import chosen as chosen_lib
 from jaxsparse.build import sparse
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import tickets
@@ -137,13 +138,9 @@ def test_a_methods_own_masks_are_kept_in_files(ran: Ran) -> None:
 @pytest.mark.parametrize("score", build.SCORES)
 def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
     distribution = "erk" if score in ("snip", "random") else ""
-    fields = fields_of(
-        "static",
-        score=score,
-        distribution=distribution,
-        score_batches=2,
-        score_batch_size=30,
-    )
+    fields = fields_of("static", score=score, distribution=distribution)
+    if score in chosen_lib.ON_EXAMPLES:
+        fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
     made = tiny.experiment(tmp_path, fields)
     session = experiment_lib._Session(made, tiny.desk(tmp_path))
     chosen = session.masks(0)
@@ -256,6 +253,33 @@ def test_ends_kept_whole_are_found_in_the_order_of_the_network(tmp_path: Path) -
     assert last["layers"]["head/kernel"] == [150, 150]
 
 
+def test_layers_of_their_own_sparsity(tmp_path: Path) -> None:
+    layers = (("head/*", 0.5), ("dense2/*", 30))
+    for method in ("rigl", "static", "gmp"):
+        folder = tmp_path / method
+        tiny.run(folder, fields_of(method, layers=layers, sparsity=0.8))
+        (row, _) = rows_of(folder, "level")
+        kept = [count for count, _ in row["layers"].values()]
+        assert kept == [256, 30, 75]
+
+
+def test_bfloat16_networks_are_scored_precisely(tmp_path: Path) -> None:
+    chosen = []
+    for dtype in ("float32", "bfloat16"):
+        fields = fields_of("static", score="synflow") | {"model.dtype": dtype}
+        folder = tmp_path / dtype
+        made = tiny.experiment(folder, fields)
+        chosen.append(experiment_lib._Session(made, tiny.desk(folder)).masks(0))
+    tiny.check_equal(*chosen)
+
+
+def test_no_early_stop_where_masks_change(tmp_path: Path) -> None:
+    for method, found in (("static", int), ("gmp", type(None))):
+        tiny.run(tmp_path / method, fields_of(method))
+        for row in rows_of(tmp_path / method, "level"):
+            assert isinstance(row["early_stop_step"], found)
+
+
 def test_structures_by_config(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, fields_of("rigl", structure="fan_in", sparsity=0.8))
     state = tiny.load(tmp_path, "level_00/ticket/last", made)
@@ -360,7 +384,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (fields_of("static", ablation="invertd"), "sparse.ablation: .*did you mean inver"),
     (fields_of("static", regrow=True), "sparse.regrow: came True with 1 iteration"),
     (
-        fields_of("static", iterations=3, structure="fan_in"),
+        fields_of("static", score="snip", iterations=3, structure="fan_in"),
         "sparse.iterations: came 3 with structure",
     ),
     (fields_of("gmp", sparsity=1.0), "sparse.sparsity: came 1.0"),
@@ -380,12 +404,48 @@ def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
         build.check_names(c)
 
 
+WRONG += [
+    (fields_of("gmp", end=""), "sparse.end: came '' with method 'gmp'"),
+    (fields_of("gmp", begin=""), "sparse.begin: came '' with method 'gmp'"),
+    (fields_of("one_shot", begin=""), "sparse.begin: came '' with method 'one_shot'"),
+    (fields_of("set", update_every=""), "sparse.update_every: came ''"),
+    (fields_of("static", structure="groups 4x"), "structure: came 'groups 4x'"),
+    (fields_of("static", structure="groups x4"), "structure: came 'groups x4'"),
+    (
+        fields_of("static", structure="fan_in", ablation="inverted"),
+        "sparse.ablation: 'inverted' would break up",
+    ),
+    (
+        fields_of("static", score="magnitude", score_batches=3),
+        "sparse.score_batches: came 3 with score 'magnitude'",
+    ),
+    (
+        fields_of("static", iterations=3),
+        "sparse.iterations: came 3 with score 'random'",
+    ),
+    (
+        fields_of("rigl", grow="random", growth_examples=10),
+        "sparse.growth_examples: given with grow 'random'",
+    ),
+    (
+        fields_of("rigl", layers=(("head/*", 0.5),), distribution="erk"),
+        "sparse.layers: came",
+    ),
+    (fields_of("rigl", layers=(("head/*", "a"),)), "sparse.layers: came"),
+]
 MISFITS: list[tuple[dict[str, Any], str]] = [
     (fields_of("rigl", end=""), "config.sparse: end_step: got None"),
     (fields_of("rigl", dense=("tail/*",)), "config.sparse: dense: the pattern"),
     (fields_of("rigl", structure="blocks 7x7"), "config.sparse: .*dense1/kernel"),
     (fields_of("rigl", prunable=("tail",)), "config.sparse: prunable: the pattern"),
     (fields_of("gmp", end="1step"), "config.sparse: end_step: got 1"),
+    (fields_of("gmp", end="100%"), "sparse.end: came '100%', which is update 12 of 12"),
+    (fields_of("ac_dc", end="900step"), "sparse.end: came '900step'"),
+    (fields_of("one_shot", begin="100%"), "sparse.begin: came '100%'"),
+    (fields_of("mest", end="100%", soft_bound=True), "sparse.end: came '100%'"),
+    (fields_of("ste", end="100%"), "sparse.end: came '100%'"),
+    (fields_of("top_kast", update_every="0step"), "update_every: got 0"),
+    (fields_of("rigl", growth_examples=121), "growth_examples: came 121; .* the 120"),
     (fields_of("sr_ste", structure="channels"), "wanted groups for sr_ste"),
     (fields_of("top_kast", backward_sparsity=0.95), "backward_sparsity: got 0.95"),
     (fields_of("ste", min_layer_density=0.1), "min_layer_density: got 0.1"),

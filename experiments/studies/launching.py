@@ -1,0 +1,78 @@
+"""Running a study: which runs, one after the other, and one report over them."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.studies.runs import Run, flags
+from jaxsparse.reports import page
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def choose(study: Any, scale: str, only: Sequence[str]) -> list[Run]:
+    """Lists the runs asked for.
+
+    Raises:
+      ValueError: for an unknown scale or run, naming those there are.
+    """
+    if scale not in study.SCALES:
+        raise ValueError(f"--scale: {scale!r}; wanted one of {study.SCALES}")
+    runs = study.runs(scale)
+    unknown = set(only) - {run.name for run in runs}
+    if unknown:
+        raise ValueError(
+            f"--only: {sorted(unknown)}; wanted names of {[run.name for run in runs]}"
+        )
+    return [run for run in runs if not only or run.name in only]
+
+
+def run_all(runs: Sequence[Run], folder: Path, data_dir: str) -> list[str]:
+    """Runs what has not ended; a run that fails does not keep others from running.
+
+    Returns:
+      Names of the runs that failed. A run that was interrupted ends the study.
+    """
+    failed = []
+    for place, run in enumerate(runs, start=1):
+        print(f"[{place} of {len(runs)}] {run.name}", file=sys.stderr)
+        code = launch(run, folder / run.name, data_dir)
+        if code in (130, -2):  # someone wants it to stop
+            sys.exit(130)
+        if code:
+            failed.append(run.name)
+    return failed
+
+
+def launch(run: Run, workdir: Path, data_dir: str) -> int:
+    """Runs one command of `train.py`, shows it, and returns its exit code."""
+    where = {"data.dir": str(Path(data_dir).resolve())} if data_dir else {}
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "train.py"),
+        f"--config={run.config}",
+        *flags(run.overrides | where),
+        f"--workdir={workdir}",
+    ]
+    print(shlex.join(command), file=sys.stderr)
+    return subprocess.run(command, check=False).returncode
+
+
+def report(runs: Sequence[Run], folder: Path) -> Path:
+    """Writes the report on all of these runs that have begun; returns its page."""
+    begun = [folder / run.name for run in runs]
+    begun = [path for path in begun if (path / "config.json").exists()]
+    return page.write(begun, folder / "report")
+
+
+def copy(source: Path, results: Path) -> None:
+    """Copies what is worth keeping of a report: tables, and figures as PNG."""
+    results.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        wanted = path.name.startswith(("methods", "exploration", "densities"))
+        if wanted and path.suffix in (".md", ".csv", ".png"):
+            shutil.copy(path, results / path.name)
