@@ -189,7 +189,7 @@ def test_snfs() -> None:
         ]
         means = [
             float(np.abs(size[mask]).mean())
-            for size, mask in zip(average, stay, strict=True)
+            for size, mask in zip(average, moment.had, strict=True)
         ]
         room = [int((~mask).sum()) for mask in stay]
         comes = apportion_slowly(sum(goes), means, room)
