@@ -49,6 +49,7 @@ def default() -> ConfigDict:
     c.data.test_examples = 0  # use only the first so many; 0: all
     c.data.crop_pad = 0  # pixels of zero padding before a random crop; 0: no crop
     c.data.flip = False  # flip images left to right with probability 1/2
+    c.data.normalize = "channels"  # by their mean and deviation; "unit": to [0, 1] only
     c.data.order = "same"  # order of examples at each level: "same" or "fresh"
 
     c.model = ConfigDict()
@@ -280,6 +281,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.train_examples": _AT_LEAST_0,
     "data.test_examples": _AT_LEAST_0,
     "data.crop_pad": _AT_LEAST_0,
+    "data.normalize": _one_of("channels", "unit"),
     "data.order": _one_of("same", "fresh"),
     "model.width": _AT_LEAST_1,
     "model.dtype": _one_of("float32", "bfloat16"),

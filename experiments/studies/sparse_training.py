@@ -9,9 +9,9 @@ masks. `full` trains the published 11,719, and then ResNet-20 on CIFAR-10 at 90 
 Settings that no recipe of `configs/` has are ours: SNFS, GraNet, MEST and AC/DC change
 masks after every twentieth of training, up to three quarters of it (AC/DC after a dense
 tenth); GraNet begins at 50 %, as its paper does; Top-KAST trains twice as many weights
-as it computes with; Top-KAST and straight-through choose masks anew at every update;
-tickets are those of 7 levels, rewound to initialisation, that end at the sparsity of
-the other arms.
+as it computes with, chosen anew every 100 updates; straight-through masks are chosen
+anew at every one; tickets are those of 7 levels, rewound to initialisation, that end at
+the sparsity of the other arms.
 """
 
 from typing import Any
@@ -64,7 +64,6 @@ def _arms(sparsity: float, data: str) -> list[tuple[str, str, dict[str, Any]]]:
         "ac_dc": often | {"sparse.begin": "10%"},
         "ste": {"sparse.update_every": "1step"},
         "top_kast": {
-            "sparse.update_every": "1step",
             "sparse.backward_sparsity": round(1 - 2 * (1 - sparsity), 6),
             # Its own pull to zero, in place of weight decay.
             "sparse.decay": 2e-4,

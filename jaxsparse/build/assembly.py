@@ -150,7 +150,7 @@ def _make_trainer(
 ) -> Trainer:
     axis_name = layout.batch_axis
     model = pieces.make_model(config, classes=dataset.classes, axis_name=axis_name)
-    normalize = pieces.make_normalize(dataset)
+    normalize = pieces.make_normalize(config, dataset)
     train_step = steps.make_train_step(
         model,
         network.tx,

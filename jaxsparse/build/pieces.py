@@ -217,7 +217,7 @@ def make_network(
             config,
             dataset,
             make_model(config, classes=dataset.classes, precise=True),
-            make_normalize(dataset),
+            make_normalize(config, dataset),
             wrap,
             dense=dense,
         ),
@@ -226,9 +226,12 @@ def make_network(
     )
 
 
-def make_normalize(dataset: Dataset) -> Callable[..., Any]:
+def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
     """Makes the function from uint8 images to the network's floats."""
-    return functools.partial(augment.normalize, mean=dataset.mean, std=dataset.std)
+    mean, std = dataset.mean, dataset.std
+    if config.data.normalize == "unit":
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    return functools.partial(augment.normalize, mean=mean, std=std)
 
 
 def make_augment(config: ConfigDict) -> steps.Augment | None:

@@ -11,7 +11,7 @@ import tiny
 from jaxsparse import build, distributions, masks, records, transforms
 from jaxsparse import config as config_lib
 from jaxsparse.build import chosen as chosen_lib
-from jaxsparse.build import sparse
+from jaxsparse.build import pieces, sparse
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import tickets
 from jaxsparse.lottery.experiment import Experiment
@@ -467,3 +467,14 @@ def test_too_many_examples_to_score_on(tmp_path: Path) -> None:
     ):
         tiny.run(tmp_path, fields_of("static", score="snip"))
     assert made.network.first_masks is not None
+
+
+def test_images_are_normalised_as_the_config_says() -> None:
+    dataset = build.load_data(tiny.config(SMALL))
+    images = dataset.train.images
+    found = {}
+    for how in ("unit", "channels"):
+        c = tiny.config(SMALL | {"data.normalize": how})
+        found[how] = np.asarray(pieces.make_normalize(c, dataset)(images))
+    np.testing.assert_allclose(found["unit"], images / 255, rtol=1e-6)
+    assert abs(float(found["channels"].mean())) < 0.1 < float(found["unit"].mean())
