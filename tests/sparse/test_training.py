@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -475,6 +476,6 @@ def test_images_are_normalised_as_the_config_says() -> None:
     found = {}
     for how in ("unit", "channels"):
         c = tiny.config(SMALL | {"data.normalize": how})
-        found[how] = np.asarray(pieces.make_normalize(c, dataset)(images))
+        found[how] = np.asarray(pieces.make_normalize(c, dataset)(jnp.asarray(images)))
     np.testing.assert_allclose(found["unit"], images / 255, rtol=1e-6)
     assert abs(float(found["channels"].mean())) < 0.1 < float(found["unit"].mean())
