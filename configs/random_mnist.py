@@ -8,7 +8,8 @@ momentum 0.9, batches of 128, a learning rate of 0.2 that falls as a cosine to 0
 training differ from this one in the section "sparse" only.
 
 Deviations: pixels are normalised by MNIST's mean and deviation, where the paper divides
-by 255 only; every epoch is a permutation of the training set, where the paper streams
+by 255 only, as `--config.data.normalize=unit` does: with the paper's learning rate this
+makes some seeds of narrow networks die that otherwise train; every epoch is a permutation of the training set, where the paper streams
 through a shuffle buffer; the momentum buffer holds gradients without the learning rate,
 as PyTorch's does; masks are drawn with exact layer counts by Erdos-Renyi-Kernel, where
 those of the paper come from a pruned network.
