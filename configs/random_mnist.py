@@ -12,8 +12,8 @@ by 255 only, as `--config.data.normalize=unit` does: with the paper's learning r
 makes some seeds of narrow networks die that otherwise train; every epoch is a
 permutation of the training set, where the paper streams through a shuffle buffer; the
 momentum buffer holds gradients without the learning rate, as PyTorch's does; masks are
-drawn with exact layer counts by Erdos-Renyi-Kernel, where those of the paper come from a
-pruned network.
+drawn with exact layer counts by Erdos-Renyi-Kernel, where those of the paper come from
+a pruned network.
 
 Command: python experiments/train.py --config=configs/random_mnist.py
 """
