@@ -11,7 +11,13 @@ import pytest
 
 from experiments import studies
 from experiments.studies import gradient_flow, launching
-from experiments.studies.gradient_flow import arms, claims, measuring, published
+from experiments.studies.gradient_flow import (
+    arms,
+    claims,
+    measuring,
+    opening,
+    published,
+)
 from jaxsparse import build, masks
 from jaxsparse.data.examples import Dataset, Examples
 
@@ -49,10 +55,7 @@ def findings() -> dict[str, Any]:
             "scratch_plus": entry(97.8, 98.4, 0.028),
             "rigl": entry(98.1, 98.4, 0.025),
         },
-        "gradient": {
-            arm: {"steps": [0, 100], "norm": [[norm, 1.0]] * 5}
-            for arm, norm in (("lt", 0.05), ("scratch", 0.04), ("scratch_plus", 0.4))
-        },
+        "starts": {"lt": [0.05] * 5, "scratch": [0.04] * 5, "scratch_plus": [0.4] * 5},
         "changes": {
             "rigl": change | {"after": (2 + noise).tolist()},
             "set": change | {"after": (1.1 - noise).tolist()},
@@ -66,13 +69,20 @@ def findings() -> dict[str, Any]:
         "curvature": {
             "rigl": {
                 "states": [
-                    {"step": step, "moment": moment, "negative": count}
+                    spectrum(seed, step, moment, count)
+                    for seed in range(3)
                     for step in (500, 1000)
-                    for moment, count in (("before", 900), ("after", 950))
+                    for moment, count in (("before", 9), ("after", 12))
                 ]
             }
         },
     }
+
+
+def spectrum(seed: int, step: int, moment: str, negative: int) -> dict[str, Any]:
+    """A state with so many negative eigenvalues, and one that is only rounding."""
+    values = [-0.1] * negative + [-1e-9] + [0.5] * (30 - negative)
+    return {"seed": seed, "step": step, "moment": moment, "eigenvalues": values}
 
 
 LENGTH = published.STEPS["lenet"]
@@ -86,30 +96,64 @@ def verdicts(found: dict[str, Any], steps: int = LENGTH) -> dict[str, str]:
 def test_all_claims_hold_of_numbers_like_the_papers() -> None:
     found = verdicts(findings())
     assert list(found) == [claim.name for claim in claims.CLAIMS]
-    counted = found.pop("new descent directions")  # of two changes, of one seed
-    assert counted == "unclear"
     assert set(found.values()) == {"reproduced"}
 
 
 def test_no_claim_holds_of_the_opposite() -> None:
     found = findings()
-    p, c, s, g = (found[k] for k in ("predictions", "changes", "segments", "gradient"))
+    p, c, s, g = (found[k] for k in ("predictions", "changes", "segments", "starts"))
     p["lt"], p["scratch"] = p["scratch"], p["lt"] | {"ensemble": 98.6}
     for arm in ("prune", "rigl", "scratch_plus"):
         p[arm] = entry(96.0, 96.1, 0.03)
     s["lt_end"], s["scratch_end"] = s["scratch_end"], s["lt_end"]
     c["rigl"], c["set"] = c["set"], c["rigl"]
     c["rigl_inverted"] = copy.deepcopy(c["rigl"])
-    g["lt"] = {"steps": [0], "norm": [[0.4]] * 5}
-    g["scratch_plus"] = {"steps": [0], "norm": [[0.05]] * 5}
+    g["lt"], g["scratch_plus"] = [0.4] * 5, [0.05] * 5
     found["distances"]["matrix"] = (-np.asarray(found["distances"]["matrix"])).tolist()
     for state in found["curvature"]["rigl"]["states"]:
-        state["negative"] = 950 if state["moment"] == "before" else 900
+        state["moment"] = {"before": "after", "after": "before"}[state["moment"]]
     found["curvature"]["rigl"]["states"] += [
-        {"step": 2000, "moment": moment, "negative": 5}
-        for moment in ("before", "after")
+        spectrum(0, 2000, moment, 5) for moment in ("before", "after")
     ]
     assert set(verdicts(found).values()) == {"not reproduced"}
+
+
+def test_what_lies_between_is_unclear() -> None:
+    found = findings()
+    p, c, s, g = (found[k] for k in ("predictions", "changes", "segments", "starts"))
+    s["lt_end"]["error"] = hill(2)
+    p["lt"]["with_pruned"] = [0.6 * 0.028] * 5
+    for arm in ("prune", "lt", "rigl", "scratch_plus"):
+        p[arm]["accuracy"] = [a + 1e-3 for a in p["scratch"]["accuracy"]]
+    p["lt"]["ensemble"] = np.mean(p["lt"]["accuracy"]) + 0.5
+    g["scratch_plus"], g["lt"] = [0.12] * 5, [0.12] * 5
+    half = np.where(np.arange(20) < 12, 2.0, 1.0)
+    c["rigl"]["after"] = np.tile(half, (5, 1)).tolist()
+    c["rigl_inverted"]["after"] = np.tile(1 + 0.3 * (half - 1), (5, 1)).tolist()
+    # In order on average, and one seed is not.
+    rows = np.asarray(found["distances"]["matrix"], float)
+    rows[:, found["distances"]["groups"].index("scratch end")] = 7.9
+    found["distances"]["matrix"] = rows.tolist()
+    found["curvature"]["rigl"]["states"][1] = spectrum(0, 500, "after", 9)
+    assert set(verdicts(found).values()) == {"unclear"}
+
+
+def test_one_threshold_counts_the_negatives_of_both() -> None:
+    """A change that only shrinks the largest eigenvalue makes no negative one."""
+    small = [-1e-5, 0.5]
+    before = {"seed": 0, "step": 1, "moment": "before", "eigenvalues": [-1e-5, 1e3]}
+    after = {"seed": 0, "step": 1, "moment": "after", "eigenvalues": small}
+    found = {"curvature": {"rigl": {"states": [before, after]}}}
+    (row,) = claims.judge(found, steps=LENGTH, whole=LENGTH)
+    assert row["ours"].startswith("+0,")
+    assert row["n"] == 1
+    assert row["verdict"] == "unclear"
+
+
+def test_no_rise_says_nothing_of_inverted_growth() -> None:
+    found = findings()
+    found["changes"]["rigl"]["after"] = np.full((5, 20), 0.9).tolist()
+    assert verdicts(found)["inverted growth"] == "unclear"
 
 
 def test_few_seeds_and_short_runs_are_unclear() -> None:
@@ -158,18 +202,32 @@ def test_arms_differ_in_what_they_say(
         assert ("seeds.data" in fields) != pruned  # another order than the pruning run
 
 
-def test_a_part_is_computed_once(tmp_path: Path) -> None:
-    study = measuring.Study(tmp_path, "lenet", "quick", "")
+def test_a_part_is_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = opening.Study(tmp_path, "lenet", "quick", "")
     assert study.arms == []
     assert measuring.measure(study) == {}
     calls = []
 
-    def compute() -> Any:
+    def compute(given: Any) -> Any:
+        assert given is study
         calls.append(len(calls))
         return {"n": len(calls)}
 
-    found = [measuring._once(study, "part", key, compute) for key in "aabba"]
-    assert [one["n"] for one in found] == [1, 1, 2, 2, 3]
+    monkeypatch.setattr(study, "mark", lambda *arms: dict.fromkeys(arms, marks[-1]))
+    marks, seen = ["hash"], []
+    for on, size, mark in (
+        (["lt"], 1, "hash"),
+        (["lt"], 1, "hash"),
+        (["lt", "set"], 1, "hash"),
+        (["lt", "set"], 2, "hash"),
+        (["lt", "set"], 2, "another"),  # trained again, to other weights
+        (["lt", "set"], 2, "another"),
+    ):
+        marks.append(mark)
+        seen.append(measuring._once(study, "part", compute, on, examples=size)["n"])
+    assert seen == [1, 1, 2, 3, 4, 4]
 
 
 @pytest.mark.campaign

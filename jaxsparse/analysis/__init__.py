@@ -11,5 +11,6 @@ parameters, masks, logits or activations as they are, from wherever.
 - `representations`: whether networks represent inputs alike.
 - `pairs`: any of these measures for all pairs of a stack, and its mean over pairs.
 - `projection`: solutions as points in the plane.
+- `gradient_flow`: how much a step can do, and how signals go through a network.
 - `hessian`: the curvature of the loss.
 """

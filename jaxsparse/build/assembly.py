@@ -93,7 +93,8 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     layout = _make_layout(config, epoch_of)
     rate = pieces.make_rate(config, length)
     network = pieces.make_network(config, dataset, length)
-    network, origin = earlier.start_elsewhere(config, network, workdir)
+    seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
+    network, origin = earlier.start_elsewhere(config, network, seeds, workdir)
     rule = levels.Rule(
         fraction=c.fraction,
         counting=c.counting,
@@ -103,7 +104,6 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         score=c.score,
     )
     levels.check(rule, network.masks, levels=c.levels)
-    seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
     return Experiment(
         trainer=_make_trainer(
             config, dataset, network, seeds, rate, layout, epoch_of, length, origin

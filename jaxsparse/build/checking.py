@@ -1,7 +1,5 @@
 """Refusing, before anything is built, what no table has and nothing would read."""
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
@@ -18,14 +16,6 @@ from jaxsparse.build import (
 from jaxsparse.lottery import controls
 
 
-def _look_up(field: str, name: str, known: Any) -> None:
-    if name not in known:
-        raise ValueError(
-            f"config.{field}: unknown {name!r}; did you mean "
-            f"{config_lib.nearest(name, list(known))}?"
-        )
-
-
 def check_names(config: ConfigDict) -> None:
     """Refuses names that no table here has, with the nearest that one has.
 
@@ -33,14 +23,20 @@ def check_names(config: ConfigDict) -> None:
       ValueError: naming the field.
     """
     networks.check(config)
-    _look_up("optimizer.name", config.optimizer.name, pieces.OPTIMIZERS)
-    _look_up("init.kernel", config.init.kernel, initializers.KERNELS)
-    _look_up("init.bias", config.init.bias, initializers.BIASES)
+    config_lib.check_known(
+        "optimizer.name", config.optimizer.name, list(pieces.OPTIMIZERS)
+    )
+    config_lib.check_known(
+        "init.kernel", config.init.kernel, list(initializers.KERNELS)
+    )
+    config_lib.check_known("init.bias", config.init.bias, list(initializers.BIASES))
     if config.init.sparse:
-        _look_up("init.sparse", config.init.sparse, pieces.REDRAWS)
-    _look_up("init.norm_scale", config.init.norm_scale, initializers.NORM_SCALES)
+        config_lib.check_known("init.sparse", config.init.sparse, list(pieces.REDRAWS))
+    config_lib.check_known(
+        "init.norm_scale", config.init.norm_scale, list(initializers.NORM_SCALES)
+    )
     for name in config.lottery.controls:
-        _look_up("lottery.controls", name, controls.NAMES)
+        config_lib.check_known("lottery.controls", name, list(controls.NAMES))
     sparse.check(config)
     chosen.check(config)
     earlier.check(config)

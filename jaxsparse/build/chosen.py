@@ -102,16 +102,9 @@ def check(config: ConfigDict) -> None:
       ValueError: naming the field.
     """
     c = config.sparse
-    if c.score not in SCORES:
-        raise ValueError(
-            f"config.sparse.score: unknown {c.score!r}; did you mean "
-            f"{config_lib.nearest(c.score, list(SCORES))}?"
-        )
-    if c.ablation not in ("", *ABLATIONS):
-        raise ValueError(
-            f"config.sparse.ablation: unknown {c.ablation!r}; did you mean "
-            f"{config_lib.nearest(c.ablation, list(ABLATIONS))}?"
-        )
+    config_lib.check_known("sparse.score", c.score, list(SCORES))
+    if c.ablation:
+        config_lib.check_known("sparse.ablation", c.ablation, list(ABLATIONS))
     if c.regrow and c.iterations == 1:
         raise ValueError(
             "config.sparse.regrow: came True with 1 iteration; wanted more iterations"

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
@@ -16,9 +15,10 @@ from jaxsparse.build import pieces
 from jaxsparse.build.lengths import lengths, make_epoch
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import tickets
-from jaxsparse.lottery.experiment import Network, first_state
+from jaxsparse.lottery.experiment import Network, dense_masks, first_state
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
+from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks
 
@@ -39,6 +39,7 @@ class Run(NamedTuple):
       dataset: what it was trained on.
       network: what was trained.
       seeds: keys of its replicates.
+      learning_rate: from updates done to the rate.
     """
 
     folder: Path
@@ -46,14 +47,18 @@ class Run(NamedTuple):
     dataset: Dataset
     network: Network
     seeds: Seeds
+    learning_rate: LearningRate
 
 
-def open_run(folder: Path, *, data_dir: str = "") -> Run:
+def open_run(
+    folder: Path, *, data_dir: str = "", dataset: Dataset | None = None
+) -> Run:
     """Builds what a run was made of.
 
     Args:
       folder: of the run.
       data_dir: folder of prepared TFDS datasets; "" for the one it had.
+      dataset: what it was trained on, if that has been read before.
 
     Raises:
       ValueError: if no run is there, or its data are not.
@@ -68,11 +73,13 @@ def open_run(folder: Path, *, data_dir: str = "") -> Run:
     c = config_lib.from_json(fields)
     if data_dir:
         c.data.dir = data_dir
-    dataset = pieces.load_data(c)
+    dataset = pieces.load_data(c) if dataset is None else dataset
     steps = make_epoch(c, len(dataset.train.labels)).steps
-    network = pieces.make_network(c, dataset, lengths(c, steps_per_epoch=steps))
+    length = lengths(c, steps_per_epoch=steps)
+    network = pieces.make_network(c, dataset, length)
     seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)
-    return Run(folder, c, dataset, network, seeds)
+    rate = pieces.make_rate(c, length)
+    return Run(folder, c, dataset, network, seeds, rate)
 
 
 def load_state(run: Run, moment: str) -> TrainState:
@@ -171,13 +178,14 @@ def _check_nothing_chooses(config: ConfigDict) -> None:
 
 
 def start_elsewhere(
-    config: ConfigDict, network: Network, workdir: Path
+    config: ConfigDict, network: Network, seeds: Seeds, workdir: Path
 ) -> tuple[Network, dict[str, Any]]:
     """Has a network start from the weights or masks of an earlier run.
 
     Args:
       config: a validated config.
       network: what is trained.
+      seeds: keys of its replicates.
       workdir: folder of the run, which the other's is relative to.
 
     Returns:
@@ -192,7 +200,7 @@ def start_elsewhere(
     if c.weights:
         state = load_state(run, c.weights)
         found = _take((state.params, state.batch_stats), config, "weights")
-        wanted = jax.eval_shape(network.initialize, _keys(config))
+        wanted = jax.eval_shape(network.initialize, seeds.init)
         _check_alike(found, wanted, "weights")
         origin["weights"] = checkpoints.digest(found)
         network = network._replace(first_weights=lambda keys: found)
@@ -201,19 +209,11 @@ def start_elsewhere(
     elif c.masks:
         held = transforms.get_masks(load_state(run, c.masks).opt_state)
         masks = _take(held, config, "masks")
-        like = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (config.replicates, *leaf.shape)),
-            network.masks,
-        )
-        _check_alike(masks, like, "masks")
+        _check_alike(masks, dense_masks(network, config.replicates), "masks")
     if c.masks:
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
     return network, origin
-
-
-def _keys(config: ConfigDict) -> Key[Array, "r"]:
-    return state_lib.make_seeds(**config.seeds, replicates=config.replicates).init
 
 
 def _take(tree: Any, config: ConfigDict, field: str) -> Any:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from jaxsparse import calendars, schedules
 from jaxsparse import masks as masks_lib
-from jaxsparse import schedules
 from jaxsparse.analysis import gradient_flow
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.data.examples import Dataset
@@ -46,10 +46,10 @@ def change_steps(config: ConfigDict, length: Lengths) -> tuple[int, ...]:
         return ()
     every = when["update_every"]
     begin = when.get("begin", every if c.method in LATE else 0)
-    closes = c.method in CLOSING
     end = when.get("end", length.total)
-    steps = {*range(begin, end, every)} | ({end} if closes else set())
-    return tuple(sorted(step for step in steps if step < length.total))
+    calendar = calendars.Calendar(begin, every, end, closes=c.method in CLOSING)
+    steps = calendars.change_steps(calendar)
+    return tuple(step for step in steps if step < length.total)
 
 
 def make_observer(

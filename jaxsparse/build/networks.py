@@ -68,11 +68,7 @@ def check(config: ConfigDict) -> None:
       ValueError: naming the field.
     """
     c, plain = config.model, config_lib.default().model
-    if c.name not in MODELS:
-        raise ValueError(
-            f"config.model.name: unknown {c.name!r}; did you mean "
-            f"{config_lib.nearest(c.name, list(MODELS))}?"
-        )
+    config_lib.check_known("model.name", c.name, list(MODELS))
     takes = [field for field in SIZES if field in MODELS[c.name].takes]
     for field in SIZES:
         if field not in takes and c[field] != plain[field]:

@@ -138,11 +138,7 @@ def check(config: ConfigDict) -> None:
       ValueError: naming the field.
     """
     c, plain = config.sparse, config_lib.default().sparse
-    if c.method not in METHODS:
-        raise ValueError(
-            f"config.sparse.method: unknown {c.method!r}; did you mean "
-            f"{config_lib.nearest(c.method, list(METHODS))}?"
-        )
+    config_lib.check_known("sparse.method", c.method, list(METHODS))
     reads = METHODS[c.method].reads
     for name in c:
         if name not in ("method", *reads) and c[name] != plain[name]:
@@ -172,12 +168,8 @@ def check(config: ConfigDict) -> None:
             f"config.sparse.growth_first: came {c.growth_first} with growth_examples "
             "0, the batch; wanted 0, or how many examples to grow by"
         )
-    known = ("", "global", *distributions.NAMES)
-    if c.distribution not in known:
-        raise ValueError(
-            f"config.sparse.distribution: unknown {c.distribution!r}; did you mean "
-            f"{config_lib.nearest(c.distribution, list(known))}?"
-        )
+    known = ["", "global", *distributions.NAMES]
+    config_lib.check_known("sparse.distribution", c.distribution, known)
     with under("sparse"):
         read_structure(c.structure)
 

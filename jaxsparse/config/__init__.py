@@ -17,7 +17,7 @@ from jaxsparse.config.comparing import (
     from_json,
     scientific,
 )
-from jaxsparse.config.naming import nearest
+from jaxsparse.config.naming import check_known, nearest
 from jaxsparse.config.rules import RULES, validate
 from jaxsparse.config.schema import default, start
 
@@ -25,6 +25,7 @@ __all__ = (
     "GROWING",
     "OPERATIONAL",
     "RULES",
+    "check_known",
     "default",
     "differences",
     "digest",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from jaxsparse.analysis.hessian import spectra
 from jaxsparse.reports import (
     gradient_flow_figures,
     gradient_flow_findings,
@@ -63,10 +64,19 @@ _PREDICTIONS = (
     "sample standard deviation over pairs of n seeds. With the pruned solution: over "
     "the seeds."
 )
-_CURVATURE = (
-    "Exact spectra of the Hessian of the training loss, of one seed. An error of "
-    "Lanczos is the largest relative one of those values that it was asked for."
+_FLOW = (
+    "Mean ± sample standard deviation over n seeds, before the update at a step: norm "
+    "of the gradient; effective gradient flow, the mean norm over layers' kernels; and "
+    "the decrease of the loss that a step promises to first order, the learning rate "
+    "times the norm squared."
 )
+_CURVATURE = (
+    "Exact spectra of the Hessian of the training loss; the negative ones lie below "
+    "what rounding in float32 can make, before and after a change by one threshold. An "
+    "error of Lanczos is the largest relative one of those values that it was asked "
+    "for."
+)
+AGREES = 0.01  # relative error of Lanczos below which it agrees with the exact ends
 _HEADINGS = {
     "verdict": "Verdict",
     "name": "Claim",
@@ -225,6 +235,41 @@ def _without_blanks(shown: pd.DataFrame) -> pd.DataFrame:
     return shown.loc[:, (shown != "").any()]
 
 
+def flow_table(found: Found) -> pd.DataFrame:
+    """Tabulates the gradient flow at the beginning, on the way and at the end.
+
+    Args:
+      found: findings on one network, from `gradient_flow_findings.read`.
+
+    Returns:
+      One row an arm and step: `arm`, `label`, `step`, `n` and, each with its sample
+      deviation, `norm`, `effective` and `decrease`; NaN for what is missing.
+    """
+    last = max(entry["steps"].max() for entry in found["gradient"].values())
+    rows = []
+    for arm, entry in found["gradient"].items():
+        apart = np.abs(entry["steps"][:, None] - last * np.array([0, 0.05, 0.2, 1]))
+        for place in sorted(set(np.argmin(apart, axis=0).tolist())):
+            row = {"arm": arm, "label": entry["label"], "step": entry["steps"][place]}
+            row["n"] = int(np.isfinite(entry["norm"][:, place]).sum())
+            for name in ("norm", "effective", "decrease"):
+                values = pd.Series(entry[name][:, place] if name in entry else np.nan)
+                row |= _pair(name, (values.mean(), values.std()))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def show_flow(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes text of `flow_table`; no column is all blank."""
+    shown = pd.DataFrame({"Arm": table["label"]})
+    shown["Step"] = _numbers(table["step"], ",.0f")
+    shown["n"] = table["n"].astype(str)
+    shown["Norm"] = _means(table, "norm", 4)
+    shown["Effective"] = _means(table, "effective", 4)
+    shown["First-order decrease"] = _means(table, "decrease", 6)
+    return _without_blanks(shown)
+
+
 def distances_table(found: Found) -> pd.DataFrame:
     """Tabulates how far groups of solutions lie from the pruned one, the first.
 
@@ -257,27 +302,30 @@ def hessian_table(found: Found) -> pd.DataFrame:
       found: findings on one network, from `gradient_flow_findings.read`.
 
     Returns:
-      One row a state, NaN for what is missing: `label` of the arm, `step`, `moment`,
-      `n` eigenvalues, on so many `examples`, `negative`, `fraction` of n in [0, 1],
-      `least` and `greatest`, `top_error` and `bottom_error` (the largest relative error
-      of Lanczos at that end), and `change` of negatives over a change of masks.
+      One row a state, NaN for what is missing: `label` of the arm, `seed`, `step`,
+      `moment`, `n` eigenvalues, on so many `examples`, `negative`, `fraction` of n in
+      [0, 1], `least` and `greatest`, `top_error` and `bottom_error` (the largest
+      relative error of Lanczos at that end), and `change` of negatives over a change of
+      masks, by one threshold for both.
     """
     rows = []
     for entry in found["hessian"].values():
         before = {}
         for state in entry["states"]:
             row = {"label": entry["label"], **_curvature(state), "change": np.nan}
+            place, values = (row["seed"], row["step"]), state.get("eigenvalues")
             if row["moment"] == "before":
-                before[row["step"]] = row["negative"]
-            if row["moment"] == "after":
-                row["change"] = row["negative"] - before.get(row["step"], np.nan)
+                before[place] = values
+            was = before.get(place)
+            if row["moment"] == "after" and values is not None and was is not None:
+                row["change"] = spectra.compare(was, values)["new_negatives"]
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _curvature(state: Found) -> dict[str, Any]:
     """Makes a row of `hessian_table`, but for what other states say."""
-    row = {"step": state["step"], "moment": state["moment"]}
+    row = {name: state[name] for name in ("seed", "step", "moment")}
     row |= {name: state.get(name, np.nan) for name in ("n", "examples", "negative")}
     row["fraction"] = row["negative"] / row["n"] if row["n"] else np.nan
     values = state.get("eigenvalues", np.array([np.nan]))
@@ -303,6 +351,7 @@ def show_hessian(table: pd.DataFrame) -> pd.DataFrame:
     """Makes text of `hessian_table`; no column is all blank."""
     table = table.assign(percent=100 * table["fraction"])
     shown = pd.DataFrame({"Arm": table["label"]})
+    shown["Seed"] = _numbers(table["seed"], ".0f")
     shown["Step"] = _numbers(table["step"], ",.0f")
     shown["Change of masks"] = table["moment"]
     columns = {
@@ -341,14 +390,27 @@ def tables(found: Found) -> list[Table]:
         shown = show_predictions(table)
         if shown.shape[1] > 2:
             made.append(Table("arms", "Predictions", _PREDICTIONS, shown))
+    if found["gradient"]:
+        shown = show_flow(flow_table(found))
+        made.append(Table("flow", "Gradient flow", _FLOW, shown))
     if found["distances"]:
         note = f"Mean L2 distance to {found['distances']['labels'][0]}."
         shown = show_distances(distances_table(found))
         made.append(Table("distances", "Distances", note, shown))
     if found["hessian"]:
-        shown = show_hessian(hessian_table(found))
-        made.append(Table("hessian", "Curvature", _CURVATURE, shown))
+        table = hessian_table(found)
+        note = f"{_CURVATURE} {_agreement(table)}".strip()
+        made.append(Table("hessian", "Curvature", note, show_hessian(table)))
     return made
+
+
+def _agreement(table: pd.DataFrame) -> str:
+    """Says in how many states Lanczos found what the exact spectrum has at its ends."""
+    errors = table[["top_error", "bottom_error"]].dropna()
+    if errors.empty:
+        return ""
+    agree = int((errors < AGREES).all(axis=1).sum())
+    return f"Both ends are within {AGREES:.0%} in {agree} of {len(errors)} states."
 
 
 def _verdicts(verdicts: list[str]) -> str:
@@ -369,6 +431,8 @@ def _files(found: Found) -> dict[str, str]:
         parts = (start, f"## {table.heading}\n", f"{table.note}\n")
         made[name] = "\n".join([*parts, text.markdown(table.shown)])
     frames = {"claims": pd.DataFrame(found["claims"]), "arms": arms_table(found)}
+    if found["gradient"]:
+        frames["flow"] = flow_table(found)
     return made | {
         f"{name}.csv": frame.to_csv(index=False, lineterminator="\n")
         for name, frame in frames.items()

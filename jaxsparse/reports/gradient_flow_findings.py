@@ -8,14 +8,14 @@ optional; r is the number of seeds, which may differ between entries:
                ensemble and published_ensemble in percent, disagreement and
                published_disagreement [mean, sd], with_pruned [r or fewer] and
                published_with_pruned [mean, sd], kl and js [mean, sd] in nats
-    gradient   by arm: steps [m], norm [r m]
+    gradient   by arm: steps [m], norm [r m]; perhaps effective and decrease [r m]
     changes    by arm: steps [m], before and after [r m]
     segments   by start: label, alphas [m], loss [r m], error [r m] in percent
     distances  labels (m) and groups (m) of solutions, the pruned one first, matrix
                [m m], points [m 2], relative_stress
-    hessian    by arm: label, states: a list of step, moment ("", or "before" or "after"
-               a change of masks), eigenvalues [n], negative, n, examples, lanczos with
-               top and bottom
+    hessian    by arm: label, states: a list of step, seed (0 if missing), moment ("",
+               or "before" or "after" a change of masks), eigenvalues [n], negative, n,
+               examples, lanczos with top and bottom
     signal     by initialisation: label, output [r], layers ([r] by name), neurons ([o]
                by name)
     claims     a list of name, statement, published, threshold, ours, n, verdict
@@ -50,7 +50,12 @@ _ARM: Shapes = {
     "kl": (2,),
     "js": (2,),
 }
-_NORMS: Shapes = {"steps": ("steps",), "norm": ("seeds", "steps")}
+_NORMS: Shapes = {
+    "steps": ("steps",),
+    "norm": ("seeds", "steps"),
+    "effective": ("seeds", "steps"),
+    "decrease": ("seeds", "steps"),
+}
 _CHANGES: Shapes = {
     "steps": ("steps",),
     "before": ("seeds", "steps"),
@@ -63,6 +68,7 @@ _SEGMENT: Shapes = {
 }
 _STATE: Shapes = {
     "step": (),
+    "seed": (),
     "n": (),
     "negative": (),
     "examples": (),
@@ -83,7 +89,7 @@ def read(network: str, found: Findings) -> dict[str, Any]:
       fields those that are there. An entry that lacks what it is about is left out.
       "title" says how much of the published training there was, if not all; "map" is
       "distances" where there are points, and "spectra" what "hessian" has eigenvalues
-      of. Claims are text.
+      of for the first seed. Claims are text.
 
     Raises:
       ValueError: for what does not fit together, naming network, part and entry.
@@ -95,8 +101,8 @@ def read(network: str, found: Findings) -> dict[str, Any]:
         )
     readers = {
         "arms": lambda entry, where: _arrays(entry, _ARM, where),
-        "gradient": _complete(_NORMS),
-        "changes": _complete(_CHANGES),
+        "gradient": _complete(_NORMS, needed=("steps", "norm")),
+        "changes": _complete(_CHANGES, needed=tuple(_CHANGES)),
         "segments": _segment,
         "hessian": _curvature,
         "signal": _signal,
@@ -105,7 +111,7 @@ def read(network: str, found: Findings) -> dict[str, Any]:
         part: _entries(network, found, part, reader) for part, reader in readers.items()
     }
     spectra = {
-        arm: {**entry, "states": [s for s in entry["states"] if "eigenvalues" in s]}
+        arm: {**entry, "states": [s for s in entry["states"] if _is_drawn(s)]}
         for arm, entry in made["hessian"].items()
     }
     distances = _distances(network, found)
@@ -145,12 +151,12 @@ def _entries(
     return made
 
 
-def _complete(shapes: Shapes) -> Reader:
-    """Makes the reader of entries that need all their fields."""
+def _complete(shapes: Shapes, *, needed: Sequence[str]) -> Reader:
+    """Makes the reader of entries that say nothing without some of their fields."""
 
     def reader(entry: Findings, where: str) -> dict[str, Any]:
         made = _arrays(entry, shapes, where)
-        return made if len(made) == len(shapes) else {}
+        return made if made.keys() >= set(needed) else {}
 
     return reader
 
@@ -174,6 +180,7 @@ def _state(state: Any, where: str) -> dict[str, Any]:
     made = _arrays(state, _STATE, where)
     if "step" not in made:
         raise ValueError(f"{where}.step: missing; wanted a number of updates; add it")
+    made.setdefault("seed", 0.0)
     made["moment"] = state.get("moment") or ""
     _one_of(made["moment"], MOMENTS, f"{where}.moment")
     if "eigenvalues" in made:
@@ -186,6 +193,11 @@ def _state(state: Any, where: str) -> dict[str, Any]:
             )
     lanczos = _mapping(state.get("lanczos"), f"{where}.lanczos")
     return made | {"lanczos": _arrays(lanczos, _LANCZOS, f"{where}.lanczos")}
+
+
+def _is_drawn(state: Findings) -> bool:
+    """Says whether a state has a spectrum, and is of the first seed."""
+    return "eigenvalues" in state and not state["seed"]
 
 
 def _signal(entry: Findings, where: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from jaxsparse.reports import (
 
 FIGURES = ("gradient", "changes", "segments", "map", "hessian", "signal")
 ALL = {
-    *("claims.md", "claims.csv", "arms.md", "arms.csv", "distances.md", "hessian.md"),
+    *("claims.md", "claims.csv", "arms.md", "arms.csv", "flow.md", "flow.csv"),
+    *("distances.md", "hessian.md"),
     *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
 }
 BLUE, RED = drawing.STYLES[0].color, drawing.STYLES[1].color
@@ -52,7 +53,12 @@ def found():
             "rigl": {"label": "RigL", "accuracy": [96.0], "published": [95.0, 1.0]},
         },
         "gradient": {
-            "lt": {"steps": [0, 100, 200], "norm": [[1.0, 2.0, 4.0], [3.0, 4.0, None]]},
+            "lt": {
+                "steps": [0, 100, 200],
+                "norm": [[1.0, 2.0, 4.0], [3.0, 4.0, None]],
+                "effective": [[0.5, 1.0, 2.0], [1.5, 2.0, None]],
+                "decrease": [[0.1, 0.4, 1.6], [0.9, 1.6, None]],
+            },
             "rigl": {"steps": [0, 600], "norm": [[2.0, 1.0]]},
         },
         "changes": {
@@ -227,12 +233,50 @@ def test_curvature_at_every_state(found):
 def test_curvature_in_words(found, tmp_path):
     content = markdown(found, tmp_path, "hessian")
     for row in (
-        "| RigL | 0 |  | 4 |  | 1 | 25.0 |  |  |  |  |  |",
-        "| RigL | 500 | before | 4 | 1,000 | 1 | 25.0 |  | -2 | 10 | 5.0e-02 | "
+        "| RigL | 0 | 0 |  | 4 |  | 1 | 25.0 |  |  |  |  |  |",
+        "| RigL | 0 | 500 | before | 4 | 1,000 | 1 | 25.0 |  | -2 | 10 | 5.0e-02 | "
         "1.0e-01 |",
-        "| RigL | 500 | after | 4 |  | 3 | 75.0 | +2 | -3 | 8 |  |  |",
+        "| RigL | 0 | 500 | after | 4 |  | 3 | 75.0 | +2 | -3 | 8 |  |  |",
+        "Both ends are within 1% in 0 of 1 states.",
     ):
         assert row in content
+
+
+def test_negatives_before_and_after_are_of_one_seed_and_one_threshold(found):
+    before, after = found["hessian"]["rigl"]["states"][1:]
+    # By its own threshold, the small one is negative only after the large one fell.
+    before["eigenvalues"] = [-1e-5, 1.0, 1.0, 1e3]
+    after["eigenvalues"] = [-1e-5, 1.0, 1.0, 1.0]
+    other = after | {"seed": 1, "eigenvalues": [-2.0, -2.0, -2.0, 1.0]}
+    found["hessian"]["rigl"]["states"].append(other)
+    rows = table(found, "hessian")
+    assert rows["seed"].tolist() == [0, 0, 0, 1]
+    assert rows["change"][2] == 0
+    assert np.isnan(rows["change"][3])  # nothing is known from before
+
+
+def test_other_seeds_are_tabulated_and_not_drawn(found):
+    states = found["hessian"]["rigl"]["states"]
+    one = len(draw(found)["hessian"].axes[0].lines)
+    states.append(states[1] | {"seed": 1})
+    assert len(draw(found)["hessian"].axes[0].lines) == one
+    assert len(table(found, "hessian")) == 4
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_gradient_flow_by_three_definitions(found, tmp_path):
+    rows = table(found, "flow").set_index(["arm", "step"])
+    places = {arm: rows.loc[arm].index.tolist() for arm in ("lt", "rigl")}
+    assert places == {"lt": [0, 100, 200], "rigl": [0, 600]}
+    assert rows.loc[("lt", 0), "norm"] == 2
+    assert rows.loc[("lt", 0), "norm_sd"] == pytest.approx(math.sqrt(2))
+    assert rows.loc[("lt", 0), "effective"] == 1
+    assert rows.loc[("lt", 0), "decrease"] == pytest.approx(0.5)
+    assert rows.loc[("lt", 200), "n"] == 1  # the other seed is lost
+    assert rows.loc["rigl", ["effective", "decrease"]].isna().all(axis=None)
+    content = markdown(found, tmp_path, "flow")
+    assert "| LT | 0 | 2 | 2.0000 ± 1.4142 | 1.0000 ± 0.7071 |" in content
+    assert "| RigL | 600 | 1 | 1.0000 |  |  |" in content
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -244,7 +288,12 @@ def test_curvature_in_words(found, tmp_path):
         ("claims", ("claims.md", "claims.csv")),
         ("distances", ("distances.md", "map.png", "map.svg")),
         ("hessian", ("hessian.md", "hessian.png", "hessian.svg")),
-        *((name, (f"{name}.png", f"{name}.svg")) for name in FIGURES if name != "map"),
+        ("gradient", ("flow.md", "flow.csv", "gradient.png", "gradient.svg")),
+        *(
+            (name, (f"{name}.png", f"{name}.svg"))
+            for name in FIGURES
+            if name not in ("map", "hessian", "gradient")
+        ),
     ],
 )
 def test_a_missing_part_is_left_out(found, tmp_path, part, files, nothing):
@@ -255,8 +304,6 @@ def test_a_missing_part_is_left_out(found, tmp_path, part, files, nothing):
         found[part] = dict.fromkeys(found[part], {"label": "x"})
     else:
         found[part] = None if nothing is None else kind()
-    if part == "hessian":
-        files = ("hessian.md", "hessian.png", "hessian.svg")
     content = gradient_flow.write({"lenet": found}, tmp_path).read_text()
     names = {path.name.removeprefix("lenet_") for path in tmp_path.iterdir()}
     assert names == {"index.html"} | ALL - set(files)

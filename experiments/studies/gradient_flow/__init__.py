@@ -8,7 +8,13 @@ it as JSON; `claims` says what each claim of the paper predicts of these numbers
 from pathlib import Path
 from typing import Any
 
-from experiments.studies.gradient_flow import arms, claims, measuring, published
+from experiments.studies.gradient_flow import (
+    arms,
+    claims,
+    measuring,
+    opening,
+    published,
+)
 from experiments.studies.gradient_flow.arms import SCALES, runs
 from jaxsparse.reports import gradient_flow
 
@@ -22,14 +28,14 @@ def finish(folder: Path, scale: str, data_dir: str) -> Path:
     """Measures the runs that have ended and writes the report; returns its page."""
     findings = {}
     for network in arms.NETWORKS[scale]:
-        study = measuring.Study(folder, network, scale, data_dir)
+        study = opening.Study(folder, network, scale, data_dir)
         found = measuring.measure(study)
         if found:
             findings[network] = _worded(study, found)
     return gradient_flow.write(findings, folder / "report")
 
 
-def _worded(study: measuring.Study, found: dict[str, Any]) -> dict[str, Any]:
+def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
     """Puts what was found beside what was published, as the report takes it."""
     steps = max(study.records("prune", "eval"), key=lambda row: row["step"])["step"]
     flat = found | found["gradients"]

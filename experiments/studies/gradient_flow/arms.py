@@ -6,8 +6,8 @@ CIFAR-10 at 95 % besides, in place of the paper's ImageNet networks: for a GPU.
 
 Every arm but the dense ones trains the mask of the first seed of the pruning run, so
 that what differs within an arm is the order of the data and, where an arm says so, the
-initial weights. Seeds of arms are not those of the pruning run: a ticket sees the data
-in another order than the run its mask comes from.
+initial weights. Their seeds are not those of the pruning run: a ticket sees the data in
+another order than the run its mask comes from.
 """
 
 from typing import Any

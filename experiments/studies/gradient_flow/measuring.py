@@ -1,10 +1,12 @@
 """What the study measures on runs that have ended, each part kept as a JSON file.
 
-A part whose file is there is not computed again; an arm that has not ended is left out
-and its parts are computed when it has.
+A part is computed again only if what it was computed of has changed: the weights that
+arms ended with, by their hash, or how many examples are looked at. An arm that has not
+ended is left out, and its parts are computed when it has.
 """
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies.gradient_flow import arms
-from jaxsparse import build, initializers, records, transforms
+from experiments.studies.gradient_flow import arms, curvature
+from experiments.studies.gradient_flow.opening import Study
+from jaxsparse import build, initializers, records
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis import (
     connectivity,
@@ -26,16 +29,7 @@ from jaxsparse.analysis import (
     projection,
     similarity,
 )
-from jaxsparse.analysis.hessian import exact, lanczos, products, spectra, subspace
-from jaxsparse.build.pieces import make_normalize
-from jaxsparse.training import checkpoints, losses
-from jaxsparse.training.loop import kept_name
 
-STAGE = "level_00/ticket"
-END = arms.END
-# Arms whose curvature is looked at, on how many examples, by scale.
-CURVED = ("lt", "scratch", "scratch_plus", "rigl", "rigl_plus", "set")
-CURVED_ON = {"quick": 100, "cpu": 1000, "full": 60_000}
 # Ends of segments to the pruned solution: arm and moment.
 SEGMENTS = (
     ("lt", "start"),
@@ -48,101 +42,14 @@ SEGMENTS = (
 )
 RE_ESTIMATED = 10  # batches of 1,000 that BatchNorm's statistics are taken from
 SEGMENT_EXAMPLES = {"quick": 2000, "cpu": 60_000, "full": 60_000}
-
-
-class Study:
-    """The runs of one network that have ended, opened when they are first needed."""
-
-    def __init__(self, folder: Path, network: str, scale: str, data_dir: str) -> None:
-        """Finds the arms that have ended; opens none."""
-        self.folder, self.network, self.scale = folder, network, scale
-        self.data_dir = data_dir
-        self.arms = [
-            name
-            for name in arms.arms(network, "")
-            if checkpoints.exists(self._of(name) / "checkpoints", END)
-        ]
-
-    def _of(self, arm: str) -> Path:
-        return self.folder / f"{self.network}_{arm}"
-
-    @functools.cache  # noqa: B019 -- it lives as long as the process
-    def run(self, arm: str) -> build.Run:
-        """Opens an arm."""
-        return build.open_run(self._of(arm), data_dir=self.data_dir)
-
-    @functools.cache  # noqa: B019
-    def state(self, arm: str, moment: str = END) -> Any:
-        """Loads a state of an arm."""
-        return build.load_state(self.run(arm), moment)
-
-    def solution(self, arm: str, moment: str, replicate: int) -> similarity.Solution:
-        """Takes the weights and masks of one seed; "start", "end" or a checkpoint."""
-        names = {"start": kept_name(STAGE, 0), "end": END}
-        state = self.state(arm, names.get(moment, moment))
-        held = (state.params, transforms.get_masks(state.opt_state))
-        return similarity.Solution(*jax.tree.map(lambda leaf: leaf[replicate], held))
-
-    @property
-    def normalises(self) -> bool:
-        """Whether the network has statistics of BatchNorm."""
-        return bool(jax.tree.leaves(self.state("prune").batch_stats))
-
-    def seeds(self, arm: str) -> range:
-        """Numbers the seeds of an arm."""
-        return range(self.run(arm).config.replicates)
-
-    @functools.cache  # noqa: B019
-    def apply(self, arm: str) -> Callable[..., Any]:
-        """Makes the function of weights, statistics and uint8 images to logits."""
-        run = self.run(arm)
-        model = build.make_model(run.config, classes=run.dataset.classes, training=True)
-        normalize = make_normalize(run.config, run.dataset)
-        return lambda params, stats, images: model.apply(
-            {"params": params, "batch_stats": stats}, normalize(images), train=False
-        )
-
-    @functools.cache  # noqa: B019
-    def measure_stats(self) -> Callable[..., Any]:
-        """Makes the function from weights and images to their batch statistics."""
-        run = self.run("prune")
-        model = build.make_model(run.config, classes=run.dataset.classes, training=True)
-        normalize = make_normalize(run.config, run.dataset)
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros_like(leaf[0]), self.state("prune").batch_stats
-        )
-
-        def measure(params: Any, images: Any) -> Any:
-            variables = {"params": params, "batch_stats": zeros}
-            _, changed = model.apply(
-                variables, normalize(images), train=True, mutable=["batch_stats"]
-            )
-            # One step of an average with momentum 0.9 from zero.
-            return jax.tree.map(lambda leaf: leaf / 0.1, changed["batch_stats"])
-
-        return measure
-
-    @functools.cache  # noqa: B019
-    def evaluate(self) -> Callable[..., Any]:
-        """Makes the function that `connectivity` takes, once: it is compiled once."""
-        apply = self.apply("prune")
-
-        def evaluate(params: Any, batch_stats: Any, batch: Any) -> Any:
-            scores = apply(params, batch_stats, batch[0])
-            correct = losses.is_correct(scores, batch[1])
-            return losses.cross_entropy(scores, batch[1]), correct
-
-        return evaluate
-
-    def records(self, arm: str, kind: str) -> list[dict[str, Any]]:
-        """Reads the records of an arm of one kind."""
-        rows = records.read(self._of(arm) / "metrics.jsonl")
-        return [row for row in rows if row["kind"] == kind]
+FLOW_EXAMPLES = 1000  # as many as the norm of the gradient is recorded on in training
+MAPPED = ("prune", "lt", "scratch", "scratch_plus", "rigl")
 
 
 def logits(study: Study, arm: str) -> np.ndarray:
     """Computes the logits [r n k] of an arm on the test set, once."""
-    path = study.folder / "analysis" / study.network / f"logits_{arm}.npy"
+    mark = study.mark(arm)[arm][:12]
+    path = _folder(study) / f"logits_{arm}_{mark}.npy"
     if path.exists():
         return np.load(path)
     apply, test = jax.jit(study.apply(arm)), study.run(arm).dataset.test
@@ -162,8 +69,9 @@ def logits(study: Study, arm: str) -> np.ndarray:
             )
         ]
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, found)
+    content = io.BytesIO()
+    np.save(content, found)
+    records.write_atomically(path, content.getvalue())
     return found
 
 
@@ -193,12 +101,21 @@ def of_predictions(study: Study) -> dict[str, Any]:
 
 
 def of_gradients(study: Study) -> dict[str, Any]:
-    """Collects the norms of gradients that were recorded during training."""
+    """Collects the gradient flow that was recorded during training."""
     found: dict[str, Any] = {"gradient": {}, "changes": {}}
     for arm in study.arms:
-        steps, norms = _by_seed(study.records(arm, "gradient"))
-        found["gradient"][arm] = {"steps": steps, "norm": norms.tolist()}
-        late, after = _by_seed(study.records(arm, "change"))
+        rows = study.records(arm, "gradient")
+        steps, norms = _by_seed(rows, lambda row: row["norm"])
+        _, effective = _by_seed(rows, _effective)
+        rate = study.run(arm).learning_rate
+        rates = np.asarray([float(rate(step)) for step in steps])
+        found["gradient"][arm] = {
+            "steps": steps,
+            "norm": norms.tolist(),
+            "effective": effective.tolist(),
+            "decrease": (rates * norms**2).tolist(),
+        }
+        late, after = _by_seed(study.records(arm, "change"), lambda row: row["norm"])
         if late:
             changes = [step - 1 for step in late]
             before = norms[:, [steps.index(step) for step in changes]]
@@ -210,21 +127,67 @@ def of_gradients(study: Study) -> dict[str, Any]:
     return found
 
 
-def _by_seed(rows: Sequence[dict[str, Any]]) -> tuple[list[int], np.ndarray]:
+def _effective(row: dict[str, Any]) -> float:
+    """Averages the norms of kernels: see `gradient_flow.effective_gradient_flow`."""
+    norms = [norm for name, norm in row["layers"].items() if name.endswith("kernel")]
+    return float(np.mean(norms))
+
+
+def _by_seed(
+    rows: Sequence[dict[str, Any]], measure: Callable[[dict[str, Any]], float]
+) -> tuple[list[int], np.ndarray]:
     steps = sorted({row["step"] for row in rows})
     places = {step: place for place, step in enumerate(steps)}
     seeds = 1 + max((row["replicate"] for row in rows), default=-1)
-    norms = np.full((seeds, len(steps)), np.nan)
+    values = np.full((seeds, len(steps)), np.nan)
     for row in rows:
-        norms[row["replicate"], places[row["step"]]] = row["norm"]
-    return steps, norms
+        values[row["replicate"], places[row["step"]]] = measure(row)
+    return steps, values
+
+
+def of_starts(study: Study) -> dict[str, list[float]]:
+    """Takes the norm of the gradient at initialisation, each seed on its own mask.
+
+    The arms of training share the mask of one pruning run, and tickets their weights
+    besides. Here every pruning run gives a mask: its own initial weights under it are
+    the ticket, and fresh ones what training from scratch would begin with.
+    """
+    network, batch = study.run("prune").network, study.examples(FLOW_EXAMPLES)
+
+    @jax.jit
+    def norm(params: Any, masks: Any) -> Any:
+        grads = gradient_flow.gradient(study.loss(), params, masks, batch)
+        return gradient_flow.measure(grads, masks).norm
+
+    draws = {
+        "scratch": initializers.masked("glorot_uniform"),
+        "scratch_plus": initializers.per_neuron(fan="in", scale=1.0),
+        "liu": initializers.layer_scaled("glorot_uniform"),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
+    for r in study.seeds("prune"):
+        masks = study.solution("prune", "end", r).masks
+        own = study.solution("prune", "start", r).params
+        found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
+        fresh = _fresh(network, r)
+        for name, draw in draws.items():
+            key = jax.random.key(100 + r)
+            params = initializers.redraw(fresh, masks, draw, key=key)
+            found[name].append(float(norm(params, masks)))
+    return found
+
+
+def _fresh(network: Any, seed: int) -> Any:
+    """Draws the weights of a dense network."""
+    keys = jax.random.split(jax.random.key(seed), 1)
+    params, _ = jax.tree.map(lambda leaf: leaf[0], network.initialize(keys))
+    return params
 
 
 def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
     """Evaluates the networks on the way from an arm to the pruned solution."""
     train = study.run("prune").dataset.train
-    count = min(SEGMENT_EXAMPLES[study.scale], len(train.labels))
-    examples = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
+    examples = study.examples(SEGMENT_EXAMPLES[study.scale])
     stats = None
     if study.normalises:
         shape = (RE_ESTIMATED, 1000, *train.images.shape[1:])
@@ -248,7 +211,7 @@ def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
     return {
         "arm": arm,
         "moment": moment,
-        "examples": count,
+        "examples": len(examples[1]),
         "alphas": each[0].alphas.tolist(),
         "loss": [one.loss.tolist() for one in each],
         "error": [(100 * one.error).tolist() for one in each],
@@ -258,18 +221,16 @@ def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
 def of_distances(study: Study) -> dict[str, Any]:
     """Measures how far solutions lie from each other, and draws them as a map."""
     chosen = [("prune", "end", 0)]
-    for arm in ("lt", "scratch", "scratch_plus", "rigl"):
+    for arm in MAPPED[1:]:
         if arm in study.arms:
             starts = [0] if arm == "lt" else study.seeds(arm)
             chosen += [(arm, "start", r) for r in starts]
             chosen += [(arm, "end", r) for r in study.seeds(arm)]
     if len(chosen) < 2:
         return {}
-    vectors = jnp.stack(
-        [similarity.flatten(study.solution(*place)) for place in chosen]
-    )
-    measure = lambda a, b: jnp.linalg.norm(a - b)  # noqa: E731
-    matrix = np.asarray(pairs.pairwise(measure, vectors), np.float64)
+    each = [study.solution(*place) for place in chosen]
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    matrix = np.asarray(pairs.pairwise(similarity.l2_distance, stack), np.float64)
     found = projection.mds((matrix + matrix.T) / 2, key=jax.random.key(0))
     return {
         "labels": [f"{arm} {moment} {r}" for arm, moment, r in chosen],
@@ -297,10 +258,7 @@ def of_signals(study: Study) -> dict[str, Any]:
     for name, draw in draws.items():
         signals = []
         for r in range(5):
-            params, _ = jax.tree.map(
-                lambda leaf: leaf[0],
-                run.network.initialize(jax.random.split(jax.random.key(r), 1)),
-            )
+            params = _fresh(run.network, r)
             if draw is not None:
                 key = jax.random.key(100 + r)
                 params = initializers.redraw(params, masks, draw, key=key)
@@ -320,66 +278,6 @@ def of_signals(study: Study) -> dict[str, Any]:
     return found
 
 
-def of_curvature(study: Study, arm: str) -> dict[str, Any]:
-    """Takes the exact spectrum of the loss's Hessian at the states an arm kept."""
-    train = study.run(arm).dataset.train
-    count = min(CURVED_ON[study.scale], len(train.labels))
-    batch = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
-    apply = study.apply(arm)
-
-    def loss(params: Any, batch: Any) -> Any:
-        logits = apply(params, {}, batch[0])
-        return jnp.mean(losses.cross_entropy(logits, batch[1]))
-
-    states = []
-    for step, moment, (params, masks) in _places(study, arm):
-        space = subspace.make(masks_lib.apply(masks, params), masks)
-        found = exact.spectrum(loss, space, batch, batch_size=min(count, 1000))
-        product = products.operator(loss, space, batch, batch_size=min(count, 1000))
-        ends = lanczos.extremes(product, found.n, key=jax.random.key(0))
-        said = spectra.summarise(found.eigenvalues)
-        states.append(
-            {
-                "step": step,
-                "moment": moment,
-                "eigenvalues": found.eigenvalues.tolist(),
-                "negative": int(said.pop("negatives")),
-                **said,
-                "examples": count,
-                "lanczos": {
-                    "top": np.asarray(ends.top).tolist(),
-                    "bottom": np.asarray(ends.bottom).tolist(),
-                },
-            }
-        )
-    return {"states": states}
-
-
-def _places(study: Study, arm: str) -> list[tuple[int, str, Any]]:
-    """Lists the states of an arm's first seed: those kept, and what updates made."""
-    changes = {row["step"] - 1 for row in study.records(arm, "change")}
-    places = []
-    for step in arms.KEPT[study.scale]:
-        if step - 1 in arms.KEPT[study.scale]:
-            continue  # kept for what a change of masks does, if there was one
-        params, masks = study.solution(arm, kept_name(STAGE, step), 0)
-        if step in changes:
-            after = study.solution(arm, kept_name(STAGE, step + 1), 0).masks
-            places.append((step, "before", (params, masks)))
-            places.append((step, "after", (params, after)))
-        else:
-            places.append((step, "", (params, masks)))
-    return places
-
-
-PARTS = {
-    "predictions": of_predictions,
-    "gradients": of_gradients,
-    "distances": of_distances,
-    "signals": of_signals,
-}
-
-
 def measure(study: Study) -> dict[str, Any]:
     """Computes all parts that there are arms for, or reads them.
 
@@ -388,42 +286,65 @@ def measure(study: Study) -> dict[str, Any]:
     """
     if "prune" not in study.arms:
         return {}
-    found: dict[str, Any] = {}
-    for name, part in PARTS.items():
-        if name == "signals" and study.normalises:
-            found[name] = {}  # what is normalised keeps its deviation
-            continue
-        key = "_".join([name, *study.arms])
-        found[name] = _once(study, name, key, functools.partial(part, study))
+    once = functools.partial(_once, study)
+    scratch = [arm for arm in MAPPED if arm in study.arms]
+    found: dict[str, Any] = {
+        "predictions": once("predictions", of_predictions, study.arms),
+        "gradients": of_gradients(study),
+        "starts": once("starts", of_starts, ["prune"]),
+        "distances": once("distances", of_distances, scratch),
+        # What is normalised keeps its deviation.
+        "signals": {} if study.normalises else once("signals", of_signals, ["prune"]),
+    }
+    examples = {"examples": SEGMENT_EXAMPLES[study.scale]}
     found["segments"] = {
-        f"{arm}_{moment}": _once(
-            study,
+        f"{arm}_{moment}": once(
             f"segment_{arm}_{moment}",
-            arm,
-            functools.partial(of_segment, study, arm, moment),
+            functools.partial(of_segment, arm=arm, moment=moment),
+            ["prune", arm],
+            **examples,
         )
         for arm, moment in SEGMENTS
         if arm in study.arms
     }
+    examples = {"examples": curvature.EXAMPLES[study.scale]}
     found["curvature"] = {
-        arm: _once(
-            study, f"curvature_{arm}", arm, functools.partial(of_curvature, study, arm)
-        )
-        for arm in CURVED
+        arm: {
+            "states": [
+                once(
+                    "_".join(["curvature", arm, *map(str, place)]).rstrip("_"),
+                    functools.partial(curvature.at, arm=arm, place=place),
+                    [arm],
+                    **examples,
+                )
+                for place in curvature.places(study, arm)
+            ]
+        }
+        for arm in curvature.ARMS
         if arm in study.arms and study.network in arms.CURVED
     }
     return found
 
 
-def _once(study: Study, name: str, key: str, compute: Callable[[], Any]) -> Any:
-    """Reads a part that was computed of the same arms, else computes and keeps it."""
-    path = study.folder / "analysis" / study.network / f"{name}.json"
+def _folder(study: Study) -> Path:
+    return study.folder / "analysis" / study.network
+
+
+def _once(
+    study: Study,
+    name: str,
+    compute: Callable[[Study], Any],
+    on: Sequence[str],
+    **sizes: Any,
+) -> Any:
+    """Reads a part that was computed of the same, else computes and keeps it."""
+    path = _folder(study) / f"{name}.json"
+    of = {"arms": study.mark(*on), **sizes}
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["of"] == key:
+        if kept["of"] == of:
             return kept["found"]
     print(f"measuring {study.network}: {name}", file=sys.stderr)
-    found = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records.write_atomically(path, json.dumps({"of": key, "found": found}) + "\n")
+    found = compute(study)
+    records.write_atomically(path, json.dumps({"of": of, "found": found}) + "\n")
     return found

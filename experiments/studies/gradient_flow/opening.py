@@ -1,0 +1,147 @@
+"""The runs of one network of the study, opened when something is asked of them."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.studies import launching
+from experiments.studies.gradient_flow import arms
+from jaxsparse import build, records, transforms
+from jaxsparse.analysis import similarity
+from jaxsparse.build.pieces import make_normalize
+from jaxsparse.training import checkpoints, losses
+from jaxsparse.training.loop import kept_name
+
+STAGE = "level_00/ticket"
+END = arms.END
+
+
+class Study:
+    """The runs of one network that have ended, opened when they are first needed."""
+
+    def __init__(self, folder: Path, network: str, scale: str, data_dir: str) -> None:
+        """Finds the arms that have ended; opens none."""
+        self.folder, self.network, self.scale = folder, network, scale
+        self.data_dir = data_dir
+        runs = {run.name: run for run in arms.runs(scale)}
+        self.arms = [
+            name
+            for name in arms.arms(network, "")
+            if launching.has_ended(runs[f"{network}_{name}"], self._of(name))
+        ]
+
+    def _of(self, arm: str) -> Path:
+        return self.folder / f"{self.network}_{arm}"
+
+    @functools.cache  # noqa: B019 -- it lives as long as the process
+    def run(self, arm: str) -> build.Run:
+        """Opens an arm."""
+        # All arms see the same examples: they are read once.
+        data = None if arm == "prune" else self.run("prune").dataset
+        return build.open_run(self._of(arm), data_dir=self.data_dir, dataset=data)
+
+    def mark(self, *names: str) -> dict[str, str]:
+        """Says by hash what arms ended with: what is measured on them belongs to it."""
+        found = {
+            arm: checkpoints.recorded_hash(self._of(arm) / "checkpoints", END)
+            for arm in names
+        }
+        return {arm: hash_ for arm, hash_ in found.items() if hash_}
+
+    @functools.cache  # noqa: B019
+    def state(self, arm: str, moment: str = END) -> Any:
+        """Loads a state of an arm."""
+        return build.load_state(self.run(arm), moment)
+
+    def solution(self, arm: str, moment: str, replicate: int) -> similarity.Solution:
+        """Takes the weights and masks of one seed; "start", "end" or a checkpoint."""
+        names = {"start": kept_name(STAGE, 0), "end": END}
+        state = self.state(arm, names.get(moment, moment))
+        held = (state.params, transforms.get_masks(state.opt_state))
+        return similarity.Solution(*jax.tree.map(lambda leaf: leaf[replicate], held))
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the network has statistics of BatchNorm."""
+        return bool(jax.tree.leaves(self.state("prune").batch_stats))
+
+    def seeds(self, arm: str) -> range:
+        """Numbers the seeds of an arm."""
+        return range(self.run(arm).config.replicates)
+
+    def _network(self, arm: str) -> tuple[Any, Callable[..., Any]]:
+        """Makes the network of an arm as it trains, and what turns images to floats."""
+        run = self.run(arm)
+        model = build.make_model(run.config, classes=run.dataset.classes, training=True)
+        return model, make_normalize(run.config, run.dataset)
+
+    @functools.cache  # noqa: B019
+    def apply(self, arm: str) -> Callable[..., Any]:
+        """Makes the function of weights, statistics and uint8 images to logits."""
+        model, normalize = self._network(arm)
+        return lambda params, stats, images: model.apply(
+            {"params": params, "batch_stats": stats}, normalize(images), train=False
+        )
+
+    @functools.cache  # noqa: B019
+    def loss(self) -> Callable[..., Any]:
+        """Makes the function of weights and a batch to the loss as in training."""
+        model, normalize = self._network("prune")
+
+        def loss(params: Any, batch: Any) -> Any:
+            logits, _ = model.apply(
+                {"params": params, "batch_stats": self._zero_stats()},
+                normalize(batch[0]),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return jnp.mean(losses.cross_entropy(logits, batch[1]))
+
+        return loss
+
+    def _zero_stats(self) -> Any:
+        """Makes running statistics that nothing has gone into."""
+        return jax.tree.map(
+            lambda leaf: jnp.zeros_like(leaf[0]), self.state("prune").batch_stats
+        )
+
+    def examples(self, count: int) -> tuple[Any, Any]:
+        """Takes the first training examples, fewer if there are fewer."""
+        train = self.run("prune").dataset.train
+        return jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count])
+
+    @functools.cache  # noqa: B019
+    def measure_stats(self) -> Callable[..., Any]:
+        """Makes the function from weights and images to their batch statistics."""
+        model, normalize = self._network("prune")
+
+        def measure(params: Any, images: Any) -> Any:
+            variables = {"params": params, "batch_stats": self._zero_stats()}
+            _, changed = model.apply(
+                variables, normalize(images), train=True, mutable=["batch_stats"]
+            )
+            # One step of an average with momentum 0.9 from zero.
+            return jax.tree.map(lambda leaf: leaf / 0.1, changed["batch_stats"])
+
+        return measure
+
+    @functools.cache  # noqa: B019
+    def evaluate(self) -> Callable[..., Any]:
+        """Makes the function that `connectivity` takes, once: it is compiled once."""
+        apply = self.apply("prune")
+
+        def evaluate(params: Any, batch_stats: Any, batch: Any) -> Any:
+            scores = apply(params, batch_stats, batch[0])
+            correct = losses.is_correct(scores, batch[1])
+            return losses.cross_entropy(scores, batch[1]), correct
+
+        return evaluate
+
+    def records(self, arm: str, kind: str) -> list[dict[str, Any]]:
+        """Reads the records of an arm of one kind."""
+        rows = records.read(self._of(arm) / "metrics.jsonl")
+        return [row for row in rows if row["kind"] == kind]
