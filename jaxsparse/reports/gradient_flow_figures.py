@@ -138,7 +138,7 @@ def segments(part: Part, *, title: str) -> Figure:
 
     Args:
       part: by start, "label", "alphas" [m], "loss" and "error" [r m], errors in
-        percent; one of the two may be missing.
+        percent; one of the two may be missing; perhaps "examples".
       title: the network's.
 
     Returns:
@@ -150,6 +150,9 @@ def segments(part: Part, *, title: str) -> Figure:
     x = "from a network, at 0, to the pruned solution, at 1"
     rows = _rows(part)
     heading = f"{title}: mean ± s.d. over n seeds"
+    counts = {f"{one['examples']:,.0f}" for one in part.values() if "examples" in one}
+    if counts:
+        heading += f", on {' or '.join(sorted(counts))} training examples"
     figure, grid = drawing.grid(len(rows), x=x, y=y, share="col", title=heading)
     for panels, (kind, keys) in zip(grid, rows, strict=True):
         drawn: dict[str, tuple[Line2D, str]] = {}

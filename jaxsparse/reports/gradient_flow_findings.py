@@ -10,7 +10,7 @@ optional; r is the number of seeds, which may differ between entries:
                published_with_pruned [mean, sd], kl and js [mean, sd] in nats
     gradient   by arm: steps [m], norm [r m]; perhaps effective and decrease [r m]
     changes    by arm: steps [m], before and after [r m]
-    segments   by start: label, alphas [m], loss [r m], error [r m] in percent
+    segments   by start: label, alphas [m], loss [r m], error [r m] in percent, examples
     distances  labels (m) and groups (m) of solutions, the pruned one first, matrix
                [m m], points [m 2], relative_stress
     hessian    by arm: label, states: a list of step, seed (0 if missing), moment ("",
@@ -65,6 +65,7 @@ _SEGMENT: Shapes = {
     "alphas": ("alphas",),
     "loss": ("seeds", "alphas"),
     "error": ("seeds", "alphas"),
+    "examples": (),
 }
 _STATE: Shapes = {
     "step": (),
@@ -164,7 +165,7 @@ def _complete(shapes: Shapes, *, needed: Sequence[str]) -> Reader:
 def _segment(entry: Findings, where: str) -> dict[str, Any]:
     """Reads a segment, which needs its places, and loss or error there."""
     made = _arrays(entry, _SEGMENT, where)
-    return made if "alphas" in made and len(made) > 1 else {}
+    return made if "alphas" in made and made.keys() & {"loss", "error"} else {}
 
 
 def _curvature(entry: Findings, where: str) -> dict[str, Any]:

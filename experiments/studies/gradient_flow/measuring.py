@@ -41,7 +41,7 @@ SEGMENTS = (
     ("prune_restart", "end"),
 )
 RE_ESTIMATED = 10  # batches of 1,000 that BatchNorm's statistics are taken from
-SEGMENT_EXAMPLES = {"quick": 2000, "cpu": 60_000, "full": 60_000}
+SEGMENT_EXAMPLES = {"quick": 2000, "cpu": 10_000, "full": 60_000}
 FLOW_EXAMPLES = 1000  # as many as the norm of the gradient is recorded on in training
 MAPPED = ("prune", "lt", "scratch", "scratch_plus", "rigl")
 
