@@ -88,6 +88,7 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         )
     epoch_of = make_epoch(config, len(dataset.train.labels))
     length = lengths(config, steps_per_epoch=epoch_of.steps)
+    measuring.check_kept(length)
     plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)
     rewinding.check(plan)
     layout = _make_layout(config, epoch_of)
@@ -205,9 +206,8 @@ def _make_trainer(
             normalize,
             length,
             how=apart,
-            steps_per_epoch=epoch_of.steps,
         ),
-        keep_at=measuring.kept_steps(config, length, steps_per_epoch=epoch_of.steps),
+        keep_at=length.keep_at,
     )
 
 

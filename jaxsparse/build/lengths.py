@@ -22,6 +22,8 @@ class Lengths(NamedTuple):
     evaluate_every: int
     checkpoint_every: int
     sparse: dict[str, int]
+    gradient_every: int  # 0 for never
+    keep_at: tuple[int, ...]  # growing
 
 
 @contextmanager
@@ -55,6 +57,13 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
             f"config.evaluation.every: came {config.evaluation.every!r}, which is "
             f"{every} updates; wanted at least 1"
         )
+    gradient = config.analysis.gradient_every
+    gradient_every = read("analysis.gradient_every", gradient, total) if gradient else 0
+    if gradient and gradient_every < 1:
+        raise ValueError(
+            f"config.analysis.gradient_every: came {gradient!r}, which is 0 updates; "
+            "wanted at least 1, or '' for never"
+        )
     checkpoint = config.run.checkpoint_every
     changes = ("begin", "end", "update_every")
     return Lengths(
@@ -75,6 +84,12 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
             for name in changes
             if config.sparse[name]
         },
+        gradient_every=gradient_every,
+        keep_at=tuple(
+            sorted(
+                {read("analysis.keep_at", at, total) for at in config.analysis.keep_at}
+            )
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """What a config has measured and kept while a run trains."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +8,21 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from jaxsparse import calendars, schedules
+from jaxsparse import calendars
+from jaxsparse import config as config_lib
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis import gradient_flow
-from jaxsparse.build.lengths import Lengths, under
+from jaxsparse.build.lengths import Lengths
 from jaxsparse.data.examples import Dataset
 from jaxsparse.training import losses, replicates
 from jaxsparse.training.observing import Observer
 from jaxsparse.types import Masks, Params
 
-# Methods whose first change of masks comes one interval after the beginning.
-LATE = ("set", "rigl", "mest", "snfs", "granet")
-# Methods whose last change lies at the end itself.
-CLOSING = ("gmp", "granet", "ac_dc")
+# Methods whose first change of masks comes one interval after the beginning, unless
+# the config says when.
+LATE = ("set", "rigl", "mest", "snfs")
+# Methods whose last change lies at the end itself; MEST's does with a soft bound.
+CLOSING = ("gmp", "one_shot", "granet", "ac_dc")
 
 
 def check(config: ConfigDict) -> None:
@@ -30,7 +31,12 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: naming the field.
     """
-    c = config.analysis
+    c, plain = config.analysis, config_lib.default().analysis
+    if c.examples != plain.examples and not (c.gradient_every or c.at_changes):
+        raise ValueError(
+            f"config.analysis.examples: came {c.examples} and nothing is measured on "
+            f"them; wanted {plain.examples}, or analysis.gradient_every or at_changes"
+        )
     if c.at_changes and config.sparse.method not in {*LATE, *CLOSING}:
         raise ValueError(
             f"config.analysis.at_changes: came True with sparse.method "
@@ -46,8 +52,9 @@ def change_steps(config: ConfigDict, length: Lengths) -> tuple[int, ...]:
         return ()
     every = when["update_every"]
     begin = when.get("begin", every if c.method in LATE else 0)
-    end = when.get("end", length.total)
-    calendar = calendars.Calendar(begin, every, end, closes=c.method in CLOSING)
+    end = begin if c.method == "one_shot" else when.get("end", length.total)
+    closes = c.method in CLOSING or c.soft_bound
+    calendar = calendars.Calendar(begin, every, end, closes=closes)
     steps = calendars.change_steps(calendar)
     return tuple(step for step in steps if step < length.total)
 
@@ -60,17 +67,24 @@ def make_observer(
     length: Lengths,
     *,
     how: Any,
-    steps_per_epoch: int,
 ) -> Observer | None:
     """Makes what records the gradient flow; None if the config wants none.
 
     The loss is the mean cross-entropy in training mode, without penalty or smoothing,
     over the first `analysis.examples` training examples as they are.
+
+    Raises:
+      ValueError: if there are not so many examples.
     """
-    c = config.analysis
-    if not c.gradient_every and not c.at_changes:
+    c, every = config.analysis, length.gradient_every
+    if not every and not c.at_changes:
         return None
-    every = _read(c.gradient_every, "gradient_every", length, steps_per_epoch)
+    there = len(dataset.train.labels)
+    if c.examples > there:
+        raise ValueError(
+            f"config.analysis.examples: came {c.examples}; wanted at most {there}, "
+            "which there are to train on"
+        )
     at = tuple(range(0, length.total + 1, every)) if every else ()
     images = jnp.asarray(dataset.train.images[: c.examples])
     labels = jnp.asarray(dataset.train.labels[: c.examples])
@@ -115,20 +129,15 @@ def _rows(flow: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _read(text: str, field: str, length: Lengths, steps_per_epoch: int) -> int:
-    if not text:
-        return 0
-    with under(f"analysis.{field}"):
-        return schedules.to_steps(
-            text, steps_per_epoch=steps_per_epoch, total=length.total
+def check_kept(length: Lengths) -> None:
+    """Refuses to keep states that training does not come to.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    late = [step for step in length.keep_at if step > length.total]
+    if late:
+        raise ValueError(
+            f"config.analysis.keep_at: came to updates {late} of a training of "
+            f"{length.total}; wanted at most as many"
         )
-
-
-def kept_steps(
-    config: ConfigDict, length: Lengths, *, steps_per_epoch: int
-) -> tuple[int, ...]:
-    """Lists the readings of the clock at which a run keeps its state."""
-    read = functools.partial(
-        _read, field="keep_at", length=length, steps_per_epoch=steps_per_epoch
-    )
-    return tuple(sorted({read(text) for text in config.analysis.keep_at}))

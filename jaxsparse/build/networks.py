@@ -24,11 +24,13 @@ class Family(NamedTuple):
         if it takes them, `norm`, `conv` and `pool`.
       takes: fields of the section "model", and "norm", "conv", "pool".
       as_products: whether its convolutions are faster as matrix products on a CPU.
+      blocks: how many sizes `features` must have; None for any number.
     """
 
     make: Callable[..., nn.Module]
     takes: tuple[str, ...] = ()
     as_products: bool = False
+    blocks: int | None = None
 
 
 _LENET_5 = ("features", "maps", "padding", "conv", "pool")
@@ -57,7 +59,7 @@ MODELS: dict[str, Family] = {
     "resnet_56": _resnet(56),
     "resnet_110": _resnet(110),
     "resnet_50": Family(models.ImageNetResNet, ("width", "norm", "conv")),
-    "vgg_16": Family(models.VGG, ("features", "conv", "pool")),
+    "vgg_16": Family(models.VGG, ("features", "conv", "pool"), blocks=5),
 }
 
 
@@ -69,13 +71,24 @@ def check(config: ConfigDict) -> None:
     """
     c, plain = config.model, config_lib.default().model
     config_lib.check_known("model.name", c.name, list(MODELS))
-    takes = [field for field in SIZES if field in MODELS[c.name].takes]
+    family = MODELS[c.name]
+    takes = [field for field in SIZES if field in family.takes]
     for field in SIZES:
         if field not in takes and c[field] != plain[field]:
             raise ValueError(
                 f"config.model.{field}: came {c[field]!r} for {c.name!r}, which has no "
                 f"use for it; it takes {takes}"
             )
+    if c.features and family.blocks not in (None, len(c.features)):
+        raise ValueError(
+            f"config.model.features: came {c.features!r} for {c.name!r}; wanted "
+            f"{family.blocks} sizes, one for each of its blocks, or ()"
+        )
+    if config.run.convolutions == "product" and "conv" not in family.takes:
+        raise ValueError(
+            f"config.run.convolutions: came 'product' for {c.name!r}, which has none; "
+            "wanted 'auto' or 'library'"
+        )
 
 
 def as_products(config: ConfigDict) -> bool:
@@ -83,7 +96,7 @@ def as_products(config: ConfigDict) -> bool:
     family = MODELS[config.model.name]
     if config.run.convolutions == "auto":
         return family.as_products and jax.default_backend() == "cpu"
-    return "conv" in family.takes and config.run.convolutions == "product"
+    return config.run.convolutions == "product"
 
 
 def make_model(

@@ -451,7 +451,9 @@ def test_panels_share_axes_whatever_their_number(found, count):
 
 
 def test_segments_mark_their_ends(found):
-    loss, error = draw(found)["segments"].axes
+    figure = draw(found)["segments"]
+    assert "on 2,000 training examples" in figure.get_suptitle()
+    loss, error = figure.axes
     assert (loss.get_ylabel(), error.get_ylabel()) == ("loss", "error (%)")
     means = [
         line.get_ydata().tolist()

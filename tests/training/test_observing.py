@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsparse import build, masks, records, transforms
+from jaxsparse.build import measuring
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import checkpoints, epoch, interrupt, losses, observing
 from jaxsparse.training.epoch import Epoch
@@ -128,6 +129,51 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
     assert kinds[0] == kinds[1]
 
 
+CHANGING = {
+    "gmp": {"sparse.begin": "2step", "sparse.end": "9step"},
+    "one_shot": {"sparse.begin": "5step"},
+    "granet": {"sparse.end": "8step"},
+    "granet late": {"sparse.begin": "2step", "sparse.end": "9step"},
+    "ac_dc": {"sparse.begin": "2step", "sparse.end": "10step"},
+    "set": {},
+    "rigl": {"sparse.begin": "1step", "sparse.end": "8step"},
+    "mest": {"sparse.end": "9step"},
+    "mest soft": {"sparse.end": "9step", "sparse.soft_bound": True},
+    "snfs": {"sparse.end": "10step"},
+}
+# Gradual pruning begins by pruning nothing; AC/DC ends compressed as it was before.
+IDLE = {"gmp": (2,), "ac_dc": (10,)}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
+    fields = {
+        "replicates": 1,
+        "lottery.levels": 0,
+        "sparse.method": name.split()[0],
+        "sparse.sparsity": 0.8,
+        "analysis.keep_at": tuple(f"{step}step" for step in range(13)),
+        **CHANGING[name],
+    }
+    if name != "one_shot":
+        fields["sparse.update_every"] = "3step"
+    made = tiny.run(tmp_path, fields)
+    held = [
+        transforms.get_masks(tiny.load(tmp_path, kept_name(STAGE, t), made).opt_state)
+        for t in range(13)
+    ]
+    changed = [
+        t
+        for t, pair in enumerate(zip(held, held[1:], strict=False))
+        if any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, pair), strict=True))
+    ]
+    c = tiny.config(fields)
+    length = build.lengths(c, steps_per_epoch=6)
+    assert sorted([*changed, *IDLE.get(name, ())]) == list(
+        measuring.change_steps(c, length)
+    )
+
+
 @pytest.mark.parametrize("stop_at", [3, 5, 6, 9])
 def test_a_run_that_was_stopped_records_the_same(
     tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +253,27 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
             r"analysis\.gradient_every: duration: got 'often'",
         ),
         (FIELDS | {"analysis.keep_at": ("5",)}, r"analysis\.keep_at: .*got '5'"),
+        (
+            FIELDS | {"analysis.keep_at": ("13step",)},
+            r"analysis\.keep_at: came to updates \[13\] of a training of 12",
+        ),
+        (
+            FIELDS | {"analysis.gradient_every": "0step"},
+            r"analysis\.gradient_every: came '0step', which is 0 updates",
+        ),
+        (
+            FIELDS | {"analysis.examples": 121},
+            r"analysis\.examples: came 121; wanted at most 120",
+        ),
+        (
+            {"analysis.examples": 30, "lottery.levels": 0},
+            r"analysis\.examples: came 30 and nothing is measured",
+        ),
+        ({"run.convolutions": "product"}, r"run\.convolutions: came 'product' for"),
+        (
+            {"model.name": "vgg_16", "model.features": (4, 4)},
+            r"model\.features: came \(4, 4\) for 'vgg_16'; wanted 5 sizes",
+        ),
     ],
 )
 def test_bad_fields_are_named(fields: dict, message: str) -> None:
