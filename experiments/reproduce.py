@@ -47,7 +47,11 @@ def main(argv: Sequence[str]) -> int:
     default = ROOT / "runs" / f"{_STUDY.value}-{_SCALE.value}"
     folder = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default
     failed = launching.run_all(chosen, folder, _DATA_DIR.value)
-    written = study.finish(folder, _SCALE.value, _DATA_DIR.value)
+    try:
+        written = study.finish(folder, _SCALE.value, _DATA_DIR.value)
+    except (ValueError, OSError) as error:  # above all, a state that is corrupt
+        print(f"error: {error}; no report was written", file=sys.stderr)
+        return 1
     print(f"report: {written}")
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries them again")

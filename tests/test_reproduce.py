@@ -1,5 +1,6 @@
 """Studies: their runs are valid, comparable, and started as they say."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,28 @@ def test_a_run_that_has_ended_is_not_started_again(
     assert launching.has_ended(
         run._replace(overrides=run.overrides | {"run.devices": 2}), folder
     )
+
+
+def test_a_run_has_ended_only_while_what_it_began_from_is_there(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(root)
+    (run,) = (r for r in gradient_flow.runs("quick") if r.name == "lenet_scratch")
+    arm, pruned = (
+        tmp_path / name / "checkpoints" / "level_00" / "ticket" / "last.json"
+        for name in ("lenet_scratch", "lenet_prune")
+    )
+    for note in (arm, pruned):
+        note.parent.mkdir(parents=True)
+        note.write_text('{"hash": "0"}')
+    folder = tmp_path / run.name
+    (folder / "config.json").write_text(launching.read(run).to_json())
+    began = {"starts_from": {"checkpoints": {"level_00/ticket/last": "0"}}}
+    text = json.dumps({"arrangement": began})
+    (folder / "environment.json").write_text(text)
+    assert launching.has_ended(run, folder)
+    pruned.write_text('{"hash": "1"}')
+    assert not launching.has_ended(run, folder)
 
 
 def test_choices_are_checked() -> None:

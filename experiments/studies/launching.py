@@ -13,9 +13,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.studies.runs import Run, flags
-from jaxsparse import config
+from jaxsparse import build, config
 from jaxsparse.reports import page
 from jaxsparse.training import checkpoints
+from jaxsparse.training import workdir as training_folder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -66,7 +67,10 @@ def read(run: Run) -> ConfigDict:
 
 
 def has_ended(run: Run, workdir: Path) -> bool:
-    """Says whether a folder holds this very run, trained to its end."""
+    """Says whether a folder holds this very run, trained to its end.
+
+    A run that started from another has ended only while that other is the same.
+    """
     try:
         saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -75,6 +79,8 @@ def has_ended(run: Run, workdir: Path) -> bool:
     same = not any(True for _ in config.differences(saved, json.loads(c.to_json())))
     last = f"level_{c.lottery.levels:02d}/ticket/last"
     ended = checkpoints.exists(workdir / "checkpoints", last)
+    began = training_folder.starts_from(workdir).get("checkpoints")
+    same &= began is None or began == build.recorded_hashes(c, workdir)
     return same and ended and not c.lottery.controls
 
 

@@ -8,7 +8,7 @@ in `config.validate`, before anything is compiled.
 from jaxsparse.build.assembly import arrange, make_experiment
 from jaxsparse.build.checking import check_names
 from jaxsparse.build.chosen import ABLATIONS, SCORES
-from jaxsparse.build.earlier import Run, load_state, open_run
+from jaxsparse.build.earlier import Run, load_state, open_run, recorded_hashes
 from jaxsparse.build.lengths import Lengths, lengths
 from jaxsparse.build.networks import MODELS, Family, make_model
 from jaxsparse.build.pieces import (
@@ -42,4 +42,5 @@ __all__ = (
     "make_network",
     "make_optimizer",
     "open_run",
+    "recorded_hashes",
 )

@@ -189,7 +189,8 @@ def start_elsewhere(
       workdir: folder of the run, which the other's is relative to.
 
     Returns:
-      The network, and for the record the hashes of what it starts from.
+      The network, and for the record the hashes of what it starts from: "weights" and
+      "masks", and of the checkpoints that have them by name.
 
     Raises:
       ValueError: if there is no such thing, or it is of another network.
@@ -213,7 +214,26 @@ def start_elsewhere(
     if c.masks:
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
+    if c.run:
+        origin["checkpoints"] = recorded_hashes(config, workdir)
     return network, origin
+
+
+def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
+    """Says by hash which checkpoints a run starts from, without opening any.
+
+    Args:
+      config: a validated config.
+      workdir: folder of the run, which the other's is relative to.
+    """
+    c = config.start
+    names = {name for name in (c.weights, c.masks) if name and c.run}
+    directory = (workdir / c.run).resolve() / "checkpoints"
+    return {
+        name: checkpoints.recorded_hash(directory, name)
+        for name in sorted(names)
+        if not name.endswith(".npz")
+    }
 
 
 def _take(tree: Any, config: ConfigDict, field: str) -> Any:

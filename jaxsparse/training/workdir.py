@@ -69,6 +69,7 @@ def opened(
                 "end, or choose another --workdir"
             ) from error
         check_same(workdir, config)
+        _check_start(workdir, arrangement)
         resolved = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
         records.write_atomically(workdir / "config.json", resolved + "\n")
         _write_environment(workdir / "environment.json", command, arrangement)
@@ -106,6 +107,27 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
             "scientific fields; choose another --workdir, or leave it out for a folder "
             "named by the config"
         )
+
+
+def starts_from(workdir: Path) -> dict[str, Any]:
+    """Returns the hashes a run was recorded to start from; empty for none."""
+    try:
+        text = (workdir / "environment.json").read_text(encoding="utf-8")
+        return dict(json.loads(text)["arrangement"].get("starts_from", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
+    """Refuses to go on where the run that this one started from has changed."""
+    old, new = starts_from(workdir), arrangement.get("starts_from", {})
+    for name in sorted(old.keys() & new.keys()):
+        if old[name] != new[name]:
+            raise ValueError(
+                f"config.start.{name}: {workdir} began with {old[name]}, and now they "
+                f"are {new[name]}; wanted the same: restore the run that this one "
+                "starts from, or choose another --workdir"
+            )
 
 
 def _write_environment(

@@ -1,6 +1,7 @@
 """Training that starts where another run was: its weights, its masks, its seeds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -
     tiny.check_equal(weights, masks.apply(pruned, params))
     origin = made.trainer.arrangement["starts_from"]
     assert origin["masks"] == checkpoints.digest(pruned)
-    assert set(origin) == {"weights", "masks"}
+    assert set(origin) == {"weights", "masks", "checkpoints"}
+    assert origin["checkpoints"] == build.recorded_hashes(tiny.config(fields), folder)
 
 
 def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
@@ -194,7 +196,24 @@ def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
     train(folder, fields)
     assert (folder / "metrics.jsonl").read_text() == text
     start = json.loads((folder / "environment.json").read_text())["arrangement"]
-    assert start["starts_from"].keys() == {"masks"}
+    assert start["starts_from"].keys() == {"masks", "checkpoints"}
+
+
+def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
+    earlier, arm, masks = tmp_path / "earlier", tmp_path / "arm", STATIC["start.masks"]
+    train(earlier, EARLIER)
+    fields = STATIC | {"start.weights": "init"}
+    train(arm, fields)
+    before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
+    shutil.rmtree(earlier)
+    train(earlier, EARLIER | {"seeds.init": 7})
+    with pytest.raises(ValueError, match=r"config\.start\.\w+: .* began with"):
+        train(arm, fields)
+    assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
+    hashes = build.recorded_hashes(tiny.config(fields), arm)
+    assert hashes.keys() == {masks, "init"}
+    there = workdir.starts_from(arm)["checkpoints"]
+    assert all(there[name] != hash_ for name, hash_ in hashes.items())
 
 
 WRONG = [
