@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import studies
@@ -189,6 +190,73 @@ def test_the_sizes_of_networks_are_the_published_ones(
             assert length.total == LENGTH
 
 
+# The paper's protocol: learning rate, decay (twice the L2 penalty), sparsity, and how
+# often masks change.
+PROTOCOL = {"lenet": (0.05, 1e-3, 0.95, "100step"), "mlp": (0.2, 2e-4, 0.98, "500step")}
+# By arm: method, initialisation for the masks, what it starts from, how it grows.
+ARMS = {
+    "prune": ("gmp", "", ("", ""), ""),
+    "lt": ("static", "", ("init", arms.END), ""),
+    "scratch": ("static", "", ("", arms.END), ""),
+    "scratch_same": ("static", "", ("", arms.END), ""),
+    "scratch_plus": ("static", "fan_in", ("", arms.END), ""),
+    "liu": ("static", "layer", ("", arms.END), ""),
+    "prune_restart": ("static", "", (arms.END, arms.END), ""),
+    "rigl": ("rigl", "", ("", arms.END), "gradient"),
+    "rigl_plus": ("rigl", "fan_in", ("", arms.END), "gradient"),
+    "rigl_liu": ("rigl", "layer", ("", arms.END), "gradient"),
+    "rigl_inverted": ("rigl", "", ("", arms.END), "inverted"),
+    "set": ("set", "", ("", arms.END), ""),
+    "set_plus": ("set", "fan_in", ("", arms.END), ""),
+    "dense": ("none", "", ("", ""), ""),
+    "small_dense": ("none", "", ("", ""), ""),
+}
+
+
+@pytest.mark.parametrize("network", PROTOCOL)
+@pytest.mark.parametrize("arm", ARMS)
+def test_arms_follow_the_protocol(
+    network: str, arm: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(root)
+    (run,) = (r for r in gradient_flow.runs("cpu") if r.name == f"{network}_{arm}")
+    c = launching.read(run)
+    rate, decay, sparsity, every = PROTOCOL[network]
+    inner = (c.optimizer.name, c.optimizer.momentum, c.optimizer.nesterov)
+    assert inner == ("sgd", 0.9, False)
+    assert (c.schedule.name, c.schedule.learning_rate) == ("cosine", rate)
+    assert (c.optimizer.weight_decay, c.optimizer.decay) == (decay, "kernels")
+    assert (c.data.batch_size, c.training.length) == (128, "11719step")
+    assert (c.data.normalize, c.data.validation) == ("unit", 0)
+    assert (c.init.kernel, c.init.sparse_scale) == ("glorot_uniform", 1.0)
+    assert c.replicates == {"lenet": 5, "mlp": 3}[network]
+    method, init, start, grow = ARMS[arm]
+    assert (c.sparse.method, c.init.sparse) == (method, init)
+    assert (c.start.weights, c.start.masks) == start
+    assert c.start.replicate == (0 if start[1] else -1)
+    assert c.init.shared == (arm == "scratch_same")
+    if method in ("gmp", "none"):
+        assert not c.start.run
+    else:
+        assert c.start.run == f"../{network}_prune"
+    if method == "gmp":
+        when = (c.sparse.begin, c.sparse.end, c.sparse.update_every)
+        assert when == ("3000step", "7000step", "100step")
+        chosen = (c.sparse.sparsity, c.sparse.distribution, c.sparse.schedule)
+        assert chosen == (sparsity, "uniform", "cubic")
+    if method in ("rigl", "set"):
+        when = (c.sparse.begin, c.sparse.end, c.sparse.update_every)
+        assert when == ("", "100%", every)
+        drops = (c.sparse.drop_fraction, c.sparse.drop_schedule)
+        assert drops == (0.3, "learning_rate")
+        assert c.analysis.at_changes
+    if method == "rigl":
+        assert c.sparse.grow == grow
+        # Other examples than those that the norm is measured on.
+        assert (c.sparse.growth_first, c.sparse.growth_examples) == (1000, 1000)
+        assert c.analysis.examples == 1000
+
+
 def test_arms_differ_in_what_they_say(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +307,26 @@ def test_the_whole_study_in_small(tmp_path: Path, root: Path) -> None:
     runs = gradient_flow.runs("quick")
     assert launching.run_all(runs, tmp_path, str(data)) == []
     page = gradient_flow.finish(tmp_path, "quick", str(data))
-    assert page.exists()
+    for network in arms.NETWORKS["quick"]:
+        table = pd.read_csv(page.parent / f"{network}_arms.csv").set_index("arm")
+        assert table.index.tolist() == list(published.LABELS)
+        assert (table["n"] == 2).all()
+        assert table["accuracy_percent"].between(5, 100).all()
+        assert table.loc["dense", "accuracy_percent"] > 90
+        rows = pd.read_csv(page.parent / f"{network}_claims.csv")
+        needed = {claim.name for claim in claims.CLAIMS}
+        needed -= set() if network == "lenet" else {"new descent directions"}
+        assert set(rows["name"]) == needed
+        assert (
+            rows["verdict"] == "unclear"
+        ).all()  # 2 seeds, a twentieth of the length
+        drawn = {"gradient", "changes", "segments", "map", "signal"}
+        for name in drawn | ({"hessian"} if network == "lenet" else set()):
+            assert (page.parent / f"{network}_{name}.png").exists()
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("analysis/*/*")}
+    assert again
+    assert gradient_flow.finish(tmp_path, "quick", str(data)) == page
+    assert again == {path: path.stat().st_mtime_ns for path in again}
 
 
 def test_studies_are_found_by_name() -> None:

@@ -195,6 +195,29 @@ def test_a_run_that_was_stopped_records_the_same(
         assert states[0] == states[1] is not None
 
 
+@pytest.mark.parametrize(
+    ("replicates", "devices", "parallelism"),
+    [(2, 2, "jit"), (1, 2, "jit"), (2, 2, "pmap")],
+)
+def test_devices_change_nothing_that_is_recorded(
+    tmp_path: Path, replicates: int, devices: int, parallelism: str
+) -> None:
+    fields = FIELDS | {"replicates": replicates}
+    layout = {"run.devices": devices, "run.parallelism": parallelism}
+    found = []
+    for folder, run in (("one", {}), ("many", layout)):
+        made = tiny.run(tmp_path / folder, fields | run)
+        assert made.trainer.layout.mesh.size == run.get("run.devices", 1)
+        kinds = ("gradient", "change")
+        found.append([row for kind in kinds for row in rows(tmp_path / folder, kind)])
+    one, many = found
+    assert len(one) == (6 + 2) * replicates
+    for a, b in zip(one, many, strict=True):
+        for name in ("norm", "layers"):
+            assert b.pop(name) == pytest.approx(a.pop(name), rel=1e-3, abs=1e-7)
+        assert a == b
+
+
 def test_other_last_bits_after_a_restart_do_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
