@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxsparse.analysis.hessian import spectra
 from jaxsparse.reports import (
     gradient_flow_figures,
     gradient_flow_findings,
@@ -306,30 +305,25 @@ def hessian_table(found: Found) -> pd.DataFrame:
       `moment`, `n` eigenvalues, on so many `examples`, `negative`, `fraction` of n in
       [0, 1], `least` and `greatest`, `top_error` and `bottom_error` (the largest
       relative error of Lanczos at that end), and `change` of negatives over a change of
-      masks, by one threshold for both.
+      masks.
     """
-    rows = []
-    for entry in found["hessian"].values():
-        before = {}
-        for state in entry["states"]:
-            row = {"label": entry["label"], **_curvature(state), "change": np.nan}
-            place, values = (row["seed"], row["step"]), state.get("eigenvalues")
-            if row["moment"] == "before":
-                before[place] = values
-            was = before.get(place)
-            if row["moment"] == "after" and values is not None and was is not None:
-                row["change"] = spectra.compare(was, values)["new_negatives"]
-            rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            {"label": entry["label"], **_curvature(state)}
+            for entry in found["hessian"].values()
+            for state in entry["states"]
+        ]
+    )
 
 
 def _curvature(state: Found) -> dict[str, Any]:
-    """Makes a row of `hessian_table`, but for what other states say."""
+    """Makes a row of `hessian_table`, but for the label."""
     row = {name: state[name] for name in ("seed", "step", "moment")}
     row |= {name: state.get(name, np.nan) for name in ("n", "examples", "negative")}
     row["fraction"] = row["negative"] / row["n"] if row["n"] else np.nan
     values = state.get("eigenvalues", np.array([np.nan]))
     row |= {"least": values[0], "greatest": values[-1]}
+    row["change"] = state.get("new_negatives", np.nan)
     lanczos = state["lanczos"]
     row["top_error"] = _relative_error(lanczos.get("top", ()), values, sign=-1)
     row["bottom_error"] = _relative_error(lanczos.get("bottom", ()), values, sign=1)

@@ -15,7 +15,8 @@ optional; r is the number of seeds, which may differ between entries:
                [m m], points [m 2], relative_stress
     hessian    by arm: label, states: a list of step, seed (0 if missing), moment ("",
                or "before" or "after" a change of masks), eigenvalues [n], negative, n,
-               examples, lanczos with top and bottom
+               examples, new_negatives (after less before, by one threshold for both),
+               lanczos with top and bottom
     signal     by initialisation: label, output [r], layers ([r] by name), neurons ([o]
                by name)
     claims     a list of name, statement, published, threshold, ours, n, verdict
@@ -72,6 +73,7 @@ _STATE: Shapes = {
     "seed": (),
     "n": (),
     "negative": (),
+    "new_negatives": (),
     "examples": (),
     "eigenvalues": ("n",),
 }

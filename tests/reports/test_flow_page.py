@@ -103,6 +103,7 @@ def found():
                         "moment": "after",
                         "eigenvalues": [-3.0, -1.0, -0.5, 8.0],
                         "negative": 3,
+                        "new_negatives": 2,
                     },
                 ],
             }
@@ -241,19 +242,6 @@ def test_curvature_in_words(found, tmp_path):
         "Both ends are within 1% in 0 of 1 states.",
     ):
         assert row in content
-
-
-def test_negatives_before_and_after_are_of_one_seed_and_one_threshold(found):
-    before, after = found["hessian"]["rigl"]["states"][1:]
-    # By its own threshold, the small one is negative only after the large one fell.
-    before["eigenvalues"] = [-1e-5, 1.0, 1.0, 1e3]
-    after["eigenvalues"] = [-1e-5, 1.0, 1.0, 1.0]
-    other = after | {"seed": 1, "eigenvalues": [-2.0, -2.0, -2.0, 1.0]}
-    found["hessian"]["rigl"]["states"].append(other)
-    rows = table(found, "hessian")
-    assert rows["seed"].tolist() == [0, 0, 0, 1]
-    assert rows["change"][2] == 0
-    assert np.isnan(rows["change"][3])  # nothing is known from before
 
 
 def test_other_seeds_are_tabulated_and_not_drawn(found):

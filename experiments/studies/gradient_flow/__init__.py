@@ -60,7 +60,7 @@ def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
         "distances": found["distances"]
         | {"groups": [_called(g) for g in found["distances"].get("groups", ())]},
         "hessian": {
-            arm: {"label": label[arm]} | part
+            arm: {"label": label[arm], "states": _compared(part["states"])}
             for arm, part in found["curvature"].items()
         },
         "signal": {
@@ -69,6 +69,16 @@ def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
         },
         "claims": claims.judge(flat, steps=steps, whole=whole),
     }
+
+
+def _compared(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds to the states after a change of masks what it made."""
+    made = curvature.new_negatives(states)
+    return [
+        state | ({"new_negatives": made[place]} if place in made else {})
+        for state in states
+        for place in [curvature.Place(state["seed"], state["step"], state["moment"])]
+    ]
 
 
 def _called(group: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.studies.gradient_flow import curvature
 from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.hessian import spectra
 
 Findings = dict[str, Any]
 LEAST_SEEDS = 3
@@ -224,18 +224,10 @@ def _distances(found: Findings) -> Seen:
 
 
 def _negatives(found: Findings) -> Seen:
-    spectrum = {
-        (state["seed"], state["step"], state["moment"]): state["eigenvalues"]
-        for state in found["curvature"]["rigl"]["states"]
-    }
-    new = [
-        spectra.compare(values, spectrum[seed, step, "after"])["new_negatives"]
-        for (seed, step, moment), values in spectrum.items()
-        if moment == "before"
-    ]
-    if not new:
+    made = curvature.new_negatives(found["curvature"]["rigl"]["states"])
+    if not made:
         raise KeyError("no spectrum around a change of masks")
-    n = len({seed for seed, _, moment in spectrum if moment == "before"})
+    new, n = list(made.values()), len({place.seed for place in made})
     words = f"{np.mean(new):+.0f}, from {min(new):+.0f} to {max(new):+.0f}"
     words = f"{words}, over {len(new)} changes"
     holds = True if min(new) > 0 else False if max(new) <= 0 else None

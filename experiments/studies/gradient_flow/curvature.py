@@ -47,6 +47,28 @@ def places(study: Study, arm: str) -> list[Place]:
     return found
 
 
+def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
+    """Counts the negative eigenvalues that changes of masks made.
+
+    Args:
+      states: what `at` returned for several places of one arm.
+
+    Returns:
+      For every place after a change of which the one before is there: negatives after
+      less those before, by one threshold for both.
+    """
+    found = {
+        Place(*(state[field] for field in Place._fields)): state["eigenvalues"]
+        for state in states
+    }
+    return {
+        place: spectra.compare(found[before], values)["new_negatives"]
+        for place, values in found.items()
+        if place.moment == "after"
+        and (before := place._replace(moment="before")) in found
+    }
+
+
 def at(study: Study, *, arm: str, place: Place) -> dict[str, Any]:
     """Takes the spectrum of the loss's Hessian at a place, exactly and by Lanczos."""
     params, masks = study.solution(arm, kept_name(STAGE, place.step), place.seed)
