@@ -1,9 +1,9 @@
 """Gradient flow: the report of the study that reruns Evci et al. (2020).
 
-`write` puts tables as Markdown and CSV, figures as PNG and SVG, and one self-contained
-`index.html` into a folder. What it takes is described in `gradient_flow_findings`; the
-figures are those of `gradient_flow_figures`. What was not measured is left out, or
-blank in a table.
+`write` puts a page a network as Markdown, tables as CSV, figures as PNG and SVG, and
+all of it as one self-contained `index.html` into a folder. What it takes is described
+in `gradient_flow_findings`; the figures are those of `gradient_flow_figures`. What was
+not measured is left out, or blank in a table.
 
 References:
   Evci, Ioannou, Keskin and Dauphin, Gradient Flow in Sparse Neural Networks and How
@@ -91,18 +91,18 @@ class Table(NamedTuple):
     """A table for people.
 
     Attributes:
-      name: of the file it stands in, without ending.
       heading: above it.
       note: what to know about it, in a sentence or two.
       shown: its text.
       kind: see `page.wide`.
+      long: whether it comes after the figures.
     """
 
-    name: str
     heading: str
     note: str
     shown: pd.DataFrame
     kind: str = "numbers"
+    long: bool = False
 
 
 def write(findings: Found, out: str | os.PathLike[str]) -> Path:
@@ -128,10 +128,12 @@ def write(findings: Found, out: str | os.PathLike[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     body = []
     for network, found in networks.items():
-        for name, content in _files(found).items():
-            page.replace(folder / f"{network}_{name}", content)
+        for name, frame in _frames(found).items():
+            content = frame.to_csv(index=False, lineterminator="\n")
+            page.replace(folder / f"{network}_{name}.csv", content)
         drawn = gradient_flow_figures.draw(found)
         images = page.write_figures(drawn, folder, prefix=f"{network}_")
+        page.replace(folder / f"{network}.md", _markdown(network, found, images))
         body.append(_section(found, images))
     content = page.document("Report: gradient flow in sparse networks", "".join(body))
     page.replace(folder / "index.html", content)
@@ -377,24 +379,24 @@ def tables(found: Found) -> list[Table]:
     if found["claims"]:
         shown = pd.DataFrame(found["claims"]).rename(columns=_HEADINGS)
         note = _verdicts([claim["verdict"] for claim in found["claims"]])
-        made.append(Table("claims", "Claims", note, shown, "words"))
+        made.append(Table("Claims", note, shown, "words"))
     if found["arms"]:
         table = arms_table(found)
-        made.append(Table("arms", "Accuracy", _ACCURACY, show_accuracy(table)))
+        made.append(Table("Accuracy", _ACCURACY, show_accuracy(table)))
         shown = show_predictions(table)
         if shown.shape[1] > 2:
-            made.append(Table("arms", "Predictions", _PREDICTIONS, shown))
+            made.append(Table("Predictions", _PREDICTIONS, shown))
     if found["gradient"]:
         shown = show_flow(flow_table(found))
-        made.append(Table("flow", "Gradient flow", _FLOW, shown))
+        made.append(Table("Gradient flow", _FLOW, shown, long=True))
     if found["distances"]:
         note = f"Mean L2 distance to {found['distances']['labels'][0]}."
         shown = show_distances(distances_table(found))
-        made.append(Table("distances", "Distances", note, shown))
+        made.append(Table("Distances", note, shown))
     if found["hessian"]:
         table = hessian_table(found)
         note = f"{_CURVATURE} {_agreement(table)}".strip()
-        made.append(Table("hessian", "Curvature", note, show_hessian(table)))
+        made.append(Table("Curvature", note, show_hessian(table), long=True))
     return made
 
 
@@ -416,34 +418,55 @@ def _verdicts(verdicts: list[str]) -> str:
     return f"Verdicts: {', '.join(counts)}."
 
 
-def _files(found: Found) -> dict[str, str]:
-    """Writes tables as Markdown, and those with all digits as CSV, by file name."""
-    made: dict[str, str] = {}
-    for table in tables(found):
-        name = f"{table.name}.md"
-        start = made.get(name, f"# {found['title']}\n")
-        parts = (start, f"## {table.heading}\n", f"{table.note}\n")
-        made[name] = "\n".join([*parts, text.markdown(table.shown)])
-    frames = {"claims": pd.DataFrame(found["claims"]), "arms": arms_table(found)}
+def _frames(found: Found) -> dict[str, pd.DataFrame]:
+    """Makes the tables that are kept with all digits, by name."""
+    frames = {}
+    if found["claims"]:
+        frames["claims"] = pd.DataFrame(found["claims"])
+    if found["arms"]:
+        frames["arms"] = arms_table(found)
     if found["gradient"]:
         frames["flow"] = flow_table(found)
-    return made | {
-        f"{name}.csv": frame.to_csv(index=False, lineterminator="\n")
-        for name, frame in frames.items()
-        if len(frame)
-    }
+    return frames
+
+
+_NOTHING = "Nothing has been measured yet."
+
+
+def _markdown(network: str, found: Found, images: Mapping[str, bytes]) -> str:
+    """Writes the page of one network, for readers of the repository."""
+    parts = [f"# {found['title']}\n"]
+
+    def add(long: bool) -> None:
+        for table in tables(found):
+            if table.long == long:
+                content = text.markdown(table.shown)
+                parts.append(f"## {table.heading}\n\n{table.note}\n\n{content}")
+
+    add(long=False)
+    for name in images:
+        parts.append(
+            f"![{_CAPTIONS[name]}]({network}_{name}.png)\n\n{_CAPTIONS[name]}\n"
+        )
+    add(long=True)
+    return "\n".join(parts if len(parts) > 1 else [*parts, f"{_NOTHING}\n"])
 
 
 def _section(found: Found, images: Mapping[str, bytes]) -> str:
-    """Writes what the page says about one network."""
+    """Writes what the page of all networks says about one."""
     parts = [f"<h2>{escape(found['title'])}</h2>\n"]
-    for table in tables(found):
-        parts.append(f"<h3>{table.heading}</h3>\n<p>{escape(table.note)}</p>\n")
-        parts.append(page.wide(table.shown, kind=table.kind))
+
+    def add(long: bool) -> None:
+        for table in tables(found):
+            if table.long == long:
+                parts.append(f"<h3>{table.heading}</h3>\n<p>{escape(table.note)}</p>\n")
+                parts.append(page.wide(table.shown, kind=table.kind))
+
+    add(long=False)
     if images:
         parts.append("<h3>Figures</h3>\n")
-    elif len(parts) == 1:
-        parts.append("<p><strong>Nothing has been measured yet.</strong></p>\n")
-    return "".join(
-        [*parts, *(page.picture(images[name], _CAPTIONS[name]) for name in images)]
-    )
+    parts += [page.picture(images[name], _CAPTIONS[name]) for name in images]
+    add(long=True)
+    if len(parts) == 1:
+        parts.append(f"<p><strong>{_NOTHING}</strong></p>\n")
+    return "".join(parts)

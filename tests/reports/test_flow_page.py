@@ -15,8 +15,7 @@ from jaxsparse.reports import (
 
 FIGURES = ("gradient", "changes", "segments", "map", "hessian", "signal")
 ALL = {
-    *("claims.md", "claims.csv", "arms.md", "arms.csv", "flow.md", "flow.csv"),
-    *("distances.md", "hessian.md"),
+    *("claims.csv", "arms.csv", "flow.csv"),
     *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
 }
 BLUE, RED = drawing.STYLES[0].color, drawing.STYLES[1].color
@@ -144,9 +143,9 @@ def table(found, name):
     return getattr(gradient_flow, f"{name}_table")(found)
 
 
-def markdown(found, tmp_path, name):
+def markdown(found, tmp_path):
     gradient_flow.write({"lenet": found}, tmp_path)
-    return (tmp_path / f"lenet_{name}.md").read_text()
+    return (tmp_path / "lenet.md").read_text()
 
 
 def lines(axes, color):
@@ -179,7 +178,7 @@ def test_a_lost_seed_does_not_count(found):
 
 @pytest.mark.usefixtures("unrendered")
 def test_what_is_missing_is_blank(found, tmp_path):
-    rows = markdown(found, tmp_path, "arms").splitlines()
+    rows = markdown(found, tmp_path).splitlines()
     for row in (
         "| Pruned | 3 | 98.00 ± 0.00 | 98.50 |  |  |  |  |  |",
         "| LT | 3 | 98.00 ± 1.00 | 97.00 ± 0.75 | +0.8 | 98.50 | 97.25 | +0.50 | "
@@ -202,7 +201,7 @@ def test_what_is_missing_is_blank(found, tmp_path):
 
 @pytest.mark.usefixtures("unrendered")
 def test_claims_begin_with_their_verdict(found, tmp_path):
-    content = markdown(found, tmp_path, "claims")
+    content = markdown(found, tmp_path)
     assert "| reproduced | rise | rises \\| at updates |  |  | +0.2 | 5 |" in content
     assert "Verdicts: 1 reproduced, 0 not reproduced, 1 unclear." in content
     csv = pd.read_csv(tmp_path / "lenet_claims.csv")
@@ -211,7 +210,7 @@ def test_claims_begin_with_their_verdict(found, tmp_path):
 
 @pytest.mark.usefixtures("unrendered")
 def test_distances_are_to_the_first(found, tmp_path):
-    content = markdown(found, tmp_path, "distances")
+    content = markdown(found, tmp_path)
     assert "Mean L2 distance to prune end 0." in content
     assert "| LT start | 1 | 5.00 |\n| LT end | 2 | 2.00 ± 1.41 |\n" in content
     assert "| prune end |" not in content
@@ -233,7 +232,7 @@ def test_curvature_at_every_state(found):
 
 @pytest.mark.usefixtures("unrendered")
 def test_curvature_in_words(found, tmp_path):
-    content = markdown(found, tmp_path, "hessian")
+    content = markdown(found, tmp_path)
     for row in (
         "| RigL | 0 | 0 |  | 4 |  | 1 | 25.0 |  |  |  |  |  |",
         "| RigL | 0 | 500 | before | 4 | 1,000 | 1 | 25.0 |  | -2 | 10 | 5.0e-02 | "
@@ -242,6 +241,22 @@ def test_curvature_in_words(found, tmp_path):
         "Both ends are within 1% in 0 of 1 states.",
     ):
         assert row in content
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_the_page_for_the_repository_has_all_tables_and_figures(found, tmp_path):
+    content = markdown(found, tmp_path)
+    assert content.startswith("# LeNet-5 at 95 %, 600 of 11,719 updates\n")
+    headings = re.findall(r"^## (.*)$", content, flags=re.MULTILINE)
+    assert headings == [
+        *("Claims", "Accuracy", "Predictions", "Distances"),
+        *("Gradient flow", "Curvature"),
+    ]
+    shown = re.findall(r"^!\[.+\]\(lenet_(\w+)\.png\)$", content, flags=re.MULTILINE)
+    assert tuple(shown) == FIGURES
+    assert all((tmp_path / f"lenet_{name}.png").exists() for name in shown)
+    places = [content.index(f"## {name}") for name in ("Distances", "Gradient flow")]
+    assert places[0] < content.index("![") < places[1]
 
 
 def test_other_seeds_are_tabulated_and_not_drawn(found):
@@ -263,7 +278,7 @@ def test_gradient_flow_by_three_definitions(found, tmp_path):
     assert rows.loc[("lt", 0), "decrease"] == pytest.approx(0.5)
     assert rows.loc[("lt", 200), "n"] == 1  # the other seed is lost
     assert rows.loc["rigl", ["effective", "decrease"]].isna().all(axis=None)
-    content = markdown(found, tmp_path, "flow")
+    content = markdown(found, tmp_path)
     assert "| LT | 0 | 2 | 2.0000 ± 1.4142 | 1.0000 ± 0.7071 |" in content
     assert "| RigL | 600 | 1 | 1.0000 |  |  |" in content
 
@@ -273,11 +288,11 @@ def test_gradient_flow_by_three_definitions(found, tmp_path):
 @pytest.mark.parametrize(
     ("part", "files"),
     [
-        ("arms", ("arms.md", "arms.csv")),
-        ("claims", ("claims.md", "claims.csv")),
-        ("distances", ("distances.md", "map.png", "map.svg")),
-        ("hessian", ("hessian.md", "hessian.png", "hessian.svg")),
-        ("gradient", ("flow.md", "flow.csv", "gradient.png", "gradient.svg")),
+        ("arms", ("arms.csv",)),
+        ("claims", ("claims.csv",)),
+        ("distances", ("map.png", "map.svg")),
+        ("hessian", ("hessian.png", "hessian.svg")),
+        ("gradient", ("flow.csv", "gradient.png", "gradient.svg")),
         *(
             (name, (f"{name}.png", f"{name}.svg"))
             for name in FIGURES
@@ -295,7 +310,7 @@ def test_a_missing_part_is_left_out(found, tmp_path, part, files, nothing):
         found[part] = None if nothing is None else kind()
     content = gradient_flow.write({"lenet": found}, tmp_path).read_text()
     names = {path.name.removeprefix("lenet_") for path in tmp_path.iterdir()}
-    assert names == {"index.html"} | ALL - set(files)
+    assert names == {"index.html", "lenet.md"} | ALL - set(files)
     shown = content.count("<figure>")
     assert shown == sum(f"{name}.svg" in names for name in FIGURES)
 
@@ -305,7 +320,8 @@ def test_a_network_of_which_nothing_is_known(tmp_path):
     content = gradient_flow.write({"lenet": {}}, tmp_path).read_text()
     assert "<h2>lenet</h2>" in content
     assert "Nothing has been measured yet." in content
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "lenet.md"}
+    assert "Nothing has been measured yet." in (tmp_path / "lenet.md").read_text()
 
 
 def test_states_without_eigenvalues_are_only_tabulated(found):
@@ -333,7 +349,7 @@ def test_the_page_is_whole_escaped_and_the_same_again(found, tmp_path):
         assert unwanted not in content
     assert content.count("src=") == content.count('src="data:image/svg+xml;base64,')
     order = ["<h3>Claims", "<h3>Accuracy", "<h3>Predictions", "<h3>Distances"]
-    places = [content.index(s) for s in [*order, "<h3>Curvature", "<figure>"]]
+    places = [content.index(s) for s in [*order, "<figure>", "<h3>Curvature"]]
     assert places == sorted(places)
     names = {path.name for path in pages[0].parent.iterdir()}
     assert names == {"index.html"} | {f"lenet_{name}" for name in ALL}

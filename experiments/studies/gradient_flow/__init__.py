@@ -19,7 +19,7 @@ from experiments.studies.gradient_flow.arms import SCALES, runs
 from jaxsparse.reports import gradient_flow
 
 DESCRIPTION = "gradient flow, and how lottery tickets win (Evci et al. 2020)"
-RESULTS = ("lenet_", "mlp_", "resnet_")
+RESULTS = ("lenet", "mlp", "resnet")
 
 __all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
 
