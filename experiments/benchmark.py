@@ -5,8 +5,8 @@
     python experiments/benchmark.py --data_dir=FOLDER --save
 
 Sections: mnist (with PyTorch, if `pip install -e '.[benchmark]'` was run), select,
-updates, overhead, dispatch, replicates, devices. `--save` writes the tables, with what
-they were measured on, to experiments/results/.
+updates, overhead, dispatch, convolutions, replicates, devices. `--save` writes the
+tables, with what they were measured on, to experiments/results/.
 """
 
 import functools
@@ -38,6 +38,7 @@ SECTIONS: dict[str, Section] = {
     "updates": updates.measure,
     "overhead": programs.overhead,
     "dispatch": programs.dispatch,
+    "convolutions": programs.convolutions,
     "replicates": programs.replicates,
     "devices": programs.devices,
 }

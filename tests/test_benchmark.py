@@ -149,6 +149,15 @@ def test_replicates_rows() -> None:
     assert names(table) == ["2 replicates"]
 
 
+def test_convolutions_rows() -> None:
+    ways, mapped = programs.convolutions(**BRIEF, steps=2, count=2, batch_size=4)
+    assert names(ways) == [
+        *("library, dispatch", "library, scan of 2"),
+        *("product, dispatch", "product, scan of 2"),
+    ]
+    assert names(mapped) == ["map", "unroll", "vmap"]
+
+
 def test_devices_rows() -> None:
     (table,) = programs.devices(
         **BRIEF, networks=("lenet_300_100",), steps=2, batch_size=8

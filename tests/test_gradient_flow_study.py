@@ -262,6 +262,9 @@ def test_arms_differ_in_what_they_say(
 ) -> None:
     monkeypatch.syspath_prepend(root)
     assert arms.arms("lenet", "1step").keys() == published.LABELS.keys()
+    places = list(published.INITIALISED.values())
+    assert len(set(places)) == len(places)
+    assert published.INITIALISED.keys() <= published.LABELS.keys()
     runs = {run.name: run.overrides for run in gradient_flow.runs("cpu")}
     assert len({json.dumps(fields, sort_keys=True) for fields in runs.values()}) == 30
     for name, fields in runs.items():

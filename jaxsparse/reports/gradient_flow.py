@@ -58,6 +58,10 @@ _ACCURACY = (
     "published mean, over the root of the sum of both squared deviations; the gain "
     "that of the ensemble over the mean of its members."
 )
+_INITIALISATIONS = (
+    "Test accuracy, mean ± sample standard deviation over n seeds, of arms that train "
+    "the same masks."
+)
 _PREDICTIONS = (
     "Disagreement, as a fraction of the test set, and KL and JS divergence: mean ± "
     "sample standard deviation over pairs of n seeds. With the pruned solution: over "
@@ -178,6 +182,32 @@ def _arm(arm: str, entry: Found) -> dict[str, Any]:
     for name in ("published_with_pruned", "kl", "js"):
         row |= _pair(name, entry.get(name))
     return row
+
+
+def show_initialisations(found: Found) -> pd.DataFrame:
+    """Makes text of accuracies by how an arm trains and how it is initialised.
+
+    Args:
+      found: findings on one network, from `gradient_flow_findings.read`.
+
+    Returns:
+      One row a way of training, one column an initialisation, mean ± sample deviation
+      (n), "" where there is no such arm; empty if no arm says what it is.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for entry in found["arms"].values():
+        accuracy = pd.Series(entry.get("accuracy", ()), dtype=float).dropna()
+        if entry["training"] and len(accuracy):
+            mean = text.plus_minus(accuracy.mean(), accuracy.std(), digits=2)
+            row = cells.setdefault(entry["training"], {})
+            row[entry["initialisation"]] = f"{mean} (n = {len(accuracy)})"
+    columns = list(dict.fromkeys(name for row in cells.values() for name in row))
+    shown = pd.DataFrame(
+        [[row.get(name, "") for name in columns] for row in cells.values()],
+        columns=[f"{name} (%)" for name in columns],
+    )
+    shown.insert(0, "Training", list(cells))
+    return shown
 
 
 def _pair(name: str, pair: Any) -> dict[str, float]:
@@ -383,6 +413,9 @@ def tables(found: Found) -> list[Table]:
     if found["arms"]:
         table = arms_table(found)
         made.append(Table("Accuracy", _ACCURACY, show_accuracy(table)))
+        shown = show_initialisations(found)
+        if len(shown):
+            made.append(Table("Accuracy by initialisation", _INITIALISATIONS, shown))
         shown = show_predictions(table)
         if shown.shape[1] > 2:
             made.append(Table("Predictions", _PREDICTIONS, shown))

@@ -4,7 +4,8 @@ The study hands over what it found on a network as it comes out of JSON. All of 
 optional; r is the number of seeds, which may differ between entries:
 
     title, steps, published_steps   what the network is called; updates, ours and theirs
-    arms       by arm: label, accuracy [r] and published [mean, sd] in percent,
+    arms       by arm: label, perhaps training and initialisation (words: the rows and
+               columns of a table), accuracy [r] and published [mean, sd] in percent,
                ensemble and published_ensemble in percent, disagreement and
                published_disagreement [mean, sd], with_pruned [r or fewer] and
                published_with_pruned [mean, sd], kl and js [mean, sd] in nats
@@ -103,7 +104,7 @@ def read(network: str, found: Findings) -> dict[str, Any]:
             "it, as files are named after it"
         )
     readers = {
-        "arms": lambda entry, where: _arrays(entry, _ARM, where),
+        "arms": _arm,
         "gradient": _complete(_NORMS, needed=("steps", "norm")),
         "changes": _complete(_CHANGES, needed=tuple(_CHANGES)),
         "segments": _segment,
@@ -152,6 +153,15 @@ def _entries(
             label = str(entry.get("label") or arm.get("label") or key)
             made[key] = {"label": label, **fields}
     return made
+
+
+def _arm(entry: Findings, where: str) -> dict[str, Any]:
+    """Reads an arm, and what it is called in the table of initialisations."""
+    made = _arrays(entry, _ARM, where)
+    words = {
+        name: str(entry.get(name) or "") for name in ("training", "initialisation")
+    }
+    return made | words if made else {}
 
 
 def _complete(shapes: Shapes, *, needed: Sequence[str]) -> Reader:

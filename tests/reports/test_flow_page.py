@@ -38,6 +38,8 @@ def found():
             },
             "lt": {
                 "label": "LT",
+                "training": "static",
+                "initialisation": "the ticket's",
                 "accuracy": [98.0, 99.0, 97.0],
                 "published": [97.0, 0.75],
                 "ensemble": 98.5,
@@ -49,7 +51,13 @@ def found():
                 "kl": [0.5, 0.25],
                 "js": None,
             },
-            "rigl": {"label": "RigL", "accuracy": [96.0], "published": [95.0, 1.0]},
+            "rigl": {
+                "label": "RigL",
+                "training": "RigL",
+                "initialisation": "masked",
+                "accuracy": [96.0],
+                "published": [95.0, 1.0],
+            },
         },
         "gradient": {
             "lt": {
@@ -249,14 +257,28 @@ def test_the_page_for_the_repository_has_all_tables_and_figures(found, tmp_path)
     assert content.startswith("# LeNet-5 at 95 %, 600 of 11,719 updates\n")
     headings = re.findall(r"^## (.*)$", content, flags=re.MULTILINE)
     assert headings == [
-        *("Claims", "Accuracy", "Predictions", "Distances"),
-        *("Gradient flow", "Curvature"),
+        *("Claims", "Accuracy", "Accuracy by initialisation", "Predictions"),
+        *("Distances", "Gradient flow", "Curvature"),
     ]
     shown = re.findall(r"^!\[.+\]\(lenet_(\w+)\.png\)$", content, flags=re.MULTILINE)
     assert tuple(shown) == FIGURES
     assert all((tmp_path / f"lenet_{name}.png").exists() for name in shown)
     places = [content.index(f"## {name}") for name in ("Distances", "Gradient flow")]
     assert places[0] < content.index("![") < places[1]
+
+
+def test_accuracies_by_training_and_initialisation(found):
+    read = gradient_flow_findings.read("lenet", found)
+    shown = gradient_flow.show_initialisations(read)
+    assert list(shown) == ["Training", "the ticket's (%)", "masked (%)"]
+    assert shown.to_numpy().tolist() == [
+        ["static", "98.00 ± 1.00 (n = 3)", ""],
+        ["RigL", "", "96.00 (n = 1)"],
+    ]
+    for entry in found["arms"].values():
+        entry.pop("training", None)
+    read = gradient_flow_findings.read("lenet", found)
+    assert gradient_flow.show_initialisations(read).empty
 
 
 def test_other_seeds_are_tabulated_and_not_drawn(found):

@@ -47,6 +47,7 @@ def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
         "seeds": len(study.seeds("prune")),
         "arms": {
             arm: {"label": label[arm]}
+            | _place(arm)
             | found["predictions"][arm]
             | published.PUBLISHED[study.network].get(arm, {})
             for arm in study.arms
@@ -69,6 +70,12 @@ def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
         },
         "claims": claims.judge(flat, steps=steps, whole=whole),
     }
+
+
+def _place(arm: str) -> dict[str, str]:
+    """Says where an arm stands in the table of initialisations."""
+    training, initialisation = published.INITIALISED.get(arm, ("", ""))
+    return {"training": training, "initialisation": initialisation}
 
 
 def _compared(states: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,6 +27,20 @@ LABELS = {
     "dense": "dense",
 }
 
+# Arms that train the masks of the pruning run: how, and from which weights.
+INITIALISED = {
+    "scratch": ("static", "Glorot, masked"),
+    "liu": ("static", "Liu et al., by layer"),
+    "scratch_plus": ("static", "sparsity-aware"),
+    "lt": ("static", "the ticket's"),
+    "prune_restart": ("static", "the pruned solution"),
+    "set": ("SET", "Glorot, masked"),
+    "set_plus": ("SET", "sparsity-aware"),
+    "rigl": ("RigL", "Glorot, masked"),
+    "rigl_liu": ("RigL", "Liu et al., by layer"),
+    "rigl_plus": ("RigL", "sparsity-aware"),
+}
+
 LENET: dict[str, dict[str, Any]] = {
     "prune": {
         "published": [98.30, 0.23],
