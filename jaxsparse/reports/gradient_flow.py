@@ -297,7 +297,10 @@ def show_flow(table: pd.DataFrame) -> pd.DataFrame:
     shown["n"] = table["n"].astype(str)
     shown["Norm"] = _means(table, "norm", 4)
     shown["Effective"] = _means(table, "effective", 4)
-    shown["First-order decrease"] = _means(table, "decrease", 6)
+    shown["First-order decrease"] = [
+        "" if pd.isna(mean) else f"{mean:.1e}" + ("" if pd.isna(sd) else f" ± {sd:.1e}")
+        for mean, sd in zip(table["decrease"], table["decrease_sd"], strict=True)
+    ]
     return _without_blanks(shown)
 
 

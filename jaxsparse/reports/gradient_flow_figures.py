@@ -285,7 +285,8 @@ def _symlog(axes: Axes, values: np.ndarray) -> None:
     low, high = math.floor(powers.min()), math.ceil(powers.max())
     axes.set_xscale("symlog", linthresh=10.0**low, linscale=1.0)
     apart = max(1, math.ceil((high - low) / 3))
-    ticks = 10.0 ** np.arange(high, low - 1, -apart)
+    # What lies near 0 would be written over its 0.
+    ticks = 10.0 ** np.arange(high, min(low + apart, high) - 1, -apart)
     axes.xaxis.set_major_locator(FixedLocator([*-ticks, 0, *ticks[::-1]]))
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -214,7 +214,9 @@ def _distances(found: Findings) -> Seen:
     each = {name: to_pruned[groups == name] for name in order}
     if any(not len(values) for values in each.values()):
         raise KeyError("a group is missing")
-    words = ", ".join(f"{name} {_spread(v)}" for name, v in each.items())
+    called = ("LT end", "LT start", "Scratch start", "Scratch end")
+    words = zip(called, each.values(), strict=True)
+    words = ", ".join(f"{name} {_spread(v)}" for name, v in words)
     n = min(len(each["lt end"]), len(each["scratch end"]))
     near = list(each.values())
     steps = list(zip(near, near[1:], strict=False))
