@@ -68,8 +68,16 @@ def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
             name: {"label": SIGNALS[name]} | part
             for name, part in found["signals"].items()
         },
-        "claims": claims.judge(flat, steps=steps, whole=whole),
+        "claims": [
+            row if study.network == "lenet" else _of_lenet(row)
+            for row in claims.judge(flat, steps=steps, whole=whole)
+        ],
     }
+
+
+def _of_lenet(row: dict[str, Any]) -> dict[str, Any]:
+    """Says that what was published is of LeNet-5: of other networks nothing was."""
+    return row | {"published": f"LeNet-5: {row['published']}"}
 
 
 def _place(arm: str) -> dict[str, str]:
