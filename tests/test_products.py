@@ -47,15 +47,54 @@ def test_the_product_is_the_convolution(size, steps, image, channels, padding):
 
 
 @settings(max_examples=25, deadline=None)
-@given(image=st.tuples(st.integers(2, 9), st.integers(2, 9)), seed=st.integers(0, 99))
-def test_pooling_is_that_of_linen(image, seed):
-    values = np.random.default_rng(seed).permutation(2 * image[0] * image[1] * 3)
-    x = jnp.asarray(values.reshape(2, *image, 3), jnp.float32)  # no two are equal
+@given(
+    image=st.tuples(st.integers(2, 9), st.integers(2, 9)),
+    seed=st.integers(0, 99),
+    values=st.sampled_from([1, 2, 3, 1000]),  # few of them: ties in most windows
+)
+def test_pooling_is_that_of_linen(image, seed, values):
+    drawn = np.random.default_rng(seed).integers(0, values, (2, *image, 3))
+    x = jnp.asarray(drawn - values // 2, jnp.float32)
     wanted, pull = jax.vjp(products.pool_windows, x)
     got, pulled = jax.vjp(products.pool, x)
     np.testing.assert_array_equal(got, wanted)
     direction = whole(seed, *wanted.shape)
     np.testing.assert_array_equal(pulled(direction)[0], pull(direction)[0])
+
+
+def test_what_is_not_a_number_is_pooled():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    for row, column in np.ndindex(4, 4):
+        got = products.pool(x.at[0, row, column, 0].set(jnp.nan))[0, :, :, 0]
+        assert np.argwhere(np.isnan(got)).tolist() == [[row // 2, column // 2]]
+
+
+def test_ties_of_a_constant_background_leave_the_dense_gradient_linens():
+    """What RigL grows by: weights that no mask has see other places than those it has.
+
+    In float64, so that ties are ties in both networks and sums equal.
+    """
+
+    def conv(*args, **fields):
+        return nn.Conv(*args, conv_general_dilated=products.convolve, **fields)
+
+    with jax.enable_x64(True):
+        images = jnp.zeros((4, 28, 28, 1)).at[:, 8:20, 10:18].set(1.0)
+        networks = [
+            models.LeNet5(padding="VALID", conv=conv, pool=products.pool),
+            models.LeNet5(padding="VALID"),
+        ]
+        params = networks[1].init(jax.random.key(1), images, train=False)["params"]
+        drawn = np.random.default_rng(0)
+        sparse = jax.tree.map(lambda w: w * (drawn.random(w.shape) < 0.1), params)
+
+        def loss(weights, model):
+            logits = model.apply({"params": weights}, images, train=True)
+            return jnp.sum(nn.log_softmax(logits)[:, 3])
+
+        ours, linens = (jax.grad(loss)(sparse, model) for model in networks)
+    for mine, theirs in zip(*map(jax.tree.leaves, (ours, linens)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-11)
 
 
 def test_pooled_zeros_of_relu_pass_no_gradient():

@@ -2,8 +2,8 @@
 
 XLA's convolution runs many times slower inside `lax.scan` on CPUs, and the gradient of
 its max pooling is slow everywhere there. A convolution is a matrix product of patches
-of the images, and pooling a maximum over two axes of a reshaped array; both are fast
-wherever they stand. Results differ in the last bits only.
+of the images, and pooling a choice between neighbours; both are fast wherever they
+stand. Results, and gradients too, differ in the last bits only.
 """
 
 from typing import Any
@@ -82,12 +82,19 @@ def convolve(
 def pool(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
     """Takes the maxima of 2x2 windows; an odd last row or column is left out.
 
-    Where a maximum is attained twice, each gets half of the gradient; `nn.max_pool`
-    gives it all to the first. After ReLU this is so for zeros, which pass none on.
+    Where a maximum is attained twice, the first gets all of the gradient, row by row,
+    as from `nn.max_pool`. `jnp.max` would give each a part, and other gradients to the
+    weights that a mask has not: on constant backgrounds ties are common.
     """
     b, h, w, c = x.shape
-    even = x[:, : h - h % 2, : w - w % 2]
-    return jnp.max(even.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
+    even = x[:, : h - h % 2, : w - w % 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    rows = _larger(even[:, :, :, :, 0], even[:, :, :, :, 1])
+    return _larger(rows[:, :, 0], rows[:, :, 1])
+
+
+def _larger(first: Float[Array, "*n"], second: Float[Array, "*n"]) -> Array:
+    """Chooses the first where they are equal, and what is not a number anywhere."""
+    return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
 def pool_windows(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
