@@ -12,7 +12,10 @@ Deviations: the sparsity of the ImageNet runs is not published with the code; 80
 ours, and so are the schedule of pruning, and for VGG-16 all of training but its
 length. The schedule, warm-up and smoothing are those of RigL's code, which the paper
 builds on. The last normalisation of each block begins at 0 there, and the head as
-normals of deviation 0.01; here only the former. Images are cut to 224x224 beforehand.
+normals of deviation 0.01; here only the former. Kernels are drawn from normals that are
+not cut off. Images are cut to 224x224 beforehand. The gradient is that of the
+cross-entropy on the first 1,000 training examples, as on MNIST, where the authors' code
+records that of the training batch, penalty included.
 Reading ImageNet as a stream is not in place: a dataset must fit into memory.
 
 Command: python experiments/train.py --config=configs/gradient_flow_imagenet.py

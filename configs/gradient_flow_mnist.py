@@ -15,7 +15,8 @@ RigL, SET.
 
 Deviations: every epoch is a permutation of the training set, where the authors stream
 through a shuffle buffer; the momentum buffer holds gradients without the learning
-rate, as PyTorch's does.
+rate, as PyTorch's does. Masks change before the update of their step, by the weights
+that it finds, and the norm is taken around that; in the authors' code after it.
 
 Command: python experiments/train.py --config=configs/gradient_flow_mnist.py
 (`:mlp` for the MLP; `:quick` and `:mlp_quick` for 2 seeds and 600 updates)

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import jax  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from experiments import studies  # noqa: E402
@@ -49,8 +50,15 @@ def main(argv: Sequence[str]) -> int:
     failed = launching.run_all(chosen, folder, _DATA_DIR.value)
     try:
         written = study.finish(folder, _SCALE.value, _DATA_DIR.value)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues the study", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:  # above all, a state that is corrupt
         print(f"error: {error}; no report was written", file=sys.stderr)
+        return 1
+    except jax.errors.JaxRuntimeError as error:  # above all, no memory left
+        line = str(error).splitlines()[0]
+        print(f"error: {line}; no report was written", file=sys.stderr)
         return 1
     print(f"report: {written}")
     if failed:

@@ -108,13 +108,26 @@ def report(runs: Sequence[Run], folder: Path) -> Path:
 def copy(source: Path, results: Path, beginnings: tuple[str, ...]) -> None:
     """Copies what is worth keeping of a report: tables, and figures as PNG.
 
+    What is there of an earlier report, and not in this one, is deleted.
+
     Args:
       source: folder of the report.
       results: folder to copy to.
       beginnings: of the names of the files to copy.
     """
+
+    def wanted(folder: Path) -> dict[str, Path]:
+        return {
+            path.name: path
+            for path in sorted(folder.iterdir())
+            if path.name.startswith(beginnings)
+            and path.suffix in (".md", ".csv", ".png")
+        }
+
     results.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        wanted = path.name.startswith(beginnings)
-        if wanted and path.suffix in (".md", ".csv", ".png"):
-            shutil.copy(path, results / path.name)
+    new = wanted(source)
+    for path in new.values():
+        shutil.copy(path, results / path.name)
+    for name, path in wanted(results).items():
+        if name not in new:
+            path.unlink()

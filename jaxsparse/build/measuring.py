@@ -71,7 +71,8 @@ def make_observer(
     """Makes what records the gradient flow; None if the config wants none.
 
     The loss is the mean cross-entropy in training mode, without penalty or smoothing,
-    over the first `analysis.examples` training examples as they are.
+    over the first `analysis.examples` training examples as they are. Products of
+    float32 are those of float32 on every device.
 
     Raises:
       ValueError: if there are not so many examples.
@@ -108,12 +109,16 @@ def make_observer(
         out_axes=0,
     )
     measure = jax.jit(mapped)
+
+    def observe(params: Params, masks: Masks, stats: Any) -> Any:
+        weights = masks_lib.apply(masks, params)
+        with jax.default_matmul_precision("highest"):
+            return measure(weights, masks, stats, (images, labels))
+
     return Observer(
         at=at,
         changes=change_steps(config, length) if c.at_changes else (),
-        measure=lambda params, masks, stats: measure(
-            masks_lib.apply(masks, params), masks, stats, (images, labels)
-        ),
+        measure=observe,
         rows=_rows,
     )
 

@@ -54,9 +54,13 @@ _CAPTIONS = {
     ),
 }
 _ACCURACY = (
-    "Mean ± sample standard deviation over n seeds. The difference is ours less the "
+    "Mean ± sample standard deviation over n seeds. A difference is ours less the "
     "published mean, over the root of the sum of both squared deviations; the gain "
-    "that of the ensemble over the mean of its members."
+    "that of the ensemble of all seeds over the mean of its members."
+)
+_CLAIMS = (
+    "Thresholds were written before anything was measured, amended when some arms had "
+    "been seen, or written after the first measurement, as it says."
 )
 _INITIALISATIONS = (
     "Test accuracy, mean ± sample standard deviation over n seeds, of arms that train "
@@ -86,6 +90,7 @@ _HEADINGS = {
     "statement": "Statement",
     "published": "Published",
     "threshold": "Threshold",
+    "written": "Written",
     "ours": "Ours",
     "n": "n",
 }
@@ -138,10 +143,19 @@ def write(findings: Found, out: str | os.PathLike[str]) -> Path:
         drawn = gradient_flow_figures.draw(found)
         images = page.write_figures(drawn, folder, prefix=f"{network}_")
         page.replace(folder / f"{network}.md", _markdown(network, found, images))
+        _tidy(folder, network, [*_frames(found), *images])
         body.append(_section(found, images))
     content = page.document("Report: gradient flow in sparse networks", "".join(body))
     page.replace(folder / "index.html", content)
     return folder / "index.html"
+
+
+def _tidy(folder: Path, network: str, names: list[str]) -> None:
+    """Deletes tables and figures of an earlier report that this one has not."""
+    for path in folder.glob(f"{network}_*"):
+        stale = path.stem.removeprefix(f"{network}_") not in names
+        if stale and path.suffix in (".csv", ".png", ".svg", ".md"):
+            path.unlink()
 
 
 def arms_table(found: Found) -> pd.DataFrame:
@@ -153,7 +167,7 @@ def arms_table(found: Found) -> pd.DataFrame:
     Returns:
       One row an arm, with all columns always, NaN for what is missing: `arm`, `label`,
       `n`, accuracies and their differences in percent and percentage points,
-      `difference` in deviations, and fractions of the test set; columns ending in "_sd"
+      differences in deviations, and fractions of the test set; columns ending in "_sd"
       are sample deviations.
     """
     return pd.DataFrame([_arm(arm, entry) for arm, entry in found["arms"].items()])
@@ -165,12 +179,10 @@ def _arm(arm: str, entry: Found) -> dict[str, Any]:
     with_pruned = pd.Series(entry.get("with_pruned", ()), dtype=float)
     ours = (accuracy.mean(), accuracy.std())
     published = entry.get("published", (np.nan, np.nan))
-    spread = np.hypot(ours[1], published[1])
     row = {"arm": arm, "label": entry["label"], "n": accuracy.count()}
     row |= _pair("accuracy_percent", ours)
     row |= _pair("published_accuracy_percent", published)
-    # Without any spread there is no unit.
-    row["difference"] = (ours[0] - published[0]) / spread if spread > 0 else np.nan
+    row["difference"] = _difference(ours, published)
     for name, mean in (("", ours[0]), ("published_", published[0])):
         ensemble = entry.get(f"{name}ensemble", np.nan)
         row[f"{name}ensemble_percent"] = ensemble
@@ -179,9 +191,20 @@ def _arm(arm: str, entry: Found) -> dict[str, Any]:
         row |= _pair(name, entry.get(name))
     row["with_pruned_n"] = with_pruned.count()
     row |= _pair("with_pruned", (with_pruned.mean(), with_pruned.std()))
+    for name in ("disagreement", "with_pruned"):
+        published = entry.get(f"published_{name}", (np.nan, np.nan))
+        pair = (row[name], row[f"{name}_sd"])
+        row[f"{name}_difference"] = _difference(pair, published)
     for name in ("published_with_pruned", "kl", "js"):
         row |= _pair(name, entry.get(name))
     return row
+
+
+def _difference(ours: Any, published: Any) -> float:
+    """Returns ours less the published mean, in units of both deviations together."""
+    spread = np.hypot(ours[1], published[1])
+    # Without any spread there is no unit.
+    return float((ours[0] - published[0]) / spread) if spread > 0 else np.nan
 
 
 def show_initialisations(found: Found) -> pd.DataFrame:
@@ -235,6 +258,7 @@ def show_predictions(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"Arm": table["label"], "n": table["n"].astype(str)})
     shown["Disagreement"] = _means(table, "disagreement", 4)
     shown["Published disagreement"] = _means(table, "published_disagreement", 4)
+    shown["Difference (s.d.)"] = _numbers(table["disagreement_difference"], "+.1f")
     shown["With pruned"] = [
         f"{words} (n = {others})" if words and others != n else words
         for words, n, others in zip(
@@ -243,6 +267,9 @@ def show_predictions(table: pd.DataFrame) -> pd.DataFrame:
         )
     ]
     shown["Published with pruned"] = _means(table, "published_with_pruned", 4)
+    shown["Difference with pruned (s.d.)"] = _numbers(
+        table["with_pruned_difference"], "+.1f"
+    )
     shown["KL (nats)"] = _means(table, "kl", 4)
     shown["JS (nats)"] = _means(table, "js", 4)
     return _without_blanks(shown)
@@ -451,7 +478,8 @@ def _verdicts(verdicts: list[str]) -> str:
         f"{verdicts.count(verdict)} {verdict}"
         for verdict in gradient_flow_findings.VERDICTS
     ]
-    return f"Verdicts: {', '.join(counts)}."
+    counts = ", ".join(count for count in counts if not count.startswith("0 "))
+    return f"Verdicts: {counts}. {_CLAIMS}"
 
 
 def _frames(found: Found) -> dict[str, pd.DataFrame]:

@@ -20,7 +20,8 @@ optional; r is the number of seeds, which may differ between entries:
                lanczos with top and bottom
     signal     by initialisation: label, output [r], layers ([r] by name), neurons ([o]
                by name)
-    claims     a list of name, statement, published, threshold, ours, n, verdict
+    claims     a list of name, statement, published, threshold, written ("before" the
+               measurement, "amended" or "after"), ours, n, verdict
 
 Published pairs may lack their deviation. `gradient_flow` tabulates what `read` returns,
 and `gradient_flow_figures` draws it.
@@ -37,7 +38,7 @@ Findings = Mapping[str, Any]
 Shapes = Mapping[str, tuple[str | int, ...]]
 Reader = Callable[[Findings, str], dict[str, Any]]
 
-VERDICTS = ("reproduced", "not reproduced", "unclear")
+VERDICTS = ("reproduced", "not reproduced", "unclear", "not measured")
 MOMENTS = ("", "before", "after")
 # Shapes of fields: axes of one name are equally long within an entry.
 _ARM: Shapes = {
@@ -251,7 +252,8 @@ def _distances(network: str, found: Findings) -> dict[str, Any]:
 
 def _claims(network: str, found: Findings) -> list[dict[str, str]]:
     """Reads the claims as text on one line, "" for what is missing."""
-    names = ("verdict", "name", "statement", "published", "threshold", "ours", "n")
+    names = ("verdict", "name", "statement", "published", "threshold", "written")
+    names = (*names, "ours", "n")
     made = []
     for place, claim in enumerate(_list(found.get("claims"), f"{network}.claims")):
         where = f"{network}.claims[{place}]"

@@ -44,13 +44,12 @@ def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
         "title": published.TITLES[study.network],
         "steps": steps,
         "published_steps": whole,
-        "seeds": len(study.seeds("prune")),
         "arms": {
             arm: {"label": label[arm]}
             | _place(arm)
             | found["predictions"][arm]
             | published.PUBLISHED[study.network].get(arm, {})
-            for arm in study.arms
+            for arm in found["predictions"]
         },
         "gradient": flat["gradient"],
         "changes": flat["changes"],

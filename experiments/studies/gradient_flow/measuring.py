@@ -1,10 +1,12 @@
 """What the study measures on runs that have ended, each part kept as a JSON file.
 
 A part is computed again only if what it was computed of has changed: the weights that
-arms ended with, by their hash, or how many examples are looked at. An arm that has not
-ended is left out, and its parts are computed when it has.
+arms ended with, by their hash, how many examples are looked at, the kind of device, or
+`VERSION`. An arm that has not ended is left out, and its parts are computed when it
+has. All is computed in full float32, whatever a device would do by itself.
 """
 
+import contextlib
 import functools
 import io
 import json
@@ -30,6 +32,10 @@ from jaxsparse.analysis import (
     similarity,
 )
 
+# Of what is computed here and in `curvature`: to be raised with every change to it.
+VERSION = 1
+PRECISION = "highest"
+
 # Ends of segments to the pruned solution: arm and moment.
 SEGMENTS = (
     ("lt", "start"),
@@ -51,7 +57,8 @@ def logits(study: Study, arm: str) -> np.ndarray:
     mark = study.mark(arm)[arm][:12]
     path = _folder(study) / f"logits_{arm}_{mark}.npy"
     if path.exists():
-        return np.load(path)
+        with contextlib.suppress(ValueError, EOFError):  # damaged: computed again
+            return np.load(path)
     apply, test = jax.jit(study.apply(arm)), study.run(arm).dataset.test
     state = study.state(arm)
     weights = (state.params, state.batch_stats)
@@ -97,6 +104,9 @@ def of_predictions(study: Study) -> dict[str, Any]:
             float(predictions.disagreement(one, pruned)) for one in others
         ]
         found[arm] = entry
+        if arm == "prune":
+            # The one that all others take their masks from.
+            found["pruned"] = {"accuracy": entry["accuracy"][:1]}
     return found
 
 
@@ -109,11 +119,13 @@ def of_gradients(study: Study) -> dict[str, Any]:
         _, effective = _by_seed(rows, _effective)
         rate = study.run(arm).learning_rate
         rates = np.asarray([float(rate(step)) for step in steps])
+        flow = gradient_flow.Flow(norms, {})
+        decrease = gradient_flow.first_order_decrease(flow, learning_rate=rates)
         found["gradient"][arm] = {
             "steps": steps,
             "norm": norms.tolist(),
             "effective": effective.tolist(),
-            "decrease": (rates * norms**2).tolist(),
+            "decrease": decrease.tolist(),
         }
         late, after = _by_seed(study.records(arm, "change"), lambda row: row["norm"])
         if late:
@@ -283,9 +295,19 @@ def measure(study: Study) -> dict[str, Any]:
 
     Returns:
       What each part found, by name; "curvature" by arm.
+
+    Raises:
+      ValueError: if a state that is needed is lost, or arms do not belong together.
     """
     if "prune" not in study.arms:
         return {}
+    study.check()
+    with jax.default_matmul_precision(PRECISION):
+        return _measure(study)
+
+
+def _measure(study: Study) -> dict[str, Any]:
+    """Computes or reads every part."""
     once = functools.partial(_once, study)
     scratch = [arm for arm in MAPPED if arm in study.arms]
     found: dict[str, Any] = {
@@ -339,11 +361,13 @@ def _once(
 ) -> Any:
     """Reads a part that was computed of the same, else computes and keeps it."""
     path = _folder(study) / f"{name}.json"
-    of = {"arms": study.mark(*on), **sizes}
+    of = {"arms": study.mark(*on), **sizes, "version": VERSION}
+    of |= {"backend": jax.default_backend(), "precision": PRECISION}
     if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["of"] == of:
-            return kept["found"]
+        with contextlib.suppress(ValueError):  # damaged: computed again
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["of"] == of:
+                return kept["found"]
     print(f"measuring {study.network}: {name}", file=sys.stderr)
     found = compute(study)
     records.write_atomically(path, json.dumps({"of": of, "found": found}) + "\n")

@@ -54,8 +54,37 @@ class Study:
 
     @functools.cache  # noqa: B019
     def state(self, arm: str, moment: str = END) -> Any:
-        """Loads a state of an arm."""
-        return build.load_state(self.run(arm), moment)
+        """Loads a state of an arm.
+
+        Raises:
+          ValueError: if it is lost, saying how to get it again.
+        """
+        try:
+            return build.load_state(self.run(arm), moment)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; move {self._of(arm)} away, and the same command trains it "
+                "again"
+            ) from error
+
+    def check(self) -> None:
+        """Refuses arms that began with other masks than the pruned solution's.
+
+        Raises:
+          ValueError: naming the arm.
+        """
+        pruned = self.solution("prune", "end", 0).masks
+        for arm in self.arms:
+            if not self.run(arm).config.start.masks:
+                continue
+            began = self.solution(arm, "start", 0).masks
+            pairs = zip(jax.tree.leaves(began), jax.tree.leaves(pruned), strict=True)
+            if not all(bool(jnp.array_equal(a, b)) for a, b in pairs):
+                raise ValueError(
+                    f"{self._of(arm)}: began with other masks than "
+                    f"{self._of('prune')} ended with; wanted the same: move it away, "
+                    "and the same command trains it again"
+                )
 
     def solution(self, arm: str, moment: str, replicate: int) -> similarity.Solution:
         """Takes the weights and masks of one seed; "start", "end" or a checkpoint."""
