@@ -12,7 +12,7 @@ from jaxsparse.analysis.hessian import exact, lanczos, products, spectra, subspa
 from jaxsparse.training.loop import kept_name
 
 # Arms whose curvature is looked at, on how many examples, by scale.
-ARMS = ("lt", "scratch", "scratch_plus", "rigl", "rigl_plus", "set")
+ARMS = ("lt", "scratch", "scratch_plus", "rigl", "set")
 EXAMPLES = {"quick": 100, "cpu": 1000, "full": 60_000}
 # Seeds that are looked at around changes of masks; one elsewhere.
 SEEDS = {"rigl": 3}
