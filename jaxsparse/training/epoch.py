@@ -2,9 +2,8 @@
 
 Calls end where the host has something to do: at the end of an epoch, at an
 evaluation, a measurement or a checkpoint that is kept, and every `steps_per_call` steps
-of an epoch. The plan is a function of
-the config alone, never of where a run was resumed, because programs of other lengths
-may differ in the last bits.
+of an epoch. The plan is a function of the config alone, never of where a run was
+resumed, because programs of other lengths may differ in the last bits.
 """
 
 import bisect
