@@ -9,6 +9,7 @@ from jaxsparse.build.assembly import arrange, make_experiment
 from jaxsparse.build.checking import check_names
 from jaxsparse.build.chosen import ABLATIONS, SCORES
 from jaxsparse.build.earlier import Run, load_state, open_run, recorded_hashes
+from jaxsparse.build.functions import Functions, make_functions
 from jaxsparse.build.lengths import Lengths, lengths
 from jaxsparse.build.networks import MODELS, Family, make_model
 from jaxsparse.build.pieces import (
@@ -29,6 +30,7 @@ __all__ = (
     "REDRAWS",
     "SCORES",
     "Family",
+    "Functions",
     "Lengths",
     "Run",
     "arrange",
@@ -38,6 +40,7 @@ __all__ = (
     "load_data",
     "make_augment",
     "make_experiment",
+    "make_functions",
     "make_model",
     "make_network",
     "make_optimizer",

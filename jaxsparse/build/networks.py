@@ -12,6 +12,8 @@ from jaxsparse import config as config_lib
 from jaxsparse import models
 from jaxsparse.models import products
 
+NORM_MOMENTUM = 0.9  # of the running statistics of BatchNorm
+
 # Fields of the section "model" that only some networks have a use for.
 SIZES = ("width", "features", "maps", "padding")
 
@@ -126,7 +128,7 @@ def make_model(
     }
     if "norm" in family.takes:
         fields["norm"] = functools.partial(
-            nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name
+            nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5, axis_name=axis_name
         )
     if training and as_products(config):
         fast = {

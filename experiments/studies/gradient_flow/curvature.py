@@ -79,8 +79,9 @@ def at(study: Study, *, arm: str, place: Place) -> dict[str, Any]:
     batch = study.examples(EXAMPLES[study.scale])
     size = min(len(batch[1]), 1000)
     space = subspace.make(masks_lib.apply(masks, params), masks)
-    found = exact.spectrum(study.loss(), space, batch, batch_size=size)
-    product = products.operator(study.loss(), space, batch, batch_size=size)
+    loss = study.functions().loss
+    found = exact.spectrum(loss, space, batch, batch_size=size)
+    product = products.operator(loss, space, batch, batch_size=size)
     ends = lanczos.extremes(product, found.n, key=jax.random.key(0))
     said = spectra.summarise(found.eigenvalues)
     return {

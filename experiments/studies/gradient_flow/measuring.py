@@ -59,7 +59,8 @@ def logits(study: Study, arm: str) -> np.ndarray:
     if path.exists():
         with contextlib.suppress(ValueError, EOFError):  # damaged: computed again
             return np.load(path)
-    apply, test = jax.jit(study.apply(arm)), study.run(arm).dataset.test
+    apply = jax.jit(study.functions(arm).logits)
+    test = study.run(arm).dataset.test
     state = study.state(arm)
     weights = (state.params, state.batch_stats)
     found = np.stack(
@@ -163,10 +164,11 @@ def of_starts(study: Study) -> dict[str, list[float]]:
     the ticket, and fresh ones what training from scratch would begin with.
     """
     network, batch = study.run("prune").network, study.examples(FLOW_EXAMPLES)
+    loss = study.functions().loss
 
     @jax.jit
     def norm(params: Any, masks: Any) -> Any:
-        grads = gradient_flow.gradient(study.loss(), params, masks, batch)
+        grads = gradient_flow.gradient(loss, params, masks, batch)
         return gradient_flow.measure(grads, masks).norm
 
     draws = {
@@ -202,13 +204,13 @@ def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
     if study.normalises:
         shape = (RE_ESTIMATED, 1000, *train.images.shape[1:])
         batches = jnp.asarray(train.images[: RE_ESTIMATED * 1000]).reshape(shape)
-        stats = connectivity.ReEstimated(study.measure_stats(), batches)
+        stats = connectivity.ReEstimated(study.functions().statistics, batches)
     end = study.solution("prune", "end", 0).params
     # Tickets all start from one place.
     seeds = [0] if (arm, moment) == ("lt", "start") else study.seeds(arm)
     each = [
         connectivity.along_segment(
-            study.evaluate(),
+            study.functions().evaluate,
             study.solution(arm, moment, r).params,
             end,
             examples=examples,

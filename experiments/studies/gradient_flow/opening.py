@@ -1,7 +1,6 @@
 """The runs of one network of the study, opened when something is asked of them."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from experiments.studies import launching
 from experiments.studies.gradient_flow import arms
 from jaxsparse import build, records, transforms
 from jaxsparse.analysis import similarity
-from jaxsparse.build.pieces import make_normalize
-from jaxsparse.training import checkpoints, losses
+from jaxsparse.training import checkpoints
 from jaxsparse.training.loop import kept_name
 
 STAGE = "level_00/ticket"
@@ -102,73 +100,17 @@ class Study:
         """Numbers the seeds of an arm."""
         return range(self.run(arm).config.replicates)
 
-    def _network(self, arm: str) -> tuple[Any, Callable[..., Any]]:
-        """Makes the network of an arm as it trains, and what turns images to floats."""
+    @functools.cache  # noqa: B019
+    def functions(self, arm: str = "prune") -> build.Functions:
+        """Makes the functions of an arm's network, once: they are compiled once."""
         run = self.run(arm)
-        model = build.make_model(run.config, classes=run.dataset.classes, training=True)
-        return model, make_normalize(run.config, run.dataset)
-
-    @functools.cache  # noqa: B019
-    def apply(self, arm: str) -> Callable[..., Any]:
-        """Makes the function of weights, statistics and uint8 images to logits."""
-        model, normalize = self._network(arm)
-        return lambda params, stats, images: model.apply(
-            {"params": params, "batch_stats": stats}, normalize(images), train=False
-        )
-
-    @functools.cache  # noqa: B019
-    def loss(self) -> Callable[..., Any]:
-        """Makes the function of weights and a batch to the loss as in training."""
-        model, normalize = self._network("prune")
-
-        def loss(params: Any, batch: Any) -> Any:
-            logits, _ = model.apply(
-                {"params": params, "batch_stats": self._zero_stats()},
-                normalize(batch[0]),
-                train=True,
-                mutable=["batch_stats"],
-            )
-            return jnp.mean(losses.cross_entropy(logits, batch[1]))
-
-        return loss
-
-    def _zero_stats(self) -> Any:
-        """Makes running statistics that nothing has gone into."""
-        return jax.tree.map(
-            lambda leaf: jnp.zeros_like(leaf[0]), self.state("prune").batch_stats
-        )
+        stats = jax.tree.map(lambda leaf: leaf[0], self.state(arm).batch_stats)
+        return build.make_functions(run.config, run.dataset, stats)
 
     def examples(self, count: int) -> tuple[Any, Any]:
         """Takes the first training examples, fewer if there are fewer."""
         train = self.run("prune").dataset.train
         return jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count])
-
-    @functools.cache  # noqa: B019
-    def measure_stats(self) -> Callable[..., Any]:
-        """Makes the function from weights and images to their batch statistics."""
-        model, normalize = self._network("prune")
-
-        def measure(params: Any, images: Any) -> Any:
-            variables = {"params": params, "batch_stats": self._zero_stats()}
-            _, changed = model.apply(
-                variables, normalize(images), train=True, mutable=["batch_stats"]
-            )
-            # One step of an average with momentum 0.9 from zero.
-            return jax.tree.map(lambda leaf: leaf / 0.1, changed["batch_stats"])
-
-        return measure
-
-    @functools.cache  # noqa: B019
-    def evaluate(self) -> Callable[..., Any]:
-        """Makes the function that `connectivity` takes, once: it is compiled once."""
-        apply = self.apply("prune")
-
-        def evaluate(params: Any, batch_stats: Any, batch: Any) -> Any:
-            scores = apply(params, batch_stats, batch[0])
-            correct = losses.is_correct(scores, batch[1])
-            return losses.cross_entropy(scores, batch[1]), correct
-
-        return evaluate
 
     def records(self, arm: str, kind: str) -> list[dict[str, Any]]:
         """Reads the records of an arm of one kind."""
