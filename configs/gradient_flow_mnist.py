@@ -19,7 +19,7 @@ rate, as PyTorch's does. Masks change before the update of their step, by the we
 that it finds, and the norm is taken around that; in the authors' code after it.
 
 Command: python experiments/train.py --config=configs/gradient_flow_mnist.py
-(`:mlp` for the MLP; `:quick` and `:mlp_quick` for 2 seeds and 600 updates)
+(`:mlp` for the MLP; `:quick` and `:mlp_quick` for 2 seeds and 300 updates)
 """
 
 from ml_collections import ConfigDict
@@ -55,10 +55,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c.run.checkpoint_every = "2000step"
     if variant.endswith("quick"):
         c.replicates = 2
-        c.training.length = "600step"
-        c.evaluation.every = "200step"
-        c.sparse.begin = "150step"
-        c.sparse.end = "350step"
+        c.training.length = "300step"
+        c.evaluation.every = "150step"
+        c.sparse.begin = "75step"
+        c.sparse.end = "175step"
         c.sparse.update_every = "10step"
         c.analysis.gradient_every = "20step"
     return c

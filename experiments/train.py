@@ -31,6 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "recipe, FILE or FILE:VARIANT"
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+_REPORT = flags.DEFINE_bool("report", True, "write a report on the run at its end")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -79,6 +80,8 @@ def run(c: ConfigDict, folder: Path) -> None:
     arrangement = made.trainer.arrangement
     with workdir.opened(folder, c, command=command, arrangement=arrangement):
         train(c, made, folder)
+        if not _REPORT.value:  # a study has one of its own
+            return
         # Here and not above: what is wrong with a launch is said without this import.
         from jaxsparse.reports import page
 

@@ -92,6 +92,7 @@ def launch(run: Run, workdir: Path, data_dir: str) -> int:
         str(ROOT / "experiments" / "train.py"),
         f"--config={run.config}",
         *flags(run.overrides | where),
+        "--noreport",
         f"--workdir={workdir}",
     ]
     print(shlex.join(command), file=sys.stderr)
