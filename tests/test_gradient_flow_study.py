@@ -345,7 +345,7 @@ def test_a_part_is_computed_once(
 
 @pytest.mark.campaign
 def test_the_whole_study_in_small(tmp_path: Path, root: Path) -> None:
-    """On the real MNIST where it is: 30 runs of 600 updates, some 15 minutes."""
+    """On the real MNIST where it is: 30 runs of 300 updates, some 15 minutes."""
     data = root.parent / "shared" / "data"
     if not data.exists():
         pytest.skip("MNIST is not there")
