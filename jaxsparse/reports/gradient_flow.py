@@ -59,7 +59,7 @@ _ACCURACY = (
     "that of the ensemble of all seeds over the mean of its members."
 )
 _CLAIMS = (
-    "Thresholds were written before anything was measured, amended when some arms had "
+    "Thresholds were written before there were arms to compare, amended when some had "
     "been seen, or written after the first measurement, as it says."
 )
 _INITIALISATIONS = (

@@ -20,8 +20,8 @@ optional; r is the number of seeds, which may differ between entries:
                lanczos with top and bottom
     signal     by initialisation: label, output [r], layers ([r] by name), neurons ([o]
                by name)
-    claims     a list of name, statement, published, threshold, written ("before" the
-               measurement, "amended" or "after"), ours, n, verdict
+    claims     a list of name, statement, published, threshold, written ("before" there
+               was anything to compare, "amended" or "after"), ours, n, verdict
 
 Published pairs may lack their deviation. `gradient_flow` tabulates what `read` returns,
 and `gradient_flow_figures` draws it.

@@ -11,6 +11,7 @@ from typing import Any
 from experiments.studies.gradient_flow import (
     arms,
     claims,
+    curvature,
     measuring,
     opening,
     published,
@@ -90,8 +91,7 @@ def _compared(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
     made = curvature.new_negatives(states)
     return [
         state | ({"new_negatives": made[place]} if place in made else {})
-        for state in states
-        for place in [curvature.Place(state["seed"], state["step"], state["moment"])]
+        for place, state in zip(map(curvature.place_of, states), states, strict=True)
     ]
 
 

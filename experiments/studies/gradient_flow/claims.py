@@ -1,14 +1,14 @@
 """The claims of the paper, and what must be seen for each.
 
-Every claim says when its threshold was written: "before" anything was measured;
-"amended" when some arms of LeNet-5 had ended, and the accuracies and recorded gradient
-norms of tickets and training from scratch had been seen; or "after" the first whole
-measurement. The amendments: what begins the same for all seeds of an arm is measured on
-masks of several pruning runs ("flow at initialisation", "tickets do not flow"; the
-recorded norms, of one mask, have a ratio of 8.3 in place of 6.5 and the same verdicts);
-distances need a margin; growth that does not raise the norm cannot be inverted;
-negatives before and after are counted by one threshold and over seeds; an ensemble that
-gains nothing from scratch refutes its claim.
+Every claim says when its threshold was written: "before" any arms could be compared,
+as only the pruning runs had ended; "amended" when some arms of LeNet-5 had ended, and
+the accuracies and recorded gradient norms of tickets and training from scratch had been
+seen; or "after" the first whole measurement. The amendments: what begins the same for
+all seeds of an arm is measured on masks of several pruning runs ("flow at
+initialisation", "tickets do not flow"; the recorded norms, of one mask, have a ratio of
+8.3 in place of 6.5 and the same verdicts); distances need a margin; growth that does
+not raise the norm cannot be inverted; negatives before and after are counted by one
+threshold and over seeds; an ensemble that gains nothing from scratch refutes its claim.
 
 Every claim compares arms of one network. It is reproduced if what it says is seen
 beyond the threshold that stands with it, not reproduced if the opposite or nothing is
@@ -288,15 +288,13 @@ def _distances(found: Findings) -> Seen:
     matrix, groups = _of(found["distances"], "matrix", "groups")
     to_pruned = np.asarray(matrix)[groups.index("prune end")]
     groups = np.asarray(groups)
-    order = ("lt end", "lt start", "scratch start", "scratch end")
-    each = {name: to_pruned[groups == name] for name in order}
-    if any(not len(values) for values in each.values()):
+    order = ("LT end", "LT start", "Scratch start", "Scratch end")
+    near = [to_pruned[groups == name.lower()] for name in order]
+    if not all(map(len, near)):
         raise Missing("a group is missing")
-    called = ("LT end", "LT start", "Scratch start", "Scratch end")
-    words = zip(called, each.values(), strict=True)
-    words = ", ".join(f"{name} {_spread(v)}" for name, v in words)
-    n = min(len(each["lt end"]), len(each["scratch end"]))
-    near = list(each.values())
+    each = zip(order, near, strict=True)
+    words = ", ".join(f"{name} {_spread(values)}" for name, values in each)
+    n = min(len(near[0]), len(near[-1]))
     steps = list(zip(near, near[1:], strict=False))
     holds = True if all(a.max() < b.min() for a, b in steps) else None
     ordered = all(a.mean() < b.mean() for a, b in steps)

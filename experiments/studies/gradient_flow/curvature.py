@@ -47,6 +47,11 @@ def places(study: Study, arm: str) -> list[Place]:
     return found
 
 
+def place_of(state: dict[str, Any]) -> Place:
+    """Says where what `at` returned was taken."""
+    return Place(*(state[field] for field in Place._fields))
+
+
 def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
     """Counts the negative eigenvalues that changes of masks made.
 
@@ -57,10 +62,7 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
       For every place after a change of which the one before is there: negatives after
       less those before, by one threshold for both.
     """
-    found = {
-        Place(*(state[field] for field in Place._fields)): state["eigenvalues"]
-        for state in states
-    }
+    found = {place_of(state): state["eigenvalues"] for state in states}
     return {
         place: spectra.compare(found[before], values)["new_negatives"]
         for place, values in found.items()
