@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxsparse.build import earlier, measuring, networks, pieces, sparse
+from jaxsparse.build import earlier, functions, measuring, networks, pieces, sparse
 from jaxsparse.build.lengths import Lengths, lengths, make_epoch
 from jaxsparse.data import order
 from jaxsparse.data.examples import Dataset
@@ -148,6 +148,10 @@ def _make_trainer(
         axis_name=axis_name,
     )
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
+    stats = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.batch_stats
+    )
+    analysed = functions.make_functions(config, dataset, stats)
     eval_step = steps.make_eval_step(model, normalize=normalize)
     sets = {"validation": dataset.validation, "test": dataset.test}
     images, labels = sharding.everywhere(
@@ -200,12 +204,7 @@ def _make_trainer(
         },
         changing=None if config.sparse.method in sparse.STATIC else network.masks,
         observer=measuring.make_observer(
-            config,
-            dataset,
-            networks.make_model(config, classes=dataset.classes, training=True),
-            normalize,
-            length,
-            how=apart,
+            config, dataset, analysed.loss, length, how=apart
         ),
         keep_at=length.keep_at,
     )

@@ -1,11 +1,9 @@
 """What a config has measured and kept while a run trains."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from jaxsparse import calendars
@@ -14,7 +12,7 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.analysis import gradient_flow
 from jaxsparse.build.lengths import Lengths
 from jaxsparse.data.examples import Dataset
-from jaxsparse.training import losses, replicates
+from jaxsparse.training import replicates
 from jaxsparse.training.observing import Observer
 from jaxsparse.types import Masks, Params
 
@@ -62,17 +60,22 @@ def change_steps(config: ConfigDict, length: Lengths) -> tuple[int, ...]:
 def make_observer(
     config: ConfigDict,
     dataset: Dataset,
-    model: Any,
-    normalize: Callable[..., Array],
+    loss: gradient_flow.Loss,
     length: Lengths,
     *,
     how: Any,
 ) -> Observer | None:
     """Makes what records the gradient flow; None if the config wants none.
 
-    The loss is the mean cross-entropy in training mode, without penalty or smoothing,
-    over the first `analysis.examples` training examples as they are. Products of
-    float32 are those of float32 on every device.
+    It is measured on the first `analysis.examples` training examples as they are.
+    Products of float32 are those of float32 on every device.
+
+    Args:
+      config: a validated config.
+      dataset: what is trained on.
+      loss: of `functions.make_functions`.
+      length: lengths of training in updates.
+      how: how replicates are arranged, see `training.replicates`.
 
     Raises:
       ValueError: if there are not so many examples.
@@ -90,14 +93,7 @@ def make_observer(
     images = jnp.asarray(dataset.train.images[: c.examples])
     labels = jnp.asarray(dataset.train.labels[: c.examples])
 
-    def one(params: Params, masks: Masks, stats: Any, batch: Any) -> Any:
-        def loss(weights: Params, batch: Any) -> Array:
-            variables = {"params": weights, "batch_stats": stats}
-            logits, _ = model.apply(
-                variables, normalize(batch[0]), train=True, mutable=["batch_stats"]
-            )
-            return jnp.mean(losses.cross_entropy(logits, batch[1]))
-
+    def one(params: Params, masks: Masks, batch: Any) -> Any:
         grads = gradient_flow.gradient(loss, params, masks, batch)
         return gradient_flow.measure(grads, masks)
 
@@ -105,15 +101,16 @@ def make_observer(
         one,
         how=how,
         replicates=config.replicates,
-        in_axes=(0, 0, 0, None),
+        in_axes=(0, 0, None),
         out_axes=0,
     )
     measure = jax.jit(mapped)
 
     def observe(params: Params, masks: Masks, stats: Any) -> Any:
+        del stats  # in training mode BatchNorm takes those of the examples
         weights = masks_lib.apply(masks, params)
         with jax.default_matmul_precision("highest"):
-            return measure(weights, masks, stats, (images, labels))
+            return measure(weights, masks, (images, labels))
 
     return Observer(
         at=at,
