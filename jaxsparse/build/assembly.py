@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxsparse.build import earlier, measuring, networks, pieces, sparse
+from jaxsparse import config as config_lib
+from jaxsparse.build import earlier, measuring, networks, pieces, sparse, stability
 from jaxsparse.build.lengths import Lengths, lengths, make_epoch
 from jaxsparse.data import order
 from jaxsparse.data.examples import Dataset
-from jaxsparse.lottery import levels, rewinding
+from jaxsparse.lottery import children, levels, rewinding
 from jaxsparse.lottery.experiment import Experiment, Network, first_state
 from jaxsparse.training import epoch, evaluation, optimizers, sharding, steps
 from jaxsparse.training import state as state_lib
@@ -89,6 +90,7 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     epoch_of = make_epoch(config, len(dataset.train.labels))
     length = lengths(config, steps_per_epoch=epoch_of.steps)
     measuring.check_kept(length)
+    stability.check_steps(config, length)
     plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)
     rewinding.check(plan)
     layout = _make_layout(config, epoch_of)
@@ -120,6 +122,45 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         fresh_order=config.data.order == "fresh",
         thin=config.run.keep == "needed",
         tickets=workdir / "tickets",
+        children=_make_children(
+            config, dataset, network, seeds, rate, epoch_of, length
+        ),
+    )
+
+
+def _make_children(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: Network,
+    seeds: state_lib.Seeds,
+    rate: optimizers.LearningRate,
+    epoch_of: Epoch,
+    length: Lengths,
+) -> children.Children | None:
+    """Makes what trains and compares children; None if the config wants none."""
+    c = config.stability
+    if not (c.children or c.successive):
+        return None
+    many = config.copy_and_resolve_references()
+    many.replicates = config.replicates * max(1, c.children)
+    many.analysis = config_lib.default().analysis
+    keys = children.copies(jax.tree.map(jax.random.clone, seeds), max(1, c.children))
+    plain = length._replace(gradient_every=0, keep_at=())
+    layout = _make_layout(many, epoch_of)
+    trainer = _make_trainer(
+        many, dataset, network, keys, rate, layout, epoch_of, plain, {}
+    )
+    stats = jax.eval_shape(network.initialize, seeds.init)[1]
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stats
+    )
+    return children.Children(
+        trainer=trainer,
+        count=c.children,
+        steps=length.stability_steps,
+        levels=tuple(c.levels),
+        successive=c.successive,
+        compare=stability.make_compare(config, dataset, like),
     )
 
 

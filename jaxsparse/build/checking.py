@@ -12,6 +12,7 @@ from jaxsparse.build import (
     networks,
     pieces,
     sparse,
+    stability,
 )
 from jaxsparse.lottery import controls
 
@@ -41,4 +42,5 @@ def check_names(config: ConfigDict) -> None:
     chosen.check(config)
     earlier.check(config)
     measuring.check(config)
+    stability.check(config)
     lengths.lengths(config, steps_per_epoch=10**9)  # only whether they can be read

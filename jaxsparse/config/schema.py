@@ -96,6 +96,15 @@ def default() -> ConfigDict:
     c.lottery.controls = ()  # of lottery.controls.NAMES
     c.lottery.control_levels = ()  # levels that get controls; (): all from 1
 
+    c.stability = ConfigDict()  # copies trained with other noise of SGD, compared
+    c.stability.children = 0  # copies of each state, 2 or more; 0: none
+    c.stability.steps = ("0step",)  # when they begin; those a level does not have: not
+    c.stability.levels = (0,)  # levels whose training they repeat
+    c.stability.successive = False  # also compare each level with the one before
+    c.stability.points = 30  # on the segment between two, both ends included
+    c.stability.examples = 10000  # first training examples it is evaluated on; 0: all
+    c.stability.batch_stats = "interpolated"  # of BatchNorm there, or "re_estimated"
+
     c.sparse = ConfigDict()  # sparse training in place of lottery levels
     c.sparse.method = "none"  # one of build.METHODS; each reads some of these fields
     c.sparse.sparsity = 0.9  # fraction of the prunable weights to do without
