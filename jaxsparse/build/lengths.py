@@ -25,6 +25,7 @@ class Lengths(NamedTuple):
     gradient_every: int  # 0 for never
     keep_at: tuple[int, ...]  # growing
     stability_steps: tuple[int, ...]  # growing
+    pretraining_warmup: int
 
 
 @contextmanager
@@ -91,6 +92,7 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
         gradient_every=gradient_every,
         keep_at=growing("analysis.keep_at", config.analysis.keep_at),
         stability_steps=growing("stability.steps", config.stability.steps),
+        pretraining_warmup=read("pretraining.warmup", config.pretraining.warmup, total),
     )
 
 

@@ -14,6 +14,7 @@ A stage that has ended is never trained again, unless a later one needs its weig
 and they turn out to be corrupt; the same bits must then come out.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from jaxtyping import Array, Key
 from jaxsparse import records, transforms
 from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import controls, levels, rewinding, tickets
-from jaxsparse.training import checkpoints, loop, summary
+from jaxsparse.training import checkpoints, loop, repelling, sharding, summary
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.loop import Desk, Stage, Trainer
 from jaxsparse.training.state import Seeds, TrainState
@@ -101,6 +102,9 @@ class Experiment(NamedTuple):
       thin: whether to delete the weights of levels that nothing needs any more.
       tickets: folder of ticket files.
       children: how stability is analysed; None for not at all.
+      pretrainer: what trains up to the rewinding step; None for `trainer`.
+      repelled: dtype in which the ends of all levels before are held, for a level to
+        be repelled from; None for no such thing.
     """
 
     trainer: Trainer
@@ -116,6 +120,8 @@ class Experiment(NamedTuple):
     thin: bool
     tickets: Path
     children: children_lib.Children | None = None
+    pretrainer: Trainer | None = None
+    repelled: Any = None
 
 
 def stages(experiment: Experiment) -> Iterator[Stage]:
@@ -202,7 +208,7 @@ class _Session:
 
     def train(self, stage: Stage) -> TrainState:
         """Trains a stage to its end, records what it came to, and saves it."""
-        desk, trainer = self.desk, self._trainer(stage)
+        desk, trainer = self.desk, self._anchored(stage, self._trainer(stage))
         if checkpoints.exists(desk.checkpoints, _end(stage)):
             # It ended before and its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
@@ -241,6 +247,8 @@ class _Session:
         """Returns what a stage trains with, which keeps what children begin with."""
         experiment = self.experiment
         children, trainer = experiment.children, experiment.trainer
+        if stage.arm == "pretraining":
+            trainer = experiment.pretrainer or trainer
         if children is None:
             return trainer
         if stage.arm == children_lib.ARM:
@@ -250,6 +258,34 @@ class _Session:
             return trainer
         wanted = {step for step in children.steps if stage.start < step < stage.stop}
         return trainer._replace(keep_at=tuple(sorted({*trainer.keep_at, *wanted})))
+
+    def _anchored(self, stage: Stage, trainer: Trainer) -> Trainer:
+        """Gives a level's training the ends of all tickets before, if it wants them."""
+        experiment = self.experiment
+        if experiment.repelled is None or stage.arm == "pretraining":
+            return trainer
+        make = functools.partial(
+            repelling.allocate,
+            experiment.network.masks,
+            experiment.levels,
+            dtype=experiment.repelled,
+        )
+        count = trainer.layout.replicates
+        solutions = jax.tree.map(
+            lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+            jax.eval_shape(make),
+        )
+        put = jax.jit(jax.vmap(repelling.store, in_axes=(0, 0, None)), donate_argnums=0)
+        for level in range(stage.level):
+            end = self._ticket_end(level).params
+            if stage.arm == children_lib.ARM:
+                end = children_lib.copies(end, experiment.children.count)
+            solutions = put(solutions, end, jnp.int32(level))
+        filled = jnp.full(count, stage.level, jnp.int32)
+        placed = sharding.by_replicate(
+            trainer.layout, repelling.Anchors(solutions, filled)
+        )
+        return trainer._replace(anchors=placed)
 
     def _compare(self, stage: Stage, state: TrainState) -> list[records.Record]:
         """Says what lies between children, or between a level and the one before."""

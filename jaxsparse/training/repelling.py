@@ -16,13 +16,13 @@ When rounds end and with what masks the next begins is up to the caller. A buffe
 one, always stored at 0, repels from the last solution only.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params
@@ -32,6 +32,18 @@ REPEL = 2.0
 ATTRACT = -1.0
 
 Leaves = list[Any]
+
+
+class Anchors(NamedTuple):
+    """Solutions that a network is repelled from, or attracted to.
+
+    Attributes:
+      solutions: what `allocate` made and `store` filled.
+      count: how many of them are valid.
+    """
+
+    solutions: PyTree
+    count: Int[Array, "..."]
 
 
 def penalty(
