@@ -6,14 +6,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxsparse.build import earlier, functions, measuring, networks, pieces, sparse
-from jaxsparse.build.lengths import Lengths, lengths, make_epoch
+from jaxsparse import config as config_lib
+from jaxsparse.build import (
+    earlier,
+    functions,
+    measuring,
+    networks,
+    pieces,
+    pretraining,
+    sparse,
+    stability,
+)
+from jaxsparse.build.lengths import Lengths, lengths, make_epoch, under
 from jaxsparse.data import order
 from jaxsparse.data.examples import Dataset
-from jaxsparse.lottery import levels, rewinding
+from jaxsparse.lottery import children, levels, rewinding
 from jaxsparse.lottery.experiment import Experiment, Network, first_state
 from jaxsparse.training import epoch, evaluation, optimizers, sharding, steps
 from jaxsparse.training import state as state_lib
@@ -89,6 +100,8 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     epoch_of = make_epoch(config, len(dataset.train.labels))
     length = lengths(config, steps_per_epoch=epoch_of.steps)
     measuring.check_kept(length)
+    stability.check_steps(config, length)
+    pretraining.check_used(config, length)
     plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)
     rewinding.check(plan)
     layout = _make_layout(config, epoch_of)
@@ -120,6 +133,86 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         fresh_order=config.data.order == "fresh",
         thin=config.run.keep == "needed",
         tickets=workdir / "tickets",
+        repelled=jnp.dtype(config.repelling.dtype)
+        if config.repelling.strength
+        else None,
+        pretrainer=_make_pretrainer(config, dataset, network, seeds, layout),
+        children=_make_children(
+            config, dataset, network, seeds, rate, epoch_of, length
+        ),
+    )
+
+
+def _make_pretrainer(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: Network,
+    seeds: state_lib.Seeds,
+    layout: Layout,
+) -> Trainer | None:
+    """Makes what trains up to the rewinding step, if that is something else."""
+    if not pretraining.differs(config):
+        return None
+    c = pretraining.as_training(config)
+    train = pretraining.labels(config, dataset)
+    rows = pretraining.rows(config, dataset)
+    count = len(train.labels) if rows is None else rows.shape[1]
+    with under("pretraining"):
+        epoch_of = make_epoch(c, count)
+        layout = _make_layout(c, epoch_of)
+    # Lengths in epochs are those of training, whatever an epoch is here.
+    steps = make_epoch(config, len(dataset.train.labels)).steps
+    length = lengths(c, steps_per_epoch=steps)
+    made = pieces.make_network(c, dataset, length)
+    trainer = _make_trainer(
+        c,
+        dataset._replace(train=train),
+        network._replace(tx=made.tx),
+        seeds,
+        pieces.make_rate(c, length),
+        layout,
+        epoch_of,
+        length,
+        {},
+    )
+    if rows is None:
+        return trainer
+    return trainer._replace(make_order=_make_order(layout, count, rows))
+
+
+def _make_children(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: Network,
+    seeds: state_lib.Seeds,
+    rate: optimizers.LearningRate,
+    epoch_of: Epoch,
+    length: Lengths,
+) -> children.Children | None:
+    """Makes what trains and compares children; None if the config wants none."""
+    c = config.stability
+    if not (c.children or c.successive):
+        return None
+    many = config.copy_and_resolve_references()
+    many.replicates = config.replicates * max(1, c.children)
+    many.analysis = config_lib.default().analysis
+    keys = children.copies(jax.tree.map(jax.random.clone, seeds), max(1, c.children))
+    plain = length._replace(gradient_every=0, keep_at=())
+    layout = _make_layout(many, epoch_of)
+    trainer = _make_trainer(
+        many, dataset, network, keys, rate, layout, epoch_of, plain, {}
+    )
+    stats = jax.eval_shape(network.initialize, seeds.init)[1]
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stats
+    )
+    return children.Children(
+        trainer=trainer,
+        count=c.children,
+        steps=length.stability_steps,
+        levels=tuple(c.levels),
+        successive=c.successive,
+        compare=stability.make_compare(config, dataset, like),
     )
 
 
@@ -145,6 +238,7 @@ def _make_trainer(
         augment=pieces.make_augment(config),
         normalize=normalize,
         label_smoothing=config.training.label_smoothing,
+        repulsion=config.repelling.strength,
         axis_name=axis_name,
     )
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
@@ -210,13 +304,15 @@ def _make_trainer(
     )
 
 
-def _make_order(layout: Layout, examples: int) -> Callable[..., Any]:
-    draw = jax.jit(
-        jax.vmap(
-            lambda key, number: order.epoch_order(key, epoch=number, examples=examples),
-            in_axes=(0, None),
-        )
-    )
+def _make_order(layout: Layout, examples: int, rows: Any = None) -> Callable[..., Any]:
+    """Makes the order of so many examples; of these rows [r examples], if given."""
+
+    def one(key: Any, number: Any, mine: Any) -> Any:
+        places = order.epoch_order(key, epoch=number, examples=examples)
+        return places if mine is None else mine[places]
+
+    every = jax.vmap(one, in_axes=(0, None, None if rows is None else 0))
+    draw = jax.jit(lambda keys, number: every(keys, number, rows))
     recent: dict[tuple[bytes, int], Any] = {}
 
     def make(keys: Any, number: int) -> Any:

@@ -11,7 +11,9 @@ from jaxsparse.build import (
     measuring,
     networks,
     pieces,
+    pretraining,
     sparse,
+    stability,
 )
 from jaxsparse.lottery import controls
 
@@ -41,4 +43,29 @@ def check_names(config: ConfigDict) -> None:
     chosen.check(config)
     earlier.check(config)
     measuring.check(config)
+    stability.check(config)
+    pretraining.check(config)
+    _check_repelling(config)
     lengths.lengths(config, steps_per_epoch=10**9)  # only whether they can be read
+
+
+def _check_repelling(config: ConfigDict) -> None:
+    """Refuses repelling where there is nothing to be repelled from."""
+    c, plain = config.repelling, config_lib.default().repelling
+    if not c.strength:
+        if c.dtype != plain.dtype:
+            raise ValueError(
+                f"config.repelling.dtype: came {c.dtype!r} with strength 0; wanted "
+                f"{plain.dtype!r}, or a strength"
+            )
+        return
+    if not config.lottery.levels:
+        raise ValueError(
+            f"config.repelling.strength: came {c.strength} with lottery.levels 0; "
+            "wanted levels, which are repelled from those before"
+        )
+    if config.run.keep != "all":
+        raise ValueError(
+            f"config.run.keep: came {config.run.keep!r} with repelling.strength "
+            f"{c.strength}, for which the ends of all levels are needed; wanted 'all'"
+        )

@@ -1,6 +1,6 @@
 """The config's lengths of training, from strings to updates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ class Lengths(NamedTuple):
     sparse: dict[str, int]
     gradient_every: int  # 0 for never
     keep_at: tuple[int, ...]  # growing
+    stability_steps: tuple[int, ...]  # growing
+    pretraining_warmup: int
 
 
 @contextmanager
@@ -49,6 +51,9 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
             return schedules.to_steps(
                 text, steps_per_epoch=steps_per_epoch, total=total
             )
+
+    def growing(field: str, texts: Iterable[str]) -> tuple[int, ...]:
+        return tuple(sorted({read(field, text, total) for text in texts}))
 
     total = read("training.length", config.training.length)
     every = read("evaluation.every", config.evaluation.every, total)
@@ -85,11 +90,9 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
             if config.sparse[name]
         },
         gradient_every=gradient_every,
-        keep_at=tuple(
-            sorted(
-                {read("analysis.keep_at", at, total) for at in config.analysis.keep_at}
-            )
-        ),
+        keep_at=growing("analysis.keep_at", config.analysis.keep_at),
+        stability_steps=growing("stability.steps", config.stability.steps),
+        pretraining_warmup=read("pretraining.warmup", config.pretraining.warmup, total),
     )
 
 

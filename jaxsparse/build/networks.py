@@ -86,6 +86,17 @@ def check(config: ConfigDict) -> None:
             f"config.model.features: came {c.features!r} for {c.name!r}; wanted "
             f"{family.blocks} sizes, one for each of its blocks, or ()"
         )
+    if c.norm != plain.norm and "norm" not in family.takes:
+        raise ValueError(
+            f"config.model.norm: came {c.norm!r} for {c.name!r}, which has none; "
+            f"wanted {plain.norm!r}"
+        )
+    given = config.init.norm_scale
+    if c.norm == "fixed" and given != config_lib.default().init.norm_scale:
+        raise ValueError(
+            f"config.init.norm_scale: came {given!r} with model.norm 'fixed', which "
+            "has no scale; wanted 'ones'"
+        )
     if config.run.convolutions == "product" and "conv" not in family.takes:
         raise ValueError(
             f"config.run.convolutions: came 'product' for {c.name!r}, which has none; "
@@ -130,6 +141,10 @@ def make_model(
         fields["norm"] = functools.partial(
             nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5, axis_name=axis_name
         )
+        if c.norm == "fixed":
+            fields["norm"] = functools.partial(
+                fields["norm"], use_scale=False, use_bias=False
+            )
     if training and as_products(config):
         fast = {
             "conv": functools.partial(nn.Conv, conv_general_dilated=products.convolve),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import initializers
 from jaxsparse import masks as masks_lib
-from jaxsparse.build import chosen, networks, sparse
+from jaxsparse.build import chosen, networks, pretraining, sparse
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.examples import Dataset
@@ -29,7 +29,7 @@ def load_data(config: ConfigDict) -> Dataset:
     """
     c = config.data
     with under("data"):
-        return datasets.load(
+        dataset = datasets.load(
             c.name,
             data_dir=c.dir or None,
             validation=c.validation,
@@ -37,6 +37,8 @@ def load_data(config: ConfigDict) -> Dataset:
             train_examples=c.train_examples or None,
             test_examples=c.test_examples or None,
         )
+    train = pretraining.with_noise(config, dataset.train, classes=dataset.classes)
+    return dataset._replace(train=train)
 
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:

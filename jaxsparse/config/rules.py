@@ -40,6 +40,7 @@ def _is_pairs(value: Any) -> bool:
 _AT_LEAST_0 = (lambda v: v >= 0, "at least 0")
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _BELOW_1 = (lambda v: 0 <= v < 1, "in [0, 1)")
+_FRACTION = (lambda v: 0 <= v <= 1, "in [0, 1]")
 _SIZES = (
     lambda v: all(type(size) is int and size >= 1 for size in v),
     "a tuple of sizes such as (300, 100)",
@@ -61,9 +62,25 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.crop_pad": _AT_LEAST_0,
     "data.normalize": _one_of("channels", "unit"),
     "data.order": _one_of("same", "fresh"),
+    "data.noise": _FRACTION,
+    "data.noise_by": _one_of("permute", "uniform"),
+    "data.noise_seed": _SEED,
+    "pretraining.subset": _one_of("", "easiest", "hardest", "random", "window"),
+    "pretraining.size": _AT_LEAST_0,
+    "pretraining.first": _AT_LEAST_0,
+    "pretraining.seed": _SEED,
+    "pretraining.batch_size": _AT_LEAST_0,
+    "pretraining.learning_rate": (
+        lambda v: v == -1 or 0 < v < float("inf"),
+        "above 0, finite, or -1",
+    ),
+    "pretraining.noise": _FRACTION,
     "model.width": _AT_LEAST_1,
     "model.maps": _SIZES,
     "model.padding": _one_of("", "SAME", "VALID"),
+    "model.norm": _one_of("learned", "fixed"),
+    "repelling.strength": (lambda v: abs(v) < float("inf"), "a finite number"),
+    "repelling.dtype": _one_of("bfloat16", "float32"),
     "model.dtype": _one_of("float32", "bfloat16"),
     "optimizer.momentum": _BELOW_1,
     "optimizer.b1": _BELOW_1,
@@ -100,6 +117,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "start.replicate": (lambda v: v >= -1, "a number of a replicate, or -1"),
     "analysis.examples": _AT_LEAST_1,
     "analysis.keep_at": (_is_strings, "a tuple of lengths such as ('100step',)"),
+    "stability.children": (lambda v: v == 0 or v >= 2, "0, or at least 2"),
+    "stability.steps": (_is_strings, "a tuple of lengths such as ('0step', '500step')"),
+    "stability.levels": (
+        lambda v: all(type(level) is int and level >= 0 for level in v),
+        "a tuple of levels, each at least 0",
+    ),
+    "stability.points": (lambda v: v >= 3, "at least 3"),
+    "stability.examples": _AT_LEAST_0,
+    "stability.batch_stats": _one_of("interpolated", "re_estimated"),
     "sparse.sparsity": _BELOW_1,
     "sparse.prunable": (_is_strings, "a tuple of patterns such as ('*/kernel',)"),
     "sparse.dense": (_is_strings, "a tuple of patterns such as ('head/kernel',)"),

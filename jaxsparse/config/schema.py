@@ -29,6 +29,9 @@ def default() -> ConfigDict:
     c.data.flip = False  # flip images left to right with probability 1/2
     c.data.normalize = "channels"  # by their mean and deviation; "unit": to [0, 1] only
     c.data.order = "same"  # order of examples at each level: "same" or "fresh"
+    c.data.noise = 0.0  # fraction of the training labels drawn anew, all through
+    c.data.noise_by = "uniform"  # from the other classes; "permute": exchanged
+    c.data.noise_seed = 0  # which labels those are, and what they become
 
     c.model = ConfigDict()
     c.model.name = "lenet_300_100"  # one of build.MODELS
@@ -36,6 +39,7 @@ def default() -> ConfigDict:
     c.model.features = ()  # sizes of hidden dense layers; (): the network's own
     c.model.maps = ()  # channels of a LeNet-5's convolutions; (): its own
     c.model.padding = ""  # of a LeNet-5's first one, "SAME" or "VALID"; "": its own
+    c.model.norm = "learned"  # scale and bias of BatchNorm; "fixed": none
     c.model.dtype = "float32"  # of activations; weights are float32 always
 
     c.init = ConfigDict()
@@ -95,6 +99,31 @@ def default() -> ConfigDict:
     c.lottery.finetune_length = "10%"  # of a level, for retrain "finetune"
     c.lottery.controls = ()  # of lottery.controls.NAMES
     c.lottery.control_levels = ()  # levels that get controls; (): all from 1
+
+    c.pretraining = ConfigDict()  # up to lottery.rewind, where it differs from the rest
+    c.pretraining.subset = ""  # of training examples, one of data.diet's; "": all
+    c.pretraining.size = 0  # examples in the subset
+    c.pretraining.scores = ""  # file of experiments/score_data.py; not for "random"
+    c.pretraining.first = 0  # rank of the easiest example of subset "window"
+    c.pretraining.balanced = False  # as many examples of each class
+    c.pretraining.seed = 0  # of subset "random"; replicate r has one of its own
+    c.pretraining.batch_size = 0  # 0: data.batch_size
+    c.pretraining.learning_rate = -1.0  # constant after warm-up; -1: schedule's
+    c.pretraining.warmup = "0step"  # linear from 0, with learning_rate
+    c.pretraining.noise = 0.0  # fraction of labels drawn anew, for as long; see data
+
+    c.repelling = ConfigDict()  # levels away from the ends of all levels before
+    c.repelling.strength = 0.0  # above 0 repels, below 0 attracts; 0: none
+    c.repelling.dtype = "bfloat16"  # in which earlier ends are held, or "float32"
+
+    c.stability = ConfigDict()  # copies trained with other noise of SGD, compared
+    c.stability.children = 0  # copies of each state, 2 or more; 0: none
+    c.stability.steps = ("0step",)  # when they begin; those a level does not have: not
+    c.stability.levels = (0,)  # levels whose training they repeat
+    c.stability.successive = False  # also compare each level with the one before
+    c.stability.points = 30  # on the segment between two, both ends included
+    c.stability.examples = 10000  # first training examples it is evaluated on; 0: all
+    c.stability.batch_stats = "interpolated"  # of BatchNorm there, or "re_estimated"
 
     c.sparse = ConfigDict()  # sparse training in place of lottery levels
     c.sparse.method = "none"  # one of build.METHODS; each reads some of these fields

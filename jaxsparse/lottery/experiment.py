@@ -7,12 +7,14 @@ before it:
     level_00/ticket              dense, from k to the end
     level_01/ticket              pruned by the weights of level_00, from k to the end
     level_01/reinitialized, ...  controls of that level
+    level_01/children_000000500  copies that train from update 500 with other noise
     level_02/ticket              ...
 
 A stage that has ended is never trained again, unless a later one needs its weights
 and they turn out to be corrupt; the same bits must then come out.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +25,9 @@ import optax
 from jaxtyping import Array, Key
 
 from jaxsparse import records, transforms
+from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import controls, levels, rewinding, tickets
-from jaxsparse.training import checkpoints, loop, summary
+from jaxsparse.training import checkpoints, loop, repelling, sharding, summary
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.loop import Desk, Stage, Trainer
 from jaxsparse.training.state import Seeds, TrainState
@@ -98,6 +101,10 @@ class Experiment(NamedTuple):
       fresh_order: whether each level sees the examples in an order of its own.
       thin: whether to delete the weights of levels that nothing needs any more.
       tickets: folder of ticket files.
+      children: how stability is analysed; None for not at all.
+      pretrainer: what trains up to the rewinding step; None for `trainer`.
+      repelled: dtype in which the ends of all levels before are held, for a level to
+        be repelled from; None for no such thing.
     """
 
     trainer: Trainer
@@ -112,6 +119,9 @@ class Experiment(NamedTuple):
     fresh_order: bool
     thin: bool
     tickets: Path
+    children: children_lib.Children | None = None
+    pretrainer: Trainer | None = None
+    repelled: Any = None
 
 
 def stages(experiment: Experiment) -> Iterator[Stage]:
@@ -126,6 +136,12 @@ def stages(experiment: Experiment) -> Iterator[Stage]:
             linked = name == "dense_continued" and 1 <= level <= max(chosen, default=0)
             if linked or level in chosen:
                 yield _stage(experiment, level, name)
+        if experiment.children is not None:
+            yield from children_lib.stages(
+                experiment.children,
+                level=level,
+                **experiment.plan.span(level)._asdict(),
+            )
 
 
 def run(experiment: Experiment, desk: Desk) -> None:
@@ -192,7 +208,7 @@ class _Session:
 
     def train(self, stage: Stage) -> TrainState:
         """Trains a stage to its end, records what it came to, and saves it."""
-        desk, trainer = self.desk, self.experiment.trainer
+        desk, trainer = self.desk, self._anchored(stage, self._trainer(stage))
         if checkpoints.exists(desk.checkpoints, _end(stage)):
             # It ended before and its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
@@ -201,9 +217,11 @@ class _Session:
         keys = self.experiment.seeds.data
         if self.experiment.fresh_order:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
+        if stage.arm == children_lib.ARM:
+            keys = children_lib.data_keys(keys, self.experiment.children.count)
         state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
         rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
-        if stage.arm != "pretraining":
+        if stage.arm not in ("pretraining", children_lib.ARM):
             masks = transforms.get_masks(state.opt_state)
             ends = summary.level_records(
                 rows,
@@ -215,6 +233,7 @@ class _Session:
             loop.write(desk, ends)
             if self.experiment.network.first_masks is not None:
                 tickets.save_final(self.experiment.tickets, masks)
+        loop.write(desk, self._compare(stage, state))
         time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
         rate = (stage.stop - stage.start) / seconds
         loop.write(desk, [time | {"seconds": seconds, "steps_per_second": rate}])
@@ -223,6 +242,94 @@ class _Session:
         self.latest[stage.arm] = (_end(stage), state)
         desk.progress.end(note=summary.in_words(rows))
         return state
+
+    def _trainer(self, stage: Stage) -> Trainer:
+        """Returns what a stage trains with, which keeps what children begin with."""
+        experiment = self.experiment
+        children, trainer = experiment.children, experiment.trainer
+        if stage.arm == "pretraining":
+            trainer = experiment.pretrainer or trainer
+        if children is None:
+            return trainer
+        if stage.arm == children_lib.ARM:
+            return children.trainer
+        copied = stage.level in children.levels and children.count
+        if stage.arm not in (TICKET, "pretraining") or not copied:
+            return trainer
+        wanted = {step for step in children.steps if stage.start < step < stage.stop}
+        return trainer._replace(keep_at=tuple(sorted({*trainer.keep_at, *wanted})))
+
+    def _anchored(self, stage: Stage, trainer: Trainer) -> Trainer:
+        """Gives a level's training the ends of all tickets before, if it wants them."""
+        experiment = self.experiment
+        if experiment.repelled is None or stage.arm == "pretraining":
+            return trainer
+        make = functools.partial(
+            repelling.allocate,
+            experiment.network.masks,
+            experiment.levels,
+            dtype=experiment.repelled,
+        )
+        count = trainer.layout.replicates
+        solutions = jax.tree.map(
+            lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+            jax.eval_shape(make),
+        )
+        put = jax.jit(jax.vmap(repelling.store, in_axes=(0, 0, None)), donate_argnums=0)
+        for level in range(stage.level):
+            end = self._ticket_end(level).params
+            if stage.arm == children_lib.ARM:
+                end = children_lib.copies(end, experiment.children.count)
+            solutions = put(solutions, end, jnp.int32(level))
+        filled = jnp.full(count, stage.level, jnp.int32)
+        placed = sharding.by_replicate(
+            trainer.layout, repelling.Anchors(solutions, filled)
+        )
+        return trainer._replace(anchors=placed)
+
+    def _compare(self, stage: Stage, state: TrainState) -> list[records.Record]:
+        """Says what lies between children, or between a level and the one before."""
+        children = self.experiment.children
+        if children is None:
+            return []
+        ends = (state.params, state.batch_stats)
+
+        def begin(kind: str) -> records.Record:
+            trainer = self.experiment.trainer
+            return loop.record(stage, kind, step=stage.stop, trainer=trainer)
+
+        if stage.arm == children_lib.ARM:
+            return children_lib.rows(children, ends, begin)
+        if stage.arm != TICKET or not stage.level or not children.successive:
+            return []
+        before = self._ticket_end(stage.level - 1)
+        found = children.compare((before.params, before.batch_stats), ends)
+        return [
+            begin("successive") | {"replicate": r} | row for r, row in enumerate(found)
+        ]
+
+    def _copied(self, stage: Stage) -> tuple[Params, Any, Masks]:
+        """Returns what children begin with, [r * c ...]."""
+        ticket = _stage(self.experiment, stage.level, TICKET)
+        masks = self.masks(stage.level)
+        if stage.start == ticket.start:
+            start = self._begin(ticket)
+            weights = (start.params, start.batch_stats)
+        elif stage.start == 0:
+            weights = (self.init.params, self.init.batch_stats)
+        else:
+            early = stage.start < ticket.start
+            of = _pretraining(self.experiment) if early else ticket
+            name = loop.kept_name(of.name, stage.start)
+            saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+            if saved is None:
+                raise ValueError(
+                    f"checkpoint {name}: is not there or corrupt; wanted what the "
+                    f"children of {stage.name} begin with; delete the folder "
+                    f"{of.name} of checkpoints, and the same command trains it again"
+                )
+            weights = (saved.state.params, saved.state.batch_stats)
+        return children_lib.copies((*weights, masks), self.experiment.children.count)
 
     def end_of(self, stage: Stage) -> TrainState:
         """Returns the state a stage ended with; corrupt, it is trained again."""
@@ -276,6 +383,19 @@ class _Session:
         if stage.arm == "pretraining":
             return self.init
         level, arm = stage.level, stage.arm
+        if arm == children_lib.ARM:
+            params, batch_stats, masks = self._copied(stage)
+            keys = children_lib.copies(
+                jax.random.clone(experiment.seeds.masks), experiment.children.count
+            )
+            return state_lib.start(
+                experiment.network.tx,
+                params,
+                batch_stats,
+                masks,
+                step=stage.start,
+                keys=keys,
+            )
         masks = self.masks(level)
         if arm != TICKET:
             masks = controls.masks_of(

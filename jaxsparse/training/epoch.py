@@ -125,9 +125,10 @@ def make_programs(
 
     Returns:
       `programs(length, batch_size)`, which returns, always the same for the same
-      arguments, a function `(state, images, labels, order, keys, first)` to the next
-      state, in the buffers of the old one, and the tallies of each step [r length]; in
-      shorter calls than usual [r usual_length], of which the rest are zeros.
+      arguments, a function `(state, images, labels, order, keys, first, anchors=None)`
+      to the next state, in the buffers of the old one, and the tallies of each step
+      [r length]; in shorter calls than usual [r usual_length], of which the rest are
+      zeros.
     """
     # Each device runs this on its part, the same under jit as under pmap.
     shares = layout.data_devices
@@ -140,6 +141,7 @@ def make_programs(
         order: Int[Array, "n"],
         key: Key[Array, ""],
         first: Int[Array, ""],
+        anchors: Any,
         times: Int[Array, ""],
         *,
         length: int,
@@ -152,6 +154,8 @@ def make_programs(
         grown_by = slice(growth_rows[0], sum(growth_rows))
         growth = (images[grown_by], labels[grown_by])
         extra = {"growth": growth} if growth_rows[1] else {}
+        if anchors is not None:
+            extra["anchors"] = anchors
 
         def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
             begin = first + index * batch_size + offset
@@ -184,14 +188,14 @@ def make_programs(
             functools.partial(run_one, length=length, batch_size=batch_size),
             how=how,
             replicates=layout.replicates // layout.mesh.shape[REPLICATE],
-            in_axes=(axes, None, None, 0, 0, None, None),
+            in_axes=(axes, None, None, 0, 0, None, 0, None),
             out_axes=(axes, 0),
         )
         if layout.mapped:
             return jax.pmap(
                 call,
                 axis_name=DATA,
-                in_axes=(0, 0, 0, 0, 0, None, None),
+                in_axes=(0, 0, 0, 0, 0, None, 0, None),
                 donate_argnums=0,
                 devices=list(layout.mesh.devices.flat),
             )
@@ -201,7 +205,10 @@ def make_programs(
             call = jax.shard_map(
                 call,
                 mesh=layout.mesh,
-                in_specs=(states, jax.P(), jax.P(), each, each, jax.P(), jax.P()),
+                in_specs=(
+                    *(states, jax.P(), jax.P(), each, each),
+                    *(jax.P(), each, jax.P()),
+                ),
                 out_specs=(states, each),
                 check_vma=False,
             )
@@ -211,8 +218,10 @@ def make_programs(
     return programs
 
 
-def _with_times(call: Program, length: int, *args: Any) -> tuple[TrainState, Tally]:
-    return call(*args, jnp.int32(length))
+def _with_times(
+    call: Program, length: int, *args: Any, anchors: Any = None
+) -> tuple[TrainState, Tally]:
+    return call(*args, anchors, jnp.int32(length))
 
 
 def _repeat(

@@ -76,6 +76,8 @@ class Trainer(NamedTuple):
         evaluations then count; else None.
       observer: what is measured besides, and when; None for nothing.
       keep_at: readings of the clock, growing, at which the state is kept for analyses.
+      anchors: earlier solutions that training is repelled from, placed by replicate;
+        None for none. See `repelling`.
     """
 
     programs: Callable[[int, int], Program]
@@ -94,6 +96,7 @@ class Trainer(NamedTuple):
     changing: Masks | None = None
     observer: observing.Observer | None = None
     keep_at: tuple[int, ...] = ()
+    anchors: Any = None
 
 
 @runtime_checkable
@@ -213,8 +216,9 @@ def fit(
             order, order_epoch = trainer.make_order(order_keys, call.epoch), call.epoch
         program = trainer.programs(call.length, call.batch_size)
         first = jnp.int32(call.first)
+        data = (trainer.images, trainer.labels)
         state, tally = program(
-            state, trainer.images, trainer.labels, order, draw_keys, first
+            state, *data, order, draw_keys, first, anchors=trainer.anchors
         )
         pending.append(tally)
         step = call.step + call.length

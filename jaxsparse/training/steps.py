@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxsparse import transforms
-from jaxsparse.training import losses
+from jaxsparse.training import losses, repelling
 from jaxsparse.training.state import TrainState
 
 Images = UInt8[Array, "b h w c"]
@@ -53,6 +53,7 @@ def make_train_step(
     augment: Augment | None,
     normalize: Callable[[Images], Float[Array, "b h w c"]],
     label_smoothing: float = 0.0,
+    repulsion: float = 0.0,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Makes the function that does one update.
@@ -63,13 +64,15 @@ def make_train_step(
       augment: random changes of the images; None for none.
       normalize: uint8 images to the network's floats.
       label_smoothing: see `losses.cross_entropy`.
+      repulsion: strength of `repelling.penalty`, where a step is given anchors.
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
 
     Returns:
-      A function `(state, images, labels, *, places, batch_size, key, growth)` to the
-      next state and the batch's tally. `batch_size` is that of the whole batch; the
-      loss is the mean over it. `growth` is None, or images and labels whose gradient
-      decides which weights are grown; every device has all of them.
+      A function `(state, images, labels, *, places, batch_size, key, growth, anchors)`
+      to the next state and the batch's tally. `batch_size` is that of the whole batch;
+      the loss is the mean over it, and the tally knows of no penalty. `growth` is None,
+      or images and labels whose gradient decides which weights are grown; every device
+      has all of them. `anchors` is None, or solutions to be repelled from.
     """
 
     def gradient(
@@ -106,6 +109,7 @@ def make_train_step(
         batch_size: int,
         key: Key[Array, ""],
         growth: tuple[UInt8[Array, "g h w c"], Int[Array, "g"]] | None = None,
+        anchors: repelling.Anchors | None = None,
     ) -> tuple[TrainState, Tally]:
         if augment is not None:
             draws = jax.random.fold_in(key, state.step)
@@ -117,6 +121,16 @@ def make_train_step(
         )
         if axis_name is not None:
             grads, tally = jax.lax.psum((grads, tally), axis_name)
+        if anchors is not None:
+            # Once, and not once a device: after the sum.
+            pull = jax.grad(repelling.penalty)(
+                weights,
+                transforms.get_masks(state.opt_state),
+                anchors.solutions,
+                strength=repulsion,
+                count=anchors.count,
+            )
+            grads = jax.tree.map(jnp.add, grads, pull)
         extra: dict[str, Any] = {"clock": state.step}
         if growth is not None:
             extra["growth_grads"] = lambda params: gradient(

@@ -19,15 +19,33 @@ from jaxsparse.analysis.connectivity.segment import (
     Segment,
     along_segment,
 )
+from jaxsparse.analysis.connectivity.stability import (
+    ByClass,
+    Verdict,
+    by_class,
+    connected_fraction,
+    example_barrier,
+    instability,
+    judge,
+    max_increase,
+)
 
 __all__ = (
     "EVCI_ALPHAS",
     "UNIT_ALPHAS",
+    "ByClass",
     "Interpolated",
     "ReEstimated",
     "Segment",
+    "Verdict",
     "along_segment",
     "barrier",
+    "by_class",
+    "connected_fraction",
+    "example_barrier",
     "excess",
+    "instability",
     "interpolate",
+    "judge",
+    "max_increase",
 )

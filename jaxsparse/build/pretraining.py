@@ -1,0 +1,154 @@
+"""What a config trains on up to the rewinding step, if that is something else.
+
+Paul et al. (2022) train a dense network for some hundred steps on a small part of the
+data, and search tickets with all of it from there.
+"""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int32
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse.build.lengths import Lengths, under
+from jaxsparse.data.diet import files, noise, subsets
+from jaxsparse.data.examples import Dataset, Examples
+
+
+def differs(config: ConfigDict) -> bool:
+    """Says whether pre-training differs from training at all."""
+    return config.pretraining != config_lib.default().pretraining
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses fields that would not be used, and subsets that are not said whole.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, plain = config.pretraining, config_lib.default().pretraining
+    for name, needs in {
+        "size": bool(c.subset),
+        "balanced": bool(c.subset),
+        "scores": c.subset not in ("", "random"),
+        "first": c.subset == "window",
+        "seed": c.subset == "random",
+        "warmup": c.learning_rate != -1,
+    }.items():
+        if c[name] != plain[name] and not needs:
+            raise ValueError(
+                f"config.pretraining.{name}: came {c[name]!r} with subset "
+                f"{c.subset!r} and learning_rate {c.learning_rate}, which have no use "
+                f"for it; wanted {plain[name]!r}"
+            )
+    if c.subset and not c.size:
+        raise ValueError(
+            f"config.pretraining.size: came 0 with subset {c.subset!r}; wanted how "
+            "many examples"
+        )
+    if c.subset not in ("", "random") and not c.scores:
+        raise ValueError(
+            f"config.pretraining.scores: came '' with subset {c.subset!r}; wanted a "
+            "file that experiments/score_data.py wrote"
+        )
+    data = config.data
+    for name in ("noise_by", "noise_seed"):
+        used = data.noise or c.noise
+        if data[name] != config_lib.default().data[name] and not used:
+            raise ValueError(
+                f"config.data.{name}: came {data[name]!r} without noise; wanted "
+                "data.noise or pretraining.noise above 0"
+            )
+    if data.noise and c.noise:
+        raise ValueError(
+            f"config.pretraining.noise: came {c.noise} with data.noise {data.noise}; "
+            "wanted one of the two"
+        )
+
+
+def check_used(config: ConfigDict, length: Lengths) -> None:
+    """Refuses pre-training of no length.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    if differs(config) and not length.rewind:
+        raise ValueError(
+            f"config.pretraining: differs from training, and lottery.rewind is "
+            f"{config.lottery.rewind!r}; wanted a rewinding step above 0, at which "
+            "pre-training ends"
+        )
+
+
+def with_noise(config: ConfigDict, examples: Examples, *, classes: int) -> Examples:
+    """Draws labels anew as a config says for all of training."""
+    return _corrupted(config, examples, config.data.noise, classes)
+
+
+def labels(config: ConfigDict, dataset: Dataset) -> Examples:
+    """Returns the training examples with the labels of pre-training."""
+    fraction = config.pretraining.noise
+    return _corrupted(config, dataset.train, fraction, dataset.classes)
+
+
+def _corrupted(
+    config: ConfigDict, examples: Examples, fraction: float, classes: int
+) -> Examples:
+    if not fraction:
+        return examples
+    c = config.data
+    with under("data"):
+        drawn = noise.corrupt(
+            examples.labels,
+            fraction=fraction,
+            classes=classes,
+            seed=c.noise_seed,
+            how=c.noise_by,
+        )
+    return examples._replace(labels=drawn.labels)
+
+
+def rows(config: ConfigDict, dataset: Dataset) -> Int32[Array, "r m"] | None:
+    """Chooses the examples of pre-training for each replicate; None for all.
+
+    Raises:
+      ValueError: if there are not so many, or the scores are of other examples.
+    """
+    c, train = config.pretraining, dataset.train
+    if not c.subset:
+        return None
+    scores = np.zeros(len(train.labels))
+    if c.scores:
+        with under("pretraining.scores"):
+            path = Path(c.scores).expanduser()
+            scores = files.load(path, labels=train.labels).scores
+    balance = {"labels": train.labels, "classes": dataset.classes}
+    with under("pretraining"):
+        each = [
+            subsets.choose(
+                scores,
+                c.size,
+                how=c.subset,
+                first=c.first if c.subset == "window" else None,
+                seed=c.seed * (r + 1) if c.seed else r,
+                **(balance if c.balanced else {}),
+            )
+            for r in range(config.replicates)
+        ]
+    return jnp.asarray(np.stack(each), jnp.int32)
+
+
+def as_training(config: ConfigDict) -> ConfigDict:
+    """Makes the config of which pre-training is the training."""
+    c = config.copy_and_resolve_references()
+    own = config.pretraining
+    if own.batch_size:
+        c.data.batch_size = own.batch_size
+    if own.learning_rate != -1:
+        c.schedule.name = "constant"
+        c.schedule.learning_rate = own.learning_rate
+        c.schedule.warmup = own.warmup
+        c.schedule.milestones = ()
+    return c

@@ -1,0 +1,157 @@
+"""What a config has trained and compared to see whether training is stable."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse.analysis import connectivity
+from jaxsparse.build import functions
+from jaxsparse.build.lengths import Lengths
+from jaxsparse.data.examples import Dataset
+
+BATCH = 1000  # examples at once
+RE_ESTIMATED = 10  # batches that statistics of BatchNorm are taken from
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what would compare nothing, or nothing alike.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, plain = config.stability, config_lib.default().stability
+    on = bool(c.children) or c.successive
+    for name in c:
+        if name not in ("children", "successive") and not on and c[name] != plain[name]:
+            raise ValueError(
+                f"config.stability.{name}: came {c[name]!r} with children 0 and "
+                f"successive False; wanted {plain[name]!r}, or one of the two"
+            )
+    if on and config.sparse.method != "none":
+        raise ValueError(
+            f"config.stability.children: came {c.children} with sparse.method "
+            f"{config.sparse.method!r}; wanted 'none': levels are what is copied"
+        )
+    if c.children and config.start.run:
+        raise ValueError(
+            f"config.stability.children: came {c.children} with start.run "
+            f"{config.start.run!r}; wanted a run that begins by itself"
+        )
+    if c.successive and not config.lottery.levels:
+        raise ValueError(
+            "config.stability.successive: came True with lottery.levels 0; wanted "
+            "levels that follow each other"
+        )
+    late = [level for level in c.levels if level > config.lottery.levels]
+    if c.children and (late or not c.levels):
+        raise ValueError(
+            f"config.stability.levels: came {c.levels} with lottery.levels "
+            f"{config.lottery.levels}; wanted one or more of these"
+        )
+
+
+def check_steps(config: ConfigDict, length: Lengths) -> None:
+    """Refuses children that begin when training has ended, or at no level.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, steps = config.stability, length.stability_steps
+    if not c.children:
+        return
+    if not steps or steps[-1] >= length.total:
+        raise ValueError(
+            f"config.stability.steps: came to updates {steps} of a training of "
+            f"{length.total}; wanted one or more, all before its end"
+        )
+    if any(c.levels) and steps[-1] < length.rewind:
+        raise ValueError(
+            f"config.stability.steps: came to updates {steps}, before lottery.rewind "
+            f"{length.rewind}, at which levels begin; wanted one from there on, or "
+            "stability.levels (0,)"
+        )
+
+
+def make_compare(
+    config: ConfigDict, dataset: Dataset, like: Any
+) -> Callable[[Any, Any], list[dict[str, Any]]]:
+    """Makes the function that says what lies between two sets of replicates.
+
+    Args:
+      config: a validated config.
+      dataset: what it is trained on.
+      like: batch statistics of one replicate; only shapes are looked at.
+
+    Returns:
+      A function of two pairs of parameters and batch statistics [r ...] to a row for
+      each replicate: "alphas"; on the segment "train_loss", "train_error", "test_loss"
+      and "test_error" (fractions); "train_instability" and "test_instability"; the
+      "l2" distance between the ends over all parameters; and how many test examples
+      the ends classify differently, "different", also as a fraction, "disagreement".
+    """
+    c, made = config.stability, functions.make_functions(config, dataset, like)
+    alphas = np.linspace(0, 1, c.points)
+    count = c.examples or len(dataset.train.labels)
+    sets = {
+        "train": tuple(jnp.asarray(part[:count]) for part in dataset.train),
+        "test": tuple(map(jnp.asarray, dataset.test)),
+    }
+    logits = jax.jit(made.logits)
+
+    def statistics(first: Any, second: Any) -> Any:
+        if not jax.tree.leaves(like):
+            return None
+        if c.batch_stats == "interpolated":
+            return connectivity.Interpolated(first, second)
+        images = sets["train"][0]
+        size = min(BATCH, len(images))
+        batches = min(RE_ESTIMATED, len(images) // size)
+        shape = (batches, size, *images.shape[1:])
+        images = images[: batches * size].reshape(shape)
+        return connectivity.ReEstimated(made.statistics, images)
+
+    def classes(weights: Any) -> np.ndarray:
+        images = sets["test"][0]
+        found = [
+            np.argmax(np.asarray(logits(*weights, images[i : i + BATCH])), axis=-1)
+            for i in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(found)
+
+    def one(first: Any, second: Any) -> dict[str, Any]:
+        row: dict[str, Any] = {"alphas": alphas.tolist()}
+        for name, examples in sets.items():
+            segment = connectivity.along_segment(
+                made.evaluate,
+                first[0],
+                second[0],
+                examples=examples,
+                batch_size=BATCH,
+                alphas=alphas,
+                batch_stats=statistics(first[1], second[1]),
+            )
+            row[f"{name}_loss"] = segment.loss.tolist()
+            row[f"{name}_error"] = segment.error.tolist()
+            rise = connectivity.instability(segment.error, segment.alphas)
+            row[f"{name}_instability"] = float(rise)
+        apart = jax.tree.map(
+            lambda a, b: jnp.sum(jnp.square(a - b)), first[0], second[0]
+        )
+        row["l2"] = float(jnp.sqrt(sum(jax.tree.leaves(apart))))
+        row["different"] = int(np.sum(classes(first) != classes(second)))
+        row["disagreement"] = row["different"] / len(dataset.test.labels)
+        return row
+
+    def compare(first: Any, second: Any) -> list[dict[str, Any]]:
+        with jax.default_matmul_precision("highest"):
+            return [
+                one(*jax.tree.map(lambda leaf, r=r: leaf[r], (first, second)))
+                for r in range(len(jax.tree.leaves(first)[0]))
+            ]
+
+    return compare

@@ -1,0 +1,419 @@
+"""Scores of examples, and the files that keep them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from jaxsparse.data.diet import files, scores
+
+LOGIT_SCORES = {"el2n": scores.el2n, "margin": scores.margin, "loss": scores.loss}
+RANGES = {"el2n": (0.0, np.sqrt(2.0)), "margin": (-1.0, 1.0), "loss": (0.0, np.inf)}
+COMPILED = {name: jax.jit(score) for name, score in LOGIT_SCORES.items()}
+grand = jax.jit(scores.grand, static_argnums=0, static_argnames="block_size")
+
+
+def some_logits(n: int = 40, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return 4 * rng.normal(size=(n, classes)), rng.integers(0, classes, n)
+
+
+def by_hand(logits: np.ndarray, label: int) -> dict[str, float]:
+    odds = np.exp(logits)
+    p = odds / odds.sum()
+    return {
+        "el2n": np.linalg.norm(p - np.eye(len(p))[label]),
+        "margin": p[label] - np.delete(p, label).max(),
+        "loss": -np.log(p[label]),
+    }
+
+
+@pytest.mark.parametrize("name", LOGIT_SCORES)
+def test_scores_of_logits_are_their_definitions(name: str) -> None:
+    logits, labels = some_logits()
+    wanted = [by_hand(*pair)[name] for pair in zip(logits, labels, strict=True)]
+    with jax.enable_x64(True):
+        got = COMPILED[name](jnp.asarray(logits), jnp.asarray(labels))
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)
+    narrow = jnp.asarray(logits, jnp.float32), jnp.asarray(labels)
+    np.testing.assert_allclose(COMPILED[name](*narrow), wanted, rtol=3e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOGIT_SCORES)
+@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.given(
+    logits=npst.arrays(
+        np.float32,
+        (4, 5),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
+        | st.floats(-30, 30, width=32),
+    ),
+    labels=npst.arrays(np.int32, 4, elements=st.integers(0, 4)),
+)
+def test_scores_of_any_finite_logits_are_in_range(
+    name: str, logits: np.ndarray, labels: np.ndarray
+) -> None:
+    low, high = RANGES[name]
+    got = np.asarray(COMPILED[name](jnp.asarray(logits), jnp.asarray(labels)))
+    assert got.dtype == np.float32
+    assert np.all((got >= low) & (got <= high))
+
+
+def test_sure_examples_stay_in_order_and_end_at_exactly_0() -> None:
+    heights = np.array([10.0, 20.0, 30.0, 50.0, 80.0, 200.0, 3e38])
+    logits = jnp.zeros((7, 4)).at[:, 2].set(jnp.asarray(heights, jnp.float32))
+    right, wrong = jnp.full(7, 2), jnp.zeros(7, int)
+    gone = 3 * np.exp(-heights) / (1 + 3 * np.exp(-heights))
+    got = COMPILED["el2n"](logits, right)
+    np.testing.assert_allclose(got, gone * np.sqrt(4 / 3), rtol=1e-5, atol=1e-37)
+    assert np.all(np.diff(got[:6]) < 0) and got[5] == got[6] == 0
+    losses = COMPILED["loss"](logits, right)
+    np.testing.assert_allclose(losses, -np.log1p(-gone), rtol=1e-5, atol=1e-37)
+    assert losses[5] == losses[6] == 0
+    assert np.all(COMPILED["margin"](logits, right)[3:] == 1)
+    assert np.all(COMPILED["el2n"](logits, wrong)[3:] == np.float32(np.sqrt(2)))
+    assert np.all(COMPILED["margin"](logits, wrong)[3:] == -1)
+
+
+@pytest.mark.parametrize("name", LOGIT_SCORES)
+def test_narrow_logits_have_float32_scores(name: str) -> None:
+    logits, labels = some_logits()
+    narrow = jnp.asarray(logits, jnp.bfloat16)
+    got = COMPILED[name](narrow, jnp.asarray(labels))
+    same = COMPILED[name](narrow.astype(jnp.float32), jnp.asarray(labels))
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, same)
+
+
+@pytest.mark.parametrize("name", LOGIT_SCORES)
+def test_labels_out_of_range_score_nan_and_nothing_else_does(name: str) -> None:
+    logits, _ = some_logits(4)
+    got = COMPILED[name](jnp.asarray(logits), jnp.array([0, -1, 7, 6]))
+    assert np.isnan(got).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("name", LOGIT_SCORES)
+def test_one_class_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="logits: got 1 classes"):
+        LOGIT_SCORES[name](jnp.zeros((3, 1)), jnp.zeros(3, int))
+
+
+@pytest.mark.parametrize("name", LOGIT_SCORES)
+def test_replicates_by_vmap(name: str) -> None:
+    logits, labels = some_logits()
+    each = jnp.stack([jnp.asarray(logits, jnp.float32) * i for i in range(3)])
+    labels = jnp.asarray(labels)
+    together = jax.jit(jax.vmap(LOGIT_SCORES[name], in_axes=(0, None)))(each, labels)
+    for i in range(3):
+        alone = COMPILED[name](each[i], labels)
+        np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-7)
+
+
+def network(key: int = 0, width: int = 6) -> Any:
+    draws = jax.random.split(jax.random.key(key), 3)
+    return {
+        "hidden": {
+            "kernel": jax.random.normal(draws[0], (5, width)),
+            "bias": jax.random.normal(draws[1], (width,)),
+        },
+        "last": {"kernel": jax.random.normal(draws[2], (width, 4))},
+    }
+
+
+def logits_of(params: Any, x: Any) -> Any:
+    hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    return hidden @ params["last"]["kernel"]
+
+
+def cross_entropy(params: Any, example: Any) -> Any:
+    logits = logits_of(params, example["x"])
+    return scores.loss(logits[None], example["y"][None])[0]
+
+
+def data(n: int) -> Any:
+    first, second = jax.random.split(jax.random.key(3))
+    return {
+        "x": jax.random.normal(first, (n, 5)),
+        "y": jax.random.randint(second, n, 0, 4),
+    }
+
+
+def one_by_one(params: Any, examples: Any) -> list[float]:
+    """The norm of each example's gradient, by a loop, in float64."""
+    slope = jax.jit(jax.grad(cross_entropy))
+    norms = []
+    for i in range(len(examples["y"])):
+        tree = slope(params, jax.tree.map(lambda leaf: leaf[i], examples))  # noqa: B023
+        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+        norms.append(np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)))
+    return norms
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 12])
+def test_grand_is_the_norm_of_each_gradient(block_size: int) -> None:
+    params, examples = network(), data(11)
+    wanted = one_by_one(params, examples)
+    assert min(wanted) > 1e-3
+    got = grand(cross_entropy, params, examples, block_size=block_size)
+    assert got.shape == (11,) and got.dtype == jnp.float32
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+def test_grand_of_a_linear_network_is_el2n_times_the_input() -> None:
+    params, examples = {"kernel": jnp.ones((5, 4)) / 3}, data(9)
+    params["kernel"] = params["kernel"].at[2, 1].set(-2.0)
+
+    def loss(params: Any, example: Any) -> Any:
+        logits = example["x"] @ params["kernel"]
+        return scores.loss(logits[None], example["y"][None])[0]
+
+    got = grand(loss, params, examples, block_size=4)
+    errors = scores.el2n(examples["x"] @ params["kernel"], examples["y"])
+    sizes = np.linalg.norm(examples["x"], axis=1)
+    np.testing.assert_allclose(got, errors * sizes, rtol=1e-5)
+
+
+def test_grand_of_a_masked_network_by_a_loss_that_masks() -> None:
+    params, examples = network(), data(11)
+    mask = np.arange(24).reshape(6, 4) % 3 == 0
+    params["last"]["kernel"] = jnp.where(mask, params["last"]["kernel"], 0.0)
+
+    def masked(params: Any, example: Any) -> Any:
+        kernel = jnp.where(mask, params["last"]["kernel"], 0.0)
+        return cross_entropy(params | {"last": {"kernel": kernel}}, example)
+
+    inside = grand(masked, params, examples, block_size=4)
+    dense = grand(cross_entropy, params, examples, block_size=4)
+    slopes = jax.jit(jax.vmap(jax.grad(cross_entropy), (None, 0)))(params, examples)
+    outside = np.asarray(slopes["last"]["kernel"])[:, ~mask]
+    lost = np.sum(outside**2, axis=1)
+    assert np.all(lost > 0)
+    np.testing.assert_allclose(inside**2 + lost, dense**2, rtol=1e-5)
+
+
+def test_grand_of_replicates_and_of_narrow_weights() -> None:
+    examples = data(11)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(network, range(3)))
+
+    def score(params: Any) -> Any:
+        return grand(cross_entropy, params, examples, block_size=4)
+
+    together = jax.jit(jax.vmap(score))(stacked)
+    for i in range(3):
+        np.testing.assert_allclose(together[i], score(network(i)), rtol=1e-5)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), network())
+    got = score(narrow)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, score(network()), rtol=0.05, atol=0.02)
+
+
+def test_grand_holds_one_block_of_gradients() -> None:
+    params, examples = network(width=2000), data(64)
+    gradient = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    def held(block_size: int) -> float:
+        lowered = grand.lower(cross_entropy, params, examples, block_size=block_size)
+        memory = lowered.compile().memory_analysis()
+        return memory.temp_size_in_bytes / gradient
+
+    assert held(2) < 8 < 24 < held(64)
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        {},
+        {"x": jnp.ones((0, 2))},
+        {"x": jnp.ones((2, 2)), "y": jnp.ones(3)},
+        {"x": jnp.ones((2, 2)), "y": jnp.float32(1.0)},
+    ],
+)
+def test_what_is_no_examples_is_refused(examples: Any) -> None:
+    with pytest.raises(ValueError, match="examples: got leaves of shapes"):
+        grand(cross_entropy, network(), examples, block_size=2)
+
+
+def test_blocks_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="block_size: got 0"):
+        grand(cross_entropy, network(), data(3), block_size=0)
+
+
+def test_the_mean_over_replicates_is_taken_in_float64() -> None:
+    each = np.array([[1.0, 2.0**24, 3.0], [2.0, 1.0, np.inf]], np.float32)
+    for given in (each, jnp.asarray(each)):
+        got = scores.mean_over_replicates(given)
+        assert got.dtype == np.float64
+        assert got.tolist() == [1.5, (2**24 + 1) / 2, np.inf]
+    with pytest.raises(ValueError, match="got 0 replicates"):
+        scores.mean_over_replicates(each[:0])
+    each[1, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN for 1 of 6, .* replicate 1, example 1;"):
+        scores.mean_over_replicates(each)
+
+
+LABELS = np.array([3, 1, 4, 1, 5], np.int32)
+WILD = np.array([0.1, -0.0, np.inf, 1e-310, 1 / 3])
+
+
+def origin(**changes: Any) -> files.Provenance:
+    said = {"score": "el2n", "dataset": "digits", "split": "train"}
+    said |= {"replicates": 10, "step": 7800, "config": "3f2a"}
+    return files.describe(LABELS, **(said | changes))
+
+
+def test_scores_come_back_to_the_bit(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "el2n.npz"
+    files.save(path, WILD, provenance=origin())
+    got = files.load(path, labels=LABELS.astype(np.int64))
+    assert got.scores.dtype == np.float64
+    assert got.scores.tobytes() == WILD.tobytes()
+    assert got.provenance == origin()
+    assert got.provenance.examples == 5 and len(got.provenance.labels) == 64
+    assert [file.name for file in path.parent.iterdir()] == ["el2n.npz"]
+
+
+def test_narrow_scores_are_kept_exactly(tmp_path: Path) -> None:
+    narrow = np.array([0.1, 0.2, np.inf, 1e-40, 3.0], np.float32)
+    files.save(tmp_path / "a.npz", narrow, provenance=origin())
+    got = files.load(tmp_path / "a.npz", labels=LABELS).scores
+    assert got.astype(np.float32).tobytes() == narrow.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (LABELS[:4], "of 5 examples .* has 4;"),
+        (LABELS[::-1].copy(), "another dataset, order or noise"),
+        (np.where(np.arange(5) == 2, 0, LABELS), "another dataset, order or noise"),
+    ],
+)
+def test_scores_of_other_examples_are_refused(
+    labels: np.ndarray, match: str, tmp_path: Path
+) -> None:
+    files.save(tmp_path / "a.npz", WILD, provenance=origin())
+    with pytest.raises(ValueError, match=match):
+        files.load(tmp_path / "a.npz", labels=labels)
+
+
+def test_a_file_that_holds_the_same_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    files.save(path, WILD, provenance=origin())
+    before = path.stat()
+    files.save(path, WILD, provenance=origin())
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize(
+    ("wild", "said", "match"),
+    [
+        (np.abs(WILD), origin(), "with other scores; nothing was written"),
+        (WILD, origin(step=1), r"with other step \(7800, now 1\); nothing"),
+        (-WILD, origin(split="test"), r"split \('train', now 'test'\), scores; n"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_never_overwritten(
+    wild: np.ndarray, said: Any, match: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.npz"
+    files.save(path, WILD, provenance=origin())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=match):
+        files.save(path, wild, provenance=said)
+    assert path.read_bytes() == before
+
+
+def strangers() -> dict[str, bytes]:
+    """Files of other things, of which no scores can be read."""
+    return {"empty": b"", "text": b"scores: none\n", "zip": b"PK\x03\x04 cut off"}
+
+
+@pytest.mark.parametrize("kind", [*strangers(), "array", "cut", "archive", "said"])
+def test_what_is_no_file_of_scores_is_neither_read_nor_lost(
+    kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.npz"
+    if kind in strangers():
+        path.write_bytes(strangers()[kind])
+    elif kind == "array":
+        with path.open("wb") as file:
+            np.save(file, WILD)
+    elif kind == "cut":
+        files.save(path, WILD, provenance=origin())
+        path.write_bytes(path.read_bytes()[:-40])
+    elif kind == "archive":
+        np.savez(path, other=WILD)
+    else:
+        np.savez(path, scores=WILD, provenance=json.dumps({"score": "el2n"}))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"a\.npz: is no file of scores"):
+        files.load(path, labels=LABELS)
+    with pytest.raises(ValueError, match=r"a\.npz: is no file of scores"):
+        files.save(path, WILD, provenance=origin())
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("held", [WILD[:4], WILD.astype(np.float32), WILD[None]])
+def test_a_file_at_odds_with_itself_is_refused(
+    held: np.ndarray, tmp_path: Path
+) -> None:
+    said = json.dumps(origin()._asdict())
+    np.savez(tmp_path / "a.npz", scores=held, provenance=said)
+    with pytest.raises(ValueError, match="for 5 examples; wanted one float64 each"):
+        files.load(tmp_path / "a.npz", labels=LABELS)
+
+
+def test_scores_are_whole_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, real = [], {"fsync": os.fsync, "replace": os.replace}
+    path = tmp_path / "a.npz"
+
+    def spy(name: str) -> Any:
+        def call(*args: Any) -> None:
+            assert not path.exists()
+            done.append(name)
+            real[name](*args)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(os, name, spy(name))
+    files.save(path, WILD, provenance=origin())
+    assert done == ["fsync", "replace"]
+    monkeypatch.undo()
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.save(tmp_path / "b.npz", WILD, provenance=origin())
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("bad", [WILD[:4], np.append(WILD[:4], np.nan)])
+def test_scores_that_are_none_are_not_saved(bad: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="scores: got [45]"):
+        files.save(tmp_path / "a.npz", bad, provenance=origin())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes", [{"replicates": 0}, {"step": -1}])
+def test_impossible_numbers_of_a_provenance_are_refused(changes: Any) -> None:
+    with pytest.raises(ValueError, match="replicates: got"):
+        origin(**changes)
+
+
+def test_the_hash_of_labels_is_pinned() -> None:
+    wanted = "23c379d6c0f22ef64cdef873fd530df1f1419b4a3935e9323d5f1d82ca697b6a"
+    assert files.hash_labels(np.arange(10, dtype=np.int8)) == wanted

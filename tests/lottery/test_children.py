@@ -1,0 +1,262 @@
+"""Instability analysis: copies that differ in nothing but the noise of SGD."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build, masks, records, transforms
+from jaxsparse import config as config_lib
+from jaxsparse.lottery import children as children_lib
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import checkpoints, interrupt
+from jaxsparse.training.loop import kept_name
+
+FIELDS = {
+    "lottery.levels": 1,
+    "model.features": (8,),
+    "stability.children": 3,
+    "stability.steps": ("0step", "5step"),
+    "stability.levels": (0, 1),
+    "stability.successive": True,
+    "stability.points": 5,
+    "stability.examples": 60,
+    "evaluation.every": "6step",
+}
+STAGES = [
+    "level_00/ticket",
+    "level_00/children_000000000",
+    "level_00/children_000000005",
+    "level_01/ticket",
+    "level_01/children_000000000",
+    "level_01/children_000000005",
+]
+
+
+def make(folder: Path, fields: dict[str, Any]) -> Any:
+    c = tiny.config(fields)
+    config_lib.validate(c)
+    build.check_names(c)
+    return build.make_experiment(c, build.load_data(c), folder)
+
+
+def train(folder: Path, fields: dict[str, Any], **changes: Any) -> Any:
+    made = make(folder, fields)._replace(**changes)
+    experiment_lib.run(made, tiny.desk(folder))
+    return made
+
+
+def ends(folder: Path, made: Any, stage: str) -> Any:
+    """The state that a stage ended with, of as many replicates as trained in it."""
+    count = made.children.trainer.layout.replicates if "children" in stage else 2
+    seeds = jax.tree.map(
+        lambda keys: jax.random.split(jax.random.clone(keys)[0], count), made.seeds
+    )
+    like = experiment_lib.first_state(made.network, seeds)
+    saved = checkpoints.load(folder / "checkpoints", f"{stage}/last", like)
+    assert saved is not None
+    return saved.state
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("stability")
+    return folder, train(folder, FIELDS)
+
+
+def test_stages_follow_their_level(trained: tuple[Path, Any]) -> None:
+    _, made = trained
+    found = list(experiment_lib.stages(made))
+    assert [stage.name for stage in found] == STAGES
+    assert [stage.start for stage in found] == [0, 0, 5, 0, 0, 5]
+    assert {stage.stop for stage in found} == {12}
+
+
+def test_each_child_has_noise_of_its_own() -> None:
+    parents = jax.random.split(jax.random.key(0), 2)
+    few = jax.random.key_data(children_lib.data_keys(parents, 2))
+    many = jax.random.key_data(children_lib.data_keys(parents.copy(), 3))
+    assert few.tolist() == many[jnp.array([0, 1, 3, 4])].tolist()
+    every = [*many.tolist(), *jax.random.key_data(parents).tolist()]
+    assert len({tuple(key) for key in every}) == 8
+
+
+def test_children_end_apart_and_each_is_one_alone(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """A child is what a run with its data key comes to, bit for bit."""
+    folder, made = trained
+    found = ends(folder, made, STAGES[1])
+    leaf = np.asarray(jax.tree.leaves(found.params)[0])
+    assert len({row.tobytes() for row in leaf}) == 6
+    keys = children_lib.data_keys(made.seeds.data, 3)
+    alone = make(tmp_path, {"lottery.levels": 0, "model.features": (8,)})
+    for child in (0, 2):
+        picked = keys[jnp.array([child, 3 + child])]
+        mine = alone._replace(seeds=alone.seeds._replace(data=picked))
+        workdir = tmp_path / str(child)
+        experiment_lib.run(mine, tiny.desk(workdir))
+        state = tiny.load(workdir, "level_00/ticket/last", mine)
+        of = jax.tree.map(lambda leaf, c=child: leaf[c::3], found.params)
+        tiny.check_equal(state.params, of)
+
+
+def test_children_begin_where_training_was(trained: tuple[Path, Any]) -> None:
+    folder, made = trained
+    session = experiment_lib._Session(made, tiny.desk(folder))
+    stages = {stage.name: stage for stage in experiment_lib.stages(made)}
+    for level in (0, 1):
+        begun = session._begin(stages[f"level_{level:02d}/children_000000005"])
+        assert int(begun.step) == 5
+        kept = tiny.load(folder, kept_name(f"level_{level:02d}/ticket", 5), made)
+        wanted = children_lib.copies(kept.params, 3)
+        tiny.check_equal(begun.params, wanted)
+        held = transforms.get_masks(begun.opt_state)
+        tiny.check_equal(held, children_lib.copies(session.masks(level), 3))
+    begun = session._begin(stages["level_01/children_000000000"])
+    dense = tiny.load(folder, "init", made)
+    held = children_lib.copies(session.masks(1), 3)
+    tiny.check_equal(
+        begun.params, masks.apply(held, children_lib.copies(dense.params, 3))
+    )
+
+
+def test_masked_weights_of_children_stay_zero(trained: tuple[Path, Any]) -> None:
+    folder, made = trained
+    state = ends(folder, made, STAGES[4])
+    held = transforms.get_masks(state.opt_state)
+    tiny.check_equal(state.params, masks.apply(held, state.params))
+    assert masks.kept(held) < masks.total(held)
+
+
+def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
+    folder, made = trained
+    rows = records.read(folder / "metrics.jsonl")
+    segments = [row for row in rows if row["kind"] == "segment"]
+    assert len(segments) == 4 * 2 * 3  # stages, replicates, pairs
+    last = {
+        (row["stage"], row["replicate"]): row["test_accuracy"]
+        for row in rows
+        if row["kind"] == "eval" and row["step"] == 12
+    }
+    for row in segments:
+        assert row["alphas"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+        for end, child in zip((0, -1), row["pair"], strict=True):
+            place = (row["stage"], 3 * row["replicate"] + child)
+            assert 1 - row["test_error"][end] == pytest.approx(last[place])
+        rise = (
+            max(row["test_error"]) - (row["test_error"][0] + row["test_error"][-1]) / 2
+        )
+        assert row["test_instability"] == pytest.approx(rise)
+    state = ends(folder, made, STAGES[1])
+    row = segments[0]
+    assert (row["replicate"], row["pair"]) == (0, [0, 1])
+    apart = sum(
+        float(np.sum(np.square(np.asarray(leaf[0] - leaf[1], float))))
+        for leaf in jax.tree.leaves(state.params)
+    )
+    assert row["l2"] == pytest.approx(apart**0.5, rel=1e-5)
+    assert row["disagreement"] == row["different"] / 50
+    successive = [row for row in rows if row["kind"] == "successive"]
+    assert [(row["stage"], row["replicate"]) for row in successive] == [
+        ("level_01/ticket", 0),
+        ("level_01/ticket", 1),
+    ]
+
+
+def test_equal_noise_makes_equal_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def same(keys: Any, count: int) -> Any:
+        return jnp.repeat(keys, count)
+
+    monkeypatch.setattr(children_lib, "data_keys", same)
+    fields = FIELDS | {"stability.levels": (0,), "lottery.levels": 1}
+    train(tmp_path, fields)
+    rows = records.read(tmp_path / "metrics.jsonl")
+    for row in (row for row in rows if row["kind"] == "segment"):
+        assert (row["l2"], row["different"]) == (0, 0)
+        assert row["train_instability"] == row["test_instability"] == 0
+        assert len(set(row["test_error"])) == 1
+
+
+def test_children_that_were_stopped_come_out_the_same(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    whole, made = trained
+    stopped = 0
+    while True:
+        # Each session is asked to stop after some calls of whatever it trains.
+        calls = iter(range(1000))
+        try:
+            mine = make(tmp_path, FIELDS)
+            experiment_lib.run(mine, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            break
+        except interrupt.Stopped:
+            stopped += 1
+    assert stopped >= 3
+    for name in STAGES:
+        hashes = [
+            checkpoints.recorded_hash(folder / "checkpoints", f"{name}/last")
+            for folder in (whole, tmp_path)
+        ]
+        assert hashes[0] == hashes[1] is not None
+    both = [
+        [row for row in records.read(folder / "metrics.jsonl") if row["kind"] == kind]
+        for kind in ("segment", "successive", "eval")
+        for folder in (whole, tmp_path)
+    ]
+    assert both[0::2] == both[1::2]
+
+
+def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
+    fields = FIELDS | {
+        "lottery.rewind": "4step",
+        "stability.steps": ("0step", "2step", "4step", "6step"),
+        "stability.children": 2,
+    }
+    made = make(tmp_path, fields)
+    found = [stage.name for stage in experiment_lib.stages(made)]
+    assert [name for name in found if "children" in name] == [
+        *(f"level_00/children_{step:09d}" for step in (0, 2, 4, 6)),
+        *(f"level_01/children_{step:09d}" for step in (4, 6)),
+    ]
+    experiment_lib.run(made, tiny.desk(tmp_path))
+    kept = tiny.load(tmp_path, kept_name("pretraining", 2), made)
+    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    stage = next(s for s in experiment_lib.stages(made) if s.start == 2)
+    tiny.check_equal(session._begin(stage).params, children_lib.copies(kept.params, 2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stability.children": 1}, r"stability\.children: came 1; wanted 0, or at"),
+        ({"stability.points": 2}, r"stability\.points: came 2; wanted at least 3"),
+        ({"stability.points": 9}, r"stability\.points: came 9 with children 0"),
+        (
+            FIELDS | {"sparse.method": "static", "lottery.levels": 0},
+            r"stability\.children: came 3 with sparse\.method 'static'",
+        ),
+        (
+            {"stability.successive": True, "lottery.levels": 0},
+            r"stability\.successive: came True with lottery\.levels 0",
+        ),
+        (FIELDS | {"stability.levels": (2,)}, r"stability\.levels: came \(2,\)"),
+        (FIELDS | {"stability.steps": ("12step",)}, r"stability\.steps: came to .*12"),
+        (FIELDS | {"stability.steps": ()}, r"stability\.steps: came to updates \(\)"),
+        (
+            FIELDS | {"lottery.rewind": "6step"},
+            r"stability\.steps: came to updates \(0, 5\), before lottery\.rewind 6",
+        ),
+    ],
+)
+def test_bad_fields_are_named(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, fields)

@@ -1,0 +1,202 @@
+"""Pre-training on part of the data, with its own batches, rate and labels."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build, records
+from jaxsparse import config as config_lib
+from jaxsparse.data.diet import files, subsets
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import checkpoints
+
+FIELDS = {
+    "lottery.levels": 1,
+    "lottery.rewind": "6step",
+    "model.features": (8,),
+    "pretraining.subset": "random",
+    "pretraining.size": 30,
+}
+
+
+def make(folder: Path, fields: dict[str, Any]) -> Any:
+    c = tiny.config(fields)
+    config_lib.validate(c)
+    build.check_names(c)
+    return build.make_experiment(c, build.load_data(c), folder)
+
+
+def train(folder: Path, fields: dict[str, Any]) -> Any:
+    made = make(folder, fields)
+    experiment_lib.run(made, tiny.desk(folder))
+    return made
+
+
+def orders(made: Any, epoch: int) -> np.ndarray:
+    keys = jax.tree.map(jax.random.clone, made.seeds.data)
+    return np.asarray(made.pretrainer.make_order(keys, epoch))
+
+
+def test_only_the_subset_is_seen_each_example_once_an_epoch(tmp_path: Path) -> None:
+    made = make(tmp_path, FIELDS)
+    assert made.pretrainer.epoch.steps == 2
+    assert (made.pretrainer.epoch.batch_size, made.pretrainer.epoch.last_batch) == (
+        20,
+        10,
+    )
+    first, second = orders(made, 0), orders(made, 1)
+    assert first.shape == (2, 30)
+    for r in range(2):
+        wanted = subsets.choose(np.zeros(120), 30, how="random", seed=r)
+        for seen in (first[r], second[r]):
+            np.testing.assert_array_equal(np.sort(seen), wanted)
+        assert np.any(first[r] != second[r])
+    assert set(first[0].tolist()) != set(first[1].tolist())  # each its own
+    assert made.trainer.epoch.steps == 6
+
+
+def test_nothing_outside_the_subset_has_any_influence(tmp_path: Path) -> None:
+    made = make(tmp_path / "a", FIELDS)
+    seen = np.unique(orders(made, 0))
+    experiment_lib.run(made, tiny.desk(tmp_path / "a"))
+    other = make(tmp_path / "b", FIELDS)
+    images = np.asarray(other.pretrainer.images).copy()
+    rest = np.setdiff1d(np.arange(120), seen)
+    images[rest] = 255 - images[rest]
+    changed = other.pretrainer._replace(images=jax.numpy.asarray(images))
+    other = other._replace(pretrainer=changed, levels=0)
+    experiment_lib.run(other, tiny.desk(tmp_path / "b"))
+    hashes = [
+        checkpoints.recorded_hash(tmp_path / name / "checkpoints", "rewind")
+        for name in "ab"
+    ]
+    assert hashes[0] == hashes[1] is not None
+
+
+def scored(folder: Path) -> Path:
+    dataset = build.load_data(tiny.config(FIELDS))
+    path = folder / "scores.npz"
+    scores = np.arange(120.0)[::-1]
+    labels = dataset.train.labels
+    provenance = files.describe(
+        labels,
+        score="el2n",
+        dataset="digits",
+        split="train",
+        replicates=1,
+        step=0,
+        config="",
+    )
+    files.save(path, scores, provenance=provenance)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "rows"),
+    [("easiest", range(110, 120)), ("hardest", range(10)), ("window", range(105, 115))],
+)
+def test_scores_choose(how: str, rows: range, tmp_path: Path) -> None:
+    fields = FIELDS | {
+        "pretraining.subset": how,
+        "pretraining.size": 10,
+        "pretraining.scores": str(scored(tmp_path)),
+    }
+    if how == "window":
+        fields["pretraining.first"] = 5
+    made = make(tmp_path, fields)
+    assert np.sort(orders(made, 0)).tolist() == [list(rows)] * 2
+
+
+def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
+    fields = FIELDS | {
+        "pretraining.subset": "",
+        "pretraining.size": 0,
+        "pretraining.batch_size": 40,
+        "pretraining.learning_rate": 0.02,
+        "pretraining.warmup": "2step",
+        "pretraining.noise": 0.5,
+    }
+    made = train(tmp_path, fields)
+    assert made.pretrainer.epoch.batch_size == 40
+    clean, noisy = (np.asarray(t.labels) for t in (made.trainer, made.pretrainer))
+    assert np.sum(clean != noisy) == 60
+    rates = {
+        (row["stage"], row["step"]): row["learning_rate"]
+        for row in records.read(tmp_path / "metrics.jsonl")
+        if row["kind"] == "train"
+    }
+    assert rates["pretraining", 6] == pytest.approx(0.02)
+    assert rates["level_00/ticket", 12] == pytest.approx(0.01)  # as without
+
+
+def test_equal_pretraining_is_the_one_there_was(tmp_path: Path) -> None:
+    """Said in other words, it comes to the same bits."""
+    plain = {k: v for k, v in FIELDS.items() if "pretraining" not in k}
+    train(tmp_path / "a", plain)
+    train(tmp_path / "b", plain | {"pretraining.batch_size": 20})
+    for name in ("rewind", "level_01/ticket/last"):
+        hashes = [
+            checkpoints.recorded_hash(tmp_path / folder / "checkpoints", name)
+            for folder in "ab"
+        ]
+        assert hashes[0] == hashes[1] is not None
+
+
+def test_noise_throughout_is_in_the_data() -> None:
+    fields = {"data.noise": 0.25, "data.noise_by": "permute", "data.noise_seed": 3}
+    clean = build.load_data(tiny.config())
+    noisy = build.load_data(tiny.config(fields))
+    np.testing.assert_array_equal(
+        np.sort(noisy.train.labels), np.sort(clean.train.labels)
+    )
+    changed = np.sum(noisy.train.labels != clean.train.labels)
+    assert 15 < changed <= 30
+    np.testing.assert_array_equal(noisy.test.labels, clean.test.labels)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lottery.rewind": "0step"}, r"pretraining: differs from training, and lott"),
+        ({"pretraining.size": 0}, r"pretraining\.size: came 0 with subset 'random'"),
+        ({"pretraining.size": 121}, r"pretraining: size: got 121 of 120"),
+        (
+            {"pretraining.subset": "easiest"},
+            r"pretraining\.scores: came '' with subset 'easiest'",
+        ),
+        (
+            {"pretraining.scores": "x.npz"},
+            r"pretraining\.scores: came 'x\.npz' with subset 'random'",
+        ),
+        ({"pretraining.first": 3}, r"pretraining\.first: came 3 with subset 'random'"),
+        (
+            {"pretraining.warmup": "2step"},
+            r"pretraining\.warmup: came '2step' .*learning_rate -1",
+        ),
+        (
+            {"data.noise": 0.1, "pretraining.noise": 0.1},
+            r"pretraining\.noise: came 0\.1 with data\.noise 0\.1",
+        ),
+        ({"data.noise_seed": 1}, r"data\.noise_seed: came 1 without noise"),
+    ],
+)
+def test_bad_fields_are_named(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, FIELDS | fields)
+
+
+def test_scores_of_other_examples_are_refused(tmp_path: Path) -> None:
+    path = scored(tmp_path)
+    fields = FIELDS | {
+        "pretraining.subset": "easiest",
+        "pretraining.scores": str(path),
+        "data.train_examples": 100,
+    }
+    with pytest.raises(ValueError, match=r"config\.pretraining\.scores: .*scores\.npz"):
+        make(tmp_path, fields)

@@ -1,0 +1,235 @@
+"""Levels that are repelled from, or attracted to, the ends of the levels before."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build, masks, transforms
+from jaxsparse import config as config_lib
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import checkpoints, interrupt, repelling, steps
+
+FIELDS = {"lottery.levels": 2, "model.features": (8,), "optimizer.momentum": 0.0}
+NAMES = [f"level_{level:02d}/ticket/last" for level in range(3)]
+
+
+def make(folder: Path, fields: dict[str, Any]) -> Any:
+    c = tiny.config(FIELDS | fields)
+    config_lib.validate(c)
+    build.check_names(c)
+    return build.make_experiment(c, build.load_data(c), folder)
+
+
+def train(folder: Path, fields: dict[str, Any]) -> Any:
+    made = make(folder, fields)
+    experiment_lib.run(made, tiny.desk(folder))
+    return made
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    folder = tmp_path_factory.mktemp("repelled")
+    strengths = {"plain": 0.0, "repelled": 20.0, "attracted": -20.0}
+    return {
+        name: (folder / name, train(folder / name, {"repelling.strength": strength}))
+        for name, strength in strengths.items()
+    }
+
+
+def ends(run: tuple[Path, Any], level: int) -> Any:
+    return tiny.load(run[0], NAMES[level], run[1])
+
+
+def cosine_squared(first: Any, second: Any, held: Any) -> np.ndarray:
+    """Of each replicate, over all kernels in the masks, in plain numpy."""
+    found = []
+    for r in range(2):
+        vectors = []
+        for tree in (first, second):
+            kept = masks.tree_map(lambda m, w, r=r: np.asarray(w[r])[m[r]], held, tree)
+            vectors.append(np.concatenate(jax.tree.leaves(kept)).astype(float))
+        a, b = vectors
+        found.append((a @ b) ** 2 / ((a @ a) * (b @ b)))
+    return np.asarray(found)
+
+
+def test_the_first_level_is_the_same(runs: dict[str, tuple[Path, Any]]) -> None:
+    states = [ends(run, 0) for run in runs.values()]
+    for state in states[1:]:
+        tiny.check_equal(state.params, states[0].params)
+
+
+def test_later_levels_go_where_they_are_sent(
+    runs: dict[str, tuple[Path, Any]],
+) -> None:
+    found = {}
+    for name, run in runs.items():
+        state = ends(run, 1)
+        held = transforms.get_masks(state.opt_state)
+        found[name] = cosine_squared(state.params, ends(run, 0).params, held)
+        tiny.check_equal(state.params, masks.apply(held, state.params))
+    assert np.all(found["repelled"] < found["plain"])
+    assert np.all(found["attracted"] > found["plain"])
+
+
+def test_a_level_is_repelled_from_all_before(
+    runs: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    folder, made = runs["repelled"]
+    session = experiment_lib._Session(made, tiny.desk(folder))
+    stages = list(experiment_lib.stages(made))
+    for level, stage in enumerate(stages):
+        anchors = session._anchored(stage, made.trainer).anchors
+        assert anchors.count.tolist() == [level, level]
+        for earlier in range(level):
+            end = ends(runs["repelled"], earlier).params
+            for name in ("dense1", "head"):
+                np.testing.assert_array_equal(
+                    anchors.solutions[name]["kernel"][:, earlier],
+                    end[name]["kernel"].astype(jnp.bfloat16),
+                )
+
+
+def test_a_step_adds_the_gradient_of_the_penalty() -> None:
+    """Against plain SGD, in which the two gradients add up."""
+    made = make(Path("unused"), {"repelling.strength": 2.0})
+    dataset = build.load_data(tiny.config(FIELDS))
+    model = build.make_model(tiny.config(FIELDS), classes=10)
+    train_step = steps.make_train_step(
+        model,
+        made.network.tx,
+        augment=None,
+        normalize=lambda images: images / 255.0,
+        repulsion=2.0,
+    )
+    fresh = experiment_lib.first_state(made.network, made.seeds)
+    axes = experiment_lib.state_lib.replicate_axes(fresh)
+
+    solutions = jax.tree.map(
+        lambda leaf: jnp.stack([leaf + 1.0, leaf * 2.0], axis=1), fresh.params
+    )
+    anchors = repelling.Anchors(solutions, jnp.full(2, 1, jnp.int32))
+    batch = (
+        jnp.asarray(dataset.train.images[:20]),
+        jnp.asarray(dataset.train.labels[:20]),
+    )
+
+    def step(anchors: Any) -> Any:
+        def one(state: Any, anchors: Any) -> Any:
+            return train_step(
+                state,
+                *batch,
+                places=jnp.arange(20, dtype=jnp.int32),
+                batch_size=20,
+                key=jax.random.key(0),
+                **({} if anchors is None else {"anchors": anchors}),
+            )
+
+        mapped = jax.vmap(
+            one, in_axes=(axes, None if anchors is None else 0), out_axes=(axes, 0)
+        )
+        return mapped(fresh, anchors)
+
+    (with_it, tally), (without, other) = step(anchors), step(None)
+    np.testing.assert_array_equal(tally.loss, other.loss)
+    held = transforms.get_masks(fresh.opt_state)
+    pull = jax.vmap(
+        lambda p, m, s: jax.grad(repelling.penalty)(
+            p, m, jax.tree.map(lambda leaf: leaf[:1], s), strength=2.0
+        )
+    )(fresh.params, held, solutions)
+    wanted = jax.tree.map(lambda w, g: w - 0.1 * g, without.params, pull)
+    for got, want in zip(*map(jax.tree.leaves, (with_it.params, wanted)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+    moved = np.abs(
+        with_it.params["dense1"]["kernel"] - without.params["dense1"]["kernel"]
+    )
+    assert np.max(moved) > 1e-4
+
+
+def test_a_killed_run_comes_out_the_same(
+    runs: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    stopped = 0
+    while True:
+        calls = iter(range(1000))
+        try:
+            made = make(tmp_path, {"repelling.strength": 20.0})
+            experiment_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            break
+        except interrupt.Stopped:
+            stopped += 1
+    assert stopped >= 1
+    for name in NAMES:
+        hashes = [
+            checkpoints.recorded_hash(folder / "checkpoints", name)
+            for folder in (runs["repelled"][0], tmp_path)
+        ]
+        assert hashes[0] == hashes[1] is not None
+
+
+@pytest.mark.parametrize("parallelism", ["jit", "pmap"])
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_devices_change_rounding_only(
+    replicates: int, parallelism: str, tmp_path: Path
+) -> None:
+    """Two replicates on two devices, and one whose batches are divided."""
+    fields = {"repelling.strength": 2.0, "replicates": replicates, "lottery.levels": 1}
+    layout = {"run.devices": 2, "run.parallelism": parallelism}
+    states = []
+    for name, run in (("one", {}), ("two", layout)):
+        made = train(tmp_path / name, fields | run)
+        states.append(tiny.load(tmp_path / name, NAMES[1], made))
+    for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"repelling.strength": 1.0, "lottery.levels": 0},
+            r"repelling\.strength: came 1\.0 with lottery\.levels 0",
+        ),
+        (
+            {"repelling.strength": 1.0, "run.keep": "needed"},
+            r"run\.keep: came 'needed' with repelling\.strength 1\.0",
+        ),
+        (
+            {"repelling.dtype": "float32"},
+            r"repelling\.dtype: came 'float32' with strength 0",
+        ),
+        ({"repelling.strength": float("nan")}, r"repelling\.strength: came nan"),
+        ({"model.norm": "fixed"}, r"model\.norm: came 'fixed' for 'lenet_300_100'"),
+        (
+            {
+                "model.name": "resnet_20",
+                "model.features": (),
+                "model.norm": "fixed",
+                "init.norm_scale": "uniform",
+            },
+            r"init\.norm_scale: came 'uniform' with model\.norm 'fixed'",
+        ),
+    ],
+)
+def test_bad_fields_are_named(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, fields)
+
+
+def test_fixed_normalisation_has_nothing_to_learn() -> None:
+    c = tiny.config({"model.name": "resnet_20", "model.norm": "fixed"})
+    model = build.make_model(c, classes=10)
+    images = jnp.zeros((2, 8, 8, 3))
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), images, train=False)
+    )
+    assert not [name for name in masks.names(variables["params"]) if "norm" in name]
+    assert jax.tree.leaves(variables["batch_stats"])
