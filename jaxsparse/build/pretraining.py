@@ -19,7 +19,9 @@ from jaxsparse.data.examples import Dataset, Examples
 
 def differs(config: ConfigDict) -> bool:
     """Says whether pre-training differs from training at all."""
-    return config.pretraining != config_lib.default().pretraining
+    plain = config_lib.default().pretraining
+    # As dictionaries: configs that are locked, as those of commands, equal no others.
+    return config.pretraining.to_dict() != plain.to_dict()
 
 
 def check(config: ConfigDict) -> None:
