@@ -7,6 +7,7 @@ parameters, masks, logits or activations as they are, from wherever.
   barrier on it.
 - `similarity`: distances and angles between the weights of two solutions.
 - `overlap`: what two masks share, and what they would share by chance.
+- `rounds`: where pruning rounds cut weights, and how these lie around it.
 - `predictions`: whether networks predict the same, and what they predict together.
 - `representations`: whether networks represent inputs alike.
 - `pairs`: any of these measures for all pairs of a stack, and its mean over pairs.

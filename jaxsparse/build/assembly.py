@@ -246,7 +246,9 @@ def _make_trainer(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.batch_stats
     )
     analysed = functions.make_functions(config, dataset, stats)
-    eval_step = steps.make_eval_step(model, normalize=normalize)
+    # Without a gradient CPUs convolve several times faster than they multiply patches.
+    plain = networks.make_model(config, classes=dataset.classes, axis_name=axis_name)
+    eval_step = steps.make_eval_step(plain, normalize=normalize)
     sets = {"validation": dataset.validation, "test": dataset.test}
     images, labels = sharding.everywhere(
         layout, (dataset.train.images, dataset.train.labels)

@@ -43,7 +43,8 @@ def make_functions(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Fu
       batch_stats: running statistics of one replicate, of which only shapes and dtypes
         are used; {} without BatchNorm.
     """
-    model = networks.make_model(config, classes=dataset.classes, training=True)
+    model = networks.make_model(config, classes=dataset.classes)
+    trained = networks.make_model(config, classes=dataset.classes, training=True)
     normalize = pieces.make_normalize(config, dataset)
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch_stats)
 
@@ -53,7 +54,7 @@ def make_functions(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Fu
 
     def in_training(params: Any, images: Any) -> tuple[Any, Any]:
         variables = {"params": params, "batch_stats": nothing}
-        scores, changed = model.apply(
+        scores, changed = trained.apply(
             variables, normalize(images), train=True, mutable=["batch_stats"]
         )
         return scores, changed.get("batch_stats", {})

@@ -25,54 +25,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.studies import verdicts
 from experiments.studies.gradient_flow import curvature
+from experiments.studies.verdicts import Claim, Findings, Missing, Seen, entries, spread
 from jaxsparse.analysis import connectivity
 
-Findings = dict[str, Any]
-LEAST_SEEDS = 3
 CONNECTED = 1.0  # percentage points of error: a barrier lower than this is none
 APART = 5.0  # a barrier higher than this is one
 EARLY = 2000  # updates, in which the gradient norm is compared at changes of masks
-SIGNIFICANT = 0.05
 FLAT = 1e-3  # a smaller change of the norm is none
-
-
-class Seen(NamedTuple):
-    """What the runs say about a claim.
-
-    Attributes:
-      ours: the numbers, in words.
-      n: seeds they come from.
-      holds: True, False, or None between.
-    """
-
-    ours: str
-    n: int
-    holds: bool | None
-
-
-class Missing(Exception):
-    """A run that a claim compares has not ended."""
-
-
-class Claim(NamedTuple):
-    """A claim of the paper.
-
-    Attributes:
-      name: short.
-      statement: what the paper says.
-      published: its numbers, in words.
-      threshold: what must be seen.
-      look: from all findings of a network to what is seen; raises `Missing`.
-      written: when, see the module.
-    """
-
-    name: str
-    statement: str
-    published: str
-    threshold: str
-    look: Callable[[Findings], Seen]
-    written: str = "before"
 
 
 def judge(found: Findings, *, steps: int, whole: int) -> list[dict[str, Any]]:
@@ -83,26 +44,7 @@ def judge(found: Findings, *, steps: int, whole: int) -> list[dict[str, Any]]:
       steps: length of the runs in updates.
       whole: published length.
     """
-    verdicts = []
-    for claim in CLAIMS:
-        try:
-            seen = claim.look(found)
-            enough = seen.n >= LEAST_SEEDS and 3 * steps >= whole
-            words = {True: "reproduced", False: "not reproduced", None: "unclear"}
-            row = seen._asdict() | {"verdict": words[seen.holds if enough else None]}
-        except Missing:
-            row = {"ours": "", "n": "", "verdict": "not measured"}
-        row |= claim._asdict()
-        verdicts.append({k: v for k, v in row.items() if k not in ("look", "holds")})
-    return verdicts
-
-
-def _of(part: Findings, *names: str) -> list[Any]:
-    """Takes entries of a part; raises `Missing` if one is not there."""
-    missing = [name for name in names if name not in part]
-    if missing:
-        raise Missing(f"{missing} is not measured")
-    return [part[name] for name in names]
+    return verdicts.judge(CLAIMS, found, long_enough=3 * steps >= whole)
 
 
 def _higher(better: str, worse: str) -> Callable[[Findings], Seen]:
@@ -111,38 +53,27 @@ def _higher(better: str, worse: str) -> Callable[[Findings], Seen]:
     def look(found: Findings) -> Seen:
         a, b = (
             np.asarray(entry["accuracy"])
-            for entry in _of(found["predictions"], better, worse)
+            for entry in entries(found["predictions"], better, worse)
         )
         n = min(len(a), len(b))
-        words = f"{_spread(a)} against {_spread(b)}"
+        words = f"{spread(a)} against {spread(b)}"
         if n < 2:
             return Seen(words, n, None)
         p = stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue
-        return Seen(f"{words}, p = {p:.2g}", n, _by_p(p, a.mean() > b.mean()))
+        return Seen(f"{words}, p = {p:.2g}", n, verdicts.by_p(p, a.mean() > b.mean()))
 
     return look
 
 
-def _by_p(p: float, right_way: bool) -> bool | None:
-    if right_way and p < SIGNIFICANT:
-        return True
-    return None if right_way else False
-
-
-def _spread(values: np.ndarray, digits: int = 2) -> str:
-    sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{sd}"
-
-
 def _barriers(found: Findings, key: str) -> np.ndarray:
     """Takes the error barrier on each seed's way to the pruned solution."""
-    (segment,) = _of(found["segments"], key)
+    (segment,) = entries(found["segments"], key)
     return connectivity.barrier(np.asarray(segment["error"]).T, segment["alphas"])
 
 
 def _tickets_are_connected(found: Findings) -> Seen:
     lt, scratch = _barriers(found, "lt_end"), _barriers(found, "scratch_end")
-    words = f"LT {_spread(lt)}, Scratch {_spread(scratch)} percentage points"
+    words = f"LT {spread(lt)}, Scratch {spread(scratch)} percentage points"
     holds = None
     if lt.mean() < CONNECTED and scratch.mean() > APART:
         holds = True
@@ -154,20 +85,20 @@ def _tickets_are_connected(found: Findings) -> Seen:
 def _tickets_agree(found: Findings) -> Seen:
     lt, scratch = (
         np.asarray(entry["with_pruned"])
-        for entry in _of(found["predictions"], "lt", "scratch")
+        for entry in entries(found["predictions"], "lt", "scratch")
     )
-    words = f"LT {_spread(lt, 4)}, Scratch {_spread(scratch, 4)}"
+    words = f"LT {spread(lt, 4)}, Scratch {spread(scratch, 4)}"
     ratio = lt.mean() / scratch.mean()
     holds = True if ratio < 0.5 else False if ratio > 0.8 else None
     return Seen(words, min(len(lt), len(scratch)), holds)
 
 
 def _ensembles(found: Findings) -> Seen:
-    entries = _of(found["predictions"], "lt", "scratch")
-    n = min(len(entry["accuracy"]) for entry in entries)
+    both = entries(found["predictions"], "lt", "scratch")
+    n = min(len(entry["accuracy"]) for entry in both)
     if n < 2:
         raise Missing("no ensemble of one")
-    lt, scratch = (one["ensemble"] - np.mean(one["accuracy"]) for one in entries)
+    lt, scratch = (one["ensemble"] - np.mean(one["accuracy"]) for one in both)
     words = f"LT {lt:+.2f}, Scratch {scratch:+.2f} percentage points, ensembles of {n}"
     holds = None
     if lt < 0.2 and scratch > max(0.3, 3 * lt):
@@ -178,17 +109,17 @@ def _ensembles(found: Findings) -> Seen:
 
 
 def _initialisation(found: Findings) -> Seen:
-    plus, plain = map(np.asarray, _of(found["starts"], "scratch_plus", "scratch"))
+    plus, plain = map(np.asarray, entries(found["starts"], "scratch_plus", "scratch"))
     ratio = np.exp(np.mean(np.log(plus)) - np.mean(np.log(plain)))
-    words = f"{_spread(plus, 3)} against {_spread(plain, 3)}, {ratio:.1f} times"
+    words = f"{spread(plus, 3)} against {spread(plain, 3)}, {ratio:.1f} times"
     holds = True if ratio > 5 else False if ratio < 2 else None
     return Seen(words, min(len(plus), len(plain)), holds)
 
 
 def _tickets_do_not_flow(found: Findings) -> Seen:
-    lt, scratch = map(np.asarray, _of(found["starts"], "lt", "scratch"))
+    lt, scratch = map(np.asarray, entries(found["starts"], "lt", "scratch"))
     ratio = np.exp(np.mean(np.log(lt)) - np.mean(np.log(scratch)))
-    words = f"LT {_spread(lt, 3)}, Scratch {_spread(scratch, 3)}, {ratio:.1f} times"
+    words = f"LT {spread(lt, 3)}, Scratch {spread(scratch, 3)}, {ratio:.1f} times"
     holds = True if ratio < 2 else False if ratio > 5 else None
     return Seen(words, min(len(lt), len(scratch)), holds)
 
@@ -209,7 +140,7 @@ class Rises(NamedTuple):
 
 def _rises(found: Findings, *names: str) -> Rises:
     """Takes what the early changes of two arms do, seed by seed."""
-    pair = _of(found["changes"], *names)
+    pair = entries(found["changes"], *names)
     if pair[0]["steps"] != pair[1]["steps"]:
         raise Missing("masks change at other updates")
     early = np.asarray(pair[0]["steps"]) <= EARLY
@@ -226,7 +157,7 @@ def _updates(found: Findings) -> Seen:
     apart = rigl - set_
     share = np.mean(apart > 0)
     p = stats.ttest_1samp(apart.mean(axis=1), 0, alternative="greater").pvalue
-    each = (_spread(rise.mean(axis=1), 3) for rise in (rigl, set_))
+    each = (spread(rise.mean(axis=1), 3) for rise in (rigl, set_))
     words = "RigL {}, SET {}".format(*each)
     words += f"; RigL more in {share:.0%} of {apart.size} pairs, p = {p:.2g}"
     # Said besides, and not judged: pairs on the first plateau have nothing to compare.
@@ -236,7 +167,7 @@ def _updates(found: Findings) -> Seen:
     pairs = zip((rigl, set_), before, strict=True)
     ratios = [f"{rise.mean() / norm.mean():+.0%}" for rise, norm in pairs]
     words += "; of the norm before, {} and {}".format(*ratios)
-    holds = True if share > 0.75 and p < SIGNIFICANT else None
+    holds = True if share > 0.75 and p < verdicts.SIGNIFICANT else None
     return Seen(words, len(rigl), False if share < 0.5 else holds)
 
 
@@ -251,7 +182,7 @@ def _inverted(found: Findings) -> Seen:
 
 def _escapes(found: Findings, arm: str) -> np.ndarray:
     """Finds when each seed's norm is first above three times what it began with."""
-    (curve,) = _of(found["gradient"], arm)
+    (curve,) = entries(found["gradient"], arm)
     norms, steps = np.asarray(curve["norm"]), np.asarray(curve["steps"])
     above = norms > 3 * norms[:, :1]
     return np.where(above.any(axis=1), steps[np.argmax(above, axis=1)], np.inf)
@@ -259,7 +190,7 @@ def _escapes(found: Findings, arm: str) -> np.ndarray:
 
 def _plateau(found: Findings) -> Seen:
     lt, scratch = (_escapes(found, arm) for arm in ("lt", "scratch"))
-    words = f"LT at {_spread(lt, 0)}, Scratch at {_spread(scratch, 0)} updates"
+    words = f"LT at {spread(lt, 0)}, Scratch at {spread(scratch, 0)} updates"
     holds = True if lt.max() < scratch.min() else None
     ordered = lt.mean() < scratch.mean()
     return Seen(words, min(len(lt), len(scratch)), holds if ordered else False)
@@ -270,22 +201,22 @@ def _flows_more(better: str, worse: str, *, until: int) -> Callable[[Findings], 
 
     def look(found: Findings) -> Seen:
         means = []
-        for curve in _of(found["gradient"], better, worse):
+        for curve in entries(found["gradient"], better, worse):
             early = np.asarray(curve["steps"]) <= until
             means.append(np.asarray(curve["norm"])[:, early].mean(axis=1))
         n = min(map(len, means))
         a, b = (values[:n] for values in means)
-        words = f"{_spread(a, 3)} against {_spread(b, 3)}"
+        words = f"{spread(a, 3)} against {spread(b, 3)}"
         if n < 2:
             return Seen(words, n, None)
         p = stats.ttest_rel(a, b, alternative="greater").pvalue
-        return Seen(f"{words}, p = {p:.2g}", n, _by_p(p, a.mean() > b.mean()))
+        return Seen(f"{words}, p = {p:.2g}", n, verdicts.by_p(p, a.mean() > b.mean()))
 
     return look
 
 
 def _distances(found: Findings) -> Seen:
-    matrix, groups = _of(found["distances"], "matrix", "groups")
+    matrix, groups = entries(found["distances"], "matrix", "groups")
     to_pruned = np.asarray(matrix)[groups.index("prune end")]
     groups = np.asarray(groups)
     order = ("LT end", "LT start", "Scratch start", "Scratch end")
@@ -293,7 +224,7 @@ def _distances(found: Findings) -> Seen:
     if not all(map(len, near)):
         raise Missing("a group is missing")
     each = zip(order, near, strict=True)
-    words = ", ".join(f"{name} {_spread(values)}" for name, values in each)
+    words = ", ".join(f"{name} {spread(values)}" for name, values in each)
     n = min(len(near[0]), len(near[-1]))
     steps = list(zip(near, near[1:], strict=False))
     holds = True if all(a.max() < b.min() for a, b in steps) else None
@@ -302,7 +233,7 @@ def _distances(found: Findings) -> Seen:
 
 
 def _negatives(found: Findings) -> Seen:
-    (rigl,) = _of(found["curvature"], "rigl")
+    (rigl,) = entries(found["curvature"], "rigl")
     made = curvature.new_negatives(rigl["states"])
     if not made:
         raise Missing("no spectrum around a change of masks")

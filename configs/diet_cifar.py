@@ -1,0 +1,60 @@
+r"""Tickets of ResNet-20 on CIFAR-10, from pre-training on a part of the data.
+
+Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet, 2022,
+arXiv:2206.01278: a dense network trains for 200 updates on the 3,200 examples that are
+easiest by EL2N, and tickets are sought with all data from there, 20 levels of 20 %, 4
+seeds; the rest as open_lth: 160 epochs, rate 0.1 and momentum 0.9, times 0.1 at epochs
+80 and 120, weight decay 1e-4, batches of 128, crops and flips in pre-training too.
+
+The scores are those of 16 networks after 7,800 updates, 20 epochs:
+
+    python experiments/train.py --config=configs/dense_cifar.py \
+        --config.replicates=16 --config.training.length=7800step \
+        --config.schedule.milestones="()" --config.data.validation=0 \
+        --config.data.drop_last=True --workdir=runs/scored_cifar
+    python experiments/score_data.py --run=runs/scored_cifar --score=el2n \
+        --batch_norm=batch --out=runs/scores/cifar10_el2n.npz
+
+`:all` pre-trains on all data, which differs from training in nothing
+(`--config.lottery.rewind=0step`, or 400step, for the other baselines). Other subsets
+are `--config.pretraining.subset=hardest` and `random`, of 256 to 25,600 examples.
+
+Deviations: scores are of ResNet-20, where the authors scored by ResNet-18; no examples
+are set aside for validation, as in the paper. Each replicate draws random subsets of
+its own, by other numbers than theirs.
+
+Command: python experiments/train.py --config=configs/diet_cifar.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lth_cifar
+from jaxsparse import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "", "all" or "quick" (a random subset)."""
+    plain = config.start("diet_cifar", variant, also=("all",))
+    c = lth_cifar.get_config("quick" if variant == "quick" else "")
+    c.name = plain.name
+    c.data.validation = 0
+    c.data.drop_last = True
+    c.lottery.controls = ()
+    c.lottery.control_levels = ()
+    if variant == "quick":
+        c.data.train_examples = 2000
+        c.pretraining.subset = "random"
+        c.pretraining.size = 256
+        return c
+    c.replicates = 4
+    c.evaluation.every = "10ep"
+    c.lottery.levels = 20
+    c.lottery.rewind = "200step"
+    c.stability.children = 2  # with their parent, three networks to compare
+    c.stability.examples = 0
+    c.stability.batch_stats = "interpolated"
+    if variant != "all":
+        c.pretraining.subset = "easiest"
+        c.pretraining.size = 3200
+        c.pretraining.scores = "runs/scores/cifar10_el2n.npz"
+    return c

@@ -1,0 +1,52 @@
+"""Instability analysis of LeNet-300-100 on MNIST.
+
+From states at several steps of dense training, and of tickets at several levels, three
+children train to the end with orders of examples of their own. What is recorded of each
+pair ("segment"): error and loss at 30 points between them, the instability, their
+distance, and what they classify differently.
+
+Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
+Hypothesis, 2020, arXiv:1912.05671: 3 initialisations, 3 pairs of each.
+
+Deviations: Adam with rate 1.2e-3, batches of 60 and 24,000 updates are recalled, not
+verified; weights begin Kaiming normal, and 20 % of all weights left are pruned at each
+level, globally but for the output layer, as open_lth does.
+
+Command: python experiments/train.py --config=configs/stability_mnist.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxsparse import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "" or "quick" (1 level, 120 updates)."""
+    c = config.start("stability_mnist", variant)
+    c.replicates = 3
+    c.data.name = "mnist"
+    c.data.batch_size = 60
+    c.model.name = "lenet_300_100"
+    c.init.bias = "torch_default"
+    c.optimizer.name = "adam"
+    c.schedule.learning_rate = 1.2e-3
+    c.training.length = "24000step"
+    c.evaluation.every = "1000step"
+    c.lottery.levels = 15
+    c.lottery.ignored = ("head/kernel",)
+    c.stability.children = 3
+    c.stability.steps = ("0step", "100step", "500step", "2000step")
+    c.stability.levels = (0, 5, 10, 15)
+    c.stability.successive = True
+    if variant == "quick":
+        c.replicates = 2
+        c.data.test_examples = 2000
+        c.training.length = "120step"
+        c.evaluation.every = "60step"
+        c.lottery.levels = 1
+        c.stability.children = 2
+        c.stability.steps = ("0step", "40step")
+        c.stability.levels = (0, 1)
+        c.stability.points = 5
+        c.stability.examples = 1000
+    return c

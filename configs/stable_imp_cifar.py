@@ -1,0 +1,89 @@
+"""Iterative magnitude pruning from initialisation, in ResNet-20 on CIFAR-10.
+
+Paper: Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
+Tickets Win, 2021, arXiv:2106.06955, table 1: momentum 0.9, rate 0.1, times 0.1 at
+epochs 56 and 71 of 85, weight decay 1e-5, Kaiming normal weights, 25 rounds of 20 %,
+reset to initialisation, 3 seeds, reinitialised controls, two children of rounds 5, 10
+and 15. Batches of 1,024 are stable; `--config.data.batch_size=128` is not, 512 is
+between, where warm-up helps (`--config.schedule.warmup=10ep`).
+
+`:conv_4` is the paper's Conv-4: rate 0.01, falling as a cosine over 75 epochs, batches
+of 128, stable; `--config.data.batch_size=16` is not.
+
+`:small` is ours, for two CPU cores: as `:conv_4`, but LeNet-5 on 5,000 examples for 8
+epochs, not augmented, 8 rounds, tested on 2,000.
+
+Deviations: BatchNorm has no scale and bias: so we read "affine" normalisation in the
+paper (`--config.model.norm=learned` for those). Augmentation is not said: crops and
+flips, the usual ones.
+
+Command: python experiments/train.py --config=configs/stable_imp_cifar.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxsparse import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "", "conv_4", "small" or "quick"."""
+    c = config.start("stable_imp_cifar", variant, also=("conv_4", "small"))
+    c.replicates = 3
+    c.data.name = "cifar10"
+    c.data.batch_size = 1024
+    c.data.crop_pad = 4
+    c.data.flip = True
+    c.optimizer.momentum = 0.9
+    c.optimizer.weight_decay = 1e-5
+    c.lottery.levels = 25
+    c.lottery.controls = ("reinitialized",)
+    c.stability.children = 2
+    c.stability.levels = (0, 5, 10, 15)
+    c.stability.successive = True
+    if variant in ("conv_4", "small"):
+        return _conv(c, variant)
+    c.model.name = "resnet_20"
+    c.model.norm = "fixed"
+    c.schedule.name = "step"
+    c.schedule.learning_rate = 0.1
+    c.schedule.milestones = ("56ep", "71ep")
+    c.training.length = "85ep"
+    c.evaluation.every = "5ep"
+    if variant == "quick":
+        c.replicates = 2
+        c.data.batch_size = 128
+        c.data.train_examples = 1000
+        c.data.test_examples = 500
+        c.model.width = 4
+        c.schedule.milestones = ("30step", "40step")
+        c.training.length = "48step"
+        c.evaluation.every = "24step"
+        c.lottery.levels = 2
+        c.stability.levels = (0, 2)
+        c.stability.points = 5
+        c.stability.examples = 1000
+        c.run.checkpoint_every = "24step"
+    return c
+
+
+def _conv(c: ConfigDict, variant: str) -> ConfigDict:
+    c.data.batch_size = 128
+    c.model.name = "conv_4"
+    c.schedule.name = "cosine"
+    c.schedule.learning_rate = 0.01
+    c.training.length = "75ep"
+    c.evaluation.every = "5ep"
+    if variant == "small":
+        c.data.crop_pad = 0
+        c.data.flip = False
+        c.data.train_examples = 5000
+        c.data.test_examples = 2000
+        c.model.name = "lenet_5"
+        c.model.padding = "VALID"
+        c.training.length = "8ep"
+        c.evaluation.every = "4ep"
+        c.lottery.levels = 8
+        c.stability.levels = (0, 4, 8)
+        c.stability.points = 11
+        c.stability.examples = 1000
+    return c
