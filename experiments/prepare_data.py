@@ -6,7 +6,8 @@
 This is the only program that touches the network and the only one that needs
 TensorFlow, because TFDS prepares datasets with it. It may run on another machine:
 copy the folder and name it by `--config.data.dir`. A dataset that is there already is
-left as it is.
+left as it is, be it TFDS's or folders of images (`jaxsparse.data.folders`). CINIC-10
+comes only as such folders, not from TFDS: of it this says where to get it.
 """
 
 import importlib.util
@@ -14,7 +15,7 @@ import importlib.util
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from jaxsparse.data import sources
+from jaxsparse.data import folders, sources
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100.", required=True
@@ -61,6 +62,45 @@ def prepare(name: str, *, data_dir: str, file_format: str) -> None:
         ) from None
 
 
+def check_unpacked(name: str, *, data_dir: str) -> None:
+    """Says that a dataset which TFDS does not have is there, or how to get it.
+
+    Args:
+      name: a key of `folders.ORIGINS`.
+      data_dir: absolute folder to look in.
+    """
+    try:
+        folders.find(name, data_dir=data_dir, with_validation=True)
+    except ValueError as error:
+        raise SystemExit(
+            f"prepare_data: TFDS does not have {name}, so it cannot be prepared, only "
+            f"unpacked by hand\n{error}"
+        ) from None
+    print(f"{name} is unpacked already in {data_dir}")
+
+
+def obtain(name: str, *, data_dir: str, file_format: str) -> None:
+    """Prepares a dataset, unless it is there in one way or the other.
+
+    Args:
+      name: as for `prepare`.
+      data_dir: as for `prepare`.
+      file_format: as for `prepare`.
+    """
+    try:
+        folder = sources.find(name, data_dir=data_dir)
+        print(f"{name} is prepared already in {folder}")
+    except sources.DatasetNotPrepared:
+        if folders.is_there(name, data_dir=data_dir):
+            print(f"{name} is there already as folders of images in {data_dir}")
+            return
+        check_installed()
+        print(f"downloading and preparing {name} in {data_dir} ...", flush=True)
+        prepare(name, data_dir=data_dir, file_format=file_format)
+        folder = sources.find(name, data_dir=data_dir)
+        print(f"{name} is now in {folder}")
+
+
 def main(argv: list[str]) -> None:
     """Prepares the dataset that the flags name, unless it is there."""
     if len(argv) > 1:
@@ -69,15 +109,10 @@ def main(argv: list[str]) -> None:
     if name == "digits":
         print("digits come embedded in scikit-learn: there is nothing to prepare")
         return
-    try:
-        folder = sources.find(name, data_dir=root)
-        print(f"{name} is prepared already in {folder}")
-    except sources.DatasetNotPrepared:
-        check_installed()
-        print(f"downloading and preparing {name} in {root} ...", flush=True)
-        prepare(name, data_dir=root, file_format=_FORMAT.value)
-        folder = sources.find(name, data_dir=root)
-        print(f"{name} is now in {folder}")
+    if name.partition(":")[0] in folders.ORIGINS:
+        check_unpacked(name.partition(":")[0], data_dir=root)
+    else:
+        obtain(name, data_dir=root, file_format=_FORMAT.value)
     print(f"use it: --config.data.name={name} --config.data.dir={root}")
 
 

@@ -50,7 +50,7 @@ def test_every_field_has_a_comment(root: Path) -> None:
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # By beginning of the name: what the data of a config looks like.
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar": (32, 32, 3)}
-SHAPES["imagenet"] = (224, 224, 3)
+SHAPES |= {"cinic": (32, 32, 3), "imagenet": (224, 224, 3)}
 
 
 def variants(path: Path) -> list[str]:

@@ -17,8 +17,8 @@ def default() -> ConfigDict:
     c.seeds.masks = 0  # random masks and shuffles
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # embedded "digits", or a prepared TFDS dataset
-    c.data.dir = ""  # folder of prepared TFDS datasets; "": TFDS_DATA_DIR or TFDS's own
+    c.data.name = "digits"  # embedded "digits", or what data.dir has, TFDS's or images
+    c.data.dir = ""  # folder that holds datasets; "": TFDS_DATA_DIR or TFDS's own
     c.data.batch_size = 128  # examples per step, over all devices
     c.data.drop_last = False  # leave out an epoch's smaller last batch (open_lth keeps)
     c.data.validation = 0  # training examples set aside for validation

@@ -1,7 +1,8 @@
 """Datasets as arrays: read once, kept whole on the device, augmented there.
 
-`datasets.load` makes them, from a prepared TFDS folder (`sources`) or from what
-scikit-learn ships (`digits`). `order` says which examples a step sees and `augment`
-how it sees them; both are pure functions of keys, for use inside a compiled step.
-Nothing here downloads: that is `experiments/prepare_data.py`.
+`datasets.load` makes them, from a prepared TFDS folder (`sources`), from folders of
+images (`folders`) or from what scikit-learn ships (`digits`). `order` says which
+examples a step sees and `augment` how it sees them; both are pure functions of keys,
+for use inside a compiled step. Nothing here downloads: that is
+`experiments/prepare_data.py`.
 """

@@ -80,6 +80,18 @@ def split(
     )
 
 
+def mix(examples: Examples, *, seed: int) -> Examples:
+    """Copies examples in a random order, so that the first so many are a sample.
+
+    Args:
+      examples: what to put into another order.
+      seed: of this order alone, non-negative.
+    """
+    # The bit generator is named because numpy may change its default.
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return take(examples, generator.permutation(len(examples.labels)))
+
+
 def first(examples: Examples, n: int) -> Examples:
     """Returns the first `n` examples, for quick variants of an experiment.
 

@@ -22,8 +22,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse.data.examples import Examples
 
-# Names to offer when one is misspelt; any other prepared TFDS name works as well.
-KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "digits")
+# Names to offer when one is misspelt; any other that is prepared works as well.
+KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "cinic10", "digits")
 
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
@@ -86,6 +86,8 @@ def _explain(name: str, root: Path) -> str:
         "TFDS_DATA_DIR)\n"
         "  - download and prepare it: pip install -e '.[prepare]' && python "
         f"experiments/prepare_data.py {arguments}\n"
+        "  - put folders of images there: "
+        f"{root / name.partition(':')[0]}/train/CLASS/*.png, and so for test\n"
         "  - use the digits that come embedded, no download: "
         "--config=configs/lth_digits.py"
     )

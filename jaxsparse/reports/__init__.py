@@ -13,9 +13,17 @@ laptop from folders copied off a cluster, and again while a run is still going.
     gallery         chooses the figures of a report
     page            puts everything on one self-contained HTML page
 
-Of the study of gradient flow, which compares what it measured with a paper:
+Of studies, which compare what they measured with a paper:
+
+    study          claims, tables and figures of several networks on one page
+    study_lines    draws curves and segments of several arms
+    study_figures  draws matrices, histograms and points
+    arrays         checks numbers and makes arrays of them
+
+Of the study of gradient flow:
 
     gradient_flow_findings  checks what it found
+    gradient_flow_tables    tabulates that
     gradient_flow_figures   draws that
-    gradient_flow           its tables, and all on one page
+    gradient_flow           its report
 """

@@ -76,6 +76,16 @@ def shades(count: int) -> list[Style]:
     ]
 
 
+def styles(count: int) -> list[Style]:
+    """Makes styles for things that have no order; up to 49 of them differ."""
+    made = []
+    for place in range(count):
+        turn, color = divmod(place, len(STYLES))
+        other = STYLES[(place + turn) % len(STYLES)]
+        made.append(Style(STYLES[color].color, other.marker, other.dash))
+    return made
+
+
 def means(x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
     """Averages over seeds.
 
@@ -223,6 +233,12 @@ def legend_beside(
     )
 
 
+def beside(labels: Sequence[str]) -> float:
+    """Returns about how wide a legend of these labels is, in inches."""
+    lines = [line for label in labels for line in label.split("\n")]
+    return 0.7 + 0.08 * max(map(len, lines), default=0)
+
+
 def grid(
     rows: int, *, x: str, y: Sequence[str], share: str, title: str
 ) -> tuple[Figure, np.ndarray]:
@@ -248,30 +264,42 @@ def grid(
 
 
 def panels(
-    titles: Sequence[str], *, x: str, y: str, title: str
+    titles: Sequence[str],
+    *,
+    x: str,
+    y: str | Sequence[str],
+    title: str,
+    columns: int | None = None,
+    beside: float = 0.0,
+    share_y: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Makes a figure of panels that share both axes, at most three in a row.
+    """Makes a figure of panels that share their horizontal axis.
 
     Args:
       titles: one a panel.
       x: label of all horizontal axes, written once a column.
-      y: label of all vertical axes, written once a row.
+      y: label of all vertical axes, written once a row; or one a panel.
       title: of the figure.
+      columns: panels in a row; None for at most three, and two of up to four.
+      beside: room for a legend to the right, inches.
+      share_y: whether panels share the vertical axis too.
 
     Returns:
       The figure, and the panels in the order of their titles.
     """
-    columns = 3 if len(titles) > 4 else min(len(titles), 2)
+    if columns is None:
+        columns = 3 if len(titles) > 4 else min(len(titles), 2)
     rows = -(-len(titles) // columns)
-    size = (max(7.5, 1.5 + 3.5 * columns), 1.6 + 2.6 * rows)
+    size = (max(7.5, 1.5 + 3.5 * columns + beside), 1.6 + 2.6 * rows)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share_y)
     made = list(grid.flat)
     for place, (axes, called) in enumerate(zip(made, titles, strict=False)):
         lowest = place + columns >= len(titles)
         axes.tick_params(labelbottom=lowest)
         axes.set_title(literal(called), fontsize="medium")
-        finish(axes, x=x if lowest else "", y="" if place % columns else y)
+        label = ("" if place % columns else y) if isinstance(y, str) else y[place]
+        finish(axes, x=x if lowest else "", y=label)
     for axes in made[len(titles) :]:
         axes.remove()
     figure.suptitle(literal(title))

@@ -1,9 +1,9 @@
 """Gradient flow: the report of the study that reruns Evci et al. (2020).
 
-`write` puts a page a network as Markdown, tables as CSV, figures as PNG and SVG, and
-all of it as one self-contained `index.html` into a folder. What it takes is described
-in `gradient_flow_findings`; the figures are those of `gradient_flow_figures`. What was
-not measured is left out, or blank in a table.
+`write` makes a section a network and has `study` write them. What it takes is
+described in `gradient_flow_findings`; the tables are those of `gradient_flow_tables`,
+the figures those of `gradient_flow_figures`. What was not measured is left out, or
+blank in a table.
 
 References:
   Evci, Ioannou, Keskin and Dauphin, Gradient Flow in Sparse Neural Networks and How
@@ -12,19 +12,18 @@ References:
 
 import os
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from jaxsparse.reports import (
     gradient_flow_figures,
     gradient_flow_findings,
-    page,
-    text,
+    gradient_flow_tables,
+    study,
 )
+from jaxsparse.reports.study import Section, Table
 
 Found = Mapping[str, Any]
 
@@ -84,34 +83,6 @@ _CURVATURE = (
     "for."
 )
 AGREES = 0.01  # relative error of Lanczos below which it agrees with the exact ends
-_HEADINGS = {
-    "verdict": "Verdict",
-    "name": "Claim",
-    "statement": "Statement",
-    "published": "Published",
-    "threshold": "Threshold",
-    "written": "Written",
-    "ours": "Ours",
-    "n": "n",
-}
-
-
-class Table(NamedTuple):
-    """A table for people.
-
-    Attributes:
-      heading: above it.
-      note: what to know about it, in a sentence or two.
-      shown: its text.
-      kind: see `page.wide`.
-      long: whether it comes after the figures.
-    """
-
-    heading: str
-    note: str
-    shown: pd.DataFrame
-    kind: str = "numbers"
-    long: bool = False
 
 
 def write(findings: Found, out: str | os.PathLike[str]) -> Path:
@@ -133,301 +104,26 @@ def write(findings: Found, out: str | os.PathLike[str]) -> Path:
         network: gradient_flow_findings.read(network, found)
         for network, found in findings.items()
     }
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    body = []
-    for network, found in networks.items():
-        for name, frame in _frames(found).items():
-            content = frame.to_csv(index=False, lineterminator="\n")
-            page.replace(folder / f"{network}_{name}.csv", content)
-        drawn = gradient_flow_figures.draw(found)
-        images = page.write_figures(drawn, folder, prefix=f"{network}_")
-        page.replace(folder / f"{network}.md", _markdown(network, found, images))
-        _tidy(folder, network, [*_frames(found), *images])
-        body.append(_section(found, images))
-    content = page.document("Report: gradient flow in sparse networks", "".join(body))
-    page.replace(folder / "index.html", content)
-    return folder / "index.html"
+    sections = [_section(network, found) for network, found in networks.items()]
+    return study.write("Report: gradient flow in sparse networks", sections, out)
 
 
-def _tidy(folder: Path, network: str, names: list[str]) -> None:
-    """Deletes tables and figures of an earlier report that this one has not."""
-    for path in folder.glob(f"{network}_*"):
-        stale = path.stem.removeprefix(f"{network}_") not in names
-        if stale and path.suffix in (".csv", ".png", ".svg", ".md"):
-            path.unlink()
-
-
-def arms_table(found: Found) -> pd.DataFrame:
-    """Tabulates how right the arms are and how alike their seeds predict.
-
-    Args:
-      found: findings on one network, from `gradient_flow_findings.read`.
-
-    Returns:
-      One row an arm, with all columns always, NaN for what is missing: `arm`, `label`,
-      `n`, accuracies and their differences in percent and percentage points,
-      differences in deviations, and fractions of the test set; columns ending in "_sd"
-      are sample deviations.
-    """
-    return pd.DataFrame([_arm(arm, entry) for arm, entry in found["arms"].items()])
-
-
-def _arm(arm: str, entry: Found) -> dict[str, Any]:
-    """Makes a row of `arms_table`."""
-    accuracy = pd.Series(entry.get("accuracy", ()), dtype=float)
-    with_pruned = pd.Series(entry.get("with_pruned", ()), dtype=float)
-    ours = (accuracy.mean(), accuracy.std())
-    published = entry.get("published", (np.nan, np.nan))
-    row = {"arm": arm, "label": entry["label"], "n": accuracy.count()}
-    row |= _pair("accuracy_percent", ours)
-    row |= _pair("published_accuracy_percent", published)
-    row["difference"] = _difference(ours, published)
-    for name, mean in (("", ours[0]), ("published_", published[0])):
-        ensemble = entry.get(f"{name}ensemble", np.nan)
-        row[f"{name}ensemble_percent"] = ensemble
-        row[f"{name}gain_points"] = ensemble - mean
-    for name in ("disagreement", "published_disagreement"):
-        row |= _pair(name, entry.get(name))
-    row["with_pruned_n"] = with_pruned.count()
-    row |= _pair("with_pruned", (with_pruned.mean(), with_pruned.std()))
-    for name in ("disagreement", "with_pruned"):
-        published = entry.get(f"published_{name}", (np.nan, np.nan))
-        pair = (row[name], row[f"{name}_sd"])
-        row[f"{name}_difference"] = _difference(pair, published)
-    for name in ("published_with_pruned", "kl", "js"):
-        row |= _pair(name, entry.get(name))
-    return row
-
-
-def _difference(ours: Any, published: Any) -> float:
-    """Returns ours less the published mean, in units of both deviations together."""
-    spread = np.hypot(ours[1], published[1])
-    # Without any spread there is no unit.
-    return float((ours[0] - published[0]) / spread) if spread > 0 else np.nan
-
-
-def show_initialisations(found: Found) -> pd.DataFrame:
-    """Makes text of accuracies by how an arm trains and how it is initialised.
-
-    Args:
-      found: findings on one network, from `gradient_flow_findings.read`.
-
-    Returns:
-      One row a way of training, one column an initialisation, mean ± sample deviation
-      (n), "" where there is no such arm; empty if no arm says what it is.
-    """
-    cells: dict[str, dict[str, str]] = {}
-    for entry in found["arms"].values():
-        accuracy = pd.Series(entry.get("accuracy", ()), dtype=float).dropna()
-        if entry["training"] and len(accuracy):
-            mean = text.plus_minus(accuracy.mean(), accuracy.std(), digits=2)
-            row = cells.setdefault(entry["training"], {})
-            row[entry["initialisation"]] = f"{mean} (n = {len(accuracy)})"
-    columns = list(dict.fromkeys(name for row in cells.values() for name in row))
-    shown = pd.DataFrame(
-        [[row.get(name, "") for name in columns] for row in cells.values()],
-        columns=[f"{name} (%)" for name in columns],
+def _section(network: str, found: Found) -> Section:
+    """Makes the section of a network."""
+    return Section(
+        name=network,
+        title=found["title"],
+        claims=found["claims"],
+        about_claims=_CLAIMS,
+        tables=tables(found),
+        frames=_frames(found),
+        figures=gradient_flow_figures.draw(found),
+        captions=_CAPTIONS,
     )
-    shown.insert(0, "Training", list(cells))
-    return shown
-
-
-def _pair(name: str, pair: Any) -> dict[str, float]:
-    """Makes the columns of a mean and its deviation."""
-    mean, sd = (np.nan, np.nan) if pair is None else pair
-    return {name: float(mean), f"{name}_sd": float(sd)}
-
-
-def show_accuracy(table: pd.DataFrame) -> pd.DataFrame:
-    """Makes text of what `arms_table` says of accuracy; no column is all blank."""
-    shown = pd.DataFrame({"Arm": table["label"], "n": table["n"].astype(str)})
-    shown["Test accuracy (%)"] = _means(table, "accuracy_percent", 2)
-    shown["Published (%)"] = _means(table, "published_accuracy_percent", 2)
-    shown["Difference (s.d.)"] = _numbers(table["difference"], "+.1f")
-    shown["Ensemble (%)"] = _numbers(table["ensemble_percent"], ".2f")
-    published = table["published_ensemble_percent"]
-    shown["Published ensemble (%)"] = _numbers(published, ".2f")
-    shown["Gain (points)"] = _numbers(table["gain_points"], "+.2f")
-    shown["Published gain (points)"] = _numbers(table["published_gain_points"], "+.2f")
-    return _without_blanks(shown)
-
-
-def show_predictions(table: pd.DataFrame) -> pd.DataFrame:
-    """Makes text of what `arms_table` says of predictions; no column is all blank."""
-    shown = pd.DataFrame({"Arm": table["label"], "n": table["n"].astype(str)})
-    shown["Disagreement"] = _means(table, "disagreement", 4)
-    shown["Published disagreement"] = _means(table, "published_disagreement", 4)
-    shown["Difference (s.d.)"] = _numbers(table["disagreement_difference"], "+.1f")
-    shown["With pruned"] = [
-        f"{words} (n = {others})" if words and others != n else words
-        for words, n, others in zip(
-            *(_means(table, "with_pruned", 4), table["n"], table["with_pruned_n"]),
-            strict=True,
-        )
-    ]
-    shown["Published with pruned"] = _means(table, "published_with_pruned", 4)
-    shown["Difference with pruned (s.d.)"] = _numbers(
-        table["with_pruned_difference"], "+.1f"
-    )
-    shown["KL (nats)"] = _means(table, "kl", 4)
-    shown["JS (nats)"] = _means(table, "js", 4)
-    return _without_blanks(shown)
-
-
-def _means(table: pd.DataFrame, name: str, digits: int) -> list[str]:
-    """Makes text of a measure and its deviation, "" for none."""
-    return [
-        "" if pd.isna(mean) else text.plus_minus(mean, sd, digits=digits)
-        for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
-    ]
-
-
-def _numbers(values: pd.Series, form: str) -> list[str]:
-    """Makes text of numbers, "" for none."""
-    return ["" if pd.isna(value) else format(value, form) for value in values]
-
-
-def _without_blanks(shown: pd.DataFrame) -> pd.DataFrame:
-    """Leaves out the columns that say nothing."""
-    return shown.loc[:, (shown != "").any()]
-
-
-def flow_table(found: Found) -> pd.DataFrame:
-    """Tabulates the gradient flow at the beginning, on the way and at the end.
-
-    Args:
-      found: findings on one network, from `gradient_flow_findings.read`.
-
-    Returns:
-      One row an arm and step: `arm`, `label`, `step`, `n` and, each with its sample
-      deviation, `norm`, `effective` and `decrease`; NaN for what is missing.
-    """
-    last = max(entry["steps"].max() for entry in found["gradient"].values())
-    rows = []
-    for arm, entry in found["gradient"].items():
-        apart = np.abs(entry["steps"][:, None] - last * np.array([0, 0.05, 0.2, 1]))
-        for place in sorted(set(np.argmin(apart, axis=0).tolist())):
-            row = {"arm": arm, "label": entry["label"], "step": entry["steps"][place]}
-            row["n"] = int(np.isfinite(entry["norm"][:, place]).sum())
-            for name in ("norm", "effective", "decrease"):
-                values = pd.Series(entry[name][:, place] if name in entry else np.nan)
-                row |= _pair(name, (values.mean(), values.std()))
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def show_flow(table: pd.DataFrame) -> pd.DataFrame:
-    """Makes text of `flow_table`; no column is all blank."""
-    shown = pd.DataFrame({"Arm": table["label"]})
-    shown["Step"] = _numbers(table["step"], ",.0f")
-    shown["n"] = table["n"].astype(str)
-    shown["Norm"] = _means(table, "norm", 4)
-    shown["Effective"] = _means(table, "effective", 4)
-    shown["First-order decrease"] = [
-        "" if pd.isna(mean) else f"{mean:.1e}" + ("" if pd.isna(sd) else f" ± {sd:.1e}")
-        for mean, sd in zip(table["decrease"], table["decrease_sd"], strict=True)
-    ]
-    return _without_blanks(shown)
-
-
-def distances_table(found: Found) -> pd.DataFrame:
-    """Tabulates how far groups of solutions lie from the pruned one, the first.
-
-    Args:
-      found: findings on one network that have distances.
-
-    Returns:
-      `n`, `mean` and `sd` of the L2 distance, by group; the pruned one itself does not
-      count.
-    """
-    table = pd.DataFrame(
-        {"group": found["distances"]["groups"], "l2": found["distances"]["matrix"][0]}
-    )
-    by_group = table.iloc[1:].groupby("group", sort=False)["l2"]
-    return by_group.agg(n="count", mean="mean", sd="std").reset_index()
-
-
-def show_distances(table: pd.DataFrame) -> pd.DataFrame:
-    """Makes text of `distances_table`."""
-    shown = pd.DataFrame({"Group": table["group"], "n": table["n"].astype(str)})
-    means = zip(table["mean"], table["sd"], strict=True)
-    shown["Distance (L2)"] = [text.plus_minus(mean, sd, digits=2) for mean, sd in means]
-    return shown
-
-
-def hessian_table(found: Found) -> pd.DataFrame:
-    """Tabulates the curvature at every state.
-
-    Args:
-      found: findings on one network, from `gradient_flow_findings.read`.
-
-    Returns:
-      One row a state, NaN for what is missing: `label` of the arm, `seed`, `step`,
-      `moment`, `n` eigenvalues, on so many `examples`, `negative`, `fraction` of n in
-      [0, 1], `least` and `greatest`, `top_error` and `bottom_error` (the largest
-      relative error of Lanczos at that end), and `change` of negatives over a change of
-      masks.
-    """
-    return pd.DataFrame(
-        [
-            {"label": entry["label"], **_curvature(state)}
-            for entry in found["hessian"].values()
-            for state in entry["states"]
-        ]
-    )
-
-
-def _curvature(state: Found) -> dict[str, Any]:
-    """Makes a row of `hessian_table`, but for the label."""
-    row = {name: state[name] for name in ("seed", "step", "moment")}
-    row |= {name: state.get(name, np.nan) for name in ("n", "examples", "negative")}
-    row["fraction"] = row["negative"] / row["n"] if row["n"] else np.nan
-    values = state.get("eigenvalues", np.array([np.nan]))
-    row |= {"least": values[0], "greatest": values[-1]}
-    row["change"] = state.get("new_negatives", np.nan)
-    lanczos = state["lanczos"]
-    row["top_error"] = _relative_error(lanczos.get("top", ()), values, sign=-1)
-    row["bottom_error"] = _relative_error(lanczos.get("bottom", ()), values, sign=1)
-    return row
-
-
-def _relative_error(ours: Any, exact: np.ndarray, *, sign: int) -> float:
-    """Returns the largest relative error at the bottom, or for sign -1 at the top."""
-    ours = np.sort(sign * np.asarray(ours, float))[: len(exact)]
-    exact = np.sort(sign * exact)[: len(ours)]
-    if not len(ours):
-        return np.nan
-    with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.abs(ours - exact) / np.abs(exact)
-    return float(np.max(np.where(ours == exact, 0.0, errors)))
-
-
-def show_hessian(table: pd.DataFrame) -> pd.DataFrame:
-    """Makes text of `hessian_table`; no column is all blank."""
-    table = table.assign(percent=100 * table["fraction"])
-    shown = pd.DataFrame({"Arm": table["label"]})
-    shown["Seed"] = _numbers(table["seed"], ".0f")
-    shown["Step"] = _numbers(table["step"], ",.0f")
-    shown["Change of masks"] = table["moment"]
-    columns = {
-        "n": ("Eigenvalues (n)", ",.0f"),
-        "examples": ("Examples", ",.0f"),
-        "negative": ("Negative", ",.0f"),
-        "percent": ("Negative (%)", ".1f"),
-        "change": ("More negative than before", "+,.0f"),
-        "least": ("Smallest", ".3g"),
-        "greatest": ("Largest", ".3g"),
-        "bottom_error": ("Error of Lanczos, bottom", ".1e"),
-        "top_error": ("Error of Lanczos, top", ".1e"),
-    }
-    for name, (heading, form) in columns.items():
-        shown[heading] = _numbers(table[name], form)
-    return _without_blanks(shown)
 
 
 def tables(found: Found) -> list[Table]:
-    """Makes text of all there is to tabulate, claims first.
+    """Makes text of all there is to tabulate but the claims.
 
     Args:
       found: findings on one network, from `gradient_flow_findings.read`.
@@ -436,30 +132,34 @@ def tables(found: Found) -> list[Table]:
       The tables in the order of the page.
     """
     made = []
-    if found["claims"]:
-        shown = pd.DataFrame(found["claims"]).rename(columns=_HEADINGS)
-        note = _verdicts([claim["verdict"] for claim in found["claims"]])
-        made.append(Table("Claims", note, shown, "words"))
     if found["arms"]:
-        table = arms_table(found)
-        made.append(Table("Accuracy", _ACCURACY, show_accuracy(table)))
-        shown = show_initialisations(found)
+        table = gradient_flow_tables.arms_table(found)
+        made.append(
+            Table("Accuracy", _ACCURACY, gradient_flow_tables.show_accuracy(table))
+        )
+        shown = gradient_flow_tables.show_initialisations(found)
         if len(shown):
             made.append(Table("Accuracy by initialisation", _INITIALISATIONS, shown))
-        shown = show_predictions(table)
+        shown = gradient_flow_tables.show_predictions(table)
         if shown.shape[1] > 2:
             made.append(Table("Predictions", _PREDICTIONS, shown))
     if found["gradient"]:
-        shown = show_flow(flow_table(found))
+        shown = gradient_flow_tables.show_flow(gradient_flow_tables.flow_table(found))
         made.append(Table("Gradient flow", _FLOW, shown, long=True))
     if found["distances"]:
         note = f"Mean L2 distance to {found['distances']['labels'][0]}."
-        shown = show_distances(distances_table(found))
+        shown = gradient_flow_tables.show_distances(
+            gradient_flow_tables.distances_table(found)
+        )
         made.append(Table("Distances", note, shown))
     if found["hessian"]:
-        table = hessian_table(found)
+        table = gradient_flow_tables.hessian_table(found)
         note = f"{_CURVATURE} {_agreement(table)}".strip()
-        made.append(Table("Curvature", note, show_hessian(table), long=True))
+        made.append(
+            Table(
+                "Curvature", note, gradient_flow_tables.show_hessian(table), long=True
+            )
+        )
     return made
 
 
@@ -472,65 +172,11 @@ def _agreement(table: pd.DataFrame) -> str:
     return f"Both ends are within {AGREES:.0%} in {agree} of {len(errors)} states."
 
 
-def _verdicts(verdicts: list[str]) -> str:
-    """Says in a sentence how many claims came to each verdict."""
-    counts = [
-        f"{verdicts.count(verdict)} {verdict}"
-        for verdict in gradient_flow_findings.VERDICTS
-    ]
-    counts = ", ".join(count for count in counts if not count.startswith("0 "))
-    return f"Verdicts: {counts}. {_CLAIMS}"
-
-
 def _frames(found: Found) -> dict[str, pd.DataFrame]:
     """Makes the tables that are kept with all digits, by name."""
     frames = {}
-    if found["claims"]:
-        frames["claims"] = pd.DataFrame(found["claims"])
     if found["arms"]:
-        frames["arms"] = arms_table(found)
+        frames["arms"] = gradient_flow_tables.arms_table(found)
     if found["gradient"]:
-        frames["flow"] = flow_table(found)
+        frames["flow"] = gradient_flow_tables.flow_table(found)
     return frames
-
-
-_NOTHING = "Nothing has been measured yet."
-
-
-def _markdown(network: str, found: Found, images: Mapping[str, bytes]) -> str:
-    """Writes the page of one network, for readers of the repository."""
-    parts = [f"# {found['title']}\n"]
-
-    def add(long: bool) -> None:
-        for table in tables(found):
-            if table.long == long:
-                content = text.markdown(table.shown)
-                parts.append(f"## {table.heading}\n\n{table.note}\n\n{content}")
-
-    add(long=False)
-    for name in images:
-        parts.append(
-            f"![{_CAPTIONS[name]}]({network}_{name}.png)\n\n{_CAPTIONS[name]}\n"
-        )
-    add(long=True)
-    return "\n".join(parts if len(parts) > 1 else [*parts, f"{_NOTHING}\n"])
-
-
-def _section(found: Found, images: Mapping[str, bytes]) -> str:
-    """Writes what the page of all networks says about one."""
-    parts = [f"<h2>{escape(found['title'])}</h2>\n"]
-
-    def add(long: bool) -> None:
-        for table in tables(found):
-            if table.long == long:
-                parts.append(f"<h3>{table.heading}</h3>\n<p>{escape(table.note)}</p>\n")
-                parts.append(page.wide(table.shown, kind=table.kind))
-
-    add(long=False)
-    if images:
-        parts.append("<h3>Figures</h3>\n")
-    parts += [page.picture(images[name], _CAPTIONS[name]) for name in images]
-    add(long=True)
-    if len(parts) == 1:
-        parts.append(f"<p><strong>{_NOTHING}</strong></p>\n")
-    return "".join(parts)

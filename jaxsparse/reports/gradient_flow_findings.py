@@ -23,22 +23,21 @@ optional; r is the number of seeds, which may differ between entries:
     claims     a list of name, statement, published, threshold, written ("before" there
                was anything to compare, "amended" or "after"), ours, n, verdict
 
-Published pairs may lack their deviation. `gradient_flow` tabulates what `read` returns,
-and `gradient_flow_figures` draws it.
+Published pairs may lack their deviation. `gradient_flow_tables` tabulates what `read`
+returns, and `gradient_flow_figures` draws it.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-Findings = Mapping[str, Any]
+from jaxsparse.reports import arrays, study
+from jaxsparse.reports.arrays import Shapes
 
-Shapes = Mapping[str, tuple[str | int, ...]]
+Findings = Mapping[str, Any]
 Reader = Callable[[Findings, str], dict[str, Any]]
 
-VERDICTS = ("reproduced", "not reproduced", "unclear", "not measured")
 MOMENTS = ("", "before", "after")
 # Shapes of fields: axes of one name are equally long within an entry.
 _ARM: Shapes = {
@@ -99,11 +98,7 @@ def read(network: str, found: Findings) -> dict[str, Any]:
     Raises:
       ValueError: for what does not fit together, naming network, part and entry.
     """
-    if not re.fullmatch(r"[\w-]+", network):
-        raise ValueError(
-            f"{network!r}: as a network; wanted letters, digits, _ and - only; rename "
-            "it, as files are named after it"
-        )
+    study.check_name(network, "a network")
     readers = {
         "arms": _arm,
         "gradient": _complete(_NORMS, needed=("steps", "norm")),
@@ -125,14 +120,16 @@ def read(network: str, found: Findings) -> dict[str, Any]:
         "spectra": {arm: one for arm, one in spectra.items() if one["states"]},
         "distances": distances if "matrix" in distances else {},
         "map": distances if "points" in distances else {},
-        "claims": _claims(network, found),
+        "claims": study.read_claims(
+            network, _list(found.get("claims"), f"{network}.claims")
+        ),
     }
 
 
 def _title(network: str, found: Findings) -> str:
     """Says what a network is called, and how much of its training there was."""
     title = str(found.get("title") or network)
-    lengths = _arrays(found, {"steps": (), "published_steps": ()}, network)
+    lengths = arrays.read(found, {"steps": (), "published_steps": ()}, network)
     if len(lengths) < 2 or lengths["steps"] >= lengths["published_steps"]:
         return title
     steps, published = (f"{length:,.0f}" for length in lengths.values())
@@ -158,7 +155,7 @@ def _entries(
 
 def _arm(entry: Findings, where: str) -> dict[str, Any]:
     """Reads an arm, and what it is called in the table of initialisations."""
-    made = _arrays(entry, _ARM, where)
+    made = arrays.read(entry, _ARM, where)
     words = {
         name: str(entry.get(name) or "") for name in ("training", "initialisation")
     }
@@ -169,7 +166,7 @@ def _complete(shapes: Shapes, *, needed: Sequence[str]) -> Reader:
     """Makes the reader of entries that say nothing without some of their fields."""
 
     def reader(entry: Findings, where: str) -> dict[str, Any]:
-        made = _arrays(entry, shapes, where)
+        made = arrays.read(entry, shapes, where)
         return made if made.keys() >= set(needed) else {}
 
     return reader
@@ -177,7 +174,7 @@ def _complete(shapes: Shapes, *, needed: Sequence[str]) -> Reader:
 
 def _segment(entry: Findings, where: str) -> dict[str, Any]:
     """Reads a segment, which needs its places, and loss or error there."""
-    made = _arrays(entry, _SEGMENT, where)
+    made = arrays.read(entry, _SEGMENT, where)
     return made if "alphas" in made and made.keys() & {"loss", "error"} else {}
 
 
@@ -191,7 +188,7 @@ def _curvature(entry: Findings, where: str) -> dict[str, Any]:
 def _state(state: Any, where: str) -> dict[str, Any]:
     """Reads one state; `n` is the number of eigenvalues if it is not given."""
     state = _mapping(state, where)
-    made = _arrays(state, _STATE, where)
+    made = arrays.read(state, _STATE, where)
     if "step" not in made:
         raise ValueError(f"{where}.step: missing; wanted a number of updates; add it")
     made.setdefault("seed", 0.0)
@@ -206,7 +203,7 @@ def _state(state: Any, where: str) -> dict[str, Any]:
                 "give all of them, or correct n"
             )
     lanczos = _mapping(state.get("lanczos"), f"{where}.lanczos")
-    return made | {"lanczos": _arrays(lanczos, _LANCZOS, f"{where}.lanczos")}
+    return made | {"lanczos": arrays.read(lanczos, _LANCZOS, f"{where}.lanczos")}
 
 
 def _is_drawn(state: Findings) -> bool:
@@ -218,12 +215,12 @@ def _signal(entry: Findings, where: str) -> dict[str, Any]:
     """Reads an initialisation, which needs its layers; seeds are those of all."""
     layers = _mapping(entry.get("layers"), f"{where}.layers")
     neurons = _mapping(entry.get("neurons"), f"{where}.neurons")
-    made = _arrays(entry, {"output": ("seeds",)}, where)
+    made = arrays.read(entry, {"output": ("seeds",)}, where)
     sizes = {"seeds": len(made["output"])} if "output" in made else {}
     by_seed: Shapes = dict.fromkeys(layers, ("seeds",))
-    made["layers"] = _arrays(layers, by_seed, f"{where}.layers", sizes)
+    made["layers"] = arrays.read(layers, by_seed, f"{where}.layers", sizes)
     each: Shapes = {name: (f"neurons of {name}",) for name in neurons}
-    made["neurons"] = _arrays(neurons, each, f"{where}.neurons")
+    made["neurons"] = arrays.read(neurons, each, f"{where}.neurons")
     return made if made["layers"] else {}
 
 
@@ -246,27 +243,8 @@ def _distances(network: str, found: Findings) -> dict[str, Any]:
         "points": ("solutions", 2),
         "relative_stress": (),
     }
-    made = _arrays(given, shapes, where, {"solutions": len(groups)})
+    made = arrays.read(given, shapes, where, {"solutions": len(groups)})
     return {"labels": labels, "groups": groups, **made} if groups else {}
-
-
-def _claims(network: str, found: Findings) -> list[dict[str, str]]:
-    """Reads the claims as text on one line, "" for what is missing."""
-    names = ("verdict", "name", "statement", "published", "threshold", "written")
-    names = (*names, "ours", "n")
-    made = []
-    for place, claim in enumerate(_list(found.get("claims"), f"{network}.claims")):
-        where = f"{network}.claims[{place}]"
-        claim = _mapping(claim, where)
-        values = {name: claim.get(name) for name in names}
-        _one_of(values["verdict"], VERDICTS, f"{where}.verdict")
-        made.append(
-            {
-                name: "" if value is None else " ".join(str(value).split())
-                for name, value in values.items()
-            }
-        )
-    return made
 
 
 def _mapping(value: Any, where: str) -> Findings:
@@ -295,54 +273,3 @@ def _one_of(value: Any, known: Sequence[str], where: str) -> None:
     """Refuses a word that is not known."""
     if value not in known:
         raise ValueError(f"{where}: {value!r}; wanted one of {known}; choose one")
-
-
-def _arrays(
-    entry: Findings, shapes: Shapes, where: str, sizes: Findings | None = None
-) -> dict[str, Any]:
-    """Makes arrays of the fields that are there and not empty.
-
-    Args:
-      entry: numbers, or lists of them; null is NaN.
-      shapes: of the fields, with names for axes of any length.
-      where: what to call the entry in errors.
-      sizes: lengths of axes that are known.
-
-    Returns:
-      Floats, and arrays of float64, by field.
-    """
-    sizes = dict(sizes or {})
-    made = {}
-    for name, shape in shapes.items():
-        if entry.get(name) is None:
-            continue
-        try:
-            array = np.array(entry[name], float)
-        except (TypeError, ValueError):
-            array = None
-        if array is not None and not array.size:
-            continue
-        wanted = tuple(sizes.get(axis, axis) for axis in shape)
-        if array is None or not _fits(array.shape, wanted):
-            came = "lists of different lengths, or no numbers"
-            came = came if array is None else f"numbers of shape {_words(array.shape)}"
-            raise ValueError(
-                f"{where}.{name}: {came}; wanted numbers of shape {_words(wanted)}; "
-                "give one for each"
-            )
-        sizes |= dict(zip(shape, array.shape, strict=True))
-        made[name] = array if shape else float(array)
-    return made
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[str | int, ...]) -> bool:
-    """Says whether a shape is as wanted, where names stand for any length."""
-    return len(shape) == len(wanted) and all(
-        isinstance(want, str) or got == want
-        for got, want in zip(shape, wanted, strict=True)
-    )
-
-
-def _words(shape: Sequence[str | int]) -> str:
-    """Writes a shape."""
-    return f"({', '.join(str(axis) for axis in shape)})"

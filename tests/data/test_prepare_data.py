@@ -46,6 +46,32 @@ def test_a_prepared_dataset_is_left_alone(root: Path, tmp_path: Path) -> None:
     assert (folder / "dataset_info.json").read_text() == "{}"
 
 
+def test_folders_of_images_are_left_alone(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "cifar100" / "train").mkdir(parents=True)
+    done = run(root, "--dataset=cifar100", "--data_dir=data", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cifar100 is there already as folders of images" in done.stdout
+    assert [p.name for p in (tmp_path / "data" / "cifar100").iterdir()] == ["train"]
+
+
+def test_what_tfds_does_not_have_is_unpacked_by_hand(
+    root: Path, tmp_path: Path
+) -> None:
+    arguments = ("--dataset=cinic10", "--data_dir=data")
+    done = run(root, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "TFDS does not have cinic10" in done.stderr
+    assert "CINIC-10.tar.gz" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "data" / "cinic10" / split).mkdir(parents=True)
+    done = run(root, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"cinic10 is unpacked already in {tmp_path / 'data'}" in done.stdout
+    assert "--config.data.name=cinic10" in done.stdout
+
+
 def test_digits_need_no_preparing(root: Path, tmp_path: Path) -> None:
     done = run(root, "--dataset=digits", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

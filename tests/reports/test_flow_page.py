@@ -11,6 +11,7 @@ from jaxsparse.reports import (
     gradient_flow,
     gradient_flow_figures,
     gradient_flow_findings,
+    gradient_flow_tables,
 )
 
 FIGURES = ("gradient", "changes", "segments", "map", "hessian", "signal")
@@ -148,7 +149,7 @@ def draw(found):
 
 def table(found, name):
     found = gradient_flow_findings.read("lenet", found)
-    return getattr(gradient_flow, f"{name}_table")(found)
+    return getattr(gradient_flow_tables, f"{name}_table")(found)
 
 
 def markdown(found, tmp_path):
@@ -269,7 +270,7 @@ def test_the_page_for_the_repository_has_all_tables_and_figures(found, tmp_path)
 
 def test_accuracies_by_training_and_initialisation(found):
     read = gradient_flow_findings.read("lenet", found)
-    shown = gradient_flow.show_initialisations(read)
+    shown = gradient_flow_tables.show_initialisations(read)
     assert list(shown) == ["Training", "the ticket's (%)", "masked (%)"]
     assert shown.to_numpy().tolist() == [
         ["static", "98.00 ± 1.00 (n = 3)", ""],
@@ -278,7 +279,7 @@ def test_accuracies_by_training_and_initialisation(found):
     for entry in found["arms"].values():
         entry.pop("training", None)
     read = gradient_flow_findings.read("lenet", found)
-    assert gradient_flow.show_initialisations(read).empty
+    assert gradient_flow_tables.show_initialisations(read).empty
 
 
 def test_other_seeds_are_tabulated_and_not_drawn(found):

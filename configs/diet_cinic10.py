@@ -1,0 +1,93 @@
+"""Lottery tickets on a data diet: ResNet-56 on CINIC-10.
+
+Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet:
+Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278, with the
+settings of their code: the dense network is trained for 400 steps on the 25,600
+examples that are easiest by EL2N, whatever their class, and tickets are searched from
+there with all 180,000 that are not for tests: 16 levels, 4 replicates, SGD with rate
+0.1 and momentum 0.9, times 0.1 at 15,625 and 23,440 of 31,250 steps, weight decay 1e-4
+on everything, batches of 256 without a smaller last one, random crops and flips, gamma
+of BatchNorm uniform.
+
+Variants: "" pre-trains on the easiest examples; `:all` on all, the baseline; `:scores`
+trains the 10 dense networks, for 8,000 steps each, whose scores say what is easy;
+`:quick` is 1 level of a narrow network, on random examples and without scores. Other
+subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
+`--config.pretraining.scores=`, for which the paper has sizes from 12,800 to 102,400,
+and `--config.lottery.rewind=200step` is its other length.
+
+Deviations: scores are means over 10 networks after 8,000 steps as theirs are, with the
+rate and weight decay above, and what theirs were is not known; that train and valid
+are joined is inferred from their steps; an epoch's order of examples is each
+replicate's own and goes on from the rewinding step, where theirs is one for all and
+begins again; activations are float32, where theirs seem to be of mixed precision. As
+there, nothing is set aside for validation: the valid third is trained on.
+
+Data: unpack CINIC-10.tar.gz (Darlow et al. 2018, arXiv:1810.03505) into a folder
+cinic10 of `--config.data.dir`, as train, valid and test.
+
+Score file, once:
+  python experiments/train.py --config=configs/diet_cinic10.py:scores
+    --workdir=runs/scores/cinic10
+  python experiments/score_data.py --run=runs/scores/cinic10 --score=el2n
+    --out=runs/scores/cinic10_el2n.npz
+
+Command: python experiments/train.py --config=configs/diet_cinic10.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxsparse import config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "", "all", "scores" or "quick"."""
+    c = config.start("diet_cinic10", variant, also=("all", "scores"))
+    c.replicates = 4
+    c.data.name = "cinic10"
+    c.data.batch_size = 256
+    c.data.drop_last = True
+    c.data.crop_pad = 4
+    c.data.flip = True
+    c.model.name = "resnet_56"
+    c.init.norm_scale = "uniform"
+    c.init.bias = "torch_default"
+    c.optimizer.momentum = 0.9
+    c.optimizer.weight_decay = 1e-4
+    c.evaluation.every = "5ep"
+    if variant == "scores":
+        return _scores(c)
+    c.schedule.name = "step"
+    c.schedule.milestones = ("15625step", "23440step")
+    c.training.length = "31250step"
+    c.lottery.levels = 16
+    c.lottery.rewind = "400step"
+    if variant == "all":
+        return c
+    c.pretraining.subset = "easiest"
+    c.pretraining.size = 25600
+    c.pretraining.scores = "runs/scores/cinic10_el2n.npz"
+    return _quick(c) if variant == "quick" else c
+
+
+def _scores(c: ConfigDict) -> ConfigDict:
+    c.replicates = 10
+    c.training.length = "8000step"  # before the rate falls
+    return c
+
+
+def _quick(c: ConfigDict) -> ConfigDict:
+    c.replicates = 1
+    c.data.batch_size = 64
+    c.data.test_examples = 1000
+    c.model.width = 4
+    c.training.length = "60step"
+    c.schedule.milestones = ("40step", "50step")
+    c.evaluation.every = "30step"
+    c.lottery.levels = 1
+    c.lottery.rewind = "20step"
+    c.pretraining.subset = "random"
+    c.pretraining.size = 512
+    c.pretraining.scores = ""
+    c.run.checkpoint_every = "20step"
+    return c

@@ -1,0 +1,225 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from jaxsparse.reports import drawing, study
+
+CLAIMS = (
+    {
+        "name": "stable",
+        "statement": "large batches |\n are stable",
+        "published": "figure",
+        "threshold": "below 2 points",
+        "written": "before",
+        "ours": "0.4 points",
+        "n": 3,
+        "verdict": "reproduced",
+        "private": "not shown",
+    },
+    {"name": "far", "ours": float("nan"), "n": None, "verdict": "not reproduced"},
+    {"verdict": "reproduced"},
+)
+FRAME = pd.DataFrame({"arm": ["a", "b"], "mean": [0.1 + 0.2, np.nan]})
+
+
+def drawn():
+    figure = Figure()
+    figure.add_subplot().plot([0, 1])
+    return figure
+
+
+@pytest.fixture
+def section():
+    shown = pd.DataFrame({"Arm": ["<b>", "b"], "Mean": ["0.30", ""]})
+    return study.Section(
+        name="mnist",
+        title="LeNet & co",
+        lines=["25 of 25 epochs.", "3 seeds < 4."],
+        claims=CLAIMS,
+        about_claims="Thresholds were written before.",
+        tables=[
+            study.Table("Curvature", "Long.", shown, long=True),
+            study.Table("Accuracy", "", shown),
+        ],
+        frames={"arms": FRAME, "empty": pd.DataFrame()},
+        figures={"accuracy": drawn(), "absent": None, "map": drawn()},
+        captions={"accuracy": "Accuracy.", "map": "A map.", "absent": "Not here."},
+    )
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Saves the seconds that pictures take, where nobody looks at them."""
+    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_page_for_the_repository_in_full(section, tmp_path):
+    study.write("A study", [section], tmp_path)
+    assert (tmp_path / "mnist.md").read_text() == (
+        "# LeNet & co\n\n25 of 25 epochs.\n\n3 seeds < 4.\n\n"
+        "## Claims\n\n"
+        "Verdicts: 2 reproduced, 1 not reproduced. Thresholds were written before.\n\n"
+        "| Verdict | Claim | Statement | Published | Threshold | Written | Ours | n |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| reproduced | stable | large batches \\| are stable | figure "
+        "| below 2 points | before | 0.4 points | 3 |\n"
+        "| not reproduced | far |  |  |  |  |  |  |\n"
+        "| reproduced |  |  |  |  |  |  |  |\n\n"
+        "## Accuracy\n\n"
+        "| Arm | Mean |\n| --- | --- |\n| <b> | 0.30 |\n| b |  |\n\n"
+        "![Accuracy.](mnist_accuracy.png)\n\nAccuracy.\n\n"
+        "![A map.](mnist_map.png)\n\nA map.\n\n"
+        "## Curvature\n\nLong.\n\n"
+        "| Arm | Mean |\n| --- | --- |\n| <b> | 0.30 |\n| b |  |\n"
+    )
+
+
+def test_the_page_of_all_is_whole_escaped_and_the_same_again(section, tmp_path):
+    other = study.Section(name="cifar", title="ResNet")
+    for name in "ab":
+        study.write("<A study>", [section, other], tmp_path / name)
+    content = (tmp_path / "a" / "index.html").read_text()
+    order = (
+        *("<h1>&lt;A study&gt;</h1>", "<h2>LeNet &amp; co</h2>"),
+        *("<p>25 of 25 epochs.</p>", "<p>3 seeds &lt; 4.</p>", "<h3>Claims</h3>"),
+        *("<h3>Accuracy</h3>\n<div", "<h3>Figures</h3>", "<h3>Curvature</h3>"),
+        *("<p>Long.</p>", "<h2>ResNet</h2>", "Nothing has been measured yet."),
+    )
+    places = [content.index(words) for words in order]
+    assert places == sorted(places)
+    assert "<td>&lt;b&gt;</td>" in content
+    assert '<table class="words">' in content
+    assert content.count('src="data:image/svg+xml;base64,') == 2
+    for unwanted in ("<script", "<b>", "http", "href", "url(", "<p></p>"):
+        assert unwanted not in content
+    names = files(tmp_path / "a")
+    assert names == {
+        *("index.html", "mnist.md", "cifar.md", "mnist_claims.csv", "mnist_arms.csv"),
+        *("mnist_accuracy.png", "mnist_accuracy.svg", "mnist_map.png", "mnist_map.svg"),
+    }
+    for name in names:
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in "ab")
+        assert first == second
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_tables_are_kept_with_all_digits(section, tmp_path):
+    study.write("A study", [section], tmp_path)
+    content = (tmp_path / "mnist_arms.csv").read_bytes()
+    assert content == b"arm,mean\na,0.30000000000000004\nb,\n"
+    claims = pd.read_csv(tmp_path / "mnist_claims.csv", keep_default_na=False)
+    assert list(claims) == [
+        *("verdict", "name", "statement", "published", "threshold", "written"),
+        *("ours", "n"),
+    ]
+    assert claims.loc[0, "statement"] == "large batches | are stable"
+    assert claims.loc[1].tolist() == ["not reproduced", "far", *[""] * 6]
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [
+        ({"claims": ()}, {"claims.csv"}),
+        ({"frames": {}}, {"arms.csv"}),
+        ({"frames": {"arms": FRAME[:0]}}, {"arms.csv"}),
+        (
+            {"figures": {"map": None, "accuracy": drawn()}},
+            {"map.png", "map.svg"},
+        ),
+        ({"tables": ()}, set()),
+        ({"lines": ()}, set()),
+    ],
+    ids=lambda value: "-".join(value),
+)
+def test_what_is_empty_is_left_out_and_its_files_deleted(
+    section, tmp_path, change, gone
+):
+    study.write("A study", [section], tmp_path)
+    before = files(tmp_path)
+    headings = (tmp_path / "mnist.md").read_text().count("## ")
+    for name in ("mnist_notes.txt", "cifar_arms.csv", "mnist2_arms.csv"):
+        (tmp_path / name).touch()
+        before.add(name)
+    (tmp_path / "mnist_old.md").touch()
+    study.write("A study", [section._replace(**change)], tmp_path)
+    assert files(tmp_path) == before - {f"mnist_{name}" for name in gone}
+    content = (tmp_path / "mnist.md").read_text()
+    fewer = {"claims": 1, "tables": 2}.get(next(iter(change)), 0)
+    assert content.count("## ") == headings - fewer
+    assert ("25 of 25" in content) == ("lines" not in change)
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_table_without_rows_is_left_out(section, tmp_path):
+    empty = study.Table("Nothing", "", pd.DataFrame({"Arm": []}))
+    study.write("A study", [section._replace(tables=[empty])], tmp_path)
+    assert "Nothing" not in (tmp_path / "mnist.md").read_text()
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_name_may_begin_with_another(section, tmp_path, order):
+    sections = [section, section._replace(name="mnist_small")]
+    for _ in range(2):
+        study.write("A study", [sections[place] for place in order], tmp_path)
+    both = {name for name in files(tmp_path) if name.startswith("mnist_small")}
+    assert len(both) == 7
+    assert len(files(tmp_path)) == 1 + 2 * 7
+
+
+def test_a_section_of_which_nothing_is_known_says_so(tmp_path):
+    section = study.Section("mnist", "LeNet", lines=["Running."])
+    page = study.write("A study", [section], tmp_path)
+    words = "Nothing has been measured yet."
+    assert (tmp_path / "mnist.md").read_text() == f"# LeNet\n\nRunning.\n\n{words}\n"
+    assert f"<p><strong>{words}</strong></p>" in page.read_text()
+    assert files(tmp_path) == {"index.html", "mnist.md"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../mnist"}, "'../mnist': as a section; wanted letters"),
+        ({"name": ""}, "'': as a section; wanted letters"),
+        ({"frames": {"a/b": FRAME}}, "'a/b': as a table or figure of mnist"),
+        ({"figures": {"new": drawn()}}, "mnist, figure new: no caption"),
+        ({"frames": {"claims": FRAME}}, "mnist, frame claims: there are claims"),
+        ({"claims": [{"verdict": "yes"}]}, r"mnist.claims\[0\].verdict: 'yes'; wanted"),
+        ({"claims": [{}]}, r"mnist.claims\[0\].verdict: None; wanted"),
+        ({"claims": ["rises"]}, r"mnist.claims\[0\]: 'rises'; wanted an object"),
+        (
+            {"tables": [study.Table("T", "", FRAME, "wide")]},
+            "mnist, table T: 'wide'; wanted one of",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    section, tmp_path, change, message
+):
+    first = study.Section(name="cifar", title="ResNet")
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=f"^{message}"):
+        study.write("A study", [first, section._replace(**change)], out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        (study.Section("mnist", "again"), "mnist.md"),
+        (study.Section("a_b", "", frames={"c": FRAME}), "a_b_c.csv"),
+    ],
+)
+def test_no_two_files_have_one_name(section, tmp_path, other, name):
+    third = study.Section("a", "", frames={"b_c": FRAME})
+    with pytest.raises(ValueError, match=re.escape(f"{name}: 2 times; wanted one")):
+        study.write("A study", [section, other, third], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
