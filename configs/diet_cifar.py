@@ -56,5 +56,5 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3200
-        c.pretraining.scores = "runs/scores/cifar10_el2n.npz"
+        c.pretraining.scores = "../scores/cifar10_el2n.npz"
     return c

@@ -62,7 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
         return c
     c.pretraining.subset = "easiest"
     c.pretraining.size = 3200
-    c.pretraining.scores = "runs/scores/cifar100_el2n.npz"
+    c.pretraining.scores = "../scores/cifar100_el2n.npz"
     c.pretraining.balanced = True
     return _quick(c) if variant == "quick" else c
 

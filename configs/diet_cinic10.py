@@ -66,7 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
         return c
     c.pretraining.subset = "easiest"
     c.pretraining.size = 25600
-    c.pretraining.scores = "runs/scores/cinic10_el2n.npz"
+    c.pretraining.scores = "../scores/cinic10_el2n.npz"
     return _quick(c) if variant == "quick" else c
 
 

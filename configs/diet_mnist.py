@@ -48,5 +48,5 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3840
-        c.pretraining.scores = "runs/scores/mnist_el2n.npz"
+        c.pretraining.scores = "../scores/mnist_el2n.npz"
     return c

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments.studies.runs import Run, flags
 from jaxsparse import build, config
+from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
 from jaxsparse.training import checkpoints
 from jaxsparse.training import workdir as training_folder
@@ -77,11 +78,16 @@ def has_ended(run: Run, workdir: Path) -> bool:
         return False
     c = read(run)
     same = not any(True for _ in config.differences(saved, json.loads(c.to_json())))
-    last = f"level_{c.lottery.levels:02d}/ticket/last"
-    ended = checkpoints.exists(workdir / "checkpoints", last)
     began = training_folder.starts_from(workdir).get("checkpoints")
     same &= began is None or began == build.recorded_hashes(c, workdir)
-    return same and ended and not c.lottery.controls
+    return same and (experiment.has_ended(workdir) or _is_old_and_ended(c, workdir))
+
+
+def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
+    """Says so of a run from before there was a list of its stages."""
+    last = f"level_{c.lottery.levels:02d}/ticket/last"
+    more = c.lottery.controls or c.stability.children
+    return not more and checkpoints.exists(workdir / "checkpoints", last)
 
 
 def launch(run: Run, workdir: Path, data_dir: str) -> int:

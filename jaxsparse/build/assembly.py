@@ -136,7 +136,7 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
         repelled=jnp.dtype(config.repelling.dtype)
         if config.repelling.strength
         else None,
-        pretrainer=_make_pretrainer(config, dataset, network, seeds, layout),
+        pretrainer=_make_pretrainer(config, dataset, network, seeds, layout, workdir),
         children=_make_children(
             config, dataset, network, seeds, rate, epoch_of, length
         ),
@@ -149,13 +149,14 @@ def _make_pretrainer(
     network: Network,
     seeds: state_lib.Seeds,
     layout: Layout,
+    workdir: Path,
 ) -> Trainer | None:
     """Makes what trains up to the rewinding step, if that is something else."""
     if not pretraining.differs(config):
         return None
     c = pretraining.as_training(config)
     train = pretraining.labels(config, dataset)
-    rows = pretraining.rows(config, dataset)
+    rows = pretraining.rows(config, dataset, workdir)
     count = len(train.labels) if rows is None else rows.shape[1]
     with under("pretraining"):
         epoch_of = make_epoch(c, count)

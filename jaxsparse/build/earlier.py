@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import masks as masks_lib
 from jaxsparse import transforms
-from jaxsparse.build import pieces
+from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
+from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import tickets
 from jaxsparse.lottery.experiment import Network, dense_masks, first_state
@@ -190,7 +191,7 @@ def start_elsewhere(
 
     Returns:
       The network, and for the record the hashes of what it starts from: "weights" and
-      "masks", and of the checkpoints that have them by name.
+      "masks", and by name of the files that have them or choose its examples.
 
     Raises:
       ValueError: if there is no such thing, or it is of another network.
@@ -214,13 +215,14 @@ def start_elsewhere(
     if c.masks:
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
-    if c.run:
-        origin["checkpoints"] = recorded_hashes(config, workdir)
-    return network, origin
+    recorded = recorded_hashes(config, workdir)
+    return network, origin | ({"checkpoints": recorded} if recorded else {})
 
 
 def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
-    """Says by hash which checkpoints a run starts from, without opening any.
+    """Says by hash which files a run starts from: checkpoints, and scores of examples.
+
+    No checkpoint is opened: the hash stands beside it.
 
     Args:
       config: a validated config.
@@ -229,11 +231,16 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     c = config.start
     names = {name for name in (c.weights, c.masks) if name and c.run}
     directory = (workdir / c.run).resolve() / "checkpoints"
-    return {
+    found = {
         name: checkpoints.recorded_hash(directory, name)
         for name in sorted(names)
         if not name.endswith(".npz")
     }
+    scores = pretraining.score_file(config, workdir)
+    if scores is not None:
+        held = files.digest(scores) if scores.is_file() else None
+        found[config.pretraining.scores] = held
+    return found
 
 
 def _take(tree: Any, config: ConfigDict, field: str) -> Any:

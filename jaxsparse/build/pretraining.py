@@ -112,8 +112,26 @@ def _corrupted(
     return examples._replace(labels=drawn.labels)
 
 
-def rows(config: ConfigDict, dataset: Dataset) -> Int32[Array, "r m"] | None:
+def score_file(config: ConfigDict, workdir: Path) -> Path | None:
+    """Returns the path of the scores that choose the examples; None for none.
+
+    Args:
+      config: a validated config.
+      workdir: folder of the run, which the file's is relative to.
+    """
+    name = config.pretraining.scores
+    return (workdir / Path(name).expanduser()).resolve() if name else None
+
+
+def rows(
+    config: ConfigDict, dataset: Dataset, workdir: Path
+) -> Int32[Array, "r m"] | None:
     """Chooses the examples of pre-training for each replicate; None for all.
+
+    Args:
+      config: a validated config.
+      dataset: what is trained on.
+      workdir: folder of the run, which the file of scores is relative to.
 
     Raises:
       ValueError: if there are not so many, or the scores are of other examples.
@@ -122,9 +140,14 @@ def rows(config: ConfigDict, dataset: Dataset) -> Int32[Array, "r m"] | None:
     if not c.subset:
         return None
     scores = np.zeros(len(train.labels))
-    if c.scores:
+    path = score_file(config, workdir)
+    if path is not None:
+        if not path.is_file():
+            raise ValueError(
+                f"config.pretraining.scores: {path} is not there; wanted a file that "
+                "experiments/score_data.py wrote, named from the run's own folder"
+            )
         with under("pretraining.scores"):
-            path = Path(c.scores).expanduser()
             scores = files.load(path, labels=train.labels).scores
     balance = {"labels": train.labels, "classes": dataset.classes}
     with under("pretraining"):

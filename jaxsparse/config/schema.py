@@ -103,7 +103,7 @@ def default() -> ConfigDict:
     c.pretraining = ConfigDict()  # up to lottery.rewind, where it differs from the rest
     c.pretraining.subset = ""  # of training examples, one of data.diet's; "": all
     c.pretraining.size = 0  # examples in the subset
-    c.pretraining.scores = ""  # file of experiments/score_data.py; not for "random"
+    c.pretraining.scores = ""  # file of score_data.py, relative to this run's folder
     c.pretraining.first = 0  # rank of the easiest example of subset "window"
     c.pretraining.balanced = False  # as many examples of each class
     c.pretraining.seed = 0  # of subset "random"; replicate r has one of its own

@@ -15,6 +15,7 @@ and they turn out to be corrupt; the same bits must then come out.
 """
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks, Params
 
 TICKET = "ticket"
+ENDED = "ended.json"  # the checkpoints with which stages end, when all have
 
 
 class Network(NamedTuple):
@@ -162,6 +164,21 @@ def run(experiment: Experiment, desk: Desk) -> None:
         if not checkpoints.exists(desk.checkpoints, _end(stage)):
             session.train(stage)
         session.tidy(stage)
+    ends = [_end(stage) for stage in stages(experiment)]
+    records.write_atomically(desk.metrics.with_name(ENDED), json.dumps(ends) + "\n")
+
+
+def has_ended(workdir: Path) -> bool:
+    """Says whether every stage of the run in a folder has ended; opens no checkpoint.
+
+    Args:
+      workdir: folder of the run, in which `run` lists all stages when it is through.
+    """
+    try:
+        ends = json.loads((workdir / ENDED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all(checkpoints.exists(workdir / "checkpoints", end) for end in ends)
 
 
 def done(experiment: Experiment, desk: Desk) -> int:

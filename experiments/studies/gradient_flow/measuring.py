@@ -9,8 +9,6 @@ has. All is computed in full float32, whatever a device would do by itself.
 import contextlib
 import functools
 import io
-import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.studies import keeping
 from experiments.studies.gradient_flow import arms, curvature
 from experiments.studies.gradient_flow.opening import Study
 from jaxsparse import build, initializers, records
@@ -34,7 +33,6 @@ from jaxsparse.analysis import (
 
 # Of what is computed here and in `curvature`: to be raised with every change to it.
 VERSION = 1
-PRECISION = "highest"
 
 # Ends of segments to the pruned solution: arm and moment.
 SEGMENTS = (
@@ -302,7 +300,7 @@ def measure(study: Study) -> dict[str, Any]:
     if "prune" not in study.arms:
         return {}
     study.check()
-    with jax.default_matmul_precision(PRECISION):
+    with jax.default_matmul_precision(keeping.PRECISION):
         return _measure(study)
 
 
@@ -360,15 +358,10 @@ def _once(
     **sizes: Any,
 ) -> Any:
     """Reads a part that was computed of the same, else computes and keeps it."""
-    path = _folder(study) / f"{name}.json"
     of = {"arms": study.mark(*on), **sizes, "version": VERSION}
-    of |= {"backend": jax.default_backend(), "precision": PRECISION}
-    if path.exists():
-        with contextlib.suppress(ValueError):  # damaged: computed again
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["of"] == of:
-                return kept["found"]
-    print(f"measuring {study.network}: {name}", file=sys.stderr)
-    found = compute(study)
-    records.write_atomically(path, json.dumps({"of": of, "found": found}) + "\n")
-    return found
+    return keeping.once(
+        _folder(study) / f"{name}.json",
+        of,
+        functools.partial(compute, study),
+        label=f"{study.network}: {name}",
+    )

@@ -170,6 +170,24 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"]) -> Saved:
     return saved
 
 
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of what a file holds, the same whenever it was written.
+
+    Args:
+      path: a file that `save` wrote.
+
+    Returns:
+      The hash of scores and provenance, in hexadecimal.
+
+    Raises:
+      ValueError: if the file is no file of scores.
+      FileNotFoundError: if there is no file.
+    """
+    scores, provenance = _read(path)
+    told = json.dumps(provenance._asdict(), sort_keys=True).encode()
+    return hashlib.sha256(scores.astype("<f8").tobytes() + told).hexdigest()
+
+
 def _read(path: Path) -> Saved:
     """Reads a file, whatever its dataset."""
     try:

@@ -1,0 +1,129 @@
+"""The runs of the study: instability, pruning at several batch sizes, repelling.
+
+- `NET_onset`: children of several steps of dense training, and of a sparse round.
+- `NET_batch_B`: iterative pruning from initialisation at batches of B, with
+  reinitialised controls and children of some rounds; `_warmup` with warm-up.
+- `NET_repelled`: at large batches, repelled from the solutions of all rounds before.
+- `NET_attracted`: at small batches, drawn to them.
+
+`quick` is two rounds of everything on a part of the data. `cpu` has LeNet-300-100 on
+MNIST for 5 of 25 epochs and 15 of 25 rounds, and LeNet-5 on 5,000 images of CIFAR-10
+for 8 epochs and 8 rounds; 3 seeds. `full` is what was published: six batch sizes, with
+and without warm-up, 25 rounds, LeNet-300-100 and ResNet-20 on all of CIFAR-10: for a
+GPU.
+
+Which batches count as small and large was chosen by the instability of dense networks
+alone, before any pruning: see `BATCHES`.
+"""
+
+from typing import Any, NamedTuple
+
+from experiments.studies.runs import Run
+
+SCALES = ("quick", "cpu", "full")
+NETWORKS = ("mnist", "cifar")
+
+
+class Batches(NamedTuple):
+    """Batch sizes of a network.
+
+    Attributes:
+      small: where dense training from initialisation is least stable.
+      large: where it is most stable.
+      between: others.
+      warmup: those that are trained with warm-up too.
+    """
+
+    small: int
+    large: int
+    between: tuple[int, ...] = ()
+    warmup: tuple[int, ...] = ()
+
+
+# Of cpu, dense networks trained from two or three batch sizes for 9 (MNIST) or 8
+# epochs had, between 2 children of 3 seeds each, an instability in points of test error
+# of 3.2 at 16, 0.3 at 60 and 0.1 at 1,024 on MNIST, of 21 at 16 and 2.8 at 128 on CIFAR.
+# At full scale batches are the paper's, as far as they are known; 256 and 4,096 ours.
+_PUBLISHED = (128, 256, 512, 1024, 2048, 4096)
+BATCHES = {
+    "quick": {"mnist": Batches(20, 200), "cifar": Batches(20, 200)},
+    "cpu": {"mnist": Batches(16, 1024), "cifar": Batches(16, 128)},
+    "full": {
+        "mnist": Batches(60, 1024, (256,)),
+        "cifar": Batches(128, 1024, (256, 512, 2048, 4096), _PUBLISHED),
+    },
+}
+RECIPES = {
+    "quick": {"mnist": ":quick", "cifar": ":quick"},
+    "cpu": {"mnist": "", "cifar": ":small"},
+    "full": {"mnist": "", "cifar": ""},
+}
+# What a scale changes of the recipes: of the onset of stability, and of pruning.
+ONSET: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {"mnist": {}, "cifar": {}},
+    "cpu": {
+        "mnist": {
+            "training.length": "5ep",
+            "evaluation.every": "5ep",
+            "lottery.levels": 10,
+            "stability.children": 2,
+            "stability.levels": (0, 10),
+        },
+        "cifar": {"stability.children": 2, "stability.levels": (0, 8)},
+    },
+    "full": {"mnist": {}, "cifar": {}},
+}
+PRUNING: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {"mnist": {}, "cifar": {}},
+    "cpu": {
+        "mnist": {
+            "training.length": "5ep",
+            "evaluation.every": "5ep",
+            "lottery.levels": 15,
+        },
+        "cifar": {},
+    },
+    "full": {"mnist": {}, "cifar": {}},
+}
+WARMUP = {"quick": "5%", "cpu": "5%", "full": "10ep"}
+
+
+def runs(scale: str) -> list[Run]:
+    """Lists the runs of a scale, those of which the others are compared with first."""
+    return [run for network in NETWORKS for run in of_network(network, scale)]
+
+
+def of_network(network: str, scale: str) -> list[Run]:
+    """Lists the runs of a network."""
+    variant = RECIPES[scale][network]
+    listed = []
+    for name, fields in _pruning(network, scale).items():
+        recipe = f"configs/stable_imp_{network}.py{variant}"
+        listed.append(Run(f"{network}_{name}", recipe, fields))
+    recipe = f"configs/stability_{network}.py{variant}"
+    onset = Run(f"{network}_onset", recipe, ONSET[scale][network])
+    return [*listed[:2], onset, *listed[2:]]
+
+
+def names(network: str, scale: str) -> list[str]:
+    """Lists the arms of a network, without its name."""
+    return [run.name.removeprefix(f"{network}_") for run in of_network(network, scale)]
+
+
+def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
+    """Lists the arms that prune, and what differs from the recipe."""
+    batches, plain = BATCHES[scale][network], PRUNING[scale][network]
+
+    def at(size: int, **more: Any) -> dict[str, Any]:
+        fields = {name.replace("__", "."): value for name, value in more.items()}
+        return plain | {"data.batch_size": size} | fields
+
+    small, large = batches.small, batches.large
+    found = {f"batch_{small}": at(small), f"batch_{large}": at(large)}
+    alone = {"stability__children": 0}  # they are compared by accuracy and angle
+    found["repelled"] = at(large, repelling__strength=2.0, **alone)
+    found["attracted"] = at(small, repelling__strength=-1.0, **alone)
+    found |= {f"batch_{size}": at(size) for size in batches.between}
+    for size in batches.warmup:
+        found[f"batch_{size}_warmup"] = at(size, schedule__warmup=WARMUP[scale])
+    return found
