@@ -8,16 +8,19 @@ seeds; the rest as open_lth: 160 epochs, rate 0.1 and momentum 0.9, times 0.1 at
 
 The scores are those of 16 networks after 7,800 updates, 20 epochs:
 
-    python experiments/train.py --config=configs/dense_cifar.py \
-        --config.replicates=16 --config.training.length=7800step \
-        --config.schedule.milestones="()" --config.data.validation=0 \
-        --config.data.drop_last=True --workdir=runs/scored_cifar
+    python experiments/train.py --config=configs/diet_cifar.py:scores \
+        --workdir=runs/scored_cifar
     python experiments/score_data.py --run=runs/scored_cifar --score=el2n \
         --batch_norm=batch --out=runs/scores/cifar10_el2n.npz
 
-`:all` pre-trains on all data, which differs from training in nothing
-(`--config.lottery.rewind=0step`, or 400step, for the other baselines). Other subsets
-are `--config.pretraining.subset=hardest` and `random`, of 256 to 25,600 examples.
+`:all` pre-trains on all data, which differs from training in nothing. For the other
+baselines, change `lottery.rewind` and with it `stability.steps`, from which children
+of the dense network train. Other subsets are `--config.pretraining.subset=hardest` and
+`random`, of 256 to 25,600 examples.
+
+`:small` is ours, for two CPU cores: LeNet-5 on 5,000 examples, as in
+`stability_cifar.py:small`, pre-trained on all of them for 80 updates, half an epoch as
+theirs.
 
 Deviations: scores are of ResNet-20, where the authors scored by ResNet-18; no examples
 are set aside for validation, as in the paper. Each replicate draws random subsets of
@@ -28,13 +31,15 @@ Command: python experiments/train.py --config=configs/diet_cifar.py
 
 from ml_collections import ConfigDict
 
-from configs import lth_cifar
+from configs import lth_cifar, stability_cifar
 from jaxsparse import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all" or "quick" (a random subset)."""
-    plain = config.start("diet_cifar", variant, also=("all",))
+    """Returns the recipe; `variant` is "", "all", "scores", "small" or "quick"."""
+    plain = config.start("diet_cifar", variant, also=("all", "scores", "small"))
+    if variant == "small":
+        return _small(plain.name)
     c = lth_cifar.get_config("quick" if variant == "quick" else "")
     c.name = plain.name
     c.data.validation = 0
@@ -46,15 +51,38 @@ def get_config(variant: str = "") -> ConfigDict:
         c.pretraining.subset = "random"
         c.pretraining.size = 256
         return c
-    c.replicates = 4
     c.evaluation.every = "10ep"
+    if variant == "scores":
+        return _scores(c)
+    c.replicates = 4
     c.lottery.levels = 20
     c.lottery.rewind = "200step"
     c.stability.children = 2  # with their parent, three networks to compare
+    c.stability.steps = ("200step",)
     c.stability.examples = 0
-    c.stability.batch_stats = "interpolated"
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3200
         c.pretraining.scores = "../scores/cifar10_el2n.npz"
+    return c
+
+
+def _scores(c: ConfigDict) -> ConfigDict:
+    c.replicates = 16
+    c.schedule.name = "constant"  # as it is before the first milestone
+    c.schedule.milestones = ()
+    c.training.length = "7800step"
+    c.lottery.levels = 0
+    c.lottery.rewind = "0step"
+    return c
+
+
+def _small(name: str) -> ConfigDict:
+    c = stability_cifar.get_config("small")
+    c.name = name
+    c.lottery.rewind = "80step"
+    c.stability.children = 2
+    c.stability.steps = ("80step",)
+    c.stability.levels = (0,)
+    c.stability.successive = False
     return c

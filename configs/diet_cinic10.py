@@ -62,6 +62,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.training.length = "31250step"
     c.lottery.levels = 16
     c.lottery.rewind = "400step"
+    c.stability.children = 2  # with their parent, three networks to compare
+    c.stability.steps = ("400step",)
     if variant == "all":
         return c
     c.pretraining.subset = "easiest"
@@ -86,6 +88,9 @@ def _quick(c: ConfigDict) -> ConfigDict:
     c.evaluation.every = "30step"
     c.lottery.levels = 1
     c.lottery.rewind = "20step"
+    c.stability.steps = ("20step",)
+    c.stability.points = 3
+    c.stability.examples = 1000
     c.pretraining.subset = "random"
     c.pretraining.size = 512
     c.pretraining.scores = ""

@@ -6,11 +6,10 @@ updates on the examples that are easiest by EL2N, and tickets are sought with al
 from there. The network trains as in open_lth: SGD with rate 0.1, batches of 128, 20 %
 of the weights left pruned at each level but for the output layer.
 
-The scores are those of 10 networks after two epochs:
+The scores are those of 10 networks after one epoch:
 
-    python experiments/train.py --config=configs/dense_mnist.py \
-        --config.replicates=10 --config.training.length=2ep \
-        --config.data.validation=0 --workdir=runs/scored_mnist
+    python experiments/train.py --config=configs/diet_mnist.py:scores \
+        --workdir=runs/scored_mnist
     python experiments/score_data.py --run=runs/scored_mnist --score=el2n \
         --out=runs/scores/mnist_el2n.npz
 
@@ -29,8 +28,8 @@ from jaxsparse import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all" or "quick" (a random subset)."""
-    plain = config.start("diet_mnist", variant, also=("all",))
+    """Returns the recipe; `variant` is "", "all", "scores" or "quick"."""
+    plain = config.start("diet_mnist", variant, also=("all", "scores"))
     c = lth_mnist.get_config("quick" if variant == "quick" else "")
     c.name = plain.name
     c.data.validation = 0
@@ -40,11 +39,17 @@ def get_config(variant: str = "") -> ConfigDict:
         c.pretraining.subset = "random"
         c.pretraining.size = 512
         return c
+    if variant == "scores":
+        c.replicates = 10
+        c.training.length = "1ep"
+        c.lottery.levels = 0
+        return c
     c.replicates = 3
     c.training.length = "10ep"
     c.evaluation.every = "1ep"
     c.lottery.rewind = "240step"
     c.stability.children = 2  # with their parent, three networks to compare
+    c.stability.steps = ("240step",)
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3840

@@ -10,11 +10,14 @@ class Run(NamedTuple):
       name: its work folder within that of the study.
       config: recipe, FILE or FILE:VARIANT.
       overrides: fields of the config by dotted name, as on the command line.
+      scores: of the training examples, made when it has ended: by name of the score,
+        the file, relative to the study's folder.
     """
 
     name: str
     config: str
     overrides: dict[str, Any]
+    scores: dict[str, str] = {}  # noqa: RUF012 -- of an immutable tuple
 
 
 def flags(overrides: dict[str, Any]) -> list[str]:

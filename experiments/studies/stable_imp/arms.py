@@ -42,7 +42,8 @@ class Batches(NamedTuple):
 
 # Of cpu, dense networks trained from two or three batch sizes for 9 (MNIST) or 8
 # epochs had, between 2 children of 3 seeds each, an instability in points of test error
-# of 3.2 at 16, 0.3 at 60 and 0.1 at 1,024 on MNIST, of 21 at 16 and 2.8 at 128 on CIFAR.
+# of 3.2 at 16, 0.3 at 60 and 0.1 at 1,024 on MNIST, and of 21 at 16 and 2.8 at 128 on
+# CIFAR-10.
 # At full scale batches are the paper's, as far as they are known; 256 and 4,096 ours.
 _PUBLISHED = (128, 256, 512, 1024, 2048, 4096)
 BATCHES = {

@@ -1,0 +1,178 @@
+"""The runs of the study: tickets after pre-training on all data and on parts.
+
+- `NET_scored`: dense networks, of which every training example gets its EL2N score.
+- `NET_k0`, `NET_k1`, `NET_k2`: tickets from 0, k and 2k updates of all data.
+- `NET_easy_S`, `NET_random_S`, `NET_hard_S`: from k updates on S examples.
+- `full` only, `cifar_noise_P`: from k updates with P % of the labels wrong.
+
+Two children of every dense network train from the rewinding step too: with their parent
+they say how many examples are linearly mode connected.
+
+`quick` has two sizes and one level. `cpu` has LeNet-300-100 on MNIST for 5 epochs and
+10 levels, and LeNet-5 on 5,000 images of CIFAR-10 for 8 epochs and 8 levels, 3 seeds,
+and half an epoch for k, and the sizes are as large parts of it, as published. `full` is
+MNIST for 10 epochs and ResNet-20 on CIFAR-10 as published: for a GPU.
+"""
+
+from typing import Any, NamedTuple
+
+from experiments.studies.runs import Run
+
+SCALES = ("quick", "cpu", "full")
+NETWORKS = ("mnist", "cifar")
+KINDS = {"easy": "easiest", "random": "random", "hard": "hardest"}
+
+
+class Sizes(NamedTuple):
+    """Lengths and sizes of a network.
+
+    Attributes:
+      k: updates of pre-training.
+      subsets: numbers of examples, growing.
+      usual: the one of them that stands for all, 6.4 % of the data as published.
+      noise: fractions of wrong labels.
+    """
+
+    k: int
+    subsets: tuple[int, ...]
+    usual: int
+    noise: tuple[float, ...] = ()
+
+
+_PUBLISHED = (256, 512, 1024, 2048, 3200, 6400, 12800, 25600)
+SIZES = {
+    "quick": {"mnist": Sizes(20, (256, 512), 256), "cifar": Sizes(10, (64, 128), 64)},
+    "cpu": {
+        "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840),
+        "cifar": Sizes(80, (160, 320, 640, 1280), 320),
+    },
+    "full": {
+        "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840),
+        "cifar": Sizes(200, _PUBLISHED, 3200, (0.1, 0.5)),
+    },
+}
+# Recipes of tickets and of the networks that score, and what a scale changes of both.
+RECIPES: dict[str, dict[str, tuple[str, str]]] = {
+    "quick": {
+        "mnist": ("diet_mnist.py:quick", "diet_mnist.py:quick"),
+        "cifar": ("diet_cifar.py:quick", "diet_cifar.py:quick"),
+    },
+    "cpu": {
+        "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
+        "cifar": ("diet_cifar.py:small", "diet_cifar.py:small"),
+    },
+    "full": {
+        "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
+        "cifar": ("diet_cifar.py:all", "diet_cifar.py:scores"),
+    },
+}
+CHANGED: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {
+        "mnist": {"lottery.levels": 1, "stability.points": 3},
+        "cifar": {
+            "replicates": 2,
+            "data.train_examples": 1000,
+            "data.test_examples": 500,
+            "data.validation": 0,
+            "lottery.levels": 1,
+            "training.length": "60step",
+            "schedule.milestones": ("40step",),
+            "evaluation.every": "30step",
+            "model.width": 4,
+            "stability.points": 3,
+            "stability.examples": 500,
+        },
+    },
+    "cpu": {
+        "mnist": {
+            "training.length": "5ep",
+            "evaluation.every": "5ep",
+            "lottery.levels": 10,
+        },
+        "cifar": {"evaluation.every": "8ep"},
+    },
+    "full": {"mnist": {"lottery.levels": 10}, "cifar": {}},
+}
+# Of dense networks that score: an eighth of the length, as published.
+SCORED: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {
+        "mnist": {"replicates": 2, "training.length": "40step"},
+        "cifar": {
+            "replicates": 2,
+            "data.train_examples": 1000,
+            "data.test_examples": 500,
+            "data.validation": 0,
+            "training.length": "20step",
+            "schedule.milestones": (),
+            "schedule.name": "constant",
+            "evaluation.every": "20step",
+            "model.width": 4,
+        },
+    },
+    "cpu": {
+        "mnist": {"replicates": 10, "training.length": "1ep"},
+        "cifar": {"replicates": 10, "training.length": "1ep"},
+    },
+    "full": {
+        "mnist": {"replicates": 10, "training.length": "1ep"},
+        "cifar": {},
+    },
+}
+_DENSE = {
+    "lottery.levels": 0,
+    "lottery.rewind": "0step",
+    "lottery.controls": (),
+    "stability.children": 0,
+    "stability.steps": ("0step",),
+    "stability.successive": False,
+    "stability.points": 30,
+    "stability.examples": 10_000,
+    "pretraining.subset": "",
+    "pretraining.size": 0,
+}
+
+
+def runs(scale: str) -> list[Run]:
+    """Lists the runs of a scale, the one that scores first."""
+    return [run for network in NETWORKS for run in of_network(network, scale)]
+
+
+def of_network(network: str, scale: str) -> list[Run]:
+    """Lists the runs of a network."""
+    tickets, dense = (f"configs/{name}" for name in RECIPES[scale][network])
+    scores = f"scores/{network}_el2n.npz"
+    fields = _DENSE | SCORED[scale][network]
+    scored = Run(f"{network}_scored", dense, fields, {"el2n": scores})
+    listed = [
+        Run(f"{network}_{name}", tickets, own)
+        for name, own in arms(network, scale, scores).items()
+    ]
+    return [scored, *listed]
+
+
+def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
+    """Lists the arms that prune, and what differs from the recipe.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `SCALES`.
+      scores: file of scores, relative to the folder of the study.
+    """
+    sizes = SIZES[scale][network]
+    plain = {"pretraining.subset": "", "pretraining.size": 0, "stability.children": 2}
+    plain |= {"stability.levels": (0,), "stability.successive": False}
+    plain |= CHANGED[scale][network]
+
+    def at(step: int, **more: Any) -> dict[str, Any]:
+        own = {f"pretraining.{name}": value for name, value in more.items()}
+        steps = {"lottery.rewind": f"{step}step", "stability.steps": (f"{step}step",)}
+        return plain | steps | own
+
+    found = {f"k{times}": at(times * sizes.k) for times in (0, 1, 2)}
+    for name, subset in KINDS.items():
+        of = {} if name == "random" else {"scores": f"../{scores}"}
+        for size in sizes.subsets:
+            found[f"{name}_{size}"] = at(sizes.k, subset=subset, size=size, **of)
+    for fraction in sizes.noise:
+        found[f"noise_{round(100 * fraction)}"] = at(sizes.k, noise=fraction)
+    return found

@@ -1,0 +1,250 @@
+"""The claims of Paul et al. (2022), and what must be seen for each.
+
+All thresholds were written before any run of this study. Arms share initial weights,
+and the orders of data from the rewinding step on, seed by seed: differences are taken
+so, and tests are one-sided t tests on them. Accuracy is that of tickets on the test
+set, in percent, averaged over late levels, from the middle on (`LATE`): the published
+16.8 % of the weights lie among them.
+
+Correlations are Spearman's, over arms that were pre-trained with all labels right, of
+means over seeds; one tells a rank correlation of 0 from one of 0.45 only in 15 arms.
+"""
+
+import numpy as np
+from scipy import stats
+
+from experiments.studies import verdicts
+from experiments.studies.verdicts import Claim, Findings, Missing, Seen, entries, spread
+
+LATE = 0.5  # late levels are those from this fraction of all on
+NEAR = 0.5  # percentage points that "as accurate as" allows
+CONNECTED = 0.5  # nats of barrier up to which an example counts as connected
+
+
+def late(arm: Findings) -> np.ndarray:
+    """Returns the accuracy of each seed's tickets, over late levels, in percent."""
+    levels = np.asarray(arm["levels"])
+    chosen = levels >= LATE * levels.max()
+    return np.mean(np.asarray(arm["ticket"])[:, chosen], axis=1)
+
+
+def _usual(found: Findings, kind: str) -> str:
+    return f"{kind}_{found['usual']}"
+
+
+def _lates(found: Findings, *names: str) -> list[np.ndarray]:
+    return [late(arm) for arm in entries(found["arms"], *names)]
+
+
+def _pretraining_helps(found: Findings) -> Seen:
+    none, some, more = _lates(found, "k0", "k1", "k2")
+    words = f"{spread(none)} from 0, {spread(some)} from k, {spread(more)} from 2k"
+    first, second = verdicts.above(some - none), verdicts.above(more - some)
+    holds = None
+    if first and second:
+        holds = True
+    elif first is False:
+        holds = False
+    return Seen(words, len(none), holds)
+
+
+def _matches_dense(found: Findings) -> Seen:
+    (arm,) = entries(found["arms"], "k2")
+    dense, tickets = np.asarray(arm["ticket"])[:, 0], late(arm)
+    words = f"dense {spread(dense)}, tickets {spread(tickets)}"
+    drop = dense - tickets
+    holds = True if drop.mean() <= NEAR else None
+    if holds is None and verdicts.above(drop, NEAR):
+        holds = False
+    return Seen(words, len(drop), holds)
+
+
+def _zero_is_too_early(found: Findings) -> Seen:
+    (arm,) = entries(found["arms"], "k0")
+    dense, tickets = np.asarray(arm["ticket"])[:, 0], late(arm)
+    words = f"dense {spread(dense)}, tickets {spread(tickets)}"
+    holds = verdicts.above(dense - tickets, NEAR)
+    return Seen(words, len(dense), holds)
+
+
+def _random_suffices(found: Findings) -> Seen:
+    every, part = _lates(found, "k1", _usual(found, "random"))
+    words = f"{spread(part)} on {found['usual']} examples, {spread(every)} on all"
+    lost = every - part
+    holds = True if lost.mean() <= NEAR else None
+    if holds is None and verdicts.above(lost, NEAR):
+        holds = False
+    return Seen(words, len(lost), holds)
+
+
+def _easy_is_better(found: Findings) -> Seen:
+    easy, every, part = _lates(
+        found, _usual(found, "easy"), "k1", _usual(found, "random")
+    )
+    words = f"{spread(easy)} easy, {spread(every)} all, {spread(part)} random"
+    each = [verdicts.above(easy - every), verdicts.above(easy - part)]
+    holds = True if all(each) else False if False in each else None
+    return Seen(words, len(easy), holds)
+
+
+def _easy_saves_steps(found: Findings) -> Seen:
+    easy, more = _lates(found, _usual(found, "easy"), "k2")
+    words = f"{spread(easy)} from k on easy, {spread(more)} from 2k on all"
+    lost = more - easy
+    holds = True if lost.mean() <= NEAR else None
+    if holds is None and verdicts.above(lost, NEAR):
+        holds = False
+    return Seen(words, len(lost), holds)
+
+
+def _hard_is_worse(found: Findings) -> Seen:
+    hard, every = _lates(found, _usual(found, "hard"), "k1")
+    words = f"{spread(hard)} hard, {spread(every)} all"
+    return Seen(words, len(hard), verdicts.above(every - hard))
+
+
+def correlation(found: Findings, measure: str) -> tuple[float, float, int]:
+    """Ranks arms by a measure and by late accuracy.
+
+    Args:
+      found: findings of a network.
+      measure: an entry of every arm, one number a seed.
+
+    Returns:
+      Spearman's coefficient, its two-sided p, and how many arms there are.
+    """
+    arms = [
+        arm
+        for name, arm in found["arms"].items()
+        if measure in arm and not name.startswith("noise")
+    ]
+    if len(arms) < 4:
+        raise Missing(f"{measure} of too few arms")
+    x = [np.mean(arm[measure]) for arm in arms]
+    y = [late(arm).mean() for arm in arms]
+    rho, p = stats.spearmanr(x, y)
+    return float(rho), float(p), len(arms)
+
+
+def _seeds(found: Findings) -> int:
+    return min(len(arm["ticket"]) for arm in found["arms"].values())
+
+
+def _barrier_predicts(found: Findings) -> Seen:
+    rho, p, n = correlation(found, "mean_barrier")
+    words = f"rank correlation {rho:+.2f} over {n} arms, p = {p:.2g}"
+    holds = verdicts.by_p(p / 2, rho < 0)
+    return Seen(words, _seeds(found), holds)
+
+
+def _connection_predicts(found: Findings) -> Seen:
+    rho, p, n = correlation(found, "connected")
+    words = f"rank correlation {rho:+.2f} over {n} arms, p = {p:.2g}"
+    return Seen(words, _seeds(found), verdicts.by_p(p / 2, rho > 0))
+
+
+def _better_than_accuracy(found: Findings) -> Seen:
+    barrier, p, n = correlation(found, "mean_barrier")
+    early, _, _ = correlation(found, "pretrained")
+    words = f"barrier {barrier:+.2f}, pre-trained accuracy {early:+.2f}, {n} arms"
+    holds = None
+    if barrier < 0 and p / 2 < verdicts.SIGNIFICANT and -barrier > early + 0.1:
+        holds = True
+    elif -barrier <= early:
+        holds = False
+    return Seen(words, _seeds(found), holds)
+
+
+def _noise_hurts(found: Findings) -> Seen:
+    every, some, many = _lates(found, "k1", "noise_10", "noise_50")
+    words = f"{spread(every)} clean, {spread(some)} at 10 %, {spread(many)} at 50 %"
+    return Seen(words, len(every), verdicts.above(every - many))
+
+
+CLAIMS = (
+    Claim(
+        "zero steps are too few",
+        "Tickets rewound to initialisation do not train to dense accuracy.",
+        "88.50 at 16.8 %, dense 91.3 to 91.5",
+        f"dense above late tickets by {NEAR:g} points, p < 0.05; not reproduced if the "
+        "drop is no larger",
+        _zero_is_too_early,
+    ),
+    Claim(
+        "pre-training helps",
+        "Some updates of dense pre-training make tickets better, and more make them "
+        "better still.",
+        "88.50, 90.17 and 91.03 at 16.8 % from 0, 200 and 400",
+        "k above 0 and 2k above k, each p < 0.05; not reproduced if k is not above 0",
+        _pretraining_helps,
+    ),
+    Claim(
+        "a few hundred suffice",
+        "After a few hundred updates tickets train to dense accuracy.",
+        "91.03 at 16.8 % from 400, dense 91.3 to 91.5",
+        f"late tickets of 2k at most {NEAR:g} points below dense; not reproduced if "
+        "more, p < 0.05",
+        _matches_dense,
+    ),
+    Claim(
+        "a random part suffices",
+        "At equal updates, a small random part of the data does as well as all.",
+        "90.36 on 3,200, 90.17 on all, 16.8 %",
+        f"at 6.4 % of the data at most {NEAR:g} points below all; not reproduced if "
+        "more, p < 0.05",
+        _random_suffices,
+    ),
+    Claim(
+        "easy data are better",
+        "At equal updates, easy examples make better tickets than all or random ones.",
+        "90.92 easy, 90.17 all, 90.36 random, 16.8 %",
+        "easy above both, each p < 0.05; not reproduced if not above both",
+        _easy_is_better,
+    ),
+    Claim(
+        "easy data save updates",
+        "k updates of easy data do as well as 2k of all.",
+        "90.92 against 91.03 at 16.8 %",
+        f"at most {NEAR:g} points below; not reproduced if more, p < 0.05",
+        _easy_saves_steps,
+    ),
+    Claim(
+        "hard data are worse",
+        "At equal updates, hard examples make worse tickets than all data.",
+        "88.82 against 90.17 at 16.8 %",
+        "hard below all, p < 0.05; not reproduced if not below",
+        _hard_is_worse,
+    ),
+    Claim(
+        "barriers predict",
+        "The lower the mean per-example barrier between dense networks trained from "
+        "the rewinding step, the better its tickets.",
+        "clear negative relation (figure)",
+        "rank correlation over arms negative, one-sided p < 0.05; not reproduced if "
+        "not negative",
+        _barrier_predicts,
+    ),
+    Claim(
+        "connection predicts",
+        "The more examples are linearly mode connected, the better its tickets.",
+        "0.28, 0.60 connected from 200 and 400, 0.47 easy, 0.22 random (figure)",
+        f"barrier of an example at most {CONNECTED:g} nats; rank correlation positive, "
+        "one-sided p < 0.05; not reproduced if not positive",
+        _connection_predicts,
+    ),
+    Claim(
+        "better than accuracy",
+        "Barriers predict tickets better than the accuracy after pre-training.",
+        "visibly (figure)",
+        "rank correlation of the barrier beyond that of accuracy by 0.1, and p < 0.05; "
+        "not reproduced if not beyond",
+        _better_than_accuracy,
+    ),
+    Claim(
+        "wrong labels hurt",
+        "Wrong labels in pre-training alone make worse tickets.",
+        "10 % and 50 % (figure)",
+        "50 % below clean, p < 0.05; not reproduced if not below",
+        _noise_hurts,
+    ),
+)
