@@ -8,7 +8,6 @@ results depend on>. The same command again continues there.
 """
 
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         build.check_names(c)
         default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"
         folder = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default
-        set_up_jax(c)
+        build.set_up_jax(c)
         workdir.check_same(folder, c)
         run(c, folder)
     except interrupt.Stopped as stop:
@@ -60,17 +59,6 @@ def main(argv: Sequence[str]) -> None:
         fail(str(error))
     except jax.errors.JaxRuntimeError as error:  # above all, no memory left
         fail(f"{str(error).splitlines()[0]}; the same command continues the run")
-
-
-def set_up_jax(c: ConfigDict) -> None:
-    """Sets what must be set before JAX first looks at its devices."""
-    if c.run.deterministic:
-        old = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{old} --xla_gpu_deterministic_ops=true".strip()
-    if c.run.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path.home() / ".cache" / "jaxsparse" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def run(c: ConfigDict, folder: Path) -> None:

@@ -8,7 +8,13 @@ in `config.validate`, before anything is compiled.
 from jaxsparse.build.assembly import arrange, make_experiment
 from jaxsparse.build.checking import check_names
 from jaxsparse.build.chosen import ABLATIONS, SCORES
-from jaxsparse.build.earlier import Run, load_state, open_run, recorded_hashes
+from jaxsparse.build.earlier import (
+    Run,
+    load_state,
+    open_run,
+    read_config,
+    recorded_hashes,
+)
 from jaxsparse.build.functions import Functions, make_functions
 from jaxsparse.build.lengths import Lengths, lengths
 from jaxsparse.build.networks import MODELS, Family, make_model
@@ -20,7 +26,9 @@ from jaxsparse.build.pieces import (
     make_network,
     make_optimizer,
 )
+from jaxsparse.build.replaying import count_forgetting
 from jaxsparse.build.sparse import METHODS
+from jaxsparse.build.surroundings import set_up_jax
 
 __all__ = (
     "ABLATIONS",
@@ -35,6 +43,7 @@ __all__ = (
     "Run",
     "arrange",
     "check_names",
+    "count_forgetting",
     "lengths",
     "load_state",
     "load_data",
@@ -45,5 +54,7 @@ __all__ = (
     "make_network",
     "make_optimizer",
     "open_run",
+    "read_config",
     "recorded_hashes",
+    "set_up_jax",
 )

@@ -76,13 +76,17 @@ def arrange(config: ConfigDict, masks: Any) -> Arrangement:
     return Arrangement(single, how)
 
 
-def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Experiment:
+def make_experiment(
+    config: ConfigDict, dataset: Dataset, workdir: Path, *, per_example: bool = False
+) -> Experiment:
     """Makes everything a run needs.
 
     Args:
       config: a validated config.
       dataset: what `load_data` read.
       workdir: folder of the run.
+      per_example: whether steps tally each example, for `training.visits`; training
+        itself cannot use that.
 
     Returns:
       The experiment.
@@ -120,7 +124,8 @@ def make_experiment(config: ConfigDict, dataset: Dataset, workdir: Path) -> Expe
     levels.check(rule, network.masks, levels=c.levels)
     return Experiment(
         trainer=_make_trainer(
-            config, dataset, network, seeds, rate, layout, epoch_of, length, origin
+            *(config, dataset, network, seeds, rate, layout, epoch_of, length, origin),
+            per_example=per_example,
         ),
         network=network,
         seeds=seeds,
@@ -227,6 +232,8 @@ def _make_trainer(
     epoch_of: Epoch,
     length: Lengths,
     origin: dict[str, Any],
+    *,
+    per_example: bool = False,
 ) -> Trainer:
     axis_name = layout.batch_axis
     model = networks.make_model(
@@ -241,6 +248,7 @@ def _make_trainer(
         label_smoothing=config.training.label_smoothing,
         repulsion=config.repelling.strength,
         axis_name=axis_name,
+        per_example=per_example,
     )
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
     stats = jax.tree.map(

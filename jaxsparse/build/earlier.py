@@ -15,7 +15,7 @@ from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
 from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset
-from jaxsparse.lottery import tickets
+from jaxsparse.lottery import children, tickets
 from jaxsparse.lottery.experiment import Network, dense_masks, first_state
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
@@ -51,6 +51,22 @@ class Run(NamedTuple):
     learning_rate: LearningRate
 
 
+def read_config(folder: Path) -> ConfigDict:
+    """Reads the config of a run.
+
+    Raises:
+      ValueError: if no run is there.
+    """
+    try:
+        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder}: no run is there ({error}); wanted a folder that "
+            "experiments/train.py made"
+        ) from error
+    return config_lib.from_json(fields)
+
+
 def open_run(
     folder: Path, *, data_dir: str = "", dataset: Dataset | None = None
 ) -> Run:
@@ -64,14 +80,7 @@ def open_run(
     Raises:
       ValueError: if no run is there, or its data are not.
     """
-    try:
-        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder}: no run is there ({error}); wanted a folder that "
-            "experiments/train.py made"
-        ) from error
-    c = config_lib.from_json(fields)
+    c = read_config(folder)
     if data_dir:
         c.data.dir = data_dir
     dataset = pieces.load_data(c) if dataset is None else dataset
@@ -88,13 +97,17 @@ def load_state(run: Run, moment: str) -> TrainState:
 
     Args:
       run: what `open_run` returned.
-      moment: name of a checkpoint, such as "init" or "level_00/ticket/last".
+      moment: name of a checkpoint, such as "init" or "level_00/ticket/last". Of
+        children, c of each replicate, leaves are [r * c ...].
 
     Raises:
       ValueError: if it is not there or corrupt, naming those there are.
     """
     directory = run.folder / "checkpoints"
-    saved = checkpoints.load(directory, moment, first_state(run.network, run.seeds))
+    seeds = jax.tree.map(jax.random.clone, run.seeds)
+    if f"/{children.ARM}_" in moment:
+        seeds = children.copies(seeds, max(1, run.config.stability.children))
+    saved = checkpoints.load(directory, moment, first_state(run.network, seeds))
     if saved is None:
         notes = sorted(directory.rglob("*.json"))
         there = [str(note.relative_to(directory).with_suffix("")) for note in notes]

@@ -19,6 +19,8 @@ class Functions(NamedTuple):
 
     Attributes:
       logits: `(params, batch_stats, images)` to logits [n k], in inference mode.
+      batch_logits: `(params, images)` to logits [n k], in training mode, where
+        BatchNorm takes the statistics of these images.
       evaluate: `(params, batch_stats, (images, labels))` to the loss [n] of each
         example and whether it is correct [n], in inference mode; what
         `connectivity.along_segment` takes.
@@ -29,6 +31,7 @@ class Functions(NamedTuple):
     """
 
     logits: Callable[..., Any]
+    batch_logits: Callable[..., Any]
     evaluate: Callable[..., Any]
     loss: Callable[..., Any]
     statistics: Callable[..., Any]
@@ -59,13 +62,16 @@ def make_functions(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Fu
         )
         return scores, changed.get("batch_stats", {})
 
+    def batch_logits(params: Any, images: Any) -> Any:
+        return in_training(params, images)[0]
+
     def evaluate(params: Any, stats: Any, batch: Any) -> Any:
         scores = logits(params, stats, batch[0])
         correct = losses.is_correct(scores, batch[1])
         return losses.cross_entropy(scores, batch[1]), correct
 
     def loss(params: Any, batch: Any) -> Any:
-        scores, _ = in_training(params, batch[0])
+        scores = batch_logits(params, batch[0])
         return jnp.mean(losses.cross_entropy(scores, batch[1]))
 
     def statistics(params: Any, images: Any) -> Any:
@@ -74,4 +80,4 @@ def make_functions(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Fu
         share = 1 - networks.NORM_MOMENTUM
         return jax.tree.map(lambda leaf: leaf / share, found)
 
-    return Functions(logits, evaluate, loss, statistics)
+    return Functions(logits, batch_logits, evaluate, loss, statistics)

@@ -181,6 +181,24 @@ def has_ended(workdir: Path) -> bool:
     return all(checkpoints.exists(workdir / "checkpoints", end) for end in ends)
 
 
+def beginning(
+    experiment: Experiment, desk: Desk, stage: Stage
+) -> tuple[Trainer, TrainState, Key[Array, "r"]]:
+    """Makes what a stage of a run that has been is trained with and from.
+
+    Args:
+      experiment: what was run.
+      desk: where it wrote; states before the stage are read there.
+      stage: one of `stages`.
+
+    Returns:
+      Its trainer, its first state in the form of files, and its keys of the data.
+    """
+    session = _Session(experiment, desk)
+    trainer = session._anchored(stage, session._trainer(stage))
+    return trainer, session._begin(stage), session._keys(stage)
+
+
 def done(experiment: Experiment, desk: Desk) -> int:
     """Counts the stages that have ended."""
     return sum(
@@ -230,12 +248,7 @@ class _Session:
             # It ended before and its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
             desk = desk._replace(metrics=again, watch=lambda record: None)
-        fresh = self._begin(stage)
-        keys = self.experiment.seeds.data
-        if self.experiment.fresh_order:
-            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
-        if stage.arm == children_lib.ARM:
-            keys = children_lib.data_keys(keys, self.experiment.children.count)
+        fresh, keys = self._begin(stage), self._keys(stage)
         state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
         rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
         if stage.arm not in ("pretraining", children_lib.ARM):
@@ -259,6 +272,15 @@ class _Session:
         self.latest[stage.arm] = (_end(stage), state)
         desk.progress.end(note=summary.in_words(rows))
         return state
+
+    def _keys(self, stage: Stage) -> Key[Array, "r"]:
+        """Makes the keys of a stage's order of examples and augmentation."""
+        keys = self.experiment.seeds.data
+        if self.experiment.fresh_order:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
+        if stage.arm == children_lib.ARM:
+            keys = children_lib.data_keys(keys, self.experiment.children.count)
+        return keys
 
     def _trainer(self, stage: Stage) -> Trainer:
         """Returns what a stage trains with, which keeps what children begin with."""

@@ -244,14 +244,7 @@ def _repeat(
 
 
 def tallies_on_host(layout: Layout, tally: Tally) -> Tally:
-    """Fetches the tallies of a call as arrays [length r], waiting for it to end."""
-
-    def fetch(leaf: Any) -> Any:
-        leaf = jax.device_get(leaf)
-        if layout.mapped and layout.data_devices > 1:
-            leaf = leaf[0]
-        elif layout.mapped:
-            leaf = leaf.reshape(layout.replicates, -1)
-        return leaf.T
-
-    return jax.tree.map(fetch, tally)
+    """Fetches the tallies of a call as arrays [length r ...], waiting for its end."""
+    return jax.tree.map(
+        lambda leaf: sharding.on_host(layout, leaf).swapaxes(0, 1), tally
+    )

@@ -194,7 +194,7 @@ def fit(
     layout = trainer.layout
     # A copy: the first call takes its buffers, and the caller keeps `fresh`.
     state = sharding.place(layout, jax.tree.map(jnp.copy, state))
-    order_keys, draw_keys = _data_keys(layout, keys)
+    order_keys, draw_keys = data_keys(layout, keys)
     order, order_epoch = None, -1
     pending: list[Tally] = []
     report: Callable[[], None] = _nothing
@@ -210,7 +210,7 @@ def fit(
         epoch=trainer.epoch,
         steps_per_call=trainer.steps_per_call,
         evaluate_every=trainer.evaluate_every,
-        pauses=_pauses(trainer),
+        pauses=pauses(trainer),
     ):
         if call.epoch != order_epoch:
             order, order_epoch = trainer.make_order(order_keys, call.epoch), call.epoch
@@ -263,7 +263,7 @@ def _open_notebook(trainer: Trainer, stage: Stage) -> observing.Notebook:
     return observing.Notebook(trainer.observer, trainer.layout, begin)
 
 
-def _pauses(trainer: Trainer) -> list[int]:
+def pauses(trainer: Trainer) -> list[int]:
     """Lists the readings of the clock at which something is measured or kept."""
     measured = trainer.observer.pauses if trainer.observer else ()
     return sorted({*measured, *trainer.keep_at})
@@ -294,7 +294,7 @@ def _crossed(every: int, before: int, now: int) -> bool:
     return bool(every) and now // every > before // every
 
 
-def _data_keys(layout: Layout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
+def data_keys(layout: Layout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
     """Divides the data seed in two: order of examples, and augmentation."""
     order, draw = (
         jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, n) for n in (0, 1)

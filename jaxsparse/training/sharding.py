@@ -149,6 +149,16 @@ def by_replicate(layout: Layout, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _stack(layout, leaf), tree)
 
 
+def on_host(layout: Layout, leaf: Any) -> np.ndarray:
+    """Fetches a leaf placed as by `by_replicate`, as numpy [r ...]."""
+    fetched = np.asarray(jax.device_get(leaf))
+    if not layout.mapped:
+        return fetched
+    if layout.data_devices > 1:
+        return fetched[0]
+    return fetched.reshape(layout.replicates, *fetched.shape[2:])
+
+
 def _stack(layout: Layout, leaf: Any) -> Any:
     """Brings [r ...] to [devices, r of that device, ...]."""
     groups = layout.mesh.shape[REPLICATE]

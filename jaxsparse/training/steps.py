@@ -24,7 +24,8 @@ class Tally(NamedTuple):
 
     Attributes:
       loss: sum of losses, in nats.
-      correct: number of examples classified correctly.
+      correct: number of examples classified correctly; or 1 and 0 for each example of
+        the batch, where a step was made to say so.
       examples: number of examples.
     """
 
@@ -55,6 +56,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     repulsion: float = 0.0,
     axis_name: str | None = None,
+    per_example: bool = False,
 ) -> TrainStep:
     """Makes the function that does one update.
 
@@ -66,6 +68,9 @@ def make_train_step(
       label_smoothing: see `losses.cross_entropy`.
       repulsion: strength of `repelling.penalty`, where a step is given anchors.
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
+      per_example: whether the tally says of each example of the whole batch if it was
+        correct, instead of how many were; as the step saw it, augmented, before the
+        update.
 
     Returns:
       A function `(state, images, labels, *, places, batch_size, key, growth, anchors)`
@@ -91,9 +96,11 @@ def make_train_step(
                 variables, inputs, train=True, mutable=["batch_stats"]
             )
             each = losses.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            total = jnp.sum(each)
+            correct = losses.is_correct(logits, labels)
             tally = Tally(
-                jnp.sum(each),
-                jnp.sum(losses.is_correct(logits, labels)),
+                total,
+                correct if per_example else jnp.sum(correct),
                 jnp.asarray(labels.size, jnp.int32),
             )
             return tally.loss / batch_size, (tally, changed.get("batch_stats", {}))
@@ -120,7 +127,11 @@ def make_train_step(
             weights, stats, images, labels, batch_size
         )
         if axis_name is not None:
+            share = tally.correct
             grads, tally = jax.lax.psum((grads, tally), axis_name)
+            if per_example:
+                whole = jax.lax.all_gather(share, axis_name, tiled=True)
+                tally = tally._replace(correct=whole)
         if anchors is not None:
             # Once, and not once a device: after the sum.
             pull = jax.grad(repelling.penalty)(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from flax import linen as nn
 
 from jaxsparse import masks, models, transforms
@@ -235,3 +236,18 @@ def test_evaluation_counts_no_padding_and_smooths_nothing() -> None:
     assert int(tally.examples) == 4
     assert int(tally.correct) == right[real].sum()
     np.testing.assert_allclose(tally.loss, each[real].sum(), rtol=1e-5)
+
+
+def test_telling_examples_apart_changes_nothing_else(plain: Any) -> None:
+    model, tx = plain
+    state = make(model, tx)
+    logits = model.apply({"params": state.params}, normalize(IMAGES), train=True)
+    given = {"augment": None, "normalize": normalize}
+    after, tally = call(steps.make_train_step(model, tx, **given), state)
+    told = steps.make_train_step(model, tx, **given, per_example=True)
+    same, each = call(told, state)
+    tiny.check_equal(same, after)
+    right = np.asarray(jnp.argmax(logits, axis=-1)) == LABELS
+    np.testing.assert_array_equal(each.correct, right)
+    assert int(tally.correct) == right.sum()
+    assert (each.loss, each.examples) == (tally.loss, tally.examples)

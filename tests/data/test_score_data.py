@@ -1,0 +1,236 @@
+"""experiments/score_data.py on a whole run, and what it says when it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build
+from jaxsparse import config as config_lib
+from jaxsparse.build import scoring
+from jaxsparse.data.diet import files, scores, subsets
+from jaxsparse.lottery import experiment as experiment_lib
+
+FIELDS = {
+    "lottery.levels": 0,
+    "model.features": (8,),
+    "stability.children": 2,
+    "stability.steps": ("4step",),
+    "stability.points": 3,
+}
+END = "level_00/ticket/last"
+CHILDREN = "level_00/children_000000004"
+
+# One process runs many commands, each as if it were alone.
+DRIVER = """
+import json, sys
+from absl import flags
+from experiments import score_data
+
+for words in json.loads(sys.argv[1]):
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["score_data", *words])
+    print("code", score_data.main(["score_data"]), flush=True)
+    print("----", flush=True)
+    print("----", file=sys.stderr, flush=True)
+"""
+
+
+def launch(root: Path, commands: list[list[str]]) -> list[tuple[str, str]]:
+    """Runs commands; what each wrote to stdout, with its code, and to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    out, err = (text.split("----\n")[:-1] for text in (done.stdout, done.stderr))
+    return list(zip(out, err, strict=True))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> build.Run:
+    folder = tmp_path_factory.mktemp("scored")
+    c = tiny.config(FIELDS)
+    made = build.make_experiment(c, build.load_data(c), folder)
+    experiment_lib.run(made, tiny.desk(folder))
+    (folder / "config.json").write_text(c.to_json())
+    return build.open_run(folder)
+
+
+def read(run: build.Run, path: Path, **said: Any) -> np.ndarray:
+    """Reads scores, and checks what they say that they are of."""
+    found = files.load(path, labels=run.dataset.train.labels)
+    wanted = {
+        "dataset": "digits",
+        "split": "train",
+        "examples": 120,
+        "replicates": 2,
+        "step": 12,
+        "config": config_lib.digest(run.config),
+    }
+    for name, value in (wanted | said).items():
+        assert getattr(found.provenance, name) == value, name
+    return found.scores
+
+
+def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> None:
+    def command(score: str, *flags: str, out: str = "") -> list[str]:
+        path = tmp_path / f"{out or score}.npz"
+        return [f"--run={run.folder}", f"--score={score}", f"--out={path}", *flags]
+
+    by_class = tmp_path / "new" / "classes.json"
+    commands = [
+        command("el2n", "--batch_size=50"),
+        command("el2n", "--batch_size=50"),  # again: the same file
+        command("margin", "--checkpoint=init"),
+        command("loss", f"--checkpoint={CHILDREN}/last"),
+        command("grand", "--block_size=7"),
+        command("forgetting"),
+        command("forgetting", "--until=1ep", out="early"),
+        command("barrier", f"--children={CHILDREN}", f"--by_class={by_class}"),
+        command(
+            *("barrier", f"--children={CHILDREN}", "--pairs=children", "--at=maximum"),
+            out="apart",
+        ),
+    ]
+    done = launch(root, commands)
+    for (out, err), words in zip(done, commands, strict=True):
+        assert "code 0" in out, err
+        assert words[2].removeprefix("--out=") in out
+    assert "came out the same, bit for bit" in done[5][0]
+
+    networks = scoring.weights(build.load_state(run, END))
+    functions = build.make_functions(run.config, run.dataset, {})
+    given = {"batch_size": 50, "how": "map"}
+    el2n = scoring.score_logits(
+        functions, networks, run.dataset.train, score="el2n", **given
+    )
+    saved = read(run, tmp_path / "el2n.npz", score="el2n")
+    wanted = scores.mean_over_replicates(el2n)
+    np.testing.assert_allclose(saved, wanted, rtol=1e-5, atol=1e-6)
+    margin = read(
+        *(run, tmp_path / "margin.npz"),
+        score="negative_margin checkpoint=init",
+        step=0,
+    )
+    assert np.all(np.abs(margin) <= 1) and margin.mean() > 0  # before training
+    name = f"loss checkpoint={CHILDREN}/last"
+    loss = read(run, tmp_path / "loss.npz", score=name, replicates=4)
+    assert np.corrcoef(loss, saved)[0, 1] > 0.5
+    assert np.all(read(run, tmp_path / "grand.npz", score="grand") > 0)
+    counted = read(run, tmp_path / "forgetting.npz", score="forgetting")
+    events = build.count_forgetting(run)
+    np.testing.assert_array_equal(counted, events.counts.mean(axis=0))
+    early = read(run, tmp_path / "early.npz", score="forgetting", step=6)
+    assert np.isinf(early).sum() >= np.isinf(counted).sum()
+    check_barriers(run, functions, tmp_path, by_class)
+    check_usable(tmp_path / "el2n.npz", saved)
+
+
+def check_barriers(
+    run: build.Run, functions: build.Functions, folder: Path, by_class: Path
+) -> None:
+    parent = scoring.weights(build.load_state(run, END))
+    copies = scoring.weights(build.load_state(run, f"{CHILDREN}/last"))
+    triples, pairs = [], []
+    for r in range(2):
+        ends = [
+            ({k: {n: w[row] for n, w in v.items()} for k, v in of.params.items()}, {})
+            for of, row in ((parent, r), (copies, 2 * r), (copies, 2 * r + 1))
+        ]
+        given = {"examples": run.dataset.train, "batch_size": 1000}
+        triples.append(scoring.example_barriers(functions, ends, **given))
+        pairs.append(
+            scoring.example_barriers(functions, ends[1:], at="maximum", **given)
+        )
+    name = f"barrier children={CHILDREN}"
+    found = read(run, folder / "barrier.npz", score=name)
+    assert len(triples[0]) == 3
+    np.testing.assert_allclose(found, np.mean(triples, axis=(0, 1)), atol=1e-6)
+    apart = read(
+        *(run, folder / "apart.npz"), score=f"{name} pairs=children at=maximum"
+    )
+    np.testing.assert_allclose(apart, np.mean(pairs, axis=(0, 1)), atol=1e-6)
+    rows = json.loads(by_class.read_text())
+    assert sum(rows["examples"]) == 120 and len(rows["mean_barrier"]) == 10
+    for threshold in ("0.0", "0.5"):
+        whole = np.dot(rows["examples"], rows[f"connected_at_{threshold}"]) / 120
+        assert whole == pytest.approx(np.mean(found <= float(threshold)))
+
+
+def check_usable(path: Path, saved: np.ndarray) -> None:
+    """The easiest examples are what pre-training begins with."""
+    fields = {
+        "lottery.levels": 1,
+        "lottery.rewind": "4step",
+        "pretraining.subset": "easiest",
+        "pretraining.size": 30,
+        "pretraining.scores": str(path),
+    }
+    c = tiny.config(fields)
+    made = build.make_experiment(c, build.load_data(c), path.parent)
+    seen = np.unique(np.asarray(made.pretrainer.make_order(made.seeds.data, 0)))
+    wanted = subsets.choose(saved, 30, how="easiest")
+    np.testing.assert_array_equal(seen, wanted)
+
+
+def test_whatever_is_wrong_is_one_line(
+    run: build.Run, root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.npz"
+    (tmp_path / "taken.npz").write_text("something else")
+
+    def command(*flags: str) -> list[str]:
+        return [f"--run={run.folder}", f"--out={out}", *flags]
+
+    wrong = {
+        "--score: missing": command(),
+        "no run is there": command("--score=el2n", f"--run={tmp_path}"),
+        "no whole checkpoint 'lst'; wanted one of ['init', 'kept": command(
+            "--score=el2n", "--checkpoint=lst"
+        ),
+        "lenet_300_100, which has no BatchNorm; leave it out": command(
+            "--score=el2n", "--batch_norm=evaluation"
+        ),
+        "'batch' with --score=grand, in which no example may": command(
+            "--score=grand", "--batch_norm=batch"
+        ),
+        "--out: came a.csv; wanted a file ending in .npz": command(
+            "--score=el2n", "--out=a.csv"
+        ),
+        "--until: given with --score=el2n, which has no use for it": command(
+            "--score=el2n", "--until=1ep"
+        ),
+        "until: came '99step', which is 99 updates": command(
+            "--score=forgetting", "--until=99step"
+        ),
+        "--children: missing; wanted a stage": command("--score=barrier"),
+        f"--children: came '{END}'": command("--score=barrier", f"--children={END}"),
+        "no whole checkpoint 'level_00/children_000000003/last'": command(
+            "--score=barrier", "--children=level_00/children_000000003"
+        ),
+        "taken.npz: is no file of scores": command(
+            "--score=el2n", f"--out={tmp_path}/taken.npz"
+        ),
+    }
+    before = sorted(run.folder.rglob("*"))
+    for message, (said, errors) in zip(
+        wrong, launch(root, list(wrong.values())), strict=True
+    ):
+        assert "code 1" in said, message
+        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and message in lines[0], errors
+        assert "Traceback" not in errors
+    assert not out.exists()
+    assert sorted(run.folder.rglob("*")) == before
