@@ -141,12 +141,12 @@ def make_programs(
         order: Int[Array, "n"],
         key: Key[Array, ""],
         first: Int[Array, ""],
-        anchors: Any,
-        times: Int[Array, ""],
+        more: tuple[Int[Array, ""], Any],
         *,
         length: int,
         batch_size: int,
     ) -> tuple[TrainState, Tally]:
+        times, anchors = more
         share = batch_size // shares
         offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
         places = offset + jnp.arange(share, dtype=jnp.int32)
@@ -188,14 +188,14 @@ def make_programs(
             functools.partial(run_one, length=length, batch_size=batch_size),
             how=how,
             replicates=layout.replicates // layout.mesh.shape[REPLICATE],
-            in_axes=(axes, None, None, 0, 0, None, 0, None),
+            in_axes=(axes, None, None, 0, 0, None, (None, 0)),
             out_axes=(axes, 0),
         )
         if layout.mapped:
             return jax.pmap(
                 call,
                 axis_name=DATA,
-                in_axes=(0, 0, 0, 0, 0, None, 0, None),
+                in_axes=(0, 0, 0, 0, 0, None, (None, 0)),
                 donate_argnums=0,
                 devices=list(layout.mesh.devices.flat),
             )
@@ -207,7 +207,7 @@ def make_programs(
                 mesh=layout.mesh,
                 in_specs=(
                     *(states, jax.P(), jax.P(), each, each),
-                    *(jax.P(), each, jax.P()),
+                    *(jax.P(), (jax.P(), each)),
                 ),
                 out_specs=(states, each),
                 check_vma=False,
@@ -221,7 +221,9 @@ def make_programs(
 def _with_times(
     call: Program, length: int, *args: Any, anchors: Any = None
 ) -> tuple[TrainState, Tally]:
-    return call(*args, anchors, jnp.int32(length))
+    # In one argument: where anchors are None, pmap takes as many leaves as arguments
+    # for a leaf each, and gives them the wrong axes.
+    return call(*args, (jnp.int32(length), anchors))
 
 
 def _repeat(
