@@ -1,12 +1,13 @@
 """Running a study: which runs, one after the other, and one report over them."""
 
+import functools
 import importlib
 import json
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,37 @@ def run_all(runs: Sequence[Run], folder: Path, data_dir: str) -> list[str]:
     """
     failed = []
     for place, run in enumerate(runs, start=1):
-        if has_ended(run, folder / run.name):
-            continue
-        print(f"[{place} of {len(runs)}] {run.name}", file=sys.stderr)
-        code = launch(run, folder / run.name, data_dir)
-        if code in (130, -2):  # someone wants it to stop
-            sys.exit(130)
-        if code:
-            failed.append(run.name)
+        steps = _steps(run, folder, data_dir)
+        if steps:
+            print(f"[{place} of {len(runs)}] {run.name}", file=sys.stderr)
+        for step in steps:
+            code = step()
+            if code in (130, -2):  # someone wants it to stop
+                sys.exit(130)
+            if code:
+                failed.append(run.name)
+                break
     return failed
+
+
+def _steps(run: Run, folder: Path, data_dir: str) -> list[Callable[[], int]]:
+    """Lists what is still to be done of a run: training, and scores of examples."""
+    workdir = folder / run.name
+    trains = not has_ended(run, workdir)
+    steps = [functools.partial(launch, run, workdir, data_dir)] if trains else []
+    for score, name in run.scores.items():
+        if trains or not (folder / name).exists():
+            place = functools.partial(_score, score, workdir, folder / name, data_dir)
+            steps.append(place)
+    return steps
+
+
+def _score(score: str, workdir: Path, out: Path, data_dir: str) -> int:
+    """Scores the training examples by a run; returns the exit code."""
+    where = [f"--data_dir={Path(data_dir).resolve()}"] if data_dir else []
+    return _call(
+        "score_data.py", f"--run={workdir}", f"--score={score}", f"--out={out}", *where
+    )
 
 
 def read(run: Run) -> ConfigDict:
@@ -93,14 +116,18 @@ def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
 def launch(run: Run, workdir: Path, data_dir: str) -> int:
     """Runs one command of `train.py`, shows it, and returns its exit code."""
     where = {"data.dir": str(Path(data_dir).resolve())} if data_dir else {}
-    command = [
-        sys.executable,
-        str(ROOT / "experiments" / "train.py"),
+    return _call(
+        "train.py",
         f"--config={run.config}",
         *flags(run.overrides | where),
         "--noreport",
         f"--workdir={workdir}",
-    ]
+    )
+
+
+def _call(script: str, *words: str) -> int:
+    """Runs one of the scripts, shows its command, and returns its exit code."""
+    command = [sys.executable, str(ROOT / "experiments" / script), *words]
     print(shlex.join(command), file=sys.stderr)
     return subprocess.run(command, check=False).returncode
 

@@ -1,0 +1,172 @@
+"""What the study reads of its runs, and measures of the networks they ended with.
+
+Of every arm: accuracies from its records; per-example barriers between the dense
+network and its two children, one vector a seed, kept beside the JSON; and the largest
+eigenvalue of the Hessian of the training loss, after pre-training and after dense
+training.
+"""
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.studies import keeping, reading
+from experiments.studies.data_diet import arms, claims
+from experiments.studies.reading import Reader
+from jaxsparse import build, records
+from jaxsparse.analysis import connectivity, hessian
+from jaxsparse.build import scoring
+from jaxsparse.data.examples import Examples
+
+VERSION = 1  # of what is computed of checkpoints: to be raised with every change to it
+END = "level_00/ticket/last"
+THRESHOLDS = (0.0, claims.CONNECTED)  # of a barrier in nats
+BATCH = 250
+HESSIAN_EXAMPLES = {"quick": 100, "cpu": 500, "full": 2000}
+HESSIAN_STEPS = {"quick": 5, "cpu": 20, "full": 50}
+BINS = np.arange(-2.0, 8.5, 0.5)  # of the histogram of barriers, as the authors have
+
+
+def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, Any]:
+    """Reads and measures the arms of a network that have ended; {} if there is none."""
+    runs = arms.of_network(network, scale)[1:]
+    readers = reading.ended(runs, folder, data_dir)
+    found: dict[str, Any] = {"usual": arms.SIZES[scale][network].usual, "arms": {}}
+    for name, reader in readers.items():
+        arm, kept = name.removeprefix(f"{network}_"), folder / "analysis"
+        marks = reader.marks([began(reader), END, children(reader)])
+        of = {"checkpoints": marks, "version": VERSION}
+        sizes = {"examples": HESSIAN_EXAMPLES[scale], "steps": HESSIAN_STEPS[scale]}
+        found["arms"][arm] = (
+            of_records(reader)
+            | keeping.once(
+                kept / f"{name}.json",
+                of,
+                functools.partial(of_barriers, reader, kept / f"{name}_barriers.npy"),
+                label=f"{name}: barriers",
+            )
+            | keeping.once(
+                kept / f"{name}_hessian.json",
+                of | sizes,
+                functools.partial(of_curvature, reader, **sizes),
+                label=f"{name}: curvature",
+            )
+        )
+    return found if found["arms"] else {}
+
+
+def began(reader: Reader) -> str:
+    """Names the checkpoint that all levels of a run start from."""
+    return "init" if reader.run.config.lottery.rewind == "0step" else "rewind"
+
+
+def children(reader: Reader) -> str:
+    """Names the checkpoint of the children of the dense network."""
+    stages = {row["stage"] for row in reader.of_kind("segment", level=0)}
+    return f"{min(stages)}/last"
+
+
+def of_records(reader: Reader) -> dict[str, Any]:
+    """Reads accuracies in percent: of all levels, and after pre-training."""
+
+    def accuracy(row: Any) -> float:
+        return 100 * row["test_accuracy"]
+
+    rows = reader.of_kind("level", arm="ticket")
+    levels, ticket = reading.table(rows, "level", accuracy)
+    _, remaining = reading.table(rows, "level", lambda r: 100 * r["weights_remaining"])
+    start = rows[0]["start_step"]
+    evals = reader.of_kind("eval", level=0, step=start)
+    early = [row for row in evals if row["arm"] in ("pretraining", "ticket")]
+    _, pretrained = reading.table(early, "step", accuracy)
+    segments = reader.of_kind("segment", level=0)
+    _, unstable = reading.table(
+        segments, "level", lambda row: 100 * row["test_instability"]
+    )
+    return {
+        "levels": levels,
+        "remaining": remaining.mean(axis=0).tolist(),
+        "ticket": ticket.tolist(),
+        "pretrained": pretrained[:, 0].tolist(),
+        "instability": unstable[:, 0].tolist(),
+        "rewind": start,
+        "steps": max(row["step"] for row in rows),
+        "epochs": max(row["epoch"] for row in rows),
+    }
+
+
+def of_barriers(reader: Reader, kept: Path) -> dict[str, Any]:
+    """Computes every training example's barrier, averaged over the pairs of a seed.
+
+    Args:
+      reader: the arm.
+      kept: file that gets the vectors [seeds n], float64.
+
+    Returns:
+      By seed: "mean_barrier" in nats, and "connected" and "connected_0", fractions of
+      examples up to a threshold; "by_class" the fractions of each class at the first;
+      and the counts of a histogram of all, whose outer bins are open.
+    """
+    run, parent = reader.run, reader.state(END)
+    copies = reader.state(children(reader))
+    functions = _functions(run, parent)
+    weights = [scoring.weights(state) for state in (parent, copies)]
+    count = run.config.stability.children
+    examples = Examples(*map(np.asarray, run.dataset.train))
+    vectors = []
+    for r in range(run.config.replicates):
+        places = [(0, r), *((1, r * count + c) for c in range(count))]
+        ends = [_end(weights[which], row) for which, row in places]
+        pairs = scoring.example_barriers(functions, ends, examples, batch_size=BATCH)
+        vectors.append(pairs.mean(axis=0))
+    every = np.stack(vectors)
+    buffer = io.BytesIO()
+    np.save(buffer, every)
+    records.write_atomically(kept, buffer.getvalue())
+    none, near = THRESHOLDS
+    by_class = connectivity.by_class(
+        every.mean(axis=0), examples.labels, run.dataset.classes, near
+    )
+    edges = np.concatenate([[-np.inf], BINS, [np.inf]])
+    return {
+        "mean_barrier": every.mean(axis=1).tolist(),
+        "connected": [connectivity.connected_fraction(v, near) for v in every],
+        "connected_0": [connectivity.connected_fraction(v, none) for v in every],
+        "by_class": by_class.connected.tolist(),
+        "histogram": np.histogram(every, bins=edges)[0].tolist(),
+    }
+
+
+def _end(weights: scoring.Weights, row: int) -> tuple[Any, Any]:
+    held = (weights.params, weights.batch_stats)
+    return jax.tree.map(lambda leaf: leaf[row], held)
+
+
+def _functions(run: build.Run, state: Any) -> build.Functions:
+    stats = jax.tree.map(lambda leaf: leaf[0], state.batch_stats)
+    return build.make_functions(run.config, run.dataset, stats)
+
+
+def of_curvature(reader: Reader, *, examples: int, steps: int) -> dict[str, Any]:
+    """Computes the largest eigenvalue of the Hessian of the dense training loss.
+
+    Returns:
+      By seed, "sharpness_start" where levels start and "sharpness_end" where the dense
+      network ended, on the first training examples.
+    """
+    run, found = reader.run, {}
+    train = run.dataset.train
+    batch = (jnp.asarray(train.images[:examples]), jnp.asarray(train.labels[:examples]))
+    for field, name in (("start", began(reader)), ("end", END)):
+        state = reader.state(name)
+        functions = _functions(run, state)
+        found[f"sharpness_{field}"] = [
+            _sharpness(functions, _end(scoring.weights(state), r)[0], batch, steps)
+            for r in range(run.config.replicates)
+        ]
+    return found
