@@ -20,9 +20,17 @@ Row = Mapping[str, Any]
 class Reader:
     """A run of a study that has ended, opened when it is first needed."""
 
-    def __init__(self, workdir: Path, data_dir: str) -> None:
-        """Reads the records; opens no checkpoint and no data."""
-        self.workdir, self.data_dir = workdir, data_dir
+    def __init__(
+        self, workdir: Path, data_dir: str, like: "Reader | None" = None
+    ) -> None:
+        """Reads the records; opens no checkpoint and no data.
+
+        Args:
+          workdir: folder of the run.
+          data_dir: folder of prepared datasets; "" for the one it had.
+          like: a run that trained on the same examples, which are read once.
+        """
+        self.workdir, self.data_dir, self.like = workdir, data_dir, like
         self.rows = records.read(workdir / "metrics.jsonl")
 
     def of_kind(self, kind: str, **fields: Any) -> list[Row]:
@@ -37,7 +45,8 @@ class Reader:
     @functools.cached_property
     def run(self) -> build.Run:
         """The run, with its data."""
-        return build.open_run(self.workdir, data_dir=self.data_dir)
+        data = self.like.run.dataset if self.like else None
+        return build.open_run(self.workdir, data_dir=self.data_dir, dataset=data)
 
     def marks(self, names: Sequence[str]) -> dict[str, str | None]:
         """Says by hash what checkpoints hold, without opening them."""
@@ -70,12 +79,13 @@ class Reader:
 
 
 def ended(runs: Sequence[Run], folder: Path, data_dir: str) -> dict[str, Reader]:
-    """Opens the runs that have ended, by name."""
-    return {
-        run.name: Reader(folder / run.name, data_dir)
-        for run in runs
-        if launching.has_ended(run, folder / run.name)
-    }
+    """Opens the runs of one network that have ended, by name."""
+    found: dict[str, Reader] = {}
+    for run in runs:
+        if launching.has_ended(run, folder / run.name):
+            like = next(iter(found.values()), None)
+            found[run.name] = Reader(folder / run.name, data_dir, like)
+    return found
 
 
 def table(

@@ -8,6 +8,7 @@ training.
 
 import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from experiments.studies import keeping, reading
 from experiments.studies.data_diet import arms, claims
 from experiments.studies.reading import Reader
 from jaxsparse import build, records
-from jaxsparse.analysis import connectivity, hessian
+from jaxsparse.analysis import connectivity
+from jaxsparse.analysis.hessian import lanczos, products, subspace
 from jaxsparse.build import scoring
 from jaxsparse.data.examples import Examples
 
+Functions = Callable[[], build.Functions]
 VERSION = 1  # of what is computed of checkpoints: to be raised with every change to it
 END = "level_00/ticket/last"
 THRESHOLDS = (0.0, claims.CONNECTED)  # of a barrier in nats
@@ -36,6 +39,14 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
     """Reads and measures the arms of a network that have ended; {} if there is none."""
     runs = arms.of_network(network, scale)[1:]
     readers = reading.ended(runs, folder, data_dir)
+
+    @functools.cache
+    def functions() -> build.Functions:
+        # All arms train one network, and programs are compiled once for a function.
+        first = next(iter(readers.values()))
+        stats = jax.tree.map(lambda leaf: leaf[0], first.state(END).batch_stats)
+        return build.make_functions(first.run.config, first.run.dataset, stats)
+
     found: dict[str, Any] = {"usual": arms.SIZES[scale][network].usual, "arms": {}}
     for name, reader in readers.items():
         arm, kept = name.removeprefix(f"{network}_"), folder / "analysis"
@@ -47,13 +58,15 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
             | keeping.once(
                 kept / f"{name}.json",
                 of,
-                functools.partial(of_barriers, reader, kept / f"{name}_barriers.npy"),
+                functools.partial(
+                    of_barriers, reader, functions, kept / f"{name}_barriers.npy"
+                ),
                 label=f"{name}: barriers",
             )
             | keeping.once(
                 kept / f"{name}_hessian.json",
                 of | sizes,
-                functools.partial(of_curvature, reader, **sizes),
+                functools.partial(of_curvature, reader, functions, **sizes),
                 label=f"{name}: curvature",
             )
         )
@@ -100,11 +113,12 @@ def of_records(reader: Reader) -> dict[str, Any]:
     }
 
 
-def of_barriers(reader: Reader, kept: Path) -> dict[str, Any]:
+def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, Any]:
     """Computes every training example's barrier, averaged over the pairs of a seed.
 
     Args:
       reader: the arm.
+      functions: makes those of its network.
       kept: file that gets the vectors [seeds n], float64.
 
     Returns:
@@ -114,7 +128,6 @@ def of_barriers(reader: Reader, kept: Path) -> dict[str, Any]:
     """
     run, parent = reader.run, reader.state(END)
     copies = reader.state(children(reader))
-    functions = _functions(run, parent)
     weights = [scoring.weights(state) for state in (parent, copies)]
     count = run.config.stability.children
     examples = Examples(*map(np.asarray, run.dataset.train))
@@ -122,7 +135,7 @@ def of_barriers(reader: Reader, kept: Path) -> dict[str, Any]:
     for r in range(run.config.replicates):
         places = [(0, r), *((1, r * count + c) for c in range(count))]
         ends = [_end(weights[which], row) for which, row in places]
-        pairs = scoring.example_barriers(functions, ends, examples, batch_size=BATCH)
+        pairs = scoring.example_barriers(functions(), ends, examples, batch_size=BATCH)
         vectors.append(pairs.mean(axis=0))
     every = np.stack(vectors)
     buffer = io.BytesIO()
@@ -147,12 +160,9 @@ def _end(weights: scoring.Weights, row: int) -> tuple[Any, Any]:
     return jax.tree.map(lambda leaf: leaf[row], held)
 
 
-def _functions(run: build.Run, state: Any) -> build.Functions:
-    stats = jax.tree.map(lambda leaf: leaf[0], state.batch_stats)
-    return build.make_functions(run.config, run.dataset, stats)
-
-
-def of_curvature(reader: Reader, *, examples: int, steps: int) -> dict[str, Any]:
+def of_curvature(
+    reader: Reader, functions: Functions, *, examples: int, steps: int
+) -> dict[str, Any]:
     """Computes the largest eigenvalue of the Hessian of the dense training loss.
 
     Returns:
@@ -164,9 +174,29 @@ def of_curvature(reader: Reader, *, examples: int, steps: int) -> dict[str, Any]
     batch = (jnp.asarray(train.images[:examples]), jnp.asarray(train.labels[:examples]))
     for field, name in (("start", began(reader)), ("end", END)):
         state = reader.state(name)
-        functions = _functions(run, state)
+        networks = scoring.weights(state)
         found[f"sharpness_{field}"] = [
-            _sharpness(functions, _end(scoring.weights(state), r)[0], batch, steps)
+            _sharpness(
+                functions().loss,
+                jax.tree.map(lambda leaf, r=r: leaf[r], networks),
+                batch,
+                steps,
+            )
             for r in range(run.config.replicates)
         ]
     return found
+
+
+def _sharpness(loss: Any, network: scoring.Weights, batch: Any, steps: int) -> float:
+    """Computes the largest eigenvalue by Lanczos."""
+    space = subspace.make(network.params, network.masks)
+    product = products.operator(loss, space, batch, batch_size=len(batch[1]))
+    ends = lanczos.extremes(
+        product,
+        subspace.size(space),
+        top=1,
+        bottom=1,
+        steps=steps,
+        key=jax.random.key(0),
+    )
+    return float(np.max(ends.top))

@@ -1,0 +1,28 @@
+"""Paul et al. 2022 rerun: tickets after pre-training on parts of the data.
+
+`arms` lists the runs; `measuring` reads them and measures barriers and curvature;
+`claims` says what each claim of the paper predicts; `page` words and draws what was
+found.
+"""
+
+from pathlib import Path
+
+from experiments.studies.data_diet import arms, measuring, page
+from experiments.studies.data_diet.arms import SCALES, runs
+from jaxsparse.reports import study
+
+DESCRIPTION = "lottery tickets on a data diet (Paul et al. 2022)"
+RESULTS = arms.NETWORKS
+
+__all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
+
+
+def finish(folder: Path, scale: str, data_dir: str) -> Path:
+    """Measures the runs that have ended and writes the report; returns its page."""
+    sections = []
+    for network in arms.NETWORKS:
+        found = measuring.measure(folder, network, scale, data_dir)
+        if found:
+            sections.append(page.section(network, scale, found))
+    title = "Report: lottery tickets on a data diet"
+    return study.write(title, sections, folder / "report")
