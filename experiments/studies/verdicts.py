@@ -108,8 +108,8 @@ def above(values: np.ndarray, threshold: float = 0.0) -> bool | None:
     higher = bool(values.mean() > threshold)
     if len(values) < 2:
         return None
-    if np.ptp(values) == 0:
-        return higher
+    if np.ptp(values) <= 1e-9 * np.max(np.abs(values)):
+        return higher  # all seeds alike, but for rounding
     p = stats.ttest_1samp(values, threshold, alternative="greater").pvalue
     return by_p(float(p), higher)
 

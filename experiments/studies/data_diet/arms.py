@@ -55,7 +55,7 @@ SIZES = {
 RECIPES: dict[str, dict[str, tuple[str, str]]] = {
     "quick": {
         "mnist": ("diet_mnist.py:quick", "diet_mnist.py:quick"),
-        "cifar": ("diet_cifar.py:quick", "diet_cifar.py:quick"),
+        "cifar": ("diet_cifar.py:small", "diet_cifar.py:small"),
     },
     "cpu": {
         "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
@@ -73,12 +73,9 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
             "replicates": 2,
             "data.train_examples": 1000,
             "data.test_examples": 500,
-            "data.validation": 0,
+            "training.length": "2ep",
+            "evaluation.every": "2ep",
             "lottery.levels": 1,
-            "training.length": "60step",
-            "schedule.milestones": ("40step",),
-            "evaluation.every": "30step",
-            "model.width": 4,
             "stability.points": 3,
             "stability.examples": 500,
         },
@@ -101,12 +98,8 @@ SCORED: dict[str, dict[str, dict[str, Any]]] = {
             "replicates": 2,
             "data.train_examples": 1000,
             "data.test_examples": 500,
-            "data.validation": 0,
-            "training.length": "20step",
-            "schedule.milestones": (),
-            "schedule.name": "constant",
-            "evaluation.every": "20step",
-            "model.width": 4,
+            "training.length": "1ep",
+            "evaluation.every": "1ep",
         },
     },
     "cpu": {

@@ -122,6 +122,8 @@ def correlation(found: Findings, measure: str) -> tuple[float, float, int]:
         raise Missing(f"{measure} of too few arms")
     x = [np.mean(arm[measure]) for arm in arms]
     y = [late(arm).mean() for arm in arms]
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise Missing(f"{measure} is the same in all arms")
     rho, p = stats.spearmanr(x, y)
     return float(rho), float(p), len(arms)
 

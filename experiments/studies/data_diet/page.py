@@ -13,7 +13,7 @@ Found = dict[str, Any]
 TITLES = {
     "mnist": dict.fromkeys(arms.SCALES, "LeNet-300-100 on MNIST"),
     "cifar": {
-        "quick": "a narrow ResNet-20 on 1,000 images of CIFAR-10",
+        "quick": "LeNet-5 on 1,000 images of CIFAR-10",
         "cpu": "LeNet-5 on 5,000 images of CIFAR-10",
         "full": "ResNet-20 on CIFAR-10",
     },
@@ -179,7 +179,7 @@ def show_arms(frame: pd.DataFrame) -> pd.DataFrame:
     """Words the means over seeds of every arm."""
     rows = []
     for arm, part in frame.groupby("arm", sort=False):
-        row = {"Pre-training": label(str(arm)), "n": len(part)}
+        row = {"Pre-training": label(str(arm)), "n": str(len(part))}
         row |= {
             "Dense": _mean(part["dense"]),
             "Tickets, late": _mean(part["late"]),
@@ -201,7 +201,7 @@ def show_ranks(frame: pd.DataFrame) -> pd.DataFrame:
                 "Measure": MEASURES[row["measure"]],
                 "Correlation": f"{row['spearman']:+.2f}",
                 "p": f"{row['p']:.2g}",
-                "Arms": row["arms"],
+                "Arms": str(row["arms"]),
             }
             for _, row in frame.iterrows()
         ]
@@ -224,7 +224,9 @@ def show_levels(frame: pd.DataFrame) -> pd.DataFrame:
     rows: dict[int, dict[str, Any]] = {}
     for (arm, level), part in frame.groupby(["arm", "level"], sort=False):
         left = part["remaining_percent"].iloc[0]
-        row = rows.setdefault(level, {"Level": level, "Remaining": f"{left:.1f} %"})
+        row = rows.setdefault(
+            level, {"Level": str(level), "Remaining": f"{left:.1f} %"}
+        )
         row[label(str(arm))] = _mean(part["ticket_percent"])
     return pd.DataFrame(list(rows.values()))
 

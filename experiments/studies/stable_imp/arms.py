@@ -55,13 +55,25 @@ BATCHES = {
     },
 }
 RECIPES = {
-    "quick": {"mnist": ":quick", "cifar": ":quick"},
+    "quick": {"mnist": ":quick", "cifar": ":small"},
     "cpu": {"mnist": "", "cifar": ":small"},
     "full": {"mnist": "", "cifar": ""},
 }
+_TINY = {
+    "replicates": 2,
+    "data.train_examples": 1000,
+    "data.test_examples": 500,
+    "training.length": "2ep",
+    "evaluation.every": "2ep",
+    "lottery.levels": 2,
+    "stability.children": 2,
+    "stability.levels": (0, 2),
+    "stability.points": 5,
+    "stability.examples": 500,
+}
 # What a scale changes of the recipes: of the onset of stability, and of pruning.
 ONSET: dict[str, dict[str, dict[str, Any]]] = {
-    "quick": {"mnist": {}, "cifar": {}},
+    "quick": {"mnist": {}, "cifar": {**_TINY, "stability.steps": ("0step", "20step")}},
     "cpu": {
         "mnist": {
             "training.length": "5ep",
@@ -75,7 +87,7 @@ ONSET: dict[str, dict[str, dict[str, Any]]] = {
     "full": {"mnist": {}, "cifar": {}},
 }
 PRUNING: dict[str, dict[str, dict[str, Any]]] = {
-    "quick": {"mnist": {}, "cifar": {}},
+    "quick": {"mnist": {}, "cifar": _TINY},
     "cpu": {
         "mnist": {
             "training.length": "5ep",

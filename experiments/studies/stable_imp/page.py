@@ -1,5 +1,6 @@
 """What the page of the study says and shows of a network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from jaxsparse.reports import study, study_figures, study_lines, text
 
 Found = dict[str, Any]
 TITLES = {
-    "quick": {"mnist": "LeNet-300-100 on MNIST", "cifar": "ResNet-8 wide on CIFAR-10"},
+    "quick": {
+        "mnist": "LeNet-300-100 on 2,000 images of MNIST",
+        "cifar": "LeNet-5 on 1,000 images of CIFAR-10",
+    },
     "cpu": {
         "mnist": "LeNet-300-100 on MNIST",
         "cifar": "LeNet-5 on 5,000 images of CIFAR-10",
@@ -67,6 +71,7 @@ def section(network: str, scale: str, found: Found) -> study.Section:
         stability_frame(found),
         onset_frame(found),
     )
+    called = {arm: label(arm, network, scale) for arm in found["arms"]}
     return study.Section(
         name=network,
         title=TITLES[scale][network],
@@ -78,7 +83,7 @@ def section(network: str, scale: str, found: Found) -> study.Section:
                 "Rounds",
                 "Test accuracy in percent, mean ± sample standard deviation over n "
                 "seeds. The gap is that of tickets to controls, seed by seed.",
-                show_rounds(levels),
+                show_rounds(levels, called),
                 long=True,
             ),
             study.Table(
@@ -86,14 +91,14 @@ def section(network: str, scale: str, found: Found) -> study.Section:
                 "Percentage points, mean ± sample standard deviation over n seeds: "
                 "instability between children of a round, and the rise of the error "
                 "between a round and the one before.",
-                show_means(stability, ["test", "train", "rise"]),
+                show_means(stability, ["test", "train", "rise"], called),
             ),
             study.Table(
                 "Onset of stability",
                 "Instability in percentage points of error, distance over all "
                 "parameters, and test examples classified differently in percent, "
                 "between children that begin at an update.",
-                show_means(onset, ["test", "train", "l2", "different"]),
+                show_means(onset, ["test", "train", "l2", "different"], called),
             ),
         ],
         frames={"rounds": levels, "stability": stability, "onset": onset},
@@ -118,7 +123,7 @@ def label(arm: str, network: str, scale: str) -> str:
 def _lines(network: str, scale: str, found: Found) -> list[str]:
     """Says how much of the published training there was."""
     whole, most = PUBLISHED[network]
-    if scale == "cpu" and network == "cifar":
+    if scale != "full" and network == "cifar":
         whole, most = PUBLISHED_SMALL
     lines = []
     for arm, entry in found["arms"].items():
@@ -152,18 +157,18 @@ def rounds_frame(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show_rounds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Words the accuracies of every round."""
+def show_rounds(frame: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
+    """Words the accuracies of every round; arms as they are called."""
     if frame.empty:
         return frame
     rows = []
     for (arm, level), part in frame.groupby(["arm", "round"], sort=False):
         rows.append(
             {
-                "Arm": arm,
-                "Round": level,
+                "Arm": called[arm],
+                "Round": str(level),
                 "Remaining": f"{part['remaining_percent'].iloc[0]:.1f} %",
-                "n": len(part),
+                "n": str(len(part)),
                 "Tickets": _mean(part["ticket_percent"]),
                 "Reinitialised": _mean(part["reinitialized_percent"]),
                 "Gap": _mean(part["gap_points"]),
@@ -226,16 +231,21 @@ _WORDS = {
 }
 
 
-def show_means(frame: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+def show_means(
+    frame: pd.DataFrame, measures: list[str], called: Mapping[str, str]
+) -> pd.DataFrame:
     """Words the mean over seeds of some measures, at each place."""
     if frame.empty:
         return frame
     places = [name for name in ("arm", "round", "update") if name in frame]
     rows = []
     for place, part in frame.groupby(places, sort=False):
-        named = dict(zip([p.capitalize() for p in places], place, strict=True))
+        named = {
+            name.capitalize(): called.get(value, str(value))
+            for name, value in zip(places, place, strict=True)
+        }
         words = {_WORDS[name]: _mean(part[name]) for name in measures}
-        rows.append(named | {"n": len(part)} | words)
+        rows.append(named | {"n": str(len(part))} | words)
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,349 @@
+"""The study of stable pruning: its claims, and what it measures, against plain code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import tiny_studies
+
+from experiments.studies import launching, stable_imp, verdicts
+from experiments.studies.runs import Run
+from experiments.studies.stable_imp import arms, claims, measuring, page
+from jaxsparse import build, records, transforms
+from jaxsparse.training import interrupt
+
+BATCHES = arms.Batches(10, 40)
+CHILDREN = {
+    "stability.children": 2,
+    "stability.successive": True,
+    "stability.points": 3,
+    "stability.examples": 50,
+}
+PRUNED = {
+    "lottery.controls": ("reinitialized",),
+    "stability.levels": (0, 2),
+    "data.batch_size": 10,
+}
+RUNS = [
+    Run("mnist_batch_10", "tiny", CHILDREN | PRUNED),
+    Run("mnist_batch_40", "tiny", CHILDREN | PRUNED | {"data.batch_size": 40}),
+    Run(
+        "mnist_onset",
+        "tiny",
+        CHILDREN | {"stability.levels": (0,), "stability.steps": ("0step", "6step")},
+    ),
+]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A study of three runs on digits."""
+    tiny_studies.as_tiny(monkeypatch, arms, RUNS)
+    monkeypatch.setitem(arms.BATCHES["quick"], "mnist", BATCHES)
+    return monkeypatch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that has run through, with its report."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_studies.as_tiny(patch, arms, RUNS)
+        patch.setitem(arms.BATCHES["quick"], "mnist", BATCHES)
+        assert launching.run_all(RUNS, folder, "") == []
+        stable_imp.finish(folder, "quick", "")
+    return folder
+
+
+def test_accuracies_are_those_recorded(whole: Path, small: Any) -> None:
+    found = measuring.measure(whole, "mnist", "quick", "")
+    assert found["arms"].keys() == {"small", "large"}
+    for role, size in (("small", 10), ("large", 40)):
+        arm = found["arms"][role]
+        rows = records.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
+        assert arm["levels"] == [0, 1, 2]
+        for r in range(2):
+            for level in range(3):
+                ends = {
+                    row["arm"]: 100 * row["test_accuracy"]
+                    for row in rows
+                    if row["kind"] == "level"
+                    and (row["level"], row["replicate"]) == (level, r)
+                }
+                assert arm["ticket"][r][level] == ends["ticket"]
+                control = arm["reinitialized"][r][level]
+                if level:
+                    assert control == ends["reinitialized"]
+                else:
+                    assert np.isnan(control)
+
+
+def test_gaps_are_of_late_rounds(whole: Path, small: Any) -> None:
+    arm = measuring.measure(whole, "mnist", "quick", "")["arms"]["small"]
+    ticket, control = np.asarray(arm["ticket"]), np.asarray(arm["reinitialized"])
+    # Rounds 1 and 2 of 2 are late.
+    wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
+    np.testing.assert_allclose(claims.gaps(arm), wanted, rtol=1e-12)
+
+
+def weights(folder: Path, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one round's kernels and masks as flat vectors, in plain code."""
+    run = build.open_run(folder)
+    name = "init" if level < 0 else f"level_{level:02d}/ticket/last"
+    state = build.load_state(run, name)
+    masks = transforms.get_masks(state.opt_state)
+    params = {k: v for k, v in state.params.items()}
+    layers = sorted(params)
+    flat = [np.asarray(params[k]["kernel"])[seed].reshape(-1) for k in layers]
+    kept = [np.asarray(masks[k]["kernel"])[seed].reshape(-1) for k in layers]
+    return np.concatenate(flat).astype(np.float64), np.concatenate(kept)
+
+
+def test_angles_and_thresholds_against_plain_code(whole: Path, small: Any) -> None:
+    folder = whole / "mnist_batch_10"
+    arm = measuring.measure(whole, "mnist", "quick", "")["arms"]["small"]
+    assert arm["labels"] == ["0", "1", "2", "init"]
+    for seed in range(2):
+        each = [weights(folder, level, seed) for level in (0, 1, 2, -1)]
+        for i, (first, mask) in enumerate(each):
+            for j, (second, other) in enumerate(each):
+                both = mask & other
+                a, b = first[both], second[both]
+                cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+                angle = 2 / np.pi * np.arccos(min(1.0, cosine))
+                assert arm["angles"][seed][i][j] == pytest.approx(angle, abs=2e-4)
+                apart = np.linalg.norm(a - b)
+                assert arm["distances"][seed][i][j] == pytest.approx(apart, rel=1e-5)
+        for i in range(2):
+            gone = each[i][1] & ~each[i + 1][1]
+            largest = np.max(np.abs(each[i][0][gone]))
+            assert arm["thresholds"][seed][i] == pytest.approx(largest, rel=1e-7)
+    for i in range(3):
+        assert sum(arm["histograms"][i]["counts"]) == weights(folder, i, 0)[1].sum()
+
+
+def test_onset_is_by_the_update_children_begin_at(whole: Path, small: Any) -> None:
+    (dense,) = measuring.measure(whole, "mnist", "quick", "")["onset"]
+    assert (dense["level"], dense["steps"]) == (0, [0, 6])
+    rows = records.read(whole / "mnist_onset" / "metrics.jsonl")
+    for i, step in enumerate((0, 6)):
+        for r in range(2):
+            (row,) = [
+                row
+                for row in rows
+                if row["kind"] == "segment"
+                and row["stage"].endswith(f"_{step:09d}")
+                and row["replicate"] == r
+            ]
+            error = 100 * np.asarray(row["test_error"])
+            rise = error.max() - (error[0] + error[-1]) / 2
+            assert dense["instability"][r][i] == pytest.approx(rise, abs=1e-9)
+            segment = dense["segments"][i]
+            np.testing.assert_allclose(segment["error"][r], error)
+
+
+def test_the_page_says_what_was_found(whole: Path, small: Any) -> None:
+    report = whole / "report"
+    rows = pd.read_csv(report / "mnist_claims.csv").set_index("name")["verdict"]
+    assert list(rows.index) == [claim.name for claim in claims.CLAIMS]
+    for name in ("repelling destroys tickets", "attracting makes tickets"):
+        assert rows[name] == "not measured"
+    # Two seeds are too few for a verdict.
+    assert set(rows) == {"not measured", "unclear"}
+    table = pd.read_csv(report / "mnist_rounds.csv")
+    assert len(table) == 2 * 3 * 2
+    text = (report / "mnist.md").read_text()
+    mean, sd = tiny_studies.spread(
+        table.query("arm == 'small' and round == 2")["ticket_percent"]
+    )
+    assert f"{mean:.2f} ± {sd:.2f}" in text
+    for name in ("onset", "rounds", "stability", "angles", "thresholds", "histogram"):
+        assert (report / f"mnist_{name}.png").stat().st_size > 5000
+
+
+def test_a_killed_study_resumes_to_identical_results(
+    whole: Path, small: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls, stops = [0], 0
+
+    def stops_now_and_then() -> bool:
+        calls[0] += 1
+        return calls[0] % 7 == 0
+
+    def launch(run: Run, workdir: Path, data_dir: str) -> int:
+        try:
+            return tiny_studies.train(run, workdir, data_dir, stops_now_and_then)
+        except interrupt.Stopped:
+            return 130
+
+    small.setattr(launching, "launch", launch)
+    for _ in range(100):
+        try:
+            assert launching.run_all(RUNS, tmp_path, "") == []
+            break
+        except SystemExit as end:
+            assert end.code == 130
+            stops += 1
+            # What has ended by now is measured, and the rest is when it has.
+            if stops == 3:
+                stable_imp.finish(tmp_path, "quick", "")
+    assert stops >= 4
+    stable_imp.finish(tmp_path, "quick", "")
+    wanted = tiny_studies.contents(whole / "report", ".csv", ".md")
+    assert tiny_studies.contents(tmp_path / "report", ".csv", ".md") == wanted
+    for run in RUNS:
+        made = build.open_run(tmp_path / run.name)
+        again, once = (
+            build.load_state(build.open_run(folder / run.name), "level_02/ticket/last")
+            for folder in (tmp_path, whole)
+        )
+        assert made.config.name == "tiny"
+        tiny.check_equal(again, once)
+
+
+def test_measured_once_and_anew_when_weights_change(
+    whole: Path, small: pytest.MonkeyPatch
+) -> None:
+    kept = whole / "analysis" / "mnist_batch_10.json"
+    before = kept.read_bytes()
+
+    def never(*args: Any) -> Any:
+        raise AssertionError("was computed again")
+
+    small.setattr(measuring, "of_weights", never)
+    measuring.measure(whole, "mnist", "quick", "")
+    changed = json.loads(before)
+    changed["of"]["checkpoints"]["init"] = "another"
+    try:
+        kept.write_text(json.dumps(changed))
+        with pytest.raises(AssertionError, match="computed again"):
+            measuring.measure(whole, "mnist", "quick", "")
+    finally:
+        kept.write_bytes(before)
+
+
+SEEDS = np.array([-0.05, 0.0, 0.05])
+
+
+def make_arm(
+    gap: float, *, base: float = 95.0, unstable: float = 1.0, angle: float = 0.2
+) -> dict[str, Any]:
+    """Invents findings of an arm with three seeds that differ little."""
+    levels = list(range(7))
+    control = base + np.tile(SEEDS[:, None], (1, 7))
+    matrix = np.full((8, 8), angle) - angle * np.eye(8)
+    rises = np.tile([0.1, 0.1, 0.1, 0.1, 5.0, 5.0], (3, 1)) + SEEDS[:, None]
+    if unstable > 2:
+        rises = rises + 10
+    noisy = (unstable + SEEDS).tolist()
+    return {
+        "levels": levels,
+        "remaining": [100 * 0.8**level for level in levels],
+        "ticket": (control + gap + np.tile(SEEDS[::-1, None] / 3, (1, 7))).tolist(),
+        "reinitialized": control.tolist(),
+        "instability": {0: noisy, 3: noisy, 6: noisy},
+        "train_instability": {0: noisy, 3: noisy, 6: noisy},
+        "successive_levels": levels[1:],
+        "successive": rises.tolist(),
+        "angles": [(matrix + abs(s)).tolist() for s in SEEDS],
+        "labels": [*map(str, levels), "init"],
+        "thresholds": (np.full((3, 6), 0.1) + 1.0 / (10 + unstable)).tolist(),
+        "histograms": [],
+        "steps": 100,
+        "epochs": 5.0,
+    }
+
+
+def as_published() -> dict[str, Any]:
+    dense = {"level": 0, "steps": [0, 100], "instability": []}
+    dense["instability"] = [[10 + s, 1 + s] for s in SEEDS]
+    attracted = make_arm(2.0, base=94.0, unstable=10.0)
+    return {
+        "arms": {
+            "small": make_arm(0.1, unstable=10.0, angle=0.8),
+            "large": make_arm(3.0),
+            "repelled": make_arm(0.2),
+            "attracted": attracted,
+        },
+        "onset": [dense],
+    }
+
+
+def judged(found: dict[str, Any]) -> dict[str, str]:
+    rows = verdicts.judge(claims.CLAIMS, found)
+    return {row["name"]: row["verdict"] for row in rows}
+
+
+def test_what_is_published_is_reproduced() -> None:
+    verdict = judged(as_published())
+    assert set(verdict.values()) == {"reproduced"}
+
+
+def opposite(found: dict[str, Any]) -> None:
+    found["arms"] = {
+        "small": make_arm(3.0, angle=0.2, unstable=1.0),
+        "large": make_arm(-0.5, angle=0.8, unstable=10.0),
+        "repelled": make_arm(-0.5),
+        "attracted": make_arm(-1.0, base=96.0, unstable=10.0),
+    }
+    found["onset"][0]["instability"] = [[3 + s, 10 + s] for s in SEEDS]
+
+
+def test_the_opposite_is_not() -> None:
+    found = as_published()
+    opposite(found)
+    verdict = judged(found)
+    # Without a gap there is nothing to lose.
+    without_gap = {
+        "no tickets where unstable",
+        "repelling destroys tickets",
+        "repelling spares controls",
+    }
+    for name in without_gap:
+        assert verdict.pop(name) == "unclear"
+    assert verdict.pop("late rounds are not") == "reproduced"  # says nothing of small
+    assert set(verdict.values()) == {"not reproduced"}
+
+
+def test_repelled_that_keep_their_gap_are_not() -> None:
+    found = as_published()
+    found["arms"]["repelled"] = make_arm(2.9)
+    assert judged(found)["repelling destroys tickets"] == "not reproduced"
+    found["arms"]["repelled"] = make_arm(2.9, base=92.0)
+    assert judged(found)["repelling spares controls"] == "not reproduced"
+
+
+@pytest.mark.parametrize("name", ["small", "large", "repelled", "attracted", "onset"])
+def test_what_has_not_ended_is_not_measured(name: str) -> None:
+    found = as_published()
+    (found["arms"] if name in found["arms"] else found).pop(name)
+    verdict = judged(found)
+    assert "not measured" in verdict.values()
+    assert set(verdict.values()) == {"not measured", "reproduced"}
+
+
+def test_two_seeds_are_unclear() -> None:
+    found = as_published()
+    for arm in found["arms"].values():
+        for name in ("ticket", "reinitialized"):
+            arm[name] = arm[name][:2]
+    assert judged(found)["tickets at initialisation"] == "unclear"
+
+
+def test_a_page_of_parts(tmp_path: Path) -> None:
+    found = as_published()
+    for arm in found["arms"].values():
+        arm["histograms"] = [{"counts": [1, 2], "edges": [-1.0, 0.0, 1.0]}] * 7
+    found.pop("onset")
+    made = page.section("mnist", "cpu", found)
+    assert made.figures["onset"] is None
+    assert made.figures["onset_segments"] is None
+    assert all(
+        made.figures[name] is not None
+        for name in ("rounds", "stability", "angles", "thresholds", "histogram")
+    )
+    assert any("20%" in line and "25 published epochs" in line for line in made.lines)
