@@ -32,6 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c = config.start("stability_cifar", variant, also=("small",))
     c.replicates = 3
     c.data.name = "cifar10"
+    c.data.order = "fresh"
     c.optimizer.momentum = 0.9
     c.stability.children = 3
     c.stability.successive = True

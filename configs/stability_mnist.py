@@ -8,6 +8,9 @@ distance, and what they classify differently.
 Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
 Hypothesis, 2020, arXiv:1912.05671: 3 initialisations, 3 pairs of each.
 
+Every level sees the examples in an order of its own: rounds that shared one would be
+alike for that reason.
+
 Deviations: Adam with rate 1.2e-3, batches of 60 and 24,000 updates are recalled, not
 verified; weights begin Kaiming normal, and 20 % of all weights left are pruned at each
 level, globally but for the output layer, as open_lth does.
@@ -26,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 3
     c.data.name = "mnist"
     c.data.batch_size = 60
+    c.data.order = "fresh"
     c.model.name = "lenet_300_100"
     c.init.bias = "torch_default"
     c.optimizer.name = "adam"

@@ -15,7 +15,7 @@ epochs, not augmented, 8 rounds, tested on 2,000.
 
 Deviations: BatchNorm has no scale and bias: so we read "affine" normalisation in the
 paper (`--config.model.norm=learned` for those). Augmentation is not said: crops and
-flips, the usual ones.
+flips, the usual ones. Rounds have orders of their own, see `stable_imp_mnist.py`.
 
 Command: python experiments/train.py --config=configs/stable_imp_cifar.py
 """
@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 3
     c.data.name = "cifar10"
     c.data.batch_size = 1024
+    c.data.order = "fresh"
     c.data.crop_pad = 4
     c.data.flip = True
     c.optimizer.momentum = 0.9

@@ -7,8 +7,10 @@ globally, reset to initialisation, 3 seeds; reinitialised controls; two children
 rounds 5, 10 and 15. Of the levers that make training stable, batches are the main one:
 `--config.data.batch_size=1024` changes nothing else, so that there are fewer updates.
 
-Deviations: the paper does not say what prunes the output layer or what biases begin
-with; here all layers are pruned alike, and biases begin as zeros.
+Deviations: the paper does not say how the output layer is pruned, what biases begin
+with, or whether rounds share the order of examples; here all layers are pruned alike,
+biases begin as zeros, and each round has an order of its own, as those that share one
+share the noise of SGD (`--config.data.order=same` for that).
 
 Command: python experiments/train.py --config=configs/stable_imp_mnist.py
 """
@@ -24,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 3
     c.data.name = "mnist"
     c.data.batch_size = 60
+    c.data.order = "fresh"
     c.model.name = "lenet_300_100"
     c.init.kernel = "kaiming_uniform"
     c.optimizer.name = "adam"
