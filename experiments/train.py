@@ -22,7 +22,7 @@ from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from jaxsparse import build, config  # noqa: E402
-from jaxsparse.lottery import experiment  # noqa: E402
+from jaxsparse.lottery import experiment, stages  # noqa: E402
 from jaxsparse.training import events, interrupt, progress, workdir  # noqa: E402
 from jaxsparse.training.loop import Desk  # noqa: E402
 
@@ -87,7 +87,7 @@ def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
         watch=seen or (lambda record: None),
     )
     shown = progress.Progress(
-        sum(1 for _ in experiment.stages(made)), experiment.done(made, desk)
+        sum(1 for _ in stages.every(made)), experiment.done(made, desk)
     )
     print(f"run: {folder}", file=sys.stderr)
     try:

@@ -17,7 +17,8 @@ from jaxsparse import build
 from jaxsparse import config as config_lib
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import levels, rewinding
-from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import checkpoints, progress
 from jaxsparse.training.loop import Desk
 from jaxsparse.training.state import TrainState
@@ -106,7 +107,7 @@ def run(
 
 def load(folder: Path, name: str, made: Experiment) -> TrainState:
     """Reads a checkpoint into a state like those of the experiment."""
-    like = experiment_lib._Session(made, desk(folder)).init
+    like = session_lib.Session(made, desk(folder)).init
     saved = checkpoints.load(folder / "checkpoints", name, like)
     assert saved is not None, name
     return saved.state

@@ -17,7 +17,7 @@ from experiments.benchmarks.timing import Job
 from jaxsparse import build, config, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.examples import Dataset, Examples
-from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import TrainState

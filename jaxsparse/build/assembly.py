@@ -25,7 +25,8 @@ from jaxsparse.build.lengths import Lengths, lengths, make_epoch, under
 from jaxsparse.data import order
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import children, levels, rewinding
-from jaxsparse.lottery.experiment import Experiment, Network, first_state
+from jaxsparse.lottery.network import Network, first_state
+from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import epoch, evaluation, optimizers, sharding, steps
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.epoch import Epoch

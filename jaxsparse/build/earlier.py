@@ -16,7 +16,7 @@ from jaxsparse.build.lengths import lengths, make_epoch
 from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import children, tickets
-from jaxsparse.lottery.experiment import Network, dense_masks, first_state
+from jaxsparse.lottery.network import Network, dense_masks, first_state
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.optimizers import LearningRate

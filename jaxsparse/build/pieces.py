@@ -15,7 +15,7 @@ from jaxsparse.build import chosen, networks, pretraining, sparse
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.examples import Dataset
-from jaxsparse.lottery.experiment import Network
+from jaxsparse.lottery.network import Network
 from jaxsparse.training import optimizers, steps
 
 OPTIMIZERS = ("sgd", "adam", "adamw")

@@ -10,7 +10,8 @@ from jaxsparse import schedules
 from jaxsparse.build import assembly, earlier, pretraining
 from jaxsparse.data.diet import forgetting
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.lottery import stages
+from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import checkpoints, loop, visits
 from jaxsparse.training.loop import Desk, Stage
 from jaxsparse.training.state import TrainState
@@ -69,8 +70,8 @@ def count_forgetting(run: earlier.Run, *, until: str = "") -> Events:
     desk = _desk(run)
     events = visits.init(run.config.replicates, len(run.dataset.train.labels))
     held: list[bool] = []
-    for stage in experiment_lib.stages(made):
-        if stage.level or stage.arm not in ("pretraining", experiment_lib.TICKET):
+    for stage in stages.every(made):
+        if stage.level or stage.arm not in (stages.PRETRAINING, stages.TICKET):
             continue
         if stage.start >= stop:
             break

@@ -13,6 +13,9 @@ from jaxsparse import build, masks, records, transforms
 from jaxsparse import config as config_lib
 from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import network as network_lib
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import stages
 from jaxsparse.training import checkpoints, interrupt
 from jaxsparse.training.loop import kept_name
 
@@ -56,7 +59,7 @@ def ends(folder: Path, made: Any, stage: str) -> Any:
     seeds = jax.tree.map(
         lambda keys: jax.random.split(jax.random.clone(keys)[0], count), made.seeds
     )
-    like = experiment_lib.first_state(made.network, seeds)
+    like = network_lib.first_state(made.network, seeds)
     saved = checkpoints.load(folder / "checkpoints", f"{stage}/last", like)
     assert saved is not None
     return saved.state
@@ -70,7 +73,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 def test_stages_follow_their_level(trained: tuple[Path, Any]) -> None:
     _, made = trained
-    found = list(experiment_lib.stages(made))
+    found = list(stages.every(made))
     assert [stage.name for stage in found] == STAGES
     assert [stage.start for stage in found] == [0, 0, 5, 0, 0, 5]
     assert {stage.stop for stage in found} == {12}
@@ -107,17 +110,17 @@ def test_children_end_apart_and_each_is_one_alone(
 
 def test_children_begin_where_training_was(trained: tuple[Path, Any]) -> None:
     folder, made = trained
-    session = experiment_lib._Session(made, tiny.desk(folder))
-    stages = {stage.name: stage for stage in experiment_lib.stages(made)}
+    session = session_lib.Session(made, tiny.desk(folder))
+    known = {stage.name: stage for stage in stages.every(made)}
     for level in (0, 1):
-        begun = session._begin(stages[f"level_{level:02d}/children_000000005"])
+        begun = session.begin(known[f"level_{level:02d}/children_000000005"])
         assert int(begun.step) == 5
         kept = tiny.load(folder, kept_name(f"level_{level:02d}/ticket", 5), made)
         wanted = children_lib.copies(kept.params, 3)
         tiny.check_equal(begun.params, wanted)
         held = transforms.get_masks(begun.opt_state)
         tiny.check_equal(held, children_lib.copies(session.masks(level), 3))
-    begun = session._begin(stages["level_01/children_000000000"])
+    begun = session.begin(known["level_01/children_000000000"])
     dense = tiny.load(folder, "init", made)
     held = children_lib.copies(session.masks(1), 3)
     tiny.check_equal(
@@ -220,16 +223,16 @@ def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
         "stability.children": 2,
     }
     made = make(tmp_path, fields)
-    found = [stage.name for stage in experiment_lib.stages(made)]
+    found = [stage.name for stage in stages.every(made)]
     assert [name for name in found if "children" in name] == [
         *(f"level_00/children_{step:09d}" for step in (0, 2, 4, 6)),
         *(f"level_01/children_{step:09d}" for step in (4, 6)),
     ]
     experiment_lib.run(made, tiny.desk(tmp_path))
     kept = tiny.load(tmp_path, kept_name("pretraining", 2), made)
-    session = experiment_lib._Session(made, tiny.desk(tmp_path))
-    stage = next(s for s in experiment_lib.stages(made) if s.start == 2)
-    tiny.check_equal(session._begin(stage).params, children_lib.copies(kept.params, 2))
+    session = session_lib.Session(made, tiny.desk(tmp_path))
+    stage = next(s for s in stages.every(made) if s.start == 2)
+    tiny.check_equal(session.begin(stage).params, children_lib.copies(kept.params, 2))
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ import tiny
 
 from jaxsparse import build, masks, records
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import tickets
+from jaxsparse.lottery import stages, tickets
 from jaxsparse.training import checkpoints, interrupt, loop
 
 CONTROLLED = {"lottery.controls": ("reinitialized", "dense_continued")}
 
 
-def stages(**fields: Any) -> list[str]:
+def names_of(**fields: Any) -> list[str]:
     made = tiny.experiment(Path(), {f"lottery.{k}": v for k, v in fields.items()})
-    return [stage.name for stage in experiment_lib.stages(made)]
+    return [stage.name for stage in stages.every(made)]
 
 
 def scientific(folder: Path) -> list[str]:
@@ -40,17 +40,17 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(experiment_lib.loop, "fit", never)
+    monkeypatch.setattr(loop, "fit", never)
 
 
 def test_stages_in_order() -> None:
-    assert stages(levels=0) == ["level_00/ticket"]
-    assert stages(levels=1, rewind="1step") == [
+    assert names_of(levels=0) == ["level_00/ticket"]
+    assert names_of(levels=1, rewind="1step") == [
         "pretraining",
         "level_00/ticket",
         "level_01/ticket",
     ]
-    assert stages(levels=2, controls=("random_mask", "reinitialized")) == [
+    assert names_of(levels=2, controls=("random_mask", "reinitialized")) == [
         "level_00/ticket",
         "level_01/ticket",
         "level_01/random_mask",
@@ -62,7 +62,7 @@ def test_stages_in_order() -> None:
 
 
 def test_controls_at_chosen_levels_and_what_continued_training_needs() -> None:
-    chosen = stages(
+    chosen = names_of(
         levels=4, controls=("random_mask", "dense_continued"), control_levels=(1, 3)
     )
     assert [name for name in chosen if "ticket" not in name] == [
@@ -132,7 +132,7 @@ def test_what_a_run_records(tmp_path: Path) -> None:
         assert row["test_accuracy"] == evals[-1]["test_accuracy"]
     times = [row for row in rows if row["kind"] == "time"]
     assert [row["stage"] for row in times] == [
-        stage.name for stage in experiment_lib.stages(made)
+        stage.name for stage in stages.every(made)
     ]
     assert all("seconds" not in row for row in rows if row["kind"] != "time")
     # It learns: ten classes, so chance is 0.1.
@@ -152,7 +152,8 @@ def test_a_finished_run_is_not_touched_and_may_grow(
     assert state_of(short) == before
     tiny.run(short, CONTROLLED | {"lottery.levels": 3})
     after = state_of(short)
-    kept = {k: v for k, v in before.items() if k != "metrics.jsonl"}
+    grown = ("metrics.jsonl", "ended.json")
+    kept = {k: v for k, v in before.items() if k not in grown}
     assert {name: after[name] for name in kept} == kept
     assert scientific(short) == scientific(long)
     done = experiment_lib.done(
@@ -341,7 +342,7 @@ def test_replicates_are_those_of_a_run_with_more_of_them(tmp_path: Path) -> None
 
 def test_a_stage_says_what_it_is() -> None:
     made = tiny.experiment(Path(), {"lottery.rewind": "5step"})
-    every = list(experiment_lib.stages(made))
+    every = list(stages.every(made))
     assert every[0] == loop.Stage("pretraining", 0, "pretraining", 0, 5)
     assert every[2] == loop.Stage("level_01/ticket", 1, "ticket", 5, 12)
     assert masks.total(made.network.masks) == 50200

@@ -12,7 +12,11 @@ import tiny
 from jaxsparse import build, masks, transforms
 from jaxsparse import config as config_lib
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import network as network_lib
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import stages
 from jaxsparse.training import checkpoints, interrupt, repelling, steps
+from jaxsparse.training import state as state_lib
 
 FIELDS = {"lottery.levels": 2, "model.features": (8,), "optimizer.momentum": 0.0}
 NAMES = [f"level_{level:02d}/ticket/last" for level in range(3)]
@@ -81,10 +85,10 @@ def test_a_level_is_repelled_from_all_before(
     runs: dict[str, tuple[Path, Any]], tmp_path: Path
 ) -> None:
     folder, made = runs["repelled"]
-    session = experiment_lib._Session(made, tiny.desk(folder))
-    stages = list(experiment_lib.stages(made))
-    for level, stage in enumerate(stages):
-        anchors = session._anchored(stage, made.trainer).anchors
+    session = session_lib.Session(made, tiny.desk(folder))
+    each = list(stages.every(made))
+    for level, stage in enumerate(each):
+        anchors = session.anchored(stage, made.trainer).anchors
         assert anchors.count.tolist() == [level, level]
         for earlier in range(level):
             end = ends(runs["repelled"], earlier).params
@@ -107,8 +111,8 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
         normalize=lambda images: images / 255.0,
         repulsion=2.0,
     )
-    fresh = experiment_lib.first_state(made.network, made.seeds)
-    axes = experiment_lib.state_lib.replicate_axes(fresh)
+    fresh = network_lib.first_state(made.network, made.seeds)
+    axes = state_lib.replicate_axes(fresh)
 
     solutions = jax.tree.map(
         lambda leaf: jnp.stack([leaf + 1.0, leaf * 2.0], axis=1), fresh.params

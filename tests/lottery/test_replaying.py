@@ -13,6 +13,7 @@ import tiny
 from jaxsparse import build
 from jaxsparse.build import pieces
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import stages
 from jaxsparse.training import interrupt, losses, visits
 from jaxsparse.training.loop import kept_name
 
@@ -48,7 +49,7 @@ def slowly(run: build.Run, stop: int) -> np.ndarray:
     """Counts one update at a time, looking at each batch before its update."""
     c, dataset = run.config, run.dataset
     made = build.make_experiment(c, dataset, run.folder)
-    stage = next(experiment_lib.stages(made))
+    stage = next(stages.every(made))
     trainer, fresh, keys = experiment_lib.beginning(made, tiny.desk(run.folder), stage)
     draws = jax.vmap(jax.random.fold_in, in_axes=(0, None))(jax.random.clone(keys), 1)
     shuffles = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0)
@@ -149,7 +150,7 @@ def test_the_layout_of_devices_changes_no_count(
         made = build.make_experiment(
             c, build.load_data(c), tmp_path / str(count), per_example=True
         )
-        stage = next(experiment_lib.stages(made))
+        stage = next(stages.every(made))
         desk = tiny.desk(tmp_path / str(count))
         trainer, fresh, keys = experiment_lib.beginning(made, desk, stage)
         events = visits.init(replicates, 120)

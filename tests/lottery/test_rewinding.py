@@ -13,8 +13,7 @@ import tiny
 from flax import linen as nn
 
 from jaxsparse import build, masks, records, transforms
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import rewinding, tickets
+from jaxsparse.lottery import controls, rewinding, tickets
 from jaxsparse.lottery.rewinding import Plan, Span
 from jaxsparse.training import loop
 
@@ -30,7 +29,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any]]:
         seen[stage.name] = (copy, jax.random.key_data(keys))
         return fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
 
-    monkeypatch.setattr(experiment_lib.loop, "fit", watch)
+    monkeypatch.setattr(loop, "fit", watch)
     return seen
 
 
@@ -173,7 +172,7 @@ def test_the_order_of_examples_at_each_level(
 
 
 def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> None:
-    names = tuple(experiment_lib.controls.NAMES)
+    names = tuple(controls.NAMES)
     made = tiny.run(tmp_path, {"lottery.controls": names, "lottery.rewind": "4step"})
     params, _ = weights(tmp_path, "rewind", made)
     initial, _ = weights(tmp_path, "init", made)

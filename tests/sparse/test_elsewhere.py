@@ -14,6 +14,8 @@ import tiny
 from jaxsparse import build, initializers, masks, transforms
 from jaxsparse import config as config_lib
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import stages
 from jaxsparse.training import checkpoints, workdir
 
 END = "level_00/ticket/last"
@@ -53,8 +55,8 @@ def train(folder: Path, fields: dict[str, Any]) -> Any:
 
 def first(made: Any, folder: Path) -> tuple[Any, Any]:
     """Weights and masks [r ...] that a run trains from."""
-    session = experiment_lib._Session(made, tiny.desk(folder))
-    state = session._begin(next(experiment_lib.stages(made)))
+    session = session_lib.Session(made, tiny.desk(folder))
+    state = session.begin(next(stages.every(made)))
     return state.params, transforms.get_masks(state.opt_state)
 
 

@@ -14,8 +14,9 @@ from jaxsparse import config as config_lib
 from jaxsparse.build import chosen as chosen_lib
 from jaxsparse.build import pieces, sparse
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import tickets
-from jaxsparse.lottery.experiment import Experiment
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import stages, tickets
+from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import interrupt
 from jaxsparse.training.loop import kept_name
 
@@ -144,9 +145,9 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
     if score in chosen_lib.ON_EXAMPLES:
         fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
     made = tiny.experiment(tmp_path, fields)
-    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    session = session_lib.Session(made, tiny.desk(tmp_path))
     chosen = session.masks(0)
-    again = experiment_lib._Session(made, tiny.desk(tmp_path)).masks(0)
+    again = session_lib.Session(made, tiny.desk(tmp_path)).masks(0)
     tiny.check_equal(again, chosen)
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], chosen)
@@ -159,7 +160,7 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
 
 def test_scores_are_of_each_replicate_s_weights(tmp_path: Path) -> None:
     made = tiny.experiment(tmp_path, fields_of("static", score="magnitude"))
-    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    session = session_lib.Session(made, tiny.desk(tmp_path))
     chosen, params = session.masks(0), session.init.params
     for r in range(2):
         worth = np.concatenate(
@@ -190,7 +191,7 @@ def test_iterations_and_regrowth(tmp_path: Path) -> None:
         )
         folder = tmp_path / str(place)
         made = tiny.experiment(folder, fields)
-        chosen = experiment_lib._Session(made, tiny.desk(folder)).masks(0)
+        chosen = session_lib.Session(made, tiny.desk(folder)).masks(0)
         found.append(chosen)
         assert masks.kept(chosen) == 2 * 173
     assert not all(
@@ -201,9 +202,9 @@ def test_iterations_and_regrowth(tmp_path: Path) -> None:
 def of_ablation(folder: Path, ablation: str, **more: Any) -> Any:
     fields = fields_of("static", score="magnitude", ablation=ablation, **more)
     made = tiny.experiment(folder, fields)
-    (stage,) = experiment_lib.stages(made)
-    session = experiment_lib._Session(made, tiny.desk(folder))
-    return session, session._begin(stage)
+    (stage,) = stages.every(made)
+    session = session_lib.Session(made, tiny.desk(folder))
+    return session, session.begin(stage)
 
 
 def test_ablations_change_one_thing(tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_dead_weights_are_removed_on_request(tmp_path: Path) -> None:
 def test_ends_kept_whole_are_found_in_the_order_of_the_network(tmp_path: Path) -> None:
     fields = fields_of("static", first_layer_dense=True, sparsity=0.2)
     made = tiny.experiment(tmp_path, fields)
-    first = experiment_lib._Session(made, tiny.desk(tmp_path)).masks(0)
+    first = session_lib.Session(made, tiny.desk(tmp_path)).masks(0)
     counts = masks.by_layer(jax.tree.map(lambda leaf: leaf[0], first))
     assert counts["dense1/kernel"].kept == counts["dense1/kernel"].total
     fields = fields_of("rigl", last_layer_dense=True)
@@ -271,7 +272,7 @@ def test_bfloat16_networks_are_scored_precisely(tmp_path: Path) -> None:
         fields = fields_of("static", score="synflow") | {"model.dtype": dtype}
         folder = tmp_path / dtype
         made = tiny.experiment(folder, fields)
-        chosen.append(experiment_lib._Session(made, tiny.desk(folder)).masks(0))
+        chosen.append(session_lib.Session(made, tiny.desk(folder)).masks(0))
     tiny.check_equal(*chosen)
 
 
@@ -380,13 +381,13 @@ def test_a_change_of_masks_stays_conditional_under_replicates(
     how: str, tmp_path: Path
 ) -> None:
     made = tiny.experiment(tmp_path, fields_of("rigl") | {"run.replicates_by": how})
-    session = experiment_lib._Session(made, tiny.desk(tmp_path))
+    session = session_lib.Session(made, tiny.desk(tmp_path))
     trainer = made.trainer
-    (stage,) = experiment_lib.stages(made)
+    (stage,) = stages.every(made)
     order = trainer.make_order(made.seeds.data, 0)
     program = trainer.programs(4, 20)
     traced = program.args[0].trace(
-        session._begin(stage),
+        session.begin(stage),
         trainer.images,
         trainer.labels,
         order,

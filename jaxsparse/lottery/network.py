@@ -1,0 +1,62 @@
+"""The network that an experiment trains, and how it begins."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.state import Seeds, TrainState
+from jaxsparse.types import Masks, Params
+
+
+class Network(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      initialize: keys [r] to initial weights and batch statistics [r ...].
+      tx: the sparse optimiser.
+      masks: the dense masks of one replicate.
+      first_masks: for sparse training from the start: initial weights, batch statistics
+        and seeds to masks, all [r ...]. None to begin dense.
+      fresh_weights: whether training starts from other weights than those the first
+        masks were chosen on.
+      live: masks of one replicate to how many of its weights lie on a path from input
+        to output.
+      first_weights: as `initialize`, for what training starts from, if that is not
+        drawn: weights of another run.
+      redraw: weights and masks of one replicate and a key to fresh weights that suit
+        the masks; None to leave those drawn as they are.
+    """
+
+    initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
+    tx: optax.GradientTransformationExtraArgs
+    masks: Masks
+    first_masks: Callable[[Params, Any, Seeds], Masks] | None = None
+    fresh_weights: bool = False
+    live: Callable[[Masks], int] | None = None
+    first_weights: Callable[[Key[Array, "r"]], tuple[Params, Any]] | None = None
+    redraw: Callable[[Params, Masks, Key[Array, ""]], Params] | None = None
+
+
+def first_state(network: Network, seeds: Seeds) -> TrainState:
+    """Makes the state before any training, dense, every leaf leading with replicates.
+
+    Checkpoints are loaded into states like this one.
+    """
+    draw = network.first_weights or network.initialize
+    params, batch_stats = draw(seeds.init)
+    masks = dense_masks(network, len(seeds.init))
+    return state_lib.start(
+        network.tx, params, batch_stats, masks, step=0, keys=seeds.masks
+    )
+
+
+def dense_masks(network: Network, replicates: int) -> Masks:
+    """Returns the network's dense masks for so many replicates."""
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (replicates, *leaf.shape)), network.masks
+    )

@@ -1,0 +1,296 @@
+"""One process's work on an experiment: stages trained, and states read back."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxsparse import records, transforms
+from jaxsparse.lottery import children as children_lib
+from jaxsparse.lottery import controls, levels, stages, tickets
+from jaxsparse.lottery import network as network_lib
+from jaxsparse.lottery.stages import Experiment
+from jaxsparse.training import checkpoints, loop, repelling, sharding, summary
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.loop import Desk, Stage, Trainer
+from jaxsparse.training.state import TrainState
+from jaxsparse.types import Masks, Params
+
+
+class Session:
+    """One process's work on an experiment: stages trained, and states read back once.
+
+    It holds no result that is not on disk; it exists to load lazily.
+    """
+
+    def __init__(self, experiment: Experiment, desk: Desk) -> None:
+        """Makes the initial state, or reads the one that is there."""
+        self.experiment, self.desk = experiment, desk
+        self.init = self._make_init()
+        # By arm, the latest end of a stage: what the next stages start from.
+        self.latest: dict[str, tuple[str, TrainState]] = {}
+
+    def _make_init(self) -> TrainState:
+        """Makes the initial state, and checks it against the one recorded."""
+        made = network_lib.first_state(self.experiment.network, self.experiment.seeds)
+        saved = checkpoints.load(self.desk.checkpoints, "init", made)
+        if saved is not None:
+            return saved.state
+        checkpoints.save(self.desk.checkpoints, "init", made)
+        return made
+
+    def train(self, stage: Stage) -> TrainState:
+        """Trains a stage to its end, records what it came to, and saves it."""
+        desk, trainer = self.desk, self.anchored(stage, self.trainer(stage))
+        if checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
+            # It ended before and its weights are lost: its records are not.
+            again = desk.metrics.with_name("trained_again.jsonl")
+            desk = desk._replace(metrics=again, watch=lambda record: None)
+        fresh, keys = self.begin(stage), self.keys(stage)
+        state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
+        rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
+        if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
+            masks = transforms.get_masks(state.opt_state)
+            ends = summary.level_records(
+                rows,
+                masks=masks,
+                start_step=stage.start,
+                live=self.experiment.network.live,
+                changing=trainer.changing is not None,
+            )
+            loop.write(desk, ends)
+            if self.experiment.network.first_masks is not None:
+                tickets.save_final(self.experiment.tickets, masks)
+        loop.write(desk, self._compare(stage, state))
+        time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
+        rate = (stage.stop - stage.start) / seconds
+        loop.write(desk, [time | {"seconds": seconds, "steps_per_second": rate}])
+        checkpoints.save(desk.checkpoints, stages.end_name(stage), state)
+        checkpoints.clear(desk.checkpoints, stage.name)
+        self.latest[stage.arm] = (stages.end_name(stage), state)
+        desk.progress.end(note=summary.in_words(rows))
+        return state
+
+    def keys(self, stage: Stage) -> Key[Array, "r"]:
+        """Makes the keys of a stage's order of examples and augmentation."""
+        keys = self.experiment.seeds.data
+        if self.experiment.fresh_order:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
+        if stage.arm == children_lib.ARM:
+            keys = children_lib.data_keys(keys, self.experiment.children.count)
+        return keys
+
+    def trainer(self, stage: Stage) -> Trainer:
+        """Returns what a stage trains with, which keeps what children begin with."""
+        experiment = self.experiment
+        children, trainer = experiment.children, experiment.trainer
+        if stage.arm == stages.PRETRAINING:
+            trainer = experiment.pretrainer or trainer
+        if children is None:
+            return trainer
+        if stage.arm == children_lib.ARM:
+            return children.trainer
+        copied = stage.level in children.levels and children.count
+        if stage.arm not in (stages.TICKET, stages.PRETRAINING) or not copied:
+            return trainer
+        wanted = {step for step in children.steps if stage.start < step < stage.stop}
+        return trainer._replace(keep_at=tuple(sorted({*trainer.keep_at, *wanted})))
+
+    def anchored(self, stage: Stage, trainer: Trainer) -> Trainer:
+        """Gives a level's training the ends of all tickets before, if it wants them."""
+        experiment = self.experiment
+        if experiment.repelled is None or stage.arm == stages.PRETRAINING:
+            return trainer
+        make = functools.partial(
+            repelling.allocate,
+            experiment.network.masks,
+            experiment.levels,
+            dtype=experiment.repelled,
+        )
+        count = trainer.layout.replicates
+        solutions = jax.tree.map(
+            lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+            jax.eval_shape(make),
+        )
+        put = jax.jit(jax.vmap(repelling.store, in_axes=(0, 0, None)), donate_argnums=0)
+        for level in range(stage.level):
+            end = self._ticket_end(level).params
+            if stage.arm == children_lib.ARM:
+                end = children_lib.copies(end, experiment.children.count)
+            solutions = put(solutions, end, jnp.int32(level))
+        filled = jnp.full(count, stage.level, jnp.int32)
+        placed = sharding.by_replicate(
+            trainer.layout, repelling.Anchors(solutions, filled)
+        )
+        return trainer._replace(anchors=placed)
+
+    def _compare(self, stage: Stage, state: TrainState) -> list[records.Record]:
+        """Says what lies between children, or between a level and the one before."""
+        children = self.experiment.children
+        if children is None:
+            return []
+        ends = (state.params, state.batch_stats)
+
+        def begin(kind: str) -> records.Record:
+            trainer = self.experiment.trainer
+            return loop.record(stage, kind, step=stage.stop, trainer=trainer)
+
+        if stage.arm == children_lib.ARM:
+            return children_lib.rows(children, ends, begin)
+        if stage.arm != stages.TICKET or not stage.level or not children.successive:
+            return []
+        before = self._ticket_end(stage.level - 1)
+        found = children.compare((before.params, before.batch_stats), ends)
+        return [
+            begin("successive") | {"replicate": r} | row for r, row in enumerate(found)
+        ]
+
+    def _copied(self, stage: Stage) -> tuple[Params, Any, Masks]:
+        """Returns what children begin with, [r * c ...]."""
+        ticket = stages.of_level(self.experiment, stage.level, stages.TICKET)
+        masks = self.masks(stage.level)
+        if stage.start == ticket.start:
+            start = self.begin(ticket)
+            weights = (start.params, start.batch_stats)
+        elif stage.start == 0:
+            weights = (self.init.params, self.init.batch_stats)
+        else:
+            early = stage.start < ticket.start
+            of = stages.pretraining(self.experiment) if early else ticket
+            name = loop.kept_name(of.name, stage.start)
+            saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+            if saved is None:
+                raise ValueError(
+                    f"checkpoint {name}: is not there or corrupt; wanted what the "
+                    f"children of {stage.name} begin with; delete the folder "
+                    f"{of.name} of checkpoints, and the same command trains it again"
+                )
+            weights = (saved.state.params, saved.state.batch_stats)
+        return children_lib.copies((*weights, masks), self.experiment.children.count)
+
+    def end_of(self, stage: Stage) -> TrainState:
+        """Returns the state a stage ended with; corrupt, it is trained again."""
+        name = stages.end_name(stage)
+        found, state = self.latest.get(stage.arm, ("", self.init))
+        if found == name:
+            return state
+        saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+        state = self.train(stage) if saved is None else saved.state
+        self.latest[stage.arm] = (name, state)
+        return state
+
+    def _ticket_end(self, level: int) -> TrainState:
+        return self.end_of(stages.of_level(self.experiment, level, stages.TICKET))
+
+    def _rewound(self) -> TrainState:
+        if not self.experiment.plan.rewind:
+            return self.init
+        return self.end_of(stages.pretraining(self.experiment))
+
+    def masks(self, level: int) -> Masks:
+        """Returns the ticket's masks at a level, choosing them if need be."""
+        experiment = self.experiment
+        count = experiment.trainer.layout.replicates
+        folder, like = experiment.tickets, experiment.network.masks
+        first_masks = experiment.network.first_masks
+        if level == 0 and first_masks is None:
+            return network_lib.dense_masks(experiment.network, count)
+        found = tickets.load_level(folder, level, like, replicates=count)
+        if found is not None:
+            return found
+        if level == 0:
+            start = self._rewound()
+            chosen = first_masks(start.params, start.batch_stats, experiment.seeds)
+            tickets.save_level(folder, level, chosen, replicates=count)
+            return chosen
+        source = 0 if experiment.one_shot else level - 1
+        chosen = levels.prune(
+            self._ticket_end(source).params,
+            self.masks(source),
+            level=level,
+            rule=experiment.rule,
+            keys=experiment.seeds.masks,
+        )
+        tickets.save_level(folder, level, chosen, replicates=count)
+        return chosen
+
+    def begin(self, stage: Stage) -> TrainState:
+        """Makes the state a stage starts from."""
+        experiment = self.experiment
+        if stage.arm == stages.PRETRAINING:
+            return self.init
+        level, arm = stage.level, stage.arm
+        if arm == children_lib.ARM:
+            params, batch_stats, masks = self._copied(stage)
+            keys = children_lib.copies(
+                jax.random.clone(experiment.seeds.masks), experiment.children.count
+            )
+            return state_lib.start(
+                experiment.network.tx,
+                params,
+                batch_stats,
+                masks,
+                step=stage.start,
+                keys=keys,
+            )
+        masks = self.masks(level)
+        if arm != stages.TICKET:
+            masks = controls.masks_of(
+                arm,
+                masks,
+                level=level,
+                keys=experiment.seeds.masks,
+                ignored=experiment.rule.ignored,
+            )
+        params, batch_stats = self._weights(level, arm)
+        network = experiment.network
+        first = level == 0 and network.first_weights is None
+        if network.redraw is not None and (first or arm in controls.FRESH):
+            keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
+                experiment.seeds.init, f"redrawn {arm}", level
+            )
+            params = jax.jit(jax.vmap(network.redraw))(params, masks, keys)
+        return state_lib.start(
+            experiment.network.tx,
+            params,
+            batch_stats,
+            masks,
+            step=stage.start,
+            keys=experiment.seeds.masks,
+        )
+
+    def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
+        """Returns the weights [r ...] and batch statistics a stage starts from."""
+        experiment = self.experiment
+        if arm in controls.FRESH or experiment.network.fresh_weights:
+            keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
+                experiment.seeds.init, arm, level
+            )
+            return experiment.network.initialize(keys)
+        if arm == "dense_continued" and level > 1:
+            before = self.end_of(stages.of_level(experiment, level - 1, arm))
+        elif arm == "dense_continued":
+            before = self._ticket_end(0)
+        elif level and experiment.plan.keeps_weights:
+            before = self._ticket_end(0 if experiment.one_shot else level - 1)
+        else:
+            before = self._rewound()
+        return before.params, before.batch_stats
+
+    def tidy(self, stage: Stage) -> None:
+        """Deletes what ending it made needless, and, if asked, weights it outdates."""
+        if (self.desk.checkpoints / stages.end_name(stage)).exists():
+            checkpoints.clear(self.desk.checkpoints, stage.name)
+        if not self.experiment.thin or not stage.level:
+            return
+        level, outdated = stage.level, stage
+        if stage.arm == stages.TICKET and level > 2:
+            # Not the level before: this level's controls may start from its weights.
+            outdated = stages.of_level(self.experiment, level - 2, stage.arm)
+        elif stage.arm == "dense_continued" and level > 1:
+            outdated = stages.of_level(self.experiment, level - 1, stage.arm)
+        elif stage.arm in (stages.TICKET, "dense_continued"):
+            return
+        checkpoints.thin(self.desk.checkpoints, stages.end_name(outdated))
