@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.studies import gradient_flow, launching, sparse_training
+from experiments.studies import (
+    data_diet,
+    gradient_flow,
+    launching,
+    sparse_training,
+    stable_imp,
+)
 from experiments.studies.runs import Run
 from experiments.studies.runs import flags as as_flags
 from jaxsparse import build, config, masks, schedules
 from jaxsparse.data.examples import Dataset, Examples
 
-STUDIES = (gradient_flow, sparse_training)
+STUDIES = (data_diet, gradient_flow, sparse_training, stable_imp)
 
 
 def read(run: Run, root: Path) -> Any:

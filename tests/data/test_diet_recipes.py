@@ -1,6 +1,7 @@
 """Recipes of tickets on a data diet: published settings, and what variants share."""
 
 import importlib
+import os
 
 import numpy as np
 import pytest
@@ -60,5 +61,7 @@ def test_variants_differ_in_what_they_say(file: str) -> None:
     assert length.total < recipe(file)[1].milestones[0]
     assert scores.lottery.levels == 0
     module = importlib.import_module(f"configs.{file}")
-    assert f"--out={main.pretraining.scores}" in module.__doc__
+    # Named from the folder of a run, which is in runs/.
+    path = os.path.normpath(f"runs/{file}/{main.pretraining.scores}")
+    assert f"--out={path}" in module.__doc__
     assert f"configs/{file}.py:scores" in module.__doc__
