@@ -393,7 +393,7 @@ def test_a_change_of_masks_stays_conditional_under_replicates(
         order,
         made.seeds.data,
         np.int32(0),
-        np.int32(4),
+        (np.int32(4), None),
     )
     assert str(traced.jaxpr).count("= cond[") >= 2
 
