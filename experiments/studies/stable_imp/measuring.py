@@ -19,7 +19,7 @@ from jaxsparse.analysis import connectivity, pairs, rounds, similarity
 from jaxsparse.analysis.similarity import Solution
 
 VERSION = 1  # of what is computed of checkpoints: to be raised with every change to it
-BINS = 60
+BINS = 600  # fine, as arms with other limits are drawn in common bins
 # In right angles, as the paper has them.
 _angle = functools.partial(similarity.angular_distance, subspace="intersection")
 _cosine = functools.partial(similarity.cosine_similarity, subspace="intersection")
