@@ -220,6 +220,7 @@ def _make_children(
         levels=tuple(c.levels),
         successive=c.successive,
         compare=stability.make_compare(config, dataset, like),
+        judge=stability.judge,
     )
 
 

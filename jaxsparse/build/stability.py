@@ -1,5 +1,6 @@
 """What a config has trained and compared to see whether training is stable."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -155,3 +156,31 @@ def make_compare(
             ]
 
     return compare
+
+
+def judge(
+    instabilities: list[float], reached: list[float], dense: list[float] | None
+) -> dict[str, Any]:
+    """Says whether training is stable, and whether what it reaches matches dense.
+
+    Args:
+      instabilities: of all pairs, fractions.
+      reached: test accuracies of the networks judged, fractions.
+      dense: those of dense networks; None if there are none.
+
+    Returns:
+      Mean "instability" of the pairs, "instability_sd" (None of a single pair), how
+      many "pairs", and by the thresholds of `connectivity.judge` whether it is
+      "stable" and "matching", None where there is nothing to match.
+    """
+    accuracies = {}
+    if dense is not None:
+        accuracies = {"accuracy": np.array(reached), "dense_accuracy": np.array(dense)}
+    found = connectivity.judge(np.array(instabilities), **accuracies)
+    return {
+        "instability": found.mean,
+        "instability_sd": None if math.isnan(found.sd) else found.sd,
+        "pairs": found.n,
+        "stable": found.stable,
+        "matching": found.matching,
+    }

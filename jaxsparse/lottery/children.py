@@ -34,6 +34,9 @@ class Children(NamedTuple):
       successive: whether levels that follow each other are compared too.
       compare: parameters and batch statistics of two sets of replicates, both [r ...],
         to a row for each replicate that says what lies between its two.
+      judge: instabilities of test error of all pairs, the test accuracies of the
+        level's tickets, and those of dense networks, None if unknown, to a row that
+        says whether training is stable and the level matching.
     """
 
     trainer: Trainer
@@ -42,6 +45,7 @@ class Children(NamedTuple):
     levels: tuple[int, ...]
     successive: bool
     compare: Callable[[Any, Any], list[dict[str, Any]]]
+    judge: Callable[[list[float], list[float], list[float] | None], dict[str, Any]]
 
 
 def stages(children: Children, *, level: int, start: int, stop: int) -> list[Stage]:

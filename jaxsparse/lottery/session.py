@@ -138,7 +138,8 @@ class Session:
             return loop.record(stage, kind, step=stage.stop, trainer=trainer)
 
         if stage.arm == children_lib.ARM:
-            return children_lib.rows(children, ends, begin)
+            rows = children_lib.rows(children, ends, begin)
+            return [*rows, begin("verdict") | self._judge(stage, rows)]
         if stage.arm != stages.TICKET or not stage.level or not children.successive:
             return []
         before = self._ticket_end(stage.level - 1)
@@ -146,6 +147,26 @@ class Session:
         return [
             begin("successive") | {"replicate": r} | row for r, row in enumerate(found)
         ]
+
+    def _judge(self, stage: Stage, rows: list[records.Record]) -> records.Record:
+        """Says whether the children of a stage are stable, and their level matching."""
+        ended = [
+            row
+            for row in records.read(self.desk.metrics)
+            if row["kind"] == "level" and row["arm"] == stages.TICKET
+        ]
+        reached, dense = (
+            [row["test_accuracy"] for row in ended if row["level"] == level]
+            for level in (stage.level, 0)
+        )
+        # Level 0 is what is to be matched, if it is dense.
+        to_match = stage.level and self.experiment.network.first_masks is None
+        found = self.experiment.children.judge(
+            [row["test_instability"] for row in rows],
+            reached,
+            dense if to_match else None,
+        )
+        return {"start": stage.start} | found
 
     def _copied(self, stage: Stage) -> tuple[Params, Any, Masks]:
         """Returns what children begin with, [r * c ...]."""

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import figures, labels, method_figures, methods, tables
+from jaxsparse.reports import (
+    figures,
+    labels,
+    method_figures,
+    methods,
+    stability,
+    tables,
+)
 from jaxsparse.reports.tables import Run
 
 CAPTIONS = {
@@ -23,6 +30,12 @@ CAPTIONS = {
     "curves": "Training of the tickets at a few levels.",
     "training": "Accuracy and loss in training.",
     "history": "Weights in each layer, by step.",
+    "onset": "Instability between children, by the update at which they begin.",
+    "instability": (
+        "Instability between children of a level, and how far the test error rises "
+        "between a level and the one before, against weights remaining."
+    ),
+    "segments": "Test error between two children, by the update at which they begin.",
 }
 
 
@@ -34,6 +47,7 @@ def draw(runs: Sequence[Run]) -> dict[str, Figure]:
             by_name = _of_training(run, alone=len(runs) == 1)
         else:
             by_name = _of_levels(run)
+        by_name |= stability.draw(run)
         for name, figure in by_name.items():
             drawn[file_name(name, place, len(runs))] = figure
     return drawn

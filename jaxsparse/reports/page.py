@@ -1,9 +1,10 @@
 """Page: one self-contained HTML file about one run, or about several.
 
 `write` puts `index.html`, `levels.md`, `levels.csv` and the figures of `gallery` as PNG
-and SVG into a folder, and for methods of sparse training that are compared `methods.md`
-and `methods.csv`. The page embeds its figures and refers to nothing outside itself, so
-it can be mailed. Every file appears whole or not at all.
+and SVG into a folder, for methods of sparse training that are compared `methods.md` and
+`methods.csv`, and of what was recorded between children or successive levels
+`segment.csv` and `successive.csv`. The page embeds its figures and refers to nothing
+outside itself, so it can be mailed. Every file appears whole or not at all.
 """
 
 import base64
@@ -17,7 +18,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import drawing, gallery, labels, methods, tables, text
+from jaxsparse.reports import (
+    drawing,
+    gallery,
+    labels,
+    methods,
+    stability,
+    tables,
+    text,
+)
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -69,6 +78,13 @@ def write_runs(runs: Sequence[tables.Run], out: str | os.PathLike[str]) -> Path:
     if _compares_methods(runs):
         replace(folder / "methods.csv", _methods_csv(runs))
         replace(folder / "methods.md", _methods_markdown(runs))
+    for kind in stability.ABOUT:
+        between = pd.concat(
+            [stability.table(run, kind).assign(run=run.name) for run in runs]
+        )
+        if len(between):
+            csv = between.to_csv(index=False, lineterminator="\n")
+            replace(folder / f"{kind}.csv", csv)
     replace(folder / "index.html", _page(runs, images))
     return folder / "index.html"
 
@@ -219,7 +235,7 @@ def _section(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
     if tables.levels_table([run]).empty:
         parts.append("<p><strong>No level has finished yet.</strong></p>\n")
     write_results = _of_training if labels.trains_once(run) else _of_levels
-    parts.append(write_results(run, images))
+    parts += [write_results(run, images), _stability(run, images)]
     parts += ["<h3>What was run</h3>\n", _facts(run)]
     config = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
     parts.append(
@@ -279,6 +295,18 @@ def _layers(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
             shown = shown.drop(columns="Level")
         parts += ["<p>Weights remaining (%)</p>\n", wide(shown)]
     return "".join(parts)
+
+
+def _stability(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+    """Writes what lies between children of one state, and from level to level."""
+    parts = []
+    for kind, (heading, about) in stability.ABOUT.items():
+        made = stability.table(run, kind)
+        if len(made):
+            parts += [f"<h3>{escape(heading)}</h3>\n", f"<p>{escape(about)}</p>\n"]
+            parts.append(wide(stability.show(made)))
+    names = ("onset", "instability", "segments")
+    return "".join([*parts, *(_figure(name, images) for name in names)])
 
 
 def _figure(name: str, images: Mapping[str, bytes | None]) -> str:

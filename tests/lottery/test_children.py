@@ -11,6 +11,7 @@ import tiny
 
 from jaxsparse import build, masks, records, transforms
 from jaxsparse import config as config_lib
+from jaxsparse.build import stability
 from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import network as network_lib
@@ -171,6 +172,55 @@ def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
     ]
 
 
+def test_verdicts_are_those_of_the_pairs(trained: tuple[Path, Any]) -> None:
+    folder, _ = trained
+    rows = records.read(folder / "metrics.jsonl")
+    found = [row for row in rows if row["kind"] == "verdict"]
+    assert [(row["stage"], row["start"]) for row in found] == [
+        (STAGES[1], 0),
+        (STAGES[2], 5),
+        (STAGES[4], 0),
+        (STAGES[5], 5),
+    ]
+    reached = [
+        [
+            row["test_accuracy"]
+            for row in rows
+            if row["kind"] == "level" and row["level"] == level
+        ]
+        for level in (0, 1)
+    ]
+    drop = float(np.mean(reached[0]) - np.mean(reached[1]))
+    for row in found:
+        pairs = [
+            one["test_instability"]
+            for one in rows
+            if one["kind"] == "segment" and one["stage"] == row["stage"]
+        ]
+        assert row["pairs"] == len(pairs) == 6
+        assert row["instability"] == pytest.approx(np.mean(pairs))
+        assert row["instability_sd"] == pytest.approx(np.std(pairs, ddof=1))
+        assert row["stable"] == bool(round(np.mean(pairs), 12) < 0.02)
+        # The dense network has nothing to match.
+        assert row["matching"] is (
+            None if row["level"] == 0 else round(drop, 12) < 0.002
+        )
+
+
+@pytest.mark.parametrize(
+    ("dense", "stable", "matching"),
+    [([0.92], False, None), ([0.92], True, True), ([0.9221], True, False)],
+)
+def test_a_verdict_keeps_to_its_thresholds(
+    dense: list[float], stable: bool, matching: bool | None
+) -> None:
+    instabilities = [0.019] if stable else [0.019, 0.021]
+    known = None if matching is None else dense
+    found = stability.judge(instabilities, [0.92], known)
+    assert (found["stable"], found["matching"]) == (stable, matching)
+    assert (found["instability_sd"] is None) == stable  # of a single pair
+
+
 def test_equal_noise_makes_equal_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +260,7 @@ def test_children_that_were_stopped_come_out_the_same(
         assert hashes[0] == hashes[1] is not None
     both = [
         [row for row in records.read(folder / "metrics.jsonl") if row["kind"] == kind]
-        for kind in ("segment", "successive", "eval")
+        for kind in ("segment", "verdict", "successive", "eval")
         for folder in (whole, tmp_path)
     ]
     assert both[0::2] == both[1::2]
