@@ -71,7 +71,7 @@ def check(config: ConfigDict) -> None:
 
 
 def check_used(config: ConfigDict, length: Lengths) -> None:
-    """Refuses pre-training of no length.
+    """Refuses pre-training of no length, and a warm-up that is longer.
 
     Raises:
       ValueError: naming the field.
@@ -81,6 +81,12 @@ def check_used(config: ConfigDict, length: Lengths) -> None:
             f"config.pretraining: differs from training, and lottery.rewind is "
             f"{config.lottery.rewind!r}; wanted a rewinding step above 0, at which "
             "pre-training ends"
+        )
+    if length.pretraining_warmup > length.rewind:
+        raise ValueError(
+            f"config.pretraining.warmup: came {config.pretraining.warmup!r}, which is "
+            f"{length.pretraining_warmup} updates; wanted at most the {length.rewind} "
+            "of lottery.rewind, at which pre-training ends"
         )
 
 

@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse.analysis import connectivity
-from jaxsparse.build import functions
+from jaxsparse.build import functions, pretraining
 from jaxsparse.build.lengths import Lengths
 from jaxsparse.data.examples import Dataset
 
 BATCH = 1000  # examples at once
 RE_ESTIMATED = 10  # batches that statistics of BatchNorm are taken from
+_ON = ("children", "successive")  # fields that switch it on
 
 
 def check(config: ConfigDict) -> None:
@@ -28,10 +29,12 @@ def check(config: ConfigDict) -> None:
     c, plain = config.stability, config_lib.default().stability
     on = bool(c.children) or c.successive
     for name in c:
-        if name not in ("children", "successive") and not on and c[name] != plain[name]:
+        needs = c.children if name in ("steps", "levels") else on
+        if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
-                f"config.stability.{name}: came {c[name]!r} with children 0 and "
-                f"successive False; wanted {plain[name]!r}, or one of the two"
+                f"config.stability.{name}: came {c[name]!r} with children "
+                f"{c.children} and successive {c.successive}, which have no use for "
+                f"it; wanted {plain[name]!r}, or children"
             )
     if on and config.sparse.method != "none":
         raise ValueError(
@@ -57,7 +60,7 @@ def check(config: ConfigDict) -> None:
 
 
 def check_steps(config: ConfigDict, length: Lengths) -> None:
-    """Refuses children that begin when training has ended, or at no level.
+    """Refuses children that begin when training has ended, at no level, or too early.
 
     Raises:
       ValueError: naming the field.
@@ -69,6 +72,18 @@ def check_steps(config: ConfigDict, length: Lengths) -> None:
         raise ValueError(
             f"config.stability.steps: came to updates {steps} of a training of "
             f"{length.total}; wanted one or more, all before its end"
+        )
+    if any(c.levels) and config.lottery.retrain == "finetune":
+        raise ValueError(
+            f"config.stability.levels: came {c.levels} with lottery.retrain "
+            "'finetune', where levels train from the end of training on; wanted (0,), "
+            "or another way to retrain"
+        )
+    if steps[0] < length.rewind and pretraining.differs(config):
+        raise ValueError(
+            f"config.stability.steps: came to updates {steps}, within a pre-training "
+            f"of {length.rewind} that differs from training; wanted {length.rewind} or "
+            "later: children train as tickets do"
         )
     if any(c.levels) and steps[-1] < length.rewind:
         raise ValueError(

@@ -182,11 +182,14 @@ class Session:
             of = stages.pretraining(self.experiment) if early else ticket
             name = loop.kept_name(of.name, stage.start)
             saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+            if saved is None:  # lost or corrupt: as an end is, it is trained again
+                self.train(of)
+                saved = checkpoints.load(self.desk.checkpoints, name, self.init)
             if saved is None:
                 raise ValueError(
-                    f"checkpoint {name}: is not there or corrupt; wanted what the "
-                    f"children of {stage.name} begin with; delete the folder "
-                    f"{of.name} of checkpoints, and the same command trains it again"
+                    f"checkpoint {name}: cannot be read, though it was just written; "
+                    f"wanted what the children of {stage.name} begin with; is the disk "
+                    "full?"
                 )
             weights = (saved.state.params, saved.state.batch_stats)
         return children_lib.copies((*weights, masks), self.experiment.children.count)

@@ -1,5 +1,6 @@
 """Instability analysis: copies that differ in nothing but the noise of SGD."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,29 @@ def test_children_that_were_stopped_come_out_the_same(
     assert both[0::2] == both[1::2]
 
 
+def test_what_children_begin_with_is_trained_again_if_it_is_lost(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    whole, _ = trained
+    mine = make(tmp_path, FIELDS)
+    calls = iter(range(1000))
+    ended = tmp_path / "checkpoints/level_00/ticket/last.json"
+    with pytest.raises(interrupt.Stopped):
+        # Between the end of the parent and that of the children from its middle.
+        desk = tiny.desk(tmp_path, lambda: ended.exists() and next(calls) >= 4)
+        experiment_lib.run(mine, desk)
+    lost = tmp_path / "checkpoints" / kept_name("level_00/ticket", 5)
+    shutil.rmtree(lost)
+    experiment_lib.run(make(tmp_path, FIELDS), tiny.desk(tmp_path))
+    for name in STAGES:
+        hashes = [
+            checkpoints.recorded_hash(folder / "checkpoints", f"{name}/last")
+            for folder in (whole, tmp_path)
+        ]
+        assert hashes[0] == hashes[1] is not None
+    assert lost.is_dir()
+
+
 def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
     fields = FIELDS | {
         "lottery.rewind": "4step",
@@ -305,6 +329,23 @@ def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
         (
             FIELDS | {"lottery.rewind": "6step"},
             r"stability\.steps: came to updates \(0, 5\), before lottery\.rewind 6",
+        ),
+        (
+            {
+                "stability.successive": True,
+                "stability.steps": ("5step",),
+                "lottery.levels": 1,
+            },
+            r"stability\.steps: came \('5step',\) with children 0 and successive True",
+        ),
+        (
+            FIELDS
+            | {"lottery.retrain": "finetune", "lottery.finetune_length": "4step"},
+            r"stability\.levels: came \(0, 1\) with lottery\.retrain 'finetune'",
+        ),
+        (
+            FIELDS | {"lottery.rewind": "4step", "pretraining.noise": 0.5},
+            r"stability\.steps: came to updates \(0, 5\), within a pre-training of 4",
         ),
     ],
 )
