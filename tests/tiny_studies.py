@@ -51,28 +51,28 @@ def train(
     return 0
 
 
-def score(name: str, workdir: Path, out: Path, data_dir: str) -> int:
+def score(run: Run, name: str, workdir: Path, out: Path, data_dir: str) -> int:
     """Scores as score_data.py would."""
-    del data_dir
-    run = build.open_run(workdir)
-    state = build.load_state(run, "level_00/ticket/last")
-    functions = build.make_functions(run.config, run.dataset, {})
+    del run, data_dir
+    opened = build.open_run(workdir)
+    state = build.load_state(opened, "level_00/ticket/last")
+    functions = build.make_functions(opened.config, opened.dataset, {})
     each = scoring.score_logits(
         functions,
         scoring.weights(state),
-        run.dataset.train,
+        opened.dataset.train,
         score=name,
         batch_size=50,
         how="map",
     )
     provenance = files.describe(
-        run.dataset.train.labels,
+        opened.dataset.train.labels,
         score=name,
         dataset="digits",
         split="train",
         replicates=len(each),
         step=int(state.step),
-        config=config_lib.digest(run.config),
+        config=config_lib.digest(opened.config),
     )
     files.save(out, scores.mean_over_replicates(each), provenance=provenance)
     return 0

@@ -68,17 +68,17 @@ def _steps(run: Run, folder: Path, data_dir: str) -> list[Callable[[], int]]:
     steps = [functools.partial(launch, run, workdir, data_dir)] if trains else []
     for score, name in run.scores.items():
         if trains or not (folder / name).exists():
-            place = functools.partial(_score, score, workdir, folder / name, data_dir)
-            steps.append(place)
+            steps.append(
+                functools.partial(_score, run, score, workdir, folder / name, data_dir)
+            )
     return steps
 
 
-def _score(score: str, workdir: Path, out: Path, data_dir: str) -> int:
+def _score(run: Run, score: str, workdir: Path, out: Path, data_dir: str) -> int:
     """Scores the training examples by a run; returns the exit code."""
     where = [f"--data_dir={Path(data_dir).resolve()}"] if data_dir else []
-    return _call(
-        "score_data.py", f"--run={workdir}", f"--score={score}", f"--out={out}", *where
-    )
+    given = [f"--run={workdir}", f"--score={score}", f"--out={out}"]
+    return _call("score_data.py", *given, *run.scoring, *where)
 
 
 def read(run: Run) -> ConfigDict:

@@ -12,12 +12,14 @@ class Run(NamedTuple):
       overrides: fields of the config by dotted name, as on the command line.
       scores: of the training examples, made when it has ended: by name of the score,
         the file, relative to the study's folder.
+      scoring: further flags for `score_data.py`.
     """
 
     name: str
     config: str
     overrides: dict[str, Any]
     scores: dict[str, str] = {}  # noqa: RUF012 -- of an immutable tuple
+    scoring: tuple[str, ...] = ()
 
 
 def flags(overrides: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ def check(config: ConfigDict) -> None:
     c, plain = config.stability, config_lib.default().stability
     on = bool(c.children) or c.successive
     for name in c:
-        needs = c.children if name in ("steps", "levels") else on
+        needs = c.children if name == "steps" else on
         if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
                 f"config.stability.{name}: came {c[name]!r} with children "
