@@ -48,6 +48,7 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
         return build.make_functions(first.run.config, first.run.dataset, stats)
 
     found: dict[str, Any] = {"usual": arms.SIZES[scale][network].usual, "arms": {}}
+    found["missing"] = [run.name for run in runs if run.name not in readers]
     for name, reader in readers.items():
         arm, kept = name.removeprefix(f"{network}_"), folder / "analysis"
         marks = reader.marks([began(reader), END, children(reader)])
