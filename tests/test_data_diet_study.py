@@ -228,8 +228,8 @@ def test_scores_that_are_lost_are_made_again(
 def make_arm(late: float, *, barrier: float, early: float) -> dict[str, Any]:
     """Invents findings of an arm with three seeds."""
     rng = np.random.default_rng(round(1000 * late))
-    levels = list(range(7))
-    ticket = np.full((3, 7), late) + rng.normal(scale=0.05, size=(3, 7))
+    levels = list(range(11))
+    ticket = np.full((3, 11), late) + rng.normal(scale=0.05, size=(3, 11))
     ticket[:, 0] = 91.4
     return {
         "levels": levels,
@@ -285,8 +285,54 @@ def test_the_opposite_is_not() -> None:
             late, barrier=late / 10, early=arm["pretrained"][0]
         )
     verdict = judged(found)
-    # Easy data that are worse than all from 2k, which are worse than all from 0.
+    # Where updates gain nothing there is nothing to be as good as.
+    of_gains = {"a few hundred suffice", "a random part suffices"}
+    of_gains.add("easy data save updates")
+    assert {verdict.pop(name) for name in of_gains} == {"unclear"}
     assert set(verdict.values()) == {"not reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("arm", "late", "name"),
+    [
+        ("k2", 90.5, "a few hundred suffice"),
+        ("random_320", 89.0, "a random part suffices"),
+        ("easy_320", 90.3, "easy data save updates"),
+    ],
+)
+def test_what_loses_more_than_a_part_is_not_as_good(
+    arm: str, late: float, name: str
+) -> None:
+    found = as_published()
+    found["arms"][arm] = make_arm(late, barrier=1.0, early=40.0)
+    assert judged(found)[name] == "not reproduced"
+
+
+def test_arms_without_any_effect_reproduce_nothing() -> None:
+    found = as_published()
+    for i, name in enumerate(found["arms"]):
+        found["arms"][name] = make_arm(91.35 + 0.001 * i, barrier=1.0, early=40.0)
+    assert "reproduced" not in judged(found).values()
+
+
+def test_late_levels_are_those_around_the_published_one() -> None:
+    arm = make_arm(90.0, barrier=1.0, early=40.0)
+    arm["levels"] = list(range(21))
+    arm["remaining"] = [100 * 0.8**level for level in arm["levels"]]
+    arm["ticket"] = [[float(level) for level in arm["levels"]]] * 3
+    # 21.0, 16.8, 13.4 and 10.7 % remain at levels 7 to 10.
+    assert claims.late(arm).tolist() == [8.5] * 3
+    few = arm | {"remaining": [100.0, 80.0], "ticket": [[1.0, 2.0]] * 3}
+    assert claims.late(few).tolist() == [2.0] * 3
+
+
+def test_correlations_wait_for_all_arms() -> None:
+    found = as_published() | {"missing": ["cifar_easy_160"]}
+    with pytest.raises(verdicts.Missing, match="cifar_easy_160"):
+        claims.correlation(found, "mean_barrier")
+    verdict = judged(found)
+    assert verdict["barriers predict"] == "not measured"
+    assert verdict["easy data are better"] == "reproduced"
 
 
 @pytest.mark.parametrize("name", ["k0", "k1", "k2", "easy_320", "hard_320", "noise_50"])
