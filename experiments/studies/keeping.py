@@ -29,7 +29,8 @@ def once(
     mark = json.loads(json.dumps(dict(of)))
     mark |= {"backend": jax.default_backend(), "precision": PRECISION}
     if path.exists():
-        with contextlib.suppress(ValueError, KeyError):  # damaged: computed again
+        # Damaged: computed again.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["of"] == mark:
                 return kept["found"]

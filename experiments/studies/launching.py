@@ -20,6 +20,7 @@ from jaxsparse.reports import page
 from jaxsparse.training import checkpoints
 from jaxsparse.training import workdir as training_folder
 
+ENDED = "ended"
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -95,15 +96,31 @@ def has_ended(run: Run, workdir: Path) -> bool:
 
     A run that started from another has ended only while that other is the same.
     """
+    return standing(run, workdir) == ENDED
+
+
+def standing(run: Run, workdir: Path) -> str:
+    """Says how far a run is: "ended", or a reason why not."""
     try:
         saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return "not begun"
     c = read(run)
-    same = not any(True for _ in config.differences(saved, json.loads(c.to_json())))
+    if any(True for _ in config.differences(saved, json.loads(c.to_json()))):
+        return "of other settings"
     began = training_folder.starts_from(workdir).get("checkpoints")
-    same &= began is None or began == build.recorded_hashes(c, workdir)
-    return same and (experiment.has_ended(workdir) or _is_old_and_ended(c, workdir))
+    if began is not None and began != build.recorded_hashes(c, workdir):
+        return "of what has changed"
+    levels = c.lottery.levels
+    if experiment.has_ended(workdir, levels=levels) or _is_old_and_ended(c, workdir):
+        return ENDED
+    return "under way"
+
+
+def missing(runs: Sequence[Run], folder: Path) -> dict[str, str]:
+    """Says which runs of a study have not ended, and why not."""
+    found = {run.name: standing(run, folder / run.name) for run in runs}
+    return {name: why for name, why in found.items() if why != ENDED}
 
 
 def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:

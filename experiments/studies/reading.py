@@ -1,6 +1,7 @@
 """Reading the runs of a study: their records, and the states that they ended with."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class Reader:
             if row["kind"] == kind
             and all(row.get(name) == value for name, value in fields.items())
         ]
+
+    @functools.cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The config, without its data."""
+        return json.loads((self.workdir / "config.json").read_text(encoding="utf-8"))
 
     @functools.cached_property
     def run(self) -> build.Run:

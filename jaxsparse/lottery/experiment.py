@@ -44,15 +44,17 @@ def run(experiment: Experiment, desk: Desk) -> None:
         records.write_atomically(desk.metrics.with_name(ENDED), text)
 
 
-def has_ended(workdir: Path) -> bool:
+def has_ended(workdir: Path, *, levels: int) -> bool:
     """Says whether every stage of the run in a folder has ended; opens no checkpoint.
 
     Args:
       workdir: folder of the run, in which `run` lists all stages when it is through.
+      levels: how many the run is to have; it may have been through with fewer.
     """
     ends = _read_ends(workdir)
     folder = workdir / "checkpoints"
-    return bool(ends) and all(checkpoints.exists(folder, end) for end in ends)
+    last = f"level_{levels:02d}/{stages.TICKET}/last"
+    return last in ends and all(checkpoints.exists(folder, end) for end in ends)
 
 
 def _read_ends(workdir: Path) -> list[str]:

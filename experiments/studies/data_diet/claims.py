@@ -135,7 +135,7 @@ def correlation(found: Findings, measure: str) -> tuple[float, float, int]:
       Missing: while an arm is missing, or where all are alike.
     """
     if found.get("missing"):
-        raise Missing(f"{found['missing']} have not ended")
+        raise Missing(f"{[*found['missing']]} have not ended")
     arms = [
         arm
         for name, arm in found["arms"].items()

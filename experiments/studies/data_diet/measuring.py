@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies import keeping, reading
+from experiments.studies import keeping, launching, reading
 from experiments.studies.data_diet import arms, claims
 from experiments.studies.reading import Reader
 from jaxsparse import build, records
@@ -48,7 +48,7 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
         return build.make_functions(first.run.config, first.run.dataset, stats)
 
     found: dict[str, Any] = {"usual": arms.SIZES[scale][network].usual, "arms": {}}
-    found["missing"] = [run.name for run in runs if run.name not in readers]
+    found["missing"] = launching.missing(runs, folder)
     for name, reader in readers.items():
         arm, kept = name.removeprefix(f"{network}_"), folder / "analysis"
         marks = reader.marks([began(reader), END, children(reader)])

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies import keeping, reading
+from experiments.studies import keeping, launching, reading
 from experiments.studies.reading import Reader
 from experiments.studies.stable_imp import arms
 from jaxsparse.analysis import connectivity, pairs, rounds, similarity
 from jaxsparse.analysis.similarity import Solution
 
-VERSION = 1  # of what is computed of checkpoints: to be raised with every change to it
+VERSION = 2  # of what is computed of checkpoints: to be raised with every change to it
 BINS = 600  # fine, as arms with other limits are drawn in common bins
 # In right angles, as the paper has them.
 _angle = functools.partial(similarity.angular_distance, subspace="intersection")
@@ -32,12 +32,14 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
 
     Returns:
       "arms" by what they are to the claims ("small", "large", "repelled", "attracted",
-      or their name), and "onset" if that has ended; {} if nothing has.
+      or their name), "onset" if that has ended, "warmup", two arms that differ in it
+      alone, and "missing", what has not ended and why; {} if nothing has.
     """
-    readers = reading.ended(arms.of_network(network, scale), folder, data_dir)
+    runs = arms.of_network(network, scale)
+    readers = reading.ended(runs, folder, data_dir)
     batches = arms.BATCHES[scale][network]
     roles = {f"batch_{batches.small}": "small", f"batch_{batches.large}": "large"}
-    found: dict[str, Any] = {"arms": {}}
+    found: dict[str, Any] = {"arms": {}, "missing": launching.missing(runs, folder)}
     for name, reader in readers.items():
         arm = name.removeprefix(f"{network}_")
         if arm == "onset":
@@ -50,6 +52,11 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
             functools.partial(of_weights, reader),
             label=name,
         )
+    half = arms.HALF_STABLE.get((network, scale))
+    pair = {"plain": roles.get(f"batch_{half}", ""), "warm": f"batch_{half}_warmup"}
+    found["warmup"] = {
+        name: found["arms"][arm] for name, arm in pair.items() if arm in found["arms"]
+    }
     return found if found["arms"] or "onset" in found else {}
 
 
@@ -89,6 +96,8 @@ def of_arm(reader: Reader) -> dict[str, Any]:
         "successive": rises.tolist(),
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
+        "batch": reader.config["data"]["batch_size"],
+        "strength": reader.config["repelling"]["strength"],
     }
 
 
@@ -122,7 +131,8 @@ def of_onset(reader: Reader) -> list[dict[str, Any]]:
         found.append(
             {"level": level, "steps": steps, "instability": test.tolist()}
             | {name: values.tolist() for name, values in more.items()}
-            | {"segments": of_segments(rows)}
+            | {"segments": of_segments(rows), "updates": rows[0]["step"]}
+            | {"batch": reader.config["data"]["batch_size"]}
         )
     return found
 
