@@ -12,6 +12,7 @@ takes. Examples are scored as they are, not augmented, in the order of the datas
 forgetting events are counted in training again, on what that sees.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from jaxsparse import build, config, records  # noqa: E402
 from jaxsparse.analysis import connectivity  # noqa: E402
 from jaxsparse.build import scoring  # noqa: E402
 from jaxsparse.data.diet import files, scores  # noqa: E402
-from jaxsparse.training import interrupt  # noqa: E402
+from jaxsparse.training import checkpoints, interrupt  # noqa: E402
 
 END = "level_00/ticket/last"  # of dense training
 # Flags that say what a score is of; they go into the file beside its name.
@@ -94,22 +95,27 @@ def main(argv: Sequence[str]) -> int:
         folder = Path(_RUN.value).expanduser()
         build.set_up_jax(build.read_config(folder))
         run = build.open_run(folder, data_dir=_DATA_DIR.value)
-        each, step = _score(run)
-        found = scores.mean_over_replicates(each)
-        replicates = run.config.replicates if _SCORE.value == "barrier" else len(each)
-        provenance = files.describe(
+        out, by_class = (Path(f.value).expanduser() for f in (_OUT, _BY_CLASS))
+        about = functools.partial(
+            files.describe,
             run.dataset.train.labels,
             score=_name(),
             dataset=run.config.data.name,
             split="train",
-            replicates=replicates,
-            step=step,
             config=config.digest(run.config),
         )
-        out = Path(_OUT.value).expanduser()
+        # Before hours of work, so that these are never for nothing.
+        files.check_free(out, about(replicates=1, step=0))
+        each, step = _score(run)
+        found = scores.mean_over_replicates(each)
+        replicates = run.config.replicates if _SCORE.value == "barrier" else len(each)
+        weights = ",".join(_weights(run))
+        provenance = about(replicates=replicates, step=step, weights=weights)
         files.save(out, found, provenance=provenance)
         if _SCORE.value == "barrier":
-            _tell_connected(run, found)
+            rows = _connected(run, each)
+            if _BY_CLASS.value:
+                _write_new(by_class, json.dumps(rows, indent=1) + "\n")
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -139,6 +145,8 @@ def _check_flags(argv: Sequence[str]) -> None:
                 f"--{name}: given with --score={_SCORE.value}, which has no use for "
                 f"it; it reads {[f'--{read}' for read in reads]}"
             )
+    if _BY_CLASS.value:
+        _check_by_class()
     if _SCORE.value == "grand" and _BATCH_NORM.value == "batch":
         raise ValueError(
             "--batch_norm: came 'batch' with --score=grand, in which no example may "
@@ -151,13 +159,44 @@ def _check_flags(argv: Sequence[str]) -> None:
         )
 
 
+def _check_by_class() -> None:
+    """Refuses a file for the classes that is there, or that could not be one."""
+    path = Path(_BY_CLASS.value).expanduser()
+    if path.suffix != ".json":
+        raise ValueError(f"--by_class: came {path}; wanted a file ending in .json")
+    if path.exists():
+        raise ValueError(
+            f"--by_class: {path} exists; wanted a new file, as nothing is overwritten; "
+            "move it away, or give another name"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _name() -> str:
-    """Names what is saved, with whatever was asked for by a flag."""
+    """Names what is saved, with whatever flag asks for something else than usual."""
     words = ["negative_margin" if _SCORE.value == "margin" else _SCORE.value]
-    given = [name for name in MEANINGFUL if flags.FLAGS[name].present]
+    given = [n for n in MEANINGFUL if flags.FLAGS[n].value != flags.FLAGS[n].default]
+    if _BATCH_NORM.value == "evaluation":  # what is usual
+        given.remove("batch_norm")
     if _BATCH_NORM.value == "batch":
         given.append("batch_size")
     return " ".join(words + [f"{name}={flags.FLAGS[name].value}" for name in given])
+
+
+def _weights(run: build.Run) -> list[str]:
+    """Lists the hashes of the checkpoints that a score is of."""
+    names = {"barrier": _ends(), "forgetting": []}.get(
+        _SCORE.value, [_CHECKPOINT.value]
+    )
+    folder = run.folder / "checkpoints"
+    return [str(checkpoints.recorded_hash(folder, name)) for name in names]
+
+
+def _ends() -> list[str]:
+    """Names the checkpoints of which barriers are: children, and their parent."""
+    stage = _CHILDREN.value.removesuffix("/last")
+    parent = f"{stage.partition('/')[0]}/ticket/last"
+    return [f"{stage}/last", *([parent] if _PAIRS.value == "triple" else [])]
 
 
 def _score(run: build.Run) -> tuple[np.ndarray, int]:
@@ -208,8 +247,8 @@ def _forgetting(run: build.Run) -> tuple[np.ndarray, int]:
 
 def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
     """Computes the barriers of all pairs of one parent, for each replicate."""
-    stage = _CHILDREN.value.removesuffix("/last")
-    level, _, arm = stage.partition("/")
+    children, *parents = _ends()
+    arm = children.split("/")[1]
     if not arm.startswith("children_") or run.config.stability.children < 2:
         raise ValueError(
             f"--children: came {_CHILDREN.value!r} of a run with "
@@ -217,11 +256,12 @@ def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
             "stage such as level_00/children_000000400, of 2 children or more"
         )
     count = run.config.stability.children
-    state = build.load_state(run, f"{stage}/last")
+    state = build.load_state(run, children)
     sets = [_each(state, c, count) for c in range(count)]
-    if _PAIRS.value == "triple":
+    for name in parents:
+        _check_parent(run, name, began=int(arm.removeprefix("children_")))
         try:
-            parent = build.load_state(run, f"{level}/ticket/last")
+            parent = build.load_state(run, name)
         except ValueError as error:
             raise ValueError(f"{error}, or --pairs=children") from error
         sets.insert(0, _each(parent, 0, 1))
@@ -240,30 +280,60 @@ def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
     return np.concatenate(found), int(state.step)
 
 
+def _check_parent(run: build.Run, name: str, *, began: int) -> None:
+    """Refuses a parent that was under way when its children began.
+
+    They began with an optimiser that remembers nothing, and so did it where it began.
+    """
+    stage = name.removesuffix("/last")
+    rows = records.read(run.folder / "metrics.jsonl")
+    starts = {
+        row["start_step"]
+        for row in rows
+        if row["kind"] == "level" and row["stage"] == stage
+    }
+    if starts and starts != {began}:
+        raise ValueError(
+            f"--pairs: came 'triple' for children that began at update {began} with a "
+            f"new optimiser, and a parent that began at {min(starts)}; wanted children "
+            "of where it began (config.stability.steps at lottery.rewind), or "
+            "--pairs=children"
+        )
+
+
 def _each(state: Any, child: int, count: int) -> tuple[Any, Any]:
     """Takes one child of each replicate."""
     own = scoring.weights(state)
     return jax.tree.map(lambda leaf: leaf[child::count], (own.params, own.batch_stats))
 
 
-def _tell_connected(run: build.Run, barriers: np.ndarray) -> None:
-    """Prints how many examples are connected, and writes it by class if asked to."""
+def _connected(run: build.Run, barriers: np.ndarray) -> dict[str, Any]:
+    """Prints how many examples are connected, and tabulates it by class.
+
+    Args:
+      run: whose examples.
+      barriers: of every pair [p n]; fractions are means over pairs.
+    """
     print(f"mean barrier: {barriers.mean():.4f}")
-    for threshold in THRESHOLDS:
-        fraction = connectivity.connected_fraction(barriers, threshold)
-        print(f"connected at a barrier of at most {threshold}: {fraction:.4f}")
-    if not _BY_CLASS.value:
-        return
-    path = Path(_BY_CLASS.value).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
     labels, classes = run.dataset.train.labels, run.dataset.classes
     found: dict[str, Any] = {}
     for threshold in THRESHOLDS:
-        rows = connectivity.by_class(barriers, labels, classes, threshold)
-        found["examples"] = rows.count.tolist()
-        found["mean_barrier"] = _numbers(rows.mean)
-        found[f"connected_at_{threshold}"] = _numbers(rows.connected)
-    records.write_atomically(path, json.dumps(found, indent=1) + "\n")
+        fraction = np.mean(
+            [connectivity.connected_fraction(b, threshold) for b in barriers]
+        )
+        print(f"connected at a barrier of at most {threshold}: {fraction:.4f}")
+        rows = [connectivity.by_class(b, labels, classes, threshold) for b in barriers]
+        found["examples"] = rows[0].count.tolist()
+        found["mean_barrier"] = _numbers(np.mean([row.mean for row in rows], axis=0))
+        connected = np.mean([row.connected for row in rows], axis=0)
+        found[f"connected_at_{threshold}"] = _numbers(connected)
+    return found
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Writes a file that is not there."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

@@ -163,7 +163,7 @@ def rows(
                 c.size,
                 how=c.subset,
                 first=c.first if c.subset == "window" else None,
-                seed=c.seed * (r + 1) if c.seed else r,
+                seed=1000 * c.seed + r,  # no two seeds share one
                 **(balance if c.balanced else {}),
             )
             for r in range(config.replicates)

@@ -37,9 +37,10 @@ def check(config: ConfigDict) -> None:
                 f"it; wanted {plain[name]!r}, or children"
             )
     if on and config.sparse.method != "none":
+        field = "children" if c.children else "successive"
         raise ValueError(
-            f"config.stability.children: came {c.children} with sparse.method "
-            f"{config.sparse.method!r}; wanted 'none': levels are what is copied"
+            f"config.stability.{field}: came {c[field]} with sparse.method "
+            f"{config.sparse.method!r}; wanted 'none': levels are what is compared"
         )
     if c.children and config.start.run:
         raise ValueError(
@@ -117,27 +118,16 @@ def make_compare(
         "train": tuple(jnp.asarray(part[:count]) for part in dataset.train),
         "test": tuple(map(jnp.asarray, dataset.test)),
     }
-    logits = jax.jit(made.logits)
+    has_stats = bool(jax.tree.leaves(like))
+    re_estimated = _re_estimated(made, sets["train"][0])
+    classes = _make_classes(made, sets["test"][0])
 
     def statistics(first: Any, second: Any) -> Any:
-        if not jax.tree.leaves(like):
+        if not has_stats:
             return None
         if c.batch_stats == "interpolated":
             return connectivity.Interpolated(first, second)
-        images = sets["train"][0]
-        size = min(BATCH, len(images))
-        batches = min(RE_ESTIMATED, len(images) // size)
-        shape = (batches, size, *images.shape[1:])
-        images = images[: batches * size].reshape(shape)
-        return connectivity.ReEstimated(made.statistics, images)
-
-    def classes(weights: Any) -> np.ndarray:
-        images = sets["test"][0]
-        found = [
-            np.argmax(np.asarray(logits(*weights, images[i : i + BATCH])), axis=-1)
-            for i in range(0, len(images), BATCH)
-        ]
-        return np.concatenate(found)
+        return re_estimated
 
     def one(first: Any, second: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"alphas": alphas.tolist()}
@@ -171,6 +161,32 @@ def make_compare(
             ]
 
     return compare
+
+
+def _re_estimated(made: functions.Functions, images: jax.Array) -> Any:
+    """Takes statistics of BatchNorm anew, of the first batches of training images."""
+    size = min(BATCH, len(images))
+    batches = min(RE_ESTIMATED, len(images) // size)
+    shape = (batches, size, *images.shape[1:])
+    return connectivity.ReEstimated(
+        made.statistics, images[: batches * size].reshape(shape)
+    )
+
+
+def _make_classes(
+    made: functions.Functions, images: jax.Array
+) -> Callable[[Any], np.ndarray]:
+    """Makes the function from a network to the class it gives each image."""
+    logits = jax.jit(made.logits)
+
+    def classes(weights: Any) -> np.ndarray:
+        found = [
+            np.argmax(np.asarray(logits(*weights, images[i : i + BATCH])), axis=-1)
+            for i in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(found)
+
+    return classes
 
 
 def judge(

@@ -31,7 +31,9 @@ def default() -> ConfigDict:
     c.data.order = "same"  # order of examples at each level: "same" or "fresh"
     c.data.noise = 0.0  # fraction of the training labels drawn anew, all through
     c.data.noise_by = "uniform"  # from the other classes; "permute": exchanged
-    c.data.noise_seed = 0  # which labels those are, and what they become
+    c.data.noise_seed = (
+        0  # which labels those are, and what they become; no replicate's own
+    )
 
     c.model = ConfigDict()
     c.model.name = "lenet_300_100"  # one of build.MODELS
@@ -122,7 +124,7 @@ def default() -> ConfigDict:
     c.stability.levels = (0,)  # levels whose training they repeat
     c.stability.successive = False  # also compare each level with the one before
     c.stability.points = 30  # on the segment between two, both ends included
-    c.stability.examples = 10000  # first training examples it is evaluated on; 0: all
+    c.stability.examples = 10000  # first training ones, at most; 0: all
     c.stability.batch_stats = "interpolated"  # of BatchNorm there, or "re_estimated"
 
     c.sparse = ConfigDict()  # sparse training in place of lottery levels

@@ -4,6 +4,11 @@ From a state of a level's training, several children train to its end. They diff
 nothing but the order of examples and augmentation. How the error rises between two of
 them says whether the state was stable.
 
+Deviations:
+  Children begin with an optimiser that remembers nothing, and so does whatever trains
+  from a rewinding step: copies from the middle of training lose its momentum. What the
+  authors did there is not known.
+
 References:
   Frankle, Dziugaite, Roy and Carbin, Linear Mode Connectivity and the Lottery Ticket
   Hypothesis, 2020, arXiv:1912.05671, section 2 and algorithm 1.

@@ -167,3 +167,21 @@ def test_impossible_numbers_of_a_provenance_are_refused(changes: Any) -> None:
 def test_the_hash_of_labels_is_pinned() -> None:
     wanted = "23c379d6c0f22ef64cdef873fd530df1f1419b4a3935e9323d5f1d82ca697b6a"
     assert files.hash_labels(np.arange(10, dtype=np.int8)) == wanted
+
+
+def test_what_could_not_be_saved_is_known_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "a.npz"
+    files.check_free(path, origin())
+    assert path.parent.is_dir() and not path.exists()
+    files.save(path, WILD, provenance=origin())
+    # What is known only later does not count yet.
+    files.check_free(path, origin()._replace(step=1, replicates=7, weights="x"))
+    with pytest.raises(ValueError, match=r"a\.npz: exists, with other score \('el2n'"):
+        files.check_free(path, origin()._replace(score="grand"))
+    with pytest.raises(ValueError, match="is a folder"):
+        files.check_free(path.parent, origin())
+    monkeypatch.setattr(files.os, "access", lambda *args: False)
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        files.check_free(tmp_path / "b.npz", origin())

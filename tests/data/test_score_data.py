@@ -16,16 +16,18 @@ from jaxsparse import config as config_lib
 from jaxsparse.build import scoring
 from jaxsparse.data.diet import files, scores, subsets
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import checkpoints
 
 FIELDS = {
     "lottery.levels": 0,
     "model.features": (8,),
     "stability.children": 2,
-    "stability.steps": ("4step",),
+    "stability.steps": ("0step", "4step"),
     "stability.points": 3,
 }
 END = "level_00/ticket/last"
-CHILDREN = "level_00/children_000000004"
+CHILDREN = "level_00/children_000000000"
+LATER = "level_00/children_000000004"
 
 # One process runs many commands, each as if it were alone.
 DRIVER = """
@@ -92,7 +94,8 @@ def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> Non
     by_class = tmp_path / "new" / "classes.json"
     commands = [
         command("el2n", "--batch_size=50"),
-        command("el2n", "--batch_size=50"),  # again: the same file
+        # Again, with what is usual said aloud: the same file.
+        command("el2n", "--batch_size=50", f"--checkpoint={END}"),
         command("margin", "--checkpoint=init"),
         command("loss", f"--checkpoint={CHILDREN}/last"),
         command("grand", "--block_size=7"),
@@ -103,6 +106,7 @@ def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> Non
             *("barrier", f"--children={CHILDREN}", "--pairs=children", "--at=maximum"),
             out="apart",
         ),
+        command("barrier", f"--children={LATER}", "--pairs=children", out="later"),
     ]
     done = launch(root, commands)
     for (out, err), words in zip(done, commands, strict=True):
@@ -166,7 +170,13 @@ def check_barriers(
     assert sum(rows["examples"]) == 120 and len(rows["mean_barrier"]) == 10
     for threshold in ("0.0", "0.5"):
         whole = np.dot(rows["examples"], rows[f"connected_at_{threshold}"]) / 120
-        assert whole == pytest.approx(np.mean(found <= float(threshold)))
+        # Of each pair, not of means over pairs.
+        wanted = np.mean(np.asarray(triples) <= float(threshold))
+        assert whole == pytest.approx(wanted, abs=1e-3)
+    states = [f"{CHILDREN}/last", END]
+    hashes = [checkpoints.recorded_hash(run.folder / "checkpoints", n) for n in states]
+    saved = files.load(folder / "barrier.npz", labels=run.dataset.train.labels)
+    assert saved.provenance.weights == ",".join(hashes)
 
 
 def check_usable(path: Path, saved: np.ndarray) -> None:
@@ -190,6 +200,20 @@ def test_whatever_is_wrong_is_one_line(
 ) -> None:
     out = tmp_path / "a.npz"
     (tmp_path / "taken.npz").write_text("something else")
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "classes.json").write_text("{}")
+    other = files.describe(
+        run.dataset.train.labels,
+        score="el2n",
+        dataset="digits",
+        split="train",
+        replicates=2,
+        step=12,
+        config="another",
+    )
+    files.save(tmp_path / "other.npz", np.zeros(120), provenance=other)
+    barrier = ("--score=barrier", f"--children={CHILDREN}")
 
     def command(*flags: str) -> list[str]:
         return [f"--run={run.folder}", f"--out={out}", *flags]
@@ -220,11 +244,31 @@ def test_whatever_is_wrong_is_one_line(
         "no whole checkpoint 'level_00/children_000000003/last'": command(
             "--score=barrier", "--children=level_00/children_000000003"
         ),
+        "--pairs: came 'triple' for children that began at update 4": command(
+            "--score=barrier", f"--children={LATER}"
+        ),
+        # All of these are known before anything is computed.
         "taken.npz: is no file of scores": command(
-            "--score=el2n", f"--out={tmp_path}/taken.npz"
+            "--score=forgetting", f"--out={tmp_path}/taken.npz"
+        ),
+        "folder.npz: is a folder": command(
+            "--score=forgetting", f"--out={tmp_path}/folder.npz"
+        ),
+        "file'": command(  # a file where a folder must be
+            "--score=forgetting", f"--out={tmp_path}/file/a.npz"
+        ),
+        "other.npz: exists, with other score ('el2n', now 'forgetting'), config": (
+            command("--score=forgetting", f"--out={tmp_path}/other.npz")
+        ),
+        "--by_class: came a.npz; wanted a file ending in .json": command(
+            *barrier, "--by_class=a.npz"
+        ),
+        "classes.json exists; wanted a new file": command(
+            *barrier, f"--by_class={tmp_path}/classes.json"
         ),
     }
     before = sorted(run.folder.rglob("*"))
+    held = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
     for message, (said, errors) in zip(
         wrong, launch(root, list(wrong.values())), strict=True
     ):
@@ -234,3 +278,5 @@ def test_whatever_is_wrong_is_one_line(
         assert "Traceback" not in errors
     assert not out.exists()
     assert sorted(run.folder.rglob("*")) == before
+    for path, content in held.items():
+        assert path.read_bytes() == content

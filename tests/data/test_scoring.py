@@ -40,8 +40,9 @@ def make(fields: dict[str, Any]) -> Made:
     dataset = build.load_data(c)
     network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=2))
     params, stats = network.initialize(jax.random.split(jax.random.key(0), 2))
-    # Running averages that are those of no batch.
-    stats = jax.tree.map(lambda leaf: 0.5 * leaf + 0.3, stats)
+    # Running averages that are those of no batch, and differ between networks.
+    share = jnp.array([[0.5], [0.9]])
+    stats = jax.tree.map(lambda leaf: share * (leaf + 0.3), stats)
     one = jax.tree.map(lambda leaf: leaf[0], stats)
     held = jax.tree.map(lambda m: jnp.stack([m, m]), network.masks)
     functions = build.make_functions(c, dataset, one)

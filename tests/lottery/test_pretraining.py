@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
 from jaxsparse import build, records
 from jaxsparse import config as config_lib
-from jaxsparse.data.diet import files, subsets
+from jaxsparse.build import pieces, pretraining
+from jaxsparse.data.diet import files, noise, subsets
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import checkpoints
+from jaxsparse.training import checkpoints, interrupt
 
 FIELDS = {
     "lottery.levels": 1,
@@ -133,6 +135,78 @@ def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
     assert rates["level_00/ticket", 12] == pytest.approx(0.01)  # as without
 
 
+def test_a_warm_up_is_its_own() -> None:
+    fields = {"pretraining.learning_rate": 0.02, "pretraining.warmup": "4step"}
+    c = tiny.config(FIELDS | fields)
+    own = pretraining.as_training(c)
+    rate = pieces.make_rate(own, build.lengths(own, steps_per_epoch=6))
+    rates = [float(rate(jnp.int32(step))) for step in range(6)]
+    assert rates[0] < rates[1] < rates[3] < rates[4] == rates[5]
+    assert rates[5] == pytest.approx(0.02)
+
+
+def test_random_subsets_of_two_seeds_are_other_ones(tmp_path: Path) -> None:
+    seen = set()
+    for seed in (0, 1, 2):
+        made = make(tmp_path, FIELDS | {"pretraining.seed": seed})
+        for r, rows in enumerate(np.sort(orders(made, 0))):
+            wanted = subsets.choose(
+                np.zeros(120), 30, how="random", seed=1000 * seed + r
+            )
+            np.testing.assert_array_equal(rows, wanted)
+            seen.add(tuple(rows.tolist()))
+    assert len(seen) == 6
+
+
+def test_balanced_subsets_have_as_many_of_each_class(tmp_path: Path) -> None:
+    made = make(tmp_path, FIELDS | {"pretraining.balanced": True})
+    labels = np.asarray(made.trainer.labels)
+    for rows in orders(made, 0):
+        assert np.bincount(labels[rows], minlength=10).tolist() == [3] * 10
+
+
+def test_labels_of_pretraining_are_wrong_as_said(tmp_path: Path) -> None:
+    fields = {"pretraining.noise": 0.25, "data.noise_by": "permute"}
+    found = []
+    for seed in (3, 4):
+        made = make(tmp_path, FIELDS | fields | {"data.noise_seed": seed})
+        clean, noisy = (np.asarray(t.labels) for t in (made.trainer, made.pretrainer))
+        drawn = noise.corrupt(
+            clean, fraction=0.25, classes=10, seed=seed, how="permute"
+        )
+        np.testing.assert_array_equal(noisy, drawn.labels)
+        found.append(noisy.tolist())
+    assert found[0] != found[1]
+
+
+def test_what_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
+    fields = FIELDS | {
+        "pretraining.batch_size": 10,
+        "pretraining.learning_rate": 0.02,
+        "pretraining.noise": 0.25,
+        "run.checkpoint_every": "2step",
+        "run.steps_per_call": 2,
+    }
+    train(tmp_path / "whole", fields)
+    stopped = 0
+    while True:
+        calls = iter(range(1000))
+        try:
+            mine = make(tmp_path / "parts", fields)
+            desk = tiny.desk(tmp_path / "parts", lambda c=calls: next(c) >= 1)
+            experiment_lib.run(mine, desk)
+            break
+        except interrupt.Stopped:
+            stopped += 1
+    assert stopped >= 3
+    for name in ("rewind", "level_00/ticket/last", "level_01/ticket/last"):
+        hashes = [
+            checkpoints.recorded_hash(tmp_path / folder / "checkpoints", name)
+            for folder in ("whole", "parts")
+        ]
+        assert hashes[0] == hashes[1] is not None
+
+
 def test_equal_pretraining_is_the_one_there_was(tmp_path: Path) -> None:
     """Said in other words, it comes to the same bits."""
     plain = {k: v for k, v in FIELDS.items() if "pretraining" not in k}
@@ -176,6 +250,10 @@ def test_noise_throughout_is_in_the_data() -> None:
         (
             {"pretraining.warmup": "2step"},
             r"pretraining\.warmup: came '2step' .*learning_rate -1",
+        ),
+        (
+            {"pretraining.warmup": "7step", "pretraining.learning_rate": 0.1},
+            r"pretraining\.warmup: came '7step', which is 7 updates; wanted at",
         ),
         (
             {"data.noise": 0.1, "pretraining.noise": 0.1},

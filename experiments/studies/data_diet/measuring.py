@@ -124,36 +124,47 @@ def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, A
 
     Returns:
       By seed: "mean_barrier" in nats, and "connected" and "connected_0", fractions of
-      examples up to a threshold; "by_class" the fractions of each class at the first;
-      and the counts of a histogram of all, whose outer bins are open.
+      examples up to a threshold, averaged over pairs; "by_class" the fractions of each
+      class at the first; and the counts of a histogram of all examples of all pairs,
+      as published, whose outer bins are open.
     """
     run, parent = reader.run, reader.state(END)
     copies = reader.state(children(reader))
     weights = [scoring.weights(state) for state in (parent, copies)]
     count = run.config.stability.children
     examples = Examples(*map(np.asarray, run.dataset.train))
-    vectors = []
+    vectors, single = [], []
     for r in range(run.config.replicates):
         places = [(0, r), *((1, r * count + c) for c in range(count))]
         ends = [_end(weights[which], row) for which, row in places]
         pairs = scoring.example_barriers(functions(), ends, examples, batch_size=BATCH)
         vectors.append(pairs.mean(axis=0))
+        single.append(pairs)
     every = np.stack(vectors)
     buffer = io.BytesIO()
     np.save(buffer, every)
     records.write_atomically(kept, buffer.getvalue())
     none, near = THRESHOLDS
-    by_class = connectivity.by_class(
-        every.mean(axis=0), examples.labels, run.dataset.classes, near
-    )
+    by_class = [
+        connectivity.by_class(b, examples.labels, run.dataset.classes, near).connected
+        for pairs in single
+        for b in pairs
+    ]
     edges = np.concatenate([[-np.inf], BINS, [np.inf]])
     return {
         "mean_barrier": every.mean(axis=1).tolist(),
-        "connected": [connectivity.connected_fraction(v, near) for v in every],
-        "connected_0": [connectivity.connected_fraction(v, none) for v in every],
-        "by_class": by_class.connected.tolist(),
-        "histogram": np.histogram(every, bins=edges)[0].tolist(),
+        "connected": [_connected(pairs, near) for pairs in single],
+        "connected_0": [_connected(pairs, none) for pairs in single],
+        "by_class": np.mean(by_class, axis=0).tolist(),
+        "histogram": np.histogram(np.stack(single), bins=edges)[0].tolist(),
     }
+
+
+def _connected(pairs: np.ndarray, threshold: float) -> float:
+    """Averages the fraction of connected examples over pairs [p n]."""
+    return float(
+        np.mean([connectivity.connected_fraction(b, threshold) for b in pairs])
+    )
 
 
 def _end(weights: scoring.Weights, row: int) -> tuple[Any, Any]:

@@ -27,6 +27,7 @@ published, which had moved the angles between rounds by 0.01 right angles.
 from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run
+from jaxsparse.training import repelling
 
 SCALES = ("quick", "cpu", "full")
 NETWORKS = ("mnist", "cifar")
@@ -114,7 +115,7 @@ PRUNING: dict[str, dict[str, dict[str, Any]]] = {
 }
 # Of repelling and attracting: the published ones, and where there are others. A
 # twentieth of the updates or fewer needs stronger ones to do anything.
-PUBLISHED_STRENGTHS = (2.0, -1.0)
+PUBLISHED_STRENGTHS = (repelling.REPEL, repelling.ATTRACT)
 STRENGTHS = {("cifar", "cpu"): (20.0, -10.0)}
 WARMUP = {"cpu": "1ep", "full": "10ep"}  # an eighth of training, as published
 

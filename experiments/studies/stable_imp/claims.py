@@ -18,8 +18,9 @@ import numpy as np
 
 from experiments.studies import verdicts
 from experiments.studies.verdicts import Claim, Findings, Missing, Seen, entries, spread
+from jaxsparse.analysis import connectivity
 
-STABLE = 2.0  # points of instability below which Frankle et al. (2020) call it stable
+STABLE = 100 * connectivity.STABLE_BELOW  # points of instability
 LATE = 0.5  # late rounds are those from this fraction of all on
 APART = 0.1  # of a right angle, between mean angles
 ORTHOGONAL = 0.5  # right angles: nearer to orthogonal than to alike

@@ -27,6 +27,8 @@ class Provenance(NamedTuple):
       step: updates made before the scores were taken.
       config: digest of the configuration of those runs.
       labels: SHA-256 of the labels in their order, in hexadecimal.
+      weights: hashes of the checkpoints that were scored, joined by commas; "" if there
+        was none, as of forgetting.
     """
 
     score: str
@@ -37,6 +39,10 @@ class Provenance(NamedTuple):
     step: int
     config: str
     labels: str
+    weights: str = ""
+
+
+LATER = ("replicates", "step", "weights")  # known when scores have been computed
 
 
 class Saved(NamedTuple):
@@ -65,6 +71,7 @@ def describe(
     replicates: int,
     step: int,
     config: str,
+    weights: str = "",
 ) -> Provenance:
     """Says what scores are of.
 
@@ -76,6 +83,7 @@ def describe(
       replicates: as in `Provenance`; 1 or more.
       step: as in `Provenance`; not negative.
       config: as in `Provenance`.
+      weights: as in `Provenance`.
 
     Returns:
       The provenance, with the number of the labels and their hash.
@@ -97,7 +105,30 @@ def describe(
         step=step,
         config=config,
         labels=hash_labels(labels),
+        weights=weights,
     )
+
+
+def check_free(path: Path, wanted: Provenance) -> None:
+    """Refuses a file that scores could not be saved to; call it before computing them.
+
+    Args:
+      path: as of `save`.
+      wanted: what the scores will be of, but for `LATER`, which nobody knows yet.
+
+    Raises:
+      ValueError: if there is something else: a folder, another file, or scores of
+        something else.
+      OSError: if the folder cannot be written to.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; wanted the name of a file to write")
+    if path.exists():
+        _refuse(path, _differences(_read(path).provenance, wanted, but=LATER))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent}: cannot be written to")
 
 
 def save(
@@ -210,14 +241,26 @@ def _read(path: Path) -> Saved:
 def _check_same(path: Path, wanted: Saved) -> None:
     """Refuses to lose what a file holds, unless it is what is wanted."""
     found = _read(path)
-    pairs = zip(found.provenance, wanted.provenance, strict=True)
-    names = [
-        f"{name} ({was!r}, now {now!r})"
-        for name, (was, now) in zip(Provenance._fields, pairs, strict=True)
-        if was != now
-    ]
+    names = _differences(found.provenance, wanted.provenance)
     if found.scores.tobytes() != wanted.scores.tobytes():
         names.append("scores")
+    _refuse(path, names)
+
+
+def _differences(
+    found: Provenance, wanted: Provenance, *, but: tuple[str, ...] = ()
+) -> list[str]:
+    """Words the fields in which two provenances differ."""
+    pairs = zip(found, wanted, strict=True)
+    return [
+        f"{name} ({was!r}, now {now!r})"
+        for name, (was, now) in zip(Provenance._fields, pairs, strict=True)
+        if was != now and name not in but
+    ]
+
+
+def _refuse(path: Path, names: list[str]) -> None:
+    """Refuses to lose what differs in some fields."""
     if names:
         raise ValueError(
             f"{path}: exists, with other {', '.join(names)}; nothing was written; move "

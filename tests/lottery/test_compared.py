@@ -1,0 +1,167 @@
+"""What is recorded of two networks, against plain code; BatchNorm included."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from jaxsparse import build, models, records
+from jaxsparse import config as config_lib
+from jaxsparse.build import stability
+from jaxsparse.lottery import children as children_lib
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import stages
+from jaxsparse.training.loop import kept_name
+
+RESNET = {
+    "model.name": "resnet_8",
+    "model.width": 2,
+    "init.norm_scale": "uniform",
+    "stability.children": 2,
+    "stability.points": 3,
+    "stability.examples": 30,
+}
+
+
+@pytest.fixture(autouse=True)
+def resnet_8() -> Iterator[None]:
+    small = functools.partial(models.CifarResNet, depth=8)
+    build.MODELS["resnet_8"] = build.Family(small, ("width", "norm", "conv"))
+    yield
+    del build.MODELS["resnet_8"]
+
+
+def networks(c: Any, dataset: Any) -> Any:
+    """Two sets of a replicate, whose running statistics differ."""
+    network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=6))
+    params, stats = network.initialize(jax.random.split(jax.random.key(0), 2))
+    share = jnp.array([0.5, 0.9])
+    stats = jax.tree.map(
+        lambda leaf: leaf * share[:, None] + 0.3 * share[:, None], stats
+    )
+    return [
+        jax.tree.map(lambda leaf, r=r: leaf[r : r + 1], (params, stats)) for r in (0, 1)
+    ]
+
+
+def plain(functions: Any, params: Any, stats: Any, part: Any) -> tuple[float, float]:
+    """Mean loss and error on some examples, in numpy but for the network itself."""
+    logits = np.asarray(jax.jit(functions.logits)(params, stats, part[0]), np.float64)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, part[1])
+    return float(np.mean(losses)), float(np.mean(logits.argmax(axis=1) != part[1]))
+
+
+@pytest.mark.parametrize("batch_stats", ["interpolated", "re_estimated"])
+def test_a_segment_is_what_plain_code_finds(batch_stats: str) -> None:
+    c = tiny.config(RESNET | {"stability.batch_stats": batch_stats})
+    dataset = build.load_data(c)
+    first, second = networks(c, dataset)
+    one = [jax.tree.map(lambda leaf: leaf[0], end) for end in (first, second)]
+    functions = build.make_functions(c, dataset, one[0][1])
+    (row,) = stability.make_compare(c, dataset, one[0][1])(first, second)
+    sets = {
+        # The first 30 of the training examples, and all of the test set.
+        "train": tuple(jnp.asarray(part[:30]) for part in dataset.train),
+        "test": tuple(map(jnp.asarray, dataset.test)),
+    }
+    for place, alpha in enumerate((0.0, 0.5, 1.0)):
+        params, stats = jax.tree.map(
+            lambda a, b, alpha=alpha: (1 - alpha) * a + alpha * b, *one
+        )
+        if batch_stats == "re_estimated":
+            stats = jax.jit(functions.statistics)(params, sets["train"][0])
+        for name, part in sets.items():
+            loss, error = plain(functions, params, stats, part)
+            assert row[f"{name}_loss"][place] == pytest.approx(loss, rel=1e-3)
+            assert row[f"{name}_error"][place] == pytest.approx(error, abs=1e-6)
+    assert row["train_error"] != row["test_error"]
+    assert len(set(row["test_loss"])) == 3
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Any:
+    fields = RESNET | {
+        "lottery.levels": 1,
+        "stability.steps": ("5step",),
+        "stability.levels": (0, 1),
+        "stability.successive": True,
+        "repelling.strength": 2.0,
+    }
+    c = tiny.config(fields)
+    config_lib.validate(c)
+    build.check_names(c)
+    dataset = build.load_data(c)
+    made = build.make_experiment(c, dataset, tmp_path)
+    experiment_lib.run(made, tiny.desk(tmp_path))
+    return tmp_path, made, c, dataset
+
+
+def test_children_with_batch_statistics_that_are_repelled(trained: Any) -> None:
+    folder, made, c, dataset = trained
+    session = session_lib.Session(made, tiny.desk(folder))
+    known = {stage.name: stage for stage in stages.every(made)}
+    for level in (0, 1):
+        begun = session.begin(known[f"level_{level:02d}/children_000000005"])
+        kept = tiny.load(folder, kept_name(f"level_{level:02d}/ticket", 5), made)
+        wanted = children_lib.copies(kept.batch_stats, 2)
+        tiny.check_equal(begun.batch_stats, wanted)
+        start = jax.tree.leaves(children_lib.copies(session.init.batch_stats, 2))
+        assert any(
+            np.any(a != b) for a, b in zip(jax.tree.leaves(wanted), start, strict=True)
+        )
+    # Each child is repelled from the solutions of its own parent.
+    stage = known["level_01/children_000000005"]
+    anchors = session.anchored(stage, session.trainer(stage)).anchors
+    end = tiny.load(folder, "level_00/ticket/last", made).params
+    for held, kernel in zip(
+        jax.tree.leaves(anchors.solutions),
+        jax.tree.leaves({k: v for k, v in prunable(end).items()}),
+        strict=True,
+    ):
+        wanted = jnp.repeat(kernel, 2, axis=0).astype(held.dtype)
+        np.testing.assert_array_equal(held[:, 0], wanted)
+    check_successive(folder, made, c, dataset)
+
+
+def prunable(params: Any) -> Any:
+    """Kernels, which alone can be pruned, in the order of the tree."""
+    return {
+        layer: prunable(part) if "kernel" not in part else part["kernel"]
+        for layer, part in params.items()
+        if "norm" not in layer
+    }
+
+
+def check_successive(folder: Path, made: Any, c: Any, dataset: Any) -> None:
+    """The ends of a segment between levels are the one before and the level itself."""
+    functions = build.make_functions(
+        c,
+        dataset,
+        jax.tree.map(
+            lambda leaf: leaf[0],
+            session_lib.Session(made, tiny.desk(folder)).init.batch_stats,
+        ),
+    )
+    rows = [
+        r for r in records.read(folder / "metrics.jsonl") if r["kind"] == "successive"
+    ]
+    assert [(row["level"], row["replicate"]) for row in rows] == [(1, 0), (1, 1)]
+    test = tuple(map(jnp.asarray, dataset.test))
+    for place, level in ((0, 0), (-1, 1)):
+        state = tiny.load(folder, f"level_{level:02d}/ticket/last", made)
+        for row in rows:
+            weights = jax.tree.map(
+                lambda leaf, r=row["replicate"]: leaf[r],
+                (state.params, state.batch_stats),
+            )
+            loss, error = plain(functions, *weights, test)
+            assert row["test_loss"][place] == pytest.approx(loss, rel=1e-3)
+            assert row["test_error"][place] == pytest.approx(error, abs=1e-6)
