@@ -16,16 +16,19 @@ The scores are those of 16 networks after 7,800 updates, 20 epochs:
 
 `:all` pre-trains on all data, which differs from training in nothing. For the other
 baselines, change `lottery.rewind` and with it `stability.steps`, from which children
-of the dense network train. Other subsets are `--config.pretraining.subset=hardest` and
-`random`, of 256 to 25,600 examples.
+of the dense network train. Other subsets are `--config.pretraining.subset=hardest`, and
+`random` with `--config.pretraining.scores=`, of 256 to 25,600 examples
+(`pretraining.size`), all with as many of each class, as in the authors' code.
 
 `:small` is ours, for two CPU cores: LeNet-5 on 5,000 examples, as in
 `stability_cifar.py:small`, pre-trained on all of them for 80 updates, half an epoch as
 theirs.
 
 Deviations: scores are of ResNet-20, where the authors scored by ResNet-18; no examples
-are set aside for validation, as in the paper. Each replicate draws random subsets of
-its own, by other numbers than theirs.
+are set aside for validation, as in the paper. The last batch of an epoch, which is
+smaller, is left out, as in their later code, so that there are 62,400 updates. Each
+replicate draws random subsets of its own, by other numbers than theirs. The rest as
+`lth_cifar.py`.
 
 Command: python experiments/train.py --config=configs/diet_cifar.py
 """
@@ -65,6 +68,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3200
+        c.pretraining.balanced = True
         c.pretraining.scores = "../scores/cifar10_el2n.npz"
     return c
 

@@ -28,7 +28,7 @@ Score file, once:
   python experiments/train.py --config=configs/diet_cifar100.py:scores
     --workdir=runs/scores/cifar100
   python experiments/score_data.py --run=runs/scores/cifar100 --score=el2n
-    --out=runs/scores/cifar100_el2n.npz
+    --batch_norm=batch --out=runs/scores/cifar100_el2n.npz
 
 Command: python experiments/train.py --config=configs/diet_cifar100.py
 """

@@ -49,6 +49,10 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
 
     found: dict[str, Any] = {"usual": arms.SIZES[scale][network].usual, "arms": {}}
     found["missing"] = launching.missing(runs, folder)
+    scored = reading.ended(arms.of_network(network, scale)[:1], folder, data_dir)
+    for reader in scored.values():
+        rows = reader.of_kind("level", arm="ticket")
+        found["scored"] = (len(rows), rows[0]["step"])
     for name, reader in readers.items():
         arm, kept = name.removeprefix(f"{network}_"), folder / "analysis"
         marks = reader.marks([began(reader), END, children(reader)])
