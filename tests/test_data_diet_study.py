@@ -252,7 +252,7 @@ def test_a_killed_study_resumes_to_identical_results(
         (files, "save", 0),
         (checkpoints, "save", 9),
         (records, "append", 40),
-        (records, "write_atomically", 8),
+        (records, "write_atomically", 3),
         (measuring, "of_curvature", 2),
     ]
     for module, name, after in places:

@@ -263,3 +263,39 @@ def test_faults_are_named() -> None:
     good = quadrature.density(as_product(np.eye(3)), 3, key=key())
     with pytest.raises(ValueError, match="width: got 0"):
         quadrature.smooth(good, [0.0], 0.0)
+
+
+def test_residuals_are_those_of_a_large_network() -> None:
+    """At a size at which sums are divided among threads, against float64."""
+    keys = jax.random.split(key(), 4)
+    sizes = ((784, 300), (300, 100), (100, 10))
+    params = {
+        str(i): jax.random.normal(k, size) * (2 / size[0]) ** 0.5
+        for i, (k, size) in enumerate(zip(keys, sizes, strict=False))
+    }
+    images = jax.random.normal(keys[3], (200, 784))
+    labels = jnp.arange(200) % 10
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        x, y = batch
+        for i in range(2):
+            x = jax.nn.relu(x @ params[str(i)])
+        logits = jax.nn.log_softmax(x @ params["2"])
+        return -jnp.mean(jnp.take_along_axis(logits, jnp.expand_dims(y, 1), 1))
+
+    held = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    space = subspace.make(params, held)
+    product = products.operator(loss, space, (images, labels))
+    n = subspace.size(space)
+    with jax.default_matmul_precision("highest"):
+        found = lanczos.extremes(product, n, top=2, bottom=0, steps=12, key=key())
+        start = jax.random.normal(key(), (n,))
+        run = lanczos.tridiagonalise(product, start, 12)
+        values, turns = lanczos.ritz(run)
+        multiply = jax.jit(product)
+        for place, residual in enumerate(found.top_residuals, start=1):
+            vector = turns[:, -place] @ np.asarray(run.basis, np.float64)
+            vector = vector / np.linalg.norm(vector)
+            image = np.asarray(multiply(jnp.asarray(vector, jnp.float32)), np.float64)
+            wanted = np.linalg.norm(image - values[-place] * vector)
+            assert residual == pytest.approx(wanted, rel=0.05, abs=1e-4 * values[-1])

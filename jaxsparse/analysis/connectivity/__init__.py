@@ -20,6 +20,8 @@ from jaxsparse.analysis.connectivity.segment import (
     along_segment,
 )
 from jaxsparse.analysis.connectivity.stability import (
+    MATCHING_BELOW,
+    STABLE_BELOW,
     ByClass,
     Verdict,
     by_class,
@@ -31,6 +33,8 @@ from jaxsparse.analysis.connectivity.stability import (
 )
 
 __all__ = (
+    "MATCHING_BELOW",
+    "STABLE_BELOW",
     "EVCI_ALPHAS",
     "UNIT_ALPHAS",
     "ByClass",

@@ -150,13 +150,12 @@ def extremes(
     found = _tridiagonalise(operand, start, min(steps, n))
     values, turns = ritz(found)
     chosen = np.r_[np.arange(values.size)[::-1][:top], np.arange(values.size)[:bottom]]
-    residuals = _residuals(
-        operand,
-        found.basis,
-        jnp.asarray(turns[:, chosen].T, start.dtype),
-        jnp.asarray(values[chosen], start.dtype),
+    residuals = np.array(
+        [
+            _residual(operand, found.basis, turns[:, place], values[place])
+            for place in chosen
+        ]
     )
-    residuals = np.asarray(residuals, np.float64)
     ends = min(top, values.size)
     return Extremes(
         top=values[chosen[:ends]],
@@ -205,19 +204,29 @@ def as_operand(product: products.Product) -> Any:
 _tridiagonalise = jax.jit(tridiagonalise, static_argnames="steps")
 
 
-@jax.jit
-def _residuals(
+def _residual(
     product: products.Product,
     basis: Float[Array, "k n"],
-    turns: Float[Array, "m k"],
-    values: Float[Array, "m"],
-) -> Float[Array, "m"]:
-    """Computes how far from an eigenvector each Ritz vector is."""
+    turn: Float[np.ndarray, "k"],
+    value: float,
+) -> float:
+    """Computes how far from an eigenvector a Ritz vector is.
 
-    def residual(pair: tuple[Array, Array]) -> Float[Array, ""]:
-        turn, value = pair
-        vector = turn @ basis
-        vector = vector / jnp.linalg.norm(vector)
-        return jnp.linalg.norm(product(vector) - value * vector)
+    The difference is taken on the host: it is small between large numbers, and JAX
+    0.10.2 on a CPU gets it wrong where it fuses it with the product (jax-ml/jax#39103).
+    """
+    vector, image = (
+        np.asarray(part, np.float64)
+        for part in _image(product, basis, jnp.asarray(turn, basis.dtype))
+    )
+    return float(np.linalg.norm(image - value * vector))
 
-    return lax.map(residual, (turns, values))
+
+@jax.jit
+def _image(
+    product: products.Product, basis: Float[Array, "k n"], turn: Float[Array, "k"]
+) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """Makes a vector of unit length out of the basis, and multiplies it."""
+    vector = turn @ basis
+    vector = vector / jnp.linalg.norm(vector)
+    return vector, product(vector)
