@@ -1,0 +1,142 @@
+"""Recipes have the settings of the papers, as far as these are known."""
+
+import importlib
+from typing import Any
+
+import pytest
+
+# Maene et al. (2021), table 1 and section 3.2.
+STABLE_IMP = {
+    "replicates": 3,
+    "lottery.levels": 25,
+    "lottery.fraction": 0.2,
+    "lottery.scope": "global",
+    "lottery.rewind": "0step",
+    "lottery.controls": ("reinitialized",),
+    "stability.children": 2,
+    "stability.levels": (0, 5, 10, 15),
+    "stability.successive": True,
+}
+LENET = STABLE_IMP | {
+    "data.name": "mnist",
+    "model.name": "lenet_300_100",
+    "data.batch_size": 60,
+    "optimizer.name": "adam",
+    "schedule.name": "constant",
+    "schedule.learning_rate": 1.2e-3,
+    "optimizer.weight_decay": 0.0,
+    "init.kernel": "kaiming_uniform",
+    "training.length": "25ep",
+}
+RESNET = STABLE_IMP | {
+    "data.name": "cifar10",
+    "model.name": "resnet_20",
+    "model.norm": "fixed",
+    "data.batch_size": 1024,
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 1e-5,
+    "schedule.name": "step",
+    "schedule.learning_rate": 0.1,
+    "schedule.milestones": ("56ep", "71ep"),
+    "init.kernel": "kaiming_normal",
+    "training.length": "85ep",
+}
+CONV_4 = RESNET | {
+    "model.name": "conv_4",
+    "model.norm": "learned",
+    "data.batch_size": 128,
+    "schedule.name": "cosine",
+    "schedule.learning_rate": 0.01,
+    "schedule.milestones": (),
+    "training.length": "75ep",
+}
+# Frankle et al. (2020), instability analysis.
+STABILITY = {
+    "replicates": 3,
+    "stability.children": 3,
+    "stability.points": 30,
+    "stability.batch_stats": "interpolated",
+}
+# Training of ResNet-20 in open_lth, and Paul et al. (2022), section 5.2.
+OPEN_LTH = {
+    "data.name": "cifar10",
+    "data.batch_size": 128,
+    "model.name": "resnet_20",
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 1e-4,
+    "schedule.name": "step",
+    "schedule.learning_rate": 0.1,
+    "schedule.milestones": ("80ep", "120ep"),
+    "training.length": "160ep",
+    "lottery.fraction": 0.2,
+}
+DIET = OPEN_LTH | {
+    "replicates": 4,
+    "lottery.levels": 20,
+    "lottery.rewind": "200step",
+    "lottery.controls": (),
+    "stability.children": 2,
+    "stability.steps": ("200step",),
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "stability_mnist": STABILITY
+    | {
+        "data.name": "mnist",
+        "data.batch_size": 60,
+        "optimizer.name": "adam",
+        "schedule.learning_rate": 1.2e-3,
+        "training.length": "24000step",
+    },
+    "stability_cifar": STABILITY | OPEN_LTH,
+    "stable_imp_mnist": LENET,
+    "stable_imp_cifar": RESNET,
+    "stable_imp_cifar:conv_4": CONV_4,
+    "repel_mnist": LENET | {"data.batch_size": 1024, "repelling.strength": 2.0},
+    "repel_mnist:attract": LENET | {"repelling.strength": -1.0},
+    "repel_cifar": RESNET | {"repelling.strength": 2.0},
+    "repel_cifar:attract": RESNET
+    | {"data.batch_size": 128, "repelling.strength": -1.0},
+    "diet_cifar": DIET
+    | {
+        "pretraining.subset": "easiest",
+        "pretraining.size": 3200,
+        "pretraining.balanced": True,
+        "pretraining.noise": 0.0,
+    },
+    "diet_cifar:all": DIET | {"pretraining.subset": "", "pretraining.size": 0},
+    "diet_cifar:scores": OPEN_LTH
+    | {
+        "replicates": 16,
+        "training.length": "7800step",
+        "schedule.name": "constant",
+        "schedule.milestones": (),
+        "lottery.levels": 0,
+        "lottery.rewind": "0step",
+    },
+    "diet_noise_cifar": DIET | {"pretraining.noise": 0.1, "data.noise": 0.0},
+    "diet_mnist": {
+        "data.name": "mnist",
+        "model.name": "lenet_300_100",
+        "replicates": 3,
+        "lottery.rewind": "240step",
+        "stability.children": 2,
+        "stability.steps": ("240step",),
+        "pretraining.subset": "easiest",
+        "pretraining.size": 3840,
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_settings_are_those_published(name: str) -> None:
+    recipe, _, variant = name.partition(":")
+    c = importlib.import_module(f"configs.{recipe}").get_config(variant)
+    found = {}
+    for field in RECIPES[name]:
+        value = c
+        for part in field.split("."):
+            value = value[part]
+        found[field] = value
+    assert found == RECIPES[name]
