@@ -248,8 +248,8 @@ def test_a_killed_study_resumes_to_identical_results(
 
     places = [
         (records, "append", 5),
-        (checkpoints, "save", 3),
         (files, "save", 0),
+        (checkpoints, "save", 3),
         (checkpoints, "save", 9),
         (records, "append", 40),
         (records, "write_atomically", 3),
