@@ -3,4 +3,39 @@
 Import the modules, not names: `from jaxsparse import masks, select, transforms`.
 """
 
+import importlib.metadata
+import os
+import sys
+import warnings
+
 __version__ = "0.1.0"
+
+_WRONG = "0.10.2"  # of jaxlib
+_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
+
+
+def _have_sums_right() -> None:
+    """Keeps jaxlib 0.10.2 from summing wrongly on CPUs (jax-ml/jax#39103).
+
+    It hands some sums to a library that gets them wrong, without a word; with the flag
+    it computes them itself. XLA reads its flags once, when JAX first looks at devices.
+    """
+    try:
+        version = importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    flags = os.environ.get("XLA_FLAGS", "")
+    if version != _WRONG or "ynn_fusion_type" in flags:
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}".strip()
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and bridge.backends_are_initialized():
+        warnings.warn(
+            f"jaxlib {version} computes some sums wrongly on CPUs, and has begun "
+            "already: import jaxsparse before anything is computed, set "
+            f"XLA_FLAGS={_FLAG}, or take another version",
+            stacklevel=3,
+        )
+
+
+_have_sums_right()
