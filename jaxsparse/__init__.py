@@ -11,14 +11,15 @@ import warnings
 __version__ = "0.1.0"
 
 _WRONG = "0.10.2"  # of jaxlib
-_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
+_FLAG = "--xla_cpu_experimental_ynn_fusion_type="  # of nothing
 
 
 def _have_sums_right() -> None:
     """Keeps jaxlib 0.10.2 from summing wrongly on CPUs (jax-ml/jax#39103).
 
     It hands some sums to a library that gets them wrong, without a word; with the flag
-    it computes them itself. XLA reads its flags once, when JAX first looks at devices.
+    it computes all itself. (Keeping sums alone from it made other numbers infinite.)
+    XLA reads its flags once, when JAX first looks at devices.
     """
     try:
         version = importlib.metadata.version("jaxlib")
