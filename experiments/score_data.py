@@ -315,18 +315,16 @@ def _connected(run: build.Run, barriers: np.ndarray) -> dict[str, Any]:
       barriers: of every pair [p n]; fractions are means over pairs.
     """
     print(f"mean barrier: {barriers.mean():.4f}")
-    labels, classes = run.dataset.train.labels, run.dataset.classes
+    pooled = barriers.reshape(-1)
+    labels = np.tile(run.dataset.train.labels, len(barriers))
     found: dict[str, Any] = {}
     for threshold in THRESHOLDS:
-        fraction = np.mean(
-            [connectivity.connected_fraction(b, threshold) for b in barriers]
-        )
+        fraction = connectivity.connected_fraction(pooled, threshold)
         print(f"connected at a barrier of at most {threshold}: {fraction:.4f}")
-        rows = [connectivity.by_class(b, labels, classes, threshold) for b in barriers]
-        found["examples"] = rows[0].count.tolist()
-        found["mean_barrier"] = _numbers(np.mean([row.mean for row in rows], axis=0))
-        connected = np.mean([row.connected for row in rows], axis=0)
-        found[f"connected_at_{threshold}"] = _numbers(connected)
+        rows = connectivity.by_class(pooled, labels, run.dataset.classes, threshold)
+        found["examples"] = (rows.count // len(barriers)).tolist()
+        found["mean_barrier"] = _numbers(rows.mean)
+        found[f"connected_at_{threshold}"] = _numbers(rows.connected)
     return found
 
 

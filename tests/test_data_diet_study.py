@@ -289,6 +289,7 @@ def make_arm(late: float, *, barrier: float, early: float) -> dict[str, Any]:
         "sharpness_end": [5.0] * 3,
         "by_class": [0.5] * 10,
         "histogram": [1] * (len(measuring.BINS) + 1),
+        "examples": 50_000,
         "rewind": 200,
         "steps": 62_400,
         "epochs": 160.0,

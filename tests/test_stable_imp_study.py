@@ -256,7 +256,6 @@ def make_arm(
         "steps": 100,
         "epochs": 5.0,
         "batch": 16,
-        "strength": 0.0,
     }
 
 

@@ -87,6 +87,12 @@ def entries(part: Findings, *names: str) -> list[Any]:
     return [part[name] for name in names]
 
 
+def not_here(found: Findings) -> list[str]:
+    """Says which runs have not ended, by the "missing" of the findings."""
+    late = [f"{name} ({why})" for name, why in found.get("missing", {}).items()]
+    return [f"Not here: {', '.join(late)}."] if late else []
+
+
 def by_p(p: float, right_way: bool) -> bool | None:
     """Judges a one-sided test: True if significant, False if the wrong way."""
     if right_way and p < SIGNIFICANT:

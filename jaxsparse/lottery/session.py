@@ -242,23 +242,21 @@ class Session:
 
     def begin(self, stage: Stage) -> TrainState:
         """Makes the state a stage starts from."""
-        experiment = self.experiment
         if stage.arm == stages.PRETRAINING:
             return self.init
-        level, arm = stage.level, stage.arm
-        if arm == children_lib.ARM:
-            params, batch_stats, masks = self._copied(stage)
-            keys = children_lib.copies(
-                jax.random.clone(experiment.seeds.masks), experiment.children.count
-            )
-            return state_lib.start(
-                experiment.network.tx,
-                params,
-                batch_stats,
-                masks,
-                step=stage.start,
-                keys=keys,
-            )
+        keys = self.experiment.seeds.masks
+        if stage.arm == children_lib.ARM:
+            weights = self._copied(stage)
+            count = self.experiment.children.count
+            keys = children_lib.copies(jax.random.clone(keys), count)
+        else:
+            weights = self._drawn(stage.level, stage.arm)
+        tx = self.experiment.network.tx
+        return state_lib.start(tx, *weights, step=stage.start, keys=keys)
+
+    def _drawn(self, level: int, arm: str) -> tuple[Params, Any, Masks]:
+        """Returns what a ticket or control begins with, [r ...]."""
+        experiment = self.experiment
         masks = self.masks(level)
         if arm != stages.TICKET:
             masks = controls.masks_of(
@@ -276,14 +274,7 @@ class Session:
                 experiment.seeds.init, f"redrawn {arm}", level
             )
             params = jax.jit(jax.vmap(network.redraw))(params, masks, keys)
-        return state_lib.start(
-            experiment.network.tx,
-            params,
-            batch_stats,
-            masks,
-            step=stage.start,
-            keys=experiment.seeds.masks,
-        )
+        return params, batch_stats, masks
 
     def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
         """Returns the weights [r ...] and batch statistics a stage starts from."""

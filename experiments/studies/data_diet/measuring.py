@@ -129,8 +129,8 @@ def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, A
     Returns:
       By seed: "mean_barrier" in nats, and "connected" and "connected_0", fractions of
       examples up to a threshold, averaged over pairs; "by_class" the fractions of each
-      class at the first; and the counts of a histogram of all examples of all pairs,
-      as published, whose outer bins are open.
+      class at the first; the counts of a histogram of all examples of all pairs, as
+      published, whose outer bins are open; and how many "examples" there are.
     """
     run, parent = reader.run, reader.state(END)
     copies = reader.state(children(reader))
@@ -149,26 +149,26 @@ def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, A
     np.save(buffer, every)
     records.write_atomically(kept, buffer.getvalue())
     none, near = THRESHOLDS
-    by_class = [
-        connectivity.by_class(b, examples.labels, run.dataset.classes, near).connected
-        for pairs in single
-        for b in pairs
-    ]
+    pooled = np.concatenate(single)
+    by_class = connectivity.by_class(
+        pooled.reshape(-1),
+        np.tile(examples.labels, len(pooled)),
+        run.dataset.classes,
+        near,
+    )
     edges = np.concatenate([[-np.inf], BINS, [np.inf]])
     return {
         "mean_barrier": every.mean(axis=1).tolist(),
-        "connected": [_connected(pairs, near) for pairs in single],
-        "connected_0": [_connected(pairs, none) for pairs in single],
-        "by_class": np.mean(by_class, axis=0).tolist(),
-        "histogram": np.histogram(np.stack(single), bins=edges)[0].tolist(),
+        "connected": [
+            connectivity.connected_fraction(p.reshape(-1), near) for p in single
+        ],
+        "connected_0": [
+            connectivity.connected_fraction(p.reshape(-1), none) for p in single
+        ],
+        "by_class": by_class.connected.tolist(),
+        "histogram": np.histogram(pooled, bins=edges)[0].tolist(),
+        "examples": every.shape[1],
     }
-
-
-def _connected(pairs: np.ndarray, threshold: float) -> float:
-    """Averages the fraction of connected examples over pairs [p n]."""
-    return float(
-        np.mean([connectivity.connected_fraction(b, threshold) for b in pairs])
-    )
 
 
 def _end(weights: scoring.Weights, row: int) -> tuple[Any, Any]:

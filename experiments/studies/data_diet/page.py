@@ -19,11 +19,6 @@ TITLES = {
     },
 }
 PUBLISHED = (62_400, 20)  # updates and levels of ResNet-20 on CIFAR-10
-EXAMPLES = {
-    "quick": {"mnist": 2_000, "cifar": 1_000},
-    "cpu": {"mnist": 60_000, "cifar": 5_000},
-    "full": {"mnist": 60_000, "cifar": 50_000},
-}
 PUBLISHED_SCORED = 7_800  # updates of the networks that score
 WRITTEN = "All thresholds were written before any run of this study."
 MEASURES = {
@@ -100,7 +95,7 @@ def section(network: str, scale: str, found: Found) -> study.Section:
                 "remaining, in points of test accuracy, seed by seed; in brackets what "
                 "is published of ResNet-20 on CIFAR-10, for as large a part of the "
                 "data.",
-                published.show(found, examples=EXAMPLES[scale][network], label=label),
+                published.show(found, label=label),
             ),
             study.Table(
                 "What predicts tickets",
@@ -148,8 +143,7 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
             f"updates; published are 16 after {PUBLISHED_SCORED:,} "
             f"({updates / PUBLISHED_SCORED:.1%} here)."
         )
-    late = [f"{name} ({why})" for name, why in found.get("missing", {}).items()]
-    return [*lines, f"Not here: {', '.join(late)}."] if late else lines
+    return [*lines, *verdicts.not_here(found)]
 
 
 def levels_frame(found: Found) -> pd.DataFrame:

@@ -56,12 +56,11 @@ def gain(arm: str, examples: int, remaining: float) -> float | None:
     return None
 
 
-def show(found: Found, *, examples: int, label: Any) -> pd.DataFrame:
+def show(found: Found, *, label: Any) -> pd.DataFrame:
     """Words what arms gain over 0 updates, with what is published in brackets.
 
     Args:
       found: what `measuring.measure` returned.
-      examples: of the data that arms were trained on.
       label: names an arm for people.
     """
     if "k0" not in found["arms"]:
@@ -79,7 +78,7 @@ def show(found: Found, *, examples: int, label: Any) -> pd.DataFrame:
             ours, base = (np.asarray(e["ticket"])[:, place] for e in (entry, none))
             values = pd.Series(ours - base)
             words = text.plus_minus(values.mean(), values.std())
-            theirs = gain(arm, examples, remaining)
+            theirs = gain(arm, entry["examples"], remaining)
             words += "" if theirs is None else f" ({theirs:+.2f})"
             row[f"{remaining} % remaining"] = words
         rows.append(row)

@@ -97,7 +97,6 @@ def of_arm(reader: Reader) -> dict[str, Any]:
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
         "batch": reader.config["data"]["batch_size"],
-        "strength": reader.config["repelling"]["strength"],
     }
 
 

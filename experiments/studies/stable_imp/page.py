@@ -126,5 +126,4 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
             f"{entry['batch']}, {entry['updates'] / updates:.2g} of the published "
             f"{updates:,} at {batch}; {len(entry['instability'])} seeds."
         )
-    late = [f"{name} ({why})" for name, why in found.get("missing", {}).items()]
-    return [*lines, f"Not here: {', '.join(late)}."] if late else lines
+    return [*lines, *verdicts.not_here(found)]

@@ -33,9 +33,9 @@ from jaxsparse.analysis.connectivity.stability import (
 )
 
 __all__ = (
+    "EVCI_ALPHAS",
     "MATCHING_BELOW",
     "STABLE_BELOW",
-    "EVCI_ALPHAS",
     "UNIT_ALPHAS",
     "ByClass",
     "Interpolated",
