@@ -15,11 +15,13 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-jax.config.update(
-    "jax_compilation_cache_dir",
+CACHE = Path(
     os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    or str(Path.home() / ".cache" / "jaxsparse" / "compiled"),
+    or Path.home() / ".cache" / "jaxsparse" / "compiled"
 )
+# One for each process: JAX lets one read what another has half written.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+jax.config.update("jax_compilation_cache_dir", str(CACHE / WORKER))
 # The suite is many small programs, each soon compiled and sooner read.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

@@ -3,7 +3,7 @@
 - `NET_scored`: dense networks, of which every training example gets its EL2N score.
 - `NET_k0`, `NET_k1`, `NET_k2`: tickets from 0, k and 2k updates of all data.
 - `NET_easy_S`, `NET_random_S`, `NET_hard_S`: from k updates on S examples.
-- `full` only, `cifar_noise_P`: from k updates with P % of the labels wrong.
+- `NET_noise_P`, but for `quick`: from k updates with P % of the labels wrong.
 
 Two children of every dense network train from the rewinding step too: with their parent
 they say how many examples are linearly mode connected.
@@ -44,16 +44,17 @@ class Sizes(NamedTuple):
     noise: tuple[float, ...] = ()
 
 
+NOISE = (0.1, 0.5)
 _PUBLISHED = (256, 512, 1024, 2048, 3200, 6400, 12800, 25600)
 SIZES = {
     "quick": {"mnist": Sizes(20, (256, 512), 256), "cifar": Sizes(10, (64, 128), 64)},
     "cpu": {
-        "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840),
-        "cifar": Sizes(80, (160, 320, 640, 1280), 320),
+        "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840, NOISE),
+        "cifar": Sizes(80, (160, 320, 640, 1280), 320, NOISE),
     },
     "full": {
-        "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840),
-        "cifar": Sizes(200, _PUBLISHED, 3200, (0.1, 0.5)),
+        "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840, NOISE),
+        "cifar": Sizes(200, _PUBLISHED, 3200, NOISE),
     },
 }
 # Recipes of tickets and of the networks that score, and what a scale changes of both.

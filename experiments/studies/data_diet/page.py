@@ -86,7 +86,9 @@ def section(network: str, scale: str, found: Found) -> study.Section:
                 "Tickets",
                 "Test accuracy in percent, mean ± sample standard deviation over n "
                 "seeds: of the dense network, of tickets in late levels and at the "
-                "last; and what was measured before any ticket was sought.",
+                "last; and what was measured before any ticket was sought. Connected "
+                "are the percent of training examples with a barrier of at most "
+                f"{claims.CONNECTED:g} nats.",
                 show_arms(summary),
             ),
             study.Table(
@@ -199,8 +201,9 @@ def show_arms(frame: pd.DataFrame) -> pd.DataFrame:
             "Tickets, late": _mean(part["late"]),
             "Last level": _mean(part["last"]),
             "After pre-training": _mean(part["pretrained"]),
-            "Mean barrier": _mean(part["mean_barrier"]),
+            "Mean barrier": _mean(part["mean_barrier"], 4),
             "Connected": _mean(100 * part["connected"], 1),
+            "At 0 nats": _mean(100 * part["connected_0"], 1),
             "Sharpness": _mean(part["sharpness_end"], 1),
         }
         rows.append(row)
