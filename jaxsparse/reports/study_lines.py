@@ -20,10 +20,10 @@ from jaxsparse.reports import arrays, drawing
 from jaxsparse.reports.drawing import Style
 
 Scale = Literal["linear", "log", "remaining", "steps"]
-Spread = Literal["sd", "range"]
+Spread = Literal["sd", "range", "none"]
 
 _SD = "mean ± s.d. over n seeds"
-_RANGE = "mean, and least to greatest, of n seeds"
+_BARS = {"sd": _SD, "range": "mean, and least to greatest, of n seeds"}
 _MOST_MARKERS = 15  # on a line, about; bars are as many
 _DASHES = ("-", (0, (6, 3)), (0, (2, 2)))  # of thresholds, by their labels
 
@@ -90,7 +90,8 @@ def curves(
         for weights remaining in percent, logarithmic and from dense on the left to
         sparse; "steps", for moments of training, logarithmic but for 0, which it shows.
       spread: what bars are: "sd", one sample deviation to either side of the mean, or
-        "range", from the least value to the greatest. One seed has none.
+        "range", from the least value to the greatest. One seed has none. "none" is for
+        what is not of seeds, of which the figure then says nothing.
       ordered: whether labels have an order, shown by shades from dark to light.
 
     Returns:
@@ -105,12 +106,16 @@ def curves(
         every = max(1, len(points) // _MOST_MARKERS)
         # Lines of many points take turns, so that their bars lie apart.
         every = (turn % every, every)
-        _bars(axes, points, style, spread=spread, every=every)
+        if spread != "none":
+            _bars(axes, points, style, spread=spread, every=every)
         line = drawing.Line("", style, points.assign(sd=np.nan))
         return drawing.draw(axes, line, every=every)
 
-    title = f"{title}: {_SD if spread == 'sd' else _RANGE}"
-    return _figure(panels, draw, x, y, title, ordered=ordered, scale=scale)
+    counted = spread != "none"
+    title = f"{title}: {_BARS[spread]}" if counted else title
+    return _figure(
+        *(panels, draw, x, y, title), ordered=ordered, scale=scale, counted=counted
+    )
 
 
 def segments(
@@ -159,6 +164,7 @@ def _figure(
     *,
     ordered: bool,
     scale: Scale = "linear",
+    counted: bool = True,
 ) -> Figure | None:
     """Draws the lines of all panels, thresholds, and a legend beside the first row."""
     shared = isinstance(y, str)
@@ -170,7 +176,8 @@ def _figure(
     shown = [place for place, lines in enumerate(read) if lines]
     if not shown:
         return None
-    counts = _seeds([line for lines in read for line in lines])
+    lines = [line for lines in read for line in lines]
+    counts = _seeds(lines) if counted else {line.label: line.label for line in lines}
     styles = drawing.shades(len(counts)) if ordered else drawing.styles(len(counts))
     marks = dict.fromkeys(label for i in shown for _, label in _threshold(panels[i]))
     columns = 2 if len(shown) == 4 else min(len(shown), 3)

@@ -75,6 +75,14 @@ def test_what_is_not_finite_is_left_out():
     assert legend(figure) == ["IMP (n = 2)"]
 
 
+def test_what_is_not_of_seeds_says_nothing_of_them():
+    rows = Curve("barriers", [0, 1], [[5, 6], [6, 5]])
+    figure = curves([Panel("", [rows])], spread="none")
+    assert bars(figure.axes[0]) == []
+    assert figure.get_suptitle() == "LeNet"
+    assert legend(figure) == ["barriers"]
+
+
 def test_one_seed_has_no_bars():
     for spread in ("sd", "range"):
         panel = Panel("", [Curve("IMP", [0, 1], [[5, 6]])])

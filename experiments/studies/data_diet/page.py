@@ -38,8 +38,8 @@ CAPTIONS = {
     ),
     "barrier": (
         "Mean per-example barrier between dense networks that train from where tickets "
-        "are rewound to, and late test accuracy of the tickets; one point an arm, bars "
-        "are s.d. over seeds."
+        "are rewound to, and late test accuracy of the tickets; one point an arm, of "
+        "which there are n, bars are s.d. over seeds."
     ),
     "connected": (
         "Fraction of training examples that are linearly mode connected, and late test "
@@ -375,4 +375,5 @@ def _barriers(found: Found, title: str) -> Any:
         x="barrier (nats), bins of 0.5",
         y="fraction of examples",
         title=title,
+        spread="none",
     )
