@@ -8,6 +8,13 @@ os.environ.setdefault("NPROC", "32")  # multi-device CPU programs hang without i
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+# One for each process and those it starts: JAX lets one read what another has half
+# written.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+cache = os.environ.get(CACHE) or Path.home() / ".cache" / "jaxsparse" / "compiled"
+worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+os.environ[CACHE] = str(Path(cache) / worker)
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -15,13 +22,6 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-CACHE = Path(
-    os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    or Path.home() / ".cache" / "jaxsparse" / "compiled"
-)
-# One for each process: JAX lets one read what another has half written.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-jax.config.update("jax_compilation_cache_dir", str(CACHE / WORKER))
 # The suite is many small programs, each soon compiled and sooner read.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

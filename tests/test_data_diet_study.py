@@ -293,6 +293,7 @@ def make_arm(late: float, *, barrier: float, early: float) -> dict[str, Any]:
         "rewind": 200,
         "steps": 62_400,
         "epochs": 160.0,
+        "segment": [30, 0],
     }
 
 
@@ -401,3 +402,17 @@ def test_a_page_of_few_arms() -> None:
     made = page.section("cifar", "full", found)
     assert any("100.0%" in line for line in made.lines)
     assert made.frames["ranks"].empty
+
+
+def test_a_page_says_how_finely_segments_were_looked_at() -> None:
+    found = as_published()
+    assert any(
+        line.startswith("Errors between children are taken at 30 points")
+        and line.endswith("those of training on all examples.")
+        for line in page.section("cifar", "full", found).lines
+    )
+    next(iter(found["arms"].values()))["segment"] = [11, 1000]
+    assert any(
+        " 11 points " in line and "on the first 1,000 examples" in line
+        for line in page.section("cifar", "full", found).lines
+    )

@@ -256,6 +256,7 @@ def make_arm(
         "steps": 100,
         "epochs": 5.0,
         "batch": 16,
+        "segment": [30, 0],
     }
 
 

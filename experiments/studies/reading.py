@@ -48,6 +48,12 @@ class Reader:
         """The config, without its data."""
         return json.loads((self.workdir / "config.json").read_text(encoding="utf-8"))
 
+    @property
+    def segment(self) -> list[int]:
+        """At how many points children are compared, and on how many examples."""
+        stability = self.config["stability"]
+        return [stability["points"], stability["examples"]]
+
     @functools.cached_property
     def run(self) -> build.Run:
         """The run, with its data."""

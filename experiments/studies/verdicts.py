@@ -87,6 +87,15 @@ def entries(part: Findings, *names: str) -> list[Any]:
     return [part[name] for name in names]
 
 
+def of_segments(points: int, examples: int) -> str:
+    """Says how finely segments between children were looked at."""
+    trained = f"the first {examples:,}" if examples else "all"
+    return (
+        f"Errors between children are taken at {points} points on the segment (30 in "
+        f"Frankle et al. 2020), those of training on {trained} examples."
+    )
+
+
 def not_here(found: Findings) -> list[str]:
     """Says which runs have not ended, by the "missing" of the findings."""
     late = [f"{name} ({why})" for name, why in found.get("missing", {}).items()]

@@ -115,6 +115,7 @@ def of_records(reader: Reader) -> dict[str, Any]:
         "rewind": start,
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
+        "segment": reader.segment,
     }
 
 

@@ -145,7 +145,7 @@ def _controls_unaffected(found: Findings) -> Seen:
     )
     words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
     if not verdicts.above(lost):
-        return Seen(f"{words}; tickets lose nothing", len(lost), None)
+        return Seen(f"{words}; no clear loss of tickets", len(lost), None)
     ratio = control.mean() / lost.mean()
     holds = True if ratio < 0.5 and verdicts.above(lost - control) else None
     return Seen(words, len(lost), False if ratio > 0.8 else holds)
@@ -328,7 +328,7 @@ CLAIMS = (
         "Repelling does not hurt reinitialised controls.",
         "unaffected (figure)",
         "controls lose under half of what tickets lose, difference p < 0.05; not "
-        "reproduced above four fifths; unclear if tickets lose nothing",
+        "reproduced above four fifths; unclear if the loss of tickets is",
         _controls_unaffected,
     ),
     Claim(

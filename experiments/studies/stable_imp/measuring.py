@@ -97,6 +97,7 @@ def of_arm(reader: Reader) -> dict[str, Any]:
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
         "batch": reader.config["data"]["batch_size"],
+        "segment": reader.segment,
     }
 
 

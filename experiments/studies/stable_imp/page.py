@@ -126,4 +126,6 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
             f"{entry['batch']}, {entry['updates'] / updates:.2g} of the published "
             f"{updates:,} at {batch}; {len(entry['instability'])} seeds."
         )
+    for segment in dict.fromkeys(tuple(e["segment"]) for e in found["arms"].values()):
+        lines.append(verdicts.of_segments(*segment))
     return [*lines, *verdicts.not_here(found)]
