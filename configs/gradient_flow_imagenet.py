@@ -35,7 +35,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.batch_size = 4096
     c.data.flip = True
     c.model.name = "vgg_16" if vgg else "resnet_50"
-    c.model.width = 64
     c.model.dtype = "bfloat16"
     c.init.kernel = "kaiming_normal" if vgg else "lecun_normal"
     c.init.zeros = () if vgg else ("*/norm3/scale",)
@@ -57,7 +56,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.end = "25000step"
     c.analysis.gradient_every = "500step"
     if vgg:
-        c.model.width = 16
         c.schedule.learning_rate = 0.04
         c.sparse.method = "rigl"
         c.sparse.drop_schedule = "constant"

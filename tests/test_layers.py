@@ -14,7 +14,7 @@ LAYERS = (
         *("masks", "select", "scores", "distributions", "schedules", "initializers"),
         *("models", "data", "calendars", "paths"),
     ),
-    ("transforms", "oneshot"),
+    ("transforms", "oneshot", "tost"),
     ("training",),
     ("lottery", "reports", "analysis"),
     ("build",),

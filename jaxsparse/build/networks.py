@@ -24,7 +24,8 @@ class Family(NamedTuple):
     Attributes:
       make: called with `classes`, `dtype`, those of `takes` that a config sets, and,
         if it takes them, `norm`, `conv` and `pool`.
-      takes: fields of the section "model", and "norm", "conv", "pool".
+      takes: fields of the section "model", and what can be injected beside `act`:
+        "norm", "conv", "pool", "skip".
       as_products: whether its convolutions are faster as matrix products on a CPU.
       blocks: how many sizes `features` must have; None for any number.
     """
@@ -35,7 +36,7 @@ class Family(NamedTuple):
     blocks: int | None = None
 
 
-_LENET_5 = ("features", "maps", "padding", "conv", "pool")
+_LENET_5 = ("features", "maps", "padding", "conv", "pool", "skip")
 
 
 def _conv_net(depth: int) -> Family:
@@ -43,9 +44,35 @@ def _conv_net(depth: int) -> Family:
     return Family(make, ("features", "conv", "pool"))
 
 
-def _resnet(depth: int) -> Family:
-    make = functools.partial(models.CifarResNet, depth=depth)
-    return Family(make, ("width", "norm", "conv"))
+def _six_n(depth: int, block: str = "basic") -> Family:
+    make = functools.partial(models.CifarResNet, depth=depth, block=block)
+    return Family(make, ("width", "norm", "conv", "skip"))
+
+
+def _resnet(blocks: tuple[int, ...], block: str, stem: str = "cifar") -> Family:
+    make = functools.partial(models.ResNet, blocks=blocks, block=block, stem=stem)
+    return Family(make, ("features", "norm", "conv", "skip"), blocks=len(blocks))
+
+
+def _vgg_bn(blocks: tuple[int, ...]) -> Family:
+    make = functools.partial(models.VGG, blocks=blocks, use_bias=True)
+    takes = ("features", "norm", "conv", "pool", "skip")
+    return Family(make, takes, blocks=len(blocks))
+
+
+def _mobilenet(make: Callable[..., nn.Module], strides: tuple[int, ...]) -> Family:
+    """Strides are those for images of 32x32 and 64x64 pixels; ImageNet has others."""
+    return Family(
+        functools.partial(make, strides=strides),
+        ("features", "norm", "conv", "skip"),
+        as_products=True,
+        blocks=len(strides) - 1,
+    )
+
+
+def _wide_resnet(depth: int, widen: int) -> Family:
+    make = functools.partial(models.WideResNet, depth=depth, widen=widen)
+    return Family(make, ("width", "norm", "conv", "skip"))
 
 
 MODELS: dict[str, Family] = {
@@ -55,13 +82,29 @@ MODELS: dict[str, Family] = {
     "conv_2": _conv_net(2),
     "conv_4": _conv_net(4),
     "conv_6": _conv_net(6),
-    "resnet_20": _resnet(20),
-    "resnet_32": _resnet(32),
-    "resnet_44": _resnet(44),
-    "resnet_56": _resnet(56),
-    "resnet_110": _resnet(110),
-    "resnet_50": Family(models.ImageNetResNet, ("width", "norm", "conv")),
-    "vgg_16": Family(models.VGG, ("features", "conv", "pool"), blocks=5),
+    "resnet_20": _six_n(20),
+    "resnet_32": _six_n(32),
+    "resnet_44": _six_n(44),
+    "resnet_56": _six_n(56),
+    "resnet_110": _six_n(110),
+    "resnet_104": _six_n(104, "bottleneck"),
+    "cifar_resnet_18": _resnet((2, 2, 2, 2), "basic"),
+    "cifar_resnet_34": _resnet((3, 4, 6, 3), "basic"),
+    "cifar_resnet_50": _resnet((3, 4, 6, 3), "bottleneck"),
+    "cifar_resnet_101": _resnet((3, 4, 23, 3), "bottleneck"),
+    "cifar_resnet_152": _resnet((3, 8, 36, 3), "bottleneck"),
+    "resnet_18": _resnet((2, 2, 2, 2), "basic", "imagenet"),
+    "resnet_50": _resnet((3, 4, 6, 3), "bottleneck", "imagenet"),
+    "vgg_16": Family(models.VGG, ("features", "conv", "pool", "skip"), blocks=5),
+    "vgg_11_bn": _vgg_bn((1, 1, 2, 2, 2)),
+    "vgg_13_bn": _vgg_bn((2, 2, 2, 2, 2)),
+    "vgg_16_bn": _vgg_bn((2, 2, 3, 3, 3)),
+    "vgg_19_bn": _vgg_bn((2, 2, 4, 4, 4)),
+    "mobilenet_v1": _mobilenet(models.MobileNetV1, (1, 1, 2, 2, 2, 2)),
+    "mobilenet_v2": _mobilenet(models.MobileNetV2, (1, 1, 1, 2, 2, 1, 2, 1)),
+    "wide_resnet_16_8": _wide_resnet(16, 8),
+    "wide_resnet_22_2": _wide_resnet(22, 2),
+    "wide_resnet_28_10": _wide_resnet(28, 10),
 }
 
 
@@ -104,6 +147,17 @@ def check(config: ConfigDict) -> None:
         )
 
 
+def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
+    """Makes the normalisation that networks have.
+
+    Args:
+      axis_name: mapped axis over which it averages too; None for none.
+    """
+    return functools.partial(
+        nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5, axis_name=axis_name
+    )
+
+
 def as_products(config: ConfigDict) -> bool:
     """Says whether the network that trains computes convolutions as products."""
     family = MODELS[config.model.name]
@@ -138,9 +192,7 @@ def make_model(
         if name in family.takes and (name == "width" or c[name] != plain[name])
     }
     if "norm" in family.takes:
-        fields["norm"] = functools.partial(
-            nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5, axis_name=axis_name
-        )
+        fields["norm"] = batch_norm(axis_name)
         if c.norm == "fixed":
             fields["norm"] = functools.partial(
                 fields["norm"], use_scale=False, use_bias=False

@@ -30,6 +30,8 @@ class Network(NamedTuple):
         drawn: weights of another run.
       redraw: weights and masks of one replicate and a key to fresh weights that suit
         the masks; None to leave those drawn as they are.
+      rescale: weights, batch statistics, masks and seeds [r ...] to what
+        `tost.rescaling.Rescaled` holds, for what training starts from; None for none.
     """
 
     initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
@@ -40,6 +42,7 @@ class Network(NamedTuple):
     live: Callable[[Masks], int] | None = None
     first_weights: Callable[[Key[Array, "r"]], tuple[Params, Any]] | None = None
     redraw: Callable[[Params, Masks, Key[Array, ""]], Params] | None = None
+    rescale: Callable[[Params, Any, Masks, Seeds], Any] | None = None
 
 
 def first_state(network: Network, seeds: Seeds) -> TrainState:

@@ -3,6 +3,7 @@
 Fields that all of them share: `classes` is the number of outputs; `act` is any
 function of one array; `conv` and `dense` make layers; `pool` halves height and width;
 `dtype` is what the layers compute in, None for that of images and parameters together.
+LeNet-5 and its wider form have a slot for what bypasses conv2, as in `layers.unit`.
 """
 
 from collections.abc import Callable
@@ -48,6 +49,14 @@ class LeNet300100(nn.Module):
         return self.dense(self.classes, dtype=precise, name="head")(x)
 
 
+def _middle(
+    x: Float[Array, "b h w c"], height: int, width: int
+) -> Float[Array, "b h2 w2 c"]:
+    """Crops maps to the places that are the middles of unpadded windows."""
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    return x[:, top : top + height, left : left + width]
+
+
 class LeNet5(nn.Module):
     """Two 5x5 convolutions, each followed by 2x2 pooling, then dense layers.
 
@@ -79,6 +88,7 @@ class LeNet5(nn.Module):
     act: Callable[[Array], Array] = nn.relu
     conv: Callable[..., nn.Module] = nn.Conv
     pool: Callable[[Array], Array] = products.pool_windows
+    skip: Callable[..., nn.Module] | None = None
     dense: Callable[..., nn.Module] = nn.Dense
     dtype: DTypeLike | None = None
 
@@ -103,7 +113,11 @@ class LeNet5(nn.Module):
             layer = self.conv(
                 size, (5, 5), padding=padding, dtype=self.dtype, name=f"conv{i}"
             )
-            x = self.pool(self.act(layer(x)))
+            y = layer(x)
+            if self.skip is not None and i > 1:  # not of images
+                seen = _middle(x, *y.shape[1:3])
+                y = y + self.skip(size, stride=1, name=f"skip{i}")(seen)
+            x = self.pool(self.act(y))
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))

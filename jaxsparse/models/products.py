@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 def convolve(
     lhs: Float[Array, "b h w i"],
-    rhs: Float[Array, "kh kw i o"],
+    rhs: Float[Array, "kh kw j o"],
     window_strides: Any,
     padding: Any,
     *,
@@ -27,7 +27,10 @@ def convolve(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> Float[Array, "b H W o"]:
-    """Convolves images by one matrix product: `nn.Conv(conv_general_dilated=convolve)`.
+    """Convolves images by a matrix product: `nn.Conv(conv_general_dilated=convolve)`.
+
+    Where every channel is convolved by itself, as in MobileNets, no product mixes them:
+    images are shifted, multiplied by the kernel's pixels and summed.
 
     Args:
       lhs: images.
@@ -37,7 +40,7 @@ def convolve(
       lhs_dilation: None or ones; there is no dilation here.
       rhs_dilation: None or ones.
       dimension_numbers: not looked at; always those of linen, NHWC and HWIO.
-      feature_group_count: 1; there are no groups here.
+      feature_group_count: 1, or the channels of the images; nothing between.
       precision: of the product, as in `jax.lax.dot`.
       preferred_element_type: of the product, as in `jax.lax.dot`.
 
@@ -45,15 +48,17 @@ def convolve(
       The maps.
 
     Raises:
-      ValueError: for dilations and groups.
+      ValueError: for dilations, and for groups of more than one channel.
     """
     del dimension_numbers
     steps, size = tuple(window_strides), rhs.shape[:2]
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if feature_group_count != 1 or any(rate != 1 for rate in dilations):
+    single = rhs.shape[2] == 1
+    if any(rate != 1 for rate in dilations) or not (feature_group_count == 1 or single):
         raise ValueError(
-            f"convolve: came feature_group_count {feature_group_count} and dilations "
-            f"{dilations}; wanted 1 everywhere; use nn.Conv's own convolution"
+            f"convolve: came feature_group_count {feature_group_count} for "
+            f"{lhs.shape[-1]} channels and dilations {dilations}; wanted 1 or all of "
+            "them, and 1 everywhere; use nn.Conv's own convolution"
         )
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(lhs.shape[1:3], size, steps, padding)
@@ -71,12 +76,28 @@ def convolve(
         for row in range(size[0])
         for column in range(size[1])
     ]
+    if feature_group_count != 1:
+        return _each_channel(views, rhs, preferred_element_type or lhs.dtype)
     return jnp.matmul(
         jnp.concatenate(views, axis=-1),
         rhs.reshape(-1, rhs.shape[-1]),
         precision=precision,
         preferred_element_type=preferred_element_type,
     )
+
+
+def _each_channel(
+    views: list[Float[Array, "b H W i"]], rhs: Float[Array, "kh kw 1 o"], dtype: Any
+) -> Float[Array, "b H W o"]:
+    """Sums shifted images, each times its pixel of the kernel, in float32 or wider."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    pixels = rhs.reshape(len(views), 1, 1, 1, -1).astype(wide)
+    each = rhs.shape[-1] // views[0].shape[-1]
+    terms = (
+        jnp.repeat(view, each, axis=-1).astype(wide) * pixel
+        for view, pixel in zip(views, pixels, strict=True)
+    )
+    return sum(terms, jnp.zeros((), wide)).astype(dtype)
 
 
 def pool(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:

@@ -1,124 +1,94 @@
-"""Residual networks for CIFAR: ResNet-20, 32, 44, 56 and 110, of any width."""
+"""Residual networks for ImageNet and for CIFAR, of basic blocks or bottlenecks."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-BATCH_NORM = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
-SHORTCUTS = ("projection", "identity")
-# "SAME" pads an even image by (0, 1) under stride 2 and so samples other pixels than
-# PyTorch's padding=1, in which all published numbers were computed.
-PADDING = ((1, 1), (1, 1))
+from jaxsparse.models import blocks as blocks_lib
+from jaxsparse.models import layers
+from jaxsparse.models.layers import Make
+
+BLOCKS = {"basic": blocks_lib.BasicBlock, "bottleneck": blocks_lib.Bottleneck}
+STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # size and stride of the convolution
 
 
-def subsample(
-    x: Float[Array, "b h w c"], features: int, *, stride: int
-) -> Float[Array, "b h2 w2 o"]:
-    """Fits a shortcut to a block's output without any weight (He et al., option A).
+class ResNet(nn.Module):
+    """A convolution, stages of residual blocks, an average, a linear head.
 
-    Args:
-      x: the block's input.
-      features: channels of the output, at least those of `x`.
-      stride: every how many pixels one is taken, from the first.
+    Layers are called conv, norm, stage1_block0/conv1, ... and head, and bypasses
+    stage1_block0/skip1, ... The usual networks, and how many parameters they have:
 
-    Returns:
-      The pixels taken, with channels of zeros after those of `x`.
-    """
-    missing = features - x.shape[-1]
-    return jnp.pad(x[:, ::stride, ::stride, :], ((0, 0), (0, 0), (0, 0), (0, missing)))
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut.
+        blocks           block         stem "imagenet", 1000    stem "cifar", 10 classes
+        (2, 2, 2, 2)     "basic"       ResNet-18   11,689,512   11,173,962
+        (3, 4, 6, 3)     "basic"       ResNet-34   21,797,672   21,282,122
+        (3, 4, 6, 3)     "bottleneck"  ResNet-50   25,557,032   23,520,842
+        (3, 4, 23, 3)    "bottleneck"  ResNet-101  44,549,160   42,512,970
+        (3, 8, 36, 3)    "bottleneck"  ResNet-152  60,192,808   58,156,618
 
     Attributes:
-      features: channels of the output.
-      stride: of the first convolution.
-      shortcut: "projection" or "identity"; used where the shape changes.
-      act: called twice.
-      conv: makes convolutions, already given their dtype and no bias.
-      norm: makes normalisations, already told whether this is training.
-    """
-
-    features: int
-    stride: int
-    shortcut: str
-    act: Callable[[Array], Array]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns the block's output."""
-        size, strides = self.features, (self.stride, self.stride)
-        y = self.conv(size, (3, 3), strides=strides, padding=PADDING, name="conv1")(x)
-        y = self.act(self.norm(name="norm1")(y))
-        y = self.conv(size, (3, 3), padding=PADDING, name="conv2")(y)
-        y = self.norm(name="norm2")(y)
-        if self.stride != 1 or x.shape[-1] != size:
-            if self.shortcut == "projection":
-                x = self.conv(size, (1, 1), strides=strides, name="shortcut_conv")(x)
-                x = self.norm(name="shortcut_norm")(x)
-            else:
-                x = subsample(x, size, stride=self.stride)
-        return self.act(x + y)
-
-
-class CifarResNet(nn.Module):
-    """A convolution, three stages of (depth - 2) / 6 basic blocks, a linear head.
-
-    Layers are called conv, norm, stage1_block0/conv1, ... and head. On 32x32x3 images
-    ResNet-20 has 272,474 parameters, of which 270,896 in kernels; with
-    `shortcut="identity"` 269,722.
-
-    Attributes:
-      depth: layers with weights, shortcuts aside; 6n + 2.
-      width: channels of the first stage; the others have two and four times as many.
+      blocks: how many there are in each stage; all stages but the first halve height
+        and width.
+      features: of the blocks of each stage; the first convolution has the first of
+        them.
+      block: "basic" or "bottleneck", which has four times the features at its end.
+      stem: "imagenet" for a 7x7 convolution of stride 2 and 3x3 max pooling, "cifar"
+        for a 3x3 convolution of stride 1.
       shortcut: where the shape changes, "projection" for a 1x1 convolution with
-        normalisation (open_lth), or "identity" for every second pixel and channels of
-        zeros (He et al., option A).
+        normalisation, or "identity" for every second pixel and channels of zeros (He
+        et al., option A).
       classes: number of outputs.
       act: any function of one array.
       conv: makes the convolutions.
       norm: makes the normalisations; called with `use_running_average`, so a
         `functools.partial` of linen's BatchNorm, perhaps with an `axis_name`.
+      skip: makes a bypass of each convolution in the blocks, shortcuts aside, whose
+        output is added before the activation; called as `skip(features,
+        stride=stride, name="skip1")`. None for none.
       dense: makes the head.
       dtype: what the layers compute in; None for that of images and parameters
         together.
 
     Deviations:
-      Like all of linen, BatchNorm averages the biased variance of its batches, where
-      PyTorch takes the unbiased one. Its momentum 0.9 is PyTorch's 0.1.
+      The stride lies in the 3x3 convolution of a bottleneck, as in all code that the
+      numbers on sparse training come from; in the paper it lies in the 1x1 convolution
+      before. Like all of linen, BatchNorm averages the biased variance of its batches,
+      where PyTorch takes the unbiased one. Its momentum 0.9 is PyTorch's 0.1. The paper
+      has nothing on four stages for CIFAR: stem "cifar" is what most later work has.
 
     References:
       He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016,
-      arXiv:1512.03385, section 4.2.
+      arXiv:1512.03385, table 1 and section 4.2.
     """
 
-    depth: int = 20
-    width: int = 16
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    features: tuple[int, ...] = (64, 128, 256, 512)
+    block: str = "bottleneck"
+    stem: str = "imagenet"
     shortcut: str = "projection"
-    classes: int = 10
+    classes: int = 1000
     act: Callable[[Array], Array] = nn.relu
-    conv: Callable[..., nn.Module] = nn.Conv
-    norm: Callable[..., nn.Module] = BATCH_NORM
-    dense: Callable[..., nn.Module] = nn.Dense
+    conv: Make = nn.Conv
+    norm: Make = layers.BATCH_NORM
+    skip: Make | None = None
+    dense: Make = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses depths and shortcuts that there are not."""
-        if self.depth < 8 or self.depth % 6 != 2:
-            raise ValueError(
-                f"depth: got {self.depth}; wanted 6n + 2, such as 20, 32, 44, 56 or 110"
-            )
-        if self.shortcut not in SHORTCUTS:
-            raise ValueError(
-                f"shortcut: got {self.shortcut!r}; wanted one of {SHORTCUTS}"
-            )
+        """Refuses what there is not, and stages without a size."""
+        for field, known in (
+            ("block", tuple(BLOCKS)),
+            ("stem", tuple(STEMS)),
+            ("shortcut", blocks_lib.SHORTCUTS),
+        ):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field}: got {getattr(self, field)!r}; wanted one of {known}"
+                )
+        layers.check_lengths(blocks=self.blocks, features=self.features)
         super().__post_init__()
 
     @nn.compact
@@ -126,21 +96,87 @@ class CifarResNet(nn.Module):
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
         """Returns logits; in training, normalises by the batch."""
-        conv = functools.partial(self.conv, use_bias=False, dtype=self.dtype)
-        norm = functools.partial(
-            self.norm, use_running_average=not train, dtype=self.dtype
-        )
+        unit = layers.bind(self, train=train)
         block = functools.partial(
-            BasicBlock, shortcut=self.shortcut, act=self.act, conv=conv, norm=norm
+            BLOCKS[self.block], shortcut=self.shortcut, act=self.act, unit=unit
         )
-        x = conv(self.width, (3, 3), padding=PADDING, name="conv")(images)
-        x = self.act(norm(name="norm")(x))
-        for stage in range(3):
-            for i in range((self.depth - 2) // 6):
-                x = block(
-                    self.width * 2**stage,
-                    2 if stage > 0 and i == 0 else 1,
-                    name=f"stage{stage + 1}_block{i}",
-                )(x)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
-        return self.dense(self.classes, dtype=x.dtype, name="head")(x)
+        size, stride = STEMS[self.stem]
+        x = unit(images, self.features[0], size, stride=stride, skip=None, name="{}")
+        x = self.act(x)
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        strides = (1,) + (2,) * (len(self.blocks) - 1)
+        for width, stride, name in layers.stages(self.blocks, self.features, strides):
+            x = block(width, stride, name=name)(x)
+        return layers.classify(x, self.classes, dense=self.dense)
+
+
+def ImageNetResNet(
+    blocks: tuple[int, ...] = (3, 4, 6, 3), *, width: int = 64, **fields: Any
+) -> ResNet:
+    """Makes a `ResNet` whose every stage has twice the features of the one before.
+
+    ResNet-50 with 1000 classes has 25,557,032 parameters, of which 25,502,912 in
+    kernels.
+
+    Args:
+      blocks: how many there are in each stage.
+      width: features of the first stage.
+      **fields: others of `ResNet`, such as `block="basic"` for ResNet-18 and 34.
+
+    Returns:
+      The network.
+    """
+    features = tuple(width * 2**stage for stage in range(len(blocks)))
+    return ResNet(blocks, features, **fields)
+
+
+def CifarResNet(
+    depth: int = 20,
+    *,
+    width: int = 16,
+    block: str = "basic",
+    classes: int = 10,
+    **fields: Any,
+) -> ResNet:
+    """Makes the `ResNet` for CIFAR of (depth - 2) / 6 blocks in each of three stages.
+
+    On 32x32x3 images ResNet-20 has 272,474 parameters, of which 270,896 in kernels;
+    with `shortcut="identity"` 269,722.
+
+    Args:
+      depth: layers with weights, shortcuts aside, if blocks are basic; 6n + 2.
+      width: features of the first stage; the others have two and four times as many.
+      block: "basic", or "bottleneck" for the same number of blocks with three
+        convolutions each, as the code of ToST has in the ResNet that it calls 104.
+      classes: number of outputs.
+      **fields: others of `ResNet`, such as `shortcut="identity"`.
+
+    Returns:
+      The network.
+
+    Raises:
+      ValueError: for a depth that there is not.
+
+    Deviations:
+      Shortcuts are projections by default, as in open_lth and ToST; the paper's have no
+      weights on CIFAR (`shortcut="identity"`).
+
+    References:
+      He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016,
+      arXiv:1512.03385, section 4.2.
+      Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any
+      Mask, 2022, arXiv:2206.12755, whose code has bottlenecks from depth 54 on.
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(
+            f"depth: got {depth}; wanted 6n + 2, such as 20, 32, 44, 56 or 110"
+        )
+    return ImageNetResNet(
+        ((depth - 2) // 6,) * 3,
+        width=width,
+        block=block,
+        stem="cifar",
+        classes=classes,
+        **fields,
+    )

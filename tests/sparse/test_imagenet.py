@@ -36,7 +36,7 @@ def test_the_recipes_train_and_measure(
     c.run.devices, c.run.tensorboard = 1, False
     c.analysis.examples = 16
     if small:
-        c.model.width = small
+        c.model.features = tuple(small * 2**stage for stage in range(4))
     else:
         c.model.features = (4, 8, 8, 16, 16)
     config.validate(c)
@@ -64,7 +64,7 @@ def test_the_last_normalisation_of_a_block_begins_at_zero(
     monkeypatch.syspath_prepend(root)
     monkeypatch.setitem(datasets.READERS, "imagenet2012", generated)
     c = importlib.import_module("configs.gradient_flow_imagenet").get_config("quick")
-    c.model.width = 2
+    c.model.features = (2, 4, 8, 16)
     length = build.lengths(c, steps_per_epoch=2)
     network = build.make_network(c, build.load_data(c), length)
     seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)

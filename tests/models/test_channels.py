@@ -1,0 +1,164 @@
+"""Convolutions of single channels: what the rest of the library makes of them."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from flax import linen as nn
+
+from jaxsparse import config as config_lib
+from jaxsparse import distributions, initializers, masks, paths
+from jaxsparse.build import networks
+from jaxsparse.models import products
+
+MOBILENETS = ("mobilenet_v1", "mobilenet_v2")
+PRODUCTS = functools.partial(nn.Conv, conv_general_dilated=products.convolve)
+
+
+def whole(seed: int, *shape: int) -> jax.Array:
+    """Small whole numbers: sums of their products are exact in any order."""
+    draw = np.random.default_rng(seed)
+    return jnp.asarray(draw.integers(-4, 5, shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "channels", "each", "padding"),
+    [
+        (3, 1, 4, 1, "SAME"),
+        (3, 2, 3, 1, ((1, 1), (1, 1))),
+        (2, 2, 2, 2, ((0, 2), (1, 0))),
+        (1, 1, 3, 2, "VALID"),
+    ],
+)
+def test_sums_of_shifted_images_are_the_convolution(
+    size: int, step: int, channels: int, each: int, padding: object
+) -> None:
+    x = whole(0, 2, 6, 5, channels)
+    kernel = whole(1, size, size, 1, each * channels)
+
+    def results(convolve: Callable, **fields: object) -> list[jax.Array]:
+        def both(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+            function = functools.partial(
+                convolve,
+                window_strides=(step, step),
+                padding=padding,
+                feature_group_count=channels,
+                **fields,
+            )
+            y, pull = jax.vjp(function, x, kernel)
+            return [y, *pull(whole(2, *y.shape))]
+
+        return jax.jit(both)(x, kernel)
+
+    numbers = ("NHWC", "HWIO", "NHWC")
+    wanted = results(jax.lax.conv_general_dilated, dimension_numbers=numbers)
+    for mine, theirs in zip(results(products.convolve), wanted, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_sums_are_in_float32_and_rounded_once() -> None:
+    x, kernel = jnp.full((1, 3, 3, 2), 1.0, jnp.bfloat16), jnp.full((3, 3, 1, 2), 1.0)
+    kernel = kernel.at[0, 0].set(256.0).astype(jnp.bfloat16)
+    got = products.convolve(x, kernel, (1, 1), "VALID", feature_group_count=2)
+    assert got.dtype == jnp.bfloat16
+    # In bfloat16 256 + 1 is 256 again, eight times.
+    np.testing.assert_array_equal(np.asarray(got, np.float32), 264.0)
+
+
+@pytest.mark.parametrize("name", MOBILENETS)
+def test_mobilenets_are_the_same_networks_as_products(name: str) -> None:
+    model, image = zoo.SMALL[name]
+    state, x = zoo.variables(model, image), zoo.images(image)
+    run, fast = (
+        jax.jit(functools.partial(network.apply, train=False))
+        for network in (model, model.clone(conv=PRODUCTS))
+    )
+    np.testing.assert_allclose(fast(state, x), run(state, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MOBILENETS)
+def test_weights_on_no_path_are_found(name: str) -> None:
+    """A channel whose own kernel is gone is dead from the layer before to the next."""
+    model, image = zoo.SMALL[name]
+    state = jax.tree.map(jnp.abs, zoo.variables(model, image))
+    rest, dense = {"batch_stats": state["batch_stats"]}, masks.dense(state["params"])
+    block, last = dense["stage2_block0"], 1 + (name == "mobilenet_v2")
+    single, mixing = f"conv{last}", f"conv{last + 1}"
+    kernel = block[single]["kernel"]
+    assert kernel.shape[2] == 1
+    block[single]["kernel"] = kernel.at[..., 0].set(False)
+
+    def apply(params: dict, x: jax.Array) -> jax.Array:
+        return model.apply({"params": params, **rest}, x, train=False)
+
+    example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    find = jax.jit(lambda kept: paths.live(apply, state["params"], kept, example))
+    live = find(dense)
+    found = paths.by_layer(dense, live)
+    before = "stage1_block0/conv2" if last == 1 else "stage2_block0/conv1"
+    outputs = block[mixing]["kernel"].shape[-1]
+    inputs = found[f"{before}/kernel"].total // kernel.shape[-1]
+    lost = {leaf: c.kept - c.live for leaf, c in found.items() if c.live < c.kept}
+    assert lost == {
+        f"{before}/kernel": inputs,
+        f"stage2_block0/{mixing}/kernel": outputs,
+    }
+    order = paths.first_to_last(apply, state["params"], dense, example)
+    assert sorted(order) == masks.names(dense)
+
+
+def test_layers_of_single_channels_are_read_as_having_one_input() -> None:
+    kernel = jnp.ones((3, 3, 1, 64), bool)
+    both = {"mix": jnp.ones((1, 1, 64, 256), bool), "single": kernel}
+    # The sums of axes are 71 and 322, for densities of 0.53 and 0.08.
+    kept = distributions.erdos_renyi_kernel(both, 0.9)
+    assert kept == {"mix": round(1696 * 322 / 393), "single": round(1696 * 71 / 393)}
+    assert initializers.fan_in(kernel.shape) == 9
+
+
+def test_configs_choose_products_for_mobilenets_and_shrink_them() -> None:
+    c = config_lib.default()
+    c.model.name, c.model.features = "mobilenet_v2", (2, 3, 3, 4, 4, 4, 5)
+    c.run.convolutions = "product"
+    networks.check(c)
+    model = networks.make_model(c, classes=3, training=True)
+    assert model.conv.keywords["conv_general_dilated"] is products.convolve
+    params = zoo.shapes(model, zoo.CIFAR)["params"]
+    assert params["stage7_block0"]["conv3"]["kernel"].shape == (1, 1, 24, 5)
+    assert networks.MODELS["mobilenet_v2"].as_products
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("cifar_resnet_18", "width", 8, "has no use for it; it takes .'features'"),
+        ("cifar_resnet_18", "features", (8, 8), "wanted 4 sizes, one for each of"),
+        ("vgg_11_bn", "features", (8,) * 4, "wanted 5 sizes, one for each of"),
+        ("mobilenet_v1", "features", (8,) * 6, "wanted 5 sizes, one for each of"),
+        ("mobilenet_v2", "width", 8, "has no use for it; it takes .'features'"),
+        ("wide_resnet_16_8", "features", (8,), "has no use for it; it takes .'width'"),
+        ("resnet_104", "padding", "SAME", "has no use for it; it takes .'width'"),
+        ("vgg_16", "norm", "fixed", "which has none; wanted 'learned'"),
+    ],
+)
+def test_fields_that_a_network_has_no_use_for_are_refused(
+    name: str, field: str, value: object, message: str
+) -> None:
+    c = config_lib.default()
+    c.model.name = name
+    c.model[field] = value
+    with pytest.raises(ValueError, match=f"config.model.{field}: came .*{message}"):
+        networks.check(c)
+
+
+@pytest.mark.parametrize("name", ["vgg_11_bn", "wide_resnet_16_8", "mobilenet_v1"])
+def test_norms_without_parameters_are_chosen_by_the_config(name: str) -> None:
+    c = config_lib.default()
+    c.model.name, c.model.norm = name, "fixed"
+    networks.check(c)
+    params = zoo.shapes(networks.make_model(c, classes=10), zoo.CIFAR)["params"]
+    assert not [leaf for leaf in masks.names(params) if leaf.endswith("scale")]

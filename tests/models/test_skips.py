@@ -1,0 +1,127 @@
+"""What networks compute, in numpy, without bypasses of their convolutions and with."""
+
+import functools
+
+import by_hand
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from flax import linen as nn
+
+from jaxsparse import masks
+
+
+class Bypass(nn.Module):
+    """`by_hand.bypass`, in jax."""
+
+    features: int
+    stride: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x[:, :: self.stride, :: self.stride, : self.features] / 2
+        missing = self.features - x.shape[-1]
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
+
+
+class Zero(Bypass):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return 0.0 * super().__call__(x)
+
+
+class Learned(Bypass):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        steps = (self.stride, self.stride)
+        return nn.Conv(self.features, (1, 1), strides=steps, use_bias=False)(x)
+
+
+@pytest.mark.parametrize("skip", [None, Bypass])
+@pytest.mark.parametrize("name", by_hand.NETWORKS)
+def test_networks_agree_with_numpy(name: str, skip: type[nn.Module] | None) -> None:
+    # A padding of (0, 1), linen's "SAME" under stride 2, would move every pixel.
+    model, image = zoo.SMALL[name]
+    state, x = zoo.variables(model, image), zoo.images(image)
+    model = model.clone(skip=skip)
+    got = jax.jit(functools.partial(model.apply, train=False))(state, x)
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state)
+    want = by_hand.NETWORKS[name](
+        np.asarray(x, np.float64),
+        (wide["params"], wide.get("batch_stats", {})),
+        skip and by_hand.bypass,
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_all_networks_that_can_be_bypassed_are_written_out() -> None:
+    assert list(by_hand.NETWORKS.keys() ^ set(zoo.SKIPPING)) == []
+
+
+@pytest.mark.parametrize("name", zoo.SKIPPING)
+def test_a_bypass_of_zeros_changes_no_output(name: str) -> None:
+    model, image = zoo.SMALL[name]
+    state, x = zoo.variables(model, image), zoo.images(image, batch=2)
+    run = functools.partial(model.apply, state, x, train=False)
+    skipped = functools.partial(model.clone(skip=Zero).apply, state, x, train=False)
+    np.testing.assert_array_equal(skipped(), run())
+
+
+@pytest.mark.parametrize("name", zoo.SKIPPING)
+def test_every_convolution_between_feature_maps_has_one_bypass(name: str) -> None:
+    model, image = zoo.SMALL[name]
+    plain = zoo.shapes(model, image)
+    learned = zoo.shapes(model.clone(skip=Learned), image)
+    before, after = masks.names(plain["params"]), masks.names(learned["params"])
+    # All that there was, under its name, and bypasses beside it.
+    assert [leaf for leaf in after if "skip" not in leaf] == before
+    assert jax.tree.structure(learned.get("batch_stats")) == jax.tree.structure(
+        plain.get("batch_stats")
+    )
+    first = {"conv/kernel"} if "conv" in plain["params"] else {"conv1/kernel"}
+    convolutions = {
+        leaf.removesuffix("/kernel")
+        for leaf in set(before) - first
+        if "conv" in leaf and leaf.endswith("/kernel") and "shortcut" not in leaf
+    }
+    bypasses = {leaf.rpartition("/Conv_0")[0] for leaf in after if "skip" in leaf}
+    assert bypasses == {leaf.replace("conv", "skip") for leaf in convolutions}
+
+
+def test_bypasses_are_told_channels_stride_and_name() -> None:
+    asked = []
+
+    def skip(features: int, *, stride: int, name: str) -> nn.Module:
+        asked.append((features, stride, name))
+        return Bypass(features, stride, name=name)
+
+    zoo.shapes(zoo.TINY_RESNET(skip=skip), (8, 8, 3))
+    assert asked == [
+        *((2, 1, "skip1"), (2, 1, "skip2")),
+        *((4, 2, "skip1"), (4, 1, "skip2")),
+        *((8, 2, "skip1"), (8, 1, "skip2")),
+    ]
+
+
+def test_a_bypass_may_be_scaled_by_a_traced_value() -> None:
+    model, image = zoo.SMALL["wide"]
+    state, x = zoo.variables(model, image), zoo.images(image)
+    traces = []
+
+    class Faded(Bypass):
+        alpha: jax.Array
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.alpha * super().__call__(x)
+
+    @jax.jit
+    def logits(alpha: jax.Array) -> jax.Array:
+        traces.append(alpha)
+        skip = functools.partial(Faded, alpha=alpha)
+        return model.clone(skip=skip).apply(state, x, train=False)
+
+    outputs = [logits(alpha) for alpha in (1.0, 0.5, 0.0)]
+    assert len(traces) == 1
+    plain = jax.jit(functools.partial(model.apply, train=False))(state, x)
+    np.testing.assert_allclose(outputs[2], plain, rtol=1e-5, atol=1e-6)
+    assert jnp.min(jnp.max(jnp.abs(outputs[0] - plain), axis=-1)) > 1e-3

@@ -1,0 +1,169 @@
+"""Ghost skips: what they compute, and that nothing is left of them in the end."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from flax import linen as nn
+
+from jaxsparse import masks
+from jaxsparse.tost import fading, skips
+
+NETWORKS = [name for name in zoo.SKIPPING if not name.endswith("identity")]
+
+
+def ghosts(left: object, *, train: bool = False, kind: str = "convolution") -> object:
+    return skips.make(left, train=train, kind=kind)
+
+
+def haunted(model: nn.Module, image: tuple, **options: object) -> dict:
+    """Variables with ghosts, the others being those of the plain network."""
+    state = zoo.variables(model.clone(skip=ghosts(1.0, **options)), image)
+    plain = zoo.variables(model, image)
+
+    def put(tree: dict, other: dict) -> dict:
+        return {
+            name: tree[name]
+            if name not in other
+            else put(tree[name], other[name])
+            if isinstance(tree[name], dict)
+            else other[name]
+            for name in tree
+        }
+
+    return {part: put(state[part], plain.get(part, {})) for part in state}
+
+
+@pytest.mark.parametrize("kind", skips.KINDS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_at_the_end_of_a_fade_networks_are_those_without(name: str, kind: str) -> None:
+    model, image = zoo.SMALL[name]
+    state, x = haunted(model, image, kind=kind), zoo.images(image)
+    left = fading.fade(10, until=10)
+    faded = model.clone(skip=ghosts(left, kind=kind)).apply(state, x, train=False)
+    plain = {part: skips.without(tree) for part, tree in state.items()}
+    np.testing.assert_array_equal(faded, model.apply(plain, x, train=False))
+    # Nothing else was taken away, and nothing is left.
+    shapes = zoo.shapes(model, image)
+    for part, tree in shapes.items():
+        assert jax.tree.map(jnp.shape, plain[part]) == jax.tree.map(jnp.shape, tree)
+    # Before, they do something.
+    early = model.clone(skip=ghosts(0.5, kind=kind)).apply(state, x, train=False)
+    assert jnp.abs(early - faded).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["resnet_8", "vgg_bn"])
+def test_at_the_end_of_a_fade_gradients_are_those_without(name: str) -> None:
+    model, image = zoo.SMALL[name]
+    state, x = haunted(model, image), zoo.images(image)
+
+    def loss(params: dict, network: nn.Module, stats: dict) -> jax.Array:
+        variables = {"params": params, "batch_stats": stats}
+        logits, _ = network.apply(variables, x, train=True, mutable=["batch_stats"])
+        return jnp.sum(logits**2)
+
+    params, stats = state["params"], state["batch_stats"]
+    faded = model.clone(skip=ghosts(0.0, train=True))
+    got = jax.grad(loss)(params, faded, stats)
+    want = jax.grad(loss)(skips.without(params), model, skips.without(stats))
+    jax.tree.map(np.testing.assert_array_equal, skips.without(got), want)
+    for path, leaf in jax.tree.leaves_with_path(got):
+        if skips.is_ghost(masks.name_of(path)):
+            np.testing.assert_array_equal(leaf, 0.0)
+
+
+def test_a_ghost_is_a_normalised_convolution_times_what_is_left() -> None:
+    x = zoo.images((6, 6, 3))
+    module = ghosts(0.25, train=True)(5, stride=2, name="skip")
+    state = module.init(jax.random.key(0), x)
+    kernel = state["params"]["conv"]["kernel"]
+    got, _ = module.apply(state, x, mutable=["batch_stats"])
+    wide = np.asarray(x, np.float64)[:, ::2, ::2] @ np.asarray(kernel, np.float64)[0, 0]
+    mean, var = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+    want = 0.25 * (wide - mean) / np.sqrt(var + 1e-5)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_makes_every_channel_the_sum_of_the_input() -> None:
+    # Small as it is, it is not small: what follows divides by the deviation.
+    x = zoo.images((6, 6, 3))
+    module = ghosts(1.0, train=True)(5, stride=1, name="skip")
+    state = module.init(jax.random.key(0), x)
+    state["params"]["conv"]["kernel"] = jnp.full((1, 1, 3, 5), skips.CONSTANT)
+    got, _ = module.apply(state, x, mutable=["batch_stats"])
+    total = np.asarray(x, np.float64).sum(-1, keepdims=True) * skips.CONSTANT
+    want = (total - total.mean()) / np.sqrt(total.var() + 1e-5)
+    np.testing.assert_allclose(got, np.repeat(want, 5, -1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("features", [2, 3, 5])
+@pytest.mark.parametrize("side", [6, 7])
+def test_identities_average_windows_and_add_zeros(
+    side: int, features: int, stride: int
+) -> None:
+    x = zoo.images((side, side, 3))
+    got = skips.fit(x, features, stride=stride)
+    # Windows of linen's "SAME" are centred as well as can be.
+    total = max(0, -(-side // stride) * stride - side)
+    firsts = [i * stride - total // 2 for i in range(-(-side // stride))]
+    windows = [slice(max(0, f), f + stride) for f in firsts]
+    wide = np.asarray(x, np.float64)
+    rows = [[wide[:, a, b].mean((1, 2)) for b in windows] for a in windows]
+    want = np.stack([np.stack(row, 1) for row in rows], 1)
+    want = np.pad(want, [(0, 0)] * 3 + [(0, max(0, features - 3))])[..., :features]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_finite_does_not_come_back() -> None:
+    module = ghosts(0.0, kind="identity")(3, stride=1, name="skip")
+    x = jnp.full((1, 2, 2, 3), jnp.inf)
+    np.testing.assert_array_equal(module.apply({}, x), 0.0)
+
+
+def test_ghosts_are_told_by_name() -> None:
+    for name, expected in {
+        "stage1_block0/skip1/conv/kernel": True,
+        "stage2_block1/expand_skip/norm/scale": True,
+        "stage1_block0/conv1/kernel": False,
+        "shortcut_conv/kernel": False,
+        "head/kernel": False,
+    }.items():
+        assert skips.is_ghost(name) is expected
+    for name in NETWORKS:
+        model, image = zoo.SMALL[name]
+        plain = masks.names(zoo.shapes(model, image)["params"])
+        every = masks.names(zoo.shapes(model.clone(skip=ghosts(1.0)), image)["params"])
+        assert [leaf for leaf in every if not skips.is_ghost(leaf)] == plain
+
+
+def test_one_trace_serves_a_whole_fade() -> None:
+    model, image = zoo.SMALL["resnet_8"]
+    state, x = haunted(model, image), zoo.images(image)
+    traces = []
+
+    @jax.jit
+    def logits(left: jax.Array) -> jax.Array:
+        traces.append(left)
+        return model.clone(skip=ghosts(left)).apply(state, x, train=False)
+
+    for clock in range(4):
+        logits(fading.fade(clock, until=3))
+    assert len(traces) == 1
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind: got 'pool'; wanted one of"):
+        skips.make(1.0, train=False, kind="pool")
+
+
+def test_layers_can_be_given() -> None:
+    product = functools.partial(nn.Conv, dtype=jnp.bfloat16)
+    module = skips.make(1.0, train=False, kind="convolution", conv=product)
+    made = module(4, stride=1, name="skip")
+    x = zoo.images((4, 4, 3))
+    state = made.init(jax.random.key(0), x)
+    assert made.apply(state, x).dtype == jnp.float32  # BatchNorm's parameters

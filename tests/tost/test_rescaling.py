@@ -1,0 +1,240 @@
+"""Rescaled initialisation: against a loop in numpy, and the laws it must keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsparse.tost import rescaling
+from jaxsparse.tost.rescaling import Settings
+
+SIZES = (6, 5, 3)
+STEPS = 12
+
+
+def make_problem(seed: int = 0, *, sparse: bool = True) -> tuple:
+    """An MLP of two layers with biases, of which one is zero; masks; and batches."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    params = {
+        "first": {"kernel": normal(6, 5), "bias": jnp.zeros(5)},
+        "second": {"kernel": normal(5, 3), "bias": normal(3)},
+    }
+    masks = {name: {"kernel": None, "bias": None} for name in params}
+    if sparse:
+        for name, layer in params.items():
+            kept = rng.random(layer["kernel"].shape) < 0.5
+            masks[name]["kernel"] = jnp.asarray(kept)
+    x = normal(STEPS, 2, 8, 6)
+    y = jnp.asarray(rng.integers(0, 3, (STEPS, 2, 8)), jnp.int32)
+
+    def batches(step: jax.Array) -> tuple:
+        return (x[step, 0], y[step, 0]), (x[step, 1], y[step, 1])
+
+    return params, masks, batches
+
+
+def loss(params: dict, batch: tuple) -> jax.Array:
+    x, y = batch
+    for name in ("first", "second"):
+        x = x @ params[name]["kernel"] + params[name]["bias"][None, :]
+        if name == "first":
+            x = jax.nn.softplus(x)
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], axis=1))
+
+
+def norm(params: dict, batch: tuple, hold: dict | None) -> jax.Array:
+    grads = jax.grad(loss)(params, batch)
+    if hold is not None:
+        grads = jax.tree.map(lambda g, k: g * jnp.broadcast_to(k, g.shape), grads, hold)
+    return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
+
+
+def slowly(params: dict, masks: dict, batches: object, s: Settings) -> tuple:
+    """The published rule, one tensor and one number at a time."""
+    names = [(layer, leaf) for layer in params for leaf in params[layer]]
+    start = {n: np.asarray(params[n[0]][n[1]], np.float64) for n in names}
+    kept = {n: masks[n[0]][n[1]] for n in names}
+    kept = {n: 1.0 if m is None else np.asarray(m, np.float64) for n, m in kept.items()}
+    start = {n: start[n] * kept[n] for n in names}
+    alpha = dict.fromkeys(names, 1.0)
+    moments = [{n: 0.0 for n in names} for _ in range(2)]
+    second, counts = {n: 0.0 for n in names}, [0, 0]
+    objective, constrained = [], []
+
+    def nest(flat: dict) -> dict:
+        tree: dict = {}
+        for (layer, leaf), value in flat.items():
+            tree.setdefault(layer, {})[leaf] = jnp.asarray(value, jnp.float32)
+        return tree
+
+    def flatten(tree: dict) -> dict:
+        return {n: np.asarray(tree[n[0]][n[1]], np.float64) for n in names}
+
+    def hide(grads: dict) -> dict:
+        return {n: g * kept[n] for n, g in grads.items()} if s.masked else grads
+
+    for step in range(s.steps):
+        one, other = batches(step)
+        weights = {n: alpha[n] * start[n] for n in names}
+        grads = hide(flatten(jax.grad(loss)(nest(weights), one)))
+        length = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
+        too_long = bool(length > s.longest)
+        if too_long:
+            hold = nest(kept) if s.masked else None
+            value, slope = length, flatten(jax.grad(norm)(nest(weights), one, hold))
+        else:
+            ahead = {n: weights[n] - s.look_ahead * grads[n] / length for n in names}
+            value, slope = jax.value_and_grad(loss)(nest(ahead), other)
+            value = float(value) / s.look_ahead
+            slope = {n: g / s.look_ahead for n, g in flatten(slope).items()}
+        counts[too_long] += 1
+        for n in names:
+            pull = np.clip(np.sum(slope[n] * start[n]), -s.clip, s.clip)
+            first = moments[too_long]
+            first[n] = 0.9 * first[n] + 0.1 * pull
+            second[n] = 0.999 * second[n] + 0.001 * pull**2
+            if not start[n].any():
+                continue
+            mean = first[n] / (1 - 0.9 ** counts[too_long])
+            scale = np.sqrt(second[n] / (1 - 0.999 ** sum(counts))) + 1e-8
+            least = 0.0 if n[1] == "bias" else s.least
+            alpha[n] = max(alpha[n] - s.learning_rate * mean / scale, least)
+        objective.append(value)
+        constrained.append(too_long)
+    return alpha, objective, constrained
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("longest", [np.inf, 0.0001, "between"])
+def test_factors_are_those_of_a_loop(longest: float | str, masked: bool) -> None:
+    params, masks, batches = make_problem()
+    if longest == "between":
+        free = rescaling.rescale(
+            loss, params, masks, batches, settings=Settings(1, longest=1e-9)
+        )
+        longest = float(free.objective[0]) * 0.97
+    settings = Settings(STEPS, longest=longest, masked=masked, learning_rate=0.03)
+    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    alpha, objective, constrained = slowly(params, masks, batches, settings)
+    assert found.constrained.tolist() == constrained
+    np.testing.assert_allclose(found.objective, objective, rtol=2e-4)
+    for (layer, leaf), factor in alpha.items():
+        np.testing.assert_allclose(found.factors[layer][leaf], factor, rtol=2e-3)
+
+
+def test_both_kinds_of_steps_are_taken_between_the_extremes() -> None:
+    params, masks, batches = make_problem()
+    first = rescaling.rescale(
+        loss, params, masks, batches, settings=Settings(1, longest=1e-9)
+    )
+    longest = float(first.objective[0]) * 0.97
+    settings = Settings(STEPS, longest=longest, learning_rate=0.03)
+    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    assert 0 < int(found.constrained.sum()) < STEPS
+
+
+def test_directions_stay_and_what_is_masked_stays_zero() -> None:
+    params, masks, batches = make_problem()
+    settings = Settings(STEPS, learning_rate=0.1)
+    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    for layer in params:
+        kept = masks[layer]["kernel"]
+        new, old = found.params[layer]["kernel"], params[layer]["kernel"]
+        assert not new[~kept].any()
+        np.testing.assert_array_equal(
+            new, found.factors[layer]["kernel"] * jnp.where(kept, old, 0.0)
+        )
+        assert float(found.factors[layer]["kernel"]) not in (0.0, 1.0)
+    # A tensor of zeros has no length to change.
+    assert found.factors["first"]["bias"] == 1.0
+
+
+def test_the_objective_falls() -> None:
+    params, masks, _ = make_problem()
+    _, _, batches = make_problem(seed=3)
+    same = lambda step: batches(0 * step)  # noqa: E731
+    settings = Settings(100, longest=np.inf, learning_rate=0.03)
+    found = rescaling.rescale(loss, params, masks, same, settings=settings)
+    assert found.objective[-1] < 0.8 * found.objective[0]
+    assert (jnp.diff(found.objective[:30]) < 0).all()
+    long = Settings(100, longest=1e-6, learning_rate=0.03)
+    short = rescaling.rescale(loss, params, masks, same, settings=long)
+    assert short.constrained.all()
+    assert short.objective[-1] < 0.8 * short.objective[0]
+
+
+def test_released_code_feels_weights_that_are_gone() -> None:
+    params, masks, batches = make_problem()
+    found = [
+        rescaling.rescale(
+            loss, params, masks, batches, settings=Settings(1, longest=1e-9, masked=m)
+        )
+        for m in (True, False)
+    ]
+    assert found[1].objective[0] > found[0].objective[0]
+    whole = make_problem(sparse=False)
+    alike = [
+        rescaling.rescale(loss, *whole, settings=Settings(3, masked=m))
+        for m in (True, False)
+    ]
+    np.testing.assert_array_equal(alike[0].objective, alike[1].objective)
+
+
+def test_factors_stop_at_the_least() -> None:
+    params, masks, batches = make_problem()
+    settings = Settings(STEPS, learning_rate=2.0, least=0.5)
+    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    kernels = [found.factors[layer]["kernel"] for layer in params]
+    assert min(float(factor) for factor in kernels) == 0.5
+    assert float(found.factors["second"]["bias"]) >= 0.0
+
+
+def test_no_step_changes_nothing() -> None:
+    params, masks, batches = make_problem(sparse=False)
+    found = rescaling.rescale(loss, params, masks, batches, settings=Settings(0))
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert found.objective.shape == (0,)
+
+
+def test_a_dead_network_gives_no_infinity() -> None:
+    params, masks, batches = make_problem()
+    dead = jax.tree.map(jnp.zeros_like, params)
+    found = rescaling.rescale(loss, dead, masks, batches, settings=Settings(3))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", -1),
+        ("learning_rate", 0.0),
+        ("look_ahead", 0.0),
+        ("longest", float("nan")),
+        ("least", 1.5),
+        ("clip", 0.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"settings: got .*{field}"):
+        rescaling.rescale(
+            loss, *make_problem(), settings=Settings()._replace(**{field: value})
+        )
+
+
+def test_replicates_are_rescaled_as_each_alone() -> None:
+    params, masks, batches = make_problem()
+    other = make_problem(seed=5)[0]
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, other)
+    settings = Settings(4, learning_rate=0.1)
+
+    def one(weights: dict) -> rescaling.Rescaled:
+        return rescaling.rescale(loss, weights, masks, batches, settings=settings)
+
+    together = jax.vmap(one)(both)
+    for i, weights in enumerate((params, other)):
+        alone = one(weights)
+        np.testing.assert_allclose(together.objective[i], alone.objective, rtol=1e-5)
