@@ -7,7 +7,8 @@ This is the only program that touches the network and the only one that needs
 TensorFlow, because TFDS prepares datasets with it. It may run on another machine:
 copy the folder and name it by `--config.data.dir`. A dataset that is there already is
 left as it is, be it TFDS's or folders of images (`jaxsparse.data.folders`). CINIC-10
-comes only as such folders, not from TFDS: of it this says where to get it.
+and Tiny ImageNet come only as such folders, not from TFDS: of them this says where to
+get them.
 """
 
 import importlib.util
@@ -15,7 +16,7 @@ import importlib.util
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from jaxsparse.data import folders, sources
+from jaxsparse.data import folders, sources, tiny_imagenet
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100.", required=True
@@ -70,7 +71,10 @@ def check_unpacked(name: str, *, data_dir: str) -> None:
       data_dir: absolute folder to look in.
     """
     try:
-        folders.find(name, data_dir=data_dir, with_validation=True)
+        if name == tiny_imagenet.NAME:
+            tiny_imagenet.find(data_dir=data_dir)
+        else:
+            folders.find(name, data_dir=data_dir, with_validation=True)
     except ValueError as error:
         raise SystemExit(
             f"prepare_data: TFDS does not have {name}, so it cannot be prepared, only "

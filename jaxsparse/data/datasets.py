@@ -8,11 +8,12 @@ and any tree of images (`folders`).
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxsparse.data import digits, examples, folders, sources
+from jaxsparse.data import digits, examples, folders, sources, tiny_imagenet
 from jaxsparse.data.examples import Dataset, Examples
 
 # Called with `data_dir=`; returns training examples, test examples and classes.
@@ -52,6 +53,7 @@ READERS: dict[str, Reader] = {
     "digits": digits.read,
     # TFDS does not have it. Two of its thirds are trained on, as in Paul et al. (2022).
     "cinic10": functools.partial(read_tree, "cinic10", with_validation=True),
+    tiny_imagenet.NAME: tiny_imagenet.read,
 }
 
 # Mean and standard deviation of each channel, as papers on these sets use them.
@@ -62,6 +64,39 @@ PUBLISHED = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "cinic10": ((0.4789, 0.4723, 0.4305), (0.2421, 0.2383, 0.2587)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    # Tanaka et al. (2020) and most work on pruning since.
+    tiny_imagenet.NAME: ((0.480, 0.448, 0.397), (0.276, 0.269, 0.282)),
+}
+
+
+class Augmentation(NamedTuple):
+    """Random changes of training images.
+
+    Attributes:
+      crop_pad: pixels of padding before a random crop; 0 for none.
+      flip: whether every second image is mirrored.
+    """
+
+    crop_pad: int
+    flip: bool
+
+
+# What papers on these sets train with, as far as it is known. Digits and clothes are
+# not changed.
+AUGMENTATIONS = {
+    "digits": Augmentation(0, False),
+    "mnist": Augmentation(0, False),
+    "fashion_mnist": Augmentation(0, False),
+    # Zagoruyko, Komodakis 2016, arXiv:1605.07146, section 3, who also divide by 255
+    # and no more.
+    "svhn_cropped": Augmentation(0, False),
+    "cifar10": Augmentation(4, True),
+    "cifar100": Augmentation(4, True),
+    "cinic10": Augmentation(4, True),
+    # Tanaka et al. 2020, arXiv:2006.05467, in their code.
+    tiny_imagenet.NAME: Augmentation(4, True),
 }
 
 
@@ -124,7 +159,7 @@ def load(
     train_examples: int | None = None,
     test_examples: int | None = None,
 ) -> Dataset:
-    """Loads a dataset into memory.
+    """Loads a dataset into the host's memory, which must have room for it.
 
     Args:
       name: a key of `READERS`, or the TFDS name of an image classification dataset

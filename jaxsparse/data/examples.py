@@ -60,7 +60,8 @@ def split(
       seed: of this draw alone, non-negative; no other seed of a run moves it.
 
     Returns:
-      The training set and the validation set, disjoint, together `examples`.
+      The training set and the validation set, disjoint, together `examples`; nothing
+      is copied where nothing is held out.
 
     Raises:
       ValueError: if `validation` is negative or leaves nothing to train on.
@@ -71,6 +72,8 @@ def split(
             f"validation: got {validation} of {total} training examples; wanted 0 to "
             f"{total - 1}; hold out fewer"
         )
+    if not validation:
+        return examples, Examples(examples.images[:0], examples.labels[:0])
     # The bit generator is named because numpy may change its default.
     generator = np.random.Generator(np.random.PCG64(seed))
     order = generator.permutation(total)

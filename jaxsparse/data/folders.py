@@ -34,6 +34,9 @@ ORIGINS = {
     "cinic10": "unpack CINIC-10.tar.gz, as its authors publish it (Darlow, Crowley, "
     "Antoniou and Storkey 2018, arXiv:1810.03505, https://doi.org/10.7488/ds/2448): "
     "folders train, valid and test of 10 classes of 9,000 PNG images each",
+    "tiny_imagenet": "unpack tiny-imagenet-200.zip, as the Stanford course CS231n "
+    "publishes it, and call its folder tiny_imagenet: folder train of 200 classes of "
+    "500 JPEG images each, and folder val of 10,000 with val_annotations.txt",
 }
 
 _NAME = re.compile(r"\w[\w.+-]*")
@@ -52,8 +55,13 @@ class Tree(NamedTuple):
     test: Path
 
 
-class _Listing(NamedTuple):
-    """The files of some examples and their labels, row by row."""
+class Listing(NamedTuple):
+    """The files of some examples and their labels, row by row.
+
+    Attributes:
+      paths: images.
+      labels: classes, counted from 0.
+    """
 
     paths: list[Path]
     labels: Int32[np.ndarray, " n"]
@@ -93,7 +101,7 @@ def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> T
         found["test"] = found["test"] or found["validation"]
     missing = [SPLITS[split][0] for split in wanted if found[split] is None]
     if missing:
-        raise sources.DatasetNotPrepared(_explain(name, folder, missing))
+        raise sources.DatasetNotPrepared(explain(name, folder, missing))
     *train, test = [found[split] for split in wanted]
     return Tree(tuple(train), test)
 
@@ -109,7 +117,8 @@ def _only(folder: Path, choices: tuple[str, ...]) -> Path | None:
     return found[0] if found else None
 
 
-def _explain(name: str, folder: Path, missing: list[str]) -> str:
+def explain(name: str, folder: Path, missing: list[str]) -> str:
+    """Words what is missing of a dataset, and what to do."""
     origin = ORIGINS.get(name, "put PNG or JPEG images there")
     return (
         f"data.name: the dataset {name!r} is not whole in {folder}: there is no "
@@ -136,8 +145,12 @@ def _list_classes(folder: Path) -> list[str]:
     return classes
 
 
-def _list_class(folder: Path) -> list[Path]:
-    """Lists the images of a class by file name, and refuses everything else."""
+def list_images(folder: Path) -> list[Path]:
+    """Lists the images of a folder by file name, and refuses everything else.
+
+    Raises:
+      ValueError: naming what is no image.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: a file beside the folders of classes; wanted folders only; "
@@ -158,7 +171,7 @@ def _list_class(folder: Path) -> list[Path]:
     return paths
 
 
-def _list_split(folder: Path, classes: list[str]) -> _Listing:
+def _list_split(folder: Path, classes: list[str]) -> Listing:
     """Lists a split by class, then by file name."""
     names = _visible(folder)
     differing = sorted(set(names) ^ set(classes))
@@ -168,9 +181,9 @@ def _list_split(folder: Path, classes: list[str]) -> _Listing:
             f"the {len(classes)} of train; wanted a folder for each class, the same in "
             "every split; unpack it again"
         )
-    by_class = [_list_class(folder / name) for name in classes]
+    by_class = [list_images(folder / name) for name in classes]
     labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in by_class])
-    return _Listing(
+    return Listing(
         [path for paths in by_class for path in paths], labels.astype(np.int32)
     )
 
@@ -242,18 +255,23 @@ def read(
     tree = find(name, data_dir=data_dir, with_validation=with_validation)
     classes = _list_classes(tree.train[0])
     parts = [_list_split(folder, classes) for folder in tree.train]
-    train = _Listing(
+    train = Listing(
         [path for part in parts for path in part.paths],
         np.concatenate([part.labels for part in parts]),
     )
     test = _list_split(tree.test, classes)
+    return *decode(train, test), len(classes)
+
+
+def decode(train: Listing, test: Listing) -> tuple[Examples, Examples]:
+    """Decodes images into one array a split; see `read` for what is accepted.
+
+    Raises:
+      ValueError: naming an image that is damaged or of another size.
+    """
     shape = _decode(train.paths[0])[0].shape
     images = [np.empty((len(x.paths), *shape), np.uint8) for x in (train, test)]
     # A list, so that all are filled, whatever the first of them holds.
     if not any([_fill(train.paths, images[0]), _fill(test.paths, images[1])]):
         images = [np.ascontiguousarray(array[..., :1]) for array in images]
-    return (
-        Examples(images[0], train.labels),
-        Examples(images[1], test.labels),
-        len(classes),
-    )
+    return Examples(images[0], train.labels), Examples(images[1], test.labels)

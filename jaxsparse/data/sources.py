@@ -23,7 +23,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from jaxsparse.data.examples import Examples
 
 # Names to offer when one is misspelt; any other that is prepared works as well.
-KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "cinic10", "digits")
+KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "cinic10")
+KNOWN += ("tiny_imagenet", "digits")
 
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"

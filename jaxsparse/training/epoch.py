@@ -41,6 +41,26 @@ class Call(NamedTuple):
     batch_size: int
 
 
+class Data(NamedTuple):
+    """What a call trains on.
+
+    Attributes:
+      images: all training images [n h w c]; or, without an order, those of the call's
+        steps [r s b h w c].
+      labels: all labels [n], or those [r s b].
+      order: of the examples in the call's epoch [r n]; None where they are in it.
+      first: place of the call's first example in the order; None without one.
+      growth: images and labels that decide what is grown, which every device has; None
+        for those of the batch.
+    """
+
+    images: Any
+    labels: Any
+    order: Any = None
+    first: Any = None
+    growth: Any = None
+
+
 class Epoch(NamedTuple):
     """What an epoch consists of.
 
@@ -104,8 +124,8 @@ def make_programs(
     *,
     layout: Layout,
     how: How,
-    growth_rows: tuple[int, int] = (0, 0),
     usual_length: int = 0,
+    streamed: bool = False,
 ) -> Callable[[int, int], Program]:
     """Makes the compiled functions that run calls of a plan.
 
@@ -118,29 +138,27 @@ def make_programs(
       like: a state in the form of files; only structure and shapes are looked at.
       layout: how the run uses its devices.
       how: how a device's replicates are arranged, see `replicates`.
-      growth_rows: the first of the training examples that decide which weights are
-        grown, and how many they are; 0 of them for those of the batch.
       usual_length: steps of most calls, and of the longest; 0 to compile a program for
         each length there is.
+      streamed: whether `Data` has the examples of the call's steps, as many as
+        `room(length, usual_length)`, and no order.
 
     Returns:
       `programs(length, batch_size)`, which returns, always the same for the same
-      arguments, a function `(state, images, labels, order, keys, first, anchors=None)`
-      to the next state, in the buffers of the old one, and the tallies of each step
-      [r length]; in shorter calls than usual [r usual_length], of which the rest are
-      zeros.
+      arguments, a function `(state, data, keys, anchors=None)` to the next state, in
+      the buffers of the old one, and the tallies of each step [r length]; in shorter
+      calls than usual [r usual_length], of which the rest are zeros.
     """
     # Each device runs this on its part, the same under jit as under pmap.
     shares = layout.data_devices
     axes = state_lib.replicate_axes(like)
+    whole = Data(None, None, 0, None, None)
+    data_axes = Data(0, 0, None, None, None) if streamed else whole
 
     def run_one(
         state: TrainState,
-        images: Any,
-        labels: Any,
-        order: Int[Array, "n"],
+        data: Data,
         key: Key[Array, ""],
-        first: Int[Array, ""],
         more: tuple[Int[Array, ""], Any],
         *,
         length: int,
@@ -151,19 +169,16 @@ def make_programs(
         offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
         places = offset + jnp.arange(share, dtype=jnp.int32)
 
-        grown_by = slice(growth_rows[0], sum(growth_rows))
-        growth = (images[grown_by], labels[grown_by])
-        extra = {"growth": growth} if growth_rows[1] else {}
+        extra = {} if data.growth is None else {"growth": data.growth}
         if anchors is not None:
             extra["anchors"] = anchors
 
         def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
-            begin = first + index * batch_size + offset
-            rows = jax.lax.dynamic_slice_in_dim(order, begin, share)
+            images, labels = _batch(data, index * batch_size + offset, index, share)
             return train_step(
                 state,
-                jnp.take(images, rows, axis=0, mode="clip"),
-                jnp.take(labels, rows, axis=0, mode="clip"),
+                images,
+                labels,
                 places=places,
                 batch_size=batch_size,
                 key=key,
@@ -178,7 +193,7 @@ def make_programs(
         return _repeat(body, state, times, most=usual_length)
 
     def programs(length: int, batch_size: int) -> Program:
-        shared = usual_length > 1 and 1 <= length < usual_length
+        shared = room(length, usual_length) > length
         call = compiled(0 if shared else length, batch_size)
         return functools.partial(_with_times, call, length)
 
@@ -188,14 +203,14 @@ def make_programs(
             functools.partial(run_one, length=length, batch_size=batch_size),
             how=how,
             replicates=layout.replicates // layout.mesh.shape[REPLICATE],
-            in_axes=(axes, None, None, 0, 0, None, (None, 0)),
+            in_axes=(axes, data_axes, 0, (None, 0)),
             out_axes=(axes, 0),
         )
         if layout.mapped:
             return jax.pmap(
                 call,
                 axis_name=DATA,
-                in_axes=(0, 0, 0, 0, 0, None, (None, 0)),
+                in_axes=(0, Data(0, 0, 0, None, 0), 0, (None, 0)),
                 donate_argnums=0,
                 devices=list(layout.mesh.devices.flat),
             )
@@ -205,10 +220,7 @@ def make_programs(
             call = jax.shard_map(
                 call,
                 mesh=layout.mesh,
-                in_specs=(
-                    *(states, jax.P(), jax.P(), each, each),
-                    *(jax.P(), (jax.P(), each)),
-                ),
+                in_specs=(states, _specs(streamed), each, (jax.P(), each)),
                 out_specs=(states, each),
                 check_vma=False,
             )
@@ -216,6 +228,28 @@ def make_programs(
         return jax.jit(call, donate_argnums=0, out_shardings=(shardings, None))
 
     return programs
+
+
+def _batch(data: Data, place: Any, index: Any, share: int) -> tuple[Any, Any]:
+    """Takes a step's examples: from a place of the order, or those of the step."""
+    if data.order is None:
+        return data.images[index], data.labels[index]
+    rows = jax.lax.dynamic_slice_in_dim(data.order, data.first + place, share)
+    images = jnp.take(data.images, rows, axis=0, mode="clip")
+    return images, jnp.take(data.labels, rows, axis=0, mode="clip")
+
+
+def room(length: int, usual_length: int) -> int:
+    """Returns how many steps the program of a call of this length has room for."""
+    return usual_length if 1 <= length < usual_length else length
+
+
+def _specs(streamed: bool) -> Data:
+    """Returns over which axes of the mesh what a call trains on is divided."""
+    if streamed:
+        by_batch = jax.P(REPLICATE, None, DATA)
+        return Data(by_batch, by_batch, None, None, jax.P())
+    return Data(jax.P(), jax.P(), jax.P(REPLICATE), jax.P(), jax.P())
 
 
 def _with_times(

@@ -1,6 +1,7 @@
 """Evaluating a network on whole sets of examples, exactly.
 
-Sets lie on the devices in batches, the last padded with the label -1. Tallies of
+Sets lie on the devices, or are brought there, in batches, the last padded with the
+label -1. Tallies of
 batches are summed on the host in float64, so the sum does not depend on how many
 batches there were.
 """
@@ -63,8 +64,9 @@ def make_evaluate(
     batch_size: int,
     layout: Layout,
     how: How,
+    streamed: bool = False,
 ) -> Evaluate:
-    """Puts a set on the devices and makes the function that evaluates it.
+    """Makes the function that evaluates a set, which lies on the devices or the host.
 
     Evaluation runs under jit also where training runs under pmap.
 
@@ -76,6 +78,8 @@ def make_evaluate(
       batch_size: examples at once; rounded up to what the devices can share.
       layout: how the run uses its devices.
       how: how replicates are arranged, see `replicates`.
+      streamed: whether the set stays on the host, and batches are brought to the
+        devices each time.
 
     Returns:
       A function of a state, as under jit, to tallies [r] of each batch. It waits for
@@ -84,10 +88,11 @@ def make_evaluate(
     layout = layout._replace(parallelism="jit")
     batch_size = min(batch_size, len(labels))
     batch_size += -batch_size % layout.data_devices
-    padding = -len(labels) % batch_size
-    images = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
-    labels = np.pad(labels, (0, padding), constant_values=-1)
-    placed = sharding.everywhere(layout, (images, labels))
+    firsts = range(0, len(labels), batch_size)
+    placed = None
+    if not streamed:
+        whole = _padded(images, labels, size=len(firsts) * batch_size)
+        placed = sharding.everywhere(layout, whole)
     axes = state_lib.replicate_axes(like)
     every = replicates.over_replicates(
         eval_step,
@@ -111,7 +116,31 @@ def make_evaluate(
             )
         return every(state, *batch)
 
-    return lambda state: [
-        one_batch(state, *placed, jnp.int32(first))
-        for first in range(0, len(labels), batch_size)
-    ]
+    def batch(first: int) -> tuple[Any, Any, Int[Array, ""]]:
+        """Returns examples that are on the devices, and where a batch begins there."""
+        if placed is not None:
+            return *placed, jnp.int32(first)
+        chosen = slice(first, first + batch_size)
+        some = _padded(images[chosen], labels[chosen], size=batch_size)
+        return *sharding.everywhere(layout, some), jnp.int32(0)
+
+    def evaluate(state: TrainState) -> list[Tally]:
+        tallies: list[Tally] = []
+        for first in firsts:
+            if streamed and len(tallies) > 1:
+                jax.block_until_ready(tallies[-2])  # or all batches come at once
+            tallies.append(one_batch(state, *batch(first)))
+        return tallies
+
+    return evaluate
+
+
+def _padded(
+    images: np.ndarray, labels: np.ndarray, *, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds black images with the label -1, up to a size."""
+    missing = size - len(labels)
+    if not missing:
+        return images, labels
+    widths = [(0, missing)] + [(0, 0)] * (images.ndim - 1)
+    return np.pad(images, widths), np.pad(labels, (0, missing), constant_values=-1)

@@ -5,7 +5,7 @@ what its end is used for is for the studies to say (`lottery`).
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -24,8 +24,9 @@ from jaxsparse.training import (
     observing,
     sharding,
 )
-from jaxsparse.training.epoch import Epoch, Program
+from jaxsparse.training.epoch import Call, Epoch, Program
 from jaxsparse.training.evaluation import Evaluate, Scores
+from jaxsparse.training.feeding import Feed
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.progress import Progress
 from jaxsparse.training.sharding import Layout
@@ -60,9 +61,7 @@ class Trainer(NamedTuple):
 
     Attributes:
       programs: compiled calls by (length, batch size); see `epoch.make_programs`.
-      make_order: `(keys, epoch)` to the order of examples [r n], placed.
-      images: training images, placed.
-      labels: training labels, placed.
+      feed: where training examples come from.
       evaluate: by name ("validation", "test") the function that evaluates that set.
       layout: how the run uses its devices.
       epoch: what an epoch consists of.
@@ -78,12 +77,11 @@ class Trainer(NamedTuple):
       keep_at: readings of the clock, growing, at which the state is kept for analyses.
       anchors: earlier solutions that training is repelled from, placed by replicate;
         None for none. See `repelling`.
+      settled: clock from which evaluations are of the network as it will be.
     """
 
     programs: Callable[[int, int], Program]
-    make_order: Callable[[Key[Array, "r"], int], Any]
-    images: Any
-    labels: Any
+    feed: Feed
     evaluate: Mapping[str, Evaluate]
     layout: Layout
     epoch: Epoch
@@ -97,6 +95,7 @@ class Trainer(NamedTuple):
     observer: observing.Observer | None = None
     keep_at: tuple[int, ...] = ()
     anchors: Any = None
+    settled: int = 0
 
 
 @runtime_checkable
@@ -195,7 +194,6 @@ def fit(
     # A copy: the first call takes its buffers, and the caller keeps `fresh`.
     state = sharding.place(layout, jax.tree.map(jnp.copy, state))
     order_keys, draw_keys = data_keys(layout, keys)
-    order, order_epoch = None, -1
     pending: list[Tally] = []
     report: Callable[[], None] = _nothing
     desk.progress.begin(stage.name, start=stage.start, step=step, stop=stage.stop)
@@ -204,22 +202,9 @@ def fit(
     if step == stage.start:
         _keep(trainer, state, stage, step, desk)
         report = _evaluate(trainer, state, stage, step, None, [], desk, notebook)
-    for call in epoch.plan(
-        step,
-        stage.stop,
-        epoch=trainer.epoch,
-        steps_per_call=trainer.steps_per_call,
-        evaluate_every=trainer.evaluate_every,
-        pauses=pauses(trainer),
-    ):
-        if call.epoch != order_epoch:
-            order, order_epoch = trainer.make_order(order_keys, call.epoch), call.epoch
+    for call, data in trainer.feed.serve(order_keys, calls(trainer, step, stage.stop)):
         program = trainer.programs(call.length, call.batch_size)
-        first = jnp.int32(call.first)
-        data = (trainer.images, trainer.labels)
-        state, tally = program(
-            state, *data, order, draw_keys, first, anchors=trainer.anchors
-        )
+        state, tally = program(state, data, draw_keys, anchors=trainer.anchors)
         pending.append(tally)
         step = call.step + call.length
         report()  # of the evaluation before this call: the device is at work meanwhile
@@ -261,6 +246,18 @@ def _open_notebook(trainer: Trainer, stage: Stage) -> observing.Notebook:
         return record(stage, kind, step=step, trainer=trainer)
 
     return observing.Notebook(trainer.observer, trainer.layout, begin)
+
+
+def calls(trainer: Trainer, start: int, stop: int) -> Iterator[Call]:
+    """Yields the calls that take the clock from one reading to another."""
+    return epoch.plan(
+        start,
+        stop,
+        epoch=trainer.epoch,
+        steps_per_call=trainer.steps_per_call,
+        evaluate_every=trainer.evaluate_every,
+        pauses=pauses(trainer),
+    )
 
 
 def pauses(trainer: Trainer) -> list[int]:

@@ -2,34 +2,49 @@
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
+
+SMOOTH_OVER = ("every", "others")
 
 
 def cross_entropy(
     logits: Float[Array, "b k"],
     labels: Int[Array, "b"],
     *,
-    label_smoothing: float = 0.0,
+    label_smoothing: ArrayLike = 0.0,
+    smooth_over: str = "every",
 ) -> Float[Array, "b"]:
     """Computes each example's cross-entropy in nats.
 
     Args:
       logits: unnormalised log-probabilities of the k classes.
       labels: true classes in [0, k).
-      label_smoothing: weight s in [0, 1) of the uniform distribution: the target is
-        (1 - s) on the true class plus s / k on every class.
+      label_smoothing: weight s in [0, 1) of the uniform distribution; may be traced.
+      smooth_over: over what it is uniform: "every" class, so that the target is 1 - s
+        on the true class plus s / k on every one; or the "others", 1 - s on the true
+        class and s / (k - 1) on each other one.
 
     Returns:
       One loss an example, at least 0.
 
+    Raises:
+      ValueError: for an unknown `smooth_over`.
+
     References:
       Szegedy et al., Rethinking the Inception Architecture for Computer Vision,
-      2015, arXiv:1512.00567, section 7.
+      2015, arXiv:1512.00567, section 7; the "others" are those of
+      Jaiswal et al., Training Your Sparse Neural Network Better with Any Mask, 2022,
+      arXiv:2206.12755, as released.
     """
+    if smooth_over not in SMOOTH_OVER:
+        raise ValueError(f"smooth_over: got {smooth_over!r}; wanted {SMOOTH_OVER}")
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    if not label_smoothing:
+    if isinstance(label_smoothing, int | float) and not label_smoothing:
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     one_hot = jnp.asarray(labels[:, None] == jnp.arange(logits.shape[1])[None, :])
+    if smooth_over == "others":
+        label_smoothing = label_smoothing * (logits.shape[1] / (logits.shape[1] - 1))
     targets = optax.losses.smooth_labels(one_hot.astype(logits.dtype), label_smoothing)
     return optax.losses.softmax_cross_entropy(logits, targets)
 

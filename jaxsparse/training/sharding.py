@@ -149,6 +149,27 @@ def by_replicate(layout: Layout, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _stack(layout, leaf), tree)
 
 
+def by_batch(layout: Layout, tree: Any) -> Any:
+    """Places host arrays [r s b ...] of the batches of s steps.
+
+    Each device gets its part of the batches of the replicates that it trains.
+    """
+    if not layout.mapped:
+        return jax.device_put(tree, _sharding(layout, REPLICATE, None, DATA))
+    stacked, shares = _sharding(layout, (REPLICATE, DATA)), layout.data_devices
+
+    def one(leaf: np.ndarray) -> Any:
+        r, s, b = leaf.shape[:3]
+        groups = layout.mesh.shape[REPLICATE]
+        parts = leaf.reshape(
+            groups, r // groups, s, shares, b // shares, *leaf.shape[3:]
+        )
+        parts = np.moveaxis(parts, 3, 1)
+        return jax.device_put(parts.reshape(-1, *parts.shape[2:]), stacked)
+
+    return jax.tree.map(one, tree)
+
+
 def on_host(layout: Layout, leaf: Any) -> np.ndarray:
     """Fetches a leaf placed as by `by_replicate`, as numpy [r ...]."""
     fetched = np.asarray(jax.device_get(leaf))

@@ -44,7 +44,18 @@ class Augment(Protocol):
         """Returns changed images; example i draws from `key` folded with places[i]."""
 
 
+@runtime_checkable
+class Haunt(Protocol):
+    """Changes a network by the clock, such as `build.ghosts` does."""
+
+    def __call__(
+        self, model: nn.Module, clock: Int[Array, ""], *, train: bool
+    ) -> nn.Module:
+        """Returns the network as it is when the clock, traced, shows this."""
+
+
 TrainStep = Callable[..., tuple[TrainState, Tally]]
+Smoothing = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 def make_train_step(
@@ -53,7 +64,9 @@ def make_train_step(
     *,
     augment: Augment | None,
     normalize: Callable[[Images], Float[Array, "b h w c"]],
-    label_smoothing: float = 0.0,
+    haunt: Haunt | None = None,
+    label_smoothing: float | Smoothing = 0.0,
+    smooth_over: str = "every",
     repulsion: float = 0.0,
     axis_name: str | None = None,
     per_example: bool = False,
@@ -65,7 +78,9 @@ def make_train_step(
       tx: sparse optimiser; its `update` gets the clock as `clock`.
       augment: random changes of the images; None for none.
       normalize: uint8 images to the network's floats.
-      label_smoothing: see `losses.cross_entropy`.
+      haunt: what is done to the network by the clock; None for nothing.
+      label_smoothing: see `losses.cross_entropy`, or a function of the clock to it.
+      smooth_over: see there.
       repulsion: strength of `repelling.penalty`, where a step is given anchors.
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
       per_example: whether the tally says of each example of the whole batch if it was
@@ -86,16 +101,22 @@ def make_train_step(
         images: Images,
         labels: Int[Array, "b"],
         batch_size: Any,
+        clock: Int[Array, ""],
     ) -> tuple[Any, Any]:
         """Differentiates the mean loss where the network computes."""
         inputs = normalize(images)
+        network = model if haunt is None else haunt(model, clock, train=True)
+        smooth = label_smoothing
+        smoothing = smooth(clock) if callable(smooth) else smooth
 
         def objective(params: Any) -> tuple[Float[Array, ""], Any]:
             variables = {"params": params, "batch_stats": stats}
-            logits, changed = model.apply(
+            logits, changed = network.apply(
                 variables, inputs, train=True, mutable=["batch_stats"]
             )
-            each = losses.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            each = losses.cross_entropy(
+                logits, labels, label_smoothing=smoothing, smooth_over=smooth_over
+            )
             total = jnp.sum(each)
             correct = losses.is_correct(logits, labels)
             tally = Tally(
@@ -124,7 +145,7 @@ def make_train_step(
         stats = state.batch_stats
         weights = transforms.forward_params(state.params, state.opt_state)
         grads, (tally, batch_stats) = gradient(
-            weights, stats, images, labels, batch_size
+            weights, stats, images, labels, batch_size, state.step
         )
         if axis_name is not None:
             share = tally.correct
@@ -145,7 +166,7 @@ def make_train_step(
         extra: dict[str, Any] = {"clock": state.step}
         if growth is not None:
             extra["growth_grads"] = lambda params: gradient(
-                params, stats, *growth, len(growth[1])
+                params, stats, *growth, len(growth[1]), state.step
             )[0]
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
@@ -155,9 +176,17 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, *, normalize: Callable[[Images], Float[Array, "b h w c"]]
+    model: nn.Module,
+    *,
+    normalize: Callable[[Images], Float[Array, "b h w c"]],
+    haunt: Haunt | None = None,
 ) -> Callable[..., Tally]:
     """Makes the function that tallies a batch with the network in inference mode.
+
+    Args:
+      model: called as `model.apply(variables, images, train=False)`.
+      normalize: uint8 images to the network's floats.
+      haunt: what is done to the network by the clock; None for nothing.
 
     Returns:
       A function `(state, images, labels)`; a label of -1 marks padding, which counts
@@ -168,7 +197,8 @@ def make_eval_step(
     def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> Tally:
         params = transforms.forward_params(state.params, state.opt_state)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits = model.apply(variables, normalize(images), train=False)
+        network = model if haunt is None else haunt(model, state.step, train=False)
+        logits = network.apply(variables, normalize(images), train=False)
         real = labels >= 0
         each = losses.cross_entropy(logits, jnp.maximum(labels, 0))
         return Tally(

@@ -37,6 +37,10 @@ def in_words(rows: Sequence[Record]) -> str:
     return f"test accuracy {accuracy:.2%}"
 
 
+def _since(rows: Sequence[Record], step: int) -> list[Record]:
+    return [row for row in rows if row["step"] >= step]
+
+
 def level_records(
     rows: Sequence[Record],
     *,
@@ -44,6 +48,7 @@ def level_records(
     start_step: int,
     live: Callable[[Masks], int] | None = None,
     changing: bool = False,
+    settled: int = 0,
 ) -> list[Record]:
     """Sums a stage up.
 
@@ -55,6 +60,8 @@ def level_records(
         to output; None not to count them.
       changing: whether masks changed within the stage. An earlier evaluation may then
         be of a denser network, and there is no early stop.
+      settled: clock before which evaluations were of a network with ghosts, which no
+        early stop chooses.
 
     Returns:
       A record of kind "level" for each replicate: weights kept, in all and by layer,
@@ -67,7 +74,7 @@ def level_records(
         mine = [row for row in evaluations if row["replicate"] == replicate]
         mask = jax.tree.map(lambda leaf, r=replicate: leaf[r], masks)
         kept, total = masks_lib.kept(mask), masks_lib.total(mask)
-        best = None if changing else early_stop(mine)
+        best = None if changing else early_stop(_since(mine, settled))
         summed.append(
             mine[-1]
             | {

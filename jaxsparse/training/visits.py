@@ -6,7 +6,6 @@ evaluated, recorded or saved. The trainer's steps must tell their examples apart
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -71,35 +70,16 @@ def count_forgetting(
     # A copy: the first call takes its buffers, and the caller keeps `fresh`.
     state = sharding.place(layout, jax.tree.map(jnp.copy, fresh))
     order_keys, draw_keys = loop.data_keys(layout, keys)
-    for call, order in _calls(trainer, order_keys, step, stop):
-        state, tally = trainer.programs(call.length, call.batch_size)(
-            *(state, trainer.images, trainer.labels, order, draw_keys),
-            jnp.int32(call.first),
-            anchors=trainer.anchors,
-        )
+    calls = loop.calls(trainer, step, stop)
+    for call, data in trainer.feed.serve(order_keys, calls):
+        program = trainer.programs(call.length, call.batch_size)
+        state, tally = program(state, data, draw_keys, anchors=trainer.anchors)
+        order = trainer.feed.make_order(order_keys, call.epoch)
         on_host = epoch.tallies_on_host(layout, tally)
         _check_finite(on_host.loss[: call.length], call)
         rows = _rows(call, sharding.on_host(layout, order), on_host.correct.shape)
         events = _take_in(events, rows, on_host.correct)
     return Counted(sharding.collect(layout, state), events)
-
-
-def _calls(
-    trainer: Trainer, order_keys: Any, start: int, stop: int
-) -> Iterator[tuple[Call, Any]]:
-    """Yields the calls of a stage of training, each with the order of its epoch."""
-    order, order_epoch = None, -1
-    for call in epoch.plan(
-        start,
-        stop,
-        epoch=trainer.epoch,
-        steps_per_call=trainer.steps_per_call,
-        evaluate_every=trainer.evaluate_every,
-        pauses=loop.pauses(trainer),
-    ):
-        if call.epoch != order_epoch:
-            order, order_epoch = trainer.make_order(order_keys, call.epoch), call.epoch
-        yield call, order
 
 
 def _rows(

@@ -190,7 +190,7 @@ def check_usable(path: Path, saved: np.ndarray) -> None:
     }
     c = tiny.config(fields)
     made = build.make_experiment(c, build.load_data(c), path.parent)
-    seen = np.unique(np.asarray(made.pretrainer.make_order(made.seeds.data, 0)))
+    seen = np.unique(np.asarray(made.pretrainer.feed.make_order(made.seeds.data, 0)))
     wanted = subsets.choose(saved, 30, how="easiest")
     np.testing.assert_array_equal(seen, wanted)
 

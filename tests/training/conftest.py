@@ -50,7 +50,9 @@ class Bench(NamedTuple):
         tallies, first = [], 0
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
-                state, *self.data, self.orders, self.keys, jnp.int32(first)
+                state,
+                epoch.Data(*self.data, self.orders, jnp.int32(first)),
+                self.keys,
             )
             tallies.append(epoch.tallies_on_host(self.layout, tally))
             first = (first + length * batch_size) % EXAMPLES

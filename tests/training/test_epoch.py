@@ -13,8 +13,9 @@ import tiny
 from hypothesis import strategies as st
 
 from jaxsparse.data import order
-from jaxsparse.training import epoch, sharding
-from jaxsparse.training.epoch import Call, Epoch
+from jaxsparse.data.examples import Examples
+from jaxsparse.training import epoch, feeding, sharding
+from jaxsparse.training.epoch import Call, Data, Epoch
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally
 
@@ -140,10 +141,12 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     ):
         state, tally = programs(call.length, call.batch_size)(
             state,
-            *data,
-            sharding.by_replicate(layout, orders[call.epoch]),
+            Data(
+                *data,
+                sharding.by_replicate(layout, orders[call.epoch]),
+                jnp.int32(call.first),
+            ),
             sharding.by_replicate(layout, keys),
-            jnp.int32(call.first),
         )
         visits[call.epoch] += int(np.sum(np.asarray(tally.examples).reshape(-1)))
     seen = np.asarray(sharding_sum(layout, state))
@@ -167,15 +170,15 @@ def test_growth_sees_exactly_the_rows_asked_for(devices: int) -> None:
         replicates=1, batch_sizes=[8], parallelism="jit", devices=devices
     )
     fresh = TrainState(jnp.int32(0), {"seen": jnp.zeros((1, 5), jnp.int32)}, {}, ())
-    programs = epoch.make_programs(
-        look, fresh, layout=layout, how="vmap", growth_rows=(7, 5)
-    )
+    programs = epoch.make_programs(look, fresh, layout=layout, how="vmap")
     labels = np.arange(44, dtype=np.int32)
-    data = sharding.everywhere(layout, (np.zeros((44, 1)), labels))
+    examples = Examples(np.zeros((44, 1, 1, 1), np.uint8), labels)
+    data = sharding.everywhere(layout, tuple(examples))
+    growth = feeding.growth_examples(layout, examples, first=7, count=5)
     key = jax.random.split(jax.random.key(0), 1)
     order = jnp.arange(44, dtype=jnp.int32)[None]
     state, _ = programs(2, 8)(
-        sharding.place(layout, fresh), *data, order, key, jnp.int32(0)
+        sharding.place(layout, fresh), Data(*data, order, jnp.int32(0), growth), key
     )
     np.testing.assert_array_equal(state.params["seen"], [labels[7:12]])
 
@@ -228,6 +231,7 @@ def test_programs_are_made_once_and_state_is_taken_over(bench: Callable) -> None
     assert made.programs(12, 20).args == made.programs(12, 20).args
     state = sharding.place(made.layout, jax.tree.map(jnp.copy, made.fresh))
     leaf = state.params["head"]["kernel"]
-    made.programs(12, 20)(state, *made.data, made.orders, made.keys, jnp.int32(0))
+    data = Data(*made.data, made.orders, jnp.int32(0))
+    made.programs(12, 20)(state, data, made.keys)
     assert leaf.is_deleted()
     assert not made.fresh.params["head"]["kernel"].is_deleted()

@@ -51,7 +51,7 @@ def draws(made: Any, of: state_lib.Seeds) -> dict[str, Any]:
     rule = levels.Rule(score="random")
     return {
         "weights": (params, stats),
-        "orders": [made.trainer.make_order(of.data, epoch) for epoch in (0, 7)],
+        "orders": [made.trainer.feed.make_order(of.data, epoch) for epoch in (0, 7)],
         "masks": levels.prune(params, dense, level=1, rule=rule, keys=of.masks),
     }
 

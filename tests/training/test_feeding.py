@@ -1,0 +1,291 @@
+"""Examples from the host and from the devices: the same batches, and the same runs."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import build
+from jaxsparse.data import order
+from jaxsparse.data.examples import Examples
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery.stages import Experiment
+from jaxsparse.training import epoch, feeding, interrupt, sharding
+from jaxsparse.training.epoch import Epoch
+from jaxsparse.training.state import TrainState
+from jaxsparse.training.steps import Tally
+
+COUNT, SIZE = 44, 8  # five full batches and one of four
+LAYOUTS = [(2, 1, "jit"), (1, 4, "jit"), (4, 4, "jit"), (2, 4, "jit")]
+LAYOUTS += [(1, 4, "pmap"), (4, 4, "pmap")]
+
+
+def examples() -> Examples:
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 2, 3, 1), np.uint8)
+    return Examples(pixels, np.arange(COUNT, dtype=np.int32))
+
+
+def note(state: TrainState, images: Any, labels: Any, *, places: Any, **_: Any) -> Any:
+    """A training step that writes down what it saw, where in which batch."""
+    pixels = images.reshape(len(images), -1).astype(jnp.int32)
+    row = (state.step, places)
+    seen = {
+        "labels": state.params["labels"].at[row].set(labels),
+        "pixels": state.params["pixels"].at[row].set(pixels),
+    }
+    tally = Tally(jnp.float32(0), jnp.int32(0), jnp.int32(labels.size))
+    return state._replace(step=state.step + 1, params=seen), tally
+
+
+def visit(
+    streamed: bool, replicates: int, devices: int, parallelism: str, start: int = 0
+) -> dict[str, np.ndarray]:
+    """What all steps of two epochs saw, [r s b ...]; -1 for nothing."""
+    layout = sharding.make_layout(
+        replicates=replicates,
+        batch_sizes=[SIZE, 4],
+        parallelism=parallelism,
+        devices=devices,
+    )
+    shape = (replicates, 12, SIZE)
+    seen = {"labels": jnp.full(shape, -1), "pixels": jnp.full((*shape, 6), -1)}
+    fresh = TrainState(jnp.int32(start), seen, {}, ())
+    programs = epoch.make_programs(
+        note, fresh, layout=layout, how="vmap", usual_length=4, streamed=streamed
+    )
+
+    def make_order(keys: Any, number: int) -> Any:
+        draw = lambda key: order.epoch_order(key, epoch=number, examples=COUNT)  # noqa: E731
+        return sharding.by_replicate(layout, jax.vmap(draw)(keys))
+
+    feed = feeding.make_feed(
+        examples(),
+        make_order,
+        layout=layout,
+        streamed=streamed,
+        lengths=lambda length: epoch.room(length, 4),
+    )
+    keys = jax.random.split(jax.random.key(0), replicates)
+    calls = epoch.plan(
+        start, 12, epoch=Epoch(6, SIZE, 4), steps_per_call=4, evaluate_every=5
+    )
+    state = sharding.place(layout, fresh)
+    placed = sharding.by_replicate(layout, keys)
+    for call, data in feed.serve(keys, calls):
+        state, tally = programs(call.length, call.batch_size)(state, data, placed)
+        jax.block_until_ready(tally)
+    # Each device wrote down its share, and left the rest at -1.
+    parts = jax.tree.map(
+        lambda leaf: [np.asarray(shard.data) for shard in leaf.addressable_shards],
+        state.params,
+    )
+    found: dict[str, np.ndarray] = {}
+    for name, shards in parts.items():
+        if parallelism == "pmap":
+            shards = [shard[0] for shard in shards]
+        groups = layout.mesh.shape[sharding.REPLICATE]
+        own = [
+            np.max(shards[first : first + layout.data_devices], axis=0)
+            for first in range(0, layout.mesh.size, layout.data_devices)
+        ]
+        assert len(own) == groups
+        found[name] = np.concatenate(own)
+    return found
+
+
+@pytest.mark.parametrize(("replicates", "devices", "parallelism"), LAYOUTS)
+def test_streamed_batches_are_those_gathered_on_the_devices(
+    replicates: int, devices: int, parallelism: str
+) -> None:
+    layout = (replicates, devices, parallelism)
+    streamed, resident = visit(True, *layout), visit(False, *layout)
+    for name, seen in resident.items():
+        np.testing.assert_array_equal(streamed[name], seen)
+    # And both are what the order says.
+    every = examples()
+    for r in range(replicates):
+        for step in range(12):
+            key = jax.random.split(jax.random.key(0), replicates)[r]
+            rows = order.epoch_order(key, epoch=step // 6, examples=COUNT)
+            rows = np.asarray(rows)[step % 6 * SIZE :][:SIZE]
+            labels = resident["labels"][r, step]
+            np.testing.assert_array_equal(labels[: len(rows)], rows)
+            assert (labels[len(rows) :] == -1).all()
+            pixels = every.images[rows].reshape(len(rows), -1)
+            np.testing.assert_array_equal(
+                resident["pixels"][r, step, : len(rows)], pixels
+            )
+
+
+def test_a_stream_begins_where_it_is_asked_to() -> None:
+    # At 4, where an earlier call ended.
+    whole, rest = visit(True, 2, 1, "jit"), visit(True, 2, 1, "jit", start=4)
+    for name, seen in rest.items():
+        np.testing.assert_array_equal(seen[:, 4:], whole[name][:, 4:])
+        assert (seen[:, :4] == -1).all()
+
+
+FIELDS = {
+    "lottery.levels": 1,
+    "data.crop_pad": 1,
+    "data.flip": True,
+    "run.steps_per_call": 4,
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"run.devices": 4},
+        {"run.parallelism": "pmap", "run.devices": 2},
+        {
+            "lottery.levels": 0,
+            "sparse.method": "rigl",
+            "sparse.sparsity": 0.5,
+            "sparse.update_every": "2step",
+            "sparse.end": "8step",
+            "sparse.growth_examples": 30,
+            "sparse.growth_first": 10,
+        },
+        {"lottery.rewind": "4step", "pretraining.subset": "random"}
+        | {"pretraining.size": 60},
+    ],
+    ids=["one", "four", "pmap", "growth", "pretraining"],
+)
+def test_a_streamed_run_ends_as_one_on_the_device(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    ends = []
+    for where in ("device", "host"):
+        own = FIELDS | fields | {"run.examples": where}
+        made = train(tmp_path / where, own)
+        kind = {"device": feeding.Resident, "host": feeding.Streamed}[where]
+        assert isinstance(made.trainer.feed, kind)
+        if made.pretrainer is not None:
+            assert isinstance(made.pretrainer.feed, kind)
+        level = own["lottery.levels"]
+        last = tiny.load(tmp_path / where, f"level_{level:02d}/ticket/last", made)
+        ends.append((last.params, last.opt_state, metrics(tmp_path / where)))
+    tiny.check_equal(*(end[:2] for end in ends))
+    assert ends[0][2] == ends[1][2]
+
+
+def train(folder: Path, fields: dict[str, Any]) -> Experiment:
+    c = tiny.config(fields)
+    made = build.make_experiment(c, build.load_data(c), folder)
+    experiment_lib.run(made, tiny.desk(folder))
+    return made
+
+
+def metrics(folder: Path) -> list[str]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [line for line in lines if '"kind": "time"' not in line]
+
+
+def test_a_streamed_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    fields = FIELDS | {"run.examples": "host", "run.checkpoint_every": "4step"}
+    made = tiny.run(tmp_path / "whole", fields)
+    asked = iter([False, False, True])
+    with pytest.raises(interrupt.Stopped):
+        made_again = tiny.experiment(tmp_path / "cut", fields)
+        desk = tiny.desk(tmp_path / "cut", lambda: next(asked, True))
+        experiment_lib.run(made_again, desk)
+    tiny.run(tmp_path / "cut", fields)
+    name = "level_01/ticket/last"
+    tiny.check_equal(
+        *(tiny.load(tmp_path / folder, name, made) for folder in ("whole", "cut"))
+    )
+
+
+def test_a_run_streams_by_itself_where_a_set_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = tiny.config({"run.steps_per_call": 4})
+    data = build.load_data(c)
+    for limit, kind in ((None, feeding.Resident), (1000, feeding.Streamed)):
+        monkeypatch.setattr(feeding, "_memory", lambda device, limit=limit: limit)
+        made = build.make_experiment(c, data, tmp_path)
+        assert isinstance(made.trainer.feed, kind)
+        said = made.trainer.arrangement.get("examples")
+        assert said == (None if limit is None else "streamed")
+
+
+def test_streamed_calls_have_so_many_steps_as_fit_their_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = lambda **more: feeding.steps_per_call(  # noqa: E731
+        examples(), **({"wanted": 100, "batch_size": 8, "replicates": 3} | more)
+    )
+    assert count() == 100
+    step = 6 * 8 * 3  # bytes of the images
+    monkeypatch.setattr(feeding, "BUDGET", 5 * step)
+    assert (count(), count(wanted=4), count(replicates=1)) == (5, 4, 15)
+    monkeypatch.setattr(feeding, "BUDGET", step - 1)
+    assert count() == 1
+    monkeypatch.setattr(feeding, "BUDGET", 2 * 64 * 20 * 2)
+    c = tiny.config({"run.examples": "host"})
+    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    assert made.trainer.steps_per_call == 2
+
+
+def test_a_stream_that_is_left_or_fails_leaves_no_thread() -> None:
+    layout = sharding.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
+    rows = np.arange(COUNT, dtype=np.int32)[None]
+    calls = [epoch.Call(i, 1, 0, i * SIZE, SIZE) for i in range(5)]
+
+    def feed(labels: Any) -> Any:
+        some = Examples(examples().images, labels)
+        stream = feeding.Streamed(some, lambda *_: rows, layout, lambda length: length)
+        return stream.serve(jax.random.split(jax.random.key(0), 1), calls)
+
+    before = threading.active_count()
+    left = feed(examples().labels)
+    next(left)
+    left.close()
+    with pytest.raises(IndexError):
+        list(feed(examples().labels[:3]))
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+def test_a_set_that_does_not_fit_is_streamed() -> None:
+    class Device:
+        def __init__(self, limit: int | None) -> None:
+            self.limit = limit
+
+        def memory_stats(self) -> dict[str, int] | None:
+            return None if self.limit is None else {"bytes_limit": self.limit}
+
+    class Mesh:
+        def __init__(self, *limits: int | None) -> None:
+            self.devices = np.array([Device(limit) for limit in limits], object)
+
+    nbytes = examples().images.nbytes
+    fit = lambda *limits: feeding.fits(  # noqa: E731
+        examples(), sharding.Layout(Mesh(*limits), "jit", 1)
+    )
+    assert fit(None, None) and fit(4 * nbytes, 9 * nbytes) and fit(None, 4 * nbytes)
+    assert not fit(4 * nbytes - 1, 9 * nbytes)
+
+
+def test_examples_may_be_mapped_from_a_file(tmp_path: Path) -> None:
+    every = examples()
+    np.save(tmp_path / "images.npy", every.images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    layout = sharding.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
+    feed = feeding.Streamed(
+        every._replace(images=mapped), lambda *_: None, layout, lambda length: length
+    )
+    rows = np.random.default_rng(1).permutation(COUNT)[None]
+    batch = feed.gather(rows, epoch.Call(1, 2, 0, SIZE, SIZE))
+    wanted = every.images[rows[0, SIZE : 3 * SIZE]].reshape(1, 2, SIZE, 2, 3, 1)
+    np.testing.assert_array_equal(batch.images, wanted)
