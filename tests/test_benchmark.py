@@ -21,6 +21,7 @@ from experiments.benchmarks import (
     updates,
 )
 from experiments.benchmarks.timing import Job, Table
+from jaxsparse.training.epoch import Epoch
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
 TINY = BRIEF | {
@@ -75,8 +76,13 @@ def test_the_best_setting_stands_for_its_row() -> None:
 
 
 def test_calls_stay_inside_an_epoch() -> None:
-    found = rigs.calls(lambda number: number, epoch=5, steps=2)
-    assert [next(found) for _ in range(4)] == [(0, 0), (0, 2), (1, 0), (1, 2)]
+    found = rigs.calls(Epoch(5, 10, 10), steps=2, batch_size=10)
+    first = [next(found) for _ in range(4)]
+    assert [(call.step, call.epoch, call.first) for call in first] == [
+        *((0, 0, 0), (2, 0, 20)),
+        *((5, 1, 0), (7, 1, 20)),
+    ]
+    assert {(call.length, call.batch_size) for call in first} == {(2, 10)}
 
 
 @pytest.mark.usefixtures("without_torch")

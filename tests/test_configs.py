@@ -50,7 +50,7 @@ def test_every_field_has_a_comment(root: Path) -> None:
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # By beginning of the name: what the data of a config looks like.
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar": (32, 32, 3)}
-SHAPES |= {"cinic": (32, 32, 3), "imagenet": (224, 224, 3)}
+SHAPES |= {"cinic": (32, 32, 3), "tiny": (64, 64, 3), "imagenet": (224, 224, 3)}
 
 
 def variants(path: Path) -> list[str]:
@@ -83,7 +83,9 @@ def test_every_config_is_valid_and_fits_its_network(
     assert command in module.__doc__
     assert module.get_config.__doc__
     shape = next(v for k, v in SHAPES.items() if k in path.stem)
-    some = Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
+    # As many as rescaling takes at once.
+    pixels = np.broadcast_to(np.zeros((), np.uint8), (384, *shape))
+    some = Examples(pixels, np.zeros(384, np.int32))
     dataset = Dataset(some, some, some, 10, (0.0,) * shape[-1], (1.0,) * shape[-1])
     network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=400))
     layers = network.masks

@@ -70,7 +70,7 @@ def test_subsets_are_of_the_scores(whole: Path, small: list[Run]) -> None:
     run = build.open_run(whole / "mnist_easy_30")
     saved = files.load(whole / SCORES, labels=run.dataset.train.labels)
     made = build.make_experiment(run.config, run.dataset, run.folder)
-    order = np.asarray(made.pretrainer.make_order(made.seeds.data, 0))
+    order = np.asarray(made.pretrainer.feed.make_order(made.seeds.data, 0))
     wanted = np.sort(np.argsort(saved.scores, kind="stable")[:30])
     for seen in order:
         np.testing.assert_array_equal(np.sort(seen), wanted)

@@ -51,6 +51,39 @@ CONV_4 = RESNET | {
     "schedule.milestones": (),
     "training.length": "75ep",
 }
+# Jaiswal et al. (2022), defaults of the released code.
+TOST = {
+    "data.batch_size": 128,
+    "data.validation": 5000,
+    "data.augment": "published",
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.weight_decay": 2e-4,
+    "optimizer.decay": "all",
+    "schedule.name": "step",
+    "schedule.learning_rate": 0.1,
+    "schedule.milestones": ("90ep", "135ep"),
+    "schedule.gamma": 0.1,
+    "training.length": "182ep",
+    "training.label_smoothing": 0.1,
+    "training.smooth_over": "others",
+    "training.smoothing_fade": "constant",
+    "rescaling.steps": 180,
+    "rescaling.learning_rate": 1e-2,
+    "rescaling.look_ahead": 0.1,
+    "rescaling.longest": 1.0,
+    "rescaling.least": 0.01,
+    "rescaling.clip": 1.0,
+    "rescaling.batch_size": 128,
+    "ghosts.activation": "swish",
+    "ghosts.skips": "convolution",
+    "ghosts.until": "90ep",
+}
+TOST_CIFAR = TOST | {
+    "data.mean": (0.4914, 0.4822, 0.4465),
+    "data.std": (0.2023, 0.1994, 0.2010),
+}
 # Frankle et al. (2020), instability analysis.
 STABILITY = {
     "replicates": 3,
@@ -90,6 +123,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "training.length": "24000step",
     },
     "stability_cifar": STABILITY | OPEN_LTH,
+    "tost_cifar": TOST_CIFAR | {"data.name": "cifar10", "model.name": "resnet_32"},
+    "tost_cifar:baseline": {
+        "ghosts.activation": "",
+        "ghosts.skips": "",
+        "rescaling.steps": 0,
+        "training.label_smoothing": 0.0,
+        "training.length": "182ep",
+    },
+    "tost_cifar100": TOST_CIFAR
+    | {"data.name": "cifar100", "model.name": "cifar_resnet_18"},
+    "tost_tiny_imagenet": TOST
+    | {"data.name": "tiny_imagenet", "model.name": "cifar_resnet_18"},
     "stable_imp_mnist": LENET,
     "stable_imp_cifar": RESNET,
     "stable_imp_cifar:conv_4": CONV_4,

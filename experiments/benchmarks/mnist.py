@@ -22,6 +22,7 @@ from jaxsparse import models, transforms
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.examples import Dataset
 from jaxsparse.training import losses
+from jaxsparse.training.epoch import Epoch
 from jaxsparse.types import Masks, Params
 
 MISSING = "not installed: pip install -e '.[benchmark]'"
@@ -164,17 +165,17 @@ def library_job(rig: Rig, *, steps: int) -> Job:
     images, labels = rig.dataset.train
     size = rig.config.data.batch_size
     draw = np.random.default_rng(0)
-    places = rigs.calls(
-        lambda number: draw.permutation(len(labels)),
-        epoch=len(labels) // size,
-        steps=1,
-    )
+    whole = Epoch(len(labels) // size, size, size)
+    asked = rigs.calls(whole, steps=1, batch_size=size)
+    order, number = np.empty(0, int), -1
 
     def run(count: int) -> None:
-        nonlocal params, opt_state
+        nonlocal params, opt_state, order, number
         for _ in range(count * steps):
-            order, first = next(places)
-            rows = order[first * size : (first + 1) * size]
+            call = next(asked)
+            if call.epoch != number:
+                order, number = draw.permutation(len(labels)), call.epoch
+            rows = order[call.first : call.first + size]
             params, opt_state, _ = loop.step(
                 params, opt_state, images[rows], labels[rows]
             )

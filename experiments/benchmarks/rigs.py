@@ -4,9 +4,10 @@ A rig is an experiment as `build` makes it, a state with 20 % of the weights kep
 the calls that train it on.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxsparse.data.examples import Dataset, Examples
 from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import sharding
 from jaxsparse.training import state as state_lib
+from jaxsparse.training.epoch import Call, Epoch
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
 
@@ -105,11 +107,8 @@ def trainer_job(rig: Rig, *, steps: int) -> Job:
     program = trainer.programs(steps, size)
     keys = rig.experiment.seeds.data
     placed = sharding.by_replicate(layout, keys)
-    places = calls(
-        lambda number: trainer.make_order(keys, number),
-        epoch=trainer.epoch.steps,
-        steps=steps,
-    )
+    asked = calls(trainer.epoch, steps=steps, batch_size=size)
+    served = trainer.feed.serve(keys, asked)
     state = sharding.place(layout, jax.tree.map(jnp.copy, rig.state))
     # As in `build`: forced host devices hang if many collectives are in flight.
     waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
@@ -117,11 +116,8 @@ def trainer_job(rig: Rig, *, steps: int) -> Job:
     def run(count: int) -> None:
         nonlocal state
         for _ in range(count):
-            order, first = next(places)
-            begin = jnp.int32(first * size)
-            state, tally = program(
-                state, trainer.images, trainer.labels, order, placed, begin
-            )
+            _, data = next(served)
+            state, tally = program(state, data, placed)
             if waits:
                 jax.block_until_ready(tally)
         jax.block_until_ready(state)
@@ -129,13 +125,15 @@ def trainer_job(rig: Rig, *, steps: int) -> Job:
     return Job(run, steps * rig.config.replicates)
 
 
-def calls(
-    make_order: Callable[[int], Any], *, epoch: int, steps: int
-) -> Iterator[tuple[Any, int]]:
-    """Yields, without end, an epoch's order and the first step of each call in it."""
-    number = 0
-    while True:
-        order = make_order(number)
-        for first in range(0, epoch - steps + 1, steps):
-            yield order, first
-        number += 1
+def calls(epoch: Epoch, *, steps: int, batch_size: int) -> Iterator[Call]:
+    """Yields calls of so many steps without end, those of an epoch's full batches.
+
+    Raises:
+      ValueError: if an epoch has fewer.
+    """
+    if steps > epoch.steps:
+        raise ValueError(f"steps: got {steps}; wanted at most {epoch.steps}, an epoch")
+    for number in itertools.count():
+        for first in range(0, epoch.steps - steps + 1, steps):
+            step = number * epoch.steps + first
+            yield Call(step, steps, number, first * batch_size, batch_size)

@@ -4,4 +4,4 @@ Each module has `DESCRIPTION`, `SCALES`, `RESULTS` (how the names of files worth
 begin), `runs(scale)`, and `finish(folder, scale, data_dir)`, which writes the report.
 """
 
-NAMES = ("data_diet", "gradient_flow", "sparse_training", "stable_imp")
+NAMES = ("data_diet", "gradient_flow", "sparse_training", "stable_imp", "tost")

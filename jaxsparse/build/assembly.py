@@ -14,6 +14,7 @@ from jaxsparse import config as config_lib
 from jaxsparse.build import (
     earlier,
     functions,
+    ghosts,
     measuring,
     networks,
     pieces,
@@ -27,7 +28,14 @@ from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import children, levels, rewinding
 from jaxsparse.lottery.network import Network, first_state
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import epoch, evaluation, optimizers, sharding, steps
+from jaxsparse.training import (
+    epoch,
+    evaluation,
+    feeding,
+    optimizers,
+    sharding,
+    steps,
+)
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.epoch import Epoch
 from jaxsparse.training.loop import Trainer
@@ -105,6 +113,7 @@ def make_experiment(
     epoch_of = make_epoch(config, len(dataset.train.labels))
     length = lengths(config, steps_per_epoch=epoch_of.steps)
     measuring.check_kept(length)
+    ghosts.check_lengths(config, length)
     stability.check_steps(config, length)
     pretraining.check_used(config, length)
     plan = rewinding.Plan(length.rewind, length.total, c.retrain, length.finetune)
@@ -184,7 +193,8 @@ def _make_pretrainer(
     )
     if rows is None:
         return trainer
-    return trainer._replace(make_order=_make_order(layout, count, rows))
+    chosen = trainer.feed._replace(make_order=_make_order(layout, count, rows))
+    return trainer._replace(feed=chosen)
 
 
 def _make_children(
@@ -242,12 +252,15 @@ def _make_trainer(
         config, classes=dataset.classes, axis_name=axis_name, training=True
     )
     normalize = pieces.make_normalize(config, dataset)
+    haunt = ghosts.make_haunt(config, length, axis_name=axis_name)
     train_step = steps.make_train_step(
         model,
         network.tx,
         augment=pieces.make_augment(config),
         normalize=normalize,
-        label_smoothing=config.training.label_smoothing,
+        haunt=haunt,
+        label_smoothing=ghosts.make_smoothing(config, length),
+        smooth_over=config.training.smooth_over,
         repulsion=config.repelling.strength,
         axis_name=axis_name,
         per_example=per_example,
@@ -259,13 +272,18 @@ def _make_trainer(
     analysed = functions.make_functions(config, dataset, stats)
     # Without a gradient CPUs convolve several times faster than they multiply patches.
     plain = networks.make_model(config, classes=dataset.classes, axis_name=axis_name)
-    eval_step = steps.make_eval_step(plain, normalize=normalize)
+    eval_step = steps.make_eval_step(plain, normalize=normalize, haunt=haunt)
     sets = {"validation": dataset.validation, "test": dataset.test}
-    images, labels = sharding.everywhere(
-        layout, (dataset.train.images, dataset.train.labels)
-    )
+    streamed = _is_streamed(config, dataset, layout)
     arrangement = arrange(config, network.masks)
     per_call = 1 if arrangement.single else config.run.steps_per_call
+    if streamed:
+        per_call = feeding.steps_per_call(
+            dataset.train,
+            wanted=min(per_call, epoch_of.steps),
+            batch_size=epoch_of.batch_size,
+            replicates=config.replicates,
+        )
     # A loop over replicates would move those of other devices.
     apart = arrangement.how if layout.mesh.size == 1 else "vmap"
     # Forced host devices hang if many calls with collectives are in flight.
@@ -276,12 +294,22 @@ def _make_trainer(
             like,
             layout=layout,
             how=arrangement.how,
-            growth_rows=(config.sparse.growth_first, config.sparse.growth_examples),
             usual_length=per_call,
+            streamed=streamed,
         ),
-        make_order=_make_order(layout, len(dataset.train.labels)),
-        images=images,
-        labels=labels,
+        feed=feeding.make_feed(
+            dataset.train,
+            _make_order(layout, len(dataset.train.labels)),
+            layout=layout,
+            streamed=streamed,
+            lengths=functools.partial(epoch.room, usual_length=per_call),
+            growth=feeding.growth_examples(
+                layout,
+                dataset.train,
+                first=config.sparse.growth_first,
+                count=config.sparse.growth_examples,
+            ),
+        ),
         evaluate={
             name: evaluation.make_evaluate(
                 eval_step,
@@ -290,6 +318,7 @@ def _make_trainer(
                 batch_size=config.evaluation.batch_size,
                 layout=layout,
                 how=apart,
+                streamed=streamed,
             )
             for name, examples in sets.items()
             if len(examples.labels)
@@ -299,7 +328,7 @@ def _make_trainer(
         steps_per_call=per_call,
         evaluate_every=length.evaluate_every,
         checkpoint_every=length.checkpoint_every,
-        calls_ahead=1 if waits else 64,
+        calls_ahead=1 if waits else feeding.IN_FLIGHT if streamed else 64,
         learning_rate=rate,
         arrangement={
             "convolutions": "product" if networks.as_products(config) else "library",
@@ -307,6 +336,7 @@ def _make_trainer(
             "replicates_by": arrangement.how,
             "parallelism": layout.parallelism,
             "mesh": dict(layout.mesh.shape),
+            **({"examples": "streamed"} if streamed else {}),
             **({"starts_from": origin} if origin else {}),
         },
         changing=None if config.sparse.method in sparse.STATIC else network.masks,
@@ -314,7 +344,15 @@ def _make_trainer(
             config, dataset, analysed.loss, length, how=apart
         ),
         keep_at=length.keep_at,
+        settled=length.ghosts if ghosts.fade(config) else 0,
     )
+
+
+def _is_streamed(config: ConfigDict, dataset: Dataset, layout: Layout) -> bool:
+    """Says whether training examples stay on the host."""
+    if config.run.examples == "auto":
+        return not feeding.fits(dataset.train, layout)
+    return config.run.examples == "host"
 
 
 def _make_order(layout: Layout, examples: int, rows: Any = None) -> Callable[..., Any]:

@@ -7,11 +7,13 @@ from jaxsparse import initializers
 from jaxsparse.build import (
     chosen,
     earlier,
+    ghosts,
     lengths,
     measuring,
     networks,
     pieces,
     pretraining,
+    rescaling,
     sparse,
     stability,
 )
@@ -45,6 +47,8 @@ def check_names(config: ConfigDict) -> None:
     measuring.check(config)
     stability.check(config)
     pretraining.check(config)
+    ghosts.check(config)
+    rescaling.check(config)
     _check_repelling(config)
     lengths.lengths(config, steps_per_epoch=10**9)  # only whether they can be read
 

@@ -17,6 +17,7 @@ from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import children, tickets
 from jaxsparse.lottery.network import Network, dense_masks, first_state
+from jaxsparse.tost import skips
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.optimizers import LearningRate
@@ -215,16 +216,18 @@ def start_elsewhere(
     if c.weights:
         state = load_state(run, c.weights)
         found = _take((state.params, state.batch_stats), config, "weights")
-        wanted = jax.eval_shape(network.initialize, seeds.init)
-        _check_alike(found, wanted, "weights")
+        fresh = network.initialize(jax.random.clone(seeds.init))
+        weights = _with_ghosts(found, fresh, "weights")
         origin["weights"] = checkpoints.digest(found)
-        network = network._replace(first_weights=lambda keys: found)
+        network = network._replace(first_weights=lambda keys: weights)
     if c.masks.endswith(".npz"):
-        masks = _from_files(c.masks, config, network.masks)
+        masks = _from_files(c.masks, config, network, seeds)
     elif c.masks:
         held = transforms.get_masks(load_state(run, c.masks).opt_state)
-        masks = _take(held, config, "masks")
-        _check_alike(masks, dense_masks(network, config.replicates), "masks")
+        dense = dense_masks(network, config.replicates)
+        held = skips.without(_take(held, config, "masks"))
+        masks = _of_layers(held, skips.without(dense))
+        (masks,) = _with_ghosts((masks,), (dense,), "masks")
     if c.masks:
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
@@ -270,12 +273,60 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
-def _from_files(name: str, config: ConfigDict, like: Masks) -> Masks:
+def _with_ghosts(
+    found: tuple[Any, ...], fresh: tuple[Any, ...], field: str
+) -> tuple[Any, ...]:
+    """Gives trees of another run the ghosts of this one, which may have none.
+
+    Ghosts of the other are kept where this one has the same.
+    """
+    if jax.tree.structure(found) != jax.tree.structure(fresh):
+        found, plain = (tuple(map(skips.without, trees)) for trees in (found, fresh))
+    else:
+        plain = fresh
+    for pair in zip(found, plain, strict=True):
+        _check_alike(*pair, field)
+    return tuple(skips.join(*pair) for pair in zip(fresh, found, strict=True))
+
+
+def _of_layers(found: Masks, like: Masks) -> Masks:
+    """Gives masks of another run to the layers that have masks here.
+
+    A layer without a mask is one that is kept whole. What is otherwise of another
+    network stays as it is, to be refused.
+    """
+
+    def is_leaf(leaf: Any) -> bool:
+        return leaf is None
+
+    def one(there: Any, here: Any) -> Any:
+        if there is None and here is not None:
+            return here
+        return None if here is None and there is not None and there.all() else there
+
+    structures = {jax.tree.structure(tree, is_leaf=is_leaf) for tree in (found, like)}
+    if len(structures) > 1:
+        return found
+    return jax.tree.map(one, found, like, is_leaf=is_leaf)
+
+
+def _from_files(name: str, config: ConfigDict, network: Network, seeds: Seeds) -> Masks:
     """Reads one ticket a replicate; "{replicate}" in the name stands for its number."""
     chosen = config.start.replicate
     numbers = [r if chosen == -1 else chosen for r in range(config.replicates)]
-    each = [tickets.load(name.replace("{replicate}", str(r)), like) for r in numbers]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    params = jax.eval_shape(network.initialize, seeds.init)[0]
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params
+    )
+    each = []
+    for path in (name.replace("{replicate}", str(r)) for r in numbers):
+        masked = tickets.names(path)
+        like = masks_lib.dense(one, prunable=lambda leaf, _, of=masked: leaf in of)
+        each.append(_of_layers(tickets.load(path, like), network.masks))
+    masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    dense = dense_masks(network, config.replicates)
+    _check_alike(masks, dense, "masks")
+    return masks
 
 
 def _check_alike(found: Any, wanted: Any, field: str) -> None:

@@ -15,6 +15,8 @@ from jaxsparse.training import losses
 class Functions(NamedTuple):
     """A network as analyses see it; images are uint8 [n h w c] everywhere.
 
+    Ghosts are not in it: it is the network that a run with ghosts ends with.
+
     Make them once: programs that are compiled from them are kept by the function.
 
     Attributes:

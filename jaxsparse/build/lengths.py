@@ -26,6 +26,8 @@ class Lengths(NamedTuple):
     keep_at: tuple[int, ...]  # growing
     stability_steps: tuple[int, ...]  # growing
     pretraining_warmup: int
+    ghosts: int  # until when they are there
+    smoothing: int  # until when labels are soft
 
 
 @contextmanager
@@ -93,6 +95,10 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
         keep_at=growing("analysis.keep_at", config.analysis.keep_at),
         stability_steps=growing("stability.steps", config.stability.steps),
         pretraining_warmup=read("pretraining.warmup", config.pretraining.warmup, total),
+        ghosts=read("ghosts.until", config.ghosts.until, total),
+        smoothing=read(
+            "training.smoothing_until", config.training.smoothing_until, total
+        ),
     )
 
 

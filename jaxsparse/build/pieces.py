@@ -11,7 +11,14 @@ from ml_collections import ConfigDict
 
 from jaxsparse import initializers
 from jaxsparse import masks as masks_lib
-from jaxsparse.build import chosen, networks, pretraining, sparse
+from jaxsparse.build import (
+    chosen,
+    ghosts,
+    networks,
+    pretraining,
+    rescaling,
+    sparse,
+)
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.examples import Dataset
@@ -101,7 +108,9 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
     """
     model = networks.make_model(config, classes=dataset.classes)
     image = dataset.train.images.shape[1:]
-    like = _shapes(config, model, image)
+    haunt = ghosts.make_haunt(config, length)
+    haunted = model if haunt is None else haunt(model, 0, train=False)
+    like = _shapes(config, haunted, image)
     stats = like.get("batch_stats", {})
     draw = functools.partial(
         initializers.initialize,
@@ -119,13 +128,14 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
             ),
             stats,
         )
-        return draw(key=key), first
+        return ghosts.fill(draw(key=key)), first
 
     def every(keys: Any) -> tuple[Any, Any]:
         if config.init.shared:
             keys = jnp.broadcast_to(jax.random.clone(keys[:1]), keys.shape)
         return jax.vmap(one)(keys)
 
+    trained = networks.make_model(config, classes=dataset.classes, training=True)
     weights = like["params"]
     dense = chosen.ends_kept_whole(config, model, weights, stats, image)
     rate = make_rate(config, length)
@@ -149,6 +159,13 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
         fresh_weights=config.sparse.ablation == "reinitialized",
         live=chosen.make_live(model, weights, stats, image, masks),
         redraw=make_redraw(config),
+        rescale=rescaling.make_rescale(
+            config,
+            dataset,
+            model=ghosts.as_rescaled(trained, haunt),
+            normalize=make_normalize(config, dataset),
+            augment=make_augment(config),
+        ),
     )
 
 
@@ -178,15 +195,38 @@ def make_redraw(config: ConfigDict) -> Callable[..., Any] | None:
 
 def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
     """Makes the function from uint8 images to the network's floats."""
-    mean, std = dataset.mean, dataset.std
+    mean = tuple(map(float, config.data.mean)) or dataset.mean
+    std = tuple(map(float, config.data.std)) or dataset.std
+    if len(mean) != len(dataset.mean):
+        raise ValueError(
+            f"config.data.mean: came {len(mean)} numbers; wanted {len(dataset.mean)}, "
+            f"one for each channel of {config.data.name!r}"
+        )
     if config.data.normalize == "unit":
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
     return functools.partial(augment.normalize, mean=mean, std=std)
 
 
+def augmentation(data: ConfigDict) -> datasets.Augmentation:
+    """Returns what the section "data" of a config does to training images.
+
+    Raises:
+      ValueError: if what is published for its dataset is not known.
+    """
+    if data.augment == "as_given":
+        return datasets.Augmentation(data.crop_pad, data.flip)
+    known, name = datasets.AUGMENTATIONS, data.name.partition(":")[0]
+    if name not in known:
+        raise ValueError(
+            f"config.data.augment: came 'published' for {data.name!r}; wanted one of "
+            f"{list(known)}, or augment 'as_given' with crop_pad and flip"
+        )
+    return known[name]
+
+
 def make_augment(config: ConfigDict) -> steps.Augment | None:
     """Makes the random changes of training images; None for none."""
-    pad, flip = config.data.crop_pad, config.data.flip
+    pad, flip = augmentation(config.data)
     if not pad and not flip:
         return None
 

@@ -225,7 +225,7 @@ def make_wrap(
     c = config.sparse
     method = METHODS[c.method]
     if c.method in STATIC:
-        return lambda inner, key: _static(inner, c)
+        return lambda inner, key: _static(inner, prunable(config))
     _check_end(c, length)
     values = {
         "dense": (*c.dense, *dense),
@@ -278,18 +278,24 @@ def make_distribution(config: ConfigDict) -> Any:
     )
 
 
-def _static(inner: Any, c: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    if not c.prunable:
+def _static(inner: Any, chosen: Any) -> optax.GradientTransformationExtraArgs:
+    """Makes masks that are given stay, at whatever leaves are prunable."""
+    if chosen is masks_lib.is_kernel:
         return transforms.fixed(inner)
-    globs = tuple(c.prunable)
     return transforms.sparsify(
-        inner, functools.partial(masks_lib.dense, prunable=globs)
+        inner, functools.partial(masks_lib.dense, prunable=chosen)
     )
 
 
 def prunable(config: ConfigDict) -> Any:
-    """Returns what `masks.dense` takes to choose the prunable leaves of a config."""
-    return tuple(config.sparse.prunable) or masks_lib.is_kernel
+    """Returns what `masks.dense` takes to choose the prunable leaves of a config.
+
+    Ghosts are none: they do not stay.
+    """
+    globs = tuple(config.sparse.prunable)
+    if config.ghosts.skips == "convolution":
+        globs += ("!*skip*/*",)
+    return globs or masks_lib.is_kernel
 
 
 def masks_of_method(wrap: Wrap, params: Any, keys: Key[Array, "r"]) -> Any:

@@ -14,6 +14,7 @@ from jaxsparse.analysis import connectivity
 from jaxsparse.build import functions, pretraining
 from jaxsparse.build.lengths import Lengths
 from jaxsparse.data.examples import Dataset
+from jaxsparse.tost import skips
 
 BATCH = 1000  # examples at once
 RE_ESTIMATED = 10  # batches that statistics of BatchNorm are taken from
@@ -146,7 +147,9 @@ def make_compare(
             rise = connectivity.instability(segment.error, segment.alphas)
             row[f"{name}_instability"] = float(rise)
         apart = jax.tree.map(
-            lambda a, b: jnp.sum(jnp.square(a - b)), first[0], second[0]
+            lambda a, b: jnp.sum(jnp.square(a - b)),
+            skips.without(first[0]),
+            skips.without(second[0]),
         )
         row["l2"] = float(jnp.sqrt(sum(jax.tree.leaves(apart))))
         row["different"] = int(np.sum(classes(first) != classes(second)))

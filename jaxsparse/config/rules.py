@@ -16,6 +16,10 @@ def _is_strings(value: Any) -> bool:
     return all(isinstance(item, str) for item in value)
 
 
+def _is_numbers(value: Any) -> bool:
+    return all(type(x) in (int, float) and 0 <= x <= 1 for x in value)
+
+
 def _is_layers(value: Any) -> bool:
     return all(
         isinstance(pair, tuple | list)
@@ -39,6 +43,8 @@ def _is_pairs(value: Any) -> bool:
 
 _AT_LEAST_0 = (lambda v: v >= 0, "at least 0")
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
+_ABOVE_0 = (lambda v: 0 < v < float("inf"), "above 0, finite")
+_FADE = _one_of("constant", "linear", "cosine", "step")
 _BELOW_1 = (lambda v: 0 <= v < 1, "in [0, 1)")
 _FRACTION = (lambda v: 0 <= v <= 1, "in [0, 1]")
 _SIZES = (
@@ -61,6 +67,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.test_examples": _AT_LEAST_0,
     "data.crop_pad": _AT_LEAST_0,
     "data.normalize": _one_of("channels", "unit"),
+    "data.augment": _one_of("as_given", "published"),
+    "data.mean": (
+        _is_numbers,
+        "a tuple of numbers on the [0, 1] scale, such as (0.5, 0.5, 0.5)",
+    ),
+    "data.std": (
+        lambda v: _is_numbers(v) and all(x > 0 for x in v),
+        "a tuple of numbers above 0 on the [0, 1] scale, such as (0.25, 0.25, 0.25)",
+    ),
     "data.order": _one_of("same", "fresh"),
     "data.noise": _FRACTION,
     "data.noise_by": _one_of("permute", "uniform"),
@@ -96,6 +111,26 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "schedule.gamma": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "training.label_smoothing": _BELOW_1,
+    "training.smooth_over": _one_of("every", "others"),
+    "training.smoothing_fade": _FADE,
+    "ghosts.neurons": _one_of("blend", "sharpen"),
+    "ghosts.sharpness": (
+        lambda v: (
+            len(v) == 2
+            and all(type(x) in (int, float) for x in v)
+            and 0 < v[0] <= v[1] < float("inf")
+        ),
+        "two numbers above 0, the second at least the first, such as (1.0, 50.0)",
+    ),
+    "ghosts.skips": _one_of("", "convolution", "identity"),
+    "ghosts.fade": _FADE,
+    "rescaling.steps": _AT_LEAST_0,
+    "rescaling.learning_rate": _ABOVE_0,
+    "rescaling.look_ahead": _ABOVE_0,
+    "rescaling.longest": (lambda v: v > 0, "above 0; inf for no bound"),
+    "rescaling.least": _FRACTION,
+    "rescaling.clip": _ABOVE_0,
+    "rescaling.batch_size": _AT_LEAST_1,
     "evaluation.batch_size": _AT_LEAST_1,
     "lottery.levels": _AT_LEAST_0,
     "lottery.fraction": (lambda v: 0 < v < 1, "in (0, 1)"),
@@ -147,6 +182,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sparse.decay": (lambda v: v == -1 or v >= 0, "at least 0, or -1"),
     "run.parallelism": _one_of("jit", "pmap"),
     "run.devices": _AT_LEAST_0,
+    "run.examples": _one_of("auto", "device", "host"),
     "run.steps_per_call": _AT_LEAST_1,
     "run.dispatch": _one_of("auto", "scan", "single"),
     "run.convolutions": _one_of("auto", "library", "product"),
@@ -203,7 +239,18 @@ def _check_fields(config: ConfigDict, schema: ConfigDict, prefix: str) -> None:
 
 def _check_together(config: ConfigDict) -> None:
     """Refuses combinations that would silently ignore what was asked for."""
-    lottery = config.lottery
+    lottery, data = config.lottery, config.data
+    if len(data.mean) != len(data.std) or (data.mean and data.normalize == "unit"):
+        raise ValueError(
+            f"config.data.mean: came {data.mean} with std {data.std} and normalize "
+            f"{data.normalize!r}; wanted as many numbers in both, and normalize "
+            "'channels', or () for both"
+        )
+    if data.augment == "published" and (data.crop_pad or data.flip):
+        raise ValueError(
+            f"config.data.augment: came 'published' with crop_pad {data.crop_pad} and "
+            f"flip {data.flip}; wanted 0 and False, or augment 'as_given'"
+        )
     if lottery.layer_fractions and lottery.scope != "layer":
         raise ValueError(
             "config.lottery.layer_fractions: given with scope 'global'; wanted scope "

@@ -25,9 +25,12 @@ def default() -> ConfigDict:
     c.data.split_seed = 0  # which examples those are; equal for all replicates
     c.data.train_examples = 0  # use only the first so many; 0: all
     c.data.test_examples = 0  # use only the first so many; 0: all
+    c.data.augment = "as_given"  # by the next two, or as "published" for the dataset
     c.data.crop_pad = 0  # pixels of zero padding before a random crop; 0: no crop
     c.data.flip = False  # flip images left to right with probability 1/2
     c.data.normalize = "channels"  # by their mean and deviation; "unit": to [0, 1] only
+    c.data.mean = ()  # of the channels, in [0, 1]; (): that of the dataset
+    c.data.std = ()  # of the channels, above 0; (): that of the dataset
     c.data.order = "same"  # order of examples at each level: "same" or "fresh"
     c.data.noise = 0.0  # fraction of the training labels drawn anew, all through
     c.data.noise_by = "uniform"  # from the other classes; "permute": exchanged
@@ -37,8 +40,8 @@ def default() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.name = "lenet_300_100"  # one of build.MODELS
-    c.model.width = 16  # channels of a ResNet's first stage
-    c.model.features = ()  # sizes of hidden dense layers; (): the network's own
+    c.model.width = 16  # channels a ResNet begins with; some have features instead
+    c.model.features = ()  # sizes of dense layers, or of stages; (): the network's own
     c.model.maps = ()  # channels of a LeNet-5's convolutions; (): its own
     c.model.padding = ""  # of a LeNet-5's first one, "SAME" or "VALID"; "": its own
     c.model.norm = "learned"  # scale and bias of BatchNorm; "fixed": none
@@ -80,6 +83,27 @@ def default() -> ConfigDict:
     c.training = ConfigDict()
     c.training.length = "1ep"  # of dense training; levels train from the rewinding step
     c.training.label_smoothing = 0.0  # in [0, 1)
+    c.training.smooth_over = "every"  # class, or the "others" than the true one
+    c.training.smoothing_fade = "constant"  # one of tost.fading.FORMS
+    c.training.smoothing_until = "50%"  # labels are hard then, unless it is constant
+
+    c.ghosts = ConfigDict()  # what helps early in training and is gone at the end
+    c.ghosts.activation = ""  # soft neurons, one of tost.neurons.SOFT; "": ReLU
+    c.ghosts.neurons = "blend"  # with ReLU; or "sharpen", p_swish only
+    c.ghosts.sharpness = (1.0, 50.0)  # of "sharpen": in the beginning, before the end
+    c.ghosts.skips = ""  # around convolutions, one of tost.skips.KINDS; "": none
+    c.ghosts.fade = "linear"  # one of tost.fading.FORMS
+    c.ghosts.until = "50%"  # they are gone then, unless the fade is "constant"
+
+    c.rescaling = ConfigDict()  # of initial weights, a factor for each tensor
+    c.rescaling.steps = 0  # updates of the factors, 180 as published; 0: none
+    c.rescaling.learning_rate = 1e-2  # of Adam
+    c.rescaling.look_ahead = 0.1  # length of the step of gradient descent
+    c.rescaling.longest = 1.0  # norm that the gradient may have
+    c.rescaling.least = 0.01  # factor of a kernel or a scale; that of a bias may be 0
+    c.rescaling.clip = 1.0  # of a factor's gradient
+    c.rescaling.masked = True  # gradients of the sparse network; False: as released
+    c.rescaling.batch_size = 128  # of the three batches that a step takes
 
     c.evaluation = ConfigDict()
     c.evaluation.every = "1ep"  # evaluations lie at multiples of this, and at both ends
@@ -172,11 +196,14 @@ def default() -> ConfigDict:
     c.run = ConfigDict()  # operational: results do not depend on it
     c.run.parallelism = "jit"  # over local devices: "jit" (mesh) or "pmap"
     c.run.devices = 0  # local devices to use; 0: as many as divide the work
+    # Images of training and evaluation lie on the "device", or on the "host", streamed.
+    # What else looks at examples (analyses, growth, stability) places what it asks for.
+    c.run.examples = "auto"  # on the host if larger than a quarter of a device
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions
     )
-    c.run.convolutions = "auto"  # "library" or "product"; auto: product for CPU LeNets
+    c.run.convolutions = "auto"  # "library" or "product"; auto: CPU products for some
     c.run.replicates_by = "auto"  # "vmap", "map" or "unroll", see training.replicates
     c.run.deterministic = False  # ask GPUs for bit-reproducible kernels
     c.run.compilation_cache = True  # keep compiled programs in the user's cache folder

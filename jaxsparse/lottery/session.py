@@ -1,12 +1,15 @@
 """One process's work on an experiment: stages trained, and states read back."""
 
 import functools
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from jaxsparse import masks as masks_lib
 from jaxsparse import records, transforms
 from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import controls, levels, stages, tickets
@@ -59,6 +62,7 @@ class Session:
                 start_step=stage.start,
                 live=self.experiment.network.live,
                 changing=trainer.changing is not None,
+                settled=trainer.settled,
             )
             loop.write(desk, ends)
             if self.experiment.network.first_masks is not None:
@@ -274,7 +278,28 @@ class Session:
                 experiment.seeds.init, f"redrawn {arm}", level
             )
             params = jax.jit(jax.vmap(network.redraw))(params, masks, keys)
+        if network.rescale is not None:
+            params = self._rescaled(params, batch_stats, masks)
         return params, batch_stats, masks
+
+    def _rescaled(self, params: Params, batch_stats: Any, masks: Masks) -> Params:
+        """Rescales what training starts from, by the factors that are written down.
+
+        They are learned once. What is masked now and trained later keeps its weights.
+        """
+        path = self.desk.metrics.with_name("rescaling.json")
+        if not path.exists():
+            seeds = jax.tree.map(jax.random.clone, self.experiment.seeds)
+            rescale = self.experiment.network.rescale
+            _write_factors(path, rescale(params, batch_stats, masks, seeds))
+        rows = json.loads(path.read_text(encoding="utf-8"))
+
+        def times(path: Any, leaf: Any) -> Any:
+            name = masks_lib.name_of(path)
+            factors = jnp.asarray([row["factors"][name] for row in rows], leaf.dtype)
+            return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
+
+        return jax.tree_util.tree_map_with_path(times, params)
 
     def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
         """Returns the weights [r ...] and batch statistics a stage starts from."""
@@ -309,3 +334,22 @@ class Session:
         elif stage.arm in (stages.TICKET, "dense_continued"):
             return
         checkpoints.thin(self.desk.checkpoints, stages.end_name(outdated))
+
+
+def _write_factors(path: Path, found: Any) -> None:
+    """Writes what rescaling came to, replicate by replicate."""
+    rows = [
+        {
+            "objective": objective.tolist(),
+            "constrained": constrained.tolist(),
+            "factors": {
+                masks_lib.name_of(where): float(factor[r])
+                for where, factor in jax.tree.leaves_with_path(found.factors)
+            },
+        }
+        for r, (objective, constrained) in enumerate(
+            zip(found.objective, found.constrained, strict=True)
+        )
+    ]
+    content = json.dumps(rows, indent=1) + "\n"
+    records.write_atomically(path, content.encode())

@@ -58,6 +58,22 @@ def load(path: str | Path, like: Masks) -> Masks:
         ) from error
 
 
+def names(path: str | Path) -> list[str]:
+    """Lists the leaves that a ticket has masks of.
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
+    try:
+        with np.load(path) as packed:
+            return list(packed)
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise ValueError(
+            f"ticket {path}: cannot be read ({error}); wanted a file that "
+            "lottery.tickets.save wrote"
+        ) from error
+
+
 def path_of(folder: Path, level: int, replicate: int) -> Path:
     """Names the file of a ticket within a run's folder of tickets."""
     return folder / f"level_{level:02d}" / f"replicate_{replicate}.npz"

@@ -40,7 +40,7 @@ def train(folder: Path, fields: dict[str, Any]) -> Any:
 
 def orders(made: Any, epoch: int) -> np.ndarray:
     keys = jax.tree.map(jax.random.clone, made.seeds.data)
-    return np.asarray(made.pretrainer.make_order(keys, epoch))
+    return np.asarray(made.pretrainer.feed.make_order(keys, epoch))
 
 
 def test_only_the_subset_is_seen_each_example_once_an_epoch(tmp_path: Path) -> None:
@@ -66,10 +66,11 @@ def test_nothing_outside_the_subset_has_any_influence(tmp_path: Path) -> None:
     seen = np.unique(orders(made, 0))
     experiment_lib.run(made, tiny.desk(tmp_path / "a"))
     other = make(tmp_path / "b", FIELDS)
-    images = np.asarray(other.pretrainer.images).copy()
+    images = np.asarray(other.pretrainer.feed.images).copy()
     rest = np.setdiff1d(np.arange(120), seen)
     images[rest] = 255 - images[rest]
-    changed = other.pretrainer._replace(images=jax.numpy.asarray(images))
+    feed = other.pretrainer.feed._replace(images=jax.numpy.asarray(images))
+    changed = other.pretrainer._replace(feed=feed)
     other = other._replace(pretrainer=changed, levels=0)
     experiment_lib.run(other, tiny.desk(tmp_path / "b"))
     hashes = [
@@ -124,7 +125,7 @@ def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
     }
     made = train(tmp_path, fields)
     assert made.pretrainer.epoch.batch_size == 40
-    clean, noisy = (np.asarray(t.labels) for t in (made.trainer, made.pretrainer))
+    clean, noisy = (np.asarray(t.feed.labels) for t in (made.trainer, made.pretrainer))
     assert np.sum(clean != noisy) == 60
     rates = {
         (row["stage"], row["step"]): row["learning_rate"]
@@ -160,7 +161,7 @@ def test_random_subsets_of_two_seeds_are_other_ones(tmp_path: Path) -> None:
 
 def test_balanced_subsets_have_as_many_of_each_class(tmp_path: Path) -> None:
     made = make(tmp_path, FIELDS | {"pretraining.balanced": True})
-    labels = np.asarray(made.trainer.labels)
+    labels = np.asarray(made.trainer.feed.labels)
     for rows in orders(made, 0):
         assert np.bincount(labels[rows], minlength=10).tolist() == [3] * 10
 
@@ -170,7 +171,9 @@ def test_labels_of_pretraining_are_wrong_as_said(tmp_path: Path) -> None:
     found = []
     for seed in (3, 4):
         made = make(tmp_path, FIELDS | fields | {"data.noise_seed": seed})
-        clean, noisy = (np.asarray(t.labels) for t in (made.trainer, made.pretrainer))
+        clean, noisy = (
+            np.asarray(t.feed.labels) for t in (made.trainer, made.pretrainer)
+        )
         drawn = noise.corrupt(
             clean, fraction=0.25, classes=10, seed=seed, how="permute"
         )

@@ -15,6 +15,7 @@ from jaxsparse.build import pieces
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import stages
 from jaxsparse.training import interrupt, losses, visits
+from jaxsparse.training.epoch import Data
 from jaxsparse.training.loop import kept_name
 
 FIELDS = {
@@ -63,7 +64,7 @@ def slowly(run: build.Run, stop: int) -> np.ndarray:
         number, within = divmod(step, trainer.epoch.steps)
         first, last = within * c.data.batch_size, trainer.epoch.steps - 1
         size = trainer.epoch.last_batch if within == last else c.data.batch_size
-        order = trainer.make_order(jax.random.clone(shuffles), number)
+        order = trainer.feed.make_order(jax.random.clone(shuffles), number)
         for r in range(2):
             rows = np.asarray(order)[r, first : first + size]
             key = jax.random.fold_in(jax.random.clone(draws)[r], step)
@@ -79,10 +80,9 @@ def slowly(run: build.Run, stop: int) -> np.ndarray:
                 forgotten[r, row] += before[r, row] and not right
                 before[r, row] = right
                 learned[r, row] |= bool(right)
-        data = (trainer.images, trainer.labels)
-        state, _ = trainer.programs(1, size)(
-            state, *data, order, jax.random.clone(draws), jnp.int32(first)
-        )
+        feed = trainer.feed
+        data = Data(feed.images, feed.labels, order, jnp.int32(first))
+        state, _ = trainer.programs(1, size)(state, data, jax.random.clone(draws))
     return np.where(learned, forgotten, np.inf)
 
 

@@ -18,6 +18,7 @@ from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages, tickets
 from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import interrupt
+from jaxsparse.training.epoch import Data
 from jaxsparse.training.loop import kept_name
 
 # 64-20-15-10: 1,730 weights. 12 steps, evaluated after 0, 6 and 12.
@@ -384,15 +385,13 @@ def test_a_change_of_masks_stays_conditional_under_replicates(
     session = session_lib.Session(made, tiny.desk(tmp_path))
     trainer = made.trainer
     (stage,) = stages.every(made)
-    order = trainer.make_order(made.seeds.data, 0)
+    feed = trainer.feed
+    order = feed.make_order(made.seeds.data, 0)
     program = trainer.programs(4, 20)
     traced = program.args[0].trace(
         session.begin(stage),
-        trainer.images,
-        trainer.labels,
-        order,
+        Data(feed.images, feed.labels, order, np.int32(0)),
         made.seeds.data,
-        np.int32(0),
         (np.int32(4), None),
     )
     assert str(traced.jaxpr).count("= cond[") >= 2

@@ -1,0 +1,27 @@
+"""ToST rerun (Jaiswal et al. 2022): every aid with every mask.
+
+`arms` lists the runs; `measuring` reads what they recorded; `claims` says what each
+claim of the paper predicts; `page` words what was found and `figures` draws it.
+"""
+
+from pathlib import Path
+
+from experiments.studies.tost import arms, measuring, page
+from experiments.studies.tost.arms import SCALES, runs
+from jaxsparse.reports import study
+
+DESCRIPTION = "training sparse networks better with any mask (Jaiswal et al. 2022)"
+RESULTS = arms.NETWORKS
+
+__all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
+
+
+def finish(folder: Path, scale: str, data_dir: str) -> Path:
+    """Reads the runs that have ended and writes the report; returns its page."""
+    sections = []
+    for network in arms.GRIDS[scale]:
+        found = measuring.measure(folder, network, scale, data_dir)
+        if found:
+            sections.append(page.section(network, scale, found))
+    title = "Report: training sparse networks better with any mask"
+    return study.write(title, sections, folder / "report")

@@ -1,0 +1,69 @@
+"""What the study reads of its runs: accuracies, and how weights were rescaled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.studies import launching, reading
+from experiments.studies.reading import Reader
+from experiments.studies.tost import arms
+
+Found = dict[str, Any]
+
+
+def measure(folder: Path, network: str, scale: str, data_dir: str) -> Found:
+    """Reads the arms of a network that have ended; {} if there is none.
+
+    Returns:
+      "missing", what has not ended and why; and "cells", by cell and arm what
+      `of_records` reads, and the factors of `of_factors` where weights were rescaled.
+    """
+    runs = arms.of_network(network, scale)
+    readers = reading.ended(runs, folder, data_dir)
+    grid = arms.GRIDS[scale][network]
+    cells: dict[arms.Cell, Found] = {}
+    for cell in arms.cells(grid):
+        for arm in arms.arms(grid, cell):
+            reader = readers.get(cell.named(network, arm))
+            if reader is not None:
+                found = of_records(reader) | of_factors(reader)
+                cells.setdefault(cell, {})[arm] = found
+    if not cells:
+        return {}
+    return {"missing": launching.missing(runs, folder), "cells": cells}
+
+
+def of_records(reader: Reader) -> Found:
+    """Reads accuracies in percent, at the end and by update, and counts of weights."""
+    rows = reader.of_kind("level", arm="ticket")
+    steps, curve = reading.table(
+        reader.of_kind("eval", arm="ticket"),
+        "step",
+        lambda row: 100 * row["test_accuracy"],
+    )
+    in_order = sorted(rows, key=lambda row: row["replicate"])
+    return {
+        "accuracy": [100 * row["test_accuracy"] for row in in_order],
+        "kept": rows[0]["kept"],
+        "total": rows[0]["total"],
+        "live": [row["live"] for row in in_order],
+        "layers": rows[0]["layers"],
+        "steps": rows[0]["step"],
+        "epochs": rows[0]["epoch"],
+        "curve": (steps, curve.tolist()),
+    }
+
+
+def of_factors(reader: Reader) -> Found:
+    """Reads by what every tensor was multiplied, [seeds] each; {} if none was."""
+    path = reader.workdir / "rescaling.json"
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    names = rows[0]["factors"]
+    return {
+        "factors": {name: [row["factors"][name] for row in rows] for name in names},
+        "constrained": [100 * float(np.mean(row["constrained"])) for row in rows],
+    }

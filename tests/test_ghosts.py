@@ -1,0 +1,450 @@
+"""ToST's aids in runs: ghosts that leave, soft labels that harden, rescaled weights."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import zoo
+
+from jaxsparse import build, records, transforms
+from jaxsparse import config as config_lib
+from jaxsparse import masks as masks_lib
+from jaxsparse.data import datasets, digits
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import stages
+from jaxsparse.tost import fading, skips
+
+SPARSE = {
+    "lottery.levels": 0,
+    "replicates": 1,
+    "model.name": "lenet_5",
+    "model.maps": (2, 3),
+    "model.features": (8,),
+    "sparse.method": "static",
+    "sparse.sparsity": 0.5,
+}
+RESIDUAL = SPARSE | {
+    "model.name": "resnet_20",
+    "model.maps": (),
+    "model.features": (),
+    "model.width": 2,
+}
+MLP = SPARSE | {"model.name": "lenet_300_100", "model.maps": ()}
+GHOSTS = {"ghosts.activation": "mish", "ghosts.skips": "convolution"}
+
+
+@pytest.fixture(autouse=True)
+def enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits of 16 by 16 pixels, which a LeNet-5 takes."""
+
+    def read(**options: Any) -> Any:
+        train, test, classes = digits.read(**options)
+        both = [
+            part._replace(images=part.images.repeat(2, axis=1).repeat(2, axis=2))
+            for part in (train, test)
+        ]
+        return *both, classes
+
+    monkeypatch.setitem(datasets.READERS, "digits", read)
+
+
+def train(folder: Path, fields: dict[str, Any], *, load: bool = True) -> Any:
+    c = tiny.config(fields)
+    config_lib.validate(c)
+    build.check_names(c)
+    made = build.make_experiment(c, build.load_data(c), folder)
+    experiment_lib.run(made, tiny.desk(folder))
+    return made, tiny.load(folder, "level_00/ticket/last", made) if load else None
+
+
+def plain(state: Any) -> Any:
+    return skips.without(state.params), skips.without(state.batch_stats)
+
+
+def test_ghosts_have_no_masks_and_begin_with_the_constant(tmp_path: Path) -> None:
+    c = tiny.config(RESIDUAL | GHOSTS)
+    haunted, without = (
+        build.make_experiment(c, build.load_data(c), tmp_path)
+        for c in (c, tiny.config(RESIDUAL))
+    )
+    assert masks_lib.names(haunted.network.masks) == masks_lib.names(
+        without.network.masks
+    )
+    seeds = jax.random.clone(haunted.seeds.init)
+    (params, stats), (wanted, wanted_stats) = (
+        made.network.initialize(jax.random.clone(seeds)) for made in (haunted, without)
+    )
+    tiny.check_equal(skips.without(params), wanted)
+    tiny.check_equal(skips.without(stats), wanted_stats)
+    ghosts = {
+        masks_lib.name_of(path): leaf
+        for path, leaf in jax.tree.leaves_with_path(params)
+        if skips.is_ghost(masks_lib.name_of(path))
+    }
+    kernels = [leaf for name, leaf in ghosts.items() if name.endswith("kernel")]
+    assert len(kernels) == 18
+    assert all((leaf == jnp.float32(1e-4)).all() for leaf in kernels)
+    assert c.ghosts.until == "50%"
+
+
+def test_a_run_of_ghosts_that_are_gone_is_the_run_without(tmp_path: Path) -> None:
+    gone = GHOSTS | {"ghosts.until": "0step"}
+    haunted, left = train(tmp_path / "a", SPARSE | gone)
+    _, wanted = train(tmp_path / "b", SPARSE)
+    for got, other in zip(
+        plain(left), (wanted.params, wanted.batch_stats), strict=True
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            got,
+            other,
+        )
+    tiny.check_equal(
+        jax.tree.leaves(transforms.get_masks(left.opt_state)),
+        jax.tree.leaves(transforms.get_masks(wanted.opt_state)),
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        GHOSTS,
+        {"ghosts.activation": "p_swish", "ghosts.neurons": "sharpen"},
+        {"ghosts.skips": "identity", "ghosts.fade": "cosine"},
+        {"training.label_smoothing": 0.3, "training.smoothing_fade": "linear"},
+        {"rescaling.steps": 3, "rescaling.batch_size": 20},
+    ],
+    ids=["both", "sharpen", "identity", "smoothing", "rescaling"],
+)
+def test_each_aid_does_something_and_ends_as_the_plain_network(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    made, state = train(tmp_path / "a", SPARSE | fields)
+    without, other = train(tmp_path / "b", SPARSE)
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
+    assert shapes(plain(state)) == shapes((other.params, other.batch_stats))
+    apart = jax.tree.map(
+        lambda a, b: jnp.abs(a - b).max(), plain(state)[0], other.params
+    )
+    assert max(jax.tree.leaves(apart)) > 1e-3
+    # What the run says of the end is what the plain network says.
+    (last,) = without.trainer.evaluate["test"](
+        other._replace(params=plain(state)[0], batch_stats=plain(state)[1])
+    )
+    (said,) = made.trainer.evaluate["test"](state)
+    np.testing.assert_array_equal(said.correct, last.correct)
+    np.testing.assert_allclose(said.loss, last.loss, rtol=1e-6)
+    held = masks_lib.kept(transforms.get_masks(state.opt_state))
+    assert held == masks_lib.kept(transforms.get_masks(other.opt_state))
+
+
+RESCALED = {"rescaling.steps": 3, "rescaling.batch_size": 20}
+
+
+def begun(folder: Path, made: Any) -> Any:
+    """The state that a run's training begins with."""
+    session = session_lib.Session(made, tiny.desk(folder))
+    return session.begin(next(stages.every(made)))
+
+
+def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> None:
+    fields = RESCALED | {"replicates": 2}
+    made, _ = train(tmp_path, SPARSE | fields)
+    written = (tmp_path / "rescaling.json").read_text()
+    rows = json.loads(written)
+    init = session_lib.Session(made, tiny.desk(tmp_path)).init
+    state = begun(tmp_path, made)
+    kept = transforms.get_masks(state.opt_state)
+    masked = dict(zip(masks_lib.names(kept), jax.tree.leaves(kept), strict=True))
+    for (path, leaf), first in zip(
+        jax.tree.leaves_with_path(state.params),
+        jax.tree.leaves(init.params),
+        strict=True,
+    ):
+        name = masks_lib.name_of(path)
+        for r, row in enumerate(rows):
+            wanted = np.asarray(first[r]) * np.float32(row["factors"][name])
+            if name in masked:
+                wanted = np.where(masked[name][r], wanted, np.float32(0))
+            np.testing.assert_array_equal(leaf[r], wanted)
+    assert masks_lib.kept(kept) * 2 == masks_lib.total(kept)
+    # Going on reads the factors, and learns none anew.
+    network = made.network._replace(rescale=lambda *args: pytest.fail("learned again"))
+    again = begun(tmp_path, made._replace(network=network))
+    tiny.check_equal(again.params, state.params)
+    assert (tmp_path / "rescaling.json").read_text() == written
+    assert len(rows) == 2
+    for row in rows:
+        assert len(row["objective"]) == len(row["constrained"]) == 3
+        assert list(row["factors"]) == masks_lib.names(
+            jax.eval_shape(made.network.initialize, made.seeds.init)[0]
+        )
+    assert rows[0]["factors"] != rows[1]["factors"]
+    # Orders of batches are the replicate's own, whatever others there are.
+    train(tmp_path / "one", SPARSE | fields | {"replicates": 1})
+    (alone,) = json.loads((tmp_path / "one" / "rescaling.json").read_text())
+    np.testing.assert_allclose(alone["objective"], rows[0]["objective"], rtol=1e-5)
+
+
+def test_ghost_skips_change_no_factor(tmp_path: Path) -> None:
+    found = []
+    for kind in ("", "convolution"):
+        more = {"ghosts.skips": kind, "ghosts.activation": "mish"}
+        folder = tmp_path / (kind or "none")
+        train(folder, SPARSE | RESCALED | more)
+        found += json.loads((folder / "rescaling.json").read_text())
+    plain, haunted = (row["factors"] for row in found)
+    ghosts = {name: f for name, f in haunted.items() if skips.is_ghost(name)}
+    assert len(ghosts) == 3 and set(ghosts.values()) == {1.0}
+    for name, factor in plain.items():
+        np.testing.assert_allclose(haunted[name], factor, rtol=1e-4)
+        assert factor != 1.0 or name.endswith("bias")
+
+
+def test_what_is_trained_though_masked_keeps_its_weights(tmp_path: Path) -> None:
+    fields = {
+        "lottery.levels": 0,
+        "replicates": 1,
+        "sparse.method": "top_kast",
+        "sparse.sparsity": 0.9,
+        "sparse.backward_sparsity": 0.5,
+    }
+    made, _ = train(tmp_path, fields | RESCALED)
+    state = begun(tmp_path, made)
+    init = session_lib.Session(made, tiny.desk(tmp_path)).init.params
+    for layer, first in init.items():
+        kernel = state.params[layer]["kernel"]
+        np.testing.assert_array_equal(kernel != 0, first["kernel"] != 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lottery.levels": 1, "sparse.method": "none", "sparse.sparsity": 0.9}
+        | {"lottery.rewind": "4step", "lottery.controls": ("reinitialized",)},
+        {"sparse.method": "rigl", "sparse.update_every": "2step"}
+        | {"sparse.end": "8step"},
+        {"ghosts.fade": "constant"},
+        RESIDUAL,
+    ],
+    ids=["levels", "rigl", "constant", "residual"],
+)
+def test_ghosts_go_with_everything(fields: dict[str, Any], tmp_path: Path) -> None:
+    made, _ = train(tmp_path, SPARSE | GHOSTS | fields, load=False)
+    level = fields.get("lottery.levels", 0)
+    state = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)
+    kept = transforms.get_masks(state.opt_state)
+    assert not any(map(skips.is_ghost, masks_lib.names(kept)))
+    assert masks_lib.kept(kept) < masks_lib.total(kept)
+    assert any(map(skips.is_ghost, masks_lib.names(state.params)))
+
+
+def test_normalisation_of_ghosts_sees_all_devices(tmp_path: Path) -> None:
+    # LeNet-5 has none of its own, and its ghosts have one that is averaged too.
+    fields = SPARSE | GHOSTS | {"ghosts.fade": "constant"}
+    ends = []
+    for devices in (1, 2):
+        _, state = train(tmp_path / str(devices), fields | {"run.devices": devices})
+        ends.append((state.params, state.batch_stats))
+    for one, two in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_training_is_traced_once_for_a_whole_fade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = fading.fade
+
+    def fade(clock: Any, **options: Any) -> Any:
+        asked.append(clock)
+        return real(clock, **options)
+
+    monkeypatch.setattr(fading, "fade", fade)
+    counts = []
+    for length in ("1ep", "4ep"):  # 6 and 24 updates, half of them with ghosts
+        asked.clear()
+        more = {"training.length": length, "schedule.milestones": ()}
+        more |= {"schedule.name": "constant", "run.steps_per_call": 1}
+        train(tmp_path / length, SPARSE | GHOSTS | more)
+        assert all(isinstance(c, int | jax.core.Tracer) for c in asked)
+        counts.append(len(asked))
+    assert counts[0] == counts[1] > 0
+
+
+def test_the_final_network_costs_what_the_plain_one_does() -> None:
+    model, image = zoo.SMALL["resnet_8"]
+    haunted = model.clone(skip=skips.make(1.0, train=False, kind="convolution"))
+    x = zoo.images(image)
+
+    def operations(network: Any, variables: Any) -> float:
+        run = functools.partial(network.apply, train=False)
+        return jax.jit(run).lower(variables, x).compile().cost_analysis()["flops"]
+
+    state = zoo.variables(haunted, image)
+    final = {part: skips.without(tree) for part, tree in state.items()}
+    plain = operations(model, zoo.variables(model, image))
+    assert operations(model, final) == plain < operations(haunted, state)
+
+
+def test_early_stopping_chooses_no_network_with_ghosts(tmp_path: Path) -> None:
+    fields = {"data.validation": 40, "evaluation.every": "2step"}
+    made, _ = train(tmp_path, SPARSE | GHOSTS | fields | {"ghosts.until": "8step"})
+    rows = records.read(tmp_path / "metrics.jsonl")
+    (level,) = [row for row in rows if row["kind"] == "level"]
+    late = [row for row in rows if row["kind"] == "eval" and row["step"] >= 8]
+    best = min(late, key=lambda row: row["validation_loss"])
+    assert made.trainer.settled == 8
+    assert level["early_stop_step"] == best["step"]
+
+
+def test_a_run_with_ghosts_lends_weights_and_masks_to_a_plain_one(
+    tmp_path: Path,
+) -> None:
+    made, _ = train(tmp_path / "haunted", SPARSE | GHOSTS)
+    config = tiny.config(SPARSE | GHOSTS)
+    (tmp_path / "haunted" / "config.json").write_text(json.dumps(config.to_dict()))
+    last = "level_00/ticket/last"
+    fields = {"start.run": "../haunted", "start.weights": last, "start.masks": last}
+    plain_made, _ = train(tmp_path / "plain", SPARSE | fields)
+    state = begun(tmp_path / "plain", plain_made)
+    wanted = tiny.load(tmp_path / "haunted", last, made)
+    tiny.check_equal(state.params, skips.without(wanted.params))
+    tiny.check_equal(state.batch_stats, skips.without(wanted.batch_stats))
+    held = [transforms.get_masks(s.opt_state) for s in (state, wanted)]
+    tiny.check_equal(*map(jax.tree.leaves, held))
+
+
+@pytest.mark.parametrize("how", ["run", "file"])
+def test_masks_of_a_whole_layer_fit_one_that_has_none(how: str, tmp_path: Path) -> None:
+    earlier = MLP | {"model.features": (8, 7), "sparse.dense": ("head/kernel",)}
+    _, state = train(tmp_path / "earlier", earlier)
+    config = tiny.config(earlier)
+    (tmp_path / "earlier" / "config.json").write_text(json.dumps(config.to_dict()))
+    fields = earlier | {
+        "sparse.dense": (),
+        "sparse.prunable": ("*kernel", "!head/kernel"),
+    }
+    if how == "run":
+        fields |= {"start.run": "../earlier", "start.masks": "level_00/ticket/last"}
+    else:
+        path = tmp_path / "earlier" / "tickets" / "final" / "replicate_{replicate}.npz"
+        fields |= {"start.masks": str(path)}
+    made, _ = train(tmp_path / "later", fields)
+    held = transforms.get_masks(begun(tmp_path / "later", made).opt_state)
+    assert masks_lib.names(held) == ["dense1/kernel", "dense2/kernel"]
+    wanted = transforms.get_masks(state.opt_state)
+    for layer in ("dense1", "dense2"):
+        np.testing.assert_array_equal(held[layer]["kernel"], wanted[layer]["kernel"])
+    # A layer that is pruned there fits no network that cannot mask it.
+    fields["sparse.prunable"] = ("dense1/kernel",)
+    with pytest.raises(ValueError, match="start.masks: .*dense2/kernel has shape"):
+        train(tmp_path / "wrong", fields)
+
+
+def test_a_plain_run_lends_weights_and_masks_to_one_with_ghosts(tmp_path: Path) -> None:
+    made, _ = train(tmp_path / "plain", SPARSE)
+    config = tiny.config(SPARSE)
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(config.to_dict()))
+    fields = {
+        "start.run": "../plain",
+        "start.weights": "init",
+        "start.masks": "level_00/ticket/last",
+    }
+    _, state = train(tmp_path / "haunted", SPARSE | GHOSTS | fields)
+    held = transforms.get_masks(state.opt_state)
+    wanted = tiny.load(tmp_path / "plain", "level_00/ticket/last", made)
+    tiny.check_equal(
+        jax.tree.leaves(held), jax.tree.leaves(transforms.get_masks(wanted.opt_state))
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ghosts.activation": "wish"}, r"ghosts.activation.*swish"),
+        (
+            {"ghosts.skips": "convolution", "model.name": "lenet_300_100"},
+            r"ghosts.skips: came 'convolution' for 'lenet_300_100', which has no",
+        ),
+        ({"ghosts.neurons": "sharpen"}, r"ghosts.neurons: came 'sharpen' with activ"),
+        ({"ghosts.until": "10%"}, r"ghosts.until: came '10%' without activation or"),
+        (
+            {"ghosts.activation": "mish", "ghosts.sharpness": (2.0, 3.0)},
+            r"ghosts.sharpness: came \(2.0, 3.0\) without neurons 'sharpen'",
+        ),
+        (
+            {
+                "ghosts.activation": "p_swish",
+                "ghosts.neurons": "sharpen",
+                "ghosts.fade": "cosine",
+            },
+            r"ghosts.fade: came 'cosine' with neurons 'sharpen'",
+        ),
+        (
+            GHOSTS
+            | {"model.name": "lenet_5", "ghosts.fade": "constant"}
+            | {"ghosts.until": "10%"},
+            r"ghosts.until: came '10%' without a fade other than constant",
+        ),
+        (
+            {"training.label_smoothing": 0.1, "training.smoothing_until": "9%"},
+            r"training.smoothing_until: came '9%' without a smoothing_fade other",
+        ),
+        (
+            {"ghosts.activation": "mish", "analysis.gradient_every": "2step"},
+            r"analysis.gradient_every: came '2step' with ghosts",
+        ),
+        (
+            {"ghosts.activation": "mish", "ghosts.fade": "constant"}
+            | {"stability.children": 2},
+            r"stability.children: came 2 with ghosts",
+        ),
+        ({"ghosts.sharpness": ("a", "b")}, r"ghosts.sharpness: came .* wanted two"),
+        ({"rescaling.clip": 2.0}, r"rescaling.clip: came 2.0 without rescaling.steps"),
+        ({"rescaling.steps": 2}, r"rescaling.steps: came 2 with lottery.levels 2"),
+        (
+            {"training.smooth_over": "others"},
+            r"training.smooth_over: came 'others' without label_smoothing",
+        ),
+        ({"ghosts.sharpness": (2.0, 1.0)}, r"ghosts.sharpness: came .* wanted two"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(fields: dict[str, Any], message: str) -> None:
+    c = tiny.config(fields)
+    with pytest.raises(ValueError, match=message):
+        config_lib.validate(c)
+        build.check_names(c)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"ghosts.activation": "mish", "ghosts.until": "3ep"}, "ghosts.until"),
+        (
+            {"training.label_smoothing": 0.1, "training.smoothing_fade": "linear"}
+            | {"training.smoothing_until": "3ep"},
+            "training.smoothing_until",
+        ),
+    ],
+)
+def test_a_fade_longer_than_training_is_refused(
+    fields: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    c = tiny.config(fields)
+    with pytest.raises(ValueError, match=f"{name}: came '3ep', 18 updates, for train"):
+        build.make_experiment(c, build.load_data(c), tmp_path)
+
+
+def test_too_few_examples_for_rescaling_are_refused(tmp_path: Path) -> None:
+    fields = {"rescaling.steps": 2, "rescaling.batch_size": 41, "lottery.levels": 0}
+    c = tiny.config(fields)
+    with pytest.raises(ValueError, match="rescaling.batch_size: came 41; wanted at mo"):
+        build.make_experiment(c, build.load_data(c), tmp_path)
