@@ -109,6 +109,11 @@ def by_p(p: float, right_way: bool) -> bool | None:
     return None if right_way else False
 
 
+def are_alike(values: np.ndarray) -> bool:
+    """Says whether seeds differ by no more than rounding, so that no test is due."""
+    return bool(np.ptp(values) <= 1e-9 * np.max(np.abs(values)))
+
+
 def above(values: np.ndarray, threshold: float = 0.0) -> bool | None:
     """Judges whether a mean over seeds is above a threshold (t test, one-sided).
 
@@ -123,8 +128,8 @@ def above(values: np.ndarray, threshold: float = 0.0) -> bool | None:
     higher = bool(values.mean() > threshold)
     if len(values) < 2:
         return None
-    if np.ptp(values) <= 1e-9 * np.max(np.abs(values)):
-        return higher  # all seeds alike, but for rounding
+    if are_alike(values):
+        return higher
     p = stats.ttest_1samp(values, threshold, alternative="greater").pvalue
     return by_p(float(p), higher)
 

@@ -1,6 +1,7 @@
 """Runs that have been, and training that starts where one of them was."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,8 +217,9 @@ def start_elsewhere(
     if c.weights:
         state = load_state(run, c.weights)
         found = _take((state.params, state.batch_stats), config, "weights")
-        fresh = network.initialize(jax.random.clone(seeds.init))
-        weights = _with_ghosts(found, fresh, "weights")
+        weights = _with_ghosts(
+            found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
+        )
         origin["weights"] = checkpoints.digest(found)
         network = network._replace(first_weights=lambda keys: weights)
     if c.masks.endswith(".npz"):
@@ -227,7 +229,7 @@ def start_elsewhere(
         dense = dense_masks(network, config.replicates)
         held = skips.without(_take(held, config, "masks"))
         masks = _of_layers(held, skips.without(dense))
-        (masks,) = _with_ghosts((masks,), (dense,), "masks")
+        (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
     if c.masks:
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
@@ -274,19 +276,23 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
 
 
 def _with_ghosts(
-    found: tuple[Any, ...], fresh: tuple[Any, ...], field: str
+    found: tuple[Any, ...], make: Callable[[], tuple[Any, ...]], field: str
 ) -> tuple[Any, ...]:
     """Gives trees of another run the ghosts of this one, which may have none.
 
-    Ghosts of the other are kept where this one has the same.
+    Ghosts of the other are kept where this one has the same. Nothing is computed but
+    where ghosts are missing.
     """
-    if jax.tree.structure(found) != jax.tree.structure(fresh):
-        found, plain = (tuple(map(skips.without, trees)) for trees in (found, fresh))
+    wanted = jax.eval_shape(make)
+    if alike := jax.tree.structure(found) == jax.tree.structure(wanted):
+        plain = wanted
     else:
-        plain = fresh
+        found, plain = (tuple(map(skips.without, trees)) for trees in (found, wanted))
     for pair in zip(found, plain, strict=True):
         _check_alike(*pair, field)
-    return tuple(skips.join(*pair) for pair in zip(fresh, found, strict=True))
+    if alike:
+        return found
+    return tuple(skips.join(*pair) for pair in zip(make(), found, strict=True))
 
 
 def _of_layers(found: Masks, like: Masks) -> Masks:
@@ -320,9 +326,9 @@ def _from_files(name: str, config: ConfigDict, network: Network, seeds: Seeds) -
     )
     each = []
     for path in (name.replace("{replicate}", str(r)) for r in numbers):
-        masked = tickets.names(path)
-        like = masks_lib.dense(one, prunable=lambda leaf, _, of=masked: leaf in of)
-        each.append(_of_layers(tickets.load(path, like), network.masks))
+        packed = tickets.read(path)
+        like = masks_lib.dense(one, prunable=lambda leaf, _, of=packed: leaf in of)
+        each.append(_of_layers(masks_lib.unpack(packed, like), network.masks))
     masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     dense = dense_masks(network, config.replicates)
     _check_alike(masks, dense, "masks")

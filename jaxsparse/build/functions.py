@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse.build import networks, pieces
 from jaxsparse.data.examples import Dataset
+from jaxsparse.models import layers
 from jaxsparse.training import losses
 
 
@@ -79,7 +80,7 @@ def make_functions(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Fu
     def statistics(params: Any, images: Any) -> Any:
         _, found = in_training(params, images)
         # One step of a running average that began at nothing.
-        share = 1 - networks.NORM_MOMENTUM
+        share = 1 - layers.MOMENTUM
         return jax.tree.map(lambda leaf: leaf / share, found)
 
     return Functions(logits, batch_logits, evaluate, loss, statistics)

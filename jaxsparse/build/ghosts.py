@@ -46,20 +46,21 @@ def check(config: ConfigDict) -> None:
             f"config.ghosts.skips: came {c.skips!r} for {config.model.name!r}, which "
             f"has no place for them; wanted '', or one of {able}"
         )
-    some = any((c.activation, c.skips))
-    check_unused(config, "ghosts", some, ("until", "fade"))
+    unused = functools.partial(config_lib.check_unused, config)
+    some, aids = any((c.activation, c.skips)), "activation or skips"
+    unused("ghosts", some, ("until", "fade"), what=aids)
     fades = c.fade != "constant"
-    check_unused(config, "ghosts", fades, ("until",), what="a fade other than constant")
+    unused("ghosts", fades, ("until",), what="a fade other than constant")
     _check_analyses(config, some, fades)
     sharpens = c.neurons == "sharpen"
-    check_unused(config, "ghosts", sharpens, ("sharpness",), what="neurons 'sharpen'")
+    unused("ghosts", sharpens, ("sharpness",), what="neurons 'sharpen'")
     t = config.training
     soft = t.label_smoothing > 0
     smoothing = ("smooth_over", "smoothing_fade", "smoothing_until")
-    check_unused(config, "training", soft, smoothing, what="label_smoothing")
+    unused("training", soft, smoothing, what="label_smoothing")
     hardens = t.smoothing_fade != "constant"
     what = "a smoothing_fade other than constant"
-    check_unused(config, "training", hardens, ("smoothing_until",), what=what)
+    unused("training", hardens, ("smoothing_until",), what=what)
 
 
 def fade(config: ConfigDict) -> bool:
@@ -103,28 +104,6 @@ def _check_analyses(config: ConfigDict, some: bool, fades: bool) -> None:
             raise ValueError(
                 f"config.{name}: came {value!r} with ghosts; wanted none, as analyses "
                 "see the network without them"
-            )
-
-
-def check_unused(
-    config: ConfigDict,
-    section: str,
-    used: bool,
-    fields: tuple[str, ...],
-    *,
-    what: str = "activation or skips",
-) -> None:
-    """Refuses fields that were set while nothing reads them.
-
-    Raises:
-      ValueError: naming the field.
-    """
-    plain = config_lib.default()[section]
-    for name in fields:
-        if not used and config[section][name] != plain[name]:
-            raise ValueError(
-                f"config.{section}.{name}: came {config[section][name]!r} without "
-                f"{what}; wanted {plain[name]!r}, or {what}"
             )
 
 

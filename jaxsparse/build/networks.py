@@ -10,9 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import models
-from jaxsparse.models import products
-
-NORM_MOMENTUM = 0.9  # of the running statistics of BatchNorm
+from jaxsparse.models import layers, products
 
 # Fields of the section "model" that only some networks have a use for.
 SIZES = ("width", "features", "maps", "padding")
@@ -153,9 +151,7 @@ def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
     Args:
       axis_name: mapped axis over which it averages too; None for none.
     """
-    return functools.partial(
-        nn.BatchNorm, momentum=NORM_MOMENTUM, epsilon=1e-5, axis_name=axis_name
-    )
+    return functools.partial(layers.BATCH_NORM, axis_name=axis_name)
 
 
 def as_products(config: ConfigDict) -> bool:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Int, Key
 from ml_collections import ConfigDict
 
-from jaxsparse.build import ghosts
+from jaxsparse import config as config_lib
 from jaxsparse.data.examples import Dataset
 from jaxsparse.tost import rescaling
 from jaxsparse.training import losses, steps
@@ -28,7 +28,7 @@ def check(config: ConfigDict) -> None:
     """
     c, lottery = config.rescaling, config.lottery
     used = c.steps > 0
-    ghosts.check_unused(config, "rescaling", used, tuple(c), what="rescaling.steps")
+    config_lib.check_unused(config, "rescaling", used, tuple(c), what="rescaling.steps")
     if used and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
             f"config.rescaling.steps: came {c.steps} with lottery.levels "

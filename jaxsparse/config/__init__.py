@@ -18,7 +18,7 @@ from jaxsparse.config.comparing import (
     scientific,
 )
 from jaxsparse.config.naming import check_known, nearest
-from jaxsparse.config.rules import RULES, validate
+from jaxsparse.config.rules import RULES, check_unused, validate
 from jaxsparse.config.schema import default, start
 
 __all__ = (
@@ -26,6 +26,7 @@ __all__ = (
     "OPERATIONAL",
     "RULES",
     "check_known",
+    "check_unused",
     "default",
     "differences",
     "digest",

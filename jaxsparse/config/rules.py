@@ -298,3 +298,32 @@ def _check_together(config: ConfigDict) -> None:
             "config.optimizer.nesterov: given with momentum 0.0; wanted a momentum "
             "in (0, 1)"
         )
+
+
+def check_unused(
+    config: ConfigDict,
+    section: str,
+    used: bool,
+    fields: tuple[str, ...],
+    *,
+    what: str,
+) -> None:
+    """Refuses fields that were set while nothing reads them.
+
+    Args:
+      config: a config.
+      section: of the fields.
+      used: whether something reads them.
+      fields: names within the section.
+      what: would read them, in words.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    plain = schema.default()[section]
+    for name in fields:
+        if not used and config[section][name] != plain[name]:
+            raise ValueError(
+                f"config.{section}.{name}: came {config[section][name]!r} without "
+                f"{what}; wanted {plain[name]!r}, or {what}"
+            )

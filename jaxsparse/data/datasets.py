@@ -8,7 +8,7 @@ and any tree of images (`folders`).
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,43 +17,36 @@ from jaxsparse.data import digits, examples, folders, sources, tiny_imagenet
 from jaxsparse.data.examples import Dataset, Examples
 
 # Called with `data_dir=`; returns training examples, test examples and classes.
-Reader = Callable[..., tuple[Examples, Examples, int]]
+Read = tuple[Examples, Examples, int]
+Reader = Callable[..., Read]
 
 TREE_SEED = 0  # of the order of folders' images, fixed for ever
 
 
-def read_tree(
-    name: str, *, data_dir: str | None, with_validation: bool = False
-) -> tuple[Examples, Examples, int]:
-    """Reads folders of images as `folders` does, and mixes them.
+def mixed(read: Reader, *args: Any, **options: Any) -> Read:
+    """Reads examples and mixes them.
 
     Folders give examples class by class, and analyses and quick variants look at the
     first so many. Mixed they are a sample of all classes, as in what TFDS prepares.
 
     Args:
-      name: as for `folders.read`.
-      data_dir: as for `folders.read`.
-      with_validation: as for `folders.read`.
+      read: reads folders of images.
+      *args: its own.
+      **options: its own.
 
     Returns:
       Training examples and test examples, each in an order that depends on their number
       alone, and the number of classes.
-
-    Raises:
-      ValueError: as `folders.read` does.
     """
-    train, test, classes = folders.read(
-        name, data_dir=data_dir, with_validation=with_validation
-    )
-    mixed = [examples.mix(part, seed=TREE_SEED) for part in (train, test)]
-    return mixed[0], mixed[1], classes
+    train, test, classes = read(*args, **options)
+    return *(examples.mix(part, seed=TREE_SEED) for part in (train, test)), classes
 
 
 READERS: dict[str, Reader] = {
     "digits": digits.read,
     # TFDS does not have it. Two of its thirds are trained on, as in Paul et al. (2022).
-    "cinic10": functools.partial(read_tree, "cinic10", with_validation=True),
-    tiny_imagenet.NAME: tiny_imagenet.read,
+    "cinic10": functools.partial(mixed, folders.read, "cinic10", with_validation=True),
+    tiny_imagenet.NAME: functools.partial(mixed, tiny_imagenet.read),
 }
 
 # Mean and standard deviation of each channel, as papers on these sets use them.
@@ -127,7 +120,7 @@ def channel_statistics(
     return tuple(means), tuple(stds)
 
 
-def read(name: str, *, data_dir: str | None) -> tuple[Examples, Examples, int]:
+def read(name: str, *, data_dir: str | None) -> Read:
     """Reads what the folder of datasets has under a name.
 
     Args:
@@ -147,7 +140,7 @@ def read(name: str, *, data_dir: str | None) -> tuple[Examples, Examples, int]:
     except sources.DatasetNotPrepared:
         if not folders.is_there(name, data_dir=data_dir):
             raise
-    return read_tree(name, data_dir=data_dir)
+    return mixed(folders.read, name, data_dir=data_dir)
 
 
 def load(
@@ -164,7 +157,7 @@ def load(
     Args:
       name: a key of `READERS`, or the TFDS name of an image classification dataset
         that is prepared in `data_dir`, such as "cifar10" or "cifar10:3.0.2", or else
-        the name of a folder there that holds images, as `read_tree` reads them.
+        the name of a folder there that holds images, as `folders` reads them, mixed.
       data_dir: folder that holds datasets; None means the environment variable
         TFDS_DATA_DIR or else the default of TFDS.
       validation: examples to hold out of the training set.

@@ -181,8 +181,20 @@ def _list_split(folder: Path, classes: list[str]) -> Listing:
             f"the {len(classes)} of train; wanted a folder for each class, the same in "
             "every split; unpack it again"
         )
-    by_class = [list_images(folder / name) for name in classes]
-    labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in by_class])
+    return list_by_class([folder / name for name in classes])
+
+
+def list_by_class(each: list[Path]) -> Listing:
+    """Lists images by class, then by file name.
+
+    Args:
+      each: folder of every class, in the order of their labels.
+
+    Raises:
+      ValueError: naming what is no image.
+    """
+    by_class = [list_images(folder) for folder in each]
+    labels = np.repeat(np.arange(len(each)), [len(paths) for paths in by_class])
     return Listing(
         [path for paths in by_class for path in paths], labels.astype(np.int32)
     )

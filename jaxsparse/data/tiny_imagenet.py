@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsparse.data import examples, folders, sources
+from jaxsparse.data import folders, sources
 from jaxsparse.data.examples import Examples
 
 NAME = "tiny_imagenet"
-SEED = 0  # of the order of the images, fixed for ever
 
 
 def find(*, data_dir: str | None) -> Path:
@@ -37,15 +36,15 @@ def find(*, data_dir: str | None) -> Path:
 
 
 def read(*, data_dir: str | None) -> tuple[Examples, Examples, int]:
-    """Reads Tiny ImageNet whole, 1.3 GB, of which the training set is held twice once.
+    """Reads Tiny ImageNet whole, 1.3 GB.
 
     Args:
       data_dir: as for `sources.root_folder`.
 
     Returns:
-      Training examples, and as test examples those of the validation split, each in an
-      order that depends on their number alone; and the number of classes. Classes are
-      in the order of their names.
+      Training examples, and as test examples those of the validation split, by class
+      or as the images are called; and the number of classes, which are in the order of
+      their names.
 
     Raises:
       DatasetNotPrepared: if a split is missing.
@@ -58,8 +57,7 @@ def read(*, data_dir: str | None) -> tuple[Examples, Examples, int]:
         test = _list_annotated(folder, classes)
     else:
         test = _list_classes(folder / "val", classes)
-    mixed = [examples.mix(part, seed=SEED) for part in folders.decode(train, test)]
-    return mixed[0], mixed[1], len(classes)
+    return *folders.decode(train, test), len(classes)
 
 
 def _classes(folder: Path) -> list[str]:
@@ -76,12 +74,8 @@ def _list_classes(folder: Path, classes: list[str]) -> folders.Listing:
             "both splits; unpack it again"
         )
     each = [folder / name / "images" for name in classes]
-    by_class = [
-        folders.list_images(inner if inner.is_dir() else inner.parent) for inner in each
-    ]
-    labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in by_class])
-    return folders.Listing(
-        [path for paths in by_class for path in paths], labels.astype(np.int32)
+    return folders.list_by_class(
+        [inner if inner.is_dir() else inner.parent for inner in each]
     )
 
 

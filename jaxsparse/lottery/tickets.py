@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import records
@@ -48,25 +49,18 @@ def load(path: str | Path, like: Masks) -> Masks:
     Examples:
       >>> ticket = load("tickets/level_08/replicate_0.npz", masks.dense(params))
     """
-    try:
-        with np.load(path) as packed:
-            return masks_lib.unpack(dict(packed), like)
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(
-            f"ticket {path}: cannot be read ({error}); wanted a file that "
-            "lottery.tickets.save wrote"
-        ) from error
+    return masks_lib.unpack(read(path), like)
 
 
-def names(path: str | Path) -> list[str]:
-    """Lists the leaves that a ticket has masks of.
+def read(path: str | Path) -> dict[str, UInt8[np.ndarray, "_"]]:
+    """Reads a ticket for `masks.unpack`: by the name of each leaf, its packed bits.
 
     Raises:
       ValueError: if the file is damaged.
     """
     try:
         with np.load(path) as packed:
-            return list(packed)
+            return dict(packed)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
         raise ValueError(
             f"ticket {path}: cannot be read ({error}); wanted a file that "

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-BATCH_NORM = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+MOMENTUM = 0.9  # of running statistics
+BATCH_NORM = functools.partial(nn.BatchNorm, momentum=MOMENTUM, epsilon=1e-5)
 
 # Makes a layer: linen's own class, or whatever is called alike.
 Make = Callable[..., nn.Module]

@@ -37,10 +37,6 @@ def in_words(rows: Sequence[Record]) -> str:
     return f"test accuracy {accuracy:.2%}"
 
 
-def _since(rows: Sequence[Record], step: int) -> list[Record]:
-    return [row for row in rows if row["step"] >= step]
-
-
 def level_records(
     rows: Sequence[Record],
     *,
@@ -74,7 +70,8 @@ def level_records(
         mine = [row for row in evaluations if row["replicate"] == replicate]
         mask = jax.tree.map(lambda leaf, r=replicate: leaf[r], masks)
         kept, total = masks_lib.kept(mask), masks_lib.total(mask)
-        best = None if changing else early_stop(_since(mine, settled))
+        settled_in = [row for row in mine if row["step"] >= settled]
+        best = None if changing else early_stop(settled_in)
         summed.append(
             mine[-1]
             | {

@@ -27,7 +27,7 @@ class Grid(NamedTuple):
 
     Attributes:
       recipe: the recipe without aids.
-      masks: how masks are found, of `MASKS`.
+      masks: how masks are found: of `MASKS`, or "tickets".
       sparsities: in percent, growing.
       aids: of `AIDS`.
       forms: of `FORMS`, tried besides.
@@ -48,13 +48,11 @@ class Grid(NamedTuple):
     ghosts: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
 
 
-# How masks are found, by fields of the section "sparse".
+# How masks are chosen, by fields of the section "sparse".
 MASKS: dict[str, dict[str, Any]] = {
     "random": {"score": "random"},
     "snip": {"score": "snip", "score_batches": 40, "score_batch_size": 125},
     "synflow": {"score": "synflow", "iterations": 100},
-    "tickets": {},
-    "dense": {},
 }
 # What switches each aid on.
 AIDS: dict[str, dict[str, Any]] = {

@@ -44,6 +44,7 @@ def gains(found: Found, title: str) -> Figure | None:
         title=f"{title}: gains of {seeds} seeds, mean ± s.d.",
         beside=width,
     )
+    far = _furthest(cells) > WIDE
     for axes, mask in zip(panels, masks, strict=True):
         axes.axvline(0, color=drawing.GREY, linewidth=0.8, zorder=1)
         own = [cell for cell in cells if cell.mask == mask]
@@ -53,7 +54,7 @@ def gains(found: Found, title: str) -> Figure | None:
             for row, aid in enumerate(aids):
                 if aid in cells[cell]:
                     _points(axes, claims.gain(cells[cell], aid), row + shift, style)
-        if _furthest(cells) > WIDE:
+        if far:
             axes.set_xscale("symlog", linthresh=1.0)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.set_yticks(range(len(aids)), [labels.ARMS[aid] for aid in aids])
@@ -81,9 +82,9 @@ def _shown(entry: Found) -> list[str]:
 
 
 def _points(axes: Any, gain: np.ndarray, y: float, style: drawing.Style) -> None:
-    """Draws seeds as faint points, and their mean with a bar."""
-    rows = np.full(len(gain), y)
-    axes.plot(gain, rows, ".", color=style.color, alpha=0.35, markersize=4, zorder=2)
+    """Draws the mean with a bar, and seeds as small points just below it."""
+    rows = np.full(len(gain), y + 0.09)
+    axes.plot(gain, rows, ".", color=style.color, alpha=0.6, markersize=3, zorder=2)
     sd = gain.std(ddof=1) if len(gain) > 1 else None
     axes.errorbar(
         gain.mean(),

@@ -49,7 +49,6 @@ def of_records(reader: Reader) -> Found:
         "kept": rows[0]["kept"],
         "total": rows[0]["total"],
         "live": [row["live"] for row in in_order],
-        "layers": rows[0]["layers"],
         "steps": rows[0]["step"],
         "epochs": rows[0]["epoch"],
         "curve": (steps, curve.tolist()),

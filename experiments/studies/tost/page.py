@@ -179,8 +179,7 @@ def gain_frame(found: Found) -> pd.DataFrame:
 
 def _p(gain: np.ndarray) -> float:
     """Tests whether the mean differs from 0, two-sided; NaN where none can be."""
-    alike = np.ptp(gain) <= 1e-9 * np.max(np.abs(gain))  # but for rounding
-    if len(gain) < 2 or alike:
+    if len(gain) < 2 or verdicts.are_alike(gain):
         return float("nan")
     return float(stats.ttest_1samp(gain, 0.0).pvalue)
 
