@@ -7,6 +7,7 @@
 results depend on>. The same command again continues there.
 """
 
+import io
 import logging
 import shlex
 import sys
@@ -21,7 +22,7 @@ from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from jaxsparse import build, config  # noqa: E402
+from jaxsparse import build, config, hosts  # noqa: E402
 from jaxsparse.lottery import experiment, stages  # noqa: E402
 from jaxsparse.training import events, interrupt, progress, workdir  # noqa: E402
 from jaxsparse.training.loop import Desk  # noqa: E402
@@ -42,16 +43,17 @@ def main(argv: Sequence[str]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     c = _CONFIG.value
     try:
+        hosts.join()
         config.validate(c)
         build.check_names(c)
         default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"
         folder = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default
         build.set_up_jax(c)
-        workdir.check_same(folder, c)
+        hosts.do(lambda: workdir.check_same(folder, c))
         run(c, folder)
     except interrupt.Stopped as stop:
-        print(f"stopped at {stop}; the same command continues there", file=sys.stderr)
-        sys.exit(130)
+        say(f"stopped at {stop}; the same command continues there")
+        sys.exit(stop.code)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the run", file=sys.stderr)
         sys.exit(130)
@@ -68,17 +70,18 @@ def run(c: ConfigDict, folder: Path) -> None:
     arrangement = made.trainer.arrangement
     with workdir.opened(folder, c, command=command, arrangement=arrangement):
         train(c, made, folder)
-        if not _REPORT.value:  # a study has one of its own
+        if not (_REPORT.value and hosts.first()):  # a study has one of its own
             return
         # Here and not above: what is wrong with a launch is said without this import.
         from jaxsparse.reports import page
 
-        print(f"report: {page.write([folder], folder / 'report')}", file=sys.stderr)
+        say(f"report: {page.write([folder], folder / 'report')}")
 
 
 def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
     """Runs every stage that has not ended."""
-    seen = events.Events(folder / "tensorboard") if c.run.tensorboard else None
+    shows = c.run.tensorboard and hosts.first()
+    seen = events.Events(folder / "tensorboard") if shows else None
     desk = Desk(
         metrics=folder / "metrics.jsonl",
         checkpoints=folder / "checkpoints",
@@ -86,10 +89,10 @@ def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
         should_stop=lambda: False,
         watch=seen or (lambda record: None),
     )
-    shown = progress.Progress(
-        sum(1 for _ in stages.every(made)), experiment.done(made, desk)
-    )
-    print(f"run: {folder}", file=sys.stderr)
+    count, done = sum(1 for _ in stages.every(made)), experiment.done(made, desk)
+    out = sys.stderr if hosts.first() else io.StringIO()
+    shown = progress.Progress(count, done, out=out)
+    say(f"run: {folder}")
     try:
         with interrupt.listening() as asked:
             experiment.run(made, desk._replace(progress=shown, should_stop=asked))
@@ -97,6 +100,12 @@ def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
         shown.close()
         if seen is not None:
             seen.close()
+
+
+def say(line: str) -> None:
+    """Prints a line for people, from one process."""
+    if hosts.first():
+        print(line, file=sys.stderr)
 
 
 def fail(message: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import hosts
 from jaxsparse.build import (
     earlier,
     functions,
@@ -351,7 +352,7 @@ def _make_trainer(
 def _is_streamed(config: ConfigDict, dataset: Dataset, layout: Layout) -> bool:
     """Says whether training examples stay on the host."""
     if config.run.examples == "auto":
-        return not feeding.fits(dataset.train, layout)
+        return not hosts.tell(lambda: feeding.fits(dataset.train, layout))
     return config.run.examples == "host"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxtyping import Array, Key
 
-from jaxsparse import records
+from jaxsparse import hosts, records
 from jaxsparse.lottery import stages
 from jaxsparse.lottery.session import Session
 from jaxsparse.lottery.stages import Experiment
@@ -39,9 +39,13 @@ def run(experiment: Experiment, desk: Desk) -> None:
             session.train(stage)
         session.tidy(stage)
     ends = [stages.end_name(stage) for stage in stages.every(experiment)]
-    if _read_ends(desk.metrics.parent) != ends:
-        text = json.dumps(ends) + "\n"
-        records.write_atomically(desk.metrics.with_name(ENDED), text)
+
+    def write() -> None:
+        if _read_ends(desk.metrics.parent) != ends:
+            text = json.dumps(ends) + "\n"
+            records.write_atomically(desk.metrics.with_name(ENDED), text)
+
+    hosts.do(write)
 
 
 def has_ended(workdir: Path, *, levels: int) -> bool:

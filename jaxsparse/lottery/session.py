@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from jaxsparse import hosts, records, transforms
 from jaxsparse import masks as masks_lib
-from jaxsparse import records, transforms
 from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import controls, levels, stages, tickets
 from jaxsparse.lottery import network as network_lib
@@ -38,6 +38,7 @@ class Session:
     def _make_init(self) -> TrainState:
         """Makes the initial state, and checks it against the one recorded."""
         made = network_lib.first_state(self.experiment.network, self.experiment.seeds)
+        made = sharding.at_rest(self.experiment.trainer.layout, made)
         saved = checkpoints.load(self.desk.checkpoints, "init", made)
         if saved is not None:
             return saved.state
@@ -53,7 +54,7 @@ class Session:
             desk = desk._replace(metrics=again, watch=lambda record: None)
         fresh, keys = self.begin(stage), self.keys(stage)
         state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
-        rows = [r for r in records.read(desk.metrics) if r["stage"] == stage.name]
+        rows = [row for row in _read(desk) if row["stage"] == stage.name]
         if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
             masks = transforms.get_masks(state.opt_state)
             ends = summary.level_records(
@@ -135,7 +136,7 @@ class Session:
         children = self.experiment.children
         if children is None:
             return []
-        ends = (state.params, state.batch_stats)
+        ends = hosts.near((state.params, state.batch_stats))
 
         def begin(kind: str) -> records.Record:
             trainer = self.experiment.trainer
@@ -147,7 +148,8 @@ class Session:
         if stage.arm != stages.TICKET or not stage.level or not children.successive:
             return []
         before = self._ticket_end(stage.level - 1)
-        found = children.compare((before.params, before.batch_stats), ends)
+        earlier = hosts.near((before.params, before.batch_stats))
+        found = children.compare(earlier, ends)
         return [
             begin("successive") | {"replicate": r} | row for r, row in enumerate(found)
         ]
@@ -156,7 +158,7 @@ class Session:
         """Says whether the children of a stage are stable, and their level matching."""
         ended = [
             row
-            for row in records.read(self.desk.metrics)
+            for row in _read(self.desk)
             if row["kind"] == "level" and row["arm"] == stages.TICKET
         ]
         reached, dense = (
@@ -288,11 +290,11 @@ class Session:
         They are learned once. What is masked now and trained later keeps its weights.
         """
         path = self.desk.metrics.with_name("rescaling.json")
-        if not path.exists():
+        if not hosts.tell(path.exists):
             seeds = jax.tree.map(jax.random.clone, self.experiment.seeds)
             rescale = self.experiment.network.rescale
             _write_factors(path, rescale(params, batch_stats, masks, seeds))
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(hosts.tell(lambda: path.read_text(encoding="utf-8")))
 
         def times(path: Any, leaf: Any) -> Any:
             name = masks_lib.name_of(path)
@@ -321,7 +323,8 @@ class Session:
 
     def tidy(self, stage: Stage) -> None:
         """Deletes what ending it made needless, and, if asked, weights it outdates."""
-        if (self.desk.checkpoints / stages.end_name(stage)).exists():
+        end = self.desk.checkpoints / stages.end_name(stage)
+        if hosts.tell(end.exists):
             checkpoints.clear(self.desk.checkpoints, stage.name)
         if not self.experiment.thin or not stage.level:
             return
@@ -334,6 +337,10 @@ class Session:
         elif stage.arm in (stages.TICKET, "dense_continued"):
             return
         checkpoints.thin(self.desk.checkpoints, stages.end_name(outdated))
+
+
+def _read(desk: Desk) -> list[records.Record]:
+    return hosts.tell(lambda: records.read(desk.metrics))
 
 
 def _write_factors(path: Path, found: Any) -> None:
@@ -352,4 +359,4 @@ def _write_factors(path: Path, found: Any) -> None:
         )
     ]
     content = json.dumps(rows, indent=1) + "\n"
-    records.write_atomically(path, content.encode())
+    hosts.do(lambda: records.write_atomically(path, content.encode()))

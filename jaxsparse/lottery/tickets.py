@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxsparse import hosts, records
 from jaxsparse import masks as masks_lib
-from jaxsparse import records
 from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def save(path: Path, masks: Masks) -> None:
     """
     content = io.BytesIO()
     np.savez(content, **masks_lib.pack(masks))
-    records.write_atomically(path, content.getvalue())
+    hosts.do(lambda: records.write_atomically(path, content.getvalue()))
 
 
 def load(path: str | Path, like: Masks) -> Masks:
@@ -58,9 +58,13 @@ def read(path: str | Path) -> dict[str, UInt8[np.ndarray, "_"]]:
     Raises:
       ValueError: if the file is damaged.
     """
-    try:
+
+    def read_first() -> dict[str, np.ndarray]:
         with np.load(path) as packed:
             return dict(packed)
+
+    try:
+        return hosts.tell(read_first)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
         raise ValueError(
             f"ticket {path}: cannot be read ({error}); wanted a file that "
@@ -99,7 +103,7 @@ def load_level(
       replicates: how many there must be.
     """
     paths = [path_of(folder, level, r) for r in range(replicates)]
-    if not all(path.exists() for path in paths):
+    if not hosts.tell(lambda: all(path.exists() for path in paths)):
         return None
     try:
         loaded = [load(path, like) for path in paths]

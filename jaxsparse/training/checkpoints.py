@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxsparse import hosts, records
 from jaxsparse import masks as masks_lib
-from jaxsparse import records
 from jaxsparse.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def digest(state: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
+        array = np.asarray(hosts.fetch(leaf))
         sha.update(f"{masks_lib.name_of(path)} {array.dtype} {array.shape};".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
@@ -68,10 +68,13 @@ def _note(directory: Path, name: str) -> Path:
 
 
 def _read_note(directory: Path, name: str) -> dict[str, Any] | None:
-    try:
-        note = json.loads(_note(directory, name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    def read() -> Any:
+        try:
+            return json.loads(_note(directory, name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    note = hosts.tell(read)
     return note if isinstance(note, dict) and "hash" in note else None
 
 
@@ -112,9 +115,13 @@ def save(
             "hardware or other versions? See environment.json, and begin anew with "
             "another --workdir"
         )
-    if folder.exists():
-        shutil.rmtree(folder)  # an unfinished write, or the thinned rest of one
-    folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def make_room() -> None:
+        if folder.exists():
+            shutil.rmtree(folder)  # an unfinished write, or the thinned rest of one
+        folder.parent.mkdir(parents=True, exist_ok=True)
+
+    hosts.do(make_room)
     try:
         with _quiet():
             ocp.save(folder, state)
@@ -124,7 +131,8 @@ def save(
             f"disk full? {shutil.disk_usage(folder.parent).free // 2**20} MiB are free"
         ) from error
     note = {"hash": found, "step": int(state.step), "extra": extra or {}}
-    records.write_atomically(_note(directory, name), json.dumps(note, indent=1) + "\n")
+    text = json.dumps(note, indent=1) + "\n"
+    hosts.do(lambda: records.write_atomically(_note(directory, name), text))
 
 
 def load(directory: Path, name: str, like: TrainState) -> Saved | None:
@@ -142,24 +150,29 @@ def load(directory: Path, name: str, like: TrainState) -> Saved | None:
     """
     folder = (directory / name).absolute()
     note = _read_note(directory, name)
-    if note is None or not folder.exists():
-        if folder.exists():
+    there = hosts.tell(folder.exists)
+    if note is None or not there:
+        if there:
             log.warning("checkpoint %s: half-written; passed over", folder)
         return None
+    state, reason = None, "its content does not have the recorded hash"
     try:
         with _quiet():
             state = ocp.load(folder, like)
-        whole = digest(state) == note["hash"]
-        reason = "its content does not have the recorded hash"
     except Exception as error:  # Orbax and its stores raise many kinds
-        whole, reason = False, _first_line(error)
-    if whole:
+        reason = _first_line(error)
+    if hosts.all_have(state) and digest(state) == note["hash"]:
         return Saved(state, note["extra"])
-    aside = _aside(folder)
-    folder.rename(aside)
-    if folder.name.startswith("step_"):
-        # Training again from further back need not stop here, nor with equal bits.
-        _note(directory, name).unlink()
+
+    def put_aside() -> Path:
+        aside = _aside(folder)
+        folder.rename(aside)
+        if folder.name.startswith("step_"):
+            # Training again from further back need not stop here, nor with equal bits.
+            _note(directory, name).unlink()
+        return aside
+
+    aside = hosts.tell(put_aside)
     log.warning(
         "checkpoint %s: corrupt (%s); passed over, and moved to %s",
         folder,
@@ -186,24 +199,27 @@ def within(directory: Path, stage: str) -> list[str]:
 
     Half-written ones are passed over with a warning that names them.
     """
-    for folder in sorted((directory / stage).glob("[sl]*")):
-        half = (
-            folder.is_dir() and not _note(directory, f"{stage}/{folder.name}").exists()
-        )
-        if half and ".corrupt-" not in folder.name:
-            log.warning("checkpoint %s: half-written; passed over", folder)
-    steps = [note.stem for note in (directory / stage).glob("step_*.json")]
-    return [f"{stage}/{name}" for name in sorted(steps, reverse=True)]
+
+    def find() -> list[str]:
+        for folder in sorted((directory / stage).glob("[sl]*")):
+            note = _note(directory, f"{stage}/{folder.name}")
+            half = folder.is_dir() and not note.exists()
+            if half and ".corrupt-" not in folder.name:
+                log.warning("checkpoint %s: half-written; passed over", folder)
+        steps = [note.stem for note in (directory / stage).glob("step_*.json")]
+        return [f"{stage}/{name}" for name in sorted(steps, reverse=True)]
+
+    return hosts.tell(find)
 
 
 def thin(directory: Path, name: str) -> None:
     """Deletes a checkpoint's content, keeping the note that it was finished."""
-    shutil.rmtree(directory / name, ignore_errors=True)
+    hosts.do(lambda: shutil.rmtree(directory / name, ignore_errors=True))
 
 
 def forget(directory: Path, name: str) -> None:
     """Deletes a checkpoint that a later one has replaced."""
-    _note(directory, name).unlink(missing_ok=True)
+    hosts.do(lambda: _note(directory, name).unlink(missing_ok=True))
     thin(directory, name)
 
 
@@ -212,8 +228,12 @@ def clear(directory: Path, stage: str) -> None:
 
     A kill can leave a folder without its note, which nothing else would find.
     """
-    for path in (directory / stage).glob("step_*"):
-        if path.is_file():
-            path.unlink()
-        elif ".corrupt-" not in path.name:
-            shutil.rmtree(path)
+
+    def delete() -> None:
+        for path in (directory / stage).glob("step_*"):
+            if path.is_file():
+                path.unlink()
+            elif ".corrupt-" not in path.name:
+                shutil.rmtree(path)
+
+    hosts.do(delete)

@@ -225,7 +225,8 @@ def make_programs(
                 check_vma=False,
             )
         shardings = sharding.state_shardings(layout, like)
-        return jax.jit(call, donate_argnums=0, out_shardings=(shardings, None))
+        tallies = sharding.to_all(layout)
+        return jax.jit(call, donate_argnums=0, out_shardings=(shardings, tallies))
 
     return programs
 

@@ -6,6 +6,7 @@ batches are summed on the host in float64, so the sum does not depend on how man
 batches there were.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ def make_evaluate(
         out_axes=0,
     )
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=sharding.to_all(layout))
     def one_batch(
         state: TrainState, images: Array, labels: Array, first: Int[Array, ""]
     ) -> Tally:

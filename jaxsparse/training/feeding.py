@@ -137,7 +137,7 @@ def fits(examples: Examples, layout: Layout) -> bool:
     Its images must take at most a quarter of the memory that JAX may use of a device.
     Where a device does not say how much that is, as CPUs do not, all sets fit.
     """
-    limits = [_memory(device) for device in layout.mesh.devices.flat]
+    limits = [_memory(device) for device in layout.mesh.local_devices]
     least = min((limit for limit in limits if limit), default=None)
     return least is None or examples.images.nbytes <= SHARE * least
 

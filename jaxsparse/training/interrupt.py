@@ -1,38 +1,72 @@
 """Stopping cleanly when asked to: Ctrl-C, or the notice before a machine goes."""
 
+import itertools
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from jax.experimental import multihost_utils
+
+from jaxsparse import hosts
+
+# With what a process ends that was stopped by a signal. A scheduler may start again
+# what its own notice stopped: 75 is "try again later" in the sysexits of Unix.
+EXITS = {signal.SIGINT: 130, signal.SIGTERM: 75}
+
 
 class Stopped(Exception):
-    """A run stopped because it was asked to, with everything saved."""
+    """A run stopped because it was asked to, with everything saved.
+
+    Attributes:
+      code: with what its process should end.
+    """
+
+    def __init__(self, where: str, asked: int = signal.SIGINT) -> None:
+        """Says where, and the number of the signal that asked."""
+        super().__init__(where)
+        self.code = EXITS.get(asked, EXITS[signal.SIGINT])
 
 
 class NonFinite(Exception):
     """A loss is NaN or infinite, so going on would compute nothing."""
 
 
+# The number of the signal that asks to stop, 0 if none does.
+Asked = Callable[[], int]
+
+
 @contextmanager
-def listening() -> Iterator[Callable[[], bool]]:
+def listening() -> Iterator[Asked]:
     """Turns SIGINT and SIGTERM into a question that training asks between calls.
 
-    A second SIGINT interrupts at once.
+    A second SIGINT interrupts at once. Of several processes, a SIGTERM to any stops
+    all between the same two calls, which JAX agrees on for them; a SIGINT interrupts.
 
     Yields:
-      A function that says whether to stop.
+      A function that says which signal asks to stop; in all processes it must be asked
+      equally often.
     """
-    asked = False
+    if hosts.many():
+        # Ours would take the signal away from JAX.
+        numbers = itertools.count()
+
+        def agreed() -> int:
+            reached = multihost_utils.reached_preemption_sync_point(next(numbers))
+            return signal.SIGTERM if reached else 0
+
+        yield agreed
+        return
+    asked = 0
 
     def remember(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
         del frame
         if asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = True
+        asked = signum
 
-    old = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.signal(s, remember) for s in EXITS}
     try:
         yield lambda: asked
     finally:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jaxsparse import records
+from jaxsparse import hosts, records
 from jaxsparse.training import (
     census,
     checkpoints,
@@ -113,14 +113,14 @@ class Desk(NamedTuple):
       metrics: file of records.
       checkpoints: folder of checkpoints.
       progress: what shows how far the run is.
-      should_stop: says whether to stop cleanly now.
+      should_stop: says whether to stop cleanly now, by the number of a signal.
       watch: sees every record besides.
     """
 
     metrics: Path
     checkpoints: Path
     progress: Progress
-    should_stop: Callable[[], bool]
+    should_stop: Callable[[], int]
     watch: Watch
 
 
@@ -143,7 +143,9 @@ def _add(sums: _Sums | None, tally: Tally) -> _Sums:
 
 
 def write(desk: Desk, rows: list[records.Record]) -> None:
-    """Appends records to the metrics and shows them."""
+    """Appends records to the metrics and shows them, in the first process only."""
+    if not hosts.first():
+        return
     records.append(desk.metrics, rows)
     for row in rows:
         desk.watch(row)
@@ -187,6 +189,7 @@ def fit(
       Stopped: if asked to stop, after saving a checkpoint.
       NonFinite: if a loss is NaN or infinite, after its record was written.
     """
+    fresh = sharding.at_rest(trainer.layout, fresh)
     state, sums, spent = _resume(fresh, stage, desk)
     step = saved = int(state.step)
     began = time.monotonic() - spent
@@ -214,7 +217,8 @@ def fit(
 
         evaluates = step == stage.stop or step % trainer.evaluate_every == 0
         saves = _crossed(trainer.checkpoint_every, saved, step) and step < stage.stop
-        stops = desk.should_stop() and step < stage.stop
+        asked = desk.should_stop()
+        stops = bool(asked) and step < stage.stop
         if saves or stops or len(pending) >= trainer.calls_ahead:
             sums, pending = _fetch(layout, sums, pending), []
             desk.progress.advance(step)
@@ -232,7 +236,7 @@ def fit(
             _save(trainer, state, stage, sums, time.monotonic() - began, desk)
             saved = step
         if stops:
-            raise interrupt.Stopped(f"{stage.name}, step {step}")
+            raise interrupt.Stopped(f"{stage.name}, step {step}", asked)
     report()
     return sharding.collect(layout, state), time.monotonic() - began
 
@@ -305,13 +309,11 @@ def _resume(
     """Finds where the stage was left, and cuts the records made after that."""
 
     def cut(step: int) -> None:
-        records.keep_only(
-            desk.metrics,
-            lambda row: (
-                row["stage"] != stage.name
-                or (row["step"] <= step and row["kind"] in _KINDS)
-            ),
-        )
+        def stays(row: records.Record) -> bool:
+            mine = row["step"] <= step and row["kind"] in _KINDS
+            return row["stage"] != stage.name or mine
+
+        hosts.do(lambda: records.keep_only(desk.metrics, stays))
 
     for name in checkpoints.within(desk.checkpoints, stage.name):
         saved = checkpoints.load(desk.checkpoints, name, fresh)
@@ -331,9 +333,10 @@ def _forget_kept(desk: Desk, stage: Stage, *, after: int) -> None:
     Where a device does not give the same bits twice, they need not come out equal.
     """
     folder = Path("kept") / stage.name
-    for note in sorted((desk.checkpoints / folder).glob("step_*.json")):
-        if int(note.stem.removeprefix("step_")) > after:
-            checkpoints.forget(desk.checkpoints, str(folder / note.stem))
+    kept = checkpoints.within(desk.checkpoints, str(folder))
+    for name in kept:
+        if int(name.rpartition("step_")[2]) > after:
+            checkpoints.forget(desk.checkpoints, name)
 
 
 def _save(
@@ -378,9 +381,9 @@ def _evaluate(
     def report() -> None:
         now = _fetch(trainer.layout, sums, pending)
         trained = now and evaluation.average([Tally(*map(np.asarray, now))])
-        sets = {n: evaluation.average(jax.device_get(t)) for n, t in tallies.items()}
+        sets = {n: evaluation.average(hosts.fetch(t)) for n, t in tallies.items()}
         now_held = (
-            [] if counted is None else census.rows(jax.device_get(counted), changing)
+            [] if counted is None else census.rows(hosts.fetch(counted), changing)
         )
         held = [
             record(stage, "masks", step=step, trainer=trainer) | {"replicate": r} | row

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsparse import records, transforms
+from jaxsparse import hosts, records, transforms
 from jaxsparse.training import sharding
 from jaxsparse.training.sharding import Layout
 from jaxsparse.training.state import TrainState
@@ -93,7 +93,7 @@ class Notebook:
         rows = [
             self._begin(kind, step) | {"replicate": r} | row
             for kind, step, measured in self._pending
-            for r, row in enumerate(self._observer.rows(jax.device_get(measured)))
+            for r, row in enumerate(self._observer.rows(hosts.fetch(measured)))
         ]
         self._pending = []
         return rows

@@ -1,4 +1,4 @@
-"""Where replicates and batches lie on the local devices.
+"""Where replicates and batches lie on the devices of all processes.
 
 One mesh with two axes: replicates are spread over as many devices as divide their
 number; the devices left over share each replicate's batch. In training each device
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxsparse import hosts
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import TrainState
 
@@ -66,22 +67,30 @@ def make_layout(
       replicates: seeds trained at once.
       batch_sizes: sizes of batches that occur: the full one and a smaller last one.
       parallelism: "jit" or "pmap".
-      devices: local devices to use; 0 for as many as the work can be divided over.
+      devices: how many to use, of all processes together and as many of each; 0 for
+        as many as the work can be divided over.
 
     Returns:
       The layout.
 
     Raises:
-      ValueError: if there are fewer devices, if a batch cannot be divided equally, or
-        if pmap would have to divide replicates and batches both.
+      ValueError: if there are fewer devices, if a batch cannot be divided equally, if
+        a process would have none, or if pmap would have to divide replicates and
+        batches both, or to reach other processes.
     """
-    local = jax.local_devices()
-    if devices > len(local):
+    there, processes = jax.devices(), jax.process_count()
+    if devices > len(there) or devices % processes:
         raise ValueError(
-            f"config.run.devices: came {devices}; wanted at most {len(local)}, the "
-            "local devices JAX sees; use 0 for as many as the work can be divided over"
+            f"config.run.devices: came {devices}; wanted at most {len(there)}, which "
+            f"JAX sees in {processes} processes, and as many of each; use 0 for all "
+            "that the work can be divided over"
         )
-    for count in [devices] if devices else range(len(local), 0, -1):
+    if parallelism == "pmap" and processes > 1:
+        raise ValueError(
+            f"config.run.parallelism: came 'pmap' in {processes} processes; wanted "
+            "'jit', which has the devices of all of them"
+        )
+    for count in [devices] if devices else range(len(there), 0, -processes):
         over_replicates = math.gcd(replicates, count)
         over_data = count // over_replicates
         reason = _misfit(
@@ -91,11 +100,20 @@ def make_layout(
             break
     if reason is not None:
         raise ValueError(reason)
-    if count < len(local):
-        log.warning("%d of %d devices are used", count, len(local))
-    grid = np.asarray(local[:count]).reshape(over_replicates, over_data)
+    if count < len(there):
+        log.warning("%d of %d devices are used", count, len(there))
+    grid = np.asarray(_first_of_each(there, count)).reshape(over_replicates, over_data)
     mesh = Mesh(grid, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
     return Layout(mesh, parallelism, replicates)
+
+
+def _first_of_each(devices: Sequence[Any], count: int) -> list[Any]:
+    """Takes so many devices, as many of each process, process by process."""
+    by_process: dict[int, list[Any]] = {}
+    for device in devices:
+        by_process.setdefault(device.process_index, []).append(device)
+    share = count // len(by_process)
+    return [d for number in sorted(by_process) for d in by_process[number][:share]]
 
 
 def _misfit(
@@ -128,10 +146,18 @@ def _sharding(layout: Layout, *axes: str | tuple[str, ...] | None) -> NamedShard
     return NamedSharding(layout.mesh, PartitionSpec(*axes))
 
 
+def to_all(layout: Layout) -> NamedSharding | None:
+    """Returns the sharding of what every process is to read of a program's results.
+
+    One process can read all of its devices: there it is None, which leaves it open.
+    """
+    return _sharding(layout) if hosts.many() else None
+
+
 def everywhere(layout: Layout, tree: Any) -> Any:
     """Puts a whole copy of every leaf on every device."""
     if not layout.mapped:
-        return jax.device_put(tree, _sharding(layout))
+        return hosts.put(tree, _sharding(layout))
     stacked = _sharding(layout, (REPLICATE, DATA))
     count = layout.mesh.size
     return jax.tree.map(
@@ -145,7 +171,7 @@ def everywhere(layout: Layout, tree: Any) -> Any:
 def by_replicate(layout: Layout, tree: Any) -> Any:
     """Places leaves [r ...]: each device gets the replicates that it trains."""
     if not layout.mapped:
-        return jax.device_put(tree, _sharding(layout, REPLICATE))
+        return hosts.put(tree, _sharding(layout, REPLICATE))
     return jax.tree.map(lambda leaf: _stack(layout, leaf), tree)
 
 
@@ -155,7 +181,7 @@ def by_batch(layout: Layout, tree: Any) -> Any:
     Each device gets its part of the batches of the replicates that it trains.
     """
     if not layout.mapped:
-        return jax.device_put(tree, _sharding(layout, REPLICATE, None, DATA))
+        return hosts.put(tree, _sharding(layout, REPLICATE, None, DATA))
     stacked, shares = _sharding(layout, (REPLICATE, DATA)), layout.data_devices
 
     def one(leaf: np.ndarray) -> Any:
@@ -172,7 +198,7 @@ def by_batch(layout: Layout, tree: Any) -> Any:
 
 def on_host(layout: Layout, leaf: Any) -> np.ndarray:
     """Fetches a leaf placed as by `by_replicate`, as numpy [r ...]."""
-    fetched = np.asarray(jax.device_get(leaf))
+    fetched = np.asarray(hosts.fetch(leaf))
     if not layout.mapped:
         return fetched
     if layout.data_devices > 1:
@@ -223,7 +249,7 @@ def place(layout: Layout, state: TrainState) -> TrainState:
       The same state, sharded; under pmap with a leading axis of devices besides.
     """
     if not layout.mapped:
-        return jax.device_put(state, state_shardings(layout, state))
+        return at_rest(layout, state)
     count = layout.mesh.size
     stacked = _sharding(layout, (REPLICATE, DATA))
     axes = state_lib.replicate_axes(state)
@@ -240,6 +266,11 @@ def place(layout: Layout, state: TrainState) -> TrainState:
         state,
         is_leaf=lambda axis: axis is None,
     )
+
+
+def at_rest(layout: Layout, state: TrainState) -> TrainState:
+    """Places a state in the form of files as it is under jit."""
+    return hosts.put(state, state_shardings(layout, state))
 
 
 def collect(layout: Layout, state: TrainState) -> TrainState:
@@ -265,4 +296,4 @@ def collect(layout: Layout, state: TrainState) -> TrainState:
         state,
         is_leaf=lambda axis: axis is None,
     )
-    return jax.device_put(flat, state_shardings(layout, flat))
+    return at_rest(layout, flat)

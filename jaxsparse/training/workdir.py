@@ -28,7 +28,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import records
+from jaxsparse import hosts, records
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
 
@@ -52,6 +52,26 @@ def opened(
         differ, or if another process is at work in it.
       OSError: if it cannot be written to.
     """
+    locks: list[Any] = []
+    hosts.do(lambda: locks.append(_take(workdir)))
+    try:
+        resolved = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
+
+        def write() -> None:
+            check_same(workdir, config)
+            _check_start(workdir, arrangement)
+            records.write_atomically(workdir / "config.json", resolved + "\n")
+            _write_environment(workdir / "environment.json", command, arrangement)
+
+        hosts.do(write)
+        yield
+    finally:
+        for lock in locks:
+            lock.close()
+
+
+def _take(workdir: Path) -> Any:
+    """Makes a folder if it is not there, and locks it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -60,20 +80,15 @@ def opened(
             f"--workdir: {workdir} cannot be written to ({error.strerror}); wanted a "
             "folder of yours on a disk with room; choose one with --workdir"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"--workdir: another process is running in {workdir}; wait for it to "
-                "end, or choose another --workdir"
-            ) from error
-        check_same(workdir, config)
-        _check_start(workdir, arrangement)
-        resolved = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
-        records.write_atomically(workdir / "config.json", resolved + "\n")
-        _write_environment(workdir / "environment.json", command, arrangement)
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ValueError(
+            f"--workdir: another process is running in {workdir}; wait for it to end, "
+            "or choose another --workdir"
+        ) from error
+    return lock
 
 
 def check_same(workdir: Path, config: ConfigDict) -> None:
@@ -147,7 +162,8 @@ def _write_environment(
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.local_devices()],
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
         "processor": platform.processor() or platform.machine(),
         "arrangement": dict(arrangement),
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),

@@ -1,0 +1,207 @@
+"""The processes of a run: one on a laptop, one for each host of a pod.
+
+All run the same program in the same order, each with a part of the devices. Files are
+written by the first, and what is read from them it tells the others (`tell`), so that
+all decide alike even where a shared folder shows them old content. With one process
+nothing here costs anything.
+"""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+Told = TypeVar("Told")
+
+# Set by whoever starts processes by hand; all three, or none.
+BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# How many processes a launcher has started, where it says so.
+LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+# Where the chips of a TPU VM are.
+CHIPS = ("/dev/accel0", "/dev/vfio/0")
+
+
+def cluster(
+    environment: Mapping[str, str], *, chips: tuple[str, ...] = CHIPS
+) -> dict[str, Any] | None:
+    """Says what to join, by the environment that a process was started in.
+
+    Args:
+      environment: variables. Either all of `BY_HAND`; or what srun or mpirun set; or
+        none, on a TPU VM, whose metadata name the other hosts.
+      chips: files of which one is there on a TPU VM.
+
+    Returns:
+      Arguments of `jax.distributed.initialize`, which finds out what is missing; None
+      where there is one process only.
+
+    Raises:
+      ValueError: if variables of `BY_HAND` are missing or no numbers, naming them.
+    """
+    given = {name: environment[name] for name in BY_HAND if environment.get(name)}
+    if given:
+        return _by_hand(given)
+    if any(environment.get(name, "1") not in ("", "1") for name in LAUNCHERS):
+        return {}
+    on_tpu = environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+    return {} if on_tpu and any(Path(chip).exists() for chip in chips) else None
+
+
+def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
+    missing = [name for name in BY_HAND if name not in given]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)}: not set, but {', '.join(given)}; wanted all three "
+            "in every process: HOST:PORT of the first, how many there are, and which "
+            "of them this is, counted from 0; or none, for one process"
+        )
+    address, count, number = (given[name] for name in BY_HAND)
+    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+        raise ValueError(
+            f"{BY_HAND[2]}: came {number!r} of {BY_HAND[1]} {count!r}; wanted numbers, "
+            "the first from 0 to the second less one"
+        )
+    return {
+        "coordinator_address": address,
+        "num_processes": int(count),
+        "process_id": int(number),
+    }
+
+
+def join(environment: Mapping[str, str] = os.environ) -> None:
+    """Joins the other processes of a run, if there are any; before all else of JAX.
+
+    Raises:
+      ValueError: as `cluster` does.
+      RuntimeError: if the others do not come within five minutes.
+    """
+    found = cluster(environment)
+    if found is not None:
+        jax.distributed.initialize(**found)
+
+
+def many() -> bool:
+    """Says whether there are several processes."""
+    return jax.process_count() > 1
+
+
+def first() -> bool:
+    """Says whether this is the process that writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def tell(find: Callable[[], Told]) -> Told:
+    """Returns in every process what the first found out, or raises what it raised.
+
+    All processes must call this alike.
+
+    Args:
+      find: called in the first process only; what it returns must be small, and
+        known to pickle, for both ends are this program.
+    """
+    if not many():
+        return find()
+    said = b""
+    if first():
+        try:
+            said = pickle.dumps((find(), None))
+        except Exception as error:  # all must end, and not wait for the first
+            said = pickle.dumps((None, error))
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    padded = np.zeros(size, np.uint8)
+    padded[: len(said)] = np.frombuffer(said, np.uint8)
+    heard = multihost_utils.broadcast_one_to_all(padded)
+    found, error = pickle.loads(np.asarray(heard).tobytes())
+    if error is not None:
+        raise error
+    return found
+
+
+def do(write: Callable[[], Any]) -> None:
+    """Has the first process do something to files, and the others wait until it did.
+
+    Raises:
+      Exception: in all processes, what it raised.
+    """
+
+    def act() -> None:
+        write()
+
+    tell(act)
+
+
+def all_have(thing: Any) -> bool:
+    """Says whether no process came out with None; all must call this alike."""
+    if not many():
+        return thing is not None
+    each = multihost_utils.process_allgather(np.asarray(thing is not None))
+    return bool(np.all(each))
+
+
+def near(tree: Any) -> Any:
+    """Brings arrays that lie in several processes to each of them, whole.
+
+    Returns:
+      The tree with arrays on the first device of this process; where there is only one
+      process, the tree as it came.
+    """
+    return jax.tree.map(jnp.asarray, fetch(tree)) if many() else tree
+
+
+def fetch(tree: Any) -> Any:
+    """Brings arrays to the host, whole and in every process; waits for them.
+
+    Args:
+      tree: of arrays, of which some may lie on the devices of other processes. No
+        random keys.
+
+    Returns:
+      The same of numpy arrays.
+    """
+
+    def one(leaf: Any) -> Any:
+        if _is_elsewhere(leaf):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_get(leaf)
+
+    return jax.tree.map(one, tree)
+
+
+def _is_elsewhere(leaf: Any) -> bool:
+    """Says whether a part of an array is on no device of this process."""
+    return isinstance(leaf, jax.Array) and not (
+        leaf.is_fully_addressable or leaf.is_fully_replicated
+    )
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Places arrays that every process has, or placed ones anew.
+
+    `jax.device_put` would compare what all processes have, and does not take keys.
+
+    Args:
+      tree: of arrays, equal in all processes.
+      shardings: one for all of them, or a tree of one each.
+    """
+    each = jax.tree.leaves(shardings)
+    if all(sharding.is_fully_addressable for sharding in each):
+        return jax.device_put(tree, shardings)
+    if len(each) == 1:
+        return jax.tree.map(lambda leaf: _put(leaf, each[0]), tree)
+    return jax.tree.map(_put, tree, shardings)
+
+
+def _put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        words = _put(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
