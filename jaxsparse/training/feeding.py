@@ -98,8 +98,8 @@ class Streamed(NamedTuple):
             listed = list(group)
             read = self._read(order, listed)
             try:
-                for call, batch in zip(listed, read, strict=True):
-                    placed = sharding.by_batch(self.layout, batch)
+                for call, parts in zip(listed, read, strict=True):
+                    placed = sharding.by_batch(self.layout, parts)
                     yield call, Data(*placed, growth=self.growth)
             finally:
                 read.close()  # also where training stops midway
@@ -111,24 +111,32 @@ class Streamed(NamedTuple):
         ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
         return iter(grain.MapDataset.source(calls).map(gather).to_iter_dataset(ahead))
 
-    def gather(self, order: Int[np.ndarray, "r n"], call: Call) -> Examples:
-        """Copies what a call trains on: images [r s b h w c] and labels [r s b]."""
+    def gather(self, order: Int[np.ndarray, "r n"], call: Call) -> list[Examples]:
+        """Copies what a call trains on, for each device of this process its share.
+
+        What other processes train on is not looked at.
+
+        Returns:
+          Images [r s b h w c] and labels [r s b] of each device's replicates.
+        """
         stop = call.first + call.length * call.batch_size
         rows = order[:, call.first : stop].reshape(
             len(order), call.length, call.batch_size
         )
         room = self.lengths(call.length)
 
-        def take(leaf: np.ndarray) -> np.ndarray:
+        def take(mine: np.ndarray, leaf: np.ndarray) -> np.ndarray:
             if room == call.length:
-                return leaf[rows]
-            into = np.zeros(
-                (len(rows), room, call.batch_size, *leaf.shape[1:]), leaf.dtype
-            )
-            into[:, : call.length] = leaf[rows]
+                return leaf[mine]
+            r, s, b = mine.shape
+            into = np.zeros((r, room, b, *leaf.shape[1:]), leaf.dtype)
+            into[:, :s] = leaf[mine]
             return into
 
-        return Examples(*map(take, self.examples))
+        return [
+            Examples(*(take(mine, leaf) for leaf in self.examples))
+            for mine in sharding.shares(self.layout, rows)
+        ]
 
 
 def fits(examples: Examples, layout: Layout) -> bool:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from jaxsparse import hosts
 from jaxsparse.training import state as state_lib
@@ -175,25 +176,52 @@ def by_replicate(layout: Layout, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _stack(layout, leaf), tree)
 
 
-def by_batch(layout: Layout, tree: Any) -> Any:
-    """Places host arrays [r s b ...] of the batches of s steps.
+def shares(layout: Layout, rows: Int[np.ndarray, "r s b"]) -> list[np.ndarray]:
+    """Divides what steps train on over the devices of this process.
 
-    Each device gets its part of the batches of the replicates that it trains.
+    Args:
+      layout: how the run uses its devices.
+      rows: an example for each place in the batches of s steps.
+
+    Returns:
+      For each device here, in the order of the mesh, the rows of its replicates and of
+      its part of their batches.
     """
-    if not layout.mapped:
-        return hosts.put(tree, _sharding(layout, REPLICATE, None, DATA))
-    stacked, shares = _sharding(layout, (REPLICATE, DATA)), layout.data_devices
+    groups, parts = layout.mesh.devices.shape
+    r, b = rows.shape[0] // groups, rows.shape[2] // parts
+    here = jax.process_index()
+    return [
+        rows[i * r : (i + 1) * r, :, j * b : (j + 1) * b]
+        for (i, j), device in np.ndenumerate(layout.mesh.devices)
+        if device.process_index == here
+    ]
 
-    def one(leaf: np.ndarray) -> Any:
-        r, s, b = leaf.shape[:3]
-        groups = layout.mesh.shape[REPLICATE]
-        parts = leaf.reshape(
-            groups, r // groups, s, shares, b // shares, *leaf.shape[3:]
+
+def by_batch(layout: Layout, parts: Sequence[Any]) -> Any:
+    """Places host arrays of batches, those of `shares` each on its device.
+
+    Returns:
+      Arrays [r s b ...], divided as `shares` says; under pmap [devices ...].
+    """
+    groups, over_data = layout.mesh.devices.shape
+    stacked = _sharding(layout, (REPLICATE, DATA))
+    divided = _sharding(layout, REPLICATE, None, DATA)
+
+    def one(*leaves: np.ndarray) -> jax.Array:
+        r, s, b, *rest = leaves[0].shape
+        if layout.mapped:
+            leaves = tuple(leaf[None] for leaf in leaves)
+        shape = (layout.mesh.size, r, s, b) if layout.mapped else None
+        shape = shape or (groups * r, s, over_data * b)
+        on_devices = [
+            jax.device_put(leaf, device)
+            for leaf, device in zip(leaves, layout.mesh.local_devices, strict=True)
+        ]
+        return jax.make_array_from_single_device_arrays(
+            (*shape, *rest), stacked if layout.mapped else divided, on_devices
         )
-        parts = np.moveaxis(parts, 3, 1)
-        return jax.device_put(parts.reshape(-1, *parts.shape[2:]), stacked)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, *parts)
 
 
 def on_host(layout: Layout, leaf: Any) -> np.ndarray:

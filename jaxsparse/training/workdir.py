@@ -17,6 +17,7 @@ import json
 import logging
 import platform
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ from jaxsparse import config as config_lib
 from jaxsparse import hosts, records
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
+
+SECONDS_BEHIND = 60  # that a shared folder may be behind
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +67,23 @@ def opened(
             _write_environment(workdir / "environment.json", command, arrangement)
 
         hosts.do(write)
+        _check_shared(workdir / "config.json")
         yield
     finally:
         for lock in locks:
             lock.close()
+
+
+def _check_shared(written: Path) -> None:
+    """Refuses a folder that other processes do not see."""
+    patience = time.monotonic() + SECONDS_BEHIND
+    while not written.exists() and time.monotonic() < patience:
+        time.sleep(0.2)
+    if not hosts.all_have(written if written.exists() else None):
+        raise ValueError(
+            f"--workdir: {written.parent} is not one folder for all processes, of "
+            "which the first writes there; wanted one on a disk that all hosts share"
+        )
 
 
 def _take(workdir: Path) -> Any:

@@ -267,7 +267,7 @@ def test_a_set_that_does_not_fit_is_streamed() -> None:
 
     class Mesh:
         def __init__(self, *limits: int | None) -> None:
-            self.devices = np.array([Device(limit) for limit in limits], object)
+            self.local_devices = [Device(limit) for limit in limits]
 
     nbytes = examples().images.nbytes
     fit = lambda *limits: feeding.fits(  # noqa: E731
@@ -286,6 +286,6 @@ def test_examples_may_be_mapped_from_a_file(tmp_path: Path) -> None:
         every._replace(images=mapped), lambda *_: None, layout, lambda length: length
     )
     rows = np.random.default_rng(1).permutation(COUNT)[None]
-    batch = feed.gather(rows, epoch.Call(1, 2, 0, SIZE, SIZE))
+    (batch,) = feed.gather(rows, epoch.Call(1, 2, 0, SIZE, SIZE))
     wanted = every.images[rows[0, SIZE : 3 * SIZE]].reshape(1, 2, SIZE, 2, 3, 1)
     np.testing.assert_array_equal(batch.images, wanted)
