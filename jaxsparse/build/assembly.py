@@ -25,7 +25,7 @@ from jaxsparse.build import (
 )
 from jaxsparse.build.lengths import Lengths, lengths, make_epoch, under
 from jaxsparse.data import order
-from jaxsparse.data.examples import Dataset
+from jaxsparse.data.examples import Dataset, Examples
 from jaxsparse.lottery import children, levels, rewinding
 from jaxsparse.lottery.network import Network, first_state
 from jaxsparse.lottery.stages import Experiment
@@ -275,10 +275,10 @@ def _make_trainer(
     plain = networks.make_model(config, classes=dataset.classes, axis_name=axis_name)
     eval_step = steps.make_eval_step(plain, normalize=normalize, haunt=haunt)
     sets = {"validation": dataset.validation, "test": dataset.test}
-    streamed = _is_streamed(config, dataset, layout)
+    where = _where(config, dataset, layout)
     arrangement = arrange(config, network.masks)
     per_call = 1 if arrangement.single else config.run.steps_per_call
-    if streamed:
+    if where == "host":
         per_call = feeding.steps_per_call(
             dataset.train,
             wanted=min(per_call, epoch_of.steps),
@@ -296,13 +296,13 @@ def _make_trainer(
             layout=layout,
             how=arrangement.how,
             usual_length=per_call,
-            streamed=streamed,
+            examples=where,
         ),
         feed=feeding.make_feed(
             dataset.train,
             _make_order(layout, len(dataset.train.labels)),
             layout=layout,
-            streamed=streamed,
+            where=where,
             lengths=functools.partial(epoch.room, usual_length=per_call),
             growth=feeding.growth_examples(
                 layout,
@@ -319,7 +319,7 @@ def _make_trainer(
                 batch_size=config.evaluation.batch_size,
                 layout=layout,
                 how=apart,
-                streamed=streamed,
+                streamed=_is_streamed(where, examples, layout),
             )
             for name, examples in sets.items()
             if len(examples.labels)
@@ -329,7 +329,7 @@ def _make_trainer(
         steps_per_call=per_call,
         evaluate_every=length.evaluate_every,
         checkpoint_every=length.checkpoint_every,
-        calls_ahead=1 if waits else feeding.IN_FLIGHT if streamed else 64,
+        calls_ahead=1 if waits else feeding.IN_FLIGHT if where == "host" else 64,
         learning_rate=rate,
         arrangement={
             "convolutions": "product" if networks.as_products(config) else "library",
@@ -337,7 +337,7 @@ def _make_trainer(
             "replicates_by": arrangement.how,
             "parallelism": layout.parallelism,
             "mesh": dict(layout.mesh.shape),
-            **({"examples": "streamed"} if streamed else {}),
+            **({} if where == "device" else {"examples": where}),
             **({"starts_from": origin} if origin else {}),
         },
         changing=None if config.sparse.method in sparse.STATIC else network.masks,
@@ -349,11 +349,24 @@ def _make_trainer(
     )
 
 
-def _is_streamed(config: ConfigDict, dataset: Dataset, layout: Layout) -> bool:
-    """Says whether training examples stay on the host."""
-    if config.run.examples == "auto":
-        return not hosts.tell(lambda: feeding.fits(dataset.train, layout))
-    return config.run.examples == "host"
+def _is_streamed(where: epoch.Where, examples: Examples, layout: Layout) -> bool:
+    """Says whether examples to evaluate on are brought to the devices each time."""
+    if where == "sharded":  # these are fewer, and are not divided
+        return hosts.tell(lambda: feeding.choose(examples, layout) != "device")
+    return where == "host"
+
+
+def _where(config: ConfigDict, dataset: Dataset, layout: Layout) -> epoch.Where:
+    """Says where training examples lie."""
+    asked = config.run.examples
+    if asked == "auto":
+        return hosts.tell(lambda: feeding.choose(dataset.train, layout))
+    if asked == "sharded" and layout.data_devices == 1:
+        raise ValueError(
+            "config.run.examples: came 'sharded' where no two devices share a batch "
+            f"({dict(layout.mesh.shape)}); wanted 'device' or 'host'"
+        )
+    return asked
 
 
 def _make_order(layout: Layout, examples: int, rows: Any = None) -> Callable[..., Any]:

@@ -182,7 +182,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sparse.decay": (lambda v: v == -1 or v >= 0, "at least 0, or -1"),
     "run.parallelism": _one_of("jit", "pmap"),
     "run.devices": _AT_LEAST_0,
-    "run.examples": _one_of("auto", "device", "host"),
+    "run.examples": _one_of("auto", "device", "sharded", "host"),
     "run.steps_per_call": _AT_LEAST_1,
     "run.dispatch": _one_of("auto", "scan", "single"),
     "run.convolutions": _one_of("auto", "library", "product"),

@@ -194,11 +194,13 @@ def default() -> ConfigDict:
     c.analysis.keep_at = ()  # when states are kept for analyses after training
 
     c.run = ConfigDict()  # operational: results do not depend on it
-    c.run.parallelism = "jit"  # over local devices: "jit" (mesh) or "pmap"
-    c.run.devices = 0  # local devices to use; 0: as many as divide the work
-    # Images of training and evaluation lie on the "device", or on the "host", streamed.
-    # What else looks at examples (analyses, growth, stability) places what it asks for.
-    c.run.examples = "auto"  # on the host if larger than a quarter of a device
+    c.run.parallelism = "jit"  # over devices: "jit" (mesh) or "pmap" (one process)
+    c.run.devices = 0  # how many to use, of all hosts; 0: as many as divide the work
+    # Where images to train on lie: each "device" has all, they are "sharded" over those
+    # that share a batch, or streamed from the "host"; auto: the first of these that
+    # takes at most a quarter of a device's memory. What else looks at examples
+    # (analyses, growth, stability) places what it asks for.
+    c.run.examples = "auto"
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions

@@ -9,7 +9,7 @@ resumed, because programs of other lengths may differ in the last bits.
 import bisect
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,10 @@ from jaxsparse.training.replicates import How, over_replicates
 from jaxsparse.training.sharding import DATA, REPLICATE, Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally, TrainStep
+
+# Where examples are: whole on every device, divided over those that share a batch, or
+# on the host.
+Where = Literal["device", "sharded", "host"]
 
 
 class Call(NamedTuple):
@@ -125,7 +129,7 @@ def make_programs(
     layout: Layout,
     how: How,
     usual_length: int = 0,
-    streamed: bool = False,
+    examples: Where = "device",
 ) -> Callable[[int, int], Program]:
     """Makes the compiled functions that run calls of a plan.
 
@@ -140,8 +144,8 @@ def make_programs(
       how: how a device's replicates are arranged, see `replicates`.
       usual_length: steps of most calls, and of the longest; 0 to compile a program for
         each length there is.
-      streamed: whether `Data` has the examples of the call's steps, as many as
-        `room(length, usual_length)`, and no order.
+      examples: where they are: see `Where`. On the host, `Data` has those of the
+        call's steps, as many as `room(length, usual_length)`, and no order.
 
     Returns:
       `programs(length, batch_size)`, which returns, always the same for the same
@@ -153,7 +157,8 @@ def make_programs(
     shares = layout.data_devices
     axes = state_lib.replicate_axes(like)
     whole = Data(None, None, 0, None, None)
-    data_axes = Data(0, 0, None, None, None) if streamed else whole
+    data_axes = Data(0, 0, None, None, None) if examples == "host" else whole
+    batch = functools.partial(_BATCHES[examples], shares)
 
     def run_one(
         state: TrainState,
@@ -174,7 +179,7 @@ def make_programs(
             extra["anchors"] = anchors
 
         def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
-            images, labels = _batch(data, index * batch_size + offset, index, share)
+            images, labels = batch(data, index, batch_size, offset)
             return train_step(
                 state,
                 images,
@@ -220,7 +225,7 @@ def make_programs(
             call = jax.shard_map(
                 call,
                 mesh=layout.mesh,
-                in_specs=(states, _specs(streamed), each, (jax.P(), each)),
+                in_specs=(states, _specs(examples), each, (jax.P(), each)),
                 out_specs=(states, each),
                 check_vma=False,
             )
@@ -231,13 +236,47 @@ def make_programs(
     return programs
 
 
-def _batch(data: Data, place: Any, index: Any, share: int) -> tuple[Any, Any]:
-    """Takes a step's examples: from a place of the order, or those of the step."""
-    if data.order is None:
-        return data.images[index], data.labels[index]
-    rows = jax.lax.dynamic_slice_in_dim(data.order, data.first + place, share)
+def _given(
+    shares: int, data: Data, index: Any, batch_size: int, offset: Any
+) -> tuple[Any, Any]:
+    """Takes this device's share of a step's batch, which it was given."""
+    del shares, batch_size, offset
+    return data.images[index], data.labels[index]
+
+
+def _looked_up(
+    shares: int, data: Data, index: Any, batch_size: int, offset: Any
+) -> tuple[Any, Any]:
+    """Takes this device's share of a step's batch from all examples."""
+    share, place = batch_size // shares, data.first + index * batch_size + offset
+    rows = jax.lax.dynamic_slice_in_dim(data.order, place, share)
     images = jnp.take(data.images, rows, axis=0, mode="clip")
     return images, jnp.take(data.labels, rows, axis=0, mode="clip")
+
+
+def _exchanged(
+    shares: int, data: Data, index: Any, batch_size: int, offset: Any
+) -> tuple[Any, Any]:
+    """Takes this device's share of a step's batch from examples that others have too.
+
+    Every device looks up those of the whole batch that it has, and is sent the sum over
+    devices for its own share: of one example and zeros, which is exact.
+    """
+    del shares, offset
+    place = data.first + index * batch_size
+    rows = jax.lax.dynamic_slice_in_dim(data.order, place, batch_size)
+
+    def one(part: Array) -> Array:
+        places = rows - jax.lax.axis_index(DATA) * len(part)
+        here = (places >= 0) & (places < len(part))
+        found = jnp.take(part, places, axis=0, mode="clip")
+        found = jnp.where(here.reshape(-1, *(1,) * (part.ndim - 1)), found, 0)
+        return jax.lax.psum_scatter(found, DATA, tiled=True)
+
+    return one(data.images), one(data.labels)
+
+
+_BATCHES = {"host": _given, "device": _looked_up, "sharded": _exchanged}
 
 
 def room(length: int, usual_length: int) -> int:
@@ -245,12 +284,13 @@ def room(length: int, usual_length: int) -> int:
     return usual_length if 1 <= length < usual_length else length
 
 
-def _specs(streamed: bool) -> Data:
+def _specs(examples: Where) -> Data:
     """Returns over which axes of the mesh what a call trains on is divided."""
-    if streamed:
+    if examples == "host":
         by_batch = jax.P(REPLICATE, None, DATA)
         return Data(by_batch, by_batch, None, None, jax.P())
-    return Data(jax.P(), jax.P(), jax.P(REPLICATE), jax.P(), jax.P())
+    part = jax.P(DATA) if examples == "sharded" else jax.P()
+    return Data(part, part, jax.P(REPLICATE), jax.P(), jax.P())
 
 
 def _with_times(

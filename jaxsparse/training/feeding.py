@@ -1,9 +1,9 @@
 """Where the examples of training come from: the devices' memory, or the host's.
 
-A set that fits lies on the devices whole, and steps gather their batches there
-(`Resident`). A larger one stays on the host, whose threads gather the batches of the
-next calls while the devices work on this one (`Streamed`). Both give a step the same
-examples in the same places of its batch.
+A set that fits lies on every device whole, or divided over those that share a batch,
+and steps gather their batches there (`Resident`). A larger one stays on the host, whose
+threads gather the batches of the next calls while the devices work on this one
+(`Streamed`). All give a step the same examples in the same places of its batch.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, Key
 
 from jaxsparse.data.examples import Examples
 from jaxsparse.training import sharding
-from jaxsparse.training.epoch import Call, Data
+from jaxsparse.training.epoch import Call, Data, Where
 from jaxsparse.training.sharding import Layout
 
 # Of a device's memory, for the images of a set that lies there whole.
@@ -48,8 +48,8 @@ class Resident(NamedTuple):
     """Examples on the devices.
 
     Attributes:
-      images: all of them, placed.
-      labels: all of them, placed.
+      images: all of them, placed, perhaps divided over devices.
+      labels: as `images`.
       make_order: see `Feed`.
       growth: images and labels that decide what is grown, placed; None for none.
     """
@@ -139,15 +139,19 @@ class Streamed(NamedTuple):
         ]
 
 
-def fits(examples: Examples, layout: Layout) -> bool:
-    """Says whether a set is small enough to lie on every device whole.
+def choose(examples: Examples, layout: Layout) -> Where:
+    """Chooses where a set lies: on every device, divided over devices, or on the host.
 
-    Its images must take at most a quarter of the memory that JAX may use of a device.
-    Where a device does not say how much that is, as CPUs do not, all sets fit.
+    Its images, or the part of them, must take at most a quarter of the memory that JAX
+    may use of a device. Where a device does not say how much that is, as CPUs do not,
+    all sets fit.
     """
     limits = [_memory(device) for device in layout.mesh.local_devices]
     least = min((limit for limit in limits if limit), default=None)
-    return least is None or examples.images.nbytes <= SHARE * least
+    if least is None or examples.images.nbytes <= SHARE * least:
+        return "device"
+    part = -(-examples.images.nbytes // layout.data_devices)
+    return "sharded" if part <= SHARE * least else "host"
 
 
 def _memory(device: Any) -> int | None:
@@ -194,7 +198,7 @@ def make_feed(
     make_order: MakeOrder,
     *,
     layout: Layout,
-    streamed: bool,
+    where: Where,
     lengths: Callable[[int], int],
     growth: Any = None,
 ) -> Feed:
@@ -204,11 +208,12 @@ def make_feed(
       examples: the training set, on the host.
       make_order: see `Feed`.
       layout: how the run uses its devices.
-      streamed: whether it stays there.
+      where: where it is to lie.
       lengths: see `Streamed`.
       growth: what `growth_examples` returned.
     """
-    if streamed:
+    if where == "host":
         return Streamed(examples, make_order, layout, lengths, growth)
-    placed = sharding.everywhere(layout, tuple(examples))
+    place = sharding.by_data if where == "sharded" else sharding.everywhere
+    placed = place(layout, tuple(examples))
     return Resident(*placed, make_order, growth)

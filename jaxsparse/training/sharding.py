@@ -169,6 +169,22 @@ def everywhere(layout: Layout, tree: Any) -> Any:
     )
 
 
+def by_data(layout: Layout, tree: Any) -> Any:
+    """Divides host arrays [n ...] over the devices that share a batch.
+
+    Each has as many rows, the last perhaps some that are no examples.
+    """
+    parts = layout.data_devices
+
+    def padded(leaf: np.ndarray) -> np.ndarray:
+        missing = -len(leaf) % parts
+        whole = np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+        return whole.reshape(parts, -1, *leaf.shape[1:]) if layout.mapped else whole
+
+    axis = (REPLICATE, DATA) if layout.mapped else DATA
+    return hosts.put(jax.tree.map(padded, tree), _sharding(layout, axis))
+
+
 def by_replicate(layout: Layout, tree: Any) -> Any:
     """Places leaves [r ...]: each device gets the replicates that it trains."""
     if not layout.mapped:

@@ -44,7 +44,7 @@ def note(state: TrainState, images: Any, labels: Any, *, places: Any, **_: Any) 
 
 
 def visit(
-    streamed: bool, replicates: int, devices: int, parallelism: str, start: int = 0
+    where: epoch.Where, replicates: int, devices: int, parallelism: str, start: int = 0
 ) -> dict[str, np.ndarray]:
     """What all steps of two epochs saw, [r s b ...]; -1 for nothing."""
     layout = sharding.make_layout(
@@ -57,7 +57,7 @@ def visit(
     seen = {"labels": jnp.full(shape, -1), "pixels": jnp.full((*shape, 6), -1)}
     fresh = TrainState(jnp.int32(start), seen, {}, ())
     programs = epoch.make_programs(
-        note, fresh, layout=layout, how="vmap", usual_length=4, streamed=streamed
+        note, fresh, layout=layout, how="vmap", usual_length=4, examples=where
     )
 
     def make_order(keys: Any, number: int) -> Any:
@@ -68,7 +68,7 @@ def visit(
         examples(),
         make_order,
         layout=layout,
-        streamed=streamed,
+        where=where,
         lengths=lambda length: epoch.room(length, 4),
     )
     keys = jax.random.split(jax.random.key(0), replicates)
@@ -104,9 +104,12 @@ def test_streamed_batches_are_those_gathered_on_the_devices(
     replicates: int, devices: int, parallelism: str
 ) -> None:
     layout = (replicates, devices, parallelism)
-    streamed, resident = visit(True, *layout), visit(False, *layout)
+    streamed, resident = visit("host", *layout), visit("device", *layout)
     for name, seen in resident.items():
         np.testing.assert_array_equal(streamed[name], seen)
+        if devices > replicates:
+            divided = visit("sharded", *layout)
+            np.testing.assert_array_equal(divided[name], seen)
     # And both are what the order says.
     every = examples()
     for r in range(replicates):
@@ -125,7 +128,7 @@ def test_streamed_batches_are_those_gathered_on_the_devices(
 
 def test_a_stream_begins_where_it_is_asked_to() -> None:
     # At 4, where an earlier call ended.
-    whole, rest = visit(True, 2, 1, "jit"), visit(True, 2, 1, "jit", start=4)
+    whole, rest = visit("host", 2, 1, "jit"), visit("host", 2, 1, "jit", start=4)
     for name, seen in rest.items():
         np.testing.assert_array_equal(seen[:, 4:], whole[name][:, 4:])
         assert (seen[:, :4] == -1).all()
@@ -163,18 +166,20 @@ def test_a_streamed_run_ends_as_one_on_the_device(
     fields: dict[str, Any], tmp_path: Path
 ) -> None:
     ends = []
-    for where in ("device", "host"):
+    divides = fields.get("run.devices") == 4
+    for where in ("device", "host", "sharded") if divides else ("device", "host"):
         own = FIELDS | fields | {"run.examples": where}
         made = train(tmp_path / where, own)
-        kind = {"device": feeding.Resident, "host": feeding.Streamed}[where]
+        kind = feeding.Streamed if where == "host" else feeding.Resident
         assert isinstance(made.trainer.feed, kind)
         if made.pretrainer is not None:
             assert isinstance(made.pretrainer.feed, kind)
         level = own["lottery.levels"]
         last = tiny.load(tmp_path / where, f"level_{level:02d}/ticket/last", made)
         ends.append((last.params, last.opt_state, metrics(tmp_path / where)))
-    tiny.check_equal(*(end[:2] for end in ends))
-    assert ends[0][2] == ends[1][2]
+    for other in ends[1:]:
+        tiny.check_equal(ends[0][:2], other[:2])
+        assert ends[0][2] == other[2]
 
 
 def train(folder: Path, fields: dict[str, Any]) -> Experiment:
@@ -204,17 +209,24 @@ def test_a_streamed_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     )
 
 
-def test_a_run_streams_by_itself_where_a_set_does_not_fit(
+def test_a_run_divides_or_streams_by_itself_a_set_that_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    c = tiny.config({"run.steps_per_call": 4})
+    # Two devices for each of two replicates.
+    c = tiny.config({"run.steps_per_call": 4, "run.devices": 4})
     data = build.load_data(c)
-    for limit, kind in ((None, feeding.Resident), (1000, feeding.Streamed)):
+    size = data.train.images.nbytes
+    for limit, kind, where in (
+        (None, feeding.Resident, None),
+        (4 * size, feeding.Resident, None),
+        (4 * size - 4, feeding.Resident, "sharded"),
+        (2 * size, feeding.Resident, "sharded"),
+        (2 * size - 4, feeding.Streamed, "host"),
+    ):
         monkeypatch.setattr(feeding, "_memory", lambda device, limit=limit: limit)
         made = build.make_experiment(c, data, tmp_path)
         assert isinstance(made.trainer.feed, kind)
-        said = made.trainer.arrangement.get("examples")
-        assert said == (None if limit is None else "streamed")
+        assert made.trainer.arrangement.get("examples") == where
 
 
 def test_streamed_calls_have_so_many_steps_as_fit_their_budget(
@@ -268,13 +280,26 @@ def test_a_set_that_does_not_fit_is_streamed() -> None:
     class Mesh:
         def __init__(self, *limits: int | None) -> None:
             self.local_devices = [Device(limit) for limit in limits]
+            self.shape = {sharding.DATA: len(limits)}
 
     nbytes = examples().images.nbytes
-    fit = lambda *limits: feeding.fits(  # noqa: E731
+    choose = lambda *limits: feeding.choose(  # noqa: E731
         examples(), sharding.Layout(Mesh(*limits), "jit", 1)
     )
-    assert fit(None, None) and fit(4 * nbytes, 9 * nbytes) and fit(None, 4 * nbytes)
-    assert not fit(4 * nbytes - 1, 9 * nbytes)
+    for limits in ((None, None), (4 * nbytes, 9 * nbytes), (None, 4 * nbytes)):
+        assert choose(*limits) == "device"
+    for limits in ((4 * nbytes - 1, 9 * nbytes), (2 * nbytes, 2 * nbytes)):
+        assert choose(*limits) == "sharded"
+    assert choose(2 * nbytes - 2, 9 * nbytes) == "host"
+    assert choose(4 * nbytes - 1) == "host"
+
+
+def test_examples_cannot_be_divided_over_one_device(tmp_path: Path) -> None:
+    c = tiny.config({"run.examples": "sharded"})
+    with pytest.raises(
+        ValueError, match="config.run.examples: came 'sharded' where no"
+    ):
+        build.make_experiment(c, build.load_data(c), tmp_path)
 
 
 def test_examples_may_be_mapped_from_a_file(tmp_path: Path) -> None:
