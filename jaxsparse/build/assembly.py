@@ -346,6 +346,7 @@ def _make_trainer(
         ),
         keep_at=length.keep_at,
         settled=length.ghosts if ghosts.fade(config) else 0,
+        trace=length.trace,
     )
 
 

@@ -28,6 +28,7 @@ class Lengths(NamedTuple):
     pretraining_warmup: int
     ghosts: int  # until when they are there
     smoothing: int  # until when labels are soft
+    trace: tuple[int, ...]  # from when to when the profiler looks
 
 
 @contextmanager
@@ -99,7 +100,20 @@ def lengths(config: ConfigDict, *, steps_per_epoch: int) -> Lengths:
         smoothing=read(
             "training.smoothing_until", config.training.smoothing_until, total
         ),
+        trace=_span(config.run.trace, growing("run.trace", config.run.trace), total),
     )
+
+
+def _span(
+    texts: tuple[str, ...], steps: tuple[int, ...], total: int
+) -> tuple[int, ...]:
+    """Refuses what is no stretch of training."""
+    if texts and (len(texts) != 2 or len(steps) != 2 or steps[1] > total):
+        raise ValueError(
+            f"config.run.trace: came {texts!r}, updates {steps} of {total}; wanted two "
+            "lengths, from when to when, such as ('100step', '110step'), or ()"
+        )
+    return steps
 
 
 def make_epoch(config: ConfigDict, examples: int) -> Epoch:

@@ -151,6 +151,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "init.sparse_scale": (lambda v: v > 0, "above 0"),
     "start.replicate": (lambda v: v >= -1, "a number of a replicate, or -1"),
     "analysis.examples": _AT_LEAST_1,
+    "run.trace": (_is_strings, "a pair of lengths such as ('100step', '110step')"),
     "analysis.keep_at": (_is_strings, "a tuple of lengths such as ('100step',)"),
     "stability.children": (lambda v: v == 0 or v >= 2, "0, or at least 2"),
     "stability.steps": (_is_strings, "a tuple of lengths such as ('0step', '500step')"),

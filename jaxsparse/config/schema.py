@@ -211,6 +211,7 @@ def default() -> ConfigDict:
     c.run.compilation_cache = True  # keep compiled programs in the user's cache folder
     c.run.checkpoint_every = "10ep"  # within a level, for runs that may be killed
     c.run.keep = "all"  # checkpoints of levels' ends: "all", or "needed" to continue
+    c.run.trace = ()  # from when to when, as ("100step", "110step"), to profile
     c.run.tensorboard = True  # write event files besides metrics.jsonl
     return c
 

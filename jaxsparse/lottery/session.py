@@ -15,7 +15,14 @@ from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import controls, levels, stages, tickets
 from jaxsparse.lottery import network as network_lib
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import checkpoints, loop, repelling, sharding, summary
+from jaxsparse.training import (
+    checkpoints,
+    loop,
+    repelling,
+    sharding,
+    spending,
+    summary,
+)
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.loop import Desk, Stage, Trainer
 from jaxsparse.training.state import TrainState
@@ -52,8 +59,14 @@ class Session:
             # It ended before and its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
             desk = desk._replace(metrics=again, watch=lambda record: None)
+        spent, traces = spending.Spent(), desk.metrics.with_name("trace")
         fresh, keys = self.begin(stage), self.keys(stage)
-        state, seconds = loop.fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
+        if hosts.many():
+            traces = traces / f"process_{jax.process_index()}"
+        with spending.tracing(trainer.trace, traces) as tracer:
+            state, seconds = loop.fit(
+                trainer, fresh, stage=stage, keys=keys, desk=desk, tracer=tracer
+            )
         rows = [row for row in _read(desk) if row["stage"] == stage.name]
         if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
             masks = transforms.get_masks(state.opt_state)
@@ -71,7 +84,8 @@ class Session:
         loop.write(desk, self._compare(stage, state))
         time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
         rate = (stage.stop - stage.start) / seconds
-        loop.write(desk, [time | {"seconds": seconds, "steps_per_second": rate}])
+        time |= {"seconds": seconds, "steps_per_second": rate}
+        loop.write(desk, [time | spent.so_far()])
         checkpoints.save(desk.checkpoints, stages.end_name(stage), state)
         checkpoints.clear(desk.checkpoints, stage.name)
         self.latest[stage.arm] = (stages.end_name(stage), state)

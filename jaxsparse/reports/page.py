@@ -345,8 +345,15 @@ def _facts(run: tables.Run) -> str:
     for arm, rows in levels.groupby("arm", sort=False)["level"]:
         finished = ", ".join(str(level) for level in rows)
         facts[f"levels finished, {text.arm_label(str(arm))}"] = finished
-    hours = tables.frame([run], "time")["seconds"].sum() / 3600
-    facts["training time, all stages"] = f"{hours:.2f} h"
+    times = tables.frame([run], "time")
+    facts["training time, all stages"] = f"{times['seconds'].sum() / 3600:.2f} h"
+    if times["programs"].notna().any():  # older runs do not say
+        seconds, count = times["compile_seconds"].sum(), times["programs"].sum()
+        facts["compilation"] = f"{seconds:.1f} s for {count:.0f} programs"
+    for where in ("device", "host"):
+        peak = times[f"peak_{where}_bytes"].max()
+        if peak == peak:
+            facts[f"peak memory, {where}"] = f"{peak / 2**20:,.0f} MiB"
     cells = [(escape(name), escape(_value(facts[name]))) for name in facts]
     body = "".join(f"<tr><td>{a}</td><td>{b}</td></tr>\n" for a, b in cells)
     return f'<table class="facts"><tbody>{body}</tbody></table>\n'

@@ -40,7 +40,10 @@ COLUMNS = {
     "eval": (*_WHERE, "replicate", "step", "epoch", *_SCORES),
     "level": (*_WHERE, "replicate", *_LEVEL, *_SCORES, *_EARLY),
     "masks": (*_WHERE, "replicate", *_MASKS),
-    "time": (*_WHERE, "seconds", "steps_per_second"),
+    "time": (
+        *(*_WHERE, "seconds", "steps_per_second", "programs", "compile_seconds"),
+        *("peak_device_bytes", "peak_host_bytes"),
+    ),
 }
 # A relaunched run may say the same thing twice; the last word counts.
 _UNIQUE = {

@@ -23,6 +23,7 @@ from jaxsparse.training import (
     interrupt,
     observing,
     sharding,
+    spending,
 )
 from jaxsparse.training.epoch import Call, Epoch, Program
 from jaxsparse.training.evaluation import Evaluate, Scores
@@ -78,6 +79,7 @@ class Trainer(NamedTuple):
       anchors: earlier solutions that training is repelled from, placed by replicate;
         None for none. See `repelling`.
       settled: clock from which evaluations are of the network as it will be.
+      trace: readings of the clock between which the profiler looks; () for never.
     """
 
     programs: Callable[[int, int], Program]
@@ -96,6 +98,7 @@ class Trainer(NamedTuple):
     keep_at: tuple[int, ...] = ()
     anchors: Any = None
     settled: int = 0
+    trace: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -170,6 +173,7 @@ def fit(
     stage: Stage,
     keys: Key[Array, "r"],
     desk: Desk,
+    tracer: spending.Tracer | None = None,
 ) -> tuple[TrainState, float]:
     """Trains from the latest whole checkpoint of a stage, else from `fresh`.
 
@@ -180,6 +184,7 @@ def fit(
       stage: which stage this is.
       keys: of data order and augmentation, one a replicate.
       desk: where to write.
+      tracer: what the profiler looks at; None for nothing.
 
     Returns:
       The state at `stage.stop`, in the form of files, and the seconds spent on the
@@ -202,6 +207,8 @@ def fit(
     desk.progress.begin(stage.name, start=stage.start, step=step, stop=stage.stop)
     notebook = _open_notebook(trainer, stage)
     notebook.see(state, step, anew=step == stage.start)
+    tracer = tracer or spending.Tracer((), desk.metrics)
+    tracer.see(state, step)
     if step == stage.start:
         _keep(trainer, state, stage, step, desk)
         report = _evaluate(trainer, state, stage, step, None, [], desk, notebook)
@@ -213,6 +220,7 @@ def fit(
         report()  # of the evaluation before this call: the device is at work meanwhile
         report = _nothing
         notebook.see(state, step)
+        tracer.see(state, step)
         _keep(trainer, state, stage, step, desk)
 
         evaluates = step == stage.stop or step % trainer.evaluate_every == 0
@@ -267,7 +275,7 @@ def calls(trainer: Trainer, start: int, stop: int) -> Iterator[Call]:
 def pauses(trainer: Trainer) -> list[int]:
     """Lists the readings of the clock at which something is measured or kept."""
     measured = trainer.observer.pauses if trainer.observer else ()
-    return sorted({*measured, *trainer.keep_at})
+    return sorted({*measured, *trainer.keep_at, *trainer.trace})
 
 
 def _keep(

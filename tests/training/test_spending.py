@@ -1,0 +1,83 @@
+"""What runs cost: programs compiled, memory, and traces."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from jaxsparse import build
+from jaxsparse.training import spending
+
+
+def times(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [row for row in rows if row["kind"] == "time"]
+
+
+def test_programs_are_counted_when_they_are_compiled() -> None:
+    x = jnp.arange(7.0)
+    jax.block_until_ready(x)
+    spent = spending.Spent()
+    assert spent.so_far()["programs"] == 0
+    fn = jax.jit(lambda x: jnp.tanh(x) * 1.2345)
+    fn(x)
+    first = spent.so_far()
+    assert first["programs"] == 1 and first["compile_seconds"] > 0
+    fn(x)
+    assert spent.so_far()["programs"] == 1
+    assert spending.Spent().so_far()["programs"] == 0
+    # What a Python process with JAX cannot do without, in bytes and not kilobytes.
+    assert 2**26 < first["peak_host_bytes"] < 2**40
+
+
+def test_the_most_that_any_device_used_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Device:
+        def __init__(self, peak: int | None) -> None:
+            self.peak = peak
+
+        def memory_stats(self) -> dict[str, int] | None:
+            return self.peak and {"peak_bytes_in_use": self.peak}
+
+    for peaks, most in (((None, None), None), ((3, 5, None), 5)):
+        devices = [Device(peak) for peak in peaks]
+        monkeypatch.setattr(jax, "local_devices", lambda found=devices: found)
+        assert spending.Spent().so_far()["peak_device_bytes"] == most
+
+
+def test_levels_share_their_programs(tmp_path: Path) -> None:
+    tiny.run(tmp_path)
+    first, *later = times(tmp_path)
+    assert first["programs"] > 0
+    # Only what reads a ticket, of which no earlier level had one.
+    assert later[-1]["programs"] * 4 < first["programs"]
+    assert all(row["peak_host_bytes"] > 0 for row in (first, *later))
+
+
+def test_a_trace_is_written_once_and_changes_nothing(tmp_path: Path) -> None:
+    plain = tiny.run(tmp_path / "plain")
+    fields = {"run.trace": ("5step", "7step")}
+    tiny.run(tmp_path / "traced", fields)
+    name = "level_02/ticket/last"
+    tiny.check_equal(
+        *(tiny.load(tmp_path / folder, name, plain) for folder in ("plain", "traced"))
+    )
+    (trace,) = (tmp_path / "traced" / "trace").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "span", [("5step",), ("5step", "5step"), ("5step", "13step"), ("1", "2", "3")]
+)
+def test_what_is_no_stretch_of_training_is_refused(
+    span: tuple[str, ...], tmp_path: Path
+) -> None:
+    c = tiny.config({"run.trace": span})
+    with pytest.raises(ValueError, match=r"^config\.run\.trace: "):
+        build.make_experiment(c, build.load_data(c), tmp_path)
