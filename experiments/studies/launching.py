@@ -5,6 +5,7 @@ import importlib
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ from experiments.studies.runs import Run, flags
 from jaxsparse import build, config
 from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
-from jaxsparse.training import checkpoints
+from jaxsparse.training import checkpoints, interrupt
 from jaxsparse.training import workdir as training_folder
 
 ENDED = "ended"
+STOPPED = (*interrupt.EXITS.values(), -signal.SIGINT)
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -54,8 +56,8 @@ def run_all(runs: Sequence[Run], folder: Path, data_dir: str) -> list[str]:
             print(f"[{place} of {len(runs)}] {run.name}", file=sys.stderr)
         for step in steps:
             code = step()
-            if code in (130, -2):  # someone wants it to stop
-                sys.exit(130)
+            if code in STOPPED:  # someone wants it to stop
+                sys.exit(130 if code < 0 else code)
             if code:
                 failed.append(run.name)
                 break
@@ -79,7 +81,7 @@ def _score(run: Run, score: str, workdir: Path, out: Path, data_dir: str) -> int
     """Scores the training examples by a run; returns the exit code."""
     where = [f"--data_dir={Path(data_dir).resolve()}"] if data_dir else []
     given = [f"--run={workdir}", f"--score={score}", f"--out={out}"]
-    return _call("score_data.py", *given, *run.scoring, *where)
+    return _call(_script("score_data.py", *given, *run.scoring, *where))
 
 
 def read(run: Run) -> ConfigDict:
@@ -132,19 +134,27 @@ def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
 
 def launch(run: Run, workdir: Path, data_dir: str) -> int:
     """Runs one command of `train.py`, shows it, and returns its exit code."""
+    return _call(command(run, workdir.parent, data_dir))
+
+
+def command(run: Run, folder: Path, data_dir: str) -> list[str]:
+    """Words the command that trains a run in its folder within that of all."""
     where = {"data.dir": str(Path(data_dir).resolve())} if data_dir else {}
-    return _call(
+    return _script(
         "train.py",
         f"--config={run.config}",
         *flags(run.overrides | where),
         "--noreport",
-        f"--workdir={workdir}",
+        f"--workdir={folder / run.name}",
     )
 
 
-def _call(script: str, *words: str) -> int:
-    """Runs one of the scripts, shows its command, and returns its exit code."""
-    command = [sys.executable, str(ROOT / "experiments" / script), *words]
+def _script(name: str, *words: str) -> list[str]:
+    return [sys.executable, str(ROOT / "experiments" / name), *words]
+
+
+def _call(command: Sequence[str]) -> int:
+    """Runs a command, shows it, and returns its exit code."""
     print(shlex.join(command), file=sys.stderr)
     return subprocess.run(command, check=False).returncode
 

@@ -60,6 +60,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seeds.init": _SEED,
     "seeds.data": _SEED,
     "seeds.masks": _SEED,
+    "seeds.first": _AT_LEAST_0,
     "data.batch_size": _AT_LEAST_1,
     "data.validation": _AT_LEAST_0,
     "data.split_seed": _SEED,

@@ -15,6 +15,9 @@ def default() -> ConfigDict:
     c.seeds.init = 0  # initial weights, also the fresh ones of controls
     c.seeds.data = 0  # order of examples and augmentation
     c.seeds.masks = 0  # random masks and shuffles
+    c.seeds.first = (
+        0  # number of the first replicate, where another run has those before
+    )
 
     c.data = ConfigDict()
     c.data.name = "digits"  # embedded "digits", or what data.dir has, TFDS's or images

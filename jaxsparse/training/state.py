@@ -49,7 +49,9 @@ class Seeds(NamedTuple):
     masks: Key[Array, "r"]
 
 
-def make_seeds(*, init: int, data: int, masks: int, replicates: int) -> Seeds:
+def make_seeds(
+    *, init: int, data: int, masks: int, replicates: int, first: int = 0
+) -> Seeds:
     """Derives a key for each source of randomness and replicate.
 
     The sources are independent also where their seeds are equal numbers: a random
@@ -61,13 +63,14 @@ def make_seeds(*, init: int, data: int, masks: int, replicates: int) -> Seeds:
       masks: seed of random masks and shuffles.
       replicates: how many keys of each; that of a replicate depends on its number,
         not on how many there are.
+      first: number of the first replicate.
 
     Returns:
       Keys [r] of each source.
     """
 
     def keys(seed: int, source: str) -> Key[Array, "r"]:
-        numbers = jnp.arange(replicates, dtype=jnp.uint32)
+        numbers = first + jnp.arange(replicates, dtype=jnp.uint32)
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
             keys_lib.leaf_key(jax.random.key(seed), source), numbers
         )

@@ -1,0 +1,1 @@
+"""Grids of runs: which there are (`grid`), who runs them (`engines`), one table."""

@@ -1,0 +1,205 @@
+"""The runs of a grid: recipes × values of fields × seeds."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from experiments.studies import launching, verdicts
+from experiments.studies.runs import Run
+from jaxsparse import build, config
+from jaxsparse.reports import page, tables, text
+
+PART = "seeds"  # in the name of a run, before which it has of many
+
+
+class Point(NamedTuple):
+    """What runs of a grid have in common but seeds.
+
+    Attributes:
+      recipe: FILE or FILE:VARIANT.
+      values: of the varied fields, as they are given on a command line.
+      runs: one, or several of some seeds each.
+    """
+
+    recipe: str
+    values: dict[str, str]
+    runs: list[Run]
+
+
+def make(
+    recipes: Sequence[str],
+    varied: Sequence[str],
+    fixed: Sequence[str],
+    *,
+    seeds: int,
+    at_once: int = 0,
+) -> list[Point]:
+    """Lists the points of a grid, each a run of all seeds, or several of some.
+
+    Args:
+      recipes: each FILE or FILE:VARIANT.
+      varied: each FIELD=VALUE,VALUE...; every combination of values is a point.
+      fixed: each FIELD=VALUE, of all runs.
+      seeds: replicates of every point.
+      at_once: how many of them one run trains at most; 0 for all.
+
+    Raises:
+      ValueError: if something is not of these forms, a recipe or field is unknown, a
+        value is not valid, or two runs would have the same name; naming it.
+    """
+    if not recipes or seeds < 1 or at_once < 0:
+        raise ValueError(
+            f"--config, --seeds, --at_once: came {list(recipes)}, {seeds}, {at_once}; "
+            "wanted one recipe or more, 1 seed or more, and 0 or more at once"
+        )
+    axes = [_split(words, "--vary", "FIELD=VALUE,VALUE") for words in varied]
+    common = dict(_split(words, "--set", "FIELD=VALUE") for words in fixed)
+    choices = [[(name, v) for v in values.split(",")] for name, values in axes]
+    size = at_once or seeds
+    points = []
+    for recipe, *chosen in itertools.product(recipes, *choices):
+        fields, runs = dict(chosen), []
+        for first in range(0, seeds, size):
+            mine = {"replicates": min(size, seeds - first)}
+            if size < seeds:
+                mine["seeds.first"] = first
+            name = "-".join(_name(recipe, fields, mine))
+            runs.append(Run(name, recipe, _parsed(recipe, common | fields) | mine))
+        points.append(Point(recipe, fields, runs))
+    _check(points)
+    return points
+
+
+def _split(words: str, flag: str, wanted: str) -> tuple[str, str]:
+    name, equals, values = words.partition("=")
+    if not (name and equals and values):
+        raise ValueError(f"{flag}: came {words!r}; wanted {wanted}")
+    return name, values
+
+
+def _name(recipe: str, fields: dict[str, str], seeds: dict[str, Any]) -> list[str]:
+    path, _, variant = recipe.partition(":")
+    parts = [f"{Path(path).stem}_{variant}" if variant else Path(path).stem]
+    parts += [f"{name.rpartition('.')[2]}_{v}" for name, v in fields.items()]
+    if "seeds.first" in seeds:
+        first = seeds["seeds.first"]
+        parts.append(f"{PART}_{first}_to_{first + seeds['replicates'] - 1}")
+    return ["".join(c if c.isalnum() or c in "._" else "_" for c in p) for p in parts]
+
+
+def _parsed(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
+    """Gives values the types that a recipe's fields have."""
+    c = launching.read(Run("", recipe, {}))
+    known = config.flatten(c)
+    for name in fields:
+        config.check_known(name, name, list(known))
+    return {name: _as(known[name], value, name) for name, value in fields.items()}
+
+
+def _as(like: Any, value: str, name: str) -> Any:
+    if isinstance(like, bool):
+        if value not in ("true", "false"):
+            raise ValueError(f"config.{name}: came {value!r}; wanted true or false")
+        return value == "true"
+    if isinstance(like, str):
+        return value
+    if isinstance(like, int | float):
+        try:
+            return type(like)(value)
+        except ValueError as error:
+            kind = type(like).__name__
+            raise ValueError(
+                f"config.{name}: came {value!r}; wanted a value of type {kind}"
+            ) from error
+    raise ValueError(
+        f"config.{name}: came {value!r}, and is {like!r}; wanted a field that holds a "
+        "number, text, or true or false; put others into a recipe"
+    )
+
+
+def _check(points: Sequence[Point]) -> None:
+    """Refuses what no run could train with, before the first is launched."""
+    names: dict[str, Run] = {}
+    for run in (run for point in points for run in point.runs):
+        if run.name in names:
+            raise ValueError(
+                f"--vary: two runs would be called {run.name!r}; wanted different "
+                "recipes and values"
+            )
+        names[run.name] = run
+        c = launching.read(run)
+        try:
+            config.validate(c)
+            build.check_names(c)
+        except ValueError as error:
+            raise ValueError(f"{run.name}: {error}") from error
+
+
+def report(points: Sequence[Point], folder: Path) -> Path:
+    """Writes one report on all runs that have begun, and a table of the points.
+
+    Returns:
+      The report's page; beside it are `sweep.csv`, a row a point and seed, and
+      `sweep.md`, a row a point.
+
+    Raises:
+      ValueError: if none has begun.
+    """
+    begun = [
+        path
+        for point in points
+        for path in (folder / run.name for run in point.runs)
+        if (path / "config.json").exists()
+    ]
+    if not begun:
+        raise ValueError(f"{folder}: no run has begun; see what was said above")
+    out = folder / "report"
+    written = page.write(begun, out)
+    ends = ends_of(points, folder)
+    page.replace(out / "sweep.csv", ends.to_csv(index=False, lineterminator="\n"))
+    page.replace(out / "sweep.md", text.markdown(show(ends, points)))
+    return written
+
+
+def ends_of(points: Sequence[Point], folder: Path) -> pd.DataFrame:
+    """Tabulates with what every seed of every point has ended: its last level."""
+    rows = []
+    for point in points:
+        for run in point.runs:
+            if launching.standing(run, folder / run.name) != launching.ENDED:
+                continue
+            (read,) = tables.read_runs([folder / run.name])
+            levels = tables.frame([read], "level")
+            levels = levels[levels["arm"] == "ticket"]
+            last = levels[levels["level"] == levels["level"].max()]
+            first = run.overrides.get("seeds.first", 0)
+            rows += [
+                {"recipe": point.recipe, **point.values}
+                | {
+                    "seed": first + int(row.replicate),
+                    "weights_remaining_percent": 100 * row.weights_remaining,
+                    "test_accuracy_percent": 100 * row.test_accuracy,
+                }
+                for row in last.itertuples()
+            ]
+    return pd.DataFrame(rows)
+
+
+def show(ends: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
+    """Words the ends of all points: mean ± sample standard deviation over seeds."""
+    rows = []
+    for point in points:
+        mine = ends
+        for name, value in {"recipe": point.recipe, **point.values}.items():
+            mine = mine[mine[name] == value] if len(mine) else mine
+        row = {"Recipe": point.recipe, **point.values, "Seeds": str(len(mine))}
+        for column, title in (
+            ("weights_remaining_percent", "Weights remaining (%)"),
+            ("test_accuracy_percent", "Test accuracy (%)"),
+        ):
+            row[title] = verdicts.spread(mine[column].to_numpy()) if len(mine) else ""
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,193 @@
+"""Grids of runs: which there are, who runs them, and what is said of all."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.sweeping import engines, grid
+from jaxsparse.training import state as state_lib
+
+RECIPES = ("configs/set_mnist.py:quick", "configs/rigl_mnist.py:quick")
+VARIED = ("sparse.sparsity=0.8,0.9,0.95",)
+FIXED = ("data.name=digits", "run.tensorboard=false")
+
+
+def make(**more: Any) -> list[grid.Point]:
+    given = {"recipes": RECIPES, "varied": VARIED, "fixed": FIXED, "seeds": 3}
+    return grid.make(**given | more)
+
+
+def test_every_combination_is_a_point_and_seeds_share_a_run() -> None:
+    points = make(varied=(*VARIED, "optimizer.momentum=0.0,0.9"))
+    assert len(points) == 2 * 3 * 2
+    (run,) = points[1].runs
+    assert run.name == "set_mnist_quick-sparsity_0.8-momentum_0.9"
+    assert run.config == RECIPES[0]
+    assert run.overrides == {
+        "data.name": "digits",
+        "run.tensorboard": False,
+        "sparse.sparsity": 0.8,
+        "optimizer.momentum": 0.9,
+        "replicates": 3,
+    }
+    assert len({run.name for point in points for run in point.runs}) == 12
+
+
+def test_seeds_that_do_not_fit_together_are_runs_of_their_own() -> None:
+    (point,) = make(recipes=RECIPES[:1], varied=(), seeds=5, at_once=2)
+    assert [run.name for run in point.runs] == [
+        "set_mnist_quick-seeds_0_to_1",
+        "set_mnist_quick-seeds_2_to_3",
+        "set_mnist_quick-seeds_4_to_4",
+    ]
+    seeds = [
+        (run.overrides["seeds.first"], run.overrides["replicates"])
+        for run in point.runs
+    ]
+    assert seeds == [(0, 2), (2, 2), (4, 1)]
+
+
+def test_a_replicate_is_the_same_in_whatever_run() -> None:
+    numbers = {"init": 1, "data": 2, "masks": 3}
+    every = state_lib.make_seeds(**numbers, replicates=5)
+    last = state_lib.make_seeds(**numbers, replicates=2, first=3)
+    for whole, part in zip(every, last, strict=True):
+        np.testing.assert_array_equal(
+            jax.random.key_data(whole)[3:], jax.random.key_data(part)
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"recipes": ()}, "--config, --seeds"),
+        ({"seeds": 0}, "--config, --seeds"),
+        ({"varied": ("sparse.sparsity",)}, "--vary: came 'sparse.sparsity'"),
+        ({"fixed": ("=3",)}, "--set: came '=3'"),
+        ({"fixed": ("sparse.sparsty=0.5",)}, "did you mean sparse.sparsity"),
+        ({"varied": ("sparse.sparsity=0.8,x",)}, "config.sparse.sparsity: came 'x'"),
+        ({"varied": ("sparse.sparsity=0.8,1.5",)}, "sparsity_1.5: config.sparse"),
+        ({"fixed": ("run.tensorboard=no",)}, "config.run.tensorboard: came 'no'"),
+        ({"fixed": ("model.features=3",)}, "wanted a field that holds"),
+        ({"varied": ("sparse.sparsity=0.8,0.8",)}, "two runs would be called"),
+        ({"recipes": RECIPES[:1] * 2}, "two runs would be called"),
+    ],
+)
+def test_what_makes_no_grid_is_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**more)
+
+
+def test_points_are_worded_over_their_seeds() -> None:
+    points = make(recipes=RECIPES[:1])
+    ends = pd.DataFrame(
+        {
+            "recipe": RECIPES[0],
+            "sparse.sparsity": at,
+            "seed": seed,
+            "weights_remaining_percent": 100 - 100 * float(at),
+            "test_accuracy_percent": accuracy,
+        }
+        for at, accuracies in (("0.8", (90.0, 92.0)), ("0.95", (70.0,)))
+        for seed, accuracy in enumerate(accuracies)
+    )
+    shown = grid.show(ends, points)
+    assert shown["Seeds"].tolist() == ["2", "0", "1"]
+    assert shown["Test accuracy (%)"].tolist() == ["91.00 ± 1.41", "", "70.00"]
+    assert grid.show(pd.DataFrame(), points)["Seeds"].tolist() == ["0"] * 3
+
+
+def write(folder: Path, name: str, text: str, code: int = 0) -> Any:
+    """A command that writes a line to a file that all write to, and ends."""
+    script = f"open({str(folder / 'said')!r}, 'a').write({text!r}); exit({code})"
+    return folder / name, [sys.executable, "-c", script]
+
+
+def test_commands_are_run_in_order_whatever_one_comes_to(tmp_path: Path) -> None:
+    listed = [write(tmp_path, n, n, code=int(n == "b")) for n in "abc"]
+    codes = engines.run_all(
+        listed, engine="local", jobs=1, logs=tmp_path / "jobs", options={}
+    )
+    assert codes == {"a": 0, "b": 1, "c": 0}
+    assert (tmp_path / "said").read_text() == "abc"
+
+
+def test_a_job_that_is_lost_is_said_to_have_failed(tmp_path: Path) -> None:
+    missing = (tmp_path / "a", ["/nowhere/python"])
+    codes = engines.run_all(
+        [missing], engine="local", jobs=3, logs=tmp_path / "jobs", options={}
+    )
+    assert codes == {"a": 1}
+    nothing = {"engine": "local", "jobs": 1, "logs": tmp_path / "none", "options": {}}
+    assert engines.run_all([], **nothing) == {}
+
+
+def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
+    folder, command = write(tmp_path, "a", "mine")
+    folder.mkdir()
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        worker = threading.Thread(target=engines.Commands([(folder, command)]))
+        worker.start()
+        time.sleep(0.5)
+        assert not (tmp_path / "said").exists()
+    worker.join(timeout=60)
+    assert (tmp_path / "said").read_text() == "mine"
+
+
+def test_time_that_is_up_stops_what_runs_and_asks_for_more(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, signal, sys, time\n"
+        f"said = pathlib.Path({str(tmp_path / 'said')!r})\n"
+        "def save(*_):\n    said.write_text('saved')\n    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "said.write_text('began')\n"
+        "time.sleep(60)\n"
+    )
+    commands = engines.Commands([(tmp_path / "a", [sys.executable, "-c", script])])
+    worker = threading.Thread(target=commands)
+    worker.start()
+    said = tmp_path / "said"
+    patience = time.monotonic() + 60
+    while not (said.exists() and said.read_text() == "began"):
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+    again = commands.checkpoint()
+    worker.join(timeout=60)
+    assert said.read_text() == "saved"
+    assert isinstance(again.function, engines.Commands)
+
+
+def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, str(root / "experiments" / "sweep.py")),
+        *(f"--config={RECIPES[0]}", "--set=data.name=digits"),
+        *("--set=training.length=4step", "--set=evaluation.every=4step"),
+        *("--set=sparse.update_every=2step", "--set=run.tensorboard=false"),
+        *("--vary=sparse.sparsity=0.9", "--seeds=2", "--at_once=1", "--jobs=2"),
+        f"--workdir={tmp_path}",
+    ]
+    for left in (2, 0):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"{left} of 2 runs are to be done" in done.stderr
+    report = tmp_path / "report"
+    ends = pd.read_csv(report / "sweep.csv")
+    assert ends["seed"].tolist() == [0, 1]
+    assert (ends["weights_remaining_percent"] - 10).abs().max() < 0.01
+    for seed in (0, 1):
+        name = f"set_mnist_quick-sparsity_0.9-seeds_{seed}_to_{seed}"
+        made = json.loads((tmp_path / name / "config.json").read_text())
+        assert made["seeds"]["first"] == seed
+    assert (report / "index.html").exists()
+    assert "| 2 |" in (report / "sweep.md").read_text()
