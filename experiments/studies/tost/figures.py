@@ -19,8 +19,8 @@ CAPTIONS = {
         "sparsity. Where a gain is beyond 20 points, the axis is logarithmic beyond 1."
     ),
     "training": (
-        "Test accuracy while networks train, at the highest sparsity; ghosts are gone "
-        "after half of the updates."
+        "Test accuracy while networks train, at the highest sparsity, from the first "
+        "evaluation after any training; ghosts are gone after half of the updates."
     ),
 }
 
@@ -101,6 +101,13 @@ def _points(axes: Any, gain: np.ndarray, y: float, style: drawing.Style) -> None
     )
 
 
+def _trained(arm: Found) -> tuple[list[int], np.ndarray]:
+    """Returns the curve of an arm without what untrained networks have."""
+    steps, values = arm["curve"]
+    later = [place for place, step in enumerate(steps) if step > 0]
+    return [steps[place] for place in later], np.asarray(values)[:, later]
+
+
 def training(found: Found, title: str) -> Figure | None:
     """Draws accuracies by update: a panel a mask, a line an arm."""
     highest = max(cell.sparsity for cell in found["cells"])
@@ -108,7 +115,7 @@ def training(found: Found, title: str) -> Figure | None:
         study_lines.Panel(
             labels.MASKS[cell.mask],
             [
-                study_lines.Curve(labels.ARMS[name], *arm["curve"])
+                study_lines.Curve(labels.ARMS[name], *_trained(arm))
                 for name, arm in entry.items()
                 if name in ("none", "all", *arms.AIDS)
             ],
