@@ -66,14 +66,17 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues the sweep", file=sys.stderr)
         return 130
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    failed = [name for name, code in codes.items() if code]
+    if failed:
+        print(f"not ended: {', '.join(failed)}; the same command goes on with them")
     try:
         print(f"report: {grid.report(points, folder)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    failed = [name for name, code in codes.items() if code]
-    if failed:
-        print(f"failed: {', '.join(failed)}; the same command tries them again")
     return int(bool(failed))
 
 

@@ -6,9 +6,10 @@ all decide alike even where a shared folder shows them old content. With one pro
 nothing here costs anything.
 """
 
+import logging
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from jax.experimental import multihost_utils
 
 Told = TypeVar("Told")
 
+log = logging.getLogger(__name__)
+
 # Set by whoever starts processes by hand; all three, or none.
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # How many processes a launcher has started, where it says so.
@@ -27,19 +30,17 @@ LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 CHIPS = ("/dev/accel0", "/dev/vfio/0")
 
 
-def cluster(
-    environment: Mapping[str, str], *, chips: tuple[str, ...] = CHIPS
-) -> dict[str, Any] | None:
+def cluster(environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Says what to join, by the environment that a process was started in.
 
     Args:
-      environment: variables. Either all of `BY_HAND`; or what srun or mpirun set; or
-        none, on a TPU VM, whose metadata name the other hosts.
-      chips: files of which one is there on a TPU VM.
+      environment: variables. Either all of `BY_HAND`, or what srun or mpirun set. Of
+        what these start, each process has one GPU of its host, as JAX divides them;
+        otherwise it has all.
 
     Returns:
       Arguments of `jax.distributed.initialize`, which finds out what is missing; None
-      where there is one process only.
+      where no other process is known of.
 
     Raises:
       ValueError: if variables of `BY_HAND` are missing or no numbers, naming them.
@@ -49,8 +50,18 @@ def cluster(
         return _by_hand(given)
     if any(environment.get(name, "1") not in ("", "1") for name in LAUNCHERS):
         return {}
-    on_tpu = environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
-    return {} if on_tpu and any(Path(chip).exists() for chip in chips) else None
+    return None
+
+
+def on_tpu(environment: Mapping[str, str], *, chips: Sequence[str] = CHIPS) -> bool:
+    """Says whether this may be a host of a TPU slice, whose metadata name the others.
+
+    Args:
+      environment: variables; JAX_PLATFORMS may choose something else.
+      chips: files of which one is there on such a host.
+    """
+    wanted = environment.get("JAX_PLATFORMS") or "tpu"
+    return wanted.startswith("tpu") and any(Path(chip).exists() for chip in chips)
 
 
 def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
@@ -71,6 +82,8 @@ def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
         "coordinator_address": address,
         "num_processes": int(count),
         "process_id": int(number),
+        # Else JAX asks Slurm, too, which of its host's GPUs each process has.
+        "cluster_detection_method": "deactivate",
     }
 
 
@@ -78,22 +91,32 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes of a run, if there are any; before all else of JAX.
 
     Raises:
-      ValueError: as `cluster` does.
-      RuntimeError: if the others do not come within five minutes.
+      ValueError: as `cluster` does, or if JAX cannot find the others.
+      RuntimeError: if they do not come within five minutes.
     """
     found = cluster(environment)
-    if found is not None:
-        jax.distributed.initialize(**found)
+    if found is None and not on_tpu(environment):
+        return
+    try:
+        jax.distributed.initialize(**(found or {}))
+    except ValueError as error:
+        if found is None:
+            log.info("no other hosts of a TPU are known of: %s", error)
+            return
+        raise ValueError(
+            f"{', '.join(BY_HAND)}: wanted, as JAX cannot find out by itself what "
+            f"started several processes here ({error})"
+        ) from error
 
 
 def many() -> bool:
-    """Says whether there are several processes."""
-    return jax.process_count() > 1
+    """Says whether there are several processes; without a look at devices."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def first() -> bool:
     """Says whether this is the process that writes files and shows progress."""
-    return jax.process_index() == 0
+    return not many() or jax.process_index() == 0
 
 
 def tell(find: Callable[[], Told]) -> Told:
@@ -107,20 +130,31 @@ def tell(find: Callable[[], Told]) -> Told:
     """
     if not many():
         return find()
-    said = b""
-    if first():
-        try:
-            said = pickle.dumps((find(), None))
-        except Exception as error:  # all must end, and not wait for the first
-            said = pickle.dumps((None, error))
+    said = _say(find) if first() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    padded = np.zeros(size, np.uint8)
+    # Few sizes: each is a program of its own.
+    padded = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)
     padded[: len(said)] = np.frombuffer(said, np.uint8)
     heard = multihost_utils.broadcast_one_to_all(padded)
     found, error = pickle.loads(np.asarray(heard).tobytes())
     if error is not None:
         raise error
     return found
+
+
+def _say(find: Callable[[], Any]) -> bytes:
+    """Packs what something returns, or what it raises: all must end, and none wait."""
+    try:
+        return pickle.dumps((find(), None))
+    except Exception as error:
+        try:
+            said = pickle.dumps((None, error))
+            pickle.loads(said)
+        except Exception:  # an exception of a kind that does not travel
+            said = pickle.dumps(
+                (None, RuntimeError(f"{type(error).__name__}: {error}"))
+            )
+        return said
 
 
 def do(write: Callable[[], Any]) -> None:
@@ -134,6 +168,22 @@ def do(write: Callable[[], Any]) -> None:
         write()
 
     tell(act)
+
+
+def each(make: Callable[[], Told]) -> Told:
+    """Returns what every process makes for itself, or raises where one could not.
+
+    Raises:
+      Exception: what was raised here; RuntimeError if it was in another process.
+    """
+    made, failed = None, None
+    try:
+        made = make()
+    except Exception as error:
+        failed = error
+    if all_have(None if failed else True):
+        return made
+    raise failed or RuntimeError("another process failed; see what it said")
 
 
 def all_have(thing: Any) -> bool:
@@ -202,6 +252,8 @@ def _put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         words = _put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return jax.device_put(leaf, sharding)
+        if leaf.sharding.device_set == sharding.device_set:
+            return jax.device_put(leaf, sharding)
+        leaf = fetch(leaf)
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])

@@ -145,7 +145,7 @@ WRONG_BUILDS = [
         {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},
         "lottery.finetune_length: comes to 0 updates; wanted at least 1",
     ),
-    ({"run.devices": 5}, "run.devices: came 5; wanted at most 4, the local devices"),
+    ({"run.devices": 5}, "run.devices: came 5; wanted at most 4, the devices JAX"),
     (
         {"run.devices": 4, "data.batch_size": 30, "replicates": 1},
         "data.batch_size: a batch of 30 examples cannot be divided over 4 devices",

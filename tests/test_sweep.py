@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -77,6 +78,10 @@ def test_a_replicate_is_the_same_in_whatever_run() -> None:
         ({"fixed": ("sparse.sparsty=0.5",)}, "did you mean sparse.sparsity"),
         ({"varied": ("sparse.sparsity=0.8,x",)}, "config.sparse.sparsity: came 'x'"),
         ({"varied": ("sparse.sparsity=0.8,1.5",)}, "sparsity_1.5: config.sparse"),
+        ({"fixed": ("replicates=7",)}, "came 'replicates', twice or beside --seeds"),
+        ({"fixed": ("sparse.sparsity=0.5",)}, "came 'sparse.sparsity', twice"),
+        ({"recipes": ("/elsewhere/set_mnist.py",)}, "--config: came '/elsewhere"),
+        ({"recipes": ("configs/unknown.py",)}, "--config: came 'configs/unknown.py'"),
         ({"fixed": ("run.tensorboard=no",)}, "config.run.tensorboard: came 'no'"),
         ({"fixed": ("model.features=3",)}, "wanted a field that holds"),
         ({"varied": ("sparse.sparsity=0.8,0.8",)}, "two runs would be called"),
@@ -145,27 +150,80 @@ def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "mine"
 
 
-def test_time_that_is_up_stops_what_runs_and_asks_for_more(tmp_path: Path) -> None:
-    script = (
+def test_time_that_is_up_stops_what_runs_and_asks_for_more(
+    root: Path, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    child = (
         "import pathlib, signal, sys, time\n"
-        f"said = pathlib.Path({str(tmp_path / 'said')!r})\n"
+        f"said = pathlib.Path({str(said)!r})\n"
         "def save(*_):\n    said.write_text('saved')\n    sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, save)\n"
         "said.write_text('began')\n"
         "time.sleep(60)\n"
     )
-    commands = engines.Commands([(tmp_path / "a", [sys.executable, "-c", script])])
-    worker = threading.Thread(target=commands)
-    worker.start()
-    said = tmp_path / "said"
-    patience = time.monotonic() + 60
-    while not (said.exists() and said.read_text() == "began"):
-        assert time.monotonic() < patience
-        time.sleep(0.02)
-    again = commands.checkpoint()
-    worker.join(timeout=60)
+    # As in a job: the signal comes to the thread that waits for the child.
+    job = (
+        "import pathlib, signal, sys\n"
+        "from experiments.sweeping import engines\n"
+        f"command = [sys.executable, '-c', {child!r}]\n"
+        f"folder = pathlib.Path({str(tmp_path / 'a')!r})\n"
+        "commands = engines.Commands([(folder, command)])\n"
+        "def asked(*_):\n"
+        "    again = commands.checkpoint()\n"
+        "    assert isinstance(again.function, engines.Commands)\n"
+        "    sys.exit(33)\n"
+        "signal.signal(signal.SIGUSR2, asked)\n"
+        "commands()\n"
+    )
+    running = subprocess.Popen([sys.executable, "-c", job], cwd=root)
+    try:
+        patience = time.monotonic() + 60
+        while not (said.exists() and said.read_text() == "began"):
+            assert time.monotonic() < patience
+            time.sleep(0.02)
+        running.send_signal(signal.SIGUSR2)
+        assert running.wait(timeout=60) == 33
+    finally:
+        running.kill()
+        running.wait()
     assert said.read_text() == "saved"
-    assert isinstance(again.function, engines.Commands)
+
+
+def test_what_was_told_to_stop_is_the_last(tmp_path: Path) -> None:
+    listed = [write(tmp_path, n, n, code=75 * (n == "b")) for n in "abc"]
+    codes = engines.run_all(
+        listed, engine="local", jobs=1, logs=tmp_path / "jobs", options={}
+    )
+    assert codes == {"a": 0, "b": 75, "c": 75}
+    assert (tmp_path / "said").read_text() == "ab"
+
+
+def test_local_jobs_see_the_gpus_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import os, pathlib\n"
+        f"said = pathlib.Path({str(tmp_path / 'said')!r})\n"
+        "said.write_text(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))\n"
+    )
+    given = (tmp_path / "a", [sys.executable, "-c", script])
+    for number, (before, after) in enumerate((("1,2", "'1,2'"), (None, "None"))):
+        if before is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+        logs = tmp_path / f"jobs{number}"
+        engines.run_all([given], engine="local", jobs=1, logs=logs, options={})
+        assert (tmp_path / "said").read_text() == after
+
+
+def test_options_that_submitit_refuses_are_said(tmp_path: Path) -> None:
+    given = write(tmp_path, "a", "a")
+    with pytest.raises(ValueError, match="--engine, --option: came 'local' with.*mem"):
+        engines.run_all(
+            [given], engine="local", jobs=1, logs=tmp_path, options={"memory": 3}
+        )
 
 
 def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> None:

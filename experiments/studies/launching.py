@@ -5,7 +5,6 @@ import importlib
 import json
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from jaxsparse.training import checkpoints, interrupt
 from jaxsparse.training import workdir as training_folder
 
 ENDED = "ended"
-STOPPED = (*interrupt.EXITS.values(), -signal.SIGINT)
+STOPPED = (*interrupt.EXITS.values(), *(-number for number in interrupt.EXITS))
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -1,17 +1,24 @@
 """Who runs the runs of a grid: submitit, in local processes or on Slurm."""
 
+import contextlib
 import fcntl
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
 
+from experiments.studies import launching
+
 ENGINES = ("local", "slurm")
+GPUS = "CUDA_VISIBLE_DEVICES"
+YEAR = 60 * 24 * 365  # minutes, for local jobs, which end when they end
 
 
 class Commands:
@@ -21,27 +28,65 @@ class Commands:
     left to do.
     """
 
-    def __init__(self, commands: Sequence[tuple[Path, list[str]]]) -> None:
-        """Takes commands, each with the folder that it works in."""
-        self._commands = list(commands)
+    def __init__(
+        self,
+        commands: Sequence[tuple[Path, list[str]]],
+        environment: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Takes commands, each with the folder that it works in.
+
+        Args:
+          commands: what to run.
+          environment: variables that they are to have; None for those that they are
+            not to have.
+        """
+        self._commands, self._changes = list(commands), dict(environment or {})
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> dict[str, int]:
-        """Runs them; returns with what each ended, by the name of its folder."""
-        codes = {}
+        """Runs them, up to one that was told to stop.
+
+        Returns:
+          With what each that was begun ended, by the name of its folder.
+        """
+        codes: dict[str, int] = {}
         for folder, command in self._commands:
+            codes[folder.name] = code = self._run(folder, command)
+            if code in launching.STOPPED:
+                break
+        return codes
+
+    def _run(self, folder: Path, command: list[str]) -> int:
+        """Runs one, again if another process was at work in its folder first."""
+        environment = os.environ | {k: v for k, v in self._changes.items() if v}
+        for name in (name for name, value in self._changes.items() if value is None):
+            environment.pop(name, None)
+        while True:
             _wait_for(folder)
             print(shlex.join(command), flush=True)
-            self._child = subprocess.Popen(command)
-            codes[folder.name] = self._child.wait()
-        return codes
+            self._child = subprocess.Popen(command, env=environment)
+            try:
+                code = self._child.wait()
+            except KeyboardInterrupt:
+                self._stop()
+                raise
+            if not (code and _is_taken(folder)):
+                return code
+
+    def _stop(self) -> None:
+        """Has the child save and end. Its lock may be held here by `wait`."""
+        if self._child is None or self._child.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._child.pid, signal.SIGTERM)
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Saves what runs when time is up, and asks for more; submitit calls this."""
-        if self._child is not None:
-            self._child.terminate()
-            self._child.wait()
-        return submitit.helpers.DelayedSubmission(Commands(self._commands))
+        self._stop()
+        return submitit.helpers.DelayedSubmission(
+            Commands(self._commands, self._changes)
+        )
 
 
 def _wait_for(folder: Path) -> None:
@@ -49,6 +94,16 @@ def _wait_for(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _is_taken(folder: Path) -> bool:
+    """Says whether a process is at work in the folder of a run."""
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def run_all(
@@ -72,34 +127,56 @@ def run_all(
 
     Returns:
       With what each command ended, by the name of its folder; 1 for those whose job was
-      lost.
+      lost, and 75 for those that were not begun.
+
+    Raises:
+      ValueError: if submitit cannot launch them with these options.
     """
     if not commands:
         return {}
     root = Path(__file__).resolve().parent.parent.parent
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for what submitit starts
-    executor = submitit.AutoExecutor(folder=logs, cluster=engine)
-    common = {"timeout_min": 60 * 24, "name": "jaxsparse"}
+    common: dict[str, Any] = {"timeout_min": 60 * 24, "name": "jaxsparse"}
+    environment = {}
     if engine == "slurm":
         common["slurm_array_parallelism"] = jobs
         parts = [[command] for command in commands]
     else:
+        common["timeout_min"] = YEAR
         parts = [list(commands[i::jobs]) for i in range(min(jobs, len(commands)))]
-    executor.update_parameters(**common | options)
-    with executor.batch():
-        launched = [executor.submit(Commands(part)) for part in parts]
-    codes: dict[str, int] = {}
+        if "gpus_per_node" not in options:  # submitit would hide all of them
+            environment = {GPUS: os.environ.get(GPUS)}
+    try:
+        # A folder for each launch: the numbers of local jobs come again.
+        executor = submitit.AutoExecutor(logs / str(time.time_ns()), cluster=engine)
+        executor.update_parameters(**common | options)
+        with executor.batch():
+            launched = [executor.submit(Commands(part, environment)) for part in parts]
+    except Exception as error:  # of many kinds, as to what is wrong
+        raise ValueError(
+            f"--engine, --option: came {engine!r} with {options}, and submitit says: "
+            f"{error}; wanted what its AutoExecutor.update_parameters takes"
+        ) from error
+    codes = {folder.name: 75 for folder, _ in commands}
     try:
         for job, part in zip(launched, parts, strict=True):
-            try:
-                codes |= job.result()
-            except (submitit.core.utils.UncompletedJobError, RuntimeError) as error:
-                line = str(error).splitlines()[0]
-                print(f"job {job.job_id}: {line}; see {logs}", file=sys.stderr)
-                codes |= {folder.name: 1 for folder, _ in part}
+            codes |= _result(job, part)
     except KeyboardInterrupt:
         for job in launched:
-            job.cancel()
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                job.cancel()
         raise
     return codes
+
+
+def _result(job: Any, part: Sequence[tuple[Path, list[str]]]) -> dict[str, int]:
+    """Waits for a job; of several processes that ran one command, the worst counts."""
+    try:
+        each = job.results()
+    except Exception as error:  # what a job raised, or that it is lost
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"job {job.job_id}: {line}; see {job.paths.folder}", file=sys.stderr)
+        return {folder.name: 1 for folder, _ in part}
+    names = {name for codes in each for name in codes}
+    return {name: max(codes.get(name, 1) for codes in each) for name in names}

@@ -56,7 +56,10 @@ def make(
             "wanted one recipe or more, 1 seed or more, and 0 or more at once"
         )
     axes = [_split(words, "--vary", "FIELD=VALUE,VALUE") for words in varied]
-    common = dict(_split(words, "--set", "FIELD=VALUE") for words in fixed)
+    common = [_split(words, "--set", "FIELD=VALUE") for words in fixed]
+    _check_fields([name for name, _ in (*axes, *common)])
+    for recipe in recipes:
+        _check_recipe(recipe)
     choices = [[(name, v) for v in values.split(",")] for name, values in axes]
     size = at_once or seeds
     points = []
@@ -67,10 +70,32 @@ def make(
             if size < seeds:
                 mine["seeds.first"] = first
             name = "-".join(_name(recipe, fields, mine))
-            runs.append(Run(name, recipe, _parsed(recipe, common | fields) | mine))
+            runs.append(
+                Run(name, recipe, _parsed(recipe, dict(common) | fields) | mine)
+            )
         points.append(Point(recipe, fields, runs))
     _check(points)
     return points
+
+
+def _check_fields(names: Sequence[str]) -> None:
+    """Refuses fields that are given twice, or by a flag of their own."""
+    for name in names:
+        if names.count(name) > 1 or name in ("replicates", "seeds.first"):
+            raise ValueError(
+                f"--vary, --set: came {name!r}, twice or beside --seeds; wanted each "
+                "field once, and the number of replicates by --seeds and --at_once"
+            )
+
+
+def _check_recipe(recipe: str) -> None:
+    """Refuses what is no recipe of the folder where `launching.read` looks."""
+    path = Path(recipe.partition(":")[0])
+    if not (launching.ROOT / path).is_file() or path.parent != Path("configs"):
+        raise ValueError(
+            f"--config: came {recipe!r}; wanted configs/FILE.py or "
+            f"configs/FILE.py:VARIANT, in {launching.ROOT}"
+        )
 
 
 def _split(words: str, flag: str, wanted: str) -> tuple[str, str]:
@@ -149,10 +174,10 @@ def report(points: Sequence[Point], folder: Path) -> Path:
       ValueError: if none has begun.
     """
     begun = [
-        path
+        folder / run.name
         for point in points
-        for path in (folder / run.name for run in point.runs)
-        if (path / "config.json").exists()
+        for run in point.runs
+        if launching.standing(run, folder / run.name) in ("under way", launching.ENDED)
     ]
     if not begun:
         raise ValueError(f"{folder}: no run has begun; see what was said above")

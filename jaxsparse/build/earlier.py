@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import hosts, transforms
 from jaxsparse import masks as masks_lib
-from jaxsparse import transforms
 from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
 from jaxsparse.data.diet import files
@@ -59,8 +59,9 @@ def read_config(folder: Path) -> ConfigDict:
     Raises:
       ValueError: if no run is there.
     """
+    path = folder / "config.json"
     try:
-        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        fields = json.loads(hosts.tell(lambda: path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder}: no run is there ({error}); wanted a folder that "
@@ -173,6 +174,11 @@ def _check_redraws(config: ConfigDict) -> None:
             f"config.init.shared: came True with init.sparse {c.sparse!r}, which draws "
             "for the masks of each replicate; wanted one of the two"
         )
+    if c.shared and config.seeds.first:
+        raise ValueError(
+            f"config.init.shared: came True with seeds.first {config.seeds.first}; "
+            "wanted seeds.first 0, whose weights all replicates share"
+        )
     for name in ("sparse_distribution", "sparse_scale"):
         if c[name] != plain[name] and not c.sparse.startswith("fan_"):
             raise ValueError(
@@ -264,13 +270,15 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
 def _take(tree: Any, config: ConfigDict, field: str) -> Any:
     """Takes the replicates asked for of a tree [r ...]."""
     there, wanted = len(jax.tree.leaves(tree)[0]), config.start.replicate
-    if wanted >= there or (wanted == -1 and config.replicates > there):
+    first = config.seeds.first
+    end = first + config.replicates
+    if wanted >= there or (wanted == -1 and end > there):
         raise ValueError(
             f"config.start.replicate: came {wanted} for {config.replicates} "
-            f"replicates; the {field} of {config.start.run} are those of {there}; "
-            f"wanted one in [0, {there}), or at most {there} replicates"
+            f"replicates from number {first}; the {field} of {config.start.run} are "
+            f"those of {there}; wanted one in [0, {there}), or replicates among these"
         )
-    rows = jnp.arange(config.replicates) if wanted == -1 else jnp.int32(wanted)
+    rows = jnp.arange(first, end) if wanted == -1 else jnp.int32(wanted)
     rows = jnp.broadcast_to(rows, config.replicates)
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
@@ -319,7 +327,8 @@ def _of_layers(found: Masks, like: Masks) -> Masks:
 def _from_files(name: str, config: ConfigDict, network: Network, seeds: Seeds) -> Masks:
     """Reads one ticket a replicate; "{replicate}" in the name stands for its number."""
     chosen = config.start.replicate
-    numbers = [r if chosen == -1 else chosen for r in range(config.replicates)]
+    own = range(config.seeds.first, config.seeds.first + config.replicates)
+    numbers = [r if chosen == -1 else chosen for r in own]
     params = jax.eval_shape(network.initialize, seeds.init)[0]
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params

@@ -148,13 +148,14 @@ def rows(
     scores = np.zeros(len(train.labels))
     path = score_file(config, workdir)
     if path is not None:
-        if not path.is_file():
+        if not hosts.tell(path.is_file):
             raise ValueError(
                 f"config.pretraining.scores: {path} is not there; wanted a file that "
                 "experiments/score_data.py wrote, named from the run's own folder"
             )
         with under("pretraining.scores"):
-            scores = files.load(path, labels=train.labels).scores
+            read = functools.partial(files.load, path, labels=train.labels)
+            scores = hosts.tell(lambda: read().scores)
     balance = {"labels": train.labels, "classes": dataset.classes}
     with under("pretraining"):
         each = [
@@ -163,7 +164,7 @@ def rows(
                 c.size,
                 how=c.subset,
                 first=c.first if c.subset == "window" else None,
-                seed=1000 * c.seed + r,  # no two seeds share one
+                seed=1000 * c.seed + config.seeds.first + r,  # no two share one
                 **(balance if c.balanced else {}),
             )
             for r in range(config.replicates)

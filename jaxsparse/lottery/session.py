@@ -67,7 +67,7 @@ class Session:
             state, seconds = loop.fit(
                 trainer, fresh, stage=stage, keys=keys, desk=desk, tracer=tracer
             )
-        rows = [row for row in _read(desk) if row["stage"] == stage.name]
+        rows = _read(desk, stage=stage.name)
         if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
             masks = transforms.get_masks(state.opt_state)
             ends = summary.level_records(
@@ -170,11 +170,7 @@ class Session:
 
     def _judge(self, stage: Stage, rows: list[records.Record]) -> records.Record:
         """Says whether the children of a stage are stable, and their level matching."""
-        ended = [
-            row
-            for row in _read(self.desk)
-            if row["kind"] == "level" and row["arm"] == stages.TICKET
-        ]
+        ended = [row for row in _read(self.desk, kind="level", arm=stages.TICKET)]
         reached, dense = (
             [row["test_accuracy"] for row in ended if row["level"] == level]
             for level in (stage.level, 0)
@@ -307,7 +303,8 @@ class Session:
         if not hosts.tell(path.exists):
             seeds = jax.tree.map(jax.random.clone, self.experiment.seeds)
             rescale = self.experiment.network.rescale
-            _write_factors(path, rescale(params, batch_stats, masks, seeds))
+            found = rescale(params, batch_stats, masks, seeds)
+            _write_factors(path, hosts.fetch(found))
         rows = json.loads(hosts.tell(lambda: path.read_text(encoding="utf-8")))
 
         def times(path: Any, leaf: Any) -> Any:
@@ -353,8 +350,15 @@ class Session:
         checkpoints.thin(self.desk.checkpoints, stages.end_name(outdated))
 
 
-def _read(desk: Desk) -> list[records.Record]:
-    return hosts.tell(lambda: records.read(desk.metrics))
+def _read(desk: Desk, **wanted: Any) -> list[records.Record]:
+    """Reads the records whose fields are those."""
+    return hosts.tell(
+        lambda: [
+            row
+            for row in records.read(desk.metrics)
+            if all(row.get(name) == value for name, value in wanted.items())
+        ]
+    )
 
 
 def _write_factors(path: Path, found: Any) -> None:

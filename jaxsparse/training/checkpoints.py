@@ -106,7 +106,8 @@ def save(
       OSError: if it cannot be written, naming the folder.
     """
     folder = (directory / name).absolute()
-    found = digest(state)
+    own = digest(state)
+    found = hosts.tell(lambda: own)
     wanted = recorded_hash(directory, name)
     if wanted is not None and wanted != found:
         raise ValueError(
@@ -122,14 +123,18 @@ def save(
         folder.parent.mkdir(parents=True, exist_ok=True)
 
     hosts.do(make_room)
+    failed: Exception | None = None
     try:
         with _quiet():
             ocp.save(folder, state)
     except Exception as error:
+        failed = error
+    if not hosts.all_have(None if failed else state):
+        line = _first_line(failed) if failed else "another process could not"
         raise OSError(
-            f"checkpoint {folder}: cannot be written: {_first_line(error)}; is the "
-            f"disk full? {shutil.disk_usage(folder.parent).free // 2**20} MiB are free"
-        ) from error
+            f"checkpoint {folder}: cannot be written: {line}; is the disk full? "
+            f"{shutil.disk_usage(folder.parent).free // 2**20} MiB are free"
+        ) from failed
     note = {"hash": found, "step": int(state.step), "extra": extra or {}}
     text = json.dumps(note, indent=1) + "\n"
     hosts.do(lambda: records.write_atomically(_note(directory, name), text))
@@ -161,7 +166,8 @@ def load(directory: Path, name: str, like: TrainState) -> Saved | None:
             state = ocp.load(folder, like)
     except Exception as error:  # Orbax and its stores raise many kinds
         reason = _first_line(error)
-    if hosts.all_have(state) and digest(state) == note["hash"]:
+    whole = hosts.all_have(state) and digest(state) == note["hash"]
+    if hosts.all_have(whole or None):
         return Saved(state, note["extra"])
 
     def put_aside() -> Path:

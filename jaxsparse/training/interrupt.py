@@ -51,9 +51,13 @@ def listening() -> Iterator[Asked]:
         # Ours would take the signal away from JAX.
         numbers = itertools.count()
 
+        noticed = False
+
         def agreed() -> int:
+            nonlocal noticed  # JAX says so once, and a stage may end just there
             reached = multihost_utils.reached_preemption_sync_point(next(numbers))
-            return signal.SIGTERM if reached else 0
+            noticed = noticed or reached
+            return signal.SIGTERM if noticed else 0
 
         yield agreed
         return

@@ -147,11 +147,13 @@ def _add(sums: _Sums | None, tally: Tally) -> _Sums:
 
 def write(desk: Desk, rows: list[records.Record]) -> None:
     """Appends records to the metrics and shows them, in the first process only."""
-    if not hosts.first():
-        return
-    records.append(desk.metrics, rows)
-    for row in rows:
-        desk.watch(row)
+
+    def append() -> None:
+        records.append(desk.metrics, rows)
+        for row in rows:
+            desk.watch(row)
+
+    hosts.do(append)
 
 
 def record(stage: Stage, kind: str, *, step: int, trainer: Trainer) -> records.Record:

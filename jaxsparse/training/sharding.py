@@ -81,10 +81,10 @@ def make_layout(
     """
     there, processes = jax.devices(), jax.process_count()
     if devices > len(there) or devices % processes:
+        also = f" of {processes} processes, and as many of each" if hosts.many() else ""
         raise ValueError(
-            f"config.run.devices: came {devices}; wanted at most {len(there)}, which "
-            f"JAX sees in {processes} processes, and as many of each; use 0 for all "
-            "that the work can be divided over"
+            f"config.run.devices: came {devices}; wanted at most {len(there)}, the "
+            f"devices JAX sees{also}; use 0 for as many as the work can be divided over"
         )
     if parallelism == "pmap" and processes > 1:
         raise ValueError(
@@ -114,6 +114,12 @@ def _first_of_each(devices: Sequence[Any], count: int) -> list[Any]:
     for device in devices:
         by_process.setdefault(device.process_index, []).append(device)
     share = count // len(by_process)
+    if share > min(map(len, by_process.values())):
+        each = {number: len(found) for number, found in by_process.items()}
+        raise ValueError(
+            f"config.run.devices: {count} devices cannot be taken equally from those "
+            f"of the processes, {each}; wanted {len(each)} times the least of these"
+        )
     return [d for number in sorted(by_process) for d in by_process[number][:share]]
 
 
@@ -178,7 +184,8 @@ def by_data(layout: Layout, tree: Any) -> Any:
 
     def padded(leaf: np.ndarray) -> np.ndarray:
         missing = -len(leaf) % parts
-        whole = np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+        widths = [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)
+        whole = np.pad(leaf, widths) if missing else leaf
         return whole.reshape(parts, -1, *leaf.shape[1:]) if layout.mapped else whole
 
     axis = (REPLICATE, DATA) if layout.mapped else DATA
