@@ -38,7 +38,6 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is "", "baseline" or "quick" (200 steps)."""
     c = recipe("tost_cifar", variant)
     c.data.name = "cifar10"
-    c.model.name = "resnet_32"
     return c
 
 
@@ -51,6 +50,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.data.augment = "published"
     c.data.mean = (0.4914, 0.4822, 0.4465)
     c.data.std = (0.2023, 0.1994, 0.2010)
+    c.model.name = "resnet_32"
     c.optimizer.momentum = 0.9
     c.optimizer.weight_decay = 2e-4
     c.schedule.name = "step"

@@ -4,6 +4,7 @@ Paul et al. (2022) train a dense network for some hundred steps on a small part 
 data, and search tickets with all of it from there.
 """
 
+import functools
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxtyping import Array, Int32
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import hosts
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.data.diet import files, noise, subsets
 from jaxsparse.data.examples import Dataset, Examples

@@ -203,7 +203,7 @@ def default() -> ConfigDict:
     # that share a batch, or streamed from the "host"; auto: the first of these that
     # takes at most a quarter of a device's memory. What else looks at examples
     # (analyses, growth, stability) places what it asks for.
-    c.run.examples = "auto"
+    c.run.examples = "auto"  # on all devices, divided over them, or on the host
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions

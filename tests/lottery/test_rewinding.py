@@ -24,10 +24,12 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any]]:
     seen: dict[str, tuple[Any, Any]] = {}
     fit = loop.fit
 
-    def watch(trainer: Any, fresh: Any, *, stage: Any, keys: Any, desk: Any) -> Any:
+    def watch(
+        trainer: Any, fresh: Any, *, stage: Any, keys: Any, desk: Any, **more: Any
+    ) -> Any:
         copy = jax.tree.map(jnp.copy, fresh)
         seen[stage.name] = (copy, jax.random.key_data(keys))
-        return fit(trainer, fresh, stage=stage, keys=keys, desk=desk)
+        return fit(trainer, fresh, stage=stage, keys=keys, desk=desk, **more)
 
     monkeypatch.setattr(loop, "fit", watch)
     return seen
