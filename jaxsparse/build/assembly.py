@@ -53,6 +53,29 @@ def _make_layout(config: ConfigDict, epoch_of: Epoch) -> Layout:
         batch_sizes=sizes,
         parallelism=config.run.parallelism,
         devices=config.run.devices,
+        division=_division(config),
+    )
+
+
+def _division(config: ConfigDict) -> sharding.Division | None:
+    """Says how weights are divided over devices; None if they are not to be."""
+    c = config.run
+    if c.weights == "whole":
+        return None
+    return sharding.Division(tuple(map(tuple, c.weight_rules)), c.weight_least)
+
+
+def _divided(network: Network, layout: Layout, seeds: state_lib.Seeds) -> Network:
+    """Has states made divided over devices, without a weight that is whole on one."""
+    if not layout.divides:
+        return network
+    like = jax.eval_shape(functools.partial(first_state, network), seeds)
+    where = sharding.state_shardings(layout, like)
+    return network._replace(
+        initialize=jax.jit(
+            network.initialize, out_shardings=(where.params, where.batch_stats)
+        ),
+        place=functools.partial(sharding.constrain, layout),
     )
 
 
@@ -123,6 +146,7 @@ def make_experiment(
     rate = pieces.make_rate(config, length)
     network = pieces.make_network(config, dataset, length)
     seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
+    network = _divided(network, layout, seeds)
     network, origin = earlier.start_elsewhere(config, network, seeds, workdir)
     rule = levels.Rule(
         fraction=c.fraction,
@@ -254,6 +278,8 @@ def _make_trainer(
     )
     normalize = pieces.make_normalize(config, dataset)
     haunt = ghosts.make_haunt(config, length, axis_name=axis_name)
+    like = jax.eval_shape(functools.partial(first_state, network), seeds)
+    gather = sharding.make_gather(layout, like)
     train_step = steps.make_train_step(
         model,
         network.tx,
@@ -264,16 +290,18 @@ def _make_trainer(
         smooth_over=config.training.smooth_over,
         repulsion=config.repelling.strength,
         axis_name=axis_name,
+        gather=gather,
         per_example=per_example,
     )
-    like = jax.eval_shape(functools.partial(first_state, network), seeds)
     stats = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.batch_stats
     )
     analysed = functions.make_functions(config, dataset, stats)
     # Without a gradient CPUs convolve several times faster than they multiply patches.
     plain = networks.make_model(config, classes=dataset.classes, axis_name=axis_name)
-    eval_step = steps.make_eval_step(plain, normalize=normalize, haunt=haunt)
+    eval_step = steps.make_eval_step(
+        plain, normalize=normalize, haunt=haunt, gather=gather
+    )
     sets = {"validation": dataset.validation, "test": dataset.test}
     where = _where(config, dataset, layout)
     arrangement = arrange(config, network.masks)
@@ -287,6 +315,7 @@ def _make_trainer(
         )
     # A loop over replicates would move those of other devices.
     apart = arrangement.how if layout.mesh.size == 1 else "vmap"
+    how = apart if layout.divides else arrangement.how
     # Forced host devices hang if many calls with collectives are in flight.
     waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
     return Trainer(
@@ -294,7 +323,7 @@ def _make_trainer(
             train_step,
             like,
             layout=layout,
-            how=arrangement.how,
+            how=how,
             usual_length=per_call,
             examples=where,
         ),
@@ -334,9 +363,10 @@ def _make_trainer(
         arrangement={
             "convolutions": "product" if networks.as_products(config) else "library",
             "steps": "single" if arrangement.single else "scan",
-            "replicates_by": arrangement.how,
+            "replicates_by": how,
             "parallelism": layout.parallelism,
             "mesh": dict(layout.mesh.shape),
+            **({"weights": "sharded"} if layout.divides else {}),
             **({} if where == "device" else {"examples": where}),
             **({"starts_from": origin} if origin else {}),
         },

@@ -41,6 +41,16 @@ def _is_pairs(value: Any) -> bool:
     )
 
 
+def _is_axes(value: Any) -> bool:
+    return all(
+        isinstance(pair, tuple | list)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and type(pair[1]) in (int, type(None))
+        for pair in value
+    )
+
+
 _AT_LEAST_0 = (lambda v: v >= 0, "at least 0")
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _ABOVE_0 = (lambda v: 0 < v < float("inf"), "above 0, finite")
@@ -185,6 +195,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.parallelism": _one_of("jit", "pmap"),
     "run.devices": _AT_LEAST_0,
     "run.examples": _one_of("auto", "device", "sharded", "host"),
+    "run.weights": _one_of("whole", "sharded"),
+    "run.weight_least": _AT_LEAST_1,
+    "run.weight_rules": (_is_axes, "pairs such as (('head/*', None), ('*/kernel', 0))"),
     "run.steps_per_call": _AT_LEAST_1,
     "run.dispatch": _one_of("auto", "scan", "single"),
     "run.convolutions": _one_of("auto", "library", "product"),

@@ -204,6 +204,13 @@ def default() -> ConfigDict:
     # takes at most a quarter of a device's memory. What else looks at examples
     # (analyses, growth, stability) places what it asks for.
     c.run.examples = "auto"  # on all devices, divided over them, or on the host
+    # Where weights lie, with their masks and what optimisers remember of them: "whole"
+    # on each device, or "sharded": divided over those that share a batch (FSDP), the
+    # longest axis of each leaf of at least so many numbers, unless a rule says: pairs
+    # of a pattern and an axis or None, as (("head/*", None), ("*/mlp/*/kernel", 1)).
+    c.run.weights = "whole"
+    c.run.weight_least = 65_536
+    c.run.weight_rules = ()
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions

@@ -32,6 +32,8 @@ class Network(NamedTuple):
         the masks; None to leave those drawn as they are.
       rescale: weights, batch statistics, masks and seeds [r ...] to what
         `tost.rescaling.Rescaled` holds, for what training starts from; None for none.
+      place: for use in jit, says how a state [r ...] is divided over devices as it is
+        made; None leaves it to whoever trains it.
     """
 
     initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
@@ -43,6 +45,7 @@ class Network(NamedTuple):
     first_weights: Callable[[Key[Array, "r"]], tuple[Params, Any]] | None = None
     redraw: Callable[[Params, Masks, Key[Array, ""]], Params] | None = None
     rescale: Callable[[Params, Any, Masks, Seeds], Any] | None = None
+    place: Callable[[TrainState], TrainState] | None = None
 
 
 def first_state(network: Network, seeds: Seeds) -> TrainState:
@@ -54,7 +57,13 @@ def first_state(network: Network, seeds: Seeds) -> TrainState:
     params, batch_stats = draw(seeds.init)
     masks = dense_masks(network, len(seeds.init))
     return state_lib.start(
-        network.tx, params, batch_stats, masks, step=0, keys=seeds.masks
+        network.tx,
+        params,
+        batch_stats,
+        masks,
+        step=0,
+        keys=seeds.masks,
+        place=network.place,
     )
 
 

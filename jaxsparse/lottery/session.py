@@ -267,8 +267,9 @@ class Session:
             keys = children_lib.copies(jax.random.clone(keys), count)
         else:
             weights = self._drawn(stage.level, stage.arm)
-        tx = self.experiment.network.tx
-        return state_lib.start(tx, *weights, step=stage.start, keys=keys)
+        tx, place = self.experiment.network.tx, self.experiment.network.place
+        step = stage.start
+        return state_lib.start(tx, *weights, step=step, keys=keys, place=place)
 
     def _drawn(self, level: int, arm: str) -> tuple[Params, Any, Masks]:
         """Returns what a ticket or control begins with, [r ...]."""

@@ -153,12 +153,14 @@ def make_programs(
       the buffers of the old one, and the tallies of each step [r length]; in shorter
       calls than usual [r usual_length], of which the rest are zeros.
     """
-    # Each device runs this on its part, the same under jit as under pmap.
-    shares = layout.data_devices
+    # Each device runs this on its part, the same under jit as under pmap; where weights
+    # are divided, the compiler finds out the parts.
+    shares = 1 if layout.divides else layout.data_devices
+    groups = 1 if layout.divides else layout.mesh.shape[REPLICATE]
     axes = state_lib.replicate_axes(like)
     whole = Data(None, None, 0, None, None)
     data_axes = Data(0, 0, None, None, None) if examples == "host" else whole
-    batch = functools.partial(_BATCHES[examples], shares)
+    batch = functools.partial(_make_batch(layout, examples), shares)
 
     def run_one(
         state: TrainState,
@@ -180,8 +182,8 @@ def make_programs(
 
         def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
             images, labels = batch(data, index, batch_size, offset)
-            return train_step(
-                state,
+            state, tally = train_step(
+                sharding.pin(layout, state),
                 images,
                 labels,
                 places=places,
@@ -189,6 +191,7 @@ def make_programs(
                 key=key,
                 **extra,
             )
+            return sharding.pin(layout, state), tally
 
         if length == 1:
             state, tally = body(state, 0)
@@ -207,7 +210,7 @@ def make_programs(
         call = over_replicates(
             functools.partial(run_one, length=length, batch_size=batch_size),
             how=how,
-            replicates=layout.replicates // layout.mesh.shape[REPLICATE],
+            replicates=layout.replicates // groups,
             in_axes=(axes, data_axes, 0, (None, 0)),
             out_axes=(axes, 0),
         )
@@ -219,9 +222,9 @@ def make_programs(
                 donate_argnums=0,
                 devices=list(layout.mesh.devices.flat),
             )
-        if layout.mesh.size > 1:
+        if layout.mesh.size > 1 and not layout.divides:
             # Left to divide a convolution, the compiler differs from pmap in last bits.
-            states, each = sharding.state_specs(like), jax.P(REPLICATE)
+            states, each = sharding.state_specs(layout, like), jax.P(REPLICATE)
             call = jax.shard_map(
                 call,
                 mesh=layout.mesh,
@@ -277,6 +280,18 @@ def _exchanged(
 
 
 _BATCHES = {"host": _given, "device": _looked_up, "sharded": _exchanged}
+
+
+def _make_batch(layout: Layout, examples: Where) -> Callable[..., tuple[Any, Any]]:
+    """Chooses how a device finds its share of a step's batch."""
+    if not layout.divides:
+        return _BATCHES[examples]
+
+    def divided(*args: Any) -> tuple[Any, Any]:
+        find = _given if examples == "host" else _looked_up
+        return sharding.divide_batch(layout, find(*args))
+
+    return divided
 
 
 def room(length: int, usual_length: int) -> int:

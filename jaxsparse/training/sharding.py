@@ -3,27 +3,43 @@
 One mesh with two axes: replicates are spread over as many devices as divide their
 number; the devices left over share each replicate's batch. In training each device
 runs the same program on its part, by `shard_map` under `jit` or by `pmap`, so that both
-give the same bits. This is the only module that knows devices.
+give the same bits. Where weights are divided over the devices that share a batch, it is
+the compiler that divides the program. This is the only module that knows devices.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
-from jaxsparse import hosts
+from jaxsparse import hosts, transforms
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import TrainState
+from jaxsparse.types import Params
 
 REPLICATE, DATA = "replicate", "data"
+GATHERED = "gathered"
 
 log = logging.getLogger(__name__)
+
+
+class Division(NamedTuple):
+    """How weights are divided, see `transforms.weight_specs`.
+
+    Attributes:
+      rules: which leaves along which of their axes.
+      least: numbers of a leaf that is divided without a rule.
+    """
+
+    rules: transforms.Rules = ()
+    least: int = transforms.LEAST
 
 
 class Layout(NamedTuple):
@@ -33,11 +49,14 @@ class Layout(NamedTuple):
       mesh: axes (replicate, data).
       parallelism: "jit" or "pmap".
       replicates: how many replicates there are, over all devices.
+      division: of the weights of a replicate over the devices that share its batch;
+        None where each has them whole.
     """
 
     mesh: Mesh
     parallelism: str
     replicates: int
+    division: Division | None = None
 
     @property
     def data_devices(self) -> int:
@@ -47,7 +66,12 @@ class Layout(NamedTuple):
     @property
     def batch_axis(self) -> str | None:
         """The axis over which training steps and BatchNorm average, if there is one."""
-        return DATA if self.data_devices > 1 else None
+        return DATA if self.data_devices > 1 and not self.divides else None
+
+    @property
+    def divides(self) -> bool:
+        """Whether weights are divided, and the compiler divides the program."""
+        return self.division is not None and self.data_devices > 1
 
     @property
     def mapped(self) -> bool:
@@ -61,6 +85,7 @@ def make_layout(
     batch_sizes: Sequence[int],
     parallelism: str = "jit",
     devices: int = 0,
+    division: Division | None = None,
 ) -> Layout:
     """Chooses the mesh.
 
@@ -70,6 +95,7 @@ def make_layout(
       parallelism: "jit" or "pmap".
       devices: how many to use, of all processes together and as many of each; 0 for
         as many as the work can be divided over.
+      division: see `Layout`. Where no two devices share a batch nothing is divided.
 
     Returns:
       The layout.
@@ -77,7 +103,7 @@ def make_layout(
     Raises:
       ValueError: if there are fewer devices, if a batch cannot be divided equally, if
         a process would have none, or if pmap would have to divide replicates and
-        batches both, or to reach other processes.
+        batches both, or weights, or to reach other processes.
     """
     there, processes = jax.devices(), jax.process_count()
     if devices > len(there) or devices % processes:
@@ -90,6 +116,11 @@ def make_layout(
         raise ValueError(
             f"config.run.parallelism: came 'pmap' in {processes} processes; wanted "
             "'jit', which has the devices of all of them"
+        )
+    if parallelism == "pmap" and division is not None:
+        raise ValueError(
+            "config.run.parallelism: came 'pmap' with run.weights 'sharded'; wanted "
+            "'jit', under which the compiler divides the work on a weight"
         )
     for count in [devices] if devices else range(len(there), 0, -processes):
         over_replicates = math.gcd(replicates, count)
@@ -105,7 +136,7 @@ def make_layout(
         log.warning("%d of %d devices are used", count, len(there))
     grid = np.asarray(_first_of_each(there, count)).reshape(over_replicates, over_data)
     mesh = Mesh(grid, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
-    return Layout(mesh, parallelism, replicates)
+    return Layout(mesh, parallelism, replicates, division)
 
 
 def _first_of_each(devices: Sequence[Any], count: int) -> list[Any]:
@@ -266,27 +297,130 @@ def _stack(layout: Layout, leaf: Any) -> Any:
     return jax.device_put(leaf, _sharding(layout, (REPLICATE, DATA)))
 
 
-def state_specs(state: TrainState) -> TrainState:
-    """Returns over which axis of the mesh each leaf of a state is divided."""
+def state_specs(layout: Layout, state: TrainState) -> TrainState:
+    """Returns over which axes of the mesh each leaf of a state is divided."""
     # replicate_axes has None, which is no leaf, where a leaf is not batched.
     axes = state_lib.replicate_axes(state)
-    return jax.tree.map(
+    alone = jax.tree.map(
         lambda axis, part: jax.tree.map(
-            lambda _: PartitionSpec(*(() if axis is None else (REPLICATE,))), part
+            lambda leaf: leaf if axis is None else _of_one(leaf), part
         ),
         axes,
         state,
         is_leaf=lambda axis: axis is None,
     )
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda spec: spec if axis is None else PartitionSpec(REPLICATE, *spec),
+            part,
+            is_leaf=_is_spec,
+        ),
+        axes,
+        _specs_of_one(layout, alone),
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+def _specs_of_one(layout: Layout, state: TrainState) -> TrainState:
+    """Returns over which axes each leaf of one replicate's state is divided."""
+    own = _weight_specs(layout, state.params)
+    return transforms.state_specs(own, state.params, state)
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, PartitionSpec)
+
+
+def _of_one(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns what a leaf [r ...] is in one replicate."""
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def _weight_specs(layout: Layout, params: Any) -> Any:
+    """Returns how the weights of one replicate are divided."""
+    if not layout.divides:
+        return jax.tree.map(lambda _: PartitionSpec(), params)
+    try:
+        return transforms.weight_specs(
+            params, axis=DATA, parts=layout.data_devices, **layout.division._asdict()
+        )
+    except ValueError as error:
+        raise ValueError(f"config.run.weight_{error}") from error
 
 
 def state_shardings(layout: Layout, state: TrainState) -> TrainState:
     """Returns the sharding of each leaf of a state under jit."""
     return jax.tree.map(
         lambda spec: _sharding(layout, *spec),
-        state_specs(state),
-        is_leaf=lambda spec: isinstance(spec, PartitionSpec),
+        state_specs(layout, state),
+        is_leaf=_is_spec,
     )
+
+
+def constrain(layout: Layout, state: TrainState) -> TrainState:
+    """Has the compiler make a state [r ...] divided as it is to lie; for use in jit."""
+    return jax.lax.with_sharding_constraint(state, state_shardings(layout, state))
+
+
+def pin(layout: Layout, state: TrainState) -> TrainState:
+    """Has the compiler keep one replicate's state divided as it lies; for use in jit.
+
+    Otherwise it may bring weights together before what else is done with them.
+    """
+    if not layout.divides:
+        return state
+    where = jax.tree.map(
+        lambda spec: _sharding(layout, *spec),
+        _specs_of_one(layout, state),
+        is_leaf=_is_spec,
+    )
+    return jax.lax.with_sharding_constraint(state, where)
+
+
+def divide_batch(layout: Layout, batch: Any) -> Any:
+    """Has the compiler divide examples [b ...] over the devices that share them."""
+    return jax.lax.with_sharding_constraint(batch, _sharding(layout, DATA))
+
+
+def make_gather(layout: Layout, like: TrainState) -> Callable[[Params], Params] | None:
+    """Makes the function that brings the weights a network computes with together.
+
+    Where the gradient is taken through it, that comes back summed and divided as the
+    weights are. What it returns is named "gathered", for `jax.checkpoint` to forget.
+
+    Args:
+      layout: how the run uses its devices.
+      like: a state in the form of files, perhaps abstract.
+
+    Returns:
+      A function of the weights of one replicate, for use in jit; None where they are
+      whole on every device.
+    """
+    if not layout.divides:
+        return None
+    specs = _weight_specs(layout, jax.tree.map(_of_one, like.params))
+
+    return lambda params: jax.tree.map(
+        lambda leaf, spec: _gather(layout, spec)(leaf) if spec else leaf, params, specs
+    )
+
+
+def _gather(layout: Layout, spec: PartitionSpec) -> Callable[[Any], Any]:
+    """Makes the function that brings one weight together, and divides its gradient."""
+
+    @jax.custom_vjp
+    def gather(leaf: Any) -> Any:
+        whole = jax.lax.with_sharding_constraint(leaf, _sharding(layout))
+        return checkpoint_name(whole, GATHERED)
+
+    def forward(leaf: Any) -> tuple[Any, None]:
+        return gather(leaf), None
+
+    def backward(_: None, gradient: Any) -> tuple[Any]:
+        return (jax.lax.with_sharding_constraint(gradient, _sharding(layout, *spec)),)
+
+    gather.defvjp(forward, backward)
+    return gather
 
 
 def place(layout: Layout, state: TrainState) -> TrainState:

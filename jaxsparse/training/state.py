@@ -5,6 +5,7 @@ of the sparse optimiser, which all replicates share.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +97,7 @@ def start(
     *,
     step: int,
     keys: Key[Array, "r"],
+    place: Callable[[TrainState], TrainState] | None = None,
 ) -> TrainState:
     """Begins training somewhere: masked weights, a fresh optimiser, a set clock.
 
@@ -107,16 +109,20 @@ def start(
       masks: which weights exist [r ...].
       step: what the clock shows, in updates.
       keys: random keys of the sparse optimiser.
+      place: for use in jit, says where the state is to lie; always the same function,
+        or all is compiled again. None leaves it open.
 
     Returns:
       A state whose buffers are its own: donating it harms no argument.
     """
-    return _start(tx, params, batch_stats, masks, jnp.asarray(step, jnp.int32), keys)
+    clock = jnp.asarray(step, jnp.int32)
+    return _start(tx, place, params, batch_stats, masks, clock, keys)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _start(
     tx: optax.GradientTransformationExtraArgs,
+    place: Callable[[TrainState], TrainState] | None,
     params: Params,
     batch_stats: Any,
     masks: Masks,
@@ -134,4 +140,5 @@ def _start(
     _, abstract = jax.eval_shape(first, params, masks, keys)
     axes = (0, transforms.replicate_axes(abstract))
     params, opt_state = jax.vmap(one, out_axes=axes)(params, masks, keys)
-    return TrainState(step, params, batch_stats, opt_state)
+    state = TrainState(step, params, batch_stats, opt_state)
+    return state if place is None else place(state)

@@ -13,8 +13,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxsparse import transforms
-from jaxsparse.training import losses, repelling
+from jaxsparse.training import losses, repelling, sharding
 from jaxsparse.training.state import TrainState
+from jaxsparse.types import Params
 
 Images = UInt8[Array, "b h w c"]
 
@@ -56,6 +57,7 @@ class Haunt(Protocol):
 
 TrainStep = Callable[..., tuple[TrainState, Tally]]
 Smoothing = Callable[[Int[Array, ""]], Float[Array, ""]]
+Gather = Callable[[Params], Params]
 
 
 def make_train_step(
@@ -69,6 +71,7 @@ def make_train_step(
     smooth_over: str = "every",
     repulsion: float = 0.0,
     axis_name: str | None = None,
+    gather: Gather | None = None,
     per_example: bool = False,
 ) -> TrainStep:
     """Makes the function that does one update.
@@ -83,6 +86,9 @@ def make_train_step(
       smooth_over: see there.
       repulsion: strength of `repelling.penalty`, where a step is given anchors.
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
+      gather: brings weights together that lie divided, see `sharding.make_gather`; done
+        anew for the gradient, so that they are not whole longer than they are needed.
+        None where they are whole.
       per_example: whether the tally says of each example of the whole batch if it was
         correct, instead of how many were; as the step saw it, augmented, before the
         update.
@@ -126,7 +132,8 @@ def make_train_step(
             )
             return tally.loss / batch_size, (tally, changed.get("batch_stats", {}))
 
-        return jax.grad(objective, has_aux=True)(weights)
+        computed = objective if gather is None else _gathering(gather, objective)
+        return jax.grad(computed, has_aux=True)(weights)
 
     def step(
         state: TrainState,
@@ -175,11 +182,18 @@ def make_train_step(
     return step
 
 
+def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., Any]:
+    """Computes with weights brought together, and forgets them until the gradient."""
+    forget = jax.checkpoint_policies.save_anything_except_these_names(sharding.GATHERED)
+    return jax.checkpoint(lambda params: objective(gather(params)), policy=forget)
+
+
 def make_eval_step(
     model: nn.Module,
     *,
     normalize: Callable[[Images], Float[Array, "b h w c"]],
     haunt: Haunt | None = None,
+    gather: Gather | None = None,
 ) -> Callable[..., Tally]:
     """Makes the function that tallies a batch with the network in inference mode.
 
@@ -187,6 +201,7 @@ def make_eval_step(
       model: called as `model.apply(variables, images, train=False)`.
       normalize: uint8 images to the network's floats.
       haunt: what is done to the network by the clock; None for nothing.
+      gather: as for `make_train_step`.
 
     Returns:
       A function `(state, images, labels)`; a label of -1 marks padding, which counts
@@ -196,6 +211,7 @@ def make_eval_step(
 
     def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> Tally:
         params = transforms.forward_params(state.params, state.opt_state)
+        params = params if gather is None else gather(params)
         variables = {"params": params, "batch_stats": state.batch_stats}
         network = model if haunt is None else haunt(model, state.step, train=False)
         logits = network.apply(variables, normalize(images), train=False)

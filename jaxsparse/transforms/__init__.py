@@ -16,6 +16,7 @@ from jaxsparse.transforms.alternating import ac_dc
 from jaxsparse.transforms.dynamic import mest, rigl, sparse_evolution
 from jaxsparse.transforms.engine import sparsify
 from jaxsparse.transforms.latent import latent, sr_ste, straight_through, top_kast
+from jaxsparse.transforms.partitioning import LEAST, Rules, state_specs, weight_specs
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -43,10 +44,12 @@ from jaxsparse.transforms.state import (
 )
 
 __all__ = (
+    "LEAST",
     "InitMasks",
     "LatentState",
     "MaskUpdate",
     "Observe",
+    "Rules",
     "SparsifyState",
     "UpdateAt",
     "UpdateMasks",
@@ -69,7 +72,9 @@ __all__ = (
     "sparse_evolution",
     "sparsify",
     "sr_ste",
+    "state_specs",
     "stored_params",
     "straight_through",
     "top_kast",
+    "weight_specs",
 )

@@ -6,6 +6,7 @@ matched by that name and by shape, so that no optimiser has to be known here:
 `optax.tree.map_params` stops at the MaskedNodes of `optax.partition` and muon.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,33 @@ import jax.numpy as jnp
 import optax
 
 from jaxsparse.types import Masks
+
+Owners = list[tuple[tuple[Any, ...], Any]]
+
+
+def owners(tree: Any, *, is_leaf: Callable[[Any], bool]) -> Owners:
+    """Lists what leaves can belong to, by its path.
+
+    Args:
+      tree: of things that have a shape, or None for what owns leaves of any shape.
+      is_leaf: says which nodes of the tree are these things.
+    """
+    return jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+
+
+def owner_of(path: tuple[Any, ...], shape: tuple[int, ...], among: Owners) -> Any:
+    """Finds what a leaf belongs to: its path ends in the owner's, and shapes agree.
+
+    Returns:
+      Of several owners the one with the longest path; None if there is none.
+    """
+    mine = [
+        (len(own), thing)
+        for own, thing in among
+        if path[len(path) - len(own) :] == own
+        and (thing is None or thing.shape == shape)
+    ]
+    return max(mine, key=lambda match: match[0], default=(0, None))[1]
 
 
 def reset_outside(
@@ -38,18 +66,10 @@ def reset_outside(
       projections, the history of L-BFGS, whatever `optax.flatten` wraps, and scalars
       over all weights, such as Prodigy's.
     """
-    owners = jax.tree_util.tree_leaves_with_path(
-        keep, is_leaf=lambda leaf: leaf is None
-    )
+    masks = owners(keep, is_leaf=lambda leaf: leaf is None)
 
     def reset(path: tuple[Any, ...], leaf: Any, first: Any) -> Any:
-        mine = [
-            (len(owner), mask)
-            for owner, mask in owners
-            if path[len(path) - len(owner) :] == owner
-            and (mask is None or mask.shape == jnp.shape(leaf))
-        ]
-        _, mask = max(mine, key=lambda match: match[0], default=(0, None))
+        mask = owner_of(path, jnp.shape(leaf), masks)
         return leaf if mask is None else jnp.where(mask, leaf, first)
 
     return jax.tree_util.tree_map_with_path(reset, state, initial)

@@ -104,12 +104,14 @@ def _bench(
     parallelism: str = "jit",
     how: replicates_lib.How = "vmap",
     usual_length: int = 0,
+    division: sharding.Division | None = None,
 ) -> Bench:
     layout = sharding.make_layout(
         replicates=replicates,
         batch_sizes=[64],
         parallelism=parallelism,
         devices=devices,
+        division=division,
     )
     network = NETWORKS[name]
     axis_name = layout.batch_axis
@@ -124,6 +126,7 @@ def _bench(
         ),
         normalize=functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
         axis_name=axis_name,
+        gather=sharding.make_gather(layout, fresh),
     )
     orders = jax.vmap(lambda key: order.epoch_order(key, epoch=0, examples=EXAMPLES))(
         seeds.data

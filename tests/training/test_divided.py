@@ -1,0 +1,191 @@
+"""Weights divided over the devices that share a batch."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxsparse import masks, transforms
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import checkpoints, epoch, interrupt, sharding
+
+DIVISION = sharding.Division(least=64)
+GATHERS = re.compile(r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all)(?:-start)?\(")
+
+
+def of_state(layout: sharding.Layout, state: Any) -> dict[str, tuple[int, ...]]:
+    """Says over how many devices each axis of each leaf of a state is divided."""
+
+    def parts(leaf: Any) -> tuple[int, ...]:
+        shard = leaf.addressable_shards[0].data.shape
+        return tuple(a // b for a, b in zip(leaf.shape, shard, strict=True))
+
+    leaves = jax.tree_util.tree_leaves_with_path(sharding.place(layout, state))
+    return {masks.name_of(path): parts(leaf) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_masks_and_momenta_lie_where_their_weights_do(
+    bench: Callable, replicates: int
+) -> None:
+    made = bench(replicates=replicates, devices=4, division=DIVISION)
+    over_data = 4 // replicates
+    parts = of_state(made.layout, made.fresh)
+    for kernel in ("dense1/kernel", "dense2/kernel", "head/kernel"):
+        mine = [each for name, each in parts.items() if name.endswith(kernel)]
+        # Weights, masks, the masks before, momentum.
+        assert mine == [(replicates, over_data, 1)] * 4, kernel
+    assert parts["params/head/bias"] == (replicates, 1)
+    assert parts["step"] == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "replicates"), [("mlp", 1), ("mlp", 2), ("resnet", 1)]
+)
+def test_steps_differ_by_rounding_from_those_with_whole_weights(
+    bench: Callable, name: str, replicates: int
+) -> None:
+    calls = [(1, 64)] * 3
+    whole, tallies = bench(name, replicates=replicates, devices=1).train(calls)
+    made = bench(name, replicates=replicates, devices=4, division=DIVISION)
+    divided, others = made.train(calls)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        (divided.params, divided.batch_stats),
+        (whole.params, whole.batch_stats),
+    )
+    tiny.check_equal(
+        transforms.get_masks(divided.opt_state), transforms.get_masks(whole.opt_state)
+    )
+    for mine, wanted in zip(others, tallies, strict=True):
+        np.testing.assert_allclose(mine.loss, wanted.loss, rtol=1e-4)
+        np.testing.assert_array_equal(mine.examples, wanted.examples)
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))),
+        divided.params,
+        made.fresh.params,
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+def test_only_weights_are_brought_together_and_only_to_compute_with(
+    bench: Callable,
+) -> None:
+    made = bench(devices=4, division=DIVISION)
+    data = epoch.Data(*made.data, made.orders, jnp.int32(0))
+    program = made.programs(1, 64)
+    state = sharding.place(made.layout, made.fresh)
+    # What `programs` returns is a partial of the compiled function.
+    lowered = program.args[0].lower(state, data, made.keys, (jnp.int32(1), None))
+    found = GATHERS.findall(lowered.compile().as_text())
+    shapes = [
+        leaf.shape[1:]
+        for leaf in jax.tree.leaves(made.fresh.params)
+        if leaf.size >= DIVISION.least
+    ]
+    assert {kind for _, _, kind in found} == {"all-gather"}
+    assert {dtype for dtype, _, _ in found} == {"f32"}, "masks are gathered"
+    got = sorted(tuple(map(int, dims.split(","))) for _, dims, _ in found)
+    # Once for the network and, unless the compiler keeps it, once for the gradient.
+    assert set(got) == set(shapes)
+    assert all(got.count(shape) <= 2 * shapes.count(shape) for shape in shapes)
+
+
+def test_a_state_of_divided_weights_continues_on_other_layouts(
+    bench: Callable, tmp_path: Path
+) -> None:
+    saved, _ = bench(devices=4, division=DIVISION).train([(1, 64)])
+    checkpoints.save(tmp_path, "last", saved)
+    for devices, division in ((4, DIVISION), (4, None), (2, DIVISION), (1, DIVISION)):
+        made = bench(devices=devices, division=division)
+        like = sharding.place(made.layout, made.fresh)
+        loaded = checkpoints.load(tmp_path, "last", like)
+        assert loaded is not None
+        tiny.check_equal(loaded.state, saved)
+        kernel = loaded.state.params["head"]["kernel"]
+        shard = kernel.addressable_shards[0].data.shape
+        parts = 1 if division is None else devices
+        assert shard == (1, kernel.shape[1] // parts, kernel.shape[2])
+
+
+def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
+    with pytest.raises(ValueError, match=r"config.run.parallelism: came 'pmap' with"):
+        sharding.make_layout(
+            replicates=1, batch_sizes=[64], parallelism="pmap", division=DIVISION
+        )
+    wrong = sharding.Division((("head/kernel", 1),))
+    layout = sharding.make_layout(replicates=1, batch_sizes=[64], division=wrong)
+    with pytest.raises(ValueError, match=r"config.run.weight_rules: axis 1 of head/k"):
+        sharding.state_shardings(layout, bench().fresh)
+
+
+RIGL = {
+    "replicates": 1,
+    "run.devices": 4,
+    "run.weight_least": 64,
+    "run.checkpoint_every": "4step",
+    "lottery.levels": 0,
+    "sparse.method": "rigl",
+    "sparse.sparsity": 0.8,
+    "sparse.distribution": "erk",
+    "sparse.update_every": "3step",
+    "sparse.end": "11step",
+}
+
+
+def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    fields = RIGL | {"run.weights": "sharded"}
+    made = tiny.run(tmp_path / "whole", fields)
+    wanted = tiny.load(tmp_path / "whole", "level_00/ticket/last", made)
+    kernel = wanted.params["dense1"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
+    held = transforms.get_masks(wanted.opt_state)
+    total, kept = masks.total(held), masks.kept(held)
+    assert kept == total - math.floor(total * 0.8)
+
+    asked = iter([False] + [True] * 100)
+    stopped = tiny.experiment(tmp_path / "stopped", fields)
+    with pytest.raises(interrupt.Stopped):
+        desk = tiny.desk(tmp_path / "stopped", lambda: next(asked))
+        experiment_lib.run(stopped, desk)
+    tiny.run(tmp_path / "stopped", fields)
+    again = tiny.load(tmp_path / "stopped", "level_00/ticket/last", made)
+    tiny.check_equal(again, wanted)
+
+
+@pytest.mark.parametrize("examples", ["sharded", "host"])
+def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> None:
+    dense = {name: v for name, v in RIGL.items() if not name.startswith("sparse.")}
+    fields = dense | {"run.weights": "sharded"}
+    ends = []
+    for where in ("device", examples):
+        folder = tmp_path / where
+        made = tiny.run(folder, fields | {"run.examples": where})
+        ends.append(tiny.load(folder, "level_00/ticket/last", made))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        ends[1].params,
+        ends[0].params,
+    )
+
+
+def test_eight_devices_and_a_hundred_million_weights(root: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, root / "tests" / "eight_devices.py"],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.endswith("all agree\n")
