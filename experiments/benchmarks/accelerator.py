@@ -6,7 +6,7 @@ million weights; and a whole lottery run. On CPUs the section says so and stops.
 """
 
 import functools
-import io
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -267,13 +267,16 @@ def lottery(c: ConfigDict, *, repetitions: int, examples: int = EXAMPLES) -> Tab
 
 def _whole_run(c: ConfigDict, dataset: Any) -> float:
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+    ):
         folder = Path(name)
         made = build.make_experiment(c, dataset, folder)
         desk = Desk(
             metrics=folder / "metrics.jsonl",
             checkpoints=folder / "checkpoints",
-            progress=progress.Progress(c.lottery.levels + 1, 0, out=io.StringIO()),
+            progress=progress.Progress(c.lottery.levels + 1, 0, out=nowhere),
             should_stop=lambda: 0,
             watch=lambda record: None,
         )

@@ -6,12 +6,12 @@ Prints when what ended, by the clock of the machine, for `startup` to subtract t
 of the command from.
 """
 
-import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import experiments.train  # noqa: F401  (what the command imports)
 from jaxsparse import build
@@ -27,9 +27,9 @@ class FirstStep(Exception):  # noqa: N818  (no error: it ends the launch)
 class Clock(progress.Progress):
     """Notes when training begins, and ends it when it first advances."""
 
-    def __init__(self) -> None:
-        """Shows nothing."""
-        super().__init__(1, 0, out=io.StringIO())
+    def __init__(self, out: TextIO) -> None:
+        """Shows on `out` what any run shows."""
+        super().__init__(1, 0, out=out)
         self.began = 0.0
 
     def begin(self, name: str, **steps: int) -> None:
@@ -54,19 +54,20 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
     build.set_up_jax(c)
     made = build.make_experiment(c, build.load_data(c), folder)
     built = time.time()
-    clock = Clock()
-    desk = Desk(
-        metrics=folder / "metrics.jsonl",
-        checkpoints=folder / "checkpoints",
-        progress=clock,
-        should_stop=lambda: 0,
-        watch=lambda record: None,
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        experiment.run(made, desk)
-    except FirstStep:
-        stepped = time.time()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        clock = Clock(nowhere)
+        desk = Desk(
+            metrics=folder / "metrics.jsonl",
+            checkpoints=folder / "checkpoints",
+            progress=clock,
+            should_stop=lambda: 0,
+            watch=lambda record: None,
+        )
+        try:
+            experiment.run(made, desk)
+        except FirstStep:
+            stepped = time.time()
     cost = spent.so_far()
     return {
         "imported": imported,

@@ -6,10 +6,9 @@ whole channels and has no masks of weights, and sparsimony, which requires numpy
 Before each row is timed it runs once; if it fails, the row says how.
 """
 
-import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +31,6 @@ ABSENT = {
     "git+https://github.com/google-research/jaxpruner",
     TORCH: mnist.MISSING,
 }
-GIVEN_BACK = (
-    "jaxpruner calls jax.tree_map, which this JAX has no longer; for these times it "
-    "was given back."
-)
 
 
 def measure(
@@ -57,9 +52,9 @@ def measure(
     """
     shapes = selection.resnet_18() if shapes is None else shapes
     both = {"seconds": seconds, "repetitions": repetitions}
-    jaxpruner = _module("jaxpruner", JAXPRUNER)
-    torch = mnist.load_torch() and _module("experiments.benchmarks.torch_prune", "")
-    with _tree_map(jaxpruner) as note:
+    jaxpruner = _load("jax_pruner", "jaxpruner")
+    torch = _load("torch_prune", "torch")
+    with jaxpruner.restored() if jaxpruner else nullcontext("") as note:
         return [
             _select(jaxpruner, torch, shapes, note=note, **both),
             _change(jaxpruner, shapes, note=note, **both),
@@ -67,27 +62,14 @@ def measure(
         ]
 
 
-def _module(name: str, wanted: str) -> ModuleType | None:
-    """Imports a module; None if it, or what it is made for, is not installed."""
+def _load(name: str, package: str) -> ModuleType | None:
+    """Imports the module that needs a package; None if that is not installed."""
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(f"experiments.benchmarks.{name}")
     except ModuleNotFoundError as error:
-        if wanted and error.name != wanted:
+        if error.name != package:
             raise
         return None
-
-
-@contextmanager
-def _tree_map(peer: ModuleType | None) -> Iterator[str]:
-    """Gives jaxpruner what JAX has removed since, and words that."""
-    if peer is None or hasattr(jax, "tree_map"):
-        yield ""
-        return
-    jax.tree_map = jax.tree.map
-    try:
-        yield GIVEN_BACK
-    finally:
-        del jax.tree_map
 
 
 def compare(
@@ -158,11 +140,7 @@ def _select(
         return _calls(lambda: largest(params, count))
 
     def jaxpruners() -> Job:
-        # Normalised scores, its default, would select something else.
-        updater = jaxpruner.GlobalMagnitudePruning(
-            sparsity=SPARSITY, use_normalization=False
-        )
-        masks = jax.jit(lambda params: updater.instant_sparsify(params)[1])
+        masks = jaxpruner.selection(SPARSITY)
         found = jax.tree.leaves(masks(params))
         kept[JAXPRUNER] = sum(int(np.count_nonzero(mask)) for mask in found)
         return _calls(lambda: masks(params))
@@ -210,39 +188,13 @@ def _change(
         return updates.update_job(tx, params, grads)
 
     def theirs() -> Job:
-        updater = jaxpruner.RigL(
-            sparsity_distribution_fn=_uniformly(),
-            scheduler=jaxpruner.PeriodicSchedule(
-                update_freq=1, update_start_step=0, update_end_step=10**9
-            ),
-        )
-        return _pruner_job(updater, inner, params, grads)
+        return jaxpruner.rigl_job(inner, params, grads, sparsity=SPARSITY)
 
     makers = {OURS: ours, JAXPRUNER: jaxpruner and theirs}
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     title = f"Peers: an update in which RigL changes the masks of {total:,} weights"
     said = f"Around `optax.sgd(0.1)`, 90 % of each layer pruned. {note}".strip()
     return compare(title, makers, note=said, **both)
-
-
-def _uniformly() -> Callable[[Any], Any]:
-    """Returns jaxpruner's rule of as much for every layer."""
-    uniform = importlib.import_module("jaxpruner.sparsity_distributions").uniform
-    return functools.partial(uniform, sparsity=SPARSITY)
-
-
-def _pruner_job(updater: Any, inner: Any, params: Any, grads: Any) -> Job:
-    """Makes updates one by one, as jaxpruner's README does."""
-    tx = updater.wrap_optax(inner)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def update(state: Any, grads: Any) -> Any:
-        params, opt_state = state
-        change, opt_state = tx.update(grads, opt_state, params)
-        params = optax.apply_updates(params, change)
-        return updater.post_gradient_update(params, opt_state), opt_state
-
-    return updates.repeat(update, (params, tx.init(params)), grads)
 
 
 def _step(
@@ -266,9 +218,8 @@ def _step(
         return _one_batch(loop.step, params, opt_state, (images, labels), steps)
 
     def jaxpruners() -> Job:
-        updater = jaxpruner.StaticRandomSparse(sparsity_distribution_fn=_uniformly())
-        tx = updater.wrap_optax(optax.sgd(0.1))
-        step = mnist.step_with(rig, tx, after=updater.post_gradient_update)
+        tx, after = jaxpruner.fixed(optax.sgd(0.1), sparsity=1 - rigs.DENSITY)
+        step = mnist.step_with(rig, tx, after=after)
         return _one_batch(step, params, tx.init(params), (images, labels), steps)
 
     def torchs() -> Job:

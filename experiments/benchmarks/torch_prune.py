@@ -1,4 +1,4 @@
-"""What `torch.nn.utils.prune` does, to compare with; with `pytorch` it imports torch."""
+"""What `torch.nn.utils.prune` does, to compare with."""
 
 from collections.abc import Callable
 
