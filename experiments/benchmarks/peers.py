@@ -193,8 +193,8 @@ def _change(
     makers = {OURS: ours, JAXPRUNER: jaxpruner and theirs}
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     title = f"Peers: an update in which RigL changes the masks of {total:,} weights"
-    said = f"Around `optax.sgd(0.1)`, 90 % of each layer pruned. {note}".strip()
-    return compare(title, makers, note=said, **both)
+    said = f"Around `optax.sgd(0.1)`, 90 % of each layer pruned. {note}"
+    return compare(title, makers, note=said.strip(), **both)
 
 
 def _step(
@@ -233,8 +233,8 @@ def _step(
         TORCH: torch and torchs,
     }
     title = f"Peers: {steps} sparse training steps, LeNet-300-100, batch {batch_size}"
-    said = f"On one batch, dispatched one by one, SGD without momentum. {note}".strip()
-    return compare(title, makers, note=said, **both)
+    said = f"On one batch, dispatched one by one, plain SGD, default threads. {note}"
+    return compare(title, makers, note=said.strip(), **both)
 
 
 def _one_batch(
