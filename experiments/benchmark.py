@@ -5,8 +5,11 @@
     python experiments/benchmark.py --data_dir=FOLDER --save
 
 Sections: mnist (with PyTorch, if `pip install -e '.[benchmark]'` was run), select,
-updates, overhead, dispatch, convolutions, replicates, devices. `--save` writes the
-tables, with what they were measured on, to experiments/results/.
+updates, overhead, dispatch, convolutions, replicates, devices; scaling (over real
+devices, or what compiled programs say of forced ones, and what they send), pipeline
+(input), startup (from command to first step), peers (where they are installed), and
+accelerator (ResNets, RigL, 100 million weights and a lottery run; not on CPUs).
+`--save` writes the tables, with what they were measured on, to experiments/results/.
 """
 
 import functools
@@ -21,9 +24,14 @@ from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from experiments.benchmarks import (  # noqa: E402
+    accelerator,
     mnist,
+    peers,
+    pipeline,
     programs,
+    scaling,
     selection,
+    startup,
     surroundings,
     timing,
     updates,
@@ -41,6 +49,11 @@ SECTIONS: dict[str, Section] = {
     "convolutions": programs.convolutions,
     "replicates": programs.replicates,
     "devices": programs.devices,
+    "scaling": scaling.measure,
+    "pipeline": pipeline.measure,
+    "startup": startup.measure,
+    "peers": peers.measure,
+    "accelerator": accelerator.measure,
 }
 
 _ONLY = flags.DEFINE_list("only", [], "sections to run; all if left out")

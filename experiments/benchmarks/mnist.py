@@ -139,8 +139,22 @@ class Loop(NamedTuple):
 
 def library_loop(rig: Rig, masks: Masks) -> Loop:
     """Makes a sparse optimiser and a jitted step on uint8 batches."""
-    model = models.LeNet300100(classes=rig.dataset.classes)
     tx = transforms.fixed(optax.sgd(0.1), masks=masks)
+    return Loop(tx, step_with(rig, tx))
+
+
+def step_with(
+    rig: Rig, tx: optax.GradientTransformationExtraArgs, after: Any = None
+) -> Callable[..., Any]:
+    """Makes the step of a `Loop` with any optimiser.
+
+    Args:
+      rig: what gives the data.
+      tx: the optimiser.
+      after: `(params, opt_state)` to the parameters that are kept, for optimisers that
+        need it; None for none.
+    """
+    model = models.LeNet300100(classes=rig.dataset.classes)
     mean, std = rig.dataset.mean, rig.dataset.std
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -152,9 +166,11 @@ def library_loop(rig: Rig, masks: Masks) -> Loop:
 
         value, grads = jax.value_and_grad(loss)(params)
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, value
+        params = optax.apply_updates(params, updates)
+        params = params if after is None else after(params, opt_state)
+        return params, opt_state, value
 
-    return Loop(tx, step)
+    return step
 
 
 def library_job(rig: Rig, *, steps: int) -> Job:

@@ -2,7 +2,7 @@
 
 The network, the masks and the order of work are those of `mnist.library_loop`:
 weights are multiplied by their masks before the forward pass, as open_lth does, and
-SGD has no momentum. Only this module imports torch.
+SGD has no momentum. Only this module and `torch_prune` import torch.
 """
 
 import os
@@ -213,8 +213,26 @@ def loader_job(
     Workers are spawned, once: JAX runs threads, which a fork does not survive.
     """
     network = Network(params, masks)
+    batches = load(
+        PerExample(dataset), batch_size=batch_size, workers=workers, ending=ending
+    )
+
+    def run(count: int) -> None:
+        torch.set_num_threads(threads)
+        for _ in range(count * steps):
+            images, labels = next(batches)
+            train_step(network, images.to(DEVICE), labels.to(DEVICE))
+        _wait()
+
+    return Job(run, steps)
+
+
+def load(
+    examples: PerExample, *, batch_size: int, workers: int, ending: ExitStack
+) -> Iterator[list[torch.Tensor]]:
+    """Yields batches of a DataLoader without end; `ending` gets what ends workers."""
     loader = DataLoader(
-        PerExample(dataset),
+        examples,
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
@@ -229,13 +247,6 @@ def loader_job(
 
     batches = epochs()
 
-    def run(count: int) -> None:
-        torch.set_num_threads(threads)
-        for _ in range(count * steps):
-            images, labels = next(batches)
-            train_step(network, images.to(DEVICE), labels.to(DEVICE))
-        _wait()
-
     def end() -> None:
         batches.close()
         if loader._iterator is not None:
@@ -243,7 +254,7 @@ def loader_job(
 
     if workers:
         ending.callback(end)
-    return Job(run, steps)
+    return batches
 
 
 def _wait() -> None:

@@ -82,11 +82,17 @@ def recipe(
 
 
 def make(c: ConfigDict, dataset: Dataset) -> Rig:
-    """Builds the experiment and prunes its network once, by magnitude."""
+    """Builds the experiment and prunes its network once, by magnitude.
+
+    Networks that `c.sparse` trains sparsely from the start begin with its masks.
+    """
     experiment = build.make_experiment(c, dataset, Path("unused"))
     network, seeds = experiment.network, experiment.seeds
     params, stats = network.initialize(seeds.init)
-    masks = jax.jit(jax.vmap(lambda p: prune(p, network.masks)))(params)
+    if network.first_masks is None:
+        masks = jax.jit(jax.vmap(lambda p: prune(p, network.masks)))(params)
+    else:
+        masks = network.first_masks(params, stats, seeds)
     state = state_lib.start(network.tx, params, stats, masks, step=0, keys=seeds.masks)
     return Rig(experiment, dataset, c, state)
 
@@ -123,6 +129,29 @@ def trainer_job(rig: Rig, *, steps: int) -> Job:
         jax.block_until_ready(state)
 
     return Job(run, steps * rig.config.replicates)
+
+
+def compile_step(rig: Rig) -> jax.stages.Compiled:
+    """Compiles the trainer's program of one step, to look at it; see `single_steps`."""
+    return lower_step(rig).compile()
+
+
+def lower_step(rig: Rig) -> jax.stages.Lowered:
+    """Lowers the trainer's program of one step, as it is before it is optimised."""
+    trainer, size = rig.experiment.trainer, rig.config.data.batch_size
+    keys = rig.experiment.seeds.data
+    served = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
+    _, data = next(served)
+    state = sharding.place(trainer.layout, jax.tree.map(jnp.copy, rig.state))
+    placed = sharding.by_replicate(trainer.layout, keys)
+    program = jax.jit(trainer.programs(1, size), donate_argnums=0)
+    return program.lower(state, data, placed)
+
+
+def single_steps(c: ConfigDict) -> ConfigDict:
+    """Asks for a program of one step alone, without a loop around it."""
+    c.run.dispatch = "single"
+    return c
 
 
 def calls(epoch: Epoch, *, steps: int, batch_size: int) -> Iterator[Call]:

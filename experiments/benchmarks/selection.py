@@ -47,6 +47,7 @@ def measure(
     seconds: float,
     repetitions: int = 3,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    what: str = "ResNet-18",
 ) -> list[Table]:
     """Times selection over all layers and layer by layer, for each kind of scores."""
     shapes = resnet_18() if shapes is None else shapes
@@ -78,7 +79,7 @@ def measure(
         "a threshold: neither makes a mask, and their time does not include that. "
         '"exact" says that the count is right and the masks are those of top_k.'
     )
-    title = f"Selecting from {total:,} weights in {len(shapes)} layers (ResNet-18)"
+    title = f"Selecting from {total:,} weights in {len(shapes)} layers ({what})"
     return [Table(title, header, rows, note, data)]
 
 

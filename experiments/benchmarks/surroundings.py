@@ -17,7 +17,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.timing import Table
 from jaxsparse import records
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jaxpruner")
 
 
 def describe(argv: Sequence[str]) -> dict[str, Any]:

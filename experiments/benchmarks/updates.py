@@ -88,23 +88,25 @@ def measure(
     return tables
 
 
+def draw(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> Any:
+    """Draws normal kernels of these shapes, or their gradients."""
+    random = np.random.default_rng(seed)
+    return {
+        name: {"kernel": jnp.asarray(random.standard_normal(shape, np.float32))}
+        for name, shape in shapes.items()
+    }
+
+
 def _changes(
     shapes: Mapping[str, tuple[int, ...]], *, seconds: float, repetitions: int
 ) -> Table:
     """Times updates of plain SGD in which masks change, and in which they do not."""
-    draw = np.random.default_rng(0)
-    params, grads = (
-        {
-            name: {"kernel": jnp.asarray(draw.standard_normal(shape, np.float32))}
-            for name, shape in shapes.items()
-        }
-        for _ in range(2)
-    )
+    params, grads = draw(shapes), draw(shapes, seed=1)
     rows, data = [], {}
     for name, wrap in METHODS.items():
         jobs = {
-            "change": _update_job(wrap(optax.sgd(0.1), 1), params, grads),
-            "none": _update_job(wrap(optax.sgd(0.1), 10**6), params, grads, skip=1),
+            "change": update_job(wrap(optax.sgd(0.1), 1), params, grads),
+            "none": update_job(wrap(optax.sgd(0.1), 10**6), params, grads, skip=1),
         }
         rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
         times = {job: [1000 / rate for rate in rates[job]] for job in rates}
@@ -118,7 +120,7 @@ def _changes(
     return Table(title, header, rows, "Around `optax.sgd(0.1)`, at 90 %.", data)
 
 
-def _update_job(tx: Any, params: Any, grads: Any, skip: int = 0) -> Job:
+def update_job(tx: Any, params: Any, grads: Any, skip: int = 0) -> Job:
     """Makes updates one by one, from the one after `skip` others on."""
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -132,10 +134,10 @@ def _update_job(tx: Any, params: Any, grads: Any, skip: int = 0) -> Job:
     for _ in range(skip):
         start = update(jax.tree.map(jnp.copy, start), grads)
 
-    return _job(update, start, grads)
+    return repeat(update, start, grads)
 
 
-def _job(train: Callable[..., Any], start: Any, data: Any, *, work: int = 1) -> Job:
+def repeat(train: Callable[..., Any], start: Any, data: Any, *, work: int = 1) -> Job:
     """Repeats a donating step, from the start again after each `CHANGES` of them."""
 
     def run(count: int) -> None:
@@ -232,7 +234,7 @@ def _scan_job(network: str, tx: Any, replicates: int, batch_size: int) -> Job:
         body = lambda state, _: (step(state, batch), None)  # noqa: E731
         return jax.lax.scan(body, state, None, length=EVERY)[0]
 
-    return _job(train, (params, opt_state), batch, work=EVERY * replicates)
+    return repeat(train, (params, opt_state), batch, work=EVERY * replicates)
 
 
 def _by_parts(
@@ -280,4 +282,4 @@ def _dispatch_job(network: str, tx: Any, batch_size: int) -> Job:
     train = jax.jit(step, donate_argnums=0)
     start = jax.tree.map(jnp.copy, (params, tx.init(params)))
     start = train(start, batch)  # the change that lies at the very beginning
-    return _job(train, start, batch)
+    return repeat(train, start, batch)

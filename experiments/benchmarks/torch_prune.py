@@ -1,0 +1,61 @@
+"""What `torch.nn.utils.prune` does, to compare with."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn.utils import prune
+
+from experiments.benchmarks import pytorch
+from experiments.benchmarks.timing import Job
+from jaxsparse.types import Masks, Params
+
+
+def select_job(weights: np.ndarray, sparsity: float) -> tuple[Job, Callable[[], int]]:
+    """Selects by magnitude as `global_unstructured` does, all weights in a vector.
+
+    Args:
+      weights: of all layers [n].
+      sparsity: fraction to prune.
+
+    Returns:
+      The job, and a function that counts what it keeps.
+    """
+    vector = torch.from_numpy(weights).to(pytorch.DEVICE)
+    method, ones = prune.L1Unstructured(amount=sparsity), torch.ones_like(vector)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            method.compute_mask(vector, ones)
+        pytorch._wait()
+
+    return Job(run, 1), lambda: int(method.compute_mask(vector, ones).sum())
+
+
+def step_job(
+    params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray, *, steps: int
+) -> Job:
+    """Trains LeNet-300-100 on one batch; `prune` masks weights before each use.
+
+    Args:
+      params: weights to begin with.
+      masks: which of them exist.
+      images: normalised [b ...].
+      labels: classes [b].
+      steps: in one call.
+    """
+    network = pytorch.Network(params, masks)
+    for layer, mask in zip(network.layers, network.masks, strict=True):
+        prune.custom_from_mask(layer, "weight", mask)
+    optimizer = torch.optim.SGD(network.parameters(), lr=pytorch.RATE)
+    x = torch.from_numpy(images).flatten(1).to(pytorch.DEVICE)
+    y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
+
+    def run(count: int) -> None:
+        for _ in range(count * steps):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+        pytorch._wait()
+
+    return Job(run, steps)
