@@ -175,8 +175,12 @@ RIGL = (
     "--config.evaluation.every=50step",
     "--config.run.checkpoint_every=20step",
     "--config.run.steps_per_call=5",
+    # Over both processes; on one device there is nothing to divide.
+    "--config.run.weights=sharded",
+    "--config.run.weight_least=64",
     *FIELDS,
 )
+WHOLE = "--config.run.weights=whole"
 
 
 def environment_of(root: Path, number: int, layout: tuple[int, int]) -> Any:
@@ -351,10 +355,10 @@ def test_a_run_of_two_processes_survives(launch: Any, tmp_path: Path) -> None:
     killed.close()
     assert not (stopped / "ended.json").exists()
     # Saved by two processes, and continued on other numbers of devices.
-    for layout in ((1, 4), (2, 1)):
+    for layout, fields in (((1, 4), (*RIGL, WHOLE)), ((2, 1), RIGL)):
         other = tmp_path / str(layout)
         subprocess.run(["cp", "-r", stopped, other], check=True)
-        launch(other, RIGL, layout).finish()
+        launch(other, fields, layout).finish()
         check_alike(whole, other)
     launch(stopped, RIGL, (2, 2)).finish()
     assert rows(stopped) == rows(whole)

@@ -69,7 +69,7 @@ class Session:
             )
         rows = _read(desk, stage=stage.name)
         if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
-            masks = transforms.get_masks(state.opt_state)
+            masks = hosts.near(transforms.get_masks(state.opt_state))
             ends = summary.level_records(
                 rows,
                 masks=masks,
@@ -243,6 +243,7 @@ class Session:
         if level == 0:
             start = self._rewound()
             chosen = first_masks(start.params, start.batch_stats, experiment.seeds)
+            chosen = hosts.near(chosen)
             tickets.save_level(folder, level, chosen, replicates=count)
             return chosen
         source = 0 if experiment.one_shot else level - 1
@@ -253,6 +254,7 @@ class Session:
             rule=experiment.rule,
             keys=experiment.seeds.masks,
         )
+        chosen = hosts.near(chosen)
         tickets.save_level(folder, level, chosen, replicates=count)
         return chosen
 
