@@ -9,8 +9,10 @@ import hashlib
 import logging
 import mmap
 import os
+import resource
 import struct
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 log = logging.getLogger(__name__)
 
 CACHE = Path.home() / ".cache" / "jaxsparse" / "labels"
+# ImageNet has a thousand files, and a process may have so many in all; `ulimit -n`.
+MOST_OPEN = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 @runtime_checkable
@@ -60,22 +64,28 @@ class ArrayRecord:
 
 
 class TFRecord:
-    """A file of tfrecord, mapped to memory; see `sources` for what it looks like."""
+    """A file of tfrecord; see `sources` for what it looks like.
+
+    Where records begin is held, and the file opened for each of them.
+    """
 
     def __init__(self, path: str) -> None:
         """Finds where each record begins."""
-        with open(path, "rb") as file:
-            self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._spans: list[tuple[int, int]] = []
-        start = 0
-        while start < len(self._content):
-            if start + 12 > len(self._content):
-                raise ValueError("the file ends inside a record's header")
-            (length,) = struct.unpack_from("<Q", self._content, start)
-            if start + length + 16 > len(self._content):
-                raise ValueError("the file ends inside a record")
-            self._spans.append((start + 12, start + 12 + length))
-            start += length + 16
+        self._path = path
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            spans, start = [], 0
+            while start < len(content):
+                if start + 12 > len(content):
+                    raise ValueError("the file ends inside a record's header")
+                (length,) = struct.unpack_from("<Q", content, start)
+                if start + length + 16 > len(content):
+                    raise ValueError("the file ends inside a record")
+                spans.append((start + 12, length))
+                start += length + 16
+        self._spans = np.array(spans, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         """Returns how many records there are."""
@@ -83,8 +93,10 @@ class TFRecord:
 
     def __getitem__(self, number: int) -> bytes:
         """Reads one record."""
-        start, end = self._spans[number]
-        return self._content[start:end]
+        start, length = self._spans[number]
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(length)
 
 
 SHARDS: dict[str, Callable[[str], Shard]] = {
@@ -96,7 +108,7 @@ SHARDS: dict[str, Callable[[str], Shard]] = {
 class Records:
     """Encoded images in files of TFDS; see `stored.Source`.
 
-    Files are opened when first asked for.
+    Files are opened when they are asked for, and so many kept open as `MOST_OPEN`.
     """
 
     def __init__(
@@ -119,7 +131,7 @@ class Records:
         self.again = again
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._open_shard = open_shard
-        self._shards: dict[int, Shard] = {}
+        self._shards: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -134,7 +146,11 @@ class Records:
         with self._lock:
             if shard not in self._shards:
                 self._shards[shard] = self._checked(shard)
-            return self._shards[shard]
+            self._shards.move_to_end(shard)
+            found = self._shards[shard]
+            if len(self._shards) > MOST_OPEN:
+                self._shards.popitem(last=False)  # closed by whoever uses it last
+            return found
 
     def _checked(self, shard: int) -> Shard:
         wanted = int(np.diff(self._ends, prepend=0)[shard])

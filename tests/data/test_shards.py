@@ -124,6 +124,19 @@ def test_labels_are_read_once(
     assert sorted(asked) == sorted([*range(8), *range(4)])
 
 
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_few_files_are_open_at_once(
+    file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, file_format)
+    wanted = load(tmp_path).train.images[:]
+    monkeypatch.setattr(shards, "MOST_OPEN", 1)
+    images = load(tmp_path).train.images
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 5))
+    np.testing.assert_array_equal(images[rows], wanted[rows])
+    assert len(images.source._shards) == 1
+
+
 def test_files_that_give_no_single_record_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "parquet")
     with pytest.raises(ValueError, match=r"data.size.*parquet.*--format=array_record"):
