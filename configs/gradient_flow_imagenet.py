@@ -13,10 +13,10 @@ ours, and so are the schedule of pruning, and for VGG-16 all of training but its
 length. The schedule, warm-up and smoothing are those of RigL's code, which the paper
 builds on. The last normalisation of each block begins at 0 there, and the head as
 normals of deviation 0.01; here only the former. Kernels are drawn from normals that are
-not cut off. Images are cut to 224x224 beforehand. The gradient is that of the
-cross-entropy on the first 1,000 training examples, as on MNIST, where the authors' code
-records that of the training batch, penalty included.
-Reading ImageNet as a stream is not in place: a dataset must fit into memory.
+not cut off. The gradient is that of the cross-entropy on the first 1,000 training
+examples as evaluation sees them, as on MNIST, where the authors' code records that of
+the training batch, penalty included. The smaller last batch of an epoch is left out.
+Images are decoded as they are asked for, as in `rigl_imagenet`.
 
 Command: python experiments/train.py --config=configs/gradient_flow_imagenet.py
 (`:vgg` for VGG-16; `:quick` and `:vgg_quick` for 20 updates)
@@ -32,7 +32,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c = config.start("gradient_flow_imagenet", variant, also=("vgg", "vgg_quick"))
     vgg = variant.startswith("vgg")
     c.data.name = "imagenet2012"
+    c.data.size = 224
     c.data.batch_size = 4096
+    c.data.drop_last = True
     c.data.flip = True
     c.model.name = "vgg_16" if vgg else "resnet_50"
     c.model.dtype = "bfloat16"

@@ -113,7 +113,77 @@ DIET = OPEN_LTH | {
     "stability.children": 2,
     "stability.steps": ("200step",),
 }
+# Evci et al. (2020), section 4.1, and flags of the released code.
+IMAGENET = {
+    "data.name": "imagenet2012",
+    "data.size": 224,
+    "data.flip": True,
+    "model.name": "resnet_50",
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": True,
+    "optimizer.weight_decay": 1e-4,
+    "schedule.name": "step",
+    "schedule.warmup": "5ep",
+    "schedule.gamma": 0.1,
+    "training.label_smoothing": 0.1,
+}
+RIGL_IMAGENET = IMAGENET | {
+    "data.batch_size": 4096,
+    "schedule.learning_rate": 1.6,
+    "schedule.milestones": ("30ep", "70ep", "90ep"),
+    "training.length": "32000step",
+    "sparse.method": "rigl",
+    "sparse.distribution": "erk",
+    "sparse.first_layer_dense": False,
+    "sparse.drop_fraction": 0.3,
+    "sparse.drop_schedule": "cosine",
+    "sparse.update_every": "100step",
+    "sparse.end": "25000step",
+}
+# Gale et al. (2019), names of the released checkpoints and flags of the code.
+GMP_IMAGENET = IMAGENET | {
+    "data.batch_size": 1024,
+    "schedule.learning_rate": 0.4,
+    "schedule.milestones": ("30ep", "60ep", "80ep"),
+    "training.length": "128000step",
+    "sparse.method": "gmp",
+    "sparse.distribution": "uniform",
+    "sparse.first_layer_dense": False,
+    "sparse.last_layer_dense": False,
+    "sparse.schedule": "cubic",
+    "sparse.begin": "40000step",
+    "sparse.update_every": "2000step",
+}
 RECIPES: dict[str, dict[str, Any]] = {
+    "rigl_imagenet": RIGL_IMAGENET | {"sparse.sparsity": 0.8},
+    "rigl_imagenet:90": RIGL_IMAGENET | {"sparse.sparsity": 0.9},
+    "gmp_imagenet": GMP_IMAGENET | {"sparse.sparsity": 0.8, "sparse.end": "100000step"},
+    "gmp_imagenet:90": GMP_IMAGENET
+    | {"sparse.sparsity": 0.9, "sparse.end": "76000step"},
+    # Chen et al. (2021), README and flags of the released code.
+    "rigl_vit_imagenet": {
+        "data.batch_size": 512,
+        "data.size": 224,
+        "model.name": "vit_s_16",
+        "optimizer.name": "adamw",
+        "optimizer.b1": 0.9,
+        "optimizer.b2": 0.999,
+        "optimizer.eps": 1e-8,
+        "optimizer.weight_decay": 0.05,
+        "schedule.name": "cosine",
+        "schedule.learning_rate": 5e-4,
+        "schedule.warmup": "5ep",
+        "training.length": "600ep",
+        "training.label_smoothing": 0.1,
+        "sparse.method": "rigl",
+        "sparse.sparsity": 0.6,
+        "sparse.distribution": "erk",
+        "sparse.grow": "gradient",
+        "sparse.drop_fraction": 0.5,
+        "sparse.update_every": "15000step",
+        "sparse.end": "80%",
+    },
     "stability_mnist": STABILITY
     | {
         "data.name": "mnist",

@@ -1,5 +1,6 @@
 """What two processes of two devices each must agree on; run by `test_hosts.py`."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ os.environ.setdefault("NPROC", "32")
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from jaxsparse import hosts  # noqa: E402
 from jaxsparse.data.examples import Examples  # noqa: E402
+from jaxsparse.data.stored import StoredImages  # noqa: E402
 from jaxsparse.training import (  # noqa: E402
     checkpoints,
     epoch,
@@ -115,6 +118,47 @@ def feeding_alike() -> None:
     check(np.array_equal(found["device"][:, 0], wanted), "not what the order says")
 
 
+class Encoded:
+    """Images in memory as files have them, which counts what is read."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.encoded, self.read_rows = [], []
+        for image in pixels:
+            into = io.BytesIO()
+            Image.fromarray(image).save(into, "PNG")
+            self.encoded.append(into.getvalue())
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def read(self, row: int) -> bytes:
+        self.read_rows.append(row)
+        return self.encoded[row]
+
+    def name(self, row: int) -> str:
+        return str(row)
+
+
+def decoding_alike() -> None:
+    """Parts of images in files are those of one process, each decoded by one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 9, 9, 3), np.uint8)
+    source = Encoded(pixels)
+    images = StoredImages(source, np.arange(COUNT), 4)
+    examples = Examples(images, np.arange(COUNT, dtype=np.int32))
+    layout = sharding.make_layout(replicates=2, batch_sizes=[SIZE, 4])
+    seen = visit(examples, layout, "host")
+    # Of two epochs of two replicates half, and of four steps that `visit` looks at.
+    check(len(source.read_rows) == 2 * COUNT + 4 * SIZE, "others' images were read")
+    orders = hosts.tell(lambda: np.asarray(order(keys(2), 1)))
+    words = np.asarray(jax.random.key_data(keys(2)))
+    for r, rows in enumerate(orders):
+        places = np.arange(SIZE, 2 * SIZE)
+        mine = np.tile(words[r], (SIZE, 1))
+        parts = images.crops(rows[places], words=mine, epoch=1, places=places)
+        wanted = np.square(parts.astype(np.int64)).sum() + 7 * rows[places].sum()
+        check(seen[r, 7] == wanted, "other pixels than those of one process")
+
+
 def epoch_places() -> tuple[epoch.Where, ...]:
     return ("device", "sharded", "host")
 
@@ -140,7 +184,8 @@ def visit(
     )
     if where == "host":
         call = epoch.Call(0, 4, 0, 0, SIZE)
-        parts = feed.gather(np.tile(np.arange(COUNT), (2, 1)), call)
+        words = np.asarray(jax.random.key_data(keys(2)))
+        parts = feed.gather(np.tile(np.arange(COUNT), (2, 1)), call, words=words)
         check(len(parts) == 2, "parts of devices that are not here")
         check(parts[0].images.shape[:3] == (1, 4, SIZE // 2), "more than its share")
     calls = epoch.plan(
@@ -192,5 +237,6 @@ if __name__ == "__main__":
     telling(Path(sys.argv[1]))
     placing()
     feeding_alike()
+    decoding_alike()
     saving(Path(sys.argv[1]) / "checkpoints")
     sharing(Path(sys.argv[1]))

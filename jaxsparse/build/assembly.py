@@ -26,6 +26,7 @@ from jaxsparse.build import (
 from jaxsparse.build.lengths import Lengths, lengths, make_epoch, under
 from jaxsparse.data import order
 from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.data.stored import StoredImages
 from jaxsparse.lottery import children, levels, rewinding
 from jaxsparse.lottery.network import Network, first_state
 from jaxsparse.lottery.stages import Experiment
@@ -392,6 +393,12 @@ def _where(config: ConfigDict, dataset: Dataset, layout: Layout) -> epoch.Where:
     asked = config.run.examples
     if asked == "auto":
         return hosts.tell(lambda: feeding.choose(dataset.train, layout))
+    if isinstance(dataset.train.images, StoredImages) and asked != "host":
+        raise ValueError(
+            f"config.run.examples: came {asked!r} with data.size {config.data.size}, "
+            "for which images stay in files; wanted 'host' or 'auto', or data.size 0 "
+            "for a set that fits into memory"
+        )
     if asked == "sharded" and layout.data_devices == 1:
         raise ValueError(
             "config.run.examples: came 'sharded' where no two devices share a batch "

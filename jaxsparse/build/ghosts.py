@@ -28,6 +28,12 @@ def check(config: ConfigDict) -> None:
     c, family = config.ghosts, networks.MODELS[config.model.name]
     if c.activation:
         config_lib.check_known("ghosts.activation", c.activation, list(neurons.SOFT))
+    if c.activation and not family.rectifies:
+        raise ValueError(
+            f"config.ghosts.activation: came {c.activation!r} for "
+            f"{config.model.name!r}, whose own activation is not ReLU, which ghosts "
+            "fade to; wanted ''"
+        )
     if c.neurons == "sharpen" and c.activation != "p_swish":
         raise ValueError(
             f"config.ghosts.neurons: came 'sharpen' with activation {c.activation!r}; "

@@ -26,12 +26,14 @@ class Family(NamedTuple):
         "norm", "conv", "pool", "skip".
       as_products: whether its convolutions are faster as matrix products on a CPU.
       blocks: how many sizes `features` must have; None for any number.
+      rectifies: whether its activation is ReLU, which soft neurons fade to.
     """
 
     make: Callable[..., nn.Module]
     takes: tuple[str, ...] = ()
     as_products: bool = False
     blocks: int | None = None
+    rectifies: bool = True
 
 
 _LENET_5 = ("features", "maps", "padding", "conv", "pool", "skip")
@@ -73,6 +75,13 @@ def _wide_resnet(depth: int, widen: int) -> Family:
     return Family(make, ("width", "norm", "conv", "skip"))
 
 
+def _vit(width: int, heads: int) -> Family:
+    def make(features: tuple[int, ...] = (width,), **fields: Any) -> nn.Module:
+        return models.ViT(*features, heads=heads, **fields)
+
+    return Family(make, ("features",), blocks=1, rectifies=False)
+
+
 MODELS: dict[str, Family] = {
     "lenet_300_100": Family(models.LeNet300100, ("features",)),
     "lenet_5": Family(models.LeNet5, _LENET_5, as_products=True),
@@ -100,6 +109,9 @@ MODELS: dict[str, Family] = {
     "vgg_19_bn": _vgg_bn((2, 2, 4, 4, 4)),
     "mobilenet_v1": _mobilenet(models.MobileNetV1, (1, 1, 2, 2, 2, 2)),
     "mobilenet_v2": _mobilenet(models.MobileNetV2, (1, 1, 1, 2, 2, 1, 2, 1)),
+    "vit_ti_16": _vit(192, 3),
+    "vit_s_16": _vit(384, 6),
+    "vit_b_16": _vit(768, 12),
     "wide_resnet_16_8": _wide_resnet(16, 8),
     "wide_resnet_22_2": _wide_resnet(22, 2),
     "wide_resnet_28_10": _wide_resnet(28, 10),
@@ -124,8 +136,8 @@ def check(config: ConfigDict) -> None:
             )
     if c.features and family.blocks not in (None, len(c.features)):
         raise ValueError(
-            f"config.model.features: came {c.features!r} for {c.name!r}; wanted "
-            f"{family.blocks} sizes, one for each of its blocks, or ()"
+            f"config.model.features: came {c.features!r} for {c.name!r}; wanted as "
+            f"many sizes as it has of its own, {family.blocks}, or ()"
         )
     if c.norm != plain.norm and "norm" not in family.takes:
         raise ValueError(

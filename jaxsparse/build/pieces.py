@@ -39,6 +39,7 @@ def load_data(config: ConfigDict) -> Dataset:
         dataset = datasets.load(
             c.name,
             data_dir=c.dir or None,
+            size=c.size,
             validation=c.validation,
             split_seed=c.split_seed,
             train_examples=c.train_examples or None,

@@ -71,6 +71,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seeds.data": _SEED,
     "seeds.masks": _SEED,
     "seeds.first": _AT_LEAST_0,
+    "data.size": _AT_LEAST_0,
     "data.batch_size": _AT_LEAST_1,
     "data.validation": _AT_LEAST_0,
     "data.split_seed": _SEED,
@@ -252,9 +253,8 @@ def _check_fields(config: ConfigDict, schema: ConfigDict, prefix: str) -> None:
             )
 
 
-def _check_together(config: ConfigDict) -> None:
-    """Refuses combinations that would silently ignore what was asked for."""
-    lottery, data = config.lottery, config.data
+def _check_images(data: ConfigDict) -> None:
+    """Refuses what cannot be done to images together."""
     if len(data.mean) != len(data.std) or (data.mean and data.normalize == "unit"):
         raise ValueError(
             f"config.data.mean: came {data.mean} with std {data.std} and normalize "
@@ -266,6 +266,17 @@ def _check_together(config: ConfigDict) -> None:
             f"config.data.augment: came 'published' with crop_pad {data.crop_pad} and "
             f"flip {data.flip}; wanted 0 and False, or augment 'as_given'"
         )
+    if data.size and data.crop_pad:
+        raise ValueError(
+            f"config.data.crop_pad: came {data.crop_pad} with size {data.size}, which "
+            "already takes a random part of each image; wanted 0, or size 0"
+        )
+
+
+def _check_together(config: ConfigDict) -> None:
+    """Refuses combinations that would silently ignore what was asked for."""
+    lottery = config.lottery
+    _check_images(config.data)
     if lottery.layer_fractions and lottery.scope != "layer":
         raise ValueError(
             "config.lottery.layer_fractions: given with scope 'global'; wanted scope "

@@ -22,6 +22,10 @@ def default() -> ConfigDict:
     c.data = ConfigDict()
     c.data.name = "digits"  # embedded "digits", or what data.dir has, TFDS's or images
     c.data.dir = ""  # folder that holds datasets; "": TFDS_DATA_DIR or TFDS's own
+    # Above 0 images stay in their files, which may be of all sizes, and are decoded
+    # when they are asked for: in training a random part of each (8-100 % of its area),
+    # in evaluation the middle.
+    c.data.size = 0  # pixels a side of images decoded so; 0: all in memory, as they are
     c.data.batch_size = 128  # examples per step, over all devices
     c.data.drop_last = False  # leave out an epoch's smaller last batch (open_lth keeps)
     c.data.validation = 0  # training examples set aside for validation
@@ -44,7 +48,8 @@ def default() -> ConfigDict:
     c.model = ConfigDict()
     c.model.name = "lenet_300_100"  # one of build.MODELS
     c.model.width = 16  # channels a ResNet begins with; some have features instead
-    c.model.features = ()  # sizes of dense layers, or of stages; (): the network's own
+    # Sizes of dense layers, or of stages, or the one of a ViT's tokens.
+    c.model.features = ()  # (): the network's own
     c.model.maps = ()  # channels of a LeNet-5's convolutions; (): its own
     c.model.padding = ""  # of a LeNet-5's first one, "SAME" or "VALID"; "": its own
     c.model.norm = "learned"  # scale and bias of BatchNorm; "fixed": none

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxsparse.data import digits, examples, folders, sources, tiny_imagenet
+from jaxsparse.data import digits, examples, folders, sources, tiny_imagenet, unread
 from jaxsparse.data.examples import Dataset, Examples
 
 # Called with `data_dir=`; returns training examples, test examples and classes.
@@ -21,6 +21,7 @@ Read = tuple[Examples, Examples, int]
 Reader = Callable[..., Read]
 
 TREE_SEED = 0  # of the order of folders' images, fixed for ever
+SAMPLE = 1000  # images that the statistics of a set in files are taken of
 
 
 def mixed(read: Reader, *args: Any, **options: Any) -> Read:
@@ -49,6 +50,9 @@ READERS: dict[str, Reader] = {
     tiny_imagenet.NAME: functools.partial(mixed, tiny_imagenet.read),
 }
 
+# What TFDS calls it, and what a tree of its images may be called.
+IMAGENET = ("imagenet2012", "imagenet")
+
 # Mean and standard deviation of each channel, as papers on these sets use them.
 # open_lth itself normalises CIFAR-10 by ImageNet's (.485, .456, .406) and
 # (.229, .224, .225); the difference is an affine map of the input.
@@ -61,6 +65,7 @@ PUBLISHED = {
     "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
     # Tanaka et al. (2020) and most work on pruning since.
     tiny_imagenet.NAME: ((0.480, 0.448, 0.397), (0.276, 0.269, 0.282)),
+    **dict.fromkeys(IMAGENET, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
 }
 
 
@@ -90,6 +95,8 @@ AUGMENTATIONS = {
     "cinic10": Augmentation(4, True),
     # Tanaka et al. 2020, arXiv:2006.05467, in their code.
     tiny_imagenet.NAME: Augmentation(4, True),
+    # Of images whose parts are drawn already (`stored`).
+    **dict.fromkeys(IMAGENET, Augmentation(0, True)),
 }
 
 
@@ -120,13 +127,14 @@ def channel_statistics(
     return tuple(means), tuple(stds)
 
 
-def read(name: str, *, data_dir: str | None) -> Read:
+def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
     """Reads what the folder of datasets has under a name.
 
     Args:
       name: of a dataset that TFDS has prepared, or else of a tree of images; where both
         are, it is the former.
       data_dir: as for `load`.
+      size: as for `load`.
 
     Returns:
       Training examples, test examples and the number of classes.
@@ -135,24 +143,47 @@ def read(name: str, *, data_dir: str | None) -> Read:
       DatasetNotPrepared: if there is neither.
       ValueError: if what is there cannot be read.
     """
+    more = {"size": size} if size else {}
+    prepared, tree = (
+        (unread.prepared, unread.tree) if size else (sources.read, folders.read)
+    )
     try:
-        return sources.read(name, data_dir=data_dir)
+        return prepared(name, data_dir=data_dir, **more)
     except sources.DatasetNotPrepared:
         if not folders.is_there(name, data_dir=data_dir):
             raise
-    return mixed(folders.read, name, data_dir=data_dir)
+    return mixed(tree, name, data_dir=data_dir, **more)
+
+
+def _reader(name: str, size: int) -> Reader:
+    if not size:
+        return READERS.get(name, functools.partial(read, name))
+    if name in READERS:
+        raise ValueError(
+            f"size: came {size} for {name!r}, which has a reader of its own that puts "
+            "all of it into memory; wanted 0"
+        )
+    return functools.partial(read, name, size=size)
+
+
+def _statistics(images: examples.Images) -> Any:
+    """Computes those of all images, or of a sample where they are in files."""
+    if isinstance(images, np.ndarray):
+        return channel_statistics(images)
+    return channel_statistics(images[:SAMPLE])
 
 
 def load(
     name: str,
     *,
     data_dir: str | None = None,
+    size: int = 0,
     validation: int = 0,
     split_seed: int = 0,
     train_examples: int | None = None,
     test_examples: int | None = None,
 ) -> Dataset:
-    """Loads a dataset into the host's memory, which must have room for it.
+    """Loads a dataset into the host's memory, or opens one that has no room there.
 
     Args:
       name: a key of `READERS`, or the TFDS name of an image classification dataset
@@ -160,6 +191,9 @@ def load(
         the name of a folder there that holds images, as `folders` reads them, mixed.
       data_dir: folder that holds datasets; None means the environment variable
         TFDS_DATA_DIR or else the default of TFDS.
+      size: above 0 leaves images in their files, which may then be of all sizes, and
+        decodes those that are asked for to so many pixels a side; see
+        `stored.StoredImages`. 0 reads them all, as they are.
       validation: examples to hold out of the training set.
       split_seed: of the draw of the validation set.
       train_examples: keep only so many, the first, after validation is held out;
@@ -169,18 +203,17 @@ def load(
     Returns:
       The dataset. Mean and standard deviation are the published ones where there
       are any of as many channels, else those of the training examples without the
-      validation set.
+      validation set; of images in files those of the first 1,000 of them.
 
     Raises:
       DatasetNotPrepared: if there is no such dataset; the message says how to get it.
       ValueError: if a count asks for more than there is, or a file is damaged.
     """
-    reader = READERS.get(name, functools.partial(read, name))
-    train, test, classes = reader(data_dir=data_dir)
+    train, test, classes = _reader(name, size)(data_dir=data_dir)
     train, held_out = examples.split(train, validation=validation, seed=split_seed)
     published = PUBLISHED.get(name.partition(":")[0])
     if published is None or len(published[0]) != train.images.shape[-1]:
-        published = channel_statistics(train.images)
+        published = _statistics(train.images)
     mean, std = published
     if train_examples is not None:
         train = examples.first(train, train_examples)

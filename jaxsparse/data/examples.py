@@ -4,21 +4,25 @@ This module holds what every dataset is made of. Reading is for `sources` and
 `digits`; the order of examples during training is for `order`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
+
+from jaxsparse.data.stored import StoredImages
+
+Images = UInt8[np.ndarray, "n h w c"] | StoredImages
 
 
 class Examples(NamedTuple):
     """Labelled images, example i in row i of both arrays.
 
     Attributes:
-      images: pixels from 0 to 255.
+      images: pixels from 0 to 255, in memory or still in files.
       labels: classes, counted from 0.
     """
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: Images
     labels: Int32[np.ndarray, " n"]
 
 
@@ -43,8 +47,16 @@ class Dataset(NamedTuple):
 
 
 def take(examples: Examples, rows: Int[np.ndarray, " m"]) -> Examples:
-    """Copies the given rows, in the given order."""
-    return Examples(examples.images[rows], examples.labels[rows])
+    """Copies the given rows, in the given order; what is in files stays there."""
+    return _chosen(examples, rows)
+
+
+def _chosen(examples: Examples, rows: Any) -> Examples:
+    images = examples.images
+    stays = isinstance(images, StoredImages)
+    return Examples(
+        images.select(rows) if stays else images[rows], examples.labels[rows]
+    )
 
 
 def split(
@@ -73,7 +85,7 @@ def split(
             f"{total - 1}; hold out fewer"
         )
     if not validation:
-        return examples, Examples(examples.images[:0], examples.labels[:0])
+        return examples, _chosen(examples, slice(0))
     # The bit generator is named because numpy may change its default.
     generator = np.random.Generator(np.random.PCG64(seed))
     order = generator.permutation(total)
@@ -114,4 +126,4 @@ def first(examples: Examples, n: int) -> Examples:
             f"first: got {n} of {total} examples; wanted 1 to {total}; ask for fewer, "
             "or leave the number out to use all"
         )
-    return Examples(examples.images[:n], examples.labels[:n])
+    return _chosen(examples, slice(n))

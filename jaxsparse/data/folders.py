@@ -264,6 +264,16 @@ def read(
       DatasetNotPrepared: if a split is missing.
       ValueError: if the folders are not as said or an image is damaged, naming it.
     """
+    train, test, classes = list_tree(
+        name, data_dir=data_dir, with_validation=with_validation
+    )
+    return *decode(train, test), classes
+
+
+def list_tree(
+    name: str, *, data_dir: str | None, with_validation: bool = False
+) -> tuple[Listing, Listing, int]:
+    """Lists what `read` would read, and the number of classes; opens no image."""
     tree = find(name, data_dir=data_dir, with_validation=with_validation)
     classes = _list_classes(tree.train[0])
     parts = [_list_split(folder, classes) for folder in tree.train]
@@ -271,8 +281,7 @@ def read(
         [path for part in parts for path in part.paths],
         np.concatenate([part.labels for part in parts]),
     )
-    test = _list_split(tree.test, classes)
-    return *decode(train, test), len(classes)
+    return train, _list_split(tree.test, classes), len(classes)
 
 
 def decode(train: Listing, test: Listing) -> tuple[Examples, Examples]:

@@ -131,7 +131,8 @@ def _tfrecord(path: str) -> Iterator[bytes]:
 RECORDS = {"parquet": _parquet, "array_record": _array_record, "tfrecord": _tfrecord}
 
 
-def _again(name: str, folder: Path) -> str:
+def again(name: str, folder: Path) -> str:
+    """Words what to do with files that are of no use."""
     return f"delete {folder} and prepare {name} again (experiments/prepare_data.py)"
 
 
@@ -142,24 +143,28 @@ def _read_info(name: str, folder: Path) -> tfds.core.DatasetInfo:
         raise ValueError(
             f"{name}: the description in {folder} cannot be read ({error}); wanted "
             "the dataset_info.json and features.json that TFDS wrote; "
-            f"{_again(name, folder)}"
+            f"{again(name, folder)}"
         ) from error
 
 
-def _check_features(name: str, info: tfds.core.DatasetInfo) -> None:
+def _check_features(
+    name: str, info: tfds.core.DatasetInfo, *, of_all_sizes: bool
+) -> None:
     features = dict(info.features)
     image, label = features.get("image"), features.get("label")
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)
         or image.np_dtype != np.uint8
-        or None in image.shape
+        or (None in image.shape and not of_all_sizes)
         or image.shape[-1] not in _MODES
     ):
+        one_size = "" if of_all_sizes else " and one fixed size"
         raise ValueError(
-            f"{name}: its features are {features}; wanted an `image` of uint8 and one "
-            "fixed size with 1, 3 or 4 channels, and a `label`; choose another "
-            "dataset or add a reader to `jaxsparse.data.datasets.READERS`"
+            f"{name}: its features are {features}; wanted an `image` of uint8{one_size}"
+            " with 1, 3 or 4 channels, and a `label`; choose another dataset or add a "
+            "reader to `jaxsparse.data.datasets.READERS`, or have images of all sizes "
+            "cut to one (config.data.size)"
         )
 
 
@@ -205,9 +210,45 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
         except Exception as error:  # four libraries' kinds of "damaged"
             raise ValueError(
                 f"{name}: {path} is damaged or missing: {error}; wanted {length} "
-                f"examples; {_again(name, path.parent)}"
+                f"examples; {again(name, path.parent)}"
             ) from error
     return whole
+
+
+def describe(
+    name: str, *, data_dir: str | None, of_all_sizes: bool = False
+) -> tuple[tfds.core.DatasetInfo, str]:
+    """Reads what a prepared dataset says of itself, and refuses what it cannot be.
+
+    Args:
+      name: TFDS name, as for `find`.
+      data_dir: as for `root_folder`.
+      of_all_sizes: whether images may differ in size.
+
+    Returns:
+      TFDS's description, and the split to test on.
+
+    Raises:
+      DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
+      ValueError: if it is no image classification with files of a known kind.
+    """
+    folder = find(name, data_dir=data_dir)
+    info = _read_info(name, folder)
+    if info.file_format.value not in RECORDS:
+        raise ValueError(
+            f"{name}: the files in {folder} are {info.file_format.value}; wanted one "
+            f"of {', '.join(RECORDS)}; {again(name, folder)}"
+        )
+    splits = list(info.splits)
+    test = "test" if "test" in splits else "validation"
+    if "train" not in splits or test not in splits:
+        raise ValueError(
+            f"{name}: {folder} has the splits {splits}; wanted train, and test or "
+            "validation; choose another dataset, or add a reader to "
+            "`jaxsparse.data.datasets.READERS`"
+        )
+    _check_features(name, info, of_all_sizes=of_all_sizes)
+    return info, test
 
 
 def read(name: str, *, data_dir: str | None) -> tuple[Examples, Examples, int]:
@@ -227,21 +268,6 @@ def read(name: str, *, data_dir: str | None) -> tuple[Examples, Examples, int]:
       ValueError: if it is no image classification with images of one size, or if a
         file is damaged.
     """
-    folder = find(name, data_dir=data_dir)
-    info = _read_info(name, folder)
-    if info.file_format.value not in RECORDS:
-        raise ValueError(
-            f"{name}: the files in {folder} are {info.file_format.value}; wanted one "
-            f"of {', '.join(RECORDS)}; {_again(name, folder)}"
-        )
-    splits = list(info.splits)
-    test = "test" if "test" in splits else "validation"
-    if "train" not in splits or test not in splits:
-        raise ValueError(
-            f"{name}: {folder} has the splits {splits}; wanted train, and test or "
-            "validation; choose another dataset, or add a reader to "
-            "`jaxsparse.data.datasets.READERS`"
-        )
-    _check_features(name, info)
+    info, test = describe(name, data_dir=data_dir)
     classes = info.features["label"].num_classes
     return _read_split(name, info, "train"), _read_split(name, info, test), classes

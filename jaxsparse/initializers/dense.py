@@ -39,6 +39,10 @@ KERNELS: Mapping[str, Initializer] = {
 }
 BIASES = ("zeros", "torch_default")
 NORM_SCALES = ("ones", "uniform")
+# Leaves of transformers that are added to or put beside tokens: normals of this
+# deviation, as in ViT (positions) and DeiT (both).
+TOKENS = ("class_token", "positions")
+TOKEN_SPREAD = 0.02
 
 
 def check_name(field: str, name: str, known: tuple[str, ...]) -> None:
@@ -116,7 +120,7 @@ def initialize(
     Args:
       like: parameters, or their shapes from `jax.eval_shape`. Kernels are the leaves
         that `masks.is_kernel` recognises, with axes [i, o] or [h, w, i, o]; the others
-        must be called bias or scale.
+        must be called bias or scale, or be one of `TOKENS`, normal of deviation 0.02.
       kernel: a name in `KERNELS`.
       bias: "zeros", or "torch_default" for uniform in ±1/√n, n the fan-in of the
         kernel in the same layer; the bias of a normalisation is zero either way.
@@ -193,11 +197,14 @@ def _draw(
             if norm_scale == "ones"
             else jax.random.uniform(key, leaf.shape, wide)
         )
+    elif last in TOKENS and jnp.issubdtype(leaf.dtype, jnp.floating):
+        value = TOKEN_SPREAD * jax.random.normal(key, leaf.shape, wide)
     else:
         raise ValueError(
             f"like: no rule for the leaf {name!r} of shape {leaf.shape} and dtype "
-            f"{leaf.dtype}; wanted a floating leaf called bias or scale, or one of two "
-            f"or more axes called {', '.join(masks.KERNEL_NAMES)}; take it out of the "
-            "tree and initialise it yourself"
+            f"{leaf.dtype}; wanted a floating leaf called bias or scale (or "
+            f"{' or '.join(TOKENS)}), or one of two or more axes called "
+            f"{', '.join(masks.KERNEL_NAMES)}; take it out of the tree and initialise "
+            "it yourself"
         )
     return value.astype(leaf.dtype)

@@ -17,6 +17,7 @@ from jaxsparse.models.lenet import LeNet5, LeNet5Caffe, LeNet300100
 from jaxsparse.models.mobilenet import MobileNetV1, MobileNetV2
 from jaxsparse.models.resnet import CifarResNet, ImageNetResNet, ResNet
 from jaxsparse.models.vgg import VGG
+from jaxsparse.models.vit import ViT
 from jaxsparse.models.wide_resnet import WideResNet
 
 __all__ = (
@@ -30,5 +31,6 @@ __all__ = (
     "MobileNetV1",
     "MobileNetV2",
     "ResNet",
+    "ViT",
     "WideResNet",
 )

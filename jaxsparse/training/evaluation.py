@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxsparse.data.examples import Images
 from jaxsparse.training import replicates, sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.replicates import How
@@ -59,7 +60,7 @@ Evaluate = Callable[[TrainState], list[Tally]]
 def make_evaluate(
     eval_step: Callable[..., Tally],
     like: TrainState,
-    images: np.ndarray,
+    images: Images,
     labels: np.ndarray,
     *,
     batch_size: int,
@@ -74,7 +75,7 @@ def make_evaluate(
     Args:
       eval_step: what `steps.make_eval_step` made.
       like: a state in the form of files; only structure and shapes are looked at.
-      images: uint8 [n h w c].
+      images: uint8 [n h w c]; those in files are decoded a batch at a time.
       labels: int32 [n].
       batch_size: examples at once; rounded up to what the devices can share.
       layout: how the run uses its devices.

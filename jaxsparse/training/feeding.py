@@ -3,7 +3,8 @@
 A set that fits lies on every device whole, or divided over those that share a batch,
 and steps gather their batches there (`Resident`). A larger one stays on the host, whose
 threads gather the batches of the next calls while the devices work on this one
-(`Streamed`). All give a step the same examples in the same places of its batch.
+(`Streamed`). All give a step the same examples in the same places of its batch. Images
+that are still in files are always streamed, and decoded by those threads.
 """
 
 import functools
@@ -11,11 +12,13 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, UInt32
 
 from jaxsparse.data.examples import Examples
+from jaxsparse.data.stored import StoredImages
 from jaxsparse.training import sharding
 from jaxsparse.training.epoch import Call, Data, Where
 from jaxsparse.training.sharding import Layout
@@ -73,7 +76,7 @@ class Streamed(NamedTuple):
     """Examples on the host.
 
     Attributes:
-      examples: all of them, in memory or mapped to it.
+      examples: all of them, in memory, mapped to it, or still in files.
       make_order: see `Feed`.
       layout: how the run uses its devices.
       lengths: from a call's steps to those its program has room for.
@@ -96,7 +99,7 @@ class Streamed(NamedTuple):
             order = sharding.on_host(self.layout, self.make_order(keys, number))
             self.make_order(keys, number + 1)  # dispatched now, and kept
             listed = list(group)
-            read = self._read(order, listed)
+            read = self._read(order, listed, np.asarray(jax.random.key_data(keys)))
             try:
                 for call, parts in zip(listed, read, strict=True):
                     placed = sharding.by_batch(self.layout, parts)
@@ -104,39 +107,74 @@ class Streamed(NamedTuple):
             finally:
                 read.close()  # also where training stops midway
 
-    def _read(self, order: np.ndarray, calls: Sequence[Call]) -> Any:
+    def _read(self, order: np.ndarray, calls: Sequence[Call], words: np.ndarray) -> Any:
         import grain  # a second, that other runs need not wait for
 
-        gather = functools.partial(self.gather, order)
+        gather = functools.partial(self.gather, order, words=words)
         ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
         return iter(grain.MapDataset.source(calls).map(gather).to_iter_dataset(ahead))
 
-    def gather(self, order: Int[np.ndarray, "r n"], call: Call) -> list[Examples]:
+    def gather(
+        self,
+        order: Int[np.ndarray, "r n"],
+        call: Call,
+        *,
+        words: UInt32[np.ndarray, "r k"] | None = None,
+    ) -> list[Examples]:
         """Copies what a call trains on, for each device of this process its share.
 
         What other processes train on is not looked at.
+
+        Args:
+          order: of the examples in the call's epoch, for each replicate.
+          call: which steps.
+          words: data of the replicates' keys, from which crops of images are drawn
+            that are still in files; None where there are none.
 
         Returns:
           Images [r s b h w c] and labels [r s b] of each device's replicates.
         """
         stop = call.first + call.length * call.batch_size
-        rows = order[:, call.first : stop].reshape(
-            len(order), call.length, call.batch_size
+        shape = (len(order), call.length, call.batch_size)
+        rows = order[:, call.first : stop].reshape(shape)
+        images, labels = self.examples
+        in_files = isinstance(images, StoredImages)
+        found = []
+        for mine, (group, places) in zip(
+            sharding.shares(self.layout, rows), self._where(shape, call), strict=True
+        ):
+            if in_files:
+                pixels = images.crops(
+                    mine.reshape(-1),
+                    words=words[group.reshape(-1)],
+                    epoch=call.epoch,
+                    places=places.reshape(-1),
+                ).reshape(*mine.shape, *images.shape[1:])
+            else:
+                pixels = images[mine]
+            found.append(Examples(*map(self._with_room, (pixels, labels[mine]))))
+        return found
+
+    def _where(
+        self, shape: tuple[int, int, int], call: Call
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields each device's replicates and places in the order of the epoch."""
+        places = call.first + np.arange(shape[1] * shape[2]).reshape(shape[1:])
+        return zip(
+            *(
+                sharding.shares(self.layout, np.broadcast_to(numbers, shape))
+                for numbers in (np.arange(shape[0])[:, None, None], places)
+            ),
+            strict=True,
         )
-        room = self.lengths(call.length)
 
-        def take(mine: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-            if room == call.length:
-                return leaf[mine]
-            r, s, b = mine.shape
-            into = np.zeros((r, room, b, *leaf.shape[1:]), leaf.dtype)
-            into[:, :s] = leaf[mine]
-            return into
-
-        return [
-            Examples(*(take(mine, leaf) for leaf in self.examples))
-            for mine in sharding.shares(self.layout, rows)
-        ]
+    def _with_room(self, leaf: np.ndarray) -> np.ndarray:
+        """Adds zeros for the steps that a call's program has room for besides."""
+        length = leaf.shape[1]
+        missing = self.lengths(length) - length
+        if not missing:
+            return leaf
+        return np.pad(leaf, [(0, 0), (0, missing)] + [(0, 0)] * (leaf.ndim - 2))
 
 
 def choose(examples: Examples, layout: Layout) -> Where:
@@ -144,8 +182,10 @@ def choose(examples: Examples, layout: Layout) -> Where:
 
     Its images, or the part of them, must take at most a quarter of the memory that JAX
     may use of a device. Where a device does not say how much that is, as CPUs do not,
-    all sets fit.
+    all sets fit. Images that are still in files stay on the host.
     """
+    if isinstance(examples.images, StoredImages):
+        return "host"
     limits = [_memory(device) for device in layout.mesh.local_devices]
     least = min((limit for limit in limits if limit), default=None)
     if least is None or examples.images.nbytes <= SHARE * least:

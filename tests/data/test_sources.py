@@ -4,7 +4,6 @@ import io
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core import file_adapters
+from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse.data import datasets, sources
@@ -24,33 +23,6 @@ from jaxsparse.data.examples import Examples
 SHARDS = {"train": [17, 4], "test": [9]}
 CLASSES = 5
 FORMATS = ("parquet", "array_record", "tfrecord")
-
-
-def crc32c(content: bytes) -> int:
-    """The checksum of TFRecord, bit by bit."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def write_tfrecord(path: Path, records: list[bytes]) -> None:
-    with path.open("wb") as file:
-        for record in records:
-            length = struct.pack("<Q", len(record))
-            for part in (length, record):
-                file.write(part + struct.pack("<I", crc32c(part)))
-
-
-def write_records(path: Path, records: list[bytes], file_format: str) -> None:
-    if file_format == "tfrecord":  # TFDS's own writer needs TensorFlow
-        write_tfrecord(path, records)
-        return
-    adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat(file_format)]
-    adapter.write_examples(path, enumerate(records))
 
 
 def serialize(image: np.ndarray, label: int, number: int) -> bytes:

@@ -170,6 +170,7 @@ def test_published_numbers_are_these() -> None:
     assert {
         **dict.fromkeys(("digits", "mnist", "fashion_mnist", "svhn_cropped"), none),
         **dict.fromkeys(("cifar10", "cifar100", "cinic10", "tiny_imagenet"), usual),
+        **dict.fromkeys(("imagenet2012", "imagenet"), (0, True)),
     } == datasets.AUGMENTATIONS
     assert datasets.PUBLISHED["fashion_mnist"] == ((0.2860,), (0.3530,))
     svhn = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))

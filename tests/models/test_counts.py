@@ -213,7 +213,7 @@ def test_biases_of_a_normalised_vgg_are_left_out_unless_asked_for() -> None:
 @pytest.mark.parametrize("name", networks.MODELS)
 def test_every_named_network_takes_images_of_other_sizes(name: str) -> None:
     model = made(name)
-    is_dense = name.startswith(("lenet", "conv"))
+    is_dense = name.startswith(("lenet", "conv", "vit"))
     larger = IMAGENET if name in ("resnet_18", "resnet_50", "vgg_16") else (64, 64, 3)
     small = jax.ShapeDtypeStruct((2, *CIFAR), jnp.float32)
     large = jax.ShapeDtypeStruct((2, *larger), jnp.float32)

@@ -1,0 +1,45 @@
+"""Gradual magnitude pruning of ResNet-50 on ImageNet, to 80 % or 90 %.
+
+Gale, Elsen, Hooker, The State of Sparsity in Deep Neural Networks, 2019,
+arXiv:1902.09574, by the cubic schedule of Zhu and Gupta, To Prune, or Not to Prune,
+2017, arXiv:1710.01878. The settings are those of the best run that the authors
+released: every layer to the same sparsity, the first and the last too, every 2,000
+updates from 40,000 to 100,000, with `:90` to 76,000; labels smoothed by 0.1. Batches of
+1,024 for 128,000 updates, SGD with Nesterov momentum 0.9, a rate of 0.4 after 5 epochs
+of warm-up, times 0.1 after 30, 60 and 80 epochs, weight decay 1e-4. Their accuracies
+are 75.58 % and 73.91 %; here it has not been run.
+
+Images are decoded as they are asked for, as in `rigl_imagenet`.
+
+Deviations: those of `rigl_imagenet`. How long the released runs were is taken from the
+code, which evaluates them at update 128,000.
+
+Command: python experiments/train.py --config=configs/gmp_imagenet.py
+(`:90` for 90 %; `:quick` and `:90_quick` for 20 updates)
+"""
+
+from ml_collections import ConfigDict
+
+from configs import rigl_imagenet
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the recipe; `variant` is "", "90", "quick" or "90_quick"."""
+    c = rigl_imagenet.recipe("gmp_imagenet", variant, also=("90", "90_quick"))
+    sparser = variant.startswith("90")
+    c.data.batch_size = 1024
+    c.schedule.learning_rate = 0.4
+    c.schedule.milestones = ("30ep", "60ep", "80ep")
+    c.training.length = "128000step"
+    c.sparse.method = "gmp"
+    c.sparse.sparsity = 0.9 if sparser else 0.8
+    c.sparse.distribution = "uniform"
+    c.sparse.schedule = "cubic"
+    c.sparse.begin = "40000step"
+    c.sparse.end = "76000step" if sparser else "100000step"
+    c.sparse.update_every = "2000step"
+    if variant.endswith("quick"):
+        rigl_imagenet.shorten(c)
+        c.schedule.milestones = ("15step",)
+        c.sparse.begin = "5step"
+    return c

@@ -1,0 +1,90 @@
+"""The recipes for ImageNet from files to tickets, so small that a CPU can do it."""
+
+import functools
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+import tiny
+from pictures import write_tree
+
+from jaxsparse import build, config, distributions, masks, models, records, transforms
+from jaxsparse.data.stored import StoredImages
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import feeding
+
+STEPS = 8
+SMALL = {
+    "model.dtype": "float32",
+    "data.batch_size": 8,
+    "data.test_examples": 0,
+    "training.length": f"{STEPS}step",
+    "evaluation.every": f"{STEPS}step",
+    "sparse.update_every": "2step",
+    "sparse.end": "6step",
+    "run.devices": 1,
+    "run.tensorboard": False,
+    "run.checkpoint_every": "",
+}
+# One or two blocks: compilation is all the time it takes.
+SHALLOW = {
+    "resnet_50": build.Family(
+        functools.partial(models.ResNet, (1, 1)),
+        ("features", "norm", "conv", "skip"),
+    ),
+    "vit_s_16": build.Family(
+        lambda features, **fields: models.ViT(*features, depth=1, **fields),
+        ("features",),
+        rectifies=False,
+    ),
+}
+RESNET = {"data.size": 16, "model.features": (4, 8)}
+RECIPES = {
+    "rigl_imagenet:quick": RESNET | {"schedule.milestones": ("6step",)},
+    "gmp_imagenet:90_quick": RESNET
+    | {"schedule.milestones": ("6step",), "sparse.begin": "2step"},
+    "rigl_vit_imagenet:quick": {"data.size": 16, "model.features": (12,)},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_from_files_to_exact_counts(
+    name: str, root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.syspath_prepend(root)
+    for model, family in SHALLOW.items():
+        monkeypatch.setitem(build.MODELS, model, family)
+    write_tree(tmp_path, "imagenet2012")  # 24 images to train on, of 3 classes
+    recipe, _, variant = name.partition(":")
+    c = importlib.import_module(f"configs.{recipe}").get_config(variant)
+    c.update_from_flattened_dict(SMALL | RECIPES[name])
+    c.data.dir = str(tmp_path)
+    config.validate(c)
+    build.check_names(c)
+    data = build.load_data(c)
+    assert isinstance(data.train.images, StoredImages)
+    made = build.make_experiment(c, data, tmp_path)
+    assert isinstance(made.trainer.feed, feeding.Streamed)
+    experiment_lib.run(made, tiny.desk(tmp_path))
+    state = tiny.load(tmp_path, "level_00/ticket/last", made)
+    held = transforms.get_masks(state.opt_state)
+    one = jax.tree.map(lambda leaf: leaf[0], held)
+    wanted = distributions.NAMES[c.sparse.distribution](one, c.sparse.sparsity)
+    layers = masks.by_layer(one)
+    counts = jax.tree.leaves(wanted)
+    assert [layer.kept for layer in layers.values()] == counts
+    total = sum(layer.total for layer in layers.values())
+    if c.sparse.distribution == "erk":
+        assert sum(counts) == distributions.count_kept(total, c.sparse.sparsity)
+    found = records.read(tmp_path / "metrics.jsonl")
+    losses = [row for row in found if row["kind"] in ("train", "eval")]
+    assert {row["step"] for row in losses} == {0, STEPS}
+    assert all(
+        math.isfinite(value)
+        for row in losses
+        for field, value in row.items()
+        if field.endswith("loss") and value is not None
+    )

@@ -1,0 +1,259 @@
+"""Training on images that stay in files: the same pixels however the work is cut."""
+
+import functools
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+from pictures import write_tree
+
+from jaxsparse import build
+from jaxsparse import config as config_lib
+from jaxsparse.data import datasets, stored
+from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.data.stored import StoredImages
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery.network import first_state
+from jaxsparse.lottery.stages import Experiment
+from jaxsparse.training import epoch, feeding, interrupt, sharding
+
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_tree(folder)  # 24 images to train on, and 9
+    return folder
+
+
+def load(tree: Path) -> Dataset:
+    return datasets.load("imagenet", data_dir=str(tree), size=SIZE)
+
+
+def config(tree: Path, fields: dict[str, Any] | None = None) -> ConfigDict:
+    """16 of 24 images in batches of 4, 8 steps of a network that compiles fast."""
+    c = tiny.config(
+        {
+            "data.name": "imagenet",
+            "data.dir": str(tree),
+            "data.size": SIZE,
+            "data.flip": True,
+            "data.batch_size": 4,
+            "data.validation": 8,
+            "data.train_examples": 0,
+            "data.test_examples": 0,
+            "evaluation.batch_size": 4,
+            "lottery.levels": 0,
+            "model.features": (8,),
+        }
+        | (fields or {})
+    )
+    config_lib.validate(c)
+    build.check_names(c)
+    return c
+
+
+def experiment(tree: Path, folder: Path, fields: dict[str, Any]) -> Experiment:
+    c = config(tree, fields)
+    return build.make_experiment(c, build.load_data(c), folder)
+
+
+def gathered(
+    tree: Path, *, replicates: int, devices: int, lengths: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of an epoch of 24 images in batches of 4, [r s b ...]."""
+    every = load(tree).train
+    layout = sharding.make_layout(
+        replicates=replicates, batch_sizes=[4], devices=devices
+    )
+    order = np.stack([np.random.default_rng(r).permutation(24) for r in range(2)])
+    order = order[:replicates]
+    words = np.arange(2 * replicates, dtype=np.uint32).reshape(replicates, 2)
+    stream = feeding.Streamed(every, lambda *_: order, layout, lambda n: max(n, 2))
+    images, labels, first = [], [], 0
+    groups, parts = layout.mesh.devices.shape
+    for length in lengths:
+        call = epoch.Call(0, length, 3, first * 4, 4)
+        shares = stream.gather(order, call, words=words)
+        for leaves, field in ((images, "images"), (labels, "labels")):
+            each = [getattr(share, field)[:, :length] for share in shares]
+            rows = [
+                np.concatenate(each[g * parts : (g + 1) * parts], axis=2)
+                for g in range(groups)
+            ]
+            leaves.append(np.concatenate(rows))
+        first += length
+    return np.concatenate(images, axis=1), np.concatenate(labels, axis=1)
+
+
+def test_pixels_do_not_depend_on_calls_or_devices(tree: Path) -> None:
+    seen, labels = gathered(tree, replicates=2, devices=1, lengths=[1] * 6)
+    for devices, lengths in ((1, [6]), (2, [4, 2]), (4, [2, 3, 1])):
+        again = gathered(tree, replicates=2, devices=devices, lengths=lengths)
+        np.testing.assert_array_equal(again[0], seen)
+        np.testing.assert_array_equal(again[1], labels)
+    # One replicate is what it is among two.
+    alone, _ = gathered(tree, replicates=1, devices=4, lengths=[6])
+    np.testing.assert_array_equal(alone[0], seen[0])
+    # And all of it is what the key, the epoch and the place say.
+    every = load(tree).train.images
+    for r in range(2):
+        order = np.random.default_rng(r).permutation(24)
+        words = np.tile(np.arange(2 * r, 2 * r + 2, dtype=np.uint32), (24, 1))
+        wanted = every.crops(order, words=words, epoch=3, places=np.arange(24))
+        np.testing.assert_array_equal(seen[r].reshape(wanted.shape), wanted)
+
+
+def test_epochs_and_replicates_see_other_parts_of_an_image(tree: Path) -> None:
+    every = load(tree).train.images
+    part = functools.partial(every.crops, np.array([0]))
+    asked = [([1, 2], 0, 5), ([1, 2], 1, 5), ([1, 3], 0, 5), ([1, 2], 0, 6)]
+    seen = {
+        part(
+            words=np.array([words], np.uint32), epoch=number, places=np.array([place])
+        ).tobytes()
+        for words, number, place in asked
+    }
+    assert len(seen) == 4
+
+
+class Asked:
+    """Counts what is decoded, and notes by which key parts were drawn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.viewed, self.cut = 0, 0
+        self.lock = threading.Lock()
+        plain_view, plain_crops = stored.view, StoredImages.crops
+
+        def view(*args: Any) -> Any:
+            with self.lock:
+                self.viewed += 1
+            return plain_view(*args)
+
+        def crops(images: Any, rows: Any, **more: Any) -> Any:
+            with self.lock:
+                self.cut += len(rows)
+            return plain_crops(images, rows, **more)
+
+        monkeypatch.setattr(stored, "view", view)
+        monkeypatch.setattr(StoredImages, "crops", crops)
+
+
+def test_a_run_decodes_what_it_needs_and_no_more(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(monkeypatch)
+    fields = {"replicates": 2, "run.steps_per_call": 2, "evaluation.every": "2ep"}
+    fields |= {"sparse.method": "rigl", "sparse.sparsity": 0.5}
+    fields |= {"sparse.update_every": "2step", "sparse.end": "6step"}
+    fields |= {"sparse.growth_examples": 3}
+    made = experiment(tree, tmp_path, fields)
+    assert isinstance(made.trainer.feed, feeding.Streamed)
+    assert made.trainer.arrangement["examples"] == "host"
+    assert (asked.viewed, asked.cut) == (3, 0)  # what is grown by
+    experiment_lib.run(made, tiny.desk(tmp_path))
+    # Two replicates see 16 images twice; 8 and 9 are evaluated at both ends.
+    assert asked.cut == 2 * 2 * 16
+    assert asked.viewed == 3 + 2 * (8 + 9)
+
+
+@pytest.mark.parametrize("score", ["snip", "grasp"])
+def test_scores_decode_their_examples_alone(
+    score: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(monkeypatch)
+    fields = {"sparse.method": "static", "sparse.score": score, "replicates": 1}
+    fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 3}
+    made = experiment(tree, tmp_path, fields | {"sparse.sparsity": 0.5})
+    seeds = made.seeds
+    params, stats = made.network.initialize(seeds.init)
+    made.network.first_masks(params, stats, seeds)
+    assert (asked.viewed, asked.cut) == (6, 0)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["kind"] != "time"]
+
+
+def test_a_run_is_the_same_in_calls_of_any_length_and_goes_on_where_it_was_stopped(
+    tree: Path, tmp_path: Path
+) -> None:
+    fields = {"run.checkpoint_every": "2step", "run.steps_per_call": 2}
+    whole = experiment(tree, tmp_path / "whole", fields)
+    experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
+    asked = iter([False, True])
+    with pytest.raises(interrupt.Stopped):
+        experiment_lib.run(
+            experiment(tree, tmp_path / "cut", fields),
+            tiny.desk(tmp_path / "cut", lambda: next(asked, True)),
+        )
+    assert metrics(tmp_path / "cut") != metrics(tmp_path / "whole")
+    again = experiment(tree, tmp_path / "cut", fields)
+    experiment_lib.run(again, tiny.desk(tmp_path / "cut"))
+    longer = experiment(tree, tmp_path / "long", {"run.steps_per_call": 4})
+    experiment_lib.run(longer, tiny.desk(tmp_path / "long"))
+    name = "level_00/ticket/last"
+    ends = [
+        tiny.load(tmp_path / folder, name, whole) for folder in ("whole", "cut", "long")
+    ]
+    for other in ends[1:]:
+        tiny.check_equal(ends[0], other)
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def test_evaluation_is_that_of_the_same_images_in_memory(
+    tree: Path, tmp_path: Path
+) -> None:
+    c = config(tree)
+    data = build.load_data(c)
+    in_memory = data._replace(
+        **{
+            name: Examples(np.asarray(part.images), part.labels)
+            for name, part in data._asdict().items()
+            if name in ("train", "validation", "test")
+        }
+    )
+    scores = []
+    for dataset in (data, in_memory):
+        made = build.make_experiment(c, dataset, tmp_path)
+        state = sharding.at_rest(
+            made.trainer.layout,
+            jax.jit(functools.partial(first_state, made.network))(made.seeds),
+        )
+        scores.append(
+            [jax.device_get(f(state)) for f in made.trainer.evaluate.values()]
+        )
+    tiny.check_equal(*scores)
+
+
+@pytest.mark.parametrize("where", ["device", "sharded"])
+def test_images_in_files_lie_on_no_device(
+    where: str, tree: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"config.run.examples: came '{where}' with data.size 8"
+    ):
+        experiment(tree, tmp_path, {"run.examples": where})
+
+
+def test_a_random_part_is_taken_once(tree: Path) -> None:
+    with pytest.raises(ValueError, match="config.data.crop_pad: came 4 with size 8"):
+        config(tree, {"data.crop_pad": 4})
+
+
+def test_a_damaged_image_stops_training_by_its_name(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    path = tmp_path / "imagenet" / "train" / "ant" / "000.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    fields = {"data.validation": 0, "data.batch_size": 8, "replicates": 1}
+    made = experiment(tmp_path, tmp_path / "run", fields)
+    with pytest.raises(ValueError, match="ant/000.JPEG: is damaged"):
+        experiment_lib.run(made, tiny.desk(tmp_path / "run"))
