@@ -19,6 +19,7 @@ from jaxsparse.training import (  # noqa: E402
     checkpoints,
     epoch,
     feeding,
+    placement,
     sharding,
     workdir,
 )
@@ -191,7 +192,7 @@ def visit(
     calls = epoch.plan(
         0, 12, epoch=epoch.Epoch(6, SIZE, 4), steps_per_call=4, evaluate_every=5
     )
-    state = sharding.place(layout, fresh)
+    state = placement.place(layout, fresh)
     placed = sharding.by_replicate(layout, keys(2))
     for call, data in feed.serve(keys(2), calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
@@ -205,13 +206,13 @@ def saving(folder: Path) -> None:
     layout = sharding.make_layout(replicates=2, batch_sizes=[8])
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     fresh = TrainState(jnp.int32(3), {"w": jnp.asarray(weights)}, {}, ())
-    placed = sharding.at_rest(layout, fresh)
+    placed = placement.at_rest(layout, fresh)
     checkpoints.save(folder, "a/last", placed)
     saved = checkpoints.load(folder, "a/last", placed)
     check(saved is not None and int(saved.state.step) == 3, "not loaded")
     check(np.array_equal(hosts.fetch(saved.state.params["w"]), weights), "other bits")
     other = fresh._replace(params={"w": -fresh.params["w"]})
-    again = sharding.at_rest(layout, other)
+    again = placement.at_rest(layout, other)
     check_raises(
         ValueError, "computed again", lambda: checkpoints.save(folder, "a/last", again)
     )

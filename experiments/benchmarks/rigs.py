@@ -19,7 +19,7 @@ from jaxsparse import build, config, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.examples import Dataset, Examples
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import sharding
+from jaxsparse.training import placement, sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.epoch import Call, Epoch
 from jaxsparse.training.state import TrainState
@@ -115,7 +115,7 @@ def trainer_job(rig: Rig, *, steps: int) -> Job:
     placed = sharding.by_replicate(layout, keys)
     asked = calls(trainer.epoch, steps=steps, batch_size=size)
     served = trainer.feed.serve(keys, asked)
-    state = sharding.place(layout, jax.tree.map(jnp.copy, rig.state))
+    state = placement.place(layout, jax.tree.map(jnp.copy, rig.state))
     # As in `build`: forced host devices hang if many collectives are in flight.
     waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
 
@@ -142,7 +142,7 @@ def lower_step(rig: Rig) -> jax.stages.Lowered:
     keys = rig.experiment.seeds.data
     served = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
     _, data = next(served)
-    state = sharding.place(trainer.layout, jax.tree.map(jnp.copy, rig.state))
+    state = placement.place(trainer.layout, jax.tree.map(jnp.copy, rig.state))
     placed = sharding.by_replicate(trainer.layout, keys)
     program = jax.jit(trainer.programs(1, size), donate_argnums=0)
     return program.lower(state, data, placed)

@@ -35,6 +35,7 @@ from jaxsparse.training import (
     evaluation,
     feeding,
     optimizers,
+    placement,
     sharding,
     steps,
 )
@@ -71,12 +72,12 @@ def _divided(network: Network, layout: Layout, seeds: state_lib.Seeds) -> Networ
     if not layout.divides:
         return network
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
-    where = sharding.state_shardings(layout, like)
+    where = placement.state_shardings(layout, like)
     return network._replace(
         initialize=jax.jit(
             network.initialize, out_shardings=(where.params, where.batch_stats)
         ),
-        place=functools.partial(sharding.constrain, layout),
+        place=functools.partial(placement.constrain, layout),
     )
 
 
@@ -280,7 +281,7 @@ def _make_trainer(
     normalize = pieces.make_normalize(config, dataset)
     haunt = ghosts.make_haunt(config, length, axis_name=axis_name)
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
-    gather = sharding.make_gather(layout, like)
+    gather = placement.make_gather(layout, like)
     train_step = steps.make_train_step(
         model,
         network.tx,

@@ -18,6 +18,7 @@ from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import (
     checkpoints,
     loop,
+    placement,
     repelling,
     sharding,
     spending,
@@ -45,7 +46,7 @@ class Session:
     def _make_init(self) -> TrainState:
         """Makes the initial state, and checks it against the one recorded."""
         made = network_lib.first_state(self.experiment.network, self.experiment.seeds)
-        made = sharding.at_rest(self.experiment.trainer.layout, made)
+        made = placement.at_rest(self.experiment.trainer.layout, made)
         saved = checkpoints.load(self.desk.checkpoints, "init", made)
         if saved is not None:
             return saved.state

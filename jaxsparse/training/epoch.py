@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from jaxsparse.training import sharding
+from jaxsparse.training import placement, sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.replicates import How, over_replicates
 from jaxsparse.training.sharding import DATA, REPLICATE, Layout
@@ -183,7 +183,7 @@ def make_programs(
         def body(state: TrainState, index: Any) -> tuple[TrainState, Tally]:
             images, labels = batch(data, index, batch_size, offset)
             state, tally = train_step(
-                sharding.pin(layout, state),
+                placement.pin(layout, state),
                 images,
                 labels,
                 places=places,
@@ -191,7 +191,7 @@ def make_programs(
                 key=key,
                 **extra,
             )
-            return sharding.pin(layout, state), tally
+            return placement.pin(layout, state), tally
 
         if length == 1:
             state, tally = body(state, 0)
@@ -224,7 +224,7 @@ def make_programs(
             )
         if layout.mesh.size > 1 and not layout.divides:
             # Left to divide a convolution, the compiler differs from pmap in last bits.
-            states, each = sharding.state_specs(layout, like), jax.P(REPLICATE)
+            states, each = placement.state_specs(layout, like), jax.P(REPLICATE)
             call = jax.shard_map(
                 call,
                 mesh=layout.mesh,
@@ -232,7 +232,7 @@ def make_programs(
                 out_specs=(states, each),
                 check_vma=False,
             )
-        shardings = sharding.state_shardings(layout, like)
+        shardings = placement.state_shardings(layout, like)
         tallies = sharding.to_all(layout)
         return jax.jit(call, donate_argnums=0, out_shardings=(shardings, tallies))
 
@@ -289,7 +289,7 @@ def _make_batch(layout: Layout, examples: Where) -> Callable[..., tuple[Any, Any
 
     def divided(*args: Any) -> tuple[Any, Any]:
         find = _given if examples == "host" else _looked_up
-        return sharding.divide_batch(layout, find(*args))
+        return placement.divide_batch(layout, find(*args))
 
     return divided
 

@@ -22,6 +22,7 @@ from jaxsparse.training import (
     evaluation,
     interrupt,
     observing,
+    placement,
     sharding,
     spending,
 )
@@ -196,13 +197,13 @@ def fit(
       Stopped: if asked to stop, after saving a checkpoint.
       NonFinite: if a loss is NaN or infinite, after its record was written.
     """
-    fresh = sharding.at_rest(trainer.layout, fresh)
+    fresh = placement.at_rest(trainer.layout, fresh)
     state, sums, spent = _resume(fresh, stage, desk)
     step = saved = int(state.step)
     began = time.monotonic() - spent
     layout = trainer.layout
     # A copy: the first call takes its buffers, and the caller keeps `fresh`.
-    state = sharding.place(layout, jax.tree.map(jnp.copy, state))
+    state = placement.place(layout, jax.tree.map(jnp.copy, state))
     order_keys, draw_keys = data_keys(layout, keys)
     pending: list[Tally] = []
     report: Callable[[], None] = _nothing
@@ -248,7 +249,7 @@ def fit(
         if stops:
             raise interrupt.Stopped(f"{stage.name}, step {step}", asked)
     report()
-    return sharding.collect(layout, state), time.monotonic() - began
+    return placement.collect(layout, state), time.monotonic() - began
 
 
 def _nothing() -> None:
@@ -285,7 +286,7 @@ def _keep(
 ) -> None:
     """Saves a state that analyses want, if this is one."""
     if step in trainer.keep_at:
-        collected = sharding.collect(trainer.layout, state)
+        collected = placement.collect(trainer.layout, state)
         checkpoints.save(desk.checkpoints, kept_name(stage.name, step), collected)
 
 
@@ -359,7 +360,7 @@ def _save(
 ) -> None:
     """Saves within a stage, and keeps one checkpoint to fall back on."""
     earlier = checkpoints.within(desk.checkpoints, stage.name)
-    state = sharding.collect(trainer.layout, state)
+    state = placement.collect(trainer.layout, state)
     name = f"{stage.name}/step_{int(state.step):09d}"
     extra = {"sums": sums and list(sums), "seconds": seconds}
     checkpoints.save(desk.checkpoints, name, state, extra)
@@ -383,7 +384,7 @@ def _evaluate(
     calls in `pending`, and how good the network is now. What was measured in between
     goes before it.
     """
-    collected = sharding.collect(trainer.layout, state)
+    collected = placement.collect(trainer.layout, state)
     tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
     changing = trainer.changing
     counted = None if changing is None else census.take_census(collected)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsparse import hosts, records, transforms
-from jaxsparse.training import sharding
+from jaxsparse.training import placement
 from jaxsparse.training.sharding import Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
@@ -73,7 +73,7 @@ class Notebook:
         measured = step in self._at and anew
         if not (begins or measured or self._before):
             return
-        state = sharding.collect(self._layout, state)
+        state = placement.collect(self._layout, state)
         masks = transforms.get_masks(state.opt_state)
         if self._before and self._before[0] + 1 == step:
             change, params, stats = self._before

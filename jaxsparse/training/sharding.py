@@ -3,29 +3,23 @@
 One mesh with two axes: replicates are spread over as many devices as divide their
 number; the devices left over share each replicate's batch. In training each device
 runs the same program on its part, by `shard_map` under `jit` or by `pmap`, so that both
-give the same bits. Where weights are divided over the devices that share a batch, it is
-the compiler that divides the program. This is the only module that knows devices.
+give the same bits. This module and `placement` are the only ones that know devices.
 """
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from jaxsparse import hosts, transforms
-from jaxsparse.training import state as state_lib
-from jaxsparse.training.state import TrainState
-from jaxsparse.types import Params
 
 REPLICATE, DATA = "replicate", "data"
-GATHERED = "gathered"
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +174,8 @@ def _misfit(
     return None
 
 
-def _sharding(layout: Layout, *axes: str | tuple[str, ...] | None) -> NamedSharding:
+def of(layout: Layout, *axes: str | tuple[str, ...] | None) -> NamedSharding:
+    """Returns the sharding of an array, axis by axis over those of the mesh."""
     return NamedSharding(layout.mesh, PartitionSpec(*axes))
 
 
@@ -189,14 +184,14 @@ def to_all(layout: Layout) -> NamedSharding | None:
 
     One process can read all of its devices: there it is None, which leaves it open.
     """
-    return _sharding(layout) if hosts.many() else None
+    return of(layout) if hosts.many() else None
 
 
 def everywhere(layout: Layout, tree: Any) -> Any:
     """Puts a whole copy of every leaf on every device."""
     if not layout.mapped:
-        return hosts.put(tree, _sharding(layout))
-    stacked = _sharding(layout, (REPLICATE, DATA))
+        return hosts.put(tree, of(layout))
+    stacked = of(layout, (REPLICATE, DATA))
     count = layout.mesh.size
     return jax.tree.map(
         lambda leaf: jax.device_put(
@@ -220,14 +215,14 @@ def by_data(layout: Layout, tree: Any) -> Any:
         return whole.reshape(parts, -1, *leaf.shape[1:]) if layout.mapped else whole
 
     axis = (REPLICATE, DATA) if layout.mapped else DATA
-    return hosts.put(jax.tree.map(padded, tree), _sharding(layout, axis))
+    return hosts.put(jax.tree.map(padded, tree), of(layout, axis))
 
 
 def by_replicate(layout: Layout, tree: Any) -> Any:
     """Places leaves [r ...]: each device gets the replicates that it trains."""
     if not layout.mapped:
-        return hosts.put(tree, _sharding(layout, REPLICATE))
-    return jax.tree.map(lambda leaf: _stack(layout, leaf), tree)
+        return hosts.put(tree, of(layout, REPLICATE))
+    return jax.tree.map(lambda leaf: stack(layout, leaf), tree)
 
 
 def shares(layout: Layout, rows: Int[np.ndarray, "r s b"]) -> list[np.ndarray]:
@@ -258,8 +253,8 @@ def by_batch(layout: Layout, parts: Sequence[Any]) -> Any:
       Arrays [r s b ...], divided as `shares` says; under pmap [devices ...].
     """
     groups, over_data = layout.mesh.devices.shape
-    stacked = _sharding(layout, (REPLICATE, DATA))
-    divided = _sharding(layout, REPLICATE, None, DATA)
+    stacked = of(layout, (REPLICATE, DATA))
+    divided = of(layout, REPLICATE, None, DATA)
 
     def one(*leaves: np.ndarray) -> jax.Array:
         r, s, b, *rest = leaves[0].shape
@@ -288,197 +283,10 @@ def on_host(layout: Layout, leaf: Any) -> np.ndarray:
     return fetched.reshape(layout.replicates, *fetched.shape[2:])
 
 
-def _stack(layout: Layout, leaf: Any) -> Any:
+def stack(layout: Layout, leaf: Any) -> Any:
     """Brings [r ...] to [devices, r of that device, ...]."""
     groups = layout.mesh.shape[REPLICATE]
     leaf = leaf.reshape(groups, -1, *leaf.shape[1:])
     if layout.data_devices > 1:
         leaf = jnp.broadcast_to(leaf, (layout.mesh.size, *leaf.shape[1:]))
-    return jax.device_put(leaf, _sharding(layout, (REPLICATE, DATA)))
-
-
-def state_specs(layout: Layout, state: TrainState) -> TrainState:
-    """Returns over which axes of the mesh each leaf of a state is divided."""
-    # replicate_axes has None, which is no leaf, where a leaf is not batched.
-    axes = state_lib.replicate_axes(state)
-    alone = jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda leaf: leaf if axis is None else _of_one(leaf), part
-        ),
-        axes,
-        state,
-        is_leaf=lambda axis: axis is None,
-    )
-    return jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda spec: spec if axis is None else PartitionSpec(REPLICATE, *spec),
-            part,
-            is_leaf=_is_spec,
-        ),
-        axes,
-        _specs_of_one(layout, alone),
-        is_leaf=lambda axis: axis is None,
-    )
-
-
-def _specs_of_one(layout: Layout, state: TrainState) -> TrainState:
-    """Returns over which axes each leaf of one replicate's state is divided."""
-    own = _weight_specs(layout, state.params)
-    return transforms.state_specs(own, state.params, state)
-
-
-def _is_spec(node: Any) -> bool:
-    return isinstance(node, PartitionSpec)
-
-
-def _of_one(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Returns what a leaf [r ...] is in one replicate."""
-    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-
-
-def _weight_specs(layout: Layout, params: Any) -> Any:
-    """Returns how the weights of one replicate are divided."""
-    if not layout.divides:
-        return jax.tree.map(lambda _: PartitionSpec(), params)
-    try:
-        return transforms.weight_specs(
-            params, axis=DATA, parts=layout.data_devices, **layout.division._asdict()
-        )
-    except ValueError as error:
-        raise ValueError(f"config.run.weight_{error}") from error
-
-
-def state_shardings(layout: Layout, state: TrainState) -> TrainState:
-    """Returns the sharding of each leaf of a state under jit."""
-    return jax.tree.map(
-        lambda spec: _sharding(layout, *spec),
-        state_specs(layout, state),
-        is_leaf=_is_spec,
-    )
-
-
-def constrain(layout: Layout, state: TrainState) -> TrainState:
-    """Has the compiler make a state [r ...] divided as it is to lie; for use in jit."""
-    return jax.lax.with_sharding_constraint(state, state_shardings(layout, state))
-
-
-def pin(layout: Layout, state: TrainState) -> TrainState:
-    """Has the compiler keep one replicate's state divided as it lies; for use in jit.
-
-    Otherwise it may bring weights together before what else is done with them.
-    """
-    if not layout.divides:
-        return state
-    where = jax.tree.map(
-        lambda spec: _sharding(layout, *spec),
-        _specs_of_one(layout, state),
-        is_leaf=_is_spec,
-    )
-    return jax.lax.with_sharding_constraint(state, where)
-
-
-def divide_batch(layout: Layout, batch: Any) -> Any:
-    """Has the compiler divide examples [b ...] over the devices that share them."""
-    return jax.lax.with_sharding_constraint(batch, _sharding(layout, DATA))
-
-
-def make_gather(layout: Layout, like: TrainState) -> Callable[[Params], Params] | None:
-    """Makes the function that brings the weights a network computes with together.
-
-    Where the gradient is taken through it, that comes back summed and divided as the
-    weights are. What it returns is named "gathered", for `jax.checkpoint` to forget.
-
-    Args:
-      layout: how the run uses its devices.
-      like: a state in the form of files, perhaps abstract.
-
-    Returns:
-      A function of the weights of one replicate, for use in jit; None where they are
-      whole on every device.
-    """
-    if not layout.divides:
-        return None
-    specs = _weight_specs(layout, jax.tree.map(_of_one, like.params))
-
-    return lambda params: jax.tree.map(
-        lambda leaf, spec: _gather(layout, spec)(leaf) if spec else leaf, params, specs
-    )
-
-
-def _gather(layout: Layout, spec: PartitionSpec) -> Callable[[Any], Any]:
-    """Makes the function that brings one weight together, and divides its gradient."""
-
-    @jax.custom_vjp
-    def gather(leaf: Any) -> Any:
-        whole = jax.lax.with_sharding_constraint(leaf, _sharding(layout))
-        return checkpoint_name(whole, GATHERED)
-
-    def forward(leaf: Any) -> tuple[Any, None]:
-        return gather(leaf), None
-
-    def backward(_: None, gradient: Any) -> tuple[Any]:
-        return (jax.lax.with_sharding_constraint(gradient, _sharding(layout, *spec)),)
-
-    gather.defvjp(forward, backward)
-    return gather
-
-
-def place(layout: Layout, state: TrainState) -> TrainState:
-    """Brings a state in the form of files onto the devices.
-
-    Args:
-      layout: how the run uses its devices.
-      state: leaves lead with the axis of replicates, counters are scalars.
-
-    Returns:
-      The same state, sharded; under pmap with a leading axis of devices besides.
-    """
-    if not layout.mapped:
-        return at_rest(layout, state)
-    count = layout.mesh.size
-    stacked = _sharding(layout, (REPLICATE, DATA))
-    axes = state_lib.replicate_axes(state)
-    return jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda leaf: (
-                jax.device_put(jnp.broadcast_to(leaf, (count, *leaf.shape)), stacked)
-                if axis is None
-                else _stack(layout, leaf)
-            ),
-            part,
-        ),
-        axes,
-        state,
-        is_leaf=lambda axis: axis is None,
-    )
-
-
-def at_rest(layout: Layout, state: TrainState) -> TrainState:
-    """Places a state in the form of files as it is under jit."""
-    return hosts.put(state, state_shardings(layout, state))
-
-
-def collect(layout: Layout, state: TrainState) -> TrainState:
-    """Undoes `place`; what it returns is placed as under jit."""
-    if not layout.mapped:
-        return state
-    axes = state_lib.replicate_axes(state)
-
-    def first(leaf: Any) -> Any:
-        # Not leaf[0]: JAX counts a static slice of a random key as a use of it.
-        return jax.lax.dynamic_index_in_dim(leaf, 0, keepdims=False)
-
-    def gather(leaf: Any) -> Any:
-        if layout.data_devices > 1:
-            return first(leaf)
-        return leaf.reshape(layout.replicates, *leaf.shape[2:])
-
-    flat = jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda leaf: first(leaf) if axis is None else gather(leaf), part
-        ),
-        axes,
-        state,
-        is_leaf=lambda axis: axis is None,
-    )
-    return at_rest(layout, flat)
+    return jax.device_put(leaf, of(layout, (REPLICATE, DATA)))

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxsparse import transforms
-from jaxsparse.training import losses, repelling, sharding
+from jaxsparse.training import losses, placement, repelling
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Params
 
@@ -86,9 +86,9 @@ def make_train_step(
       smooth_over: see there.
       repulsion: strength of `repelling.penalty`, where a step is given anchors.
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
-      gather: brings weights together that lie divided, see `sharding.make_gather`; done
-        anew for the gradient, so that they are not whole longer than they are needed.
-        None where they are whole.
+      gather: brings weights together that lie divided, see `placement.make_gather`;
+        done anew for the gradient, so that they are not whole longer than they are
+        needed. None where they are whole.
       per_example: whether the tally says of each example of the whole batch if it was
         correct, instead of how many were; as the step saw it, augmented, before the
         update.
@@ -184,7 +184,8 @@ def make_train_step(
 
 def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., Any]:
     """Computes with weights brought together, and forgets them until the gradient."""
-    forget = jax.checkpoint_policies.save_anything_except_these_names(sharding.GATHERED)
+    policies, name = jax.checkpoint_policies, placement.GATHERED
+    forget = policies.save_anything_except_these_names(name)
     return jax.checkpoint(lambda params: objective(gather(params)), policy=forget)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int32, Key
 
 from jaxsparse.data.diet import forgetting
-from jaxsparse.training import epoch, interrupt, loop, sharding
+from jaxsparse.training import epoch, interrupt, loop, placement, sharding
 from jaxsparse.training.epoch import Call
 from jaxsparse.training.loop import Trainer
 from jaxsparse.training.state import TrainState
@@ -68,7 +68,7 @@ def count_forgetting(
     """
     layout, step = trainer.layout, int(fresh.step)
     # A copy: the first call takes its buffers, and the caller keeps `fresh`.
-    state = sharding.place(layout, jax.tree.map(jnp.copy, fresh))
+    state = placement.place(layout, jax.tree.map(jnp.copy, fresh))
     order_keys, draw_keys = loop.data_keys(layout, keys)
     calls = loop.calls(trainer, step, stop)
     for call, data in trainer.feed.serve(order_keys, calls):
@@ -79,7 +79,7 @@ def count_forgetting(
         _check_finite(on_host.loss[: call.length], call)
         rows = _rows(call, sharding.on_host(layout, order), on_host.correct.shape)
         events = _take_in(events, rows, on_host.correct)
-    return Counted(sharding.collect(layout, state), events)
+    return Counted(placement.collect(layout, state), events)
 
 
 def _rows(

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxsparse import masks, models, scores, transforms
 from jaxsparse.data import augment, order
-from jaxsparse.training import epoch, optimizers, sharding, steps
+from jaxsparse.training import epoch, optimizers, placement, sharding, steps
 from jaxsparse.training import replicates as replicates_lib
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.sharding import Layout
@@ -46,7 +46,7 @@ class Bench(NamedTuple):
     ) -> tuple[TrainState, list[Any]]:
         """Runs calls (length, batch size), each from the order's beginning."""
         state = self.fresh if state is None else state
-        state = sharding.place(self.layout, jax.tree.map(jnp.copy, state))
+        state = placement.place(self.layout, jax.tree.map(jnp.copy, state))
         tallies, first = [], 0
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
@@ -56,7 +56,7 @@ class Bench(NamedTuple):
             )
             tallies.append(epoch.tallies_on_host(self.layout, tally))
             first = (first + length * batch_size) % EXAMPLES
-        return sharding.collect(self.layout, state), tallies
+        return placement.collect(self.layout, state), tallies
 
 
 def optimizer() -> optax.GradientTransformationExtraArgs:
@@ -126,7 +126,7 @@ def _bench(
         ),
         normalize=functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
         axis_name=axis_name,
-        gather=sharding.make_gather(layout, fresh),
+        gather=placement.make_gather(layout, fresh),
     )
     orders = jax.vmap(lambda key: order.epoch_order(key, epoch=0, examples=EXAMPLES))(
         seeds.data

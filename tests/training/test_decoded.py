@@ -21,7 +21,7 @@ from jaxsparse.data.stored import StoredImages
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery.network import first_state
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import epoch, feeding, interrupt, sharding
+from jaxsparse.training import epoch, feeding, interrupt, placement, sharding
 
 SIZE = 8
 
@@ -224,7 +224,7 @@ def test_evaluation_is_that_of_the_same_images_in_memory(
     scores = []
     for dataset in (data, in_memory):
         made = build.make_experiment(c, dataset, tmp_path)
-        state = sharding.at_rest(
+        state = placement.at_rest(
             made.trainer.layout,
             jax.jit(functools.partial(first_state, made.network))(made.seeds),
         )

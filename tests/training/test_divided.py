@@ -17,7 +17,7 @@ import tiny
 
 from jaxsparse import masks, transforms
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import checkpoints, epoch, interrupt, sharding
+from jaxsparse.training import checkpoints, epoch, interrupt, placement, sharding
 
 DIVISION = sharding.Division(least=64)
 GATHERS = re.compile(r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all)(?:-start)?\(")
@@ -30,7 +30,7 @@ def of_state(layout: sharding.Layout, state: Any) -> dict[str, tuple[int, ...]]:
         shard = leaf.addressable_shards[0].data.shape
         return tuple(a // b for a, b in zip(leaf.shape, shard, strict=True))
 
-    leaves = jax.tree_util.tree_leaves_with_path(sharding.place(layout, state))
+    leaves = jax.tree_util.tree_leaves_with_path(placement.place(layout, state))
     return {masks.name_of(path): parts(leaf) for path, leaf in leaves}
 
 
@@ -84,7 +84,7 @@ def test_only_weights_are_brought_together_and_only_to_compute_with(
     made = bench(devices=4, division=DIVISION)
     data = epoch.Data(*made.data, made.orders, jnp.int32(0))
     program = made.programs(1, 64)
-    state = sharding.place(made.layout, made.fresh)
+    state = placement.place(made.layout, made.fresh)
     # What `programs` returns is a partial of the compiled function.
     lowered = program.args[0].lower(state, data, made.keys, (jnp.int32(1), None))
     found = GATHERS.findall(lowered.compile().as_text())
@@ -108,7 +108,7 @@ def test_a_state_of_divided_weights_continues_on_other_layouts(
     checkpoints.save(tmp_path, "last", saved)
     for devices, division in ((4, DIVISION), (4, None), (2, DIVISION), (1, DIVISION)):
         made = bench(devices=devices, division=division)
-        like = sharding.place(made.layout, made.fresh)
+        like = placement.place(made.layout, made.fresh)
         loaded = checkpoints.load(tmp_path, "last", like)
         assert loaded is not None
         tiny.check_equal(loaded.state, saved)
@@ -126,7 +126,7 @@ def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
     wrong = sharding.Division((("head/kernel", 1),))
     layout = sharding.make_layout(replicates=1, batch_sizes=[64], division=wrong)
     with pytest.raises(ValueError, match=r"config.run.weight_rules: axis 1 of head/k"):
-        sharding.state_shardings(layout, bench().fresh)
+        placement.state_shardings(layout, bench().fresh)
 
 
 RIGL = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jaxsparse.data import order
 from jaxsparse.data.examples import Examples
-from jaxsparse.training import epoch, feeding, sharding
+from jaxsparse.training import epoch, feeding, placement, sharding
 from jaxsparse.training.epoch import Call, Data, Epoch
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally
@@ -134,7 +134,7 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     data = sharding.everywhere(
         layout, (np.zeros((examples, 1)), np.arange(examples, dtype=np.int32))
     )
-    state = sharding.place(layout, jax.tree.map(jnp.copy, fresh))
+    state = placement.place(layout, jax.tree.map(jnp.copy, fresh))
     visits = Counter()
     for call in epoch.plan(
         0, 2 * count, epoch=Epoch(count, size, last), steps_per_call=4, evaluate_every=0
@@ -178,7 +178,7 @@ def test_growth_sees_exactly_the_rows_asked_for(devices: int) -> None:
     key = jax.random.split(jax.random.key(0), 1)
     order = jnp.arange(44, dtype=jnp.int32)[None]
     state, _ = programs(2, 8)(
-        sharding.place(layout, fresh), Data(*data, order, jnp.int32(0), growth), key
+        placement.place(layout, fresh), Data(*data, order, jnp.int32(0), growth), key
     )
     np.testing.assert_array_equal(state.params["seen"], [labels[7:12]])
 
@@ -190,7 +190,7 @@ def sharding_sum(layout: sharding.Layout, state: TrainState) -> Any:
         return seen.sum(axis=0)
     if layout.data_devices > 1:
         return sum(np.asarray(s.data) for s in state.params["seen"].addressable_shards)
-    return np.asarray(sharding.collect(layout, state).params["seen"])
+    return np.asarray(placement.collect(layout, state).params["seen"])
 
 
 def test_scans_in_other_chunks_are_equal_in_every_bit(bench: Callable) -> None:
@@ -229,7 +229,7 @@ def test_calls_that_end_early_share_a_program_and_change_no_bit(
 def test_programs_are_made_once_and_state_is_taken_over(bench: Callable) -> None:
     made = bench(replicates=2)
     assert made.programs(12, 20).args == made.programs(12, 20).args
-    state = sharding.place(made.layout, jax.tree.map(jnp.copy, made.fresh))
+    state = placement.place(made.layout, jax.tree.map(jnp.copy, made.fresh))
     leaf = state.params["head"]["kernel"]
     data = Data(*made.data, made.orders, jnp.int32(0))
     made.programs(12, 20)(state, data, made.keys)

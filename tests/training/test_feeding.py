@@ -16,7 +16,7 @@ from jaxsparse.data import order
 from jaxsparse.data.examples import Examples
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import epoch, feeding, interrupt, sharding
+from jaxsparse.training import epoch, feeding, interrupt, placement, sharding
 from jaxsparse.training.epoch import Epoch
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally
@@ -75,7 +75,7 @@ def visit(
     calls = epoch.plan(
         start, 12, epoch=Epoch(6, SIZE, 4), steps_per_call=4, evaluate_every=5
     )
-    state = sharding.place(layout, fresh)
+    state = placement.place(layout, fresh)
     placed = sharding.by_replicate(layout, keys)
     for call, data in feed.serve(keys, calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)

@@ -11,7 +11,7 @@ import tiny
 
 from jaxsparse import transforms
 from jaxsparse.lottery import levels
-from jaxsparse.training import checkpoints, epoch, sharding
+from jaxsparse.training import checkpoints, epoch, placement, sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.steps import Tally
 
@@ -99,9 +99,9 @@ def test_collect_undoes_place(
         parallelism=parallelism,
         devices=devices,
     )
-    placed = sharding.place(layout, fresh)
+    placed = placement.place(layout, fresh)
     assert len(placed.params["head"]["kernel"].sharding.device_set) == devices
-    tiny.check_equal(sharding.collect(layout, placed), fresh)
+    tiny.check_equal(placement.collect(layout, placed), fresh)
 
 
 @pytest.mark.parametrize("replicates", [1, 4])
@@ -112,7 +112,7 @@ def test_a_state_saved_from_four_devices_continues_on_fewer(
     checkpoints.save(tmp_path, "last", saved)
     for devices in (1, 2, 4):
         made = bench(replicates=replicates, devices=devices)
-        like = sharding.place(made.layout, made.fresh)
+        like = placement.place(made.layout, made.fresh)
         loaded = checkpoints.load(tmp_path, "last", like)
         assert loaded is not None
         tiny.check_equal(loaded.state, saved)

@@ -1,0 +1,211 @@
+"""Where the state of training lies, and how the weights in it are divided.
+
+A state in the form of files leads with replicates, which are spread over devices.
+Weights may be divided besides over the devices that share a batch, and so is what
+belongs to them; then it is the compiler that divides the program, and here it is told
+how.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+
+from jaxsparse import hosts, transforms
+from jaxsparse.training import sharding
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.sharding import DATA, REPLICATE, Layout
+from jaxsparse.training.state import TrainState
+from jaxsparse.types import Params
+
+GATHERED = "gathered"
+
+
+def state_specs(layout: Layout, state: TrainState) -> TrainState:
+    """Returns over which axes of the mesh each leaf of a state is divided."""
+    # replicate_axes has None, which is no leaf, where a leaf is not batched.
+    axes = state_lib.replicate_axes(state)
+    alone = jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda leaf: leaf if axis is None else _of_one(leaf), part
+        ),
+        axes,
+        state,
+        is_leaf=lambda axis: axis is None,
+    )
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda spec: spec if axis is None else PartitionSpec(REPLICATE, *spec),
+            part,
+            is_leaf=_is_spec,
+        ),
+        axes,
+        _specs_of_one(layout, alone),
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+def _specs_of_one(layout: Layout, state: TrainState) -> TrainState:
+    """Returns over which axes each leaf of one replicate's state is divided."""
+    own = _weight_specs(layout, state.params)
+    return transforms.state_specs(own, state.params, state)
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, PartitionSpec)
+
+
+def _of_one(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns what a leaf [r ...] is in one replicate."""
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def _weight_specs(layout: Layout, params: Any) -> Any:
+    """Returns how the weights of one replicate are divided."""
+    if not layout.divides:
+        return jax.tree.map(lambda _: PartitionSpec(), params)
+    try:
+        return transforms.weight_specs(
+            params, axis=DATA, parts=layout.data_devices, **layout.division._asdict()
+        )
+    except ValueError as error:
+        raise ValueError(f"config.run.weight_{error}") from error
+
+
+def state_shardings(layout: Layout, state: TrainState) -> TrainState:
+    """Returns the sharding of each leaf of a state under jit."""
+    return jax.tree.map(
+        lambda spec: sharding.of(layout, *spec),
+        state_specs(layout, state),
+        is_leaf=_is_spec,
+    )
+
+
+def constrain(layout: Layout, state: TrainState) -> TrainState:
+    """Has the compiler make a state [r ...] divided as it is to lie; for use in jit."""
+    return jax.lax.with_sharding_constraint(state, state_shardings(layout, state))
+
+
+def pin(layout: Layout, state: TrainState) -> TrainState:
+    """Has the compiler keep one replicate's state divided as it lies; for use in jit.
+
+    Otherwise it may bring weights together before what else is done with them.
+    """
+    if not layout.divides:
+        return state
+    where = jax.tree.map(
+        lambda spec: sharding.of(layout, *spec),
+        _specs_of_one(layout, state),
+        is_leaf=_is_spec,
+    )
+    return jax.lax.with_sharding_constraint(state, where)
+
+
+def divide_batch(layout: Layout, batch: Any) -> Any:
+    """Has the compiler divide examples [b ...] over the devices that share them."""
+    return jax.lax.with_sharding_constraint(batch, sharding.of(layout, DATA))
+
+
+def make_gather(layout: Layout, like: TrainState) -> Callable[[Params], Params] | None:
+    """Makes the function that brings the weights a network computes with together.
+
+    Where the gradient is taken through it, that comes back summed and divided as the
+    weights are. What it returns is named "gathered", for `jax.checkpoint` to forget.
+
+    Args:
+      layout: how the run uses its devices.
+      like: a state in the form of files, perhaps abstract.
+
+    Returns:
+      A function of the weights of one replicate, for use in jit; None where they are
+      whole on every device.
+    """
+    if not layout.divides:
+        return None
+    specs = _weight_specs(layout, jax.tree.map(_of_one, like.params))
+
+    return lambda params: jax.tree.map(
+        lambda leaf, spec: _gather(layout, spec)(leaf) if spec else leaf, params, specs
+    )
+
+
+def _gather(layout: Layout, spec: PartitionSpec) -> Callable[[Any], Any]:
+    """Makes the function that brings one weight together, and divides its gradient."""
+
+    @jax.custom_vjp
+    def gather(leaf: Any) -> Any:
+        whole = jax.lax.with_sharding_constraint(leaf, sharding.of(layout))
+        return checkpoint_name(whole, GATHERED)
+
+    def forward(leaf: Any) -> tuple[Any, None]:
+        return gather(leaf), None
+
+    def backward(_: None, gradient: Any) -> tuple[Any]:
+        return (jax.lax.with_sharding_constraint(gradient, sharding.of(layout, *spec)),)
+
+    gather.defvjp(forward, backward)
+    return gather
+
+
+def place(layout: Layout, state: TrainState) -> TrainState:
+    """Brings a state in the form of files onto the devices.
+
+    Args:
+      layout: how the run uses its devices.
+      state: leaves lead with the axis of replicates, counters are scalars.
+
+    Returns:
+      The same state, sharded; under pmap with a leading axis of devices besides.
+    """
+    if not layout.mapped:
+        return at_rest(layout, state)
+    count = layout.mesh.size
+    stacked = sharding.of(layout, (REPLICATE, DATA))
+    axes = state_lib.replicate_axes(state)
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda leaf: (
+                jax.device_put(jnp.broadcast_to(leaf, (count, *leaf.shape)), stacked)
+                if axis is None
+                else sharding.stack(layout, leaf)
+            ),
+            part,
+        ),
+        axes,
+        state,
+        is_leaf=lambda axis: axis is None,
+    )
+
+
+def at_rest(layout: Layout, state: TrainState) -> TrainState:
+    """Places a state in the form of files as it is under jit."""
+    return hosts.put(state, state_shardings(layout, state))
+
+
+def collect(layout: Layout, state: TrainState) -> TrainState:
+    """Undoes `place`; what it returns is placed as under jit."""
+    if not layout.mapped:
+        return state
+    axes = state_lib.replicate_axes(state)
+
+    def first(leaf: Any) -> Any:
+        # Not leaf[0]: JAX counts a static slice of a random key as a use of it.
+        return jax.lax.dynamic_index_in_dim(leaf, 0, keepdims=False)
+
+    def gather(leaf: Any) -> Any:
+        if layout.data_devices > 1:
+            return first(leaf)
+        return leaf.reshape(layout.replicates, *leaf.shape[2:])
+
+    flat = jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda leaf: first(leaf) if axis is None else gather(leaf), part
+        ),
+        axes,
+        state,
+        is_leaf=lambda axis: axis is None,
+    )
+    return at_rest(layout, flat)
