@@ -223,6 +223,7 @@ def start_elsewhere(
     if c.weights:
         state = load_state(run, c.weights)
         found = _take((state.params, state.batch_stats), config, "weights")
+        found = _anywhere(found)
         weights = _with_ghosts(
             found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
         )
@@ -233,7 +234,7 @@ def start_elsewhere(
     elif c.masks:
         held = transforms.get_masks(load_state(run, c.masks).opt_state)
         dense = dense_masks(network, config.replicates)
-        held = skips.without(_take(held, config, "masks"))
+        held = skips.without(_anywhere(_take(held, config, "masks")))
         masks = _of_layers(held, skips.without(dense))
         (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
     if c.masks:
@@ -241,6 +242,11 @@ def start_elsewhere(
         network = network._replace(first_masks=lambda *start: masks)
     recorded = recorded_hashes(config, workdir)
     return network, origin | ({"checkpoints": recorded} if recorded else {})
+
+
+def _anywhere(tree: Any) -> Any:
+    """Frees what was loaded from the device it is on, for programs on all of them."""
+    return jax.tree.map(jnp.asarray, hosts.fetch(tree))
 
 
 def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:

@@ -68,6 +68,8 @@ class Session:
             state, seconds = loop.fit(
                 trainer, fresh, stage=stage, keys=keys, desk=desk, tracer=tracer
             )
+        if stage.arm == stages.PRETRAINING:  # perhaps on other devices than the rest
+            state = placement.at_rest(self.experiment.trainer.layout, state)
         rows = _read(desk, stage=stage.name)
         if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
             masks = hosts.near(transforms.get_masks(state.opt_state))
@@ -293,7 +295,13 @@ class Session:
             keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
                 experiment.seeds.init, f"redrawn {arm}", level
             )
-            params = jax.jit(jax.vmap(network.redraw))(params, masks, keys)
+            draw = jax.jit(
+                jax.vmap(network.redraw),
+                out_shardings=jax.tree.map(lambda leaf: leaf.sharding, params)
+                if network.place
+                else None,
+            )
+            params = draw(params, masks, keys)
         if network.rescale is not None:
             params = self._rescaled(params, batch_stats, masks)
         return params, batch_stats, masks

@@ -176,7 +176,7 @@ def make_programs(
         offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
         places = offset + jnp.arange(share, dtype=jnp.int32)
 
-        extra = {} if data.growth is None else {"growth": data.growth}
+        extra = _growth(layout, data)
         if anchors is not None:
             extra["anchors"] = anchors
 
@@ -213,6 +213,7 @@ def make_programs(
             replicates=layout.replicates // groups,
             in_axes=(axes, data_axes, 0, (None, 0)),
             out_axes=(axes, 0),
+            axis=REPLICATE if layout.divides else None,
         )
         if layout.mapped:
             return jax.pmap(
@@ -292,6 +293,15 @@ def _make_batch(layout: Layout, examples: Where) -> Callable[..., tuple[Any, Any
         return placement.divide_batch(layout, find(*args))
 
     return divided
+
+
+def _growth(layout: Layout, data: Data) -> dict[str, Any]:
+    """Returns the examples that decide what is grown, if there are any, for a step."""
+    if data.growth is None:
+        return {}
+    if layout.divides and not len(data.growth[1]) % layout.data_devices:
+        return {"growth": placement.divide_batch(layout, data.growth)}
+    return {"growth": data.growth}
 
 
 def room(length: int, usual_length: int) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from jaxsparse import hosts, transforms
@@ -20,8 +19,6 @@ from jaxsparse.training import state as state_lib
 from jaxsparse.training.sharding import DATA, REPLICATE, Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Params
-
-GATHERED = "gathered"
 
 
 def state_specs(layout: Layout, state: TrainState) -> TrainState:
@@ -65,7 +62,7 @@ def _of_one(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _weight_specs(layout: Layout, params: Any) -> Any:
     """Returns how the weights of one replicate are divided."""
-    if not layout.divides:
+    if layout.division is None:
         return jax.tree.map(lambda _: PartitionSpec(), params)
     try:
         return transforms.weight_specs(
@@ -113,7 +110,7 @@ def make_gather(layout: Layout, like: TrainState) -> Callable[[Params], Params] 
     """Makes the function that brings the weights a network computes with together.
 
     Where the gradient is taken through it, that comes back summed and divided as the
-    weights are. What it returns is named "gathered", for `jax.checkpoint` to forget.
+    weights are; see `keeps`.
 
     Args:
       layout: how the run uses its devices.
@@ -135,19 +132,30 @@ def make_gather(layout: Layout, like: TrainState) -> Callable[[Params], Params] 
 def _gather(layout: Layout, spec: PartitionSpec) -> Callable[[Any], Any]:
     """Makes the function that brings one weight together, and divides its gradient."""
 
-    @jax.custom_vjp
-    def gather(leaf: Any) -> Any:
-        whole = jax.lax.with_sharding_constraint(leaf, sharding.of(layout))
-        return checkpoint_name(whole, GATHERED)
+    def together(leaf: Any) -> Any:
+        return jax.lax.with_sharding_constraint(leaf, sharding.of(layout))
+
+    gather = jax.custom_vjp(together)
 
     def forward(leaf: Any) -> tuple[Any, None]:
-        return gather(leaf), None
+        # Not `gather` again: `keeps` would not see what it does.
+        return together(leaf), None
 
     def backward(_: None, gradient: Any) -> tuple[Any]:
         return (jax.lax.with_sharding_constraint(gradient, sharding.of(layout, *spec)),)
 
     gather.defvjp(forward, backward)
     return gather
+
+
+def keeps(primitive: Any, *_: Any, **unused: Any) -> bool:
+    """Says whether `jax.checkpoint` keeps a result: all but what is brought together.
+
+    Weights would otherwise stay whole on every device, those of all layers at once,
+    from the network's first layer to the gradient of its last.
+    """
+    del unused
+    return primitive.name != "sharding_constraint"
 
 
 def place(layout: Layout, state: TrainState) -> TrainState:

@@ -28,6 +28,7 @@ def over_replicates(
     replicates: int,
     in_axes: tuple[Any, ...],
     out_axes: Any,
+    axis: str | None = None,
 ) -> Callable[..., Any]:
     """Maps a function over the leading axis of replicates.
 
@@ -37,12 +38,14 @@ def over_replicates(
       replicates: length of the axis.
       in_axes: for each argument 0 or None, or a tree of them as `jax.vmap` takes.
       out_axes: likewise for the result. What is None must not depend on the replicate.
+      axis: of the mesh, over which the compiler is to divide replicates wherever `fn`
+        says how something is divided; for "vmap".
 
     Returns:
       A function of all replicates.
     """
     if how == "vmap" and replicates > 1:
-        return jax.vmap(fn, in_axes=in_axes, out_axes=out_axes)
+        return jax.vmap(fn, in_axes=in_axes, out_axes=out_axes, spmd_axis_name=axis)
 
     def one(number: Any, args: tuple[Any, ...]) -> Any:
         return fn(*_where_batched(lambda leaf: leaf[number], in_axes, args))

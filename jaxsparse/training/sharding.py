@@ -126,6 +126,8 @@ def make_layout(
             break
     if reason is not None:
         raise ValueError(reason)
+    if division is not None and over_data == 1:
+        log.warning("run.weights: whole, as no two devices share a batch here")
     if count < len(there):
         log.warning("%d of %d devices are used", count, len(there))
     grid = np.asarray(_first_of_each(there, count)).reshape(over_replicates, over_data)

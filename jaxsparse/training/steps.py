@@ -184,9 +184,9 @@ def make_train_step(
 
 def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., Any]:
     """Computes with weights brought together, and forgets them until the gradient."""
-    policies, name = jax.checkpoint_policies, placement.GATHERED
-    forget = policies.save_anything_except_these_names(name)
-    return jax.checkpoint(lambda params: objective(gather(params)), policy=forget)
+    return jax.checkpoint(
+        lambda params: objective(gather(params)), policy=placement.keeps
+    )
 
 
 def make_eval_step(

@@ -15,12 +15,21 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import masks, transforms
+from jaxsparse import build, masks, transforms
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import checkpoints, epoch, interrupt, placement, sharding
+from jaxsparse.training import (
+    checkpoints,
+    epoch,
+    interrupt,
+    placement,
+    sharding,
+    workdir,
+)
 
 DIVISION = sharding.Division(least=64)
-GATHERS = re.compile(r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all)(?:-start)?\(")
+GATHERS = re.compile(
+    r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all|collective-permute)(?:-start)?\("
+)
 
 
 def of_state(layout: sharding.Layout, state: Any) -> dict[str, tuple[int, ...]]:
@@ -78,27 +87,26 @@ def test_steps_differ_by_rounding_from_those_with_whole_weights(
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.parametrize("replicates", [1, 2])
 def test_only_weights_are_brought_together_and_only_to_compute_with(
-    bench: Callable,
+    bench: Callable, replicates: int
 ) -> None:
-    made = bench(devices=4, division=DIVISION)
+    made = bench(replicates=replicates, devices=4, division=DIVISION)
     data = epoch.Data(*made.data, made.orders, jnp.int32(0))
     program = made.programs(1, 64)
     state = placement.place(made.layout, made.fresh)
     # What `programs` returns is a partial of the compiled function.
     lowered = program.args[0].lower(state, data, made.keys, (jnp.int32(1), None))
     found = GATHERS.findall(lowered.compile().as_text())
-    shapes = [
-        leaf.shape[1:]
-        for leaf in jax.tree.leaves(made.fresh.params)
-        if leaf.size >= DIVISION.least
-    ]
-    assert {kind for _, _, kind in found} == {"all-gather"}
-    assert {dtype for dtype, _, _ in found} == {"f32"}, "masks are gathered"
-    got = sorted(tuple(map(int, dims.split(","))) for _, dims, _ in found)
-    # Once for the network and, unless the compiler keeps it, once for the gradient.
-    assert set(got) == set(shapes)
-    assert all(got.count(shape) <= 2 * shapes.count(shape) for shape in shapes)
+    assert {(dtype, kind) for dtype, _, kind in found} == {("f32", "all-gather")}
+    sizes = sorted(math.prod(map(int, dims.split(","))) for _, dims, _ in found)
+    one, two, head = (
+        made.fresh.params[layer]["kernel"][0].size
+        for layer in ("dense1", "dense2", "head")
+    )
+    # Each replicate's own, for the network and again for the gradient, which that of
+    # the first layer has no part in.
+    assert sizes == sorted([one, two, two, head, head])
 
 
 def test_a_state_of_divided_weights_continues_on_other_layouts(
@@ -161,6 +169,58 @@ def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -
     tiny.run(tmp_path / "stopped", fields)
     again = tiny.load(tmp_path / "stopped", "level_00/ticket/last", made)
     tiny.check_equal(again, wanted)
+
+
+def make_and_run(folder: Path, fields: dict[str, Any]) -> Any:
+    """Runs what `tiny.run` cannot make without its fields of the lottery."""
+    c = tiny.config(fields)
+    folder.mkdir(exist_ok=True)
+    made = build.make_experiment(c, build.load_data(c), folder)
+    with workdir.opened(folder, c, command="", arrangement=made.trainer.arrangement):
+        experiment_lib.run(made, tiny.desk(folder))
+    return made
+
+
+def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
+    # Of its batches of 10, two devices share one; of those of 20, four.
+    fields = {
+        "replicates": 1,
+        "run.devices": 0,
+        "run.weights": "sharded",
+        "run.weight_least": 64,
+        "lottery.levels": 1,
+        "lottery.rewind": "4step",
+        "lottery.controls": ("reinitialized", "dense_continued"),
+        "pretraining.batch_size": 10,
+    }
+    made = make_and_run(tmp_path, fields)
+    state = tiny.load(tmp_path, "level_01/ticket/last", made)
+    assert made.pretrainer.layout.data_devices == 2
+    kernel = state.params["dense1"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
+    held = transforms.get_masks(state.opt_state)
+    assert masks.kept(held) == math.ceil(masks.total(held) * 0.8)
+
+
+def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) -> None:
+    fields = {
+        "replicates": 2,
+        "run.devices": 4,
+        "run.weights": "sharded",
+        "run.weight_least": 64,
+        "training.length": "1ep",
+        "schedule.milestones": (),
+        "lottery.levels": 0,
+    }
+    first = tmp_path / "first"
+    made = make_and_run(first, fields)
+    end = tiny.load(first, "level_00/ticket/last", made)
+    again = {"start.run": "../first", "start.weights": "level_00/ticket/last"}
+    second = make_and_run(tmp_path / "second", fields | again)
+    began = tiny.load(tmp_path / "second", "init", second)
+    tiny.check_equal(began.params, end.params)
+    kernel = began.params["dense1"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (1, 32, 300)
 
 
 @pytest.mark.parametrize("examples", ["sharded", "host"])
