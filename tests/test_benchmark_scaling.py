@@ -240,7 +240,7 @@ def test_a_lottery_run_is_run_to_its_end(monkeypatch: pytest.MonkeyPatch) -> Non
     c.lottery.levels, c.lottery.rewind = 1, "1step"
     table = accelerator.lottery(c, repetitions=1, examples=32)
     assert [row[0] for row in table.rows] == [
-        "first run of the process",
+        "first run",
         "runs after it",
     ]
     assert table.data["seconds"] == times and len(times) == 2

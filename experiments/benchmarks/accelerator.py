@@ -249,7 +249,7 @@ def lottery(c: ConfigDict, *, repetitions: int, examples: int = EXAMPLES) -> Tab
     dataset = rigs.random_dataset(SHAPE, examples=examples)
     first, *later = (_whole_run(c, dataset) for _ in range(repetitions + 1))
     rows = [
-        ("first run of the process", f"{first:,.1f}"),
+        ("first run", f"{first:,.1f}"),
         ("runs after it", timing.spread(later, 1)),
     ]
     trained = (
@@ -257,8 +257,9 @@ def lottery(c: ConfigDict, *, repetitions: int, examples: int = EXAMPLES) -> Tab
         f"{c.training.length}, batch {c.data.batch_size}"
     )
     note = (
-        "Random images. Each run is built, compiled or read from the cache, trained, "
-        "evaluated, pruned and saved; the process has imported all it needs."
+        "Random images. Each run is built, compiled, trained, evaluated, pruned and "
+        "saved; the process has imported all it needs, and keeps compiled programs "
+        "only where JAX_COMPILATION_CACHE_DIR names a folder for them."
     )
     data = {"seconds": [first, *later]}
     title = f"A whole lottery run: {trained}"

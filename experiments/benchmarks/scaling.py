@@ -100,11 +100,8 @@ def measure(
     forced = jax.default_backend() == "cpu"
     if jax.device_count() > 1:
         tables = read_all(networks=networks, size=size)
-    elif forced:
-        tables = _elsewhere(networks, size)
     else:
-        only = "One device is here; programs for several need several."
-        return [Table("Scaling over devices", ("",), [(only,)], "", {})]
+        return _elsewhere(networks, size)
     if forced:
         return tables
     for network, way, compared in cases(networks, size, jax.device_count()):

@@ -34,7 +34,7 @@ def _gradual(inner: Any, every: int, **where: Any) -> Any:
 
 
 def _dynamic(method: Any, **options: Any) -> Wrap:
-    def wrap(inner: Any, every: int) -> Any:
+    def wrap(inner: Any, every: int, **more: Any) -> Any:
         return method(
             inner,
             sparsity=SPARSITY,
@@ -42,9 +42,13 @@ def _dynamic(method: Any, **options: Any) -> Wrap:
             begin_step=0,
             drop_schedule="constant",
             **options,
+            **more,
         )
 
     return wrap
+
+
+rigl = _dynamic(transforms.rigl)
 
 
 METHODS: dict[str, Wrap] = {
@@ -54,7 +58,7 @@ METHODS: dict[str, Wrap] = {
     ),
     "SET": _dynamic(transforms.sparse_evolution),
     "SET, not by sign": _dynamic(transforms.sparse_evolution, drop_by_sign=False),
-    "RigL": _dynamic(transforms.rigl),
+    "RigL": rigl,
     "SNFS, redistributing": _dynamic(transforms.snfs),
 }
 

@@ -101,9 +101,10 @@ def _asked(name: str, shape: tuple[int, ...], parts: int, at: int | None) -> int
     if at is None:
         return None
     if not -len(shape) <= at < len(shape):
+        there = f"{-len(shape)} to {len(shape) - 1}, or " if shape else ""
         raise ValueError(
-            f"rules: axis {at} of {name}, which has the shape {shape}; wanted "
-            f"{-len(shape)} to {len(shape) - 1}, or None"
+            f"rules: axis {at} of {name}, which has the shape {shape}; wanted {there}"
+            "None"
         )
     if shape[at] % parts:
         raise ValueError(
@@ -124,7 +125,8 @@ def state_specs(specs: PyTree[PartitionSpec], params: Shaped, state: Any) -> Any
     Returns:
       A PartitionSpec for each leaf of `state`. A leaf belongs to a weight if its path
       ends in the weight's and their shapes are equal; all others are whole everywhere:
-      counters, keys, factored moments.
+      counters, keys, and what an optimiser keeps in other shapes or under other names,
+      such as factored moments and whatever `optax.flatten` wraps.
 
     Examples:
       >>> specs = weight_specs(params, axis="data", parts=8)
