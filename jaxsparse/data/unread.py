@@ -15,15 +15,34 @@ from jaxsparse.data.examples import Examples
 from jaxsparse.data.stored import Files, StoredImages
 
 
-def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examples:
+UNLABELLED = -1  # what TFDS writes for a label that is not published
+
+
+def _records(name: str, info: DatasetInfo, split: str) -> shards.Records:
     described = info.splits[split]
     paths = [str(path) for path in described.filepaths]
-    records = shards.Records(
+    return shards.Records(
         paths,
         described.shard_lengths,
         again=sources.again(name, Path(paths[0]).parent),
         open_shard=shards.SHARDS[info.file_format.value],
     )
+
+
+def _tested(name: str, info: DatasetInfo, test: str) -> str:
+    """Returns the split to test on: validation where the test split has no labels.
+
+    So it is of ImageNet, whose validation split is what papers report. The first record
+    tells.
+    """
+    if test == "validation" or "validation" not in info.splits:
+        return test
+    unlabelled = _records(name, info, test).label(0) == UNLABELLED
+    return "validation" if unlabelled else test
+
+
+def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examples:
+    records = _records(name, info, split)
     found = shards.labels(records, classes=info.features["label"].num_classes)
     return Examples(StoredImages(records, np.arange(len(found)), size), found)
 
@@ -39,7 +58,8 @@ def prepared(
       size: height and width of images once they are decoded.
 
     Returns:
-      As `sources.read`, but that images stay in files.
+      As `sources.read`, but that images stay in files, and that the validation split
+      is the test set, too, where labels of the test split are not published.
 
     Raises:
       DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
@@ -56,7 +76,8 @@ def prepared(
         )
     open_split = functools.partial(_open_split, name, info, size=size)
     classes = info.features["label"].num_classes
-    return open_split("train"), open_split(test), classes
+    tested = open_split(_tested(name, info, test))
+    return open_split("train"), tested, classes
 
 
 def tree(

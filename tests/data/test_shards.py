@@ -18,19 +18,22 @@ SHARDS = {"train": [5, 3], "validation": [4]}
 SIZE = 12
 
 
-def record(number: int) -> bytes:
-    """As TFDS writes imagenet2012; labels are 0 to 4."""
+def record(number: int, label: int | None = None) -> bytes:
+    """As TFDS writes imagenet2012; labels are 0 to 4, unless one is given."""
     encoded = io.BytesIO()
     picture(number, 20 + number, 30).save(encoded, "JPEG")
     example = tf_example_pb2.Example()
     feature = example.features.feature
     feature["file_name"].bytes_list.value.append(f"{number}.JPEG".encode())
     feature["image"].bytes_list.value.append(encoded.getvalue())
-    feature["label"].int64_list.value.append(number % 5)
+    feature["label"].int64_list.value.append(number % 5 if label is None else label)
     return example.SerializeToString()
 
 
-def write(root: Path, file_format: str, *, classes: int = 5) -> Path:
+def write(
+    root: Path, file_format: str, *, classes: int = 5, test: int | None = None
+) -> Path:
+    """Writes a folder of TFDS; `test` is the label of all examples of a test split."""
     folder = root / "imagenet2012" / "5.1.0"
     folder.mkdir(parents=True)
     tfds.features.FeaturesDict(
@@ -41,12 +44,14 @@ def write(root: Path, file_format: str, *, classes: int = 5) -> Path:
         }
     ).save_config(folder)
     described, number = [], 0
-    for split, lengths in SHARDS.items():
+    splits = SHARDS if test is None else {"test": [3]} | SHARDS
+    for split, lengths in splits.items():
+        label = test if split == "test" else None
         for shard, length in enumerate(lengths):
             file = f"imagenet2012-{split}.{file_format}-{shard:05d}-of-"
             path = folder / f"{file}{len(lengths):05d}"
             numbers = range(number, number + length)
-            write_records(path, [record(i) for i in numbers], file_format)
+            write_records(path, [record(i, label) for i in numbers], file_format)
             number += length
         described.append(
             {
@@ -101,6 +106,18 @@ def test_records_are_read_when_they_are_asked_for(
             np.testing.assert_array_equal(seen[i], np.asarray(shown))
     again = data.train.images[np.array([6, 0, 6])]
     np.testing.assert_array_equal(again, data.train.images[:][[6, 0, 6]])
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_test_split_without_labels_is_not_tested_on(
+    file_format: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "none", file_format, test=-1)
+    assert load(tmp_path / "none").test.labels.tolist() == [
+        i % 5 for i in range(11, 15)
+    ]
+    write(tmp_path / "some", file_format, test=2)
+    assert load(tmp_path / "some").test.labels.tolist() == [2, 2, 2]
 
 
 def test_labels_are_read_once(
