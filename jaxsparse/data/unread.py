@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from tensorflow_datasets.core import DatasetInfo
 
-from jaxsparse.data import folders, shards, sources
+from jaxsparse.data import folders, labels, shards, sources
 from jaxsparse.data.examples import Examples
 from jaxsparse.data.stored import Files, StoredImages
-
 
 UNLABELLED = -1  # what TFDS writes for a label that is not published
 
@@ -21,11 +20,13 @@ UNLABELLED = -1  # what TFDS writes for a label that is not published
 def _records(name: str, info: DatasetInfo, split: str) -> shards.Records:
     described = info.splits[split]
     paths = [str(path) for path in described.filepaths]
+    kind = info.file_format.value
     return shards.Records(
         paths,
         described.shard_lengths,
         again=sources.again(name, Path(paths[0]).parent),
-        open_shard=shards.SHARDS[info.file_format.value],
+        open_shard=shards.SHARDS[kind],
+        stays_open=kind in shards.STAY_OPEN,
     )
 
 
@@ -43,7 +44,7 @@ def _tested(name: str, info: DatasetInfo, test: str) -> str:
 
 def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examples:
     records = _records(name, info, split)
-    found = shards.labels(records, classes=info.features["label"].num_classes)
+    found = labels.read(records, classes=info.features["label"].num_classes)
     return Examples(StoredImages(records, np.arange(len(found)), size), found)
 
 
