@@ -211,6 +211,9 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
 def augmentation(data: ConfigDict) -> datasets.Augmentation:
     """Returns what the section "data" of a config does to training images.
 
+    Images that are decoded when they are asked for (`data.size`) are not shifted, as a
+    random part of each is taken already.
+
     Raises:
       ValueError: if what is published for its dataset is not known.
     """
@@ -222,7 +225,7 @@ def augmentation(data: ConfigDict) -> datasets.Augmentation:
             f"config.data.augment: came 'published' for {data.name!r}; wanted one of "
             f"{list(known)}, or augment 'as_given' with crop_pad and flip"
         )
-    return known[name]
+    return known[name]._replace(crop_pad=0) if data.size else known[name]
 
 
 def make_augment(config: ConfigDict) -> steps.Augment | None:
