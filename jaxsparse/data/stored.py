@@ -22,6 +22,7 @@ from PIL import Image
 from jaxsparse.data import crops
 
 CHANNELS = 3
+WHOLE = 2**31  # bytes that a set may take where all of it is asked for
 # Averages over as many pixels as become one, as Pillow does it.
 RESAMPLING = Image.Resampling.BICUBIC
 # Pillow's names for what has 8 bits a channel. Of those with transparency the colours
@@ -164,8 +165,20 @@ class StoredImages:
     def __array__(
         self, dtype: Any = None, copy: bool | None = None
     ) -> UInt8[np.ndarray, "n h w c"]:
-        """Decodes all images as evaluation sees them."""
+        """Decodes all images as evaluation sees them.
+
+        Raises:
+          ValueError: if they would take more than `WHOLE` bytes.
+        """
         del copy
+        if self.nbytes > WHOLE:
+            raise ValueError(
+                f"images: came {len(self)} of {self.size}x{self.size} pixels that are "
+                f"in files, to have in memory at once, {self.nbytes / 2**30:.1f} GiB; "
+                f"wanted {WHOLE / 2**30:.1f} GiB at most; ask for fewer examples "
+                "(config.data.train_examples, config.data.test_examples, or those of "
+                "the analysis), or for smaller images (config.data.size)"
+            )
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def crops(
