@@ -5,6 +5,7 @@ once; those of parquet give no single record.
 """
 
 import mmap
+import os
 import struct
 import threading
 from collections import OrderedDict
@@ -241,6 +242,13 @@ class Records:
         """Says where a row lies, for messages."""
         shard, number = self._find(row)
         return f"{self.paths[shard]}, record {number}"
+
+    def parts(self) -> Iterator[str]:
+        """Names the files, and how many records each has."""
+        return (
+            f"{os.path.basename(path)} {self._wanted(shard)}"
+            for shard, path in enumerate(self.paths)
+        )
 
 
 def _value(record: bytes, name: str) -> Any:

@@ -59,16 +59,12 @@ def naming(name: str, what: str) -> Iterator[None]:
     except OSError as error:
         # Pillow's own have no number.
         if error.errno is None or isinstance(error, FileNotFoundError):
-            raise _damaged(name, error, what) from error
+            raise Damaged(f"{name}: is damaged or missing: {error}{what}") from error
         if error.filename is None:
             error.filename = name
         raise
     except Exception as error:  # several libraries' kinds of "damaged"
-        raise _damaged(name, error, what) from error
-
-
-def _damaged(name: str, error: Exception, what: str) -> Damaged:
-    return Damaged(f"{name}: is damaged or missing: {error}{what}")
+        raise Damaged(f"{name}: is damaged or missing: {error}{what}") from error
 
 
 @runtime_checkable
@@ -83,6 +79,9 @@ class Source(Protocol):
 
     def name(self, row: int) -> str:
         """Says where a row lies, for messages."""
+
+    def parts(self) -> Iterator[str]:
+        """Names the files, alike wherever the folder of the set lies."""
 
 
 class Files(NamedTuple):
@@ -106,6 +105,10 @@ class Files(NamedTuple):
     def name(self, row: int) -> str:
         """Returns the path of a file."""
         return self.paths[row]
+
+    def parts(self) -> Iterator[str]:
+        """Names the files by their folders and themselves."""
+        return ("/".join(path.split(os.sep)[-2:]) for path in self.paths)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from pictures import picture
 from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import datasets, labels, shards, stored
+from jaxsparse.data import datasets, examples, labels, shards, stored
 
 SHARDS = {"train": [5, 3], "validation": [4]}
 SIZE = 12
@@ -263,6 +263,18 @@ def test_damage_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(stored.Damaged, match=path.name) as caught:
         images[5:6]
     assert str(caught.value).count("damaged or missing") == 1
+
+
+def test_files_are_named_with_their_lengths(tmp_path: Path) -> None:
+    digests = []
+    for folder in ("here", "there"):
+        write(tmp_path / folder, "array_record")
+        data = load(tmp_path / folder)
+        digests.append(examples.digest(data))
+    assert digests[0] == digests[1] != examples.digest(data._replace(classes=6))
+    names = [f"imagenet2012-train.array_record-0000{i}-of-00002" for i in (0, 1)]
+    lengths = [f"{name} {n}" for name, n in zip(names, (5, 3), strict=True)]
+    assert list(data.train.images.source.parts()) == lengths
 
 
 def test_files_that_give_no_single_record_are_refused(tmp_path: Path) -> None:

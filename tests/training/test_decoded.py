@@ -13,7 +13,7 @@ import tiny
 from ml_collections import ConfigDict
 from pictures import write_tree
 
-from jaxsparse import build
+from jaxsparse import build, hosts
 from jaxsparse import config as config_lib
 from jaxsparse.build import functions, scoring
 from jaxsparse.data import datasets, stored
@@ -271,6 +271,24 @@ def test_what_is_not_to_be_in_memory_is_refused_before_training(
     with pytest.raises(ValueError, match="images: came 24 of"):
         scoring.example_barriers(made, [({}, {})] * 2, load(tree).train, batch_size=4)
     assert load(tree).train.images[:].shape == (24, SIZE, SIZE, 3)
+
+
+def test_hosts_must_have_the_same_files(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(hosts, "many", lambda: True)
+    monkeypatch.setattr(hosts, "all_have", lambda thing: thing is not None)
+    monkeypatch.setattr(hosts, "tell", lambda find: heard.append(find()) or heard[0])
+    build.load_data(config(tree))
+    write_tree(tmp_path / "same")
+    build.load_data(config(tmp_path / "same"))  # they may lie elsewhere
+    write_tree(tmp_path / "other")
+    folder = tmp_path / "other" / "imagenet" / "val" / "bee"
+    (folder / "001.JPEG").rename(folder / "002.JPEG")
+    with pytest.raises(ValueError, match=r"config.data.dir: .*other.*the same files"):
+        build.load_data(config(tmp_path / "other"))
+    assert len(set(heard)) == 2
 
 
 def test_a_damaged_image_stops_training_by_its_name(tmp_path: Path) -> None:
