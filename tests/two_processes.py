@@ -139,6 +139,9 @@ class Encoded:
     def name(self, row: int) -> str:
         return str(row)
 
+    def parts(self) -> object:
+        return iter([])
+
 
 def decoding_alike() -> None:
     """Parts of images in files are those of one process, each decoded by one."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import initializers
+from jaxsparse import hosts, initializers
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import (
     chosen,
@@ -20,7 +20,7 @@ from jaxsparse.build import (
     sparse,
 )
 from jaxsparse.build.lengths import Lengths, under
-from jaxsparse.data import augment, datasets
+from jaxsparse.data import augment, datasets, examples, sources
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery.network import Network
 from jaxsparse.training import optimizers, steps
@@ -29,14 +29,22 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    """Reads the dataset of a config onto the host.
+    """Reads the dataset of a config onto the host; all processes must do so alike.
 
     Raises:
-      ValueError: if it is not there, or smaller than what is asked of it.
+      ValueError: if it is not there, or smaller than what is asked of it, or not the
+        same in all processes.
     """
+    dataset = hosts.each(lambda: _read_data(config))
+    check_alike(config, dataset)
+    train = pretraining.with_noise(config, dataset.train, classes=dataset.classes)
+    return dataset._replace(train=train)
+
+
+def _read_data(config: ConfigDict) -> Dataset:
     c = config.data
     with under("data"):
-        dataset = datasets.load(
+        return datasets.load(
             c.name,
             data_dir=c.dir or None,
             size=c.size,
@@ -45,8 +53,25 @@ def load_data(config: ConfigDict) -> Dataset:
             train_examples=c.train_examples or None,
             test_examples=c.test_examples or None,
         )
-    train = pretraining.with_noise(config, dataset.train, classes=dataset.classes)
-    return dataset._replace(train=train)
+
+
+def check_alike(config: ConfigDict, dataset: Dataset) -> None:
+    """Refuses hosts that have other files, or other labels, than the first.
+
+    Raises:
+      ValueError: in all processes, naming the folder.
+    """
+    if not hosts.many():
+        return
+    mine = examples.digest(dataset)
+    if not hosts.all_have(True if mine == hosts.tell(lambda: mine) else None):
+        where = sources.root_folder(config.data.dir or None)
+        raise ValueError(
+            f"config.data.dir: came {config.data.dir!r}, here {where}, which does not "
+            f"hold the same of {config.data.name!r} on all hosts, of {mine[:8]} here; "
+            "wanted the same files and labels; copy the folder of one to the others, "
+            "or name one that they share"
+        )
 
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
@@ -211,6 +236,9 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
 def augmentation(data: ConfigDict) -> datasets.Augmentation:
     """Returns what the section "data" of a config does to training images.
 
+    Images that are decoded when they are asked for (`data.size`) are not shifted, as a
+    random part of each is taken already.
+
     Raises:
       ValueError: if what is published for its dataset is not known.
     """
@@ -222,7 +250,7 @@ def augmentation(data: ConfigDict) -> datasets.Augmentation:
             f"config.data.augment: came 'published' for {data.name!r}; wanted one of "
             f"{list(known)}, or augment 'as_given' with crop_pad and flip"
         )
-    return known[name]
+    return known[name]._replace(crop_pad=0) if data.size else known[name]
 
 
 def make_augment(config: ConfigDict) -> steps.Augment | None:

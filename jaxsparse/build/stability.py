@@ -13,6 +13,7 @@ from jaxsparse import config as config_lib
 from jaxsparse.analysis import connectivity
 from jaxsparse.build import functions, pretraining
 from jaxsparse.build.lengths import Lengths
+from jaxsparse.data import examples as examples_lib
 from jaxsparse.data.examples import Dataset
 from jaxsparse.tost import skips
 
@@ -111,12 +112,16 @@ def make_compare(
       and "test_error" (fractions); "train_instability" and "test_instability"; the
       "l2" distance between the ends over all parameters; and how many test examples
       the ends classify differently, "different", also as a fraction, "disagreement".
+
+    Raises:
+      ValueError: if examples are in files and too many to have in memory at once.
     """
     c, made = config.stability, functions.make_functions(config, dataset, like)
     alphas = np.linspace(0, 1, c.points)
     count = c.examples or len(dataset.train.labels)
+    some = examples_lib.first(dataset.train, min(count, len(dataset.train.labels)))
     sets = {
-        "train": tuple(jnp.asarray(part[:count]) for part in dataset.train),
+        "train": tuple(map(jnp.asarray, some)),
         "test": tuple(map(jnp.asarray, dataset.test)),
     }
     has_stats = bool(jax.tree.leaves(like))

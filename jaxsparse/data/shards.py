@@ -1,32 +1,48 @@
-"""Single records of TFDS's files, and the labels of all of them.
+"""Single records of TFDS's files.
 
 Files of array_record say where each record lies, and files of tfrecord are gone through
-once; those of parquet give no single record. Labels lie beside the images, so all files
-are read once, in threads; the labels found are kept in the user's cache folder.
+once; those of parquet give no single record.
 """
 
-import hashlib
-import logging
 import mmap
 import os
-import resource
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
 from tensorflow_datasets.proto import tf_example_pb2
 
-log = logging.getLogger(__name__)
+from jaxsparse.data import stored
 
-CACHE = Path.home() / ".cache" / "jaxsparse" / "labels"
-# ImageNet has a thousand files, and a process may have so many in all; `ulimit -n`.
-MOST_OPEN = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+LEAST_OPEN = 16
+AT_ONCE = 64  # records that are read together where all are
+
+
+def room(files: int) -> int:
+    """Returns how many of so many files may be open at once.
+
+    ImageNet has a thousand, and a process may have so many in all, as `ulimit -n` says.
+    That is raised by as many as the system lets it be.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return files
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return files
+    wanted = soft + files
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # some systems have another limit below
+        wanted = soft
+    return min(files, max(LEAST_OPEN, wanted - soft + soft // 4))
 
 
 @runtime_checkable
@@ -39,6 +55,9 @@ class Shard(Protocol):
     def __getitem__(self, number: int) -> bytes:
         """Reads one record."""
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Reads one record after the other."""
+
 
 class ArrayRecord:
     """A file of array_record."""
@@ -47,6 +66,9 @@ class ArrayRecord:
         """Opens the file."""
         from array_record.python import array_record_module
 
+        # The reader would say of one it may not open that it has no records.
+        with open(path, "rb"):
+            pass
         # Nothing is read ahead: single records are asked for.
         self._reader = array_record_module.ArrayRecordReader(
             path, "readahead_buffer_size:0,max_parallelism:0"
@@ -61,6 +83,13 @@ class ArrayRecord:
         """Reads one record."""
         with self._lock:
             return self._reader.read([number])[0]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Reads one record after the other."""
+        for first in range(0, len(self), AT_ONCE):
+            with self._lock:
+                some = self._reader.read(first, min(first + AT_ONCE, len(self)))
+            yield from some
 
 
 class TFRecord:
@@ -98,17 +127,26 @@ class TFRecord:
             file.seek(start)
             return file.read(length)
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Reads one record after the other."""
+        with open(self._path, "rb") as file:
+            for start, length in self._spans:
+                file.seek(start)
+                yield file.read(length)
+
 
 SHARDS: dict[str, Callable[[str], Shard]] = {
     "array_record": ArrayRecord,
     "tfrecord": TFRecord,
 }
+STAY_OPEN = ("array_record",)  # the others open a file for each record
 
 
 class Records:
     """Encoded images in files of TFDS; see `stored.Source`.
 
-    Files are opened when they are asked for, and so many kept open as `MOST_OPEN`.
+    Files are opened when they are asked for, each by one thread while others go on, and
+    as many kept open as there is `room` for.
     """
 
     def __init__(
@@ -118,6 +156,7 @@ class Records:
         *,
         again: str,
         open_shard: Callable[[str], Shard],
+        stays_open: bool,
     ) -> None:
         """Remembers which files there are.
 
@@ -126,13 +165,17 @@ class Records:
           lengths: how many records each must have.
           again: what to do where a file is damaged.
           open_shard: opens one.
+          stays_open: whether a shard holds its file open.
         """
         self.paths = tuple(paths)
         self.again = again
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._open_shard = open_shard
         self._shards: OrderedDict[int, Shard] = OrderedDict()
-        self._lock = threading.Lock()
+        count = len(self.paths)
+        self._room = room(count) if stays_open else count
+        self._lock = threading.Lock()  # of the shards that are open
+        self._opening = [threading.Lock() for _ in self.paths]
 
     def __len__(self) -> int:
         """Returns how many records there are."""
@@ -142,106 +185,74 @@ class Records:
         shard = int(np.searchsorted(self._ends, row, side="right"))
         return shard, row - (int(self._ends[shard - 1]) if shard else 0)
 
-    def _open(self, shard: int) -> Shard:
+    def _opened(self, shard: int) -> Shard | None:
         with self._lock:
-            if shard not in self._shards:
-                self._shards[shard] = self._checked(shard)
-            self._shards.move_to_end(shard)
-            found = self._shards[shard]
-            if len(self._shards) > MOST_OPEN:
-                self._shards.popitem(last=False)  # closed by whoever uses it last
+            if shard in self._shards:
+                self._shards.move_to_end(shard)
+            return self._shards.get(shard)
+
+    def _open(self, shard: int) -> Shard:
+        found = self._opened(shard)
+        if found is not None:
+            return found
+        with self._opening[shard]:
+            found = self._opened(shard)  # by whoever was here before
+            if found is None:
+                found = self._checked(shard)
+                with self._lock:
+                    self._shards[shard] = found
+                    if len(self._shards) > self._room:
+                        self._shards.popitem(last=False)  # closed by its last user
             return found
 
+    def _wanted(self, shard: int) -> int:
+        return int(self._ends[shard] - (self._ends[shard - 1] if shard else 0))
+
     def _checked(self, shard: int) -> Shard:
-        wanted = int(np.diff(self._ends, prepend=0)[shard])
-        try:
-            opened = self._open_shard(self.paths[shard])
+        wanted, path = self._wanted(shard), self.paths[shard]
+        what = f"; wanted {wanted} examples; {self.again}"
+        with stored.naming(path, what):
+            opened = self._open_shard(path)
             if len(opened) != wanted:
                 raise ValueError(f"{len(opened)} records, not {wanted}")
-        except Exception as error:  # two libraries' kinds of "damaged"
-            raise ValueError(
-                f"{self.paths[shard]} is damaged or missing: {error}; wanted {wanted} "
-                f"examples; {self.again}"
-            ) from error
         return opened
 
-    def _feature(self, row: int) -> Any:
+    def _feature(self, row: int, name: str) -> Any:
         shard, number = self._find(row)
-        record = self._open(shard)[number]
-        return tf_example_pb2.Example.FromString(record).features.feature
+        opened = self._open(shard)
+        with stored.naming(self.name(row), f"; {self.again}"):
+            return _value(opened[number], name)
 
     def read(self, row: int) -> bytes:
         """Returns the encoded image of a row."""
-        return self._feature(row)["image"].bytes_list.value[0]
+        return self._feature(row, "image").bytes_list.value[0]
 
     def label(self, row: int) -> int:
         """Returns the label of a row."""
-        return self._feature(row)["label"].int64_list.value[0]
+        return self._feature(row, "label").int64_list.value[0]
+
+    def labels(self, shard: int) -> Int32[np.ndarray, " m"]:
+        """Returns all labels of one file."""
+        opened, wanted = self._open(shard), self._wanted(shard)
+        with stored.naming(self.paths[shard], f"; {self.again}"):
+            found = (_value(one, "label").int64_list.value[0] for one in opened)
+            return np.fromiter(found, np.int32, wanted)
 
     def name(self, row: int) -> str:
         """Says where a row lies, for messages."""
         shard, number = self._find(row)
         return f"{self.paths[shard]}, record {number}"
 
-
-def _digest(records: Records) -> str:
-    """Names files by where they lie, their sizes and when they were written."""
-    digest = hashlib.sha256()
-    for path in records.paths:
-        stat = os.stat(path)
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def labels(records: Records, *, classes: int) -> Int32[np.ndarray, " n"]:
-    """Reads the labels of all records, or what was kept of reading them.
-
-    Args:
-      records: where they lie.
-      classes: how many there are.
-
-    Raises:
-      ValueError: if a file is damaged, or a label is of no class.
-    """
-    try:
-        kept = CACHE / f"{_digest(records)}.npy"
-    except OSError as error:
-        raise ValueError(f"{error.filename}: is missing; {records.again}") from error
-    try:
-        found = np.load(kept)
-    except (OSError, ValueError):
-        found = _read_labels(records)
-        _keep(kept, found)
-    if not ((found >= 0) & (found < classes)).all():
-        raise ValueError(
-            f"{records.paths[0]} and its like: a label outside 0 to {classes - 1}; "
-            f"{records.again}"
+    def parts(self) -> Iterator[str]:
+        """Names the files, and how many records each has."""
+        return (
+            f"{os.path.basename(path)} {self._wanted(shard)}"
+            for shard, path in enumerate(self.paths)
         )
-    return found
 
 
-def _read_labels(records: Records) -> Int32[np.ndarray, " n"]:
-    log.info("reading %d labels in %d files", len(records), len(records.paths))
-
-    def one(row: int) -> int:
-        try:
-            return records.label(row)
-        except Exception as error:  # two libraries' kinds of "damaged"
-            raise ValueError(
-                f"{records.name(row)}: is damaged: {error}; {records.again}"
-            ) from error
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(one, range(len(records)), chunksize=256)
-        return np.fromiter(found, np.int32, len(records))
-
-
-def _keep(path: Path, found: np.ndarray) -> None:
-    """Writes labels for the next time; does without where that cannot be."""
-    mine = path.with_name(f"{path.stem}.{os.getpid()}.npy")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(mine, found)
-        mine.replace(path)
-    except OSError as error:
-        log.warning("labels are read again the next time: %s", error)
+def _value(record: bytes, name: str) -> Any:
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    if not (feature[name].bytes_list.value or feature[name].int64_list.value):
+        raise ValueError(f"a record without {name}")
+    return feature[name]

@@ -6,12 +6,14 @@ are its `crops`. Files of all sizes will do, PNG or JPEG whatever they are calle
 ones and CMYK too; all become red, green, blue of one size.
 """
 
+import contextlib
 import dataclasses
+import functools
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8, UInt32
@@ -20,11 +22,49 @@ from PIL import Image
 from jaxsparse.data import crops
 
 CHANNELS = 3
+WHOLE = 2**31  # bytes that a set may take where all of it is asked for
 # Averages over as many pixels as become one, as Pillow does it.
 RESAMPLING = Image.Resampling.BICUBIC
 # Pillow's names for what has 8 bits a channel. Of those with transparency the colours
 # are taken.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+Made = TypeVar("Made")
+
+
+class Damaged(ValueError):
+    """What lies in a file is not what should; the message names it."""
+
+
+@contextlib.contextmanager
+def naming(name: str, what: str) -> Iterator[None]:
+    """Names the file that turns out to be damaged inside.
+
+    Missing files count as such, and all that readers raise of a content. What is of the
+    machine passes: no memory, too many open files, no permission, a disk that fails.
+
+    Args:
+      name: of the file, or of what is read of it.
+      what: to do then, the end of the message.
+
+    Raises:
+      Damaged: naming it.
+      OSError: what the system said, with the name.
+    """
+    try:
+        yield
+    except (Damaged, MemoryError):
+        raise
+    except OSError as error:
+        # Pillow's own have no number.
+        if error.errno is None or isinstance(error, FileNotFoundError):
+            raise Damaged(f"{name}: is damaged or missing: {error}{what}") from error
+        if error.filename is None:
+            error.filename = name
+        raise
+    except Exception as error:  # several libraries' kinds of "damaged"
+        raise Damaged(f"{name}: is damaged or missing: {error}{what}") from error
 
 
 @runtime_checkable
@@ -39,6 +79,9 @@ class Source(Protocol):
 
     def name(self, row: int) -> str:
         """Says where a row lies, for messages."""
+
+    def parts(self) -> Iterator[str]:
+        """Names the files, alike wherever the folder of the set lies."""
 
 
 class Files(NamedTuple):
@@ -62,6 +105,10 @@ class Files(NamedTuple):
     def name(self, row: int) -> str:
         """Returns the path of a file."""
         return self.paths[row]
+
+    def parts(self) -> Iterator[str]:
+        """Names the files by their folders and themselves."""
+        return ("/".join(path.split(os.sep)[-2:]) for path in self.paths)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,7 +158,7 @@ class StoredImages:
           rows: a slice, or integers in any number of axes.
 
         Raises:
-          ValueError: if a file is damaged, naming it.
+          Damaged: if a file is damaged or missing, naming it.
           IndexError: if there is no such row.
         """
         return self._decode(
@@ -121,8 +168,20 @@ class StoredImages:
     def __array__(
         self, dtype: Any = None, copy: bool | None = None
     ) -> UInt8[np.ndarray, "n h w c"]:
-        """Decodes all images as evaluation sees them."""
+        """Decodes all images as evaluation sees them.
+
+        Raises:
+          ValueError: if they would take more than `WHOLE` bytes.
+        """
         del copy
+        if self.nbytes > WHOLE:
+            raise ValueError(
+                f"images: came {len(self)} of {self.size}x{self.size} pixels that are "
+                f"in files, to have in memory at once, {self.nbytes / 2**30:.1f} GiB; "
+                f"wanted {WHOLE / 2**30:.1f} GiB at most; ask for fewer examples "
+                "(config.data.train_examples, config.data.test_examples, or those of "
+                "the analysis), or for smaller images (config.data.size)"
+            )
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def crops(
@@ -145,7 +204,7 @@ class StoredImages:
           Parts that depend on nothing else; see `crops.draw`.
 
         Raises:
-          ValueError: if a file is damaged, naming it.
+          Damaged: if a file is damaged or missing, naming it.
           IndexError: if there is no such row.
         """
 
@@ -172,15 +231,29 @@ class StoredImages:
         def one(i: int) -> None:
             into[i] = np.asarray(cut(i, decode(self.source, int(flat[i]))))
 
-        _in_threads(one, range(len(flat)))
+        in_threads(one, range(len(flat)))
         return into.reshape(*np.shape(rows), *self.shape[1:])
 
 
-def _in_threads(task: Callable[[int], None], numbers: Iterable[int]) -> None:
-    """Does tasks in as many threads as the process has cores, and waits for all."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(task, numbers):
-            pass
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Makes the threads of a process; a fork of it has none of them."""
+    return ThreadPoolExecutor(cores(), f"images-{process}")
+
+
+def in_threads(task: Callable[[int], Made], numbers: Iterable[int]) -> list[Made]:
+    """Does tasks in as many threads as there are cores, and waits for all.
+
+    All who call share these threads, so a task must not call this itself.
+    """
+    return list(_pool(os.getpid()).map(task, numbers))
 
 
 def decode(source: Source, row: int) -> Image.Image:
@@ -189,21 +262,18 @@ def decode(source: Source, row: int) -> Image.Image:
     A rotation that a JPEG's camera noted is not applied.
 
     Raises:
-      ValueError: if it is damaged, missing, or of another kind, naming it.
+      Damaged: if it is damaged, missing, or of another kind, naming it.
+      OSError: if the system cannot read it, naming it.
     """
-    try:
-        encoded = io.BytesIO(source.read(row))
-        with Image.open(encoded, formats=_FORMATS) as found:
-            mode = found.mode
-            wanted = mode in MODES
-            picture = _coloured(found) if wanted else None
-    except Exception as error:  # Pillow raises OSError, SyntaxError and others
-        raise ValueError(
-            f"{source.name(row)}: is damaged or missing: {error}; wanted a PNG or JPEG "
-            "image; unpack or prepare it again"
-        ) from error
+    what = "; wanted a PNG or JPEG image; unpack or prepare it again"
+    with (
+        naming(source.name(row), what),
+        Image.open(io.BytesIO(source.read(row)), formats=_FORMATS) as found,
+    ):
+        mode = found.mode
+        picture = _coloured(found) if mode in MODES else None
     if picture is None:
-        raise ValueError(
+        raise Damaged(
             f"{source.name(row)}: is {mode}, as Pillow says; wanted 8 bits a channel; "
             "convert it"
         )

@@ -10,21 +10,41 @@ from pathlib import Path
 import numpy as np
 from tensorflow_datasets.core import DatasetInfo
 
-from jaxsparse.data import folders, shards, sources
+from jaxsparse.data import folders, labels, shards, sources
 from jaxsparse.data.examples import Examples
 from jaxsparse.data.stored import Files, StoredImages
 
+UNLABELLED = -1  # what TFDS writes for a label that is not published
 
-def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examples:
+
+def _records(name: str, info: DatasetInfo, split: str) -> shards.Records:
     described = info.splits[split]
     paths = [str(path) for path in described.filepaths]
-    records = shards.Records(
+    kind = info.file_format.value
+    return shards.Records(
         paths,
         described.shard_lengths,
         again=sources.again(name, Path(paths[0]).parent),
-        open_shard=shards.SHARDS[info.file_format.value],
+        open_shard=shards.SHARDS[kind],
+        stays_open=kind in shards.STAY_OPEN,
     )
-    found = shards.labels(records, classes=info.features["label"].num_classes)
+
+
+def _tested(name: str, info: DatasetInfo, test: str) -> str:
+    """Returns the split to test on: validation where the test split has no labels.
+
+    So it is of ImageNet, whose validation split is what papers report. The first record
+    tells.
+    """
+    if test == "validation" or "validation" not in info.splits:
+        return test
+    unlabelled = _records(name, info, test).label(0) == UNLABELLED
+    return "validation" if unlabelled else test
+
+
+def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examples:
+    records = _records(name, info, split)
+    found = labels.read(records, classes=info.features["label"].num_classes)
     return Examples(StoredImages(records, np.arange(len(found)), size), found)
 
 
@@ -39,7 +59,8 @@ def prepared(
       size: height and width of images once they are decoded.
 
     Returns:
-      As `sources.read`, but that images stay in files.
+      As `sources.read`, but that images stay in files, and that the validation split
+      is the test set, too, where labels of the test split are not published.
 
     Raises:
       DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
@@ -56,7 +77,8 @@ def prepared(
         )
     open_split = functools.partial(_open_split, name, info, size=size)
     classes = info.features["label"].num_classes
-    return open_split("train"), open_split(test), classes
+    tested = open_split(_tested(name, info, test))
+    return open_split("train"), tested, classes
 
 
 def tree(

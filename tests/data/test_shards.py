@@ -1,9 +1,13 @@
 """Single records of TFDS's files, without TensorFlow, and every refusal."""
 
+import errno
 import io
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,25 +16,28 @@ from pictures import picture
 from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import datasets, shards, stored
+from jaxsparse.data import datasets, examples, labels, shards, stored
 
 SHARDS = {"train": [5, 3], "validation": [4]}
 SIZE = 12
 
 
-def record(number: int) -> bytes:
-    """As TFDS writes imagenet2012; labels are 0 to 4."""
+def record(number: int, label: int | None = None) -> bytes:
+    """As TFDS writes imagenet2012; labels are 0 to 4, unless one is given."""
     encoded = io.BytesIO()
     picture(number, 20 + number, 30).save(encoded, "JPEG")
     example = tf_example_pb2.Example()
     feature = example.features.feature
     feature["file_name"].bytes_list.value.append(f"{number}.JPEG".encode())
     feature["image"].bytes_list.value.append(encoded.getvalue())
-    feature["label"].int64_list.value.append(number % 5)
+    feature["label"].int64_list.value.append(number % 5 if label is None else label)
     return example.SerializeToString()
 
 
-def write(root: Path, file_format: str, *, classes: int = 5) -> Path:
+def write(
+    root: Path, file_format: str, *, classes: int = 5, test: int | None = None
+) -> Path:
+    """Writes a folder of TFDS; `test` is the label of all examples of a test split."""
     folder = root / "imagenet2012" / "5.1.0"
     folder.mkdir(parents=True)
     tfds.features.FeaturesDict(
@@ -41,12 +48,14 @@ def write(root: Path, file_format: str, *, classes: int = 5) -> Path:
         }
     ).save_config(folder)
     described, number = [], 0
-    for split, lengths in SHARDS.items():
+    splits = SHARDS if test is None else {"test": [3]} | SHARDS
+    for split, lengths in splits.items():
+        label = test if split == "test" else None
         for shard, length in enumerate(lengths):
             file = f"imagenet2012-{split}.{file_format}-{shard:05d}-of-"
             path = folder / f"{file}{len(lengths):05d}"
             numbers = range(number, number + length)
-            write_records(path, [record(i) for i in numbers], file_format)
+            write_records(path, [record(i, label) for i in numbers], file_format)
             number += length
         described.append(
             {
@@ -69,7 +78,7 @@ def write(root: Path, file_format: str, *, classes: int = 5) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setattr(shards, "CACHE", folder)
+    monkeypatch.setattr(labels, "cache_folder", lambda: folder)
     return folder
 
 
@@ -93,7 +102,7 @@ def test_records_are_read_when_they_are_asked_for(
         for i, number in enumerate(wanted):
             encoded = io.BytesIO()
             picture(number, 20 + number, 30).save(encoded, "JPEG")
-            alone = stored.Files(())
+            alone = stored.Files(("alone",))
             monkeypatch.setattr(
                 stored.Files, "read", lambda *_, e=encoded: e.getvalue()
             )
@@ -103,6 +112,18 @@ def test_records_are_read_when_they_are_asked_for(
     np.testing.assert_array_equal(again, data.train.images[:][[6, 0, 6]])
 
 
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_test_split_without_labels_is_not_tested_on(
+    file_format: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "none", file_format, test=-1)
+    assert load(tmp_path / "none").test.labels.tolist() == [
+        i % 5 for i in range(11, 15)
+    ]
+    write(tmp_path / "some", file_format, test=2)
+    assert load(tmp_path / "some").test.labels.tolist() == [2, 2, 2]
+
+
 def test_labels_are_read_once(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,31 +131,150 @@ def test_labels_are_read_once(
     first = load(tmp_path)
     assert len(list(cache.iterdir())) == 2
     asked: list[int] = []
-    plain = shards.Records.label
+    plain = shards.Records.labels
     monkeypatch.setattr(
-        shards.Records, "label", lambda self, row: asked.append(row) or plain(self, row)
+        shards.Records,
+        "labels",
+        lambda self, shard: asked.append(shard) or plain(self, shard),
     )
     np.testing.assert_array_equal(load(tmp_path).train.labels, first.train.labels)
     assert asked == []
     # Of other files they are read anew, and where they cannot be kept every time.
     for path in folder.glob("*train*"):
         path.touch()
-    monkeypatch.setattr(shards, "CACHE", Path("/dev/null/none"))
-    np.testing.assert_array_equal(load(tmp_path).train.labels, first.train.labels)
-    assert sorted(asked) == sorted([*range(8), *range(4)])
+    for nowhere in (Path("/dev/null/none"), None):
+        monkeypatch.setattr(labels, "cache_folder", lambda n=nowhere: n)
+        np.testing.assert_array_equal(load(tmp_path).train.labels, first.train.labels)
+        assert sorted(asked) == [0, 0, 1]
+        asked.clear()
+
+
+@pytest.mark.parametrize("harm", ["empty", "cut", "short", "wide", "pickled"])
+def test_labels_that_were_not_kept_whole_are_read_again(
+    harm: str, tmp_path: Path, cache: Path
+) -> None:
+    write(tmp_path, "array_record")
+    wanted = load(tmp_path).train.labels
+    for path in cache.iterdir():
+        if harm in ("empty", "cut"):
+            path.write_bytes(path.read_bytes()[: 0 if harm == "empty" else -5])
+        else:
+            kind = {"wide": np.int64, "pickled": object}.get(harm, np.int32)
+            np.save(path, np.zeros(3 if harm == "short" else 8, kind))
+    np.testing.assert_array_equal(load(tmp_path).train.labels, wanted)
+    for path in cache.iterdir():
+        assert np.load(path).dtype == np.int32
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_labels_that_cannot_be_written_leave_nothing_behind(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(tmp_path, "array_record")
+    monkeypatch.setattr(np, "save", full)
+    assert len(load(tmp_path).train.labels) == 8
+    assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-def test_few_files_are_open_at_once(
+def test_no_more_files_are_open_than_there_is_room_for(
     file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, file_format)
     wanted = load(tmp_path).train.images[:]
-    monkeypatch.setattr(shards, "MOST_OPEN", 1)
+    monkeypatch.setattr(shards, "room", lambda files: 1)
     images = load(tmp_path).train.images
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 5))
     np.testing.assert_array_equal(images[rows], wanted[rows])
-    assert len(images.source._shards) == 1
+    # What keeps no file open is found out once.
+    assert len(images.source._shards) == (1 if file_format == "array_record" else 2)
+
+
+def test_a_file_is_opened_once_while_others_are_used(tmp_path: Path) -> None:
+    class Slow:
+        opened: ClassVar[list[str]] = []
+
+        def __init__(self, path: str) -> None:
+            self.opened.append(path)
+            if path == "slow":
+                assert going_on.wait(20)
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, number: int) -> bytes:
+            return b""
+
+        def __iter__(self) -> Any:
+            return iter([b""])
+
+    going_on = threading.Event()
+    records = shards.Records(
+        ["slow", "fast"], [1, 1], again="", open_shard=Slow, stays_open=True
+    )
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(records._open, 0) for _ in range(2)]
+        records._open(1)
+        going_on.set()
+        assert len({id(each.result()) for each in waiting}) == 1
+    assert sorted(Slow.opened) == ["fast", "slow"]
+
+
+def test_room_is_made_for_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    limits = {"now": (1024, 4096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
+    assert shards.room(1000) == 1000
+    assert limits["now"] == (2024, 4096)
+    assert shards.room(5000) == 4096 - 2024 + 2024 // 4
+    assert limits["now"] == (4096, 4096)
+    assert shards.room(5000) == 1024
+    limits["now"] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    assert shards.room(5000) == 5000
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_what_the_system_refuses_is_not_called_damage(
+    number: int, file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, file_format)
+
+    def refuse(path: str, *_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(shards, "open", refuse, raising=False)
+    with pytest.raises(OSError, match=str(folder)) as caught:
+        load(tmp_path)
+    assert caught.value.errno == number
+
+
+def test_damage_is_said_once(tmp_path: Path) -> None:
+    folder = write(tmp_path, "array_record")
+    data = load(tmp_path)
+    (path,) = folder.glob("*train*-00001-of*")
+    images = load(tmp_path).train.images  # labels were kept, and no file is open
+    path.unlink()
+    assert data.train.images[5:6].shape == (1, SIZE, SIZE, 3)
+    with pytest.raises(stored.Damaged, match=path.name) as caught:
+        images[5:6]
+    assert str(caught.value).count("damaged or missing") == 1
+
+
+def test_files_are_named_with_their_lengths(tmp_path: Path) -> None:
+    digests = []
+    for folder in ("here", "there"):
+        write(tmp_path / folder, "array_record")
+        data = load(tmp_path / folder)
+        digests.append(examples.digest(data))
+    assert digests[0] == digests[1] != examples.digest(data._replace(classes=6))
+    names = [f"imagenet2012-train.array_record-0000{i}-of-00002" for i in (0, 1)]
+    lengths = [f"{name} {n}" for name, n in zip(names, (5, 3), strict=True)]
+    assert list(data.train.images.source.parts()) == lengths
 
 
 def test_files_that_give_no_single_record_are_refused(tmp_path: Path) -> None:

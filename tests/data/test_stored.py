@@ -38,6 +38,9 @@ class Counting:
     def name(self, row: int) -> str:
         return f"number {row}"
 
+    def parts(self) -> Any:
+        return iter([])
+
 
 def some(source: Any = None) -> StoredImages:
     source = Counting() if source is None else source

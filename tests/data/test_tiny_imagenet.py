@@ -165,6 +165,14 @@ def test_published_changes_are_those_of_the_fields(name: str) -> None:
     assert (np.asarray(found[0]) != np.asarray(images)).any()
 
 
+def test_random_parts_of_images_are_not_shifted_besides() -> None:
+    for name, flip in (("cifar10", True), ("svhn_cropped", False)):
+        c = tiny.config({"data.name": name, "data.augment": "published"})
+        c.data.size = 32
+        config_lib.validate(c)
+        assert pieces.augmentation(c.data) == (0, flip)
+
+
 def test_published_numbers_are_these() -> None:
     none, usual = (0, False), (4, True)
     assert {

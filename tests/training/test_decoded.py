@@ -13,8 +13,9 @@ import tiny
 from ml_collections import ConfigDict
 from pictures import write_tree
 
-from jaxsparse import build
+from jaxsparse import build, hosts
 from jaxsparse import config as config_lib
+from jaxsparse.build import functions, scoring
 from jaxsparse.data import datasets, stored
 from jaxsparse.data.examples import Dataset, Examples
 from jaxsparse.data.stored import StoredImages
@@ -247,6 +248,47 @@ def test_images_in_files_lie_on_no_device(
 def test_a_random_part_is_taken_once(tree: Path) -> None:
     with pytest.raises(ValueError, match="config.data.crop_pad: came 4 with size 8"):
         config(tree, {"data.crop_pad": 4})
+
+
+def test_what_is_not_to_be_in_memory_is_refused_before_training(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = SIZE * SIZE * 3
+    fields = {"stability.children": 2, "stability.steps": ("2step",)}
+    fields |= {"stability.examples": 5}
+    monkeypatch.setattr(stored, "WHOLE", 9 * image)  # the test set has 9
+    experiment(tree, tmp_path, fields)
+    monkeypatch.setattr(stored, "WHOLE", 8 * image)
+    asked = Asked(monkeypatch)
+    words = r"images: came 9 of 8x8 .*test_examples.*data\.size"
+    with pytest.raises(ValueError, match=words):
+        experiment(tree, tmp_path, fields)
+    assert asked.viewed == 5
+    fields |= {"data.test_examples": 8, "stability.examples": 0}
+    with pytest.raises(ValueError, match="images: came 16 of"):
+        experiment(tree, tmp_path, fields)
+    made = functions.make_functions(config(tree), load(tree), {})
+    with pytest.raises(ValueError, match="images: came 24 of"):
+        scoring.example_barriers(made, [({}, {})] * 2, load(tree).train, batch_size=4)
+    assert load(tree).train.images[:].shape == (24, SIZE, SIZE, 3)
+
+
+def test_hosts_must_have_the_same_files(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(hosts, "many", lambda: True)
+    monkeypatch.setattr(hosts, "all_have", lambda thing: thing is not None)
+    monkeypatch.setattr(hosts, "tell", lambda find: heard.append(find()) or heard[0])
+    build.load_data(config(tree))
+    write_tree(tmp_path / "same")
+    build.load_data(config(tmp_path / "same"))  # they may lie elsewhere
+    write_tree(tmp_path / "other")
+    folder = tmp_path / "other" / "imagenet" / "val" / "bee"
+    (folder / "001.JPEG").rename(folder / "002.JPEG")
+    with pytest.raises(ValueError, match=r"config.data.dir: .*other.*the same files"):
+        build.load_data(config(tmp_path / "other"))
+    assert len(set(heard)) == 2
 
 
 def test_a_damaged_image_stops_training_by_its_name(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""The labels of all of TFDS's records, which lie beside the images.
+
+All files are read once, in threads; the labels found are kept in the user's cache
+folder. Each process of a run reads them by itself where its cache has none.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32
+
+from jaxsparse.data import shards, stored
+from jaxsparse.data.stored import Damaged
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path | None:
+    """Returns where labels are kept; None where the user has no folder."""
+    try:
+        return Path.home() / ".cache" / "jaxsparse" / "labels"
+    except RuntimeError:
+        return None
+
+
+def _digest(records: shards.Records) -> str:
+    """Names files by where they lie, their sizes and when they were written."""
+    digest = hashlib.sha256()
+    for path in records.paths:
+        stat = os.stat(path)
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def read(records: shards.Records, *, classes: int) -> Int32[np.ndarray, " n"]:
+    """Reads the labels of all records, or what was kept of reading them.
+
+    Args:
+      records: where they lie.
+      classes: how many there are.
+
+    Raises:
+      ValueError: if a file is damaged, or a label is of no class.
+    """
+    try:
+        name = f"{_digest(records)}.npy"
+    except FileNotFoundError as error:
+        raise Damaged(f"{error.filename}: is missing; {records.again}") from error
+    folder = cache_folder()
+    kept = None if folder is None else folder / name
+    found = None if kept is None else _load(kept, len(records))
+    if found is None:
+        found = _read_labels(records)
+        if kept is not None:
+            _keep(kept, found)
+    if not ((found >= 0) & (found < classes)).all():
+        raise ValueError(
+            f"{records.paths[0]} and its like: a label outside 0 to {classes - 1}; "
+            f"{records.again}"
+        )
+    return found
+
+
+def _load(path: Path, count: int) -> Int32[np.ndarray, " n"] | None:
+    """Reads labels that were kept; None if there are none, or not such."""
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = isinstance(found, np.ndarray) and found.shape == (count,)
+    return found if fits and found.dtype == np.int32 else None
+
+
+def _read_labels(records: shards.Records) -> Int32[np.ndarray, " n"]:
+    log.info("reading %d labels in %d files", len(records), len(records.paths))
+    return np.concatenate(stored.in_threads(records.labels, range(len(records.paths))))
+
+
+def _keep(path: Path, found: np.ndarray) -> None:
+    """Writes labels for the next time; does without where that cannot be."""
+    mine = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, suffix=".npy", delete=False
+        ) as file:
+            mine = Path(file.name)
+            np.save(file, found)
+        mine.replace(path)
+        mine = None
+    except OSError as error:
+        log.warning("labels are read again the next time: %s", error)
+    finally:
+        if mine is not None:
+            mine.unlink(missing_ok=True)
