@@ -211,11 +211,11 @@ def default() -> ConfigDict:
     c.run.examples = "auto"  # on all devices, divided over them, or on the host
     # Where weights lie, with their masks and what optimisers remember of them: "whole"
     # on each device, or "sharded": divided over those that share a batch (FSDP), the
-    # longest axis of each leaf of at least so many numbers, unless a rule says: pairs
-    # of a pattern and an axis or None, as (("head/*", None), ("*/mlp/*/kernel", 1)).
-    c.run.weights = "whole"
-    c.run.weight_least = 65_536
-    c.run.weight_rules = ()
+    # longest axis of each leaf, unless a rule says: pairs of a pattern and an axis or
+    # None, as (("head/*", None), ("*/mlp/*/kernel", 1)).
+    c.run.weights = "whole"  # on each device, or "sharded" over them
+    c.run.weight_least = 65_536  # numbers of a leaf that is divided without a rule
+    c.run.weight_rules = ()  # pairs of a pattern and an axis, or None for no division
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = (
         "auto"  # "scan" or "single" steps; auto: single for CPU convolutions
