@@ -175,8 +175,8 @@ def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
         raise ValueError(
             f"config.model.name: came {config.model.name!r} for images of "
             f"{config.data.name!r} of {image[0]} by {image[1]} pixels; wanted "
-            f"multiples of {patch}, the side of a patch; choose another network, or have images "
-            "cut to another size (config.data.size)"
+            f"multiples of {patch}, the side of a patch; choose another network, or "
+            "have images cut to another size (config.data.size)"
         )
 
 
