@@ -138,7 +138,8 @@ def _list_classes(folder: Path) -> list[str]:
     classes = _visible(folder)
     if not classes:
         raise ValueError(
-            f"{folder}: is empty; wanted a folder of images a class; unpack it again"
+            f"{folder}: is empty; wanted a folder of images for each class; unpack it "
+            "again"
         )
     return classes
 
