@@ -17,8 +17,12 @@ Deviations: the last batch of an epoch, which is smaller, is left out, so that b
 can be divided over devices. The last normalisation of each block begins at 0, as in the
 authors' code; the head is drawn like all kernels and not from normals of deviation
 0.01, and normals are not cut off. Kernels alone decay. In evaluation the shorter side
-becomes 256 pixels, of which 224 are seen, where the authors' code cuts first. Ours to
-choose: activations in bfloat16.
+becomes 256 pixels, of which 224 are seen, where the authors' code cuts first. Random
+parts have an even logarithm of the aspect ratio and an even area; TensorFlow, which
+draws theirs, has an even aspect ratio and then an even height. Where ten attempts fail,
+the authors take the middle as evaluation sees it, here it is the largest one. Resizing
+averages over the pixels that become one; TensorFlow's bicubic, which the authors have,
+does not. Ours to choose: activations in bfloat16.
 
 Command: python experiments/train.py --config=configs/rigl_imagenet.py
 (`:90` for 90 %; `:quick` and `:90_quick` for 20 updates)

@@ -15,10 +15,12 @@ Deviations: of DeiT's augmentation there are random parts and flips only: no
 RandAugment, colour jitter, random erasing, mixup or cutmix, no repeated augmentation.
 There is no stochastic depth and no moving average of the weights. Without these a
 transformer of this size is expected to fall short of what is published. The rate falls
-to 0 and warms up from 0, not 1e-5 and 1e-6. Query, key and value are layers of their
+to 0 and warms up from 0, not 1e-5 and 1e-6, and changes every step, theirs once an
+epoch. Query, key and value are layers of their
 own, of which the authors' code makes one. The cosine of what is dropped ends with the
-changes, at 80 % of training; theirs at its end. Kernels are drawn as in ViT's code
-(Glorot, uniform), where DeiT has normals of deviation 0.02. Ours to choose: activations
+changes, at 80 % of training; theirs at its end. All kernels are drawn from Glorot's
+uniform distribution, as ViT's code has it in attention and MLP only, where DeiT has
+normals of deviation 0.02. Ours to choose: activations
 in bfloat16.
 
 Command: python experiments/train.py --config=configs/rigl_vit_imagenet.py

@@ -8,10 +8,12 @@ TensorFlow, because TFDS prepares datasets with it. It may run on another machin
 copy the folder and name it by `--config.data.dir`. A dataset that is there already is
 left as it is, be it TFDS's or folders of images (`jaxsparse.data.folders`). CINIC-10
 and Tiny ImageNet come only as such folders, not from TFDS: of them this says where to
-get them.
+get them. Of imagenet2012 TFDS wants ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
+in the folder `--manual_dir`.
 """
 
 import importlib.util
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -23,6 +25,9 @@ _DATASET = flags.DEFINE_string(
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where to; default TFDS_DATA_DIR, else ~/tensorflow_datasets."
+)
+_MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir", None, "Files had by hand; default DATA_DIR/downloads/manual."
 )
 _FORMAT = flags.DEFINE_enum(
     "format", "array_record", list(sources.RECORDS), "How to store the examples."
@@ -41,17 +46,24 @@ def check_installed() -> None:
         )
 
 
-def prepare(name: str, *, data_dir: str, file_format: str) -> None:
+def prepare(
+    name: str, *, data_dir: str, file_format: str, manual_dir: str | None = None
+) -> None:
     """Downloads and prepares, with one readable error if that fails.
 
     Args:
       name: TFDS name, with a config or version if wanted.
       data_dir: absolute folder to put the dataset into.
       file_format: a key of `sources.RECORDS`.
+      manual_dir: folder of what TFDS does not download; None for its default.
     """
+    options = {}
+    if manual_dir is not None:
+        folder = Path(manual_dir).expanduser().absolute()
+        options["download_config"] = tfds.download.DownloadConfig(manual_dir=folder)
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
-        builder.download_and_prepare()
+        builder.download_and_prepare(**options)
     except Exception as error:  # a network, a disk, a checksum: TFDS raises them all
         logging.debug("the whole error", exc_info=True)
         lines = str(error).strip().splitlines()
@@ -83,13 +95,16 @@ def check_unpacked(name: str, *, data_dir: str) -> None:
     print(f"{name} is unpacked already in {data_dir}")
 
 
-def obtain(name: str, *, data_dir: str, file_format: str) -> None:
+def obtain(
+    name: str, *, data_dir: str, file_format: str, manual_dir: str | None = None
+) -> None:
     """Prepares a dataset, unless it is there in one way or the other.
 
     Args:
       name: as for `prepare`.
       data_dir: as for `prepare`.
       file_format: as for `prepare`.
+      manual_dir: as for `prepare`.
     """
     try:
         folder = sources.find(name, data_dir=data_dir)
@@ -100,7 +115,7 @@ def obtain(name: str, *, data_dir: str, file_format: str) -> None:
             return
         check_installed()
         print(f"downloading and preparing {name} in {data_dir} ...", flush=True)
-        prepare(name, data_dir=data_dir, file_format=file_format)
+        prepare(name, data_dir=data_dir, file_format=file_format, manual_dir=manual_dir)
         folder = sources.find(name, data_dir=data_dir)
         print(f"{name} is now in {folder}")
 
@@ -116,7 +131,12 @@ def main(argv: list[str]) -> None:
     if name.partition(":")[0] in folders.ORIGINS:
         check_unpacked(name.partition(":")[0], data_dir=root)
     else:
-        obtain(name, data_dir=root, file_format=_FORMAT.value)
+        obtain(
+            name,
+            data_dir=root,
+            file_format=_FORMAT.value,
+            manual_dir=_MANUAL_DIR.value,
+        )
     print(f"use it: --config.data.name={name} --config.data.dir={root}")
 
 

@@ -27,6 +27,7 @@ class Family(NamedTuple):
       as_products: whether its convolutions are faster as matrix products on a CPU.
       blocks: how many sizes `features` must have; None for any number.
       rectifies: whether its activation is ReLU, which soft neurons fade to.
+      patch: pixels that both sides of an image must be a multiple of.
     """
 
     make: Callable[..., nn.Module]
@@ -34,6 +35,7 @@ class Family(NamedTuple):
     as_products: bool = False
     blocks: int | None = None
     rectifies: bool = True
+    patch: int = 1
 
 
 _LENET_5 = ("features", "maps", "padding", "conv", "pool", "skip")
@@ -79,7 +81,7 @@ def _vit(width: int, heads: int) -> Family:
     def make(features: tuple[int, ...] = (width,), **fields: Any) -> nn.Module:
         return models.ViT(*features, heads=heads, **fields)
 
-    return Family(make, ("features",), blocks=1, rectifies=False)
+    return Family(make, ("features",), blocks=1, rectifies=False, patch=16)
 
 
 MODELS: dict[str, Family] = {
@@ -119,7 +121,7 @@ MODELS: dict[str, Family] = {
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses an unknown network, and sizes that it has no use for.
+    """Refuses an unknown network, and sizes that do not fit it or have no use in it.
 
     Raises:
       ValueError: naming the field.
@@ -139,6 +141,11 @@ def check(config: ConfigDict) -> None:
             f"config.model.features: came {c.features!r} for {c.name!r}; wanted as "
             f"many sizes as it has of its own, {family.blocks}, or ()"
         )
+    if config.data.size % family.patch:
+        raise ValueError(
+            f"config.data.size: came {config.data.size} for config.model.name "
+            f"{c.name!r}; wanted a multiple of {family.patch}, the side of a patch"
+        )
     if c.norm != plain.norm and "norm" not in family.takes:
         raise ValueError(
             f"config.model.norm: came {c.norm!r} for {c.name!r}, which has none; "
@@ -154,6 +161,22 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"config.run.convolutions: came 'product' for {c.name!r}, which has none; "
             "wanted 'auto' or 'library'"
+        )
+
+
+def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
+    """Refuses a network that images [h w c] do not fit, where they have their own size.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    patch = MODELS[config.model.name].patch
+    if any(side % patch for side in image[:2]):
+        raise ValueError(
+            f"config.model.name: came {config.model.name!r} for images of "
+            f"{config.data.name!r} of {image[0]} by {image[1]} pixels; wanted "
+            f"multiples of {patch}, the side of a patch; choose another network, or "
+            "have images cut to another size (config.data.size)"
         )
 
 

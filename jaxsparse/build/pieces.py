@@ -134,6 +134,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
     """
     model = networks.make_model(config, classes=dataset.classes)
     image = dataset.train.images.shape[1:]
+    networks.check_images(config, image)
     haunt = ghosts.make_haunt(config, length)
     haunted = model if haunt is None else haunt(model, 0, train=False)
     like = _shapes(config, haunted, image)

@@ -1,4 +1,4 @@
-"""Datasets as arrays: read once, kept whole on the device, augmented there.
+"""Datasets as arrays, in memory or standing for images that stay in files.
 
 `datasets.load` makes them, from a prepared TFDS folder (`sources`), from folders of
 images (`folders`) or from what scikit-learn ships (`digits`). Where no memory holds all

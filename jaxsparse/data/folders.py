@@ -5,8 +5,7 @@
 
 This is how CINIC-10 is published, and how any dataset that TFDS has not prepared can be
 brought along. Nothing is downloaded and nothing kept: files are decoded one by one into
-the one array that they fill. Threads do not help, for Pillow spends most of the 0.1 ms
-of a small image in Python.
+the one array that they fill; threads do not help with small images.
 """
 
 import os
@@ -195,9 +194,8 @@ def list_by_class(each: list[Path]) -> Listing:
     """
     by_class = [list_images(folder) for folder in each]
     labels = np.repeat(np.arange(len(each)), [len(paths) for paths in by_class])
-    return Listing(
-        [path for paths in by_class for path in paths], labels.astype(np.int32)
-    )
+    every = [path for paths in by_class for path in paths]
+    return Listing(every, labels.astype(np.int32))
 
 
 def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
@@ -277,11 +275,16 @@ def list_tree(
     tree = find(name, data_dir=data_dir, with_validation=with_validation)
     classes = _list_classes(tree.train[0])
     parts = [_list_split(folder, classes) for folder in tree.train]
-    train = Listing(
-        [path for part in parts for path in part.paths],
-        np.concatenate([part.labels for part in parts]),
-    )
-    return train, _list_split(tree.test, classes), len(classes)
+    paths = [path for part in parts for path in part.paths]
+    train = Listing(paths, np.concatenate([part.labels for part in parts]))
+    spare = _only(tree.test.parent, SPLITS["validation"])
+    try:
+        return train, _list_split(tree.test, classes), len(classes)
+    except ValueError as error:
+        if with_validation or spare in (None, tree.test):
+            raise
+        hint = f"if it has no labels, move it away, and {spare.name} is tested on"
+        raise ValueError(f"{error}; or, {hint}") from error
 
 
 def decode(train: Listing, test: Listing) -> tuple[Examples, Examples]:

@@ -26,6 +26,9 @@ from jaxsparse.data.examples import Examples
 KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "cinic10")
 KNOWN += ("tiny_imagenet", "digits")
 
+# What must be had by hand before TFDS can prepare a dataset.
+BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
+
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names by channels
@@ -78,6 +81,14 @@ def find(name: str, *, data_dir: str | None) -> Path:
 def _explain(name: str, root: Path) -> str:
     known = name.partition(":")[0] in KNOWN
     doubt = "" if known else f" Is the name right? Known are {', '.join(KNOWN)}."
+    files = BY_HAND.get(name.partition(":")[0])
+    by_hand = ""
+    if files:
+        by_hand = (
+            f"; TFDS does not download it: put {' and '.join(files)} into "
+            f"{root / 'downloads' / 'manual'} first, or name their folder by "
+            "--manual_dir"
+        )
     arguments = f"--dataset={shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
     return (
         f"data.name: the dataset {name!r} is not prepared in {root}; wanted a folder "
@@ -86,7 +97,7 @@ def _explain(name: str, root: Path) -> str:
         "  - name a folder that holds it: --config.data.dir=FOLDER (or set "
         "TFDS_DATA_DIR)\n"
         "  - download and prepare it: pip install -e '.[prepare]' && python "
-        f"experiments/prepare_data.py {arguments}\n"
+        f"experiments/prepare_data.py {arguments}{by_hand}\n"
         "  - put folders of images there: "
         f"{root / name.partition(':')[0]}/train/CLASS/*.png, and so for test\n"
         "  - use the digits that come embedded, no download: "
@@ -160,11 +171,12 @@ def _check_features(
         or image.shape[-1] not in _MODES
     ):
         one_size = "" if of_all_sizes else " and one fixed size"
+        or_cut = ", or have images of all sizes cut to one (config.data.size)"
+        more = "" if of_all_sizes else or_cut
         raise ValueError(
             f"{name}: its features are {features}; wanted an `image` of uint8{one_size}"
             " with 1, 3 or 4 channels, and a `label`; choose another dataset or add a "
-            "reader to `jaxsparse.data.datasets.READERS`, or have images of all sizes "
-            "cut to one (config.data.size)"
+            f"reader to `jaxsparse.data.datasets.READERS`{more}"
         )
 
 

@@ -71,7 +71,7 @@ def prepared(
     kind = info.file_format.value
     if kind not in shards.SHARDS:
         raise ValueError(
-            f"data.size: came {size} for {name!r}, whose files are {kind}, which give "
+            f"size: came {size} for {name!r}, whose files are {kind}, which give "
             f"no single record; wanted {' or '.join(shards.SHARDS)}; prepare it again "
             "(experiments/prepare_data.py --format=array_record)"
         )

@@ -16,7 +16,7 @@ from pictures import picture
 from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import datasets, examples, labels, shards, stored
+from jaxsparse.data import datasets, examples, labels, shards, sources, stored
 
 SHARDS = {"train": [5, 3], "validation": [4]}
 SIZE = 12
@@ -279,7 +279,9 @@ def test_files_are_named_with_their_lengths(tmp_path: Path) -> None:
 
 def test_files_that_give_no_single_record_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "parquet")
-    with pytest.raises(ValueError, match=r"data.size.*parquet.*--format=array_record"):
+    with pytest.raises(
+        ValueError, match=r"^size: came 12 .*parquet.*--format=array_record"
+    ):
         load(tmp_path)
 
 
@@ -317,6 +319,19 @@ def test_labels_of_no_class_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "tfrecord", classes=4)
     with pytest.raises(ValueError, match="a label outside 0 to 3"):
         load(tmp_path)
+
+
+def test_what_is_not_prepared_is_said_to_need_files_had_by_hand(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(sources.DatasetNotPrepared) as caught:
+        load(tmp_path)
+    said = str(caught.value)
+    for words in ("img_train.tar and", f"{tmp_path}/downloads/manual", "--manual_dir"):
+        assert words in said
+    with pytest.raises(sources.DatasetNotPrepared) as caught:
+        datasets.load("cifar10", data_dir=str(tmp_path))
+    assert "manual" not in str(caught.value)
 
 
 def test_images_of_all_sizes_do_not_fit_one_array(tmp_path: Path) -> None:

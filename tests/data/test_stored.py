@@ -10,7 +10,7 @@ import pytest
 from pictures import CLASSES, picture, write_tree
 from PIL import Image
 
-from jaxsparse.data import crops, datasets, examples, stored
+from jaxsparse.data import crops, datasets, examples, folders, stored
 from jaxsparse.data.examples import Examples
 from jaxsparse.data.stored import StoredImages
 
@@ -260,6 +260,21 @@ def test_a_tree_of_images_is_listed_and_not_read(
         wanted = np.asarray(stored.view(shown, SIZE))
     np.testing.assert_array_equal(data.train.images[2:3][0], wanted)
     assert len(read) == 1
+
+
+def test_images_without_labels_beside_a_validation_split_are_pointed_at(
+    tmp_path: Path,
+) -> None:
+    write_tree(tmp_path)
+    test = tmp_path / "imagenet" / "test"
+    test.mkdir()
+    picture(0, 30, 30).save(test / "0.JPEG")
+    words = "/test: .*the same in every split.*no labels, move it away, and val is"
+    with pytest.raises(ValueError, match=words):
+        datasets.load("imagenet", data_dir=str(tmp_path), size=SIZE)
+    with pytest.raises(ValueError) as caught:
+        folders.list_tree("imagenet", data_dir=str(tmp_path), with_validation=True)
+    assert "no labels" not in str(caught.value)
 
 
 def test_channels_of_unknown_sets_are_measured_on_a_sample(

@@ -2,16 +2,18 @@
 
 import functools
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax import linen as nn
 from zoo import count, prunable, shapes
 
+from jaxsparse import build, distributions, initializers, masks, models, paths
 from jaxsparse import config as config_lib
-from jaxsparse import distributions, initializers, masks, models, paths
 from jaxsparse.build import ghosts, networks
 from jaxsparse.training import optimizers
 
@@ -221,6 +223,22 @@ def test_weights_on_no_path_are_found() -> None:
 def test_patches_must_cover_the_image(image: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"images: got .* wanted multiples of 4"):
         shapes(SMALL(), image)
+
+
+def test_images_that_do_not_fit_are_refused_by_the_fields(tmp_path: Path) -> None:
+    c = tiny.config({"model.name": "vit_s_16"})
+    networks.check(c)
+    with pytest.raises(
+        ValueError, match=r"config.model.name: .*8 by 8 pixels.*of 16.*data.size"
+    ):
+        build.make_experiment(c, build.load_data(c), tmp_path)
+    for size in (32, 48):
+        c.data.size = size
+        networks.check(c)
+        networks.check_images(c, (size, size, 3))
+    c.data.size = 40
+    with pytest.raises(ValueError, match=r"config.data.size: came 40 .*'vit_s_16'"):
+        networks.check(c)
 
 
 def test_sizes_are_refused_that_heads_cannot_share() -> None:
