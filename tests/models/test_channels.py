@@ -136,9 +136,9 @@ def test_configs_choose_products_for_mobilenets_and_shrink_them() -> None:
     ("name", "field", "value", "message"),
     [
         ("cifar_resnet_18", "width", 8, "has no use for it; it takes .'features'"),
-        ("cifar_resnet_18", "features", (8, 8), "wanted as many sizes as it has of its own, 4, or"),
-        ("vgg_11_bn", "features", (8,) * 4, "wanted as many sizes as it has of its own, 5, or"),
-        ("mobilenet_v1", "features", (8,) * 6, "wanted as many sizes as it has of its own, 5, or"),
+        ("cifar_resnet_18", "features", (8, 8), "of its own, 4, or"),
+        ("vgg_11_bn", "features", (8,) * 4, "of its own, 5, or"),
+        ("mobilenet_v1", "features", (8,) * 6, "of its own, 5, or"),
         ("mobilenet_v2", "width", 8, "has no use for it; it takes .'features'"),
         ("wide_resnet_16_8", "features", (8,), "has no use for it; it takes .'width'"),
         ("resnet_104", "padding", "SAME", "has no use for it; it takes .'width'"),
