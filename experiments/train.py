@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run(c: ConfigDict, folder: Path) -> None:
     """Builds everything, takes the folder, trains, and writes the report."""
-    made = build.make_experiment(c, hosts.each(lambda: build.load_data(c)), folder)
+    made = build.make_experiment(c, build.load_data(c), folder)
     command = shlex.join(["python", *sys.argv])
     arrangement = made.trainer.arrangement
     with workdir.opened(folder, c, command=command, arrangement=arrangement):

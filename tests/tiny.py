@@ -19,7 +19,7 @@ from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import levels, rewinding
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import checkpoints, progress
+from jaxsparse.training import checkpoints, progress, workdir
 from jaxsparse.training.loop import Desk
 from jaxsparse.training.state import TrainState
 
@@ -102,6 +102,17 @@ def run(
 ) -> Experiment:
     made = experiment(folder, fields)._replace(**changes)
     experiment_lib.run(made, desk(folder))
+    return made
+
+
+def train(folder: Path, fields: dict[str, Any]) -> Experiment:
+    """Runs in a folder that other runs can start from, as a launch does."""
+    c = config(fields)
+    config_lib.validate(c)
+    build.check_names(c)
+    made = build.make_experiment(c, build.load_data(c), folder)
+    with workdir.opened(folder, c, command="", arrangement=made.trainer.arrangement):
+        experiment_lib.run(made, desk(folder))
     return made
 
 

@@ -247,9 +247,7 @@ def _make_children(
         many, dataset, network, keys, rate, layout, epoch_of, plain, {}
     )
     stats = jax.eval_shape(network.initialize, seeds.init)[1]
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stats
-    )
+    like = state_lib.of_one(stats)
     return children.Children(
         trainer=trainer,
         count=c.children,
@@ -295,9 +293,7 @@ def _make_trainer(
         gather=gather,
         per_example=per_example,
     )
-    stats = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like.batch_stats
-    )
+    stats = state_lib.of_one(like.batch_stats)
     analysed = functions.make_functions(config, dataset, stats)
     # Without a gradient CPUs convolve several times faster than they multiply patches.
     plain = networks.make_model(config, classes=dataset.classes, axis_name=axis_name)

@@ -336,9 +336,7 @@ def _from_files(name: str, config: ConfigDict, network: Network, seeds: Seeds) -
     own = range(config.seeds.first, config.seeds.first + config.replicates)
     numbers = [r if chosen == -1 else chosen for r in own]
     params = jax.eval_shape(network.initialize, seeds.init)[0]
-    one = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params
-    )
+    one = state_lib.of_one(params)
     each = []
     for path in (name.replace("{replicate}", str(r)) for r in numbers):
         packed = tickets.read(path)

@@ -6,7 +6,6 @@ once; those of parquet give no single record.
 
 import mmap
 import os
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Int32
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import stored
+from jaxsparse.data import sources, stored
 
 LEAST_OPEN = 16
 AT_ONCE = 64  # records that are read together where all are
@@ -93,7 +92,7 @@ class ArrayRecord:
 
 
 class TFRecord:
-    """A file of tfrecord; see `sources` for what it looks like.
+    """A file of tfrecord; see `sources.spans` for what it looks like.
 
     Where records begin is held, and the file opened for each of them.
     """
@@ -105,16 +104,8 @@ class TFRecord:
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            spans, start = [], 0
-            while start < len(content):
-                if start + 12 > len(content):
-                    raise ValueError("the file ends inside a record's header")
-                (length,) = struct.unpack_from("<Q", content, start)
-                if start + length + 16 > len(content):
-                    raise ValueError("the file ends inside a record")
-                spans.append((start + 12, length))
-                start += length + 16
-        self._spans = np.array(spans, np.int64).reshape(-1, 2)
+            found = list(sources.spans(content))
+        self._spans = np.array(found, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         """Returns how many records there are."""

@@ -13,6 +13,7 @@ import shlex
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -122,21 +123,34 @@ def _array_record(path: str) -> list[bytes]:
         reader.close()
 
 
-def _tfrecord(path: str) -> Iterator[bytes]:
-    # A record is its length (8 bytes), a checksum of that (4), the bytes, and a
-    # checksum of those (4). CRC32C in Python would take longer than decoding; the
-    # framing, the number of records and the images' own checksums are verified.
-    content = memoryview(Path(path).read_bytes())
+def spans(content: Any) -> Iterator[tuple[int, int]]:
+    """Yields where each record of a file of tfrecord begins, and how long it is.
+
+    A record is its length (8 bytes), a checksum of that (4), the bytes, and a checksum
+    of those (4). CRC32C in Python would take longer than decoding; the framing, the
+    number of records and the images' own checksums are verified.
+
+    Args:
+      content: bytes of the file, also mapped to memory.
+
+    Raises:
+      ValueError: if the file ends where none should.
+    """
     start = 0
     while start < len(content):
         if start + 12 > len(content):
             raise ValueError("the file ends inside a record's header")
         (length,) = struct.unpack_from("<Q", content, start)
-        end = start + 12 + length
-        if end + 4 > len(content):
+        if start + length + 16 > len(content):
             raise ValueError("the file ends inside a record")
-        yield bytes(content[start + 12 : end])
-        start = end + 4
+        yield start + 12, length
+        start += length + 16
+
+
+def _tfrecord(path: str) -> Iterator[bytes]:
+    content = memoryview(Path(path).read_bytes())
+    for start, length in spans(content):
+        yield bytes(content[start : start + length])
 
 
 RECORDS = {"parquet": _parquet, "array_record": _array_record, "tfrecord": _tfrecord}

@@ -26,9 +26,7 @@ def state_specs(layout: Layout, state: TrainState) -> TrainState:
     # replicate_axes has None, which is no leaf, where a leaf is not batched.
     axes = state_lib.replicate_axes(state)
     alone = jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda leaf: leaf if axis is None else _of_one(leaf), part
-        ),
+        lambda axis, part: part if axis is None else state_lib.of_one(part),
         axes,
         state,
         is_leaf=lambda axis: axis is None,
@@ -55,11 +53,6 @@ def _is_spec(node: Any) -> bool:
     return isinstance(node, PartitionSpec)
 
 
-def _of_one(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Returns what a leaf [r ...] is in one replicate."""
-    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-
-
 def _weight_specs(layout: Layout, params: Any) -> Any:
     """Returns how the weights of one replicate are divided."""
     if layout.division is None:
@@ -74,10 +67,12 @@ def _weight_specs(layout: Layout, params: Any) -> Any:
 
 def state_shardings(layout: Layout, state: TrainState) -> TrainState:
     """Returns the sharding of each leaf of a state under jit."""
+    return _shardings(layout, state_specs(layout, state))
+
+
+def _shardings(layout: Layout, specs: TrainState) -> TrainState:
     return jax.tree.map(
-        lambda spec: sharding.of(layout, *spec),
-        state_specs(layout, state),
-        is_leaf=_is_spec,
+        lambda spec: sharding.of(layout, *spec), specs, is_leaf=_is_spec
     )
 
 
@@ -93,11 +88,7 @@ def pin(layout: Layout, state: TrainState) -> TrainState:
     """
     if not layout.divides:
         return state
-    where = jax.tree.map(
-        lambda spec: sharding.of(layout, *spec),
-        _specs_of_one(layout, state),
-        is_leaf=_is_spec,
-    )
+    where = _shardings(layout, _specs_of_one(layout, state))
     return jax.lax.with_sharding_constraint(state, where)
 
 
@@ -122,7 +113,7 @@ def make_gather(layout: Layout, like: TrainState) -> Callable[[Params], Params] 
     """
     if not layout.divides:
         return None
-    specs = _weight_specs(layout, jax.tree.map(_of_one, like.params))
+    specs = _weight_specs(layout, state_lib.of_one(like.params))
 
     return lambda params: jax.tree.map(
         lambda leaf, spec: _gather(layout, spec)(leaf) if spec else leaf, params, specs

@@ -89,6 +89,13 @@ def replicate_axes(state: TrainState) -> TrainState:
     )
 
 
+def of_one(tree: Any) -> Any:
+    """Returns what a tree [r ...] is in one replicate: shapes and dtypes."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree
+    )
+
+
 def start(
     tx: optax.GradientTransformationExtraArgs,
     params: Params,

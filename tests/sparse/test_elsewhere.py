@@ -13,7 +13,6 @@ import tiny
 
 from jaxsparse import build, initializers, masks, transforms
 from jaxsparse import config as config_lib
-from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages
 from jaxsparse.training import checkpoints, workdir
@@ -39,18 +38,8 @@ STATIC = {
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one run that pruned."""
     folder = tmp_path_factory.mktemp("study")
-    train(folder / "earlier", EARLIER)
+    tiny.train(folder / "earlier", EARLIER)
     return folder
-
-
-def train(folder: Path, fields: dict[str, Any]) -> Any:
-    c = tiny.config(fields)
-    config_lib.validate(c)
-    build.check_names(c)
-    made = build.make_experiment(c, build.load_data(c), folder)
-    with workdir.opened(folder, c, command="", arrangement=made.trainer.arrangement):
-        experiment_lib.run(made, tiny.desk(folder))
-    return made
 
 
 def first(made: Any, folder: Path) -> tuple[Any, Any]:
@@ -129,7 +118,7 @@ def test_dynamic_training_keeps_the_counts_it_was_given(
         "start.replicate": 0,
     }
     folder = studies / method
-    train(folder, fields)
+    tiny.train(folder, fields)
     state = build.load_state(build.open_run(folder), END)
     found = transforms.get_masks(state.opt_state)
     _, pruned = saved(studies, END)
@@ -193,9 +182,9 @@ def test_the_variance_is_that_of_the_connections(studies: Path, tmp_path: Path) 
 def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
     fields = STATIC | {"init.sparse": "fan_in", "start.replicate": 0}
     folder = studies / "arm"
-    train(folder, fields)
+    tiny.train(folder, fields)
     text = (folder / "metrics.jsonl").read_text()
-    train(folder, fields)
+    tiny.train(folder, fields)
     assert (folder / "metrics.jsonl").read_text() == text
     start = json.loads((folder / "environment.json").read_text())["arrangement"]
     assert start["starts_from"].keys() == {"masks", "checkpoints"}
@@ -203,14 +192,14 @@ def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
 
 def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
     earlier, arm, masks = tmp_path / "earlier", tmp_path / "arm", STATIC["start.masks"]
-    train(earlier, EARLIER)
+    tiny.train(earlier, EARLIER)
     fields = STATIC | {"start.weights": "init"}
-    train(arm, fields)
+    tiny.train(arm, fields)
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
     shutil.rmtree(earlier)
-    train(earlier, EARLIER | {"seeds.init": 7})
+    tiny.train(earlier, EARLIER | {"seeds.init": 7})
     with pytest.raises(ValueError, match=r"config\.start, \w+: .* began with"):
-        train(arm, fields)
+        tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
     hashes = build.recorded_hashes(tiny.config(fields), arm)
     assert hashes.keys() == {masks, "init"}

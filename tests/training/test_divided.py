@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build, masks, transforms
+from jaxsparse import masks, transforms
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import (
     checkpoints,
@@ -23,7 +23,6 @@ from jaxsparse.training import (
     interrupt,
     placement,
     sharding,
-    workdir,
 )
 
 DIVISION = sharding.Division(least=64)
@@ -171,16 +170,6 @@ def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -
     tiny.check_equal(again, wanted)
 
 
-def make_and_run(folder: Path, fields: dict[str, Any]) -> Any:
-    """Runs what `tiny.run` cannot make without its fields of the lottery."""
-    c = tiny.config(fields)
-    folder.mkdir(exist_ok=True)
-    made = build.make_experiment(c, build.load_data(c), folder)
-    with workdir.opened(folder, c, command="", arrangement=made.trainer.arrangement):
-        experiment_lib.run(made, tiny.desk(folder))
-    return made
-
-
 def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
     # Of its batches of 10, two devices share one; of those of 20, four.
     fields = {
@@ -193,7 +182,7 @@ def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
         "lottery.controls": ("reinitialized", "dense_continued"),
         "pretraining.batch_size": 10,
     }
-    made = make_and_run(tmp_path, fields)
+    made = tiny.train(tmp_path, fields)
     state = tiny.load(tmp_path, "level_01/ticket/last", made)
     assert made.pretrainer.layout.data_devices == 2
     kernel = state.params["dense1"]["kernel"]
@@ -213,10 +202,10 @@ def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) ->
         "lottery.levels": 0,
     }
     first = tmp_path / "first"
-    made = make_and_run(first, fields)
+    made = tiny.train(first, fields)
     end = tiny.load(first, "level_00/ticket/last", made)
     again = {"start.run": "../first", "start.weights": "level_00/ticket/last"}
-    second = make_and_run(tmp_path / "second", fields | again)
+    second = tiny.train(tmp_path / "second", fields | again)
     began = tiny.load(tmp_path / "second", "init", second)
     tiny.check_equal(began.params, end.params)
     kernel = began.params["dense1"]["kernel"]
