@@ -1,5 +1,6 @@
 """Rescaled initialisation, from a config: which network, which batches."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -82,46 +83,57 @@ def make_rescale(
     fields = rescaling.Settings._fields
     settings = rescaling.Settings(**{name: c[name] for name in fields})
 
+    def loss(params: Params, batch: Any) -> Any:
+        stats, images, labels = batch
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.mean(losses.cross_entropy(logits, labels))
+
     @jax.jit
-    def one(
-        weights: tuple[Params, Any, Masks], images: Any, labels: Any, key: Any
-    ) -> rescaling.Rescaled:
-        params, stats, masks = weights
-
-        def loss(params: Params, batch: Any) -> Any:
-            variables = {"params": params, "batch_stats": stats}
-            logits, _ = model.apply(
-                variables, batch[0], train=True, mutable=["batch_stats"]
-            )
-            return jnp.mean(losses.cross_entropy(logits, batch[1]))
-
-        def batches(step: Int[Any, ""]) -> tuple[Any, Any]:
-            mine = images[step]
-            if augment is not None:
-                places = jnp.arange(len(mine), dtype=jnp.int32)
-                mine = augment(mine, key=jax.random.fold_in(key, step), places=places)
-            first, second, third = jnp.split(normalize(mine), BATCHES)
-            a, b, c = jnp.split(labels[step], BATCHES)
-            return (
-                (jnp.concatenate([first, second]), jnp.concatenate([a, b])),
-                (jnp.concatenate([first, third]), jnp.concatenate([a, c])),
-            )
-
-        return rescaling.rescale(loss, params, masks, batches, settings=settings)
+    def pair(stats: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
+        if augment is not None:
+            places = jnp.arange(len(images), dtype=jnp.int32)
+            images = augment(images, key=key, places=places)
+        first, second, third = jnp.split(normalize(images), BATCHES)
+        a, b, c = jnp.split(labels, BATCHES)
+        return (
+            (stats, jnp.concatenate([first, second]), jnp.concatenate([a, b])),
+            (stats, jnp.concatenate([first, third]), jnp.concatenate([a, c])),
+        )
 
     def every(params: Params, stats: Any, masks: Masks, seeds: Seeds) -> Any:
         found = []
         for r in range(len(seeds.data)):
-            weights = _of(r, (params, stats, masks))
+            weights, mine, kept = _of(r, (params, stats, masks))
             key = jax.random.fold_in(_of(r, jax.random.clone(seeds.data)), 2**31 + 1)
             rows = _rows(key, count=count, steps=c.steps, size=BATCHES * size)
-            examples = dataset.train.images[rows], dataset.train.labels[rows]
-            # One at a time: their batches are many, all on the device.
-            rescaled = one(weights, *examples, jax.random.fold_in(key, 2**31))
-            found.append(jax.block_until_ready(rescaled))
+            batches = functools.partial(_batches, pair, dataset, mine, key, rows)
+            found.append(
+                rescaling.rescale(
+                    loss, weights, kept, batches, settings=settings, dispatch=True
+                )
+            )
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
     return every
+
+
+def _batches(
+    pair: Callable[..., Any],
+    dataset: Dataset,
+    stats: Any,
+    key: Key[Any, ""],
+    rows: Int[np.ndarray, "s b"],
+    step: int,
+) -> tuple[Any, Any]:
+    """Gives a step its batches."""
+    images, labels = dataset.train.images, dataset.train.labels
+    draws = jax.random.fold_in(jax.random.fold_in(key, 2**31), step)
+    return pair(stats, images[rows[step]], labels[rows[step]], draws)
 
 
 def _of(r: int, tree: Any) -> Any:

@@ -5,6 +5,7 @@ its direction stays. Factors are learned so that one normalised step of gradient
 lowers the loss the most, while the gradient is no longer than :math:`\gamma`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,6 +71,13 @@ class _Adam(NamedTuple):
     count_constrained: Array
 
 
+class _State(NamedTuple):
+    """What a step changes."""
+
+    factors: PyTree
+    moments: _Adam
+
+
 B1, B2, EPS = 0.9, 0.999, 1e-8
 
 
@@ -80,6 +88,7 @@ def rescale(
     batches: Batches,
     *,
     settings: Settings | None = None,
+    dispatch: bool = False,
 ) -> Rescaled:
     r"""Learns a factor for each tensor of the parameters.
 
@@ -94,13 +103,18 @@ def rescale(
 
     Args:
       loss: called as `loss(params, batch)`; the mean over the batch, twice
-        differentiable. BatchNorm should take the statistics of the batch.
+        differentiable, and the same function for every call that is to share compiled
+        programs. BatchNorm should take the statistics of the batch.
       params: initial parameters; masked or not makes no difference. Tensors of zeros
         stay as they are.
       masks: which weights exist.
       batches: from the number of a step, traced, to the batches S and that of the
         look-ahead.
       settings: see there; None for the published ones.
+      dispatch: whether the host goes from step to step, instead of one program, which
+        may be traced, for all. The number that `batches` gets is an int then, so that
+        one step's batches at a time need be on the device; and CPUs convolve many
+        times slower inside of loops and branches than outside.
 
     Returns:
       The parameters, and how they came about.
@@ -121,44 +135,84 @@ def rescale(
     settings = Settings() if settings is None else settings
     _check(settings)
     start = masks_lib.apply(masks, params)
-
-    def hide(grads: Params) -> Params:
-        return masks_lib.apply(masks, grads) if settings.masked else grads
-
-    def body(
-        carry: tuple[PyTree, _Adam], step: Int[Array, ""]
-    ) -> tuple[tuple[PyTree, _Adam], tuple[Array, Array]]:
-        factors, moments = carry
-        first, second = batches(step)
-        weights = _times(factors, start)
-        grads = hide(jax.grad(loss)(weights, first))
-        length = _norm(grads)
-        too_long = length > settings.longest
-
-        def shorten() -> tuple[Array, Params]:
-            norm = lambda w: _norm(hide(jax.grad(loss)(w, first)))  # noqa: E731
-            return length, jax.grad(norm)(weights)
-
-        def look_ahead() -> tuple[Array, Params]:
-            share = settings.look_ahead / jnp.maximum(length, jnp.finfo(length).tiny)
-            moved = jax.tree.map(lambda w, g: w - share * g, weights, grads)
-            value, slope = jax.value_and_grad(loss)(moved, second)
-            by = settings.look_ahead
-            return value / by, jax.tree.map(lambda s: s / by, slope)
-
-        value, slope = lax.cond(too_long, shorten, look_ahead)
-        pulls = jax.tree.map(lambda s, w: _pull(s, w, settings.clip), slope, start)
-        factors, moments = _update(factors, moments, pulls, too_long, start, settings)
-        return (factors, moments), (value, too_long)
-
     ones = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), start)
     zeros = jax.tree.map(jnp.zeros_like, ones)
     none = jnp.int32(0)
-    begun = (ones, _Adam(zeros, zeros, zeros, none, none))
-    (factors, _), (objective, constrained) = lax.scan(
-        body, begun, jnp.arange(settings.steps, dtype=jnp.int32)
-    )
-    return Rescaled(_times(factors, start), factors, objective, constrained)
+    state = _State(ones, _Adam(zeros, zeros, zeros, none, none))
+
+    def step(state: _State, number: Any) -> tuple[_State, tuple[Array, Array]]:
+        first, second = batches(number)
+        weights, grads, length = _measure(loss, settings, state, start, masks, first)
+        too_long = length > settings.longest
+        value, slope = (_choose if dispatch else lax.cond)(
+            too_long,
+            lambda: _shorten(loss, settings, weights, masks, first),
+            lambda: _look_ahead(loss, settings, weights, grads, length, second),
+        )
+        return _advance(settings, state, start, slope, too_long), (value, too_long)
+
+    if not dispatch:
+        numbers = jnp.arange(settings.steps, dtype=jnp.int32)
+        state, (objective, constrained) = lax.scan(step, state, numbers)
+    else:
+        told = []
+        for number in range(settings.steps):
+            state, each = step(state, number)
+            told.append(jax.device_get(each))
+        objective = jnp.asarray([value for value, _ in told])
+        constrained = jnp.asarray([too_long for _, too_long in told], bool)
+    return Rescaled(_times(state.factors, start), state.factors, objective, constrained)
+
+
+def _choose(which: Array, one: Callable[[], Any], other: Callable[[], Any]) -> Any:
+    """Does what `lax.cond` does, on the host."""
+    return one() if which else other()
+
+
+_compiled = functools.partial(jax.jit, static_argnums=(0, 1))
+
+
+@_compiled
+def _measure(
+    loss: Loss, settings: Settings, state: _State, start: Params, masks: Masks, on: Any
+) -> tuple[Params, Params, Array]:
+    """Computes the weights as they are now, their gradient and its length."""
+    weights = _times(state.factors, start)
+    grads = _hide(settings, masks, jax.grad(loss)(weights, on))
+    return weights, grads, _norm(grads)
+
+
+@_compiled
+def _shorten(
+    loss: Loss, settings: Settings, weights: Params, masks: Masks, on: Any
+) -> tuple[Array, Params]:
+    """Computes the length of the gradient, and its gradient by the weights."""
+
+    def length(weights: Params) -> Array:
+        return _norm(_hide(settings, masks, jax.grad(loss)(weights, on)))
+
+    return jax.value_and_grad(length)(weights)
+
+
+@_compiled
+def _look_ahead(
+    loss: Loss,
+    settings: Settings,
+    weights: Params,
+    grads: Params,
+    length: Array,
+    on: Any,
+) -> tuple[Array, Params]:
+    """Computes the loss after a step by the step's length, and its gradient."""
+    by = settings.look_ahead
+    share = by / jnp.maximum(length, jnp.finfo(length).tiny)
+    moved = jax.tree.map(lambda w, g: w - share * g, weights, grads)
+    value, slope = jax.value_and_grad(loss)(moved, on)
+    return value / by, jax.tree.map(lambda s: s / by, slope)
+
+
+def _hide(settings: Settings, masks: Masks, grads: Params) -> Params:
+    return masks_lib.apply(masks, grads) if settings.masked else grads
 
 
 def _check(settings: Settings) -> None:
@@ -193,15 +247,13 @@ def _pull(slope: Array, start: Array, clip: float) -> Float[Array, ""]:
     return jnp.clip(jnp.sum(slope * start), -clip, clip)
 
 
-def _update(
-    factors: PyTree,
-    moments: _Adam,
-    pulls: PyTree,
-    constrained: Array,
-    start: Params,
-    settings: Settings,
-) -> tuple[PyTree, _Adam]:
+@functools.partial(jax.jit, static_argnums=0)
+def _advance(
+    settings: Settings, state: _State, start: Params, slope: Params, constrained: Array
+) -> _State:
     """Does a step of Adam with first moments of their own for either kind of step."""
+    factors, moments = state
+    pulls = jax.tree.map(lambda s, w: _pull(s, w, settings.clip), slope, start)
 
     def either(new: PyTree, old: PyTree, *, where: Array) -> PyTree:
         return jax.tree.map(lambda a, b: jnp.where(where, a, b), new, old)
@@ -231,4 +283,4 @@ def _update(
         count.astype(jnp.int32),
         other.astype(jnp.int32),
     )
-    return factors, moments
+    return _State(factors, moments)

@@ -109,8 +109,13 @@ def slowly(params: dict, masks: dict, batches: object, s: Settings) -> tuple:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("longest", [np.inf, 0.0001, "between"])
-def test_factors_are_those_of_a_loop(longest: float | str, masked: bool) -> None:
+@pytest.mark.parametrize(
+    ("longest", "dispatch"),
+    [(np.inf, False), (0.0001, False), ("between", False), ("between", True)],
+)
+def test_factors_are_those_of_a_loop(
+    longest: float | str, dispatch: bool, masked: bool
+) -> None:
     params, masks, batches = make_problem()
     if longest == "between":
         free = rescaling.rescale(
@@ -118,7 +123,9 @@ def test_factors_are_those_of_a_loop(longest: float | str, masked: bool) -> None
         )
         longest = float(free.objective[0]) * 0.97
     settings = Settings(STEPS, longest=longest, masked=masked, learning_rate=0.03)
-    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    found = rescaling.rescale(
+        loss, params, masks, batches, settings=settings, dispatch=dispatch
+    )
     alpha, objective, constrained = slowly(params, masks, batches, settings)
     assert found.constrained.tolist() == constrained
     np.testing.assert_allclose(found.objective, objective, rtol=2e-4)
@@ -193,9 +200,12 @@ def test_factors_stop_at_the_least() -> None:
     assert float(found.factors["second"]["bias"]) >= 0.0
 
 
-def test_no_step_changes_nothing() -> None:
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_no_step_changes_nothing(dispatch: bool) -> None:
     params, masks, batches = make_problem(sparse=False)
-    found = rescaling.rescale(loss, params, masks, batches, settings=Settings(0))
+    found = rescaling.rescale(
+        loss, params, masks, batches, settings=Settings(0), dispatch=dispatch
+    )
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     assert found.objective.shape == (0,)
 
@@ -238,3 +248,31 @@ def test_replicates_are_rescaled_as_each_alone() -> None:
     for i, weights in enumerate((params, other)):
         alone = one(weights)
         np.testing.assert_allclose(together.objective[i], alone.objective, rtol=1e-5)
+
+
+def test_steps_from_the_host_are_compiled_once_for_all_replicates() -> None:
+    params, masks, batches = make_problem()
+    calls = []
+
+    def counted(weights: dict, batch: tuple) -> jax.Array:
+        calls.append(1)
+        return loss(weights, batch)
+
+    def numbered(step: int) -> tuple:
+        assert isinstance(step, int)
+        return batches(step)
+
+    def go(seed: int) -> None:
+        rescaling.rescale(
+            counted,
+            make_problem(seed)[0],
+            masks,
+            numbered,
+            settings=Settings(4, longest=np.inf),
+            dispatch=True,
+        )
+
+    go(0)
+    once = len(calls)
+    go(1)
+    assert len(calls) == once > 0
