@@ -73,6 +73,5 @@ def recipe(name: str, variant: str) -> ConfigDict:
         c.ghosts.until = "100step"
         c.evaluation.every = "100step"
         c.rescaling.steps = 3
-        c.rescaling.batch_size = 16
         c.run.checkpoint_every = "50step"
     return c
