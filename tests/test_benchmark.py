@@ -159,7 +159,7 @@ def test_convolutions_rows() -> None:
     ways, mapped = programs.convolutions(**BRIEF, steps=2, count=2, batch_size=4)
     assert names(ways) == [
         *("library, dispatch", "library, scan of 2"),
-        *("product, dispatch", "product, scan of 2"),
+        *("explicit, dispatch", "explicit, scan of 2"),
     ]
     assert names(mapped) == ["map", "unroll", "vmap"]
 

@@ -121,7 +121,7 @@ def convolutions(
     count: int = 5,
     batch_size: int = 128,
 ) -> list[Table]:
-    """Times LeNet-5 by ways to convolve, and product by ways to map replicates."""
+    """Times LeNet-5 by ways to convolve, and by ways to map replicates."""
     shape = rigs.SHAPES["lenet_5"]
     dataset = rigs.random_dataset(shape, examples=batch_size * steps)
 
@@ -133,17 +133,17 @@ def convolutions(
 
     ways = {
         f"{by}, {words}": job(by, length)
-        for by in ("library", "product")
+        for by in ("library", "explicit")
         for words, length in (("dispatch", 1), (f"scan of {steps}", steps))
     }
     mapped = {
-        name: job("product", steps, replicates=count, mapped=name)
+        name: job("explicit", steps, replicates=count, mapped=name)
         for name in ("map", "unroll", "vmap")
     }
     what = f"LeNet-5, batch {batch_size}"
     tables = [
         (f"Convolutions: {what}", UNIT, "library, dispatch", ways),
-        (f"{count} replicates: {what}, product", "replicate-steps/s", "map", mapped),
+        (f"{count} replicates: {what}, explicit", "replicate-steps/s", "map", mapped),
     ]
     return [
         timing.rate_table(

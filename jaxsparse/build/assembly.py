@@ -96,12 +96,12 @@ class Arrangement(NamedTuple):
 def arrange(config: ConfigDict, masks: Any) -> Arrangement:
     """Chooses what is fast on the devices there are, unless the config says.
 
-    On CPUs convolutions run several times slower inside `lax.scan` or batched by vmap
-    than outside, unless they are computed as products (`models.products`), and products
-    of small matrices slower batched than one by one.
+    On CPUs gradients of convolutions are several times slower inside `lax.scan` or
+    batched by vmap than outside, unless they are spelled out (`models.convolutions`),
+    and products of small matrices slower batched than one by one.
     """
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
-    convolves &= not networks.as_products(config)
+    convolves &= not networks.spells_out(config)
     on_cpu = jax.default_backend() == "cpu"
     single, how = config.run.dispatch == "single", config.run.replicates_by
     if config.run.dispatch == "auto":
@@ -295,7 +295,6 @@ def _make_trainer(
     )
     stats = state_lib.of_one(like.batch_stats)
     analysed = functions.make_functions(config, dataset, stats)
-    # Without a gradient CPUs convolve several times faster than they multiply patches.
     plain = networks.make_model(config, classes=dataset.classes, axis_name=axis_name)
     eval_step = steps.make_eval_step(
         plain, normalize=normalize, haunt=haunt, gather=gather
@@ -359,7 +358,7 @@ def _make_trainer(
         calls_ahead=1 if waits else feeding.IN_FLIGHT if where == "host" else 64,
         learning_rate=rate,
         arrangement={
-            "convolutions": "product" if networks.as_products(config) else "library",
+            "convolutions": "explicit" if networks.spells_out(config) else "library",
             "steps": "single" if arrangement.single else "scan",
             "replicates_by": how,
             "parallelism": layout.parallelism,

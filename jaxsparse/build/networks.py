@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import models
-from jaxsparse.models import layers, products
+from jaxsparse.models import convolutions, layers, pooling
 
 # Fields of the section "model" that only some networks have a use for.
 SIZES = ("width", "features", "maps", "padding")
@@ -24,7 +24,6 @@ class Family(NamedTuple):
         if it takes them, `norm`, `conv` and `pool`.
       takes: fields of the section "model", and what can be injected beside `act`:
         "norm", "conv", "pool", "skip".
-      as_products: whether its convolutions are faster as matrix products on a CPU.
       blocks: how many sizes `features` must have; None for any number.
       rectifies: whether its activation is ReLU, which soft neurons fade to.
       patch: pixels that both sides of an image must be a multiple of.
@@ -32,7 +31,6 @@ class Family(NamedTuple):
 
     make: Callable[..., nn.Module]
     takes: tuple[str, ...] = ()
-    as_products: bool = False
     blocks: int | None = None
     rectifies: bool = True
     patch: int = 1
@@ -67,7 +65,6 @@ def _mobilenet(make: Callable[..., nn.Module], strides: tuple[int, ...]) -> Fami
     return Family(
         functools.partial(make, strides=strides),
         ("features", "norm", "conv", "skip"),
-        as_products=True,
         blocks=len(strides) - 1,
     )
 
@@ -86,8 +83,8 @@ def _vit(width: int, heads: int) -> Family:
 
 MODELS: dict[str, Family] = {
     "lenet_300_100": Family(models.LeNet300100, ("features",)),
-    "lenet_5": Family(models.LeNet5, _LENET_5, as_products=True),
-    "lenet_5_caffe": Family(models.LeNet5Caffe, _LENET_5, as_products=True),
+    "lenet_5": Family(models.LeNet5, _LENET_5),
+    "lenet_5_caffe": Family(models.LeNet5Caffe, _LENET_5),
     "conv_2": _conv_net(2),
     "conv_4": _conv_net(4),
     "conv_6": _conv_net(6),
@@ -157,9 +154,9 @@ def check(config: ConfigDict) -> None:
             f"config.init.norm_scale: came {given!r} with model.norm 'fixed', which "
             "has no scale; wanted 'ones'"
         )
-    if config.run.convolutions == "product" and "conv" not in family.takes:
+    if config.run.convolutions == "explicit" and "conv" not in family.takes:
         raise ValueError(
-            f"config.run.convolutions: came 'product' for {c.name!r}, which has none; "
+            f"config.run.convolutions: came 'explicit' for {c.name!r}, which has none; "
             "wanted 'auto' or 'library'"
         )
 
@@ -189,12 +186,17 @@ def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
     return functools.partial(layers.BATCH_NORM, axis_name=axis_name)
 
 
-def as_products(config: ConfigDict) -> bool:
-    """Says whether the network that trains computes convolutions as products."""
-    family = MODELS[config.model.name]
+def spells_out(config: ConfigDict) -> bool:
+    """Says whether the network that trains has `models.convolutions`.
+
+    They go through batches in parts, which a compiler that divides batches over devices
+    by itself, as where weights are divided, would have to bring together for.
+    """
     if config.run.convolutions == "auto":
-        return family.as_products and jax.default_backend() == "cpu"
-    return config.run.convolutions == "product"
+        family, divided = MODELS[config.model.name], config.run.weights == "sharded"
+        on_cpu = jax.default_backend() == "cpu"
+        return on_cpu and "conv" in family.takes and not divided
+    return config.run.convolutions == "explicit"
 
 
 def make_model(
@@ -228,10 +230,11 @@ def make_model(
             fields["norm"] = functools.partial(
                 fields["norm"], use_scale=False, use_bias=False
             )
-    if training and as_products(config):
+    if training and spells_out(config):
+        convolve = convolutions.convolve
         fast = {
-            "conv": functools.partial(nn.Conv, conv_general_dilated=products.convolve),
-            "pool": products.pool,
+            "conv": functools.partial(nn.Conv, conv_general_dilated=convolve),
+            "pool": pooling.pool,
         }
         fields |= {name: fast[name] for name in fast if name in family.takes}
     wide = precise or c.dtype == "float32"

@@ -201,7 +201,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.weight_rules": (_is_axes, "pairs such as (('head/*', None), ('*/kernel', 0))"),
     "run.steps_per_call": _AT_LEAST_1,
     "run.dispatch": _one_of("auto", "scan", "single"),
-    "run.convolutions": _one_of("auto", "library", "product"),
+    "run.convolutions": _one_of("auto", "library", "explicit"),
     "run.replicates_by": _one_of("auto", "vmap", "map", "unroll"),
     "run.keep": _one_of("all", "needed"),
 }

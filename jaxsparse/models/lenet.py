@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxsparse.models import products
+from jaxsparse.models import pooling
 
 
 class LeNet300100(nn.Module):
@@ -87,7 +87,7 @@ class LeNet5(nn.Module):
     classes: int = 10
     act: Callable[[Array], Array] = nn.relu
     conv: Callable[..., nn.Module] = nn.Conv
-    pool: Callable[[Array], Array] = products.pool_windows
+    pool: Callable[[Array], Array] = pooling.pool_windows
     skip: Callable[..., nn.Module] | None = None
     dense: Callable[..., nn.Module] = nn.Dense
     dtype: DTypeLike | None = None

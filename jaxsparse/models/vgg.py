@@ -6,7 +6,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxsparse.models import layers, products
+from jaxsparse.models import layers, pooling
 from jaxsparse.models.layers import Make
 
 
@@ -66,7 +66,7 @@ class VGG(nn.Module):
     norm: Make | None = None
     use_bias: bool = False
     skip: Make | None = None
-    pool: Callable[[Array], Array] = products.pool_windows
+    pool: Callable[[Array], Array] = pooling.pool_windows
     dense: Make = nn.Dense
     dtype: DTypeLike | None = None
 

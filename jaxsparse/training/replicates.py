@@ -9,7 +9,7 @@ bits, not meaning:
   batched product is slower than as many plain ones, and each replicate comes out with
   the bits it has alone.
 - "unroll" writes the replicates out one after the other, which takes longer to compile.
-  CPUs run convolutions inside loops slowly, and batched ones more so.
+  CPUs run JAX's gradients of convolutions slowly inside loops, and more so batched.
 """
 
 from collections.abc import Callable

@@ -13,10 +13,10 @@ from flax import linen as nn
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, initializers, masks, paths
 from jaxsparse.build import networks
-from jaxsparse.models import products
+from jaxsparse.models import convolutions
 
 MOBILENETS = ("mobilenet_v1", "mobilenet_v2")
-PRODUCTS = functools.partial(nn.Conv, conv_general_dilated=products.convolve)
+EXPLICIT = functools.partial(nn.Conv, conv_general_dilated=convolutions.convolve)
 
 
 def whole(seed: int, *shape: int) -> jax.Array:
@@ -56,26 +56,26 @@ def test_sums_of_shifted_images_are_the_convolution(
 
     numbers = ("NHWC", "HWIO", "NHWC")
     wanted = results(jax.lax.conv_general_dilated, dimension_numbers=numbers)
-    for mine, theirs in zip(results(products.convolve), wanted, strict=True):
+    for mine, theirs in zip(results(convolutions.convolve), wanted, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_sums_are_in_float32_and_rounded_once() -> None:
     x, kernel = jnp.full((1, 3, 3, 2), 1.0, jnp.bfloat16), jnp.full((3, 3, 1, 2), 1.0)
     kernel = kernel.at[0, 0].set(256.0).astype(jnp.bfloat16)
-    got = products.convolve(x, kernel, (1, 1), "VALID", feature_group_count=2)
+    got = convolutions.convolve(x, kernel, (1, 1), "VALID", feature_group_count=2)
     assert got.dtype == jnp.bfloat16
     # In bfloat16 256 + 1 is 256 again, eight times.
     np.testing.assert_array_equal(np.asarray(got, np.float32), 264.0)
 
 
 @pytest.mark.parametrize("name", MOBILENETS)
-def test_mobilenets_are_the_same_networks_as_products(name: str) -> None:
+def test_mobilenets_are_the_same_networks_spelled_out(name: str) -> None:
     model, image = zoo.SMALL[name]
     state, x = zoo.variables(model, image), zoo.images(image)
     run, fast = (
         jax.jit(functools.partial(network.apply, train=False))
-        for network in (model, model.clone(conv=PRODUCTS))
+        for network in (model, model.clone(conv=EXPLICIT))
     )
     np.testing.assert_allclose(fast(state, x), run(state, x), rtol=1e-4, atol=1e-5)
 
@@ -120,16 +120,15 @@ def test_layers_of_single_channels_are_read_as_having_one_input() -> None:
     assert initializers.fan_in(kernel.shape) == 9
 
 
-def test_configs_choose_products_for_mobilenets_and_shrink_them() -> None:
+def test_configs_choose_convolutions_for_mobilenets_and_shrink_them() -> None:
     c = config_lib.default()
     c.model.name, c.model.features = "mobilenet_v2", (2, 3, 3, 4, 4, 4, 5)
-    c.run.convolutions = "product"
+    c.run.convolutions = "explicit"
     networks.check(c)
     model = networks.make_model(c, classes=3, training=True)
-    assert model.conv.keywords["conv_general_dilated"] is products.convolve
+    assert model.conv.keywords["conv_general_dilated"] is convolutions.convolve
     params = zoo.shapes(model, zoo.CIFAR)["params"]
     assert params["stage7_block0"]["conv3"]["kernel"].shape == (1, 1, 24, 5)
-    assert networks.MODELS["mobilenet_v2"].as_products
 
 
 @pytest.mark.parametrize(

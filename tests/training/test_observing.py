@@ -292,7 +292,7 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
             {"analysis.examples": 30, "lottery.levels": 0},
             r"analysis\.examples: came 30 and nothing is measured",
         ),
-        ({"run.convolutions": "product"}, r"run\.convolutions: came 'product' for"),
+        ({"run.convolutions": "explicit"}, r"run\.convolutions: came 'explicit' for"),
         (
             {"model.name": "vgg_16", "model.features": (4, 4)},
             r"model\.features: came \(4, 4\) for 'vgg_16'; wanted as many sizes",
