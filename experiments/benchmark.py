@@ -4,8 +4,8 @@
     python experiments/benchmark.py --only=mnist,select --seconds=5
     python experiments/benchmark.py --data_dir=FOLDER --save
 
-Sections: mnist (with PyTorch, if `pip install -e '.[benchmark]'` was run), select,
-updates, overhead, dispatch, convolutions, replicates, devices; scaling (over real
+Sections: mnist and convolutions (with PyTorch, if `pip install -e '.[benchmark]'` was
+run), select, updates, overhead, dispatch, replicates, devices; scaling (over real
 devices, or what compiled programs say of forced ones, and what they send), pipeline
 (input), startup (from command to first step), peers (where they are installed), and
 accelerator (ResNets, RigL, 100 million weights and a lottery run; not on CPUs).
@@ -25,6 +25,7 @@ from absl import logging as absl_logging  # noqa: E402
 
 from experiments.benchmarks import (  # noqa: E402
     accelerator,
+    convolving,
     mnist,
     peers,
     pipeline,
@@ -46,7 +47,7 @@ SECTIONS: dict[str, Section] = {
     "updates": updates.measure,
     "overhead": programs.overhead,
     "dispatch": programs.dispatch,
-    "convolutions": programs.convolutions,
+    "convolutions": convolving.measure,
     "replicates": programs.replicates,
     "devices": programs.devices,
     "scaling": scaling.measure,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import (
+    convolving,
     mnist,
     programs,
     rigs,
@@ -156,12 +157,25 @@ def test_replicates_rows() -> None:
 
 
 def test_convolutions_rows() -> None:
-    ways, mapped = programs.convolutions(**BRIEF, steps=2, count=2, batch_size=4)
-    assert names(ways) == [
+    sizes = {"lenet_5": (4, 2), "resnet_20": (2, 2)}
+    lenet, mapped, resnet = convolving.measure(**BRIEF, sizes=sizes, count=2)
+    ways = [
         *("library, dispatch", "library, scan of 2"),
         *("explicit, dispatch", "explicit, scan of 2"),
     ]
+    assert names(lenet) == ways
     assert names(mapped) == ["map", "unroll", "vmap"]
+    assert names(resnet) == [*(way for way in ways if way != ways[1]), "PyTorch"]
+
+
+def test_pytorchs_resnet_is_the_same_network() -> None:
+    pytest.importorskip("torch")
+    torch = convolving.load_torch()
+    rig = convolving._rig("resnet_20", "auto", 4, 1)
+    mean, std = (np.float32(part) for part in (rig.dataset.mean, rig.dataset.std))
+    images, _ = rig.dataset.train
+    floats = (images.astype(np.float32) / 255 - mean) / std
+    assert "as they should" in convolving._discrepancy(rig, torch, floats)
 
 
 def test_devices_rows() -> None:

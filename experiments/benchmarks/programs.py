@@ -86,11 +86,10 @@ def _loop_job(
 
 def dispatch(*, seconds: float, repetitions: int = 3) -> list[Table]:
     """Times scanned steps against dispatched ones; `run.dispatch=auto` chooses."""
-    # Scanned convolutions are so slow on CPUs that few steps have to do.
     sizes = {
         "lenet_300_100": (128, 100),
-        "lenet_5": (128, 5) if on_cpu() else (128, 100),
-        "resnet_20": (32, 2) if on_cpu() else (128, 100),
+        "lenet_5": (128, 100),
+        "resnet_20": (128, 5 if on_cpu() else 100),
     }
     tables = []
     for network, (batch_size, steps) in sizes.items():
@@ -111,49 +110,6 @@ def dispatch_jobs(network: str, *, batch_size: int, steps: int) -> dict[str, Job
         "dispatch": rigs.trainer_job(rig, steps=1),
         f"scan of {steps}": rigs.trainer_job(rig, steps=steps),
     }
-
-
-def convolutions(
-    *,
-    seconds: float,
-    repetitions: int = 3,
-    steps: int = 10,
-    count: int = 5,
-    batch_size: int = 128,
-) -> list[Table]:
-    """Times LeNet-5 by ways to convolve, and by ways to map replicates."""
-    shape = rigs.SHAPES["lenet_5"]
-    dataset = rigs.random_dataset(shape, examples=batch_size * steps)
-
-    def job(by: str, steps: int, *, replicates: int = 1, mapped: str = "auto") -> Job:
-        c = rigs.recipe("lenet_5", replicates=replicates, batch_size=batch_size)
-        c.model.padding = "VALID"
-        c.run.convolutions, c.run.replicates_by = by, mapped
-        return rigs.trainer_job(rigs.make(c, dataset), steps=steps)
-
-    ways = {
-        f"{by}, {words}": job(by, length)
-        for by in ("library", "explicit")
-        for words, length in (("dispatch", 1), (f"scan of {steps}", steps))
-    }
-    mapped = {
-        name: job("explicit", steps, replicates=count, mapped=name)
-        for name in ("map", "unroll", "vmap")
-    }
-    what = f"LeNet-5, batch {batch_size}"
-    tables = [
-        (f"Convolutions: {what}", UNIT, "library, dispatch", ways),
-        (f"{count} replicates: {what}, explicit", "replicate-steps/s", "map", mapped),
-    ]
-    return [
-        timing.rate_table(
-            title,
-            timing.in_turns(jobs, seconds=seconds, repetitions=repetitions),
-            unit=unit,
-            base=base,
-        )
-        for title, unit, base, jobs in tables
-    ]
 
 
 def replicates(

@@ -2,7 +2,8 @@
 
 The network, the masks and the order of work are those of `mnist.library_loop`:
 weights are multiplied by their masks before the forward pass, as open_lth does, and
-SGD has no momentum. Only this module and `torch_prune` import torch.
+SGD has no momentum. Only this module, `torch_resnet` and `torch_prune`
+import torch.
 """
 
 import os
@@ -174,7 +175,7 @@ def cached_job(
             chosen = next(batches)
             x, y = images.index_select(0, chosen), labels.index_select(0, chosen)
             train_step(network, x, y, forward)
-        _wait()
+        wait()
 
     return Job(run, steps)
 
@@ -222,7 +223,7 @@ def loader_job(
         for _ in range(count * steps):
             images, labels = next(batches)
             train_step(network, images.to(DEVICE), labels.to(DEVICE))
-        _wait()
+        wait()
 
     return Job(run, steps)
 
@@ -257,6 +258,7 @@ def load(
     return batches
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Waits for what was given to the device."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

@@ -27,7 +27,7 @@ def select_job(weights: np.ndarray, sparsity: float) -> tuple[Job, Callable[[], 
     def run(count: int) -> None:
         for _ in range(count):
             method.compute_mask(vector, ones)
-        pytorch._wait()
+        pytorch.wait()
 
     return Job(run, 1), lambda: int(method.compute_mask(vector, ones).sum())
 
@@ -56,6 +56,6 @@ def step_job(
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(x), y).backward()
             optimizer.step()
-        pytorch._wait()
+        pytorch.wait()
 
     return Job(run, steps)

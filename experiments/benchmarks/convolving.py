@@ -1,0 +1,175 @@
+"""Training networks of convolutions: by ways to compute them, and against PyTorch."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.benchmarks import mnist, rigs, timing
+from experiments.benchmarks.rigs import Rig
+from experiments.benchmarks.timing import Job, Table
+from jaxsparse import build, transforms
+from jaxsparse.data import augment
+from jaxsparse.training import losses
+
+UNIT = "steps/s"
+PYTORCH = "PyTorch"
+TOLERANCE = 1e-3  # of losses near 2.5, after normalisation by batches, in nats
+# Batch size, and steps to a scan.
+SIZES = MappingProxyType({"lenet_5": (128, 10), "resnet_20": (128, 5)})
+# XLA's gradients in a scan take minutes on CPUs for networks this deep.
+SLOW = "library, scan"
+
+
+def measure(
+    *,
+    seconds: float,
+    repetitions: int = 5,
+    sizes: Mapping[str, tuple[int, int]] = SIZES,
+    count: int = 5,
+) -> list[Table]:
+    """Times training steps of LeNet-5 and ResNet-20.
+
+    Args:
+      seconds: for each row, over all repetitions.
+      repetitions: turns of each row.
+      sizes: batch size and steps to a scan, by network.
+      count: of replicates of LeNet-5.
+    """
+    tables = []
+    for network, (batch_size, steps) in sizes.items():
+        jobs = {
+            f"{by}, {words}": _job(network, by, batch_size, length)
+            for by in ("library", "explicit")
+            for words, length in (("dispatch", 1), (f"scan of {steps}", steps))
+            if network == "lenet_5" or not f"{by}, {words}".startswith(SLOW)
+        }
+        title = f"{network}, batch {batch_size}"
+        if network == "lenet_5":
+            tables += [
+                _table(f"Convolutions: {title}", jobs, seconds, repetitions),
+                _replicates(title, batch_size, steps, count, seconds, repetitions),
+            ]
+        else:
+            tables.append(
+                _peers(network, title, batch_size, jobs, seconds, repetitions)
+            )
+    return tables
+
+
+def _rig(network: str, by: str, batch_size: int, steps: int, **fields: object) -> Rig:
+    dataset = rigs.random_dataset(rigs.SHAPES[network], examples=batch_size * steps)
+    c = rigs.recipe(network, replicates=1, batch_size=batch_size)
+    if network == "lenet_5":
+        c.model.padding = "VALID"
+    c.run.convolutions = by
+    c.update(fields)
+    return rigs.make(c, dataset)
+
+
+def _job(network: str, by: str, batch_size: int, steps: int) -> Job:
+    return rigs.trainer_job(_rig(network, by, batch_size, steps), steps=steps)
+
+
+def _table(
+    title: str, jobs: dict[str, Job], seconds: float, repetitions: int, **more: object
+) -> Table:
+    rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
+    return timing.rate_table(title, rates, unit=UNIT, base=next(iter(rates)), **more)
+
+
+def _replicates(
+    title: str, size: int, steps: int, count: int, seconds: float, repetitions: int
+) -> Table:
+    """Times ways to map replicates."""
+
+    def job(mapped: str) -> Job:
+        run = {"convolutions": "explicit", "replicates_by": mapped}
+        rig = _rig("lenet_5", "explicit", size, steps, replicates=count, run=run)
+        return rigs.trainer_job(rig, steps=steps)
+
+    jobs = {name: job(name) for name in ("map", "unroll", "vmap")}
+    rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
+    title = f"{count} replicates: {title}, explicit"
+    return timing.rate_table(title, rates, unit="replicate-steps/s", base="map")
+
+
+def load_torch() -> ModuleType | None:
+    """Imports what needs torch, which is optional."""
+    if mnist.load_torch() is None:
+        return None
+    return importlib.import_module("experiments.benchmarks.torch_resnet")
+
+
+def _peers(
+    network: str,
+    title: str,
+    batch_size: int,
+    jobs: dict[str, Job],
+    seconds: float,
+    repetitions: int,
+) -> Table:
+    """Times our ways, and PyTorch on the same weights where it is."""
+    title, torch = f"Convolutions: {title}, 20 % of weights", load_torch()
+    if torch is None:
+        absent = {PYTORCH: mnist.MISSING}
+        return _table(title, jobs, seconds, repetitions, absent=absent)
+    rig = _rig(network, "auto", batch_size, steps=1)
+    params, masks = mnist.first_replicate(rig)
+    images, labels = rig.dataset.train
+    mean, std = (np.float32(part) for part in (rig.dataset.mean, rig.dataset.std))
+    floats = (images.astype(np.float32) / 255 - mean) / std
+    theirs = torch.jobs(params, masks, floats, labels)
+    every = {(name, ""): job for name, job in jobs.items()}
+    every |= {(PYTORCH, name): job for name, job in theirs.items()}
+    rates = timing.in_turns(every, seconds=seconds, repetitions=repetitions)
+    chosen, settings = timing.best_settings(rates)
+    note = " ".join([_discrepancy(rig, torch, floats), *settings])
+    return timing.rate_table(
+        title, chosen, unit=UNIT, base=next(iter(chosen)), note=note
+    )
+
+
+def _discrepancy(
+    rig: Rig, torch: ModuleType, floats: np.ndarray, *, steps: int = 3
+) -> str:
+    """Trains both networks on one batch and words how far they are apart."""
+    params, masks = mnist.first_replicate(rig)
+    stats = jax.tree.map(lambda leaf: leaf[0], rig.state.batch_stats)
+    images, labels = rig.dataset.train
+    model = build.make_model(rig.config, classes=rig.dataset.classes)
+    tx = transforms.fixed(optax.sgd(rig.config.schedule.learning_rate), masks=masks)
+
+    @jax.jit
+    def step(params: object, opt_state: object) -> tuple[object, object, jax.Array]:
+        def loss(params: object) -> jax.Array:
+            inputs = augment.normalize(
+                images, mean=rig.dataset.mean, std=rig.dataset.std
+            )
+            variables = {"params": params, "batch_stats": stats}
+            logits, _ = model.apply(
+                variables, inputs, train=True, mutable=["batch_stats"]
+            )
+            return jnp.mean(losses.cross_entropy(logits, labels))
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    again = (np.broadcast_to(part, (steps, *part.shape)) for part in (floats, labels))
+    theirs = torch.losses(params, masks, *(part.copy() for part in again))
+    opt_state, ours = tx.init(params), []
+    with jax.default_matmul_precision("highest"):
+        for _ in range(steps):
+            params, opt_state, value = step(params, opt_state)
+            ours.append(float(value))
+    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    verdict = "as they should" if apart < TOLERANCE else "WHICH IS TOO MUCH"
+    return (
+        f"The same weights on the same batch: over {steps} steps the losses of JAX and "
+        f"PyTorch differ by at most {apart:.1e} ({verdict})."
+    )

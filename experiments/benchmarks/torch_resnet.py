@@ -1,0 +1,135 @@
+"""ResNet-20 with masks in plain PyTorch, to compare training steps with.
+
+The network, the weights and the masks are those of a JAX network; training is
+`pytorch.train_step`. Only this module, `pytorch` and `torch_prune` import torch.
+"""
+
+import os
+
+import jax
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (its customary name)
+
+from experiments.benchmarks import pytorch
+from experiments.benchmarks.timing import Job
+from jaxsparse import masks as masks_lib
+from jaxsparse.types import Masks, Params
+
+FORMATS = {
+    "channels first": torch.contiguous_format,
+    "channels last": torch.channels_last,
+}
+SHORTCUT = "shortcut_"
+
+
+class Network(torch.nn.Module):
+    """A `models.CifarResNet` of basic blocks."""
+
+    def __init__(
+        self,
+        params: Params,
+        masks: Masks,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        """Copies weights and masks [h w i o]; PyTorch has them as [o i h w]."""
+        super().__init__()
+        self.blocks = sorted(name for name in params if name.startswith("stage"))
+        self.layers = torch.nn.ModuleDict()
+        kept = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
+        masked = []
+        for owner in ("", *self.blocks):
+            for name, leaves in (params[owner] if owner else params).items():
+                if not {"kernel", "scale"} & set(leaves):
+                    continue
+                path = f"{owner}/{name}" if owner else name
+                layer = self.layers[path.replace("/", "_")] = _layer(path, leaves)
+                if f"{path}/kernel" in kept:
+                    masked.append((layer, _tensor(kept[f"{path}/kernel"])))
+        self.to(pytorch.DEVICE, memory_format=layout)
+        self.kernels = [layer.weight.data for layer, _ in masked]
+        self.masks = [
+            mask.to(pytorch.DEVICE, memory_format=layout) if mask.ndim == 4 else mask
+            for mask in (mask.to(pytorch.DEVICE) for _, mask in masked)
+        ]
+
+    def unit(self, x: torch.Tensor, name: str, number: str = "") -> torch.Tensor:
+        """Convolves and normalises."""
+        x = self.layers[f"{name}conv{number}"](x)
+        return self.layers[f"{name}norm{number}"](x)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns logits."""
+        x = F.relu(self.unit(images, ""))
+        for block in self.blocks:
+            y = F.relu(self.unit(x, f"{block}_", "1"))
+            y = self.unit(y, f"{block}_", "2")
+            changes = f"{block}_{SHORTCUT}conv" in self.layers
+            x = F.relu(y + (self.unit(x, f"{block}_{SHORTCUT}") if changes else x))
+        return self.layers["head"](x.mean((2, 3)))
+
+
+def _tensor(kernel: object) -> torch.Tensor:
+    """Copies a kernel or its mask in PyTorch's order of axes."""
+    array = np.asarray(kernel, np.float32)
+    return torch.from_numpy(np.moveaxis(array, (-1, -2), (0, 1)).copy())
+
+
+def _layer(path: str, leaves: Params) -> torch.nn.Module:
+    """Makes a layer with these weights."""
+    if "scale" in leaves:
+        layer = torch.nn.BatchNorm2d(len(leaves["scale"]))
+        weight = torch.from_numpy(np.array(leaves["scale"]))
+    else:
+        weight = _tensor(leaves["kernel"])
+        outputs, inputs, *size = weight.shape
+        if size:
+            # Blocks but those of the first stage begin with a stride of 2.
+            first = path.endswith(("block0/conv1", f"block0/{SHORTCUT}conv"))
+            stride = 2 if first and not path.startswith("stage1") else 1
+            pad = size[0] // 2
+            layer = torch.nn.Conv2d(
+                inputs, outputs, tuple(size), stride, pad, bias="bias" in leaves
+            )
+        else:
+            layer = torch.nn.Linear(inputs, outputs)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if "bias" in leaves:
+            layer.bias.copy_(torch.from_numpy(np.array(leaves["bias"])))
+    return layer
+
+
+def losses(
+    params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
+) -> list[float]:
+    """Trains on batches [steps b h w c] of floats, and returns each one's loss."""
+    network = Network(params, masks)
+    found = []
+    for x, y in zip(images, labels, strict=True):
+        batch = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y).long()
+        batch = [part.to(pytorch.DEVICE) for part in batch]
+        found.append(float(pytorch.train_step(network, *batch)))
+    return found
+
+
+def jobs(
+    params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
+) -> dict[str, Job]:
+    """Makes training on one batch [b h w c] of floats, a job for each memory format."""
+
+    def job(layout: torch.memory_format) -> Job:
+        network = Network(params, masks, layout)
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        x = x.to(pytorch.DEVICE).contiguous(memory_format=layout)
+        y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
+
+        def run(count: int) -> None:
+            torch.set_num_threads(os.cpu_count() or 1)
+            for _ in range(count):
+                pytorch.train_step(network, x, y)
+            pytorch.wait()
+
+        return Job(run, 1)
+
+    return {name: job(layout) for name, layout in FORMATS.items()}
