@@ -2,8 +2,8 @@
 
 The network, the masks and the order of work are those of `mnist.library_loop`:
 weights are multiplied by their masks before the forward pass, as open_lth does, and
-SGD has no momentum. Only this module, `torch_resnet` and `torch_prune`
-import torch.
+SGD has no momentum. This module, `torch_resnet` and `torch_prune` are all that import
+torch.
 """
 
 import os
@@ -125,25 +125,26 @@ def jobs(
     found: dict[tuple[str, str], Job] = {}
     for n in counts:
         job = cached_job(params, masks, dataset, **both, threads=n)
-        found[rows.CACHED, _word(n, "thread")] = job
+        found[rows.CACHED, word(n, "thread")] = job
     for n in workers:
         job = loader_job(
             params, masks, dataset, **both, threads=cores, workers=n, ending=ending
         )
-        found[rows.LOADER, _word(n, "worker")] = job
+        found[rows.LOADER, word(n, "worker")] = job
     if not compiles:
         return found, {rows.COMPILED: "not tried"}
     try:
         for n in counts:
             job = cached_job(params, masks, dataset, **both, threads=n, compiled=True)
             job.run(1)
-            found[rows.COMPILED, _word(n, "thread")] = job
+            found[rows.COMPILED, word(n, "thread")] = job
     except Exception as error:  # compilers fail in many ways
         return found, {rows.COMPILED: f"does not work here: {type(error).__name__}"}
     return found, {}
 
 
-def _word(count: int, noun: str) -> str:
+def word(count: int, noun: str) -> str:
+    """Words a count."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 

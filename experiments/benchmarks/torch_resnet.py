@@ -1,7 +1,7 @@
 """ResNet-20 with masks in plain PyTorch, to compare training steps with.
 
 The network, the weights and the masks are those of a JAX network; training is
-`pytorch.train_step`. Only this module, `pytorch` and `torch_prune` import torch.
+`pytorch.train_step`.
 """
 
 import os
@@ -116,20 +116,26 @@ def losses(
 def jobs(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Job]:
-    """Makes training on one batch [b h w c] of floats, a job for each memory format."""
+    """Makes training on one batch [b h w c] of floats: a job for each setting."""
 
-    def job(layout: torch.memory_format) -> Job:
+    def job(layout: torch.memory_format, threads: int) -> Job:
         network = Network(params, masks, layout)
         x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         x = x.to(pytorch.DEVICE).contiguous(memory_format=layout)
         y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
 
         def run(count: int) -> None:
-            torch.set_num_threads(os.cpu_count() or 1)
+            torch.set_num_threads(threads)
             for _ in range(count):
                 pytorch.train_step(network, x, y)
             pytorch.wait()
 
         return Job(run, 1)
 
-    return {name: job(layout) for name, layout in FORMATS.items()}
+    cores = os.cpu_count() or 1
+    counts = [1] if pytorch.DEVICE.type == "cuda" else sorted({1, min(2, cores), cores})
+    return {
+        f"{name}, {pytorch.word(count, 'thread')}": job(layout, count)
+        for name, layout in FORMATS.items()
+        for count in counts
+    }

@@ -159,6 +159,11 @@ def check(config: ConfigDict) -> None:
             f"config.run.convolutions: came 'explicit' for {c.name!r}, which has none; "
             "wanted 'auto' or 'library'"
         )
+    if config.run.convolutions == "explicit" and config.run.weights == "sharded":
+        raise ValueError(
+            "config.run.convolutions: came 'explicit' with run.weights 'sharded', for "
+            "which batches would be brought together; wanted 'auto' or 'library'"
+        )
 
 
 def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
@@ -189,14 +194,14 @@ def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
 def spells_out(config: ConfigDict) -> bool:
     """Says whether the network that trains has `models.convolutions`.
 
-    They go through batches in parts, which a compiler that divides batches over devices
-    by itself, as where weights are divided, would have to bring together for.
+    They go through batches in parts, for which the compiler would have to bring batches
+    together where it divides them over devices by itself: where weights are divided.
     """
     if config.run.convolutions == "auto":
         family, divided = MODELS[config.model.name], config.run.weights == "sharded"
         on_cpu = jax.default_backend() == "cpu"
         return on_cpu and "conv" in family.takes and not divided
-    return config.run.convolutions == "explicit"
+    return config.run.convolutions != "library"
 
 
 def make_model(

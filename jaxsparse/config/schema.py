@@ -218,7 +218,7 @@ def default() -> ConfigDict:
     c.run.weight_rules = ()  # pairs of a pattern and an axis, or None for no division
     c.run.steps_per_call = 100  # steps compiled into one call, at most an epoch
     c.run.dispatch = "auto"  # "scan" or "single" steps; auto: what is fast here
-    c.run.convolutions = "auto"  # "library", or gradients "explicit", as CPUs like them
+    c.run.convolutions = "auto"  # "library", or "explicit" gradients, of pooling too
     c.run.replicates_by = "auto"  # "vmap", "map" or "unroll", see training.replicates
     c.run.deterministic = False  # ask GPUs for bit-reproducible kernels
     c.run.compilation_cache = True  # keep compiled programs in the user's cache folder

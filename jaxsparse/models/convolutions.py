@@ -8,6 +8,7 @@ by element, against the grain of memory. Here all three are written in the fast 
 and the gradient by the kernel goes through a batch in parts that a cache can hold.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -42,6 +43,9 @@ def convolve(
     convolved by itself, as in MobileNets, images are shifted, multiplied by the
     kernel's pixels and summed. All else, dilations and other groups, is left to JAX.
 
+    Where the compiler divides batches over devices by itself, it has to bring them
+    together for the parts; inside `shard_map` and `pmap` each device has its own.
+
     Args:
       lhs: images.
       rhs: kernel.
@@ -56,30 +60,35 @@ def convolve(
 
     Returns:
       The maps.
+
+    Raises:
+      TypeError: if images and kernel do not fit, as JAX words it.
+      ValueError: likewise.
     """
     del dimension_numbers
     steps, size = tuple(window_strides), rhs.shape[:2]
+    library = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=steps,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=ORDER,
+        feature_group_count=feature_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    like = jax.eval_shape(library, lhs, rhs)  # refuses what does not fit
     dilated = any(rate != 1 for rate in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    single = rhs.shape[2] == 1
-    if dilated or not (feature_group_count == 1 or single):
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            steps,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers=ORDER,
-            feature_group_count=feature_group_count,
-            precision=precision,
-            preferred_element_type=preferred_element_type,
-        )
+    each = feature_group_count == lhs.shape[-1]
+    if dilated or not (feature_group_count == 1 or each) or 0 in like.shape:
+        return library(lhs, rhs)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], size, steps, padding)
     pads = tuple((before, after) for before, after in padding)
     if feature_group_count != 1:
         views = _views(lhs, size, steps, pads)
-        return _each_channel(views, rhs, preferred_element_type or lhs.dtype)
+        return _each_channel(views, rhs, like.dtype)
     if size == (1, 1):
         (view,) = _views(lhs, size, steps, pads)
         return jnp.matmul(
@@ -119,6 +128,7 @@ def _backward(
     """Computes gradients by images and kernel from those by the maps."""
     del dtype
     images, kernel = saved
+    maps = maps.astype(images.dtype)
     size = kernel.shape[:2]
     before = [length - 1 - start for length, (start, _) in zip(size, pads, strict=True)]
     spread = _spread(maps, steps)
@@ -184,12 +194,12 @@ def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
         array[:split].reshape(count, AT_ONCE, *array.shape[1:])
         for array in (images, maps)
     ]
-    like = jax.eval_shape(part, parts[0][0], parts[1][0])
 
     def add(total: Array, of: list[Array]) -> tuple[Array, None]:
         return total + part(*of), None
 
-    total, _ = lax.scan(add, jnp.zeros(like.shape, like.dtype), parts)
+    first = part(*(array[0] for array in parts))
+    total, _ = lax.scan(add, first, [array[1:] for array in parts])
     return total if split == len(images) else total + part(images[split:], maps[split:])
 
 
@@ -197,7 +207,9 @@ def _views(
     images: Array, size: tuple[int, ...], steps: tuple[int, ...], pads: Pads
 ) -> list[Float[Array, "b H W i"]]:
     """Shifts images by every pixel of a kernel, as far as its windows reach."""
-    padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
+    edges = [(before, after, 0) for before, after in pads]  # negative ones cut off
+    none = (0, 0, 0)
+    padded = lax.pad(images, jnp.zeros((), images.dtype), [none, *edges, none])
     height, width = (
         (side - length) // step + 1
         for side, length, step in zip(padded.shape[1:3], size, steps, strict=True)

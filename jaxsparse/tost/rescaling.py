@@ -103,18 +103,18 @@ def rescale(
 
     Args:
       loss: called as `loss(params, batch)`; the mean over the batch, twice
-        differentiable, and the same function for every call that is to share compiled
-        programs. BatchNorm should take the statistics of the batch.
+        differentiable. Programs are kept by it: give the same function for all that are
+        to share them. BatchNorm should take the statistics of the batch.
       params: initial parameters; masked or not makes no difference. Tensors of zeros
         stay as they are.
       masks: which weights exist.
-      batches: from the number of a step, traced, to the batches S and that of the
-        look-ahead.
-      settings: see there; None for the published ones.
-      dispatch: whether the host goes from step to step, instead of one program, which
-        may be traced, for all. The number that `batches` gets is an int then, so that
-        one step's batches at a time need be on the device; and CPUs convolve many
-        times slower inside of loops and branches than outside.
+      batches: from the number of a step, traced or, with `dispatch`, an int, to the
+        batches S and that of the look-ahead.
+      settings: see there, plain numbers; None for the published ones.
+      dispatch: whether the host goes from step to step, instead of one program for all
+        that may be part of another. One step's batches at a time need be on the device
+        then; and CPUs compute second gradients of convolutions many times slower
+        inside of loops and branches than outside.
 
     Returns:
       The parameters, and how they came about.

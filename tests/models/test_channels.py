@@ -10,8 +10,8 @@ import pytest
 import zoo
 from flax import linen as nn
 
+from jaxsparse import build, distributions, initializers, masks, paths
 from jaxsparse import config as config_lib
-from jaxsparse import distributions, initializers, masks, paths
 from jaxsparse.build import networks
 from jaxsparse.models import convolutions
 
@@ -129,6 +129,42 @@ def test_configs_choose_convolutions_for_mobilenets_and_shrink_them() -> None:
     assert model.conv.keywords["conv_general_dilated"] is convolutions.convolve
     params = zoo.shapes(model, zoo.CIFAR)["params"]
     assert params["stage7_block0"]["conv3"]["kernel"].shape == (1, 1, 24, 5)
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "weights", "asked", "explicit", "scans", "how"),
+    [
+        ("cpu", "resnet_20", "whole", "auto", True, True, "map"),
+        ("cpu", "mobilenet_v1", "whole", "auto", True, True, "map"),
+        ("cpu", "resnet_20", "sharded", "auto", False, False, "unroll"),
+        ("cpu", "resnet_20", "whole", "library", False, False, "unroll"),
+        ("cpu", "lenet_300_100", "whole", "auto", False, True, "map"),
+        ("cpu", "vit_ti_16", "whole", "auto", False, False, "unroll"),
+        ("gpu", "resnet_20", "whole", "auto", False, True, "vmap"),
+        ("gpu", "resnet_20", "whole", "explicit", True, True, "vmap"),
+    ],
+)
+def test_configs_choose_what_is_fast(
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    name: str,
+    weights: str,
+    asked: str,
+    explicit: bool,
+    scans: bool,
+    how: str,
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    c = config_lib.default()
+    c.model.name, c.run.weights, c.run.convolutions = name, weights, asked
+    assert networks.spells_out(c) is explicit
+    model = networks.make_model(c, classes=3, training=True)
+    if "conv" in networks.MODELS[name].takes:
+        kernel = getattr(model.conv, "keywords", {}).get("conv_general_dilated")
+        assert (kernel is convolutions.convolve) is explicit
+    dense = {"kernel": np.ones((4, 4) if name.startswith("lenet") else (3, 3, 4, 4))}
+    arrangement = build.arrange(c, dense)
+    assert (not arrangement.single, arrangement.how) == (scans, how)
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,21 @@ def assert_same(mine: list, theirs: list) -> None:
     steps=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     image=st.tuples(st.integers(4, 9), st.integers(4, 9)),
     channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    padding=st.sampled_from(["SAME", "VALID", ((0, 2), (1, 0)), ((3, 0), (2, 4))]),
+    padding=st.sampled_from(
+        ["SAME", "VALID", ((0, 2), (1, 0)), ((3, 0), (2, 4)), ((-1, 0), (1, -2))]
+    ),
+    each=st.booleans(),
 )
-def test_maps_and_gradients_are_those_of_jax(size, steps, image, channels, padding):
-    x, kernel = whole(0, 2, *image, channels[0]), whole(1, *size, *channels)
+def test_maps_and_gradients_are_those_of_jax(
+    size, steps, image, channels, padding, each
+):
+    """Also where windows do not fit, and there are no maps."""
+    inputs, outputs = channels
+    x = whole(0, 2, *image, inputs)
+    kernel = whole(1, *size, 1 if each else inputs, outputs * (inputs if each else 1))
+    fields = {"feature_group_count": inputs if each else 1}
     how = (x, kernel, steps, padding)
-    assert_same(results(convolve, *how), results(LIBRARY, *how))
+    assert_same(results(convolve, *how, **fields), results(LIBRARY, *how, **fields))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +102,8 @@ def test_replicates_are_convolved_as_each_alone() -> None:
 
 def test_parts_are_summed_in_float32() -> None:
     """In bfloat16 256 + 1 is 256 again: parts of one would be lost."""
-    x = jnp.ones((3 * AT_ONCE, 3, 3, 1), jnp.bfloat16)
-    x = x.at[: 2 * AT_ONCE].multiply(1 / 16).at[0].set(255.0)
+    x = jnp.full((9 * AT_ONCE, 3, 3, 1), 1 / AT_ONCE, jnp.bfloat16)
+    x = x.at[:AT_ONCE].set(256 / AT_ONCE)
     kernel = jnp.ones((3, 3, 1, 1), jnp.bfloat16)
 
     def total(kernel: jax.Array) -> jax.Array:
@@ -102,8 +111,32 @@ def test_parts_are_summed_in_float32() -> None:
 
     found = jax.grad(total)(kernel)
     assert found.dtype == jnp.bfloat16
-    wanted = jnp.asarray(255 + (2 * AT_ONCE - 1) / 16 + AT_ONCE, jnp.bfloat16)
-    np.testing.assert_array_equal(found, jnp.broadcast_to(wanted, found.shape))
+    np.testing.assert_array_equal(np.asarray(found, np.float32), 264.0)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_wider_maps_have_gradients_too(size: int) -> None:
+    x, kernel = whole(0, 2, 5, 4, 2), whole(1, size, size, 2, 3)
+    how = (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (1, 1), "SAME")
+    wide = {"preferred_element_type": jnp.float32}
+    assert_same(results(convolve, *how, **wide), results(LIBRARY, *how, **wide))
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "groups"),
+    [
+        (jnp.ones((1, 4, 4, 3)), jnp.ones((1, 1, 2, 2)), 1),
+        (jnp.ones((1, 4, 4, 3)), jnp.ones((1, 1, 3, 2), jnp.bfloat16), 1),
+        (jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 1, 6)), 2),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_by_jax(x, kernel, groups) -> None:
+    words = []
+    for function in (convolve, LIBRARY):
+        with pytest.raises((TypeError, ValueError)) as error:
+            function(x, kernel, (1, 1), "SAME", feature_group_count=groups)
+        words.append(str(error.value))
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize(
@@ -120,19 +153,19 @@ def test_the_rest_is_left_to_jax(channels: int, fields: dict) -> None:
     assert_same(results(convolve, *how, **fields), results(LIBRARY, *how, **fields))
 
 
-def test_compiled_steps_copy_no_more_than_a_part_at_a_time() -> None:
-    """Else a copy repeats, element by element, what made the images (see there)."""
+def test_all_three_have_the_fast_order_and_parts_are_small() -> None:
     x = jnp.ones((4 * AT_ONCE, 8, 8, 3))
     kernel = jnp.ones((3, 3, 3, 5))
 
-    def loss(kernel: jax.Array) -> jax.Array:
+    def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.sum(convolve(nn.relu(x), kernel, (1, 1), "SAME") ** 2)
 
-    text = jax.jit(jax.grad(loss)).lower(kernel).as_text()
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(kernel, x).as_text()
     every = re.findall(r"convolution\(.*dim_numbers = (.*), window.*: \((\S+),", text)
-    fast = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
-    assert [order for order, _ in every] == [fast] * 2
-    assert every[-1][1] == f"tensor<3x10x10x{AT_ONCE}xf32>"
+    assert {order for order, _ in every} == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    part, side = f"tensor<3x10x10x{AT_ONCE}xf32>", f"tensor<{4 * AT_ONCE}x8x8x"
+    inputs = {first for _, first in every}
+    assert inputs == {f"{side}3xf32>", f"{side}5xf32>", part}
 
 
 def test_ties_of_a_constant_background_leave_the_dense_gradient_linens():

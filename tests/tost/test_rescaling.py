@@ -262,17 +262,20 @@ def test_steps_from_the_host_are_compiled_once_for_all_replicates() -> None:
         assert isinstance(step, int)
         return batches(step)
 
-    def go(seed: int) -> None:
-        rescaling.rescale(
+    def go(seed: int, longest: float) -> rescaling.Rescaled:
+        return rescaling.rescale(
             counted,
             make_problem(seed)[0],
             masks,
             numbered,
-            settings=Settings(4, longest=np.inf),
+            settings=Settings(STEPS, longest=longest, learning_rate=0.03),
             dispatch=True,
         )
 
-    go(0)
+    longest = float(go(0, 1e-9).objective[0]) * 0.97
+    calls.clear()
+    found = go(0, longest)
+    assert 0 < int(found.constrained.sum()) < STEPS
     once = len(calls)
-    go(1)
-    assert len(calls) == once > 0
+    go(1, longest)
+    assert len(calls) == once == 3

@@ -294,6 +294,14 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
         ),
         ({"run.convolutions": "explicit"}, r"run\.convolutions: came 'explicit' for"),
         (
+            {
+                "model.name": "resnet_20",
+                "run.convolutions": "explicit",
+                "run.weights": "sharded",
+            },
+            r"run\.convolutions: came 'explicit' with run\.weights 'sharded'",
+        ),
+        (
             {"model.name": "vgg_16", "model.features": (4, 4)},
             r"model\.features: came \(4, 4\) for 'vgg_16'; wanted as many sizes",
         ),
