@@ -44,7 +44,8 @@ def convolve(
     kernel's pixels and summed. All else, dilations and other groups, is left to JAX.
 
     Where the compiler divides batches over devices by itself, it has to bring them
-    together for the parts; inside `shard_map` and `pmap` each device has its own.
+    together for the parts; inside `pmap` and `shard_map(check_vma=False)` each device
+    has its own.
 
     Args:
       lhs: images.
@@ -198,8 +199,10 @@ def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
     def add(total: Array, of: list[Array]) -> tuple[Array, None]:
         return total + part(*of), None
 
-    first = part(*(array[0] for array in parts))
-    total, _ = lax.scan(add, first, [array[1:] for array in parts])
+    # From zeros: a first part outside of the loop would be compiled twice, and copied
+    # against the grain like a whole batch.
+    like = jax.eval_shape(part, *(array[0] for array in parts))
+    total, _ = lax.scan(add, jnp.zeros(like.shape, like.dtype), parts)
     return total if split == len(images) else total + part(images[split:], maps[split:])
 
 
