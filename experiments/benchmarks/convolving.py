@@ -4,25 +4,16 @@ import importlib
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
 from experiments.benchmarks import mnist, programs, rigs, timing
 from experiments.benchmarks.rigs import Rig
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import build, transforms
-from jaxsparse.data import augment
-from jaxsparse.training import losses
 
 UNIT = "steps/s"
 PYTORCH = "PyTorch"
 TOLERANCE = 1e-3  # of losses near 2.5, after normalisation by batches, in nats
 # Batch size, and steps to a scan.
 SIZES = MappingProxyType({"lenet_5": (128, 10), "resnet_20": (128, 5)})
-# XLA's gradients in a scan take minutes on CPUs for networks this deep.
-SLOW = "library, scan"
+CHECKED = 3  # batches on which losses are compared
 NOTE = (
     "PyTorch trains on one batch of floats, without torch.compile; our rows besides "
     "draw orders, look images up, normalise them and count what is right."
@@ -46,12 +37,13 @@ def measure(
     """
     tables = []
     for network, (batch_size, steps) in sizes.items():
-        deep = network != "lenet_5" and programs.on_cpu()
+        # XLA's gradients in a scan take minutes on CPUs for deep networks.
+        skips = network != "lenet_5" and programs.on_cpu()
         jobs = {
             f"{by}, {words}": _job(network, by, batch_size, length, of=steps)
             for by in ("library", "explicit")
             for words, length in (("dispatch", 1), (f"scan of {steps}", steps))
-            if not (deep and f"{by}, {words}".startswith(SLOW))
+            if not (skips and by == "library" and length > 1)
         }
         title = f"{network}, batch {batch_size}"
         if network == "lenet_5":
@@ -124,59 +116,17 @@ def _peers(
     if torch is None:
         absent = {PYTORCH: mnist.MISSING}
         return _table(title, jobs, seconds, repetitions, absent=absent)
-    rig = _rig(network, "auto", batch_size, steps=1)
+    rig = _rig(network, "auto", batch_size, CHECKED)
     params, masks = mnist.first_replicate(rig)
-    images, labels = rig.dataset.train
-    mean, std = (np.float32(part) for part in (rig.dataset.mean, rig.dataset.std))
-    floats = (images.astype(np.float32) / 255 - mean) / std
-    theirs = torch.jobs(params, masks, floats, labels)
+    images, labels = (part[:batch_size] for part in rig.dataset.train)
+    theirs = torch.jobs(params, masks, rigs.normalized(images, rig.dataset), labels)
     every = {(name, ""): job for name, job in jobs.items()}
     every |= {(PYTORCH, name): job for name, job in theirs.items()}
     rates = timing.in_turns(every, seconds=seconds, repetitions=repetitions)
     chosen, settings = timing.best_settings(rates)
-    note = " ".join([_discrepancy(rig, torch, floats), NOTE, *settings])
+    same = mnist.discrepancy(rig, torch, steps=CHECKED, tolerance=TOLERANCE)
+    note = " ".join([same, NOTE, *settings])
     base = next(iter(chosen))
     table = timing.rate_table(title, chosen, unit=UNIT, base=base, note=note)
     table.data["tried"] = {", ".join(key): rate for key, rate in rates.items()}
     return table
-
-
-def _discrepancy(
-    rig: Rig, torch: ModuleType, floats: np.ndarray, *, steps: int = 3
-) -> str:
-    """Trains both networks on one batch and words how far they are apart."""
-    params, masks = mnist.first_replicate(rig)
-    stats = jax.tree.map(lambda leaf: leaf[0], rig.state.batch_stats)
-    images, labels = rig.dataset.train
-    model = build.make_model(rig.config, classes=rig.dataset.classes, training=True)
-    tx = transforms.fixed(optax.sgd(rig.config.schedule.learning_rate), masks=masks)
-
-    @jax.jit
-    def step(params: object, opt_state: object) -> tuple[object, object, jax.Array]:
-        def loss(params: object) -> jax.Array:
-            inputs = augment.normalize(
-                images, mean=rig.dataset.mean, std=rig.dataset.std
-            )
-            variables = {"params": params, "batch_stats": stats}
-            logits, _ = model.apply(
-                variables, inputs, train=True, mutable=["batch_stats"]
-            )
-            return jnp.mean(losses.cross_entropy(logits, labels))
-
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, value
-
-    again = (np.broadcast_to(part, (steps, *part.shape)) for part in (floats, labels))
-    theirs = torch.losses(params, masks, *(part.copy() for part in again))
-    opt_state, ours = tx.init(params), []
-    with jax.default_matmul_precision("highest"):
-        for _ in range(steps):
-            params, opt_state, value = step(params, opt_state)
-            ours.append(float(value))
-    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    verdict = "as they should" if apart < TOLERANCE else "WHICH IS TOO MUCH"
-    return (
-        f"The same weights on the same batch: over {steps} steps the losses of JAX and "
-        f"PyTorch differ by at most {apart:.1e} ({verdict})."
-    )

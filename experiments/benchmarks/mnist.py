@@ -18,7 +18,7 @@ import optax
 from experiments.benchmarks import rigs, rows, timing
 from experiments.benchmarks.rigs import Rig
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import models, transforms
+from jaxsparse import build, transforms
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.examples import Dataset
 from jaxsparse.training import losses
@@ -154,14 +154,18 @@ def step_with(
       after: `(params, opt_state)` to the parameters that are kept, for optimisers that
         need it; None for none.
     """
-    model = models.LeNet300100(classes=rig.dataset.classes)
+    model = build.make_model(rig.config, classes=rig.dataset.classes, training=True)
+    stats = jax.tree.map(lambda leaf: leaf[0], rig.state.batch_stats)
     mean, std = rig.dataset.mean, rig.dataset.std
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Params, opt_state: Any, images: Any, labels: Any) -> Any:
         def loss(params: Params) -> Any:
             inputs = augment.normalize(images, mean=mean, std=std)
-            logits = model.apply({"params": params}, inputs, train=True)
+            variables = {"params": params, "batch_stats": stats}
+            logits, _ = model.apply(
+                variables, inputs, train=True, mutable=["batch_stats"]
+            )
             return jnp.mean(losses.cross_entropy(logits, labels))
 
         value, grads = jax.value_and_grad(loss)(params)
@@ -200,16 +204,24 @@ def library_job(rig: Rig, *, steps: int) -> Job:
     return Job(run, steps)
 
 
-def discrepancy(rig: Rig, torch: ModuleType, *, steps: int = 5) -> str:
-    """Trains both networks on the same batches and words how far they are apart."""
+def discrepancy(
+    rig: Rig, torch: ModuleType, *, steps: int = 5, tolerance: float = TOLERANCE
+) -> str:
+    """Trains both networks on the same batches and words how far they are apart.
+
+    Args:
+      rig: what is trained, and on what.
+      torch: the module with its twin, whose `losses` trains that.
+      steps: how many batches.
+      tolerance: of losses, in nats.
+    """
     params, masks = first_replicate(rig)
     size = rig.config.data.batch_size
     images, labels = (part[: steps * size] for part in rig.dataset.train)
     images = images.reshape(steps, size, *images.shape[1:])
     labels = labels.reshape(steps, size)
     loop = library_loop(rig, masks)
-    mean, std = (np.float32(part[0]) for part in (rig.dataset.mean, rig.dataset.std))
-    floats = (images.astype(np.float32) / 255 - mean) / std
+    floats = rigs.normalized(images, rig.dataset)
     theirs = torch.losses(params, masks, floats, labels)
     opt_state, ours = loop.tx.init(params), []
     with jax.default_matmul_precision("highest"):
@@ -217,7 +229,7 @@ def discrepancy(rig: Rig, torch: ModuleType, *, steps: int = 5) -> str:
             params, opt_state, value = loop.step(params, opt_state, x, y)
             ours.append(float(value))
     apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    verdict = "as they should" if apart < TOLERANCE else "WHICH IS TOO MUCH"
+    verdict = "as they should" if apart < tolerance else "WHICH IS TOO MUCH"
     return (
         f"The same weights on the same batches: over {steps} steps the losses of JAX "
         f"and PyTorch differ by at most {apart:.1e} ({verdict})."

@@ -85,7 +85,13 @@ def losses(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
     """Trains on batches [steps b ...] of floats, and returns each one's loss."""
-    network = Network(params, masks)
+    return train(Network(params, masks), images, labels)
+
+
+def train(
+    network: torch.nn.Module, images: np.ndarray, labels: np.ndarray
+) -> list[float]:
+    """Trains a network, as `train_step` wants it, and returns each batch's loss."""
     found = []
     for x, y in zip(images, labels, strict=True):
         batch = torch.from_numpy(x).to(DEVICE), torch.from_numpy(y).long().to(DEVICE)
@@ -119,8 +125,7 @@ def jobs(
     Returns:
       Jobs by row and setting, and by row why it is absent.
     """
-    cores = os.cpu_count() or 1
-    counts = [1] if DEVICE.type == "cuda" else sorted({1, min(2, cores), cores})
+    cores, counts = os.cpu_count() or 1, thread_counts()
     both = {"batch_size": batch_size, "steps": steps}
     found: dict[tuple[str, str], Job] = {}
     for n in counts:
@@ -141,6 +146,12 @@ def jobs(
     except Exception as error:  # compilers fail in many ways
         return found, {rows.COMPILED: f"does not work here: {type(error).__name__}"}
     return found, {}
+
+
+def thread_counts() -> list[int]:
+    """Returns the numbers of threads worth trying."""
+    cores = os.cpu_count() or 1
+    return [1] if DEVICE.type == "cuda" else sorted({1, min(2, cores), cores})
 
 
 def word(count: int, noun: str) -> str:

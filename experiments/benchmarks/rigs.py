@@ -65,6 +65,12 @@ def random_dataset(
     return Dataset(part(examples), part(0), part(64), classes, half, quarter)
 
 
+def normalized(images: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Returns uint8 images [... h w c] of a dataset as float32, on the host."""
+    mean, std = (np.float32(part) for part in (dataset.mean, dataset.std))
+    return (images.astype(np.float32) / 255 - mean) / std
+
+
 def recipe(
     network: str, *, replicates: int, batch_size: int, devices: int = 1, by: str = "jit"
 ) -> ConfigDict:

@@ -4,8 +4,6 @@ The network, the weights and the masks are those of a JAX network; training is
 `pytorch.train_step`.
 """
 
-import os
-
 import jax
 import numpy as np
 import torch
@@ -104,13 +102,8 @@ def losses(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
     """Trains on batches [steps b h w c] of floats, and returns each one's loss."""
-    network = Network(params, masks)
-    found = []
-    for x, y in zip(images, labels, strict=True):
-        batch = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y).long()
-        batch = [part.to(pytorch.DEVICE) for part in batch]
-        found.append(float(pytorch.train_step(network, *batch)))
-    return found
+    first = np.ascontiguousarray(np.moveaxis(images, -1, 2))
+    return pytorch.train(Network(params, masks), first, labels)
 
 
 def jobs(
@@ -132,10 +125,8 @@ def jobs(
 
         return Job(run, 1)
 
-    cores = os.cpu_count() or 1
-    counts = [1] if pytorch.DEVICE.type == "cuda" else sorted({1, min(2, cores), cores})
     return {
         f"{name}, {pytorch.word(count, 'thread')}": job(layout, count)
         for name, layout in FORMATS.items()
-        for count in counts
+        for count in pytorch.thread_counts()
     }
