@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {list(argv[1:])}; wanted --config and --workdir only"
         )
     absl_logging.set_verbosity(absl_logging.WARNING)
+    interrupt.end_when_told()
     c = _CONFIG.value
     try:
         hosts.join()

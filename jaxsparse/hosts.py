@@ -36,7 +36,7 @@ def cluster(environment: Mapping[str, str]) -> dict[str, Any] | None:
     Args:
       environment: variables. Either all of `BY_HAND`, or what srun or mpirun set. Of
         what these start, each process has one GPU of its host, as JAX divides them;
-        otherwise it has all.
+        otherwise it has all, or those that JAX_LOCAL_DEVICE_IDS names.
 
     Returns:
       Arguments of `jax.distributed.initialize`, which finds out what is missing; None

@@ -171,7 +171,7 @@ def test_convolutions_rows() -> None:
 def test_pytorchs_resnet_is_the_same_network() -> None:
     pytest.importorskip("torch")
     torch = convolving.load_torch()
-    rig = convolving._rig("resnet_20", "auto", 4, 3)
+    rig = convolving._rig("resnet_20", "auto", 4, 1, 3)
     found = mnist.discrepancy(rig, torch, steps=3, tolerance=convolving.TOLERANCE)
     assert "as they should" in found
 

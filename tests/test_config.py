@@ -292,3 +292,15 @@ def test_the_layouts_that_fit_are_not_refused() -> None:
     ]:
         layout = sharding.make_layout(replicates=replicates, batch_sizes=sizes)
         assert tuple(layout.mesh.shape.values()) == shape
+
+
+def test_a_batch_that_every_process_must_share_is_refused_with_what_can_be_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # lth_cifar's last batch over 16 processes of a GPU each, here 4.
+    monkeypatch.setattr(sharding.jax, "process_count", lambda: 4)
+    with pytest.raises(ValueError, match="over 4 devices.*drop_last=true if") as wrong:
+        sharding.make_layout(replicates=3, batch_sizes=[128, 70])
+    assert "run.devices" not in str(wrong.value)
+    layout = sharding.make_layout(replicates=3, batch_sizes=[128])
+    assert tuple(layout.mesh.shape.values()) == (1, 4)

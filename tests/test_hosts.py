@@ -103,6 +103,21 @@ def test_a_notice_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [0, 0, *[signal.SIGTERM] * 3]
 
 
+def test_a_notice_outside_of_training_ends_the_process() -> None:
+    old = signal.getsignal(signal.SIGTERM)
+    interrupt.end_when_told()
+    try:
+        with interrupt.listening() as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked() == signal.SIGTERM
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        assert ended.value.code == 75
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
 @pytest.mark.parametrize("missing", hosts.BY_HAND)
 def test_half_a_cluster_is_refused(missing: str) -> None:
     given = {name: value for name, value in BY_HAND.items() if name != missing}
@@ -180,6 +195,7 @@ RIGL = (
     "--config.run.weight_least=64",
     *FIELDS,
 )
+IN_LOTTERY = "level_01/ticket", "level_01/random_mask"  # where it is disturbed
 WHOLE = "--config.run.weights=whole"
 
 
@@ -298,6 +314,21 @@ def check_same_tickets(one: Path, other: Path) -> None:
             np.testing.assert_array_equal(bits, second[name][leaf])
 
 
+def apart(one: Path, other: Path) -> float:
+    """The greatest part of a ticket's weights that another run chose otherwise."""
+    first, second = tickets(one), tickets(other)
+    assert first.keys() == second.keys()
+    found = []
+    for name, masks in first.items():
+        bits = [
+            np.concatenate([np.unpackbits(part) for part in m.values()])
+            for m in (masks, second[name])
+        ]
+        found.append(np.sum(bits[0] != bits[1]) / np.sum(bits[0]))
+    print(f"{other.name}: {max(found):.2%} of a ticket's weights differ")
+    return max(found)
+
+
 def check_alike(one: Path, other: Path) -> None:
     """Checks what must be equal, however devices are arranged: all but last bits."""
     first, second = rows(one), rows(other)
@@ -329,8 +360,26 @@ def test_two_processes_agree(root: Path, tmp_path: Path) -> None:
     assert codes == [0, 0], "\n".join(said)
 
 
+def stop_and_kill(
+    launch: Any, folder: Path, fields: tuple[str, ...], stages: tuple[str, str]
+) -> None:
+    """Has a run of two processes stopped in one stage, and killed in another."""
+    first, second = (f"checkpoints/{stage}/step_*.json" for stage in stages)
+    # The notice comes to one process, and both stop between the same two calls.
+    asked = launch(folder, fields, (2, 2))
+    asked.wait_for(first)
+    asked.running[1].send_signal(signal.SIGTERM)
+    for code, said in asked.end():
+        assert code == 75, said
+    there = set(folder.glob(second))
+    killed = launch(folder, fields, (2, 2))
+    killed.wait_for(second, besides=there)
+    killed.close()
+
+
 def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
+    stop_and_kill(launch, two, LOTTERY, IN_LOTTERY)
     launch(two, LOTTERY, (2, 2)).finish()
     launch(one, LOTTERY, (1, 4)).finish()
     # Each replicate has the same two devices' worth of program in both.
@@ -340,26 +389,29 @@ def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> N
     assert environment["processes"] == 2 and len(environment["devices"]) == 4
 
 
-def test_a_run_of_two_processes_survives(launch: Any, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    launch(whole, RIGL, (2, 2)).finish()
-    # The notice comes to one process, and both stop between the same two calls.
-    asked = launch(stopped, RIGL, (2, 2))
-    asked.wait_for("checkpoints/level_00/ticket/step_*.json")
-    asked.running[1].send_signal(signal.SIGTERM)
-    for code, said in asked.end():
-        assert code == 75, said
-    there = set((stopped / "checkpoints/level_00/ticket").glob("step_*.json"))
-    killed = launch(stopped, RIGL, (2, 2))
-    killed.wait_for("checkpoints/level_00/ticket/step_*.json", besides=there)
-    killed.close()
-    assert not (stopped / "ended.json").exists()
+@pytest.mark.parametrize(
+    ("fields", "stages"),
+    [
+        pytest.param(RIGL, ("level_00/ticket",) * 2, id="rigl"),
+        pytest.param(LOTTERY, IN_LOTTERY, id="imp", marks=pytest.mark.campaign),
+    ],
+)
+def test_a_run_of_two_processes_survives(
+    launch: Any, tmp_path: Path, fields: tuple[str, ...], stages: tuple[str, str]
+) -> None:
+    whole, stopped, one = (tmp_path / name for name in ("whole", "stopped", "one"))
+    launch(whole, fields, (2, 2)).finish()
+    launch(one, fields, (1, 4)).finish()
+    check_alike(whole, one)
+    check_same_tickets(whole, one)
+    stop_and_kill(launch, stopped, fields, stages)
     # Saved by two processes, and continued on other numbers of devices.
-    for layout, fields in (((1, 4), (*RIGL, WHOLE)), ((2, 1), RIGL)):
+    for layout, more in (((1, 4), (WHOLE,)), ((2, 1), ())):
         other = tmp_path / str(layout)
         subprocess.run(["cp", "-r", stopped, other], check=True)
-        launch(other, fields, layout).finish()
+        launch(other, (*fields, *more), layout).finish()
         check_alike(whole, other)
-    launch(stopped, RIGL, (2, 2)).finish()
+        assert apart(whole, other) < 0.01
+    launch(stopped, fields, (2, 2)).finish()
     assert rows(stopped) == rows(whole)
     check_same_tickets(stopped, whole)

@@ -1,6 +1,9 @@
 """The README does what it says: its code runs, its commands exist."""
 
+import os
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import optax
 import pytest
 
 from configs import lth_digits
+from experiments.sweeping import grid
 from jaxsparse import build, config, masks, transforms
 from jaxsparse.data import datasets
 
@@ -43,6 +47,67 @@ def test_set_up_commands(root: Path):
     ]
     for name in re.findall(r"(?:configs|experiments)/\w+\.py", "\n".join(commands)):
         assert (root / name).exists(), name
+
+
+def commands_of(root: Path, script: str) -> list[list[str]]:
+    """The arguments of every command of the README that runs a script."""
+    lines = "\n".join(blocks(root, "bash")).replace("\\\n", " ").splitlines()
+    found = [re.search(rf"experiments/{script} ([^\"|&#]*)", line) for line in lines]
+    return [shlex.split(match[1]) for match in found if match]
+
+
+@pytest.mark.parametrize("script", ["train", "sweep"])
+def test_recipes_and_fields_of_commands_are_there(root: Path, script: str) -> None:
+    every = commands_of(root, f"{script}.py")
+    assert every
+    for arguments in every:
+        given = [argument.removeprefix("--").partition("=") for argument in arguments]
+        named = lambda name: [v for n, _, v in given if n == name]  # noqa: B023, E731
+        fields = [
+            f"{name.removeprefix('config.')}={value}"
+            for name, _, value in given
+            if name.startswith("config.")
+        ]
+        assert grid.make(named("config"), named("vary"), fields, seeds=1)
+
+
+def test_flags_of_commands_are_there(root: Path) -> None:
+    for path in (root / "experiments").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        known = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
+        for arguments in commands_of(root, path.name):
+            flags = [a for a in arguments if a.startswith("--")]
+            names = {flag.removeprefix("--").partition("=")[0] for flag in flags}
+            assert {name.partition(".")[0] for name in names} <= known, arguments
+
+
+def test_commands_for_many_hosts_reach_what_they_are_for(
+    root: Path, tmp_path: Path
+) -> None:
+    # Programs that are not here: ssh runs no command, but has bash read it.
+    programs = {
+        "gcloud": 'case "$*" in *" ssh "*) bash -n -c "${!##--command=}";; esac\n',
+        "sbatch": 'SLURM_JOB_ID=7 bash -c "${!#}"\n',
+        "srun": "exit 75\n",  # stopped by a notice
+        "scontrol": "",
+    }
+    said = tmp_path / "said"
+    for name, does in programs.items():
+        (tmp_path / name).write_text(
+            f'#!/usr/bin/env bash\nset -e\necho "{name} $*" >> {said}\n{does}'
+        )
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    many = [b for b in blocks(root, "bash") if "gcloud" in b or "sbatch" in b]
+    for block in many:
+        subprocess.run(
+            ["bash", "-e", "-c", block], env=os.environ | {"PATH": path}, check=True
+        )
+    lines = said.read_text().splitlines()
+    workers = [re.search(r"--worker=(\w+)", line) for line in lines]
+    assert [found[1] for found in workers if found] == ["all", "all", "0", "all", "0"]
+    assert lines[-1] == "scontrol requeue 7"
+    assert [line.split()[0] for line in lines[-3:-1]] == ["sbatch", "srun"]
 
 
 def test_linen_loop_keeps_exact_zeros_and_counts(root: Path):

@@ -1,7 +1,9 @@
 """Grids of runs: which there are, who runs them, and what is said of all."""
 
+import contextlib
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from experiments.sweeping import engines, grid
 from jaxsparse.training import state as state_lib
 
+GPUS = engines.GPUS
 RECIPES = ("configs/set_mnist.py:quick", "configs/rigl_mnist.py:quick")
 VARIED = ("sparse.sparsity=0.8,0.9,0.95",)
 FIXED = ("data.name=digits", "run.tensorboard=false")
@@ -218,6 +221,42 @@ def test_local_jobs_see_the_gpus_that_are_there(
         assert (tmp_path / "said").read_text() == after
 
 
+@pytest.mark.parametrize(
+    ("jobs", "given", "found"),
+    [
+        (1, {}, [None]),
+        (2, {}, ["0,2", "1"]),
+        (3, {GPUS: "4,5,GPU-x"}, ["4", "5", "GPU-x"]),
+        (2, {GPUS: ""}, ["", ""]),
+        (5, {"JAX_PLATFORMS": "cpu"}, [None] * 5),
+        (4, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, ["0", "1", "2", "0"]),
+    ],
+)
+def test_local_jobs_have_gpus_of_their_own(
+    jobs: int, given: dict[str, str], found: list[str | None], tmp_path: Path
+) -> None:
+    for number in range(3):
+        (tmp_path / f"0000:0{number}:00.0").mkdir()
+    divided = engines.divide_gpus(jobs, given, cards=tmp_path)
+    assert divided == [{GPUS: names} for names in found]
+
+
+def test_more_local_jobs_than_accelerators_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {GPUS: "0,1"}
+    with pytest.raises(ValueError, match="--jobs: came 3 with 2 GPUs; wanted at most"):
+        engines.divide_gpus(3, some)
+    assert engines.divide_gpus(3, {}, cards=tmp_path)[0] == {GPUS: None}
+    monkeypatch.setattr(engines.hosts, "on_tpu", lambda environment: True)
+    with pytest.raises(ValueError, match="--jobs: came 2 on a TPU"):
+        engines.divide_gpus(2, {})
+    given = write(tmp_path, "a", "a")
+    options = {"gpus_per_node": 1}
+    with pytest.raises(ValueError, match="--option: came 'gpus_per_node' for local"):
+        engines.run_all([given], engine="local", jobs=1, logs=tmp_path, options=options)
+
+
 def test_options_that_submitit_refuses_are_said(tmp_path: Path) -> None:
     given = write(tmp_path, "a", "a")
     with pytest.raises(ValueError, match="--engine, --option: came 'local' with.*mem"):
@@ -226,16 +265,44 @@ def test_options_that_submitit_refuses_are_said(tmp_path: Path) -> None:
         )
 
 
-def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> None:
-    command = [
+def sweep(root: Path, folder: Path, *more: str) -> list[str]:
+    """The command of a grid on digits."""
+    return [
         *(sys.executable, str(root / "experiments" / "sweep.py")),
-        *(f"--config={RECIPES[0]}", "--set=data.name=digits"),
-        *("--set=training.length=4step", "--set=evaluation.every=4step"),
-        *("--set=sparse.update_every=2step", "--set=run.tensorboard=false"),
-        *("--vary=sparse.sparsity=0.9", "--seeds=2", "--at_once=1", "--jobs=2"),
-        f"--workdir={tmp_path}",
+        *("--set=data.name=digits", "--set=run.tensorboard=false"),
+        *(f"--workdir={folder}", *more),
     ]
-    for left in (2, 0):
+
+
+def kill(command: list[str], begun: Path, number: int) -> None:
+    """Sends a signal to all of a sweep once that file is there."""
+    running = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    try:
+        patience = time.monotonic() + 240
+        while not begun.exists():
+            assert time.monotonic() < patience and running.poll() is None
+            time.sleep(0.02)
+        os.killpg(running.pid, number)
+        running.wait(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def test_a_sweep_of_seeds_apart_that_was_killed_is_one_report(
+    root: Path, tmp_path: Path
+) -> None:
+    command = sweep(
+        *(root, tmp_path, f"--config={RECIPES[0]}", "--set=training.length=4step"),
+        *("--set=evaluation.every=4step", "--set=sparse.update_every=2step"),
+        *("--vary=sparse.sparsity=0.9", "--seeds=2", "--at_once=1"),
+    )
+    name = "set_mnist_quick-sparsity_0.9-seeds_{0}_to_{0}"
+    kill(command, tmp_path / name.format(1) / "config.json", signal.SIGKILL)
+    for left in (1, 0):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert f"{left} of 2 runs are to be done" in done.stderr
@@ -244,8 +311,30 @@ def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> Non
     assert ends["seed"].tolist() == [0, 1]
     assert (ends["weights_remaining_percent"] - 10).abs().max() < 0.01
     for seed in (0, 1):
-        name = f"set_mnist_quick-sparsity_0.9-seeds_{seed}_to_{seed}"
-        made = json.loads((tmp_path / name / "config.json").read_text())
+        made = json.loads((tmp_path / name.format(seed) / "config.json").read_text())
         assert made["seeds"]["first"] == seed
     assert (report / "index.html").exists()
     assert "| 2 |" in (report / "sweep.md").read_text()
+
+
+@pytest.mark.campaign
+def test_a_grid_ends_alike_whatever_it_went_through(root: Path, tmp_path: Path) -> None:
+    grid_of_27 = (
+        *(f"--config={recipe}" for recipe in (*RECIPES, "configs/gmp_mnist.py:quick")),
+        *(f"--vary={VARIED[0]}", "--seeds=3", "--jobs=2"),
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = sweep(root, killed, *grid_of_27)
+    begun = "set_mnist_quick-sparsity_0.95", "rigl_mnist_quick-sparsity_0.95"
+    for name, number in zip(begun, (signal.SIGKILL, signal.SIGINT), strict=True):
+        kill(command, killed / name / "metrics.jsonl", number)
+    for again in (command, sweep(root, whole, *grid_of_27)):
+        done = subprocess.run(again, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        print(done.stderr, done.stdout)
+    ends, wanted = (
+        pd.read_csv(folder / "report" / "sweep.csv") for folder in (killed, whole)
+    )
+    pd.testing.assert_frame_equal(ends, wanted, check_exact=True)
+    assert len(ends) == 27
+    print((killed / "report" / "sweep.md").read_text())

@@ -54,9 +54,11 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
     return [*tables, lottery(lottery_config(), repetitions=3)]
 
 
-def cifar(network: str, *, batch_size: int, dtype: str = "float32") -> ConfigDict:
+def cifar(
+    network: str, *, batch_size: int, steps: int, dtype: str = "float32"
+) -> ConfigDict:
     """Makes the config of training on CIFAR-10 as `configs/lth_cifar.py` does."""
-    c = rigs.recipe(network, replicates=1, batch_size=batch_size)
+    c = rigs.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
     c.data.crop_pad, c.data.flip = 4, True
     c.model.dtype = dtype
     c.optimizer.momentum, c.optimizer.weight_decay = 0.9, 1e-4
@@ -91,15 +93,15 @@ def throughput(
     flops, absent = {}, {}
     for dtype in dtypes:
         for size in batch_sizes:
-            c = cifar(network, batch_size=size, dtype=dtype)
             length = min(steps, examples // size)
-            c.run.steps_per_call = length
-            job, reason = _tried(functools.partial(_job, c, dataset, length))
+            c = cifar(network, batch_size=size, steps=length, dtype=dtype)
+            job, reason = _tried(functools.partial(_job, c, dataset))
             if job is None:
                 absent[dtype, size] = reason
                 continue
             jobs[dtype, size] = job._replace(work=length * size)
-            flops[dtype, size] = _flops(rigs.single_steps(c), dataset) / size
+            c = cifar(network, batch_size=size, steps=1, dtype=dtype)
+            flops[dtype, size] = _flops(c, dataset) / size
     rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
     rows = []
     for (dtype, size), values in rates.items():
@@ -135,8 +137,8 @@ def throughput(
     return Table(title, header, rows, note, {"rates": data})
 
 
-def _job(c: ConfigDict, dataset: Any, length: int) -> Job:
-    job = rigs.trainer_job(rigs.make(c, dataset), steps=length)
+def _job(c: ConfigDict, dataset: Any) -> Job:
+    job = rigs.trainer_job(rigs.make(c, dataset))
     job.run(1)
     return job
 
@@ -205,13 +207,12 @@ def rigl(
     }
     jobs = {}
     for name, fields in ways.items():
-        c = cifar(network, batch_size=batch_size)
-        c.run.steps_per_call = steps
+        c = cifar(network, batch_size=batch_size, steps=steps)
         c.sparse.update(fields)
         c.sparse.distribution = "uniform"
         if c.sparse.method == "rigl":
             c.sparse.drop_schedule = "constant"
-        jobs[name] = rigs.trainer_job(rigs.make(c, dataset), steps=steps)
+        jobs[name] = rigs.trainer_job(rigs.make(c, dataset))
     rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
     rows = [
         (
@@ -228,7 +229,7 @@ def rigl(
 
 def lottery_config() -> ConfigDict:
     """Makes a short lottery run: ResNet-20, 3 replicates, 3 levels of 1,000 steps."""
-    c = cifar("resnet_20", batch_size=128)
+    c = cifar("resnet_20", batch_size=128, steps=100)
     c.replicates = 3
     c.training.length = "1000step"
     c.evaluation.every = "500step"

@@ -40,7 +40,9 @@ def measure(
         # XLA's gradients in a scan take minutes on CPUs for deep networks.
         skips = network != "lenet_5" and programs.on_cpu()
         jobs = {
-            f"{by}, {words}": _job(network, by, batch_size, length, of=steps)
+            f"{by}, {words}": rigs.trainer_job(
+                _rig(network, by, batch_size, length, steps)
+            )
             for by in ("library", "explicit")
             for words, length in (("dispatch", 1), (f"scan of {steps}", steps))
             if not (skips and by == "library" and length > 1)
@@ -58,19 +60,16 @@ def measure(
     return tables
 
 
-def _rig(network: str, by: str, batch_size: int, steps: int, **fields: object) -> Rig:
-    dataset = rigs.random_dataset(rigs.SHAPES[network], examples=batch_size * steps)
-    c = rigs.recipe(network, replicates=1, batch_size=batch_size)
+def _rig(
+    network: str, by: str, batch_size: int, steps: int, epoch: int, **fields: object
+) -> Rig:
+    dataset = rigs.random_dataset(rigs.SHAPES[network], examples=batch_size * epoch)
+    c = rigs.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
     if network == "lenet_5":
         c.model.padding = "VALID"
     c.run.convolutions = by
     c.update(fields)
     return rigs.make(c, dataset)
-
-
-def _job(network: str, by: str, batch_size: int, steps: int, *, of: int) -> Job:
-    """Makes a row; all have epochs of as many steps."""
-    return rigs.trainer_job(_rig(network, by, batch_size, of), steps=steps)
 
 
 def _table(
@@ -87,8 +86,8 @@ def _replicates(
 
     def job(mapped: str) -> Job:
         run = {"replicates_by": mapped}
-        rig = _rig("lenet_5", "explicit", size, steps, replicates=count, run=run)
-        return rigs.trainer_job(rig, steps=steps)
+        more = {"replicates": count, "run": run}
+        return rigs.trainer_job(_rig("lenet_5", "explicit", size, steps, steps, **more))
 
     jobs = {name: job(name) for name in ("map", "unroll", "vmap")}
     rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
@@ -116,7 +115,7 @@ def _peers(
     if torch is None:
         absent = {PYTORCH: mnist.MISSING}
         return _table(title, jobs, seconds, repetitions, absent=absent)
-    rig = _rig(network, "auto", batch_size, CHECKED)
+    rig = _rig(network, "auto", batch_size, 1, CHECKED)
     params, masks = mnist.first_replicate(rig)
     images, labels = (part[:batch_size] for part in rig.dataset.train)
     theirs = torch.jobs(params, masks, rigs.normalized(images, rig.dataset), labels)

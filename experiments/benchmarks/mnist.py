@@ -74,13 +74,13 @@ def measure(
     dataset, which = load_data(data_dir, examples=examples)
 
     def rig(replicates: int) -> Rig:
-        c = rigs.recipe("lenet_300_100", replicates=replicates, batch_size=batch_size)
-        return rigs.make(c, dataset)
+        sizes = {"replicates": replicates, "batch_size": batch_size, "steps": steps}
+        return rigs.make(rigs.recipe("lenet_300_100", **sizes), dataset)
 
     one = rig(1)
     jobs = {
-        (rows.SINGLE, ""): rigs.trainer_job(one, steps=steps),
-        (rows.SEVERAL, ""): rigs.trainer_job(rig(5), steps=steps),
+        (rows.SINGLE, ""): rigs.trainer_job(one),
+        (rows.SEVERAL, ""): rigs.trainer_job(rig(5)),
         (rows.LIBRARY, ""): library_job(one, steps=steps),
     }
     torch = load_torch()

@@ -47,14 +47,15 @@ def measure(
     dataset = rigs.random_dataset(SHAPE, examples=examples)
 
     def rig(where: str) -> Rig:
-        c = rigs.recipe("lenet_300_100", replicates=1, batch_size=batch_size)
-        c.run.examples, c.run.steps_per_call = where, steps
+        sizes = {"replicates": 1, "batch_size": batch_size, "steps": steps}
+        c = rigs.recipe("lenet_300_100", **sizes)
+        c.run.examples = where
         return rigs.make(c, dataset)
 
     resident, streamed = rig("device"), rig("host")
     training = {
-        (RESIDENT, ""): rigs.trainer_job(resident, steps=steps),
-        (STREAMED, ""): rigs.trainer_job(streamed, steps=steps),
+        (RESIDENT, ""): rigs.trainer_job(resident),
+        (STREAMED, ""): rigs.trainer_job(streamed),
         (LIBRARY, ""): mnist.library_job(resident, steps=steps),
     }
     alone = {

@@ -104,11 +104,14 @@ def dispatch_jobs(network: str, *, batch_size: int, steps: int) -> dict[str, Job
     """Makes the trainer's programs of one step and of many."""
     examples = batch_size * max(steps, 16)
     dataset = rigs.random_dataset(rigs.SHAPES[network], examples=examples)
-    c = rigs.recipe(network, replicates=1, batch_size=batch_size)
-    rig = rigs.make(c, dataset)
     return {
-        "dispatch": rigs.trainer_job(rig, steps=1),
-        f"scan of {steps}": rigs.trainer_job(rig, steps=steps),
+        name: rigs.trainer_job(
+            rigs.make(
+                rigs.recipe(network, replicates=1, batch_size=batch_size, steps=length),
+                dataset,
+            )
+        )
+        for name, length in (("dispatch", 1), (f"scan of {steps}", steps))
     }
 
 
@@ -127,8 +130,8 @@ def replicates(
         dataset = rigs.random_dataset(rigs.SHAPES[network], examples=128 * steps)
         jobs = {}
         for count in counts:
-            c = rigs.recipe(network, replicates=count, batch_size=128)
-            job = rigs.trainer_job(rigs.make(c, dataset), steps=steps)
+            c = rigs.recipe(network, replicates=count, batch_size=128, steps=steps)
+            job = rigs.trainer_job(rigs.make(c, dataset))
             jobs[f"{count} replicate{'s' * (count > 1)}"] = job
         rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
         tables.append(
@@ -159,7 +162,7 @@ def devices(
     for network in networks or (["lenet_300_100"] if on_cpu() else rigs.SHAPES):
         dataset = rigs.random_dataset(rigs.SHAPES[network], examples=batch_size * steps)
         make: Callable[..., Any] = functools.partial(
-            rigs.recipe, network, replicates=1, batch_size=batch_size
+            rigs.recipe, network, replicates=1, batch_size=batch_size, steps=steps
         )
         recipes = {
             "one device": make(),
@@ -167,8 +170,7 @@ def devices(
             f"{count} devices, pmap": make(devices=count, by="pmap"),
         }
         jobs = {
-            name: rigs.trainer_job(rigs.make(c, dataset), steps=steps)
-            for name, c in recipes.items()
+            name: rigs.trainer_job(rigs.make(c, dataset)) for name, c in recipes.items()
         }
         rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
         tables.append(

@@ -72,9 +72,24 @@ def normalized(images: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def recipe(
-    network: str, *, replicates: int, batch_size: int, devices: int = 1, by: str = "jit"
+    network: str,
+    *,
+    replicates: int,
+    batch_size: int,
+    steps: int = 1,
+    devices: int = 1,
+    by: str = "jit",
 ) -> ConfigDict:
-    """Makes the config of the LTH-MNIST protocol (SGD 0.1), with another network."""
+    """Makes the config of the LTH-MNIST protocol (SGD 0.1), with another network.
+
+    Args:
+      network: one of `SHAPES`.
+      replicates: seeds trained at once.
+      batch_size: examples a step.
+      steps: in each call, scanned; one has no loop around it.
+      devices: how many to use.
+      by: "jit" or "pmap".
+    """
     c = config.default()
     c.replicates = replicates
     c.data.batch_size = batch_size
@@ -84,6 +99,7 @@ def recipe(
     c.schedule.learning_rate = 0.1
     c.run.devices = devices
     c.run.parallelism = by
+    c.run.steps_per_call, c.run.dispatch = steps, "scan"  # also where that is slow
     return c
 
 
@@ -109,13 +125,10 @@ def prune(params: Params, masks: Masks) -> Masks:
     return select.globally(scores.magnitude(params, masks), kept)
 
 
-def trainer_job(rig: Rig, *, steps: int) -> Job:
-    """Trains by the trainer's own programs, `steps` to a call, a fresh order an epoch.
-
-    One step to a call is what `run.dispatch=single` does.
-    """
+def trainer_job(rig: Rig) -> Job:
+    """Trains by the trainer's own program of usual calls, a fresh order an epoch."""
     trainer, layout = rig.experiment.trainer, rig.experiment.trainer.layout
-    size = rig.config.data.batch_size
+    steps, size = trainer.steps_per_call, rig.config.data.batch_size
     program = trainer.programs(steps, size)
     keys = rig.experiment.seeds.data
     placed = sharding.by_replicate(layout, keys)
@@ -138,13 +151,19 @@ def trainer_job(rig: Rig, *, steps: int) -> Job:
 
 
 def compile_step(rig: Rig) -> jax.stages.Compiled:
-    """Compiles the trainer's program of one step, to look at it; see `single_steps`."""
+    """Compiles the trainer's program of one step, to look at it."""
     return lower_step(rig).compile()
 
 
 def lower_step(rig: Rig) -> jax.stages.Lowered:
-    """Lowers the trainer's program of one step, as it is before it is optimised."""
+    """Lowers the trainer's program of one step, as it is before it is optimised.
+
+    Raises:
+      ValueError: if the rig's calls have more, so that there is a loop around it.
+    """
     trainer, size = rig.experiment.trainer, rig.config.data.batch_size
+    if trainer.steps_per_call != 1:
+        raise ValueError(f"calls have {trainer.steps_per_call} steps; wanted 1")
     keys = rig.experiment.seeds.data
     served = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
     _, data = next(served)
@@ -152,12 +171,6 @@ def lower_step(rig: Rig) -> jax.stages.Lowered:
     placed = sharding.by_replicate(trainer.layout, keys)
     program = jax.jit(trainer.programs(1, size), donate_argnums=0)
     return program.lower(state, data, placed)
-
-
-def single_steps(c: ConfigDict) -> ConfigDict:
-    """Asks for a program of one step alone, without a loop around it."""
-    c.run.dispatch = "single"
-    return c
 
 
 def calls(epoch: Epoch, *, steps: int, batch_size: int) -> Iterator[Call]:

@@ -54,11 +54,9 @@ class Case(NamedTuple):
             self.network,
             replicates=self.devices if many else 1,
             batch_size=self.size * (self.devices if weak else 1),
+            steps=steps,
             devices=self.devices,
         )
-        c.run.steps_per_call = steps
-        if steps == 1:
-            rigs.single_steps(c)
         shape, size = rigs.SHAPES[self.network], c.data.batch_size
         return rigs.make(c, rigs.random_dataset(shape, examples=size * steps))
 
@@ -122,7 +120,7 @@ def _times(
     """Times training on more and more devices."""
     jobs = {}
     for case in compared:
-        job = rigs.trainer_job(case.rig(steps=steps), steps=steps)
+        job = rigs.trainer_job(case.rig(steps=steps))
         jobs[case.devices] = job._replace(work=case.examples * steps)
     rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
     rows = []

@@ -78,7 +78,7 @@ def measure(
         for replicates in (1, 4):
             slow = network != "lenet_300_100" and jax.default_backend() == "cpu"
             if slow and replicates > 1:
-                continue  # minutes a step; the loop over replicates is what runs there
+                continue  # hundreds of steps of a second each and more
             amortise = _by_parts if slow else _whole
             tables.append(
                 amortise(
@@ -158,7 +158,7 @@ def _step(network: str, tx: Any, batch_size: int) -> tuple[Callable[..., Any], A
     """Makes a training step on one batch, and initial parameters."""
     dataset = rigs.random_dataset(rigs.SHAPES[network], examples=batch_size)
     c = rigs.recipe(network, replicates=1, batch_size=batch_size)
-    model = build.make_model(c, classes=10)
+    model = build.make_model(c, classes=10, training=True)
     images = augment.normalize(
         jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std
     )

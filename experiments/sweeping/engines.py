@@ -15,9 +15,13 @@ from typing import Any
 import submitit
 
 from experiments.studies import launching
+from jaxsparse import hosts
 
 ENGINES = ("local", "slurm")
 GPUS = "CUDA_VISIBLE_DEVICES"
+CARDS = Path("/proc/driver/nvidia/gpus")  # where the driver lists them
+# What of a GPU's memory a process takes at once, and whether it does.
+SHARE, TAKES = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
 YEAR = 60 * 24 * 365  # minutes, for local jobs, which end when they end
 
 
@@ -92,8 +96,8 @@ class Commands:
 def _wait_for(folder: Path) -> None:
     """Waits while another process is at work in the folder of a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (folder / ".lock").open("a") as lock, contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # disks of some clusters know no locks
 
 
 def _is_taken(folder: Path) -> bool:
@@ -101,8 +105,8 @@ def _is_taken(folder: Path) -> bool:
     with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
     return False
 
 
@@ -118,8 +122,8 @@ def run_all(
 
     Args:
       commands: each with the folder that it works in.
-      engine: one of `ENGINES`. Locally each of the jobs has its part of the commands;
-        on Slurm each command is a job of an array.
+      engine: one of `ENGINES`. Locally each of the jobs has its part of the commands
+        and of the GPUs; on Slurm each command is a job of an array.
       jobs: how many run at once.
       logs: folder of what jobs print.
       options: of submitit's `update_parameters`, such as timeout_min, gpus_per_node
@@ -130,7 +134,8 @@ def run_all(
       lost, and 75 for those that were not begun.
 
     Raises:
-      ValueError: if submitit cannot launch them with these options.
+      ValueError: if submitit cannot launch them with these options, or if there are
+        more jobs than GPUs.
     """
     if not commands:
         return {}
@@ -138,21 +143,29 @@ def run_all(
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for what submitit starts
     common: dict[str, Any] = {"timeout_min": 60 * 24, "name": "jaxsparse"}
-    environment = {}
+    environments: list[dict[str, str | None]] = [{}] * len(commands)
     if engine == "slurm":
         common["slurm_array_parallelism"] = jobs
         parts = [[command] for command in commands]
     else:
         common["timeout_min"] = YEAR
-        parts = [list(commands[i::jobs]) for i in range(min(jobs, len(commands)))]
-        if "gpus_per_node" not in options:  # submitit would hide all of them
-            environment = {GPUS: os.environ.get(GPUS)}
+        jobs = min(jobs, len(commands))
+        parts = [list(commands[i::jobs]) for i in range(jobs)]
+        if "gpus_per_node" in options:
+            raise ValueError(
+                "--option: came 'gpus_per_node' for local jobs, all of which would "
+                f"have the same ones; wanted {GPUS}, whose GPUs they share out"
+            )
+        environments = divide_gpus(jobs, os.environ)  # submitit would hide them
     try:
         # A folder for each launch: the numbers of local jobs come again.
         executor = submitit.AutoExecutor(logs / str(time.time_ns()), cluster=engine)
         executor.update_parameters(**common | options)
         with executor.batch():
-            launched = [executor.submit(Commands(part, environment)) for part in parts]
+            launched = [
+                executor.submit(Commands(part, has))
+                for part, has in zip(parts, environments, strict=True)
+            ]
     except Exception as error:  # of many kinds, as to what is wrong
         raise ValueError(
             f"--engine, --option: came {engine!r} with {options}, and submitit says: "
@@ -168,6 +181,47 @@ def run_all(
                 job.cancel()
         raise
     return codes
+
+
+def divide_gpus(
+    jobs: int, environment: Mapping[str, str], *, cards: Path = CARDS
+) -> list[dict[str, str | None]]:
+    """Says which GPUs each local job sees.
+
+    Args:
+      jobs: how many run at once.
+      environment: variables; CUDA_VISIBLE_DEVICES may name those to be shared out.
+      cards: folder with an entry for each GPU.
+
+    Returns:
+      For each job the variable that says so: GPUs of its own, in turn; all of them for
+      one job; of shared ones, where JAX is told to leave memory to others, one each.
+
+    Raises:
+      ValueError: if there are fewer GPUs than jobs, or a TPU, which serves one process.
+    """
+    named = environment.get(GPUS)
+    whole: list[dict[str, str | None]] = [{GPUS: named}] * jobs
+    if jobs == 1 or environment.get("JAX_PLATFORMS") == "cpu":
+        return whole
+    if hosts.on_tpu(environment):
+        raise ValueError(f"--jobs: came {jobs} on a TPU, which serves one process")
+    if named is None:
+        there = [str(i) for i in range(len(list(cards.glob("*"))))]
+    else:
+        there = [name for name in named.split(",") if name.strip()]
+    if not there:
+        return whole
+    takes = environment.get(TAKES, "").lower() not in ("0", "false")
+    if environment.get(SHARE) or not takes:
+        return [{GPUS: there[i % len(there)]} for i in range(jobs)]
+    if jobs > len(there):
+        raise ValueError(
+            f"--jobs: came {jobs} with {len(there)} GPUs; wanted at most as many, as a "
+            f"process takes most of a GPU's memory; or {SHARE}=0.4, say, so that two "
+            "share one"
+        )
+    return [{GPUS: ",".join(there[i::jobs])} for i in range(jobs)]
 
 
 def _result(job: Any, part: Sequence[tuple[Path, list[str]]]) -> dict[str, int]:

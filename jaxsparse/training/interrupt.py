@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,6 +31,20 @@ class Stopped(Exception):
 
 class NonFinite(Exception):
     """A loss is NaN or infinite, so going on would compute nothing."""
+
+
+def end_when_told() -> None:
+    """Has a SIGTERM end this process, as one that may be started again, from here on.
+
+    For the time outside of `listening`, in which nothing needs to be saved. JAX takes
+    the signal over where it joins several processes, and remembers it.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(EXITS[signum])
+
+    signal.signal(signal.SIGTERM, end)
 
 
 # The number of the signal that asks to stop, 0 if none does.

@@ -120,7 +120,7 @@ def make_layout(
         over_replicates = math.gcd(replicates, count)
         over_data = count // over_replicates
         reason = _misfit(
-            replicates, batch_sizes, parallelism, over_replicates, over_data
+            replicates, batch_sizes, parallelism, over_replicates, over_data, processes
         )
         if reason is None:
             break
@@ -156,16 +156,18 @@ def _misfit(
     parallelism: str,
     over_replicates: int,
     over_data: int,
+    processes: int,
 ) -> str | None:
     """Says why work cannot be divided over that many devices; None if it can."""
     count = over_replicates * over_data
+    fewer = f", or use --config.run.devices={over_replicates}"
     for size in batch_sizes:
         if size % over_data:
             return (
                 f"config.data.batch_size: a batch of {size} examples cannot be divided "
                 f"over {over_data} devices; wanted a multiple of {over_data}; change "
                 "the batch size, set --config.data.drop_last=true if it is an epoch's "
-                f"smaller last one, or use --config.run.devices={over_replicates}"
+                f"smaller last one{'' if over_replicates % processes else fewer}"
             )
     if parallelism == "pmap" and over_replicates > 1 and over_data > 1:
         return (

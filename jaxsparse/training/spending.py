@@ -42,6 +42,7 @@ class Spent:
           `compile_seconds` that this took; `peak_device_bytes`, the most that any
           device of this process has had in use since the process began, None where
           devices do not say; and `peak_host_bytes`, the most of the process itself.
+          Of several processes each knows of itself alone, and the first writes.
         """
         since = _heard()[self._before :]
         stats = [device.memory_stats() or {} for device in jax.local_devices()]

@@ -98,12 +98,19 @@ def _take(workdir: Path) -> Any:
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         lock.close()
         raise ValueError(
             f"--workdir: another process is running in {workdir}; wait for it to end, "
-            "or choose another --workdir"
+            "or choose another --workdir; if its machine is gone and a network's disk "
+            f"still keeps its lock, remove {workdir / '.lock'}"
         ) from error
+    except OSError as error:  # disks of some clusters know no locks
+        log.warning(
+            "--workdir: %s cannot be locked (%s); nothing keeps a second process from "
+            "writing there too",
+            *(workdir, error.strerror),
+        )
     return lock
 
 

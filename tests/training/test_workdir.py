@@ -1,0 +1,33 @@
+"""The folder of a run: who may write there."""
+
+import errno
+import logging
+from pathlib import Path
+
+import pytest
+
+from jaxsparse.training import workdir
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
+    held = workdir._take(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"another process is.*remove .*run/\.lock"):
+        workdir._take(tmp_path / "run")
+    held.close()
+    workdir._take(tmp_path / "run").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_no_other_process(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING):
+        workdir._take(tmp_path).close()
+    assert f"{tmp_path} cannot be locked (no locks here)" in caplog.text
