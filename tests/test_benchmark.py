@@ -156,16 +156,36 @@ def test_replicates_rows() -> None:
     assert names(table) == ["2 replicates"]
 
 
+WAYS = [
+    *("library, dispatch", "library, scan of 2"),
+    *("explicit, dispatch", "explicit, scan of 2"),
+]
+
+
 def test_convolutions_rows() -> None:
-    sizes = {"lenet_5": (4, 2), "resnet_20": (2, 2)}
-    lenet, mapped, resnet = convolving.measure(**BRIEF, sizes=sizes, count=2)
-    ways = [
-        *("library, dispatch", "library, scan of 2"),
-        *("explicit, dispatch", "explicit, scan of 2"),
-    ]
-    assert names(lenet) == ways
+    sizes = {"lenet_5": (4, 2)}
+    lenet, mapped = convolving.measure(**BRIEF, sizes=sizes, count=2)
+    assert names(lenet) == WAYS
     assert names(mapped) == ["map", "unroll", "vmap"]
-    assert names(resnet) == [*(way for way in ways if way != ways[1]), "PyTorch"]
+
+
+@pytest.mark.campaign
+def test_convolutions_rows_of_a_deep_network() -> None:
+    (resnet,) = convolving.measure(**BRIEF, sizes={"resnet_20": (2, 2)})
+    assert names(resnet) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("by", ["library", "explicit"])
+def test_a_row_is_of_calls_of_its_length(by: str, steps: int) -> None:
+    # Also where the trainer would choose another, and never of the shared program
+    # that is told how often to go round.
+    rig = convolving._rig("lenet_5", by, 4, steps, 2)
+    assert rig.experiment.trainer.steps_per_call == steps
+    assert rigs.trainer_job(rig).work == steps
+    if steps > 1:
+        with pytest.raises(ValueError, match="calls have 2 steps; wanted 1"):
+            rigs.lower_step(rig)
 
 
 def test_pytorchs_resnet_is_the_same_network() -> None:
@@ -200,10 +220,13 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
 
 def test_updates_are_timed_with_a_change_and_without() -> None:
     shapes = {"a": (6, 8), "b": (8, 5)}
-    tables = updates.measure(
-        **BRIEF, shapes=shapes, networks=("lenet_300_100",), batch_size=8
-    )
-    assert names(tables[0]) == list(updates.METHODS)
+    (table,) = updates.measure(**BRIEF, shapes=shapes, networks=())
+    assert names(table) == list(updates.METHODS)
+
+
+@pytest.mark.campaign
+def test_updates_of_networks_are_timed_whole() -> None:
+    tables = updates.measure(**BRIEF, shapes={}, networks=("lenet_300_100",))
     assert len(tables) == 3
     for table in tables[1:]:
         assert names(table)[0] == "dense"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import zoo
+from campaigns import case
 
 from jaxsparse import build, records, transforms
 from jaxsparse import config as config_lib
@@ -229,9 +230,12 @@ def test_what_is_trained_though_masked_keeps_its_weights(tmp_path: Path) -> None
     [
         {"lottery.levels": 1, "sparse.method": "none", "sparse.sparsity": 0.9}
         | {"lottery.rewind": "4step", "lottery.controls": ("reinitialized",)},
-        {"sparse.method": "rigl", "sparse.update_every": "2step"}
-        | {"sparse.end": "8step"},
-        {"ghosts.fade": "constant"},
+        case(
+            {"sparse.method": "rigl", "sparse.update_every": "2step"}
+            | {"sparse.end": "8step"},
+            always=False,
+        ),
+        case({"ghosts.fade": "constant"}, always=False),
         RESIDUAL,
     ],
     ids=["levels", "rigl", "constant", "residual"],

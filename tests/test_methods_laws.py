@@ -38,11 +38,11 @@ PRODUCT = [
     for optimiser in OPTIMISERS
     if (method, optimiser) not in LIMITS
 ]
-# Every sixth, in diagonals: each method and each optimiser four times or so.
+# Every twelfth, in diagonals: each method and each optimiser twice or so.
 CHOSEN = [
     (method, optimiser)
     for method, optimiser in PRODUCT
-    if ([*METHODS].index(method) + OPTIMISERS.index(optimiser)) % 6 == 0
+    if ([*METHODS].index(method) + OPTIMISERS.index(optimiser)) % 12 == 0
 ]
 TARGETS = methods.make_params(seed=1)
 

@@ -1,5 +1,6 @@
 """What a benchmark ran on, and the files that say so."""
 
+import importlib.util
 import json
 import os
 import platform
@@ -55,7 +56,8 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        there = importlib.util.find_spec(package) is not None
+        return "of unknown version" if there else "not installed"
 
 
 def markdown(facts: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from campaigns import case
 
 from jaxsparse import build, masks, transforms
 from jaxsparse import config as config_lib
@@ -177,8 +178,14 @@ def test_a_killed_run_comes_out_the_same(
         assert hashes[0] == hashes[1] is not None
 
 
-@pytest.mark.parametrize("parallelism", ["jit", "pmap"])
-@pytest.mark.parametrize("replicates", [1, 2])
+@pytest.mark.parametrize(
+    ("replicates", "parallelism"),
+    [
+        case(replicates, by, always=(replicates, by) in ((1, "jit"), (2, "pmap")))
+        for replicates in (1, 2)
+        for by in ("jit", "pmap")
+    ],
+)
 def test_devices_change_rounding_only(
     replicates: int, parallelism: str, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from campaigns import case
 
 from jaxsparse import build, config, masks, records, transforms
 from jaxsparse.data import datasets, examples
@@ -25,7 +26,10 @@ def generated(*, data_dir: Any) -> tuple[examples.Examples, examples.Examples, i
     return made, examples.take(made, np.arange(20)), 5
 
 
-@pytest.mark.parametrize(("variant", "small"), [("quick", 4), ("vgg_quick", 0)])
+@pytest.mark.parametrize(
+    ("variant", "small"),
+    [case("quick", 4, always=True), case("vgg_quick", 0, always=False)],
+)
 def test_the_recipes_train_and_measure(
     variant: str, small: int, root: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import pytest
 import tiny
+from campaigns import some
 from pictures import write_tree
 
 from jaxsparse import build, config, distributions, masks, models, records, transforms
@@ -50,7 +51,7 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", some(RECIPES, always=["rigl_imagenet:quick"]))
 def test_a_recipe_trains_from_files_to_exact_counts(
     name: str, root: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from campaigns import case, some
 
 from jaxsparse import build, distributions, masks, records, transforms
 from jaxsparse import config as config_lib
@@ -45,6 +46,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 LATENT = ("ste", "top_kast", "sr_ste")
+QUICK = ("static", "gmp", "rigl", "snfs", "top_kast")  # one of each kind
 
 
 class Ran(NamedTuple):
@@ -54,7 +56,7 @@ class Ran(NamedTuple):
     made: Experiment
 
 
-@pytest.fixture(scope="module", params=FIELDS, ids=str)
+@pytest.fixture(scope="module", params=some(FIELDS, always=QUICK), ids=str)
 def ran(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Ran:
@@ -314,7 +316,10 @@ def test_growth_examples_are_what_weights_are_grown_by(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("method", "own"), [("rigl", "yes"), ("set", "no")])
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [case("rigl", "yes", always=True), case("set", "no", always=False)],
+)
 def test_the_step_at_a_change_may_be_left_out_or_not(
     method: str, own: str, tmp_path: Path
 ) -> None:
@@ -345,7 +350,7 @@ class Twice:
         return self.asked == 2
 
 
-@pytest.mark.parametrize("method", ["snfs", "mest", "top_kast"])
+@pytest.mark.parametrize("method", some(["snfs", "mest", "top_kast"], always=["mest"]))
 def test_stopped_and_resumed_is_bit_identical(method: str, tmp_path: Path) -> None:
     fields = fields_of(method) | (
         {"sparse.soft_bound": True} if method == "mest" else {}
@@ -363,7 +368,7 @@ def test_stopped_and_resumed_is_bit_identical(method: str, tmp_path: Path) -> No
         assert rows_of(whole, kind) == rows_of(cut, kind)
 
 
-@pytest.mark.parametrize("method", ["rigl", "ste"])
+@pytest.mark.parametrize("method", some(["rigl", "ste"], always=["rigl"]))
 def test_pmap_is_jit_bit_for_bit(method: str, tmp_path: Path) -> None:
     ends = []
     for by in ("jit", "pmap"):

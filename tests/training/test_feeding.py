@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from campaigns import case
 
 from jaxsparse import build
 from jaxsparse.data import order
@@ -147,7 +148,7 @@ FIELDS = {
     [
         {},
         {"run.devices": 4},
-        {"run.parallelism": "pmap", "run.devices": 2},
+        case({"run.parallelism": "pmap", "run.devices": 2}, always=False),
         {
             "lottery.levels": 0,
             "sparse.method": "rigl",
@@ -157,8 +158,11 @@ FIELDS = {
             "sparse.growth_examples": 30,
             "sparse.growth_first": 10,
         },
-        {"lottery.rewind": "4step", "pretraining.subset": "random"}
-        | {"pretraining.size": 60},
+        case(
+            {"lottery.rewind": "4step", "pretraining.subset": "random"}
+            | {"pretraining.size": 60},
+            always=False,
+        ),
     ],
     ids=["one", "four", "pmap", "growth", "pretraining"],
 )

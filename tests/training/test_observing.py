@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from campaigns import case, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,7 +146,7 @@ CHANGING = {
 IDLE = {"gmp": (2,), "ac_dc": (10,)}
 
 
-@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize("name", some(CHANGING, always=["gmp", "rigl", "ac_dc"]))
 def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
     fields = {
         "replicates": 1,
@@ -197,7 +198,11 @@ def test_a_run_that_was_stopped_records_the_same(
 
 @pytest.mark.parametrize(
     ("replicates", "devices", "parallelism"),
-    [(2, 2, "jit"), (1, 2, "jit"), (2, 2, "pmap")],
+    [
+        case(1, 2, "jit", always=True),
+        case(2, 2, "jit", always=False),
+        case(2, 2, "pmap", always=False),
+    ],
 )
 def test_devices_change_nothing_that_is_recorded(
     tmp_path: Path, replicates: int, devices: int, parallelism: str

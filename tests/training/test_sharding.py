@@ -18,8 +18,14 @@ from jaxsparse.training.steps import Tally
 # What is trained, how many replicates, in which calls. Convolutions are not scanned.
 CASES = [
     pytest.param("mlp", 1, [(5, 64), (2, 64), (1, 64)], id="mlp-data"),
-    pytest.param("mlp", 4, [(5, 64), (2, 64), (1, 64)], id="mlp-replicates"),
-    pytest.param("resnet", 1, [(1, 64)] * 4, id="resnet-data"),
+    pytest.param(
+        *("mlp", 4, [(5, 64), (2, 64), (1, 64)]),
+        id="mlp-replicates",
+        marks=pytest.mark.campaign,
+    ),
+    pytest.param(
+        "resnet", 1, [(1, 64)] * 4, id="resnet-data", marks=pytest.mark.campaign
+    ),
     pytest.param("resnet", 4, [(1, 64)] * 4, id="resnet-replicates"),
 ]
 
