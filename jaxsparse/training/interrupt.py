@@ -42,6 +42,7 @@ def end_when_told() -> None:
 
     def end(signum: int, frame: FrameType | None) -> None:
         del frame
+        print("stopped outside of training; the same command goes on", file=sys.stderr)
         sys.exit(EXITS[signum])
 
     signal.signal(signal.SIGTERM, end)
