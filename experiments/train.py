@@ -45,6 +45,8 @@ def main(argv: Sequence[str]) -> None:
     c = _CONFIG.value
     try:
         hosts.join()
+        if not hosts.many():  # JAX may have taken the signal to itself for nothing
+            interrupt.end_when_told()
         config.validate(c)
         build.check_names(c)
         default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"

@@ -4,6 +4,7 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from experiments.benchmarks import (
     updates,
 )
 from experiments.benchmarks.timing import Job, Table
+from jaxsparse.training import epoch
 from jaxsparse.training.epoch import Epoch
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
@@ -181,8 +183,16 @@ def test_a_row_is_of_calls_of_its_length(by: str, steps: int) -> None:
     # Also where the trainer would choose another, and never of the shared program
     # that is told how often to go round.
     rig = convolving._rig("lenet_5", by, 4, steps, 2)
-    assert rig.experiment.trainer.steps_per_call == steps
-    assert rigs.trainer_job(rig).work == steps
+    trainer, asked = rig.experiment.trainer, []
+
+    def programs(*of: int) -> Any:
+        asked.append(of)
+        return trainer.programs(*of)
+
+    watched = rig.experiment._replace(trainer=trainer._replace(programs=programs))
+    assert rigs.trainer_job(rig._replace(experiment=watched)).work == steps
+    assert asked == [(steps, 4)]
+    assert epoch.room(steps, trainer.steps_per_call) == steps
     if steps > 1:
         with pytest.raises(ValueError, match="calls have 2 steps; wanted 1"):
             rigs.lower_step(rig)
@@ -224,13 +234,10 @@ def test_updates_are_timed_with_a_change_and_without() -> None:
     assert names(table) == list(updates.METHODS)
 
 
-@pytest.mark.campaign
 def test_updates_of_networks_are_timed_whole() -> None:
-    tables = updates.measure(**BRIEF, shapes={}, networks=("lenet_300_100",))
-    assert len(tables) == 3
-    for table in tables[1:]:
-        assert names(table)[0] == "dense"
-        assert table.rows[0][2].startswith("1.00")
+    table = updates._whole("lenet_300_100", 4, batch_size=8, **BRIEF)
+    assert names(table)[0] == "dense"
+    assert table.rows[0][2].startswith("1.00")
 
 
 def test_updates_of_slow_networks_are_weighed() -> None:

@@ -118,6 +118,25 @@ def test_a_notice_outside_of_training_ends_the_process() -> None:
         signal.signal(signal.SIGTERM, old)
 
 
+def test_a_notice_before_training_may_be_started_again(root: Path) -> None:
+    script = (
+        "import os, signal\n"
+        "from experiments import train\n"
+        "train.hosts.join = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "train.main(train.parse(['train.py', '--config=tests/tiny.py']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "stopped outside of training" in done.stderr
+
+
 @pytest.mark.parametrize("missing", hosts.BY_HAND)
 def test_half_a_cluster_is_refused(missing: str) -> None:
     given = {name: value for name, value in BY_HAND.items() if name != missing}
@@ -375,6 +394,7 @@ def stop_and_kill(
     killed = launch(folder, fields, (2, 2))
     killed.wait_for(second, besides=there)
     killed.close()
+    assert not (folder / "ended.json").exists()
 
 
 def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> None:

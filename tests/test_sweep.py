@@ -202,23 +202,32 @@ def test_what_was_told_to_stop_is_the_last(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "ab"
 
 
-def test_local_jobs_see_the_gpus_that_are_there(
+def test_local_jobs_see_their_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engines, "PLUGINS", ("json",))  # as if JAX had GPUs
     script = (
-        "import os, pathlib\n"
-        f"said = pathlib.Path({str(tmp_path / 'said')!r})\n"
+        "import os, pathlib, sys\n"
+        "said = pathlib.Path(sys.argv[1])\n"
         "said.write_text(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))\n"
     )
-    given = (tmp_path / "a", [sys.executable, "-c", script])
-    for number, (before, after) in enumerate((("1,2", "'1,2'"), (None, "None"))):
+    files = [tmp_path / "said_a", tmp_path / "said_b"]
+    given = [
+        (tmp_path / path.name[-1], [sys.executable, "-c", script, str(path)])
+        for path in files
+    ]
+    for before, jobs, after in (
+        ("1,2", 1, ["'1,2'", "'1,2'"]),
+        ("1,2", 2, ["'1'", "'2'"]),
+        (None, 1, ["None", "None"]),
+    ):
         if before is None:
-            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            monkeypatch.delenv(GPUS, raising=False)
         else:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
-        logs = tmp_path / f"jobs{number}"
-        engines.run_all([given], engine="local", jobs=1, logs=logs, options={})
-        assert (tmp_path / "said").read_text() == after
+            monkeypatch.setenv(GPUS, before)
+        logs = tmp_path / f"jobs_{before}_{jobs}"
+        engines.run_all(given, engine="local", jobs=jobs, logs=logs, options={})
+        assert [path.read_text() for path in files] == after
 
 
 @pytest.mark.parametrize(
@@ -226,6 +235,11 @@ def test_local_jobs_see_the_gpus_that_are_there(
     [
         (1, {}, [None]),
         (2, {}, ["0,2", "1"]),
+        (2, {"XLA_CLIENT_MEM_FRACTION": "0.4"}, ["0,2", "1"]),
+        (2, {GPUS: "0", "XLA_CLIENT_MEM_FRACTION": "0.4"}, ["0", "0"]),
+        (2, {GPUS: "0", "XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}, ["0", "0"]),
+        (2, {GPUS: "-1"}, ["-1", "-1"]),
+        (2, {GPUS: "3,1,-1,2"}, ["3", "1"]),
         (3, {GPUS: "4,5,GPU-x"}, ["4", "5", "GPU-x"]),
         (2, {GPUS: ""}, ["", ""]),
         (5, {"JAX_PLATFORMS": "cpu"}, [None] * 5),
@@ -233,8 +247,13 @@ def test_local_jobs_see_the_gpus_that_are_there(
     ],
 )
 def test_local_jobs_have_gpus_of_their_own(
-    jobs: int, given: dict[str, str], found: list[str | None], tmp_path: Path
+    jobs: int,
+    given: dict[str, str],
+    found: list[str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(engines, "PLUGINS", ("json",))  # as if JAX had GPUs
     for number in range(3):
         (tmp_path / f"0000:0{number}:00.0").mkdir()
     divided = engines.divide_gpus(jobs, given, cards=tmp_path)
@@ -245,10 +264,13 @@ def test_more_local_jobs_than_accelerators_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {GPUS: "0,1"}
+    assert engines.divide_gpus(3, some) == [some] * 3  # which JAX cannot use here
+    monkeypatch.setattr(engines, "PLUGINS", ("json",))
     with pytest.raises(ValueError, match="--jobs: came 3 with 2 GPUs; wanted at most"):
         engines.divide_gpus(3, some)
     assert engines.divide_gpus(3, {}, cards=tmp_path)[0] == {GPUS: None}
     monkeypatch.setattr(engines.hosts, "on_tpu", lambda environment: True)
+    monkeypatch.setattr(engines, "_has", lambda package: True)
     with pytest.raises(ValueError, match="--jobs: came 2 on a TPU"):
         engines.divide_gpus(2, {})
     given = write(tmp_path, "a", "a")

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import importlib.util
+import itertools
 import os
 import shlex
 import signal
@@ -20,8 +22,14 @@ from jaxsparse import hosts
 ENGINES = ("local", "slurm")
 GPUS = "CUDA_VISIBLE_DEVICES"
 CARDS = Path("/proc/driver/nvidia/gpus")  # where the driver lists them
-# What of a GPU's memory a process takes at once, and whether it does.
-SHARE, TAKES = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
+PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+# What has JAX leave memory of a GPU to other processes: a fraction, by its new name or
+# the old one, or one of these values.
+FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+SHARES = (
+    ("XLA_PYTHON_CLIENT_PREALLOCATE", ("0", "false")),
+    ("XLA_PYTHON_CLIENT_ALLOCATOR", ("platform",)),
+)
 YEAR = 60 * 24 * 365  # minutes, for local jobs, which end when they end
 
 
@@ -106,7 +114,7 @@ def _is_taken(folder: Path) -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            return isinstance(error, BlockingIOError)
+            return isinstance(error, BlockingIOError | PermissionError)
     return False
 
 
@@ -126,16 +134,16 @@ def run_all(
         and of the GPUs; on Slurm each command is a job of an array.
       jobs: how many run at once.
       logs: folder of what jobs print.
-      options: of submitit's `update_parameters`, such as timeout_min, gpus_per_node
-        or slurm_partition.
+      options: of submitit's `update_parameters`, such as timeout_min or, on Slurm,
+        gpus_per_node and slurm_partition.
 
     Returns:
       With what each command ended, by the name of its folder; 1 for those whose job was
       lost, and 75 for those that were not begun.
 
     Raises:
-      ValueError: if submitit cannot launch them with these options, or if there are
-        more jobs than GPUs.
+      ValueError: if submitit cannot launch them with these options, if local jobs are
+        to have GPUs by an option, or if they are more than there are GPUs or TPUs for.
     """
     if not commands:
         return {}
@@ -153,8 +161,8 @@ def run_all(
         parts = [list(commands[i::jobs]) for i in range(jobs)]
         if "gpus_per_node" in options:
             raise ValueError(
-                "--option: came 'gpus_per_node' for local jobs, all of which would "
-                f"have the same ones; wanted {GPUS}, whose GPUs they share out"
+                "--option: came 'gpus_per_node' for local jobs, of which each would "
+                f"have the first so many; wanted {GPUS}, whose GPUs they share out"
             )
         environments = divide_gpus(jobs, os.environ)  # submitit would hide them
     try:
@@ -194,8 +202,9 @@ def divide_gpus(
       cards: folder with an entry for each GPU.
 
     Returns:
-      For each job the variable that says so: GPUs of its own, in turn; all of them for
-      one job; of shared ones, where JAX is told to leave memory to others, one each.
+      For each job the variable that says so: GPUs of its own; all of them for one job,
+      or where JAX has no way to use them. Several jobs have one together only where
+      JAX is told to leave memory to others.
 
     Raises:
       ValueError: if there are fewer GPUs than jobs, or a TPU, which serves one process.
@@ -204,24 +213,35 @@ def divide_gpus(
     whole: list[dict[str, str | None]] = [{GPUS: named}] * jobs
     if jobs == 1 or environment.get("JAX_PLATFORMS") == "cpu":
         return whole
-    if hosts.on_tpu(environment):
-        raise ValueError(f"--jobs: came {jobs} on a TPU, which serves one process")
+    if _has("libtpu") and hosts.on_tpu(environment):
+        raise ValueError(
+            f"--jobs: came {jobs} on a TPU, which serves one process; wanted 1, or "
+            "JAX_PLATFORMS=cpu"
+        )
+    if not any(map(_has, PLUGINS)):
+        return whole
     if named is None:
         there = [str(i) for i in range(len(list(cards.glob("*"))))]
-    else:
-        there = [name for name in named.split(",") if name.strip()]
+    else:  # CUDA stops at the first that it does not know, as -1
+        words = map(str.strip, named.split(","))
+        there = list(itertools.takewhile(lambda w: w and w[0] != "-", words))
     if not there:
         return whole
-    takes = environment.get(TAKES, "").lower() not in ("0", "false")
-    if environment.get(SHARE) or not takes:
+    if jobs <= len(there):
+        return [{GPUS: ",".join(there[i::jobs])} for i in range(jobs)]
+    if any(environment.get(name, "").lower() in wanted for name, wanted in SHARES):
         return [{GPUS: there[i % len(there)]} for i in range(jobs)]
-    if jobs > len(there):
-        raise ValueError(
-            f"--jobs: came {jobs} with {len(there)} GPUs; wanted at most as many, as a "
-            f"process takes most of a GPU's memory; or {SHARE}=0.4, say, so that two "
-            "share one"
-        )
-    return [{GPUS: ",".join(there[i::jobs])} for i in range(jobs)]
+    if any(environment.get(name) for name in FRACTIONS):
+        return [{GPUS: there[i % len(there)]} for i in range(jobs)]
+    raise ValueError(
+        f"--jobs: came {jobs} with {len(there)} GPUs; wanted at most as many, as a "
+        f"process takes most of a GPU's memory; or {FRACTIONS[0]}=0.4, say, so that "
+        "two share one; or JAX_PLATFORMS=cpu"
+    )
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _result(job: Any, part: Sequence[tuple[Path, list[str]]]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Stopping cleanly when asked to: Ctrl-C, or the notice before a machine goes."""
 
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,12 +38,12 @@ def end_when_told() -> None:
     """Has a SIGTERM end this process, as one that may be started again, from here on.
 
     For the time outside of `listening`, in which nothing needs to be saved. JAX takes
-    the signal over where it joins several processes, and remembers it.
+    the signal over where it joins other processes, and remembers it.
     """
 
     def end(signum: int, frame: FrameType | None) -> None:
         del frame
-        print("stopped outside of training; the same command goes on", file=sys.stderr)
+        os.write(2, b"stopped outside of training; the same command goes on\n")
         sys.exit(EXITS[signum])
 
     signal.signal(signal.SIGTERM, end)

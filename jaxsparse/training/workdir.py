@@ -98,7 +98,7 @@ def _take(workdir: Path) -> Any:
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except (BlockingIOError, PermissionError) as error:
         lock.close()
         raise ValueError(
             f"--workdir: another process is running in {workdir}; wait for it to end, "

@@ -51,7 +51,10 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", some(RECIPES, always=["rigl_imagenet:quick"]))
+RESNET_AND_VIT = ("rigl_imagenet:quick", "rigl_vit_imagenet:quick")
+
+
+@pytest.mark.parametrize("name", some(RECIPES, always=RESNET_AND_VIT))
 def test_a_recipe_trains_from_files_to_exact_counts(
     name: str, root: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -46,7 +46,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 LATENT = ("ste", "top_kast", "sr_ste")
-QUICK = ("static", "gmp", "rigl", "snfs", "top_kast")  # one of each kind
+QUICK = ("static", "gmp", "rigl", "snfs", "granet", "ste", "sr_ste")  # of each kind
 
 
 class Ran(NamedTuple):

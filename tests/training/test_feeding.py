@@ -158,11 +158,8 @@ FIELDS = {
             "sparse.growth_examples": 30,
             "sparse.growth_first": 10,
         },
-        case(
-            {"lottery.rewind": "4step", "pretraining.subset": "random"}
-            | {"pretraining.size": 60},
-            always=False,
-        ),
+        {"lottery.rewind": "4step", "pretraining.subset": "random"}
+        | {"pretraining.size": 60},
     ],
     ids=["one", "four", "pmap", "growth", "pretraining"],
 )

@@ -201,7 +201,7 @@ def test_a_run_that_was_stopped_records_the_same(
     [
         case(1, 2, "jit", always=True),
         case(2, 2, "jit", always=False),
-        case(2, 2, "pmap", always=False),
+        case(2, 2, "pmap", always=True),
     ],
 )
 def test_devices_change_nothing_that_is_recorded(

@@ -17,6 +17,17 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
     workdir._take(tmp_path / "run").close()
 
 
+def test_a_disk_may_word_a_lock_of_others_as_a_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "locked elsewhere")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    with pytest.raises(ValueError, match="another process is running"):
+        workdir._take(tmp_path)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_disk_without_locks_is_no_other_process(
     number: int,
