@@ -240,6 +240,19 @@ def test_updates_of_networks_are_timed_whole() -> None:
     assert table.rows[0][2].startswith("1.00")
 
 
+@pytest.mark.campaign
+def test_updates_are_timed_for_one_replicate_and_for_several() -> None:
+    shapes = {"a": (6, 8), "b": (8, 5)}
+    tables = updates.measure(
+        **BRIEF, shapes=shapes, networks=("lenet_300_100",), batch_size=8
+    )
+    assert names(tables[0]) == list(updates.METHODS)
+    assert len(tables) == 3
+    for table in tables[1:]:
+        assert names(table)[0] == "dense"
+        assert table.rows[0][2].startswith("1.00")
+
+
 def test_updates_of_slow_networks_are_weighed() -> None:
     table = updates._by_parts("lenet_5", 1, batch_size=4, **BRIEF)
     for name, plain, change, multiple in table.rows[1:]:

@@ -20,7 +20,7 @@ from jaxsparse.training import interrupt
 GRID = arms.Grid(
     "tiny",
     ("random", "tickets"),
-    (80,),
+    (60, 80),
     ("activation", "rescaling", "smoothing"),
     ("activation_released",),
     80,
@@ -72,7 +72,7 @@ def test_every_aid_is_tried_alone_and_with_all_in_every_cell(
     found: dict[str, Any],
 ) -> None:
     cells = [Cell("dense", 0)]
-    cells += [Cell(mask, at) for mask in ("random", "tickets") for at in (80,)]
+    cells += [Cell(mask, at) for mask in ("random", "tickets") for at in (60, 80)]
     assert list(found["cells"]) == cells
     for cell, entry in found["cells"].items():
         formed = {"activation_released"} if cell == Cell("random", 80) else set()
@@ -134,6 +134,7 @@ def test_arms_of_a_cell_share_weights_and_masks(
     # 512 weights between the images and the hidden layer.
     assert counts == {
         Cell("dense", 0): {592},
+        **{Cell(mask, 60): {205} for mask in ("random", "tickets")},
         **{Cell(mask, 80): {102} for mask in ("random", "tickets")},
     }
 
@@ -196,8 +197,9 @@ def test_a_killed_study_resumes_to_identical_results(
     small(monkeypatch)
     # Which run, and how often it is asked before it stops.
     killed = {
+        "mlp_pruning_60": 1,
         "mlp_pruning_80": 3,
-        "mlp_random_80_rescaling": 0,
+        "mlp_random_60_rescaling": 0,
         "mlp_random_80_all": 0,
     }
     listed = [run for run in arms.runs("quick") if run.name in killed]
@@ -223,7 +225,7 @@ def test_the_page_has_tables_and_figures(whole: Path) -> None:
     assert "12 updates" in text and "2 seeds" in text
     for name in ("gains", "training"):
         assert (report / f"mlp_{name}.png").stat().st_size > 10_000
-    assert len((report / "mlp_accuracies.csv").read_text().splitlines()) == 1 + 2 * 16
+    assert len((report / "mlp_accuracies.csv").read_text().splitlines()) == 1 + 2 * 26
 
 
 SEEDS = np.array([-0.03, 0.0, 0.03])

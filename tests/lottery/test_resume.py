@@ -161,9 +161,9 @@ def check_clean(folder: Path) -> None:
     assert left == []
 
 
-def test_kills_change_no_bit(make: Callable, uninterrupted: dict) -> None:
-    command = make("five")
-    assert kill_until_done(command, 5, seed=0) == 5
+def test_ten_kills_change_no_bit(make: Callable, uninterrupted: dict) -> None:
+    command = make("ten")
+    assert kill_until_done(command, 10, seed=0) == 10
     assert outcome(command.folder) == uninterrupted
     check_clean(command.folder)
 

@@ -39,7 +39,7 @@ def assert_same(mine: list, theirs: list) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     steps=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxsparse.models import pooling
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     image=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     seed=st.integers(0, 99),
