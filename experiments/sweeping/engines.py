@@ -18,6 +18,7 @@ import submitit
 
 from experiments.studies import launching
 from jaxsparse import hosts
+from jaxsparse.training import workdir
 
 ENGINES = ("local", "slurm")
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -113,8 +114,10 @@ def _is_taken(folder: Path) -> bool:
     with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return isinstance(error, BlockingIOError | PermissionError)
+        except workdir.TAKEN:
+            return True
+        except OSError:
+            return False
     return False
 
 
@@ -229,9 +232,10 @@ def divide_gpus(
         return whole
     if jobs <= len(there):
         return [{GPUS: ",".join(there[i::jobs])} for i in range(jobs)]
-    if any(environment.get(name, "").lower() in wanted for name, wanted in SHARES):
-        return [{GPUS: there[i % len(there)]} for i in range(jobs)]
-    if any(environment.get(name) for name in FRACTIONS):
+    shares = any(environment.get(name) for name in FRACTIONS) or any(
+        environment.get(name, "").lower() in wanted for name, wanted in SHARES
+    )
+    if shares:
         return [{GPUS: there[i % len(there)]} for i in range(jobs)]
     raise ValueError(
         f"--jobs: came {jobs} with {len(there)} GPUs; wanted at most as many, as a "

@@ -33,6 +33,9 @@ from jaxsparse import hosts, records
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
 
+# What locking a file raises that another process has locked; anything else is a disk
+# that knows no locks.
+TAKEN = (BlockingIOError, PermissionError)
 SECONDS_BEHIND = 60  # that a shared folder may be behind
 
 log = logging.getLogger(__name__)
@@ -98,7 +101,7 @@ def _take(workdir: Path) -> Any:
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
+    except TAKEN as error:
         lock.close()
         raise ValueError(
             f"--workdir: another process is running in {workdir}; wait for it to end, "
