@@ -343,3 +343,13 @@ def test_a_count_beyond_a_traced_within_is_clipped() -> None:
     within = jax.tree.map(lambda leaf: leaf > 20, scores)
     clipped = jax.jit(lambda w: select.globally(scores, TOTAL, within=w))(within)
     jax.tree.map(np.testing.assert_array_equal, clipped, within)
+
+
+def test_all_finite_reads_only_what_may_be_selected() -> None:
+    finite = jax.jit(select.all_finite)
+    scores = {"a": jnp.array([1.0, jnp.nan]), "b": jnp.array([2.0]), "c": None}
+    assert not finite(scores) and not finite({"a": jnp.array(-jnp.inf)})
+    within = {"a": jnp.array([True, False]), "b": jnp.array([True]), "c": None}
+    assert finite(scores, within)
+    assert not finite(scores, jax.tree.map(jnp.ones_like, within))
+    assert finite({}) and finite({"a": jnp.zeros((0, 3))})

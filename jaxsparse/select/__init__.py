@@ -11,6 +11,7 @@ and `fan_in`. `fit` rounds counts to those that a structure can meet.
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.counts import fit
 from jaxsparse.select.layers import AxisName
+from jaxsparse.select.ranking import all_finite
 from jaxsparse.select.structures import (
     Grid,
     Structure,
@@ -27,6 +28,7 @@ __all__ = (
     "Grid",
     "Structure",
     "Ties",
+    "all_finite",
     "blocks",
     "channels",
     "fan_in",
