@@ -10,7 +10,6 @@ below is a fraction of *those* weights, not of all parameters.
 """
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree, UInt8
 
+from jaxsparse import tree
+from jaxsparse.tree import check_globs, matches, names
 from jaxsparse.types import Masks, Params
 
 KERNEL_NAMES = ("kernel", "weight", "w", "embedding")
@@ -36,42 +37,13 @@ class LayerCount(NamedTuple):
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """Joins a key path of JAX to a name such as "stage1/block0/conv/kernel".
+    """Joins a key path of JAX to a name, such as "stage1/block0/conv/kernel".
 
-    The trailing ".value" that `nnx.State` adds to its paths is dropped, so that the
-    same network has the same names in every library.
+    A path does not tell the box of a weight from a field called "value": where there is
+    a tree, take `tree.map_with_names`.
     """
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return name.removesuffix("/value").removesuffix(".value")
-
-
-def names(tree: Any) -> list[str]:
-    """Lists the names of a tree's leaves, in the order of `jax.tree.leaves`."""
-    return [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def matches(name: str, globs: tuple[str, ...]) -> bool:
-    """Says whether a leaf's name matches any of the shell patterns in `globs`."""
-    return any(fnmatchcase(name, glob) for glob in globs)
-
-
-def check_globs(globs: tuple[str, ...], known: list[str], *, field: str) -> None:
-    """Refuses a pattern that matches no leaf: it is a misspelling.
-
-    Args:
-      globs: shell patterns such as "head/*".
-      known: names of the leaves there are.
-      field: what to call the patterns in the message.
-
-    Raises:
-      ValueError: if a pattern matches none of `known`.
-    """
-    for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in known):
-            raise ValueError(
-                f"{field}: the pattern {glob!r} matches no prunable leaf; wanted one "
-                f"of, or a pattern over, {known}"
-            )
+    path = path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def is_kernel(name: str, leaf: Any) -> bool:
@@ -124,16 +96,18 @@ def dense(
     Raises:
       ValueError: if no leaf is prunable, or a pattern matches none; the message lists
         the names it saw.
+      TypeError: if `prunable` is neither a function nor a tuple of patterns.
     """
     if not callable(prunable):
+        check_globs(prunable, field="prunable")
         globs = tuple(glob.removeprefix("!") for glob in prunable)
         check_globs(globs, names(params), field="prunable")
     wanted = prunable if callable(prunable) else by_globs(prunable)
 
-    def make(path: tuple[Any, ...], leaf: Any) -> Bool[Array, "..."] | None:
-        return jnp.ones(leaf.shape, bool) if wanted(name_of(path), leaf) else None
+    def make(name: str, leaf: Any) -> Bool[Array, "..."] | None:
+        return jnp.ones(leaf.shape, bool) if wanted(name, leaf) else None
 
-    result = jax.tree_util.tree_map_with_path(make, params)
+    result = tree.map_with_names(make, params)
     if not jax.tree.leaves(result):
         raise ValueError(
             f"params: no leaf is prunable among {names(params)}; wanted at least one "
@@ -146,25 +120,32 @@ def dense(
 def tree_map(fn: Callable[..., Any], masks: Masks, *trees: Any) -> Any:
     """Maps `fn` over prunable leaves; None stays None.
 
-    `jax.tree.map(fn, masks, params)` refuses a tree with None where `params` has
-    an array. This is the only place that works around it.
+    Trees fit by the names of their leaves, see `tree`, so masks of a part of a network
+    visit that part of the others.
 
     Args:
       fn: called as `fn(mask, *leaves)`.
       masks: which leaves to visit.
-      *trees: trees with the nesting of `masks`, None allowed.
+      *trees: trees with the leaves of `masks`, None allowed, and perhaps others where
+        `masks` has None.
 
     Returns:
       A tree with the nesting of `masks`.
 
     Raises:
-      ValueError: if a tree's nesting is not that of `masks`.
+      ValueError: if a tree has other leaves, naming the first.
     """
+    fitted = [
+        tree.match_structure(
+            other, masks, fields=(f"trees[{i}]", "masks"), shapes=False
+        )
+        for i, other in enumerate(trees)
+    ]
     return jax.tree.map(
-        lambda mask, *leaves: None if mask is None else fn(mask, *leaves),
+        lambda mask, *leaves: mask if tree.is_absent(mask) else fn(mask, *leaves),
         masks,
-        *trees,
-        is_leaf=lambda leaf: leaf is None,
+        *fitted,
+        is_leaf=tree.is_absent,
     )
 
 
@@ -176,24 +157,50 @@ def apply(masks: Masks, params: Params) -> Params:
 
     Args:
       masks: which weights exist.
-      params: same nesting as `masks`.
+      params: parameters with leaves of the same names and shapes; the types of nodes
+        may differ, see `tree`. Masks out of `optax.partition` or `optax.masked` are
+        those of a part, and the rest stays as it is.
 
     Returns:
-      Parameters with the dtype and sharding of `params`.
+      Parameters with the nesting, dtype and sharding of `params`.
+
+    Raises:
+      ValueError: if a leaf is missing, unexpected or of another shape, or a mask is not
+        boolean, as where the two arguments are exchanged; the message names the leaf.
 
     Examples:
       >>> kept = {"kernel": jnp.array([True, False]), "bias": None}
       >>> apply(kept, {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([5.0])})
       {'bias': Array([5.], dtype=float32), 'kernel': Array([3., 0.], dtype=float32)}
     """
+    check_boolean(masks, remedy="masks.apply takes masks first, then parameters")
+    fitted = tree.match_structure(masks, params, fields=("masks", "params"))
     return jax.tree.map(
         lambda mask, leaf: (
-            leaf if mask is None else jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+            leaf
+            if tree.is_absent(mask)
+            else jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
         ),
-        masks,
+        fitted,
         params,
-        is_leaf=lambda leaf: leaf is None,
+        is_leaf=tree.is_absent,
     )
+
+
+def check_boolean(masks: Masks, *, remedy: str) -> None:
+    """Refuses masks that are not boolean.
+
+    Args:
+      masks: to look at; only dtypes are.
+      remedy: what the message ends with.
+
+    Raises:
+      ValueError: naming the first leaf that is of another type.
+    """
+    for name, leaf in tree.named_leaves(masks).items():
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        if str(kind) != "bool":
+            raise ValueError(f"masks: {name} is of {kind}; wanted bool; {remedy}")
 
 
 def _count(leaf: Bool[Array, "..."]) -> int:
@@ -241,11 +248,17 @@ def is_nested(inner: Masks, outer: Masks) -> Bool[Array, ""]:
 
     Args:
       inner: the sparser masks.
-      outer: the denser masks, same nesting.
+      outer: the denser masks, leaves of the same names and shapes.
 
     Returns:
       A boolean scalar; usable under `jit`.
+
+    Raises:
+      ValueError: naming the first leaf that differs.
     """
+    inner = tree.match_structure(
+        inner, outer, fields=("inner", "outer"), same_leaves=True
+    )
     inside = jax.tree.map(lambda a, b: jnp.all(~a | b), inner, outer)
     return jnp.all(jnp.stack(jax.tree.leaves(inside)))
 

@@ -9,7 +9,7 @@ import pytest
 
 # From the bottom. A module or package may import whatever lies below it.
 LAYERS = (
-    ("types", "config", "records", "keys", "hosts"),
+    ("types", "tree", "config", "records", "keys", "hosts"),
     (
         *("masks", "select", "scores", "distributions", "schedules", "initializers"),
         *("models", "data", "calendars", "paths"),

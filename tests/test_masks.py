@@ -1,6 +1,9 @@
+from typing import Any
+
 import hypothesis
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -73,6 +76,21 @@ def test_matches_and_check_globs() -> None:
     masks.check_globs(("out/*",), KERNELS, field="ignored")
     with pytest.raises(ValueError, match=r"ignored: the pattern 'head/\*' matches no"):
         masks.check_globs(("out/*", "head/*"), KERNELS, field="ignored")
+
+
+def test_masks_after_parameters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
+    with pytest.raises(ValueError, match="is of float32; wanted bool; masks.apply tak"):
+        masks.apply(PARAMS, masks.dense(PARAMS))
+
+
+@pytest.mark.parametrize("prunable", ["*/kernel", 3, (3,), None])
+def test_prunable_is_a_function_or_patterns(
+    prunable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match="^prunable: got "):
+        masks.dense(PARAMS, prunable=prunable)
 
 
 @hypothesis.settings(deadline=None)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Key
 
-from jaxsparse import calendars, scores, select
+from jaxsparse import calendars, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
@@ -32,8 +32,8 @@ def fixed(
       The optimiser, keeping weights outside the masks at exactly zero.
 
     Raises:
-      ValueError: from `init`, if a mask is not boolean or has another shape than its
-        parameter.
+      ValueError: from `init`, if a mask is missing, not boolean or of another shape
+        than its parameter.
 
     Examples:
       >>> tx = fixed(optax.adamw(1e-3), masks=ticket)
@@ -42,22 +42,10 @@ def fixed(
         return sparsify(inner, masks_lib.dense)
 
     def init_masks(params: Params) -> Masks:
-        def check(path: tuple[Any, ...], mask: Any, param: Any) -> Any:
-            if mask is not None and mask.dtype != bool:
-                raise ValueError(
-                    f"masks: {masks_lib.name_of(path)} is of {mask.dtype}; wanted bool"
-                )
-            if mask is not None and mask.shape != param.shape:
-                raise ValueError(
-                    f"masks: {masks_lib.name_of(path)} has shape {mask.shape}; wanted "
-                    f"{param.shape}, that of its parameter"
-                )
-            # A copy, so that a donated state never takes the caller's masks along.
-            return None if mask is None else jnp.copy(mask)
-
-        return jax.tree_util.tree_map_with_path(
-            check, masks, params, is_leaf=lambda leaf: leaf is None
-        )
+        masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
+        fitted = tree.match_structure(masks, params, fields=("masks", "params"))
+        # A copy, so that a donated state never takes the caller's masks along.
+        return jax.tree.map(jnp.copy, fitted)
 
     return sparsify(inner, init_masks)
 

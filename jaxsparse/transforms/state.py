@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Key
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.types import Masks, Params, Step
 
 
@@ -159,23 +160,32 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
 
     Args:
       opt_state: state of an optimiser that contains exactly one `sparsify`.
-      masks: same nesting and shapes as those held.
+      masks: leaves of the same names and shapes as those held, see `tree`. For a
+        sparse part of a network, as in `optax.partition`, masks of that part or of the
+        whole network.
 
     Returns:
       A new state of the same structure, so no compiled function is traced again.
 
     Raises:
-      ValueError: if structures or shapes differ, naming the first that does.
+      ValueError: if names or shapes differ, or a mask is not boolean, naming the first
+        such leaf.
 
     Examples:
       >>> opt_state = replace_masks(tx.init(params), ticket)
     """
-    _check_alike(find(opt_state).masks, masks)
+    held = find(opt_state).masks
+    masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
+    masks = tree.match_structure(
+        masks, held, fields=("masks", "the optimiser's masks"), same_leaves=True
+    )
 
     def replace(node: SparseState) -> SparseState:
         if isinstance(node, LatentState):
             return node._replace(masks=masks)
-        return node._replace(masks=masks, replaced=node.replaced | True)
+        # By tree.map, as nnx.Optimizer keeps it in a box.
+        replaced = jax.tree.map(lambda leaf: leaf | True, node.replaced)
+        return node._replace(masks=masks, replaced=replaced)
 
     return _map_sparse(replace, opt_state)
 
@@ -195,30 +205,6 @@ def replace_key(opt_state: optax.OptState, key: Key[Array, "..."]) -> optax.OptS
     """
     find(opt_state)
     return _map_sparse(lambda node: node._replace(key=key), opt_state)
-
-
-def _check_alike(held: Masks, masks: Masks) -> None:
-    wanted = dict(zip(masks_lib.names(held), jax.tree.leaves(held), strict=True))
-    came = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
-    for name in sorted(wanted.keys() | came.keys()):
-        if name not in came or name not in wanted:
-            where = "missing from" if name not in came else "unexpected in"
-            raise ValueError(
-                f"masks: {name} is {where} the masks given; wanted exactly the leaves "
-                f"{list(wanted)}; make them with masks.dense on the same parameters"
-            )
-        if came[name].dtype != bool:
-            raise ValueError(f"masks: {name} is of {came[name].dtype}; wanted bool")
-        if came[name].shape != wanted[name].shape:
-            raise ValueError(
-                f"masks: {name} has shape {came[name].shape}; wanted "
-                f"{wanted[name].shape}, that of its parameter"
-            )
-    if jax.tree.structure(held) != jax.tree.structure(masks):
-        raise ValueError(
-            f"masks: nesting is {jax.tree.structure(masks)}; wanted "
-            f"{jax.tree.structure(held)}"
-        )
 
 
 def replicate_axes(opt_state: optax.OptState) -> optax.OptState:

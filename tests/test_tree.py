@@ -1,0 +1,163 @@
+"""Names of leaves by the kind of their keys, and trees that fit each other by name."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from flax.core import freeze
+
+from jaxsparse import masks, oneshot, tree
+
+LEAF = jnp.arange(6.0).reshape(2, 3)
+ABSENT = optax.MaskedNode()
+
+
+class Pair(NamedTuple):
+    query: Any
+    value: Any
+
+
+@flax.struct.dataclass
+class Record:
+    query: Any
+    value: Any
+
+
+def boxed(leaf: Any) -> nn.Partitioned:
+    return nn.Partitioned(leaf, names=("in", "out"))
+
+
+def logical(leaf: Any) -> nn.LogicallyPartitioned:
+    return nn.LogicallyPartitioned(leaf, names=("in", "out"))
+
+
+@pytest.mark.parametrize("make", [dict, Pair, Record])
+def test_a_key_called_value_is_part_of_the_name(make: Any) -> None:
+    params = {"attn": make(query=LEAF, value=LEAF)}
+    assert tree.names(params) == ["attn/query", "attn/value"]
+    mask = masks.dense(params, prunable=("attn/*",))
+    assert masks.total(mask) == 12
+    half = oneshot.prune(params, 0.5, prunable=("attn/*",), distribution="uniform")
+    assert [layer.kept for layer in masks.by_layer(half).values()] == [3, 3]
+
+
+@pytest.mark.parametrize("box", [nnx.Param, boxed, logical, nnx.BatchStat])
+def test_a_box_has_no_name_of_its_own(box: Any) -> None:
+    params = {"b": box(LEAF), "a": {"value": box(LEAF), "none": box(None)}}
+    assert tree.names(params) == ["a/value", "b"]
+    assert list(masks.pack(masks.dense(params, prunable=("*",)))) == ["a/value", "b"]
+    assert tree.names(box({"w": LEAF, "value": [LEAF]})) == ["value/0", "w"]
+
+
+def test_a_network_has_the_same_names_however_it_is_held() -> None:
+    model = nnx.Sequential(
+        nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    )
+    state = nnx.state(model, nnx.Param)
+    wanted = [f"layers/{i}/{leaf}" for i in (0, 1) for leaf in ("bias", "kernel")]
+    assert tree.names(state) == wanted
+    assert tree.names(model) == wanted
+    assert tree.names(nnx.to_pure_dict(state)) == wanted
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
+    assert tree.names(optimizer.opt_state) == [f"0/trace/{name}" for name in wanted]
+
+
+def test_two_leaves_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="tree: two leaves are called 'a/b'; wanted"):
+        tree.names({"a/b": LEAF, "a": {"b": LEAF}})
+
+
+def test_leaves_are_mapped_with_their_names() -> None:
+    params = {"a": boxed(LEAF), "b": [None, LEAF], "c": ABSENT}
+    found = tree.map_with_names(lambda name, leaf: name, params)
+    assert found == {"a": boxed("a"), "b": [None, "b/1"], "c": ABSENT}
+    found = tree.map_with_names(lambda *leaves: leaves, {"a": 1}, {"a": [2, 3]})
+    assert found == {"a": ("a", 1, [2, 3])}
+
+
+LAYERS = {str(i): {"kernel": LEAF + i, "bias": jnp.ones(3) * i} for i in range(12)}
+NUMBERED = {int(name): layer for name, layer in LAYERS.items()}  # in another order
+HOLDERS = {
+    "dict": LAYERS,
+    "numbered": NUMBERED,
+    "frozen": freeze(LAYERS),
+    "list": list(LAYERS.values()),
+    "tuple": tuple(LAYERS.values()),
+    "nnx": nnx.State(jax.tree.map(nnx.Param, NUMBERED)),
+    "boxed": jax.tree.map(boxed, LAYERS),
+}
+
+
+@pytest.mark.parametrize("given", HOLDERS)
+@pytest.mark.parametrize("like", HOLDERS)
+def test_equal_names_and_shapes_fit_whatever_the_nodes(given: str, like: str) -> None:
+    found = tree.match_structure(HOLDERS[given], HOLDERS[like], same_leaves=True)
+    assert jax.tree.structure(found) == jax.tree.structure(HOLDERS[like])
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(HOLDERS[like]), strict=True)
+    assert all(a is b for a, b in pairs)
+
+
+@pytest.mark.parametrize("like", HOLDERS)
+def test_masks_of_one_holder_apply_to_another(like: str) -> None:
+    ticket = oneshot.prune(LAYERS, 0.5)
+    wanted = tree.named_leaves(masks.apply(ticket, LAYERS))
+    found = masks.apply(ticket, HOLDERS[like])
+    assert jax.tree.structure(found) == jax.tree.structure(HOLDERS[like])
+    for name, leaf in tree.named_leaves(found).items():
+        np.testing.assert_array_equal(leaf, wanted[name])
+    assert masks.is_nested(ticket, masks.dense(HOLDERS[like]))
+    doubled = masks.tree_map(lambda mask, leaf: 2 * leaf, ticket, HOLDERS[like])
+    assert jax.tree.structure(doubled) == jax.tree.structure(ticket)
+
+
+@pytest.mark.parametrize("absent", [None, ABSENT])
+def test_what_is_absent_stands_for_all_below(absent: Any) -> None:
+    part = {"body": {"w": LEAF > 2}, "head": absent}
+    whole = {"body": {"w": LEAF}, "head": {"w": LEAF, "b": [LEAF]}}
+    found = tree.match_structure(part, whole)
+    assert tree.names(found) == ["body/w"]
+    assert masks.apply(part, whole)["head"] == whole["head"]
+    back = tree.match_structure(whole, part, shapes=False)
+    assert back == {"body": {"w": LEAF}, "head": absent}
+
+
+A = {"a": {"kernel": LEAF, "bias": None}, "b": {"kernel": LEAF}}
+
+
+@pytest.mark.parametrize(
+    ("given", "same", "message"),
+    [
+        ({"a": {"kernel": LEAF}}, False, "the leaf b/kernel of like is missing"),
+        ({"a": {"kernel": LEAF}, "b": None}, True, "the leaf b/kernel of like is mis"),
+        (A | {"b": {"kernel": None}}, True, "the leaf b/kernel of like is missing"),
+        (A | {"c": LEAF}, False, "the leaf c is not in like"),
+        ({"a": {"kernel": LEAF, "bias": LEAF}, "b": {"kernel": LEAF}}, True, "the lea"),
+        (freeze(A | {"a": {"kernel": LEAF, "bias": LEAF}}), True, "the leaf a/bias is"),
+        (A | {"b": {"kernel": LEAF.T}}, False, r"b/kernel has shape \(3, 2\); wanted"),
+        (freeze(A | {"b": {"kernel": LEAF.T}}), False, "b/kernel has shape"),
+        ({}, False, "the leaf a/kernel of like is missing"),
+        (None, True, "the leaf a/kernel of like is missing"),
+    ],
+)
+def test_the_first_leaf_that_differs_is_named(
+    given: Any, same: bool, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^tree: {message}"):
+        tree.match_structure(given, A, same_leaves=same)
+
+
+def test_other_leaves_than_these_may_be_left_out() -> None:
+    found = tree.match_structure(freeze({"a": {"kernel": LEAF}, "b": None}), A)
+    assert found == {"a": {"kernel": LEAF, "bias": None}, "b": {"kernel": None}}
+
+
+@pytest.mark.parametrize("globs", ["head/*", 3, None, ("a", 1), {"head/*"}])
+def test_patterns_are_a_sequence_of_strings(globs: Any) -> None:
+    with pytest.raises(TypeError):
+        tree.check_globs(globs, ["head/kernel"], field="dense")
