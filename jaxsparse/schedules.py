@@ -9,7 +9,7 @@ import math
 import re
 from fractions import Fraction
 
-_FORMS = "'500step', '500it', '2ep', '0.5ep', '3ep200it' or '10%'"
+FORMS = "'500step', '500it', '2ep', '0.5ep', '3ep200it' or '10%'"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(
     rf"(?:{_NUMBER}ep)?(?:(\d+)(?:it|steps?))?|{_NUMBER}%", flags=re.ASCII
@@ -40,12 +40,12 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
         raise ValueError(f"steps_per_epoch: got {steps_per_epoch}; wanted 1 or more")
     match = _DURATION.fullmatch(duration)
     if not duration or match is None:
-        raise ValueError(f"duration: got {duration!r}; wanted a form such as {_FORMS}")
+        raise ValueError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
     epochs, steps, percent = match.groups(default="0")
     if duration.endswith("%") and total is None:
         raise ValueError(
             f"duration: got {duration!r} of a run of unknown length; pass `total`, or "
-            f"say it in steps or epochs; forms are {_FORMS}"
+            f"say it in steps or epochs; forms are {FORMS}"
         )
     exact = (
         Fraction(epochs) * steps_per_epoch

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jaxsparse import hosts
-from jaxsparse.training import interrupt
+from jaxsparse.training import interrupt, signals
 
 COORDINATOR, COUNT, NUMBER = hosts.BY_HAND
 BY_HAND = {COORDINATOR: "10.0.0.1:1234", COUNT: "4", NUMBER: "3"}
@@ -105,7 +105,7 @@ def test_a_notice_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_notice_outside_of_training_ends_the_process() -> None:
     old = signal.getsignal(signal.SIGTERM)
-    interrupt.end_when_told()
+    signals.end_when_told()
     try:
         with interrupt.listening() as asked:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -121,8 +121,8 @@ def test_a_notice_outside_of_training_ends_the_process() -> None:
 def test_a_notice_before_training_may_be_started_again(root: Path) -> None:
     script = (
         "import os, signal\n"
-        "from experiments import train\n"
-        "train.hosts.join = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "from experiments import train, training\n"
+        "training.hosts.join = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
         "train.main(train.parse(['train.py', '--config=tests/tiny.py']))\n"
     )
     done = subprocess.run(

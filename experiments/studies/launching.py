@@ -17,11 +17,10 @@ from experiments.studies.runs import Run, flags
 from jaxsparse import build, config
 from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
-from jaxsparse.training import checkpoints, interrupt
+from jaxsparse.training import checkpoints, signals
 from jaxsparse.training import workdir as training_folder
 
 ENDED = "ended"
-STOPPED = (*interrupt.EXITS.values(), *(-number for number in interrupt.EXITS))
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -55,7 +54,7 @@ def run_all(runs: Sequence[Run], folder: Path, data_dir: str) -> list[str]:
             print(f"[{place} of {len(runs)}] {run.name}", file=sys.stderr)
         for step in steps:
             code = step()
-            if code in STOPPED:  # someone wants it to stop
+            if code in signals.STOPPED:  # someone wants it to stop
                 sys.exit(130 if code < 0 else code)
             if code:
                 failed.append(run.name)

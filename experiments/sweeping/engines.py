@@ -16,9 +16,8 @@ from typing import Any
 
 import submitit
 
-from experiments.studies import launching
 from jaxsparse import hosts
-from jaxsparse.training import workdir
+from jaxsparse.training import signals, workdir
 
 ENGINES = ("local", "slurm")
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -65,7 +64,7 @@ class Commands:
         codes: dict[str, int] = {}
         for folder, command in self._commands:
             codes[folder.name] = code = self._run(folder, command)
-            if code in launching.STOPPED:
+            if code in signals.STOPPED:
                 break
         return codes
 

@@ -17,14 +17,18 @@ from jaxsparse.config.comparing import (
     from_json,
     scientific,
 )
-from jaxsparse.config.naming import check_known, nearest
-from jaxsparse.config.rules import RULES, check_unused, validate
+from jaxsparse.config.names import BUILT_IN, check_built_in
+from jaxsparse.config.naming import check_known, nearest, nearest_field, to_path
+from jaxsparse.config.ranges import RULES
+from jaxsparse.config.rules import check_unused, validate
 from jaxsparse.config.schema import default, start
 
 __all__ = (
+    "BUILT_IN",
     "GROWING",
     "OPERATIONAL",
     "RULES",
+    "check_built_in",
     "check_known",
     "check_unused",
     "default",
@@ -33,7 +37,9 @@ __all__ = (
     "flatten",
     "from_json",
     "nearest",
+    "nearest_field",
     "scientific",
     "start",
+    "to_path",
     "validate",
 )

@@ -1,9 +1,7 @@
 """Stopping cleanly when asked to: Ctrl-C, or the notice before a machine goes."""
 
 import itertools
-import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,10 +9,7 @@ from types import FrameType
 from jax.experimental import multihost_utils
 
 from jaxsparse import hosts
-
-# With what a process ends that was stopped by a signal. A scheduler may start again
-# what its own notice stopped: 75 is "try again later" in the sysexits of Unix.
-EXITS = {signal.SIGINT: 130, signal.SIGTERM: 75}
+from jaxsparse.training.signals import EXITS
 
 
 class Stopped(Exception):
@@ -32,21 +27,6 @@ class Stopped(Exception):
 
 class NonFinite(Exception):
     """A loss is NaN or infinite, so going on would compute nothing."""
-
-
-def end_when_told() -> None:
-    """Has a SIGTERM end this process, as one that may be started again, from here on.
-
-    For the time outside of `listening`, in which nothing needs to be saved. JAX takes
-    the signal over where it joins other processes, and remembers it.
-    """
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        del frame
-        os.write(2, b"stopped outside of training; the same command goes on\n")
-        sys.exit(EXITS[signum])
-
-    signal.signal(signal.SIGTERM, end)
 
 
 # The number of the signal that asks to stop, 0 if none does.

@@ -1,0 +1,89 @@
+"""What `train.py` does once its command line is right; importing this imports JAX."""
+
+import io
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.command_line import fail
+from jaxsparse import build, config, hosts
+from jaxsparse.lottery import experiment, stages
+from jaxsparse.training import events, interrupt, progress, signals, workdir
+from jaxsparse.training.loop import Desk
+
+
+def run(c: ConfigDict, folder: Path, *, report: bool) -> None:
+    """Runs the experiment, and words every expected failure in one line.
+
+    Args:
+      c: a config that `config.validate` has passed.
+      folder: of the run.
+      report: whether to write a report at the end.
+    """
+    try:
+        hosts.join()
+        if not hosts.many():  # JAX may have taken the signal to itself for nothing
+            signals.end_when_told()
+        config.validate(c)
+        build.check_names(c)
+        build.set_up_jax(c)
+        hosts.do(lambda: workdir.check_same(folder, c))
+        _run(c, folder, report=report)
+    except interrupt.Stopped as stop:
+        say(f"stopped at {stop}; the same command continues there")
+        sys.exit(stop.code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues the run", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, interrupt.NonFinite) as error:
+        fail(str(error))
+    except jax.errors.JaxRuntimeError as error:  # above all, no memory left
+        fail(f"{str(error).splitlines()[0]}; the same command continues the run")
+
+
+def _run(c: ConfigDict, folder: Path, *, report: bool) -> None:
+    """Builds everything, takes the folder, trains, and writes the report."""
+    made = build.make_experiment(c, build.load_data(c), folder)
+    command = shlex.join(["python", *sys.argv])
+    arrangement = made.trainer.arrangement
+    with workdir.opened(folder, c, command=command, arrangement=arrangement):
+        train(c, made, folder)
+        if not (report and hosts.first()):  # a study has one of its own
+            return
+        # Here and not above: what is wrong with a launch is said without this import.
+        from jaxsparse.reports import page
+
+        say(f"report: {page.write([folder], folder / 'report')}")
+
+
+def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
+    """Runs every stage that has not ended."""
+    shows = c.run.tensorboard and hosts.first()
+    seen = events.Events(folder / "tensorboard") if shows else None
+    desk = Desk(
+        metrics=folder / "metrics.jsonl",
+        checkpoints=folder / "checkpoints",
+        progress=None,
+        should_stop=lambda: False,
+        watch=seen or (lambda record: None),
+    )
+    count, done = sum(1 for _ in stages.every(made)), experiment.done(made, desk)
+    out = sys.stderr if hosts.first() else io.StringIO()
+    say(f"run: {folder}")
+    shown = progress.Progress(count, done, out=out)
+    try:
+        with interrupt.listening() as asked:
+            experiment.run(made, desk._replace(progress=shown, should_stop=asked))
+    finally:
+        shown.close()
+        if seen is not None:
+            seen.close()
+
+
+def say(line: str) -> None:
+    """Prints a line for people, from one process."""
+    if hosts.first():
+        print(line, file=sys.stderr)

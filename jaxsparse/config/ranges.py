@@ -1,0 +1,305 @@
+"""What each field may be, beyond its type.
+
+Each rule is a question and the words for what it asks. Bounds are wide: they leave out
+what no run can mean, such as numbers that float32 does not hold.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxsparse import schedules
+from jaxsparse.config import naming
+
+Rule = tuple[Callable[[Any], bool], str]
+
+INT32 = 2**31  # steps and places are counted in int32
+UINT32 = 2**32  # seeds are uint32
+
+
+def _one_of(*choices: str) -> Rule:
+    return lambda v: v in choices, "one of " + ", ".join(choices)
+
+
+def _count(least: int, most: int) -> Rule:
+    return lambda v: least <= v <= most, f"at least {least} and at most {most}"
+
+
+def _number(least: float, most: float) -> Rule:
+    return lambda v: least <= v <= most, f"in [{least:g}, {most:g}]"
+
+
+def _above_0(most: float, least: float = 1e-12) -> Rule:
+    # Smaller ones are nothing beside float32's rounding.
+    return lambda v: least <= v <= most, f"above 0, in [{least:g}, {most:g}]"
+
+
+def _or(value: Any, rule: Rule) -> Rule:
+    holds, wanted = rule
+    return lambda v: v == value or holds(v), f"{wanted}, or {value!r}"
+
+
+def _tuple(item: Rule, example: str, *, named: bool = False) -> Rule:
+    """Makes the rule of a tuple whose items keep a rule; of pairs if it is by name."""
+    holds, _ = item
+
+    def each(v: Any) -> bool:
+        if not named:
+            return holds(v)
+        is_pair = isinstance(v, tuple | list) and len(v) == 2
+        return is_pair and _is_text(v[0]) and holds(v[1])
+
+    kind = "pairs" if named else "a tuple"
+    return lambda v: all(map(each, v)), f"{kind} such as {example}"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _is_length(value: Any) -> bool:
+    """Says whether something is a length that does not go beyond 100 %."""
+    try:
+        steps = schedules.to_steps(value, steps_per_epoch=1, total=INT32)
+    except (TypeError, ValueError):
+        return False
+    return steps <= INT32
+
+
+def _is_path(value: str) -> bool:
+    try:
+        naming.to_path("", value)
+    except ValueError:
+        return False
+    return value.isprintable()
+
+
+def _int(least: int, most: int) -> Rule:
+    return lambda v: type(v) is int and least <= v <= most, ""
+
+
+def _real(least: float, most: float) -> Rule:
+    return lambda v: type(v) in (int, float) and least <= v <= most, ""
+
+
+_FLAG: Rule = (lambda v: isinstance(v, bool), "True or False")
+_TEXT: Rule = (_is_text, "a name, in one line")
+_PATH: Rule = (_is_path, "a path in one line, of a user that there is, or ''")
+_LENGTH: Rule = (
+    _is_length,
+    f"a length of at most 100% or 2**31 steps: {schedules.FORMS}",
+)
+_TOTAL: Rule = (lambda v: _is_length(v) and "%" not in v, "steps or epochs, as '2ep'")
+_ANY: Rule = (str.isprintable, "a name, in one line, or ''")
+_FADE = _one_of("constant", "linear", "cosine", "step")
+_BELOW_1: Rule = (lambda v: 0 <= v <= 1 - 1e-7, "in [0, 1), also as a float32")
+_FRACTION: Rule = (lambda v: 0 <= v <= 1, "in [0, 1]")
+_INSIDE: Rule = (lambda v: 1e-7 <= v <= 1 - 1e-7, "in (0, 1), also as a float32")
+_EXAMPLES = _count(0, INT32 - 1)
+_BATCH = _count(1, 2**24)
+_SEED: Rule = (lambda v: 0 <= v < UINT32, "in [0, 2**32)")
+_SIZES = _tuple(_int(1, 2**20), "(300, 100), each at least 1 and at most 2**20")
+_GLOBS = _tuple(_TEXT, "('head/kernel',)")
+_LENGTHS = _tuple(_LENGTH, "('500step', '2ep', '50%'), each a length")
+
+# One for each field; `schema.default` says what they mean.
+RULES: dict[str, Rule] = {
+    "name": (
+        lambda v: _is_text(v) and "/" not in v and v not in (".", ".."),
+        "a name without slashes",
+    ),
+    "replicates": _count(1, 2**20),
+    "seeds.init": _SEED,
+    "seeds.data": _SEED,
+    "seeds.masks": _SEED,
+    "seeds.first": _count(0, INT32 - 1),
+    "data.name": _TEXT,
+    "data.dir": _PATH,
+    "data.size": _count(0, 2**14),
+    "data.batch_size": _BATCH,
+    "data.drop_last": _FLAG,
+    "data.validation": _EXAMPLES,
+    "data.split_seed": _SEED,
+    "data.train_examples": _EXAMPLES,
+    "data.test_examples": _EXAMPLES,
+    "data.augment": _one_of("as_given", "published"),
+    "data.crop_pad": _count(0, 2**12),
+    "data.flip": _FLAG,
+    "data.normalize": _one_of("channels", "unit"),
+    "data.mean": _tuple(
+        _real(0.0, 1.0), "(0.5, 0.5, 0.5), numbers on the [0, 1] scale"
+    ),
+    "data.std": _tuple(
+        _real(1e-6, 1.0), "(0.25, 0.25, 0.25), numbers above 0 on the [0, 1] scale"
+    ),
+    "data.order": _one_of("same", "fresh"),
+    "data.noise": _FRACTION,
+    "data.noise_by": _one_of("permute", "uniform"),
+    "data.noise_seed": _SEED,
+    "model.name": _TEXT,
+    "model.width": _count(1, 2**16),
+    "model.features": _SIZES,
+    "model.maps": _SIZES,
+    "model.padding": _one_of("", "SAME", "VALID"),
+    "model.norm": _one_of("learned", "fixed"),
+    "model.dtype": _one_of("float32", "bfloat16"),
+    "init.kernel": _TEXT,
+    "init.bias": _TEXT,
+    "init.norm_scale": _TEXT,
+    "init.zeros": _GLOBS,
+    "init.shared": _FLAG,
+    "init.sparse": _ANY,
+    "init.sparse_distribution": _one_of("normal", "uniform"),
+    "init.sparse_scale": _above_0(1e6),
+    "start.run": _PATH,
+    "start.weights": _PATH,
+    "start.masks": _PATH,
+    "start.replicate": (
+        lambda v: -1 <= v < INT32,
+        "a number of a replicate, or -1",
+    ),
+    "optimizer.name": _TEXT,
+    "optimizer.momentum": _BELOW_1,
+    "optimizer.nesterov": _FLAG,
+    "optimizer.b1": _BELOW_1,
+    "optimizer.b2": _BELOW_1,
+    "optimizer.eps": _above_0(1.0, 1e-30),
+    "optimizer.weight_decay": _number(0.0, 100.0),
+    "optimizer.decay": _one_of("all", "kernels"),
+    "schedule.name": _one_of("constant", "step", "cosine"),
+    "schedule.learning_rate": _above_0(1e6),
+    "schedule.warmup": _LENGTH,
+    "schedule.milestones": _LENGTHS,
+    "schedule.gamma": (lambda v: 1e-12 <= v <= 1, "in (0, 1], from 1e-12"),
+    "training.length": _TOTAL,
+    "training.label_smoothing": _BELOW_1,
+    "training.smooth_over": _one_of("every", "others"),
+    "training.smoothing_fade": _FADE,
+    "training.smoothing_until": _LENGTH,
+    "ghosts.activation": _ANY,
+    "ghosts.neurons": _one_of("blend", "sharpen"),
+    "ghosts.sharpness": (
+        lambda v: (
+            len(v) == 2
+            and all(type(x) in (int, float) for x in v)
+            and 1e-6 <= v[0] <= v[1] <= 1e6
+        ),
+        "two numbers above 0, the second at least the first, such as (1.0, 50.0)",
+    ),
+    "ghosts.skips": _one_of("", "convolution", "identity"),
+    "ghosts.fade": _FADE,
+    "ghosts.until": _LENGTH,
+    "rescaling.steps": _count(0, 10**7),
+    "rescaling.learning_rate": _above_0(1e6),
+    "rescaling.look_ahead": _above_0(1e6),
+    "rescaling.longest": _or(float("inf"), _above_0(1e12)),
+    "rescaling.least": _FRACTION,
+    "rescaling.clip": _above_0(1e12),
+    "rescaling.masked": _FLAG,
+    "rescaling.batch_size": _BATCH,
+    "evaluation.every": _LENGTH,
+    "evaluation.batch_size": _BATCH,
+    "lottery.levels": _count(0, 10**4),
+    "lottery.fraction": _INSIDE,
+    "lottery.counting": _one_of("exact", "open_lth"),
+    "lottery.scope": _one_of("global", "layer"),
+    "lottery.layer_fractions": _tuple(
+        (lambda v: type(v) is float and 0 <= v <= 1 - 1e-7, ""),
+        "(('head/kernel', 0.1),), each in [0, 1)",
+        named=True,
+    ),
+    "lottery.ignored": _GLOBS,
+    "lottery.score": _one_of("magnitude", "random"),
+    "lottery.one_shot": _FLAG,
+    "lottery.rewind": _LENGTH,
+    "lottery.retrain": _one_of("rewind", "learning_rate_rewind", "finetune"),
+    "lottery.finetune_length": _LENGTH,
+    "lottery.controls": _tuple(_TEXT, "('reinitialized', 'random_mask')"),
+    "lottery.control_levels": _tuple(_int(1, 10**4), "(1, 3), each at least 1"),
+    "pretraining.subset": _one_of("", "easiest", "hardest", "random", "window"),
+    "pretraining.size": _EXAMPLES,
+    "pretraining.scores": _PATH,
+    "pretraining.first": _EXAMPLES,
+    "pretraining.balanced": _FLAG,
+    "pretraining.seed": _SEED,
+    "pretraining.batch_size": _or(0, _BATCH),
+    "pretraining.learning_rate": _or(-1, _above_0(1e6)),
+    "pretraining.warmup": _LENGTH,
+    "pretraining.noise": _FRACTION,
+    "repelling.strength": _number(-1e6, 1e6),
+    "repelling.dtype": _one_of("bfloat16", "float32"),
+    "stability.children": _or(0, _count(2, 1000)),
+    "stability.steps": _LENGTHS,
+    "stability.levels": _tuple(_int(0, 10**4), "(0, 4), each at least 0"),
+    "stability.successive": _FLAG,
+    "stability.points": _count(3, 10**4),
+    "stability.examples": _EXAMPLES,
+    "stability.batch_stats": _one_of("interpolated", "re_estimated"),
+    "sparse.method": _TEXT,
+    "sparse.sparsity": _BELOW_1,
+    "sparse.distribution": _ANY,
+    "sparse.layers": _tuple(
+        (
+            lambda v: (
+                type(v) in (int, float)
+                and 0 <= v <= (1 if type(v) is float else INT32 - 1)
+            ),
+            "",
+        ),
+        "(('head/kernel', 0.5),): a sparsity in [0, 1] or a count of weights to keep",
+        named=True,
+    ),
+    "sparse.prunable": _GLOBS,
+    "sparse.dense": _GLOBS,
+    "sparse.first_layer_dense": _FLAG,
+    "sparse.last_layer_dense": _FLAG,
+    "sparse.structure": _ANY,
+    "sparse.score": _TEXT,
+    "sparse.iterations": _count(1, 10**5),
+    "sparse.regrow": _FLAG,
+    "sparse.ablation": _ANY,
+    "sparse.remove_dead": _FLAG,
+    "sparse.score_batches": _count(1, 10**6),
+    "sparse.score_batch_size": _BATCH,
+    "sparse.begin": _or("", _LENGTH),
+    "sparse.end": _or("", _LENGTH),
+    "sparse.update_every": _LENGTH,
+    "sparse.drop_fraction": _or(-1, _FRACTION),
+    "sparse.drop_schedule": _one_of("", "cosine", "constant", "learning_rate"),
+    "sparse.drop_by_sign": _FLAG,
+    "sparse.grow": _one_of("gradient", "inverted", "random"),
+    "sparse.growth_examples": _EXAMPLES,
+    "sparse.growth_first": _EXAMPLES,
+    "sparse.skip_inner": _one_of("", "yes", "no"),
+    "sparse.regrow_dropped": _FLAG,
+    "sparse.restart_dropped": _FLAG,
+    "sparse.soft_bound": _FLAG,
+    "sparse.schedule": _one_of("cubic", "linear", "exponential"),
+    "sparse.initial_sparsity": _or(-1, _BELOW_1),
+    "sparse.min_layer_density": _FRACTION,
+    "sparse.backward_sparsity": _BELOW_1,
+    "sparse.decay": _or(-1, _number(0.0, 1000.0)),
+    "analysis.gradient_every": _or("", _LENGTH),
+    "analysis.at_changes": _FLAG,
+    "analysis.examples": _count(1, INT32 - 1),
+    "analysis.keep_at": _LENGTHS,
+    "run.parallelism": _one_of("jit", "pmap"),
+    "run.devices": _count(0, 2**20),
+    "run.examples": _one_of("auto", "device", "sharded", "host"),
+    "run.weights": _one_of("whole", "sharded"),
+    "run.weight_least": _count(1, 2**62),
+    "run.weight_rules": _tuple(
+        (lambda v: v is None or (type(v) is int and 0 <= v < 32), ""),
+        "(('head/*', None), ('*/kernel', 0))",
+        named=True,
+    ),
+    "run.steps_per_call": _count(1, 10**6),
+    "run.dispatch": _one_of("auto", "scan", "single"),
+    "run.convolutions": _one_of("auto", "library", "explicit"),
+    "run.replicates_by": _one_of("auto", "vmap", "map", "unroll"),
+    "run.deterministic": _FLAG,
+    "run.compilation_cache": _FLAG,
+    "run.checkpoint_every": _or("", _LENGTH),
+    "run.keep": _one_of("all", "needed"),
+    "run.trace": _LENGTHS,
+    "run.tensorboard": _FLAG,
+}

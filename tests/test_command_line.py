@@ -1,0 +1,120 @@
+"""What programs say of a mistake: one line, the nearest name, before JAX is there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import recipes
+
+TRAIN = "experiments/train.py"
+DIGITS = "--config=configs/lth_digits.py"
+
+# One process says what many commands say: each parses in a fork of it.
+DRIVER = """
+import json, os, runpy, sys
+
+class NoJax:
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax":
+            print("imported JAX", file=sys.stderr, flush=True)
+            os._exit(99)
+
+sys.meta_path.insert(0, NoJax())
+for words in json.loads(sys.argv[1]):
+    sys.stderr.flush(), sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.dup2(1, 2)
+        sys.argv = words
+        sys.path.insert(0, os.path.dirname(words[0]))
+        runpy.run_path(words[0], run_name="__main__")
+    print("code", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def said(root: Path, commands: list[list[str]]) -> list[tuple[list[str], int]]:
+    """Runs commands without JAX; the lines that each says, and its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(commands)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found, lines = [], []
+    for line in done.stdout.splitlines():
+        if re.fullmatch(r"code -?\d+", line):
+            found.append((lines, int(line.partition(" ")[2])))
+            lines = []
+        else:
+            lines.append(line)
+    return found
+
+
+MISTAKES = [
+    ([TRAIN], "--config: missing; give one as --config=lth_digits"),
+    ([TRAIN, "--config=lth_digit"], "--config: no file 'lth_digit'; did you mean conf"),
+    ([TRAIN, f"{DIGITS}:quik"], "--config: lth_digits has no variant 'quik'; did you "),
+    ([TRAIN, DIGITS, "bare"], "expected flags only, got 'bare'"),
+    ([TRAIN, DIGITS, "--workdri=x"], "--workdri: no such flag; did you mean --workdir"),
+    ([TRAIN, DIGITS, "--workdir=~nosuchuser/x"], "--workdir: expected a folder or fil"),
+    ([TRAIN, DIGITS, "--data_dir=/nowhere"], "--data_dir: expected a folder of prepar"),
+    ([TRAIN, DIGITS, "--seeds=0"], "--seeds: got '0', which is not valid"),
+    ([TRAIN, DIGITS, "--config.lr=1"], "config.lr: no such field; did you mean schedu"),
+    (
+        [TRAIN, "--config=lth_digits", "--config.sparse.method=snip"],
+        "config.sparse.method: unknown 'snip'; it is a score: set config.sparse.method",
+    ),
+    (
+        [TRAIN, DIGITS, "--config.sparse=3"],
+        "config.sparse: expected a field, got a section of fields",
+    ),
+    (
+        [TRAIN, DIGITS, "--config.sparse.sparsity=abc"],
+        "config.sparse.sparsity: expected a number like 0.9, got 'abc'",
+    ),
+    (
+        [TRAIN, DIGITS, "--config.replicates=1.5"],
+        "config.replicates: expected a whole number like 1, got '1.5'",
+    ),
+    (
+        [TRAIN, DIGITS, "--config.training.length=5"],
+        "config.training.length: came '5'; wanted steps or epochs",
+    ),
+]
+
+
+def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
+    found = said(root, [words for words, _ in MISTAKES])
+    for (words, message), (lines, code) in zip(MISTAKES, found, strict=True):
+        assert code == 1, (words, lines)
+        assert len(lines) == 1, (words, lines)
+        assert lines[0].startswith(f"error: {message}"), (words, lines)
+
+
+PROGRAMS = [TRAIN]
+
+
+def test_help_is_no_error(root: Path) -> None:
+    found = said(root, [[name, "--help"] for name in PROGRAMS])
+    for name, (lines, code) in zip(PROGRAMS, found, strict=True):
+        assert code == 0, (name, lines)
+        assert any("--data_dir: folder of prepared datasets" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lth_digits", "lth_digits.py", "configs/lth_digits", "configs/lth_digits.py"],
+)
+def test_a_recipe_is_found_by_its_name(name: str, root: Path) -> None:
+    path, _, variant = recipes.resolve(f"{name}:quick").partition(":")
+    assert Path(path).samefile(root / "configs" / "lth_digits.py")
+    assert variant == "quick"
