@@ -104,10 +104,10 @@ def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
       A tree with the nesting of `tree`.
     """
     treedef = jax.tree.structure(tree, is_leaf=is_absent)
-    others = zip(*map(treedef.flatten_up_to, trees), strict=True) if trees else None
+    columns = (_named(tree), *map(treedef.flatten_up_to, trees))
     return treedef.unflatten(
-        leaf if is_absent(leaf) else fn(name, leaf, *(next(others) if trees else ()))
-        for name, leaf in _named(tree)
+        leaf if is_absent(leaf) else fn(name, leaf, *others)
+        for (name, leaf), *others in zip(*columns, strict=True)
     )
 
 
@@ -247,3 +247,26 @@ def matches(name: str, globs: Sequence[str]) -> bool:
     if isinstance(globs, str):
         check_globs(globs, field="globs")
     return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def leading_axis(tree: Any, *, field: str) -> int:
+    """Returns the length of the axis that all leaves begin with.
+
+    Args:
+      tree: any pytree of arrays [n ...].
+      field: what to call it in the message.
+
+    Returns:
+      n, 1 or more.
+
+    Raises:
+      ValueError: if the leaves do not begin with one such axis.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        raise ValueError(
+            f"{field}: got leaves of shapes {shapes}; wanted all to begin with the "
+            "same axis, 1 or longer"
+        )
+    return lengths.pop()[0]

@@ -77,8 +77,10 @@ def test_leaves_are_mapped_with_their_names() -> None:
     params = {"a": boxed(LEAF), "b": [None, LEAF], "c": ABSENT}
     found = tree.map_with_names(lambda name, leaf: name, params)
     assert found == {"a": boxed("a"), "b": [None, "b/1"], "c": ABSENT}
-    found = tree.map_with_names(lambda *leaves: leaves, {"a": 1}, {"a": [2, 3]})
-    assert found == {"a": ("a", 1, [2, 3])}
+    found = tree.map_with_names(
+        lambda *leaves: leaves, {"a": None, "b": 1}, {"a": 0, "b": [2, 3]}
+    )
+    assert found == {"a": None, "b": ("b", 1, [2, 3])}
 
 
 LAYERS = {str(i): {"kernel": LEAF + i, "bias": jnp.ones(3) * i} for i in range(12)}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.types import Grads, Masks, Params
 
 Loss = Callable[[Params, Any], Float[Array, ""]]
@@ -228,12 +229,8 @@ def _existing(
     """Lists the leaves that count, in float32 at least, zero outside the masks."""
     held = masks_lib.apply(masks, grads)
     masked = set(masks_lib.names(masks))
-    leaves = {
-        masks_lib.name_of(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(held)
-    }
     return {
         name: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        for name, leaf in leaves.items()
+        for name, leaf in tree.named_leaves(held).items()
         if name in masked or not masked_only
     }

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import signal, stats
 
 from jaxsparse import masks as masks_lib
-from jaxsparse.analysis import alike
+from jaxsparse import tree
 from jaxsparse.types import Masks
 
 
@@ -135,7 +135,9 @@ def chance_overlap(first: Masks, second: Masks) -> Overlaps:
 
 def _counts(first: Masks, second: Masks) -> dict[str, Counts]:
     """Counts what each mask keeps, by layer."""
-    alike.check(first, second, fields=("first", "second"))
+    second = tree.match_structure(
+        second, first, fields=("second", "first"), same_leaves=True
+    )
     ours, theirs = masks_lib.by_layer(first), masks_lib.by_layer(second)
     counts = {
         name: Counts(count.kept, theirs[name].kept, count.total)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from jaxsparse.analysis import alike
+from jaxsparse import tree
 
 PairMeasure = Callable[[Any, Any], Array]
 
@@ -52,7 +52,7 @@ def pairwise(measure: PairMeasure, stack: PyTree) -> Float[Array, "m m"]:
       >>> distance = functools.partial(similarity.l2_distance, subspace="all")
       >>> pairwise(distance, similarity.Solution(params, masks))
     """
-    alike.examples(stack, field="stack")
+    tree.leading_axis(stack, field="stack")
     return _matrix(measure, jax.tree.map(jnp.asarray, stack))
 
 

@@ -6,12 +6,11 @@ pruned. Pure functions of numpy, on the host: they read two trees once.
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from jaxsparse import masks as masks_lib
-from jaxsparse.analysis import alike, similarity
+from jaxsparse import tree
+from jaxsparse.analysis import similarity
 from jaxsparse.types import Masks
 
 
@@ -72,11 +71,13 @@ def cut(solution: similarity.Solution, following: Masks) -> Cut:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery
       Tickets Win. 2021. arXiv:2106.06955: the threshold over rounds.
     """
-    alike.check(solution.masks, following, fields=("masks", "following"))
+    following = tree.match_structure(
+        following, solution.masks, fields=("following", "masks"), same_leaves=True
+    )
     weights = _weights(solution.params, solution.masks)
-    chosen = dict(_leaves(following))
+    chosen = _arrays(following)
     pruned, kept = [], []
-    for name, mask in _leaves(solution.masks):
+    for name, mask in _arrays(solution.masks).items():
         after = chosen[name]
         if np.any(after & ~mask):
             raise ValueError(
@@ -128,7 +129,7 @@ def histogram(
     if bins < 2 or bins % 2:
         raise ValueError(f"bins: got {bins}; wanted an even number, 2 or more")
     weights = _weights(solution.params, solution.masks)
-    values = [weights[name][mask] for name, mask in _leaves(solution.masks)]
+    values = [weights[name][mask] for name, mask in _arrays(solution.masks).items()]
     every = np.concatenate([value.astype(np.float64) for value in values])
     if not np.all(np.isfinite(every)):
         raise ValueError(
@@ -142,13 +143,9 @@ def histogram(
 
 def _weights(params: PyTree, masks: Masks) -> dict[str, np.ndarray]:
     """Returns the leaves that have masks, by name."""
-    named = dict(zip(masks_lib.names(params), _arrays(params), strict=True))
-    return {name: named[name] for name, _ in _leaves(masks)}
+    named = _arrays(params)
+    return {name: named[name] for name in tree.names(masks)}
 
 
-def _leaves(masks: Masks) -> list[tuple[str, np.ndarray]]:
-    return list(zip(masks_lib.names(masks), _arrays(masks), strict=True))
-
-
-def _arrays(tree: PyTree) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+def _arrays(leaves: PyTree) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf) for name, leaf in tree.named_leaves(leaves).items()}

@@ -20,8 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsparse import masks as masks_lib
-from jaxsparse.analysis import alike
+from jaxsparse import tree
 from jaxsparse.types import Masks
 
 SUBSPACES = ("union", "intersection", "first", "second", "all")
@@ -55,7 +54,9 @@ def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
     Raises:
       ValueError: if the masks do not fit each other, or the subspace is none of these.
     """
-    alike.check(first, second, fields=("masks", "masks of the second"))
+    second = tree.match_structure(
+        second, first, fields=("masks of the second", "masks"), same_leaves=True
+    )
     rules = {
         "union": jnp.logical_or,
         "intersection": jnp.logical_and,
@@ -186,11 +187,8 @@ def angular_distance(
 
 def _masks_by_name(solution: Solution) -> dict[str, Any]:
     """Returns the masks of leaves, and refuses those that are not of these."""
-    names = masks_lib.names(solution.params)
-    shapes = map(jnp.shape, jax.tree.leaves(solution.params))
-    wanted = dict(zip(names, shapes, strict=True))
-    leaves = jax.tree.leaves(solution.masks)
-    found = dict(zip(masks_lib.names(solution.masks), leaves, strict=True))
+    wanted = {n: jnp.shape(x) for n, x in tree.named_leaves(solution.params).items()}
+    found = tree.named_leaves(solution.masks)
     for name, leaf in found.items():
         if wanted.get(name) != jnp.shape(leaf):
             raise ValueError(
@@ -204,7 +202,13 @@ def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, 
     """Returns the leaves of both, of one dtype and zero outside the subspace."""
     if subspace not in SUBSPACES:
         raise ValueError(f"subspace: got {subspace!r}; wanted one of {SUBSPACES}")
-    alike.check(first.params, second.params, fields=("params", "params of the second"))
+    params = tree.match_structure(
+        second.params,
+        first.params,
+        fields=("params of the second", "params"),
+        same_leaves=True,
+    )
+    second = second._replace(params=params)
     region = None
     if subspace != "all":
         if first.masks is None or second.masks is None:
@@ -213,8 +217,7 @@ def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, 
                 "solutions, such as `masks.dense(params)`; or use the subspace 'all'"
             )
         joined = join(first.masks, second.masks, subspace=subspace)
-        leaves = jax.tree.leaves(joined)
-        region = dict(zip(masks_lib.names(joined), leaves, strict=True))
+        region = tree.named_leaves(joined)
     a, b = _within(first, region), _within(second, region)
     if not a:
         raise ValueError("params: no floating leaf to compare; wanted at least one")
@@ -225,8 +228,7 @@ def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, 
 def _within(solution: Solution, region: dict[str, Any] | None) -> Leaves:
     """Lists the floating leaves of a region, zero outside it and the own masks."""
     own, leaves = _masks_by_name(solution), []
-    params = jax.tree.leaves(solution.params)
-    for name, leaf in zip(masks_lib.names(solution.params), params, strict=True):
+    for name, leaf in tree.named_leaves(solution.params).items():
         leaf = jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import hosts, transforms
+from jaxsparse import hosts, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
@@ -351,11 +351,8 @@ def _from_files(name: str, config: ConfigDict, network: Network, seeds: Seeds) -
 def _check_alike(found: Any, wanted: Any, field: str) -> None:
     """Refuses leaves of another network."""
     there, here = (
-        {
-            masks_lib.name_of(path): leaf.shape
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (found, wanted)
+        {name: leaf.shape for name, leaf in tree.named_leaves(each).items()}
+        for each in (found, wanted)
     )
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

@@ -4,14 +4,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.build import networks
 from jaxsparse.build.lengths import Lengths
 from jaxsparse.tost import fading, neurons, skips
@@ -184,9 +183,8 @@ def make_smoothing(
 def fill(params: Params) -> Params:
     """Gives the convolutions of ghosts the constant of the released code."""
 
-    def one(path: Any, leaf: Array) -> Array:
-        name = masks_lib.name_of(path)
+    def one(name: str, leaf: Array) -> Array:
         filled = skips.is_ghost(name) and name.endswith("kernel")
         return jnp.full_like(leaf, skips.CONSTANT) if filled else leaf
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return tree.map_with_names(one, params)

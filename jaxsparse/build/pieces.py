@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import hosts, initializers
+from jaxsparse import hosts, initializers, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import (
     chosen,
@@ -149,10 +149,8 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
     )
 
     def one(key: Any) -> tuple[Any, Any]:
-        first = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.full(
-                leaf.shape, masks_lib.name_of(path).endswith("var"), leaf.dtype
-            ),
+        first = tree.map_with_names(
+            lambda name, leaf: jnp.full(leaf.shape, name.endswith("var"), leaf.dtype),
             stats,
         )
         return ghosts.fill(draw(key=key)), first

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key
 
 from jaxsparse import keys as keys_lib
 from jaxsparse import masks as masks_lib
-from jaxsparse import scores, select
+from jaxsparse import scores, select, tree
 from jaxsparse.types import Masks, Scores
 
 NAMES = (
@@ -53,14 +53,13 @@ def shuffle_layers(
       Mark?, 2021, arXiv:2009.08576, section 4.
     """
 
-    def permute(path: tuple[object, ...], leaf: Array) -> Array:
-        name = masks_lib.name_of(path)
+    def permute(name: str, leaf: Array) -> Array:
         if masks_lib.matches(name, ignored):
             return leaf
         flat = jax.random.permutation(keys_lib.leaf_key(key, name), leaf.reshape(-1))
         return flat.reshape(leaf.shape)
 
-    return jax.tree_util.tree_map_with_path(permute, masks)
+    return tree.map_with_names(permute, masks)
 
 
 def shuffle_globally(
@@ -77,19 +76,16 @@ def shuffle_globally(
       Masks with the same count in all: the best of equally many random scores, which
       is a uniformly drawn arrangement.
     """
-    by_name = zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True)
     count = sum(
         jnp.sum(leaf, dtype=jnp.int32)
-        for name, leaf in by_name
+        for name, leaf in tree.named_leaves(masks).items()
         if not masks_lib.matches(name, ignored)
     )
     worth = scores.random(masks, key=key)
     # `within` is needed for the ignored layers only, but must not restrict the others.
-    anywhere = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-            leaf
-            if masks_lib.matches(masks_lib.name_of(path), ignored)
-            else jnp.ones_like(leaf)
+    anywhere = tree.map_with_names(
+        lambda name, leaf: (
+            leaf if masks_lib.matches(name, ignored) else jnp.ones_like(leaf)
         ),
         masks,
     )
@@ -129,10 +125,8 @@ def draw_alike(
     """
     counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
     drawn = select.per_layer(scores.random(masks, key=key), counts)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, old, new: (
-            old if masks_lib.matches(masks_lib.name_of(path), ignored) else new
-        ),
+    return tree.map_with_names(
+        lambda name, old, new: old if masks_lib.matches(name, ignored) else new,
         masks,
         drawn,
     )

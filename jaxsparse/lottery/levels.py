@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import schedules, scores, select
+from jaxsparse import schedules, scores, select, tree
 from jaxsparse.types import Counts, Masks, Params
 
 
@@ -78,15 +78,14 @@ def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
       figure 2: the output layer is pruned at half the rate of the others.
     """
 
-    def count(path: tuple[object, ...], leaf: Array) -> int:
-        name = masks_lib.name_of(path)
+    def count(name: str, leaf: Array) -> int:
         found = (
             f for glob, f in rule.layer_fractions if masks_lib.matches(name, (glob,))
         )
         fraction = next(found, rule.fraction)
         return schedules.kept_per_level(leaf.size, fraction=fraction, levels=level)[-1]
 
-    return jax.tree_util.tree_map_with_path(count, masks)
+    return tree.map_with_names(count, masks)
 
 
 def global_count(masks: Masks, level: int, rule: Rule) -> int:

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxsparse import hosts, records, transforms
-from jaxsparse import masks as masks_lib
+from jaxsparse import hosts, records, transforms, tree
 from jaxsparse.lottery import children as children_lib
 from jaxsparse.lottery import controls, levels, stages, tickets
 from jaxsparse.lottery import network as network_lib
@@ -319,12 +318,11 @@ class Session:
             _write_factors(path, hosts.fetch(found))
         rows = json.loads(hosts.tell(lambda: path.read_text(encoding="utf-8")))
 
-        def times(path: Any, leaf: Any) -> Any:
-            name = masks_lib.name_of(path)
+        def times(name: str, leaf: Any) -> Any:
             factors = jnp.asarray([row["factors"][name] for row in rows], leaf.dtype)
             return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
 
-        return jax.tree_util.tree_map_with_path(times, params)
+        return tree.map_with_names(times, params)
 
     def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
         """Returns the weights [r ...] and batch statistics a stage starts from."""
@@ -380,8 +378,8 @@ def _write_factors(path: Path, found: Any) -> None:
             "objective": objective.tolist(),
             "constrained": constrained.tolist(),
             "factors": {
-                masks_lib.name_of(where): float(factor[r])
-                for where, factor in jax.tree.leaves_with_path(found.factors)
+                name: float(factor[r])
+                for name, factor in tree.named_leaves(found.factors).items()
             },
         }
         for r, (objective, constrained) in enumerate(

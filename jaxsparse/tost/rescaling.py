@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.types import Masks, Params
 
 Loss = Callable[[Params, Any], Float[Array, ""]]
@@ -266,8 +267,8 @@ def _advance(
     own = jnp.where(constrained, other, count).astype(jnp.float32)
     both = (count + other).astype(jnp.float32)
 
-    def move(path: Any, factor: Array, m: Array, v: Array, leaf: Array) -> Array:
-        is_bias = masks_lib.name_of(path).endswith("bias")
+    def move(name: str, factor: Array, m: Array, v: Array, leaf: Array) -> Array:
+        is_bias = name.endswith("bias")
         ahead = m / (1 - B1**own)
         scale = jnp.sqrt(v / (1 - B2**both)) + EPS
         least = 0.0 if is_bias else settings.least
@@ -275,7 +276,7 @@ def _advance(
         # What has come to 0 has no direction any more, as in the released code.
         return jnp.where(jnp.any(leaf != 0) & (factor > 0), moved, factor)
 
-    factors = jax.tree_util.tree_map_with_path(move, factors, first, second, start)
+    factors = tree.map_with_names(move, factors, first, second, start)
     moments = _Adam(
         either(moments.first, first, where=constrained),
         either(first, moments.first_constrained, where=constrained),

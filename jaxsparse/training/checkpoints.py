@@ -20,8 +20,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxsparse import hosts, records
-from jaxsparse import masks as masks_lib
+from jaxsparse import hosts, records, tree
 from jaxsparse.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -42,11 +41,11 @@ class Saved(NamedTuple):
 def digest(state: Any) -> str:
     """Hashes names, dtypes, shapes and bits of every leaf (SHA-256)."""
     sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for name, leaf in tree.named_leaves(state).items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(hosts.fetch(leaf))
-        sha.update(f"{masks_lib.name_of(path)} {array.dtype} {array.shape};".encode())
+        sha.update(f"{name} {array.dtype} {array.shape};".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
 

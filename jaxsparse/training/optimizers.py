@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.types import Params, Step
 
 LearningRate = Callable[[Step], Float[Array, ""]]
@@ -81,9 +82,7 @@ def scale_by_clock(rate: LearningRate) -> optax.GradientTransformationExtraArgs:
 
 def kernels_only(params: Params) -> Any:
     """Marks the kernels, for a weight decay that leaves biases and scales alone."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: masks_lib.is_kernel(masks_lib.name_of(path), leaf), params
-    )
+    return tree.map_with_names(masks_lib.is_kernel, params)
 
 
 def sgd(

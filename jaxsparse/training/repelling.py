@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.types import Masks, Params
 
 # Maene et al., for CIFAR-10: just strong enough to repel; and to attract.
@@ -156,11 +157,10 @@ def store(stored: PyTree, params: Params, slot: ArrayLike) -> PyTree:
     Raises:
       ValueError: if a leaf is missing or of another shape, or the slot out of range.
     """
-    given = dict(zip(masks_lib.names(params), jax.tree.leaves(params), strict=True))
+    given = tree.named_leaves(params)
     number = jnp.asarray(slot, jnp.int32)
 
-    def write(path: tuple[Any, ...], leaf: Any) -> Array:
-        name = masks_lib.name_of(path)
+    def write(name: str, leaf: Any) -> Array:
         _check_leaf(given, name, leaf.shape[1:], field="params")
         _check_number(slot, 0, leaf.shape[0] - 1, field="slot")
         if not leaf.shape[0]:
@@ -173,7 +173,7 @@ def store(stored: PyTree, params: Params, slot: ArrayLike) -> PyTree:
             lambda: leaf,
         )
 
-    return jax.tree_util.tree_map_with_path(write, stored)
+    return tree.map_with_names(write, stored)
 
 
 @jax.custom_jvp
@@ -261,11 +261,8 @@ def _matched(
     params: Params, masks: Masks, stored: PyTree
 ) -> tuple[Leaves, Leaves, Leaves]:
     """Lists weights, masks and solutions of the prunable leaves."""
-    weights, solutions = (
-        dict(zip(masks_lib.names(tree), jax.tree.leaves(tree), strict=True))
-        for tree in (params, stored)
-    )
-    kept = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
+    weights, solutions = tree.named_leaves(params), tree.named_leaves(stored)
+    kept = tree.named_leaves(masks)
     if not kept:
         raise ValueError("masks: no leaf is prunable; wanted one mask at least")
     first = next(iter(kept))

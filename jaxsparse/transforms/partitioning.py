@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.transforms import alignment
 from jaxsparse.types import Params
 
@@ -76,8 +77,7 @@ def weight_specs(
                 f"pattern over, {names}"
             )
 
-    def choose(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-        name = masks_lib.name_of(path)
+    def choose(name: str, leaf: Any) -> PartitionSpec:
         found = [at for glob, at in rules if masks_lib.matches(name, (glob,))]
         at = _asked(name, leaf.shape, parts, found[0]) if found else None
         if not found and np.prod(leaf.shape) >= least:
@@ -86,7 +86,7 @@ def weight_specs(
             return PartitionSpec()
         return PartitionSpec(*(None,) * at, axis)
 
-    return jax.tree_util.tree_map_with_path(choose, params)
+    return tree.map_with_names(choose, params)
 
 
 def _longest(shape: tuple[int, ...], parts: int) -> int | None:

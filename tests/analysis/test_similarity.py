@@ -222,11 +222,11 @@ def test_join_follows_the_masks() -> None:
     [
         ({}, "sum", "subspace: got 'sum'"),
         ({"masks": None}, "union", "masks: got None"),
-        ({"params": {"a": jnp.ones(2)}}, "all", "params of the second: missing"),
+        ({"params": {"a": jnp.ones(2)}}, "all", "params of the second: the leaf a is"),
         (
             {"params": solution(0).params | {"a": {"kernel": jnp.ones(3)}}},
             "all",
-            "unexpected",
+            "the leaf a/bias of params is missing",
         ),
         (
             {"masks": {"a": {"kernel": jnp.array([True]), "bias": None}, "b": None}},
@@ -236,7 +236,7 @@ def test_join_follows_the_masks() -> None:
         (
             {"masks": {"a": {"kernel": jnp.array([True]), "bias": None}, "b": None}},
             "union",
-            "masks of the second: missing",
+            "masks of the second: a/kernel has shape",
         ),
     ],
 )
@@ -244,8 +244,6 @@ def test_solutions_that_do_not_fit_are_refused(
     change: Any, subspace: str, word: str
 ) -> None:
     first = solution(0)
-    if "unexpected" in word:
-        first = Solution(solution(1).params, None)
     for measure in MEASURES.values():
         with pytest.raises(ValueError, match=word):
             measure(first, solution(1)._replace(**change), subspace=subspace)

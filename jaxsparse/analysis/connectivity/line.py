@@ -9,8 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from jaxsparse import masks as masks_lib
-from jaxsparse.analysis import alike
+from jaxsparse import tree
 
 # Written as quotients, both ends are exactly 0 and 1.
 EVCI_ALPHAS = tuple(i / 20 for i in range(-4, 25))
@@ -41,11 +40,10 @@ def interpolate(start: PyTree, end: PyTree, alpha: ArrayLike) -> PyTree:
       >>> interpolate({"w": jnp.array([0.0, 4.0])}, {"w": jnp.array([2.0, 4.0])}, 0.25)
       {'w': Array([0.5, 4. ], dtype=float32)}
     """
-    alike.check(start, end, fields=("start", "end"))
+    end = tree.match_structure(end, start, fields=("end", "start"), same_leaves=True)
 
-    def point(path: Any, a: Any, b: Any) -> Any:
+    def point(name: str, a: Any, b: Any) -> Any:
         a, b = jnp.asarray(a), jnp.asarray(b)
-        name = masks_lib.name_of(path)
         if a.dtype != b.dtype:
             raise ValueError(
                 f"end: {name} has dtype {b.dtype}; wanted {a.dtype}, as in start; cast "
@@ -58,7 +56,7 @@ def interpolate(start: PyTree, end: PyTree, alpha: ArrayLike) -> PyTree:
         weight = jnp.asarray(alpha, wide)
         return ((1 - weight) * a.astype(wide) + weight * b.astype(wide)).astype(a.dtype)
 
-    return jax.tree_util.tree_map_with_path(point, start, end)
+    return tree.map_with_names(point, start, end)
 
 
 def _check_equal(name: str, a: Array, b: Array) -> None:

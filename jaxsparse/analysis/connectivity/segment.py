@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from jaxsparse.analysis import alike
+from jaxsparse import tree
 from jaxsparse.analysis.connectivity import line
 
 WAYS = ("scan", "vmap", "loop")
@@ -152,7 +152,7 @@ def along_segment(
       Frankle, Dziugaite, Roy, Carbin. Linear Mode Connectivity and the Lottery Ticket
       Hypothesis. 2020. arXiv:1912.05671, section 2; 30 points.
     """
-    count = alike.examples(examples, field="examples")
+    count = tree.leading_axis(examples, field="examples")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}; wanted 1 or more examples")
     if by is not None and by not in WAYS:
@@ -161,7 +161,7 @@ def along_segment(
     line.interpolate(start, end, 0.0)  # for what it refuses
     measure, stats = None, ({}, {})
     if isinstance(batch_stats, ReEstimated):
-        alike.examples(batch_stats.batches, field="batch_stats.batches")
+        tree.leading_axis(batch_stats.batches, field="batch_stats.batches")
         measure, stats = batch_stats
     elif batch_stats is not None:
         line.interpolate(*batch_stats, 0.0)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.types import Masks, Params
 
 Indices = Int[Array, "_"] | None
@@ -61,15 +62,10 @@ def make(
       >>> size(space), flatten(space, params)
       (4, Array([1., 1., 0., 3.], dtype=float32))
     """
-    leaves, treedef = jax.tree.flatten(params)
+    treedef = jax.tree.structure(params)
     names = masks_lib.names(params)
-    flags = treedef.flatten_up_to(masks)
-    for name, leaf, mask in zip(names, leaves, flags, strict=True):
-        if mask is not None and jnp.shape(mask) != jnp.shape(leaf):
-            raise ValueError(
-                f"masks: {name} has shape {jnp.shape(mask)}; wanted that of the "
-                f"parameter, {jnp.shape(leaf)}; are they of another network?"
-            )
+    fitted = tree.match_structure(masks, params, fields=("masks", "params"))
+    flags = treedef.flatten_up_to(fitted)
     free = [name for name, mask in zip(names, flags, strict=True) if mask is None]
     if include != ("*",):
         masks_lib.check_globs(include, free, field="include")
