@@ -61,14 +61,13 @@ def _run(c: ConfigDict, folder: Path, *, report: bool) -> None:
 
 def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
     """Runs every stage that has not ended."""
-    shows = c.run.tensorboard and hosts.first()
-    seen = events.Events(folder / "tensorboard") if shows else None
+    shown_by = [_events(c, folder)] if c.run.tensorboard and hosts.first() else []
     desk = Desk(
         metrics=folder / "metrics.jsonl",
         checkpoints=folder / "checkpoints",
         progress=None,
         should_stop=lambda: False,
-        watch=seen or (lambda record: None),
+        metric_writers=tuple(shown_by),
     )
     count, done = sum(1 for _ in stages.every(made)), experiment.done(made, desk)
     out = sys.stderr if hosts.first() else io.StringIO()
@@ -79,8 +78,18 @@ def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
             experiment.run(made, desk._replace(progress=shown, should_stop=asked))
     finally:
         shown.close()
-        if seen is not None:
-            seen.close()
+        for writer in shown_by:
+            writer.close()
+
+
+def _events(c: ConfigDict, folder: Path) -> events.Events:
+    """Makes what shows a run in TensorBoard."""
+    return events.Events(
+        folder / "tensorboard",
+        replicates=c.replicates,
+        levels=c.lottery.levels,
+        hyperparameters=config.scientific(c),
+    )
 
 
 def say(line: str) -> None:

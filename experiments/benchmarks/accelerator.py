@@ -280,7 +280,6 @@ def _whole_run(c: ConfigDict, dataset: Any) -> float:
             checkpoints=folder / "checkpoints",
             progress=progress.Progress(c.lottery.levels + 1, 0, out=nowhere),
             should_stop=lambda: 0,
-            watch=lambda record: None,
         )
         experiment.run(made, desk)
         return time.perf_counter() - began

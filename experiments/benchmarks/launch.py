@@ -62,7 +62,6 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
             checkpoints=folder / "checkpoints",
             progress=clock,
             should_stop=lambda: 0,
-            watch=lambda record: None,
         )
         try:
             experiment.run(made, desk)

@@ -107,7 +107,6 @@ def _desk(run: earlier.Run) -> Desk:
         checkpoints=run.folder / "checkpoints",
         progress=None,  # no stage is trained by it
         should_stop=lambda: False,
-        watch=lambda record: None,
     )
 
 

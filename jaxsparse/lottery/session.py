@@ -58,7 +58,7 @@ class Session:
         if checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
             # It ended before and its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
-            desk = desk._replace(metrics=again, watch=lambda record: None)
+            desk = desk._replace(metrics=again, metric_writers=())
         spent, traces = spending.Spent(), desk.metrics.with_name("trace")
         fresh, keys = self.begin(stage), self.keys(stage)
         if hosts.many():

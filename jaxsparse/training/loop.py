@@ -5,7 +5,7 @@ what its end is used for is for the studies to say (`lottery`).
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -103,11 +103,24 @@ class Trainer(NamedTuple):
 
 
 @runtime_checkable
-class Watch(Protocol):
-    """Sees every record when it is written; TensorBoard is one."""
+class MetricWriter(Protocol):
+    """Sends records elsewhere, besides `metrics.jsonl`; TensorBoard's is one.
 
-    def __call__(self, record: records.Record) -> None:
-        """Shows one record."""
+    Any function of a list of records will do. It is called in the first process only,
+    after the records were written to the file, and what it raises ends the run. A run
+    that was stopped and continues may send the records of a few steps a second time.
+    """
+
+    def __call__(self, rows: Sequence[records.Record]) -> None:
+        """Sends records.
+
+        Args:
+          rows: records written together, such as those of all replicates at one
+            evaluation; not to be changed. Each has a `kind` ("train", "eval", "masks",
+            "level", "time" or one of an analysis) and says where it belongs (`stage`,
+            `level`, `arm`, `step`, `epoch`, and `replicate` unless it is about all of
+            them); its other fields are numbers, and None where there is none.
+        """
 
 
 class Desk(NamedTuple):
@@ -118,14 +131,14 @@ class Desk(NamedTuple):
       checkpoints: folder of checkpoints.
       progress: what shows how far the run is.
       should_stop: says whether to stop cleanly now, by the number of a signal.
-      watch: sees every record besides.
+      metric_writers: what records are sent to besides `metrics`.
     """
 
     metrics: Path
     checkpoints: Path
     progress: Progress
     should_stop: Callable[[], int]
-    watch: Watch
+    metric_writers: tuple[MetricWriter, ...] = ()
 
 
 class _Sums(NamedTuple):
@@ -151,8 +164,8 @@ def write(desk: Desk, rows: list[records.Record]) -> None:
 
     def append() -> None:
         records.append(desk.metrics, rows)
-        for row in rows:
-            desk.watch(row)
+        for send in desk.metric_writers:
+            send(rows)
 
     hosts.do(append)
 

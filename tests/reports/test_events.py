@@ -1,46 +1,126 @@
 import struct
 
 import pytest
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from jaxsparse.training import events
 
-PLACE = {"stage": "level_00/ticket", "level": 0, "arm": "ticket", "epoch": 2.0}
+PLACE = {"stage": "level_03/ticket", "level": 3, "arm": "ticket", "epoch": 2.0}
 
 
-def written(folder):
-    """The scalars of a folder's one file: tag to step and value."""
-    (path,) = [path for path in folder.rglob("*") if path.is_file()]
-    data, found = path.read_bytes(), {}
+def read(folder):
+    """The summaries of a folder's one file, with their steps."""
+    (path,) = [path for path in folder.iterdir() if path.is_file()]
+    data = path.read_bytes()
     while data:
         # Length, its checksum, that many bytes, theirs.
         (length,) = struct.unpack("<Q", data[:8])
         event = event_pb2.Event.FromString(data[12 : 12 + length])
-        for value in event.summary.value:
-            found[value.tag] = (event.step, value.simple_value)
+        yield from ((event.step, value) for value in event.summary.value)
         data = data[16 + length :]
-    return found
 
 
-def test_counts_of_masks_become_fractions(tmp_path):
-    shown = events.Events(tmp_path)
-    shown(
-        {"kind": "masks", **PLACE, "step": 7, "replicate": 1}
-        | {"kept": 20, "total": 100, "ever_active": 30}
-        | {"layers": {"a/kernel": [15, 60], "b/kernel": [5, 40]}}
-    )
+def written(folder):
+    """The scalars of a folder's one file: tag to step and value."""
+    return {value.tag: (step, value.simple_value) for step, value in read(folder)}
+
+
+def show(folder, *batches, **options):
+    shown = events.Events(folder, **options)
+    for rows in batches:
+        shown(rows)
     shown.close()
-    assert written(tmp_path / "level_00/ticket") == {
-        "masks/density/replicate_1": (7, pytest.approx(0.2)),
-        "masks/ever_active/replicate_1": (7, pytest.approx(0.3)),
-        "layers/a/kernel/replicate_1": (7, pytest.approx(0.25)),
-        "layers/b/kernel/replicate_1": (7, pytest.approx(0.125)),
+    return {
+        str(path.parent.relative_to(folder)) for path in folder.rglob("events*") if path
     }
 
 
-def test_levels_lie_in_a_folder_of_their_own_without_what_is_missing(tmp_path):
-    shown = events.Events(tmp_path)
-    record = {"kind": "level", **PLACE, "level": 3, "step": 7, "replicate": 0}
-    shown(record | {"kept": 20, "live": None, "layers": {"a": [1, 2]}})
-    shown.close()
-    assert written(tmp_path / "levels") == {"ticket/level/kept/replicate_0": (3, 20.0)}
+def test_a_run_of_tensorboard_is_a_replicate_of_a_variant_or_their_mean(tmp_path):
+    def level(number, arm, accuracies):
+        place = {"stage": f"level_{number:02d}/{arm}", "level": number, "arm": arm}
+        return [
+            {"kind": "level", **place, "step": 7, "epoch": 1.0, "replicate": r}
+            | {
+                "kept": 100 - number,
+                "total": 100,
+                "weights_remaining": 1 - number / 100,
+            }
+            | {"layers": {"a/kernel": [30, 60]}, "live": None}
+            | {"test_accuracy": accuracy}
+            for r, accuracy in enumerate(accuracies)
+        ]
+
+    curve = {"kind": "train", **PLACE, "step": 5}
+    folders = show(
+        tmp_path,
+        [curve | {"replicate": r, "loss": loss} for r, loss in enumerate((1.0, 3.0))],
+        level(3, "ticket", (0.5, 0.75)),
+        level(3, "random_mask", (0.25, 0.5)),
+        replicates=2,
+        levels=4,
+    )
+    assert folders == {
+        f"{arm}/{run}"
+        for arm in ("ticket", "random_mask")
+        for run in ("replicate_0", "replicate_1", "mean")
+    }
+    assert written(tmp_path / "ticket/mean") == {
+        "level_03/train/loss": (5, 2.0),
+        "levels/kept": (3, 97.0),
+        "levels/total": (3, 100.0),
+        "levels/weights_remaining": (3, pytest.approx(0.97)),
+        "levels/layers/a/kernel": (3, 0.5),
+        "levels/test_accuracy": (3, 0.625),
+        "by_weights/test_accuracy": (97, 0.625),
+    }
+    alone = written(tmp_path / "ticket/replicate_1")
+    assert alone["levels/test_accuracy"] == (3, 0.75)
+    assert alone["level_03/train/loss"] == (5, 3.0)
+    control = written(tmp_path / "random_mask/mean")
+    assert control["levels/test_accuracy"] == (3, 0.375)
+
+
+def test_counts_of_masks_become_fractions(tmp_path):
+    place = PLACE | {"stage": "level_00/ticket", "level": 0}
+    counts = {"kind": "masks", **place, "step": 7, "replicate": 0}
+    counts |= {"kept": 20, "total": 100, "ever_active": 30}
+    counts |= {"layers": {"a/kernel": [15, 60], "b/kernel": [5, 40]}}
+    ended = {"kind": "level", **place, "step": 9, "replicate": 0, "test_accuracy": 0.5}
+    assert show(tmp_path, [counts], [ended]) == {"ticket"}
+    assert written(tmp_path / "ticket") == {
+        "masks/density": (7, pytest.approx(0.2)),
+        "masks/ever_active": (7, pytest.approx(0.3)),
+        "layers/a/kernel": (7, pytest.approx(0.25)),
+        "layers/b/kernel": (7, pytest.approx(0.125)),
+        "result/test_accuracy": (9, 0.5),
+    }
+
+
+def test_many_replicates_are_shown_by_their_mean(tmp_path):
+    count = events.MOST_REPLICATES + 1
+    row = {"kind": "train", **PLACE, "step": 5}
+    rows = [row | {"replicate": r, "loss": float(r)} for r in range(count)]
+    assert show(tmp_path, rows, replicates=count, levels=4) == {"ticket/mean"}
+    shown = written(tmp_path / "ticket/mean")
+    assert shown == {"level_03/train/loss": (5, (count - 1) / 2)}
+
+
+def test_hyperparameters_are_those_of_the_plugin(tmp_path):
+    given = {"optimizer.name": "adam", "data.batch_size": 60, "sparse.layers": [[1, 2]]}
+    row = {"kind": "train", **PLACE, "step": 5, "replicate": 0, "loss": 1.0}
+    show(tmp_path, [row], replicates=2, levels=4, hyperparameters=given)
+    assert len(list((tmp_path / "ticket/replicate_0").iterdir())) == 1
+    found = {
+        value.tag: plugin_hparams_pb2.HParamsPluginData.FromString(
+            value.metadata.plugin_data.content
+        )
+        for _, value in read(tmp_path / "ticket/mean")
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    }
+    started = found["_hparams_/session_start_info"].session_start_info.hparams
+    assert started["variant"].string_value == "ticket"
+    assert started["optimizer.name"].string_value == "adam"
+    assert started["data.batch_size"].number_value == 60
+    assert started["sparse.layers"].string_value == "[[1, 2]]"
+    metrics = found["_hparams_/experiment"].experiment.metric_infos
+    assert "levels/test_accuracy" in {metric.name.tag for metric in metrics}
