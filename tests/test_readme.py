@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from flax import nnx
 
 from configs import lth_digits
 from experiments.sweeping import grid
@@ -124,10 +125,11 @@ def test_linen_loop_keeps_exact_zeros_and_counts(root: Path):
 def test_nnx_loop_prunes_to_its_sparsity(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:2]), found)
-    held = transforms.get_masks(found["opt_state"])
-    assert masks.kept(held) == 250
-    zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(found["weights"])]
-    assert sum(zeros) == 1000
+    assert masks.kept(found["kept"]) == 250
+    trained = nnx.state(found["network"], nnx.Param)
+    for weights in (trained, found["weights"]):
+        zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(weights)]
+        assert sum(zeros) == 1000
 
 
 def test_masks_at_initialisation(root: Path):

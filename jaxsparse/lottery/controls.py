@@ -52,6 +52,7 @@ def shuffle_layers(
       Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
       Mark?, 2021, arXiv:2009.08576, section 4.
     """
+    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
 
     def permute(name: str, leaf: Array) -> Array:
         if masks_lib.matches(name, ignored):
@@ -76,6 +77,7 @@ def shuffle_globally(
       Masks with the same count in all: the best of equally many random scores, which
       is a uniformly drawn arrangement.
     """
+    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
     count = sum(
         jnp.sum(leaf, dtype=jnp.int32)
         for name, leaf in tree.named_leaves(masks).items()
@@ -123,6 +125,7 @@ def draw_alike(
     Returns:
       Masks with the same count in each layer, drawn without regard to `masks`.
     """
+    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
     counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
     drawn = select.per_layer(scores.random(masks, key=key), counts)
     return tree.map_with_names(
@@ -152,9 +155,12 @@ def masks_of(
     Returns:
       Masks [r ...].
     """
+    if name not in NAMES:
+        raise ValueError(f"name: got {name!r}; wanted one of {NAMES}")
+    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
     if name == "dense_continued":
         return jax.tree.map(jnp.ones_like, masks)
-    return _masks_of(masks, jnp.int32(level), keys, name, ignored)
+    return _masks_of(masks, jnp.int32(level), keys, name, tuple(ignored))
 
 
 _MAKE = {
