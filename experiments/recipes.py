@@ -39,6 +39,24 @@ def resolve(recipe: str) -> str:
     raise ValueError(f"--config: no file {name!r}; did you mean {near}?")
 
 
+def in_project(recipe: str) -> str:
+    """Finds a config file of the project's folder of them, where studies look.
+
+    Args:
+      recipe: as for `resolve`.
+
+    Returns:
+      configs/FILE.py or configs/FILE.py:VARIANT.
+
+    Raises:
+      ValueError: if there is no such file, or it is elsewhere.
+    """
+    path, colon, variant = resolve(recipe).partition(":")
+    if Path(path).resolve().parent != FOLDER:
+        raise ValueError(f"--config: expected a file of {FOLDER}, got {path}; copy it")
+    return f"configs/{Path(path).name}{colon}{variant}"
+
+
 def check_field(name: str) -> None:
     """Refuses a field that no config has.
 

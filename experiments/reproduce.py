@@ -17,57 +17,74 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import jax  # noqa: E402
-from absl import app, flags  # noqa: E402
+from jaxsparse.training import signals  # noqa: E402
 
-from experiments import studies  # noqa: E402
-from experiments.studies import launching  # noqa: E402
+if __name__ == "__main__":
+    signals.end_when_told(what="the same command continues the study")
+
+from absl import flags  # noqa: E402
+
+from experiments import command_line, studies  # noqa: E402
 
 _STUDY = flags.DEFINE_enum("study", None, studies.NAMES, "what to rerun")
-_SCALE = flags.DEFINE_string("scale", "quick", "how much of it; each study has its own")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder of prepared TFDS datasets")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the study's runs")
+_SCALE = flags.DEFINE_enum("scale", "quick", studies.SCALES, "how much of it")
+_DATA_DIR = command_line.data_dir()
+_WORKDIR = command_line.workdir("all runs of the study; default: runs/<study>-<scale>")
 _RESULTS = flags.DEFINE_string("results", None, "where to copy tables and figures")
 _ONLY = flags.DEFINE_list("only", [], "names of runs, for some of them")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs what has not ended, and writes the report on all that have begun."""
-    if len(argv) > 1 or _STUDY.value is None:
-        raise app.UsageError(f"wanted --study, one of {', '.join(studies.NAMES)}")
-    if _RESULTS.value and (_ONLY.value or _SCALE.value == "quick"):
-        raise app.UsageError(
-            "--results: given with --only or --scale=quick; wanted a whole study, as "
-            "what is there would be replaced by a part of it"
-        )
+    del argv
+    try:
+        if _STUDY.value is None:
+            names = ", ".join(studies.NAMES)
+            raise ValueError(f"--study: missing; expected one of {names}")
+        if _RESULTS.value and (_ONLY.value or _SCALE.value == "quick"):
+            raise ValueError(
+                "--results: given with --only or --scale=quick; expected a whole "
+                "study, as what is there would be replaced by a part of it"
+            )
+        default = ROOT / "runs" / f"{_STUDY.value}-{_SCALE.value}"
+        folder = command_line.path(_WORKDIR) or default
+        results = command_line.path(_RESULTS)
+        data_dir = command_line.folder_of_data(_DATA_DIR)
+    except ValueError as error:
+        command_line.fail(str(error))
+    return _run(folder, data_dir, results)
+
+
+def _run(folder: Path, data_dir: str, results: Path | None) -> int:
+    # Here and not above, so that what is wrong with a command is said without JAX.
+    import jax
+
+    from experiments.studies import launching
+
     study = importlib.import_module(f"experiments.studies.{_STUDY.value}")
     try:
         chosen = launching.choose(study, _SCALE.value, _ONLY.value)
+        left = [
+            run for run in chosen if not launching.has_ended(run, folder / run.name)
+        ]
+        launching.check_data(left, data_dir)
     except ValueError as error:
-        raise app.UsageError(str(error)) from error
-    default = ROOT / "runs" / f"{_STUDY.value}-{_SCALE.value}"
-    folder = Path(_WORKDIR.value).expanduser() if _WORKDIR.value else default
-    failed = launching.run_all(chosen, folder, _DATA_DIR.value)
+        command_line.fail(str(error))
+    failed = launching.run_all(chosen, folder, data_dir)
     try:
-        written = study.finish(folder, _SCALE.value, _DATA_DIR.value)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues the study", file=sys.stderr)
-        return 130
+        written = study.finish(folder, _SCALE.value, data_dir)
     except (ValueError, OSError) as error:  # above all, a state that is corrupt
-        print(f"error: {error}; no report was written", file=sys.stderr)
-        return 1
+        command_line.fail(f"{error}; no report was written")
     except jax.errors.JaxRuntimeError as error:  # above all, no memory left
-        line = str(error).splitlines()[0]
-        print(f"error: {line}; no report was written", file=sys.stderr)
-        return 1
+        command_line.fail(f"{str(error).splitlines()[0]}; no report was written")
     print(f"report: {written}")
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries them again")
         return 1
-    if _RESULTS.value:
-        launching.copy(written.parent, Path(_RESULTS.value), study.RESULTS)
+    if results:
+        launching.copy(written.parent, results, study.RESULTS)
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -16,46 +16,70 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from absl import app, flags  # noqa: E402
+from jaxsparse.training import signals  # noqa: E402
+
+if __name__ == "__main__":
+    signals.end_when_told(what="the same command continues the sweep")
+
+from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
-from experiments.studies import launching  # noqa: E402
-from experiments.sweeping import engines, grid  # noqa: E402
+from experiments import command_line, sweeping  # noqa: E402
+from experiments.sweeping import points as grid_points  # noqa: E402
 
 _CONFIG = flags.DEFINE_multi_string("config", [], "recipe, FILE or FILE:VARIANT")
 _VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUE,VALUE of the config")
 _SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE, of all runs")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "of every point", lower_bound=1)
-_AT_ONCE = flags.DEFINE_integer("at_once", 0, "seeds in one run; 0 for all")
+_SEEDS = command_line.seeds(3)
+_AT_ONCE = flags.DEFINE_integer(
+    "at_once", 0, "seeds in one run; 0 for all", lower_bound=0
+)
 _JOBS = flags.DEFINE_integer("jobs", 1, "how many run at once", lower_bound=1)
-_ENGINE = flags.DEFINE_enum("engine", "local", engines.ENGINES, "who runs them")
+_ENGINE = flags.DEFINE_enum("engine", "local", sweeping.ENGINES, "who runs them")
 _OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of submitit's executor")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep's runs")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder of prepared TFDS datasets")
+_WORKDIR = command_line.workdir("all runs of the sweep, and its report")
+_DATA_DIR = command_line.data_dir()
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs what has not ended, and writes the report on all that have begun."""
+    del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
-    if len(argv) > 1 or not _WORKDIR.value:
-        raise app.UsageError("wanted --workdir, --config and no bare words")
-    folder = Path(_WORKDIR.value).expanduser().resolve()
     try:
-        points = grid.make(
+        folder = command_line.path(_WORKDIR)
+        if folder is None:
+            raise ValueError("--workdir: missing; give a folder, as runs/my_sweep")
+        data_dir = command_line.folder_of_data(_DATA_DIR)
+        points = grid_points.make(
             *(_CONFIG.value, _VARY.value, _SET.value),
             seeds=_SEEDS.value,
             at_once=_AT_ONCE.value,
         )
         options = dict(map(_option, _OPTION.value))
     except (ValueError, AttributeError, ImportError) as error:
-        raise app.UsageError(str(error)) from error
+        command_line.fail(str(error))
+    return _run(points, folder, data_dir, options)
+
+
+def _run(
+    points: list[grid_points.Point],
+    folder: Path,
+    data_dir: str,
+    options: dict[str, str | int],
+) -> int:
+    # Here and not above, so that what is wrong with a command is said without JAX.
+    from experiments.studies import launching
+    from experiments.sweeping import engines, grid
+
     runs = [run for point in points for run in point.runs]
-    left = [run for run in runs if not launching.has_ended(run, folder / run.name)]
-    print(f"{len(left)} of {len(runs)} runs are to be done", file=sys.stderr)
     try:
+        grid.check(points)
+        left = [run for run in runs if not launching.has_ended(run, folder / run.name)]
+        launching.check_data(left, data_dir)
+        print(f"{len(left)} of {len(runs)} runs are to be done", file=sys.stderr)
         codes = engines.run_all(
             [
-                (folder / run.name, launching.command(run, folder, _DATA_DIR.value))
+                (folder / run.name, launching.command(run, folder, data_dir))
                 for run in left
             ],
             engine=_ENGINE.value,
@@ -63,20 +87,12 @@ def main(argv: Sequence[str]) -> int:
             logs=folder / "jobs",
             options=options,
         )
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues the sweep", file=sys.stderr)
-        return 130
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    failed = [name for name, code in codes.items() if code]
-    if failed:
-        print(f"not ended: {', '.join(failed)}; the same command goes on with them")
-    try:
+        failed = [name for name, code in codes.items() if code]
+        if failed:
+            print(f"not ended: {', '.join(failed)}; the same command goes on with them")
         print(f"report: {grid.report(points, folder)}")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        command_line.fail(str(error))
     return int(bool(failed))
 
 
@@ -88,4 +104,4 @@ def _option(words: str) -> tuple[str, str | int]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -1,7 +1,7 @@
 """Studies: their runs are valid, comparable, and started as they say."""
 
 import json
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,11 @@ def test_a_run_that_fails_keeps_no_other_from_running(
 ) -> None:
     seen = []
 
-    def fake(command: list[str], check: bool) -> Any:
-        assert not check
+    def fake(command: list[str]) -> int:
         seen.append(command)
-        return subprocess.CompletedProcess(command, 3 - len(seen))
+        return 3 - len(seen)
 
-    monkeypatch.setattr(launching.subprocess, "run", fake)
+    monkeypatch.setattr(launching, "_call", fake)
     runs = [
         Run(name, "configs/gmp_mnist.py:quick", {"sparse.sparsity": 0.5})
         for name in "abc"
@@ -117,13 +116,46 @@ def test_a_run_that_fails_keeps_no_other_from_running(
 def test_a_study_that_is_interrupted_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fake(command: list[str], check: bool) -> Any:
-        return subprocess.CompletedProcess(command, 130)
-
-    monkeypatch.setattr(launching.subprocess, "run", fake)
+    monkeypatch.setattr(launching, "_call", lambda command: 130)
     with pytest.raises(SystemExit) as ended:
         launching.run_all([Run("a", "x", {}), Run("b", "x", {})], tmp_path, "")
     assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
+def test_a_signal_lets_the_run_save_and_ends_the_study(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tmp_path / "said"
+    child = (
+        "import os, pathlib, signal, sys, time\n"
+        f"said = pathlib.Path({str(said)!r})\n"
+        "def save(*_):\n"
+        "    time.sleep(0.5)\n"  # longer than a killed child would have
+        "    said.write_text('saved')\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        f"os.kill(os.getppid(), {int(number)})\n"
+        "time.sleep(60)\n"
+    )
+    script = [sys.executable, "-c", child]
+    monkeypatch.setattr(launching, "_script", lambda name, *words: script)
+    monkeypatch.setattr(launching, "has_ended", lambda run, workdir: False)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        launching.run_all([Run("a", "x", {}), Run("b", "x", {})], tmp_path, "")
+    assert ended.value.code == code
+    assert said.read_text() == "saved"
+    assert signal.getsignal(number) == before
+
+
+def test_data_that_is_not_there_is_said_once(tmp_path: Path) -> None:
+    runs = [Run(name, "configs/gmp_mnist.py:quick", {}) for name in "abc"]
+    with pytest.raises(ValueError, match="the dataset 'mnist' is not prepared in"):
+        launching.check_data(runs, str(tmp_path))
+    launching.check_data([Run("a", "configs/lth_digits.py", {})], str(tmp_path))
 
 
 def test_a_run_that_has_ended_is_not_started_again(

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.sweeping import engines, grid
+from experiments.sweeping import engines, grid, showing
+from experiments.sweeping import points as grid_points
 from jaxsparse.training import state as state_lib
 
 GPUS = engines.GPUS
@@ -26,9 +29,9 @@ VARIED = ("sparse.sparsity=0.8,0.9,0.95",)
 FIXED = ("data.name=digits", "run.tensorboard=false")
 
 
-def make(**more: Any) -> list[grid.Point]:
+def make(**more: Any) -> list[grid_points.Point]:
     given = {"recipes": RECIPES, "varied": VARIED, "fixed": FIXED, "seeds": 3}
-    return grid.make(**given | more)
+    return grid_points.make(**given | more)
 
 
 def test_every_combination_is_a_point_and_seeds_share_a_run() -> None:
@@ -83,8 +86,14 @@ def test_a_replicate_is_the_same_in_whatever_run() -> None:
         ({"varied": ("sparse.sparsity=0.8,1.5",)}, "sparsity_1.5: config.sparse"),
         ({"fixed": ("replicates=7",)}, "came 'replicates', twice or beside --seeds"),
         ({"fixed": ("sparse.sparsity=0.5",)}, "came 'sparse.sparsity', twice"),
-        ({"recipes": ("/elsewhere/set_mnist.py",)}, "--config: came '/elsewhere"),
-        ({"recipes": ("configs/unknown.py",)}, "--config: came 'configs/unknown.py'"),
+        (
+            {"recipes": ("/elsewhere/set_mnist.py",)},
+            "--config: no file '/elsewhere.*_mnist.py",
+        ),
+        (
+            {"recipes": ("configs/unknown.py",)},
+            "--config: no file 'configs/unknown.py'",
+        ),
         ({"fixed": ("run.tensorboard=no",)}, "config.run.tensorboard: came 'no'"),
         ({"fixed": ("model.features=3",)}, "wanted a field that holds"),
         ({"varied": ("sparse.sparsity=0.8,0.8",)}, "two runs would be called"),
@@ -285,6 +294,44 @@ def test_options_that_submitit_refuses_are_said(tmp_path: Path) -> None:
         engines.run_all(
             [given], engine="local", jobs=1, logs=tmp_path, options={"memory": 3}
         )
+
+
+def test_how_far_a_sweep_is_said_in_one_line() -> None:
+    given = {"runs": 5, "jobs": 2, "spent": 60.0}
+    assert (
+        showing.describe({}, **given)
+        == "0 of 5 runs done, 0 running, 1:00 spent, ? left"
+    )
+    # 2 jobs in 60 s: 2 runs and half of each of 2 others; 2 more are left, 40 s each.
+    states = {"a": 0, "b": 1, "c": None, "d": None}
+    assert showing.describe(states, **given) == (
+        "1 of 5 runs done, 2 running, 1 failed, 1:00 spent, 0:40 left: c, d"
+    )
+    ended = dict.fromkeys("abcde", 0)
+    assert showing.describe(ended, **given) == "5 of 5 runs done, 0 running, 1:00 spent"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_sweep_shows_how_far_it_is(
+    terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: terminal)
+    shown = showing.SweepProgress(2, jobs=1, out=out)
+    assert showing.read(tmp_path / "notes") == {}
+    for name, code in (("a", None), ("a", 3), ("b", None), ("b", 0)):
+        showing.note(tmp_path / "notes", name, code)
+        for _ in range(3):  # what has not changed is not said again
+            shown.show(showing.read(tmp_path / "notes"))
+    shown.close()
+    said = out.getvalue()
+    assert said.count("a: ended with exit code 3\n") == 1
+    lines = [line for line in re.split(r"\r\x1b\[K|\n", said) if "runs done" in line]
+    assert [line.partition(",")[0] for line in dict.fromkeys(lines)][-1] == (
+        "1 of 2 runs done"
+    )
+    assert terminal or len(lines) == 4
+    assert terminal == ("\r" in said)
 
 
 def sweep(root: Path, folder: Path, *more: str) -> list[str]:

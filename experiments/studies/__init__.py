@@ -5,3 +5,4 @@ begin), `runs(scale)`, and `finish(folder, scale, data_dir)`, which writes the r
 """
 
 NAMES = ("data_diet", "gradient_flow", "sparse_training", "stable_imp", "tost")
+SCALES = ("quick", "cpu", "full")  # each module has these

@@ -1,20 +1,22 @@
 """Running a study: which runs, one after the other, and one report over them."""
 
 import functools
-import importlib
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.studies.runs import Run, flags
+from experiments.studies.runs import Run, flags, read
 from jaxsparse import build, config
+from jaxsparse.data import datasets
 from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
 from jaxsparse.training import checkpoints, signals
@@ -55,7 +57,7 @@ def run_all(runs: Sequence[Run], folder: Path, data_dir: str) -> list[str]:
         for step in steps:
             code = step()
             if code in signals.STOPPED:  # someone wants it to stop
-                sys.exit(130 if code < 0 else code)
+                sys.exit(signals.EXITS.get(-code, code))
             if code:
                 failed.append(run.name)
                 break
@@ -80,15 +82,6 @@ def _score(run: Run, score: str, workdir: Path, out: Path, data_dir: str) -> int
     where = [f"--data_dir={Path(data_dir).resolve()}"] if data_dir else []
     given = [f"--run={workdir}", f"--score={score}", f"--out={out}"]
     return _call(_script("score_data.py", *given, *run.scoring, *where))
-
-
-def read(run: Run) -> ConfigDict:
-    """Makes the config of a run, as its command line would."""
-    path, _, variant = run.config.partition(":")
-    module = importlib.import_module(f"configs.{Path(path).stem}")
-    c = module.get_config(variant)
-    c.update_from_flattened_dict(run.overrides)
-    return c
 
 
 def has_ended(run: Run, workdir: Path) -> bool:
@@ -152,9 +145,45 @@ def _script(name: str, *words: str) -> list[str]:
 
 
 def _call(command: Sequence[str]) -> int:
-    """Runs a command, shows it, and returns its exit code."""
+    """Runs a command, shows it, and returns its exit code.
+
+    A signal to this process asks the command to save and end, and then ends this
+    process too: a second one does not cut the saving short.
+    """
     print(shlex.join(command), file=sys.stderr)
-    return subprocess.run(command, check=False).returncode
+    asked: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        del frame
+        asked.append(signum)
+        if child is not None:
+            child.send_signal(signal.SIGTERM)
+
+    old = {number: signal.signal(number, pass_on) for number in signals.EXITS}
+    try:
+        child = subprocess.Popen(command)
+        if asked:  # before there was a child to tell
+            child.send_signal(signal.SIGTERM)
+        code = child.wait()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    if asked:
+        print("stopped; the same command continues the study", file=sys.stderr)
+        sys.exit(signals.EXITS[asked[0]])
+    return code
+
+
+def check_data(runs: Sequence[Run], data_dir: str) -> None:
+    """Refuses datasets that are not there, once for all runs.
+
+    Raises:
+      ValueError: naming them.
+    """
+    wanted = {(c.data.name, data_dir or c.data.dir) for c in map(read, runs)}
+    for name, folder in sorted(wanted):
+        datasets.check_there(name, data_dir=folder or None)
 
 
 def report(runs: Sequence[Run], folder: Path) -> Path:

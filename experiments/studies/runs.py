@@ -1,6 +1,10 @@
-"""One run of a study: a recipe and what differs from it."""
+"""One run of a study: a recipe and what differs from it; needs no JAX."""
 
+import importlib
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 
 class Run(NamedTuple):
@@ -25,3 +29,12 @@ class Run(NamedTuple):
 def flags(overrides: dict[str, Any]) -> list[str]:
     """Words overrides as command-line flags."""
     return [f"--config.{name}={value}" for name, value in overrides.items()]
+
+
+def read(run: Run) -> ConfigDict:
+    """Makes the config of a run, as its command line would."""
+    path, _, variant = run.config.partition(":")
+    module = importlib.import_module(f"configs.{Path(path).stem}")
+    c = module.get_config(variant)
+    c.update_from_flattened_dict(run.overrides)
+    return c

@@ -16,10 +16,10 @@ from typing import Any
 
 import submitit
 
+from experiments.sweeping import showing
 from jaxsparse import hosts
 from jaxsparse.training import signals, workdir
 
-ENGINES = ("local", "slurm")
 GPUS = "CUDA_VISIBLE_DEVICES"
 CARDS = Path("/proc/driver/nvidia/gpus")  # where the driver lists them
 PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
@@ -30,6 +30,7 @@ SHARES = (
     ("XLA_PYTHON_CLIENT_PREALLOCATE", ("0", "false")),
     ("XLA_PYTHON_CLIENT_ALLOCATOR", ("platform",)),
 )
+SECONDS_BETWEEN_LOOKS = 1.0  # at how far the runs are
 YEAR = 60 * 24 * 365  # minutes, for local jobs, which end when they end
 
 
@@ -44,6 +45,7 @@ class Commands:
         self,
         commands: Sequence[tuple[Path, list[str]]],
         environment: Mapping[str, str | None] | None = None,
+        notes: Path | None = None,
     ) -> None:
         """Takes commands, each with the folder that it works in.
 
@@ -51,8 +53,10 @@ class Commands:
           commands: what to run.
           environment: variables that they are to have; None for those that they are
             not to have.
+          notes: folder to note in what was begun and has ended; None for no notes.
         """
         self._commands, self._changes = list(commands), dict(environment or {})
+        self._notes = notes
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> dict[str, int]:
@@ -63,10 +67,16 @@ class Commands:
         """
         codes: dict[str, int] = {}
         for folder, command in self._commands:
+            self._note(folder.name, None)
             codes[folder.name] = code = self._run(folder, command)
+            self._note(folder.name, code)
             if code in signals.STOPPED:
                 break
         return codes
+
+    def _note(self, name: str, code: int | None) -> None:
+        if self._notes is not None:
+            showing.note(self._notes, name, code)
 
     def _run(self, folder: Path, command: list[str]) -> int:
         """Runs one, again if another process was at work in its folder first."""
@@ -97,7 +107,7 @@ class Commands:
         """Saves what runs when time is up, and asks for more; submitit calls this."""
         self._stop()
         return submitit.helpers.DelayedSubmission(
-            Commands(self._commands, self._changes)
+            Commands(self._commands, self._changes, self._notes)
         )
 
 
@@ -132,8 +142,8 @@ def run_all(
 
     Args:
       commands: each with the folder that it works in.
-      engine: one of `ENGINES`. Locally each of the jobs has its part of the commands
-        and of the GPUs; on Slurm each command is a job of an array.
+      engine: one of `sweeping.ENGINES`. Locally each of the jobs has its part of the
+        commands and of the GPUs; on Slurm each command is a job of an array.
       jobs: how many run at once.
       logs: folder of what jobs print.
       options: of submitit's `update_parameters`, such as timeout_min or, on Slurm,
@@ -169,11 +179,12 @@ def run_all(
         environments = divide_gpus(jobs, os.environ)  # submitit would hide them
     try:
         # A folder for each launch: the numbers of local jobs come again.
-        executor = submitit.AutoExecutor(logs / str(time.time_ns()), cluster=engine)
+        folder_of_logs = logs / str(time.time_ns())
+        executor = submitit.AutoExecutor(folder_of_logs, cluster=engine)
         executor.update_parameters(**common | options)
         with executor.batch():
             launched = [
-                executor.submit(Commands(part, has))
+                executor.submit(Commands(part, has, folder_of_logs / "notes"))
                 for part, has in zip(parts, environments, strict=True)
             ]
     except Exception as error:  # of many kinds, as to what is wrong
@@ -182,15 +193,31 @@ def run_all(
             f"{error}; wanted what its AutoExecutor.update_parameters takes"
         ) from error
     codes = {folder.name: 75 for folder, _ in commands}
+    print(f"what the runs print goes to {folder_of_logs}", file=sys.stderr)
+    shown = showing.SweepProgress(len(commands), jobs=jobs)
     try:
+        _wait(launched, shown, folder_of_logs / "notes")
         for job, part in zip(launched, parts, strict=True):
             codes |= _result(job, part)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         for job in launched:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 job.cancel()
         raise
     return codes
+
+
+def _wait(launched: Sequence[Any], shown: showing.SweepProgress, notes: Path) -> None:
+    """Shows how far the runs are until all jobs have ended."""
+    try:
+        while True:
+            ended = all([job.done() for job in launched])
+            shown.show(showing.read(notes))
+            if ended:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        shown.close()
 
 
 def divide_gpus(

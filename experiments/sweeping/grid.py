@@ -1,164 +1,25 @@
-"""The runs of a grid: recipes × values of fields × seeds."""
+"""The report on a grid of runs, and what can be said of it before they are launched."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 
 from experiments.studies import launching, verdicts
-from experiments.studies.runs import Run
-from jaxsparse import build, config
+from experiments.sweeping.points import Point
+from jaxsparse import build
 from jaxsparse.reports import page, tables, text
 
-PART = "seeds"  # in the name of a run, before which it has of many
 
-
-class Point(NamedTuple):
-    """What runs of a grid have in common but seeds.
-
-    Attributes:
-      recipe: FILE or FILE:VARIANT.
-      values: of the varied fields, as they are given on a command line.
-      runs: one, or several of some seeds each.
-    """
-
-    recipe: str
-    values: dict[str, str]
-    runs: list[Run]
-
-
-def make(
-    recipes: Sequence[str],
-    varied: Sequence[str],
-    fixed: Sequence[str],
-    *,
-    seeds: int,
-    at_once: int = 0,
-) -> list[Point]:
-    """Lists the points of a grid, each a run of all seeds, or several of some.
-
-    Args:
-      recipes: each FILE or FILE:VARIANT.
-      varied: each FIELD=VALUE,VALUE...; every combination of values is a point.
-      fixed: each FIELD=VALUE, of all runs.
-      seeds: replicates of every point.
-      at_once: how many of them one run trains at most; 0 for all.
+def check(points: Sequence[Point]) -> None:
+    """Refuses what the tables of `build` do not have, before a run is launched.
 
     Raises:
-      ValueError: if something is not of these forms, a recipe or field is unknown, a
-        value is not valid, or two runs would have the same name; naming it.
+      ValueError: naming the run and the field.
     """
-    if not recipes or seeds < 1 or at_once < 0:
-        raise ValueError(
-            f"--config, --seeds, --at_once: came {list(recipes)}, {seeds}, {at_once}; "
-            "wanted one recipe or more, 1 seed or more, and 0 or more at once"
-        )
-    axes = [_split(words, "--vary", "FIELD=VALUE,VALUE") for words in varied]
-    common = [_split(words, "--set", "FIELD=VALUE") for words in fixed]
-    _check_fields([name for name, _ in (*axes, *common)])
-    for recipe in recipes:
-        _check_recipe(recipe)
-    choices = [[(name, v) for v in values.split(",")] for name, values in axes]
-    size = at_once or seeds
-    points = []
-    for recipe, *chosen in itertools.product(recipes, *choices):
-        fields, runs = dict(chosen), []
-        for first in range(0, seeds, size):
-            mine = {"replicates": min(size, seeds - first)}
-            if size < seeds:
-                mine["seeds.first"] = first
-            name = "-".join(_name(recipe, fields, mine))
-            runs.append(
-                Run(name, recipe, _parsed(recipe, dict(common) | fields) | mine)
-            )
-        points.append(Point(recipe, fields, runs))
-    _check(points)
-    return points
-
-
-def _check_fields(names: Sequence[str]) -> None:
-    """Refuses fields that are given twice, or by a flag of their own."""
-    for name in names:
-        if names.count(name) > 1 or name in ("replicates", "seeds.first"):
-            raise ValueError(
-                f"--vary, --set: came {name!r}, twice or beside --seeds; wanted each "
-                "field once, and the number of replicates by --seeds and --at_once"
-            )
-
-
-def _check_recipe(recipe: str) -> None:
-    """Refuses what is no recipe of the folder where `launching.read` looks."""
-    path = Path(recipe.partition(":")[0])
-    if not (launching.ROOT / path).is_file() or path.parent != Path("configs"):
-        raise ValueError(
-            f"--config: came {recipe!r}; wanted configs/FILE.py or "
-            f"configs/FILE.py:VARIANT, in {launching.ROOT}"
-        )
-
-
-def _split(words: str, flag: str, wanted: str) -> tuple[str, str]:
-    name, equals, values = words.partition("=")
-    if not (name and equals and values):
-        raise ValueError(f"{flag}: came {words!r}; wanted {wanted}")
-    return name, values
-
-
-def _name(recipe: str, fields: dict[str, str], seeds: dict[str, Any]) -> list[str]:
-    path, _, variant = recipe.partition(":")
-    parts = [f"{Path(path).stem}_{variant}" if variant else Path(path).stem]
-    parts += [f"{name.rpartition('.')[2]}_{v}" for name, v in fields.items()]
-    if "seeds.first" in seeds:
-        first = seeds["seeds.first"]
-        parts.append(f"{PART}_{first}_to_{first + seeds['replicates'] - 1}")
-    return ["".join(c if c.isalnum() or c in "._" else "_" for c in p) for p in parts]
-
-
-def _parsed(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
-    """Gives values the types that a recipe's fields have."""
-    c = launching.read(Run("", recipe, {}))
-    known = config.flatten(c)
-    for name in fields:
-        config.check_known(name, name, list(known))
-    return {name: _as(known[name], value, name) for name, value in fields.items()}
-
-
-def _as(like: Any, value: str, name: str) -> Any:
-    if isinstance(like, bool):
-        if value not in ("true", "false"):
-            raise ValueError(f"config.{name}: came {value!r}; wanted true or false")
-        return value == "true"
-    if isinstance(like, str):
-        return value
-    if isinstance(like, int | float):
-        try:
-            return type(like)(value)
-        except ValueError as error:
-            kind = type(like).__name__
-            raise ValueError(
-                f"config.{name}: came {value!r}; wanted a value of type {kind}"
-            ) from error
-    raise ValueError(
-        f"config.{name}: came {value!r}, and is {like!r}; wanted a field that holds a "
-        "number, text, or true or false; put others into a recipe"
-    )
-
-
-def _check(points: Sequence[Point]) -> None:
-    """Refuses what no run could train with, before the first is launched."""
-    names: dict[str, Run] = {}
     for run in (run for point in points for run in point.runs):
-        if run.name in names:
-            raise ValueError(
-                f"--vary: two runs would be called {run.name!r}; wanted different "
-                "recipes and values"
-            )
-        names[run.name] = run
-        c = launching.read(run)
         try:
-            config.validate(c)
-            build.check_names(c)
+            build.check_names(launching.read(run))
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from error
 

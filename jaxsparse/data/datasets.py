@@ -155,6 +155,24 @@ def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
     return mixed(tree, name, data_dir=data_dir, **more)
 
 
+def check_there(name: str, *, data_dir: str | None = None) -> None:
+    """Refuses a dataset that is not there; reads no example.
+
+    Args:
+      name: as for `load`.
+      data_dir: as for `load`.
+
+    Raises:
+      DatasetNotPrepared: if there is no such dataset; the message says how to get it.
+    """
+    if name == "cinic10":
+        folders.find(name, data_dir=data_dir, with_validation=True)
+    elif name == tiny_imagenet.NAME:
+        tiny_imagenet.find(data_dir=data_dir)
+    elif name not in READERS and not folders.is_there(name, data_dir=data_dir):
+        sources.find(name, data_dir=data_dir)
+
+
 def _reader(name: str, size: int) -> Reader:
     if not size:
         return READERS.get(name, functools.partial(read, name))

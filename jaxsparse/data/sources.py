@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from jaxsparse.config import naming
 from jaxsparse.data.examples import Examples
 
 # Names to offer when one is misspelt; any other that is prepared works as well.
@@ -47,7 +48,7 @@ def root_folder(data_dir: str | None) -> Path:
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
     """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser().absolute()
+    return naming.to_path("data_dir", chosen).absolute()
 
 
 def find(name: str, *, data_dir: str | None) -> Path:

@@ -55,7 +55,7 @@ class Progress:
             left = (self._stop - step) / rate if rate else float("inf")
             self._say(
                 f"{self._name}: step {step} of {self._stop} "
-                f"({rate:.0f} steps/s, {_clock(left)} left) {note}"
+                f"({rate:.0f} steps/s, {clock(left)} left) {note}"
             )
 
     def end(self, *, note: str = "") -> None:
@@ -71,7 +71,7 @@ class Progress:
         left = spent / self._finished_here * max(0, self._stages - self._done)
         self._say(
             f"{self._name}: done ({self._done} of {self._stages}, about "
-            f"{_clock(left)} left) {note}"
+            f"{clock(left)} left) {note}"
         )
 
     def close(self) -> None:
@@ -84,7 +84,8 @@ class Progress:
         print(line.rstrip(), file=self._out, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Words a number of seconds as h:mm:ss or m:ss; "?" for infinity."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
