@@ -12,55 +12,40 @@ accelerator (ResNets, RigL, 100 million weights and a lottery run; not on CPUs).
 `--save` writes the tables, with what they were measured on, to experiments/results/.
 """
 
-import functools
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the benchmark's parts are found
 
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
-from experiments.benchmarks import (  # noqa: E402
-    accelerator,
-    convolving,
-    mnist,
-    peers,
-    pipeline,
-    programs,
-    scaling,
-    selection,
-    startup,
-    surroundings,
-    timing,
-    updates,
-)
+from experiments import command_line  # noqa: E402
 from jaxsparse import config  # noqa: E402
 
-Section = Callable[..., list[timing.Table]]
-
-SECTIONS: dict[str, Section] = {
-    "mnist": mnist.measure,
-    "select": selection.measure,
-    "updates": updates.measure,
-    "overhead": programs.overhead,
-    "dispatch": programs.dispatch,
-    "convolutions": convolving.measure,
-    "replicates": programs.replicates,
-    "devices": programs.devices,
-    "scaling": scaling.measure,
-    "pipeline": pipeline.measure,
-    "startup": startup.measure,
-    "peers": peers.measure,
-    "accelerator": accelerator.measure,
+# Module of `benchmarks` and function in it, imported when it is run.
+SECTIONS = {
+    "mnist": ("mnist", "measure"),
+    "select": ("selection", "measure"),
+    "updates": ("updates", "measure"),
+    "overhead": ("programs", "overhead"),
+    "dispatch": ("programs", "dispatch"),
+    "convolutions": ("convolving", "measure"),
+    "replicates": ("programs", "replicates"),
+    "devices": ("programs", "devices"),
+    "scaling": ("scaling", "measure"),
+    "pipeline": ("pipeline", "measure"),
+    "startup": ("startup", "measure"),
+    "peers": ("peers", "measure"),
+    "accelerator": ("accelerator", "measure"),
 }
 
 _ONLY = flags.DEFINE_list("only", [], "sections to run; all if left out")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder with MNIST prepared; random images if left out"
-)
+_DATA_DIR = command_line.data_dir()
 _SECONDS = flags.DEFINE_float(
     "seconds", 3.0, "time for each row, over its repetitions", lower_bound=0
 )
@@ -69,21 +54,25 @@ _SAVE = flags.DEFINE_bool("save", False, "also write to experiments/results/")
 
 def main(argv: Sequence[str]) -> None:
     """Runs the sections, printing each when it is done."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; wanted flags only")
+    del argv
     for name in _ONLY.value:
         if name not in SECTIONS:
             near = config.nearest(name, list(SECTIONS))
-            raise app.UsageError(f"--only: unknown {name!r}; did you mean {near}?")
+            command_line.fail(f"--only: unknown {name!r}; did you mean {near}?")
+    try:
+        data_dir = command_line.folder_of_data(_DATA_DIR) or None
+    except ValueError as error:
+        command_line.fail(str(error))
     absl_logging.set_verbosity(absl_logging.WARNING)
-    sections = dict(
-        SECTIONS, mnist=functools.partial(mnist.measure, data_dir=_DATA_DIR.value)
-    )
+    # Here and not above, so that what is wrong with a command is said without JAX.
+    from experiments.benchmarks import surroundings, timing
+
     before = surroundings.describe(sys.argv)
     print(surroundings.markdown(before))
     tables = []
     for name in _ONLY.value or SECTIONS:
-        for table in sections[name](seconds=_SECONDS.value):
+        more = {"data_dir": data_dir} if name == "mnist" else {}
+        for table in section(name)(seconds=_SECONDS.value, **more):
             print(timing.markdown(table), flush=True)
             tables.append(table)
     after = before | {"load_at_end": surroundings.load()}
@@ -94,5 +83,13 @@ def main(argv: Sequence[str]) -> None:
         print(f"written: {path.relative_to(ROOT)} and .json", file=sys.stderr)
 
 
+def section(name: str) -> Callable[..., Any]:
+    """Returns the function that measures a section and lists its tables."""
+    module, function = SECTIONS[name]
+    return getattr(
+        importlib.import_module(f"experiments.benchmarks.{module}"), function
+    )
+
+
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -13,19 +13,22 @@ in the folder `--manual_dir`.
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-from absl import app, flags, logging
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from jaxsparse.data import folders, sources, tiny_imagenet
+import tensorflow_datasets as tfds  # noqa: E402
+from absl import flags, logging  # noqa: E402
+
+from experiments import command_line  # noqa: E402
+from jaxsparse.data import folders, sources, tiny_imagenet  # noqa: E402
 
 _DATASET = flags.DEFINE_string(
-    "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100.", required=True
+    "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100."
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where to; default TFDS_DATA_DIR, else ~/tensorflow_datasets."
-)
+_DATA_DIR = command_line.data_dir()
 _MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", None, "Files had by hand; default DATA_DIR/downloads/manual."
 )
@@ -47,7 +50,7 @@ def check_installed() -> None:
 
 
 def prepare(
-    name: str, *, data_dir: str, file_format: str, manual_dir: str | None = None
+    name: str, *, data_dir: str, file_format: str, manual_dir: Path | None = None
 ) -> None:
     """Downloads and prepares, with one readable error if that fails.
 
@@ -59,8 +62,8 @@ def prepare(
     """
     options = {}
     if manual_dir is not None:
-        folder = Path(manual_dir).expanduser().absolute()
-        options["download_config"] = tfds.download.DownloadConfig(manual_dir=folder)
+        download = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        options["download_config"] = download
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
         builder.download_and_prepare(**options)
@@ -96,7 +99,7 @@ def check_unpacked(name: str, *, data_dir: str) -> None:
 
 
 def obtain(
-    name: str, *, data_dir: str, file_format: str, manual_dir: str | None = None
+    name: str, *, data_dir: str, file_format: str, manual_dir: Path | None = None
 ) -> None:
     """Prepares a dataset, unless it is there in one way or the other.
 
@@ -122,9 +125,15 @@ def obtain(
 
 def main(argv: list[str]) -> None:
     """Prepares the dataset that the flags name, unless it is there."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; wanted flags only")
-    name, root = _DATASET.value, str(sources.root_folder(_DATA_DIR.value))
+    del argv
+    name = _DATASET.value
+    if not name:
+        command_line.fail("--dataset: missing; give a TFDS name, as --dataset=cifar10")
+    try:
+        root = str(sources.root_folder(_DATA_DIR.value))
+        manual_dir = command_line.path(_MANUAL_DIR)
+    except ValueError as error:
+        command_line.fail(str(error))
     if name == "digits":
         print("digits come embedded in scikit-learn: there is nothing to prepare")
         return
@@ -135,10 +144,10 @@ def main(argv: list[str]) -> None:
             name,
             data_dir=root,
             file_format=_FORMAT.value,
-            manual_dir=_MANUAL_DIR.value,
+            manual_dir=manual_dir,
         )
     print(f"use it: --config.data.name={name} --config.data.dir={root}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

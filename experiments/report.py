@@ -11,9 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from jaxsparse.reports import labels, methods, page, tables, text
+from absl import flags  # noqa: E402
+
+from experiments import command_line  # noqa: E402
+from jaxsparse import config  # noqa: E402
 
 _OUT = flags.DEFINE_string(
     "out", None, "folder for the report; default: report/ in the one WORKDIR"
@@ -29,22 +33,31 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit code: 0, or 1 if something that was named is not a run.
     """
-    workdirs = argv[1:]
-    if not workdirs:
-        raise app.UsageError("name one or more work folders")
-    if len(workdirs) > 1 and _OUT.value is None:
-        raise app.UsageError("several work folders: say where to write with --out=DIR")
+    if not argv[1:]:
+        command_line.fail("expected folders of runs, got none; give one or more")
+    if len(argv) > 2 and _OUT.value is None:
+        command_line.fail(
+            f"--out: missing with {len(argv) - 1} folders of runs; say where to write"
+        )
+    try:
+        workdirs = [config.to_path("folder of a run", word) for word in argv[1:]]
+        out = command_line.path(_OUT) or workdirs[0] / "report"
+    except ValueError as error:
+        command_line.fail(str(error))
+    for workdir in workdirs:
+        if not workdir.is_dir():
+            command_line.fail(f"{workdir}: not a run; expected the folder of a run")
+    # Here and not above, so that what is wrong with a command is said at once.
+    from jaxsparse.reports import labels, methods, page, tables, text
+
     try:
         runs = tables.read_runs(workdirs)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    out = Path(workdirs[0]) / "report" if _OUT.value is None else Path(_OUT.value)
+        command_line.fail(str(error))
     try:
         written = page.write_runs(runs, out)
     except OSError as error:
-        print(f"error: --out: {out} cannot be written ({error})", file=sys.stderr)
-        return 1
+        command_line.fail(f"--out: {out} cannot be written ({error})")
     levels = tables.levels_table(runs)
     if levels.empty:
         print("No level has finished yet.")
@@ -57,4 +70,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, words="folders of runs")

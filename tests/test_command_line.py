@@ -12,6 +12,8 @@ import pytest
 from experiments import recipes
 
 TRAIN = "experiments/train.py"
+SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
+REPORT, BENCHMARK = "experiments/report.py", "experiments/benchmark.py"
 DIGITS = "--config=configs/lth_digits.py"
 
 # One process says what many commands say: each parses in a fork of it.
@@ -89,6 +91,26 @@ MISTAKES = [
         [TRAIN, DIGITS, "--config.training.length=5"],
         "config.training.length: came '5'; wanted steps or epochs",
     ),
+    ([SWEEP, "--config=lth_digits"], "--workdir: missing; give a folder"),
+    ([SWEEP, "--workdir=x", "--seeds=0"], "--seeds: got '0', which is not valid"),
+    ([SWEEP, "--workdir=x", "--config=lth_digit"], "--config: no file 'lth_digit'"),
+    (
+        [SWEEP, "--workdir=x", "--config=lth_digits", "--vary=lr=1,2"],
+        "config.lr: no such field; did you mean schedule.learning_rate",
+    ),
+    ([SWEEP, "--workdir=x", "--data_dir=/nowhere"], "--data_dir: expected a folder"),
+    ([SWEEP, "--workdir=~nosuchuser/x"], "--workdir: expected a folder or file, got "),
+    ([REPRODUCE], "--study: missing; expected one of data_diet, gradient_flow, "),
+    ([REPRODUCE, "--study=tosst"], "--study: unknown 'tosst'; did you mean tost?"),
+    ([REPRODUCE, "--study=tost", "--scale=huge"], "--scale: unknown 'huge'; did you"),
+    (
+        [REPRODUCE, "--study=tost", "--data_dir=/nowhere"],
+        "--data_dir: expected a folder of prepared datasets, got /nowhere",
+    ),
+    ([REPORT], "expected folders of runs, got none"),
+    ([REPORT, "/nowhere"], "/nowhere: not a run; expected the folder of a run"),
+    ([REPORT, "a", "b"], "--out: missing with 2 folders of runs"),
+    ([BENCHMARK, "--only=mnits"], "--only: unknown 'mnits'; did you mean mnist?"),
 ]
 
 
@@ -100,7 +122,7 @@ def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
         assert lines[0].startswith(f"error: {message}"), (words, lines)
 
 
-PROGRAMS = [TRAIN]
+PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK]
 
 
 def test_help_is_no_error(root: Path) -> None:
