@@ -4,9 +4,9 @@ Everything here runs once, on the host, in exact arithmetic: a float32 or float6
 product of a size and a fraction is off by some weights for large layers. `select`
 takes the counts; `schedules` says how they change over time.
 
-Kernels are read as Flax lays them out: input and output features are the last two
-axes, and whatever comes before is space (HWIO, and likewise in one or three
-dimensions).
+Inputs, outputs and positions of a layer are those that `fan_axes` says. Every layer
+that is not empty keeps at least one weight; where its share is less, the other layers
+give up what is missing, so that totals stay exact.
 """
 
 import math
@@ -16,11 +16,12 @@ from typing import Any
 
 import jax
 
+from jaxsparse import apportionment, fan_axes, layer_counts
 from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks
 
-Weigh = Callable[[tuple[int, ...]], Fraction]
+Weigh = Callable[[fan_axes.Fans], int]
 Distribute = Callable[..., Counts]
 
 
@@ -51,7 +52,11 @@ def count_kept(total: int, sparsity: float | Fraction) -> int:
 
 
 def uniform(
-    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
+    masks: Masks,
+    sparsity: float | Fraction,
+    *,
+    dense: tuple[str, ...] = (),
+    axes: fan_axes.Axes = None,
 ) -> Counts:
     """Gives every layer the same sparsity.
 
@@ -64,14 +69,17 @@ def uniform(
       masks: which leaves are prunable; only names and shapes are used.
       sparsity: fraction to remove from each layer that is not dense, in [0, 1).
       dense: shell patterns of leaf names to keep whole.
+      axes: not used, since all layers are treated alike; the other rules need it.
 
     Returns:
       A count for each prunable leaf, None elsewhere. Together the layers that are not
-      dense keep exactly `count_kept` of their weights, each within one weight of its
-      share.
+      dense keep exactly `count_kept` of their weights. Each is within one weight of its
+      share, but where layers with a share below 1 are raised to 1 at the expense of
+      the others.
 
     Raises:
-      ValueError: if the sparsity is not in [0, 1) or a pattern matches no leaf.
+      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight a
+        layer, or if a pattern matches no leaf.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
@@ -82,37 +90,43 @@ def uniform(
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
       Winners. 2020. arXiv:1911.11134, section 3.
     """
-    sizes = _sizes(masks)
+    del axes
+    sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
     whole = _dense(masks, dense)
     sparse = [size for size, is_whole in zip(sizes, whole, strict=True) if not is_whole]
-    target = count_kept(sum(sparse), sparsity)
-    shares = [
-        Fraction(size) if is_whole else Fraction(target * size, max(sum(sparse), 1))
-        for size, is_whole in zip(sizes, whole, strict=True)
-    ]
-    return _write(masks, shares)
+    target = count_kept(sum(sparse), sparsity) + sum(sizes) - sum(sparse)
+    return _divide(masks, sparsity, target, [Fraction(s) for s in sizes], whole)
 
 
 def erdos_renyi(
-    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
+    masks: Masks,
+    sparsity: float | Fraction,
+    *,
+    dense: tuple[str, ...] = (),
+    axes: fan_axes.Axes = None,
 ) -> Counts:
     """Gives a layer of i inputs, o outputs a density in proportion to (i + o) / (i o).
 
     A layer that this would overfill is kept dense, and the others share what is left.
+    Stacked layers and groups of a convolution are matrices of their own: i and o are
+    those of one.
 
     Args:
       masks: which leaves are prunable; only names and shapes are used.
       sparsity: fraction to remove from all prunable weights together, those in
         `dense` included, in [0, 1).
       dense: shell patterns of leaf names to keep whole.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
 
     Returns:
       A count for each prunable leaf, None elsewhere. Their sum is exactly
-      `count_kept`, and each is within one weight of its share.
+      `count_kept`, and each is within one weight of its share, at least 1.
 
     Raises:
-      ValueError: if the sparsity is not in [0, 1), a pattern matches no leaf, a leaf
-        has fewer than two axes, or the dense layers alone keep too many.
+      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight a
+        layer, a pattern matches no leaf, a leaf has fewer than two axes, or the dense
+        layers alone keep too many.
 
     Deviations:
       Mocanu et al. draw each connection with that probability; here the count is its
@@ -125,25 +139,30 @@ def erdos_renyi(
       2018. arXiv:1707.04780, equation 3.
     """
 
-    def weigh(shape: tuple[int, ...]) -> Fraction:
-        return Fraction(math.prod(shape[:-2]) * (shape[-2] + shape[-1]))
+    def weigh(fans: fan_axes.Fans) -> int:
+        return fans.stack * math.prod(fans.positions) * (fans.inputs + fans.outputs)
 
-    return _proportional(masks, sparsity, dense, weigh)
+    return _proportional(masks, sparsity, dense, axes, weigh)
 
 
 def erdos_renyi_kernel(
-    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
+    masks: Masks,
+    sparsity: float | Fraction,
+    *,
+    dense: tuple[str, ...] = (),
+    axes: fan_axes.Axes = None,
 ) -> Counts:
     """Gives a layer a density in proportion to the sum of its axes over its size.
 
     For a convolution that is (h + w + i + o) / (h w i o); for a dense layer it is
     `erdos_renyi`. A layer that this would overfill is kept dense, and the others share
-    what is left.
+    what is left. Heads and head size of an attention are one axis here.
 
     Args:
       masks: as in `erdos_renyi`.
       sparsity: as in `erdos_renyi`.
       dense: as in `erdos_renyi`.
+      axes: as in `erdos_renyi`.
 
     Returns:
       As `erdos_renyi`.
@@ -159,11 +178,19 @@ def erdos_renyi_kernel(
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
       Winners. 2020. arXiv:1911.11134, section 3.
     """
-    return _proportional(masks, sparsity, dense, lambda shape: Fraction(sum(shape)))
+
+    def weigh(fans: fan_axes.Fans) -> int:
+        return fans.stack * (sum(fans.positions) + fans.inputs + fans.outputs)
+
+    return _proportional(masks, sparsity, dense, axes, weigh)
 
 
 def balanced(
-    masks: Masks, sparsity: float | Fraction, *, dense: tuple[str, ...] = ()
+    masks: Masks,
+    sparsity: float | Fraction,
+    *,
+    dense: tuple[str, ...] = (),
+    axes: fan_axes.Axes = None,
 ) -> Counts:
     """Gives every layer equally many weights.
 
@@ -173,6 +200,7 @@ def balanced(
       masks: as in `erdos_renyi`.
       sparsity: as in `erdos_renyi`.
       dense: as in `erdos_renyi`.
+      axes: not used: inputs and outputs play no part.
 
     Returns:
       As `erdos_renyi`. Layers that are not kept whole differ by one weight at most.
@@ -189,7 +217,7 @@ def balanced(
       Gadhikar, Mukherjee, Burkholz. Why Random Pruning Is All We Need to Start Sparse.
       2023. arXiv:2210.02412.
     """
-    return _proportional(masks, sparsity, dense, lambda _: Fraction(1))
+    return _proportional(masks, sparsity, dense, axes, lambda _: 1)
 
 
 def by_glob(
@@ -207,7 +235,8 @@ def by_glob(
       otherwise: sparsity of each layer that no pattern matches.
 
     Returns:
-      A count for each prunable leaf, each rounded on its own; None elsewhere.
+      A count for each prunable leaf, each rounded on its own and at least 1 where a
+      sparsity is given; None elsewhere.
 
     Raises:
       ValueError: if a pattern matches no leaf, or a value does not fit a layer.
@@ -224,7 +253,7 @@ def by_glob(
         globs = [glob for glob in wanted if masks_lib.matches(name, (glob,))]
         value = wanted[globs[0]] if globs else otherwise
         if not isinstance(value, int):
-            return count_kept(leaf.size, value)
+            return max(count_kept(leaf.size, value), min(1, leaf.size))
         if not 0 <= value <= leaf.size:
             raise ValueError(
                 f"wanted[{globs[0]!r}]: got {value} weights for {name}; wanted 0 to "
@@ -250,20 +279,26 @@ def divide(
     sparsity: float | Fraction,
     *,
     dense: tuple[str, ...] = (),
+    axes: fan_axes.Axes = None,
 ) -> Counts:
     """Divides a sparsity among layers by name, or by a function.
 
     Args:
-      distribution: one of `NAMES`, or a function `(masks, sparsity)` to counts.
+      distribution: one of `NAMES`, or a function `(masks, sparsity)` to counts, which
+        must be whole numbers known now, from 0 to the size of each leaf. A layer it
+        gives 0 is warned of by name.
       masks: which leaves are prunable; only names and shapes are used.
       sparsity: fraction to remove, in [0, 1).
       dense: shell patterns of leaf names to keep whole; for named distributions only.
+      axes: as in `erdos_renyi`; for named distributions only.
 
     Returns:
       A count for each prunable leaf, None elsewhere.
 
     Raises:
-      ValueError: for an unknown name, patterns with a function, or as the function.
+      ValueError: for an unknown name, patterns with a function, counts that do not fit
+        the leaves, or as the function.
+      TypeError: if a function's counts are no whole numbers.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
@@ -276,60 +311,61 @@ def divide(
                 f"dense: got {dense} with a function as distribution; wanted the "
                 "function to keep these layers whole, and no patterns"
             )
-        return distribution(masks, sparsity)
+        return layer_counts.checked(masks, distribution(masks, sparsity))
     if distribution not in NAMES:
         raise ValueError(
             f"distribution: unknown {distribution!r}; did you mean "
             f"{nearest(distribution, list(NAMES))}?"
         )
-    return NAMES[distribution](masks, sparsity, dense=dense)
+    return NAMES[distribution](masks, sparsity, dense=dense, axes=axes)
 
 
 def _proportional(
-    masks: Masks, sparsity: float | Fraction, dense: tuple[str, ...], weigh: Weigh
+    masks: Masks,
+    sparsity: float | Fraction,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes,
+    weigh: Weigh,
 ) -> Counts:
-    """Shares the kept weights in proportion to `weigh`, no layer above its size."""
-    sizes = _sizes(masks)
-    whole = _dense(masks, dense)
-    for name, leaf in zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True):
-        if leaf.ndim < 2:
-            raise ValueError(
-                f"masks: {name} has shape {leaf.shape}; wanted two or more axes, the "
-                "last two of inputs and outputs; use `uniform`, or do not prune it"
-            )
-    weights = [weigh(leaf.shape) for leaf in jax.tree.leaves(masks)]
-    target = count_kept(sum(sizes), sparsity)
-    least = sum(size for size, is_whole in zip(sizes, whole, strict=True) if is_whole)
+    """Shares the kept weights in proportion to `weigh`, within each layer's size."""
+    names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
+    whole, layouts = _dense(masks, dense), fan_axes.of_tree(masks, axes)
+    weights = [
+        Fraction(weigh(fan_axes.fans(layouts[name], name, leaf.shape)))
+        for name, leaf in zip(names, leaves, strict=True)
+    ]
+    total = sum(leaf.size for leaf in leaves)
+    target = count_kept(total, sparsity)
+    least = sum(
+        leaf.size for leaf, is_whole in zip(leaves, whole, strict=True) if is_whole
+    )
     if least > target:
         raise ValueError(
             f"dense: the layers matching {dense} have {least} weights, where sparsity "
-            f"{sparsity} keeps {target} of {sum(sizes)}; wanted a lower sparsity or "
+            f"{sparsity} keeps {target} of {total}; wanted a lower sparsity or "
             "other dense layers"
         )
-    # A layer found too full leaves more for the others, which may fill them in turn.
-    while True:
-        shares = _shares(sizes, weights, whole, target)
-        full = [share > size for share, size in zip(shares, sizes, strict=True)]
-        if not any(full):
-            return _write(masks, shares)
-        whole = [a or b for a, b in zip(whole, full, strict=True)]
+    return _divide(masks, sparsity, target, weights, whole)
 
 
-def _shares(
-    sizes: list[int], weights: list[Fraction], whole: list[bool], target: int
-) -> list[Fraction]:
-    """Gives whole layers their size and divides the rest by weight."""
-    layers = list(zip(sizes, weights, whole, strict=True))
-    left = target - sum(size for size, _, is_whole in layers if is_whole)
-    weighed = sum(weight for _, weight, is_whole in layers if not is_whole)
-    return [
-        Fraction(size) if is_whole else left * weight / (weighed or 1)
-        for size, weight, is_whole in layers
-    ]
-
-
-def _sizes(masks: Masks) -> list[int]:
-    return [leaf.size for leaf in jax.tree.leaves(masks)]
+def _divide(
+    masks: Masks,
+    sparsity: float | Fraction,
+    target: int,
+    weights: list[Fraction],
+    whole: list[bool],
+) -> Counts:
+    """Divides a count by weights; refuses one that leaves layers without a weight."""
+    sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
+    try:
+        counts = apportionment.divide(target, sizes, weights, whole)
+    except ValueError as error:
+        raise ValueError(
+            f"sparsity: {sparsity} keeps {target} of {sum(sizes)} weights, too few for "
+            f"one in each of {len(sizes)} layers ({sum(whole)} of them whole); wanted "
+            "a lower sparsity, fewer dense layers, or fewer prunable ones"
+        ) from error
+    return jax.tree.unflatten(jax.tree.structure(masks), counts)
 
 
 def _dense(masks: Masks, dense: tuple[str, ...]) -> list[bool]:
@@ -337,13 +373,3 @@ def _dense(masks: Masks, dense: tuple[str, ...]) -> list[bool]:
     names = masks_lib.names(masks)
     masks_lib.check_globs(dense, names, field="dense")
     return [masks_lib.matches(name, dense) for name in names]
-
-
-def _write(masks: Masks, shares: list[Fraction]) -> Counts:
-    """Rounds shares of an integer total by largest remainder, ties to the earlier."""
-    counts = [math.floor(share) for share in shares]
-    left = int(sum(shares)) - sum(counts)
-    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
-    for i in by_remainder[:left]:
-        counts[i] += 1
-    return jax.tree.unflatten(jax.tree.structure(masks), counts)

@@ -4,10 +4,20 @@ from fractions import Fraction
 import hypothesis
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from hypothesis import strategies as st
 
-from jaxsparse import distributions, masks, select
+from jaxsparse import (
+    distributions,
+    fan_axes,
+    masks,
+    oneshot,
+    scores,
+    select,
+    transforms,
+)
 
 LENET = {
     "a": {"kernel": jnp.ones((784, 300)), "bias": jnp.ones(300)},
@@ -60,8 +70,40 @@ def test_totals_are_exact_and_layers_fit(rule: object, thousandths: int) -> None
 def test_uniform_is_within_a_weight_of_its_share(thousandths: int) -> None:
     counts = distributions.uniform(NETWORK, thousandths / 1000)
     target = Fraction(sum(counts.values()), TOTAL)
+    raised = {n for n, leaf in NETWORK.items() if leaf.size * target < 1}
+    missing = sum(1 - NETWORK[name].size * target for name in raised)
     for name, leaf in NETWORK.items():
-        assert abs(counts[name] - leaf.size * target) < 1
+        if name in raised:
+            assert counts[name] == 1
+        else:
+            assert abs(counts[name] - leaf.size * target) < 1 + missing
+
+
+@pytest.mark.parametrize("rule", RULES)
+@hypothesis.given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    thousandths=st.integers(0, 999),
+)
+def test_every_layer_keeps_a_weight_and_the_total_is_exact(
+    rule: object, sizes: list[int], thousandths: int
+) -> None:
+    network = {f"layer{i}": jnp.ones((n, 3), bool) for i, n in enumerate(sizes)}
+    target = distributions.count_kept(3 * sum(sizes), thousandths / 1000)
+    if target < sum(n > 0 for n in sizes):
+        with pytest.raises(ValueError, match="too few for one in each"):
+            rule(network, thousandths / 1000)
+        return
+    counts = rule(network, thousandths / 1000)
+    assert sum(counts.values()) == target
+    for name, leaf in network.items():
+        assert min(1, leaf.size) <= counts[name] <= leaf.size
+
+
+def test_a_head_of_twenty_weights_keeps_one() -> None:
+    network = {"body": jnp.ones((64, 20), bool), "head": jnp.ones((20, 1), bool)}
+    # 26 of 1300 weights are kept; the head's share is 0.4.
+    assert distributions.uniform(network, 0.98) == {"body": 25, "head": 1}
+    assert distributions.by_glob(network, {"head": 0.99}, otherwise=0.98)["head"] == 1
 
 
 def test_uniform_counts_dense_layers_on_top() -> None:
@@ -142,15 +184,15 @@ def test_all_layers_dense() -> None:
 
 
 def test_equal_remainders_go_to_the_earlier_layer() -> None:
-    network = {name: jnp.ones((1, 1), bool) for name in "abc"}
-    assert distributions.uniform(network, 0.5) == {"a": 1, "b": 1, "c": 0}
+    network = {name: jnp.ones((3, 1), bool) for name in "abc"}
+    assert distributions.uniform(network, 0.5) == {"a": 2, "b": 2, "c": 1}
 
 
 def test_a_layer_without_inputs_and_outputs_is_refused() -> None:
     network = {"v": jnp.ones(4, bool), "w": jnp.ones((4, 4), bool)}
     assert distributions.uniform(network, 0.5) == {"v": 2, "w": 8}
     for rule in RULES[1:]:
-        with pytest.raises(ValueError, match="v has shape"):
+        with pytest.raises(ValueError, match="v: expected two or more axes"):
             rule(network, 0.5)
 
 
@@ -161,3 +203,107 @@ def test_counts_go_straight_to_selection() -> None:
     counts = distributions.erdos_renyi(mask, 0.9)
     kept = masks.by_layer(select.per_layer(scores, counts))
     assert [layer.kept for layer in kept.values()] == jax.tree.leaves(counts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"a": -1}, ValueError, "expected 0 to 20 weights for a, its size, got -1"),
+        ({"b": 10**6}, ValueError, "expected 0 to 30 weights for b, its size, got 1"),
+        ({"c": 3}, ValueError, "for the leaves .*, got counts for"),
+        ({"b": None}, ValueError, "for the leaves .*, got counts for"),
+        ({"a": 2.0}, TypeError, "expected a whole number of weights for a, got 2.0"),
+        ({"a": True}, TypeError, "expected a whole number of weights for a, got True"),
+        ({"a": "2"}, TypeError, "expected a whole number of weights for a, got '2'"),
+        ({"a": [2]}, ValueError, "for the leaves .*, got counts for"),
+        ({"a": jnp.ones(2, int)}, TypeError, "expected a whole number of weights"),
+    ],
+)
+def test_a_function_that_returns_no_counts_is_refused_everywhere(
+    changed: dict, error: type[Exception], message: str
+) -> None:
+    params = {"a": jnp.ones((4, 5)), "b": jnp.ones((5, 6))}
+
+    def distribution(masks: dict, sparsity: float) -> dict:
+        return {"a": 2, "b": 6} | changed
+
+    sgd, options = optax.sgd(0.1), {"sparsity": 0.8, "distribution": distribution}
+    options["prunable"] = ("*",)
+    when = {"begin_step": 1, "end_step": 3, "update_every": 1}
+    calls = {
+        "divide": lambda: distributions.divide(
+            distribution, masks.dense(params, prunable=("*",)), 0.8
+        ),
+        "prune": lambda: oneshot.prune(params, **options),
+        "iterate": lambda: oneshot.prune_iteratively(
+            params, **options, score=scores.magnitude, iterations=2
+        ),
+    }
+    for make, more in (
+        (transforms.sparse_evolution, {}),
+        (transforms.rigl, {"end_step": 9, "update_every": 2}),
+        (transforms.mest, {"end_step": 9, "update_every": 2}),
+        (transforms.snfs, {"end_step": 9, "update_every": 2}),
+        (transforms.granet, when),
+        (transforms.gradual_magnitude, when),
+        (transforms.one_shot_magnitude, {"step": 1}),
+        (transforms.ac_dc, when),
+        (transforms.straight_through, {}),
+        (transforms.top_kast, {"backward_sparsity": 0.5}),
+    ):
+        calls[make.__name__] = lambda make=make, more=more: make(
+            sgd, **options, **more
+        ).init(params)
+    for name, call in calls.items():
+        with pytest.raises(error, match=message):
+            call()
+            raise AssertionError(f"{name} accepted {changed}")
+
+
+def test_whole_numbers_of_numpy_are_counts_and_zeros_warn() -> None:
+    network = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
+    counts = distributions.divide(
+        lambda masks, sparsity: {"a": np.int64(2), "b": jnp.int32(6)}, network, 0.8
+    )
+    assert counts == {"a": 2, "b": 6}
+    assert all(type(count) is int for count in counts.values())
+    with pytest.warns(UserWarning, match=r"no weight in \['a'\]"):
+        distributions.divide(lambda m, s: {"a": 0, "b": 6}, network, 0.8)
+
+
+def test_stacked_layers_and_groups_are_matrices_of_their_own() -> None:
+    # Twelve 8x8 layers in one leaf keep twelve times what one keeps.
+    network = {"many": jnp.ones((12, 8, 8), bool), "one": jnp.ones((8, 8), bool)}
+    for rule in RULES[1:3]:
+        counts = rule(network, 0.9, axes={"many": "sio"})
+        assert counts == {"many": 77, "one": 6}  # 83.2 in 12 to 1: 76.8 and 6.4
+    # In four groups each output sees 2 of 8 inputs: 4 (2 + 4) against 8 + 16.
+    network = {"grouped": jnp.ones((2, 16), bool), "plain": jnp.ones((8, 16), bool)}
+    counts = distributions.erdos_renyi(network, 0.9, axes={"grouped": "io/4"})
+    assert counts == {"grouped": 8, "plain": 8}
+    # A channel that sees itself is full at any density above 1 / (1 + 1).
+    network = {"deep": jnp.ones((3, 3, 1, 4), bool), "wide": jnp.ones((64, 64), bool)}
+    counts = distributions.erdos_renyi(network, 0.9, axes={"deep": fan_axes.DEPTHWISE})
+    assert counts["deep"] == 36
+
+
+@pytest.mark.parametrize("name", ["er", "erk", "balanced", "uniform"])
+def test_maps_of_attention_count_like_dense_layers(name: str) -> None:
+    heads = {"query": (64, 8, 8), "key": (64, 8, 8), "value": (64, 8, 8)}
+    shapes = heads | {"out": (8, 8, 64), "dense": (64, 64)}
+    network = {layer: {"kernel": jnp.ones(s, bool)} for layer, s in shapes.items()}
+    counts = distributions.NAMES[name](network, 0.9)
+    assert sum(jax.tree.leaves(counts)) == 2048
+    assert set(jax.tree.leaves(counts)) == {409, 410}
+
+
+def test_a_layout_says_what_names_do_not() -> None:
+    other = {"b": jnp.ones((40, 9), bool)}
+    network = {"a": {"weight": jnp.ones((16, 2, 3, 3), bool)}} | other
+    flax = {"a": {"kernel": jnp.ones((3, 3, 2, 16), bool)}} | other
+    for rule in RULES[1:3]:
+        told = rule(network, 0.9, axes={"a/weight": fan_axes.EQUINOX})
+        assert jax.tree.leaves(told) == jax.tree.leaves(rule(flax, 0.9))
+        assert jax.tree.leaves(told) == jax.tree.leaves(
+            rule(network, 0.9, axes={"a/*": "oi..."})
+        )

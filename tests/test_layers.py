@@ -12,6 +12,7 @@ LAYERS = (
     ("types", "tree", "config", "records", "keys", "hosts"),
     (
         *("masks", "select", "scores", "distributions", "schedules", "initializers"),
+        *("fan_axes", "apportionment", "layer_counts"),
         *("models", "data", "calendars", "paths"),
     ),
     ("transforms", "oneshot", "tost"),
@@ -24,6 +25,9 @@ SIDEWAYS = {
     (name, "masks")
     for name in ("select", "scores", "distributions", "initializers", "paths")
 }
+SIDEWAYS |= {("fan_axes", "masks"), ("layer_counts", "masks")}
+SIDEWAYS |= {("distributions", name) for name in ("apportionment", "layer_counts")}
+SIDEWAYS |= {(name, "fan_axes") for name in ("select", "distributions", "initializers")}
 # These import less than their layer allows.
 ONLY = {"models": set(), "data": set(), "reports": {"records"}}
 FOREIGN = {"reports": {"jax", "jaxlib", "flax", "optax", "orbax", "jaxtyping"}}

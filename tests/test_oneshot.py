@@ -129,10 +129,10 @@ def test_every_iteration_keeps_what_the_schedule_says(schedule: str):
 def test_layers_never_grow_where_rounding_would_have_them():
     shapes = [(1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (2, 3)]
     weights = {str(i): {"kernel": jnp.ones(s)} for i, s in enumerate(shapes)}
-    fields = {"sparsity": 0.8, "iterations": 20, "schedule": "linear"}
+    fields = {"sparsity": 0.6, "iterations": 20, "schedule": "linear"}
     for distribution in ("uniform", "balanced"):
         steps = watch(weights, scores.magnitude, distribution=distribution, **fields)
-        assert masks.kept(steps[-1]) == distributions.count_kept(21, 0.8)
+        assert masks.kept(steps[-1]) == distributions.count_kept(21, 0.6)
         assert are_nested(steps)
 
 
