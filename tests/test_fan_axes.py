@@ -106,7 +106,7 @@ def test_a_table_that_fits_no_tree_is_refused() -> None:
     with pytest.raises(ValueError, match="axes: expected a layout for 'b/kernel'"):
         fan_axes.of_tree(tree)["b/kernel"]
     for wrong, error in ((0, ValueError), (2.0, TypeError), (True, TypeError)):
-        with pytest.raises(error, match="groups: expected"):
+        with pytest.raises(error, match="groups"):
             fan_axes.FanAxes((0,), (1,), groups=wrong)
 
 

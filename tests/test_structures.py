@@ -5,6 +5,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxsparse import masks, select
+from jaxsparse import fan_axes, masks, oneshot, select, transforms
 
 WILD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e38, np.inf, -np.inf, np.nan, -np.nan]
 # Sums of these are exact in any order, or NaN in every order.
@@ -365,6 +366,143 @@ def test_ignored_leaves_need_not_fit() -> None:
     assert fitted == counts
 
 
+def rows_of_matrices(structure: select.Structure, shape: tuple[int, ...]) -> list:
+    """Lists rows of units of positions in [stack, *window, i, o], as `rows_of`."""
+    kind, (a, b) = structure.name.partition("(")[0], structure.block
+    rows: dict[tuple, dict[tuple, list[int]]] = {}
+    for flat, (s, *space, i, o) in enumerate(np.ndindex(shape)):
+        row, unit = {
+            "in_groups": ((s, *space, i // a, o), (i % a,)),
+            "blocks": ((), (s, *space, i // a, o // b)),
+            "channels": ((), (s, o)),
+            "fan_in": ((s, o), (*space, i)),
+        }[kind]
+        rows.setdefault(row, {}).setdefault(unit, []).append(flat)
+    return [list(units.values()) for units in rows.values()]
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        ("...io", (3, 4, 6)),
+        ("oi...", (6, 4, 3)),
+        ("ioo", (4, 3, 2)),
+        ("iio", (2, 2, 6)),
+        ("sio", (3, 4, 6)),
+        ("...io/2", (3, 4, 6)),
+        ("oi.../3", (9, 4, 2)),
+    ],
+)
+@pytest.mark.parametrize(
+    "structure",
+    [
+        select.in_groups(4),
+        select.blocks((2, 3)),
+        select.channels(),
+        select.fan_in(),
+    ],
+    ids=repr,
+)
+def test_structures_follow_the_layout(
+    structure: select.Structure, layout: str, shape: tuple[int, ...]
+) -> None:
+    axes = fan_axes.parse(layout)
+    score = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) + 1.0
+    matrices = np.asarray(fan_axes.to_matrices(axes, "a", jnp.asarray(score)))
+    flat = matrices.reshape(-1)
+    tied = select.bind(structure, {"a": score}, axes=axes)
+    rows = rows_of_matrices(structure, matrices.shape)
+    view = select.grid(tied, "a", shape)
+    assert view == (len(rows), len(rows[0]), len(rows[0][0]))
+    wanted = len(rows[0]) // 2
+    kept = select.per_layer(
+        {"a": jnp.asarray(score, jnp.float32)},
+        {"a": wanted * view.rows * view.members},
+        structure=tied,
+    )
+    found = np.asarray(fan_axes.to_matrices(axes, "a", kept["a"])).reshape(-1)
+    by_hand = np.zeros(flat.size, bool)
+    for row in rows:
+        best = sorted(row, key=lambda members: -flat[members].sum())[:wanted]
+        for members in best:
+            by_hand[members] = True
+    np.testing.assert_array_equal(found, by_hand)
+
+
+def test_groups_of_four_run_along_the_inputs_of_attention() -> None:
+    shapes = {"query": (8, 2, 3), "key": (8, 2, 3), "value": (8, 2, 3)}
+    shapes["out"] = (2, 4, 6)
+    params = {n: {"kernel": distinct(s, seed=5)} for n, s in shapes.items()}
+    kept = oneshot.prune(
+        params, 0.5, distribution="uniform", structure=select.in_groups(4)
+    )
+    for name in ("query", "key", "value"):
+        groups = np.asarray(kept[name]["kernel"]).reshape(2, 4, 6)
+        assert (groups.sum(axis=1) == 2).all()
+    groups = np.asarray(kept["out"]["kernel"]).reshape(2, 4, 6)
+    assert (groups.sum(axis=1) == 2).all()
+
+
+def test_a_layout_of_another_tree_is_refused() -> None:
+    tied = select.bind(select.fan_in(), {"b": jnp.ones((4, 3))})
+    with pytest.raises(ValueError, match="axes: expected a layout for 'a'"):
+        select.per_layer({"a": jnp.ones((4, 3))}, {"a": 3}, structure=tied)
+
+
+def test_dense_leaves_need_not_fit() -> None:
+    stem, body = (3, 3, 3, 4), (8, 6)
+    params = {"stem": {"kernel": distinct(stem)}, "body": {"kernel": distinct(body)}}
+    groups, sgd = select.in_groups(4), optax.sgd(0.1)
+    where = {"dense": ("stem/*",), "structure": groups}
+    when = {"begin_step": 0, "end_step": 2, "update_every": 1}
+    for ticket in (
+        oneshot.prune(params, 0.5, distribution="uniform", **where),
+        transforms.get_masks(
+            transforms.rigl(
+                sgd, sparsity=0.5, distribution="uniform", end_step=200, **where
+            ).init(params)
+        ),
+    ):
+        assert [layer.kept for layer in masks.by_layer(ticket).values()] == [24, 108]
+    blocks = {"structure": select.blocks((2, 2)), "dense": ("stem/*",)}
+    ticket = oneshot.prune(params, 0.15, **blocks)
+    assert masks.by_layer(ticket)["stem/kernel"] == (108, 108)
+    for tx in (
+        transforms.rigl(
+            sgd,
+            sparsity=0.5,
+            distribution="uniform",
+            drop_fraction=0.5,
+            update_every=1,
+            end_step=9,
+            skip_inner=False,
+            **where,
+        ),
+        transforms.mest(
+            sgd, sparsity=0.5, update_every=1, end_step=9, soft_bound=True, **where
+        ),
+        transforms.gradual_magnitude(sgd, sparsity=0.5, **where, **when),
+        transforms.one_shot_magnitude(
+            sgd, sparsity=0.5, step=0, distribution="uniform", **where
+        ),
+        transforms.ac_dc(sgd, sparsity=0.5, distribution="uniform", **where, **when),
+    ):
+        state, held = tx.init(params), params
+        update = jax.jit(tx.update)
+        for _ in range(3):
+            grads = jax.tree.map(jnp.sin, held)
+            updates, state = update(grads, state, held)
+            held = optax.apply_updates(held, updates)
+        kept = masks.by_layer(transforms.get_masks(state))
+        assert kept["stem/kernel"] == (108, 108)
+        groups_kept = np.asarray(transforms.get_masks(state)["body"]["kernel"])
+        each = groups_kept.reshape(2, 4, 6).sum(axis=1)
+        assert (each == each[0, 0]).all() and 0 < each[0, 0] < 4
+    tx = transforms.sr_ste(sgd, n=2, m=4, dense=("stem/*",))
+    kept = masks.by_layer(transforms.get_masks(tx.init(params)))
+    assert [layer.kept for layer in kept.values()] == [24, 108]
+
+
 def test_empty_leaves_keep_nothing() -> None:
     for structure, shape in (
         (select.in_groups(4), (0, 3)),
@@ -470,7 +608,7 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
         (lambda: select.blocks((4, 0)), r"blocks: got \(4, 0\)"),
         (
             lambda: kernel(structure=select.in_groups(3)),
-            r"conv/kernel: got 8 inputs, .* multiple of 3, for in_groups\(3\); leave .*"
+            r"conv/kernel: got 8 inputs, .* multiple of 3, for in_groups\(3\);.*dense=.*"
             "prunable",
         ),
         (
@@ -479,7 +617,7 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
         ),
         (
             lambda: select.grid(select.fan_in(), "c/w", (5,)),
-            r"c/w: got shape \(5,\); wanted two",
+            r"c/w: expected two or more axes, .* got shape \(5,\)",
         ),
         (
             lambda: kernel(count=215),

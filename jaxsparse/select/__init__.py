@@ -5,7 +5,8 @@ exactly as many weights as they are asked for, ties included. What a weight is w
 comes from `scores`, how many to keep from `distributions` and `schedules`.
 
 A `Structure` makes weights stand or fall together: `in_groups`, `blocks`, `channels`
-and `fan_in`. `fit` rounds counts to those that a structure can meet.
+and `fan_in`. `fit` rounds counts to those that a structure can meet, `bind` tells a
+structure which axes of a tree's leaves are inputs and outputs.
 """
 
 from jaxsparse.select.bisection import Ties
@@ -15,6 +16,7 @@ from jaxsparse.select.ranking import all_finite
 from jaxsparse.select.structures import (
     Grid,
     Structure,
+    bind,
     blocks,
     channels,
     fan_in,
@@ -29,6 +31,7 @@ __all__ = (
     "Structure",
     "Ties",
     "all_finite",
+    "bind",
     "blocks",
     "channels",
     "fan_in",

@@ -24,7 +24,8 @@ def fit(
     """Rounds counts to those that a structure can meet, on the host.
 
     Args:
-      structure: what the counts are for; None returns them as they came.
+      structure: what the counts are for; None returns them as they came. Leaves that
+        it was told to be dense, see `bind`, keep their counts.
       masks: which leaves are prunable; only names and shapes are used.
       counts: weights to keep of each leaf, integers known now; None where a leaf is
         not selected from.
@@ -46,6 +47,7 @@ def fit(
     """
     if structure is None:
         return counts
+    structure = structures.bound(structure, masks)
     leaves = zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True)
     shapes = {name: leaf.shape for name, leaf in leaves}
     unknown = sorted(set(masks_lib.names(counts)) - set(shapes))

@@ -10,22 +10,26 @@ units as any other, and a unit is kept or dropped with all its members:
     channels()       the leaf               an output            all weights into it
     fan_in()         an output              a weight into it     that weight
 
-Kernels are read as Flax lays them out: inputs and outputs are the last two axes, and
-whatever comes before is space. Nothing is selected here: `counts` says how many weights
-a structure can keep, `units` selects them.
+Inputs and outputs are those that `fan_axes` says; stacked layers and the groups of a
+convolution have rows and units of their own. A structure learns the layouts of a tree,
+and which layers are kept whole and need not fit, from `bind`. Nothing is selected here:
+`counts` says how many weights a structure can keep, `units` selects them.
 """
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
-# Every structure is a division of these five axes: a leaf's space, its inputs as
-# blocks and places in a block, its outputs likewise.
-SPACE, IN_BLOCK, IN_PLACE, OUT_BLOCK, OUT_PLACE = range(5)
+from jaxsparse import fan_axes
+from jaxsparse import masks as masks_lib
+
+# Every structure is a division of these six axes: a leaf's separate matrices, its
+# positions in space, its inputs as blocks and places in a block, its outputs likewise.
+STACK, SPACE, IN_BLOCK, IN_PLACE, OUT_BLOCK, OUT_PLACE = range(6)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -38,14 +42,20 @@ class Structure:
     Attributes:
       name: the call that makes it, such as "in_groups(4)"; also its `repr`.
       block: inputs and outputs of a block; both divide those of the leaf.
-      rows: which of the five axes number the rows.
+      rows: which of the six axes number the rows.
       units: which of them number the units of a row. The others number the members.
+      axes: the layouts of the leaves, from `bind`; None for a structure that was not
+        bound, which selection binds to the tree of its scores.
+      dense: shell patterns of leaves that need not fit, from `bind`: their weights
+        stand alone.
     """
 
     name: str
     block: tuple[int, int]
     rows: tuple[int, ...]
     units: tuple[int, ...]
+    axes: fan_axes.TreeAxes | None = None
+    dense: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Returns the call that makes it."""
@@ -98,7 +108,7 @@ def in_groups(size: int) -> Structure:
         raise ValueError(
             f"in_groups: got {size} weights in a group; wanted 2 or more, such as 4"
         )
-    rows, units = (SPACE, IN_BLOCK, OUT_BLOCK), (IN_PLACE,)
+    rows, units = (STACK, SPACE, IN_BLOCK, OUT_BLOCK), (IN_PLACE,)
     return Structure(f"in_groups({size})", (size, 1), rows, units)
 
 
@@ -128,7 +138,7 @@ def blocks(size: tuple[int, int]) -> Structure:
             f"blocks: got {size}; wanted inputs and outputs of a block, 1 or more each"
         )
     inputs, outputs = size
-    units = (SPACE, IN_BLOCK, OUT_BLOCK)
+    units = (STACK, SPACE, IN_BLOCK, OUT_BLOCK)
     return Structure(f"blocks(({inputs}, {outputs}))", (inputs, outputs), (), units)
 
 
@@ -144,7 +154,7 @@ def channels() -> Structure:
       Li, Kadav, Durdanovic, Samet, Graf. Pruning Filters for Efficient ConvNets. 2016.
       arXiv:1608.08710, section 3.1, whose sum of magnitudes is the worth of a unit.
     """
-    return Structure("channels()", (1, 1), (), (OUT_BLOCK,))
+    return Structure("channels()", (1, 1), (), (STACK, OUT_BLOCK))
 
 
 def fan_in() -> Structure:
@@ -157,15 +167,56 @@ def fan_in() -> Structure:
       Lasby, Golubeva, Evci, Nica, Ioannou. Dynamic Sparse Training with Structured
       Sparsity. 2023. arXiv:2305.02299, section 3.
     """
-    return Structure("fan_in()", (1, 1), (OUT_BLOCK,), (SPACE, IN_BLOCK))
+    return Structure("fan_in()", (1, 1), (STACK, OUT_BLOCK), (SPACE, IN_BLOCK))
+
+
+def bind(
+    structure: Structure | None,
+    tree: Any,
+    *,
+    axes: fan_axes.Axes = None,
+    dense: tuple[str, ...] = (),
+) -> Structure | None:
+    """Tells a structure the layouts of a tree's leaves.
+
+    Selection does this itself with what names and shapes of its scores tell.
+
+    Args:
+      structure: what weights stand or fall together by; None is returned.
+      tree: parameters, their shapes or masks, whose leaves are selected from.
+      axes: which axes are inputs and outputs, see `fan_axes`; None to infer them.
+      dense: shell patterns of leaves that are kept whole: they need not fit.
+
+    Returns:
+      The structure, for trees of the same names only.
+
+    Raises:
+      ValueError: as `fan_axes.of_tree`.
+
+    Examples:
+      >>> groups = bind(in_groups(4), params, axes=fan_axes.EQUINOX)
+      >>> kept = per_layer(scores, counts, structure=groups)
+    """
+    if structure is None:
+        return None
+    table = fan_axes.of_tree(tree, axes)
+    return dataclasses.replace(structure, axes=table, dense=dense)
+
+
+def bound(structure: Structure | None, tree: Any) -> Structure | None:
+    """Binds a structure to a tree, unless it was bound before."""
+    if structure is None or structure.axes is not None:
+        return structure
+    return bind(structure, tree)
 
 
 def grid(structure: Structure | None, name: str, shape: tuple[int, ...]) -> Grid:
     """Says how many rows, units and members a leaf has.
 
     Args:
-      structure: how to view the leaf; None for single weights, whatever the shape.
-      name: of the leaf, for the message.
+      structure: how to view the leaf; None for single weights, whatever the shape. One
+        that is not bound reads it as [..., inputs, outputs].
+      name: of the leaf.
       shape: of the leaf.
 
     Returns:
@@ -181,73 +232,90 @@ def grid(structure: Structure | None, name: str, shape: tuple[int, ...]) -> Grid
       >>> grid(fan_in(), "conv/kernel", (3, 3, 64, 128))
       Grid(rows=128, units=576, members=1)
     """
-    if structure is None:
+    if structure is None or masks_lib.matches(name, structure.dense):
         return Grid(1, math.prod(shape), 1)
-    if len(shape) < 2:
-        raise ValueError(
-            f"{name}: got shape {shape}; wanted two or more axes, the last two of "
-            f"inputs and outputs, for {structure}; leave the leaf out with `prunable=`"
-        )
-    for axis, kind, size in zip((-2, -1), ("in", "out"), structure.block, strict=True):
-        if shape[axis] % size:
+    fans = fan_axes.fans(_layout(structure, name), name, shape)
+    for kind, found, size in zip(
+        ("inputs", "outputs"), fans[2:], structure.block, strict=True
+    ):
+        if found % size:
             raise ValueError(
-                f"{name}: got {shape[axis]} {kind}puts, of shape {shape}; wanted a "
-                f"multiple of {size}, for {structure}; leave the leaf out with "
-                "`prunable=`, or choose another structure"
+                f"{name}: got {found} {kind}, of shape {shape}; wanted a multiple of "
+                f"{size}, for {structure}; keep the leaf whole with `dense=`, leave it "
+                "out with `prunable=`, or choose another structure"
             )
-    sizes = np.array(_five(structure, shape))
+    sizes = np.array(_six(structure, fans))
     groups = _axes(structure)
     return Grid(*(int(np.prod(sizes[list(axes)], dtype=int)) for axes in groups))
 
 
 def split(
-    structure: Structure, leaf: Shaped[Array, "..."]
+    structure: Structure, name: str, leaf: Shaped[Array, "..."]
 ) -> Shaped[Array, "rows units members"]:
     """Views a leaf as its rows, units and members.
 
-    Rows, units and members come each in the row-major order of the leaf. A leaf that is
-    sharded may be gathered.
+    Rows, units and members come each in the row-major order of the leaf's matrices. A
+    leaf that is sharded may be gathered.
 
     Args:
       structure: how to view it; must have been checked by `grid`.
+      name: of the leaf.
       leaf: of weights.
 
     Returns:
       The same values in the shape of the leaf's grid.
     """
-    order = sum(_axes(structure), ())
-    moved = leaf.reshape(_five(structure, leaf.shape)).transpose(order)
-    return moved.reshape(grid(structure, "leaf", leaf.shape))
+    view = grid(structure, name, leaf.shape)
+    if masks_lib.matches(name, structure.dense):
+        return leaf.reshape(view)
+    layout, order = _layout(structure, name), sum(_axes(structure), ())
+    matrices = fan_axes.to_matrices(layout, name, leaf)
+    six = _six(structure, fan_axes.fans(layout, name, leaf.shape))
+    return matrices.reshape(six).transpose(order).reshape(view)
 
 
 def join(
-    structure: Structure, kept: Bool[Array, "rows units"], shape: tuple[int, ...]
+    structure: Structure,
+    name: str,
+    kept: Bool[Array, "rows units"],
+    shape: tuple[int, ...],
 ) -> Bool[Array, "..."]:
     """Undoes `split` for a mask of units: every member is what its unit is.
 
     Args:
       structure: what the leaf was split by.
+      name: of the leaf.
       kept: which units are kept.
       shape: of the leaf.
 
     Returns:
       Which weights are kept, in that shape.
     """
-    order = sum(_axes(structure), ())
-    five = np.array(_five(structure, shape))[list(order)]
-    view = grid(structure, "leaf", shape)
-    members = jnp.broadcast_to(kept[:, :, None], view).reshape(five.tolist())
-    return members.transpose(np.argsort(order).tolist()).reshape(shape)
+    if masks_lib.matches(name, structure.dense):
+        return kept.reshape(shape)
+    layout, order = _layout(structure, name), sum(_axes(structure), ())
+    fans = fan_axes.fans(layout, name, shape)
+    six = np.array(_six(structure, fans))[list(order)]
+    view = grid(structure, name, shape)
+    members = jnp.broadcast_to(kept[:, :, None], view).reshape(six.tolist())
+    matrices = members.transpose(np.argsort(order).tolist())
+    matrices = matrices.reshape(fans.stack, *fans.positions, fans.inputs, fans.outputs)
+    return fan_axes.from_matrices(layout, name, matrices, shape)
 
 
-def _five(structure: Structure, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Sizes the five axes."""
-    (a, b), (inputs, outputs) = structure.block, shape[-2:]
-    return math.prod(shape[:-2]), inputs // a, a, outputs // b, b
+def _layout(structure: Structure, name: str) -> fan_axes.FanAxes:
+    """Returns the layout of a leaf, Flax's for a structure that was not bound."""
+    return fan_axes.FLAX if structure.axes is None else structure.axes[name]
+
+
+def _six(structure: Structure, fans: fan_axes.Fans) -> tuple[int, ...]:
+    """Sizes the six axes."""
+    (a, b), space = structure.block, math.prod(fans.positions)
+    return fans.stack, space, fans.inputs // a, a, fans.outputs // b, b
 
 
 def _axes(structure: Structure) -> tuple[tuple[int, ...], ...]:
     """Lists the axes of rows, of units and of members."""
     numbered = structure.rows + structure.units
-    members = tuple(axis for axis in range(5) if axis not in numbered)
+    members = tuple(axis for axis in range(6) if axis not in numbered)
     return structure.rows, structure.units, members

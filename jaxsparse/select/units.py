@@ -69,7 +69,7 @@ def per_layer(
     values = bisection.ordered([_units(structure, layer) for layer in layers])
     kept = _best(values, wanted)
     return [
-        structures.join(structure, mask, layer.score.shape)
+        structures.join(structure, layer.name, mask, layer.score.shape)
         for mask, layer in zip(kept, layers, strict=True)
     ]
 
@@ -107,7 +107,7 @@ def globally(
         axis_name=None,
     )
     return [
-        structures.join(structure, mask, layer.score.shape)
+        structures.join(structure, layer.name, mask, layer.score.shape)
         for mask, layer in zip(kept, layers, strict=True)
     ]
 
@@ -148,8 +148,8 @@ def _units(structure: Structure, layer: Layer) -> Layer:
     """Makes a layer of a leaf's units: [rows, units] with their worth."""
     within = layer.within
     if within is not None:
-        within = jnp.all(structures.split(structure, within), axis=-1)
-    worth = _worth(structures.split(structure, layer.score))
+        within = jnp.all(structures.split(structure, layer.name, within), axis=-1)
+    worth = _worth(structures.split(structure, layer.name, layer.score))
     return layer._replace(score=worth, within=within)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxsparse import masks
-from jaxsparse.select import bisection, units
+from jaxsparse.select import bisection, structures, units
 from jaxsparse.select import layers as layers_lib
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.layers import AxisName
@@ -69,6 +69,7 @@ def globally(
     layers = layers_lib.read(scores, within, ignored, axis_name)
     chosen = [layer for layer in layers if not layer.ignored]
     if structure is not None:
+        structure = structures.bound(structure, scores)
         kept = units.globally(structure, chosen, count)
         return layers_lib.write(scores, layers, kept)
     layers_lib.check_count(count, chosen, "all layers", axis_name)
@@ -130,6 +131,7 @@ def per_layer(
         )
     if structure is not None:
         each = [by_name[layer.name] for layer in chosen]
+        structure = structures.bound(structure, scores)
         kept = units.per_layer(structure, chosen, each)
         return layers_lib.write(scores, layers, kept)
     for layer in chosen:
