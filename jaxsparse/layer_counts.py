@@ -54,3 +54,37 @@ def checked(masks: Masks, counts: Any) -> Counts:
             stacklevel=3,
         )
     return jax.tree.unflatten(jax.tree.structure(masks), whole)
+
+
+def empty(masks: Masks) -> list[str]:
+    """Lists the layers that keep no weight, by name; on the host.
+
+    Args:
+      masks: concrete masks, with or without leading axes of replicates.
+
+    Returns:
+      The names of the leaves that have weights and keep none of them.
+    """
+    layers = masks_lib.by_layer(masks).items()
+    return [name for name, count in layers if count.total and not count.kept]
+
+
+def warn_if_empty(masks: Masks, *, remedy: str, stacklevel: int = 2) -> None:
+    """Warns by name of layers that keep no weight, where masks are known.
+
+    Args:
+      masks: masks; nothing is done for those that are traced or on other hosts.
+      remedy: what to do, the end of the message.
+      stacklevel: as in `warnings.warn`, from the caller.
+    """
+    for leaf in jax.tree.leaves(masks):
+        if isinstance(leaf, jax.core.Tracer):
+            return
+        if not getattr(leaf, "is_fully_addressable", True):
+            return
+    if names := empty(masks):
+        warnings.warn(
+            f"masks: no weight is left in {names}, so that nothing passes these "
+            f"layers; {remedy}",
+            stacklevel=stacklevel + 1,
+        )

@@ -7,7 +7,6 @@ trains.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxsparse import distributions, scores, select
+from jaxsparse import distributions, fan_axes, layer_counts, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks, Params, Scores
 
 SCHEDULES = ("exponential", "linear")
+EMPTY = "pass min_layer_density, a distribution by layer, or a lower sparsity"
 Score = Callable[[Params, Masks], Scores]
 Prunable = Callable[[str, Any], bool] | tuple[str, ...]
 
@@ -34,6 +34,8 @@ def prune(
     prunable: Prunable = masks_lib.is_kernel,
     dense: tuple[str, ...] = (),
     structure: select.Structure | None = None,
+    min_layer_density: float = 0.0,
+    axes: fan_axes.Axes = None,
 ) -> Masks:
     """Chooses the masks that keep the best weights.
 
@@ -46,9 +48,15 @@ def prune(
       score: called with parameters and dense masks; higher is better.
       prunable: see `masks.dense`.
       dense: shell patterns of leaf names to keep whole. Their weights count towards
-        the sparsity, but for "uniform", where they come on top.
+        the sparsity, but for "uniform", where they come on top. They need not fit the
+        structure.
       structure: which weights stand or fall together, see `select`. Counts are then
         the nearest that it can have.
+      min_layer_density: for "global", the part of its weights, in [0, 1], that each
+        layer keeps at least, rounded up; the total stays the same. 0, as in the
+        papers, lets a layer end empty, which is warned of by name.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
 
     Returns:
       Masks that keep exactly `distributions.count_kept` of the prunable weights; give
@@ -56,18 +64,23 @@ def prune(
 
     Raises:
       ValueError: for an unknown distribution, a sparsity out of range, a pattern that
-        matches no leaf, or dense layers that alone keep too many.
+        matches no leaf, or dense layers and floors that alone keep too many.
 
     Examples:
       >>> ticket = prune(params, 0.9)
       >>> sparse_params = masks.apply(ticket, params)
     """
     everything = masks_lib.dense(params, prunable=prunable)
-    counts = _counts(everything, sparsity, distribution, dense)
+    axes = fan_axes.of_tree(params, axes)
+    structure = select.bind(structure, params, axes=axes, dense=dense)
+    least = _floors(everything, min_layer_density, distribution, dense, structure)
+    counts = _counts(everything, sparsity, distribution, dense, axes, least)
     if structure is not None and distribution != "global":
         counts = select.fit(structure, everything, counts)
     worth = score(params, everything)
-    return _select(worth, counts, None, dense, structure)
+    masks = _select(worth, counts, None, dense, structure, least)
+    layer_counts.warn_if_empty(masks, remedy=EMPTY)
+    return masks
 
 
 def prune_iteratively(
@@ -81,6 +94,8 @@ def prune_iteratively(
     regrow: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     dense: tuple[str, ...] = (),
+    min_layer_density: float = 0.0,
+    axes: fan_axes.Axes = None,
 ) -> Masks:
     r"""Prunes in many small steps, with new scores of what is left before each.
 
@@ -105,6 +120,8 @@ def prune_iteratively(
         masks too; those of `scores` serve.
       prunable: as in `prune`.
       dense: as in `prune`.
+      min_layer_density: as in `prune`, at every iteration.
+      axes: as in `prune`.
 
     Returns:
       As `prune`.
@@ -130,9 +147,11 @@ def prune_iteratively(
       section 4: FORCE, iterative SNIP and the exponential schedule.
     """
     everything = masks_lib.dense(params, prunable=prunable)
-    plan = [_counts(everything, sparsity, distribution, dense)]
+    axes = fan_axes.of_tree(params, axes)
+    least = _floors(everything, min_layer_density, distribution, dense, None)
+    plan = [_counts(everything, sparsity, distribution, dense, axes, least)]
     for level in reversed(_levels(sparsity, iterations, schedule)):
-        counts = _counts(everything, level, distribution, dense)
+        counts = _counts(everything, level, distribution, dense, axes, least)
         plan.append(jax.tree.map(max, counts, plan[-1]))
 
     @jax.jit
@@ -142,7 +161,7 @@ def prune_iteratively(
         worth = score(params, masks)
         within = None if regrow else masks
         read = everything if regrow else masks
-        return _select(worth, counts, within, dense), _finite(worth, read)
+        return _select(worth, counts, within, dense, None, least), _finite(worth, read)
 
     masks = everything
     for iteration, counts in enumerate(reversed(plan), start=1):
@@ -157,6 +176,7 @@ def prune_iteratively(
                 f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
                 "wanted numbers; look for overflow in the loss or the network"
             )
+    layer_counts.warn_if_empty(masks, remedy=EMPTY)
     return masks
 
 
@@ -172,11 +192,29 @@ def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:
     return [1 - (1 - sparsity) ** part for part in parts]
 
 
+def _floors(
+    masks: Masks,
+    density: float,
+    distribution: str | distributions.Distribute,
+    dense: tuple[str, ...],
+    structure: select.Structure | None,
+) -> Counts | None:
+    """Counts what each layer keeps at least; None for no floors."""
+    if density and distribution != "global":
+        raise ValueError(
+            f"min_layer_density: got {density} with distribution {distribution!r}; "
+            "wanted 'global', as the others keep a weight of every layer"
+        )
+    return select.floors(masks, density, ignored=dense, structure=structure)
+
+
 def _counts(
     masks: Masks,
     sparsity: float,
     distribution: str | distributions.Distribute,
     dense: tuple[str, ...],
+    axes: fan_axes.TreeAxes,
+    least: Counts | None,
 ) -> Counts:
     """Counts what to keep: of each layer, or of all together that are not dense."""
     if distribution != "global":
@@ -186,7 +224,9 @@ def _counts(
                 f"distribution: unknown {distribution!r}; did you mean "
                 f"{nearest(distribution, known)}?"
             )
-        return distributions.divide(distribution, masks, sparsity, dense=dense)
+        return distributions.divide(
+            distribution, masks, sparsity, dense=dense, axes=axes
+        )
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
     masks_lib.check_globs(dense, names, field="dense")
     whole = sum(
@@ -200,6 +240,13 @@ def _counts(
             f"dense: the layers matching {dense} have {whole} weights, where sparsity "
             f"{sparsity} keeps {kept}; wanted a lower sparsity or other dense layers"
         )
+    needed = sum(jax.tree.leaves(least))
+    if needed > kept - whole:
+        raise ValueError(
+            f"min_layer_density: the layers need {needed} weights at least, "
+            f"where sparsity {sparsity} leaves {kept - whole}; wanted a lower density "
+            "or a lower sparsity"
+        )
     return kept - whole
 
 
@@ -208,19 +255,17 @@ def _select(
     counts: Counts,
     within: Masks | None,
     dense: tuple[str, ...],
-    structure: select.Structure | None = None,
+    structure: select.Structure | None,
+    least: Counts | None,
 ) -> Masks:
     """Selects from all layers by one count, or from each by a tree of them."""
     wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
     pooled = jax.tree.structure(counts) == jax.tree.structure(0)
-    choose = functools.partial(
-        select.globally if pooled else select.per_layer,
-        within=within,
-        ignored=dense,
-        structure=structure,
-    )
+    options = {"within": within, "ignored": dense, "structure": structure}
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
-        return choose(worth, counts)
+        if pooled:
+            return select.globally_at_least(worth, counts, least, **options)
+        return select.per_layer(worth, counts, **options)
 
 
 def _finite(worth: Scores, read: Masks) -> list[Bool[Array, ""]]:

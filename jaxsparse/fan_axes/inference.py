@@ -87,13 +87,15 @@ positions=(), stack=(), groups=1)),))
         )
     table = axes if isinstance(axes, Mapping) else {} if axes is None else {"*": axes}
     known = {glob: parse(layout) for glob, layout in table.items()}
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    shapes = {masks.name_of(path): np.shape(leaf) for path, leaf in paths}
+    names, leaves = masks.names(tree), jax.tree_util.tree_leaves_with_path(tree)
+    paths = {name: path for name, (path, _) in zip(names, leaves, strict=True)}
+    shapes = {
+        name: np.shape(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)
+    }
     if isinstance(axes, Mapping):
         masks.check_globs(tuple(known), list(shapes), field="axes")
     result = []
-    for path, _ in paths:
-        name = masks.name_of(path)
+    for name, path in paths.items():
         given = [known[glob] for glob in known if masks.matches(name, (glob,))]
         result.append((name, given[0] if given else _infer(path, name, shapes)))
     return TreeAxes(tuple(result))

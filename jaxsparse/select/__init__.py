@@ -11,6 +11,7 @@ structure which axes of a tree's leaves are inputs and outputs.
 
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.counts import fit
+from jaxsparse.select.floors import floors, globally_at_least
 from jaxsparse.select.layers import AxisName
 from jaxsparse.select.ranking import all_finite
 from jaxsparse.select.structures import (
@@ -36,7 +37,9 @@ __all__ = (
     "channels",
     "fan_in",
     "fit",
+    "floors",
     "globally",
+    "globally_at_least",
     "grid",
     "in_groups",
     "per_layer",

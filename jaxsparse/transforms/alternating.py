@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsparse import calendars, select
+from jaxsparse import calendars, fan_axes, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest
 from jaxsparse.transforms.engine import sparsify
@@ -26,8 +26,10 @@ def ac_dc(
     distribution: Distribution = "global",
     dense: tuple[str, ...] = (),
     structure: select.Structure | None = None,
+    min_layer_density: float = 0.0,
     reset_memory: bool = True,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Alternates between compressed and decompressed phases: AC/DC.
 
@@ -44,9 +46,11 @@ def ac_dc(
       distribution: as in `gradual_magnitude`, and so are the others not named here.
       dense: as above.
       structure: as above.
+      min_layer_density: as above.
       reset_memory: whether what the optimiser remembers of all prunable weights starts
         afresh when they are decompressed, or only of those that come back.
       prunable: as above.
+      axes: as above.
 
     Returns:
       The optimiser. Masks hold exactly all weights, or exactly the count of `sparsity`.
@@ -67,7 +71,11 @@ def ac_dc(
     )
     table = [Fraction(str(sparsity))]
     choose = largest.make_choice(
-        distribution=distribution, dense=dense, structure=structure
+        distribution=distribution,
+        dense=dense,
+        structure=structure,
+        min_layer_density=min_layer_density,
+        axes=axes,
     )
 
     def init_masks(params: Params) -> Masks:

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
+from jaxsparse import fan_axes, scores, select
 from jaxsparse import masks as masks_lib
-from jaxsparse import scores, select
 from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.starting import Distribution, Prunable
 from jaxsparse.types import Grads, Masks, Params, Scores
@@ -49,6 +49,7 @@ def sparse_evolution(
     restart_dropped: bool = False,
     skip_inner: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the smallest weights and grows as many at random: SET.
@@ -58,7 +59,8 @@ def sparse_evolution(
       sparsity: fraction of the prunable weights to do without, in [0, 1).
       distribution: how the weights kept are divided among layers: one of
         `distributions.NAMES`, or a function of masks and sparsity.
-      dense: shell patterns of layers to keep whole.
+      dense: shell patterns of layers to keep whole; they take no part in changes and
+        need not fit a structure.
       structure: which weights stand or fall together, see `select`; None for each on
         its own. `drop_by_sign` is for single weights.
       update_every: updates between changes of the masks.
@@ -75,6 +77,8 @@ def sparse_evolution(
         grown, or keeps its value and what the optimiser remembers of it.
       skip_inner: whether the optimiser's step is left out when masks change.
       prunable: which leaves have masks, see `masks.dense`.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
       key: what is drawn with; `jax.random.key(0)` if None.
 
     Returns:
@@ -109,6 +113,8 @@ def sparse_evolution(
         drop_fraction=drop_fraction,
         drop_schedule=drop_schedule,
         structure=structure,
+        dense=dense,
+        axes=axes,
         regrow_dropped=regrow_dropped,
         restart_dropped=restart_dropped,
     )
@@ -125,6 +131,7 @@ def sparse_evolution(
             distribution=distribution,
             dense=dense,
             structure=structure,
+            axes=axes,
             prunable=prunable,
             key=key,
         ),
@@ -150,6 +157,7 @@ def rigl(
     restart_dropped: bool = False,
     skip_inner: bool = True,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the smallest weights and grows those of the largest gradient: RigL.
@@ -175,6 +183,7 @@ def rigl(
       restart_dropped: as above.
       skip_inner: as above.
       prunable: as above.
+      axes: as above.
       key: as above.
 
     Returns:
@@ -208,6 +217,8 @@ def rigl(
         drop_fraction=drop_fraction,
         drop_schedule=drop_schedule,
         structure=structure,
+        dense=dense,
+        axes=axes,
         regrow_dropped=regrow_dropped,
         restart_dropped=restart_dropped,
     )
@@ -228,6 +239,7 @@ def rigl(
             distribution=distribution,
             dense=dense,
             structure=structure,
+            axes=axes,
             prunable=prunable,
             key=key,
         ),
@@ -253,6 +265,7 @@ def mest(
     regrow_dropped: bool = True,
     restart_dropped: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops by weight and gradient, grows at random, ever less: MEST.
@@ -278,6 +291,7 @@ def mest(
       regrow_dropped: as above.
       restart_dropped: as above.
       prunable: as above.
+      axes: as above.
       key: as above.
 
     Returns:
@@ -307,6 +321,8 @@ def mest(
         drop_fraction=drop_fraction,
         drop_schedule=drop_schedule,
         structure=structure,
+        dense=dense,
+        axes=axes,
         regrow_dropped=regrow_dropped,
         restart_dropped=restart_dropped,
         closes=soft_bound,
@@ -330,6 +346,7 @@ def mest(
             distribution=distribution,
             dense=dense,
             structure=structure,
+            axes=axes,
             prunable=prunable,
             key=key,
         ),

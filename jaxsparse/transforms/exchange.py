@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxsparse import calendars, scores, select
+from jaxsparse import calendars, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import regrowth
 from jaxsparse.transforms.engine import sparsify
@@ -42,6 +42,8 @@ class Change(NamedTuple):
       calendar: when.
       drops: which part of a layer's weights goes, by change; numerator and denominator.
       structure: which weights stand or fall together, or None.
+      dense: shell patterns of layers that are whole and take no part.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`.
       regrow_dropped: whether a weight that goes now may come now.
       restart_dropped: whether it then starts from zero.
     """
@@ -49,6 +51,8 @@ class Change(NamedTuple):
     calendar: calendars.Calendar
     drops: list[tuple[int, int]]
     structure: select.Structure | None
+    dense: tuple[str, ...]
+    axes: fan_axes.Axes
     regrow_dropped: bool
     restart_dropped: bool
 
@@ -61,6 +65,8 @@ def make_change(
     drop_fraction: float,
     drop_schedule: Schedule,
     structure: select.Structure | None,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes = None,
     regrow_dropped: bool,
     restart_dropped: bool,
     closes: bool = False,
@@ -79,7 +85,9 @@ def make_change(
     drops = calendars.drop_fractions(
         calendar, fraction=drop_fraction, schedule=drop_schedule
     )
-    return Change(calendar, drops, structure, regrow_dropped, restart_dropped)
+    return Change(
+        calendar, drops, structure, dense, axes, regrow_dropped, restart_dropped
+    )
 
 
 def by_magnitude(masks: Masks, params: Params, grads: Grads) -> Scores:
@@ -160,7 +168,7 @@ def exchange(
     key: Key[Array, ""] | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser so that at every change some weights go and others come."""
-    structure, again = change.structure, change.regrow_dropped
+    again = change.regrow_dropped
 
     def init_memory(params: Params, masks: Masks) -> regrowth.Explored:
         none = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
@@ -179,6 +187,9 @@ def exchange(
         **unused: Any,
     ) -> MaskUpdate:
         del unused
+        structure = select.bind(
+            change.structure, params, axes=change.axes, dense=change.dense
+        )
         ratio = regrowth.look_up(change.drops, change.calendar, step)
 
         def goes(held: Masks) -> Counts:
@@ -188,6 +199,7 @@ def exchange(
                     *(*memory.own, regrowth.count(held)),
                 )
             counts = regrowth.part(held, ratio, structure=structure)
+            counts = regrowth.except_of(counts, change.dense)
             return counts if again else regrowth.at_most_room(counts, masks)
 
         kept = keep(masks, params, grads, goes, structure)

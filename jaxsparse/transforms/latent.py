@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
-from jaxsparse import calendars, select
+from jaxsparse import calendars, fan_axes, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest
 from jaxsparse.transforms.starting import Distribution, Prunable
@@ -141,6 +141,7 @@ def straight_through(
     min_layer_density: float = 0.0,
     train_all: bool = True,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Computes with the largest weights, and trains all of them straight through.
 
@@ -163,6 +164,7 @@ def straight_through(
       min_layer_density: as above.
       train_all: whether all weights are trained or only those computed with.
       prunable: as above.
+      axes: as above.
 
     Returns:
       The optimiser.
@@ -186,6 +188,7 @@ def straight_through(
         dense=dense,
         structure=structure,
         min_layer_density=min_layer_density,
+        axes=axes,
     )
 
     def choose(params: Params, step: Step) -> tuple[Masks, Masks | None]:
@@ -212,7 +215,9 @@ def top_kast(
     regularization: float = 0.0,
     distribution: Distribution = "uniform",
     dense: tuple[str, ...] = (),
+    min_layer_density: float = 0.0,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Computes with the largest weights and trains those and some more: Top-KAST.
 
@@ -226,7 +231,9 @@ def top_kast(
         computed with, 1 - sparsity. Apply no other weight decay.
       distribution: as in `gradual_magnitude`, and so are the others.
       dense: as above.
+      min_layer_density: as above.
       prunable: as above.
+      axes: as above.
 
     Returns:
       The optimiser.
@@ -251,7 +258,12 @@ def top_kast(
     if regularization < 0:
         raise ValueError(f"regularization: got {regularization}; wanted 0 or more")
     _check_interval(update_every)
-    choice = largest.make_choice(distribution=distribution, dense=dense)
+    choice = largest.make_choice(
+        distribution=distribution,
+        dense=dense,
+        min_layer_density=min_layer_density,
+        axes=axes,
+    )
     table = [Fraction(str(sparsity)), Fraction(str(backward_sparsity))]
 
     def choose(params: Params, step: Step) -> tuple[Masks, Masks]:
@@ -293,6 +305,7 @@ def sr_ste(
     update_every: int = 1,
     dense: tuple[str, ...] = (),
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Computes with the n largest of every m weights, trains all: SR-STE.
 
@@ -308,7 +321,9 @@ def sr_ste(
       update_every: updates between choices of masks.
       dense: shell patterns of layers to compute with as a whole.
       prunable: which leaves have masks, see `masks.dense`; the number of inputs of each
-        must be a multiple of m.
+        that is not in `dense` must be a multiple of m.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
 
     Returns:
       The optimiser.
@@ -326,7 +341,10 @@ def sr_ste(
         raise ValueError(f"decay: got {decay}; wanted 0 or more")
     _check_interval(update_every)
     choice = largest.make_choice(
-        distribution="uniform", dense=dense, structure=select.in_groups(m)
+        distribution="uniform",
+        dense=dense,
+        structure=select.in_groups(m),
+        axes=axes,
     )
 
     def choose(params: Params, step: Step) -> tuple[Masks, None]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Key
 
-from jaxsparse import calendars, scores, select, tree
+from jaxsparse import calendars, fan_axes, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
@@ -64,6 +64,7 @@ def gradual_magnitude(
     structure: select.Structure | None = None,
     min_layer_density: float = 0.0,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Removes the smallest weights, a few at a time, until the sparsity is reached.
 
@@ -84,9 +85,12 @@ def gradual_magnitude(
         are divided among layers: a name of `distributions.NAMES` or a function.
       dense: shell patterns of layers to keep whole.
       structure: which weights stand or fall together, see `select`.
-      min_layer_density: each layer keeps at least this part of its weights, rounded
-        up; for distribution "global".
+      min_layer_density: part of its weights, in [0, 1], that each layer keeps at
+        least, rounded up, at the expense of the others; for distribution "global". 0,
+        as in the papers, lets a layer lose all of its weights.
       prunable: which leaves have masks, see `masks.dense`.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
 
     Returns:
       The optimiser, with exactly the scheduled counts.
@@ -115,6 +119,7 @@ def gradual_magnitude(
         dense=dense,
         structure=structure,
         min_layer_density=min_layer_density,
+        axes=axes,
     )
 
     def init_masks(params: Params) -> Masks:
@@ -151,6 +156,7 @@ def one_shot_magnitude(
     structure: select.Structure | None = None,
     min_layer_density: float = 0.0,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains dense, and removes the smallest weights once, before update `step`.
 
@@ -163,6 +169,7 @@ def one_shot_magnitude(
       structure: as above.
       min_layer_density: as above.
       prunable: as above.
+      axes: as above.
 
     Returns:
       The optimiser.
@@ -180,6 +187,7 @@ def one_shot_magnitude(
         structure=structure,
         min_layer_density=min_layer_density,
         prunable=prunable,
+        axes=axes,
     )
 
 
@@ -208,7 +216,9 @@ def granet(
     drop_fraction: float = 0.5,
     drop_schedule: str | Callable[[int], float] = "cosine",
     restart_dropped: bool = False,
+    min_layer_density: float = 0.0,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Prunes gradually and lets weights regenerate: GraNet.
@@ -232,7 +242,10 @@ def granet(
       drop_fraction: part of each layer's weights that regenerates, rounded down.
       drop_schedule: as in `rigl`; "cosine" falls to 0 at `stop_step`.
       restart_dropped: as in `sparse_evolution`.
+      min_layer_density: as in `gradual_magnitude`, for `pruned_by` "global".
       prunable: which leaves have masks, see `masks.dense`.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
       key: what the first masks are drawn with.
 
     Returns:
@@ -260,12 +273,18 @@ def granet(
     drops = calendars.drop_fractions(
         until, fraction=drop_fraction, schedule=drop_schedule
     )
-    choose = largest.make_choice(distribution=pruned_by, dense=dense)
+    choose = largest.make_choice(
+        distribution=pruned_by,
+        dense=dense,
+        min_layer_density=min_layer_density,
+        axes=axes,
+    )
     draw_masks = starting.random(
         sparsity=initial_sparsity,
         distribution=distribution,
         dense=dense,
         structure=None,
+        axes=axes,
         prunable=prunable,
         key=key,
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from jaxsparse import calendars, scores, select
+from jaxsparse import calendars, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
@@ -33,6 +33,7 @@ def snfs(
     restart_dropped: bool = False,
     skip_inner: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Drops the smallest weights and grows where momentum is largest: sparse momentum.
@@ -59,6 +60,7 @@ def snfs(
       restart_dropped: as above.
       skip_inner: as above.
       prunable: as above.
+      axes: as above.
       key: as above.
 
     Returns:
@@ -84,6 +86,8 @@ def snfs(
         drop_fraction=drop_fraction,
         drop_schedule=drop_schedule,
         structure=None,
+        dense=dense,
+        axes=axes,
         regrow_dropped=regrow_dropped,
         restart_dropped=restart_dropped,
     )
@@ -140,6 +144,7 @@ def snfs(
             distribution=distribution,
             dense=dense,
             structure=None,
+            axes=axes,
             prunable=prunable,
             key=key,
         ),

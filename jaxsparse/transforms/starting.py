@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from jaxsparse import distributions, scores, select
+from jaxsparse import distributions, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms.protocols import InitMasks
 from jaxsparse.types import Counts, Masks, Params
@@ -23,6 +23,7 @@ def layer_counts(
     distribution: Distribution = "uniform",
     dense: tuple[str, ...] = (),
     structure: select.Structure | None = None,
+    axes: fan_axes.Axes = None,
 ) -> Counts:
     """Divides a sparsity among layers, in counts that a structure can have.
 
@@ -33,11 +34,12 @@ def layer_counts(
         counts.
       dense: shell patterns of layers to keep whole; for named distributions.
       structure: which weights stand or fall together; None for each on its own.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`.
 
     Returns:
       Weights to keep in each layer, Python integers.
     """
-    counts = distributions.divide(distribution, masks, sparsity, dense=dense)
+    counts = distributions.divide(distribution, masks, sparsity, dense=dense, axes=axes)
     return counts if structure is None else select.fit(structure, masks, counts)
 
 
@@ -47,6 +49,7 @@ def random(
     distribution: Distribution,
     dense: tuple[str, ...],
     structure: select.Structure | None,
+    axes: fan_axes.Axes,
     prunable: Prunable,
     key: Key[Array, ""] | None,
 ) -> InitMasks:
@@ -57,15 +60,18 @@ def random(
 
     def init(params: Params) -> Masks:
         all_of = masks_lib.dense(params, prunable=prunable)
+        layouts = fan_axes.of_tree(params, axes)
+        tied = select.bind(structure, params, axes=layouts, dense=dense)
         counts = layer_counts(
             all_of,
             sparsity,
             distribution=distribution,
             dense=dense,
-            structure=structure,
+            structure=tied,
+            axes=layouts,
         )
         draw = jax.random.fold_in(jax.random.key(0) if key is None else key, 2**31)
         worth = scores.random(all_of, key=draw)
-        return select.per_layer(worth, counts, structure=structure)
+        return select.per_layer(worth, counts, structure=tied)
 
     return init
