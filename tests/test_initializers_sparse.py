@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxsparse import initializers, keys, masks
+from jaxsparse import fan_axes, initializers, keys, masks
 
 SHAPES = [(1, 1), (3, 5), (7, 2), (3, 3, 4, 6), (5, 2, 3), (2, 1, 3, 2, 4), (0, 3)]
 FANS = ("in", "out", "average")
@@ -319,7 +319,7 @@ def test_equinox_kernels_have_outputs_first() -> None:
 
     tree = jax.tree.map(keep, tree)
     ones = initializers.rescaled(jax.nn.initializers.ones)
-    drawn = initializers.redraw(params, tree, ones, in_axis=1, out_axis=0, key=zero())
+    drawn = initializers.redraw(params, tree, ones, axes=fan_axes.EQUINOX, key=zero())
     assert jax.tree.structure(drawn) == jax.tree.structure(params)
     for was, now, mask in zip(params.layers, drawn.layers, tree.layers, strict=True):
         assert now.bias is was.bias
@@ -362,9 +362,13 @@ def test_leaves_that_do_not_fit_are_named() -> None:
     none = {"kernel": None, "bias": None}
     with pytest.raises(ValueError, match=r"a/kernel: got a mask of shape \(3, 4\)"):
         draw({"a": none | {"kernel": jnp.ones((3, 4), bool)}})
-    with pytest.raises(ValueError, match=r"a/bias: got shape \(3,\), in_axis -2"):
+    with pytest.raises(
+        ValueError, match=r"a/bias: expected two or more axes, .* got shape \(3,\)"
+    ):
         draw({"a": none | {"bias": jnp.ones(3, bool)}})
-    with pytest.raises(ValueError, match="a/kernel: got shape .* two different axes"):
-        draw({"a": none | {"kernel": jnp.ones((4, 3), bool)}}, in_axis=1)
+    with pytest.raises(
+        ValueError, match="a/kernel: expected two or more axes, .* different"
+    ):
+        draw({"a": none | {"kernel": jnp.ones((4, 3), bool)}}, axes="iio")
     with pytest.raises(ValueError):
         draw({"b": none})

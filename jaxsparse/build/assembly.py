@@ -157,6 +157,7 @@ def make_experiment(
         layer_fractions=tuple(tuple(pair) for pair in c.layer_fractions),
         ignored=tuple(c.ignored),
         score=c.score,
+        min_layer_density=c.min_layer_density,
     )
     levels.check(rule, network.masks, levels=c.levels)
     return Experiment(

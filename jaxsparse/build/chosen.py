@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import fan_axes, oneshot, paths, scores
 from jaxsparse import masks as masks_lib
-from jaxsparse import oneshot, paths, scores
 from jaxsparse.build import sparse
 from jaxsparse.build.lengths import under
 from jaxsparse.data.examples import Dataset
@@ -141,6 +141,7 @@ def make_first_masks(
     wrap: sparse.Wrap,
     *,
     dense: tuple[str, ...],
+    axes: fan_axes.Axes = None,
 ) -> Callable[[Params, Any, Seeds], Masks] | None:
     """Makes the function from initial weights to the first masks.
 
@@ -152,6 +153,7 @@ def make_first_masks(
       normalize: uint8 images to the network's floats.
       wrap: what makes an optimiser sparse.
       dense: names of layers that are kept whole, besides the config's patterns.
+      axes: the layouts of the network's weights.
 
     Returns:
       A function of weights, batch statistics and seeds [r ...] to masks [r ...]; None
@@ -174,7 +176,7 @@ def make_first_masks(
             # To slice keys counts as a use of them.
             weights, mine = of(r, params), of(r, jax.tree.map(jax.random.clone, seeds))
             scorer = _scorer(config, dataset, model, normalize, of(r, stats), mine)
-            masks = _choose(config, weights, scorer, (*c.dense, *dense))
+            masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
             masks = _ablate(masks, weights, scorer, c, mine.masks)
             if c.remove_dead:
                 apply = functools.partial(scorer.network, train=False)
@@ -235,7 +237,11 @@ def _scorer(
 
 
 def _choose(
-    config: ConfigDict, params: Params, scorer: Scorer, dense: tuple[str, ...]
+    config: ConfigDict,
+    params: Params,
+    scorer: Scorer,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes,
 ) -> Masks:
     """Chooses the masks of one replicate."""
     c = config.sparse
@@ -245,6 +251,8 @@ def _choose(
         "score": SCORES[c.score](scorer),
         "prunable": sparse.prunable(config),
         "dense": dense,
+        "min_layer_density": c.min_layer_density,
+        "axes": axes,
     }
     with under("sparse"):
         if c.iterations == 1:
@@ -277,6 +285,19 @@ def ends_kept_whole(
         jax.ShapeDtypeStruct((1, *shape), jnp.float32),
     )
     return (names[0],) * c.first_layer_dense + (names[-1],) * c.last_layer_dense
+
+
+def layouts(model: nn.Module, like: Any, stats: Any, shape: Any) -> fan_axes.TreeAxes:
+    """Asks a network's layers which axes of their weights are inputs and outputs.
+
+    Args:
+      model: the network.
+      like: its parameters, abstract ones too.
+      stats: its batch statistics, likewise.
+      shape: of one image.
+    """
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return fan_axes.of_linen(_forward(model, stats), like, image)
 
 
 def make_live(

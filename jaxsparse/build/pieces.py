@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import hosts, initializers, tree
+from jaxsparse import fan_axes, hosts, initializers, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import (
     chosen,
@@ -164,7 +164,8 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
     weights = like["params"]
     dense = chosen.ends_kept_whole(config, model, weights, stats, image)
     rate = make_rate(config, length)
-    wrap = sparse.make_wrap(config, length, rate, dense=dense)
+    axes = chosen.layouts(model, weights, stats, image)
+    wrap = sparse.make_wrap(config, length, rate, dense=dense, axes=axes)
     tx = wrap(make_optimizer(config, rate), jax.random.key(config.seeds.masks))
     with under("sparse"):
         masks = masks_lib.dense(weights, prunable=sparse.prunable(config))
@@ -180,10 +181,11 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
             make_normalize(config, dataset),
             wrap,
             dense=dense,
+            axes=axes,
         ),
         fresh_weights=config.sparse.ablation == "reinitialized",
         live=chosen.make_live(model, weights, stats, image, masks),
-        redraw=make_redraw(config),
+        redraw=make_redraw(config, axes),
         rescale=rescaling.make_rescale(
             config,
             dataset,
@@ -210,12 +212,21 @@ def _per_neuron(c: ConfigDict, fan: str) -> initializers.Draw:
     )
 
 
-def make_redraw(config: ConfigDict) -> Callable[..., Any] | None:
-    """Makes the function that draws kernels anew for their masks; None for none."""
+def make_redraw(
+    config: ConfigDict, axes: fan_axes.Axes = None
+) -> Callable[..., Any] | None:
+    """Makes the function that draws kernels anew for their masks; None for none.
+
+    Args:
+      config: a validated config.
+      axes: the layouts of the network's weights.
+    """
     if not config.init.sparse:
         return None
     draw = REDRAWS[config.init.sparse](config.init)
-    return lambda params, masks, key: initializers.redraw(params, masks, draw, key=key)
+    return lambda params, masks, key: initializers.redraw(
+        params, masks, draw, axes=axes, key=key
+    )
 
 
 def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:

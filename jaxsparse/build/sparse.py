@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import distributions, select, transforms
+from jaxsparse import distributions, fan_axes, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.training.optimizers import LearningRate
@@ -24,7 +24,7 @@ _DROP = ("drop_fraction", "drop_schedule", "regrow_dropped", "restart_dropped")
 _GROWTH = ("growth_examples", "growth_first")
 _GRADUAL = ("schedule", "initial_sparsity", "min_layer_density", "structure")
 _CHOSEN = ("score", "iterations", "regrow", "score_batches", "score_batch_size")
-_CHOSEN += ("ablation", "remove_dead")
+_CHOSEN += ("ablation", "remove_dead", "min_layer_density")
 
 
 class Method(NamedTuple):
@@ -36,6 +36,7 @@ class Method(NamedTuple):
       names: where an argument of `make` is not called as the field.
       random: whether `make` takes a key.
       needs: fields without which it cannot be; by what its last change is given first.
+      axes: whether `make` takes the layouts of the network's weights, `axes`.
     """
 
     make: Callable[..., optax.GradientTransformationExtraArgs]
@@ -43,6 +44,7 @@ class Method(NamedTuple):
     names: dict[str, str] = {}
     random: bool = False
     needs: tuple[str, ...] = ()
+    axes: bool = False
 
 
 def _sr_ste(
@@ -66,52 +68,65 @@ METHODS: dict[str, Method] = {
         transforms.gradual_magnitude,
         (*_WHERE, *_WHEN, *_GRADUAL),
         needs=("end", "begin"),
+        axes=True,
     ),
     "one_shot": Method(
         transforms.one_shot_magnitude,
         (*_WHERE, "begin", "structure", "min_layer_density"),
         {"begin": "step"},
         needs=("begin",),
+        axes=True,
     ),
     "set": Method(
         transforms.sparse_evolution,
         (*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_inner"),
         random=True,
+        axes=True,
     ),
     "rigl": Method(
         transforms.rigl,
         (*_WHERE, *_WHEN, *_DROP, "structure", "grow", *_GROWTH, "skip_inner"),
         random=True,
+        axes=True,
     ),
     "mest": Method(
         transforms.mest,
         (*_WHERE, *_WHEN, *_DROP, "structure", "soft_bound"),
         random=True,
+        axes=True,
     ),
     "snfs": Method(
-        transforms.snfs, (*_WHERE, *_WHEN, *_DROP, "skip_inner"), random=True
+        transforms.snfs,
+        (*_WHERE, *_WHEN, *_DROP, "skip_inner"),
+        random=True,
+        axes=True,
     ),
     "granet": Method(
         transforms.granet,
         (
             *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "restart_dropped"),
-            *("schedule", "initial_sparsity", *_GROWTH),
+            *("schedule", "initial_sparsity", "min_layer_density", *_GROWTH),
         ),
         random=True,
         needs=("end",),
+        axes=True,
     ),
     "ac_dc": Method(
         transforms.ac_dc,
-        (*_WHERE, *_WHEN, "structure"),
+        (*_WHERE, *_WHEN, "structure", "min_layer_density"),
         needs=("end", "begin"),
+        axes=True,
     ),
-    "ste": Method(transforms.straight_through, (*_WHERE, *_WHEN, *_GRADUAL)),
+    "ste": Method(transforms.straight_through, (*_WHERE, *_WHEN, *_GRADUAL), axes=True),
     "top_kast": Method(
         transforms.top_kast,
-        (*_WHERE, "update_every", "backward_sparsity", "decay"),
+        (*_WHERE, "update_every", "backward_sparsity", "decay", "min_layer_density"),
         {"decay": "regularization"},
+        axes=True,
     ),
-    "sr_ste": Method(_sr_ste, ("prunable", "dense", "structure", "sparsity", "decay")),
+    "sr_ste": Method(
+        _sr_ste, ("prunable", "dense", "structure", "sparsity", "decay"), axes=True
+    ),
 }
 # Their masks do not change in training.
 STATIC = ("none", "static")
@@ -207,6 +222,7 @@ def make_wrap(
     rate: LearningRate,
     *,
     dense: tuple[str, ...],
+    axes: fan_axes.Axes = None,
 ) -> Wrap:
     """Makes the function that makes an optimiser sparse.
 
@@ -215,6 +231,7 @@ def make_wrap(
       length: its lengths in updates.
       rate: its learning rate, for drop fractions in proportion to it.
       dense: names of layers that are kept whole, besides the config's patterns.
+      axes: the layouts of the network's weights.
 
     Returns:
       A function `(inner, key=...)`.
@@ -244,6 +261,8 @@ def make_wrap(
         its_own = field in _OWN and value == _OWN[field]
         if field not in _ELSEWHERE and not its_own:
             arguments[method.names.get(field, _STEPS.get(field, field))] = value
+    if method.axes:
+        arguments["axes"] = axes
 
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
         extra = {"key": key} if method.random else {}

@@ -208,6 +208,7 @@ RULES: dict[str, Rule] = {
         named=True,
     ),
     "lottery.ignored": _GLOBS,
+    "lottery.min_layer_density": _FRACTION,
     "lottery.score": _one_of("magnitude", "random"),
     "lottery.one_shot": _FLAG,
     "lottery.rewind": _LENGTH,

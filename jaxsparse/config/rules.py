@@ -94,6 +94,12 @@ def _check_together(config: ConfigDict) -> None:
             "config.lottery.layer_fractions: given with scope 'global'; wanted scope "
             "'layer'; set --config.lottery.scope=layer"
         )
+    if lottery.min_layer_density and lottery.scope != "global":
+        raise ValueError(
+            f"config.lottery.min_layer_density: came {lottery.min_layer_density} with "
+            f"scope {lottery.scope!r}; wanted scope 'global', as each layer keeps a "
+            "weight otherwise"
+        )
     if lottery.counting == "open_lth" and (lottery.scope, lottery.one_shot) != (
         "global",
         False,

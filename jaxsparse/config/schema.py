@@ -124,6 +124,7 @@ def default() -> ConfigDict:
     c.lottery.scope = "global"  # one threshold, "global", or one a layer, "layer"
     c.lottery.layer_fractions = ()  # ("glob", fraction) pairs, for scope "layer"
     c.lottery.ignored = ()  # globs of layers never pruned, such as "head/kernel"
+    c.lottery.min_layer_density = 0.0  # each layer keeps this part, scope "global"
     c.lottery.score = "magnitude"  # what a weight is worth: "magnitude" or "random"
     c.lottery.one_shot = (
         False  # prune each level straight from the trained dense network

@@ -22,7 +22,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jaxsparse import keys, masks
+from jaxsparse import fan_axes, keys, masks
 from jaxsparse.types import Params
 
 # Normals are not truncated: those of PyTorch, in which the papers ran, are not.
@@ -77,13 +77,34 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1])
 
 
-def _fans_by_layer(like: Any) -> dict[str, int]:
+def _fans_by_layer(like: Any, layouts: fan_axes.TreeAxes) -> dict[str, int]:
     """Returns the fan-in of every layer with a kernel, by the layer's name."""
-    return {
-        masks.name_of(path).rpartition("/")[0]: fan_in(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(like)
-        if masks.is_kernel(masks.name_of(path), leaf)
-    }
+    found = {}
+    for name, leaf in zip(masks.names(like), jax.tree.leaves(like), strict=True):
+        if masks.is_kernel(name, leaf):
+            fans = fan_axes.fans(layouts[name], name, leaf.shape)
+            layer = name.rpartition("/")[0]
+            found[layer] = math.prod(fans.positions) * fans.inputs
+    return found
+
+
+def _kernel(
+    draw: Initializer,
+    layout: fan_axes.FanAxes,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    key: Key[Array, ""],
+) -> Float[Array, "..."]:
+    """Draws the matrices of a kernel, of shape [*positions, inputs, outputs] each."""
+    fans = fan_axes.fans(layout, name, shape)
+    one = (*fans.positions, fans.inputs, fans.outputs)
+    if fans.stack == 1:
+        matrices = draw(key, one, dtype)[None]
+    else:
+        every = jax.random.split(key, fans.stack)
+        matrices = jax.vmap(lambda key: draw(key, one, dtype))(every)
+    return fan_axes.from_matrices(layout, name, matrices, shape)
 
 
 def _bias(
@@ -103,6 +124,7 @@ def initialize(
     bias: str = "zeros",
     norm_scale: str = "ones",
     zeros: tuple[str, ...] = (),
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> Params:
     r"""Draws all parameters of a network from their names and shapes.
@@ -119,14 +141,16 @@ def initialize(
 
     Args:
       like: parameters, or their shapes from `jax.eval_shape`. Kernels are the leaves
-        that `masks.is_kernel` recognises, with axes [i, o] or [h, w, i, o]; the others
-        must be called bias or scale, or be one of `TOKENS`, normal of deviation 0.02.
+        that `masks.is_kernel` recognises; the others must be called bias or scale, or
+        be one of `TOKENS`, normal of deviation 0.02.
       kernel: a name in `KERNELS`.
       bias: "zeros", or "torch_default" for uniform in ±1/√n, n the fan-in of the
         kernel in the same layer; the bias of a normalisation is zero either way.
       norm_scale: "ones", or "uniform" in [0, 1), the default of open_lth.
       zeros: shell patterns of leaves that are zero instead, such as the last
         normalisation of residual blocks.
+      axes: which axes of kernels are inputs and outputs, see `fan_axes`; None to infer
+        them from names and shapes. Stacked layers and groups are drawn one by one.
       key: one key for the whole network.
 
     Returns:
@@ -155,10 +179,12 @@ def initialize(
     check_name("kernel", kernel, tuple(KERNELS))
     check_name("bias", bias, BIASES)
     check_name("norm_scale", norm_scale, NORM_SCALES)
+    layouts = fan_axes.of_tree(like, axes)
     draw = functools.partial(
         _draw,
         kernel=kernel,
-        fans=_fans_by_layer(like) if bias == "torch_default" else {},
+        fans=_fans_by_layer(like, layouts) if bias == "torch_default" else {},
+        layouts=layouts,
         norm_scale=norm_scale,
         key=key,
     )
@@ -179,6 +205,7 @@ def _draw(
     *,
     kernel: str,
     fans: Mapping[str, int],
+    layouts: fan_axes.TreeAxes,
     norm_scale: str,
     key: Key[Array, ""],
 ) -> Float[Array, "..."]:
@@ -188,7 +215,7 @@ def _draw(
     wide = jnp.promote_types(leaf.dtype, jnp.float32)
     key = keys.leaf_key(key, name)
     if masks.is_kernel(name, leaf):
-        value = KERNELS[kernel](key, leaf.shape, wide)
+        value = _kernel(KERNELS[kernel], layouts[name], name, leaf.shape, wide, key)
     elif last == "bias" and jnp.issubdtype(leaf.dtype, jnp.floating):
         value = _bias(leaf.shape, wide, fan=fans.get(layer), key=key)
     elif last == "scale" and jnp.issubdtype(leaf.dtype, jnp.floating):

@@ -7,6 +7,7 @@ in general be orthogonal; for those there is `redrawing`.
 It runs on the host, in numpy: which weights one rotation fills depends on all before.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -16,9 +17,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxsparse import keys
+from jaxsparse import fan_axes, keys
 from jaxsparse import masks as masks_lib
-from jaxsparse.initializers import redrawing
 from jaxsparse.types import Counts, Masks
 
 
@@ -29,8 +29,7 @@ def exact_orthogonal(
     gain: float = 1.0,
     exact_count: bool = False,
     dense_center: bool = False,
-    in_axis: int = -2,
-    out_axis: int = -1,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> tuple[Any, Masks]:
     """Draws every leaf that has a count, and its mask, as `sparse_orthogonal` does.
@@ -45,8 +44,8 @@ def exact_orthogonal(
       gain: as in `sparse_orthogonal`.
       exact_count: as in `sparse_orthogonal`.
       dense_center: as in `sparse_orthogonal`.
-      in_axis: as in `redraw`.
-      out_axis: as in `redraw`.
+      axes: as in `redraw`. The counts of stacked layers and of groups differ by one
+        weight at most.
       key: one key for the whole network.
 
     Returns:
@@ -61,25 +60,35 @@ def exact_orthogonal(
       >>> counts = distributions.divide("erk", dense, 0.9)
       >>> params, ticket = exact_orthogonal(params, counts, key=jax.random.key(0))
     """
+    layouts = fan_axes.of_tree(params, axes)
 
     def one(path: tuple[Any, ...], count: Any, leaf: Any) -> Any:
         if count is None:
             return leaf, None
         name = masks_lib.name_of(path)
-        order = redrawing.features_last(name, leaf.shape, in_axis, out_axis)
+        layout, mine = layouts[name], keys.leaf_key(key, name)
+        fans = fan_axes.fans(layout, name, leaf.shape)
+        draw = functools.partial(
+            sparse_orthogonal,
+            (*fans.positions, fans.inputs, fans.outputs),
+            gain=gain,
+            exact_count=exact_count,
+            dense_center=dense_center,
+            dtype=leaf.dtype,
+        )
+        each, more = divmod(int(count), max(fans.stack, 1))
+        drawn_with = [mine] if fans.stack == 1 else jax.random.split(mine, fans.stack)
         try:
-            both = sparse_orthogonal(
-                tuple(leaf.shape[axis] for axis in order),
-                int(count),
-                gain=gain,
-                exact_count=exact_count,
-                dense_center=dense_center,
-                dtype=leaf.dtype,
-                key=keys.leaf_key(key, name),
+            both = zip(
+                *(draw(each + (i < more), key=k) for i, k in enumerate(drawn_with)),
+                strict=True,
             )
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        return tuple(redrawing.features_back(array, order) for array in both)
+        return tuple(
+            fan_axes.from_matrices(layout, name, jnp.stack(matrices), leaf.shape)
+            for matrices in both
+        )
 
     pairs = jax.tree_util.tree_map_with_path(
         one, counts, params, is_leaf=lambda leaf: leaf is None

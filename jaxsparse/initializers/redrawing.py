@@ -7,11 +7,9 @@ for given weights; `orthogonal` finds both at once.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Key
 
-from jaxsparse import keys
+from jaxsparse import fan_axes, keys
 from jaxsparse import masks as masks_lib
 from jaxsparse.initializers import draws
 from jaxsparse.types import Masks
@@ -22,23 +20,22 @@ def redraw(
     masks: Masks,
     draw: draws.Draw,
     *,
-    in_axis: int = -2,
-    out_axis: int = -1,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> Any:
     """Draws anew every leaf that has a mask.
 
-    Each leaf draws with a key of its name, so adding a layer changes no other. Works
-    under `jit` and under `vmap` over keys and masks.
+    Each leaf draws with a key of its name, so adding a layer changes no other. Stacked
+    layers and the groups of a convolution are drawn one by one. Works under `jit` and
+    under `vmap` over keys and masks.
 
     Args:
       params: any tree of parameters. Of leaves with a mask only names, shapes and
         dtypes are used, so that shapes from `jax.eval_shape` will do.
       masks: which weights exist, same nesting; None for a leaf to leave alone.
       draw: what `per_neuron`, `rescaled`, `layer_scaled` or `masked` made.
-      in_axis: axis of input features in every masked leaf: -2 for Flax, 1 for equinox
-        and PyTorch.
-      out_axis: axis of output features: -1 for Flax, 0 for equinox and PyTorch.
+      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
+        infer them from names and shapes.
       key: one key for the whole network.
 
     Returns:
@@ -46,8 +43,8 @@ def redraw(
       masks; leaves without a mask are the very objects that came.
 
     Raises:
-      ValueError: if a mask and its leaf differ in shape or have not these two axes,
-        naming the leaf; or if nestings differ.
+      ValueError: if a mask and its leaf differ in shape or the layout does not fit
+        them, naming the leaf; or if nestings differ.
 
     Examples:
       >>> params = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
@@ -59,6 +56,7 @@ def redraw(
              [0., 0.],
              [0., 0.]], dtype=float32)
     """
+    layouts = fan_axes.of_tree(params, axes)
 
     def one(path: tuple[Any, ...], mask: Bool[Array, "..."] | None, leaf: Any) -> Any:
         if mask is None:
@@ -69,11 +67,15 @@ def redraw(
                 f"{name}: got a mask of shape {mask.shape}; wanted that of the leaf, "
                 f"{leaf.shape}; were the masks made for another network?"
             )
-        order = features_last(name, leaf.shape, in_axis, out_axis)
-        weights = draw(
-            jnp.transpose(mask, order), leaf.dtype, key=keys.leaf_key(key, name)
-        )
-        return features_back(weights, order)
+        matrices = fan_axes.to_matrices(layouts[name], name, mask)
+        mine = keys.leaf_key(key, name)
+        if len(matrices) == 1:
+            weights = draw(matrices[0], leaf.dtype, key=mine)[None]
+        else:
+            weights = jax.vmap(lambda one, key: draw(one, leaf.dtype, key=key))(
+                matrices, jax.random.split(mine, len(matrices))
+            )
+        return fan_axes.from_matrices(layouts[name], name, weights, leaf.shape)
 
     return jax.tree_util.tree_map_with_path(
         one, masks, params, is_leaf=lambda leaf: leaf is None
@@ -87,8 +89,7 @@ def sparsity_aware(
     fan: str = "in",
     distribution: str = "normal",
     scale: float = 1.0,
-    in_axis: int = -2,
-    out_axis: int = -1,
+    axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> Any:
     """Draws anew every leaf that has a mask, each neuron by its own connections.
@@ -101,8 +102,7 @@ def sparsity_aware(
       fan: "in", "out" or "average", see `per_neuron`.
       distribution: "normal" or "uniform".
       scale: the variance is this over the fan; 1 if linear, 2 with ReLU.
-      in_axis: as in `redraw`.
-      out_axis: as in `redraw`.
+      axes: as in `redraw`.
       key: one key for the whole network.
 
     Returns:
@@ -120,40 +120,4 @@ def sparsity_aware(
       Lottery Tickets Win. 2020. arXiv:2010.03533, the sparsity-aware initialisation.
     """
     draw = draws.per_neuron(fan=fan, distribution=distribution, scale=scale)
-    return redraw(params, masks, draw, in_axis=in_axis, out_axis=out_axis, key=key)
-
-
-def features_last(
-    name: str, shape: tuple[int, ...], in_axis: int, out_axis: int
-) -> tuple[int, ...]:
-    """Orders the axes of a kernel as [..., i, o].
-
-    Args:
-      name: what to call the leaf in messages.
-      shape: the leaf's.
-      in_axis: axis of input features.
-      out_axis: axis of output features.
-
-    Returns:
-      The permutation of axes for `jnp.transpose`.
-
-    Raises:
-      ValueError: if the leaf has not both axes, or they are one.
-    """
-    rank = len(shape)
-    here = [axis for axis in (in_axis, out_axis) if -rank <= axis < rank]
-    features = [axis % rank for axis in here]
-    if len(set(features)) != 2:
-        raise ValueError(
-            f"{name}: got shape {shape}, in_axis {in_axis} and out_axis {out_axis}; "
-            "wanted two different axes of a kernel; give other leaves the mask None"
-        )
-    space = [axis for axis in range(rank) if axis not in features]
-    return (*space, *features)
-
-
-def features_back(
-    weights: Float[Array, "..."] | Bool[Array, "..."], order: tuple[int, ...]
-) -> Float[Array, "..."] | Bool[Array, "..."]:
-    """Undoes the transposition by an order from `features_last`."""
-    return jnp.transpose(weights, tuple(int(axis) for axis in np.argsort(order)))
+    return redraw(params, masks, draw, axes=axes, key=key)

@@ -24,6 +24,8 @@ class Rule(NamedTuple):
         layers it matches; the first that matches counts.
       ignored: patterns of layers that are never pruned.
       score: "magnitude" of the trained weights, or "random".
+      min_layer_density: for scope "global", the part of its weights that each layer
+        keeps at least, in [0, 1].
     """
 
     fraction: float = 0.2
@@ -32,6 +34,7 @@ class Rule(NamedTuple):
     layer_fractions: tuple[tuple[str, float], ...] = ()
     ignored: tuple[str, ...] = ()
     score: str = "magnitude"
+    min_layer_density: float = 0.0
 
 
 def check(rule: Rule, masks: Masks, *, levels: int) -> None:
@@ -55,6 +58,15 @@ def check(rule: Rule, masks: Masks, *, levels: int) -> None:
             f"config.lottery.ignored: {rule.ignored} matches every layer of {known}; "
             "wanted at least one layer to prune"
         )
+    floors = select.floors(masks, rule.min_layer_density, ignored=rule.ignored)
+    if floors is not None and rule.counting == "exact":
+        needed, kept = sum(jax.tree.leaves(floors)), global_count(masks, levels, rule)
+        if levels and needed > kept:
+            raise ValueError(
+                f"config.lottery.min_layer_density: got {rule.min_layer_density}, for "
+                f"which the layers need {needed} weights, where level {levels} keeps "
+                f"{kept}; wanted a lower density or fewer levels"
+            )
     if rule.counting == "open_lth":
         free = sum(count.total for count in _free(masks, rule))
         ignored = masks_lib.total(masks) - free
@@ -71,7 +83,8 @@ def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
       rule: how a level prunes.
 
     Returns:
-      Python integers; None where the mask is None.
+      Python integers, at least 1 for a layer that has weights; None where the mask is
+      None.
 
     References:
       Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
@@ -83,7 +96,8 @@ def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
             f for glob, f in rule.layer_fractions if masks_lib.matches(name, (glob,))
         )
         fraction = next(found, rule.fraction)
-        return schedules.kept_per_level(leaf.size, fraction=fraction, levels=level)[-1]
+        kept = schedules.kept_per_level(leaf.size, fraction=fraction, levels=level)[-1]
+        return max(kept, min(1, leaf.size))
 
     return tree.map_with_names(count, masks)
 
@@ -183,8 +197,11 @@ def _prune(
             worth = scores.random(within, key=jax.random.fold_in(key, level))
         else:
             worth = scores.magnitude(weights, within)
-        by_scope = select.per_layer if rule.scope == "layer" else select.globally
-        return by_scope(worth, count, within=within, ignored=rule.ignored, ties=ties)
+        options = {"within": within, "ignored": rule.ignored, "ties": ties}
+        if rule.scope == "layer":
+            return select.per_layer(worth, count, **options)
+        least = select.floors(within, rule.min_layer_density, ignored=rule.ignored)
+        return select.globally_at_least(worth, count, least, **options)
 
     counts_axis = None if rule.scope == "layer" else 0
     return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0))(params, masks, counts, keys)

@@ -81,6 +81,7 @@ class Session:
                 settled=trainer.settled,
             )
             loop.write(desk, ends)
+            summary.warn_of_empty_layers(ends, stage=stage.name)
             if self.experiment.network.first_masks is not None:
                 tickets.save_final(self.experiment.tickets, masks)
         loop.write(desk, self._compare(stage, state))

@@ -1,5 +1,6 @@
 """What a stage came to: one record a replicate, made from its evaluations."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 from jaxsparse import masks as masks_lib
 from jaxsparse.records import Record
 from jaxsparse.types import Masks
+
+log = logging.getLogger(__name__)
 
 
 def early_stop(evaluations: Sequence[Record]) -> Record | None:
@@ -35,6 +38,29 @@ def in_words(rows: Sequence[Record]) -> str:
     last = [row for row in evaluations if row["step"] == evaluations[-1]["step"]]
     accuracy = float(np.mean([row["test_accuracy"] for row in last]))
     return f"test accuracy {accuracy:.2%}"
+
+
+def warn_of_empty_layers(rows: Sequence[Record], *, stage: str) -> None:
+    """Warns by name of layers of which a stage kept no weight in some replicate.
+
+    Args:
+      rows: records of kind "level".
+      stage: what to call the stage.
+    """
+    empty = {
+        name: None
+        for row in rows
+        for name, (kept, total) in row["layers"].items()
+        if total and not kept
+    }
+    if empty:
+        log.warning(
+            "%s: no weight is left in %s, so that nothing passes these layers; set "
+            "min_layer_density of config.sparse or config.lottery, keep them dense, or "
+            "choose a lower sparsity",
+            stage,
+            list(empty),
+        )
 
 
 def level_records(
