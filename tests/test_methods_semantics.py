@@ -358,7 +358,7 @@ def test_structures_stand_through_every_change(name: str) -> None:
     moved = 0
     for moment in moments:
         for had, has in zip(moment.had, moment.has, strict=True):
-            view = np.asarray(select.structures.split(structure, jnp.asarray(has)))
+            view = np.asarray(select.structures.split(structure, "a", jnp.asarray(has)))
             assert (view.all(axis=2) == view.any(axis=2)).all()
             in_row = view.all(axis=2).sum(axis=1)
             assert (in_row == in_row[0]).all()
