@@ -1,12 +1,17 @@
 """Showing how far a run is: bars on a terminal, plain lines elsewhere."""
 
+import io
 import sys
 import time
-from typing import TextIO
+from typing import Any
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
+NAME_LENGTH = 20  # of a stage's name in a bar, so that 80 columns hold what it says
+# What matters comes first, as tqdm cuts the end where a terminal is narrow.
+STAGES = "{n_fmt} of {total_fmt} stages done{postfix}, {remaining} left |{bar}|"
+STEPS = "{desc} {percentage:3.0f}%{postfix}, {remaining} left, {rate_fmt} |{bar}|"
 
 
 class Progress:
@@ -15,33 +20,40 @@ class Progress:
     This is the one object with a life of its own: it holds a terminal, not results.
     """
 
-    def __init__(self, stages: int, done: int, *, out: TextIO | None = None) -> None:
+    def __init__(
+        self, stages: int, done: int, *, out: io.TextIOBase | None = None
+    ) -> None:
         """Begins with `done` of `stages` stages finished; `out` is stderr if None."""
         self._out = sys.stderr if out is None else out
         self._bars = self._out.isatty()
         self._stages, self._done = stages, done
         self._began = time.monotonic()
         self._finished_here = 0
-        self._outer = self._inner = None
-        if self._bars:
-            self._outer = tqdm(
-                total=stages, initial=done, desc="stages", unit="stage", file=self._out
-            )
+        self._outer = self._inner = None  # bars, made when a stage begins
 
     def begin(self, name: str, *, start: int, step: int, stop: int) -> None:
         """Begins a stage, at `step` of updates `start` to `stop`."""
         self._name, self._start, self._stop = name, start, stop
         self._from, self._since = step, time.monotonic()
         self._line = self._since
-        if self._bars:
-            self._inner = tqdm(
-                total=stop - start,
-                initial=step - start,
-                desc=name,
-                unit="step",
-                leave=False,
-                file=self._out,
+        if not self._bars:
+            return
+        if self._outer is None:  # not before: what is printed until then would break it
+            self._outer = self._bar(
+                total=self._stages, initial=self._done, bar_format=STAGES
             )
+        cut = len(name) > NAME_LENGTH
+        self._inner = self._bar(
+            total=stop - start,
+            initial=step - start,
+            desc=f"...{name[3 - NAME_LENGTH :]}" if cut else name,
+            unit="step",
+            leave=False,
+            bar_format=STEPS,
+        )
+
+    def _bar(self, **about: Any) -> tqdm:
+        return tqdm(file=self._out, dynamic_ncols=True, **about)
 
     def advance(self, step: int, *, note: str = "") -> None:
         """Shows that the clock is at `step`; `note` is shown beside it."""
@@ -65,7 +77,7 @@ class Progress:
         if self._inner is not None:
             self._inner.close()
             self._outer.update(1)
-            self._outer.set_postfix_str(f"{self._name} {note}")
+            self._outer.set_postfix_str(f"{self._name}: {note}")
             return
         spent = time.monotonic() - self._began
         left = spent / self._finished_here * max(0, self._stages - self._done)
