@@ -7,13 +7,18 @@ float's rounding.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
+
+STEPS = 2**31 - 1  # counters of steps are int32
+CHANGES = 10**6  # most that a table is made for
 
 
 class Calendar(NamedTuple):
@@ -39,17 +44,52 @@ def make_calendar(
     """Makes a calendar, and refuses one that cannot be.
 
     Raises:
-      ValueError: naming the argument.
+      ValueError: naming the argument that is out of range.
+      TypeError: naming the argument that is no integer.
     """
-    if update_every < 1:
-        raise ValueError(f"update_every: got {update_every}; wanted 1 or more updates")
-    if begin_step < 0:
-        raise ValueError(f"begin_step: got {begin_step}; wanted 0 or more")
+    update_every = check_steps(update_every, field="update_every", least=1)
+    begin_step = check_steps(begin_step, field="begin_step")
+    if end_step is not None:
+        end_step = check_steps(end_step, field="end_step")
     if end_step is not None and end_step < begin_step + (not closes):
         raise ValueError(
             f"end_step: got {end_step} with begin_step {begin_step}; wanted a later one"
         )
     return Calendar(begin_step, update_every, end_step, closes)
+
+
+def check_steps(value: Any, *, field: str, least: int = 0) -> int:
+    """Returns a number of updates as a Python integer.
+
+    Args:
+      value: an integer of Python or NumPy.
+      field: what to call it in messages.
+      least: the smallest it may be.
+
+    Raises:
+      TypeError: if it is no integer, such as 1.0, NaN, or an array of JAX.
+      ValueError: if it is smaller, or above 2**31 - 1.
+    """
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"{field}: expected an integer, got a JAX array; counts must be known "
+            "before anything is traced. If optax.inject_hyperparams made it one, have "
+            "that inside: transforms.rigl(optax.inject_hyperparams(optax.adamw)(...))"
+        )
+    try:
+        steps = None if isinstance(value, bool | np.bool) else operator.index(value)
+    except TypeError:
+        steps = None
+    if steps is None:
+        raise TypeError(
+            f"{field}: expected an integer, a number of updates, got {value!r}"
+        )
+    if not least <= steps <= STEPS:
+        raise ValueError(
+            f"{field}: expected updates from {least} to 2**31 - 1, as steps are "
+            f"counted in int32, got {steps}"
+        )
+    return steps
 
 
 def change_steps(calendar: Calendar) -> list[int]:
@@ -61,11 +101,21 @@ def change_steps(calendar: Calendar) -> list[int]:
     Returns:
       Steps, strictly growing; never empty.
 
+    Raises:
+      ValueError: if there are more than 1,000,000.
+
     Examples:
       >>> change_steps(Calendar(begin=0, every=4, end=10, closes=True))
       [0, 4, 8, 10]
     """
-    steps = list(range(calendar.begin, calendar.end, calendar.every))
+    changes = range(calendar.begin, calendar.end, calendar.every)
+    if len(changes) > CHANGES:
+        raise ValueError(
+            f"update_every: expected at most {CHANGES:,} changes of masks up to "
+            f"end_step={calendar.end}, got {len(changes):,} with every "
+            f"{calendar.every} updates; change masks less often or end earlier"
+        )
+    steps = list(changes)
     return [*steps, calendar.end] if calendar.closes else steps
 
 
@@ -122,6 +172,9 @@ def gradual_sparsities(
       Zhu and Gupta. To prune, or not to prune: exploring the efficacy of pruning for
       model compression. 2017. arXiv:1710.01878, equation 1.
     """
+    for field, value in (("initial_sparsity", initial), ("sparsity", final)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{field}: expected a fraction in [0, 1), got {value}")
     steps = change_steps(calendar)
     first, last = Fraction(str(initial)), Fraction(str(final))
     if not (isinstance(schedule, str) or callable(schedule)):
@@ -144,14 +197,26 @@ def gradual_sparsities(
             result.append(min(max(1 - Fraction(kept), low), high))
         else:
             way = WAYS[schedule](progress) if isinstance(schedule, str) else None
-            way = Fraction(schedule(float(progress))) if way is None else way
+            way = _read_way(schedule, float(progress)) if way is None else way
             result.append(first + (last - first) * way)
     return [*result, last]
+
+
+def _read_way(schedule: Callable[[float], float], progress: float) -> Fraction:
+    way = float(schedule(progress))
+    if not math.isfinite(way):
+        raise ValueError(
+            f"schedule: expected finite parts of the way, got {way} at the progress "
+            f"{progress}"
+        )
+    return Fraction(way)
 
 
 def _read_table(
     table: Sequence[float], steps: list[int], last: Fraction
 ) -> list[Fraction]:
+    if not all(0 <= value < 1 for value in table):
+        raise ValueError(f"schedule: expected sparsities in [0, 1), got {list(table)}")
     read = [Fraction(str(value)) for value in table]
     if len(read) != len(steps) or read[-1] != last:
         raise ValueError(

@@ -6,8 +6,10 @@ layers.
 """
 
 import math
+import operator
 import re
 from fractions import Fraction
+from typing import Any
 
 FORMS = "'500step', '500it', '2ep', '0.5ep', '3ep200it' or '10%'"
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -30,14 +32,15 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
 
     Raises:
       ValueError: if the duration has none of these forms, or is a fraction of a run
-        of unknown length.
+        of unknown length; or if a number is out of range.
+      TypeError: if a number is no integer.
 
     Examples:
       >>> to_steps("3ep200it", steps_per_epoch=391)
       1373
     """
-    if steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch: got {steps_per_epoch}; wanted 1 or more")
+    steps_per_epoch = _check_count(steps_per_epoch, field="steps_per_epoch", least=1)
+    total = None if total is None else _check_count(total, field="total")
     match = _DURATION.fullmatch(duration)
     if not duration or match is None:
         raise ValueError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
@@ -72,15 +75,17 @@ def kept_per_level(total: int, *, fraction: float, levels: int) -> list[int]:
       rounded up.
 
     Raises:
-      ValueError: if the fraction is not in [0, 1) or there are fewer than 0 levels.
+      ValueError: if the fraction is not in [0, 1), or there are fewer than 0 or more
+        than 10,000 levels, or fewer than 0 weights.
+      TypeError: if `total` or `levels` is no integer.
 
     Examples:
       >>> kept_per_level(266_200, fraction=0.2, levels=3)
       [266200, 212960, 170368, 136294]
     """
     _check_fraction(fraction)
-    if levels < 0:
-        raise ValueError(f"levels: got {levels}; wanted 0 or more")
+    total = _check_count(total, field="total")
+    levels = _check_count(levels, field="levels", most=10_000)
     left = 1 - Fraction(str(fraction))
     return [_round(total * left**level) for level in range(levels + 1)]
 
@@ -103,11 +108,13 @@ def open_lth_kept(kept: int, *, fraction: float) -> int:
 
     Raises:
       ValueError: if the fraction is not in [0, 1) or nothing would be left to keep.
+      TypeError: if `kept` is no integer.
 
     References:
       Frankle et al. open_lth, `pruning/sparse_global.py`.
     """
     _check_fraction(fraction)
+    kept = _check_count(kept, field="kept")
     left = kept - (math.ceil(fraction * kept) + 1)
     if left < 0:
         raise ValueError(
@@ -115,6 +122,22 @@ def open_lth_kept(kept: int, *, fraction: float) -> int:
             "weights or a smaller fraction"
         )
     return left
+
+
+def _check_count(
+    value: Any, *, field: str, least: int = 0, most: int | None = None
+) -> int:
+    """Returns a count as a Python integer, or refuses it by the name of its field."""
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None:
+        raise TypeError(f"{field}: expected an integer, got {value!r}")
+    if count < least or (most is not None and count > most):
+        wanted = f"{least} or more" if most is None else f"one from {least} to {most:,}"
+        raise ValueError(f"{field}: expected {wanted}, got {count}")
+    return count
 
 
 def _check_fraction(fraction: float) -> None:

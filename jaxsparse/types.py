@@ -6,7 +6,7 @@ parameter is never pruned (biases, normalisation, whatever `masks.dense` was tol
 to leave alone). Trees of scores and of counts follow the same rule.
 """
 
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
 Params = PyTree[Float[Array, "..."]]
 Grads = Params
@@ -14,3 +14,5 @@ Scores = PyTree[Float[Array, "..."]]
 Masks = PyTree[Bool[Array, "..."]]
 Counts = PyTree[Int[Array, ""] | int]
 Step = Int[Array, ""]
+# Typed, or raw key data.
+RandomKey = Key[Array, "..."] | UInt32[Array, "..."]

@@ -1,6 +1,5 @@
 """The sparse optimiser of a config, and the masks training starts from."""
 
-import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -242,7 +241,7 @@ def make_wrap(
     c = config.sparse
     method = METHODS[c.method]
     if c.method in STATIC:
-        return lambda inner, key: _static(inner, prunable(config))
+        return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
     _check_end(c, length)
     values = {
         "dense": (*c.dense, *dense),
@@ -294,15 +293,6 @@ def make_distribution(config: ConfigDict) -> Any:
         return config.sparse.distribution
     return lambda masks, sparsity: distributions.by_glob(
         masks, layers, otherwise=sparsity
-    )
-
-
-def _static(inner: Any, chosen: Any) -> optax.GradientTransformationExtraArgs:
-    """Makes masks that are given stay, at whatever leaves are prunable."""
-    if chosen is masks_lib.is_kernel:
-        return transforms.fixed(inner)
-    return transforms.sparsify(
-        inner, functools.partial(masks_lib.dense, prunable=chosen)
     )
 
 

@@ -3,7 +3,8 @@
 `sparsify` is the engine; every named method is a call of it, or of `latent` where dense
 weights are trained and few are computed with. What wraps an optimiser here is an
 ordinary `optax.GradientTransformationExtraArgs`: after `optax.apply_updates` the
-weights outside the masks are exactly zero, in any loop. The modules:
+weights outside the masks are exactly zero, in any loop; where other links stand outside
+the wrapper, after `apply_updates` of this package. The modules:
 
     pruning         fixed, gradual_magnitude, one_shot_magnitude, granet
     dynamic         sparse_evolution, rigl, mest
@@ -35,6 +36,7 @@ from jaxsparse.transforms.regrowth import ever_active, remembers
 from jaxsparse.transforms.state import (
     LatentState,
     SparsifyState,
+    apply_updates,
     forward_params,
     get_masks,
     replace_key,
@@ -54,6 +56,7 @@ __all__ = (
     "UpdateAt",
     "UpdateMasks",
     "ac_dc",
+    "apply_updates",
     "ever_active",
     "fixed",
     "forward_params",

@@ -70,6 +70,7 @@ def reset_outside(
 
     def reset(path: tuple[Any, ...], leaf: Any, first: Any) -> Any:
         mask = owner_of(path, jnp.shape(leaf), masks)
-        return leaf if mask is None else jnp.where(mask, leaf, first)
+        # In the dtype it has by now: an update may have widened it.
+        return leaf if mask is None else jnp.where(mask, leaf, first.astype(leaf.dtype))
 
     return jax.tree_util.tree_map_with_path(reset, state, initial)

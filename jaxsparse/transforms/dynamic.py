@@ -18,6 +18,8 @@ count that went on, so the step is about (1 - b1) / sqrt(1 - b2), with the usual
 constants 3 times the learning rate, whatever the gradient.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,7 +29,7 @@ from jaxsparse import fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.starting import Distribution, Prunable
-from jaxsparse.types import Grads, Masks, Params, Scores
+from jaxsparse.types import Grads, Masks, Params, RandomKey, Scores
 
 GROWTH = ("gradient", "inverted", "random")
 
@@ -50,7 +52,7 @@ def sparse_evolution(
     skip_inner: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
-    key: Key[Array, ""] | None = None,
+    key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the smallest weights and grows as many at random: SET.
 
@@ -79,7 +81,8 @@ def sparse_evolution(
       prunable: which leaves have masks, see `masks.dense`.
       axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
         infer them from names and shapes.
-      key: what is drawn with; `jax.random.key(0)` if None.
+      key: what is drawn with, a typed key or raw key data (uint32);
+        `jax.random.key(0)` if None.
 
     Returns:
       The optimiser, with constant counts in every layer. Of equal magnitudes those of
@@ -136,7 +139,7 @@ def sparse_evolution(
             key=key,
         ),
         skip_inner=skip_inner,
-        key=key,
+        key=starting.first_key(key),
     )
 
 
@@ -158,7 +161,7 @@ def rigl(
     skip_inner: bool = True,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
-    key: Key[Array, ""] | None = None,
+    key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the smallest weights and grows those of the largest gradient: RigL.
 
@@ -223,7 +226,7 @@ def rigl(
         restart_dropped=restart_dropped,
     )
 
-    def promise(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
+    def promise(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
         if grow == "random":
             return scores.random(masks, key=key)
         size = regrowth.gradient_magnitude(masks, grads)
@@ -244,7 +247,7 @@ def rigl(
             key=key,
         ),
         skip_inner=skip_inner,
-        key=key,
+        key=starting.first_key(key) if grow == "random" else None,
     )
 
 
@@ -266,7 +269,7 @@ def mest(
     restart_dropped: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
-    key: Key[Array, ""] | None = None,
+    key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops by weight and gradient, grows at random, ever less: MEST.
 
@@ -310,8 +313,11 @@ def mest(
       MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge.
       2021. arXiv:2110.14032.
     """
-    if gradient_weight < 0:
-        raise ValueError(f"gradient_weight: got {gradient_weight}; wanted 0 or more")
+    if not 0 <= gradient_weight < math.inf:
+        raise ValueError(
+            f"gradient_weight: expected a finite number, 0 or more, got "
+            f"{gradient_weight}"
+        )
     if soft_bound and end_step is None:
         raise ValueError("end_step: got None with soft_bound; wanted the last change")
     change = exchange.make_change(
@@ -352,5 +358,5 @@ def mest(
         ),
         soft_bound=soft_bound,
         skip_inner=False,
-        key=key,
+        key=starting.first_key(key),
     )

@@ -10,13 +10,15 @@ sent to exactly zero after the learning rate was applied; what the optimiser
 remembers of weights that arrive starts afresh.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Int
 
+from jaxsparse import keys, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import alignment
 from jaxsparse.transforms.protocols import (
@@ -27,7 +29,7 @@ from jaxsparse.transforms.protocols import (
     UpdateMasks,
 )
 from jaxsparse.transforms.state import SparsifyState
-from jaxsparse.types import Grads, Masks, Params
+from jaxsparse.types import Grads, Masks, Params, RandomKey
 
 
 def sparsify(
@@ -39,7 +41,7 @@ def sparsify(
     init_memory: Any = None,
     observe: Observe | None = None,
     skip_inner: bool = False,
-    key: Key[Array, ""] | None = None,
+    key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimiser so that weights outside the masks stay exactly zero.
 
@@ -57,8 +59,14 @@ def sparsify(
     masks change, such as the gradient on another batch.
 
     `optax.apply_updates` then gives :math:`w + u` inside and exactly 0 outside, for
-    finite weights, in every dtype. Masks are state, not constants: all levels of a
-    lottery run share one compiled step, and a checkpoint of the state holds them.
+    finite weights, in every dtype; see `transforms.apply_updates` for weights that are
+    not finite, and for what stands outside. Masks are state, not constants: all levels
+    of a lottery run share one compiled step, and a checkpoint of the state holds them.
+
+    A change of masks that would be chosen by a number that is not finite, a weight
+    inside the masks or another score (`MaskUpdate.finite`), is left out: masks and
+    memory stay, and `skipped_updates` of the state counts it. Everything else is as in
+    any update that changes masks, `skip_inner` included.
 
     Args:
       inner: any optimiser, such as
@@ -73,7 +81,8 @@ def sparsify(
       observe: how that changes at every update, before the masks may.
       skip_inner: on updates that change the masks, leave the surviving weights and
         what the optimiser remembers of them as they are.
-      key: where the method's draws come from; `jax.random.key(0)` if None.
+      key: where `update_masks` draws from, a typed key or raw key data; None for a
+        method that draws nothing, whose state then holds no key.
 
     Returns:
       A transformation whose `update` needs `params` and hands extra keyword
@@ -81,7 +90,7 @@ def sparsify(
 
     Raises:
       ValueError: if one of `update_masks` and `update_at` is given alone; and from
-        `update`, if `params` is None.
+        `update`, if `params` is None or the gradient of a prunable leaf is.
 
     Examples:
       >>> tx = sparsify(optax.sgd(0.1, momentum=0.9), masks.dense)
@@ -99,19 +108,21 @@ def sparsify(
             f"{given}: given alone; wanted both update_masks and update_at, or none"
         )
     inner = optax.with_extra_args_support(inner)
-    first_key = jax.random.key(0) if key is None else key
+    typed = None if key is None else keys.as_typed(key)
+    impl = None if typed is None else jax.random.key_impl(typed)
 
     def init(params: Params) -> SparsifyState:
-        masks = init_masks(_fast(params))
+        masks = params if is_placeholder(params) else init_masks(_fast(params))
         params = masks_lib.apply(_like(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
             # Copies, here and below: a donated state takes nothing of the caller's
             # along, and two leaves in one buffer cannot both be donated.
-            key=jnp.copy(first_key),
+            key=None if typed is None else jnp.copy(jax.random.key_data(typed)),
             masks=masks,
             previous=jax.tree.map(jnp.copy, masks),
             replaced=jnp.zeros((), bool),
+            skipped_updates=jnp.zeros((), jnp.int32),
             memory=None if init_memory is None else init_memory(_fast(params), masks),
             inner_state=inner.init(params),
         )
@@ -129,11 +140,14 @@ def sparsify(
                 "params: came None; wanted the parameters the gradient was taken at; "
                 "call tx.update(grads, opt_state, params)"
             )
+        check_grads(state.masks, grads)
         if observe is not None:
             state = state._replace(memory=observe(state.memory, grads))
         now = jnp.zeros((), bool) if update_at is None else update_at(state.step)
         seen = grads if growth_grads is None else growth_grads
-        new = _choose(update_masks, now, seen, state, _fast(params), extra)
+        new, skipped = _choose(
+            update_masks, now, seen, state, _fast(params), extra, impl
+        )
         held = _like(params, new.masks)
         fresh = None if new.zeroed is None else _like(params, new.zeroed)
         params_in = masks_lib.apply(held, params)
@@ -157,12 +171,14 @@ def sparsify(
             return inner.update(masked, old, params_in, **extra)
 
         if skip_inner and update_masks is not None:
-            shapes = jax.eval_shape(step_inner, inner_state)[0]
+            like, state_like = jax.eval_shape(step_inner, inner_state)
             updates, inner_state = jax.lax.cond(
                 now,
+                # A step may widen the state, as that of bfloat16 weights does where
+                # the gradient is float32; left out, it is widened all the same.
                 lambda old: (
-                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
-                    old,
+                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like),
+                    jax.tree.map(_as_dtype_of, old, state_like),
                 ),
                 step_inner,
                 inner_state,
@@ -175,6 +191,7 @@ def sparsify(
             masks=new.masks,
             previous=previous,
             replaced=jnp.zeros_like(state.replaced),
+            skipped_updates=state.skipped_updates + skipped,
             memory=new.memory,
             inner_state=inner_state,
         )
@@ -189,36 +206,88 @@ def _choose(
     state: SparsifyState,
     params: Params,
     extra: dict[str, Any],
-) -> MaskUpdate:
-    """Step 1: what the method decides if it is due, else everything as it was."""
-    if update_masks is None:
-        return MaskUpdate(state.masks, state.memory)
+    impl: Any,
+) -> tuple[MaskUpdate, Int[Array, ""]]:
+    """Step 1: what the method decides if it is due, else everything as it was.
 
-    def move(memory: Any) -> MaskUpdate:
+    Returns:
+      That, and the number of changes left out since a score was not finite, 0 or 1.
+    """
+    nothing = jnp.zeros((), jnp.int32)
+    if update_masks is None:
+        return MaskUpdate(state.masks, state.memory), nothing
+    none_of = jax.tree.map(jnp.zeros_like, state.masks)
+    words = state.key
+
+    def move(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
         weights = masks_lib.apply(state.masks, params)
-        return update_masks(
+        new = update_masks(
             state.masks,
             weights,
             grads(weights) if _is_function(grads) else grads,
             step=state.step,
-            key=state.key,
+            key=None if words is None else jax.random.wrap_key_data(words, impl=impl),
             memory=memory,
             inner_state=state.inner_state,
             **extra,
         )
-
-    unused = jax.eval_shape(move, state.memory)
-
-    def stay(memory: Any) -> MaskUpdate:
-        none_of = jax.tree.map(jnp.zeros_like, state.masks)
-        return MaskUpdate(
-            state.masks,
-            memory,
-            reset=None if unused.reset is None else none_of,
-            zeroed=None if unused.zeroed is None else none_of,
+        finite = select.all_finite(weights, state.masks)
+        if new.finite is not None:
+            finite &= new.finite
+        old = _unchanged(new, state.masks, memory, none_of)
+        # A select, since replicates under vmap may differ in it.
+        chosen = jax.tree.map(
+            lambda now, before: jnp.where(finite, now, before),
+            new._replace(finite=None),
+            old,
         )
+        return chosen, jnp.where(finite, nothing, 1)
+
+    unused, _ = jax.eval_shape(move, state.memory)
+
+    def stay(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
+        return _unchanged(unused, state.masks, memory, none_of), nothing
 
     return jax.lax.cond(now, move, stay, state.memory)
+
+
+def _unchanged(new: Any, masks: Masks, memory: Any, none_of: Masks) -> MaskUpdate:
+    """An update that changes nothing, with the fields that another one has."""
+    return MaskUpdate(
+        masks,
+        memory,
+        reset=None if new.reset is None else none_of,
+        zeroed=None if new.zeroed is None else none_of,
+    )
+
+
+def _as_dtype_of(leaf: Any, like: Any) -> Any:
+    return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)
+
+
+def is_placeholder(params: Any) -> bool:
+    """Says whether `init` is asked by `optax.tree.map_params` what belongs to weights.
+
+    It hands over one node without leaves, of a type of its own, and looks where in the
+    state the node comes back.
+    """
+    alone = jax.tree.structure(params).num_nodes == 1 and not jax.tree.leaves(params)
+    return alone and not isinstance(params, Mapping | Sequence | None)
+
+
+def check_grads(masks: Masks, grads: Grads) -> None:
+    """Refuses None where a prunable leaf needs its gradient.
+
+    Raises:
+      ValueError: naming the leaf.
+    """
+    there = tree.named_leaves(grads)
+    for name in tree.names(masks):
+        if name not in there:
+            raise ValueError(
+                f"grads: expected the gradient of {name}, which is prunable, got None; "
+                "give zeros, or leave the leaf out with `prunable=`"
+            )
 
 
 def _is_function(grads: Any) -> bool:

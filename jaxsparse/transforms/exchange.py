@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from jaxsparse import calendars, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import regrowth
-from jaxsparse.transforms.engine import sparsify
+from jaxsparse.transforms.engine import is_placeholder, sparsify
 from jaxsparse.transforms.protocols import InitMasks, MaskUpdate
 from jaxsparse.types import Counts, Grads, Masks, Params, Scores
 
@@ -102,7 +102,8 @@ def at_random(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
     return scores.random(masks, key=key)
 
 
-Keep = Callable[..., Masks]
+# Masks to those that stay, and whether all scores were finite.
+Keep = Callable[..., tuple[Masks, Bool[Array, ""]]]
 
 
 def make_keep(worth: Callable[[Masks, Params, Grads], Scores]) -> Keep:
@@ -114,10 +115,11 @@ def make_keep(worth: Callable[[Masks, Params, Grads], Scores]) -> Keep:
         grads: Grads,
         dropped: Any,
         structure: select.Structure | None,
-    ) -> Masks:
+    ) -> tuple[Masks, Bool[Array, ""]]:
         left = regrowth.subtract(regrowth.count(masks), dropped(masks))
         score = worth(masks, params, grads)
-        return select.per_layer(score, left, within=masks, structure=structure)
+        stay = select.per_layer(score, left, within=masks, structure=structure)
+        return stay, select.all_finite(score, masks)
 
     return keep
 
@@ -135,7 +137,7 @@ def make_keep_by_sign(*, regrow_dropped: bool) -> Keep:
         grads: Grads,
         dropped: Any,
         structure: select.Structure | None,
-    ) -> Masks:
+    ) -> tuple[Masks, Bool[Array, ""]]:
         del grads, structure
         score = scores.magnitude(params, masks)
         negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
@@ -151,7 +153,7 @@ def make_keep_by_sign(*, regrow_dropped: bool) -> Keep:
             )
             for side, goes in sides
         ]
-        return jax.tree.map(jnp.logical_or, *parts)
+        return jax.tree.map(jnp.logical_or, *parts), select.all_finite(score, masks)
 
     return keep
 
@@ -161,20 +163,26 @@ def exchange(
     change: Change,
     *,
     keep: Keep,
-    promise: Callable[[Masks, Grads, Key[Array, ""]], Scores],
+    promise: Callable[[Masks, Grads, Key[Array, ""] | None], Scores],
     init_masks: InitMasks,
     soft_bound: bool = False,
     skip_inner: bool,
     key: Key[Array, ""] | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimiser so that at every change some weights go and others come."""
+    """Wraps an optimiser so that at every change some weights go and others come.
+
+    `key` is None for a `promise` that draws nothing.
+    """
     again = change.regrow_dropped
 
     def init_memory(params: Params, masks: Masks) -> regrowth.Explored:
-        none = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
         memory = regrowth.remember(params, masks)
-        own = Surplus(none, regrowth.count(masks)) if soft_bound else None
-        return memory._replace(own=own)
+        if not soft_bound:
+            return memory
+        if is_placeholder(params):  # counts are no copies of the weights
+            return memory._replace(own=Surplus(0, 0))
+        none = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
+        return memory._replace(own=Surplus(none, regrowth.count(masks)))
 
     def update_masks(
         masks: Masks,
@@ -182,7 +190,7 @@ def exchange(
         grads: Grads,
         *,
         step: Any,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
         memory: regrowth.Explored,
         **unused: Any,
     ) -> MaskUpdate:
@@ -202,25 +210,24 @@ def exchange(
             counts = regrowth.except_of(counts, change.dense)
             return counts if again else regrowth.at_most_room(counts, masks)
 
-        kept = keep(masks, params, grads, goes, structure)
+        kept, finite = keep(masks, params, grads, goes, structure)
         comes = regrowth.subtract(regrowth.count(masks), regrowth.count(kept))
         if soft_bound:
             comes = regrowth.part(kept, ratio, structure=structure)
             comes = regrowth.at_most_room(comes, kept if again else masks)
             last = step == change.calendar.end
             comes = jax.tree.map(lambda more: jnp.where(last, 0, more), comes)
-        new = regrowth.grow(
-            masks,
-            kept,
-            comes,
-            promise(masks, grads, jax.random.fold_in(key, step)),
-            structure=structure,
-            regrow_dropped=again,
+        promised = promise(
+            masks, grads, None if key is None else jax.random.fold_in(key, step)
         )
+        new = regrowth.grow(
+            masks, kept, comes, promised, structure=structure, regrow_dropped=again
+        )
+        finite &= regrowth.finite_where_grown(promised, kept if again else masks, comes)
         both = regrowth.regrown(masks, kept, new) if change.restart_dropped else None
         own = Surplus(comes, regrowth.count(new)) if soft_bound else None
         seen = regrowth.explored(memory, masks, new, own=own)
-        return MaskUpdate(new, seen, reset=both, zeroed=both)
+        return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
 
     return sparsify(
         inner,

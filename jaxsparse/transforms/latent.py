@@ -19,18 +19,21 @@ step, for the next forward pass. The methods:
     sr_ste            all                                  pull to zero outside
 """
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool
 
 from jaxsparse import calendars, fan_axes, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest
+from jaxsparse.transforms.engine import check_grads, is_placeholder
 from jaxsparse.transforms.starting import Distribution, Prunable
 from jaxsparse.transforms.state import LatentState
 from jaxsparse.types import Grads, Masks, Params, Step
@@ -46,6 +49,7 @@ def latent(
     *,
     refresh_at: Callable[[Step], Bool[Array, ""]],
     pull: Pull | None = None,
+    trains_all: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser of dense weights that are computed with through masks.
 
@@ -54,20 +58,23 @@ def latent(
 
     1. gets u from `inner` for the gradient b . (g + pull) and the weights w;
     2. returns b . u;
-    3. if `refresh_at(t + 1)`, chooses the masks for w + u.
+    3. if `refresh_at(t + 1)`, chooses the masks for w + u, unless one of these weights
+       is not finite: then the masks stay, and `skipped_updates` counts it.
 
     Args:
       inner: any optimiser.
       choose: weights and the step they are for to masks; must work when traced.
       refresh_at: whether the masks used at a step are chosen anew for it.
       pull: what is added to the gradient, of m, b and w; None for nothing.
+      trains_all: whether `choose` returns None for the masks to train.
 
     Returns:
       A transformation whose state is a `LatentState`.
 
     Raises:
-      ValueError: from `init`, around `optax.lookahead`; from `update`, if `params` is
-        None.
+      ValueError: from `init`, around `optax.lookahead`, or if `choose` returns
+        something else than `trains_all` says; from `update`, if `params` is None or
+        the gradient of a prunable leaf is.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -78,10 +85,18 @@ def latent(
                 "latent-dense methods have no masks for slow ones; put lookahead "
                 "outside"
             )
-        step = jnp.zeros((), jnp.int32)
-        masks, trained = choose(params, step)
+        step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        if is_placeholder(params):
+            masks, trained = params, None if trains_all else params
+        else:
+            masks, trained = choose(params, step)
+        if trains_all != (trained is None):
+            raise ValueError(
+                f"trains_all: got {trains_all}, where `choose` returns "
+                f"{'None' if trained is None else 'masks'} for the weights to train"
+            )
         trained = jax.tree.map(jnp.copy, trained)  # may be the masks: see donation
-        return LatentState(step, jax.random.key(0), masks, trained, inner.init(params))
+        return LatentState(step, masks, skipped, trained, inner.init(params))
 
     def update(
         grads: Grads,
@@ -97,6 +112,7 @@ def latent(
                 "params: came None; wanted the dense parameters; call "
                 "tx.update(grads, opt_state, params)"
             )
+        check_grads(state.masks, grads)
         trained = state.memory
         if pull is not None:
             grads = _add(grads, pull(state.masks, trained, params))
@@ -107,14 +123,26 @@ def latent(
             updates = masks_lib.apply(trained, updates)
         step = optax.safe_increment(state.step)
         weights = optax.apply_updates(params, updates)
-        masks, trained = jax.lax.cond(
+        held = state.masks, trained
+        (masks, trained), skipped = jax.lax.cond(
             refresh_at(step),
-            lambda: choose(weights, step),
-            lambda: (state.masks, trained),
+            lambda: _refresh(choose(weights, step), held, weights),
+            lambda: (held, jnp.zeros((), jnp.int32)),
         )
-        return updates, LatentState(step, state.key, masks, trained, inner_state)
+        return updates, LatentState(
+            step, masks, state.skipped_updates + skipped, trained, inner_state
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _refresh(new: Any, held: Any, weights: Params) -> tuple[Any, Array]:
+    """New masks, or those held if a weight is not finite, and how often it was so."""
+    finite = select.all_finite(
+        masks_lib.tree_map(lambda _, leaf: leaf, held[0], weights)
+    )
+    chosen = jax.tree.map(lambda now, before: jnp.where(finite, now, before), new, held)
+    return chosen, jnp.where(finite, 0, 1)
 
 
 def _add(grads: Grads, more: Any) -> Grads:
@@ -203,7 +231,7 @@ def straight_through(
         goes_on = (step - begin_step) % update_every == 0
         return goes_on | (step == end_step)
 
-    return latent(inner, choose, refresh_at=refresh_at)
+    return latent(inner, choose, refresh_at=refresh_at, trains_all=train_all)
 
 
 def top_kast(
@@ -250,14 +278,16 @@ def top_kast(
       Jayakumar, Pascanu, Rae, Osindero, Elsen. Top-KAST: Top-K Always Sparse Training.
       2021. arXiv:2106.03517, section 2.
     """
+    update_every = calendars.check_steps(update_every, field="update_every", least=1)
     if not 0 <= backward_sparsity <= sparsity:
         raise ValueError(
             f"backward_sparsity: got {backward_sparsity}; wanted one in [0, "
             f"{sparsity}], as every weight computed with is trained"
         )
-    if regularization < 0:
-        raise ValueError(f"regularization: got {regularization}; wanted 0 or more")
-    _check_interval(update_every)
+    if not 0 <= regularization < math.inf:
+        raise ValueError(
+            f"regularization: expected a finite number, 0 or more, got {regularization}"
+        )
     choice = largest.make_choice(
         distribution=distribution,
         dense=dense,
@@ -288,12 +318,8 @@ def top_kast(
         choose,
         refresh_at=lambda step: step % update_every == 0,
         pull=pull if regularization else None,
+        trains_all=False,
     )
-
-
-def _check_interval(update_every: int) -> None:
-    if update_every < 1:
-        raise ValueError(f"update_every: got {update_every}; wanted 1 or more updates")
 
 
 def sr_ste(
@@ -335,11 +361,14 @@ def sr_ste(
       Zhou, Ma, Zhu, Liu, Zhang, Yuan, Sun, Li. Learning N:M Fine-grained Structured
       Sparse Neural Networks From Scratch. 2021. arXiv:2102.04010, equation 8.
     """
+    update_every = calendars.check_steps(update_every, field="update_every", least=1)
+    for field, value in (("n", n), ("m", m)):
+        if not isinstance(value, int | np.integer):
+            raise TypeError(f"{field}: expected an integer, got {value!r}")
     if not 1 <= n <= m:
         raise ValueError(f"n: got {n} of m={m}; wanted one in [1, {m}]")
-    if decay < 0:
-        raise ValueError(f"decay: got {decay}; wanted 0 or more")
-    _check_interval(update_every)
+    if not 0 <= decay < math.inf:
+        raise ValueError(f"decay: expected a finite number, 0 or more, got {decay}")
     choice = largest.make_choice(
         distribution="uniform",
         dense=dense,

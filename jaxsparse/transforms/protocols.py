@@ -18,12 +18,16 @@ class MaskUpdate(NamedTuple):
         the masks kept them, or None for none. A weight dropped and regrown in one
         update is such a weight, and the masks alone do not show it.
       zeroed: likewise, weights whose value starts from zero.
+      finite: whether every score that chose these masks was finite, a boolean scalar;
+        None if only weights were read, which `sparsify` looks at itself. False leaves
+        masks and memory as they were; see `select.all_finite`.
     """
 
     masks: Masks
     memory: Any = None
     reset: Masks | None = None
     zeroed: Masks | None = None
+    finite: Bool[Array, ""] | None = None
 
 
 @runtime_checkable
@@ -45,7 +49,7 @@ class UpdateMasks(Protocol):
         grads: Grads,
         *,
         step: Step,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | None,
         memory: Any,
         inner_state: optax.OptState,
         **extra: Any,
@@ -58,7 +62,8 @@ class UpdateMasks(Protocol):
           grads: the dense gradient, also outside `masks`, or that of the caller's
             `growth_grads`.
           step: updates made so far; int32.
-          key: random key; fold the step in before drawing.
+          key: random key; fold the step in before drawing. None if `sparsify` was
+            given none.
           memory: what the last call wanted to remember.
           inner_state: state of the wrapped optimiser, for methods that read momenta.
           **extra: what the caller gave to `update` by name.

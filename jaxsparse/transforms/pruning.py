@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool
 
 from jaxsparse import calendars, fan_axes, scores, select, tree
 from jaxsparse import masks as masks_lib
@@ -15,11 +15,14 @@ from jaxsparse.transforms import largest, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
 from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.starting import Distribution, Prunable
-from jaxsparse.types import Grads, Masks, Params, Step
+from jaxsparse.types import Grads, Masks, Params, RandomKey, Step
 
 
 def fixed(
-    inner: optax.GradientTransformation, *, masks: Masks | None = None
+    inner: optax.GradientTransformation,
+    *,
+    masks: Masks | None = None,
+    prunable: Prunable = masks_lib.is_kernel,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains with masks that do not change: tickets, and pruning at initialisation.
 
@@ -27,19 +30,28 @@ def fixed(
       inner: any optimiser.
       masks: which weights exist; None to begin dense. Other masks can be put in at
         any time with `replace_masks`, without compiling anything again.
+      prunable: which leaves have masks to begin dense with, see `masks.dense`; masks
+        that are given say it themselves.
 
     Returns:
       The optimiser, keeping weights outside the masks at exactly zero.
 
     Raises:
-      ValueError: from `init`, if a mask is missing, not boolean or of another shape
-        than its parameter.
+      ValueError: if both `masks` and `prunable` are given; from `init`, if a mask is
+        missing, not boolean or of another shape than its parameter.
 
     Examples:
       >>> tx = fixed(optax.adamw(1e-3), masks=ticket)
     """
     if masks is None:
-        return sparsify(inner, masks_lib.dense)
+        return sparsify(
+            inner, lambda params: masks_lib.dense(params, prunable=prunable)
+        )
+    if prunable is not masks_lib.is_kernel:
+        raise ValueError(
+            f"prunable: expected none beside masks, which are None where a leaf is not "
+            f"prunable, got {prunable}"
+        )
 
     def init_masks(params: Params) -> Masks:
         masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
@@ -76,7 +88,9 @@ def gradual_magnitude(
       sparsity: fraction of the prunable weights to remove in the end, in [0, 1).
       begin_step: the first change.
       end_step: the last, which lands exactly on `sparsity`, whatever `update_every` is;
-        equal to `begin_step` to prune once.
+        equal to `begin_step` to prune once. Updates are numbered from 0, and the change
+        is made in update `end_step`, before its step: training of N updates ends short
+        of `sparsity` unless `end_step` is at most N - 1.
       update_every: updates between changes.
       initial_sparsity: removed from the start, by magnitude, in [0, sparsity].
       schedule: "cubic", "linear", "exponential", a function or a table, see
@@ -177,6 +191,7 @@ def one_shot_magnitude(
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
     """
+    step = calendars.check_steps(step, field="step")
     return gradual_magnitude(
         inner,
         sparsity=sparsity,
@@ -219,7 +234,7 @@ def granet(
     min_layer_density: float = 0.0,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
-    key: Key[Array, ""] | None = None,
+    key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Prunes gradually and lets weights regenerate: GraNet.
 
@@ -266,7 +281,9 @@ def granet(
         calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
     _check_rising([Fraction(str(initial_sparsity)), *table])
-    stop = end_step if stop_step is None else stop_step
+    stop = calendar.end
+    if stop_step is not None:
+        stop = calendars.check_steps(stop_step, field="stop_step")
     if stop < end_step:
         raise ValueError(f"stop_step: got {stop}; wanted end_step={end_step} or later")
     until = calendar._replace(end=max(stop, 1))
@@ -313,9 +330,10 @@ def granet(
         kept = select.per_layer(worth, left, within=pruned)
         promise = regrowth.gradient_magnitude(masks, grads)
         new = regrowth.grow(pruned, kept, goes, promise)
+        finite = regrowth.finite_where_grown(promise, kept, goes)
         both = regrowth.regrown(masks, kept, new) if restart_dropped else None
         seen = regrowth.explored(memory, masks, new)
-        return MaskUpdate(new, seen, reset=both, zeroed=both)
+        return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
 
     def due(step: Step) -> Bool[Array, ""]:
         return calendars.is_due(calendar, step) | calendars.is_due(until, step)
@@ -326,5 +344,4 @@ def granet(
         update_masks=update_masks,
         update_at=due,
         init_memory=regrowth.remember,
-        key=key,
     )

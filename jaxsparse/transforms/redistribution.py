@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from jaxsparse import calendars, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
@@ -13,7 +13,7 @@ from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
 from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.starting import Distribution, Prunable
-from jaxsparse.types import Counts, Grads, Masks, Params
+from jaxsparse.types import Counts, Grads, Masks, Params, RandomKey
 
 
 def snfs(
@@ -34,12 +34,13 @@ def snfs(
     skip_inner: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
-    key: Key[Array, ""] | None = None,
+    key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Drops the smallest weights and grows where momentum is largest: sparse momentum.
 
     The momentum :math:`M \leftarrow \alpha M + (1 - \alpha) g` of the dense gradient is
-    kept by the method itself, in float32, whatever the optimiser. What all layers drop
+    kept by the method itself, in float32, whatever the optimiser; a gradient that is
+    not finite leaves it as it was, weight by weight. What all layers drop
     together is divided among them in proportion to the mean :math:`|M|` of the weights
     they had, no layer above its size; in each, the weights of largest :math:`|M|` are
     grown.
@@ -61,7 +62,7 @@ def snfs(
       skip_inner: as above.
       prunable: as above.
       axes: as above.
-      key: as above.
+      key: as above; only the first masks are drawn.
 
     Returns:
       The optimiser, with a constant count over all layers.
@@ -102,7 +103,9 @@ def snfs(
         def move(old: Any, grad: Array) -> Any:
             if old is None:
                 return None
-            return momentum * old + (1 - momentum) * grad.astype(jnp.float32)
+            wide = grad.astype(jnp.float32)
+            new = momentum * old + (1 - momentum) * wide
+            return jnp.where(jnp.isfinite(wide), new, old)
 
         moving = jax.tree.map(
             move, memory.own, grads, is_leaf=lambda leaf: leaf is None
@@ -153,7 +156,6 @@ def snfs(
         init_memory=init_memory,
         observe=observe,
         skip_inner=skip_inner,
-        key=key,
     )
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from jaxsparse import calendars, select
 from jaxsparse import masks as masks_lib
@@ -172,6 +172,20 @@ def grow(
     free = jax.tree.map(jnp.logical_not, kept if regrow_dropped else masks)
     grown = select.per_layer(promise, counts, within=free, structure=structure)
     return jax.tree.map(jnp.logical_or, kept, grown)
+
+
+def finite_where_grown(
+    promise: Scores, taken: Masks, counts: Counts
+) -> Bool[Array, ""]:
+    """Says whether the scores that `grow` chose by were finite.
+
+    Args:
+      promise: as given to `grow`.
+      taken: weights that could not be added.
+      counts: as given to `grow`; a layer that grows nothing reads no score.
+    """
+    free = jax.tree.map(lambda mask, wanted: ~mask & (wanted > 0), taken, counts)
+    return select.all_finite(promise, free)
 
 
 def regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from jaxsparse import distributions, fan_axes, scores, select
+from jaxsparse import distributions, fan_axes, keys, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms.protocols import InitMasks
-from jaxsparse.types import Counts, Masks, Params
+from jaxsparse.types import Counts, Masks, Params, RandomKey
 
 Prunable = Callable[[str, Any], bool] | tuple[str, ...]
 Distribution = str | distributions.Distribute
@@ -43,6 +43,11 @@ def layer_counts(
     return counts if structure is None else select.fit(structure, masks, counts)
 
 
+def first_key(key: RandomKey | None) -> Key[Array, ""]:
+    """Returns what a method draws with: `jax.random.key(0)` if it was given nothing."""
+    return jax.random.key(0) if key is None else keys.as_typed(key)
+
+
 def random(
     *,
     sparsity: float | Fraction,
@@ -51,7 +56,7 @@ def random(
     structure: select.Structure | None,
     axes: fan_axes.Axes,
     prunable: Prunable,
-    key: Key[Array, ""] | None,
+    key: RandomKey | None,
 ) -> InitMasks:
     """Makes the function that draws masks with exact layer counts.
 
@@ -70,7 +75,7 @@ def random(
             structure=tied,
             axes=layouts,
         )
-        draw = jax.random.fold_in(jax.random.key(0) if key is None else key, 2**31)
+        draw = jax.random.fold_in(first_key(key), 2**31)
         worth = scores.random(all_of, key=draw)
         return select.per_layer(worth, counts, structure=tied)
 

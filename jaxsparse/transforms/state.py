@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Int, UInt32
 
+from jaxsparse import keys, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
-from jaxsparse.types import Masks, Params, Step
+from jaxsparse.types import Masks, Params, RandomKey, Step
 
 
 class SparsifyState(NamedTuple):
@@ -22,21 +22,25 @@ class SparsifyState(NamedTuple):
 
     Attributes:
       step: updates made so far; int32, counted from 0.
-      key: where the method's random draws come from; folded with `step`, never split.
+      key: where the method's random draws come from, as raw key data (uint32); wrapped
+        and folded with `step` when used, never split. None for a method that draws
+        nothing.
       masks: which weights exist.
       previous: the masks `inner_state` belongs to: those of the last update.
       replaced: whether `masks` were replaced since the last update, so that
         `inner_state` must be reset where `masks` and `previous` differ. A scalar of
         its own, because under vmap it must stay unbatched, as `step` must.
+      skipped_updates: changes of masks left out because a score was not finite; int32.
       memory: what the method remembers between updates, or None.
       inner_state: state of the wrapped optimiser.
     """
 
     step: Step
-    key: Key[Array, "..."]
+    key: UInt32[Array, "..."] | None
     masks: Masks
     previous: Masks
     replaced: Bool[Array, ""]
+    skipped_updates: Int[Array, "..."]
     memory: Any
     inner_state: optax.OptState
 
@@ -46,15 +50,15 @@ class LatentState(NamedTuple):
 
     Attributes:
       step: updates made so far; int32, counted from 0.
-      key: not drawn from; here so that every sparse optimiser has one.
       masks: the weights that are computed with, for the present parameters.
+      skipped_updates: choices of masks left out because a weight was not finite; int32.
       memory: the weights that are trained, as masks, or None for all.
       inner_state: state of the wrapped optimiser.
     """
 
     step: Step
-    key: Key[Array, "..."]
     masks: Masks
+    skipped_updates: Int[Array, "..."]
     memory: Any
     inner_state: optax.OptState
 
@@ -134,6 +138,45 @@ def stored_params(params: Params, opt_state: optax.OptState) -> Params:
     return masks_lib.apply(found.masks, params)
 
 
+def apply_updates(params: Params, updates: Params, opt_state: optax.OptState) -> Params:
+    """Applies updates like `optax.apply_updates`, then sets dead weights to zero.
+
+    What stands outside a sparse optimiser and rescales, averages, clips or adds to
+    updates (`optax.chain(rigl(adam), optax.ema(0.9))`, `optax.contrib.mechanize` or
+    `schedule_free` around it) leaves weights outside the masks that are not zero; so
+    does a weight that became NaN before it was pruned, since NaN - NaN is no zero.
+    After this function they are exactly zero all the same. What the outer link
+    remembers of such weights is its own: where a weight comes back, it begins with
+    that.
+
+    Args:
+      params: parameters, or `optax.LookaheadParams`, whose slow weights are set to zero
+        too.
+      updates: what `tx.update` returned.
+      opt_state: the state that it returned, with exactly one sparse optimiser anywhere
+        within.
+
+    Returns:
+      The new parameters. For latent-dense methods the sum alone: they keep dense
+      weights, and `forward_params` of them is exactly zero outside the masks.
+
+    Raises:
+      ValueError: if the state holds no sparse optimiser, or more than one.
+
+    Examples:
+      >>> tx = optax.chain(transforms.rigl(optax.adam(1e-3), ...), optax.ema(0.9))
+      >>> updates, opt_state = tx.update(grads, opt_state, params)
+      >>> params = transforms.apply_updates(params, updates, opt_state)
+    """
+    params = optax.apply_updates(params, updates)
+    if not isinstance(params, optax.LookaheadParams):
+        return stored_params(params, opt_state)
+    # The masks of lookahead inside are those of the fast weights.
+    return optax.LookaheadParams(
+        *(stored_params(weights, opt_state) for weights in params)
+    )
+
+
 def get_masks(opt_state: optax.OptState) -> Masks:
     """Returns the masks held anywhere inside an optimiser state.
 
@@ -190,21 +233,29 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
     return _map_sparse(replace, opt_state)
 
 
-def replace_key(opt_state: optax.OptState, key: Key[Array, "..."]) -> optax.OptState:
+def replace_key(opt_state: optax.OptState, key: RandomKey) -> optax.OptState:
     """Returns the optimiser state with another random key, so that replicates differ.
 
     Args:
       opt_state: state of an optimiser that contains exactly one `sparsify`.
-      key: a typed key, or an array of them, shaped as the one held.
+      key: a typed key or raw key data, or an array of them, shaped as the one held.
 
     Returns:
-      A new state of the same structure.
+      A new state of the same structure; the same for a method that draws nothing.
 
     Raises:
-      ValueError: if the state holds no `SparsifyState`, or more than one.
+      ValueError: if the state holds no sparse optimiser, or more than one.
+      TypeError: if `key` is no key.
     """
     find(opt_state)
-    return _map_sparse(lambda node: node._replace(key=key), opt_state)
+    words = jax.random.key_data(keys.as_typed(key))
+
+    def replace(node: SparseState) -> SparseState:
+        if isinstance(node, LatentState):
+            return node
+        return node._replace(key=jax.tree.map(lambda _: words, node.key))
+
+    return _map_sparse(replace, opt_state)
 
 
 def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
