@@ -94,7 +94,7 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
 def desk(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> Desk:
     shown = progress.Progress(1, 0)
     metrics = folder / "metrics.jsonl"
-    return Desk(metrics, folder / "checkpoints", shown, should_stop, lambda row: None)
+    return Desk(metrics, folder / "checkpoints", shown, should_stop)
 
 
 def run(

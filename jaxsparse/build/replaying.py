@@ -111,10 +111,12 @@ def _desk(run: earlier.Run) -> Desk:
 
 
 def _compare(desk: Desk, stage: Stage, state: TrainState) -> list[bool]:
-    """Says whether a state is the one on file, if there is one of this moment."""
+    """Says whether a state is the one on file, if there is one that can be compared."""
     step = int(state.step)
     name = loop.kept_name(stage.name, step)
     if step == stage.stop:
         name = "rewind" if stage.arm == "pretraining" else f"{stage.name}/last"
     recorded = checkpoints.recorded_hash(desk.checkpoints, name)
-    return [] if recorded is None else [recorded == checkpoints.digest(state)]
+    if recorded is None or not checkpoints.comparable(desk.checkpoints, name):
+        return []
+    return [recorded == checkpoints.digest(state)]

@@ -21,6 +21,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxsparse import hosts, records, tree
+from jaxsparse.training import old_layout
 from jaxsparse.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,12 @@ def recorded_hash(directory: Path, name: str) -> str | None:
     return None if note is None else note["hash"]
 
 
+def comparable(directory: Path, name: str) -> bool:
+    """Says whether a checkpoint's hash is of states as they are laid out today."""
+    note = _read_note(directory, name)
+    return note is not None and note.get("layout", 1) == old_layout.LAYOUT
+
+
 def save(
     directory: Path, name: str, state: TrainState, extra: dict[str, Any] | None = None
 ) -> None:
@@ -107,7 +114,7 @@ def save(
     folder = (directory / name).absolute()
     own = digest(state)
     found = hosts.tell(lambda: own)
-    wanted = recorded_hash(directory, name)
+    wanted = recorded_hash(directory, name) if comparable(directory, name) else None
     if wanted is not None and wanted != found:
         raise ValueError(
             f"checkpoint {folder}: computed again, it has hash {found[:12]}, and the "
@@ -135,6 +142,7 @@ def save(
             f"{shutil.disk_usage(folder.parent).free // 2**20} MiB are free"
         ) from failed
     note = {"hash": found, "step": int(state.step), "extra": extra or {}}
+    note["layout"] = old_layout.LAYOUT
     text = json.dumps(note, indent=1) + "\n"
     hosts.do(lambda: records.write_atomically(_note(directory, name), text))
 
@@ -159,15 +167,16 @@ def load(directory: Path, name: str, like: TrainState) -> Saved | None:
         if there:
             log.warning("checkpoint %s: half-written; passed over", folder)
         return None
+    newest = comparable(directory, name)
     state, reason = None, "its content does not have the recorded hash"
     try:
         with _quiet():
-            state = ocp.load(folder, like)
+            state = ocp.load(folder, like if newest else old_layout.as_saved(like))
     except Exception as error:  # Orbax and its stores raise many kinds
         reason = _first_line(error)
     whole = hosts.all_have(state) and digest(state) == note["hash"]
     if hosts.all_have(whole or None):
-        return Saved(state, note["extra"])
+        return Saved(state if newest else old_layout.renew(state, like), note["extra"])
 
     def put_aside() -> Path:
         aside = _aside(folder)
