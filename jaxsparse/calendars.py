@@ -72,7 +72,7 @@ def check_steps(value: Any, *, field: str, least: int = 0) -> int:
     """
     if isinstance(value, jax.Array):
         raise TypeError(
-            f"{field}: expected an integer, got a JAX array; counts must be known "
+            f"{field}: got a JAX array; expected an integer, as counts must be known "
             "before anything is traced. If optax.inject_hyperparams made it one, have "
             "that inside: transforms.rigl(optax.inject_hyperparams(optax.adamw)(...))"
         )
@@ -82,12 +82,12 @@ def check_steps(value: Any, *, field: str, least: int = 0) -> int:
         steps = None
     if steps is None:
         raise TypeError(
-            f"{field}: expected an integer, a number of updates, got {value!r}"
+            f"{field}: got {value!r}; expected an integer, a number of updates"
         )
     if not least <= steps <= STEPS:
         raise ValueError(
-            f"{field}: expected updates from {least} to 2**31 - 1, as steps are "
-            f"counted in int32, got {steps}"
+            f"{field}: got {steps}; expected updates from {least} to 2**31 - 1, as "
+            "steps are counted in int32"
         )
     return steps
 
@@ -174,7 +174,7 @@ def gradual_sparsities(
     """
     for field, value in (("initial_sparsity", initial), ("sparsity", final)):
         if not 0 <= value < 1:
-            raise ValueError(f"{field}: expected a fraction in [0, 1), got {value}")
+            raise ValueError(f"{field}: got {value}; expected a fraction in [0, 1)")
     steps = change_steps(calendar)
     first, last = Fraction(str(initial)), Fraction(str(final))
     if not (isinstance(schedule, str) or callable(schedule)):

@@ -133,10 +133,10 @@ def _check_count(
     except TypeError:
         count = None
     if count is None:
-        raise TypeError(f"{field}: expected an integer, got {value!r}")
+        raise TypeError(f"{field}: got {value!r}; expected an integer")
     if count < least or (most is not None and count > most):
         wanted = f"{least} or more" if most is None else f"one from {least} to {most:,}"
-        raise ValueError(f"{field}: expected {wanted}, got {count}")
+        raise ValueError(f"{field}: got {count}; expected {wanted}")
     return count
 
 

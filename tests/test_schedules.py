@@ -45,7 +45,7 @@ def test_malformed_durations_list_the_forms(duration: str) -> None:
 def test_a_fraction_needs_a_total() -> None:
     with pytest.raises(ValueError, match="pass `total`"):
         schedules.to_steps("10%", steps_per_epoch=391)
-    with pytest.raises(ValueError, match="steps_per_epoch: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="steps_per_epoch: got 0"):
         schedules.to_steps("1ep", steps_per_epoch=0)
 
 

@@ -87,11 +87,11 @@ def test_a_gradient_that_is_not_finite_chooses_nothing(name: str) -> None:
         params = transforms.apply_updates(params, updates, state)
         if i == 2:
             assert state.skipped_updates == reads
-            assert same(held, state.masks) == reads
+            assert same(held, state.masks) or not reads
         finite = jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), state)
         assert all(jax.tree.leaves((finite.memory, finite.masks)))
         assert all(bool(jnp.isfinite(w).all()) for w in jax.tree.leaves(params))
-    # The next change is made again.
+    # The next change is made again, from the second of gradual pruning on.
     assert state.skipped_updates == reads and not same(held, state.masks)
 
 
@@ -138,7 +138,10 @@ def test_a_method_of_ones_own_says_what_was_finite() -> None:
         return transforms.MaskUpdate(few, finite=good)
 
     tx = transforms.sparsify(
-        optax.sgd(0.1), masks.dense, update_masks=choose, update_at=lambda step: True
+        optax.sgd(0.1),
+        masks.dense,
+        update_masks=choose,
+        update_at=lambda step: step >= 0,
     )
     bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), PARAMS)
     _, state = tx.update(bad, tx.init(PARAMS), PARAMS)

@@ -65,7 +65,7 @@ BREAKING: dict[str, Any] = {
     "normalize": after(optax.normalize_by_update_norm()),
     "trust ratio": after(optax.scale_by_trust_ratio()),
     "apply_every": after(optax.apply_every(2)),
-    "reduce_on_plateau": after(contrib.reduce_on_plateau(0.5, patience=1)),
+    "reduce_on_plateau": after(contrib.reduce_on_plateau(0.5, patience=1, rtol=1.0)),
     "adam": after(optax.adam(0.01)),
     "mechanize": contrib.mechanize(sparse()),
     "schedule_free": contrib.schedule_free(sparse(), 0.01),

@@ -315,8 +315,8 @@ def mest(
     """
     if not 0 <= gradient_weight < math.inf:
         raise ValueError(
-            f"gradient_weight: expected a finite number, 0 or more, got "
-            f"{gradient_weight}"
+            f"gradient_weight: got {gradient_weight}; expected a finite number, 0 or "
+            "more"
         )
     if soft_bound and end_step is None:
         raise ValueError("end_step: got None with soft_bound; wanted the last change")

@@ -286,7 +286,7 @@ def top_kast(
         )
     if not 0 <= regularization < math.inf:
         raise ValueError(
-            f"regularization: expected a finite number, 0 or more, got {regularization}"
+            f"regularization: got {regularization}; expected a finite number, 0 or more"
         )
     choice = largest.make_choice(
         distribution=distribution,
@@ -364,11 +364,11 @@ def sr_ste(
     update_every = calendars.check_steps(update_every, field="update_every", least=1)
     for field, value in (("n", n), ("m", m)):
         if not isinstance(value, int | np.integer):
-            raise TypeError(f"{field}: expected an integer, got {value!r}")
+            raise TypeError(f"{field}: got {value!r}; expected an integer")
     if not 1 <= n <= m:
         raise ValueError(f"n: got {n} of m={m}; wanted one in [1, {m}]")
     if not 0 <= decay < math.inf:
-        raise ValueError(f"decay: expected a finite number, 0 or more, got {decay}")
+        raise ValueError(f"decay: got {decay}; expected a finite number, 0 or more")
     choice = largest.make_choice(
         distribution="uniform",
         dense=dense,

@@ -54,7 +54,7 @@ def test_what_is_saved_is_loaded_exactly(tmp_path: Path, state: TrainState) -> N
     tiny.check_equal(saved.state, state)
     assert saved.extra == extra
     assert saved.state.opt_state.masks["head"]["bias"] is None
-    assert jax.dtypes.issubdtype(saved.state.opt_state.key.dtype, jax.dtypes.prng_key)
+    assert saved.state.opt_state.key is None  # fixed masks draw nothing
 
 
 def test_nothing_there_is_no_warning(
