@@ -5,6 +5,7 @@ flags that several programs have are defined here once, so that they mean the sa
 each.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from jaxsparse import config
 
@@ -99,6 +101,8 @@ def run(
     def parser(argv: Sequence[str]) -> list[str]:
         return parse(argv, words=words, rewrite=rewrite)
 
+    plain = logging.Formatter("%(levelname)s: %(message)s")
+    absl_logging.get_absl_handler().setFormatter(plain)
     app.run(main, flags_parser=parser)
 
 

@@ -8,7 +8,6 @@ results depend on>. The same command again continues there. `--seeds` and `--dat
 are short for the config's fields `replicates` and `data.dir`.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,5 +92,4 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     command_line.run(main, rewrite=recipes.arguments)

@@ -12,8 +12,8 @@ import tiny
 from ml_collections import ConfigDict
 
 from jaxsparse import build, config
-from jaxsparse.build import assembly
-from jaxsparse.training import sharding
+from jaxsparse.build import assembly, fitting
+from jaxsparse.training import sharding, summary
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -137,6 +137,26 @@ WRONG_BUILDS = [
         {"data.batch_size": 500, "data.drop_last": True},
         "data: batch_size: got 500 for 120 examples, and drop_last leaves no batch",
     ),
+    ({"data.batch_size": 121}, "data.batch_size: expected at most the 120 training "),
+    ({"data.crop_pad": 9}, "data.crop_pad: expected at most the 8 pixels of a side of"),
+    ({"lottery.levels": 200}, "lottery.levels: got 200 at fraction 0.2, and level 200"),
+    (
+        {"training.length": "2000000000ep"},
+        "training.length: expected at most 2147483647 upd",
+    ),
+    (
+        {"training.length": "2000000000step", "evaluation.every": "1step"},
+        "evaluation.every: expected at most 10000000 times in training, got every 1 ",
+    ),
+    (
+        {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0},
+        "sparse.sparsity: got 0.999995, which leaves none of the network's 50200 prun",
+    ),
+    (
+        {"sparse.method": "static", "sparse.score": "snip", "lottery.levels": 0}
+        | {"sparse.score_batches": 7, "sparse.score_batch_size": 20},
+        "sparse.score_batches: 7 of 20 examples come to 140; wanted at most the 120",
+    ),
     ({"lottery.rewind": "12step"}, "lottery.rewind: comes to step 12; wanted one in "),
     ({"lottery.rewind": "3ep"}, "lottery.rewind: comes to step 18; wanted one in [0,"),
     ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
@@ -245,6 +265,50 @@ def test_what_does_not_fit_is_refused_when_building(
     monkeypatch.setattr(assembly, "_make_trainer", never)
     with pytest.raises(ValueError, match=starts(f"config.{message}")):
         build.make_experiment(c, build.load_data(c), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"sparse.method": "set", "sparse.update_every": "100%"}
+            | {"lottery.levels": 0},
+            "config.sparse.update_every: '100%' is 12 updates of a training of 12",
+        ),
+        (
+            {"schedule.warmup": "3ep"},
+            "config.schedule.warmup: '3ep' is 18 updates of a training of 12",
+        ),
+        (
+            {"schedule.milestones": ("6step", "20step")},
+            "config.schedule.milestones: updates [20] are not in a training of 12",
+        ),
+    ],
+)
+def test_what_is_probably_wrong_warns_in_one_line(
+    fields: dict, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    c = tiny.config(fields)
+    config.validate(c)
+    fitting.check_lengths(c, build.lengths(c, steps_per_epoch=6))
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert warned.startswith(message) and "\n" not in warned
+    caplog.clear()
+    plain = tiny.config()
+    fitting.check_lengths(plain, build.lengths(plain, steps_per_epoch=6))
+    assert not caplog.records
+
+
+def test_masks_that_no_path_goes_through_warn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    masks = {"kernel": np.stack([np.ones((2, 2), bool), np.zeros((2, 2), bool)])}
+    summary.warn_of_no_paths(masks, None, stage="masks of level 0")
+    assert not caplog.records
+    live = lambda mask: int(mask["kernel"].sum())  # noqa: E731
+    summary.warn_of_no_paths(masks, live, stage="masks of level 0")
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert warned.startswith("masks of level 0: in replicates [1] no weight is on a ")
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar01"])

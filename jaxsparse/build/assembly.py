@@ -14,6 +14,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import hosts
 from jaxsparse.build import (
     earlier,
+    fitting,
     functions,
     ghosts,
     measuring,
@@ -137,7 +138,9 @@ def make_experiment(
             "training examples"
         )
     epoch_of = make_epoch(config, len(dataset.train.labels))
+    fitting.check_sizes(config, dataset)
     length = lengths(config, steps_per_epoch=epoch_of.steps)
+    fitting.check_lengths(config, length)
     measuring.check_kept(length)
     ghosts.check_lengths(config, length)
     stability.check_steps(config, length)
@@ -147,6 +150,7 @@ def make_experiment(
     layout = _make_layout(config, epoch_of)
     rate = pieces.make_rate(config, length)
     network = pieces.make_network(config, dataset, length)
+    fitting.check_masks(config, network.masks)
     seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
     network = _divided(network, layout, seeds)
     network, origin = earlier.start_elsewhere(config, network, seeds, workdir)

@@ -58,6 +58,13 @@ def check(rule: Rule, masks: Masks, *, levels: int) -> None:
             f"config.lottery.ignored: {rule.ignored} matches every layer of {known}; "
             "wanted at least one layer to prune"
         )
+    counts = rule.counting == "exact" and rule.scope == "global" and levels
+    if counts and not global_count(masks, levels, rule):
+        raise ValueError(
+            f"config.lottery.levels: got {levels} at fraction {rule.fraction}, and "
+            f"level {levels} keeps none of the {masks_lib.total(masks)} weights; "
+            "expected fewer levels or a lower fraction"
+        )
     floors = select.floors(masks, rule.min_layer_density, ignored=rule.ignored)
     if floors is not None and rule.counting == "exact":
         needed, kept = sum(jax.tree.leaves(floors)), global_count(masks, levels, rule)

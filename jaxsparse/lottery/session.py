@@ -246,7 +246,7 @@ class Session:
         if level == 0:
             start = self._rewound()
             chosen = first_masks(start.params, start.batch_stats, experiment.seeds)
-            chosen = hosts.near(chosen)
+            chosen = self._looked_at(chosen, level)
             tickets.save_level(folder, level, chosen, replicates=count)
             return chosen
         source = 0 if experiment.one_shot else level - 1
@@ -257,9 +257,15 @@ class Session:
             rule=experiment.rule,
             keys=experiment.seeds.masks,
         )
-        chosen = hosts.near(chosen)
+        chosen = self._looked_at(chosen, level)
         tickets.save_level(folder, level, chosen, replicates=count)
         return chosen
+
+    def _looked_at(self, chosen: Masks, level: int) -> Masks:
+        """Brings new masks here, and warns where they leave nothing to train."""
+        masks, live = hosts.near(chosen), self.experiment.network.live
+        summary.warn_of_no_paths(masks, live, stage=f"masks of level {level}")
+        return masks
 
     def begin(self, stage: Stage) -> TrainState:
         """Makes the state a stage starts from."""

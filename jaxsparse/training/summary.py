@@ -63,6 +63,30 @@ def warn_of_empty_layers(rows: Sequence[Record], *, stage: str) -> None:
         )
 
 
+def warn_of_no_paths(
+    masks: Masks, live: Callable[[Masks], int] | None, *, stage: str
+) -> None:
+    """Warns of masks that leave no weight on a path from input to output.
+
+    Args:
+      masks: of each replicate [r ...].
+      live: as for `level_records`.
+      stage: what to call the masks' stage.
+    """
+    if live is None:
+        return
+    count = len(jax.tree.leaves(masks)[0])
+    each = (jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(count))
+    cut = [r for r, mask in enumerate(each) if not live(mask)]
+    if cut:
+        log.warning(
+            "%s: in replicates %s no weight is on a path from the input to the output, "
+            "so that nothing can be learned; choose a lower sparsity, another score or "
+            "distribution, or set min_layer_density",
+            *(stage, cut),
+        )
+
+
 def level_records(
     rows: Sequence[Record],
     *,
