@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from configs import lth_digits
-from experiments.sweeping import grid
+from experiments.sweeping import points
 from jaxsparse import build, config, masks, transforms
 from jaxsparse.data import datasets
 
@@ -69,13 +69,14 @@ def test_recipes_and_fields_of_commands_are_there(root: Path, script: str) -> No
             for name, _, value in given
             if name.startswith("config.")
         ]
-        assert grid.make(named("config"), named("vary"), fields, seeds=1)
+        assert points.make(named("config"), named("vary"), fields, seeds=1)
 
 
 def test_flags_of_commands_are_there(root: Path) -> None:
     for path in (root / "experiments").glob("*.py"):
         text = path.read_text(encoding="utf-8")
         known = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
+        known |= set(re.findall(r"command_line\.(data_dir|seeds|workdir)\(", text))
         for arguments in commands_of(root, path.name):
             flags = [a for a in arguments if a.startswith("--")]
             names = {flag.removeprefix("--").partition("=")[0] for flag in flags}
