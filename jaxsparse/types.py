@@ -6,13 +6,15 @@ parameter is never pruned (biases, normalisation, whatever `masks.dense` was tol
 to leave alone). Trees of scores and of counts follow the same rule.
 """
 
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree, Real, UInt32
 
 Params = PyTree[Float[Array, "..."]]
 Grads = Params
-Scores = PyTree[Float[Array, "..."]]
+Scores = PyTree[Real[Array, "..."] | Real[np.ndarray, "..."]]
 Masks = PyTree[Bool[Array, "..."]]
-Counts = PyTree[Int[Array, ""] | int]
+Count = Integer[Array, ""] | int | np.integer
+Counts = PyTree[Count]
 Step = Int[Array, ""]
 # Typed, or raw key data.
 RandomKey = Key[Array, "..."] | UInt32[Array, "..."]

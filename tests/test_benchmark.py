@@ -135,9 +135,9 @@ def test_selection_is_exact_in_every_case() -> None:
 
 def test_a_wrong_selection_is_told() -> None:
     wrong = {"a": jnp.arange(4) < 2}
-    best = [jnp.array([3, 2])]
-    assert selection._verdict(wrong, best, [2]) == "WRONG: not those of top_k"
-    assert selection._verdict(wrong, best, [3]) == "WRONG: 2 kept of 3"
+    best, pools = [jnp.array([3, 2])], [jnp.arange(4.0)]
+    assert selection._verdict(wrong, best, [2], pools) == "WRONG: not those of top_k"
+    assert selection._verdict(wrong, best, [3], pools) == "WRONG: 2 kept of 3"
 
 
 def test_overhead_rows() -> None:

@@ -12,6 +12,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxsparse import masks, select
+from jaxsparse.select import layers as layers_lib
+from jaxsparse.select import positions
 
 # A leaf of each awkward kind; few shapes, so that the compiled programs are shared.
 SHAPES = {"cube": (3, 2, 4), "empty": (0, 5), "kernel": (7, 8), "scalar": (), "w": (9,)}
@@ -59,17 +61,17 @@ def distinct(seed: int = 0) -> dict:
     return {name: part.reshape(shape) for (name, shape), part in parts}
 
 
-@pytest.mark.parametrize("ties", ["index", "drop"])
+@pytest.mark.parametrize("ties", ["spread", "drop"])
 @wild
 @hypothesis.given(trees(), st.integers(0, TOTAL))
 def test_globally_equals_a_sort(ties: str, tree: dict, count: int) -> None:
     result = globally(to_jax(tree), jnp.int32(count), ties=ties)
     check(result, reference.select(list(tree.values()), count, ties=ties))
-    if ties == "index":
+    if ties == "spread":
         assert masks.kept(result) == count
 
 
-@pytest.mark.parametrize("ties", ["index", "drop"])
+@pytest.mark.parametrize("ties", ["spread", "drop"])
 @wild
 @hypothesis.given(trees(), mask_trees(), st.integers(0, TOTAL))
 def test_globally_stays_within(ties: str, tree: dict, mask: dict, count: int) -> None:
@@ -84,7 +86,7 @@ def test_globally_stays_within(ties: str, tree: dict, mask: dict, count: int) ->
     assert bool(masks.is_nested(result, within))
 
 
-@pytest.mark.parametrize("ties", ["index", "drop"])
+@pytest.mark.parametrize("ties", ["spread", "drop"])
 @wild
 @hypothesis.given(trees(), mask_trees(), st.data())
 def test_per_layer_equals_a_sort_of_each(
@@ -124,19 +126,20 @@ def test_float64_is_not_rounded_to_float32() -> None:
             "a": 1 + jnp.arange(8, dtype=jnp.float64) * 1e-15,
             "b": jnp.asarray([1.0, -0.0, jnp.nan], jnp.float32),
         }
-        result = select.globally(scores, 8)
-        result_all = select.globally(scores, 10)
+        chosen = jax.jit(select.globally, static_argnums=1)
+        result, result_all = chosen(scores, 8), chosen(scores, 10)
     np.testing.assert_array_equal(result["a"], [True] * 8)
     np.testing.assert_array_equal(result["b"], [False] * 3)
     np.testing.assert_array_equal(result_all["b"], [True, True, False])
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5, np.inf, np.nan])
-def test_equal_scores_go_to_the_first(value: float) -> None:
+def test_equal_scores_are_kept_in_the_fixed_order(value: float) -> None:
     scores = to_jax({name: np.full(s, value, np.float32) for name, s in SHAPES.items()})
     for count in (0, 1, 30, TOTAL - 1, TOTAL):
         flat = [leaf.reshape(-1) for leaf in jax.tree.leaves(globally(scores, count))]
-        np.testing.assert_array_equal(np.concatenate(flat), np.arange(TOTAL) < count)
+        wanted = reference.orders(TOTAL).argsort().argsort() < count
+        np.testing.assert_array_equal(np.concatenate(flat), wanted)
         dropped = masks.kept(globally(scores, count, ties="drop"))
         assert dropped == (TOTAL if count == TOTAL else 0)
 
@@ -196,7 +199,7 @@ def test_one_trace_serves_every_count() -> None:
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("ties", ["index", "drop"])
+@pytest.mark.parametrize("ties", ["spread", "drop"])
 def test_vmap_equals_a_loop(ties: str) -> None:
     trees = [to_jax(distinct(seed)) for seed in range(3)]
     trees.append(jax.tree.map(jnp.zeros_like, trees[0]))  # ties beside no ties
@@ -267,7 +270,7 @@ def test_sharded_leaves_give_the_same_masks_and_stay(values: str) -> None:
         assert result["a"].sharding.is_equivalent_to(shardings["a"], 3)
 
 
-@pytest.mark.parametrize("ties", ["index", "drop"])
+@pytest.mark.parametrize("ties", ["spread", "drop"])
 @pytest.mark.parametrize("values", ["ties", "none"])
 def test_shard_map_with_an_axis_name_gives_the_same_masks(
     values: str, ties: str
@@ -314,6 +317,18 @@ def test_shard_map_with_an_axis_name_gives_the_same_masks(
             ),
             "wanted 0 to 2",
         ),
+        (lambda s: select.globally({}, 0), "no leaf to select from"),
+        (
+            lambda s: select.globally(s | {"a": s["b"] * jnp.nan}, 1),
+            r"finite numbers, got NaN or infinity in \{'a': '2 of 2'\}",
+        ),
+        (lambda s: select.per_layer(s | {"b": s["a"] / 0}, {"a": 1, "b": 0}), "'b'"),
+        (
+            lambda s: select.per_layer(
+                {"a": jnp.ones((4, 2)) / 0}, {"a": 4}, structure=select.in_groups(2)
+            ),
+            "'a': '8 of 8'",
+        ),
     ],
 )
 def test_errors_say_what_came_and_what_was_wanted(call: object, message: str) -> None:
@@ -321,10 +336,81 @@ def test_errors_say_what_came_and_what_was_wanted(call: object, message: str) ->
         call({"a": jnp.ones(2), "b": jnp.ones(2)})
 
 
-def test_too_many_weights_are_refused() -> None:
-    huge = {"a": jax.ShapeDtypeStruct((2**16, 2**15), jnp.float32)}
-    with pytest.raises(ValueError, match=r"2\*\*31"):
-        jax.eval_shape(lambda s: select.globally(s, 1), huge)
+@pytest.mark.parametrize("shapes", [[(2**16, 2**15)], [(2**15, 2**12)] * 16])
+def test_two_to_the_31_weights_compete(shapes: list) -> None:
+    huge = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    kept = jax.eval_shape(lambda s: select.globally(s, 2**31), huge)
+    assert [leaf.shape for leaf in kept] == shapes
+    with pytest.raises(ValueError, match="a traced int64 to select from 2147483648"):
+        jax.eval_shape(select.globally, huge, jnp.int32(1))
+    with pytest.raises(ValueError, match=f"got {2**31 + 1}; wanted 0 to {2**31}"):
+        jax.eval_shape(lambda s: select.globally(s, 2**31 + 1), huge)
+
+
+def test_layers_on_their_own_never_add_up() -> None:
+    huge = [jax.ShapeDtypeStruct((2**10, 2**20), jnp.float32)] * 4
+    counts = [jax.ShapeDtypeStruct((), jnp.int32)] * 4
+    program = jax.make_jaxpr(select.per_layer)(huge, counts)
+    assert "i64" not in str(program) and "u64" not in str(program)
+
+
+@pytest.mark.parametrize("values", ["ties", "none"])
+@pytest.mark.parametrize("ties", ["spread", "drop"])
+def test_long_counts_give_the_same_masks(
+    values: str, ties: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {name: leaf for name, leaf in big(values).items() if name != "d"}
+    counts = {name: COUNTS[name] for name in scores}
+    cases = ((select.globally, 101), (select.per_layer, counts))
+    short = [choose(scores, count, ties=ties) for choose, count in cases]
+    monkeypatch.setattr("jaxsparse.select.layers.LIMIT", 60)
+    for (choose, count), expected in zip(cases, short, strict=True):
+        program = functools.partial(choose, ties=ties)
+        jaxpr = jax.make_jaxpr(lambda s, k=count, f=program: f(s, k))(scores)
+        assert "i64" in str(jaxpr)
+        split = jax.shard_map(
+            lambda s, k=count, f=program: f(s, k, axis_name="data"),
+            mesh=mesh(),
+            in_specs=P("data"),
+            out_specs=P("data"),
+        )
+        batch = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), scores)
+        mapped = jax.vmap(lambda s, k=count, f=program: f(s, k))(batch)
+        for found in (
+            program(scores, count),
+            jax.jit(split)(scores),
+            jax.tree.map(lambda leaf: leaf[0], mapped),
+        ):
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_positions_beyond_31_bits_differ_in_order() -> None:
+    with jax.enable_x64(True):
+        first = 2**31 - 20
+        order = positions.of_shape((3, 20), jnp.int64, first=first)
+        both = jnp.concatenate([order, positions.of_shape((1, 20), jnp.int64)])
+    numbers = np.arange(first, first + 60).tolist() + list(range(20))
+    by_hand = [(reference.order(n % 2**31) << 32) + n // 2**31 - 1 for n in numbers]
+    np.testing.assert_array_equal(both.reshape(-1), by_hand)
+
+
+def test_ties_are_spread_over_layers_rows_and_columns() -> None:
+    """Kept weights of a tie are as even as if drawn: chi-squared, 5 deviations."""
+    shapes = {"a": (64, 64), "b": (256, 12), "c": (3, 3, 16, 32), "d": (4096,)}
+    scores = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    total = sum(leaf.size for leaf in scores.values())
+    for part in (0.02, 0.5, 0.9):
+        kept = globally(scores, jnp.int32(part * total))
+        groups = [leaf.reshape(-1) for leaf in kept.values()]
+        for leaf in kept.values():
+            matrix = np.asarray(leaf).reshape(-1, leaf.shape[-1])
+            groups += [] if leaf.ndim == 1 else [*matrix, *matrix.T]
+        surplus = np.array([np.sum(group) - part * len(group) for group in groups])
+        spreads = np.array([len(group) * part * (1 - part) for group in groups])
+        freedom = len(groups)
+        chi = np.sum(surplus**2 / spreads)
+        assert abs(chi - freedom) < 5 * np.sqrt(2 * freedom)
+        assert np.all(np.abs(surplus[:4]) < 4 * np.sqrt(spreads[:4]))
 
 
 def test_scalars_cannot_be_split() -> None:
@@ -353,3 +439,64 @@ def test_all_finite_reads_only_what_may_be_selected() -> None:
     assert finite(scores, within)
     assert not finite(scores, jax.tree.map(jnp.ones_like, within))
     assert finite({}) and finite({"a": jnp.zeros((0, 3))})
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint16, jnp.int32])
+def test_counts_of_every_kind_of_integer(kind: type) -> None:
+    scores = to_jax(distinct())
+    wanted = select.globally(scores, 33)
+    jax.tree.map(
+        np.testing.assert_array_equal, select.globally(scores, kind(33)), wanted
+    )
+
+
+@pytest.mark.parametrize("structure", [None, select.blocks((1, 2))], ids=repr)
+def test_scores_of_numpy_compare_in_their_own_precision(structure: object) -> None:
+    close = 1 + np.arange(8).reshape(4, 2) * 1e-15
+    for scores in (close, (2**40 + np.arange(8)).reshape(4, 2)):
+        result = select.globally({"a": scores}, 4, structure=structure)
+        assert result["a"].all(axis=1).tolist() == [False, False, True, True]
+
+
+def test_what_is_not_within_may_be_anything() -> None:
+    scores = {"a": jnp.array([jnp.nan, 1.0]), "b": jnp.array([jnp.inf, 2.0])}
+    within = jax.tree.map(jnp.isfinite, scores)
+    result = select.globally(scores, 1, within=within)
+    assert result["a"].tolist() == [False, False]
+    assert result["b"].tolist() == [False, True]
+    ignored = select.globally(scores, 1, ignored=("b",), within=within)
+    assert ignored["b"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "message"),
+    [
+        (1.0, "scores: a: expected an array of real numbers, got float"),
+        (np.ones(2, complex), "scores: a: expected an array of real numbers, got comp"),
+        (np.array(["x"]), "scores: a: expected an array of real numbers, got <U1"),
+    ],
+)
+def test_scores_are_numbers(leaf: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        layers_lib.check_score("a", leaf)
+
+
+@pytest.mark.parametrize(
+    "count", [1.0, 0.5, np.float32(1), np.nan, True, np.True_, np.ones(2, int), "1"]
+)
+def test_counts_are_integers(count: object) -> None:
+    with pytest.raises(TypeError, match="count of a: expected one integer, got"):
+        layers_lib.read_count(count, [], "a", None)
+
+
+def test_traced_counts_are_integers() -> None:
+    def read(count: jax.Array) -> None:
+        layers_lib.read_count(count, [], "a", None)
+
+    with pytest.raises(TypeError, match="expected one integer, got float32 of shape"):
+        jax.eval_shape(read, jnp.float32(1))
+
+
+def test_masks_to_select_within_are_boolean() -> None:
+    with pytest.raises(TypeError, match="within: a: expected a boolean array, got fl"):
+        layers_lib.check_within("a", np.ones(2), (2,))

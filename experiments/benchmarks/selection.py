@@ -56,7 +56,7 @@ def measure(
         top_k = _make_top_k(pools, counts)
         jobs = _jobs(selects, top_k, pools, counts)
         rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
-        verdict = _verdict(selects(), top_k(), counts)
+        verdict = _verdict(selects(), top_k(), counts, pools)
         times = {name: [1000 / rate for rate in rates[name]] for name in rates}
         gains = [timing.ratios(rates[OURS], rates[n]) for n in (TOP_K, PARTITION)]
         cells = [timing.spread(times[n], 0) for n in (OURS, TOP_K, PARTITION)]
@@ -77,7 +77,7 @@ def measure(
         "`select` makes masks. `top_k` (jitted, over the values concatenated "
         "beforehand, or layer by layer) returns indices and `partition` (on the host) "
         "a threshold: neither makes a mask, and their time does not include that. "
-        '"exact" says that the count is right and the masks are those of top_k.'
+        '"exact" says that the count is right and the scores kept are those of top_k.'
     )
     title = f"Selecting from {total:,} weights in {len(shapes)} layers ({what})"
     return [Table(title, header, rows, note, data)]
@@ -141,13 +141,16 @@ def _jobs(
     }
 
 
-def _verdict(kept: Any, best: list[Any], counts: list[int]) -> str:
-    """Compares masks with the indices that top_k found, in one pool or by layer."""
+def _verdict(
+    kept: Any, best: list[Any], counts: list[int], pools: list[jax.Array]
+) -> str:
+    """Compares the scores kept with those that top_k found, in one pool or by layer."""
     if masks_lib.kept(kept) != sum(counts):
         return f"WRONG: {masks_lib.kept(kept)} kept of {sum(counts)}"
     flat = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(kept)]
     flat = flat if len(best) > 1 else [np.concatenate(flat)]
-    for mask, indices, count in zip(flat, best, counts, strict=True):
-        if mask.sum() != count or not mask[np.asarray(indices)].all():
+    for mask, indices, count, pool in zip(flat, best, counts, pools, strict=True):
+        ours, theirs = (np.sort(np.asarray(pool)[some]) for some in (mask, indices))
+        if mask.sum() != count or not np.array_equal(ours, theirs):
             return "WRONG: not those of top_k"
     return "exact"

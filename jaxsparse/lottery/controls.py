@@ -102,7 +102,7 @@ def invert(masks: Masks, worth: Scores) -> Masks:
       worth: what each weight is worth, which the masks were chosen by.
 
     Returns:
-      Masks with the same count in each layer. Ties go to the lower index.
+      Masks with the same count in each layer. Ties are broken as in `select.globally`.
 
     References:
       Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the

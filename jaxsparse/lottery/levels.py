@@ -195,7 +195,7 @@ def _prune(
     rule: Rule,
 ) -> Masks:
     """Selects by traced counts, so that all levels share one compiled program."""
-    ties = "drop" if rule.counting == "open_lth" else "index"
+    ties = "drop" if rule.counting == "open_lth" else "spread"
 
     def choose(
         weights: Params, within: Masks, count: Counts, key: Key[Array, ""]

@@ -11,7 +11,7 @@ import jax
 from jaxtyping import PyTree
 
 from jaxsparse import masks as masks_lib
-from jaxsparse.select import structures
+from jaxsparse.select import layers, structures
 from jaxsparse.select.structures import Grid, Structure
 from jaxsparse.types import Counts, Masks
 
@@ -58,7 +58,8 @@ def fit(
 
     def fit_leaf(path: tuple[Any, ...], count: Any) -> int:
         name = masks_lib.name_of(path)
-        return _nearest(structure, name, shapes[name], int(count))
+        known = layers.as_integer(count, f"count of {name}")
+        return _nearest(structure, name, shapes[name], known)
 
     return jax.tree_util.tree_map_with_path(fit_leaf, counts)
 

@@ -5,15 +5,19 @@ scores, keeps the best and lays them out as masks. Rows of a few units are ranke
 comparing each with each; longer ones, and all layers together, by `bisection`.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int, Real
 
-from jaxsparse.select import bisection, structures
+from jaxsparse.select import bisection, positions, structures
 from jaxsparse.select import counts as counts_lib
 from jaxsparse.select import layers as layers_lib
 from jaxsparse.select.layers import AxisName, Layer
 from jaxsparse.select.structures import Structure
+from jaxsparse.types import Count
 
 # Up to here all pairs are faster than bisection, on CPUs by 2 to 40 times.
 FEW = 16
@@ -30,12 +34,12 @@ def check_options(
       axis_name: as the public functions were given it.
 
     Raises:
-      ValueError: unless ties are broken by "index" and no axis is named.
+      ValueError: unless ties are "spread" and no axis is named.
     """
-    if ties != "index":
+    if ties != "spread":
         raise ValueError(
-            f"ties: got {ties!r} with {structure}; wanted 'index', since every row has "
-            "to keep equally many"
+            f"ties: got {ties!r} with {structure}; wanted 'spread', since every row "
+            "has to keep equally many"
         )
     if axis_name is not None:
         raise ValueError(
@@ -45,7 +49,7 @@ def check_options(
 
 
 def per_layer(
-    structure: Structure, layers: list[Layer], counts: list[Int[Array, ""] | int]
+    structure: Structure, layers: list[Layer], counts: list[Any]
 ) -> list[Bool[Array, "..."]]:
     """Keeps the best units of every row, as many as the layer's count says.
 
@@ -61,7 +65,8 @@ def per_layer(
     Raises:
       ValueError: if a leaf does not fit the structure or a count cannot be met.
     """
-    layers_lib.check_size(layers, None)
+    for layer in layers:
+        _check_rows(structure, layer)
     wanted = [
         _units_wanted(structure, layer, count)
         for layer, count in zip(layers, counts, strict=True)
@@ -75,7 +80,7 @@ def per_layer(
 
 
 def globally(
-    structure: Structure, layers: list[Layer], count: Int[Array, ""] | int
+    structure: Structure, layers: list[Layer], count: Any
 ) -> list[Bool[Array, "..."]]:
     """Keeps the best units of all layers together.
 
@@ -91,19 +96,17 @@ def globally(
       ValueError: if a leaf does not fit the structure, rows would keep unequally many
         units, units are unequal, or the count cannot be met.
     """
-    layers_lib.check_size(layers, None)
     views = [structures.grid(structure, la.name, la.score.shape) for la in layers]
     for layer, view in zip(layers, views, strict=True):
         _check_poolable(structure, layer.name, view, layers[0].name, views[0])
     pooled = structures.Grid(1, sum(view.units for view in views), views[0].members)
-    if isinstance(count, int):
-        counts_lib.check_count(structure, "all layers", pooled, count)
-    wanted = jnp.full(len(layers), count // counts_lib.step(pooled), jnp.int32)
+    units = [_units(structure, layer) for layer in layers]
+    count = _read_count(structure, count, layers, "all layers", pooled)
     kept = bisection.keep(
-        [_units(structure, layer) for layer in layers],
-        wanted,
+        units,
+        [count // counts_lib.step(pooled)] * len(layers),
         pooled=True,
-        ties="index",
+        ties="spread",
         axis_name=None,
     )
     return [
@@ -134,14 +137,36 @@ def _check_poolable(
         )
 
 
-def _units_wanted(
-    structure: Structure, layer: Layer, count: Int[Array, ""] | int
-) -> Int[Array, ""]:
+def _check_rows(structure: Structure, layer: Layer) -> None:
+    """Refuses rows of more units than int32 counts."""
+    view = structures.grid(structure, layer.name, layer.score.shape)
+    if view.units >= layers_lib.LIMIT:
+        raise ValueError(
+            f"scores: {layer.name} has {view.units} units that compete, for "
+            f"{structure}; wanted fewer than {layers_lib.LIMIT}; choose larger units"
+        )
+
+
+def _units_wanted(structure: Structure, layer: Layer, count: Any) -> Int[Array, ""]:
     """Turns a count of weights into one of units in each row."""
     view = structures.grid(structure, layer.name, layer.score.shape)
-    if isinstance(count, int):
-        counts_lib.check_count(structure, layer.name, view, count)
-    return jnp.asarray(count // counts_lib.step(view), jnp.int32)
+    count = _read_count(structure, count, [layer], layer.name, view)
+    return jnp.asarray(count // counts_lib.step(view)).astype(jnp.int32)
+
+
+def _read_count(
+    structure: Structure,
+    count: Any,
+    layers: list[Layer],
+    where: str,
+    view: structures.Grid,
+) -> Count:
+    """Reads a count of weights, and refuses one that is known and cannot be met."""
+    if isinstance(count, jax.core.Tracer):
+        return layers_lib.read_count(count, layers, where, None)
+    known = layers_lib.as_integer(count, f"count of {where}")
+    counts_lib.check_count(structure, where, view, known)
+    return known
 
 
 def _units(structure: Structure, layer: Layer) -> Layer:
@@ -149,17 +174,18 @@ def _units(structure: Structure, layer: Layer) -> Layer:
     within = layer.within
     if within is not None:
         within = jnp.all(structures.split(structure, layer.name, within), axis=-1)
-    worth = _worth(structures.split(structure, layer.name, layer.score))
+    worth = _worth(structures.split(structure, layer.name, jnp.asarray(layer.score)))
     return layer._replace(score=worth, within=within)
 
 
 def _worth(
-    score: Float[Array, "rows units members"],
-) -> Float[Array, "rows units"]:
+    score: Real[Array, "rows units members"],
+) -> Real[Array, "rows units"]:
     """Sums over members, in float32 or better; NaN if any of them is."""
     if score.shape[-1] == 1:
         return score[..., 0]  # a sum could flush a denormal to zero
-    return jnp.sum(score, axis=-1, dtype=jnp.promote_types(score.dtype, jnp.float32))
+    wide = jnp.float64 if layers_lib.is_long_type(score.dtype) else jnp.float32
+    return jnp.sum(score, axis=-1, dtype=wide)
 
 
 def _best(
@@ -180,11 +206,10 @@ def _best_of_few(
     value: Int[Array, "rows units"], wanted: Int[Array, ""]
 ) -> Bool[Array, "rows units"]:
     """Keeps the units that fewer than `wanted` of their row come before."""
+    # Computed once and not for each pair, which takes four times as long.
+    order = lax.optimization_barrier(positions.of_shape(value.shape, jnp.int32))
     mine, other = value[:, :, None], value[:, None, :]
-    shape = (1, value.shape[1], value.shape[1])
-    earlier = lax.broadcasted_iota(jnp.int32, shape, 2) < lax.broadcasted_iota(
-        jnp.int32, shape, 1
-    )
+    earlier = order[:, None, :] < order[:, :, None]
     ahead = (other > mine) | ((other == mine) & earlier)
     rank = jnp.sum(ahead, axis=-1, dtype=jnp.int32)
     return (rank < wanted) & (value > jnp.iinfo(value.dtype).min)

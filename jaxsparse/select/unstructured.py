@@ -6,43 +6,47 @@ gathered. With one, leaves are reshaped.
 """
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from jaxsparse import masks
-from jaxsparse.select import bisection, structures, units
+from jaxsparse.select import bisection, ranking, structures, units
 from jaxsparse.select import layers as layers_lib
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.layers import AxisName
 from jaxsparse.select.structures import Structure
-from jaxsparse.types import Counts, Masks, Scores
+from jaxsparse.types import Count, Counts, Masks, Scores
 
 
 def globally(
     scores: Scores,
-    count: Int[Array, ""] | int,
+    count: Count,
     *,
     within: Masks | None = None,
     ignored: tuple[str, ...] = (),
-    ties: Ties = "index",
+    ties: Ties = "spread",
     axis_name: AxisName = None,
     structure: Structure | None = None,
 ) -> Masks:
     """Keeps the `count` best weights of all layers together.
 
-    NaN ranks below every number, -0.0 equals 0.0, and float16 and bfloat16 compare as
-    float32, so layers of different precision can compete.
+    -0.0 equals 0.0, and float16 and bfloat16 compare as float32, float64 as it is, so
+    layers of different precision can compete. Scores that are not finite rank nothing
+    and are refused. Traced scores cannot be: among them NaN ranks below every number;
+    see `all_finite`.
 
     Args:
-      scores: what each weight is worth; None where a leaf is not prunable.
-      count: weights to keep over all layers that are not ignored. A Python integer is
-        checked, against the sizes alone if `within` is traced; a traced one is clipped
-        to what there is.
+      scores: what each weight is worth, real numbers; None where a leaf is not
+        prunable.
+      count: weights to keep over all layers that are not ignored. An integer that is
+        known now is checked, against the sizes alone if `within` is traced; a traced
+        one is clipped to what there is. With 2**31 weights or more in these layers a
+        traced one must be int64.
       within: masks outside which nothing is kept; None allows every weight.
       ignored: shell patterns of leaf names whose masks stay as `within` has them and
         whose weights are not counted.
-      ties: "index" keeps exactly `count` and, of equal scores, those that come first
-        (leaves in the order of the tree, weights in row-major order). "drop" keeps
+      ties: "spread" keeps exactly `count` and, of equal scores at the threshold, a
+        fixed choice that is spread evenly over layers and positions: by a pseudo-random
+        order of positions that needs no key and is the same on every layout of devices
+        and at every call. "drop" keeps
         only scores strictly above the best one that must go, so equal scores at the
         threshold all go and fewer than `count` may be kept; open_lth does this.
       axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
@@ -56,8 +60,10 @@ def globally(
       Masks; None where the score is None.
 
     Raises:
-      ValueError: if a count, a pattern, a tree or a leaf does not fit; see the
-        message.
+      ValueError: if a count, a pattern, a tree or a leaf does not fit, or a score that
+        may be selected is not finite; see the message.
+      TypeError: if a count is not an integer, a score not a number or a mask not
+        boolean.
 
     Examples:
       >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
@@ -68,13 +74,18 @@ def globally(
         units.check_options(structure, ties=ties, axis_name=axis_name)
     layers = layers_lib.read(scores, within, ignored, axis_name)
     chosen = [layer for layer in layers if not layer.ignored]
+    ranking.check_finite(chosen)
     if structure is not None:
         structure = structures.bound(structure, scores)
-        kept = units.globally(structure, chosen, count)
+        with layers_lib.wide(layers_lib.is_double(chosen)):
+            kept = units.globally(structure, chosen, count)
         return layers_lib.write(scores, layers, kept)
-    layers_lib.check_count(count, chosen, "all layers", axis_name)
-    wanted = jnp.full(len(chosen), count, jnp.int32)
-    kept = bisection.keep(chosen, wanted, pooled=True, ties=ties, axis_name=axis_name)
+    wanted = [layers_lib.read_count(count, chosen, "all layers", axis_name)]
+    wanted *= len(chosen)
+    with layers_lib.wide(layers_lib.is_double(chosen)):
+        kept = bisection.keep(
+            chosen, wanted, pooled=True, ties=ties, axis_name=axis_name
+        )
     return layers_lib.write(scores, layers, kept)
 
 
@@ -84,7 +95,7 @@ def per_layer(
     *,
     within: Masks | None = None,
     ignored: tuple[str, ...] = (),
-    ties: Ties = "index",
+    ties: Ties = "spread",
     axis_name: AxisName = None,
     structure: Structure | None = None,
 ) -> Masks:
@@ -101,18 +112,20 @@ def per_layer(
       structure: which weights stand or fall together, and of which each row keeps
         equally many, such as `in_groups(4)`. A unit is worth the sum of its members'
         scores, in float32 or better: NaN if a member is NaN, or infinities of both
-        signs meet. Of equal units the first of the row are kept; `ties` must be
-        "index". `counts` are of weights: a Python integer must be a multiple that the
-        structure can meet (see `fit`), a traced one is rounded down to one. A unit is
-        allowed if all its members are `within`, and a row that is allowed fewer units
-        than it should keep keeps those. None selects weights one by one.
+        signs meet. Among equal units those of different rows are chosen differently;
+        `ties` must be "spread". `counts` are of weights: a Python integer must be a
+        multiple that the structure can meet (see `fit`), a traced one is rounded down
+        to one. A unit is allowed if all its members are `within`, and a row that is
+        allowed fewer units than it should keep keeps those. None selects weights
+        one by one.
 
     Returns:
       Masks; None where the score is None.
 
     Raises:
-      ValueError: if a count, a pattern, a tree or a leaf does not fit; the message
-        names the leaf.
+      ValueError: if a count, a pattern, a tree or a leaf does not fit, or a score that
+        may be selected is not finite; the message names the leaf.
+      TypeError: as `globally`.
 
     Examples:
       >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
@@ -123,6 +136,7 @@ def per_layer(
         units.check_options(structure, ties=ties, axis_name=axis_name)
     layers = layers_lib.read(scores, within, ignored, axis_name)
     chosen = [layer for layer in layers if not layer.ignored]
+    ranking.check_finite(chosen)
     by_name = dict(zip(masks.names(counts), jax.tree.leaves(counts), strict=True))
     names = {layer.name for layer in layers}
     if not {layer.name for layer in chosen} <= set(by_name) <= names:
@@ -132,10 +146,15 @@ def per_layer(
     if structure is not None:
         each = [by_name[layer.name] for layer in chosen]
         structure = structures.bound(structure, scores)
-        kept = units.per_layer(structure, chosen, each)
+        with layers_lib.wide(layers_lib.is_double(chosen)):
+            kept = units.per_layer(structure, chosen, each)
         return layers_lib.write(scores, layers, kept)
-    for layer in chosen:
-        layers_lib.check_count(by_name[layer.name], [layer], layer.name, axis_name)
-    wanted = jnp.array([by_name[layer.name] for layer in chosen], jnp.int32)
-    kept = bisection.keep(chosen, wanted, pooled=False, ties=ties, axis_name=axis_name)
+    wanted = [
+        layers_lib.read_count(by_name[layer.name], [layer], layer.name, axis_name)
+        for layer in chosen
+    ]
+    with layers_lib.wide(layers_lib.is_double(chosen)):
+        kept = bisection.keep(
+            chosen, wanted, pooled=False, ties=ties, axis_name=axis_name
+        )
     return layers_lib.write(scores, layers, kept)

@@ -85,8 +85,8 @@ def sparse_evolution(
         `jax.random.key(0)` if None.
 
     Returns:
-      The optimiser, with constant counts in every layer. Of equal magnitudes those of
-      lower index stay.
+      The optimiser, with constant counts in every layer. Equal magnitudes
+      are chosen from as in `select.globally`.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -190,7 +190,7 @@ def rigl(
       key: as above.
 
     Returns:
-      As `sparse_evolution`. Of equal gradients those of lower index are grown.
+      As `sparse_evolution`. Equal gradients are chosen from likewise.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.

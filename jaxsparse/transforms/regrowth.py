@@ -156,7 +156,7 @@ def grow(
     structure: select.Structure | None = None,
     regrow_dropped: bool = True,
 ) -> Masks:
-    """Adds the weights of most promise; ties go to the lower index.
+    """Adds the weights of most promise; ties are broken as in `select.globally`.
 
     Args:
       masks: weights there were before some were dropped.
