@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree, UInt8
+from jaxtyping import Array, Bool, PyTree
 
 from jaxsparse import tree
 from jaxsparse.tree import check_globs, matches, names
 from jaxsparse.types import Masks, Params
 
 KERNEL_NAMES = ("kernel", "weight", "w", "embedding")
+_SHAPE = ":shape"  # behind the name of a packed leaf
 
 
 class LayerCount(NamedTuple):
@@ -228,8 +229,18 @@ def total(masks: Masks) -> int:
 
 
 def sparsity(masks: Masks) -> float:
-    """Returns the fraction of prunable weights that the masks remove, in [0, 1]."""
-    return 1.0 - kept(masks) / total(masks)
+    """Returns the fraction of prunable weights that the masks remove, in [0, 1].
+
+    Raises:
+      ValueError: if there are no prunable weights.
+    """
+    weights = total(masks)
+    if not weights:
+        raise ValueError(
+            f"masks: expected prunable weights, got none in the leaves {names(masks)}; "
+            "make masks with `masks.dense(params)`"
+        )
+    return 1.0 - kept(masks) / weights
 
 
 def by_layer(masks: Masks) -> dict[str, LayerCount]:
@@ -260,44 +271,48 @@ def is_nested(inner: Masks, outer: Masks) -> Bool[Array, ""]:
         inner, outer, fields=("inner", "outer"), same_leaves=True
     )
     inside = jax.tree.map(lambda a, b: jnp.all(~a | b), inner, outer)
-    return jnp.all(jnp.stack(jax.tree.leaves(inside)))
+    return jnp.all(jnp.stack([*jax.tree.leaves(inside), jnp.array(True)]))
 
 
-def pack(masks: Masks) -> dict[str, UInt8[np.ndarray, "_"]]:
+def pack(masks: Masks) -> dict[str, np.ndarray]:
     """Packs masks to one bit a weight, by name, for a file of tickets.
 
     Args:
       masks: concrete masks.
 
     Returns:
-      For each prunable leaf its name and ceil(size / 8) bytes, weights in row-major
-      order with the first in the highest bit.
+      For each prunable leaf, by its name, ceil(size / 8) bytes as uint8, weights in
+      row-major order with the first in the highest bit; and, by the name with ":shape"
+      behind it, its shape as int64.
     """
-    leaves = jax.tree.leaves(masks)
-    return {
-        name: np.packbits(np.asarray(leaf).reshape(-1))
-        for name, leaf in zip(names(masks), leaves, strict=True)
-    }
+    packed = {}
+    for name, leaf in tree.named_leaves(masks).items():
+        packed[name] = np.packbits(np.asarray(leaf).reshape(-1))
+        packed[name + _SHAPE] = np.array(leaf.shape, np.int64)
+    return packed
 
 
-def unpack(packed: Mapping[str, UInt8[np.ndarray, "_"]], like: Masks) -> Masks:
+def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
     """Undoes `pack`.
 
     Args:
-      packed: what `pack` returned.
+      packed: what `pack` returned. Bytes without shapes, as earlier versions packed
+        them, are read too if their number fits.
       like: masks of the wanted nesting and shapes; `dense(params)` will do.
 
     Returns:
       Masks equal to those packed.
 
     Raises:
-      ValueError: if names differ, naming those missing and those unexpected, or if a
-        leaf has another number of bytes than its shape needs.
+      ValueError: if names differ, naming those missing and those unexpected; or if a
+        leaf has another shape, is not bytes, or not as many as its shape needs, naming
+        the leaf.
     """
     leaves, treedef = jax.tree.flatten(like)
     wanted = names(like)
-    missing = sorted(set(wanted) - set(packed))
-    unexpected = sorted(set(packed) - set(wanted))
+    present = {name for name in packed if not _is_shape(name, packed)}
+    missing = sorted(set(wanted) - present)
+    unexpected = sorted(present - set(wanted))
     if missing or unexpected:
         raise ValueError(
             f"packed masks: missing {missing}, unexpected {unexpected}; wanted exactly "
@@ -305,11 +320,32 @@ def unpack(packed: Mapping[str, UInt8[np.ndarray, "_"]], like: Masks) -> Masks:
         )
     unpacked = []
     for name, leaf in zip(wanted, leaves, strict=True):
-        if packed[name].size != -(-leaf.size // 8):
-            raise ValueError(
-                f"packed masks: {name} has {packed[name].size} bytes; wanted "
-                f"{-(-leaf.size // 8)} for shape {leaf.shape}; is it another network?"
-            )
+        _check_packed(name, packed, leaf)
         bits = np.unpackbits(packed[name], count=leaf.size)
         unpacked.append(jnp.asarray(bits.astype(bool).reshape(leaf.shape)))
     return jax.tree.unflatten(treedef, unpacked)
+
+
+def _is_shape(name: str, packed: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether an entry of packed masks is the shape of another."""
+    return name.endswith(_SHAPE) and name.removesuffix(_SHAPE) in packed
+
+
+def _check_packed(name: str, packed: Mapping[str, np.ndarray], leaf: Array) -> None:
+    """Refuses the bits of a leaf of another shape."""
+    bits, shape = packed[name], packed.get(name + _SHAPE)
+    if shape is not None and tuple(shape.tolist()) != leaf.shape:
+        raise ValueError(
+            f"packed masks: {name} has shape {tuple(shape.tolist())}; wanted "
+            f"{leaf.shape}; is it another network?"
+        )
+    if bits.dtype != np.uint8 or bits.ndim != 1:
+        raise ValueError(
+            f"packed masks: {name} is {bits.dtype} of shape {bits.shape}; wanted bytes "
+            "(uint8) on one axis, as `masks.pack` makes them"
+        )
+    if bits.size != -(-leaf.size // 8):
+        raise ValueError(
+            f"packed masks: {name} has {bits.size} bytes; wanted "
+            f"{-(-leaf.size // 8)} for shape {leaf.shape}; is it another network?"
+        )

@@ -151,14 +151,14 @@ def test_is_nested() -> None:
 def test_pack_and_unpack(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     tree = {"a": jnp.asarray(a), "b": [jnp.asarray(b), None], "c": jnp.asarray(c)}
     packed = masks.pack(tree)
-    assert {name: bits.nbytes for name, bits in packed.items()} == {
-        "a": 2,
-        "b/0": 1,
-        "c": 0,
-    }
-    result = masks.unpack(packed, jax.tree.map(jnp.ones_like, tree))
-    assert jax.tree.structure(result) == jax.tree.structure(tree)
-    jax.tree.map(np.testing.assert_array_equal, result, tree)
+    bits = {name: packed[name] for name in ("a", "b/0", "c")}  # as they were before
+    assert [each.nbytes for each in bits.values()] == [2, 1, 0]
+    shapes = {name: packed[f"{name}:shape"].tolist() for name in bits}
+    assert shapes == {"a": [3, 5], "b/0": [8], "c": [0, 2]} and len(packed) == 6
+    for stored in (packed, bits):
+        result = masks.unpack(stored, jax.tree.map(jnp.ones_like, tree))
+        assert jax.tree.structure(result) == jax.tree.structure(tree)
+        jax.tree.map(np.testing.assert_array_equal, result, tree)
 
 
 def test_unpack_refuses_another_network() -> None:
@@ -171,5 +171,37 @@ def test_unpack_refuses_another_network() -> None:
             {"conv/kernel": packed["conv/kernel"], "x": packed["out/kernel"]}, mask
         )
     other = mask | {"out": {"bias": None, "kernel": jnp.ones((40, 3), bool)}}
-    with pytest.raises(ValueError, match="out/kernel has 2 bytes; wanted 15"):
+    with pytest.raises(
+        ValueError, match=r"out/kernel has shape \(4, 3\); wanted \(40, 3\)"
+    ):
         masks.unpack(packed, other)
+    bits = {name: packed[name] for name in KERNELS}
+    with pytest.raises(ValueError, match="out/kernel has 2 bytes; wanted 15"):
+        masks.unpack(bits, other)
+    longer = packed | {"out/kernel": np.zeros(2)}
+    with pytest.raises(ValueError, match="out/kernel is float64 of shape"):
+        masks.unpack(longer, mask)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (4, 12), (47,), (48,), (8, 6, 1)])
+def test_unpack_refuses_another_shape(shape: tuple[int, ...]) -> None:
+    packed = masks.pack({"w": jnp.ones((8, 6), bool)})
+    with pytest.raises(ValueError, match=r"w has shape \(8, 6\); wanted"):
+        masks.unpack(packed, {"w": jnp.ones(shape, bool)})
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 4), (4, 12), (1, 4), (4,), ()])
+def test_apply_and_is_nested_refuse_another_shape(shape: tuple[int, ...]) -> None:
+    mask, weights = {"w": jnp.ones(shape, bool)}, {"w": jnp.ones((12, 4))}
+    for call in (masks.apply, jax.jit(masks.apply)):
+        with pytest.raises(ValueError, match=r"w has shape"):
+            call(mask, weights)
+    with pytest.raises(ValueError, match=r"w has shape"):
+        masks.is_nested(mask, {"w": jnp.ones((12, 4), bool)})
+
+
+def test_masks_of_nothing() -> None:
+    assert masks.kept({}) == masks.total({}) == 0 and masks.pack({}) == {}
+    assert bool(masks.is_nested({}, {})) and masks.unpack({}, {}) == {}
+    with pytest.raises(ValueError, match="expected prunable weights, got none"):
+        masks.sparsity({"bias": None})

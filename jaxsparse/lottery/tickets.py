@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
 
 from jaxsparse import hosts, records
 from jaxsparse import masks as masks_lib
@@ -52,8 +51,8 @@ def load(path: str | Path, like: Masks) -> Masks:
     return masks_lib.unpack(read(path), like)
 
 
-def read(path: str | Path) -> dict[str, UInt8[np.ndarray, "_"]]:
-    """Reads a ticket for `masks.unpack`: by the name of each leaf, its packed bits.
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a ticket for `masks.unpack`: what `masks.pack` returned.
 
     Raises:
       ValueError: if the file is damaged.
