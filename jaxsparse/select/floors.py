@@ -67,7 +67,7 @@ def globally_at_least(
     *,
     within: Masks | None = None,
     ignored: tuple[str, ...] = (),
-    ties: Ties = "index",
+    ties: Ties = "spread",
     structure: Structure | None = None,
 ) -> Masks:
     """Keeps the best weights of all layers together, and at least so many of each.
