@@ -1,3 +1,5 @@
+import math
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -5,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import distributions, masks, oneshot, scores
+from jaxsparse import distributions, masks, oneshot, scores, select
 from jaxsparse.types import Masks, Params, Scores
 
 
@@ -124,6 +126,61 @@ def test_every_iteration_keeps_what_the_schedule_says(schedule: str):
     assert wanted[-1] == 32
     assert [masks.kept(mask) for mask in steps] == wanted
     assert are_nested(steps)
+
+
+def steep() -> dict:
+    """Two layers of 1280 and 20 weights; those of the second are the smallest."""
+    body = jnp.arange(1.0, 1281.0).reshape(64, 20)
+    return {"body": {"kernel": body}, "head": {"kernel": body[:20, :1] / 1e4}}
+
+
+def test_a_layer_that_ends_empty_is_warned_of_by_name():
+    for call in (
+        lambda: oneshot.prune(steep(), 0.98),
+        lambda: oneshot.prune_iteratively(
+            steep(), 0.98, score=scores.magnitude, iterations=2
+        ),
+    ):
+        with pytest.warns(UserWarning, match=r"no weight is left in \['head/kernel'\]"):
+            assert masks.kept(call()) == 26
+
+
+@pytest.mark.parametrize("density", [0.001, 0.05, 0.1])
+def test_floors_keep_the_best_of_each_layer_and_the_total(density: float):
+    weights = steep()
+    least = math.ceil(1280 * Fraction(str(density))), math.ceil(20 * density)
+    if sum(least) > 26:
+        with pytest.raises(ValueError, match="min_layer_density: the layers need"):
+            oneshot.prune(weights, 0.98, min_layer_density=density)
+        return
+    for ticket in (
+        oneshot.prune(weights, 0.98, min_layer_density=density),
+        oneshot.prune_iteratively(
+            weights,
+            0.98,
+            score=scores.magnitude,
+            iterations=3,
+            min_layer_density=density,
+        ),
+    ):
+        head, body = ticket["head"]["kernel"], ticket["body"]["kernel"]
+        assert (int(head.sum()), int(body.sum())) == (least[1], 26 - least[1])
+        # The largest lie at the end.
+        assert head.reshape(-1)[-least[1] :].all()
+        assert body.reshape(-1)[least[1] - 26 :].all()
+
+
+def test_floors_are_whole_units_and_for_one_threshold_only():
+    blocks = select.blocks((2, 1))
+    floors = select.floors(masks.dense(steep()), 0.06, structure=blocks)
+    assert jax.tree.leaves(floors) == [78, 2]  # 76.8 and 1.2
+    floors = select.floors(masks.dense(steep()), 0.06, ignored=("body/*",))
+    assert jax.tree.leaves(floors) == [0, 2]
+    assert select.floors(masks.dense(steep()), 0.0) is None
+    with pytest.raises(ValueError, match="min_layer_density: got 0.1 with distr"):
+        oneshot.prune(steep(), 0.9, distribution="erk", min_layer_density=0.1)
+    with pytest.raises(ValueError, match="min_layer_density: got 2; wanted a part"):
+        oneshot.prune(steep(), 0.9, min_layer_density=2)
 
 
 def test_layers_never_grow_where_rounding_would_have_them():

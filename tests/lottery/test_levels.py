@@ -46,6 +46,29 @@ def keys() -> jax.Array:
     return jax.random.split(jax.random.key(0), REPLICATES)
 
 
+def test_floors_hold_at_every_level() -> None:
+    rule = Rule(fraction=0.5, min_layer_density=0.1)
+    params = draw(SMALL)
+    params["head"]["kernel"] *= 1e-6
+    levels.check(rule, masks.dense(one(params, 0)), levels=3)
+    held = dense(params)
+    for level in range(1, 4):
+        held = levels.prune(params, held, level=level, rule=rule, keys=keys())
+        total = levels.global_count(one(held, 0), level, rule)
+        for replicate in range(REPLICATES):
+            kept = masks.by_layer(one(held, replicate))
+            assert kept["head/kernel"].kept == 5
+            assert sum(layer.kept for layer in kept.values()) == total
+    with pytest.raises(ValueError, match="lottery.min_layer_density: got 0.1, for"):
+        levels.check(rule, masks.dense(one(params, 0)), levels=9)
+
+
+def test_a_layer_pruned_by_itself_keeps_a_weight() -> None:
+    rule = Rule(fraction=0.5, scope="layer")
+    counts = levels.layer_counts(one(dense(draw(SMALL)), 0), 20, rule)
+    assert jax.tree.leaves(counts) == [1, 1, 1]
+
+
 def iterate(rule: Rule, count: int, shapes: dict, *, retrain: bool = True) -> list:
     """Prunes level by level, with other weights at every level if `retrain`."""
     params = draw(shapes)
