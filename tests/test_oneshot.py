@@ -179,8 +179,8 @@ def test_floors_are_whole_units_and_for_one_threshold_only():
     assert select.floors(masks.dense(steep()), 0.0) is None
     with pytest.raises(ValueError, match="min_layer_density: got 0.1 with distr"):
         oneshot.prune(steep(), 0.9, distribution="erk", min_layer_density=0.1)
-    with pytest.raises(ValueError, match="min_layer_density: got 2; wanted a part"):
-        oneshot.prune(steep(), 0.9, min_layer_density=2)
+    with pytest.raises(ValueError, match="min_layer_density: got 2.0; wanted a part"):
+        oneshot.prune(steep(), 0.9, min_layer_density=2.0)
 
 
 def test_layers_never_grow_where_rounding_would_have_them():

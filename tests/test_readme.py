@@ -133,16 +133,24 @@ def test_nnx_loop_prunes_to_its_sparsity(root: Path):
         assert sum(zeros) == 1000
 
 
-def test_masks_at_initialisation(root: Path):
+def test_layouts(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:3]), found)
+    # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.
+    kept = [layer.kept for layer in masks.by_layer(found["ticket"]).values()]
+    assert kept == [42, 6]
+
+
+def test_masks_at_initialisation(root: Path):
+    found: dict[str, Any] = {}
+    exec("\n".join(blocks(root, "python")[:4]), found)
     assert masks.kept(found["ticket"]) == masks.kept(found["thinned"]) == 125
     assert found["tx"].init(found["params"]).masks["params"]
 
 
 def test_score(root: Path):
     found: dict[str, Any] = {}
-    exec("\n".join(blocks(root, "python")[:4]), found)
+    exec("\n".join(blocks(root, "python")[:5]), found)
     assert jnp.flatnonzero(found["ticket"]["w"]).tolist() == [0, 1, 2]
 
 
