@@ -5,9 +5,11 @@ from what the method does by itself. What the runs came to is the business of `m
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsparse import config
+from jaxsparse.reports import settings
 from jaxsparse.reports.tables import Run
 
 DENSE = "dense"
@@ -48,6 +50,35 @@ _OWN = {
 }
 # Known in both forms, so always told apart.
 _TOLD = ("random", "RigL")
+# Field of the config, the usual value, and what to say of another.
+_OF_LOTTERIES = (
+    ("score", "magnitude", "{score} pruning"),
+    ("scope", "global", "by {scope}"),
+    ("one_shot", False, "one-shot"),
+    ("retrain", "rewind", "{retrain}"),
+    ("rewind", "0step", "rewound to {rewind}"),
+)
+# Section and field of the config, and what to say where the field is not off.
+_TOST = (
+    ("ghosts", "activation", "{} neurons"),
+    ("ghosts", "skips", "ghost skips: {}"),
+    ("rescaling", "steps", "rescaled initialization"),
+)
+_SMOOTHING = (("training", "label_smoothing", "label smoothing {:g}"),)
+_OTHERS = (
+    ("init", "sparse", "sparse initialization: {}"),
+    ("pretraining", "subset", "pretraining on a subset ({})"),
+    ("repelling", "strength", "repelled from earlier levels: {:g}"),
+    ("data", "noise", "label noise {:g}"),
+)
+_IN_BASE = {
+    *(f"lottery.{field}" for field, _, _ in _OF_LOTTERIES),
+    *("sparse.method", "sparse.score", "sparse.distribution", "sparse.grow"),
+    *("sparse.iterations", "sparse.structure", "sparse.regrow", "sparse.soft_bound"),
+    *("sparse.remove_dead", "sparse.ablation", "start.run", "start.weights"),
+    "start.masks",
+    *(f"{part}.{field}" for part, field, _ in (*_TOST, *_SMOOTHING, *_OTHERS)),
+}
 
 
 def of_run(run: Run) -> str:
@@ -58,54 +89,108 @@ def of_run(run: Run) -> str:
 
     Returns:
       Such as "dense", "SNIP" or "RigL (ERK)"; in brackets is what departs from the
-      method's own. A method unknown here is called by its own name.
+      method's own. What helps a network to train follows after a plus, and every
+      other field that is not as the recipe has it after commas. A method unknown here
+      is called by its own name.
     """
-    config, used = _section(run, "sparse"), method(run)
+    return ", ".join([_base(run), *_words(run, settings.changed(run))])
+
+
+def _base(run: Run) -> str:
+    """Names the method, and what else was done besides usual training."""
+    return " + ".join([_of_method(run), *_techniques(run)])
+
+
+def _of_method(run: Run) -> str:
+    """Names the method, with what departs from its own in brackets."""
+    fields, used = settings.section(run, "sparse"), method(run)
     if used == "none":
         return _without_method(run)
-    score = config.get("score", "random") if used == "static" else ""
+    score = fields.get("score", "random") if used == "static" else ""
     name = _SCORES.get(score, score) if score else _NAMES.get(used, used)
-    grow = config.get("grow", "gradient")
+    grow = fields.get("grow", "gradient")
     if used == "rigl" and grow != "gradient":
         name = f"{name} {grow}"
     own = _OWN.get(score or used, "global")
-    distribution = config.get("distribution") or own
+    distribution = fields.get("distribution") or own
     details = []
-    if name in _TOLD or distribution != own:
+    masks = settings.section(run, "start").get("masks")
+    if masks and score:  # they take the place of the score and its distribution
+        name = "masks of another run"
+        details.append(_other_run(run, masks))
+    elif name in _TOLD or distribution != own:
         details.append(_DISTRIBUTIONS.get(distribution, distribution))
     # Synaptic flow always takes many.
-    if score != "synflow" and config.get("iterations", 1) > 1:
-        details.append(f"{config['iterations']} iterations")
-    if config.get("structure"):
-        details.append(config["structure"])
-    if config.get("layers"):
+    if score != "synflow" and fields.get("iterations", 1) > 1:
+        details.append(f"{fields['iterations']} iterations")
+    if fields.get("structure"):
+        details.append(fields["structure"])
+    if fields.get("layers"):
         details.append("layers given")
     options = {"regrow": "regrowing", "soft_bound": "soft bound"}
     options |= {"remove_dead": "dead weights removed"}
-    details += [words for option, words in options.items() if config.get(option)]
-    if config.get("ablation"):
-        details.append(config["ablation"].replace("_", " "))
+    details += [words for option, words in options.items() if fields.get(option)]
+    if fields.get("ablation"):
+        details.append(fields["ablation"].replace("_", " "))
     return f"{name} ({', '.join(details)})" if details else name
+
+
+def _other_run(run: Run, checkpoint: str) -> str:
+    """Names a checkpoint of the run that this one started from."""
+    folder = settings.section(run, "start").get("run", "").rstrip("/")
+    return f"{folder.rpartition('/')[2]} {checkpoint}".strip()
+
+
+def _techniques(run: Run) -> list[str]:
+    """Names what was done besides a method and usual training, none by default."""
+
+    def of(part: str, field: str) -> Any:
+        return settings.section(run, part).get(field)
+
+    def used(table: Sequence[tuple[str, str, str]]) -> list[str]:
+        return [
+            words.format(of(part, field))
+            for part, field, words in table
+            if of(part, field)
+        ]
+
+    tost, smoothed = used(_TOST), used(_SMOOTHING)
+    found = [f"ToST ({', '.join([*tost, *smoothed])})"] if tost else smoothed
+    if of("start", "weights"):
+        found.append(f"weights of {_other_run(run, of('start', 'weights'))}")
+    return [*found, *used(_OTHERS)]
 
 
 def _without_method(run: Run) -> str:
     """Says what to call a run that is dense, or a lottery."""
-    if _section(run, "lottery").get("levels", 0):
-        return LOTTERY
-    features = _section(run, "model").get("features")
+    lottery = settings.section(run, "lottery")
+    if lottery.get("levels", 0):
+        details = [
+            words.format(**lottery)
+            for field, usual, words in _OF_LOTTERIES
+            if lottery.get(field, usual) != usual
+        ]
+        return f"{LOTTERY} ({', '.join(details)})" if details else LOTTERY
+    features = settings.section(run, "model").get("features")
     if features:
         return f"{DENSE}, features {'-'.join(str(size) for size in features)}"
     return DENSE
 
 
-def _section(run: Run, name: str) -> dict[str, Any]:
-    """Returns a section of a run's config; an older config may lack it."""
-    return run.config.get(name) or {}
+def _words(run: Run, fields: Mapping[str, Any]) -> list[str]:
+    """Writes fields of a config for a label, but for those that `_base` tells."""
+    dense = not is_sparse(run) and not settings.section(run, "lottery").get("levels")
+    told = _IN_BASE | ({"model.features"} if dense else set())
+    return [
+        settings.word(name, value)
+        for name, value in fields.items()
+        if name not in told and not (name.startswith("sparse.") and not is_sparse(run))
+    ]
 
 
 def method(run: Run) -> str:
     """Returns the method of a run's config, "none" if it names none."""
-    return _section(run, "sparse").get("method", "none")
+    return settings.section(run, "sparse").get("method", "none")
 
 
 def is_sparse(run: Run) -> bool:
@@ -115,7 +200,7 @@ def is_sparse(run: Run) -> bool:
 
 def trains_once(run: Run) -> bool:
     """Says whether a run has one stage only: sparse training, or dense."""
-    return is_sparse(run) or _section(run, "lottery").get("levels") == 0
+    return is_sparse(run) or settings.section(run, "lottery").get("levels") == 0
 
 
 def of_runs(runs: Sequence[Run]) -> dict[str, str]:
@@ -125,19 +210,49 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
       runs: runs with names that differ.
 
     Returns:
-      By the run's name its label from `of_run`, followed by its sparsity and then by
+      By the run's name its label from `series`, followed by its sparsity and then by
       its name where that is needed.
     """
-    names, plain = [run.name for run in runs], [of_run(run) for run in runs]
-    sparsities = [
-        f"{100 * _section(run, 'sparse').get('sparsity', 0):g} %" for run in runs
-    ]
-    differ = Counter(label for label, _ in set(zip(plain, sparsities, strict=True)))
+    plain = series(runs)
+    sparsities = {
+        run.name: f"{100 * settings.section(run, 'sparse').get('sparsity', 0):g} %"
+        for run in runs
+    }
+    differ = Counter(
+        label for label, _ in {(plain[name], sparsities[name]) for name in plain}
+    )
     told = [
-        f"{label}, {sparsity}" if differ[label] > 1 else label
-        for label, sparsity in zip(plain, sparsities, strict=True)
+        f"{label}, {sparsities[name]}" if differ[label] > 1 else label
+        for name, label in plain.items()
     ]
-    return dict(zip(names, distinct(told, names), strict=True))
+    return dict(zip(plain, distinct(told, list(plain)), strict=True))
+
+
+def series(runs: Sequence[Run]) -> dict[str, str]:
+    """Says what to call each run among several, whatever its sparsity.
+
+    Args:
+      runs: runs with names that differ.
+
+    Returns:
+      By the run's name its label from `of_run`, without fields that were changed alike
+      in all runs, and with those in which runs of one label differ: runs that are
+      still called alike differ in sparsity and seeds only.
+    """
+    told = settings.changed_here(runs)
+    labels: dict[str, list[Run]] = {}
+    for run in runs:
+        label = ", ".join([_base(run), *_words(run, told[run.name])])
+        labels.setdefault(label, []).append(run)
+    found = {}
+    for group in labels.values():
+        fields = settings.differing(group)
+        for run in group:
+            flat = config.scientific(run.config)
+            more = {name: flat[name] for name in fields if name in flat}
+            words = _words(run, told[run.name] | more)
+            found[run.name] = ", ".join([_base(run), *words])
+    return {run.name: found[run.name] for run in runs}
 
 
 def distinct(called: Sequence[str], names: Sequence[str]) -> list[str]:

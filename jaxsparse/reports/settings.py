@@ -1,0 +1,196 @@
+"""Settings: what a run trained, and what of that is not the recipe's own.
+
+Only the config is read, and of the environment the command. `labels` names methods.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxsparse import config
+from jaxsparse.reports.tables import Run
+
+_DATASETS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "cinic10": "CINIC-10",
+    "tiny_imagenet": "Tiny ImageNet",
+    "imagenet2012": "ImageNet",
+}
+_NETWORKS = {
+    "lenet": "LeNet",
+    "resnet": "ResNet",
+    "cifar": "CIFAR",
+    "mobilenet": "MobileNet",
+    "vgg": "VGG",
+    "bn": "BN",
+    "vit": "ViT",
+    "wide": "Wide",
+    "conv": "Conv",
+}
+# Of seeds and of measuring: they change no method. Columns and titles have the others.
+_NOT_TOLD = (
+    *("name", "replicates", "seeds", "evaluation", "analysis", "run", "stability"),
+    *("data.name", "data.dir", "model.name", "sparse.sparsity", "lottery.levels"),
+)
+
+
+def section(run: Run, name: str) -> dict[str, Any]:
+    """Returns a section of a run's config; an older config may lack it."""
+    return run.config.get(name) or {}
+
+
+def dataset(run: Run) -> str:
+    """Returns what people call a run's dataset; "" if the config does not say."""
+    name = section(run, "data").get("name", "")
+    return _DATASETS.get(name, name)
+
+
+def network(run: Run) -> str:
+    """Returns what people call a run's network; "" if the config does not say.
+
+    Examples:
+      >>> network(Run("", {"model": {"name": "lenet_300_100"}}, {}, []))
+      'LeNet-300-100'
+    """
+    name = section(run, "model").get("name", "")
+    return "-".join(_NETWORKS.get(part, part) for part in name.split("_"))
+
+
+def title(runs: Sequence[Run]) -> str:
+    """Says what runs trained: "LeNet-300-100 on MNIST"; their names if unknown."""
+    found = {
+        f"{network(run)} on {dataset(run)}" if dataset(run) and network(run) else ""
+        for run in runs
+    }
+    return " and ".join(sorted(found)) if all(found) else names(runs)
+
+
+def names(runs: Sequence[Run]) -> str:
+    """Lists the names of runs."""
+    return ", ".join(run.name for run in runs)
+
+
+def alike(runs: Sequence[Run]) -> list[list[Run]]:
+    """Divides runs into those that one table and figure may compare.
+
+    Args:
+      runs: any.
+
+    Returns:
+      Groups of runs on the same images with the same network, in the order given. A
+      dense network of another size belongs to the networks of its kind: it is what
+      their sparse ones are compared with.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_key(run, sizes=True), []).append(run)
+    kinds: dict[str, str] = {}
+    for key, group in groups.items():
+        if any(_is_pruned(run) for run in group):
+            kinds.setdefault(_key(group[0], sizes=False), key)
+    joined: dict[str, set[str]] = {}
+    for key, group in groups.items():
+        pruned = any(_is_pruned(run) for run in group)
+        kind = key if pruned else kinds.get(_key(group[0], sizes=False), key)
+        joined.setdefault(kind, set()).update(run.name for run in group)
+    return [[run for run in runs if run.name in found] for found in joined.values()]
+
+
+def _key(run: Run, *, sizes: bool) -> str:
+    """Writes what runs must share to be compared, with or without layers' sizes."""
+    data, model = section(run, "data"), section(run, "model")
+    key: list[Any] = [data.get("name"), data.get("size", 0), model.get("name")]
+    key.append(data.get("test_examples", 0))
+    if sizes:
+        fields = {"width", "features", "maps", "padding", "norm"}
+        key += [[name, model[name]] for name in sorted(fields & model.keys())]
+    return json.dumps(key)
+
+
+def _is_pruned(run: Run) -> bool:
+    sparse = section(run, "sparse").get("method", "none") != "none"
+    return sparse or bool(section(run, "lottery").get("levels"))
+
+
+def changed(run: Run) -> dict[str, Any]:
+    """Returns the fields that are not as the run's recipe has them, by dotted name.
+
+    The command that is on record says which. For a run that was not started by a
+    command with a recipe, they are those that differ from the schema's defaults.
+    Number of seeds, measuring, and what titles and columns of reports say are left out.
+    """
+    flat = config.scientific(run.config)
+    words = shlex.split(run.environment.get("command") or "")
+    given = {word.lstrip("-").partition("=")[0] for word in words if word[:1] == "-"}
+    fields: Iterable[str] = (
+        name.removeprefix("no").removeprefix("config.")
+        for name in given
+        if name.removeprefix("no").startswith("config.")
+    )
+    if "config" not in given:
+        defaults = config.scientific(config.default())
+        fields = [
+            name for name in flat if name in defaults and flat[name] != defaults[name]
+        ]
+    found = [name for name in sorted(fields) if name in flat and _is_told(name)]
+    if not flat.get("training.label_smoothing"):  # they do nothing then
+        found = [name for name in found if not name.startswith("training.smooth")]
+    return {name: flat[name] for name in found}
+
+
+def changed_here(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Returns what `changed` does of each run, by its name, but for what all share."""
+    found = {run.name: changed(run) for run in runs}
+    every = [
+        {(name, str(value)) for name, value in one.items()} for one in found.values()
+    ]
+    shared = set.intersection(*every) if len(runs) > 1 else set()
+    return {
+        run: {name: v for name, v in fields.items() if (name, str(v)) not in shared}
+        for run, fields in found.items()
+    }
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Lists the fields in which configs of runs differ, as `changed` would."""
+    flat = [config.scientific(run.config) for run in runs]
+    fields = dict.fromkeys(name for fields in flat for name in fields)
+    defaults = config.scientific(config.default())
+    return [
+        name
+        for name in fields
+        if _is_told(name)
+        and len({json.dumps(one.get(name, defaults.get(name))) for one in flat}) > 1
+    ]
+
+
+def _is_told(name: str) -> bool:
+    return name not in _NOT_TOLD and name.split(".")[0] not in _NOT_TOLD
+
+
+def word(field: str, value: Any) -> str:
+    """Writes a field and its value as part of a label.
+
+    Examples:
+      >>> word("optimizer.weight_decay", 2e-4), word("optimizer.nesterov", True)
+      ('weight decay 0.0002', 'nesterov')
+      >>> word("optimizer.name", "adam"), word("rescaling.steps", 180)
+      ('optimizer adam', 'rescaling steps 180')
+    """
+    part, _, last = field.rpartition(".")
+    plain = ("data", "optimizer", "schedule", "training", "sparse", "lottery")
+    full = part if last == "name" else f"{part} {last}"
+    name = (
+        (last if part in plain and last != "name" else full)
+        .replace("_", " ")
+        .replace(".", " ")
+    )
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, list):
+        value = json.dumps(value)
+    return f"{name} {value}" if value != "" else f"{name} default"
