@@ -10,6 +10,7 @@ whatever the runs have recorded so far is reported. Needs no JAX and no accelera
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -24,6 +25,11 @@ _OUT = flags.DEFINE_string(
 )
 
 
+_TOGETHER = flags.DEFINE_bool(
+    "together", False, "compare runs on different datasets or networks with each other"
+)
+
+
 def main(argv: Sequence[str]) -> int:
     """Reports on the work folders named on the command line.
 
@@ -33,31 +39,54 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit code: 0, or 1 if something that was named is not a run.
     """
-    if not argv[1:]:
+    workdirs, out = _folders(argv[1:])
+    # Here and not above, so that what is wrong with a command is said at once.
+    from jaxsparse.reports import page, settings, tables
+
+    try:
+        runs = tables.read_runs(workdirs)
+        written = page.write_runs(runs, out, together=_TOGETHER.value)
+    except ValueError as error:
+        command_line.fail(str(error))
+    except OSError as error:
+        command_line.fail(f"--out: {out} cannot be written ({error})")
+    groups = [runs] if _TOGETHER.value else settings.alike(runs)
+    for group in groups:
+        if len(groups) > 1:
+            print(f"{settings.title(group)}:")
+        _show(group)
+    print(f"page: {written}")
+    return 0
+
+
+def _folders(words: Sequence[str]) -> tuple[list[Path], Path]:
+    """Reads the command line: folders of runs, and that of the report."""
+    if not words:
         command_line.fail("expected folders of runs, got none; give one or more")
-    if len(argv) > 2 and _OUT.value is None:
+    if len(words) > 1 and _OUT.value is None:
         command_line.fail(
-            f"--out: missing with {len(argv) - 1} folders of runs; say where to write"
+            f"--out: missing with {len(words)} folders of runs; say where to write"
         )
     try:
-        workdirs = [config.to_path("folder of a run", word) for word in argv[1:]]
+        workdirs = [config.to_path("folder of a run", word) for word in words]
         out = command_line.path(_OUT) or workdirs[0] / "report"
     except ValueError as error:
         command_line.fail(str(error))
     for workdir in workdirs:
         if not workdir.is_dir():
             command_line.fail(f"{workdir}: not a run; expected the folder of a run")
-    # Here and not above, so that what is wrong with a command is said at once.
-    from jaxsparse.reports import labels, methods, page, tables, text
+    return workdirs, out
 
-    try:
-        runs = tables.read_runs(workdirs)
-    except ValueError as error:
-        command_line.fail(str(error))
-    try:
-        written = page.write_runs(runs, out)
-    except OSError as error:
-        command_line.fail(f"--out: {out} cannot be written ({error})")
+
+def _show(runs: Sequence[Any]) -> None:
+    """Prints how far runs are, and what they came to."""
+    from jaxsparse.reports import labels, methods, progress, tables, text
+
+    for run in runs:
+        note = progress.unfinished(run)
+        if note:
+            print(f"{run.name}: {note}")
+    runs = progress.pool(runs)
     levels = tables.levels_table(runs)
     if levels.empty:
         print("No level has finished yet.")
@@ -65,8 +94,6 @@ def main(argv: Sequence[str]) -> int:
         print(text.plain(text.show_methods(methods.methods_table(runs))))
     else:
         print(text.plain(text.show_levels(levels)))
-    print(f"page: {written}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.studies import launching, verdicts
 from experiments.sweeping.points import Point
 from jaxsparse import build
-from jaxsparse.reports import page, tables, text
+from jaxsparse.reports import html, page, tables, text
 
 
 def check(points: Sequence[Point]) -> None:
@@ -45,8 +45,8 @@ def report(points: Sequence[Point], folder: Path) -> Path:
     out = folder / "report"
     written = page.write(begun, out)
     ends = ends_of(points, folder)
-    page.replace(out / "sweep.csv", ends.to_csv(index=False, lineterminator="\n"))
-    page.replace(out / "sweep.md", text.markdown(show(ends, points)))
+    html.replace(out / "sweep.csv", ends.to_csv(index=False, lineterminator="\n"))
+    html.replace(out / "sweep.md", text.markdown(show(ends, points)))
     return written
 
 

@@ -6,7 +6,7 @@ the lines are about is the business of `figures`.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -137,12 +137,15 @@ def draw(
     return drawn
 
 
-def percent_ticks(axes: Axes, values: np.ndarray) -> None:
+def percent_ticks(
+    axes: Axes, values: np.ndarray, *, write: Callable[[float], str] = text.percent
+) -> None:
     """Labels a logarithmic x axis of percentages at values that occur.
 
     Args:
       axes: whose x axis, already logarithmic.
       values: the percentages; those too near to a labelled one only get a tick.
+      write: makes the label of a percentage.
     """
     occurring = np.unique(values[values > 0])[::-1]
     if not len(occurring):
@@ -153,7 +156,7 @@ def percent_ticks(axes: Axes, values: np.ndarray) -> None:
         if np.log10(major[-1] / value) >= least:
             major.append(value)
     axes.xaxis.set_major_locator(FixedLocator(major))
-    axes.xaxis.set_major_formatter(FixedFormatter([text.percent(x) for x in major]))
+    axes.xaxis.set_major_formatter(FixedFormatter([write(x) for x in major]))
     axes.xaxis.set_minor_locator(FixedLocator(occurring))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -7,7 +7,7 @@ weights remaining runs from dense on the left to sparse on the right, as in the
 lottery-ticket papers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,11 +53,20 @@ def early_stop(table: pd.DataFrame, *, title: str) -> Figure:
     return _against_remaining(lines, y=y, title=title, zoom=False)
 
 
-def comparison(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws the tickets of several runs as `accuracy` draws the arms of one."""
+def comparison(table: pd.DataFrame, *, called: Mapping[str, str], title: str) -> Figure:
+    """Draws the tickets of several runs as `accuracy` draws the arms of one.
+
+    Args:
+      table: from `tables.levels_table`.
+      called: by a run's name what to call it.
+      title: what was trained.
+
+    Returns:
+      The figure.
+    """
     tickets = table.loc[table["arm"] == tables.TICKET]
     lines = [
-        _line(str(name), rows, "test_accuracy", place=place)
+        _line(called[str(name)], rows, "test_accuracy", place=place)
         for place, (name, rows) in enumerate(tickets.groupby("run", sort=False))
     ]
     y = "test accuracy of the ticket (%)"

@@ -14,12 +14,14 @@ from jaxsparse.reports import (
     labels,
     method_figures,
     methods,
+    settings,
     stability,
     tables,
 )
 from jaxsparse.reports.tables import Run
 
 CAPTIONS = {
+    "sparsity": "Test accuracy against sparsity, one line a method.",
     "methods": "Test accuracy of each method, with all that end equally sparse.",
     "exploration": "Weights that were active at some time, by step.",
     "densities": "Weights remaining in each layer at the end, by method.",
@@ -40,8 +42,8 @@ CAPTIONS = {
 
 
 def draw(runs: Sequence[Run]) -> dict[str, Figure]:
-    """Draws every figure of a report on some runs, by the name of its files."""
-    drawn = _side_by_side(runs) if len(runs) > 1 else {}
+    """Draws the figures of each of some runs, by the name of their files."""
+    drawn = {}
     for place, run in enumerate(runs):
         if labels.trains_once(run):
             by_name = _of_training(run, alone=len(runs) == 1)
@@ -58,8 +60,10 @@ def file_name(name: str, place: int, count: int) -> str:
     return name if count == 1 else f"run{place + 1}_{name}"
 
 
-def _side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:
-    """Draws what several runs have in common."""
+def compare(runs: Sequence[Run]) -> dict[str, Figure]:
+    """Draws what several runs have in common, by name; one run has none of that."""
+    if len(runs) < 2:
+        return {}
     drawn = {}
     in_levels = [run for run in runs if not labels.trains_once(run)]
     if any(labels.is_sparse(run) for run in runs):
@@ -68,14 +72,21 @@ def _side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:
         runs = in_levels if len(in_levels) > 1 else []
     levels = tables.levels_table(runs)
     if in_levels and (levels["arm"] == tables.TICKET).any():
-        drawn["comparison"] = figures.comparison(levels, title="tickets")
+        drawn["comparison"] = figures.comparison(
+            levels, called=labels.of_runs(runs), title=settings.title(runs)
+        )
     return drawn
 
 
 def _of_methods(runs: Sequence[Run]) -> dict[str, Figure]:
     """Draws how methods of sparse training compare."""
-    drawn, title = {}, "methods"
+    drawn, title = {}, settings.title(runs)
     table = methods.methods_table(runs)
+    pruned = [run for run in runs if settings.is_pruned(run)]
+    sparsities = methods.sparsities_table(pruned)
+    if (sparsities["label"].value_counts() > 1).any():
+        dense = table.loc[method_figures.is_dense_reference(table)]
+        drawn["sparsity"] = method_figures.by_sparsity(sparsities, dense, title=title)
     if table["test_accuracy"].notna().any():
         drawn["methods"] = method_figures.methods(table, title=title)
     explored = methods.exploration_table(runs)
@@ -94,12 +105,14 @@ def _of_training(run: Run, *, alone: bool) -> dict[str, Figure]:
     drawn = {}
     explored = methods.exploration_table([run])
     if alone and len(explored):
-        drawn["exploration"] = method_figures.exploration(explored, title=run.name)
+        drawn["exploration"] = method_figures.exploration(
+            explored, title=settings.title([run])
+        )
     kept = methods.history_table(run)
     if (kept.nunique() > 1).any():
-        drawn["history"] = method_figures.history(kept, title=run.name)
+        drawn["history"] = method_figures.history(kept, title=settings.title([run]))
     if _has_trained(run):
-        drawn["training"] = figures.curves(run, title=run.name)
+        drawn["training"] = figures.curves(run, title=settings.title([run]))
     return drawn
 
 
@@ -109,13 +122,13 @@ def _of_levels(run: Run) -> dict[str, Figure]:
     layers = tables.layers_table(run)
     drawn = {}
     if table["test_accuracy"].notna().any():
-        drawn["accuracy"] = figures.accuracy(table, title=run.name)
+        drawn["accuracy"] = figures.accuracy(table, title=settings.title([run]))
     if table["early_stop_step"].notna().any():
-        drawn["early_stop"] = figures.early_stop(table, title=run.name)
+        drawn["early_stop"] = figures.early_stop(table, title=settings.title([run]))
     if len(layers):
-        drawn["layers"] = figures.layers(layers, title=run.name)
+        drawn["layers"] = figures.layers(layers, title=settings.title([run]))
     if _has_trained(run):
-        drawn["curves"] = figures.curves(run, title=run.name)
+        drawn["curves"] = figures.curves(run, title=settings.title([run]))
     return drawn
 
 

@@ -93,7 +93,7 @@ def of_run(run: Run) -> str:
       other field that is not as the recipe has it after commas. A method unknown here
       is called by its own name.
     """
-    return ", ".join([_base(run), *_words(run, settings.changed(run))])
+    return series([run])[run.name]
 
 
 def _base(run: Run) -> str:
@@ -236,22 +236,27 @@ def series(runs: Sequence[Run]) -> dict[str, str]:
 
     Returns:
       By the run's name its label from `of_run`, without fields that were changed alike
-      in all runs, and with those in which runs of one label differ: runs that are
-      still called alike differ in sparsity and seeds only.
+      in all runs, with what was trained if that is not the same for all, and with the
+      fields in which runs of one label differ: runs that are still called alike differ
+      in sparsity and seeds only.
     """
     told = settings.changed_here(runs)
-    labels: dict[str, list[Run]] = {}
+    mixed = len(set(map(settings.task, runs))) > 1
+
+    def label(run: Run, fields: Mapping[str, Any]) -> str:
+        where = [settings.task(run)] if mixed else []
+        return ", ".join([_base(run), *where, *_words(run, fields)])
+
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        label = ", ".join([_base(run), *_words(run, told[run.name])])
-        labels.setdefault(label, []).append(run)
+        groups.setdefault(label(run, told[run.name]), []).append(run)
     found = {}
-    for group in labels.values():
+    for group in groups.values():
         fields = settings.differing(group)
         for run in group:
             flat = config.scientific(run.config)
             more = {name: flat[name] for name in fields if name in flat}
-            words = _words(run, told[run.name] | more)
-            found[run.name] = ", ".join([_base(run), *words])
+            found[run.name] = label(run, told[run.name] | more)
     return {run.name: found[run.name] for run in runs}
 
 

@@ -34,7 +34,7 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
       The figure; panels from dense to sparse, methods by falling accuracy.
     """
     table = table.dropna(subset="test_accuracy")
-    is_dense = table["label"] == labels.DENSE
+    is_dense = is_dense_reference(table)
     lines, dots = table.loc[is_dense], table.loc[~is_dense]
     if dots.empty:
         lines, dots = dots, table
@@ -64,6 +64,72 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
         ]
         figure.legend(handles, called, loc="outside lower center", ncols=2)
     return figure
+
+
+def is_dense_reference(table: pd.DataFrame) -> pd.Series:
+    """Says which rows are of the dense network that others are sparse ones of."""
+    dense = table["label"].str.startswith(labels.DENSE) & (table["sparsity"] == 0)
+    return dense & (table["total"] == table["total"].max())
+
+
+def by_sparsity(table: pd.DataFrame, dense: pd.DataFrame, *, title: str) -> Figure:
+    """Draws test accuracy against sparsity, one line a method.
+
+    Args:
+      table: from `methods.sparsities_table`, of sparse runs and lotteries.
+      dense: rows of `methods.methods_table` of dense networks, thin lines across.
+      title: what was trained.
+
+    Returns:
+      The figure; the axis is logarithmic in the weights that remain, dense on the left.
+    """
+    table = table.dropna(subset="test_accuracy")
+    table = table.loc[table["sparsity"] < 100]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    groups = list(table.groupby("label", sort=False))
+    handles, called, lines = [], [], []
+    for (label, rows), style in zip(groups, drawing.styles(len(groups)), strict=True):
+        points = pd.DataFrame(
+            {
+                "x": 100 - rows["sparsity"],
+                "mean": rows["test_accuracy"],
+                "sd": rows["test_accuracy_sd"],
+            }
+        )
+        lines.append(Line(str(label), style, points))
+        handles.append(drawing.draw(axes, lines[-1]))
+        x, mean, sd = (points[name] for name in ("x", "mean", "sd"))
+        axes.errorbar(x, mean, sd.fillna(0), fmt="none", color=style.color, capsize=3)
+        called.append(f"{drawing.literal(lines[-1].label)} ({_seeds(rows['n'])})")
+    for place, row in enumerate(dense.itertuples()):
+        sd = 0 if np.isnan(row.test_accuracy_sd) else row.test_accuracy_sd
+        low, high = row.test_accuracy - sd, row.test_accuracy + sd
+        axes.axhspan(low, high, color=drawing.GREY, alpha=0.15, linewidth=0)
+        dash = drawing.STYLES[place % len(drawing.STYLES)].dash
+        handles.append(
+            axes.axhline(row.test_accuracy, color=drawing.GREY, linestyle=dash)
+        )
+        called.append(f"{drawing.literal(row.label)} (n = {row.n})")
+    remaining = 100 - table["sparsity"].to_numpy()
+    drawing.percent_ticks(axes, remaining, write=lambda kept: f"{100 - kept:.4g}")
+    axes.set_xlim(1.1 * remaining.max(), remaining.min() / 1.1)
+    drawing.finish(axes, x="sparsity (%)", y="test accuracy (%)")
+    axes.set_title(f"{drawing.literal(title)}: mean ± s.d. over n seeds")
+    figure.legend(handles, called, loc="outside lower center", ncols=_columns(called))
+    return figure
+
+
+def _columns(called: Sequence[str]) -> int:
+    """Chooses how many labels a legend below a figure has side by side."""
+    return 2 if max(map(len, called), default=0) <= 45 else 1
+
+
+def _seeds(counts: pd.Series) -> str:
+    """Writes of how many seeds the points of a line are."""
+    least, most = counts.min(), counts.max()
+    return f"n = {least}" if least == most else f"n = {least} to {most}"
 
 
 def _panels(dots: pd.DataFrame) -> list[pd.DataFrame]:

@@ -30,14 +30,16 @@ def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
       One row a run that has finished, from dense to sparse, and by falling accuracy
-      among runs of the same sparsity: `label`; `run`; `sparsity`, percent of the
-      prunable weights without which the run ended; `kept` and `total`, in weights; `n`
-      (replicates); `test_accuracy` in percent and its deviation `test_accuracy_sd`;
+      among runs of the same sparsity: `label` (from `labels.series`); `run`;
+      `sparsity`, percent of the prunable weights without which the run ended; `kept`
+      and `total`, in weights; `n` (replicates); `test_accuracy` in percent and its
+      deviation `test_accuracy_sd`;
       `effective_sparsity`, percent of weights on no path from input to output, masked
       ones included; `explored`, percent of weights that were active at some time. All
       are means; what was not recorded is NaN.
     """
-    rows = [row for run in runs for row in _method_rows(run)]
+    called = labels.series(runs)
+    rows = [row for run in runs for row in _method_rows(run, called[run.name])]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # Before sorting: an empty table has no types of its own.
     table = table.assign(group=sparsity_groups(table["sparsity"].astype(float)))
@@ -47,7 +49,7 @@ def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
     return table.drop(columns="group").reset_index(drop=True)
 
 
-def _method_rows(run: Run) -> list[dict[str, Any]]:
+def _method_rows(run: Run, label: str) -> list[dict[str, Any]]:
     """Makes the one row of a run; none if it has not finished a level."""
     levels = tables.frame([run], "level")
     tickets = levels.loc[levels["arm"] == tables.TICKET]
@@ -57,7 +59,7 @@ def _method_rows(run: Run) -> list[dict[str, Any]]:
     counts = _last_counts(run, level=int(last["level"].iloc[0]))
     accuracy = 100 * last["test_accuracy"]
     row = {
-        "label": labels.of_run(run),
+        "label": label,
         "run": run.name,
         "sparsity": 100 * (1 - last["kept"] / last["total"]).mean(),
         "kept": last["kept"].mean(),
@@ -69,6 +71,45 @@ def _method_rows(run: Run) -> list[dict[str, Any]]:
         "explored": counts["explored"].mean(),
     }
     return [row]
+
+
+def sparsities_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Says what each method came to at each sparsity.
+
+    Args:
+      runs: whose level records; of a lottery the tickets of all levels.
+
+    Returns:
+      One row a method and sparsity, methods in the order given and each from dense to
+      sparse: `label` (from `labels.series`), `sparsity` in percent, `n` (replicates),
+      `test_accuracy` in percent and its deviation `test_accuracy_sd`.
+    """
+    called = labels.series(runs)
+    levels = tables.frame(runs, "level")
+    levels = levels.loc[levels["arm"] == tables.TICKET]
+    last = levels.groupby("run")["level"].transform("max")
+    whole = {run.name for run in runs if not labels.trains_once(run)}
+    levels = levels.loc[(levels["level"] == last) | levels["run"].isin(whole)]
+    levels = levels.assign(
+        label=levels["run"].map(called),
+        sparsity=100 * (1 - levels["kept"] / levels["total"]),
+        test_accuracy=100 * levels["test_accuracy"],
+    )
+    # A run's replicates may differ by a few weights.
+    levels["sparsity"] = levels.groupby(["run", "level"])["sparsity"].transform("mean")
+    table = levels.groupby(["label", "run", "level"], sort=False).agg(
+        sparsity=("sparsity", "mean"),
+        n=("test_accuracy", "count"),
+        test_accuracy=("test_accuracy", "mean"),
+        test_accuracy_sd=("test_accuracy", "std"),
+    )
+    table = table.reset_index()
+    rank = {label: place for place, label in enumerate(dict.fromkeys(called.values()))}
+    return table.sort_values(
+        ["label", "sparsity"],
+        key=lambda column: column.map(rank) if column.name == "label" else column,
+        ignore_index=True,
+    )[["label", "sparsity", "n", "test_accuracy", "test_accuracy_sd"]]
 
 
 def _last_counts(run: Run, *, level: int) -> pd.DataFrame:

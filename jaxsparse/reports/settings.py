@@ -4,7 +4,7 @@ Only the config is read, and of the environment the command. `labels` names meth
 """
 
 import json
-import shlex
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -45,7 +45,7 @@ def section(run: Run, name: str) -> dict[str, Any]:
 
 def dataset(run: Run) -> str:
     """Returns what people call a run's dataset; "" if the config does not say."""
-    name = section(run, "data").get("name", "")
+    name = str(section(run, "data").get("name", ""))
     return _DATASETS.get(name, name)
 
 
@@ -56,16 +56,19 @@ def network(run: Run) -> str:
       >>> network(Run("", {"model": {"name": "lenet_300_100"}}, {}, []))
       'LeNet-300-100'
     """
-    name = section(run, "model").get("name", "")
+    name = str(section(run, "model").get("name", ""))
     return "-".join(_NETWORKS.get(part, part) for part in name.split("_"))
+
+
+def task(run: Run) -> str:
+    """Says what a run trained on what; "" if the config does not say."""
+    known = dataset(run) and network(run)
+    return f"{network(run)} on {dataset(run)}" if known else ""
 
 
 def title(runs: Sequence[Run]) -> str:
     """Says what runs trained: "LeNet-300-100 on MNIST"; their names if unknown."""
-    found = {
-        f"{network(run)} on {dataset(run)}" if dataset(run) and network(run) else ""
-        for run in runs
-    }
+    found = set(map(task, runs))
     return " and ".join(sorted(found)) if all(found) else names(runs)
 
 
@@ -90,11 +93,11 @@ def alike(runs: Sequence[Run]) -> list[list[Run]]:
         groups.setdefault(_key(run, sizes=True), []).append(run)
     kinds: dict[str, str] = {}
     for key, group in groups.items():
-        if any(_is_pruned(run) for run in group):
+        if any(is_pruned(run) for run in group):
             kinds.setdefault(_key(group[0], sizes=False), key)
     joined: dict[str, set[str]] = {}
     for key, group in groups.items():
-        pruned = any(_is_pruned(run) for run in group)
+        pruned = any(is_pruned(run) for run in group)
         kind = key if pruned else kinds.get(_key(group[0], sizes=False), key)
         joined.setdefault(kind, set()).update(run.name for run in group)
     return [[run for run in runs if run.name in found] for found in joined.values()]
@@ -106,12 +109,14 @@ def _key(run: Run, *, sizes: bool) -> str:
     key: list[Any] = [data.get("name"), data.get("size", 0), model.get("name")]
     key.append(data.get("test_examples", 0))
     if sizes:
-        fields = {"width", "features", "maps", "padding", "norm"}
-        key += [[name, model[name]] for name in sorted(fields & model.keys())]
+        usual = config.default().model.to_dict()
+        fields = ("width", "features", "maps", "padding", "norm")
+        key += [model.get(name, usual[name]) for name in fields]
     return json.dumps(key)
 
 
-def _is_pruned(run: Run) -> bool:
+def is_pruned(run: Run) -> bool:
+    """Says whether a run trains a sparse network, by a method or as a lottery."""
     sparse = section(run, "sparse").get("method", "none") != "none"
     return sparse or bool(section(run, "lottery").get("levels"))
 
@@ -121,11 +126,10 @@ def changed(run: Run) -> dict[str, Any]:
 
     The command that is on record says which. For a run that was not started by a
     command with a recipe, they are those that differ from the schema's defaults.
-    Number of seeds, measuring, and what titles and columns of reports say are left out.
     """
     flat = config.scientific(run.config)
-    words = shlex.split(run.environment.get("command") or "")
-    given = {word.lstrip("-").partition("=")[0] for word in words if word[:1] == "-"}
+    command = str(run.environment.get("command") or "")
+    given = set(re.findall(r"(?<!\S)'?--?([\w.]+)", command))
     fields: Iterable[str] = (
         name.removeprefix("no").removeprefix("config.")
         for name in given
@@ -136,15 +140,21 @@ def changed(run: Run) -> dict[str, Any]:
         fields = [
             name for name in flat if name in defaults and flat[name] != defaults[name]
         ]
-    found = [name for name in sorted(fields) if name in flat and _is_told(name)]
+    found = [name for name in sorted(fields) if name in flat]
     if not flat.get("training.label_smoothing"):  # they do nothing then
         found = [name for name in found if not name.startswith("training.smooth")]
     return {name: flat[name] for name in found}
 
 
 def changed_here(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Returns what `changed` does of each run, by its name, but for what all share."""
-    found = {run.name: changed(run) for run in runs}
+    """Returns what labels of runs should tell of `changed`, by the run's name.
+
+    Seeds, measuring, and what titles and columns of reports say are left out, and, of
+    several runs, what was changed alike in all.
+    """
+    found = {
+        run.name: {n: v for n, v in changed(run).items() if _is_told(n)} for run in runs
+    }
     every = [
         {(name, str(value)) for name, value in one.items()} for one in found.values()
     ]
@@ -156,7 +166,7 @@ def changed_here(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Lists the fields in which configs of runs differ, as `changed` would."""
+    """Lists the fields in which configs of runs differ and labels should tell."""
     flat = [config.scientific(run.config) for run in runs]
     fields = dict.fromkeys(name for fields in flat for name in fields)
     defaults = config.scientific(config.default())
@@ -170,6 +180,43 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 def _is_told(name: str) -> bool:
     return name not in _NOT_TOLD and name.split(".")[0] not in _NOT_TOLD
+
+
+def facts(run: Run) -> dict[str, str]:
+    """Says in a few words what a run trained and how, for the beginning of a page.
+
+    Args:
+      run: whose config; what it does not say is left out.
+    """
+    optimizer, schedule = section(run, "optimizer"), section(run, "schedule")
+    training, data = section(run, "training"), section(run, "data")
+    used = [
+        word(f"optimizer.{name}", optimizer[name])
+        for name in ("momentum", "nesterov", "weight_decay")
+        if optimizer.get(name)
+    ]
+    rates = [str(schedule.get("learning_rate", "")), schedule.get("name", "")]
+    if schedule.get("milestones"):
+        rates.append(f"at {', '.join(map(str, schedule['milestones']))}")
+    if schedule.get("warmup", "0step") != "0step":
+        rates.append(f"warm-up {schedule['warmup']}")
+    lasts = training.get("length", "")
+    if lasts and data.get("batch_size"):
+        lasts = f"{lasts}, batches of {data['batch_size']}"
+    different = [f"{name} = {value}" for name, value in changed(run).items()]
+    recipe = (
+        "recipe" if "--config" in str(run.environment.get("command")) else "default"
+    )
+    found = {
+        "Dataset": dataset(run),
+        "Network": network(run),
+        "Optimizer": ", ".join([optimizer.get("name", ""), *used]),
+        "Learning rate": ", ".join(part for part in rates if part),
+        "Training": lasts,
+        "Seeds": str(run.config.get("replicates", "")),
+        f"Other than the {recipe}": ", ".join(different) or "nothing",
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def word(field: str, value: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import study_lines, tables, text
+from jaxsparse.reports import settings, study_lines, tables, text
 from jaxsparse.reports.study_lines import Curve, Panel
 from jaxsparse.reports.tables import Run
 
@@ -158,9 +158,9 @@ def draw(run: Run) -> dict[str, Figure]:
     """Draws the figures that there are records for, by name: see `gallery`."""
     children, levels = frame(run, CHILDREN), frame(run, LEVELS)
     drawn = {
-        "onset": _onset(children, title=run.name),
-        "instability": _over_levels(children, levels, title=run.name),
-        "segments": _segments(children, title=run.name),
+        "onset": _onset(children, title=settings.title([run])),
+        "instability": _over_levels(children, levels, title=settings.title([run])),
+        "segments": _segments(children, title=settings.title([run])),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import page, text
+from jaxsparse.reports import folder as folder_lib
+from jaxsparse.reports import html, page, text
 
 Claim = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ class Table(NamedTuple):
       heading: above it.
       note: what to know about it, in a sentence or two; "" for nothing.
       shown: its text.
-      kind: see `page.wide`.
+      kind: see `html.wide`.
       long: whether it comes after the figures.
     """
 
@@ -97,22 +98,24 @@ def write(title: str, sections: Sequence[Section], out: str | os.PathLike[str]) 
     Raises:
       ValueError: for claims that `read_claims` refuses, a figure without a caption, a
         kind of table that is not known, and names that are no names of files or come
-        twice; nothing is written then.
+        twice, and if `out` has a page that no report has written; nothing is written
+        then.
     """
     sections = [_read(section) for section in sections]
     names = _file_names(sections)
     folder = Path(out)
+    folder_lib.check(folder)
     folder.mkdir(parents=True, exist_ok=True)
     body = []
     for section in sections:
         for name, frame in section.frames.items():
             content = frame.to_csv(index=False, lineterminator="\n")
-            page.replace(folder / f"{section.name}_{name}.csv", content)
+            html.replace(folder / f"{section.name}_{name}.csv", content)
         images = page.write_figures(section.figures, folder, prefix=f"{section.name}_")
-        page.replace(folder / f"{section.name}.md", _markdown(section))
+        html.replace(folder / f"{section.name}.md", _markdown(section))
         body.append(_html(section, images))
     _tidy(folder, sections, names)
-    page.replace(folder / "index.html", page.document(title, "".join(body)))
+    html.replace(folder / "index.html", html.document(title, "".join(body)))
     return folder / "index.html"
 
 
@@ -261,12 +264,12 @@ def _html(section: Section, images: Mapping[str, bytes]) -> str:
             if table.long == long:
                 parts.append(f"<h3>{escape(table.heading)}</h3>\n")
                 parts.append(f"<p>{escape(table.note)}</p>\n" if table.note else "")
-                parts.append(page.wide(table.shown, kind=table.kind))
+                parts.append(html.wide(table.shown, kind=table.kind))
 
     add(long=False)
     if images:
         parts.append("<h3>Figures</h3>\n")
-    parts += [page.picture(images[name], section.captions[name]) for name in images]
+    parts += [html.picture(images[name], section.captions[name]) for name in images]
     add(long=True)
     if not (section.tables or section.figures):
         parts.append(f"<p><strong>{_NOTHING}</strong></p>\n")

@@ -63,12 +63,14 @@ class Run(NamedTuple):
       config: the experiment's configuration; nested.
       environment: versions, devices, commit and command; empty if not recorded.
       records: the measurements, in the order they were written.
+      ended: whether the folder says that all its stages have ended.
     """
 
     name: str
     config: dict[str, Any]
     environment: dict[str, Any]
     records: list[dict[str, Any]]
+    ended: bool = False
 
 
 def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
@@ -106,13 +108,24 @@ def _read_run(folder: Path, name: str) -> Run:
             "writes it; give the work folder itself"
         )
     environment = folder / "environment.json"
-    metrics = folder / "metrics.jsonl"
+    config = _read_object(folder / "config.json")
     return Run(
         name,
-        config=_read_object(folder / "config.json"),
+        config=config,
         environment=_read_object(environment) if environment.is_file() else {},
-        records=records.read(metrics),
+        records=records.read(folder / "metrics.jsonl"),
+        ended=_has_ended(folder / "ended.json", config),
     )
+
+
+def _has_ended(path: Path, config: dict[str, Any]) -> bool:
+    """Says whether the stages on file are those of as many levels as the config has."""
+    try:
+        ends = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # none, or damaged: records tell how far the run is
+        return False
+    levels = (config.get("lottery") or {}).get("levels", 0)
+    return isinstance(ends, list) and f"level_{levels:02d}/{TICKET}/last" in ends
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_one_replicate_of_one_level_can_be_drawn(make_run, make_record):
         figures.accuracy(table, title="a"),
         figures.early_stop(table, title="a"),
         figures.layers(tables.layers_table(run), title="a"),
-        figures.comparison(table, title="a"),
+        figures.comparison(table, called={"a": "b"}, title="a"),
         figures.curves(run, title="a"),
     ):
         assert drawing.render(figure, file_format="png").startswith(b"\x89PNG")

@@ -70,7 +70,7 @@ def test_several_runs_are_compared(make_run, records, tmp_path):
     content = page.write(folders, tmp_path / "out").read_text()
     assert "<td>lr</td><td>0.1</td><td>0.2</td>" in content
     assert "<td>same</td>" not in content
-    assert "<h2>b &amp; c</h2>" in content
+    assert "<p>b &amp; c, " in content
     assert (tmp_path / "out" / "comparison.svg").exists()
     assert (tmp_path / "out" / "run2_accuracy.png").exists()
 

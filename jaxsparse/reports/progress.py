@@ -1,0 +1,118 @@
+"""Progress: how far runs are, and runs of the same experiment with other seeds."""
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from jaxsparse import config
+from jaxsparse.reports import settings, tables
+from jaxsparse.reports.tables import Run
+
+_SEEDS = ("seeds.first", "replicates", "name")
+
+
+def levels(run: Run) -> tuple[int, int] | None:
+    """Counts the levels that have ended, with their controls, and all there will be.
+
+    Args:
+      run: whose level records.
+
+    Returns:
+      Both counts, dense training being a level too; None if the config does not say
+      how many there will be.
+    """
+    lottery = settings.section(run, "lottery")
+    if "levels" not in lottery:
+        return None
+    count = lottery["levels"] + 1
+    ended = {(row["level"], row["arm"]) for row in run.records if _is_end(row)}
+    chosen = lottery.get("control_levels") or range(1, count)
+    done = 0
+    for level in range(count):
+        arms = lottery.get("controls", ()) if level in chosen else ()
+        done += all((level, arm) in ended for arm in (tables.TICKET, *arms))
+    return done, count
+
+
+def _is_end(row: dict[str, Any]) -> bool:
+    return row.get("kind") == "level" and {"level", "arm"} <= row.keys()
+
+
+def unfinished(run: Run) -> str:
+    """Says how far a run is that has not ended; "" for one that has.
+
+    Args:
+      run: an older run, which does not say whether it has ended, has ended if all its
+        levels have.
+    """
+    counted = levels(run)
+    if run.ended or counted is None:
+        return ""
+    done, count = counted
+    if done == count:
+        copies = settings.section(run, "stability").get("children", 0)
+        return "Unfinished: copies for instability are in training." if copies else ""
+    if count > 1:
+        return f"Unfinished: {done} of {count} levels, counting the dense one."
+    steps = [row["step"] for row in run.records if isinstance(row.get("step"), int)]
+    length = settings.section(run, "training").get("length", "")
+    of = f"; training lasts {length}" if length else ""
+    return f"Unfinished: at step {max(steps, default=0)}{of}."
+
+
+def pool(runs: Sequence[Run]) -> list[Run]:
+    """Joins runs that differ in the seeds they trained only, as a sweep makes them.
+
+    Args:
+      runs: any.
+
+    Returns:
+      The runs in the order given, those of one experiment as one run. Runs that trained
+      the same seeds, or do not say which, stay apart.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_experiment(run), []).append(run)
+    found = []
+    for group in groups.values():
+        group = sorted(group, key=lambda run: _seeds(run).start)
+        apart = all(
+            one.stop <= other.start
+            for one, other in itertools.pairwise(map(_seeds, group))
+        )
+        found += [_join(group)] if apart and len(group) > 1 else group
+    order = {run.name: place for place, run in enumerate(runs)}
+    return sorted(found, key=lambda run: order.get(run.name, len(order)))
+
+
+def _experiment(run: Run) -> str:
+    """Writes all that a run depends on but its seeds."""
+    flat = config.scientific(run.config)
+    return json.dumps({k: v for k, v in flat.items() if k not in _SEEDS})
+
+
+def _seeds(run: Run) -> range:
+    first = settings.section(run, "seeds").get("first", 0)
+    return range(first, first + run.config.get("replicates", 1))
+
+
+def _join(group: Sequence[Run]) -> Run:
+    """Makes one run of several, whose replicates are numbered by their seeds."""
+    first, last = _seeds(group[0]).start, _seeds(group[-1]).stop - 1
+    records = [
+        row | {"replicate": row["replicate"] + _seeds(run).start - first}
+        if "replicate" in row
+        else row
+        for run in group
+        for row in run.records
+    ]
+    begins = os.path.commonprefix([run.name for run in group]).removesuffix("seeds_")
+    total = sum(len(_seeds(run)) for run in group)
+    return group[0]._replace(
+        name=f"{begins.rstrip('-_ ') or group[0].name} (seeds {first} to {last})",
+        config=group[0].config | {"replicates": total},
+        records=records,
+        ended=all(run.ended for run in group),
+    )
