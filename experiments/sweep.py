@@ -34,6 +34,9 @@ _SEEDS = command_line.seeds(3)
 _AT_ONCE = flags.DEFINE_integer(
     "at_once", 0, "seeds in one run; 0 for all", lower_bound=0
 )
+_DENSE = flags.DEFINE_bool(
+    "dense", False, "train the recipes without sparsity too, as the reference"
+)
 _JOBS = flags.DEFINE_integer("jobs", 1, "how many run at once", lower_bound=1)
 _ENGINE = flags.DEFINE_enum("engine", "local", sweeping.ENGINES, "who runs them")
 _OPTION = flags.DEFINE_multi_string("option", [], "NAME=VALUE of submitit's executor")
@@ -54,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
             *(_CONFIG.value, _VARY.value, _SET.value),
             seeds=_SEEDS.value,
             at_once=_AT_ONCE.value,
+            dense=_DENSE.value,
         )
         options = dict(map(_option, _OPTION.value))
     except (ValueError, AttributeError, ImportError) as error:

@@ -3,6 +3,7 @@
 import io
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -11,17 +12,26 @@ from ml_collections import ConfigDict
 from experiments.command_line import fail
 from jaxsparse import build, config, hosts
 from jaxsparse.lottery import experiment, stages
+from jaxsparse.reports import folder as report_folder
 from jaxsparse.training import events, interrupt, progress, signals, workdir
-from jaxsparse.training.loop import Desk
+from jaxsparse.training.loop import Desk, MetricWriter
 
 
-def run(c: ConfigDict, folder: Path, *, report: bool) -> None:
+def run(
+    c: ConfigDict,
+    folder: Path,
+    *,
+    report: bool = True,
+    metric_writers: Sequence[MetricWriter] = (),
+) -> None:
     """Runs the experiment, and words every expected failure in one line.
 
     Args:
       c: a config that `config.validate` has passed.
       folder: of the run.
       report: whether to write a report at the end.
+      metric_writers: what records are sent to besides the run's files, in order; see
+        `MetricWriter`.
     """
     try:
         hosts.join()
@@ -31,7 +41,7 @@ def run(c: ConfigDict, folder: Path, *, report: bool) -> None:
         build.check_names(c)
         build.set_up_jax(c)
         hosts.do(lambda: workdir.check_same(folder, c))
-        _run(c, folder, report=report)
+        _run(c, folder, report=report, metric_writers=metric_writers)
     except interrupt.Stopped as stop:
         say(f"stopped at {stop}; the same command continues there")
         sys.exit(stop.code)
@@ -44,13 +54,21 @@ def run(c: ConfigDict, folder: Path, *, report: bool) -> None:
         fail(f"{str(error).splitlines()[0]}; the same command continues the run")
 
 
-def _run(c: ConfigDict, folder: Path, *, report: bool) -> None:
+def _run(
+    c: ConfigDict,
+    folder: Path,
+    *,
+    report: bool,
+    metric_writers: Sequence[MetricWriter],
+) -> None:
     """Builds everything, takes the folder, trains, and writes the report."""
+    if report and hosts.first():  # before training, not at its end
+        report_folder.check(folder / "report")
     made = build.make_experiment(c, build.load_data(c), folder)
     command = shlex.join(["python", *sys.argv])
     arrangement = made.trainer.arrangement
     with workdir.opened(folder, c, command=command, arrangement=arrangement):
-        train(c, made, folder)
+        train(c, made, folder, metric_writers)
         if not (report and hosts.first()):  # a study has one of its own
             return
         # Here and not above: what is wrong with a launch is said without this import.
@@ -59,7 +77,12 @@ def _run(c: ConfigDict, folder: Path, *, report: bool) -> None:
         say(f"report: {page.write([folder], folder / 'report')}")
 
 
-def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
+def train(
+    c: ConfigDict,
+    made: experiment.Experiment,
+    folder: Path,
+    metric_writers: Sequence[MetricWriter] = (),
+) -> None:
     """Runs every stage that has not ended."""
     shown_by = [_events(c, folder)] if c.run.tensorboard and hosts.first() else []
     desk = Desk(
@@ -67,7 +90,7 @@ def train(c: ConfigDict, made: experiment.Experiment, folder: Path) -> None:
         checkpoints=folder / "checkpoints",
         progress=None,
         should_stop=lambda: False,
-        metric_writers=tuple(shown_by),
+        metric_writers=(*shown_by, *metric_writers),
     )
     count, done = sum(1 for _ in stages.every(made)), experiment.done(made, desk)
     out = sys.stderr if hosts.first() else io.StringIO()

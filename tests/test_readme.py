@@ -4,6 +4,8 @@ import os
 import re
 import shlex
 import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from flax import nnx
 
 from configs import lth_digits
+from experiments import training
 from experiments.sweeping import points
 from jaxsparse import build, config, masks, transforms
 from jaxsparse.data import datasets
@@ -29,7 +32,8 @@ def scope(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     models, readers = dict(build.MODELS), dict(datasets.READERS)
     for code in blocks(root, "python"):
-        exec(code, found)
+        if "wandb" not in code:
+            exec(code, found)
     found["models"], found["readers"] = models, readers
     yield found
     build.MODELS.clear()
@@ -169,6 +173,23 @@ def test_method(scope: dict[str, Any]):
         kept.append(masks.kept(transforms.get_masks(state)))
         assert int((params["w"] != 0).sum()) == kept[-1]
     assert kept == [32, 32, 32, 16, 16, 16, 8, 8, 8, 4]
+
+
+def test_records_are_sent_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch):
+    sent: dict[str, float] = {}
+    wandb = types.SimpleNamespace(log=sent.update, init=lambda project: None)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    row = {"stage": "level_01/ticket", "replicate": 2, "test_accuracy": 0.5, "step": 3}
+
+    def run(c: Any, folder: Path, *, metric_writers: Any) -> None:
+        assert c.name == "lth_digits"
+        for send in metric_writers:
+            send([row | {"kind": "level"}, row | {"kind": "time"}])
+
+    monkeypatch.setattr(training, "run", run)
+    (code,) = [code for code in blocks(root, "python") if "wandb" in code]
+    exec(code, {})
+    assert sent == {"level_01/ticket/replicate_2/level/test_accuracy": 0.5}
 
 
 def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):

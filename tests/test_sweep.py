@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.studies.runs import read
 from experiments.sweeping import engines, grid, showing
 from experiments.sweeping import points as grid_points
+from jaxsparse import config
 from jaxsparse.training import state as state_lib
 
 GPUS = engines.GPUS
@@ -62,6 +64,26 @@ def test_seeds_that_do_not_fit_together_are_runs_of_their_own() -> None:
         for run in point.runs
     ]
     assert seeds == [(0, 2), (2, 2), (4, 1)]
+
+
+def test_recipes_that_are_alike_without_sparsity_share_a_dense_reference() -> None:
+    points = make(varied=(*VARIED, "optimizer.momentum=0.0,0.9"), dense=True)
+    sparse, dense = points[:12], points[12:]
+    assert [point.values for point in dense] == [
+        {"sparse.method": "none", "optimizer.momentum": momentum}
+        for momentum in ("0.0", "0.9")
+    ]
+    (run,) = dense[1].runs
+    assert run.name == "set_mnist_quick-method_none-momentum_0.9"
+    c = read(run)
+    assert (c.optimizer.momentum, c.replicates, c.data.name) == (0.9, 3, "digits")
+    assert c.sparse == config.default().sparse
+    ends = pd.DataFrame(
+        {"recipe": point.recipe, **point.values}
+        | {"weights_remaining_percent": 1.0, "test_accuracy_percent": 9.0, "seed": 0}
+        for point in points
+    )
+    assert grid.show(ends, points)["Seeds"].tolist() == ["1"] * len(sparse + dense)
 
 
 def test_a_replicate_is_the_same_in_whatever_run() -> None:

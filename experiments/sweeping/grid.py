@@ -77,10 +77,13 @@ def ends_of(points: Sequence[Point], folder: Path) -> pd.DataFrame:
 def show(ends: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
     """Words the ends of all points: mean ± sample standard deviation over seeds."""
     rows = []
+    varied = {name for point in points for name in point.values}
     for point in points:
         mine = ends
         for name, value in {"recipe": point.recipe, **point.values}.items():
             mine = mine[mine[name] == value] if len(mine) else mine
+        for name in varied - point.values.keys():  # those of other points have it
+            mine = mine[mine[name].isna()] if name in mine else mine
         row = {"Recipe": point.recipe, **point.values, "Seeds": str(len(mine))}
         for column, title in (
             ("weights_remaining_percent", "Weights remaining (%)"),

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from experiments import recipes as recipe_files
 from experiments.studies.runs import Run, read
 from jaxsparse import config
 
+_SEEDS = ("replicates", "seeds.first")
 PART = "seeds"  # in the name of a run, before which it has of many
 
 
@@ -33,6 +36,7 @@ def make(
     *,
     seeds: int,
     at_once: int = 0,
+    dense: bool = False,
 ) -> list[Point]:
     """Lists the points of a grid, each a run of all seeds, or several of some.
 
@@ -42,6 +46,8 @@ def make(
       fixed: each FIELD=VALUE, of all runs.
       seeds: replicates of every point.
       at_once: how many of them one run trains at most; 0 for all.
+      dense: whether to train each recipe without sparsity too, as the reference;
+        recipes that are the same without it share one.
 
     Raises:
       ValueError: if something is not of these forms, a recipe or field is unknown, a
@@ -57,27 +63,68 @@ def make(
     _check_fields([name for name, _ in (*axes, *common)])
     recipes = [recipe_files.in_project(recipe) for recipe in recipes]
     choices = [[(name, v) for v in values.split(",")] for name, values in axes]
-    size = at_once or seeds
     points = []
     for recipe, *chosen in itertools.product(recipes, *choices):
-        fields, runs = dict(chosen), []
-        for first in range(0, seeds, size):
-            mine = {"replicates": min(size, seeds - first)}
-            if size < seeds:
-                mine["seeds.first"] = first
-            name = "-".join(_name(recipe, fields, mine))
-            runs.append(
-                Run(name, recipe, _parsed(recipe, dict(common) | fields) | mine)
-            )
-        points.append(Point(recipe, fields, runs))
+        fields = dict(chosen)
+        given = _parsed(recipe, dict(common) | fields)
+        points.append(_point(recipe, fields, given, seeds=seeds, size=at_once or seeds))
+    if dense:
+        points += _references(points, seeds=seeds, size=at_once or seeds)
     _check(points)
     return points
+
+
+def _point(
+    recipe: str,
+    fields: dict[str, str],
+    given: dict[str, Any],
+    *,
+    seeds: int,
+    size: int,
+) -> Point:
+    """Makes a point of runs of `size` seeds each, with the given overrides."""
+    runs = []
+    for first in range(0, seeds, size):
+        mine = {"replicates": min(size, seeds - first)}
+        if size < seeds:
+            mine["seeds.first"] = first
+        runs.append(Run("-".join(_name(recipe, fields, mine)), recipe, given | mine))
+    return Point(recipe, fields, runs)
+
+
+def _references(points: Sequence[Point], *, seeds: int, size: int) -> list[Point]:
+    """Makes the points of dense training that these are compared with."""
+    usual = config.flatten(config.default())
+    found: dict[str, Point] = {}
+    for point in points:
+        c = read(point.runs[0])
+        undone = {
+            name: tuple(usual[name]) if isinstance(value, list) else usual[name]
+            for name, value in config.flatten(c).items()
+            if name.startswith("sparse.") and value != usual[name]
+        }
+        if not undone:  # it is dense, or a lottery that begins dense
+            continue
+        given = {
+            name: value
+            for name, value in point.runs[0].overrides.items()
+            if name not in _SEEDS and not name.startswith("sparse.")
+        }
+        fields = {k: v for k, v in point.values.items() if not k.startswith("sparse.")}
+        fields = {"sparse.method": "none"} | fields
+        made = _point(point.recipe, fields, given | undone, seeds=seeds, size=size)
+        found.setdefault(config.digest(_without_name(read(made.runs[0]))), made)
+    return list(found.values())
+
+
+def _without_name(c: ConfigDict) -> dict[str, Any]:
+    return {name: value for name, value in c.to_dict().items() if name != "name"}
 
 
 def _check_fields(names: Sequence[str]) -> None:
     """Refuses fields that are given twice, or by a flag of their own."""
     for name in names:
-        if names.count(name) > 1 or name in ("replicates", "seeds.first"):
+        if names.count(name) > 1 or name in _SEEDS:
             raise ValueError(
                 f"--vary, --set: came {name!r}, twice or beside --seeds; wanted each "
                 "field once, and the number of replicates by --seeds and --at_once"

@@ -375,7 +375,7 @@ def test_figures_that_say_nothing_are_left_out():
         ]
     )
     assert set(gallery.draw([moved])) == {"exploration", "history"}
-    together = {"methods", "exploration", "densities"}
+    together = {"sparsity", "methods", "exploration", "densities"}
     lottery = {"accuracy", "early_stop", "layers"}
     assert set(gallery.draw([RIGL, TICKETS])) == {f"run2_{name}" for name in lottery}
     assert set(gallery.compare([RIGL, TICKETS])) == together

@@ -151,5 +151,5 @@ def test_the_command_refuses_in_one_line(root, tmp_path):
 def test_the_command_needs_out_for_several(root, tmp_path):
     done = command(root, "x", "y")
     assert done.returncode == 1
-    assert "--out=DIR" in done.stdout + done.stderr
+    assert "--out: missing" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
