@@ -97,7 +97,7 @@ def _references(points: Sequence[Point], *, seeds: int, size: int) -> list[Point
     usual = config.flatten(config.default())
     found: dict[str, Point] = {}
     for point in points:
-        c = read(point.runs[0])
+        c = read(Run("", point.recipe, {}))
         undone = {
             name: tuple(usual[name]) if isinstance(value, list) else usual[name]
             for name, value in config.flatten(c).items()
