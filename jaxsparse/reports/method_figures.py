@@ -59,7 +59,7 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
     if len(panels) and len(lines):
         called = labels.distinct(lines["label"].tolist(), lines["run"].tolist())
         called = [
-            f"{drawing.literal(one)} network (n = {n})"
+            f"{drawing.literal(one.replace('dense', 'dense network', 1))} (n = {n})"
             for one, n in zip(called, lines["n"], strict=True)
         ]
         figure.legend(handles, called, loc="outside lower center", ncols=2)
