@@ -47,7 +47,7 @@ def name_of(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def is_kernel(name: str, leaf: Any) -> bool:
+def is_kernel(name: str, leaf: Any = None) -> bool:
     """Says whether a leaf is a weight that methods of pruning consider.
 
     Args:
@@ -57,7 +57,17 @@ def is_kernel(name: str, leaf: Any) -> bool:
     Returns:
       True for floating leaves of two or more axes whose last name is kernel,
       weight, w or embedding.
+
+    Raises:
+      TypeError: if `name` is none, as where `optax.inject_hyperparams` takes this
+        function for a schedule.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name: expected the name of a leaf, got {name!r}; if this comes from "
+            "optax.inject_hyperparams around a sparse method, have it inside: "
+            "transforms.rigl(optax.inject_hyperparams(optax.adamw)(...), ...)"
+        )
     return (
         name.rpartition("/")[2] in KERNEL_NAMES
         and len(leaf.shape) >= 2

@@ -1,5 +1,6 @@
 """The sparse optimiser of a config, and the masks training starts from."""
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from jaxsparse import distributions, fan_axes, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.training.optimizers import LearningRate
+
+log = logging.getLogger(__name__)
 
 _WHERE = ("sparsity", "distribution", "layers", "prunable", "dense")
 _WHERE += ("first_layer_dense", "last_layer_dense")
@@ -272,7 +275,7 @@ def make_wrap(
 
 
 def _check_end(c: ConfigDict, length: Lengths) -> None:
-    """Refuses a last change of masks that training would never come to."""
+    """Refuses a last change of masks beyond the end, and warns where none is before."""
     ends = METHODS[c.method].needs[:1] or (
         ("end",) if c.method == "ste" or c.soft_bound else ()
     )
@@ -284,6 +287,16 @@ def _check_end(c: ConfigDict, length: Lengths) -> None:
                 f"{length.total} that are numbered from 0; wanted an earlier one, or "
                 "the sparsity is never reached"
             )
+    every = length.sparse.get("update_every", 0)
+    first = length.sparse.get("begin", every)
+    if "regrow_dropped" in METHODS[c.method].reads and first >= length.total:
+        log.warning(
+            "config.sparse.%s: masks never change: the first change is at update %s, "
+            "training ends after %s",
+            "begin" if "begin" in length.sparse else "update_every",
+            first,
+            length.total,
+        )
 
 
 def make_distribution(config: ConfigDict) -> Any:

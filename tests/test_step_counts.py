@@ -1,0 +1,165 @@
+"""Counts of steps that are none are refused by name, before anything is traced."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import optax
+import pytest
+
+from jaxsparse import calendars, schedules, transforms
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Types are checked in tests alone; what is said is said without.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+SGD = optax.sgd(0.1)
+PARAMS = {"head": {"kernel": jnp.ones((4, 4))}}
+t = transforms
+WHEN = {"sparsity": 0.5, "begin_step": 2, "end_step": 8, "update_every": 2}
+TOP = {"sparsity": 0.5, "backward_sparsity": 0.2}
+# Methods, arguments that are right, and those of them that count steps.
+METHODS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
+    method.__name__: (method, WHEN, ("begin_step", "end_step", "update_every"))
+    for method in (
+        *(t.gradual_magnitude, t.granet, t.ac_dc, t.straight_through),
+        *(t.sparse_evolution, t.rigl, t.snfs, t.mest),
+    )
+} | {
+    "one_shot_magnitude": (
+        t.one_shot_magnitude,
+        {"sparsity": 0.5, "step": 3},
+        ("step",),
+    ),
+    "top_kast": (t.top_kast, TOP | {"update_every": 1}, ("update_every",)),
+    "sr_ste": (t.sr_ste, {"n": 2, "m": 4, "update_every": 1}, ("update_every",)),
+    "granet, stop": (t.granet, WHEN | {"stop_step": 9}, ("stop_step",)),
+}
+METHODS["granet"] = (t.granet, WHEN, METHODS["granet"][2])
+CASES = [(name, field) for name, (_, _, fields) in METHODS.items() for field in fields]
+WRONG = (1.0, 1.5, math.nan, math.inf, "3", True, np.float32(2), -1, 2**31, 10**12)
+
+
+@pytest.mark.parametrize(("name", "field"), CASES)
+def test_what_counts_no_steps_is_refused(name: str, field: str) -> None:
+    make, right, _ = METHODS[name]
+    for value in WRONG:
+        with pytest.raises((TypeError, ValueError), match=f"^{field}: got"):
+            make(SGD, **right | {field: value})
+    with pytest.raises(TypeError, match=f"^{field}: got a JAX array.*inject_hyper"):
+        make(SGD, **right | {field: jnp.int32(3)})
+    make(SGD, **right | {field: np.int64(right[field])})
+
+
+def test_hyperparameters_are_injected_inside() -> None:
+    tx = optax.inject_hyperparams(transforms.rigl)(SGD, sparsity=0.5, end_step=9)
+    with pytest.raises(TypeError, match=r"^name: .*rigl\(optax.inject"):
+        tx.init(PARAMS)
+    inner = optax.inject_hyperparams(optax.sgd)(0.1)
+    transforms.rigl(inner, sparsity=0.5, update_every=2, end_step=9).init(PARAMS)
+
+
+def test_tables_are_no_longer_than_a_million_changes() -> None:
+    far = WHEN | {"end_step": 2**31 - 1, "update_every": 1}
+    for make in (t.rigl, t.gradual_magnitude, t.ac_dc):
+        if make is t.ac_dc:  # needs no table
+            make(SGD, **far)
+            continue
+        with pytest.raises(ValueError, match="^update_every: expected at most 1,000,0"):
+            make(SGD, **far)
+    t.rigl(SGD, **far, drop_schedule="constant")
+    assert len(calendars.change_steps(calendars.Calendar(0, 1, 10**6))) == 10**6
+
+
+REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "steps_per_epoch: got 1.5": (
+        schedules.to_steps,
+        {"duration": "2ep", "steps_per_epoch": 1.5},
+    ),
+    "steps_per_epoch: got nan": (
+        schedules.to_steps,
+        {"duration": "2ep", "steps_per_epoch": math.nan},
+    ),
+    "total: got inf": (
+        schedules.to_steps,
+        {"duration": "10%", "steps_per_epoch": 3, "total": math.inf},
+    ),
+    "levels: got 1.5": (
+        schedules.kept_per_level,
+        {"total": 10, "fraction": 0.2, "levels": 1.5},
+    ),
+    "levels: got 1000000000000": (
+        schedules.kept_per_level,
+        {"total": 10, "fraction": 0.2, "levels": 10**12},
+    ),
+    "total: got 10.5": (
+        schedules.kept_per_level,
+        {"total": 10.5, "fraction": 0.2, "levels": 2},
+    ),
+    "fraction: got nan": (
+        schedules.kept_per_level,
+        {"total": 10, "fraction": math.nan, "levels": 2},
+    ),
+    "kept: got nan": (schedules.open_lth_kept, {"kept": math.nan, "fraction": 0.2}),
+    "sparsity: got nan": (
+        t.gradual_magnitude,
+        {"inner": SGD} | WHEN | {"sparsity": math.nan},
+    ),
+    "initial_sparsity: got inf": (
+        t.straight_through,
+        {"inner": SGD} | WHEN | {"initial_sparsity": math.inf},
+    ),
+    "schedule: expected finite parts": (
+        t.gradual_magnitude,
+        {"inner": SGD} | WHEN | {"schedule": lambda progress: math.nan},
+    ),
+    "schedule: expected sparsities": (
+        t.gradual_magnitude,
+        {"inner": SGD} | WHEN | {"schedule": [0.1, 0.2, math.nan, 0.5]},
+    ),
+    "gradient_weight: got nan": (
+        t.mest,
+        {"inner": SGD} | WHEN | {"gradient_weight": math.nan},
+    ),
+    "regularization: got inf": (
+        t.top_kast,
+        {"inner": SGD} | TOP | {"regularization": math.inf},
+    ),
+    "decay: got nan": (t.sr_ste, {"inner": SGD, "decay": math.nan}),
+    "n: got 1.5": (t.sr_ste, {"inner": SGD, "n": 1.5}),
+    "prunable: expected none beside masks": (
+        t.fixed,
+        {"inner": SGD, "masks": PARAMS, "prunable": ("*",)},
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_arguments_are_refused_by_name(message: str) -> None:
+    function, arguments = REFUSED[message]
+    with pytest.raises((ValueError, TypeError), match="^" + re.escape(message)):
+        function(**arguments)
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_a_missing_gradient_is_named(latent: bool) -> None:
+    make = t.straight_through if latent else t.rigl
+    options = {} if latent else {"update_every": 2, "end_step": 9}
+    tx = make(SGD, sparsity=0.5, **options)
+    params = PARAMS | {"scale": jnp.ones(3)}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match="^grads: expected the gradient of head/kern"):
+        tx.update({"head": {"kernel": None}, "scale": params["scale"]}, state, params)
+
+
+def test_fixed_takes_other_leaves() -> None:
+    params = {"head": {"table": jnp.ones((4, 4))}}
+    state = transforms.fixed(SGD, prunable=("*/table",)).init(params)
+    assert [*jax.tree.leaves(state.masks)][0].all()

@@ -1,0 +1,152 @@
+"""States of sparse optimizers in other people's hands: files, maps over weights."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from jaxsparse import keys, transforms
+from jaxsparse.training import checkpoints, old_layout
+from jaxsparse.training.state import TrainState
+
+PARAMS = {
+    "first": {"bias": jnp.zeros(4), "kernel": jnp.linspace(0.1, 1.0, 32).reshape(8, 4)},
+    "second": {"kernel": jnp.linspace(-1.0, 1.0, 16).reshape(4, 4)},
+}
+ADAM = optax.adam(0.01)
+HALF = {"sparsity": 0.5, "update_every": 2, "end_step": 9}
+PRUNE = {"sparsity": 0.5, "begin_step": 2, "end_step": 8, "update_every": 2}
+t = transforms
+METHODS: dict[str, Any] = {
+    "fixed": t.fixed(ADAM),
+    "gradual_magnitude": t.gradual_magnitude(ADAM, **PRUNE),
+    "ac_dc": t.ac_dc(ADAM, **PRUNE),
+    "rigl": t.rigl(ADAM, **HALF),
+    "granet": t.granet(ADAM, **PRUNE, initial_sparsity=0.0),
+    "snfs": t.snfs(ADAM, **HALF),
+    "rigl random": t.rigl(ADAM, **HALF, grow="random"),
+    "sparse_evolution": t.sparse_evolution(ADAM, **HALF),
+    "mest": t.mest(ADAM, **HALF),
+    "mest soft_bound": t.mest(ADAM, **HALF, soft_bound=True),
+    "straight_through": t.straight_through(ADAM, sparsity=0.5),
+    "straight_through, some": t.straight_through(ADAM, sparsity=0.5, train_all=False),
+    "top_kast": t.top_kast(ADAM, sparsity=0.5, backward_sparsity=0.2),
+    "sr_ste": t.sr_ste(ADAM),
+}
+DRAWING = ("rigl random", "sparse_evolution", "mest", "mest soft_bound")
+
+
+def check_equal(got: Any, wanted: Any) -> None:
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_states_are_arrays_for_every_serializer(name: str) -> None:
+    state = METHODS[name].init(PARAMS)
+    blank = jax.tree.map(jnp.zeros_like, state)
+    key = getattr(state, "key", None)
+    assert (key is not None) == (name in DRAWING)
+    assert key is None or (key.dtype == jnp.uint32 and key.shape == (2,))
+    packed = flax.serialization.to_bytes(state)
+    check_equal(flax.serialization.from_bytes(blank, packed), state)
+    file = io.BytesIO()
+    eqx.tree_serialise_leaves(file, state)
+    file.seek(0)
+    check_equal(eqx.tree_deserialise_leaves(file, blank), state)
+    file = io.BytesIO()
+    np.savez(file, *jax.tree.leaves(state))
+    file.seek(0)
+    read = np.load(file, allow_pickle=False).values()
+    check_equal(jax.tree.unflatten(jax.tree.structure(state), read), state)
+    gathered = multihost_utils.process_allgather(state, tiled=True)
+    assert jax.tree.structure(gathered) == jax.tree.structure(state)
+    for leaf, own in zip(
+        jax.tree.leaves(gathered), jax.tree.leaves(state), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, np.reshape(own, leaf.shape))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_map_params_visits_what_belongs_to_weights(name: str) -> None:
+    tx = METHODS[name]
+    state = tx.init(PARAMS)
+    check_equal(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
+    labels = jax.tree.map(lambda leaf: str(leaf.shape), PARAMS)
+    # None has no leaf where masks do not: as with optax.masked, it is one here.
+    found = optax.tree.map_params(
+        tx,
+        lambda leaf, label: None if leaf is None else label,
+        state,
+        labels,
+        transform_non_params=lambda _: "-",
+        is_leaf=lambda leaf: leaf is None,
+    )
+    held = {"first": {"bias": None, "kernel": "(8, 4)"}, "second": labels["second"]}
+    assert found.masks == held and found.skipped_updates == "-"
+    assert found.inner_state[0].mu == found.inner_state[0].nu == labels
+    if isinstance(state, transforms.SparsifyState):
+        assert found.previous == held
+    if transforms.remembers(state):
+        assert found.memory.ever == held
+    if name == "snfs":
+        assert found.memory.own == held
+    if name in ("top_kast", "straight_through, some"):
+        assert found.memory == held
+
+
+def test_raw_and_typed_keys_draw_the_same() -> None:
+    def masks_after(key: Any) -> Any:
+        tx = transforms.sparse_evolution(ADAM, **HALF, key=key)
+        state, step = tx.init(PARAMS), jax.jit(tx.update)
+        for _ in range(3):
+            _, state = step(PARAMS, state, PARAMS)
+        replaced = transforms.replace_key(state, key)
+        check_equal(replaced, state)
+        return state.masks
+
+    check_equal(masks_after(jax.random.PRNGKey(7)), masks_after(jax.random.key(7)))
+
+
+def test_what_is_no_key_is_refused() -> None:
+    for bad in (7, jnp.zeros(2), np.uint32(1)):
+        with pytest.raises(TypeError, match="^key: expected a random key"):
+            keys.as_typed(bad)
+
+
+@pytest.mark.parametrize("name", ["fixed", "sparse_evolution", "top_kast"])
+def test_checkpoints_of_the_earlier_layout_are_read(name: str, tmp_path: Path) -> None:
+    tx = METHODS[name]
+    axes = transforms.replicate_axes(jax.eval_shape(tx.init, PARAMS))
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), PARAMS)
+    opt_state = jax.vmap(tx.init, out_axes=axes)(params)
+    words = jax.random.key_data(jax.random.split(jax.random.key(0)))
+    opt_state = transforms.replace_key(opt_state, words)
+    state = TrainState(jnp.int32(5), params, {}, opt_state)
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf), state)
+    old = old_layout.as_saved(state)  # it splits the same key
+    assert jax.dtypes.issubdtype(old.opt_state.key.dtype, jax.dtypes.prng_key)
+    assert not hasattr(old.opt_state, "skipped_updates")
+    ocp.save(tmp_path / "last", old)
+    note = {"hash": checkpoints.digest(old), "step": 5, "extra": {"a": 1}}
+    (tmp_path / "last.json").write_text(json.dumps(note))
+    blank = jax.tree.map(jnp.zeros_like, state)
+    saved = checkpoints.load(tmp_path, "last", blank)
+    assert saved is not None and saved.extra == {"a": 1}
+    check_equal(saved.state, state)
+    # Made again, it is of today's layout, and compared from then on.
+    assert not checkpoints.comparable(tmp_path, "last")
+    checkpoints.save(tmp_path, "last", state)
+    assert checkpoints.comparable(tmp_path, "last")
+    with pytest.raises(ValueError, match="wanted equal bits"):
+        checkpoints.save(tmp_path, "last", blank)
