@@ -142,7 +142,7 @@ def _refresh(new: Any, held: Any, weights: Params) -> tuple[Any, Array]:
         masks_lib.tree_map(lambda _, leaf: leaf, held[0], weights)
     )
     chosen = jax.tree.map(lambda now, before: jnp.where(finite, now, before), new, held)
-    return chosen, jnp.where(finite, 0, 1)
+    return chosen, jnp.where(finite, jnp.int32(0), jnp.int32(1))
 
 
 def _add(grads: Grads, more: Any) -> Grads:
