@@ -6,7 +6,6 @@ scores once, `prune_iteratively` again and again while the network thins; neithe
 trains.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxsparse import distributions, fan_axes, layer_counts, scores, select
+from jaxsparse import distributions, fan_axes, layer_counts, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks, Params, Scores
@@ -64,7 +63,13 @@ def prune(
 
     Raises:
       ValueError: for an unknown distribution, a sparsity out of range, a pattern that
-        matches no leaf, or dense layers and floors that alone keep too many.
+        matches no leaf, dense layers and floors that alone keep too many, or scores
+        that are not finite or not one a weight.
+
+    Warns:
+      select.TiedScoresWarning: if more than 1 % of the weights that compete have
+        exactly the score at the threshold. Which of them are kept is spread evenly
+        over layers and positions.
 
     Examples:
       >>> ticket = prune(params, 0.9)
@@ -77,8 +82,14 @@ def prune(
     counts = _counts(everything, sparsity, distribution, dense, axes, least)
     if structure is not None and distribution != "global":
         counts = select.fit(structure, everything, counts)
-    worth = score(params, everything)
+    worth = _score(score, params, everything)
     masks = _select(worth, counts, None, dense, structure, least)
+    leaves = jax.tree.leaves((worth, masks))
+    known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    if structure is None and known:
+        pooled = _is_pooled(counts)
+        ties = select.count_ties(worth, masks, ignored=dense, pooled=pooled)
+        select.warn_of_ties(ties, stacklevel=2)
     layer_counts.warn_if_empty(masks, remedy=EMPTY)
     return masks
 
@@ -130,6 +141,9 @@ def prune_iteratively(
       ValueError: as `prune`; for an unknown schedule or no iterations; or if a score
         is not finite where it is read, naming the layer and the iteration.
 
+    Warns:
+      select.TiedScoresWarning: as `prune`, for the last iteration.
+
     Examples:
       >>> flow = lambda p, m: scores.synflow(model.apply, p, m, (1, 28, 28, 1))
       >>> ticket = prune_iteratively(params, 0.99, score=flow)
@@ -157,15 +171,19 @@ def prune_iteratively(
     @jax.jit
     def step(
         params: Params, masks: Masks, counts: Counts
-    ) -> tuple[Masks, list[Bool[Array, ""]]]:
-        worth = score(params, masks)
+    ) -> tuple[Masks, list[Bool[Array, ""]], dict[str, Any]]:
+        worth = _score(score, params, masks)
         within = None if regrow else masks
         read = everything if regrow else masks
-        return _select(worth, counts, within, dense, None, least), _finite(worth, read)
+        kept = _select(worth, counts, within, dense, None, least)
+        ties = select.count_ties(
+            worth, kept, within=within, ignored=dense, pooled=_is_pooled(counts)
+        )
+        return kept, _finite(worth, read), ties
 
     masks = everything
     for iteration, counts in enumerate(reversed(plan), start=1):
-        masks, finite = step(params, masks, jax.tree.map(jnp.int32, counts))
+        masks, finite, ties = step(params, masks, jax.tree.map(jnp.int32, counts))
         bad = [
             name
             for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)
@@ -176,8 +194,22 @@ def prune_iteratively(
                 f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
                 "wanted numbers; look for overflow in the loss or the network"
             )
+    select.warn_of_ties(ties, stacklevel=2)
     layer_counts.warn_if_empty(masks, remedy=EMPTY)
     return masks
+
+
+def _score(score: Score, params: Params, masks: Masks) -> Scores:
+    """Computes scores and gives them the nesting of the masks, if they fit."""
+    fields = ("score", "the prunable leaves of params")
+    return tree.match_structure(
+        score(params, masks), masks, fields=fields, same_leaves=True
+    )
+
+
+def _is_pooled(counts: Counts) -> bool:
+    """Returns whether one count is for all layers together."""
+    return jax.tree.structure(counts) == jax.tree.structure(0)
 
 
 def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:
@@ -259,13 +291,10 @@ def _select(
     least: Counts | None,
 ) -> Masks:
     """Selects from all layers by one count, or from each by a tree of them."""
-    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
-    pooled = jax.tree.structure(counts) == jax.tree.structure(0)
     options = {"within": within, "ignored": dense, "structure": structure}
-    with jax.enable_x64(True) if wide else contextlib.nullcontext():
-        if pooled:
-            return select.globally_at_least(worth, counts, least, **options)
-        return select.per_layer(worth, counts, **options)
+    if _is_pooled(counts):
+        return select.globally_at_least(worth, counts, least, **options)
+    return select.per_layer(worth, counts, **options)
 
 
 def _finite(worth: Scores, read: Masks) -> list[Bool[Array, ""]]:

@@ -1,4 +1,5 @@
 import math
+import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -210,6 +211,7 @@ def fickle(weights: Params, mask: Masks) -> Scores:
     return masks.tree_map(lambda m, w: jnp.where(m, 0.0, 1.0) + 0 * w, mask, weights)
 
 
+@pytest.mark.filterwarnings("ignore::jaxsparse.select.TiedScoresWarning")
 @pytest.mark.parametrize("regrow", [False, True])
 def test_weights_return_only_if_they_may(regrow: bool):
     steps = watch(
@@ -276,3 +278,56 @@ def test_scores_that_are_not_finite_are_refused_where_they_count(regrow: bool):
         oneshot.prune_iteratively(
             params(), 0.95, score=late, iterations=4, regrow=regrow
         )
+
+
+def constant(weights: Params, mask: Masks) -> Scores:
+    return masks.tree_map(lambda _, leaf: jnp.zeros_like(leaf), mask, weights)
+
+
+def test_scores_that_rank_nothing_warn_and_are_fair_to_layers():
+    same = {name: {"kernel": jnp.ones((40, 40))} for name in "abcd"}
+    with pytest.warns(select.TiedScoresWarning, match="'all layers': '100.0%'") as said:
+        ticket = oneshot.prune(same, 0.5, score=constant)
+    assert len(said) == 1
+    assert masks.kept(ticket) == 3200
+    for layer in masks.by_layer(ticket).values():
+        assert abs(layer.kept - 800) < 4 * 20  # standard deviations
+    with pytest.warns(select.TiedScoresWarning, match="'b/kernel': '100.0%'"):
+        layered = oneshot.prune(same, 0.5, score=constant, distribution="uniform")
+    assert [layer.kept for layer in masks.by_layer(layered).values()] == [800] * 4
+    with pytest.warns(select.TiedScoresWarning) as said:
+        oneshot.prune_iteratively(same, 0.5, score=constant, iterations=3)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("part", [0.005, 0.02])
+def test_ties_of_one_percent_and_less_say_nothing(part: float):
+    weights = {"w": jnp.arange(10_000.0).reshape(100, 100)}
+    tied = jnp.abs(weights["w"] - 5000) < 10_000 * part / 2
+    weights["w"] = jnp.where(tied, 5000.0, weights["w"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        oneshot.prune(weights, 0.5)
+        for sparsity in (0.0, 0.2, 0.8):  # no tie is divided
+            oneshot.prune(weights, sparsity)
+    assert len(said) == (part > 0.01)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_scores_that_are_not_finite_are_refused_by_name(bad: float):
+    weights = params()
+    weights["b"]["kernel"] = weights["b"]["kernel"].at[3].set(bad)
+    with pytest.raises(ValueError, match="infinity in {'b/kernel': '10 of 200'}"):
+        oneshot.prune(weights, 0.5)
+
+
+def test_scores_of_another_shape_are_refused_by_name():
+    def turned(weights: Params, mask: Masks) -> Scores:
+        return masks.tree_map(lambda _, leaf: leaf.T, mask, weights)
+
+    with pytest.raises(ValueError, match=r"score: a/kernel has shape \(20, 30\)"):
+        oneshot.prune(params(), 0.5, score=turned)
+    with pytest.raises(ValueError, match=r"score: a/kernel has shape \(20, 30\)"):
+        oneshot.prune_iteratively(params(), 0.5, score=turned, iterations=2)
+    with pytest.raises(ValueError, match="score: the leaf a/bias"):
+        oneshot.prune(params(), 0.5, score=lambda p, m: jax.tree.map(jnp.abs, p))

@@ -1,4 +1,5 @@
 import functools
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -260,13 +261,45 @@ def test_synflow_of_110_layers_is_beyond_float32_and_exact() -> None:
     assert flat[kept].min() >= flat[~kept].max() * (1 - 1e-11)
 
 
-def test_synflow_beyond_float64_is_refused() -> None:
-    widths = (4,) * 12
-    params = chain(widths, scale=1e30)
-    with pytest.raises(ValueError, match="layer000/kernel is not finite in float64"):
-        flow_of(widths)(params, masks.dense(params))
-    with pytest.raises(ValueError, match="at iteration 1 of 2"):
-        oneshot.prune_iteratively(params, 0.5, score=flow_of(widths), iterations=2)
+@pytest.mark.parametrize("scale", [1e-8, 1e30])
+def test_synflow_beyond_float64_is_exact_up_to_a_factor(scale: float) -> None:
+    """Against a slow reference in exact fractions."""
+    params = chain((4,) * 61, scale=scale)
+    mask = masks.dense(params)
+    thin = [
+        np.vectorize(Fraction)(np.where(m, abs(k), 0).astype(np.float64))
+        for k, m in zip(kernels(params), kernels(mask), strict=True)
+    ]
+    sizes = [np.vectorize(Fraction)(abs(k).astype(np.float64)) for k in kernels(params)]
+    before, after = [np.array([Fraction(1)] * 4)], [np.array([Fraction(1)] * 4)]
+    for kernel in thin[:-1]:
+        before.append(before[-1] @ kernel)
+    for kernel in thin[:0:-1]:
+        after.insert(0, kernel @ after[0])
+    wanted = [s * np.outer(b, a) for s, b, a in zip(sizes, before, after, strict=True)]
+    whole = sum(each.sum() for each in wanted)
+    assert whole > 0 and not 1e-300 < whole < Fraction(10) ** 300
+    flow = flow_of((4,) * 61)
+    for result in (flow(params, mask), jax.jit(flow)(params, mask)):
+        total = sum(leaf.sum() for leaf in kernels(result))
+        for got, expected in zip(kernels(result), wanted, strict=True):
+            shares = (expected / whole).astype(np.float64)
+            np.testing.assert_allclose(got / total, shares, rtol=1e-10)
+
+
+def test_synflow_where_layers_cannot_be_rescaled_is_plain_or_refused() -> None:
+    """A second path is not proportional to the weights of the first."""
+    params = {"v": jnp.ones((4, 4)), "w": jnp.ones((4, 4))}
+    everything = jax.tree.map(lambda leaf: leaf > 0, params)
+
+    def apply(params: Params, x: Any, by: float = 1e-150) -> Any:
+        return (x @ params["w"] * by) @ params["w"] * by + x @ params["v"] * by * by
+
+    result = scores.synflow(apply, params, everything, (1, 4))
+    np.testing.assert_allclose(np.asarray(result["v"]), 1e-300, rtol=1e-9)
+    grow = functools.partial(apply, by=1e200)
+    with pytest.raises(ValueError, match="is not finite in float64"):
+        scores.synflow(grow, params, everything, (1, 4))
 
 
 WIDTHS = (30, 20, 20, 20, 20, 5)

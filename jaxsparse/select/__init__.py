@@ -13,7 +13,12 @@ from jaxsparse.select.bisection import Ties
 from jaxsparse.select.counts import fit
 from jaxsparse.select.floors import floors, globally_at_least
 from jaxsparse.select.layers import AxisName
-from jaxsparse.select.ranking import all_finite
+from jaxsparse.select.ranking import (
+    TiedScoresWarning,
+    all_finite,
+    count_ties,
+    warn_of_ties,
+)
 from jaxsparse.select.structures import (
     Grid,
     Structure,
@@ -30,11 +35,13 @@ __all__ = (
     "AxisName",
     "Grid",
     "Structure",
+    "TiedScoresWarning",
     "Ties",
     "all_finite",
     "bind",
     "blocks",
     "channels",
+    "count_ties",
     "fan_in",
     "fit",
     "floors",
@@ -43,4 +50,5 @@ __all__ = (
     "grid",
     "in_groups",
     "per_layer",
+    "warn_of_ties",
 )
