@@ -10,10 +10,10 @@ import pytest
 import zoo
 from flax import linen as nn
 
-from jaxsparse import build, distributions, initializers, masks, paths
+from jaxsparse import build, distributions, fan_axes, initializers, masks, paths
 from jaxsparse import config as config_lib
-from jaxsparse.build import networks
-from jaxsparse.models import convolutions
+from jaxsparse.build import chosen, networks
+from jaxsparse.models import convolutions, mobilenet
 
 MOBILENETS = ("mobilenet_v1", "mobilenet_v2")
 EXPLICIT = functools.partial(nn.Conv, conv_general_dilated=convolutions.convolve)
@@ -197,3 +197,19 @@ def test_norms_without_parameters_are_chosen_by_the_config(name: str) -> None:
     networks.check(c)
     params = zoo.shapes(networks.make_model(c, classes=10), zoo.CIFAR)["params"]
     assert not [leaf for leaf in masks.names(params) if leaf.endswith("scale")]
+
+
+def test_training_knows_that_channels_see_themselves() -> None:
+    model = mobilenet.MobileNetV1(
+        blocks=(1,), features=(4,), strides=(1, 1), width=2, classes=3
+    )
+    image = jnp.ones((1, 8, 8, 3))
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    axes = chosen.layouts(model, like["params"], like["batch_stats"], (8, 8, 3))
+    for layer, shape, wanted in (
+        ("stage1_block0/conv1", (3, 3, 1, 2), fan_axes.Fans(2, (3, 3), 1, 1)),
+        ("stage1_block0/conv2", (1, 1, 2, 4), fan_axes.Fans(1, (1, 1), 2, 4)),
+        ("head", (4, 3), fan_axes.Fans(1, (), 4, 3)),
+    ):
+        name = f"{layer}/kernel"
+        assert fan_axes.fans(axes[name], name, shape) == wanted
