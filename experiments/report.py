@@ -64,9 +64,7 @@ def _folders(words: Sequence[str]) -> tuple[list[Path], Path]:
     if not words:
         command_line.fail("expected folders of runs, got none; give one or more")
     if len(words) > 1 and _OUT.value is None:
-        command_line.fail(
-            f"--out: missing with {len(words)} folders of runs; say where to write"
-        )
+        command_line.fail(f"--out: missing with {len(words)} runs; give --out=DIR")
     try:
         workdirs = [config.to_path("folder of a run", word) for word in words]
         out = command_line.path(_OUT) or workdirs[0] / "report"

@@ -24,9 +24,10 @@ sys.path.insert(0, str(ROOT))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
+from experiments import command_line  # noqa: E402
 from jaxsparse import build, config, records  # noqa: E402
 from jaxsparse.analysis import connectivity  # noqa: E402
 from jaxsparse.build import scoring  # noqa: E402
@@ -54,7 +55,7 @@ _SCORE = flags.DEFINE_enum(
     "what to compute; of margin its negative: more is harder",
 )
 _OUT = flags.DEFINE_string("out", None, "file to write, ending in .npz")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder of prepared TFDS datasets")
+_DATA_DIR = command_line.data_dir()
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", END, "state to score by, such as kept/level_00/ticket/step_000007800"
 )
@@ -89,13 +90,15 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit code: 0, or 1 after an error.
     """
+    del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
-        _check_flags(argv)
-        folder = Path(_RUN.value).expanduser()
+        _check_flags()
+        folder = command_line.path(_RUN)
+        data_dir = command_line.folder_of_data(_DATA_DIR)
         build.set_up_jax(build.read_config(folder))
-        run = build.open_run(folder, data_dir=_DATA_DIR.value)
-        out, by_class = (Path(f.value).expanduser() for f in (_OUT, _BY_CLASS))
+        run = build.open_run(folder, data_dir=data_dir)
+        out, by_class = command_line.path(_OUT), command_line.path(_BY_CLASS)
         about = functools.partial(
             files.describe,
             run.dataset.train.labels,
@@ -129,10 +132,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_flags(argv: Sequence[str]) -> None:
+def _check_flags() -> None:
     """Refuses missing flags, and those that a score does not read."""
-    if len(argv) > 1:
-        raise ValueError(f"unexpected arguments {list(argv[1:])}; wanted flags only")
     for flag in (_RUN, _SCORE, _OUT):
         if not flag.value:
             raise ValueError(f"--{flag.name}: missing; see --help")
@@ -161,7 +162,7 @@ def _check_flags(argv: Sequence[str]) -> None:
 
 def _check_by_class() -> None:
     """Refuses a file for the classes that is there, or that could not be one."""
-    path = Path(_BY_CLASS.value).expanduser()
+    path = command_line.path(_BY_CLASS)
     if path.suffix != ".json":
         raise ValueError(f"--by_class: came {path}; wanted a file ending in .json")
     if path.exists():
@@ -340,4 +341,4 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

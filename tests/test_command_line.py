@@ -109,7 +109,7 @@ MISTAKES = [
     ),
     ([REPORT], "expected folders of runs, got none"),
     ([REPORT, "/nowhere"], "/nowhere: not a run; expected the folder of a run"),
-    ([REPORT, "a", "b"], "--out: missing with 2 folders of runs"),
+    ([REPORT, "a", "b"], "--out: missing with 2 runs; give --out=DIR"),
     ([BENCHMARK, "--only=mnits"], "--only: unknown 'mnits'; did you mean mnist?"),
 ]
 
