@@ -164,7 +164,9 @@ def _check_by_class() -> None:
     """Refuses a file for the classes that is there, or that could not be one."""
     path = command_line.path(_BY_CLASS)
     if path.suffix != ".json":
-        raise ValueError(f"--by_class: came {path}; wanted a file ending in .json")
+        raise ValueError(
+            f"--by_class: came {_BY_CLASS.value}; wanted a file ending in .json"
+        )
     if path.exists():
         raise ValueError(
             f"--by_class: {path} exists; wanted a new file, as nothing is overwritten; "
