@@ -55,7 +55,6 @@ def main(argv: Sequence[str]) -> None:
 
 def read_config() -> ConfigDict:
     """Returns the config of the command line; ends with one line if it is wrong."""
-    before = "jaxsparse.build" in sys.modules
     try:
         c = _CONFIG.value
         if c is None:
@@ -68,8 +67,7 @@ def read_config() -> ConfigDict:
             c.data.dir = command_line.folder_of_data(_DATA_DIR)
         if _SEEDS.value is not None:
             c.replicates = _SEEDS.value
-        if before or "jaxsparse.build" not in sys.modules:  # nothing was registered
-            config.check_built_in(c)
+        config.check_names(c)
         config.validate(c)
     except ValueError as error:
         command_line.fail(str(error))

@@ -3,10 +3,12 @@
 Import the modules, not names: `from jaxsparse import masks, select, transforms`.
 """
 
+import importlib
 import importlib.metadata
 import os
 import sys
 import warnings
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -40,3 +42,18 @@ def _have_sums_right() -> None:
 
 
 _have_sums_right()
+
+# Functions at the top level, imported when they are first asked for.
+_LAZY = {
+    "register_dataset": "jaxsparse.config",
+    "register_method": "jaxsparse.config",
+    "register_model": "jaxsparse.config",
+    "register_score": "jaxsparse.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the functions of the top level on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

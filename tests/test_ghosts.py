@@ -16,7 +16,7 @@ from campaigns import case
 from jaxsparse import build, records, transforms
 from jaxsparse import config as config_lib
 from jaxsparse import masks as masks_lib
-from jaxsparse.data import datasets, digits
+from jaxsparse.data import digits
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages
@@ -53,7 +53,8 @@ def enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         return *both, classes
 
-    monkeypatch.setitem(datasets.READERS, "digits", read)
+    spec = config_lib.DatasetSpec(name="digits", function=read)
+    monkeypatch.setitem(config_lib.DATASETS.specs, "digits", spec)
 
 
 def train(folder: Path, fields: dict[str, Any], *, load: bool = True) -> Any:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from flax import nnx
 from configs import lth_digits
 from experiments import training
 from experiments.sweeping import points
-from jaxsparse import build, config, masks, transforms
-from jaxsparse.data import datasets
+from jaxsparse import build, config, masks, records, transforms
 
 
 def blocks(root: Path, language: str) -> list[str]:
@@ -27,19 +27,22 @@ def blocks(root: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Takes what the README registers out again."""
+    yield
+    for registry in (config.SCORES, config.METHODS, config.MODELS, config.DATASETS):
+        for spec in registry.own():
+            registry.remove(spec.name)
+
+
 @pytest.fixture
 def scope(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    models, readers = dict(build.MODELS), dict(datasets.READERS)
     for code in blocks(root, "python"):
         if "wandb" not in code:
             exec(code, found)
-    found["models"], found["readers"] = models, readers
     yield found
-    build.MODELS.clear()
-    build.MODELS.update(models)
-    datasets.READERS.clear()
-    datasets.READERS.update(readers)
 
 
 def test_set_up_commands(root: Path):
@@ -160,7 +163,7 @@ def test_score(root: Path):
 
 def test_method(scope: dict[str, Any]):
     params = {"w": jax.random.normal(jax.random.key(0), (8, 4))}
-    tx = scope["halve_every"](3, optax.sgd(0.1))
+    tx = scope["halve_every"](optax.sgd(0.1), n=3)
 
     @jax.jit
     def step(params: Any, state: Any) -> Any:
@@ -200,3 +203,52 @@ def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):
     made = build.make_experiment(c, build.load_data(c), tmp_path)
     assert masks.total(made.network.masks) == 16 * 3
     assert made.trainer.epoch.steps == 3
+
+
+USES = """
+
+def get_config(variant=""):
+    from tests import tiny
+
+    own = {"static": {"sparse.score": "nearest"}, "lottery": {"lottery.levels": 1}}
+    fields = {
+        "data.name": "noise",
+        "data.train_examples": 0,
+        "model.name": "tiny",
+        "lottery.levels": 0,
+        "lottery.score": "nearest",
+        "sparse.method": "none" if variant == "lottery" else variant,
+        "sparse.update_every": "4step" if variant == "halve_every" else "100step",
+    }
+    return tiny.config(fields | own.get(variant, {}))
+"""
+
+
+@pytest.mark.parametrize("variant", ["static", "halve_every", "lottery"])
+def test_examples_train_from_one_file(variant: str, root: Path, tmp_path: Path) -> None:
+    """The README's score, method, network and dataset, through the training program."""
+    codes = [code for code in blocks(root, "python") if "jaxsparse.register_" in code]
+    given = "import jax.numpy as jnp\n" + "\n".join(codes) + USES
+    (tmp_path / "my.py").write_text(given)
+    done = subprocess.run(
+        [
+            *(sys.executable, "experiments/train.py", "--noreport"),
+            *(
+                f"--config={tmp_path / 'my.py'}:{variant}",
+                f"--workdir={tmp_path / 'w'}",
+            ),
+        ],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = records.read(tmp_path / "w" / "metrics.jsonl")
+    kept = {(r["level"], r["kept"]) for r in rows if r["kind"] == "level"}
+    wanted = {
+        "static": {(0, 5)},  # a tenth of 48
+        "halve_every": {(0, 12)},  # halved after 4 and 8 of 16 updates, and after 12
+        "lottery": {(0, 48), (1, 38)},
+    }
+    assert kept == wanted[variant]

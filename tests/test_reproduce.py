@@ -58,7 +58,7 @@ def test_every_method_is_compared(
 ) -> None:
     monkeypatch.syspath_prepend(root)
     methods = {read(run, root).sparse.method for run in sparse_training.runs(scale)}
-    assert methods == build.METHODS.keys() - {"one_shot", "sr_ste"}
+    assert methods == config.METHODS.keys() - {"one_shot", "sr_ste"}
 
 
 def total_of(c: Any) -> int:

@@ -1,13 +1,13 @@
-"""From a config to the objects of a run; the only tables of names.
+"""From a config to the objects of a run.
 
-To add a network, write a linen module (see `models`) and name it in `MODELS`. To add
-a dataset, see `data.datasets`. Everything a config can get wrong is refused here or
-in `config.validate`, before anything is compiled.
+Scores, methods, networks and datasets are added by `config.registering`. Everything a
+config can get wrong is refused here or in `config.validate`, before anything is
+compiled.
 """
 
 from jaxsparse.build.assembly import arrange, make_experiment
 from jaxsparse.build.checking import check_names
-from jaxsparse.build.chosen import ABLATIONS, SCORES
+from jaxsparse.build.chosen import ABLATIONS
 from jaxsparse.build.earlier import (
     Run,
     load_state,
@@ -17,7 +17,7 @@ from jaxsparse.build.earlier import (
 )
 from jaxsparse.build.functions import Functions, make_functions
 from jaxsparse.build.lengths import Lengths, lengths
-from jaxsparse.build.networks import MODELS, Family, make_model
+from jaxsparse.build.networks import make_model
 from jaxsparse.build.pieces import (
     OPTIMIZERS,
     REDRAWS,
@@ -27,17 +27,12 @@ from jaxsparse.build.pieces import (
     make_optimizer,
 )
 from jaxsparse.build.replaying import count_forgetting
-from jaxsparse.build.sparse import METHODS
 from jaxsparse.build.surroundings import set_up_jax
 
 __all__ = (
     "ABLATIONS",
-    "METHODS",
-    "MODELS",
     "OPTIMIZERS",
     "REDRAWS",
-    "SCORES",
-    "Family",
     "Functions",
     "Lengths",
     "Run",

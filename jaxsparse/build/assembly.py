@@ -21,7 +21,6 @@ from jaxsparse.build import (
     networks,
     pieces,
     pretraining,
-    sparse,
     stability,
 )
 from jaxsparse.build.lengths import Lengths, lengths, make_epoch, under
@@ -372,7 +371,9 @@ def _make_trainer(
             **({} if where == "device" else {"examples": where}),
             **({"starts_from": origin} if origin else {}),
         },
-        changing=None if config.sparse.method in sparse.STATIC else network.masks,
+        changing=network.masks
+        if config_lib.METHODS.find(config.sparse.method).updates_masks
+        else None,
         observer=measuring.make_observer(
             config, dataset, analysed.loss, length, how=apart
         ),

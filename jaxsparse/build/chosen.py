@@ -1,6 +1,5 @@
 """The masks that sparse training starts from, chosen on the initial weights."""
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable
@@ -9,90 +8,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import fan_axes, oneshot, paths, scores
+from jaxsparse import fan_axes, oneshot, paths
 from jaxsparse import masks as masks_lib
-from jaxsparse.build import sparse
+from jaxsparse.build import scores, sparse
 from jaxsparse.build.lengths import under
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import controls
-from jaxsparse.training import losses
 from jaxsparse.training.state import Seeds
-from jaxsparse.types import Masks, Params, Scores
+from jaxsparse.types import Masks, Params
 
 log = logging.getLogger(__name__)
 
-# Divides the logits of GraSP's loss, as its authors do.
-TEMPERATURE = 200.0
-
-# Scores that look at training examples.
-ON_EXAMPLES = ("snip", "grasp", "grasp_absolute")
-
-Score = Callable[[Params, Masks], Scores]
-
 # What is done to masks chosen at initialisation, to see what matters about them.
 ABLATIONS = ("shuffled_layers", "inverted", "reinitialized")
-
-
-@dataclasses.dataclass(frozen=True)
-class Scorer:
-    """What the scores of one replicate are computed with.
-
-    Attributes:
-      network: called as `network(params, images, train=...)`, to logits.
-      images: what a score sees [n b h w c], normalised.
-      labels: their labels [n b].
-      key: what random scores are drawn with.
-    """
-
-    network: Callable[..., Array]
-    images: Float[Array, "n b h w c"]
-    labels: Int[Array, "n b"]
-    key: Key[Array, ""]
-
-    @property
-    def batches(self) -> tuple[Array, Array]:
-        """Images and labels, as `scores` take them."""
-        return self.images, self.labels
-
-    def loss(self, params: Params, batch: Any, *, temperature: float = 1.0) -> Array:
-        """Returns the mean cross-entropy of a batch, in training mode."""
-        images, labels = batch
-        logits = self.network(params, images, train=True)
-        return jnp.mean(losses.cross_entropy(logits / temperature, labels))
-
-    def random(self, params: Params, masks: Masks) -> Scores:
-        """Draws scores."""
-        del params
-        return scores.random(masks, key=self.key)
-
-    def snip(self, params: Params, masks: Masks) -> Scores:
-        """Scores by `scores.snip`."""
-        return scores.snip(self.loss, params, masks, self.batches)
-
-    def grasp(self, params: Params, masks: Masks, *, absolute: bool = False) -> Scores:
-        """Scores by `scores.grasp`, with the authors' temperature."""
-        loss = functools.partial(self.loss, temperature=TEMPERATURE)
-        return scores.grasp(loss, params, masks, self.batches, absolute=absolute)
-
-    def synflow(self, params: Params, masks: Masks) -> Scores:
-        """Scores by `scores.synflow`, in evaluation mode."""
-        apply = functools.partial(self.network, train=False)
-        return scores.synflow(apply, params, masks, (1, *self.images.shape[2:]))
-
-
-# What the masks of method "static" keep.
-SCORES: dict[str, Callable[[Scorer], Score]] = {
-    "random": lambda scorer: scorer.random,
-    "magnitude": lambda scorer: scores.magnitude,
-    "snip": lambda scorer: scorer.snip,
-    "grasp": lambda scorer: scorer.grasp,
-    "grasp_absolute": lambda scorer: functools.partial(scorer.grasp, absolute=True),
-    "synflow": lambda scorer: scorer.synflow,
-}
 
 
 def check(config: ConfigDict) -> None:
@@ -102,7 +34,7 @@ def check(config: ConfigDict) -> None:
       ValueError: naming the field.
     """
     c = config.sparse
-    config_lib.check_known("sparse.score", c.score, list(SCORES))
+    spec = config_lib.SCORES.find(c.score)
     if c.ablation:
         config_lib.check_known("sparse.ablation", c.ablation, list(ABLATIONS))
     if c.regrow and c.iterations == 1:
@@ -110,16 +42,18 @@ def check(config: ConfigDict) -> None:
             "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
         )
     plain = config_lib.default().sparse
+    used = scores.used(config)
     for name in ("score_batches", "score_batch_size"):
-        if c.score not in ON_EXAMPLES and c[name] != plain[name]:
+        if c[name] != plain[name] and not any(score.needs_data for score in used):
+            known = [s.name for s in config_lib.SCORES.values() if s.needs_data]
             raise ValueError(
                 f"config.sparse.{name}: came {c[name]} with score {c.score!r}, which "
-                f"sees no examples; wanted a score of {list(ON_EXAMPLES)}"
+                f"sees no examples; wanted a score of {known}"
             )
-    if c.iterations > 1 and c.score == "random":
+    if c.iterations > 1 and not spec.varies:
         raise ValueError(
-            f"config.sparse.iterations: came {c.iterations} with score 'random', which "
-            "no iteration changes; wanted 1"
+            f"config.sparse.iterations: came {c.iterations} with score {c.score!r}, "
+            "which no iteration changes; wanted 1"
         )
     if c.structure and c.ablation in ("shuffled_layers", "inverted"):
         raise ValueError(
@@ -160,6 +94,7 @@ def make_first_masks(
       for dense ones.
     """
     c = config.sparse
+    spec = config_lib.SCORES.find(c.score)
     if c.method == "none":
         return None
     if c.method != "static":
@@ -175,7 +110,9 @@ def make_first_masks(
         for r in range(len(seeds.data)):
             # To slice keys counts as a use of them.
             weights, mine = of(r, params), of(r, jax.tree.map(jax.random.clone, seeds))
-            scorer = _scorer(config, dataset, model, normalize, of(r, stats), mine)
+            scorer = scores.make_scorer(
+                config, spec, dataset, model, normalize, of(r, stats), mine
+            )
             masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
             masks = _ablate(masks, weights, scorer, c, mine.masks)
             if c.remove_dead:
@@ -188,7 +125,11 @@ def make_first_masks(
 
 
 def _ablate(
-    masks: Masks, params: Params, scorer: Scorer, c: ConfigDict, key: Key[Array, ""]
+    masks: Masks,
+    params: Params,
+    scorer: scores.Scorer,
+    c: ConfigDict,
+    key: Key[Array, ""],
 ) -> Masks:
     """Changes where the masks are, for the ablations that do."""
     if c.ablation == "shuffled_layers":
@@ -196,59 +137,25 @@ def _ablate(
         return controls.shuffle_layers(masks, key=draw)
     if c.ablation == "inverted":
         everything = jax.tree.map(jnp.ones_like, masks)
-        worth = SCORES[c.score](scorer)(params, everything)
-        wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
-        with jax.enable_x64(wide):
+        worth = scorer.bind(config_lib.SCORES.find(c.score), c)(params, everything)
+        with jax.enable_x64(scores.is_wide(worth)):
             return controls.invert(masks, worth)
     return masks
-
-
-def _scorer(
-    config: ConfigDict,
-    dataset: Dataset,
-    model: nn.Module,
-    normalize: Callable[..., Array],
-    stats: Any,
-    seeds: Seeds,
-) -> Scorer:
-    """Draws the examples of one replicate."""
-    c, train = config.sparse, dataset.train
-    wanted = c.score_batches * c.score_batch_size
-    if c.score in ON_EXAMPLES and wanted > len(train.labels):
-        raise ValueError(
-            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
-            f"examples come to {wanted}; wanted at most the {len(train.labels)} "
-            "training examples"
-        )
-    wanted = min(wanted, len(train.labels))
-    batch = wanted // c.score_batches or 1
-    key = jax.random.fold_in(seeds.data, 2**31)
-    rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
-    rows = rows[: wanted // batch * batch].reshape(-1, batch)
-    images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
-
-    def network(params: Params, images: Array, *, train: bool) -> Array:
-        variables = {"params": params, "batch_stats": stats}
-        # The statistics that training mode would change are not kept.
-        out = model.apply(variables, images, train=train, mutable=["batch_stats"])
-        return out[0]
-
-    return Scorer(network, images, jnp.asarray(train.labels[rows]), seeds.masks)
 
 
 def _choose(
     config: ConfigDict,
     params: Params,
-    scorer: Scorer,
+    scorer: scores.Scorer,
     dense: tuple[str, ...],
     axes: fan_axes.Axes,
 ) -> Masks:
     """Chooses the masks of one replicate."""
     c = config.sparse
-    own = "erk" if c.score == "random" else "global"
+    spec = config_lib.SCORES.find(c.score)
     where = {
-        "distribution": sparse.make_distribution(config) or own,
-        "score": SCORES[c.score](scorer),
+        "distribution": sparse.make_distribution(config) or spec.distribution,
+        "score": scorer.bind(spec, c),
         "prunable": sparse.prunable(config),
         "dense": dense,
         "min_layer_density": c.min_layer_density,

@@ -25,13 +25,6 @@ from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks
 
-# Methods that keep the counts of whatever masks they are given.
-KEEP_COUNTS = ("static", "set", "rigl", "mest", "snfs")
-
-# Fields by which static masks are chosen, of no use to masks that are given.
-CHOOSING = ("score", "distribution", "layers", "structure", "iterations", "regrow")
-CHOOSING += ("ablation", "remove_dead", "dense")
-
 
 class Run(NamedTuple):
     """A run that has been, open for reading.
@@ -139,10 +132,12 @@ def check(config: ConfigDict) -> None:
             f"config.start.replicate: came {c.replicate} and nothing to take of it; "
             "wanted -1, or start.weights or start.masks"
         )
-    if c.masks and method not in KEEP_COUNTS:
+    methods = config_lib.METHODS
+    if c.masks and not methods.find(method).keeps_counts:
+        known = [name for name, spec in methods.items() if spec.keeps_counts]
         raise ValueError(
             f"config.start.masks: came {c.masks!r} with sparse.method {method!r}; "
-            f"wanted one of {KEEP_COUNTS}, which train the masks they are given"
+            f"wanted one of {known}, which train the masks they are given"
         )
     _check_redraws(config)
     if c.weights and config.sparse.ablation == "reinitialized":
@@ -190,8 +185,8 @@ def _check_redraws(config: ConfigDict) -> None:
 def _check_nothing_chooses(config: ConfigDict) -> None:
     """Refuses fields by which masks would be chosen that are given already."""
     c, plain = config.sparse, config_lib.default().sparse
-    for name in CHOOSING:
-        if c.method == "static" and c[name] != plain[name]:
+    for name in config_lib.METHODS.find(c.method).chooses:
+        if c[name] != plain[name]:
             raise ValueError(
                 f"config.sparse.{name}: came {c[name]!r} with start.masks "
                 f"{config.start.masks!r}, which are taken as they are; wanted "

@@ -24,7 +24,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: naming the field.
     """
-    c, family = config.ghosts, networks.MODELS[config.model.name]
+    c, family = config.ghosts, config_lib.MODELS.find(config.model.name)
     if c.activation:
         config_lib.check_known("ghosts.activation", c.activation, list(neurons.SOFT))
     if c.activation and not family.rectifies:
@@ -45,7 +45,7 @@ def check(config: ConfigDict) -> None:
         )
     if c.skips and "skip" not in family.takes:
         able = [
-            name for name, other in networks.MODELS.items() if "skip" in other.takes
+            name for name, other in config_lib.MODELS.items() if "skip" in other.takes
         ]
         raise ValueError(
             f"config.ghosts.skips: came {c.skips!r} for {config.model.name!r}, which "

@@ -16,12 +16,6 @@ from jaxsparse.training import replicates
 from jaxsparse.training.observing import Observer
 from jaxsparse.types import Masks, Params
 
-# Methods whose first change of masks comes one interval after the beginning, unless
-# the config says when.
-LATE = ("set", "rigl", "mest", "snfs")
-# Methods whose last change lies at the end itself; MEST's does with a soft bound.
-CLOSING = ("gmp", "one_shot", "granet", "ac_dc")
-
 
 def check(config: ConfigDict) -> None:
     """Refuses what would measure nothing.
@@ -35,10 +29,12 @@ def check(config: ConfigDict) -> None:
             f"config.analysis.examples: came {c.examples} and nothing is measured on "
             f"them; wanted {plain.examples}, or analysis.gradient_every or at_changes"
         )
-    if c.at_changes and config.sparse.method not in {*LATE, *CLOSING}:
+    methods = config_lib.METHODS
+    if c.at_changes and not methods.find(config.sparse.method).first_update:
+        known = sorted(name for name, spec in methods.items() if spec.first_update)
         raise ValueError(
             f"config.analysis.at_changes: came True with sparse.method "
-            f"{config.sparse.method!r}; wanted one of {sorted({*LATE, *CLOSING})}, "
+            f"{config.sparse.method!r}; wanted one of {known}, "
             "whose masks change at known updates"
         )
 
@@ -46,12 +42,14 @@ def check(config: ConfigDict) -> None:
 def change_steps(config: ConfigDict, length: Lengths) -> tuple[int, ...]:
     """Lists the updates of a run in which its method may change masks."""
     c, when = config.sparse, length.sparse
-    if c.method not in {*LATE, *CLOSING}:
+    method = config_lib.METHODS.find(c.method)
+    if not method.first_update:
         return ()
     every = when["update_every"]
-    begin = when.get("begin", every if c.method in LATE else 0)
-    end = begin if c.method == "one_shot" else when.get("end", length.total)
-    closes = c.method in CLOSING or c.soft_bound
+    begin = when.get("begin", every if method.first_update == "one_interval" else 0)
+    # A method that reads no end changes masks once.
+    end = when.get("end", length.total) if "end" in method.fields else begin
+    closes = method.includes_end(c)
     calendar = calendars.Calendar(begin, every, end, closes=closes)
     steps = calendars.change_steps(calendar)
     return tuple(step for step in steps if step < length.total)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from jaxsparse import config as config_lib
 from jaxsparse import fan_axes, hosts, initializers, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import (
@@ -17,6 +18,7 @@ from jaxsparse.build import (
     networks,
     pretraining,
     rescaling,
+    scores,
     sparse,
 )
 from jaxsparse.build.lengths import Lengths, under
@@ -42,10 +44,17 @@ def load_data(config: ConfigDict) -> Dataset:
 
 
 def _read_data(config: ConfigDict) -> Dataset:
-    c = config.data
+    c, own = config.data, config_lib.DATASETS.get(config.data.name)
+    reader = published = None
+    if own is not None:
+        given = {field: c[field] for field in own.options}
+        reader = functools.partial(own.load(), **given)
+        published = (own.mean, own.std) if own.mean else None
     with under("data"):
         return datasets.load(
             c.name,
+            reader=reader,
+            published=published,
             data_dir=c.dir or None,
             size=c.size,
             validation=c.validation,
@@ -186,6 +195,12 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
         fresh_weights=config.sparse.ablation == "reinitialized",
         live=chosen.make_live(model, weights, stats, image, masks),
         redraw=make_redraw(config, axes),
+        level_scores=scores.make_level_scores(
+            config,
+            dataset,
+            networks.make_model(config, classes=dataset.classes, precise=True),
+            make_normalize(config, dataset),
+        ),
         rescale=rescaling.make_rescale(
             config,
             dataset,

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,43 +14,19 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, fan_axes, select, transforms
 from jaxsparse import masks as masks_lib
+from jaxsparse.build import scores
 from jaxsparse.build.lengths import Lengths, under
 from jaxsparse.training.optimizers import LearningRate
 
 log = logging.getLogger(__name__)
 
-_WHERE = ("sparsity", "distribution", "layers", "prunable", "dense")
-_WHERE += ("first_layer_dense", "last_layer_dense")
-_WHEN = ("begin", "end", "update_every")
-_DROP = ("drop_fraction", "drop_schedule", "regrow_dropped", "restart_dropped")
-_GROWTH = ("growth_examples", "growth_first")
-_GRADUAL = ("schedule", "initial_sparsity", "min_layer_density", "structure")
-_CHOSEN = ("score", "iterations", "regrow", "score_batches", "score_batch_size")
-_CHOSEN += ("ablation", "remove_dead", "min_layer_density")
 
-
-class Method(NamedTuple):
-    """A way of sparse training.
-
-    Attributes:
-      make: called with the inner optimiser and, by name, what `reads` comes to.
-      reads: fields of the config's section "sparse" that it reads.
-      names: where an argument of `make` is not called as the field.
-      random: whether `make` takes a key.
-      needs: fields without which it cannot be; by what its last change is given first.
-      axes: whether `make` takes the layouts of the network's weights, `axes`.
-    """
-
-    make: Callable[..., optax.GradientTransformationExtraArgs]
-    reads: tuple[str, ...]
-    names: dict[str, str] = {}
-    random: bool = False
-    needs: tuple[str, ...] = ()
-    axes: bool = False
-
-
-def _sr_ste(
-    inner: Any, *, structure: select.Structure | None, sparsity: float, **rest: Any
+def sr_ste(
+    inner: Any,
+    *,
+    structure: select.Structure | None = None,
+    sparsity: float,
+    **rest: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Reads n and m of N:M sparsity from a structure of groups and a sparsity."""
     groups = structure is not None and structure.block[0] > 1
@@ -63,91 +39,6 @@ def _sr_ste(
     return transforms.sr_ste(inner, n=n, m=m, **rest)
 
 
-METHODS: dict[str, Method] = {
-    "none": Method(transforms.fixed, ()),
-    "static": Method(transforms.fixed, (*_WHERE, *_CHOSEN, "structure")),
-    "gmp": Method(
-        transforms.gradual_magnitude,
-        (*_WHERE, *_WHEN, *_GRADUAL),
-        needs=("end", "begin"),
-        axes=True,
-    ),
-    "one_shot": Method(
-        transforms.one_shot_magnitude,
-        (*_WHERE, "begin", "structure", "min_layer_density"),
-        {"begin": "step"},
-        needs=("begin",),
-        axes=True,
-    ),
-    "set": Method(
-        transforms.sparse_evolution,
-        (*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_inner"),
-        random=True,
-        axes=True,
-    ),
-    "rigl": Method(
-        transforms.rigl,
-        (*_WHERE, *_WHEN, *_DROP, "structure", "grow", *_GROWTH, "skip_inner"),
-        random=True,
-        axes=True,
-    ),
-    "mest": Method(
-        transforms.mest,
-        (*_WHERE, *_WHEN, *_DROP, "structure", "soft_bound"),
-        random=True,
-        axes=True,
-    ),
-    "snfs": Method(
-        transforms.snfs,
-        (*_WHERE, *_WHEN, *_DROP, "skip_inner"),
-        random=True,
-        axes=True,
-    ),
-    "granet": Method(
-        transforms.granet,
-        (
-            *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "restart_dropped"),
-            *("schedule", "initial_sparsity", "min_layer_density", *_GROWTH),
-        ),
-        random=True,
-        needs=("end",),
-        axes=True,
-    ),
-    "ac_dc": Method(
-        transforms.ac_dc,
-        (*_WHERE, *_WHEN, "structure", "min_layer_density"),
-        needs=("end", "begin"),
-        axes=True,
-    ),
-    "ste": Method(transforms.straight_through, (*_WHERE, *_WHEN, *_GRADUAL), axes=True),
-    "top_kast": Method(
-        transforms.top_kast,
-        (*_WHERE, "update_every", "backward_sparsity", "decay", "min_layer_density"),
-        {"decay": "regularization"},
-        axes=True,
-    ),
-    "sr_ste": Method(
-        _sr_ste, ("prunable", "dense", "structure", "sparsity", "decay"), axes=True
-    ),
-}
-# Their masks do not change in training.
-STATIC = ("none", "static")
-_STEPS = {"begin": "begin_step", "end": "end_step", "update_every": "update_every"}
-# What stands for "the method's own".
-_OWN = {
-    "distribution": "",
-    "begin": "",
-    "end": "",
-    "drop_fraction": -1.0,
-    "drop_schedule": "",
-    "initial_sparsity": -1.0,
-    "decay": -1.0,
-    "skip_inner": "",
-}
-# Read where a run is put together, and not arguments of the transform.
-_ELSEWHERE = {*_GROWTH, "first_layer_dense", "last_layer_dense", "layers"}
-
-
 def check(config: ConfigDict) -> None:
     """Refuses unknown names, and fields that the method would not read.
 
@@ -155,15 +46,18 @@ def check(config: ConfigDict) -> None:
       ValueError: naming the field.
     """
     c, plain = config.sparse, config_lib.default().sparse
-    config_lib.check_known("sparse.method", c.method, list(METHODS))
-    reads = METHODS[c.method].reads
+    method = config_lib.METHODS.find(c.method)
+    reads = list(method.fields)
+    for score in scores.used(config):
+        reads += score.options
+        reads += ("score_batches", "score_batch_size") if score.needs_data else ()
     for name in c:
         if name not in ("method", *reads) and c[name] != plain[name]:
             raise ValueError(
                 f"config.sparse.{name}: came {c[name]!r}, which method {c.method!r} "
-                f"does not read; it reads {list(reads)}"
+                f"does not read; it reads {reads}"
             )
-    for name in METHODS[c.method].needs:
+    for name in method.requires:
         if not c[name]:
             raise ValueError(
                 f"config.sparse.{name}: came '' with method {c.method!r}; wanted when "
@@ -242,8 +136,8 @@ def make_wrap(
       ValueError: from that function, naming the argument under "config.sparse".
     """
     c = config.sparse
-    method = METHODS[c.method]
-    if c.method in STATIC:
+    method = config_lib.METHODS.find(c.method)
+    if not method.updates_masks and method.is_built_in:
         return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
     _check_end(c, length)
     values = {
@@ -257,29 +151,29 @@ def make_wrap(
         values["skip_inner"] = c.skip_inner == "yes"
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
-    arguments = {}
-    for field in method.reads:
+    arguments = {field: c[field] for field in method.options}
+    for field, argument in method.arguments.items():
         value = values.get(field, c[field])
-        its_own = field in _OWN and value == _OWN[field]
-        if field not in _ELSEWHERE and not its_own:
-            arguments[method.names.get(field, _STEPS.get(field, field))] = value
-    if method.axes:
+        # These stand for the method's own value.
+        if not (isinstance(value, str | float) and value in ("", -1.0)):
+            arguments[argument] = value
+    if "axes" in method.receives:
         arguments["axes"] = axes
+    make = method.load()
 
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
-        extra = {"key": key} if method.random else {}
+        extra = {"key": key} if "key" in method.receives else {}
         with under("sparse"):
-            return method.make(inner, **arguments, **extra)
+            return make(inner, **arguments, **extra)
 
     return wrap
 
 
 def _check_end(c: ConfigDict, length: Lengths) -> None:
     """Refuses a last change of masks beyond the end, and warns where none is before."""
-    ends = METHODS[c.method].needs[:1] or (
-        ("end",) if c.method == "ste" or c.soft_bound else ()
-    )
-    for field in ends:
+    method = config_lib.METHODS.find(c.method)
+    field = method.finishes_at or ("end" if method.includes_end(c) else "")
+    if field:
         step = length.sparse.get(field)
         if step is not None and step >= length.total:
             raise ValueError(
@@ -289,7 +183,7 @@ def _check_end(c: ConfigDict, length: Lengths) -> None:
             )
     every = length.sparse.get("update_every", 0)
     first = length.sparse.get("begin", every)
-    if "regrow_dropped" in METHODS[c.method].reads and first >= length.total:
+    if method.first_update == "one_interval" and first >= length.total:
         log.warning(
             "config.sparse.%s: masks never change: the first change is at update %s, "
             "training ends after %s",

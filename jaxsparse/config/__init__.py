@@ -8,6 +8,7 @@ Lengths of training are strings: "500step", "2ep" (epochs) or "10%" (of
 `training.length`); see `schedules.to_steps`.
 """
 
+from jaxsparse.config import built_in
 from jaxsparse.config.comparing import (
     GROWING,
     OPERATIONAL,
@@ -17,19 +18,46 @@ from jaxsparse.config.comparing import (
     from_json,
     scientific,
 )
-from jaxsparse.config.names import BUILT_IN, check_built_in
+from jaxsparse.config.names import BUILT_IN, check_names
 from jaxsparse.config.naming import check_known, nearest, nearest_field, to_path
 from jaxsparse.config.ranges import RULES
+from jaxsparse.config.registering import (
+    SIZES,
+    register_dataset,
+    register_method,
+    register_model,
+    register_score,
+)
+from jaxsparse.config.registries import (
+    DATASETS,
+    METHODS,
+    MODELS,
+    SCORES,
+    DatasetSpec,
+    MethodSpec,
+    ModelSpec,
+    ScoreSpec,
+)
 from jaxsparse.config.rules import check_unused, validate
 from jaxsparse.config.schema import default, start
 
 __all__ = (
     "BUILT_IN",
+    "DATASETS",
     "GROWING",
+    "METHODS",
+    "MODELS",
     "OPERATIONAL",
     "RULES",
-    "check_built_in",
+    "SCORES",
+    "SIZES",
+    "DatasetSpec",
+    "MethodSpec",
+    "ModelSpec",
+    "ScoreSpec",
+    "built_in",
     "check_known",
+    "check_names",
     "check_unused",
     "default",
     "differences",
@@ -38,6 +66,10 @@ __all__ = (
     "from_json",
     "nearest",
     "nearest_field",
+    "register_dataset",
+    "register_method",
+    "register_model",
+    "register_score",
     "scientific",
     "start",
     "to_path",

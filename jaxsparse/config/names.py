@@ -1,32 +1,17 @@
-"""Names that come with the package, so that they are checked before JAX is imported.
+"""Names that a config may use, so that they are checked before JAX is imported.
 
-The tables in `build`, and what users register there, are complete only once `build` has
-been imported, which takes seconds. A test compares the two.
+Scores, methods and networks are in registries, to which users add; the
+tables of all other names are in modules that import JAX, and a test compares those with
+the ones here.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxsparse.config import naming
+from jaxsparse.config import naming, registries
 
 BUILT_IN: dict[str, tuple[str, ...]] = {
-    "model.name": (
-        *("lenet_300_100", "lenet_5", "lenet_5_caffe", "conv_2", "conv_4", "conv_6"),
-        *("resnet_20", "resnet_32", "resnet_44", "resnet_56", "resnet_110"),
-        *("resnet_104", "cifar_resnet_18", "cifar_resnet_34", "cifar_resnet_50"),
-        *("cifar_resnet_101", "cifar_resnet_152", "resnet_18", "resnet_50", "vgg_16"),
-        *("vgg_11_bn", "vgg_13_bn", "vgg_16_bn", "vgg_19_bn", "mobilenet_v1"),
-        *("mobilenet_v2", "vit_ti_16", "vit_s_16", "vit_b_16", "wide_resnet_16_8"),
-        *("wide_resnet_22_2", "wide_resnet_28_10"),
-    ),
-    "sparse.method": (
-        *("none", "static", "gmp", "one_shot", "set", "rigl", "mest", "snfs"),
-        *("granet", "ac_dc", "ste", "top_kast", "sr_ste"),
-    ),
-    "sparse.score": (
-        *("random", "magnitude", "snip", "grasp", "grasp_absolute", "synflow"),
-    ),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "init.kernel": (
         *("kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform"),
@@ -45,23 +30,24 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_built_in(config: ConfigDict) -> None:
-    """Refuses names that nothing in the package has; names the nearest.
-
-    Only for configs whose file registers nothing of its own.
+def check_names(config: ConfigDict) -> None:
+    """Refuses names that nothing in the package has and no one registered.
 
     Args:
       config: may still hold other mistakes.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: naming the field, and the nearest name.
     """
-    others = {field: list(names) for field, names in BUILT_IN.items()}
-    for field, known in others.items():
+    known = {field: list(names) for field, names in BUILT_IN.items()}
+    for registry in (registries.MODELS, registries.METHODS, registries.SCORES):
+        known[registry.field] = list(registry)
+    scores = {"lottery.score": list(registries.SCORES)}
+    for field, names in (known | scores).items():
         value: Any = config
         for part in field.split("."):
             value = value.get(part) if isinstance(value, ConfigDict) else None
         values = value if isinstance(value, tuple) else (value,)
         for name in values:
             if isinstance(name, str):
-                naming.check_known(field, name, known, others=others)
+                naming.check_known(field, name, names, others=known)

@@ -209,7 +209,7 @@ RULES: dict[str, Rule] = {
     ),
     "lottery.ignored": _GLOBS,
     "lottery.min_layer_density": _FRACTION,
-    "lottery.score": _one_of("magnitude", "random"),
+    "lottery.score": _TEXT,
     "lottery.one_shot": _FLAG,
     "lottery.rewind": _LENGTH,
     "lottery.retrain": _one_of("rewind", "learning_rate_rewind", "finetune"),

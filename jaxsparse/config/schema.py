@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from jaxsparse.config import naming
+from jaxsparse.config import naming, registries
 
 
 def default() -> ConfigDict:
@@ -46,7 +46,7 @@ def default() -> ConfigDict:
     )
 
     c.model = ConfigDict()
-    c.model.name = "lenet_300_100"  # one of build.MODELS
+    c.model.name = "lenet_300_100"  # one of config.MODELS
     c.model.width = 16  # channels a ResNet begins with; some have features instead
     # Sizes of dense layers, or of stages, or the one of a ViT's tokens.
     c.model.features = ()  # (): the network's own
@@ -125,7 +125,7 @@ def default() -> ConfigDict:
     c.lottery.layer_fractions = ()  # ("glob", fraction) pairs, for scope "layer"
     c.lottery.ignored = ()  # globs of layers never pruned, such as "head/kernel"
     c.lottery.min_layer_density = 0.0  # each layer keeps this part, scope "global"
-    c.lottery.score = "magnitude"  # what a weight is worth: "magnitude" or "random"
+    c.lottery.score = "magnitude"  # what a weight is worth: one of config.SCORES
     c.lottery.one_shot = (
         False  # prune each level straight from the trained dense network
     )
@@ -161,7 +161,7 @@ def default() -> ConfigDict:
     c.stability.batch_stats = "interpolated"  # of BatchNorm there, or "re_estimated"
 
     c.sparse = ConfigDict()  # sparse training in place of lottery levels
-    c.sparse.method = "none"  # one of build.METHODS; each reads some of these fields
+    c.sparse.method = "none"  # a config.METHODS name; each reads some of these fields
     c.sparse.sparsity = 0.9  # fraction of the prunable weights to do without
     c.sparse.distribution = ""  # distributions.NAMES or "global"; "": the method's own
     c.sparse.layers = ()  # ("glob", sparsity or count) pairs, others: sparsity
@@ -170,7 +170,7 @@ def default() -> ConfigDict:
     c.sparse.first_layer_dense = False  # keep the network's first prunable layer whole
     c.sparse.last_layer_dense = False  # keep its last one whole
     c.sparse.structure = ""  # "groups 4", "blocks 4x4", "channels" or "fan_in"
-    c.sparse.score = "random"  # what "static" masks keep, one of build.SCORES
+    c.sparse.score = "random"  # what "static" masks keep, one of config.SCORES
     c.sparse.iterations = 1  # times "static" masks are chosen, each time sparser
     c.sparse.regrow = False  # whether later iterations may bring weights back
     c.sparse.ablation = ""  # of "static" masks, one of build.ABLATIONS; "": none
@@ -227,7 +227,25 @@ def default() -> ConfigDict:
     c.run.keep = "all"  # checkpoints of levels' ends: "all", or "needed" to continue
     c.run.trace = ()  # from when to when, as ("100step", "110step"), to profile
     c.run.tensorboard = True  # write event files besides metrics.jsonl
+    _add_options(c)
     return c
+
+
+def _add_options(c: ConfigDict) -> None:
+    """Adds the fields of what users registered; refuses those that are there."""
+    owners: dict[str, str] = {}
+    for section, field, value, owner in registries.options():
+        name = f"config.{section}.{field}"
+        there = c[section].get(field, value)
+        known = field in c[section] and name not in owners
+        if known or type(there) is not type(value) or there != value:
+            raise ValueError(
+                f"options of {owner}: {name} is a field already, of "
+                f"{owners.get(name, 'every config')}; expected another name, or the "
+                "same default"
+            )
+        owners[name] = owner
+        c[section][field] = value
 
 
 def start(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:

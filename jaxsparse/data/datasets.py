@@ -1,9 +1,9 @@
 """Datasets by name, ready to train on.
 
 `load` reads, holds out a validation set, shortens for quick variants, and finds the
-numbers to normalise by. To add a dataset of your own, put a function that reads it
-into `READERS`; any image classification dataset that TFDS has prepared works without,
-and any tree of images (`folders`).
+numbers to normalise by. To add a dataset of your own, give the function that reads it
+to `jaxsparse.register_dataset`, or to `load`; any image classification dataset that
+TFDS has prepared works without, and any tree of images (`folders`).
 """
 
 import functools
@@ -43,11 +43,14 @@ def mixed(read: Reader, *args: Any, **options: Any) -> Read:
     return *(examples.mix(part, seed=TREE_SEED) for part in (train, test)), classes
 
 
+# TFDS does not have it. Two of its thirds are trained on, as in Paul et al. (2022).
+read_cinic10 = functools.partial(mixed, folders.read, "cinic10", with_validation=True)
+read_tiny_imagenet = functools.partial(mixed, tiny_imagenet.read)
+
 READERS: dict[str, Reader] = {
     "digits": digits.read,
-    # TFDS does not have it. Two of its thirds are trained on, as in Paul et al. (2022).
-    "cinic10": functools.partial(mixed, folders.read, "cinic10", with_validation=True),
-    tiny_imagenet.NAME: functools.partial(mixed, tiny_imagenet.read),
+    "cinic10": read_cinic10,
+    tiny_imagenet.NAME: read_tiny_imagenet,
 }
 
 # What TFDS calls it, and what a tree of its images may be called.
@@ -173,10 +176,11 @@ def check_there(name: str, *, data_dir: str | None = None) -> None:
         sources.find(name, data_dir=data_dir)
 
 
-def _reader(name: str, size: int) -> Reader:
+def _reader(name: str, size: int, given: Reader | None) -> Reader:
+    own = given or READERS.get(name)
     if not size:
-        return READERS.get(name, functools.partial(read, name))
-    if name in READERS:
+        return own or functools.partial(read, name)
+    if own is not None:
         raise ValueError(
             f"size: came {size} for {name!r}, which has a reader of its own that puts "
             "all of it into memory; wanted 0"
@@ -194,6 +198,8 @@ def _statistics(images: examples.Images) -> Any:
 def load(
     name: str,
     *,
+    reader: Reader | None = None,
+    published: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     data_dir: str | None = None,
     size: int = 0,
     validation: int = 0,
@@ -207,6 +213,10 @@ def load(
       name: a key of `READERS`, or the TFDS name of an image classification dataset
         that is prepared in `data_dir`, such as "cifar10" or "cifar10:3.0.2", or else
         the name of a folder there that holds images, as `folders` reads them, mixed.
+      reader: what reads it, in place of what the name says: called with `data_dir=`,
+        returns training examples, test examples and the number of classes.
+      published: mean and standard deviation of each channel; None for those known
+        under the name, if any.
       data_dir: folder that holds datasets; None means the environment variable
         TFDS_DATA_DIR or else the default of TFDS.
       size: above 0 leaves images in their files, which may then be of all sizes, and
@@ -227,9 +237,10 @@ def load(
       DatasetNotPrepared: if there is no such dataset; the message says how to get it.
       ValueError: if a count asks for more than there is, or a file is damaged.
     """
-    train, test, classes = _reader(name, size)(data_dir=data_dir)
+    train, test, classes = _reader(name, size, reader)(data_dir=data_dir)
     train, held_out = examples.split(train, validation=validation, seed=split_seed)
-    published = PUBLISHED.get(name.partition(":")[0])
+    if published is None:
+        published = PUBLISHED.get(name.partition(":")[0])
     if published is None or len(published[0]) != train.images.shape[-1]:
         published = _statistics(train.images)
     mean, std = published

@@ -191,7 +191,7 @@ def _check_features(
         raise ValueError(
             f"{name}: its features are {features}; wanted an `image` of uint8{one_size}"
             " with 1, 3 or 4 channels, and a `label`; choose another dataset or add a "
-            f"reader to `jaxsparse.data.datasets.READERS`{more}"
+            f"reader with `jaxsparse.register_dataset`{more}"
         )
 
 
@@ -271,8 +271,8 @@ def describe(
     if "train" not in splits or test not in splits:
         raise ValueError(
             f"{name}: {folder} has the splits {splits}; wanted train, and test or "
-            "validation; choose another dataset, or add a reader to "
-            "`jaxsparse.data.datasets.READERS`"
+            "validation; choose another dataset, or add a reader with "
+            "`jaxsparse.register_dataset`"
         )
     _check_features(name, info, of_all_sizes=of_all_sizes)
     return info, test

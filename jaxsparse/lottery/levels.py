@@ -1,5 +1,6 @@
 """From one level of iterative pruning to the next: how many weights, and which."""
 
+import contextlib
 import functools
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from jaxtyping import Array, Int, Key
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import schedules, scores, select, tree
-from jaxsparse.types import Counts, Masks, Params
+from jaxsparse.types import Counts, Masks, Params, Scores
 
 
 class Rule(NamedTuple):
@@ -23,7 +24,8 @@ class Rule(NamedTuple):
       layer_fractions: for scope "layer", pairs of a pattern and the fraction of the
         layers it matches; the first that matches counts.
       ignored: patterns of layers that are never pruned.
-      score: "magnitude" of the trained weights, or "random".
+      score: "magnitude" of the trained weights, or "random", or the name of a score
+        that is given.
       min_layer_density: for scope "global", the part of its weights that each layer
         keeps at least, in [0, 1].
     """
@@ -154,7 +156,13 @@ def _open_lth_left(free: int, ignored: int, level: int, rule: Rule) -> int:
 
 
 def prune(
-    params: Params, masks: Masks, *, level: int, rule: Rule, keys: Key[Array, "r"]
+    params: Params,
+    masks: Masks,
+    *,
+    level: int,
+    rule: Rule,
+    keys: Key[Array, "r"],
+    worth: Scores | None = None,
 ) -> Masks:
     """Chooses the masks of a level for every replicate.
 
@@ -164,6 +172,7 @@ def prune(
       level: times pruned from now on, at least 1.
       rule: how a level prunes.
       keys: random keys, for score "random".
+      worth: scores [r ...], higher is kept; None for those that the rule names.
 
     Returns:
       Masks [r ...] inside `masks`.
@@ -182,25 +191,34 @@ def prune(
     counts = jax.tree.map(jnp.int32, counts)
     if rule.scope == "global":
         counts = jnp.stack(counts)
-    return _prune(params, masks, counts, jnp.int32(level), keys, rule)
+    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        return _prune(params, masks, counts, jnp.int32(level), keys, worth, rule)
 
 
-@functools.partial(jax.jit, static_argnums=5)
+@functools.partial(jax.jit, static_argnums=6)
 def _prune(
     params: Params,
     masks: Masks,
     counts: Counts | Int[Array, "r"],
     level: Int[Array, ""],
     keys: Key[Array, "r"],
+    given: Scores | None,
     rule: Rule,
 ) -> Masks:
     """Selects by traced counts, so that all levels share one compiled program."""
     ties = "drop" if rule.counting == "open_lth" else "spread"
 
     def choose(
-        weights: Params, within: Masks, count: Counts, key: Key[Array, ""]
+        weights: Params,
+        within: Masks,
+        count: Counts,
+        key: Key[Array, ""],
+        own: Scores | None,
     ) -> Masks:
-        if rule.score == "random":
+        if own is not None:
+            worth = own
+        elif rule.score == "random":
             worth = scores.random(within, key=jax.random.fold_in(key, level))
         else:
             worth = scores.magnitude(weights, within)
@@ -211,4 +229,6 @@ def _prune(
         return select.globally_at_least(worth, count, least, **options)
 
     counts_axis = None if rule.scope == "layer" else 0
-    return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0))(params, masks, counts, keys)
+    return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0, 0))(
+        params, masks, counts, keys, given
+    )

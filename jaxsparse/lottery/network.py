@@ -10,7 +10,7 @@ from jaxtyping import Array, Key
 
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import Seeds, TrainState
-from jaxsparse.types import Masks, Params
+from jaxsparse.types import Masks, Params, Scores
 
 
 class Network(NamedTuple):
@@ -30,6 +30,9 @@ class Network(NamedTuple):
         drawn: weights of another run.
       redraw: weights and masks of one replicate and a key to fresh weights that suit
         the masks; None to leave those drawn as they are.
+      level_scores: what weights are worth at the end of a level: weights, batch
+        statistics, masks, seeds [r ...] and the next level to scores [r ...]. None for
+        those that `levels.prune` computes.
       rescale: weights, batch statistics, masks and seeds [r ...] to what
         `tost.rescaling.Rescaled` holds, for what training starts from; None for none.
       place: for use in jit, says how a state [r ...] is divided over devices as it is
@@ -45,6 +48,7 @@ class Network(NamedTuple):
     first_weights: Callable[[Key[Array, "r"]], tuple[Params, Any]] | None = None
     redraw: Callable[[Params, Masks, Key[Array, ""]], Params] | None = None
     rescale: Callable[[Params, Any, Masks, Seeds], Any] | None = None
+    level_scores: Callable[[Params, Any, Masks, Seeds, int], Scores] | None = None
     place: Callable[[TrainState], TrainState] | None = None
 
 

@@ -250,12 +250,18 @@ class Session:
             tickets.save_level(folder, level, chosen, replicates=count)
             return chosen
         source = 0 if experiment.one_shot else level - 1
+        end, before = self._ticket_end(source), self.masks(source)
+        score, worth = experiment.network.level_scores, None
+        if score is not None:
+            trained = (end.params, end.batch_stats, before)
+            worth = score(*trained, experiment.seeds, level)
         chosen = levels.prune(
-            self._ticket_end(source).params,
-            self.masks(source),
+            end.params,
+            before,
             level=level,
             rule=experiment.rule,
             keys=experiment.seeds.masks,
+            worth=worth,
         )
         chosen = self._looked_at(chosen, level)
         tickets.save_level(folder, level, chosen, replicates=count)

@@ -14,40 +14,7 @@ from jaxsparse.reports.tables import Run
 
 DENSE = "dense"
 LOTTERY = "lottery tickets"
-_NAMES = {
-    "gmp": "GMP",
-    "one_shot": "one-shot magnitude",
-    "set": "SET",
-    "rigl": "RigL",
-    "mest": "MEST",
-    "snfs": "SNFS",
-    "granet": "GraNet",
-    "ac_dc": "AC/DC",
-    "ste": "straight-through",
-    "top_kast": "Top-KAST",
-    "sr_ste": "SR-STE",
-}
-_SCORES = {
-    "random": "random",
-    "magnitude": "magnitude at init",
-    "snip": "SNIP",
-    "grasp": "GraSP",
-    "grasp_absolute": "GraSP |.|",
-    "synflow": "SynFlow",
-}
 _DISTRIBUTIONS = {"er": "ER", "erk": "ERK"}
-# What the distribution "" stands for, by method or by score of static masks.
-_OWN = {
-    "random": "erk",
-    "gmp": "uniform",
-    "set": "er",
-    "rigl": "erk",
-    "mest": "uniform",
-    "snfs": "uniform",
-    "granet": "erk",
-    "ste": "uniform",
-    "top_kast": "uniform",
-}
 # Known in both forms, so always told apart.
 _TOLD = ("random", "RigL")
 # Field of the config, the usual value, and what to say of another.
@@ -107,11 +74,10 @@ def _of_method(run: Run) -> str:
     if used == "none":
         return _without_method(run)
     score = fields.get("score", "random") if used == "static" else ""
-    name = _SCORES.get(score, score) if score else _NAMES.get(used, used)
+    name, own = _registered(run, *(("score", score) if score else ("method", used)))
     grow = fields.get("grow", "gradient")
     if used == "rigl" and grow != "gradient":
         name = f"{name} {grow}"
-    own = _OWN.get(score or used, "global")
     distribution = fields.get("distribution") or own
     details = []
     masks = settings.section(run, "start").get("masks")
@@ -133,6 +99,19 @@ def _of_method(run: Run) -> str:
     if fields.get("ablation"):
         details.append(fields["ablation"].replace("_", " "))
     return f"{name} ({', '.join(details)})" if details else name
+
+
+def _registered(run: Run, kind: str, name: str) -> tuple[str, str]:
+    """Returns the label of a score or method, and its own distribution.
+
+    Those of users are in the run's record, so that nothing of theirs is executed.
+    """
+    registry = config.SCORES if kind == "score" else config.METHODS
+    if name in registry:
+        return registry[name].title, registry[name].distribution
+    recorded = run.environment.get("registered") or {}
+    found = recorded.get(kind, {}).get(name, {})
+    return found.get("label", name), found.get("distribution", "global")
 
 
 def _other_run(run: Run, checkpoint: str) -> str:

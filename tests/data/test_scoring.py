@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from jaxsparse import build, masks, models
+from jaxsparse import config as config_lib
 from jaxsparse.analysis import connectivity
 from jaxsparse.build import scoring
 from jaxsparse.build.scoring import Weights
@@ -57,9 +58,10 @@ def mlp() -> Made:
 @pytest.fixture(scope="module")
 def resnet() -> Iterator[Made]:
     small = functools.partial(models.CifarResNet, depth=8)
-    build.MODELS["resnet_8"] = build.Family(small, ("width", "norm", "conv"))
+    takes = ("width", "norm", "conv", "dtype")
+    config_lib.register_model("resnet_8", small, takes=takes)
     yield make(RESNET)
-    del build.MODELS["resnet_8"]
+    config_lib.MODELS.remove("resnet_8")
 
 
 def one(made: Made, r: int) -> Weights:

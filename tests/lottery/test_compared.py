@@ -34,9 +34,10 @@ RESNET = {
 @pytest.fixture(autouse=True)
 def resnet_8() -> Iterator[None]:
     small = functools.partial(models.CifarResNet, depth=8)
-    build.MODELS["resnet_8"] = build.Family(small, ("width", "norm", "conv"))
+    takes = ("width", "norm", "conv", "dtype")
+    config_lib.register_model("resnet_8", small, takes=takes)
     yield
-    del build.MODELS["resnet_8"]
+    config_lib.MODELS.remove("resnet_8")
 
 
 def networks(c: Any, dataset: Any) -> Any:

@@ -13,6 +13,7 @@ import tiny
 from flax import linen as nn
 
 from jaxsparse import build, masks, records, transforms
+from jaxsparse import config as config_lib
 from jaxsparse.lottery import controls, rewinding, tickets
 from jaxsparse.lottery.rewinding import Plan, Span
 from jaxsparse.training import loop
@@ -227,9 +228,13 @@ def test_batch_statistics_are_rewound_with_the_weights(
     tmp_path: Path, starts: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        build.MODELS,
+        config_lib.MODELS.specs,
         "normed",
-        build.Family(lambda norm, **rest: Normed(16, norm), ("norm",)),
+        config_lib.ModelSpec(
+            name="normed",
+            function=lambda norm, **rest: Normed(16, norm),
+            takes=("norm",),
+        ),
     )
     fields = {
         "model.name": "normed",

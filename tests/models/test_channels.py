@@ -159,7 +159,7 @@ def test_configs_choose_what_is_fast(
     c.model.name, c.run.weights, c.run.convolutions = name, weights, asked
     assert networks.spells_out(c) is explicit
     model = networks.make_model(c, classes=3, training=True)
-    if "conv" in networks.MODELS[name].takes:
+    if "conv" in config_lib.MODELS[name].takes:
         kernel = getattr(model.conv, "keywords", {}).get("conv_general_dilated")
         assert (kernel is convolutions.convolve) is explicit
     dense = {"kernel": np.ones((4, 4) if name.startswith("lenet") else (3, 3, 4, 4))}

@@ -210,7 +210,7 @@ def test_biases_of_a_normalised_vgg_are_left_out_unless_asked_for() -> None:
     assert count(params) == 14_728_266 - 4_224
 
 
-@pytest.mark.parametrize("name", networks.MODELS)
+@pytest.mark.parametrize("name", config_lib.MODELS)
 def test_every_named_network_takes_images_of_other_sizes(name: str) -> None:
     model = made(name)
     is_dense = name.startswith(("lenet", "conv", "vit"))

@@ -32,14 +32,15 @@ SMALL = {
 }
 # One or two blocks: compilation is all the time it takes.
 SHALLOW = {
-    "resnet_50": build.Family(
-        functools.partial(models.ResNet, (1, 1)),
-        ("features", "norm", "conv", "skip"),
+    "resnet_50": config.ModelSpec(
+        name="resnet_50",
+        function=functools.partial(models.ResNet, (1, 1)),
+        takes=("features", "norm", "conv", "skip", "dtype"),
     ),
-    "vit_s_16": build.Family(
-        lambda features, **fields: models.ViT(*features, depth=1, **fields),
-        ("features",),
-        rectifies=False,
+    "vit_s_16": config.ModelSpec(
+        name="vit_s_16",
+        function=lambda features, **fields: models.ViT(*features, depth=1, **fields),
+        takes=("features", "dtype"),
     ),
 }
 RESNET = {"data.size": 16, "model.features": (4, 8)}
@@ -60,7 +61,7 @@ def test_a_recipe_trains_from_files_to_exact_counts(
 ) -> None:
     monkeypatch.syspath_prepend(root)
     for model, family in SHALLOW.items():
-        monkeypatch.setitem(build.MODELS, model, family)
+        monkeypatch.setitem(config.MODELS.specs, model, family)
     write_tree(tmp_path, "imagenet2012")  # 24 images to train on, of 3 classes
     recipe, _, variant = name.partition(":")
     c = importlib.import_module(f"configs.{recipe}").get_config(variant)

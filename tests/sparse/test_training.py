@@ -12,8 +12,7 @@ from campaigns import case, some
 
 from jaxsparse import build, distributions, masks, records, transforms
 from jaxsparse import config as config_lib
-from jaxsparse.build import chosen as chosen_lib
-from jaxsparse.build import pieces, sparse
+from jaxsparse.build import pieces
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages, tickets
@@ -78,7 +77,7 @@ def rows_of(folder: Path, kind: str) -> list[dict]:
 
 
 def test_every_method_has_a_test() -> None:
-    assert FIELDS.keys() == build.METHODS.keys() - {"none"}
+    assert FIELDS.keys() == config_lib.METHODS.keys() - {"none"}
 
 
 def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
@@ -113,7 +112,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
 def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
     folder, made = ran
     method, rows = method_of(ran), rows_of(folder, "masks")
-    if method in sparse.STATIC:
+    if method == "static":
         assert rows == []
         return
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
@@ -141,11 +140,11 @@ def test_a_methods_own_masks_are_kept_in_files(ran: Ran) -> None:
         assert found == jax.tree.leaves(counts)
 
 
-@pytest.mark.parametrize("score", build.SCORES)
+@pytest.mark.parametrize("score", config_lib.SCORES)
 def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
     distribution = "erk" if score in ("snip", "random") else ""
     fields = fields_of("static", score=score, distribution=distribution)
-    if score in chosen_lib.ON_EXAMPLES:
+    if config_lib.SCORES[score].needs_data:
         fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
     made = tiny.experiment(tmp_path, fields)
     session = session_lib.Session(made, tiny.desk(tmp_path))
