@@ -190,7 +190,7 @@ def _check(points: Sequence[Point]) -> None:
         names[run.name] = run
         c = read(run)
         try:
-            config.check_built_in(c)
+            config.check_names(c)
             config.validate(c)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from error

@@ -4,9 +4,10 @@ import logging
 
 from ml_collections import ConfigDict
 
+from jaxsparse import config as config_lib
 from jaxsparse import distributions
 from jaxsparse import masks as masks_lib
-from jaxsparse.build import chosen, pieces, sparse
+from jaxsparse.build import pieces, scores
 from jaxsparse.build.lengths import Lengths
 from jaxsparse.data.examples import Dataset
 from jaxsparse.types import Masks
@@ -38,7 +39,7 @@ def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
         )
     c = config.sparse
     wanted = c.score_batches * c.score_batch_size
-    if c.method == "static" and c.score in chosen.ON_EXAMPLES and wanted > examples:
+    if any(spec.needs_data for spec in scores.used(config)) and wanted > examples:
         raise ValueError(
             f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
             f"examples come to {wanted}; wanted at most the {examples} training "
@@ -114,4 +115,5 @@ def check_masks(config: ConfigDict, masks: Masks) -> None:
 def _is_read(config: ConfigDict, field: str) -> bool:
     """Says whether a method reads the field, if it is one of sparse training."""
     section, _, name = field.partition(".")
-    return section != "sparse" or name in sparse.METHODS[config.sparse.method].reads
+    method = config_lib.METHODS.find(config.sparse.method)
+    return section != "sparse" or name in method.fields
