@@ -68,7 +68,6 @@ WRONG_FIELDS = [
     ("lottery.fraction", 0.0, "config.lottery.fraction: came 0.0; wanted in (0, 1)"),
     ("lottery.counting", "ceil", "config.lottery.counting: came 'ceil'; wanted one of"),
     ("lottery.scope", "local", "config.lottery.scope: came 'local'; wanted one of"),
-    ("lottery.score", "snip", "config.lottery.score: came 'snip'; wanted one of"),
     ("lottery.retrain", "rewin", "config.lottery.retrain: came 'rewin'; wanted one of"),
     ("lottery.ignored", (3,), "config.lottery.ignored: came (3,); wanted a tuple such"),
     (
