@@ -9,9 +9,10 @@ import pytest
 
 # From the bottom. A module or package may import whatever lies below it.
 LAYERS = (
-    ("types", "tree", "config", "records", "keys", "hosts"),
+    ("types", "tree", "records", "keys", "hosts", "schedules"),
+    ("config",),
     (
-        *("masks", "select", "scores", "distributions", "schedules", "initializers"),
+        *("masks", "select", "scores", "distributions", "initializers"),
         *("fan_axes", "apportionment", "layer_counts"),
         *("models", "data", "calendars", "paths"),
     ),
