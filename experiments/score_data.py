@@ -289,7 +289,7 @@ def _check_parent(run: build.Run, name: str, *, began: int) -> None:
     They began with an optimiser that remembers nothing, and so did it where it began.
     """
     stage = name.removesuffix("/last")
-    rows = records.read(run.folder / "metrics.jsonl")
+    rows = records.read(run.folder / "metrics.jsonl", fields=records.FIELDS)
     starts = {
         row["start_step"]
         for row in rows

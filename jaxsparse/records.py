@@ -5,6 +5,7 @@ of kind "time" only, so that everything else of a run that was killed and contin
 is equal to the same run uninterrupted, byte for byte.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,19 +15,60 @@ from typing import Any
 
 Record = dict[str, Any]
 
+# What every record of a run has.
+FIELDS = ("kind", "stage", "step")
 
-def read(path: Path) -> list[Record]:
+# What a missing or misplaced file raises; every other number is of the machine.
+OF_CONTENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Tells errors of the machine from what a file that was read is like.
+
+    Too many open files, no permission, a disk that fails or is full, no memory: none
+    of these says anything about the content of a file.
+    """
+    if isinstance(error, OSError):
+        return error.errno not in OF_CONTENT
+    return isinstance(error, MemoryError)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object, such as config.json.
+
+    Raises:
+      ValueError: if it holds anything else, naming it.
+      OSError: if it is not there or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: is no JSON ({error}); expected an object; restore or remove it"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: got a JSON {type(content).__name__}, expected an object; restore "
+            "or remove it"
+        )
+    return content
+
+
+def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
     """Reads all whole records; a torn last line, left by a kill, is passed over.
 
     Args:
       path: a file of JSON lines; none at all counts as empty.
+      fields: that every record must have; `FIELDS` in a run's metrics.jsonl.
 
     Returns:
       The records in the order they were written.
 
     Raises:
-      ValueError: if a line before the last is no JSON, naming it.
+      ValueError: if a line before the last is no JSON, or a record lacks a field,
+        naming the line.
     """
+    needed = set(fields)
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -42,6 +84,11 @@ def read(path: Path) -> list[Record]:
                 "line; was the file edited? Restore it, or move it away to begin anew"
             ) from error
         if isinstance(record, dict):
+            if missing := sorted(needed - record.keys()):
+                raise ValueError(
+                    f"{path}: line {number} lacks {missing}; expected a record of a "
+                    "run; was the file edited? Restore it"
+                )
             whole.append(record)
         elif line:
             raise ValueError(
@@ -64,23 +111,51 @@ def append(path: Path, records: Iterable[Record]) -> None:
         file.writelines(_line(record) for record in records)
 
 
-def keep_only(path: Path, wanted: Callable[[Record], bool]) -> int:
+def sync(path: Path) -> None:
+    """Waits until what was appended is on the disk.
+
+    Raises:
+      OSError: if it cannot be written, naming the file.
+    """
+    with naming(path), path.open("a") as file:
+        os.fsync(file.fileno())
+
+
+def count(path: Path, stage: str) -> int:
+    """Counts the whole records of a stage, without reading what else they say."""
+    if not path.exists():
+        return 0
+    mark = f'"stage": {json.dumps(stage)}'.encode()
+    with path.open("rb") as file:
+        return sum(mark in line and line.endswith(b"\n") for line in file)
+
+
+def keep_only(
+    path: Path, wanted: Callable[[Record], bool], *, fields: Iterable[str] = ()
+) -> int:
     """Cuts the records that are not wanted, in one atomic exchange of the file.
 
     Args:
       path: a file of JSON lines; a torn last line goes in any case.
       wanted: says of each record whether it stays.
+      fields: as in `read`.
 
     Returns:
       Number of records cut.
     """
     if not path.exists():
         return 0
-    records = read(path)
+    records = read(path, fields=fields)
     kept = [record for record in records if wanted(record)]
     if len(kept) < len(records) or _is_torn(path):
         write_atomically(path, "".join(_line(record) for record in kept))
     return len(records) - len(kept)
+
+
+def sort(path: Path, key: Callable[[Record], int]) -> None:
+    """Puts records in another order; those of equal keys keep theirs."""
+    rows = sorted(read(path), key=key)
+    write_atomically(path, "".join(_line(row) for row in rows))
 
 
 def _is_torn(path: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.studies.runs import Run, flags, read
-from jaxsparse import build, config
+from jaxsparse import build, config, records
 from jaxsparse.data import datasets
 from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
@@ -95,8 +95,10 @@ def has_ended(run: Run, workdir: Path) -> bool:
 def standing(run: Run, workdir: Path) -> str:
     """Says how far a run is: "ended", or a reason why not."""
     try:
-        saved = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        saved = records.read_object(workdir / "config.json")
+    except (OSError, ValueError) as error:
+        if records.is_of_machine(error):
+            raise
         return "not begun"
     c = read(run)
     if any(True for _ in config.differences(saved, json.loads(c.to_json()))):

@@ -1,7 +1,6 @@
 """Reading the runs of a study: their records, and the states that they ended with."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ class Reader:
           like: a run that trained on the same examples, which are read once.
         """
         self.workdir, self.data_dir, self.like = workdir, data_dir, like
-        self.rows = records.read(workdir / "metrics.jsonl")
+        self.rows = records.read(workdir / "metrics.jsonl", fields=records.FIELDS)
 
     def of_kind(self, kind: str, **fields: Any) -> list[Row]:
         """Returns the records of a kind whose fields have these values."""
@@ -46,7 +45,7 @@ class Reader:
     @functools.cached_property
     def config(self) -> Mapping[str, Any]:
         """The config, without its data."""
-        return json.loads((self.workdir / "config.json").read_text(encoding="utf-8"))
+        return records.read_object(self.workdir / "config.json")
 
     @property
     def segment(self) -> list[int]:

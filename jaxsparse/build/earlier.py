@@ -1,6 +1,5 @@
 """Runs that have been, and training that starts where one of them was."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import hosts, transforms, tree
+from jaxsparse import hosts, records, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
@@ -54,8 +53,10 @@ def read_config(folder: Path) -> ConfigDict:
     """
     path = folder / "config.json"
     try:
-        fields = json.loads(hosts.tell(lambda: path.read_text(encoding="utf-8")))
+        fields = hosts.tell(lambda: records.read_object(path))
     except (OSError, ValueError) as error:
+        if records.is_of_machine(error):
+            raise
         raise ValueError(
             f"{folder}: no run is there ({error}); wanted a folder that "
             "experiments/train.py made"
@@ -97,13 +98,14 @@ def load_state(run: Run, moment: str) -> TrainState:
         children, c of each replicate, leaves are [r * c ...].
 
     Raises:
-      ValueError: if it is not there or corrupt, naming those there are.
+      ValueError: if it is corrupt, or not there, naming those there are.
+      OSError: if the machine cannot read it.
     """
     directory = run.folder / "checkpoints"
     seeds = jax.tree.map(jax.random.clone, run.seeds)
     if f"/{children.ARM}_" in moment:
         seeds = children.copies(seeds, max(1, run.config.stability.children))
-    saved = checkpoints.load(directory, moment, first_state(run.network, seeds))
+    saved = checkpoints.read(directory, moment, first_state(run.network, seeds))
     if saved is None:
         notes = sorted(directory.rglob("*.json"))
         there = [str(note.relative_to(directory).with_suffix("")) for note in notes]

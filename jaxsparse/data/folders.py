@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
+from jaxsparse import records
 from jaxsparse.data import sources
 from jaxsparse.data.examples import Examples
 
@@ -206,6 +207,8 @@ def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
             wanted = mode in _COLOURED and not clear
             pixels = np.asarray(picture.convert("RGB")) if wanted else None
     except Exception as error:  # Pillow raises OSError, SyntaxError and others
+        if records.is_of_machine(error):
+            raise
         raise ValueError(
             f"{path}: is damaged or missing: {error}; wanted a PNG or JPEG image; "
             "unpack it again"

@@ -6,7 +6,9 @@ files and decodes them all alike. It reads and never downloads: looking for a da
 touches the disk and no network. `experiments/prepare_data.py` downloads.
 """
 
+import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -21,6 +23,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from jaxsparse import records
 from jaxsparse.config import naming
 from jaxsparse.data.examples import Examples
 
@@ -33,6 +36,7 @@ BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
+MOST_EXAMPLES = 10**12  # of a split; more is a damaged description
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names by channels
 
 
@@ -162,10 +166,56 @@ def again(name: str, folder: Path) -> str:
     return f"delete {folder} and prepare {name} again (experiments/prepare_data.py)"
 
 
+def _own_features() -> set[str]:
+    """Lists the classes of features that are part of TFDS."""
+    found = vars(tfds.features).values()
+    kinds = (kind for kind in found if isinstance(kind, type))
+    return {
+        f"{kind.__module__}.{kind.__name__}"
+        for kind in kinds
+        if issubclass(kind, tfds.features.FeatureConnector)
+    }
+
+
+def _classes_in(content: Any) -> Iterator[str]:
+    """Yields the classes that TFDS would import for a description of features.
+
+    TFDS imports whatever module a name is in, which runs its code. A description may
+    hold older ones as text.
+    """
+    if isinstance(content, str) and content.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            yield from _classes_in(json.loads(content))
+    elif isinstance(content, list):
+        for part in content:
+            yield from _classes_in(part)
+    elif isinstance(content, dict):
+        for key, part in content.items():
+            old = key == "type" and "content" in content
+            if old or key in ("pythonClassName", "python_class_name"):
+                yield str(part)
+            else:
+                yield from _classes_in(part)
+
+
+def _check_classes(folder: Path) -> None:
+    """Refuses features that are no part of TFDS, before TFDS imports their modules."""
+    text = (folder / "features.json").read_text(encoding="utf-8")
+    strange = sorted(set(_classes_in(json.loads(text))) - _own_features())
+    if strange:
+        raise ValueError(
+            f"features.json names the classes {strange}; only those of TFDS itself, "
+            "tensorflow_datasets.core.features, are accepted"
+        )
+
+
 def _read_info(name: str, folder: Path) -> tfds.core.DatasetInfo:
     try:
+        _check_classes(folder)
         return tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS raises what its many parsers happen to raise
+        if records.is_of_machine(error):
+            raise
         raise ValueError(
             f"{name}: the description in {folder} cannot be read ({error}); wanted "
             "the dataset_info.json and features.json that TFDS wrote; "
@@ -212,11 +262,11 @@ def _decode(
 
 def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None:
     """Fills `into`, which has as many rows as the file must have records."""
-    records = list(RECORDS[info.file_format.value](str(path)))
-    if len(records) != len(into.labels):
-        raise ValueError(f"{len(records)} records, not {len(into.labels)}")
+    found = list(RECORDS[info.file_format.value](str(path)))
+    if len(found) != len(into.labels):
+        raise ValueError(f"{len(found)} records, not {len(into.labels)}")
     classes = info.features["label"].num_classes
-    for i, record in enumerate(records):
+    for i, record in enumerate(found):
         into.images[i], into.labels[i] = _decode(record, info.features["image"].shape)
     if not ((into.labels >= 0) & (into.labels < classes)).all():
         raise ValueError(f"a label outside 0 to {classes - 1}")
@@ -225,7 +275,14 @@ def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None
 def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
     described = info.splits[split]
     shape = (described.num_examples, *info.features["image"].shape)
-    whole = Examples(np.empty(shape, np.uint8), np.empty(shape[0], np.int32))
+    try:
+        whole = Examples(np.empty(shape, np.uint8), np.empty(shape[0], np.int32))
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name}: its dataset_info.json counts {shape[0]} examples of {shape[1:]} "
+            f"in {split}, for which there is no memory; expected as many as the files "
+            f"hold; {again(name, Path(described.filepaths[0]).parent)}"
+        ) from error
     start = 0
     for path, length in zip(
         map(Path, described.filepaths), described.shard_lengths, strict=True
@@ -235,6 +292,8 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
         try:
             _read_shard(path, info, Examples(whole.images[rows], whole.labels[rows]))
         except Exception as error:  # four libraries' kinds of "damaged"
+            if records.is_of_machine(error):
+                raise
             raise ValueError(
                 f"{name}: {path} is damaged or missing: {error}; wanted {length} "
                 f"examples; {again(name, path.parent)}"
@@ -275,6 +334,14 @@ def describe(
             "`jaxsparse.register_dataset`"
         )
     _check_features(name, info, of_all_sizes=of_all_sizes)
+    for split in ("train", test):
+        lengths = info.splits[split].shard_lengths
+        if not lengths or min(lengths) < 0 or not 0 < sum(lengths) < MOST_EXAMPLES:
+            raise ValueError(
+                f"{name}: the dataset_info.json in {folder} counts {sum(lengths)} "
+                f"examples in {split}, in files of {lengths[:5]}; expected 1 to "
+                f"{MOST_EXAMPLES:.0e}; {again(name, folder)}"
+            )
     return info, test
 
 

@@ -4,7 +4,10 @@ A stage that has ended is never trained again, unless a later one needs its weig
 and they turn out to be corrupt; the same bits must then come out. See `stages`.
 """
 
+import collections
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Array, Key
@@ -16,6 +19,8 @@ from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import checkpoints
 from jaxsparse.training.loop import Desk, Stage, Trainer
 from jaxsparse.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 ENDED = "ended.json"  # the checkpoints with which stages end, when all have
 
@@ -34,11 +39,22 @@ def run(experiment: Experiment, desk: Desk) -> None:
       OSError: if something cannot be written.
     """
     session = Session(experiment, desk)
-    for stage in stages.every(experiment):
-        if not checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
+    every = list(stages.every(experiment))
+    ends = [stages.end_name(stage) for stage in every]
+    lost = hosts.tell(lambda: _lost_records(desk.metrics, desk.checkpoints, ends))
+    for name, found in lost.items():
+        log.warning(
+            "%s: has %s of %s, which ended; that stage is trained again, and they are "
+            "put back; to keep what was there, stop now and restore the file",
+            *(desk.metrics, found, name),
+        )
+    for stage in every:
+        if stages.end_name(stage) in lost:
+            session.train(stage, put_back=True)
+            hosts.do(lambda: _sort(desk.metrics, every))
+        elif not checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
             session.train(stage)
         session.tidy(stage)
-    ends = [stages.end_name(stage) for stage in stages.every(experiment)]
 
     def write() -> None:
         if _read_ends(desk.metrics.parent) != ends:
@@ -46,6 +62,42 @@ def run(experiment: Experiment, desk: Desk) -> None:
             records.write_atomically(desk.metrics.with_name(ENDED), text)
 
     hosts.do(write)
+
+
+def _lost_records(
+    metrics: Path, directory: Path, ends: Sequence[str]
+) -> dict[str, str]:
+    """Says of stages that have ended what is missing of their records.
+
+    Args:
+      metrics: file of records.
+      directory: folder of checkpoints, whose notes say how many records there were.
+        Older ones do not; then the last record of a stage must be there.
+      ends: names of the checkpoints that stages end with.
+
+    Returns:
+      By name of the checkpoint, how many records there are and were.
+    """
+    rows = records.read(metrics, fields=records.FIELDS)
+    there = collections.Counter(row["stage"] for row in rows)
+    closed = {row["stage"] for row in rows if row["kind"] == "time"}
+    lost = {}
+    for end in ends:
+        if not checkpoints.exists(directory, end):
+            continue
+        stage = stages.stage_name(end)
+        wanted = checkpoints.recorded_extra(directory, end).get("records")
+        if wanted is None and stage not in closed:
+            lost[end] = f"{there[stage]} records, and not the last,"
+        elif wanted is not None and there[stage] < wanted:
+            lost[end] = f"{there[stage]} of {wanted} records"
+    return lost
+
+
+def _sort(metrics: Path, every: Sequence[Stage]) -> None:
+    """Puts records that were written late where they were before."""
+    places = {stage.name: place for place, stage in enumerate(every)}
+    records.sort(metrics, key=lambda row: places.get(row["stage"], len(places)))
 
 
 def has_ended(workdir: Path, *, levels: int) -> bool:
@@ -58,13 +110,15 @@ def has_ended(workdir: Path, *, levels: int) -> bool:
     ends = _read_ends(workdir)
     folder = workdir / "checkpoints"
     last = f"level_{levels:02d}/{stages.TICKET}/last"
-    return last in ends and all(checkpoints.exists(folder, end) for end in ends)
+    if last not in ends or not all(checkpoints.exists(folder, end) for end in ends):
+        return False
+    return not _lost_records(workdir / "metrics.jsonl", folder, ends)
 
 
 def _read_ends(workdir: Path) -> list[str]:
     try:
         return list(json.loads((workdir / ENDED).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return []
 
 
@@ -80,8 +134,12 @@ def beginning(
 
     Returns:
       Its trainer, its first state in the form of files, and its keys of the data.
+      Nothing is written there.
+
+    Raises:
+      ValueError: if a state before the stage is lost or corrupt.
     """
-    session = Session(experiment, desk)
+    session = Session(experiment, desk, writes=False)
     trainer = session.anchored(stage, session.trainer(stage))
     return trainer, session.begin(stage), session.keys(stage)
 

@@ -35,9 +35,18 @@ class Session:
     It holds no result that is not on disk; it exists to load lazily.
     """
 
-    def __init__(self, experiment: Experiment, desk: Desk) -> None:
-        """Makes the initial state, or reads the one that is there."""
-        self.experiment, self.desk = experiment, desk
+    def __init__(
+        self, experiment: Experiment, desk: Desk, *, writes: bool = True
+    ) -> None:
+        """Makes the initial state, or reads the one that is there.
+
+        Args:
+          experiment: what is worked on.
+          desk: where it is.
+          writes: whether this process owns the folder of the run. If not, nothing in
+            it is changed, and nothing that is lost is trained again.
+        """
+        self.experiment, self.desk, self.writes = experiment, desk, writes
         self.init = self._make_init()
         # By arm, the latest end of a stage: what the next stages start from.
         self.latest: dict[str, tuple[str, TrainState]] = {}
@@ -46,19 +55,39 @@ class Session:
         """Makes the initial state, and checks it against the one recorded."""
         made = network_lib.first_state(self.experiment.network, self.experiment.seeds)
         made = placement.at_rest(self.experiment.trainer.layout, made)
-        saved = checkpoints.load(self.desk.checkpoints, "init", made)
+        saved = self._load("init", made)
         if saved is not None:
             return saved.state
-        checkpoints.save(self.desk.checkpoints, "init", made)
+        if self.writes:
+            checkpoints.save(self.desk.checkpoints, "init", made)
         return made
 
-    def train(self, stage: Stage) -> TrainState:
-        """Trains a stage to its end, records what it came to, and saves it."""
+    def _load(self, name: str, like: TrainState) -> checkpoints.Saved | None:
+        """Loads a checkpoint; whoever only reads moves no corrupt one aside."""
+        load = checkpoints.load if self.writes else checkpoints.read
+        return load(self.desk.checkpoints, name, like)
+
+    def train(self, stage: Stage, *, put_back: bool = False) -> TrainState:
+        """Trains a stage to its end, records what it came to, and saves it.
+
+        Args:
+          stage: which one.
+          put_back: whether it ended before, and its records are lost, not its weights.
+        """
+        if not self.writes:
+            raise ValueError(
+                f"{self.desk.checkpoints.parent}: the weights that {stage.name} ended "
+                "with are lost; expected them there; continue the run with "
+                "experiments/train.py, which trains that stage again"
+            )
         desk, trainer = self.desk, self.anchored(stage, self.trainer(stage))
-        if checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
-            # It ended before and its weights are lost: its records are not.
+        ended = checkpoints.exists(desk.checkpoints, stages.end_name(stage))
+        if ended:
+            desk = desk._replace(metric_writers=())  # they had these before
+        if ended and not put_back:
+            # Its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
-            desk = desk._replace(metrics=again, metric_writers=())
+            desk = desk._replace(metrics=again)
         spent, traces = spending.Spent(), desk.metrics.with_name("trace")
         fresh, keys = self.begin(stage), self.keys(stage)
         if hosts.many():
@@ -89,7 +118,8 @@ class Session:
         rate = (stage.stop - stage.start) / seconds
         time |= {"seconds": seconds, "steps_per_second": rate}
         loop.write(desk, [time | spent.so_far()])
-        checkpoints.save(desk.checkpoints, stages.end_name(stage), state)
+        extra = {"records": loop.settle(desk, stage)}
+        checkpoints.save(desk.checkpoints, stages.end_name(stage), state, extra)
         checkpoints.clear(desk.checkpoints, stage.name)
         self.latest[stage.arm] = (stages.end_name(stage), state)
         desk.progress.end(note=summary.in_words(rows))
@@ -200,10 +230,10 @@ class Session:
             early = stage.start < ticket.start
             of = stages.pretraining(self.experiment) if early else ticket
             name = loop.kept_name(of.name, stage.start)
-            saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+            saved = self._load(name, self.init)
             if saved is None:  # lost or corrupt: as an end is, it is trained again
                 self.train(of)
-                saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+                saved = self._load(name, self.init)
             if saved is None:
                 raise ValueError(
                     f"checkpoint {name}: cannot be read, though it was just written; "
@@ -219,7 +249,7 @@ class Session:
         found, state = self.latest.get(stage.arm, ("", self.init))
         if found == name:
             return state
-        saved = checkpoints.load(self.desk.checkpoints, name, self.init)
+        saved = self._load(name, self.init)
         state = self.train(stage) if saved is None else saved.state
         self.latest[stage.arm] = (name, state)
         return state
@@ -246,9 +276,7 @@ class Session:
         if level == 0:
             start = self._rewound()
             chosen = first_masks(start.params, start.batch_stats, experiment.seeds)
-            chosen = self._looked_at(chosen, level)
-            tickets.save_level(folder, level, chosen, replicates=count)
-            return chosen
+            return self._keep_ticket(level, chosen)
         source = 0 if experiment.one_shot else level - 1
         end, before = self._ticket_end(source), self.masks(source)
         score, worth = experiment.network.level_scores, None
@@ -263,8 +291,15 @@ class Session:
             keys=experiment.seeds.masks,
             worth=worth,
         )
+        return self._keep_ticket(level, chosen)
+
+    def _keep_ticket(self, level: int, chosen: Masks) -> Masks:
+        """Writes the masks of a level, and returns them."""
         chosen = self._looked_at(chosen, level)
-        tickets.save_level(folder, level, chosen, replicates=count)
+        if self.writes:
+            count = self.experiment.trainer.layout.replicates
+            folder = self.experiment.tickets
+            tickets.save_level(folder, level, chosen, replicates=count)
         return chosen
 
     def _looked_at(self, chosen: Masks, level: int) -> Masks:
@@ -324,15 +359,19 @@ class Session:
         They are learned once. What is masked now and trained later keeps its weights.
         """
         path = self.desk.metrics.with_name("rescaling.json")
-        if not hosts.tell(path.exists):
+        if hosts.tell(path.exists):
+            text = hosts.tell(lambda: path.read_text(encoding="utf-8"))
+        else:
             seeds = jax.tree.map(jax.random.clone, self.experiment.seeds)
             rescale = self.experiment.network.rescale
             found = rescale(params, batch_stats, masks, seeds)
-            _write_factors(path, hosts.fetch(found))
-        rows = json.loads(hosts.tell(lambda: path.read_text(encoding="utf-8")))
+            text = _word_factors(hosts.fetch(found))
+            if self.writes:
+                hosts.do(lambda: records.write_atomically(path, text))
+        rows = _read_factors(path, text)
 
         def times(name: str, leaf: Any) -> Any:
-            factors = jnp.asarray([row["factors"][name] for row in rows], leaf.dtype)
+            factors = jnp.asarray([row[name] for row in rows], leaf.dtype)
             return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
 
         return tree.map_with_names(times, params)
@@ -378,14 +417,26 @@ def _read(desk: Desk, **wanted: Any) -> list[records.Record]:
     return hosts.tell(
         lambda: [
             row
-            for row in records.read(desk.metrics)
+            for row in records.read(desk.metrics, fields=records.FIELDS)
             if all(row.get(name) == value for name, value in wanted.items())
         ]
     )
 
 
-def _write_factors(path: Path, found: Any) -> None:
-    """Writes what rescaling came to, replicate by replicate."""
+def _read_factors(path: Path, text: str) -> list[dict[str, float]]:
+    """Reads the factors of each replicate, by name of the leaf."""
+    try:
+        return [dict(row["factors"]) for row in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: is not what rescaling wrote ({error}); expected a list with the "
+            "factors of each replicate; restore it, or begin anew with another "
+            "--workdir"
+        ) from error
+
+
+def _word_factors(found: Any) -> str:
+    """Words what rescaling came to, replicate by replicate."""
     rows = [
         {
             "objective": objective.tolist(),
@@ -399,5 +450,4 @@ def _write_factors(path: Path, found: Any) -> None:
             zip(found.objective, found.constrained, strict=True)
         )
     ]
-    content = json.dumps(rows, indent=1) + "\n"
-    hosts.do(lambda: records.write_atomically(path, content.encode()))
+    return json.dumps(rows, indent=1) + "\n"

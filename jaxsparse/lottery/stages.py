@@ -97,3 +97,8 @@ def of_level(experiment: Experiment, level: int, arm: str) -> Stage:
 def end_name(stage: Stage) -> str:
     """Names the checkpoint that a stage ends with."""
     return "rewind" if stage.arm == PRETRAINING else f"{stage.name}/last"
+
+
+def stage_name(end: str) -> str:
+    """Names the stage that ends with a checkpoint."""
+    return PRETRAINING if end == "rewind" else end.removesuffix("/last")

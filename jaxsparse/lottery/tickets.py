@@ -64,7 +64,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
     try:
         return hosts.tell(read_first)
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        if records.is_of_machine(error):
+            raise
         raise ValueError(
             f"ticket {path}: cannot be read ({error}); wanted a file that "
             "lottery.tickets.save wrote"

@@ -4,6 +4,8 @@
 what its end is used for is for the studies to say (`lottery`).
 """
 
+import functools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +37,8 @@ from jaxsparse.training.sharding import Layout
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import Tally
 from jaxsparse.types import Masks
+
+log = logging.getLogger(__name__)
 
 # Kinds of records written while a stage trains; others come at its end.
 _KINDS = ("train", "eval", "masks", "gradient", "change")
@@ -168,6 +172,19 @@ def write(desk: Desk, rows: list[records.Record]) -> None:
             send(rows)
 
     hosts.do(append)
+
+
+def settle(desk: Desk, stage: Stage) -> int:
+    """Waits until records are on the disk, and counts those of a stage.
+
+    A checkpoint that says how many there are must not outlive them.
+    """
+
+    def count() -> int:
+        records.sync(desk.metrics)
+        return records.count(desk.metrics, stage.name)
+
+    return hosts.tell(count)
 
 
 def record(stage: Stage, kind: str, *, step: int, trainer: Trainer) -> records.Record:
@@ -332,16 +349,35 @@ def _resume(
 ) -> tuple[TrainState, _Sums | None, float]:
     """Finds where the stage was left, and cuts the records made after that."""
 
+    def until(step: int, row: records.Record) -> bool:
+        mine = row["stage"] == stage.name and row["kind"] in _KINDS
+        return mine and row["step"] <= step
+
+    def count(step: int) -> int:
+        rows = records.read(desk.metrics, fields=records.FIELDS)
+        return sum(until(step, row) for row in rows)
+
     def cut(step: int) -> None:
         def stays(row: records.Record) -> bool:
-            mine = row["step"] <= step and row["kind"] in _KINDS
-            return row["stage"] != stage.name or mine
+            return row["stage"] != stage.name or until(step, row)
 
-        hosts.do(lambda: records.keep_only(desk.metrics, stays))
+        fields = records.FIELDS
+        hosts.do(lambda: records.keep_only(desk.metrics, stays, fields=fields))
 
     for name in checkpoints.within(desk.checkpoints, stage.name):
         saved = checkpoints.load(desk.checkpoints, name, fresh)
-        if saved is not None:
+        if saved is None:
+            continue
+        wanted = saved.extra.get("records", 1)  # older notes do not say how many
+        there = hosts.tell(functools.partial(count, int(saved.state.step)))
+        if there < wanted or not {"sums", "seconds"} <= saved.extra.keys():
+            log.warning(
+                "%s: has %d of the %d records before checkpoint %s; trained again "
+                "from further back, so that they are written again",
+                *(desk.metrics, there, wanted, name),
+            )
+            checkpoints.forget(desk.checkpoints, name)
+        else:
             cut(int(saved.state.step))
             _forget_kept(desk, stage, after=int(saved.state.step))
             sums = saved.extra["sums"]
@@ -376,6 +412,7 @@ def _save(
     state = placement.collect(trainer.layout, state)
     name = f"{stage.name}/step_{int(state.step):09d}"
     extra = {"sums": sums and list(sums), "seconds": seconds}
+    extra["records"] = settle(desk, stage)
     checkpoints.save(desk.checkpoints, name, state, extra)
     for old in earlier[1:]:
         checkpoints.forget(desk.checkpoints, old)

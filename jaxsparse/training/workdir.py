@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import hosts, records
+from jaxsparse.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
 
@@ -91,6 +92,7 @@ def _check_shared(written: Path) -> None:
 
 def _take(workdir: Path) -> Any:
     """Makes a folder if it is not there, and locks it."""
+    checkpoints.check_path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -121,8 +123,10 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
     """Refuses a folder of another experiment; changes nothing.
 
     Raises:
-      ValueError: naming the scientific fields that differ.
+      ValueError: naming the scientific fields that differ; or if checkpoints could not
+        be read again under its path.
     """
+    checkpoints.check_path(workdir)
     path = workdir / "config.json"
     if not path.exists():
         if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
@@ -132,12 +136,9 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
             )
         return
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = records.read_object(path)
     except ValueError as error:
-        raise ValueError(
-            f"--workdir: {path} is no JSON ({error}); wanted it restored, or another "
-            "--workdir"
-        ) from error
+        raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
     found = list(config_lib.differences(old, json.loads(config.to_json())))
     if found:
         each = "; ".join(
@@ -153,9 +154,9 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
 def starts_from(workdir: Path) -> dict[str, Any]:
     """Returns the hashes a run was recorded to start from; empty for none."""
     try:
-        text = (workdir / "environment.json").read_text(encoding="utf-8")
-        return dict(json.loads(text)["arrangement"].get("starts_from", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = records.read_object(workdir / "environment.json")
+        return dict(found["arrangement"].get("starts_from", {}))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -177,10 +178,12 @@ def _write_environment(
     earlier = []
     if path.exists():
         try:
-            old = json.loads(path.read_text(encoding="utf-8"))
+            old = records.read_object(path)
             earlier = [*old.pop("earlier", []), old]
-        except ValueError:
-            log.warning("%s: not readable; earlier sessions are forgotten", path)
+        except (ValueError, TypeError) as error:
+            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            path.rename(aside)
+            log.warning("%s; earlier sessions are in %s", error, aside.name)
     now = {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

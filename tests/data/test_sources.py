@@ -1,5 +1,6 @@
 """Reading prepared folders: every format, every way it can go wrong."""
 
+import errno
 import io
 import json
 import os
@@ -235,6 +236,67 @@ def test_a_damaged_description_is_named(tmp_path: Path, file: str) -> None:
     write_dataset(tmp_path)
     (tmp_path / "tiny" / "1.0.0" / file).write_text("{broken")
     with pytest.raises(ValueError, match="the description in .* cannot be read"):
+        sources.read("tiny", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_description_runs_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool, nested: bool
+) -> None:
+    """TFDS imports the module of any class that a description names."""
+    write_dataset(tmp_path)
+    (tmp_path / "evil_features.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    evil = {"pythonClassName": "evil_features.Image", "jsonFeature": {"json": "{}"}}
+    if legacy:
+        evil = {"type": "evil_features.Image", "content": {}}
+    if nested and legacy:
+        evil = {"type": "tensorflow_datasets.Text", "content": json.dumps(evil)}
+    elif nested:
+        kind = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+        inner = {"image": evil}
+        evil = {"pythonClassName": kind, "featuresDict": {"features": inner}}
+    path = tmp_path / "tiny" / "1.0.0" / "features.json"
+    path.write_text(json.dumps(evil))
+    with pytest.raises(ValueError, match="only those of TFDS itself"):
+        sources.read("tiny", data_dir=str(tmp_path))
+    assert "evil_features" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("lengths", "words"),
+    [
+        (["900000000000"], "900000000000 examples of .* there is no memory"),
+        (["9000000000000000000"], "counts 9000000000000000000 examples in train"),
+        (["-5", "26"], r"in files of \[-5, 26\]"),
+        (["0"], "counts 0 examples in train"),
+        ([], "counts 0 examples in train"),
+    ],
+)
+def test_counts_that_cannot_be_are_one_error(
+    tmp_path: Path, lengths: list[str], words: str
+) -> None:
+    write_dataset(tmp_path)
+    path = tmp_path / "tiny" / "1.0.0" / "dataset_info.json"
+    info = json.loads(path.read_text())
+    info["splits"][0]["shardLengths"] = lengths
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=words):
+        sources.read("tiny", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_an_error_of_the_machine_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
+) -> None:
+    write_dataset(tmp_path, file_format=file_format)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setitem(sources.RECORDS, file_format, fail)
+    with pytest.raises(OSError, match="Too many open files"):
         sources.read("tiny", data_dir=str(tmp_path))
 
 

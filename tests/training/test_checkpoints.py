@@ -1,7 +1,11 @@
 """Checkpoints: exact, atomic, and suspicious of every flipped bit."""
 
+import errno
+import gc
 import json
 import logging
+import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +17,8 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse.training import checkpoints
+from jaxsparse import config
+from jaxsparse.training import checkpoints, workdir
 from jaxsparse.training.state import TrainState
 
 NAME = "level_03/ticket/last"
@@ -66,19 +71,11 @@ def test_nothing_there_is_no_warning(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("note", [None, "", "{", "[1]", '{"step": 3}'])
 def test_a_half_written_one_is_passed_over_by_name(
-    tmp_path: Path,
-    state: TrainState,
-    caplog: pytest.LogCaptureFixture,
-    note: str | None,
+    tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints.save(tmp_path, NAME, state)
-    path = tmp_path / f"{NAME}.json"
-    if note is None:
-        path.unlink()
-    else:
-        path.write_text(note)
+    (tmp_path / f"{NAME}.json").unlink()
     with caplog.at_level(logging.WARNING):
         assert checkpoints.load(tmp_path, NAME, state) is None
     assert not checkpoints.exists(tmp_path, NAME)
@@ -86,6 +83,183 @@ def test_a_half_written_one_is_passed_over_by_name(
     assert f"{tmp_path / NAME}: half-written; passed over" in record.getMessage()
     checkpoints.save(tmp_path, NAME, state)
     assert checkpoints.load(tmp_path, NAME, state) is not None
+
+
+NOTES = [
+    "",
+    "{",
+    "[1]",
+    "null",
+    '{"step": 3}',
+    '{"hash": "0"}',
+    '{"hash": 1, "extra": {}}',
+]
+
+
+@pytest.mark.parametrize("note", NOTES)
+def test_a_damaged_note_costs_no_weights(
+    tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture, note: str
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    weights = largest(tmp_path / NAME).read_bytes()
+    (tmp_path / f"{NAME}.json").write_text(note)
+    assert not checkpoints.exists(tmp_path, NAME)
+    with pytest.raises(
+        checkpoints.Damaged, match=r"last: corrupt \(its note last.json"
+    ):
+        checkpoints.read(tmp_path, NAME, state)
+    # Whoever saves anew, having loaded before or not, puts the weights aside.
+    for number, loads in enumerate([True, False]):
+        if loads:
+            assert checkpoints.load(tmp_path, NAME, state) is None
+            assert "passed over, and moved to last.corrupt-0" in caplog.text
+        checkpoints.save(tmp_path, NAME, state)
+        assert checkpoints.read(tmp_path, NAME, state) is not None
+        aside = tmp_path / f"{NAME}.corrupt-{number}"
+        assert largest(aside).read_bytes() == weights
+        (tmp_path / f"{NAME}.json").write_text(note)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        ValueError("PERMISSION_DENIED: Error opening [OS error 13: EACCES]"),
+        ValueError("INTERNAL: read failed [OS error 24: EMFILE Too many open files]"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__ + str(error)[:12],
+)
+def test_an_error_of_the_machine_passes_and_changes_nothing(
+    tmp_path: Path,
+    state: TrainState,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    before = everything(tmp_path)
+
+    def fail(*_: Any) -> None:
+        try:
+            raise error
+        except Exception as inner:
+            raise RuntimeError("a store failed") from inner
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.ocp, "load", fail)
+        wanted = MemoryError if isinstance(error, MemoryError) else OSError
+        with pytest.raises(wanted) as caught:
+            checkpoints.load(tmp_path, NAME, state)
+    if getattr(error, "errno", None):
+        assert caught.value.errno == error.errno
+    if wanted is OSError:
+        assert f"{tmp_path / NAME}: cannot be read now" in str(caught.value)
+    assert everything(tmp_path) == before
+    assert checkpoints.load(tmp_path, NAME, state) is not None
+
+
+# Orbax never awaits what it was about to do when it fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+def test_no_free_file_descriptor_is_no_damage(
+    tmp_path: Path, state: TrainState
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    before = everything(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for spare in (0, 1, 2, 4):
+        first_free = os.dup(0)
+        os.close(first_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + spare, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files") as caught:
+                checkpoints.load(tmp_path, NAME, state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert caught.value.errno == errno.EMFILE
+        del caught
+    gc.collect()
+    assert everything(tmp_path) == before
+    assert checkpoints.load(tmp_path, NAME, state) is not None
+
+
+def test_a_note_that_cannot_be_read_is_no_missing_note(
+    tmp_path: Path, state: TrainState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    before = everything(tmp_path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "last.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", fail)
+        for act in (checkpoints.load, checkpoints.read, checkpoints.save):
+            with pytest.raises(PermissionError, match=r"last\.json"):
+                act(tmp_path, NAME, state)
+        with pytest.raises(PermissionError):
+            checkpoints.exists(tmp_path, NAME)
+    assert everything(tmp_path) == before
+
+
+def test_what_fails_once_and_not_again_is_whole(
+    tmp_path: Path, state: TrainState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    load, calls = checkpoints.ocp.load, []
+
+    def fail_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyError("listed while it was renamed")
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoints.ocp, "load", fail_once)
+    assert checkpoints.load(tmp_path, NAME, state) is not None
+
+
+def test_a_state_of_another_network_is_no_damage(
+    tmp_path: Path, state: TrainState
+) -> None:
+    checkpoints.save(tmp_path, NAME, state)
+    before = everything(tmp_path)
+    fewer = state._replace(batch_stats={})
+    with pytest.raises(ValueError, match="holds a state of other leaves than"):
+        checkpoints.load(tmp_path, NAME, fewer)
+    assert everything(tmp_path) == before
+    # Notes of older versions do not say of which leaves; Orbax does.
+    path = tmp_path / f"{NAME}.json"
+    note = json.loads(path.read_text())
+    del note["leaves"]
+    path.write_text(json.dumps(note))
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match="holds a state of other leaves than"):
+        checkpoints.load(tmp_path, NAME, fewer)
+    assert everything(tmp_path) == before
+    assert checkpoints.load(tmp_path, NAME, state) is not None
+
+
+@pytest.mark.parametrize("odd", ["[x]", "a*", "a?", "back\\slash", "gs:"])
+def test_a_path_that_orbax_misreads_is_refused_before_anything_is_written(
+    tmp_path: Path, state: TrainState, odd: str
+) -> None:
+    folder = tmp_path / odd / "checkpoints"
+    for act in (checkpoints.load, checkpoints.read, checkpoints.save):
+        with pytest.raises(ValueError, match="reads as a pattern or an address"):
+            act(folder, NAME, state)
+    with pytest.raises(ValueError, match="reads as a pattern or an address"):
+        workdir.check_same(tmp_path / odd, config.default())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])

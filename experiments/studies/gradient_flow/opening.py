@@ -114,5 +114,6 @@ class Study:
 
     def records(self, arm: str, kind: str) -> list[dict[str, Any]]:
         """Reads the records of an arm of one kind."""
-        rows = records.read(self._of(arm) / "metrics.jsonl")
+        path = self._of(arm) / "metrics.jsonl"
+        rows = records.read(path, fields=records.FIELDS)
         return [row for row in rows if row["kind"] == kind]
