@@ -31,6 +31,7 @@ from experiments import command_line  # noqa: E402
 from jaxsparse import build, config, records  # noqa: E402
 from jaxsparse.analysis import connectivity  # noqa: E402
 from jaxsparse.build import scoring  # noqa: E402
+from jaxsparse.data import fingerprint  # noqa: E402
 from jaxsparse.data.diet import files, scores  # noqa: E402
 from jaxsparse.training import checkpoints, interrupt  # noqa: E402
 
@@ -106,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
             dataset=run.config.data.name,
             split="train",
             config=config.digest(run.config),
+            images=fingerprint.of_images(run.dataset.train.images),
         )
         # Before hours of work, so that these are never for nothing.
         files.check_free(out, about(replicates=1, step=0))

@@ -64,10 +64,13 @@ def _run(
     """Builds everything, takes the folder, trains, and writes the report."""
     if report and hosts.first():  # before training, not at its end
         report_folder.check(folder / "report")
-    made = build.make_experiment(c, build.load_data(c), folder)
+    dataset = build.load_data(c)
+    made = build.make_experiment(c, dataset, folder)
     command = shlex.join(["python", *sys.argv])
     arrangement = made.trainer.arrangement
-    with workdir.opened(folder, c, command=command, arrangement=arrangement):
+    with workdir.opened(
+        folder, c, command=command, arrangement=arrangement, dataset=dataset
+    ):
         train(c, made, folder, metric_writers)
         if not (report and hosts.first()):  # a study has one of its own
             return

@@ -110,8 +110,12 @@ def train(folder: Path, fields: dict[str, Any]) -> Experiment:
     c = config(fields)
     config_lib.validate(c)
     build.check_names(c)
-    made = build.make_experiment(c, build.load_data(c), folder)
-    with workdir.opened(folder, c, command="", arrangement=made.trainer.arrangement):
+    dataset = build.load_data(c)
+    made = build.make_experiment(c, dataset, folder)
+    arrangement = made.trainer.arrangement
+    with workdir.opened(
+        folder, c, command="", arrangement=arrangement, dataset=dataset
+    ):
         experiment_lib.run(made, desk(folder))
     return made
 

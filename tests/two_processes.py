@@ -122,6 +122,8 @@ def feeding_alike() -> None:
 class Encoded:
     """Images in memory as files have them, which counts what is read."""
 
+    paths = ()
+
     def __init__(self, pixels: np.ndarray) -> None:
         self.encoded, self.read_rows = [], []
         for image in pixels:

@@ -136,6 +136,11 @@ def make_experiment(
             f"{s.growth_first} on; wanted at most the {len(dataset.train.labels)} "
             "training examples"
         )
+    if not len(dataset.test.labels):
+        raise ValueError(
+            f"config.data.name: {config.data.name!r} has no test examples; expected "
+            "some to report results on; add a test split"
+        )
     epoch_of = make_epoch(config, len(dataset.train.labels))
     fitting.check_sizes(config, dataset)
     length = lengths(config, steps_per_epoch=epoch_of.steps)
@@ -380,6 +385,7 @@ def _make_trainer(
         keep_at=length.keep_at,
         settled=length.ghosts if ghosts.fade(config) else 0,
         trace=length.trace,
+        continues=config.run.on_nonfinite == "continue",
     )
 
 

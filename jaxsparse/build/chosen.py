@@ -67,6 +67,48 @@ def check(config: ConfigDict) -> None:
         )
 
 
+def check_masks(
+    config: ConfigDict, examples: int, like: Any, *, dense: tuple[str, ...]
+) -> None:
+    """Refuses, by shapes alone, what choosing static masks would refuse later.
+
+    Args:
+      config: a validated config.
+      examples: how many there are to train on.
+      like: parameters of one replicate, concrete or abstract.
+      dense: names of layers that are kept whole, besides the config's patterns.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c = config.sparse
+    if c.method != "static" or config.start.masks:
+        return
+    wanted = c.score_batches * c.score_batch_size
+    if c.score in ON_EXAMPLES and wanted > examples:
+        raise ValueError(
+            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
+            f"examples come to {wanted}; wanted at most the {examples} training "
+            "examples"
+        )
+    choose = functools.partial(
+        oneshot.prune,
+        sparsity=c.sparsity,
+        distribution=_distribution(config),
+        prunable=sparse.prunable(config),
+        dense=(*c.dense, *dense),
+        structure=sparse.read_structure(c.structure),
+    )
+    with under("sparse"):
+        jax.eval_shape(choose, like)
+
+
+def _distribution(config: ConfigDict) -> Any:
+    """Returns how the sparsity is divided among layers."""
+    own = "erk" if config.sparse.score == "random" else "global"
+    return sparse.make_distribution(config) or own
+
+
 def make_first_masks(
     config: ConfigDict,
     dataset: Dataset,
@@ -154,7 +196,7 @@ def _choose(
     c = config.sparse
     spec = config_lib.SCORES.find(c.score)
     where = {
-        "distribution": sparse.make_distribution(config) or spec.distribution,
+        "distribution": _distribution(config),
         "score": scorer.bind(spec, c),
         "prunable": sparse.prunable(config),
         "dense": dense,

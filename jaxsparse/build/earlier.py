@@ -13,6 +13,7 @@ from jaxsparse import hosts, records, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
+from jaxsparse.data import fingerprint
 from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import children, tickets
@@ -20,6 +21,7 @@ from jaxsparse.lottery.network import Network, dense_masks, first_state
 from jaxsparse.tost import skips
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
+from jaxsparse.training import workdir as workdir_lib
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks
@@ -75,18 +77,36 @@ def open_run(
       dataset: what it was trained on, if that has been read before.
 
     Raises:
-      ValueError: if no run is there, or its data are not.
+      ValueError: if no run is there, or its data are not, or have changed since.
     """
     c = read_config(folder)
     if data_dir:
         c.data.dir = data_dir
-    dataset = pieces.load_data(c) if dataset is None else dataset
+    if dataset is None:
+        dataset = pieces.load_data(c)
+        _check_data(folder, dataset)
     steps = make_epoch(c, len(dataset.train.labels)).steps
     length = lengths(c, steps_per_epoch=steps)
     network = pieces.make_network(c, dataset, length)
     seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)
     rate = pieces.make_rate(c, length)
     return Run(folder, c, dataset, network, seeds, rate)
+
+
+def _check_data(folder: Path, dataset: Dataset) -> None:
+    """Refuses data that have changed since a run was trained on them."""
+
+    def find() -> list[str]:
+        if not (folder / workdir_lib.DATA).exists():
+            return []
+        return workdir_lib.changed_data(folder, fingerprint.of(dataset))
+
+    found = hosts.tell(find)
+    if found:
+        raise ValueError(
+            f"{folder}: was trained on other examples than config.data has now: "
+            f"{'; '.join(found)}; expected the same; restore them, or train it again"
+        )
 
 
 def load_state(run: Run, moment: str) -> TrainState:

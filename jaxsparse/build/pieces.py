@@ -179,6 +179,11 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
     with under("sparse"):
         masks = masks_lib.dense(weights, prunable=sparse.prunable(config))
         jax.eval_shape(tx.init, weights)  # what does not fit is refused here
+    chosen.check_masks(config, len(dataset.train.labels), weights, dense=dense)
+    redraw = make_redraw(config, axes)
+    if redraw is not None:
+        with under("init"):
+            jax.eval_shape(redraw, weights, masks, jax.random.key(0))
     return Network(
         jax.jit(every),
         tx,
@@ -194,7 +199,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
         ),
         fresh_weights=config.sparse.ablation == "reinitialized",
         live=chosen.make_live(model, weights, stats, image, masks),
-        redraw=make_redraw(config, axes),
+        redraw=redraw,
         level_scores=scores.make_level_scores(
             config,
             dataset,

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import hosts
 from jaxsparse.build.lengths import Lengths, under
+from jaxsparse.data import fingerprint
 from jaxsparse.data.diet import files, noise, subsets
 from jaxsparse.data.examples import Dataset, Examples
 
@@ -156,7 +157,10 @@ def rows(
                 "experiments/score_data.py wrote, named from the run's own folder"
             )
         with under("pretraining.scores"):
-            read = functools.partial(files.load, path, labels=train.labels)
+            images = fingerprint.of_images(train.images)
+            read = functools.partial(
+                files.load, path, labels=train.labels, images=images
+            )
             scores = hosts.tell(lambda: read().scores)
     balance = {"labels": train.labels, "classes": dataset.classes}
     with under("pretraining"):

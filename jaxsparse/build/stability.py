@@ -30,6 +30,12 @@ def check(config: ConfigDict) -> None:
     """
     c, plain = config.stability, config_lib.default().stability
     on = bool(c.children) or c.successive
+    if on and config.run.on_nonfinite != "stop":
+        raise ValueError(
+            f"config.run.on_nonfinite: came {config.run.on_nonfinite!r} with "
+            f"stability.children {c.children} and successive {c.successive}, which "
+            "compare replicates that must all be whole; expected 'stop'"
+        )
     for name in c:
         needs = c.children if name == "steps" else on
         if name not in _ON and not needs and c[name] != plain[name]:

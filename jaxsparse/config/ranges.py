@@ -300,6 +300,7 @@ RULES: dict[str, Rule] = {
     "run.deterministic": _FLAG,
     "run.compilation_cache": _FLAG,
     "run.checkpoint_every": _or("", _LENGTH),
+    "run.on_nonfinite": _one_of("stop", "continue"),
     "run.keep": _one_of("all", "needed"),
     "run.trace": _LENGTHS,
     "run.tensorboard": _FLAG,

@@ -224,6 +224,9 @@ def default() -> ConfigDict:
     c.run.deterministic = False  # ask GPUs for bit-reproducible kernels
     c.run.compilation_cache = True  # keep compiled programs in the user's cache folder
     c.run.checkpoint_every = "10ep"  # within a level, for runs that may be killed
+    # What a loss that is not finite does: "stop" the run, or "continue" with the other
+    # replicates, while there are any; reports leave the broken one out.
+    c.run.on_nonfinite = "stop"  # or "continue"
     c.run.keep = "all"  # checkpoints of levels' ends: "all", or "needed" to continue
     c.run.trace = ()  # from when to when, as ("100step", "110step"), to profile
     c.run.tensorboard = True  # write event files besides metrics.jsonl

@@ -8,6 +8,7 @@ TFDS has prepared works without, and any tree of images (`folders`).
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,6 +175,22 @@ def check_there(name: str, *, data_dir: str | None = None) -> None:
         tiny_imagenet.find(data_dir=data_dir)
     elif name not in READERS and not folders.is_there(name, data_dir=data_dir):
         sources.find(name, data_dir=data_dir)
+
+
+def folder(name: str, *, data_dir: str | None) -> Path | None:
+    """Finds the folder of a dataset; None where nothing is in files of its own.
+
+    Args:
+      name: as for `load`.
+      data_dir: as for `load`.
+    """
+    if name not in READERS:
+        try:
+            return sources.find(name, data_dir=data_dir)
+        except sources.DatasetNotPrepared:
+            pass
+    there = folders.is_there(name, data_dir=data_dir)
+    return sources.root_folder(data_dir) / name if there else None
 
 
 def _reader(name: str, size: int, given: Reader | None) -> Reader:

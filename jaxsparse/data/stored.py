@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -69,7 +69,13 @@ def naming(name: str, what: str) -> Iterator[None]:
 
 @runtime_checkable
 class Source(Protocol):
-    """Encoded images, in files; safe to ask from several threads."""
+    """Encoded images, in files; safe to ask from several threads.
+
+    Attributes:
+      paths: of the files, one for each of `parts`.
+    """
+
+    paths: Sequence[str]
 
     def __len__(self) -> int:
         """Returns how many there are."""

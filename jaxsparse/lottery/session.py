@@ -109,6 +109,10 @@ class Session:
                 changing=trainer.changing is not None,
                 settled=trainer.settled,
             )
+            failed = self._failed(stage)
+            for row in ends:
+                if row["replicate"] in failed:
+                    row["failed"] = True  # what it came to is of no use
             loop.write(desk, ends)
             summary.warn_of_empty_layers(ends, stage=stage.name)
             if self.experiment.network.first_masks is not None:
@@ -124,6 +128,19 @@ class Session:
         self.latest[stage.arm] = (stages.end_name(stage), state)
         desk.progress.end(note=summary.in_words(rows))
         return state
+
+    def _failed(self, stage: Stage) -> list[int]:
+        """Lists replicates that are broken in a stage: in it, or in what it is of."""
+        leads = (stages.PRETRAINING, stages.TICKET, stage.arm)
+        return sorted(
+            {
+                row["replicate"]
+                for row in _read(self.desk, kind="failed")
+                if row["stage"] == stage.name
+                or (row["arm"] in leads and row["level"] < stage.level)
+                or row["arm"] == stages.PRETRAINING
+            }
+        )
 
     def keys(self, stage: Stage) -> Key[Array, "r"]:
         """Makes the keys of a stage's order of examples and augmentation."""
@@ -278,13 +295,15 @@ class Session:
             chosen = first_masks(start.params, start.batch_stats, experiment.seeds)
             return self._keep_ticket(level, chosen)
         source = 0 if experiment.one_shot else level - 1
+        ticket = stages.of_level(experiment, source, stages.TICKET)
         end, before = self._ticket_end(source), self.masks(source)
+        params = _finite(end.params, self._failed(ticket))
         score, worth = experiment.network.level_scores, None
         if score is not None:
-            trained = (end.params, end.batch_stats, before)
+            trained = (params, end.batch_stats, before)
             worth = score(*trained, experiment.seeds, level)
         chosen = levels.prune(
-            end.params,
+            params,
             before,
             level=level,
             rule=experiment.rule,
@@ -410,6 +429,19 @@ class Session:
         elif stage.arm in (stages.TICKET, "dense_continued"):
             return
         checkpoints.thin(self.desk.checkpoints, stages.end_name(outdated))
+
+
+def _finite(params: Params, failed: list[int]) -> Params:
+    """Replaces what is not finite of broken replicates, which no choice can be of."""
+    if not failed:
+        return params
+    rows = jnp.asarray(failed)
+
+    def one(leaf: Any) -> Any:
+        mended = jnp.nan_to_num(leaf[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        return leaf.at[rows].set(mended)
+
+    return jax.tree.map(one, params)
 
 
 def _read(desk: Desk, **wanted: Any) -> list[records.Record]:

@@ -98,6 +98,12 @@ def _section(run: tables.Run, called: str, images: Mapping[str, bytes | None]) -
     """Writes what the page says about one run."""
     parts = [f"<h2>{escape(called)}</h2>\n"]
     parts.append(f"<p>{escape(run.name)}, {escape(settings.title([run]))}</p>\n")
+    if run.failed:
+        where = escape("; ".join(run.failed))
+        parts.append(
+            "<p><strong>Left out, as their loss ceased to be finite:</strong> "
+            f"{where}.</p>\n"
+        )
     if tables.levels_table([run]).empty:
         parts.append("<p><strong>No level has finished yet.</strong></p>\n")
     write_results = _of_training if labels.trains_once(run) else _of_levels

@@ -64,6 +64,8 @@ class Run(NamedTuple):
       environment: versions, devices, commit and command; empty if not recorded.
       records: the measurements, in the order they were written.
       ended: whether the folder says that all its stages have ended.
+      failed: of each broken replicate (`config.run.on_nonfinite`), where its loss
+        ceased to be finite; its records are left out.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Run(NamedTuple):
     environment: dict[str, Any]
     records: list[dict[str, Any]]
     ended: bool = False
+    failed: tuple[str, ...] = ()
 
 
 def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
@@ -109,12 +112,23 @@ def _read_run(folder: Path, name: str) -> Run:
         )
     environment = folder / "environment.json"
     config = _read_object(folder / "config.json")
+    rows = records.read(folder / "metrics.jsonl", fields=("kind", "stage"))
+    broken = {
+        (row["stage"], row.get("replicate"))
+        for row in rows
+        if row["kind"] == "failed" or row.get("failed")
+    }
     return Run(
         name,
         config=config,
         environment=_read_object(environment) if environment.is_file() else {},
-        records=records.read(folder / "metrics.jsonl"),
+        records=[r for r in rows if (r["stage"], r.get("replicate")) not in broken],
         ended=_has_ended(folder / "ended.json", config),
+        failed=tuple(
+            f"replicate {row['replicate']} in {row['stage']}, by update {row['step']}"
+            for row in rows
+            if row["kind"] == "failed"
+        ),
     )
 
 

@@ -41,7 +41,7 @@ from jaxsparse.types import Masks
 log = logging.getLogger(__name__)
 
 # Kinds of records written while a stage trains; others come at its end.
-_KINDS = ("train", "eval", "masks", "gradient", "change")
+_KINDS = ("train", "eval", "masks", "gradient", "change", "failed")
 
 
 class Stage(NamedTuple):
@@ -85,6 +85,7 @@ class Trainer(NamedTuple):
         None for none. See `repelling`.
       settled: clock from which evaluations are of the network as it will be.
       trace: readings of the clock between which the profiler looks; () for never.
+      continues: whether a replicate whose loss is not finite lets the others go on.
     """
 
     programs: Callable[[int, int], Program]
@@ -104,6 +105,7 @@ class Trainer(NamedTuple):
     anchors: Any = None
     settled: int = 0
     trace: tuple[int, ...] = ()
+    continues: bool = False
 
 
 @runtime_checkable
@@ -263,7 +265,7 @@ def fit(
         if saves or stops or len(pending) >= trainer.calls_ahead:
             sums, pending = _fetch(layout, sums, pending), []
             desk.progress.advance(step)
-            evaluates |= not np.all(np.isfinite(sums.loss))
+            evaluates |= not (trainer.continues or np.all(np.isfinite(sums.loss)))
         if evaluates:
             report = _evaluate(
                 trainer, state, stage, step, sums, pending, desk, notebook
@@ -453,7 +455,7 @@ def _evaluate(
         rows = notebook.take() + _rows(trainer, stage, step, trained, sets) + held
         write(desk, rows)
         desk.progress.advance(step, note=_summary(trained, sets))
-        _check_finite(stage, step, trained, sets)
+        _check_finite(trainer, stage, step, trained, sets, desk)
 
     return report
 
@@ -492,22 +494,64 @@ def _row(scores: Scores | None, replicate: int, prefix: str) -> dict[str, Any]:
 
 
 def _summary(trained: Scores | None, sets: Mapping[str, Scores]) -> str:
-    parts = [f"loss {np.mean(trained.loss):.4f}"] if trained else []
+    parts = []
+    if trained:
+        finite = trained.loss[np.isfinite(trained.loss)]  # others may have failed
+        parts = [f"loss {np.mean(finite) if finite.size else np.nan:.4f}"]
     parts += [f"{name} {np.mean(s.accuracy):.2%}" for name, s in sets.items()]
     return ", ".join(parts)
 
 
 def _check_finite(
-    stage: Stage, step: int, trained: Scores | None, sets: Mapping[str, Scores]
+    trainer: Trainer,
+    stage: Stage,
+    step: int,
+    trained: Scores | None,
+    sets: Mapping[str, Scores],
+    desk: Desk,
 ) -> None:
+    """Stops where a loss is not finite, or marks the replicate and goes on."""
     named = {"training": trained} | dict(sets)
-    for name, scores in named.items():
-        if scores is None or np.all(np.isfinite(scores.loss)):
-            continue
-        bad = np.flatnonzero(~np.isfinite(scores.loss)).tolist()
-        raise interrupt.NonFinite(
-            f"{stage.name}, step {step}: the {name} loss of replicates {bad} is not "
-            "finite; the last record was written; try a lower "
-            "config.schedule.learning_rate, a longer config.schedule.warmup, or "
-            "model.dtype float32"
+    losses = {name: scores.loss for name, scores in named.items() if scores is not None}
+    bad = {
+        name: np.flatnonzero(~np.isfinite(loss)).tolist()
+        for name, loss in losses.items()
+        if not np.all(np.isfinite(loss))
+    }
+    if not bad:
+        return
+    if trainer.continues:
+        broken = sorted({r for each in bad.values() for r in each})
+        _mark(trainer, stage, step, broken, desk)
+        if len(broken) < trainer.layout.replicates:
+            return
+    name, replicates = next(iter(bad.items()))
+    raise interrupt.NonFinite(
+        f"{stage.name}, step {step}: the {name} loss of replicates {replicates} is not "
+        "finite; the last record was written; try a lower "
+        "config.schedule.learning_rate, a longer config.schedule.warmup, or "
+        "model.dtype float32; or have the other replicates go on without these "
+        "(config.run.on_nonfinite)"
+    )
+
+
+def _mark(
+    trainer: Trainer, stage: Stage, step: int, broken: list[int], desk: Desk
+) -> None:
+    """Records which replicates are broken, each once in a stage."""
+
+    def find() -> list[int]:
+        rows = records.read(desk.metrics, fields=records.FIELDS)
+        mine = [r for r in rows if (r["kind"], r["stage"]) == ("failed", stage.name)]
+        return [row["replicate"] for row in mine]
+
+    marked = hosts.tell(find)
+    new = [r for r in broken if r not in marked]
+    begun = record(stage, "failed", step=step, trainer=trainer)
+    write(desk, [begun | {"replicate": r} for r in new])
+    if new:
+        log.warning(
+            "%s, step %d: the loss of replicates %s is not finite; the others go on, "
+            "and reports leave these out",
+            *(stage.name, step, new),
         )

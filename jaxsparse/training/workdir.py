@@ -2,20 +2,23 @@
 
     config.json       the resolved config
     environment.json  command, versions, devices and commit of each session
+    data.json         the fingerprint of the examples, see `data.fingerprint`
     metrics.jsonl     the records
     tensorboard/      the same as events
     checkpoints/      see `checkpoints`
     tickets/          masks of each level
     report/           figures and tables
 
-A folder belongs to one experiment. It is continued by the same one and refused to any
-other; two processes never write there at once.
+A folder belongs to one experiment. It is continued by the same one, on the same data,
+and refused to any other, unless no step was trained in it: then it is begun anew. Two
+processes never write there at once.
 """
 
 import fcntl
 import json
 import logging
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +33,8 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import hosts, records
+from jaxsparse.data import fingerprint
+from jaxsparse.data.examples import Dataset
 from jaxsparse.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
@@ -37,6 +42,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "
 # What locking a file raises that another process has locked; anything else is a disk
 # that knows no locks.
 TAKEN = (BlockingIOError, PermissionError)
+DATA = "data.json"
 SECONDS_BEHIND = 60  # that a shared folder may be behind
 
 log = logging.getLogger(__name__)
@@ -44,7 +50,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def opened(
-    workdir: Path, config: ConfigDict, *, command: str, arrangement: Mapping[str, Any]
+    workdir: Path,
+    config: ConfigDict,
+    *,
+    command: str,
+    arrangement: Mapping[str, Any],
+    dataset: Dataset | None = None,
 ) -> Iterator[None]:
     """Takes possession of a folder for one session of an experiment.
 
@@ -53,10 +64,13 @@ def opened(
       config: the resolved config.
       command: the command line, for the record.
       arrangement: how work is laid out on the devices, for the record.
+      dataset: what is trained on, which must not change between sessions; None to
+        neither record nor compare it.
 
     Raises:
       ValueError: if the folder belongs to another experiment, naming the fields that
-        differ, or if another process is at work in it.
+        differ, if the data are not those it was begun with, or if another process is
+        at work in it.
       OSError: if it cannot be written to.
     """
     locks: list[Any] = []
@@ -66,8 +80,21 @@ def opened(
 
         def write() -> None:
             check_same(workdir, config)
-            _check_start(workdir, arrangement)
+            data = None if dataset is None else fingerprint.of(dataset)
+            try:
+                _check_start(workdir, arrangement)
+                _check_data(workdir, data)
+                same = not _differences(workdir, config)
+            except ValueError:
+                same = False
+                if has_trained(workdir):
+                    raise
+            if not same:
+                _begin_anew(workdir)
             records.write_atomically(workdir / "config.json", resolved + "\n")
+            if data is not None:
+                text = json.dumps(data, indent=1) + "\n"
+                records.write_atomically(workdir / DATA, text)
             _write_environment(workdir / "environment.json", command, arrangement)
 
         hosts.do(write)
@@ -127,20 +154,13 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
         be read again under its path.
     """
     checkpoints.check_path(workdir)
-    path = workdir / "config.json"
-    if not path.exists():
-        if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
-            raise ValueError(
-                f"--workdir: {workdir} holds a run without its config.json; wanted it "
-                "restored, or another --workdir"
-            )
-        return
-    try:
-        old = records.read_object(path)
-    except ValueError as error:
-        raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
-    found = list(config_lib.differences(old, json.loads(config.to_json())))
-    if found:
+    if not (workdir / "config.json").exists() and has_trained(workdir):
+        raise ValueError(
+            f"--workdir: {workdir} holds a run without its config.json; wanted it "
+            "restored, or another --workdir"
+        )
+    found = _differences(workdir, config)
+    if found and has_trained(workdir):
         each = "; ".join(
             f"config.{name}: there {a!r}, here {b!r}" for name, a, b in found
         )
@@ -149,6 +169,78 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
             "scientific fields; choose another --workdir, or leave it out for a folder "
             "named by the config"
         )
+
+
+def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]]:
+    """Lists the scientific fields in which a folder's config differs from another."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return []
+    try:
+        old = records.read_object(path)
+    except ValueError as error:
+        raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
+    return list(config_lib.differences(old, json.loads(config.to_json())))
+
+
+def has_trained(workdir: Path) -> bool:
+    """Says whether a step was trained in a folder, as far as anything there shows it.
+
+    A folder that a run only claimed, and in which it was then refused, may be reused.
+
+    Raises:
+      ValueError: if its records are damaged.
+      OSError: if they cannot be read.
+    """
+    notes = (workdir / "checkpoints").rglob("*.json")
+    if any(note.name != "init.json" for note in notes):
+        return True
+    rows = records.read(workdir / "metrics.jsonl")
+    return any(row.get("kind") != "eval" or row.get("step") for row in rows)
+
+
+def _begin_anew(workdir: Path) -> None:
+    """Removes what a run wrote that did not train a step."""
+    log.warning("%s: no step was trained there; its run is begun anew", workdir)
+    for name in ("checkpoints", "tickets"):
+        if (workdir / name).exists():
+            shutil.rmtree(workdir / name)
+    for name in ("metrics.jsonl", "rescaling.json", DATA):
+        (workdir / name).unlink(missing_ok=True)
+
+
+def _check_data(workdir: Path, data: fingerprint.Fingerprint | None) -> None:
+    """Refuses to go on with other examples than a run was begun with."""
+    if data is None:
+        return
+    found = changed_data(workdir, data)
+    if found:
+        raise ValueError(
+            f"config.data: the examples are not those that {workdir} was begun with: "
+            f"{'; '.join(found)}; expected the same; restore them, or choose another "
+            "--workdir"
+        )
+
+
+def changed_data(workdir: Path, data: fingerprint.Fingerprint) -> list[str]:
+    """Words how examples differ from those of a run; [] if it did not record any.
+
+    Args:
+      workdir: folder of the run.
+      data: what `fingerprint.of` returns of the examples.
+
+    Raises:
+      ValueError: if what was recorded is damaged.
+    """
+    path = workdir / DATA
+    if not path.exists():  # a run of an older version
+        return []
+    try:
+        return fingerprint.differences(records.read_object(path), data)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error}; restore it, or remove it to go on without a comparison"
+        ) from error
 
 
 def starts_from(workdir: Path) -> dict[str, Any]:

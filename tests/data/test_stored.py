@@ -20,6 +20,8 @@ SIZE = 14
 class Counting:
     """Images in memory, which counts how often each is read."""
 
+    paths = ()
+
     def __init__(self, count: int = 12) -> None:
         self.encoded = []
         for i in range(count):

@@ -29,6 +29,8 @@ class Provenance(NamedTuple):
       labels: SHA-256 of the labels in their order, in hexadecimal.
       weights: hashes of the checkpoints that were scored, joined by commas; "" if there
         was none, as of forgetting.
+      images: hash of the images, see `fingerprint.of_images`; "" if it is not known, as
+        in older files.
     """
 
     score: str
@@ -40,6 +42,7 @@ class Provenance(NamedTuple):
     config: str
     labels: str
     weights: str = ""
+    images: str = ""
 
 
 LATER = ("replicates", "step", "weights")  # known when scores have been computed
@@ -72,6 +75,7 @@ def describe(
     step: int,
     config: str,
     weights: str = "",
+    images: str = "",
 ) -> Provenance:
     """Says what scores are of.
 
@@ -84,6 +88,7 @@ def describe(
       step: as in `Provenance`; not negative.
       config: as in `Provenance`.
       weights: as in `Provenance`.
+      images: as in `Provenance`.
 
     Returns:
       The provenance, with the number of the labels and their hash.
@@ -106,6 +111,7 @@ def describe(
         config=config,
         labels=hash_labels(labels),
         weights=weights,
+        images=images,
     )
 
 
@@ -168,19 +174,20 @@ def save(
         fresh.unlink(missing_ok=True)
 
 
-def load(path: Path, *, labels: Int[np.ndarray, "_"]) -> Saved:
+def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> Saved:
     """Reads scores for a dataset, and refuses those of another.
 
     Args:
       path: a file that `save` wrote.
       labels: of the dataset the scores are wanted for, in its order.
+      images: hash of its images, see `fingerprint.of_images`; "" not to compare them.
 
     Returns:
       The scores as they were saved, to the bit, and what they are of.
 
     Raises:
       ValueError: if the file is no file of scores, or its examples are not those of the
-        labels by number or by hash.
+        labels by number or by hash, or of other images.
       FileNotFoundError: if there is no file.
     """
     saved = _read(path)
@@ -197,6 +204,12 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"]) -> Saved:
             f"SHA-256 {of.labels[:12]}; the dataset given has {len(labels)} too, but "
             f"of {hash_labels(labels)[:12]}: another dataset, order or noise; load the "
             "same one, or score this one"
+        )
+    if images and of.images and images != of.images:
+        raise ValueError(
+            f"{path}: scores of examples ({of.dataset}, {of.split}) with images of "
+            f"hash {of.images[:12]}; the dataset given has equal labels, but images of "
+            f"{images[:12]}: they have changed since; restore them, or score these"
         )
     return saved
 
@@ -215,7 +228,10 @@ def digest(path: Path) -> str:
       FileNotFoundError: if there is no file.
     """
     scores, provenance = _read(path)
-    told = json.dumps(provenance._asdict(), sort_keys=True).encode()
+    fields = provenance._asdict()
+    if not provenance.images:  # older files do not have it, and keep their hashes
+        del fields["images"]
+    told = json.dumps(fields, sort_keys=True).encode()
     return hashlib.sha256(scores.astype("<f8").tobytes() + told).hexdigest()
 
 
@@ -255,7 +271,7 @@ def _differences(
     return [
         f"{name} ({was!r}, now {now!r})"
         for name, (was, now) in zip(Provenance._fields, pairs, strict=True)
-        if was != now and name not in but
+        if was != now and name not in but and not (name == "images" and not was)
     ]
 
 

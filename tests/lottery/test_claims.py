@@ -1,0 +1,220 @@
+"""Who may go on in a folder: the same experiment on the same data, or anyone, if no
+step was trained there."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from jaxsparse import build, records
+from jaxsparse.data import datasets, digits
+from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.training import workdir
+
+SHORT = {"lottery.levels": 0, "training.length": "4step", "evaluation.every": "4step"}
+
+
+def claim(folder: Path, fields: dict[str, Any]) -> ConfigDict:
+    """Opens a folder for a run, and trains nothing."""
+    c = tiny.config(SHORT | fields)
+    dataset = build.load_data(c)
+    with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
+        pass
+    return c
+
+
+def blackened(*, data_dir: str | None = None) -> datasets.Read:
+    train, test, classes = digits.read(data_dir=data_dir)
+    images = np.array(train.images)
+    images[np.random.default_rng(0).permutation(len(images))[:400]] = 0
+    return train._replace(images=images), test, classes
+
+
+def test_a_folder_without_a_step_is_begun_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim(tmp_path, {})
+    for name in ("checkpoints/init/state", "tickets/level_00/replicate_0.npz"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("what another config made")
+    (tmp_path / "checkpoints" / "init.json").write_text("{}")
+    row = {"kind": "eval", "stage": "level_00/ticket", "step": 0}
+    records.append(tmp_path / "metrics.jsonl", [row])
+    other = tiny.config(SHORT | {"optimizer.momentum": 0.5})
+    workdir.check_same(tmp_path, other)
+    claim(tmp_path, {"optimizer.momentum": 0.5})
+    assert "no step was trained there; its run is begun anew" in caplog.text
+    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "tickets").exists()
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert records.read_object(tmp_path / "config.json")["optimizer"]["momentum"] == 0.5
+
+
+@pytest.mark.parametrize("trace", ["record", "checkpoint"])
+def test_a_folder_with_a_step_is_refused(tmp_path: Path, trace: str) -> None:
+    claim(tmp_path, {})
+    if trace == "record":
+        row = {"kind": "train", "stage": "level_00/ticket", "step": 4}
+        records.append(tmp_path / "metrics.jsonl", [row])
+    else:
+        note = tmp_path / "checkpoints" / "level_00" / "ticket" / "step_000000002.json"
+        note.parent.mkdir(parents=True)
+        note.write_text("damaged")
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    other = tiny.config(SHORT | {"optimizer.momentum": 0.5})
+    with pytest.raises(ValueError, match=r"another experiment: config\.optimizer\.mom"):
+        workdir.check_same(tmp_path, other)
+    with pytest.raises(ValueError, match=r"another experiment: config\.optimizer\.mom"):
+        claim(tmp_path, {"optimizer.momentum": 0.5})
+    after = {path: path.stat() for path in tmp_path.rglob("*")}
+    lock = tmp_path / ".lock"
+    del before[lock], after[lock]
+    assert {p: s.st_mtime_ns for p, s in after.items()} == {
+        p: s.st_mtime_ns for p, s in before.items()
+    }
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", "{", '"a"'])
+def test_foreign_files_are_one_error_or_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    c = claim(tmp_path, {})
+    (tmp_path / "environment.json").write_text(content)
+    with caplog.at_level(logging.WARNING):
+        claim(tmp_path, {})
+    assert "earlier sessions are in environment.json.damaged-" in caplog.text
+    (aside,) = tmp_path.glob("environment.json.damaged-*")
+    assert aside.read_text() == content
+    assert workdir.starts_from(tmp_path) == {}
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json: .*restore"):
+        workdir.check_same(tmp_path, c)
+    with pytest.raises(ValueError, match="no run is there"):
+        build.read_config(tmp_path)
+    with pytest.raises(ValueError, match=r"config\.json: .*restore"):
+        claim(tmp_path, {})
+
+
+def test_changed_data_are_refused_once_a_step_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    tiny.train(folder, SHORT)
+    recorded = (folder / workdir.DATA).read_text()
+    claim(folder, {})  # the same data
+    assert (folder / workdir.DATA).read_text() == recorded
+    monkeypatch.setitem(datasets.READERS, "digits", blackened)
+    words = r"data: the examples are not .*train: images differ among examples \d+ to"
+    with pytest.raises(ValueError, match=words):
+        claim(folder, {})
+    assert (folder / workdir.DATA).read_text() == recorded
+    # Nor can its weights be read for what was trained on other examples.
+    with pytest.raises(ValueError, match="was trained on other examples than .*train:"):
+        build.open_run(folder)
+    # An older run did not record its data, and does so when it is continued.
+    (folder / workdir.DATA).unlink()
+    claim(folder, {})
+    assert json.loads((folder / workdir.DATA).read_text())["classes"] == 10
+
+
+REFUSED = [
+    ({"sparse.dense": ("hed/kernel",)}, "sparse"),
+    ({"sparse.layers": (("hed/kernel", 0.5),)}, "sparse"),
+    ({"sparse.dense": ("dense1*",), "sparse.score": "magnitude"}, "keeps"),
+    ({"sparse.score": "snip", "sparse.score_batches": 100}, "score_batches"),
+    ({"sparse.structure": "groups 7"}, "sparse"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED)
+def test_what_chooses_masks_is_refused_before_a_folder_is_claimed(
+    tmp_path: Path, fields: dict[str, Any], words: str
+) -> None:
+    static = {"sparse.method": "static", "sparse.sparsity": 0.9}
+    c = tiny.config(SHORT | static | fields)
+    build.check_names(c)
+    with pytest.raises(ValueError, match=words):
+        build.make_experiment(c, build.load_data(c), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_test_examples_are_refused_before_a_folder_is_claimed(
+    tmp_path: Path,
+) -> None:
+    c = tiny.config(SHORT)
+    dataset = build.load_data(c)
+    empty = type(dataset.test)(*(array[:0] for array in dataset.test))
+    with pytest.raises(ValueError, match="'digits' has no test examples; expected"):
+        build.make_experiment(c, dataset._replace(test=empty), tmp_path)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Makes runs of three replicates, of which the second begins with a NaN."""
+
+    def make(folder: Path, on_nonfinite: str, **fields: Any) -> Any:
+        c = tiny.config(
+            {"replicates": 3, "run.on_nonfinite": on_nonfinite, "lottery.levels": 1}
+            | fields
+        )
+        made = build.make_experiment(c, build.load_data(c), folder)
+        initialize = made.network.initialize
+
+        def spoil(keys: Any) -> Any:
+            params, stats = initialize(keys)
+            name = next(iter(params))
+            params = dict(params)
+            layer = dict(params[name])
+            layer["kernel"] = layer["kernel"].at[1, 0, 0].set(np.nan)
+            return params | {name: layer}, stats
+
+        return made._replace(network=made.network._replace(initialize=spoil)), c
+
+    return make
+
+
+def test_a_broken_replicate_lets_the_others_go_on(
+    tmp_path: Path, broken: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    made, c = broken(tmp_path / "run", "continue")
+    with workdir.opened(tmp_path / "run", c, command="", arrangement={}):
+        experiment_lib.run(made, tiny.desk(tmp_path / "run"))
+    whole, _ = broken(tmp_path / "whole", "continue")
+    whole = whole._replace(
+        network=whole.network._replace(
+            initialize=build.make_experiment(
+                c, build.load_data(c), tmp_path
+            ).network.initialize
+        )
+    )
+    experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
+    rows, sound = (
+        records.read(tmp_path / name / "metrics.jsonl") for name in ("run", "whole")
+    )
+    failed = [row for row in rows if row["kind"] == "failed"]
+    assert [(row["stage"], row["replicate"]) for row in failed] == [
+        ("level_00/ticket", 1)
+    ]
+    levels = [row for row in rows if row["kind"] == "level"]
+    assert [row.get("failed", False) for row in levels] == [False, True, False] * 2
+    # To the others nothing has happened, to the bit.
+    for found, wanted in ((rows, sound), (sound, rows)):
+        others = [
+            row
+            for row in found
+            if row.get("replicate") in (0, 2) and row["kind"] != "time"
+        ]
+        assert others and all(row in wanted for row in others)
+    assert caplog.text.count("the others go on, and reports leave these out") == 1
+
+    from jaxsparse.reports import tables
+
+    (run,) = tables.read_runs([tmp_path / "run"])
+    assert set(tables.levels_table([run])["n"]) == {2}
+    assert run.failed[0] == "replicate 1 in level_00/ticket, by update 0"
