@@ -68,7 +68,12 @@ def check(config: ConfigDict) -> None:
 
 
 def check_masks(
-    config: ConfigDict, examples: int, like: Any, *, dense: tuple[str, ...]
+    config: ConfigDict,
+    examples: int,
+    like: Any,
+    *,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes,
 ) -> None:
     """Refuses, by shapes alone, what choosing static masks would refuse later.
 
@@ -77,6 +82,7 @@ def check_masks(
       examples: how many there are to train on.
       like: parameters of one replicate, concrete or abstract.
       dense: names of layers that are kept whole, besides the config's patterns.
+      axes: the layouts of the network's weights.
 
     Raises:
       ValueError: naming the field.
@@ -98,6 +104,8 @@ def check_masks(
         prunable=sparse.prunable(config),
         dense=(*c.dense, *dense),
         structure=sparse.read_structure(c.structure),
+        min_layer_density=c.min_layer_density,
+        axes=axes,
     )
     with under("sparse"):
         jax.eval_shape(choose, like)

@@ -328,10 +328,9 @@ def _hash_leaves(state: Any) -> str:
     Concrete and abstract states of equal leaves have equal hashes.
     """
     sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for name, leaf in tree.named_leaves(state).items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
-        name = masks_lib.name_of(path)
         sha.update(f"{name} {leaf.dtype} {leaf.shape};".encode())
     return sha.hexdigest()
 
