@@ -30,7 +30,11 @@ SIDEWAYS |= {("fan_axes", "masks"), ("layer_counts", "masks")}
 SIDEWAYS |= {("distributions", name) for name in ("apportionment", "layer_counts")}
 SIDEWAYS |= {(name, "fan_axes") for name in ("select", "distributions", "initializers")}
 # These import less than their layer allows.
-ONLY = {"models": set(), "data": {"records", "config"}, "reports": {"records", "config"}}
+ONLY = {
+    "models": set(),
+    "data": {"records", "config"},
+    "reports": {"records", "config"},
+}
 FOREIGN = {"reports": {"jax", "jaxlib", "flax", "optax", "orbax", "jaxtyping"}}
 
 
