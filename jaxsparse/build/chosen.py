@@ -69,7 +69,6 @@ def check(config: ConfigDict) -> None:
 
 def check_masks(
     config: ConfigDict,
-    examples: int,
     like: Any,
     *,
     dense: tuple[str, ...],
@@ -79,7 +78,6 @@ def check_masks(
 
     Args:
       config: a validated config.
-      examples: how many there are to train on.
       like: parameters of one replicate, concrete or abstract.
       dense: names of layers that are kept whole, besides the config's patterns.
       axes: the layouts of the network's weights.
@@ -90,13 +88,6 @@ def check_masks(
     c = config.sparse
     if c.method != "static" or config.start.masks:
         return
-    wanted = c.score_batches * c.score_batch_size
-    if c.score in ON_EXAMPLES and wanted > examples:
-        raise ValueError(
-            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
-            f"examples come to {wanted}; wanted at most the {examples} training "
-            "examples"
-        )
     choose = functools.partial(
         oneshot.prune,
         sparsity=c.sparsity,
@@ -113,8 +104,8 @@ def check_masks(
 
 def _distribution(config: ConfigDict) -> Any:
     """Returns how the sparsity is divided among layers."""
-    own = "erk" if config.sparse.score == "random" else "global"
-    return sparse.make_distribution(config) or own
+    spec = config_lib.SCORES.find(config.sparse.score)
+    return sparse.make_distribution(config) or spec.distribution
 
 
 def make_first_masks(

@@ -179,8 +179,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Lengths) -> Netwo
     with under("sparse"):
         masks = masks_lib.dense(weights, prunable=sparse.prunable(config))
         jax.eval_shape(tx.init, weights)  # what does not fit is refused here
-    count = len(dataset.train.labels)
-    chosen.check_masks(config, count, weights, dense=dense, axes=axes)
+    chosen.check_masks(config, weights, dense=dense, axes=axes)
     redraw = make_redraw(config, axes)
     if redraw is not None:
         with under("init"):
