@@ -2,14 +2,14 @@
 
 import contextlib
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from jaxsparse import hosts, schedules, scores, select, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import schedules, scores, select, tree
 from jaxsparse.types import Counts, Masks, Params, Scores
 
 
@@ -178,7 +178,12 @@ def prune(
       Masks [r ...] inside `masks`.
 
     Raises:
-      ValueError: see `global_count`.
+      ValueError: see `global_count`; or if a score that may be selected is NaN or
+        infinite, naming the layer and the replicate.
+
+    Warns:
+      select.TiedScoresWarning: if more than 1 % of the weights that compete in some
+        replicate have exactly the score at the threshold, see `oneshot.prune`.
     """
     one = jax.tree.map(lambda leaf: leaf[0], masks)
     if rule.scope == "layer":
@@ -193,7 +198,29 @@ def prune(
         counts = jnp.stack(counts)
     wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(worth))
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
-        return _prune(params, masks, counts, jnp.int32(level), keys, worth, rule)
+        args = (params, masks, counts, jnp.int32(level), keys, worth, rule)
+        chosen, not_finite, ties = _prune(*args)
+        not_finite, ties = hosts.fetch((not_finite, ties))
+    _check_finite(not_finite, level, rule)
+    select.warn_of_ties(ties, stacklevel=2)
+    return chosen
+
+
+def _check_finite(not_finite: Any, level: int, rule: Rule) -> None:
+    """Refuses scores that are not finite, by the number of them [r] in each layer."""
+    bad = {
+        f"{name}, replicate {replicate}": int(count)
+        for name, counts in tree.named_leaves(not_finite).items()
+        if not masks_lib.matches(name, rule.ignored)
+        for replicate, count in enumerate(counts)
+        if count
+    }
+    if bad:
+        raise ValueError(
+            f"scores: expected finite numbers at level {level}, got NaN or infinity "
+            f"for this many weights: {bad}; look for overflow in the trained weights, "
+            f"or in the score {rule.score!r}"
+        )
 
 
 @functools.partial(jax.jit, static_argnums=6)
@@ -205,8 +232,13 @@ def _prune(
     keys: Key[Array, "r"],
     given: Scores | None,
     rule: Rule,
-) -> Masks:
-    """Selects by traced counts, so that all levels share one compiled program."""
+) -> tuple[Masks, Any, dict[str, select.Tie]]:
+    """Selects by traced counts, so that all levels share one compiled program.
+
+    Returns:
+      Masks, how many scores of each layer are not finite, and the ties that the
+      thresholds divide; all [r ...]. With ties dropped, none is divided.
+    """
     ties = "drop" if rule.counting == "open_lth" else "spread"
 
     def choose(
@@ -215,7 +247,7 @@ def _prune(
         count: Counts,
         key: Key[Array, ""],
         own: Scores | None,
-    ) -> Masks:
+    ) -> tuple[Masks, Any, dict[str, select.Tie]]:
         if own is not None:
             worth = own
         elif rule.score == "random":
@@ -223,10 +255,18 @@ def _prune(
         else:
             worth = scores.magnitude(weights, within)
         options = {"within": within, "ignored": rule.ignored, "ties": ties}
-        if rule.scope == "layer":
-            return select.per_layer(worth, count, **options)
-        least = select.floors(within, rule.min_layer_density, ignored=rule.ignored)
-        return select.globally_at_least(worth, count, least, **options)
+        pooled = rule.scope == "global"
+        if pooled:
+            least = select.floors(within, rule.min_layer_density, ignored=rule.ignored)
+            kept = select.globally_at_least(worth, count, least, **options)
+        else:
+            kept = select.per_layer(worth, count, **options)
+        not_finite = masks_lib.tree_map(
+            lambda mask, score: jnp.sum(mask & ~jnp.isfinite(score)), within, worth
+        )
+        found = {"within": within, "ignored": rule.ignored, "pooled": pooled}
+        divided = {} if ties == "drop" else select.count_ties(worth, kept, **found)
+        return kept, not_finite, divided
 
     counts_axis = None if rule.scope == "layer" else 0
     return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0, 0))(

@@ -14,6 +14,7 @@ from jaxsparse.select.counts import fit
 from jaxsparse.select.floors import floors, globally_at_least
 from jaxsparse.select.layers import AxisName
 from jaxsparse.select.ranking import (
+    Tie,
     TiedScoresWarning,
     all_finite,
     count_ties,
@@ -35,6 +36,7 @@ __all__ = (
     "AxisName",
     "Grid",
     "Structure",
+    "Tie",
     "TiedScoresWarning",
     "Ties",
     "all_finite",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import masks
+from jaxsparse import masks, select
 from jaxsparse.lottery import levels
 from jaxsparse.lottery.levels import Rule
 
@@ -202,3 +202,29 @@ def test_rules_that_match_nothing_are_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=rf"^config.lottery.{field}: "):
             levels.check(rule, layers, levels=1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused_by_layer(bad: float) -> None:
+    params = draw(SMALL)
+    broken = params["dense2"]["kernel"].at[1, 3:5, 2].set(bad)
+    params["dense2"]["kernel"] = broken
+    wanted = r"\{'dense2/kernel, replicate 1': 2\}"
+    with pytest.raises(ValueError, match=wanted):
+        levels.prune(params, dense(params), level=1, rule=Rule(), keys=keys())
+    # Outside the masks, and in layers that are not pruned, scores are not read.
+    held = dense(params)
+    held["dense2"]["kernel"] &= jnp.isfinite(broken)
+    levels.prune(params, held, level=1, rule=Rule(), keys=keys())
+    rule = Rule(ignored=("dense2/*",))
+    levels.prune(params, dense(params), level=1, rule=rule, keys=keys())
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_level_by_equal_scores_warns_and_is_fair(scope: str) -> None:
+    params = jax.tree.map(jnp.ones_like, draw(SMALL))
+    rule = Rule(fraction=0.5, scope=scope)
+    with pytest.warns(select.TiedScoresWarning, match="100.0%"):
+        held = levels.prune(params, dense(params), level=1, rule=rule, keys=keys())
+    for count in masks.by_layer(one(held, 1)).values():
+        assert abs(count.kept - count.total / 2) <= 0.2 * count.total
