@@ -19,6 +19,8 @@ from jaxsparse import config
 
 flags.disclaim_key_flags()  # the flags below belong to the program that asks for them
 
+# One process may import several programs, as tests do; each defines the flag anew.
+SHARED = {"allow_override": True}
 HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort")
 
 
@@ -28,6 +30,7 @@ def data_dir() -> flags.FlagHolder[str]:
         "data_dir",
         "",
         "folder of prepared datasets; default: TFDS_DATA_DIR, or ~/tensorflow_datasets",
+        **SHARED,
     )
 
 
@@ -37,7 +40,8 @@ def workdir(what: str) -> flags.FlagHolder[str | None]:
     Args:
       what: what the folder holds, and the default.
     """
-    return flags.DEFINE_string("workdir", None, f"folder that results go to: {what}")
+    described = f"folder that results go to: {what}"
+    return flags.DEFINE_string("workdir", None, described, **SHARED)
 
 
 def seeds(default: int | None) -> flags.FlagHolder[int | None]:
@@ -51,6 +55,7 @@ def seeds(default: int | None) -> flags.FlagHolder[int | None]:
         default,
         "how many seeds to train, numbered from 0; statistics are over them",
         lower_bound=1,
+        **SHARED,
     )
 
 

@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from ml_collections import ConfigDict
+
 from jaxsparse.config import naming
 
 PACKAGE = "jaxsparse."
@@ -133,7 +135,7 @@ class MethodSpec(Spec):
         """All fields of the section "sparse" that it reads."""
         return (*self.arguments, *self.reads, *self.options)
 
-    def includes_end(self, section: Mapping[str, Any]) -> bool:
+    def includes_end(self, section: ConfigDict) -> bool:
         """Says whether the last mask update is at the end, by the section "sparse"."""
         if isinstance(self.include_end, str):
             return bool(section[self.include_end])

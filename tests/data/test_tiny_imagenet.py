@@ -206,7 +206,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "normalize 'unit'; wanted as many numbers in both",
     ),
     ({"data.mean": (0.5,), "data.std": (0.0,)}, "data.std: came (0.0,); wanted"),
-    ({"data.mean": (125.3,)}, "data.mean: came (125.3,); wanted a tuple of numbers on"),
+    ({"data.mean": (125.3,)}, "data.mean: came (125.3,); wanted a tuple such as (0.5"),
     (
         {"data.augment": "published", "data.flip": True},
         "data.augment: came 'published' with crop_pad 0 and flip True",
