@@ -248,7 +248,7 @@ def test_examples_train_from_one_file(variant: str, root: Path, tmp_path: Path) 
     kept = {(r["level"], r["kept"]) for r in rows if r["kind"] == "level"}
     wanted = {
         "static": {(0, 5)},  # a tenth of 48
-        "halve_every": {(0, 12)},  # halved after 4 and 8 of 16 updates, and after 12
+        "halve_every": {(0, 6)},  # halved after 4, 8 and 12 of 16 updates
         "lottery": {(0, 48), (1, 38)},
     }
     assert kept == wanted[variant]
