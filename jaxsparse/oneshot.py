@@ -67,9 +67,9 @@ def prune(
         that are not finite or not one a weight.
 
     Warns:
-      select.TiedScoresWarning: if more than 1 % of the weights that compete have
-        exactly the score at the threshold. Which of them are kept is spread evenly
-        over layers and positions.
+      select.TiedScoresWarning: if more than 1 % of the weights that compete, and more
+        than 10, have exactly the score at the threshold. Which of them are kept is
+        spread evenly over layers and positions.
 
     Examples:
       >>> ticket = prune(params, 0.9)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -149,6 +150,11 @@ WRONG_BUILDS = [
     ),
     (
         {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0},
+        "sparse: sparsity: 0.999995 keeps 0 of 50200 weights, too few for one in each ",
+    ),
+    (
+        {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0}
+        | {"sparse.distribution": "global"},
         "sparse.sparsity: got 0.999995, which leaves none of the network's 50200 prun",
     ),
     (
@@ -301,7 +307,7 @@ def test_what_is_probably_wrong_warns_in_one_line(
 def test_masks_that_no_path_goes_through_warn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    masks = {"kernel": np.stack([np.ones((2, 2), bool), np.zeros((2, 2), bool)])}
+    masks = {"kernel": jnp.stack([jnp.ones((2, 2), bool), jnp.zeros((2, 2), bool)])}
     summary.warn_of_no_paths(masks, None, stage="masks of level 0")
     assert not caplog.records
     live = lambda mask: int(mask["kernel"].sum())  # noqa: E731

@@ -313,6 +313,18 @@ def test_ties_of_one_percent_and_less_say_nothing(part: float):
     assert len(said) == (part > 0.01)
 
 
+@pytest.mark.parametrize("tied", [10, 11])
+def test_ties_of_ten_weights_say_nothing(tied: int):
+    row = jnp.arange(100.0)
+    weights = {
+        "w": jnp.where((row >= 45) & (row < 45 + tied), 45.0, row).reshape(4, 25)
+    }
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        oneshot.prune(weights, 0.5)
+    assert len(said) == (tied > 10)
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_scores_that_are_not_finite_are_refused_by_name(bad: float):
     weights = params()

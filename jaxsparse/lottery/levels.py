@@ -183,7 +183,8 @@ def prune(
 
     Warns:
       select.TiedScoresWarning: if more than 1 % of the weights that compete in some
-        replicate have exactly the score at the threshold, see `oneshot.prune`.
+        replicate, and more than 10, have exactly the score at the threshold, see
+        `oneshot.prune`.
     """
     one = jax.tree.map(lambda leaf: leaf[0], masks)
     if rule.scope == "layer":

@@ -14,10 +14,16 @@ from jaxsparse.select.layers import Layer
 from jaxsparse.types import Masks, Scores
 
 MOST_TIED = 0.01
+FEW_TIED = 10  # weights; so many, and fewer, may share a score in any network
 
 
 class TiedScoresWarning(UserWarning):
-    """Positions, and not scores, decided about more than 1 % of the candidates."""
+    """Positions, and not scores, decided about more than 1 % of the candidates.
+
+    And about more than 10 weights: in small networks 1 % may be one weight, and a few
+    equal scores are no fault there. SynFlow's are equal at weights in series, as where
+    one weight leads into a neuron and one out of it.
+    """
 
 
 class Tie(NamedTuple):
@@ -122,7 +128,7 @@ def count_ties(
 
 
 def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
-    """Warns once if ties of more than 1 % of the candidates chose weights.
+    """Warns once if ties of more than 1 % of the candidates, and 10, were divided.
 
     Args:
       ties: from `count_ties`, known now; with a leading axis of replicates or without.
@@ -130,7 +136,9 @@ def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
     """
     large = {}
     for name, tie in ties.items():
-        parts = np.asarray(tie.tied) / np.maximum(np.asarray(tie.candidates), 1)
+        tied = np.asarray(tie.tied)
+        tied = np.where(tied > FEW_TIED, tied, 0)
+        parts = tied / np.maximum(np.asarray(tie.candidates), 1)
         if np.max(parts, initial=0) > MOST_TIED:
             large[name] = f"{np.max(parts):.1%}"
     if large:
