@@ -45,10 +45,12 @@ _have_sums_right()
 
 # Functions at the top level, imported when they are first asked for.
 _LAZY = {
+    "load": "jaxsparse.runs",
     "register_dataset": "jaxsparse.config",
     "register_method": "jaxsparse.config",
     "register_model": "jaxsparse.config",
     "register_score": "jaxsparse.config",
+    "run": "jaxsparse.runs",
 }
 
 

@@ -20,6 +20,7 @@ LAYERS = (
     ("training",),
     ("lottery", "reports", "analysis"),
     ("build",),
+    ("runs",),
 )
 # Within a layer nothing imports anything, but that all of layer 1 may import masks.
 SIDEWAYS = {

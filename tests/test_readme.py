@@ -16,8 +16,8 @@ import optax
 import pytest
 from flax import nnx
 
+import jaxsparse
 from configs import lth_digits
-from experiments import training
 from experiments.sweeping import points
 from jaxsparse import build, config, masks, records, transforms
 
@@ -184,12 +184,12 @@ def test_records_are_sent_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     row = {"stage": "level_01/ticket", "replicate": 2, "test_accuracy": 0.5, "step": 3}
 
-    def run(c: Any, folder: Path, *, metric_writers: Any) -> None:
+    def run(c: Any, folder: str, *, metric_writers: Any) -> None:
         assert c.name == "lth_digits"
         for send in metric_writers:
             send([row | {"kind": "level"}, row | {"kind": "time"}])
 
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(jaxsparse, "run", run, raising=False)
     (code,) = [code for code in blocks(root, "python") if "wandb" in code]
     exec(code, {})
     assert sent == {"level_01/ticket/replicate_2/level/test_accuracy": 0.5}

@@ -12,6 +12,7 @@ from jaxsparse.build.earlier import (
     Run,
     load_state,
     open_run,
+    open_without_data,
     read_config,
     recorded_hashes,
 )
@@ -49,6 +50,7 @@ __all__ = (
     "make_network",
     "make_optimizer",
     "open_run",
+    "open_without_data",
     "read_config",
     "recorded_hashes",
     "set_up_jax",

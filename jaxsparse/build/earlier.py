@@ -13,7 +13,7 @@ from jaxsparse import hosts, records, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.build import pieces, pretraining
 from jaxsparse.build.lengths import lengths, make_epoch
-from jaxsparse.data import fingerprint
+from jaxsparse.data import examples, fingerprint
 from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset
 from jaxsparse.lottery import children, tickets
@@ -67,7 +67,7 @@ def read_config(folder: Path) -> ConfigDict:
 
 
 def open_run(
-    folder: Path, *, data_dir: str = "", dataset: Dataset | None = None
+    folder: str | Path, *, data_dir: str = "", dataset: Dataset | None = None
 ) -> Run:
     """Builds what a run was made of.
 
@@ -79,12 +79,43 @@ def open_run(
     Raises:
       ValueError: if no run is there, or its data are not, or have changed since.
     """
+    folder = Path(folder)
     c = read_config(folder)
     if data_dir:
         c.data.dir = data_dir
     if dataset is None:
         dataset = pieces.load_data(c)
         _check_data(folder, dataset)
+    return _build(folder, c, dataset)
+
+
+def open_without_data(folder: str | Path) -> Run:
+    """Builds what a run was made of, with images and labels of zeros for its dataset.
+
+    Their numbers and shapes are those that the run recorded in data.json. Runs of
+    older versions did not; then the dataset is read.
+
+    Raises:
+      ValueError: if no run is there; or if it recorded no sizes and its data cannot be
+        read.
+    """
+    folder = Path(folder)
+    c = read_config(folder)
+    sizes = hosts.tell(lambda: workdir_lib.recorded_sizes(folder))
+    if sizes is not None:
+        return _build(folder, c, examples.of_zeros(**sizes._asdict()))
+    try:
+        return open_run(folder)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{folder}: expected its {workdir_lib.DATA}, which says how many classes "
+            f"there are and how large images are, got none; its data cannot be read "
+            f"instead ({error}); give the command that trained it once more where the "
+            "data are, which writes the file, and trains nothing if the run has ended"
+        ) from error
+
+
+def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> Run:
     steps = make_epoch(c, len(dataset.train.labels)).steps
     length = lengths(c, steps_per_epoch=steps)
     network = pieces.make_network(c, dataset, length)

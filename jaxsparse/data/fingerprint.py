@@ -7,9 +7,10 @@ did not is not noticed, since reading all of them would take as long as an epoch
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,36 @@ def of(dataset: Dataset) -> dict[str, Any]:
     """
     splits = {name: _of_split(getattr(dataset, name)) for name in SPLITS}
     return {"classes": dataset.classes, "splits": splits}
+
+
+class Sizes(NamedTuple):
+    """Sizes of a dataset.
+
+    Attributes:
+      examples: how many are trained on, validated on and tested on.
+      image: height, width and channels.
+      classes: how many there are.
+    """
+
+    examples: tuple[int, int, int]
+    image: tuple[int, int, int]
+    classes: int
+
+
+def sizes(data: Fingerprint) -> Sizes:
+    """Reads sizes from a fingerprint, perhaps read from a file.
+
+    Raises:
+      ValueError: if it is no fingerprint.
+    """
+    try:
+        parts = [data["splits"][name] for name in SPLITS]
+        shape = re.match(r"\((\d+), (\d+), (\d+), (\d+)\)", parts[0]["images"][0])
+        _, *image = map(int, shape.groups())
+        counts = tuple(int(part["examples"]) for part in parts)
+        return Sizes(counts, tuple(image), int(data["classes"]))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"no fingerprint of data ({error!r})") from error
 
 
 def of_images(images: Images) -> str:

@@ -243,6 +243,23 @@ def changed_data(workdir: Path, data: fingerprint.Fingerprint) -> list[str]:
         ) from error
 
 
+def recorded_sizes(workdir: Path) -> fingerprint.Sizes | None:
+    """Reads the sizes of the data that a run was begun with; None if not recorded.
+
+    Raises:
+      ValueError: if what was recorded is damaged.
+    """
+    path = workdir / DATA
+    if not path.exists():
+        return None
+    try:
+        return fingerprint.sizes(records.read_object(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error}; restore it, or give the run's command again without it"
+        ) from error
+
+
 def starts_from(workdir: Path) -> dict[str, Any]:
     """Returns the hashes a run was recorded to start from; empty for none."""
     try:

@@ -1,0 +1,136 @@
+"""Runs from Python: trained by one call, opened by another, without their dataset."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsparse
+from jaxsparse import build, records, tree
+from jaxsparse.lottery import tickets
+from jaxsparse.training.interrupt import Stopped
+from tests import tiny
+
+FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.length": "1ep"}
+FIELDS["schedule.milestones"] = ("4step",)
+SPARSE = {"lottery.levels": 0, "sparse.method": "ste", "sparse.sparsity": 0.5}
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lottery run of two replicates, trained by the call."""
+    made = tmp_path_factory.mktemp("runs") / "a"
+    sent: list[Any] = []
+    run = jaxsparse.run(tiny.config(FIELDS), str(made), metric_writers=[sent.extend])
+    assert run.levels() == [0, 1]
+    assert sent == records.read(made / "metrics.jsonl")
+    return made
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no data here")
+
+    monkeypatch.setattr(build.pieces.datasets, "load", refuse)
+
+
+@pytest.mark.usefixtures("no_data")
+def test_a_run_opens_without_its_dataset(folder: Path) -> None:
+    before = listing(folder)
+    run = jaxsparse.load(folder)
+    assert run.config.model.features == (12, 8)
+    table = run.records()
+    assert list(table[table.kind == "level"].kept) == [944, 944, 755, 755]
+    both, second = run.masks(replicate=None), run.masks(1, replicate=1)
+    tiny.check_equal(jax.tree.map(lambda leaf: leaf[1], both), second)
+    params = run.params(level=1, replicate=1)
+    held = tickets.load(tickets.path_of(folder / "tickets", 1, 1), second)
+    tiny.check_equal(second, held)
+    kept = tree.named_leaves(second)
+    for name, leaf in tree.named_leaves(params).items():
+        if name in kept:
+            assert not np.any(leaf[~kept[name]]), name
+            assert np.any(leaf[kept[name]]), name
+    logits = run.model().apply(run.variables(1, 1), jnp.ones((2, 8, 8, 1)), train=False)
+    assert logits.shape == (2, 10)
+    assert listing(folder) == before
+
+
+def test_weights_are_those_that_were_measured(folder: Path) -> None:
+    run = jaxsparse.load(folder)
+    opened = build.open_run(str(folder))
+    functions = build.make_functions(run.config, opened.dataset, {})
+    test = opened.dataset.test
+    for level in (0, 1):
+        _, right = functions.evaluate(
+            run.params(level), {}, (jnp.asarray(test.images), jnp.asarray(test.labels))
+        )
+        table = run.records()
+        row = table[(table.kind == "level") & (table.level == level)].iloc[0]
+        assert float(right.mean()) == pytest.approx(row.test_accuracy)
+
+
+def test_it_is_continued_and_other_experiments_are_refused(folder: Path) -> None:
+    before = records.read(folder / "metrics.jsonl")
+    assert jaxsparse.run(tiny.config(FIELDS), folder).levels() == [0, 1]
+    assert records.read(folder / "metrics.jsonl") == before
+    with pytest.raises(ValueError, match="another experiment.*learning_rate"):
+        jaxsparse.run(tiny.config(FIELDS | {"schedule.learning_rate": 0.2}), folder)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda run: run.params(level=7), ValueError, r"expected one of \[0, 1\]"),
+        (lambda run: run.params(level=1.0), TypeError, "level"),
+        (lambda run: run.masks(replicate=2), ValueError, r"replicate: .*\[0, 2\)"),
+        (lambda run: run.masks(replicate=True), TypeError, "replicate: expected"),
+        (lambda run: jaxsparse.load(3), TypeError, "folder"),
+        (lambda run: jaxsparse.load(""), ValueError, "folder: expected the path"),
+        (lambda run: jaxsparse.load(run.folder / "no"), ValueError, "no run is there"),
+        (lambda run: jaxsparse.run(run.config, None), TypeError, "workdir"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    folder: Path, call: Any, error: type, words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        call(jaxsparse.load(folder))
+
+
+@pytest.mark.usefixtures("no_data")
+def test_a_run_without_sizes_says_what_to_do(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    run = jaxsparse.load(tmp_path)
+    assert run.levels() == []
+    assert list(run.records().columns) == list(records.FIELDS)
+    with pytest.raises(ValueError, match="no level has been trained"):
+        run.params()
+    with pytest.raises(ValueError, match=r"data\.json.*command.*once more"):
+        run.model()
+
+
+def test_latent_and_unfinished_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = tiny.config(FIELDS | SPARSE)
+
+    def stop(rows: Any) -> None:
+        raise Stopped("a step")
+
+    with pytest.raises(Stopped):
+        jaxsparse.run(c, tmp_path, metric_writers=[stop])
+    assert jaxsparse.load(tmp_path).levels() == []
+    run = jaxsparse.run(c, tmp_path)
+    kept = tree.named_leaves(run.masks())
+    for name, leaf in tree.named_leaves(run.params()).items():
+        assert name not in kept or np.array_equal(leaf != 0, kept[name]), name
