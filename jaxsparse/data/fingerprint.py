@@ -6,6 +6,7 @@ did not is not noticed, since reading all of them would take as long as an epoch
 """
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsparse.data import datasets, stored
+from jaxsparse.data import datasets, folders, stored
 from jaxsparse.data.examples import Dataset, Examples, Images
 from jaxsparse.data.stored import StoredImages
 
@@ -78,32 +79,47 @@ def of_images(images: Images) -> str:
 def of_files(name: str, *, data_dir: str | None) -> str | None:
     """Hashes the files of a dataset: what a cache of decoded images can be named by.
 
+    0.1 s for CIFAR-10 or MNIST on one core; of folders of small images, a quarter of
+    the time that decoding them takes.
+
     Args:
-      name: as for `datasets.load`.
+      name: as for `datasets.load`, of a dataset that it reads itself.
       data_dir: as for `datasets.load`.
 
     Returns:
-      A hash of names, sizes and contents of the files that TFDS has prepared, or of
-      names and sizes of a tree of images; None for a dataset that has no folder.
+      A hash of the names and contents of the files, wherever their folder lies and
+      whenever they were written; None for a dataset that has no folder.
+
+    Raises:
+      OSError: if a file or folder cannot be read.
     """
     found = datasets.folder(name, data_dir=data_dir)
     if found is None:
         return None
     sha = hashlib.sha256()
-    prepared = (found / "dataset_info.json").is_file()
     for path in _files(found):
-        size = path.stat().st_size
-        sha.update(f"{path.relative_to(found).as_posix()} {size}\n".encode())
-        if prepared:
-            with path.open("rb") as file:
-                sha.update(hashlib.file_digest(file, "sha256").digest())
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha.update(f"{path.relative_to(found).as_posix()}\0{content}\n".encode())
     return sha.hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (Path(root, name) for name in sorted(files))
+    """Yields the files that readers of datasets look at, as they look at them.
+
+    What is hidden is passed over, and links are followed.
+    """
+    splits = [folder / name for names in folders.SPLITS.values() for name in names]
+    walks = [
+        os.walk(x, onerror=_refuse, followlinks=True) for x in splits if x.is_dir()
+    ]
+    top = [path.name for path in folder.iterdir() if path.is_file()]
+    for root, inner, names in itertools.chain([(folder, [], top)], *walks):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(root, x) for x in sorted(names) if not x.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:

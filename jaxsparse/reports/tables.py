@@ -34,7 +34,9 @@ _SCORES = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy
 _EARLY = ("early_stop_step", "early_stop_validation_loss", "early_stop_test_accuracy")
 _TRAIN = ("step", "epoch", "loss", "accuracy", "learning_rate")
 _LEVEL = ("kept", "total", "weights_remaining", "live", "layers", "start_step", "step")
-_MASKS = ("step", "epoch", "kept", "total", "ever_active", "layers")
+_MASKS = (
+    *("step", "epoch", "kept", "total", "ever_active", "skipped_updates", "layers"),
+)
 COLUMNS = {
     "train": (*_WHERE, "replicate", *_TRAIN),
     "eval": (*_WHERE, "replicate", "step", "epoch", *_SCORES),

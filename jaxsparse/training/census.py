@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from jaxsparse import masks as masks_lib
 from jaxsparse import transforms
 from jaxsparse.training.state import TrainState
+from jaxsparse.transforms.state import find
 
 
 class Census(NamedTuple):
@@ -19,10 +20,12 @@ class Census(NamedTuple):
       kept: weights of each layer, in the order of `masks.names`.
       ever: weights of all layers that were ever held; None for a method that does not
         remember them.
+      skipped: updates of the masks that were skipped, as a number was not finite.
     """
 
     kept: Int[Array, "r l"]
     ever: Int[Array, "r"] | None
+    skipped: Int[Array, "r"]
 
 
 TakeCensus = Callable[[TrainState], Census]
@@ -40,10 +43,11 @@ def take_census(state: TrainState) -> Census:
         return jnp.stack(counts, axis=1)
 
     held = by_layer(transforms.get_masks(state.opt_state))
+    skipped = find(state.opt_state).skipped_updates
     if not transforms.remembers(state.opt_state):
-        return Census(held, None)
+        return Census(held, None, skipped)
     ever = by_layer(transforms.ever_active(state.opt_state))
-    return Census(held, jnp.sum(ever, axis=1, dtype=jnp.int32))
+    return Census(held, jnp.sum(ever, axis=1, dtype=jnp.int32), skipped)
 
 
 def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
@@ -55,7 +59,8 @@ def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
 
     Returns:
       Rows with `kept`, `total` and `ever_active` (counts over all layers, the last may
-      be None) and `layers`, pairs of kept and total by name.
+      be None), `skipped_updates` (of the masks, so far) and `layers`, pairs of kept and
+      total by name.
     """
     layers = masks_lib.by_layer(masks)
     sizes = {name: count.total for name, count in layers.items()}
@@ -66,10 +71,11 @@ def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
             "kept": int(kept.sum()),
             "total": total,
             "ever_active": ever,
+            "skipped_updates": int(skipped),
             "layers": {
                 name: [int(count), size]
                 for (name, size), count in zip(sizes.items(), kept, strict=True)
             },
         }
-        for kept, ever in zip(census.kept, every, strict=True)
+        for kept, ever, skipped in zip(census.kept, every, census.skipped, strict=True)
     ]

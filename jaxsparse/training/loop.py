@@ -452,12 +452,37 @@ def _evaluate(
             record(stage, "masks", step=step, trainer=trainer) | {"replicate": r} | row
             for r, row in enumerate(now_held)
         ]
+        _warn_of_skipped(held, desk)
         rows = notebook.take() + _rows(trainer, stage, step, trained, sets) + held
         write(desk, rows)
         desk.progress.advance(step, note=_summary(trained, sets))
         _check_finite(trainer, stage, step, trained, sets, desk)
 
     return report
+
+
+def _warn_of_skipped(held: list[records.Record], desk: Desk) -> None:
+    """Warns of each replicate at the first record of masks that were not updated."""
+    skipped = [row for row in held if row["skipped_updates"]]
+    if not skipped:
+        return
+
+    def find() -> list[int]:
+        stage = skipped[0]["stage"]
+        rows = records.read(desk.metrics, fields=records.FIELDS)
+        mine = [r for r in rows if (r["kind"], r["stage"]) == ("masks", stage)]
+        return [r["replicate"] for r in mine if r.get("skipped_updates")]
+
+    told = hosts.tell(find)
+    for row in skipped:
+        if row["replicate"] not in told:
+            log.warning(
+                "%s, by step %d: %d updates of the masks of replicate %d were skipped, "
+                "as a weight, gradient or score was not finite; expected finite "
+                "numbers; records of kind 'masks' go on counting (skipped_updates); "
+                "try a lower config.schedule.learning_rate",
+                *(row["stage"], row["step"], row["skipped_updates"], row["replicate"]),
+            )
 
 
 def _rows(

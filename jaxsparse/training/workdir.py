@@ -33,7 +33,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import hosts, records
-from jaxsparse.data import fingerprint
+from jaxsparse.data import datasets, fingerprint
 from jaxsparse.data.examples import Dataset
 from jaxsparse.training import checkpoints
 
@@ -80,7 +80,7 @@ def opened(
 
         def write() -> None:
             check_same(workdir, config)
-            data = None if dataset is None else fingerprint.of(dataset)
+            data = None if dataset is None else _describe(dataset, config)
             try:
                 _check_start(workdir, arrangement)
                 _check_data(workdir, data)
@@ -103,6 +103,17 @@ def opened(
     finally:
         for lock in locks:
             lock.close()
+
+
+def _describe(dataset: Dataset, config: ConfigDict) -> dict[str, Any]:
+    """Returns the fingerprint of examples, and of the files they were read from."""
+    c = config.data
+    # Of images left in files contents are not read; what a user's own function reads
+    # is for it to know.
+    own = c.name in config_lib.DATASETS and c.name not in datasets.READERS
+    known = not c.size and not own
+    files = fingerprint.of_files(c.name, data_dir=c.dir or None) if known else None
+    return fingerprint.of(dataset) | {"files": files}
 
 
 def _check_shared(written: Path) -> None:

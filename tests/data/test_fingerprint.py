@@ -1,15 +1,19 @@
 """Fingerprints: every change of the examples is noticed and located."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
+from jaxsparse import build, records
 from jaxsparse.data import datasets, fingerprint
 from jaxsparse.data.diet import files
 from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.training import workdir
 
 CLASSES = 3
 
@@ -131,6 +135,55 @@ def test_images_in_files_count_by_name_and_size(tmp_path: Path) -> None:
     now = fingerprint.of(datasets.load("tree", data_dir=there, size=4))
     assert fingerprint.differences(before, now) == []
     assert fingerprint.of_files("tree", data_dir=there) == files_before
+
+
+def test_the_hash_of_files_depends_on_what_is_read_of_them_alone(
+    tmp_path: Path,
+) -> None:
+    write_tree(tmp_path)
+    train = tmp_path / "tree" / "train"
+
+    def find() -> str | None:
+        return fingerprint.of_files("tree", data_dir=str(tmp_path))
+
+    before = find()
+    image = train / "a" / "2.png"
+    os.utime(image, (0, 0))
+    (train / ".hidden").mkdir()
+    (train / ".hidden" / "x").write_text("?")
+    (train / "a" / ".DS_Store").write_text("?")
+    (tmp_path / "tree" / "notes").mkdir()
+    (tmp_path / "tree" / "notes" / "x").write_text("?")
+    assert find() == before
+    content = image.read_bytes()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # of the same size
+    assert find() != before
+    image.write_bytes(content)
+    (train / "b" / "0.png").rename(train / "b" / "00.png")  # may change their order
+    assert find() != before
+    (train / "b" / "00.png").rename(train / "b" / "0.png")
+    # A class that lies elsewhere, behind a link.
+    (train / "a").rename(tmp_path / "elsewhere")
+    (train / "a").symlink_to(tmp_path / "elsewhere")
+    assert find() == before
+    (tmp_path / "elsewhere" / "2.png").write_bytes(content[:-1])
+    assert find() != before
+
+
+def test_a_run_records_the_hash_of_the_files_it_reads_whole(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    found = {}
+    for size in (0, 4):
+        c = tiny.config({"data.name": "tree", "data.dir": str(tmp_path)})
+        c.data.size, c.data.validation = size, 2
+        c.data.train_examples = c.data.test_examples = 0
+        folder = tmp_path / f"run{size}"
+        dataset = build.load_data(c)
+        with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
+            found[size] = records.read_object(folder / workdir.DATA)["files"]
+    # Of images that stay in their files the contents are not read.
+    wanted = fingerprint.of_files("tree", data_dir=str(tmp_path))
+    assert found == {0: wanted, 4: None}
 
 
 def test_a_dataset_without_files_has_no_hash_of_them() -> None:

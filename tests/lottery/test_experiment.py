@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_stops_after_its_record(tmp_path: Path) -> Non
         interrupt.NonFinite,
         match=r"^level_00/ticket, step \d+: the training loss of replicates \[0, 1\]",
     ) as caught:
-        tiny.run(tmp_path, {"schedule.learning_rate": 1e30})
+        tiny.run(tmp_path, {"schedule.learning_rate": 1e6})
     assert "\n" not in str(caught.value)
     rows = records.read(tmp_path / "metrics.jsonl")
     assert rows[-1]["kind"] == "eval"

@@ -62,6 +62,23 @@ def test_tables_and_figures_lie_beside_the_page(make_run, records, tmp_path):
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_broken_replicates_are_left_out_and_named(make_run, records, tmp_path):
+    note = "Left out, as their loss ceased to be finite:"
+    whole = page.write([make_run("whole", records)], tmp_path / "whole_out")
+    assert note not in whole.read_text()
+    where = {"stage": "level_01/ticket", "level": 1, "arm": "ticket"}
+    failed = {"kind": "failed", **where, "replicate": 2, "step": 200, "epoch": 4.0}
+    content = page.write([make_run("a", [*records, failed])], tmp_path / "out")
+    found = content.read_text()
+    assert f"{note}</strong> replicate 2 in level_01/ticket, by update 200.<" in found
+    markdown = (tmp_path / "out" / "levels.md").read_text()
+    # Of 92, 94 and 93 % the last is missing; the level before is whole.
+    assert "| ticket | 1 | 80.0 | 2 | 93.00 ± 1.41 | 150 ± 71 |" in markdown
+    assert "| ticket | 0 | 100 | 3 | 91.00 ± 1.00 | 200 ± 100 |" in markdown
+    assert "<td>93.00 ± 1.41</td>" in found
+
+
+@pytest.mark.usefixtures("unrendered")
 def test_several_runs_are_compared(make_run, records, tmp_path):
     folders = [
         make_run("a", records, config={"lr": 0.1, "same": 1}),

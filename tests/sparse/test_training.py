@@ -121,6 +121,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert row["total"] == masks.total(made.network.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())
         assert (row["ever_active"] is None) == (method not in remembers)
+        assert row["skipped_updates"] == 0
     mine = [row for row in rows if row["replicate"] == 0]
     if method in remembers:
         explored = [row["ever_active"] for row in mine]
@@ -128,6 +129,41 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert mine[-1]["kept"] < explored[-1] <= mine[-1]["total"]
     if method in ("gmp", "one_shot"):
         assert mine[0]["kept"] == TOTAL
+
+
+def test_skipped_updates_of_masks_are_recorded_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tiny.experiment(tmp_path, fields_of("rigl"))
+    initialize = made.network.initialize
+
+    def spoil(keys: Any) -> Any:
+        params, stats = initialize(keys)
+        head = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), params["head"])
+        return params | {"head": head}, stats
+
+    made = made._replace(
+        network=made.network._replace(initialize=spoil),
+        trainer=made.trainer._replace(continues=True),
+    )
+    experiment_lib.run(made, tiny.desk(tmp_path))
+    by_replicate = [
+        [
+            row["skipped_updates"]
+            for row in rows_of(tmp_path, "masks")
+            if row["replicate"] == r
+        ]
+        for r in range(2)
+    ]
+    # Masks change at updates 2, 4, 6 and 8; counted after 0, 6 and 12.
+    assert by_replicate == [[0, 0, 0], [0, 2, 4]]
+    said = [line for line in caplog.messages if "of the masks" in line]
+    assert said == [
+        "level_00/ticket, by step 6: 2 updates of the masks of replicate 1 were "
+        "skipped, as a weight, gradient or score was not finite; expected finite "
+        "numbers; records of kind 'masks' go on counting (skipped_updates); try a "
+        "lower config.schedule.learning_rate"
+    ]
 
 
 @pytest.mark.parametrize("ran", ["rigl"], indirect=True)
