@@ -109,6 +109,8 @@ def dense(
         the names it saw.
       TypeError: if `prunable` is neither a function nor a tuple of patterns.
     """
+    if not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(params)):
+        raise ValueError("params: no array is there; wanted a tree of parameters")
     if not callable(prunable):
         check_globs(prunable, field="prunable")
         globs = tuple(glob.removeprefix("!") for glob in prunable)

@@ -10,7 +10,7 @@ import pytest
 # From the bottom. A module or package may import whatever lies below it.
 LAYERS = (
     ("types", "tree", "records", "keys", "hosts", "schedules"),
-    ("config",),
+    ("config", "arguments"),
     (
         *("masks", "select", "scores", "distributions", "initializers"),
         *("fan_axes", "apportionment", "layer_counts"),

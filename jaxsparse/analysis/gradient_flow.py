@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
 from jaxsparse.types import Grads, Masks, Params
 
 Loss = Callable[[Params, Any], Float[Array, ""]]
@@ -35,6 +35,9 @@ class Flow(NamedTuple):
     layers: dict[str, Float[Array, ""]]
 
 
+@arguments.check(
+    loss=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def gradient(loss: Loss, params: Params, masks: Masks, batch: Any) -> Grads:
     """Differentiates a loss with respect to the parameters that there are.
 
@@ -48,9 +51,11 @@ def gradient(loss: Loss, params: Params, masks: Masks, batch: Any) -> Grads:
     Returns:
       The gradient, exactly zero outside the masks.
     """
-    return masks_lib.apply(masks, jax.grad(loss)(params, batch))
+    fitted = tree.match_structure(masks, params, fields=("masks", "params"))
+    return masks_lib.apply(fitted, jax.grad(loss)(params, batch))
 
 
+@arguments.check(grads=arguments.weights, masks=arguments.masks)
 def measure(grads: Grads, masks: Masks, *, masked_only: bool = False) -> Flow:
     r"""Takes the norm of a gradient, in all and by layer.
 
@@ -91,6 +96,9 @@ def first_order_decrease(flow: Flow, *, learning_rate: Any) -> Float[Array, ""]:
     return learning_rate * jnp.square(flow.norm)
 
 
+@arguments.check(
+    grads=arguments.weights, masks=arguments.masks, order=arguments.integer(1)
+)
 def effective_gradient_flow(
     grads: Grads, masks: Masks, *, order: int = 2, masked_only: bool = True
 ) -> Float[Array, ""]:
@@ -127,6 +135,12 @@ def effective_gradient_flow(
     return jnp.mean(jnp.stack(norms))
 
 
+@arguments.check(
+    loss=arguments.function,
+    params=arguments.weights,
+    before=arguments.masks,
+    after=arguments.masks,
+)
 def change(
     loss: Loss, params: Params, before: Masks, after: Masks, batch: Any
 ) -> Float[Array, ""]:
@@ -227,7 +241,8 @@ def _existing(
     grads: Grads, masks: Masks, *, masked_only: bool
 ) -> dict[str, Float[Array, "..."]]:
     """Lists the leaves that count, in float32 at least, zero outside the masks."""
-    held = masks_lib.apply(masks, grads)
+    fitted = tree.match_structure(masks, grads, fields=("masks", "grads"))
+    held = masks_lib.apply(fitted, grads)
     masked = set(masks_lib.names(masks))
     return {
         name: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import signal, stats
 
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
 from jaxsparse.types import Masks
 
 
@@ -135,6 +135,8 @@ def chance_overlap(first: Masks, second: Masks) -> Overlaps:
 
 def _counts(first: Masks, second: Masks) -> dict[str, Counts]:
     """Counts what each mask keeps, by layer."""
+    arguments.masks("first", first)
+    arguments.masks("second", second)
     second = tree.match_structure(
         second, first, fields=("second", "first"), same_leaves=True
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from jaxsparse import tree
+from jaxsparse import arguments, tree
 
 PairMeasure = Callable[[Any, Any], Array]
 
@@ -30,6 +30,7 @@ class PairStatistics(NamedTuple):
     pairs: int
 
 
+@arguments.check(measure=arguments.function)
 def pairwise(measure: PairMeasure, stack: PyTree) -> Float[Array, "m m"]:
     """Computes a measure for all ordered pairs.
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxsparse import arguments
 from jaxsparse.training import losses
 
 AVERAGES = ("probabilities", "logits")
@@ -124,6 +125,7 @@ def js_divergence(
     return jnp.mean(jnp.minimum(each, math.log(2)))
 
 
+@arguments.check(average=arguments.one_of(AVERAGES))
 def ensemble(
     logits: Float[Array, "..."],
     *,

@@ -8,6 +8,8 @@ from jaxtyping import Array, Float, Key, Shaped
 from scipy.spatial import distance
 from sklearn import decomposition, manifold
 
+from jaxsparse import arguments
+
 
 class Embedding(NamedTuple):
     """Points whose distances resemble given ones.
@@ -40,6 +42,12 @@ class Components(NamedTuple):
     axes: Float[np.ndarray, "d n"]
 
 
+@arguments.check(
+    dimensions=arguments.integer(1),
+    starts=arguments.integer(1),
+    iterations=arguments.integer(1),
+    tolerance=arguments.number(0),
+)
 def mds(
     distances: Shaped[np.ndarray, "..."],
     *,
@@ -83,12 +91,6 @@ def mds(
       Kruskal. Nonmetric Multidimensional Scaling: A Numerical Method. 1964.
     """
     given = _check_distances(distances)
-    limits = {"dimensions": dimensions, "starts": starts, "iterations": iterations}
-    for field, value in limits.items():
-        if value < 1:
-            raise ValueError(f"{field}: got {value}; wanted 1 or more")
-    if not 0 <= tolerance < np.inf:
-        raise ValueError(f"tolerance: got {tolerance}; wanted a number of 0 or more")
     scale = float(np.max(given))
     if scale == 0:
         return Embedding(np.zeros((len(given), dimensions)), 0.0, 0.0)
@@ -144,6 +146,7 @@ def _signs(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d"]:
     return np.where(picked < 0, -1.0, 1.0).astype(points.dtype)
 
 
+@arguments.check(dimensions=arguments.integer(1))
 def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Components:
     """Projects vectors on the axes along which they vary most, by scikit-learn.
 
@@ -173,7 +176,7 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
             f"vectors: got shape {given.shape}; wanted two rows or more, of finite "
             "numbers"
         )
-    if not 1 <= dimensions <= min(given.shape):
+    if dimensions > min(given.shape):
         raise ValueError(
             f"dimensions: got {dimensions}; wanted 1 to {min(given.shape)}, as vectors "
             f"have shape {given.shape}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from jaxsparse import tree
+from jaxsparse import arguments, tree
 from jaxsparse.analysis import similarity
 from jaxsparse.types import Masks
 
@@ -42,6 +42,9 @@ class Histogram(NamedTuple):
     edges: Float[np.ndarray, "e"]
 
 
+@arguments.check(
+    solution=arguments.instance(similarity.Solution), following=arguments.masks
+)
 def cut(solution: similarity.Solution, following: Masks) -> Cut:
     """Finds the pruning threshold of a round.
 
@@ -96,6 +99,11 @@ def cut(solution: similarity.Solution, following: Masks) -> Cut:
     )
 
 
+@arguments.check(
+    solution=arguments.instance(similarity.Solution),
+    limit=arguments.number(0, above=True),
+    bins=arguments.integer(2),
+)
 def histogram(
     solution: similarity.Solution, *, limit: float, bins: int = 80
 ) -> Histogram:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsparse import tree
+from jaxsparse import arguments, tree
 from jaxsparse.types import Masks
 
 SUBSPACES = ("union", "intersection", "first", "second", "all")
@@ -40,6 +40,7 @@ class Solution(NamedTuple):
     masks: Any = None
 
 
+@arguments.check(first=arguments.masks, second=arguments.masks)
 def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
     """Returns the masks of the subspace in which two solutions are compared.
 
@@ -55,7 +56,7 @@ def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
       ValueError: if the masks do not fit each other, or the subspace is none of these.
     """
     second = tree.match_structure(
-        second, first, fields=("masks of the second", "masks"), same_leaves=True
+        second, first, fields=("second", "first"), same_leaves=True
     )
     rules = {
         "union": jnp.logical_or,
@@ -68,6 +69,7 @@ def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
     return jax.tree.map(rules[subspace], first, second)
 
 
+@arguments.check(solution=arguments.instance(Solution))
 def flatten(solution: Solution, *, subspace: str = "all") -> Float[Array, "n"]:
     """Writes a solution as one vector, for `projection.pca` say.
 
@@ -88,6 +90,9 @@ def flatten(solution: Solution, *, subspace: str = "all") -> Float[Array, "n"]:
     return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
 
 
+@arguments.check(
+    first=arguments.instance(Solution), second=arguments.instance(Solution)
+)
 def l2_distance(
     first: Solution, second: Solution, *, subspace: str = "all"
 ) -> Float[Array, ""]:
@@ -118,6 +123,9 @@ def l2_distance(
     return _norm([x - y for x, y in zip(a, b, strict=True)])
 
 
+@arguments.check(
+    first=arguments.instance(Solution), second=arguments.instance(Solution)
+)
 def cosine_similarity(
     first: Solution, second: Solution, *, subspace: str = "intersection"
 ) -> Float[Array, ""]:
@@ -144,6 +152,9 @@ def cosine_similarity(
     return jnp.clip(product, -1.0, 1.0)
 
 
+@arguments.check(
+    first=arguments.instance(Solution), second=arguments.instance(Solution)
+)
 def angular_distance(
     first: Solution, second: Solution, *, subspace: str = "intersection"
 ) -> Float[Array, ""]:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from jaxsparse import arguments, scores, select, tree
 from jaxsparse import keys as keys_lib
 from jaxsparse import masks as masks_lib
-from jaxsparse import scores, select, tree
 from jaxsparse.types import Masks, Scores
 
 NAMES = (
@@ -35,6 +35,7 @@ def key_of(
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), level)
 
 
+@arguments.check(masks=arguments.masks)
 def shuffle_layers(
     masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
 ) -> Masks:
@@ -63,6 +64,7 @@ def shuffle_layers(
     return tree.map_with_names(permute, masks)
 
 
+@arguments.check(masks=arguments.masks)
 def shuffle_globally(
     masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
 ) -> Masks:
@@ -94,6 +96,7 @@ def shuffle_globally(
     return select.globally(worth, count, within=anywhere, ignored=ignored)
 
 
+@arguments.check(masks=arguments.masks, worth=arguments.weights)
 def invert(masks: Masks, worth: Scores) -> Masks:
     """Keeps the weights of least worth, as many in each layer as the masks do.
 
@@ -112,6 +115,7 @@ def invert(masks: Masks, worth: Scores) -> Masks:
     return select.per_layer(jax.tree.map(jnp.negative, worth), counts)
 
 
+@arguments.check(masks=arguments.masks)
 def draw_alike(
     masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
 ) -> Masks:
@@ -135,6 +139,9 @@ def draw_alike(
     )
 
 
+@arguments.check(
+    name=arguments.one_of(NAMES), masks=arguments.masks, level=arguments.integer(0)
+)
 def masks_of(
     name: str,
     masks: Masks,
@@ -155,8 +162,6 @@ def masks_of(
     Returns:
       Masks [r ...].
     """
-    if name not in NAMES:
-        raise ValueError(f"name: got {name!r}; wanted one of {NAMES}")
     masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
     if name == "dense_continued":
         return jax.tree.map(jnp.ones_like, masks)

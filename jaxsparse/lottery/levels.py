@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from jaxsparse import hosts, schedules, scores, select, tree
+from jaxsparse import arguments, hosts, schedules, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Counts, Masks, Params, Scores
 
@@ -83,6 +83,9 @@ def check(rule: Rule, masks: Masks, *, levels: int) -> None:
             free = _open_lth_left(free, ignored, level, rule)
 
 
+@arguments.check(
+    masks=arguments.masks, level=arguments.integer(0), rule=arguments.instance(Rule)
+)
 def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
     """Counts what each layer keeps at a level of layer-wise pruning.
 
@@ -111,6 +114,9 @@ def layer_counts(masks: Masks, level: int, rule: Rule) -> Counts:
     return tree.map_with_names(count, masks)
 
 
+@arguments.check(
+    masks=arguments.masks, level=arguments.integer(0), rule=arguments.instance(Rule)
+)
 def global_count(masks: Masks, level: int, rule: Rule) -> int:
     """Counts what one replicate keeps, over the layers that are not ignored.
 

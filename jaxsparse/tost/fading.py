@@ -7,9 +7,12 @@ fades anything. All forms here but "constant" are ours.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxsparse import arguments
+
 FORMS = ("constant", "linear", "cosine", "step")
 
 
+@arguments.check(until=arguments.integer(0), form=arguments.one_of(FORMS))
 def fade(
     clock: Int[Array, ""] | int, *, until: int, form: str = "linear"
 ) -> Float[Array, ""]:
@@ -37,10 +40,6 @@ def fade(
       >>> [float(fade(step, until=4)) for step in (0, 1, 4, 9)]
       [1.0, 0.75, 0.0, 0.0]
     """
-    if form not in FORMS:
-        raise ValueError(f"form: got {form!r}; wanted one of {FORMS}")
-    if until < 0:
-        raise ValueError(f"until: got {until} updates; wanted 0 or more")
     now = jnp.asarray(clock, jnp.float32)
     if form == "constant":
         return jnp.ones_like(now)
@@ -53,6 +52,11 @@ def fade(
     return jnp.where(jnp.asarray(clock) < until, left, 0.0)
 
 
+@arguments.check(
+    until=arguments.integer(0),
+    least=arguments.number(0, above=True),
+    most=arguments.number(0, above=True),
+)
 def sharpen(
     clock: Int[Array, ""] | int, *, until: int, least: float = 1.0, most: float = 50.0
 ) -> Float[Array, ""]:
@@ -77,11 +81,8 @@ def sharpen(
       >>> [float(sharpen(step, until=2, most=100.0)) for step in (0, 1, 2)]
       [1.0, 10.0, inf]
     """
-    if until < 0 or not 0 < least <= most:
-        raise ValueError(
-            f"least: got {least} to {most} until {until}; wanted 0 < least <= "
-            "most, and 0 updates or more"
-        )
+    if least > most:
+        raise ValueError(f"least: got {least} with most {most}; wanted least <= most")
     share = jnp.asarray(clock, jnp.float32) / max(until, 1)
     beta = least * (most / least) ** share
     return jnp.where(jnp.asarray(clock) < until, beta, jnp.inf)

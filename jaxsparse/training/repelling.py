@@ -24,8 +24,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
 from jaxsparse.types import Masks, Params
 
 # Maene et al., for CIFAR-10: just strong enough to repel; and to attract.
@@ -115,6 +115,7 @@ def penalty(
     return jnp.asarray(strength, wide) * mean
 
 
+@arguments.check(masks=arguments.masks, capacity=arguments.integer(0))
 def allocate(masks: Masks, capacity: int, *, dtype: Any = jnp.bfloat16) -> PyTree:
     """Makes room for solutions.
 
@@ -134,8 +135,6 @@ def allocate(masks: Masks, capacity: int, *, dtype: Any = jnp.bfloat16) -> PyTre
       In what precision the paper stores solutions is unknown; pass `dtype=jnp.float32`
       to round nothing.
     """
-    if capacity < 0:
-        raise ValueError(f"capacity: got {capacity}; wanted 0 or more solutions")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype: got {jnp.dtype(dtype)}; wanted a floating one")
     return masks_lib.tree_map(
@@ -143,6 +142,7 @@ def allocate(masks: Masks, capacity: int, *, dtype: Any = jnp.bfloat16) -> PyTre
     )
 
 
+@arguments.check(slot=arguments.integer())
 def store(stored: PyTree, params: Params, slot: ArrayLike) -> PyTree:
     """Writes a solution over the one in a slot.
 

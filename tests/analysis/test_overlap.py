@@ -147,7 +147,7 @@ def test_equal_and_disjoint_masks() -> None:
         (tree(keeping(1, 3)), tree(keeping(1, 4)), "second: layer0/kernel has shape"),
         (tree(keeping(1, 3)), {"x": jnp.array([True])}, "second: the leaf x is"),
         (tree(np.zeros(0)), tree(np.zeros(0)), "have no entries"),
-        ({"bias": None}, {"bias": None}, "first: got 0 masks"),
+        ({"bias": None}, {"bias": None}, "first: no leaf is there"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(first: Any, second: Any, word: str) -> None:

@@ -236,7 +236,7 @@ def test_join_follows_the_masks() -> None:
         (
             {"masks": {"a": {"kernel": jnp.array([True]), "bias": None}, "b": None}},
             "union",
-            "masks of the second: a/kernel has shape",
+            "second: a/kernel has shape",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from jaxsparse import arguments
 from jaxsparse.analysis.connectivity import barriers as barriers_lib
 from jaxsparse.analysis.connectivity import line
 
@@ -227,6 +228,7 @@ def example_barrier(
     return over[places == 0.5][0]
 
 
+@arguments.check(threshold=arguments.number(finite=False))
 def connected_fraction(barriers: Shaped[np.ndarray, "n"], threshold: float) -> float:
     """Returns the fraction of examples whose barrier is at most a threshold.
 

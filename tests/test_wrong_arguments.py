@@ -1,0 +1,360 @@
+"""Wrong arguments of public functions: a ValueError or TypeError that names them."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import optax
+import pytest
+
+from jaxsparse import (
+    calendars,
+    distributions,
+    initializers,
+    masks,
+    oneshot,
+    paths,
+    schedules,
+    scores,
+    select,
+    transforms,
+)
+from jaxsparse.analysis import (
+    connectivity,
+    gradient_flow,
+    overlap,
+    pairs,
+    predictions,
+    projection,
+    rounds,
+    similarity,
+)
+from jaxsparse.lottery import controls, levels
+from jaxsparse.tost import fading
+from jaxsparse.training import repelling
+
+KEY = jax.random.key(0)
+PARAMS = {"a": {"kernel": jnp.arange(1.0, 13.0).reshape(4, 3), "bias": jnp.ones(3)}}
+MASKS = {"a": {"kernel": jnp.arange(12).reshape(4, 3) % 2 == 0, "bias": None}}
+TURNED = jax.tree.map(jnp.transpose, PARAMS)
+TURNED_MASKS = jax.tree.map(jnp.transpose, MASKS)
+X = np.linspace(0.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
+SOLUTION = similarity.Solution(PARAMS, MASKS)
+INNER = optax.sgd(0.1)
+
+NAN, INF, THING = float("nan"), float("inf"), object()
+# What an argument of each kind may never be.
+WRONG: dict[str, list[Any]] = {
+    "fraction": [NAN, INF, -0.1, 1.5, np.int64(2), "x", THING],
+    "integer": [NAN, INF, 1.5, 2.0, np.float32(2), -1, "x", THING],
+    "number": [NAN, INF, "x", THING],
+    "name": ["nothing", 3, THING],
+    "patterns": ["*", 3, (3,), ("nothing/*",)],
+    "prunable": ["*", 3, (3,), ("nothing/*",)],
+    "real": [NAN, "x", THING],
+    "masks": [3, THING, PARAMS, {}],
+    "fitting masks": [3, THING, PARAMS, {}, TURNED_MASKS, {"b": MASKS}],
+    "weights": [3, THING, {}],
+    "fitting weights": [3, THING, {}, TURNED, {"b": PARAMS}],
+    "function": [3, "x", THING],
+    "solution": [3, THING],
+}
+KINDS = {
+    "fraction": (
+        *("sparsity", "initial_sparsity", "backward_sparsity", "drop_fraction"),
+        *("min_layer_density", "fraction", "initial", "final", "otherwise"),
+    ),
+    "integer": (
+        *("begin_step", "end_step", "update_every", "step", "level", "levels", "parts"),
+        *("iterations", "total", "count", "until", "dimensions", "starts", "classes"),
+        *("bins", "capacity", "n", "m", "stop_step", "steps_per_epoch", "examples"),
+        *("steps", "least", "kept"),
+    ),
+    "number": (
+        *("decay", "regularization", "gain", "scale", "limit", "tolerance"),
+        *("learning_rate", "momentum"),
+    ),
+    "real": ("threshold",),
+    "name": (
+        *("distribution", "schedule", "drop_schedule", "fan", "kernel", "bias", "at"),
+        *("norm_scale", "form", "subspace", "average", "baseline", "ties", "name"),
+    ),
+    "patterns": ("dense", "ignored", "zeros"),
+    "prunable": ("prunable",),
+    "masks": ("masks",),
+    "fitting masks": ("within", "inner", "outer", "following"),
+    "weights": ("params", "scores", "grads"),
+    "function": ("loss", "apply", "score", "measure"),
+    "solution": ("solution",),
+}
+KIND = {name: kind for kind, names in KINDS.items() for name in names}
+
+
+class Call(NamedTuple):
+    """A call that works, and what its arguments are where the name does not say it."""
+
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    kinds: dict[str, str] = {}
+
+
+def method(make: Callable[..., Any], **arguments: Any) -> Call:
+    """A method and the beginning of its training."""
+
+    def call(**arguments: Any) -> Any:
+        return jax.eval_shape(make(INNER, **arguments).init, PARAMS)
+
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.default not in (inspect.Parameter.empty, None)
+    }
+    return Call(call, defaults | arguments)
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Computes nothing: what is refused is refused before."""
+    return lambda **arguments: jax.eval_shape(lambda: function(**arguments))
+
+
+def loss(params: Any, batch: Any) -> jax.Array:
+    return jnp.mean((batch @ params["a"]["kernel"] + params["a"]["bias"]) ** 2)
+
+
+def apply(params: Any, x: Any) -> jax.Array:
+    return x @ params["a"]["kernel"] + params["a"]["bias"]
+
+
+TWO = {"first": MASKS, "second": MASKS}
+BOTH = {"first": "fitting masks", "second": "fitting masks"}
+FIT = {"masks": "fitting masks", "params": "fitting weights"}
+WHEN = {"update_every": 2, "end_step": 9, "begin_step": 1}
+CALENDAR = calendars.Calendar(0, 2, 9, True)
+DISTRIBUTED = {"masks": MASKS, "sparsity": 0.5, "dense": ()}
+CALLS = {
+    "masks.dense": Call(masks.dense, {"params": PARAMS, "prunable": ("*/kernel",)}),
+    "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
+    "masks.is_nested": Call(masks.is_nested, {"inner": MASKS, "outer": MASKS}),
+    "distributions.count_kept": Call(
+        distributions.count_kept, {"total": 9, "sparsity": 0.5}
+    ),
+    "distributions.uniform": Call(distributions.uniform, DISTRIBUTED),
+    "distributions.erdos_renyi": Call(distributions.erdos_renyi, DISTRIBUTED),
+    "distributions.erdos_renyi_kernel": Call(
+        distributions.erdos_renyi_kernel, DISTRIBUTED
+    ),
+    "distributions.balanced": Call(distributions.balanced, DISTRIBUTED),
+    "distributions.divide": Call(
+        distributions.divide, DISTRIBUTED | {"distribution": "uniform"}
+    ),
+    "distributions.by_glob": Call(
+        distributions.by_glob, {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5}
+    ),
+    "select.globally": Call(
+        traced(select.globally),
+        {"scores": PARAMS, "count": 3, "within": None, "ignored": (), "ties": "index"},
+    ),
+    "select.in_groups": Call(select.in_groups, {"size": 4}, {"size": "integer"}),
+    "oneshot.prune": Call(
+        traced(oneshot.prune),
+        {
+            "params": PARAMS,
+            "sparsity": 0.5,
+            "distribution": "uniform",
+            "score": scores.magnitude,
+            "prunable": masks.is_kernel,
+            "dense": (),
+        },
+    ),
+    "schedules.to_steps": Call(
+        schedules.to_steps,
+        {"duration": "2ep", "steps_per_epoch": 3, "total": 9},
+        {"duration": "name"},
+    ),
+    "schedules.kept_per_level": Call(
+        schedules.kept_per_level, {"total": 9, "fraction": 0.2, "levels": 2}
+    ),
+    "schedules.open_lth_kept": Call(
+        schedules.open_lth_kept, {"kept": 9, "fraction": 0.2}
+    ),
+    "calendars.make_calendar": Call(calendars.make_calendar, WHEN | {"closes": True}),
+    "calendars.drop_fractions": Call(
+        calendars.drop_fractions,
+        {"calendar": CALENDAR, "fraction": 0.3, "schedule": "cosine"},
+    ),
+    "transforms.fixed": method(transforms.fixed, masks=MASKS),
+    "transforms.gradual_magnitude": method(
+        transforms.gradual_magnitude, sparsity=0.5, **WHEN
+    ),
+    "transforms.one_shot_magnitude": method(
+        transforms.one_shot_magnitude, sparsity=0.5, step=3
+    ),
+    "transforms.granet": method(transforms.granet, sparsity=0.5, **WHEN, stop_step=20),
+    "transforms.ac_dc": method(transforms.ac_dc, sparsity=0.5, **WHEN),
+    "transforms.rigl": method(transforms.rigl, sparsity=0.5, **WHEN),
+    "transforms.sparse_evolution": method(
+        transforms.sparse_evolution, sparsity=0.5, **WHEN
+    ),
+    "transforms.mest": method(transforms.mest, sparsity=0.5, **WHEN),
+    "transforms.snfs": method(transforms.snfs, sparsity=0.5, **WHEN),
+    "transforms.straight_through": method(transforms.straight_through, sparsity=0.5),
+    "transforms.top_kast": method(
+        transforms.top_kast, sparsity=0.5, backward_sparsity=0.2
+    ),
+    "transforms.sr_ste": method(transforms.sr_ste),
+    "transforms.weight_specs": Call(
+        transforms.weight_specs, {"params": PARAMS, "axis": "d", "parts": 2, "least": 4}
+    ),
+    "initializers.initialize": Call(
+        traced(initializers.initialize),
+        {
+            "like": PARAMS,
+            "kernel": "kaiming_normal",
+            "bias": "zeros",
+            "norm_scale": "ones",
+            "zeros": (),
+            "key": KEY,
+        },
+    ),
+    "initializers.per_neuron": Call(
+        initializers.per_neuron, {"fan": "in", "distribution": "normal", "scale": 1.0}
+    ),
+    "initializers.sparsity_aware": Call(
+        initializers.sparsity_aware,
+        {
+            "params": PARAMS,
+            "masks": MASKS,
+            "fan": "in",
+            "distribution": "normal",
+            "scale": 1.0,
+            "key": KEY,
+        },
+    ),
+    "scores.snip": Call(
+        traced(scores.snip),
+        {"loss": loss, "params": PARAMS, "masks": MASKS, "batches": X[None]},
+        FIT,
+    ),
+    "scores.grasp": Call(
+        traced(scores.grasp),
+        {"loss": loss, "params": PARAMS, "masks": MASKS, "batches": X[None]},
+        FIT,
+    ),
+    "paths.live": Call(
+        lambda apply, params, masks: paths.live(apply, params, masks, X),
+        {"apply": apply, "params": PARAMS, "masks": MASKS},
+        FIT,
+    ),
+    "tost.fade": Call(traced(fading.fade), {"clock": 1, "until": 4, "form": "linear"}),
+    "tost.sharpen": Call(
+        traced(fading.sharpen),
+        {"clock": 1, "until": 4, "least": 1.0, "most": 9.0},
+        {"least": "number", "most": "number"},
+    ),
+    "lottery.layer_counts": Call(
+        levels.layer_counts, {"masks": MASKS, "level": 1, "rule": levels.Rule()}
+    ),
+    "lottery.masks_of": Call(
+        controls.masks_of,
+        {
+            "name": "dense_continued",
+            "masks": jax.tree.map(lambda leaf: leaf[None], MASKS),
+            "level": 1,
+            "keys": KEY[None],
+            "ignored": (),
+        },
+        {"masks": "any"},
+    ),
+    "lottery.shuffle_layers": Call(
+        traced(controls.shuffle_layers), {"masks": MASKS, "key": KEY, "ignored": ()}
+    ),
+    "analysis.measure": Call(
+        traced(gradient_flow.measure),
+        {"grads": PARAMS, "masks": MASKS},
+        {"grads": "fitting weights", "masks": "fitting masks"},
+    ),
+    "analysis.gradient": Call(
+        traced(gradient_flow.gradient),
+        {"loss": loss, "params": PARAMS, "masks": MASKS, "batch": X},
+        FIT,
+    ),
+    "analysis.mask_overlap": Call(overlap.mask_overlap, TWO, BOTH),
+    "analysis.chance_overlap": Call(overlap.chance_overlap, TWO, BOTH),
+    "analysis.ensemble": Call(
+        traced(predictions.ensemble), {"logits": X[None], "average": "probabilities"}
+    ),
+    "analysis.pca": Call(projection.pca, {"vectors": X, "dimensions": 1}),
+    "analysis.mds": Call(
+        projection.mds,
+        {
+            "distances": np.ones((3, 3)) - np.eye(3),
+            "dimensions": 1,
+            "starts": 1,
+            "iterations": 1,
+            "tolerance": 1e-3,
+            "key": KEY,
+        },
+    ),
+    "analysis.cut": Call(rounds.cut, {"solution": SOLUTION, "following": MASKS}),
+    "analysis.histogram": Call(
+        rounds.histogram, {"solution": SOLUTION, "limit": 1.0, "bins": 4}
+    ),
+    "analysis.join": Call(traced(similarity.join), TWO | {"subspace": "union"}, BOTH),
+    "analysis.flatten": Call(
+        traced(similarity.flatten), {"solution": SOLUTION, "subspace": "all"}
+    ),
+    "analysis.l2_distance": Call(
+        traced(similarity.l2_distance),
+        {"first": SOLUTION, "second": SOLUTION, "subspace": "all"},
+        {"first": "solution", "second": "solution"},
+    ),
+    "analysis.pairwise": Call(
+        pairs.pairwise, {"measure": lambda a, b: jnp.sum(a - b), "stack": X}
+    ),
+    "analysis.interpolate": Call(
+        traced(connectivity.interpolate),
+        {"start": PARAMS, "end": PARAMS, "alpha": 0.5},
+        {"start": "fitting weights", "end": "fitting weights"},
+    ),
+    "analysis.barrier": Call(
+        connectivity.barrier,
+        {"values": np.ones(3), "alphas": (0.0, 0.5, 1.0), "baseline": "linear"},
+    ),
+    "analysis.connected_fraction": Call(
+        connectivity.connected_fraction, {"barriers": np.ones(3), "threshold": 0.5}
+    ),
+    "training.allocate": Call(repelling.allocate, {"masks": MASKS, "capacity": 2}),
+}
+
+
+def fault(call: Call, name: str, wrong: Any) -> str | None:
+    """Says what is wrong with how a wrong argument is taken; None if nothing."""
+    try:
+        call.function(**(call.arguments | {name: wrong}))
+    except (ValueError, TypeError) as error:
+        if re.search(rf"\b{name}\b", str(error)):
+            return None
+        return f"{name}={wrong!r}: {type(error).__name__}: {str(error)[:200]}"
+    except Exception as error:
+        return f"{name}={wrong!r}: {type(error).__name__}: {str(error)[:200]}"
+    return f"{name}={wrong!r}: no error"
+
+
+@pytest.mark.parametrize("label", CALLS)
+def test_a_wrong_argument_is_refused_by_its_name(
+    label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
+    call = CALLS[label]
+    call.function(**call.arguments)
+    tried = [
+        fault(call, name, wrong)
+        for name in call.arguments
+        for wrong in WRONG.get(call.kinds.get(name, KIND.get(name, "any")), [])
+    ]
+    assert [each for each in tried if each] == []
