@@ -13,7 +13,7 @@ import inspect
 import math
 import numbers
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -116,13 +116,20 @@ def number(
     return look
 
 
+def real(name: str, value: Any) -> None:
+    """Wants a real number, in a range that the function itself checks."""
+    if not _is_traced(value) and _real(value) is None:
+        raise TypeError(f"{name}: got {value!r}; wanted a number")
+
+
 def fraction(name: str, value: Any) -> None:
     """Wants a fraction to remove, in [0, 1)."""
+    wanted = "wanted a fraction to remove in [0, 1); to remove 90 % say 0.9"
     found = _real(value)
     if found is None:
-        raise TypeError(f"{name}: got {value!r}; wanted a fraction in [0, 1)")
+        raise TypeError(f"{name}: got {value!r}; {wanted}")
     if not 0 <= found < 1:
-        raise ValueError(f"{name}: got {value}; wanted a fraction in [0, 1)")
+        raise ValueError(f"{name}: got {value}; {wanted}")
 
 
 def one_of(known: Collection[str]) -> Check:
@@ -147,6 +154,12 @@ def name_or_function(name: str, value: Any) -> None:
     """Wants a name, which is looked up later, or what can be called."""
     if not isinstance(value, str) and not callable(value):
         raise TypeError(f"{name}: got {value!r}; wanted a name or a function")
+
+
+def name_function_or_table(name: str, value: Any) -> None:
+    """Wants a name, what can be called, or a sequence of numbers."""
+    if not isinstance(value, Sequence | np.ndarray) and not callable(value):
+        raise TypeError(f"{name}: got {value!r}; wanted a name, a function or a table")
 
 
 def patterns(name: str, value: Any) -> None:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxsparse import arguments
+
 STEPS = 2**31 - 1  # counters of steps are int32
 CHANGES = 10**6  # most that a table is made for
 
@@ -228,6 +230,7 @@ def _read_table(
     return read
 
 
+@arguments.check(fraction=arguments.real, schedule=arguments.name_or_function)
 def drop_fractions(
     calendar: Calendar,
     *,

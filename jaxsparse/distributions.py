@@ -10,13 +10,14 @@ give up what is missing, so that totals stay exact.
 """
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
 import jax
 
-from jaxsparse import apportionment, fan_axes, layer_counts
+from jaxsparse import apportionment, arguments, fan_axes, layer_counts, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks
@@ -25,6 +26,7 @@ Weigh = Callable[[fan_axes.Fans], int]
 Distribute = Callable[..., Counts]
 
 
+@arguments.check(total=arguments.integer(0), sparsity=arguments.fraction)
 def count_kept(total: int, sparsity: float | Fraction) -> int:
     """Turns a sparsity into a number of weights.
 
@@ -43,14 +45,12 @@ def count_kept(total: int, sparsity: float | Fraction) -> int:
       >>> count_kept(25_502_912, 0.999)
       25503
     """
-    if not 0 <= sparsity < 1:
-        raise ValueError(
-            f"sparsity: got {sparsity}; wanted a fraction to remove in [0, 1); to "
-            "remove 90 % say 0.9"
-        )
     return math.floor(total * (1 - Fraction(str(sparsity))) + Fraction(1, 2))
 
 
+@arguments.check(
+    masks=arguments.masks, sparsity=arguments.fraction, dense=arguments.patterns
+)
 def uniform(
     masks: Masks,
     sparsity: float | Fraction,
@@ -98,6 +98,9 @@ def uniform(
     return _divide(masks, sparsity, target, [Fraction(s) for s in sizes], whole)
 
 
+@arguments.check(
+    masks=arguments.masks, sparsity=arguments.fraction, dense=arguments.patterns
+)
 def erdos_renyi(
     masks: Masks,
     sparsity: float | Fraction,
@@ -145,6 +148,9 @@ def erdos_renyi(
     return _proportional(masks, sparsity, dense, axes, weigh)
 
 
+@arguments.check(
+    masks=arguments.masks, sparsity=arguments.fraction, dense=arguments.patterns
+)
 def erdos_renyi_kernel(
     masks: Masks,
     sparsity: float | Fraction,
@@ -185,6 +191,9 @@ def erdos_renyi_kernel(
     return _proportional(masks, sparsity, dense, axes, weigh)
 
 
+@arguments.check(
+    masks=arguments.masks, sparsity=arguments.fraction, dense=arguments.patterns
+)
 def balanced(
     masks: Masks,
     sparsity: float | Fraction,
@@ -220,6 +229,7 @@ def balanced(
     return _proportional(masks, sparsity, dense, axes, lambda _: 1)
 
 
+@arguments.check(masks=arguments.masks, otherwise=arguments.fraction)
 def by_glob(
     masks: Masks,
     wanted: Mapping[str, float | int],
@@ -248,20 +258,19 @@ def by_glob(
     """
     masks_lib.check_globs(tuple(wanted), masks_lib.names(masks), field="wanted")
 
-    def count(path: tuple[Any, ...], leaf: Any) -> int:
-        name = masks_lib.name_of(path)
+    def count(name: str, leaf: Any) -> int:
         globs = [glob for glob in wanted if masks_lib.matches(name, (glob,))]
         value = wanted[globs[0]] if globs else otherwise
-        if not isinstance(value, int):
+        if not isinstance(value, numbers.Integral):
             return max(count_kept(leaf.size, value), min(1, leaf.size))
         if not 0 <= value <= leaf.size:
             raise ValueError(
                 f"wanted[{globs[0]!r}]: got {value} weights for {name}; wanted 0 to "
                 f"{leaf.size}, its size; a sparsity is a float"
             )
-        return value
+        return int(value)
 
-    return jax.tree_util.tree_map_with_path(count, masks)
+    return tree.map_with_names(count, masks)
 
 
 # The named ways to divide a sparsity; the last two by Erdos and Renyi.
@@ -273,6 +282,12 @@ NAMES: dict[str, Distribute] = {
 }
 
 
+@arguments.check(
+    distribution=arguments.name_or_function,
+    masks=arguments.masks,
+    sparsity=arguments.fraction,
+    dense=arguments.patterns,
+)
 def divide(
     distribution: str | Distribute,
     masks: Masks,

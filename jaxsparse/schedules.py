@@ -6,6 +6,7 @@ layers.
 """
 
 import math
+import numbers
 import operator
 import re
 from fractions import Fraction
@@ -41,6 +42,8 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
     """
     steps_per_epoch = _check_count(steps_per_epoch, field="steps_per_epoch", least=1)
     total = None if total is None else _check_count(total, field="total")
+    if not isinstance(duration, str):
+        raise TypeError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
     match = _DURATION.fullmatch(duration)
     if not duration or match is None:
         raise ValueError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
@@ -141,6 +144,8 @@ def _check_count(
 
 
 def _check_fraction(fraction: float) -> None:
+    if not isinstance(fraction, numbers.Real):
+        raise TypeError(f"fraction: got {fraction!r}; wanted a number in [0, 1)")
     if not 0 <= fraction < 1:
         raise ValueError(
             f"fraction: got {fraction}; wanted the part of the weights that one level "

@@ -17,11 +17,9 @@ from jaxsparse import (
     distributions,
     initializers,
     masks,
-    oneshot,
     paths,
     schedules,
     scores,
-    select,
     transforms,
 )
 from jaxsparse.analysis import (
@@ -123,11 +121,11 @@ def traced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loss(params: Any, batch: Any) -> jax.Array:
-    return jnp.mean((batch @ params["a"]["kernel"] + params["a"]["bias"]) ** 2)
+    return jnp.mean((batch @ params["a"]["kernel"] + params["a"]["bias"][None]) ** 2)
 
 
 def apply(params: Any, x: Any) -> jax.Array:
-    return x @ params["a"]["kernel"] + params["a"]["bias"]
+    return x @ params["a"]["kernel"] + params["a"]["bias"][None]
 
 
 TWO = {"first": MASKS, "second": MASKS}
@@ -155,22 +153,6 @@ CALLS = {
     "distributions.by_glob": Call(
         distributions.by_glob, {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5}
     ),
-    "select.globally": Call(
-        traced(select.globally),
-        {"scores": PARAMS, "count": 3, "within": None, "ignored": (), "ties": "index"},
-    ),
-    "select.in_groups": Call(select.in_groups, {"size": 4}, {"size": "integer"}),
-    "oneshot.prune": Call(
-        traced(oneshot.prune),
-        {
-            "params": PARAMS,
-            "sparsity": 0.5,
-            "distribution": "uniform",
-            "score": scores.magnitude,
-            "prunable": masks.is_kernel,
-            "dense": (),
-        },
-    ),
     "schedules.to_steps": Call(
         schedules.to_steps,
         {"duration": "2ep", "steps_per_epoch": 3, "total": 9},
@@ -186,6 +168,7 @@ CALLS = {
     "calendars.drop_fractions": Call(
         calendars.drop_fractions,
         {"calendar": CALENDAR, "fraction": 0.3, "schedule": "cosine"},
+        {"fraction": "any"},  # messages call it drop_fraction, as the methods do
     ),
     "transforms.fixed": method(transforms.fixed, masks=MASKS),
     "transforms.gradual_magnitude": method(

@@ -21,6 +21,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
+from jaxsparse import arguments
 from jaxsparse.initializers import dense, fans
 
 DISTRIBUTIONS = ("normal", "uniform")
@@ -42,6 +43,7 @@ class Draw(Protocol):
         """
 
 
+@arguments.check(scale=arguments.number(0, above=True))
 def per_neuron(
     *, fan: str = "in", distribution: str = "normal", scale: float = 1.0
 ) -> Draw:

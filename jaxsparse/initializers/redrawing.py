@@ -9,12 +9,15 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Key
 
-from jaxsparse import fan_axes, keys
+from jaxsparse import arguments, fan_axes, keys
 from jaxsparse import masks as masks_lib
 from jaxsparse.initializers import draws
 from jaxsparse.types import Masks
 
 
+@arguments.check(
+    params=arguments.weights, masks=arguments.masks, draw=arguments.function
+)
 def redraw(
     params: Any,
     masks: Masks,
@@ -82,6 +85,7 @@ def redraw(
     )
 
 
+@arguments.check(params=arguments.weights, masks=arguments.masks)
 def sparsity_aware(
     params: Any,
     masks: Masks,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.paths import tracing, values
 from jaxsparse.paths.values import Constant, Pattern, Signal, Value, Walk, Weight
@@ -29,6 +30,9 @@ class LayerPaths(NamedTuple):
     total: int
 
 
+@arguments.check(
+    apply=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def live(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     """Finds the kept weights that lie on a path from an input to an output.
 
@@ -79,6 +83,9 @@ def live(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     return _answer("live", apply, params, masks, inputs)
 
 
+@arguments.check(
+    apply=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def reached(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     """Finds the kept weights at the end of a path from an input, wherever they lead.
 
@@ -100,6 +107,9 @@ def reached(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     return _answer("reached", apply, params, masks, inputs)
 
 
+@arguments.check(
+    apply=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def used(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     """Finds the kept weights at the start of a path to an output, reached or not.
 
@@ -121,6 +131,9 @@ def used(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     return _answer("used", apply, params, masks, inputs)
 
 
+@arguments.check(
+    apply=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def first_to_last(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> list[str]:
     """Lists the prunable leaves in the order in which the network uses them.
 
@@ -214,9 +227,9 @@ def _flow(
     walk: Walk, apply: Apply, params: Any, masks: Masks, inputs: tuple[Any, ...]
 ) -> Callable[[list[Pattern]], Float[Array, ""]]:
     """Makes what arrives a function of the connections there are."""
+    _check(params, masks)
     traced = jax.make_jaxpr(apply)(params, *inputs)
     names, known = masks_lib.names(params), masks_lib.names(masks)
-    _check(params, masks)
 
     def flow(patterns: list[Pattern]) -> Float[Array, ""]:
         weights = {

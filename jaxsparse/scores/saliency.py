@@ -9,12 +9,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params, Scores
 
 Loss = Callable[[Params, Any], Float[Array, ""]]
 
 
+@arguments.check(
+    loss=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def snip(loss: Loss, params: Params, masks: Masks, batches: PyTree) -> Scores:
     r"""Scores each weight by how much the loss depends on its connection.
 
@@ -62,6 +66,9 @@ def snip(loss: Loss, params: Params, masks: Masks, batches: PyTree) -> Scores:
     )
 
 
+@arguments.check(
+    loss=arguments.function, params=arguments.weights, masks=arguments.masks
+)
 def grasp(
     loss: Loss,
     params: Params,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsparse import calendars, fan_axes, select
+from jaxsparse import arguments, calendars, fan_axes, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest
 from jaxsparse.transforms.engine import sparsify
@@ -16,6 +16,7 @@ from jaxsparse.transforms.starting import Distribution, Prunable
 from jaxsparse.types import Masks, Params, Step
 
 
+@arguments.check(sparsity=arguments.fraction, min_layer_density=arguments.real)
 def ac_dc(
     inner: optax.GradientTransformation,
     *,

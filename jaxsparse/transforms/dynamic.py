@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxsparse import fan_axes, scores, select
+from jaxsparse import arguments, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.starting import Distribution, Prunable
@@ -34,6 +34,11 @@ from jaxsparse.types import Grads, Masks, Params, RandomKey, Scores
 GROWTH = ("gradient", "inverted", "random")
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    drop_fraction=arguments.real,
+    drop_schedule=arguments.name_or_function,
+)
 def sparse_evolution(
     inner: optax.GradientTransformation,
     *,
@@ -143,6 +148,11 @@ def sparse_evolution(
     )
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    drop_fraction=arguments.real,
+    drop_schedule=arguments.name_or_function,
+)
 def rigl(
     inner: optax.GradientTransformation,
     *,
@@ -251,6 +261,11 @@ def rigl(
     )
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    drop_fraction=arguments.real,
+    drop_schedule=arguments.name_or_function,
+)
 def mest(
     inner: optax.GradientTransformation,
     *,

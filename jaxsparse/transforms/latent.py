@@ -30,7 +30,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool
 
-from jaxsparse import calendars, fan_axes, select
+from jaxsparse import arguments, calendars, fan_axes, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest
 from jaxsparse.transforms.engine import check_grads, is_placeholder
@@ -154,6 +154,12 @@ def _add(grads: Grads, more: Any) -> Grads:
     )
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    initial_sparsity=arguments.real,
+    schedule=arguments.name_function_or_table,
+    min_layer_density=arguments.real,
+)
 def straight_through(
     inner: optax.GradientTransformation,
     *,
@@ -234,6 +240,12 @@ def straight_through(
     return latent(inner, choose, refresh_at=refresh_at, trains_all=train_all)
 
 
+@arguments.check(
+    sparsity=arguments.fraction,
+    backward_sparsity=arguments.real,
+    regularization=arguments.real,
+    min_layer_density=arguments.real,
+)
 def top_kast(
     inner: optax.GradientTransformation,
     *,
@@ -322,6 +334,7 @@ def top_kast(
     )
 
 
+@arguments.check(decay=arguments.real)
 def sr_ste(
     inner: optax.GradientTransformation,
     *,

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
 from jaxsparse.transforms import alignment
 from jaxsparse.types import Params
 
@@ -33,6 +33,9 @@ class _Divided(NamedTuple):
     spec: PartitionSpec
 
 
+@arguments.check(
+    params=arguments.weights, parts=arguments.integer(1), least=arguments.integer(0)
+)
 def weight_specs(
     params: Shaped,
     *,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
-from jaxsparse import calendars, fan_axes, scores, select, tree
+from jaxsparse import arguments, calendars, fan_axes, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import largest, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
@@ -62,6 +62,12 @@ def fixed(
     return sparsify(inner, init_masks)
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    initial_sparsity=arguments.real,
+    schedule=arguments.name_function_or_table,
+    min_layer_density=arguments.real,
+)
 def gradual_magnitude(
     inner: optax.GradientTransformation,
     *,
@@ -160,6 +166,7 @@ def gradual_magnitude(
     )
 
 
+@arguments.check(sparsity=arguments.real, min_layer_density=arguments.real)
 def one_shot_magnitude(
     inner: optax.GradientTransformation,
     *,
@@ -215,6 +222,14 @@ def _check_rising(table: list[Fraction]) -> None:
         )
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    initial_sparsity=arguments.real,
+    schedule=arguments.name_function_or_table,
+    drop_fraction=arguments.real,
+    drop_schedule=arguments.name_or_function,
+    min_layer_density=arguments.real,
+)
 def granet(
     inner: optax.GradientTransformation,
     *,

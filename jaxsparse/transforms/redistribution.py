@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxsparse import calendars, fan_axes, scores, select
+from jaxsparse import arguments, calendars, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import exchange, regrowth, starting
 from jaxsparse.transforms.engine import sparsify
@@ -16,6 +16,12 @@ from jaxsparse.transforms.starting import Distribution, Prunable
 from jaxsparse.types import Counts, Grads, Masks, Params, RandomKey
 
 
+@arguments.check(
+    sparsity=arguments.real,
+    drop_fraction=arguments.real,
+    drop_schedule=arguments.name_or_function,
+    momentum=arguments.real,
+)
 def snfs(
     inner: optax.GradientTransformation,
     *,

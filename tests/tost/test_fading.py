@@ -76,7 +76,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         fading.fade(0, until=1, form="slow")
     with pytest.raises(ValueError, match="until: got -1; wanted"):
         fading.fade(0, until=-1)
-    with pytest.raises(ValueError, match="least: got 0.0; wanted a finite number above 0"):
+    with pytest.raises(ValueError, match="least: got 0.0; wanted"):
         fading.sharpen(0, until=1, least=0.0)
     with pytest.raises(ValueError, match="least: got 3.0 with most 2.0"):
         fading.sharpen(0, until=1, least=3.0, most=2.0)
