@@ -1,5 +1,6 @@
 """Sparse training through configs: every method, from start to records."""
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 import tiny
 from campaigns import case, some
 
-from jaxsparse import build, distributions, masks, records, transforms
+from jaxsparse import build, distributions, masks, records, select, transforms
 from jaxsparse import config as config_lib
 from jaxsparse.build import pieces
 from jaxsparse.lottery import experiment as experiment_lib
@@ -182,6 +183,8 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
     fields = fields_of("static", score=score, distribution=distribution)
     if config_lib.SCORES[score].needs_data:
         fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
+    if score == "synflow":  # at once, it takes whole layers away
+        fields |= {"sparse.iterations": 20}
     made = tiny.experiment(tmp_path, fields)
     session = session_lib.Session(made, tiny.desk(tmp_path))
     chosen = session.masks(0)
@@ -194,6 +197,33 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
             erk = distributions.erdos_renyi_kernel(made.network.masks, 0.9)
             layers = masks.by_layer(mask).values()
             assert [count.kept for count in layers] == jax.tree.leaves(erk)
+
+
+@pytest.mark.parametrize("score", ["snip", "synflow"])
+def test_scores_that_say_nothing_are_not_taken_in_silence(
+    score: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = fields_of("static", score=score, sparsity=0.99)
+    fields |= {"init.zeros": ("head/kernel",)}
+    if score == "snip":
+        fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
+    made = tiny.experiment(tmp_path, fields)
+    session = session_lib.Session(made, tiny.desk(tmp_path))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        chosen = session.masks(0)
+    ties = [w for w in said if w.category is select.TiedScoresWarning]
+    assert ties and "'all layers': '100.0%'" in str(ties[0].message)
+    # 17 of 1,730 weights, by their positions: they do not meet.
+    assert masks.kept(jax.tree.map(lambda leaf: leaf[0], chosen)) == 17
+    assert "in replicates [0, 1] no weight is on a path" in caplog.text
+
+    if score == "synflow":  # is rescaled
+        return
+    start = session.init
+    huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e30), start.params)
+    with pytest.raises(ValueError, match=r"^config.sparse.*NaN.*'dense1/kernel'"):
+        made.network.first_masks(huge, start.batch_stats, made.seeds)
 
 
 def test_scores_are_of_each_replicate_s_weights(tmp_path: Path) -> None:

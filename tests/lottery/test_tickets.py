@@ -1,0 +1,36 @@
+"""Files of masks."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsparse import masks
+from jaxsparse.lottery import tickets
+
+
+def test_tickets_of_earlier_versions_hold_no_shapes_and_are_read(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3, 3, 2, 5), "b": (7, 4)}
+    held = {
+        name: {"kernel": jnp.asarray(rng.random(shape) < 0.3), "bias": None}
+        for name, shape in shapes.items()
+    }
+    path = tickets.path_of(tmp_path, 1, 0)
+    path.parent.mkdir(parents=True)
+    bits = {f"{n}/kernel": np.packbits(held[n]["kernel"].reshape(-1)) for n in shapes}
+    np.savez(path, **bits)
+    like = jax.tree.map(jnp.ones_like, held)
+    read = jax.tree.leaves(tickets.load(path, like))
+    for got, wanted in zip(read, jax.tree.leaves(held), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    # What is written now holds them, and fits no other shape of as many weights.
+    tickets.save(path, held)
+    turned = {**like, "b": {"kernel": jnp.ones((4, 7), bool), "bias": None}}
+    assert masks.total(turned) == masks.total(like)
+    with pytest.raises(ValueError, match=r"b/kernel has shape \(7, 4\)"):
+        tickets.load(path, turned)
