@@ -90,10 +90,14 @@ def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
 def join(environment: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes of a run, if there are any; before all else of JAX.
 
+    In a process that has joined already it does nothing.
+
     Raises:
       ValueError: as `cluster` does, or if JAX cannot find the others.
       RuntimeError: if they do not come within five minutes.
     """
+    if jax.distributed.is_initialized():
+        return
     found = cluster(environment)
     if found is None and not on_tpu(environment):
         return

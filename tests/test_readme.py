@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -252,3 +253,16 @@ def test_examples_train_from_one_file(variant: str, root: Path, tmp_path: Path) 
         "lottery": {(0, 48), (1, 38)},
     }
     assert kept == wanted[variant]
+    with pytest.raises(ValueError, match="unknown '"):
+        jaxsparse.load(tmp_path / "w", execute=False).masks()
+    opened = jaxsparse.load(tmp_path / "w")  # nothing is registered in this process
+    kept = opened.masks()
+    params = opened.params()
+    assert [*params] == ["head"]
+    assert int(masks.total(opened.masks(0))) == 48
+    assert not np.any(params["head"]["kernel"][~kept["head"]["kernel"]])
+    assert opened.model().classes == 3
+    recorded = records.read_object(tmp_path / "w" / "environment.json")["registered"]
+    assert recorded["score"]["nearest"]["label"] == "nearest to one"
+    again = build.open_run(str(tmp_path / "w"))  # and with its dataset
+    assert again.dataset.train.images.shape == (160, 4, 4, 1)

@@ -47,11 +47,15 @@ class Run(NamedTuple):
     learning_rate: LearningRate
 
 
-def read_config(folder: Path) -> ConfigDict:
-    """Reads the config of a run.
+def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
+    """Reads the config of a run, and has what it uses registered.
+
+    Args:
+      folder: of the run.
+      execute: whether to execute the files that it has kept, see `config.kept`.
 
     Raises:
-      ValueError: if no run is there.
+      ValueError: if no run is there, or a file that it has kept fails.
     """
     path = folder / "config.json"
     try:
@@ -63,6 +67,8 @@ def read_config(folder: Path) -> ConfigDict:
             f"{folder}: no run is there ({error}); wanted a folder that "
             "experiments/train.py made"
         ) from error
+    if execute:
+        config_lib.kept.execute(folder)
     return config_lib.from_json(fields)
 
 
@@ -89,23 +95,26 @@ def open_run(
     return _build(folder, c, dataset)
 
 
-def open_without_data(folder: str | Path) -> Run:
+def open_without_data(folder: str | Path, c: ConfigDict) -> Run:
     """Builds what a run was made of, with images and labels of zeros for its dataset.
 
     Their numbers and shapes are those that the run recorded in data.json. Runs of
     older versions did not; then the dataset is read.
 
+    Args:
+      folder: of the run.
+      c: its config.
+
     Raises:
-      ValueError: if no run is there; or if it recorded no sizes and its data cannot be
+      ValueError: if if it recorded no sizes and its data cannot be
         read.
     """
     folder = Path(folder)
-    c = read_config(folder)
     sizes = hosts.tell(lambda: workdir_lib.recorded_sizes(folder))
     if sizes is not None:
         return _build(folder, c, examples.of_zeros(**sizes._asdict()))
     try:
-        return open_run(folder)
+        dataset = pieces.load_data(c)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{folder}: expected its {workdir_lib.DATA}, which says how many classes "
@@ -113,6 +122,7 @@ def open_without_data(folder: str | Path) -> Run:
             f"instead ({error}); give the command that trained it once more where the "
             "data are, which writes the file, and trains nothing if the run has ended"
         ) from error
+    return _build(folder, c, dataset)
 
 
 def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> Run:

@@ -8,7 +8,7 @@ Lengths of training are strings: "500step", "2ep" (epochs) or "10%" (of
 `training.length`); see `schedules.to_steps`.
 """
 
-from jaxsparse.config import built_in
+from jaxsparse.config import built_in, kept
 from jaxsparse.config.comparing import (
     GROWING,
     OPERATIONAL,
@@ -37,6 +37,7 @@ from jaxsparse.config.registries import (
     MethodSpec,
     ModelSpec,
     ScoreSpec,
+    describe,
 )
 from jaxsparse.config.rules import check_unused, validate
 from jaxsparse.config.schema import default, start
@@ -60,10 +61,12 @@ __all__ = (
     "check_names",
     "check_unused",
     "default",
+    "describe",
     "differences",
     "digest",
     "flatten",
     "from_json",
+    "kept",
     "nearest",
     "nearest_field",
     "register_dataset",

@@ -1,10 +1,12 @@
 """Adding scores, methods, networks and datasets by name, for configs to use.
 
-Call these in the config file that uses the entry, outside of `get_config`; the file is
-executed again when its run is continued or opened, and the same call again changes
-nothing. Each function is a decorator too: `@register_score("mine")`.
+Call these in the config file that uses the entry, outside of `get_config`. A run keeps
+the files that registered what it uses, and they are executed again when it is opened,
+see `kept`; the same call again changes nothing. Each function is a decorator too:
+`@register_score("mine")`.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -231,7 +233,7 @@ def _register(
             f"{name!r} and options {wrong}"
         )
     before = registry.get(name)
-    registry.add(make(name=name, function=function, **fields))
+    registry.add(make(name=name, function=function, file=_caller(), **fields))
     if fields["options"]:
         try:
             schema.default()  # refuses options that are fields of others
@@ -239,6 +241,18 @@ def _register(
             registry.restore(name, before)
             raise
     return function
+
+
+def _caller() -> str:
+    """Names the file that registers; "" for the package itself.
+
+    Calls may come through the checks of types that tests have.
+    """
+    frame, own = sys._getframe(), (__name__, "jaxtyping._decorator")
+    while frame.f_back and frame.f_globals.get("__name__") in own:
+        frame = frame.f_back
+    inside = frame.f_globals.get("__name__", "").startswith(registries.PACKAGE)
+    return "" if inside else frame.f_code.co_filename
 
 
 def _is_plain(value: Any) -> bool:

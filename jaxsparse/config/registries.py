@@ -33,12 +33,14 @@ class Spec:
       label: what reports call it; "" for its name.
       options: config fields of its own and their defaults, by name. They stand in the
         config's section of the registry and are passed on as keyword arguments.
+      file: in which it was registered, see `kept`; "" for the package's own.
     """
 
     name: str
     function: Callable[..., Any] | str
     label: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    file: str = dataclasses.field(default="", compare=False)
 
     @property
     def title(self) -> str:

@@ -7,6 +7,7 @@
     tensorboard/      the same as events
     checkpoints/      see `checkpoints`
     tickets/          masks of each level
+    registered/       files that register what the config uses, see `config.kept`
     report/           figures and tables
 
 A folder belongs to one experiment. It is continued by the same one, on the same data,
@@ -92,6 +93,7 @@ def opened(
             if not same:
                 _begin_anew(workdir)
             records.write_atomically(workdir / "config.json", resolved + "\n")
+            config_lib.kept.write(workdir, config)
             if data is not None:
                 text = json.dumps(data, indent=1) + "\n"
                 records.write_atomically(workdir / DATA, text)
@@ -213,7 +215,7 @@ def has_trained(workdir: Path) -> bool:
 def _begin_anew(workdir: Path) -> None:
     """Removes what a run wrote that did not train a step."""
     log.warning("%s: no step was trained there; its run is begun anew", workdir)
-    for name in ("checkpoints", "tickets"):
+    for name in ("checkpoints", "tickets", config_lib.kept.FOLDER):
         if (workdir / name).exists():
             shutil.rmtree(workdir / name)
     for name in ("metrics.jsonl", "rescaling.json", DATA):
@@ -315,6 +317,7 @@ def _write_environment(
         "processes": jax.process_count(),
         "processor": platform.processor() or platform.machine(),
         "arrangement": dict(arrangement),
+        "registered": config_lib.describe(),
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
     }
     text = json.dumps(now | {"earlier": earlier}, indent=2)
