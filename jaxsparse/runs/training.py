@@ -49,8 +49,8 @@ def run(
     Examples:
       >>> from configs import lth_digits
       >>> run = jaxsparse.run(lth_digits.get_config(), "runs/digits")
-      >>> run.params(level=3)["layer1"]["kernel"].shape
-      (64, 300)
+      >>> run.params(level=3)["head"]["kernel"].shape
+      (100, 10)
     """
     folder = opening.to_folder(workdir, argument="workdir")
     train(config, folder, metric_writers=metric_writers, report=report)
