@@ -169,7 +169,7 @@ def test_a_run_that_has_ended_is_not_started_again(
     note.parent.mkdir(parents=True)
     (folder / "config.json").write_text(launching.read(run).to_json())
     assert not launching.has_ended(run, folder)
-    note.write_text('{"hash": "0"}')
+    note.write_text('{"hash": "0", "step": 3, "extra": {}}')
     assert launching.has_ended(run, folder)
     other = run._replace(overrides={"sparse.sparsity": 0.6})
     assert not launching.has_ended(other, folder)
@@ -189,14 +189,14 @@ def test_a_run_has_ended_only_while_what_it_began_from_is_there(
     )
     for note in (arm, pruned):
         note.parent.mkdir(parents=True)
-        note.write_text('{"hash": "0"}')
+        note.write_text('{"hash": "0", "step": 3, "extra": {}}')
     folder = tmp_path / run.name
     (folder / "config.json").write_text(launching.read(run).to_json())
     began = {"starts_from": {"checkpoints": {"level_00/ticket/last": "0"}}}
     text = json.dumps({"arrangement": began})
     (folder / "environment.json").write_text(text)
     assert launching.has_ended(run, folder)
-    pruned.write_text('{"hash": "1"}')
+    pruned.write_text('{"hash": "1", "step": 3, "extra": {}}')
     assert not launching.has_ended(run, folder)
 
 

@@ -161,7 +161,7 @@ def default() -> ConfigDict:
     c.stability.batch_stats = "interpolated"  # of BatchNorm there, or "re_estimated"
 
     c.sparse = ConfigDict()  # sparse training in place of lottery levels
-    c.sparse.method = "none"  # a config.METHODS name; each reads some of these fields
+    c.sparse.method = "none"  # one of config.METHODS; each reads some of these fields
     c.sparse.sparsity = 0.9  # fraction of the prunable weights to do without
     c.sparse.distribution = ""  # distributions.NAMES or "global"; "": the method's own
     c.sparse.layers = ()  # ("glob", sparsity or count) pairs, others: sparsity

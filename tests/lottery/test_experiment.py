@@ -95,7 +95,7 @@ def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
     made = build.make_experiment(c, build.load_data(c), tmp_path)
     assert made.plan == (3, 12, "finetune", 6)
     assert made.rule == (
-        *(0.3, "exact", "layer", (("head/*", 0.15),), ("dense2/*",), "random"),
+        *(0.3, "exact", "layer", (("head/*", 0.15),), ("dense2/*",), "random", 0.0),
     )
     assert (made.levels, made.controls, made.control_levels) == (
         *(7, ("random_mask",), (2, 7)),

@@ -337,7 +337,8 @@ def test_layers_of_their_own_sparsity(tmp_path: Path) -> None:
 def test_bfloat16_networks_are_scored_precisely(tmp_path: Path) -> None:
     chosen = []
     for dtype in ("float32", "bfloat16"):
-        fields = fields_of("static", score="synflow") | {"model.dtype": dtype}
+        fields = fields_of("static", score="synflow", iterations=20)
+        fields |= {"model.dtype": dtype}
         folder = tmp_path / dtype
         made = tiny.experiment(folder, fields)
         chosen.append(session_lib.Session(made, tiny.desk(folder)).masks(0))
@@ -485,7 +486,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         fields_of("gmp") | {"lottery.levels": 2},
         "sparse.method: came 'gmp' with lottery",
     ),
-    (fields_of("rigl", begin="two"), "sparse.begin: duration: got 'two'"),
+    (fields_of("rigl", begin="two"), "sparse.begin: came 'two'; wanted a length"),
 ]
 
 
@@ -561,12 +562,10 @@ def test_what_does_not_fit_is_refused_before_training(
 
 
 def test_too_many_examples_to_score_on(tmp_path: Path) -> None:
-    made = tiny.experiment(tmp_path, fields_of("static", score="snip"))
     with pytest.raises(
         ValueError, match="score_batches: 10 of 128 .* the 120 training"
     ):
-        tiny.run(tmp_path, fields_of("static", score="snip"))
-    assert made.network.first_masks is not None
+        tiny.experiment(tmp_path, fields_of("static", score="snip"))
 
 
 def test_images_are_normalised_as_the_config_says() -> None:
