@@ -37,16 +37,6 @@ class LayerCount(NamedTuple):
     total: int
 
 
-def name_of(path: tuple[Any, ...]) -> str:
-    """Joins a key path of JAX to a name, such as "stage1/block0/conv/kernel".
-
-    A path does not tell the box of a weight from a field called "value": where there is
-    a tree, take `tree.map_with_names`.
-    """
-    path = path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def is_kernel(name: str, leaf: Any = None) -> bool:
     """Says whether a leaf is a weight that methods of pruning consider.
 

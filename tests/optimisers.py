@@ -9,12 +9,11 @@ weights.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from jaxsparse import masks
+from jaxsparse import tree
 
 # Every shape occurs once, so that a leaf of an optimiser's state belongs to the weight
 # of its shape: a rule unlike the one under test. Both dtypes, in one program.
@@ -26,9 +25,7 @@ LARGE = SHAPES | {"large": {"kernel": ((128, 130), "float32")}}
 
 
 def _is_kernel(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: masks.name_of(path).endswith("kernel"), params
-    )
+    return tree.map_with_names(lambda name, _: name.endswith("kernel"), params)
 
 
 def _by_kind(kernels: Any, biases: Any) -> optax.GradientTransformation:

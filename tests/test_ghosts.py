@@ -13,7 +13,7 @@ import tiny
 import zoo
 from campaigns import case
 
-from jaxsparse import build, records, transforms
+from jaxsparse import build, records, transforms, tree
 from jaxsparse import config as config_lib
 from jaxsparse import masks as masks_lib
 from jaxsparse.data import digits
@@ -86,9 +86,9 @@ def test_ghosts_have_no_masks_and_begin_with_the_constant(tmp_path: Path) -> Non
     tiny.check_equal(skips.without(params), wanted)
     tiny.check_equal(skips.without(stats), wanted_stats)
     ghosts = {
-        masks_lib.name_of(path): leaf
-        for path, leaf in jax.tree.leaves_with_path(params)
-        if skips.is_ghost(masks_lib.name_of(path))
+        name: leaf
+        for name, leaf in tree.named_leaves(params).items()
+        if skips.is_ghost(name)
     }
     kernels = [leaf for name, leaf in ghosts.items() if name.endswith("kernel")]
     assert len(kernels) == 18
@@ -165,12 +165,11 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
     state = begun(tmp_path, made)
     kept = transforms.get_masks(state.opt_state)
     masked = dict(zip(masks_lib.names(kept), jax.tree.leaves(kept), strict=True))
-    for (path, leaf), first in zip(
-        jax.tree.leaves_with_path(state.params),
+    for (name, leaf), first in zip(
+        tree.named_leaves(state.params).items(),
         jax.tree.leaves(init.params),
         strict=True,
     ):
-        name = masks_lib.name_of(path)
         for r, row in enumerate(rows):
             wanted = np.asarray(first[r]) * np.float32(row["factors"][name])
             if name in masked:

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from flax.core import freeze
 
-from jaxsparse import masks, oneshot, tree
+from jaxsparse import initializers, masks, oneshot, scores, select, tree
 
 LEAF = jnp.arange(6.0).reshape(2, 3)
 ABSENT = optax.MaskedNode()
@@ -45,6 +45,26 @@ def test_a_key_called_value_is_part_of_the_name(make: Any) -> None:
     assert masks.total(mask) == 12
     half = oneshot.prune(params, 0.5, prunable=("attn/*",), distribution="uniform")
     assert [layer.kept for layer in masks.by_layer(half).values()] == [3, 3]
+
+
+def test_whatever_asks_for_names_reads_a_field_called_value_alike() -> None:
+    fields = {"query": jnp.ones((4, 4)), "value": jnp.ones((4, 4))}
+    plain, named = {"w": fields}, {"w": Pair(**fields)}
+    key = jax.random.key(0)
+
+    def of(params: Any) -> list[Any]:
+        ticket = masks.dense(params, prunable=("*",))
+        half = jax.tree.map(lambda leaf: 8, ticket)
+        return [
+            scores.random(ticket, key=key),
+            select.fit(select.in_groups(4), ticket, half),
+            initializers.redraw(params, ticket, initializers.masked(), key=key),
+            initializers.exact_orthogonal(params, half, key=key),
+        ]
+
+    for found, wanted in zip(of(named), of(plain), strict=True):
+        leaves = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+        assert all(np.array_equal(a, b) for a, b in leaves)
 
 
 @pytest.mark.parametrize("box", [nnx.Param, boxed, logical, nnx.BatchStat])

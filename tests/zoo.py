@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsparse import masks, models
+from jaxsparse import masks, models, tree
 from jaxsparse.models import layers
 
 CIFAR = (32, 32, 3)
@@ -55,8 +55,8 @@ def variables(model: nn.Module, image: tuple[int, ...]) -> dict:
     """Random parameters and statistics, so that nothing is hidden by a 0 or a 1."""
     rng = np.random.default_rng(1)
 
-    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        last = masks.name_of(path).rpartition("/")[2]
+    def draw(name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        last = name.rpartition("/")[2]
         value = {
             "kernel": lambda: rng.normal(
                 0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape
@@ -68,7 +68,7 @@ def variables(model: nn.Module, image: tuple[int, ...]) -> dict:
         }[last]()
         return jnp.asarray(value, leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes(model, image))
+    return tree.map_with_names(draw, shapes(model, image))
 
 
 def images(image: tuple[int, ...], batch: int = 4) -> jax.Array:

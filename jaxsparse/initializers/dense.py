@@ -22,7 +22,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jaxsparse import fan_axes, keys, masks
+from jaxsparse import fan_axes, keys, masks, tree
 from jaxsparse.types import Params
 
 # Normals are not truncated: those of PyTorch, in which the papers ran, are not.
@@ -190,13 +190,12 @@ def initialize(
     )
     masks.check_globs(zeros, masks.names(like), field="zeros")
 
-    def one(path: tuple[Any, ...], leaf: Any) -> Float[Array, "..."]:
-        name = masks.name_of(path)
+    def one(name: str, leaf: Any) -> Float[Array, "..."]:
         if masks.matches(name, zeros):
             return jnp.zeros(leaf.shape, leaf.dtype)
         return draw(name, leaf)
 
-    return jax.tree_util.tree_map_with_path(one, like)
+    return tree.map_with_names(one, like)
 
 
 def _draw(

@@ -17,8 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxsparse import fan_axes, keys
-from jaxsparse import masks as masks_lib
+from jaxsparse import fan_axes, keys, tree
 from jaxsparse.types import Counts, Masks
 
 
@@ -61,11 +60,13 @@ def exact_orthogonal(
       >>> params, ticket = exact_orthogonal(params, counts, key=jax.random.key(0))
     """
     layouts = fan_axes.of_tree(params, axes)
+    fitted = tree.match_structure(
+        counts, params, fields=("counts", "params"), shapes=False
+    )
 
-    def one(path: tuple[Any, ...], count: Any, leaf: Any) -> Any:
+    def one(name: str, leaf: Any, count: Any) -> Any:
         if count is None:
             return leaf, None
-        name = masks_lib.name_of(path)
         layout, mine = layouts[name], keys.leaf_key(key, name)
         fans = fan_axes.fans(layout, name, leaf.shape)
         draw = functools.partial(
@@ -90,16 +91,9 @@ def exact_orthogonal(
             for matrices in both
         )
 
-    pairs = jax.tree_util.tree_map_with_path(
-        one, counts, params, is_leaf=lambda leaf: leaf is None
-    )
+    pairs = tree.map_with_names(one, params, fitted)
     drawn, masks = (
-        jax.tree.map(
-            lambda _, pair, number=number: pair[number],
-            counts,
-            pairs,
-            is_leaf=lambda leaf: leaf is None,
-        )
+        jax.tree.map(lambda _, pair, number=number: pair[number], params, pairs)
         for number in (0, 1)
     )
     return drawn, masks

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Key
 
-from jaxsparse import arguments, fan_axes, keys
-from jaxsparse import masks as masks_lib
+from jaxsparse import arguments, fan_axes, keys, tree
 from jaxsparse.initializers import draws
 from jaxsparse.types import Masks
 
@@ -60,16 +59,11 @@ def redraw(
              [0., 0.]], dtype=float32)
     """
     layouts = fan_axes.of_tree(params, axes)
+    fitted = tree.match_structure(masks, params, fields=("masks", "params"))
 
-    def one(path: tuple[Any, ...], mask: Bool[Array, "..."] | None, leaf: Any) -> Any:
+    def one(name: str, leaf: Any, mask: Bool[Array, "..."] | None) -> Any:
         if mask is None:
             return leaf
-        name = masks_lib.name_of(path)
-        if mask.shape != leaf.shape:
-            raise ValueError(
-                f"{name}: got a mask of shape {mask.shape}; wanted that of the leaf, "
-                f"{leaf.shape}; were the masks made for another network?"
-            )
         matrices = fan_axes.to_matrices(layouts[name], name, mask)
         mine = keys.leaf_key(key, name)
         if len(matrices) == 1:
@@ -80,9 +74,7 @@ def redraw(
             )
         return fan_axes.from_matrices(layouts[name], name, weights, leaf.shape)
 
-    return jax.tree_util.tree_map_with_path(
-        one, masks, params, is_leaf=lambda leaf: leaf is None
-    )
+    return tree.map_with_names(one, params, fitted)
 
 
 @arguments.check(params=arguments.weights, masks=arguments.masks)

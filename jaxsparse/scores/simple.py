@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxsparse import keys
+from jaxsparse import keys, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params, Scores
 
@@ -44,9 +44,9 @@ def random(masks: Masks, *, key: Key[Array, ""]) -> Scores:
     Returns:
       float32 in [0, 1); None where the mask is None.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.random.uniform(
-            keys.leaf_key(key, masks_lib.name_of(path)), leaf.shape, jnp.float32
+    return tree.map_with_names(
+        lambda name, leaf: jax.random.uniform(
+            keys.leaf_key(key, name), leaf.shape, jnp.float32
         ),
         masks,
     )

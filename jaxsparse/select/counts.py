@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.select import layers, structures
 from jaxsparse.select.structures import Grid, Structure
 from jaxsparse.types import Counts, Masks
@@ -48,20 +48,18 @@ def fit(
     if structure is None:
         return counts
     structure = structures.bound(structure, masks)
-    leaves = zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True)
-    shapes = {name: leaf.shape for name, leaf in leaves}
-    unknown = sorted(set(masks_lib.names(counts)) - set(shapes))
+    shapes = {name: leaf.shape for name, leaf in tree.named_leaves(masks).items()}
+    unknown = sorted(set(tree.names(counts)) - set(shapes))
     if unknown:
         raise ValueError(
             f"counts: got the leaves {unknown}; wanted those of masks, {list(shapes)}"
         )
 
-    def fit_leaf(path: tuple[Any, ...], count: Any) -> int:
-        name = masks_lib.name_of(path)
+    def fit_leaf(name: str, count: Any) -> int:
         known = layers.as_integer(count, f"count of {name}")
         return _nearest(structure, name, shapes[name], known)
 
-    return jax.tree_util.tree_map_with_path(fit_leaf, counts)
+    return tree.map_with_names(fit_leaf, counts)
 
 
 def step(view: Grid) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool
 
-from jaxsparse import calendars, select
+from jaxsparse import calendars, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.calendars import Calendar
 from jaxsparse.transforms.state import find
@@ -109,15 +109,15 @@ def part(
       Traced counts.
     """
 
-    def take(path: Any, mask: Array) -> Array:
+    def take(name: str, mask: Array) -> Array:
         taken = calendars.part_of(jnp.sum(mask, dtype=jnp.int32), *ratio)
         if structure is None:
             return taken
-        grid = select.grid(structure, masks_lib.name_of(path), mask.shape)
+        grid = select.grid(structure, name, mask.shape)
         unit = grid.rows * grid.members
         return taken // unit * unit
 
-    return jax.tree_util.tree_map_with_path(take, masks)
+    return tree.map_with_names(take, masks)
 
 
 def room(masks: Masks) -> Counts:
@@ -132,11 +132,9 @@ def at_most_room(counts: Counts, masks: Masks) -> Counts:
 
 def except_of(counts: Counts, dense: tuple[str, ...]) -> Counts:
     """Sets the counts of the layers that match one of the patterns to nothing."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, wanted: (
-            jnp.zeros_like(wanted)
-            if masks_lib.matches(masks_lib.name_of(path), dense)
-            else wanted
+    return tree.map_with_names(
+        lambda name, wanted: (
+            jnp.zeros_like(wanted) if tree.matches(name, dense) else wanted
         ),
         counts,
     )

@@ -9,7 +9,7 @@ import pytest
 import zoo
 from flax import linen as nn
 
-from jaxsparse import masks
+from jaxsparse import masks, tree
 from jaxsparse.tost import fading, skips
 
 NETWORKS = [name for name in zoo.SKIPPING if not name.endswith("identity")]
@@ -48,8 +48,8 @@ def test_at_the_end_of_a_fade_networks_are_those_without(name: str, kind: str) -
     np.testing.assert_array_equal(faded, model.apply(plain, x, train=False))
     # Nothing else was taken away, and nothing is left.
     shapes = zoo.shapes(model, image)
-    for part, tree in shapes.items():
-        assert jax.tree.map(jnp.shape, plain[part]) == jax.tree.map(jnp.shape, tree)
+    for part, leaves in shapes.items():
+        assert jax.tree.map(jnp.shape, plain[part]) == jax.tree.map(jnp.shape, leaves)
     # Before, they do something.
     early = model.clone(skip=ghosts(0.5, kind=kind)).apply(state, x, train=False)
     assert jnp.abs(early - faded).max() > 1e-4
@@ -70,8 +70,8 @@ def test_at_the_end_of_a_fade_gradients_are_those_without(name: str) -> None:
     got = jax.grad(loss)(params, faded, stats)
     want = jax.grad(loss)(skips.without(params), model, skips.without(stats))
     jax.tree.map(np.testing.assert_array_equal, skips.without(got), want)
-    for path, leaf in jax.tree.leaves_with_path(got):
-        if skips.is_ghost(masks.name_of(path)):
+    for name, leaf in tree.named_leaves(got).items():
+        if skips.is_ghost(name):
             np.testing.assert_array_equal(leaf, 0.0)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import masks, transforms
+from jaxsparse import masks, transforms, tree
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import (
     checkpoints,
@@ -38,8 +38,8 @@ def of_state(layout: sharding.Layout, state: Any) -> dict[str, tuple[int, ...]]:
         shard = leaf.addressable_shards[0].data.shape
         return tuple(a // b for a, b in zip(leaf.shape, shard, strict=True))
 
-    leaves = jax.tree_util.tree_leaves_with_path(placement.place(layout, state))
-    return {masks.name_of(path): parts(leaf) for path, leaf in leaves}
+    leaves = tree.named_leaves(placement.place(layout, state))
+    return {name: parts(leaf) for name, leaf in leaves.items()}
 
 
 @pytest.mark.parametrize("replicates", [1, 2])
