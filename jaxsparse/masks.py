@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from jaxsparse import tree
+from jaxsparse import arguments, tree
 from jaxsparse.tree import check_globs, matches, names
 from jaxsparse.types import Masks, Params
 
@@ -65,6 +65,7 @@ def is_kernel(name: str, leaf: Any = None) -> bool:
     )
 
 
+@arguments.check(globs=arguments.patterns)
 def by_globs(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
     """Makes a predicate for `dense` of shell patterns; see there."""
     left_out = tuple(glob[1:] for glob in globs if glob.startswith("!"))
@@ -120,6 +121,7 @@ def dense(
     return result
 
 
+@arguments.check(fn=arguments.function)
 def tree_map(fn: Callable[..., Any], masks: Masks, *trees: Any) -> Any:
     """Maps `fn` over prunable leaves; None stays None.
 
@@ -222,6 +224,7 @@ def kept(masks: Masks) -> int:
     Returns:
       Number of True entries over all prunable leaves.
     """
+    check_boolean(masks, remedy="see masks.dense")
     return sum(_count(leaf) for leaf in jax.tree.leaves(masks))
 
 
@@ -236,6 +239,7 @@ def sparsity(masks: Masks) -> float:
     Raises:
       ValueError: if there are no prunable weights.
     """
+    check_boolean(masks, remedy="see masks.dense")
     weights = total(masks)
     if not weights:
         raise ValueError(
@@ -247,6 +251,7 @@ def sparsity(masks: Masks) -> float:
 
 def by_layer(masks: Masks) -> dict[str, LayerCount]:
     """Counts each prunable leaf by name, in the order of the tree's leaves."""
+    check_boolean(masks, remedy="see masks.dense")
     leaves = jax.tree.leaves(masks)
     return {
         name: LayerCount(_count(leaf), leaf.size)
@@ -287,6 +292,7 @@ def pack(masks: Masks) -> dict[str, np.ndarray]:
       row-major order with the first in the highest bit; and, by the name with ":shape"
       behind it, its shape as int64.
     """
+    check_boolean(masks, remedy="see masks.dense")
     packed = {}
     for name, leaf in tree.named_leaves(masks).items():
         packed[name] = np.packbits(np.asarray(leaf).reshape(-1))

@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxsparse import distributions, fan_axes, layer_counts, scores, select, tree
+from jaxsparse import (
+    arguments,
+    distributions,
+    fan_axes,
+    layer_counts,
+    scores,
+    select,
+    tree,
+)
 from jaxsparse import masks as masks_lib
 from jaxsparse.config import nearest
 from jaxsparse.types import Counts, Masks, Params, Scores
@@ -24,6 +32,13 @@ Score = Callable[[Params, Masks], Scores]
 Prunable = Callable[[str, Any], bool] | tuple[str, ...]
 
 
+@arguments.check(
+    sparsity=arguments.fraction,
+    distribution=arguments.name_or_function,
+    score=arguments.function,
+    dense=arguments.patterns,
+    min_layer_density=arguments.number(0, 1),
+)
 def prune(
     params: Params,
     sparsity: float,
@@ -94,6 +109,15 @@ def prune(
     return masks
 
 
+@arguments.check(
+    sparsity=arguments.fraction,
+    distribution=arguments.name_or_function,
+    score=arguments.function,
+    dense=arguments.patterns,
+    min_layer_density=arguments.number(0, 1),
+    iterations=arguments.integer(1),
+    schedule=arguments.one_of(SCHEDULES),
+)
 def prune_iteratively(
     params: Params,
     sparsity: float,
@@ -214,10 +238,6 @@ def _is_pooled(counts: Counts) -> bool:
 
 def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:
     """Lists the sparsity of every iteration but the last, which is the one given."""
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule: got {schedule!r}; wanted one of {SCHEDULES}")
-    if iterations < 1:
-        raise ValueError(f"iterations: got {iterations}; wanted 1 or more")
     parts = [t / iterations for t in range(1, iterations)]
     if schedule == "linear":
         return [sparsity * part for part in parts]

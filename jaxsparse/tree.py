@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from flax.core import meta
@@ -242,10 +243,9 @@ def matches(name: str, globs: Sequence[str]) -> bool:
     """Says whether a leaf's name matches any of the shell patterns in `globs`.
 
     Raises:
-      TypeError: if `globs` is a string and not a sequence of them.
+      TypeError: if `globs` is not a sequence of strings.
     """
-    if isinstance(globs, str):
-        check_globs(globs, field="globs")
+    check_globs(globs, field="globs")
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
@@ -262,7 +262,7 @@ def leading_axis(tree: Any, *, field: str) -> int:
     Raises:
       ValueError: if the leaves do not begin with one such axis.
     """
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths & {(), (0,)}:
         raise ValueError(

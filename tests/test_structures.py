@@ -605,8 +605,8 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: select.in_groups(1), "in_groups: got 1"),
-        (lambda: select.blocks((4, 0)), r"blocks: got \(4, 0\)"),
+        (lambda: select.in_groups(1), "size: got 1"),
+        (lambda: select.blocks((4, 0)), "size: got 0"),
         (
             lambda: kernel(structure=select.in_groups(3)),
             r"conv/kernel: got 8 inputs, .* multiple of 3, for in_groups\(3\); .*"

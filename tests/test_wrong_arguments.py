@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,12 +16,16 @@ import pytest
 from jaxsparse import (
     calendars,
     distributions,
+    fan_axes,
     initializers,
     masks,
+    oneshot,
     paths,
     schedules,
     scores,
+    select,
     transforms,
+    tree,
 )
 from jaxsparse.analysis import (
     connectivity,
@@ -32,7 +37,15 @@ from jaxsparse.analysis import (
     rounds,
     similarity,
 )
-from jaxsparse.lottery import controls, levels
+from jaxsparse.analysis.hessian import (
+    exact,
+    lanczos,
+    products,
+    quadrature,
+    spectra,
+    subspace,
+)
+from jaxsparse.lottery import children, controls, levels
 from jaxsparse.tost import fading
 from jaxsparse.training import repelling
 
@@ -41,6 +54,7 @@ PARAMS = {"a": {"kernel": jnp.arange(1.0, 13.0).reshape(4, 3), "bias": jnp.ones(
 MASKS = {"a": {"kernel": jnp.arange(12).reshape(4, 3) % 2 == 0, "bias": None}}
 TURNED = jax.tree.map(jnp.transpose, PARAMS)
 TURNED_MASKS = jax.tree.map(jnp.transpose, MASKS)
+SCORES = {"a": {"kernel": jnp.arange(12.0).reshape(4, 3), "bias": None}}
 X = np.linspace(0.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
 SOLUTION = similarity.Solution(PARAMS, MASKS)
 INNER = optax.sgd(0.1)
@@ -61,6 +75,16 @@ WRONG: dict[str, list[Any]] = {
     "fitting weights": [3, THING, {}, TURNED, {"b": PARAMS}],
     "function": [3, "x", THING],
     "solution": [3, THING],
+    "boolean": [3, THING, PARAMS],
+    "globs": ["*", 3, (3,)],
+    "numbers": [3, THING, {}, {"b": SCORES}],
+    "fitting tree": [TURNED_MASKS, {"b": MASKS}],
+    "stack": [3, THING, {}],
+    "counts": [THING, {"a": {"kernel": 1.5, "bias": None}}, {"b": 3}],
+    "part": [NAN, INF, -0.1, 1.5, "x", THING],
+    "structure": [3, "blocks", THING],
+    "sides": [3, (2,), (0, 1), (1.5, 1), "xy", THING],
+    "axes": [3, "xyz", {"nothing/*": "io"}, THING],
 }
 KINDS = {
     "fraction": (
@@ -71,23 +95,25 @@ KINDS = {
         *("begin_step", "end_step", "update_every", "step", "level", "levels", "parts"),
         *("iterations", "total", "count", "until", "dimensions", "starts", "classes"),
         *("bins", "capacity", "n", "m", "stop_step", "steps_per_epoch", "examples"),
-        *("steps", "least", "kept"),
+        *("steps", "least", "kept", "top", "bottom", "probes", "batch_size"),
+        *("columns_at_once", "size", "replicates"),
     ),
     "number": (
         *("decay", "regularization", "gain", "scale", "limit", "tolerance"),
-        *("learning_rate", "momentum"),
+        *("learning_rate", "momentum", "epsilon", "width"),
     ),
     "real": ("threshold",),
     "name": (
         *("distribution", "schedule", "drop_schedule", "fan", "kernel", "bias", "at"),
         *("norm_scale", "form", "subspace", "average", "baseline", "ties", "name"),
+        *("layout",),
     ),
-    "patterns": ("dense", "ignored", "zeros"),
+    "patterns": ("dense", "ignored", "zeros", "include"),
     "prunable": ("prunable",),
     "masks": ("masks",),
     "fitting masks": ("within", "inner", "outer", "following"),
     "weights": ("params", "scores", "grads"),
-    "function": ("loss", "apply", "score", "measure"),
+    "function": ("loss", "apply", "score", "measure", "make_batch", "fn", "product"),
     "solution": ("solution",),
 }
 KIND = {name: kind for kind, names in KINDS.items() for name in names}
@@ -120,6 +146,16 @@ def traced(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda **arguments: jax.eval_shape(lambda: function(**arguments))
 
 
+def refused_early(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles nothing: what goes as far as a compiled program was not refused."""
+
+    def call(**arguments: Any) -> Any:
+        with jax.disable_jit():
+            return function(**arguments)
+
+    return call
+
+
 def loss(params: Any, batch: Any) -> jax.Array:
     return jnp.mean((batch @ params["a"]["kernel"] + params["a"]["bias"][None]) ** 2)
 
@@ -133,10 +169,117 @@ BOTH = {"first": "fitting masks", "second": "fitting masks"}
 FIT = {"masks": "fitting masks", "params": "fitting weights"}
 WHEN = {"update_every": 2, "end_step": 9, "begin_step": 1}
 CALENDAR = calendars.Calendar(0, 2, 9, True)
+SELECTED = {"scores": SCORES, "within": MASKS, "ignored": (), "ties": "spread"}
+SCORED = {"scores": "numbers"}  # scores of a part of the weights are scores
+PRUNED = {"params": PARAMS, "sparsity": 0.5, "dense": (), "prunable": ("*/kernel",)}
+PRUNED |= {"distribution": "global", "min_layer_density": 0.0}
+SPACE = subspace.make(PARAMS, MASKS)
+AXES = fan_axes.parse("io")
+ORTHOGONAL = {"gain": 1.0, "key": KEY}
 DISTRIBUTED = {"masks": MASKS, "sparsity": 0.5, "dense": ()}
+QUADRATURE = quadrature.Quadrature(np.ones((2, 1)), np.ones((2, 1)), 4, "float32")
+SPECTRUM = spectra.Spectrum(np.ones(2), 2, 0, 1, "float32", 0.0, None)
 CALLS = {
     "masks.dense": Call(masks.dense, {"params": PARAMS, "prunable": ("*/kernel",)}),
     "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
+    "masks.by_globs": Call(masks.by_globs, {"globs": ("*",)}, {"globs": "globs"}),
+    "masks.tree_map": Call(
+        masks.tree_map,
+        {"fn": lambda mask: mask, "masks": MASKS},
+        {"masks": "any"},
+    ),
+    "masks.kept": Call(masks.kept, {"masks": MASKS}, {"masks": "boolean"}),
+    "masks.sparsity": Call(masks.sparsity, {"masks": MASKS}, {"masks": "boolean"}),
+    "masks.by_layer": Call(masks.by_layer, {"masks": MASKS}, {"masks": "boolean"}),
+    "masks.pack": Call(masks.pack, {"masks": MASKS}, {"masks": "boolean"}),
+    "tree.match_structure": Call(
+        tree.match_structure,
+        {"tree": MASKS, "like": MASKS},
+        {"tree": "fitting tree", "like": "fitting tree"},
+    ),
+    "tree.matches": Call(
+        tree.matches, {"name": "a", "globs": ("a",)}, {"name": "any", "globs": "globs"}
+    ),
+    "tree.check_globs": Call(
+        lambda globs: tree.check_globs(globs, ["a"], field="globs"),
+        {"globs": ("a",)},
+        {"globs": "globs"},
+    ),
+    "tree.leading_axis": Call(
+        lambda stack: tree.leading_axis(stack, field="stack"),
+        {"stack": X},
+        {"stack": "stack"},
+    ),
+    "select.globally": Call(select.globally, SELECTED | {"count": 3}, SCORED),
+    "select.per_layer": Call(
+        select.per_layer,
+        SELECTED | {"counts": {"a": {"kernel": 3, "bias": None}}},
+        SCORED | {"counts": "any"},
+    ),
+    "select.globally_at_least": Call(
+        select.globally_at_least,
+        SELECTED | {"count": 3, "least": {"a": {"kernel": 1, "bias": None}}},
+        SCORED | {"least": "any"},
+    ),
+    "select.floors": Call(
+        lambda masks, min_layer_density, ignored: select.floors(
+            masks, min_layer_density, ignored=ignored
+        ),
+        {"masks": MASKS, "min_layer_density": 0.5, "ignored": ()},
+        {"min_layer_density": "part", "ignored": "globs"},
+    ),
+    "select.fit": Call(
+        select.fit,
+        {
+            "structure": select.in_groups(2),
+            "masks": MASKS,
+            "counts": {"a": {"kernel": 6, "bias": None}},
+        },
+        {"structure": "structure", "counts": "any", "masks": "weights"},
+    ),
+    "select.in_groups": Call(select.in_groups, {"size": 2}),
+    "select.blocks": Call(select.blocks, {"size": (2, 1)}, {"size": "sides"}),
+    "select.bind": Call(
+        lambda structure, dense, axes: select.bind(
+            structure, PARAMS, dense=dense, axes=axes
+        ),
+        {"structure": select.in_groups(2), "dense": (), "axes": None},
+        {"structure": "structure", "axes": "axes", "dense": "globs"},
+    ),
+    "select.grid": Call(
+        select.grid,
+        {"structure": select.in_groups(2), "name": "a", "shape": (4, 3)},
+        {"structure": "structure", "name": "any", "shape": "any"},
+    ),
+    "oneshot.prune": Call(
+        oneshot.prune, PRUNED | {"structure": None, "axes": None}, {"axes": "axes"}
+    ),
+    "oneshot.prune_iteratively": Call(
+        lambda **arguments: oneshot.prune_iteratively(**arguments),
+        PRUNED
+        | {
+            "score": scores.magnitude,
+            "iterations": 1,
+            "schedule": "linear",
+            "axes": None,
+        },
+        {"axes": "axes"},
+    ),
+    "fan_axes.of_tree": Call(
+        fan_axes.of_tree,
+        {"tree": PARAMS, "axes": "io"},
+        {"axes": "axes"},
+    ),
+    "fan_axes.parse": Call(fan_axes.parse, {"layout": "io"}, {"layout": "axes"}),
+    "fan_axes.fans": Call(
+        fan_axes.fans,
+        {"axes": AXES, "name": "a", "shape": (4, 3)},
+        {"axes": "solution", "name": "any", "shape": "any"},
+    ),
+    "fan_axes.of_linen": Call(
+        lambda apply, params: fan_axes.of_linen(apply, params, X),
+        {"apply": apply, "params": PARAMS},
+    ),
     "masks.is_nested": Call(masks.is_nested, {"inner": MASKS, "outer": MASKS}),
     "distributions.count_kept": Call(
         distributions.count_kept, {"total": 9, "sparsity": 0.5}
@@ -218,6 +361,42 @@ CALLS = {
             "key": KEY,
         },
     ),
+    "initializers.exact_orthogonal": Call(
+        initializers.exact_orthogonal,
+        ORTHOGONAL | {"params": PARAMS, "counts": {"a": {"kernel": 6, "bias": None}}},
+        {"counts": "counts"},
+    ),
+    "initializers.sparse_orthogonal": Call(
+        initializers.sparse_orthogonal,
+        ORTHOGONAL | {"shape": (4, 3), "count": 6},
+        {"shape": "any"},
+    ),
+    "initializers.gaussian_batches": Call(
+        initializers.gaussian_batches, {"shape": (2, 4), "classes": 3}
+    ),
+    "initializers.gradient_quotient": Call(
+        traced(initializers.gradient_quotient),
+        {"loss": loss, "params": PARAMS, "masks": MASKS, "batch": X, "epsilon": 1e-5},
+        FIT,
+    ),
+    "initializers.metainit": Call(
+        traced(initializers.metainit),
+        {
+            "loss": loss,
+            "params": PARAMS,
+            "masks": MASKS,
+            "make_batch": lambda key: X,
+            "steps": 1,
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "epsilon": 1e-5,
+            "min_ndim": 2,
+            "key": KEY,
+        },
+        FIT | {"min_ndim": "integer"},
+    ),
+    "scores.magnitude": Call(scores.magnitude, {"params": PARAMS, "masks": MASKS}),
+    "scores.random": Call(traced(scores.random), {"masks": MASKS, "key": KEY}),
     "scores.snip": Call(
         traced(scores.snip),
         {"loss": loss, "params": PARAMS, "masks": MASKS, "batches": X[None]},
@@ -255,6 +434,81 @@ CALLS = {
     ),
     "lottery.shuffle_layers": Call(
         traced(controls.shuffle_layers), {"masks": MASKS, "key": KEY, "ignored": ()}
+    ),
+    "lottery.data_keys": Call(
+        traced(children.data_keys), {"keys": KEY[None], "count": 2}
+    ),
+    "lottery.copies": Call(
+        traced(children.copies), {"tree": PARAMS, "count": 2}, {"tree": "any"}
+    ),
+    "lottery.pairs": Call(children.pairs, {"count": 2}),
+    "hessian.make": Call(
+        subspace.make, {"params": PARAMS, "masks": MASKS, "include": ("*",)}, FIT
+    ),
+    "hessian.blocks": Call(
+        products.blocks,
+        {"batches": X, "batch_size": 1},
+        {"batches": "stack"},
+    ),
+    "hessian.operator": Call(
+        products.operator,
+        {"loss": loss, "space": SPACE, "batches": X, "batch_size": 1},
+        {"space": "solution", "batches": "stack"},
+    ),
+    "hessian.matrix": Call(
+        refused_early(exact.matrix),
+        {
+            "loss": loss,
+            "space": SPACE,
+            "batches": X,
+            "batch_size": 1,
+            "columns_at_once": 16,
+        },
+        {"space": "solution", "batches": "stack"},
+    ),
+    "hessian.extremes": Call(
+        refused_early(lanczos.extremes),
+        {
+            "product": lambda v: v,
+            "n": 1,
+            "top": 1,
+            "bottom": 0,
+            "steps": 1,
+            "key": KEY,
+        },
+    ),
+    "hessian.trace": Call(
+        refused_early(quadrature.trace),
+        {"product": lambda v: v, "n": 1, "probes": 2, "key": KEY},
+    ),
+    "hessian.density": Call(
+        refused_early(quadrature.density),
+        {"product": lambda v: v, "n": 1, "probes": 2, "steps": 1, "key": KEY},
+    ),
+    "hessian.smooth": Call(
+        quadrature.smooth,
+        {"found": QUADRATURE, "points": np.zeros(2), "width": 0.1},
+        {"found": "solution"},
+    ),
+    "hessian.quadrature.summarise": Call(
+        quadrature.summarise,
+        {"found": QUADRATURE, "threshold": 0.1},
+        {"found": "solution"},
+    ),
+    "hessian.summarise": Call(
+        spectra.summarise,
+        {"eigenvalues": [1.0, -1.0], "threshold": 0.1},
+        {},
+    ),
+    "hessian.compare": Call(
+        spectra.compare,
+        {"before": [1.0], "after": [2.0], "threshold": 0.1},
+        {},
+    ),
+    "hessian.dense": Call(
+        spectra.dense,
+        {"spectrum": SPECTRUM, "masks": MASKS},
+        {"spectrum": "solution"},
     ),
     "analysis.measure": Call(
         traced(gradient_flow.measure),
@@ -315,10 +569,21 @@ CALLS = {
 }
 
 
+def fresh(call: Call) -> dict[str, Any]:
+    """Gives the call keys that nothing was drawn with yet."""
+    return {
+        name: jax.random.clone(value)
+        if isinstance(value, jax.Array)
+        and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+        else value
+        for name, value in call.arguments.items()
+    }
+
+
 def fault(call: Call, name: str, wrong: Any) -> str | None:
     """Says what is wrong with how a wrong argument is taken; None if nothing."""
     try:
-        call.function(**(call.arguments | {name: wrong}))
+        call.function(**(fresh(call) | {name: wrong}))
     except (ValueError, TypeError) as error:
         if re.search(rf"\b{name}\b", str(error)):
             return None
@@ -328,13 +593,28 @@ def fault(call: Call, name: str, wrong: Any) -> str | None:
     return f"{name}={wrong!r}: no error"
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("end_step", NAN), ("update_every", 1.5), ("end_step", 10**12)],
+)
+@pytest.mark.parametrize(
+    "label", [label for label in CALLS if "update_every" in CALLS[label].arguments]
+)
+def test_step_counts_that_are_none_are_refused_at_once(
+    label: str, name: str, wrong: Any
+) -> None:
+    started = time.monotonic()
+    assert fault(CALLS[label], name, wrong) is None
+    assert time.monotonic() - started < 1
+
+
 @pytest.mark.parametrize("label", CALLS)
 def test_a_wrong_argument_is_refused_by_its_name(
     label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
     call = CALLS[label]
-    call.function(**call.arguments)
+    call.function(**fresh(call))
     tried = [
         fault(call, name, wrong)
         for name in call.arguments

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Shaped
 
+from jaxsparse import arguments
+
 
 @dataclasses.dataclass(frozen=True)
 class FanAxes:
@@ -106,6 +108,7 @@ def parse(layout: Layout) -> FanAxes:
     )
 
 
+@arguments.check(axes=arguments.instance(FanAxes))
 def fans(axes: FanAxes, name: str, shape: tuple[int, ...]) -> Fans:
     """Counts a leaf's matrices, positions, inputs and outputs.
 

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxsparse import masks
+from jaxsparse import arguments, masks
 from jaxsparse.fan_axes.inference import TreeAxes, of_tree
 from jaxsparse.fan_axes.layouts import FanAxes
 
 
+@arguments.check(apply=arguments.function, params=arguments.weights)
 def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
     """Finds the layouts of a Flax linen network by asking its layers.
 

@@ -17,10 +17,11 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxsparse import fan_axes, keys, tree
+from jaxsparse import arguments, fan_axes, keys, tree
 from jaxsparse.types import Counts, Masks
 
 
+@arguments.check(params=arguments.weights, gain=arguments.number())
 def exact_orthogonal(
     params: Any,
     counts: Counts,
@@ -67,6 +68,7 @@ def exact_orthogonal(
     def one(name: str, leaf: Any, count: Any) -> Any:
         if count is None:
             return leaf, None
+        arguments.integer(0)(f"counts: {name}", count)
         layout, mine = layouts[name], keys.leaf_key(key, name)
         fans = fan_axes.fans(layout, name, leaf.shape)
         draw = functools.partial(
@@ -99,6 +101,7 @@ def exact_orthogonal(
     return drawn, masks
 
 
+@arguments.check(count=arguments.integer(), gain=arguments.number())
 def sparse_orthogonal(
     shape: tuple[int, ...],
     count: int,

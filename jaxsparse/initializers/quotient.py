@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params
 
@@ -21,6 +22,9 @@ Loss = Callable[[Params, Any], Float[Array, ""]]
 MakeBatch = Callable[[Key[Array, ""]], Any]
 
 
+@arguments.check(
+    loss=arguments.function, params=arguments.weights, epsilon=arguments.number(0)
+)
 def gradient_quotient(
     loss: Loss, params: Params, masks: Masks, batch: Any, *, epsilon: float = 1e-5
 ) -> Float[Array, ""]:
@@ -82,6 +86,7 @@ def gradient_quotient(
     return sum(leaves[::2]) / jnp.maximum(1, sum(leaves[1::2]))
 
 
+@arguments.check(classes=arguments.integer(1))
 def gaussian_batches(shape: tuple[int, ...], classes: int) -> MakeBatch:
     """Makes the function that draws batches of noise for `metainit`.
 
@@ -108,6 +113,16 @@ def gaussian_batches(shape: tuple[int, ...], classes: int) -> MakeBatch:
     return make
 
 
+@arguments.check(
+    loss=arguments.function,
+    params=arguments.weights,
+    make_batch=arguments.function,
+    steps=arguments.integer(0),
+    learning_rate=arguments.number(),
+    momentum=arguments.number(0, 1),
+    epsilon=arguments.number(0),
+    min_ndim=arguments.integer(0),
+)
 def metainit(
     loss: Loss,
     params: Params,
@@ -174,8 +189,6 @@ def metainit(
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
       Lottery Tickets Win. 2020. arXiv:2010.03533, for masked networks.
     """
-    if steps < 0:
-        raise ValueError(f"steps: got {steps}; wanted 0 or more")
     params = masks_lib.apply(masks, params)
     leaves = jax.tree.leaves(params)
     names = [

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from jaxsparse import arguments
 from jaxsparse.records import Record
 from jaxsparse.training.loop import Stage, Trainer
 
@@ -72,6 +73,7 @@ def stages(children: Children, *, level: int, start: int, stop: int) -> list[Sta
     ]
 
 
+@arguments.check(count=arguments.integer(0))
 def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
     """Gives each child noise of its own, other than its parent's.
 
@@ -91,11 +93,13 @@ def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
     return jax.vmap(of)(keys).reshape(-1)
 
 
+@arguments.check(count=arguments.integer(0))
 def copies(tree: Any, count: int) -> Any:
     """Repeats every replicate [r ...] for its children [r * count ...]."""
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), tree)
 
 
+@arguments.check(count=arguments.integer(0))
 def pairs(count: int) -> list[tuple[int, int]]:
     """Lists the pairs of children of one parent.
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxsparse import keys, tree
+from jaxsparse import arguments, keys, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params, Scores
 
 
+@arguments.check(params=arguments.weights, masks=arguments.masks)
 def magnitude(params: Params, masks: Masks) -> Scores:
     """Scores each weight by its absolute value.
 
@@ -31,6 +32,7 @@ def magnitude(params: Params, masks: Masks) -> Scores:
     return masks_lib.tree_map(lambda _, leaf: jnp.abs(leaf), masks, params)
 
 
+@arguments.check(masks=arguments.masks)
 def random(masks: Masks, *, key: Key[Array, ""]) -> Scores:
     """Scores each weight by an independent uniform draw.
 

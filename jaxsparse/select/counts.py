@@ -10,12 +10,16 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from jaxsparse import tree
+from jaxsparse import arguments, tree
 from jaxsparse.select import layers, structures
 from jaxsparse.select.structures import Grid, Structure
 from jaxsparse.types import Counts, Masks
 
 
+@arguments.check(
+    structure=arguments.optional(arguments.instance(Structure)),
+    masks=arguments.weights,
+)
 def fit(
     structure: Structure | None,
     masks: Masks | PyTree[jax.ShapeDtypeStruct],

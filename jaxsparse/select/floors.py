@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.select import counts as counts_lib
 from jaxsparse.select import structures, unstructured
@@ -15,6 +16,7 @@ from jaxsparse.select.structures import Structure
 from jaxsparse.types import Counts, Masks, Scores
 
 
+@arguments.check(masks=arguments.masks, ignored=arguments.patterns)
 def floors(
     masks: Masks,
     density: float,
@@ -41,10 +43,7 @@ def floors(
       >>> floors({"a": jnp.ones((64, 20), bool), "b": jnp.ones((20, 1), bool)}, 0.01)
       {'a': 13, 'b': 1}
     """
-    if not 0 <= density <= 1:
-        raise ValueError(
-            f"min_layer_density: got {density}; wanted a part of each layer in [0, 1]"
-        )
+    arguments.number(0, 1)("min_layer_density", density)
     if not density:
         return None
     structure, part = structures.bound(structure, masks), Fraction(str(density))
@@ -60,6 +59,7 @@ def floors(
     return jax.tree.unflatten(jax.tree.structure(masks), counts)
 
 
+@arguments.check(count=arguments.integer())
 def globally_at_least(
     scores: Scores,
     count: Int[Array, ""] | int,

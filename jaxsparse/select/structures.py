@@ -18,13 +18,14 @@ and which layers are kept whole and need not fit, from `bind`. Nothing is select
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
-from jaxsparse import fan_axes
+from jaxsparse import arguments, fan_axes
 from jaxsparse import masks as masks_lib
 
 # Every structure is a division of these six axes: a leaf's separate matrices, its
@@ -76,6 +77,7 @@ class Grid(NamedTuple):
     members: int
 
 
+@arguments.check(size=arguments.integer(2))
 def in_groups(size: int) -> Structure:
     """Makes every `size` consecutive inputs of an output keep equally many: N:M.
 
@@ -104,10 +106,6 @@ def in_groups(size: int) -> Structure:
       Zhou, Ma, Zhu, Liu, Zhang, Yuan, Sun, Li. Learning N:M Fine-grained Structured
       Sparse Neural Networks From Scratch. 2021. arXiv:2102.04010, section 3.
     """
-    if size < 2:
-        raise ValueError(
-            f"in_groups: got {size} weights in a group; wanted 2 or more, such as 4"
-        )
     rows, units = (STACK, SPACE, IN_BLOCK, OUT_BLOCK), (IN_PLACE,)
     return Structure(f"in_groups({size})", (size, 1), rows, units)
 
@@ -133,10 +131,10 @@ def blocks(size: tuple[int, int]) -> Structure:
       Narang, Undersander, Diamos. Block-Sparse Recurrent Neural Networks. 2017.
       arXiv:1711.02782, section 3.
     """
-    if min(size) < 1:
-        raise ValueError(
-            f"blocks: got {size}; wanted inputs and outputs of a block, 1 or more each"
-        )
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise TypeError(f"size: got {size!r}; wanted inputs and outputs of a block")
+    for side in size:
+        arguments.integer(1)("size", side)
     inputs, outputs = size
     units = (STACK, SPACE, IN_BLOCK, OUT_BLOCK)
     return Structure(f"blocks(({inputs}, {outputs}))", (inputs, outputs), (), units)
@@ -170,6 +168,10 @@ def fan_in() -> Structure:
     return Structure("fan_in()", (1, 1), (STACK, OUT_BLOCK), (SPACE, IN_BLOCK))
 
 
+@arguments.check(
+    structure=arguments.optional(arguments.instance(Structure)),
+    dense=arguments.patterns,
+)
 def bind(
     structure: Structure | None,
     tree: Any,
@@ -210,6 +212,7 @@ def bound(structure: Structure | None, tree: Any) -> Structure | None:
     return bind(structure, tree)
 
 
+@arguments.check(structure=arguments.optional(arguments.instance(Structure)))
 def grid(structure: Structure | None, name: str, shape: tuple[int, ...]) -> Grid:
     """Says how many rows, units and members a leaf has.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import products, spectra, subspace
 
@@ -98,6 +99,11 @@ def spectrum(
     )
 
 
+@arguments.check(
+    loss=arguments.function,
+    space=arguments.instance(subspace.Subspace),
+    columns_at_once=arguments.optional(arguments.integer(1)),
+)
 def matrix(
     loss: products.Loss,
     space: subspace.Subspace,
@@ -132,10 +138,6 @@ def matrix(
       ValueError: as `products.blocks`; for fewer than 1 column; or if the Hessian is
         not finite, naming the layer.
     """
-    if columns_at_once is not None and columns_at_once < 1:
-        raise ValueError(
-            f"columns_at_once: got {columns_at_once}; wanted 1 or more, or None"
-        )
     data = products.blocks(batches, batch_size)
     groups = _groups(space)
     ends = np.cumsum(subspace.sizes(space))

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 from matfree import decomp
 
+from jaxsparse import arguments
 from jaxsparse.analysis.hessian import products
 
 ROUNDING = 10.0  # machine epsilons
@@ -100,6 +101,13 @@ def tridiagonalise(
     )
 
 
+@arguments.check(
+    product=arguments.function,
+    n=arguments.integer(1),
+    top=arguments.integer(0),
+    bottom=arguments.integer(0),
+    steps=arguments.integer(1),
+)
 def extremes(
     product: products.Product,
     n: int,
@@ -140,11 +148,6 @@ def extremes(
       >>> [round(float(value), 4) for value in found.top]
       [9.0, 8.0]
     """
-    if min(top, bottom) < 0 or steps < 1 or n < 1:
-        raise ValueError(
-            f"steps: got {steps} for top {top}, bottom {bottom} of n {n}; wanted "
-            "counts of 0 or more, and steps and n of 1 or more"
-        )
     start = jax.random.normal(key, (n,), dtype)
     operand = as_operand(product)
     found = _tridiagonalise(operand, start, min(steps, n))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from jaxsparse import arguments, tree
 from jaxsparse.analysis.hessian import subspace
 
 Loss = Callable[[Any, Any], Float[Array, ""]]
@@ -30,6 +31,7 @@ class Blocks(NamedTuple):
     rest: Any
 
 
+@arguments.check(batch_size=arguments.optional(arguments.integer(1)))
 def blocks(batches: PyTree, batch_size: int | None = None) -> Blocks:
     """Divides examples into blocks of one size, and a smaller last one.
 
@@ -44,16 +46,7 @@ def blocks(batches: PyTree, batch_size: int | None = None) -> Blocks:
       ValueError: if the leaves do not begin with one axis of 1 or more, or for a size
         below 1.
     """
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
-    lengths = {shape[:1] for shape in shapes}
-    if len(lengths) != 1 or lengths & {(), (0,)}:
-        raise ValueError(
-            f"batches: got leaves of shapes {shapes}; wanted all to begin with the "
-            "same axis of examples, 1 or more"
-        )
-    count = lengths.pop()[0]
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; wanted 1 or more, or None")
+    count = tree.leading_axis(batches, field="batches")
     length = min(batch_size or count, count)
     end = count - count % length
     batches = jax.tree.map(jnp.asarray, batches)
@@ -138,6 +131,7 @@ def hvp(
     return operator(loss, space, batches, batch_size=batch_size)(vector)
 
 
+@arguments.check(loss=arguments.function, space=arguments.instance(subspace.Subspace))
 def operator(
     loss: Loss,
     space: subspace.Subspace,

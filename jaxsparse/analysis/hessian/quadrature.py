@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from jaxsparse import arguments
 from jaxsparse.analysis.hessian import lanczos, products
 
 
@@ -48,6 +49,9 @@ class Quadrature(NamedTuple):
     dtype: str
 
 
+@arguments.check(
+    product=arguments.function, n=arguments.integer(1), probes=arguments.integer(2)
+)
 def trace(
     product: products.Product,
     n: int,
@@ -75,7 +79,6 @@ def trace(
       Hutchinson. A stochastic estimator of the trace of the influence matrix for
       Laplacian smoothing splines. 1990.
     """
-    _check_probes(probes)
     keys = jax.random.split(key, probes)
     forms = _forms(lanczos.as_operand(product), keys, n, np.dtype(dtype))
     forms = np.asarray(forms, np.float64)
@@ -87,6 +90,12 @@ def trace(
     return _estimate(forms)
 
 
+@arguments.check(
+    product=arguments.function,
+    n=arguments.integer(1),
+    probes=arguments.integer(2),
+    steps=arguments.integer(1),
+)
 def density(
     product: products.Product,
     n: int,
@@ -122,9 +131,6 @@ def density(
       Ghorbani, Krishnan, Xiao. An Investigation into Neural Net Optimization via
       Hessian Eigenvalue Density. 2019. arXiv:1901.10159, section 2.
     """
-    _check_probes(probes)
-    if steps < 1 or n < 1:
-        raise ValueError(f"steps: got {steps} for n {n}; wanted 1 or more of each")
     keys = jax.random.split(key, probes)
     found = _runs(lanczos.as_operand(product), keys, n, min(steps, n), np.dtype(dtype))
     nodes, weights = np.zeros((2, probes, min(steps, n)))
@@ -135,6 +141,9 @@ def density(
     return Quadrature(nodes, weights, n, np.dtype(dtype).name)
 
 
+@arguments.check(
+    found=arguments.instance(Quadrature), width=arguments.number(0, above=True)
+)
 def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "points"]:
     """Evaluates a density, every node a Gaussian.
 
@@ -149,8 +158,6 @@ def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "p
     Raises:
       ValueError: if the width is not above 0.
     """
-    if not width > 0:
-        raise ValueError(f"width: got {width}; wanted above 0")
     points = np.asarray(points, np.float64)
     result = np.zeros(points.shape)
     for nodes, weights in zip(found.nodes, found.weights, strict=True):
@@ -159,6 +166,10 @@ def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "p
     return result / (len(found.nodes) * width * np.sqrt(2 * np.pi))
 
 
+@arguments.check(
+    found=arguments.instance(Quadrature),
+    threshold=arguments.optional(arguments.number(0)),
+)
 def summarise(found: Quadrature, *, threshold: float | None = None) -> dict[str, float]:
     """Describes an estimated spectrum by the numbers of `spectra.summarise`.
 
@@ -198,13 +209,6 @@ def summarise(found: Quadrature, *, threshold: float | None = None) -> dict[str,
         "negative_mass": masses.mean,
         "negative_mass_error": masses.error,
     }
-
-
-def _check_probes(probes: int) -> None:
-    if probes < 2:
-        raise ValueError(
-            f"probes: got {probes}; wanted 2 or more, for a standard error"
-        )
 
 
 def _estimate(samples: Float[np.ndarray, "probes"]) -> Estimate:

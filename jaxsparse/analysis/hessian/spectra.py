@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks
 
@@ -39,6 +40,7 @@ class Spectrum(NamedTuple):
     vectors: Float[np.ndarray, "active active"] | None
 
 
+@arguments.check(spectrum=arguments.instance(Spectrum), masks=arguments.masks)
 def dense(spectrum: Spectrum, masks: Masks) -> Spectrum:
     """Adds the zeros of the coordinates that are masked.
 
@@ -79,6 +81,7 @@ def tolerance(eigenvalues: Any, dtype: Any = np.float32) -> float:
     return float(np.finfo(dtype).eps * math.sqrt(values.size) * values.max())
 
 
+@arguments.check(threshold=arguments.optional(arguments.number(0)))
 def summarise(
     eigenvalues: Any, *, dtype: Any = np.float32, threshold: float | None = None
 ) -> dict[str, float]:
@@ -124,6 +127,7 @@ def summarise(
     }
 
 
+@arguments.check(threshold=arguments.optional(arguments.number(0)))
 def compare(
     before: Any, after: Any, *, dtype: Any = np.float32, threshold: float | None = None
 ) -> dict[str, float]:
