@@ -6,6 +6,7 @@ all decide alike even where a shared folder shows them old content. With one pro
 nothing here costs anything.
 """
 
+import contextvars
 import logging
 import os
 import pickle
@@ -21,6 +22,10 @@ from jax.experimental import multihost_utils
 Told = TypeVar("Told")
 
 log = logging.getLogger(__name__)
+
+# Whether this process finds out something for all, while the others wait for it: then
+# it must not ask them anything.
+_ALONE = contextvars.ContextVar("_ALONE", default=False)
 
 # Set by whoever starts processes by hand; all three, or none.
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -126,13 +131,14 @@ def first() -> bool:
 def tell(find: Callable[[], Told]) -> Told:
     """Returns in every process what the first found out, or raises what it raised.
 
-    All processes must call this alike.
+    All processes must call this alike. What `find` itself calls here stays in the first
+    process, which does not wait for others that wait for it.
 
     Args:
       find: called in the first process only; what it returns must be small, and
         known to pickle, for both ends are this program.
     """
-    if not many():
+    if not many() or _ALONE.get():
         return find()
     said = _say(find) if first() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
@@ -148,6 +154,7 @@ def tell(find: Callable[[], Told]) -> Told:
 
 def _say(find: Callable[[], Any]) -> bytes:
     """Packs what something returns, or what it raises: all must end, and none wait."""
+    token = _ALONE.set(True)
     try:
         return pickle.dumps((find(), None))
     except Exception as error:
@@ -159,6 +166,8 @@ def _say(find: Callable[[], Any]) -> bytes:
                 (None, RuntimeError(f"{type(error).__name__}: {error}"))
             )
         return said
+    finally:
+        _ALONE.reset(token)
 
 
 def do(write: Callable[[], Any]) -> None:
@@ -192,7 +201,7 @@ def each(make: Callable[[], Told]) -> Told:
 
 def all_have(thing: Any) -> bool:
     """Says whether no process came out with None; all must call this alike."""
-    if not many():
+    if not many() or _ALONE.get():
         return thing is not None
     each = multihost_utils.process_allgather(np.asarray(thing is not None))
     return bool(np.all(each))

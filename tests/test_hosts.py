@@ -339,8 +339,9 @@ def apart(one: Path, other: Path) -> float:
     assert first.keys() == second.keys()
     found = []
     for name, masks in first.items():
+        packed = [leaf for leaf in masks if masks[leaf].dtype == np.uint8]  # no shapes
         bits = [
-            np.concatenate([np.unpackbits(part) for part in m.values()])
+            np.concatenate([np.unpackbits(m[leaf]) for leaf in packed])
             for m in (masks, second[name])
         ]
         found.append(np.sum(bits[0] != bits[1]) / np.sum(bits[0]))

@@ -50,6 +50,8 @@ def telling(folder: Path) -> None:
     check(hosts.tell(lambda: {"said by": number}) == {"said by": 0}, "not told")
     long = "x" * 100_000
     check(hosts.tell(lambda: long + str(number)) == long + "0", "not told all")
+    twice = hosts.tell(lambda: hosts.tell(lambda: number) + hosts.all_have(0))
+    check(twice == 1, "one that is asked asks others")
     check_raises(KeyError, "gone", lambda: hosts.tell(lambda: {}["gone"]))
 
     class Odd(Exception):
