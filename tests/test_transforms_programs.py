@@ -51,7 +51,11 @@ def shuffle(
 
 
 TX = transforms.sparsify(
-    ADAMW, masks.dense, update_masks=shuffle, update_at=lambda step: step % 3 == 2
+    ADAMW,
+    masks.dense,
+    update_masks=shuffle,
+    update_at=lambda step: step % 3 == 2,
+    key=jax.random.key(0),
 )
 
 
