@@ -24,8 +24,13 @@ cache = os.environ.get(CACHE) or Path.home() / ".cache" / "jaxsparse" / "compile
 worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 os.environ[CACHE] = str(Path(cache) / worker)
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+# An example's first call compiles, which takes as long as the machine is busy.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)

@@ -124,8 +124,9 @@ def check_compiled() -> None:
     for name, program in many.items():
         kinds = moved(program.as_text())
         check(set(kinds) == {"all-reduce"}, (name, kinds))
-        # Counts: one a layer, for each layer's thresholds, and for two of them at once.
-        check(kinds["all-reduce"] <= 2 * layers, (name, kinds))
+        # One number a layer for each layer's threshold, for two of them at once, and
+        # for whether what the layer is chosen by is finite.
+        check(kinds["all-reduce"] <= 3 * layers, (name, kinds))
         for cost in ("flops", "bytes accessed"):
             share = one[name].cost_analysis()[cost] / program.cost_analysis()[cost]
             check(abs(share / 8 - 1) < 0.01, (name, cost, share))

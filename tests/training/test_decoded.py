@@ -172,7 +172,7 @@ def test_scores_decode_their_examples_alone(
     asked = Asked(monkeypatch)
     fields = {"sparse.method": "static", "sparse.score": score, "replicates": 1}
     fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 3}
-    made = experiment(tree, tmp_path, fields | {"sparse.sparsity": 0.5})
+    made = experiment(tree, tmp_path, fields | {"sparse.sparsity": 0.9})
     seeds = made.seeds
     params, stats = made.network.initialize(seeds.init)
     made.network.first_masks(params, stats, seeds)
