@@ -11,7 +11,7 @@ import optax
 import pytest
 import tiny
 
-from jaxsparse import initializers, masks, transforms
+from jaxsparse import initializers, masks, select, transforms
 from jaxsparse.lottery import levels
 from jaxsparse.training import replicates as replicates_lib
 from jaxsparse.training import state as state_lib
@@ -179,15 +179,18 @@ def test_equal_scores_give_equal_masks_alone_and_together(
     dense = jax.tree.map(jnp.ones_like, kept)
     rule = levels.Rule(scope=scope)
     keys = seeds(3).masks
-    together = levels.prune(state.params, dense, level=1, rule=rule, keys=keys)
+    # The weights that the masks removed are zeros, and tie.
+    with pytest.warns(select.TiedScoresWarning, match="exactly the score"):
+        together = levels.prune(state.params, dense, level=1, rule=rule, keys=keys)
     for r in range(3):
-        alone = levels.prune(
-            one(state.params, r),
-            one(dense, r),
-            level=1,
-            rule=rule,
-            keys=keys[r : r + 1],
-        )
+        with pytest.warns(select.TiedScoresWarning, match="exactly the score"):
+            alone = levels.prune(
+                one(state.params, r),
+                one(dense, r),
+                level=1,
+                rule=rule,
+                keys=keys[r : r + 1],
+            )
         tiny.check_equal(alone, one(together, r))
 
 
@@ -197,11 +200,29 @@ def test_counters_are_not_batched(bench: Callable) -> None:
     assert state.step.shape == state.opt_state.step.shape == ()
     assert int(state.step) == int(state.opt_state.step) == 3
     assert state.opt_state.replaced.shape == ()
-    assert state.opt_state.key.shape == (3,)
+    assert state.opt_state.key is None  # `fixed` draws nothing
     axes = state_lib.replicate_axes(state)
     assert axes.step is None
     assert axes.opt_state.step is None
     assert set(jax.tree.leaves(axes)) == {0}
+
+
+def test_each_replicate_has_a_key_of_its_own_where_a_method_draws(
+    bench: Callable,
+) -> None:
+    made = bench(replicates=3)
+    state = state_lib.start(
+        transforms.sparse_evolution(optax.sgd(0.1), sparsity=0.5, update_every=2),
+        made.fresh.params,
+        {},
+        transforms.get_masks(made.fresh.opt_state),
+        step=0,
+        keys=seeds(3).masks,
+    )
+    assert state.opt_state.key.shape == (3, 2)
+    assert state.opt_state.key.dtype == jnp.uint32
+    assert len(np.unique(state.opt_state.key, axis=0)) == 3
+    assert state_lib.replicate_axes(state).opt_state.key == 0
 
 
 def test_a_start_masks_the_weights_and_shares_no_buffer(bench: Callable) -> None:
