@@ -65,21 +65,21 @@ def main(argv: Sequence[str]) -> None:
         command_line.fail(str(error))
     absl_logging.set_verbosity(absl_logging.WARNING)
     # Here and not above, so that what is wrong with a command is said without JAX.
-    from experiments.benchmarks import surroundings, timing
+    from experiments.benchmarks import environment, timing
 
-    before = surroundings.describe(sys.argv)
-    print(surroundings.markdown(before))
+    before = environment.describe(sys.argv)
+    print(environment.markdown(before))
     tables = []
     for name in _ONLY.value or SECTIONS:
         more = {"data_dir": data_dir} if name == "mnist" else {}
         for table in section(name)(seconds=_SECONDS.value, **more):
             print(timing.markdown(table), flush=True)
             tables.append(table)
-    after = before | {"load_at_end": surroundings.load()}
+    after = before | {"load_at_end": environment.load()}
     print(f"Load average at the end: {after['load_at_end']}")
     if _SAVE.value:
         folder = ROOT / "experiments" / "results"
-        path = surroundings.save(folder, after, tables, suffix="-".join(_ONLY.value))
+        path = environment.save(folder, after, tables, suffix="-".join(_ONLY.value))
         print(f"written: {path.relative_to(ROOT)} and .json", file=sys.stderr)
 
 

@@ -78,7 +78,7 @@ def _folders(words: Sequence[str]) -> tuple[list[Path], Path]:
 
 def _show(runs: Sequence[Any]) -> None:
     """Prints how far runs are, and what they came to."""
-    from jaxsparse.reports import labels, methods, progress, tables, text
+    from jaxsparse.reports import formatting, method_names, methods, progress, tables
 
     for run in runs:
         note = progress.unfinished(run)
@@ -88,10 +88,10 @@ def _show(runs: Sequence[Any]) -> None:
     levels = tables.levels_table(runs)
     if levels.empty:
         print("No level has finished yet.")
-    elif any(labels.is_sparse(run) for run in runs):
-        print(text.plain(text.show_methods(methods.methods_table(runs))))
+    elif any(method_names.is_sparse(run) for run in runs):
+        print(formatting.plain(formatting.show_methods(methods.methods_table(runs))))
     else:
-        print(text.plain(text.show_levels(levels)))
+        print(formatting.plain(formatting.show_levels(levels)))
 
 
 if __name__ == "__main__":

@@ -59,18 +59,16 @@ def _run(folder: Path, data_dir: str, results: Path | None) -> int:
     # Here and not above, so that what is wrong with a command is said without JAX.
     import jax
 
-    from experiments.studies import launching
+    from experiments.studies import launcher
 
     study = importlib.import_module(f"experiments.studies.{_STUDY.value}")
     try:
-        chosen = launching.choose(study, _SCALE.value, _ONLY.value)
-        left = [
-            run for run in chosen if not launching.has_ended(run, folder / run.name)
-        ]
-        launching.check_data(left, data_dir)
+        chosen = launcher.choose(study, _SCALE.value, _ONLY.value)
+        left = [run for run in chosen if not launcher.has_ended(run, folder / run.name)]
+        launcher.check_data(left, data_dir)
     except ValueError as error:
         command_line.fail(str(error))
-    failed = launching.run_all(chosen, folder, data_dir)
+    failed = launcher.run_all(chosen, folder, data_dir)
     try:
         written = study.finish(folder, _SCALE.value, data_dir)
     except (ValueError, OSError) as error:  # above all, a state that is corrupt
@@ -82,7 +80,7 @@ def _run(folder: Path, data_dir: str, results: Path | None) -> int:
         print(f"failed: {', '.join(failed)}; the same command tries them again")
         return 1
     if results:
-        launching.copy(written.parent, results, study.RESULTS)
+        launcher.copy(written.parent, results, study.RESULTS)
     return 0
 
 

@@ -28,12 +28,13 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
-from jaxsparse import build, config, records  # noqa: E402
+from jaxsparse import config, factory, metrics_log  # noqa: E402
 from jaxsparse.analysis import connectivity  # noqa: E402
-from jaxsparse.build import scoring  # noqa: E402
 from jaxsparse.data import fingerprint  # noqa: E402
-from jaxsparse.data.diet import files, scores  # noqa: E402
-from jaxsparse.training import checkpoints, interrupt  # noqa: E402
+from jaxsparse.data.data_pruning import score_files  # noqa: E402
+from jaxsparse.data.data_pruning import scores as scores_lib  # noqa: E402
+from jaxsparse.factory import example_scores  # noqa: E402
+from jaxsparse.training import checkpoints, preemption  # noqa: E402
 
 END = "level_00/ticket/last"  # of dense training
 # Flags that say what a score is of; they go into the file beside its name.
@@ -42,7 +43,9 @@ THRESHOLDS = (0.0, 0.5)  # of a barrier, in nats, up to which an example is conn
 
 # Which flags each score reads besides --run, --score, --data_dir and --out.
 READS = {
-    **dict.fromkeys(scoring.LOGIT_SCORES, ("checkpoint", "batch_norm", "batch_size")),
+    **dict.fromkeys(
+        example_scores.LOGIT_SCORES, ("checkpoint", "batch_norm", "batch_size")
+    ),
     "grand": ("checkpoint", "batch_norm", "batch_size", "block_size"),
     "forgetting": ("until",),
     "barrier": ("children", "pairs", "at", "by_class", "batch_size"),
@@ -63,7 +66,7 @@ _CHECKPOINT = flags.DEFINE_string(
 _BATCH_NORM = flags.DEFINE_enum(
     "batch_norm",
     "",
-    ["", *scoring.BATCH_NORM],
+    ["", *example_scores.BATCH_NORM],
     "running averages, or statistics of each batch; for networks with BatchNorm",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -97,11 +100,11 @@ def main(argv: Sequence[str]) -> int:
         _check_flags()
         folder = command_line.path(_RUN)
         data_dir = command_line.folder_of_data(_DATA_DIR)
-        build.set_up_jax(build.read_config(folder))
-        run = build.open_run(folder, data_dir=data_dir)
+        factory.set_up_jax(factory.read_config(folder))
+        run = factory.open_run(folder, data_dir=data_dir)
         out, by_class = command_line.path(_OUT), command_line.path(_BY_CLASS)
         about = functools.partial(
-            files.describe,
+            score_files.describe,
             run.dataset.train.labels,
             score=_name(),
             dataset=run.config.data.name,
@@ -110,13 +113,13 @@ def main(argv: Sequence[str]) -> int:
             images=fingerprint.of_images(run.dataset.train.images),
         )
         # Before hours of work, so that these are never for nothing.
-        files.check_free(out, about(replicates=1, step=0))
+        score_files.check_free(out, about(replicates=1, step=0))
         each, step = _score(run)
-        found = scores.mean_over_replicates(each)
+        found = scores_lib.mean_over_replicates(each)
         replicates = run.config.replicates if _SCORE.value == "barrier" else len(each)
         weights = ",".join(_weights(run))
         provenance = about(replicates=replicates, step=step, weights=weights)
-        files.save(out, found, provenance=provenance)
+        score_files.save(out, found, provenance=provenance)
         if _SCORE.value == "barrier":
             rows = _connected(run, each)
             if _BY_CLASS.value:
@@ -124,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    except (ValueError, OSError, interrupt.NonFinite) as error:
+    except (ValueError, OSError, preemption.NonFiniteLoss) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except jax.errors.JaxRuntimeError as error:  # above all, no memory left
@@ -188,7 +191,7 @@ def _name() -> str:
     return " ".join(words + [f"{name}={flags.FLAGS[name].value}" for name in given])
 
 
-def _weights(run: build.Run) -> list[str]:
+def _weights(run: factory.TrainedRun) -> list[str]:
     """Lists the hashes of the checkpoints that a score is of."""
     names = {"barrier": _ends(), "forgetting": []}.get(
         _SCORE.value, [_CHECKPOINT.value]
@@ -204,39 +207,39 @@ def _ends() -> list[str]:
     return [f"{stage}/last", *([parent] if _PAIRS.value == "triple" else [])]
 
 
-def _score(run: build.Run) -> tuple[np.ndarray, int]:
+def _score(run: factory.TrainedRun) -> tuple[np.ndarray, int]:
     """Computes scores [r n], or barriers of pairs [p n], and says of which update."""
     if _SCORE.value == "forgetting":
         return _forgetting(run)
     if _SCORE.value == "barrier":
         return _barriers(run)
-    state = build.load_state(run, _CHECKPOINT.value)
+    state = factory.load_state(run, _CHECKPOINT.value)
     if _BATCH_NORM.value and not jax.tree.leaves(state.batch_stats):
         raise ValueError(
             f"--batch_norm: came {_BATCH_NORM.value!r} for {run.config.model.name}, "
             "which has no BatchNorm; leave it out"
         )
-    given = (_functions(run, state), scoring.weights(state), run.dataset.train)
-    how = build.arrange(run.config, run.network.masks).how
+    given = (_functions(run, state), example_scores.weights(state), run.dataset.train)
+    how = factory.make_execution_plan(run.config, run.network.masks).how
     sizes: dict[str, Any] = {"batch_size": _BATCH_SIZE.value, "how": how}
     if _SCORE.value == "grand":
-        found = scoring.grand(*given, block_size=_BLOCK_SIZE.value, **sizes)
+        found = example_scores.grand(*given, block_size=_BLOCK_SIZE.value, **sizes)
     else:
         mode = _BATCH_NORM.value or "evaluation"
-        found = scoring.score_logits(
+        found = example_scores.score_logits(
             *given, score=_SCORE.value, batch_norm=mode, **sizes
         )
     return found, int(state.step)
 
 
-def _functions(run: build.Run, state: Any) -> build.Functions:
+def _functions(run: factory.TrainedRun, state: Any) -> factory.EvalFns:
     stats = jax.tree.map(lambda leaf: leaf[0], state.batch_stats)
-    return build.make_functions(run.config, run.dataset, stats)
+    return factory.make_eval_fns(run.config, run.dataset, stats)
 
 
-def _forgetting(run: build.Run) -> tuple[np.ndarray, int]:
+def _forgetting(run: factory.TrainedRun) -> tuple[np.ndarray, int]:
     """Counts forgetting events in training again, and says if it came out the same."""
-    found = build.count_forgetting(run, until=_UNTIL.value)
+    found = factory.count_forgetting(run, until=_UNTIL.value)
     if found.same is False:
         print(
             f"warning: trained again, {run.folder} did not come out the same bit for "
@@ -250,7 +253,7 @@ def _forgetting(run: build.Run) -> tuple[np.ndarray, int]:
     return found.counts, found.step
 
 
-def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
+def _barriers(run: factory.TrainedRun) -> tuple[np.ndarray, int]:
     """Computes the barriers of all pairs of one parent, for each replicate."""
     children, *parents = _ends()
     arm = children.split("/")[1]
@@ -261,12 +264,12 @@ def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
             "stage such as level_00/children_000000400, of 2 children or more"
         )
     count = run.config.stability.children
-    state = build.load_state(run, children)
+    state = factory.load_state(run, children)
     sets = [_each(state, c, count) for c in range(count)]
     for name in parents:
         _check_parent(run, name, began=int(arm.removeprefix("children_")))
         try:
-            parent = build.load_state(run, name)
+            parent = factory.load_state(run, name)
         except ValueError as error:
             raise ValueError(f"{error}, or --pairs=children") from error
         sets.insert(0, _each(parent, 0, 1))
@@ -274,7 +277,7 @@ def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
     for r in range(run.config.replicates):
         ends = [jax.tree.map(lambda leaf, r=r: leaf[r], own) for own in sets]
         found.append(
-            scoring.example_barriers(
+            example_scores.example_barriers(
                 functions,
                 ends,
                 run.dataset.train,
@@ -285,13 +288,13 @@ def _barriers(run: build.Run) -> tuple[np.ndarray, int]:
     return np.concatenate(found), int(state.step)
 
 
-def _check_parent(run: build.Run, name: str, *, began: int) -> None:
+def _check_parent(run: factory.TrainedRun, name: str, *, began: int) -> None:
     """Refuses a parent that was under way when its children began.
 
     They began with an optimiser that remembers nothing, and so did it where it began.
     """
     stage = name.removesuffix("/last")
-    rows = records.read(run.folder / "metrics.jsonl", fields=records.FIELDS)
+    rows = metrics_log.read(run.folder / "metrics.jsonl", fields=metrics_log.FIELDS)
     starts = {
         row["start_step"]
         for row in rows
@@ -308,11 +311,11 @@ def _check_parent(run: build.Run, name: str, *, began: int) -> None:
 
 def _each(state: Any, child: int, count: int) -> tuple[Any, Any]:
     """Takes one child of each replicate."""
-    own = scoring.weights(state)
+    own = example_scores.weights(state)
     return jax.tree.map(lambda leaf: leaf[child::count], (own.params, own.batch_stats))
 
 
-def _connected(run: build.Run, barriers: np.ndarray) -> dict[str, Any]:
+def _connected(run: factory.TrainedRun, barriers: np.ndarray) -> dict[str, Any]:
     """Prints how many examples are connected, and tabulates it by class.
 
     Args:

@@ -72,18 +72,18 @@ def _run(
     options: dict[str, str | int],
 ) -> int:
     # Here and not above, so that what is wrong with a command is said without JAX.
-    from experiments.studies import launching
-    from experiments.sweeping import engines, grid
+    from experiments.studies import launcher
+    from experiments.sweeping import executors, grid
 
     runs = [run for point in points for run in point.runs]
     try:
         grid.check(points)
-        left = [run for run in runs if not launching.has_ended(run, folder / run.name)]
-        launching.check_data(left, data_dir)
+        left = [run for run in runs if not launcher.has_ended(run, folder / run.name)]
+        launcher.check_data(left, data_dir)
         print(f"{len(left)} of {len(runs)} runs are to be done", file=sys.stderr)
-        codes = engines.run_all(
+        codes = executors.run_all(
             [
-                (folder / run.name, launching.command(run, folder, data_dir))
+                (folder / run.name, launcher.command(run, folder, data_dir))
                 for run in left
             ],
             engine=_ENGINE.value,

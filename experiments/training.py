@@ -8,10 +8,10 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.command_line import fail
-from jaxsparse import hosts, runs
+from jaxsparse import multihost, runs
 from jaxsparse.runs.training import say
-from jaxsparse.training import interrupt, signals
-from jaxsparse.training.loop import MetricWriter
+from jaxsparse.training import preemption, signals
+from jaxsparse.training.train import MetricWriter
 
 
 def run(
@@ -31,17 +31,19 @@ def run(
         `MetricWriter`.
     """
     try:
-        hosts.join()
-        if not hosts.many():  # JAX may have taken the signal to itself for nothing
+        multihost.initialize()
+        if (
+            not multihost.is_multiprocess()
+        ):  # JAX may have taken the signal to itself for nothing
             signals.end_when_told()
         runs.train(c, folder, report=report, metric_writers=metric_writers)
-    except interrupt.Stopped as stop:
+    except preemption.Preempted as stop:
         say(f"stopped at {stop}; the same command continues there")
         sys.exit(stop.code)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the run", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, interrupt.NonFinite) as error:
+    except (ValueError, OSError, preemption.NonFiniteLoss) as error:
         fail(str(error))
     except jax.errors.JaxRuntimeError as error:  # above all, no memory left
         fail(f"{str(error).splitlines()[0]}; the same command continues the run")

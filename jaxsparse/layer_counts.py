@@ -65,7 +65,7 @@ def empty(masks: Masks) -> list[str]:
     Returns:
       The names of the leaves that have weights and keep none of them.
     """
-    layers = masks_lib.by_layer(masks).items()
+    layers = masks_lib.layer_counts(masks).items()
     return [name for name, count in layers if count.total and not count.kept]
 
 

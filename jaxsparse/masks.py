@@ -66,7 +66,7 @@ def is_kernel(name: str, leaf: Any = None) -> bool:
 
 
 @arguments.check(globs=arguments.patterns)
-def by_globs(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
+def glob_filter(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
     """Makes a predicate for `dense` of shell patterns; see there."""
     left_out = tuple(glob[1:] for glob in globs if glob.startswith("!"))
     taken = tuple(glob for glob in globs if not glob.startswith("!"))
@@ -78,7 +78,7 @@ def by_globs(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
     return wanted
 
 
-def dense(
+def ones(
     params: Params | PyTree[jax.ShapeDtypeStruct],
     *,
     prunable: Callable[[str, Any], bool] | tuple[str, ...] = is_kernel,
@@ -106,7 +106,7 @@ def dense(
         check_globs(prunable, field="prunable")
         globs = tuple(glob.removeprefix("!") for glob in prunable)
         check_globs(globs, names(params), field="prunable")
-    wanted = prunable if callable(prunable) else by_globs(prunable)
+    wanted = prunable if callable(prunable) else glob_filter(prunable)
 
     def make(name: str, leaf: Any) -> Bool[Array, "..."] | None:
         return jnp.ones(leaf.shape, bool) if wanted(name, leaf) else None
@@ -212,7 +212,7 @@ def _count(leaf: Bool[Array, "..."]) -> int:
     return int(np.count_nonzero(np.asarray(leaf)))
 
 
-def kept(masks: Masks) -> int:
+def num_active(masks: Masks) -> int:
     """Counts the weights the masks keep.
 
     Runs on the host and returns a Python integer, because a float32 count is
@@ -228,7 +228,7 @@ def kept(masks: Masks) -> int:
     return sum(_count(leaf) for leaf in jax.tree.leaves(masks))
 
 
-def total(masks: Masks) -> int:
+def size(masks: Masks) -> int:
     """Counts the prunable weights, kept or not; shapes suffice."""
     return sum(leaf.size for leaf in jax.tree.leaves(masks))
 
@@ -240,16 +240,16 @@ def sparsity(masks: Masks) -> float:
       ValueError: if there are no prunable weights.
     """
     check_boolean(masks, remedy="see masks.dense")
-    weights = total(masks)
+    weights = size(masks)
     if not weights:
         raise ValueError(
             f"masks: expected prunable weights, got none in the leaves {names(masks)}; "
             "make masks with `masks.dense(params)`"
         )
-    return 1.0 - kept(masks) / weights
+    return 1.0 - num_active(masks) / weights
 
 
-def by_layer(masks: Masks) -> dict[str, LayerCount]:
+def layer_counts(masks: Masks) -> dict[str, LayerCount]:
     """Counts each prunable leaf by name, in the order of the tree's leaves."""
     check_boolean(masks, remedy="see masks.dense")
     leaves = jax.tree.leaves(masks)

@@ -117,7 +117,7 @@ def check(fine: bool, what: Any) -> None:
 def check_compiled() -> None:
     """Nothing of a weight's size is moved; work and memory fall as 1 / n."""
     like = transformer(2048, words=32_000, blocks=1)
-    layers = len(jax.tree.leaves(jax.eval_shape(masks.dense, like)))
+    layers = len(jax.tree.leaves(jax.eval_shape(masks.ones, like)))
     total = sum(leaf.size for leaf in jax.tree.leaves(like))
     check(total >= 100e6, f"{total} weights")
     one, many = (Divided(like, parts, least=1).compiled() for parts in (1, 8))
@@ -153,13 +153,13 @@ def check_run() -> None:
         params = jax.device_put(draws[0], made.weights)
         state = made.init(params)
         params = transforms.stored_params(params, state)
-        counts = masks.by_layer(transforms.get_masks(state))
+        counts = masks.layer_counts(transforms.get_masks(state))
         for grads in draws[1:]:
             grads = jax.device_put(grads, made.weights)
             params, state = jax.block_until_ready(made.update(params, state, grads))
         held = transforms.get_masks(state)
-        check(masks.by_layer(held) == counts, "counts changed")
-        kept, total = masks.kept(held), masks.total(held)
+        check(masks.layer_counts(held) == counts, "counts changed")
+        kept, total = masks.num_active(held), masks.size(held)
         check(kept == total - math.floor(total * SPARSITY), (kept, total))
         ends.append(jax.device_get((params, held)))
         if parts == 8:

@@ -197,7 +197,7 @@ METHODS: dict[str, Method] = {
     "rigl in_groups": dynamic(
         *(t.rigl, (48, 24)),
         **(FADING | EVEN | {"sparsity": 0.5, "drop_schedule": "constant"}),
-        structure=select.in_groups(4),
+        structure=select.n_of_m(4),
     ),
     "mest": dynamic(t.mest, (24, 12), **FADING),
     "mest soft_bound": Method(

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import (
-    convolving,
+    conv,
+    environment,
+    fixtures,
+    mask_updates,
     mnist,
-    programs,
-    rigs,
+    overhead,
     rows,
     selection,
-    surroundings,
     timing,
-    updates,
 )
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse.training import epoch
-from jaxsparse.training.epoch import Epoch
+from jaxsparse.training import scan_chunks
+from jaxsparse.training.scan_chunks import EpochSpec
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
 TINY = BRIEF | {
@@ -79,7 +79,7 @@ def test_the_best_setting_stands_for_its_row() -> None:
 
 
 def test_calls_stay_inside_an_epoch() -> None:
-    found = rigs.calls(Epoch(5, 10, 10), steps=2, batch_size=10)
+    found = fixtures.calls(EpochSpec(5, 10, 10), steps=2, batch_size=10)
     first = [next(found) for _ in range(4)]
     assert [(call.step, call.epoch, call.first) for call in first] == [
         *((0, 0, 0), (2, 0, 20)),
@@ -102,8 +102,8 @@ def test_torch_loops_run_and_compute_the_same() -> None:
     pytest.importorskip("torch")
     torch = mnist.load_torch()
     dataset, _ = mnist.load_data(None, examples=64)
-    c = rigs.recipe("lenet_300_100", replicates=1, batch_size=8)
-    rig = rigs.make(c, dataset)
+    c = fixtures.recipe("lenet_300_100", replicates=1, batch_size=8)
+    rig = fixtures.make(c, dataset)
     assert "as they should" in mnist.discrepancy(rig, torch)
     with ExitStack() as ending:
         jobs, absent = torch.jobs(
@@ -141,20 +141,20 @@ def test_a_wrong_selection_is_told() -> None:
 
 
 def test_overhead_rows() -> None:
-    sgd, adamw = programs.overhead(**BRIEF, steps=2)
+    sgd, adamw = overhead.overhead(**BRIEF, steps=2)
     assert names(sgd) == ["bare sgd, momentum 0.9", "fixed(sgd, momentum 0.9)"]
     assert names(adamw) == ["bare adamw", "fixed(adamw)"]
 
 
 def test_dispatch_rows() -> None:
-    jobs = programs.dispatch_jobs("lenet_300_100", batch_size=8, steps=2)
+    jobs = overhead.dispatch_jobs("lenet_300_100", batch_size=8, steps=2)
     assert list(jobs) == ["dispatch", "scan of 2"]
     for job in jobs.values():
         job.run(1)
 
 
 def test_replicates_rows() -> None:
-    (table,) = programs.replicates(**BRIEF, counts=(2,), steps=2)
+    (table,) = overhead.replicates(**BRIEF, counts=(2,), steps=2)
     assert names(table) == ["2 replicates"]
 
 
@@ -166,14 +166,14 @@ WAYS = [
 
 def test_convolutions_rows() -> None:
     sizes = {"lenet_5": (4, 2)}
-    lenet, mapped = convolving.measure(**BRIEF, sizes=sizes, count=2)
+    lenet, mapped = conv.measure(**BRIEF, sizes=sizes, count=2)
     assert names(lenet) == WAYS
     assert names(mapped) == ["map", "unroll", "vmap"]
 
 
 @pytest.mark.campaign
 def test_convolutions_rows_of_a_deep_network() -> None:
-    (resnet,) = convolving.measure(**BRIEF, sizes={"resnet_20": (2, 2)})
+    (resnet,) = conv.measure(**BRIEF, sizes={"resnet_20": (2, 2)})
     assert names(resnet) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
 
 
@@ -182,7 +182,7 @@ def test_convolutions_rows_of_a_deep_network() -> None:
 def test_a_row_is_of_calls_of_its_length(by: str, steps: int) -> None:
     # Also where the trainer would choose another, and never of the shared program
     # that is told how often to go round.
-    rig = convolving._rig("lenet_5", by, 4, steps, 2)
+    rig = conv._rig("lenet_5", by, 4, steps, 2)
     trainer, asked = rig.experiment.trainer, []
 
     def programs(*of: int) -> Any:
@@ -190,24 +190,24 @@ def test_a_row_is_of_calls_of_its_length(by: str, steps: int) -> None:
         return trainer.programs(*of)
 
     watched = rig.experiment._replace(trainer=trainer._replace(programs=programs))
-    assert rigs.trainer_job(rig._replace(experiment=watched)).work == steps
+    assert fixtures.trainer_job(rig._replace(experiment=watched)).work == steps
     assert asked == [(steps, 4)]
-    assert epoch.room(steps, trainer.steps_per_call) == steps
+    assert scan_chunks.room(steps, trainer.steps_per_call) == steps
     if steps > 1:
         with pytest.raises(ValueError, match="calls have 2 steps; wanted 1"):
-            rigs.lower_step(rig)
+            fixtures.lower_step(rig)
 
 
 def test_pytorchs_resnet_is_the_same_network() -> None:
     pytest.importorskip("torch")
-    torch = convolving.load_torch()
-    rig = convolving._rig("resnet_20", "auto", 4, 1, 3)
-    found = mnist.discrepancy(rig, torch, steps=3, tolerance=convolving.TOLERANCE)
+    torch = conv.load_torch()
+    rig = conv._rig("resnet_20", "auto", 4, 1, 3)
+    found = mnist.discrepancy(rig, torch, steps=3, tolerance=conv.TOLERANCE)
     assert "as they should" in found
 
 
 def test_devices_rows() -> None:
-    (table,) = programs.devices(
+    (table,) = overhead.devices(
         **BRIEF, networks=("lenet_300_100",), steps=2, batch_size=8
     )
     count = jax.local_device_count()
@@ -216,12 +216,10 @@ def test_devices_rows() -> None:
 
 
 def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
-    facts = surroundings.describe(
-        ["x", "--only=select", "--data_dir=/secret", "--save"]
-    )
+    facts = environment.describe(["x", "--only=select", "--data_dir=/secret", "--save"])
     assert facts["command"] == "python experiments/benchmark.py --only=select --save"
     table = timing.rate_table("t", {"a": [1.0]}, unit="u", base="a")
-    path = surroundings.save(tmp_path, facts, [table], suffix="select")
+    path = environment.save(tmp_path, facts, [table], suffix="select")
     assert path.name == "benchmark-cpu-select.md"
     assert "| a | 1.00" in path.read_text(encoding="utf-8")
     content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -230,12 +228,12 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
 
 def test_updates_are_timed_with_a_change_and_without() -> None:
     shapes = {"a": (6, 8), "b": (8, 5)}
-    (table,) = updates.measure(**BRIEF, shapes=shapes, networks=())
-    assert names(table) == list(updates.METHODS)
+    (table,) = mask_updates.measure(**BRIEF, shapes=shapes, networks=())
+    assert names(table) == list(mask_updates.METHODS)
 
 
 def test_updates_of_networks_are_timed_whole() -> None:
-    table = updates._whole("lenet_300_100", 4, batch_size=8, **BRIEF)
+    table = mask_updates._whole("lenet_300_100", 4, batch_size=8, **BRIEF)
     assert names(table)[0] == "dense"
     assert table.rows[0][2].startswith("1.00")
 
@@ -243,10 +241,10 @@ def test_updates_of_networks_are_timed_whole() -> None:
 @pytest.mark.campaign
 def test_updates_are_timed_for_one_replicate_and_for_several() -> None:
     shapes = {"a": (6, 8), "b": (8, 5)}
-    tables = updates.measure(
+    tables = mask_updates.measure(
         **BRIEF, shapes=shapes, networks=("lenet_300_100",), batch_size=8
     )
-    assert names(tables[0]) == list(updates.METHODS)
+    assert names(tables[0]) == list(mask_updates.METHODS)
     assert len(tables) == 3
     for table in tables[1:]:
         assert names(table)[0] == "dense"
@@ -254,7 +252,7 @@ def test_updates_are_timed_for_one_replicate_and_for_several() -> None:
 
 
 def test_updates_of_slow_networks_are_weighed() -> None:
-    table = updates._by_parts("lenet_5", 1, batch_size=4, **BRIEF)
+    table = mask_updates._by_parts("lenet_5", 1, batch_size=4, **BRIEF)
     for name, plain, change, multiple in table.rows[1:]:
-        assert name in updates.METHODS
+        assert name in mask_updates.METHODS
         assert plain and change and float(multiple.split()[0]) > 0

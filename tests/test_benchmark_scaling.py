@@ -11,10 +11,10 @@ import pytest
 
 from experiments.benchmarks import (
     accelerator,
+    fixtures,
     launch,
-    peers,
+    other_libraries,
     pipeline,
-    rigs,
     scaling,
     startup,
     timing,
@@ -159,11 +159,11 @@ def test_parts_of_a_launch_add_up(
 @pytest.mark.usefixtures("nothing_installed")
 def test_peers_that_are_absent_are_named_with_the_way_to_get_them() -> None:
     shapes = {"a": (30, 20), "b": (50, 4)}
-    tables = peers.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
+    tables = other_libraries.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
     assert "of 80 wanted: jaxsparse 80" in tables[0].note
     for table in tables:
         ours, *others = table.rows
-        assert ours[0] == peers.OURS and ours[2].startswith("1.00")
+        assert ours[0] == other_libraries.OURS and ours[2].startswith("1.00")
         assert all("not installed: pip install" in row[1] for row in others)
     assert [len(table.rows) for table in tables] == [3, 2, 3]
 
@@ -172,18 +172,23 @@ def test_a_peer_that_fails_is_a_row_and_no_end() -> None:
     def fails() -> Job:
         raise AttributeError("no attribute 'tree_map'\nmore")
 
-    makers = {peers.OURS: lambda: Job(lambda count: None, 1), peers.JAXPRUNER: fails}
-    table = peers.compare("t", makers, **BRIEF, note="")
+    makers = {
+        other_libraries.OURS: lambda: Job(lambda count: None, 1),
+        other_libraries.JAXPRUNER: fails,
+    }
+    table = other_libraries.compare("t", makers, **BRIEF, note="")
     said = "fails here: AttributeError: no attribute 'tree_map'"
-    assert table.rows[1] == (peers.JAXPRUNER, said, "")
+    assert table.rows[1] == (other_libraries.JAXPRUNER, said, "")
 
 
 def test_torch_prunes_as_many_as_are_asked_for() -> None:
     pytest.importorskip("torch")
     shapes = {"a": (30, 20), "b": (50, 4)}
-    select, _, step = peers.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
-    assert select.data["kept"][peers.TORCH] == 80
-    assert peers.TORCH in step.data["milliseconds"]
+    select, _, step = other_libraries.measure(
+        **BRIEF, shapes=shapes, batch_size=8, steps=2
+    )
+    assert select.data["kept"][other_libraries.TORCH] == 80
+    assert other_libraries.TORCH in step.data["milliseconds"]
 
 
 def test_a_cpu_is_no_accelerator() -> None:
@@ -192,7 +197,7 @@ def test_a_cpu_is_no_accelerator() -> None:
 
 
 def test_flops_of_an_image_are_those_of_the_layers() -> None:
-    dataset = rigs.random_dataset(accelerator.SHAPE, examples=512)
+    dataset = fixtures.random_dataset(accelerator.SHAPE, examples=512)
     c = accelerator.cifar(LENET, batch_size=512, steps=1)
     # Two products a weight, and one more where inputs have gradients.
     layers = 2 * (3072 * 300 * 2 + (300 * 100 + 100 * 10) * 3)

@@ -12,9 +12,9 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from jaxsparse import build, config
-from jaxsparse.build import assembly, fitting
-from jaxsparse.training import sharding, summary
+from jaxsparse import config, factory
+from jaxsparse.factory import experiment, size_checks
+from jaxsparse.training import level_summary, mesh
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -252,7 +252,7 @@ def test_wrong_names_and_lengths_are_refused(
     c = tiny.config({"optimizer.momentum": 0.0, field: value})
     config.validate(c)
     with pytest.raises(ValueError, match=starts(f"config.{field}: {message}")):
-        build.check_names(c)
+        factory.check_names(c)
     assert not compiled
 
 
@@ -262,14 +262,14 @@ def test_what_does_not_fit_is_refused_when_building(
 ) -> None:
     c = tiny.config(fields)
     config.validate(c)
-    build.check_names(c)
+    factory.check_names(c)
 
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a trainer was made")
 
-    monkeypatch.setattr(assembly, "_make_trainer", never)
+    monkeypatch.setattr(experiment, "_make_trainer", never)
     with pytest.raises(ValueError, match=starts(f"config.{message}")):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -295,12 +295,12 @@ def test_what_is_probably_wrong_warns_in_one_line(
 ) -> None:
     c = tiny.config(fields)
     config.validate(c)
-    fitting.check_lengths(c, build.lengths(c, steps_per_epoch=6))
+    size_checks.check_lengths(c, factory.make_durations(c, steps_per_epoch=6))
     (warned,) = [record.getMessage() for record in caplog.records]
     assert warned.startswith(message) and "\n" not in warned
     caplog.clear()
     plain = tiny.config()
-    fitting.check_lengths(plain, build.lengths(plain, steps_per_epoch=6))
+    size_checks.check_lengths(plain, factory.make_durations(plain, steps_per_epoch=6))
     assert not caplog.records
 
 
@@ -308,10 +308,10 @@ def test_masks_that_no_path_goes_through_warn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     masks = {"kernel": jnp.stack([jnp.ones((2, 2), bool), jnp.zeros((2, 2), bool)])}
-    summary.warn_of_no_paths(masks, None, stage="masks of level 0")
+    level_summary.warn_of_no_paths(masks, None, stage="masks of level 0")
     assert not caplog.records
     live = lambda mask: int(mask["kernel"].sum())  # noqa: E731
-    summary.warn_of_no_paths(masks, live, stage="masks of level 0")
+    level_summary.warn_of_no_paths(masks, live, stage="masks of level 0")
     (warned,) = [record.getMessage() for record in caplog.records]
     assert warned.startswith("masks of level 0: in replicates [1] no weight is on a ")
 
@@ -320,7 +320,7 @@ def test_masks_that_no_path_goes_through_warn(
 def test_absent_data_is_refused_with_the_ways_out(name: str, tmp_path: Path) -> None:
     c = tiny.config({"data.name": name, "data.dir": str(tmp_path)})
     with pytest.raises(ValueError, match=starts(f"data.name: the dataset '{name}' is")):
-        build.load_data(c)
+        factory.load_data(c)
 
 
 @pytest.mark.parametrize(
@@ -349,8 +349,8 @@ def test_missing_fields_are_refused() -> None:
 
 def test_a_length_is_not_refused_for_an_epoch_it_was_not_meant_for() -> None:
     # 0.001 epochs of 2,000 steps are two steps.
-    build.check_names(tiny.config({"evaluation.every": "0.001ep"}))
-    build.check_names(tiny.config({"evaluation.every": "0.1%"}))
+    factory.check_names(tiny.config({"evaluation.every": "0.001ep"}))
+    factory.check_names(tiny.config({"evaluation.every": "0.1%"}))
 
 
 def test_the_layouts_that_fit_are_not_refused() -> None:
@@ -359,7 +359,7 @@ def test_the_layouts_that_fit_are_not_refused() -> None:
         (4, [7], (4, 1)),
         (2, [6], (2, 2)),
     ]:
-        layout = sharding.make_layout(replicates=replicates, batch_sizes=sizes)
+        layout = mesh.make_layout(replicates=replicates, batch_sizes=sizes)
         assert tuple(layout.mesh.shape.values()) == shape
 
 
@@ -367,9 +367,9 @@ def test_a_batch_that_every_process_must_share_is_refused_with_what_can_be_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # lth_cifar's last batch over 16 processes of a GPU each, here 4.
-    monkeypatch.setattr(sharding.jax, "process_count", lambda: 4)
+    monkeypatch.setattr(mesh.jax, "process_count", lambda: 4)
     with pytest.raises(ValueError, match="over 4 devices.*drop_last=true if") as wrong:
-        sharding.make_layout(replicates=3, batch_sizes=[128, 70])
+        mesh.make_layout(replicates=3, batch_sizes=[128, 70])
     assert "run.devices" not in str(wrong.value)
-    layout = sharding.make_layout(replicates=3, batch_sizes=[128])
+    layout = mesh.make_layout(replicates=3, batch_sizes=[128])
     assert tuple(layout.mesh.shape.values()) == (1, 4)

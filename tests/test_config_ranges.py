@@ -7,10 +7,10 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from jaxsparse import build, config, initializers, schedules
+from jaxsparse import config, durations, factory, initializers
 from jaxsparse.config import naming
 from jaxsparse.lottery import controls
-from jaxsparse.tost import neurons
+from jaxsparse.tost import soft_activations
 
 NAN, INF = float("nan"), float("inf")
 # What no field may hold, by the type of its default.
@@ -120,14 +120,14 @@ def test_fields_that_nothing_reads_are_refused(
 
 def test_names_that_are_known_without_jax_are_those_of_the_tables() -> None:
     tables = {
-        "sparse.ablation": build.ABLATIONS,
-        "optimizer.name": build.OPTIMIZERS,
+        "sparse.ablation": factory.ABLATIONS,
+        "optimizer.name": factory.OPTIMIZERS,
         "init.kernel": initializers.KERNELS,
         "init.bias": initializers.BIASES,
         "init.norm_scale": initializers.NORM_SCALES,
-        "init.sparse": build.REDRAWS,
+        "init.sparse": factory.SPARSE_INITS,
         "lottery.controls": controls.NAMES,
-        "ghosts.activation": neurons.SOFT,
+        "ghosts.activation": soft_activations.SOFT,
     }
     for field, table in tables.items():
         assert set(config.BUILT_IN[field]) - {""} == set(table), field
@@ -171,5 +171,5 @@ def test_a_path_of_nobody_is_refused() -> None:
 
 
 def test_lengths_have_the_forms_that_their_refusal_names() -> None:
-    for form in re.findall(r"'([^']+)'", schedules.FORMS):
-        assert schedules.to_steps(form, steps_per_epoch=10, total=100) >= 1
+    for form in re.findall(r"'([^']+)'", durations.FORMS):
+        assert durations.to_steps(form, steps_per_epoch=10, total=100) >= 1

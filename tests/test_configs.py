@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build, config, masks
-from jaxsparse.data.examples import Dataset, Examples
-from jaxsparse.lottery import levels
+from jaxsparse import config, factory, masks
+from jaxsparse.data.dataset import Dataset, Examples
+from jaxsparse.lottery import imp
 
 
 def test_every_rule_is_of_a_field_and_the_defaults_keep_them_all() -> None:
     assert config.RULES.keys() <= config.flatten(config.default()).keys()
     config.validate(config.default())
-    build.check_names(config.default())
+    factory.check_names(config.default())
 
 
 def test_every_field_has_a_comment(root: Path) -> None:
@@ -77,7 +77,7 @@ def test_every_config_is_valid_and_fits_its_network(
     module = importlib.import_module(f"configs.{path.stem}")
     c = module.get_config(variant)
     config.validate(c)
-    build.check_names(c)
+    factory.check_names(c)
     assert c.name.startswith(path.stem)
     command = f"Command: python experiments/train.py --config=configs/{path.name}"
     assert command in module.__doc__
@@ -87,15 +87,17 @@ def test_every_config_is_valid_and_fits_its_network(
     pixels = np.broadcast_to(np.zeros((), np.uint8), (384, *shape))
     some = Examples(pixels, np.zeros(384, np.int32))
     dataset = Dataset(some, some, some, 10, (0.0,) * shape[-1], (1.0,) * shape[-1])
-    network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=400))
+    network = factory.make_network(
+        c, dataset, factory.make_durations(c, steps_per_epoch=400)
+    )
     layers = network.masks
     assert (network.first_masks is None) == (c.sparse.method == "none")
     assert network.live is not None
-    rule = levels.Rule(
+    rule = imp.PruningRule(
         layer_fractions=c.lottery.layer_fractions, ignored=c.lottery.ignored
     )
-    levels.check(rule, layers, levels=1)
-    assert masks.total(layers) > 0
+    imp.check(rule, layers, levels=1)
+    assert masks.size(layers) > 0
     with pytest.raises(ValueError, match="has no variant 'quik'; did you mean quick"):
         module.get_config("quik")
 

@@ -11,15 +11,17 @@ import pytest
 import tiny_studies
 from scipy import stats
 
-from experiments.studies import data_diet, launching, verdicts
-from experiments.studies.data_diet import arms, claims, measuring, page
+from experiments.studies import claims as claims_lib
+from experiments.studies import data_diet, launcher
+from experiments.studies.data_diet import analysis, claims, variants
+from experiments.studies.data_diet import report as report_lib
 from experiments.studies.runs import Run
-from jaxsparse import build, records, transforms
-from jaxsparse.data.diet import files
+from jaxsparse import factory, metrics_log, transforms
+from jaxsparse.data.data_pruning import score_files
 from jaxsparse.training import checkpoints
 
 SCORES = "scores/mnist_el2n.npz"
-SIZES = arms.Sizes(4, (30, 60), 30)
+SIZES = variants.Sizes(4, (30, 60), 30)
 PLAIN = {
     "lottery.levels": 2,
     "stability.points": 3,
@@ -29,16 +31,16 @@ PLAIN = {
 
 
 def tiny_runs() -> list[Run]:
-    made = arms.arms("mnist", "quick", SCORES)
+    made = variants.arms("mnist", "quick", SCORES)
     scored = Run("mnist_scored", "tiny", {"lottery.levels": 0}, {"el2n": SCORES})
     return [scored, *(Run(f"mnist_{k}", "tiny", v | PLAIN) for k, v in made.items())]
 
 
 def shrink(patch: pytest.MonkeyPatch) -> list[Run]:
-    patch.setitem(arms.SIZES["quick"], "mnist", SIZES)
-    patch.setitem(arms.CHANGED["quick"], "mnist", {})
+    patch.setitem(variants.SIZES["quick"], "mnist", SIZES)
+    patch.setitem(variants.CHANGED["quick"], "mnist", {})
     runs = tiny_runs()
-    tiny_studies.as_tiny(patch, arms, runs)
+    tiny_studies.as_tiny(patch, variants, runs)
     return runs
 
 
@@ -53,23 +55,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that has run through, with its report."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        assert launching.run_all(shrink(patch), folder, "") == []
+        assert launcher.run_all(shrink(patch), folder, "") == []
         data_diet.finish(folder, "quick", "")
     return folder
 
 
 def test_all_arms_are_there(whole: Path, small: list[Run]) -> None:
-    found = measuring.measure(whole, "mnist", "quick", "")
-    kinds = [f"{kind}_{size}" for kind in arms.KINDS for size in (30, 60)]
+    found = analysis.measure(whole, "mnist", "quick", "")
+    kinds = [f"{kind}_{size}" for kind in variants.KINDS for size in (30, 60)]
     assert list(found["arms"]) == ["k0", "k1", "k2", *kinds]
     starts = {name: arm["rewind"] for name, arm in found["arms"].items()}
     assert starts == dict.fromkeys(found["arms"], 4) | {"k0": 0, "k2": 8}
 
 
 def test_subsets_are_of_the_scores(whole: Path, small: list[Run]) -> None:
-    run = build.open_run(whole / "mnist_easy_30")
-    saved = files.load(whole / SCORES, labels=run.dataset.train.labels)
-    made = build.make_experiment(run.config, run.dataset, run.folder)
+    run = factory.open_run(whole / "mnist_easy_30")
+    saved = score_files.load(whole / SCORES, labels=run.dataset.train.labels)
+    made = factory.make_experiment(run.config, run.dataset, run.folder)
     order = np.asarray(made.pretrainer.feed.make_order(made.seeds.data, 0))
     wanted = np.sort(np.argsort(saved.scores, kind="stable")[:30])
     for seen in order:
@@ -92,11 +94,11 @@ plain_statistics = (0.0, 1.0)
 
 def test_barriers_against_plain_code(whole: Path, small: list[Run]) -> None:
     global plain_statistics
-    found = measuring.measure(whole, "mnist", "quick", "")["arms"]["k1"]
-    run = build.open_run(whole / "mnist_k1")
+    found = analysis.measure(whole, "mnist", "quick", "")["arms"]["k1"]
+    run = factory.open_run(whole / "mnist_k1")
     plain_statistics = (run.dataset.mean[0], run.dataset.std[0])
-    parent = build.load_state(run, "level_00/ticket/last").params
-    copies = build.load_state(run, "level_00/children_000000004/last").params
+    parent = factory.load_state(run, "level_00/ticket/last").params
+    copies = factory.load_state(run, "level_00/children_000000004/last").params
     train = run.dataset.train
 
     def losses(params: Any) -> np.ndarray:
@@ -134,17 +136,17 @@ def test_barriers_against_plain_code(whole: Path, small: list[Run]) -> None:
 
 
 def test_sharpness_is_the_largest_eigenvalue(whole: Path, small: list[Run]) -> None:
-    found = measuring.measure(whole, "mnist", "quick", "")["arms"]["k0"]
+    found = analysis.measure(whole, "mnist", "quick", "")["arms"]["k0"]
     for name in ("sharpness_start", "sharpness_end"):
         assert len(found[name]) == 2
         assert np.all(np.asarray(found[name]) > 0)
     # Power iteration by differences of gradients, on the same examples.
     import jax
 
-    run = build.open_run(whole / "mnist_k0")
-    state = build.load_state(run, "level_00/ticket/last")
-    functions = build.make_functions(run.config, run.dataset, {})
-    count = measuring.HESSIAN_EXAMPLES["quick"]
+    run = factory.open_run(whole / "mnist_k0")
+    state = factory.load_state(run, "level_00/ticket/last")
+    functions = factory.make_eval_fns(run.config, run.dataset, {})
+    count = analysis.HESSIAN_EXAMPLES["quick"]
     batch = tuple(jnp.asarray(part[:count]) for part in run.dataset.train)
     params = jax.tree.map(lambda leaf: leaf[0], state.params)
     assert all(
@@ -164,8 +166,8 @@ def test_sharpness_is_the_largest_eigenvalue(whole: Path, small: list[Run]) -> N
 
 
 def test_early_accuracy_is_where_levels_start(whole: Path, small: list[Run]) -> None:
-    found = measuring.measure(whole, "mnist", "quick", "")["arms"]["k2"]
-    rows = records.read(whole / "mnist_k2" / "metrics.jsonl")
+    found = analysis.measure(whole, "mnist", "quick", "")["arms"]["k2"]
+    rows = metrics_log.read(whole / "mnist_k2" / "metrics.jsonl")
     for r in range(2):
         (row,) = [
             row
@@ -197,33 +199,33 @@ def test_a_run_whose_scores_changed_has_not_ended(
     whole: Path, small: list[Run], tmp_path: Path
 ) -> None:
     (easy,) = [run for run in small if run.name == "mnist_easy_30"]
-    assert launching.has_ended(easy, whole / easy.name)
+    assert launcher.has_ended(easy, whole / easy.name)
     path = whole / SCORES
     before = path.read_bytes()
-    saved = files._read(path)
+    saved = score_files._read(path)
     try:
         path.unlink()
-        assert not launching.has_ended(easy, whole / easy.name)
-        files.save(path, saved.scores + 1, provenance=saved.provenance)
-        assert not launching.has_ended(easy, whole / easy.name)
+        assert not launcher.has_ended(easy, whole / easy.name)
+        score_files.save(path, saved.scores + 1, provenance=saved.provenance)
+        assert not launcher.has_ended(easy, whole / easy.name)
     finally:
         path.write_bytes(before)
-    assert launching.has_ended(easy, whole / easy.name)
+    assert launcher.has_ended(easy, whole / easy.name)
 
 
 def test_scores_that_are_lost_are_made_again(
     whole: Path, small: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(launching, "launch", lambda *args: seen.append(args) or 0)
-    assert launching.run_all(small, whole, "") == []
+    monkeypatch.setattr(launcher, "launch", lambda *args: seen.append(args) or 0)
+    assert launcher.run_all(small, whole, "") == []
     assert seen == []
     path = whole / SCORES
-    before = files._read(path)
+    before = score_files._read(path)
     path.unlink()
-    assert launching.run_all(small, whole, "") == []
+    assert launcher.run_all(small, whole, "") == []
     assert seen == []
-    again = files._read(path)
+    again = score_files._read(path)
     np.testing.assert_array_equal(again.scores, before.scores)
     assert again.provenance == before.provenance
 
@@ -247,20 +249,20 @@ def test_a_killed_study_resumes_to_identical_results(
         return wrapped
 
     places = [
-        (records, "append", 5),
-        (files, "save", 0),
+        (metrics_log, "append", 5),
+        (score_files, "save", 0),
         (checkpoints, "save", 3),
         (checkpoints, "save", 9),
-        (records, "append", 40),
-        (records, "write_atomically", 3),
-        (measuring, "of_curvature", 2),
+        (metrics_log, "append", 40),
+        (metrics_log, "write_atomically", 3),
+        (analysis, "of_curvature", 2),
     ]
     for module, name, after in places:
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(module, name, dies(getattr(module, name), after))
-            assert launching.run_all(small, tmp_path, "") == []
+            assert launcher.run_all(small, tmp_path, "") == []
             data_diet.finish(tmp_path, "quick", "")
-    assert launching.run_all(small, tmp_path, "") == []
+    assert launcher.run_all(small, tmp_path, "") == []
     data_diet.finish(tmp_path, "quick", "")
     found, wanted = (
         tiny_studies.contents(folder / "report", ".csv", ".md")
@@ -288,7 +290,7 @@ def make_arm(late: float, *, barrier: float, early: float) -> dict[str, Any]:
         "sharpness_start": [5.0] * 3,
         "sharpness_end": [5.0] * 3,
         "by_class": [0.5] * 10,
-        "histogram": [1] * (len(measuring.BINS) + 1),
+        "histogram": [1] * (len(analysis.BINS) + 1),
         "examples": 50_000,
         "rewind": 200,
         "steps": 62_400,
@@ -313,7 +315,7 @@ def as_published() -> dict[str, Any]:
 
 
 def judged(found: dict[str, Any]) -> dict[str, str]:
-    rows = verdicts.judge(claims.CLAIMS, found)
+    rows = claims_lib.judge(claims.CLAIMS, found)
     return {row["name"]: row["verdict"] for row in rows}
 
 
@@ -375,7 +377,7 @@ def test_late_levels_are_those_around_the_published_one() -> None:
 
 def test_correlations_wait_for_all_arms() -> None:
     found = as_published() | {"missing": ["cifar_easy_160"]}
-    with pytest.raises(verdicts.Missing, match="cifar_easy_160"):
+    with pytest.raises(claims_lib.Missing, match="cifar_easy_160"):
         claims.correlation(found, "mean_barrier")
     verdict = judged(found)
     assert verdict["barriers predict"] == "not measured"
@@ -399,7 +401,7 @@ def test_noise_takes_no_part_in_correlations() -> None:
 def test_a_page_of_few_arms() -> None:
     found = as_published()
     found["arms"] = {"k1": found["arms"]["k1"]}
-    made = page.section("cifar", "full", found)
+    made = report_lib.section("cifar", "full", found)
     assert any("100.0%" in line for line in made.lines)
     assert made.frames["ranks"].empty
 
@@ -409,10 +411,10 @@ def test_a_page_says_how_finely_segments_were_looked_at() -> None:
     assert any(
         line.startswith("Errors between children are taken at 30 points")
         and line.endswith("those of training on all examples.")
-        for line in page.section("cifar", "full", found).lines
+        for line in report_lib.section("cifar", "full", found).lines
     )
     next(iter(found["arms"].values()))["segment"] = [11, 1000]
     assert any(
         " 11 points " in line and "on the first 1,000 examples" in line
-        for line in page.section("cifar", "full", found).lines
+        for line in report_lib.section("cifar", "full", found).lines
     )

@@ -13,7 +13,7 @@ from jaxsparse import (
     distributions,
     fan_axes,
     masks,
-    oneshot,
+    prune,
     scores,
     select,
     transforms,
@@ -107,7 +107,7 @@ def test_a_head_of_twenty_weights_keeps_one() -> None:
 
 
 def test_uniform_counts_dense_layers_on_top() -> None:
-    counts = distributions.uniform(masks.dense(LENET), 0.9, dense=("c/*",))
+    counts = distributions.uniform(masks.ones(LENET), 0.9, dense=("c/*",))
     assert jax.tree.leaves(counts) == [23520, 3000, 1000]
     assert counts["a"]["bias"] is None
 
@@ -116,7 +116,7 @@ def test_erdos_renyi_of_lenet_by_hand() -> None:
     # Weights 1084, 400, 110 share 26620 at 90 %: the last layer's 1837 exceed its
     # 1000, so 25620 are shared by 1084 and 400: 18714.3 and 6905.7.
     expected = [18714, 6906, 1000]
-    mask = masks.dense(LENET)
+    mask = masks.ones(LENET)
     for rule in (distributions.erdos_renyi, distributions.erdos_renyi_kernel):
         assert jax.tree.leaves(rule(mask, 0.9)) == expected
     # At 98 %, 5324: 3620.6, 1336.0 and 367.4. Floors leave one, for the first layer.
@@ -148,7 +148,7 @@ def test_overfull_layers_become_dense_one_after_another() -> None:
 
 
 def test_dense_layers_count_towards_the_total() -> None:
-    mask = masks.dense(LENET)
+    mask = masks.ones(LENET)
     for rule in RULES[1:]:
         counts = rule(mask, 0.8, dense=("b/kernel",))
         assert counts["b"]["kernel"] == 30000
@@ -161,7 +161,7 @@ def test_dense_layers_count_towards_the_total() -> None:
 
 def test_balanced_by_hand() -> None:
     # 26620 over three layers are 8873.3 each; the last has 1000, so 12810 are left.
-    mask = masks.dense(LENET)
+    mask = masks.ones(LENET)
     assert jax.tree.leaves(distributions.balanced(mask, 0.9)) == [12810, 12810, 1000]
     # 2662: 887.3 each, and the one left over is for the first.
     assert jax.tree.leaves(distributions.balanced(mask, 0.99)) == [888, 887, 887]
@@ -197,11 +197,11 @@ def test_a_layer_without_inputs_and_outputs_is_refused() -> None:
 
 
 def test_counts_go_straight_to_selection() -> None:
-    mask = masks.dense(LENET)
+    mask = masks.ones(LENET)
     scores = {"a": {"kernel": LENET["a"]["kernel"], "bias": None}}
     scores |= {n: {"kernel": LENET[n]["kernel"]} for n in "bc"}
     counts = distributions.erdos_renyi(mask, 0.9)
-    kept = masks.by_layer(select.per_layer(scores, counts))
+    kept = masks.layer_counts(select.top_k_per_layer(scores, counts))
     assert [layer.kept for layer in kept.values()] == jax.tree.leaves(counts)
 
 
@@ -232,10 +232,10 @@ def test_a_function_that_returns_no_counts_is_refused_everywhere(
     when = {"begin_step": 1, "end_step": 3, "update_every": 1}
     calls = {
         "divide": lambda: distributions.divide(
-            distribution, masks.dense(params, prunable=("*",)), 0.8
+            distribution, masks.ones(params, prunable=("*",)), 0.8
         ),
-        "prune": lambda: oneshot.prune(params, **options),
-        "iterate": lambda: oneshot.prune_iteratively(
+        "prune": lambda: prune.prune(params, **options),
+        "iterate": lambda: prune.prune_iteratively(
             params, **options, score=scores.magnitude, iterations=2
         ),
     }

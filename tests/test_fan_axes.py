@@ -192,7 +192,7 @@ def test_layers_of_linen_are_inferred_or_asked() -> None:
 def test_attention_of_nnx_and_masks_without_biases() -> None:
     net = nnx.MultiHeadAttention(4, 8, 12, decode=False, rngs=nnx.Rngs(0))
     state = {"block": nnx.state(net, nnx.Param)}
-    for tree in (state, masks.dense(state)):
+    for tree in (state, masks.ones(state)):
         table = fan_axes.of_tree(tree)
         for name in ("query", "key", "value"):
             name = f"block/{name}/kernel"

@@ -13,14 +13,14 @@ import tiny
 import zoo
 from campaigns import case
 
-from jaxsparse import build, records, transforms, tree
 from jaxsparse import config as config_lib
+from jaxsparse import factory, metrics_log, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data import digits
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages
-from jaxsparse.tost import fading, skips
+from jaxsparse.tost import annealing, ghost_skips
 
 SPARSE = {
     "lottery.levels": 0,
@@ -60,20 +60,22 @@ def enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
 def train(folder: Path, fields: dict[str, Any], *, load: bool = True) -> Any:
     c = tiny.config(fields)
     config_lib.validate(c)
-    build.check_names(c)
-    made = build.make_experiment(c, build.load_data(c), folder)
+    factory.check_names(c)
+    made = factory.make_experiment(c, factory.load_data(c), folder)
     experiment_lib.run(made, tiny.desk(folder))
     return made, tiny.load(folder, "level_00/ticket/last", made) if load else None
 
 
 def plain(state: Any) -> Any:
-    return skips.without(state.params), skips.without(state.batch_stats)
+    return ghost_skips.strip_ghosts(state.params), ghost_skips.strip_ghosts(
+        state.batch_stats
+    )
 
 
 def test_ghosts_have_no_masks_and_begin_with_the_constant(tmp_path: Path) -> None:
     c = tiny.config(RESIDUAL | GHOSTS)
     haunted, without = (
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)
         for c in (c, tiny.config(RESIDUAL))
     )
     assert masks_lib.names(haunted.network.masks) == masks_lib.names(
@@ -83,12 +85,12 @@ def test_ghosts_have_no_masks_and_begin_with_the_constant(tmp_path: Path) -> Non
     (params, stats), (wanted, wanted_stats) = (
         made.network.initialize(jax.random.clone(seeds)) for made in (haunted, without)
     )
-    tiny.check_equal(skips.without(params), wanted)
-    tiny.check_equal(skips.without(stats), wanted_stats)
+    tiny.check_equal(ghost_skips.strip_ghosts(params), wanted)
+    tiny.check_equal(ghost_skips.strip_ghosts(stats), wanted_stats)
     ghosts = {
         name: leaf
         for name, leaf in tree.named_leaves(params).items()
-        if skips.is_ghost(name)
+        if ghost_skips.is_ghost(name)
     }
     kernels = [leaf for name, leaf in ghosts.items() if name.endswith("kernel")]
     assert len(kernels) == 18
@@ -143,8 +145,8 @@ def test_each_aid_does_something_and_ends_as_the_plain_network(
     (said,) = made.trainer.evaluate["test"](state)
     np.testing.assert_array_equal(said.correct, last.correct)
     np.testing.assert_allclose(said.loss, last.loss, rtol=1e-6)
-    held = masks_lib.kept(transforms.get_masks(state.opt_state))
-    assert held == masks_lib.kept(transforms.get_masks(other.opt_state))
+    held = masks_lib.num_active(transforms.get_masks(state.opt_state))
+    assert held == masks_lib.num_active(transforms.get_masks(other.opt_state))
 
 
 RESCALED = {"rescaling.steps": 3, "rescaling.batch_size": 20}
@@ -175,7 +177,7 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
             if name in masked:
                 wanted = np.where(masked[name][r], wanted, np.float32(0))
             np.testing.assert_array_equal(leaf[r], wanted)
-    assert masks_lib.kept(kept) * 2 == masks_lib.total(kept)
+    assert masks_lib.num_active(kept) * 2 == masks_lib.size(kept)
     # Going on reads the factors, and learns none anew.
     network = made.network._replace(rescale=lambda *args: pytest.fail("learned again"))
     again = begun(tmp_path, made._replace(network=network))
@@ -202,7 +204,7 @@ def test_ghost_skips_change_no_factor(tmp_path: Path) -> None:
         train(folder, SPARSE | RESCALED | more)
         found += json.loads((folder / "rescaling.json").read_text())
     plain, haunted = (row["factors"] for row in found)
-    ghosts = {name: f for name, f in haunted.items() if skips.is_ghost(name)}
+    ghosts = {name: f for name, f in haunted.items() if ghost_skips.is_ghost(name)}
     assert len(ghosts) == 3 and set(ghosts.values()) == {1.0}
     for name, factor in plain.items():
         np.testing.assert_allclose(haunted[name], factor, rtol=1e-4)
@@ -245,9 +247,9 @@ def test_ghosts_go_with_everything(fields: dict[str, Any], tmp_path: Path) -> No
     level = fields.get("lottery.levels", 0)
     state = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)
     kept = transforms.get_masks(state.opt_state)
-    assert not any(map(skips.is_ghost, masks_lib.names(kept)))
-    assert masks_lib.kept(kept) < masks_lib.total(kept)
-    assert any(map(skips.is_ghost, masks_lib.names(state.params)))
+    assert not any(map(ghost_skips.is_ghost, masks_lib.names(kept)))
+    assert masks_lib.num_active(kept) < masks_lib.size(kept)
+    assert any(map(ghost_skips.is_ghost, masks_lib.names(state.params)))
 
 
 def test_normalisation_of_ghosts_sees_all_devices(tmp_path: Path) -> None:
@@ -265,13 +267,13 @@ def test_training_is_traced_once_for_a_whole_fade(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = fading.fade
+    real = annealing.anneal
 
     def fade(clock: Any, **options: Any) -> Any:
         asked.append(clock)
         return real(clock, **options)
 
-    monkeypatch.setattr(fading, "fade", fade)
+    monkeypatch.setattr(annealing, "anneal", fade)
     counts = []
     for length in ("1ep", "4ep"):  # 6 and 24 updates, half of them with ghosts
         asked.clear()
@@ -285,7 +287,7 @@ def test_training_is_traced_once_for_a_whole_fade(
 
 def test_the_final_network_costs_what_the_plain_one_does() -> None:
     model, image = zoo.SMALL["resnet_8"]
-    haunted = model.clone(skip=skips.make(1.0, train=False, kind="convolution"))
+    haunted = model.clone(skip=ghost_skips.make(1.0, train=False, kind="convolution"))
     x = zoo.images(image)
 
     def operations(network: Any, variables: Any) -> float:
@@ -293,7 +295,7 @@ def test_the_final_network_costs_what_the_plain_one_does() -> None:
         return jax.jit(run).lower(variables, x).compile().cost_analysis()["flops"]
 
     state = zoo.variables(haunted, image)
-    final = {part: skips.without(tree) for part, tree in state.items()}
+    final = {part: ghost_skips.strip_ghosts(tree) for part, tree in state.items()}
     plain = operations(model, zoo.variables(model, image))
     assert operations(model, final) == plain < operations(haunted, state)
 
@@ -301,7 +303,7 @@ def test_the_final_network_costs_what_the_plain_one_does() -> None:
 def test_early_stopping_chooses_no_network_with_ghosts(tmp_path: Path) -> None:
     fields = {"data.validation": 40, "evaluation.every": "2step"}
     made, _ = train(tmp_path, SPARSE | GHOSTS | fields | {"ghosts.until": "8step"})
-    rows = records.read(tmp_path / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
     (level,) = [row for row in rows if row["kind"] == "level"]
     late = [row for row in rows if row["kind"] == "eval" and row["step"] >= 8]
     best = min(late, key=lambda row: row["validation_loss"])
@@ -320,8 +322,8 @@ def test_a_run_with_ghosts_lends_weights_and_masks_to_a_plain_one(
     plain_made, _ = train(tmp_path / "plain", SPARSE | fields)
     state = begun(tmp_path / "plain", plain_made)
     wanted = tiny.load(tmp_path / "haunted", last, made)
-    tiny.check_equal(state.params, skips.without(wanted.params))
-    tiny.check_equal(state.batch_stats, skips.without(wanted.batch_stats))
+    tiny.check_equal(state.params, ghost_skips.strip_ghosts(wanted.params))
+    tiny.check_equal(state.batch_stats, ghost_skips.strip_ghosts(wanted.batch_stats))
     held = [transforms.get_masks(s.opt_state) for s in (state, wanted)]
     tiny.check_equal(*map(jax.tree.leaves, held))
 
@@ -425,7 +427,7 @@ def test_what_would_do_nothing_is_refused(fields: dict[str, Any], message: str) 
     c = tiny.config(fields)
     with pytest.raises(ValueError, match=message):
         config_lib.validate(c)
-        build.check_names(c)
+        factory.check_names(c)
 
 
 @pytest.mark.parametrize(
@@ -444,11 +446,11 @@ def test_a_fade_longer_than_training_is_refused(
 ) -> None:
     c = tiny.config(fields)
     with pytest.raises(ValueError, match=f"{name}: came '3ep', 18 updates, for train"):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)
 
 
 def test_too_few_examples_for_rescaling_are_refused(tmp_path: Path) -> None:
     fields = {"rescaling.steps": 2, "rescaling.batch_size": 41, "lottery.levels": 0}
     c = tiny.config(fields)
     with pytest.raises(ValueError, match="rescaling.batch_size: came 41; wanted at mo"):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)

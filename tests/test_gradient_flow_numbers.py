@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments.studies.gradient_flow import arms, curvature, measuring, opening
-from jaxsparse import build, masks, transforms
+from experiments.studies.gradient_flow import analysis, curvature, runs_reader, variants
+from jaxsparse import factory, masks, transforms
 from jaxsparse.analysis import gradient_flow
-from jaxsparse.data.examples import Dataset
-from jaxsparse.training.loop import kept_name
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.training.train import saved_state_name
 
 STEPS = (0, 5, 6, 12)
 COMMON = {
@@ -26,7 +26,7 @@ COMMON = {
 }
 MASKED = {
     "start.run": "../tiny_prune",
-    "start.masks": arms.END,
+    "start.masks": variants.END,
     "start.replicate": 0,
     "seeds.init": 1,
     "seeds.data": 1,
@@ -59,20 +59,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
         workdir.mkdir()
         c = tiny.config(own)
         (workdir / "config.json").write_text(c.to_json())
-        made = build.make_experiment(c, build.load_data(c), workdir)
+        made = factory.make_experiment(c, factory.load_data(c), workdir)
         tiny.experiment_lib.run(made, tiny.desk(workdir))
-    study = opening.Study.__new__(opening.Study)
+    study = runs_reader.Study.__new__(runs_reader.Study)
     study.folder, study.network, study.scale = folder, "tiny", "quick"
     study.data_dir, study.arms = "", list(ARMS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(arms.KEPT, "quick", STEPS)
-        patch.setitem(measuring.SEGMENT_EXAMPLES, "quick", 60)
-        patch.setattr(measuring, "FLOW_EXAMPLES", 50)
+        patch.setitem(variants.KEPT, "quick", STEPS)
+        patch.setitem(analysis.SEGMENT_EXAMPLES, "quick", 60)
+        patch.setattr(analysis, "FLOW_EXAMPLES", 50)
         yield study
 
 
 def logits(dataset: Dataset, params: Any, images: Any) -> Any:
-    model = build.make_model(tiny.config(COMMON), classes=10)
+    model = factory.make_model(tiny.config(COMMON), classes=10)
     x = (jnp.asarray(images) / 255.0 - dataset.mean[0]) / dataset.std[0]
     return model.apply({"params": params}, x, train=False)
 
@@ -82,7 +82,7 @@ def said(dataset: Dataset, params: Any, images: Any) -> np.ndarray:
 
 
 def solution(study: Any, arm: str, name: str, r: int) -> tuple[Any, Any]:
-    state = build.load_state(build.open_run(study.folder / f"tiny_{arm}"), name)
+    state = factory.load_state(factory.open_run(study.folder / f"tiny_{arm}"), name)
     held = (state.params, transforms.get_masks(state.opt_state))
     return jax.tree.map(lambda leaf: leaf[r], held)
 
@@ -105,14 +105,14 @@ def norm(tree: Any) -> float:
 
 
 def test_predictions_are_those_of_the_ends(study: Any) -> None:
-    found, dataset = measuring.of_predictions(study), study.run("prune").dataset
+    found, dataset = analysis.of_predictions(study), study.run("prune").dataset
     test = dataset.test
-    pruned, _ = solution(study, "prune", arms.END, 0)
+    pruned, _ = solution(study, "prune", variants.END, 0)
     theirs = said(dataset, pruned, test.images)
     for arm in ARMS:
         ours = []
         for r in range(2):
-            params, _ = solution(study, arm, arms.END, r)
+            params, _ = solution(study, arm, variants.END, r)
             ours.append(said(dataset, params, test.images))
         right = [100 * np.mean(one == test.labels) for one in ours]
         assert found[arm]["accuracy"] == pytest.approx(right)
@@ -124,19 +124,21 @@ def test_predictions_are_those_of_the_ends(study: Any) -> None:
             np.mean(ours[0] != ours[1])
         )
     assert found["pruned"] == {"accuracy": found["prune"]["accuracy"][:1]}
-    assert str(measuring.of_predictions(study)) == str(found)  # NaN for one pair
+    assert str(analysis.of_predictions(study)) == str(found)  # NaN for one pair
 
 
 def test_changes_are_of_one_state_under_two_masks(study: Any) -> None:
-    found, dataset = measuring.of_gradients(study), study.run("prune").dataset
+    found, dataset = analysis.of_gradients(study), study.run("prune").dataset
     assert found["changes"].keys() == {"rigl"}
     change, curve = found["changes"]["rigl"], found["gradient"]["rigl"]
     assert change["steps"] == [5, 10]
     assert curve["steps"] == [0, 5, 10]
     for r in range(2):
-        params, before = solution(study, "rigl", kept_name(opening.STAGE, 5), r)
-        _, after = solution(study, "rigl", kept_name(opening.STAGE, 6), r)
-        assert masks.kept(before) == masks.kept(after)
+        params, before = solution(
+            study, "rigl", saved_state_name(runs_reader.STAGE, 5), r
+        )
+        _, after = solution(study, "rigl", saved_state_name(runs_reader.STAGE, 6), r)
+        assert masks.num_active(before) == masks.num_active(after)
         pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
         assert any(np.any(a != b) for a, b in pairs)
         plain = {
@@ -156,13 +158,13 @@ def test_changes_are_of_one_state_under_two_masks(study: Any) -> None:
 
 
 def test_starts_are_on_masks_of_their_own(study: Any) -> None:
-    found, dataset = measuring.of_starts(study), study.run("prune").dataset
+    found, dataset = analysis.of_starts(study), study.run("prune").dataset
     assert {name: len(values) for name, values in found.items()} == dict.fromkeys(
         ("lt", "scratch", "scratch_plus", "liu"), 2
     )
     for r in range(2):
         own, _ = solution(study, "prune", "init", r)
-        _, held = solution(study, "prune", arms.END, r)
+        _, held = solution(study, "prune", variants.END, r)
         wanted = norm(grads_of(dataset, own, held))
         assert found["lt"][r] == pytest.approx(wanted, rel=1e-4)
     for name in ("scratch", "scratch_plus", "liu"):
@@ -171,12 +173,12 @@ def test_starts_are_on_masks_of_their_own(study: Any) -> None:
 
 
 def test_segments_end_at_the_pruned_solution(study: Any) -> None:
-    found = measuring.of_segment(study, "lt", "end")
+    found = analysis.of_segment(study, "lt", "end")
     dataset, alphas = study.run("prune").dataset, found["alphas"]
-    pruned, _ = solution(study, "prune", arms.END, 0)
+    pruned, _ = solution(study, "prune", variants.END, 0)
     assert found["examples"] == 60
     for r in range(2):
-        params, _ = solution(study, "lt", arms.END, r)
+        params, _ = solution(study, "lt", variants.END, r)
         for alpha, weights in ((0.0, params), (1.0, pruned)):
             classes = said(dataset, weights, dataset.train.images[:60])
             wanted = 100 * np.mean(classes != dataset.train.labels[:60])
@@ -185,17 +187,17 @@ def test_segments_end_at_the_pruned_solution(study: Any) -> None:
             loss = training_loss(dataset, weights, 60)
             assert found["loss"][r][at] == pytest.approx(float(loss), rel=1e-4)
     # All tickets start from one place.
-    assert len(measuring.of_segment(study, "lt", "start")["error"]) == 1
+    assert len(analysis.of_segment(study, "lt", "start")["error"]) == 1
 
 
 def test_distances_are_those_of_all_parameters(study: Any) -> None:
-    found = measuring.of_distances(study)
+    found = analysis.of_distances(study)
     assert found["labels"] == [
         "prune end 0",
         *("lt start 0", "lt end 0", "lt end 1"),
         *("rigl start 0", "rigl start 1", "rigl end 0", "rigl end 1"),
     ]
-    names = {"start": kept_name(opening.STAGE, 0), "end": arms.END}
+    names = {"start": saved_state_name(runs_reader.STAGE, 0), "end": variants.END}
     places = [label.split() for label in found["labels"]]
     each = [solution(study, arm, names[when], int(r))[0] for arm, when, r in places]
     for i, a in enumerate(each):
@@ -218,9 +220,9 @@ def test_spectra_are_those_of_the_plain_hessian(study: Any, moment: str) -> None
     """After a change: the weights from before, under the masks from after."""
     state = curvature.at(study, arm="rigl", place=curvature.Place(1, 5, moment))
     dataset = study.run("prune").dataset
-    params, held = solution(study, "rigl", kept_name(opening.STAGE, 5), 1)
+    params, held = solution(study, "rigl", saved_state_name(runs_reader.STAGE, 5), 1)
     if moment == "after":
-        _, held = solution(study, "rigl", kept_name(opening.STAGE, 6), 1)
+        _, held = solution(study, "rigl", saved_state_name(runs_reader.STAGE, 6), 1)
     params = masks.apply(held, params)
     flat, back = jax.flatten_util.ravel_pytree(params)
     there = jax.tree.map(
@@ -268,13 +270,13 @@ def test_a_lost_state_is_named(study: Any) -> None:
 
 def test_the_parts_are_kept_and_what_is_damaged_is_computed_again(study: Any) -> None:
     def part(given: Any) -> Any:
-        return {"alphas": measuring.of_segment(given, "rigl", "end")["alphas"]}
+        return {"alphas": analysis.of_segment(given, "rigl", "end")["alphas"]}
 
-    found = measuring._once(study, "part", part, ["rigl"], examples=60)
+    found = analysis._once(study, "part", part, ["rigl"], examples=60)
     path = study.folder / "analysis" / "tiny" / "part.json"
     kept = path.read_text()
     of = json.loads(kept)["of"]
-    assert (of["version"], of["backend"]) == (measuring.VERSION, jax.default_backend())
+    assert (of["version"], of["backend"]) == (analysis.VERSION, jax.default_backend())
     path.write_text(kept[:40])
-    assert measuring._once(study, "part", part, ["rigl"], examples=60) == found
+    assert analysis._once(study, "part", part, ["rigl"], examples=60) == found
     assert path.read_text() == kept

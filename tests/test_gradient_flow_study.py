@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 
 from experiments import studies
-from experiments.studies import gradient_flow, launching
+from experiments.studies import gradient_flow, launcher
 from experiments.studies.gradient_flow import (
-    arms,
+    analysis,
     claims,
-    measuring,
-    opening,
     published,
+    runs_reader,
+    variants,
 )
-from jaxsparse import build, masks
-from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse import factory, masks
+from jaxsparse.data.dataset import Dataset, Examples
 
 # What the claims are judged by, such that all hold: 5 seeds, numbers like the paper's.
 ALPHAS = np.round(np.linspace(-0.2, 1.2, 29), 12)
@@ -222,12 +222,12 @@ def test_the_sizes_of_networks_are_the_published_ones(
     one = Examples(np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int32))
     dataset = Dataset(one, one, one, 10, (0.0,), (1.0,))
     sizes = {"lenet": (44_190, 2_336), "mlp": (266_200, 6_416)}
-    runs = {run.name: launching.read(run) for run in gradient_flow.runs("cpu")}
+    runs = {run.name: launcher.read(run) for run in gradient_flow.runs("cpu")}
     for network, (whole, small) in sizes.items():
-        for arm in arms.arms(network, "100step"):
+        for arm in variants.arms(network, "100step"):
             c = runs[f"{network}_{arm}"]
-            length = build.lengths(c, steps_per_epoch=469)
-            total = masks.total(build.make_network(c, dataset, length).masks)
+            length = factory.make_durations(c, steps_per_epoch=469)
+            total = masks.size(factory.make_network(c, dataset, length).masks)
             assert total == (small if arm == "small_dense" else whole)
             assert length.total == LENGTH
 
@@ -238,18 +238,18 @@ PROTOCOL = {"lenet": (0.05, 1e-3, 0.95, "100step"), "mlp": (0.2, 2e-4, 0.98, "50
 # By arm: method, initialisation for the masks, what it starts from, how it grows.
 ARMS = {
     "prune": ("gmp", "", ("", ""), ""),
-    "lt": ("static", "", ("init", arms.END), ""),
-    "scratch": ("static", "", ("", arms.END), ""),
-    "scratch_same": ("static", "", ("", arms.END), ""),
-    "scratch_plus": ("static", "fan_in", ("", arms.END), ""),
-    "liu": ("static", "layer", ("", arms.END), ""),
-    "prune_restart": ("static", "", (arms.END, arms.END), ""),
-    "rigl": ("rigl", "", ("", arms.END), "gradient"),
-    "rigl_plus": ("rigl", "fan_in", ("", arms.END), "gradient"),
-    "rigl_liu": ("rigl", "layer", ("", arms.END), "gradient"),
-    "rigl_inverted": ("rigl", "", ("", arms.END), "inverted"),
-    "set": ("set", "", ("", arms.END), ""),
-    "set_plus": ("set", "fan_in", ("", arms.END), ""),
+    "lt": ("static", "", ("init", variants.END), ""),
+    "scratch": ("static", "", ("", variants.END), ""),
+    "scratch_same": ("static", "", ("", variants.END), ""),
+    "scratch_plus": ("static", "fan_in", ("", variants.END), ""),
+    "liu": ("static", "layer", ("", variants.END), ""),
+    "prune_restart": ("static", "", (variants.END, variants.END), ""),
+    "rigl": ("rigl", "", ("", variants.END), "gradient"),
+    "rigl_plus": ("rigl", "fan_in", ("", variants.END), "gradient"),
+    "rigl_liu": ("rigl", "layer", ("", variants.END), "gradient"),
+    "rigl_inverted": ("rigl", "", ("", variants.END), "inverted"),
+    "set": ("set", "", ("", variants.END), ""),
+    "set_plus": ("set", "fan_in", ("", variants.END), ""),
     "dense": ("none", "", ("", ""), ""),
     "small_dense": ("none", "", ("", ""), ""),
 }
@@ -262,7 +262,7 @@ def test_arms_follow_the_protocol(
 ) -> None:
     monkeypatch.syspath_prepend(root)
     (run,) = (r for r in gradient_flow.runs("cpu") if r.name == f"{network}_{arm}")
-    c = launching.read(run)
+    c = launcher.read(run)
     rate, decay, sparsity, every = PROTOCOL[network]
     inner = (c.optimizer.name, c.optimizer.momentum, c.optimizer.nesterov)
     assert inner == ("sgd", 0.9, False)
@@ -303,7 +303,9 @@ def test_arms_differ_in_what_they_say(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(root)
-    assert published.LABELS.keys() - {"pruned"} == arms.arms("lenet", "1step").keys()
+    assert (
+        published.LABELS.keys() - {"pruned"} == variants.arms("lenet", "1step").keys()
+    )
     places = list(published.INITIALISED.values())
     assert len(set(places)) == len(places)
     assert published.INITIALISED.keys() <= published.LABELS.keys()
@@ -318,9 +320,9 @@ def test_arms_differ_in_what_they_say(
 def test_a_part_is_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = opening.Study(tmp_path, "lenet", "quick", "")
+    study = runs_reader.Study(tmp_path, "lenet", "quick", "")
     assert study.arms == []
-    assert measuring.measure(study) == {}
+    assert analysis.measure(study) == {}
     calls = []
 
     def compute(given: Any) -> Any:
@@ -339,7 +341,7 @@ def test_a_part_is_computed_once(
         (["lt", "set"], 2, "another"),
     ):
         marks.append(mark)
-        seen.append(measuring._once(study, "part", compute, on, examples=size)["n"])
+        seen.append(analysis._once(study, "part", compute, on, examples=size)["n"])
     assert seen == [1, 1, 2, 3, 4, 4]
 
 
@@ -350,9 +352,9 @@ def test_the_whole_study_in_small(tmp_path: Path, root: Path) -> None:
     if not data.exists():
         pytest.skip("MNIST is not there")
     runs = gradient_flow.runs("quick")
-    assert launching.run_all(runs, tmp_path, str(data)) == []
+    assert launcher.run_all(runs, tmp_path, str(data)) == []
     page = gradient_flow.finish(tmp_path, "quick", str(data))
-    for network in arms.NETWORKS["quick"]:
+    for network in variants.NETWORKS["quick"]:
         table = pd.read_csv(page.parent / f"{network}_arms.csv").set_index("arm")
         assert table.index.tolist() == list(published.LABELS)
         assert table.pop("n").tolist() == [2, 1, *[2] * 14]

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import hosts
-from jaxsparse.training import interrupt, signals
+from jaxsparse import multihost
+from jaxsparse.training import preemption, signals
 
-COORDINATOR, COUNT, NUMBER = hosts.BY_HAND
+COORDINATOR, COUNT, NUMBER = multihost.BY_HAND
 BY_HAND = {COORDINATOR: "10.0.0.1:1234", COUNT: "4", NUMBER: "3"}
 
 
@@ -45,15 +45,15 @@ BY_HAND = {COORDINATOR: "10.0.0.1:1234", COUNT: "4", NUMBER: "3"}
 def test_what_is_joined_is_what_the_environment_shows(
     environment: dict[str, str], found: dict[str, Any] | None
 ) -> None:
-    assert hosts.cluster(environment) == found
+    assert multihost.cluster(environment) == found
 
 
 def test_a_tpu_is_known_by_its_chips_unless_it_is_not_wanted(tmp_path: Path) -> None:
     (tmp_path / "accel0").touch()
     chips = ("/nowhere/accel0", str(tmp_path / "accel0"))
     for platforms, found in (("", True), ("tpu,cpu", True), ("cpu", False)):
-        assert hosts.on_tpu({"JAX_PLATFORMS": platforms}, chips=chips) is found
-    assert not hosts.on_tpu({}, chips=chips[:1])
+        assert multihost.on_tpu({"JAX_PLATFORMS": platforms}, chips=chips) is found
+    assert not multihost.on_tpu({}, chips=chips[:1])
 
 
 def test_joining_asks_jax_and_words_what_it_cannot_do(
@@ -67,16 +67,16 @@ def test_joining_asks_jax_and_words_what_it_cannot_do(
             raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(hosts, "on_tpu", lambda environment: False)
-    hosts.join({})
+    monkeypatch.setattr(multihost, "on_tpu", lambda environment: False)
+    multihost.initialize({})
     assert asked == []
-    hosts.join(BY_HAND)
+    multihost.initialize(BY_HAND)
     assert asked.pop()["process_id"] == 3
     with pytest.raises(ValueError, match=f"{COORDINATOR}.*: wanted.*should be defined"):
-        hosts.join({"OMPI_COMM_WORLD_SIZE": "2"})
+        multihost.initialize({"OMPI_COMM_WORLD_SIZE": "2"})
     # A single TPU host that knows of no others goes on alone.
-    monkeypatch.setattr(hosts, "on_tpu", lambda environment: True)
-    hosts.join({})
+    monkeypatch.setattr(multihost, "on_tpu", lambda environment: True)
+    multihost.initialize({})
     assert asked == [{}, {}]
 
 
@@ -95,10 +95,10 @@ def test_asking_for_other_processes_starts_no_backend(root: Path) -> None:
 
 def test_a_notice_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     # JAX says so for one number only, and that may be the last of a stage.
-    monkeypatch.setattr(hosts, "many", lambda: True)
-    reached = interrupt.multihost_utils
+    monkeypatch.setattr(multihost, "is_multiprocess", lambda: True)
+    reached = preemption.multihost_utils
     monkeypatch.setattr(reached, "reached_preemption_sync_point", lambda n: n == 2)
-    with interrupt.listening() as asked:
+    with preemption.listening() as asked:
         found = [asked() for _ in range(5)]
     assert found == [0, 0, *[signal.SIGTERM] * 3]
 
@@ -107,7 +107,7 @@ def test_a_notice_outside_of_training_ends_the_process() -> None:
     old = signal.getsignal(signal.SIGTERM)
     signals.end_when_told()
     try:
-        with interrupt.listening() as asked:
+        with preemption.listening() as asked:
             os.kill(os.getpid(), signal.SIGTERM)
             assert asked() == signal.SIGTERM
         with pytest.raises(SystemExit) as ended:
@@ -137,34 +137,34 @@ def test_a_notice_before_training_may_be_started_again(root: Path) -> None:
     assert "stopped outside of training" in done.stderr
 
 
-@pytest.mark.parametrize("missing", hosts.BY_HAND)
+@pytest.mark.parametrize("missing", multihost.BY_HAND)
 def test_half_a_cluster_is_refused(missing: str) -> None:
     given = {name: value for name, value in BY_HAND.items() if name != missing}
     with pytest.raises(ValueError, match=f"^{missing}: not set.*wanted all three"):
-        hosts.cluster(given)
+        multihost.cluster(given)
 
 
 @pytest.mark.parametrize("number", ["4", "-1", "one"])
 def test_a_number_beyond_the_count_is_refused(number: str) -> None:
     with pytest.raises(ValueError, match=f"{NUMBER}: came '{number}' of {COUNT} '4'"):
-        hosts.cluster(BY_HAND | {NUMBER: number})
+        multihost.cluster(BY_HAND | {NUMBER: number})
 
 
 def test_one_process_does_all_itself(tmp_path: Path) -> None:
-    assert hosts.first() and not hosts.many()
-    assert hosts.tell(lambda: {"a": 1}) == {"a": 1}
-    hosts.do((tmp_path / "made").touch)
+    assert multihost.is_primary() and not multihost.is_multiprocess()
+    assert multihost.broadcast_from_primary(lambda: {"a": 1}) == {"a": 1}
+    multihost.on_primary((tmp_path / "made").touch)
     assert (tmp_path / "made").exists()
     with pytest.raises(OSError, match="nowhere"):
-        hosts.tell(lambda: Path("/nowhere").read_text())
+        multihost.broadcast_from_primary(lambda: Path("/nowhere").read_text())
     tree = {"a": jnp.arange(3), "b": None}
-    assert hosts.near(tree) is tree
-    fetched = hosts.fetch(tree)
+    assert multihost.to_local(tree) is tree
+    fetched = multihost.to_host(tree)
     assert isinstance(fetched["a"], np.ndarray) and fetched["a"].tolist() == [0, 1, 2]
-    assert hosts.all_have(0) and not hosts.all_have(None)
-    assert hosts.each(lambda: 3) == 3
+    assert multihost.on_all(0) and not multihost.on_all(None)
+    assert multihost.run_on_all(lambda: 3) == 3
     with pytest.raises(KeyError, match="gone"):
-        hosts.each(lambda: {}["gone"])
+        multihost.run_on_all(lambda: {}["gone"])
 
 
 def test_put_takes_keys_and_trees_of_shardings() -> None:
@@ -172,7 +172,7 @@ def test_put_takes_keys_and_trees_of_shardings() -> None:
     over = jax.NamedSharding(mesh, jax.P("x"))
     everywhere = jax.NamedSharding(mesh, jax.P())
     tree = {"key": jax.random.split(jax.random.key(0), 4), "a": np.arange(4)}
-    put = hosts.put(tree, {"key": over, "a": everywhere})
+    put = multihost.device_put(tree, {"key": over, "a": everywhere})
     assert put["key"].sharding.is_equivalent_to(over, 1)
     assert put["a"].sharding.is_equivalent_to(everywhere, 1)
     np.testing.assert_array_equal(put["a"], tree["a"])
@@ -221,7 +221,7 @@ WHOLE = "--config.run.weights=whole"
 def environment_of(root: Path, number: int, layout: tuple[int, int]) -> Any:
     """What one of so many processes, each with so many devices, is started with."""
     processes, devices = layout
-    found = {k: v for k, v in os.environ.items() if k not in hosts.BY_HAND}
+    found = {k: v for k, v in os.environ.items() if k not in multihost.BY_HAND}
     found |= {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
     found["JAX_NUM_CPU_DEVICES"] = str(devices)
     if processes > 1:

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from jaxsparse import initializers, keys, masks
+from jaxsparse import initializers, masks, rng
 
 CONV = (3, 3, 40, 60)  # n = 21,600 weights
 FAN_IN, FAN_OUT, N = 360, 540, 21_600
@@ -130,7 +130,7 @@ def test_each_leaf_draws_from_the_key_of_its_name():
     key = jax.random.key(5)
     params = initializers.initialize(LIKE, kernel="lecun_uniform", key=key)
     want = jax.nn.initializers.lecun_uniform()(
-        keys.leaf_key(key, "head/kernel"), (4, 10), jnp.float32
+        rng.leaf_key(key, "head/kernel"), (4, 10), jnp.float32
     )
     np.testing.assert_array_equal(params["head"]["kernel"], want)
 

@@ -39,7 +39,7 @@ def network(scale: float = 1.0, dtype: Any = jnp.float32) -> dict[str, Any]:
 
 def some_masks(seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
-    everything = masks.dense(network())
+    everything = masks.ones(network())
     return jax.tree.map(lambda m: jnp.asarray(rng.random(m.shape) < 0.6), everything)
 
 
@@ -222,7 +222,7 @@ def test_narrow_weights_and_tensors_of_zeros() -> None:
 def test_equinox_models_and_lists() -> None:
     model = eqx.nn.Linear(6, CLASSES, key=zero())
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    tree = jax.tree.map(lambda m: m.at[0].set(False), masks.dense(params))
+    tree = jax.tree.map(lambda m: m.at[0].set(False), masks.ones(params))
 
     def of_model(params: Any, batch: Any) -> Any:
         logits = jax.vmap(eqx.combine(params, static))(batch[0])

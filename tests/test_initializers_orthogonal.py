@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import distributions, initializers, keys, masks
+from jaxsparse import distributions, initializers, masks, rng
 
 MATRICES = [(40, 40), (60, 25), (25, 60), (1, 9), (9, 1), (1, 1), (2, 2)]
 DENSITIES = (0.0, 0.01, 0.1, 0.37, 0.9, 1.0)
@@ -137,7 +137,7 @@ def test_trees_of_counts() -> None:
         "conv": {"kernel": jnp.ones((3, 3, 6, 8)), "bias": jnp.full(8, 0.5)},
         "head": {"kernel": jnp.ones((30, 10)), "bias": jnp.ones(10)},
     }
-    counts = distributions.divide("uniform", masks.dense(params), 0.8)
+    counts = distributions.divide("uniform", masks.ones(params), 0.8)
     key = jax.random.key(7)
     drawn, found = initializers.exact_orthogonal(
         params, counts, exact_count=True, key=key
@@ -150,18 +150,18 @@ def test_trees_of_counts() -> None:
             shape,
             counts[layer]["kernel"],
             exact_count=True,
-            key=keys.leaf_key(key, f"{layer}/kernel"),
+            key=rng.leaf_key(key, f"{layer}/kernel"),
         )
         np.testing.assert_array_equal(drawn[layer]["kernel"], wanted[0])
         np.testing.assert_array_equal(found[layer]["kernel"], wanted[1])
-    assert masks.kept(found) == sum(jax.tree.leaves(counts))
+    assert masks.num_active(found) == sum(jax.tree.leaves(counts))
     jax.tree.map(np.testing.assert_array_equal, masks.apply(found, drawn), drawn)
 
 
 def test_equinox_and_lists() -> None:
     conv = eqx.nn.Conv2d(4, 6, 3, key=jax.random.key(0))
     params = eqx.partition(conv, eqx.is_inexact_array)[0]
-    counts = jax.tree.map(lambda leaf: 60, masks.dense(params))
+    counts = jax.tree.map(lambda leaf: 60, masks.ones(params))
     drawn, found = initializers.exact_orthogonal(
         params, counts, axes="oi...", key=jax.random.key(0)
     )

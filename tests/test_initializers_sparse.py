@@ -13,7 +13,8 @@ import pytest
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxsparse import fan_axes, initializers, keys, masks
+from jaxsparse import fan_axes, initializers, masks
+from jaxsparse import rng as rng_lib
 
 SHAPES = [(1, 1), (3, 5), (7, 2), (3, 3, 4, 6), (5, 2, 3), (2, 1, 3, 2, 4), (0, 3)]
 FANS = ("in", "out", "average")
@@ -178,7 +179,7 @@ def test_rules_agree_on_a_full_mask() -> None:
         np.testing.assert_array_equal(rule(mask, jnp.float32, key=zero()), dense)
 
 
-def outputs_of(draw: initializers.Draw, mask: np.ndarray) -> np.ndarray:
+def outputs_of(draw: initializers.SparseInitializer, mask: np.ndarray) -> np.ndarray:
     """Returns the standard deviation of every output for standard normal inputs."""
     weights = draw(jnp.asarray(mask), jnp.float32, key=zero())
     inputs = jax.random.normal(jax.random.key(1), (4096, mask.shape[0]))
@@ -240,7 +241,7 @@ def linen_like() -> dict[str, Any]:
 
 
 def masks_for(params: Any, seed: int = 0) -> Any:
-    everything = masks.dense(params)
+    everything = masks.ones(params)
     return jax.tree.map(lambda leaf: jnp.asarray(uneven(leaf.shape, seed)), everything)
 
 
@@ -262,7 +263,7 @@ def test_trees_keep_what_has_no_mask_and_draw_by_name(name: str) -> None:
         mask, kernel = tree[layer]["kernel"], drawn[layer]["kernel"]
         assert kernel.dtype == params[layer]["kernel"].dtype
         assert np.all(np.asarray(kernel)[~np.asarray(mask)] == 0)
-        key = keys.leaf_key(zero(), f"{layer}/kernel")
+        key = rng_lib.leaf_key(zero(), f"{layer}/kernel")
         wanted = RULES[name](mask, jnp.float32, key=key).astype(kernel.dtype)
         np.testing.assert_array_equal(kernel, wanted)
 
@@ -311,7 +312,7 @@ def test_equinox_kernels_have_outputs_first() -> None:
         ]
     )
     params = eqx.partition(model, eqx.is_inexact_array)[0]
-    tree = masks.dense(params)
+    tree = masks.ones(params)
 
     def keep(leaf: Any) -> Any:  # everything of the first output, of the others little
         few = jax.random.bernoulli(jax.random.key(2), 0.1, leaf.shape)

@@ -21,26 +21,26 @@ KERNELS = ["conv/kernel", "out/kernel"]
 
 
 def test_dense_takes_kernels_only() -> None:
-    mask = masks.dense(PARAMS)
+    mask = masks.ones(PARAMS)
     assert masks.names(mask) == KERNELS
     assert mask["conv"]["bias"] is None and mask["norm"]["scale"] is None
-    assert masks.kept(mask) == masks.total(mask) == 72 + 12
+    assert masks.num_active(mask) == masks.size(mask) == 72 + 12
     assert masks.sparsity(mask) == 0.0
 
 
 def test_dense_needs_shapes_only() -> None:
-    mask = jax.eval_shape(masks.dense, PARAMS)
+    mask = jax.eval_shape(masks.ones, PARAMS)
     assert mask["out"]["kernel"] == jax.ShapeDtypeStruct((4, 3), bool)
 
 
 def test_dense_lets_the_caller_choose() -> None:
-    mask = masks.dense(PARAMS, prunable=lambda name, leaf: name.endswith("scale"))
+    mask = masks.ones(PARAMS, prunable=lambda name, leaf: name.endswith("scale"))
     assert masks.names(mask) == ["norm/scale"]
 
 
 def test_dense_of_nothing_prunable_lists_the_names() -> None:
     with pytest.raises(ValueError, match=r"\['norm/scale'\]"):
-        masks.dense({"norm": PARAMS["norm"]})
+        masks.ones({"norm": PARAMS["norm"]})
 
 
 def test_integer_and_flat_leaves_are_not_kernels() -> None:
@@ -60,9 +60,9 @@ def test_names_of_every_container() -> None:
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     state = nnx.split(model, nnx.Param)[1]
     assert masks.names(state) == ["bias", "kernel"]
-    mask = masks.dense(state)
+    mask = masks.ones(state)
     assert masks.names(mask) == ["kernel"]
-    assert masks.total(mask) == 6
+    assert masks.size(mask) == 6
     half = jax.tree.map(lambda m: m.at[0].set(False), mask)
     masked = masks.apply(half, state)
     np.testing.assert_array_equal(jax.tree.leaves(masked)[1][0], np.zeros(3))
@@ -81,7 +81,7 @@ def test_matches_and_check_globs() -> None:
 def test_masks_after_parameters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
     with pytest.raises(ValueError, match="is of float32; wanted bool; masks.apply tak"):
-        masks.apply(PARAMS, masks.dense(PARAMS))
+        masks.apply(PARAMS, masks.ones(PARAMS))
 
 
 @pytest.mark.parametrize("prunable", ["*/kernel", 3, (3,), None])
@@ -90,7 +90,7 @@ def test_prunable_is_a_function_or_patterns(
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(TypeError, match="^prunable: got "):
-        masks.dense(PARAMS, prunable=prunable)
+        masks.ones(PARAMS, prunable=prunable)
 
 
 @hypothesis.settings(deadline=None)
@@ -119,7 +119,7 @@ def test_apply_keeps_the_dtype() -> None:
 
 
 def test_tree_map_passes_over_none() -> None:
-    mask = masks.dense(PARAMS)
+    mask = masks.ones(PARAMS)
     sizes = masks.tree_map(lambda m, leaf: leaf.size, mask, PARAMS)
     assert sizes["conv"] == {"bias": None, "kernel": 72}
     both = masks.tree_map(lambda m, a, b: a + b, mask, sizes, sizes)
@@ -129,10 +129,10 @@ def test_tree_map_passes_over_none() -> None:
 
 
 def test_counts_by_layer() -> None:
-    mask = masks.dense(PARAMS)
+    mask = masks.ones(PARAMS)
     mask["out"]["kernel"] = mask["out"]["kernel"].at[:, 1:].set(False)
-    assert masks.by_layer(mask) == {"conv/kernel": (72, 72), "out/kernel": (4, 12)}
-    assert masks.kept(mask) == 76
+    assert masks.layer_counts(mask) == {"conv/kernel": (72, 72), "out/kernel": (4, 12)}
+    assert masks.num_active(mask) == 76
     assert masks.sparsity(mask) == pytest.approx(8 / 84)
 
 
@@ -162,7 +162,7 @@ def test_pack_and_unpack(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
 
 
 def test_unpack_refuses_another_network() -> None:
-    mask = masks.dense(PARAMS)
+    mask = masks.ones(PARAMS)
     packed = masks.pack(mask)
     with pytest.raises(
         ValueError, match=r"missing \['out/kernel'\], unexpected \['x'\]"
@@ -201,7 +201,7 @@ def test_apply_and_is_nested_refuse_another_shape(shape: tuple[int, ...]) -> Non
 
 
 def test_masks_of_nothing() -> None:
-    assert masks.kept({}) == masks.total({}) == 0 and masks.pack({}) == {}
+    assert masks.num_active({}) == masks.size({}) == 0 and masks.pack({}) == {}
     assert bool(masks.is_nested({}, {})) and masks.unpack({}, {}) == {}
     with pytest.raises(ValueError, match="expected prunable weights, got none"):
         masks.sparsity({"bias": None})

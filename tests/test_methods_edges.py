@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsparse import calendars, masks, transforms
+from jaxsparse import masks, transforms
+from jaxsparse.transforms import update_schedules
 
 SGD = optax.sgd(0.01, momentum=0.9)
 
@@ -32,7 +33,7 @@ def follow(tx: Any, updates: int, change: Any = None) -> list[int]:
             state = change(i, state)
         found, state = step(grads, state, weights)
         weights = optax.apply_updates(weights, found)
-        counts.append(masks.kept(transforms.get_masks(state)))
+        counts.append(masks.num_active(transforms.get_masks(state)))
     return counts
 
 
@@ -102,21 +103,21 @@ def test_the_count_stays_where_there_is_little_room(by_sign: bool) -> None:
 
 
 def test_rates_that_warm_up_are_compared_with_their_largest() -> None:
-    calendar = calendars.Calendar(2, 2, 10)
+    calendar = update_schedules.UpdateSchedule(2, 2, 10)
     rate = optax.warmup_cosine_decay_schedule(0.0, 0.4, 4, 10)
-    found = calendars.drop_fractions(calendar, fraction=0.5, schedule=rate)
+    found = update_schedules.drop_fractions(calendar, fraction=0.5, schedule=rate)
     parts = [top / bottom for top, bottom in found]
     assert parts == pytest.approx([0.5 * float(rate(t)) / 0.4 for t in (2, 4, 6, 8)])
     assert max(parts) == 0.5
     for bad in (lambda step: 0.0, lambda step: float("nan"), lambda step: -1.0):
         with pytest.raises(ValueError, match="drop_schedule: its values run from"):
-            calendars.drop_fractions(calendar, fraction=0.5, schedule=bad)
+            update_schedules.drop_fractions(calendar, fraction=0.5, schedule=bad)
 
 
 @pytest.mark.parametrize("sparsity", [0.3, 0.9, 0.95, 0.99])
 def test_an_exponential_schedule_may_stay_where_it_is(sparsity: float) -> None:
-    calendar = calendars.Calendar(0, 1, 7, closes=True)
-    found = calendars.gradual_sparsities(
+    calendar = update_schedules.UpdateSchedule(0, 1, 7, closes=True)
+    found = update_schedules.gradual_sparsities(
         calendar, initial=sparsity, final=sparsity, schedule="exponential"
     )
     assert set(found) == {Fraction(str(sparsity))}
@@ -158,6 +159,6 @@ def test_what_a_table_cannot_reach_is_refused_at_init() -> None:
 
 def test_patterns_that_only_leave_out_take_other_kernels() -> None:
     weights = {"a": params(), "head": params(), "b": {"bias": jnp.ones((3, 3))}}
-    found = masks.dense(weights, prunable=("!head/*",))
+    found = masks.ones(weights, prunable=("!head/*",))
     assert masks.names(found) == ["a/kernel"]
     np.testing.assert_array_equal(found["a"]["kernel"], True)

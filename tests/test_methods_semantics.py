@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from methods import FADING, GRADUAL, SPARSE
 from reference import select as select_slowly
 
-from jaxsparse import calendars, masks, scores, select, transforms
-from jaxsparse.transforms import redistribution
+from jaxsparse import masks, scores, select, transforms
+from jaxsparse.transforms import update_schedules
+from jaxsparse.transforms.snfs import apportion as apportion_by_shares
 
 RATE, DECAY = 0.1, 0.9
 SGD = optax.sgd(RATE, momentum=DECAY)
@@ -282,7 +283,7 @@ def test_gradual_magnitude_keeps_the_least_of_each_layer() -> None:
     step, counts = jax.jit(tx.update), {}
     for update in range(10):
         _, state = step(nothing, state, params)
-        layers = masks.by_layer(transforms.get_masks(state)).values()
+        layers = masks.layer_counts(transforms.get_masks(state)).values()
         counts[update] = [layer.kept for layer in layers]
     totals = methods.CUBIC
     wanted = {1: [96, 48], 4: [totals[2] - 10, 10], 9: [36 - 10, 10]}
@@ -347,7 +348,7 @@ def test_sr_ste() -> None:
 STRUCTURED = {
     "blocks": (methods.METHODS["sparse_evolution blocks"], select.blocks((2, 2))),
     "fan_in": (methods.METHODS["rigl fan_in"], select.fan_in()),
-    "in_groups": (methods.METHODS["rigl in_groups"], select.in_groups(4)),
+    "in_groups": (methods.METHODS["rigl in_groups"], select.n_of_m(4)),
 }
 
 
@@ -358,7 +359,9 @@ def test_structures_stand_through_every_change(name: str) -> None:
     moved = 0
     for moment in moments:
         for had, has in zip(moment.had, moment.has, strict=True):
-            view = np.asarray(select.structures.split(structure, "a", jnp.asarray(has)))
+            view = np.asarray(
+                select.structures.to_units(structure, "a", jnp.asarray(has))
+            )
             assert (view.all(axis=2) == view.any(axis=2)).all()
             in_row = view.all(axis=2).sum(axis=1)
             assert (in_row == in_row[0]).all()
@@ -455,7 +458,7 @@ def test_ever_active_grows_and_counts_exactly() -> None:
         ever = transforms.ever_active(moment.state)
         for got, wanted in zip(kernels(ever), union, strict=True):
             np.testing.assert_array_equal(got, wanted)
-        counts.append(masks.kept(ever))
+        counts.append(masks.num_active(ever))
     assert counts == sorted(counts) and counts[0] == 36 < counts[-1]
 
 
@@ -501,7 +504,7 @@ def test_replicates_go_on_with_the_masks_they_are_given() -> None:
 
 
 LARGE = st.integers(0, 2**31 - 1)
-part_of = jax.jit(calendars.part_of)
+part_of = jax.jit(update_schedules.floor_mul_div)
 
 
 @hypothesis.settings(deadline=None, max_examples=200)
@@ -526,13 +529,13 @@ SPARSITIES = st.integers(0, 999).map(lambda part: part / 1000)
 def test_gradual_schedules_end_exactly(
     begin: int, length: int, every: int, ends: list[float], schedule: Any
 ) -> None:
-    calendar = calendars.make_calendar(
-        begin_step=begin, update_every=every, end_step=begin + length, closes=True
+    calendar = update_schedules.make_update_schedule(
+        begin_step=begin, update_every=every, end_step=begin + length, include_end=True
     )
-    table = calendars.gradual_sparsities(
+    table = update_schedules.gradual_sparsities(
         calendar, initial=ends[0], final=ends[1], schedule=schedule
     )
-    steps = calendars.change_steps(calendar)
+    steps = update_schedules.update_steps(calendar)
     assert len(table) == len(steps) and steps[-1] == begin + length
     assert table[-1] == Fraction(str(ends[1]))
     assert all(a <= b + 1e-12 for a, b in zip(table, table[1:], strict=False))
@@ -545,32 +548,34 @@ def test_gradual_schedules_end_exactly(
 def test_traced_calendars_agree_with_the_list(
     begin: int, length: int, every: int, closes: bool
 ) -> None:
-    calendar = calendars.Calendar(begin, every, begin + length, closes)
-    steps = calendars.change_steps(calendar)
-    index = jax.vmap(lambda step: calendars.change_index(calendar, step))
+    calendar = update_schedules.UpdateSchedule(begin, every, begin + length, closes)
+    steps = update_schedules.update_steps(calendar)
+    index = jax.vmap(lambda step: update_schedules.update_index(calendar, step))
     assert index(jnp.array(steps)).tolist() == list(range(len(steps)))
-    due = jax.vmap(lambda step: calendars.is_due(calendar, step))
+    due = jax.vmap(lambda step: update_schedules.should_update(calendar, step))
     found = np.flatnonzero(due(jnp.arange(begin + length + every + 5)))
     assert found.tolist() == steps
 
 
 def test_drop_fractions() -> None:
-    ends = calendars.make_calendar(begin_step=2, update_every=3, end_step=10)
+    ends = update_schedules.make_update_schedule(
+        begin_step=2, update_every=3, end_step=10
+    )
     never = ends._replace(end=None)
-    assert calendars.drop_fractions(never, fraction=0.3, schedule="constant") == [
-        (3, 10)
-    ]
-    fading = calendars.drop_fractions(ends, fraction=0.3)
+    assert update_schedules.drop_fractions(
+        never, fraction=0.3, schedule="constant"
+    ) == [(3, 10)]
+    fading = update_schedules.drop_fractions(ends, fraction=0.3)
     wanted = [0.15 * (1 + math.cos(math.pi * step / 10)) for step in (2, 5, 8)]
     np.testing.assert_allclose([top / bottom for top, bottom in fading], wanted)
-    by_rate = calendars.drop_fractions(
+    by_rate = update_schedules.drop_fractions(
         ends, fraction=0.4, schedule=lambda step: 8.0 / 2 ** (step // 4)
     )
     assert by_rate == [(2, 5), (1, 5), (1, 10)]
     assert max(max(pair) for pair in fading + by_rate) < 2**30
 
 
-apportion = jax.jit(redistribution.apportion)
+apportion = jax.jit(apportion_by_shares)
 SHARES = st.floats(0, 2.0**99, width=32) | st.sampled_from([0.0, math.nan])
 
 
@@ -682,14 +687,14 @@ def test_latent_methods_need_params(make: Any) -> None:
 
 def test_dense_by_patterns() -> None:
     params = methods.make_params(dtype="float32")
-    both = masks.dense(params, prunable=("*/kernel",))
+    both = masks.ones(params, prunable=("*/kernel",))
     assert masks.names(both) == ["first/kernel", "second/kernel"]
-    one = masks.dense(params, prunable=("*/kernel", "!first/*"))
+    one = masks.ones(params, prunable=("*/kernel", "!first/*"))
     assert masks.names(one) == ["second/kernel"]
     assert one["first"] == {"bias": None, "kernel": None}
     for globs, name in ((("third/*",), "third"), (("*/kernel", "!third"), "third")):
         with pytest.raises(ValueError, match=f"^prunable: the pattern '{name}"):
-            masks.dense(params, prunable=globs)
+            masks.ones(params, prunable=globs)
 
 
 def make_trees() -> dict[str, Any]:
@@ -733,7 +738,7 @@ def test_any_tree_of_parameters(name: str, method: str) -> None:
             held,
             params,
         )
-        assert masks.kept(held) == sum(methods.METHODS[method].counts(update))
-    assert masks.kept(held) == 36 and masks.total(held) == 144
+        assert masks.num_active(held) == sum(methods.METHODS[method].counts(update))
+    assert masks.num_active(held) == 36 and masks.size(held) == 144
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(held), strict=True)
     assert all((a != b).any() for a, b in pairs)

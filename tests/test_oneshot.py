@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import distributions, masks, oneshot, scores, select
+from jaxsparse import distributions, masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
 
 
@@ -23,45 +23,45 @@ def params() -> dict[str, Any]:
 @pytest.mark.parametrize("distribution", ("global", *distributions.NAMES))
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.99])
 def test_count_is_exact(distribution: str, sparsity: float):
-    ticket = oneshot.prune(params(), sparsity, distribution=distribution)
-    assert masks.kept(ticket) == distributions.count_kept(800, sparsity)
+    ticket = prune.prune(params(), sparsity, distribution=distribution)
+    assert masks.num_active(ticket) == distributions.count_kept(800, sparsity)
     assert ticket["a"]["bias"] is None
 
 
 def test_keeps_the_largest():
     weights = params()
-    ticket = oneshot.prune(weights, 0.9)
+    ticket = prune.prune(weights, 0.9)
     size = jnp.concatenate([abs(weights[n]["kernel"]).reshape(-1) for n in "ab"])
     kept = jnp.concatenate([ticket[n]["kernel"].reshape(-1) for n in "ab"])
     assert jnp.min(size[kept]) > jnp.max(size[~kept])
 
 
 def test_score_is_used():
-    ticket = oneshot.prune(
+    ticket = prune.prune(
         params(), 0.9, score=lambda p, m: masks.tree_map(lambda _, w: -abs(w), m, p)
     )
-    largest = oneshot.prune(params(), 0.9)
+    largest = prune.prune(params(), 0.9)
     assert not jnp.any(ticket["a"]["kernel"] & largest["a"]["kernel"])
 
 
 def test_unknown_distribution_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean uniform"):
-        oneshot.prune(params(), 0.5, distribution="unifrom")
+        prune.prune(params(), 0.5, distribution="unifrom")
 
 
 def test_dense_layers_stay_whole_and_count():
     weights = params()
     for distribution in ("global", *distributions.NAMES):
-        ticket = oneshot.prune(
+        ticket = prune.prune(
             weights, 0.7, distribution=distribution, dense=("b/kernel",)
         )
         assert bool(ticket["b"]["kernel"].all())
         left = 180 + 200 if distribution == "uniform" else 240
-        assert masks.kept(ticket) == left
+        assert masks.num_active(ticket) == left
     with pytest.raises(ValueError, match="200 weights, where sparsity 0.9 keeps 80"):
-        oneshot.prune(weights, 0.9, dense=("b/*",))
+        prune.prune(weights, 0.9, dense=("b/*",))
     with pytest.raises(ValueError, match="matches no prunable leaf"):
-        oneshot.prune(weights, 0.9, dense=("head",))
+        prune.prune(weights, 0.9, dense=("head",))
 
 
 def loss(weights: Params, x: Any) -> Any:
@@ -82,7 +82,7 @@ def watch(weights: Params, score: Any, **fields: Any) -> list[Masks]:
         jax.debug.callback(lambda m: seen.append(jax.tree.map(np.array, m)), mask)
         return score(weights, mask)
 
-    last = oneshot.prune_iteratively(weights, score=watched, **fields)
+    last = prune.prune_iteratively(weights, score=watched, **fields)
     jax.effects_barrier()
     return [jax.tree.map(jnp.asarray, mask) for mask in [*seen, last]]
 
@@ -96,7 +96,7 @@ def are_nested(steps: list[Masks]) -> bool:
 @pytest.mark.parametrize("distribution", ("global", *distributions.NAMES))
 def test_iterative_counts_are_exact(distribution: str, regrow: bool):
     sparsity = 0.937 if regrow else 0.99
-    ticket = oneshot.prune_iteratively(
+    ticket = prune.prune_iteratively(
         params(),
         sparsity,
         score=snip,
@@ -104,19 +104,19 @@ def test_iterative_counts_are_exact(distribution: str, regrow: bool):
         distribution=distribution,
         regrow=regrow,
     )
-    assert masks.kept(ticket) == distributions.count_kept(800, sparsity)
+    assert masks.num_active(ticket) == distributions.count_kept(800, sparsity)
     if distribution != "global":
-        rule = distributions.NAMES[distribution](masks.dense(params()), sparsity)
-        kept = [layer.kept for layer in masks.by_layer(ticket).values()]
+        rule = distributions.NAMES[distribution](masks.ones(params()), sparsity)
+        kept = [layer.kept for layer in masks.layer_counts(ticket).values()]
         assert kept == jax.tree.leaves(rule)
 
 
 def test_nothing_to_remove():
-    ticket = oneshot.prune_iteratively(params(), 0.0, score=snip, iterations=3)
-    assert masks.kept(ticket) == 800
+    ticket = prune.prune_iteratively(params(), 0.0, score=snip, iterations=3)
+    assert masks.num_active(ticket) == 800
 
 
-@pytest.mark.parametrize("schedule", oneshot.SCHEDULES)
+@pytest.mark.parametrize("schedule", prune.SCHEDULES)
 def test_every_iteration_keeps_what_the_schedule_says(schedule: str):
     steps = watch(params(), snip, sparsity=0.96, iterations=5, schedule=schedule)
     density = {
@@ -125,7 +125,7 @@ def test_every_iteration_keeps_what_the_schedule_says(schedule: str):
     }[schedule]
     wanted = [int(np.floor(800 * density(t) + 0.5)) for t in range(6)]
     assert wanted[-1] == 32
-    assert [masks.kept(mask) for mask in steps] == wanted
+    assert [masks.num_active(mask) for mask in steps] == wanted
     assert are_nested(steps)
 
 
@@ -137,13 +137,13 @@ def steep() -> dict:
 
 def test_a_layer_that_ends_empty_is_warned_of_by_name():
     for call in (
-        lambda: oneshot.prune(steep(), 0.98),
-        lambda: oneshot.prune_iteratively(
+        lambda: prune.prune(steep(), 0.98),
+        lambda: prune.prune_iteratively(
             steep(), 0.98, score=scores.magnitude, iterations=2
         ),
     ):
         with pytest.warns(UserWarning, match=r"no weight is left in \['head/kernel'\]"):
-            assert masks.kept(call()) == 26
+            assert masks.num_active(call()) == 26
 
 
 @pytest.mark.parametrize("density", [0.001, 0.05, 0.1])
@@ -152,11 +152,11 @@ def test_floors_keep_the_best_of_each_layer_and_the_total(density: float):
     least = math.ceil(1280 * Fraction(str(density))), math.ceil(20 * density)
     if sum(least) > 26:
         with pytest.raises(ValueError, match="min_layer_density: the layers need"):
-            oneshot.prune(weights, 0.98, min_layer_density=density)
+            prune.prune(weights, 0.98, min_layer_density=density)
         return
     for ticket in (
-        oneshot.prune(weights, 0.98, min_layer_density=density),
-        oneshot.prune_iteratively(
+        prune.prune(weights, 0.98, min_layer_density=density),
+        prune.prune_iteratively(
             weights,
             0.98,
             score=scores.magnitude,
@@ -173,17 +173,17 @@ def test_floors_keep_the_best_of_each_layer_and_the_total(density: float):
 
 def test_floors_are_whole_units_and_for_one_threshold_only():
     blocks = select.blocks((2, 1))
-    floors = select.floors(masks.dense(steep()), 0.06, structure=blocks)
+    floors = select.floors(masks.ones(steep()), 0.06, structure=blocks)
     assert jax.tree.leaves(floors) == [78, 2]  # 76.8 and 1.2
-    floors = select.floors(masks.dense(steep()), 0.06, ignored=("body/*",))
+    floors = select.floors(masks.ones(steep()), 0.06, frozen=("body/*",))
     assert jax.tree.leaves(floors) == [0, 2]
-    assert select.floors(masks.dense(steep()), 0.0) is None
+    assert select.floors(masks.ones(steep()), 0.0) is None
     with pytest.raises(ValueError, match="min_layer_density: got 0.1 with distr"):
-        oneshot.prune(steep(), 0.9, distribution="erk", min_layer_density=0.1)
+        prune.prune(steep(), 0.9, distribution="erk", min_layer_density=0.1)
     with pytest.raises(
         ValueError, match="min_layer_density: got 2.0; wanted a finite number"
     ):
-        oneshot.prune(steep(), 0.9, min_layer_density=2.0)
+        prune.prune(steep(), 0.9, min_layer_density=2.0)
 
 
 def test_layers_never_grow_where_rounding_would_have_them():
@@ -192,7 +192,7 @@ def test_layers_never_grow_where_rounding_would_have_them():
     fields = {"sparsity": 0.6, "iterations": 20, "schedule": "linear"}
     for distribution in ("uniform", "balanced"):
         steps = watch(weights, scores.magnitude, distribution=distribution, **fields)
-        assert masks.kept(steps[-1]) == distributions.count_kept(21, 0.6)
+        assert masks.num_active(steps[-1]) == distributions.count_kept(21, 0.6)
         assert are_nested(steps)
 
 
@@ -201,8 +201,8 @@ def test_one_iteration_is_prune(regrow: bool):
     for distribution, dense in (("global", ()), ("uniform", ("b/*",))):
         fields = {"distribution": distribution, "dense": dense}
         fields["score"] = scores.magnitude
-        wanted = oneshot.prune(params(), 0.7, **fields)
-        once = oneshot.prune_iteratively(
+        wanted = prune.prune(params(), 0.7, **fields)
+        once = prune.prune_iteratively(
             params(), 0.7, iterations=1, regrow=regrow, **fields
         )
         jax.tree.map(np.testing.assert_array_equal, once, wanted)
@@ -220,12 +220,12 @@ def test_weights_return_only_if_they_may(regrow: bool):
         params(), fickle, sparsity=0.9, iterations=3, schedule="linear", regrow=regrow
     )
     assert are_nested(steps) != regrow
-    assert masks.kept(steps[-1]) == 80
+    assert masks.num_active(steps[-1]) == 80
 
 
 def test_scores_of_removed_weights_let_force_change_its_mind():
     steps = watch(params(), snip, sparsity=0.98, iterations=12, regrow=True)
-    assert masks.kept(steps[-1]) == 16
+    assert masks.num_active(steps[-1]) == 16
     assert not are_nested(steps)
 
 
@@ -237,7 +237,7 @@ def test_all_iterations_are_one_trace():
         return scores.magnitude(weights, mask)
 
     for distribution in ("global", "er"):
-        oneshot.prune_iteratively(
+        prune.prune_iteratively(
             params(), 0.9, score=score, iterations=9, distribution=distribution
         )
     assert len(traces) == 2
@@ -257,7 +257,7 @@ def test_all_iterations_are_one_trace():
 def test_arguments_out_of_range(fields: dict, message: str):
     arguments = {"sparsity": 0.5, "score": scores.magnitude} | fields
     with pytest.raises(ValueError, match=message):
-        oneshot.prune_iteratively(params(), arguments.pop("sparsity"), **arguments)
+        prune.prune_iteratively(params(), arguments.pop("sparsity"), **arguments)
 
 
 @pytest.mark.parametrize("regrow", [False, True])
@@ -277,9 +277,7 @@ def test_scores_that_are_not_finite_are_refused_where_they_count(regrow: bool):
         else (r"\['b/kernel'\] at iteration 4 of 4")
     )
     with pytest.raises(ValueError, match=message):
-        oneshot.prune_iteratively(
-            params(), 0.95, score=late, iterations=4, regrow=regrow
-        )
+        prune.prune_iteratively(params(), 0.95, score=late, iterations=4, regrow=regrow)
 
 
 def constant(weights: Params, mask: Masks) -> Scores:
@@ -289,16 +287,16 @@ def constant(weights: Params, mask: Masks) -> Scores:
 def test_scores_that_rank_nothing_warn_and_are_fair_to_layers():
     same = {name: {"kernel": jnp.ones((40, 40))} for name in "abcd"}
     with pytest.warns(select.TiedScoresWarning, match="'all layers': '100.0%'") as said:
-        ticket = oneshot.prune(same, 0.5, score=constant)
+        ticket = prune.prune(same, 0.5, score=constant)
     assert len(said) == 1
-    assert masks.kept(ticket) == 3200
-    for layer in masks.by_layer(ticket).values():
+    assert masks.num_active(ticket) == 3200
+    for layer in masks.layer_counts(ticket).values():
         assert abs(layer.kept - 800) < 4 * 20  # standard deviations
     with pytest.warns(select.TiedScoresWarning, match="'b/kernel': '100.0%'"):
-        layered = oneshot.prune(same, 0.5, score=constant, distribution="uniform")
-    assert [layer.kept for layer in masks.by_layer(layered).values()] == [800] * 4
+        layered = prune.prune(same, 0.5, score=constant, distribution="uniform")
+    assert [layer.kept for layer in masks.layer_counts(layered).values()] == [800] * 4
     with pytest.warns(select.TiedScoresWarning) as said:
-        oneshot.prune_iteratively(same, 0.5, score=constant, iterations=3)
+        prune.prune_iteratively(same, 0.5, score=constant, iterations=3)
     assert len(said) == 1
 
 
@@ -309,9 +307,9 @@ def test_ties_of_one_percent_and_less_say_nothing(part: float):
     weights["w"] = jnp.where(tied, 5000.0, weights["w"])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        oneshot.prune(weights, 0.5)
+        prune.prune(weights, 0.5)
         for sparsity in (0.0, 0.2, 0.8):  # no tie is divided
-            oneshot.prune(weights, sparsity)
+            prune.prune(weights, sparsity)
     assert len(said) == (part > 0.01)
 
 
@@ -323,7 +321,7 @@ def test_ties_of_ten_weights_say_nothing(tied: int):
     }
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        oneshot.prune(weights, 0.5)
+        prune.prune(weights, 0.5)
     assert len(said) == (tied > 10)
 
 
@@ -332,7 +330,7 @@ def test_scores_that_are_not_finite_are_refused_by_name(bad: float):
     weights = params()
     weights["b"]["kernel"] = weights["b"]["kernel"].at[3].set(bad)
     with pytest.raises(ValueError, match="infinity in {'b/kernel': '10 of 200'}"):
-        oneshot.prune(weights, 0.5)
+        prune.prune(weights, 0.5)
 
 
 def test_scores_of_another_shape_are_refused_by_name():
@@ -340,8 +338,8 @@ def test_scores_of_another_shape_are_refused_by_name():
         return masks.tree_map(lambda _, leaf: leaf.T, mask, weights)
 
     with pytest.raises(ValueError, match=r"score: a/kernel has shape \(20, 30\)"):
-        oneshot.prune(params(), 0.5, score=turned)
+        prune.prune(params(), 0.5, score=turned)
     with pytest.raises(ValueError, match=r"score: a/kernel has shape \(20, 30\)"):
-        oneshot.prune_iteratively(params(), 0.5, score=turned, iterations=2)
+        prune.prune_iteratively(params(), 0.5, score=turned, iterations=2)
     with pytest.raises(ValueError, match="score: the leaf a/bias"):
-        oneshot.prune(params(), 0.5, score=lambda p, m: jax.tree.map(jnp.abs, p))
+        prune.prune(params(), 0.5, score=lambda p, m: jax.tree.map(jnp.abs, p))

@@ -11,17 +11,21 @@ from flax import nnx
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jaxsparse import masks, models, paths
+from jaxsparse import connectivity, masks, models
 from jaxsparse.types import Masks, Params
 
 wild = hypothesis.settings(deadline=None, max_examples=40)
-QUESTIONS = {"live": paths.live, "reached": paths.reached, "used": paths.used}
+QUESTIONS = {
+    "live": connectivity.live,
+    "reached": connectivity.reached,
+    "used": connectivity.used,
+}
 
 
 def random_masks(params: Any, density: float, seed: int) -> Masks:
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(rng.random(leaf.shape) < density), masks.dense(params)
+        lambda leaf: jnp.asarray(rng.random(leaf.shape) < density), masks.ones(params)
     )
 
 
@@ -197,7 +201,7 @@ def test_dense_networks_of_every_kind_are_live() -> None:
     params = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.ones(x.shape, x.dtype))
     )
-    mask = masks.dense(params)
+    mask = masks.ones(params)
     for result in ask(model.apply, params, x)(mask).values():
         jax.tree.map(np.testing.assert_array_equal, result, mask)
 
@@ -212,14 +216,14 @@ def test_gates_and_known_zeros() -> None:
         chosen = jnp.where(jnp.array([True, False])[None], x @ params["b"]["w"], 0.0)
         return (gate * chosen) * keep @ params["c"]["w"]
 
-    mask = masks.dense(params)
-    result = paths.live(gated, params, mask, jnp.ones((1, 2)))
+    mask = masks.ones(params)
+    result = connectivity.live(gated, params, mask, jnp.ones((1, 2)))
     column = np.array([[True, False], [True, False]])
     check(result, {"a/w": column, "b/w": column, "c/w": column.T})
     shut = mask | {"b": {"w": jnp.zeros((2, 2), bool)}}
-    result = paths.live(gated, params, shut, jnp.ones((1, 2)))
+    result = connectivity.live(gated, params, shut, jnp.ones((1, 2)))
     assert bool(result["a"]["w"][:, 0].all())  # the other may be moved by a bias
-    used = paths.used(gated, params, mask, jnp.ones((1, 2)))
+    used = connectivity.used(gated, params, mask, jnp.ones((1, 2)))
     check(used, {"a/w": column, "b/w": column, "c/w": np.ones((2, 2), bool)})
 
 
@@ -235,10 +239,10 @@ def test_weights_are_followed_through_what_happens_to_them() -> None:
         own = jnp.where(jnp.array([[True], [False], [True]]), both, 0.0)
         return x @ own.reshape(3, 4)
 
-    result = paths.live(product, params, mask, jnp.ones((2, 3)))
+    result = connectivity.live(product, params, mask, jnp.ones((2, 3)))
     wanted = np.array([[True, False], [False, False], [True, False]])
     check(result, {"a/w": wanted, "b/w": np.asarray(mask["b"]["w"])})
-    assert paths.first_to_last(product, params, mask, jnp.ones((2, 3))) == [
+    assert connectivity.first_to_last(product, params, mask, jnp.ones((2, 3))) == [
         "a/w",
         "b/w",
     ]
@@ -252,9 +256,9 @@ def test_a_branch_without_end_is_reached_and_one_without_start_used() -> None:
         placed = params["b"]["w"][0][None] * 2.0
         return x @ params["c"]["w"] + placed
 
-    mask = masks.dense(params)
+    mask = masks.ones(params)
     kept = {
-        name: [layer.kept for layer in masks.by_layer(result).values()]
+        name: [layer.kept for layer in masks.layer_counts(result).values()]
         for name, result in ask(branches, params, jnp.ones((1, 2)))(mask).items()
     }
     assert kept["live"] == [0, 0, 4]
@@ -265,13 +269,13 @@ def test_a_branch_without_end_is_reached_and_one_without_start_used() -> None:
 def test_sixty_layers_neither_overflow_nor_vanish() -> None:
     find = ask_chain((30,) * 61)
     full = {n: {"kernel": jnp.ones(s, bool)} for n, s in layers((30,) * 61).items()}
-    assert {masks.kept(result) for result in find(full).values()} == {60 * 900}
+    assert {masks.num_active(result) for result in find(full).values()} == {60 * 900}
     thin = {name: {"kernel": jnp.eye(30, dtype=bool)} for name in full}
     thin["40"]["kernel"] = thin["40"]["kernel"].at[3, 3].set(False)
     result = find(thin)
-    kept = {name: masks.kept(mask) for name, mask in result.items()}
+    kept = {name: masks.num_active(mask) for name, mask in result.items()}
     assert kept == {"live": 60 * 29, "reached": 1800 - 20, "used": 1800 - 41}
-    assert paths.effective_sparsity(thin, result["live"]) == 1 - 29 / 900
+    assert connectivity.effective_sparsity(thin, result["live"]) == 1 - 29 / 900
 
 
 @pytest.mark.parametrize(
@@ -304,11 +308,11 @@ def test_removal_leaves_the_outputs_alone(model: nn.Module, shape: tuple) -> Non
         np.testing.assert_array_equal(run(mask, params), run(live, params))
         np.testing.assert_array_equal(run(mask, params), run(used, params))
         np.testing.assert_array_equal(run(mask, biased), run(used, biased))
-        removed += masks.kept(mask) - masks.kept(live)
+        removed += masks.num_active(mask) - masks.num_active(live)
     assert removed > 0
-    order = paths.first_to_last(apply, params, masks.dense(params), one)
+    order = connectivity.first_to_last(apply, params, masks.ones(params), one)
     assert order[-1] == "head/kernel" and order[0].startswith("conv")
-    assert sorted(order) == masks.names(masks.dense(params))
+    assert sorted(order) == masks.names(masks.ones(params))
 
 
 def test_nnx_in_its_functional_form() -> None:
@@ -321,17 +325,17 @@ def test_nnx_in_its_functional_form() -> None:
             return self.last(nnx.relu(self.early(x)))
 
     definition, params = nnx.split(Net(rngs=nnx.Rngs(0)))
-    mask = masks.dense(params)
+    mask = masks.ones(params)
     mask["early"]["kernel"][...] = jnp.zeros((3, 4), bool).at[0, 1].set(True)
 
     def apply(params: Any, x: Any) -> Any:
         return nnx.merge(definition, params)(x)
 
-    result = paths.live(apply, params, mask, jnp.ones((1, 3)))
-    counts = paths.by_layer(mask, result)
-    assert counts["early/kernel"] == paths.LayerPaths(1, 1, 12)
-    assert counts["last/kernel"] == paths.LayerPaths(2, 8, 8)
-    order = paths.first_to_last(apply, params, mask, jnp.ones((1, 3)))
+    result = connectivity.live(apply, params, mask, jnp.ones((1, 3)))
+    counts = connectivity.by_layer(mask, result)
+    assert counts["early/kernel"] == connectivity.LayerPaths(1, 1, 12)
+    assert counts["last/kernel"] == connectivity.LayerPaths(2, 8, 8)
+    order = connectivity.first_to_last(apply, params, mask, jnp.ones((1, 3)))
     assert order == ["early/kernel", "last/kernel"]
 
 
@@ -372,17 +376,17 @@ def scanned(params: Params, x: Any) -> Any:
 )
 def test_what_cannot_be_followed_is_refused(apply: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"apply: .*{message}"):
-        paths.live(apply, SQUARE, masks.dense(SQUARE), jnp.ones((1, 3)))
+        connectivity.live(apply, SQUARE, masks.ones(SQUARE), jnp.ones((1, 3)))
 
 
 def test_masks_of_another_network_are_refused() -> None:
-    other = masks.dense({"w": {"kernel": jnp.ones((3, 4))}})
+    other = masks.ones({"w": {"kernel": jnp.ones((3, 4))}})
     with pytest.raises(
         ValueError, match=r"w/kernel has shape \(3, 4\); wanted \(3, 3\)"
     ):
-        paths.live(chained, SQUARE, other, jnp.ones((1, 3)))
-    dense = masks.dense(SQUARE)
+        connectivity.live(chained, SQUARE, other, jnp.ones((1, 3)))
+    dense = masks.ones(SQUARE)
     fewer = {"w": {"kernel": dense["w"]["kernel"].at[0, 0].set(False)}}
-    for question in (paths.by_layer, paths.effective_sparsity):
+    for question in (connectivity.by_layer, connectivity.effective_sparsity):
         with pytest.raises(ValueError, match="swapped"):
             question(fewer, dense)

@@ -20,7 +20,7 @@ from flax import nnx
 import jaxsparse
 from configs import lth_digits
 from experiments.sweeping import points
-from jaxsparse import build, config, masks, records, transforms
+from jaxsparse import config, factory, masks, metrics_log, transforms
 
 
 def blocks(root: Path, language: str) -> list[str]:
@@ -124,17 +124,17 @@ def test_linen_loop_keeps_exact_zeros_and_counts(root: Path):
     found: dict[str, Any] = {}
     exec(blocks(root, "python")[0], found)
     held = transforms.get_masks(found["opt_state"])
-    assert masks.kept(held) == 125
+    assert masks.num_active(held) == 125
     for name, layer in found["params"]["params"].items():
         kernel, mask = layer["kernel"], held["params"][name]["kernel"]
         assert not kernel[~mask].any()
-    assert masks.kept(transforms.ever_active(found["opt_state"])) > 125
+    assert masks.num_active(transforms.ever_active(found["opt_state"])) > 125
 
 
 def test_nnx_loop_prunes_to_its_sparsity(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:2]), found)
-    assert masks.kept(found["kept"]) == 250
+    assert masks.num_active(found["kept"]) == 250
     trained = nnx.state(found["network"], nnx.Param)
     for weights in (trained, found["weights"]):
         zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(weights)]
@@ -145,14 +145,16 @@ def test_layouts(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:3]), found)
     # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.
-    kept = [layer.kept for layer in masks.by_layer(found["ticket"]).values()]
+    kept = [layer.kept for layer in masks.layer_counts(found["ticket"]).values()]
     assert kept == [42, 6]
 
 
 def test_masks_at_initialisation(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:4]), found)
-    assert masks.kept(found["ticket"]) == masks.kept(found["thinned"]) == 125
+    assert (
+        masks.num_active(found["ticket"]) == masks.num_active(found["thinned"]) == 125
+    )
     assert found["tx"].init(found["params"]).masks["params"]
 
 
@@ -174,7 +176,7 @@ def test_method(scope: dict[str, Any]):
     state, kept = tx.init(params), []
     for _ in range(10):
         params, state = step(params, state)
-        kept.append(masks.kept(transforms.get_masks(state)))
+        kept.append(masks.num_active(transforms.get_masks(state)))
         assert int((params["w"] != 0).sum()) == kept[-1]
     assert kept == [32, 32, 32, 16, 16, 16, 8, 8, 8, 4]
 
@@ -200,9 +202,9 @@ def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):
     c = lth_digits.get_config("quick")
     c.model.name, c.data.name, c.data.validation = "tiny", "noise", 20
     config.validate(c)
-    build.check_names(c)
-    made = build.make_experiment(c, build.load_data(c), tmp_path)
-    assert masks.total(made.network.masks) == 16 * 3
+    factory.check_names(c)
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
+    assert masks.size(made.network.masks) == 16 * 3
     assert made.trainer.epoch.steps == 3
 
 
@@ -245,7 +247,7 @@ def test_examples_train_from_one_file(variant: str, root: Path, tmp_path: Path) 
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    rows = records.read(tmp_path / "w" / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "w" / "metrics.jsonl")
     kept = {(r["level"], r["kept"]) for r in rows if r["kind"] == "level"}
     wanted = {
         "static": {(0, 5)},  # a tenth of 48
@@ -259,10 +261,12 @@ def test_examples_train_from_one_file(variant: str, root: Path, tmp_path: Path) 
     kept = opened.masks()
     params = opened.params()
     assert [*params] == ["head"]
-    assert int(masks.total(opened.masks(0))) == 48
+    assert int(masks.size(opened.masks(0))) == 48
     assert not np.any(params["head"]["kernel"][~kept["head"]["kernel"]])
     assert opened.model().classes == 3
-    recorded = records.read_object(tmp_path / "w" / "environment.json")["registered"]
+    recorded = metrics_log.read_object(tmp_path / "w" / "environment.json")[
+        "registered"
+    ]
     assert recorded["score"]["nearest"]["label"] == "nearest to one"
-    again = build.open_run(str(tmp_path / "w"))  # and with its dataset
+    again = factory.open_run(str(tmp_path / "w"))  # and with its dataset
     assert again.dataset.train.images.shape == (160, 4, 4, 1)

@@ -12,14 +12,14 @@ import pytest
 from experiments.studies import (
     data_diet,
     gradient_flow,
-    launching,
+    launcher,
     sparse_training,
     stable_imp,
 )
 from experiments.studies.runs import Run
 from experiments.studies.runs import flags as as_flags
-from jaxsparse import build, config, masks, schedules
-from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse import config, durations, factory, masks
+from jaxsparse.data.dataset import Dataset, Examples
 
 STUDIES = (data_diet, gradient_flow, sparse_training, stable_imp)
 
@@ -30,7 +30,7 @@ def read(run: Run, root: Path) -> Any:
     for words in as_flags(run.overrides):
         assert words.startswith("--config.")
         assert "\n" not in words
-    return launching.read(run)
+    return launcher.read(run)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_runs_are_valid_and_have_names_of_their_own(
     for place, run in enumerate(runs):
         c = read(run, root)
         config.validate(c)
-        build.check_names(c)
+        factory.check_names(c)
         # A run that others start from comes before them.
         if c.start.run:
             before = {f"../{earlier.name}" for earlier in runs[:place]}
@@ -64,8 +64,10 @@ def test_every_method_is_compared(
 def total_of(c: Any) -> int:
     one = Examples(np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int32))
     dataset = Dataset(one, one, one, 10, (0.0,), (1.0,))
-    network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=469))
-    return masks.total(network.masks)
+    network = factory.make_network(
+        c, dataset, factory.make_durations(c, steps_per_epoch=469)
+    )
+    return masks.size(network.masks)
 
 
 def test_arms_of_a_sparsity_keep_the_same_number_of_weights(
@@ -81,7 +83,7 @@ def test_arms_of_a_sparsity_keep_the_same_number_of_weights(
         elif "small_dense" in run.name:
             assert 0.99 < total_of(c) / (266_200 * (1 - int(place) / 100)) < 1.01
         elif c.lottery.levels:
-            levels = schedules.kept_per_level(
+            levels = durations.kept_per_level(
                 266_200, fraction=c.lottery.fraction, levels=c.lottery.levels
             )
             kept[int(place)].add(levels[-1])
@@ -99,12 +101,12 @@ def test_a_run_that_fails_keeps_no_other_from_running(
         seen.append(command)
         return 3 - len(seen)
 
-    monkeypatch.setattr(launching, "_call", fake)
+    monkeypatch.setattr(launcher, "_call", fake)
     runs = [
         Run(name, "configs/gmp_mnist.py:quick", {"sparse.sparsity": 0.5})
         for name in "abc"
     ]
-    assert launching.run_all(runs, tmp_path, "data") == ["a", "b"]
+    assert launcher.run_all(runs, tmp_path, "data") == ["a", "b"]
     assert [command[-1] for command in seen] == [
         f"--workdir={tmp_path / name}" for name in "abc"
     ]
@@ -116,9 +118,9 @@ def test_a_run_that_fails_keeps_no_other_from_running(
 def test_a_study_that_is_interrupted_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "_call", lambda command: 130)
+    monkeypatch.setattr(launcher, "_call", lambda command: 130)
     with pytest.raises(SystemExit) as ended:
-        launching.run_all([Run("a", "x", {}), Run("b", "x", {})], tmp_path, "")
+        launcher.run_all([Run("a", "x", {}), Run("b", "x", {})], tmp_path, "")
     assert ended.value.code == 130
 
 
@@ -141,11 +143,11 @@ def test_a_signal_lets_the_run_save_and_ends_the_study(
         "time.sleep(60)\n"
     )
     script = [sys.executable, "-c", child]
-    monkeypatch.setattr(launching, "_script", lambda name, *words: script)
-    monkeypatch.setattr(launching, "has_ended", lambda run, workdir: False)
+    monkeypatch.setattr(launcher, "_script", lambda name, *words: script)
+    monkeypatch.setattr(launcher, "has_ended", lambda run, workdir: False)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended:
-        launching.run_all([Run("a", "x", {}), Run("b", "x", {})], tmp_path, "")
+        launcher.run_all([Run("a", "x", {}), Run("b", "x", {})], tmp_path, "")
     assert ended.value.code == code
     assert said.read_text() == "saved"
     assert signal.getsignal(number) == before
@@ -154,8 +156,8 @@ def test_a_signal_lets_the_run_save_and_ends_the_study(
 def test_data_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     runs = [Run(name, "configs/gmp_mnist.py:quick", {}) for name in "abc"]
     with pytest.raises(ValueError, match="the dataset 'mnist' is not prepared in"):
-        launching.check_data(runs, str(tmp_path))
-    launching.check_data([Run("a", "configs/lth_digits.py", {})], str(tmp_path))
+        launcher.check_data(runs, str(tmp_path))
+    launcher.check_data([Run("a", "configs/lth_digits.py", {})], str(tmp_path))
 
 
 def test_a_run_that_has_ended_is_not_started_again(
@@ -165,15 +167,15 @@ def test_a_run_that_has_ended_is_not_started_again(
     run = Run("a", "configs/gmp_mnist.py:quick", {"sparse.sparsity": 0.5})
     folder = tmp_path / "a"
     note = folder / "checkpoints" / "level_00" / "ticket" / "last.json"
-    assert not launching.has_ended(run, folder)
+    assert not launcher.has_ended(run, folder)
     note.parent.mkdir(parents=True)
-    (folder / "config.json").write_text(launching.read(run).to_json())
-    assert not launching.has_ended(run, folder)
+    (folder / "config.json").write_text(launcher.read(run).to_json())
+    assert not launcher.has_ended(run, folder)
     note.write_text('{"hash": "0", "step": 3, "extra": {}}')
-    assert launching.has_ended(run, folder)
+    assert launcher.has_ended(run, folder)
     other = run._replace(overrides={"sparse.sparsity": 0.6})
-    assert not launching.has_ended(other, folder)
-    assert launching.has_ended(
+    assert not launcher.has_ended(other, folder)
+    assert launcher.has_ended(
         run._replace(overrides=run.overrides | {"run.devices": 2}), folder
     )
 
@@ -191,22 +193,22 @@ def test_a_run_has_ended_only_while_what_it_began_from_is_there(
         note.parent.mkdir(parents=True)
         note.write_text('{"hash": "0", "step": 3, "extra": {}}')
     folder = tmp_path / run.name
-    (folder / "config.json").write_text(launching.read(run).to_json())
+    (folder / "config.json").write_text(launcher.read(run).to_json())
     began = {"starts_from": {"checkpoints": {"level_00/ticket/last": "0"}}}
     text = json.dumps({"arrangement": began})
     (folder / "environment.json").write_text(text)
-    assert launching.has_ended(run, folder)
+    assert launcher.has_ended(run, folder)
     pruned.write_text('{"hash": "1", "step": 3, "extra": {}}')
-    assert not launching.has_ended(run, folder)
+    assert not launcher.has_ended(run, folder)
 
 
 def test_choices_are_checked() -> None:
-    some = launching.choose(sparse_training, "quick", ["mnist_dense"])
+    some = launcher.choose(sparse_training, "quick", ["mnist_dense"])
     assert [run.name for run in some] == ["mnist_dense"]
     with pytest.raises(ValueError, match="--scale: 'huge'; wanted one of"):
-        launching.choose(sparse_training, "huge", [])
+        launcher.choose(sparse_training, "huge", [])
     with pytest.raises(ValueError, match="--only: .*'nothing'.*mnist_dense"):
-        launching.choose(sparse_training, "quick", ["nothing"])
+        launcher.choose(sparse_training, "quick", ["nothing"])
 
 
 def test_tables_and_figures_are_copied(tmp_path: Path) -> None:
@@ -214,6 +216,6 @@ def test_tables_and_figures_are_copied(tmp_path: Path) -> None:
     report.mkdir()
     for name in ("methods.md", "methods.svg", "exploration.png", "index.html"):
         (report / name).write_text(name)
-    launching.copy(report, tmp_path / "results", sparse_training.RESULTS)
+    launcher.copy(report, tmp_path / "results", sparse_training.RESULTS)
     copied = {path.name for path in (tmp_path / "results").iterdir()}
     assert copied == {"methods.md", "exploration.png"}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxsparse
-from jaxsparse import build, records, tree
+from jaxsparse import factory, metrics_log, tree
 from jaxsparse.lottery import tickets
-from jaxsparse.training.interrupt import Stopped
+from jaxsparse.training.preemption import Preempted
 from tests import tiny
 
 FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.length": "1ep"}
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sent: list[Any] = []
     run = jaxsparse.run(tiny.config(FIELDS), str(made), metric_writers=[sent.extend])
     assert run.levels() == [0, 1]
-    assert sent == records.read(made / "metrics.jsonl")
+    assert sent == metrics_log.read(made / "metrics.jsonl")
     return made
 
 
@@ -40,7 +40,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("no data here")
 
-    monkeypatch.setattr(build.pieces.datasets, "load", refuse)
+    monkeypatch.setattr(factory.components.datasets, "load", refuse)
 
 
 @pytest.mark.usefixtures("no_data")
@@ -67,8 +67,8 @@ def test_a_run_opens_without_its_dataset(folder: Path) -> None:
 
 def test_weights_are_those_that_were_measured(folder: Path) -> None:
     run = jaxsparse.load(folder)
-    opened = build.open_run(str(folder))
-    functions = build.make_functions(run.config, opened.dataset, {})
+    opened = factory.open_run(str(folder))
+    functions = factory.make_eval_fns(run.config, opened.dataset, {})
     test = opened.dataset.test
     for level in (0, 1):
         _, right = functions.evaluate(
@@ -80,9 +80,9 @@ def test_weights_are_those_that_were_measured(folder: Path) -> None:
 
 
 def test_it_is_continued_and_other_experiments_are_refused(folder: Path) -> None:
-    before = records.read(folder / "metrics.jsonl")
+    before = metrics_log.read(folder / "metrics.jsonl")
     assert jaxsparse.run(tiny.config(FIELDS), folder).levels() == [0, 1]
-    assert records.read(folder / "metrics.jsonl") == before
+    assert metrics_log.read(folder / "metrics.jsonl") == before
     with pytest.raises(ValueError, match="another experiment.*learning_rate"):
         jaxsparse.run(tiny.config(FIELDS | {"schedule.learning_rate": 0.2}), folder)
 
@@ -112,7 +112,7 @@ def test_a_run_without_sizes_says_what_to_do(folder: Path, tmp_path: Path) -> No
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     run = jaxsparse.load(tmp_path)
     assert run.levels() == []
-    assert list(run.records().columns) == list(records.FIELDS)
+    assert list(run.records().columns) == list(metrics_log.FIELDS)
     with pytest.raises(ValueError, match="no level has been trained"):
         run.params()
     with pytest.raises(ValueError, match=r"data\.json.*command.*once more"):
@@ -125,9 +125,9 @@ def test_latent_and_unfinished_runs(
     c = tiny.config(FIELDS | SPARSE)
 
     def stop(rows: Any) -> None:
-        raise Stopped("a step")
+        raise Preempted("a step")
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Preempted):
         jaxsparse.run(c, tmp_path, metric_writers=[stop])
     assert jaxsparse.load(tmp_path).levels() == []
     run = jaxsparse.run(c, tmp_path)

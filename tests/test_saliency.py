@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import masks, oneshot, scores
+from jaxsparse import masks, prune, scores
 from jaxsparse.types import Masks, Params
 
 SIZES = (5, 6, 4, 3)
@@ -46,7 +46,7 @@ def batches(count: int, size: int = 8, dtype: Any = jnp.float32) -> Any:
 
 
 def some_masks(params: Params, key: int = 5) -> Masks:
-    worth = scores.random(masks.dense(params), key=jax.random.key(key))
+    worth = scores.random(masks.ones(params), key=jax.random.key(key))
     return jax.tree.map(lambda leaf: leaf > 0.3, worth)
 
 
@@ -158,8 +158,8 @@ def test_vmap_under_jit_equals_a_loop(name: str) -> None:
 @pytest.mark.parametrize("score", [scores.snip, scores.grasp])
 def test_narrow_weights_have_float32_scores(score: Any) -> None:
     params = mlp(dtype=jnp.bfloat16)
-    result = score(loss, params, masks.dense(params), batches(2, dtype=jnp.bfloat16))
-    exact = score(loss, mlp(), masks.dense(mlp()), batches(2))
+    result = score(loss, params, masks.ones(params), batches(2, dtype=jnp.bfloat16))
+    exact = score(loss, mlp(), masks.ones(mlp()), batches(2))
     for got, near in zip(kernels(result), kernels(exact), strict=True):
         assert got.dtype == np.float32 and np.all(np.isfinite(got))
         assert got.shape == near.shape
@@ -178,7 +178,7 @@ def test_narrow_weights_have_float32_scores(score: Any) -> None:
 @pytest.mark.parametrize("score", [scores.snip, scores.grasp])
 def test_what_is_no_batches_is_refused(score: Any, data: Any) -> None:
     with pytest.raises(ValueError, match="batches: got leaves of shapes"):
-        score(loss, mlp(), masks.dense(mlp()), data)
+        score(loss, mlp(), masks.ones(mlp()), data)
 
 
 def chain(widths: tuple[int, ...], scale: float = 1.0, seed: int = 0) -> Params:
@@ -220,7 +220,7 @@ def test_synflow_of_a_chain_in_closed_form_and_conserved() -> None:
     for got, wanted in zip(kernels(result), closed_form(params, mask), strict=True):
         assert got.dtype == np.float64
         np.testing.assert_allclose(got, wanted, rtol=1e-12)
-    dense = kernels(flow_of(widths)(params, masks.dense(params)))
+    dense = kernels(flow_of(widths)(params, masks.ones(params)))
     totals = [leaf.sum() for leaf in dense]
     np.testing.assert_allclose(totals, totals[0], rtol=1e-12)
     for into, out in zip(dense[:-1], dense[1:], strict=True):
@@ -230,7 +230,7 @@ def test_synflow_of_a_chain_in_closed_form_and_conserved() -> None:
 def test_synflow_takes_biases_by_absolute_value() -> None:
     params = mlp()
     act = functools.partial(apply, act=jax.nn.relu)
-    result = scores.synflow(act, params, masks.dense(params), (1, SIZES[0]))
+    result = scores.synflow(act, params, masks.ones(params), (1, SIZES[0]))
     w = [abs(kernel.astype(np.float64)) for kernel in kernels(params)]
     b = [abs(np.asarray(params[n]["bias"], np.float64)) for n in sorted(params)]
     first = np.ones(SIZES[0]) @ w[0] + b[0]
@@ -250,11 +250,11 @@ def test_synflow_of_110_layers_is_beyond_float32_and_exact() -> None:
     params = chain(widths, scale=10.0)
     sizes = jax.tree.map(jnp.abs, params)
     assert not np.isfinite(follow(sizes, jnp.ones((1, 4)))).any()
-    result = flow_of(widths)(params, masks.dense(params))
-    wanted = closed_form(params, masks.dense(params))
+    result = flow_of(widths)(params, masks.ones(params))
+    wanted = closed_form(params, masks.ones(params))
     for got, expected in zip(kernels(result), wanted, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-11)
-    ticket = oneshot.prune(params, 0.7, score=flow_of(widths))
+    ticket = prune.prune(params, 0.7, score=flow_of(widths))
     flat = np.concatenate([leaf.reshape(-1) for leaf in wanted])
     kept = np.concatenate([leaf.reshape(-1) for leaf in kernels(ticket)])
     assert kept.sum() == 528
@@ -265,7 +265,7 @@ def test_synflow_of_110_layers_is_beyond_float32_and_exact() -> None:
 def test_synflow_beyond_float64_is_exact_up_to_a_factor(scale: float) -> None:
     """Against a slow reference in exact fractions."""
     params = chain((4,) * 61, scale=scale)
-    mask = masks.dense(params)
+    mask = masks.ones(params)
     thin = [
         np.vectorize(Fraction)(np.where(m, abs(k), 0).astype(np.float64))
         for k, m in zip(kernels(params), kernels(mask), strict=True)
@@ -314,13 +314,11 @@ def uneven() -> Params:
 
 def test_iterative_synflow_never_collapses_a_layer() -> None:
     params = uneven()
-    size = masks.total(masks.dense(params))
+    size = masks.size(masks.ones(params))
     for left in (200, 30, 5):  # five layers, so that five weights make one path
-        ticket = oneshot.prune_iteratively(
-            params, 1 - left / size, score=flow_of(WIDTHS)
-        )
-        assert masks.kept(ticket) == left
-        kept = [layer.kept for layer in masks.by_layer(ticket).values()]
+        ticket = prune.prune_iteratively(params, 1 - left / size, score=flow_of(WIDTHS))
+        assert masks.num_active(ticket) == left
+        kept = [layer.kept for layer in masks.layer_counts(ticket).values()]
         assert min(kept) > 0
         sizes = jax.tree.map(jnp.abs, masks.apply(ticket, params))
         assert float(jnp.sum(follow(sizes, jnp.ones((1, WIDTHS[0]))))) > 0
@@ -334,11 +332,11 @@ def test_one_shot_collapses_layers_where_iterative_snip_does_less() -> None:
     )
 
     def least(ticket: Masks) -> int:
-        return min(layer.kept for layer in masks.by_layer(ticket).values())
+        return min(layer.kept for layer in masks.layer_counts(ticket).values())
 
-    sparsity = 1 - 30 / masks.total(masks.dense(params))
+    sparsity = 1 - 30 / masks.size(masks.ones(params))
     for score in (scores.magnitude, snip):
         with pytest.warns(UserWarning, match="no weight is left in"):
-            assert least(oneshot.prune(params, sparsity, score=score)) == 0
-    iterative = oneshot.prune_iteratively(params, sparsity, score=snip)
-    assert masks.kept(iterative) == 30 and least(iterative) > 0
+            assert least(prune.prune(params, sparsity, score=score)) == 0
+    iterative = prune.prune_iteratively(params, sparsity, score=snip)
+    assert masks.num_active(iterative) == 30 and least(iterative) > 0

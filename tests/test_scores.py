@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsparse import keys, masks, scores
+from jaxsparse import masks, rng, scores
 
 PARAMS = {
     "a": {"kernel": jnp.array([[-2.0, 0.5], [jnp.nan, 0.0]]), "bias": jnp.ones(2)},
@@ -11,7 +11,7 @@ PARAMS = {
 
 
 def test_magnitude_is_the_absolute_value_of_prunable_leaves() -> None:
-    result = scores.magnitude(PARAMS, masks.dense(PARAMS))
+    result = scores.magnitude(PARAMS, masks.ones(PARAMS))
     assert result["a"]["bias"] is None
     np.testing.assert_array_equal(result["a"]["kernel"], [[2.0, 0.5], [np.nan, 0.0]])
     assert result["b"]["kernel"].dtype == jnp.bfloat16
@@ -19,7 +19,7 @@ def test_magnitude_is_the_absolute_value_of_prunable_leaves() -> None:
 
 def test_random_draws_do_not_depend_on_other_layers() -> None:
     key = jax.random.key(0)
-    mask = masks.dense(PARAMS)
+    mask = masks.ones(PARAMS)
     both = scores.random(mask, key=key)
     alone = scores.random({"b": mask["b"]}, key=key)
     np.testing.assert_array_equal(both["b"]["kernel"], alone["b"]["kernel"])
@@ -40,7 +40,7 @@ def test_random_is_uniform_and_differs_by_name_and_key() -> None:
 
 
 def test_random_is_the_same_under_jit() -> None:
-    mask, key = masks.dense(PARAMS), jax.random.key(3)
+    mask, key = masks.ones(PARAMS), jax.random.key(3)
     eager = scores.random(mask, key=key)
     jitted = jax.jit(lambda m, k: scores.random(m, key=k))(mask, key)
     jax.tree.map(np.testing.assert_array_equal, eager, jitted)
@@ -50,6 +50,6 @@ def test_the_hash_of_a_name_never_changes() -> None:
     key = jax.random.key(0)
     expected = jax.random.fold_in(key, 0xCBF43926)  # CRC-32 of "123456789", published
     np.testing.assert_array_equal(
-        jax.random.key_data(keys.leaf_key(key, "123456789")),
+        jax.random.key_data(rng.leaf_key(key, "123456789")),
         jax.random.key_data(expected),
     )

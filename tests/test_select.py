@@ -12,16 +12,17 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxsparse import masks, select
-from jaxsparse.select import layers as layers_lib
-from jaxsparse.select import positions
+from jaxsparse.select import inputs, positions
 
 # A leaf of each awkward kind; few shapes, so that the compiled programs are shared.
 SHAPES = {"cube": (3, 2, 4), "empty": (0, 5), "kernel": (7, 8), "scalar": (), "w": (9,)}
 TOTAL = sum(int(np.prod(shape)) for shape in SHAPES.values())
 WILD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e38, np.inf, -np.inf, np.nan, -np.nan]
 
-globally = jax.jit(select.globally, static_argnames=("ties", "ignored", "axis_name"))
-per_layer = jax.jit(select.per_layer, static_argnames=("ties", "ignored", "axis_name"))
+globally = jax.jit(select.top_k_global, static_argnames=("ties", "frozen", "axis_name"))
+per_layer = jax.jit(
+    select.top_k_per_layer, static_argnames=("ties", "frozen", "axis_name")
+)
 wild = hypothesis.settings(deadline=None, max_examples=30)
 
 
@@ -68,7 +69,7 @@ def test_globally_equals_a_sort(ties: str, tree: dict, count: int) -> None:
     result = globally(to_jax(tree), jnp.int32(count), ties=ties)
     check(result, reference.select(list(tree.values()), count, ties=ties))
     if ties == "spread":
-        assert masks.kept(result) == count
+        assert masks.num_active(result) == count
 
 
 @pytest.mark.parametrize("ties", ["spread", "drop"])
@@ -78,7 +79,7 @@ def test_globally_stays_within(ties: str, tree: dict, mask: dict, count: int) ->
     available = sum(np.count_nonzero(leaf) for leaf in mask.values())
     count = min(count, available)
     within = to_jax(mask)
-    result = globally(to_jax(tree), jnp.int32(count), within=within, ties=ties)
+    result = globally(to_jax(tree), jnp.int32(count), candidates=within, ties=ties)
     expected = reference.select(
         list(tree.values()), count, list(mask.values()), ties=ties
     )
@@ -99,7 +100,7 @@ def test_per_layer_equals_a_sort_of_each(
     result = per_layer(
         to_jax(tree),
         {"bias": None} | {name: jnp.int32(c) for name, c in counts.items()},
-        within=to_jax(mask),
+        candidates=to_jax(mask),
         ties=ties,
     )
     expected = [
@@ -126,7 +127,7 @@ def test_float64_is_not_rounded_to_float32() -> None:
             "a": 1 + jnp.arange(8, dtype=jnp.float64) * 1e-15,
             "b": jnp.asarray([1.0, -0.0, jnp.nan], jnp.float32),
         }
-        chosen = jax.jit(select.globally, static_argnums=1)
+        chosen = jax.jit(select.top_k_global, static_argnums=1)
         result, result_all = chosen(scores, 8), chosen(scores, 10)
     np.testing.assert_array_equal(result["a"], [True] * 8)
     np.testing.assert_array_equal(result["b"], [False] * 3)
@@ -140,7 +141,7 @@ def test_equal_scores_are_kept_in_the_fixed_order(value: float) -> None:
         flat = [leaf.reshape(-1) for leaf in jax.tree.leaves(globally(scores, count))]
         wanted = reference.orders(TOTAL).argsort().argsort() < count
         np.testing.assert_array_equal(np.concatenate(flat), wanted)
-        dropped = masks.kept(globally(scores, count, ties="drop"))
+        dropped = masks.num_active(globally(scores, count, ties="drop"))
         assert dropped == (TOTAL if count == TOTAL else 0)
 
 
@@ -173,16 +174,16 @@ def test_static_and_traced_counts_agree() -> None:
     for count in (0, 1, 33, TOTAL):
         traced = globally(scores, jnp.int32(count))
         jax.tree.map(
-            np.testing.assert_array_equal, select.globally(scores, count), traced
+            np.testing.assert_array_equal, select.top_k_global(scores, count), traced
         )
 
 
 def test_traced_counts_are_clipped() -> None:
     scores = to_jax(distinct())
-    assert masks.kept(globally(scores, jnp.int32(-3))) == 0
-    assert masks.kept(globally(scores, jnp.int32(10**6))) == TOTAL
+    assert masks.num_active(globally(scores, jnp.int32(-3))) == 0
+    assert masks.num_active(globally(scores, jnp.int32(10**6))) == TOTAL
     within = jax.tree.map(lambda leaf: leaf > 20, scores)
-    over = globally(scores, jnp.int32(10**6), within=within)
+    over = globally(scores, jnp.int32(10**6), candidates=within)
     jax.tree.map(np.testing.assert_array_equal, over, within)
 
 
@@ -192,7 +193,7 @@ def test_one_trace_serves_every_count() -> None:
     @jax.jit
     def select_some(scores: dict, count: jax.Array) -> dict:
         traces.append(count)
-        return select.globally(scores, count)
+        return select.top_k_global(scores, count)
 
     for count in range(5):
         select_some(to_jax(distinct()), jnp.int32(count))
@@ -205,7 +206,7 @@ def test_vmap_equals_a_loop(ties: str) -> None:
     trees.append(jax.tree.map(jnp.zeros_like, trees[0]))  # ties beside no ties
     counts = jnp.array([0, 17, 80, 40], jnp.int32)
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    batched = jax.jit(jax.vmap(functools.partial(select.globally, ties=ties)))
+    batched = jax.jit(jax.vmap(functools.partial(select.top_k_global, ties=ties)))
     result = batched(batch, counts)
     for i, tree in enumerate(trees):
         one = globally(tree, counts[i], ties=ties)
@@ -216,16 +217,16 @@ def test_vmap_equals_a_loop(ties: str) -> None:
 
 def test_ignored_leaves_stay_and_do_not_count() -> None:
     scores = to_jax(distinct())
-    result = globally(scores, 10, ignored=("kernel", "sc*"))
+    result = globally(scores, 10, frozen=("kernel", "sc*"))
     assert bool(result["kernel"].all()) and bool(result["scalar"])
-    assert masks.kept(result) == 10 + 56 + 1
+    assert masks.num_active(result) == 10 + 56 + 1
     within = jax.tree.map(lambda leaf: leaf > 20, scores)
-    result = globally(scores, 10, within=within, ignored=("kernel",))
+    result = globally(scores, 10, candidates=within, frozen=("kernel",))
     np.testing.assert_array_equal(result["kernel"], within["kernel"])
-    assert masks.kept(result) == 10 + int(within["kernel"].sum())
+    assert masks.num_active(result) == 10 + int(within["kernel"].sum())
     counts = {"bias": None, "cube": 1, "empty": 0, "kernel": None, "scalar": 1, "w": 9}
-    result = select.per_layer(scores, counts, ignored=("kernel",))
-    assert [m.kept for m in masks.by_layer(result).values()] == [1, 0, 56, 1, 9]
+    result = select.top_k_per_layer(scores, counts, frozen=("kernel",))
+    assert [m.kept for m in masks.layer_counts(result).values()] == [1, 0, 56, 1, 9]
 
 
 def mesh() -> jax.sharding.Mesh:
@@ -254,10 +255,10 @@ def test_sharded_leaves_give_the_same_masks_and_stay(values: str) -> None:
     within = jax.tree.map(lambda leaf: leaf > -1.5, placed)
     fewer = jax.tree.map(lambda leaf: leaf > -1.5, scores)
     for function, count in (
-        (select.globally, jnp.int32(101)),
-        (select.per_layer, jax.tree.map(jnp.int32, COUNTS)),
+        (select.top_k_global, jnp.int32(101)),
+        (select.top_k_per_layer, jax.tree.map(jnp.int32, COUNTS)),
     ):
-        jitted = jax.jit(lambda s, k, w, f=function: f(s, k, within=w))
+        jitted = jax.jit(lambda s, k, w, f=function: f(s, k, candidates=w))
         program = jitted.lower(placed, count, within).compile()
         text = program.as_text()
         for collective in ("all-gather", "all-to-all", "collective-permute"):
@@ -277,7 +278,10 @@ def test_shard_map_with_an_axis_name_gives_the_same_masks(
 ) -> None:
     scores = {name: leaf for name, leaf in big(values).items() if name != "d"}
     counts = {name: COUNTS[name] for name in scores}
-    for function, count in ((select.globally, 101), (select.per_layer, counts)):
+    for function, count in (
+        (select.top_k_global, 101),
+        (select.top_k_per_layer, counts),
+    ):
         split = jax.shard_map(
             lambda s, f=function, k=count: f(s, k, ties=ties, axis_name="data"),
             mesh=mesh(),
@@ -294,38 +298,44 @@ def test_shard_map_with_an_axis_name_gives_the_same_masks(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda s: select.globally(s, -1), "all layers: got -1; wanted 0 to 4"),
-        (lambda s: select.globally(s, 5), "all layers: got 5; wanted 0 to 4"),
-        (lambda s: select.per_layer(s, {"a": 3, "b": 0}), "count of a: got 3"),
+        (lambda s: select.top_k_global(s, -1), "all layers: got -1; wanted 0 to 4"),
+        (lambda s: select.top_k_global(s, 5), "all layers: got 5; wanted 0 to 4"),
+        (lambda s: select.top_k_per_layer(s, {"a": 3, "b": 0}), "count of a: got 3"),
         (
-            lambda s: select.per_layer(s, {"a": 1, "c": 0}),
+            lambda s: select.top_k_per_layer(s, {"a": 1, "c": 0}),
             r"counts: got the leaves \['a', 'c'\]",
         ),
-        (lambda s: select.globally(s, 1, ties="first"), "ties"),
-        (lambda s: select.globally(s, 1, ignored=("x",)), "'x' matches no"),
-        (lambda s: select.globally(s, 1, ignored=("*",)), "no leaf to select"),
-        (lambda s: select.globally(s, 1, within={"a": jnp.ones(2, bool)}), "within"),
+        (lambda s: select.top_k_global(s, 1, ties="first"), "ties"),
+        (lambda s: select.top_k_global(s, 1, frozen=("x",)), "'x' matches no"),
+        (lambda s: select.top_k_global(s, 1, frozen=("*",)), "no leaf to select"),
         (
-            lambda s: select.globally(
-                s, 1, within={"a": jnp.ones(2, bool), "b": jnp.ones(3, bool)}
+            lambda s: select.top_k_global(s, 1, candidates={"a": jnp.ones(2, bool)}),
+            "candidates",
+        ),
+        (
+            lambda s: select.top_k_global(
+                s, 1, candidates={"a": jnp.ones(2, bool), "b": jnp.ones(3, bool)}
             ),
             "b has shape",
         ),
         (
-            lambda s: select.globally(
-                s, 3, within={"a": jnp.ones(2, bool), "b": jnp.zeros(2, bool)}
+            lambda s: select.top_k_global(
+                s, 3, candidates={"a": jnp.ones(2, bool), "b": jnp.zeros(2, bool)}
             ),
             "wanted 0 to 2",
         ),
-        (lambda s: select.globally({}, 0), "no leaf to select from"),
+        (lambda s: select.top_k_global({}, 0), "no leaf to select from"),
         (
-            lambda s: select.globally(s | {"a": s["b"] * jnp.nan}, 1),
+            lambda s: select.top_k_global(s | {"a": s["b"] * jnp.nan}, 1),
             r"finite numbers, got NaN or infinity in \{'a': '2 of 2'\}",
         ),
-        (lambda s: select.per_layer(s | {"b": s["a"] / 0}, {"a": 1, "b": 0}), "'b'"),
         (
-            lambda s: select.per_layer(
-                {"a": jnp.ones((4, 2)) / 0}, {"a": 4}, structure=select.in_groups(2)
+            lambda s: select.top_k_per_layer(s | {"b": s["a"] / 0}, {"a": 1, "b": 0}),
+            "'b'",
+        ),
+        (
+            lambda s: select.top_k_per_layer(
+                {"a": jnp.ones((4, 2)) / 0}, {"a": 4}, structure=select.n_of_m(2)
             ),
             "'a': '8 of 8'",
         ),
@@ -339,18 +349,18 @@ def test_errors_say_what_came_and_what_was_wanted(call: object, message: str) ->
 @pytest.mark.parametrize("shapes", [[(2**16, 2**15)], [(2**15, 2**12)] * 16])
 def test_two_to_the_31_weights_compete(shapes: list) -> None:
     huge = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    kept = jax.eval_shape(lambda s: select.globally(s, 2**31), huge)
+    kept = jax.eval_shape(lambda s: select.top_k_global(s, 2**31), huge)
     assert [leaf.shape for leaf in kept] == shapes
     with pytest.raises(ValueError, match="a traced int64 to select from 2147483648"):
-        jax.eval_shape(select.globally, huge, jnp.int32(1))
+        jax.eval_shape(select.top_k_global, huge, jnp.int32(1))
     with pytest.raises(ValueError, match=f"got {2**31 + 1}; wanted 0 to {2**31}"):
-        jax.eval_shape(lambda s: select.globally(s, 2**31 + 1), huge)
+        jax.eval_shape(lambda s: select.top_k_global(s, 2**31 + 1), huge)
 
 
 def test_layers_on_their_own_never_add_up() -> None:
     huge = [jax.ShapeDtypeStruct((2**10, 2**20), jnp.float32)] * 4
     counts = [jax.ShapeDtypeStruct((), jnp.int32)] * 4
-    program = jax.make_jaxpr(select.per_layer)(huge, counts)
+    program = jax.make_jaxpr(select.top_k_per_layer)(huge, counts)
     assert "i64" not in str(program) and "u64" not in str(program)
 
 
@@ -361,9 +371,9 @@ def test_long_counts_give_the_same_masks(
 ) -> None:
     scores = {name: leaf for name, leaf in big(values).items() if name != "d"}
     counts = {name: COUNTS[name] for name in scores}
-    cases = ((select.globally, 101), (select.per_layer, counts))
+    cases = ((select.top_k_global, 101), (select.top_k_per_layer, counts))
     short = [choose(scores, count, ties=ties) for choose, count in cases]
-    monkeypatch.setattr("jaxsparse.select.layers.LIMIT", 60)
+    monkeypatch.setattr("jaxsparse.select.inputs.LIMIT", 60)
     for (choose, count), expected in zip(cases, short, strict=True):
         program = functools.partial(choose, ties=ties)
         jaxpr = jax.make_jaxpr(lambda s, k=count, f=program: f(s, k))(scores)
@@ -415,7 +425,7 @@ def test_ties_are_spread_over_layers_rows_and_columns() -> None:
 
 def test_scalars_cannot_be_split() -> None:
     split = jax.shard_map(
-        lambda s: select.globally({"a": s, "b": s[0]}, 1, axis_name="data")["a"],
+        lambda s: select.top_k_global({"a": s, "b": s[0]}, 1, axis_name="data")["a"],
         mesh=mesh(),
         in_specs=P("data"),
         out_specs=P("data"),
@@ -427,7 +437,9 @@ def test_scalars_cannot_be_split() -> None:
 def test_a_count_beyond_a_traced_within_is_clipped() -> None:
     scores = to_jax(distinct())
     within = jax.tree.map(lambda leaf: leaf > 20, scores)
-    clipped = jax.jit(lambda w: select.globally(scores, TOTAL, within=w))(within)
+    clipped = jax.jit(lambda w: select.top_k_global(scores, TOTAL, candidates=w))(
+        within
+    )
     jax.tree.map(np.testing.assert_array_equal, clipped, within)
 
 
@@ -444,9 +456,9 @@ def test_all_finite_reads_only_what_may_be_selected() -> None:
 @pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint16, jnp.int32])
 def test_counts_of_every_kind_of_integer(kind: type) -> None:
     scores = to_jax(distinct())
-    wanted = select.globally(scores, 33)
+    wanted = select.top_k_global(scores, 33)
     jax.tree.map(
-        np.testing.assert_array_equal, select.globally(scores, kind(33)), wanted
+        np.testing.assert_array_equal, select.top_k_global(scores, kind(33)), wanted
     )
 
 
@@ -454,17 +466,17 @@ def test_counts_of_every_kind_of_integer(kind: type) -> None:
 def test_scores_of_numpy_compare_in_their_own_precision(structure: object) -> None:
     close = 1 + np.arange(8).reshape(4, 2) * 1e-15
     for scores in (close, (2**40 + np.arange(8)).reshape(4, 2)):
-        result = select.globally({"a": scores}, 4, structure=structure)
+        result = select.top_k_global({"a": scores}, 4, structure=structure)
         assert result["a"].all(axis=1).tolist() == [False, False, True, True]
 
 
 def test_what_is_not_within_may_be_anything() -> None:
     scores = {"a": jnp.array([jnp.nan, 1.0]), "b": jnp.array([jnp.inf, 2.0])}
     within = jax.tree.map(jnp.isfinite, scores)
-    result = select.globally(scores, 1, within=within)
+    result = select.top_k_global(scores, 1, candidates=within)
     assert result["a"].tolist() == [False, False]
     assert result["b"].tolist() == [False, True]
-    ignored = select.globally(scores, 1, ignored=("b",), within=within)
+    ignored = select.top_k_global(scores, 1, frozen=("b",), candidates=within)
     assert ignored["b"].tolist() == [False, True]
 
 
@@ -478,7 +490,7 @@ def test_what_is_not_within_may_be_anything() -> None:
 )
 def test_scores_are_numbers(leaf: object, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        layers_lib.check_score("a", leaf)
+        inputs.check_score("a", leaf)
 
 
 @pytest.mark.parametrize(
@@ -486,17 +498,17 @@ def test_scores_are_numbers(leaf: object, message: str) -> None:
 )
 def test_counts_are_integers(count: object) -> None:
     with pytest.raises(TypeError, match="count of a: expected one integer, got"):
-        layers_lib.read_count(count, [], "a", None)
+        inputs.read_count(count, [], "a", None)
 
 
 def test_traced_counts_are_integers() -> None:
     def read(count: jax.Array) -> None:
-        layers_lib.read_count(count, [], "a", None)
+        inputs.read_count(count, [], "a", None)
 
     with pytest.raises(TypeError, match="expected one integer, got float32 of shape"):
         jax.eval_shape(read, jnp.float32(1))
 
 
 def test_masks_to_select_within_are_boolean() -> None:
-    with pytest.raises(TypeError, match="within: a: expected a boolean array, got fl"):
-        layers_lib.check_within("a", np.ones(2), (2,))
+    with pytest.raises(TypeError, match="candidates: a: expected a boolean array"):
+        inputs.check_candidates("a", np.ones(2), (2,))

@@ -10,13 +10,15 @@ import pytest
 import tiny
 import tiny_studies
 
-from experiments.studies import launching, stable_imp, verdicts
+from experiments.studies import claims as claims_lib
+from experiments.studies import launcher, stable_imp
 from experiments.studies.runs import Run
-from experiments.studies.stable_imp import arms, claims, measuring, page
-from jaxsparse import build, records, transforms
-from jaxsparse.training import interrupt
+from experiments.studies.stable_imp import analysis, claims, variants
+from experiments.studies.stable_imp import report as report_lib
+from jaxsparse import factory, metrics_log, transforms
+from jaxsparse.training import preemption
 
-BATCHES = arms.Batches(10, 40)
+BATCHES = variants.Batches(10, 40)
 CHILDREN = {
     "stability.children": 2,
     "stability.successive": True,
@@ -42,8 +44,8 @@ RUNS = [
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A study of three runs on digits."""
-    tiny_studies.as_tiny(monkeypatch, arms, RUNS)
-    monkeypatch.setitem(arms.BATCHES["quick"], "mnist", BATCHES)
+    tiny_studies.as_tiny(monkeypatch, variants, RUNS)
+    monkeypatch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
     return monkeypatch
 
 
@@ -52,19 +54,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that has run through, with its report."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        tiny_studies.as_tiny(patch, arms, RUNS)
-        patch.setitem(arms.BATCHES["quick"], "mnist", BATCHES)
-        assert launching.run_all(RUNS, folder, "") == []
+        tiny_studies.as_tiny(patch, variants, RUNS)
+        patch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
+        assert launcher.run_all(RUNS, folder, "") == []
         stable_imp.finish(folder, "quick", "")
     return folder
 
 
 def test_accuracies_are_those_recorded(whole: Path, small: Any) -> None:
-    found = measuring.measure(whole, "mnist", "quick", "")
+    found = analysis.measure(whole, "mnist", "quick", "")
     assert found["arms"].keys() == {"small", "large"}
     for role, size in (("small", 10), ("large", 40)):
         arm = found["arms"][role]
-        rows = records.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
+        rows = metrics_log.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
         assert arm["levels"] == [0, 1, 2]
         for r in range(2):
             for level in range(3):
@@ -83,7 +85,7 @@ def test_accuracies_are_those_recorded(whole: Path, small: Any) -> None:
 
 
 def test_gaps_are_of_late_rounds(whole: Path, small: Any) -> None:
-    arm = measuring.measure(whole, "mnist", "quick", "")["arms"]["small"]
+    arm = analysis.measure(whole, "mnist", "quick", "")["arms"]["small"]
     ticket, control = np.asarray(arm["ticket"]), np.asarray(arm["reinitialized"])
     # Rounds 1 and 2 of 2 are late.
     wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
@@ -92,9 +94,9 @@ def test_gaps_are_of_late_rounds(whole: Path, small: Any) -> None:
 
 def weights(folder: Path, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads one round's kernels and masks as flat vectors, in plain code."""
-    run = build.open_run(folder)
+    run = factory.open_run(folder)
     name = "init" if level < 0 else f"level_{level:02d}/ticket/last"
-    state = build.load_state(run, name)
+    state = factory.load_state(run, name)
     masks = transforms.get_masks(state.opt_state)
     params = {k: v for k, v in state.params.items()}
     layers = sorted(params)
@@ -105,7 +107,7 @@ def weights(folder: Path, level: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 def test_angles_and_thresholds_against_plain_code(whole: Path, small: Any) -> None:
     folder = whole / "mnist_batch_10"
-    arm = measuring.measure(whole, "mnist", "quick", "")["arms"]["small"]
+    arm = analysis.measure(whole, "mnist", "quick", "")["arms"]["small"]
     assert arm["labels"] == ["0", "1", "2", "init"]
     for seed in range(2):
         each = [weights(folder, level, seed) for level in (0, 1, 2, -1)]
@@ -127,9 +129,9 @@ def test_angles_and_thresholds_against_plain_code(whole: Path, small: Any) -> No
 
 
 def test_onset_is_by_the_update_children_begin_at(whole: Path, small: Any) -> None:
-    (dense,) = measuring.measure(whole, "mnist", "quick", "")["onset"]
+    (dense,) = analysis.measure(whole, "mnist", "quick", "")["onset"]
     assert (dense["level"], dense["steps"]) == (0, [0, 6])
-    rows = records.read(whole / "mnist_onset" / "metrics.jsonl")
+    rows = metrics_log.read(whole / "mnist_onset" / "metrics.jsonl")
     for i, step in enumerate((0, 6)):
         for r in range(2):
             (row,) = [
@@ -177,13 +179,13 @@ def test_a_killed_study_resumes_to_identical_results(
     def launch(run: Run, workdir: Path, data_dir: str) -> int:
         try:
             return tiny_studies.train(run, workdir, data_dir, stops_now_and_then)
-        except interrupt.Stopped:
+        except preemption.Preempted:
             return 130
 
-    small.setattr(launching, "launch", launch)
+    small.setattr(launcher, "launch", launch)
     for _ in range(100):
         try:
-            assert launching.run_all(RUNS, tmp_path, "") == []
+            assert launcher.run_all(RUNS, tmp_path, "") == []
             break
         except SystemExit as end:
             assert end.code == 130
@@ -197,7 +199,9 @@ def test_a_killed_study_resumes_to_identical_results(
     assert tiny_studies.contents(tmp_path / "report", ".csv", ".md") == wanted
     for run in RUNS:
         again, once = (
-            build.load_state(build.open_run(folder / run.name), "level_02/ticket/last")
+            factory.load_state(
+                factory.open_run(folder / run.name), "level_02/ticket/last"
+            )
             for folder in (tmp_path, whole)
         )
         tiny.check_equal(again, once)
@@ -212,14 +216,14 @@ def test_measured_once_and_anew_when_weights_change(
     def never(*args: Any) -> Any:
         raise AssertionError("was computed again")
 
-    small.setattr(measuring, "of_weights", never)
-    measuring.measure(whole, "mnist", "quick", "")
+    small.setattr(analysis, "of_weights", never)
+    analysis.measure(whole, "mnist", "quick", "")
     changed = json.loads(before)
     changed["of"]["checkpoints"]["init"] = "another"
     try:
         kept.write_text(json.dumps(changed))
         with pytest.raises(AssertionError, match="computed again"):
-            measuring.measure(whole, "mnist", "quick", "")
+            analysis.measure(whole, "mnist", "quick", "")
     finally:
         kept.write_bytes(before)
 
@@ -278,7 +282,7 @@ def as_published() -> dict[str, Any]:
 
 
 def judged(found: dict[str, Any]) -> dict[str, str]:
-    rows = verdicts.judge(claims.CLAIMS, found)
+    rows = claims_lib.judge(claims.CLAIMS, found)
     return {row["name"]: row["verdict"] for row in rows}
 
 
@@ -401,7 +405,7 @@ def test_a_page_of_parts(tmp_path: Path) -> None:
     for arm in found["arms"].values():
         arm["histograms"] = [{"counts": [1, 2], "edges": [-1.0, 0.0, 1.0]}] * 7
     found.pop("onset")
-    made = page.section("mnist", "cpu", found)
+    made = report_lib.section("mnist", "cpu", found)
     assert made.figures["onset"] is None
     assert made.figures["onset_segments"] is None
     assert all(
@@ -425,15 +429,15 @@ def test_a_page_names_what_is_not_there() -> None:
     found.pop("onset")
     for arm in found["arms"].values():
         arm["histograms"] = [{"counts": [1, 2], "edges": [-1.0, 0.0, 1.0]}] * 7
-    made = page.section("mnist", "cpu", found)
+    made = report_lib.section("mnist", "cpu", found)
     assert made.lines[-1] == "Not here: mnist_onset (under way)."
 
 
 def test_strengths_that_are_not_published_stand_beside_those_that_are() -> None:
-    both = {"_published": arms.PUBLISHED_STRENGTHS, "": (20.0, -10.0)}
-    assert arms.strengths("cifar", "cpu") == both
-    assert arms.strengths("mnist", "cpu") == {"": (2.0, -1.0)}
-    assert arms.label("repelled", "cifar", "cpu") == "128, repelled by 20"
-    of = {run.name: run.overrides for run in arms.runs("cpu")}
+    both = {"_published": variants.PUBLISHED_STRENGTHS, "": (20.0, -10.0)}
+    assert variants.strengths("cifar", "cpu") == both
+    assert variants.strengths("mnist", "cpu") == {"": (2.0, -1.0)}
+    assert variants.label("repelled", "cifar", "cpu") == "128, repelled by 20"
+    of = {run.name: run.overrides for run in variants.runs("cpu")}
     assert of["cifar_repelled"]["repelling.strength"] == 20
     assert of["cifar_repelled_published"]["repelling.strength"] == 2

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsparse import calendars, schedules, transforms
+from jaxsparse import durations, transforms
+from jaxsparse.transforms import update_schedules
 
 
 @pytest.fixture(autouse=True)
@@ -75,39 +76,42 @@ def test_tables_are_no_longer_than_a_million_changes() -> None:
         with pytest.raises(ValueError, match="^update_every: expected at most 1,000,0"):
             make(SGD, **far)
     t.rigl(SGD, **far, drop_schedule="constant")
-    assert len(calendars.change_steps(calendars.Calendar(0, 1, 10**6))) == 10**6
+    assert (
+        len(update_schedules.update_steps(update_schedules.UpdateSchedule(0, 1, 10**6)))
+        == 10**6
+    )
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
     "steps_per_epoch: got 1.5": (
-        schedules.to_steps,
+        durations.to_steps,
         {"duration": "2ep", "steps_per_epoch": 1.5},
     ),
     "steps_per_epoch: got nan": (
-        schedules.to_steps,
+        durations.to_steps,
         {"duration": "2ep", "steps_per_epoch": math.nan},
     ),
     "total: got inf": (
-        schedules.to_steps,
+        durations.to_steps,
         {"duration": "10%", "steps_per_epoch": 3, "total": math.inf},
     ),
     "levels: got 1.5": (
-        schedules.kept_per_level,
+        durations.kept_per_level,
         {"total": 10, "fraction": 0.2, "levels": 1.5},
     ),
     "levels: got 1000000000000": (
-        schedules.kept_per_level,
+        durations.kept_per_level,
         {"total": 10, "fraction": 0.2, "levels": 10**12},
     ),
     "total: got 10.5": (
-        schedules.kept_per_level,
+        durations.kept_per_level,
         {"total": 10.5, "fraction": 0.2, "levels": 2},
     ),
     "fraction: got nan": (
-        schedules.kept_per_level,
+        durations.kept_per_level,
         {"total": 10, "fraction": math.nan, "levels": 2},
     ),
-    "kept: got nan": (schedules.open_lth_kept, {"kept": math.nan, "fraction": 0.2}),
+    "kept: got nan": (durations.open_lth_kept, {"kept": math.nan, "fraction": 0.2}),
     "sparsity: got nan": (
         t.gradual_magnitude,
         {"inner": SGD} | WHEN | {"sparsity": math.nan},

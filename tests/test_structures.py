@@ -13,15 +13,15 @@ from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxsparse import fan_axes, masks, oneshot, select, transforms
+from jaxsparse import fan_axes, masks, prune, select, transforms
 
 WILD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e38, np.inf, -np.inf, np.nan, -np.nan]
 # Sums of these are exact in any order, or NaN in every order.
 SUMMABLE = [0.0, -0.0, 1.0, -1.0, 2.0, -3.0, np.inf, -np.inf, np.nan, -np.nan]
 STRUCTURES = (
-    select.in_groups(2),
-    select.in_groups(4),
-    select.in_groups(18),  # too long to compare all pairs
+    select.n_of_m(2),
+    select.n_of_m(4),
+    select.n_of_m(18),  # too long to compare all pairs
     select.blocks((2, 3)),
     select.blocks((1, 1)),
     select.channels(),
@@ -29,8 +29,8 @@ STRUCTURES = (
 )
 each_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
 
-per_layer = jax.jit(select.per_layer, static_argnames=("structure", "ignored"))
-globally = jax.jit(select.globally, static_argnames=("structure", "ignored"))
+per_layer = jax.jit(select.top_k_per_layer, static_argnames=("structure", "frozen"))
+globally = jax.jit(select.top_k_global, static_argnames=("structure", "frozen"))
 wild = hypothesis.settings(deadline=None, max_examples=12)
 
 
@@ -85,7 +85,7 @@ def leaves(draw: st.DrawFn, structure: select.Structure) -> np.ndarray:
 
 
 def step(structure: select.Structure, shape: tuple[int, ...]) -> int:
-    view = select.grid(structure, "a", shape)
+    view = select.unit_view(structure, "a", shape)
     return view.rows * view.members
 
 
@@ -116,7 +116,7 @@ def test_per_layer_equals_a_sort_of_each_row(
     )
     everywhere = np.ones(score.shape, bool)
     assert result["bias"] is None
-    assert masks.kept(result) == wanted * each
+    assert masks.num_active(result) == wanted * each
     np.testing.assert_array_equal(
         result["a"], expected(structure, score, wanted, everywhere)
     )
@@ -136,7 +136,7 @@ def test_units_are_kept_only_where_all_members_are_within(
     result = per_layer(
         {"a": jnp.asarray(score)},
         {"a": jnp.int32(wanted * each)},
-        within=allowed,
+        candidates=allowed,
         structure=structure,
     )
     assert bool(masks.is_nested(result, allowed))
@@ -152,7 +152,7 @@ def test_every_row_keeps_its_count_and_more_contains_fewer(
 ) -> None:
     scores = {"a": jnp.round(distinct(shape) / 5)}  # with ties
     before = per_layer(scores, {"a": jnp.int32(0)}, structure=structure)
-    assert masks.kept(before) == 0
+    assert masks.num_active(before) == 0
     for wanted, count in enumerate(counts_of(structure, shape)):
         after = per_layer(scores, {"a": jnp.int32(count)}, structure=structure)
         assert bool(masks.is_nested(before, after))
@@ -191,17 +191,17 @@ def test_half_of_groups_of_four_is_two_to_four(shape: tuple[int, ...]) -> None:
             group = np.abs(weights[*space, start : start + 4, output])
             for place in np.argsort(group)[2:]:
                 by_hand[*space, start + int(place), output] = True
-    result = select.per_layer(
+    result = select.top_k_per_layer(
         {"a": jnp.abs(weights)},
         {"a": weights.size // 2},
-        structure=select.in_groups(4),
+        structure=select.n_of_m(4),
     )
     np.testing.assert_array_equal(result["a"], by_hand)
 
 
 def test_channels_are_ranked_by_the_sum_of_magnitudes() -> None:
     weights = jnp.stack([jnp.full((3, 3, 4), w) for w in (3.0, -5.0, 1.0, 4.0)], -1)
-    result = select.per_layer(
+    result = select.top_k_per_layer(
         {"a": jnp.abs(weights)}, {"a": 72}, structure=select.channels()
     )
     assert result["a"].all(axis=(0, 1, 2)).tolist() == [False, True, False, True]
@@ -243,7 +243,7 @@ def test_sums_are_not_rounded_to_short_floats(dtype: str, big: int) -> None:
 def test_float64_is_not_rounded_to_float32() -> None:
     with jax.enable_x64(True):
         score = 1 + jnp.arange(8, dtype=jnp.float64).reshape(4, 2) * 1e-15
-        result = select.per_layer(
+        result = select.top_k_per_layer(
             {"a": score}, {"a": 4}, structure=select.blocks((1, 2))
         )
     assert result["a"].all(axis=1).tolist() == [False, False, True, True]
@@ -271,7 +271,9 @@ def test_static_and_traced_counts_agree(structure: select.Structure) -> None:
     scores = {"a": distinct((36, 6))}
     count = counts_of(structure, (36, 6))[1]
     traced = per_layer(scores, {"a": jnp.int32(count)}, structure=structure)
-    static = jax.jit(lambda s: select.per_layer(s, {"a": count}, structure=structure))
+    static = jax.jit(
+        lambda s: select.top_k_per_layer(s, {"a": count}, structure=structure)
+    )
     np.testing.assert_array_equal(static(scores)["a"], traced["a"])
 
 
@@ -280,7 +282,7 @@ def test_traced_counts_are_clipped(structure: select.Structure) -> None:
     scores = {"a": distinct((36, 6))}
     for count, kept in ((-1, 0), (-1000, 0), (10**6, 36 * 6)):
         counts = {"a": jnp.int32(count)}
-        assert masks.kept(per_layer(scores, counts, structure=structure)) == kept
+        assert masks.num_active(per_layer(scores, counts, structure=structure)) == kept
 
 
 def test_one_trace_serves_every_count_and_an_equal_structure() -> None:
@@ -291,10 +293,10 @@ def test_one_trace_serves_every_count_and_an_equal_structure() -> None:
         score: jax.Array, count: jax.Array, structure: select.Structure
     ) -> dict:
         traces.append(count)
-        return select.per_layer({"a": score}, {"a": count}, structure=structure)
+        return select.top_k_per_layer({"a": score}, {"a": count}, structure=structure)
 
     for count in range(5):
-        select_some(distinct((8, 3)), jnp.int32(count), select.in_groups(4))
+        select_some(distinct((8, 3)), jnp.int32(count), select.n_of_m(4))
     assert len(traces) == 1
 
 
@@ -307,7 +309,7 @@ def test_vmap_equals_a_loop(structure: select.Structure) -> None:
     counts = jnp.array([0, possible[1], possible[-1], possible[-2]], jnp.int32)
 
     def select_one(score: jax.Array, count: jax.Array) -> dict:
-        return select.per_layer({"a": score}, {"a": count}, structure=structure)
+        return select.top_k_per_layer({"a": score}, {"a": count}, structure=structure)
 
     result = jax.jit(jax.vmap(select_one))(batch, counts)
     for i, count in enumerate(counts):
@@ -329,7 +331,7 @@ def test_blocks_of_all_layers_compete(data: st.DataObject) -> None:
     result = globally(
         jax.tree.map(jnp.asarray, scores),
         jnp.int32(wanted * 4 + 3),
-        within=jax.tree.map(jnp.asarray, within),
+        candidates=jax.tree.map(jnp.asarray, within),
         structure=structure,
     )
     units = {n: rows_of(structure, s)[0] for n, s in sizes.items()}
@@ -359,10 +361,12 @@ def test_blocks_of_one_weight_are_no_structure() -> None:
 def test_ignored_leaves_need_not_fit() -> None:
     scores = {"a": distinct((8, 3)), "b": distinct((5, 3)), "c": jnp.ones(3)}
     counts = {"a": 12, "b": None, "c": None}
-    structure = select.in_groups(4)
-    result = select.per_layer(scores, counts, ignored=("b", "c"), structure=structure)
-    assert [layer.kept for layer in masks.by_layer(result).values()] == [12, 15, 3]
-    fitted = select.fit(structure, result, counts | {"a": 11})
+    structure = select.n_of_m(4)
+    result = select.top_k_per_layer(
+        scores, counts, frozen=("b", "c"), structure=structure
+    )
+    assert [layer.kept for layer in masks.layer_counts(result).values()] == [12, 15, 3]
+    fitted = select.round_counts(structure, result, counts | {"a": 11})
     assert fitted == counts
 
 
@@ -396,7 +400,7 @@ def rows_of_matrices(structure: select.Structure, shape: tuple[int, ...]) -> lis
 @pytest.mark.parametrize(
     "structure",
     [
-        select.in_groups(4),
+        select.n_of_m(4),
         select.blocks((2, 3)),
         select.channels(),
         select.fan_in(),
@@ -413,10 +417,10 @@ def test_structures_follow_the_layout(
     flat = matrices.reshape(-1)
     tied = select.bind(structure, {"a": score}, axes=axes)
     rows = rows_of_matrices(structure, matrices.shape)
-    view = select.grid(tied, "a", shape)
+    view = select.unit_view(tied, "a", shape)
     assert view == (len(rows), len(rows[0]), len(rows[0][0]))
     wanted = len(rows[0]) // 2
-    kept = select.per_layer(
+    kept = select.top_k_per_layer(
         {"a": jnp.asarray(score, jnp.float32)},
         {"a": wanted * view.rows * view.members},
         structure=tied,
@@ -434,9 +438,7 @@ def test_groups_of_four_run_along_the_inputs_of_attention() -> None:
     shapes = {"query": (8, 2, 2), "key": (8, 2, 2), "value": (8, 2, 2)}
     shapes["out"] = (2, 2, 6)
     params = {n: {"kernel": distinct(s, seed=5)} for n, s in shapes.items()}
-    kept = oneshot.prune(
-        params, 0.5, distribution="uniform", structure=select.in_groups(4)
-    )
+    kept = prune.prune(params, 0.5, distribution="uniform", structure=select.n_of_m(4))
     for name in ("query", "key", "value"):
         groups = np.asarray(kept[name]["kernel"]).reshape(2, 4, 4)
         assert (groups.sum(axis=1) == 2).all()
@@ -447,27 +449,30 @@ def test_groups_of_four_run_along_the_inputs_of_attention() -> None:
 def test_a_layout_of_another_tree_is_refused() -> None:
     tied = select.bind(select.fan_in(), {"b": jnp.ones((4, 3))})
     with pytest.raises(ValueError, match="axes: expected a layout for 'a'"):
-        select.per_layer({"a": jnp.ones((4, 3))}, {"a": 3}, structure=tied)
+        select.top_k_per_layer({"a": jnp.ones((4, 3))}, {"a": 3}, structure=tied)
 
 
 def test_dense_leaves_need_not_fit() -> None:
     stem, body = (3, 3, 3, 4), (8, 6)
     params = {"stem": {"kernel": distinct(stem)}, "body": {"kernel": distinct(body)}}
-    groups, sgd = select.in_groups(4), optax.sgd(0.1)
+    groups, sgd = select.n_of_m(4), optax.sgd(0.1)
     where = {"dense": ("stem/*",), "structure": groups}
     when = {"begin_step": 0, "end_step": 2, "update_every": 1}
     for ticket in (
-        oneshot.prune(params, 0.5, distribution="uniform", **where),
+        prune.prune(params, 0.5, distribution="uniform", **where),
         transforms.get_masks(
             transforms.rigl(
                 sgd, sparsity=0.5, distribution="uniform", end_step=200, **where
             ).init(params)
         ),
     ):
-        assert [layer.kept for layer in masks.by_layer(ticket).values()] == [24, 108]
+        assert [layer.kept for layer in masks.layer_counts(ticket).values()] == [
+            24,
+            108,
+        ]
     blocks = {"structure": select.blocks((2, 2)), "dense": ("stem/*",)}
-    ticket = oneshot.prune(params, 0.154, **blocks)
-    assert masks.by_layer(ticket)["stem/kernel"] == (108, 108)
+    ticket = prune.prune(params, 0.154, **blocks)
+    assert masks.layer_counts(ticket)["stem/kernel"] == (108, 108)
     for tx in (
         transforms.rigl(
             sgd,
@@ -494,26 +499,26 @@ def test_dense_leaves_need_not_fit() -> None:
             grads = jax.tree.map(jnp.sin, held)
             updates, state = update(grads, state, held)
             held = optax.apply_updates(held, updates)
-        kept = masks.by_layer(transforms.get_masks(state))
+        kept = masks.layer_counts(transforms.get_masks(state))
         assert kept["stem/kernel"] == (108, 108)
         groups_kept = np.asarray(transforms.get_masks(state)["body"]["kernel"])
         each = groups_kept.reshape(2, 4, 6).sum(axis=1)
         assert (each == each[0, 0]).all() and 0 < each[0, 0] < 4
     tx = transforms.sr_ste(sgd, n=2, m=4, dense=("stem/*",))
-    kept = masks.by_layer(transforms.get_masks(tx.init(params)))
+    kept = masks.layer_counts(transforms.get_masks(tx.init(params)))
     assert [layer.kept for layer in kept.values()] == [24, 108]
 
 
 def test_empty_leaves_keep_nothing() -> None:
     for structure, shape in (
-        (select.in_groups(4), (0, 3)),
+        (select.n_of_m(4), (0, 3)),
         (select.fan_in(), (0, 3)),
         (select.fan_in(), (3, 0)),
         (select.channels(), (0, 3)),
         (select.blocks((2, 2)), (4, 0)),
     ):
         like = {"a": jax.ShapeDtypeStruct(shape, bool)}
-        assert select.fit(structure, like, {"a": 0}) == {"a": 0}
+        assert select.round_counts(structure, like, {"a": 0}) == {"a": 0}
         scores = {"a": jnp.ones(shape)}
         result = per_layer(scores, {"a": jnp.int32(0)}, structure=structure)
         assert result["a"].shape == shape
@@ -535,17 +540,17 @@ def test_sharded_leaves_give_the_same_masks() -> None:
 def test_grids_multiply_to_the_size() -> None:
     for structure in (None, *STRUCTURES):
         for shape in ((36, 6), (3, 2, 36, 12)):
-            assert np.prod(select.grid(structure, "a", shape)) == np.prod(shape)
+            assert np.prod(select.unit_view(structure, "a", shape)) == np.prod(shape)
     conv = (3, 3, 64, 128)
-    assert select.grid(None, "a", conv) == (1, 73728, 1)
-    assert select.grid(select.in_groups(4), "a", conv) == (18432, 4, 1)
-    assert select.grid(select.blocks((4, 8)), "a", conv) == (1, 2304, 32)
-    assert select.grid(select.channels(), "a", conv) == (1, 128, 576)
-    assert select.grid(select.fan_in(), "a", conv) == (128, 576, 1)
+    assert select.unit_view(None, "a", conv) == (1, 73728, 1)
+    assert select.unit_view(select.n_of_m(4), "a", conv) == (18432, 4, 1)
+    assert select.unit_view(select.blocks((4, 8)), "a", conv) == (1, 2304, 32)
+    assert select.unit_view(select.channels(), "a", conv) == (1, 128, 576)
+    assert select.unit_view(select.fan_in(), "a", conv) == (128, 576, 1)
 
 
 def test_structures_are_values() -> None:
-    assert select.in_groups(4) == select.in_groups(4) != select.in_groups(2)
+    assert select.n_of_m(4) == select.n_of_m(4) != select.n_of_m(2)
     assert len({select.channels(), select.channels(), select.fan_in()}) == 2
     for structure in STRUCTURES:
         assert eval(f"select.{structure!r}") == structure
@@ -561,54 +566,55 @@ def test_fit_is_the_nearest_count_there_is(
     each, size = step(structure, shape), int(np.prod(shape))
     count = data.draw(st.integers(-(-each // 2), size) | st.just(0))
     like = {"a": jax.ShapeDtypeStruct(shape, bool), "b": None}
-    fitted = select.fit(structure, like, {"a": count, "b": None})
+    fitted = select.round_counts(structure, like, {"a": count, "b": None})
     possible = counts_of(structure, shape)
     # Of two at the same distance the larger, hence from the top.
     nearest = min(reversed(possible), key=lambda k: abs(k - count))
     assert fitted == {"a": nearest, "b": None}
-    assert select.fit(structure, like, fitted) == fitted
+    assert select.round_counts(structure, like, fitted) == fitted
 
 
 def test_fit_without_a_structure_is_the_identity() -> None:
     counts = {"a": 3, "bias": None}
     assert (
-        select.fit(None, {"a": jnp.ones((2, 2), bool), "bias": None}, counts) is counts
+        select.round_counts(None, {"a": jnp.ones((2, 2), bool), "bias": None}, counts)
+        is counts
     )
 
 
 def test_fit_works_on_tracers() -> None:
     @jax.jit
     def select_half(scores: dict) -> dict:
-        within = masks.dense(scores)
-        counts = select.fit(select.in_groups(4), within, {"kernel": 11})
-        return select.per_layer(scores, counts, structure=select.in_groups(4))
+        within = masks.ones(scores)
+        counts = select.round_counts(select.n_of_m(4), within, {"kernel": 11})
+        return select.top_k_per_layer(scores, counts, structure=select.n_of_m(4))
 
-    assert masks.kept(select_half({"kernel": distinct((8, 3))})) == 12
+    assert masks.num_active(select_half({"kernel": distinct((8, 3))})) == 12
 
 
 def kernel(**options: object) -> dict:
     scores = {"conv": {"kernel": jnp.ones((3, 3, 8, 6))}}
-    given = {"structure": select.in_groups(4)} | options
+    given = {"structure": select.n_of_m(4)} | options
     count = given.pop("count", 216)
-    return select.per_layer(scores, {"conv": {"kernel": count}}, **given)
+    return select.top_k_per_layer(scores, {"conv": {"kernel": count}}, **given)
 
 
 def rest(structure: select.Structure, count: int, *shapes: tuple[int, ...]) -> dict:
     scores = {f"{i}/kernel": jnp.ones(shape) for i, shape in enumerate(shapes)}
-    return select.globally(scores, count, structure=structure)
+    return select.top_k_global(scores, count, structure=structure)
 
 
 def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
-    return select.fit(structure, {"a": jnp.ones((8, 6), bool)}, {name: count})
+    return select.round_counts(structure, {"a": jnp.ones((8, 6), bool)}, {name: count})
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: select.in_groups(1), "size: got 1"),
+        (lambda: select.n_of_m(1), "size: got 1"),
         (lambda: select.blocks((4, 0)), "size: got 0"),
         (
-            lambda: kernel(structure=select.in_groups(3)),
+            lambda: kernel(structure=select.n_of_m(3)),
             r"conv/kernel: got 8 inputs, .* multiple of 3, for in_groups\(3\); .*"
             "dense=.*prunable",
         ),
@@ -617,7 +623,7 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
             r"conv/kernel: got 6 outputs, .* multiple of 4, for blocks\(\(4, 4\)\)",
         ),
         (
-            lambda: select.grid(select.fan_in(), "c/w", (5,)),
+            lambda: select.unit_view(select.fan_in(), "c/w", (5,)),
             r"c/w: expected two or more axes, .* got shape \(5,\)",
         ),
         (
@@ -629,7 +635,7 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
         (lambda: kernel(ties="drop"), r"ties: got 'drop' with in_groups\(4\)"),
         (lambda: kernel(axis_name="data"), "axis_name: got 'data' with in_groups"),
         (
-            lambda: rest(select.in_groups(4), 8, (8, 2), (4, 3)),
+            lambda: rest(select.n_of_m(4), 8, (8, 2), (4, 3)),
             r"structure: in_groups\(4\) makes every row of 0/kernel",
         ),
         (
@@ -650,7 +656,7 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
             r"count of a: got 3, which channels\(\) rounds to 0 .* multiple of 8 up to",
         ),
         (lambda: fit(select.fan_in(), 49), "count of a: got 49; wanted 0 to 48"),
-        (lambda: fit(select.in_groups(3), 6), "a: got 8 inputs"),
+        (lambda: fit(select.n_of_m(3), 6), "a: got 8 inputs"),
         (lambda: fit(select.fan_in(), 6, "b"), r"counts: got the leaves \['b'\]"),
     ],
 )
@@ -664,5 +670,8 @@ def test_too_many_units_of_a_row_are_refused() -> None:
     counts = {"a": 2**20}
     with pytest.raises(ValueError, match="a has 2147483648 units that compete"):
         jax.eval_shape(
-            lambda s: select.per_layer(s, counts, structure=select.blocks((1, 1))), huge
+            lambda s: select.top_k_per_layer(
+                s, counts, structure=select.blocks((1, 1))
+            ),
+            huge,
         )

@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 
 from experiments.studies.runs import read
-from experiments.sweeping import engines, grid, showing
+from experiments.sweeping import executors, grid, showing
 from experiments.sweeping import points as grid_points
 from jaxsparse import config
 from jaxsparse.training import state as state_lib
 
-GPUS = engines.GPUS
+GPUS = executors.GPUS
 RECIPES = ("configs/set_mnist.py:quick", "configs/rigl_mnist.py:quick")
 VARIED = ("sparse.sparsity=0.8,0.9,0.95",)
 FIXED = ("data.name=digits", "run.tensorboard=false")
@@ -154,7 +154,7 @@ def write(folder: Path, name: str, text: str, code: int = 0) -> Any:
 
 def test_commands_are_run_in_order_whatever_one_comes_to(tmp_path: Path) -> None:
     listed = [write(tmp_path, n, n, code=int(n == "b")) for n in "abc"]
-    codes = engines.run_all(
+    codes = executors.run_all(
         listed, engine="local", jobs=1, logs=tmp_path / "jobs", options={}
     )
     assert codes == {"a": 0, "b": 1, "c": 0}
@@ -163,12 +163,12 @@ def test_commands_are_run_in_order_whatever_one_comes_to(tmp_path: Path) -> None
 
 def test_a_job_that_is_lost_is_said_to_have_failed(tmp_path: Path) -> None:
     missing = (tmp_path / "a", ["/nowhere/python"])
-    codes = engines.run_all(
+    codes = executors.run_all(
         [missing], engine="local", jobs=3, logs=tmp_path / "jobs", options={}
     )
     assert codes == {"a": 1}
     nothing = {"engine": "local", "jobs": 1, "logs": tmp_path / "none", "options": {}}
-    assert engines.run_all([], **nothing) == {}
+    assert executors.run_all([], **nothing) == {}
 
 
 def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
     folder.mkdir()
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        worker = threading.Thread(target=engines.Commands([(folder, command)]))
+        worker = threading.Thread(target=executors.Commands([(folder, command)]))
         worker.start()
         time.sleep(0.5)
         assert not (tmp_path / "said").exists()
@@ -226,7 +226,7 @@ def test_time_that_is_up_stops_what_runs_and_asks_for_more(
 
 def test_what_was_told_to_stop_is_the_last(tmp_path: Path) -> None:
     listed = [write(tmp_path, n, n, code=75 * (n == "b")) for n in "abc"]
-    codes = engines.run_all(
+    codes = executors.run_all(
         listed, engine="local", jobs=1, logs=tmp_path / "jobs", options={}
     )
     assert codes == {"a": 0, "b": 75, "c": 75}
@@ -236,7 +236,7 @@ def test_what_was_told_to_stop_is_the_last(tmp_path: Path) -> None:
 def test_local_jobs_see_their_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "PLUGINS", ("json",))  # as if JAX had GPUs
+    monkeypatch.setattr(executors, "PLUGINS", ("json",))  # as if JAX had GPUs
     script = (
         "import os, pathlib, sys\n"
         "said = pathlib.Path(sys.argv[1])\n"
@@ -257,7 +257,7 @@ def test_local_jobs_see_their_gpus(
         else:
             monkeypatch.setenv(GPUS, before)
         logs = tmp_path / f"jobs_{before}_{jobs}"
-        engines.run_all(given, engine="local", jobs=jobs, logs=logs, options={})
+        executors.run_all(given, engine="local", jobs=jobs, logs=logs, options={})
         assert [path.read_text() for path in files] == after
 
 
@@ -284,10 +284,10 @@ def test_local_jobs_have_gpus_of_their_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "PLUGINS", ("json",))  # as if JAX had GPUs
+    monkeypatch.setattr(executors, "PLUGINS", ("json",))  # as if JAX had GPUs
     for number in range(3):
         (tmp_path / f"0000:0{number}:00.0").mkdir()
-    divided = engines.divide_gpus(jobs, given, cards=tmp_path)
+    divided = executors.divide_gpus(jobs, given, cards=tmp_path)
     assert divided == [{GPUS: names} for names in found]
 
 
@@ -295,25 +295,27 @@ def test_more_local_jobs_than_accelerators_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {GPUS: "0,1"}
-    assert engines.divide_gpus(3, some) == [some] * 3  # which JAX cannot use here
-    monkeypatch.setattr(engines, "PLUGINS", ("json",))
+    assert executors.divide_gpus(3, some) == [some] * 3  # which JAX cannot use here
+    monkeypatch.setattr(executors, "PLUGINS", ("json",))
     with pytest.raises(ValueError, match="--jobs: came 3 with 2 GPUs; wanted at most"):
-        engines.divide_gpus(3, some)
-    assert engines.divide_gpus(3, {}, cards=tmp_path)[0] == {GPUS: None}
-    monkeypatch.setattr(engines.hosts, "on_tpu", lambda environment: True)
-    monkeypatch.setattr(engines, "_has", lambda package: True)
+        executors.divide_gpus(3, some)
+    assert executors.divide_gpus(3, {}, cards=tmp_path)[0] == {GPUS: None}
+    monkeypatch.setattr(executors.multihost, "on_tpu", lambda environment: True)
+    monkeypatch.setattr(executors, "_has", lambda package: True)
     with pytest.raises(ValueError, match="--jobs: came 2 on a TPU"):
-        engines.divide_gpus(2, {})
+        executors.divide_gpus(2, {})
     given = write(tmp_path, "a", "a")
     options = {"gpus_per_node": 1}
     with pytest.raises(ValueError, match="--option: came 'gpus_per_node' for local"):
-        engines.run_all([given], engine="local", jobs=1, logs=tmp_path, options=options)
+        executors.run_all(
+            [given], engine="local", jobs=1, logs=tmp_path, options=options
+        )
 
 
 def test_options_that_submitit_refuses_are_said(tmp_path: Path) -> None:
     given = write(tmp_path, "a", "a")
     with pytest.raises(ValueError, match="--engine, --option: came 'local' with.*mem"):
-        engines.run_all(
+        executors.run_all(
             [given], engine="local", jobs=1, logs=tmp_path, options={"memory": 3}
         )
 

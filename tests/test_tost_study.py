@@ -11,13 +11,15 @@ import tiny
 import tiny_studies
 from scipy import stats
 
-from experiments.studies import launching, tost, verdicts
-from experiments.studies.tost import arms, claims, measuring, page
-from experiments.studies.tost.arms import Cell
-from jaxsparse import build, records, transforms
-from jaxsparse.training import interrupt
+from experiments.studies import claims as claims_lib
+from experiments.studies import launcher, tost
+from experiments.studies.tost import analysis, claims, variants
+from experiments.studies.tost import report as report_lib
+from experiments.studies.tost.variants import Cell
+from jaxsparse import factory, metrics_log, transforms
+from jaxsparse.training import preemption
 
-GRID = arms.Grid(
+GRID = variants.Grid(
     "tiny",
     ("random", "tickets"),
     (60, 80),
@@ -46,9 +48,9 @@ def small(patch: pytest.MonkeyPatch) -> None:
         own = rescales if "rescaling.steps" in run.overrides else {}
         return tiny.config(PLAIN | run.overrides | own)
 
-    patch.setattr(launching, "read", read)
-    patch.setattr(launching, "launch", tiny_studies.train)
-    patch.setitem(arms.GRIDS, "quick", {"mlp": GRID})
+    patch.setattr(launcher, "read", read)
+    patch.setattr(launcher, "launch", tiny_studies.train)
+    patch.setitem(variants.GRIDS, "quick", {"mlp": GRID})
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         small(patch)
-        assert launching.run_all(arms.runs("quick"), folder, "") == []
+        assert launcher.run_all(variants.runs("quick"), folder, "") == []
         tost.finish(folder, "quick", "")
     return folder
 
@@ -65,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def found(whole: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     small(monkeypatch)
-    return measuring.measure(whole, "mlp", "quick", "")
+    return analysis.measure(whole, "mlp", "quick", "")
 
 
 def test_every_aid_is_tried_alone_and_with_all_in_every_cell(
@@ -81,25 +83,25 @@ def test_every_aid_is_tried_alone_and_with_all_in_every_cell(
 
 
 def test_all_aids_are_those_that_are_tried_alone() -> None:
-    for scale, networks in arms.GRIDS.items():
+    for scale, networks in variants.GRIDS.items():
         for network, grid in networks.items():
-            for cell in arms.cells(grid):
-                fields = arms.arms(grid, cell)
+            for cell in variants.cells(grid):
+                fields = variants.arms(grid, cell)
                 assert fields["none"] == {}
                 if "all" in fields:
                     alone = [fields[aid].items() for aid in grid.aids]
                     together = {k: v for items in alone for k, v in items}
                     assert fields["all"] == together, (scale, network)
-    assert set(arms.GRIDS["cpu"]["mlp"].masks) == {
+    assert set(variants.GRIDS["cpu"]["mlp"].masks) == {
         *("random", "snip", "synflow", "tickets")
     }
-    assert arms.GRIDS["cpu"]["mlp"].sparsities == (95, 98, 99)
+    assert variants.GRIDS["cpu"]["mlp"].sparsities == (95, 98, 99)
 
 
 def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> None:
     for cell, entry in found["cells"].items():
         for name, arm in entry.items():
-            rows = records.read(whole / cell.named("mlp", name) / "metrics.jsonl")
+            rows = metrics_log.read(whole / cell.named("mlp", name) / "metrics.jsonl")
             ends = [row for row in rows if row["kind"] == "level"]
             ends.sort(key=lambda row: row["replicate"])
             assert arm["accuracy"] == [100 * row["test_accuracy"] for row in ends]
@@ -109,8 +111,8 @@ def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> No
 
 
 def held(folder: Path, name: str, moment: str) -> tuple[Any, Any]:
-    run = build.open_run(folder / name)
-    state = build.load_state(run, moment)
+    run = factory.open_run(folder / name)
+    state = factory.load_state(run, moment)
     return state.params, transforms.get_masks(state.opt_state)
 
 
@@ -120,14 +122,16 @@ def test_arms_of_a_cell_share_weights_and_masks(
     counts = {}
     for cell, entry in found["cells"].items():
         params, _ = held(whole, cell.named("mlp", "none"), "init")
-        _, last = held(whole, cell.named("mlp", "none"), arms.END)
+        _, last = held(whole, cell.named("mlp", "none"), variants.END)
         counts[cell] = {arm["kept"] for arm in entry.values()}
         for name in entry:
             tiny.check_equal(held(whole, cell.named("mlp", name), "init")[0], params)
-            tiny.check_equal(held(whole, cell.named("mlp", name), arms.END)[1], last)
+            tiny.check_equal(
+                held(whole, cell.named("mlp", name), variants.END)[1], last
+            )
         if cell.mask == "tickets":
-            source = arms.source(cell, "mlp")
-            moment = f"level_{arms.QUICK_LEVELS:02d}/ticket/last"
+            source = variants.source(cell, "mlp")
+            moment = f"level_{variants.QUICK_LEVELS:02d}/ticket/last"
             theirs = held(whole, source, moment)[1]
             tiny.check_equal(last["dense1"], theirs["dense1"])
             tiny.check_equal(params, held(whole, source, "init")[0])
@@ -153,7 +157,7 @@ def test_rescaled_weights_are_those_of_the_factors(
 
 
 def test_gains_and_their_tests_against_plain_code(found: dict[str, Any]) -> None:
-    frame = page.gain_frame(found)
+    frame = report_lib.gain_frame(found)
     expected = []
     for cell, entry in found["cells"].items():
         for name, arm in entry.items():
@@ -188,7 +192,7 @@ def test_gains_and_their_tests_against_plain_code(found: dict[str, Any]) -> None
     ],
 )
 def test_verdicts_of_cells(gain: float, q: float, word: str) -> None:
-    assert page.verdict(gain, q) == word
+    assert report_lib.verdict(gain, q) == word
 
 
 def test_a_killed_study_resumes_to_identical_results(
@@ -202,17 +206,17 @@ def test_a_killed_study_resumes_to_identical_results(
         "mlp_random_60_rescaling": 0,
         "mlp_random_80_all": 0,
     }
-    listed = [run for run in arms.runs("quick") if run.name in killed]
+    listed = [run for run in variants.runs("quick") if run.name in killed]
     for run in listed:
         asked = iter([False] * killed[run.name])
         stops = lambda asked=asked: next(asked, True)  # noqa: E731
-        with pytest.raises(interrupt.Stopped):
+        with pytest.raises(preemption.Preempted):
             tiny_studies.train(run, tmp_path / run.name, "", stops)
-    assert launching.run_all(listed, tmp_path, "") == []
+    assert launcher.run_all(listed, tmp_path, "") == []
     for run in listed:
-        last = f"level_{launching.read(run).lottery.levels:02d}/ticket/last"
+        last = f"level_{launcher.read(run).lottery.levels:02d}/ticket/last"
         again, once = (
-            build.load_state(build.open_run(folder / run.name), last)
+            factory.load_state(factory.open_run(folder / run.name), last)
             for folder in (tmp_path, whole)
         )
         tiny.check_equal(again, once)
@@ -264,7 +268,9 @@ def published(cell: Cell, name: str) -> float:
 
 
 def judged(found: dict[str, Any]) -> dict[str, str]:
-    return {row["name"]: row["verdict"] for row in verdicts.judge(claims.CLAIMS, found)}
+    return {
+        row["name"]: row["verdict"] for row in claims_lib.judge(claims.CLAIMS, found)
+    }
 
 
 def test_what_is_published_is_reproduced() -> None:
@@ -329,23 +335,23 @@ def test_one_sparsity_and_no_dense_network_leave_two_claims_open() -> None:
 
 def test_less_than_a_third_of_the_published_length_is_unclear() -> None:
     found = invented(published)
-    made = page.section("resnet", "full", found)
+    made = report_lib.section("resnet", "full", found)
     assert {claim["verdict"] for claim in made.claims} == {"unclear"}
     assert any("of the published 182 epochs" in line for line in made.lines)
     for entry in found["cells"].values():
         for arm in entry.values():
             arm["epochs"] = 61.0
-    made = page.section("resnet", "full", found)
+    made = report_lib.section("resnet", "full", found)
     assert {claim["verdict"] for claim in made.claims} == {"reproduced"}
 
 
 def test_networks_that_never_learned_are_named() -> None:
     found = invented(published)
     assert not any(
-        "Seeds that end" in x for x in page.section("mlp", "cpu", found).lines
+        "Seeds that end" in x for x in report_lib.section("mlp", "cpu", found).lines
     )
     found["cells"][Cell("snip", 99)]["rescaling"]["accuracy"][1] = 11.35
-    made = page.section("mlp", "cpu", found)
+    made = report_lib.section("mlp", "cpu", found)
     (line,) = [line for line in made.lines if "Seeds that end" in line]
     assert "SNIP 99 % with rescaling (1 of 3)" in line
     # A gain of so many points makes the axis logarithmic.
@@ -360,10 +366,10 @@ def test_records_of_rescaling_are_read(tmp_path: Path) -> None:
     ]
     (tmp_path / "rescaling.json").write_text(json.dumps(rows))
     (tmp_path / "metrics.jsonl").write_text("")
-    reader = measuring.Reader(tmp_path, "")
-    assert measuring.of_factors(reader) == {
+    reader = analysis.Reader(tmp_path, "")
+    assert analysis.of_factors(reader) == {
         "factors": {"a/kernel": [0.5, 1.5]},
         "constrained": [0.0, 50.0],
     }
     (tmp_path / "rescaling.json").unlink()
-    assert measuring.of_factors(reader) == {}
+    assert analysis.of_factors(reader) == {}

@@ -139,15 +139,15 @@ def test_a_method_of_ones_own_says_what_was_finite() -> None:
 
     tx = transforms.sparsify(
         optax.sgd(0.1),
-        masks.dense,
+        masks.ones,
         update_masks=choose,
         update_at=lambda step: step >= 0,
     )
     bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), PARAMS)
     _, state = tx.update(bad, tx.init(PARAMS), PARAMS)
-    assert masks.kept(state.masks) == 72 and state.skipped_updates == 1
+    assert masks.num_active(state.masks) == 72 and state.skipped_updates == 1
     _, state = tx.update(PARAMS, state, PARAMS)
-    assert masks.kept(state.masks) == 0 and state.skipped_updates == 1
+    assert masks.num_active(state.masks) == 0 and state.skipped_updates == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from flax.core import freeze
 
-from jaxsparse import masks, oneshot, transforms, tree
+from jaxsparse import masks, prune, transforms, tree
 
 INNER = optax.sgd(0.1, momentum=0.9)
 RIGL = transforms.rigl(INNER, sparsity=0.5, update_every=2, end_step=10)
@@ -59,7 +59,7 @@ def test_in_an_optimizer_of_nnx(make: Any, tx: Any) -> None:
         assert jax.tree.structure(found) == jax.tree.structure(params)
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
-    ticket = oneshot.prune(params, 0.75)
+    ticket = prune.prune(params, 0.75)
     before = jax.tree.structure(optimizer.opt_state)
     replaced = transforms.replace_masks(optimizer.opt_state, ticket)
     assert jax.tree.structure(replaced) == before
@@ -72,7 +72,7 @@ def test_an_optimizer_of_nnx_trains_a_ticket() -> None:
     model = network()
     optimizer = nnx.Optimizer(model, transforms.fixed(INNER), wrt=nnx.Param)
     params = nnx.state(model, nnx.Param)
-    ticket = oneshot.prune(params, 0.75)
+    ticket = prune.prune(params, 0.75)
     optimizer.opt_state = transforms.replace_masks(optimizer.opt_state, ticket)
     nnx.update(model, transforms.stored_params(params, optimizer.opt_state))
 
@@ -86,7 +86,7 @@ def test_an_optimizer_of_nnx_trains_a_ticket() -> None:
     assert losses[-1] < losses[0]
     assert live(nnx.state(model, nnx.Param), ticket) == (5, 0)
     after = transforms.get_masks(optimizer.opt_state)
-    assert masks.kept(after) == 5 and masks.is_nested(after, ticket)
+    assert masks.num_active(after) == 5 and masks.is_nested(after, ticket)
 
 
 PARAMS = {
@@ -109,9 +109,9 @@ def by_leaf(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 TICKETS = {
-    "whole": oneshot.prune(PARAMS, 0.5, distribution="uniform"),
-    "part": oneshot.prune({"body": PARAMS["body"]}, 0.5),
-    "frozen": freeze(oneshot.prune(PARAMS, 0.5, distribution="uniform")),
+    "whole": prune.prune(PARAMS, 0.5, distribution="uniform"),
+    "part": prune.prune({"body": PARAMS["body"]}, 0.5),
+    "frozen": freeze(prune.prune(PARAMS, 0.5, distribution="uniform")),
 }
 
 
@@ -122,7 +122,7 @@ def test_in_a_part_of_the_network(hold: Any, tx: Any, ticket: str) -> None:
     state = hold(tx).init(PARAMS)
     alone = tx.init({"body": PARAMS["body"]})
     held = transforms.get_masks(state)
-    assert masks.by_layer(held) == masks.by_layer(transforms.get_masks(alone))
+    assert masks.layer_counts(held) == masks.layer_counts(transforms.get_masks(alone))
     body = transforms.get_masks(alone)["body"]["kernel"]
     for function in (transforms.stored_params, transforms.forward_params):
         found = function(PARAMS, state)
@@ -152,5 +152,5 @@ def test_a_part_keeps_its_zeros_while_the_rest_is_trained(hold: Any) -> None:
         params = optax.apply_updates(params, updates)
     held = transforms.get_masks(state)
     kept = 16 if hold is by_leaf else 8
-    assert masks.kept(held) == kept and live(params, held) == (kept, 0)
+    assert masks.num_active(held) == kept and live(params, held) == (kept, 0)
     assert (params["head"]["bias"] != PARAMS["head"]["bias"]).all()

@@ -66,7 +66,7 @@ def _build(name: str, spied: bool = False, **options: Any) -> tuple[Any, Any]:
     """Returns the optimiser bare, and the same sparse."""
     inner, outer = INSIDE.get(name, ADAM), OUTSIDE.get(name, lambda tx: tx)
     inner = spies.spied(inner) if spied else optax.with_extra_args_support(inner)
-    return outer(inner), outer(transforms.sparsify(inner, masks.dense, **options))
+    return outer(inner), outer(transforms.sparsify(inner, masks.ones, **options))
 
 
 def _loss(params: Any, **_: Any) -> Any:
@@ -101,7 +101,7 @@ def _random_masks(params: Any, seed: int, kept: int) -> Any:
         flat[: mask.size * kept // 100] = True
         return jnp.asarray(rng.permutation(flat).reshape(mask.shape))
 
-    return jax.tree.map(draw, masks.dense(params))
+    return jax.tree.map(draw, masks.ones(params))
 
 
 def _roll(held: Any, params: Any, grads: Any, **_: Any) -> transforms.MaskUpdate:
@@ -165,7 +165,7 @@ def test_laws_hold_while_masks_change(name: str) -> None:
     params = _make_params(name)
     state = _strong(tx.init(params)) if name in WEAK else tx.init(params)
     types = jax.tree.map(jax.typeof, (params, state))
-    sparse, held = _find(state), masks.dense(params)
+    sparse, held = _find(state), masks.ones(params)
     for i in range(6):
         memory, keep = sparse.inner_state.state, [np.array(True)]
         if i in (0, 2, 4):
@@ -190,7 +190,7 @@ def test_laws_hold_while_masks_change(name: str) -> None:
             jax.tree.leaves(sparse.masks),
             jax.tree.leaves(held),
         )
-        assert masks.kept(sparse.masks) == masks.kept(held)
+        assert masks.num_active(sparse.masks) == masks.num_active(held)
         for kernel, has in zip(_kernels(params), _kernels(held), strict=True):
             assert not kernel.view(f"uint{8 * kernel.itemsize}")[~has].any()
         for leaf in jax.tree.leaves((params, sparse.inner_state.state)):

@@ -52,7 +52,7 @@ def shuffle(
 
 TX = transforms.sparsify(
     ADAMW,
-    masks.dense,
+    masks.ones,
     update_masks=shuffle,
     update_at=lambda step: step % 3 == 2,
     key=jax.random.key(0),
@@ -268,7 +268,7 @@ def test_any_tree_of_parameters(name: str) -> None:
     params = make_trees()[name]
 
     def init_masks(tree: Any) -> Any:
-        return masks.dense(tree, prunable=lambda _, leaf: leaf.ndim > 1)
+        return masks.ones(tree, prunable=lambda _, leaf: leaf.ndim > 1)
 
     tx = transforms.sparsify(optax.adam(0.1), init_masks)
     step = jax.jit(tx.update)

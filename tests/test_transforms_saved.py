@@ -15,8 +15,8 @@ import pytest
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from jaxsparse import keys, transforms
-from jaxsparse.training import checkpoints, old_layout
+from jaxsparse import rng, transforms
+from jaxsparse.training import checkpoints, old_checkpoints
 from jaxsparse.training.state import TrainState
 
 PARAMS = {
@@ -97,7 +97,7 @@ def test_map_params_visits_what_belongs_to_weights(name: str) -> None:
     assert found.inner_state[0].mu == found.inner_state[0].nu == labels
     if isinstance(state, transforms.SparsifyState):
         assert found.previous == held
-    if transforms.remembers(state):
+    if transforms.tracks_exploration(state):
         assert found.memory.ever == held
     if name == "snfs":
         assert found.memory.own == held
@@ -121,7 +121,7 @@ def test_raw_and_typed_keys_draw_the_same() -> None:
 def test_what_is_no_key_is_refused() -> None:
     for bad in (7, jnp.zeros(2), np.uint32(1)):
         with pytest.raises(TypeError, match="^key: expected a random key"):
-            keys.as_typed(bad)
+            rng.as_typed(bad)
 
 
 @pytest.mark.parametrize("name", ["fixed", "sparse_evolution", "top_kast"])
@@ -134,7 +134,7 @@ def test_checkpoints_of_the_earlier_layout_are_read(name: str, tmp_path: Path) -
     opt_state = transforms.replace_key(opt_state, words)
     state = TrainState(jnp.int32(5), params, {}, opt_state)
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf), state)
-    old = old_layout.as_saved(state)  # it splits the same key
+    old = old_checkpoints.as_saved(state)  # it splits the same key
     assert jax.dtypes.issubdtype(old.opt_state.key.dtype, jax.dtypes.prng_key)
     assert not hasattr(old.opt_state, "skipped_updates")
     ocp.save(tmp_path / "last", old)

@@ -110,7 +110,7 @@ def test_skip_inner_leaves_survivors_and_their_memory() -> None:
 
 def test_skip_inner_does_not_skip_for_replaced_masks() -> None:
     tx = transforms.sparsify(
-        SGD, masks.dense, update_masks=to_low, update_at=moved_at(9), skip_inner=True
+        SGD, masks.ones, update_masks=to_low, update_at=moved_at(9), skip_inner=True
     )
     state = transforms.replace_masks(tx.init(PARAMS), EVEN)
     after, _ = apply(tx, PARAMS, state)
@@ -123,7 +123,7 @@ def test_a_weight_dropped_and_regrown_at_once_starts_afresh() -> None:
     def stay(held: Any, params: Any, grads: Any, **_: Any) -> transforms.MaskUpdate:
         return transforms.MaskUpdate(held, reset=fresh)
 
-    tx = transforms.sparsify(SGD, masks.dense, update_masks=stay, update_at=moved_at(2))
+    tx = transforms.sparsify(SGD, masks.ones, update_masks=stay, update_at=moved_at(2))
     params, state = apply(tx, *apply(tx, PARAMS, tx.init(PARAMS)))
     _, moved = apply(tx, params, state)
     was = jnp.where(fresh["kernel"], 0.0, state.inner_state[0].trace["kernel"])
@@ -175,7 +175,7 @@ def test_a_method_sees_weights_outside_replaced_masks_as_zero() -> None:
         return transforms.MaskUpdate({"bias": None, "kernel": params["kernel"] > 8})
 
     tx = transforms.sparsify(
-        SGD, masks.dense, update_masks=largest, update_at=moved_at(0)
+        SGD, masks.ones, update_masks=largest, update_at=moved_at(0)
     )
     _, state = apply(tx, PARAMS, transforms.replace_masks(tx.init(PARAMS), EVEN))
     wanted = (PARAMS["kernel"] > 8) & EVEN["kernel"]
@@ -187,7 +187,7 @@ def test_a_method_sees_weights_outside_replaced_masks_as_zero() -> None:
 )
 def test_one_of_two_options_alone_is_refused(name: str, given: Any) -> None:
     with pytest.raises(ValueError, match=f"{name}: given alone; wanted both"):
-        transforms.sparsify(SGD, masks.dense, **{name: given})
+        transforms.sparsify(SGD, masks.ones, **{name: given})
 
 
 def test_missing_params_are_refused() -> None:
@@ -227,7 +227,7 @@ def test_fixed_takes_masks_and_checks_their_shape() -> None:
 def test_masks_that_do_not_fit_are_refused_by_name(given: Any, message: str) -> None:
     params = {"a": [PARAMS["kernel"]], "b": PARAMS["kernel"]}
     tx = transforms.sparsify(
-        SGD, lambda tree: masks.dense(tree, prunable=lambda name, leaf: True)
+        SGD, lambda tree: masks.ones(tree, prunable=lambda name, leaf: True)
     )
     with pytest.raises(ValueError, match=f"^masks: {message}"):
         transforms.replace_masks(tx.init(params), given)
@@ -261,7 +261,7 @@ def test_memory_goes_by_the_longest_name() -> None:
     def prunable(name: str, leaf: Any) -> bool:
         return name != "a/b/kernel"
 
-    tx = transforms.sparsify(SGD, lambda tree: masks.dense(tree, prunable=prunable))
+    tx = transforms.sparsify(SGD, lambda tree: masks.ones(tree, prunable=prunable))
     _, state = tx.update(params, tx.init(params), params)
     kept = {"kernel": EVEN["kernel"], "a": {"kernel": LOW["kernel"]}}
     kept["a"]["b"] = {"kernel": None}

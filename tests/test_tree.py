@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from flax.core import freeze
 
-from jaxsparse import initializers, masks, oneshot, scores, select, tree
+from jaxsparse import initializers, masks, prune, scores, select, tree
 
 LEAF = jnp.arange(6.0).reshape(2, 3)
 ABSENT = optax.MaskedNode()
@@ -41,10 +41,10 @@ def logical(leaf: Any) -> nn.LogicallyPartitioned:
 def test_a_key_called_value_is_part_of_the_name(make: Any) -> None:
     params = {"attn": make(query=LEAF, value=LEAF)}
     assert tree.names(params) == ["attn/query", "attn/value"]
-    mask = masks.dense(params, prunable=("attn/*",))
-    assert masks.total(mask) == 12
-    half = oneshot.prune(params, 0.5, prunable=("attn/*",), distribution="uniform")
-    assert [layer.kept for layer in masks.by_layer(half).values()] == [3, 3]
+    mask = masks.ones(params, prunable=("attn/*",))
+    assert masks.size(mask) == 12
+    half = prune.prune(params, 0.5, prunable=("attn/*",), distribution="uniform")
+    assert [layer.kept for layer in masks.layer_counts(half).values()] == [3, 3]
 
 
 def test_whatever_asks_for_names_reads_a_field_called_value_alike() -> None:
@@ -53,11 +53,11 @@ def test_whatever_asks_for_names_reads_a_field_called_value_alike() -> None:
     key = jax.random.key(0)
 
     def of(params: Any) -> list[Any]:
-        ticket = masks.dense(params, prunable=("*",))
+        ticket = masks.ones(params, prunable=("*",))
         half = jax.tree.map(lambda leaf: 8, ticket)
         return [
             scores.random(ticket, key=key),
-            select.fit(select.in_groups(4), ticket, half),
+            select.round_counts(select.n_of_m(4), ticket, half),
             initializers.redraw(params, ticket, initializers.masked(), key=key),
             initializers.exact_orthogonal(params, half, key=key),
         ]
@@ -71,7 +71,7 @@ def test_whatever_asks_for_names_reads_a_field_called_value_alike() -> None:
 def test_a_box_has_no_name_of_its_own(box: Any) -> None:
     params = {"b": box(LEAF), "a": {"value": box(LEAF), "none": box(None)}}
     assert tree.names(params) == ["a/value", "b"]
-    assert tree.names(masks.dense(params, prunable=("*",))) == ["a/value", "b"]
+    assert tree.names(masks.ones(params, prunable=("*",))) == ["a/value", "b"]
     assert tree.names(box({"w": LEAF, "value": [LEAF]})) == ["value/0", "w"]
 
 
@@ -128,13 +128,13 @@ def test_equal_names_and_shapes_fit_whatever_the_nodes(given: str, like: str) ->
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of ties and of empty layers
 @pytest.mark.parametrize("like", HOLDERS)
 def test_masks_of_one_holder_apply_to_another(like: str) -> None:
-    ticket = oneshot.prune(LAYERS, 0.5, distribution="uniform")
+    ticket = prune.prune(LAYERS, 0.5, distribution="uniform")
     wanted = tree.named_leaves(masks.apply(ticket, LAYERS))
     found = masks.apply(ticket, HOLDERS[like])
     assert jax.tree.structure(found) == jax.tree.structure(HOLDERS[like])
     for name, leaf in tree.named_leaves(found).items():
         np.testing.assert_array_equal(leaf, wanted[name])
-    assert masks.is_nested(ticket, masks.dense(HOLDERS[like]))
+    assert masks.is_nested(ticket, masks.ones(HOLDERS[like]))
     doubled = masks.tree_map(lambda mask, leaf: 2 * leaf, ticket, HOLDERS[like])
     assert jax.tree.structure(doubled) == jax.tree.structure(ticket)
 

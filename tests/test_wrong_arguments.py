@@ -13,15 +13,14 @@ import numpy as np
 import optax
 import pytest
 
+from jaxsparse import connectivity as connectivity_lib
 from jaxsparse import (
-    calendars,
     distributions,
+    durations,
     fan_axes,
     initializers,
     masks,
-    oneshot,
-    paths,
-    schedules,
+    prune,
     scores,
     select,
     transforms,
@@ -29,25 +28,26 @@ from jaxsparse import (
 )
 from jaxsparse.analysis import (
     connectivity,
+    embedding,
     gradient_flow,
-    overlap,
-    pairs,
+    imp_rounds,
+    mask_overlap,
+    pairwise,
     predictions,
-    projection,
-    rounds,
     similarity,
 )
 from jaxsparse.analysis.hessian import (
+    eigenvalues,
     exact,
+    hvp,
     lanczos,
-    products,
-    quadrature,
-    spectra,
-    subspace,
+    param_subspace,
+    slq,
 )
-from jaxsparse.lottery import children, controls, levels
-from jaxsparse.tost import fading
-from jaxsparse.training import repelling
+from jaxsparse.lottery import controls, imp, instability
+from jaxsparse.tost import annealing
+from jaxsparse.training import solution_penalty
+from jaxsparse.transforms import update_schedules
 
 KEY = jax.random.key(0)
 PARAMS = {"a": {"kernel": jnp.arange(1.0, 13.0).reshape(4, 3), "bias": jnp.ones(3)}}
@@ -108,10 +108,10 @@ KINDS = {
         *("norm_scale", "form", "subspace", "average", "baseline", "ties", "name"),
         *("layout",),
     ),
-    "patterns": ("dense", "ignored", "zeros", "include"),
+    "patterns": ("dense", "frozen", "exclude", "zeros", "include"),
     "prunable": ("prunable",),
     "masks": ("masks",),
-    "fitting masks": ("within", "inner", "outer", "following"),
+    "fitting masks": ("candidates", "inner", "outer", "next_masks"),
     "weights": ("params", "scores", "grads"),
     "function": ("loss", "apply", "score", "measure", "make_batch", "fn", "product"),
     "solution": ("solution",),
@@ -168,29 +168,29 @@ TWO = {"first": MASKS, "second": MASKS}
 BOTH = {"first": "fitting masks", "second": "fitting masks"}
 FIT = {"masks": "fitting masks", "params": "fitting weights"}
 WHEN = {"update_every": 2, "end_step": 9, "begin_step": 1}
-CALENDAR = calendars.Calendar(0, 2, 9, True)
-SELECTED = {"scores": SCORES, "within": MASKS, "ignored": (), "ties": "spread"}
+CALENDAR = update_schedules.UpdateSchedule(0, 2, 9, True)
+SELECTED = {"scores": SCORES, "candidates": MASKS, "frozen": (), "ties": "spread"}
 SCORED = {"scores": "numbers"}  # scores of a part of the weights are scores
 PRUNED = {"params": PARAMS, "sparsity": 0.5, "dense": (), "prunable": ("*/kernel",)}
 PRUNED |= {"distribution": "global", "min_layer_density": 0.0}
-SPACE = subspace.make(PARAMS, MASKS)
+SPACE = param_subspace.make(PARAMS, MASKS)
 AXES = fan_axes.parse("io")
 ORTHOGONAL = {"gain": 1.0, "key": KEY}
 DISTRIBUTED = {"masks": MASKS, "sparsity": 0.5, "dense": ()}
-QUADRATURE = quadrature.Quadrature(np.ones((2, 1)), np.ones((2, 1)), 4, "float32")
-SPECTRUM = spectra.Spectrum(np.ones(2), 2, 0, 1, "float32", 0.0, None)
+QUADRATURE = slq.Quadrature(np.ones((2, 1)), np.ones((2, 1)), 4, "float32")
+SPECTRUM = eigenvalues.Spectrum(np.ones(2), 2, 0, 1, "float32", 0.0, None)
 CALLS = {
-    "masks.dense": Call(masks.dense, {"params": PARAMS, "prunable": ("*/kernel",)}),
+    "masks.dense": Call(masks.ones, {"params": PARAMS, "prunable": ("*/kernel",)}),
     "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
-    "masks.by_globs": Call(masks.by_globs, {"globs": ("*",)}, {"globs": "globs"}),
+    "masks.by_globs": Call(masks.glob_filter, {"globs": ("*",)}, {"globs": "globs"}),
     "masks.tree_map": Call(
         masks.tree_map,
         {"fn": lambda mask: mask, "masks": MASKS},
         {"masks": "any"},
     ),
-    "masks.kept": Call(masks.kept, {"masks": MASKS}, {"masks": "boolean"}),
+    "masks.kept": Call(masks.num_active, {"masks": MASKS}, {"masks": "boolean"}),
     "masks.sparsity": Call(masks.sparsity, {"masks": MASKS}, {"masks": "boolean"}),
-    "masks.by_layer": Call(masks.by_layer, {"masks": MASKS}, {"masks": "boolean"}),
+    "masks.by_layer": Call(masks.layer_counts, {"masks": MASKS}, {"masks": "boolean"}),
     "masks.pack": Call(masks.pack, {"masks": MASKS}, {"masks": "boolean"}),
     "tree.match_structure": Call(
         tree.match_structure,
@@ -210,52 +210,52 @@ CALLS = {
         {"stack": X},
         {"stack": "stack"},
     ),
-    "select.globally": Call(select.globally, SELECTED | {"count": 3}, SCORED),
+    "select.globally": Call(select.top_k_global, SELECTED | {"count": 3}, SCORED),
     "select.per_layer": Call(
-        select.per_layer,
+        select.top_k_per_layer,
         SELECTED | {"counts": {"a": {"kernel": 3, "bias": None}}},
         SCORED | {"counts": "any"},
     ),
     "select.globally_at_least": Call(
-        select.globally_at_least,
+        select.top_k_global_at_least,
         SELECTED | {"count": 3, "least": {"a": {"kernel": 1, "bias": None}}},
         SCORED | {"least": "any"},
     ),
     "select.floors": Call(
         lambda masks, min_layer_density, ignored: select.floors(
-            masks, min_layer_density, ignored=ignored
+            masks, min_layer_density, frozen=ignored
         ),
-        {"masks": MASKS, "min_layer_density": 0.5, "ignored": ()},
-        {"min_layer_density": "part", "ignored": "globs"},
+        {"masks": MASKS, "min_layer_density": 0.5, "frozen": ()},
+        {"min_layer_density": "part", "frozen": "globs"},
     ),
     "select.fit": Call(
-        select.fit,
+        select.round_counts,
         {
-            "structure": select.in_groups(2),
+            "structure": select.n_of_m(2),
             "masks": MASKS,
             "counts": {"a": {"kernel": 6, "bias": None}},
         },
         {"structure": "structure", "counts": "any", "masks": "weights"},
     ),
-    "select.in_groups": Call(select.in_groups, {"size": 2}),
+    "select.in_groups": Call(select.n_of_m, {"size": 2}),
     "select.blocks": Call(select.blocks, {"size": (2, 1)}, {"size": "sides"}),
     "select.bind": Call(
         lambda structure, dense, axes: select.bind(
             structure, PARAMS, dense=dense, axes=axes
         ),
-        {"structure": select.in_groups(2), "dense": (), "axes": None},
+        {"structure": select.n_of_m(2), "dense": (), "axes": None},
         {"structure": "structure", "axes": "axes", "dense": "globs"},
     ),
     "select.grid": Call(
-        select.grid,
-        {"structure": select.in_groups(2), "name": "a", "shape": (4, 3)},
+        select.unit_view,
+        {"structure": select.n_of_m(2), "name": "a", "shape": (4, 3)},
         {"structure": "structure", "name": "any", "shape": "any"},
     ),
     "oneshot.prune": Call(
-        oneshot.prune, PRUNED | {"structure": None, "axes": None}, {"axes": "axes"}
+        prune.prune, PRUNED | {"structure": None, "axes": None}, {"axes": "axes"}
     ),
     "oneshot.prune_iteratively": Call(
-        lambda **arguments: oneshot.prune_iteratively(**arguments),
+        lambda **arguments: prune.prune_iteratively(**arguments),
         PRUNED
         | {
             "score": scores.magnitude,
@@ -297,19 +297,21 @@ CALLS = {
         distributions.by_glob, {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5}
     ),
     "schedules.to_steps": Call(
-        schedules.to_steps,
+        durations.to_steps,
         {"duration": "2ep", "steps_per_epoch": 3, "total": 9},
         {"duration": "name"},
     ),
     "schedules.kept_per_level": Call(
-        schedules.kept_per_level, {"total": 9, "fraction": 0.2, "levels": 2}
+        durations.kept_per_level, {"total": 9, "fraction": 0.2, "levels": 2}
     ),
     "schedules.open_lth_kept": Call(
-        schedules.open_lth_kept, {"kept": 9, "fraction": 0.2}
+        durations.open_lth_kept, {"kept": 9, "fraction": 0.2}
     ),
-    "calendars.make_calendar": Call(calendars.make_calendar, WHEN | {"closes": True}),
+    "calendars.make_calendar": Call(
+        update_schedules.make_update_schedule, WHEN | {"closes": True}
+    ),
     "calendars.drop_fractions": Call(
-        calendars.drop_fractions,
+        update_schedules.drop_fractions,
         {"calendar": CALENDAR, "fraction": 0.3, "schedule": "cosine"},
         {"fraction": "any"},  # messages call it drop_fraction, as the methods do
     ),
@@ -408,18 +410,20 @@ CALLS = {
         FIT,
     ),
     "paths.live": Call(
-        lambda apply, params, masks: paths.live(apply, params, masks, X),
+        lambda apply, params, masks: connectivity_lib.live(apply, params, masks, X),
         {"apply": apply, "params": PARAMS, "masks": MASKS},
         FIT,
     ),
-    "tost.fade": Call(traced(fading.fade), {"clock": 1, "until": 4, "form": "linear"}),
+    "tost.fade": Call(
+        traced(annealing.anneal), {"clock": 1, "until": 4, "form": "linear"}
+    ),
     "tost.sharpen": Call(
-        traced(fading.sharpen),
+        traced(annealing.sharpen),
         {"clock": 1, "until": 4, "least": 1.0, "most": 9.0},
         {"least": "number", "most": "number"},
     ),
     "lottery.layer_counts": Call(
-        levels.layer_counts, {"masks": MASKS, "level": 1, "rule": levels.Rule()}
+        imp.layer_counts, {"masks": MASKS, "level": 1, "rule": imp.PruningRule()}
     ),
     "lottery.masks_of": Call(
         controls.masks_of,
@@ -428,30 +432,30 @@ CALLS = {
             "masks": jax.tree.map(lambda leaf: leaf[None], MASKS),
             "level": 1,
             "keys": KEY[None],
-            "ignored": (),
+            "exclude": (),
         },
         {"masks": "any"},
     ),
     "lottery.shuffle_layers": Call(
-        traced(controls.shuffle_layers), {"masks": MASKS, "key": KEY, "ignored": ()}
+        traced(controls.shuffle_layers), {"masks": MASKS, "key": KEY, "exclude": ()}
     ),
     "lottery.data_keys": Call(
-        traced(children.data_keys), {"keys": KEY[None], "count": 2}
+        traced(instability.data_keys), {"keys": KEY[None], "count": 2}
     ),
     "lottery.copies": Call(
-        traced(children.copies), {"tree": PARAMS, "count": 2}, {"tree": "any"}
+        traced(instability.copies), {"tree": PARAMS, "count": 2}, {"tree": "any"}
     ),
-    "lottery.pairs": Call(children.pairs, {"count": 2}),
+    "lottery.pairs": Call(instability.pairs, {"count": 2}),
     "hessian.make": Call(
-        subspace.make, {"params": PARAMS, "masks": MASKS, "include": ("*",)}, FIT
+        param_subspace.make, {"params": PARAMS, "masks": MASKS, "include": ("*",)}, FIT
     ),
     "hessian.blocks": Call(
-        products.blocks,
+        hvp.microbatches,
         {"batches": X, "batch_size": 1},
         {"batches": "stack"},
     ),
     "hessian.operator": Call(
-        products.operator,
+        hvp.operator,
         {"loss": loss, "space": SPACE, "batches": X, "batch_size": 1},
         {"space": "solution", "batches": "stack"},
     ),
@@ -478,35 +482,35 @@ CALLS = {
         },
     ),
     "hessian.trace": Call(
-        refused_early(quadrature.trace),
+        refused_early(slq.trace),
         {"product": lambda v: v, "n": 1, "probes": 2, "key": KEY},
     ),
     "hessian.density": Call(
-        refused_early(quadrature.density),
+        refused_early(slq.density),
         {"product": lambda v: v, "n": 1, "probes": 2, "steps": 1, "key": KEY},
     ),
     "hessian.smooth": Call(
-        quadrature.smooth,
+        slq.smooth,
         {"found": QUADRATURE, "points": np.zeros(2), "width": 0.1},
         {"found": "solution"},
     ),
     "hessian.quadrature.summarise": Call(
-        quadrature.summarise,
+        slq.summarise,
         {"found": QUADRATURE, "threshold": 0.1},
         {"found": "solution"},
     ),
     "hessian.summarise": Call(
-        spectra.summarise,
+        eigenvalues.summarise,
         {"eigenvalues": [1.0, -1.0], "threshold": 0.1},
         {},
     ),
     "hessian.compare": Call(
-        spectra.compare,
+        eigenvalues.compare,
         {"before": [1.0], "after": [2.0], "threshold": 0.1},
         {},
     ),
     "hessian.dense": Call(
-        spectra.dense,
+        eigenvalues.dense,
         {"spectrum": SPECTRUM, "masks": MASKS},
         {"spectrum": "solution"},
     ),
@@ -520,14 +524,14 @@ CALLS = {
         {"loss": loss, "params": PARAMS, "masks": MASKS, "batch": X},
         FIT,
     ),
-    "analysis.mask_overlap": Call(overlap.mask_overlap, TWO, BOTH),
-    "analysis.chance_overlap": Call(overlap.chance_overlap, TWO, BOTH),
+    "analysis.mask_overlap": Call(mask_overlap.mask_overlap, TWO, BOTH),
+    "analysis.chance_overlap": Call(mask_overlap.chance_overlap, TWO, BOTH),
     "analysis.ensemble": Call(
         traced(predictions.ensemble), {"logits": X[None], "average": "probabilities"}
     ),
-    "analysis.pca": Call(projection.pca, {"vectors": X, "dimensions": 1}),
+    "analysis.pca": Call(embedding.pca, {"vectors": X, "dimensions": 1}),
     "analysis.mds": Call(
-        projection.mds,
+        embedding.mds,
         {
             "distances": np.ones((3, 3)) - np.eye(3),
             "dimensions": 1,
@@ -537,9 +541,11 @@ CALLS = {
             "key": KEY,
         },
     ),
-    "analysis.cut": Call(rounds.cut, {"solution": SOLUTION, "following": MASKS}),
+    "analysis.cut": Call(
+        imp_rounds.pruning_threshold, {"solution": SOLUTION, "next_masks": MASKS}
+    ),
     "analysis.histogram": Call(
-        rounds.histogram, {"solution": SOLUTION, "limit": 1.0, "bins": 4}
+        imp_rounds.histogram, {"solution": SOLUTION, "limit": 1.0, "bins": 4}
     ),
     "analysis.join": Call(traced(similarity.join), TWO | {"subspace": "union"}, BOTH),
     "analysis.flatten": Call(
@@ -551,7 +557,7 @@ CALLS = {
         {"first": "solution", "second": "solution"},
     ),
     "analysis.pairwise": Call(
-        pairs.pairwise, {"measure": lambda a, b: jnp.sum(a - b), "stack": X}
+        pairwise.pairwise, {"measure": lambda a, b: jnp.sum(a - b), "stack": X}
     ),
     "analysis.interpolate": Call(
         traced(connectivity.interpolate),
@@ -565,7 +571,9 @@ CALLS = {
     "analysis.connected_fraction": Call(
         connectivity.connected_fraction, {"barriers": np.ones(3), "threshold": 0.5}
     ),
-    "training.allocate": Call(repelling.allocate, {"masks": MASKS, "capacity": 2}),
+    "training.allocate": Call(
+        solution_penalty.allocate, {"masks": MASKS, "capacity": 2}
+    ),
 }
 
 

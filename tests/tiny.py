@@ -13,15 +13,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxsparse import build
 from jaxsparse import config as config_lib
+from jaxsparse import factory
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import levels, rewinding
+from jaxsparse.lottery import imp, rewinding
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import checkpoints, progress, workdir
-from jaxsparse.training.loop import Desk
 from jaxsparse.training.state import TrainState
+from jaxsparse.training.train import RunDir
 
 
 def config(fields: dict[str, Any] | None = None) -> ConfigDict:
@@ -65,8 +65,8 @@ def get_config(variant: str = "") -> ConfigDict:
 def _trainable(fields: tuple[tuple[str, Any], ...]) -> tuple[Experiment, ConfigDict]:
     c = config(dict(fields) | {"lottery.levels": 0})
     config_lib.validate(c)
-    build.check_names(c)
-    return build.make_experiment(c, build.load_data(c), Path()), c
+    factory.check_names(c)
+    return factory.make_experiment(c, factory.load_data(c), Path()), c
 
 
 def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment:
@@ -76,10 +76,12 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     shared = {k: v for k, v in every.items() if not k.startswith("lottery.")}
     made, _ = _trainable(tuple(sorted(shared.items())))
     epoch_steps = made.trainer.epoch.steps
-    length = build.lengths(c, steps_per_epoch=epoch_steps)
-    rule = levels.Rule(**{name: c.lottery[name] for name in levels.Rule._fields})
+    length = factory.make_durations(c, steps_per_epoch=epoch_steps)
+    rule = imp.PruningRule(
+        **{name: c.lottery[name] for name in imp.PruningRule._fields}
+    )
     return made._replace(
-        plan=rewinding.Plan(
+        plan=rewinding.RewindPlan(
             length.rewind, length.total, c.lottery.retrain, length.finetune
         ),
         rule=rule,
@@ -91,10 +93,10 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     )
 
 
-def desk(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> Desk:
+def desk(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> RunDir:
     shown = progress.Progress(1, 0)
     metrics = folder / "metrics.jsonl"
-    return Desk(metrics, folder / "checkpoints", shown, should_stop)
+    return RunDir(metrics, folder / "checkpoints", shown, should_stop)
 
 
 def run(
@@ -109,9 +111,9 @@ def train(folder: Path, fields: dict[str, Any]) -> Experiment:
     """Runs in a folder that other runs can start from, as a launch does."""
     c = config(fields)
     config_lib.validate(c)
-    build.check_names(c)
-    dataset = build.load_data(c)
-    made = build.make_experiment(c, dataset, folder)
+    factory.check_names(c)
+    dataset = factory.load_data(c)
+    made = factory.make_experiment(c, dataset, folder)
     arrangement = made.trainer.arrangement
     with workdir.opened(
         folder, c, command="", arrangement=arrangement, dataset=dataset

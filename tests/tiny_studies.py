@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments.studies import launching
+from experiments.studies import launcher
 from experiments.studies.runs import Run
-from jaxsparse import build
 from jaxsparse import config as config_lib
-from jaxsparse.build import scoring
-from jaxsparse.data.diet import files, scores
+from jaxsparse import factory
+from jaxsparse.data.data_pruning import score_files
+from jaxsparse.data.data_pruning import scores as scores_lib
+from jaxsparse.factory import example_scores
 from jaxsparse.lottery import experiment as experiment_lib
 
 PLAIN = {"model.features": (8,), "data.validation": 0}
@@ -26,9 +27,9 @@ def as_tiny(patch: pytest.MonkeyPatch, arms: ModuleType, runs: list[Run]) -> Non
     patch.setattr(arms, "NETWORKS", ("mnist",))
     patch.setattr(arms, "of_network", lambda network, scale: runs)
     patch.setattr(arms, "runs", lambda scale: runs)
-    patch.setattr(launching, "read", lambda run: tiny.config(PLAIN | run.overrides))
-    patch.setattr(launching, "launch", train)
-    patch.setattr(launching, "_score", score)
+    patch.setattr(launcher, "read", lambda run: tiny.config(PLAIN | run.overrides))
+    patch.setattr(launcher, "launch", train)
+    patch.setattr(launcher, "_score", score)
 
 
 def train(
@@ -39,12 +40,12 @@ def train(
 ) -> int:
     """Trains a run to its end, or until it is asked to stop, as train.py would."""
     del data_dir
-    c = launching.read(run)
+    c = launcher.read(run)
     config_lib.validate(c)
-    build.check_names(c)
+    factory.check_names(c)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(c.to_json())
-    made = build.make_experiment(c, build.load_data(c), workdir)
+    made = factory.make_experiment(c, factory.load_data(c), workdir)
     began = json.dumps({"arrangement": dict(made.trainer.arrangement)})
     (workdir / "environment.json").write_text(began)
     experiment_lib.run(made, tiny.desk(workdir, should_stop))
@@ -54,18 +55,18 @@ def train(
 def score(run: Run, name: str, workdir: Path, out: Path, data_dir: str) -> int:
     """Scores as score_data.py would."""
     del run, data_dir
-    opened = build.open_run(workdir)
-    state = build.load_state(opened, "level_00/ticket/last")
-    functions = build.make_functions(opened.config, opened.dataset, {})
-    each = scoring.score_logits(
+    opened = factory.open_run(workdir)
+    state = factory.load_state(opened, "level_00/ticket/last")
+    functions = factory.make_eval_fns(opened.config, opened.dataset, {})
+    each = example_scores.score_logits(
         functions,
-        scoring.weights(state),
+        example_scores.weights(state),
         opened.dataset.train,
         score=name,
         batch_size=50,
         how="map",
     )
-    provenance = files.describe(
+    provenance = score_files.describe(
         opened.dataset.train.labels,
         score=name,
         dataset="digits",
@@ -74,7 +75,7 @@ def score(run: Run, name: str, workdir: Path, out: Path, data_dir: str) -> int:
         step=int(state.step),
         config=config_lib.digest(opened.config),
     )
-    files.save(out, scores.mean_over_replicates(each), provenance=provenance)
+    score_files.save(out, scores_lib.mean_over_replicates(each), provenance=provenance)
     return 0
 
 

@@ -81,4 +81,4 @@ def count(params: dict) -> int:
 
 
 def prunable(params: dict) -> int:
-    return count(jax.eval_shape(masks.dense, params))
+    return count(jax.eval_shape(masks.ones, params))

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments.benchmarks import programs, rigs, selection, timing
+from experiments.benchmarks import fixtures, overhead, selection, timing
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import build
+from jaxsparse import factory
 from jaxsparse.lottery import experiment
 from jaxsparse.training import progress
-from jaxsparse.training.loop import Desk
+from jaxsparse.training.train import RunDir
 
 SHAPE = (32, 32, 3)
 EXAMPLES = 50_000
@@ -33,7 +33,7 @@ CHAIN = 16  # products of matrices in one call
 
 def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
     """Measures all of it, or says that there is no accelerator."""
-    if programs.on_cpu():
+    if overhead.on_cpu():
         row = ("no accelerator here",)
         note = (
             "On one: ResNet-20 and ResNet-18 on CIFAR-10 in float32 and bfloat16, with "
@@ -58,7 +58,7 @@ def cifar(
     network: str, *, batch_size: int, steps: int, dtype: str = "float32"
 ) -> ConfigDict:
     """Makes the config of training on CIFAR-10 as `configs/lth_cifar.py` does."""
-    c = rigs.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
+    c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
     c.data.crop_pad, c.data.flip = 4, True
     c.model.dtype = dtype
     c.optimizer.momentum, c.optimizer.weight_decay = 0.9, 1e-4
@@ -88,7 +88,7 @@ def throughput(
       steps: in one call, fewer where an epoch has fewer.
       side: of the square matrices.
     """
-    dataset = rigs.random_dataset(SHAPE, examples=examples)
+    dataset = fixtures.random_dataset(SHAPE, examples=examples)
     jobs: dict[tuple[str, int], Job] = {(d, 0): product_job(d, side) for d in dtypes}
     flops, absent = {}, {}
     for dtype in dtypes:
@@ -138,7 +138,7 @@ def throughput(
 
 
 def _job(c: ConfigDict, dataset: Any) -> Job:
-    job = rigs.trainer_job(rigs.make(c, dataset))
+    job = fixtures.trainer_job(fixtures.make(c, dataset))
     job.run(1)
     return job
 
@@ -154,7 +154,7 @@ def _tried(make: Callable[[], Job]) -> tuple[Job | None, str]:
 
 
 def _flops(c: ConfigDict, dataset: Any) -> float:
-    cost = rigs.lower_step(rigs.make(c, dataset)).cost_analysis()
+    cost = fixtures.lower_step(fixtures.make(c, dataset)).cost_analysis()
     return (cost or {}).get("flops", float("nan"))
 
 
@@ -196,7 +196,7 @@ def rigl(
       steps: in one call, and between changes.
       examples: number of random images.
     """
-    dataset = rigs.random_dataset(SHAPE, examples=examples)
+    dataset = fixtures.random_dataset(SHAPE, examples=examples)
     ways: Mapping[str, dict[str, Any]] = {
         "fixed masks": {"method": "static"},
         "RigL, no change": {"method": "rigl", "update_every": f"{10**7}step"},
@@ -212,7 +212,7 @@ def rigl(
         c.sparse.distribution = "uniform"
         if c.sparse.method == "rigl":
             c.sparse.drop_schedule = "constant"
-        jobs[name] = rigs.trainer_job(rigs.make(c, dataset))
+        jobs[name] = fixtures.trainer_job(fixtures.make(c, dataset))
     rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
     rows = [
         (
@@ -247,7 +247,7 @@ def lottery(c: ConfigDict, *, repetitions: int, examples: int = EXAMPLES) -> Tab
       repetitions: runs after the first, which may compile.
       examples: number of random images.
     """
-    dataset = rigs.random_dataset(SHAPE, examples=examples)
+    dataset = fixtures.random_dataset(SHAPE, examples=examples)
     first, *later = (_whole_run(c, dataset) for _ in range(repetitions + 1))
     rows = [
         ("first run", f"{first:,.1f}"),
@@ -274,8 +274,8 @@ def _whole_run(c: ConfigDict, dataset: Any) -> float:
         open(os.devnull, "w", encoding="utf-8") as nowhere,
     ):
         folder = Path(name)
-        made = build.make_experiment(c, dataset, folder)
-        desk = Desk(
+        made = factory.make_experiment(c, dataset, folder)
+        desk = RunDir(
             metrics=folder / "metrics.jsonl",
             checkpoints=folder / "checkpoints",
             progress=progress.Progress(c.lottery.levels + 1, 0, out=nowhere),

@@ -10,7 +10,7 @@ import jaxpruner
 import optax
 from jaxpruner import sparsity_distributions
 
-from experiments.benchmarks import updates
+from experiments.benchmarks import mask_updates
 from experiments.benchmarks.timing import Job
 
 GIVEN_BACK = (
@@ -78,4 +78,4 @@ def rigl_job(
         params = optax.apply_updates(params, change)
         return updater.post_gradient_update(params, opt_state), opt_state
 
-    return updates.repeat(update, (params, tx.init(params)), grads)
+    return mask_updates.repeat(update, (params, tx.init(params)), grads)

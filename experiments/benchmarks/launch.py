@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import experiments.train  # noqa: F401  (what the command imports)
-from jaxsparse import build
+from jaxsparse import factory
 from jaxsparse.lottery import experiment
-from jaxsparse.training import progress, spending
-from jaxsparse.training.loop import Desk
+from jaxsparse.training import profiling, progress
+from jaxsparse.training.train import RunDir
 
 
 class FirstStep(Exception):  # noqa: N818  (no error: it ends the launch)
@@ -45,19 +45,19 @@ class Clock(progress.Progress):
 def main(folder: Path, variant: str) -> dict[str, Any]:
     """Launches; returns times by name, and what was compiled."""
     imported = time.time()
-    spent = spending.Spent()
+    spent = profiling.CostTracker()
     from configs import dense_digits
 
     c = dense_digits.get_config(variant)
     # The first call has one step, after which the host waits for it.
     c.run.steps_per_call, c.run.checkpoint_every = 1, "1step"
-    build.set_up_jax(c)
-    made = build.make_experiment(c, build.load_data(c), folder)
+    factory.set_up_jax(c)
+    made = factory.make_experiment(c, factory.load_data(c), folder)
     built = time.time()
     folder.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         clock = Clock(nowhere)
-        desk = Desk(
+        desk = RunDir(
             metrics=folder / "metrics.jsonl",
             checkpoints=folder / "checkpoints",
             progress=clock,

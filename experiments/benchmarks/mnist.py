@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks import rigs, rows, timing
-from experiments.benchmarks.rigs import Rig
+from experiments.benchmarks import fixtures, rows, timing
+from experiments.benchmarks.fixtures import Rig
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import build, transforms
+from jaxsparse import factory, transforms
 from jaxsparse.data import augment, datasets
-from jaxsparse.data.examples import Dataset
+from jaxsparse.data.dataset import Dataset
 from jaxsparse.training import losses
-from jaxsparse.training.epoch import Epoch
+from jaxsparse.training.scan_chunks import EpochSpec
 from jaxsparse.types import Masks, Params
 
 MISSING = "not installed: pip install -e '.[benchmark]'"
@@ -43,7 +43,9 @@ def load_torch() -> ModuleType | None:
 def load_data(data_dir: str | None, *, examples: int = 55_000) -> tuple[Dataset, str]:
     """Returns MNIST, or noise of its shape, and which of the two it is."""
     if data_dir is None:
-        dataset = rigs.random_dataset(rigs.SHAPES["lenet_300_100"], examples=examples)
+        dataset = fixtures.random_dataset(
+            fixtures.SHAPES["lenet_300_100"], examples=examples
+        )
         return dataset, "random uint8 of MNIST's shape"
     return datasets.load("mnist", data_dir=data_dir, validation=5000), "real MNIST"
 
@@ -75,12 +77,12 @@ def measure(
 
     def rig(replicates: int) -> Rig:
         sizes = {"replicates": replicates, "batch_size": batch_size, "steps": steps}
-        return rigs.make(rigs.recipe("lenet_300_100", **sizes), dataset)
+        return fixtures.make(fixtures.recipe("lenet_300_100", **sizes), dataset)
 
     one = rig(1)
     jobs = {
-        (rows.SINGLE, ""): rigs.trainer_job(one),
-        (rows.SEVERAL, ""): rigs.trainer_job(rig(5)),
+        (rows.SINGLE, ""): fixtures.trainer_job(one),
+        (rows.SEVERAL, ""): fixtures.trainer_job(rig(5)),
         (rows.LIBRARY, ""): library_job(one, steps=steps),
     }
     torch = load_torch()
@@ -154,7 +156,7 @@ def step_with(
       after: `(params, opt_state)` to the parameters that are kept, for optimisers that
         need it; None for none.
     """
-    model = build.make_model(rig.config, classes=rig.dataset.classes, training=True)
+    model = factory.make_model(rig.config, classes=rig.dataset.classes, training=True)
     stats = jax.tree.map(lambda leaf: leaf[0], rig.state.batch_stats)
     mean, std = rig.dataset.mean, rig.dataset.std
 
@@ -185,8 +187,8 @@ def library_job(rig: Rig, *, steps: int) -> Job:
     images, labels = rig.dataset.train
     size = rig.config.data.batch_size
     draw = np.random.default_rng(0)
-    whole = Epoch(len(labels) // size, size, size)
-    asked = rigs.calls(whole, steps=1, batch_size=size)
+    whole = EpochSpec(len(labels) // size, size, size)
+    asked = fixtures.calls(whole, steps=1, batch_size=size)
     order, number = np.empty(0, int), -1
 
     def run(count: int) -> None:
@@ -221,7 +223,7 @@ def discrepancy(
     images = images.reshape(steps, size, *images.shape[1:])
     labels = labels.reshape(steps, size)
     loop = library_loop(rig, masks)
-    floats = rigs.normalized(images, rig.dataset)
+    floats = fixtures.normalized(images, rig.dataset)
     theirs = torch.losses(params, masks, floats, labels)
     opt_state, ours = loop.tx.init(params), []
     with jax.default_matmul_precision("highest"):

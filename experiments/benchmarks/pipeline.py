@@ -9,11 +9,11 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from experiments.benchmarks import mnist, rigs, timing
-from experiments.benchmarks.rigs import Rig
+from experiments.benchmarks import fixtures, mnist, timing
+from experiments.benchmarks.fixtures import Rig
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse.data.examples import Dataset
-from jaxsparse.training.epoch import Call
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.training.scan_chunks import ScanChunk
 
 RESIDENT = "jaxsparse, examples on the device"
 STREAMED = "jaxsparse, streamed from the host"
@@ -44,18 +44,18 @@ def measure(
       examples: number of random images.
       workers: numbers of DataLoader workers to try.
     """
-    dataset = rigs.random_dataset(SHAPE, examples=examples)
+    dataset = fixtures.random_dataset(SHAPE, examples=examples)
 
     def rig(where: str) -> Rig:
         sizes = {"replicates": 1, "batch_size": batch_size, "steps": steps}
-        c = rigs.recipe("lenet_300_100", **sizes)
+        c = fixtures.recipe("lenet_300_100", **sizes)
         c.run.examples = where
-        return rigs.make(c, dataset)
+        return fixtures.make(c, dataset)
 
     resident, streamed = rig("device"), rig("host")
     training = {
-        (RESIDENT, ""): rigs.trainer_job(resident),
-        (STREAMED, ""): rigs.trainer_job(streamed),
+        (RESIDENT, ""): fixtures.trainer_job(resident),
+        (STREAMED, ""): fixtures.trainer_job(streamed),
         (LIBRARY, ""): mnist.library_job(resident, steps=steps),
     }
     alone = {
@@ -140,9 +140,9 @@ def gather_job(rig: Rig, *, steps: int) -> Job:
     """Copies the batches of calls in this thread, for one device."""
     trainer, size = rig.experiment.trainer, rig.config.data.batch_size
     order = np.random.default_rng(0).permutation(len(rig.dataset.train.labels))[None]
-    asked = rigs.calls(trainer.epoch, steps=steps, batch_size=size)
+    asked = fixtures.calls(trainer.epoch, steps=steps, batch_size=size)
 
-    def gathered(call: Call) -> object:
+    def gathered(call: ScanChunk) -> object:
         return trainer.feed.gather(order, call)
 
     return _taking(map(gathered, asked), 1)
@@ -151,7 +151,7 @@ def gather_job(rig: Rig, *, steps: int) -> Job:
 def serve_job(rig: Rig, *, steps: int) -> Job:
     """Gathers batches in threads and brings them to the device, an order an epoch."""
     trainer, size = rig.experiment.trainer, rig.config.data.batch_size
-    asked = rigs.calls(trainer.epoch, steps=steps, batch_size=size)
+    asked = fixtures.calls(trainer.epoch, steps=steps, batch_size=size)
     served = trainer.feed.serve(rig.experiment.seeds.data, asked)
 
     def waited() -> Iterator[object]:

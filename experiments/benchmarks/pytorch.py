@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from experiments.benchmarks import rows
 from experiments.benchmarks.timing import Job
-from jaxsparse.data.examples import Dataset
+from jaxsparse.data.dataset import Dataset
 from jaxsparse.types import Masks, Params
 
 RATE = 0.1

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.benchmarks import collectives, rigs, timing
+from experiments.benchmarks import collectives, fixtures, timing
 from experiments.benchmarks.timing import Table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -47,18 +47,18 @@ class Case(NamedTuple):
     devices: int
     size: int
 
-    def rig(self, *, steps: int) -> rigs.Rig:
+    def rig(self, *, steps: int) -> fixtures.Rig:
         """Builds what trains, for calls of so many steps."""
         weak, many = self.way == "weak", self.way == "replicates"
-        c = rigs.recipe(
+        c = fixtures.recipe(
             self.network,
             replicates=self.devices if many else 1,
             batch_size=self.size * (self.devices if weak else 1),
             steps=steps,
             devices=self.devices,
         )
-        shape, size = rigs.SHAPES[self.network], c.data.batch_size
-        return rigs.make(c, rigs.random_dataset(shape, examples=size * steps))
+        shape, size = fixtures.SHAPES[self.network], c.data.batch_size
+        return fixtures.make(c, fixtures.random_dataset(shape, examples=size * steps))
 
     @property
     def examples(self) -> int:
@@ -120,7 +120,7 @@ def _times(
     """Times training on more and more devices."""
     jobs = {}
     for case in compared:
-        job = rigs.trainer_job(case.rig(steps=steps))
+        job = fixtures.trainer_job(case.rig(steps=steps))
         jobs[case.devices] = job._replace(work=case.examples * steps)
     rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
     rows = []
@@ -200,7 +200,7 @@ def read(case: Case) -> dict[str, Any]:
       bytes of one replicate's `params` and `stats`.
     """
     rig = case.rig(steps=1)
-    compiled = rigs.compile_step(rig)
+    compiled = fixtures.compile_step(rig)
     cost = compiled.cost_analysis()
     moved = collectives.add(collectives.read(compiled.as_text()))
 

@@ -97,9 +97,9 @@ def _cases(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Case]:
             count = pool.size * percent // 100
             each = jax.tree.map(lambda leaf, p=percent: leaf.size * p // 100, scores)
             # Counts are arguments that may change: one program serves every level.
-            run = functools.partial(jax.jit(select.globally), scores, count)
+            run = functools.partial(jax.jit(select.top_k_global), scores, count)
             yield f"all layers together, {percent} %, {kind}", run, [pool], [count]
-            run = functools.partial(jax.jit(select.per_layer), scores, each)
+            run = functools.partial(jax.jit(select.top_k_per_layer), scores, each)
             found = jax.tree.leaves(each)
             yield f"layer by layer, {percent} %, {kind}", run, leaves, found
 
@@ -145,8 +145,8 @@ def _verdict(
     kept: Any, best: list[Any], counts: list[int], pools: list[jax.Array]
 ) -> str:
     """Compares the scores kept with those that top_k found, in one pool or by layer."""
-    if masks_lib.kept(kept) != sum(counts):
-        return f"WRONG: {masks_lib.kept(kept)} kept of {sum(counts)}"
+    if masks_lib.num_active(kept) != sum(counts):
+        return f"WRONG: {masks_lib.num_active(kept)} kept of {sum(counts)}"
     flat = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(kept)]
     flat = flat if len(best) > 1 else [np.concatenate(flat)]
     for mask, indices, count, pool in zip(flat, best, counts, pools, strict=True):

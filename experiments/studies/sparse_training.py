@@ -17,7 +17,7 @@ the sparsity of the other arms.
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import launching
+from experiments.studies import launcher
 from experiments.studies.runs import Run
 
 DESCRIPTION = "every method of sparse training at equal sparsity"
@@ -39,7 +39,7 @@ def runs(scale: str) -> list[Run]:
 def finish(folder: Path, scale: str, data_dir: str) -> Path:
     """Writes the report on all runs that have begun; returns its page."""
     del data_dir
-    return launching.report(runs(scale), folder)
+    return launcher.report(runs(scale), folder)
 
 
 def _of_network(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:

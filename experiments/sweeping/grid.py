@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.studies import launching, verdicts
+from experiments.studies import claims, launcher
 from experiments.sweeping.points import Point
-from jaxsparse import build
-from jaxsparse.reports import html, page, tables, text
+from jaxsparse import factory
+from jaxsparse.reports import formatting, html, page, tables
 
 
 def check(points: Sequence[Point]) -> None:
@@ -19,7 +19,7 @@ def check(points: Sequence[Point]) -> None:
     """
     for run in (run for point in points for run in point.runs):
         try:
-            build.check_names(launching.read(run))
+            factory.check_names(launcher.read(run))
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from error
 
@@ -38,7 +38,7 @@ def report(points: Sequence[Point], folder: Path) -> Path:
         folder / run.name
         for point in points
         for run in point.runs
-        if launching.standing(run, folder / run.name) in ("under way", launching.ENDED)
+        if launcher.standing(run, folder / run.name) in ("under way", launcher.ENDED)
     ]
     if not begun:
         raise ValueError(f"{folder}: no run has begun; see what was said above")
@@ -46,7 +46,7 @@ def report(points: Sequence[Point], folder: Path) -> Path:
     written = page.write(begun, out)
     ends = ends_of(points, folder)
     html.replace(out / "sweep.csv", ends.to_csv(index=False, lineterminator="\n"))
-    html.replace(out / "sweep.md", text.markdown(show(ends, points)))
+    html.replace(out / "sweep.md", formatting.markdown(show(ends, points)))
     return written
 
 
@@ -55,7 +55,7 @@ def ends_of(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     rows = []
     for point in points:
         for run in point.runs:
-            if launching.standing(run, folder / run.name) != launching.ENDED:
+            if launcher.standing(run, folder / run.name) != launcher.ENDED:
                 continue
             (read,) = tables.read_runs([folder / run.name])
             levels = tables.frame([read], "level")
@@ -89,6 +89,6 @@ def show(ends: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
             ("weights_remaining_percent", "Weights remaining (%)"),
             ("test_accuracy_percent", "Test accuracy (%)"),
         ):
-            row[title] = verdicts.spread(mine[column].to_numpy()) if len(mine) else ""
+            row[title] = claims.spread(mine[column].to_numpy()) if len(mine) else ""
         rows.append(row)
     return pd.DataFrame(rows)

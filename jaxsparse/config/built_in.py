@@ -13,7 +13,7 @@ from jaxsparse.config.registering import (
     register_score,
 )
 
-_SCORES = "jaxsparse.build.scores:"
+_SCORES = "jaxsparse.factory.scores:"
 _TRANSFORMS = "jaxsparse.transforms:"
 _MODELS = "jaxsparse.models:"
 
@@ -183,7 +183,7 @@ register_method(
 )
 register_method(
     "sr_ste",
-    "jaxsparse.build.sparse:sr_ste",
+    "jaxsparse.factory.methods:sr_ste",
     arguments=("prunable", "dense", "structure", "sparsity", "decay"),
     receives=("axes",),
     label="SR-STE",
@@ -278,7 +278,7 @@ _mobilenet("mobilenet_v2", "MobileNetV2", (1, 1, 1, 2, 2, 1, 2, 1))
 for _name, _width, _heads in (("ti", 192, 3), ("s", 384, 6), ("b", 768, 12)):
     _network(
         f"vit_{_name}_16",
-        "jaxsparse.build.networks:vit",
+        "jaxsparse.factory.models:vit",
         ("features",),
         rectifies=False,
         blocks=1,

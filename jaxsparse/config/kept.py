@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxsparse import records
+from jaxsparse import metrics_log
 from jaxsparse.config import registries
 
 FOLDER = "registered"  # within that of a run
@@ -69,7 +69,7 @@ def write(workdir: Path, config: ConfigDict) -> None:
                 name,
             )
         path.parent.mkdir(exist_ok=True)
-        records.write_atomically(path, text)
+        metrics_log.write_atomically(path, text)
 
 
 def execute(workdir: Path) -> None:

@@ -7,7 +7,7 @@ what no run can mean, such as numbers that float32 does not hold.
 from collections.abc import Callable
 from typing import Any
 
-from jaxsparse import schedules
+from jaxsparse import durations
 from jaxsparse.config import naming
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -59,7 +59,7 @@ def _is_text(value: Any) -> bool:
 def _is_length(value: Any) -> bool:
     """Says whether something is a length that does not go beyond 100 %."""
     try:
-        steps = schedules.to_steps(value, steps_per_epoch=1, total=INT32)
+        steps = durations.to_steps(value, steps_per_epoch=1, total=INT32)
     except (TypeError, ValueError):
         return False
     return steps <= INT32
@@ -86,7 +86,7 @@ _TEXT: Rule = (_is_text, "a name, in one line")
 _PATH: Rule = (_is_path, "a path in one line, of a user that there is, or ''")
 _LENGTH: Rule = (
     _is_length,
-    f"a length of at most 100% or 2**31 steps: {schedules.FORMS}",
+    f"a length of at most 100% or 2**31 steps: {durations.FORMS}",
 )
 _TOTAL: Rule = (lambda v: _is_length(v) and "%" not in v, "steps or epochs, as '2ep'")
 _ANY: Rule = (str.isprintable, "a name, in one line, or ''")

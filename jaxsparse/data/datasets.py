@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxsparse.data import digits, examples, folders, sources, tiny_imagenet, unread
-from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.data import dataset, digits, folders, lazy, sources, tiny_imagenet
+from jaxsparse.data.dataset import Dataset, Examples
 
 # Called with `data_dir=`; returns training examples, test examples and classes.
 Read = tuple[Examples, Examples, int]
@@ -41,7 +41,7 @@ def mixed(read: Reader, *args: Any, **options: Any) -> Read:
       alone, and the number of classes.
     """
     train, test, classes = read(*args, **options)
-    return *(examples.mix(part, seed=TREE_SEED) for part in (train, test)), classes
+    return *(dataset.mix(part, seed=TREE_SEED) for part in (train, test)), classes
 
 
 # TFDS does not have it. Two of its thirds are trained on, as in Paul et al. (2022).
@@ -149,7 +149,7 @@ def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
     """
     more = {"size": size} if size else {}
     prepared, tree = (
-        (unread.prepared, unread.tree) if size else (sources.read, folders.read)
+        (lazy.prepared, lazy.tree) if size else (sources.read, folders.read)
     )
     try:
         return prepared(name, data_dir=data_dir, **more)
@@ -205,7 +205,7 @@ def _reader(name: str, size: int, given: Reader | None) -> Reader:
     return functools.partial(read, name, size=size)
 
 
-def _statistics(images: examples.Images) -> Any:
+def _statistics(images: dataset.Images) -> Any:
     """Computes those of all images, or of a sample where they are in files."""
     if isinstance(images, np.ndarray):
         return channel_statistics(images)
@@ -255,14 +255,14 @@ def load(
       ValueError: if a count asks for more than there is, or a file is damaged.
     """
     train, test, classes = _reader(name, size, reader)(data_dir=data_dir)
-    train, held_out = examples.split(train, validation=validation, seed=split_seed)
+    train, held_out = dataset.split(train, validation=validation, seed=split_seed)
     if published is None:
         published = PUBLISHED.get(name.partition(":")[0])
     if published is None or len(published[0]) != train.images.shape[-1]:
         published = _statistics(train.images)
     mean, std = published
     if train_examples is not None:
-        train = examples.first(train, train_examples)
+        train = dataset.first(train, train_examples)
     if test_examples is not None:
-        test = examples.first(test, test_examples)
+        test = dataset.first(test, test_examples)
     return Dataset(train, held_out, test, classes, mean, std)

@@ -10,8 +10,8 @@ References:
 
 import numpy as np
 
-from jaxsparse.data import examples
-from jaxsparse.data.examples import Examples
+from jaxsparse.data import dataset
+from jaxsparse.data.dataset import Examples
 
 CLASSES = 10
 TEST_EXAMPLES = 360  # of 1797, which leaves 1437 to train on
@@ -38,5 +38,5 @@ def read(*, data_dir: str | None = None) -> tuple[Examples, Examples, int]:
     bunch = load_digits()
     shades = np.rint(bunch.images * 255 / 16).astype(np.uint8)
     every = Examples(shades[..., np.newaxis], bunch.target.astype(np.int32))
-    train, test = examples.split(every, validation=TEST_EXAMPLES, seed=DIVISION_SEED)
+    train, test = dataset.split(every, validation=TEST_EXAMPLES, seed=DIVISION_SEED)
     return train, test, CLASSES

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsparse.data import datasets, folders, stored
-from jaxsparse.data.examples import Dataset, Examples, Images
-from jaxsparse.data.stored import StoredImages
+from jaxsparse.data import datasets, folders, image_files
+from jaxsparse.data.dataset import Dataset, Examples, Images
+from jaxsparse.data.image_files import StoredImages
 
 BLOCKS = 64  # in which a split is hashed, so that a difference can be located
 SPLITS = ("train", "validation", "test")
@@ -184,7 +184,7 @@ def _bytes(array: np.ndarray) -> Any:
 def _in_blocks(count: int, content: Callable[[slice], Any]) -> list[str]:
     """Hashes parts of so many things, in threads."""
     parts = _parts(count)
-    return stored.in_threads(lambda i: _hash(content(parts[i])), range(len(parts)))
+    return image_files.in_threads(lambda i: _hash(content(parts[i])), range(len(parts)))
 
 
 def _parts(count: int) -> list[slice]:

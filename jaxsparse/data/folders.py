@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from jaxsparse import records
+from jaxsparse import metrics_log
 from jaxsparse.data import sources
-from jaxsparse.data.examples import Examples
+from jaxsparse.data.dataset import Examples
 
 # What the folder of a split may be called.
 SPLITS = {
@@ -207,7 +207,7 @@ def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
             wanted = mode in _COLOURED and not clear
             pixels = np.asarray(picture.convert("RGB")) if wanted else None
     except Exception as error:  # Pillow raises OSError, SyntaxError and others
-        if records.is_of_machine(error):
+        if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
             f"{path}: is damaged or missing: {error}; wanted a PNG or JPEG image; "

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from jaxsparse.data import shards, stored
-from jaxsparse.data.stored import Damaged
+from jaxsparse.data import image_files, record_files
+from jaxsparse.data.image_files import CorruptImage
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def cache_folder() -> Path | None:
         return None
 
 
-def _digest(records: shards.Records) -> str:
+def _digest(records: record_files.Records) -> str:
     """Names files by where they lie, their sizes and when they were written."""
     digest = hashlib.sha256()
     for path in records.paths:
@@ -36,7 +36,7 @@ def _digest(records: shards.Records) -> str:
     return digest.hexdigest()[:32]
 
 
-def read(records: shards.Records, *, classes: int) -> Int32[np.ndarray, " n"]:
+def read(records: record_files.Records, *, classes: int) -> Int32[np.ndarray, " n"]:
     """Reads the labels of all records, or what was kept of reading them.
 
     Args:
@@ -49,7 +49,7 @@ def read(records: shards.Records, *, classes: int) -> Int32[np.ndarray, " n"]:
     try:
         name = f"{_digest(records)}.npy"
     except FileNotFoundError as error:
-        raise Damaged(f"{error.filename}: is missing; {records.again}") from error
+        raise CorruptImage(f"{error.filename}: is missing; {records.again}") from error
     folder = cache_folder()
     kept = None if folder is None else folder / name
     found = None if kept is None else _load(kept, len(records))
@@ -75,9 +75,11 @@ def _load(path: Path, count: int) -> Int32[np.ndarray, " n"] | None:
     return found if fits and found.dtype == np.int32 else None
 
 
-def _read_labels(records: shards.Records) -> Int32[np.ndarray, " n"]:
+def _read_labels(records: record_files.Records) -> Int32[np.ndarray, " n"]:
     log.info("reading %d labels in %d files", len(records), len(records.paths))
-    return np.concatenate(stored.in_threads(records.labels, range(len(records.paths))))
+    return np.concatenate(
+        image_files.in_threads(records.labels, range(len(records.paths)))
+    )
 
 
 def _keep(path: Path, found: np.ndarray) -> None:

@@ -23,9 +23,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse import records
+from jaxsparse import metrics_log
 from jaxsparse.config import naming
-from jaxsparse.data.examples import Examples
+from jaxsparse.data.dataset import Examples
 
 # Names to offer when one is misspelt; any other that is prepared works as well.
 KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "cinic10")
@@ -214,7 +214,7 @@ def _read_info(name: str, folder: Path) -> tfds.core.DatasetInfo:
         _check_classes(folder)
         return tfds.builder_from_directory(folder).info
     except Exception as error:  # TFDS raises what its many parsers happen to raise
-        if records.is_of_machine(error):
+        if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
             f"{name}: the description in {folder} cannot be read ({error}); wanted "
@@ -292,7 +292,7 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
         try:
             _read_shard(path, info, Examples(whole.images[rows], whole.labels[rows]))
         except Exception as error:  # four libraries' kinds of "damaged"
-            if records.is_of_machine(error):
+            if metrics_log.is_of_machine(error):
                 raise
             raise ValueError(
                 f"{name}: {path} is damaged or missing: {error}; wanted {length} "

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsparse.data import folders, sources
-from jaxsparse.data.examples import Examples
+from jaxsparse.data.dataset import Examples
 
 NAME = "tiny_imagenet"
 

@@ -10,29 +10,29 @@ and weights at once. `metainit` scales what others drew.
     params = initializers.sparsity_aware(params, ticket, scale=2.0, key=second)
 """
 
-from jaxsparse.initializers.dense import (
+from jaxsparse.initializers.fans import FANS, sparse_fans
+from jaxsparse.initializers.kernels import (
     BIASES,
     KERNELS,
     NORM_SCALES,
     fan_in,
     initialize,
 )
-from jaxsparse.initializers.draws import (
+from jaxsparse.initializers.metainit import (
+    gaussian_batches,
+    gradient_quotient,
+    metainit,
+)
+from jaxsparse.initializers.orthogonal import exact_orthogonal, sparse_orthogonal
+from jaxsparse.initializers.reinitialize import redraw, sparsity_aware
+from jaxsparse.initializers.sparse_kernels import (
     DISTRIBUTIONS,
-    Draw,
+    SparseInitializer,
     layer_scaled,
     masked,
     per_neuron,
     rescaled,
 )
-from jaxsparse.initializers.fans import FANS, sparse_fans
-from jaxsparse.initializers.orthogonal import exact_orthogonal, sparse_orthogonal
-from jaxsparse.initializers.quotient import (
-    gaussian_batches,
-    gradient_quotient,
-    metainit,
-)
-from jaxsparse.initializers.redrawing import redraw, sparsity_aware
 
 __all__ = (
     "BIASES",
@@ -40,7 +40,7 @@ __all__ = (
     "FANS",
     "KERNELS",
     "NORM_SCALES",
-    "Draw",
+    "SparseInitializer",
     "exact_orthogonal",
     "fan_in",
     "gaussian_batches",

@@ -10,7 +10,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsparse.initializers import dense
+from jaxsparse.initializers import kernels
 
 FANS = ("in", "out", "average")
 
@@ -60,7 +60,7 @@ def of_weights(mask: Bool[Array, "..."], fan: str) -> Float[Array, "..."]:
     Raises:
       ValueError: as `sparse_fans`, or for an unknown fan, listing those known.
     """
-    dense.check_name("fan", fan, FANS)
+    kernels.check_name("fan", fan, FANS)
     into, out = (leaf.astype(jnp.float32) for leaf in sparse_fans(mask))
     into, out = into[None, :], out[:, None]
     chosen = {"in": into, "out": out, "average": (into + out) / 2}[fan]
@@ -73,7 +73,7 @@ def of_shape(shape: tuple[int, ...], fan: str) -> float:
     Raises:
       ValueError: for an unknown fan, listing those known.
     """
-    dense.check_name("fan", fan, FANS)
+    kernels.check_name("fan", fan, FANS)
     space = math.prod(shape[:-2])
     into, out = float(space * shape[-2]), float(space * shape[-1])
     return {"in": into, "out": out, "average": (into + out) / 2}[fan]

@@ -17,7 +17,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxsparse import arguments, fan_axes, keys, tree
+from jaxsparse import arguments, fan_axes, tree
+from jaxsparse import rng as rng_lib
 from jaxsparse.types import Counts, Masks
 
 
@@ -69,7 +70,7 @@ def exact_orthogonal(
         if count is None:
             return leaf, None
         arguments.integer(0)(f"counts: {name}", count)
-        layout, mine = layouts[name], keys.leaf_key(key, name)
+        layout, mine = layouts[name], rng_lib.leaf_key(key, name)
         fans = fan_axes.fans(layout, name, leaf.shape)
         draw = functools.partial(
             sparse_orthogonal,

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from jaxsparse import arguments, scores, select, tree
-from jaxsparse import keys as keys_lib
+from jaxsparse import arguments, rng, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Scores
 
@@ -37,14 +36,14 @@ def key_of(
 
 @arguments.check(masks=arguments.masks)
 def shuffle_layers(
-    masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
+    masks: Masks, *, key: Key[Array, ""], exclude: tuple[str, ...] = ()
 ) -> Masks:
     """Permutes each layer's mask among its own places; layer counts stay.
 
     Args:
       masks: of one replicate.
       key: what to draw with; each layer draws by its name.
-      ignored: patterns of layers left as they are.
+      exclude: patterns of layers left as they are.
 
     Returns:
       Masks with the same count in each layer.
@@ -53,12 +52,12 @@ def shuffle_layers(
       Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
       Mark?, 2021, arXiv:2009.08576, section 4.
     """
-    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
+    masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
 
     def permute(name: str, leaf: Array) -> Array:
-        if masks_lib.matches(name, ignored):
+        if masks_lib.matches(name, exclude):
             return leaf
-        flat = jax.random.permutation(keys_lib.leaf_key(key, name), leaf.reshape(-1))
+        flat = jax.random.permutation(rng.leaf_key(key, name), leaf.reshape(-1))
         return flat.reshape(leaf.shape)
 
     return tree.map_with_names(permute, masks)
@@ -66,43 +65,43 @@ def shuffle_layers(
 
 @arguments.check(masks=arguments.masks)
 def shuffle_globally(
-    masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
+    masks: Masks, *, key: Key[Array, ""], exclude: tuple[str, ...] = ()
 ) -> Masks:
     """Permutes the mask among all places of all layers; only the total stays.
 
     Args:
       masks: of one replicate.
       key: what to draw with.
-      ignored: patterns of layers left as they are, and not counted.
+      exclude: patterns of layers left as they are, and not counted.
 
     Returns:
       Masks with the same count in all: the best of equally many random scores, which
       is a uniformly drawn arrangement.
     """
-    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
+    masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     count = sum(
         jnp.sum(leaf, dtype=jnp.int32)
         for name, leaf in tree.named_leaves(masks).items()
-        if not masks_lib.matches(name, ignored)
+        if not masks_lib.matches(name, exclude)
     )
     worth = scores.random(masks, key=key)
     # `within` is needed for the ignored layers only, but must not restrict the others.
     anywhere = tree.map_with_names(
         lambda name, leaf: (
-            leaf if masks_lib.matches(name, ignored) else jnp.ones_like(leaf)
+            leaf if masks_lib.matches(name, exclude) else jnp.ones_like(leaf)
         ),
         masks,
     )
-    return select.globally(worth, count, within=anywhere, ignored=ignored)
+    return select.top_k_global(worth, count, candidates=anywhere, frozen=exclude)
 
 
-@arguments.check(masks=arguments.masks, worth=arguments.weights)
-def invert(masks: Masks, worth: Scores) -> Masks:
+@arguments.check(masks=arguments.masks, scores=arguments.weights)
+def invert(masks: Masks, scores: Scores) -> Masks:
     """Keeps the weights of least worth, as many in each layer as the masks do.
 
     Args:
       masks: of one replicate; only counts, names and shapes are used.
-      worth: what each weight is worth, which the masks were chosen by.
+      scores: what each weight is worth, which the masks were chosen by.
 
     Returns:
       Masks with the same count in each layer. Ties are broken as in `select.globally`.
@@ -112,28 +111,28 @@ def invert(masks: Masks, worth: Scores) -> Masks:
       Mark?, 2021, arXiv:2009.08576, section 4 (inversion).
     """
     counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
-    return select.per_layer(jax.tree.map(jnp.negative, worth), counts)
+    return select.top_k_per_layer(jax.tree.map(jnp.negative, scores), counts)
 
 
 @arguments.check(masks=arguments.masks)
 def draw_alike(
-    masks: Masks, *, key: Key[Array, ""], ignored: tuple[str, ...] = ()
+    masks: Masks, *, key: Key[Array, ""], exclude: tuple[str, ...] = ()
 ) -> Masks:
     """Draws random masks with the layer counts of `masks`.
 
     Args:
       masks: of one replicate; only counts, names and shapes are used.
       key: what to draw with.
-      ignored: patterns of layers left as they are.
+      exclude: patterns of layers left as they are.
 
     Returns:
       Masks with the same count in each layer, drawn without regard to `masks`.
     """
-    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
+    masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
-    drawn = select.per_layer(scores.random(masks, key=key), counts)
+    drawn = select.top_k_per_layer(scores.random(masks, key=key), counts)
     return tree.map_with_names(
-        lambda name, old, new: old if masks_lib.matches(name, ignored) else new,
+        lambda name, old, new: old if masks_lib.matches(name, exclude) else new,
         masks,
         drawn,
     )
@@ -148,7 +147,7 @@ def masks_of(
     *,
     level: int,
     keys: Key[Array, "r"],
-    ignored: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
 ) -> Masks:
     """Makes the masks of a control for every replicate.
 
@@ -157,19 +156,19 @@ def masks_of(
       masks: the ticket's masks [r ...].
       level: times pruned; controls of different levels are drawn independently.
       keys: of masks, one a replicate.
-      ignored: patterns of layers that are never pruned.
+      exclude: patterns of layers that are never pruned.
 
     Returns:
       Masks [r ...].
     """
-    masks_lib.check_globs(ignored, masks_lib.names(masks), field="ignored")
+    masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     if name == "dense_continued":
         return jax.tree.map(jnp.ones_like, masks)
-    return _masks_of(masks, jnp.int32(level), keys, name, tuple(ignored))
+    return _masks_of(masks, jnp.int32(level), keys, name, tuple(exclude))
 
 
 _MAKE = {
-    "reinitialized": lambda masks, key, ignored: masks,
+    "reinitialized": lambda masks, key, exclude: masks,
     "shuffled_layers": shuffle_layers,
     "shuffled_globally": shuffle_globally,
     "random_mask": draw_alike,
@@ -182,11 +181,11 @@ def _masks_of(
     level: Int[Array, ""],
     keys: Key[Array, "r"],
     name: str,
-    ignored: tuple[str, ...],
+    exclude: tuple[str, ...],
 ) -> Masks:
     """Draws with a traced level, so that all levels share one compiled program."""
 
     def one(mask: Masks, key: Key[Array, ""]) -> Masks:
-        return _MAKE[name](mask, key=key_of(key, name, level), ignored=ignored)
+        return _MAKE[name](mask, key=key_of(key, name, level), exclude=exclude)
 
     return jax.vmap(one)(masks, keys)

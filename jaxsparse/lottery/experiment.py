@@ -12,25 +12,25 @@ from pathlib import Path
 
 from jaxtyping import Array, Key
 
-from jaxsparse import hosts, records
+from jaxsparse import metrics_log, multihost
 from jaxsparse.lottery import stages
 from jaxsparse.lottery.session import Session
 from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import checkpoints
-from jaxsparse.training.loop import Desk, Stage, Trainer
 from jaxsparse.training.state import TrainState
+from jaxsparse.training.train import RunDir, Stage, Trainer
 
 log = logging.getLogger(__name__)
 
 ENDED = "ended.json"  # the checkpoints with which stages end, when all have
 
 
-def run(experiment: Experiment, desk: Desk) -> None:
+def run(experiment: Experiment, run_dir: RunDir) -> None:
     """Runs every stage that has not ended yet.
 
     Args:
       experiment: what to run.
-      desk: where to write; what is found there is continued.
+      run_dir: where to write; what is found there is continued.
 
     Raises:
       Stopped: if asked to stop, with everything saved.
@@ -38,30 +38,32 @@ def run(experiment: Experiment, desk: Desk) -> None:
       ValueError: if what is found there cannot be what this experiment wrote.
       OSError: if something cannot be written.
     """
-    session = Session(experiment, desk)
+    session = Session(experiment, run_dir)
     every = list(stages.every(experiment))
     ends = [stages.end_name(stage) for stage in every]
-    lost = hosts.tell(lambda: _lost_records(desk.metrics, desk.checkpoints, ends))
+    lost = multihost.broadcast_from_primary(
+        lambda: _lost_records(run_dir.metrics, run_dir.checkpoints, ends)
+    )
     for name, found in lost.items():
         log.warning(
             "%s: has %s of %s, which ended; that stage is trained again, and they are "
             "put back; to keep what was there, stop now and restore the file",
-            *(desk.metrics, found, name),
+            *(run_dir.metrics, found, name),
         )
     for stage in every:
         if stages.end_name(stage) in lost:
             session.train(stage, put_back=True)
-            hosts.do(lambda: _sort(desk.metrics, every))
-        elif not checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
+            multihost.on_primary(lambda: _sort(run_dir.metrics, every))
+        elif not checkpoints.exists(run_dir.checkpoints, stages.end_name(stage)):
             session.train(stage)
         session.tidy(stage)
 
     def write() -> None:
-        if _read_ends(desk.metrics.parent) != ends:
+        if _read_ends(run_dir.metrics.parent) != ends:
             text = json.dumps(ends) + "\n"
-            records.write_atomically(desk.metrics.with_name(ENDED), text)
+            metrics_log.write_atomically(run_dir.metrics.with_name(ENDED), text)
 
-    hosts.do(write)
+    multihost.on_primary(write)
 
 
 def _lost_records(
@@ -78,7 +80,7 @@ def _lost_records(
     Returns:
       By name of the checkpoint, how many records there are and were.
     """
-    rows = records.read(metrics, fields=records.FIELDS)
+    rows = metrics_log.read(metrics, fields=metrics_log.FIELDS)
     there = collections.Counter(row["stage"] for row in rows)
     closed = {row["stage"] for row in rows if row["kind"] == "time"}
     lost = {}
@@ -97,7 +99,7 @@ def _lost_records(
 def _sort(metrics: Path, every: Sequence[Stage]) -> None:
     """Puts records that were written late where they were before."""
     places = {stage.name: place for place, stage in enumerate(every)}
-    records.sort(metrics, key=lambda row: places.get(row["stage"], len(places)))
+    metrics_log.sort(metrics, key=lambda row: places.get(row["stage"], len(places)))
 
 
 def has_ended(workdir: Path, *, levels: int) -> bool:
@@ -123,13 +125,13 @@ def _read_ends(workdir: Path) -> list[str]:
 
 
 def beginning(
-    experiment: Experiment, desk: Desk, stage: Stage
+    experiment: Experiment, run_dir: RunDir, stage: Stage
 ) -> tuple[Trainer, TrainState, Key[Array, "r"]]:
     """Makes what a stage of a run that has been is trained with and from.
 
     Args:
       experiment: what was run.
-      desk: where it wrote; states before the stage are read there.
+      run_dir: where it wrote; states before the stage are read there.
       stage: one of `stages.every`.
 
     Returns:
@@ -139,14 +141,14 @@ def beginning(
     Raises:
       ValueError: if a state before the stage is lost or corrupt.
     """
-    session = Session(experiment, desk, writes=False)
+    session = Session(experiment, run_dir, writes=False)
     trainer = session.anchored(stage, session.trainer(stage))
     return trainer, session.begin(stage), session.keys(stage)
 
 
-def done(experiment: Experiment, desk: Desk) -> int:
+def done(experiment: Experiment, run_dir: RunDir) -> int:
     """Counts the stages that have ended."""
     return sum(
-        checkpoints.exists(desk.checkpoints, stages.end_name(stage))
+        checkpoints.exists(run_dir.checkpoints, stages.end_name(stage))
         for stage in stages.every(experiment)
     )

@@ -15,7 +15,7 @@ class Span(NamedTuple):
     stop: int
 
 
-class Plan(NamedTuple):
+class RewindPlan(NamedTuple):
     """How levels are retrained.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
         return self.retrain != "rewind"
 
 
-def check(plan: Plan) -> None:
+def check(plan: RewindPlan) -> None:
     """Refuses plans in which some level would train for no time.
 
     Raises:

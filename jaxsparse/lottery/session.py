@@ -9,23 +9,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxsparse import hosts, records, transforms, tree
-from jaxsparse.lottery import children as children_lib
-from jaxsparse.lottery import controls, levels, stages, tickets
-from jaxsparse.lottery import network as network_lib
+from jaxsparse import metrics_log, multihost, transforms, tree
+from jaxsparse.lottery import controls, imp, instability, stages, task, tickets
 from jaxsparse.lottery.stages import Experiment
 from jaxsparse.training import (
     checkpoints,
-    loop,
-    placement,
-    repelling,
-    sharding,
-    spending,
-    summary,
+    level_summary,
+    mesh,
+    profiling,
+    solution_penalty,
+    state_sharding,
 )
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.loop import Desk, Stage, Trainer
+from jaxsparse.training import (
+    train as train_lib,
+)
 from jaxsparse.training.state import TrainState
+from jaxsparse.training.train import RunDir, Stage, Trainer
 from jaxsparse.types import Masks, Params
 
 
@@ -36,7 +36,7 @@ class Session:
     """
 
     def __init__(
-        self, experiment: Experiment, desk: Desk, *, writes: bool = True
+        self, experiment: Experiment, desk: RunDir, *, writes: bool = True
     ) -> None:
         """Makes the initial state, or reads the one that is there.
 
@@ -53,8 +53,8 @@ class Session:
 
     def _make_init(self) -> TrainState:
         """Makes the initial state, and checks it against the one recorded."""
-        made = network_lib.first_state(self.experiment.network, self.experiment.seeds)
-        made = placement.at_rest(self.experiment.trainer.layout, made)
+        made = task.first_state(self.experiment.network, self.experiment.seeds)
+        made = state_sharding.to_checkpoint_layout(self.experiment.trainer.layout, made)
         saved = self._load("init", made)
         if saved is not None:
             return saved.state
@@ -62,7 +62,7 @@ class Session:
             checkpoints.save(self.desk.checkpoints, "init", made)
         return made
 
-    def _load(self, name: str, like: TrainState) -> checkpoints.Saved | None:
+    def _load(self, name: str, like: TrainState) -> checkpoints.Checkpoint | None:
         """Loads a checkpoint; whoever only reads moves no corrupt one aside."""
         load = checkpoints.load if self.writes else checkpoints.read
         return load(self.desk.checkpoints, name, like)
@@ -88,45 +88,47 @@ class Session:
             # Its weights are lost: its records are not.
             again = desk.metrics.with_name("trained_again.jsonl")
             desk = desk._replace(metrics=again)
-        spent, traces = spending.Spent(), desk.metrics.with_name("trace")
+        spent, traces = profiling.CostTracker(), desk.metrics.with_name("trace")
         fresh, keys = self.begin(stage), self.keys(stage)
-        if hosts.many():
+        if multihost.is_multiprocess():
             traces = traces / f"process_{jax.process_index()}"
-        with spending.tracing(trainer.trace, traces) as tracer:
-            state, seconds = loop.fit(
-                trainer, fresh, stage=stage, keys=keys, desk=desk, tracer=tracer
+        with profiling.tracing(trainer.trace, traces) as tracer:
+            state, seconds = train_lib.fit(
+                trainer, fresh, stage=stage, keys=keys, run_dir=desk, tracer=tracer
             )
         if stage.arm == stages.PRETRAINING:  # perhaps on other devices than the rest
-            state = placement.at_rest(self.experiment.trainer.layout, state)
+            state = state_sharding.to_checkpoint_layout(
+                self.experiment.trainer.layout, state
+            )
         rows = _read(desk, stage=stage.name)
-        if stage.arm not in (stages.PRETRAINING, children_lib.ARM):
-            masks = hosts.near(transforms.get_masks(state.opt_state))
-            ends = summary.level_records(
+        if stage.arm not in (stages.PRETRAINING, instability.ARM):
+            masks = multihost.to_local(transforms.get_masks(state.opt_state))
+            ends = level_summary.level_records(
                 rows,
                 masks=masks,
                 start_step=stage.start,
                 live=self.experiment.network.live,
-                changing=trainer.changing is not None,
-                settled=trainer.settled,
+                dynamic_masks=trainer.changing is not None,
+                anneal_end_step=trainer.settled,
             )
             failed = self._failed(stage)
             for row in ends:
                 if row["replicate"] in failed:
                     row["failed"] = True  # what it came to is of no use
-            loop.write(desk, ends)
-            summary.warn_of_empty_layers(ends, stage=stage.name)
+            train_lib.write(desk, ends)
+            level_summary.warn_of_empty_layers(ends, stage=stage.name)
             if self.experiment.network.first_masks is not None:
                 tickets.save_final(self.experiment.tickets, masks)
-        loop.write(desk, self._compare(stage, state))
-        time = loop.record(stage, "time", step=stage.stop, trainer=trainer)
+        train_lib.write(desk, self._compare(stage, state))
+        time = train_lib.record(stage, "time", step=stage.stop, trainer=trainer)
         rate = (stage.stop - stage.start) / seconds
         time |= {"seconds": seconds, "steps_per_second": rate}
-        loop.write(desk, [time | spent.so_far()])
-        extra = {"records": loop.settle(desk, stage)}
+        train_lib.write(desk, [time | spent.so_far()])
+        extra = {"records": train_lib.settle(desk, stage)}
         checkpoints.save(desk.checkpoints, stages.end_name(stage), state, extra)
         checkpoints.clear(desk.checkpoints, stage.name)
         self.latest[stage.arm] = (stages.end_name(stage), state)
-        desk.progress.end(note=summary.in_words(rows))
+        desk.progress.end(note=level_summary.describe(rows))
         return state
 
     def _failed(self, stage: Stage) -> list[int]:
@@ -147,8 +149,8 @@ class Session:
         keys = self.experiment.seeds.data
         if self.experiment.fresh_order:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
-        if stage.arm == children_lib.ARM:
-            keys = children_lib.data_keys(keys, self.experiment.children.count)
+        if stage.arm == instability.ARM:
+            keys = instability.data_keys(keys, self.experiment.children.count)
         return keys
 
     def trainer(self, stage: Stage) -> Trainer:
@@ -159,7 +161,7 @@ class Session:
             trainer = experiment.pretrainer or trainer
         if children is None:
             return trainer
-        if stage.arm == children_lib.ARM:
+        if stage.arm == instability.ARM:
             return children.trainer
         copied = stage.level in children.levels and children.count
         if stage.arm not in (stages.TICKET, stages.PRETRAINING) or not copied:
@@ -173,7 +175,7 @@ class Session:
         if experiment.repelled is None or stage.arm == stages.PRETRAINING:
             return trainer
         make = functools.partial(
-            repelling.allocate,
+            solution_penalty.allocate,
             experiment.network.masks,
             experiment.levels,
             dtype=experiment.repelled,
@@ -183,42 +185,46 @@ class Session:
             lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
             jax.eval_shape(make),
         )
-        put = jax.jit(jax.vmap(repelling.store, in_axes=(0, 0, None)), donate_argnums=0)
+        put = jax.jit(
+            jax.vmap(solution_penalty.store, in_axes=(0, 0, None)), donate_argnums=0
+        )
         for level in range(stage.level):
             end = self._ticket_end(level).params
-            if stage.arm == children_lib.ARM:
-                end = children_lib.copies(end, experiment.children.count)
+            if stage.arm == instability.ARM:
+                end = instability.copies(end, experiment.children.count)
             solutions = put(solutions, end, jnp.int32(level))
         filled = jnp.full(count, stage.level, jnp.int32)
-        placed = sharding.by_replicate(
-            trainer.layout, repelling.Anchors(solutions, filled)
+        placed = mesh.shard_replicates(
+            trainer.layout, solution_penalty.PastSolutions(solutions, filled)
         )
         return trainer._replace(anchors=placed)
 
-    def _compare(self, stage: Stage, state: TrainState) -> list[records.Record]:
+    def _compare(self, stage: Stage, state: TrainState) -> list[metrics_log.Record]:
         """Says what lies between children, or between a level and the one before."""
         children = self.experiment.children
         if children is None:
             return []
-        ends = hosts.near((state.params, state.batch_stats))
+        ends = multihost.to_local((state.params, state.batch_stats))
 
-        def begin(kind: str) -> records.Record:
+        def begin(kind: str) -> metrics_log.Record:
             trainer = self.experiment.trainer
-            return loop.record(stage, kind, step=stage.stop, trainer=trainer)
+            return train_lib.record(stage, kind, step=stage.stop, trainer=trainer)
 
-        if stage.arm == children_lib.ARM:
-            rows = children_lib.rows(children, ends, begin)
+        if stage.arm == instability.ARM:
+            rows = instability.rows(children, ends, begin)
             return [*rows, begin("verdict") | self._judge(stage, rows)]
         if stage.arm != stages.TICKET or not stage.level or not children.successive:
             return []
         before = self._ticket_end(stage.level - 1)
-        earlier = hosts.near((before.params, before.batch_stats))
+        earlier = multihost.to_local((before.params, before.batch_stats))
         found = children.compare(earlier, ends)
         return [
             begin("successive") | {"replicate": r} | row for r, row in enumerate(found)
         ]
 
-    def _judge(self, stage: Stage, rows: list[records.Record]) -> records.Record:
+    def _judge(
+        self, stage: Stage, rows: list[metrics_log.Record]
+    ) -> metrics_log.Record:
         """Says whether the children of a stage are stable, and their level matching."""
         ended = [row for row in _read(self.desk, kind="level", arm=stages.TICKET)]
         reached, dense = (
@@ -246,7 +252,7 @@ class Session:
         else:
             early = stage.start < ticket.start
             of = stages.pretraining(self.experiment) if early else ticket
-            name = loop.kept_name(of.name, stage.start)
+            name = train_lib.saved_state_name(of.name, stage.start)
             saved = self._load(name, self.init)
             if saved is None:  # lost or corrupt: as an end is, it is trained again
                 self.train(of)
@@ -258,7 +264,7 @@ class Session:
                     "full?"
                 )
             weights = (saved.state.params, saved.state.batch_stats)
-        return children_lib.copies((*weights, masks), self.experiment.children.count)
+        return instability.copies((*weights, masks), self.experiment.children.count)
 
     def end_of(self, stage: Stage) -> TrainState:
         """Returns the state a stage ended with; corrupt, it is trained again."""
@@ -286,7 +292,7 @@ class Session:
         folder, like = experiment.tickets, experiment.network.masks
         first_masks = experiment.network.first_masks
         if level == 0 and first_masks is None:
-            return network_lib.dense_masks(experiment.network, count)
+            return task.dense_masks(experiment.network, count)
         found = tickets.load_level(folder, level, like, replicates=count)
         if found is not None:
             return found
@@ -302,13 +308,13 @@ class Session:
         if score is not None:
             trained = (params, end.batch_stats, before)
             worth = score(*trained, experiment.seeds, level)
-        chosen = levels.prune(
+        chosen = imp.prune(
             params,
             before,
             level=level,
             rule=experiment.rule,
             keys=experiment.seeds.masks,
-            worth=worth,
+            scores=worth,
         )
         return self._keep_ticket(level, chosen)
 
@@ -323,8 +329,8 @@ class Session:
 
     def _looked_at(self, chosen: Masks, level: int) -> Masks:
         """Brings new masks here, and warns where they leave nothing to train."""
-        masks, live = hosts.near(chosen), self.experiment.network.live
-        summary.warn_of_no_paths(masks, live, stage=f"masks of level {level}")
+        masks, live = multihost.to_local(chosen), self.experiment.network.live
+        level_summary.warn_of_no_paths(masks, live, stage=f"masks of level {level}")
         return masks
 
     def begin(self, stage: Stage) -> TrainState:
@@ -332,10 +338,10 @@ class Session:
         if stage.arm == stages.PRETRAINING:
             return self.init
         keys = self.experiment.seeds.masks
-        if stage.arm == children_lib.ARM:
+        if stage.arm == instability.ARM:
             weights = self._copied(stage)
             count = self.experiment.children.count
-            keys = children_lib.copies(jax.random.clone(keys), count)
+            keys = instability.copies(jax.random.clone(keys), count)
         else:
             weights = self._drawn(stage.level, stage.arm)
         tx, place = self.experiment.network.tx, self.experiment.network.place
@@ -352,7 +358,7 @@ class Session:
                 masks,
                 level=level,
                 keys=experiment.seeds.masks,
-                ignored=experiment.rule.ignored,
+                exclude=experiment.rule.ignored,
             )
         params, batch_stats = self._weights(level, arm)
         network = experiment.network
@@ -378,15 +384,17 @@ class Session:
         They are learned once. What is masked now and trained later keeps its weights.
         """
         path = self.desk.metrics.with_name("rescaling.json")
-        if hosts.tell(path.exists):
-            text = hosts.tell(lambda: path.read_text(encoding="utf-8"))
+        if multihost.broadcast_from_primary(path.exists):
+            text = multihost.broadcast_from_primary(
+                lambda: path.read_text(encoding="utf-8")
+            )
         else:
             seeds = jax.tree.map(jax.random.clone, self.experiment.seeds)
             rescale = self.experiment.network.rescale
             found = rescale(params, batch_stats, masks, seeds)
-            text = _word_factors(hosts.fetch(found))
+            text = _word_factors(multihost.to_host(found))
             if self.writes:
-                hosts.do(lambda: records.write_atomically(path, text))
+                multihost.on_primary(lambda: metrics_log.write_atomically(path, text))
         rows = _read_factors(path, text)
 
         def times(name: str, leaf: Any) -> Any:
@@ -416,7 +424,7 @@ class Session:
     def tidy(self, stage: Stage) -> None:
         """Deletes what ending it made needless, and, if asked, weights it outdates."""
         end = self.desk.checkpoints / stages.end_name(stage)
-        if hosts.tell(end.exists):
+        if multihost.broadcast_from_primary(end.exists):
             checkpoints.clear(self.desk.checkpoints, stage.name)
         if not self.experiment.thin or not stage.level:
             return
@@ -428,7 +436,7 @@ class Session:
             outdated = stages.of_level(self.experiment, level - 1, stage.arm)
         elif stage.arm in (stages.TICKET, "dense_continued"):
             return
-        checkpoints.thin(self.desk.checkpoints, stages.end_name(outdated))
+        checkpoints.delete_weights(self.desk.checkpoints, stages.end_name(outdated))
 
 
 def _finite(params: Params, failed: list[int]) -> Params:
@@ -444,12 +452,12 @@ def _finite(params: Params, failed: list[int]) -> Params:
     return jax.tree.map(one, params)
 
 
-def _read(desk: Desk, **wanted: Any) -> list[records.Record]:
+def _read(run_dir: RunDir, **wanted: Any) -> list[metrics_log.Record]:
     """Reads the records whose fields are those."""
-    return hosts.tell(
+    return multihost.broadcast_from_primary(
         lambda: [
             row
-            for row in records.read(desk.metrics, fields=records.FIELDS)
+            for row in metrics_log.read(run_dir.metrics, fields=metrics_log.FIELDS)
             if all(row.get(name) == value for name, value in wanted.items())
         ]
     )

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxsparse.lottery import children as children_lib
-from jaxsparse.lottery import levels, rewinding
-from jaxsparse.lottery.network import Network
-from jaxsparse.training.loop import Stage, Trainer
+from jaxsparse.lottery import imp, instability, rewinding
+from jaxsparse.lottery.task import TrainTask
 from jaxsparse.training.state import Seeds
+from jaxsparse.training.train import Stage, Trainer
 
 TICKET = "ticket"
 PRETRAINING = "pretraining"
@@ -47,10 +46,10 @@ class Experiment(NamedTuple):
     """
 
     trainer: Trainer
-    network: Network
+    network: TrainTask
     seeds: Seeds
-    plan: rewinding.Plan
-    rule: levels.Rule
+    plan: rewinding.RewindPlan
+    rule: imp.PruningRule
     levels: int
     controls: tuple[str, ...]
     control_levels: tuple[int, ...]
@@ -58,7 +57,7 @@ class Experiment(NamedTuple):
     fresh_order: bool
     thin: bool
     tickets: Path
-    children: children_lib.Children | None = None
+    children: instability.InstabilityAnalysis | None = None
     pretrainer: Trainer | None = None
     repelled: Any = None
 
@@ -76,7 +75,7 @@ def every(experiment: Experiment) -> Iterator[Stage]:
             if linked or level in chosen:
                 yield of_level(experiment, level, name)
         if experiment.children is not None:
-            yield from children_lib.stages(
+            yield from instability.stages(
                 experiment.children,
                 level=level,
                 **experiment.plan.span(level)._asdict(),
@@ -88,10 +87,10 @@ def pretraining(experiment: Experiment) -> Stage:
     return Stage(PRETRAINING, 0, PRETRAINING, 0, experiment.plan.rewind)
 
 
-def of_level(experiment: Experiment, level: int, arm: str) -> Stage:
+def of_level(experiment: Experiment, level: int, variant: str) -> Stage:
     """Makes a stage of a level, of its ticket or a control."""
     span = experiment.plan.span(level)
-    return Stage(f"level_{level:02d}/{arm}", level, arm, span.start, span.stop)
+    return Stage(f"level_{level:02d}/{variant}", level, variant, span.start, span.stop)
 
 
 def end_name(stage: Stage) -> str:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsparse import hosts, records
 from jaxsparse import masks as masks_lib
+from jaxsparse import metrics_log, multihost
 from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def save(path: Path, masks: Masks) -> None:
     """
     content = io.BytesIO()
     np.savez(content, **masks_lib.pack(masks))
-    hosts.do(lambda: records.write_atomically(path, content.getvalue()))
+    multihost.on_primary(lambda: metrics_log.write_atomically(path, content.getvalue()))
 
 
 def load(path: str | Path, like: Masks) -> Masks:
@@ -63,9 +63,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             return dict(packed)
 
     try:
-        return hosts.tell(read_first)
+        return multihost.broadcast_from_primary(read_first)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        if records.is_of_machine(error):
+        if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
             f"ticket {path}: cannot be read ({error}); wanted a file that "
@@ -104,7 +104,9 @@ def load_level(
       replicates: how many there must be.
     """
     paths = [path_of(folder, level, r) for r in range(replicates)]
-    if not hosts.tell(lambda: all(path.exists() for path in paths)):
+    if not multihost.broadcast_from_primary(
+        lambda: all(path.exists() for path in paths)
+    ):
         return None
     try:
         loaded = [load(path, like) for path in paths]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxsparse.models.layers import Make, Unit
+from jaxsparse.models.layers import ConvUnit, ModuleFactory
 
 SHORTCUTS = ("projection", "identity")
 
@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
     stride: int
     shortcut: str
     act: Callable[[Array], Array]
-    unit: Unit
+    unit: ConvUnit
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -77,7 +77,7 @@ class Bottleneck(nn.Module):
     stride: int
     shortcut: str
     act: Callable[[Array], Array]
-    unit: Unit
+    unit: ConvUnit
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -119,8 +119,8 @@ class PreActivation(nn.Module):
     features: int
     stride: int
     act: Callable[[Array], Array]
-    norm: Make
-    unit: Unit
+    norm: ModuleFactory
+    unit: ConvUnit
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:

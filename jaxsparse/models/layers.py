@@ -16,12 +16,12 @@ MOMENTUM = 0.9  # of running statistics
 BATCH_NORM = functools.partial(nn.BatchNorm, momentum=MOMENTUM, epsilon=1e-5)
 
 # Makes a layer: linen's own class, or whatever is called alike.
-Make = Callable[..., nn.Module]
+ModuleFactory = Callable[..., nn.Module]
 # `unit`, bound to layers.
-Unit = Callable[..., Array]
+ConvUnit = Callable[..., Array]
 
 
-def unit(
+def conv_unit(
     x: Float[Array, "b h w i"],
     features: int,
     size: int,
@@ -29,9 +29,9 @@ def unit(
     stride: int = 1,
     groups: int = 1,
     name: str,
-    conv: Make,
-    norm: Make | None,
-    skip: Make | None,
+    conv: ModuleFactory,
+    norm: ModuleFactory | None,
+    skip: ModuleFactory | None,
 ) -> Float[Array, "b h2 w2 o"]:
     """Computes norm(conv(x)) + skip(x): a convolution and what goes around it.
 
@@ -71,7 +71,7 @@ def unit(
     return y + skip(features, stride=stride, name=name.format("skip"))(x)
 
 
-def bind(network: Any, *, train: bool, use_bias: bool = False) -> Unit:
+def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
     """Binds `unit` to what was injected into a network.
 
     Args:
@@ -88,7 +88,7 @@ def bind(network: Any, *, train: bool, use_bias: bool = False) -> Unit:
             norm, use_running_average=not train, dtype=network.dtype
         )
     conv = functools.partial(network.conv, use_bias=use_bias, dtype=network.dtype)
-    return functools.partial(unit, conv=conv, norm=norm, skip=network.skip)
+    return functools.partial(conv_unit, conv=conv, norm=norm, skip=network.skip)
 
 
 def stages(
@@ -131,7 +131,7 @@ def check_lengths(**fields: tuple[int, ...]) -> None:
 
 
 def classify(
-    x: Float[Array, "b h w c"], classes: int, *, dense: Make
+    x: Float[Array, "b h w c"], classes: int, *, dense: ModuleFactory
 ) -> Float[Array, "b k"]:
     """Averages over places and maps to logits, both in float32 or wider.
 

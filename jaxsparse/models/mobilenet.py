@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxsparse.models import layers
-from jaxsparse.models.layers import Make, Unit
+from jaxsparse.models.layers import ConvUnit, ModuleFactory
 
 
 class Separable(nn.Module):
@@ -29,7 +29,7 @@ class Separable(nn.Module):
     features: int
     stride: int
     act: Callable[[Array], Array]
-    unit: Unit
+    unit: ConvUnit
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -82,10 +82,10 @@ class MobileNetV1(nn.Module):
     width: int = 32
     classes: int = 1000
     act: Callable[[Array], Array] = nn.relu
-    conv: Make = nn.Conv
-    norm: Make = layers.BATCH_NORM
-    skip: Make | None = None
-    dense: Make = nn.Dense
+    conv: ModuleFactory = nn.Conv
+    norm: ModuleFactory = layers.BATCH_NORM
+    skip: ModuleFactory | None = None
+    dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class InvertedResidual(nn.Module):
     stride: int
     expand: int
     act: Callable[[Array], Array]
-    unit: Unit
+    unit: ConvUnit
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
@@ -189,10 +189,10 @@ class MobileNetV2(nn.Module):
     expand: int = 6
     classes: int = 1000
     act: Callable[[Array], Array] = nn.relu
-    conv: Make = nn.Conv
-    norm: Make = layers.BATCH_NORM
-    skip: Make | None = None
-    dense: Make = nn.Dense
+    conv: ModuleFactory = nn.Conv
+    norm: ModuleFactory = layers.BATCH_NORM
+    skip: ModuleFactory | None = None
+    dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxsparse.models import blocks as blocks_lib
 from jaxsparse.models import layers
-from jaxsparse.models.layers import Make
+from jaxsparse.models.layers import ModuleFactory
 
 BLOCKS = {"basic": blocks_lib.BasicBlock, "bottleneck": blocks_lib.Bottleneck}
 STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # size and stride of the convolution
@@ -71,10 +71,10 @@ class ResNet(nn.Module):
     shortcut: str = "projection"
     classes: int = 1000
     act: Callable[[Array], Array] = nn.relu
-    conv: Make = nn.Conv
-    norm: Make = layers.BATCH_NORM
-    skip: Make | None = None
-    dense: Make = nn.Dense
+    conv: ModuleFactory = nn.Conv
+    norm: ModuleFactory = layers.BATCH_NORM
+    skip: ModuleFactory | None = None
+    dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxsparse.models import layers, pooling
-from jaxsparse.models.layers import Make
+from jaxsparse.models.layers import ModuleFactory
 
 
 class VGG(nn.Module):
@@ -62,12 +62,12 @@ class VGG(nn.Module):
     features: tuple[int, ...] = (64, 128, 256, 512, 512)
     classes: int = 1000
     act: Callable[[Array], Array] = nn.relu
-    conv: Make = nn.Conv
-    norm: Make | None = None
+    conv: ModuleFactory = nn.Conv
+    norm: ModuleFactory | None = None
     use_bias: bool = False
-    skip: Make | None = None
+    skip: ModuleFactory | None = None
     pool: Callable[[Array], Array] = pooling.pool_windows
-    dense: Make = nn.Dense
+    dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:

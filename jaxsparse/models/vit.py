@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxsparse.models import layers
-from jaxsparse.models.layers import Make
+from jaxsparse.models.layers import ModuleFactory
 
 gelu = functools.partial(nn.gelu, approximate=False)
 NORM = functools.partial(nn.LayerNorm, epsilon=1e-6)
@@ -54,7 +54,7 @@ class Attention(nn.Module):
     """
 
     heads: int
-    dense: Make
+    dense: ModuleFactory
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
@@ -81,8 +81,8 @@ class Block(nn.Module):
 
     heads: int
     act: Callable[[Array], Array]
-    norm: Make
-    dense: Make
+    norm: ModuleFactory
+    dense: ModuleFactory
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
@@ -136,9 +136,9 @@ class ViT(nn.Module):
     patch: int = 16
     classes: int = 1000
     act: Callable[[Array], Array] = gelu
-    conv: Make = nn.Conv
-    norm: Make = NORM
-    dense: Make = nn.Dense
+    conv: ModuleFactory = nn.Conv
+    norm: ModuleFactory = NORM
+    dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:

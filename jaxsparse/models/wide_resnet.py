@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxsparse.models import blocks, layers
-from jaxsparse.models.layers import Make
+from jaxsparse.models.layers import ModuleFactory
 
 
 class WideResNet(nn.Module):
@@ -48,10 +48,10 @@ class WideResNet(nn.Module):
     width: int = 16
     classes: int = 10
     act: Callable[[Array], Array] = nn.relu
-    conv: Make = nn.Conv
-    norm: Make = layers.BATCH_NORM
-    skip: Make | None = None
-    dense: Make = nn.Dense
+    conv: ModuleFactory = nn.Conv
+    norm: ModuleFactory = layers.BATCH_NORM
+    skip: ModuleFactory | None = None
+    dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:

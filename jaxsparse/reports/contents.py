@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from jaxsparse.reports import (
-    gallery,
-    labels,
+    formatting,
+    method_names,
     methods,
+    report_figures,
     settings,
     stability,
     tables,
-    text,
 )
 from jaxsparse.reports.html import document, picture, wide
 
@@ -22,7 +22,7 @@ NOTHING = "No level has finished yet.\n"
 
 
 def write(
-    groups: Sequence[Sequence[tables.Run]],
+    groups: Sequence[Sequence[tables.RunRecords]],
     shared: Sequence[Mapping[str, bytes]],
     images: Mapping[str, bytes],
     notes: Sequence[tuple[str, str]],
@@ -50,11 +50,11 @@ def write(
             body.append(_side_by_side(group, drawn))
             body += ["<h3>Where the configurations differ</h3>\n", _differences(group)]
     body.append(f"<p>{escape(spread(runs))}</p>\n")
-    called = labels.of_runs(runs)
+    called = method_names.of_runs(runs)
     for place, run in enumerate(runs):
         mine = {
-            name: images.get(gallery.file_name(name, place, len(runs)))
-            for name in gallery.CAPTIONS
+            name: images.get(report_figures.file_name(name, place, len(runs)))
+            for name in report_figures.CAPTIONS
         }
         body.append(_section(run, called[run.name], mine))
     return document(settings.title(runs), "".join(body))
@@ -66,12 +66,12 @@ def _note(name: str, note: str, *, alone: bool) -> str:
     return f'<p class="note"><strong>{escape(words)}</strong></p>\n'
 
 
-def _trained(runs: Sequence[tables.Run]) -> str:
+def _trained(runs: Sequence[tables.RunRecords]) -> str:
     """Tabulates what runs trained; where they differ, with all that there is."""
     found = [settings.facts(run) for run in runs]
-    rows = [("Method", labels.series(runs).values())]
+    rows = [("Method", method_names.series(runs).values())]
     for name in dict.fromkeys(name for facts in found for name in facts):
-        rows.append((name, [facts.get(name, text.MISSING) for facts in found]))
+        rows.append((name, [facts.get(name, formatting.MISSING) for facts in found]))
     body = "".join(
         f"<tr><td>{escape(name)}</td>"
         f"<td>{escape('; '.join(dict.fromkeys(values)))}</td></tr>\n"
@@ -81,20 +81,22 @@ def _trained(runs: Sequence[tables.Run]) -> str:
 
 
 def _side_by_side(
-    runs: Sequence[tables.Run], images: Mapping[str, bytes | None]
+    runs: Sequence[tables.RunRecords], images: Mapping[str, bytes | None]
 ) -> str:
     """Writes what the page says about several runs together."""
     parts = []
     if compares_methods(runs):
         table = methods.methods_table(runs)
-        parts += ["<h3>Methods</h3>\n", wide(text.show_methods(table))]
+        parts += ["<h3>Methods</h3>\n", wide(formatting.show_methods(table))]
         if table.empty:
             parts = ["<h3>Methods</h3>\n", f"<p>{NOTHING}</p>\n"]
     names = ("sparsity", "methods", "exploration", "densities", "comparison")
     return "".join([*parts, *(_figure(name, images) for name in names)])
 
 
-def _section(run: tables.Run, called: str, images: Mapping[str, bytes | None]) -> str:
+def _section(
+    run: tables.RunRecords, called: str, images: Mapping[str, bytes | None]
+) -> str:
     """Writes what the page says about one run."""
     parts = [f"<h2>{escape(called)}</h2>\n"]
     parts.append(f"<p>{escape(run.name)}, {escape(settings.title([run]))}</p>\n")
@@ -106,7 +108,7 @@ def _section(run: tables.Run, called: str, images: Mapping[str, bytes | None]) -
         )
     if tables.levels_table([run]).empty:
         parts.append("<p><strong>No level has finished yet.</strong></p>\n")
-    write_results = _of_training if labels.trains_once(run) else _of_levels
+    write_results = _of_training if method_names.trains_once(run) else _of_levels
     parts += [write_results(run, images), _stability(run, images)]
     parts += ["<h3>What was run</h3>\n", _facts(run)]
     config = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
@@ -116,36 +118,36 @@ def _section(run: tables.Run, called: str, images: Mapping[str, bytes | None]) -
     return "".join(parts)
 
 
-def _of_levels(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+def _of_levels(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
     """Writes what came of a run that prunes level by level."""
     table = tables.levels_table([run])
     paired = tables.paired_table([run])
-    parts = [f"<p>{escape(sentence)}</p>\n" for sentence in text.summary(table)]
+    parts = [f"<p>{escape(sentence)}</p>\n" for sentence in formatting.summary(table)]
     parts += [_figure("accuracy", images), _figure("early_stop", images)]
     if not table.empty:
-        parts += ["<h3>Test accuracy</h3>\n", wide(text.show_arms(table))]
-        parts += ["<h3>Levels</h3>\n", wide(text.show_levels(table))]
+        parts += ["<h3>Test accuracy</h3>\n", wide(formatting.show_variants(table))]
+        parts += ["<h3>Levels</h3>\n", wide(formatting.show_levels(table))]
     if not paired.empty:
         parts += [
             "<h3>Ticket minus control, paired by replicate</h3>\n",
             "<p>Test accuracy in percentage points; positive: the ticket is better."
             "</p>\n",
-            wide(text.show_paired(paired)),
+            wide(formatting.show_paired(paired)),
         ]
     if images["curves"] is not None:
         parts += ["<h3>Training</h3>\n", _figure("curves", images)]
     return "".join([*parts, _layers(run, images)])
 
 
-def _of_training(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+def _of_training(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
     """Writes what came of a run that trains once."""
     parts = []
     table = methods.methods_table([run])
     if not table.empty:
         levels = tables.levels_table([run])
-        sentences = text.method_summary(table.iloc[0], levels)
+        sentences = formatting.method_summary(table.iloc[0], levels)
         parts += [f"<p>{escape(sentence)}</p>\n" for sentence in sentences]
-        parts += ["<h3>Test accuracy</h3>\n", wide(text.show_methods(table))]
+        parts += ["<h3>Test accuracy</h3>\n", wide(formatting.show_methods(table))]
     if images["training"] is not None:
         parts += ["<h3>Training</h3>\n", _figure("training", images)]
     if images["exploration"] is not None:
@@ -153,7 +155,7 @@ def _of_training(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
     return "".join([*parts, _layers(run, images)])
 
 
-def _layers(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+def _layers(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
     """Writes how much was left of each layer."""
     layers = tables.layers_table(run)
     drawn = _figure("layers", images) + _figure("history", images)
@@ -161,14 +163,14 @@ def _layers(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
         return ""
     parts = ["<h3>Layers</h3>\n", drawn]
     if len(layers):
-        shown = text.show_layers(layers)
-        if labels.trains_once(run):
+        shown = formatting.show_layers(layers)
+        if method_names.trains_once(run):
             shown = shown.drop(columns="Level")
         parts += ["<p>Weights remaining (%)</p>\n", wide(shown)]
     return "".join(parts)
 
 
-def _stability(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
+def _stability(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
     """Writes what lies between children of one state, and from level to level."""
     parts = []
     for kind, (heading, about) in stability.ABOUT.items():
@@ -183,10 +185,10 @@ def _stability(run: tables.Run, images: Mapping[str, bytes | None]) -> str:
 def _figure(name: str, images: Mapping[str, bytes | None]) -> str:
     """Embeds a figure; nothing if it was not drawn."""
     image = images.get(name)
-    return "" if image is None else picture(image, gallery.CAPTIONS[name])
+    return "" if image is None else picture(image, report_figures.CAPTIONS[name])
 
 
-def _facts(run: tables.Run) -> str:
+def _facts(run: tables.RunRecords) -> str:
     """Tabulates command, versions, devices, commit, levels finished and time."""
     # First, as it is what a reader will want to repeat.
     facts = {"command": run.environment.get("command", "not recorded")}
@@ -194,7 +196,7 @@ def _facts(run: tables.Run) -> str:
     levels = tables.levels_table([run])
     for arm, rows in levels.groupby("arm", sort=False)["level"]:
         finished = ", ".join(str(level) for level in rows)
-        facts[f"levels finished, {text.arm_label(str(arm))}"] = finished
+        facts[f"levels finished, {formatting.variant_label(str(arm))}"] = finished
     times = tables.frame([run], "time")
     facts["training time, all stages"] = f"{times['seconds'].sum() / 3600:.2f} h"
     if times["programs"].notna().any():  # older runs do not say
@@ -209,12 +211,12 @@ def _facts(run: tables.Run) -> str:
     return f'<table class="facts"><tbody>{body}</tbody></table>\n'
 
 
-def _differences(runs: Sequence[tables.Run]) -> str:
+def _differences(runs: Sequence[tables.RunRecords]) -> str:
     """Tabulates the fields in which the runs' configurations differ."""
     configs = [flatten(run.config) for run in runs]
     fields = dict.fromkeys(name for config in configs for name in config)
     values = {
-        field: [_value(config.get(field, text.MISSING)) for config in configs]
+        field: [_value(config.get(field, formatting.MISSING)) for config in configs]
         for field in fields
     }
     rows = [[field, *row] for field, row in values.items() if len(set(row)) > 1]
@@ -239,12 +241,12 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def compares_methods(runs: Sequence[tables.Run]) -> bool:
+def compares_methods(runs: Sequence[tables.RunRecords]) -> bool:
     """Says whether there are methods of sparse training to set side by side."""
-    return len(runs) > 1 and any(labels.is_sparse(run) for run in runs)
+    return len(runs) > 1 and any(method_names.is_sparse(run) for run in runs)
 
 
-def spread(runs: Sequence[tables.Run]) -> str:
+def spread(runs: Sequence[tables.RunRecords]) -> str:
     """Says which runs the numbers are of, and what ± stands for."""
     return (
         f"{settings.names(runs)}. Means ± sample standard deviation over n replicates; "

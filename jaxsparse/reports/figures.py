@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxsparse.reports import drawing, labels, tables, text
-from jaxsparse.reports.drawing import Line
+from jaxsparse.reports import formatting, method_names, plot_style, tables
+from jaxsparse.reports.plot_style import Line
 
 _REMAINING = "weights remaining (%)"
 
@@ -34,7 +34,7 @@ def accuracy(table: pd.DataFrame, *, title: str) -> Figure:
     Returns:
       The figure.
     """
-    lines = _arm_lines(table, "test_accuracy")
+    lines = _variant_lines(table, "test_accuracy")
     return _against_remaining(lines, y="test accuracy (%)", title=title, zoom=True)
 
 
@@ -48,7 +48,7 @@ def early_stop(table: pd.DataFrame, *, title: str) -> Figure:
     Returns:
       The figure.
     """
-    lines = _arm_lines(table, "early_stop_step")
+    lines = _variant_lines(table, "early_stop_step")
     y = "early-stop step (optimiser updates)"
     return _against_remaining(lines, y=y, title=title, zoom=False)
 
@@ -73,7 +73,7 @@ def comparison(table: pd.DataFrame, *, called: Mapping[str, str], title: str) ->
     return _against_remaining(lines, y=y, title=title, zoom=True, reference=False)
 
 
-def _arm_lines(table: pd.DataFrame, measure: str) -> list[Line]:
+def _variant_lines(table: pd.DataFrame, measure: str) -> list[Line]:
     """Makes one line an arm, each arm in a style of its own."""
     table = table.loc[table[measure].notna()]
     tickets = table.loc[table["arm"] == tables.TICKET]
@@ -85,10 +85,10 @@ def _arm_lines(table: pd.DataFrame, measure: str) -> list[Line]:
             ~beside, table["level"].map(at)
         )
     ).dropna(subset="weights_remaining")
-    strangers = [arm for arm in table["arm"].unique() if arm not in tables.ARMS]
-    places = {arm: place for place, arm in enumerate([*tables.ARMS, *strangers])}
+    strangers = [arm for arm in table["arm"].unique() if arm not in tables.VARIANTS]
+    places = {arm: place for place, arm in enumerate([*tables.VARIANTS, *strangers])}
     return [
-        _line(text.arm_label(arm), rows, measure, place=places[arm])
+        _line(formatting.variant_label(arm), rows, measure, place=places[arm])
         for arm, rows in table.groupby("arm", sort=False)
     ]
 
@@ -104,7 +104,7 @@ def _line(label: str, rows: pd.DataFrame, measure: str, *, place: int) -> Line:
             "sd": rows[f"{measure}_sd"],
         }
     )
-    style = drawing.STYLES[place % len(drawing.STYLES)]
+    style = plot_style.STYLES[place % len(plot_style.STYLES)]
     return Line(f"{label} ({count})", style, points)
 
 
@@ -112,21 +112,21 @@ def _against_remaining(
     lines: Sequence[Line], *, y: str, title: str, zoom: bool, reference: bool = True
 ) -> Figure:
     """Draws lines over the axis of weights remaining, in one panel or two."""
-    whole = drawing.extent(lines)
+    whole = plot_style.extent(lines)
     near = _near_dense(lines)
     two = zoom and near[1] - near[0] < 0.35 * (whole[1] - whole[0])
     figure = Figure(figsize=(11, 4.8) if two else (7, 4.8), layout="constrained")
     panels = figure.subplots(1, 2 if two else 1, squeeze=False)[0]
     for axes, limits in zip(panels, (whole, near), strict=False):
         handles = _panel(axes, lines, reference=reference)
-        drawing.limit(axes, *limits)
-        drawing.finish(axes, x=_REMAINING, y=y)
+        plot_style.limit(axes, *limits)
+        plot_style.finish(axes, x=_REMAINING, y=y)
     if two:
         panels[0].set_title("full range", fontsize="medium")
         panels[1].set_title("near the dense network", fontsize="medium")
-    figure.suptitle(f"{drawing.literal(title)}: mean ± s.d. over n replicates")
+    figure.suptitle(f"{plot_style.literal(title)}: mean ± s.d. over n replicates")
     if lines:
-        called = [drawing.literal(line.label) for line in lines]
+        called = [plot_style.literal(line.label) for line in lines]
         called += ["dense network (level 0)"] * (len(handles) - len(lines))
         columns = 3 if two else 2
         figure.legend(handles, called, loc="outside lower center", ncols=columns)
@@ -135,7 +135,7 @@ def _against_remaining(
 
 def _near_dense(lines: Sequence[Line]) -> tuple[float, float]:
     """Chooses limits that leave the sparse end's collapse out of sight."""
-    low, high = drawing.extent(lines, lowest=0.4)
+    low, high = plot_style.extent(lines, lowest=0.4)
     if lines:
         # Also a run that only falls shows dense well inside the panel.
         dense = lines[0].points.sort_values("x")["mean"].iloc[-1]
@@ -147,16 +147,17 @@ def _panel(axes: Axes, lines: Sequence[Line], *, reference: bool) -> list[Line2D
     """Draws the lines, and dense as a thin horizontal one, over a log axis."""
     axes.set_xscale("log")
     handles = [
-        drawing.draw(axes, line, front=place == 0) for place, line in enumerate(lines)
+        plot_style.draw(axes, line, front=place == 0)
+        for place, line in enumerate(lines)
     ]
     xs = np.concatenate([[], *(line.points["x"] for line in lines)])
     if len(xs):
-        drawing.percent_ticks(axes, xs)
+        plot_style.percent_ticks(axes, xs)
         # Reversed: dense on the left.
         axes.set_xlim(max(xs) * 1.1, min(xs) / 1.1)
     if reference and lines and max(xs) >= 100:
         dense = lines[0].points.sort_values("x")["mean"].iloc[-1]
-        handles.append(axes.axhline(dense, color=drawing.GREY, linewidth=0.9))
+        handles.append(axes.axhline(dense, color=plot_style.GREY, linewidth=0.9))
     return handles
 
 
@@ -174,9 +175,11 @@ def layers(table: pd.DataFrame, *, title: str) -> Figure:
     axes = figure.add_subplot()
     axes.set_yscale("log")
     names = [name for name in table.columns if name != tables.ALL_LAYERS]
-    few = len(names) <= len(drawing.STYLES)
-    styles = list(drawing.STYLES[: len(names)]) if few else drawing.shades(len(names))
-    styles.append(drawing.Style("black", "", (0, (1, 1))))
+    few = len(names) <= len(plot_style.STYLES)
+    styles = (
+        list(plot_style.STYLES[: len(names)]) if few else plot_style.shades(len(names))
+    )
+    styles.append(plot_style.Style("black", "", (0, (1, 1))))
     names.append(tables.ALL_LAYERS)
     handles = []
     for place, (name, style) in enumerate(zip(names, styles, strict=True)):
@@ -184,25 +187,27 @@ def layers(table: pd.DataFrame, *, title: str) -> Figure:
         points = pd.DataFrame({"x": kept.index, "mean": kept.to_numpy(), "sd": np.nan})
         # Layers pruned alike lie on each other: their markers take turns.
         turns = (place % 3, 3) if len(table) > 6 else 1
-        handles.append(drawing.draw(axes, Line(name, style, points), every=turns))
-        drawing.mark_empty(axes, table.index[table[name] == 0], color=style.color)
-    drawing.decade_ticks(axes)
+        handles.append(plot_style.draw(axes, Line(name, style, points), every=turns))
+        plot_style.mark_empty(axes, table.index[table[name] == 0], color=style.color)
+    plot_style.decade_ticks(axes)
     shown = table.index[:: max(1, -(-len(table) // 12))]
-    remaining = [text.percent(table.loc[level, tables.ALL_LAYERS]) for level in shown]
+    remaining = [
+        formatting.percent(table.loc[level, tables.ALL_LAYERS]) for level in shown
+    ]
     axes.set_xticks(
         shown,
         [f"{level}\n{kept}" for level, kept in zip(shown, remaining, strict=True)],
     )
     x = "level, and below it the weights remaining in all layers (%)"
-    drawing.finish(axes, x=x, y="weights remaining in the layer (%)")
-    axes.set_title(f"{drawing.literal(title)}: mean over replicates")
-    called = [drawing.literal(name) for name in names]
+    plot_style.finish(axes, x=x, y="weights remaining in the layer (%)")
+    axes.set_title(f"{plot_style.literal(title)}: mean over replicates")
+    called = [plot_style.literal(name) for name in names]
     columns = 1 + len(called) // 24
     figure.legend(handles, called, loc="outside right upper", ncols=columns)
     return figure
 
 
-def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
+def curves(run: tables.RunRecords, *, title: str, most: int = 5) -> Figure:
     """Draws accuracy and training loss of the ticket against the step.
 
     The accuracy is that on the validation set, or on the test set where there is no
@@ -225,7 +230,7 @@ def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
     left, right = figure.subplots(1, 2)
     right.set_yscale("log")
     called = _labels(run, most)
-    styles = drawing.shades(len(called))
+    styles = plot_style.shades(len(called))
     handles = []
     for axes, rows, name in ((left, evals, measure), (right, trains, "loss")):
         lines = [
@@ -233,29 +238,29 @@ def curves(run: tables.Run, *, title: str, most: int = 5) -> Figure:
             for (level, label), style in zip(called.items(), styles, strict=True)
         ]
         handles = [
-            drawing.draw(axes, line, every=max(1, len(line.points) // 8))
+            plot_style.draw(axes, line, every=max(1, len(line.points) // 8))
             for line in lines
         ]
         if axes is left:
-            drawing.limit(left, *drawing.extent(lines, lowest=0.05))
+            plot_style.limit(left, *plot_style.extent(lines, lowest=0.05))
         else:
-            drawing.limit_positive(right, lines)
+            plot_style.limit_positive(right, lines)
     if called:
         start = f"axis starts at {left.get_ylim()[0]:.1f} %"
         left.set_title(start, fontsize="medium")
-    drawing.finish(left, x=drawing.STEP, y=f"{measure.replace('_', ' ')} (%)")
-    drawing.finish(
-        right, x=drawing.STEP, y="training loss (mean since the last record)"
+    plot_style.finish(left, x=plot_style.STEP, y=f"{measure.replace('_', ' ')} (%)")
+    plot_style.finish(
+        right, x=plot_style.STEP, y="training loss (mean since the last record)"
     )
-    what = "" if labels.trains_once(run) else "tickets, "
-    figure.suptitle(f"{drawing.literal(title)}: {what}mean ± s.d. over replicates")
+    what = "" if method_names.trains_once(run) else "tickets, "
+    figure.suptitle(f"{plot_style.literal(title)}: {what}mean ± s.d. over replicates")
     if handles:
-        names = [drawing.literal(name) for name in called.values()]
+        names = [plot_style.literal(name) for name in called.values()]
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
-def _labels(run: tables.Run, most: int) -> dict[int, str]:
+def _labels(run: tables.RunRecords, most: int) -> dict[int, str]:
     """Chooses the levels whose curves to draw, and says what to call them."""
     rows = pd.Index(tables.frame([run], "train").query("arm == 'ticket'")["level"])
     seen = rows.union(tables.frame([run], "eval").query("arm == 'ticket'")["level"])
@@ -264,11 +269,13 @@ def _labels(run: tables.Run, most: int) -> dict[int, str]:
     tickets = table.loc[table["arm"] == tables.TICKET].set_index("level")
     places = np.unique(np.linspace(0, len(seen) - 1, min(most, len(seen))).round())
     called = {}
-    first = labels.of_run(run) if labels.trains_once(run) else "dense (level 0)"
+    first = (
+        method_names.of_run(run) if method_names.trains_once(run) else "dense (level 0)"
+    )
     for level in (seen[int(place)] for place in places):
         called[level] = f"level {level}" if level else first
         if level and level in tickets.index:
-            kept = text.percent(tickets.loc[level, "weights_remaining"])
+            kept = formatting.percent(tickets.loc[level, "weights_remaining"])
             called[level] = f"{kept} % (level {level})"
     return called
 

@@ -133,7 +133,7 @@ def tables(found: Found) -> list[Table]:
     """
     made = []
     if found["arms"]:
-        table = gradient_flow_tables.arms_table(found)
+        table = gradient_flow_tables.variants_table(found)
         made.append(
             Table("Accuracy", _ACCURACY, gradient_flow_tables.show_accuracy(table))
         )
@@ -176,7 +176,7 @@ def _frames(found: Found) -> dict[str, pd.DataFrame]:
     """Makes the tables that are kept with all digits, by name."""
     frames = {}
     if found["arms"]:
-        frames["arms"] = gradient_flow_tables.arms_table(found)
+        frames["arms"] = gradient_flow_tables.variants_table(found)
     if found["gradient"]:
         frames["flow"] = gradient_flow_tables.flow_table(found)
     return frames

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from jaxsparse.reports import drawing
-from jaxsparse.reports.drawing import Line
+from jaxsparse.reports import plot_style
+from jaxsparse.reports.plot_style import Line
 
 Part = Mapping[str, Any]
 
@@ -29,10 +29,10 @@ _KINDS = {
     "pruning and dense": "prune dense small_dense",
 }
 _OTHERS = "others"
-_MOST = len(drawing.STYLES)
+_MOST = len(plot_style.STYLES)
 _BEGINNING = 1000  # updates
 _DASHES = {False: "-", True: (0, (4, 1.5))}  # by whether masks have just changed
-_BLUE, _RED = drawing.STYLES[0], drawing.STYLES[1]
+_BLUE, _RED = plot_style.STYLES[0], plot_style.STYLES[1]
 
 
 def draw(found: Part) -> dict[str, Figure]:
@@ -74,24 +74,24 @@ def gradient(part: Part, *, title: str) -> Figure:
     last = max(entry["steps"].max() for entry in part.values())
     y = ["norm of the gradient", ""] if last > _BEGINNING else ["norm of the gradient"]
     heading = f"{title}: mean ± s.d. over n seeds"
-    figure, grid = drawing.grid(
-        len(rows), x=drawing.STEP, y=y, share="all", title=heading
+    figure, grid = plot_style.grid(
+        len(rows), x=plot_style.STEP, y=y, share="all", title=heading
     )
     drawn = []
     for panels, (kind, arms) in zip(grid, rows, strict=True):
         lines = [
             _line(part[arm], style, x="steps", y="norm")
-            for arm, style in zip(arms, drawing.STYLES, strict=False)
+            for arm, style in zip(arms, plot_style.STYLES, strict=False)
         ]
         drawn += lines
         for axes, apart in zip(panels, (last / 8, _BEGINNING / 8), strict=False):
             handles = [
-                drawing.draw(axes, line, every=_every(line, apart)) for line in lines
+                plot_style.draw(axes, line, every=_every(line, apart)) for line in lines
             ]
         called = [line.label for line in lines]
-        drawing.legend_beside(panels[-1], handles, called, heading=kind)
+        plot_style.legend_beside(panels[-1], handles, called, heading=kind)
     _logarithmic(grid[0, 0], (entry["norm"] for entry in part.values()))
-    drawing.limit_positive(grid[0, 0], drawn)
+    plot_style.limit_positive(grid[0, 0], drawn)
     if len(y) == 2:
         grid[0, 0].set_title("all of training", fontsize="medium")
         grid[0, 1].set_title(f"first {_BEGINNING:,} updates", fontsize="medium")
@@ -114,20 +114,20 @@ def changes(part: Part, *, title: str) -> Figure:
     labels = [_with_n(entry["label"], entry["after"]) for entry in part.values()]
     title = f"{title}: mean ± s.d. over n seeds"
     y = "change of the norm"
-    figure, panels = drawing.panels(labels, x=drawing.STEP, y=y, title=title)
+    figure, panels = plot_style.panels(labels, x=plot_style.STEP, y=y, title=title)
     lines, handles = [], []
     for axes, entry in zip(panels, part.values(), strict=True):
-        points = drawing.means(entry["steps"], entry["after"] - entry["before"])
+        points = plot_style.means(entry["steps"], entry["after"] - entry["before"])
         window = max(3, 2 * (len(points) // 12) + 1)
         smooth = points["mean"].rolling(window, center=True, min_periods=1).mean()
         lines.append(Line("", _BLUE._replace(marker=""), points))
-        handles = [drawing.draw(axes, lines[-1])]
+        handles = [plot_style.draw(axes, lines[-1])]
         points = points.assign(mean=smooth, sd=np.nan)
         line = Line("", _RED._replace(marker="", dash="-"), points)
-        handles.append(drawing.draw(axes, line, front=True))
+        handles.append(plot_style.draw(axes, line, front=True))
         handles.append(axes.axhline(0, color="black", linewidth=0.9, zorder=1))
         handles[0].set_linewidth(0.8)
-    drawing.limit(panels[0], *drawing.extent(lines))
+    plot_style.limit(panels[0], *plot_style.extent(lines))
     called = ["at each change of masks", "running mean", "no change"]
     figure.legend(handles, called, loc="outside lower center", ncols=3)
     return figure
@@ -153,19 +153,19 @@ def segments(part: Part, *, title: str) -> Figure:
     counts = {f"{one['examples']:,.0f}" for one in part.values() if "examples" in one}
     if counts:
         heading += f", on {' or '.join(sorted(counts))} training examples"
-    figure, grid = drawing.grid(len(rows), x=x, y=y, share="col", title=heading)
+    figure, grid = plot_style.grid(len(rows), x=x, y=y, share="col", title=heading)
     for panels, (kind, keys) in zip(grid, rows, strict=True):
         drawn: dict[str, tuple[Line2D, str]] = {}
         for axes, name in zip(panels, names, strict=True):
-            for key, style in zip(keys, drawing.STYLES, strict=False):
+            for key, style in zip(keys, plot_style.STYLES, strict=False):
                 if name in part[key]:
                     line = _line(part[key], style, x="alphas", y=name)
-                    handle = drawing.draw(axes, line, every=_every(line, 0.2))
+                    handle = plot_style.draw(axes, line, every=_every(line, 0.2))
                     drawn[key] = handle, line.label
             for end in (0, 1):
-                axes.axvline(end, color=drawing.GREY, linewidth=0.9, zorder=1)
+                axes.axvline(end, color=plot_style.GREY, linewidth=0.9, zorder=1)
         handles, called = zip(*drawn.values(), strict=True)
-        drawing.legend_beside(panels[-1], handles, called, heading=kind)
+        plot_style.legend_beside(panels[-1], handles, called, heading=kind)
     if names[0] == "loss":
         _logarithmic(
             grid[0, 0], (one["loss"] for one in part.values() if "loss" in one)
@@ -193,9 +193,9 @@ def solution_map(part: Part, *, title: str) -> Figure:
     families = list(dict.fromkeys(_family(group) for group in others))
     handles, called = [], []
     for group, rows in table.groupby("group", sort=False):
-        style, size = drawing.Style("black", "*", ""), 15
+        style, size = plot_style.Style("black", "*", ""), 15
         if group != first:
-            style, size = drawing.STYLES[families.index(_family(group)) % _MOST], 8
+            style, size = plot_style.STYLES[families.index(_family(group)) % _MOST], 8
         (drawn,) = axes.plot(
             *(rows["x"], rows["y"]),
             linestyle="none",
@@ -207,12 +207,12 @@ def solution_map(part: Part, *, title: str) -> Figure:
             zorder=4 if group == first else 3,
         )
         handles.append(drawn)
-        called.append(f"{drawing.literal(group)} (n = {len(rows)})")
+        called.append(f"{plot_style.literal(group)} (n = {len(rows)})")
     axes.set_aspect("equal", adjustable="datalim")
-    drawing.finish(axes, x="first coordinate (L2 distance)", y="second coordinate")
+    plot_style.finish(axes, x="first coordinate (L2 distance)", y="second coordinate")
     stress = part.get("relative_stress")
     words = "" if stress is None else f", relative stress {stress:.2g}"
-    figure.suptitle(f"{drawing.literal(title)}\ndistances between solutions{words}")
+    figure.suptitle(f"{plot_style.literal(title)}\ndistances between solutions{words}")
     figure.legend(handles, called, loc="outside lower center", ncols=3)
     return figure
 
@@ -236,20 +236,20 @@ def hessian(part: Part, *, title: str) -> Figure:
     """
     states = [state for entry in part.values() for state in entry["states"]]
     steps = sorted({state["step"] for state in states})
-    shades = drawing.shades(len(steps))
+    shades = plot_style.shades(len(steps))
     colors = {step: one.color for step, one in zip(steps, shades, strict=True)}
     labels = [entry["label"] for entry in part.values()]
     title = f"{title}: spectrum of the Hessian, one seed"
     y = "eigenvalues as far from 0"
-    figure, panels = drawing.panels(labels, x="eigenvalue", y=y, title=title)
+    figure, panels = plot_style.panels(labels, x="eigenvalue", y=y, title=title)
     tails = []
     for axes, entry in zip(panels, part.values(), strict=True):
-        axes.axvline(0, color=drawing.GREY, linewidth=0.9, zorder=1)
+        axes.axvline(0, color=plot_style.GREY, linewidth=0.9, zorder=1)
         for state in entry["states"]:
             dash = _DASHES[state["moment"] == "after"]
-            style = drawing.Style(colors[state["step"]], "", dash)
+            style = plot_style.Style(colors[state["step"]], "", dash)
             for tail in _tails(state["eigenvalues"]):
-                drawing.draw(axes, Line("", style, tail))
+                plot_style.draw(axes, Line("", style, tail))
                 tails.append(tail)
     if tails:
         _symlog(panels[0], np.concatenate([tail["x"] for tail in tails]))
@@ -307,7 +307,7 @@ def signal(part: Part, *, title: str) -> Figure:
     names = list(dict.fromkeys(n for entry in part.values() for n in entry["layers"]))
     handles, called = [], []
     for place, entry in enumerate(part.values()):
-        style = drawing.STYLES[place % _MOST]
+        style = plot_style.STYLES[place % _MOST]
         beside = 0.8 * ((place + 0.5) / len(part) - 0.5)
         layers = pd.DataFrame(entry["layers"]).reindex(columns=names)
         x = np.arange(len(names)) + beside
@@ -327,12 +327,12 @@ def signal(part: Part, *, title: str) -> Figure:
         )
         handles.append(drawn)
         called.append(_with_n(_with_output(entry), layers.to_numpy()))
-    axes.axhline(1, color=drawing.GREY, linewidth=0.9, zorder=1)
+    axes.axhline(1, color=plot_style.GREY, linewidth=0.9, zorder=1)
     axes.set_yscale("log")
-    axes.set_xticks(range(len(names)), [drawing.literal(name) for name in names])
-    drawing.finish(axes, x="layer", y="standard deviation")
-    figure.suptitle(f"{drawing.literal(title)}: signals at initialisation")
-    called = [drawing.literal(label) for label in called]
+    axes.set_xticks(range(len(names)), [plot_style.literal(name) for name in names])
+    plot_style.finish(axes, x="layer", y="standard deviation")
+    figure.suptitle(f"{plot_style.literal(title)}: signals at initialisation")
+    called = [plot_style.literal(label) for label in called]
     figure.legend(handles, called, loc="outside lower center", ncols=2)
     return figure
 
@@ -347,7 +347,7 @@ def _dots(
     axes: Axes,
     at: float,
     values: np.ndarray | None,
-    style: drawing.Style,
+    style: plot_style.Style,
     *,
     width: float,
 ) -> None:
@@ -359,7 +359,7 @@ def _dots(
     x = at + width * ((np.argsort(np.argsort(alive)) * 0.618034) % 1 - 0.5)
     axes.plot(x, alive, ".", color=style.color, markersize=3, alpha=0.5, zorder=2)
     if len(alive) < len(values):
-        drawing.mark_empty(axes, pd.Index([at]), color=style.color)
+        plot_style.mark_empty(axes, pd.Index([at]), color=style.color)
 
 
 def _logarithmic(axes: Axes, values: Iterable[np.ndarray]) -> None:
@@ -373,10 +373,10 @@ def _with_n(label: str, values: np.ndarray) -> str:
     return f"{label} (n = {np.isfinite(values).any(axis=1).sum()})"
 
 
-def _line(entry: Part, style: drawing.Style, *, x: str, y: str) -> Line:
+def _line(entry: Part, style: plot_style.Style, *, x: str, y: str) -> Line:
     """Makes the line of an entry."""
     return Line(
-        _with_n(entry["label"], entry[y]), style, drawing.means(entry[x], entry[y])
+        _with_n(entry["label"], entry[y]), style, plot_style.means(entry[x], entry[y])
     )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsparse.reports import text
+from jaxsparse.reports import formatting
 
 Found = Mapping[str, Any]
 
 
-def arms_table(found: Found) -> pd.DataFrame:
+def variants_table(found: Found) -> pd.DataFrame:
     """Tabulates how right the arms are and how alike their seeds predict.
 
     Args:
@@ -28,16 +28,16 @@ def arms_table(found: Found) -> pd.DataFrame:
       differences in deviations, and fractions of the test set; columns ending in "_sd"
       are sample deviations.
     """
-    return pd.DataFrame([_arm(arm, entry) for arm, entry in found["arms"].items()])
+    return pd.DataFrame([_variant(arm, entry) for arm, entry in found["arms"].items()])
 
 
-def _arm(arm: str, entry: Found) -> dict[str, Any]:
+def _variant(variant: str, entry: Found) -> dict[str, Any]:
     """Makes a row of `arms_table`."""
     accuracy = pd.Series(entry.get("accuracy", ()), dtype=float)
     with_pruned = pd.Series(entry.get("with_pruned", ()), dtype=float)
     ours = (accuracy.mean(), accuracy.std())
     published = entry.get("published", (np.nan, np.nan))
-    row = {"arm": arm, "label": entry["label"], "n": accuracy.count()}
+    row = {"arm": variant, "label": entry["label"], "n": accuracy.count()}
     row |= _pair("accuracy_percent", ours)
     row |= _pair("published_accuracy_percent", published)
     row["difference"] = _difference(ours, published)
@@ -79,7 +79,7 @@ def show_initialisations(found: Found) -> pd.DataFrame:
     for entry in found["arms"].values():
         accuracy = pd.Series(entry.get("accuracy", ()), dtype=float).dropna()
         if entry["training"] and len(accuracy):
-            mean = text.plus_minus(accuracy.mean(), accuracy.std(), digits=2)
+            mean = formatting.plus_minus(accuracy.mean(), accuracy.std(), digits=2)
             row = cells.setdefault(entry["training"], {})
             row[entry["initialisation"]] = f"{mean} (n = {len(accuracy)})"
     columns = list(dict.fromkeys(name for row in cells.values() for name in row))
@@ -136,7 +136,7 @@ def show_predictions(table: pd.DataFrame) -> pd.DataFrame:
 def _means(table: pd.DataFrame, name: str, digits: int) -> list[str]:
     """Makes text of a measure and its deviation, "" for none."""
     return [
-        "" if pd.isna(mean) else text.plus_minus(mean, sd, digits=digits)
+        "" if pd.isna(mean) else formatting.plus_minus(mean, sd, digits=digits)
         for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
     ]
 
@@ -210,7 +210,9 @@ def show_distances(table: pd.DataFrame) -> pd.DataFrame:
     """Makes text of `distances_table`."""
     shown = pd.DataFrame({"Group": table["group"], "n": table["n"].astype(str)})
     means = zip(table["mean"], table["sd"], strict=True)
-    shown["Distance (L2)"] = [text.plus_minus(mean, sd, digits=2) for mean, sd in means]
+    shown["Distance (L2)"] = [
+        formatting.plus_minus(mean, sd, digits=2) for mean, sd in means
+    ]
     return shown
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from jaxsparse.reports import folder as folder_lib
-from jaxsparse.reports import text
+from jaxsparse.reports import formatting
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -86,7 +86,7 @@ def wide(shown: pd.DataFrame, *, kind: str = "") -> str:
     Returns:
       HTML; a table of many rows is folded until the reader opens it.
     """
-    table = f'<div class="wide">{text.html(shown, kind=kind)}</div>\n'
+    table = f'<div class="wide">{formatting.html(shown, kind=kind)}</div>\n'
     if len(shown) <= _LONG or kind == "words":
         return table
     return f"<details><summary>{len(shown)} rows</summary>\n{table}</details>\n"

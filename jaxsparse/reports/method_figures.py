@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import drawing, labels, tables, text
+from jaxsparse.reports import formatting, method_names, plot_style, tables
 from jaxsparse.reports import methods as methods_lib
-from jaxsparse.reports.drawing import Line
+from jaxsparse.reports.plot_style import Line
 
-_COLOR = drawing.STYLES[0].color
+_COLOR = plot_style.STYLES[0].color
 
 
 def methods(table: pd.DataFrame, *, title: str) -> Figure:
@@ -53,13 +53,13 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
         _limit(axes, pd.concat([rows, lines]))
         start = f"axis starts at {axes.get_xlim()[0]:.1f} %"
         axes.set_title(f"{_heading(rows)} ({start})", fontsize="medium")
-        drawing.finish(axes, x="", y="")
-    figure.suptitle(f"{drawing.literal(title)}: mean ± s.d. over n replicates")
+        plot_style.finish(axes, x="", y="")
+    figure.suptitle(f"{plot_style.literal(title)}: mean ± s.d. over n replicates")
     grid[-1, 0].set_xlabel("test accuracy (%)")
     if len(panels) and len(lines):
-        called = labels.distinct(lines["label"].tolist(), lines["run"].tolist())
+        called = method_names.distinct(lines["label"].tolist(), lines["run"].tolist())
         called = [
-            f"{drawing.literal(one.replace('dense', 'dense network', 1))} (n = {n})"
+            f"{plot_style.literal(one.replace('dense', 'dense network', 1))} (n = {n})"
             for one, n in zip(called, lines["n"], strict=True)
         ]
         figure.legend(handles, called, loc="outside lower center", ncols=2)
@@ -68,7 +68,7 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
 
 def is_dense_reference(table: pd.DataFrame) -> pd.Series:
     """Says which rows are of the dense network that others are sparse ones of."""
-    dense = table["label"].str.startswith(labels.DENSE) & (table["sparsity"] == 0)
+    dense = table["label"].str.startswith(method_names.DENSE) & (table["sparsity"] == 0)
     return dense & (table["total"] == table["total"].max())
 
 
@@ -90,7 +90,9 @@ def by_sparsity(table: pd.DataFrame, dense: pd.DataFrame, *, title: str) -> Figu
     axes.set_xscale("log")
     groups = list(table.groupby("label", sort=False))
     handles, called, lines = [], [], []
-    for (label, rows), style in zip(groups, drawing.styles(len(groups)), strict=True):
+    for (label, rows), style in zip(
+        groups, plot_style.styles(len(groups)), strict=True
+    ):
         points = pd.DataFrame(
             {
                 "x": 100 - rows["sparsity"],
@@ -99,24 +101,24 @@ def by_sparsity(table: pd.DataFrame, dense: pd.DataFrame, *, title: str) -> Figu
             }
         )
         lines.append(Line(str(label), style, points))
-        handles.append(drawing.draw(axes, lines[-1]))
+        handles.append(plot_style.draw(axes, lines[-1]))
         x, mean, sd = (points[name] for name in ("x", "mean", "sd"))
         axes.errorbar(x, mean, sd.fillna(0), fmt="none", color=style.color, capsize=3)
-        called.append(f"{drawing.literal(lines[-1].label)} ({_seeds(rows['n'])})")
+        called.append(f"{plot_style.literal(lines[-1].label)} ({_seeds(rows['n'])})")
     for place, row in enumerate(dense.itertuples()):
         sd = 0 if np.isnan(row.test_accuracy_sd) else row.test_accuracy_sd
         low, high = row.test_accuracy - sd, row.test_accuracy + sd
-        axes.axhspan(low, high, color=drawing.GREY, alpha=0.15, linewidth=0)
-        dash = drawing.STYLES[place % len(drawing.STYLES)].dash
+        axes.axhspan(low, high, color=plot_style.GREY, alpha=0.15, linewidth=0)
+        dash = plot_style.STYLES[place % len(plot_style.STYLES)].dash
         handles.append(
-            axes.axhline(row.test_accuracy, color=drawing.GREY, linestyle=dash)
+            axes.axhline(row.test_accuracy, color=plot_style.GREY, linestyle=dash)
         )
-        called.append(f"{drawing.literal(row.label)} (n = {row.n})")
+        called.append(f"{plot_style.literal(row.label)} (n = {row.n})")
     remaining = 100 - table["sparsity"].to_numpy()
-    drawing.percent_ticks(axes, remaining, write=lambda kept: f"{100 - kept:.4g}")
+    plot_style.percent_ticks(axes, remaining, write=lambda kept: f"{100 - kept:.4g}")
     axes.set_xlim(1.1 * remaining.max(), remaining.min() / 1.1)
-    drawing.finish(axes, x="sparsity (%)", y="test accuracy (%)")
-    axes.set_title(f"{drawing.literal(title)}: mean ± s.d. over n seeds")
+    plot_style.finish(axes, x="sparsity (%)", y="test accuracy (%)")
+    axes.set_title(f"{plot_style.literal(title)}: mean ± s.d. over n seeds")
     figure.legend(handles, called, loc="outside lower center", ncols=_columns(called))
     return figure
 
@@ -147,7 +149,7 @@ def _panels(dots: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _called(rows: pd.DataFrame) -> list[str]:
     """Says what to call each row of a panel, and how large a small network is."""
-    called = labels.distinct(rows["label"].tolist(), rows["run"].tolist())
+    called = method_names.distinct(rows["label"].tolist(), rows["run"].tolist())
     return [
         f"{one} ({kept:,.0f} weights)" if is_small else one
         for one, kept, is_small in zip(
@@ -164,7 +166,10 @@ def _width(called: Iterable[str]) -> float:
 def _heading(rows: pd.DataFrame) -> str:
     """Says of what sparsity a panel is."""
     sparsities = rows.loc[~rows["is_small"], "sparsity"]
-    low, high = text.sparsity(sparsities.min()), text.sparsity(sparsities.max())
+    low, high = (
+        formatting.sparsity(sparsities.min()),
+        formatting.sparsity(sparsities.max()),
+    )
     return f"{low} % sparsity" if low == high else f"{low} to {high} % sparsity"
 
 
@@ -181,13 +186,13 @@ def _dots(axes: Axes, rows: pd.DataFrame) -> None:
         capsize=3,
         zorder=3,
     )
-    axes.set_yticks(places, [drawing.literal(one) for one in rows["called"]])
+    axes.set_yticks(places, [plot_style.literal(one) for one in rows["called"]])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     right = axes.get_yaxis_transform()
     for place, (mean, sd, n) in enumerate(
         zip(rows["test_accuracy"], rows["test_accuracy_sd"], rows["n"], strict=True)
     ):
-        words = f"{text.plus_minus(mean, sd)} (n = {n})"
+        words = f"{formatting.plus_minus(mean, sd)} (n = {n})"
         axes.text(1.02, place, words, transform=right, va="center", fontsize="small")
 
 
@@ -197,9 +202,11 @@ def _references(axes: Axes, lines: pd.DataFrame) -> list:
     for place, (mean, sd) in enumerate(
         zip(lines["test_accuracy"], lines["test_accuracy_sd"].fillna(0), strict=True)
     ):
-        dash = drawing.STYLES[(place + 1) % len(drawing.STYLES)].dash
-        axes.axvspan(mean - sd, mean + sd, color=drawing.GREY, alpha=0.15, linewidth=0)
-        line = axes.axvline(mean, color=drawing.GREY, linewidth=0.9, linestyle=dash)
+        dash = plot_style.STYLES[(place + 1) % len(plot_style.STYLES)].dash
+        axes.axvspan(
+            mean - sd, mean + sd, color=plot_style.GREY, alpha=0.15, linewidth=0
+        )
+        line = axes.axvline(mean, color=plot_style.GREY, linewidth=0.9, linestyle=dash)
         drawn.append(line)
     return drawn
 
@@ -232,11 +239,11 @@ def exploration(table: pd.DataFrame, *, title: str) -> Figure:
             {"x": rows["step"], "mean": rows["explored"], "sd": rows["explored_sd"]}
         )
         lines.append(Line(rows["label"].iloc[0], style, points))
-        handles.append(drawing.draw(axes, lines[-1], every=max(1, len(rows) // 8)))
-        called.append(f"{drawing.literal(lines[-1].label)} (n = {rows['n'].max()})")
+        handles.append(plot_style.draw(axes, lines[-1], every=max(1, len(rows) // 8)))
+        called.append(f"{plot_style.literal(lines[-1].label)} (n = {rows['n'].max()})")
     _percent_axis(axes, lines)
-    drawing.finish(axes, x=drawing.STEP, y="weights ever active (% of prunable)")
-    axes.set_title(f"{drawing.literal(title)}: mean ± s.d. over n replicates")
+    plot_style.finish(axes, x=plot_style.STEP, y="weights ever active (% of prunable)")
+    axes.set_title(f"{plot_style.literal(title)}: mean ± s.d. over n replicates")
     if handles:
         figure.legend(handles, called, loc="outside right upper")
     return figure
@@ -245,15 +252,15 @@ def exploration(table: pd.DataFrame, *, title: str) -> Figure:
 def _percent_axis(axes: Axes, lines: Sequence[Line]) -> None:
     """Makes the y axis logarithmic, from below the least mean to all weights."""
     axes.set_yscale("log")
-    drawing.limit_positive(axes, lines)
+    plot_style.limit_positive(axes, lines)
     axes.set_ylim(top=115)
-    drawing.decade_ticks(axes)
+    plot_style.decade_ticks(axes)
 
 
-def _styles(count: int) -> list[drawing.Style]:
+def _styles(count: int) -> list[plot_style.Style]:
     """Chooses styles for so many lines; shades where there are too few."""
-    few = count <= len(drawing.STYLES)
-    return list(drawing.STYLES[:count]) if few else drawing.shades(count)
+    few = count <= len(plot_style.STYLES)
+    return list(plot_style.STYLES[:count]) if few else plot_style.shades(count)
 
 
 def densities(table: pd.DataFrame, *, called: list[str], title: str) -> Figure:
@@ -283,17 +290,17 @@ def densities(table: pd.DataFrame, *, called: list[str], title: str) -> Figure:
     )
     for (row, column), value in np.ndenumerate(values):
         dark = value > 0 and norm(value) < 0.6
-        words = "" if np.isnan(value) else text.percent(value)
+        words = "" if np.isnan(value) else formatting.percent(value)
         place = {"ha": "center", "va": "center", "fontsize": "small"}
         color = "white" if dark else "black"
         axes.text(column + 0.5, row + 0.5, words, color=color, **place)
     axes.invert_yaxis()
     axes.set_yticks(
-        np.arange(len(down)) + 0.5, [drawing.literal(name) for name in down]
+        np.arange(len(down)) + 0.5, [plot_style.literal(name) for name in down]
     )
     axes.set_xticks(
         np.arange(len(across)) + 0.5,
-        [drawing.literal(name) for name in across],
+        [plot_style.literal(name) for name in across],
         rotation=35,
         ha="right",
         rotation_mode="anchor",
@@ -302,9 +309,9 @@ def densities(table: pd.DataFrame, *, called: list[str], title: str) -> Figure:
     axes.spines[:].set_visible(False)
     (axes.axvline if down is called else axes.axhline)(1, color="black", linewidth=1.2)
     bar = figure.colorbar(mesh, ax=axes)
-    drawing.decade_ticks(bar.ax)
+    plot_style.decade_ticks(bar.ax)
     bar.set_label("weights remaining in the layer (%)")
-    figure.suptitle(f"{drawing.literal(title)}: mean over replicates")
+    figure.suptitle(f"{plot_style.literal(title)}: mean over replicates")
     return figure
 
 
@@ -321,7 +328,7 @@ def history(table: pd.DataFrame, *, title: str) -> Figure:
     figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axes = figure.add_subplot()
     names = [name for name in table.columns if name != tables.ALL_LAYERS]
-    styles = [*_styles(len(names)), drawing.Style("black", "", (0, (1, 1)))]
+    styles = [*_styles(len(names)), plot_style.Style("black", "", (0, (1, 1)))]
     names.append(tables.ALL_LAYERS)
     handles, lines = [], []
     for place, (name, style) in enumerate(zip(names, styles, strict=True)):
@@ -330,12 +337,12 @@ def history(table: pd.DataFrame, *, title: str) -> Figure:
         lines.append(Line(name, style, points))
         # Layers pruned alike lie on each other: their markers take turns.
         turns = (place % 3, 3) if len(table) > 6 else 1
-        handles.append(drawing.draw(axes, lines[-1], every=turns))
-        drawing.mark_empty(axes, table.index[table[name] == 0], color=style.color)
+        handles.append(plot_style.draw(axes, lines[-1], every=turns))
+        plot_style.mark_empty(axes, table.index[table[name] == 0], color=style.color)
     _percent_axis(axes, lines)
-    drawing.finish(axes, x=drawing.STEP, y="weights in the layer (%)")
-    axes.set_title(f"{drawing.literal(title)}: mean over replicates")
-    called = [drawing.literal(name) for name in names]
+    plot_style.finish(axes, x=plot_style.STEP, y="weights in the layer (%)")
+    axes.set_title(f"{plot_style.literal(title)}: mean over replicates")
+    called = [plot_style.literal(name) for name in names]
     columns = 1 + len(called) // 24
     figure.legend(handles, called, loc="outside right upper", ncols=columns)
     return figure

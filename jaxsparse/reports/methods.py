@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from jaxsparse.reports import labels, tables
-from jaxsparse.reports.tables import ALL_LAYERS, Run
+from jaxsparse.reports import method_names, tables
+from jaxsparse.reports.tables import ALL_LAYERS, RunRecords
 
 COLUMNS = (
     *("label", "run", "sparsity", "kept", "total", "n"),
@@ -22,7 +22,7 @@ COLUMNS = (
 )
 
 
-def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
+def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Says what each run came to.
 
     Args:
@@ -38,7 +38,7 @@ def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
       ones included; `explored`, percent of weights that were active at some time. All
       are means; what was not recorded is NaN.
     """
-    called = labels.series(runs)
+    called = method_names.series(runs)
     rows = [row for run in runs for row in _method_rows(run, called[run.name])]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # Before sorting: an empty table has no types of its own.
@@ -49,7 +49,7 @@ def methods_table(runs: Sequence[Run]) -> pd.DataFrame:
     return table.drop(columns="group").reset_index(drop=True)
 
 
-def _method_rows(run: Run, label: str) -> list[dict[str, Any]]:
+def _method_rows(run: RunRecords, label: str) -> list[dict[str, Any]]:
     """Makes the one row of a run; none if it has not finished a level."""
     levels = tables.frame([run], "level")
     tickets = levels.loc[levels["arm"] == tables.TICKET]
@@ -73,7 +73,7 @@ def _method_rows(run: Run, label: str) -> list[dict[str, Any]]:
     return [row]
 
 
-def sparsities_table(runs: Sequence[Run]) -> pd.DataFrame:
+def sparsities_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Says what each method came to at each sparsity.
 
     Args:
@@ -84,11 +84,11 @@ def sparsities_table(runs: Sequence[Run]) -> pd.DataFrame:
       sparse: `label` (from `labels.series`), `sparsity` in percent, `n` (replicates),
       `test_accuracy` in percent and its deviation `test_accuracy_sd`.
     """
-    called = labels.series(runs)
+    called = method_names.series(runs)
     levels = tables.frame(runs, "level")
     levels = levels.loc[levels["arm"] == tables.TICKET]
     last = levels.groupby("run")["level"].transform("max")
-    whole = {run.name for run in runs if not labels.trains_once(run)}
+    whole = {run.name for run in runs if not method_names.trains_once(run)}
     levels = levels.loc[(levels["level"] == last) | levels["run"].isin(whole)]
     levels = levels.assign(
         label=levels["run"].map(called),
@@ -112,14 +112,14 @@ def sparsities_table(runs: Sequence[Run]) -> pd.DataFrame:
     )[["label", "sparsity", "n", "test_accuracy", "test_accuracy_sd"]]
 
 
-def _last_counts(run: Run, *, level: int) -> pd.DataFrame:
+def _last_counts(run: RunRecords, *, level: int) -> pd.DataFrame:
     """Returns the last record of masks of each replicate's ticket at a level."""
     counts = _counts([run])
     counts = counts.loc[counts["level"] == level]
     return counts.drop_duplicates("replicate", keep="last")
 
 
-def _counts(runs: Sequence[Run]) -> pd.DataFrame:
+def _counts(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Returns the records of masks of tickets, step by step, with `explored`.
 
     Only methods that regrow remember which weights they ever held: NaN for others.
@@ -148,7 +148,7 @@ def sparsity_groups(sparsities: pd.Series) -> pd.Series:
     return pd.Series(groups, dtype=int).reindex(sparsities.index)
 
 
-def exploration_table(runs: Sequence[Run]) -> pd.DataFrame:
+def exploration_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Says how much of the network had been active by each evaluation.
 
     Args:
@@ -164,7 +164,7 @@ def exploration_table(runs: Sequence[Run]) -> pd.DataFrame:
     table = counts.groupby(["run", "step"], sort=False)["explored"]
     table = table.agg(["count", "mean", "std"]).reset_index()
     table.columns = ["run", "step", "n", "explored", "explored_sd"]
-    called = labels.of_runs(runs)
+    called = method_names.of_runs(runs)
     table.insert(0, "label", table["run"].map(called))
     rank = {name: place for place, name in enumerate(called)}
     return table.sort_values(
@@ -174,7 +174,7 @@ def exploration_table(runs: Sequence[Run]) -> pd.DataFrame:
     )
 
 
-def densities_table(runs: Sequence[Run]) -> pd.DataFrame:
+def densities_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Says how much of each layer each method kept.
 
     Args:
@@ -194,7 +194,7 @@ def densities_table(runs: Sequence[Run]) -> pd.DataFrame:
     return _in_network_order(pd.DataFrame(sparse).T)
 
 
-def history_table(run: Run) -> pd.DataFrame:
+def history_table(run: RunRecords) -> pd.DataFrame:
     """Says how much of each layer one run had at each evaluation.
 
     Args:

@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 
 from jaxsparse.reports import (
     contents,
-    drawing,
-    gallery,
+    formatting,
     html,
     methods,
+    plot_style,
     progress,
+    report_figures,
     settings,
     stability,
     tables,
-    text,
 )
 from jaxsparse.reports import folder as folder_lib
 
@@ -56,7 +56,7 @@ def write(
 
 
 def write_runs(
-    runs: Sequence[tables.Run],
+    runs: Sequence[tables.RunRecords],
     out: str | os.PathLike[str],
     *,
     together: bool = False,
@@ -70,10 +70,12 @@ def write_runs(
     runs = progress.pool(runs)
     groups = [runs] if together else settings.alike(runs)
     shared = [
-        write_figures(gallery.compare(group), folder, prefix=_prefix(place, groups))
+        write_figures(
+            report_figures.compare(group), folder, prefix=_prefix(place, groups)
+        )
         for place, group in enumerate(groups)
     ]
-    images = write_figures(gallery.draw(runs), folder)
+    images = write_figures(report_figures.draw(runs), folder)
     html.replace(folder / "levels.csv", _csv(runs))
     html.replace(folder / "levels.md", _markdown(runs))
     if any(contents.compares_methods(group) for group in groups):
@@ -110,14 +112,14 @@ def write_figures(
     """
     images = {}
     for name, figure in drawn.items():
-        images[name] = drawing.render(figure, file_format="svg")
-        png = drawing.render(figure, file_format="png")
+        images[name] = plot_style.render(figure, file_format="svg")
+        png = plot_style.render(figure, file_format="png")
         html.replace(folder / f"{prefix}{name}.svg", images[name])
         html.replace(folder / f"{prefix}{name}.png", png)
     return images
 
 
-def _csv(runs: Sequence[tables.Run]) -> str:
+def _csv(runs: Sequence[tables.RunRecords]) -> str:
     """Writes the table of levels with all digits; its headings say the unit."""
     table = tables.levels_table(runs)
     for name in ("weights_remaining", "test_accuracy"):
@@ -125,7 +127,7 @@ def _csv(runs: Sequence[tables.Run]) -> str:
     return table.to_csv(index=False, lineterminator="\n")
 
 
-def _markdown(runs: Sequence[tables.Run]) -> str:
+def _markdown(runs: Sequence[tables.RunRecords]) -> str:
     """Writes the tables of levels and of paired differences in Markdown."""
     table = tables.levels_table(runs)
     parts = ["# Levels\n", contents.spread(runs)]
@@ -133,18 +135,20 @@ def _markdown(runs: Sequence[tables.Run]) -> str:
         parts += [contents.NOTHING]
     else:
         parts += [
-            text.markdown(text.show_arms(table.loc[table["run"] == run.name]))
+            formatting.markdown(
+                formatting.show_variants(table.loc[table["run"] == run.name])
+            )
             for run in runs
         ]
-        parts += ["# Details\n", text.markdown(text.show_levels(table))]
+        parts += ["# Details\n", formatting.markdown(formatting.show_levels(table))]
     paired = tables.paired_table(runs)
     if not paired.empty:
         parts += ["# Ticket minus control, paired by replicate\n"]
-        parts += [text.markdown(text.show_paired(paired))]
+        parts += [formatting.markdown(formatting.show_paired(paired))]
     return "\n".join(parts)
 
 
-def _methods_csv(groups: Sequence[Sequence[tables.Run]]) -> str:
+def _methods_csv(groups: Sequence[Sequence[tables.RunRecords]]) -> str:
     """Writes the tables of methods with all digits; its headings say the unit."""
     made = [methods.methods_table(group) for group in groups]
     if len(groups) > 1:
@@ -159,14 +163,16 @@ def _methods_csv(groups: Sequence[Sequence[tables.Run]]) -> str:
     return table.to_csv(index=False, lineterminator="\n")
 
 
-def _methods_markdown(groups: Sequence[Sequence[tables.Run]]) -> str:
+def _methods_markdown(groups: Sequence[Sequence[tables.RunRecords]]) -> str:
     """Writes the tables of methods in Markdown, one a group."""
     parts = []
     for group in groups:
         table = methods.methods_table(group)
         heading = f"# Methods: {settings.title(group)}\n"
         shown = (
-            text.markdown(text.show_methods(table)) if len(table) else contents.NOTHING
+            formatting.markdown(formatting.show_methods(table))
+            if len(table)
+            else contents.NOTHING
         )
         parts += [heading, contents.spread(group), shown]
     return "\n".join(parts)

@@ -8,12 +8,12 @@ from typing import Any
 
 from jaxsparse import config
 from jaxsparse.reports import settings, tables
-from jaxsparse.reports.tables import Run
+from jaxsparse.reports.tables import RunRecords
 
 _SEEDS = ("seeds.first", "replicates", "name")
 
 
-def levels(run: Run) -> tuple[int, int] | None:
+def levels(run: RunRecords) -> tuple[int, int] | None:
     """Counts the levels that have ended, with their controls, and all there will be.
 
     Args:
@@ -40,7 +40,7 @@ def _is_end(row: dict[str, Any]) -> bool:
     return row.get("kind") == "level" and {"level", "arm"} <= row.keys()
 
 
-def unfinished(run: Run) -> str:
+def unfinished(run: RunRecords) -> str:
     """Says how far a run is that has not ended; "" for one that has.
 
     Args:
@@ -62,7 +62,7 @@ def unfinished(run: Run) -> str:
     return f"Unfinished: at step {max(steps, default=0)}{of}."
 
 
-def pool(runs: Sequence[Run]) -> list[Run]:
+def pool(runs: Sequence[RunRecords]) -> list[RunRecords]:
     """Joins runs that differ in the seeds they trained only, as a sweep makes them.
 
     Args:
@@ -72,7 +72,7 @@ def pool(runs: Sequence[Run]) -> list[Run]:
       The runs in the order given, those of one experiment as one run. Runs that trained
       the same seeds, or do not say which, stay apart.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunRecords]] = {}
     for run in runs:
         groups.setdefault(_experiment(run), []).append(run)
     found = []
@@ -87,18 +87,18 @@ def pool(runs: Sequence[Run]) -> list[Run]:
     return sorted(found, key=lambda run: order.get(run.name, len(order)))
 
 
-def _experiment(run: Run) -> str:
+def _experiment(run: RunRecords) -> str:
     """Writes all that a run depends on but its seeds."""
     flat = config.scientific(run.config)
     return json.dumps({k: v for k, v in flat.items() if k not in _SEEDS})
 
 
-def _seeds(run: Run) -> range:
+def _seeds(run: RunRecords) -> range:
     first = settings.section(run, "seeds").get("first", 0)
     return range(first, first + run.config.get("replicates", 1))
 
 
-def _join(group: Sequence[Run]) -> Run:
+def _join(group: Sequence[RunRecords]) -> RunRecords:
     """Makes one run of several, whose replicates are numbered by their seeds."""
     first, last = _seeds(group[0]).start, _seeds(group[-1]).stop - 1
     records = [

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxsparse import config
-from jaxsparse.reports.tables import Run
+from jaxsparse.reports.tables import RunRecords
 
 _DATASETS = {
     "mnist": "MNIST",
@@ -38,18 +38,18 @@ _NOT_TOLD = (
 )
 
 
-def section(run: Run, name: str) -> dict[str, Any]:
+def section(run: RunRecords, name: str) -> dict[str, Any]:
     """Returns a section of a run's config; an older config may lack it."""
     return run.config.get(name) or {}
 
 
-def dataset(run: Run) -> str:
+def dataset(run: RunRecords) -> str:
     """Returns what people call a run's dataset; "" if the config does not say."""
     name = str(section(run, "data").get("name", ""))
     return _DATASETS.get(name, name)
 
 
-def network(run: Run) -> str:
+def network(run: RunRecords) -> str:
     """Returns what people call a run's network; "" if the config does not say.
 
     Examples:
@@ -60,24 +60,24 @@ def network(run: Run) -> str:
     return "-".join(_NETWORKS.get(part, part) for part in name.split("_"))
 
 
-def task(run: Run) -> str:
+def task(run: RunRecords) -> str:
     """Says what a run trained on what; "" if the config does not say."""
     known = dataset(run) and network(run)
     return f"{network(run)} on {dataset(run)}" if known else ""
 
 
-def title(runs: Sequence[Run]) -> str:
+def title(runs: Sequence[RunRecords]) -> str:
     """Says what runs trained: "LeNet-300-100 on MNIST"; their names if unknown."""
     found = set(map(task, runs))
     return " and ".join(sorted(found)) if all(found) else names(runs)
 
 
-def names(runs: Sequence[Run]) -> str:
+def names(runs: Sequence[RunRecords]) -> str:
     """Lists the names of runs."""
     return ", ".join(run.name for run in runs)
 
 
-def alike(runs: Sequence[Run]) -> list[list[Run]]:
+def alike(runs: Sequence[RunRecords]) -> list[list[RunRecords]]:
     """Divides runs into those that one table and figure may compare.
 
     Args:
@@ -88,7 +88,7 @@ def alike(runs: Sequence[Run]) -> list[list[Run]]:
       dense network of another size belongs to the networks of its kind: it is what
       their sparse ones are compared with.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunRecords]] = {}
     for run in runs:
         groups.setdefault(_key(run, sizes=True), []).append(run)
     kinds: dict[str, str] = {}
@@ -103,7 +103,7 @@ def alike(runs: Sequence[Run]) -> list[list[Run]]:
     return [[run for run in runs if run.name in found] for found in joined.values()]
 
 
-def _key(run: Run, *, sizes: bool) -> str:
+def _key(run: RunRecords, *, sizes: bool) -> str:
     """Writes what runs must share to be compared, with or without layers' sizes."""
     data, model = section(run, "data"), section(run, "model")
     key: list[Any] = [data.get("name"), data.get("size", 0), model.get("name")]
@@ -115,13 +115,13 @@ def _key(run: Run, *, sizes: bool) -> str:
     return json.dumps(key)
 
 
-def is_pruned(run: Run) -> bool:
+def is_pruned(run: RunRecords) -> bool:
     """Says whether a run trains a sparse network, by a method or as a lottery."""
     sparse = section(run, "sparse").get("method", "none") != "none"
     return sparse or bool(section(run, "lottery").get("levels"))
 
 
-def changed(run: Run) -> dict[str, Any]:
+def changed(run: RunRecords) -> dict[str, Any]:
     """Returns the fields that are not as the run's recipe has them, by dotted name.
 
     The command that is on record says which. For a run that was not started by a
@@ -146,7 +146,7 @@ def changed(run: Run) -> dict[str, Any]:
     return {name: flat[name] for name in found}
 
 
-def changed_here(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+def changed_here(runs: Sequence[RunRecords]) -> dict[str, dict[str, Any]]:
     """Returns what labels of runs should tell of `changed`, by the run's name.
 
     Seeds, measuring, and what titles and columns of reports say are left out, and, of
@@ -165,7 +165,7 @@ def changed_here(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     }
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[RunRecords]) -> list[str]:
     """Lists the fields in which configs of runs differ and labels should tell."""
     flat = [config.scientific(run.config) for run in runs]
     fields = dict.fromkeys(name for fields in flat for name in fields)
@@ -182,7 +182,7 @@ def _is_told(name: str) -> bool:
     return name not in _NOT_TOLD and name.split(".")[0] not in _NOT_TOLD
 
 
-def facts(run: Run) -> dict[str, str]:
+def facts(run: RunRecords) -> dict[str, str]:
     """Says in a few words what a run trained and how, for the beginning of a page.
 
     Args:

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import settings, study_lines, tables, text
-from jaxsparse.reports.study_lines import Curve, Panel
-from jaxsparse.reports.tables import Run
+from jaxsparse.reports import formatting, plot_curves, settings, tables
+from jaxsparse.reports.plot_curves import Curve, Panel
+from jaxsparse.reports.tables import RunRecords
 
 CHILDREN, LEVELS = "segment", "successive"  # kinds of records, and names of files
 _PLACES = ("level", "start", "replicate", "remaining")
@@ -48,7 +48,7 @@ ABOUT = {
 _THRESHOLD = (2.0, "stable below 2")
 
 
-def frame(run: Run, kind: str) -> pd.DataFrame:
+def frame(run: RunRecords, kind: str) -> pd.DataFrame:
     """Reads what was recorded between two networks.
 
     Args:
@@ -97,7 +97,7 @@ def _start(record: dict[str, Any]) -> int:
     return int(record["stage"].rpartition("_")[2])
 
 
-def table(run: Run, kind: str) -> pd.DataFrame:
+def table(run: RunRecords, kind: str) -> pd.DataFrame:
     """Summarises over replicates what was recorded between two networks.
 
     Args:
@@ -136,25 +136,25 @@ def show(made: pd.DataFrame) -> pd.DataFrame:
     kind = CHILDREN if "start" in made else LEVELS
     shown = {
         "Level": [str(level) for level in made["level"]],
-        "Weights remaining (%)": [text.percent(x) for x in made["remaining"]],
+        "Weights remaining (%)": [formatting.percent(x) for x in made["remaining"]],
     }
     if kind == CHILDREN:
         shown["From update"] = [f"{start:,}" for start in made["start"]]
     shown["n"] = [str(n) for n in made["n"]]
     for name in _SHOWN[kind]:
         shown[_HEADINGS[name]] = [
-            text.plus_minus(mean, sd)
+            formatting.plus_minus(mean, sd)
             for mean, sd in zip(made[name], made[f"{name}_sd"], strict=True)
         ]
     answers = {True: "yes", False: "no"}
     for name in ("stable", "matching"):
         if name in made and made[name].notna().any():
-            said = [answers.get(value, text.MISSING) for value in made[name]]
+            said = [answers.get(value, formatting.MISSING) for value in made[name]]
             shown[name.capitalize()] = said
     return pd.DataFrame(shown)
 
 
-def draw(run: Run) -> dict[str, Figure]:
+def draw(run: RunRecords) -> dict[str, Figure]:
     """Draws the figures that there are records for, by name: see `gallery`."""
     children, levels = frame(run, CHILDREN), frame(run, LEVELS)
     drawn = {
@@ -176,7 +176,7 @@ def _onset(children: pd.DataFrame, *, title: str) -> Figure | None:
             for level, rows in children.groupby("level")
         ]
         panels.append(Panel(f"{part} error", lines, _THRESHOLD))
-    return study_lines.curves(
+    return plot_curves.curves(
         panels,
         x="update at which children begin",
         y="instability (points)",
@@ -199,7 +199,7 @@ def _over_levels(
     follows = []
     if len(levels):
         follows = [_curve("to the level before", levels, x="remaining", y="rise")]
-    return study_lines.curves(
+    return plot_curves.curves(
         [
             Panel("instability between children", lines, _THRESHOLD),
             Panel("rise above the worse of two levels", follows, _THRESHOLD),
@@ -225,7 +225,7 @@ def _segments(children: pd.DataFrame, *, title: str) -> Figure | None:
             lines.append(Curve(name, part["alphas"].iloc[0], np.stack(errors)))
         panels.append(Panel(_of_level(level), lines))
     y = "test error (%)"
-    return study_lines.segments(panels, title=title, y=y, ordered=True)
+    return plot_curves.segments(panels, title=title, y=y, ordered=True)
 
 
 def _of_level(level: Any) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxsparse.reports import folder as folder_lib
-from jaxsparse.reports import html, page, text
+from jaxsparse.reports import formatting, html, page
 
 Claim = Mapping[str, Any]
 
@@ -240,7 +240,7 @@ def _markdown(section: Section) -> str:
     def add(long: bool) -> None:
         for table in section.tables:
             if table.long == long:
-                content = text.markdown(table.shown)
+                content = formatting.markdown(table.shown)
                 blocks = (f"## {table.heading}", table.note, content)
                 parts.append("\n\n".join(block for block in blocks if block))
 

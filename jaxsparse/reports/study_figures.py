@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from jaxsparse.reports import arrays, drawing
+from jaxsparse.reports import arrays, plot_style
 
 _COLUMNS = 4
 _MOST_TICKS = 9
@@ -104,13 +104,13 @@ def matrices(
             for column, (called, matrix) in enumerate(row.items()):
                 axes = figure.add_subplot(grid[place, column])
                 image = _heat_map(axes, matrix, labels, limits=limits)
-                axes.set_title(drawing.literal(called), fontsize="medium")
+                axes.set_title(plot_style.literal(called), fontsize="medium")
                 axes.set_xlabel(axis)
                 axes.set_ylabel("" if column else axis)
         bar = figure.add_subplot(grid[top:bottom, -1])
-        figure.colorbar(image, cax=bar, label=drawing.literal(measure.name))
+        figure.colorbar(image, cax=bar, label=plot_style.literal(measure.name))
         top = bottom
-    figure.suptitle(drawing.literal(title))
+    figure.suptitle(plot_style.literal(title))
     return figure
 
 
@@ -141,12 +141,12 @@ def _heat_map(
     low, high = limits
     matrix = np.ma.masked_invalid(matrix)
     image = axes.imshow(matrix, cmap="viridis", vmin=low, vmax=high)
-    axes.patch.set(hatch="////", edgecolor=drawing.GREY)
+    axes.patch.set(hatch="////", edgecolor=plot_style.GREY)
     last = len(labels) - 1
     apart = -(-len(labels) // _MOST_TICKS)
     shown = [place for place in range(0, last, apart) if last - place >= apart]
     shown.append(last)
-    called = [drawing.literal(labels[place]) for place in shown]
+    called = [plot_style.literal(labels[place]) for place in shown]
     axes.set_yticks(shown, called)
     upright = max(map(len, called)) > 2
     axes.set_xticks(shown, called, rotation=90 if upright else 0)
@@ -187,7 +187,7 @@ def histograms(
     called = [_with_threshold(entry) for entry in found]
     figure, axes = _one_panel(x, "values in the bin (%)", title, called)
     handles = []
-    for entry, style in zip(found, drawing.styles(len(found)), strict=True):
+    for entry, style in zip(found, plot_style.styles(len(found)), strict=True):
         share = 100 * np.histogram(entry.values, edges)[0] / len(entry.values)
         axes.stairs(share, edges, fill=True, color=style.color, alpha=0.18, linewidth=0)
         look = {"color": style.color, "linestyle": style.dash}
@@ -196,7 +196,7 @@ def histograms(
             for sign in (-1, 1):
                 axes.axvline(sign * entry.threshold, linewidth=1.0, **look)
     axes.set_ylim(bottom=0)
-    drawing.legend_beside(axes, handles, called)
+    plot_style.legend_beside(axes, handles, called)
     return figure
 
 
@@ -245,7 +245,7 @@ def scatter(
     title = f"{title}\n{note}" if note else title
     figure, axes = _one_panel(x, y, title, called)
     handles = []
-    for (_, table), style in zip(found, drawing.styles(len(found)), strict=True):
+    for (_, table), style in zip(found, plot_style.styles(len(found)), strict=True):
         bars = {name: table[f"{name}_sd"] for name in ("x", "y")}
         drawn = axes.errorbar(
             *(table["x"], table["y"]),
@@ -259,7 +259,7 @@ def scatter(
             capsize=2.0,
         )
         handles.append(drawn)
-    drawing.legend_beside(axes, handles, called)
+    plot_style.legend_beside(axes, handles, called)
     return figure
 
 
@@ -267,8 +267,8 @@ def _one_panel(
     x: str, y: str, title: str, called: Sequence[str]
 ) -> tuple[Figure, Axes]:
     """Makes a figure of one panel, with room for a legend beside it."""
-    beside = drawing.beside(called)
-    figure, (axes,) = drawing.panels(
+    beside = plot_style.beside(called)
+    figure, (axes,) = plot_style.panels(
         [""], x=x, y=y, title=title, columns=1, beside=beside
     )
     return figure, axes

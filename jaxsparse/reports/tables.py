@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from jaxsparse import records
+from jaxsparse import metrics_log
 
 TICKET = "ticket"
 DENSE_CONTINUED = "dense_continued"
 ALL_LAYERS = "all layers"
 # In the order in which tables and figures show them.
-ARMS = (
+VARIANTS = (
     TICKET,
     "reinitialized",
     "shuffled_layers",
@@ -57,7 +57,7 @@ _UNIQUE = {
 _NOT_FLOAT = {"run", "stage", "arm", "level", "replicate", "layers"}
 
 
-class Run(NamedTuple):
+class RunRecords(NamedTuple):
     """What one work folder holds.
 
     Attributes:
@@ -78,7 +78,7 @@ class Run(NamedTuple):
     failed: tuple[str, ...] = ()
 
 
-def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
+def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[RunRecords]:
     """Reads work folders.
 
     Args:
@@ -105,7 +105,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
     ]
 
 
-def _read_run(folder: Path, name: str) -> Run:
+def _read_run(folder: Path, name: str) -> RunRecords:
     """Reads one work folder."""
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -114,13 +114,13 @@ def _read_run(folder: Path, name: str) -> Run:
         )
     environment = folder / "environment.json"
     config = _read_object(folder / "config.json")
-    rows = records.read(folder / "metrics.jsonl", fields=("kind", "stage"))
+    rows = metrics_log.read(folder / "metrics.jsonl", fields=("kind", "stage"))
     broken = {
         (row["stage"], row.get("replicate"))
         for row in rows
         if row["kind"] == "failed" or row.get("failed")
     }
-    return Run(
+    return RunRecords(
         name,
         config=config,
         environment=_read_object(environment) if environment.is_file() else {},
@@ -158,7 +158,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def frame(runs: Sequence[Run], kind: str) -> pd.DataFrame:
+def frame(runs: Sequence[RunRecords], kind: str) -> pd.DataFrame:
     """Makes a data frame of all records of one kind.
 
     Args:
@@ -183,7 +183,7 @@ def frame(runs: Sequence[Run], kind: str) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def levels_table(runs: Sequence[Run]) -> pd.DataFrame:
+def levels_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Summarises every level of every arm over its replicates.
 
     Args:
@@ -205,7 +205,7 @@ def levels_table(runs: Sequence[Run]) -> pd.DataFrame:
     return _in_order(table.reset_index(), runs, "arm")
 
 
-def paired_table(runs: Sequence[Run]) -> pd.DataFrame:
+def paired_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     """Compares the ticket with each control, replicate by replicate.
 
     Replicate r of a control shares its seeds with replicate r of the ticket, so the
@@ -236,7 +236,7 @@ def paired_table(runs: Sequence[Run]) -> pd.DataFrame:
     return _in_order(table, runs, "control")
 
 
-def layers_table(run: Run) -> pd.DataFrame:
+def layers_table(run: RunRecords) -> pd.DataFrame:
     """Says how much of each layer the tickets of one run keep.
 
     Args:
@@ -268,16 +268,18 @@ def _in_percent(levels: pd.DataFrame) -> pd.DataFrame:
     return levels.assign(**{name: 100 * levels[name] for name in names})
 
 
-def _in_order(table: pd.DataFrame, runs: Sequence[Run], arm: str) -> pd.DataFrame:
+def _in_order(
+    table: pd.DataFrame, runs: Sequence[RunRecords], variant: str
+) -> pd.DataFrame:
     """Sorts rows by run as given, arm as in `ARMS` (strangers last), and level."""
     run_names = [run.name for run in runs]
-    strangers = sorted(set(table[arm]) - set(ARMS))
+    strangers = sorted(set(table[variant]) - set(VARIANTS))
     ranks = {
         "run": {name: rank for rank, name in enumerate(run_names)},
-        arm: {name: rank for rank, name in enumerate([*ARMS, *strangers])},
+        variant: {name: rank for rank, name in enumerate([*VARIANTS, *strangers])},
     }
     return table.sort_values(
-        ["run", arm, "level"],
+        ["run", variant, "level"],
         key=lambda column: column.map(ranks.get(column.name, lambda level: level)),
         ignore_index=True,
     )

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import build, hosts, records, transforms
 from jaxsparse import config as config_lib
+from jaxsparse import factory, metrics_log, multihost, transforms
 from jaxsparse.lottery import stages, tickets
-from jaxsparse.tost import skips
+from jaxsparse.tost import ghost_skips
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
 
@@ -61,7 +61,7 @@ def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
       >>> logits = run.model().apply(run.variables(level=3), images, train=False)
     """
     path = to_folder(folder, argument="folder")
-    return LoadedRun(path, build.read_config(path, execute=execute))
+    return LoadedRun(path, factory.read_config(path, execute=execute))
 
 
 class LoadedRun:
@@ -137,7 +137,8 @@ class LoadedRun:
         weights = transforms.forward_params(state.params, state.opt_state)
         found = {"params": weights, "batch_stats": state.batch_stats}
         return {
-            name: _of(skips.without(each), replicate) for name, each in found.items()
+            name: _of(ghost_skips.strip_ghosts(each), replicate)
+            for name, each in found.items()
         }
 
     def masks(self, level: int | None = None, replicate: int | None = 0) -> Masks:
@@ -170,7 +171,7 @@ class LoadedRun:
             ]
             each = [tickets.load(path, like) for path in paths]
             found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-        return _of(skips.without(found), replicate)
+        return _of(ghost_skips.strip_ghosts(found), replicate)
 
     def records(self) -> "pd.DataFrame":
         """Reads the records, one a row; fields that a record lacks are NaN.
@@ -180,8 +181,10 @@ class LoadedRun:
         """
         import pandas as pd  # here and not above: it takes half a second
 
-        rows = records.read(self.folder / "metrics.jsonl", fields=records.FIELDS)
-        return pd.DataFrame(rows, columns=None if rows else list(records.FIELDS))
+        rows = metrics_log.read(
+            self.folder / "metrics.jsonl", fields=metrics_log.FIELDS
+        )
+        return pd.DataFrame(rows, columns=None if rows else list(metrics_log.FIELDS))
 
     def model(self) -> nn.Module:
         """Makes the network, to apply to what `variables` returns.
@@ -193,17 +196,17 @@ class LoadedRun:
           ValueError: if the run does not say how many classes there are and its data
             cannot be read.
         """
-        return build.make_model(self.config, classes=self._run.dataset.classes)
+        return factory.make_model(self.config, classes=self._run.dataset.classes)
 
     @functools.cached_property
-    def _run(self) -> build.Run:
-        return build.open_without_data(self.folder, self.config)
+    def _run(self) -> factory.TrainedRun:
+        return factory.open_without_data(self.folder, self.config)
 
     def _state(self, level: int) -> TrainState:
         """Reads the end of a level; the last one read is kept."""
         if self._latest is None or self._latest[0] != level:
             self._latest = None  # before another one takes its memory
-            self._latest = level, build.load_state(self._run, _end(level))
+            self._latest = level, factory.load_state(self._run, _end(level))
         return self._latest[1]
 
     def _tickets(self) -> list[int]:
@@ -255,7 +258,7 @@ def _one_of(level: int | None, there: list[int], folder: Path) -> int:
 
 def _of(tree: Any, replicate: int | None) -> Any:
     """Takes a replicate of a tree [r ...], off the devices it was loaded to."""
-    near = jax.tree.map(jnp.asarray, hosts.fetch(tree))
+    near = jax.tree.map(jnp.asarray, multihost.to_host(tree))
     if replicate is None:
         return near
     return jax.tree.map(lambda leaf: leaf[replicate], near)

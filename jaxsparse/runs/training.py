@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxsparse import build, hosts
 from jaxsparse import config as config_lib
+from jaxsparse import factory, multihost
 from jaxsparse.lottery import experiment, stages
 from jaxsparse.reports import folder as report_folder
 from jaxsparse.runs import opening
-from jaxsparse.training import events, interrupt, progress
+from jaxsparse.training import preemption, progress, tensorboard
 from jaxsparse.training import workdir as workdir_lib
-from jaxsparse.training.loop import Desk, MetricWriter
+from jaxsparse.training.train import MetricWriter, RunDir
 
 
 def run(
@@ -65,23 +65,23 @@ def train(
     report: bool = False,
 ) -> None:
     """Trains as `run` does, and opens nothing; arguments and errors are as there."""
-    hosts.join()
+    multihost.initialize()
     config_lib.check_names(config)
     config_lib.validate(config)
-    build.check_names(config)
-    build.set_up_jax(config)
-    hosts.do(lambda: workdir_lib.check_same(folder, config))
-    if report and hosts.first():  # before training, not at its end
+    factory.check_names(config)
+    factory.set_up_jax(config)
+    multihost.on_primary(lambda: workdir_lib.check_same(folder, config))
+    if report and multihost.is_primary():  # before training, not at its end
         report_folder.check(folder / "report")
-    dataset = build.load_data(config)
-    made = build.make_experiment(config, dataset, folder)
+    dataset = factory.load_data(config)
+    made = factory.make_experiment(config, dataset, folder)
     command = shlex.join(["python", *sys.argv])
     arrangement = made.trainer.arrangement
     with workdir_lib.opened(
         folder, config, command=command, arrangement=arrangement, dataset=dataset
     ):
         _train_stages(config, made, folder, metric_writers)
-        if not (report and hosts.first()):
+        if not (report and multihost.is_primary()):
             return
         # Here and not above: what is wrong with a config is said without this import.
         from jaxsparse.reports import page
@@ -97,9 +97,9 @@ def _train_stages(
 ) -> None:
     """Trains every stage that has not ended."""
     shown_by = []
-    if config.run.tensorboard and hosts.first():
+    if config.run.tensorboard and multihost.is_primary():
         shown_by = [_events(config, folder)]
-    desk = Desk(
+    desk = RunDir(
         metrics=folder / "metrics.jsonl",
         checkpoints=folder / "checkpoints",
         progress=None,
@@ -107,11 +107,11 @@ def _train_stages(
         metric_writers=(*shown_by, *metric_writers),
     )
     count, done = sum(1 for _ in stages.every(made)), experiment.done(made, desk)
-    out = sys.stderr if hosts.first() else io.StringIO()
+    out = sys.stderr if multihost.is_primary() else io.StringIO()
     say(f"run: {folder}")
     shown = progress.Progress(count, done, out=out)
     try:
-        with interrupt.listening() as asked:
+        with preemption.listening() as asked:
             experiment.run(made, desk._replace(progress=shown, should_stop=asked))
     finally:
         shown.close()
@@ -119,9 +119,9 @@ def _train_stages(
             writer.close()
 
 
-def _events(config: ConfigDict, folder: Path) -> events.Events:
+def _events(config: ConfigDict, folder: Path) -> tensorboard.TensorBoardWriter:
     """Makes what shows a run in TensorBoard."""
-    return events.Events(
+    return tensorboard.TensorBoardWriter(
         folder / "tensorboard",
         replicates=config.replicates,
         levels=config.lottery.levels,
@@ -131,5 +131,5 @@ def _events(config: ConfigDict, folder: Path) -> events.Events:
 
 def say(line: str) -> None:
     """Prints a line for people, from one process."""
-    if hosts.first():
+    if multihost.is_primary():
         print(line, file=sys.stderr)

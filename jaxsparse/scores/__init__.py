@@ -16,8 +16,8 @@ with the weights as they came. So the score outside the mask says what a weight 
 be worth if it returned.
 """
 
-from jaxsparse.scores.flow import synflow
-from jaxsparse.scores.saliency import grasp, snip
-from jaxsparse.scores.simple import magnitude, random
+from jaxsparse.scores.gradient_scores import grasp, snip
+from jaxsparse.scores.magnitude import magnitude, random
+from jaxsparse.scores.synflow import synflow
 
 __all__ = ("grasp", "magnitude", "random", "snip", "synflow")

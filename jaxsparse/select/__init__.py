@@ -10,9 +10,8 @@ structure which axes of a tree's leaves are inputs and outputs.
 """
 
 from jaxsparse.select.bisection import Ties
-from jaxsparse.select.counts import fit
-from jaxsparse.select.floors import floors, globally_at_least
-from jaxsparse.select.layers import AxisName
+from jaxsparse.select.floors import floors, top_k_global_at_least
+from jaxsparse.select.inputs import AxisName
 from jaxsparse.select.ranking import (
     Tie,
     TiedScoresWarning,
@@ -20,21 +19,22 @@ from jaxsparse.select.ranking import (
     count_ties,
     warn_of_ties,
 )
+from jaxsparse.select.rounding import round_counts
 from jaxsparse.select.structures import (
-    Grid,
     Structure,
+    UnitView,
     bind,
     blocks,
     channels,
     fan_in,
-    grid,
-    in_groups,
+    n_of_m,
+    unit_view,
 )
-from jaxsparse.select.unstructured import globally, per_layer
+from jaxsparse.select.unstructured import top_k_global, top_k_per_layer
 
 __all__ = (
     "AxisName",
-    "Grid",
+    "UnitView",
     "Structure",
     "Tie",
     "TiedScoresWarning",
@@ -45,12 +45,12 @@ __all__ = (
     "channels",
     "count_ties",
     "fan_in",
-    "fit",
+    "round_counts",
     "floors",
-    "globally",
-    "globally_at_least",
-    "grid",
-    "in_groups",
-    "per_layer",
+    "top_k_global",
+    "top_k_global_at_least",
+    "unit_view",
+    "n_of_m",
+    "top_k_per_layer",
     "warn_of_ties",
 )

@@ -19,9 +19,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from jaxsparse.select import layers as layers_lib
-from jaxsparse.select import positions
-from jaxsparse.select.layers import AxisName, Layer
+from jaxsparse.select import inputs, positions
+from jaxsparse.select.inputs import AxisName, Layer
 from jaxsparse.types import Count
 
 Ties = Literal["spread", "drop"]
@@ -55,12 +54,12 @@ def keep(
     """
     if ties not in ("spread", "drop"):
         raise ValueError(f"ties: got {ties!r}; wanted 'spread' or 'drop'")
-    is_long = layers_lib.is_long(layers, pooled=pooled, axis_name=axis_name)
-    with layers_lib.wide(is_long):
+    is_long = inputs.is_long(layers, pooled=pooled, axis_name=axis_name)
+    with inputs.wide(is_long):
         integer = jnp.int64 if is_long else jnp.int32
         counts = jnp.stack([jnp.asarray(each).astype(integer) for each in wanted])
         return _keep(
-            ordered(layers),
+            sortable_bits(layers),
             positions.of_layers(layers, integer, pooled=pooled, axis_name=axis_name),
             counts,
             ties=ties,
@@ -109,13 +108,13 @@ def keep_in_rows(
     )
 
 
-def ordered(layers: list[Layer]) -> Values:
+def sortable_bits(layers: list[Layer]) -> Values:
     """Views scores as integers of the same order.
 
     Sign and magnitude become two's complement, in which -0.0 is 0. The lowest integer
     is a weight that may not be kept, the next one NaN.
     """
-    if layers_lib.is_double(layers):
+    if inputs.is_double(layers):
         floating, integer = jnp.float64, jnp.int64
     else:
         floating, integer = jnp.float32, jnp.int32
@@ -128,7 +127,11 @@ def ordered(layers: list[Layer]) -> Values:
         magnitude = bits & highest
         value = jnp.where(bits < 0, -magnitude, magnitude)
         value = jnp.where(magnitude > infinity, lowest + 1, value)
-        return value if layer.within is None else jnp.where(layer.within, value, lowest)
+        return (
+            value
+            if layer.candidates is None
+            else jnp.where(layer.candidates, value, lowest)
+        )
 
     return [order(layer) for layer in layers]
 

@@ -9,19 +9,18 @@ from jaxtyping import Array, Int
 
 from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
-from jaxsparse.select import counts as counts_lib
-from jaxsparse.select import structures, unstructured
+from jaxsparse.select import rounding, structures, unstructured
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Counts, Masks, Scores
 
 
-@arguments.check(masks=arguments.masks, ignored=arguments.patterns)
+@arguments.check(masks=arguments.masks, frozen=arguments.patterns)
 def floors(
     masks: Masks,
     density: float,
     *,
-    ignored: tuple[str, ...] = (),
+    frozen: tuple[str, ...] = (),
     structure: Structure | None = None,
 ) -> Counts | None:
     """Counts the weights that each layer keeps at least, on the host.
@@ -30,7 +29,7 @@ def floors(
       masks: which leaves are prunable; only names and shapes are used.
       density: part of each layer's weights, in [0, 1]; rounded up, to whole units of a
         structure. 0 for no floors.
-      ignored: shell patterns of leaves that are not selected from.
+      frozen: shell patterns of leaves that are not selected from.
       structure: which weights stand or fall together.
 
     Returns:
@@ -50,9 +49,9 @@ def floors(
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
 
     def count(name: str, shape: tuple[int, ...]) -> int:
-        if masks_lib.matches(name, ignored):
+        if masks_lib.matches(name, frozen):
             return 0
-        unit = counts_lib.step(structures.grid(structure, name, shape))
+        unit = rounding.unit_step(structures.unit_view(structure, name, shape))
         return math.ceil(math.prod(shape) * part / unit) * unit
 
     counts = [count(n, leaf.shape) for n, leaf in zip(names, leaves, strict=True)]
@@ -60,13 +59,13 @@ def floors(
 
 
 @arguments.check(count=arguments.integer())
-def globally_at_least(
+def top_k_global_at_least(
     scores: Scores,
     count: Int[Array, ""] | int,
     least: Counts | None,
     *,
-    within: Masks | None = None,
-    ignored: tuple[str, ...] = (),
+    candidates: Masks | None = None,
+    frozen: tuple[str, ...] = (),
     ties: Ties = "spread",
     structure: Structure | None = None,
 ) -> Masks:
@@ -79,8 +78,9 @@ def globally_at_least(
       scores: as in `globally`, and so are the others not named here.
       count: as above, floors included; must be at least their sum.
       least: the floors, from `floors`; None for none.
-      within: as above. A layer that has fewer weights there than its floor keeps those.
-      ignored: as above.
+      candidates: as above. A layer that has fewer weights there than its floor keeps
+        those.
+      frozen: as above.
       ties: as above, for the weights above the floors.
       structure: as above.
 
@@ -91,30 +91,30 @@ def globally_at_least(
       ValueError: as `globally`.
     """
     if least is None:
-        return unstructured.globally(
+        return unstructured.top_k_global(
             scores,
             count,
-            within=within,
-            ignored=ignored,
+            candidates=candidates,
+            frozen=frozen,
             ties=ties,
             structure=structure,
         )
     floor = jax.tree.map(jnp.int32, least)
-    safe = unstructured.per_layer(
-        scores, floor, within=within, ignored=ignored, structure=structure
+    safe = unstructured.top_k_per_layer(
+        scores, floor, candidates=candidates, frozen=frozen, structure=structure
     )
-    allowed = jax.tree.map(jnp.ones_like, safe) if within is None else within
+    allowed = jax.tree.map(jnp.ones_like, safe) if candidates is None else candidates
     names = masks_lib.names(safe)
     held = sum(
         jnp.sum(leaf, dtype=jnp.int32)
         for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
-        if not masks_lib.matches(name, ignored)
+        if not masks_lib.matches(name, frozen)
     )
-    rest = unstructured.globally(
+    rest = unstructured.top_k_global(
         scores,
         jnp.int32(count) - held,
-        within=jax.tree.map(lambda mask, kept: mask & ~kept, allowed, safe),
-        ignored=ignored,
+        candidates=jax.tree.map(lambda mask, kept: mask & ~kept, allowed, safe),
+        frozen=frozen,
         ties=ties,
         structure=structure,
     )

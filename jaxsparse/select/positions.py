@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, UInt32
 
-from jaxsparse.select import layers as layers_lib
-from jaxsparse.select.layers import AxisName, Layer
+from jaxsparse.select import inputs
+from jaxsparse.select.inputs import AxisName, Layer
 
 # Orders begin with -1, so that the largest integer is beyond every one of them.
 FIRST, NONE = -1, -2
@@ -46,7 +46,7 @@ def of_layers(
     for layer in layers:
         first = start + device * layer.score.size
         result.append(of_shape(layer.score.shape, integer, first=first))
-        start += layers_lib.size([layer], axis_name) if pooled else 0
+        start += inputs.size([layer], axis_name) if pooled else 0
     return result
 
 

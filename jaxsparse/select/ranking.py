@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxsparse import masks as masks_lib
-from jaxsparse.select import layers as layers_lib
-from jaxsparse.select.layers import Layer
+from jaxsparse.select import inputs
+from jaxsparse.select.inputs import Layer
 from jaxsparse.types import Masks, Scores
 
 MOST_TIED = 0.01
@@ -38,7 +38,7 @@ class Tie(NamedTuple):
     candidates: Float[Array, ""]
 
 
-def all_finite(scores: Scores, within: Masks | None = None) -> Bool[Array, ""]:
+def all_finite(scores: Scores, candidates: Masks | None = None) -> Bool[Array, ""]:
     """Returns whether every score that may be selected by is finite.
 
     Scores known on the host are refused by `globally` and `per_layer` if they are not.
@@ -46,7 +46,7 @@ def all_finite(scores: Scores, within: Masks | None = None) -> Bool[Array, ""]:
 
     Args:
       scores: what each weight is worth; None where a leaf is not prunable.
-      within: masks outside which scores are not read; None reads every score.
+      candidates: masks outside which scores are not read; None reads every score.
 
     Returns:
       A boolean scalar; usable under `jit`, `vmap` and `lax.cond`. True for a tree
@@ -60,12 +60,14 @@ def all_finite(scores: Scores, within: Masks | None = None) -> Bool[Array, ""]:
       True
     """
     leaves = jax.tree.leaves(scores)
-    with layers_lib.wide(any(layers_lib.is_long_type(leaf.dtype) for leaf in leaves)):
-        if within is None:
+    with inputs.wide(any(inputs.is_long_type(leaf.dtype) for leaf in leaves)):
+        if candidates is None:
             finite = jax.tree.map(lambda score: jnp.all(jnp.isfinite(score)), scores)
         else:
             finite = masks_lib.tree_map(
-                lambda mask, score: jnp.all(jnp.isfinite(score) | ~mask), within, scores
+                lambda mask, score: jnp.all(jnp.isfinite(score) | ~mask),
+                candidates,
+                scores,
             )
         return jnp.all(jnp.stack([*jax.tree.leaves(finite), jnp.array(True)]))
 
@@ -83,8 +85,8 @@ def check_finite(layers: list[Layer]) -> None:
     for name, score, within, _ in layers:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in (score, within)):
             continue
-        is_long = layers_lib.is_long_type(score.dtype)
-        with jax.ensure_compile_time_eval(), layers_lib.wide(is_long):
+        is_long = inputs.is_long_type(score.dtype)
+        with jax.ensure_compile_time_eval(), inputs.wide(is_long):
             infinite = ~jnp.isfinite(score)
             if within is not None:
                 infinite &= within
@@ -93,7 +95,7 @@ def check_finite(layers: list[Layer]) -> None:
     if bad:
         raise ValueError(
             f"scores: expected finite numbers, got NaN or infinity in {bad}; look for "
-            "overflow in what computes them, or leave these weights out with `within=`"
+            "overflow in what computes them, or leave these out with `candidates=`"
         )
 
 
@@ -101,8 +103,8 @@ def count_ties(
     scores: Scores,
     kept: Masks,
     *,
-    within: Masks | None = None,
-    ignored: tuple[str, ...] = (),
+    candidates: Masks | None = None,
+    frozen: tuple[str, ...] = (),
     pooled: bool,
 ) -> dict[str, Tie]:
     """Counts the weights that share the score at the threshold, where some must go.
@@ -110,18 +112,18 @@ def count_ties(
     Args:
       scores: what was selected by.
       kept: the masks that were selected, weight by weight.
-      within: as in `globally`.
-      ignored: as in `globally`.
+      candidates: as in `globally`.
+      frozen: as in `globally`.
       pooled: whether all layers competed, or each on its own.
 
     Returns:
       The tie of "all layers", or of each layer by its name; traced or not, as the
       arguments are. Without weights in it where the threshold divides no tie.
     """
-    layers = layers_lib.read(scores, within, ignored, None)
+    layers = inputs.read(scores, candidates, frozen, None)
     chosen = zip(layers, jax.tree.leaves(kept), strict=True)
-    pairs = [(layer, mask) for layer, mask in chosen if not layer.ignored]
-    with layers_lib.wide(layers_lib.is_double([layer for layer, _ in pairs])):
+    pairs = [(layer, mask) for layer, mask in chosen if not layer.frozen]
+    with inputs.wide(inputs.is_double([layer for layer, _ in pairs])):
         if pooled:
             return {"all layers": _tie(pairs)}
         return {pair[0].name: _tie([pair]) for pair in pairs}
@@ -162,7 +164,7 @@ def _tie(pairs: list[tuple[Layer, Bool[Array, "..."]]]) -> Tie:
     lowest = jnp.min(jnp.stack(lows))
     tied, gone, candidates = [], [], []
     for layer, mask in pairs:
-        within = jnp.ones_like(mask) if layer.within is None else layer.within
+        within = jnp.ones_like(mask) if layer.candidates is None else layer.candidates
         at_threshold = (layer.score == lowest) & within
         tied.append(jnp.sum(at_threshold, dtype=jnp.float32))
         gone.append(jnp.any(at_threshold & ~mask))

@@ -63,7 +63,7 @@ class Structure:
         return self.name
 
 
-class Grid(NamedTuple):
+class UnitView(NamedTuple):
     """A leaf under a structure. The product of the three is the leaf's size.
 
     Attributes:
@@ -78,7 +78,7 @@ class Grid(NamedTuple):
 
 
 @arguments.check(size=arguments.integer(2))
-def in_groups(size: int) -> Structure:
+def n_of_m(size: int) -> Structure:
     """Makes every `size` consecutive inputs of an output keep equally many: N:M.
 
     M is `size` and the count decides N: half the weights in groups of 4 is 2:4, which
@@ -213,7 +213,9 @@ def bound(structure: Structure | None, tree: Any) -> Structure | None:
 
 
 @arguments.check(structure=arguments.optional(arguments.instance(Structure)))
-def grid(structure: Structure | None, name: str, shape: tuple[int, ...]) -> Grid:
+def unit_view(
+    structure: Structure | None, name: str, shape: tuple[int, ...]
+) -> UnitView:
     """Says how many rows, units and members a leaf has.
 
     Args:
@@ -236,7 +238,7 @@ def grid(structure: Structure | None, name: str, shape: tuple[int, ...]) -> Grid
       Grid(rows=128, units=576, members=1)
     """
     if structure is None or masks_lib.matches(name, structure.dense):
-        return Grid(1, math.prod(shape), 1)
+        return UnitView(1, math.prod(shape), 1)
     fans = fan_axes.fans(_layout(structure, name), name, shape)
     for kind, found, size in zip(
         ("inputs", "outputs"), fans[2:], structure.block, strict=True
@@ -249,10 +251,10 @@ def grid(structure: Structure | None, name: str, shape: tuple[int, ...]) -> Grid
             )
     sizes = np.array(_six(structure, fans))
     groups = _axes(structure)
-    return Grid(*(int(np.prod(sizes[list(axes)], dtype=int)) for axes in groups))
+    return UnitView(*(int(np.prod(sizes[list(axes)], dtype=int)) for axes in groups))
 
 
-def split(
+def to_units(
     structure: Structure, name: str, leaf: Shaped[Array, "..."]
 ) -> Shaped[Array, "rows units members"]:
     """Views a leaf as its rows, units and members.
@@ -268,7 +270,7 @@ def split(
     Returns:
       The same values in the shape of the leaf's grid.
     """
-    view = grid(structure, name, leaf.shape)
+    view = unit_view(structure, name, leaf.shape)
     if masks_lib.matches(name, structure.dense):
         return leaf.reshape(view)
     layout, order = _layout(structure, name), sum(_axes(structure), ())
@@ -277,7 +279,7 @@ def split(
     return matrices.reshape(six).transpose(order).reshape(view)
 
 
-def join(
+def from_units(
     structure: Structure,
     name: str,
     kept: Bool[Array, "rows units"],
@@ -299,7 +301,7 @@ def join(
     layout, order = _layout(structure, name), sum(_axes(structure), ())
     fans = fan_axes.fans(layout, name, shape)
     six = np.array(_six(structure, fans))[list(order)]
-    view = grid(structure, name, shape)
+    view = unit_view(structure, name, shape)
     members = jnp.broadcast_to(kept[:, :, None], view).reshape(six.tolist())
     matrices = members.transpose(np.argsort(order).tolist())
     matrices = matrices.reshape(fans.stack, *fans.positions, fans.inputs, fans.outputs)

@@ -8,20 +8,19 @@ gathered. With one, leaves are reshaped.
 import jax
 
 from jaxsparse import masks
-from jaxsparse.select import bisection, ranking, structures, units
-from jaxsparse.select import layers as layers_lib
+from jaxsparse.select import bisection, inputs, ranking, structured, structures
 from jaxsparse.select.bisection import Ties
-from jaxsparse.select.layers import AxisName
+from jaxsparse.select.inputs import AxisName
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Count, Counts, Masks, Scores
 
 
-def globally(
+def top_k_global(
     scores: Scores,
     count: Count,
     *,
-    within: Masks | None = None,
-    ignored: tuple[str, ...] = (),
+    candidates: Masks | None = None,
+    frozen: tuple[str, ...] = (),
     ties: Ties = "spread",
     axis_name: AxisName = None,
     structure: Structure | None = None,
@@ -37,11 +36,11 @@ def globally(
       scores: what each weight is worth, real numbers; None where a leaf is not
         prunable.
       count: weights to keep over all layers that are not ignored. An integer that is
-        known now is checked, against the sizes alone if `within` is traced; a traced
-        one is clipped to what there is. With 2**31 weights or more in these layers a
-        traced one must be int64.
-      within: masks outside which nothing is kept; None allows every weight.
-      ignored: shell patterns of leaf names whose masks stay as `within` has them and
+        known now is checked, against the sizes alone if `candidates` is traced; a
+        traced one is clipped to what there is. With 2**31 weights or more in these
+        layers a traced one must be int64.
+      candidates: masks outside which nothing is kept; None allows every weight.
+      frozen: shell patterns of leaf names whose masks stay as `candidates` has them and
         whose weights are not counted.
       ties: "spread" keeps exactly `count` and, of equal scores at the threshold, a
         fixed choice that is spread evenly over layers and positions: by a pseudo-random
@@ -71,30 +70,30 @@ def globally(
       {'a': Array([ True,  True], dtype=bool), 'b': Array([False,  True], dtype=bool)}
     """
     if structure is not None:
-        units.check_options(structure, ties=ties, axis_name=axis_name)
-    layers = layers_lib.read(scores, within, ignored, axis_name)
-    chosen = [layer for layer in layers if not layer.ignored]
+        structured.check_options(structure, ties=ties, axis_name=axis_name)
+    layers = inputs.read(scores, candidates, frozen, axis_name)
+    chosen = [layer for layer in layers if not layer.frozen]
     ranking.check_finite(chosen)
     if structure is not None:
         structure = structures.bound(structure, scores)
-        with layers_lib.wide(layers_lib.is_double(chosen)):
-            kept = units.globally(structure, chosen, count)
-        return layers_lib.write(scores, layers, kept)
-    wanted = [layers_lib.read_count(count, chosen, "all layers", axis_name)]
+        with inputs.wide(inputs.is_double(chosen)):
+            kept = structured.top_k_global(structure, chosen, count)
+        return inputs.write(scores, layers, kept)
+    wanted = [inputs.read_count(count, chosen, "all layers", axis_name)]
     wanted *= len(chosen)
-    with layers_lib.wide(layers_lib.is_double(chosen)):
+    with inputs.wide(inputs.is_double(chosen)):
         kept = bisection.keep(
             chosen, wanted, pooled=True, ties=ties, axis_name=axis_name
         )
-    return layers_lib.write(scores, layers, kept)
+    return inputs.write(scores, layers, kept)
 
 
-def per_layer(
+def top_k_per_layer(
     scores: Scores,
     counts: Counts,
     *,
-    within: Masks | None = None,
-    ignored: tuple[str, ...] = (),
+    candidates: Masks | None = None,
+    frozen: tuple[str, ...] = (),
     ties: Ties = "spread",
     axis_name: AxisName = None,
     structure: Structure | None = None,
@@ -105,8 +104,8 @@ def per_layer(
       scores: what each weight is worth; None where a leaf is not prunable.
       counts: weights to keep, with the nesting of `scores`, checked or clipped as in
         `globally`. That of an ignored leaf is not read and may be None.
-      within: as in `globally`, and so are the others.
-      ignored: as above.
+      candidates: as in `globally`, and so are the others.
+      frozen: as above.
       ties: as above, layer by layer.
       axis_name: as above; None with a structure.
       structure: which weights stand or fall together, and of which each row keeps
@@ -115,7 +114,7 @@ def per_layer(
         signs meet. Among equal units those of different rows are chosen differently;
         `ties` must be "spread". `counts` are of weights: a Python integer must be a
         multiple that the structure can meet (see `fit`), a traced one is rounded down
-        to one. A unit is allowed if all its members are `within`, and a row that is
+        to one. A unit is allowed if all its members are `candidates`, and a row that is
         allowed fewer units than it should keep keeps those. None selects weights
         one by one.
 
@@ -133,9 +132,9 @@ def per_layer(
       {'a': Array([ True, False], dtype=bool), 'b': Array([False, False], dtype=bool)}
     """
     if structure is not None:
-        units.check_options(structure, ties=ties, axis_name=axis_name)
-    layers = layers_lib.read(scores, within, ignored, axis_name)
-    chosen = [layer for layer in layers if not layer.ignored]
+        structured.check_options(structure, ties=ties, axis_name=axis_name)
+    layers = inputs.read(scores, candidates, frozen, axis_name)
+    chosen = [layer for layer in layers if not layer.frozen]
     ranking.check_finite(chosen)
     by_name = dict(zip(masks.names(counts), jax.tree.leaves(counts), strict=True))
     names = {layer.name for layer in layers}
@@ -146,15 +145,15 @@ def per_layer(
     if structure is not None:
         each = [by_name[layer.name] for layer in chosen]
         structure = structures.bound(structure, scores)
-        with layers_lib.wide(layers_lib.is_double(chosen)):
-            kept = units.per_layer(structure, chosen, each)
-        return layers_lib.write(scores, layers, kept)
+        with inputs.wide(inputs.is_double(chosen)):
+            kept = structured.top_k_per_layer(structure, chosen, each)
+        return inputs.write(scores, layers, kept)
     wanted = [
-        layers_lib.read_count(by_name[layer.name], [layer], layer.name, axis_name)
+        inputs.read_count(by_name[layer.name], [layer], layer.name, axis_name)
         for layer in chosen
     ]
-    with layers_lib.wide(layers_lib.is_double(chosen)):
+    with inputs.wide(inputs.is_double(chosen)):
         kept = bisection.keep(
             chosen, wanted, pooled=False, ties=ties, axis_name=axis_name
         )
-    return layers_lib.write(scores, layers, kept)
+    return inputs.write(scores, layers, kept)

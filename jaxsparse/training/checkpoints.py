@@ -24,8 +24,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxsparse import hosts, records, tree
-from jaxsparse.training import old_layout
+from jaxsparse import metrics_log, multihost, tree
+from jaxsparse.training import old_checkpoints
 from jaxsparse.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,11 @@ _MACHINE = re.compile(
 _OTHER_LEAVES = re.compile("structures do not match|not compatible with the stored")
 
 
-class Damaged(ValueError):
+class CorruptFile(ValueError):
     """A checkpoint is not what was saved; the message names it and says why."""
 
 
-class Saved(NamedTuple):
+class Checkpoint(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
@@ -63,7 +63,7 @@ def digest(state: Any) -> str:
     for name, leaf in tree.named_leaves(state).items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(hosts.fetch(leaf))
+        array = np.asarray(multihost.to_host(leaf))
         sha.update(f"{name} {array.dtype} {array.shape};".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
@@ -145,18 +145,18 @@ def _read_note(directory: Path, name: str) -> _Note | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError, KeyError) as error:
-            raise Damaged(
+            raise CorruptFile(
                 f"checkpoint {path.with_suffix('')}: corrupt (its note {path.name} is "
                 f"no note: {_first_line(error)})"
             ) from error
         if not (isinstance(note.hash, str) and isinstance(note.extra, dict)):
-            raise Damaged(
+            raise CorruptFile(
                 f"checkpoint {path.with_suffix('')}: corrupt (its note {path.name} "
                 "lacks its hash or its extra values)"
             )
         return note
 
-    return hosts.tell(read)
+    return multihost.broadcast_from_primary(read)
 
 
 def exists(directory: Path, name: str) -> bool:
@@ -171,7 +171,7 @@ def recorded_hash(directory: Path, name: str) -> str | None:
     """Returns the hash of a finished checkpoint, also if its content is gone."""
     try:
         note = _read_note(directory, name)
-    except Damaged:
+    except CorruptFile:
         return None
     return None if note is None else note.hash
 
@@ -180,7 +180,7 @@ def recorded_extra(directory: Path, name: str) -> dict[str, Any]:
     """Returns the JSON values saved with a finished checkpoint; {} for none."""
     try:
         note = _read_note(directory, name)
-    except Damaged:
+    except CorruptFile:
         return {}
     return {} if note is None else note.extra
 
@@ -189,9 +189,9 @@ def comparable(directory: Path, name: str) -> bool:
     """Says whether a checkpoint's hash is of states as they are laid out today."""
     try:
         note = _read_note(directory, name)
-    except Damaged:
+    except CorruptFile:
         return False
-    return note is not None and note.layout == old_layout.LAYOUT
+    return note is not None and note.layout == old_checkpoints.LAYOUT
 
 
 def save(
@@ -212,7 +212,7 @@ def save(
     """
     folder = _folder(directory, name)
     own = digest(state)
-    found = hosts.tell(lambda: own)
+    found = multihost.broadcast_from_primary(lambda: own)
     wanted = recorded_hash(directory, name) if comparable(directory, name) else None
     if wanted is not None and wanted != found:
         raise ValueError(
@@ -229,14 +229,14 @@ def save(
             shutil.rmtree(folder)  # these very bits, or a write that a kill ended
         folder.parent.mkdir(parents=True, exist_ok=True)
 
-    hosts.do(make_room)
+    multihost.on_primary(make_room)
     failed: Exception | None = None
     try:
         with _quiet():
             ocp.save(folder, state)
     except Exception as error:
         failed = error
-    if not hosts.all_have(None if failed else state):
+    if not multihost.on_all(None if failed else state):
         line = _first_line(failed) if failed else "another process could not"
         raise OSError(
             f"checkpoint {folder}: cannot be written: {line}; is the disk full? "
@@ -246,14 +246,16 @@ def save(
         "hash": found,
         "step": int(state.step),
         "extra": extra or {},
-        "layout": old_layout.LAYOUT,
+        "layout": old_checkpoints.LAYOUT,
         "leaves": _hash_leaves(state),
     }
     text = json.dumps(note, indent=1) + "\n"
-    hosts.do(lambda: records.write_atomically(_note(directory, name), text))
+    multihost.on_primary(
+        lambda: metrics_log.write_atomically(_note(directory, name), text)
+    )
 
 
-def read(directory: Path, name: str, like: TrainState) -> Saved | None:
+def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
     """Reads a checkpoint if it is there; changes nothing on disk.
 
     Args:
@@ -273,32 +275,36 @@ def read(directory: Path, name: str, like: TrainState) -> Saved | None:
     """
     folder = _folder(directory, name)
     note = _read_note(directory, name)
-    there = hosts.tell(folder.exists)
+    there = multihost.broadcast_from_primary(folder.exists)
     if note is None or not there:
         if there:
             log.warning("checkpoint %s: half-written; passed over", folder)
         return None
     if note.leaves not in (None, _hash_leaves(like)):
         raise ValueError(_of_others(folder))
-    reason, newest = "", note.layout == old_layout.LAYOUT
+    reason, newest = "", note.layout == old_checkpoints.LAYOUT
     for _ in range(2):  # what fails once may have been the moment
         state, failed = None, None
         try:
             with _quiet():
-                state = ocp.load(folder, like if newest else old_layout.as_saved(like))
+                state = ocp.load(
+                    folder, like if newest else old_checkpoints.as_saved(like)
+                )
         except Exception as error:  # Orbax and its stores raise many kinds
             failed = error
-        hosts.each(functools.partial(_refuse_if_undecided, folder, failed, note))
-        whole = hosts.all_have(state) and digest(state) == note.hash
-        if hosts.all_have(whole or None):
-            state = state if newest else old_layout.renew(state, like)
-            return Saved(state, note.extra)
+        multihost.run_on_all(
+            functools.partial(_refuse_if_undecided, folder, failed, note)
+        )
+        whole = multihost.on_all(state) and digest(state) == note.hash
+        if multihost.on_all(whole or None):
+            state = state if newest else old_checkpoints.renew(state, like)
+            return Checkpoint(state, note.extra)
         reason = "its content does not have the recorded hash"
         reason = _first_line(failed) if failed else reason
-    raise Damaged(f"checkpoint {folder}: corrupt ({reason})")
+    raise CorruptFile(f"checkpoint {folder}: corrupt ({reason})")
 
 
-def load(directory: Path, name: str, like: TrainState) -> Saved | None:
+def load(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
     """Loads a checkpoint of one's own run, and moves it aside if it is corrupt.
 
     Args:
@@ -315,8 +321,8 @@ def load(directory: Path, name: str, like: TrainState) -> Saved | None:
     """
     try:
         return read(directory, name, like)
-    except Damaged as damage:
-        aside = hosts.tell(lambda: _put_aside(directory, name))
+    except CorruptFile as damage:
+        aside = multihost.broadcast_from_primary(lambda: _put_aside(directory, name))
         end = f", and moved to {aside.name}" if aside else ""
         log.warning("%s; passed over%s", damage, end)
     return None
@@ -371,7 +377,7 @@ def _refuse_if_undecided(folder: Path, failed: Exception | None, note: _Note) ->
 def _raise_if_of_machine(folder: Path, error: BaseException) -> None:
     if isinstance(error, MemoryError):
         raise error
-    if records.is_of_machine(error) or _MACHINE.search(str(error)):
+    if metrics_log.is_of_machine(error) or _MACHINE.search(str(error)):
         number = error.errno if isinstance(error, OSError) else None
         message = (
             f"checkpoint {folder}: cannot be read now ({_first_line(error)}); it may "
@@ -422,18 +428,18 @@ def within(directory: Path, stage: str) -> list[str]:
         steps = [note.stem for note in (directory / stage).glob("step_*.json")]
         return [f"{stage}/{name}" for name in sorted(steps, reverse=True)]
 
-    return hosts.tell(find)
+    return multihost.broadcast_from_primary(find)
 
 
-def thin(directory: Path, name: str) -> None:
+def delete_weights(directory: Path, name: str) -> None:
     """Deletes a checkpoint's content, keeping the note that it was finished."""
-    hosts.do(lambda: shutil.rmtree(directory / name, ignore_errors=True))
+    multihost.on_primary(lambda: shutil.rmtree(directory / name, ignore_errors=True))
 
 
-def forget(directory: Path, name: str) -> None:
+def delete(directory: Path, name: str) -> None:
     """Deletes a checkpoint that a later one has replaced."""
-    hosts.do(lambda: _note(directory, name).unlink(missing_ok=True))
-    thin(directory, name)
+    multihost.on_primary(lambda: _note(directory, name).unlink(missing_ok=True))
+    delete_weights(directory, name)
 
 
 def clear(directory: Path, stage: str) -> None:
@@ -449,4 +455,4 @@ def clear(directory: Path, stage: str) -> None:
             elif ".corrupt-" not in path.name:
                 shutil.rmtree(path)
 
-    hosts.do(delete)
+    multihost.on_primary(delete)

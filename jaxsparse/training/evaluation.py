@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxsparse.data.examples import Images
-from jaxsparse.training import replicates, sharding
+from jaxsparse.data.dataset import Images
+from jaxsparse.training import mesh, vmap_seeds
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.replicates import How
-from jaxsparse.training.sharding import DATA, Layout
+from jaxsparse.training.mesh import DATA, MeshLayout
 from jaxsparse.training.state import TrainState
-from jaxsparse.training.steps import Tally
+from jaxsparse.training.steps import MetricSums
+from jaxsparse.training.vmap_seeds import How
 
 
 class Scores(NamedTuple):
@@ -36,35 +36,35 @@ class Scores(NamedTuple):
     accuracy: Float[np.ndarray, "r"]
 
 
-def average(tallies: Sequence[Tally]) -> Scores:
+def average(sums: Sequence[MetricSums]) -> Scores:
     """Turns tallies on the host into means over all their examples.
 
     Args:
-      tallies: arrays [r] or [steps r].
+      sums: arrays [r] or [steps r].
 
     Returns:
       Loss and accuracy of each replicate.
     """
 
     def total(name: str) -> Float[np.ndarray, "r"]:
-        parts = [np.asarray(getattr(t, name), np.float64) for t in tallies]
+        parts = [np.asarray(getattr(t, name), np.float64) for t in sums]
         return np.sum(np.concatenate([np.atleast_2d(part) for part in parts]), axis=0)
 
     examples = total("examples")
     return Scores(total("loss") / examples, total("correct") / examples)
 
 
-Evaluate = Callable[[TrainState], list[Tally]]
+Evaluate = Callable[[TrainState], list[MetricSums]]
 
 
 def make_evaluate(
-    eval_step: Callable[..., Tally],
+    eval_step: Callable[..., MetricSums],
     like: TrainState,
     images: Images,
     labels: np.ndarray,
     *,
     batch_size: int,
-    layout: Layout,
+    layout: MeshLayout,
     how: How,
     streamed: bool = False,
 ) -> Evaluate:
@@ -94,9 +94,9 @@ def make_evaluate(
     placed = None
     if not streamed:
         whole = _padded(images, labels, size=len(firsts) * batch_size)
-        placed = sharding.everywhere(layout, whole)
+        placed = mesh.replicate(layout, whole)
     axes = state_lib.replicate_axes(like)
-    every = replicates.over_replicates(
+    every = vmap_seeds.over_replicates(
         eval_step,
         how=how,
         replicates=layout.replicates,
@@ -104,10 +104,10 @@ def make_evaluate(
         out_axes=0,
     )
 
-    @functools.partial(jax.jit, out_shardings=sharding.to_all(layout))
+    @functools.partial(jax.jit, out_shardings=mesh.to_all(layout))
     def one_batch(
         state: TrainState, images: Array, labels: Array, first: Int[Array, ""]
-    ) -> Tally:
+    ) -> MetricSums:
         batch: Any = jax.tree.map(
             lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, batch_size),
             (images, labels),
@@ -124,10 +124,10 @@ def make_evaluate(
             return *placed, jnp.int32(first)
         chosen = slice(first, first + batch_size)
         some = _padded(images[chosen], labels[chosen], size=batch_size)
-        return *sharding.everywhere(layout, some), jnp.int32(0)
+        return *mesh.replicate(layout, some), jnp.int32(0)
 
-    def evaluate(state: TrainState) -> list[Tally]:
-        tallies: list[Tally] = []
+    def evaluate(state: TrainState) -> list[MetricSums]:
+        tallies: list[MetricSums] = []
         for first in firsts:
             if streamed and len(tallies) > 1:
                 jax.block_until_ready(tallies[-2])  # or all batches come at once

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxsparse import keys as keys_lib
-from jaxsparse import transforms
+from jaxsparse import rng, transforms
 from jaxsparse.types import Masks, Params, Step
 
 
@@ -73,7 +72,7 @@ def make_seeds(
     def keys(seed: int, source: str) -> Key[Array, "r"]:
         numbers = first + jnp.arange(replicates, dtype=jnp.uint32)
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            keys_lib.leaf_key(jax.random.key(seed), source), numbers
+            rng.leaf_key(jax.random.key(seed), source), numbers
         )
 
     return Seeds(keys(init, "init"), keys(data, "data"), keys(masks, "masks"))

@@ -13,14 +13,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxsparse import transforms
-from jaxsparse.training import losses, placement, repelling
+from jaxsparse.training import losses, solution_penalty, state_sharding
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Params
 
 Images = UInt8[Array, "b h w c"]
 
 
-class Tally(NamedTuple):
+class MetricSums(NamedTuple):
     """Sums over examples, exact to add up across batches and devices.
 
     Attributes:
@@ -46,7 +46,7 @@ class Augment(Protocol):
 
 
 @runtime_checkable
-class Haunt(Protocol):
+class AnnealedModel(Protocol):
     """Changes a network by the clock, such as `build.ghosts` does."""
 
     def __call__(
@@ -55,7 +55,7 @@ class Haunt(Protocol):
         """Returns the network as it is when the clock, traced, shows this."""
 
 
-TrainStep = Callable[..., tuple[TrainState, Tally]]
+TrainStep = Callable[..., tuple[TrainState, MetricSums]]
 Smoothing = Callable[[Int[Array, ""]], Float[Array, ""]]
 Gather = Callable[[Params], Params]
 
@@ -66,10 +66,10 @@ def make_train_step(
     *,
     augment: Augment | None,
     normalize: Callable[[Images], Float[Array, "b h w c"]],
-    haunt: Haunt | None = None,
+    annealed: AnnealedModel | None = None,
     label_smoothing: float | Smoothing = 0.0,
     smooth_over: str = "every",
-    repulsion: float = 0.0,
+    penalty: float = 0.0,
     axis_name: str | None = None,
     gather: Gather | None = None,
     per_example: bool = False,
@@ -81,10 +81,10 @@ def make_train_step(
       tx: sparse optimiser; its `update` gets the clock as `clock`.
       augment: random changes of the images; None for none.
       normalize: uint8 images to the network's floats.
-      haunt: what is done to the network by the clock; None for nothing.
+      annealed: what is done to the network by the clock; None for nothing.
       label_smoothing: see `losses.cross_entropy`, or a function of the clock to it.
       smooth_over: see there.
-      repulsion: strength of `repelling.penalty`, where a step is given anchors.
+      penalty: strength of `repelling.penalty`, where a step is given anchors.
       axis_name: mapped axis over which a batch is divided; None if a batch is whole.
       gather: brings weights together that lie divided, see `placement.make_gather`;
         done anew for the gradient, so that they are not whole longer than they are
@@ -111,7 +111,7 @@ def make_train_step(
     ) -> tuple[Any, Any]:
         """Differentiates the mean loss where the network computes."""
         inputs = normalize(images)
-        network = model if haunt is None else haunt(model, clock, train=True)
+        network = model if annealed is None else annealed(model, clock, train=True)
         smooth = label_smoothing
         smoothing = smooth(clock) if callable(smooth) else smooth
 
@@ -125,7 +125,7 @@ def make_train_step(
             )
             total = jnp.sum(each)
             correct = losses.is_correct(logits, labels)
-            tally = Tally(
+            tally = MetricSums(
                 total,
                 correct if per_example else jnp.sum(correct),
                 jnp.asarray(labels.size, jnp.int32),
@@ -144,8 +144,8 @@ def make_train_step(
         batch_size: int,
         key: Key[Array, ""],
         growth: tuple[UInt8[Array, "g h w c"], Int[Array, "g"]] | None = None,
-        anchors: repelling.Anchors | None = None,
-    ) -> tuple[TrainState, Tally]:
+        anchors: solution_penalty.PastSolutions | None = None,
+    ) -> tuple[TrainState, MetricSums]:
         if augment is not None:
             draws = jax.random.fold_in(key, state.step)
             images = augment(images, key=draws, places=places)
@@ -162,11 +162,11 @@ def make_train_step(
                 tally = tally._replace(correct=whole)
         if anchors is not None:
             # Once, and not once a device: after the sum.
-            pull = jax.grad(repelling.penalty)(
+            pull = jax.grad(solution_penalty.penalty)(
                 weights,
                 transforms.get_masks(state.opt_state),
                 anchors.solutions,
-                strength=repulsion,
+                strength=penalty,
                 count=anchors.count,
             )
             grads = jax.tree.map(jnp.add, grads, pull)
@@ -185,7 +185,7 @@ def make_train_step(
 def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., Any]:
     """Computes with weights brought together, and forgets them until the gradient."""
     return jax.checkpoint(
-        lambda params: objective(gather(params)), policy=placement.keeps
+        lambda params: objective(gather(params)), policy=state_sharding.keeps
     )
 
 
@@ -193,15 +193,15 @@ def make_eval_step(
     model: nn.Module,
     *,
     normalize: Callable[[Images], Float[Array, "b h w c"]],
-    haunt: Haunt | None = None,
+    annealed: AnnealedModel | None = None,
     gather: Gather | None = None,
-) -> Callable[..., Tally]:
+) -> Callable[..., MetricSums]:
     """Makes the function that tallies a batch with the network in inference mode.
 
     Args:
       model: called as `model.apply(variables, images, train=False)`.
       normalize: uint8 images to the network's floats.
-      haunt: what is done to the network by the clock; None for nothing.
+      annealed: what is done to the network by the clock; None for nothing.
       gather: as for `make_train_step`.
 
     Returns:
@@ -210,15 +210,17 @@ def make_eval_step(
       labels.
     """
 
-    def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> Tally:
+    def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> MetricSums:
         params = transforms.forward_params(state.params, state.opt_state)
         params = params if gather is None else gather(params)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        network = model if haunt is None else haunt(model, state.step, train=False)
+        network = (
+            model if annealed is None else annealed(model, state.step, train=False)
+        )
         logits = network.apply(variables, normalize(images), train=False)
         real = labels >= 0
         each = losses.cross_entropy(logits, jnp.maximum(labels, 0))
-        return Tally(
+        return MetricSums(
             jnp.sum(jnp.where(real, each, 0.0)),
             jnp.sum(losses.is_correct(logits, labels)),
             jnp.sum(real.astype(jnp.int32)),

@@ -33,9 +33,9 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import hosts, records
+from jaxsparse import metrics_log, multihost
 from jaxsparse.data import datasets, fingerprint
-from jaxsparse.data.examples import Dataset
+from jaxsparse.data.dataset import Dataset
 from jaxsparse.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
@@ -75,7 +75,7 @@ def opened(
       OSError: if it cannot be written to.
     """
     locks: list[Any] = []
-    hosts.do(lambda: locks.append(_take(workdir)))
+    multihost.on_primary(lambda: locks.append(_take(workdir)))
     try:
         resolved = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
 
@@ -92,14 +92,14 @@ def opened(
                     raise
             if not same:
                 _begin_anew(workdir)
-            records.write_atomically(workdir / "config.json", resolved + "\n")
+            metrics_log.write_atomically(workdir / "config.json", resolved + "\n")
             config_lib.kept.write(workdir, config)
             if data is not None:
                 text = json.dumps(data, indent=1) + "\n"
-                records.write_atomically(workdir / DATA, text)
+                metrics_log.write_atomically(workdir / DATA, text)
             _write_environment(workdir / "environment.json", command, arrangement)
 
-        hosts.do(write)
+        multihost.on_primary(write)
         _check_shared(workdir / "config.json")
         yield
     finally:
@@ -123,7 +123,7 @@ def _check_shared(written: Path) -> None:
     patience = time.monotonic() + SECONDS_BEHIND
     while not written.exists() and time.monotonic() < patience:
         time.sleep(0.2)
-    if not hosts.all_have(written if written.exists() else None):
+    if not multihost.on_all(written if written.exists() else None):
         raise ValueError(
             f"--workdir: {written.parent} is not one folder for all processes, of "
             "which the first writes there; wanted one on a disk that all hosts share"
@@ -190,7 +190,7 @@ def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]
     if not path.exists():
         return []
     try:
-        old = records.read_object(path)
+        old = metrics_log.read_object(path)
     except ValueError as error:
         raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
     return list(config_lib.differences(old, json.loads(config.to_json())))
@@ -208,7 +208,7 @@ def has_trained(workdir: Path) -> bool:
     notes = (workdir / "checkpoints").rglob("*.json")
     if any(note.name != "init.json" for note in notes):
         return True
-    rows = records.read(workdir / "metrics.jsonl")
+    rows = metrics_log.read(workdir / "metrics.jsonl")
     return any(row.get("kind") != "eval" or row.get("step") for row in rows)
 
 
@@ -249,7 +249,7 @@ def changed_data(workdir: Path, data: fingerprint.Fingerprint) -> list[str]:
     if not path.exists():  # a run of an older version
         return []
     try:
-        return fingerprint.differences(records.read_object(path), data)
+        return fingerprint.differences(metrics_log.read_object(path), data)
     except ValueError as error:
         raise ValueError(
             f"{path}: {error}; restore it, or remove it to go on without a comparison"
@@ -266,7 +266,7 @@ def recorded_sizes(workdir: Path) -> fingerprint.Sizes | None:
     if not path.exists():
         return None
     try:
-        return fingerprint.sizes(records.read_object(path))
+        return fingerprint.sizes(metrics_log.read_object(path))
     except ValueError as error:
         raise ValueError(
             f"{path}: {error}; restore it, or give the run's command again without it"
@@ -276,7 +276,7 @@ def recorded_sizes(workdir: Path) -> fingerprint.Sizes | None:
 def starts_from(workdir: Path) -> dict[str, Any]:
     """Returns the hashes a run was recorded to start from; empty for none."""
     try:
-        found = records.read_object(workdir / "environment.json")
+        found = metrics_log.read_object(workdir / "environment.json")
         return dict(found["arrangement"].get("starts_from", {}))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -300,7 +300,7 @@ def _write_environment(
     earlier = []
     if path.exists():
         try:
-            old = records.read_object(path)
+            old = metrics_log.read_object(path)
             earlier = [*old.pop("earlier", []), old]
         except (ValueError, TypeError) as error:
             aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
@@ -321,7 +321,7 @@ def _write_environment(
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
     }
     text = json.dumps(now | {"earlier": earlier}, indent=2)
-    records.write_atomically(path, text + "\n")
+    metrics_log.write_atomically(path, text + "\n")
 
 
 def _version(package: str) -> str | None:

@@ -13,11 +13,10 @@ the wrapper, after `apply_updates` of this package. The modules:
     latent          straight_through, top_kast, sr_ste
 """
 
-from jaxsparse.transforms.alternating import ac_dc
+from jaxsparse.transforms.ac_dc import ac_dc
+from jaxsparse.transforms.dense_latent import latent, sr_ste, straight_through, top_kast
 from jaxsparse.transforms.dynamic import mest, rigl, sparse_evolution
-from jaxsparse.transforms.engine import sparsify
-from jaxsparse.transforms.latent import latent, sr_ste, straight_through, top_kast
-from jaxsparse.transforms.partitioning import LEAST, Rules, state_specs, weight_specs
+from jaxsparse.transforms.grow import ever_active, tracks_exploration
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -31,8 +30,9 @@ from jaxsparse.transforms.pruning import (
     granet,
     one_shot_magnitude,
 )
-from jaxsparse.transforms.redistribution import snfs
-from jaxsparse.transforms.regrowth import ever_active, remembers
+from jaxsparse.transforms.sharding import LEAST, Rules, state_specs, weight_specs
+from jaxsparse.transforms.snfs import snfs
+from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.transforms.state import (
     LatentState,
     SparsifyState,
@@ -66,7 +66,7 @@ __all__ = (
     "latent",
     "mest",
     "one_shot_magnitude",
-    "remembers",
+    "tracks_exploration",
     "replace_key",
     "replace_masks",
     "replicate_axes",

@@ -27,8 +27,9 @@ from jaxtyping import Array, Key
 
 from jaxsparse import arguments, fan_axes, scores, select
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import exchange, regrowth, starting
-from jaxsparse.transforms.starting import Distribution, Prunable
+from jaxsparse.transforms import drop_grow, init_masks
+from jaxsparse.transforms import grow as grow_lib
+from jaxsparse.transforms.init_masks import Distribution, Prunable
 from jaxsparse.types import Grads, Masks, Params, RandomKey, Scores
 
 GROWTH = ("gradient", "inverted", "random")
@@ -50,7 +51,7 @@ def sparse_evolution(
     begin_step: int | None = None,
     end_step: int | None = None,
     drop_fraction: float = 0.3,
-    drop_schedule: exchange.Schedule = "constant",
+    drop_schedule: drop_grow.Schedule = "constant",
     drop_by_sign: bool = True,
     regrow_dropped: bool = True,
     restart_dropped: bool = False,
@@ -114,7 +115,7 @@ def sparse_evolution(
             f"drop_by_sign: got True with structure {structure}; wanted False, as "
             "units of several weights have no sign"
         )
-    change = exchange.make_change(
+    change = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -127,14 +128,14 @@ def sparse_evolution(
         restart_dropped=restart_dropped,
     )
 
-    return exchange.exchange(
+    return drop_grow.drop_and_grow(
         inner,
         change,
-        keep=exchange.make_keep_by_sign(regrow_dropped=regrow_dropped)
+        keep=drop_grow.make_keep_by_sign(regrow_dropped=regrow_dropped)
         if drop_by_sign
-        else exchange.make_keep(exchange.by_magnitude),
-        promise=exchange.at_random,
-        init_masks=starting.random(
+        else drop_grow.make_keep(drop_grow.keep_by_magnitude),
+        grow_score=drop_grow.random_growth_scores,
+        init_masks=init_masks.random(
             sparsity=sparsity,
             distribution=distribution,
             dense=dense,
@@ -144,7 +145,7 @@ def sparse_evolution(
             key=key,
         ),
         skip_inner=skip_inner,
-        key=starting.first_key(key),
+        key=init_masks.first_key(key),
     )
 
 
@@ -164,7 +165,7 @@ def rigl(
     begin_step: int | None = None,
     end_step: int | None = None,
     drop_fraction: float = 0.3,
-    drop_schedule: exchange.Schedule = "cosine",
+    drop_schedule: drop_grow.Schedule = "cosine",
     grow: str = "gradient",
     regrow_dropped: bool = True,
     restart_dropped: bool = False,
@@ -223,7 +224,7 @@ def rigl(
     """
     if grow not in GROWTH:
         raise ValueError(f"grow: unknown {grow!r}; wanted one of {list(GROWTH)}")
-    change = exchange.make_change(
+    change = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -239,15 +240,15 @@ def rigl(
     def promise(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
         if grow == "random":
             return scores.random(masks, key=key)
-        size = regrowth.gradient_magnitude(masks, grads)
+        size = grow_lib.gradient_magnitude(masks, grads)
         return size if grow == "gradient" else jax.tree.map(jnp.negative, size)
 
-    return exchange.exchange(
+    return drop_grow.drop_and_grow(
         inner,
         change,
-        keep=exchange.make_keep(exchange.by_magnitude),
-        promise=promise,
-        init_masks=starting.random(
+        keep=drop_grow.make_keep(drop_grow.keep_by_magnitude),
+        grow_score=promise,
+        init_masks=init_masks.random(
             sparsity=sparsity,
             distribution=distribution,
             dense=dense,
@@ -257,7 +258,7 @@ def rigl(
             key=key,
         ),
         skip_inner=skip_inner,
-        key=starting.first_key(key) if grow == "random" else None,
+        key=init_masks.first_key(key) if grow == "random" else None,
     )
 
 
@@ -277,7 +278,7 @@ def mest(
     begin_step: int | None = None,
     end_step: int | None = None,
     drop_fraction: float = 0.3,
-    drop_schedule: exchange.Schedule = "cosine",
+    drop_schedule: drop_grow.Schedule = "cosine",
     gradient_weight: float = 1.0,
     soft_bound: bool = False,
     regrow_dropped: bool = True,
@@ -335,7 +336,7 @@ def mest(
         )
     if soft_bound and end_step is None:
         raise ValueError("end_step: got None with soft_bound; wanted the last change")
-    change = exchange.make_change(
+    change = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -346,7 +347,7 @@ def mest(
         axes=axes,
         regrow_dropped=regrow_dropped,
         restart_dropped=restart_dropped,
-        closes=soft_bound,
+        include_end=soft_bound,
     )
 
     def worth(masks: Masks, params: Params, grads: Grads) -> Scores:
@@ -357,12 +358,12 @@ def mest(
             grads,
         )
 
-    return exchange.exchange(
+    return drop_grow.drop_and_grow(
         inner,
         change,
-        keep=exchange.make_keep(worth),
-        promise=exchange.at_random,
-        init_masks=starting.random(
+        keep=drop_grow.make_keep(worth),
+        grow_score=drop_grow.random_growth_scores,
+        init_masks=init_masks.random(
             sparsity=sparsity,
             distribution=distribution,
             dense=dense,
@@ -373,5 +374,5 @@ def mest(
         ),
         soft_bound=soft_bound,
         skip_inner=False,
-        key=starting.first_key(key),
+        key=init_masks.first_key(key),
     )

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
-from jaxsparse import arguments, calendars, fan_axes, scores, select, tree
+from jaxsparse import arguments, fan_axes, scores, select, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import largest, regrowth, starting
-from jaxsparse.transforms.engine import sparsify
+from jaxsparse.transforms import grow, magnitude, update_schedules
+from jaxsparse.transforms import init_masks as init_masks_lib
+from jaxsparse.transforms.init_masks import Distribution, Prunable
 from jaxsparse.transforms.protocols import MaskUpdate
-from jaxsparse.transforms.starting import Distribution, Prunable
+from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.types import Grads, Masks, Params, RandomKey, Step
 
 
@@ -44,9 +45,7 @@ def fixed(
       >>> tx = fixed(optax.adamw(1e-3), masks=ticket)
     """
     if masks is None:
-        return sparsify(
-            inner, lambda params: masks_lib.dense(params, prunable=prunable)
-        )
+        return sparsify(inner, lambda params: masks_lib.ones(params, prunable=prunable))
     if prunable is not masks_lib.is_kernel:
         raise ValueError(
             f"prunable: expected none beside masks, which are None where a leaf is not "
@@ -127,14 +126,17 @@ def gradual_magnitude(
       Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model
       compression. 2017. arXiv:1710.01878, equation 1.
     """
-    calendar = calendars.make_calendar(
-        begin_step=begin_step, update_every=update_every, end_step=end_step, closes=True
+    calendar = update_schedules.make_update_schedule(
+        begin_step=begin_step,
+        update_every=update_every,
+        end_step=end_step,
+        include_end=True,
     )
-    table = calendars.gradual_sparsities(
+    table = update_schedules.gradual_sparsities(
         calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
     _check_rising([Fraction(str(initial_sparsity)), *table])
-    choose = largest.make_choice(
+    choose = magnitude.make_mask_fn(
         distribution=distribution,
         dense=dense,
         structure=structure,
@@ -143,7 +145,7 @@ def gradual_magnitude(
     )
 
     def init_masks(params: Params) -> Masks:
-        masks = masks_lib.dense(params, prunable=prunable)
+        masks = masks_lib.ones(params, prunable=prunable)
         # What cannot be is refused here, not in the middle of training.
         jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
         if not initial_sparsity:
@@ -155,14 +157,14 @@ def gradual_magnitude(
         masks: Masks, params: Params, grads: Any, *, step: Step, **unused: Any
     ) -> MaskUpdate:
         del grads, unused
-        index = calendars.change_index(calendar, step)
+        index = update_schedules.update_index(calendar, step)
         return MaskUpdate(choose(masks, params, table, index))
 
     return sparsify(
         inner,
         init_masks,
         update_masks=update_masks,
-        update_at=lambda step: calendars.is_due(calendar, step),
+        update_at=lambda step: update_schedules.should_update(calendar, step),
     )
 
 
@@ -198,7 +200,7 @@ def one_shot_magnitude(
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
     """
-    step = calendars.check_steps(step, field="step")
+    step = update_schedules.check_steps(step, field="step")
     return gradual_magnitude(
         inner,
         sparsity=sparsity,
@@ -289,29 +291,32 @@ def granet(
       Training via Boosting Pruning Plasticity with Neuroregeneration. 2021.
       arXiv:2106.10404, algorithm 1.
     """
-    calendar = calendars.make_calendar(
-        begin_step=begin_step, update_every=update_every, end_step=end_step, closes=True
+    calendar = update_schedules.make_update_schedule(
+        begin_step=begin_step,
+        update_every=update_every,
+        end_step=end_step,
+        include_end=True,
     )
-    table = calendars.gradual_sparsities(
+    table = update_schedules.gradual_sparsities(
         calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
     _check_rising([Fraction(str(initial_sparsity)), *table])
     stop = calendar.end
     if stop_step is not None:
-        stop = calendars.check_steps(stop_step, field="stop_step")
+        stop = update_schedules.check_steps(stop_step, field="stop_step")
     if stop < end_step:
         raise ValueError(f"stop_step: got {stop}; wanted end_step={end_step} or later")
     until = calendar._replace(end=max(stop, 1))
-    drops = calendars.drop_fractions(
+    drops = update_schedules.drop_fractions(
         until, fraction=drop_fraction, schedule=drop_schedule
     )
-    choose = largest.make_choice(
+    choose = magnitude.make_mask_fn(
         distribution=pruned_by,
         dense=dense,
         min_layer_density=min_layer_density,
         axes=axes,
     )
-    draw_masks = starting.random(
+    draw_masks = init_masks_lib.random(
         sparsity=initial_sparsity,
         distribution=distribution,
         dense=dense,
@@ -332,31 +337,33 @@ def granet(
         grads: Grads,
         *,
         step: Step,
-        memory: regrowth.Explored,
+        memory: grow.EverActive,
         **unused: Any,
     ) -> MaskUpdate:
         del unused
-        index = calendars.change_index(calendar, step)
+        index = update_schedules.update_index(calendar, step)
         pruned = choose(masks, params, table, jnp.minimum(index, len(table) - 1))
-        goes = regrowth.part(pruned, regrowth.look_up(drops, until, step))
-        goes = regrowth.except_of(goes, dense)
-        left = regrowth.subtract(regrowth.count(pruned), goes)
+        goes = grow.part(pruned, grow.fraction_at(drops, until, step))
+        goes = grow.zero_counts(goes, dense)
+        left = grow.subtract(grow.count(pruned), goes)
         worth = scores.magnitude(params, masks)
-        kept = select.per_layer(worth, left, within=pruned)
-        promise = regrowth.gradient_magnitude(masks, grads)
-        new = regrowth.grow(pruned, kept, goes, promise)
-        finite = regrowth.finite_where_grown(promise, kept, goes)
-        both = regrowth.regrown(masks, kept, new) if restart_dropped else None
-        seen = regrowth.explored(memory, masks, new)
+        kept = select.top_k_per_layer(worth, left, candidates=pruned)
+        promise = grow.gradient_magnitude(masks, grads)
+        new = grow.grow(pruned, kept, goes, promise)
+        finite = grow.finite_where_grown(promise, kept, goes)
+        both = grow.dropped_and_regrown(masks, kept, new) if restart_dropped else None
+        seen = grow.record_exploration(memory, masks, new)
         return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
 
     def due(step: Step) -> Bool[Array, ""]:
-        return calendars.is_due(calendar, step) | calendars.is_due(until, step)
+        return update_schedules.should_update(
+            calendar, step
+        ) | update_schedules.should_update(until, step)
 
     return sparsify(
         inner,
         init_masks,
         update_masks=update_masks,
         update_at=due,
-        init_memory=regrowth.remember,
+        init_memory=grow.init_exploration,
     )

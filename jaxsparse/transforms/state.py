@@ -12,8 +12,8 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Int, UInt32
 
-from jaxsparse import keys, tree
 from jaxsparse import masks as masks_lib
+from jaxsparse import rng, tree
 from jaxsparse.types import Masks, Params, RandomKey, Step
 
 
@@ -248,7 +248,7 @@ def replace_key(opt_state: optax.OptState, key: RandomKey) -> optax.OptState:
       TypeError: if `key` is no key.
     """
     find(opt_state)
-    words = jax.random.key_data(keys.as_typed(key))
+    words = jax.random.key_data(rng.as_typed(key))
 
     def replace(node: SparseState) -> SparseState:
         if isinstance(node, LatentState):

@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxsparse import masks
 from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import segment
+from jaxsparse.analysis.connectivity import linear_path
 from jaxsparse.training import losses
 
 WAYS = ("scan", "vmap", "loop")
@@ -125,7 +125,7 @@ def square(params: Any, batch_stats: Any, batch: Any) -> Any:
 def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
     start, end = ({"w": jnp.array(w)} for w in ([1.0, -2.0], [3.0, 0.5]))
     x = np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 1.0]], np.float32)
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         square, start, end, examples=x, batch_size=2, by=by, per_example=True
     )
     a, b = x @ np.array([1.0, -2.0]), x @ np.array([3.0, 0.5])
@@ -143,7 +143,7 @@ def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
 def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
     start, end, (x, y) = mlp(0), mlp(1), data()
     alphas = (-0.2, 0.0, 0.45, 1.0)
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         evaluate,
         start,
         end,
@@ -164,7 +164,7 @@ def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
 
 def test_the_ends_are_direct_evaluations_bit_for_bit() -> None:
     start, end, batch = mlp(0), mlp(1), data(20)
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         evaluate, start, end, examples=batch, batch_size=20, by="loop", per_example=True
     )
     for params, alpha in ((start, 0.0), (end, 1.0)):
@@ -182,7 +182,7 @@ def test_blocks_leave_sums_and_errors_to_the_last_bit() -> None:
     rng = np.random.default_rng(0)
     x = (rng.normal(size=1001) * 10.0 ** rng.integers(-6, 6, 1001)).astype(np.float32)
     found = [
-        connectivity.along_segment(
+        connectivity.along_path(
             scaled,
             jnp.float32(1.0),
             jnp.float32(1.5),
@@ -209,7 +209,7 @@ def test_one_program_serves_all_points_blocks_and_segments(by: Any) -> None:
         return evaluate(params, batch_stats, batch)
 
     for seed in (1, 2):
-        connectivity.along_segment(
+        connectivity.along_path(
             spied, mlp(0), mlp(seed), examples=data(), batch_size=5, by=by
         )
     assert len(traces) == 1
@@ -217,9 +217,9 @@ def test_one_program_serves_all_points_blocks_and_segments(by: Any) -> None:
 
 def test_convolutions_on_cpus_are_looped(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = {"conv": {"kernel": np.ones((3, 3, 1, 2))}}
-    assert segment._way(conv) == "loop" and segment._way(mlp(0)) == "scan"
+    assert linear_path._way(conv) == "loop" and linear_path._way(mlp(0)) == "scan"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert segment._way(conv) == "scan"
+    assert linear_path._way(conv) == "scan"
 
 
 def normalized(params: Any, stats: Any, batch: Any) -> Any:
@@ -247,7 +247,7 @@ def test_batch_norm_by_hand(by: Any, anew: bool) -> None:
         else connectivity.Interpolated(*stats)
     )
     alphas = (0.0, 0.3, 1.0)
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         normalized,
         {"kernel": jnp.asarray(k0)},
         {"kernel": jnp.asarray(k1)},
@@ -313,7 +313,7 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
         return jax.tree.map(lambda s: s / (1 - 0.9), changed["batch_stats"])
 
     found = {
-        by: connectivity.along_segment(
+        by: connectivity.along_path(
             network,
             *(variables["params"] for variables in both),
             examples=(images, labels),
@@ -342,7 +342,7 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
 def test_masked_weights_stay_zero_along_the_line() -> None:
     start, end = mlp(0), mlp(1)
     kept = jax.tree.map(
-        lambda m: jnp.arange(m.size).reshape(m.shape) % 3 == 0, masks.dense(start)
+        lambda m: jnp.arange(m.size).reshape(m.shape) % 3 == 0, masks.ones(start)
     )
     ends = [masks.apply(kept, params) for params in (start, end)]
     for alpha in connectivity.EVCI_ALPHAS:
@@ -382,7 +382,7 @@ def test_bad_sweeps_are_refused(fields: Any, word: str) -> None:
         "batch_size": 5,
     }
     with pytest.raises(ValueError, match=word):
-        connectivity.along_segment(**(good | fields))
+        connectivity.along_path(**(good | fields))
 
 
 def test_the_barrier_of_a_double_well_is_its_wall() -> None:
@@ -390,7 +390,7 @@ def test_the_barrier_of_a_double_well_is_its_wall() -> None:
         each = batch * (params**2 - 1) ** 2
         return each, each < 0.5
 
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         well,
         jnp.float32(-1.0),
         jnp.float32(1.0),
@@ -442,7 +442,7 @@ def test_a_convex_network_has_no_barrier() -> None:
         return losses.cross_entropy(out, batch[1]), losses.is_correct(out, batch[1])
 
     ends = [{"w": jax.random.normal(jax.random.key(i), (5, 3))} for i in range(2)]
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         linear, *ends, examples=data(), batch_size=8, per_example=True
     )
     assert connectivity.barrier(found.loss, found.alphas) < 1e-6

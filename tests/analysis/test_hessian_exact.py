@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsparse import masks
-from jaxsparse.analysis.hessian import exact, products, spectra, subspace
+from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, param_subspace
 
 SIZES = (4, 5, 3)
 
@@ -32,7 +32,7 @@ def mlp(dtype: Any = np.float32) -> Any:
 def some(params: Any, seed: int = 3) -> Any:
     draws = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(draws.random(leaf.shape) < 0.5), masks.dense(params)
+        lambda leaf: jnp.asarray(draws.random(leaf.shape) < 0.5), masks.ones(params)
     )
 
 
@@ -91,7 +91,7 @@ def test_the_matrix_is_that_of_jax_in_the_active_rows(
         mask = some(params)
         found = exact.matrix(
             loss,
-            subspace.make(params, mask),
+            param_subspace.make(params, mask),
             data,
             batch_size=batch_size,
             columns_at_once=at_once,
@@ -111,7 +111,7 @@ def test_the_matrix_is_that_of_jax_in_the_active_rows(
 def test_float32_is_near_and_its_asymmetry_says_how_near(both: bool) -> None:
     params, data = mlp(), examples(7)
     mask = some(params)
-    space = subspace.make(params, mask)
+    space = param_subspace.make(params, mask)
     found = exact.matrix(loss, space, data, batch_size=3, both_halves=both)
     kept = active(params, mask)
     wanted = reference(params, mask, data)[kept][:, kept]
@@ -123,18 +123,20 @@ def test_the_dense_spectrum_has_a_zero_for_each_masked_weight() -> None:
     with jax.enable_x64(True):
         params, data = mlp(np.float64), examples(6, np.float64)
         mask = some(params)
-        found = exact.spectrum(loss, subspace.make(params, mask), data, vectors=True)
+        found = exact.spectrum(
+            loss, param_subspace.make(params, mask), data, vectors=True
+        )
         wanted = np.linalg.eigvalsh(reference(params, mask, data))
-    full = spectra.dense(found, mask)
-    gone = masks.total(mask) - masks.kept(mask)
+    full = eigenvalues.dense(found, mask)
+    gone = masks.size(mask) - masks.num_active(mask)
     assert (full.n, full.zeros_added) == (wanted.size, gone)
     assert np.sum(full.eigenvalues == 0.0) == gone
     np.testing.assert_allclose(full.eigenvalues, wanted, atol=1e-13)
     with pytest.raises(ValueError, match="zeros were added before"):
-        spectra.dense(full, mask)
+        eigenvalues.dense(full, mask)
     assert np.array_equal(np.sort(found.eigenvalues), found.eigenvalues)
     with jax.enable_x64(True):
-        hessian = exact.matrix(loss, subspace.make(params, mask), data).matrix
+        hessian = exact.matrix(loss, param_subspace.make(params, mask), data).matrix
     assert found.vectors is not None
     np.testing.assert_allclose(
         hessian @ found.vectors, found.vectors * found.eigenvalues, atol=1e-12
@@ -160,12 +162,12 @@ def test_a_quadratic_has_the_rows_and_columns_of_its_matrix(
 
     params = {"w": draw(3, 2, 3)}
     kept = np.asarray(flags)
-    space = subspace.make(params, {"w": jnp.asarray(kept.reshape(2, 3))})
+    space = param_subspace.make(params, {"w": jnp.asarray(kept.reshape(2, 3))})
     wanted = scales.mean(dtype=np.float64) * whole[kept][:, kept]
     found = exact.matrix(quadratic, space, jnp.asarray(scales), batch_size=batch_size)
     np.testing.assert_allclose(found.matrix, wanted, atol=1e-5)
     vector = draw(4, int(kept.sum()))
-    product = products.hvp(
+    product = hvp.hvp(
         quadratic, space, jnp.asarray(scales), vector, batch_size=batch_size
     )
     np.testing.assert_allclose(product, wanted @ np.asarray(vector), atol=2e-5)
@@ -179,10 +181,10 @@ def test_the_point_is_masked_and_what_is_left_out_is_a_constant() -> None:
 
     params = {"w": jnp.array([1.0, 100.0, 2.0]), "b": jnp.array([4.0])}
     mask = {"w": jnp.array([True, False, True]), "b": None}
-    alone = subspace.make(params, mask, include=())
+    alone = param_subspace.make(params, mask, include=())
     found = exact.matrix(cubic, alone, jnp.ones(2))
     assert np.array_equal(found.matrix, np.full((2, 2), 7.0))
-    everything = exact.matrix(cubic, subspace.make(params, mask), jnp.ones(2))
+    everything = exact.matrix(cubic, param_subspace.make(params, mask), jnp.ones(2))
     assert np.array_equal(everything.matrix, np.full((3, 3), 7.0))
 
 
@@ -206,13 +208,13 @@ def test_convolutions_agree_with_products_one_by_one(at_once: int | None) -> Non
     def of_model(params: Any, batch: Any) -> Any:
         return jnp.mean(nn.logsumexp(model.apply(params, batch), axis=1) ** 2)
 
-    space = subspace.make(params, mask)
+    space = param_subspace.make(params, mask)
     found = exact.matrix(of_model, space, data, batch_size=2, columns_at_once=at_once)
-    n = subspace.size(space)
-    product = products.operator(of_model, space, data)
+    n = param_subspace.size(space)
+    product = hvp.operator(of_model, space, data)
     columns = [np.asarray(product(jnp.eye(n)[i])) for i in range(n)]
     np.testing.assert_allclose(found.matrix, np.stack(columns), atol=3e-6)
-    assert n == masks.kept(mask) + 2 + 3
+    assert n == masks.num_active(mask) + 2 + 3
 
 
 @pytest.mark.parametrize("kind", ["list", "flat", "nested list"])
@@ -220,7 +222,9 @@ def test_any_tree_has_the_same_spectrum(kind: str) -> None:
     with jax.enable_x64(True):
         params, data = mlp(np.float64), examples(5, np.float64)
         mask = some(params)
-        wanted = exact.spectrum(loss, subspace.make(params, mask), data).eigenvalues
+        wanted = exact.spectrum(
+            loss, param_subspace.make(params, mask), data
+        ).eigenvalues
         build = {
             "list": lambda t: [
                 t[f"layer{i}"][k] for i in (1, 0) for k in sorted(t["layer0"])
@@ -252,7 +256,7 @@ def test_any_tree_has_the_same_spectrum(kind: str) -> None:
                 for i in (0, 1)
             }
 
-        space = subspace.make(build(params), build(mask))
+        space = param_subspace.make(build(params), build(mask))
         found = exact.spectrum(lambda p, b: loss(back(p), b), space, data)
     np.testing.assert_allclose(found.eigenvalues, wanted, atol=1e-13)
 
@@ -267,19 +271,19 @@ def test_one_program_serves_all_masks_of_equal_counts() -> None:
     params, data = mlp(), examples(4)
     mask = some(params)
     turned = jax.tree.map(lambda m: jnp.flip(m), mask)
-    first = exact.spectrum(counted, subspace.make(params, mask), data)
+    first = exact.spectrum(counted, param_subspace.make(params, mask), data)
     seen = len(traces)
-    second = exact.spectrum(counted, subspace.make(params, turned), data)
+    second = exact.spectrum(counted, param_subspace.make(params, turned), data)
     assert seen and len(traces) == seen
     assert not np.allclose(first.eigenvalues, second.eigenvalues)
 
 
 def test_memory_is_bounded_by_the_block() -> None:
-    space = subspace.make(mlp(), some(mlp()))
-    vector = jnp.ones(subspace.size(space))
+    space = param_subspace.make(mlp(), some(mlp()))
+    vector = jnp.ones(param_subspace.size(space))
 
     def temporary(batch_size: int) -> int:
-        fn = functools.partial(products.hvp, loss, batch_size=batch_size)
+        fn = functools.partial(hvp.hvp, loss, batch_size=batch_size)
         compiled = jax.jit(fn).lower(space, examples(4096), vector).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
@@ -288,11 +292,11 @@ def test_memory_is_bounded_by_the_block() -> None:
 
 def test_faults_are_named() -> None:
     params = mlp()
-    space = subspace.make(params, some(params))
+    space = param_subspace.make(params, some(params))
     with pytest.raises(ValueError, match="batches: got leaves of shapes"):
-        products.blocks({"x": jnp.ones((2, 1)), "y": jnp.ones(3)})
+        hvp.microbatches({"x": jnp.ones((2, 1)), "y": jnp.ones(3)})
     with pytest.raises(ValueError, match="batch_size: got 0"):
-        products.blocks(jnp.ones(3), 0)
+        hvp.microbatches(jnp.ones(3), 0)
     with pytest.raises(ValueError, match="columns_at_once: got 0"):
         exact.matrix(loss, space, examples(2), columns_at_once=0)
     bad = examples(2) | {"x": jnp.full((2, SIZES[0]), jnp.nan)}

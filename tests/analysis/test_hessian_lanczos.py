@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse.analysis.hessian import lanczos, products, quadrature, spectra, subspace
+from jaxsparse.analysis.hessian import eigenvalues as eigenvalues_lib
+from jaxsparse.analysis.hessian import hvp, lanczos, param_subspace, slq
 
 KEY = 11
 
@@ -116,12 +117,12 @@ def test_an_invariant_subspace_leaves_neither_nan_nor_ghosts(name: str) -> None:
     assert np.r_[found.top_residuals, found.bottom_residuals].max() <= 1e-5 * radius
     assert abs(found.top[0] - wanted.max()) <= 1e-5 * radius
     assert abs(found.bottom[0] - wanted.min()) <= 1e-5 * radius
-    nodes = quadrature.density(as_product(matrix), n, probes=3, steps=10, key=key())
+    nodes = slq.density(as_product(matrix), n, probes=3, steps=10, key=key())
     assert np.all(np.isfinite(nodes.nodes)) and np.all(nodes.weights >= 0)
     np.testing.assert_allclose(nodes.weights.sum(axis=1), 1.0, atol=1e-12)
     apart = np.abs(nodes.nodes[..., None] - wanted).min(axis=-1)
     assert np.max(nodes.weights * apart) <= 1e-5 * radius
-    assert all(np.isfinite(value) for value in quadrature.summarise(nodes).values())
+    assert all(np.isfinite(value) for value in slq.summarise(nodes).values())
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -134,7 +135,7 @@ def test_no_node_leaves_the_spectrum_and_none_of_weight_its_eigenvalues(
     wanted = draws.choice(few, 40)
     matrix = np.diag(wanted) if seed % 2 else rotated(wanted, seed)
     radius = np.abs(wanted).max()
-    found = quadrature.density(as_product(matrix), 40, probes=3, steps=20, key=key())
+    found = slq.density(as_product(matrix), 40, probes=3, steps=20, key=key())
     nodes = found.nodes[found.weights > 0]
     assert nodes.max() <= wanted.max() + 1e-5 * radius
     assert nodes.min() >= wanted.min() - 1e-5 * radius
@@ -170,19 +171,17 @@ def test_replicates_run_together() -> None:
 def test_density_integrates_to_one_and_has_the_moments_of_the_matrix() -> None:
     wanted = SPECTRA["bulk and outliers"]
     matrix = rotated(wanted)
-    found = quadrature.density(
-        as_product(matrix), wanted.size, probes=30, steps=40, key=key()
-    )
+    found = slq.density(as_product(matrix), wanted.size, probes=30, steps=40, key=key())
     grid = np.linspace(-20, 50, 20_001)
-    curve = quadrature.smooth(found, grid, 0.3)
+    curve = slq.smooth(found, grid, 0.3)
     assert abs(np.trapezoid(curve, grid) - 1.0) < 1e-6
     for power in (1, 2, 3):
         samples = np.sum(found.weights * found.nodes**power, axis=1)
         error = samples.std(ddof=1) / np.sqrt(samples.size)
         assert error > 0
         assert abs(samples.mean() - np.mean(wanted**power)) < 4 * error
-    numbers = quadrature.summarise(found)
-    exact = spectra.summarise(wanted)
+    numbers = slq.summarise(found)
+    exact = eigenvalues_lib.summarise(wanted)
     for name in ("trace", "negative_fraction", "negative_mass"):
         apart = abs(numbers[name] - exact[name])
         # The quadrature has an error of its own, of the order of 1 / steps.
@@ -194,7 +193,7 @@ def test_density_integrates_to_one_and_has_the_moments_of_the_matrix() -> None:
 @pytest.mark.parametrize("n", [1, 2, 50])
 def test_with_all_steps_a_probe_has_its_exact_moments(n: int) -> None:
     matrix = rotated(np.random.default_rng(n).normal(size=n))
-    found = quadrature.density(as_product(matrix), n, probes=2, steps=99, key=key())
+    found = slq.density(as_product(matrix), n, probes=2, steps=99, key=key())
     signs = [
         np.asarray(jax.random.rademacher(k, (n,), jnp.float32), np.float64)
         for k in jax.random.split(key(), 2)
@@ -210,12 +209,12 @@ def test_with_all_steps_a_probe_has_its_exact_moments(n: int) -> None:
 
 def test_the_trace_is_exact_for_a_diagonal_and_unbiased_else() -> None:
     diagonal = jnp.asarray(np.arange(-7, 30), jnp.float32)
-    found = quadrature.trace(lambda v: diagonal * v, 37, probes=3, key=key())
+    found = slq.trace(lambda v: diagonal * v, 37, probes=3, key=key())
     assert found == (float(diagonal.sum()), 0.0)
     matrix = rotated(SPECTRA["both signs"])
-    many = quadrature.trace(as_product(matrix), len(matrix), probes=600, key=key())
+    many = slq.trace(as_product(matrix), len(matrix), probes=600, key=key())
     assert abs(many.mean - np.trace(matrix)) < 4 * many.error
-    few = quadrature.trace(as_product(matrix), len(matrix), probes=3, key=key())
+    few = slq.trace(as_product(matrix), len(matrix), probes=3, key=key())
     signs = [
         np.asarray(jax.random.rademacher(k, (len(matrix),), jnp.float32), np.float64)
         for k in jax.random.split(key(), 3)
@@ -237,9 +236,9 @@ def test_the_hessian_of_a_network_has_the_ends_of_its_matrix() -> None:
     def loss(params: Any, x: Any) -> Any:
         return jnp.mean((jnp.tanh(x @ params["a"]["w"]) @ params["b"]["w"] - 1.0) ** 2)
 
-    space = subspace.make(params, mask)
-    product = products.operator(loss, space, data, batch_size=3)
-    n = subspace.size(space)
+    space = param_subspace.make(params, mask)
+    product = hvp.operator(loss, space, data, batch_size=3)
+    n = param_subspace.size(space)
     wanted = np.linalg.eigvalsh(np.stack([product(row) for row in jnp.eye(n)]))
     found = lanczos.extremes(product, n, top=2, bottom=2, steps=n, key=key())
     np.testing.assert_allclose(found.top, wanted[::-1][:2], atol=1e-4)
@@ -251,18 +250,18 @@ def test_faults_are_named() -> None:
     with pytest.raises(ValueError, match="first product is not finite"):
         lanczos.extremes(bad, 5, key=key())
     with pytest.raises(ValueError, match="first product is not finite"):
-        quadrature.density(bad, 5, key=key())
+        slq.density(bad, 5, key=key())
     with pytest.raises(ValueError, match="product: not finite"):
-        quadrature.trace(bad, 5, key=key())
+        slq.trace(bad, 5, key=key())
     with pytest.raises(ValueError, match="probes: got 1"):
-        quadrature.trace(bad, 5, probes=1, key=key())
+        slq.trace(bad, 5, probes=1, key=key())
     with pytest.raises(ValueError, match="steps: got 0"):
         lanczos.extremes(bad, 5, steps=0, key=key())
     with pytest.raises(ValueError, match="steps: got 0"):
-        quadrature.density(bad, 5, steps=0, key=key())
-    good = quadrature.density(as_product(np.eye(3)), 3, key=key())
+        slq.density(bad, 5, steps=0, key=key())
+    good = slq.density(as_product(np.eye(3)), 3, key=key())
     with pytest.raises(ValueError, match="width: got 0"):
-        quadrature.smooth(good, [0.0], 0.0)
+        slq.smooth(good, [0.0], 0.0)
 
 
 def test_residuals_are_those_of_a_large_network() -> None:
@@ -284,9 +283,9 @@ def test_residuals_are_those_of_a_large_network() -> None:
         return -jnp.mean(jnp.take_along_axis(logits, jnp.expand_dims(y, 1), 1))
 
     held = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
-    space = subspace.make(params, held)
-    product = products.operator(loss, space, (images, labels))
-    n = subspace.size(space)
+    space = param_subspace.make(params, held)
+    product = hvp.operator(loss, space, (images, labels))
+    n = param_subspace.size(space)
     with jax.default_matmul_precision("highest"):
         found = lanczos.extremes(product, n, top=2, bottom=0, steps=12, key=key())
         start = jax.random.normal(key(), (n,))

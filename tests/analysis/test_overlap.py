@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse.analysis import overlap
+from jaxsparse.analysis import mask_overlap
 
 
 def tree(*layers: Any) -> Any:
@@ -41,7 +41,7 @@ def test_observed_overlap_is_that_of_sets(size: int, random: Any) -> None:
         flags = np.array([i in kept for i in range(size)])
         return tree(flags[:cut], flags[cut:]) if cut < size else tree(flags)
 
-    found = overlap.mask_overlap(split(a), split(b))
+    found = mask_overlap.mask_overlap(split(a), split(b))
     np.testing.assert_allclose(found.total, [float(x) for x in described(a, b)])
     first = described({i for i in a if i < cut}, {i for i in b if i < cut})
     got = found.layers["layer0/kernel"]
@@ -86,7 +86,7 @@ def enumerated(layers: list[tuple[int, int, int]]) -> list[float]:
 def test_chance_overlap_by_enumeration(layers: list[tuple[int, int, int]]) -> None:
     first = tree(*(keeping(a, n) for a, _, n in layers))
     second = tree(*(keeping(b, n)[::-1] for _, b, n in layers))
-    found = overlap.chance_overlap(first, second)
+    found = mask_overlap.chance_overlap(first, second)
     np.testing.assert_allclose(found.total, enumerated(layers), rtol=1e-12)
     for got, layer in zip(found.layers.values(), layers, strict=True):
         np.testing.assert_allclose(got, enumerated([layer]), rtol=1e-12)
@@ -94,7 +94,7 @@ def test_chance_overlap_by_enumeration(layers: list[tuple[int, int, int]]) -> No
 
 def test_chance_iou_is_no_ratio_of_means() -> None:
     mask = tree(keeping(2, 4))
-    found = overlap.chance_overlap(mask, mask).total
+    found = mask_overlap.chance_overlap(mask, mask).total
     assert found.intersection == 1.0
     np.testing.assert_allclose(found.iou, (1 * 0 + 4 / 3 + 1) / 6, rtol=1e-12)
     assert abs(found.iou - 1 / 3) > 0.05
@@ -105,7 +105,7 @@ def test_chance_overlap_of_large_layers_agrees_with_draws() -> None:
     layers = [(150, 900, 2400), (1536, 1536, 30720), (42, 800, 840)]
     first = tree(*(keeping(a, n) for a, _, n in layers))
     second = tree(*(keeping(b, n) for _, b, n in layers))
-    found = overlap.chance_overlap(first, second)
+    found = mask_overlap.chance_overlap(first, second)
     rng = np.random.default_rng(0)
     shared = np.array(
         [rng.hypergeometric(a, n - a, b, size=2000) for a, b, n in layers]
@@ -124,8 +124,8 @@ def test_chance_overlap_of_large_layers_agrees_with_draws() -> None:
 
 def test_chance_overlap_of_millions_of_weights_is_quick_and_sharp() -> None:
     """The law of a large layer is left out far from its mean, and still sums to 1."""
-    count = overlap.Counts(400_000, 500_000, 2_000_000)
-    low, chances = overlap._law(count)
+    count = mask_overlap.Counts(400_000, 500_000, 2_000_000)
+    low, chances = mask_overlap._law(count)
     assert chances.size < 20_000
     np.testing.assert_allclose(np.sum(chances), 1, rtol=1e-12)
     mean = np.sum(chances * (low + np.arange(chances.size)))
@@ -134,11 +134,11 @@ def test_chance_overlap_of_millions_of_weights_is_quick_and_sharp() -> None:
 
 def test_equal_and_disjoint_masks() -> None:
     mask = tree(keeping(3, 8))
-    same = overlap.mask_overlap(mask, mask).total
-    assert same == overlap.Overlap(3.0, 0.0, 1.0, 1.0)
+    same = mask_overlap.mask_overlap(mask, mask).total
+    assert same == mask_overlap.Overlap(3.0, 0.0, 1.0, 1.0)
     other = jax.tree.map(lambda m: ~m, mask)
-    apart = overlap.mask_overlap(mask, other).total
-    assert apart == overlap.Overlap(0.0, 8.0, 0.0, 0.0)
+    apart = mask_overlap.mask_overlap(mask, other).total
+    assert apart == mask_overlap.Overlap(0.0, 8.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,6 @@ def test_equal_and_disjoint_masks() -> None:
     ],
 )
 def test_masks_that_do_not_fit_are_refused(first: Any, second: Any, word: str) -> None:
-    for measure in (overlap.mask_overlap, overlap.chance_overlap):
+    for measure in (mask_overlap.mask_overlap, mask_overlap.chance_overlap):
         with pytest.raises(ValueError, match=word):
             measure(first, second)

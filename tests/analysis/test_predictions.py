@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from jaxsparse.analysis import pairs, predictions, representations
+from jaxsparse.analysis import pairwise, predictions, representations
 
 MEASURES = (
     predictions.disagreement,
@@ -92,7 +92,7 @@ def test_small_divergences_are_not_lost() -> None:
 def test_measures_of_a_stack_and_against_one() -> None:
     logits = jax.random.normal(jax.random.key(0), (4, 30, 5))
     for measure in MEASURES:
-        matrix = np.asarray(pairs.pairwise(measure, logits))
+        matrix = np.asarray(pairwise.pairwise(measure, logits))
         wanted = [
             [slow(measure, np.asarray(a), np.asarray(b)) for b in logits]
             for a in logits
@@ -100,7 +100,7 @@ def test_measures_of_a_stack_and_against_one() -> None:
         np.testing.assert_allclose(matrix, wanted, rtol=1e-4, atol=1e-6)
         against = jax.vmap(measure, in_axes=(0, None))(logits, logits[2])
         np.testing.assert_allclose(against, matrix[:, 2], rtol=1e-5, atol=1e-7)
-    both = pairs.over_pairs(pairs.pairwise(predictions.disagreement, logits))
+    both = pairwise.over_pairs(pairwise.pairwise(predictions.disagreement, logits))
     each = [
         slow(predictions.disagreement, np.asarray(logits[i]), np.asarray(logits[j]))
         for i, j in itertools.combinations(range(4), 2)

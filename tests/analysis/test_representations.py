@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxsparse.analysis import pairs, representations
+from jaxsparse.analysis import pairwise, representations
 
 
 def layers(n: int, p: int, q: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +85,8 @@ def test_only_the_unbiased_cka_of_unrelated_layers_is_small() -> None:
 
 def test_cka_of_images_pairs_and_constants() -> None:
     maps = jax.random.normal(jax.random.key(0), (3, 10, 4, 4, 2))
-    matrix = pairs.pairwise(representations.linear_cka, maps)
-    flat = pairs.pairwise(representations.linear_cka, maps.reshape(3, 10, 32))
+    matrix = pairwise.pairwise(representations.linear_cka, maps)
+    flat = pairwise.pairwise(representations.linear_cka, maps.reshape(3, 10, 32))
     np.testing.assert_allclose(matrix, flat, rtol=1e-6)
     np.testing.assert_allclose(np.diag(matrix), 1, rtol=1e-5)
     assert math.isnan(representations.linear_cka(maps[0], jnp.ones((10, 3))))

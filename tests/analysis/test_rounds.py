@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxsparse.analysis import rounds
+from jaxsparse.analysis import imp_rounds
 from jaxsparse.analysis.similarity import Solution
-from jaxsparse.lottery import levels
+from jaxsparse.lottery import imp
 
 
 def make(seed: int) -> tuple[Solution, dict]:
@@ -31,10 +31,10 @@ def make(seed: int) -> tuple[Solution, dict]:
 
 
 def prune(solution: Solution, fraction: float, *, level: int) -> dict:
-    rule = levels.Rule(fraction=fraction)
+    rule = imp.PruningRule(fraction=fraction)
     stack = jax.tree.map(lambda leaf: leaf[None], solution)
     keys = jax.random.split(jax.random.key(0), 1)
-    pruned = levels.prune(*stack, level=level, rule=rule, keys=keys)
+    pruned = imp.prune(*stack, level=level, rule=rule, keys=keys)
     return jax.tree.map(lambda leaf: leaf[0], pruned)
 
 
@@ -48,7 +48,7 @@ def test_global_pruning_cuts_between_two_sizes(seed: int, fraction: float) -> No
     params = jax.tree.map(lambda leaf: jnp.sin(7 * leaf), params)
     solution = Solution(params, first)
     after = prune(solution, fraction, level=2)
-    found = rounds.cut(solution, after)
+    found = imp_rounds.pruning_threshold(solution, after)
     every = np.concatenate(
         [
             np.abs(np.asarray(params[name]["kernel"]))[
@@ -67,10 +67,15 @@ def test_nothing_pruned_and_nothing_kept() -> None:
     solution, _ = make(0)
     none = {"a": {"kernel": jnp.zeros((7, 5), bool), "bias": None}}
     none["b"] = {"kernel": jnp.zeros((5, 3), bool)}
-    assert np.isnan(rounds.cut(solution, solution.masks).largest_pruned)
-    gone = rounds.cut(solution, none)
+    assert np.isnan(
+        imp_rounds.pruning_threshold(solution, solution.masks).largest_pruned
+    )
+    gone = imp_rounds.pruning_threshold(solution, none)
     assert np.isnan(gone.smallest_kept)
-    assert (gone.kept, rounds.cut(solution, solution.masks).pruned) == (0, 0)
+    assert (
+        gone.kept,
+        imp_rounds.pruning_threshold(solution, solution.masks).pruned,
+    ) == (0, 0)
 
 
 def test_masks_that_grew_are_refused() -> None:
@@ -78,14 +83,14 @@ def test_masks_that_grew_are_refused() -> None:
     more = {"a": {"kernel": jnp.ones((7, 5), bool), "bias": None}}
     more["b"] = {"kernel": jnp.ones((5, 3), bool)}
     with pytest.raises(ValueError, match="following: a/kernel has .* before has not"):
-        rounds.cut(solution, more)
+        imp_rounds.pruning_threshold(solution, more)
 
 
 @hypothesis.settings(deadline=None)
 @hypothesis.given(st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 10.0]))
 def test_every_weight_is_counted_once(seed: int, limit: float) -> None:
     solution, params = make(seed)
-    found = rounds.histogram(solution, limit=limit, bins=10)
+    found = imp_rounds.histogram(solution, limit=limit, bins=10)
     slow = np.zeros(10, int)
     for name in ("a", "b"):
         kernel = np.asarray(params[name]["kernel"], np.float64)
@@ -108,11 +113,11 @@ def test_every_weight_is_counted_once(seed: int, limit: float) -> None:
 )
 def test_bad_bins_are_refused(limit: float, bins: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rounds.histogram(make(0)[0], limit=limit, bins=bins)
+        imp_rounds.histogram(make(0)[0], limit=limit, bins=bins)
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
     solution, params = make(0)
     params["b"]["kernel"] = params["b"]["kernel"] * jnp.nan
     with pytest.raises(ValueError, match="weights are not finite"):
-        rounds.histogram(solution, limit=1.0)
+        imp_rounds.histogram(solution, limit=1.0)

@@ -14,7 +14,7 @@ import scipy.spatial
 from flax import nnx
 
 from jaxsparse import masks
-from jaxsparse.analysis import pairs, similarity
+from jaxsparse.analysis import pairwise, similarity
 from jaxsparse.analysis.similarity import Solution
 
 MEASURES = {
@@ -103,7 +103,7 @@ def test_pairwise_is_all_pairs_and_masks_are_each_ones_own(subspace: str) -> Non
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     for name, measure in MEASURES.items():
         fn = functools.partial(measure, subspace=subspace)
-        matrix = np.asarray(pairs.pairwise(fn, stack))
+        matrix = np.asarray(pairwise.pairwise(fn, stack))
         for i, j in itertools.product(range(4), repeat=2):
             alone = fn(each[i], each[j])
             np.testing.assert_allclose(matrix[i, j], alone, rtol=1e-5, atol=1e-6)
@@ -211,9 +211,9 @@ def test_join_follows_the_masks() -> None:
     first, second = solution(0).masks, solution(1).masks
     union = similarity.join(first, second, subspace="union")
     both = similarity.join(first, second, subspace="intersection")
-    assert masks.kept(union) + masks.kept(both) == masks.kept(first) + masks.kept(
-        second
-    )
+    assert masks.num_active(union) + masks.num_active(both) == masks.num_active(
+        first
+    ) + masks.num_active(second)
     assert masks.is_nested(both, first) and masks.is_nested(second, union)
 
 
@@ -256,7 +256,7 @@ def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(ValueError, match="subspace: got 'all'"):
         similarity.join(solution(0).masks, solution(1).masks, subspace="all")
     with pytest.raises(ValueError, match="stack: got leaves"):
-        pairs.pairwise(similarity.l2_distance, {"a": jnp.ones(2), "b": jnp.ones(3)})
+        pairwise.pairwise(similarity.l2_distance, {"a": jnp.ones(2), "b": jnp.ones(3)})
 
 
 def test_over_pairs_counts_each_pair_once() -> None:
@@ -266,12 +266,12 @@ def test_over_pairs_counts_each_pair_once() -> None:
         (matrix[i, j] + matrix[j, i]) / 2
         for i, j in itertools.combinations(range(5), 2)
     ]
-    got = pairs.over_pairs(matrix)
+    got = pairwise.over_pairs(matrix)
     assert got.pairs == 10
     np.testing.assert_allclose(got.mean, np.mean(each), rtol=1e-12)
     np.testing.assert_allclose(got.sd, np.std(each, ddof=1), rtol=1e-12)
-    alone = pairs.over_pairs([[0.0, 2.0], [4.0, 0.0]])
+    alone = pairwise.over_pairs([[0.0, 2.0], [4.0, 0.0]])
     assert alone.mean == 3.0 and math.isnan(alone.sd) and alone.pairs == 1
     for bad in (np.ones((2, 3)), np.ones((1, 1)), np.ones(4)):
         with pytest.raises(ValueError, match="matrix: got shape"):
-            pairs.over_pairs(bad)
+            pairwise.over_pairs(bad)

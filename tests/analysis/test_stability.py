@@ -10,7 +10,7 @@ import pytest
 from hypothesis.extra import numpy as arrays
 
 from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import stability
+from jaxsparse.analysis.connectivity import criteria
 
 EMPTY = np.zeros(0)
 EVEN = np.array([0.0331, 0.0248, 0.0021])  # 0.02 on average, but for rounding
@@ -29,8 +29,8 @@ def sweeps(draw: Any) -> tuple[np.ndarray, np.ndarray]:
 @hypothesis.given(sweeps())
 def test_instability_and_increase_equal_a_slow_loop(sweep: Any) -> None:
     alphas, error = sweep
-    unstable = stability.instability(error, alphas)
-    increase = stability.max_increase(error, alphas)
+    unstable = criteria.instability(error, alphas)
+    increase = criteria.max_increase(error, alphas)
     assert unstable.shape == increase.shape == error.shape[1:]
     for p in range(error.shape[1]):
         at = {a: e for a, e in zip(alphas.tolist(), error[:, p], strict=True)}
@@ -48,14 +48,14 @@ def test_instability_and_increase_equal_a_slow_loop(sweep: Any) -> None:
 
 def test_a_monotone_rise_is_no_increase_and_half_the_difference_unstable() -> None:
     for values in (0.1 + 0.2 * UNIT, 0.1 + 0.2 * UNIT[::-1] ** 3):
-        assert stability.max_increase(values, UNIT) == 0.0
-        np.testing.assert_allclose(stability.instability(values, UNIT), 0.1, rtol=1e-12)
+        assert criteria.max_increase(values, UNIT) == 0.0
+        np.testing.assert_allclose(criteria.instability(values, UNIT), 0.1, rtol=1e-12)
 
 
 def test_losses_may_be_infinite_inside_but_not_at_the_ends() -> None:
     alphas = (0.0, 0.5, 1.0)
     wall = np.array([[1.0, np.inf, 1.0], [np.inf, 5.0, 1.0], [1.0, 2.0, np.nan]]).T
-    found = stability.max_increase(wall, alphas)
+    found = criteria.max_increase(wall, alphas)
     assert found[0] == np.inf and np.isnan(found[1]) and np.isnan(found[2])
 
 
@@ -66,7 +66,7 @@ def test_losses_may_be_infinite_inside_but_not_at_the_ends() -> None:
 def test_stable_is_a_mean_below_two_percent(fraction: float, stable: bool) -> None:
     apart = min(fraction, 0.01)
     pairs = np.array([[fraction - apart, fraction], [fraction, fraction + apart]])
-    verdict = stability.judge(pairs)
+    verdict = criteria.classify_stability(pairs)
     assert verdict.stable is stable and verdict.matching is None and verdict.n == 4
     np.testing.assert_allclose(verdict.mean, fraction, atol=1e-15)
     np.testing.assert_allclose(verdict.sd, np.sqrt(2 * apart**2 / 3), rtol=1e-9)
@@ -75,7 +75,7 @@ def test_stable_is_a_mean_below_two_percent(fraction: float, stable: bool) -> No
 @hypothesis.given(st.integers(0, 10_000), st.integers(-200, 200))
 def test_matching_counts_examples_exactly(right: int, fewer: int) -> None:
     left = min(max(right - fewer, 0), 10_000)
-    verdict = stability.judge(
+    verdict = criteria.classify_stability(
         np.array([0.5]), accuracy=left / 10_000, dense_accuracy=right / 10_000
     )
     assert verdict.matching is (right - left < 20)
@@ -86,54 +86,71 @@ def test_rounding_decides_nothing_at_the_thresholds() -> None:
     rounded = 0
     for right in range(20, 10_001, 9):
         accuracy, dense = (right - 20) / 10_000, right / 10_000
-        rounded += dense - accuracy < stability.MATCHING_BELOW
-        verdict = stability.judge(EVEN, accuracy=accuracy, dense_accuracy=dense)
+        rounded += dense - accuracy < criteria.MATCHING_BELOW
+        verdict = criteria.classify_stability(
+            EVEN, accuracy=accuracy, dense_accuracy=dense
+        )
         assert verdict.matching is False and verdict.stable is False
     assert rounded > 50  # without care these would have matched
-    assert np.mean(EVEN) < stability.STABLE_BELOW
+    assert np.mean(EVEN) < criteria.STABLE_BELOW
 
 
 def test_accuracies_are_averaged_over_their_own_seeds() -> None:
     pairs = np.array([0.01], np.float32)
     accuracy, dense = np.array([0.90, 0.92]), np.array([0.912, 0.911, 0.910])
-    verdict = stability.judge(pairs, accuracy=accuracy, dense_accuracy=dense)
+    verdict = criteria.classify_stability(
+        pairs, accuracy=accuracy, dense_accuracy=dense
+    )
     assert verdict.matching is True  # 0.001 below
-    worse = stability.judge(pairs, accuracy=accuracy - 0.001, dense_accuracy=dense)
+    worse = criteria.classify_stability(
+        pairs, accuracy=accuracy - 0.001, dense_accuracy=dense
+    )
     assert worse.matching is False and worse.stable is True
 
 
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: stability.instability(np.array([1.0, 50.0]), (0, 1)), "error: got 50"),
+        (lambda: criteria.instability(np.array([1.0, 50.0]), (0, 1)), "error: got 50"),
         (
-            lambda: stability.instability(np.array([0.1, np.nan]), (0, 1)),
+            lambda: criteria.instability(np.array([0.1, np.nan]), (0, 1)),
             "error: got",
         ),
-        (lambda: stability.instability(np.array([0.1, 0.2]), (0, 0.9)), "wanted 0 and"),
-        (lambda: stability.max_increase(np.ones(3), (0, 1)), "values: got shape"),
-        (lambda: stability.max_increase(np.ones(2), (0.5, 1)), "wanted 0 and 1"),
-        (lambda: stability.judge(np.array([])), "instabilities: got none"),
-        (lambda: stability.judge(np.array([1.5])), "instabilities: got 1.5"),
-        (lambda: stability.judge(np.array([-0.1])), "instabilities: got -0.1"),
-        (lambda: stability.judge(np.ones(1), accuracy=0.9), "^accuracy: came alone"),
+        (lambda: criteria.instability(np.array([0.1, 0.2]), (0, 0.9)), "wanted 0 and"),
+        (lambda: criteria.max_increase(np.ones(3), (0, 1)), "values: got shape"),
+        (lambda: criteria.max_increase(np.ones(2), (0.5, 1)), "wanted 0 and 1"),
+        (lambda: criteria.classify_stability(np.array([])), "instabilities: got none"),
         (
-            lambda: stability.judge(np.ones(1), dense_accuracy=0.9),
+            lambda: criteria.classify_stability(np.array([1.5])),
+            "instabilities: got 1.5",
+        ),
+        (
+            lambda: criteria.classify_stability(np.array([-0.1])),
+            "instabilities: got -0.1",
+        ),
+        (
+            lambda: criteria.classify_stability(np.ones(1), accuracy=0.9),
+            "^accuracy: came alone",
+        ),
+        (
+            lambda: criteria.classify_stability(np.ones(1), dense_accuracy=0.9),
             "dense_accuracy: came alone",
         ),
         (
-            lambda: stability.judge(np.ones(1), accuracy=91.0, dense_accuracy=0.9),
+            lambda: criteria.classify_stability(
+                np.ones(1), accuracy=91.0, dense_accuracy=0.9
+            ),
             "^accuracy: got 91.0; wanted fractions",
         ),
         (
-            lambda: stability.judge(
+            lambda: criteria.classify_stability(
                 np.ones(1), accuracy=0.9, dense_accuracy=np.ones(0)
             ),
             "dense_accuracy: got none",
         ),
-        (lambda: stability.example_barrier(np.ones((2, 3)), (0, 1)), "wanted 0.5"),
+        (lambda: criteria.example_barrier(np.ones((2, 3)), (0, 1)), "wanted 0.5"),
         (
-            lambda: stability.example_barrier(np.ones((2, 3)), (0, 1), at="mean"),
+            lambda: criteria.example_barrier(np.ones((2, 3)), (0, 1), at="mean"),
             "at: got 'mean'",
         ),
     ],
@@ -147,8 +164,8 @@ def test_barriers_of_examples_equal_a_slow_loop() -> None:
     rng = np.random.default_rng(0)
     alphas = np.array([1.0, 0.25, -0.2, 0.5, 0.75, 0.0, 1.2])
     loss = rng.exponential(size=(7, 40)).astype(np.float32)
-    middle = stability.example_barrier(loss, alphas)
-    highest = stability.example_barrier(loss, alphas, at="maximum")
+    middle = criteria.example_barrier(loss, alphas)
+    highest = criteria.example_barrier(loss, alphas, at="maximum")
     assert middle.dtype == highest.dtype == np.float64
     for i, each in enumerate(loss.T.astype(np.float64)):
         first, last = each[5], each[0]
@@ -169,7 +186,7 @@ def test_three_points_of_a_double_well_are_enough() -> None:
         each = batch * (params**2 - 1) ** 2
         return each, each < 0.5
 
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         well,
         jnp.float32(-1.0),
         jnp.float32(1.0),
@@ -178,16 +195,16 @@ def test_three_points_of_a_double_well_are_enough() -> None:
         alphas=(0.0, 0.5, 1.0),
         per_example=True,
     )
-    barriers = stability.example_barrier(found.example_loss, found.alphas)
+    barriers = criteria.example_barrier(found.example_loss, found.alphas)
     np.testing.assert_array_equal(barriers, [1.0, 3.0, 0.25])
-    assert stability.connected_fraction(barriers, 0.5) == 1 / 3
-    assert stability.instability(found.error, found.alphas) == 2 / 3
+    assert criteria.connected_fraction(barriers, 0.5) == 1 / 3
+    assert criteria.instability(found.error, found.alphas) == 2 / 3
 
 
 def test_the_threshold_is_included() -> None:
     barriers = np.array([-1.0, 0.0, 0.5, 0.5000001, 7.0])
     for threshold, wanted in ((0.5, 0.6), (0.0, 0.4), (-2.0, 0.0), (np.inf, 1.0)):
-        assert stability.connected_fraction(barriers, threshold) == wanted
+        assert criteria.connected_fraction(barriers, threshold) == wanted
 
 
 @hypothesis.given(
@@ -196,7 +213,7 @@ def test_the_threshold_is_included() -> None:
 )
 def test_classes_equal_a_slow_loop_and_may_be_empty(pairs: Any, limit: float) -> None:
     barriers, labels = (np.array(part) for part in zip(*pairs, strict=True))
-    found = stability.by_class(barriers, labels, 6, limit)
+    found = criteria.by_class(barriers, labels, 6, limit)
     assert found.count.sum() == len(pairs) and found.count[5] == 0
     for k in range(6):
         mine = [b for b, label in pairs if label == k]
@@ -207,7 +224,7 @@ def test_classes_equal_a_slow_loop_and_may_be_empty(pairs: Any, limit: float) ->
         np.testing.assert_allclose(found.mean[k], np.mean(mine), atol=1e-12)
         assert found.connected[k] == sum(b <= limit for b in mine) / len(mine)
     whole = np.nansum(found.connected * found.count) / len(pairs)
-    np.testing.assert_allclose(whole, stability.connected_fraction(barriers, limit))
+    np.testing.assert_allclose(whole, criteria.connected_fraction(barriers, limit))
 
 
 @pytest.mark.parametrize(
@@ -225,12 +242,12 @@ def test_what_is_not_finite_is_refused(
     barriers = np.array(barriers, np.float64)
     labels = np.zeros(len(barriers), np.int32)
     with pytest.raises(ValueError, match=word):
-        stability.connected_fraction(barriers, threshold)
+        criteria.connected_fraction(barriers, threshold)
     with pytest.raises(ValueError, match=word):
-        stability.by_class(barriers, labels, 2, threshold)
+        criteria.by_class(barriers, labels, 2, threshold)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_out_of_range_are_refused(label: int) -> None:
     with pytest.raises(ValueError, match=f"example 1 has {label}; wanted 0 to 2"):
-        stability.by_class(np.zeros(2), np.array([0, label]), 3, 0.5)
+        criteria.by_class(np.zeros(2), np.array([0, label]), 3, 0.5)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsparse.data import crops
+from jaxsparse.data import random_resized_crop
 
 WORDS = np.array([1, 2], np.uint32)
 GOLDEN = [0.9648208950982607, 0.9034133278066571]
@@ -17,7 +17,7 @@ SIDES = st.integers(1, 3000)
 def test_a_part_lies_inside_and_has_the_aspect_that_was_asked_for(
     height: int, width: int, epoch: int, place: int
 ) -> None:
-    left, top, right, bottom = crops.draw(
+    left, top, right, bottom = random_resized_crop.draw(
         height, width, words=WORDS, epoch=epoch, place=place
     )
     assert 0 <= left < right <= width
@@ -31,7 +31,10 @@ def test_a_part_lies_inside_and_has_the_aspect_that_was_asked_for(
 def test_parts_of_a_usual_image_have_all_areas_shapes_and_places() -> None:
     height, width, count = 375, 500, 4000
     boxes = np.array(
-        [crops.draw(height, width, words=WORDS, epoch=3, place=i) for i in range(count)]
+        [
+            random_resized_crop.draw(height, width, words=WORDS, epoch=3, place=i)
+            for i in range(count)
+        ]
     )
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     area, ratio = w * h / (height * width), np.log(w / h)
@@ -54,7 +57,9 @@ def test_parts_of_a_usual_image_have_all_areas_shapes_and_places() -> None:
 def test_numbers_are_of_one_image_in_one_epoch_of_one_key() -> None:
     def numbers(words: list[int], epoch: int, place: int) -> tuple[float, ...]:
         given = np.array(words, np.uint32)
-        return tuple(crops.uniforms(given, epoch=epoch, place=place, count=3))
+        return tuple(
+            random_resized_crop.uniforms(given, epoch=epoch, place=place, count=3)
+        )
 
     asked = [([1, 2], 0, 0), ([2, 1], 0, 0), ([1, 2], 1, 0), ([1, 2], 0, 1)]
     asked += [([1, 2, 3], 0, 0), ([1, 2, 0, 4], 0, 0)]
@@ -63,14 +68,14 @@ def test_numbers_are_of_one_image_in_one_epoch_of_one_key() -> None:
     assert all(0 <= x < 1 for one in found for x in one)
     assert numbers(*asked[0]) == found[0]
     # More are asked for without another beginning.
-    longer = crops.uniforms(WORDS, epoch=0, place=0, count=9)
+    longer = random_resized_crop.uniforms(WORDS, epoch=0, place=0, count=9)
     assert tuple(longer[:3]) == found[0]
 
 
 def test_numbers_are_the_same_for_ever() -> None:
     # Golden: a change here changes what every recorded run was trained on. Philox with
     # key 1 + 2^33 and counter (0, 0, 5, 7), of numpy.
-    found = crops.uniforms(WORDS, epoch=7, place=5, count=2)
+    found = random_resized_crop.uniforms(WORDS, epoch=7, place=5, count=2)
     stream = np.random.Philox(key=1 + 2**33, counter=(7 << 192) + (5 << 128))
     assert found == [x / 2**53 for x in (stream.random_raw(2) >> 11).tolist()]
     assert found == GOLDEN
@@ -86,11 +91,14 @@ def test_numbers_are_the_same_for_ever() -> None:
     ],
 )
 def test_the_middle_is_as_large_as_its_aspect_allows(
-    height: int, width: int, box: crops.Box
+    height: int, width: int, box: random_resized_crop.Box
 ) -> None:
-    assert crops.middle(height, width) == box
+    assert random_resized_crop.middle(height, width) == box
     if height == 10:  # nothing of 8 % of the area fits
-        assert crops.draw(height, width, words=WORDS, epoch=0, place=0) == box
+        assert (
+            random_resized_crop.draw(height, width, words=WORDS, epoch=0, place=0)
+            == box
+        )
 
 
 @pytest.mark.parametrize(
@@ -105,10 +113,10 @@ def test_the_middle_is_as_large_as_its_aspect_allows(
 def test_evaluation_sees_the_middle(
     height: int, width: int, resized: tuple[int, int], start: tuple[int, int]
 ) -> None:
-    assert crops.resized(height, width, size=224) == resized
-    assert crops.center(*resized, size=224) == start
+    assert random_resized_crop.resized(height, width, size=224) == resized
+    assert random_resized_crop.center(*resized, size=224) == start
 
 
 def test_what_is_resized_is_never_smaller_than_what_is_cut_out() -> None:
     for size in range(1, 400):
-        assert min(crops.resized(70, 60, size=size)) >= size
+        assert min(random_resized_crop.resized(70, 60, size=size)) >= size

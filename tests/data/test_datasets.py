@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxsparse.data import datasets, digits, examples
-from jaxsparse.data.examples import Examples
+from jaxsparse.data import dataset, datasets, digits
+from jaxsparse.data.dataset import Examples
 
 
 def numbered(total: int) -> Examples:
@@ -17,7 +17,7 @@ def numbered(total: int) -> Examples:
 
 @pytest.mark.parametrize("validation", [0, 1, 30, 99])
 def test_split_is_exact_disjoint_covering_and_ordered(validation: int) -> None:
-    train, held_out = examples.split(numbered(100), validation=validation, seed=3)
+    train, held_out = dataset.split(numbered(100), validation=validation, seed=3)
     assert len(held_out.labels) == validation
     assert held_out.images.shape == (validation, 2, 2, 1)
     both = np.concatenate([train.labels, held_out.labels])
@@ -30,9 +30,7 @@ def test_split_is_exact_disjoint_covering_and_ordered(validation: int) -> None:
 def test_split_depends_on_its_seed_alone() -> None:
     def held_out(seed: int) -> list[int]:
         np.random.seed(seed + 100)  # noqa: NPY002 - must make no difference
-        return examples.split(numbered(100), validation=30, seed=seed)[
-            1
-        ].labels.tolist()
+        return dataset.split(numbered(100), validation=30, seed=seed)[1].labels.tolist()
 
     assert held_out(0) == held_out(0)
     assert held_out(0) != held_out(1)
@@ -43,14 +41,14 @@ def test_split_depends_on_its_seed_alone() -> None:
 @pytest.mark.parametrize("validation", [-1, 100, 101])
 def test_split_refuses_to_leave_nothing(validation: int) -> None:
     with pytest.raises(ValueError, match=f"got {validation} of 100.*wanted 0 to 99"):
-        examples.split(numbered(100), validation=validation, seed=0)
+        dataset.split(numbered(100), validation=validation, seed=0)
 
 
 def test_first_is_exact() -> None:
-    assert examples.first(numbered(5), 3).labels.tolist() == [0, 1, 2]
+    assert dataset.first(numbered(5), 3).labels.tolist() == [0, 1, 2]
     for n in (0, 6):
         with pytest.raises(ValueError, match=f"got {n} of 5"):
-            examples.first(numbered(5), n)
+            dataset.first(numbered(5), n)
 
 
 def test_digits_are_those_of_scikit_learn() -> None:

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxsparse.data.diet import files
+from jaxsparse.data.data_pruning import score_files
 
 LABELS = np.array([3, 1, 4, 1, 5], np.int32)
 WILD = np.array([0.1, -0.0, np.inf, 1e-310, 1 / 3])
 
 
-def origin(**changes: Any) -> files.Provenance:
+def origin(**changes: Any) -> score_files.Provenance:
     said = {"score": "el2n", "dataset": "digits", "split": "train"}
     said |= {"replicates": 10, "step": 7800, "config": "3f2a"}
-    return files.describe(LABELS, **(said | changes))
+    return score_files.describe(LABELS, **(said | changes))
 
 
 def test_scores_come_back_to_the_bit(tmp_path: Path) -> None:
     path = tmp_path / "new" / "el2n.npz"
-    files.save(path, WILD, provenance=origin())
-    got = files.load(path, labels=LABELS.astype(np.int64))
+    score_files.save(path, WILD, provenance=origin())
+    got = score_files.load(path, labels=LABELS.astype(np.int64))
     assert got.scores.dtype == np.float64
     assert got.scores.tobytes() == WILD.tobytes()
     assert got.provenance == origin()
@@ -33,8 +33,8 @@ def test_scores_come_back_to_the_bit(tmp_path: Path) -> None:
 
 def test_narrow_scores_are_kept_exactly(tmp_path: Path) -> None:
     narrow = np.array([0.1, 0.2, np.inf, 1e-40, 3.0], np.float32)
-    files.save(tmp_path / "a.npz", narrow, provenance=origin())
-    got = files.load(tmp_path / "a.npz", labels=LABELS).scores
+    score_files.save(tmp_path / "a.npz", narrow, provenance=origin())
+    got = score_files.load(tmp_path / "a.npz", labels=LABELS).scores
     assert got.astype(np.float32).tobytes() == narrow.tobytes()
 
 
@@ -49,16 +49,16 @@ def test_narrow_scores_are_kept_exactly(tmp_path: Path) -> None:
 def test_scores_of_other_examples_are_refused(
     labels: np.ndarray, match: str, tmp_path: Path
 ) -> None:
-    files.save(tmp_path / "a.npz", WILD, provenance=origin())
+    score_files.save(tmp_path / "a.npz", WILD, provenance=origin())
     with pytest.raises(ValueError, match=match):
-        files.load(tmp_path / "a.npz", labels=labels)
+        score_files.load(tmp_path / "a.npz", labels=labels)
 
 
 def test_a_file_that_holds_the_same_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    files.save(path, WILD, provenance=origin())
+    score_files.save(path, WILD, provenance=origin())
     before = path.stat()
-    files.save(path, WILD, provenance=origin())
+    score_files.save(path, WILD, provenance=origin())
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert path.stat().st_ino == before.st_ino
 
@@ -75,10 +75,10 @@ def test_a_file_that_holds_something_else_is_never_overwritten(
     wild: np.ndarray, said: Any, match: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.npz"
-    files.save(path, WILD, provenance=origin())
+    score_files.save(path, WILD, provenance=origin())
     before = path.read_bytes()
     with pytest.raises(ValueError, match=match):
-        files.save(path, wild, provenance=said)
+        score_files.save(path, wild, provenance=said)
     assert path.read_bytes() == before
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_file_of_scores_is_neither_read_nor_lost(
         with path.open("wb") as file:
             np.save(file, WILD)
     elif kind == "cut":
-        files.save(path, WILD, provenance=origin())
+        score_files.save(path, WILD, provenance=origin())
         path.write_bytes(path.read_bytes()[:-40])
     elif kind == "archive":
         np.savez(path, other=WILD)
@@ -106,9 +106,9 @@ def test_what_is_no_file_of_scores_is_neither_read_nor_lost(
         np.savez(path, scores=WILD, provenance=json.dumps({"score": "el2n"}))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"a\.npz: is no file of scores"):
-        files.load(path, labels=LABELS)
+        score_files.load(path, labels=LABELS)
     with pytest.raises(ValueError, match=r"a\.npz: is no file of scores"):
-        files.save(path, WILD, provenance=origin())
+        score_files.save(path, WILD, provenance=origin())
     assert path.read_bytes() == before
 
 
@@ -119,7 +119,7 @@ def test_a_file_at_odds_with_itself_is_refused(
     said = json.dumps(origin()._asdict())
     np.savez(tmp_path / "a.npz", scores=held, provenance=said)
     with pytest.raises(ValueError, match="for 5 examples; wanted one float64 each"):
-        files.load(tmp_path / "a.npz", labels=LABELS)
+        score_files.load(tmp_path / "a.npz", labels=LABELS)
 
 
 def test_scores_are_whole_on_the_disk_before_they_have_their_name(
@@ -138,7 +138,7 @@ def test_scores_are_whole_on_the_disk_before_they_have_their_name(
 
     for name in real:
         monkeypatch.setattr(os, name, spy(name))
-    files.save(path, WILD, provenance=origin())
+    score_files.save(path, WILD, provenance=origin())
     assert done == ["fsync", "replace"]
     monkeypatch.undo()
 
@@ -147,14 +147,14 @@ def test_scores_are_whole_on_the_disk_before_they_have_their_name(
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        files.save(tmp_path / "b.npz", WILD, provenance=origin())
+        score_files.save(tmp_path / "b.npz", WILD, provenance=origin())
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
 @pytest.mark.parametrize("bad", [WILD[:4], np.append(WILD[:4], np.nan)])
 def test_scores_that_are_none_are_not_saved(bad: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scores: got [45]"):
-        files.save(tmp_path / "a.npz", bad, provenance=origin())
+        score_files.save(tmp_path / "a.npz", bad, provenance=origin())
     assert not list(tmp_path.iterdir())
 
 
@@ -166,22 +166,22 @@ def test_impossible_numbers_of_a_provenance_are_refused(changes: Any) -> None:
 
 def test_the_hash_of_labels_is_pinned() -> None:
     wanted = "23c379d6c0f22ef64cdef873fd530df1f1419b4a3935e9323d5f1d82ca697b6a"
-    assert files.hash_labels(np.arange(10, dtype=np.int8)) == wanted
+    assert score_files.hash_labels(np.arange(10, dtype=np.int8)) == wanted
 
 
 def test_what_could_not_be_saved_is_known_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "new" / "a.npz"
-    files.check_free(path, origin())
+    score_files.check_free(path, origin())
     assert path.parent.is_dir() and not path.exists()
-    files.save(path, WILD, provenance=origin())
+    score_files.save(path, WILD, provenance=origin())
     # What is known only later does not count yet.
-    files.check_free(path, origin()._replace(step=1, replicates=7, weights="x"))
+    score_files.check_free(path, origin()._replace(step=1, replicates=7, weights="x"))
     with pytest.raises(ValueError, match=r"a\.npz: exists, with other score \('el2n'"):
-        files.check_free(path, origin()._replace(score="grand"))
+        score_files.check_free(path, origin()._replace(score="grand"))
     with pytest.raises(ValueError, match="is a folder"):
-        files.check_free(path.parent, origin())
-    monkeypatch.setattr(files.os, "access", lambda *args: False)
+        score_files.check_free(path.parent, origin())
+    monkeypatch.setattr(score_files.os, "access", lambda *args: False)
     with pytest.raises(PermissionError, match="cannot be written to"):
-        files.check_free(tmp_path / "b.npz", origin())
+        score_files.check_free(tmp_path / "b.npz", origin())

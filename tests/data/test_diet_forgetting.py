@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxsparse.data.diet import forgetting
+from jaxsparse.data.data_pruning import forgetting as forgetting_lib
 
 N, BATCH, STEPS = 7, 4, 6
 
@@ -31,14 +31,18 @@ def slowly(n: int, rows: Any, correct: Any) -> np.ndarray:
     return result
 
 
-def follow(state: forgetting.State, rows: Any, correct: Any) -> forgetting.State:
-    def step(state: forgetting.State, batch: Any) -> tuple[forgetting.State, None]:
-        return forgetting.update(state, *batch), None
+def follow(
+    state: forgetting_lib.State, rows: Any, correct: Any
+) -> forgetting_lib.State:
+    def step(
+        state: forgetting_lib.State, batch: Any
+    ) -> tuple[forgetting_lib.State, None]:
+        return forgetting_lib.update(state, *batch), None
 
     return jax.lax.scan(step, state, (jnp.asarray(rows), jnp.asarray(correct)))[0]
 
 
-scanned = jax.jit(lambda rows, correct: follow(forgetting.init(N), rows, correct))
+scanned = jax.jit(lambda rows, correct: follow(forgetting_lib.init(N), rows, correct))
 
 
 def test_a_trace_by_hand() -> None:
@@ -51,11 +55,11 @@ def test_a_trace_by_hand() -> None:
         ([2, 0, -1], [0, 0, 1], [2, 0, 1, 1]),
         ([-1, -1, -1], [1, 1, 0], [2, 0, 1, 1]),
     ]
-    state = forgetting.init(4)
-    assert forgetting.counts(state).tolist() == [np.inf] * 4
+    state = forgetting_lib.init(4)
+    assert forgetting_lib.counts(state).tolist() == [np.inf] * 4
     for rows, correct, wanted in visits:
-        state = forgetting.update(state, jnp.array(rows), jnp.array(correct))
-        counts = forgetting.counts(state)
+        state = forgetting_lib.update(state, jnp.array(rows), jnp.array(correct))
+        counts = forgetting_lib.counts(state)
         assert counts.dtype == jnp.float32
         assert counts.tolist() == wanted
     assert state.was_correct.tolist() == [False, True, False, False]
@@ -82,7 +86,7 @@ def traces(draw: Any) -> tuple[np.ndarray, np.ndarray]:
 @hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(trace=traces())
 def test_counts_are_those_of_a_slow_loop(trace: Any) -> None:
-    counts = forgetting.counts(scanned(*trace))
+    counts = forgetting_lib.counts(scanned(*trace))
     np.testing.assert_array_equal(counts, slowly(N, *trace))
 
 
@@ -92,10 +96,10 @@ def test_many_epochs_of_many_replicates() -> None:
     rows = np.concatenate(epochs).astype(np.int32)
     correct = rng.random((3, *rows.shape)) < np.array([0.05, 0.5, 0.9])[:, None, None]
     start = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (3, *leaf.shape)), forgetting.init(30)
+        lambda leaf: jnp.broadcast_to(leaf, (3, *leaf.shape)), forgetting_lib.init(30)
     )
     states = jax.jit(jax.vmap(follow, in_axes=(0, None, 0)))(start, rows, correct)
-    counts = jax.vmap(forgetting.counts)(states)
+    counts = jax.vmap(forgetting_lib.counts)(states)
     for i in range(3):
         wanted = slowly(30, rows, correct[i])
         np.testing.assert_array_equal(counts[i], wanted)
@@ -104,8 +108,8 @@ def test_many_epochs_of_many_replicates() -> None:
 
 
 def test_the_state_keeps_its_types() -> None:
-    state = forgetting.init(3)
-    after = forgetting.update(state, jnp.array([2, 0]), jnp.array([True, False]))
+    state = forgetting_lib.init(3)
+    after = forgetting_lib.update(state, jnp.array([2, 0]), jnp.array([True, False]))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), after
     )
@@ -115,4 +119,4 @@ def test_the_state_keeps_its_types() -> None:
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_examples_are_refused(n: int) -> None:
     with pytest.raises(ValueError, match=f"n: got {n}"):
-        forgetting.init(n)
+        forgetting_lib.init(n)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxsparse.data.diet import noise
+from jaxsparse.data.data_pruning import noise as noise_lib
 
 
 @st.composite
@@ -22,12 +22,12 @@ def cases(draw: Any) -> tuple[np.ndarray, dict[str, Any]]:
 FRACTIONS = st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.5, 1.0])
 
 
-@pytest.mark.parametrize("how", noise.HOW)
+@pytest.mark.parametrize("how", noise_lib.HOW)
 @hypothesis.given(case=cases(), fraction=FRACTIONS)
 def test_exactly_the_chosen_change(how: str, case: Any, fraction: float) -> None:
     labels, said = case
     before = labels.copy()
-    got = noise.corrupt(labels, fraction=fraction, how=how, **said)
+    got = noise_lib.corrupt(labels, fraction=fraction, how=how, **said)
     assert len(got.rows) == round(fraction * len(labels))
     assert np.all(np.diff(got.rows) > 0)
     assert set(got.rows.tolist()) <= set(range(len(labels)))
@@ -42,12 +42,12 @@ def test_exactly_the_chosen_change(how: str, case: Any, fraction: float) -> None
         assert np.all(got.labels < said["classes"])
 
 
-@pytest.mark.parametrize("how", noise.HOW)
+@pytest.mark.parametrize("how", noise_lib.HOW)
 @hypothesis.given(case=cases(), fractions=st.tuples(FRACTIONS, FRACTIONS))
 def test_more_noise_contains_less(how: str, case: Any, fractions: Any) -> None:
     labels, said = case
     less, more = (
-        noise.corrupt(labels, fraction=fraction, how=how, **said)
+        noise_lib.corrupt(labels, fraction=fraction, how=how, **said)
         for fraction in sorted(fractions)
     )
     assert set(less.rows.tolist()) <= set(more.rows.tolist())
@@ -60,13 +60,15 @@ def test_more_noise_contains_less(how: str, case: Any, fractions: Any) -> None:
 )
 def test_counts_are_rounded_and_halves_go_to_even(fraction: float, chosen: int) -> None:
     labels = np.arange(10)
-    got = noise.corrupt(labels, fraction=fraction, classes=10, seed=0, how="uniform")
+    got = noise_lib.corrupt(
+        labels, fraction=fraction, classes=10, seed=0, how="uniform"
+    )
     assert len(got.rows) == chosen
 
 
 def test_wrong_labels_are_all_other_classes_alike() -> None:
     labels = np.repeat(np.arange(5), 4000)
-    got = noise.corrupt(labels, fraction=1.0, classes=5, seed=1, how="uniform")
+    got = noise_lib.corrupt(labels, fraction=1.0, classes=5, seed=1, how="uniform")
     table = np.zeros((5, 5), int)
     np.add.at(table, (labels, got.labels), 1)
     assert np.all(np.diag(table) == 0)
@@ -77,19 +79,19 @@ def test_wrong_labels_are_all_other_classes_alike() -> None:
 
 def test_permuted_labels_are_a_random_permutation() -> None:
     labels = np.repeat(np.arange(5), 4000)
-    got = noise.corrupt(labels, fraction=0.5, classes=5, seed=1, how="permute")
+    got = noise_lib.corrupt(labels, fraction=0.5, classes=5, seed=1, how="permute")
     same = np.count_nonzero(got.labels[got.rows] == labels[got.rows])
     # One in five of 10,000 keeps its label, with standard deviation 40.
     assert abs(same - 2000) < 5 * 40
     np.testing.assert_array_equal(np.bincount(got.labels), np.full(5, 4000))
 
 
-@pytest.mark.parametrize("how", noise.HOW)
+@pytest.mark.parametrize("how", noise_lib.HOW)
 def test_draws_are_of_the_seed_alone(how: str) -> None:
     labels = np.arange(1000) % 10
 
-    def draw(seed: int) -> noise.Corrupted:
-        return noise.corrupt(labels, fraction=0.3, classes=10, seed=seed, how=how)
+    def draw(seed: int) -> noise_lib.Corrupted:
+        return noise_lib.corrupt(labels, fraction=0.3, classes=10, seed=seed, how=how)
 
     for one, same in zip(draw(7), draw(7), strict=True):
         np.testing.assert_array_equal(one, same)
@@ -101,8 +103,8 @@ def test_draws_are_pinned() -> None:
     """They are part of results: labels 0 to 4, twice; half of them; seed 3."""
     labels = np.arange(10) % 5
     drawn = {
-        how: noise.corrupt(labels, fraction=0.5, classes=5, seed=3, how=how)
-        for how in noise.HOW
+        how: noise_lib.corrupt(labels, fraction=0.5, classes=5, seed=3, how=how)
+        for how in noise_lib.HOW
     }
     assert drawn["permute"].rows.tolist() == drawn["uniform"].rows.tolist()
     assert drawn["permute"].rows.tolist() == [0, 1, 2, 6, 9]
@@ -126,4 +128,4 @@ def test_draws_are_pinned() -> None:
 def test_impossible_noise_is_refused(changes: Any, match: str) -> None:
     said = {"labels": np.array([0, 1, 2]), "fraction": 0.5, "classes": 3, "seed": 0}
     with pytest.raises(ValueError, match=match):
-        noise.corrupt(**({"how": "uniform"} | said | changes))
+        noise_lib.corrupt(**({"how": "uniform"} | said | changes))

@@ -6,18 +6,18 @@ import os
 import numpy as np
 import pytest
 
-from jaxsparse import build, config
+from jaxsparse import config, factory
 
 
-def recipe(file: str, variant: str = "") -> tuple[object, build.Lengths, int]:
+def recipe(file: str, variant: str = "") -> tuple[object, factory.Durations, int]:
     """Returns a recipe, its lengths in updates, and its updates an epoch."""
     c = importlib.import_module(f"configs.{file}").get_config(variant)
     config.validate(c)
-    build.check_names(c)
+    factory.check_names(c)
     total = {"diet_cifar100": 50_000, "diet_cinic10": 180_000}[file]
     batches = total / c.data.batch_size
     an_epoch = int(batches if c.data.drop_last else np.ceil(batches))
-    return c, build.lengths(c, steps_per_epoch=an_epoch), an_epoch
+    return c, factory.make_durations(c, steps_per_epoch=an_epoch), an_epoch
 
 
 def test_recipes_are_as_published() -> None:

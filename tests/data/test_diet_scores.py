@@ -10,12 +10,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from jaxsparse.data.diet import scores
+from jaxsparse.data.data_pruning import scores as scores_lib
 
-LOGIT_SCORES = {"el2n": scores.el2n, "margin": scores.margin, "loss": scores.loss}
+LOGIT_SCORES = {
+    "el2n": scores_lib.el2n,
+    "margin": scores_lib.margin,
+    "loss": scores_lib.loss,
+}
 RANGES = {"el2n": (0.0, np.sqrt(2.0)), "margin": (-1.0, 1.0), "loss": (0.0, np.inf)}
 COMPILED = {name: jax.jit(score) for name, score in LOGIT_SCORES.items()}
-grand = jax.jit(scores.grand, static_argnums=0, static_argnames="block_size")
+grand = jax.jit(scores_lib.grand, static_argnums=0, static_argnames="block_size")
 
 
 def some_logits(n: int = 40, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +137,7 @@ def logits_of(params: Any, x: Any) -> Any:
 
 def cross_entropy(params: Any, example: Any) -> Any:
     logits = logits_of(params, example["x"])
-    return scores.loss(logits[None], example["y"][None])[0]
+    return scores_lib.loss(logits[None], example["y"][None])[0]
 
 
 def data(n: int) -> Any:
@@ -171,10 +175,10 @@ def test_grand_of_a_linear_network_is_el2n_times_the_input() -> None:
 
     def loss(params: Any, example: Any) -> Any:
         logits = example["x"] @ params["kernel"]
-        return scores.loss(logits[None], example["y"][None])[0]
+        return scores_lib.loss(logits[None], example["y"][None])[0]
 
     got = grand(loss, params, examples, block_size=4)
-    errors = scores.el2n(examples["x"] @ params["kernel"], examples["y"])
+    errors = scores_lib.el2n(examples["x"] @ params["kernel"], examples["y"])
     sizes = np.linalg.norm(examples["x"], axis=1)
     np.testing.assert_allclose(got, errors * sizes, rtol=1e-5)
 
@@ -247,11 +251,11 @@ def test_blocks_of_nothing_are_refused() -> None:
 def test_the_mean_over_replicates_is_taken_in_float64() -> None:
     each = np.array([[1.0, 2.0**24, 3.0], [2.0, 1.0, np.inf]], np.float32)
     for given in (each, jnp.asarray(each)):
-        got = scores.mean_over_replicates(given)
+        got = scores_lib.mean_over_replicates(given)
         assert got.dtype == np.float64
         assert got.tolist() == [1.5, (2**24 + 1) / 2, np.inf]
     with pytest.raises(ValueError, match="got 0 replicates"):
-        scores.mean_over_replicates(each[:0])
+        scores_lib.mean_over_replicates(each[:0])
     each[1, 1] = np.nan
     with pytest.raises(ValueError, match="NaN for 1 of 6, .* replicate 1, example 1;"):
-        scores.mean_over_replicates(each)
+        scores_lib.mean_over_replicates(each)

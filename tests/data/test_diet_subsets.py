@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from jaxsparse.data.diet import subsets
+from jaxsparse.data.data_pruning import subsets as subsets_lib
 
 # Few values, so that most scores have equals; two zeros that are one number.
 SCORES = npst.arrays(
@@ -36,7 +36,7 @@ def test_subsets_are_stretches_of_the_order(scores: np.ndarray, draw: Any) -> No
     first = draw.draw(st.integers(0, len(scores) - size))
     for how in ("easiest", "hardest", "window"):
         rank = first if how == "window" else None
-        got = subsets.choose(scores, size, how=how, first=rank)
+        got = subsets_lib.choose(scores, size, how=how, first=rank)
         assert got.dtype == np.int64
         wanted = stretch(ranked(scores), size, how, rank or 0)
         assert got.tolist() == sorted(wanted)
@@ -46,8 +46,8 @@ def test_subsets_are_stretches_of_the_order(scores: np.ndarray, draw: Any) -> No
 def test_easiest_and_hardest_divide_the_set(scores: np.ndarray, draw: Any) -> None:
     hypothesis.assume(len(scores) > 1)
     size = draw.draw(st.integers(1, len(scores) - 1))
-    low = subsets.choose(scores, size, how="easiest")
-    high = subsets.choose(scores, len(scores) - size, how="hardest")
+    low = subsets_lib.choose(scores, size, how="easiest")
+    high = subsets_lib.choose(scores, len(scores) - size, how="hardest")
     assert sorted([*low, *high]) == list(range(len(scores)))
     assert scores[low].max() <= scores[high].min()
 
@@ -57,19 +57,19 @@ def test_random_subsets_are_exact_and_grow(
     scores: np.ndarray, seed: int, draw: Any
 ) -> None:
     size = draw.draw(st.integers(1, len(scores)))
-    got = subsets.choose(scores, size, how="random", seed=seed)
-    again = subsets.choose(-np.abs(scores), size, how="random", seed=seed)
+    got = subsets_lib.choose(scores, size, how="random", seed=seed)
+    again = subsets_lib.choose(-np.abs(scores), size, how="random", seed=seed)
     assert len(set(got.tolist())) == size and got.tolist() == again.tolist()
     assert np.all(np.diff(got) > 0) and got[0] >= 0 and got[-1] < len(scores)
     for more in range(size, len(scores) + 1):
-        larger = subsets.choose(scores, more, how="random", seed=seed)
+        larger = subsets_lib.choose(scores, more, how="random", seed=seed)
         assert set(got.tolist()) <= set(larger.tolist())
 
 
 def test_random_subsets_are_of_the_seed_and_of_every_row_alike() -> None:
     scores, draws = np.zeros(20), np.zeros(20)
     for seed in range(2000):
-        draws[subsets.choose(scores, 5, how="random", seed=seed)] += 1
+        draws[subsets_lib.choose(scores, 5, how="random", seed=seed)] += 1
     # Each row is in a quarter of them: 500, with standard deviation 19.4. The seeds are
     # fixed, so that this can fail only when the code changes, and then by 5 deviations
     # once in 90,000 times.
@@ -105,9 +105,9 @@ def balanced(draw: Any) -> tuple[np.ndarray, np.ndarray, int, int, int]:
 @hypothesis.given(case=balanced(), seed=st.integers(0, 3))
 def test_balanced_subsets_are_exact_in_every_class(case: Any, seed: int) -> None:
     scores, labels, classes, size, first = case
-    for how in subsets.HOW:
+    for how in subsets_lib.HOW:
         rank = first if how == "window" else None
-        got = subsets.choose(
+        got = subsets_lib.choose(
             scores,
             size,
             how=how,
@@ -132,7 +132,7 @@ def test_balanced_by_hand() -> None:
     labels = np.array([0, 1, 0, 1, 0, 1, 2])
 
     def rows(size: int, how: str, first: int | None = None, classes: int = 3) -> list:
-        return subsets.choose(
+        return subsets_lib.choose(
             scores, size, how=how, labels=labels, classes=classes, first=first
         ).tolist()
 
@@ -146,7 +146,7 @@ def test_balanced_random_subsets_grow() -> None:
     labels = np.repeat(np.arange(4), 10)
     last: set[int] = set()
     for size in range(1, 41):
-        got = subsets.choose(
+        got = subsets_lib.choose(
             np.zeros(40), size, how="random", labels=labels, classes=4, seed=5
         )
         assert last < set(got.tolist())
@@ -155,16 +155,16 @@ def test_balanced_random_subsets_grow() -> None:
 
 def test_draws_are_pinned() -> None:
     """They are part of results: `choose(zeros(50), 8, how="random", seed=789)`."""
-    got = subsets.choose(np.zeros(50), 8, how="random", seed=789)
+    got = subsets_lib.choose(np.zeros(50), 8, how="random", seed=789)
     assert got.tolist() == [0, 6, 19, 30, 31, 39, 43, 48]
 
 
-@pytest.mark.parametrize("how", subsets.HOW)
+@pytest.mark.parametrize("how", subsets_lib.HOW)
 def test_nan_is_refused(how: str) -> None:
     scores = np.where(np.arange(6) == 4, np.nan, SOME)
     first = 0 if how == "window" else None
     with pytest.raises(ValueError, match="NaN for 1 of 6, the first in row 4;"):
-        subsets.choose(scores, 2, how=how, first=first)
+        subsets_lib.choose(scores, 2, how=how, first=first)
 
 
 @pytest.mark.parametrize(
@@ -187,14 +187,14 @@ def test_nan_is_refused(how: str) -> None:
 )
 def test_what_cannot_be_chosen_is_refused(size: int, changes: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        subsets.choose(SOME, size, **({"how": "easiest"} | changes))
+        subsets_lib.choose(SOME, size, **({"how": "easiest"} | changes))
 
 
 def test_a_class_with_too_few_examples_is_named() -> None:
     given = {"labels": np.array([0, 0, 0, 0, 0, 1]), "classes": 2}
     for how in ("easiest", "hardest", "random"):
         with pytest.raises(ValueError, match="class 1 has 1 examples, and 2 were"):
-            subsets.choose(SOME, 4, how=how, **given)
-        assert len(subsets.choose(SOME, 3, how=how, **given)) == 3
+            subsets_lib.choose(SOME, 4, how=how, **given)
+        assert len(subsets_lib.choose(SOME, 3, how=how, **given)) == 3
     with pytest.raises(ValueError, match="class 1 has 1 .* 1 after the 1 easiest"):
-        subsets.choose(SOME, 2, how="window", first=2, **given)
+        subsets_lib.choose(SOME, 2, how="window", first=2, **given)

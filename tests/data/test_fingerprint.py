@@ -9,10 +9,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from jaxsparse import build, records
+from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, fingerprint
-from jaxsparse.data.diet import files
-from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.data.data_pruning import score_files
+from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.training import workdir
 
 CLASSES = 3
@@ -178,9 +178,9 @@ def test_a_run_records_the_hash_of_the_files_it_reads_whole(tmp_path: Path) -> N
         c.data.size, c.data.validation = size, 2
         c.data.train_examples = c.data.test_examples = 0
         folder = tmp_path / f"run{size}"
-        dataset = build.load_data(c)
+        dataset = factory.load_data(c)
         with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
-            found[size] = records.read_object(folder / workdir.DATA)["files"]
+            found[size] = metrics_log.read_object(folder / workdir.DATA)["files"]
     # Of images that stay in their files the contents are not read.
     wanted = fingerprint.of_files("tree", data_dir=str(tmp_path))
     assert found == {0: wanted, 4: None}
@@ -193,14 +193,16 @@ def test_a_dataset_without_files_has_no_hash_of_them() -> None:
 def test_scores_know_the_images_they_are_of(tmp_path: Path) -> None:
     labels, scores = np.arange(5), np.arange(5.0)
     said = dict(score="el2n", dataset="d", split="train", config="c")
-    of = files.describe(labels, replicates=1, step=1, images="aaa", **said)
-    files.save(tmp_path / "new.npz", scores, provenance=of)
+    of = score_files.describe(labels, replicates=1, step=1, images="aaa", **said)
+    score_files.save(tmp_path / "new.npz", scores, provenance=of)
     older = of._replace(images="")
-    files.save(tmp_path / "old.npz", scores, provenance=older)
+    score_files.save(tmp_path / "old.npz", scores, provenance=older)
     for name in ("new", "old"):
-        files.load(tmp_path / f"{name}.npz", labels=labels, images="aaa")
-    files.load(tmp_path / "old.npz", labels=labels, images="bbb")
+        score_files.load(tmp_path / f"{name}.npz", labels=labels, images="aaa")
+    score_files.load(tmp_path / "old.npz", labels=labels, images="bbb")
     with pytest.raises(ValueError, match="images of hash aaa; .* they have changed"):
-        files.load(tmp_path / "new.npz", labels=labels, images="bbb")
-    assert files.digest(tmp_path / "new.npz") != files.digest(tmp_path / "old.npz")
-    files.check_free(tmp_path / "old.npz", of)
+        score_files.load(tmp_path / "new.npz", labels=labels, images="bbb")
+    assert score_files.digest(tmp_path / "new.npz") != score_files.digest(
+        tmp_path / "old.npz"
+    )
+    score_files.check_free(tmp_path / "old.npz", of)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse.data import order
+from jaxsparse.data import shuffling
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ from jaxsparse.data import order
 def test_steps_per_epoch(
     examples: int, batch_size: int, drop_last: bool, steps: int
 ) -> None:
-    got = order.steps_per_epoch(examples, batch_size=batch_size, drop_last=drop_last)
+    got = shuffling.steps_per_epoch(
+        examples, batch_size=batch_size, drop_last=drop_last
+    )
     assert got == steps
 
 
@@ -37,11 +39,11 @@ def test_impossible_batches_are_refused(
     examples: int, batch_size: int, drop_last: bool
 ) -> None:
     with pytest.raises(ValueError, match=f"batch_size: got {batch_size}"):
-        order.steps_per_epoch(examples, batch_size=batch_size, drop_last=drop_last)
+        shuffling.steps_per_epoch(examples, batch_size=batch_size, drop_last=drop_last)
 
 
 def test_an_epoch_visits_every_example_once() -> None:
-    got = order.epoch_order(jax.random.key(0), epoch=3, examples=1000)
+    got = shuffling.epoch_order(jax.random.key(0), epoch=3, examples=1000)
     assert got.dtype == jnp.int32
     np.testing.assert_array_equal(np.sort(got), np.arange(1000))
     assert (np.asarray(got) != np.arange(1000)).any()
@@ -50,7 +52,7 @@ def test_an_epoch_visits_every_example_once() -> None:
 def test_order_depends_on_key_and_epoch_and_nothing_else() -> None:
     def draw(seed: int, epoch: int) -> list[int]:
         key = jax.random.key(seed)
-        return order.epoch_order(key, epoch=epoch, examples=50).tolist()
+        return shuffling.epoch_order(key, epoch=epoch, examples=50).tolist()
 
     assert draw(0, 1) == draw(0, 1)
     assert len({tuple(draw(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
@@ -61,11 +63,11 @@ def test_a_traced_epoch_and_many_keys_give_the_same_orders() -> None:
 
     @jax.jit
     def orders(keys: jax.Array, epoch: jax.Array) -> jax.Array:
-        return jax.vmap(lambda key: order.epoch_order(key, epoch=epoch, examples=64))(
-            keys
-        )
+        return jax.vmap(
+            lambda key: shuffling.epoch_order(key, epoch=epoch, examples=64)
+        )(keys)
 
     together = orders(keys, jnp.int32(5))
     for i in range(3):
-        alone = order.epoch_order(keys[i], epoch=5, examples=64)
+        alone = shuffling.epoch_order(keys[i], epoch=5, examples=64)
         np.testing.assert_array_equal(together[i], alone)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build
 from jaxsparse import config as config_lib
-from jaxsparse.build import scoring
-from jaxsparse.data.diet import files, scores, subsets
+from jaxsparse import factory
+from jaxsparse.data.data_pruning import score_files
+from jaxsparse.data.data_pruning import scores as scores_lib
+from jaxsparse.data.data_pruning import subsets as subsets_lib
+from jaxsparse.factory import example_scores
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import checkpoints
 
@@ -61,18 +63,18 @@ def launch(root: Path, commands: list[list[str]]) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> build.Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> factory.TrainedRun:
     folder = tmp_path_factory.mktemp("scored")
     c = tiny.config(FIELDS)
-    made = build.make_experiment(c, build.load_data(c), folder)
+    made = factory.make_experiment(c, factory.load_data(c), folder)
     experiment_lib.run(made, tiny.desk(folder))
     (folder / "config.json").write_text(c.to_json())
-    return build.open_run(folder)
+    return factory.open_run(folder)
 
 
-def read(run: build.Run, path: Path, **said: Any) -> np.ndarray:
+def read(run: factory.TrainedRun, path: Path, **said: Any) -> np.ndarray:
     """Reads scores, and checks what they say that they are of."""
-    found = files.load(path, labels=run.dataset.train.labels)
+    found = score_files.load(path, labels=run.dataset.train.labels)
     wanted = {
         "dataset": "digits",
         "split": "train",
@@ -86,7 +88,9 @@ def read(run: build.Run, path: Path, **said: Any) -> np.ndarray:
     return found.scores
 
 
-def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> None:
+def test_every_score_of_a_run(
+    run: factory.TrainedRun, root: Path, tmp_path: Path
+) -> None:
     def command(score: str, *flags: str, out: str = "") -> list[str]:
         path = tmp_path / f"{out or score}.npz"
         return [f"--run={run.folder}", f"--score={score}", f"--out={path}", *flags]
@@ -114,14 +118,14 @@ def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> Non
         assert words[2].removeprefix("--out=") in out
     assert "came out the same, bit for bit" in done[5][0]
 
-    networks = scoring.weights(build.load_state(run, END))
-    functions = build.make_functions(run.config, run.dataset, {})
+    networks = example_scores.weights(factory.load_state(run, END))
+    functions = factory.make_eval_fns(run.config, run.dataset, {})
     given = {"batch_size": 50, "how": "map"}
-    el2n = scoring.score_logits(
+    el2n = example_scores.score_logits(
         functions, networks, run.dataset.train, score="el2n", **given
     )
     saved = read(run, tmp_path / "el2n.npz", score="el2n")
-    wanted = scores.mean_over_replicates(el2n)
+    wanted = scores_lib.mean_over_replicates(el2n)
     np.testing.assert_allclose(saved, wanted, rtol=1e-5, atol=1e-6)
     margin = read(
         *(run, tmp_path / "margin.npz"),
@@ -134,7 +138,7 @@ def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> Non
     assert np.corrcoef(loss, saved)[0, 1] > 0.5
     assert np.all(read(run, tmp_path / "grand.npz", score="grand") > 0)
     counted = read(run, tmp_path / "forgetting.npz", score="forgetting")
-    events = build.count_forgetting(run)
+    events = factory.count_forgetting(run)
     np.testing.assert_array_equal(counted, events.counts.mean(axis=0))
     early = read(run, tmp_path / "early.npz", score="forgetting", step=6)
     assert np.isinf(early).sum() >= np.isinf(counted).sum()
@@ -143,10 +147,10 @@ def test_every_score_of_a_run(run: build.Run, root: Path, tmp_path: Path) -> Non
 
 
 def check_barriers(
-    run: build.Run, functions: build.Functions, folder: Path, by_class: Path
+    run: factory.TrainedRun, functions: factory.EvalFns, folder: Path, by_class: Path
 ) -> None:
-    parent = scoring.weights(build.load_state(run, END))
-    copies = scoring.weights(build.load_state(run, f"{CHILDREN}/last"))
+    parent = example_scores.weights(factory.load_state(run, END))
+    copies = example_scores.weights(factory.load_state(run, f"{CHILDREN}/last"))
     triples, pairs = [], []
     for r in range(2):
         ends = [
@@ -154,9 +158,9 @@ def check_barriers(
             for of, row in ((parent, r), (copies, 2 * r), (copies, 2 * r + 1))
         ]
         given = {"examples": run.dataset.train, "batch_size": 1000}
-        triples.append(scoring.example_barriers(functions, ends, **given))
+        triples.append(example_scores.example_barriers(functions, ends, **given))
         pairs.append(
-            scoring.example_barriers(functions, ends[1:], at="maximum", **given)
+            example_scores.example_barriers(functions, ends[1:], at="maximum", **given)
         )
     name = f"barrier children={CHILDREN}"
     found = read(run, folder / "barrier.npz", score=name)
@@ -175,7 +179,7 @@ def check_barriers(
         assert whole == pytest.approx(wanted, abs=1e-3)
     states = [f"{CHILDREN}/last", END]
     hashes = [checkpoints.recorded_hash(run.folder / "checkpoints", n) for n in states]
-    saved = files.load(folder / "barrier.npz", labels=run.dataset.train.labels)
+    saved = score_files.load(folder / "barrier.npz", labels=run.dataset.train.labels)
     assert saved.provenance.weights == ",".join(hashes)
 
 
@@ -189,21 +193,21 @@ def check_usable(path: Path, saved: np.ndarray) -> None:
         "pretraining.scores": str(path),
     }
     c = tiny.config(fields)
-    made = build.make_experiment(c, build.load_data(c), path.parent)
+    made = factory.make_experiment(c, factory.load_data(c), path.parent)
     seen = np.unique(np.asarray(made.pretrainer.feed.make_order(made.seeds.data, 0)))
-    wanted = subsets.choose(saved, 30, how="easiest")
+    wanted = subsets_lib.choose(saved, 30, how="easiest")
     np.testing.assert_array_equal(seen, wanted)
 
 
 def test_whatever_is_wrong_is_one_line(
-    run: build.Run, root: Path, tmp_path: Path
+    run: factory.TrainedRun, root: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "a.npz"
     (tmp_path / "taken.npz").write_text("something else")
     (tmp_path / "folder.npz").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "classes.json").write_text("{}")
-    other = files.describe(
+    other = score_files.describe(
         run.dataset.train.labels,
         score="el2n",
         dataset="digits",
@@ -212,7 +216,7 @@ def test_whatever_is_wrong_is_one_line(
         step=12,
         config="another",
     )
-    files.save(tmp_path / "other.npz", np.zeros(120), provenance=other)
+    score_files.save(tmp_path / "other.npz", np.zeros(120), provenance=other)
     barrier = ("--score=barrier", f"--children={CHILDREN}")
 
     def command(*flags: str) -> list[str]:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build, masks, models
 from jaxsparse import config as config_lib
+from jaxsparse import factory, masks, models
 from jaxsparse.analysis import connectivity
-from jaxsparse.build import scoring
-from jaxsparse.build.scoring import Weights
-from jaxsparse.data.diet import scores
-from jaxsparse.data.examples import Examples
+from jaxsparse.data.data_pruning import scores as scores_lib
+from jaxsparse.data.dataset import Examples
+from jaxsparse.factory import example_scores
+from jaxsparse.factory.example_scores import Weights
 
 RESNET = {
     "model.name": "resnet_8",
@@ -31,22 +31,24 @@ SIZE = 10  # of batches: two whole ones and three examples
 class Made(NamedTuple):
     """A config's functions, two of its networks, and what they are scored on."""
 
-    functions: build.Functions
+    functions: factory.EvalFns
     networks: Weights
     examples: Examples
 
 
 def make(fields: dict[str, Any]) -> Made:
     c = tiny.config(fields)
-    dataset = build.load_data(c)
-    network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=2))
+    dataset = factory.load_data(c)
+    network = factory.make_network(
+        c, dataset, factory.make_durations(c, steps_per_epoch=2)
+    )
     params, stats = network.initialize(jax.random.split(jax.random.key(0), 2))
     # Running averages that are those of no batch, and differ between networks.
     share = jnp.array([[0.5], [0.9]])
     stats = jax.tree.map(lambda leaf: share * (leaf + 0.3), stats)
     one = jax.tree.map(lambda leaf: leaf[0], stats)
     held = jax.tree.map(lambda m: jnp.stack([m, m]), network.masks)
-    functions = build.make_functions(c, dataset, one)
+    functions = factory.make_eval_fns(c, dataset, one)
     return Made(functions, Weights(params, stats, held), dataset.train)
 
 
@@ -90,12 +92,12 @@ def by_hand(score: str, logits: Any, labels: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("how", ["vmap", "map", "unroll"])
-@pytest.mark.parametrize("score", scoring.LOGIT_SCORES)
+@pytest.mark.parametrize("score", example_scores.LOGIT_SCORES)
 def test_scores_of_logits_are_their_definitions(
     mlp: Made, score: str, how: Any
 ) -> None:
     images, labels = mlp.examples
-    got = scoring.score_logits(*mlp, score=score, batch_size=SIZE, how=how)
+    got = example_scores.score_logits(*mlp, score=score, batch_size=SIZE, how=how)
     assert got.shape == (2, 23)
     for r in range(2):
         own = one(mlp, r)
@@ -106,8 +108,8 @@ def test_scores_of_logits_are_their_definitions(
 
 def test_a_margin_is_higher_for_what_is_harder(mlp: Made) -> None:
     given = {"batch_size": SIZE, "how": "map"}
-    margin = scoring.score_logits(*mlp, score="margin", **given)
-    loss = scoring.score_logits(*mlp, score="loss", **given)
+    margin = example_scores.score_logits(*mlp, score="margin", **given)
+    loss = example_scores.score_logits(*mlp, score="loss", **given)
     for r in range(2):
         easiest, hardest = np.argsort(loss[r])[[0, -1]]
         assert margin[r, easiest] < margin[r, hardest]
@@ -127,7 +129,9 @@ def normalised_by(made: Made, r: int, images: Any) -> Any:
 def test_statistics_of_batches_are_those_of_each_batch_in_order(resnet: Made) -> None:
     images, labels = resnet.examples
     given = {"score": "loss", "how": "unroll"}
-    got = scoring.score_logits(*resnet, batch_norm="batch", batch_size=SIZE, **given)
+    got = example_scores.score_logits(
+        *resnet, batch_norm="batch", batch_size=SIZE, **given
+    )
     for r in range(2):
         wanted = np.concatenate(
             [
@@ -137,19 +141,24 @@ def test_statistics_of_batches_are_those_of_each_batch_in_order(resnet: Made) ->
             ]
         )
         np.testing.assert_allclose(got[r], wanted, rtol=1e-3, atol=1e-5)
-    other = scoring.score_logits(*resnet, batch_norm="batch", batch_size=23, **given)
+    other = example_scores.score_logits(
+        *resnet, batch_norm="batch", batch_size=23, **given
+    )
     assert np.abs(got - other).min() > 1e-6  # every example hangs on its batch
 
 
 def test_in_evaluation_no_example_depends_on_others(resnet: Made) -> None:
     images, labels = resnet.examples
     given = {"score": "loss", "batch_size": SIZE, "how": "unroll"}
-    got = scoring.score_logits(*resnet, **given)
+    got = example_scores.score_logits(*resnet, **given)
     turned = resnet._replace(examples=Examples(images[::-1], labels[::-1]))
     np.testing.assert_allclose(
-        scoring.score_logits(*turned, **given)[:, ::-1], got, rtol=1e-4, atol=1e-6
+        example_scores.score_logits(*turned, **given)[:, ::-1],
+        got,
+        rtol=1e-4,
+        atol=1e-6,
     )
-    batch = scoring.score_logits(*resnet, batch_norm="batch", **given)
+    batch = example_scores.score_logits(*resnet, batch_norm="batch", **given)
     assert np.abs(batch - got).min() > 1e-6
     for r in range(2):
         own = one(resnet, r)
@@ -166,13 +175,13 @@ def test_grand_is_the_norm_of_each_gradient_over_what_there_is(mlp: Made) -> Non
     params = masks.apply(held, mlp.networks.params)
     sparse = mlp._replace(networks=mlp.networks._replace(params=params, masks=held))
     got = {
-        how: scoring.grand(*sparse, block_size=4, batch_size=SIZE, how=how)
+        how: example_scores.grand(*sparse, block_size=4, batch_size=SIZE, how=how)
         for how in ("vmap", "map")
     }
 
     def loss(params: Any, image: Any, label: Any) -> Any:
         logits = sparse.functions.logits(params, {}, image[None])
-        return scores.loss(logits, label[None])[0]
+        return scores_lib.loss(logits, label[None])[0]
 
     slope = jax.jit(jax.grad(loss))
     for r in range(2):
@@ -183,7 +192,7 @@ def test_grand_is_the_norm_of_each_gradient_over_what_there_is(mlp: Made) -> Non
             wanted = np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))
             for found in got.values():
                 np.testing.assert_allclose(found[r, i], wanted, rtol=1e-4)
-    dense = scoring.grand(
+    dense = example_scores.grand(
         *mlp._replace(networks=sparse.networks._replace(masks=mlp.networks.masks)),
         block_size=4,
         batch_size=SIZE,
@@ -197,7 +206,7 @@ def ends(made: Made, *rows: int) -> list[tuple[Any, Any]]:
 
 
 def barriers(made: Made, *rows: int, at: str = "midpoint") -> np.ndarray:
-    return scoring.example_barriers(
+    return example_scores.example_barriers(
         made.functions, ends(made, *rows), made.examples, at=at, batch_size=SIZE
     )
 
@@ -228,7 +237,7 @@ def test_barriers_vanish_between_equals_and_have_no_direction(mlp: Made) -> None
 
 def test_the_maximum_is_no_less_than_what_lies_near_the_midpoint(mlp: Made) -> None:
     highest = barriers(mlp, 0, 1, at="maximum")
-    segment = connectivity.along_segment(
+    segment = connectivity.along_path(
         mlp.functions.evaluate,
         *(end[0] for end in ends(mlp, 0, 1)),
         examples=tuple(map(jnp.asarray, mlp.examples)),
@@ -249,9 +258,9 @@ def test_what_cannot_be_scored_is_refused(mlp: Made) -> None:
         ({"batch_size": 0}, "batch_size: got 0; wanted 1 or more examples"),
     ):
         with pytest.raises(ValueError, match=message):
-            scoring.score_logits(*mlp, **(logits | changes))
+            example_scores.score_logits(*mlp, **(logits | changes))
     with pytest.raises(ValueError, match="block_size: got 0"):
-        scoring.grand(*mlp, block_size=0, batch_size=SIZE, how="map")
+        example_scores.grand(*mlp, block_size=0, batch_size=SIZE, how="map")
     with pytest.raises(ValueError, match="ends: got 1 networks; wanted 2 or more"):
         barriers(mlp, 0)
     with pytest.raises(ValueError, match="at: got 'end'; wanted one of"):
@@ -263,8 +272,8 @@ def test_networks_that_diverged_are_refused(mlp: Made) -> None:
     diverged = mlp._replace(networks=mlp.networks._replace(params=lost))
     given = {"batch_size": SIZE, "how": "map"}
     with pytest.raises(ValueError, match="el2n: got nan for example 0 of replicate 1"):
-        scoring.score_logits(*diverged, score="el2n", **given)
+        example_scores.score_logits(*diverged, score="el2n", **given)
     with pytest.raises(ValueError, match="grand: got nan for example 0 of replicate 1"):
-        scoring.grand(*diverged, block_size=4, **given)
+        example_scores.grand(*diverged, block_size=4, **given)
     with pytest.raises(ValueError, match="barrier: got nan for example 0 of pair 0"):
         barriers(diverged, 0, 1)

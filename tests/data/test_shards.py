@@ -16,7 +16,7 @@ from pictures import picture
 from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import datasets, examples, labels, shards, sources, stored
+from jaxsparse.data import dataset, datasets, image_files, labels, record_files, sources
 
 SHARDS = {"train": [5, 3], "validation": [4]}
 SIZE = 12
@@ -102,11 +102,11 @@ def test_records_are_read_when_they_are_asked_for(
         for i, number in enumerate(wanted):
             encoded = io.BytesIO()
             picture(number, 20 + number, 30).save(encoded, "JPEG")
-            alone = stored.Files(("alone",))
+            alone = image_files.Files(("alone",))
             monkeypatch.setattr(
-                stored.Files, "read", lambda *_, e=encoded: e.getvalue()
+                image_files.Files, "read", lambda *_, e=encoded: e.getvalue()
             )
-            shown = stored.view(stored.decode(alone, 0), SIZE)
+            shown = image_files.view(image_files.decode(alone, 0), SIZE)
             np.testing.assert_array_equal(seen[i], np.asarray(shown))
     again = data.train.images[np.array([6, 0, 6])]
     np.testing.assert_array_equal(again, data.train.images[:][[6, 0, 6]])
@@ -131,9 +131,9 @@ def test_labels_are_read_once(
     first = load(tmp_path)
     assert len(list(cache.iterdir())) == 2
     asked: list[int] = []
-    plain = shards.Records.labels
+    plain = record_files.Records.labels
     monkeypatch.setattr(
-        shards.Records,
+        record_files.Records,
         "labels",
         lambda self, shard: asked.append(shard) or plain(self, shard),
     )
@@ -185,7 +185,7 @@ def test_no_more_files_are_open_than_there_is_room_for(
 ) -> None:
     write(tmp_path, file_format)
     wanted = load(tmp_path).train.images[:]
-    monkeypatch.setattr(shards, "room", lambda files: 1)
+    monkeypatch.setattr(record_files, "room", lambda files: 1)
     images = load(tmp_path).train.images
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 5))
     np.testing.assert_array_equal(images[rows], wanted[rows])
@@ -212,7 +212,7 @@ def test_a_file_is_opened_once_while_others_are_used(tmp_path: Path) -> None:
             return iter([b""])
 
     going_on = threading.Event()
-    records = shards.Records(
+    records = record_files.Records(
         ["slow", "fast"], [1, 1], again="", open_shard=Slow, stays_open=True
     )
     with ThreadPoolExecutor(3) as pool:
@@ -228,13 +228,13 @@ def test_room_is_made_for_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"now": (1024, 4096)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
-    assert shards.room(1000) == 1000
+    assert record_files.room(1000) == 1000
     assert limits["now"] == (2024, 4096)
-    assert shards.room(5000) == 4096 - 2024 + 2024 // 4
+    assert record_files.room(5000) == 4096 - 2024 + 2024 // 4
     assert limits["now"] == (4096, 4096)
-    assert shards.room(5000) == 1024
+    assert record_files.room(5000) == 1024
     limits["now"] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    assert shards.room(5000) == 5000
+    assert record_files.room(5000) == 5000
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
@@ -247,7 +247,7 @@ def test_what_the_system_refuses_is_not_called_damage(
     def refuse(path: str, *_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number), path)
 
-    monkeypatch.setattr(shards, "open", refuse, raising=False)
+    monkeypatch.setattr(record_files, "open", refuse, raising=False)
     with pytest.raises(OSError, match=str(folder)) as caught:
         load(tmp_path)
     assert caught.value.errno == number
@@ -260,7 +260,7 @@ def test_damage_is_said_once(tmp_path: Path) -> None:
     images = load(tmp_path).train.images  # labels were kept, and no file is open
     path.unlink()
     assert data.train.images[5:6].shape == (1, SIZE, SIZE, 3)
-    with pytest.raises(stored.Damaged, match=path.name) as caught:
+    with pytest.raises(image_files.CorruptImage, match=path.name) as caught:
         images[5:6]
     assert str(caught.value).count("damaged or missing") == 1
 
@@ -270,8 +270,8 @@ def test_files_are_named_with_their_lengths(tmp_path: Path) -> None:
     for folder in ("here", "there"):
         write(tmp_path / folder, "array_record")
         data = load(tmp_path / folder)
-        digests.append(examples.digest(data))
-    assert digests[0] == digests[1] != examples.digest(data._replace(classes=6))
+        digests.append(dataset.digest(data))
+    assert digests[0] == digests[1] != dataset.digest(data._replace(classes=6))
     names = [f"imagenet2012-train.array_record-0000{i}-of-00002" for i in (0, 1)]
     lengths = [f"{name} {n}" for name, n in zip(names, (5, 3), strict=True)]
     assert list(data.train.images.source.parts()) == lengths

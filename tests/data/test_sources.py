@@ -18,7 +18,7 @@ from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse.data import datasets, sources
-from jaxsparse.data.examples import Examples
+from jaxsparse.data.dataset import Examples
 
 # CIFAR-like and MNIST-like; two shards, of different lengths, in the training set.
 SHARDS = {"train": [17, 4], "test": [9]}

@@ -10,9 +10,9 @@ import pytest
 from pictures import CLASSES, picture, write_tree
 from PIL import Image
 
-from jaxsparse.data import crops, datasets, examples, folders, stored
-from jaxsparse.data.examples import Examples
-from jaxsparse.data.stored import StoredImages
+from jaxsparse.data import dataset, datasets, folders, image_files, random_resized_crop
+from jaxsparse.data.dataset import Examples
+from jaxsparse.data.image_files import StoredImages
 
 SIZE = 14
 
@@ -98,7 +98,7 @@ def test_training_sees_the_part_that_is_drawn() -> None:
     seen = images.crops(rows, words=words, epoch=2, places=places)
     for i, row in enumerate(rows):
         pixels = np.asarray(picture(row, 30 + 3 * row, 40 + row))
-        box = crops.draw(
+        box = random_resized_crop.draw(
             *pixels.shape[:2], words=words[i], epoch=2, place=int(places[i])
         )
         left, top, right, bottom = box
@@ -139,12 +139,12 @@ def test_nothing_is_decoded_before_it_is_asked_for() -> None:
     source.read_rows.clear()
 
     def divide(some: Examples) -> list[Examples]:
-        train, held_out = examples.split(some, validation=5, seed=1)
-        mixed = examples.mix(train, seed=2)
-        _, none = examples.split(some, validation=0, seed=1)
+        train, held_out = dataset.split(some, validation=5, seed=1)
+        mixed = dataset.mix(train, seed=2)
+        _, none = dataset.split(some, validation=0, seed=1)
         rows = np.array([4, 0])
-        parts = [train, held_out, mixed, examples.first(mixed, 3), none]
-        return [*parts, examples.take(mixed, rows)]
+        parts = [train, held_out, mixed, dataset.first(mixed, 3), none]
+        return [*parts, dataset.take(mixed, rows)]
 
     lazy, whole = divide(every), divide(array)
     assert [(part.images.shape, part.images.nbytes) for part in lazy] == [
@@ -209,7 +209,7 @@ def test_a_damaged_image_is_named() -> None:
                 epoch=0,
                 places=np.arange(2),
             )
-    gone = some(stored.Files(("/nowhere/a.JPEG",)))
+    gone = some(image_files.Files(("/nowhere/a.JPEG",)))
     with pytest.raises(ValueError, match="/nowhere/a.JPEG: is damaged or missing"):
         gone[:]
 
@@ -221,7 +221,7 @@ def test_a_set_may_be_far_larger_than_what_is_held() -> None:
     assert images.nbytes > 150e9
     tracemalloc.start()
     try:
-        part = examples.mix(Examples(images, rows.astype(np.int32)), seed=0)
+        part = dataset.mix(Examples(images, rows.astype(np.int32)), seed=0)
         part.images[10:14]
         part.images.crops(
             np.arange(999_990, 1_000_000),
@@ -240,9 +240,11 @@ def test_a_tree_of_images_is_listed_and_not_read(
 ) -> None:
     write_tree(tmp_path)
     read: list[int] = []
-    plain = stored.Files.read
+    plain = image_files.Files.read
     monkeypatch.setattr(
-        stored.Files, "read", lambda self, row: read.append(row) or plain(self, row)
+        image_files.Files,
+        "read",
+        lambda self, row: read.append(row) or plain(self, row),
     )
     data = datasets.load(
         "imagenet", data_dir=str(tmp_path), size=SIZE, validation=4, train_examples=9
@@ -259,7 +261,7 @@ def test_a_tree_of_images_is_listed_and_not_read(
             assert Path(path).parent == tmp_path / "imagenet" / folder / CLASSES[label]
     path = data.train.images.source.paths[data.train.images.rows[2]]
     with Image.open(path) as shown:
-        wanted = np.asarray(stored.view(shown, SIZE))
+        wanted = np.asarray(image_files.view(shown, SIZE))
     np.testing.assert_array_equal(data.train.images[2:3][0], wanted)
     assert len(read) == 1
 

@@ -11,11 +11,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from jaxsparse import build
 from jaxsparse import config as config_lib
-from jaxsparse.build import pieces
+from jaxsparse import factory
 from jaxsparse.data import datasets
-from jaxsparse.data.examples import Dataset, Examples
+from jaxsparse.data.dataset import Dataset, Examples
+from jaxsparse.factory import components
 
 CLASSES = ("n01", "n03", "n02")
 
@@ -152,7 +152,7 @@ def test_published_changes_are_those_of_the_fields(name: str) -> None:
     published = tiny.config({"data.name": name, "data.augment": "published"})
     given = {"data.name": name, "data.flip": wanted.flip}
     given["data.crop_pad"] = wanted.crop_pad
-    both = [pieces.make_augment(c) for c in (published, tiny.config(given))]
+    both = [components.make_augment(c) for c in (published, tiny.config(given))]
     if not any(wanted):
         assert both == [None, None]
         return
@@ -170,7 +170,7 @@ def test_random_parts_of_images_are_not_shifted_besides() -> None:
         c = tiny.config({"data.name": name, "data.augment": "published"})
         c.data.size = 32
         config_lib.validate(c)
-        assert pieces.augmentation(c.data) == (0, flip)
+        assert components.augmentation(c.data) == (0, flip)
 
 
 def test_published_numbers_are_these() -> None:
@@ -193,7 +193,7 @@ def test_numbers_to_normalise_by_can_be_given() -> None:
     c = tiny.config({"data.mean": (0.5, 0.25, 0), "data.std": (0.5, 0.2, 1)})
     config_lib.validate(c)
     dataset = dataset_of(3)
-    got = pieces.make_normalize(c, dataset)(jnp.asarray(dataset.train.images))
+    got = components.make_normalize(c, dataset)(jnp.asarray(dataset.train.images))
     pixels = dataset.train.images.astype(np.float64) / 255
     wanted = (pixels - [0.5, 0.25, 0.0]) / [0.5, 0.2, 1.0]
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
@@ -227,6 +227,6 @@ def test_what_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
         ({"data.augment": "published", "data.name": "mine"}, r"came 'published' for"),
     ):
         c = tiny.config(fields)
-        data = build.load_data(tiny.config())
+        data = factory.load_data(tiny.config())
         with pytest.raises(ValueError, match=message):
-            build.make_experiment(c, data, tmp_path)
+            factory.make_experiment(c, data, tmp_path)

@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build, masks, records, transforms
 from jaxsparse import config as config_lib
-from jaxsparse.build import stability
-from jaxsparse.lottery import children as children_lib
+from jaxsparse import factory, masks, metrics_log, transforms
+from jaxsparse.factory import instability as factory_instability
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import network as network_lib
+from jaxsparse.lottery import instability, stages, task
 from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery import stages
-from jaxsparse.training import checkpoints, interrupt
-from jaxsparse.training.loop import kept_name
+from jaxsparse.training import checkpoints, preemption
+from jaxsparse.training.train import saved_state_name
 
 FIELDS = {
     "lottery.levels": 1,
@@ -45,8 +43,8 @@ STAGES = [
 def make(folder: Path, fields: dict[str, Any]) -> Any:
     c = tiny.config(fields)
     config_lib.validate(c)
-    build.check_names(c)
-    return build.make_experiment(c, build.load_data(c), folder)
+    factory.check_names(c)
+    return factory.make_experiment(c, factory.load_data(c), folder)
 
 
 def train(folder: Path, fields: dict[str, Any], **changes: Any) -> Any:
@@ -61,7 +59,7 @@ def ends(folder: Path, made: Any, stage: str) -> Any:
     seeds = jax.tree.map(
         lambda keys: jax.random.split(jax.random.clone(keys)[0], count), made.seeds
     )
-    like = network_lib.first_state(made.network, seeds)
+    like = task.first_state(made.network, seeds)
     saved = checkpoints.load(folder / "checkpoints", f"{stage}/last", like)
     assert saved is not None
     return saved.state
@@ -83,8 +81,8 @@ def test_stages_follow_their_level(trained: tuple[Path, Any]) -> None:
 
 def test_each_child_has_noise_of_its_own() -> None:
     parents = jax.random.split(jax.random.key(0), 2)
-    few = jax.random.key_data(children_lib.data_keys(parents, 2))
-    many = jax.random.key_data(children_lib.data_keys(parents.copy(), 3))
+    few = jax.random.key_data(instability.data_keys(parents, 2))
+    many = jax.random.key_data(instability.data_keys(parents.copy(), 3))
     assert few.tolist() == many[jnp.array([0, 1, 3, 4])].tolist()
     every = [*many.tolist(), *jax.random.key_data(parents).tolist()]
     assert len({tuple(key) for key in every}) == 8
@@ -98,7 +96,7 @@ def test_children_end_apart_and_each_is_one_alone(
     found = ends(folder, made, STAGES[1])
     leaf = np.asarray(jax.tree.leaves(found.params)[0])
     assert len({row.tobytes() for row in leaf}) == 6
-    keys = children_lib.data_keys(made.seeds.data, 3)
+    keys = instability.data_keys(made.seeds.data, 3)
     alone = make(tmp_path, {"lottery.levels": 0, "model.features": (8,)})
     for child in (0, 2):
         picked = keys[jnp.array([child, 3 + child])]
@@ -117,16 +115,16 @@ def test_children_begin_where_training_was(trained: tuple[Path, Any]) -> None:
     for level in (0, 1):
         begun = session.begin(known[f"level_{level:02d}/children_000000005"])
         assert int(begun.step) == 5
-        kept = tiny.load(folder, kept_name(f"level_{level:02d}/ticket", 5), made)
-        wanted = children_lib.copies(kept.params, 3)
+        kept = tiny.load(folder, saved_state_name(f"level_{level:02d}/ticket", 5), made)
+        wanted = instability.copies(kept.params, 3)
         tiny.check_equal(begun.params, wanted)
         held = transforms.get_masks(begun.opt_state)
-        tiny.check_equal(held, children_lib.copies(session.masks(level), 3))
+        tiny.check_equal(held, instability.copies(session.masks(level), 3))
     begun = session.begin(known["level_01/children_000000000"])
     dense = tiny.load(folder, "init", made)
-    held = children_lib.copies(session.masks(1), 3)
+    held = instability.copies(session.masks(1), 3)
     tiny.check_equal(
-        begun.params, masks.apply(held, children_lib.copies(dense.params, 3))
+        begun.params, masks.apply(held, instability.copies(dense.params, 3))
     )
 
 
@@ -135,12 +133,12 @@ def test_masked_weights_of_children_stay_zero(trained: tuple[Path, Any]) -> None
     state = ends(folder, made, STAGES[4])
     held = transforms.get_masks(state.opt_state)
     tiny.check_equal(state.params, masks.apply(held, state.params))
-    assert masks.kept(held) < masks.total(held)
+    assert masks.num_active(held) < masks.size(held)
 
 
 def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
     folder, made = trained
-    rows = records.read(folder / "metrics.jsonl")
+    rows = metrics_log.read(folder / "metrics.jsonl")
     segments = [row for row in rows if row["kind"] == "segment"]
     assert len(segments) == 4 * 2 * 3  # stages, replicates, pairs
     last = {
@@ -175,7 +173,7 @@ def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
 
 def test_verdicts_are_those_of_the_pairs(trained: tuple[Path, Any]) -> None:
     folder, _ = trained
-    rows = records.read(folder / "metrics.jsonl")
+    rows = metrics_log.read(folder / "metrics.jsonl")
     found = [row for row in rows if row["kind"] == "verdict"]
     assert [(row["stage"], row["start"]) for row in found] == [
         (STAGES[1], 0),
@@ -217,7 +215,7 @@ def test_a_verdict_keeps_to_its_thresholds(
 ) -> None:
     instabilities = [0.019] if stable else [0.019, 0.021]
     known = None if matching is None else dense
-    found = stability.judge(instabilities, [0.92], known)
+    found = factory_instability.judge(instabilities, [0.92], known)
     assert (found["stable"], found["matching"]) == (stable, matching)
     assert (found["instability_sd"] is None) == stable  # of a single pair
 
@@ -228,10 +226,10 @@ def test_equal_noise_makes_equal_children(
     def same(keys: Any, count: int) -> Any:
         return jnp.repeat(keys, count)
 
-    monkeypatch.setattr(children_lib, "data_keys", same)
+    monkeypatch.setattr(instability, "data_keys", same)
     fields = FIELDS | {"stability.levels": (0,), "lottery.levels": 1}
     train(tmp_path, fields)
-    rows = records.read(tmp_path / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
     for row in (row for row in rows if row["kind"] == "segment"):
         assert (row["l2"], row["different"]) == (0, 0)
         assert row["train_instability"] == row["test_instability"] == 0
@@ -250,7 +248,7 @@ def test_children_that_were_stopped_come_out_the_same(
             mine = make(tmp_path, FIELDS)
             experiment_lib.run(mine, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
-        except interrupt.Stopped:
+        except preemption.Preempted:
             stopped += 1
     assert stopped >= 3
     for name in STAGES:
@@ -260,7 +258,11 @@ def test_children_that_were_stopped_come_out_the_same(
         ]
         assert hashes[0] == hashes[1] is not None
     both = [
-        [row for row in records.read(folder / "metrics.jsonl") if row["kind"] == kind]
+        [
+            row
+            for row in metrics_log.read(folder / "metrics.jsonl")
+            if row["kind"] == kind
+        ]
         for kind in ("segment", "verdict", "successive", "eval")
         for folder in (whole, tmp_path)
     ]
@@ -274,11 +276,11 @@ def test_what_children_begin_with_is_trained_again_if_it_is_lost(
     mine = make(tmp_path, FIELDS)
     calls = iter(range(1000))
     ended = tmp_path / "checkpoints/level_00/ticket/last.json"
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         # Between the end of the parent and that of the children from its middle.
         desk = tiny.desk(tmp_path, lambda: ended.exists() and next(calls) >= 4)
         experiment_lib.run(mine, desk)
-    lost = tmp_path / "checkpoints" / kept_name("level_00/ticket", 5)
+    lost = tmp_path / "checkpoints" / saved_state_name("level_00/ticket", 5)
     shutil.rmtree(lost)
     experiment_lib.run(make(tmp_path, FIELDS), tiny.desk(tmp_path))
     for name in STAGES:
@@ -303,10 +305,10 @@ def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
         *(f"level_01/children_{step:09d}" for step in (4, 6)),
     ]
     experiment_lib.run(made, tiny.desk(tmp_path))
-    kept = tiny.load(tmp_path, kept_name("pretraining", 2), made)
+    kept = tiny.load(tmp_path, saved_state_name("pretraining", 2), made)
     session = session_lib.Session(made, tiny.desk(tmp_path))
     stage = next(s for s in stages.every(made) if s.start == 2)
-    tiny.check_equal(session.begin(stage).params, children_lib.copies(kept.params, 2))
+    tiny.check_equal(session.begin(stage).params, instability.copies(kept.params, 2))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from jaxsparse import build, records
+from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, digits
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import workdir
@@ -23,7 +23,7 @@ SHORT = {"lottery.levels": 0, "training.length": "4step", "evaluation.every": "4
 def claim(folder: Path, fields: dict[str, Any]) -> ConfigDict:
     """Opens a folder for a run, and trains nothing."""
     c = tiny.config(SHORT | fields)
-    dataset = build.load_data(c)
+    dataset = factory.load_data(c)
     with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
         pass
     return c
@@ -48,7 +48,7 @@ def test_a_folder_without_a_step_is_begun_anew(
         (tmp_path / name).write_text("what another config made")
     (tmp_path / "checkpoints" / "init.json").write_text("{}")
     row = {"kind": "eval", "stage": "level_00/ticket", "step": 0}
-    records.append(tmp_path / "metrics.jsonl", [row])
+    metrics_log.append(tmp_path / "metrics.jsonl", [row])
     other = tiny.config(SHORT | {"optimizer.momentum": 0.5})
     workdir.check_same(tmp_path, other)
     claim(tmp_path, {"optimizer.momentum": 0.5})
@@ -56,7 +56,10 @@ def test_a_folder_without_a_step_is_begun_anew(
     assert not (tmp_path / "checkpoints").exists()
     assert not (tmp_path / "tickets").exists()
     assert not (tmp_path / "metrics.jsonl").exists()
-    assert records.read_object(tmp_path / "config.json")["optimizer"]["momentum"] == 0.5
+    assert (
+        metrics_log.read_object(tmp_path / "config.json")["optimizer"]["momentum"]
+        == 0.5
+    )
 
 
 @pytest.mark.parametrize("trace", ["record", "checkpoint"])
@@ -64,7 +67,7 @@ def test_a_folder_with_a_step_is_refused(tmp_path: Path, trace: str) -> None:
     claim(tmp_path, {})
     if trace == "record":
         row = {"kind": "train", "stage": "level_00/ticket", "step": 4}
-        records.append(tmp_path / "metrics.jsonl", [row])
+        metrics_log.append(tmp_path / "metrics.jsonl", [row])
     else:
         note = tmp_path / "checkpoints" / "level_00" / "ticket" / "step_000000002.json"
         note.parent.mkdir(parents=True)
@@ -99,7 +102,7 @@ def test_foreign_files_are_one_error_or_one_warning(
     with pytest.raises(ValueError, match=r"config\.json: .*restore"):
         workdir.check_same(tmp_path, c)
     with pytest.raises(ValueError, match="no run is there"):
-        build.read_config(tmp_path)
+        factory.read_config(tmp_path)
     with pytest.raises(ValueError, match=r"config\.json: .*restore"):
         claim(tmp_path, {})
 
@@ -119,7 +122,7 @@ def test_changed_data_are_refused_once_a_step_was_trained(
     assert (folder / workdir.DATA).read_text() == recorded
     # Nor can its weights be read for what was trained on other examples.
     with pytest.raises(ValueError, match="was trained on other examples than .*train:"):
-        build.open_run(folder)
+        factory.open_run(folder)
     # An older run did not record its data, and does so when it is continued.
     (folder / workdir.DATA).unlink()
     claim(folder, {})
@@ -141,9 +144,9 @@ def test_what_chooses_masks_is_refused_before_a_folder_is_claimed(
 ) -> None:
     static = {"sparse.method": "static", "sparse.sparsity": 0.9}
     c = tiny.config(SHORT | static | fields)
-    build.check_names(c)
+    factory.check_names(c)
     with pytest.raises(ValueError, match=words):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,10 +154,10 @@ def test_no_test_examples_are_refused_before_a_folder_is_claimed(
     tmp_path: Path,
 ) -> None:
     c = tiny.config(SHORT)
-    dataset = build.load_data(c)
+    dataset = factory.load_data(c)
     empty = type(dataset.test)(*(array[:0] for array in dataset.test))
     with pytest.raises(ValueError, match="'digits' has no test examples; expected"):
-        build.make_experiment(c, dataset._replace(test=empty), tmp_path)
+        factory.make_experiment(c, dataset._replace(test=empty), tmp_path)
 
 
 @pytest.fixture
@@ -166,7 +169,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             {"replicates": 3, "run.on_nonfinite": on_nonfinite, "lottery.levels": 1}
             | fields
         )
-        made = build.make_experiment(c, build.load_data(c), folder)
+        made = factory.make_experiment(c, factory.load_data(c), folder)
         initialize = made.network.initialize
 
         def spoil(keys: Any) -> Any:
@@ -191,14 +194,14 @@ def test_a_broken_replicate_lets_the_others_go_on(
     whole, _ = broken(tmp_path / "whole", "continue")
     whole = whole._replace(
         network=whole.network._replace(
-            initialize=build.make_experiment(
-                c, build.load_data(c), tmp_path
+            initialize=factory.make_experiment(
+                c, factory.load_data(c), tmp_path
             ).network.initialize
         )
     )
     experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
     rows, sound = (
-        records.read(tmp_path / name / "metrics.jsonl") for name in ("run", "whole")
+        metrics_log.read(tmp_path / name / "metrics.jsonl") for name in ("run", "whole")
     )
     failed = [row for row in rows if row["kind"] == "failed"]
     assert [(row["stage"], row["replicate"]) for row in failed] == [

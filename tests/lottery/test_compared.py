@@ -12,14 +12,13 @@ import optax
 import pytest
 import tiny
 
-from jaxsparse import build, models, records
 from jaxsparse import config as config_lib
-from jaxsparse.build import stability
-from jaxsparse.lottery import children as children_lib
+from jaxsparse import factory, metrics_log, models
+from jaxsparse.factory import instability as factory_instability
 from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.lottery import instability, stages
 from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery import stages
-from jaxsparse.training.loop import kept_name
+from jaxsparse.training.train import saved_state_name
 
 RESNET = {
     "model.name": "resnet_8",
@@ -42,7 +41,9 @@ def resnet_8() -> Iterator[None]:
 
 def networks(c: Any, dataset: Any) -> Any:
     """Two sets of a replicate, whose running statistics differ."""
-    network = build.make_network(c, dataset, build.lengths(c, steps_per_epoch=6))
+    network = factory.make_network(
+        c, dataset, factory.make_durations(c, steps_per_epoch=6)
+    )
     params, stats = network.initialize(jax.random.split(jax.random.key(0), 2))
     share = jnp.array([0.5, 0.9])
     stats = jax.tree.map(
@@ -63,11 +64,11 @@ def plain(functions: Any, params: Any, stats: Any, part: Any) -> tuple[float, fl
 @pytest.mark.parametrize("batch_stats", ["interpolated", "re_estimated"])
 def test_a_segment_is_what_plain_code_finds(batch_stats: str) -> None:
     c = tiny.config(RESNET | {"stability.batch_stats": batch_stats})
-    dataset = build.load_data(c)
+    dataset = factory.load_data(c)
     first, second = networks(c, dataset)
     one = [jax.tree.map(lambda leaf: leaf[0], end) for end in (first, second)]
-    functions = build.make_functions(c, dataset, one[0][1])
-    (row,) = stability.make_compare(c, dataset, one[0][1])(first, second)
+    functions = factory.make_eval_fns(c, dataset, one[0][1])
+    (row,) = factory_instability.make_compare(c, dataset, one[0][1])(first, second)
     sets = {
         # The first 30 of the training examples, and all of the test set.
         "train": tuple(jnp.asarray(part[:30]) for part in dataset.train),
@@ -98,9 +99,9 @@ def trained(tmp_path: Path) -> Any:
     }
     c = tiny.config(fields)
     config_lib.validate(c)
-    build.check_names(c)
-    dataset = build.load_data(c)
-    made = build.make_experiment(c, dataset, tmp_path)
+    factory.check_names(c)
+    dataset = factory.load_data(c)
+    made = factory.make_experiment(c, dataset, tmp_path)
     experiment_lib.run(made, tiny.desk(tmp_path))
     return tmp_path, made, c, dataset
 
@@ -111,10 +112,10 @@ def test_children_with_batch_statistics_that_are_repelled(trained: Any) -> None:
     known = {stage.name: stage for stage in stages.every(made)}
     for level in (0, 1):
         begun = session.begin(known[f"level_{level:02d}/children_000000005"])
-        kept = tiny.load(folder, kept_name(f"level_{level:02d}/ticket", 5), made)
-        wanted = children_lib.copies(kept.batch_stats, 2)
+        kept = tiny.load(folder, saved_state_name(f"level_{level:02d}/ticket", 5), made)
+        wanted = instability.copies(kept.batch_stats, 2)
         tiny.check_equal(begun.batch_stats, wanted)
-        start = jax.tree.leaves(children_lib.copies(session.init.batch_stats, 2))
+        start = jax.tree.leaves(instability.copies(session.init.batch_stats, 2))
         assert any(
             np.any(a != b) for a, b in zip(jax.tree.leaves(wanted), start, strict=True)
         )
@@ -143,7 +144,7 @@ def prunable(params: Any) -> Any:
 
 def check_successive(folder: Path, made: Any, c: Any, dataset: Any) -> None:
     """The ends of a segment between levels are the one before and the level itself."""
-    functions = build.make_functions(
+    functions = factory.make_eval_fns(
         c,
         dataset,
         jax.tree.map(
@@ -152,7 +153,9 @@ def check_successive(folder: Path, made: Any, c: Any, dataset: Any) -> None:
         ),
     )
     rows = [
-        r for r in records.read(folder / "metrics.jsonl") if r["kind"] == "successive"
+        r
+        for r in metrics_log.read(folder / "metrics.jsonl")
+        if r["kind"] == "successive"
     ]
     assert [(row["level"], row["replicate"]) for row in rows] == [(1, 0), (1, 1)]
     test = tuple(map(jnp.asarray, dataset.test))

@@ -42,7 +42,7 @@ def keys(seed: int = 0) -> jax.Array:
 
 
 def layers(found: Any, replicate: int) -> dict[str, int]:
-    by_layer = masks.by_layer(one(found, replicate))
+    by_layer = masks.layer_counts(one(found, replicate))
     return {name.split("/")[0]: count.kept for name, count in by_layer.items()}
 
 
@@ -54,7 +54,7 @@ def differs(a: Any, b: Any, name: str = "dense1") -> bool:
 @pytest.mark.parametrize("ignored", [(), ("head/*",), ("dense1/kernel",)])
 def test_counts_are_exact(name: str, ignored: tuple[str, ...]) -> None:
     before = ticket()
-    found = controls.masks_of(name, before, level=2, keys=keys(), ignored=ignored)
+    found = controls.masks_of(name, before, level=2, keys=keys(), exclude=ignored)
     assert found["head"]["bias"] is None
     total = sum(COUNTS.values())
     for replicate in range(REPLICATES):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build, masks, records
+from jaxsparse import factory, masks, metrics_log
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import stages, tickets
-from jaxsparse.training import checkpoints, interrupt, loop
+from jaxsparse.training import checkpoints, preemption, train
 
 CONTROLLED = {"lottery.controls": ("reinitialized", "dense_continued")}
 
@@ -23,8 +23,8 @@ def names_of(**fields: Any) -> list[str]:
 
 
 def scientific(folder: Path) -> list[str]:
-    rows = records.read(folder / "metrics.jsonl")
-    return sorted(records._line(row) for row in rows if row["kind"] != "time")
+    rows = metrics_log.read(folder / "metrics.jsonl")
+    return sorted(metrics_log._line(row) for row in rows if row["kind"] != "time")
 
 
 def state_of(folder: Path) -> dict[str, bytes | int]:
@@ -40,7 +40,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("something was trained again")
 
-    monkeypatch.setattr(loop, "fit", never)
+    monkeypatch.setattr(train, "fit", never)
 
 
 def test_stages_in_order() -> None:
@@ -92,7 +92,7 @@ def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
         "run.keep": "needed",
     }
     c = tiny.config(fields)
-    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
     assert made.plan == (3, 12, "finetune", 6)
     assert made.rule == (
         *(0.3, "exact", "layer", (("head/*", 0.15),), ("dense2/*",), "random", 0.0),
@@ -108,7 +108,7 @@ def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
 
 def test_what_a_run_records(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, CONTROLLED)
-    rows = records.read(tmp_path / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
     levels = [row for row in rows if row["kind"] == "level"]
     named = [(row["level"], row["arm"], row["replicate"]) for row in levels]
     arms = {0: ["ticket"]} | dict.fromkeys((1, 2), ["ticket", *made.controls])
@@ -190,7 +190,7 @@ def test_a_run_stopped_between_any_calls_ends_in_the_same_bits(
         desk = tiny.desk(parts, lambda calls=calls: next(calls, None) is None)
         try:
             experiment_lib.run(made, desk)
-        except interrupt.Stopped as stop:
+        except preemption.Preempted as stop:
             stops += 1
             assert ", step " in str(stop)
     assert stops >= 4
@@ -265,13 +265,13 @@ def test_thinning_trains_nothing_twice(
 ) -> None:
     # Controls that start from the weights of the level before need them still.
     seen: list[str] = []
-    fit = loop.fit
+    fit = train.fit
 
-    def spy(*args: Any, stage: loop.Stage, **kwargs: Any) -> Any:
+    def spy(*args: Any, stage: train.Stage, **kwargs: Any) -> Any:
         seen.append(stage.name)
         return fit(*args, stage=stage, **kwargs)
 
-    monkeypatch.setattr(loop, "fit", spy)
+    monkeypatch.setattr(train, "fit", spy)
     fields = {
         "lottery.levels": 3,
         "lottery.retrain": "learning_rate_rewind",
@@ -297,7 +297,7 @@ def test_what_a_kill_left_of_an_ended_stage_is_cleared(tmp_path: Path) -> None:
 
 def test_initial_weights_of_other_bits_are_refused(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, {"lottery.levels": 0})
-    checkpoints.thin(tmp_path / "checkpoints", "init")
+    checkpoints.delete_weights(tmp_path / "checkpoints", "init")
     other = made._replace(network=_negated(made.network))
     with pytest.raises(ValueError, match="checkpoint .*init: computed again, it has"):
         experiment_lib.run(other, tiny.desk(tmp_path))
@@ -313,12 +313,12 @@ def _negated(network: Any) -> Any:
 
 def test_a_loss_that_is_not_finite_stops_after_its_record(tmp_path: Path) -> None:
     with pytest.raises(
-        interrupt.NonFinite,
+        preemption.NonFiniteLoss,
         match=r"^level_00/ticket, step \d+: the training loss of replicates \[0, 1\]",
     ) as caught:
         tiny.run(tmp_path, {"schedule.learning_rate": 1e6})
     assert "\n" not in str(caught.value)
-    rows = records.read(tmp_path / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
     assert rows[-1]["kind"] == "eval"
     assert [row["loss"] for row in rows if row["kind"] == "train"][-2:] == [None, None]
     assert not checkpoints.exists(tmp_path / "checkpoints", "level_00/ticket/last")
@@ -329,7 +329,7 @@ def test_replicates_are_those_of_a_run_with_more_of_them(tmp_path: Path) -> None
     # before training.
     for count in (2, 3):
         tiny.run(tmp_path / str(count), {"replicates": count, "lottery.levels": 1})
-    rows = [records.read(tmp_path / str(n) / "metrics.jsonl") for n in (2, 3)]
+    rows = [metrics_log.read(tmp_path / str(n) / "metrics.jsonl") for n in (2, 3)]
     first = [
         [r for r in each if r["kind"] == "eval" and r["step"] == 0][:2] for each in rows
     ]
@@ -343,6 +343,6 @@ def test_replicates_are_those_of_a_run_with_more_of_them(tmp_path: Path) -> None
 def test_a_stage_says_what_it_is() -> None:
     made = tiny.experiment(Path(), {"lottery.rewind": "5step"})
     every = list(stages.every(made))
-    assert every[0] == loop.Stage("pretraining", 0, "pretraining", 0, 5)
-    assert every[2] == loop.Stage("level_01/ticket", 1, "ticket", 5, 12)
-    assert masks.total(made.network.masks) == 50200
+    assert every[0] == train.Stage("pretraining", 0, "pretraining", 0, 5)
+    assert every[2] == train.Stage("level_01/ticket", 1, "ticket", 5, 12)
+    assert masks.size(made.network.masks) == 50200

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxsparse import masks, select
-from jaxsparse.lottery import levels
-from jaxsparse.lottery.levels import Rule
+from jaxsparse.lottery import imp
+from jaxsparse.lottery.imp import PruningRule
 
 # Ones per level of open_lth on LeNet-300-100 with `fc` ignored, from running it.
 OPEN_LTH = [
@@ -34,7 +34,7 @@ def draw(shapes: dict[str, tuple[int, int]], seed: int = 0) -> dict:
 
 
 def dense(params: Any) -> Any:
-    one = masks.dense(jax.tree.map(lambda leaf: leaf[0], params))
+    one = masks.ones(jax.tree.map(lambda leaf: leaf[0], params))
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * REPLICATES), one)
 
 
@@ -47,85 +47,85 @@ def keys() -> jax.Array:
 
 
 def test_floors_hold_at_every_level() -> None:
-    rule = Rule(fraction=0.5, min_layer_density=0.1)
+    rule = PruningRule(fraction=0.5, min_layer_density=0.1)
     params = draw(SMALL)
     params["head"]["kernel"] *= 1e-6
-    levels.check(rule, masks.dense(one(params, 0)), levels=3)
+    imp.check(rule, masks.ones(one(params, 0)), levels=3)
     held = dense(params)
     for level in range(1, 4):
-        held = levels.prune(params, held, level=level, rule=rule, keys=keys())
-        total = levels.global_count(one(held, 0), level, rule)
+        held = imp.prune(params, held, level=level, rule=rule, keys=keys())
+        total = imp.global_count(one(held, 0), level, rule)
         for replicate in range(REPLICATES):
-            kept = masks.by_layer(one(held, replicate))
+            kept = masks.layer_counts(one(held, replicate))
             assert kept["head/kernel"].kept == 5
             assert sum(layer.kept for layer in kept.values()) == total
     with pytest.raises(ValueError, match="lottery.min_layer_density: got 0.1, for"):
-        levels.check(rule, masks.dense(one(params, 0)), levels=9)
+        imp.check(rule, masks.ones(one(params, 0)), levels=9)
 
 
 def test_a_layer_pruned_by_itself_keeps_a_weight() -> None:
-    rule = Rule(fraction=0.5, scope="layer")
-    counts = levels.layer_counts(one(dense(draw(SMALL)), 0), 20, rule)
+    rule = PruningRule(fraction=0.5, scope="layer")
+    counts = imp.layer_counts(one(dense(draw(SMALL)), 0), 20, rule)
     assert jax.tree.leaves(counts) == [1, 1, 1]
 
 
-def iterate(rule: Rule, count: int, shapes: dict, *, retrain: bool = True) -> list:
+def iterate(
+    rule: PruningRule, count: int, shapes: dict, *, retrain: bool = True
+) -> list:
     """Prunes level by level, with other weights at every level if `retrain`."""
     params = draw(shapes)
     found = [dense(params)]
     for level in range(1, count + 1):
         trained = masks.apply(found[-1], draw(shapes, level * retrain))
-        found.append(
-            levels.prune(trained, found[-1], level=level, rule=rule, keys=keys())
-        )
+        found.append(imp.prune(trained, found[-1], level=level, rule=rule, keys=keys()))
         assert bool(masks.is_nested(found[-1], found[-2]))
     return found
 
 
 def kept(found: list, replicate: int = 0) -> list[int]:
-    return [masks.kept(one(each, replicate)) for each in found]
+    return [masks.num_active(one(each, replicate)) for each in found]
 
 
 def test_exact_counts_at_every_level() -> None:
-    found = iterate(Rule(), 12, LENET)
+    found = iterate(PruningRule(), 12, LENET)
     wanted = [round(266200 * 0.8**level) for level in range(13)]
     assert kept(found, 0) == kept(found, 1) == wanted
 
 
 def test_open_lth_counts_as_published() -> None:
-    rule = Rule(counting="open_lth", ignored=("head/kernel",))
+    rule = PruningRule(counting="open_lth", exclude=("head/kernel",))
     found = iterate(rule, 12, LENET)
     assert kept(found, 0) == kept(found, 1) == OPEN_LTH
     for each in found:
-        assert masks.by_layer(one(each, 1))["head/kernel"].kept == 1000
+        assert masks.layer_counts(one(each, 1))["head/kernel"].kept == 1000
 
 
 def test_layers_with_the_head_at_half_the_rate_as_published() -> None:
-    rule = Rule(scope="layer", layer_fractions=(("head/*", 0.1),))
+    rule = PruningRule(scope="layer", layer_fractions=(("head/*", 0.1),))
     found = iterate(rule, 16, LENET)
     published = {3: "51.3", 7: "21.1", 9: "13.5", 15: "3.6", 16: "2.9"}  # percent
     for level, each in enumerate(found):
-        layers = masks.by_layer(one(each, 0))
+        layers = masks.layer_counts(one(each, 0))
         assert [layers[f"{name}/kernel"].kept for name in LENET] == [
             round(235200 * 0.8**level),
             round(30000 * 0.8**level),
             round(1000 * 0.9**level),
         ]
         formula = 265200 * 0.8**level + 1000 * 0.9**level
-        assert abs(masks.kept(one(each, 0)) - formula) <= 1.5
+        assert abs(masks.num_active(one(each, 0)) - formula) <= 1.5
         if level in published:
-            percent = 100 * masks.kept(one(each, 0)) / 266200
+            percent = 100 * masks.num_active(one(each, 0)) / 266200
             assert f"{percent:.1f}" == published[level]
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("score", ["magnitude", "random"])
 def test_ignored_layers_stay_whole_and_do_not_count(scope: str, score: str) -> None:
-    rule = Rule(scope=scope, score=score, ignored=("head/kernel",))
+    rule = PruningRule(scope=scope, score=score, exclude=("head/kernel",))
     found = iterate(rule, 4, SMALL)
     for level, each in enumerate(found):
         for replicate in range(REPLICATES):
-            layers = masks.by_layer(one(each, replicate))
+            layers = masks.layer_counts(one(each, replicate))
             assert layers["head/kernel"].kept == 50
             rest = layers["dense1/kernel"].kept + layers["dense2/kernel"].kept
             if scope == "global":
@@ -136,18 +136,18 @@ def test_ignored_layers_stay_whole_and_do_not_count(scope: str, score: str) -> N
 
 
 def test_the_first_pattern_that_matches_counts() -> None:
-    rule = Rule(scope="layer", layer_fractions=(("head/*", 0.5), ("*", 0.1)))
-    layers = masks.by_layer(one(iterate(rule, 2, SMALL)[2], 0))
+    rule = PruningRule(scope="layer", layer_fractions=(("head/*", 0.5), ("*", 0.1)))
+    layers = masks.layer_counts(one(iterate(rule, 2, SMALL)[2], 0))
     assert [count.kept for count in layers.values()] == [486, 243, 13]
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_one_shot_is_a_single_selection(scope: str) -> None:
     # Of unchanged weights, step by step and at once choose the same.
-    rule = Rule(scope=scope)
+    rule = PruningRule(scope=scope)
     params = draw(SMALL)
     by_steps = iterate(rule, 5, SMALL, retrain=False)
-    at_once = levels.prune(params, dense(params), level=5, rule=rule, keys=keys())
+    at_once = imp.prune(params, dense(params), level=5, rule=rule, keys=keys())
     for a, b in zip(
         jax.tree.leaves(by_steps[5]), jax.tree.leaves(at_once), strict=True
     ):
@@ -157,7 +157,7 @@ def test_one_shot_is_a_single_selection(scope: str) -> None:
 def test_magnitude_keeps_the_largest() -> None:
     params = draw(SMALL)
     found = one(
-        levels.prune(params, dense(params), level=3, rule=Rule(), keys=keys()), 1
+        imp.prune(params, dense(params), level=3, rule=PruningRule(), keys=keys()), 1
     )
     sizes = [np.abs(np.asarray(params[name]["kernel"][1])) for name in SMALL]
     chosen = [np.asarray(found[name]["kernel"]) for name in SMALL]
@@ -167,13 +167,13 @@ def test_magnitude_keeps_the_largest() -> None:
 
 
 def test_random_scores_differ_by_replicate_and_level_and_not_by_weights() -> None:
-    rule = Rule(score="random")
+    rule = PruningRule(score="random")
     params, whole = draw(SMALL), dense(draw(SMALL))
 
     def choose(level: int, seed: int) -> Any:
-        return levels.prune(
-            draw(SMALL, seed), whole, level=level, rule=rule, keys=keys()
-        )["dense1"]["kernel"]
+        return imp.prune(draw(SMALL, seed), whole, level=level, rule=rule, keys=keys())[
+            "dense1"
+        ]["kernel"]
 
     first = np.asarray(choose(1, 0))
     np.testing.assert_array_equal(first, choose(1, 5))
@@ -185,7 +185,7 @@ def test_random_scores_differ_by_replicate_and_level_and_not_by_weights() -> Non
 
 
 def test_open_lth_says_so_when_nothing_is_left_to_remove() -> None:
-    rule = Rule(counting="open_lth", ignored=("dense1/kernel", "dense2/kernel"))
+    rule = PruningRule(counting="open_lth", exclude=("dense1/kernel", "dense2/kernel"))
     with pytest.raises(
         ValueError,
         match=r"^config.lottery.counting: at level 1 open_lth's rule removes 191 weig",
@@ -194,14 +194,14 @@ def test_open_lth_says_so_when_nothing_is_left_to_remove() -> None:
 
 
 def test_rules_that_match_nothing_are_refused() -> None:
-    layers = masks.dense(one(draw(SMALL), 0))
+    layers = masks.ones(one(draw(SMALL), 0))
     for rule, field in [
-        (Rule(ignored=("fc*",)), "ignored"),
-        (Rule(scope="layer", layer_fractions=(("fc", 0.1),)), "layer_fractions"),
-        (Rule(ignored=("dense*", "head/*")), "ignored"),
+        (PruningRule(exclude=("fc*",)), "exclude"),
+        (PruningRule(scope="layer", layer_fractions=(("fc", 0.1),)), "layer_fractions"),
+        (PruningRule(exclude=("dense*", "head/*")), "exclude"),
     ]:
         with pytest.raises(ValueError, match=rf"^config.lottery.{field}: "):
-            levels.check(rule, layers, levels=1)
+            imp.check(rule, layers, levels=1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -211,20 +211,20 @@ def test_scores_that_are_not_finite_are_refused_by_layer(bad: float) -> None:
     params["dense2"]["kernel"] = broken
     wanted = r"\{'dense2/kernel, replicate 1': 2\}"
     with pytest.raises(ValueError, match=wanted):
-        levels.prune(params, dense(params), level=1, rule=Rule(), keys=keys())
+        imp.prune(params, dense(params), level=1, rule=PruningRule(), keys=keys())
     # Outside the masks, and in layers that are not pruned, scores are not read.
     held = dense(params)
     held["dense2"]["kernel"] &= jnp.isfinite(broken)
-    levels.prune(params, held, level=1, rule=Rule(), keys=keys())
-    rule = Rule(ignored=("dense2/*",))
-    levels.prune(params, dense(params), level=1, rule=rule, keys=keys())
+    imp.prune(params, held, level=1, rule=PruningRule(), keys=keys())
+    rule = PruningRule(exclude=("dense2/*",))
+    imp.prune(params, dense(params), level=1, rule=rule, keys=keys())
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_a_level_by_equal_scores_warns_and_is_fair(scope: str) -> None:
     params = jax.tree.map(jnp.ones_like, draw(SMALL))
-    rule = Rule(fraction=0.5, scope=scope)
+    rule = PruningRule(fraction=0.5, scope=scope)
     with pytest.warns(select.TiedScoresWarning, match="100.0%"):
-        held = levels.prune(params, dense(params), level=1, rule=rule, keys=keys())
-    for count in masks.by_layer(one(held, 1)).values():
+        held = imp.prune(params, dense(params), level=1, rule=rule, keys=keys())
+    for count in masks.layer_counts(one(held, 1)).values():
         assert abs(count.kept - count.total / 2) <= 0.2 * count.total

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from jaxsparse import records
+from jaxsparse import metrics_log
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import interrupt
+from jaxsparse.training import preemption
 
 FIELDS = {"lottery.levels": 1, "lottery.rewind": "4step"}
 
@@ -25,8 +25,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lines(folder: Path) -> list[str]:
     """All records but times, in their order."""
-    rows = records.read(folder / "metrics.jsonl")
-    return [records._line(row) for row in rows if row["kind"] != "time"]
+    rows = metrics_log.read(folder / "metrics.jsonl")
+    return [metrics_log._line(row) for row in rows if row["kind"] != "time"]
 
 
 def notes(folder: Path) -> dict[str, str]:
@@ -105,7 +105,7 @@ def test_lost_records_of_a_stage_under_way_are_trained_to_again(
     made = made._replace(trainer=trainer)
     calls = iter(range(1))
     desk = tiny.desk(tmp_path, lambda: next(calls, None) is None)
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         experiment_lib.run(made, desk)
     assert list((tmp_path / "checkpoints").rglob("step_*.json"))
     metrics = tmp_path / "metrics.jsonl"

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build, records
 from jaxsparse import config as config_lib
-from jaxsparse.build import pieces, pretraining
-from jaxsparse.data.diet import files, noise, subsets
+from jaxsparse import factory, metrics_log
+from jaxsparse.data.data_pruning import noise as noise_lib
+from jaxsparse.data.data_pruning import score_files
+from jaxsparse.data.data_pruning import subsets as subsets_lib
+from jaxsparse.factory import components
+from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import checkpoints, interrupt
+from jaxsparse.training import checkpoints, preemption
 
 FIELDS = {
     "lottery.levels": 1,
@@ -28,8 +31,8 @@ FIELDS = {
 def make(folder: Path, fields: dict[str, Any]) -> Any:
     c = tiny.config(fields)
     config_lib.validate(c)
-    build.check_names(c)
-    return build.make_experiment(c, build.load_data(c), folder)
+    factory.check_names(c)
+    return factory.make_experiment(c, factory.load_data(c), folder)
 
 
 def train(folder: Path, fields: dict[str, Any]) -> Any:
@@ -53,7 +56,7 @@ def test_only_the_subset_is_seen_each_example_once_an_epoch(tmp_path: Path) -> N
     first, second = orders(made, 0), orders(made, 1)
     assert first.shape == (2, 30)
     for r in range(2):
-        wanted = subsets.choose(np.zeros(120), 30, how="random", seed=r)
+        wanted = subsets_lib.choose(np.zeros(120), 30, how="random", seed=r)
         for seen in (first[r], second[r]):
             np.testing.assert_array_equal(np.sort(seen), wanted)
         assert np.any(first[r] != second[r])
@@ -81,11 +84,11 @@ def test_nothing_outside_the_subset_has_any_influence(tmp_path: Path) -> None:
 
 
 def scored(folder: Path) -> Path:
-    dataset = build.load_data(tiny.config(FIELDS))
+    dataset = factory.load_data(tiny.config(FIELDS))
     path = folder / "scores.npz"
     scores = np.arange(120.0)[::-1]
     labels = dataset.train.labels
-    provenance = files.describe(
+    provenance = score_files.describe(
         labels,
         score="el2n",
         dataset="digits",
@@ -94,7 +97,7 @@ def scored(folder: Path) -> Path:
         step=0,
         config="",
     )
-    files.save(path, scores, provenance=provenance)
+    score_files.save(path, scores, provenance=provenance)
     return path
 
 
@@ -129,7 +132,7 @@ def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
     assert np.sum(clean != noisy) == 60
     rates = {
         (row["stage"], row["step"]): row["learning_rate"]
-        for row in records.read(tmp_path / "metrics.jsonl")
+        for row in metrics_log.read(tmp_path / "metrics.jsonl")
         if row["kind"] == "train"
     }
     assert rates["pretraining", 6] == pytest.approx(0.02)
@@ -139,8 +142,8 @@ def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
 def test_a_warm_up_is_its_own() -> None:
     fields = {"pretraining.learning_rate": 0.02, "pretraining.warmup": "4step"}
     c = tiny.config(FIELDS | fields)
-    own = pretraining.as_training(c)
-    rate = pieces.make_rate(own, build.lengths(own, steps_per_epoch=6))
+    own = pretraining_lib.as_training(c)
+    rate = components.make_rate(own, factory.make_durations(own, steps_per_epoch=6))
     rates = [float(rate(jnp.int32(step))) for step in range(6)]
     assert rates[0] < rates[1] < rates[3] < rates[4] == rates[5]
     assert rates[5] == pytest.approx(0.02)
@@ -151,7 +154,7 @@ def test_random_subsets_of_two_seeds_are_other_ones(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         made = make(tmp_path, FIELDS | {"pretraining.seed": seed})
         for r, rows in enumerate(np.sort(orders(made, 0))):
-            wanted = subsets.choose(
+            wanted = subsets_lib.choose(
                 np.zeros(120), 30, how="random", seed=1000 * seed + r
             )
             np.testing.assert_array_equal(rows, wanted)
@@ -174,7 +177,7 @@ def test_labels_of_pretraining_are_wrong_as_said(tmp_path: Path) -> None:
         clean, noisy = (
             np.asarray(t.feed.labels) for t in (made.trainer, made.pretrainer)
         )
-        drawn = noise.corrupt(
+        drawn = noise_lib.corrupt(
             clean, fraction=0.25, classes=10, seed=seed, how="permute"
         )
         np.testing.assert_array_equal(noisy, drawn.labels)
@@ -199,7 +202,7 @@ def test_what_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
             desk = tiny.desk(tmp_path / "parts", lambda c=calls: next(c) >= 1)
             experiment_lib.run(mine, desk)
             break
-        except interrupt.Stopped:
+        except preemption.Preempted:
             stopped += 1
     assert stopped >= 3
     for name in ("rewind", "level_00/ticket/last", "level_01/ticket/last"):
@@ -225,8 +228,8 @@ def test_equal_pretraining_is_the_one_there_was(tmp_path: Path) -> None:
 
 def test_noise_throughout_is_in_the_data() -> None:
     fields = {"data.noise": 0.25, "data.noise_by": "permute", "data.noise_seed": 3}
-    clean = build.load_data(tiny.config())
-    noisy = build.load_data(tiny.config(fields))
+    clean = factory.load_data(tiny.config())
+    noisy = factory.load_data(tiny.config(fields))
     np.testing.assert_array_equal(
         np.sort(noisy.train.labels), np.sort(clean.train.labels)
     )

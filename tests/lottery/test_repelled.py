@@ -10,13 +10,12 @@ import pytest
 import tiny
 from campaigns import case
 
-from jaxsparse import build, masks, transforms
 from jaxsparse import config as config_lib
+from jaxsparse import factory, masks, transforms
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import network as network_lib
 from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery import stages
-from jaxsparse.training import checkpoints, interrupt, repelling, steps
+from jaxsparse.lottery import stages, task
+from jaxsparse.training import checkpoints, preemption, solution_penalty, steps
 from jaxsparse.training import state as state_lib
 
 FIELDS = {"lottery.levels": 2, "model.features": (8,), "optimizer.momentum": 0.0}
@@ -26,8 +25,8 @@ NAMES = [f"level_{level:02d}/ticket/last" for level in range(3)]
 def make(folder: Path, fields: dict[str, Any]) -> Any:
     c = tiny.config(FIELDS | fields)
     config_lib.validate(c)
-    build.check_names(c)
-    return build.make_experiment(c, build.load_data(c), folder)
+    factory.check_names(c)
+    return factory.make_experiment(c, factory.load_data(c), folder)
 
 
 def train(folder: Path, fields: dict[str, Any]) -> Any:
@@ -103,22 +102,22 @@ def test_a_level_is_repelled_from_all_before(
 def test_a_step_adds_the_gradient_of_the_penalty() -> None:
     """Against plain SGD, in which the two gradients add up."""
     made = make(Path("unused"), {"repelling.strength": 2.0})
-    dataset = build.load_data(tiny.config(FIELDS))
-    model = build.make_model(tiny.config(FIELDS), classes=10)
+    dataset = factory.load_data(tiny.config(FIELDS))
+    model = factory.make_model(tiny.config(FIELDS), classes=10)
     train_step = steps.make_train_step(
         model,
         made.network.tx,
         augment=None,
         normalize=lambda images: images / 255.0,
-        repulsion=2.0,
+        penalty=2.0,
     )
-    fresh = network_lib.first_state(made.network, made.seeds)
+    fresh = task.first_state(made.network, made.seeds)
     axes = state_lib.replicate_axes(fresh)
 
     solutions = jax.tree.map(
         lambda leaf: jnp.stack([leaf + 1.0, leaf * 2.0], axis=1), fresh.params
     )
-    anchors = repelling.Anchors(solutions, jnp.full(2, 1, jnp.int32))
+    anchors = solution_penalty.PastSolutions(solutions, jnp.full(2, 1, jnp.int32))
     batch = (
         jnp.asarray(dataset.train.images[:20]),
         jnp.asarray(dataset.train.labels[:20]),
@@ -144,7 +143,7 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
     np.testing.assert_array_equal(tally.loss, other.loss)
     held = transforms.get_masks(fresh.opt_state)
     pull = jax.vmap(
-        lambda p, m, s: jax.grad(repelling.penalty)(
+        lambda p, m, s: jax.grad(solution_penalty.penalty)(
             p, m, jax.tree.map(lambda leaf: leaf[:1], s), strength=2.0
         )
     )(fresh.params, held, solutions)
@@ -167,7 +166,7 @@ def test_a_killed_run_comes_out_the_same(
             made = make(tmp_path, {"repelling.strength": 20.0})
             experiment_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
-        except interrupt.Stopped:
+        except preemption.Preempted:
             stopped += 1
     assert stopped >= 1
     for name in NAMES:
@@ -237,7 +236,7 @@ def test_bad_fields_are_named(
 
 def test_fixed_normalisation_has_nothing_to_learn() -> None:
     c = tiny.config({"model.name": "resnet_20", "model.norm": "fixed"})
-    model = build.make_model(c, classes=10)
+    model = factory.make_model(c, classes=10)
     images = jnp.zeros((2, 8, 8, 3))
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), images, train=False)

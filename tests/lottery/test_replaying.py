@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxsparse import build
-from jaxsparse.build import pieces
+from jaxsparse import factory
+from jaxsparse.factory import components
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import stages
-from jaxsparse.training import interrupt, losses, visits
-from jaxsparse.training.epoch import Data
-from jaxsparse.training.loop import kept_name
+from jaxsparse.training import forgetting, losses, preemption
+from jaxsparse.training.scan_chunks import ChunkInputs
+from jaxsparse.training.train import saved_state_name
 
 FIELDS = {
     "lottery.levels": 0,
@@ -33,30 +33,30 @@ FIELDS = {
 END = "level_00/ticket/last"
 
 
-def train(folder: Path, fields: dict[str, Any]) -> build.Run:
+def train(folder: Path, fields: dict[str, Any]) -> factory.TrainedRun:
     c = tiny.config(fields)
-    made = build.make_experiment(c, build.load_data(c), folder)
+    made = factory.make_experiment(c, factory.load_data(c), folder)
     experiment_lib.run(made, tiny.desk(folder))
     (folder / "config.json").write_text(c.to_json())
-    return build.open_run(folder)
+    return factory.open_run(folder)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> build.Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> factory.TrainedRun:
     return train(tmp_path_factory.mktemp("dense"), FIELDS)
 
 
-def slowly(run: build.Run, stop: int) -> np.ndarray:
+def slowly(run: factory.TrainedRun, stop: int) -> np.ndarray:
     """Counts one update at a time, looking at each batch before its update."""
     c, dataset = run.config, run.dataset
-    made = build.make_experiment(c, dataset, run.folder)
+    made = factory.make_experiment(c, dataset, run.folder)
     stage = next(stages.every(made))
     trainer, fresh, keys = experiment_lib.beginning(made, tiny.desk(run.folder), stage)
     draws = jax.vmap(jax.random.fold_in, in_axes=(0, None))(jax.random.clone(keys), 1)
     shuffles = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0)
     stats = jax.tree.map(lambda leaf: leaf[0], fresh.batch_stats)
-    functions = build.make_functions(c, dataset, stats)
-    augment, count = pieces.make_augment(c), len(dataset.train.labels)
+    functions = factory.make_eval_fns(c, dataset, stats)
+    augment, count = components.make_augment(c), len(dataset.train.labels)
     forgotten, learned = np.zeros((2, count)), np.zeros((2, count), bool)
     before = np.zeros((2, count), bool)
     state = jax.tree.map(jnp.copy, fresh)
@@ -81,18 +81,18 @@ def slowly(run: build.Run, stop: int) -> np.ndarray:
                 before[r, row] = right
                 learned[r, row] |= bool(right)
         feed = trainer.feed
-        data = Data(feed.images, feed.labels, order, jnp.int32(first))
+        data = ChunkInputs(feed.images, feed.labels, order, jnp.int32(first))
         state, _ = trainer.programs(1, size)(state, data, jax.random.clone(draws))
     return np.where(learned, forgotten, np.inf)
 
 
 def test_training_again_comes_out_the_same_and_counts_what_is_forgotten(
-    run: build.Run,
+    run: factory.TrainedRun,
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
-    found = build.count_forgetting(run)
+    found = factory.count_forgetting(run)
     assert (found.step, found.same) == (18, True)
-    tiny.check_equal(found.state, build.load_state(run, END))
+    tiny.check_equal(found.state, factory.load_state(run, END))
     wanted = slowly(run, 18)
     np.testing.assert_array_equal(found.counts, wanted)
     assert np.isfinite(wanted).any() and wanted[np.isfinite(wanted)].max() >= 2
@@ -100,31 +100,33 @@ def test_training_again_comes_out_the_same_and_counts_what_is_forgotten(
     assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
 
 
-def test_a_part_is_counted_from_the_beginning(run: build.Run) -> None:
-    found = build.count_forgetting(run, until="7step")
+def test_a_part_is_counted_from_the_beginning(run: factory.TrainedRun) -> None:
+    found = factory.count_forgetting(run, until="7step")
     assert (found.step, found.same) == (7, True)
-    kept = build.load_state(run, kept_name("level_00/ticket", 7))
+    kept = factory.load_state(run, saved_state_name("level_00/ticket", 7))
     tiny.check_equal(found.state, kept)
     wanted = slowly(run, 7)
     assert np.isinf(wanted).any()
     np.testing.assert_array_equal(found.counts, wanted)
-    assert build.count_forgetting(run, until="1ep").same is None
+    assert factory.count_forgetting(run, until="1ep").same is None
 
 
 @pytest.mark.parametrize("until", ["0step", "19step"])
-def test_lengths_outside_of_training_are_refused(run: build.Run, until: str) -> None:
+def test_lengths_outside_of_training_are_refused(
+    run: factory.TrainedRun, until: str
+) -> None:
     with pytest.raises(ValueError, match=f"until: came '{until}', which is"):
-        build.count_forgetting(run, until=until)
+        factory.count_forgetting(run, until=until)
 
 
 def test_what_lies_before_the_rewinding_step_counts_too(tmp_path: Path) -> None:
     fields = FIELDS | {"lottery.rewind": "5step", "training.length": "3ep"}
     run = train(tmp_path, fields)
-    early = build.count_forgetting(run, until="5step")
+    early = factory.count_forgetting(run, until="5step")
     assert early.same is True
-    tiny.check_equal(early.state, build.load_state(run, "rewind"))
+    tiny.check_equal(early.state, factory.load_state(run, "rewind"))
     np.testing.assert_array_equal(early.counts, slowly(run, 5))
-    whole = build.count_forgetting(run)
+    whole = factory.count_forgetting(run)
     assert (whole.step, whole.same) == (9, True)
     learned = np.isfinite(early.counts)
     assert np.all(whole.counts[learned] >= early.counts[learned])
@@ -147,42 +149,46 @@ def test_the_layout_of_devices_changes_no_count(
     found = []
     for count in (1, devices):
         c = tiny.config(fields | {"run.devices": count})
-        made = build.make_experiment(
-            c, build.load_data(c), tmp_path / str(count), per_example=True
+        made = factory.make_experiment(
+            c, factory.load_data(c), tmp_path / str(count), per_example=True
         )
         stage = next(stages.every(made))
         desk = tiny.desk(tmp_path / str(count))
         trainer, fresh, keys = experiment_lib.beginning(made, desk, stage)
-        events = visits.init(replicates, 120)
-        found.append(visits.count_forgetting(trainer, fresh, events, stop=3, keys=keys))
+        events = forgetting.init(replicates, 120)
+        found.append(
+            forgetting.count_forgetting(trainer, fresh, events, stop=3, keys=keys)
+        )
     for name in found[0].events._fields:
         one, many = (np.asarray(getattr(f.events, name)) for f in found)
         np.testing.assert_array_equal(one, many)
 
 
 def test_what_began_otherwise_or_is_lost_is_refused(
-    run: build.Run, tmp_path: Path
+    run: factory.TrainedRun, tmp_path: Path
 ) -> None:
     c = run.config.copy_and_resolve_references()
     c.pretraining.learning_rate = 0.01
     with pytest.raises(ValueError, match=r"config\.pretraining differs from training"):
-        build.count_forgetting(run._replace(config=c))
+        factory.count_forgetting(run._replace(config=c))
     (tmp_path / "config.json").write_text(run.config.to_json())
     with pytest.raises(ValueError, match="no whole checkpoint 'init'"):
-        build.count_forgetting(build.open_run(tmp_path))
+        factory.count_forgetting(factory.open_run(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_training_that_diverges_is_one_error(run: build.Run) -> None:
+def test_training_that_diverges_is_one_error(run: factory.TrainedRun) -> None:
     c = run.config.copy_and_resolve_references()
     c.schedule.learning_rate = 1e6
-    with pytest.raises(interrupt.NonFinite, match=r"update \d+: the training loss of"):
-        build.count_forgetting(run._replace(config=c))
+    with pytest.raises(
+        preemption.NonFiniteLoss, match=r"update \d+: the training loss of"
+    ):
+        factory.count_forgetting(run._replace(config=c))
 
 
 def test_scores_of_children_are_read_as_many_as_there_are(tmp_path: Path) -> None:
     fields = {"stability.children": 3, "lottery.levels": 0, "model.features": (8,)}
     run = train(tmp_path, fields)
-    state = build.load_state(run, "level_00/children_000000000/last")
+    state = factory.load_state(run, "level_00/children_000000000/last")
     assert {len(leaf) for leaf in jax.tree.leaves(state.params)} == {6}
     assert json.loads((tmp_path / "config.json").read_text())["replicates"] == 2

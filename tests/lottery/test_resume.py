@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from jaxsparse import records
+from jaxsparse import metrics_log
 
 # A process that hangs is killed after this many seconds, and the test fails.
 PATIENCE = 300
@@ -88,9 +88,11 @@ class Command:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """All that must be equal, bit for bit."""
-    rows = records.read(folder / "metrics.jsonl")
+    rows = metrics_log.read(folder / "metrics.jsonl")
     found: dict[str, Any] = {
-        "records": sorted(records._line(row) for row in rows if row["kind"] != "time")
+        "records": sorted(
+            metrics_log._line(row) for row in rows if row["kind"] != "time"
+        )
     }
     directory = folder / "checkpoints"
     for path in sorted(directory.rglob("*.json")):
@@ -223,5 +225,5 @@ def test_a_loss_that_is_not_finite_is_one_error_after_its_record(
     (error,) = [x for x in result.errors.splitlines() if x.startswith("error: ")]
     assert error.startswith("error: pretraining, step ")
     assert "is not finite; the last record was written; try a lower" in error
-    rows = records.read(command.folder / "metrics.jsonl")
+    rows = metrics_log.read(command.folder / "metrics.jsonl")
     assert [row["loss"] for row in rows if row["kind"] == "train"][-2:] == [None, None]

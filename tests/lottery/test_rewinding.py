@@ -12,27 +12,27 @@ import pytest
 import tiny
 from flax import linen as nn
 
-from jaxsparse import build, masks, records, transforms
 from jaxsparse import config as config_lib
+from jaxsparse import factory, masks, metrics_log, transforms
 from jaxsparse.lottery import controls, rewinding, tickets
-from jaxsparse.lottery.rewinding import Plan, Span
-from jaxsparse.training import loop
+from jaxsparse.lottery.rewinding import RewindPlan, Span
+from jaxsparse.training import train as train_lib
 
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any]]:
     """Collects, by stage, the state and the data keys that training begins with."""
     seen: dict[str, tuple[Any, Any]] = {}
-    fit = loop.fit
+    fit = train_lib.fit
 
     def watch(
-        trainer: Any, fresh: Any, *, stage: Any, keys: Any, desk: Any, **more: Any
+        trainer: Any, fresh: Any, *, stage: Any, keys: Any, run_dir: Any, **more: Any
     ) -> Any:
         copy = jax.tree.map(jnp.copy, fresh)
         seen[stage.name] = (copy, jax.random.key_data(keys))
-        return fit(trainer, fresh, stage=stage, keys=keys, desk=desk, **more)
+        return fit(trainer, fresh, stage=stage, keys=keys, run_dir=run_dir, **more)
 
-    monkeypatch.setattr(loop, "fit", watch)
+    monkeypatch.setattr(train_lib, "fit", watch)
     return seen
 
 
@@ -111,9 +111,9 @@ def test_levels_start_from_the_weights_they_should(
             rates = {"head/kernel": 0.9}
             for name, size in sizes.items():
                 wanted = round(size * rates.get(name, 0.8) ** level)
-                assert masks.by_layer(one)[name].kept == wanted
+                assert masks.layer_counts(one)[name].kept == wanted
         else:
-            assert masks.kept(one) == round(50200 * 0.8**level)
+            assert masks.num_active(one) == round(50200 * 0.8**level)
         end = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)
         assert int(end.step) == made.plan.span(level).stop
         for leaf, mask in zip(
@@ -127,7 +127,7 @@ def test_levels_start_from_the_weights_they_should(
 def test_the_clock_and_the_rate_go_on_from_the_rewinding_step(tmp_path: Path) -> None:
     # Step 9 lies after the milestone at 8, where the rate falls to a tenth.
     tiny.run(tmp_path, {"lottery.rewind": "9step"})
-    rows = records.read(tmp_path / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
     for level in range(3):
         mine = [row for row in rows if row["stage"] == f"level_{level:02d}/ticket"]
         evaluations = [row["step"] for row in mine if row["kind"] == "eval"]
@@ -151,7 +151,7 @@ def test_fine_tuning_trains_at_the_last_rate(tmp_path: Path) -> None:
     tiny.run(
         tmp_path, {"lottery.retrain": "finetune", "lottery.finetune_length": "50%"}
     )
-    rows = records.read(tmp_path / "metrics.jsonl")
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
     late = [r for r in rows if r["level"] > 0 and r["kind"] == "train"]
     assert {row["step"] for row in late} == {18}
     assert {row["learning_rate"] for row in late} == {
@@ -170,7 +170,7 @@ def test_the_order_of_examples_at_each_level(
     different = {keys.tobytes() for keys in data}
     assert len(different) == (1 if order == "same" else 3)
     c = tiny.config({"data.order": order})
-    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
     assert made.fresh_order == (order == "fresh")
 
 
@@ -261,7 +261,7 @@ def test_batch_statistics_are_rewound_with_the_weights(
 
 
 def test_spans() -> None:
-    spans = functools.partial(Plan, 3, 10)
+    spans = functools.partial(RewindPlan, 3, 10)
     assert [spans().span(level) for level in (0, 1, 5)] == [Span(3, 10)] * 3
     assert spans("learning_rate_rewind").span(1) == Span(3, 10)
     tuned = spans("finetune", 4)
@@ -276,11 +276,20 @@ def test_spans() -> None:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (Plan(0, 0), "config.training.length: comes to 0 updates; wanted at least 1"),
-        (Plan(10, 10), "config.lottery.rewind: comes to step 10; wanted one in .0, 10"),
-        (Plan(0, 10, "finetune", 0), "config.lottery.finetune_length: comes to 0 upda"),
+        (
+            RewindPlan(0, 0),
+            "config.training.length: comes to 0 updates; wanted at least 1",
+        ),
+        (
+            RewindPlan(10, 10),
+            "config.lottery.rewind: comes to step 10; wanted one in .0, 10",
+        ),
+        (
+            RewindPlan(0, 10, "finetune", 0),
+            "config.lottery.finetune_length: comes to 0 upda",
+        ),
     ],
 )
-def test_plans_without_training_are_refused(plan: Plan, message: str) -> None:
+def test_plans_without_training_are_refused(plan: RewindPlan, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         rewinding.check(plan)

@@ -10,9 +10,16 @@ import pytest
 import zoo
 from flax import linen as nn
 
-from jaxsparse import build, distributions, fan_axes, initializers, masks, paths
 from jaxsparse import config as config_lib
-from jaxsparse.build import chosen, networks
+from jaxsparse import (
+    connectivity,
+    distributions,
+    factory,
+    fan_axes,
+    initializers,
+    masks,
+)
+from jaxsparse.factory import init_masks, models
 from jaxsparse.models import convolutions, mobilenet
 
 MOBILENETS = ("mobilenet_v1", "mobilenet_v2")
@@ -85,7 +92,7 @@ def test_weights_on_no_path_are_found(name: str) -> None:
     """A channel whose own kernel is gone is dead from the layer before to the next."""
     model, image = zoo.SMALL[name]
     state = jax.tree.map(jnp.abs, zoo.variables(model, image))
-    rest, dense = {"batch_stats": state["batch_stats"]}, masks.dense(state["params"])
+    rest, dense = {"batch_stats": state["batch_stats"]}, masks.ones(state["params"])
     block, last = dense["stage2_block0"], 1 + (name == "mobilenet_v2")
     single, mixing = f"conv{last}", f"conv{last + 1}"
     kernel = block[single]["kernel"]
@@ -96,9 +103,11 @@ def test_weights_on_no_path_are_found(name: str) -> None:
         return model.apply({"params": params, **rest}, x, train=False)
 
     example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    find = jax.jit(lambda kept: paths.live(apply, state["params"], kept, example))
+    find = jax.jit(
+        lambda kept: connectivity.live(apply, state["params"], kept, example)
+    )
     live = find(dense)
-    found = paths.by_layer(dense, live)
+    found = connectivity.by_layer(dense, live)
     before = "stage1_block0/conv2" if last == 1 else "stage2_block0/conv1"
     outputs = block[mixing]["kernel"].shape[-1]
     inputs = found[f"{before}/kernel"].total // kernel.shape[-1]
@@ -107,7 +116,7 @@ def test_weights_on_no_path_are_found(name: str) -> None:
         f"{before}/kernel": inputs,
         f"stage2_block0/{mixing}/kernel": outputs,
     }
-    order = paths.first_to_last(apply, state["params"], dense, example)
+    order = connectivity.first_to_last(apply, state["params"], dense, example)
     assert sorted(order) == masks.names(dense)
 
 
@@ -124,8 +133,8 @@ def test_configs_choose_convolutions_for_mobilenets_and_shrink_them() -> None:
     c = config_lib.default()
     c.model.name, c.model.features = "mobilenet_v2", (2, 3, 3, 4, 4, 4, 5)
     c.run.convolutions = "explicit"
-    networks.check(c)
-    model = networks.make_model(c, classes=3, training=True)
+    models.check(c)
+    model = models.make_model(c, classes=3, training=True)
     assert model.conv.keywords["conv_general_dilated"] is convolutions.convolve
     params = zoo.shapes(model, zoo.CIFAR)["params"]
     assert params["stage7_block0"]["conv3"]["kernel"].shape == (1, 1, 24, 5)
@@ -157,13 +166,13 @@ def test_configs_choose_what_is_fast(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     c = config_lib.default()
     c.model.name, c.run.weights, c.run.convolutions = name, weights, asked
-    assert networks.spells_out(c) is explicit
-    model = networks.make_model(c, classes=3, training=True)
+    assert models.uses_custom_conv_grads(c) is explicit
+    model = models.make_model(c, classes=3, training=True)
     if "conv" in config_lib.MODELS[name].takes:
         kernel = getattr(model.conv, "keywords", {}).get("conv_general_dilated")
         assert (kernel is convolutions.convolve) is explicit
     dense = {"kernel": np.ones((4, 4) if name.startswith("lenet") else (3, 3, 4, 4))}
-    arrangement = build.arrange(c, dense)
+    arrangement = factory.make_execution_plan(c, dense)
     assert (not arrangement.single, arrangement.how) == (scans, how)
 
 
@@ -187,15 +196,15 @@ def test_fields_that_a_network_has_no_use_for_are_refused(
     c.model.name = name
     c.model[field] = value
     with pytest.raises(ValueError, match=f"config.model.{field}: came .*{message}"):
-        networks.check(c)
+        models.check(c)
 
 
 @pytest.mark.parametrize("name", ["vgg_11_bn", "wide_resnet_16_8", "mobilenet_v1"])
 def test_norms_without_parameters_are_chosen_by_the_config(name: str) -> None:
     c = config_lib.default()
     c.model.name, c.model.norm = name, "fixed"
-    networks.check(c)
-    params = zoo.shapes(networks.make_model(c, classes=10), zoo.CIFAR)["params"]
+    models.check(c)
+    params = zoo.shapes(models.make_model(c, classes=10), zoo.CIFAR)["params"]
     assert not [leaf for leaf in masks.names(params) if leaf.endswith("scale")]
 
 
@@ -205,7 +214,7 @@ def test_training_knows_that_channels_see_themselves() -> None:
     )
     image = jnp.ones((1, 8, 8, 3))
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    axes = chosen.layouts(model, like["params"], like["batch_stats"], (8, 8, 3))
+    axes = init_masks.layouts(model, like["params"], like["batch_stats"], (8, 8, 3))
     for layer, shape, wanted in (
         ("stage1_block0/conv1", (3, 3, 1, 2), fan_axes.Fans(2, (3, 3), 1, 1)),
         ("stage1_block0/conv2", (1, 1, 2, 4), fan_axes.Fans(1, (1, 1), 2, 4)),

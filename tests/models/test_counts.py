@@ -21,7 +21,7 @@ from zoo import CIFAR, count, prunable, shapes
 
 from jaxsparse import config as config_lib
 from jaxsparse import models
-from jaxsparse.build import networks
+from jaxsparse.factory import models as models_lib
 from jaxsparse.models import layers
 
 MNIST = (28, 28, 1)
@@ -178,8 +178,8 @@ PUBLISHED = [
 def made(name: str, classes: int = 10) -> nn.Module:
     config = config_lib.default()
     config.model.name = name
-    networks.check(config)
-    return networks.make_model(config, classes=classes)
+    models_lib.check(config)
+    return models_lib.make_model(config, classes=classes)
 
 
 @pytest.mark.parametrize(("name", "classes", "total", "by_hand"), PUBLISHED)

@@ -12,9 +12,10 @@ import tiny
 from flax import linen as nn
 from zoo import count, prunable, shapes
 
-from jaxsparse import build, distributions, initializers, masks, models, paths
 from jaxsparse import config as config_lib
-from jaxsparse.build import ghosts, networks
+from jaxsparse import connectivity, distributions, factory, initializers, masks, models
+from jaxsparse.factory import models as models_lib
+from jaxsparse.factory import tost
 from jaxsparse.training import optimizers
 
 IMAGENET = (224, 224, 3)
@@ -33,8 +34,8 @@ def made(name: str, **fields: object) -> nn.Module:
     c = config_lib.default()
     c.model.name = name
     c.model.update(fields)
-    networks.check(c)
-    return networks.make_model(c, classes=1000)
+    models_lib.check(c)
+    return models_lib.make_model(c, classes=1000)
 
 
 def variables(model: nn.Module, image: tuple[int, ...] = IMAGE) -> dict:
@@ -72,7 +73,7 @@ def test_layers_are_the_maps_that_they_are() -> None:
     }
     wanted = {"patches": (4, 4, 3, 8), "head": (8, 5)}
     wanted |= {f"block{i}/{name}": s for i in (1, 2) for name, s in block.items()}
-    dense = masks.dense(params)
+    dense = masks.ones(params)
     layers = {
         name: leaf.shape
         for name, leaf in zip(masks.names(dense), jax.tree.leaves(dense), strict=True)
@@ -87,7 +88,7 @@ def test_layers_are_the_maps_that_they_are() -> None:
 
 
 def test_erk_gives_each_map_its_own_density() -> None:
-    dense = masks.dense(shapes(made("vit_s_16"), IMAGENET)["params"])
+    dense = masks.ones(shapes(made("vit_s_16"), IMAGENET)["params"])
     counts = distributions.NAMES["erk"](dense, 0.8)
     kept = {
         name: (int(kept), leaf.size)
@@ -206,10 +207,10 @@ def test_weights_on_no_path_are_found() -> None:
     params = shapes(model, IMAGE)["params"]
     apply = lambda params, x: model.apply({"params": params}, x, train=False)  # noqa: E731
     image = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
-    held = masks.dense(params)
-    live = jax.jit(lambda held: paths.live(apply, params, held, image))
-    assert masks.kept(live(held)) == masks.total(held) - query
-    order = paths.first_to_last(apply, params, held, image)
+    held = masks.ones(params)
+    live = jax.jit(lambda held: connectivity.live(apply, params, held, image))
+    assert masks.num_active(live(held)) == masks.size(held) - query
+    order = connectivity.first_to_last(apply, params, held, image)
     assert (order[0], order[-1]) == ("patches/kernel", "head/kernel")
     # A hidden neuron of a block with no output weights needs no inputs.
     cut = held["block1"]["mlp2"]["kernel"].at[3].set(False)
@@ -227,18 +228,18 @@ def test_patches_must_cover_the_image(image: tuple[int, ...]) -> None:
 
 def test_images_that_do_not_fit_are_refused_by_the_fields(tmp_path: Path) -> None:
     c = tiny.config({"model.name": "vit_s_16"})
-    networks.check(c)
+    models_lib.check(c)
     with pytest.raises(
         ValueError, match=r"config.model.name: .*8 by 8 pixels.*of 16.*data.size"
     ):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)
     for size in (32, 48):
         c.data.size = size
-        networks.check(c)
-        networks.check_images(c, (size, size, 3))
+        models_lib.check(c)
+        models_lib.check_images(c, (size, size, 3))
     c.data.size = 40
     with pytest.raises(ValueError, match=r"config.data.size: came 40 .*'vit_s_16'"):
-        networks.check(c)
+        models_lib.check(c)
 
 
 def test_sizes_are_refused_that_heads_cannot_share() -> None:
@@ -253,4 +254,4 @@ def test_ghosts_cannot_fade_to_another_activation() -> None:
     c = config_lib.default()
     c.model.name, c.ghosts.activation = "vit_s_16", "swish"
     with pytest.raises(ValueError, match="ghosts.activation: came 'swish' for 'vit_s"):
-        ghosts.check(c)
+        tost.check(c)

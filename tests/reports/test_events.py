@@ -3,7 +3,7 @@ import struct
 import pytest
 from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
-from jaxsparse.training import events
+from jaxsparse.training import tensorboard
 
 PLACE = {"stage": "level_03/ticket", "level": 3, "arm": "ticket", "epoch": 2.0}
 
@@ -26,7 +26,7 @@ def written(folder):
 
 
 def show(folder, *batches, **options):
-    shown = events.Events(folder, **options)
+    shown = tensorboard.TensorBoardWriter(folder, **options)
     for rows in batches:
         shown(rows)
     shown.close()
@@ -97,7 +97,7 @@ def test_counts_of_masks_become_fractions(tmp_path):
 
 
 def test_many_replicates_are_shown_by_their_mean(tmp_path):
-    count = events.MOST_REPLICATES + 1
+    count = tensorboard.MOST_REPLICATES + 1
     row = {"kind": "train", **PLACE, "step": 5}
     rows = [row | {"replicate": r, "loss": float(r)} for r in range(count)]
     assert show(tmp_path, rows, replicates=count, levels=4) == {"ticket/mean"}

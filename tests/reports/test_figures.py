@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxsparse.reports import drawing, figures, tables
+from jaxsparse.reports import figures, plot_style, tables
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def test_weights_remaining_is_logarithmic_dense_on_the_left(run):
 
 def test_lines_are_the_means_in_percent(run):
     axes = figures.accuracy(tables.levels_table([run]), title="a").axes[0]
-    ticket = drawn(axes)[drawing.STYLES[0].color]
+    ticket = drawn(axes)[plot_style.STYLES[0].color]
     assert np.allclose(ticket, [[80.0, 93.0], [100.0, 91.0]])
 
 
 def test_the_dense_continued_stands_beside_the_ticket_of_its_level(run):
     axes = figures.accuracy(tables.levels_table([run]), title="a").axes[0]
-    continued = drawn(axes)[drawing.STYLES[5].color]
+    continued = drawn(axes)[plot_style.STYLES[5].color]
     assert np.allclose(continued, [[80.0, 90.5]])
 
 
@@ -67,13 +67,13 @@ def test_a_collapse_gets_a_second_panel(make_run, make_record):
 
 
 def test_styles_differ_without_colour():
-    looks = {(style.marker, str(style.dash)) for style in drawing.STYLES}
-    assert len(looks) == len(drawing.STYLES) > len(tables.ARMS)
+    looks = {(style.marker, str(style.dash)) for style in plot_style.STYLES}
+    assert len(looks) == len(plot_style.STYLES) > len(tables.VARIANTS)
 
 
 def test_early_stop_steps(run):
     axes = figures.early_stop(tables.levels_table([run]), title="a").axes[0]
-    ticket = drawn(axes)[drawing.STYLES[0].color]
+    ticket = drawn(axes)[plot_style.STYLES[0].color]
     assert np.allclose(ticket, [[80.0, 200.0], [100.0, 200.0]])
 
 
@@ -130,13 +130,15 @@ def test_one_replicate_of_one_level_can_be_drawn(make_run, make_record):
         figures.comparison(table, called={"a": "b"}, title="a"),
         figures.curves(run, title="a"),
     ):
-        assert drawing.render(figure, file_format="png").startswith(b"\x89PNG")
+        assert plot_style.render(figure, file_format="png").startswith(b"\x89PNG")
 
 
 def test_rendering_is_reproducible_and_dollars_are_literal(run):
     table = tables.levels_table([run])
     images = [
-        drawing.render(figures.accuracy(table, title="$x$ \\frac"), file_format="svg")
+        plot_style.render(
+            figures.accuracy(table, title="$x$ \\frac"), file_format="svg"
+        )
         for _ in range(2)
     ]
     assert images[0] == images[1]
@@ -145,10 +147,12 @@ def test_rendering_is_reproducible_and_dollars_are_literal(run):
 
 def test_extent_leaves_out_the_lowest():
     points = pd.DataFrame({"x": [1.0, 2.0, 3.0], "mean": [0.0, 8.0, 9.0]})
-    line = drawing.Line("a", drawing.STYLES[0], points.assign(sd=[1.0, 1.0, math.nan]))
-    assert drawing.extent([line]) == (-1.0, 9.0)
-    assert drawing.extent([line], lowest=0.5) == (8.0, 9.0)
-    assert all(math.isnan(value) for value in drawing.extent([]))
+    line = plot_style.Line(
+        "a", plot_style.STYLES[0], points.assign(sd=[1.0, 1.0, math.nan])
+    )
+    assert plot_style.extent([line]) == (-1.0, 9.0)
+    assert plot_style.extent([line], lowest=0.5) == (8.0, 9.0)
+    assert all(math.isnan(value) for value in plot_style.extent([]))
 
 
 def test_neither_jax_nor_pyplot_is_imported(root):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from jaxsparse.reports import (
-    drawing,
     gradient_flow,
     gradient_flow_figures,
     gradient_flow_findings,
     gradient_flow_tables,
+    plot_style,
 )
 
 FIGURES = ("gradient", "changes", "segments", "map", "hessian", "signal")
@@ -19,7 +19,7 @@ ALL = {
     *("claims.csv", "arms.csv", "flow.csv"),
     *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
 }
-BLUE, RED = drawing.STYLES[0].color, drawing.STYLES[1].color
+BLUE, RED = plot_style.STYLES[0].color, plot_style.STYLES[1].color
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def found():
 @pytest.fixture
 def unrendered(monkeypatch):
     """Saves the seconds that pictures take, where nobody looks at them."""
-    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
 
 
 def draw(found):
@@ -491,7 +491,7 @@ def test_segments_mark_their_ends(found):
     ]
     assert means == [[2.0, 1.0, 0.5, 3.0], [20.0, 10.0, 3.0, 30.0]]
     for axes in (loss, error):
-        assert [line.get_xdata()[0] for line in lines(axes, drawing.GREY)] == [0, 1]
+        assert [line.get_xdata()[0] for line in lines(axes, plot_style.GREY)] == [0, 1]
     assert (loss.get_yscale(), error.get_yscale()) == ("log", "linear")
 
 
@@ -576,7 +576,7 @@ def test_dead_networks_can_be_drawn(found):
     layers["layers"] = {"conv": [0.0, 0.0]}
     layers["neurons"] = {"conv": [0.0, 0.0]}
     for figure in draw(found).values():
-        assert drawing.render(figure, file_format="png").startswith(b"\x89PNG")
+        assert plot_style.render(figure, file_format="png").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 from jaxsparse.reports import (
-    drawing,
-    gallery,
-    labels,
+    formatting,
     method_figures,
+    method_names,
     methods,
     page,
+    plot_style,
+    report_figures,
     tables,
-    text,
 )
 
 TOTAL = 1000
@@ -65,7 +65,7 @@ NAMED = [
 
 @pytest.mark.parametrize(("config", "called"), NAMED)
 def test_labels(config, called):
-    assert labels.of_run(tables.Run("a", config, {}, [])) == called
+    assert method_names.of_run(tables.RunRecords("a", config, {}, [])) == called
 
 
 def test_labels_tell_runs_apart_by_sparsity_and_then_by_name():
@@ -77,8 +77,8 @@ def test_labels_tell_runs_apart_by_sparsity_and_then_by_name():
         "e": settings("gmp"),
         "f": settings("mest", sparsity=0.5),
     }
-    runs = [tables.Run(name, config, {}, []) for name, config in configs.items()]
-    assert list(labels.of_runs(runs).values()) == [
+    runs = [tables.RunRecords(name, config, {}, []) for name, config in configs.items()]
+    assert list(method_names.of_runs(runs).values()) == [
         "SET, 90 %, a",
         "SET, 98 %",
         "SET, 90 %, c",
@@ -126,7 +126,7 @@ def counted(step, kept, ever, *, replicate=0, layers=None):
 
 
 def run(name, config, *records):
-    return tables.Run(name, config, {}, list(records))
+    return tables.RunRecords(name, config, {}, list(records))
 
 
 RIGL = run(
@@ -178,7 +178,7 @@ def test_what_was_not_recorded_is_missing():
     assert methods.exploration_table([nothing]).empty
     assert methods.densities_table([nothing]).empty
     assert methods.history_table(nothing).empty
-    shown = text.show_methods(
+    shown = formatting.show_methods(
         methods.methods_table([DENSE, TICKETS._replace(name="b")])
     )
     assert "Ever active (%)" not in shown
@@ -245,7 +245,7 @@ def test_densities_come_in_the_order_of_the_network():
         *("25.0", "25.0", "90.0", "", "0", "", "30.0", ""),
         *("", "25.0", "100", ""),
     ]
-    assert drawing.render(figure, file_format="svg")
+    assert plot_style.render(figure, file_format="svg")
     many = table.loc[["a"] * 6 + ["b"]]
     figure = method_figures.densities(many, called=list("uvwxyz") + ["SET"], title="t")
     axes = figure.axes[0]
@@ -330,7 +330,7 @@ def test_labels_and_numbers_of_methods_do_not_overlap():
 )
 def test_methods_can_be_drawn_of_any_runs(runs):
     figure = method_figures.methods(methods.methods_table(runs), title="$x$")
-    assert drawing.render(figure, file_format="png").startswith(b"\x89PNG")
+    assert plot_style.render(figure, file_format="png").startswith(b"\x89PNG")
     for axes in figure.axes:
         assert np.isfinite(axes.get_xlim()).all()
 
@@ -364,25 +364,27 @@ def training(step):
 
 
 def test_figures_that_say_nothing_are_left_out():
-    assert set(gallery.draw([RIGL])) == {"exploration"}
-    assert set(gallery.draw([DENSE])) == set()
+    assert set(report_figures.draw([RIGL])) == {"exploration"}
+    assert set(report_figures.draw([DENSE])) == set()
     trained = DENSE._replace(records=[*DENSE.records, training(100), training(200)])
-    assert set(gallery.draw([trained])) == {"training"}
+    assert set(report_figures.draw([trained])) == {"training"}
     moved = RIGL._replace(
         records=[
             counted(0, 40, 40, layers=layers(10, 30)),
             counted(9, 40, 40, layers=layers(30, 10)),
         ]
     )
-    assert set(gallery.draw([moved])) == {"exploration", "history"}
+    assert set(report_figures.draw([moved])) == {"exploration", "history"}
     together = {"sparsity", "methods", "exploration", "densities"}
     lottery = {"accuracy", "early_stop", "layers"}
-    assert set(gallery.draw([RIGL, TICKETS])) == {f"run2_{name}" for name in lottery}
-    assert set(gallery.compare([RIGL, TICKETS])) == together
+    assert set(report_figures.draw([RIGL, TICKETS])) == {
+        f"run2_{name}" for name in lottery
+    }
+    assert set(report_figures.compare([RIGL, TICKETS])) == together
     second = TICKETS._replace(name="b")
-    assert "comparison" in gallery.compare([RIGL, TICKETS, second])
-    assert "comparison" in gallery.compare([DENSE, TICKETS])
-    assert gallery.compare([DENSE, DENSE._replace(name="b")]) == {}
+    assert "comparison" in report_figures.compare([RIGL, TICKETS, second])
+    assert "comparison" in report_figures.compare([DENSE, TICKETS])
+    assert report_figures.compare([DENSE, DENSE._replace(name="b")]) == {}
 
 
 @pytest.fixture
@@ -398,9 +400,9 @@ def test_a_page_of_methods(folders, tmp_path):
         "<td>RigL (ERK)</td><td>rigl-1</td><td>90.00</td><td>100</td><td>2</td>"
         "<td>91.00 ± 1.41</td><td>93.00</td><td>20.0</td>",
         "<td>lottery tickets</td><td>lth-1</td><td>98.00</td><td>20</td>",
-        gallery.CAPTIONS["methods"],
-        gallery.CAPTIONS["exploration"],
-        gallery.CAPTIONS["densities"],
+        report_figures.CAPTIONS["methods"],
+        report_figures.CAPTIONS["exploration"],
+        report_figures.CAPTIONS["densities"],
         "Dense network: 96.00 % test accuracy (n = 1).",  # of the lottery
     ):
         assert wanted in content
@@ -421,7 +423,7 @@ def test_a_page_of_methods(folders, tmp_path):
 @pytest.fixture
 def unrendered(monkeypatch):
     """Saves the seconds that pictures take, where nobody looks at them."""
-    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -434,7 +436,7 @@ def test_a_page_of_one_sparse_run(folders, tmp_path):
         "Effective sparsity: 93.00 %",
         "Explored: 20.0 %",
         "after 150 ± 71 updates: 90.00 ± 1.41 %.",
-        gallery.CAPTIONS["exploration"],
+        report_figures.CAPTIONS["exploration"],
     ):
         assert wanted in content
     for unwanted in ("Dense network", "best ticket", "<th>Level</th>"):

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from jaxsparse.reports import drawing, page
+from jaxsparse.reports import page, plot_style
 
 ENVIRONMENT = {
     "command": "python train.py --config.name='<b>'",
@@ -19,7 +19,7 @@ ENVIRONMENT = {
 @pytest.fixture
 def unrendered(monkeypatch):
     """Saves the seconds that pictures take, where nobody looks at them."""
-    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
 
 
 def test_the_page_says_what_was_run_and_found(make_run, records, tmp_path):

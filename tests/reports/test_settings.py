@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 
 from jaxsparse.reports import (
-    drawing,
     folder,
-    gallery,
     html,
-    labels,
     method_figures,
+    method_names,
     methods,
     page,
+    plot_style,
     progress,
+    report_figures,
     settings,
     tables,
 )
@@ -36,7 +36,7 @@ def config(data="mnist", network="lenet_300_100", method="static", **sections):
 
 def run(name="a", command=RECIPE, records=(), **sections):
     environment = {"command": command}
-    return tables.Run(name, config(**sections), environment, list(records))
+    return tables.RunRecords(name, config(**sections), environment, list(records))
 
 
 TOST = {
@@ -88,12 +88,12 @@ TOST = {
     ],
 )
 def test_labels_say_what_is_not_the_methods_or_the_recipes_own(sections, flags, called):
-    assert labels.of_run(run(command=f"{RECIPE} {flags}", **sections)) == called
+    assert method_names.of_run(run(command=f"{RECIPE} {flags}", **sections)) == called
 
 
 def test_without_a_command_what_differs_from_the_defaults_is_said():
     made = run(command="", optimizer={"momentum": 0.9})
-    assert labels.of_run(made) == "random (global), momentum 0.9"
+    assert method_names.of_run(made) == "random (global), momentum 0.9"
 
 
 def test_labels_leave_out_what_was_changed_in_all_runs_and_tell_what_differs():
@@ -108,12 +108,12 @@ def test_labels_leave_out_what_was_changed_in_all_runs_and_tell_what_differs():
         )
         for name, gamma, momentum in (("a", 1, 0.9), ("b", 0, 0.9), ("c", 0, 0.0))
     ]
-    assert labels.series(runs) == {
+    assert method_names.series(runs) == {
         "a": "random (global), gamma 0.5",
         "b": "random (global), momentum 0.9",
         "c": "random (global), momentum 0.0",
     }
-    mixed = labels.series([run("a"), run("b", data="digits")])
+    mixed = method_names.series([run("a"), run("b", data="digits")])
     assert mixed == {
         "a": "random (global), LeNet-300-100 on MNIST",
         "b": "random (global), LeNet-300-100 on digits",
@@ -129,7 +129,7 @@ def test_only_runs_on_the_same_data_and_network_are_compared():
     groups = [[run.name for run in group] for group in settings.alike(runs)]
     assert groups == [["a", "e", "f"], ["b"], ["c"], ["d"]]
     assert settings.title([sparse]) == "LeNet-300-100 on MNIST"
-    assert settings.title([tables.Run("x", {}, {}, [])]) == "x"
+    assert settings.title([tables.RunRecords("x", {}, {}, [])]) == "x"
 
 
 def ended(level, arm="ticket", accuracy=0.9, replicate=0, kept=10):
@@ -178,7 +178,7 @@ def test_a_run_that_has_not_ended_says_how_far_it_is(lottery, records, note):
 
 @pytest.fixture
 def unrendered(monkeypatch):
-    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -272,7 +272,7 @@ def test_accuracy_is_drawn_against_sparsity_one_line_a_method():
     assert table["sparsity"].tolist() == pytest.approx([80, 98, 80, 98])
     assert table["test_accuracy"].tolist() == pytest.approx([85, 55, 90, 65])
     assert table["n"].tolist() == [2] * 4
-    drawn = gallery.compare(runs)
+    drawn = report_figures.compare(runs)
     (axes,) = drawn["sparsity"].axes
     assert axes.get_title().startswith("LeNet-300-100 on MNIST")
     lines = [line for line in axes.lines if line.get_linestyle() != "None"]
@@ -285,7 +285,7 @@ def test_accuracy_is_drawn_against_sparsity_one_line_a_method():
     assert ticks == ["80", "98"]
     called = [text.get_text() for text in drawn["sparsity"].legends[0].get_texts()]
     assert called == [*("random (global) (n = 2)", "SNIP (n = 2)", "dense (n = 2)")]
-    assert "sparsity" not in gallery.compare([runs[0], runs[2], runs[4]])
+    assert "sparsity" not in report_figures.compare([runs[0], runs[2], runs[4]])
     is_dense = method_figures.is_dense_reference(methods.methods_table(runs))
     assert is_dense.sum() == 1
 

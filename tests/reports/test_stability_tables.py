@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from jaxsparse.reports import drawing, page, stability, tables
+from jaxsparse.reports import page, plot_style, stability, tables
 
 ALPHAS = [0.0, 0.5, 1.0]
 
@@ -132,7 +132,7 @@ def test_figures_show_what_varies(run, make_run, records):
 def test_the_page_has_tables_figures_and_files(
     make_run, records, made, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
     out = tmp_path / "out"
     folders = [make_run("a", [*records, *made]), make_run("b", records)]
     content = page.write(folders, out).read_text()

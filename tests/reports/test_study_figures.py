@@ -4,17 +4,17 @@ import math
 import numpy as np
 import pytest
 
-from jaxsparse.reports import drawing, study_figures, study_lines
+from jaxsparse.reports import plot_curves, plot_style, study_figures
+from jaxsparse.reports.plot_curves import Curve, Panel
 from jaxsparse.reports.study_figures import Measure, Points, Values
-from jaxsparse.reports.study_lines import Curve, Panel
 
 NAN, INF = math.nan, math.inf
-BLUE, RED = drawing.STYLES[0].color, drawing.STYLES[1].color
+BLUE, RED = plot_style.STYLES[0].color, plot_style.STYLES[1].color
 
 
 def curves(panels, **changes):
     words = {"x": "steps", "y": "accuracy (%)", "title": "LeNet"}
-    return study_lines.curves(panels, **(words | changes))
+    return plot_curves.curves(panels, **(words | changes))
 
 
 def matrices(measures, labels=("0", "init"), **changes):
@@ -94,7 +94,7 @@ def test_one_seed_has_no_bars():
 @pytest.mark.parametrize(
     "nothing", [Curve("x", [], []), Curve("x", [1], [[NAN]]), Curve("x", None, None)]
 )
-@pytest.mark.parametrize("draw", [curves, study_lines.segments])
+@pytest.mark.parametrize("draw", [curves, plot_curves.segments])
 def test_empty_lines_and_panels_are_left_out(nothing, draw):
     panels = [Panel("a", [nothing]), Panel("b", [CURVE, nothing]), Panel("c", [])]
     figure = draw(panels, title="LeNet", y=["1", "2", "3"])
@@ -142,7 +142,7 @@ def test_thresholds_are_named_once():
     ]
     figure = curves(panels)
     drawn = [
-        [line for line in axes.get_lines() if line.get_color() == drawing.GREY]
+        [line for line in axes.get_lines() if line.get_color() == plot_style.GREY]
         for axes in figure.axes
     ]
     heights = [[line.get_ydata()[0] for line in found] for found in drawn]
@@ -183,7 +183,7 @@ def test_steps_show_zero():
 def test_a_single_step_can_be_drawn(steps, scale):
     panel = Panel("", [Curve("easy", steps, np.ones((2, len(steps))))])
     figure = curves([panel], scale=scale)
-    assert drawing.render(figure, file_format="png").startswith(b"\x89PNG")
+    assert plot_style.render(figure, file_format="png").startswith(b"\x89PNG")
 
 
 def test_sizes_are_logarithmic():
@@ -228,26 +228,26 @@ def test_labels_with_an_order_are_shades():
 
 
 def test_many_styles_differ():
-    looks = {(s.color, s.marker) for s in drawing.styles(49)}
+    looks = {(s.color, s.marker) for s in plot_style.styles(49)}
     assert len(looks) == 49
-    assert drawing.styles(7) == list(drawing.STYLES)
+    assert plot_style.styles(7) == list(plot_style.STYLES)
 
 
 def test_segments_have_bands_and_mark_their_ends():
     error = [[0, 10, 2], [0, 30, 4]]
     panels = [Panel(f"round {i}", [Curve("128", [0, 0.5, 1], error)]) for i in (5, 10)]
-    figure = study_lines.segments(panels, title="LeNet")
+    figure = plot_curves.segments(panels, title="LeNet")
     for axes in figure.axes:
         (line,) = lines(axes, BLUE)
         assert line.get_xydata().tolist() == [[0, 0], [0.5, 20], [1, 3]]
         band = axes.collections[0].get_paths()[0].vertices.tolist()
         assert [0.5, 20 + math.sqrt(200)] in band
-        ends = [one for one in axes.get_lines() if one.get_color() == drawing.GREY]
+        ends = [one for one in axes.get_lines() if one.get_color() == plot_style.GREY]
         assert [end.get_xdata()[0] for end in ends] == [0, 1]
     assert figure.get_suptitle() == "LeNet: mean ± s.d. over n seeds"
 
 
-@pytest.mark.parametrize("draw", [curves, study_lines.segments])
+@pytest.mark.parametrize("draw", [curves, plot_curves.segments])
 def test_what_does_not_fit_is_refused_by_name(draw):
     short = Panel("round 5", [Curve("128", [0, 1], [[1, 2, 3]])])
     with pytest.raises(ValueError, match=r"^round 5, 128.values: .* \(seeds, 2\)"):
@@ -377,7 +377,7 @@ def every_figure():
     many = [CURVE._replace(label=f"$an$ arm with a long name, {i}") for i in range(9)]
     weights = np.random.default_rng(0).normal(size=100)
     yield curves([Panel(f"$round$ {i}", many, (3.0, "$dense$")) for i in range(3)])
-    yield study_lines.segments([Panel("$a$", many)], title="$LeNet$")
+    yield plot_curves.segments([Panel("$a$", many)], title="$LeNet$")
     yield study_figures.histograms(
         [Values(f"$batch$ {i}, a long name", weights, 0.1) for i in range(7)],
         x="weight",
@@ -422,6 +422,6 @@ def test_no_tick_labels_overlap():
 
 def test_rendering_is_reproducible_and_dollars_are_literal():
     for pair in zip(every_figure(), every_figure(), strict=True):
-        first, second = (drawing.render(one, file_format="svg") for one in pair)
+        first, second = (plot_style.render(one, file_format="svg") for one in pair)
         assert first == second
         assert b"\\$" not in first

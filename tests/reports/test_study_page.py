@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from jaxsparse.reports import drawing, study
+from jaxsparse.reports import plot_style, study
 
 CLAIMS = (
     {
@@ -53,7 +53,7 @@ def section():
 @pytest.fixture
 def unrendered(monkeypatch):
     """Saves the seconds that pictures take, where nobody looks at them."""
-    monkeypatch.setattr(drawing, "render", lambda figure, file_format: b"")
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
 
 
 def files(folder):

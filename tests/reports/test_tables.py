@@ -3,8 +3,8 @@ import math
 import pandas as pd
 import pytest
 
-from jaxsparse import records as records_lib
-from jaxsparse.reports import tables, text
+from jaxsparse import metrics_log
+from jaxsparse.reports import formatting, tables
 
 
 def row(table, *, arm, level, column="arm"):
@@ -65,7 +65,7 @@ def test_a_single_replicate_has_no_deviation(make_run, make_record):
     runs = tables.read_runs([make_run("a", [make_record("ticket", 0, 0, 0.9)])])
     table = tables.levels_table(runs)
     assert math.isnan(table.loc[0, "test_accuracy_sd"])
-    assert text.show_levels(table).loc[0, "Test accuracy (%)"] == "90.00"
+    assert formatting.show_levels(table).loc[0, "Test accuracy (%)"] == "90.00"
 
 
 def test_layers_of_the_ticket(make_run, records):
@@ -78,7 +78,7 @@ def test_layers_of_the_ticket(make_run, records):
 
 def test_a_torn_last_line_is_forgiven(make_run, records):
     folder = make_run("a", records, torn='{"kind": "level", "st')
-    assert records_lib.read(folder / "metrics.jsonl") == records
+    assert metrics_log.read(folder / "metrics.jsonl") == records
 
 
 def test_a_broken_line_in_the_middle_is_not(make_run):
@@ -106,8 +106,8 @@ def test_no_validation_set_leaves_the_columns_out(make_run, make_record):
     )
     found = [make_record("ticket", 0, r, 0.9, **nothing) for r in range(2)]
     table = tables.levels_table(tables.read_runs([make_run("a", found)]))
-    assert "Early-stop step" not in text.show_levels(table)
-    assert text.show_levels(table).loc[0, "Test accuracy (%)"] == "90.00 ± 0.00"
+    assert "Early-stop step" not in formatting.show_levels(table)
+    assert formatting.show_levels(table).loc[0, "Test accuracy (%)"] == "90.00 ± 0.00"
 
 
 def test_no_records_make_empty_tables(make_run):
@@ -115,14 +115,14 @@ def test_no_records_make_empty_tables(make_run):
     assert tables.levels_table(runs).empty
     assert tables.paired_table(runs).empty
     assert tables.layers_table(runs[0]).empty
-    assert text.summary(tables.levels_table(runs)) == []
+    assert formatting.summary(tables.levels_table(runs)) == []
 
 
 def test_runs_are_told_apart_by_name(make_run, records):
     folders = [make_run("b", records), make_run("a", records)]
     table = tables.levels_table(tables.read_runs(folders))
     assert list(table["run"].unique()) == ["b", "a"]
-    assert "Run" in text.show_levels(table)
+    assert "Run" in formatting.show_levels(table)
 
 
 def test_folders_of_one_name_are_called_by_their_paths(make_run, records):
@@ -148,7 +148,7 @@ def test_summary_finds_the_sparsest_matching_ticket(make_run, make_record):
     accuracies = [0.90, 0.95, 0.90, 0.80]
     found = [make_record("ticket", n, 0, a) for n, a in enumerate(accuracies)]
     table = tables.levels_table(tables.read_runs([make_run("a", found)]))
-    dense, best, matching = text.summary(table)
+    dense, best, matching = formatting.summary(table)
     assert "90.00 %" in dense
     assert "95.00 % at 80.0 % of the weights (level 1)" in best
     assert "90.00 % at 64.0 % of the weights (level 2)" in matching
@@ -159,11 +159,11 @@ def test_summary_finds_the_sparsest_matching_ticket(make_run, make_record):
     [(100.0, "100"), (51.2, "51.2"), (8.59, "8.6"), (0.916, "0.92"), (0.0, "0")],
 )
 def test_percentages_read_as_in_the_papers(value, written):
-    assert text.percent(value) == written
+    assert formatting.percent(value) == written
 
 
 def test_layouts_escape_and_align():
     shown = pd.DataFrame({"a|b": ["<i>"], "c": ["1"]})
-    assert text.markdown(shown) == "| a\\|b | c |\n| --- | --- |\n| <i> | 1 |\n"
-    assert "<td>&lt;i&gt;</td>" in text.html(shown)
-    assert text.plain(shown) == "a|b  c\n<i>  1\n"
+    assert formatting.markdown(shown) == "| a\\|b | c |\n| --- | --- |\n| <i> | 1 |\n"
+    assert "<td>&lt;i&gt;</td>" in formatting.html(shown)
+    assert formatting.plain(shown) == "a|b  c\n<i>  1\n"

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from campaigns import some
 
-from jaxsparse import build, initializers, masks, transforms
 from jaxsparse import config as config_lib
+from jaxsparse import factory, initializers, masks, transforms
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages
 from jaxsparse.training import checkpoints, workdir
@@ -53,26 +53,26 @@ def first(made: Any, folder: Path) -> tuple[Any, Any]:
 def build_in(folder: Path, fields: dict[str, Any]) -> Any:
     c = tiny.config(fields)
     config_lib.validate(c)
-    build.check_names(c)
-    return build.make_experiment(c, build.load_data(c), folder)
+    factory.check_names(c)
+    return factory.make_experiment(c, factory.load_data(c), folder)
 
 
 def saved(studies: Path, moment: str) -> tuple[Any, Any]:
-    state = build.load_state(build.open_run(studies / "earlier"), moment)
+    state = factory.load_state(factory.open_run(studies / "earlier"), moment)
     return state.params, transforms.get_masks(state.opt_state)
 
 
 def test_a_run_is_opened_as_it_was(studies: Path) -> None:
-    run = build.open_run(studies / "earlier")
+    run = factory.open_run(studies / "earlier")
     assert list(config_lib.differences(run.config, tiny.config(EARLIER))) == []
     assert config_lib.from_json(json.loads(run.config.to_json())) == run.config
-    state = build.load_state(run, END)
+    state = factory.load_state(run, END)
     note = checkpoints.recorded_hash(studies / "earlier" / "checkpoints", END)
     assert checkpoints.digest(state) == note
     with pytest.raises(ValueError, match=r"no whole checkpoint 'lst'; .*'init'"):
-        build.load_state(run, "lst")
+        factory.load_state(run, "lst")
     with pytest.raises(ValueError, match="no run is there"):
-        build.open_run(studies / "nothing")
+        factory.open_run(studies / "nothing")
 
 
 def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -
     origin = made.trainer.arrangement["starts_from"]
     assert origin["masks"] == checkpoints.digest(pruned)
     assert set(origin) == {"weights", "masks", "checkpoints"}
-    assert origin["checkpoints"] == build.recorded_hashes(tiny.config(fields), folder)
+    assert origin["checkpoints"] == factory.recorded_hashes(tiny.config(fields), folder)
 
 
 def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_dynamic_training_keeps_the_counts_it_was_given(
     }
     folder = studies / method
     tiny.train(folder, fields)
-    state = build.load_state(build.open_run(folder), END)
+    state = factory.load_state(factory.open_run(folder), END)
     found = transforms.get_masks(state.opt_state)
     _, pruned = saved(studies, END)
     for r in range(2):
@@ -130,9 +130,9 @@ def test_dynamic_training_keeps_the_counts_it_was_given(
             jax.tree.map(lambda leaf, r=r: leaf[r], found),
             jax.tree.map(lambda leaf: leaf[0], pruned),
         )
-        assert masks.kept(now) == masks.kept(then)
+        assert masks.num_active(now) == masks.num_active(then)
         if method != "snfs":
-            assert masks.by_layer(now) == masks.by_layer(then)
+            assert masks.layer_counts(now) == masks.layer_counts(then)
         assert any(
             np.any(a != b)
             for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(then), strict=True)
@@ -153,7 +153,7 @@ ONE = {"start.replicate": 0}
 SHARED = ONE | {"init.shared": True}
 
 
-@pytest.mark.parametrize("rule", build.REDRAWS)
+@pytest.mark.parametrize("rule", factory.SPARSE_INITS)
 def test_kernels_are_redrawn_for_their_masks(
     studies: Path, tmp_path: Path, rule: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.start, \w+: .* began with"):
         tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
-    hashes = build.recorded_hashes(tiny.config(fields), arm)
+    hashes = factory.recorded_hashes(tiny.config(fields), arm)
     assert hashes.keys() == {masks, "init"}
     there = workdir.starts_from(arm)["checkpoints"]
     assert all(there[name] != hash_ for name, hash_ in hashes.items())

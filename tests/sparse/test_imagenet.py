@@ -10,20 +10,20 @@ import pytest
 import tiny
 from campaigns import case
 
-from jaxsparse import build, config, masks, records, transforms
-from jaxsparse.data import datasets, examples
+from jaxsparse import config, factory, masks, metrics_log, transforms
+from jaxsparse.data import dataset, datasets
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import state as state_lib
 
 
-def generated(*, data_dir: Any) -> tuple[examples.Examples, examples.Examples, int]:
+def generated(*, data_dir: Any) -> tuple[dataset.Examples, dataset.Examples, int]:
     """64 images of 32x32, of 5 classes that differ in brightness."""
     del data_dir
     labels = (np.arange(64) % 5).astype(np.int32)
     noise = np.random.default_rng(0).integers(0, 60, (64, 32, 32, 3))
     images = (noise + 40 * labels[:, None, None, None]).astype(np.uint8)
-    made = examples.Examples(images, labels)
-    return made, examples.take(made, np.arange(20)), 5
+    made = dataset.Examples(images, labels)
+    return made, dataset.take(made, np.arange(20)), 5
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,17 @@ def test_the_recipes_train_and_measure(
     else:
         c.model.features = (4, 8, 8, 16, 16)
     config.validate(c)
-    build.check_names(c)
-    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    factory.check_names(c)
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
     experiment_lib.run(made, tiny.desk(tmp_path))
     state = tiny.load(tmp_path, "level_00/ticket/last", made)
     held = transforms.get_masks(state.opt_state)
-    for name, layer in masks.by_layer(held).items():
+    for name, layer in masks.layer_counts(held).items():
         # The first convolution is dense, all others are pruned alike.
         first = name in ("conv/kernel", "conv1/kernel")
         exact = layer.total if first else layer.total * 0.2
         assert layer.kept in (math.floor(exact), math.ceil(exact)), name
-    found = records.read(tmp_path / "metrics.jsonl")
+    found = metrics_log.read(tmp_path / "metrics.jsonl")
     norms = [row for row in found if row["kind"] == "gradient"]
     assert [row["step"] for row in norms if not row["step"] % 5][:2] == [0, 5]
     assert all(math.isfinite(row["norm"]) and row["norm"] > 0 for row in norms)
@@ -71,8 +71,8 @@ def test_the_last_normalisation_of_a_block_begins_at_zero(
     c = importlib.import_module("configs.gradient_flow_imagenet").get_config("quick")
     c.data.size = 0
     c.model.features = (2, 4, 8, 16)
-    length = build.lengths(c, steps_per_epoch=2)
-    network = build.make_network(c, build.load_data(c), length)
+    length = factory.make_durations(c, steps_per_epoch=2)
+    network = factory.make_network(c, factory.load_data(c), length)
     seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)
     params, _ = network.initialize(seeds.init)
     for name, block in params.items():

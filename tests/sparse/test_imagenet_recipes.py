@@ -12,10 +12,18 @@ import tiny
 from campaigns import some
 from pictures import write_tree
 
-from jaxsparse import build, config, distributions, masks, models, records, transforms
-from jaxsparse.data.stored import StoredImages
+from jaxsparse import (
+    config,
+    distributions,
+    factory,
+    masks,
+    metrics_log,
+    models,
+    transforms,
+)
+from jaxsparse.data.image_files import StoredImages
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import feeding
+from jaxsparse.training import input_pipeline
 
 STEPS = 8
 SMALL = {
@@ -68,23 +76,23 @@ def test_a_recipe_trains_from_files_to_exact_counts(
     c.update_from_flattened_dict(SMALL | RECIPES[name])
     c.data.dir = str(tmp_path)
     config.validate(c)
-    build.check_names(c)
-    data = build.load_data(c)
+    factory.check_names(c)
+    data = factory.load_data(c)
     assert isinstance(data.train.images, StoredImages)
-    made = build.make_experiment(c, data, tmp_path)
-    assert isinstance(made.trainer.feed, feeding.Streamed)
+    made = factory.make_experiment(c, data, tmp_path)
+    assert isinstance(made.trainer.feed, input_pipeline.HostFeed)
     experiment_lib.run(made, tiny.desk(tmp_path))
     state = tiny.load(tmp_path, "level_00/ticket/last", made)
     held = transforms.get_masks(state.opt_state)
     one = jax.tree.map(lambda leaf: leaf[0], held)
     wanted = distributions.NAMES[c.sparse.distribution](one, c.sparse.sparsity)
-    layers = masks.by_layer(one)
+    layers = masks.layer_counts(one)
     counts = jax.tree.leaves(wanted)
     assert [layer.kept for layer in layers.values()] == counts
     total = sum(layer.total for layer in layers.values())
     if c.sparse.distribution == "erk":
         assert sum(counts) == distributions.count_kept(total, c.sparse.sparsity)
-    found = records.read(tmp_path / "metrics.jsonl")
+    found = metrics_log.read(tmp_path / "metrics.jsonl")
     losses = [row for row in found if row["kind"] in ("train", "eval")]
     assert {row["step"] for row in losses} == {0, STEPS}
     assert all(

@@ -11,16 +11,16 @@ import pytest
 import tiny
 from campaigns import case, some
 
-from jaxsparse import build, distributions, masks, records, select, transforms
 from jaxsparse import config as config_lib
-from jaxsparse.build import pieces
+from jaxsparse import distributions, factory, masks, metrics_log, select, transforms
+from jaxsparse.factory import components
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import session as session_lib
 from jaxsparse.lottery import stages, tickets
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import interrupt
-from jaxsparse.training.epoch import Data
-from jaxsparse.training.loop import kept_name
+from jaxsparse.training import preemption
+from jaxsparse.training.scan_chunks import ChunkInputs
+from jaxsparse.training.train import saved_state_name
 
 # 64-20-15-10: 1,730 weights. 12 steps, evaluated after 0, 6 and 12.
 SMALL = {"lottery.levels": 0, "model.features": (20, 15)}
@@ -74,7 +74,7 @@ def fields_of(method: str, **more: Any) -> dict[str, Any]:
 
 
 def rows_of(folder: Path, kind: str) -> list[dict]:
-    return [r for r in records.read(folder / "metrics.jsonl") if r["kind"] == kind]
+    return [r for r in metrics_log.read(folder / "metrics.jsonl") if r["kind"] == kind]
 
 
 def test_every_method_has_a_test() -> None:
@@ -86,10 +86,10 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
     state = tiny.load(folder, "level_00/ticket/last", made)
     held = transforms.get_masks(state.opt_state)
     weights = transforms.forward_params(state.params, state.opt_state)
-    total = masks.total(made.network.masks)
+    total = masks.size(made.network.masks)
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
-        kept = masks.kept(mask)
+        kept = masks.num_active(mask)
         assert kept == distributions.count_kept(total, 0.8 if total < TOTAL else 0.9)
         outside = masks.tree_map(
             lambda m, w, r=r: np.asarray(w[r])[~np.asarray(m)], mask, weights
@@ -99,7 +99,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
         assert (row["kept"], row["total"]) == (kept, total)
         assert 0 < row["live"] <= kept
         assert row["layers"] == {
-            name: list(count) for name, count in masks.by_layer(mask).items()
+            name: list(count) for name, count in masks.layer_counts(mask).items()
         }
         last = folder / "tickets" / "final" / f"replicate_{r}.npz"
         tiny.check_equal(tickets.load(last, made.network.masks), mask)
@@ -107,7 +107,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
     assert any((np.asarray(leaf)[0] != leaf[1]).any() for leaf in jax.tree.leaves(held))
     if method_of(ran) in LATENT:
         dense = masks.tree_map(lambda _, w: np.count_nonzero(w), held, state.params)
-        assert sum(jax.tree.leaves(dense)) > masks.kept(held)
+        assert sum(jax.tree.leaves(dense)) > masks.num_active(held)
 
 
 def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
@@ -119,7 +119,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
     remembers = ("set", "rigl", "mest", "snfs", "granet")
     for row in rows:
-        assert row["total"] == masks.total(made.network.masks)
+        assert row["total"] == masks.size(made.network.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())
         assert (row["ever_active"] is None) == (method not in remembers)
         assert row["skipped_updates"] == 0
@@ -173,7 +173,7 @@ def test_a_methods_own_masks_are_kept_in_files(ran: Ran) -> None:
         path = ran.folder / "tickets" / "level_00" / f"replicate_{r}.npz"
         first = tickets.load(path, ran.made.network.masks)
         counts = distributions.erdos_renyi_kernel(ran.made.network.masks, 0.9)
-        found = [count.kept for count in masks.by_layer(first).values()]
+        found = [count.kept for count in masks.layer_counts(first).values()]
         assert found == jax.tree.leaves(counts)
 
 
@@ -192,10 +192,10 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
     tiny.check_equal(again, chosen)
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], chosen)
-        assert masks.kept(mask) == 173
+        assert masks.num_active(mask) == 173
         if distribution:
             erk = distributions.erdos_renyi_kernel(made.network.masks, 0.9)
-            layers = masks.by_layer(mask).values()
+            layers = masks.layer_counts(mask).values()
             assert [count.kept for count in layers] == jax.tree.leaves(erk)
 
 
@@ -215,7 +215,7 @@ def test_scores_that_say_nothing_are_not_taken_in_silence(
     ties = [w for w in said if w.category is select.TiedScoresWarning]
     assert ties and "'all layers': '100.0%'" in str(ties[0].message)
     # 17 of 1,730 weights, by their positions: they do not meet.
-    assert masks.kept(jax.tree.map(lambda leaf: leaf[0], chosen)) == 17
+    assert masks.num_active(jax.tree.map(lambda leaf: leaf[0], chosen)) == 17
     assert "in replicates [0, 1] no weight is on a path" in caplog.text
 
     if score == "synflow":  # is rescaled
@@ -261,7 +261,7 @@ def test_iterations_and_regrowth(tmp_path: Path) -> None:
         made = tiny.experiment(folder, fields)
         chosen = session_lib.Session(made, tiny.desk(folder)).masks(0)
         found.append(chosen)
-        assert masks.kept(chosen) == 2 * 173
+        assert masks.num_active(chosen) == 2 * 173
     assert not all(
         np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, found), strict=True)
     )
@@ -278,7 +278,7 @@ def of_ablation(folder: Path, ablation: str, **more: Any) -> Any:
 def test_ablations_change_one_thing(tmp_path: Path) -> None:
     plain, state = of_ablation(tmp_path / "plain", "")
     wanted = plain.masks(0)
-    for ablation in build.ABLATIONS:
+    for ablation in factory.ABLATIONS:
         session, other = of_ablation(tmp_path / ablation, ablation)
         found = session.masks(0)
         for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
@@ -298,7 +298,7 @@ def test_ablations_change_one_thing(tmp_path: Path) -> None:
             for r in range(2):
                 inside, out = worth[r][mask[r]], worth[r][~np.asarray(mask[r])]
                 assert inside.max() <= out.min()
-    assert masks.kept(transforms.get_masks(state.opt_state)) == 2 * 173
+    assert masks.num_active(transforms.get_masks(state.opt_state)) == 2 * 173
 
 
 def test_dead_weights_are_removed_on_request(tmp_path: Path) -> None:
@@ -309,14 +309,16 @@ def test_dead_weights_are_removed_on_request(tmp_path: Path) -> None:
     live = session.experiment.network.live
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
-        assert masks.kept(mask) == live(mask) < distributions.count_kept(TOTAL, 0.98)
+        assert (
+            masks.num_active(mask) == live(mask) < distributions.count_kept(TOTAL, 0.98)
+        )
 
 
 def test_ends_kept_whole_are_found_in_the_order_of_the_network(tmp_path: Path) -> None:
     fields = fields_of("static", first_layer_dense=True, sparsity=0.2)
     made = tiny.experiment(tmp_path, fields)
     first = session_lib.Session(made, tiny.desk(tmp_path)).masks(0)
-    counts = masks.by_layer(jax.tree.map(lambda leaf: leaf[0], first))
+    counts = masks.layer_counts(jax.tree.map(lambda leaf: leaf[0], first))
     assert counts["dense1/kernel"].kept == counts["dense1/kernel"].total
     fields = fields_of("rigl", last_layer_dense=True)
     made = tiny.run(tmp_path / "b", fields)
@@ -375,7 +377,7 @@ def test_growth_examples_are_what_weights_are_grown_by(tmp_path: Path) -> None:
         for count in (0, 60)
     ]
     assert starts[0] == starts[1]
-    assert masks.kept(ends[0]) == masks.kept(ends[1])
+    assert masks.num_active(ends[0]) == masks.num_active(ends[1])
     assert any(
         (np.asarray(a) != np.asarray(b)).any()
         for a, b in zip(*map(jax.tree.leaves, ends), strict=True)
@@ -397,7 +399,7 @@ def test_the_step_at_a_change_may_be_left_out_or_not(
         fields |= {"analysis.keep_at": ("2step", "3step")}
         made = tiny.run(folder, fields)
         before, after = (
-            tiny.load(folder, kept_name("level_00/ticket", step), made).params
+            tiny.load(folder, saved_state_name("level_00/ticket", step), made).params
             for step in (2, 3)
         )
         bias = [np.asarray(tree["head"]["bias"]) for tree in (before, after)]
@@ -424,7 +426,7 @@ def test_stopped_and_resumed_is_bit_identical(method: str, tmp_path: Path) -> No
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     made = tiny.run(whole, fields)
     stopped = tiny.experiment(cut, fields)
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         experiment_lib.run(stopped, tiny.desk(cut, Twice()))
     assert 0 < rows_of(cut, "masks")[-1]["step"] < 12
     tiny.run(cut, fields)
@@ -461,7 +463,7 @@ def test_a_change_of_masks_stays_conditional_under_replicates(
     program = trainer.programs(4, 20)
     traced = program.args[0].trace(
         session.begin(stage),
-        Data(feed.images, feed.labels, order, np.int32(0)),
+        ChunkInputs(feed.images, feed.labels, order, np.int32(0)),
         made.seeds.data,
         (np.int32(4), None),
     )
@@ -495,7 +497,7 @@ def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
     c = tiny.config({"lottery.levels": 0} | fields)
     with pytest.raises(ValueError, match=message):
         config_lib.validate(c)
-        build.check_names(c)
+        factory.check_names(c)
 
 
 WRONG += [
@@ -569,11 +571,13 @@ def test_too_many_examples_to_score_on(tmp_path: Path) -> None:
 
 
 def test_images_are_normalised_as_the_config_says() -> None:
-    dataset = build.load_data(tiny.config(SMALL))
+    dataset = factory.load_data(tiny.config(SMALL))
     images = dataset.train.images
     found = {}
     for how in ("unit", "channels"):
         c = tiny.config(SMALL | {"data.normalize": how})
-        found[how] = np.asarray(pieces.make_normalize(c, dataset)(jnp.asarray(images)))
+        found[how] = np.asarray(
+            components.make_normalize(c, dataset)(jnp.asarray(images))
+        )
     np.testing.assert_allclose(found["unit"], images / 255, rtol=1e-6)
     assert abs(float(found["channels"].mean())) < 0.1 < float(found["unit"].mean())

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsparse.tost import fading
+from jaxsparse.tost import annealing
 
-FADING = [form for form in fading.FORMS if form != "constant"]
+FADING = [form for form in annealing.FORMS if form != "constant"]
 
 
 @pytest.mark.parametrize("form", FADING)
@@ -20,18 +20,18 @@ FADING = [form for form in fading.FORMS if form != "constant"]
 def test_a_fade_begins_at_one_and_ends_at_exactly_nothing(
     form: str, until: int, share: float, beyond: int
 ) -> None:
-    assert fading.fade(0, until=until, form=form) == 1.0
-    assert fading.fade(until + beyond, until=until, form=form) == 0.0
+    assert annealing.anneal(0, end=until, form=form) == 1.0
+    assert annealing.anneal(until + beyond, end=until, form=form) == 0.0
     between = int(share * (until - 1))
-    left = float(fading.fade(between, until=until, form=form))
+    left = float(annealing.anneal(between, end=until, form=form))
     assert 0.0 <= left <= 1.0
-    assert float(fading.fade(between + 1, until=until, form=form)) <= left
+    assert float(annealing.anneal(between + 1, end=until, form=form)) <= left
 
 
 @pytest.mark.parametrize("step", [0, 1, 7, 15])
 def test_forms_are_their_formulas(step: int) -> None:
     share = step / 16
-    found = {form: fading.fade(step, until=16, form=form) for form in FADING}
+    found = {form: annealing.anneal(step, end=16, form=form) for form in FADING}
     np.testing.assert_allclose(found["linear"], 1 - share, rtol=1e-6)
     np.testing.assert_allclose(
         found["cosine"], (1 + math.cos(math.pi * share)) / 2, rtol=1e-5
@@ -41,17 +41,19 @@ def test_forms_are_their_formulas(step: int) -> None:
 
 @pytest.mark.parametrize("step", [0, 5, 10**9])
 def test_as_released_nothing_fades(step: int) -> None:
-    assert fading.fade(step, until=5, form="constant") == 1.0
+    assert annealing.anneal(step, end=5, form="constant") == 1.0
 
 
 def test_no_update_is_no_ghost() -> None:
     for form in FADING:
-        assert fading.fade(0, until=0, form=form) == 0.0
-    assert fading.sharpen(0, until=0) == math.inf
+        assert annealing.anneal(0, end=0, form=form) == 0.0
+    assert annealing.sharpen(0, end=0) == math.inf
 
 
 def test_sharpness_grows_by_a_factor_until_it_is_infinite() -> None:
-    betas = [float(fading.sharpen(n, until=4, least=2.0, most=32.0)) for n in range(6)]
+    betas = [
+        float(annealing.sharpen(n, end=4, initial=2.0, final=32.0)) for n in range(6)
+    ]
     np.testing.assert_allclose(betas[:4], [2.0, 4.0, 8.0, 16.0], rtol=1e-6)
     assert betas[4:] == [math.inf, math.inf]
 
@@ -62,21 +64,21 @@ def test_one_trace_serves_a_whole_fade() -> None:
     @jax.jit
     def both(clock: jax.Array) -> tuple[jax.Array, jax.Array]:
         traces.append(clock)
-        return fading.fade(clock, until=3), fading.sharpen(clock, until=3)
+        return annealing.anneal(clock, end=3), annealing.sharpen(clock, end=3)
 
     found = [both(jnp.int32(clock)) for clock in range(5)]
     assert len(traces) == 1
     for clock, (left, beta) in enumerate(found):
-        np.testing.assert_allclose(left, fading.fade(clock, until=3), rtol=1e-6)
-        np.testing.assert_allclose(beta, fading.sharpen(clock, until=3), rtol=1e-6)
+        np.testing.assert_allclose(left, annealing.anneal(clock, end=3), rtol=1e-6)
+        np.testing.assert_allclose(beta, annealing.sharpen(clock, end=3), rtol=1e-6)
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="form: got 'slow'; wanted one of"):
-        fading.fade(0, until=1, form="slow")
-    with pytest.raises(ValueError, match="until: got -1; wanted"):
-        fading.fade(0, until=-1)
-    with pytest.raises(ValueError, match="least: got 0.0; wanted"):
-        fading.sharpen(0, until=1, least=0.0)
-    with pytest.raises(ValueError, match="least: got 3.0 with most 2.0"):
-        fading.sharpen(0, until=1, least=3.0, most=2.0)
+        annealing.anneal(0, end=1, form="slow")
+    with pytest.raises(ValueError, match="end: got -1; wanted"):
+        annealing.anneal(0, end=-1)
+    with pytest.raises(ValueError, match="initial: got 0.0; wanted"):
+        annealing.sharpen(0, end=1, initial=0.0)
+    with pytest.raises(ValueError, match="initial: got 3.0 with final 2.0"):
+        annealing.sharpen(0, end=1, initial=3.0, final=2.0)

@@ -10,13 +10,13 @@ import zoo
 from flax import linen as nn
 
 from jaxsparse import masks, tree
-from jaxsparse.tost import fading, skips
+from jaxsparse.tost import annealing, ghost_skips
 
 NETWORKS = [name for name in zoo.SKIPPING if not name.endswith("identity")]
 
 
 def ghosts(left: object, *, train: bool = False, kind: str = "convolution") -> object:
-    return skips.make(left, train=train, kind=kind)
+    return ghost_skips.make(left, train=train, kind=kind)
 
 
 def haunted(model: nn.Module, image: tuple, **options: object) -> dict:
@@ -37,14 +37,14 @@ def haunted(model: nn.Module, image: tuple, **options: object) -> dict:
     return {part: put(state[part], plain.get(part, {})) for part in state}
 
 
-@pytest.mark.parametrize("kind", skips.KINDS)
+@pytest.mark.parametrize("kind", ghost_skips.KINDS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_at_the_end_of_a_fade_networks_are_those_without(name: str, kind: str) -> None:
     model, image = zoo.SMALL[name]
     state, x = haunted(model, image, kind=kind), zoo.images(image)
-    left = fading.fade(10, until=10)
+    left = annealing.anneal(10, end=10)
     faded = model.clone(skip=ghosts(left, kind=kind)).apply(state, x, train=False)
-    plain = {part: skips.without(tree) for part, tree in state.items()}
+    plain = {part: ghost_skips.strip_ghosts(tree) for part, tree in state.items()}
     np.testing.assert_array_equal(faded, model.apply(plain, x, train=False))
     # Nothing else was taken away, and nothing is left.
     shapes = zoo.shapes(model, image)
@@ -68,10 +68,12 @@ def test_at_the_end_of_a_fade_gradients_are_those_without(name: str) -> None:
     params, stats = state["params"], state["batch_stats"]
     faded = model.clone(skip=ghosts(0.0, train=True))
     got = jax.grad(loss)(params, faded, stats)
-    want = jax.grad(loss)(skips.without(params), model, skips.without(stats))
-    jax.tree.map(np.testing.assert_array_equal, skips.without(got), want)
+    want = jax.grad(loss)(
+        ghost_skips.strip_ghosts(params), model, ghost_skips.strip_ghosts(stats)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ghost_skips.strip_ghosts(got), want)
     for name, leaf in tree.named_leaves(got).items():
-        if skips.is_ghost(name):
+        if ghost_skips.is_ghost(name):
             np.testing.assert_array_equal(leaf, 0.0)
 
 
@@ -92,9 +94,9 @@ def test_a_constant_makes_every_channel_the_sum_of_the_input() -> None:
     x = zoo.images((6, 6, 3))
     module = ghosts(1.0, train=True)(5, stride=1, name="skip")
     state = module.init(jax.random.key(0), x)
-    state["params"]["conv"]["kernel"] = jnp.full((1, 1, 3, 5), skips.CONSTANT)
+    state["params"]["conv"]["kernel"] = jnp.full((1, 1, 3, 5), ghost_skips.CONSTANT)
     got, _ = module.apply(state, x, mutable=["batch_stats"])
-    total = np.asarray(x, np.float64).sum(-1, keepdims=True) * skips.CONSTANT
+    total = np.asarray(x, np.float64).sum(-1, keepdims=True) * ghost_skips.CONSTANT
     want = (total - total.mean()) / np.sqrt(total.var() + 1e-5)
     np.testing.assert_allclose(got, np.repeat(want, 5, -1), rtol=1e-3, atol=1e-4)
 
@@ -106,7 +108,7 @@ def test_identities_average_windows_and_add_zeros(
     side: int, features: int, stride: int
 ) -> None:
     x = zoo.images((side, side, 3))
-    got = skips.fit(x, features, stride=stride)
+    got = ghost_skips.fit(x, features, stride=stride)
     # Windows of linen's "SAME" are centred as well as can be.
     total = max(0, -(-side // stride) * stride - side)
     firsts = [i * stride - total // 2 for i in range(-(-side // stride))]
@@ -132,12 +134,12 @@ def test_ghosts_are_told_by_name() -> None:
         "shortcut_conv/kernel": False,
         "head/kernel": False,
     }.items():
-        assert skips.is_ghost(name) is expected
+        assert ghost_skips.is_ghost(name) is expected
     for name in NETWORKS:
         model, image = zoo.SMALL[name]
         plain = masks.names(zoo.shapes(model, image)["params"])
         every = masks.names(zoo.shapes(model.clone(skip=ghosts(1.0)), image)["params"])
-        assert [leaf for leaf in every if not skips.is_ghost(leaf)] == plain
+        assert [leaf for leaf in every if not ghost_skips.is_ghost(leaf)] == plain
 
 
 def test_one_trace_serves_a_whole_fade() -> None:
@@ -151,18 +153,18 @@ def test_one_trace_serves_a_whole_fade() -> None:
         return model.clone(skip=ghosts(left)).apply(state, x, train=False)
 
     for clock in range(4):
-        logits(fading.fade(clock, until=3))
+        logits(annealing.anneal(clock, end=3))
     assert len(traces) == 1
 
 
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="kind: got 'pool'; wanted one of"):
-        skips.make(1.0, train=False, kind="pool")
+        ghost_skips.make(1.0, train=False, kind="pool")
 
 
 def test_layers_can_be_given() -> None:
     product = functools.partial(nn.Conv, dtype=jnp.bfloat16)
-    module = skips.make(1.0, train=False, kind="convolution", conv=product)
+    module = ghost_skips.make(1.0, train=False, kind="convolution", conv=product)
     made = module(4, stride=1, name="skip")
     x = zoo.images((4, 4, 3))
     state = made.init(jax.random.key(0), x)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse.tost import rescaling
-from jaxsparse.tost.rescaling import Settings
+from jaxsparse.tost import gradinit
+from jaxsparse.tost.gradinit import GradInitOptions
 
 SIZES = (6, 5, 3)
 STEPS = 12
@@ -53,7 +53,7 @@ def norm(params: dict, batch: tuple, hold: dict | None) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
 
 
-def slowly(params: dict, masks: dict, batches: object, s: Settings) -> tuple:
+def slowly(params: dict, masks: dict, batches: object, s: GradInitOptions) -> tuple:
     """The published rule, one tensor and one number at a time."""
     names = [(layer, leaf) for layer in params for leaf in params[layer]]
     start = {n: np.asarray(params[n[0]][n[1]], np.float64) for n in names}
@@ -118,12 +118,14 @@ def test_factors_are_those_of_a_loop(
 ) -> None:
     params, masks, batches = make_problem()
     if longest == "between":
-        free = rescaling.rescale(
-            loss, params, masks, batches, settings=Settings(1, longest=1e-9)
+        free = gradinit.rescale(
+            loss, params, masks, batches, settings=GradInitOptions(1, longest=1e-9)
         )
         longest = float(free.objective[0]) * 0.97
-    settings = Settings(STEPS, longest=longest, masked=masked, learning_rate=0.03)
-    found = rescaling.rescale(
+    settings = GradInitOptions(
+        STEPS, longest=longest, masked=masked, learning_rate=0.03
+    )
+    found = gradinit.rescale(
         loss, params, masks, batches, settings=settings, dispatch=dispatch
     )
     alpha, objective, constrained = slowly(params, masks, batches, settings)
@@ -135,19 +137,19 @@ def test_factors_are_those_of_a_loop(
 
 def test_both_kinds_of_steps_are_taken_between_the_extremes() -> None:
     params, masks, batches = make_problem()
-    first = rescaling.rescale(
-        loss, params, masks, batches, settings=Settings(1, longest=1e-9)
+    first = gradinit.rescale(
+        loss, params, masks, batches, settings=GradInitOptions(1, longest=1e-9)
     )
     longest = float(first.objective[0]) * 0.97
-    settings = Settings(STEPS, longest=longest, learning_rate=0.03)
-    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    settings = GradInitOptions(STEPS, longest=longest, learning_rate=0.03)
+    found = gradinit.rescale(loss, params, masks, batches, settings=settings)
     assert 0 < int(found.constrained.sum()) < STEPS
 
 
 def test_directions_stay_and_what_is_masked_stays_zero() -> None:
     params, masks, batches = make_problem()
-    settings = Settings(STEPS, learning_rate=0.1)
-    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    settings = GradInitOptions(STEPS, learning_rate=0.1)
+    found = gradinit.rescale(loss, params, masks, batches, settings=settings)
     for layer in params:
         kept = masks[layer]["kernel"]
         new, old = found.params[layer]["kernel"], params[layer]["kernel"]
@@ -164,12 +166,12 @@ def test_the_objective_falls() -> None:
     params, masks, _ = make_problem()
     _, _, batches = make_problem(seed=3)
     same = lambda step: batches(0 * step)  # noqa: E731
-    settings = Settings(100, longest=np.inf, learning_rate=0.03)
-    found = rescaling.rescale(loss, params, masks, same, settings=settings)
+    settings = GradInitOptions(100, longest=np.inf, learning_rate=0.03)
+    found = gradinit.rescale(loss, params, masks, same, settings=settings)
     assert found.objective[-1] < 0.8 * found.objective[0]
     assert (jnp.diff(found.objective[:30]) < 0).all()
-    long = Settings(100, longest=1e-6, learning_rate=0.03)
-    short = rescaling.rescale(loss, params, masks, same, settings=long)
+    long = GradInitOptions(100, longest=1e-6, learning_rate=0.03)
+    short = gradinit.rescale(loss, params, masks, same, settings=long)
     assert short.constrained.all()
     assert short.objective[-1] < 0.8 * short.objective[0]
 
@@ -177,15 +179,19 @@ def test_the_objective_falls() -> None:
 def test_released_code_feels_weights_that_are_gone() -> None:
     params, masks, batches = make_problem()
     found = [
-        rescaling.rescale(
-            loss, params, masks, batches, settings=Settings(1, longest=1e-9, masked=m)
+        gradinit.rescale(
+            loss,
+            params,
+            masks,
+            batches,
+            settings=GradInitOptions(1, longest=1e-9, masked=m),
         )
         for m in (True, False)
     ]
     assert found[1].objective[0] > found[0].objective[0]
     whole = make_problem(sparse=False)
     alike = [
-        rescaling.rescale(loss, *whole, settings=Settings(3, masked=m))
+        gradinit.rescale(loss, *whole, settings=GradInitOptions(3, masked=m))
         for m in (True, False)
     ]
     np.testing.assert_array_equal(alike[0].objective, alike[1].objective)
@@ -193,8 +199,8 @@ def test_released_code_feels_weights_that_are_gone() -> None:
 
 def test_factors_stop_at_the_least() -> None:
     params, masks, batches = make_problem()
-    settings = Settings(STEPS, learning_rate=2.0, least=0.5)
-    found = rescaling.rescale(loss, params, masks, batches, settings=settings)
+    settings = GradInitOptions(STEPS, learning_rate=2.0, least=0.5)
+    found = gradinit.rescale(loss, params, masks, batches, settings=settings)
     kernels = [found.factors[layer]["kernel"] for layer in params]
     assert min(float(factor) for factor in kernels) == 0.5
     assert float(found.factors["second"]["bias"]) >= 0.0
@@ -203,8 +209,8 @@ def test_factors_stop_at_the_least() -> None:
 @pytest.mark.parametrize("dispatch", [False, True])
 def test_no_step_changes_nothing(dispatch: bool) -> None:
     params, masks, batches = make_problem(sparse=False)
-    found = rescaling.rescale(
-        loss, params, masks, batches, settings=Settings(0), dispatch=dispatch
+    found = gradinit.rescale(
+        loss, params, masks, batches, settings=GradInitOptions(0), dispatch=dispatch
     )
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     assert found.objective.shape == (0,)
@@ -213,7 +219,7 @@ def test_no_step_changes_nothing(dispatch: bool) -> None:
 def test_a_dead_network_gives_no_infinity() -> None:
     params, masks, batches = make_problem()
     dead = jax.tree.map(jnp.zeros_like, params)
-    found = rescaling.rescale(loss, dead, masks, batches, settings=Settings(3))
+    found = gradinit.rescale(loss, dead, masks, batches, settings=GradInitOptions(3))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
@@ -230,8 +236,8 @@ def test_a_dead_network_gives_no_infinity() -> None:
 )
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"settings: got .*{field}"):
-        rescaling.rescale(
-            loss, *make_problem(), settings=Settings()._replace(**{field: value})
+        gradinit.rescale(
+            loss, *make_problem(), settings=GradInitOptions()._replace(**{field: value})
         )
 
 
@@ -239,10 +245,10 @@ def test_replicates_are_rescaled_as_each_alone() -> None:
     params, masks, batches = make_problem()
     other = make_problem(seed=5)[0]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, other)
-    settings = Settings(4, learning_rate=0.1)
+    settings = GradInitOptions(4, learning_rate=0.1)
 
-    def one(weights: dict) -> rescaling.Rescaled:
-        return rescaling.rescale(loss, weights, masks, batches, settings=settings)
+    def one(weights: dict) -> gradinit.GradInitResult:
+        return gradinit.rescale(loss, weights, masks, batches, settings=settings)
 
     together = jax.vmap(one)(both)
     for i, weights in enumerate((params, other)):
@@ -262,13 +268,13 @@ def test_steps_from_the_host_are_compiled_once_for_all_replicates() -> None:
         assert isinstance(step, int)
         return batches(step)
 
-    def go(seed: int, longest: float) -> rescaling.Rescaled:
-        return rescaling.rescale(
+    def go(seed: int, longest: float) -> gradinit.GradInitResult:
+        return gradinit.rescale(
             counted,
             make_problem(seed)[0],
             masks,
             numbered,
-            settings=Settings(STEPS, longest=longest, learning_rate=0.03),
+            settings=GradInitOptions(STEPS, longest=longest, learning_rate=0.03),
             dispatch=True,
         )
 

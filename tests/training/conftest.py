@@ -12,11 +12,17 @@ import pytest
 from flax import linen as nn
 
 from jaxsparse import masks, models, scores, transforms
-from jaxsparse.data import augment, order
-from jaxsparse.training import epoch, optimizers, placement, sharding, steps
-from jaxsparse.training import replicates as replicates_lib
+from jaxsparse.data import augment, shuffling
+from jaxsparse.training import (
+    mesh,
+    optimizers,
+    scan_chunks,
+    state_sharding,
+    steps,
+    vmap_seeds,
+)
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.sharding import Layout
+from jaxsparse.training.mesh import MeshLayout
 from jaxsparse.training.state import TrainState
 
 EXAMPLES = 256
@@ -34,9 +40,9 @@ def resnet(axis_name: str | None = None) -> nn.Module:
 class Bench(NamedTuple):
     """One network on one layout, ready to train."""
 
-    layout: Layout
+    layout: MeshLayout
     fresh: TrainState
-    programs: Callable[[int, int], epoch.Program]
+    programs: Callable[[int, int], scan_chunks.Program]
     data: Any
     orders: Any
     keys: Any
@@ -46,17 +52,17 @@ class Bench(NamedTuple):
     ) -> tuple[TrainState, list[Any]]:
         """Runs calls (length, batch size), each from the order's beginning."""
         state = self.fresh if state is None else state
-        state = placement.place(self.layout, jax.tree.map(jnp.copy, state))
+        state = state_sharding.shard_state(self.layout, jax.tree.map(jnp.copy, state))
         tallies, first = [], 0
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
                 state,
-                epoch.Data(*self.data, self.orders, jnp.int32(first)),
+                scan_chunks.ChunkInputs(*self.data, self.orders, jnp.int32(first)),
                 self.keys,
             )
-            tallies.append(epoch.tallies_on_host(self.layout, tally))
+            tallies.append(scan_chunks.sums_on_host(self.layout, tally))
             first = (first + length * batch_size) % EXAMPLES
-        return placement.collect(self.layout, state), tallies
+        return state_sharding.gather_state(self.layout, state), tallies
 
 
 def optimizer() -> optax.GradientTransformationExtraArgs:
@@ -79,7 +85,7 @@ def start(
     def one(key: Any, mask_key: Any) -> Any:
         image = jnp.zeros((1, 8, 8, 1))
         variables = network().init(key, image, train=False)
-        dense = masks.dense(variables["params"])
+        dense = masks.ones(variables["params"])
         kept = jax.tree.map(lambda leaf: leaf > 0.5, scores.random(dense, key=mask_key))
         return variables["params"], variables.get("batch_stats", {}), kept
 
@@ -102,16 +108,16 @@ def _bench(
     replicates: int = 1,
     devices: int = 1,
     parallelism: str = "jit",
-    how: replicates_lib.How = "vmap",
+    how: vmap_seeds.How = "vmap",
     usual_length: int = 0,
-    division: sharding.Division | None = None,
+    division: mesh.FSDPSpec | None = None,
 ) -> Bench:
-    layout = sharding.make_layout(
+    layout = mesh.make_layout(
         replicates=replicates,
         batch_sizes=[64],
         parallelism=parallelism,
         devices=devices,
-        division=division,
+        fsdp=division,
     )
     network = NETWORKS[name]
     axis_name = layout.batch_axis
@@ -126,20 +132,20 @@ def _bench(
         ),
         normalize=functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
         axis_name=axis_name,
-        gather=placement.make_gather(layout, fresh),
+        gather=state_sharding.make_gather(layout, fresh),
     )
-    orders = jax.vmap(lambda key: order.epoch_order(key, epoch=0, examples=EXAMPLES))(
-        seeds.data
-    )
+    orders = jax.vmap(
+        lambda key: shuffling.epoch_order(key, epoch=0, examples=EXAMPLES)
+    )(seeds.data)
     return Bench(
         layout,
         fresh,
-        epoch.make_programs(
+        scan_chunks.make_chunk_fns(
             step, fresh, layout=layout, how=how, usual_length=usual_length
         ),
-        sharding.everywhere(layout, images()),
-        sharding.by_replicate(layout, orders),
-        sharding.by_replicate(layout, seeds.data),
+        mesh.replicate(layout, images()),
+        mesh.shard_replicates(layout, orders),
+        mesh.shard_replicates(layout, seeds.data),
     )
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_note_costs_no_weights(
     (tmp_path / f"{NAME}.json").write_text(note)
     assert not checkpoints.exists(tmp_path, NAME)
     with pytest.raises(
-        checkpoints.Damaged, match=r"last: corrupt \(its note last.json"
+        checkpoints.CorruptFile, match=r"last: corrupt \(its note last.json"
     ):
         checkpoints.read(tmp_path, NAME, state)
     # Whoever saves anew, having loaded before or not, puts the weights aside.
@@ -377,16 +377,16 @@ def test_thinning_keeps_the_note_and_forgetting_does_not(
     tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints.save(tmp_path, NAME, state)
-    checkpoints.thin(tmp_path, NAME)
-    checkpoints.thin(tmp_path, NAME)
+    checkpoints.delete_weights(tmp_path, NAME)
+    checkpoints.delete_weights(tmp_path, NAME)
     assert checkpoints.exists(tmp_path, NAME)
     assert not (tmp_path / NAME).exists()
     assert checkpoints.load(tmp_path, NAME, state) is None
     assert not caplog.records
     checkpoints.save(tmp_path, NAME, state)
     assert checkpoints.load(tmp_path, NAME, state) is not None
-    checkpoints.forget(tmp_path, NAME)
-    checkpoints.forget(tmp_path, NAME)
+    checkpoints.delete(tmp_path, NAME)
+    checkpoints.delete(tmp_path, NAME)
     assert list((tmp_path / NAME).parent.iterdir()) == []
 
 

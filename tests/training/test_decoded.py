@@ -13,16 +13,22 @@ import tiny
 from ml_collections import ConfigDict
 from pictures import write_tree
 
-from jaxsparse import build, hosts
 from jaxsparse import config as config_lib
-from jaxsparse.build import functions, scoring
-from jaxsparse.data import datasets, stored
-from jaxsparse.data.examples import Dataset, Examples
-from jaxsparse.data.stored import StoredImages
+from jaxsparse import factory, multihost
+from jaxsparse.data import datasets, image_files
+from jaxsparse.data.dataset import Dataset, Examples
+from jaxsparse.data.image_files import StoredImages
+from jaxsparse.factory import eval_fns, example_scores
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery.network import first_state
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import epoch, feeding, interrupt, placement, sharding
+from jaxsparse.lottery.task import first_state
+from jaxsparse.training import (
+    input_pipeline,
+    mesh,
+    preemption,
+    scan_chunks,
+    state_sharding,
+)
 
 SIZE = 8
 
@@ -57,13 +63,13 @@ def config(tree: Path, fields: dict[str, Any] | None = None) -> ConfigDict:
         | (fields or {})
     )
     config_lib.validate(c)
-    build.check_names(c)
+    factory.check_names(c)
     return c
 
 
 def experiment(tree: Path, folder: Path, fields: dict[str, Any]) -> Experiment:
     c = config(tree, fields)
-    return build.make_experiment(c, build.load_data(c), folder)
+    return factory.make_experiment(c, factory.load_data(c), folder)
 
 
 def gathered(
@@ -71,17 +77,17 @@ def gathered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of an epoch of 24 images in batches of 4, [r s b ...]."""
     every = load(tree).train
-    layout = sharding.make_layout(
-        replicates=replicates, batch_sizes=[4], devices=devices
-    )
+    layout = mesh.make_layout(replicates=replicates, batch_sizes=[4], devices=devices)
     order = np.stack([np.random.default_rng(r).permutation(24) for r in range(2)])
     order = order[:replicates]
     words = np.arange(2 * replicates, dtype=np.uint32).reshape(replicates, 2)
-    stream = feeding.Streamed(every, lambda *_: order, layout, lambda n: max(n, 2))
+    stream = input_pipeline.HostFeed(
+        every, lambda *_: order, layout, lambda n: max(n, 2)
+    )
     images, labels, first = [], [], 0
     groups, parts = layout.mesh.devices.shape
     for length in lengths:
-        call = epoch.Call(0, length, 3, first * 4, 4)
+        call = scan_chunks.ScanChunk(0, length, 3, first * 4, 4)
         shares = stream.gather(order, call, words=words)
         for leaves, field in ((images, "images"), (labels, "labels")):
             each = [getattr(share, field)[:, :length] for share in shares]
@@ -131,7 +137,7 @@ class Asked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.viewed, self.cut = 0, 0
         self.lock = threading.Lock()
-        plain_view, plain_crops = stored.view, StoredImages.crops
+        plain_view, plain_crops = image_files.view, StoredImages.crops
 
         def view(*args: Any) -> Any:
             with self.lock:
@@ -143,7 +149,7 @@ class Asked:
                 self.cut += len(rows)
             return plain_crops(images, rows, **more)
 
-        monkeypatch.setattr(stored, "view", view)
+        monkeypatch.setattr(image_files, "view", view)
         monkeypatch.setattr(StoredImages, "crops", crops)
 
 
@@ -156,7 +162,7 @@ def test_a_run_decodes_what_it_needs_and_no_more(
     fields |= {"sparse.update_every": "2step", "sparse.end": "6step"}
     fields |= {"sparse.growth_examples": 3}
     made = experiment(tree, tmp_path, fields)
-    assert isinstance(made.trainer.feed, feeding.Streamed)
+    assert isinstance(made.trainer.feed, input_pipeline.HostFeed)
     assert made.trainer.arrangement["examples"] == "host"
     assert (asked.viewed, asked.cut) == (3, 0)  # what is grown by
     experiment_lib.run(made, tiny.desk(tmp_path))
@@ -191,7 +197,7 @@ def test_a_run_is_the_same_in_calls_of_any_length_and_goes_on_where_it_was_stopp
     whole = experiment(tree, tmp_path / "whole", fields)
     experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
     asked = iter([False, True])
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         experiment_lib.run(
             experiment(tree, tmp_path / "cut", fields),
             tiny.desk(tmp_path / "cut", lambda: next(asked, True)),
@@ -214,7 +220,7 @@ def test_evaluation_is_that_of_the_same_images_in_memory(
     tree: Path, tmp_path: Path
 ) -> None:
     c = config(tree)
-    data = build.load_data(c)
+    data = factory.load_data(c)
     in_memory = data._replace(
         **{
             name: Examples(np.asarray(part.images), part.labels)
@@ -224,8 +230,8 @@ def test_evaluation_is_that_of_the_same_images_in_memory(
     )
     scores = []
     for dataset in (data, in_memory):
-        made = build.make_experiment(c, dataset, tmp_path)
-        state = placement.at_rest(
+        made = factory.make_experiment(c, dataset, tmp_path)
+        state = state_sharding.to_checkpoint_layout(
             made.trainer.layout,
             jax.jit(functools.partial(first_state, made.network))(made.seeds),
         )
@@ -256,9 +262,9 @@ def test_what_is_not_to_be_in_memory_is_refused_before_training(
     image = SIZE * SIZE * 3
     fields = {"stability.children": 2, "stability.steps": ("2step",)}
     fields |= {"stability.examples": 5}
-    monkeypatch.setattr(stored, "WHOLE", 9 * image)  # the test set has 9
+    monkeypatch.setattr(image_files, "WHOLE", 9 * image)  # the test set has 9
     experiment(tree, tmp_path, fields)
-    monkeypatch.setattr(stored, "WHOLE", 8 * image)
+    monkeypatch.setattr(image_files, "WHOLE", 8 * image)
     asked = Asked(monkeypatch)
     words = r"images: came 9 of 8x8 .*test_examples.*data\.size"
     with pytest.raises(ValueError, match=words):
@@ -267,9 +273,11 @@ def test_what_is_not_to_be_in_memory_is_refused_before_training(
     fields |= {"data.test_examples": 8, "stability.examples": 0}
     with pytest.raises(ValueError, match="images: came 16 of"):
         experiment(tree, tmp_path, fields)
-    made = functions.make_functions(config(tree), load(tree), {})
+    made = eval_fns.make_eval_fns(config(tree), load(tree), {})
     with pytest.raises(ValueError, match="images: came 24 of"):
-        scoring.example_barriers(made, [({}, {})] * 2, load(tree).train, batch_size=4)
+        example_scores.example_barriers(
+            made, [({}, {})] * 2, load(tree).train, batch_size=4
+        )
     assert load(tree).train.images[:].shape == (24, SIZE, SIZE, 3)
 
 
@@ -277,17 +285,19 @@ def test_hosts_must_have_the_same_files(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
-    monkeypatch.setattr(hosts, "many", lambda: True)
-    monkeypatch.setattr(hosts, "all_have", lambda thing: thing is not None)
-    monkeypatch.setattr(hosts, "tell", lambda find: heard.append(find()) or heard[0])
-    build.load_data(config(tree))
+    monkeypatch.setattr(multihost, "is_multiprocess", lambda: True)
+    monkeypatch.setattr(multihost, "on_all", lambda thing: thing is not None)
+    monkeypatch.setattr(
+        multihost, "tell", lambda find: heard.append(find()) or heard[0]
+    )
+    factory.load_data(config(tree))
     write_tree(tmp_path / "same")
-    build.load_data(config(tmp_path / "same"))  # they may lie elsewhere
+    factory.load_data(config(tmp_path / "same"))  # they may lie elsewhere
     write_tree(tmp_path / "other")
     folder = tmp_path / "other" / "imagenet" / "val" / "bee"
     (folder / "001.JPEG").rename(folder / "002.JPEG")
     with pytest.raises(ValueError, match=r"config.data.dir: .*other.*the same files"):
-        build.load_data(config(tmp_path / "other"))
+        factory.load_data(config(tmp_path / "other"))
     assert len(set(heard)) == 2
 
 

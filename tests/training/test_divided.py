@@ -19,26 +19,26 @@ from jaxsparse import masks, transforms, tree
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import (
     checkpoints,
-    epoch,
-    interrupt,
-    placement,
-    sharding,
+    mesh,
+    preemption,
+    scan_chunks,
+    state_sharding,
 )
 
-DIVISION = sharding.Division(least=64)
+DIVISION = mesh.FSDPSpec(least=64)
 GATHERS = re.compile(
     r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all|collective-permute)(?:-start)?\("
 )
 
 
-def of_state(layout: sharding.Layout, state: Any) -> dict[str, tuple[int, ...]]:
+def of_state(layout: mesh.MeshLayout, state: Any) -> dict[str, tuple[int, ...]]:
     """Says over how many devices each axis of each leaf of a state is divided."""
 
     def parts(leaf: Any) -> tuple[int, ...]:
         shard = leaf.addressable_shards[0].data.shape
         return tuple(a // b for a, b in zip(leaf.shape, shard, strict=True))
 
-    leaves = tree.named_leaves(placement.place(layout, state))
+    leaves = tree.named_leaves(state_sharding.shard_state(layout, state))
     return {name: parts(leaf) for name, leaf in leaves.items()}
 
 
@@ -91,9 +91,9 @@ def test_only_weights_are_brought_together_and_only_to_compute_with(
     bench: Callable, replicates: int
 ) -> None:
     made = bench(replicates=replicates, devices=4, division=DIVISION)
-    data = epoch.Data(*made.data, made.orders, jnp.int32(0))
+    data = scan_chunks.ChunkInputs(*made.data, made.orders, jnp.int32(0))
     program = made.programs(1, 64)
-    state = placement.place(made.layout, made.fresh)
+    state = state_sharding.shard_state(made.layout, made.fresh)
     # What `programs` returns is a partial of the compiled function.
     lowered = program.args[0].lower(state, data, made.keys, (jnp.int32(1), None))
     found = GATHERS.findall(lowered.compile().as_text())
@@ -115,7 +115,7 @@ def test_a_state_of_divided_weights_continues_on_other_layouts(
     checkpoints.save(tmp_path, "last", saved)
     for devices, division in ((4, DIVISION), (4, None), (2, DIVISION), (1, DIVISION)):
         made = bench(devices=devices, division=division)
-        like = placement.place(made.layout, made.fresh)
+        like = state_sharding.shard_state(made.layout, made.fresh)
         loaded = checkpoints.load(tmp_path, "last", like)
         assert loaded is not None
         tiny.check_equal(loaded.state, saved)
@@ -127,13 +127,13 @@ def test_a_state_of_divided_weights_continues_on_other_layouts(
 
 def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
     with pytest.raises(ValueError, match=r"config.run.parallelism: came 'pmap' with"):
-        sharding.make_layout(
-            replicates=1, batch_sizes=[64], parallelism="pmap", division=DIVISION
+        mesh.make_layout(
+            replicates=1, batch_sizes=[64], parallelism="pmap", fsdp=DIVISION
         )
-    wrong = sharding.Division((("head/kernel", 1),))
-    layout = sharding.make_layout(replicates=1, batch_sizes=[64], division=wrong)
+    wrong = mesh.FSDPSpec((("head/kernel", 1),))
+    layout = mesh.make_layout(replicates=1, batch_sizes=[64], fsdp=wrong)
     with pytest.raises(ValueError, match=r"config.run.weight_rules: axis 1 of head/k"):
-        placement.state_shardings(layout, bench().fresh)
+        state_sharding.state_shardings(layout, bench().fresh)
 
 
 RIGL = {
@@ -157,12 +157,12 @@ def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -
     kernel = wanted.params["dense1"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
     held = transforms.get_masks(wanted.opt_state)
-    total, kept = masks.total(held), masks.kept(held)
+    total, kept = masks.size(held), masks.num_active(held)
     assert kept == total - math.floor(total * 0.8)
 
     asked = iter([False] + [True] * 100)
     stopped = tiny.experiment(tmp_path / "stopped", fields)
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         desk = tiny.desk(tmp_path / "stopped", lambda: next(asked))
         experiment_lib.run(stopped, desk)
     tiny.run(tmp_path / "stopped", fields)
@@ -188,7 +188,7 @@ def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
     kernel = state.params["dense1"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
     held = transforms.get_masks(state.opt_state)
-    assert masks.kept(held) == math.ceil(masks.total(held) * 0.8)
+    assert masks.num_active(held) == math.ceil(masks.size(held) * 0.8)
 
 
 def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) -> None:

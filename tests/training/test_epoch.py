@@ -12,19 +12,19 @@ import pytest
 import tiny
 from hypothesis import strategies as st
 
-from jaxsparse.data import order
-from jaxsparse.data.examples import Examples
-from jaxsparse.training import epoch, feeding, placement, sharding
-from jaxsparse.training.epoch import Call, Data, Epoch
+from jaxsparse.data import shuffling
+from jaxsparse.data.dataset import Examples
+from jaxsparse.training import input_pipeline, mesh, scan_chunks, state_sharding
+from jaxsparse.training.scan_chunks import ChunkInputs, EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
-from jaxsparse.training.steps import Tally
+from jaxsparse.training.steps import MetricSums
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, Any]:
     batch_size = draw(st.integers(1, 9))
     return {
-        "epoch": Epoch(
+        "epoch": EpochSpec(
             draw(st.integers(1, 12)), batch_size, draw(st.integers(1, batch_size))
         ),
         "steps_per_call": draw(st.integers(1, 15)),
@@ -38,7 +38,7 @@ def test_calls_join_without_gaps_and_visit_the_right_batches(
 ) -> None:
     per_epoch = settings["epoch"]
     step = start
-    for call in epoch.plan(start, start + length, **settings):
+    for call in scan_chunks.plan(start, start + length, **settings):
         assert call.step == step
         assert 1 <= call.length <= settings["steps_per_call"]
         for _ in range(call.length):
@@ -59,20 +59,20 @@ def test_ends_do_not_depend_on_the_start(
     stop = start + length
 
     def ends(begin: int) -> list[int]:
-        calls = epoch.plan(begin, stop, **settings)
+        calls = scan_chunks.plan(begin, stop, **settings)
         return [call.step + call.length for call in calls]
 
     assert ends(start) == [end for end in ends(0) if end > start]
     for step in ends(0):
         if step >= start:
-            resumed = list(epoch.plan(step, stop, **settings))
-            every = list(epoch.plan(start, stop, **settings))
+            resumed = list(scan_chunks.plan(step, stop, **settings))
+            every = list(scan_chunks.plan(start, stop, **settings))
             assert resumed == [call for call in every if call.step >= step]
 
 
 @hypothesis.given(plans(), st.integers(1, 60))
 def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
-    calls = list(epoch.plan(0, stop, **settings))
+    calls = list(scan_chunks.plan(0, stop, **settings))
     ends = {call.step + call.length for call in calls}
     assert ends >= set(range(0, stop, settings["epoch"].steps)) - {0}
     if settings["evaluate_every"]:
@@ -81,26 +81,28 @@ def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
 
 def test_a_plan_by_hand() -> None:
     calls = list(
-        epoch.plan(3, 14, epoch=Epoch(7, 10, 4), steps_per_call=4, evaluate_every=5)
+        scan_chunks.plan(
+            3, 14, epoch=EpochSpec(7, 10, 4), steps_per_call=4, evaluate_every=5
+        )
     )
     assert calls == [
-        Call(3, 1, 0, 30, 10),
-        Call(4, 1, 0, 40, 10),
-        Call(5, 1, 0, 50, 10),
-        Call(6, 1, 0, 60, 4),
-        Call(7, 3, 1, 0, 10),
-        Call(10, 1, 1, 30, 10),
-        Call(11, 2, 1, 40, 10),
-        Call(13, 1, 1, 60, 4),
+        ScanChunk(3, 1, 0, 30, 10),
+        ScanChunk(4, 1, 0, 40, 10),
+        ScanChunk(5, 1, 0, 50, 10),
+        ScanChunk(6, 1, 0, 60, 4),
+        ScanChunk(7, 3, 1, 0, 10),
+        ScanChunk(10, 1, 1, 30, 10),
+        ScanChunk(11, 2, 1, 40, 10),
+        ScanChunk(13, 1, 1, 60, 4),
     ]
 
 
 def count_visits(
     state: TrainState, images: Any, labels: Any, *, batch_size: int, **rest: Any
-) -> tuple[TrainState, Tally]:
+) -> tuple[TrainState, MetricSums]:
     """A training step that only counts which examples it saw."""
     seen = state.params["seen"].at[labels].add(1)
-    tally = Tally(jnp.float32(0), jnp.int32(0), jnp.int32(labels.size))
+    tally = MetricSums(jnp.float32(0), jnp.int32(0), jnp.int32(labels.size))
     return state._replace(step=state.step + 1, params={"seen": seen}), tally
 
 
@@ -113,9 +115,9 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     drop_last: bool, replicates: int, devices: int, parallelism: str
 ) -> None:
     examples, size = 44, 8
-    count = order.steps_per_epoch(examples, batch_size=size, drop_last=drop_last)
+    count = shuffling.steps_per_epoch(examples, batch_size=size, drop_last=drop_last)
     last = size if drop_last else examples - (count - 1) * size
-    layout = sharding.make_layout(
+    layout = mesh.make_layout(
         replicates=replicates,
         batch_sizes=[size, last],
         parallelism=parallelism,
@@ -123,30 +125,36 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     )
     seen = jnp.zeros((replicates, examples), jnp.int32)
     fresh = TrainState(jnp.int32(0), {"seen": seen}, {}, ())
-    programs = epoch.make_programs(count_visits, fresh, layout=layout, how="vmap")
+    programs = scan_chunks.make_chunk_fns(
+        count_visits, fresh, layout=layout, how="vmap"
+    )
     keys = jax.random.split(jax.random.key(0), replicates)
     orders = [
-        jax.vmap(lambda key, e=e: order.epoch_order(key, epoch=e, examples=examples))(
-            keys
-        )
+        jax.vmap(
+            lambda key, e=e: shuffling.epoch_order(key, epoch=e, examples=examples)
+        )(keys)
         for e in range(2)
     ]
-    data = sharding.everywhere(
+    data = mesh.replicate(
         layout, (np.zeros((examples, 1)), np.arange(examples, dtype=np.int32))
     )
-    state = placement.place(layout, jax.tree.map(jnp.copy, fresh))
+    state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
     visits = Counter()
-    for call in epoch.plan(
-        0, 2 * count, epoch=Epoch(count, size, last), steps_per_call=4, evaluate_every=0
+    for call in scan_chunks.plan(
+        0,
+        2 * count,
+        epoch=EpochSpec(count, size, last),
+        steps_per_call=4,
+        evaluate_every=0,
     ):
         state, tally = programs(call.length, call.batch_size)(
             state,
-            Data(
+            ChunkInputs(
                 *data,
-                sharding.by_replicate(layout, orders[call.epoch]),
+                mesh.shard_replicates(layout, orders[call.epoch]),
                 jnp.int32(call.first),
             ),
-            sharding.by_replicate(layout, keys),
+            mesh.shard_replicates(layout, keys),
         )
         visits[call.epoch] += int(np.sum(np.asarray(tally.examples).reshape(-1)))
     seen = np.asarray(sharding_sum(layout, state))
@@ -164,33 +172,35 @@ def test_growth_sees_exactly_the_rows_asked_for(devices: int) -> None:
     def look(state: TrainState, images: Any, labels: Any, **extra: Any) -> Any:
         del images, labels
         seen = {"seen": extra["growth"][1]}
-        return state._replace(params=seen), Tally(*[jnp.int32(0)] * 3)
+        return state._replace(params=seen), MetricSums(*[jnp.int32(0)] * 3)
 
-    layout = sharding.make_layout(
+    layout = mesh.make_layout(
         replicates=1, batch_sizes=[8], parallelism="jit", devices=devices
     )
     fresh = TrainState(jnp.int32(0), {"seen": jnp.zeros((1, 5), jnp.int32)}, {}, ())
-    programs = epoch.make_programs(look, fresh, layout=layout, how="vmap")
+    programs = scan_chunks.make_chunk_fns(look, fresh, layout=layout, how="vmap")
     labels = np.arange(44, dtype=np.int32)
     examples = Examples(np.zeros((44, 1, 1, 1), np.uint8), labels)
-    data = sharding.everywhere(layout, tuple(examples))
-    growth = feeding.growth_examples(layout, examples, first=7, count=5)
+    data = mesh.replicate(layout, tuple(examples))
+    growth = input_pipeline.growth_examples(layout, examples, first=7, count=5)
     key = jax.random.split(jax.random.key(0), 1)
     order = jnp.arange(44, dtype=jnp.int32)[None]
     state, _ = programs(2, 8)(
-        placement.place(layout, fresh), Data(*data, order, jnp.int32(0), growth), key
+        state_sharding.shard_state(layout, fresh),
+        ChunkInputs(*data, order, jnp.int32(0), growth),
+        key,
     )
     np.testing.assert_array_equal(state.params["seen"], [labels[7:12]])
 
 
-def sharding_sum(layout: sharding.Layout, state: TrainState) -> Any:
+def sharding_sum(layout: mesh.MeshLayout, state: TrainState) -> Any:
     """Visits of each replicate; under pmap over data each device saw its share."""
     seen = np.asarray(state.params["seen"])
     if layout.mapped and layout.data_devices > 1:
         return seen.sum(axis=0)
     if layout.data_devices > 1:
         return sum(np.asarray(s.data) for s in state.params["seen"].addressable_shards)
-    return np.asarray(placement.collect(layout, state).params["seen"])
+    return np.asarray(state_sharding.gather_state(layout, state).params["seen"])
 
 
 def test_scans_in_other_chunks_are_equal_in_every_bit(bench: Callable) -> None:
@@ -199,7 +209,7 @@ def test_scans_in_other_chunks_are_equal_in_every_bit(bench: Callable) -> None:
     for calls in ([(6, 20), (6, 20)], [(2, 20), (7, 20), (3, 20)]):
         parts, many = made.train(calls)
         tiny.check_equal(parts, whole)
-        for name in Tally._fields:
+        for name in MetricSums._fields:
             joined = np.concatenate([getattr(tally, name) for tally in many])
             np.testing.assert_array_equal(joined, getattr(one[0], name))
 
@@ -218,7 +228,7 @@ def test_calls_that_end_early_share_a_program_and_change_no_bit(
     assert made.programs(12, 20).args[0] not in early
     parts, many = made.train([(5, 20), (1, 20), (6, 20)])
     tiny.check_equal(parts, whole)
-    for name in Tally._fields:
+    for name in MetricSums._fields:
         kept = zip(many, (5, 1, 6), strict=True)
         joined = np.concatenate([getattr(tally, name)[:n] for tally, n in kept])
         np.testing.assert_array_equal(joined, getattr(one[0], name))
@@ -229,9 +239,9 @@ def test_calls_that_end_early_share_a_program_and_change_no_bit(
 def test_programs_are_made_once_and_state_is_taken_over(bench: Callable) -> None:
     made = bench(replicates=2)
     assert made.programs(12, 20).args == made.programs(12, 20).args
-    state = placement.place(made.layout, jax.tree.map(jnp.copy, made.fresh))
+    state = state_sharding.shard_state(made.layout, jax.tree.map(jnp.copy, made.fresh))
     leaf = state.params["head"]["kernel"]
-    data = Data(*made.data, made.orders, jnp.int32(0))
+    data = ChunkInputs(*made.data, made.orders, jnp.int32(0))
     made.programs(12, 20)(state, data, made.keys)
     assert leaf.is_deleted()
     assert not made.fresh.params["head"]["kernel"].is_deleted()

@@ -12,15 +12,21 @@ import pytest
 import tiny
 from campaigns import case
 
-from jaxsparse import build
-from jaxsparse.data import order
-from jaxsparse.data.examples import Examples
+from jaxsparse import factory
+from jaxsparse.data import shuffling
+from jaxsparse.data.dataset import Examples
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import epoch, feeding, interrupt, placement, sharding
-from jaxsparse.training.epoch import Epoch
+from jaxsparse.training import (
+    input_pipeline,
+    mesh,
+    preemption,
+    scan_chunks,
+    state_sharding,
+)
+from jaxsparse.training.scan_chunks import EpochSpec
 from jaxsparse.training.state import TrainState
-from jaxsparse.training.steps import Tally
+from jaxsparse.training.steps import MetricSums
 
 COUNT, SIZE = 44, 8  # five full batches and one of four
 LAYOUTS = [(2, 1, "jit"), (1, 4, "jit"), (4, 4, "jit"), (2, 4, "jit")]
@@ -40,15 +46,19 @@ def note(state: TrainState, images: Any, labels: Any, *, places: Any, **_: Any) 
         "labels": state.params["labels"].at[row].set(labels),
         "pixels": state.params["pixels"].at[row].set(pixels),
     }
-    tally = Tally(jnp.float32(0), jnp.int32(0), jnp.int32(labels.size))
+    tally = MetricSums(jnp.float32(0), jnp.int32(0), jnp.int32(labels.size))
     return state._replace(step=state.step + 1, params=seen), tally
 
 
 def visit(
-    where: epoch.Where, replicates: int, devices: int, parallelism: str, start: int = 0
+    where: scan_chunks.Where,
+    replicates: int,
+    devices: int,
+    parallelism: str,
+    start: int = 0,
 ) -> dict[str, np.ndarray]:
     """What all steps of two epochs saw, [r s b ...]; -1 for nothing."""
-    layout = sharding.make_layout(
+    layout = mesh.make_layout(
         replicates=replicates,
         batch_sizes=[SIZE, 4],
         parallelism=parallelism,
@@ -57,27 +67,27 @@ def visit(
     shape = (replicates, 12, SIZE)
     seen = {"labels": jnp.full(shape, -1), "pixels": jnp.full((*shape, 6), -1)}
     fresh = TrainState(jnp.int32(start), seen, {}, ())
-    programs = epoch.make_programs(
+    programs = scan_chunks.make_chunk_fns(
         note, fresh, layout=layout, how="vmap", usual_length=4, examples=where
     )
 
     def make_order(keys: Any, number: int) -> Any:
-        draw = lambda key: order.epoch_order(key, epoch=number, examples=COUNT)  # noqa: E731
-        return sharding.by_replicate(layout, jax.vmap(draw)(keys))
+        draw = lambda key: shuffling.epoch_order(key, epoch=number, examples=COUNT)  # noqa: E731
+        return mesh.shard_replicates(layout, jax.vmap(draw)(keys))
 
-    feed = feeding.make_feed(
+    feed = input_pipeline.make_feed(
         examples(),
         make_order,
         layout=layout,
         where=where,
-        lengths=lambda length: epoch.room(length, 4),
+        lengths=lambda length: scan_chunks.room(length, 4),
     )
     keys = jax.random.split(jax.random.key(0), replicates)
-    calls = epoch.plan(
-        start, 12, epoch=Epoch(6, SIZE, 4), steps_per_call=4, evaluate_every=5
+    calls = scan_chunks.plan(
+        start, 12, epoch=EpochSpec(6, SIZE, 4), steps_per_call=4, evaluate_every=5
     )
-    state = placement.place(layout, fresh)
-    placed = sharding.by_replicate(layout, keys)
+    state = state_sharding.shard_state(layout, fresh)
+    placed = mesh.shard_replicates(layout, keys)
     for call, data in feed.serve(keys, calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
@@ -90,7 +100,7 @@ def visit(
     for name, shards in parts.items():
         if parallelism == "pmap":
             shards = [shard[0] for shard in shards]
-        groups = layout.mesh.shape[sharding.REPLICATE]
+        groups = layout.mesh.shape[mesh.REPLICATE]
         own = [
             np.max(shards[first : first + layout.data_devices], axis=0)
             for first in range(0, layout.mesh.size, layout.data_devices)
@@ -116,7 +126,7 @@ def test_streamed_batches_are_those_gathered_on_the_devices(
     for r in range(replicates):
         for step in range(12):
             key = jax.random.split(jax.random.key(0), replicates)[r]
-            rows = order.epoch_order(key, epoch=step // 6, examples=COUNT)
+            rows = shuffling.epoch_order(key, epoch=step // 6, examples=COUNT)
             rows = np.asarray(rows)[step % 6 * SIZE :][:SIZE]
             labels = resident["labels"][r, step]
             np.testing.assert_array_equal(labels[: len(rows)], rows)
@@ -171,7 +181,7 @@ def test_a_streamed_run_ends_as_one_on_the_device(
     for where in ("device", "host", "sharded") if divides else ("device", "host"):
         own = FIELDS | fields | {"run.examples": where}
         made = train(tmp_path / where, own)
-        kind = feeding.Streamed if where == "host" else feeding.Resident
+        kind = input_pipeline.HostFeed if where == "host" else input_pipeline.DeviceFeed
         assert isinstance(made.trainer.feed, kind)
         if made.pretrainer is not None:
             assert isinstance(made.pretrainer.feed, kind)
@@ -185,7 +195,7 @@ def test_a_streamed_run_ends_as_one_on_the_device(
 
 def train(folder: Path, fields: dict[str, Any]) -> Experiment:
     c = tiny.config(fields)
-    made = build.make_experiment(c, build.load_data(c), folder)
+    made = factory.make_experiment(c, factory.load_data(c), folder)
     experiment_lib.run(made, tiny.desk(folder))
     return made
 
@@ -199,7 +209,7 @@ def test_a_streamed_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     fields = FIELDS | {"run.examples": "host", "run.checkpoint_every": "4step"}
     made = tiny.run(tmp_path / "whole", fields)
     asked = iter([False, False, True])
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         made_again = tiny.experiment(tmp_path / "cut", fields)
         desk = tiny.desk(tmp_path / "cut", lambda: next(asked, True))
         experiment_lib.run(made_again, desk)
@@ -215,17 +225,19 @@ def test_a_run_divides_or_streams_by_itself_a_set_that_does_not_fit(
 ) -> None:
     # Two devices for each of two replicates.
     c = tiny.config({"run.steps_per_call": 4, "run.devices": 4})
-    data = build.load_data(c)
+    data = factory.load_data(c)
     size = data.train.images.nbytes
     for limit, kind, where in (
-        (None, feeding.Resident, None),
-        (4 * size, feeding.Resident, None),
-        (4 * size - 4, feeding.Resident, "sharded"),
-        (2 * size, feeding.Resident, "sharded"),
-        (2 * size - 4, feeding.Streamed, "host"),
+        (None, input_pipeline.DeviceFeed, None),
+        (4 * size, input_pipeline.DeviceFeed, None),
+        (4 * size - 4, input_pipeline.DeviceFeed, "sharded"),
+        (2 * size, input_pipeline.DeviceFeed, "sharded"),
+        (2 * size - 4, input_pipeline.HostFeed, "host"),
     ):
-        monkeypatch.setattr(feeding, "_memory", lambda device, limit=limit: limit)
-        made = build.make_experiment(c, data, tmp_path)
+        monkeypatch.setattr(
+            input_pipeline, "_memory", lambda device, limit=limit: limit
+        )
+        made = factory.make_experiment(c, data, tmp_path)
         assert isinstance(made.trainer.feed, kind)
         assert made.trainer.arrangement.get("examples") == where
 
@@ -233,29 +245,31 @@ def test_a_run_divides_or_streams_by_itself_a_set_that_does_not_fit(
 def test_streamed_calls_have_so_many_steps_as_fit_their_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = lambda **more: feeding.steps_per_call(  # noqa: E731
+    count = lambda **more: input_pipeline.steps_per_call(  # noqa: E731
         examples(), **({"wanted": 100, "batch_size": 8, "replicates": 3} | more)
     )
     assert count() == 100
     step = 6 * 8 * 3  # bytes of the images
-    monkeypatch.setattr(feeding, "BUDGET", 5 * step)
+    monkeypatch.setattr(input_pipeline, "BUDGET", 5 * step)
     assert (count(), count(wanted=4), count(replicates=1)) == (5, 4, 15)
-    monkeypatch.setattr(feeding, "BUDGET", step - 1)
+    monkeypatch.setattr(input_pipeline, "BUDGET", step - 1)
     assert count() == 1
-    monkeypatch.setattr(feeding, "BUDGET", 2 * 64 * 20 * 2)
+    monkeypatch.setattr(input_pipeline, "BUDGET", 2 * 64 * 20 * 2)
     c = tiny.config({"run.examples": "host"})
-    made = build.make_experiment(c, build.load_data(c), tmp_path)
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
     assert made.trainer.steps_per_call == 2
 
 
 def test_a_stream_that_is_left_or_fails_leaves_no_thread() -> None:
-    layout = sharding.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
+    layout = mesh.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
     rows = np.arange(COUNT, dtype=np.int32)[None]
-    calls = [epoch.Call(i, 1, 0, i * SIZE, SIZE) for i in range(5)]
+    calls = [scan_chunks.ScanChunk(i, 1, 0, i * SIZE, SIZE) for i in range(5)]
 
     def feed(labels: Any) -> Any:
         some = Examples(examples().images, labels)
-        stream = feeding.Streamed(some, lambda *_: rows, layout, lambda length: length)
+        stream = input_pipeline.HostFeed(
+            some, lambda *_: rows, layout, lambda length: length
+        )
         return stream.serve(jax.random.split(jax.random.key(0), 1), calls)
 
     before = threading.active_count()
@@ -281,11 +295,11 @@ def test_a_set_that_does_not_fit_is_streamed() -> None:
     class Mesh:
         def __init__(self, *limits: int | None) -> None:
             self.local_devices = [Device(limit) for limit in limits]
-            self.shape = {sharding.DATA: len(limits)}
+            self.shape = {mesh.DATA: len(limits)}
 
     nbytes = examples().images.nbytes
-    choose = lambda *limits: feeding.choose(  # noqa: E731
-        examples(), sharding.Layout(Mesh(*limits), "jit", 1)
+    choose = lambda *limits: input_pipeline.choose(  # noqa: E731
+        examples(), mesh.MeshLayout(Mesh(*limits), "jit", 1)
     )
     for limits in ((None, None), (4 * nbytes, 9 * nbytes), (None, 4 * nbytes)):
         assert choose(*limits) == "device"
@@ -300,18 +314,18 @@ def test_examples_cannot_be_divided_over_one_device(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="config.run.examples: came 'sharded' where no"
     ):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)
 
 
 def test_examples_may_be_mapped_from_a_file(tmp_path: Path) -> None:
     every = examples()
     np.save(tmp_path / "images.npy", every.images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    layout = sharding.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
-    feed = feeding.Streamed(
+    layout = mesh.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
+    feed = input_pipeline.HostFeed(
         every._replace(images=mapped), lambda *_: None, layout, lambda length: length
     )
     rows = np.random.default_rng(1).permutation(COUNT)[None]
-    (batch,) = feed.gather(rows, epoch.Call(1, 2, 0, SIZE, SIZE))
+    (batch,) = feed.gather(rows, scan_chunks.ScanChunk(1, 2, 0, SIZE, SIZE))
     wanted = every.images[rows[0, SIZE : 3 * SIZE]].reshape(1, 2, SIZE, 2, 3, 1)
     np.testing.assert_array_equal(batch.images, wanted)

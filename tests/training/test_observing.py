@@ -13,12 +13,12 @@ from campaigns import case, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsparse import build, masks, records, transforms
-from jaxsparse.build import measuring
+from jaxsparse import factory, masks, metrics_log, transforms
+from jaxsparse.factory import probes
 from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import checkpoints, epoch, interrupt, losses, observing
-from jaxsparse.training.epoch import Epoch
-from jaxsparse.training.loop import kept_name
+from jaxsparse.training import callbacks, checkpoints, losses, preemption, scan_chunks
+from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training.train import saved_state_name
 
 STAGE = "level_00/ticket"
 FIELDS = {
@@ -36,7 +36,7 @@ FIELDS = {
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
-    return [r for r in records.read(folder / "metrics.jsonl") if r["kind"] == kind]
+    return [r for r in metrics_log.read(folder / "metrics.jsonl") if r["kind"] == kind]
 
 
 @settings(max_examples=50, deadline=None)
@@ -47,13 +47,13 @@ def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     pauses=st.lists(st.integers(0, 60), unique=True).map(sorted),
 )
 def test_calls_end_at_every_pause_and_join(stop, per_call, every, pauses):
-    plan = epoch.plan(
+    plan = scan_chunks.plan(
         0,
         stop,
-        epoch=Epoch(7, 10, 4),
+        epoch=EpochSpec(7, 10, 4),
         steps_per_call=per_call,
         evaluate_every=every,
-        pauses=pauses,
+        boundary_steps=pauses,
     )
     ends, clock = set(), 0
     for call in plan:
@@ -65,7 +65,7 @@ def test_calls_end_at_every_pause_and_join(stop, per_call, every, pauses):
 
 
 def test_pauses_lie_around_every_change() -> None:
-    observer = observing.Observer((0, 4, 8), (4, 9), lambda *_: None, lambda _: [])
+    observer = callbacks.Probe((0, 4, 8), (4, 9), lambda *_: None, lambda _: [])
     assert observer.pauses == (0, 4, 5, 8, 9, 10)
 
 
@@ -75,8 +75,8 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None
     # Every fourth, and those in which masks change: 5 and 10 of 12.
     assert steps == [0, 4, 5, 8, 10, 12]
     assert [r["step"] for r in rows(tmp_path, "change")] == [6, 6, 11, 11]
-    dataset = build.load_data(tiny.config(FIELDS))
-    model = build.make_model(tiny.config(FIELDS), classes=10)
+    dataset = factory.load_data(tiny.config(FIELDS))
+    model = factory.make_model(tiny.config(FIELDS), classes=10)
     images = (dataset.train.images[:30] / 255.0 - dataset.mean[0]) / dataset.std[0]
     images, labels = jnp.asarray(images, jnp.float32), dataset.train.labels[:30]
 
@@ -89,7 +89,7 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None
         return float(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads))) ** 0.5
 
     def one(step: int, r: int) -> tuple[Any, Any]:
-        state = tiny.load(tmp_path, kept_name(STAGE, step), made)
+        state = tiny.load(tmp_path, saved_state_name(STAGE, step), made)
         held = transforms.get_masks(state.opt_state)
         return jax.tree.map(lambda leaf: leaf[r], (state.params, held))
 
@@ -104,7 +104,7 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None
                 norm(*one(step, r)), rel=1e-4
             )
         (before, old), (_, new) = one(5, r), one(6, r)
-        assert masks.kept(old) == masks.kept(new)
+        assert masks.num_active(old) == masks.num_active(new)
         assert found["change", 6, r] == pytest.approx(norm(before, new), rel=1e-4)
 
 
@@ -124,8 +124,8 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
         for folder, fields in ((seen, FIELDS), (unseen, plain))
     ]
     tiny.check_equal(*states)
-    rest = [r for r in records.read(seen / "metrics.jsonl") if "norm" not in r]
-    others = records.read(unseen / "metrics.jsonl")
+    rest = [r for r in metrics_log.read(seen / "metrics.jsonl") if "norm" not in r]
+    others = metrics_log.read(unseen / "metrics.jsonl")
     kinds = [[r["kind"] for r in each] for each in (rest, others)]
     assert kinds[0] == kinds[1]
 
@@ -160,7 +160,9 @@ def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
         fields["sparse.update_every"] = "3step"
     made = tiny.run(tmp_path, fields)
     held = [
-        transforms.get_masks(tiny.load(tmp_path, kept_name(STAGE, t), made).opt_state)
+        transforms.get_masks(
+            tiny.load(tmp_path, saved_state_name(STAGE, t), made).opt_state
+        )
         for t in range(13)
     ]
     changed = [
@@ -169,9 +171,9 @@ def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
         if any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, pair), strict=True))
     ]
     c = tiny.config(fields)
-    length = build.lengths(c, steps_per_epoch=6)
+    length = factory.make_durations(c, steps_per_epoch=6)
     assert sorted([*changed, *IDLE.get(name, ())]) == list(
-        measuring.change_steps(c, length)
+        probes.update_steps(c, length)
     )
 
 
@@ -183,14 +185,14 @@ def test_a_run_that_was_stopped_records_the_same(
     tiny.run(whole, FIELDS)
     made = tiny.experiment(parts, FIELDS)
     asked = stopper(made, stop_at)
-    with pytest.raises(interrupt.Stopped):
+    with pytest.raises(preemption.Preempted):
         experiment_lib.run(made, tiny.desk(parts, asked))
     tiny.run(parts, FIELDS)
     for kind in ("gradient", "change", "eval"):
         assert rows(parts, kind) == rows(whole, kind)
     for step in (0, 5, 6, 9):
         states = [
-            checkpoints.recorded_hash(f / "checkpoints", kept_name(STAGE, step))
+            checkpoints.recorded_hash(f / "checkpoints", saved_state_name(STAGE, step))
             for f in (whole, parts)
         ]
         assert states[0] == states[1] is not None
@@ -252,19 +254,21 @@ def test_other_last_bits_after_a_restart_do_not_stop_the_run(
     monkeypatch.setattr(checkpoints, "load", other)
     experiment_lib.run(made, tiny.desk(tmp_path))
     for step in (0, 5, 6, 9):
-        assert checkpoints.exists(tmp_path / "checkpoints", kept_name(STAGE, step))
+        assert checkpoints.exists(
+            tmp_path / "checkpoints", saved_state_name(STAGE, step)
+        )
 
 
 def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
     """Asks to stop at the first end of a call at or after a step."""
     pauses = {*made.trainer.observer.pauses, *made.trainer.keep_at}
-    calls = epoch.plan(
+    calls = scan_chunks.plan(
         0,
         12,
         epoch=made.trainer.epoch,
         steps_per_call=made.trainer.steps_per_call,
         evaluate_every=made.trainer.evaluate_every,
-        pauses=sorted(pauses),
+        boundary_steps=sorted(pauses),
     )
     ends = [call.step + call.length for call in calls]
     wanted = next(place for place, end in enumerate(ends) if end >= stop_at)
@@ -315,5 +319,5 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
 def test_bad_fields_are_named(fields: dict, message: str) -> None:
     c = tiny.config(fields)
     with pytest.raises(ValueError, match=message):
-        build.check_names(c)
-        build.make_experiment(c, build.load_data(c), Path())
+        factory.check_names(c)
+        factory.make_experiment(c, factory.load_data(c), Path())

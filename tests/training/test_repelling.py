@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax import test_util
 
 from jaxsparse import masks as masks_lib
-from jaxsparse.training import repelling
+from jaxsparse.training import solution_penalty
 
 SHAPES = {"conv": (3, 2, 4), "head": (6, 5)}
 
@@ -28,7 +28,7 @@ def solution(seed: int, lead: tuple[int, ...] = (), dtype: Any = jnp.float32) ->
 
 
 def some_masks(seed: int) -> Any:
-    kept = masks_lib.dense(solution(0))
+    kept = masks_lib.ones(solution(0))
     drawn = solution(seed)
     return {
         name: {"kernel": drawn[name]["kernel"] > -0.3, "bias": None} for name in kept
@@ -64,9 +64,9 @@ def slowly(
 
 @jax.jit
 def at(params: Any, masks: Any, stored: Any, **options: Any) -> tuple[Any, Any]:
-    return jax.value_and_grad(lambda p: repelling.penalty(p, masks, stored, **options))(
-        params
-    )
+    return jax.value_and_grad(
+        lambda p: solution_penalty.penalty(p, masks, stored, **options)
+    )(params)
 
 
 def assert_gradient(gradient: Any, masks: Any, wanted: np.ndarray, **options) -> None:
@@ -82,8 +82,8 @@ def assert_gradient(gradient: Any, masks: Any, wanted: np.ndarray, **options) ->
 @pytest.mark.parametrize(
     ("dtype", "strength"),
     [
-        (jnp.float32, repelling.REPEL),
-        (jnp.bfloat16, repelling.ATTRACT),
+        (jnp.float32, solution_penalty.REPEL),
+        (jnp.bfloat16, solution_penalty.ATTRACT),
         (jnp.float16, 0.5),
     ],
 )
@@ -95,7 +95,9 @@ def test_value_and_gradient_equal_the_slow_formula(dtype: Any, strength: float) 
     assert value.dtype == jnp.float32 and abs(wanted) > 0.005
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     assert_gradient(gradient, masks, slope, rtol=1e-4, atol=1e-6)
-    outside_jit = repelling.penalty(params, masks, stored, strength=strength, count=5)
+    outside_jit = solution_penalty.penalty(
+        params, masks, stored, strength=strength, count=5
+    )
     np.testing.assert_allclose(outside_jit, wanted, rtol=1e-5)
 
 
@@ -108,7 +110,7 @@ def test_derivatives_of_both_orders_agree_with_finite_differences() -> None:
 
         @jax.jit
         def of(weights: Any, count: Any = None) -> Any:
-            return repelling.penalty(
+            return solution_penalty.penalty(
                 {"w": weights}, masks, stored, strength=2.0, count=count
             )
 
@@ -164,11 +166,11 @@ def test_weights_outside_the_masks_and_slots_beyond_the_count_do_nothing() -> No
 def test_no_solutions_give_exactly_zero_and_no_gradient() -> None:
     params, masks = solution(1), some_masks(2)
     params["head"]["kernel"] = params["head"]["kernel"].at[0, 0].set(jnp.inf)
-    room = repelling.allocate(masks, 3)
+    room = solution_penalty.allocate(masks, 3)
     for value, gradient in (
         at(params, masks, room, strength=2.0, count=0),
         at(params, masks, room, strength=2.0, count=-1),
-        at(params, masks, repelling.allocate(masks, 0), strength=2.0),
+        at(params, masks, solution_penalty.allocate(masks, 0), strength=2.0),
         at(params, masks, solution(3, (0,)), strength=2.0, count=jnp.int32(0)),
     ):
         assert value == 0 and value.dtype == jnp.float32
@@ -228,12 +230,12 @@ def descend(params: Any, masks: Any, stored: Any, strength: Any) -> Any:
 
 def test_descent_repels_and_attracts() -> None:
     masks, stored = some_masks(2), solution(3, (1,))
-    for strength in (repelling.REPEL, repelling.ATTRACT):
+    for strength in (solution_penalty.REPEL, solution_penalty.ATTRACT):
         params = solution(1)
 
         for _ in range(300):
             params = descend(params, masks, stored, strength)
-        aligned = repelling.penalty(params, masks, stored, strength=1.0)
+        aligned = solution_penalty.penalty(params, masks, stored, strength=1.0)
         assert aligned < 1e-3 if strength > 0 else aligned > 0.99
 
 
@@ -275,7 +277,9 @@ def test_narrow_weights_have_narrow_gradients_of_a_wide_penalty() -> None:
 
 def derivatives(params: Any, masks: Any, stored: Any, count: Any) -> Any:
     def of(params: Any) -> Any:
-        return repelling.penalty(params, masks, stored, strength=2.0, count=count)
+        return solution_penalty.penalty(
+            params, masks, stored, strength=2.0, count=count
+        )
 
     return jax.jvp(jax.value_and_grad(of), (params,), (params,))
 
@@ -328,7 +332,7 @@ def test_memory_does_not_grow_with_the_number_of_solutions(
 
 def test_solutions_are_stored_in_one_program_and_keep_their_slots() -> None:
     masks = some_masks(2)
-    stored = repelling.allocate(masks, 3)
+    stored = solution_penalty.allocate(masks, 3)
     assert stored["conv"]["bias"] is None
     assert stored["conv"]["kernel"].shape == (3, *SHAPES["conv"])
     traces = []
@@ -336,7 +340,7 @@ def test_solutions_are_stored_in_one_program_and_keep_their_slots() -> None:
     @jax.jit
     def put(stored: Any, params: Any, slot: Any) -> Any:
         traces.append(1)
-        return repelling.store(stored, params, slot)
+        return solution_penalty.store(stored, params, slot)
 
     drawn = [solution(seed) for seed in (1, 2, 3, 4)]
     for slot, params in zip((0, 2, 1, 2), drawn, strict=True):
@@ -352,19 +356,19 @@ def test_solutions_are_stored_in_one_program_and_keep_their_slots() -> None:
         for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(stored), strict=True):
             np.testing.assert_array_equal(a, b)
     assert len(traces) == 1
-    again = repelling.store(stored, drawn[1], 0)
+    again = solution_penalty.store(stored, drawn[1], 0)
     np.testing.assert_array_equal(
         again["head"]["kernel"][0], drawn[1]["head"]["kernel"].astype(jnp.bfloat16)
     )
-    none = repelling.allocate(masks, 0)
+    none = solution_penalty.allocate(masks, 0)
     assert put(none, drawn[0], jnp.int32(0))["head"]["kernel"].shape == (0, 6, 5)
 
 
 def test_rounds_of_growing_count_equal_the_solutions_so_far() -> None:
     masks = some_masks(2)
-    stored = repelling.allocate(masks, 4, dtype=jnp.float32)
+    stored = solution_penalty.allocate(masks, 4, dtype=jnp.float32)
     penalty = jax.jit(
-        lambda p, s, c: repelling.penalty(p, masks, s, strength=2.0, count=c)
+        lambda p, s, c: solution_penalty.penalty(p, masks, s, strength=2.0, count=c)
     )
     past: list[Any] = []
     for count in range(4):
@@ -372,17 +376,17 @@ def test_rounds_of_growing_count_equal_the_solutions_so_far() -> None:
         so_far = jax.tree.map(lambda *leaves: jnp.stack(leaves), *past) if past else {}
         wanted = slowly(params, masks, so_far, 2.0, count)[0]
         np.testing.assert_allclose(penalty(params, stored, count), wanted, rtol=1e-5)
-        stored = jax.jit(repelling.store)(stored, params, count)
+        stored = jax.jit(solution_penalty.store)(stored, params, count)
         past.append(params)
 
 
 def test_other_libraries_and_leaves_without_masks() -> None:
     params = [{"w": jnp.array([[1.0, 2.0]])}, (jnp.ones(3), {"w": jnp.ones((2, 2))})]
-    masks = masks_lib.dense(params, prunable=("1/1/w",))
-    stored = repelling.store(repelling.allocate(masks, 1), params, 0)
+    masks = masks_lib.ones(params, prunable=("1/1/w",))
+    stored = solution_penalty.store(solution_penalty.allocate(masks, 1), params, 0)
     assert [leaf.shape for leaf in jax.tree.leaves(stored)] == [(1, 2, 2)]
     value, gradient = jax.value_and_grad(
-        lambda p: repelling.penalty(p, masks, stored, strength=2.0)
+        lambda p: solution_penalty.penalty(p, masks, stored, strength=2.0)
     )(params)
     np.testing.assert_allclose(value, 2.0, rtol=1e-6)
     assert not np.any(gradient[0]["w"]) and not np.any(gradient[1][0])
@@ -415,25 +419,31 @@ ROOM = {"a": {"w": jnp.ones((4, 2, 3))}}
 def test_what_does_not_fit_is_refused(given_: Any, word: str) -> None:
     good = {"params": GOOD, "masks": KEPT, "stored": ROOM, "count": 1}
     with pytest.raises(ValueError, match=word):
-        repelling.penalty(**(good | given_), strength=1.0)
+        solution_penalty.penalty(**(good | given_), strength=1.0)
 
 
 def test_leaves_must_hold_equally_many_solutions() -> None:
     masks, stored = some_masks(2), solution(3, (4,))
     stored["head"] = solution(3, (5,))["head"]
     with pytest.raises(ValueError, match=r"head/kernel is float32\[5, 6, 5\]"):
-        repelling.penalty(solution(1), masks, stored, strength=1.0)
+        solution_penalty.penalty(solution(1), masks, stored, strength=1.0)
 
 
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: repelling.store(ROOM, GOOD, 4), "slot: got 4; wanted a number from 0"),
-        (lambda: repelling.store(ROOM, GOOD, -1), "slot: got -1"),
-        (lambda: repelling.store(ROOM, {"a": {}}, 0), "params: a/w is missing"),
-        (lambda: repelling.store(ROOM, ROOM, 0), r"params: a/w is float32\[4, 2, 3\]"),
-        (lambda: repelling.allocate(KEPT, -1), "capacity: got -1"),
-        (lambda: repelling.allocate(KEPT, 2, dtype=jnp.int8), "dtype: got int8"),
+        (
+            lambda: solution_penalty.store(ROOM, GOOD, 4),
+            "slot: got 4; wanted a number from 0",
+        ),
+        (lambda: solution_penalty.store(ROOM, GOOD, -1), "slot: got -1"),
+        (lambda: solution_penalty.store(ROOM, {"a": {}}, 0), "params: a/w is missing"),
+        (
+            lambda: solution_penalty.store(ROOM, ROOM, 0),
+            r"params: a/w is float32\[4, 2, 3\]",
+        ),
+        (lambda: solution_penalty.allocate(KEPT, -1), "capacity: got -1"),
+        (lambda: solution_penalty.allocate(KEPT, 2, dtype=jnp.int8), "dtype: got int8"),
     ],
 )
 def test_bad_rooms_and_slots_are_refused(call: Any, word: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 import tiny
 
 from jaxsparse import initializers, masks, select, transforms
-from jaxsparse.lottery import levels
-from jaxsparse.training import replicates as replicates_lib
+from jaxsparse.lottery import imp
 from jaxsparse.training import state as state_lib
+from jaxsparse.training import vmap_seeds
 
 
 def first(tree: Any, count: int) -> Any:
@@ -48,11 +48,11 @@ def draws(made: Any, of: state_lib.Seeds) -> dict[str, Any]:
     dense = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), made.network.masks
     )
-    rule = levels.Rule(score="random")
+    rule = imp.PruningRule(score="random")
     return {
         "weights": (params, stats),
         "orders": [made.trainer.feed.make_order(of.data, epoch) for epoch in (0, 7)],
-        "masks": levels.prune(params, dense, level=1, rule=rule, keys=of.masks),
+        "masks": imp.prune(params, dense, level=1, rule=rule, keys=of.masks),
     }
 
 
@@ -70,7 +70,8 @@ def test_replicates_differ_in_everything_random(made: Any) -> None:
         different = {np.asarray(row).tobytes() for row in leaf}
         assert len(different) == 3
     assert all(
-        masks.kept(one(some["masks"], r)) == masks.kept(one(some["masks"], 0))
+        masks.num_active(one(some["masks"], r))
+        == masks.num_active(one(some["masks"], 0))
         for r in range(3)
     )
 
@@ -130,7 +131,7 @@ def _alone(
 
 @pytest.mark.parametrize("how", ["map", "unroll"])
 def test_a_replicate_among_three_has_the_bits_it_has_alone(
-    bench: Callable, how: replicates_lib.How
+    bench: Callable, how: vmap_seeds.How
 ) -> None:
     calls = [(3, 64), (1, 64)]
     together = bench(replicates=3, how=how)
@@ -177,14 +178,14 @@ def test_equal_scores_give_equal_masks_alone_and_together(
     state, _ = bench(replicates=3).train([(1, 64)])
     kept = transforms.get_masks(state.opt_state)
     dense = jax.tree.map(jnp.ones_like, kept)
-    rule = levels.Rule(scope=scope)
+    rule = imp.PruningRule(scope=scope)
     keys = seeds(3).masks
     # The weights that the masks removed are zeros, and tie.
     with pytest.warns(select.TiedScoresWarning, match="exactly the score"):
-        together = levels.prune(state.params, dense, level=1, rule=rule, keys=keys)
+        together = imp.prune(state.params, dense, level=1, rule=rule, keys=keys)
     for r in range(3):
         with pytest.warns(select.TiedScoresWarning, match="exactly the score"):
-            alone = levels.prune(
+            alone = imp.prune(
                 one(state.params, r),
                 one(dense, r),
                 level=1,
@@ -245,12 +246,12 @@ def test_a_start_masks_the_weights_and_shares_no_buffer(bench: Callable) -> None
 
 
 @pytest.mark.parametrize("how", ["vmap", "map", "unroll"])
-def test_every_arrangement_maps_alike(how: replicates_lib.How) -> None:
+def test_every_arrangement_maps_alike(how: vmap_seeds.How) -> None:
     def fn(state: dict, shared: jax.Array, row: jax.Array) -> tuple[dict, jax.Array]:
         return {"step": state["step"] + 1, "w": state["w"] * shared}, row - state["w"]
 
     axes = {"step": None, "w": 0}
-    mapped = replicates_lib.over_replicates(
+    mapped = vmap_seeds.over_replicates(
         fn, how=how, replicates=3, in_axes=(axes, None, 0), out_axes=(axes, 0)
     )
     w, row = jnp.arange(6.0).reshape(3, 2), jnp.ones((3, 2))
@@ -261,8 +262,8 @@ def test_every_arrangement_maps_alike(how: replicates_lib.How) -> None:
 
 
 @pytest.mark.parametrize(("how", "loops"), [("map", True), ("unroll", False)])
-def test_only_map_loops(how: replicates_lib.How, loops: bool) -> None:
-    mapped = replicates_lib.over_replicates(
+def test_only_map_loops(how: vmap_seeds.How, loops: bool) -> None:
+    mapped = vmap_seeds.over_replicates(
         lambda x: jnp.tanh(x @ x), how=how, replicates=3, in_axes=(0,), out_axes=0
     )
     text = jax.jit(mapped).lower(jnp.ones((3, 4, 4))).compile().as_text()

@@ -26,7 +26,7 @@ def test_random_masks_are_independent_of_the_weights_they_are_for():
     drawn = controls.draw_alike(
         half, key=controls.key_of(seeds.masks[0], "random_mask", 1)
     )["kernel"]
-    assert masks.kept({"kernel": drawn}) == 20_000
+    assert masks.num_active({"kernel": drawn}) == 20_000
     standard = np.asarray(weights) / np.sqrt(2 / 200)
     assert abs(standard[np.asarray(drawn)].mean()) < 5 * np.sqrt(1 / 40_000)
     # The same measure sees what it is there to see: the larger half.

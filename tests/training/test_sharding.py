@@ -10,10 +10,10 @@ import pytest
 import tiny
 
 from jaxsparse import select, transforms
-from jaxsparse.lottery import levels
-from jaxsparse.training import checkpoints, epoch, placement, sharding
+from jaxsparse.lottery import imp
+from jaxsparse.training import checkpoints, mesh, scan_chunks, state_sharding
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.steps import Tally
+from jaxsparse.training.steps import MetricSums
 
 # What is trained, how many replicates, in which calls. Convolutions are not scanned.
 CASES = [
@@ -46,7 +46,7 @@ def test_pmap_and_jit_are_equal_in_every_bit(
     assert all(jax.tree.leaves(moved))
     tiny.check_equal(two, one)
     for a, b in zip(tallies, others, strict=True):
-        for name in Tally._fields:
+        for name in MetricSums._fields:
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
@@ -77,17 +77,21 @@ def test_equal_scores_give_equal_masks_on_any_number_of_devices(
     kept = transforms.get_masks(state.opt_state)
     chosen = []
     for devices in (1, 2, 4):
-        layout = sharding.make_layout(
+        layout = mesh.make_layout(
             replicates=replicates, batch_sizes=[64], devices=devices
         )
-        params, dense, placed = sharding.by_replicate(
+        params, dense, placed = mesh.shard_replicates(
             layout, (state.params, jax.tree.map(jnp.ones_like, kept), keys)
         )
         # The weights that the masks removed are zeros, and tie.
         with pytest.warns(select.TiedScoresWarning, match="exactly the score"):
             chosen.append(
-                levels.prune(
-                    params, dense, level=2, rule=levels.Rule(scope=scope), keys=placed
+                imp.prune(
+                    params,
+                    dense,
+                    level=2,
+                    rule=imp.PruningRule(scope=scope),
+                    keys=placed,
                 )
             )
     tiny.check_equal(chosen[1], chosen[0])
@@ -101,15 +105,15 @@ def test_collect_undoes_place(
 ) -> None:
     # Of a network with running statistics.
     fresh = bench("resnet", replicates=replicates).fresh
-    layout = sharding.make_layout(
+    layout = mesh.make_layout(
         replicates=replicates,
         batch_sizes=[64],
         parallelism=parallelism,
         devices=devices,
     )
-    placed = placement.place(layout, fresh)
+    placed = state_sharding.shard_state(layout, fresh)
     assert len(placed.params["head"]["kernel"].sharding.device_set) == devices
-    tiny.check_equal(placement.collect(layout, placed), fresh)
+    tiny.check_equal(state_sharding.gather_state(layout, placed), fresh)
 
 
 @pytest.mark.parametrize("replicates", [1, 4])
@@ -120,7 +124,7 @@ def test_a_state_saved_from_four_devices_continues_on_fewer(
     checkpoints.save(tmp_path, "last", saved)
     for devices in (1, 2, 4):
         made = bench(replicates=replicates, devices=devices)
-        like = placement.place(made.layout, made.fresh)
+        like = state_sharding.shard_state(made.layout, made.fresh)
         loaded = checkpoints.load(tmp_path, "last", like)
         assert loaded is not None
         tiny.check_equal(loaded.state, saved)
@@ -134,7 +138,7 @@ def test_tallies_are_by_step_and_replicate_whatever_the_layout() -> None:
     steps, replicates = 3, 4
     wanted = np.arange(steps * replicates).reshape(steps, replicates)
     for parallelism, count in [("jit", replicates), ("pmap", replicates), ("pmap", 1)]:
-        layout = sharding.make_layout(
+        layout = mesh.make_layout(
             replicates=count, batch_sizes=[8], parallelism=parallelism
         )
         part = wanted[:, :count]
@@ -144,5 +148,5 @@ def test_tallies_are_by_step_and_replicate_whatever_the_layout() -> None:
             leaf = leaf.reshape(groups, -1, steps)
             shape = (layout.mesh.size, *leaf.shape[1:])
             leaf = np.broadcast_to(leaf, shape) if count == 1 else leaf
-        got = epoch.tallies_on_host(layout, Tally(leaf, leaf, leaf))
+        got = scan_chunks.sums_on_host(layout, MetricSums(leaf, leaf, leaf))
         np.testing.assert_array_equal(got.loss, part)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from jaxsparse import build
-from jaxsparse.training import spending
+from jaxsparse import factory
+from jaxsparse.training import profiling
 
 
 def times(folder: Path) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def times(folder: Path) -> list[dict[str, Any]]:
 def test_programs_are_counted_when_they_are_compiled() -> None:
     x = jnp.arange(7.0)
     jax.block_until_ready(x)
-    spent = spending.Spent()
+    spent = profiling.CostTracker()
     assert spent.so_far()["programs"] == 0
     fn = jax.jit(lambda x: jnp.tanh(x) * 1.2345)
     fn(x)
@@ -30,7 +30,7 @@ def test_programs_are_counted_when_they_are_compiled() -> None:
     assert first["programs"] == 1 and first["compile_seconds"] > 0
     fn(x)
     assert spent.so_far()["programs"] == 1
-    assert spending.Spent().so_far()["programs"] == 0
+    assert profiling.CostTracker().so_far()["programs"] == 0
     # What a Python process with JAX cannot do without, in bytes and not kilobytes.
     assert 2**26 < first["peak_host_bytes"] < 2**40
 
@@ -48,7 +48,7 @@ def test_the_most_that_any_device_used_is_recorded(
     for peaks, most in (((None, None), None), ((3, 5, None), 5)):
         devices = [Device(peak) for peak in peaks]
         monkeypatch.setattr(jax, "local_devices", lambda found=devices: found)
-        assert spending.Spent().so_far()["peak_device_bytes"] == most
+        assert profiling.CostTracker().so_far()["peak_device_bytes"] == most
 
 
 def test_levels_share_their_programs(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_what_is_no_stretch_of_training_is_refused(
 ) -> None:
     c = tiny.config({"run.trace": span})
     with pytest.raises(ValueError, match=r"^config\.run\.trace: "):
-        build.make_experiment(c, build.load_data(c), tmp_path)
+        factory.make_experiment(c, factory.load_data(c), tmp_path)

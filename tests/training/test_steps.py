@@ -31,7 +31,7 @@ def make(
 ) -> TrainState:
     variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 3, 1)), train=False)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
-    kept = masks.dense(params)
+    kept = masks.ones(params)
     kept["dense1"]["kernel"] = kept["dense1"]["kernel"].at[::3, 1].set(False)
     params = masks.apply(kept, params)
     opt_state = transforms.replace_masks(tx.init(params), kept)
@@ -41,7 +41,7 @@ def make(
 
 def call(
     train_step: Callable, state: TrainState, size: int = 6
-) -> tuple[TrainState, steps.Tally]:
+) -> tuple[TrainState, steps.MetricSums]:
     return jax.jit(functools.partial(train_step, batch_size=size))(
         state,
         IMAGES,

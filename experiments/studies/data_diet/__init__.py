@@ -7,12 +7,12 @@ found.
 
 from pathlib import Path
 
-from experiments.studies.data_diet import arms, measuring, page
-from experiments.studies.data_diet.arms import SCALES, runs
+from experiments.studies.data_diet import analysis, report, variants
+from experiments.studies.data_diet.variants import SCALES, runs
 from jaxsparse.reports import study
 
 DESCRIPTION = "lottery tickets on a data diet (Paul et al. 2022)"
-RESULTS = arms.NETWORKS
+RESULTS = variants.NETWORKS
 
 __all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
 
@@ -20,9 +20,9 @@ __all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
 def finish(folder: Path, scale: str, data_dir: str) -> Path:
     """Measures the runs that have ended and writes the report; returns its page."""
     sections = []
-    for network in arms.NETWORKS:
-        found = measuring.measure(folder, network, scale, data_dir)
+    for network in variants.NETWORKS:
+        found = analysis.measure(folder, network, scale, data_dir)
         if found:
-            sections.append(page.section(network, scale, found))
+            sections.append(report.section(network, scale, found))
     title = "Report: lottery tickets on a data diet"
     return study.write(title, sections, folder / "report")

@@ -16,8 +16,8 @@ means over seeds; one tells a rank correlation of 0 from one of 0.45 only in 15 
 import numpy as np
 from scipy import stats
 
-from experiments.studies import verdicts
-from experiments.studies.verdicts import Claim, Findings, Missing, Seen, entries, spread
+from experiments.studies import claims
+from experiments.studies.claims import Claim, Findings, Missing, Seen, entries, spread
 
 LATE = (10.0, 22.0)  # percent of the weights, least and most, at late levels
 NEAR = 0.5  # percentage points that "as accurate as dense" allows
@@ -44,7 +44,7 @@ def _lates(found: Findings, *names: str) -> list[np.ndarray]:
 def _pretraining_helps(found: Findings) -> Seen:
     none, some, more = _lates(found, "k0", "k1", "k2")
     words = f"{spread(none)} from 0, {spread(some)} from k, {spread(more)} from 2k"
-    first, second = verdicts.above(some - none), verdicts.above(more - some)
+    first, second = claims.above(some - none), claims.above(more - some)
     holds = None
     if first and second:
         holds = True
@@ -61,11 +61,11 @@ def _as_good(lost: np.ndarray, worth: np.ndarray, words: str) -> Seen:
       worth: what more updates gain, points of each seed.
       words: the numbers compared.
     """
-    if not verdicts.above(worth):
+    if not claims.above(worth):
         return Seen(f"{words}; updates gain nothing", len(lost), None)
     over = lost - PART * worth
     holds = True if over.mean() <= 0 else None
-    if verdicts.above(over):
+    if claims.above(over):
         holds = False
     return Seen(words, len(lost), holds)
 
@@ -75,10 +75,10 @@ def _matches_dense(found: Findings) -> Seen:
     dense, tickets = np.asarray(arm["ticket"])[:, 0], late(arm)
     words = f"dense {spread(dense)}, tickets {spread(tickets)}"
     drop = dense - tickets
-    if not verdicts.above(np.asarray(none["ticket"])[:, 0] - late(none), NEAR):
+    if not claims.above(np.asarray(none["ticket"])[:, 0] - late(none), NEAR):
         return Seen(f"{words}; so do those of 0", len(drop), None)
     holds = True if drop.mean() <= NEAR else None
-    if holds is None and verdicts.above(drop, NEAR):
+    if holds is None and claims.above(drop, NEAR):
         holds = False
     return Seen(words, len(drop), holds)
 
@@ -87,7 +87,7 @@ def _zero_is_too_early(found: Findings) -> Seen:
     (arm,) = entries(found["arms"], "k0")
     dense, tickets = np.asarray(arm["ticket"])[:, 0], late(arm)
     words = f"dense {spread(dense)}, tickets {spread(tickets)}"
-    holds = verdicts.above(dense - tickets, NEAR)
+    holds = claims.above(dense - tickets, NEAR)
     return Seen(words, len(dense), holds)
 
 
@@ -103,7 +103,7 @@ def _easy_is_better(found: Findings) -> Seen:
         found, _usual(found, "easy"), "k1", _usual(found, "random")
     )
     words = f"{spread(easy)} easy, {spread(every)} all, {spread(part)} random"
-    each = [verdicts.above(easy - every), verdicts.above(easy - part)]
+    each = [claims.above(easy - every), claims.above(easy - part)]
     holds = True if all(each) else False if False in each else None
     return Seen(words, len(easy), holds)
 
@@ -118,7 +118,7 @@ def _easy_saves_steps(found: Findings) -> Seen:
 def _hard_is_worse(found: Findings) -> Seen:
     hard, every = _lates(found, _usual(found, "hard"), "k1")
     words = f"{spread(hard)} hard, {spread(every)} all"
-    return Seen(words, len(hard), verdicts.above(every - hard))
+    return Seen(words, len(hard), claims.above(every - hard))
 
 
 def correlation(found: Findings, measure: str) -> tuple[float, float, int]:
@@ -158,14 +158,14 @@ def _seeds(found: Findings) -> int:
 def _barrier_predicts(found: Findings) -> Seen:
     rho, p, n = correlation(found, "mean_barrier")
     words = f"rank correlation {rho:+.2f} over {n} arms, p = {p:.2g}"
-    holds = verdicts.by_p(p / 2, rho < 0)
+    holds = claims.by_p(p / 2, rho < 0)
     return Seen(words, _seeds(found), holds)
 
 
 def _connection_predicts(found: Findings) -> Seen:
     rho, p, n = correlation(found, "connected")
     words = f"rank correlation {rho:+.2f} over {n} arms, p = {p:.2g}"
-    return Seen(words, _seeds(found), verdicts.by_p(p / 2, rho > 0))
+    return Seen(words, _seeds(found), claims.by_p(p / 2, rho > 0))
 
 
 def _better_than_accuracy(found: Findings) -> Seen:
@@ -173,7 +173,7 @@ def _better_than_accuracy(found: Findings) -> Seen:
     early, _, _ = correlation(found, "pretrained")
     words = f"barrier {barrier:+.2f}, pre-trained accuracy {early:+.2f}, {n} arms"
     holds = None
-    if barrier < 0 and p / 2 < verdicts.SIGNIFICANT and -barrier > abs(early) + 0.1:
+    if barrier < 0 and p / 2 < claims.SIGNIFICANT and -barrier > abs(early) + 0.1:
         holds = True
     elif -barrier <= abs(early):
         holds = False
@@ -183,7 +183,7 @@ def _better_than_accuracy(found: Findings) -> Seen:
 def _noise_hurts(found: Findings) -> Seen:
     every, some, many = _lates(found, "k1", "noise_10", "noise_50")
     words = f"{spread(every)} clean, {spread(some)} at 10 %, {spread(many)} at 50 %"
-    return Seen(words, len(every), verdicts.above(every - many))
+    return Seen(words, len(every), claims.above(every - many))
 
 
 CLAIMS = (

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.studies.data_diet import arms
-from jaxsparse.reports import text
+from experiments.studies.data_diet import variants
+from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 WHOLE = 50_000  # examples
@@ -48,9 +48,9 @@ def gain(arm: str, examples: int, remaining: float) -> float | None:
     if kind not in SIZES:
         return None
     size = int(arm.partition("_")[2]) * WHOLE / examples
-    if size == arms.SIZES["full"]["cifar"].usual:
+    if size == variants.SIZES["full"]["cifar"].usual:
         return USUAL[remaining][kind] - base["k0"]
-    sizes = arms.SIZES["full"]["cifar"].subsets
+    sizes = variants.SIZES["full"]["cifar"].subsets
     if size in sizes and remaining == 16.8:
         return SIZES[kind][sizes.index(int(size))] - base["k0"]
     return None
@@ -77,7 +77,7 @@ def show(found: Found, *, label: Any) -> pd.DataFrame:
             place = int(np.argmax(near))
             ours, base = (np.asarray(e["ticket"])[:, place] for e in (entry, none))
             values = pd.Series(ours - base)
-            words = text.plus_minus(values.mean(), values.std())
+            words = formatting.plus_minus(values.mean(), values.std())
             theirs = gain(arm, entry["examples"], remaining)
             words += "" if theirs is None else f" ({theirs:+.2f})"
             row[f"{remaining} % remaining"] = words

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.studies.gradient_flow import (
-    arms,
+    analysis,
     claims,
     curvature,
-    measuring,
-    opening,
     published,
+    runs_reader,
+    variants,
 )
-from experiments.studies.gradient_flow.arms import SCALES, runs
+from experiments.studies.gradient_flow.variants import SCALES, runs
 from jaxsparse.reports import gradient_flow
 
 DESCRIPTION = "gradient flow, and how lottery tickets win (Evci et al. 2020)"
@@ -28,15 +28,15 @@ __all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
 def finish(folder: Path, scale: str, data_dir: str) -> Path:
     """Measures the runs that have ended and writes the report; returns its page."""
     findings = {}
-    for network in arms.NETWORKS[scale]:
-        study = opening.Study(folder, network, scale, data_dir)
-        found = measuring.measure(study)
+    for network in variants.NETWORKS[scale]:
+        study = runs_reader.Study(folder, network, scale, data_dir)
+        found = analysis.measure(study)
         if found:
             findings[network] = _worded(study, found)
     return gradient_flow.write(findings, folder / "report")
 
 
-def _worded(study: opening.Study, found: dict[str, Any]) -> dict[str, Any]:
+def _worded(study: runs_reader.Study, found: dict[str, Any]) -> dict[str, Any]:
     """Puts what was found beside what was published, as the report takes it."""
     steps = max(study.records("prune", "eval"), key=lambda row: row["step"])["step"]
     flat = found | found["gradients"]

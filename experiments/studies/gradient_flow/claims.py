@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.studies import verdicts
+from experiments.studies import claims
+from experiments.studies.claims import Claim, Findings, Missing, Seen, entries, spread
 from experiments.studies.gradient_flow import curvature
-from experiments.studies.verdicts import Claim, Findings, Missing, Seen, entries, spread
 from jaxsparse.analysis import connectivity
 
 CONNECTED = 1.0  # percentage points of error: a barrier lower than this is none
@@ -44,7 +44,7 @@ def judge(found: Findings, *, steps: int, whole: int) -> list[dict[str, Any]]:
       steps: length of the runs in updates.
       whole: published length.
     """
-    return verdicts.judge(CLAIMS, found, long_enough=3 * steps >= whole)
+    return claims.judge(CLAIMS, found, long_enough=3 * steps >= whole)
 
 
 def _higher(better: str, worse: str) -> Callable[[Findings], Seen]:
@@ -60,7 +60,7 @@ def _higher(better: str, worse: str) -> Callable[[Findings], Seen]:
         if n < 2:
             return Seen(words, n, None)
         p = stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue
-        return Seen(f"{words}, p = {p:.2g}", n, verdicts.by_p(p, a.mean() > b.mean()))
+        return Seen(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
 
     return look
 
@@ -167,7 +167,7 @@ def _updates(found: Findings) -> Seen:
     pairs = zip((rigl, set_), before, strict=True)
     ratios = [f"{rise.mean() / norm.mean():+.0%}" for rise, norm in pairs]
     words += "; of the norm before, {} and {}".format(*ratios)
-    holds = True if share > 0.75 and p < verdicts.SIGNIFICANT else None
+    holds = True if share > 0.75 and p < claims.SIGNIFICANT else None
     return Seen(words, len(rigl), False if share < 0.5 else holds)
 
 
@@ -210,7 +210,7 @@ def _flows_more(better: str, worse: str, *, until: int) -> Callable[[Findings], 
         if n < 2:
             return Seen(words, n, None)
         p = stats.ttest_rel(a, b, alternative="greater").pvalue
-        return Seen(f"{words}, p = {p:.2g}", n, verdicts.by_p(p, a.mean() > b.mean()))
+        return Seen(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
 
     return look
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.studies.gradient_flow import arms
-from experiments.studies.gradient_flow.opening import STAGE, Study
+from experiments.studies.gradient_flow import variants
+from experiments.studies.gradient_flow.runs_reader import STAGE, Study
 from jaxsparse import masks as masks_lib
-from jaxsparse.analysis.hessian import exact, lanczos, products, spectra, subspace
-from jaxsparse.training.loop import kept_name
+from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
+from jaxsparse.training.train import saved_state_name
 
 # Arms whose curvature is looked at, on how many examples, by scale.
 ARMS = ("lt", "scratch", "scratch_plus", "rigl", "set")
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 def places(study: Study, arm: str) -> list[Place]:
     """Lists where spectra of an arm are taken: at the states it kept."""
     changes = {row["step"] - 1 for row in study.records(arm, "change")}
-    kept = arms.KEPT[study.scale]
+    kept = variants.KEPT[study.scale]
     steps = [step for step in kept if step - 1 not in kept]
     found = []
     for seed in study.seeds(arm)[: SEEDS.get(arm, 1)]:
@@ -64,7 +64,7 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
     """
     found = {place_of(state): state["eigenvalues"] for state in states}
     return {
-        place: spectra.compare(found[before], values)["new_negatives"]
+        place: eigenvalues.compare(found[before], values)["new_negatives"]
         for place, values in found.items()
         if place.moment == "after"
         and (before := place._replace(moment="before")) in found
@@ -73,19 +73,19 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
 
 def at(study: Study, *, arm: str, place: Place) -> dict[str, Any]:
     """Takes the spectrum of the loss's Hessian at a place, exactly and by Lanczos."""
-    params, masks = study.solution(arm, kept_name(STAGE, place.step), place.seed)
+    params, masks = study.solution(arm, saved_state_name(STAGE, place.step), place.seed)
     if place.moment == "after":
         # The state one update later has the masks; its weights have been trained.
-        later = kept_name(STAGE, place.step + 1)
+        later = saved_state_name(STAGE, place.step + 1)
         masks = study.solution(arm, later, place.seed).masks
     batch = study.examples(EXAMPLES[study.scale])
     size = min(len(batch[1]), 1000)
-    space = subspace.make(masks_lib.apply(masks, params), masks)
+    space = param_subspace.make(masks_lib.apply(masks, params), masks)
     loss = study.functions().loss
     found = exact.spectrum(loss, space, batch, batch_size=size)
-    product = products.operator(loss, space, batch, batch_size=size)
+    product = hvp.operator(loss, space, batch, batch_size=size)
     ends = lanczos.extremes(product, found.n, key=jax.random.key(0))
-    said = spectra.summarise(found.eigenvalues)
+    said = eigenvalues.summarise(found.eigenvalues)
     return {
         **place._asdict(),
         "eigenvalues": found.eigenvalues.tolist(),

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies import verdicts
-from experiments.studies.verdicts import Claim, Findings, Missing, Seen, entries, spread
+from experiments.studies import claims
+from experiments.studies.claims import Claim, Findings, Missing, Seen, entries, spread
 from jaxsparse.analysis import connectivity
 
 STABLE = 100 * connectivity.STABLE_BELOW  # points of instability
@@ -75,7 +75,7 @@ def _falls_with_batches(found: Findings) -> Seen:
     for pruned in (True, False):
         a, b = (instabilities(arm, pruned=pruned) for arm in (small, large))
         words.append(f"{'pruned' if pruned else 'dense'} {spread(a)} and {spread(b)}")
-    falls = verdicts.above(a - b)  # of dense networks
+    falls = claims.above(a - b)  # of dense networks
     crosses = not _stable(small, pruned=False) and _stable(large, pruned=False)
     text = "instability at small and large batches, points of error: "
     holds = False if falls is False else True if falls and crosses else None
@@ -88,14 +88,14 @@ def _warmup_helps(found: Findings) -> Seen:
     words = f"dense {spread(a)} points of error, {spread(b)} with warm-up"
     if _stable(plain, pruned=False):
         return Seen(f"{words}; stable without", len(a), None)
-    return Seen(words, len(a), verdicts.above(a - b))
+    return Seen(words, len(a), claims.above(a - b))
 
 
 def _stable_at_large(found: Findings) -> Seen:
     (large,) = entries(found["arms"], "large")
     values = instabilities(large, pruned=True)
     holds = True if values.mean() < STABLE else None
-    if holds is None and verdicts.above(values, STABLE):
+    if holds is None and claims.above(values, STABLE):
         holds = False
     return Seen(f"instability {spread(values)} points of error", len(values), holds)
 
@@ -105,7 +105,7 @@ def _tickets_win(found: Findings) -> Seen:
     values = gaps(large)
     if not _stable(large, pruned=True):
         return Seen(f"{spread(values)} points; not stable", len(values), None)
-    return Seen(f"{spread(values)} points", len(values), verdicts.above(values))
+    return Seen(f"{spread(values)} points", len(values), claims.above(values))
 
 
 def _no_tickets_at_small(found: Findings) -> Seen:
@@ -117,9 +117,9 @@ def _no_tickets_at_small(found: Findings) -> Seen:
         return Seen(words, len(small), None)
     if large.mean() <= 0:
         return Seen(words, len(small), None)
-    ratio, better = small.mean() / large.mean(), verdicts.above(small)
+    ratio, better = small.mean() / large.mean(), claims.above(small)
     holds = None
-    if ratio < 0.5 and verdicts.above(large - small) and not better:
+    if ratio < 0.5 and claims.above(large - small) and not better:
         holds = True
     elif ratio >= 1 or (ratio >= 0.5 and better):
         holds = False
@@ -130,10 +130,10 @@ def _repelled(found: Findings) -> Seen:
     plain, repelled = entries(found["arms"], "large", "repelled")
     before, after = gaps(plain), gaps(repelled)
     words = f"gap {spread(before)} points, repelled {spread(after)}"
-    if not verdicts.above(before):
+    if not claims.above(before):
         return Seen(f"{words}; no gap to lose", len(after), None)
     ratio = after.mean() / before.mean()
-    holds = True if ratio < 0.5 and verdicts.above(before - after) else None
+    holds = True if ratio < 0.5 and claims.above(before - after) else None
     return Seen(words, len(after), False if ratio > 0.8 else holds)
 
 
@@ -144,10 +144,10 @@ def _controls_unaffected(found: Findings) -> Seen:
         for name in ("ticket", "reinitialized")
     )
     words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
-    if not verdicts.above(lost):
+    if not claims.above(lost):
         return Seen(f"{words}; no clear loss of tickets", len(lost), None)
     ratio = control.mean() / lost.mean()
-    holds = True if ratio < 0.5 and verdicts.above(lost - control) else None
+    holds = True if ratio < 0.5 and claims.above(lost - control) else None
     return Seen(words, len(lost), False if ratio > 0.8 else holds)
 
 
@@ -156,8 +156,8 @@ def _attracted(found: Findings) -> Seen:
     gain = accuracies(attracted, "ticket") - accuracies(plain, "reinitialized")
     before = gaps(plain)
     words = f"tickets above plain controls by {spread(gain)} points, plain by "
-    more = verdicts.above(gain - before)
-    holds = True if more and verdicts.above(gain) else None
+    more = claims.above(gain - before)
+    holds = True if more and claims.above(gain) else None
     holds = False if more is False or gain.mean() <= 0 else holds
     return Seen(words + spread(before), len(gain), holds)
 
@@ -165,7 +165,7 @@ def _attracted(found: Findings) -> Seen:
 def _attraction_hurts_controls(found: Findings) -> Seen:
     plain, attracted = entries(found["arms"], "small", "attracted")
     lost = accuracies(plain, "reinitialized") - accuracies(attracted, "reinitialized")
-    return Seen(f"lose {spread(lost)} points", len(lost), verdicts.above(lost))
+    return Seen(f"lose {spread(lost)} points", len(lost), claims.above(lost))
 
 
 def successive(arm: Findings) -> np.ndarray:
@@ -181,7 +181,7 @@ def successive(arm: Findings) -> np.ndarray:
 def _angles(found: Findings) -> Seen:
     small, large = (successive(a) for a in entries(found["arms"], "small", "large"))
     words = f"{spread(small)} right angles at small batches, {spread(large)} at large"
-    apart = verdicts.above(small - large)
+    apart = claims.above(small - large)
     holds = None
     if apart and (small - large).mean() > APART and small.mean() > ORTHOGONAL:
         holds = True
@@ -212,9 +212,9 @@ def _successive_connected(found: Findings) -> Seen:
     if _stable(arms[0], pruned=False):
         return Seen(words, len(small), None)
     holds = None
-    if large.mean() < STABLE and verdicts.above(small, STABLE):
+    if large.mean() < STABLE and claims.above(small, STABLE):
         holds = True
-    elif verdicts.above(large, STABLE) or not (small - large).mean() > 0:
+    elif claims.above(large, STABLE) or not (small - large).mean() > 0:
         holds = False
     return Seen(words, len(small), holds)
 
@@ -223,7 +223,7 @@ def _late_apart(found: Findings) -> Seen:
     (large,) = entries(found["arms"], "large")
     medium, late = (_increases(large, part) for part in ("medium", "late"))
     words = f"rise {spread(medium)} points in medium rounds, {spread(late)} in late"
-    return Seen(words, len(late), verdicts.above(late - medium))
+    return Seen(words, len(late), claims.above(late - medium))
 
 
 def _threshold(found: Findings) -> Seen:
@@ -231,7 +231,7 @@ def _threshold(found: Findings) -> Seen:
     a, b = (_late_thresholds(arm) for arm in (small, large))
     ratio = float(np.exp(np.mean(b - a)))
     words = f"{ratio:.2f} times as high at large batches"
-    return Seen(words, len(a), verdicts.above(b - a))
+    return Seen(words, len(a), claims.above(b - a))
 
 
 def _late_thresholds(arm: Findings) -> np.ndarray:
@@ -248,7 +248,7 @@ def _onset(found: Findings) -> Seen:
     words += f", {spread(last)} from update {dense['steps'][-1]}"
     if first.mean() < STABLE:
         return Seen(f"{words}; stable from the start", len(first), None)
-    falls = verdicts.above(first - last)
+    falls = claims.above(first - last)
     holds = (
         False if falls is False else True if falls and last.mean() < STABLE else None
     )

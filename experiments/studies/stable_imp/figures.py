@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.stable_imp import arms, claims
-from jaxsparse.reports import study_figures, study_lines
+from experiments.studies.stable_imp import claims, variants
+from jaxsparse.reports import plot_curves, study_figures
 
 Found = dict[str, Any]
 CAPTIONS = {
@@ -40,18 +40,19 @@ CAPTIONS = {
 def draw(network: str, scale: str, found: Found, *, title: str) -> dict[str, Any]:
     """Draws what there is; None for a figure without anything to show."""
     of = {
-        arms.label(arm, network, scale): entry for arm, entry in found["arms"].items()
+        variants.label(arm, network, scale): entry
+        for arm, entry in found["arms"].items()
     }
     return _of_onset(found.get("onset", []), title) | {
         "rounds": _accuracies(of, title),
         "stability": _stability(of, title),
         "angles": _angles(of, title),
-        "thresholds": study_lines.curves(
+        "thresholds": plot_curves.curves(
             [
-                study_lines.Panel(
+                plot_curves.Panel(
                     "",
                     [
-                        study_lines.Curve(name, e["remaining"][:-1], e["thresholds"])
+                        plot_curves.Curve(name, e["remaining"][:-1], e["thresholds"])
                         for name, e in of.items()
                     ],
                 )
@@ -67,7 +68,7 @@ def draw(network: str, scale: str, found: Found, *, title: str) -> dict[str, Any
 
 def _of_onset(onset: list[Found], title: str) -> dict[str, Any]:
     curves = [
-        study_lines.Curve(
+        plot_curves.Curve(
             "dense" if line["level"] == 0 else f"round {line['level']}",
             line["steps"],
             line["instability"],
@@ -76,24 +77,24 @@ def _of_onset(onset: list[Found], title: str) -> dict[str, Any]:
     ]
     threshold = (claims.STABLE, "stable below 2")
     segments = [
-        study_lines.Panel(
+        plot_curves.Panel(
             "dense" if line["level"] == 0 else f"round {line['level']}",
             [
-                study_lines.Curve(f"from {part['step']}", part["alphas"], part["error"])
+                plot_curves.Curve(f"from {part['step']}", part["alphas"], part["error"])
                 for part in line["segments"]
             ],
         )
         for line in onset
     ]
     return {
-        "onset": study_lines.curves(
-            [study_lines.Panel("", curves, threshold)],
+        "onset": plot_curves.curves(
+            [plot_curves.Panel("", curves, threshold)],
             x="update at which children begin",
             y="instability (points)",
             title=title,
             scale="steps",
         ),
-        "onset_segments": study_lines.segments(segments, title=title, ordered=True),
+        "onset_segments": plot_curves.segments(segments, title=title, ordered=True),
     }
 
 
@@ -101,13 +102,13 @@ def _accuracies(of: dict[str, Found], title: str) -> Any:
     panels = []
     for name, entry in of.items():
         lines = [
-            study_lines.Curve("tickets", entry["remaining"], entry["ticket"]),
-            study_lines.Curve(
+            plot_curves.Curve("tickets", entry["remaining"], entry["ticket"]),
+            plot_curves.Curve(
                 "reinitialised", entry["remaining"], entry["reinitialized"]
             ),
         ]
-        panels.append(study_lines.Panel(name, lines))
-    return study_lines.curves(
+        panels.append(plot_curves.Panel(name, lines))
+    return plot_curves.curves(
         panels,
         x="weights remaining (%)",
         y="test accuracy (%)",
@@ -126,14 +127,14 @@ def _stability(of: dict[str, Found], title: str) -> Any:
             by = {int(k): v for k, v in entry["instability"].items()}
             values = np.asarray([by[level] for level in levels]).T
             places = [at[level] for level in levels]
-            children.append(study_lines.Curve(name, places, values))
+            children.append(plot_curves.Curve(name, places, values))
         if entry["successive_levels"]:
             places = [at[level] for level in entry["successive_levels"]]
-            rises.append(study_lines.Curve(name, places, entry["successive"]))
-    return study_lines.curves(
+            rises.append(plot_curves.Curve(name, places, entry["successive"]))
+    return plot_curves.curves(
         [
-            study_lines.Panel("children of a round", children, threshold),
-            study_lines.Panel("a round and the one before", rises, threshold),
+            plot_curves.Panel("children of a round", children, threshold),
+            plot_curves.Panel("a round and the one before", rises, threshold),
         ],
         x="weights remaining (%)",
         y="rise of the test error (points)",

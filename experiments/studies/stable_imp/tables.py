@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsparse.analysis import connectivity
-from jaxsparse.reports import text
+from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 _WORDS = {
@@ -97,7 +97,7 @@ def show_stability(
         said = {"Stable": "", "Matching": ""}
         if pairs is not None:
             ticket = np.asarray(entry["ticket"]) / 100
-            judged = connectivity.judge(
+            judged = connectivity.classify_stability(
                 np.asarray(pairs) / 100,
                 accuracy=ticket[:, entry["levels"].index(level)],
                 dense_accuracy=ticket[:, 0],
@@ -181,4 +181,4 @@ def show_means(
 
 def _mean(values: pd.Series) -> str:
     known = values.dropna()
-    return text.plus_minus(known.mean(), known.std()) if len(known) else ""
+    return formatting.plus_minus(known.mean(), known.std()) if len(known) else ""

@@ -6,12 +6,12 @@ claim of the paper predicts; `page` words what was found and `figures` draws it.
 
 from pathlib import Path
 
-from experiments.studies.tost import arms, measuring, page
-from experiments.studies.tost.arms import SCALES, runs
+from experiments.studies.tost import analysis, report, variants
+from experiments.studies.tost.variants import SCALES, runs
 from jaxsparse.reports import study
 
 DESCRIPTION = "training sparse networks better with any mask (Jaiswal et al. 2022)"
-RESULTS = arms.NETWORKS
+RESULTS = variants.NETWORKS
 
 __all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
 
@@ -19,9 +19,9 @@ __all__ = ("DESCRIPTION", "RESULTS", "SCALES", "finish", "runs")
 def finish(folder: Path, scale: str, data_dir: str) -> Path:
     """Reads the runs that have ended and writes the report; returns its page."""
     sections = []
-    for network in arms.GRIDS[scale]:
-        found = measuring.measure(folder, network, scale, data_dir)
+    for network in variants.GRIDS[scale]:
+        found = analysis.measure(folder, network, scale, data_dir)
         if found:
-            sections.append(page.section(network, scale, found))
+            sections.append(report.section(network, scale, found))
     title = "Report: training sparse networks better with any mask"
     return study.write(title, sections, folder / "report")

@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.studies import verdicts
-from experiments.studies.tost.arms import AIDS, Cell
-from experiments.studies.verdicts import Claim, Findings, Missing, Seen, spread
+from experiments.studies import claims
+from experiments.studies.claims import Claim, Findings, Missing, Seen, spread
+from experiments.studies.tost.variants import AIDS, Cell
 
 Gains = dict[Cell, np.ndarray]
 UNKNOWN = "not known to us; gain above 0"
@@ -52,7 +52,7 @@ def _mean(each: Gains) -> np.ndarray:
 def _helps(arm: str) -> Callable[[Findings], Seen]:
     def look(found: Findings) -> Seen:
         mean = _mean(gains(found, arm))
-        return Seen(f"{spread(mean)} points", len(mean), verdicts.above(mean))
+        return Seen(f"{spread(mean)} points", len(mean), claims.above(mean))
 
     return look
 
@@ -65,7 +65,7 @@ def _any_mask(found: Findings) -> Seen:
         for mask in masks
     }
     words = ", ".join(f"{mask} {spread(one)}" for mask, one in of.items())
-    held = [verdicts.above(one) for one in of.values()]
+    held = [claims.above(one) for one in of.values()]
     holds = True if all(held) else False if False in held else None
     return Seen(words, len(of[masks[0]]), holds)
 
@@ -81,7 +81,7 @@ def _grows(found: Findings) -> Seen:
     }
     words = ", ".join(f"{spread(one)} at {at} %" for at, one in of.items())
     more = of[places[-1]] - of[places[0]]
-    return Seen(words, len(more), verdicts.above(more))
+    return Seen(words, len(more), claims.above(more))
 
 
 def _more_together(found: Findings) -> Seen:
@@ -92,7 +92,7 @@ def _more_together(found: Findings) -> Seen:
         raise Missing("no aid alone")
     best = max(alone, key=lambda aid: alone[aid].mean())
     words = f"all {spread(every)}, {best} {spread(alone[best])}"
-    return Seen(words, len(every), verdicts.above(every - alone[best]))
+    return Seen(words, len(every), claims.above(every - alone[best]))
 
 
 def _more_than_dense(found: Findings) -> Seen:
@@ -101,7 +101,7 @@ def _more_than_dense(found: Findings) -> Seen:
         raise Missing("the dense network is not measured")
     ours, sparse = gain(dense, "all"), _mean(gains(found, "all"))
     words = f"sparse {spread(sparse)}, dense {spread(ours)}"
-    return Seen(words, len(ours), verdicts.above(sparse - ours))
+    return Seen(words, len(ours), claims.above(sparse - ours))
 
 
 _ALONE = "mean gain over all masks and sparsities above 0, p < 0.05; not reproduced if "

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from experiments.studies.tost import arms, claims, labels
-from jaxsparse.reports import drawing, study_lines
+from experiments.studies.tost import claims, labels, variants
+from jaxsparse.reports import plot_curves, plot_style
 
 Found = dict[str, Any]
 WIDE = 20.0  # points beyond which gains are on a logarithmic axis
@@ -31,13 +31,13 @@ def gains(found: Found, title: str) -> Figure | None:
     masks = list(dict.fromkeys(cell.mask for cell in cells))
     places = sorted({cell.sparsity for cell in cells})
     listed = {aid for entry in cells.values() for aid in _shown(entry)}
-    aids = [aid for aid in (*arms.AIDS, "all") if aid in listed]
+    aids = [aid for aid in (*variants.AIDS, "all") if aid in listed]
     if not aids:
         return None
-    styles = dict(zip(places, drawing.shades(len(places)), strict=True))
-    width = drawing.beside([f"{at} %" for at in places])
+    styles = dict(zip(places, plot_style.shades(len(places)), strict=True))
+    width = plot_style.beside([f"{at} %" for at in places])
     seeds = max(len(e["none"]["accuracy"]) for e in cells.values())
-    figure, panels = drawing.panels(
+    figure, panels = plot_style.panels(
         [labels.MASKS[mask] for mask in masks],
         x="gain over no aid (points of test accuracy)",
         y="",
@@ -46,7 +46,7 @@ def gains(found: Found, title: str) -> Figure | None:
     )
     far = _furthest(cells) > WIDE
     for axes, mask in zip(panels, masks, strict=True):
-        axes.axvline(0, color=drawing.GREY, linewidth=0.8, zorder=1)
+        axes.axvline(0, color=plot_style.GREY, linewidth=0.8, zorder=1)
         own = [cell for cell in cells if cell.mask == mask]
         for turn, cell in enumerate(own):
             shift = 0.22 * (turn - (len(own) - 1) / 2)
@@ -65,7 +65,7 @@ def gains(found: Found, title: str) -> Figure | None:
     ]
     called = ["dense" if at == 0 else f"{at} %" for at in places]
     top = panels[min(len(panels), 2) - 1]
-    drawing.legend_beside(top, handles, called, heading="sparsity")
+    plot_style.legend_beside(top, handles, called, heading="sparsity")
     return figure
 
 
@@ -78,10 +78,10 @@ def _furthest(cells: Found) -> float:
 
 
 def _shown(entry: Found) -> list[str]:
-    return [aid for aid in (*arms.AIDS, "all") if aid in entry]
+    return [aid for aid in (*variants.AIDS, "all") if aid in entry]
 
 
-def _points(axes: Any, gain: np.ndarray, y: float, style: drawing.Style) -> None:
+def _points(axes: Any, gain: np.ndarray, y: float, style: plot_style.Style) -> None:
     """Draws the mean with a bar, and seeds as small points just below it."""
     rows = np.full(len(gain), y + 0.09)
     axes.plot(gain, rows, ".", color=style.color, alpha=0.6, markersize=3, zorder=2)
@@ -112,18 +112,18 @@ def training(found: Found, title: str) -> Figure | None:
     """Draws accuracies by update: a panel a mask, a line an arm."""
     highest = max(cell.sparsity for cell in found["cells"])
     panels = [
-        study_lines.Panel(
+        plot_curves.Panel(
             labels.MASKS[cell.mask],
             [
-                study_lines.Curve(labels.ARMS[name], *_trained(arm))
+                plot_curves.Curve(labels.ARMS[name], *_trained(arm))
                 for name, arm in entry.items()
-                if name in ("none", "all", *arms.AIDS)
+                if name in ("none", "all", *variants.AIDS)
             ],
         )
         for cell, entry in found["cells"].items()
         if cell.sparsity == highest
     ]
-    return study_lines.curves(
+    return plot_curves.curves(
         panels,
         x="updates",
         y="test accuracy (%)",

@@ -12,24 +12,28 @@ is zero at both ends is zero in between.
 """
 
 from jaxsparse.analysis.connectivity.barriers import barrier, excess
-from jaxsparse.analysis.connectivity.line import EVCI_ALPHAS, UNIT_ALPHAS, interpolate
-from jaxsparse.analysis.connectivity.segment import (
-    Interpolated,
-    ReEstimated,
-    Segment,
-    along_segment,
-)
-from jaxsparse.analysis.connectivity.stability import (
+from jaxsparse.analysis.connectivity.criteria import (
     MATCHING_BELOW,
     STABLE_BELOW,
     ByClass,
-    Verdict,
+    Stability,
     by_class,
+    classify_stability,
     connected_fraction,
     example_barrier,
     instability,
-    judge,
     max_increase,
+)
+from jaxsparse.analysis.connectivity.interpolation import (
+    EVCI_ALPHAS,
+    UNIT_ALPHAS,
+    interpolate,
+)
+from jaxsparse.analysis.connectivity.linear_path import (
+    Interpolated,
+    LinearPath,
+    ReEstimated,
+    along_path,
 )
 
 __all__ = (
@@ -40,9 +44,9 @@ __all__ = (
     "ByClass",
     "Interpolated",
     "ReEstimated",
-    "Segment",
-    "Verdict",
-    "along_segment",
+    "LinearPath",
+    "Stability",
+    "along_path",
     "barrier",
     "by_class",
     "connected_fraction",
@@ -50,6 +54,6 @@ __all__ = (
     "excess",
     "instability",
     "interpolate",
-    "judge",
+    "classify_stability",
     "max_increase",
 )

@@ -3,14 +3,14 @@
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxsparse.analysis.connectivity import line
+from jaxsparse.analysis.connectivity import interpolation
 
 BASELINES = ("linear", "mean")
 
 
 def excess(
     values: Shaped[np.ndarray, "a ..."],
-    alphas: line.Alphas,
+    alphas: interpolation.Alphas,
     *,
     baseline: str = "linear",
 ) -> Float[np.ndarray, "a ..."]:
@@ -42,7 +42,7 @@ def excess(
       Finding Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278,
       for the barrier of single examples.
     """
-    values, places = np.asarray(values, np.float64), line.check_alphas(alphas)
+    values, places = np.asarray(values, np.float64), interpolation.check_alphas(alphas)
     if baseline not in BASELINES:
         raise ValueError(f"baseline: got {baseline!r}; wanted one of {BASELINES}")
     if values.shape[:1] != places.shape:
@@ -62,7 +62,7 @@ def excess(
 
 def barrier(
     values: Shaped[np.ndarray, "a ..."],
-    alphas: line.Alphas,
+    alphas: interpolation.Alphas,
     *,
     baseline: str = "linear",
 ) -> Float[np.ndarray, "..."]:
@@ -96,5 +96,8 @@ def barrier(
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important
       Examples Early in Training. 2021. arXiv:2107.07075, equation 5: linear.
     """
-    over, places = excess(values, alphas, baseline=baseline), line.check_alphas(alphas)
+    over, places = (
+        excess(values, alphas, baseline=baseline),
+        interpolation.check_alphas(alphas),
+    )
     return np.asarray(np.max(over[(places >= 0) & (places <= 1)], axis=0))

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
-from jaxsparse.analysis.hessian import products, spectra, subspace
+from jaxsparse.analysis.hessian import eigenvalues as eigenvalues_lib
+from jaxsparse.analysis.hessian import hvp, param_subspace
 
 Group = tuple[int, ...]
 COLUMNS_AT_ONCE = 32
@@ -41,15 +42,15 @@ class Hessian(NamedTuple):
 
 
 def spectrum(
-    loss: products.Loss,
-    space: subspace.Subspace,
+    loss: hvp.Loss,
+    space: param_subspace.Subspace,
     batches: PyTree,
     *,
     batch_size: int | None = None,
     columns_at_once: int | None = None,
     both_halves: bool = False,
     vectors: bool = False,
-) -> spectra.Spectrum:
+) -> eigenvalues_lib.Spectrum:
     """Computes all eigenvalues of the Hessian in a subspace.
 
     Args:
@@ -88,7 +89,7 @@ def spectrum(
         eigenvalues, eigenvectors = np.linalg.eigh(found.matrix)
     else:
         eigenvalues, eigenvectors = np.linalg.eigvalsh(found.matrix), None
-    return spectra.Spectrum(
+    return eigenvalues_lib.Spectrum(
         eigenvalues=eigenvalues,
         n=eigenvalues.size,
         zeros_added=0,
@@ -101,12 +102,12 @@ def spectrum(
 
 @arguments.check(
     loss=arguments.function,
-    space=arguments.instance(subspace.Subspace),
+    space=arguments.instance(param_subspace.Subspace),
     columns_at_once=arguments.optional(arguments.integer(1)),
 )
 def matrix(
-    loss: products.Loss,
-    space: subspace.Subspace,
+    loss: hvp.Loss,
+    space: param_subspace.Subspace,
     batches: PyTree,
     *,
     batch_size: int | None = None,
@@ -138,14 +139,14 @@ def matrix(
       ValueError: as `products.blocks`; for fewer than 1 column; or if the Hessian is
         not finite, naming the layer.
     """
-    data = products.blocks(batches, batch_size)
+    data = hvp.microbatches(batches, batch_size)
     groups = _groups(space)
-    ends = np.cumsum(subspace.sizes(space))
+    ends = np.cumsum(param_subspace.sizes(space))
     where = [
         np.arange(end - n, end)
-        for end, n in zip(ends, subspace.sizes(space), strict=True)
+        for end, n in zip(ends, param_subspace.sizes(space), strict=True)
     ]
-    result = np.zeros((subspace.size(space), subspace.size(space)))
+    result = np.zeros((param_subspace.size(space), param_subspace.size(space)))
     norm = 0.0
     for i, group in enumerate(groups):
         others = groups[:i] * both_halves + groups[i + 1 :]
@@ -168,16 +169,16 @@ def matrix(
         norm = np.sum((result - result.T) ** 2) / 4
         result = (result + result.T) / 2
     return Hessian(
-        result, float(np.sqrt(norm)), products.count(data), subspace.dtype(space)
+        result, float(np.sqrt(norm)), hvp.count(data), param_subspace.dtype(space)
     )
 
 
-def _groups(space: subspace.Subspace) -> list[Group]:
+def _groups(space: param_subspace.Subspace) -> list[Group]:
     """Groups leaves with coordinates by layer, convolutions first."""
     names = masks_lib.names(space.params)
     found: dict[str, Group] = {}
     for place, (name, size) in enumerate(
-        zip(names, subspace.sizes(space), strict=True)
+        zip(names, param_subspace.sizes(space), strict=True)
     ):
         if size:
             layer = name.rpartition("/")[0] or name
@@ -185,12 +186,12 @@ def _groups(space: subspace.Subspace) -> list[Group]:
     return sorted(found.values(), key=lambda group: not _convolves(space, group))
 
 
-def _convolves(space: subspace.Subspace, places: Group) -> bool:
+def _convolves(space: param_subspace.Subspace, places: Group) -> bool:
     leaves = jax.tree.leaves(space.params)
     return any(leaves[place].ndim > 2 for place in places)
 
 
-def _at_once(space: subspace.Subspace, places: Group) -> int:
+def _at_once(space: param_subspace.Subspace, places: Group) -> int:
     return 1 if _convolves(space, places) else COLUMNS_AT_ONCE
 
 
@@ -206,9 +207,9 @@ def _check(block: Float[np.ndarray, "_ _"], space: Any, group: Group) -> None:
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def _columns(
-    loss: products.Loss,
-    space: subspace.Subspace,
-    data: products.Blocks,
+    loss: hvp.Loss,
+    space: param_subspace.Subspace,
+    data: hvp.Microbatches,
     group: Group,
     order: Group,
     at_once: int,
@@ -218,7 +219,7 @@ def _columns(
     `order` begins with `group`. The leaves are kept apart: what does not depend on
     those of `group` then has no derivative to compute.
     """
-    point = subspace.pieces(space, space.params)
+    point = param_subspace.pieces(space, space.params)
     start = [point[place] for place in group]
     n = sum(piece.shape[0] for piece in start)
     rounds = -(-n // at_once)
@@ -230,7 +231,7 @@ def _columns(
         def gradient(moved: list[Array]) -> Float[Array, "rows"]:
             def value(at: list[Array]) -> Float[Array, ""]:
                 return loss(
-                    subspace.join(space, dict(zip(order, at, strict=True))), batch
+                    param_subspace.join(space, dict(zip(order, at, strict=True))), batch
                 )
 
             fixed = [point[place] for place in order[len(group) :]]
@@ -248,4 +249,4 @@ def _columns(
         found = lax.map(jax.vmap(column), numbers)
         return found.reshape(rounds * width, -1)[:n]
 
-    return products.mean(over, data)
+    return hvp.mean(over, data)

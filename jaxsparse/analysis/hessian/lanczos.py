@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from matfree import decomp
 
 from jaxsparse import arguments
-from jaxsparse.analysis.hessian import products
+from jaxsparse.analysis.hessian import hvp
 
 ROUNDING = 10.0  # machine epsilons
 
@@ -61,7 +61,7 @@ class Extremes(NamedTuple):
 
 
 def tridiagonalise(
-    product: products.Product, start: Float[Array, "n"], steps: int
+    product: hvp.Product, start: Float[Array, "n"], steps: int
 ) -> Tridiagonal:
     """Runs Lanczos' method with full reorthogonalisation.
 
@@ -109,7 +109,7 @@ def tridiagonalise(
     steps=arguments.integer(1),
 )
 def extremes(
-    product: products.Product,
+    product: hvp.Product,
     n: int,
     *,
     top: int = 5,
@@ -198,7 +198,7 @@ def ritz(
     return values, turns
 
 
-def as_operand(product: products.Product) -> Any:
+def as_operand(product: hvp.Product) -> Any:
     """Makes a function an argument for `jit`, if it is not a tree of arrays already."""
     is_plain = jax.tree.leaves(product) == [product]
     return jax.tree_util.Partial(product) if is_plain else product
@@ -208,7 +208,7 @@ _tridiagonalise = jax.jit(tridiagonalise, static_argnames="steps")
 
 
 def _residual(
-    product: products.Product,
+    product: hvp.Product,
     basis: Float[Array, "k n"],
     turn: Float[np.ndarray, "k"],
     value: float,
@@ -227,7 +227,7 @@ def _residual(
 
 @jax.jit
 def _image(
-    product: products.Product, basis: Float[Array, "k n"], turn: Float[Array, "k"]
+    product: hvp.Product, basis: Float[Array, "k n"], turn: Float[Array, "k"]
 ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
     """Makes a vector of unit length out of the basis, and multiplies it."""
     vector = turn @ basis

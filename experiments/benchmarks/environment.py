@@ -1,0 +1,96 @@
+"""What a benchmark ran on, and the files that say so."""
+
+import importlib.util
+import json
+import os
+import platform
+import re
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.benchmarks import timing
+from experiments.benchmarks.timing import Table
+from jaxsparse import metrics_log
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jaxpruner")
+
+
+def describe(argv: Sequence[str]) -> dict[str, Any]:
+    """Describes the machine, the versions and how busy it is."""
+    kinds = [device.device_kind for device in jax.local_devices()]
+    named = [a for a in argv[1:] if not a.lstrip("-").startswith("data_dir")]
+    return {
+        "command": f"python experiments/benchmark.py {shlex.join(named)}".strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "backend": jax.default_backend(),
+        "devices": f"{len(kinds)} x {kinds[0]}",
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
+        "load_at_start": load(),
+    }
+
+
+def load() -> str:
+    """Returns the load averages over 1, 5 and 15 minutes."""
+    return ", ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found.group(1) if found else platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        there = importlib.util.find_spec(package) is not None
+        return "of unknown version" if there else "not installed"
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    """Writes the description as a Markdown list."""
+    flat = facts | {
+        "versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    }
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in flat.items()]
+    return "## Benchmark\n\n" + "\n".join(lines) + "\n"
+
+
+def save(
+    folder: Path, facts: dict[str, Any], tables: Sequence[Table], *, suffix: str = ""
+) -> Path:
+    """Writes the tables as Markdown and, with every repetition, as JSON.
+
+    Args:
+      folder: where to; made if it is not there.
+      facts: what `describe` returned.
+      tables: what was measured.
+      suffix: of the name, if only some sections ran.
+
+    Returns:
+      The path of the Markdown file.
+    """
+    kind = facts["devices"].partition(" x ")[2]
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{kind} {suffix}".lower()).strip("-")
+    path = folder / f"benchmark-{slug}.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([markdown(facts), *(timing.markdown(t) for t in tables)])
+    metrics_log.write_atomically(path, text)
+    content = facts | {"tables": {t.title: t.data for t in tables}}
+    metrics_log.write_atomically(
+        path.with_suffix(".json"), json.dumps(content, indent=1) + "\n"
+    )
+    return path

@@ -1,0 +1,57 @@
+"""From a config to the objects of a run.
+
+Scores, methods, networks and datasets are added by `config.registering`. Everything a
+config can get wrong is refused here or in `config.validate`, before anything is
+compiled.
+"""
+
+from jaxsparse.factory.components import (
+    OPTIMIZERS,
+    SPARSE_INITS,
+    load_data,
+    make_augment,
+    make_network,
+    make_optimizer,
+)
+from jaxsparse.factory.durations import Durations, make_durations
+from jaxsparse.factory.eval_fns import EvalFns, make_eval_fns
+from jaxsparse.factory.experiment import make_execution_plan, make_experiment
+from jaxsparse.factory.forgetting import count_forgetting
+from jaxsparse.factory.init_masks import ABLATIONS
+from jaxsparse.factory.jax_setup import set_up_jax
+from jaxsparse.factory.models import make_model
+from jaxsparse.factory.validate import check_names
+from jaxsparse.factory.warm_start import (
+    TrainedRun,
+    load_state,
+    open_run,
+    open_without_data,
+    read_config,
+    recorded_hashes,
+)
+
+__all__ = (
+    "ABLATIONS",
+    "OPTIMIZERS",
+    "SPARSE_INITS",
+    "EvalFns",
+    "Durations",
+    "TrainedRun",
+    "make_execution_plan",
+    "check_names",
+    "count_forgetting",
+    "make_durations",
+    "load_state",
+    "load_data",
+    "make_augment",
+    "make_experiment",
+    "make_eval_fns",
+    "make_model",
+    "make_network",
+    "make_optimizer",
+    "open_run",
+    "open_without_data",
+    "read_config",
+    "recorded_hashes",
+    "set_up_jax",
+)

@@ -1,0 +1,307 @@
+"""The parts of a run that a config names: network, optimiser, data, augmentation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import fan_axes, initializers, multihost, tree
+from jaxsparse import masks as masks_lib
+from jaxsparse.data import augment, datasets, sources
+from jaxsparse.data import dataset as dataset_lib
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.factory import (
+    gradinit,
+    init_masks,
+    methods,
+    models,
+    tost,
+)
+from jaxsparse.factory import (
+    pretraining as pretraining_lib,
+)
+from jaxsparse.factory import (
+    scores as scores_lib,
+)
+from jaxsparse.factory.durations import Durations, config_context
+from jaxsparse.lottery.task import TrainTask
+from jaxsparse.training import optimizers, steps
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+
+def load_data(config: ConfigDict) -> Dataset:
+    """Reads the dataset of a config onto the host; all processes must do so alike.
+
+    Raises:
+      ValueError: if it is not there, or smaller than what is asked of it, or not the
+        same in all processes.
+    """
+    dataset = multihost.run_on_all(lambda: _read_data(config))
+    check_alike(config, dataset)
+    train = pretraining_lib.with_noise(config, dataset.train, classes=dataset.classes)
+    return dataset._replace(train=train)
+
+
+def _read_data(config: ConfigDict) -> Dataset:
+    c, own = config.data, config_lib.DATASETS.get(config.data.name)
+    reader = published = None
+    if own is not None:
+        given = {field: c[field] for field in own.options}
+        reader = functools.partial(own.load(), **given)
+        published = (own.mean, own.std) if own.mean else None
+    with config_context("data"):
+        return datasets.load(
+            c.name,
+            reader=reader,
+            published=published,
+            data_dir=c.dir or None,
+            size=c.size,
+            validation=c.validation,
+            split_seed=c.split_seed,
+            train_examples=c.train_examples or None,
+            test_examples=c.test_examples or None,
+        )
+
+
+def check_alike(config: ConfigDict, dataset: Dataset) -> None:
+    """Refuses hosts that have other files, or other labels, than the first.
+
+    Raises:
+      ValueError: in all processes, naming the folder.
+    """
+    if not multihost.is_multiprocess():
+        return
+    mine = dataset_lib.digest(dataset)
+    if not multihost.on_all(
+        True if mine == multihost.broadcast_from_primary(lambda: mine) else None
+    ):
+        where = sources.root_folder(config.data.dir or None)
+        raise ValueError(
+            f"config.data.dir: came {config.data.dir!r}, here {where}, which does not "
+            f"hold the same of {config.data.name!r} on all hosts, of {mine[:8]} here; "
+            "wanted the same files and labels; copy the folder of one to the others, "
+            "or name one that they share"
+        )
+
+
+def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
+    """Makes the dense optimiser of a config."""
+    c = config.optimizer
+    decays = None if c.decay == "all" else optimizers.kernels_only
+    if c.name == "adamw":
+        return optimizers.adamw(
+            rate,
+            b1=c.b1,
+            b2=c.b2,
+            eps=c.eps,
+            weight_decay=c.weight_decay,
+            decays=decays,
+        )
+    if c.name == "adam":
+        plain = optimizers.adam(rate, b1=c.b1, b2=c.b2, eps=c.eps)
+    else:
+        plain = optimizers.sgd(rate, momentum=c.momentum, nesterov=c.nesterov)
+    return optimizers.with_l2(plain, weight_decay=c.weight_decay, decays=decays)
+
+
+def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any:
+    """Returns the shapes of a network's variables for images [h w c]."""
+    one = jnp.zeros((1, *image), jnp.float32)
+    try:
+        like = jax.eval_shape(
+            lambda key: model.init(key, one, train=False), jax.random.key(0)
+        )
+        empty = any(not leaf.size for leaf in jax.tree.leaves(like["params"]))
+    except ZeroDivisionError:  # linen divides by a fan-in of 0
+        empty = True
+    if empty:
+        raise ValueError(
+            f"config.model.name: {config.model.name!r} has a layer to which nothing is "
+            f"left of images of {image}; wanted larger images, or another network"
+        )
+    return like
+
+
+def make_rate(config: ConfigDict, length: Durations) -> optimizers.LearningRate:
+    """Makes the learning rate of a config."""
+    return optimizers.learning_rate(
+        peak=config.schedule.learning_rate,
+        total=length.total,
+        warmup=length.warmup,
+        decay=config.schedule.name,
+        milestones=length.milestones,
+        gamma=config.schedule.gamma,
+    )
+
+
+def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> TrainTask:
+    """Makes what is trained: how it is initialised, its optimiser, its first masks.
+
+    Args:
+      config: a validated config.
+      dataset: what it is trained on.
+      length: its lengths in updates.
+    """
+    model = models.make_model(config, classes=dataset.classes)
+    image = dataset.train.images.shape[1:]
+    models.check_images(config, image)
+    haunt = tost.make_annealed_model(config, length)
+    haunted = model if haunt is None else haunt(model, 0, train=False)
+    like = _shapes(config, haunted, image)
+    stats = like.get("batch_stats", {})
+    draw = functools.partial(
+        initializers.initialize,
+        like["params"],
+        kernel=config.init.kernel,
+        bias=config.init.bias,
+        norm_scale=config.init.norm_scale,
+        zeros=tuple(config.init.zeros),
+    )
+
+    def one(key: Any) -> tuple[Any, Any]:
+        first = tree.map_with_names(
+            lambda name, leaf: jnp.full(leaf.shape, name.endswith("var"), leaf.dtype),
+            stats,
+        )
+        return tost.fill(draw(key=key)), first
+
+    def every(keys: Any) -> tuple[Any, Any]:
+        if config.init.shared:
+            keys = jnp.broadcast_to(jax.random.clone(keys[:1]), keys.shape)
+        return jax.vmap(one)(keys)
+
+    trained = models.make_model(config, classes=dataset.classes, training=True)
+    weights = like["params"]
+    dense = init_masks.ends_kept_whole(config, model, weights, stats, image)
+    rate = make_rate(config, length)
+    axes = init_masks.layouts(model, weights, stats, image)
+    wrap = methods.make_wrap(config, length, rate, dense=dense, axes=axes)
+    tx = wrap(make_optimizer(config, rate), jax.random.key(config.seeds.masks))
+    with config_context("sparse"):
+        masks = masks_lib.ones(weights, prunable=methods.prunable(config))
+        jax.eval_shape(tx.init, weights)  # what does not fit is refused here
+    init_masks.check_masks(config, weights, dense=dense, axes=axes)
+    redraw = make_sparse_init(config, axes)
+    if redraw is not None:
+        with config_context("init"):
+            jax.eval_shape(redraw, weights, masks, jax.random.key(0))
+    return TrainTask(
+        jax.jit(every),
+        tx,
+        masks,
+        first_masks=init_masks.make_init_masks(
+            config,
+            dataset,
+            models.make_model(config, classes=dataset.classes, precise=True),
+            make_normalize(config, dataset),
+            wrap,
+            dense=dense,
+            axes=axes,
+        ),
+        fresh_weights=config.sparse.ablation == "reinitialized",
+        live=init_masks.make_effective_count(model, weights, stats, image, masks),
+        redraw=redraw,
+        level_scores=scores_lib.make_level_scores(
+            config,
+            dataset,
+            models.make_model(config, classes=dataset.classes, precise=True),
+            make_normalize(config, dataset),
+        ),
+        rescale=gradinit.make_rescale(
+            config,
+            dataset,
+            model=tost.as_rescaled(trained, haunt),
+            normalize=make_normalize(config, dataset),
+            augment=make_augment(config),
+        ),
+    )
+
+
+# What redraws kernels for the masks they are to have, by `init.sparse`.
+SPARSE_INITS: dict[str, Callable[[ConfigDict], initializers.SparseInitializer]] = {
+    "fan_in": lambda c: _per_neuron(c, "in"),
+    "fan_out": lambda c: _per_neuron(c, "out"),
+    "fan_average": lambda c: _per_neuron(c, "average"),
+    "layer": lambda c: initializers.layer_scaled(c.kernel),
+    "neuron": lambda c: initializers.rescaled(c.kernel),
+}
+
+
+def _per_neuron(c: ConfigDict, fan: str) -> initializers.SparseInitializer:
+    return initializers.per_neuron(
+        fan=fan, distribution=c.sparse_distribution, scale=c.sparse_scale
+    )
+
+
+def make_sparse_init(
+    config: ConfigDict, axes: fan_axes.Axes = None
+) -> Callable[..., Any] | None:
+    """Makes the function that draws kernels anew for their masks; None for none.
+
+    Args:
+      config: a validated config.
+      axes: the layouts of the network's weights.
+    """
+    if not config.init.sparse:
+        return None
+    draw = SPARSE_INITS[config.init.sparse](config.init)
+    return lambda params, masks, key: initializers.redraw(
+        params, masks, draw, axes=axes, key=key
+    )
+
+
+def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
+    """Makes the function from uint8 images to the network's floats."""
+    mean = tuple(map(float, config.data.mean)) or dataset.mean
+    std = tuple(map(float, config.data.std)) or dataset.std
+    if len(mean) != len(dataset.mean):
+        raise ValueError(
+            f"config.data.mean: came {len(mean)} numbers; wanted {len(dataset.mean)}, "
+            f"one for each channel of {config.data.name!r}"
+        )
+    if config.data.normalize == "unit":
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    return functools.partial(augment.normalize, mean=mean, std=std)
+
+
+def augmentation(data: ConfigDict) -> datasets.Augmentation:
+    """Returns what the section "data" of a config does to training images.
+
+    Images that are decoded when they are asked for (`data.size`) are not shifted, as a
+    random part of each is taken already.
+
+    Raises:
+      ValueError: if what is published for its dataset is not known.
+    """
+    if data.augment == "as_given":
+        return datasets.Augmentation(data.crop_pad, data.flip)
+    known, name = datasets.AUGMENTATIONS, data.name.partition(":")[0]
+    if name not in known:
+        raise ValueError(
+            f"config.data.augment: came 'published' for {data.name!r}; wanted one of "
+            f"{list(known)}, or augment 'as_given' with crop_pad and flip"
+        )
+    return known[name]._replace(crop_pad=0) if data.size else known[name]
+
+
+def make_augment(config: ConfigDict) -> steps.Augment | None:
+    """Makes the random changes of training images; None for none."""
+    pad, flip = augmentation(config.data)
+    if not pad and not flip:
+        return None
+
+    def change(images: Any, *, key: Any, places: Any) -> Any:
+        crop_key, flip_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        if pad:
+            images = augment.random_crop(images, pad=pad, key=crop_key, places=places)
+        if flip:
+            images = augment.random_flip(images, key=flip_key, places=places)
+        return images
+
+    return change

@@ -1,0 +1,267 @@
+"""Scores of examples by networks of a config: how hard each example is for them.
+
+`data.diet.scores` says what the scores are; here is how the networks of all replicates
+come to them. Images are as they are, not augmented, and in the order of the dataset.
+Forgetting events are counted while training, see `replaying`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float64
+
+from jaxsparse import masks as masks_lib
+from jaxsparse import transforms
+from jaxsparse.analysis import connectivity
+from jaxsparse.analysis.connectivity import criteria
+from jaxsparse.data.data_pruning import scores as scores_lib
+from jaxsparse.data.dataset import Examples
+from jaxsparse.factory.eval_fns import EvalFns
+from jaxsparse.lottery import instability
+from jaxsparse.training import vmap_seeds
+from jaxsparse.training.state import TrainState
+from jaxsparse.training.vmap_seeds import How
+
+# More is harder, so the margin is turned round.
+LOGIT_SCORES: dict[str, Callable[[Any, Any], Any]] = {
+    "el2n": scores_lib.el2n,
+    "margin": lambda logits, labels: -scores_lib.margin(logits, labels),
+    "loss": scores_lib.loss,
+}
+BATCH_NORM = ("evaluation", "batch")
+MIDPOINT = (0.0, 0.5, 1.0)
+
+
+class Weights(NamedTuple):
+    """What scores need to know of networks, every leaf [r ...].
+
+    Attributes:
+      params: parameters to compute with, exactly zero outside the masks.
+      batch_stats: running statistics of BatchNorm, {} without.
+      masks: which weights exist.
+    """
+
+    params: Any
+    batch_stats: Any
+    masks: Any
+
+
+def weights(state: TrainState) -> Weights:
+    """Takes what scores need of a state in the form of files."""
+    return Weights(
+        transforms.forward_params(state.params, state.opt_state),
+        state.batch_stats,
+        transforms.get_masks(state.opt_state),
+    )
+
+
+def score_logits(
+    functions: EvalFns,
+    networks: Weights,
+    examples: Examples,
+    *,
+    score: str,
+    batch_norm: str = "evaluation",
+    batch_size: int,
+    how: How,
+) -> Float[np.ndarray, "r n"]:
+    """Scores examples by the logits of each network.
+
+    Args:
+      functions: of the networks' config.
+      networks: of one or more replicates.
+      examples: what to score, one or more.
+      score: one of `LOGIT_SCORES`. "margin" is the negative of `scores.margin`, so that
+        of all scores more is harder.
+      batch_norm: "evaluation" takes the running averages, "batch" the statistics of
+        each batch of `batch_size` examples in their order, the last as it is left; all
+        the same without BatchNorm.
+      batch_size: examples at once, 1 or more.
+      how: how replicates are arranged, see `training.replicates`.
+
+    Returns:
+      One score for each replicate and example.
+
+    Raises:
+      ValueError: if a name is unknown or `batch_size` below 1, or if a score is not
+        finite, naming the replicate.
+
+    Deviations:
+      The code of Paul et al. (2021) has the running averages, that of Paul et al.
+      (2022) the statistics of batches of 1000: "batch".
+
+    References:
+      Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
+      Early in Training. 2021. arXiv:2107.07075, definition 2.3 for EL2N.
+
+      Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet: Finding
+      Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278.
+    """
+    if score not in LOGIT_SCORES:
+        raise ValueError(f"score: got {score!r}; wanted one of {tuple(LOGIT_SCORES)}")
+    if batch_norm not in BATCH_NORM:
+        raise ValueError(f"batch_norm: got {batch_norm!r}; wanted one of {BATCH_NORM}")
+
+    def one(network: Weights, images: Any, labels: Any) -> Any:
+        if batch_norm == "batch":
+            logits = functions.batch_logits(network.params, images)
+        else:
+            logits = functions.logits(network.params, network.batch_stats, images)
+        return LOGIT_SCORES[score](logits, labels)
+
+    return _in_batches(one, networks, examples, batch_size, how, score)
+
+
+def grand(
+    functions: EvalFns,
+    networks: Weights,
+    examples: Examples,
+    *,
+    block_size: int,
+    batch_size: int,
+    how: How,
+) -> Float[np.ndarray, "r n"]:
+    """Scores examples by the norm of their gradient, in inference mode.
+
+    The gradient is over the weights there are: those outside the masks do not count.
+
+    Args:
+      functions: as in `score_logits`, and so are the others.
+      networks: of one or more replicates.
+      examples: what to score, one or more.
+      block_size: gradients to hold at once, 1 or more; of each replicate, where these
+        are batched.
+      batch_size: examples that one call of a program scores, 1 or more.
+      how: how replicates are arranged.
+
+    Returns:
+      One score for each replicate and example; see `scores.grand`.
+
+    Raises:
+      ValueError: if a size is below 1, or a score is not finite.
+
+    Deviations:
+      The code of Paul et al. (2021) scores dense networks only.
+
+    References:
+      Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
+      Early in Training. 2021. arXiv:2107.07075, definition 2.1.
+    """
+
+    def one(network: Weights, images: Any, labels: Any) -> Any:
+        def loss(params: Any, example: Any) -> Any:
+            held = masks_lib.apply(network.masks, params)
+            batch = jax.tree.map(lambda leaf: leaf[None], example)
+            return functions.evaluate(held, network.batch_stats, batch)[0][0]
+
+        examples = (images, labels)
+        return scores_lib.grand(loss, network.params, examples, block_size=block_size)
+
+    return _in_batches(one, networks, examples, batch_size, how, "grand")
+
+
+def example_barriers(
+    functions: EvalFns,
+    ends: Sequence[tuple[Any, Any]],
+    examples: Examples,
+    *,
+    at: str = "midpoint",
+    batch_size: int,
+) -> Float64[np.ndarray, "p n"]:
+    """Scores examples by their own barriers between each pair of networks.
+
+    Statistics of BatchNorm lie on the segment as the parameters do.
+
+    Args:
+      functions: of the networks' config.
+      ends: parameters and batch statistics of two or more single networks, such as
+        copies that were trained with other noise.
+      examples: what to score, one or more.
+      at: "midpoint", or "maximum" of 30 points; see `connectivity.example_barrier`.
+      batch_size: examples at once, 1 or more.
+
+    Returns:
+      One barrier in nats for each pair, in the order of `lottery.children.pairs`, and
+      example. More is harder: an easy example's vanishes early in training.
+
+    Raises:
+      ValueError: if there are fewer than two ends, they do not fit each other, an
+        argument is out of range, or a barrier is not finite.
+
+    References:
+      Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet: Finding
+      Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278: a parent
+      and two children, which are three pairs.
+    """
+    if len(ends) < 2:
+        raise ValueError(f"ends: got {len(ends)} networks; wanted 2 or more")
+    if at not in criteria.POINTS:
+        raise ValueError(f"at: got {at!r}; wanted one of {criteria.POINTS}")
+    _check_size("batch_size", batch_size)
+    alphas = MIDPOINT if at == "midpoint" else connectivity.UNIT_ALPHAS
+    on_device = jax.tree.map(jnp.asarray, tuple(examples))
+    found = []
+    with jax.default_matmul_precision("highest"):
+        for a, b in instability.pairs(len(ends)):
+            segment = connectivity.along_path(
+                functions.evaluate,
+                ends[a][0],
+                ends[b][0],
+                examples=on_device,
+                batch_size=batch_size,
+                alphas=alphas,
+                batch_stats=connectivity.Interpolated(ends[a][1], ends[b][1]),
+                per_example=True,
+            )
+            each = connectivity.example_barrier(segment.example_loss, alphas, at=at)
+            found.append(each)
+    return _finite(np.stack(found), "barrier", "pair")
+
+
+def _in_batches(
+    one: Callable[..., Any],
+    networks: Weights,
+    examples: Examples,
+    batch_size: int,
+    how: How,
+    score: str,
+) -> Float[np.ndarray, "r n"]:
+    """Scores batch after batch by all networks."""
+    _check_size("batch_size", batch_size)
+    images, labels = examples
+    mapped = vmap_seeds.over_replicates(
+        one,
+        how=how,
+        replicates=len(jax.tree.leaves(networks.params)[0]),
+        in_axes=(0, None, None),
+        out_axes=0,
+    )
+    every, found = jax.jit(mapped), []
+    with jax.default_matmul_precision("highest"):
+        for first in range(0, len(labels), batch_size):
+            part = slice(first, first + batch_size)
+            found.append(np.asarray(every(networks, images[part], labels[part])))
+    return _finite(np.concatenate(found, axis=1), score, "replicate")
+
+
+def _check_size(field: str, size: int) -> None:
+    if size < 1:
+        raise ValueError(f"{field}: got {size}; wanted 1 or more examples")
+
+
+def _finite(
+    found: Float[np.ndarray, "r n"], score: str, row: str
+) -> Float[np.ndarray, "r n"]:
+    """Refuses scores of networks that diverged."""
+    bad = np.argwhere(~np.isfinite(found))
+    if len(bad):
+        raise ValueError(
+            f"{score}: got {found[tuple(bad[0])]} for example {bad[0][1]} of {row} "
+            f"{bad[0][0]}, and {len(bad)} such in all; wanted finite scores; did "
+            "training diverge? Take another checkpoint, or train at a lower "
+            "config.schedule.learning_rate"
+        )
+    return found

@@ -1,0 +1,459 @@
+"""From a config and its data to the experiment that runs."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import multihost
+from jaxsparse.data import shuffling
+from jaxsparse.data.dataset import Dataset, Examples
+from jaxsparse.data.image_files import StoredImages
+from jaxsparse.factory import (
+    components,
+    eval_fns,
+    instability,
+    models,
+    probes,
+    size_checks,
+    tost,
+    warm_start,
+)
+from jaxsparse.factory import (
+    pretraining as pretraining_lib,
+)
+from jaxsparse.factory.durations import (
+    Durations,
+    config_context,
+    make_durations,
+    make_epoch,
+)
+from jaxsparse.lottery import imp, rewinding
+from jaxsparse.lottery import instability as instability_lib
+from jaxsparse.lottery.stages import Experiment
+from jaxsparse.lottery.task import TrainTask, first_state
+from jaxsparse.training import (
+    evaluation,
+    input_pipeline,
+    mesh,
+    optimizers,
+    scan_chunks,
+    state_sharding,
+    steps,
+)
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.mesh import MeshLayout
+from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training.train import Trainer
+from jaxsparse.training.vmap_seeds import How
+
+ORDERS_KEPT = 64  # epochs' orders of examples held on the devices
+
+
+def _make_layout(config: ConfigDict, epoch_of: EpochSpec) -> MeshLayout:
+    sizes = [epoch_of.batch_size] * (epoch_of.steps > 1) + [epoch_of.last_batch]
+    return mesh.make_layout(
+        replicates=config.replicates,
+        batch_sizes=sizes,
+        parallelism=config.run.parallelism,
+        devices=config.run.devices,
+        fsdp=_division(config),
+    )
+
+
+def _division(config: ConfigDict) -> mesh.FSDPSpec | None:
+    """Says how weights are divided over devices; None if they are not to be."""
+    c = config.run
+    if c.weights == "whole":
+        return None
+    return mesh.FSDPSpec(tuple(map(tuple, c.weight_rules)), c.weight_least)
+
+
+def _divided(
+    network: TrainTask, layout: MeshLayout, seeds: state_lib.Seeds
+) -> TrainTask:
+    """Has states made divided over devices, without a weight that is whole on one."""
+    if not layout.divides:
+        return network
+    like = jax.eval_shape(functools.partial(first_state, network), seeds)
+    where = state_sharding.state_shardings(layout, like)
+    return network._replace(
+        initialize=jax.jit(
+            network.initialize, out_shardings=(where.params, where.batch_stats)
+        ),
+        place=functools.partial(state_sharding.constrain, layout),
+    )
+
+
+class ExecutionPlan(NamedTuple):
+    """How the work of a call is laid out; no result depends on it but for last bits.
+
+    Attributes:
+      single: whether steps are dispatched one by one instead of scanned.
+      how: how replicates are mapped, see `training.replicates`.
+    """
+
+    single: bool
+    how: How
+
+
+def make_execution_plan(config: ConfigDict, masks: Any) -> ExecutionPlan:
+    """Chooses what is fast on the devices there are, unless the config says.
+
+    On CPUs gradients of convolutions are several times slower inside `lax.scan` or
+    batched by vmap than outside, unless they are spelled out (`models.convolutions`),
+    and products of small matrices slower batched than one by one.
+    """
+    convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
+    convolves &= not models.uses_custom_conv_grads(config)
+    on_cpu = jax.default_backend() == "cpu"
+    single, how = config.run.dispatch == "single", config.run.replicates_by
+    if config.run.dispatch == "auto":
+        single = convolves and on_cpu
+    if how == "auto":
+        how = "vmap" if not on_cpu else "unroll" if convolves else "map"
+    return ExecutionPlan(single, how)
+
+
+def make_experiment(
+    config: ConfigDict, dataset: Dataset, workdir: Path, *, per_example: bool = False
+) -> Experiment:
+    """Makes everything a run needs.
+
+    Args:
+      config: a validated config.
+      dataset: what `load_data` read.
+      workdir: folder of the run.
+      per_example: whether steps tally each example, for `training.visits`; training
+        itself cannot use that.
+
+    Returns:
+      The experiment.
+
+    Raises:
+      ValueError: if the parts do not fit together, naming the field to change.
+    """
+    c, s = config.lottery, config.sparse
+    if s.growth_first + s.growth_examples > len(dataset.train.labels):
+        raise ValueError(
+            f"config.sparse.growth_examples: came {s.growth_examples} from "
+            f"{s.growth_first} on; wanted at most the {len(dataset.train.labels)} "
+            "training examples"
+        )
+    if not len(dataset.test.labels):
+        raise ValueError(
+            f"config.data.name: {config.data.name!r} has no test examples; expected "
+            "some to report results on; add a test split"
+        )
+    epoch_of = make_epoch(config, len(dataset.train.labels))
+    size_checks.check_sizes(config, dataset)
+    length = make_durations(config, steps_per_epoch=epoch_of.steps)
+    size_checks.check_lengths(config, length)
+    probes.check_kept(length)
+    tost.check_lengths(config, length)
+    instability.check_steps(config, length)
+    pretraining_lib.check_used(config, length)
+    plan = rewinding.RewindPlan(length.rewind, length.total, c.retrain, length.finetune)
+    rewinding.check(plan)
+    layout = _make_layout(config, epoch_of)
+    rate = components.make_rate(config, length)
+    network = components.make_network(config, dataset, length)
+    size_checks.check_masks(config, network.masks)
+    seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
+    network = _divided(network, layout, seeds)
+    network, origin = warm_start.apply_warm_start(config, network, seeds, workdir)
+    rule = imp.PruningRule(
+        fraction=c.fraction,
+        counting=c.counting,
+        scope=c.scope,
+        layer_fractions=tuple(tuple(pair) for pair in c.layer_fractions),
+        exclude=tuple(c.ignored),
+        score=c.score,
+        min_layer_density=c.min_layer_density,
+    )
+    imp.check(rule, network.masks, levels=c.levels)
+    return Experiment(
+        trainer=_make_trainer(
+            *(config, dataset, network, seeds, rate, layout, epoch_of, length, origin),
+            per_example=per_example,
+        ),
+        network=network,
+        seeds=seeds,
+        plan=plan,
+        rule=rule,
+        levels=c.levels,
+        controls=tuple(c.controls),
+        control_levels=tuple(c.control_levels),
+        one_shot=c.one_shot,
+        fresh_order=config.data.order == "fresh",
+        thin=config.run.keep == "needed",
+        tickets=workdir / "tickets",
+        repelled=jnp.dtype(config.repelling.dtype)
+        if config.repelling.strength
+        else None,
+        pretrainer=_make_pretrainer(config, dataset, network, seeds, layout, workdir),
+        children=_make_children(
+            config, dataset, network, seeds, rate, epoch_of, length
+        ),
+    )
+
+
+def _make_pretrainer(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: TrainTask,
+    seeds: state_lib.Seeds,
+    layout: MeshLayout,
+    workdir: Path,
+) -> Trainer | None:
+    """Makes what trains up to the rewinding step, if that is something else."""
+    if not pretraining_lib.differs(config):
+        return None
+    c = pretraining_lib.as_training(config)
+    train = pretraining_lib.labels(config, dataset)
+    rows = pretraining_lib.rows(config, dataset, workdir)
+    count = len(train.labels) if rows is None else rows.shape[1]
+    with config_context("pretraining"):
+        epoch_of = make_epoch(c, count)
+        layout = _make_layout(c, epoch_of)
+    # Lengths in epochs are those of training, whatever an epoch is here.
+    steps = make_epoch(config, len(dataset.train.labels)).steps
+    length = make_durations(c, steps_per_epoch=steps)
+    made = components.make_network(c, dataset, length)
+    trainer = _make_trainer(
+        c,
+        dataset._replace(train=train),
+        network._replace(tx=made.tx),
+        seeds,
+        components.make_rate(c, length),
+        layout,
+        epoch_of,
+        length,
+        {},
+    )
+    if rows is None:
+        return trainer
+    chosen = trainer.feed._replace(make_order=_make_order(layout, count, rows))
+    return trainer._replace(feed=chosen)
+
+
+def _make_children(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: TrainTask,
+    seeds: state_lib.Seeds,
+    rate: optimizers.LearningRate,
+    epoch_of: EpochSpec,
+    length: Durations,
+) -> instability_lib.InstabilityAnalysis | None:
+    """Makes what trains and compares children; None if the config wants none."""
+    c = config.stability
+    if not (c.children or c.successive):
+        return None
+    many = config.copy_and_resolve_references()
+    many.replicates = config.replicates * max(1, c.children)
+    many.analysis = config_lib.default().analysis
+    copied = jax.tree.map(jax.random.clone, seeds)
+    keys = instability_lib.copies(copied, max(1, c.children))
+    plain = length._replace(gradient_every=0, keep_at=())
+    layout = _make_layout(many, epoch_of)
+    trainer = _make_trainer(
+        many, dataset, network, keys, rate, layout, epoch_of, plain, {}
+    )
+    stats = jax.eval_shape(network.initialize, seeds.init)[1]
+    like = state_lib.of_one(stats)
+    return instability_lib.InstabilityAnalysis(
+        trainer=trainer,
+        count=c.children,
+        steps=length.stability_steps,
+        levels=tuple(c.levels),
+        successive=c.successive,
+        compare=instability.make_compare(config, dataset, like),
+        judge=instability.judge,
+    )
+
+
+def _make_trainer(
+    config: ConfigDict,
+    dataset: Dataset,
+    network: TrainTask,
+    seeds: state_lib.Seeds,
+    rate: optimizers.LearningRate,
+    layout: MeshLayout,
+    epoch_of: EpochSpec,
+    length: Durations,
+    origin: dict[str, Any],
+    *,
+    per_example: bool = False,
+) -> Trainer:
+    axis_name = layout.batch_axis
+    model = models.make_model(
+        config, classes=dataset.classes, axis_name=axis_name, training=True
+    )
+    normalize = components.make_normalize(config, dataset)
+    haunt = tost.make_annealed_model(config, length, axis_name=axis_name)
+    like = jax.eval_shape(functools.partial(first_state, network), seeds)
+    gather = state_sharding.make_gather(layout, like)
+    train_step = steps.make_train_step(
+        model,
+        network.tx,
+        augment=components.make_augment(config),
+        normalize=normalize,
+        annealed=haunt,
+        label_smoothing=tost.make_smoothing(config, length),
+        smooth_over=config.training.smooth_over,
+        penalty=config.repelling.strength,
+        axis_name=axis_name,
+        gather=gather,
+        per_example=per_example,
+    )
+    stats = state_lib.of_one(like.batch_stats)
+    analysed = eval_fns.make_eval_fns(config, dataset, stats)
+    plain = models.make_model(config, classes=dataset.classes, axis_name=axis_name)
+    eval_step = steps.make_eval_step(
+        plain, normalize=normalize, annealed=haunt, gather=gather
+    )
+    sets = {"validation": dataset.validation, "test": dataset.test}
+    where = _where(config, dataset, layout)
+    arrangement = make_execution_plan(config, network.masks)
+    per_call = 1 if arrangement.single else config.run.steps_per_call
+    if where == "host":
+        per_call = input_pipeline.steps_per_call(
+            dataset.train,
+            wanted=min(per_call, epoch_of.steps),
+            batch_size=epoch_of.batch_size,
+            replicates=config.replicates,
+        )
+    # A loop over replicates would move those of other devices.
+    apart = arrangement.how if layout.mesh.size == 1 else "vmap"
+    how = apart if layout.divides else arrangement.how
+    # Forced host devices hang if many calls with collectives are in flight.
+    waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
+    return Trainer(
+        programs=scan_chunks.make_chunk_fns(
+            train_step,
+            like,
+            layout=layout,
+            how=how,
+            usual_length=per_call,
+            examples=where,
+        ),
+        feed=input_pipeline.make_feed(
+            dataset.train,
+            _make_order(layout, len(dataset.train.labels)),
+            layout=layout,
+            where=where,
+            lengths=functools.partial(scan_chunks.room, usual_length=per_call),
+            growth=input_pipeline.growth_examples(
+                layout,
+                dataset.train,
+                first=config.sparse.growth_first,
+                count=config.sparse.growth_examples,
+            ),
+        ),
+        evaluate={
+            name: evaluation.make_evaluate(
+                eval_step,
+                like,
+                *examples,
+                batch_size=config.evaluation.batch_size,
+                layout=layout,
+                how=apart,
+                streamed=_is_streamed(where, examples, layout),
+            )
+            for name, examples in sets.items()
+            if len(examples.labels)
+        },
+        layout=layout,
+        epoch=epoch_of,
+        steps_per_call=per_call,
+        evaluate_every=length.evaluate_every,
+        checkpoint_every=length.checkpoint_every,
+        calls_ahead=1 if waits else input_pipeline.IN_FLIGHT if where == "host" else 64,
+        learning_rate=rate,
+        arrangement={
+            "convolutions": "explicit"
+            if models.uses_custom_conv_grads(config)
+            else "library",
+            "steps": "single" if arrangement.single else "scan",
+            "replicates_by": how,
+            "parallelism": layout.parallelism,
+            "mesh": dict(layout.mesh.shape),
+            **({"weights": "sharded"} if layout.divides else {}),
+            **({} if where == "device" else {"examples": where}),
+            **({"starts_from": origin} if origin else {}),
+        },
+        changing=network.masks
+        if config_lib.METHODS.find(config.sparse.method).updates_masks
+        else None,
+        observer=probes.make_probe(config, dataset, analysed.loss, length, how=apart),
+        keep_at=length.keep_at,
+        settled=length.ghosts if tost.tost_strength(config) else 0,
+        trace=length.trace,
+        continues=config.run.on_nonfinite == "continue",
+    )
+
+
+def _is_streamed(
+    where: scan_chunks.Where, examples: Examples, layout: MeshLayout
+) -> bool:
+    """Says whether examples to evaluate on are brought to the devices each time."""
+    if where == "sharded":  # these are fewer, and are not divided
+        return multihost.broadcast_from_primary(
+            lambda: input_pipeline.choose(examples, layout) != "device"
+        )
+    return where == "host"
+
+
+def _where(
+    config: ConfigDict, dataset: Dataset, layout: MeshLayout
+) -> scan_chunks.Where:
+    """Says where training examples lie."""
+    asked = config.run.examples
+    if asked == "auto":
+        return multihost.broadcast_from_primary(
+            lambda: input_pipeline.choose(dataset.train, layout)
+        )
+    if isinstance(dataset.train.images, StoredImages) and asked != "host":
+        raise ValueError(
+            f"config.run.examples: came {asked!r} with data.size {config.data.size}, "
+            "for which images stay in files; wanted 'host' or 'auto', or data.size 0 "
+            "for a set that fits into memory"
+        )
+    if asked == "sharded" and layout.data_devices == 1:
+        raise ValueError(
+            "config.run.examples: came 'sharded' where no two devices share a batch "
+            f"({dict(layout.mesh.shape)}); wanted 'device' or 'host'"
+        )
+    return asked
+
+
+def _make_order(
+    layout: MeshLayout, examples: int, rows: Any = None
+) -> Callable[..., Any]:
+    """Makes the order of so many examples; of these rows [r examples], if given."""
+
+    def one(key: Any, number: Any, mine: Any) -> Any:
+        places = shuffling.epoch_order(key, epoch=number, examples=examples)
+        return places if mine is None else mine[places]
+
+    every = jax.vmap(one, in_axes=(0, None, None if rows is None else 0))
+    draw = jax.jit(lambda keys, number: every(keys, number, rows))
+    recent: dict[tuple[bytes, int], Any] = {}
+
+    def make(keys: Any, number: int) -> Any:
+        # Levels and controls see the same orders again, and drawing one takes long.
+        name = (np.asarray(jax.random.key_data(keys)).tobytes(), number)
+        if name not in recent:
+            if len(recent) == ORDERS_KEPT:
+                del recent[next(iter(recent))]
+            recent[name] = mesh.shard_replicates(layout, draw(keys, number))
+        return recent[name]
+
+    return make

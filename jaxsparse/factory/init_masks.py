@@ -1,0 +1,288 @@
+"""The masks that sparse training starts from, chosen on the initial weights."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import connectivity, fan_axes, prune
+from jaxsparse import masks as masks_lib
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.factory import methods
+from jaxsparse.factory import scores as scores_lib
+from jaxsparse.factory.durations import config_context
+from jaxsparse.lottery import controls
+from jaxsparse.training.state import Seeds
+from jaxsparse.types import Masks, Params
+
+log = logging.getLogger(__name__)
+
+# What is done to masks chosen at initialisation, to see what matters about them.
+ABLATIONS = ("shuffled_layers", "inverted", "reinitialized")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses an unknown score, and options that would do nothing.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c = config.sparse
+    spec = config_lib.SCORES.find(c.score)
+    if c.ablation:
+        config_lib.check_known("sparse.ablation", c.ablation, list(ABLATIONS))
+    if c.regrow and c.iterations == 1:
+        raise ValueError(
+            "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
+        )
+    plain = config_lib.default().sparse
+    used = scores_lib.used(config)
+    for name in ("score_batches", "score_batch_size"):
+        if c[name] != plain[name] and not any(score.needs_data for score in used):
+            known = [s.name for s in config_lib.SCORES.values() if s.needs_data]
+            raise ValueError(
+                f"config.sparse.{name}: came {c[name]} with score {c.score!r}, which "
+                f"sees no examples; wanted a score of {known}"
+            )
+    if c.iterations > 1 and not spec.varies:
+        raise ValueError(
+            f"config.sparse.iterations: came {c.iterations} with score {c.score!r}, "
+            "which no iteration changes; wanted 1"
+        )
+    if c.structure and c.ablation in ("shuffled_layers", "inverted"):
+        raise ValueError(
+            f"config.sparse.ablation: {c.ablation!r} would break up the structure "
+            f"{c.structure!r}; wanted no structure, or 'reinitialized'"
+        )
+    if c.structure and c.iterations > 1:
+        raise ValueError(
+            f"config.sparse.iterations: came {c.iterations} with structure "
+            f"{c.structure!r}; wanted 1, or no structure"
+        )
+
+
+def check_masks(
+    config: ConfigDict,
+    like: Any,
+    *,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes,
+) -> None:
+    """Refuses, by shapes alone, what choosing static masks would refuse later.
+
+    Args:
+      config: a validated config.
+      like: parameters of one replicate, concrete or abstract.
+      dense: names of layers that are kept whole, besides the config's patterns.
+      axes: the layouts of the network's weights.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c = config.sparse
+    if c.method != "static" or config.start.masks:
+        return
+    choose = functools.partial(
+        prune.prune,
+        sparsity=c.sparsity,
+        distribution=_distribution(config),
+        prunable=methods.prunable(config),
+        dense=(*c.dense, *dense),
+        structure=methods.read_structure(c.structure),
+        min_layer_density=c.min_layer_density,
+        axes=axes,
+    )
+    with config_context("sparse"):
+        jax.eval_shape(choose, like)
+
+
+def _distribution(config: ConfigDict) -> Any:
+    """Returns how the sparsity is divided among layers."""
+    spec = config_lib.SCORES.find(config.sparse.score)
+    return methods.make_distribution(config) or spec.distribution
+
+
+def make_init_masks(
+    config: ConfigDict,
+    dataset: Dataset,
+    model: nn.Module,
+    normalize: Callable[..., Array],
+    wrap: methods.Wrap,
+    *,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes = None,
+) -> Callable[[Params, Any, Seeds], Masks] | None:
+    """Makes the function from initial weights to the first masks.
+
+    Args:
+      config: a validated config.
+      dataset: where the examples that are scored on come from: each replicate draws its
+        own, from the seed of its data.
+      model: the network.
+      normalize: uint8 images to the network's floats.
+      wrap: what makes an optimiser sparse.
+      dense: names of layers that are kept whole, besides the config's patterns.
+      axes: the layouts of the network's weights.
+
+    Returns:
+      A function of weights, batch statistics and seeds [r ...] to masks [r ...]; None
+      for dense ones.
+    """
+    c = config.sparse
+    spec = config_lib.SCORES.find(c.score)
+    if c.method == "none":
+        return None
+    if c.method != "static":
+        return lambda params, stats, seeds: methods.masks_of_method(
+            wrap, params, seeds.masks
+        )
+
+    def choose(params: Params, stats: Any, seeds: Seeds) -> Masks:
+        def of(r: int, tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[r], tree)
+
+        one_each = []
+        for r in range(len(seeds.data)):
+            # To slice keys counts as a use of them.
+            weights, mine = of(r, params), of(r, jax.tree.map(jax.random.clone, seeds))
+            scorer = scores_lib.make_score_inputs(
+                config, spec, dataset, model, normalize, of(r, stats), mine
+            )
+            masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
+            masks = _ablate(masks, weights, scorer, c, mine.masks)
+            if c.remove_dead:
+                apply = functools.partial(scorer.network, train=False)
+                masks = connectivity.live(apply, weights, masks, scorer.images[0, :1])
+            one_each.append(masks)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_each)
+
+    return choose
+
+
+def _ablate(
+    masks: Masks,
+    params: Params,
+    scorer: scores_lib.ScoreInputs,
+    c: ConfigDict,
+    key: Key[Array, ""],
+) -> Masks:
+    """Changes where the masks are, for the ablations that do."""
+    if c.ablation == "shuffled_layers":
+        draw = controls.key_of(key, c.ablation, 0)
+        return controls.shuffle_layers(masks, key=draw)
+    if c.ablation == "inverted":
+        everything = jax.tree.map(jnp.ones_like, masks)
+        worth = scorer.bind(config_lib.SCORES.find(c.score), c)(params, everything)
+        with jax.enable_x64(scores_lib.is_wide(worth)):
+            return controls.invert(masks, worth)
+    return masks
+
+
+def _choose(
+    config: ConfigDict,
+    params: Params,
+    scorer: scores_lib.ScoreInputs,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes,
+) -> Masks:
+    """Chooses the masks of one replicate."""
+    c = config.sparse
+    spec = config_lib.SCORES.find(c.score)
+    where = {
+        "distribution": _distribution(config),
+        "score": scorer.bind(spec, c),
+        "prunable": methods.prunable(config),
+        "dense": dense,
+        "min_layer_density": c.min_layer_density,
+        "axes": axes,
+    }
+    with config_context("sparse"):
+        if c.iterations == 1:
+            structure = methods.read_structure(c.structure)
+            return prune.prune(params, c.sparsity, **where, structure=structure)
+        return prune.prune_iteratively(
+            params, c.sparsity, iterations=c.iterations, regrow=c.regrow, **where
+        )
+
+
+def ends_kept_whole(
+    config: ConfigDict, model: nn.Module, like: Any, stats: Any, shape: Any
+) -> tuple[str, ...]:
+    """Names the first and the last prunable layer, as far as the config keeps them.
+
+    Args:
+      config: a validated config.
+      model: the network.
+      like: its parameters, abstract ones too.
+      stats: its batch statistics, likewise.
+      shape: of one image.
+    """
+    c = config.sparse
+    if not (c.first_layer_dense or c.last_layer_dense):
+        return ()
+    names = connectivity.first_to_last(
+        _forward(model, stats),
+        like,
+        masks_lib.ones(like, prunable=methods.prunable(config)),
+        jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+    )
+    return (names[0],) * c.first_layer_dense + (names[-1],) * c.last_layer_dense
+
+
+def layouts(model: nn.Module, like: Any, stats: Any, shape: Any) -> fan_axes.TreeAxes:
+    """Asks a network's layers which axes of their weights are inputs and outputs.
+
+    Args:
+      model: the network.
+      like: its parameters, abstract ones too.
+      stats: its batch statistics, likewise.
+      shape: of one image.
+    """
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return fan_axes.of_linen(_forward(model, stats), like, image)
+
+
+def make_effective_count(
+    model: nn.Module, like: Any, stats: Any, shape: Any, masks: Masks
+) -> Callable[[Masks], int] | None:
+    """Makes the function that counts the weights on a path from input to output.
+
+    Args:
+      model: the network.
+      like: its parameters, abstract ones too.
+      stats: its batch statistics, likewise.
+      shape: of one image.
+      masks: dense masks, to try it on.
+
+    Returns:
+      The function of masks; None, with a warning, for a network whose paths cannot be
+      followed.
+    """
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def find(held: Masks) -> Masks:
+        return connectivity.live(_forward(model, stats), like, held, image)
+
+    try:
+        jax.eval_shape(find, masks)
+    except ValueError as error:
+        log.warning("weights on no path are not counted: %s", error)
+        return None
+    found = jax.jit(find)
+    return lambda held: masks_lib.num_active(found(held))
+
+
+def _forward(model: nn.Module, stats: Any) -> Callable[..., Array]:
+    def forward(params: Params, images: Array) -> Array:
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
+        variables = {"params": params, "batch_stats": ones}
+        return model.apply(variables, images, train=False)
+
+    return forward

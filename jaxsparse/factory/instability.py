@@ -1,0 +1,232 @@
+"""What a config has trained and compared to see whether training is stable."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse.analysis import connectivity
+from jaxsparse.data import dataset as dataset_lib
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.factory import eval_fns
+from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory.durations import Durations
+from jaxsparse.tost import ghost_skips
+
+BATCH = 1000  # examples at once
+RE_ESTIMATED = 10  # batches that statistics of BatchNorm are taken from
+_ON = ("children", "successive")  # fields that switch it on
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what would compare nothing, or nothing alike.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, plain = config.stability, config_lib.default().stability
+    on = bool(c.children) or c.successive
+    if on and config.run.on_nonfinite != "stop":
+        raise ValueError(
+            f"config.run.on_nonfinite: came {config.run.on_nonfinite!r} with "
+            f"stability.children {c.children} and successive {c.successive}, which "
+            "compare replicates that must all be whole; expected 'stop'"
+        )
+    for name in c:
+        needs = c.children if name == "steps" else on
+        if name not in _ON and not needs and c[name] != plain[name]:
+            raise ValueError(
+                f"config.stability.{name}: came {c[name]!r} with children "
+                f"{c.children} and successive {c.successive}, which have no use for "
+                f"it; wanted {plain[name]!r}, or children"
+            )
+    if on and config.sparse.method != "none":
+        field = "children" if c.children else "successive"
+        raise ValueError(
+            f"config.stability.{field}: came {c[field]} with sparse.method "
+            f"{config.sparse.method!r}; wanted 'none': levels are what is compared"
+        )
+    if c.children and config.start.run:
+        raise ValueError(
+            f"config.stability.children: came {c.children} with start.run "
+            f"{config.start.run!r}; wanted a run that begins by itself"
+        )
+    if c.successive and not config.lottery.levels:
+        raise ValueError(
+            "config.stability.successive: came True with lottery.levels 0; wanted "
+            "levels that follow each other"
+        )
+    late = [level for level in c.levels if level > config.lottery.levels]
+    if c.children and (late or not c.levels):
+        raise ValueError(
+            f"config.stability.levels: came {c.levels} with lottery.levels "
+            f"{config.lottery.levels}; wanted one or more of these"
+        )
+
+
+def check_steps(config: ConfigDict, length: Durations) -> None:
+    """Refuses children that begin when training has ended, at no level, or too early.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, steps = config.stability, length.stability_steps
+    if not c.children:
+        return
+    if not steps or steps[-1] >= length.total:
+        raise ValueError(
+            f"config.stability.steps: came to updates {steps} of a training of "
+            f"{length.total}; wanted one or more, all before its end"
+        )
+    if any(c.levels) and config.lottery.retrain == "finetune":
+        raise ValueError(
+            f"config.stability.levels: came {c.levels} with lottery.retrain "
+            "'finetune', where levels train from the end of training on; wanted (0,), "
+            "or another way to retrain"
+        )
+    if steps[0] < length.rewind and pretraining_lib.differs(config):
+        raise ValueError(
+            f"config.stability.steps: came to updates {steps}, within a pre-training "
+            f"of {length.rewind} that differs from training; wanted {length.rewind} or "
+            "later: children train as tickets do"
+        )
+    if any(c.levels) and steps[-1] < length.rewind:
+        raise ValueError(
+            f"config.stability.steps: came to updates {steps}, before lottery.rewind "
+            f"{length.rewind}, at which levels begin; wanted one from there on, or "
+            "stability.levels (0,)"
+        )
+
+
+def make_compare(
+    config: ConfigDict, dataset: Dataset, like: Any
+) -> Callable[[Any, Any], list[dict[str, Any]]]:
+    """Makes the function that says what lies between two sets of replicates.
+
+    Args:
+      config: a validated config.
+      dataset: what it is trained on.
+      like: batch statistics of one replicate; only shapes are looked at.
+
+    Returns:
+      A function of two pairs of parameters and batch statistics [r ...] to a row for
+      each replicate: "alphas"; on the segment "train_loss", "train_error", "test_loss"
+      and "test_error" (fractions); "train_instability" and "test_instability"; the
+      "l2" distance between the ends over all parameters; and how many test examples
+      the ends classify differently, "different", also as a fraction, "disagreement".
+
+    Raises:
+      ValueError: if examples are in files and too many to have in memory at once.
+    """
+    c, made = config.stability, eval_fns.make_eval_fns(config, dataset, like)
+    alphas = np.linspace(0, 1, c.points)
+    count = c.examples or len(dataset.train.labels)
+    some = dataset_lib.first(dataset.train, min(count, len(dataset.train.labels)))
+    sets = {
+        "train": tuple(map(jnp.asarray, some)),
+        "test": tuple(map(jnp.asarray, dataset.test)),
+    }
+    has_stats = bool(jax.tree.leaves(like))
+    re_estimated = _re_estimated(made, sets["train"][0])
+    classes = _make_classes(made, sets["test"][0])
+
+    def statistics(first: Any, second: Any) -> Any:
+        if not has_stats:
+            return None
+        if c.batch_stats == "interpolated":
+            return connectivity.Interpolated(first, second)
+        return re_estimated
+
+    def one(first: Any, second: Any) -> dict[str, Any]:
+        row: dict[str, Any] = {"alphas": alphas.tolist()}
+        for name, examples in sets.items():
+            segment = connectivity.along_path(
+                made.evaluate,
+                first[0],
+                second[0],
+                examples=examples,
+                batch_size=BATCH,
+                alphas=alphas,
+                batch_stats=statistics(first[1], second[1]),
+            )
+            row[f"{name}_loss"] = segment.loss.tolist()
+            row[f"{name}_error"] = segment.error.tolist()
+            rise = connectivity.instability(segment.error, segment.alphas)
+            row[f"{name}_instability"] = float(rise)
+        apart = jax.tree.map(
+            lambda a, b: jnp.sum(jnp.square(a - b)),
+            ghost_skips.strip_ghosts(first[0]),
+            ghost_skips.strip_ghosts(second[0]),
+        )
+        row["l2"] = float(jnp.sqrt(sum(jax.tree.leaves(apart))))
+        row["different"] = int(np.sum(classes(first) != classes(second)))
+        row["disagreement"] = row["different"] / len(dataset.test.labels)
+        return row
+
+    def compare(first: Any, second: Any) -> list[dict[str, Any]]:
+        with jax.default_matmul_precision("highest"):
+            return [
+                one(*jax.tree.map(lambda leaf, r=r: leaf[r], (first, second)))
+                for r in range(len(jax.tree.leaves(first)[0]))
+            ]
+
+    return compare
+
+
+def _re_estimated(made: eval_fns.EvalFns, images: jax.Array) -> Any:
+    """Takes statistics of BatchNorm anew, of the first batches of training images."""
+    size = min(BATCH, len(images))
+    batches = min(RE_ESTIMATED, len(images) // size)
+    shape = (batches, size, *images.shape[1:])
+    return connectivity.ReEstimated(
+        made.statistics, images[: batches * size].reshape(shape)
+    )
+
+
+def _make_classes(
+    made: eval_fns.EvalFns, images: jax.Array
+) -> Callable[[Any], np.ndarray]:
+    """Makes the function from a network to the class it gives each image."""
+    logits = jax.jit(made.logits)
+
+    def classes(weights: Any) -> np.ndarray:
+        found = [
+            np.argmax(np.asarray(logits(*weights, images[i : i + BATCH])), axis=-1)
+            for i in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(found)
+
+    return classes
+
+
+def judge(
+    instabilities: list[float], reached: list[float], dense: list[float] | None
+) -> dict[str, Any]:
+    """Says whether training is stable, and whether what it reaches matches dense.
+
+    Args:
+      instabilities: of all pairs, fractions.
+      reached: test accuracies of the networks judged, fractions.
+      dense: those of dense networks; None if there are none.
+
+    Returns:
+      Mean "instability" of the pairs, "instability_sd" (None of a single pair), how
+      many "pairs", and by the thresholds of `connectivity.judge` whether it is
+      "stable" and "matching", None where there is nothing to match.
+    """
+    accuracies = {}
+    if dense is not None:
+        accuracies = {"accuracy": np.array(reached), "dense_accuracy": np.array(dense)}
+    found = connectivity.classify_stability(np.array(instabilities), **accuracies)
+    return {
+        "instability": found.mean,
+        "instability_sd": None if math.isnan(found.sd) else found.sd,
+        "pairs": found.n,
+        "stable": found.stable,
+        "matching": found.matching,
+    }

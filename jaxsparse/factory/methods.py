@@ -1,0 +1,229 @@
+"""The sparse optimiser of a config, and the masks training starts from."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import distributions, fan_axes, select, transforms
+from jaxsparse import masks as masks_lib
+from jaxsparse.factory import scores as scores_lib
+from jaxsparse.factory.durations import Durations, config_context
+from jaxsparse.training.optimizers import LearningRate
+
+log = logging.getLogger(__name__)
+
+
+def sr_ste(
+    inner: Any,
+    *,
+    structure: select.Structure | None = None,
+    sparsity: float,
+    **rest: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Reads n and m of N:M sparsity from a structure of groups and a sparsity."""
+    groups = structure is not None and structure.block[0] > 1
+    if not groups or structure != select.n_of_m(structure.block[0]):
+        raise ValueError(
+            f"structure: came {structure}; wanted groups for sr_ste, such as 'groups 4'"
+        )
+    m = structure.block[0]
+    n = distributions.count_kept(m, sparsity)
+    return transforms.sr_ste(inner, n=n, m=m, **rest)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses unknown names, and fields that the method would not read.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, plain = config.sparse, config_lib.default().sparse
+    method = config_lib.METHODS.find(c.method)
+    reads = list(method.fields)
+    for score in scores_lib.used(config):
+        reads += score.options
+        reads += ("score_batches", "score_batch_size") if score.needs_data else ()
+    for name in c:
+        if name not in ("method", *reads) and c[name] != plain[name]:
+            raise ValueError(
+                f"config.sparse.{name}: came {c[name]!r}, which method {c.method!r} "
+                f"does not read; it reads {reads}"
+            )
+    for name in method.requires:
+        if not c[name]:
+            raise ValueError(
+                f"config.sparse.{name}: came '' with method {c.method!r}; wanted when "
+                "masks change, such as '10%' or '3000step'"
+            )
+    if c.layers and (c.distribution or c.dense):
+        raise ValueError(
+            f"config.sparse.layers: came {c.layers} with distribution "
+            f"{c.distribution!r} and dense {c.dense}; wanted one of the two ways, as "
+            "layers say what each keeps"
+        )
+    if c.growth_examples and c.method == "rigl" and c.grow == "random":
+        raise ValueError(
+            "config.sparse.growth_examples: given with grow 'random', which looks at "
+            "no gradient; wanted 0"
+        )
+    if c.growth_first and not c.growth_examples:
+        raise ValueError(
+            f"config.sparse.growth_first: came {c.growth_first} with growth_examples "
+            "0, the batch; wanted 0, or how many examples to grow by"
+        )
+    known = ["", "global", *distributions.NAMES]
+    config_lib.check_known("sparse.distribution", c.distribution, known)
+    with config_context("sparse"):
+        read_structure(c.structure)
+
+
+def read_structure(text: str) -> select.Structure | None:
+    """Reads the structure of a config.
+
+    Raises:
+      ValueError: if it is none of the forms.
+    """
+    if not text:
+        return None
+    groups = re.fullmatch(r"groups (\d+)", text)
+    blocks = re.fullmatch(r"blocks (\d+)x(\d+)", text)
+    if groups:
+        return select.n_of_m(int(groups[1]))
+    if blocks:
+        return select.blocks((int(blocks[1]), int(blocks[2])))
+    if text == "channels":
+        return select.channels()
+    if text == "fan_in":
+        return select.fan_in()
+    raise ValueError(
+        f"structure: came {text!r}; wanted 'groups 4', 'blocks 4x4', 'channels', "
+        "'fan_in' or ''"
+    )
+
+
+Wrap = Callable[..., optax.GradientTransformationExtraArgs]
+
+
+def make_wrap(
+    config: ConfigDict,
+    length: Durations,
+    rate: LearningRate,
+    *,
+    dense: tuple[str, ...],
+    axes: fan_axes.Axes = None,
+) -> Wrap:
+    """Makes the function that makes an optimiser sparse.
+
+    Args:
+      config: a validated config.
+      length: its lengths in updates.
+      rate: its learning rate, for drop fractions in proportion to it.
+      dense: names of layers that are kept whole, besides the config's patterns.
+      axes: the layouts of the network's weights.
+
+    Returns:
+      A function `(inner, key=...)`.
+
+    Raises:
+      ValueError: from that function, naming the argument under "config.sparse".
+    """
+    c = config.sparse
+    method = config_lib.METHODS.find(c.method)
+    if not method.updates_masks and method.is_built_in:
+        return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
+    _check_end(c, length)
+    values = {
+        "dense": (*c.dense, *dense),
+        "prunable": prunable(config),
+        "structure": read_structure(c.structure),
+        "distribution": make_distribution(config),
+        **length.sparse,
+    }
+    if c.skip_inner:
+        values["skip_inner"] = c.skip_inner == "yes"
+    if c.drop_schedule == "learning_rate":
+        values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
+    arguments = {field: c[field] for field in method.options}
+    for field, argument in method.arguments.items():
+        value = values.get(field, c[field])
+        # These stand for the method's own value.
+        if not (isinstance(value, str | float) and value in ("", -1.0)):
+            arguments[argument] = value
+    if "axes" in method.receives:
+        arguments["axes"] = axes
+    make = method.load()
+
+    def wrap(inner: Any, key: Key[Array, ""]) -> Any:
+        extra = {"key": key} if "key" in method.receives else {}
+        with config_context("sparse"):
+            return make(inner, **arguments, **extra)
+
+    return wrap
+
+
+def _check_end(c: ConfigDict, length: Durations) -> None:
+    """Refuses a last change of masks beyond the end, and warns where none is before."""
+    method = config_lib.METHODS.find(c.method)
+    field = method.finishes_at or ("end" if method.includes_end(c) else "")
+    if field:
+        step = length.sparse.get(field)
+        if step is not None and step >= length.total:
+            raise ValueError(
+                f"config.sparse.{field}: came {c[field]!r}, which is update {step} of "
+                f"{length.total} that are numbered from 0; wanted an earlier one, or "
+                "the sparsity is never reached"
+            )
+    every = length.sparse.get("update_every", 0)
+    first = length.sparse.get("begin", every)
+    if method.first_update == "one_interval" and first >= length.total:
+        log.warning(
+            "config.sparse.%s: masks never change: the first change is at update %s, "
+            "training ends after %s",
+            "begin" if "begin" in length.sparse else "update_every",
+            first,
+            length.total,
+        )
+
+
+def make_distribution(config: ConfigDict) -> Any:
+    """Returns what divides the sparsity of a config: a name, or a function of globs."""
+    layers = dict(config.sparse.layers)
+    if not layers:
+        return config.sparse.distribution
+    return lambda masks, sparsity: distributions.by_glob(
+        masks, layers, otherwise=sparsity
+    )
+
+
+def prunable(config: ConfigDict) -> Any:
+    """Returns what `masks.dense` takes to choose the prunable leaves of a config.
+
+    Ghosts are none: they do not stay.
+    """
+    globs = tuple(config.sparse.prunable)
+    if config.ghosts.skips == "convolution":
+        globs += ("!*skip*/*",)
+    return globs or masks_lib.is_kernel
+
+
+def masks_of_method(wrap: Wrap, params: Any, keys: Key[Array, "r"]) -> Any:
+    """Makes the masks [r ...] that a method itself starts from.
+
+    Args:
+      wrap: what `make_wrap` made.
+      params: initial weights [r ...].
+      keys: what each replicate draws with.
+    """
+
+    def one(weights: Any, key: Key[Array, ""]) -> Any:
+        return transforms.get_masks(wrap(optax.identity(), key).init(weights))
+
+    return jax.jit(jax.vmap(one))(params, keys)

@@ -1,0 +1,152 @@
+"""The networks a config can name, and how their convolutions are computed."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import models
+from jaxsparse.models import convolutions, layers, pooling
+
+
+def vit(
+    *, width: int, heads: int, features: tuple[int, ...] = (), **fields: Any
+) -> nn.Module:
+    """Makes a ViT with the size of its tokens as `features`; () for its own."""
+    return models.ViT(*(features or (width,)), heads=heads, **fields)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses an unknown network, and sizes that do not fit it or have no use in it.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, plain = config.model, config_lib.default().model
+    family = config_lib.MODELS.find(c.name)
+    takes = [field for field in (*config_lib.SIZES, "dtype") if field in family.takes]
+    takes += family.options
+    for field in c:
+        if field not in ("name", "norm", *takes) and c[field] != plain[field]:
+            raise ValueError(
+                f"config.model.{field}: came {c[field]!r} for {c.name!r}, which has no "
+                f"use for it; it takes {takes}"
+            )
+    if c.features and family.blocks not in (None, len(c.features)):
+        raise ValueError(
+            f"config.model.features: came {c.features!r} for {c.name!r}; wanted as "
+            f"many sizes as it has of its own, {family.blocks}, or ()"
+        )
+    if config.data.size % family.patch:
+        raise ValueError(
+            f"config.data.size: came {config.data.size} for config.model.name "
+            f"{c.name!r}; wanted a multiple of {family.patch}, the side of a patch"
+        )
+    if c.norm != plain.norm and "norm" not in family.takes:
+        raise ValueError(
+            f"config.model.norm: came {c.norm!r} for {c.name!r}, which has none; "
+            f"wanted {plain.norm!r}"
+        )
+    given = config.init.norm_scale
+    if c.norm == "fixed" and given != config_lib.default().init.norm_scale:
+        raise ValueError(
+            f"config.init.norm_scale: came {given!r} with model.norm 'fixed', which "
+            "has no scale; wanted 'ones'"
+        )
+    if config.run.convolutions == "explicit" and "conv" not in family.takes:
+        raise ValueError(
+            f"config.run.convolutions: came 'explicit' for {c.name!r}, which has none; "
+            "wanted 'auto' or 'library'"
+        )
+    if config.run.convolutions == "explicit" and config.run.weights == "sharded":
+        raise ValueError(
+            "config.run.convolutions: came 'explicit' with run.weights 'sharded', for "
+            "which batches would be brought together; wanted 'auto' or 'library'"
+        )
+
+
+def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
+    """Refuses a network that images [h w c] do not fit, where they have their own size.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    patch = config_lib.MODELS.find(config.model.name).patch
+    if any(side % patch for side in image[:2]):
+        raise ValueError(
+            f"config.model.name: came {config.model.name!r} for images of "
+            f"{config.data.name!r} of {image[0]} by {image[1]} pixels; wanted "
+            f"multiples of {patch}, the side of a patch; choose another network, or "
+            "have images cut to another size (config.data.size)"
+        )
+
+
+def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
+    """Makes the normalisation that networks have.
+
+    Args:
+      axis_name: mapped axis over which it averages too; None for none.
+    """
+    return functools.partial(layers.BATCH_NORM, axis_name=axis_name)
+
+
+def uses_custom_conv_grads(config: ConfigDict) -> bool:
+    """Says whether the network that trains has `models.convolutions`.
+
+    They go through batches in parts, for which the compiler would have to bring batches
+    together where it divides them over devices by itself: where weights are divided.
+    """
+    if config.run.convolutions == "auto":
+        family = config_lib.MODELS.find(config.model.name)
+        divided = config.run.weights == "sharded"
+        on_cpu = jax.default_backend() == "cpu"
+        return on_cpu and "conv" in family.takes and not divided
+    return config.run.convolutions != "library"
+
+
+def make_model(
+    config: ConfigDict,
+    *,
+    classes: int,
+    axis_name: str | None = None,
+    precise: bool = False,
+    training: bool = False,
+) -> nn.Module:
+    """Makes the network of a config.
+
+    Args:
+      config: a validated config.
+      classes: number of outputs.
+      axis_name: for BatchNorm, see `sharding`.
+      precise: compute in the precision of the parameters, whatever the config says.
+      training: compute convolutions in the way that trains fastest; otherwise as
+        convolutions, which `paths` can follow.
+    """
+    c, family = config.model, config_lib.MODELS.find(config.model.name)
+    plain = config_lib.default().model
+    fields: dict[str, Any] = {
+        name: c[name]
+        for name in config_lib.SIZES
+        if name in family.takes and (name == "width" or c[name] != plain[name])
+    }
+    fields |= {name: c[name] for name in family.options}
+    if "norm" in family.takes:
+        fields["norm"] = batch_norm(axis_name)
+        if c.norm == "fixed":
+            fields["norm"] = functools.partial(
+                fields["norm"], use_scale=False, use_bias=False
+            )
+    if training and uses_custom_conv_grads(config):
+        convolve = convolutions.convolve
+        fast = {
+            "conv": functools.partial(nn.Conv, conv_general_dilated=convolve),
+            "pool": pooling.pool,
+        }
+        fields |= {name: fast[name] for name in fast if name in family.takes}
+    if "dtype" in family.takes:
+        fields["dtype"] = None if precise or c.dtype == "float32" else c.dtype
+    return family.make(classes=classes, **fields)

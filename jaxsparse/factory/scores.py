@@ -1,0 +1,213 @@
+"""What scores are computed with, and the package's own scores as configs name them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import masks as masks_lib
+from jaxsparse import scores
+from jaxsparse.config import ScoreSpec
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.training import losses
+from jaxsparse.training.state import Seeds
+from jaxsparse.types import Masks, Params, Scores
+
+# Divides the logits of GraSP's loss, as its authors do.
+TEMPERATURE = 200.0
+
+Score = Callable[[Params, Masks], Scores]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreInputs:
+    """What the scores of one replicate are computed with.
+
+    Attributes:
+      network: called as `network(params, images, train=...)`, to logits.
+      images: what a score sees [n b h w c], normalised.
+      labels: their labels [n b].
+      key: what random scores are drawn with.
+    """
+
+    network: Callable[..., Array]
+    images: Float[Array, "n b h w c"]
+    labels: Int[Array, "n b"]
+    key: Key[Array, ""]
+
+    def loss(self, params: Params, batch: Any, *, temperature: float = 1.0) -> Array:
+        """Returns the mean cross-entropy of a batch, in training mode."""
+        images, labels = batch
+        logits = self.network(params, images, train=True)
+        return jnp.mean(losses.cross_entropy(logits / temperature, labels))
+
+    def bind(self, spec: ScoreSpec, section: ConfigDict) -> Score:
+        """Gives a score what it needs.
+
+        Args:
+          spec: of the score.
+          section: the config's section "sparse", which has its options.
+
+        Returns:
+          A function of parameters and masks.
+        """
+        there = {
+            "loss": self.loss,
+            "batches": (self.images, self.labels),
+            "apply": functools.partial(self.network, train=False),
+            "input_shape": (1, *self.images.shape[2:]),
+            "key": self.key,
+        }
+        given = {name: there[name] for name in spec.needs}
+        given |= {name: section[name] for name in spec.options}
+        return functools.partial(spec.load(), **given) if given else spec.load()
+
+
+def used(config: ConfigDict) -> list[ScoreSpec]:
+    """Lists the scores that a config's training computes."""
+    found = []
+    if "score" in config_lib.METHODS.find(config.sparse.method).fields:
+        found.append(config_lib.SCORES.find(config.sparse.score))
+    if config.lottery.levels:
+        field = "lottery.score"
+        found.append(config_lib.SCORES.find(config.lottery.score, field=field))
+    return found
+
+
+def random(params: Params, masks: Masks, *, key: Key[Array, ""]) -> Scores:
+    """Draws scores."""
+    del params
+    return scores.random(masks, key=key)
+
+
+def snip(params: Params, masks: Masks, *, loss: Any, batches: Any) -> Scores:
+    """Scores by `scores.snip`."""
+    return scores.snip(loss, params, masks, batches)
+
+
+def grasp(
+    params: Params, masks: Masks, *, loss: Any, batches: Any, absolute: bool = False
+) -> Scores:
+    """Scores by `scores.grasp`, with the authors' temperature."""
+    softened = functools.partial(loss, temperature=TEMPERATURE)
+    return scores.grasp(softened, params, masks, batches, absolute=absolute)
+
+
+def grasp_absolute(params: Params, masks: Masks, *, loss: Any, batches: Any) -> Scores:
+    """Scores by the absolute value of `grasp`."""
+    return grasp(params, masks, loss=loss, batches=batches, absolute=True)
+
+
+def synflow(
+    params: Params, masks: Masks, *, apply: Any, input_shape: tuple[int, ...]
+) -> Scores:
+    """Scores by `scores.synflow`, in evaluation mode."""
+    return scores.synflow(apply, params, masks, input_shape)
+
+
+def make_score_inputs(
+    config: ConfigDict,
+    spec: ScoreSpec,
+    dataset: Dataset,
+    model: nn.Module,
+    normalize: Callable[..., Array],
+    stats: Any,
+    seeds: Seeds,
+) -> ScoreInputs:
+    """Draws the examples of one replicate, and binds the network to its statistics."""
+    c, train = config.sparse, dataset.train
+    wanted = c.score_batches * c.score_batch_size
+    if spec.needs_data and wanted > len(train.labels):
+        raise ValueError(
+            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
+            f"examples come to {wanted}; wanted at most the {len(train.labels)} "
+            "training examples"
+        )
+    wanted = min(wanted, len(train.labels))
+    batch = wanted // c.score_batches or 1
+    key = jax.random.fold_in(seeds.data, 2**31)
+    rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
+    rows = rows[: wanted // batch * batch].reshape(-1, batch)
+    images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
+
+    def network(params: Params, images: Array, *, train: bool) -> Array:
+        variables = {"params": params, "batch_stats": stats}
+        # The statistics that training mode would change are not kept.
+        out = model.apply(variables, images, train=train, mutable=["batch_stats"])
+        return out[0]
+
+    return ScoreInputs(network, images, jnp.asarray(train.labels[rows]), seeds.masks)
+
+
+def is_wide(scores: Any) -> bool:
+    """Says whether scores are float64, which is then to be enabled."""
+    return any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(scores))
+
+
+def _check_finite(scores: Scores, kept: Masks, name: str, level: int) -> None:
+    """Refuses scores of remaining weights that are NaN or infinite."""
+    bad = masks_lib.tree_map(
+        lambda mask, leaf: int((~np.isfinite(leaf) & np.asarray(mask)).sum()),
+        kept,
+        jax.device_get(scores),
+    )
+    for leaf, count in zip(masks_lib.names(kept), jax.tree.leaves(bad), strict=True):
+        if count:
+            raise ValueError(
+                f"config.lottery.score: expected finite scores of {name!r} at level "
+                f"{level}, got {count} that are not in {leaf}; did training diverge, "
+                "or does the loss overflow?"
+            )
+
+
+def make_level_scores(
+    config: ConfigDict,
+    dataset: Dataset,
+    model: nn.Module,
+    normalize: Callable[..., Array],
+) -> Callable[..., Scores] | None:
+    """Makes the function that scores the trained weights of a level.
+
+    Args:
+      config: a validated config.
+      dataset: where the examples that are scored on come from, as for first masks.
+      model: the network.
+      normalize: uint8 images to the network's floats.
+
+    Returns:
+      A function of weights, batch statistics, masks, seeds [r ...] and the level, to
+      scores [r ...]; None for scores that `lottery.levels` computes by itself.
+    """
+    spec = config_lib.SCORES.find(config.lottery.score, field="lottery.score")
+    if spec.name in ("magnitude", "random"):
+        return None
+
+    def score(
+        params: Params, stats: Any, masks: Masks, seeds: Seeds, level: int
+    ) -> Scores:
+        each = []
+        for r in range(len(seeds.data)):
+            own = jax.tree.map(jax.random.clone, seeds)
+            weights, held, kept, mine = (
+                jax.tree.map(lambda leaf, r=r: leaf[r], tree)
+                for tree in (params, stats, masks, own)
+            )
+            mine = mine._replace(masks=jax.random.fold_in(mine.masks, level))
+            scorer = make_score_inputs(
+                config, spec, dataset, model, normalize, held, mine
+            )
+            found = scorer.bind(spec, config.sparse)(weights, kept)
+            _check_finite(found, kept, spec.name, level)
+            each.append(found)
+        with jax.enable_x64(is_wide(each)):
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    return score

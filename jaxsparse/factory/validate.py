@@ -1,0 +1,81 @@
+"""Refusing, before anything is built, what no table has and nothing would read."""
+
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import initializers
+from jaxsparse.factory import (
+    components,
+    durations,
+    gradinit,
+    init_masks,
+    instability,
+    methods,
+    models,
+    probes,
+    tost,
+    warm_start,
+)
+from jaxsparse.factory import (
+    pretraining as pretraining_lib,
+)
+from jaxsparse.lottery import controls
+
+
+def check_names(config: ConfigDict) -> None:
+    """Refuses names that no table here has, with the nearest that one has.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    models.check(config)
+    config_lib.check_known(
+        "optimizer.name", config.optimizer.name, list(components.OPTIMIZERS)
+    )
+    config_lib.check_known(
+        "init.kernel", config.init.kernel, list(initializers.KERNELS)
+    )
+    config_lib.check_known("init.bias", config.init.bias, list(initializers.BIASES))
+    if config.init.sparse:
+        config_lib.check_known(
+            "init.sparse", config.init.sparse, list(components.SPARSE_INITS)
+        )
+    config_lib.check_known(
+        "init.norm_scale", config.init.norm_scale, list(initializers.NORM_SCALES)
+    )
+    for name in config.lottery.controls:
+        config_lib.check_known("lottery.controls", name, list(controls.NAMES))
+    methods.check(config)
+    init_masks.check(config)
+    warm_start.check(config)
+    probes.check(config)
+    instability.check(config)
+    pretraining_lib.check(config)
+    tost.check(config)
+    gradinit.check(config)
+    _check_repelling(config)
+    durations.make_durations(
+        config, steps_per_epoch=10**9
+    )  # only whether they can be read
+
+
+def _check_repelling(config: ConfigDict) -> None:
+    """Refuses repelling where there is nothing to be repelled from."""
+    c, plain = config.repelling, config_lib.default().repelling
+    if not c.strength:
+        if c.dtype != plain.dtype:
+            raise ValueError(
+                f"config.repelling.dtype: came {c.dtype!r} with strength 0; wanted "
+                f"{plain.dtype!r}, or a strength"
+            )
+        return
+    if not config.lottery.levels:
+        raise ValueError(
+            f"config.repelling.strength: came {c.strength} with lottery.levels 0; "
+            "wanted levels, which are repelled from those before"
+        )
+    if config.run.keep != "all":
+        raise ValueError(
+            f"config.run.keep: came {config.run.keep!r} with repelling.strength "
+            f"{c.strength}, for which the ends of all levels are needed; wanted 'all'"
+        )

@@ -1,0 +1,428 @@
+"""Runs that have been, and training that starts where one of them was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import masks as masks_lib
+from jaxsparse import metrics_log, multihost, transforms, tree
+from jaxsparse.data import dataset as dataset_lib
+from jaxsparse.data import fingerprint
+from jaxsparse.data.data_pruning import score_files
+from jaxsparse.data.dataset import Dataset
+from jaxsparse.factory import components
+from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory.durations import make_durations, make_epoch
+from jaxsparse.lottery import instability, tickets
+from jaxsparse.lottery.task import TrainTask, dense_masks, first_state
+from jaxsparse.tost import ghost_skips
+from jaxsparse.training import checkpoints
+from jaxsparse.training import state as state_lib
+from jaxsparse.training import workdir as workdir_lib
+from jaxsparse.training.optimizers import LearningRate
+from jaxsparse.training.state import Seeds, TrainState
+from jaxsparse.types import Masks
+
+
+class TrainedRun(NamedTuple):
+    """A run that has been, open for reading.
+
+    Attributes:
+      folder: its folder.
+      config: its config.
+      dataset: what it was trained on.
+      network: what was trained.
+      seeds: keys of its replicates.
+      learning_rate: from updates done to the rate.
+    """
+
+    folder: Path
+    config: ConfigDict
+    dataset: Dataset
+    network: TrainTask
+    seeds: Seeds
+    learning_rate: LearningRate
+
+
+def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
+    """Reads the config of a run, and has what it uses registered.
+
+    Args:
+      folder: of the run.
+      execute: whether to execute the files that it has kept, see `config.kept`.
+
+    Raises:
+      ValueError: if no run is there, or a file that it has kept fails.
+    """
+    path = folder / "config.json"
+    try:
+        fields = multihost.broadcast_from_primary(lambda: metrics_log.read_object(path))
+    except (OSError, ValueError) as error:
+        if metrics_log.is_of_machine(error):
+            raise
+        raise ValueError(
+            f"{folder}: no run is there ({error}); wanted a folder that "
+            "experiments/train.py made"
+        ) from error
+    if execute:
+        config_lib.kept.execute(folder)
+    return config_lib.from_json(fields)
+
+
+def open_run(
+    folder: str | Path, *, data_dir: str = "", dataset: Dataset | None = None
+) -> TrainedRun:
+    """Builds what a run was made of.
+
+    Args:
+      folder: of the run.
+      data_dir: folder of prepared TFDS datasets; "" for the one it had.
+      dataset: what it was trained on, if that has been read before.
+
+    Raises:
+      ValueError: if no run is there, or its data are not, or have changed since.
+    """
+    folder = Path(folder)
+    c = read_config(folder)
+    if data_dir:
+        c.data.dir = data_dir
+    if dataset is None:
+        dataset = components.load_data(c)
+        _check_data(folder, dataset)
+    return _build(folder, c, dataset)
+
+
+def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
+    """Builds what a run was made of, with images and labels of zeros for its dataset.
+
+    Their numbers and shapes are those that the run recorded in data.json. Runs of
+    older versions did not; then the dataset is read.
+
+    Args:
+      folder: of the run.
+      c: its config.
+
+    Raises:
+      ValueError: if if it recorded no sizes and its data cannot be
+        read.
+    """
+    folder = Path(folder)
+    sizes = multihost.broadcast_from_primary(lambda: workdir_lib.recorded_sizes(folder))
+    if sizes is not None:
+        return _build(folder, c, dataset_lib.of_zeros(**sizes._asdict()))
+    try:
+        dataset = components.load_data(c)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{folder}: expected its {workdir_lib.DATA}, which says how many classes "
+            f"there are and how large images are, got none; its data cannot be read "
+            f"instead ({error}); give the command that trained it once more where the "
+            "data are, which writes the file, and trains nothing if the run has ended"
+        ) from error
+    return _build(folder, c, dataset)
+
+
+def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> TrainedRun:
+    steps = make_epoch(c, len(dataset.train.labels)).steps
+    length = make_durations(c, steps_per_epoch=steps)
+    network = components.make_network(c, dataset, length)
+    seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)
+    rate = components.make_rate(c, length)
+    return TrainedRun(folder, c, dataset, network, seeds, rate)
+
+
+def _check_data(folder: Path, dataset: Dataset) -> None:
+    """Refuses data that have changed since a run was trained on them."""
+
+    def find() -> list[str]:
+        if not (folder / workdir_lib.DATA).exists():
+            return []
+        return workdir_lib.changed_data(folder, fingerprint.of(dataset))
+
+    found = multihost.broadcast_from_primary(find)
+    if found:
+        raise ValueError(
+            f"{folder}: was trained on other examples than config.data has now: "
+            f"{'; '.join(found)}; expected the same; restore them, or train it again"
+        )
+
+
+def load_state(run: TrainedRun, moment: str) -> TrainState:
+    """Loads a checkpoint of a run, every leaf but the counters [r ...].
+
+    Args:
+      run: what `open_run` returned.
+      moment: name of a checkpoint, such as "init" or "level_00/ticket/last". Of
+        children, c of each replicate, leaves are [r * c ...].
+
+    Raises:
+      ValueError: if it is corrupt, or not there, naming those there are.
+      OSError: if the machine cannot read it.
+    """
+    directory = run.folder / "checkpoints"
+    seeds = jax.tree.map(jax.random.clone, run.seeds)
+    if f"/{instability.ARM}_" in moment:
+        seeds = instability.copies(seeds, max(1, run.config.stability.children))
+    saved = checkpoints.read(directory, moment, first_state(run.network, seeds))
+    if saved is None:
+        notes = sorted(directory.rglob("*.json"))
+        there = [str(note.relative_to(directory).with_suffix("")) for note in notes]
+        raise ValueError(
+            f"{run.folder}: no whole checkpoint {moment!r}; wanted one of {there}"
+        )
+    return saved.state
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses starts that name no run, or would not be used.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    c, method = config.start, config.sparse.method
+    files = c.masks.endswith(".npz")
+    wants = bool(c.weights) or (bool(c.masks) and not files)
+    if wants != bool(c.run):
+        raise ValueError(
+            f"config.start.run: came {c.run!r} with weights {c.weights!r} and masks "
+            f"{c.masks!r}; wanted a run's folder and what to take of it, or neither"
+        )
+    if c.replicate != -1 and not (c.weights or c.masks):
+        raise ValueError(
+            f"config.start.replicate: came {c.replicate} and nothing to take of it; "
+            "wanted -1, or start.weights or start.masks"
+        )
+    methods = config_lib.METHODS
+    if c.masks and not methods.find(method).keeps_counts:
+        known = [name for name, spec in methods.items() if spec.keeps_counts]
+        raise ValueError(
+            f"config.start.masks: came {c.masks!r} with sparse.method {method!r}; "
+            f"wanted one of {known}, which train the masks they are given"
+        )
+    _check_redraws(config)
+    if c.weights and config.sparse.ablation == "reinitialized":
+        raise ValueError(
+            f"config.start.weights: came {c.weights!r} with sparse.ablation "
+            "'reinitialized', which draws others; wanted one of the two"
+        )
+    if c.masks:
+        _check_nothing_chooses(config)
+    if c.weights and (config.init.sparse or config.init.shared):
+        raise ValueError(
+            f"config.start.weights: came {c.weights!r} with init.sparse "
+            f"{config.init.sparse!r} and init.shared {config.init.shared}; wanted '' "
+            "and False, which are for fresh weights"
+        )
+
+
+def _check_redraws(config: ConfigDict) -> None:
+    """Refuses redrawing where it would not hold, and its options without it."""
+    c, lottery, plain = config.init, config.lottery, config_lib.default().init
+    if c.sparse and (lottery.levels or lottery.rewind != "0step"):
+        raise ValueError(
+            f"config.init.sparse: came {c.sparse!r} with lottery.levels "
+            f"{lottery.levels} and rewind {lottery.rewind!r}; wanted no levels: they "
+            "rewind to weights drawn for dense layers"
+        )
+    if c.sparse and c.shared:
+        raise ValueError(
+            f"config.init.shared: came True with init.sparse {c.sparse!r}, which draws "
+            "for the masks of each replicate; wanted one of the two"
+        )
+    if c.shared and config.seeds.first:
+        raise ValueError(
+            f"config.init.shared: came True with seeds.first {config.seeds.first}; "
+            "wanted seeds.first 0, whose weights all replicates share"
+        )
+    for name in ("sparse_distribution", "sparse_scale"):
+        if c[name] != plain[name] and not c.sparse.startswith("fan_"):
+            raise ValueError(
+                f"config.init.{name}: came {c[name]!r} with init.sparse {c.sparse!r}; "
+                "wanted init.sparse 'fan_in', 'fan_out' or 'fan_average'"
+            )
+
+
+def _check_nothing_chooses(config: ConfigDict) -> None:
+    """Refuses fields by which masks would be chosen that are given already."""
+    c, plain = config.sparse, config_lib.default().sparse
+    for name in config_lib.METHODS.find(c.method).chooses:
+        if c[name] != plain[name]:
+            raise ValueError(
+                f"config.sparse.{name}: came {c[name]!r} with start.masks "
+                f"{config.start.masks!r}, which are taken as they are; wanted "
+                f"{plain[name]!r}"
+            )
+
+
+def apply_warm_start(
+    config: ConfigDict, network: TrainTask, seeds: Seeds, workdir: Path
+) -> tuple[TrainTask, dict[str, Any]]:
+    """Has a network start from the weights or masks of an earlier run.
+
+    Args:
+      config: a validated config.
+      network: what is trained.
+      seeds: keys of its replicates.
+      workdir: folder of the run, which the other's is relative to.
+
+    Returns:
+      The network, and for the record the hashes of what it starts from: "weights" and
+      "masks", and by name of the files that have them or choose its examples.
+
+    Raises:
+      ValueError: if there is no such thing, or it is of another network.
+    """
+    c, origin = config.start, {}
+    if c.run:
+        run = open_run((workdir / c.run).resolve(), data_dir=config.data.dir)
+    if c.weights:
+        state = load_state(run, c.weights)
+        found = _take((state.params, state.batch_stats), config, "weights")
+        found = _anywhere(found)
+        weights = _with_ghosts(
+            found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
+        )
+        origin["weights"] = checkpoints.digest(found)
+        network = network._replace(first_weights=lambda keys: weights)
+    if c.masks.endswith(".npz"):
+        masks = _from_files(c.masks, config, network, seeds)
+    elif c.masks:
+        held = transforms.get_masks(load_state(run, c.masks).opt_state)
+        dense = dense_masks(network, config.replicates)
+        held = ghost_skips.strip_ghosts(_anywhere(_take(held, config, "masks")))
+        masks = _of_layers(held, ghost_skips.strip_ghosts(dense))
+        (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
+    if c.masks:
+        origin["masks"] = checkpoints.digest(masks)
+        network = network._replace(first_masks=lambda *start: masks)
+    recorded = recorded_hashes(config, workdir)
+    return network, origin | ({"checkpoints": recorded} if recorded else {})
+
+
+def _anywhere(tree: Any) -> Any:
+    """Frees what was loaded from the device it is on, for programs on all of them."""
+    return jax.tree.map(jnp.asarray, multihost.to_host(tree))
+
+
+def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
+    """Says by hash which files a run starts from: checkpoints, and scores of examples.
+
+    No checkpoint is opened: the hash stands beside it.
+
+    Args:
+      config: a validated config.
+      workdir: folder of the run, which the other's is relative to.
+    """
+    c = config.start
+    names = {name for name in (c.weights, c.masks) if name and c.run}
+    directory = (workdir / c.run).resolve() / "checkpoints"
+    found = {
+        name: checkpoints.recorded_hash(directory, name)
+        for name in sorted(names)
+        if not name.endswith(".npz")
+    }
+    scores = pretraining_lib.score_file(config, workdir)
+    if scores is not None:
+        held = score_files.digest(scores) if scores.is_file() else None
+        found[config.pretraining.scores] = held
+    return found
+
+
+def _take(tree: Any, config: ConfigDict, field: str) -> Any:
+    """Takes the replicates asked for of a tree [r ...]."""
+    there, wanted = len(jax.tree.leaves(tree)[0]), config.start.replicate
+    first = config.seeds.first
+    end = first + config.replicates
+    if wanted >= there or (wanted == -1 and end > there):
+        raise ValueError(
+            f"config.start.replicate: came {wanted} for {config.replicates} "
+            f"replicates from number {first}; the {field} of {config.start.run} are "
+            f"those of {there}; wanted one in [0, {there}), or replicates among these"
+        )
+    rows = jnp.arange(first, end) if wanted == -1 else jnp.int32(wanted)
+    rows = jnp.broadcast_to(rows, config.replicates)
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+def _with_ghosts(
+    found: tuple[Any, ...], make: Callable[[], tuple[Any, ...]], field: str
+) -> tuple[Any, ...]:
+    """Gives trees of another run the ghosts of this one, which may have none.
+
+    Ghosts of the other are kept where this one has the same. Nothing is computed but
+    where ghosts are missing.
+    """
+    wanted = jax.eval_shape(make)
+    if alike := jax.tree.structure(found) == jax.tree.structure(wanted):
+        plain = wanted
+    else:
+        found, plain = (
+            tuple(map(ghost_skips.strip_ghosts, trees)) for trees in (found, wanted)
+        )
+    for pair in zip(found, plain, strict=True):
+        _check_alike(*pair, field)
+    if alike:
+        return found
+    return tuple(
+        ghost_skips.merge_ghosts(*pair) for pair in zip(make(), found, strict=True)
+    )
+
+
+def _of_layers(found: Masks, like: Masks) -> Masks:
+    """Gives masks of another run to the layers that have masks here.
+
+    A layer without a mask is one that is kept whole. What is otherwise of another
+    network stays as it is, to be refused.
+    """
+
+    def is_leaf(leaf: Any) -> bool:
+        return leaf is None
+
+    def one(there: Any, here: Any) -> Any:
+        if there is None and here is not None:
+            return here
+        return None if here is None and there is not None and there.all() else there
+
+    structures = {jax.tree.structure(tree, is_leaf=is_leaf) for tree in (found, like)}
+    if len(structures) > 1:
+        return found
+    return jax.tree.map(one, found, like, is_leaf=is_leaf)
+
+
+def _from_files(
+    name: str, config: ConfigDict, network: TrainTask, seeds: Seeds
+) -> Masks:
+    """Reads one ticket a replicate; "{replicate}" in the name stands for its number."""
+    chosen = config.start.replicate
+    own = range(config.seeds.first, config.seeds.first + config.replicates)
+    numbers = [r if chosen == -1 else chosen for r in own]
+    params = jax.eval_shape(network.initialize, seeds.init)[0]
+    one = state_lib.of_one(params)
+    each = []
+    for path in (name.replace("{replicate}", str(r)) for r in numbers):
+        packed = tickets.read(path)
+        like = masks_lib.ones(one, prunable=lambda leaf, _, of=packed: leaf in of)
+        each.append(_of_layers(masks_lib.unpack(packed, like), network.masks))
+    masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    dense = dense_masks(network, config.replicates)
+    _check_alike(masks, dense, "masks")
+    return masks
+
+
+def _check_alike(found: Any, wanted: Any, field: str) -> None:
+    """Refuses leaves of another network."""
+    there, here = (
+        {name: leaf.shape for name, leaf in tree.named_leaves(each).items()}
+        for each in (found, wanted)
+    )
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise ValueError(
+                f"config.start.{field}: {name} has shape {there.get(name)} there and "
+                f"{here.get(name)} here; wanted a run of the same network"
+            )
