@@ -132,7 +132,7 @@ def test_the_package_itself_imports_nothing_but_python(root: Path) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_check_finds_each_kind_of_fault(sources: dict, wrong: str) -> None:
-    targets = {"build": "", "training": "", "select": "", "types": ""}
+    targets = {"factory": "", "training": "", "select": "", "types": ""}
     known = {f"jaxsparse.{name}": text for name, text in targets.items()}
     known |= {"jaxsparse.reports.page": ""} | sources
     assert len(faults(known)) == 1, wrong
