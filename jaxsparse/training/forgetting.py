@@ -73,7 +73,7 @@ def count_forgetting(
     calls = train.plan_chunks(trainer, step, stop)
     for call, data in trainer.feed.serve(order_keys, calls):
         program = trainer.programs(call.length, call.batch_size)
-        state, tally = program(state, data, draw_keys, anchors=trainer.anchors)
+        state, tally = program(state, data, draw_keys, past_solutions=trainer.anchors)
         order = trainer.feed.make_order(order_keys, call.epoch)
         on_host = scan_chunks.sums_on_host(layout, tally)
         _check_finite(on_host.loss[: call.length], call)

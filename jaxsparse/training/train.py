@@ -253,7 +253,7 @@ def fit(
         order_keys, plan_chunks(trainer, step, stage.stop)
     ):
         program = trainer.programs(call.length, call.batch_size)
-        state, tally = program(state, data, draw_keys, anchors=trainer.anchors)
+        state, tally = program(state, data, draw_keys, past_solutions=trainer.anchors)
         pending.append(tally)
         step = call.step + call.length
         report()  # of the evaluation before this call: the device is at work meanwhile
