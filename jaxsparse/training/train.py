@@ -1,7 +1,8 @@
-"""One stage of training, from one clock reading to another.
+"""Trains one stage of a run from its start step to its stop step.
 
-`fit` dispatches calls, evaluates, records and saves; what a stage starts from and
-what its end is used for is for the studies to say (`lottery`).
+`fit` dispatches chunks of compiled steps, evaluates, writes records and saves
+checkpoints. Which state a stage starts from, and what its final state is used for, is
+decided in `lottery`.
 """
 
 import functools
@@ -40,19 +41,20 @@ from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
 
-# Kinds of records written while a stage trains; others come at its end.
+# Kinds of records written while a stage trains. A stage that resumes keeps those up to
+# its checkpoint and cuts all others: records of other kinds are written at its end.
 _KINDS = ("train", "eval", "masks", "gradient", "change", "failed")
 
 
 class Stage(NamedTuple):
-    """A stretch of training that has a name.
+    """A named interval of training.
 
     Attributes:
-      name: where its records and checkpoints are found, such as "level_03/ticket".
-      level: times pruned.
-      arm: "ticket", or the control it is.
-      start: clock at the beginning, in updates.
-      stop: clock at the end.
+      name: prefix of the stage's records and checkpoints, such as "level_03/ticket".
+      level: number of pruning rounds before this stage; 0 is dense.
+      arm: variant: "ticket", "pretraining", "children", or the name of a control.
+      start: training step at which the stage begins, counted from initialization.
+      stop: training step at which the stage ends; `stop - start` steps are trained.
     """
 
     name: str
@@ -63,29 +65,37 @@ class Stage(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """What all stages of a run train with.
+    """Settings and compiled functions shared by all stages of a run.
 
     Attributes:
-      programs: compiled calls by (length, batch size); see `epoch.make_programs`.
-      feed: where training examples come from.
-      evaluate: by name ("validation", "test") the function that evaluates that set.
-      layout: how the run uses its devices.
-      epoch: what an epoch consists of.
-      steps_per_call: at most so many steps in one call.
-      evaluate_every: updates between evaluations.
-      checkpoint_every: updates between checkpoints within a stage; 0 for none.
-      calls_ahead: calls dispatched before the host waits for the first of them.
-      learning_rate: for the record only; the optimiser has its own.
-      arrangement: how work was laid out on the devices, for the record.
-      changing: dense masks of one replicate, if masks change within a stage, which
-        evaluations then count; else None.
-      observer: what is measured besides, and when; None for nothing.
-      keep_at: readings of the clock, growing, at which the state is kept for analyses.
-      anchors: earlier solutions that training is repelled from, placed by replicate;
-        None for none. See `repelling`.
-      settled: clock from which evaluations are of the network as it will be.
-      trace: readings of the clock between which the profiler looks; () for never.
-      continues: whether a replicate whose loss is not finite lets the others go on.
+      programs: returns the compiled chunk function for a chunk length and a batch size;
+        made by `scan_chunks.make_chunk_fns`.
+      feed: supplies the training examples of each chunk.
+      evaluate: functions that evaluate one set each, keyed by the name of the set
+        ("validation", "test").
+      layout: mesh of devices and placement of arrays on it.
+      epoch: number of steps and batch sizes of an epoch.
+      steps_per_call: maximum number of steps in one chunk.
+      evaluate_every: training steps between evaluations, at least 1.
+      checkpoint_every: training steps between checkpoints within a stage; 0 saves none.
+      calls_ahead: maximum number of chunks in flight: after this many, the host waits
+        for their metrics before it dispatches more.
+      learning_rate: learning rate as a function of the training step; used for records
+        only, because the optimizer holds its own schedule.
+      arrangement: how the work is laid out on the devices, as JSON values for the
+        record.
+      changing: dense masks of one replicate if masks are updated within a stage, so
+        that evaluations count active weights; None for fixed masks.
+      observer: probe that measures the network during training; None measures nothing.
+      keep_at: training steps, increasing, at which the state is saved for later
+        analyses.
+      anchors: past solutions for the penalty of `solution_penalty`, sharded by
+        replicate; None trains without that penalty.
+      settled: training step from which evaluations see the final network, without the
+        temporary parts (soft activations, ghost skips) that ToST anneals away.
+      trace: first and last training step of the profiler trace; () traces nothing.
+      continues: whether the other replicates continue when one replicate's loss is not
+        finite.
     """
 
     programs: Callable[[int, int], Program]
@@ -110,11 +120,11 @@ class Trainer(NamedTuple):
 
 @runtime_checkable
 class MetricWriter(Protocol):
-    """Sends records elsewhere, besides `metrics.jsonl`; TensorBoard's is one.
+    """Sends records to a destination other than `metrics.jsonl`, such as TensorBoard.
 
-    Any function of a list of records will do. It is called in the first process only,
-    after the records were written to the file, and what it raises ends the run. A run
-    that was stopped and continues may send the records of a few steps a second time.
+    Any function of a list of records qualifies. It is called on the primary process
+    only, after the records were written to the file; an exception that it raises ends
+    the run. A run that is resumed may send the records of a few steps a second time.
     """
 
     def __call__(self, rows: Sequence[metrics_log.Record]) -> None:
@@ -122,22 +132,23 @@ class MetricWriter(Protocol):
 
         Args:
           rows: records written together, such as those of all replicates at one
-            evaluation; not to be changed. Each has a `kind` ("train", "eval", "masks",
-            "level", "time" or one of an analysis) and says where it belongs (`stage`,
-            `level`, `arm`, `step`, `epoch`, and `replicate` unless it is about all of
-            them); its other fields are numbers, and None where there is none.
+            evaluation; must not be modified. Each has a `kind` ("train", "eval",
+            "masks", "level", "time" or the kind of an analysis) and its position in the
+            run (`stage`, `level`, `arm`, `step`, `epoch`, and `replicate` unless it
+            covers all replicates). The other fields are numbers, or None where a value
+            is missing.
         """
 
 
 class RunDir(NamedTuple):
-    """Where a run writes.
+    """Output files of a run, and the objects that report on it.
 
     Attributes:
-      metrics: file of records.
-      checkpoints: folder of checkpoints.
-      progress: what shows how far the run is.
-      should_stop: says whether to stop cleanly now, by the number of a signal.
-      metric_writers: what records are sent to besides `metrics`.
+      metrics: path of the JSON Lines file of records.
+      checkpoints: directory of all checkpoints.
+      progress: display of the run's progress.
+      should_stop: returns the number of the signal that requests a clean stop, or 0.
+      metric_writers: further destinations of the records written to `metrics`.
     """
 
     metrics: Path
@@ -148,7 +159,7 @@ class RunDir(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Training tallies since the last record, exact in float64."""
+    """Training metrics since the last record, per replicate, summed in float64."""
 
     loss: list[float]
     correct: list[int]
@@ -166,7 +177,18 @@ def _add(sums: _Sums | None, tally: MetricSums) -> _Sums:
 
 
 def write(run_dir: RunDir, rows: list[metrics_log.Record]) -> None:
-    """Appends records to the metrics and shows them, in the first process only."""
+    """Appends records to the metrics file and sends them to all metric writers.
+
+    Only the primary process writes; the others wait until it has finished.
+
+    Args:
+      run_dir: paths and metric writers of the run.
+      rows: records to append, in this order.
+
+    Raises:
+      OSError: if the metrics file cannot be written.
+      Exception: on all processes, whatever a metric writer raises.
+    """
 
     def append() -> None:
         metrics_log.append(run_dir.metrics, rows)
@@ -177,9 +199,17 @@ def write(run_dir: RunDir, rows: list[metrics_log.Record]) -> None:
 
 
 def settle(run_dir: RunDir, stage: Stage) -> int:
-    """Waits until records are on the disk, and counts those of a stage.
+    """Flushes the records to disk and counts those of a stage.
 
-    A checkpoint that says how many there are must not outlive them.
+    A checkpoint stores this count. The flush ensures that no checkpoint survives a
+    crash in which the records that it counts are lost.
+
+    Args:
+      run_dir: paths of the run.
+      stage: the stage whose records are counted.
+
+    Returns:
+      Number of complete records of the stage, the same on every process.
     """
 
     def count() -> int:
@@ -192,7 +222,18 @@ def settle(run_dir: RunDir, stage: Stage) -> int:
 def record(
     stage: Stage, kind: str, *, step: int, trainer: Trainer
 ) -> metrics_log.Record:
-    """Begins a record: what, where and when."""
+    """Returns the fields that every record of a stage has.
+
+    Args:
+      stage: the stage that the record belongs to.
+      kind: kind of record, such as "train" or "eval".
+      step: training step of the record.
+      trainer: supplies the number of steps per epoch.
+
+    Returns:
+      A new record with kind, stage, level, variant, step and epoch (step divided by the
+      steps per epoch, rounded to 4 decimals).
+    """
     return {
         "kind": kind,
         "stage": stage.name,
@@ -212,31 +253,34 @@ def fit(
     run_dir: RunDir,
     tracer: profiling.Tracer | None = None,
 ) -> tuple[TrainState, float]:
-    """Trains from the latest whole checkpoint of a stage, else from `fresh`.
+    """Trains a stage from its latest intact checkpoint, or from `fresh` without one.
 
     Args:
-      trainer: what to train with.
-      fresh: state the stage begins with, in the form of files; its clock shows
-        `stage.start`.
-      stage: which stage this is.
-      keys: of data order and augmentation, one a replicate.
-      run_dir: where to write.
-      tracer: what the profiler looks at; None for nothing.
+      trainer: settings and compiled functions of the run.
+      fresh: initial state of the stage in the checkpoint layout: leaves lead with the
+        replicate axis, counters are scalars. Its `step` is `stage.start`. Its buffers
+        are not donated.
+      stage: the interval to train.
+      keys: one typed random key per replicate [r], from which the order of the examples
+        and the augmentation are derived.
+      run_dir: paths of records and checkpoints, and the progress display.
+      tracer: profiler trace of selected steps; None traces nothing.
 
     Returns:
-      The state at `stage.stop`, in the form of files, and the seconds spent on the
-      stage, over all sessions.
+      The state at `stage.stop` in the checkpoint layout, and the seconds spent on the
+      stage, summed over all sessions that trained it.
 
     Raises:
-      Stopped: if asked to stop, after saving a checkpoint.
-      NonFinite: if a loss is NaN or infinite, after its record was written.
+      Preempted: if a stop was requested; a checkpoint was saved before.
+      NonFiniteLoss: if a loss is NaN or infinite, after its record was written; where
+        `trainer.continues` is set, only if no replicate is left.
     """
     fresh = state_sharding.to_checkpoint_layout(trainer.layout, fresh)
     state, sums, spent = _resume(fresh, stage, run_dir)
     step = saved = int(state.step)
     began = time.monotonic() - spent
     layout = trainer.layout
-    # A copy: the first call takes its buffers, and the caller keeps `fresh`.
+    # A copy, because the first chunk donates its buffers and the caller keeps `fresh`.
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, state))
     order_keys, draw_keys = data_keys(layout, keys)
     pending: list[MetricSums] = []
@@ -256,7 +300,9 @@ def fit(
         state, tally = program(state, data, draw_keys, past_solutions=trainer.anchors)
         pending.append(tally)
         step = call.step + call.length
-        report()  # of the evaluation before this call: the device is at work meanwhile
+        # The metrics of the previous evaluation are fetched only now, so that the
+        # devices already work on this chunk while the host waits and writes.
+        report()
         report = _nothing
         notebook.see(state, step)
         tracer.see(state, step)
@@ -275,6 +321,8 @@ def fit(
                 trainer, state, stage, step, sums, pending, run_dir, notebook
             )
             sums, pending = None, []
+        # A checkpoint counts the records on disk, so they are written first. With one
+        # chunk in flight at most, nothing may overlap the evaluation either.
         if saves or stops or trainer.calls_ahead == 1:
             report()
             report = _nothing
@@ -289,7 +337,7 @@ def fit(
 
 
 def _nothing() -> None:
-    """There is no evaluation to report."""
+    """Does nothing; stands for the report when no evaluation is pending."""
 
 
 def _open_buffer(trainer: Trainer, stage: Stage) -> callbacks.MetricBuffer:
@@ -300,7 +348,14 @@ def _open_buffer(trainer: Trainer, stage: Stage) -> callbacks.MetricBuffer:
 
 
 def plan_chunks(trainer: Trainer, start: int, stop: int) -> Iterator[ScanChunk]:
-    """Yields the calls that take the clock from one reading to another."""
+    """Yields the chunks of steps that train from one step to another.
+
+    Args:
+      trainer: supplies the epoch, the maximum chunk length, the evaluation interval and
+        the steps at which chunks must end.
+      start: training step before the first chunk.
+      stop: training step after the last chunk.
+    """
     return scan_chunks.plan(
         start,
         stop,
@@ -312,7 +367,7 @@ def plan_chunks(trainer: Trainer, start: int, stop: int) -> Iterator[ScanChunk]:
 
 
 def boundary_steps(trainer: Trainer) -> list[int]:
-    """Lists the readings of the clock at which something is measured or kept."""
+    """Lists, sorted, the steps at which a state is measured, saved or traced."""
     measured = trainer.observer.pauses if trainer.observer else ()
     return sorted({*measured, *trainer.keep_at, *trainer.trace})
 
@@ -320,7 +375,7 @@ def boundary_steps(trainer: Trainer) -> list[int]:
 def _save_state(
     trainer: Trainer, state: TrainState, stage: Stage, step: int, run_dir: RunDir
 ) -> None:
-    """Saves a state that analyses want, if this is one."""
+    """Saves the state if this is one of the steps requested for later analyses."""
     if step in trainer.keep_at:
         collected = state_sharding.gather_state(trainer.layout, state)
         checkpoints.save(
@@ -329,14 +384,19 @@ def _save_state(
 
 
 def saved_state_name(stage: str, step: int) -> str:
-    """Names the checkpoint of a state that is kept for analyses."""
+    """Returns the name of the checkpoint with a state saved for analyses.
+
+    Args:
+      stage: name of the stage, such as "level_03/ticket".
+      step: training step of the state.
+    """
     return f"kept/{stage}/step_{step:09d}"
 
 
 def _fetch(
     layout: MeshLayout, sums: _Sums | None, pending: list[MetricSums]
 ) -> _Sums | None:
-    """Adds the tallies of calls, waiting for them to end."""
+    """Adds the metrics of pending chunks to the sums, waiting for the devices."""
     for tally in pending:
         sums = _add(sums, scan_chunks.sums_on_host(layout, tally))
     return sums
@@ -347,7 +407,15 @@ def _crossed(every: int, before: int, now: int) -> bool:
 
 
 def data_keys(layout: MeshLayout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
-    """Divides the data seed in two: order of examples, and augmentation."""
+    """Derives two keys per replicate: for the example order and for augmentation.
+
+    Args:
+      layout: placement of arrays on the devices.
+      keys: one typed random key per replicate [r].
+
+    Returns:
+      Keys [r] of the example order, and keys of augmentation, sharded by replicate.
+    """
     order, draw = (
         jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, n) for n in (0, 1)
     )
@@ -357,7 +425,18 @@ def data_keys(layout: MeshLayout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
 def _resume(
     fresh: TrainState, stage: Stage, run_dir: RunDir
 ) -> tuple[TrainState, _Sums | None, float]:
-    """Finds where the stage was left, and cuts the records made after that."""
+    """Finds the latest usable checkpoint of a stage and cuts the records after it.
+
+    Args:
+      fresh: state the stage starts from if it has no usable checkpoint; also gives
+        structure, shapes and placement of the state to load.
+      stage: the stage to resume.
+      run_dir: paths of records and checkpoints.
+
+    Returns:
+      The state, the training metrics since its last record (None if there are none),
+      and the seconds spent up to the checkpoint.
+    """
 
     def until(step: int, row: metrics_log.Record) -> bool:
         mine = row["stage"] == stage.name and row["kind"] in _KINDS
@@ -380,10 +459,14 @@ def _resume(
         saved = checkpoints.load(run_dir.checkpoints, name, fresh)
         if saved is None:
             continue
-        wanted = saved.extra.get("records", 1)  # older notes do not say how many
+        # Checkpoints of older versions do not store the number of records.
+        wanted = saved.extra.get("records", 1)
         there = multihost.broadcast_from_primary(
             functools.partial(count, int(saved.state.step))
         )
+        # Fewer records than the checkpoint counts: the metrics file lost lines.
+        # Training resumes from an earlier checkpoint, which writes the lost records
+        # again.
         if there < wanted or not {"sums", "seconds"} <= saved.extra.keys():
             log.warning(
                 "%s: has %d of the %d records before checkpoint %s; trained again "
@@ -402,9 +485,15 @@ def _resume(
 
 
 def _delete_saved_states(run_dir: RunDir, stage: Stage, *, after: int) -> None:
-    """Deletes kept states that are about to be trained to again.
+    """Deletes states saved for analyses at steps that will be trained again.
 
-    Where a device does not give the same bits twice, they need not come out equal.
+    `checkpoints.save` rejects a state that differs from the saved one of the same name.
+    On devices that are not bitwise reproducible, the repeated state may differ.
+
+    Args:
+      run_dir: paths of the checkpoints.
+      stage: the stage that is resumed.
+      after: training step of the resumed state; states of later steps are deleted.
     """
     folder = Path("kept") / stage.name
     kept = checkpoints.within(run_dir.checkpoints, str(folder))
@@ -421,7 +510,18 @@ def _save(
     seconds: float,
     run_dir: RunDir,
 ) -> None:
-    """Saves within a stage, and keeps one checkpoint to fall back on."""
+    """Saves a checkpoint within a stage and keeps the previous one as a fallback.
+
+    Older checkpoints of the stage are deleted.
+
+    Args:
+      trainer: supplies the placement of the state.
+      state: state as placed for training.
+      stage: the stage being trained.
+      sums: training metrics since the last record; None if there are none.
+      seconds: time spent on the stage so far, over all sessions.
+      run_dir: paths of records and checkpoints.
+    """
     earlier = checkpoints.within(run_dir.checkpoints, stage.name)
     state = state_sharding.gather_state(trainer.layout, state)
     name = f"{stage.name}/step_{int(state.step):09d}"
@@ -442,11 +542,27 @@ def _evaluate(
     run_dir: RunDir,
     buffer: callbacks.MetricBuffer,
 ) -> Callable[[], None]:
-    """Dispatches the evaluation of a state; what it returns waits for it and records.
+    """Dispatches the evaluation of a state and returns a function that records it.
 
-    The record says how training went since the last one, which is `sums` and the
-    calls in `pending`, and how good the network is now. What was measured in between
-    goes before it.
+    The evaluation is only dispatched, so that the devices can start the next chunk
+    before the host waits for the results. The records cover the training metrics since
+    the last evaluation (`sums` and `pending`), the evaluated sets and the mask
+    statistics. Measurements of the probe since the last evaluation are written before
+    them.
+
+    Args:
+      trainer: settings and compiled functions of the run.
+      state: state as placed for training.
+      stage: the stage being trained.
+      step: training step of the state.
+      sums: training metrics since the last record that were already fetched, or None.
+      pending: metrics of chunks that were not yet fetched.
+      run_dir: paths of the records, and the progress display.
+      buffer: measurements of the probe that are not yet written.
+
+    Returns:
+      A function that waits for the results, writes the records, and raises
+      `NonFiniteLoss` if training cannot continue.
     """
     collected = state_sharding.gather_state(trainer.layout, state)
     tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
@@ -476,7 +592,12 @@ def _evaluate(
 
 
 def _warn_of_skipped(held: list[metrics_log.Record], run_dir: RunDir) -> None:
-    """Warns of each replicate at the first record of masks that were not updated."""
+    """Warns once per stage and replicate that mask updates were skipped.
+
+    Args:
+      held: new records of kind "masks", not yet written.
+      run_dir: paths of the records, which show whether a warning was already given.
+    """
     skipped = [row for row in held if row["skipped_updates"]]
     if not skipped:
         return
@@ -506,6 +627,11 @@ def _rows(
     trained: Scores | None,
     sets: Mapping[str, Scores],
 ) -> list[metrics_log.Record]:
+    """Returns one "train" and one "eval" record per replicate.
+
+    Before the first step there are no training metrics, and no "train" record.
+    """
+    # The learning rate of the last update: step counts completed updates.
     rate = float(trainer.learning_rate(jnp.int32(max(step - 1, 0))))
     rows: list[metrics_log.Record] = []
     for replicate in range(trainer.layout.replicates):
@@ -549,7 +675,12 @@ def _check_finite(
     sets: Mapping[str, Scores],
     run_dir: RunDir,
 ) -> None:
-    """Stops where a loss is not finite, or marks the replicate and goes on."""
+    """Raises on a non-finite loss, or records the replicate as failed and continues.
+
+    Raises:
+      NonFiniteLoss: if a loss is not finite and `trainer.continues` is False, or if no
+        replicate with finite losses is left.
+    """
     named = {"training": trained} | dict(sets)
     losses = {name: scores.loss for name, scores in named.items() if scores is not None}
     bad = {
@@ -577,7 +708,7 @@ def _check_finite(
 def _record_failure(
     trainer: Trainer, stage: Stage, step: int, broken: list[int], run_dir: RunDir
 ) -> None:
-    """Records which replicates are broken, each once in a stage."""
+    """Writes a "failed" record for each broken replicate, once per stage."""
 
     def find() -> list[int]:
         rows = metrics_log.read(run_dir.metrics, fields=metrics_log.FIELDS)
