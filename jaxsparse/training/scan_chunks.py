@@ -1,9 +1,10 @@
-"""Many steps in one call: the plan of calls, and the programs that run them.
+"""Runs many training steps per dispatch: the chunk plan and the compiled functions.
 
-Calls end where the host has something to do: at the end of an epoch, at an
-evaluation, a measurement or a checkpoint that is kept, and every `steps_per_call` steps
-of an epoch. The plan is a function of the config alone, never of where a run was
-resumed, because programs of other lengths may differ in the last bits.
+A chunk is a sequence of steps that one compiled call runs. Chunks end where the host
+has work to do: at the end of an epoch, at an evaluation, at a measurement, at a state
+to save, and after every `steps_per_call` steps of an epoch. The plan depends on the
+config alone and never on the step at which a run was resumed, because chunks of other
+lengths may compile to programs that differ in the last bits.
 """
 
 import bisect
@@ -22,8 +23,8 @@ from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import MetricSums, TrainStep
 from jaxsparse.training.vmap_seeds import How, over_replicates
 
-# Where examples are: whole on every device, divided over those that share a batch, or
-# on the host.
+# Where training examples are stored: a whole copy on every device, sharded over the
+# devices that share a batch, or on the host.
 Where = Literal["device", "sharded", "host"]
 
 
@@ -31,11 +32,11 @@ class ScanChunk(NamedTuple):
     """Consecutive steps of one epoch with batches of one size.
 
     Attributes:
-      step: what the clock shows before the first.
-      length: how many steps.
-      epoch: which epoch they belong to.
-      first: place of the first example in the epoch's order.
-      batch_size: examples a step.
+      step: training step before the first step of the chunk.
+      length: number of steps, at least 1.
+      epoch: number of the epoch that the steps belong to, counted from 0.
+      first: position of the chunk's first example in the epoch's order.
+      batch_size: examples per step and replicate.
     """
 
     step: int
@@ -46,16 +47,18 @@ class ScanChunk(NamedTuple):
 
 
 class ChunkInputs(NamedTuple):
-    """What a call trains on.
+    """Examples that a chunk trains on; r replicates, s steps, b examples per step.
 
     Attributes:
-      images: all training images [n h w c]; or, without an order, those of the call's
-        steps [r s b h w c].
-      labels: all labels [n], or those [r s b].
-      order: of the examples in the call's epoch [r n]; None where they are in it.
-      first: place of the call's first example in the order; None without one.
-      growth: images and labels that decide what is grown, which every device has; None
-        for those of the batch.
+      images: all training images, uint8 [n h w c]; or, if `order` is None, those of the
+        chunk's steps [r s b h w c].
+      labels: all labels, int32 [n]; or, if `order` is None, those of the steps [r s b].
+      order: example indices in the order of the chunk's epoch, int [r n]; None if
+        `images` and `labels` are already in order.
+      first: position of the chunk's first example in `order`, int32 scalar; None if
+        `order` is None.
+      growth: images and labels of a separate batch whose gradient scores the weights to
+        grow, present on every device; None to use the gradient of the training batch.
     """
 
     images: Any
@@ -66,12 +69,12 @@ class ChunkInputs(NamedTuple):
 
 
 class EpochSpec(NamedTuple):
-    """What an epoch consists of.
+    """Number of steps and batch sizes of an epoch.
 
     Attributes:
-      steps: batches, counting a smaller last one.
+      steps: number of batches, including a smaller last one.
       batch_size: examples in a full batch.
-      last_batch: examples in the last one, `batch_size` if it is full.
+      last_batch: examples in the last batch; equal to `batch_size` if it is full.
     """
 
     steps: int
@@ -88,24 +91,27 @@ def plan(
     evaluate_every: int,
     boundary_steps: Sequence[int] = (),
 ) -> Iterator[ScanChunk]:
-    """Yields the calls that take the clock from `start` to `stop`.
+    """Yields the chunks that train from step `start` to step `stop`.
 
     Args:
-      start: present clock, in updates.
-      stop: clock at the end.
-      epoch: what an epoch consists of.
-      steps_per_call: a call ends at each multiple of this within an epoch.
-      evaluate_every: a call ends at each multiple of this of the clock; 0 for never.
-      boundary_steps: a call ends at each of these readings of the clock too; growing.
+      start: training step before the first chunk.
+      stop: training step after the last chunk.
+      epoch: number of steps and batch sizes of an epoch.
+      steps_per_call: maximum chunk length; chunks end at its multiples, counted from
+        the start of each epoch.
+      evaluate_every: chunks end at its multiples, counted from step 0; 0 adds no ends.
+      boundary_steps: further training steps, increasing, at which chunks end.
 
     Yields:
-      Calls that join without gaps. Whatever `start` is, they end where those of an
-      earlier `start` end, if it lies where one of them ends.
+      Chunks without gaps between them. If `start` is the end of a chunk of an earlier
+      plan with the same settings, the remaining chunks are the same as in that plan.
     """
     full = epoch.steps if epoch.last_batch == epoch.batch_size else epoch.steps - 1
     step = start
     while step < stop:
         number, within = divmod(step, epoch.steps)
+        # A smaller last batch has other shapes than the rest of the epoch, and
+        # therefore a chunk of its own.
         if within == full:
             length, size = 1, epoch.last_batch
         else:
@@ -133,30 +139,36 @@ def make_chunk_fns(
     usual_length: int = 0,
     examples: Where = "device",
 ) -> Callable[[int, int], Program]:
-    """Makes the compiled functions that run calls of a plan.
+    """Makes the compiled functions that run the chunks of a plan.
 
-    A call of the usual length is a scan, which accelerators run without asking the
-    host. Calls that end early, for the end of an epoch or for a measurement, have many
-    lengths, and share one program that is told how often to go round.
+    Chunks of the usual length run as one `lax.scan`, without a round trip to the host.
+    Chunks cut short by the end of an epoch or by a measurement have many different
+    lengths. They share one program, a loop whose number of iterations is traced, so
+    that not every length is compiled.
 
     Args:
-      train_step: what `steps.make_train_step` made with the layout's `batch_axis`.
-      like: a state in the form of files; only structure and shapes are looked at.
-      layout: how the run uses its devices.
-      how: how a device's replicates are arranged, see `replicates`.
-      usual_length: steps of most calls, and of the longest; 0 to compile a program for
-        each length there is.
-      examples: where they are: see `Where`. On the host, `Data` has those of the
-        call's steps, as many as `room(length, usual_length)`, and no order.
+      train_step: training step of one replicate from `steps.make_train_step`, made with
+        `axis_name=layout.batch_axis`.
+      like: a state in the checkpoint layout (leaves lead with the replicate axis,
+        counters are scalars); only its structure and shapes are used.
+      layout: mesh of devices and placement of arrays on it.
+      how: how the replicates of a device are mapped: "vmap", "map" or "unroll".
+      usual_length: length of the most common and longest chunks; 0 compiles a separate
+        program for every length.
+      examples: where training examples are stored. For "host", `ChunkInputs` holds the
+        examples of the chunk's steps, padded to `room(length, usual_length)` steps, and
+        no order.
 
     Returns:
-      `programs(length, batch_size)`, which returns, always the same for the same
-      arguments, a function `(state, data, keys, anchors=None)` to the next state, in
-      the buffers of the old one, and the tallies of each step [r length]; in shorter
-      calls than usual [r usual_length], of which the rest are zeros.
+      A function `programs(length, batch_size)`. It returns the function that runs such
+      a chunk, `(state, data, keys, past_solutions=None) -> (state, sums)`. Each program
+      is compiled once. The state is donated. The metric sums have one entry per step,
+      [r length]; in chunks shorter than usual they are [r usual_length], filled up with
+      zeros.
     """
-    # Each device runs this on its part, the same under jit as under pmap; where weights
-    # are divided, the compiler finds out the parts.
+    # Each device runs `run_one` on its part of replicates and batch, under jit as under
+    # pmap, so that both give the same bits. With sharded parameters the program is
+    # written for the whole batch and the compiler partitions it.
     shares = 1 if layout.divides else layout.data_devices
     groups = 1 if layout.divides else layout.mesh.shape[REPLICATE]
     axes = state_lib.replicate_axes(like)
@@ -175,6 +187,8 @@ def make_chunk_fns(
     ) -> tuple[TrainState, MetricSums]:
         times, anchors = more
         share = batch_size // shares
+        # Positions in the whole batch, not in the device's share: augmentation draws by
+        # position, so its result does not depend on the number of devices.
         offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
         places = offset + jnp.arange(share, dtype=jnp.int32)
 
@@ -226,7 +240,8 @@ def make_chunk_fns(
                 devices=list(layout.mesh.devices.flat),
             )
         if layout.mesh.size > 1 and not layout.divides:
-            # Left to divide a convolution, the compiler differs from pmap in last bits.
+            # An explicit shard_map: if the compiler partitions a convolution by itself,
+            # the result differs from pmap in the last bits.
             states, each = state_sharding.state_specs(layout, like), jax.P(REPLICATE)
             call = jax.shard_map(
                 call,
@@ -245,7 +260,7 @@ def make_chunk_fns(
 def _given(
     shares: int, data: ChunkInputs, index: Any, batch_size: int, offset: Any
 ) -> tuple[Any, Any]:
-    """Takes this device's share of a step's batch, which it was given."""
+    """Takes this device's share of a batch from examples gathered on the host."""
     del shares, batch_size, offset
     return data.images[index], data.labels[index]
 
@@ -253,7 +268,7 @@ def _given(
 def _looked_up(
     shares: int, data: ChunkInputs, index: Any, batch_size: int, offset: Any
 ) -> tuple[Any, Any]:
-    """Takes this device's share of a step's batch from all examples."""
+    """Takes this device's share of a batch from a whole copy of the examples."""
     share, place = batch_size // shares, data.first + index * batch_size + offset
     rows = jax.lax.dynamic_slice_in_dim(data.order, place, share)
     images = jnp.take(data.images, rows, axis=0, mode="clip")
@@ -263,10 +278,11 @@ def _looked_up(
 def _exchanged(
     shares: int, data: ChunkInputs, index: Any, batch_size: int, offset: Any
 ) -> tuple[Any, Any]:
-    """Takes this device's share of a step's batch from examples that others have too.
+    """Takes this device's share of a batch from examples sharded over devices.
 
-    Every device looks up those of the whole batch that it has, and is sent the sum over
-    devices for its own share: of one example and zeros, which is exact.
+    Every device looks up the examples of the whole batch that it stores, with zeros for
+    the others. A reduce-scatter over the devices then delivers each share. Every sum
+    has one nonzero term and is therefore exact.
     """
     del shares, offset
     place = data.first + index * batch_size
@@ -286,7 +302,17 @@ _BATCHES = {"host": _given, "device": _looked_up, "sharded": _exchanged}
 
 
 def _make_batch(layout: MeshLayout, examples: Where) -> Callable[..., tuple[Any, Any]]:
-    """Chooses how a device finds its share of a step's batch."""
+    """Selects the function that takes a device's share of a batch.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      examples: where training examples are stored.
+
+    Returns:
+      A function `(shares, data, index, batch_size, offset)` to images and labels: the
+      number of devices that share a batch, the chunk's inputs, the step's number within
+      the chunk, the size of the whole batch, and the first position of the share in it.
+    """
     if not layout.divides:
         return _BATCHES[examples]
 
@@ -298,7 +324,7 @@ def _make_batch(layout: MeshLayout, examples: Where) -> Callable[..., tuple[Any,
 
 
 def _growth(layout: MeshLayout, data: ChunkInputs) -> dict[str, Any]:
-    """Returns the examples that decide what is grown, if there are any, for a step."""
+    """Returns the batch that scores weights to grow as a keyword argument."""
     if data.growth is None:
         return {}
     if layout.divides and not len(data.growth[1]) % layout.data_devices:
@@ -307,12 +333,18 @@ def _growth(layout: MeshLayout, data: ChunkInputs) -> dict[str, Any]:
 
 
 def room(length: int, usual_length: int) -> int:
-    """Returns how many steps the program of a call of this length has room for."""
+    """Returns how many steps the program for a chunk of this length has room for.
+
+    Args:
+      length: number of steps of the chunk.
+      usual_length: length of the most common and longest chunks; 0 if every length has
+        a program of its own.
+    """
     return usual_length if 1 <= length < usual_length else length
 
 
 def _specs(examples: Where) -> ChunkInputs:
-    """Returns over which axes of the mesh what a call trains on is divided."""
+    """Returns the partition specs of `ChunkInputs` for `shard_map`."""
     if examples == "host":
         by_batch = jax.P(REPLICATE, None, DATA)
         return ChunkInputs(by_batch, by_batch, None, None, jax.P())
@@ -323,8 +355,9 @@ def _specs(examples: Where) -> ChunkInputs:
 def _with_times(
     call: Program, length: int, *args: Any, past_solutions: Any = None
 ) -> tuple[TrainState, MetricSums]:
-    # In one argument: where anchors are None, pmap takes as many leaves as arguments
-    # for a leaf each, and gives them the wrong axes.
+    # One argument for both. With a separate argument that is None, pmap can mistake the
+    # leaves of the others for the arguments, where their numbers agree, and map the
+    # wrong axes.
     return call(*args, (jnp.int32(length), past_solutions))
 
 
@@ -335,7 +368,18 @@ def _repeat(
     *,
     most: int,
 ) -> tuple[TrainState, MetricSums]:
-    """Does what a scan over so many steps does, the number being traced."""
+    """Runs a loop like `lax.scan` whose number of iterations is traced.
+
+    Args:
+      body: one step, `(state, index) -> (state, sums)`.
+      state: state before the first step.
+      times: number of steps to run, int32 scalar, at most `most`.
+      most: number of rows of the returned metric sums.
+
+    Returns:
+      The state after `times` steps, and the sums of each step [most ...], zeros from
+      `times` on.
+    """
     like = jax.eval_shape(body, state, jnp.int32(0))[1]
     rows = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), like)
 
@@ -350,5 +394,13 @@ def _repeat(
 
 
 def sums_on_host(layout: MeshLayout, tally: MetricSums) -> MetricSums:
-    """Fetches the tallies of a call as arrays [length r ...], waiting for its end."""
+    """Fetches the metric sums of a chunk, waiting for the devices.
+
+    Args:
+      layout: placement of arrays on the devices.
+      tally: metric sums of a chunk [r length ...], as the chunk function returned them.
+
+    Returns:
+      Numpy arrays [length r ...].
+    """
     return jax.tree.map(lambda leaf: mesh.on_host(layout, leaf).swapaxes(0, 1), tally)

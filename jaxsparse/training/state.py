@@ -1,7 +1,7 @@
-"""The state of training, and the three seeds it grows from.
+"""The training state, and the seeds from which a run draws its random numbers.
 
-Every leaf leads with the axis of replicates, r, but the clock and the step counter
-of the sparse optimiser, which all replicates share.
+All leaves have a leading axis of replicates, r. The exceptions are the training step
+and the step counter of the sparse optimizer, which all replicates share.
 """
 
 import functools
@@ -18,15 +18,15 @@ from jaxsparse.types import Masks, Params, Step
 
 
 class TrainState(NamedTuple):
-    """Everything that changes while training.
+    """Everything that changes during training.
 
     Attributes:
-      step: the run's clock: updates since initialisation, int32. Learning rates and
-        random draws read it. A level that rewinds to step k sets it to k.
-      params: weights, exactly zero outside the masks (dense for latent-dense
-        optimisers, see `transforms.forward_params`); [r ...] each.
-      batch_stats: running statistics of BatchNorm, {} without; [r ...] each.
-      opt_state: state of the sparse optimiser, which holds the masks.
+      step: training steps since initialization, int32 scalar. Learning rates and random
+        draws depend on it. A level that rewinds to step k starts with the value k.
+      params: weights [r ...], exactly zero where the masks are zero. Optimizers with
+        dense latent weights store dense values here; see `transforms.forward_params`.
+      batch_stats: running statistics of BatchNorm [r ...]; {} for networks without.
+      opt_state: state of the sparse optimizer, which contains the masks.
     """
 
     step: Step
@@ -36,12 +36,12 @@ class TrainState(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """One key a replicate for each independent source of randomness.
+    """One random key per replicate for each independent source of randomness.
 
     Attributes:
-      init: initial weights.
-      data: order of examples and augmentation.
-      masks: random masks and shuffles.
+      init: keys of the initial weights.
+      data: keys of the example order and of augmentation.
+      masks: keys of random masks and mask shuffles.
     """
 
     init: Key[Array, "r"]
@@ -52,21 +52,21 @@ class Seeds(NamedTuple):
 def make_seeds(
     *, init: int, data: int, masks: int, replicates: int, first: int = 0
 ) -> Seeds:
-    """Derives a key for each source of randomness and replicate.
+    """Derives one key per source of randomness and replicate.
 
-    The sources are independent also where their seeds are equal numbers: a random
-    mask drawn with the key of the weights it is for would keep the largest of them.
+    The sources are independent even if their seeds are equal. Otherwise a random mask
+    drawn with the key of its weights would keep exactly the largest of them.
 
     Args:
-      init: seed of initial weights.
-      data: seed of order of examples and augmentation.
-      masks: seed of random masks and shuffles.
-      replicates: how many keys of each; that of a replicate depends on its number,
-        not on how many there are.
+      init: seed of the initial weights.
+      data: seed of the example order and of augmentation.
+      masks: seed of random masks and mask shuffles.
+      replicates: number of keys per source. A replicate's key depends on its number
+        only, not on how many replicates there are.
       first: number of the first replicate.
 
     Returns:
-      Keys [r] of each source.
+      Typed random keys [r] of each source.
     """
 
     def keys(seed: int, source: str) -> Key[Array, "r"]:
@@ -79,7 +79,7 @@ def make_seeds(
 
 
 def replicate_axes(state: TrainState) -> TrainState:
-    """Returns the vmap axes of a state: None for the counters, 0 for the rest."""
+    """Returns the vmap axes of a state: None for shared counters, else 0."""
     return TrainState(
         step=None,
         params=jax.tree.map(lambda _: 0, state.params),
@@ -89,7 +89,7 @@ def replicate_axes(state: TrainState) -> TrainState:
 
 
 def of_one(tree: Any) -> Any:
-    """Returns what a tree [r ...] is in one replicate: shapes and dtypes."""
+    """Returns the shapes and dtypes that a tree [r ...] has in one replicate."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree
     )
@@ -105,21 +105,25 @@ def start(
     keys: Key[Array, "r"],
     place: Callable[[TrainState], TrainState] | None = None,
 ) -> TrainState:
-    """Begins training somewhere: masked weights, a fresh optimiser, a set clock.
+    """Makes the training state for a set of weights and masks.
+
+    The optimizer state is fresh, and weights outside the masks are set to zero.
 
     Args:
-      tx: a sparse optimiser, such as `transforms.fixed` makes.
-      params: weights [r ...]; those outside `masks` are set to zero, but by
-        latent-dense optimisers, which keep them.
-      batch_stats: running statistics [r ...] that go with them.
-      masks: which weights exist [r ...].
-      step: what the clock shows, in updates.
-      keys: random keys of the sparse optimiser.
-      place: for use in jit, says where the state is to lie; always the same function,
-        or all is compiled again. None leaves it open.
+      tx: sparse optimizer, such as `transforms.fixed` returns.
+      params: weights [r ...], masked or dense. Optimizers with dense latent weights
+        keep the values outside the masks.
+      batch_stats: running statistics of BatchNorm that belong to the weights [r ...].
+      masks: boolean masks of the active weights [r ...].
+      step: training step at which the state starts.
+      keys: typed random keys of the sparse optimizer [r].
+      place: constrains the sharding of the state, called under jit. Pass the same
+        function object every time, because another one triggers recompilation. None
+        leaves the sharding to the compiler.
 
     Returns:
-      A state whose buffers are its own: donating it harms no argument.
+      A state in buffers of its own, so that donating it does not invalidate any
+      argument.
     """
     clock = jnp.asarray(step, jnp.int32)
     return _start(tx, place, params, batch_stats, masks, clock, keys)
@@ -141,6 +145,7 @@ def _start(
         return weights, transforms.replace_key(opt_state, key)
 
     def first(*trees: Any) -> Any:
+        # Only shapes of the optimizer state are needed, so replicate 0 stands for all.
         return one(*jax.tree.map(lambda leaf: leaf[0], trees))
 
     _, abstract = jax.eval_shape(first, params, masks, keys)

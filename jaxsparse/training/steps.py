@@ -1,6 +1,6 @@
-"""One step of training, and one batch of evaluation, for one replicate.
+"""One training step and the evaluation of one batch, for a single replicate.
 
-`epoch` maps these over replicates, repeats them, and compiles.
+`scan_chunks` maps these functions over replicates, repeats and compiles them.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ Images = UInt8[Array, "b h w c"]
 
 
 class MetricSums(NamedTuple):
-    """Sums over examples, exact to add up across batches and devices.
+    """Sums over examples; sums instead of means, so that batches of any size add up.
 
     Attributes:
-      loss: sum of losses, in nats.
-      correct: number of examples classified correctly; or 1 and 0 for each example of
-        the batch, where a step was made to say so.
-      examples: number of examples.
+      loss: sum of the losses, in nats, float32 or wider.
+      correct: number of correctly classified examples, int32; in steps made with
+        `per_example`, 1 or 0 for each example of the whole batch.
+      examples: number of examples, int32.
     """
 
     loss: Float[Array, "..."]
@@ -37,22 +37,42 @@ class MetricSums(NamedTuple):
 
 @runtime_checkable
 class Augment(Protocol):
-    """Changes training images at random."""
+    """Applies random augmentation to training images."""
 
     def __call__(
         self, images: Images, *, key: Key[Array, ""], places: Int[Array, "b"]
     ) -> Images:
-        """Returns changed images; example i draws from `key` folded with places[i]."""
+        """Augments a batch of images.
+
+        Args:
+          images: uint8 [b h w c].
+          key: typed random key of the step.
+          places: position of each image in the whole batch, int [b]. Image i draws from
+            `key` folded with `places[i]`, so that the result does not depend on how a
+            batch is split over devices.
+
+        Returns:
+          Augmented images, uint8 [b h w c].
+        """
 
 
 @runtime_checkable
 class AnnealedModel(Protocol):
-    """Changes a network by the clock, such as `build.ghosts` does."""
+    """Modifies a network as a function of the training step.
+
+    `factory.tost.make_annealed_model` makes one.
+    """
 
     def __call__(
         self, model: nn.Module, clock: Int[Array, ""], *, train: bool
     ) -> nn.Module:
-        """Returns the network as it is when the clock, traced, shows this."""
+        """Returns the network at a training step.
+
+        Args:
+          model: the network without modifications.
+          clock: training step, int32 scalar, possibly traced.
+          train: whether the network is used in training mode.
+        """
 
 
 TrainStep = Callable[..., tuple[TrainState, MetricSums]]
@@ -74,31 +94,40 @@ def make_train_step(
     gather: Gather | None = None,
     per_example: bool = False,
 ) -> TrainStep:
-    """Makes the function that does one update.
+    """Makes the function that runs one training step.
 
     Args:
-      model: called as `model.apply(variables, images, train=True)`.
-      tx: sparse optimiser; its `update` gets the clock as `clock`.
-      augment: random changes of the images; None for none.
-      normalize: uint8 images to the network's floats.
-      annealed: what is done to the network by the clock; None for nothing.
-      label_smoothing: see `losses.cross_entropy`, or a function of the clock to it.
-      smooth_over: see there.
-      penalty: strength of `repelling.penalty`, where a step is given anchors.
-      axis_name: mapped axis over which a batch is divided; None if a batch is whole.
-      gather: brings weights together that lie divided, see `placement.make_gather`;
-        done anew for the gradient, so that they are not whole longer than they are
-        needed. None where they are whole.
-      per_example: whether the tally says of each example of the whole batch if it was
-        correct, instead of how many were; as the step saw it, augmented, before the
-        update.
+      model: network, called as `model.apply(variables, images, train=True)`.
+      tx: sparse optimizer; the training step is passed to its `update` as the keyword
+        argument `clock`.
+      augment: random augmentation of the images; None trains on the images unchanged.
+      normalize: converts uint8 images to the network's float inputs.
+      annealed: modifies the network as a function of the training step; None leaves it
+        unchanged.
+      label_smoothing: weight in [0, 1) of the uniform part of the targets, or a
+        function from the training step to that weight.
+      smooth_over: classes that receive the uniform part: "every" class, or only the
+        "others", which excludes the true class.
+      penalty: strength of `solution_penalty.penalty`, used if a step receives past
+        solutions; positive repels, negative attracts.
+      axis_name: mapped axis over which a batch is split, for sums over devices; None if
+        every call receives the whole batch.
+      gather: all-gathers sharded parameters, made by `state_sharding.make_gather`. It
+        runs again in the backward pass, so that whole parameters are not kept in memory
+        between the passes. None if every device holds whole parameters.
+      per_example: whether the metric sums contain the correctness of each example of
+        the whole batch instead of their number. Correctness is that of the forward pass
+        of the step: on augmented images, before the update.
 
     Returns:
       A function `(state, images, labels, *, places, batch_size, key, growth, anchors)`
-      to the next state and the batch's tally. `batch_size` is that of the whole batch;
-      the loss is the mean over it, and the tally knows of no penalty. `growth` is None,
-      or images and labels whose gradient decides which weights are grown; every device
-      has all of them. `anchors` is None, or solutions to be repelled from.
+      to the next state and the metric sums of the batch. `images` is uint8 [b h w c],
+      `labels` int [b], and `places` the position of each example in the whole batch.
+      `batch_size` is the size of the whole batch: the loss is the mean over it. `key`
+      is the replicate's key of augmentation. `growth` is None, or images and labels
+      whose gradient scores the weights to grow, complete on every device. `anchors` is
+      None, or the past solutions of the penalty. The metric sums do not include the
+      penalty.
     """
 
     def gradient(
@@ -109,7 +138,7 @@ def make_train_step(
         batch_size: Any,
         clock: Int[Array, ""],
     ) -> tuple[Any, Any]:
-        """Differentiates the mean loss where the network computes."""
+        """Computes the gradient of the mean loss at `weights`, and the metric sums."""
         inputs = normalize(images)
         network = model if annealed is None else annealed(model, clock, train=True)
         smooth = label_smoothing
@@ -146,6 +175,8 @@ def make_train_step(
         growth: tuple[UInt8[Array, "g h w c"], Int[Array, "g"]] | None = None,
         anchors: solution_penalty.PastSolutions | None = None,
     ) -> tuple[TrainState, MetricSums]:
+        # The key is folded with the training step, so that a resumed run draws the same
+        # augmentation.
         if augment is not None:
             draws = jax.random.fold_in(key, state.step)
             images = augment(images, key=draws, places=places)
@@ -161,7 +192,8 @@ def make_train_step(
                 whole = jax.lax.all_gather(share, axis_name, tiled=True)
                 tally = tally._replace(correct=whole)
         if anchors is not None:
-            # Once, and not once a device: after the sum.
+            # Added after the sum over devices: before it, every device would add the
+            # penalty once.
             pull = jax.grad(solution_penalty.penalty)(
                 weights,
                 transforms.get_masks(state.opt_state),
@@ -171,6 +203,8 @@ def make_train_step(
             )
             grads = jax.tree.map(jnp.add, grads, pull)
         extra: dict[str, Any] = {"clock": state.step}
+        # A function instead of gradients, so that the extra backward pass runs only at
+        # mask updates.
         if growth is not None:
             extra["growth_grads"] = lambda params: gradient(
                 params, stats, *growth, len(growth[1]), state.step
@@ -183,7 +217,7 @@ def make_train_step(
 
 
 def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., Any]:
-    """Computes with weights brought together, and forgets them until the gradient."""
+    """Wraps a loss to discard gathered parameters until the backward pass."""
     return jax.checkpoint(
         lambda params: objective(gather(params)), policy=state_sharding.keeps
     )
@@ -196,18 +230,20 @@ def make_eval_step(
     annealed: AnnealedModel | None = None,
     gather: Gather | None = None,
 ) -> Callable[..., MetricSums]:
-    """Makes the function that tallies a batch with the network in inference mode.
+    """Makes the function that evaluates a batch with the network in inference mode.
 
     Args:
-      model: called as `model.apply(variables, images, train=False)`.
-      normalize: uint8 images to the network's floats.
-      annealed: what is done to the network by the clock; None for nothing.
-      gather: as for `make_train_step`.
+      model: network, called as `model.apply(variables, images, train=False)`.
+      normalize: converts uint8 images to the network's float inputs.
+      annealed: modifies the network as a function of the training step; None leaves it
+        unchanged.
+      gather: all-gathers sharded parameters; None if every device holds whole
+        parameters.
 
     Returns:
-      A function `(state, images, labels)`; a label of -1 marks padding, which counts
-      for nothing. The loss is plain cross-entropy, also after training with smoothed
-      labels.
+      A function `(state, images, labels)` to metric sums. A label of -1 marks padding,
+      which is not counted. The loss is the cross-entropy without label smoothing, also
+      after training with smoothed labels.
     """
 
     def step(state: TrainState, images: Images, labels: Int[Array, "b"]) -> MetricSums:
