@@ -1,9 +1,10 @@
-"""Where replicates and batches lie on the devices of all processes.
+"""The device mesh, and the placement of replicates and batches on it.
 
-One mesh with two axes: replicates are spread over as many devices as divide their
-number; the devices left over share each replicate's batch. In training each device
-runs the same program on its part, by `shard_map` under `jit` or by `pmap`, so that both
-give the same bits. This module and `placement` are the only ones that know devices.
+The mesh has two axes. Replicates are spread over the largest number of devices that
+divides their count; the remaining factor of devices shares each replicate's batch. In
+training every device runs the same program on its part, by `shard_map` under `jit` or
+by `pmap`, so that both give the same bits. Only this module and `state_sharding` handle
+devices.
 """
 
 import logging
@@ -25,11 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class FSDPSpec(NamedTuple):
-    """How weights are divided, see `transforms.weight_specs`.
+    """How parameters are sharded over devices, as in fully sharded data parallelism.
 
     Attributes:
-      rules: which leaves along which of their axes.
-      least: numbers of a leaf that is divided without a rule.
+      rules: pairs of a shell pattern and an axis, or None. The first pattern that
+        matches a leaf's name gives the axis along which the leaf is sharded; None
+        leaves it whole.
+      least: minimum number of elements of a leaf that is sharded without a rule.
     """
 
     rules: transforms.Rules = ()
@@ -40,11 +43,11 @@ class MeshLayout(NamedTuple):
     """How a run uses its devices.
 
     Attributes:
-      mesh: axes (replicate, data).
+      mesh: device mesh with the axes (replicate, data).
       parallelism: "jit" or "pmap".
-      replicates: how many replicates there are, over all devices.
-      division: of the weights of a replicate over the devices that share its batch;
-        None where each has them whole.
+      replicates: number of replicates, over all devices.
+      division: how the parameters of a replicate are sharded over the devices that
+        share its batch; None if every device holds them whole.
     """
 
     mesh: Mesh
@@ -54,22 +57,26 @@ class MeshLayout(NamedTuple):
 
     @property
     def data_devices(self) -> int:
-        """Devices that share a batch."""
+        """Number of devices that share a batch."""
         return self.mesh.shape[DATA]
 
     @property
     def batch_axis(self) -> str | None:
-        """The axis over which training steps and BatchNorm average, if there is one."""
+        """Mapped axis over which gradients and BatchNorm average, or None.
+
+        With sharded parameters the program is written for the whole batch, and the
+        compiler inserts the sums.
+        """
         return DATA if self.data_devices > 1 and not self.divides else None
 
     @property
     def divides(self) -> bool:
-        """Whether weights are divided, and the compiler divides the program."""
+        """Whether parameters are sharded, and the compiler partitions the program."""
         return self.division is not None and self.data_devices > 1
 
     @property
     def mapped(self) -> bool:
-        """Whether arrays carry a leading axis of devices, as pmap wants them."""
+        """Whether arrays carry a leading axis of devices, as pmap expects."""
         return self.parallelism == "pmap"
 
 
@@ -81,23 +88,26 @@ def make_layout(
     devices: int = 0,
     fsdp: FSDPSpec | None = None,
 ) -> MeshLayout:
-    """Chooses the mesh.
+    """Makes the device mesh of a run.
 
     Args:
-      replicates: seeds trained at once.
-      batch_sizes: sizes of batches that occur: the full one and a smaller last one.
+      replicates: number of seeds trained in parallel, at least 1.
+      batch_sizes: all batch sizes of an epoch: of a full batch, and of a smaller last
+        one.
       parallelism: "jit" or "pmap".
-      devices: how many to use, of all processes together and as many of each; 0 for
-        as many as the work can be divided over.
-      fsdp: see `Layout`. Where no two devices share a batch nothing is divided.
+      devices: number of devices to use, over all processes, with the same number in
+        each process; 0 uses the largest number over which the work can be split.
+      fsdp: how to shard parameters over the devices that share a batch; None keeps them
+        whole. Without effect, after a warning, if no two devices share a batch.
 
     Returns:
       The layout.
 
     Raises:
-      ValueError: if there are fewer devices, if a batch cannot be divided equally, if
-        a process would have none, or if pmap would have to divide replicates and
-        batches both, or weights, or to reach other processes.
+      ValueError: if JAX sees fewer devices than requested, if they cannot be taken in
+        equal numbers from all processes, or if a batch cannot be split equally. Also if
+        pmap is combined with several processes, with sharded parameters, or with
+        splitting both replicates and batches.
     """
     there, processes = jax.devices(), jax.process_count()
     if devices > len(there) or devices % processes:
@@ -120,6 +130,8 @@ def make_layout(
             "config.run.parallelism: came 'pmap' with run.weights 'sharded'; wanted "
             "'jit', under which the compiler divides the work on a weight"
         )
+    # Largest number of devices first; multiples of the number of processes, since each
+    # process contributes equally.
     for count in [devices] if devices else range(len(there), 0, -processes):
         over_replicates = math.gcd(replicates, count)
         over_data = count // over_replicates
@@ -135,12 +147,18 @@ def make_layout(
     if count < len(there):
         log.warning("%d of %d devices are used", count, len(there))
     grid = np.asarray(_first_of_each(there, count)).reshape(over_replicates, over_data)
+    # Axes of type Auto: the compiler propagates shardings, and only the constraints set
+    # here are fixed.
     mesh = Mesh(grid, (REPLICATE, DATA), axis_types=(AxisType.Auto,) * 2)
     return MeshLayout(mesh, parallelism, replicates, fsdp)
 
 
 def _first_of_each(devices: Sequence[Any], count: int) -> list[Any]:
-    """Takes so many devices, as many of each process, process by process."""
+    """Selects the first `count` devices, equally many per process, grouped by process.
+
+    Raises:
+      ValueError: if a process has fewer devices than its share.
+    """
     by_process: dict[int, list[Any]] = {}
     for device in devices:
         by_process.setdefault(device.process_index, []).append(device)
@@ -162,7 +180,7 @@ def _misfit(
     over_data: int,
     processes: int,
 ) -> str | None:
-    """Says why work cannot be divided over that many devices; None if it can."""
+    """Returns why the work cannot be split over such a mesh; None if it can."""
     count = over_replicates * over_data
     fewer = f", or use --config.run.devices={over_replicates}"
     for size in batch_sizes:
@@ -183,20 +201,36 @@ def _misfit(
 
 
 def of(layout: MeshLayout, *axes: str | tuple[str, ...] | None) -> NamedSharding:
-    """Returns the sharding of an array, axis by axis over those of the mesh."""
+    """Returns the sharding of an array, given the mesh axis of each array axis.
+
+    Args:
+      layout: mesh of devices.
+      *axes: for each array axis the name of a mesh axis, several names, or None for an
+        axis that is not split. Missing axes are not split.
+    """
     return NamedSharding(layout.mesh, PartitionSpec(*axes))
 
 
 def to_all(layout: MeshLayout) -> NamedSharding | None:
-    """Returns the sharding of what every process is to read of a program's results.
+    """Returns the sharding of results that every process reads.
 
-    One process can read all of its devices: there it is None, which leaves it open.
+    Returns:
+      A sharding with a whole copy on every device. With a single process, which can
+      read all devices, None, which leaves the sharding to the compiler.
     """
     return of(layout) if multihost.is_multiprocess() else None
 
 
 def replicate(layout: MeshLayout, tree: Any) -> Any:
-    """Puts a whole copy of every leaf on every device."""
+    """Copies every leaf whole to every device.
+
+    Args:
+      layout: mesh of devices.
+      tree: arrays, equal on all processes.
+
+    Returns:
+      The placed arrays; under pmap [devices ...].
+    """
     if not layout.mapped:
         return multihost.device_put(tree, of(layout))
     stacked = of(layout, (REPLICATE, DATA))
@@ -210,9 +244,17 @@ def replicate(layout: MeshLayout, tree: Any) -> Any:
 
 
 def shard_examples(layout: MeshLayout, tree: Any) -> Any:
-    """Divides host arrays [n ...] over the devices that share a batch.
+    """Shards host arrays [n ...] over the devices that share a batch.
 
-    Each has as many rows, the last perhaps some that are no examples.
+    All devices get the same number of rows. Where n is not a multiple of their number,
+    zeros are appended; the padding is never used as an example.
+
+    Args:
+      layout: mesh of devices.
+      tree: numpy arrays [n ...], equal on all processes.
+
+    Returns:
+      The sharded arrays; under pmap [devices, rows of a device, ...].
     """
     parts = layout.data_devices
 
@@ -227,22 +269,30 @@ def shard_examples(layout: MeshLayout, tree: Any) -> Any:
 
 
 def shard_replicates(layout: MeshLayout, tree: Any) -> Any:
-    """Places leaves [r ...]: each device gets the replicates that it trains."""
+    """Moves leaves [r ...] to the devices, each replicate to those that train it.
+
+    Args:
+      layout: mesh of devices.
+      tree: arrays that lead with the replicate axis.
+
+    Returns:
+      The sharded arrays; under pmap [devices, replicates of a device, ...].
+    """
     if not layout.mapped:
         return multihost.device_put(tree, of(layout, REPLICATE))
     return jax.tree.map(lambda leaf: stack(layout, leaf), tree)
 
 
 def shares(layout: MeshLayout, rows: Int[np.ndarray, "r s b"]) -> list[np.ndarray]:
-    """Divides what steps train on over the devices of this process.
+    """Splits the example indices of steps over the devices of this process.
 
     Args:
-      layout: how the run uses its devices.
-      rows: an example for each place in the batches of s steps.
+      layout: mesh of devices.
+      rows: example indices of r replicates, s steps and b positions in a batch, int.
 
     Returns:
-      For each device here, in the order of the mesh, the rows of its replicates and of
-      its part of their batches.
+      For each device of this process, in mesh order, the indices of its replicates and
+      of its part of their batches.
     """
     groups, parts = layout.mesh.devices.shape
     r, b = rows.shape[0] // groups, rows.shape[2] // parts
@@ -255,10 +305,17 @@ def shares(layout: MeshLayout, rows: Int[np.ndarray, "r s b"]) -> list[np.ndarra
 
 
 def shard_batch(layout: MeshLayout, parts: Sequence[Any]) -> Any:
-    """Places host arrays of batches, those of `shares` each on its device.
+    """Moves host arrays of batches to the devices of this process.
+
+    Args:
+      layout: mesh of devices.
+      parts: for each device of this process, in mesh order, a tree of numpy arrays
+        [r s b ...] with its replicates and its part of their batches, as selected by
+        `shares`.
 
     Returns:
-      Arrays [r s b ...], divided as `shares` says; under pmap [devices ...].
+      Global arrays [r s b ...], sharded over replicates and batch; under pmap
+      [devices ...].
     """
     groups, over_data = layout.mesh.devices.shape
     stacked = of(layout, (REPLICATE, DATA))
@@ -282,7 +339,15 @@ def shard_batch(layout: MeshLayout, parts: Sequence[Any]) -> Any:
 
 
 def on_host(layout: MeshLayout, leaf: Any) -> np.ndarray:
-    """Fetches a leaf placed as by `by_replicate`, as numpy [r ...]."""
+    """Fetches a leaf that was sharded by replicate, as numpy [r ...].
+
+    Args:
+      layout: mesh of devices.
+      leaf: array as `shard_replicates` placed it, or a result sharded in the same way.
+
+    Returns:
+      The whole array, on every process.
+    """
     fetched = np.asarray(multihost.to_host(leaf))
     if not layout.mapped:
         return fetched
@@ -292,7 +357,7 @@ def on_host(layout: MeshLayout, leaf: Any) -> np.ndarray:
 
 
 def stack(layout: MeshLayout, leaf: Any) -> Any:
-    """Brings [r ...] to [devices, r of that device, ...]."""
+    """Converts [r ...] to [devices, replicates of a device, ...] for pmap."""
     groups = layout.mesh.shape[REPLICATE]
     leaf = leaf.reshape(groups, -1, *leaf.shape[1:])
     if layout.data_devices > 1:

@@ -1,9 +1,9 @@
-"""Where the state of training lies, and how the weights in it are divided.
+"""Placement of the training state on devices, including sharded parameters (FSDP).
 
-A state in the form of files leads with replicates, which are spread over devices.
-Weights may be divided besides over the devices that share a batch, and so is what
-belongs to them; then it is the compiler that divides the program, and here it is told
-how.
+In the checkpoint layout all leaves lead with the replicate axis, which is spread over
+devices. The weights of a replicate, and whatever belongs to them, can also be sharded
+over the devices that share its batch. In that case the compiler partitions the program,
+and the functions here set the sharding constraints.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,19 @@ from jaxsparse.types import Params
 
 
 def state_specs(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Returns over which axes of the mesh each leaf of a state is divided."""
-    # replicate_axes has None, which is no leaf, where a leaf is not batched.
+    """Returns the partition spec of each leaf of a state.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      state: a state in the checkpoint layout, possibly abstract: leaves lead with the
+        replicate axis, counters are scalars.
+
+    Returns:
+      A state of PartitionSpecs: the replicate axis first, then the axes over which the
+      leaf is sharded within a replicate.
+    """
+    # `replicate_axes` marks shared counters with None, which JAX does not treat as a
+    # leaf unless `is_leaf` says so.
     axes = state_lib.replicate_axes(state)
     alone = jax.tree.map(
         lambda axis, part: part if axis is None else state_lib.of_one(part),
@@ -44,7 +55,7 @@ def state_specs(layout: MeshLayout, state: TrainState) -> TrainState:
 
 
 def _specs_of_one(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Returns over which axes each leaf of one replicate's state is divided."""
+    """Returns the partition spec of each leaf of one replicate's state."""
     own = _weight_specs(layout, state.params)
     return transforms.state_specs(own, state.params, state)
 
@@ -54,7 +65,12 @@ def _is_spec(node: Any) -> bool:
 
 
 def _weight_specs(layout: MeshLayout, params: Any) -> Any:
-    """Returns how the weights of one replicate are divided."""
+    """Returns the partition spec of each weight of one replicate.
+
+    Raises:
+      ValueError: if a sharding rule does not fit the weights; the message names the
+        config field.
+    """
     if layout.division is None:
         return jax.tree.map(lambda _: PartitionSpec(), params)
     try:
@@ -66,7 +82,12 @@ def _weight_specs(layout: MeshLayout, params: Any) -> Any:
 
 
 def state_shardings(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Returns the sharding of each leaf of a state under jit."""
+    """Returns the sharding of each leaf of a state under jit.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      state: a state in the checkpoint layout, possibly abstract.
+    """
     return _shardings(layout, state_specs(layout, state))
 
 
@@ -75,14 +96,19 @@ def _shardings(layout: MeshLayout, specs: TrainState) -> TrainState:
 
 
 def constrain(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Has the compiler make a state [r ...] divided as it is to lie; for use in jit."""
+    """Constrains a state [r ...] to its sharding; for use under jit."""
     return jax.lax.with_sharding_constraint(state, state_shardings(layout, state))
 
 
 def pin(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Has the compiler keep one replicate's state divided as it lies; for use in jit.
+    """Constrains one replicate's state to its sharding; for use under jit.
 
-    Otherwise it may bring weights together before what else is done with them.
+    Without the constraint the compiler may all-gather weights before operations that do
+    not need them whole. Does nothing if parameters are not sharded.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      state: state of one replicate, without the replicate axis.
     """
     if not layout.divides:
         return state
@@ -91,25 +117,26 @@ def pin(layout: MeshLayout, state: TrainState) -> TrainState:
 
 
 def divide_batch(layout: MeshLayout, batch: Any) -> Any:
-    """Has the compiler divide examples [b ...] over the devices that share them."""
+    """Shards a batch [b ...] over the devices that share it; for use under jit."""
     return jax.lax.with_sharding_constraint(batch, mesh.of(layout, DATA))
 
 
 def make_gather(
     layout: MeshLayout, like: TrainState
 ) -> Callable[[Params], Params] | None:
-    """Makes the function that brings the weights a network computes with together.
+    """Makes the function that all-gathers the weights a network computes with.
 
-    Where the gradient is taken through it, that comes back summed and divided as the
-    weights are; see `keeps`.
+    Gradients taken through the function are summed over devices and sharded like the
+    weights. `jax.checkpoint` with the policy `keeps` discards the gathered weights
+    after their use.
 
     Args:
-      layout: how the run uses its devices.
-      like: a state in the form of files, perhaps abstract.
+      layout: mesh of devices and placement of arrays on it.
+      like: a state in the checkpoint layout, possibly abstract.
 
     Returns:
-      A function of the weights of one replicate, for use in jit; None where they are
-      whole on every device.
+      A function of the weights of one replicate, for use under jit; None if every
+      device holds whole weights.
     """
     if not layout.divides:
         return None
@@ -121,7 +148,7 @@ def make_gather(
 
 
 def _gather(layout: MeshLayout, spec: PartitionSpec) -> Callable[[Any], Any]:
-    """Makes the function that brings one weight together, and divides its gradient."""
+    """Makes the function that all-gathers one weight and shards its gradient."""
 
     def together(leaf: Any) -> Any:
         return jax.lax.with_sharding_constraint(leaf, mesh.of(layout))
@@ -129,7 +156,8 @@ def _gather(layout: MeshLayout, spec: PartitionSpec) -> Callable[[Any], Any]:
     gather = jax.custom_vjp(together)
 
     def forward(leaf: Any) -> tuple[Any, None]:
-        # Not `gather` again: `keeps` would not see what it does.
+        # Calls `together` and not `gather`: inside a custom_vjp, `keeps` would not see
+        # the constraint, and the gathered weight would be saved.
         return together(leaf), None
 
     def backward(_: None, gradient: Any) -> tuple[Any]:
@@ -140,24 +168,33 @@ def _gather(layout: MeshLayout, spec: PartitionSpec) -> Callable[[Any], Any]:
 
 
 def keeps(primitive: Any, *_: Any, **unused: Any) -> bool:
-    """Says whether `jax.checkpoint` keeps a result: all but what is brought together.
+    """Returns whether `jax.checkpoint` saves a result: all but gathered weights.
 
-    Weights would otherwise stay whole on every device, those of all layers at once,
-    from the network's first layer to the gradient of its last.
+    If they were saved, every device would hold the whole weights of all layers at once,
+    from the forward pass of the first layer to the backward pass of the last.
+
+    Args:
+      primitive: JAX primitive that computes the result.
+      *_: further positional arguments of a policy; unused.
+      **unused: parameters of the primitive; unused.
+
+    Returns:
+      Whether the result is saved for the backward pass.
     """
     del unused
     return primitive.name != "sharding_constraint"
 
 
 def shard_state(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Brings a state in the form of files onto the devices.
+    """Moves a state from the checkpoint layout to the devices.
 
     Args:
-      layout: how the run uses its devices.
-      state: leaves lead with the axis of replicates, counters are scalars.
+      layout: mesh of devices and placement of arrays on it.
+      state: leaves lead with the replicate axis, counters are scalars.
 
     Returns:
-      The same state, sharded; under pmap with a leading axis of devices besides.
+      The same state, sharded. Under pmap all leaves have an additional leading axis of
+      devices.
     """
     if not layout.mapped:
         return to_checkpoint_layout(layout, state)
@@ -180,18 +217,27 @@ def shard_state(layout: MeshLayout, state: TrainState) -> TrainState:
 
 
 def to_checkpoint_layout(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Places a state in the form of files as it is under jit."""
+    """Shards a state in the checkpoint layout as under jit."""
     return multihost.device_put(state, state_shardings(layout, state))
 
 
 def gather_state(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Undoes `place`; what it returns is placed as under jit."""
+    """Returns a state in the checkpoint layout; the inverse of `shard_state`.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      state: state as `shard_state` returned it.
+
+    Returns:
+      The state without an axis of devices, sharded as under jit.
+    """
     if not layout.mapped:
         return state
     axes = state_lib.replicate_axes(state)
 
     def first(leaf: Any) -> Any:
-        # Not leaf[0]: JAX counts a static slice of a random key as a use of it.
+        # Not `leaf[0]`: JAX's key-reuse checker counts a static slice of a random key
+        # as a use of the key.
         return jax.lax.dynamic_index_in_dim(leaf, 0, keepdims=False)
 
     def gather(leaf: Any) -> Any:
