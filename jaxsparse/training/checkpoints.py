@@ -1,12 +1,13 @@
-"""Named checkpoints that a kill cannot spoil and a flipped bit cannot pass.
+"""Named checkpoints that survive interrupted writes and detect corruption.
 
-A checkpoint called `level_03/ticket/last` is an Orbax folder of that name and, beside
-it, `last.json` with the hash of what was saved. The small file is written last and
-atomically: without it the folder is an unfinished write. A folder whose content does
-not have the recorded hash is corrupt: `read` says so and changes nothing; `load`, for
-the process that owns the run, moves it aside, never deletes it, and goes on with the
-checkpoint before. An error of the machine (no permission, too many open files, a disk
-that fails, no memory) proves nothing about a checkpoint and is raised as it came.
+A checkpoint called `level_03/ticket/last` is an Orbax directory of that name, and
+beside it the metadata file `last.json` with the hash of the saved state. The metadata
+file is written last and atomically: a directory without it is an unfinished write. A
+directory whose content does not have the recorded hash is corrupt. `read` reports
+corruption and changes nothing. `load`, for the process that owns the run, renames the
+corrupt directory (it never deletes it), so that the run can continue from the previous
+checkpoint. An error of the machine (missing permission, too many open files, a failing
+disk, no memory) does not show that a checkpoint is corrupt and is raised as an error.
 """
 
 import functools
@@ -30,26 +31,26 @@ from jaxsparse.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
-# How libraries word errors of the machine, where they do not raise an OSError.
+# Messages of libraries that report errors of the machine without raising OSError.
 _MACHINE = re.compile(
     r"\b(EMFILE|ENFILE|EACCES|EPERM|EIO|ENOSPC|ENOMEM|ESTALE|ETIMEDOUT|EDQUOT|EROFS)\b"
     r"|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED"
     r"|Too many open files|Permission denied|Input/output error|No space left"
     r"|Cannot allocate memory|Stale file handle"
 )
-# How Orbax words a state of other leaves than those asked for.
+# Messages of Orbax for a checkpoint whose leaves differ from those requested.
 _OTHER_LEAVES = re.compile("structures do not match|not compatible with the stored")
 
 
 class CorruptFile(ValueError):
-    """A checkpoint is not what was saved; the message names it and says why."""
+    """A checkpoint differs from what was saved; the message gives its name and why."""
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
+    """Content of a checkpoint.
 
     Attributes:
-      state: the state, placed like the one it was loaded for.
+      state: the training state, placed like the one it was loaded for.
       extra: small JSON values that were saved with it.
     """
 
@@ -58,7 +59,14 @@ class Checkpoint(NamedTuple):
 
 
 def digest(state: Any) -> str:
-    """Hashes names, dtypes, shapes and bits of every leaf (SHA-256)."""
+    """Hashes names, dtypes, shapes and bits of all leaves with SHA-256.
+
+    Args:
+      state: a tree of arrays; typed random keys are hashed by their key data.
+
+    Returns:
+      The hash in hexadecimal, the same on every process.
+    """
     sha = hashlib.sha256()
     for name, leaf in tree.named_leaves(state).items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -71,7 +79,7 @@ def digest(state: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Orbax, which logs a traceback a thread; the error itself is raised."""
+    """Silences Orbax, which logs one traceback per thread; errors are still raised."""
     orbax_log = logging.getLogger("absl")
     level = orbax_log.level
     orbax_log.setLevel(logging.CRITICAL)
@@ -82,10 +90,14 @@ def _quiet() -> Iterator[None]:
 
 
 def check_path(path: Path) -> None:
-    """Refuses folders in which Orbax does not find what it has written.
+    """Checks that Orbax can read back what it writes in a directory.
+
+    Args:
+      path: the directory; it need not exist.
 
     Raises:
-      ValueError: naming the folder and the characters.
+      ValueError: if the path contains characters that Orbax misreads; the message gives
+        the path and the characters.
     """
     text = str(path.absolute())
     misread = ("*", "?", "[", "\\", ":/")
@@ -105,13 +117,13 @@ def _folder(directory: Path, name: str) -> Path:
 
 
 class _Note(NamedTuple):
-    """What stands beside a checkpoint; without it, the checkpoint is unfinished.
+    """Metadata of a checkpoint; a checkpoint without it is unfinished.
 
     Attributes:
       hash: `digest` of the state.
-      extra: small JSON values that were saved with it.
-      leaves: hash of names, dtypes and shapes; None in notes of older versions.
-      layout: of the sparse state, see `old_layout`.
+      extra: small JSON values that were saved with the state.
+      leaves: hash of names, dtypes and shapes; None in metadata of older versions.
+      layout: version of the sparse optimizer state, see `old_checkpoints.LAYOUT`.
     """
 
     hash: str
@@ -125,10 +137,13 @@ def _note(directory: Path, name: str) -> Path:
 
 
 def _read_note(directory: Path, name: str) -> _Note | None:
-    """Reads a note; None if there is none.
+    """Reads the metadata of a checkpoint.
+
+    Returns:
+      The metadata, the same on every process; None if there is none.
 
     Raises:
-      Damaged: if it is not what `save` writes.
+      CorruptFile: if the file does not have the fields that `save` writes.
       OSError: if the machine cannot read it.
     """
     path = _note(directory, name)
@@ -160,15 +175,28 @@ def _read_note(directory: Path, name: str) -> _Note | None:
 
 
 def exists(directory: Path, name: str) -> bool:
-    """Says whether a checkpoint was finished; it may have been thinned since.
+    """Returns whether a checkpoint was completely written.
 
-    One whose note is damaged counts as unfinished.
+    Its weights may have been deleted since, see `delete_weights`. A checkpoint with
+    corrupt metadata counts as unfinished.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name, such as "level_03/ticket/last".
     """
     return recorded_hash(directory, name) is not None
 
 
 def recorded_hash(directory: Path, name: str) -> str | None:
-    """Returns the hash of a finished checkpoint, also if its content is gone."""
+    """Returns the recorded hash of a checkpoint, even if its weights were deleted.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name, such as "level_03/ticket/last".
+
+    Returns:
+      The hash; None if the checkpoint is unfinished or its metadata is corrupt.
+    """
     try:
         note = _read_note(directory, name)
     except CorruptFile:
@@ -177,7 +205,15 @@ def recorded_hash(directory: Path, name: str) -> str | None:
 
 
 def recorded_extra(directory: Path, name: str) -> dict[str, Any]:
-    """Returns the JSON values saved with a finished checkpoint; {} for none."""
+    """Returns the JSON values that were saved with a checkpoint.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name, such as "level_03/ticket/last".
+
+    Returns:
+      The values; {} if the checkpoint is unfinished or its metadata is corrupt.
+    """
     try:
         note = _read_note(directory, name)
     except CorruptFile:
@@ -186,7 +222,15 @@ def recorded_extra(directory: Path, name: str) -> dict[str, Any]:
 
 
 def comparable(directory: Path, name: str) -> bool:
-    """Says whether a checkpoint's hash is of states as they are laid out today."""
+    """Returns whether a checkpoint's hash can be compared with hashes of new states.
+
+    Hashes depend on the layout of the sparse optimizer state; those of an older layout
+    differ from the hash of the same state today.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name, such as "level_03/ticket/last".
+    """
     try:
         note = _read_note(directory, name)
     except CorruptFile:
@@ -197,18 +241,19 @@ def comparable(directory: Path, name: str) -> bool:
 def save(
     directory: Path, name: str, state: TrainState, extra: dict[str, Any] | None = None
 ) -> None:
-    """Saves a state under a name, whole or not at all.
+    """Saves a state under a name, completely or not at all.
 
     Args:
-      directory: folder of all checkpoints of a run.
-      name: slash-joined, such as "level_03/ticket/last".
-      state: what to save, in the form of files.
-      extra: small JSON values to keep with it.
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name, such as "level_03/ticket/last".
+      state: state to save, in the checkpoint layout: leaves lead with the replicate
+        axis, counters are scalars.
+      extra: small JSON values to save with it; None saves {}.
 
     Raises:
-      ValueError: if a finished checkpoint of that name holds something else: two
-        computations that must agree do not, and neither may be lost.
-      OSError: if it cannot be written, naming the folder.
+      ValueError: if a finished checkpoint of that name holds a different state. Two
+        computations that must agree then do not, and neither result may be lost.
+      OSError: if the checkpoint cannot be written; the message names the directory.
     """
     folder = _folder(directory, name)
     own = digest(state)
@@ -224,9 +269,11 @@ def save(
 
     def make_room() -> None:
         if not exists(directory, name) and _note(directory, name).exists():
-            _put_aside(directory, name)  # its note is damaged, not it
+            # Only the metadata is corrupt, so the content may still be of use.
+            _put_aside(directory, name)
         elif folder.exists():
-            shutil.rmtree(folder)  # these very bits, or a write that a kill ended
+            # Either the same bits that are saved now, or an interrupted write.
+            shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
 
     multihost.on_primary(make_room)
@@ -256,22 +303,23 @@ def save(
 
 
 def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
-    """Reads a checkpoint if it is there; changes nothing on disk.
+    """Reads a checkpoint without changing anything on disk.
 
     Args:
-      directory: folder of all checkpoints of a run.
-      name: what it was saved as.
-      like: a state of the wanted structure, shapes and placement, such as a freshly
-        initialised one; this is what makes another number of devices work.
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name under which it was saved.
+      like: a state with the expected structure, shapes and shardings, such as a freshly
+        initialized one. The loaded state gets its shardings, so a run can continue on
+        another number of devices.
 
     Returns:
-      What was saved; None if there is none, or, after a warning that names it, if its
-      writing was never finished.
+      The checkpoint; None if there is none, or, after a warning that names it, if it is
+      unfinished.
 
     Raises:
-      Damaged: if it is not what was saved.
-      ValueError: if it is a state of another network or optimizer than `like`.
-      OSError: if the machine cannot read it; it may be whole.
+      CorruptFile: if the content is not what was saved.
+      ValueError: if it holds the state of another network or optimizer than `like`.
+      OSError: if the machine cannot read it; the checkpoint may be intact.
     """
     folder = _folder(directory, name)
     note = _read_note(directory, name)
@@ -283,18 +331,21 @@ def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
     if note.leaves not in (None, _hash_leaves(like)):
         raise ValueError(_of_others(folder))
     reason, newest = "", note.layout == old_checkpoints.LAYOUT
-    for _ in range(2):  # what fails once may have been the moment
+    # Twice, because a read can fail for a passing reason.
+    for _ in range(2):
         state, failed = None, None
         try:
             with _quiet():
                 state = ocp.load(
                     folder, like if newest else old_checkpoints.as_saved(like)
                 )
-        except Exception as error:  # Orbax and its stores raise many kinds
+        except Exception as error:  # Orbax and its storage backends raise many types
             failed = error
         multihost.run_on_all(
             functools.partial(_refuse_if_undecided, folder, failed, note)
         )
+        # `digest` gathers arrays from all processes, so it runs only if every process
+        # has loaded the state.
         whole = multihost.on_all(state) and digest(state) == note.hash
         if multihost.on_all(whole or None):
             state = state if newest else old_checkpoints.renew(state, like)
@@ -305,19 +356,21 @@ def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
 
 
 def load(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
-    """Loads a checkpoint of one's own run, and moves it aside if it is corrupt.
+    """Loads a checkpoint of the current run, renaming it if it is corrupt.
 
     Args:
-      directory: as in `read`.
-      name: as in `read`.
-      like: as in `read`.
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name under which it was saved.
+      like: a state with the expected structure, shapes and shardings, such as a freshly
+        initialized one.
 
     Returns:
-      As `read`, but None, after a warning that names it, for a corrupt one too.
+      The checkpoint. None if there is none, or, after a warning that names it, if it is
+      unfinished or corrupt.
 
     Raises:
-      ValueError: as `read`.
-      OSError: as `read`.
+      ValueError: if it holds the state of another network or optimizer than `like`.
+      OSError: if the machine cannot read it; the checkpoint may be intact.
     """
     try:
         return read(directory, name, like)
@@ -329,9 +382,9 @@ def load(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
 
 
 def _hash_leaves(state: Any) -> str:
-    """Hashes names, dtypes and shapes of every leaf; random keys count as their data.
+    """Hashes names, dtypes and shapes of all leaves; random keys count as their data.
 
-    Concrete and abstract states of equal leaves have equal hashes.
+    Concrete and abstract states with equal leaves have equal hashes.
     """
     sha = hashlib.sha256()
     for name, leaf in tree.named_leaves(state).items():
@@ -350,11 +403,17 @@ def _of_others(folder: Path) -> str:
 
 
 def _refuse_if_undecided(folder: Path, failed: Exception | None, note: _Note) -> None:
-    """Raises what says nothing about the content of a checkpoint.
+    """Raises if a failed read does not show that a checkpoint is corrupt.
+
+    Args:
+      folder: directory of the checkpoint.
+      failed: error raised while it was loaded; None if loading succeeded.
+      note: metadata of the checkpoint.
 
     Raises:
       OSError: if the machine could not read it.
-      ValueError: if it is of another structure.
+      MemoryError: if memory ran out.
+      ValueError: if it holds a state with another structure.
     """
     error: BaseException | None = failed
     while error is not None:
@@ -363,6 +422,8 @@ def _refuse_if_undecided(folder: Path, failed: Exception | None, note: _Note) ->
     if failed is None:
         return
     try:
+        # Orbax can hide errors of the machine behind its own, so every file is read
+        # once more: an unreadable file raises OSError here.
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 with path.open("rb") as file:
@@ -390,13 +451,23 @@ def _raise_if_of_machine(folder: Path, error: BaseException) -> None:
 
 
 def _put_aside(directory: Path, name: str) -> Path | None:
-    """Moves a checkpoint aside; returns where to, None if it has no content."""
+    """Renames the directory of a corrupt checkpoint.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name of the checkpoint.
+
+    Returns:
+      The new path; None if the checkpoint has no content.
+    """
     folder, note = (directory / name).absolute(), _note(directory, name)
     aside = _aside(folder) if folder.exists() else None
     if aside is not None:
         folder.rename(aside)
     if folder.name.startswith("step_"):
-        # Training again from further back need not stop here, nor with equal bits.
+        # Checkpoints within a stage may be trained again from an earlier one, and the
+        # result need not be bitwise equal: without metadata there is no hash to compare
+        # with.
         note.unlink()
     return aside
 
@@ -414,9 +485,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def within(directory: Path, stage: str) -> list[str]:
-    """Lists the finished checkpoints made during a stage, the latest first.
+    """Lists the finished checkpoints saved within a stage, latest first.
 
-    Half-written ones are passed over with a warning that names them.
+    Unfinished checkpoints are skipped with a warning that names them.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      stage: name of the stage, such as "level_03/ticket".
+
+    Returns:
+      Names such as "level_03/ticket/step_000001000", the same on every process.
     """
 
     def find() -> list[str]:
@@ -432,20 +510,39 @@ def within(directory: Path, stage: str) -> list[str]:
 
 
 def delete_weights(directory: Path, name: str) -> None:
-    """Deletes a checkpoint's content, keeping the note that it was finished."""
+    """Deletes the content of a checkpoint and keeps its metadata.
+
+    The metadata still shows that the checkpoint was finished, and its hash.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name of the checkpoint.
+    """
     multihost.on_primary(lambda: shutil.rmtree(directory / name, ignore_errors=True))
 
 
 def delete(directory: Path, name: str) -> None:
-    """Deletes a checkpoint that a later one has replaced."""
+    """Deletes a checkpoint together with its metadata.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      name: slash-separated name of the checkpoint.
+    """
+    # The metadata first: if the deletion is interrupted, the rest counts as unfinished
+    # and not as corrupt.
     multihost.on_primary(lambda: _note(directory, name).unlink(missing_ok=True))
     delete_weights(directory, name)
 
 
 def clear(directory: Path, stage: str) -> None:
-    """Deletes what was saved during a stage that has ended, and rests of it.
+    """Deletes all checkpoints saved within a stage that has ended.
 
-    A kill can leave a folder without its note, which nothing else would find.
+    This includes directories without metadata, left by an interrupted write, which no
+    other function finds. Directories renamed as corrupt are kept.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+      stage: name of the stage, such as "level_03/ticket".
     """
 
     def delete() -> None:

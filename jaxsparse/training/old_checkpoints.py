@@ -1,8 +1,9 @@
-"""Reading optimizer states that were saved in an earlier layout.
+"""Reads optimizer states that were saved in an earlier layout.
 
-Until layout 2 every sparse state held a typed random key, also those of methods that
-draw nothing, and no `skipped_updates`. Checkpoints of such runs are read as what they
-were, so that their recorded hash can be checked, and then renewed.
+Before layout 2 every sparse optimizer state held a typed random key, even for methods
+that draw no random numbers, and had no `skipped_updates`. Checkpoints of such runs are
+first read in their original layout, so that the recorded hash can be verified, and then
+converted.
 """
 
 from typing import Any, NamedTuple
@@ -14,11 +15,11 @@ from jaxsparse import multihost
 from jaxsparse.training.state import TrainState
 from jaxsparse.transforms.state import LatentState, SparsifyState
 
-LAYOUT = 2  # of the states that are saved now
+LAYOUT = 2  # version of the states that `checkpoints.save` writes
 
 
 class _Sparsify(NamedTuple):
-    """`SparsifyState` of layout 1."""
+    """`SparsifyState` in layout 1."""
 
     step: Any
     key: Any
@@ -30,7 +31,7 @@ class _Sparsify(NamedTuple):
 
 
 class _Latent(NamedTuple):
-    """`LatentState` of layout 1."""
+    """`LatentState` in layout 1."""
 
     step: Any
     key: Any
@@ -44,16 +45,21 @@ def _is_node(node: Any) -> bool:
 
 
 def as_saved(like: TrainState) -> TrainState:
-    """Returns a state as layout 1 had it, to load a checkpoint into.
+    """Converts a state to layout 1, as the target for loading an old checkpoint.
 
     Args:
-      like: a state of today's layout, placed; its leaves lead with replicates.
+      like: a state in the present layout, placed on devices, whose leaves lead with the
+        replicate axis.
+
+    Returns:
+      A state with the structure, shapes and shardings of layout 1. Values are
+      irrelevant.
     """
 
     def convert(node: Any) -> Any:
         if not _is_node(node):
             return node
-        each = node.skipped_updates  # one number a replicate
+        each = node.skipped_updates  # one per replicate, with the sharding of the keys
         keys = jax.random.split(jax.random.key(0), each.shape[0])
         fields = node._asdict() | {"key": multihost.device_put(keys, each.sharding)}
         old = _Sparsify if isinstance(node, SparsifyState) else _Latent
@@ -63,11 +69,15 @@ def as_saved(like: TrainState) -> TrainState:
 
 
 def renew(saved: TrainState, like: TrainState) -> TrainState:
-    """Returns a state of layout 1 as one of today's.
+    """Converts a loaded state from layout 1 to the present layout.
 
     Args:
-      saved: what was loaded into `as_saved(like)`.
-      like: a state of today's layout.
+      saved: state that was loaded into `as_saved(like)`.
+      like: a state in the present layout; `skipped_updates` is copied from it.
+
+    Returns:
+      The saved state in the present layout. The random key becomes raw key data, or
+      None for methods that draw no random numbers.
     """
 
     def convert(now: Any, old: Any) -> Any:
