@@ -1,6 +1,6 @@
-"""Training: what a step, an epoch and a run are.
+"""Training of sparse networks: steps, chunks of steps, and stages of a run.
 
-Functions here take networks, optimisers and numbers by name, never a config;
-`build` makes them from one. Everything a run computes carries a leading axis of
-replicates, also where there is only one.
+Functions in this package take networks, optimizers and numbers as arguments, never a
+config; `factory` makes them from a config. All arrays of a run have a leading replicate
+axis, even if there is only one replicate.
 """

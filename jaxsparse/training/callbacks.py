@@ -1,8 +1,8 @@
-"""Measuring a network while it trains, without making the device wait.
+"""Measures a network during training without making the devices wait.
 
-An observer says at which readings of the clock it measures, and across which changes of
-masks. Calls end there; measurements are dispatched between them like everything else,
-and fetched when an evaluation is recorded.
+A probe specifies the training steps at which it measures, and the mask updates before
+and after which it measures. Chunks end at these steps. Measurements are dispatched
+between chunks, like training itself, and fetched when an evaluation is recorded.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,16 @@ Rows = list[dict[str, Any]]
 
 
 class Probe(NamedTuple):
-    """What is measured, and when.
+    """A measurement of the network, and the steps at which it is taken.
 
     Attributes:
-      at: readings of the clock, growing, at which a state is measured.
-      changes: updates, growing, in which masks change: across each, the parameters
-        before are measured under the masks before and after.
-      measure: from parameters, masks and batch statistics [r ...] to anything; what it
-        computes is only dispatched.
-      rows: words what `measure` returned once it was fetched, one row a replicate.
+      at: training steps, increasing, at which the state is measured.
+      changes: training steps, increasing, before mask updates. At each, the parameters
+        before the update are measured under the masks before and after it.
+      measure: function of parameters, masks and batch statistics [r ...] to a tree of
+        arrays. It must only dispatch work and not wait for results.
+      rows: converts the fetched result of `measure` to one dict of record fields per
+        replicate.
     """
 
     at: tuple[int, ...]
@@ -39,13 +40,13 @@ class Probe(NamedTuple):
 
     @property
     def pauses(self) -> tuple[int, ...]:
-        """Readings of the clock at which a call must end."""
+        """Steps at which a chunk must end: `at`, and both sides of `changes`."""
         around = (step + late for step in self.changes for late in (0, 1))
         return tuple(sorted({*self.at, *around}))
 
 
 class MetricBuffer:
-    """What was measured in a stage and is not yet written."""
+    """Measurements of a stage that are dispatched but not yet written."""
 
     def __init__(
         self,
@@ -53,7 +54,13 @@ class MetricBuffer:
         layout: MeshLayout,
         begin: Callable[[str, int], metrics_log.Record],
     ) -> None:
-        """Opens an empty one; `begin` begins a record of a kind at a step."""
+        """Initializes an empty buffer.
+
+        Args:
+          observer: the probe; None measures nothing.
+          layout: placement of arrays on the devices.
+          begin: returns the common fields of a record for a kind and a training step.
+        """
         if observer is None:
             observer = Probe((), (), lambda *_: None, lambda _: [])
         self._observer, self._layout, self._begin = observer, layout, begin
@@ -62,12 +69,13 @@ class MetricBuffer:
         self._pending: list[tuple[str, int, Any]] = []
 
     def see(self, state: TrainState, step: int, *, anew: bool = True) -> None:
-        """Measures a state as training left it, if it is time to.
+        """Measures a state if the probe asks for this step.
 
         Args:
-          state: placed as training has it.
-          step: what its clock shows.
-          anew: False if this reading was recorded before a restart.
+          state: state as placed for training.
+          step: training step of the state.
+          anew: whether this step has no record yet; False for a step that was recorded
+            before the stage was resumed.
         """
         begins = step in self._changes
         measured = step in self._at and anew
@@ -75,6 +83,8 @@ class MetricBuffer:
             return
         state = state_sharding.gather_state(self._layout, state)
         masks = transforms.get_masks(state.opt_state)
+        # The parameters before the update under the masks after it isolate the effect
+        # of the mask update from that of the gradient step.
         if self._before and self._before[0] + 1 == step:
             change, params, stats = self._before
             after = self._observer.measure(params, masks, stats)
@@ -84,12 +94,16 @@ class MetricBuffer:
             now = self._observer.measure(state.params, masks, state.batch_stats)
             self._pending.append(("gradient", step, now))
         if begins:
-            # Copies: the next call takes the buffers.
+            # Copies, because the next chunk donates the buffers.
             mine = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
             self._before = (step, *mine)
 
     def take(self) -> list[metrics_log.Record]:
-        """Waits for what was measured, and words it."""
+        """Fetches all pending measurements and empties the buffer.
+
+        Returns:
+          One record per measurement and replicate.
+        """
         rows = [
             self._begin(kind, step) | {"replicate": r} | row
             for kind, step, measured in self._pending

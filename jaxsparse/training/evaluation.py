@@ -1,9 +1,8 @@
-"""Evaluating a network on whole sets of examples, exactly.
+"""Evaluates a network on whole sets of examples.
 
-Sets lie on the devices, or are brought there, in batches, the last padded with the
-label -1. Tallies of
-batches are summed on the host in float64, so the sum does not depend on how many
-batches there were.
+Sets are stored on the devices, or copied there batch by batch. The last batch is padded
+with examples of the label -1, which are not counted. Sums over batches are accumulated
+on the host in float64, so that the result does not depend on the number of batches.
 """
 
 import functools
@@ -25,11 +24,11 @@ from jaxsparse.training.vmap_seeds import How
 
 
 class Scores(NamedTuple):
-    """What a set of examples says about each replicate.
+    """Loss and accuracy of each replicate on a set of examples.
 
     Attributes:
-      loss: mean cross-entropy in nats.
-      accuracy: fraction classified correctly, in [0, 1].
+      loss: mean cross-entropy in nats, float64.
+      accuracy: fraction of correctly classified examples, in [0, 1].
     """
 
     loss: Float[np.ndarray, "r"]
@@ -37,10 +36,10 @@ class Scores(NamedTuple):
 
 
 def average(sums: Sequence[MetricSums]) -> Scores:
-    """Turns tallies on the host into means over all their examples.
+    """Converts metric sums on the host to means over all examples.
 
     Args:
-      sums: arrays [r] or [steps r].
+      sums: metric sums of batches, each field of shape [r] or [steps r].
 
     Returns:
       Loss and accuracy of each replicate.
@@ -68,24 +67,27 @@ def make_evaluate(
     how: How,
     streamed: bool = False,
 ) -> Evaluate:
-    """Makes the function that evaluates a set, which lies on the devices or the host.
+    """Makes the function that evaluates a state on a set of examples.
 
-    Evaluation runs under jit also where training runs under pmap.
+    Evaluation runs under jit, even if training runs under pmap.
 
     Args:
-      eval_step: what `steps.make_eval_step` made.
-      like: a state in the form of files; only structure and shapes are looked at.
-      images: uint8 [n h w c]; those in files are decoded a batch at a time.
-      labels: int32 [n].
-      batch_size: examples at once; rounded up to what the devices can share.
-      layout: how the run uses its devices.
-      how: how replicates are arranged, see `replicates`.
-      streamed: whether the set stays on the host, and batches are brought to the
-        devices each time.
+      eval_step: evaluation of one batch and replicate, from `steps.make_eval_step`.
+      like: a state in the checkpoint layout (leaves lead with the replicate axis,
+        counters are scalars); only its structure and shapes are used.
+      images: uint8 [n h w c]; images stored in files are decoded one batch at a time.
+      labels: int32 [n], classes from 0.
+      batch_size: examples per batch; at most n, rounded up to a multiple of the devices
+        that share a batch.
+      layout: mesh of devices and placement of arrays on it.
+      how: how replicates are mapped: "vmap", "map" or "unroll".
+      streamed: whether the set stays on the host and is copied to the devices one batch
+        at a time; False copies the whole set to every device once.
 
     Returns:
-      A function of a state, as under jit, to tallies [r] of each batch. It waits for
-      nothing, so training can be dispatched before they are fetched.
+      A function from a state, sharded as under jit, to the metric sums [r] of each
+      batch. It only dispatches work, so that training continues before the results are
+      fetched.
     """
     layout = layout._replace(parallelism="jit")
     batch_size = min(batch_size, len(labels))
@@ -119,7 +121,7 @@ def make_evaluate(
         return every(state, *batch)
 
     def batch(first: int) -> tuple[Any, Any, Int[Array, ""]]:
-        """Returns examples that are on the devices, and where a batch begins there."""
+        """Returns placed images and labels, and the position of the batch in them."""
         if placed is not None:
             return *placed, jnp.int32(first)
         chosen = slice(first, first + batch_size)
@@ -130,7 +132,8 @@ def make_evaluate(
         tallies: list[MetricSums] = []
         for first in firsts:
             if streamed and len(tallies) > 1:
-                jax.block_until_ready(tallies[-2])  # or all batches come at once
+                # Without waiting, the device memory would fill with batches.
+                jax.block_until_ready(tallies[-2])
             tallies.append(one_batch(state, *batch(first)))
         return tallies
 
@@ -140,7 +143,7 @@ def make_evaluate(
 def _padded(
     images: np.ndarray, labels: np.ndarray, *, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Adds black images with the label -1, up to a size."""
+    """Appends black images with the label -1 until there are `size` examples."""
     missing = size - len(labels)
     if not missing:
         return images, labels

@@ -1,8 +1,8 @@
-"""Training again, to see which examples each update visits and whether they are right.
+"""Replays training to count the forgetting events of each training example.
 
-The calls are those of `loop.fit`, so that the same weights come out; nothing is
-evaluated, recorded or saved. The trainer's steps must tell their examples apart, see
-`per_example` of `steps.make_train_step`.
+The chunks are those of `train.fit`, so that training yields the same weights. Nothing
+is evaluated, recorded or saved. The trainer's steps must be made with
+`per_example=True`, see `steps.make_train_step`.
 """
 
 import functools
@@ -21,11 +21,12 @@ from jaxsparse.training.train import Trainer
 
 
 class ForgettingResult(NamedTuple):
-    """What training again came to.
+    """Result of replaying training.
 
     Attributes:
-      state: at the end, in the form of files.
-      events: what is known of every example, each leaf [r n].
+      state: final training state, in the checkpoint layout: leaves lead with the
+        replicate axis, counters are scalars.
+      events: forgetting statistics of every example, each leaf [r n].
     """
 
     state: TrainState
@@ -33,7 +34,15 @@ class ForgettingResult(NamedTuple):
 
 
 def init(replicates: int, examples: int) -> forgetting_lib.State:
-    """Makes what is known before training, [r n] each; see `forgetting.init`."""
+    """Makes the forgetting statistics before training.
+
+    Args:
+      replicates: number of replicates, r.
+      examples: number of training examples, n.
+
+    Returns:
+      Statistics in which no example was visited, learned or forgotten, [r n] each.
+    """
     one = forgetting_lib.init(examples)
     return jax.tree.map(lambda leaf: jnp.tile(leaf, (replicates, 1)), one)
 
@@ -46,20 +55,23 @@ def count_forgetting(
     stop: int,
     keys: Key[Array, "r"],
 ) -> ForgettingResult:
-    """Trains, and counts how often each example is forgotten.
+    """Trains and counts how often each example is forgotten.
 
     Args:
-      trainer: what to train with; its steps tally each example.
-      fresh: state to begin with, in the form of files; the clock starts at its.
-      events: what is known of every example so far; its buffers are taken.
-      stop: clock at the end, in updates.
-      keys: of data order and augmentation, one a replicate.
+      trainer: settings and compiled functions of the run; its steps return the
+        correctness of each example.
+      fresh: initial state in the checkpoint layout: leaves lead with the replicate
+        axis, counters are scalars. Training starts at its step.
+      events: forgetting statistics so far, each leaf [r n]; its buffers are donated.
+      stop: training step at which to stop.
+      keys: one typed random key per replicate [r], from which the order of the examples
+        and the augmentation are derived.
 
     Returns:
-      The state at the end, and what is known then.
+      The final state, and the forgetting statistics of all examples.
 
     Raises:
-      NonFinite: if a loss is NaN or infinite.
+      NonFiniteLoss: if a loss is NaN or infinite.
 
     References:
       Toneva, Sordoni, Tachet des Combes, Trischler, Bengio, Gordon. An Empirical Study
@@ -67,7 +79,7 @@ def count_forgetting(
       algorithm 1.
     """
     layout, step = trainer.layout, int(fresh.step)
-    # A copy: the first call takes its buffers, and the caller keeps `fresh`.
+    # A copy, because the first chunk donates its buffers and the caller keeps `fresh`.
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
     order_keys, draw_keys = train.data_keys(layout, keys)
     calls = train.plan_chunks(trainer, step, stop)
@@ -85,7 +97,17 @@ def count_forgetting(
 def _rows(
     call: ScanChunk, order: np.ndarray, shape: tuple[int, ...]
 ) -> Int32[np.ndarray, "s r b"]:
-    """Lists which examples a call visits; -1 for steps that it did not go."""
+    """Lists the example indices that each step of a chunk visits.
+
+    Args:
+      call: the chunk.
+      order: example indices in the order of the epoch, [r n].
+      shape: shape [s r b] of the chunk's correctness, whose s counts the padding steps
+        of the compiled function.
+
+    Returns:
+      Example indices; -1 for padding steps, which were not run.
+    """
     seen = order[:, call.first : call.first + call.length * call.batch_size]
     seen = seen.reshape(len(order), call.length, call.batch_size)
     rows = np.full(shape, -1, np.int32)
@@ -97,7 +119,7 @@ def _rows(
 def _take_in(
     events: forgetting_lib.State, rows: Any, correct: Any
 ) -> forgetting_lib.State:
-    """Takes in the visits [s r b] of a call, update by update."""
+    """Updates the forgetting statistics with a chunk's visits [s r b], in order."""
 
     def one(
         events: forgetting_lib.State, visit: Any
@@ -108,6 +130,7 @@ def _take_in(
 
 
 def _check_finite(loss: np.ndarray, call: ScanChunk) -> None:
+    """Raises `NonFiniteLoss` for the first step of a chunk with a non-finite loss."""
     bad = np.argwhere(~np.isfinite(loss))
     if len(bad):
         raise preemption.NonFiniteLoss(

@@ -1,10 +1,11 @@
-"""Where the examples of training come from: the devices' memory, or the host's.
+"""Supplies chunks with training examples, from device memory or from the host.
 
-A set that fits lies on every device whole, or divided over those that share a batch,
-and steps gather their batches there (`Resident`). A larger one stays on the host, whose
-threads gather the batches of the next calls while the devices work on this one
-(`Streamed`). All give a step the same examples in the same places of its batch. Images
-that are still in files are always streamed, and decoded by those threads.
+A set that fits is copied whole to every device, or sharded over the devices that share
+a batch, and steps gather their batches there (`DeviceFeed`). A larger set stays on the
+host, where threads gather the batches of the next chunks while the devices run the
+current one (`HostFeed`). All of them give a step the same examples at the same
+positions of its batch. Images that are still in files always stay on the host; the
+threads decode them.
 """
 
 import functools
@@ -23,11 +24,11 @@ from jaxsparse.training import mesh
 from jaxsparse.training.mesh import MeshLayout
 from jaxsparse.training.scan_chunks import ChunkInputs, ScanChunk, Where
 
-# Of a device's memory, for the images of a set that lies there whole.
+# Fraction of a device's memory that the images of a training set may occupy.
 SHARE = 0.25
-BUDGET = 2**26  # bytes of the images of one streamed call, unless one step has more
-AHEAD = 2  # calls whose batches are gathered before they are asked for
-IN_FLIGHT = 4  # calls on the devices, with their images
+BUDGET = 2**26  # bytes of images per chunk from the host; one step may exceed it
+AHEAD = 2  # chunks whose batches are gathered in advance
+IN_FLIGHT = 4  # dispatched chunks, each with its images in device memory
 
 MakeOrder = Callable[[Key[Array, "r"], int], Any]
 FedChunk = tuple[ScanChunk, ChunkInputs]
@@ -35,10 +36,11 @@ FedChunk = tuple[ScanChunk, ChunkInputs]
 
 @runtime_checkable
 class Feed(Protocol):
-    """Gives calls their examples.
+    """Supplies chunks with their training examples.
 
     Attributes:
-      make_order: `(keys, epoch)` to the order of examples [r n], placed.
+      make_order: function `(keys, epoch)` that returns the order of the examples in an
+        epoch, int [r n], sharded by replicate.
     """
 
     make_order: MakeOrder
@@ -46,17 +48,24 @@ class Feed(Protocol):
     def serve(
         self, keys: Key[Array, "r"], calls: Iterable[ScanChunk]
     ) -> Iterator[FedChunk]:
-        """Yields each call with what its program takes."""
+        """Yields each chunk with the inputs of its compiled function.
+
+        Args:
+          keys: typed random keys of the example order, one per replicate [r].
+          calls: chunks, in the order of training.
+        """
 
 
 class DeviceFeed(NamedTuple):
-    """Examples on the devices.
+    """Supplies examples that are stored on the devices.
 
     Attributes:
-      images: all of them, placed, perhaps divided over devices.
-      labels: as `images`.
-      make_order: see `Feed`.
-      growth: images and labels that decide what is grown, placed; None for none.
+      images: all training images [n h w c], placed on the devices, possibly sharded.
+      labels: all labels [n], placed on the devices, possibly sharded.
+      make_order: function `(keys, epoch)` that returns the order of the examples in an
+        epoch, int [r n], sharded by replicate.
+      growth: images and labels, on every device, whose gradient scores the weights to
+        grow; None to use the gradient of the training batch.
     """
 
     images: Any
@@ -67,7 +76,12 @@ class DeviceFeed(NamedTuple):
     def serve(
         self, keys: Key[Array, "r"], calls: Iterable[ScanChunk]
     ) -> Iterator[FedChunk]:
-        """Yields each call with all examples and the order of its epoch."""
+        """Yields each chunk with all examples and the order of its epoch.
+
+        Args:
+          keys: typed random keys of the example order, one per replicate [r].
+          calls: chunks, in the order of training.
+        """
         order, number = None, -1
         for call in calls:
             if call.epoch != number:
@@ -77,14 +91,17 @@ class DeviceFeed(NamedTuple):
 
 
 class HostFeed(NamedTuple):
-    """Examples on the host.
+    """Supplies examples that stay on the host.
 
     Attributes:
-      examples: all of them, in memory, mapped to it, or still in files.
-      make_order: see `Feed`.
-      layout: how the run uses its devices.
-      lengths: from a call's steps to those its program has room for.
-      growth: as of `Resident`.
+      examples: all training examples, in memory, memory-mapped, or still in files.
+      make_order: function `(keys, epoch)` that returns the order of the examples in an
+        epoch, int [r n], sharded by replicate.
+      layout: mesh of devices and placement of arrays on it.
+      lengths: function from the length of a chunk to the number of steps that its
+        compiled function has room for.
+      growth: images and labels, on every device, whose gradient scores the weights to
+        grow; None to use the gradient of the training batch.
     """
 
     examples: Examples
@@ -96,14 +113,20 @@ class HostFeed(NamedTuple):
     def serve(
         self, keys: Key[Array, "r"], calls: Iterable[ScanChunk]
     ) -> Iterator[FedChunk]:
-        """Yields each call with the examples of its steps.
+        """Yields each chunk with the examples of its steps.
 
-        Batches of an epoch are gathered in threads, and the next order is drawn while
-        it lasts.
+        Threads gather the batches of an epoch in advance. The order of the next epoch
+        is drawn on the devices meanwhile.
+
+        Args:
+          keys: typed random keys of the example order, one per replicate [r].
+          calls: chunks, in the order of training.
         """
         for number, group in itertools.groupby(calls, key=lambda call: call.epoch):
             order = mesh.on_host(self.layout, self.make_order(keys, number))
-            self.make_order(keys, number + 1)  # dispatched now, and kept
+            # Dispatched now and cached by `make_order`, so that the next epoch starts
+            # without waiting for its order.
+            self.make_order(keys, number + 1)
             listed = list(group)
             read = self._read(order, listed, np.asarray(jax.random.key_data(keys)))
             try:
@@ -111,12 +134,12 @@ class HostFeed(NamedTuple):
                     placed = mesh.shard_batch(self.layout, parts)
                     yield call, ChunkInputs(*placed, growth=self.growth)
             finally:
-                read.close()  # also where training stops midway
+                read.close()  # stops the threads, also if training is interrupted
 
     def _read(
         self, order: np.ndarray, calls: Sequence[ScanChunk], words: np.ndarray
     ) -> Any:
-        import grain  # a second, that other runs need not wait for
+        import grain  # here, because it takes a second that other runs can save
 
         gather = functools.partial(self.gather, order, words=words)
         ahead = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
@@ -129,18 +152,19 @@ class HostFeed(NamedTuple):
         *,
         words: UInt32[np.ndarray, "r k"] | None = None,
     ) -> list[Examples]:
-        """Copies what a call trains on, for each device of this process its share.
+        """Copies the examples of a chunk, one share for each device of this process.
 
-        What other processes train on is not looked at.
+        Examples that only other processes train on are not read.
 
         Args:
-          order: of the examples in the call's epoch, for each replicate.
-          call: which steps.
-          words: data of the replicates' keys, from which crops of images are drawn
-            that are still in files; None where there are none.
+          order: example indices in the order of the chunk's epoch, for each replicate.
+          call: the chunk.
+          words: key data of the replicates' keys, from which random crops of images
+            stored in files are drawn; None if the images are not in files.
 
         Returns:
-          Images [r s b h w c] and labels [r s b] of each device's replicates.
+          For each device of this process, in mesh order, images [r s b h w c] and
+          labels [r s b] of its replicates and its part of the batches.
         """
         stop = call.first + call.length * call.batch_size
         shape = (len(order), call.length, call.batch_size)
@@ -166,7 +190,7 @@ class HostFeed(NamedTuple):
     def _where(
         self, shape: tuple[int, int, int], call: ScanChunk
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields each device's replicates and places in the order of the epoch."""
+        """Yields each device's replicate numbers and positions in the epoch's order."""
         places = call.first + np.arange(shape[1] * shape[2]).reshape(shape[1:])
         return zip(
             *(
@@ -177,7 +201,7 @@ class HostFeed(NamedTuple):
         )
 
     def _with_room(self, leaf: np.ndarray) -> np.ndarray:
-        """Adds zeros for the steps that a call's program has room for besides."""
+        """Pads [r s ...] with zeros to the steps of the compiled function."""
         length = leaf.shape[1]
         missing = self.lengths(length) - length
         if not missing:
@@ -186,11 +210,20 @@ class HostFeed(NamedTuple):
 
 
 def choose(examples: Examples, layout: MeshLayout) -> Where:
-    """Chooses where a set lies: on every device, divided over devices, or on the host.
+    """Chooses where to store a set of examples.
 
-    Its images, or the part of them, must take at most a quarter of the memory that JAX
-    may use of a device. Where a device does not say how much that is, as CPUs do not,
-    all sets fit. Images that are still in files stay on the host.
+    Images that are still in files stay on the host. Otherwise a set is stored on every
+    device if its images occupy at most a quarter of the device memory that JAX may use.
+    If not, it is sharded if the part of one device satisfies that limit, and else stays
+    on the host. Where devices do not report their memory, as CPUs do not, every set
+    counts as small enough.
+
+    Args:
+      examples: the set, on the host.
+      layout: mesh of devices; the smallest memory of this process's devices counts.
+
+    Returns:
+      "device", "sharded" or "host".
     """
     if isinstance(examples.images, StoredImages):
         return "host"
@@ -209,15 +242,16 @@ def _memory(device: Any) -> int | None:
 def steps_per_call(
     examples: Examples, *, wanted: int, batch_size: int, replicates: int
 ) -> int:
-    """Returns how many steps a streamed call has, at least one.
+    """Returns the number of steps per chunk for a set on the host, at least one.
 
-    Its images take at most `BUDGET` bytes, as several calls are in memory at once.
+    The images of a chunk occupy at most `BUDGET` bytes, because several chunks are in
+    memory at once.
 
     Args:
       examples: the training set.
-      wanted: steps at most.
-      batch_size: examples a step, of each replicate.
-      replicates: seeds trained at once.
+      wanted: maximum number of steps.
+      batch_size: examples per step and replicate.
+      replicates: number of seeds trained in parallel.
     """
     image = examples.images.nbytes // len(examples.labels)
     return max(1, min(wanted, BUDGET // (image * batch_size * replicates)))
@@ -226,13 +260,16 @@ def steps_per_call(
 def growth_examples(
     layout: MeshLayout, examples: Examples, *, first: int, count: int
 ) -> Any:
-    """Places the examples whose gradient decides what is grown; None for none of them.
+    """Copies the examples whose gradient scores the weights to grow to every device.
 
     Args:
-      layout: how the run uses its devices.
+      layout: mesh of devices and placement of arrays on it.
       examples: the training set.
-      first: the first of them.
-      count: how many.
+      first: index of the first of these examples in the training set.
+      count: number of examples; 0 to use the gradient of the training batch.
+
+    Returns:
+      Images uint8 [count h w c] and labels [count]; None if `count` is 0.
     """
     if not count:
         return None
@@ -250,15 +287,17 @@ def make_feed(
     lengths: Callable[[int], int],
     growth: Any = None,
 ) -> Feed:
-    """Makes what feeds a trainer.
+    """Makes the feed that supplies a trainer with examples.
 
     Args:
       examples: the training set, on the host.
-      make_order: see `Feed`.
-      layout: how the run uses its devices.
-      where: where it is to lie.
-      lengths: see `Streamed`.
-      growth: what `growth_examples` returned.
+      make_order: function `(keys, epoch)` that returns the order of the examples in an
+        epoch, int [r n], sharded by replicate.
+      layout: mesh of devices and placement of arrays on it.
+      where: where to store the set: "device", "sharded" or "host".
+      lengths: function from the length of a chunk to the number of steps that its
+        compiled function has room for; used for "host" only.
+      growth: result of `growth_examples`.
     """
     if where == "host":
         return HostFeed(examples, make_order, layout, lengths, growth)

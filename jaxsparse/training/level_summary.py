@@ -1,4 +1,4 @@
-"""What a stage came to: one record a replicate, made from its evaluations."""
+"""Summarizes a stage: one record per replicate, made from its evaluations."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ def early_stop(evaluations: Sequence[Record]) -> Record | None:
     """Returns the evaluation with the first minimum of the validation loss.
 
     Args:
-      evaluations: records of kind "eval" of one stage and replicate, in order.
+      evaluations: records of kind "eval" of one stage and replicate, in order of steps.
 
     Returns:
-      That record; None without validation data.
+      The record of that evaluation; None without validation data.
 
     References:
-      Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
-      section 2: the iteration of minimum validation loss proxies speed of learning.
+      Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635, section
+      2: the iteration of minimum validation loss is a proxy for the speed of learning.
     """
     losses = [row["validation_loss"] for row in evaluations]
     if None in losses or not losses:
@@ -33,7 +33,11 @@ def early_stop(evaluations: Sequence[Record]) -> Record | None:
 
 
 def describe(rows: Sequence[Record]) -> str:
-    """Words the last evaluation of a stage, averaged over replicates."""
+    """Formats the test accuracy of the last evaluation, averaged over replicates.
+
+    Args:
+      rows: records of one stage, with at least one of kind "eval".
+    """
     evaluations = [row for row in rows if row["kind"] == "eval"]
     last = [row for row in evaluations if row["step"] == evaluations[-1]["step"]]
     accuracy = float(np.mean([row["test_accuracy"] for row in last]))
@@ -41,11 +45,11 @@ def describe(rows: Sequence[Record]) -> str:
 
 
 def warn_of_empty_layers(rows: Sequence[Record], *, stage: str) -> None:
-    """Warns by name of layers of which a stage kept no weight in some replicate.
+    """Warns of layers in which some replicate has no active weights.
 
     Args:
       rows: records of kind "level".
-      stage: what to call the stage.
+      stage: name of the stage in the warning.
     """
     empty = {
         name: None
@@ -66,12 +70,13 @@ def warn_of_empty_layers(rows: Sequence[Record], *, stage: str) -> None:
 def warn_of_no_paths(
     masks: Masks, live: Callable[[Masks], int] | None, *, stage: str
 ) -> None:
-    """Warns of masks that leave no weight on a path from input to output.
+    """Warns of masks without any weight on a path from input to output.
 
     Args:
-      masks: of each replicate [r ...].
-      live: as for `level_records`.
-      stage: what to call the masks' stage.
+      masks: boolean masks of all replicates [r ...].
+      live: counts, for the masks of one replicate, the effective weights: those on a
+        path from input to output. None skips the check.
+      stage: name of the stage in the warning.
     """
     if live is None:
         return
@@ -96,22 +101,22 @@ def level_records(
     dynamic_masks: bool = False,
     anneal_end_step: int = 0,
 ) -> list[Record]:
-    """Sums a stage up.
+    """Summarizes a stage.
 
     Args:
       rows: all records of the stage.
-      masks: masks it ended with [r ...].
-      start_step: clock when it began, in updates.
-      live: masks of one replicate to how many of its weights lie on a path from input
-        to output; None not to count them.
-      dynamic_masks: whether masks changed within the stage. An earlier evaluation may
-        then be of a denser network, and there is no early stop.
-      anneal_end_step: clock before which evaluations were of a network with ghosts,
-        which no early stop chooses.
+      masks: boolean masks at the end of the stage [r ...].
+      start_step: training step at which the stage began.
+      live: counts, for the masks of one replicate, the effective weights: those on a
+        path from input to output. None skips the count.
+      dynamic_masks: whether masks were updated within the stage. An earlier evaluation
+        may then be of a denser network, so there is no early stop.
+      anneal_end_step: training step at which ToST has annealed its soft activations and
+        ghost skips away; earlier evaluations are not eligible for the early stop.
 
     Returns:
-      A record of kind "level" for each replicate: weights kept, in all and by layer,
-      the last evaluation, and the one that early stopping would have chosen.
+      A record of kind "level" per replicate: the number of active weights, in total and
+      by layer, the last evaluation, and the one that early stopping selects.
     """
     evaluations = [row for row in rows if row["kind"] == "eval"]
     replicates = 1 + max(row["replicate"] for row in evaluations)

@@ -1,4 +1,4 @@
-"""Losses and counts over a batch, in float32 at least."""
+"""Losses and correctness of a batch, computed in float32 or wider."""
 
 import jax.numpy as jnp
 import optax
@@ -15,27 +15,27 @@ def cross_entropy(
     label_smoothing: ArrayLike = 0.0,
     smooth_over: str = "every",
 ) -> Float[Array, "b"]:
-    """Computes each example's cross-entropy in nats.
+    """Computes the cross-entropy of each example in nats.
 
     Args:
-      logits: unnormalised log-probabilities of the k classes.
+      logits: unnormalized log-probabilities of the k classes.
       labels: true classes in [0, k).
-      label_smoothing: weight s in [0, 1) of the uniform distribution; may be traced.
-      smooth_over: over what it is uniform: "every" class, so that the target is 1 - s
-        on the true class plus s / k on every one; or the "others", 1 - s on the true
-        class and s / (k - 1) on each other one.
+      label_smoothing: weight s in [0, 1) of the uniform part of the targets; may be
+        traced.
+      smooth_over: classes that receive the uniform part. With "every" the target is 1 -
+        s on the true class plus s / k on every class. With "others" it is 1 - s on the
+        true class and s / (k - 1) on each other class.
 
     Returns:
-      One loss an example, at least 0.
+      One loss per example, at least 0.
 
     Raises:
-      ValueError: for an unknown `smooth_over`.
+      ValueError: if `smooth_over` is neither "every" nor "others".
 
     References:
-      Szegedy et al., Rethinking the Inception Architecture for Computer Vision,
-      2015, arXiv:1512.00567, section 7; the "others" are those of
-      Jaiswal et al., Training Your Sparse Neural Network Better with Any Mask, 2022,
-      arXiv:2206.12755, as released.
+      Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015,
+      arXiv:1512.00567, section 7. "others" follows the released code of Jaiswal et al.,
+      Training Your Sparse Neural Network Better with Any Mask, 2022, arXiv:2206.12755.
     """
     if smooth_over not in SMOOTH_OVER:
         raise ValueError(f"smooth_over: got {smooth_over!r}; wanted {SMOOTH_OVER}")
@@ -43,6 +43,8 @@ def cross_entropy(
     if isinstance(label_smoothing, int | float) and not label_smoothing:
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     one_hot = jnp.asarray(labels[:, None] == jnp.arange(logits.shape[1])[None, :])
+    # `smooth_labels` spreads the weight over all k classes. Scaled by k / (k - 1),
+    # every other class gets s / (k - 1), and the true class keeps 1 - s.
     if smooth_over == "others":
         label_smoothing = label_smoothing * (logits.shape[1] / (logits.shape[1] - 1))
     targets = optax.losses.smooth_labels(one_hot.astype(logits.dtype), label_smoothing)
@@ -50,5 +52,5 @@ def cross_entropy(
 
 
 def is_correct(logits: Float[Array, "b k"], labels: Int[Array, "b"]) -> Int[Array, "b"]:
-    """Says for each example, as 1 or 0, whether its highest logit is the true class."""
+    """Returns 1 for each example whose highest logit is the true class, else 0."""
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.int32)

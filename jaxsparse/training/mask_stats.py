@@ -1,4 +1,4 @@
-"""Counting the masks of a run while it trains, without waiting for the counts."""
+"""Counts the active weights of a run during training, without making devices wait."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from jaxsparse.transforms.state import find
 
 
 class MaskStats(NamedTuple):
-    """How many weights there are.
+    """Numbers of active weights, per replicate r and layer l.
 
     Attributes:
-      kept: weights of each layer, in the order of `masks.names`.
-      ever: weights of all layers that were ever held; None for a method that does not
-        remember them.
-      skipped: updates of the masks that were skipped, as a number was not finite.
+      kept: active weights of each layer, int32, in the order of `masks.names`.
+      ever: weights of all layers that have been active at any step so far, int32; None
+        for methods that do not track exploration.
+      skipped: mask updates that were skipped so far because a value was not finite.
     """
 
     kept: Int[Array, "r l"]
@@ -33,7 +33,12 @@ ComputeMaskStats = Callable[[TrainState], MaskStats]
 
 @jax.jit
 def compute_mask_stats(state: TrainState) -> MaskStats:
-    """Counts the masks of a state as under jit; every leaf leads with replicates."""
+    """Counts the active weights of a state.
+
+    Args:
+      state: state sharded as under jit; all leaves except counters lead with the
+        replicate axis.
+    """
 
     def by_layer(masks: Any) -> Int[Array, "r l"]:
         counts = [
@@ -51,16 +56,17 @@ def compute_mask_stats(state: TrainState) -> MaskStats:
 
 
 def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
-    """Words a census that was fetched, one row a replicate.
+    """Converts fetched counts to one dict of record fields per replicate.
 
     Args:
-      census: a `Census` of numpy arrays.
-      masks: dense masks of one replicate, for names and sizes.
+      census: a `MaskStats` of numpy arrays.
+      masks: dense masks of one replicate; they supply the names and sizes of the
+        layers.
 
     Returns:
-      Rows with `kept`, `total` and `ever_active` (counts over all layers, the last may
-      be None), `skipped_updates` (of the masks, so far) and `layers`, pairs of kept and
-      total by name.
+      Dicts with `kept` and `total` (active weights and all weights), `ever_active`
+      (weights active at any step; None if not tracked), `skipped_updates` (mask updates
+      skipped so far) and `layers` (pairs of active and all weights by name).
     """
     layers = masks_lib.layer_counts(masks)
     sizes = {name: count.total for name, count in layers.items()}
