@@ -1,9 +1,9 @@
-"""Dense optimisers whose learning rate reads the run's clock.
+"""Dense optimizers whose learning rate depends on the training step of the run.
 
-An optax schedule counts the optimiser's own updates. A level of a lottery run has a
-fresh optimiser, so that Adam's bias correction and the momenta begin anew, but its
-learning rate continues from the rewinding step: the rate therefore comes from the
-clock, which the step hands to `update` as the extra argument `clock`.
+An optax schedule counts the optimizer's own updates. Each level of a lottery run starts
+with a fresh optimizer, so that the momenta and Adam's bias correction restart, but its
+learning rate continues from the rewinding step. The learning rate therefore depends on
+the training step, which is passed to `update` as the keyword argument `clock`.
 """
 
 from collections.abc import Callable
@@ -30,21 +30,22 @@ def learning_rate(
     milestones: tuple[int, ...] = (),
     gamma: float = 0.1,
 ) -> LearningRate:
-    """Makes the map from the run's clock to the learning rate.
+    """Makes the learning rate schedule as a function of the training step.
 
     Args:
-      peak: the rate before decay and after warm-up.
-      total: length of dense training in updates; from then on the rate stays at its
-        last value, which is what fine-tuning trains with.
-      warmup: updates over which the rate grows linearly from 0; the factor
-        min(1, t / warmup) multiplies the decay, as in open_lth, and does not delay it.
-      decay: "constant"; "step", times `gamma` at each milestone; or "cosine",
+      peak: learning rate before decay and after warmup.
+      total: length of dense training in steps. From step `total` on the learning rate
+        keeps its last value, which fine-tuning uses.
+      warmup: number of steps over which the learning rate increases linearly from 0.
+        The factor min(1, t / warmup) multiplies the decay, as in open_lth, and does not
+        delay it.
+      decay: "constant"; "step", multiplied by `gamma` at each milestone; or "cosine",
         peak (1 + cos(pi t / total)) / 2.
-      milestones: updates at which "step" decays.
-      gamma: factor of each "step".
+      milestones: training steps at which "step" decays.
+      gamma: factor applied at each milestone.
 
     Returns:
-      A function of the clock, int32, to a float32 scalar.
+      A function from the training step, int32 scalar, to a float32 scalar.
     """
 
     def rate(clock: Step) -> Float[Array, ""]:
@@ -61,7 +62,11 @@ def learning_rate(
 
 
 def scale_by_clock(rate: LearningRate) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by minus the learning rate at `clock`, and keeps no state."""
+    """Multiplies updates by minus the learning rate at step `clock`, without state.
+
+    Args:
+      rate: learning rate as a function of the training step.
+    """
 
     def update(
         updates: Params,
@@ -81,14 +86,28 @@ def scale_by_clock(rate: LearningRate) -> optax.GradientTransformationExtraArgs:
 
 
 def kernels_only(params: Params) -> Any:
-    """Marks the kernels, for a weight decay that leaves biases and scales alone."""
+    """Returns a tree of booleans, True for kernels and False for biases and scales.
+
+    Used as the mask of weight decay.
+
+    Args:
+      params: parameters of one network.
+    """
     return tree.map_with_names(masks_lib.is_kernel, params)
 
 
 def sgd(
     rate: LearningRate, *, momentum: float = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes SGD in PyTorch's form: the momentum buffer holds unscaled gradients."""
+    """Makes SGD as in PyTorch: the momentum buffer holds unscaled gradients.
+
+    A change of the learning rate therefore applies to the whole buffer at once.
+
+    Args:
+      rate: learning rate as a function of the training step.
+      momentum: decay of the momentum buffer, in [0, 1); 0 keeps no buffer.
+      nesterov: whether to use Nesterov momentum.
+    """
     trace = optax.trace(momentum, nesterov) if momentum else optax.identity()
     return optax.chain(trace, scale_by_clock(rate))
 
@@ -96,7 +115,14 @@ def sgd(
 def adam(
     rate: LearningRate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes Adam; its bias correction counts updates since the level began."""
+    """Makes Adam; its bias correction counts updates since the level began.
+
+    Args:
+      rate: learning rate as a function of the training step.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: constant added to the denominator.
+    """
     return optax.chain(optax.scale_by_adam(b1, b2, eps), scale_by_clock(rate))
 
 
@@ -109,7 +135,17 @@ def adamw(
     weight_decay: float = 0.0,
     decays: Callable[[Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes Adam with decoupled weight decay, scaled by the learning rate."""
+    """Makes Adam with decoupled weight decay, which the learning rate scales.
+
+    Args:
+      rate: learning rate as a function of the training step.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: constant added to the denominator.
+      weight_decay: coefficient of the decay.
+      decays: function of the parameters to a tree of booleans that selects the leaves
+        to decay; None decays all.
+    """
     return optax.chain(
         optax.scale_by_adam(b1, b2, eps),
         optax.add_decayed_weights(weight_decay, decays),
@@ -123,14 +159,15 @@ def with_l2(
     weight_decay: float,
     decays: Callable[[Params], Any] | None = None,
 ) -> optax.GradientTransformation:
-    """Adds the gradient of (weight_decay / 2) |w|^2 before the optimiser sees it.
+    """Adds the gradient of (weight_decay / 2) |w|^2 before the optimizer.
 
-    This coupled form is PyTorch's `weight_decay` and that of the lottery papers.
+    This coupled form is PyTorch's `weight_decay`, which the lottery ticket papers use.
 
     Args:
-      optimizer: what sees gradient plus penalty.
-      weight_decay: coefficient; 0 returns `optimizer` as it is.
-      decays: chooses the leaves that decay; None for all.
+      optimizer: receives the sum of the gradient and the gradient of the penalty.
+      weight_decay: coefficient; 0 returns `optimizer` unchanged.
+      decays: function of the parameters to a tree of booleans that selects the leaves
+        to decay; None decays all.
     """
     if not weight_decay:
         return optimizer

@@ -1,4 +1,4 @@
-"""Stopping cleanly when asked to: Ctrl-C, or the notice before a machine goes."""
+"""Clean stop on request: Ctrl-C, or the notice before a machine is preempted."""
 
 import itertools
 import signal
@@ -13,45 +13,53 @@ from jaxsparse.training.signals import EXITS
 
 
 class Preempted(Exception):
-    """A run stopped because it was asked to, with everything saved.
+    """A run stopped on request, after everything was saved.
 
     Attributes:
-      code: with what its process should end.
+      code: exit code with which the process should end.
     """
 
     def __init__(self, where: str, asked: int = signal.SIGINT) -> None:
-        """Says where, and the number of the signal that asked."""
+        """Initializes the exception.
+
+        Args:
+          where: stage and step at which training stopped, used as the message.
+          asked: number of the signal that requested the stop.
+        """
         super().__init__(where)
         self.code = EXITS.get(asked, EXITS[signal.SIGINT])
 
 
 class NonFiniteLoss(Exception):
-    """A loss is NaN or infinite, so going on would compute nothing."""
+    """A loss is NaN or infinite, so further training is useless."""
 
 
-# The number of the signal that asks to stop, 0 if none does.
+# A function that returns the number of the signal that requests a stop, or 0.
 StopRequested = Callable[[], int]
 
 
 @contextmanager
 def listening() -> Iterator[StopRequested]:
-    """Turns SIGINT and SIGTERM into a question that training asks between calls.
+    """Converts SIGINT and SIGTERM into a request that training polls between chunks.
 
-    A second SIGINT interrupts at once. Of several processes, a SIGTERM to any stops
-    all between the same two calls, which JAX agrees on for them; a SIGINT interrupts.
+    In a single process, a SIGINT that follows another signal raises KeyboardInterrupt
+    at once. In a run with several processes, a SIGTERM to one of them stops all between
+    the same two chunks, which JAX synchronizes; a SIGINT interrupts at once.
 
     Yields:
-      A function that says which signal asks to stop; in all processes it must be asked
-      equally often.
+      A function that returns the number of the signal that requests a stop, or 0. All
+      processes must call it equally often.
     """
     if multihost.is_multiprocess():
-        # Ours would take the signal away from JAX.
+        # A handler of our own would replace JAX's, which synchronizes the processes.
         numbers = itertools.count()
 
         noticed = False
 
         def agreed() -> int:
-            nonlocal noticed  # JAX says so once, and a stage may end just there
+            # JAX reports the notice once, possibly at the last chunk of a stage, where
+            # training does not stop.
+            nonlocal noticed
             reached = multihost_utils.reached_preemption_sync_point(next(numbers))
             noticed = noticed or reached
             return signal.SIGTERM if noticed else 0

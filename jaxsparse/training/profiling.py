@@ -1,4 +1,4 @@
-"""What a run costs: time in the compiler, memory, and traces of chosen updates."""
+"""Measures the cost of a run: compilation time, memory, and profiler traces."""
 
 import functools
 import resource
@@ -10,13 +10,16 @@ from typing import Any
 
 import jax
 
-# Of each program, also where it comes from the cache of earlier runs.
+# Recorded for each program, also if it comes from the persistent compilation cache.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @functools.cache
 def _heard() -> list[float]:
-    """Listens, once in a process, to what JAX says of its compiler."""
+    """Returns the list of compilation times, to which a listener appends.
+
+    The listener is registered once per process. Every caller gets the same list.
+    """
     durations: list[float] = []
 
     def hear(event: str, duration: float, **_: Any) -> None:
@@ -28,25 +31,29 @@ def _heard() -> list[float]:
 
 
 class CostTracker:
-    """What is spent from here on, until `so_far` is asked."""
+    """Counts compilation time and peak memory from its creation on."""
 
     def __init__(self) -> None:
-        """Begins to count."""
+        """Starts counting compilations."""
         self._before = len(_heard())
 
     def so_far(self) -> dict[str, Any]:
-        """Says what was spent, for a record.
+        """Returns the cost so far, as fields of a record.
+
+        Each process counts its own programs and memory only; the primary process writes
+        the record.
 
         Returns:
-          `programs` that were compiled, or read from the cache, and the
-          `compile_seconds` that this took; `peak_device_bytes`, the most that any
-          device of this process has had in use since the process began, None where
-          devices do not say; and `peak_host_bytes`, the most of the process itself.
-          Of several processes each knows of itself alone, and the first writes.
+          A dict with four fields. `programs`: number of programs compiled or read from
+          the compilation cache. `compile_seconds`: time this took. `peak_device_bytes`:
+          peak memory of the fullest device of this process since the process started;
+          None where devices do not report it. `peak_host_bytes`: peak resident memory
+          of this process.
         """
         since = _heard()[self._before :]
         stats = [device.memory_stats() or {} for device in jax.local_devices()]
         peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+        # `ru_maxrss` is in bytes on macOS and in KiB on Linux.
         unit = 1 if sys.platform == "darwin" else 1024
         return {
             "programs": len(since),
@@ -58,18 +65,29 @@ class CostTracker:
 
 
 class Tracer:
-    """Writes a `jax.profiler` trace of some updates, of the first stage that has them.
+    """Writes a `jax.profiler` trace of some steps, in the first stage that has them.
 
-    Where a trace is there, none is written again.
+    An existing trace directory is never overwritten.
     """
 
     def __init__(self, span: tuple[int, ...], folder: Path) -> None:
-        """Prepares to trace from one reading of the clock to another; () for never."""
+        """Initializes a tracer that has not started.
+
+        Args:
+          span: first and last training step of the trace; () traces nothing.
+          folder: directory to write; if it exists, nothing is traced.
+        """
         self._span = () if folder.exists() else span
         self._folder, self._on = folder, False
 
     def see(self, state: Any, step: int) -> None:
-        """Begins or ends the trace if it is time to; waits for the devices first."""
+        """Starts or stops the trace if this is its first or last step.
+
+        Args:
+          state: state at this step. Its arrays are waited for, so that the trace starts
+            and ends with idle devices.
+          step: training step of the state.
+        """
         if step not in self._span:
             return
         jax.block_until_ready(state)
@@ -80,7 +98,7 @@ class Tracer:
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is under way; there will be no other."""
+        """Stops a running trace; no other trace is started afterwards."""
         if self._on:
             jax.profiler.stop_trace()
             self._on, self._span = False, ()
@@ -88,7 +106,12 @@ class Tracer:
 
 @contextmanager
 def tracing(span: tuple[int, ...], folder: Path) -> Iterator[Tracer]:
-    """Makes a tracer, and ends its trace also where training is interrupted."""
+    """Makes a tracer and stops its trace on exit, even if training is interrupted.
+
+    Args:
+      span: first and last training step of the trace; () traces nothing.
+      folder: directory to write; if it exists, nothing is traced.
+    """
     tracer = Tracer(span, folder)
     try:
         yield tracer

@@ -1,4 +1,4 @@
-"""Showing how far a run is: bars on a terminal, plain lines elsewhere."""
+"""Displays the progress of a run: bars on a terminal, plain lines elsewhere."""
 
 import io
 import sys
@@ -8,22 +8,28 @@ from typing import Any
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
-NAME_LENGTH = 20  # of a stage's name in a bar, so that 80 columns hold what it says
-# What matters comes first, as tqdm cuts the end where a terminal is narrow.
+NAME_LENGTH = 20  # longest stage name in a bar, so that a bar fits into 80 columns
+# The most important fields first, because tqdm cuts the end on a narrow terminal.
 STAGES = "{n_fmt} of {total_fmt} stages done{postfix}, {remaining} left |{bar}|"
 STEPS = "{desc} {percentage:3.0f}%{postfix}, {remaining} left, {rate_fmt} |{bar}|"
 
 
 class Progress:
-    """Shows stages of a run and steps of the present stage, with rate and time left.
+    """Displays the stages of a run and the steps of the current stage.
 
-    This is the one object with a life of its own: it holds a terminal, not results.
+    Shows the speed and the time left. It holds the state of a terminal and no results.
     """
 
     def __init__(
         self, stages: int, done: int, *, out: io.TextIOBase | None = None
     ) -> None:
-        """Begins with `done` of `stages` stages finished; `out` is stderr if None."""
+        """Initializes the display.
+
+        Args:
+          stages: number of stages of the run.
+          done: number of stages finished in earlier sessions.
+          out: stream to write to; None writes to stderr.
+        """
         self._out = sys.stderr if out is None else out
         self._bars = self._out.isatty()
         self._stages, self._done = stages, done
@@ -32,13 +38,21 @@ class Progress:
         self._outer = self._inner = None  # bars, made when a stage begins
 
     def begin(self, name: str, *, start: int, step: int, stop: int) -> None:
-        """Begins a stage, at `step` of updates `start` to `stop`."""
+        """Starts a stage.
+
+        Args:
+          name: name of the stage.
+          start: training step at which the stage begins.
+          step: training step from which it is resumed; `start` if it is new.
+          stop: training step at which the stage ends.
+        """
         self._name, self._start, self._stop = name, start, stop
         self._from, self._since = step, time.monotonic()
         self._line = self._since
         if not self._bars:
             return
-        if self._outer is None:  # not before: what is printed until then would break it
+        # Made only now, because output printed before would break the bar.
+        if self._outer is None:
             self._outer = self._bar(
                 total=self._stages, initial=self._done, bar_format=STAGES
             )
@@ -56,7 +70,12 @@ class Progress:
         return tqdm(file=self._out, dynamic_ncols=True, **about)
 
     def advance(self, step: int, *, note: str = "") -> None:
-        """Shows that the clock is at `step`; `note` is shown beside it."""
+        """Updates the current stage.
+
+        Args:
+          step: present training step.
+          note: short text to show beside it, such as the loss.
+        """
         if self._inner is not None:
             self._inner.update(step - self._start - self._inner.n)
             if note:
@@ -71,7 +90,11 @@ class Progress:
             )
 
     def end(self, *, note: str = "") -> None:
-        """Ends the present stage."""
+        """Ends the current stage.
+
+        Args:
+          note: short text to show beside the stage, such as its accuracy.
+        """
         self._done += 1
         self._finished_here += 1
         if self._inner is not None:
@@ -87,7 +110,7 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Leaves the terminal as it was found."""
+        """Closes the bars, so that the terminal can be used normally."""
         for bar in (self._inner, self._outer):
             if bar is not None:
                 bar.close()
@@ -97,7 +120,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Words a number of seconds as h:mm:ss or m:ss; "?" for infinity."""
+    """Formats a number of seconds as h:mm:ss or m:ss; "?" for infinity."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

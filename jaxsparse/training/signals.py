@@ -1,30 +1,37 @@
-"""Exit codes of processes that a signal stopped; importing this does not import JAX."""
+"""Exit codes of processes that a signal stopped.
+
+This module does not import JAX, so that programs can install handlers before slow
+imports.
+"""
 
 import os
 import signal
 import sys
 from types import FrameType
 
-# A scheduler may start again what its own notice (SIGTERM) stopped: 75 is "try again
-# later" in the sysexits of Unix.
+# A scheduler may restart a job that its own notice (SIGTERM) stopped: 75 is EX_TEMPFAIL
+# of sysexits.h, "try again later".
 EXITS = {signal.SIGINT: 130, signal.SIGTERM: 75}
-# Exit codes of a child process that was stopped, with or without a handler.
+# All exit codes of a stopped child process, whether or not it had installed a handler;
+# without one, `subprocess` reports the negative signal number.
 STOPPED = (*EXITS.values(), *(-number for number in EXITS))
 
 
 def end_when_told(*, what: str = "the same command continues") -> None:
-    """Makes SIGINT and SIGTERM end this process with the codes of `EXITS`.
+    """Makes SIGINT and SIGTERM end this process with the exit codes of `EXITS`.
 
-    For the time outside of `interrupt.listening`, in which nothing needs to be saved;
-    programs call this before their slow imports. JAX takes SIGTERM over where it joins
-    other processes.
+    It is meant for the time outside of `preemption.listening`, when nothing needs to be
+    saved. Programs call it before their slow imports. In a run with several processes,
+    JAX replaces the handler of SIGTERM.
 
     Args:
-      what: said on stderr after "stopped outside of training; ".
+      what: text written to stderr after "stopped outside of training; ".
     """
 
     def end(signum: int, frame: FrameType | None) -> None:
         del frame
+        # Not `print`, which raises RuntimeError if the signal arrives during another
+        # write to the stream.
         os.write(2, f"stopped outside of training; {what}\n".encode())
         sys.exit(EXITS[signum])
 

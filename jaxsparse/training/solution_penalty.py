@@ -1,19 +1,19 @@
-r"""Repelling and attracting: a penalty on the angles to earlier solutions.
+"""Penalizes the alignment of weights with the solutions of earlier pruning rounds.
 
-`penalty` is added to the loss of training. With a positive strength a network is driven
-out of the directions in which earlier rounds of pruning ended, with a negative one
-towards them. `allocate` and `store` keep the solutions in arrays of a fixed size, of
-which a count says how much is filled, so that one compiled program serves all rounds:
+`penalty` is added to the training loss. A positive strength repels the network from the
+directions in which earlier rounds of pruning ended; a negative one attracts it.
+`allocate` and `store` keep the solutions in arrays of a fixed size, together with the
+number of valid entries, so that one compiled program serves all rounds:
 
-    stored, count = repelling.allocate(masks, rounds), jnp.int32(0)
+    stored, count = solution_penalty.allocate(masks, rounds), jnp.int32(0)
     for each round:
-        train on loss(params) + repelling.penalty(
-            params, masks, stored, strength=repelling.REPEL, count=count
+        train on loss(params) + solution_penalty.penalty(
+            params, masks, stored, strength=solution_penalty.REPEL, count=count
         )
-        stored, count = repelling.store(stored, params, count), count + 1
+        stored, count = solution_penalty.store(stored, params, count), count + 1
 
-When rounds end and with what masks the next begins is up to the caller. A buffer for
-one, always stored at 0, repels from the last solution only.
+The caller decides when rounds end and with which masks the next one starts. A buffer
+for one solution, always stored in slot 0, repels from the last solution only.
 """
 
 from typing import Any, NamedTuple
@@ -28,7 +28,8 @@ from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params
 
-# Maene et al., for CIFAR-10: just strong enough to repel; and to attract.
+# Strengths of Maene et al. for CIFAR-10: the weakest that repels, and one that
+# attracts.
 REPEL = 2.0
 ATTRACT = -1.0
 
@@ -36,11 +37,11 @@ Leaves = list[Any]
 
 
 class PastSolutions(NamedTuple):
-    """Solutions that a network is repelled from, or attracted to.
+    """Solutions that a network is repelled from or attracted to.
 
     Attributes:
-      solutions: what `allocate` made and `store` filled.
-      count: how many of them are valid.
+      solutions: buffer made by `allocate` and filled by `store`.
+      count: number of valid solutions in it.
     """
 
     solutions: PyTree
@@ -55,48 +56,52 @@ def penalty(
     strength: ArrayLike,
     count: ArrayLike | None = None,
 ) -> Float[Array, ""]:
-    r"""Computes how well the weights align with stored solutions.
+    r"""Computes the mean squared cosine between weights and past solutions.
 
     With the weights :math:`\theta`, masks :math:`m`, solutions
-    :math:`\theta_1, \dots, \theta_s` and the strength :math:`\lambda` it is
+    :math:`\theta_1, \dots, \theta_s` and the strength :math:`\lambda` the penalty is
 
     .. math:: \frac{\lambda}{s} \sum_{r=1}^{s} \cos^2(m\theta, m\theta_r)
 
-    with one angle for all layers together. A solution and its negative count alike.
-    Solutions are widened one at a time, also for the gradient, which is in closed form:
-    memory beyond the arguments is that of a few copies of the weights, for any number
-    of solutions. Weights outside the masks have no influence, whatever they are.
+    with one angle for all layers together. A solution and its negative have the same
+    penalty. Solutions are converted to float32 (float64 for float64 weights) one at a
+    time, also for the gradient, which is in closed form. Memory in addition to the
+    arguments is therefore that of a few copies of the weights, for any number of
+    solutions. Weights outside the masks have no influence, whatever their values.
 
     Args:
-      params: the weights; masked or not makes no difference.
-      masks: which weights exist now. Leaves that are not prunable take no part.
-      stored: solutions by the names of the leaves, with an axis of solutions before
-        the weights' own, [s ...]; of any floating dtype. May lack leaves that are not
-        prunable. Constant: it has no gradient.
-      strength: any number; above 0 repels, below attracts.
-      count: how many solutions are valid, from the first on; None for all. Traced
-        numbers are cut to [0, s]. The others are never read, and cost no time.
+      params: the weights, masked or dense.
+      masks: boolean masks of the active weights. Leaves that are not prunable are
+        ignored.
+      stored: solutions under the names of the weights, with a leading axis of
+        solutions, [s ...], in any floating dtype. Leaves that are not prunable may be
+        missing. Treated as constant, without a gradient.
+      strength: factor of the penalty; positive repels, negative attracts.
+      count: number of valid solutions, from the first on; None for all. Traced values
+        are clipped to [0, s]. Invalid solutions are never read and take no time.
 
     Returns:
-      The penalty in float32, or float64 for such weights; between 0 and the strength up
-      to rounding. Exactly 0 and without a gradient if no solution is valid. Weights or
-      solutions that are zero in the mask have no direction: they add 0 and no gradient.
+      The penalty in float32, or float64 for float64 weights; between 0 and the strength
+      up to rounding. Exactly 0 and without a gradient if no solution is valid. Weights
+      or solutions that are zero inside the masks have no direction and add 0 to the
+      penalty and to the gradient.
 
     Raises:
-      ValueError: if no leaf is prunable, a leaf is missing or of another shape, is not
-        floating or holds another number of solutions; or for a count out of range.
+      ValueError: if no leaf is prunable, if a leaf is missing, has another shape, is
+        not floating or holds another number of solutions, or if the count is out of
+        range.
 
     Examples:
       >>> params = {"w": jnp.array([[1.0, 0.0]])}
       >>> stored = {"w": jnp.array([[[3.0, 0.0]], [[0.0, 1.0]]])}
-      >>> penalty(params, masks.dense(params), stored, strength=2.0)
+      >>> penalty(params, masks.ones(params), stored, strength=2.0)
       Array(1., dtype=float32)
 
     Deviations:
-      Biases and normalisations are left out: the paper prunes weights only, and
-      whether the rest counts as well is unknown. To count a leaf, give it a mask of
-      ones here. Reverse mode over reverse mode needs `count=None`; forward over reverse
-      works with any.
+      Biases and normalization parameters are left out: the paper prunes weights only,
+      and it is unknown whether the other parameters count. To include a leaf, give it a
+      mask of ones here. Reverse mode over reverse mode needs `count=None`; forward over
+      reverse works with any count.
 
     References:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery
@@ -117,23 +122,23 @@ def penalty(
 
 @arguments.check(masks=arguments.masks, capacity=arguments.integer(0))
 def allocate(masks: Masks, capacity: int, *, dtype: Any = jnp.bfloat16) -> PyTree:
-    """Makes room for solutions.
+    """Allocates a buffer for past solutions.
 
     Args:
-      masks: masks of the network, of which only names and shapes are used.
-      capacity: solutions to hold, 0 or more.
-      dtype: a floating dtype. The angle to a solution is rounded with its weights: in
-        bfloat16 by about 2e-3 radians.
+      masks: masks of the network; only names and shapes are used.
+      capacity: maximum number of solutions, 0 or more.
+      dtype: a floating dtype. Rounding the weights of a solution changes the angle to
+        it: in bfloat16 by about 2e-3 radians.
 
     Returns:
-      Zeros [capacity ...] at prunable leaves, None elsewhere.
+      Zeros [capacity ...] for prunable leaves, None for others.
 
     Raises:
-      ValueError: if the capacity is negative or the dtype not floating.
+      ValueError: if the capacity is negative or the dtype is not floating.
 
     Deviations:
-      In what precision the paper stores solutions is unknown; pass `dtype=jnp.float32`
-      to round nothing.
+      The precision in which the paper stores solutions is unknown; `dtype=jnp.float32`
+      avoids the rounding.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype: got {jnp.dtype(dtype)}; wanted a floating one")
@@ -144,18 +149,20 @@ def allocate(masks: Masks, capacity: int, *, dtype: Any = jnp.bfloat16) -> PyTre
 
 @arguments.check(slot=arguments.integer())
 def store(stored: PyTree, params: Params, slot: ArrayLike) -> PyTree:
-    """Writes a solution over the one in a slot.
+    """Writes a solution to a slot of the buffer, replacing the previous one.
 
     Args:
-      stored: what `allocate` returned.
-      params: the solution, masked or not. Leaves without room in `stored` are left out.
-      slot: where, from 0. If traced and out of range, nothing is written.
+      stored: buffer that `allocate` returned.
+      params: the solution, masked or dense. Leaves without an entry in `stored` are
+        ignored.
+      slot: index from 0. If it is traced and out of range, nothing is written.
 
     Returns:
-      The solutions with this one, cast to their dtype.
+      The buffer with this solution, cast to the buffer's dtype.
 
     Raises:
-      ValueError: if a leaf is missing or of another shape, or the slot out of range.
+      ValueError: if a leaf is missing or has another shape, or if the slot is out of
+        range.
     """
     given = tree.named_leaves(params)
     number = jnp.asarray(slot, jnp.int32)
@@ -166,7 +173,8 @@ def store(stored: PyTree, params: Params, slot: ArrayLike) -> PyTree:
         if not leaf.shape[0]:
             return leaf
         solution = jnp.asarray(given[name]).astype(leaf.dtype)
-        # A scatter would do, but widens all solutions on CPUs.
+        # A scatter would also work, but on CPUs XLA converts all solutions to float32
+        # for it.
         return lax.cond(
             (number >= 0) & (number < leaf.shape[0]),
             lambda: lax.dynamic_update_index_in_dim(leaf, solution, number, 0),
@@ -186,7 +194,7 @@ def _mean_square_cosine(
 
 @_mean_square_cosine.defjvp
 def _jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """Takes the gradient in closed form, and the solutions for constants."""
+    """Differentiates in closed form, treating the solutions as constants."""
     value, gradient = _value_and_gradient(*primals)
     return value, _product(gradient, _cast(tangents[0], value.dtype))
 
@@ -194,9 +202,9 @@ def _jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 def _value_and_gradient(
     weights: Leaves, masks: Leaves, stored: Leaves, count: Array | None
 ) -> tuple[Array, Leaves]:
-    r"""Sums squares of cosines, and what the gradient is made of, in one loop.
+    r"""Computes the mean squared cosine and its gradient in one loop over solutions.
 
-    With unit vectors :math:`u` of the weights and :math:`v_r` of the solutions and
+    With unit vectors :math:`u` of the weights and :math:`v_r` of the solutions, and
     :math:`c_r = u v_r`, the gradient is
     :math:`2 / (s \|\theta\|) \, (\sum_r c_r v_r - u \sum_r c_r^2)`.
     """
@@ -205,7 +213,8 @@ def _value_and_gradient(
     unit = [leaf / size for leaf in small]
 
     def add(slot: Array, sums: tuple[Array, Leaves]) -> tuple[Array, Leaves]:
-        # Or else XLA widens all solutions before the loop, on CPUs.
+        # The barrier keeps XLA on CPUs from converting all solutions to float32 before
+        # the loop.
         here, at = lax.optimization_barrier((stored, slot))
         taken = [lax.dynamic_index_in_dim(leaf, at, keepdims=False) for leaf in here]
         other, length, _ = _scaled(_within(masks, _cast(taken, wide)))
@@ -217,6 +226,7 @@ def _value_and_gradient(
     number = stored[0].shape[0] if count is None else count
     zeros = (jnp.zeros((), wide), [jnp.zeros_like(leaf) for leaf in unit])
     total, along = lax.fori_loop(0, number, add, zeros)
+    # Without a valid solution both sums are 0, so any divisor gives 0.
     some = jnp.maximum(number, 1).astype(wide)
     share = 2 / some / (size * scale)
     gradient = [share * (a - total * u) for a, u in zip(along, unit, strict=True)]
@@ -229,7 +239,7 @@ def _cast(leaves: Leaves, dtype: Any) -> Leaves:
 
 
 def _within(masks: Leaves, leaves: Leaves) -> Leaves:
-    """Sets what is outside the masks to zero, finite or not."""
+    """Sets elements outside the masks to zero, whether finite or not."""
     return [
         jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
         for mask, leaf in zip(masks, leaves, strict=True)
@@ -237,15 +247,21 @@ def _within(masks: Leaves, leaves: Leaves) -> Leaves:
 
 
 def _product(first: Leaves, second: Leaves) -> Float[Array, ""]:
-    """Computes the inner product of two vectors given by leaves."""
+    """Computes the inner product of two vectors given as lists of leaves."""
     return sum(jnp.sum(a * b) for a, b in zip(first, second, strict=True))
 
 
 def _scaled(leaves: Leaves) -> tuple[Leaves, Array, Array]:
-    """Divides a vector by its largest element; returns it, its norm and the divisor.
+    """Divides a vector by its largest absolute element.
 
-    Squares of what is returned neither overflow nor vanish. Both numbers are 1 for a
-    vector of zeros, so that it can be divided by them.
+    The squares of the result neither overflow nor underflow to a zero sum.
+
+    Args:
+      leaves: the vector, as a list of arrays.
+
+    Returns:
+      The scaled vector, its norm and the divisor. Both numbers are 1 for a vector of
+      zeros, so that it can be divided by them.
     """
     largest = jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves])
     scale = _or_one(jnp.max(largest))
@@ -260,7 +276,12 @@ def _or_one(value: Float[Array, ""]) -> Float[Array, ""]:
 def _matched(
     params: Params, masks: Masks, stored: PyTree
 ) -> tuple[Leaves, Leaves, Leaves]:
-    """Lists weights, masks and solutions of the prunable leaves."""
+    """Lists weights, masks and solutions of the prunable leaves in the same order.
+
+    Raises:
+      ValueError: if no leaf is prunable, or if a leaf is missing, has another shape or
+        is not floating.
+    """
     weights, solutions = tree.named_leaves(params), tree.named_leaves(stored)
     kept = tree.named_leaves(masks)
     if not kept:
@@ -280,7 +301,7 @@ def _matched(
 def _check_leaf(
     leaves: dict[str, Any], name: str, shape: tuple[int, ...], *, field: str
 ) -> None:
-    """Refuses a leaf that is missing, of another shape or not floating."""
+    """Raises ValueError if a leaf is missing, has another shape or is not floating."""
     if name not in leaves:
         raise ValueError(
             f"{field}: {name} is missing among {list(leaves)}; wanted every leaf that "
@@ -296,7 +317,7 @@ def _check_leaf(
 
 
 def _check_number(value: Any, least: int, most: int, *, field: str) -> None:
-    """Refuses a number out of range, where it can be seen."""
+    """Raises ValueError if a number is out of range; traced numbers are not checked."""
     if value is None or isinstance(value, jax.core.Tracer):
         return
     if not least <= int(value) <= most:

@@ -1,4 +1,4 @@
-"""TensorBoard events besides the records, written without TensorFlow."""
+"""Writes records as TensorBoard events, without TensorFlow."""
 
 import contextlib
 import time
@@ -11,14 +11,19 @@ import numpy as np
 from jaxsparse import metrics_log
 from jaxsparse.metrics_log import Record
 
-# Above it only means are shown: every replicate is a run of TensorBoard, and a file.
+# With more replicates only their mean is shown, because every replicate is a
+# TensorBoard run with a file of its own.
 MOST_REPLICATES = 16
 _PLACE = ("kind", "stage", "level", "arm", "replicate", "step", "epoch", "start_step")
 _METRICS = ("test_accuracy", "weights_remaining", "live")
 
 
 def _numbers(record: Record) -> Iterator[tuple[str, float]]:
-    """Yields what to show of a record by name; of counts of masks the fractions."""
+    """Yields the names and values that are shown of a record.
+
+    In mask statistics and by layer, counts of active weights become fractions of all
+    weights.
+    """
     if record["kind"] == "masks":
         yield "masks/density", record["kept"] / record["total"]
         if record["ever_active"] is not None:
@@ -32,27 +37,28 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
 
 
 class TensorBoardWriter:
-    """Shows records as TensorBoard scalars.
+    """Writes records as TensorBoard scalars.
 
-    Each variant of a run (the ticket, and each control) is a run of TensorBoard for
-    every replicate and one for their mean: `ticket/replicate_0`, ..., `ticket/mean`,
-    `random_mask/replicate_0`, ...; with one replicate it is `ticket` alone, and of
-    copies trained for instability analysis only the mean is shown. In each:
+    Each variant (the ticket, and each control) is a TensorBoard run for every replicate
+    and one for their mean: `ticket/replicate_0`, ..., `ticket/mean`,
+    `random_mask/replicate_0`, .... With one replicate it is `ticket` alone. For the
+    copies trained for instability analysis only the mean is shown. Each TensorBoard run
+    contains:
 
-        levels/test_accuracy, ...       what levels came to, over the level
+        levels/test_accuracy, ...       results of levels, over the level
         levels/layers/...               density of each layer, over the level
-        by_weights/test_accuracy        the same over the number of weights kept
+        by_weights/test_accuracy        the same over the number of active weights
         level_03/train/loss, ...        training of that level, over the step
-        pretraining/train/loss, ...     and before the levels, in the ticket's run
+        pretraining/train/loss, ...     training before the levels; ticket only
 
-    A run that prunes no levels has `result/test_accuracy` and `train/loss` instead.
-    Its hyperparameters are those of the hparams plugin, where variants are told apart
-    by `variant`, and several runs by their fields of the config.
+    A run without levels has `result/test_accuracy` and `train/loss` instead.
+    Hyperparameters are written for the hparams plugin, which distinguishes variants by
+    `variant` and runs by their config fields.
 
-    Events repeat what `metrics.jsonl` holds and are for looking only: a stage that was
-    resumed shows the steps it repeated once more. They are written at once, by no
-    thread of their own: the usual writer's thread ends on a full disk, and whoever goes
-    on writing then waits for it for ever.
+    Events duplicate the content of `metrics.jsonl` and are for viewing only: a resumed
+    stage shows the repeated steps a second time. Events are written at once in the
+    calling thread. The thread of the usual writer ends when the disk is full, and later
+    writes then block forever.
     """
 
     def __init__(
@@ -63,24 +69,28 @@ class TensorBoardWriter:
         levels: int = 0,
         hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
-        """Opens nothing yet.
+        """Initializes the writer without opening files.
 
         Args:
-          folder: where to write; made when the first record comes.
-          replicates: how many the run has, 1 or more.
-          levels: how often the run prunes; 0 for training that has no levels.
-          hyperparameters: by name, for the hparams plugin; what is no number, text or
-            truth value is shown as text. None or {}: nothing for that plugin.
+          folder: directory of the events; created with the first record.
+          replicates: number of replicates of the run, 1 or more.
+          levels: number of pruning rounds; 0 for training without levels.
+          hyperparameters: values by name for the hparams plugin; values other than
+            numbers, text and booleans are shown as text. None or {} writes no
+            hyperparameters.
         """
         self._folder, self._replicates, self._levels = folder, replicates, levels
         self._hyperparameters = dict(hyperparameters or {})
         self._writers: dict[str, Any] = {}
 
     def __call__(self, rows: Sequence[Record]) -> None:
-        """Shows the numbers of records, and their means over replicates.
+        """Writes the numbers of records, and their means over replicates.
+
+        Args:
+          rows: records that were written together.
 
         Raises:
-          OSError: if they cannot be written, naming the folder.
+          OSError: if they cannot be written; the message names the directory.
         """
         shown: dict[tuple[str, str, int], list[float]] = {}
         for record in rows:
@@ -95,7 +105,7 @@ class TensorBoardWriter:
                 self._write(run, scalars)
 
     def _runs(self, record: Record) -> list[str]:
-        """Says in which runs of TensorBoard a record is shown."""
+        """Returns the names of the TensorBoard runs in which a record is shown."""
         variant = "ticket" if record["arm"] == "pretraining" else record["arm"]
         if variant == "children" or self._replicates == 1:
             return [variant]
@@ -104,7 +114,7 @@ class TensorBoardWriter:
         return [f"{variant}/replicate_{record['replicate']}", f"{variant}/mean"]
 
     def _scalars(self, record: Record) -> Iterator[tuple[str, float, int]]:
-        """Yields tag, value and step of what a record shows."""
+        """Yields tag, value and step of the scalars of a record."""
         if record["kind"] != "level":
             stage = record["stage"].removesuffix(f"/{record['arm']}")
             prefix = "" if stage == "level_00" and not self._levels else f"{stage}/"
@@ -120,7 +130,8 @@ class TensorBoardWriter:
             yield "by_weights/test_accuracy", record["test_accuracy"], record["kept"]
 
     def _write(self, run: str, scalars: Sequence[tuple[str, float, int]]) -> None:
-        # Here and not above: where PyTorch is installed, this imports it, in seconds.
+        # Imported here, because tensorboardX imports PyTorch where it is installed,
+        # which takes seconds.
         from tensorboardX.summary import scalar
 
         writer = self._writer(run)
@@ -134,15 +145,18 @@ class TensorBoardWriter:
         if run not in self._writers:
             folder = self._folder / run
             folder.mkdir(parents=True, exist_ok=True)
-            # One file a session: the name has the second only.
+            # A number for each session: the time in the file name has a resolution of
+            # one second.
             number = len([path for path in folder.iterdir() if path.is_file()])
             self._writers[run] = EventsWriter(str(folder / "events"), f".{number}")
+            # Once per variant, so that the hparams table has one row for it and not one
+            # for each replicate.
             if self._hyperparameters and "/replicate_" not in run:
                 self._describe(run)
         return self._writers[run]
 
     def _describe(self, run: str) -> None:
-        """Writes the hyperparameters of a run of TensorBoard."""
+        """Writes the hyperparameters of a TensorBoard run."""
         from tensorboardX.summary import hparams
 
         values = {"variant": run.removesuffix("/mean")} | {
@@ -155,7 +169,7 @@ class TensorBoardWriter:
             _write_event(self._writers[run], summary, 0)
 
     def close(self) -> None:
-        """Closes the files; every record was written out when it came."""
+        """Closes the files; their content was flushed with every call."""
         for writer in self._writers.values():
             with contextlib.suppress(OSError):
                 writer.close()

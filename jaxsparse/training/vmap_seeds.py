@@ -1,15 +1,16 @@
-"""Mapping a function over replicates: one program, three ways to arrange it.
+"""Maps a function over replicates, in one of three ways.
 
-A function of one replicate becomes a function of all. What differs is speed and last
-bits, not meaning:
+A function of one replicate becomes a function of all. The ways differ in speed and in
+the last bits of results, not in meaning:
 
-- "vmap" batches every operation. Accelerators, which one small network leaves idle,
-  do many in the time of one.
+- "vmap" batches every operation. A small network leaves an accelerator mostly idle, so
+  many replicates take about the time of one.
 - "map" runs one replicate after the other in a loop inside the program. On CPUs a
-  batched product is slower than as many plain ones, and each replicate comes out with
-  the bits it has alone.
-- "unroll" writes the replicates out one after the other, which takes longer to compile.
-  CPUs run JAX's gradients of convolutions slowly inside loops, and more so batched.
+  batched matrix product is slower than separate ones, and each replicate gets the same
+  bits as if trained alone.
+- "unroll" repeats the operations for each replicate without a loop, which takes longer
+  to compile. On CPUs JAX's gradients of convolutions are slow inside loops, and slower
+  still batched.
 """
 
 from collections.abc import Callable
@@ -30,16 +31,19 @@ def over_replicates(
     out_axes: Any,
     axis: str | None = None,
 ) -> Callable[..., Any]:
-    """Maps a function over the leading axis of replicates.
+    """Maps a function over the leading replicate axis.
 
     Args:
       fn: function of one replicate.
-      how: see above. A single replicate is never batched: it would pay for the axis.
+      how: "vmap" batches the replicates, "map" loops over them, "unroll" repeats the
+        operations for each. A single replicate is never batched, because the additional
+        axis would cost time.
       replicates: length of the axis.
-      in_axes: for each argument 0 or None, or a tree of them as `jax.vmap` takes.
-      out_axes: likewise for the result. What is None must not depend on the replicate.
-      axis: of the mesh, over which the compiler is to divide replicates wherever `fn`
-        says how something is divided; for "vmap".
+      in_axes: for each argument 0 or None, or a tree of them as in `jax.vmap`.
+      out_axes: 0 or None for the result, or a tree of them as in `jax.vmap`. A result
+        with None must not depend on the replicate.
+      axis: for "vmap", the mesh axis over which sharding constraints inside `fn` split
+        the replicates; None leaves it to the compiler.
 
     Returns:
       A function of all replicates.
@@ -73,7 +77,14 @@ def _where_batched(
     *,
     otherwise: Callable[[Any], Any] = lambda leaf: leaf,
 ) -> Any:
-    """Changes the leaves that lead with replicates, and the others otherwise."""
+    """Applies one function to leaves with a replicate axis and another to the rest.
+
+    Args:
+      change: function of a leaf with a replicate axis.
+      axes: 0 or None for each subtree.
+      tree: the arrays.
+      otherwise: function of a leaf without a replicate axis; by default the identity.
+    """
     return jax.tree.map(
         lambda axis, part: jax.tree.map(otherwise if axis is None else change, part),
         axes,

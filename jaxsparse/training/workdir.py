@@ -1,18 +1,19 @@
-"""The folder of a run: what is in it, and who may write there.
+"""The run directory: its files, and who may write to it.
 
     config.json       the resolved config
     environment.json  command, versions, devices and commit of each session
     data.json         the fingerprint of the examples, see `data.fingerprint`
     metrics.jsonl     the records
-    tensorboard/      the same as events
+    tensorboard/      the records as TensorBoard events
     checkpoints/      see `checkpoints`
     tickets/          masks of each level
     registered/       files that register what the config uses, see `config.kept`
     report/           figures and tables
 
-A folder belongs to one experiment. It is continued by the same one, on the same data,
-and refused to any other, unless no step was trained in it: then it is begun anew. Two
-processes never write there at once.
+A run directory belongs to one experiment. Only the same experiment on the same data can
+continue it. Another one is rejected, unless no step was trained there: then the
+directory is reused from the start. A lock prevents two processes from writing at the
+same time, where the file system supports locks.
 """
 
 import fcntl
@@ -40,11 +41,11 @@ from jaxsparse.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
 
-# What locking a file raises that another process has locked; anything else is a disk
-# that knows no locks.
+# Errors of locking a file that another process has locked; other errors mean that the
+# disk does not support locks.
 TAKEN = (BlockingIOError, PermissionError)
 DATA = "data.json"
-SECONDS_BEHIND = 60  # that a shared folder may be behind
+SECONDS_BEHIND = 60  # maximum delay of a shared directory between hosts
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +59,21 @@ def opened(
     arrangement: Mapping[str, Any],
     dataset: Dataset | None = None,
 ) -> Iterator[None]:
-    """Takes possession of a folder for one session of an experiment.
+    """Locks and prepares a run directory for one session of an experiment.
 
     Args:
-      workdir: the folder; made if it is not there.
+      workdir: the run directory; created if it does not exist.
       config: the resolved config.
       command: the command line, for the record.
-      arrangement: how work is laid out on the devices, for the record.
-      dataset: what is trained on, which must not change between sessions; None to
-        neither record nor compare it.
+      arrangement: how the work is laid out on the devices, for the record.
+      dataset: the data, which must not change between sessions; None neither records
+        nor compares them.
 
     Raises:
-      ValueError: if the folder belongs to another experiment, naming the fields that
-        differ, if the data are not those it was begun with, or if another process is
-        at work in it.
-      OSError: if it cannot be written to.
+      ValueError: if the directory belongs to another experiment (the message names the
+        fields that differ), if the data differ from those it started with, or if
+        another process uses it.
+      OSError: if it cannot be written.
     """
     locks: list[Any] = []
     multihost.on_primary(lambda: locks.append(_take(workdir)))
@@ -108,10 +109,10 @@ def opened(
 
 
 def _describe(dataset: Dataset, config: ConfigDict) -> dict[str, Any]:
-    """Returns the fingerprint of examples, and of the files they were read from."""
+    """Returns the fingerprint of the examples and of the files they were read from."""
     c = config.data
-    # Of images left in files contents are not read; what a user's own function reads
-    # is for it to know.
+    # The contents of images that stay in files are not read. Which files a user's own
+    # reader opens is unknown here.
     own = c.name in config_lib.DATASETS and c.name not in datasets.READERS
     known = not c.size and not own
     files = fingerprint.of_files(c.name, data_dir=c.dir or None) if known else None
@@ -119,7 +120,11 @@ def _describe(dataset: Dataset, config: ConfigDict) -> dict[str, Any]:
 
 
 def _check_shared(written: Path) -> None:
-    """Refuses a folder that other processes do not see."""
+    """Checks that every process sees a file that the primary process has written.
+
+    Raises:
+      ValueError: if a process does not see it after `SECONDS_BEHIND` seconds.
+    """
     patience = time.monotonic() + SECONDS_BEHIND
     while not written.exists() and time.monotonic() < patience:
         time.sleep(0.2)
@@ -131,7 +136,15 @@ def _check_shared(written: Path) -> None:
 
 
 def _take(workdir: Path) -> Any:
-    """Makes a folder if it is not there, and locks it."""
+    """Creates a run directory if it does not exist, and locks it.
+
+    Returns:
+      The open lock file; closing it releases the lock.
+
+    Raises:
+      ValueError: if another process holds the lock.
+      OSError: if the directory cannot be written.
+    """
     checkpoints.check_path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -150,7 +163,7 @@ def _take(workdir: Path) -> Any:
             "or choose another --workdir; if its machine is gone and a network's disk "
             f"still keeps its lock, remove {workdir / '.lock'}"
         ) from error
-    except OSError as error:  # disks of some clusters know no locks
+    except OSError as error:  # file systems of some clusters do not support locks
         log.warning(
             "--workdir: %s cannot be locked (%s); nothing keeps a second process from "
             "writing there too",
@@ -160,11 +173,18 @@ def _take(workdir: Path) -> Any:
 
 
 def check_same(workdir: Path, config: ConfigDict) -> None:
-    """Refuses a folder of another experiment; changes nothing.
+    """Checks that a run directory does not belong to another experiment.
+
+    Changes nothing on disk.
+
+    Args:
+      workdir: the run directory.
+      config: the resolved config.
 
     Raises:
-      ValueError: naming the scientific fields that differ; or if checkpoints could not
-        be read again under its path.
+      ValueError: if scientific fields of the config differ (the message names them) and
+        a step was trained there, or if checkpoints could not be read back under this
+        path.
     """
     checkpoints.check_path(workdir)
     if not (workdir / "config.json").exists() and has_trained(workdir):
@@ -185,7 +205,12 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
 
 
 def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]]:
-    """Lists the scientific fields in which a folder's config differs from another."""
+    """Lists the scientific fields in which a directory's config differs from another.
+
+    Returns:
+      Names of the fields, with their values in the directory and in `config`; [] if the
+      directory has no config.
+    """
     path = workdir / "config.json"
     if not path.exists():
         return []
@@ -197,12 +222,15 @@ def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]
 
 
 def has_trained(workdir: Path) -> bool:
-    """Says whether a step was trained in a folder, as far as anything there shows it.
+    """Returns whether the files of a run directory show that a step was trained.
 
-    A folder that a run only claimed, and in which it was then refused, may be reused.
+    A directory that a run only created, before it was rejected, may be reused.
+
+    Args:
+      workdir: the run directory.
 
     Raises:
-      ValueError: if its records are damaged.
+      ValueError: if its records are corrupt.
       OSError: if they cannot be read.
     """
     notes = (workdir / "checkpoints").rglob("*.json")
@@ -213,7 +241,7 @@ def has_trained(workdir: Path) -> bool:
 
 
 def _begin_anew(workdir: Path) -> None:
-    """Removes what a run wrote that did not train a step."""
+    """Removes the files of a run that did not train a step."""
     log.warning("%s: no step was trained there; its run is begun anew", workdir)
     for name in ("checkpoints", "tickets", config_lib.kept.FOLDER):
         if (workdir / name).exists():
@@ -223,7 +251,11 @@ def _begin_anew(workdir: Path) -> None:
 
 
 def _check_data(workdir: Path, data: fingerprint.Fingerprint | None) -> None:
-    """Refuses to go on with other examples than a run was begun with."""
+    """Checks that the examples are those that a run started with.
+
+    Raises:
+      ValueError: if they differ; the message says how.
+    """
     if data is None:
         return
     found = changed_data(workdir, data)
@@ -236,17 +268,21 @@ def _check_data(workdir: Path, data: fingerprint.Fingerprint | None) -> None:
 
 
 def changed_data(workdir: Path, data: fingerprint.Fingerprint) -> list[str]:
-    """Words how examples differ from those of a run; [] if it did not record any.
+    """Describes how examples differ from those of a run.
 
     Args:
-      workdir: folder of the run.
-      data: what `fingerprint.of` returns of the examples.
+      workdir: the run directory.
+      data: fingerprint of the examples, from `fingerprint.of`.
+
+    Returns:
+      One description per difference; [] if there is none, or if the run did not record
+      a fingerprint.
 
     Raises:
-      ValueError: if what was recorded is damaged.
+      ValueError: if the recorded fingerprint is corrupt.
     """
     path = workdir / DATA
-    if not path.exists():  # a run of an older version
+    if not path.exists():  # older versions did not record it
         return []
     try:
         return fingerprint.differences(metrics_log.read_object(path), data)
@@ -257,10 +293,16 @@ def changed_data(workdir: Path, data: fingerprint.Fingerprint) -> list[str]:
 
 
 def recorded_sizes(workdir: Path) -> fingerprint.Sizes | None:
-    """Reads the sizes of the data that a run was begun with; None if not recorded.
+    """Reads the sizes of the data that a run started with.
+
+    Args:
+      workdir: the run directory.
+
+    Returns:
+      The sizes; None if the run did not record a fingerprint.
 
     Raises:
-      ValueError: if what was recorded is damaged.
+      ValueError: if the recorded fingerprint is corrupt.
     """
     path = workdir / DATA
     if not path.exists():
@@ -274,7 +316,14 @@ def recorded_sizes(workdir: Path) -> fingerprint.Sizes | None:
 
 
 def starts_from(workdir: Path) -> dict[str, Any]:
-    """Returns the hashes a run was recorded to start from; empty for none."""
+    """Returns the recorded hashes of what a run was warm-started from.
+
+    Args:
+      workdir: the run directory.
+
+    Returns:
+      Hashes by name; {} if there are none or they cannot be read.
+    """
     try:
         found = metrics_log.read_object(workdir / "environment.json")
         return dict(found["arrangement"].get("starts_from", {}))
@@ -283,7 +332,11 @@ def starts_from(workdir: Path) -> dict[str, Any]:
 
 
 def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
-    """Refuses to go on where the run that this one started from has changed."""
+    """Checks that the run or scores this run was warm-started from have not changed.
+
+    Raises:
+      ValueError: if a hash differs from the recorded one.
+    """
     old, new = starts_from(workdir), arrangement.get("starts_from", {})
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
@@ -303,6 +356,8 @@ def _write_environment(
             old = metrics_log.read_object(path)
             earlier = [*old.pop("earlier", []), old]
         except (ValueError, TypeError) as error:
+            # Never overwritten: the file of earlier sessions is renamed even if it is
+            # corrupt.
             aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
             path.rename(aside)
             log.warning("%s; earlier sessions are in %s", error, aside.name)
@@ -332,7 +387,11 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the code that runs, marked if it was changed since."""
+    """Returns the commit of the running code, marked "dirty" if files were changed.
+
+    Returns:
+      Output of `git describe`; None outside of a git repository.
+    """
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
