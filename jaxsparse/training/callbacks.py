@@ -93,6 +93,8 @@ class MetricBuffer:
         if measured or (begins and anew):
             now = self._observer.measure(state.params, masks, state.batch_stats)
             self._pending.append(("gradient", step, now))
+        # Also for a step recorded before a restart: the measurement after the update is
+        # still missing.
         if begins:
             # Copies, because the next chunk donates the buffers.
             mine = jax.tree.map(jnp.copy, (state.params, state.batch_stats))

@@ -71,6 +71,7 @@ def digest(state: Any) -> str:
     for name, leaf in tree.named_leaves(state).items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        # The whole array on the host, so that the hash does not depend on the sharding.
         array = np.asarray(multihost.to_host(leaf))
         sha.update(f"{name} {array.dtype} {array.shape};".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
@@ -256,6 +257,7 @@ def save(
       OSError: if the checkpoint cannot be written; the message names the directory.
     """
     folder = _folder(directory, name)
+    # On every process, since fetching the state is a collective operation.
     own = digest(state)
     found = multihost.broadcast_from_primary(lambda: own)
     wanted = recorded_hash(directory, name) if comparable(directory, name) else None
@@ -498,12 +500,14 @@ def within(directory: Path, stage: str) -> list[str]:
     """
 
     def find() -> list[str]:
+        # Matches `step_*` and `last`, the names of checkpoints within a stage.
         for folder in sorted((directory / stage).glob("[sl]*")):
             note = _note(directory, f"{stage}/{folder.name}")
             half = folder.is_dir() and not note.exists()
             if half and ".corrupt-" not in folder.name:
                 log.warning("checkpoint %s: half-written; passed over", folder)
         steps = [note.stem for note in (directory / stage).glob("step_*.json")]
+        # Steps are padded with zeros, so the order of names is the order of steps.
         return [f"{stage}/{name}" for name in sorted(steps, reverse=True)]
 
     return multihost.broadcast_from_primary(find)

@@ -89,10 +89,12 @@ def make_evaluate(
       batch. It only dispatches work, so that training continues before the results are
       fetched.
     """
+    # States are evaluated in the checkpoint layout, which has no axis of devices.
     layout = layout._replace(parallelism="jit")
     batch_size = min(batch_size, len(labels))
     batch_size += -batch_size % layout.data_devices
     firsts = range(0, len(labels), batch_size)
+    # Without streaming, one copy on every device serves all evaluations of the run.
     placed = None
     if not streamed:
         whole = _padded(images, labels, size=len(firsts) * batch_size)
@@ -114,6 +116,7 @@ def make_evaluate(
             lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, batch_size),
             (images, labels),
         )
+        # Every device evaluates a part of the batch, although it holds all examples.
         if layout.mesh.size > 1:
             batch = jax.lax.with_sharding_constraint(
                 batch, jax.NamedSharding(layout.mesh, jax.P(DATA))
@@ -122,6 +125,7 @@ def make_evaluate(
 
     def batch(first: int) -> tuple[Any, Any, Int[Array, ""]]:
         """Returns placed images and labels, and the position of the batch in them."""
+        # The position of a batch is traced, so that one program serves all batches.
         if placed is not None:
             return *placed, jnp.int32(first)
         chosen = slice(first, first + batch_size)
@@ -129,6 +133,7 @@ def make_evaluate(
         return *mesh.replicate(layout, some), jnp.int32(0)
 
     def evaluate(state: TrainState) -> list[MetricSums]:
+        """Dispatches the evaluation of all batches."""
         tallies: list[MetricSums] = []
         for first in firsts:
             if streamed and len(tallies) > 1:

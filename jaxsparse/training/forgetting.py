@@ -86,6 +86,7 @@ def count_forgetting(
     for call, data in trainer.feed.serve(order_keys, calls):
         program = trainer.programs(call.length, call.batch_size)
         state, tally = program(state, data, draw_keys, past_solutions=trainer.anchors)
+        # Cached by the feed: the order with which the chunk was trained.
         order = trainer.feed.make_order(order_keys, call.epoch)
         on_host = scan_chunks.sums_on_host(layout, tally)
         _check_finite(on_host.loss[: call.length], call)
@@ -110,6 +111,7 @@ def _rows(
     """
     seen = order[:, call.first : call.first + call.length * call.batch_size]
     seen = seen.reshape(len(order), call.length, call.batch_size)
+    # Negative rows are ignored by `forgetting.update`.
     rows = np.full(shape, -1, np.int32)
     rows[: call.length] = seen.swapaxes(0, 1)
     return rows

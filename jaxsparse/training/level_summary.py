@@ -27,6 +27,7 @@ def early_stop(evaluations: Sequence[Record]) -> Record | None:
       2: the iteration of minimum validation loss is a proxy for the speed of learning.
     """
     losses = [row["validation_loss"] for row in evaluations]
+    # A loss is None without validation data or, read from JSON, if it was not finite.
     if None in losses or not losses:
         return None
     return evaluations[int(np.argmin(losses))]
@@ -51,6 +52,7 @@ def warn_of_empty_layers(rows: Sequence[Record], *, stage: str) -> None:
       rows: records of kind "level".
       stage: name of the stage in the warning.
     """
+    # A dict as an ordered set: several replicates can have the same empty layers.
     empty = {
         name: None
         for row in rows
@@ -125,6 +127,8 @@ def level_records(
         mine = [row for row in evaluations if row["replicate"] == replicate]
         mask = jax.tree.map(lambda leaf, r=replicate: leaf[r], masks)
         kept, total = masks_lib.num_active(mask), masks_lib.size(mask)
+        # Before this step evaluations are of a network with the temporary parts of
+        # ToST.
         settled_in = [row for row in mine if row["step"] >= anneal_end_step]
         best = None if dynamic_masks else early_stop(settled_in)
         summed.append(

@@ -49,6 +49,7 @@ def compute_mask_stats(state: TrainState) -> MaskStats:
 
     held = by_layer(transforms.get_masks(state.opt_state))
     skipped = find(state.opt_state).skipped_updates
+    # Known at trace time: it depends only on the type of the method's memory.
     if not transforms.tracks_exploration(state.opt_state):
         return MaskStats(held, None, skipped)
     ever = by_layer(transforms.ever_active(state.opt_state))

@@ -133,6 +133,8 @@ def make_layout(
     # Largest number of devices first; multiples of the number of processes, since each
     # process contributes equally.
     for count in [devices] if devices else range(len(there), 0, -processes):
+        # Replicates are spread first, because they do not communicate. Devices that
+        # share a batch sum gradients at every step.
         over_replicates = math.gcd(replicates, count)
         over_data = count // over_replicates
         reason = _misfit(
@@ -182,6 +184,7 @@ def _misfit(
 ) -> str | None:
     """Returns why the work cannot be split over such a mesh; None if it can."""
     count = over_replicates * over_data
+    # Suggested only where it is a multiple of the number of processes.
     fewer = f", or use --config.run.devices={over_replicates}"
     for size in batch_sizes:
         if size % over_data:
@@ -236,6 +239,7 @@ def replicate(layout: MeshLayout, tree: Any) -> Any:
     stacked = of(layout, (REPLICATE, DATA))
     count = layout.mesh.size
     return jax.tree.map(
+        # `np.broadcast_to` is a view, so the host holds a single copy.
         lambda leaf: jax.device_put(
             np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf))), stacked
         ),
@@ -327,6 +331,7 @@ def shard_batch(layout: MeshLayout, parts: Sequence[Any]) -> Any:
             leaves = tuple(leaf[None] for leaf in leaves)
         shape = (layout.mesh.size, r, s, b) if layout.mapped else None
         shape = shape or (groups * r, s, over_data * b)
+        # Every process provides only the parts of its own devices.
         on_devices = [
             jax.device_put(leaf, device)
             for leaf, device in zip(leaves, layout.mesh.local_devices, strict=True)
@@ -351,6 +356,8 @@ def on_host(layout: MeshLayout, leaf: Any) -> np.ndarray:
     fetched = np.asarray(multihost.to_host(leaf))
     if not layout.mapped:
         return fetched
+    # pmap splits either batches or replicates, see `_misfit`: where devices share a
+    # batch, all of them hold the same replicates.
     if layout.data_devices > 1:
         return fetched[0]
     return fetched.reshape(layout.replicates, *fetched.shape[2:])

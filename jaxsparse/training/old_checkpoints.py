@@ -60,6 +60,7 @@ def as_saved(like: TrainState) -> TrainState:
         if not _is_node(node):
             return node
         each = node.skipped_updates  # one per replicate, with the sharding of the keys
+        # Any key will do: only shape, dtype and sharding matter for loading.
         keys = jax.random.split(jax.random.key(0), each.shape[0])
         fields = node._asdict() | {"key": multihost.device_put(keys, each.sharding)}
         old = _Sparsify if isinstance(node, SparsifyState) else _Latent

@@ -49,9 +49,11 @@ def learning_rate(
     """
 
     def rate(clock: Step) -> Float[Array, ""]:
+        # Fine-tuning after the last step continues with the final learning rate.
         time = jnp.minimum(clock, total - 1)
         value = jnp.asarray(peak, jnp.float32)
         if decay == "step":
+            # The step is traced, so milestones are compared inside the program.
             for milestone in milestones:
                 value = jnp.where(time >= milestone, value * gamma, value)
         elif decay == "cosine":
@@ -78,6 +80,7 @@ def scale_by_clock(rate: LearningRate) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[Params, optax.EmptyState]:
         del params, extra
         factor = -rate(clock)
+        # In the dtype of the updates: a float32 factor would promote bfloat16 updates.
         return jax.tree.map(lambda u: factor.astype(u.dtype) * u, updates), state
 
     return optax.GradientTransformationExtraArgs(
@@ -108,6 +111,7 @@ def sgd(
       momentum: decay of the momentum buffer, in [0, 1); 0 keeps no buffer.
       nesterov: whether to use Nesterov momentum.
     """
+    # Without momentum no buffer is allocated.
     trace = optax.trace(momentum, nesterov) if momentum else optax.identity()
     return optax.chain(trace, scale_by_clock(rate))
 

@@ -50,6 +50,7 @@ class CostTracker:
           None where devices do not report it. `peak_host_bytes`: peak resident memory
           of this process.
         """
+        # The list belongs to the process; earlier entries are of other runs.
         since = _heard()[self._before :]
         stats = [device.memory_stats() or {} for device in jax.local_devices()]
         peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]

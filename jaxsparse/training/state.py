@@ -70,6 +70,8 @@ def make_seeds(
     """
 
     def keys(seed: int, source: str) -> Key[Array, "r"]:
+        # Folding the replicate's number into the key, unlike `split`, gives a replicate
+        # the same key for any number of replicates.
         numbers = first + jnp.arange(replicates, dtype=jnp.uint32)
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
             rng.leaf_key(jax.random.key(seed), source), numbers
@@ -125,6 +127,8 @@ def start(
       A state in buffers of its own, so that donating it does not invalidate any
       argument.
     """
+    # An array instead of a static number, so that all starting steps share one compiled
+    # program.
     clock = jnp.asarray(step, jnp.int32)
     return _start(tx, place, params, batch_stats, masks, clock, keys)
 

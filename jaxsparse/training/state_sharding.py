@@ -198,6 +198,7 @@ def shard_state(layout: MeshLayout, state: TrainState) -> TrainState:
     """
     if not layout.mapped:
         return to_checkpoint_layout(layout, state)
+    # pmap needs an axis of devices on every leaf, so shared counters are copied.
     count = layout.mesh.size
     stacked = mesh.of(layout, (REPLICATE, DATA))
     axes = state_lib.replicate_axes(state)

@@ -159,6 +159,8 @@ def make_train_step(
                 correct if per_example else jnp.sum(correct),
                 jnp.asarray(labels.size, jnp.int32),
             )
+            # Divided by the size of the whole batch, so that the sum of gradients over
+            # devices is the gradient of the mean loss.
             return tally.loss / batch_size, (tally, changed.get("batch_stats", {}))
 
         computed = objective if gather is None else _gathering(gather, objective)
@@ -189,6 +191,7 @@ def make_train_step(
             share = tally.correct
             grads, tally = jax.lax.psum((grads, tally), axis_name)
             if per_example:
+                # A sum would mix different examples: each device has another share.
                 whole = jax.lax.all_gather(share, axis_name, tiled=True)
                 tally = tally._replace(correct=whole)
         if anchors is not None:
@@ -254,6 +257,8 @@ def make_eval_step(
             model if annealed is None else annealed(model, state.step, train=False)
         )
         logits = network.apply(variables, normalize(images), train=False)
+        # Padding has the label -1. It never equals a prediction, and its loss is
+        # computed for class 0 and discarded.
         real = labels >= 0
         each = losses.cross_entropy(logits, jnp.maximum(labels, 0))
         return MetricSums(

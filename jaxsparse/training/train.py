@@ -51,7 +51,8 @@ class Stage(NamedTuple):
 
     Attributes:
       name: prefix of the stage's records and checkpoints, such as "level_03/ticket".
-      level: number of pruning rounds before this stage; 0 is dense.
+      level: level of iterative magnitude pruning: number of pruning rounds before this
+        stage, from 0.
       arm: variant: "ticket", "pretraining", "children", or the name of a control.
       start: training step at which the stage begins, counted from initialization.
       stop: training step at which the stage ends; `stop - start` steps are trained.
@@ -167,6 +168,8 @@ class _Sums(NamedTuple):
 
 
 def _add(sums: _Sums | None, tally: MetricSums) -> _Sums:
+    """Adds the metric sums [length r] of a chunk to those since the last record."""
+    # float64 and int64: float32 sums over many steps would lose precision.
     new = [
         np.sum(np.asarray(leaf, kind), axis=0)
         for leaf, kind in zip(tally, (np.float64, np.int64, np.int64), strict=True)
@@ -275,6 +278,7 @@ def fit(
       NonFiniteLoss: if a loss is NaN or infinite, after its record was written; where
         `trainer.continues` is set, only if no replicate is left.
     """
+    # Checkpoints are loaded with the shardings of `fresh`.
     fresh = state_sharding.to_checkpoint_layout(trainer.layout, fresh)
     state, sums, spent = _resume(fresh, stage, run_dir)
     step = saved = int(state.step)
@@ -287,6 +291,7 @@ def fit(
     report: Callable[[], None] = _nothing
     run_dir.progress.begin(stage.name, start=stage.start, step=step, stop=stage.stop)
     notebook = _open_buffer(trainer, stage)
+    # A resumed stage has recorded this step already.
     notebook.see(state, step, anew=step == stage.start)
     tracer = tracer or profiling.Tracer((), run_dir.metrics)
     tracer.see(state, step)
@@ -315,6 +320,8 @@ def fit(
         if saves or stops or len(pending) >= trainer.calls_ahead:
             sums, pending = _fetch(layout, sums, pending), []
             run_dir.progress.advance(step)
+            # A non-finite loss is recorded now and not at the next regular evaluation,
+            # since training may end here.
             evaluates |= not (trainer.continues or np.all(np.isfinite(sums.loss)))
         if evaluates:
             report = _evaluate(
@@ -327,6 +334,7 @@ def fit(
             report()
             report = _nothing
         if saves or stops:
+            # Before the checkpoint, so that it counts these records, too.
             write(run_dir, notebook.take())
             _save(trainer, state, stage, sums, time.monotonic() - began, run_dir)
             saved = step
@@ -341,6 +349,8 @@ def _nothing() -> None:
 
 
 def _open_buffer(trainer: Trainer, stage: Stage) -> callbacks.MetricBuffer:
+    """Makes the buffer of a stage's measurements."""
+
     def begin(kind: str, step: int) -> metrics_log.Record:
         return record(stage, kind, step=step, trainer=trainer)
 
@@ -403,6 +413,7 @@ def _fetch(
 
 
 def _crossed(every: int, before: int, now: int) -> bool:
+    """Returns whether a multiple of `every` lies in (before, now]; False if it is 0."""
     return bool(every) and now // every > before // every
 
 
@@ -447,6 +458,8 @@ def _resume(
         return sum(until(step, row) for row in rows)
 
     def cut(step: int) -> None:
+        # Records of other kinds in this stage are made after training, and will be
+        # written again.
         def stays(row: metrics_log.Record) -> bool:
             return row["stage"] != stage.name or until(step, row)
 
@@ -522,6 +535,7 @@ def _save(
       seconds: time spent on the stage so far, over all sessions.
       run_dir: paths of records and checkpoints.
     """
+    # Listed before saving: the first is the previous checkpoint, the fallback.
     earlier = checkpoints.within(run_dir.checkpoints, stage.name)
     state = state_sharding.gather_state(trainer.layout, state)
     name = f"{stage.name}/step_{int(state.step):09d}"
@@ -565,6 +579,8 @@ def _evaluate(
       `NonFiniteLoss` if training cannot continue.
     """
     collected = state_sharding.gather_state(trainer.layout, state)
+    # All work on this state is dispatched here, before the next chunk donates its
+    # buffers.
     tallies = {name: fn(collected) for name, fn in trainer.evaluate.items()}
     changing = trainer.changing
     counted = None if changing is None else mask_stats.compute_mask_stats(collected)
@@ -608,6 +624,8 @@ def _warn_of_skipped(held: list[metrics_log.Record], run_dir: RunDir) -> None:
         mine = [r for r in rows if (r["kind"], r["stage"]) == ("masks", stage)]
         return [r["replicate"] for r in mine if r.get("skipped_updates")]
 
+    # Read from the file and not kept in memory, so that a resumed run does not warn
+    # again.
     told = multihost.broadcast_from_primary(find)
     for row in skipped:
         if row["replicate"] not in told:
@@ -651,6 +669,13 @@ def _rows(
 
 
 def _row(scores: Scores | None, replicate: int, prefix: str) -> dict[str, Any]:
+    """Returns the loss and accuracy of one replicate as record fields.
+
+    Args:
+      scores: scores of all replicates; None gives fields with the value None.
+      replicate: number of the replicate.
+      prefix: prefix of the field names, such as "test_".
+    """
     names = (f"{prefix}loss", f"{prefix}accuracy")
     if scores is None:
         return dict.fromkeys(names)
@@ -659,6 +684,7 @@ def _row(scores: Scores | None, replicate: int, prefix: str) -> dict[str, Any]:
 
 
 def _summary(trained: Scores | None, sets: Mapping[str, Scores]) -> str:
+    """Formats mean loss and accuracies for the progress display."""
     parts = []
     if trained:
         finite = trained.loss[np.isfinite(trained.loss)]  # others may have failed
@@ -715,6 +741,7 @@ def _record_failure(
         mine = [r for r in rows if (r["kind"], r["stage"]) == ("failed", stage.name)]
         return [row["replicate"] for row in mine]
 
+    # Read from the file, so that a resumed run does not record a failure twice.
     marked = multihost.broadcast_from_primary(find)
     new = [r for r in broken if r not in marked]
     begun = record(stage, "failed", step=step, trainer=trainer)

@@ -55,14 +55,17 @@ def over_replicates(
         return fn(*_where_batched(lambda leaf: leaf[number], in_axes, args))
 
     def every(*args: Any) -> Any:
+        # No loop around a single replicate either; the axis is added to the results.
         if replicates == 1:
             return _where_batched(lambda leaf: leaf[None], out_axes, one(0, args))
+        # `unroll=True` unrolls the loop completely.
         _, results = jax.lax.scan(
             lambda _, number: (None, one(number, args)),
             None,
             jnp.arange(replicates, dtype=jnp.int32),
             unroll=how == "unroll",
         )
+        # Results without an axis are equal for all replicates; scan has stacked them.
         return _where_batched(
             lambda leaf: leaf, out_axes, results, otherwise=lambda leaf: leaf[0]
         )

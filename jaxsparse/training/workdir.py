@@ -75,6 +75,7 @@ def opened(
         another process uses it.
       OSError: if it cannot be written.
     """
+    # A list, because only the primary process holds a lock.
     locks: list[Any] = []
     multihost.on_primary(lambda: locks.append(_take(workdir)))
     try:
@@ -88,6 +89,8 @@ def opened(
                 _check_data(workdir, data)
                 same = not _differences(workdir, config)
             except ValueError:
+                # A directory that does not match is only reused if no step was trained
+                # there.
                 same = False
                 if has_trained(workdir):
                     raise
@@ -155,6 +158,7 @@ def _take(workdir: Path) -> Any:
             "folder of yours on a disk with room; choose one with --workdir"
         ) from error
     try:
+        # The system releases this lock when the process ends, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except TAKEN as error:
         lock.close()
@@ -234,6 +238,7 @@ def has_trained(workdir: Path) -> bool:
       OSError: if they cannot be read.
     """
     notes = (workdir / "checkpoints").rglob("*.json")
+    # The initial state, and its evaluation at step 0, are saved before the first step.
     if any(note.name != "init.json" for note in notes):
         return True
     rows = metrics_log.read(workdir / "metrics.jsonl")
@@ -350,6 +355,13 @@ def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
 def _write_environment(
     path: Path, command: str, arrangement: Mapping[str, Any]
 ) -> None:
+    """Writes the environment of this session, and keeps those of earlier ones.
+
+    Args:
+      path: path of environment.json.
+      command: the command line.
+      arrangement: how the work is laid out on the devices.
+    """
     earlier = []
     if path.exists():
         try:
@@ -380,6 +392,7 @@ def _write_environment(
 
 
 def _version(package: str) -> str | None:
+    """Returns the installed version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
