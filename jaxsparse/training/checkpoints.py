@@ -253,7 +253,7 @@ def save(
 
     Raises:
       ValueError: if a finished checkpoint of that name holds a different state. Two
-        computations that must agree then do not, and neither result may be lost.
+        computations that must agree then differ, and neither result may be lost.
       OSError: if the checkpoint cannot be written; the message names the directory.
     """
     folder = _folder(directory, name)
