@@ -1,16 +1,20 @@
-"""Sparsity as optax gradient transformations.
+"""Sparse training methods as optax gradient transformations.
 
-`sparsify` is the engine; every named method is a call of it, or of `latent` where dense
-weights are trained and few are computed with. What wraps an optimiser here is an
-ordinary `optax.GradientTransformationExtraArgs`: after `optax.apply_updates` the
-weights outside the masks are exactly zero, in any loop; where other links stand outside
-the wrapper, after `apply_updates` of this package. The modules:
+Each method wraps an optax optimizer and returns an
+`optax.GradientTransformationExtraArgs`, so it works in any training loop. After
+`optax.apply_updates`, the weights outside the masks are exactly zero. If other
+transformations are chained after the wrapper or placed around it, use `apply_updates`
+of this package instead: they may turn the updates of pruned weights into something
+else.
 
-    pruning         fixed, gradual_magnitude, one_shot_magnitude, granet
-    dynamic         sparse_evolution, rigl, mest
-    redistribution  snfs
-    alternating     ac_dc
-    latent          straight_through, top_kast, sr_ste
+Most methods call `sparsify`. Methods that train dense weights but compute with a sparse
+subset of them call `latent`. The modules:
+
+    pruning       fixed, gradual_magnitude, one_shot_magnitude, granet
+    dynamic       sparse_evolution, rigl, mest
+    snfs          snfs
+    ac_dc         ac_dc
+    dense_latent  straight_through, top_kast, sr_ste
 """
 
 from jaxsparse.transforms.ac_dc import ac_dc

@@ -1,4 +1,4 @@
-"""Training that alternates between all weights and few: AC/DC."""
+"""AC/DC: training that alternates between dense and sparse phases."""
 
 from fractions import Fraction
 from typing import Any
@@ -34,34 +34,53 @@ def ac_dc(
 ) -> optax.GradientTransformationExtraArgs:
     """Alternates between compressed and decompressed phases: AC/DC.
 
-    Training is dense up to `begin_step`; then phases of `update_every` updates follow
-    each other, compressed to the largest weights and decompressed to all of them
-    (those that were out start from zero); from `end_step` on it stays compressed.
+    Training is dense until `begin_step`. Then compressed (sparse) and decompressed
+    (dense) phases of `update_every` steps alternate. A compressed phase keeps the
+    largest weights; at its end all weights become active again, and those that were
+    pruned start from zero. From `end_step` on, training stays compressed.
 
     Args:
-      inner: any optimiser.
-      sparsity: fraction of the prunable weights removed when compressed, in [0, 1).
-      begin_step: length of the dense warm-up in updates.
-      end_step: where the last compressed phase begins.
-      update_every: length of a phase in updates.
-      distribution: as in `gradual_magnitude`, and so are the others not named here.
-      dense: as above.
-      structure: as above.
-      min_layer_density: as above.
-      reset_memory: whether what the optimiser remembers of all prunable weights starts
-        afresh when they are decompressed, or only of those that come back.
-      prunable: as above.
-      axes: as above.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights removed in compressed phases, in [0,
+        1).
+      begin_step: step at which the first compressed phase begins, which is the number
+        of dense warm-up steps.
+      end_step: step at which the last compressed phase begins, at least `begin_step`.
+      update_every: steps in a phase, at least 1.
+      distribution: "global" for one threshold over all layers; or how the active
+        weights are divided among layers: a name in `distributions.NAMES` ("uniform",
+        "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
+        number of active weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: mask updates do not change them, and they need not fit `structure`. Must
+        be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for distribution "global". With 0, as in the papers, a layer may lose all of its
+        weights.
+      reset_memory: whether to reset the optimizer state of all prunable weights at
+        decompression. If False, only that of the weights that become active again is
+        reset.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      The optimiser. Masks hold exactly all weights, or exactly the count of `sparsity`.
+      The wrapped optimizer. Masks contain all weights, or exactly the number of weights
+      that `sparsity` gives.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      That momentum is reset at decompression is an option of the authors' code, which
-      we know from secondary sources only; the paper's exact setting is unverified.
+      Resetting the momentum at decompression is an option of the authors' code, which
+      we know from secondary sources only; the exact setting of the paper is unverified.
 
     References:
       Peste, Iofinova, Vladu, Alistarh. AC/DC: Alternating Compressed/DeCompressed
@@ -84,6 +103,7 @@ def ac_dc(
 
     def init_masks(params: Params) -> Masks:
         masks = masks_lib.ones(params, prunable=prunable)
+        # A sparsity that the network cannot meet is an error now, not mid-training.
         jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
         return masks
 
@@ -91,6 +111,8 @@ def ac_dc(
         masks: Masks, params: Params, grads: Any, *, step: Step, **unused: Any
     ) -> MaskUpdate:
         del grads, unused
+        # Updates alternate: even ones compress, odd ones decompress, and the last one
+        # compresses whatever its number.
         opens = update_schedules.update_index(calendar, step) % 2 == 1
         opens &= step < calendar.end
         few = choose(masks, params, table, jnp.int32(0))

@@ -1,7 +1,7 @@
-"""One change of masks in which some weights go and others come, as a wrapper.
+"""Mask updates that drop some weights and grow others, as an optimizer wrapper.
 
-The methods of `dynamic` are calls of `exchange` that differ in what they keep and in
-what they grow.
+The methods of `dynamic` call `drop_and_grow` with different drop criteria and growth
+scores.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,14 @@ Schedule = str | Callable[[int], float]
 
 
 class SoftBoundState(NamedTuple):
-    """What a network holds above its count until the next change.
+    """Weights above the target count until the next mask update, for MEST's soft bound.
 
     Attributes:
-      more: weights of each layer that came on top at the last change.
-      held: all weights of each layer after it. A layer of another count holds masks
-        that were replaced since, which have no surplus.
+      more: number of weights per layer that the last mask update grew beyond the target
+        count; int32.
+      held: number of active weights per layer after that update; int32. If the current
+        count of a layer differs, its masks were replaced since, and no weights are
+        above the target count.
     """
 
     more: Counts
@@ -36,16 +38,20 @@ class SoftBoundState(NamedTuple):
 
 
 class MaskUpdateSpec(NamedTuple):
-    """When masks change, and how.
+    """When and how masks are updated.
 
     Attributes:
-      calendar: when.
-      drops: which part of a layer's weights goes, by change; numerator and denominator.
-      structure: which weights stand or fall together, or None.
-      dense: shell patterns of layers that are whole and take no part.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`.
-      regrow_dropped: whether a weight that goes now may come now.
-      restart_dropped: whether it then starts from zero.
+      calendar: the steps of the mask updates.
+      drops: fraction of each layer's active weights to drop at each mask update, as
+        numerator and denominator; a single pair if it is constant.
+      structure: structured sparsity, or None for single weights.
+      dense: shell patterns of leaf names; matching layers stay dense.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them.
+      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+        the same update.
+      restart_dropped: whether such a weight starts from zero with fresh optimizer
+        state.
     """
 
     calendar: update_schedules.UpdateSchedule
@@ -71,10 +77,37 @@ def make_update_spec(
     restart_dropped: bool,
     include_end: bool = False,
 ) -> MaskUpdateSpec:
-    """Makes a change of the arguments of a method.
+    """Makes a `MaskUpdateSpec` from the arguments of a method.
+
+    Args:
+      begin_step: step of the first mask update, counted from 0; `update_every` if None.
+      update_every: steps between mask updates, at least 1.
+      end_step: mask updates take place before this step, or up to and including it with
+        `include_end`; None for no end.
+      drop_fraction: fraction of each layer's active weights that a mask update drops,
+        in [0, 1]; the count is rounded down.
+      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
+        which decays to 0 at `end_step`; or a function of the step, such as a learning
+        rate schedule, whose value relative to its largest value multiplies
+        `drop_fraction`. All but "constant" need `end_step`.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one.
+      dense: shell patterns of leaf names; matching layers stay dense.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them.
+      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+        the same update.
+      restart_dropped: whether a weight dropped and regrown in the same update starts
+        from zero with fresh optimizer state, as other grown weights do. If False, it
+        keeps its value and its optimizer state.
+      include_end: whether `end_step` itself is the last mask update.
+
+    Returns:
+      The specification.
 
     Raises:
-      ValueError: naming the argument.
+      ValueError: if an argument is out of range; the message names it.
+      TypeError: if a number of steps is not an integer; the message names the argument.
     """
     calendar = update_schedules.make_update_schedule(
         begin_step=update_every if begin_step is None else begin_step,
@@ -91,23 +124,34 @@ def make_update_spec(
 
 
 def keep_by_magnitude(masks: Masks, params: Params, grads: Grads) -> Scores:
-    """Finds the largest weights worth most."""
+    """Scores by magnitude."""
     del grads
     return scores.magnitude(params, masks)
 
 
 def random_growth_scores(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
-    """Promises as much of any weight as of any other."""
+    """Uniform random growth scores."""
     del grads
     return scores.random(masks, key=key)
 
 
-# Masks to those that stay, and whether all scores were finite.
+# (masks, params, grads, dropped, structure) -> (surviving masks, whether all scores
+# were finite); `dropped` maps masks to the number of weights to drop in each layer.
 Keep = Callable[..., tuple[Masks, Bool[Array, ""]]]
 
 
 def make_keep(scores: Callable[[Masks, Params, Grads], Scores]) -> Keep:
-    """Makes the function that keeps the weights of most worth."""
+    """Makes the function that keeps the weights of highest score in each layer.
+
+    Args:
+      scores: called as `scores(masks, params, grads)`; returns the score of each
+        weight.
+
+    Returns:
+      A function `(masks, params, grads, dropped, structure)` that returns the masks of
+      the surviving weights, and whether all scores were finite (boolean scalar). Its
+      argument `dropped` maps masks to the number of weights to drop in each layer.
+    """
 
     def keep(
         masks: Masks,
@@ -127,10 +171,19 @@ def make_keep(scores: Callable[[Masks, Params, Grads], Scores]) -> Keep:
 
 
 def make_keep_by_sign(*, regrow_dropped: bool) -> Keep:
-    """Makes the function that keeps the largest of either sign.
+    """Makes the function that drops the smallest weights of each sign separately.
+
+    The positive and the negative weights of a layer lose the same fraction. Zero counts
+    as positive.
 
     Args:
-      regrow_dropped: if not, both signs together drop no more than can be grown.
+      regrow_dropped: if False, both signs together drop at most as many weights as can
+        be grown, since dropped weights are not available for growth.
+
+    Returns:
+      A function `(masks, params, grads, dropped, structure)` that returns the masks of
+      the surviving weights, and whether all scores were finite (boolean scalar). Its
+      argument `dropped` maps masks to the number of weights to drop in each layer.
     """
 
     def keep(
@@ -171,9 +224,25 @@ def drop_and_grow(
     skip_inner: bool,
     key: Key[Array, ""] | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimiser so that at every change some weights go and others come.
+    """Wraps an optimizer so that mask updates drop some weights and grow others.
 
-    `key` is None for a `grow_score` that draws nothing.
+    Args:
+      inner: the optimizer to wrap; any optax gradient transformation.
+      change: when and how masks are updated.
+      keep: chooses the surviving weights; from `make_keep` or `make_keep_by_sign`.
+      grow_score: called as `grow_score(masks, grads, key)`; in each layer, the inactive
+        weights of highest score are grown. Its key is None if `key` is.
+      init_masks: makes the initial masks from the parameters.
+      soft_bound: whether to grow before dropping, as in MEST: weights grown at one mask
+        update are above the target count until the next one drops as many. The update
+        at `change.calendar.end` grows none.
+      skip_inner: whether to skip the step of `inner` at mask updates.
+      key: typed random key for `grow_score`; the step is folded in. None for growth
+        scores that draw nothing.
+
+    Returns:
+      The wrapped optimizer. Its memory is a `grow.EverActive`, with a `SoftBoundState`
+      in `own` for `soft_bound`.
     """
     again = change.regrow_dropped
 
@@ -181,7 +250,9 @@ def drop_and_grow(
         memory = grow.init_exploration(params, masks)
         if not soft_bound:
             return memory
-        if is_placeholder(params):  # counts are no copies of the weights
+        # Counts are not shaped like parameters, so `optax.tree.map_params` must not
+        # find its placeholder in them.
+        if is_placeholder(params):
             return memory._replace(own=SoftBoundState(0, 0))
         none = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
         return memory._replace(own=SoftBoundState(none, grow.count(masks)))
@@ -204,19 +275,25 @@ def drop_and_grow(
 
         def goes(held: Masks) -> Counts:
             if soft_bound:
+                # Drop what the last update grew. If the count differs, the masks were
+                # replaced since, and nothing is above the target count.
                 return jax.tree.map(
                     lambda more, before, now: jnp.where(before == now, more, 0),
                     *(*memory.own, grow.count(held)),
                 )
             counts = grow.part(held, ratio, structure=structure)
             counts = grow.zero_counts(counts, change.dense)
+            # Without regrowth, only weights that were inactive before can be grown, and
+            # dropping more than that would lower the density.
             return counts if again else grow.at_most_inactive(counts, masks)
 
         kept, finite = keep(masks, params, grads, goes, structure)
+        # Counted from the masks: only `keep` decides how many weights are dropped.
         comes = grow.subtract(grow.count(masks), grow.count(kept))
         if soft_bound:
             comes = grow.part(kept, ratio, structure=structure)
             comes = grow.at_most_inactive(comes, kept if again else masks)
+            # The last update only drops, so training ends at the target density.
             last = step == change.calendar.end
             comes = jax.tree.map(lambda more: jnp.where(last, 0, more), comes)
         promised = grow_score(

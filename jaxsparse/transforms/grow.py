@@ -1,8 +1,8 @@
-"""Dropping weights and growing others: what all dynamic methods have in common.
+"""Counting, dropping and growing weights: functions shared by all dynamic methods.
 
-A change of masks keeps the best of a layer's weights by one score and adds the best of
-those left by another. Counts are traced integers that follow from the masks held, so
-that a method goes on with whatever masks it is given.
+A mask update keeps the weights of highest score in each layer, then grows inactive
+weights by a second score. Counts are traced integers computed from the current masks,
+so a method works with any masks it is given, including those of `replace_masks`.
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ Ratio = tuple[Array, Array]
 
 
 class EverActive(NamedTuple):
-    """What a dynamic method remembers.
+    """Memory of a dynamic method.
 
     Attributes:
-      ever: weights that were in the masks before or after some change.
-      own: what the method itself remembers, or None.
+      ever: masks of the weights that were active before or after some mask update.
+      own: further state of the method, or None.
     """
 
     ever: Masks
@@ -36,7 +36,15 @@ class EverActive(NamedTuple):
 
 
 def init_exploration(params: Params, masks: Masks) -> EverActive:
-    """Makes the memory before the first change: empty, as masks may be replaced."""
+    """Makes the initial memory, in which no weight counts as ever active.
+
+    The initial masks are not recorded, because `replace_masks` may replace them before
+    training starts. The first mask update records the masks it finds.
+
+    Args:
+      params: not used; part of the signature that `sparsify` calls.
+      masks: the initial masks; only their nesting and shapes are used.
+    """
     del params
     return EverActive(jax.tree.map(jnp.zeros_like, masks))
 
@@ -44,7 +52,16 @@ def init_exploration(params: Params, masks: Masks) -> EverActive:
 def record_exploration(
     memory: EverActive, *masks: Masks, own: Any = None
 ) -> EverActive:
-    """Adds masks to those that were ever held."""
+    """Adds masks to the record of weights that were ever active.
+
+    Args:
+      memory: the memory so far.
+      *masks: masks to record.
+      own: the method's further state after the update, or None.
+
+    Returns:
+      The new memory.
+    """
     ever = memory.ever
     for held in masks:
         ever = jax.tree.map(jnp.logical_or, ever, held)
@@ -52,33 +69,41 @@ def record_exploration(
 
 
 def tracks_exploration(opt_state: optax.OptState) -> bool:
-    """Says whether `ever_active` is more than the masks held now.
+    """Returns whether the method records which weights were ever active.
+
+    If not, `ever_active` returns only the current masks.
+
+    Args:
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
 
     Raises:
-      ValueError: if the state holds no sparse optimiser, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
     """
     return isinstance(find(opt_state).memory, EverActive)
 
 
 def ever_active(opt_state: optax.OptState) -> Masks:
-    """Returns the weights that a dynamic method has ever held.
+    """Returns masks of the weights that were active at any time in training.
 
-    `masks.kept` of it over `masks.total` is the exploration rate, which the paper calls
-    R_s.
+    `masks.num_active` of the result divided by `masks.size` is the exploration rate,
+    called R_s in the paper.
 
     Args:
-      opt_state: state of an optimiser that a method of this package wraps.
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
 
     Returns:
-      Masks, those held now included; those alone for a method that does not remember.
+      Masks that include the current ones; only the current ones if the method does not
+      record exploration.
 
     Raises:
-      ValueError: if the state holds no sparse optimiser, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
 
     References:
       Liu, Yin, Mocanu, Pechenizkiy. Do We Actually Need Dense Over-Parameterization?
-      In-Time Over-Parameterization in Sparse Training. 2021. arXiv:2102.02887,
-      section 3.
+      In-Time Over-Parameterization in Sparse Training. 2021. arXiv:2102.02887, section
+      3.
     """
     state = find(opt_state)
     if not tracks_exploration(opt_state):
@@ -89,37 +114,50 @@ def ever_active(opt_state: optax.OptState) -> Masks:
 def fraction_at(
     table: list[tuple[int, int]], schedule: UpdateSchedule, step: Step
 ) -> Ratio:
-    """Reads the ratio for the change at a step from `calendars.drop_fractions`."""
+    """Looks up the drop fraction of the mask update at a step.
+
+    Args:
+      table: numerator and denominator for each mask update, from
+        `update_schedules.drop_fractions`. After the last row, the last row is used.
+      schedule: the steps of the mask updates.
+      step: int32 scalar; may be traced.
+
+    Returns:
+      Numerator and denominator; int32 scalars.
+    """
     rows = jnp.asarray(np.array(table, np.int32))
     row = rows[
+        # A constant fraction has one row; updates may also go on without end.
         jnp.minimum(update_schedules.update_index(schedule, step), len(table) - 1)
     ]
     return row[0], row[1]
 
 
 def count(masks: Masks) -> Counts:
-    """Counts each layer's weights; traced, exact."""
+    """Counts the active weights of each layer; traced int32, exact."""
     return jax.tree.map(lambda mask: jnp.sum(mask, dtype=jnp.int32), masks)
 
 
 def part(
     masks: Masks, ratio: Ratio, *, structure: select.Structure | None = None
 ) -> Counts:
-    """Counts a part of each layer's weights, rounded down to whole units.
+    """Computes a fraction of each layer's active weights, rounded down to whole units.
 
     Args:
-      masks: weights to take the part of.
-      ratio: the part, as numerator and denominator.
-      structure: which weights stand or fall together.
+      masks: masks of the weights to take a fraction of.
+      ratio: the fraction, as numerator and denominator; traced int32 scalars.
+      structure: structured sparsity, whose units and rows the count is rounded to; None
+        for single weights.
 
     Returns:
-      Traced counts.
+      Traced int32 counts, one for each layer.
     """
 
     def take(name: str, mask: Array) -> Array:
         taken = update_schedules.floor_mul_div(jnp.sum(mask, dtype=jnp.int32), *ratio)
         if structure is None:
             return taken
+        # A structure can only change by the same number of units in every row.
         grid = select.unit_view(structure, name, mask.shape)
         unit = grid.rows * grid.members
         return taken // unit * unit
@@ -128,17 +166,22 @@ def part(
 
 
 def num_inactive(masks: Masks) -> Counts:
-    """Counts the weights that each layer has outside the masks; traced, exact."""
+    """Counts the weights outside the masks in each layer; traced int32, exact."""
     return jax.tree.map(lambda mask: mask.size - jnp.sum(mask, dtype=jnp.int32), masks)
 
 
 def at_most_inactive(counts: Counts, masks: Masks) -> Counts:
-    """Limits counts to the weights that each layer has outside the masks."""
+    """Limits counts to the number of weights outside the masks in each layer."""
     return jax.tree.map(jnp.minimum, counts, num_inactive(masks))
 
 
 def zero_counts(counts: Counts, dense: tuple[str, ...]) -> Counts:
-    """Sets the counts of the layers that match one of the patterns to nothing."""
+    """Sets the counts of layers that match one of the patterns to 0.
+
+    Args:
+      counts: traced int32 counts, one for each layer.
+      dense: shell patterns of leaf names.
+    """
     return tree.map_with_names(
         lambda name, wanted: (
             jnp.zeros_like(wanted) if tree.matches(name, dense) else wanted
@@ -161,18 +204,22 @@ def grow(
     structure: select.Structure | None = None,
     regrow_dropped: bool = True,
 ) -> Masks:
-    """Adds the weights of most promise; ties are broken as in `select.globally`.
+    """Grows the inactive weights of highest score in each layer.
+
+    Equal scores are chosen among in the fixed order of `select.top_k_per_layer`, which
+    is spread evenly over positions.
 
     Args:
-      masks: weights there were before some were dropped.
-      kept: those that stayed.
-      counts: how many to add, by layer.
-      grow_score: score of the weights that may be added; the highest are.
-      structure: which weights stand or fall together.
-      regrow_dropped: whether a weight dropped now may be grown now.
+      masks: masks before the mask update dropped weights.
+      kept: masks of the surviving weights.
+      counts: number of weights to grow in each layer; traced int32.
+      grow_score: score of each weight; only those of weights that may be grown are
+        read.
+      structure: structured sparsity, or None for single weights.
+      regrow_dropped: whether a weight dropped in this mask update may be grown in it.
 
     Returns:
-      Masks with `kept` and as many more.
+      Masks that contain `kept` and the grown weights.
     """
     free = jax.tree.map(jnp.logical_not, kept if regrow_dropped else masks)
     grown = select.top_k_per_layer(
@@ -184,22 +231,32 @@ def grow(
 def finite_where_grown(
     grow_score: Scores, taken: Masks, counts: Counts
 ) -> Bool[Array, ""]:
-    """Says whether the scores that `grow` chose by were finite.
+    """Returns whether all scores that `grow` chose by are finite.
 
     Args:
-      grow_score: as given to `grow`.
-      taken: weights that could not be added.
-      counts: as given to `grow`; a layer that grows nothing reads no score.
+      grow_score: growth score of each weight, as passed to `grow`.
+      taken: masks of weights that could not be grown.
+      counts: number of weights to grow in each layer, as passed to `grow`; in a layer
+        that grows none, no score is read.
+
+    Returns:
+      A boolean scalar.
     """
     free = jax.tree.map(lambda mask, wanted: ~mask & (wanted > 0), taken, counts)
     return select.all_finite(grow_score, free)
 
 
 def dropped_and_regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
-    """Tells the weights that were dropped and grown in one change."""
+    """Returns masks of the weights dropped and grown again in the same mask update.
+
+    Args:
+      masks: masks before the mask update.
+      kept: masks of the surviving weights.
+      new: masks after the mask update.
+    """
     return jax.tree.map(lambda old, stay, now: old & ~stay & now, masks, kept, new)
 
 
 def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:
-    """Scores every weight, held or not, by its gradient's absolute value."""
+    """Scores every weight, active or not, by the absolute value of its gradient."""
     return masks_lib.tree_map(lambda _, grad: jnp.abs(grad), masks, grads)

@@ -1,4 +1,4 @@
-"""The masks a method starts from, as functions of the parameters."""
+"""Initial masks of a sparse training method, as functions of the parameters."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -25,19 +25,24 @@ def layer_counts(
     structure: select.Structure | None = None,
     axes: fan_axes.Axes = None,
 ) -> Counts:
-    """Divides a sparsity among layers, in counts that a structure can have.
+    """Divides a sparsity among layers, as counts that a structure can have.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
-      sparsity: fraction to remove, in [0, 1).
-      distribution: one of `distributions.NAMES`, or a function `(masks, sparsity)` to
-        counts.
-      dense: shell patterns of layers to keep whole; for named distributions.
-      structure: which weights stand or fall together; None for each on its own.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`.
+      masks: masks of the prunable leaves; only names and shapes are used.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      distribution: how the active weights are divided among layers: a name in
+        `distributions.NAMES` ("uniform", "balanced", "er" or "erk"), or a function of
+        masks and sparsity that returns the number of active weights of each layer.
+      dense: shell patterns of leaf names; matching layers stay dense. Must be empty if
+        `distribution` is a function.
+      structure: structured sparsity, whose units the counts are rounded to; None for
+        single weights.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      Weights to keep in each layer, Python integers.
+      Number of active weights of each layer; Python integers.
     """
     counts = distributions.divide(distribution, masks, sparsity, dense=dense, axes=axes)
     return (
@@ -46,7 +51,11 @@ def layer_counts(
 
 
 def first_key(key: RandomKey | None) -> Key[Array, ""]:
-    """Returns what a method draws with: `jax.random.key(0)` if it was given nothing."""
+    """Returns a method's random key as a typed key, by default `jax.random.key(0)`.
+
+    Args:
+      key: a typed key, raw key data (uint32), or None for the default.
+    """
     return jax.random.key(0) if key is None else rng.as_typed(key)
 
 
@@ -60,9 +69,31 @@ def random(
     prunable: Prunable,
     key: RandomKey | None,
 ) -> InitMasks:
-    """Makes the function that draws masks with exact layer counts.
+    """Makes the function that draws random masks with exact layer counts.
 
-    The draw is by `jax.random.fold_in(key, 2**31)`, which no step of training equals.
+    Masks are drawn with `jax.random.fold_in(key, 2**31)`. Steps are at most 2**31 - 1,
+    so no mask update, which folds in its step, uses the same key.
+
+    Args:
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      distribution: how the active weights are divided among layers: a name in
+        `distributions.NAMES` ("uniform", "balanced", "er" or "erk"), or a function of
+        masks and sparsity that returns the number of active weights of each layer.
+      dense: shell patterns of leaf names; matching layers stay dense and need not fit
+        `structure`. Must be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      key: random key, typed or raw key data (uint32); `jax.random.key(0)` if None.
+
+    Returns:
+      A function from parameters to masks.
     """
 
     def init(params: Params) -> Masks:

@@ -1,4 +1,4 @@
-"""Keeping the largest weights, as many as a table says."""
+"""Magnitude pruning to the sparsities in a table."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -26,21 +26,33 @@ def make_mask_fn(
     min_layer_density: float = 0.0,
     axes: fan_axes.Axes = None,
 ) -> MaskFn:
-    """Makes the function that keeps the largest weights, of a table of sparsities.
+    """Makes the function that keeps the largest weights, for a table of sparsities.
 
     Args:
-      distribution: "global", a name of `distributions.NAMES`, or a function.
-      dense: shell patterns of layers to keep whole.
-      structure: which weights stand or fall together.
-      min_layer_density: for "global", see `gradual_magnitude`.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`.
+      distribution: "global" for one threshold over all layers; or how the active
+        weights are divided among layers: a name in `distributions.NAMES` ("uniform",
+        "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
+        number of active weights of each layer.
+      dense: shell patterns of leaf names; matching layers stay dense and need not fit
+        `structure`. Must be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for distribution "global".
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      A function of masks outside which nothing is kept, weights, the table, and which
-      of its rows to use (traced) to masks.
+      A function `(masks, params, table, index)` to masks. `masks` limits which weights
+      may be kept, `params` are the weights, `table` is a list of sparsities (exact
+      fractions), and `index` is the row of the table to use, an int32 scalar that may
+      be traced.
 
     Raises:
-      ValueError: if the density is out of range, or given without "global".
+      ValueError: if `min_layer_density` is out of range, or nonzero for a distribution
+        other than "global".
     """
     if not 0 <= min_layer_density <= 1 or (
         min_layer_density and distribution != "global"
@@ -49,7 +61,8 @@ def make_mask_fn(
             f"min_layer_density: got {min_layer_density} with distribution "
             f"{distribution!r}; wanted a part in [0, 1], with 'global'"
         )
-    known: dict[Any, list[Counts]] = {}  # long tables take long
+    # Cache: a table may have 10**6 rows, and layer counts are exact fractions.
+    known: dict[Any, list[Counts]] = {}
 
     def tabulate(
         masks: Masks, table: list[Fraction], tied: Any, layouts: fan_axes.TreeAxes
@@ -88,6 +101,7 @@ def make_mask_fn(
         tied = select.bind(structure, params, axes=axes, dense=dense)
         layers = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
         masks_lib.check_globs(dense, list(layers), field="dense")
+        # Dense layers are not selected from, but count towards the sparsity.
         whole = sum(
             leaf.size for name, leaf in layers.items() if masks_lib.matches(name, dense)
         )

@@ -1,4 +1,7 @@
-"""What a method of pruning or regrowth provides, and `engine.sparsify` calls."""
+"""Interfaces between `sparsify` and a sparse training method.
+
+A method provides functions of these types; `sparsify.sparsify` calls them.
+"""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -9,18 +12,20 @@ from jaxsparse.types import Grads, Masks, Params, Step
 
 
 class MaskUpdate(NamedTuple):
-    """What a method decides when masks change.
+    """Result of a mask update.
 
     Attributes:
       masks: the new masks.
-      memory: what the method wants to remember, structured as before.
-      reset: weights of the new masks whose optimiser memory starts afresh although
-        the masks kept them, or None for none. A weight dropped and regrown in one
-        update is such a weight, and the masks alone do not show it.
-      zeroed: likewise, weights whose value starts from zero.
-      finite: whether every score that chose these masks was finite, a boolean scalar;
-        None if only weights were read, which `sparsify` looks at itself. False leaves
-        masks and memory as they were; see `select.all_finite`.
+      memory: the method's own state after the update, with the structure it had before.
+      reset: masks of weights whose optimizer state is reset even though they are active
+        both before and after the update, or None if there are none. A weight dropped
+        and regrown in one update is an example: the masks alone do not show it.
+      zeroed: masks of weights whose value restarts from zero even though they are
+        active both before and after the update, or None if there are none.
+      finite: whether every score that the masks were chosen by is finite; boolean
+        scalar, see `select.all_finite`. If False, masks and memory stay as they were.
+        None if the method reads no scores but the weights, which `sparsify` checks
+        itself.
     """
 
     masks: Masks
@@ -32,15 +37,26 @@ class MaskUpdate(NamedTuple):
 
 @runtime_checkable
 class InitMasks(Protocol):
-    """Makes the masks training starts from."""
+    """Makes the initial masks."""
 
     def __call__(self, params: Params) -> Masks:
-        """Returns masks for `params`; must work under `jax.eval_shape`."""
+        """Returns initial masks; must work under `jax.eval_shape`.
+
+        Args:
+          params: the initial parameters.
+
+        Returns:
+          Boolean masks with the nesting and shapes of `params`; None where a leaf is
+          not prunable.
+        """
 
 
 @runtime_checkable
 class UpdateMasks(Protocol):
-    """Chooses new masks during training. Pure, and traced once."""
+    """Chooses new masks during training.
+
+    The function must be pure and traceable: it runs inside a `lax.cond`.
+    """
 
     def __call__(
         self,
@@ -57,36 +73,54 @@ class UpdateMasks(Protocol):
         """Returns the next masks.
 
         Args:
-          masks: the present masks.
-          params: parameters, zero outside `masks`.
-          grads: the dense gradient, also outside `masks`, or that of the caller's
-            `growth_grads`.
-          step: updates made so far; int32.
-          key: random key; fold the step in before drawing. None if `sparsify` was
-            given none.
-          memory: what the last call wanted to remember.
-          inner_state: state of the wrapped optimiser, for methods that read momenta.
-          **extra: what the caller gave to `update` by name.
+          masks: the current masks.
+          params: the parameters, zero outside `masks`.
+          grads: the dense gradient, which includes weights outside `masks`; or the
+            caller's `growth_grads` in its place.
+          step: number of updates made so far; int32 scalar.
+          key: typed random key, the same at every call; fold in `step` before drawing.
+            None if `sparsify` was given no key.
+          memory: the method's own state, as the last mask update or `Observe` returned
+            it.
+          inner_state: state of the wrapped optimizer, for methods that read momenta.
+          **extra: keyword arguments that the caller passed to `update`.
 
         Returns:
-          Masks with the nesting and shapes of `masks`, and what goes with them.
+          The new masks, with the nesting and shapes of `masks`, and what belongs to
+          them.
         """
 
 
 @runtime_checkable
 class Observe(Protocol):
-    """Keeps a method's memory up to date at every update, whether masks change or not.
+    """Updates the method's own state at every step, before any mask update.
 
-    For what takes more than one gradient, such as a momentum of the dense gradient.
+    Methods that need more than one gradient use it, for example to track a momentum of
+    the dense gradient.
     """
 
     def __call__(self, memory: Any, grads: Grads) -> Any:
-        """Returns the new memory, structured as before, from the dense gradient."""
+        """Returns the method's new state.
+
+        Args:
+          memory: the method's own state.
+          grads: the dense gradient, which includes weights outside the masks.
+
+        Returns:
+          The new state, with the structure of `memory`.
+        """
 
 
 @runtime_checkable
 class UpdateAt(Protocol):
-    """Says at which steps the masks change."""
+    """Decides at which steps masks are updated."""
 
     def __call__(self, step: Step) -> Bool[Array, ""]:
-        """Returns True when masks are to be updated before update `step`."""
+        """Returns whether the masks change in the update numbered `step`.
+
+        Args:
+          step: number of updates made so far; int32 scalar, counted from 0.
+
+        Returns:
+          A boolean scalar.
+        """

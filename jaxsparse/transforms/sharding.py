@@ -1,9 +1,10 @@
-"""Which weights are divided over devices, and along which axis (FSDP).
+"""Sharding of parameters, and of the optimizer state that belongs to them (FSDP).
 
-Weights too many for one device are divided over several; their masks, and what the
-optimiser and the method remember of them, are divided alike. No wrapper knows of that:
-selection counts over all devices, so nothing of a weight's size is gathered by `update`
-or by `init`, if they are compiled with these specifications.
+Parameters that are too large for one device are sharded over several. Their masks,
+their optimizer state and the method's memory are sharded in the same way. The wrappers
+need no changes for this: selection counts weights over all devices, so neither `update`
+nor `init` gathers anything of the size of a parameter, if they are compiled with these
+specifications.
 """
 
 from typing import Any, NamedTuple
@@ -18,16 +19,21 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import state_reset
 from jaxsparse.types import Params
 
-# Shell patterns of names, and the axis that leaves of these names are divided along;
-# None leaves them whole. The first that matches decides.
+# Shell patterns of leaf names, and the array axis to shard matching leaves along; None
+# leaves them unsharded. The first matching pattern counts.
 Rules = tuple[tuple[str, int | None], ...]
 Shaped = Params | PyTree[jax.ShapeDtypeStruct]
 
-LEAST = 2**16  # numbers of a leaf that is worth dividing
+LEAST = 2**16  # elements; smaller leaves are not worth sharding
 
 
 class _Divided(NamedTuple):
-    """A leaf's shape, and how it is divided."""
+    """Shape and sharding of a parameter.
+
+    Attributes:
+      shape: shape of the whole parameter.
+      spec: its PartitionSpec.
+    """
 
     shape: tuple[int, ...]
     spec: PartitionSpec
@@ -44,24 +50,28 @@ def weight_specs(
     rules: Rules = (),
     least: int = LEAST,
 ) -> PyTree[PartitionSpec]:
-    """Chooses how weights are divided over an axis of a mesh.
+    """Chooses how parameters are sharded over a mesh axis.
 
     Args:
-      params: weights; only names and shapes are used, so they may be abstract.
-      axis: name of the axis of the mesh.
-      parts: devices along it.
-      rules: pairs of a shell pattern and an axis of the leaf, counted from 0, or from
-        -1 backwards, or None; the first whose pattern matches a leaf's name decides.
-      least: numbers that a leaf no rule matches must have to be divided.
+      params: the parameters, perhaps abstract: only names and shapes are used.
+      axis: name of the mesh axis.
+      parts: number of devices along that axis.
+      rules: pairs of a shell pattern of leaf names and the array axis to shard matching
+        leaves along. The axis is counted from 0, or backwards from -1; None leaves a
+        leaf unsharded. The first matching rule counts.
+      least: minimum number of elements that a leaf without a matching rule must have to
+        be sharded.
 
     Returns:
-      A PartitionSpec a leaf. Without a rule it is the longest axis that so many parts
-      divide, of equally long ones the first, and the last only where no other can be:
-      a count over a divided last axis costs one sum a row instead of one in all.
+      A PartitionSpec for each leaf. A leaf without a matching rule is sharded along its
+      longest axis whose length is divisible by `parts`; the first of several equally
+      long ones. The last axis is chosen only if no other is divisible, since a count
+      over a sharded last axis costs one sum per row instead of one in total.
 
     Raises:
       ValueError: if a rule matches no leaf, or names an axis that a leaf does not have
-        or that cannot be divided equally; the message names the leaf.
+        or whose length is not divisible by `parts`; the message names the leaf or the
+        pattern.
 
     Examples:
       >>> params = {"up": {"kernel": jnp.zeros((512, 2048)), "bias": jnp.zeros(2048)}}
@@ -93,14 +103,36 @@ def weight_specs(
 
 
 def _longest(shape: tuple[int, ...], parts: int) -> int | None:
-    """Returns the axis to divide a leaf along; None if none can be."""
+    """Chooses the axis to shard a leaf along if no rule matches it.
+
+    Args:
+      shape: shape of the leaf.
+      parts: number of devices.
+
+    Returns:
+      An axis, counted from 0; None if no axis is divisible by `parts`.
+    """
     able = [at for at, size in enumerate(shape) if size and not size % parts]
     early = [at for at in able if at < len(shape) - 1] or able
     return max(early, key=lambda at: shape[at], default=None)
 
 
 def _asked(name: str, shape: tuple[int, ...], parts: int, at: int | None) -> int | None:
-    """Checks the axis that a rule names, and counts it from the front."""
+    """Checks the axis that a rule gives, and converts it to an axis counted from 0.
+
+    Args:
+      name: name of the leaf, for error messages.
+      shape: shape of the leaf.
+      parts: number of devices.
+      at: the axis, perhaps negative; None to leave the leaf unsharded.
+
+    Returns:
+      The axis, or None.
+
+    Raises:
+      ValueError: if the leaf has no such axis, or its length is not divisible by
+        `parts`.
+    """
     if at is None:
         return None
     if not -len(shape) <= at < len(shape):
@@ -118,18 +150,19 @@ def _asked(name: str, shape: tuple[int, ...], parts: int, at: int | None) -> int
 
 
 def state_specs(specs: PyTree[PartitionSpec], params: Shaped, state: Any) -> Any:
-    """Divides whatever belongs to weights as the weights are: masks, momenta, memory.
+    """Shards everything that belongs to parameters like them: masks, momenta, memory.
 
     Args:
-      specs: what `weight_specs` returned, or of your own, one PartitionSpec a leaf.
-      params: the weights, perhaps abstract.
-      state: an optimiser's state, gradients, masks or scores, perhaps abstract.
+      specs: one PartitionSpec for each leaf of `params`, for example from
+        `weight_specs`.
+      params: the parameters, perhaps abstract.
+      state: an optimizer state, gradients, masks or scores, perhaps abstract.
 
     Returns:
-      A PartitionSpec for each leaf of `state`. A leaf belongs to a weight if its path
-      ends in the weight's and their shapes are equal; all others are whole everywhere:
-      counters, keys, and what an optimiser keeps in other shapes or under other names,
-      such as factored moments and whatever `optax.flatten` wraps.
+      A PartitionSpec for each leaf of `state`. A leaf belongs to a parameter if its key
+      path ends with the parameter's key path and their shapes are equal. All other
+      leaves are replicated: counters, keys, and optimizer state with other shapes or
+      names, such as factored moments and everything that `optax.flatten` wraps.
 
     Examples:
       >>> specs = weight_specs(params, axis="data", parts=8)

@@ -1,4 +1,7 @@
-"""Methods that move weights from layer to layer: the total is kept, not the layers'."""
+"""Sparse momentum (SNFS), which moves weights between layers.
+
+The total number of active weights is constant, but the counts of single layers are not.
+"""
 
 from typing import Any
 
@@ -42,43 +45,63 @@ def snfs(
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Drops the smallest weights and grows where momentum is largest: sparse momentum.
+    r"""Drops the smallest weights and grows those of largest momentum: sparse momentum.
 
-    The momentum :math:`M \leftarrow \alpha M + (1 - \alpha) g` of the dense gradient is
-    kept by the method itself, in float32, whatever the optimiser; a gradient that is
-    not finite leaves it as it was, weight by weight. What all layers drop
-    together is divided among them in proportion to the mean :math:`|M|` of the weights
-    they had, no layer above its size; in each, the weights of largest :math:`|M|` are
-    grown.
+    The method keeps its own momentum :math:`M \leftarrow \alpha M + (1 - \alpha) g` of
+    the dense gradient, in float32, whatever the optimizer. Elements of the gradient
+    that are not finite leave the momentum of their weights unchanged. At a mask update,
+    the total number of dropped weights is divided among the layers in proportion to the
+    mean :math:`|M|` of the weights that were active in each; no layer grows beyond its
+    size. Within each layer, the weights of largest :math:`|M|` are grown.
 
     Args:
-      inner: as in `sparse_evolution`, and so are the others not named here.
-      sparsity: as above.
-      distribution: as above; of the masks training starts from.
-      dense: as above; these layers take no part afterwards either.
-      update_every: as above; the paper changes masks after every epoch.
-      begin_step: as above.
-      end_step: as above.
-      drop_fraction: as above.
-      drop_schedule: as above.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      distribution: how the active weights of the initial masks are divided among
+        layers: a name in `distributions.NAMES` ("uniform", "balanced", "er" or "erk"),
+        or a function of masks and sparsity that returns the number of active weights of
+        each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense throughout training. Must be empty if `distribution` is a function.
+      update_every: steps between mask updates, at least 1; the paper updates the masks
+        after every epoch.
+      begin_step: step of the first mask update, counted from 0; `update_every` if None.
+      end_step: mask updates take place before this step; None for no end.
+      drop_fraction: fraction of each layer's active weights that a mask update drops,
+        in [0, 1]; the count is rounded down.
+      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
+        which decays to 0 at `end_step`; or a function of the step, such as a learning
+        rate schedule, whose value relative to its largest value multiplies
+        `drop_fraction`. All but "constant" need `end_step`.
       momentum: :math:`\alpha`, in [0, 1).
-      redistribute: whether weights move between layers.
-      regrow_dropped: as above.
-      restart_dropped: as above.
-      skip_inner: as above.
-      prunable: as above.
-      axes: as above.
-      key: as above; only the first masks are drawn.
+      redistribute: whether weights move between layers. If False, each layer grows as
+        many weights as it drops.
+      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+        the same update.
+      restart_dropped: whether a weight dropped and regrown in the same update starts
+        from zero with fresh optimizer state, as other grown weights do. If False, it
+        keeps its value and its optimizer state.
+      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+        weights and their optimizer state stay as they are.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      key: random key that the initial masks are drawn with, typed or raw key data
+        (uint32); `jax.random.key(0)` if None.
 
     Returns:
-      The optimiser, with a constant count over all layers.
+      The wrapped optimizer. The total number of active weights is constant.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      Shares are rounded down in 20-bit arithmetic, and what that leaves goes, one
-      weight at a time, to the layer of the largest share that has room.
+      Each layer's share is rounded down in 20-bit arithmetic. The weights that remain
+      go, one at a time, to the layer with the largest share that has inactive weights.
 
     References:
       Dettmers, Zettlemoyer. Sparse Networks from Scratch: Faster Training without
@@ -111,6 +134,7 @@ def snfs(
                 return None
             wide = grad.astype(jnp.float32)
             new = momentum * old + (1 - momentum) * wide
+            # One NaN would otherwise stay in the momentum for all later steps.
             return jnp.where(jnp.isfinite(wide), new, old)
 
         moving = jax.tree.map(
@@ -168,7 +192,18 @@ def snfs(
 def _redistribute(
     goes: Counts, masks: Masks, taken: Masks, momentum: Any, dense: tuple[str, ...]
 ) -> Counts:
-    """Divides what all layers drop by the mean momentum of what each had."""
+    """Divides the dropped weights of all layers in proportion to their mean momentum.
+
+    Args:
+      goes: number of weights that each layer drops; int32.
+      masks: masks before the mask update.
+      taken: masks of weights that cannot be grown.
+      momentum: absolute value of the momentum of each weight.
+      dense: shell patterns of leaf names; matching layers grow no weights.
+
+    Returns:
+      Number of weights that each layer grows; int32.
+    """
     total = sum(jax.tree.leaves(goes))
     means = [
         jnp.sum(jnp.where(mask, size, 0))
@@ -185,19 +220,21 @@ def _redistribute(
 def apportion(
     total: Int[Array, ""], shares: Float[Array, "l"], room: Int[Array, "l"]
 ) -> Int[Array, "l"]:
-    """Divides a count in proportion to shares, no part above its room.
+    """Divides a count in proportion to shares, with an upper limit for each part.
 
     Args:
-      total: what to divide; at most the sum of `room` can be.
-      shares: at least 0; NaN counts as 0, and where all that have room are 0 they
-        count as equal.
-      room: the largest each part can be, at least 0.
+      total: the count to divide, at least 0; int32. Anything above the sum of `room` is
+        not distributed.
+      shares: nonnegative shares of the layers; NaN counts as 0. If all layers with room
+        left have share 0, they are treated as equal.
+      room: upper limit of each part, at least 0; int32.
 
     Returns:
-      int32 that sum to exactly min(total, sum(room)).
+      int32 counts that sum to exactly min(total, sum(room)).
     """
     shares = jnp.nan_to_num(shares)
     scale = jnp.maximum(jnp.max(shares), jnp.finfo(shares.dtype).tiny)
+    # Integer shares, so that the parts add up to the total exactly.
     weights = jnp.round(shares / scale * 2**20).astype(jnp.int32)
 
     def left_of(given: Int[Array, "l"]) -> Int[Array, ""]:
@@ -209,6 +246,7 @@ def apportion(
         mine = jnp.where(has_room & (jnp.sum(mine) == 0), 1, mine)
         parts = update_schedules.floor_mul_div(left_of(given), mine, jnp.sum(mine))
         parts = jnp.minimum(parts, room - given)
+        # If all parts round down to 0, the loop would never end: hand out one weight.
         one = jax.nn.one_hot(jnp.argmax(mine), len(mine), dtype=jnp.int32)
         return given + jnp.where(jnp.sum(parts) == 0, one, parts)
 

@@ -1,13 +1,13 @@
-"""The one wrapper that makes any optimiser sparse.
+"""A wrapper that makes any optax optimizer sparse.
 
-`sparsify` surrounds an optax optimiser and owns the masks. Every method of pruning
-and regrowth is a call of it with a different `update_masks`.
+`sparsify` wraps an optax optimizer and stores the masks in its state. The pruning and
+dynamic sparse training methods call it with different `update_masks`.
 
-It is a wrapper and not a link of `optax.chain` because three things have to happen
-around the optimiser, in order, and a chain would let a caller misplace them: the
-gradient is masked before clipping and momentum see it; the weights that leave are
-sent to exactly zero after the learning rate was applied; what the optimiser
-remembers of weights that arrive starts afresh.
+It is a wrapper and not an element of `optax.chain` because three things must happen
+around the optimizer, in a fixed order that a chain would let a caller get wrong. The
+gradient is masked before clipping and momentum see it. Pruned weights are set to
+exactly zero after the learning rate was applied. The optimizer state of newly active
+weights is reset.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,64 +43,71 @@ def sparsify(
     skip_inner: bool = False,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Wraps an optimiser so that weights outside the masks stay exactly zero.
+    r"""Wraps an optimizer so that weights outside the masks stay exactly zero.
 
     With dense gradient :math:`g`, masks :math:`m` and weights :math:`w`, one update
 
-    1. sets :math:`m' = U(m, w, g, t)` when `update_at(t)`, else :math:`m' = m`;
-    2. when the masks changed, here or by `replace_masks`, sets what `inner`
-       remembers of every weight outside :math:`m \cap m'` to its value at `inner.init`;
+    1. sets :math:`m' = U(m, w, g, t)` if `update_at(t)`, else :math:`m' = m`;
+    2. if the masks changed, here or by `replace_masks`, resets the optimizer state of
+       every weight outside :math:`m \cap m'` to its value at `inner.init`;
     3. gets :math:`u` from `inner` for the gradient :math:`m' \odot g` and the weights
-       :math:`m' \odot w`, or takes :math:`u = 0` when `update_at(t)` and `skip_inner`;
+       :math:`m' \odot w`, or sets :math:`u = 0` if `update_at(t)` and `skip_inner`;
     4. returns :math:`u` inside :math:`m'` and :math:`-w` outside.
 
-    `update` takes `growth_grads` by name: what `update_masks` is to see instead of
-    :math:`g`, a tree or a function of the masked weights that is called only when the
-    masks change, such as the gradient on another batch.
+    The returned transformation's `update` accepts the keyword argument `growth_grads`,
+    which `update_masks` receives instead of :math:`g`. It is a tree, or a function of
+    the masked weights that is called only if the masks are updated, for example to
+    compute the gradient on another batch.
 
-    `optax.apply_updates` then gives :math:`w + u` inside and exactly 0 outside, for
-    finite weights, in every dtype; see `transforms.apply_updates` for weights that are
-    not finite, and for what stands outside. Masks are state, not constants: all levels
-    of a lottery run share one compiled step, and a checkpoint of the state holds them.
+    `optax.apply_updates` then gives :math:`w + u` inside the masks and exactly 0
+    outside, for finite weights, in every dtype. For weights that are not finite, and
+    for transformations outside this wrapper, use `transforms.apply_updates`. Masks are
+    state, not constants: all levels of a lottery ticket run share one compiled step,
+    and a checkpoint of the state contains the masks.
 
-    A change of masks that would be chosen by a number that is not finite, a weight
-    inside the masks or another score (`MaskUpdate.finite`), is left out: masks and
-    memory stay, and `skipped_updates` of the state counts it. Everything else is as in
-    any update that changes masks, `skip_inner` included.
+    If a weight inside the masks or a score that the masks would be chosen by
+    (`MaskUpdate.finite`) is not finite, the mask update is skipped: masks and memory
+    stay as they are, and `skipped_updates` in the state is incremented. Everything else
+    happens as in any mask update, including `skip_inner`.
 
     Args:
-      inner: any optimiser, such as
+      inner: the optimizer to wrap, for example
         `optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))`. Around
-        `optax.lookahead`, parameters are `optax.LookaheadParams`, and the masks hold
-        for the fast and the slow ones.
-      init_masks: makes the first masks; `masks.dense` to begin dense.
-      update_masks: how masks change; None for masks that never change.
-      update_at: when they change; given if and only if `update_masks` is.
-      init_memory: called as `init_memory(params, masks)` for what the method
-        remembers at first; None for methods that remember nothing.
-      observe: how that changes at every update, before the masks may.
-      skip_inner: on updates that change the masks, leave the surviving weights and
-        what the optimiser remembers of them as they are.
-      key: where `update_masks` draws from, a typed key or raw key data; None for a
-        method that draws nothing, whose state then holds no key.
+        `optax.lookahead`, parameters are `optax.LookaheadParams`, and the masks apply
+        to both fast and slow parameters.
+      init_masks: makes the initial masks from the parameters; `masks.ones` to start
+        dense.
+      update_masks: chooses the new masks at a mask update; None for masks that never
+        change.
+      update_at: decides at which steps masks are updated. Required if `update_masks` is
+        given, and not allowed otherwise.
+      init_memory: called as `init_memory(params, masks)` to make the method's initial
+        memory, which is its own state between updates; None for methods without memory.
+      observe: updates the memory from the dense gradient at every step, before any mask
+        update; None if only mask updates change the memory.
+      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+        weights and their optimizer state stay as they are.
+      key: random key for `update_masks`, typed or raw key data (uint32). None for a
+        method that draws nothing; the state then contains no key.
 
     Returns:
-      A transformation whose `update` needs `params` and hands extra keyword
-      arguments to `inner` and to `update_masks`.
+      A transformation whose `update` requires `params` and passes extra keyword
+      arguments on to `inner` and to `update_masks`.
 
     Raises:
-      ValueError: if one of `update_masks` and `update_at` is given alone; and from
-        `update`, if `params` is None or the gradient of a prunable leaf is.
+      ValueError: if only one of `update_masks` and `update_at` is given; from `update`,
+        if `params` is None or the gradient of a prunable leaf is None.
 
     Examples:
-      >>> tx = sparsify(optax.sgd(0.1, momentum=0.9), masks.dense)
+      >>> tx = sparsify(optax.sgd(0.1, momentum=0.9), masks.ones)
       >>> opt_state = replace_masks(tx.init(params), ticket)
       >>> updates, opt_state = tx.update(grads, opt_state, params)
       >>> params = optax.apply_updates(params, updates)
 
     References:
-      Evci et al., Rigging the Lottery: Making All Tickets Winners, 2020,
-      arXiv:1911.11134, algorithm 1, whose order of steps this generalises.
+      Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
+      Winners. 2020. arXiv:1911.11134, algorithm 1, which this sequence of steps
+      generalizes.
     """
     if (update_masks is None) != (update_at is None):
         given = "update_at" if update_masks is None else "update_masks"
@@ -112,12 +119,14 @@ def sparsify(
     impl = None if typed is None else jax.random.key_impl(typed)
 
     def init(params: Params) -> SparsifyState:
+        # The placeholder must appear in the state wherever masks do, so that
+        # `optax.tree.map_params` treats them like parameters.
         masks = params if is_placeholder(params) else init_masks(_fast(params))
         params = masks_lib.apply(_like(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
-            # Copies, here and below: a donated state takes nothing of the caller's
-            # along, and two leaves in one buffer cannot both be donated.
+            # Copies, here and below: donating the state must not delete the caller's
+            # arrays, and two leaves that share a buffer cannot both be donated.
             key=None if typed is None else jnp.copy(jax.random.key_data(typed)),
             masks=masks,
             previous=jax.tree.map(jnp.copy, masks),
@@ -141,6 +150,7 @@ def sparsify(
                 "call tx.update(grads, opt_state, params)"
             )
         check_grads(state.masks, grads)
+        # Before the mask update, which thus sees a memory that includes this gradient.
         if observe is not None:
             state = state._replace(memory=observe(state.memory, grads))
         now = jnp.zeros((), bool) if update_at is None else update_at(state.step)
@@ -150,10 +160,14 @@ def sparsify(
         )
         held = _like(params, new.masks)
         fresh = None if new.zeroed is None else _like(params, new.zeroed)
+        # Weight decay and other terms of `inner` must see the weights as they will be:
+        # zero where pruned and where restarted.
         params_in = masks_lib.apply(held, params)
         if fresh is not None:
             params_in = masks_lib.apply(jax.tree.map(jnp.logical_not, fresh), params_in)
 
+        # Reset inside a cond: `inner.init` and a pass over the whole optimizer state
+        # would otherwise be paid at every step.
         def reset(old: optax.OptState) -> tuple[optax.OptState, Masks]:
             first = inner.init(params_in)
             kept = state_reset.reset_outside(_survivors(state, new), old, first)
@@ -174,8 +188,9 @@ def sparsify(
             like, state_like = jax.eval_shape(step_inner, inner_state)
             updates, inner_state = jax.lax.cond(
                 now,
-                # A step may widen the state, as that of bfloat16 weights does where
-                # the gradient is float32; left out, it is widened all the same.
+                # A step may widen the state: that of bfloat16 weights becomes float32
+                # if the gradient is float32. Both branches must return the same dtypes,
+                # so a skipped step widens the state too.
                 lambda old: (
                     jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like),
                     jax.tree.map(_as_dtype_of, old, state_like),
@@ -208,10 +223,20 @@ def _choose(
     extra: dict[str, Any],
     impl: Any,
 ) -> tuple[MaskUpdate, Int[Array, ""]]:
-    """Step 1: what the method decides if it is due, else everything as it was.
+    """Performs the mask update if it is due (step 1 of `sparsify`).
+
+    Args:
+      update_masks: the method's mask update, or None.
+      now: whether a mask update is due at this step; boolean scalar.
+      grads: the dense gradient, or the caller's `growth_grads`.
+      state: the current state.
+      params: the weights; for lookahead the fast ones.
+      extra: further keyword arguments for `update_masks`.
+      impl: PRNG implementation of the key in `state`, or None.
 
     Returns:
-      That, and the number of changes left out since a score was not finite, 0 or 1.
+      The mask update, or the current masks and memory if no update is due or a score is
+      not finite; and the number of skipped mask updates, 0 or 1.
     """
     nothing = jnp.zeros((), jnp.int32)
     if update_masks is None:
@@ -235,7 +260,8 @@ def _choose(
         if new.finite is not None:
             finite &= new.finite
         old = _unchanged(new, state.masks, memory, none_of)
-        # A select, since replicates under vmap may differ in it.
+        # A select: `finite` may differ between replicates, so a cond would become a
+        # select under vmap anyway.
         chosen = jax.tree.map(
             lambda now, before: jnp.where(finite, now, before),
             new._replace(finite=None),
@@ -243,6 +269,8 @@ def _choose(
         )
         return chosen, jnp.where(finite, nothing, 1)
 
+    # Both branches of the cond must return the same structure, and only a trace shows
+    # whether the method sets `reset` and `zeroed`.
     unused, _ = jax.eval_shape(move, state.memory)
 
     def stay(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
@@ -252,7 +280,14 @@ def _choose(
 
 
 def _unchanged(new: Any, masks: Masks, memory: Any, none_of: Masks) -> MaskUpdate:
-    """An update that changes nothing, with the fields that another one has."""
+    """Returns a mask update that changes nothing, with the same fields set as `new`.
+
+    Args:
+      new: a mask update, perhaps abstract; only which fields are None is used.
+      masks: the current masks.
+      memory: the method's current state.
+      none_of: masks that are False everywhere.
+    """
     return MaskUpdate(
         masks,
         memory,
@@ -266,20 +301,25 @@ def _as_dtype_of(leaf: Any, like: Any) -> Any:
 
 
 def is_placeholder(params: Any) -> bool:
-    """Says whether `init` is asked by `optax.tree.map_params` what belongs to weights.
+    """Returns whether `params` is the placeholder of `optax.tree.map_params`.
 
-    It hands over one node without leaves, of a type of its own, and looks where in the
-    state the node comes back.
+    To find out which leaves of an optimizer state belong to parameters, `map_params`
+    calls `init` with a single pytree node of a private type, without leaves, and looks
+    for that node in the state it gets.
     """
     alone = jax.tree.structure(params).num_nodes == 1 and not jax.tree.leaves(params)
     return alone and not isinstance(params, Mapping | Sequence | None)
 
 
 def check_grads(masks: Masks, grads: Grads) -> None:
-    """Refuses None where a prunable leaf needs its gradient.
+    """Checks that every prunable leaf has a gradient.
+
+    Args:
+      masks: masks of the prunable leaves; None elsewhere.
+      grads: gradients, None where a leaf has none.
 
     Raises:
-      ValueError: naming the leaf.
+      ValueError: if a gradient is missing; the message names the leaf.
     """
     there = tree.named_leaves(grads)
     for name in tree.names(masks):
@@ -291,38 +331,52 @@ def check_grads(masks: Masks, grads: Grads) -> None:
 
 
 def _is_function(grads: Any) -> bool:
-    """Tells a function from a tree, which may be callable too, as of equinox."""
+    """True for functions; false for callable pytrees such as equinox modules."""
     return callable(grads) and jax.tree.structure(grads) == jax.tree.structure(0)
 
 
 def _fast(params: Params) -> Params:
-    """The weights the gradient is taken at: lookahead carries slow ones besides."""
+    """Returns the weights the gradient is taken at: for lookahead, the fast ones."""
     return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
 def _like(params: Params, masks: Masks) -> Masks:
-    """The masks, once for the fast and once for the slow weights of lookahead."""
+    """Returns the masks, for lookahead once for fast and once for slow weights."""
     if isinstance(params, optax.LookaheadParams):
         return optax.LookaheadParams(masks, masks)
     return masks
 
 
 def _survivors(state: SparsifyState, new: MaskUpdate) -> Masks:
-    """The weights of which the optimiser goes on remembering what it does."""
+    """Returns masks of the weights whose optimizer state is kept."""
     kept = jax.tree.map(jnp.logical_and, state.previous, new.masks)
     if new.reset is None:
         return kept
+    # Weights dropped and regrown in one update are in both masks.
     return jax.tree.map(lambda mask, reset: mask & ~reset, kept, new.reset)
 
 
 def _leave(
     masks: Masks, updates: Params, params: Params, zeroed: Masks | None
 ) -> Params:
-    """Step 4. A narrow update is widened to its weight, or w - w would not be 0."""
+    """Computes the final updates (step 4 of `sparsify`).
+
+    Args:
+      masks: the new masks; None where a leaf is not prunable.
+      updates: the updates from the inner optimizer.
+      params: the weights before the update.
+      zeroed: masks of active weights that restart from zero, or None.
+
+    Returns:
+      The inner update inside the masks and -w outside. For a weight in `zeroed`, the
+      inner update minus w, so that the new weight is the inner update.
+    """
 
     def leave(mask: Any, update: Any, param: Any, zero: Any = None) -> Any:
         if mask is None:
             return update
+        # An update narrower than its weight is widened: -w rounded to bfloat16 added
+        # to a float32 w would not be exactly 0.
         dtype = jnp.promote_types(update.dtype, param.dtype)
         wide, weight = update.astype(dtype), param.astype(dtype)
         if zero is not None:

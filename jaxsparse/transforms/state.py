@@ -1,8 +1,8 @@
-"""The state of a sparse optimiser, and the ways into it from outside.
+"""State of a sparse optimizer, and functions that read and replace parts of it.
 
-Masks live in the optimiser state, so sharding, checkpoints, vmap and scan follow
-them without a word. This module finds them there and puts others in their place;
-`engine` is what updates them.
+Masks are part of the optimizer state, so sharding, checkpoints, `vmap` and `scan`
+handle them like any other state. The functions here find the sparse state at any depth
+of an optimizer state. `sparsify` and `latent` are what updates it.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,20 @@ class SparsifyState(NamedTuple):
     """State of `sparsify`.
 
     Attributes:
-      step: updates made so far; int32, counted from 0.
-      key: where the method's random draws come from, as raw key data (uint32); wrapped
-        and folded with `step` when used, never split. None for a method that draws
-        nothing.
-      masks: which weights exist.
-      previous: the masks `inner_state` belongs to: those of the last update.
+      step: number of updates made so far; int32 scalar, counted from 0.
+      key: random key of the method, as raw key data (uint32). It is never split:
+        `update_masks` receives it as a typed key and folds in `step`. None for a method
+        that draws nothing.
+      masks: which weights are active.
+      previous: the masks that `inner_state` was computed for: those of the last update.
       replaced: whether `masks` were replaced since the last update, so that
-        `inner_state` must be reset where `masks` and `previous` differ. A scalar of
-        its own, because under vmap it must stay unbatched, as `step` must.
-      skipped_updates: changes of masks left out because a score was not finite; int32.
-      memory: what the method remembers between updates, or None.
-      inner_state: state of the wrapped optimiser.
+        `inner_state` must be reset where `masks` and `previous` differ; boolean scalar.
+        It is a separate field because it must stay unbatched under `vmap`, as `step`
+        must.
+      skipped_updates: number of mask updates skipped because a score was not finite;
+        int32.
+      memory: the method's own state between updates, or None.
+      inner_state: state of the wrapped optimizer.
     """
 
     step: Step
@@ -46,14 +48,15 @@ class SparsifyState(NamedTuple):
 
 
 class LatentState(NamedTuple):
-    """State of a latent-dense method: dense weights, computed with through masks.
+    """State of a latent-dense method: dense weights, and masks for the forward pass.
 
     Attributes:
-      step: updates made so far; int32, counted from 0.
-      masks: the weights that are computed with, for the present parameters.
-      skipped_updates: choices of masks left out because a weight was not finite; int32.
-      memory: the weights that are trained, as masks, or None for all.
-      inner_state: state of the wrapped optimiser.
+      step: number of updates made so far; int32 scalar, counted from 0.
+      masks: which weights the forward pass uses, chosen for the current parameters.
+      skipped_updates: number of mask updates skipped because a weight was not finite;
+        int32.
+      memory: masks of the weights that are trained, or None if all are.
+      inner_state: state of the wrapped optimizer.
     """
 
     step: Step
@@ -81,11 +84,16 @@ def _map_sparse(
 
 
 def find(opt_state: optax.OptState) -> SparseState:
-    """Returns the state of the one sparse optimiser within an optimiser state.
+    """Returns the state of the one sparse optimizer within an optimizer state.
+
+    Args:
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
 
     Raises:
-      ValueError: if there is none, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
     """
+    # No optimizer has to be known here: the state is found by type within any wrapper.
     leaves = jax.tree.leaves(opt_state, is_leaf=_is_sparse)
     found = [leaf for leaf in leaves if _is_sparse(leaf)]
     if len(found) != 1:
@@ -97,18 +105,20 @@ def find(opt_state: optax.OptState) -> SparseState:
 
 
 def forward_params(params: Params, opt_state: optax.OptState) -> Params:
-    """Returns the parameters to compute with, and to take the gradient at.
+    """Returns the parameters to compute with and to take the gradient at.
 
     Args:
-      params: parameters as the optimiser keeps them.
-      opt_state: state of an optimiser that contains exactly one sparse one.
+      params: parameters as the optimizer stores them.
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
 
     Returns:
-      For latent-dense methods the parameters, exactly zero outside the masks; for all
-      others `params` itself, where that is so already.
+      For latent-dense methods, `params` with weights outside the masks set to exactly
+      zero. For all other methods `params` itself, whose weights outside the masks are
+      zero already.
 
     Raises:
-      ValueError: if the state holds no sparse optimiser, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
 
     Examples:
       >>> logits = model.apply({"params": forward_params(params, opt_state)}, images)
@@ -120,17 +130,19 @@ def forward_params(params: Params, opt_state: optax.OptState) -> Params:
 
 
 def stored_params(params: Params, opt_state: optax.OptState) -> Params:
-    """Returns parameters as the optimiser keeps them: dense for latent-dense methods.
+    """Returns parameters as the optimizer stores them: dense for latent-dense methods.
 
     Args:
       params: dense parameters, such as initial ones.
-      opt_state: state of an optimiser that contains exactly one sparse one.
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
 
     Returns:
-      `params` for latent-dense methods; for all others `params` within the masks.
+      For latent-dense methods `params` itself. For all other methods, `params` with
+      weights outside the masks set to exactly zero.
 
     Raises:
-      ValueError: if the state holds no sparse optimiser, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
     """
     found = find(opt_state)
     if isinstance(found, LatentState):
@@ -139,29 +151,31 @@ def stored_params(params: Params, opt_state: optax.OptState) -> Params:
 
 
 def apply_updates(params: Params, updates: Params, opt_state: optax.OptState) -> Params:
-    """Applies updates like `optax.apply_updates`, then sets dead weights to zero.
+    """Applies updates like `optax.apply_updates`, then sets pruned weights to zero.
 
-    What stands outside a sparse optimiser and rescales, averages, clips or adds to
-    updates (`optax.chain(rigl(adam), optax.ema(0.9))`, `optax.contrib.mechanize` or
-    `schedule_free` around it) leaves weights outside the masks that are not zero; so
-    does a weight that became NaN before it was pruned, since NaN - NaN is no zero.
-    After this function they are exactly zero all the same. What the outer link
-    remembers of such weights is its own: where a weight comes back, it begins with
-    that.
+    Transformations outside a sparse optimizer that rescale, average, clip or add to its
+    updates leave nonzero weights outside the masks. Examples are
+    `optax.chain(rigl(adam), optax.ema(0.9))`, or `optax.contrib.mechanize` or
+    `schedule_free` around it. A weight that became NaN before it was pruned stays NaN
+    too, since NaN - NaN is NaN. After this function, weights outside the masks are
+    exactly zero in all these cases. The optimizer state of the outer transformation is
+    not changed: if such a weight is grown again, the outer transformation continues
+    with the state it has for it.
 
     Args:
       params: parameters, or `optax.LookaheadParams`, whose slow weights are set to zero
-        too.
-      updates: what `tx.update` returned.
-      opt_state: the state that it returned, with exactly one sparse optimiser anywhere
-        within.
+        outside the masks too.
+      updates: the updates that `tx.update` returned.
+      opt_state: the optimizer state that `tx.update` returned, with exactly one sparse
+        optimizer at any depth.
 
     Returns:
-      The new parameters. For latent-dense methods the sum alone: they keep dense
-      weights, and `forward_params` of them is exactly zero outside the masks.
+      The new parameters. For latent-dense methods this is only the sum of `params` and
+      `updates`, since they store dense weights; `forward_params` sets the weights
+      outside the masks to zero.
 
     Raises:
-      ValueError: if the state holds no sparse optimiser, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
 
     Examples:
       >>> tx = optax.chain(transforms.rigl(optax.adam(1e-3), ...), optax.ema(0.9))
@@ -171,47 +185,53 @@ def apply_updates(params: Params, updates: Params, opt_state: optax.OptState) ->
     params = optax.apply_updates(params, updates)
     if not isinstance(params, optax.LookaheadParams):
         return stored_params(params, opt_state)
-    # The masks of lookahead inside are those of the fast weights.
+    # The state has one set of masks, with the structure of the fast weights. They hold
+    # for the slow weights as well.
     return optax.LookaheadParams(
         *(stored_params(weights, opt_state) for weights in params)
     )
 
 
 def get_masks(opt_state: optax.OptState) -> Masks:
-    """Returns the masks held anywhere inside an optimiser state.
+    """Returns the masks in an optimizer state.
 
     Args:
-      opt_state: state of an optimiser that contains exactly one `sparsify`.
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
 
     Returns:
-      The masks.
+      Boolean masks with the nesting of the parameters; None where a leaf is not
+      prunable.
 
     Raises:
-      ValueError: if the state holds no `SparsifyState`, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
     """
     return find(opt_state).masks
 
 
 def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
-    """Returns the optimiser state with other masks.
+    """Returns the optimizer state with other masks.
 
-    The next update sets the weights that left to zero, and what the inner optimiser
-    remembers of weights outside both masks back to its initial value. To have the
-    weights zero at once, as for a saliency score, call `masks.apply` on the
-    parameters too. Latent-dense methods compute with these masks until they choose
-    anew; which weights they train stays as it is.
+    The next update sets newly pruned weights to zero, and resets the optimizer state of
+    all weights that are not in both the old and the new masks to its initial value. If
+    the weights must be zero at once, for example to compute a saliency score, call
+    `masks.apply` on the parameters too. Latent-dense methods compute with the new masks
+    until their next mask update; which weights they train does not change.
 
     Args:
-      opt_state: state of an optimiser that contains exactly one `sparsify`.
-      masks: leaves of the same names and shapes as those held, see `tree`. For a
-        sparse part of a network, as in `optax.partition`, masks of that part or of the
-        whole network.
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
+      masks: boolean masks whose leaves have the names and shapes of the current masks;
+        node types, such as dict and FrozenDict, may differ. If only a part of the
+        network is sparse, as in `optax.partition`, masks of that part or of the whole
+        network.
 
     Returns:
-      A new state of the same structure, so no compiled function is traced again.
+      A new state of the same structure, so compiled functions are not traced again.
 
     Raises:
-      ValueError: if names or shapes differ, or a mask is not boolean, naming the first
+      ValueError: if `opt_state` contains no sparse optimizer or more than one, or if a
+        mask is not boolean or differs in name or shape; the message names the first
         such leaf.
 
     Examples:
@@ -226,7 +246,7 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
     def replace(node: SparseState) -> SparseState:
         if isinstance(node, LatentState):
             return node._replace(masks=masks)
-        # By tree.map, as nnx.Optimizer keeps it in a box.
+        # `nnx.Optimizer` wraps each leaf of the state in a variable; tree.map keeps it.
         replaced = jax.tree.map(lambda leaf: leaf | True, node.replaced)
         return node._replace(masks=masks, replaced=replaced)
 
@@ -234,20 +254,24 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
 
 
 def replace_key(opt_state: optax.OptState, key: RandomKey) -> optax.OptState:
-    """Returns the optimiser state with another random key, so that replicates differ.
+    """Returns the optimizer state with another random key, so that replicates differ.
 
     Args:
-      opt_state: state of an optimiser that contains exactly one `sparsify`.
-      key: a typed key or raw key data, or an array of them, shaped as the one held.
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth.
+      key: a typed key, raw key data (uint32), or an array of either, with the shape of
+        the key in `opt_state`.
 
     Returns:
-      A new state of the same structure; the same for a method that draws nothing.
+      A new state of the same structure. It is unchanged for a method that draws
+      nothing.
 
     Raises:
-      ValueError: if the state holds no sparse optimiser, or more than one.
-      TypeError: if `key` is no key.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
+      TypeError: if `key` is not a random key.
     """
     find(opt_state)
+    # The state stores raw key data, which checkpoints handle like any other array.
     words = jax.random.key_data(rng.as_typed(key))
 
     def replace(node: SparseState) -> SparseState:
@@ -259,17 +283,17 @@ def replace_key(opt_state: optax.OptState, key: RandomKey) -> optax.OptState:
 
 
 def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
-    """Returns the vmap axes of an optimiser state whose leaves lead with replicates.
+    """Returns `vmap` axes for an optimizer state with a leading replicate axis.
 
-    Everything is batched but the step counter and the flag that masks were
-    replaced: batched, they would turn the `lax.cond` around a change of masks into
-    a select, and every step would pay for it.
+    All leaves are batched except the step counter and the flag that masks were
+    replaced. If these were batched, `vmap` would turn the `lax.cond` around a mask
+    update into a select, and every step would pay for a mask update.
 
     Args:
-      opt_state: state of one replicate, of many, or abstract.
+      opt_state: state of one replicate or of several; it may be abstract.
 
     Returns:
-      A tree of 0 and None, to be given as `in_axes` or `out_axes`.
+      A tree of 0 and None for `in_axes` or `out_axes` of `jax.vmap`.
 
     Examples:
       >>> axes = replicate_axes(jax.eval_shape(tx.init, params))

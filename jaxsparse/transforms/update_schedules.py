@@ -1,9 +1,9 @@
-"""Calendars: when masks change, and by how much.
+"""Schedules of mask updates: at which steps masks change, and by how much.
 
-A calendar is a few integers. What happens at its changes is listed once, on the host
-and in exact arithmetic: the sparsity after each change of gradual pruning, the part of
-the weights that a change drops. Traced code looks the lists up, so that no count is a
-float's rounding.
+A schedule consists of a few integers. The quantities that depend on it, such as the
+sparsity after each update of gradual pruning or the fraction of weights that an update
+drops, are computed once on the host in exact arithmetic. Traced code looks them up in a
+table, so no count depends on floating-point rounding.
 """
 
 import math
@@ -19,19 +19,19 @@ from jaxtyping import Array, Bool, Int
 
 from jaxsparse import arguments
 
-STEPS = 2**31 - 1  # counters of steps are int32
-MOST_UPDATES = 10**6  # most that a table is made for
+STEPS = 2**31 - 1  # step counters are int32
+MOST_UPDATES = 10**6  # longest table that is computed, one entry for each mask update
 
 
 class UpdateSchedule(NamedTuple):
-    """When masks change, in updates counted from 0.
+    """Steps of the mask updates, counted from 0.
 
     Attributes:
-      begin: the first change.
-      every: updates between changes.
-      end: no change comes after this; None for none.
-      closes: whether `end` itself is a change, whatever `every` is. Otherwise changes
-        lie strictly before it.
+      begin: step of the first mask update.
+      every: steps between mask updates.
+      end: no mask update takes place after this step; None for no end.
+      closes: whether `end` itself is a mask update, whatever `every` is. If False, mask
+        updates take place strictly before `end`.
     """
 
     begin: int
@@ -47,11 +47,21 @@ def make_update_schedule(
     end_step: int | None,
     include_end: bool = False,
 ) -> UpdateSchedule:
-    """Makes a calendar, and refuses one that cannot be.
+    """Makes a schedule after checking that it is possible.
+
+    Args:
+      begin_step: step of the first mask update, counted from 0.
+      update_every: steps between mask updates, at least 1.
+      end_step: mask updates take place before this step, or up to and including it with
+        `include_end`; None for no end.
+      include_end: whether `end_step` itself is a mask update.
+
+    Returns:
+      The schedule.
 
     Raises:
-      ValueError: naming the argument that is out of range.
-      TypeError: naming the argument that is no integer.
+      ValueError: if an argument is out of range; the message names it.
+      TypeError: if an argument is not an integer; the message names it.
     """
     update_every = check_steps(update_every, field="update_every", least=1)
     begin_step = check_steps(begin_step, field="begin_step")
@@ -65,16 +75,19 @@ def make_update_schedule(
 
 
 def check_steps(value: Any, *, field: str, least: int = 0) -> int:
-    """Returns a number of updates as a Python integer.
+    """Checks a number of steps and converts it to a Python integer.
 
     Args:
-      value: an integer of Python or NumPy.
-      field: what to call it in messages.
-      least: the smallest it may be.
+      value: a Python or NumPy integer.
+      field: name of the argument for error messages.
+      least: smallest value allowed.
+
+    Returns:
+      The value as a Python integer.
 
     Raises:
-      TypeError: if it is no integer, such as 1.0, NaN, or an array of JAX.
-      ValueError: if it is smaller, or above 2**31 - 1.
+      TypeError: if `value` is not an integer, for example 1.0, NaN or a JAX array.
+      ValueError: if `value` is less than `least` or greater than 2**31 - 1.
     """
     if isinstance(value, jax.Array):
         raise TypeError(
@@ -83,6 +96,7 @@ def check_steps(value: Any, *, field: str, least: int = 0) -> int:
             "that inside: transforms.rigl(optax.inject_hyperparams(optax.adamw)(...))"
         )
     try:
+        # `operator.index` takes True for 1.
         steps = None if isinstance(value, bool | np.bool) else operator.index(value)
     except TypeError:
         steps = None
@@ -102,16 +116,16 @@ def update_steps(schedule: UpdateSchedule) -> list[int]:
     """Lists the steps at which masks change.
 
     Args:
-      schedule: one that ends.
+      schedule: a schedule whose `end` is not None.
 
     Returns:
-      Steps, strictly growing; never empty.
+      Steps in strictly increasing order; never empty.
 
     Raises:
       ValueError: if there are more than 1,000,000.
 
     Examples:
-      >>> change_steps(Calendar(begin=0, every=4, end=10, closes=True))
+      >>> update_steps(UpdateSchedule(begin=0, every=4, end=10, closes=True))
       [0, 4, 8, 10]
     """
     changes = range(schedule.begin, schedule.end, schedule.every)
@@ -126,7 +140,15 @@ def update_steps(schedule: UpdateSchedule) -> list[int]:
 
 
 def should_update(schedule: UpdateSchedule, step: Int[Array, ""]) -> Bool[Array, ""]:
-    """Says whether masks change at a step; usable under `jit`."""
+    """Returns whether masks change at a step; usable under `jit`.
+
+    Args:
+      schedule: the steps of the mask updates.
+      step: int32 scalar; may be traced.
+
+    Returns:
+      A boolean scalar.
+    """
     due = (step >= schedule.begin) & ((step - schedule.begin) % schedule.every == 0)
     if schedule.end is None:
         return due
@@ -136,11 +158,21 @@ def should_update(schedule: UpdateSchedule, step: Int[Array, ""]) -> Bool[Array,
 
 
 def update_index(schedule: UpdateSchedule, step: Int[Array, ""]) -> Int[Array, ""]:
-    """Counts the changes before a step at which one is due; usable under `jit`."""
+    """Returns how many mask updates take place before a step; usable under `jit`.
+
+    Args:
+      schedule: the steps of the mask updates.
+      step: a step at which masks change; int32 scalar, may be traced.
+
+    Returns:
+      An int32 scalar: the index of `step` in `update_steps`.
+    """
+    # Rounded up, since with `closes` the end need not be a multiple of `every`.
     return (step - schedule.begin + schedule.every - 1) // schedule.every
 
 
-# Of the way from the initial sparsity to the final one, what is done at a progress.
+# From progress in [0, 1] to the fraction of the way from the initial to the final
+# sparsity. "exponential" is not here because it also depends on the two sparsities.
 SPARSITY_SCHEDULES: dict[str, Callable[[Fraction], Fraction]] = {
     "cubic": lambda progress: 1 - (1 - progress) ** 3,
     "linear": lambda progress: progress,
@@ -154,34 +186,37 @@ def gradual_sparsities(
     final: float,
     schedule: str | Callable[[float], float] | Sequence[float] = "cubic",
 ) -> list[Fraction]:
-    r"""Lists the sparsity after each change of gradual pruning.
+    """Lists the sparsity after each mask update of gradual pruning.
 
-    With :math:`p` the progress from `begin` (0) to `end` (1), "cubic" is
-    :math:`s_f + (s_i - s_f)(1 - p)^3`, "linear" is :math:`s_i + (s_f - s_i) p`, and
-    "exponential" removes the same fraction of what is left in equal times,
-    :math:`1 - (1 - s_i)^{1-p} (1 - s_f)^p`.
+    Let :math:`p` be the progress from `begin` (0) to `end` (1). Then "cubic" is
+    :math:`s_f + (s_i - s_f)(1 - p)^3` and "linear" is :math:`s_i + (s_f - s_i) p`. The
+    "exponential" schedule removes the same fraction of the remaining weights in equal
+    times: :math:`1 - (1 - s_i)^{1-p} (1 - s_f)^p`.
 
     Args:
-      calendar: when masks change; one that closes.
-      initial: sparsity before the first change, in [0, 1).
-      final: sparsity after the last change, exactly, in [0, 1).
-      schedule: one of these names; a function of the progress, to the part of the way
-        that is done (1 at 1); or a table, the sparsity after each change.
+      calendar: the steps of the mask updates; must include its end (`closes`).
+      initial: sparsity before the first mask update, in [0, 1).
+      final: sparsity after the last mask update, in [0, 1); reached exactly.
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
+        1] that returns which fraction of the way from `initial` to `final` is done; or
+        a sequence with the sparsity after each mask update.
 
     Returns:
-      Exact fractions, one for each of `change_steps`, the last of them `final`.
+      Exact fractions, one for each step in `update_steps`; the last one is `final`.
 
     Raises:
-      ValueError: for an unknown name, or a table that does not fit.
+      ValueError: if a sparsity is out of range, the schedule's name is unknown, or its
+        values do not fit.
 
     References:
-      Zhu and Gupta. To prune, or not to prune: exploring the efficacy of pruning for
-      model compression. 2017. arXiv:1710.01878, equation 1.
+      Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model
+      compression. 2017. arXiv:1710.01878, equation 1.
     """
     for field, value in (("initial_sparsity", initial), ("sparsity", final)):
         if not 0 <= value < 1:
             raise ValueError(f"{field}: got {value}; expected a fraction in [0, 1)")
     steps = update_steps(calendar)
+    # Through `str`, so that 0.9 means nine tenths and not the nearest binary number.
     first, last = Fraction(str(initial)), Fraction(str(final))
     if not (isinstance(schedule, str) or callable(schedule)):
         return _read_table(schedule, steps, last)
@@ -201,7 +236,7 @@ def gradual_sparsities(
             kept = float(1 - first) ** float(1 - progress) * float(1 - last) ** float(
                 progress
             )
-            # A float may lie a little outside of what it lies between.
+            # Floating-point rounding may step slightly outside the two end points.
             low, high = min(first, last), max(first, last)
             result.append(min(max(1 - Fraction(kept), low), high))
         else:
@@ -248,22 +283,22 @@ def drop_fractions(
     fraction: float,
     schedule: str | Callable[[int], float] = "cosine",
 ) -> list[tuple[int, int]]:
-    r"""Lists which part of a layer's weights is dropped at each change.
+    r"""Lists the fraction of a layer's active weights that each mask update drops.
 
     Args:
-      calendar: when masks change.
-      fraction: the part dropped in the beginning, in [0, 1].
+      calendar: the steps of the mask updates.
+      fraction: the initial fraction :math:`f`, in [0, 1].
       schedule: "cosine" for :math:`f (1 + \cos(\pi t / t_{end})) / 2`; "constant"; or a
-        function of the step, such as a learning-rate schedule, whose ratio to its
-        largest value at step 0 and at changes multiplies the fraction.
+        function of the step, such as a learning rate schedule. Its value, divided by
+        its largest value at step 0 and at the mask updates, multiplies `fraction`.
 
     Returns:
-      For each of `change_steps` a numerator and a denominator, both below 2**30; a
-      single pair for a constant fraction.
+      A numerator and a denominator for each step in `update_steps`, both less than
+      2**30; a single pair for a constant fraction.
 
     Raises:
-      ValueError: if the fraction is not in [0, 1], the schedule is unknown, or it needs
-        an end that the calendar does not have.
+      ValueError: if the fraction is not in [0, 1], the schedule is unknown or returns
+        invalid values, or it needs an end and `calendar` has none.
 
     References:
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
@@ -290,7 +325,8 @@ def drop_fractions(
             for step in update_steps(calendar)
         ]
     else:
-        with jax.ensure_compile_time_eval():  # also where an optimiser is made in a jit
+        # The optimizer may be made inside a jit, where optax schedules return tracers.
+        with jax.ensure_compile_time_eval():
             rates = [float(schedule(step)) for step in (0, *update_steps(calendar))]
         peak = max(rates)
         if not all(0 <= rate < math.inf for rate in rates) or not peak:
@@ -303,6 +339,7 @@ def drop_fractions(
 
 
 def _small(exact: Fraction | int) -> tuple[int, int]:
+    # `floor_mul_div` needs denominators less than 2**30, which 10**9 is.
     small = Fraction(exact).limit_denominator(10**9)
     return small.numerator, small.denominator
 
@@ -312,24 +349,26 @@ def floor_mul_div(
     numerator: Int[Array, "*#n"],
     denominator: Int[Array, "*#n"],
 ) -> Int[Array, "*n"]:
-    """Returns floor(count numerator / denominator), exactly, in 32-bit integers.
+    """Returns floor(count * numerator / denominator), exactly, in 32-bit integers.
 
-    The product would overflow, and a float would round it: this multiplies bit by bit,
-    and divides as it goes.
+    The product would overflow 32 bits, and a float would round it. The function
+    therefore multiplies bit by bit and divides after each bit (long division).
 
     Args:
-      count: what to take a part of, at least 0; int32.
-      numerator: at most the denominator; int32.
-      denominator: at least 1 and below 2**30; int32.
+      count: the integer to take a fraction of, at least 0; int32.
+      numerator: at least 0 and at most the denominator; int32.
+      denominator: at least 1 and less than 2**30; int32.
 
     Returns:
-      int32, of the shapes broadcast together.
+      int32, with the shape of the three arguments after broadcasting.
     """
     top, bottom = numerator.astype(jnp.uint32), denominator.astype(jnp.uint32)
 
     def take(place: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
         quotient, rest = state
         bit = (count >> (30 - place)) & 1
+        # rest < bottom < 2**30 and top <= bottom, so this is less than 3 * 2**30 and
+        # fits in uint32.
         rest = 2 * rest + bit.astype(jnp.uint32) * top
         return 2 * quotient + rest // bottom, rest % bottom
 
