@@ -55,7 +55,9 @@ def ac_dc(
         dense: mask updates do not change them, and they need not fit `structure`. Must
         be empty if `distribution` is a function.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None selects weights one by one.
+        `select.channels` or `select.fan_in`; None selects weights one by one. With
+        distribution "global", it must be `blocks` or `channels`, with units of the same
+        size in all layers.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
         weights or structural units; other layers are pruned more to compensate. Only
         for distribution "global". With 0, as in the papers, a layer may lose all of its

@@ -1,22 +1,21 @@
-"""Latent-dense training: all weights are kept and trained, few are computed with.
+"""Latent-dense training: dense weights are stored, and few of them are computed with.
 
-The parameters in the training loop are the dense ones. What the network computes with
-is `forward_params(params, opt_state)`, exactly zero outside the masks, and the gradient
-is taken there:
+The parameters in the training loop are the dense weights. The network computes with
+`forward_params(params, opt_state)`, which is exactly zero outside the masks, and the
+gradient is taken there:
 
     weights = transforms.forward_params(params, opt_state)
     grads = jax.grad(loss)(weights)
     updates, opt_state = tx.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
 
-The masks always belong to the present parameters: an update chooses them after its
+The masks always belong to the current parameters: an update chooses them after its
 step, for the next forward pass. The methods:
 
-    method            weights that are trained             besides
-    straight_through  all, by the gradient at the few      -
-    gradual, below    those computed with; others wait     -
-    top_kast          those computed with, and some more   pull to zero, more outside
-    sr_ste            all                                  pull to zero outside
+    method            trained weights                     regularization
+    straight_through  all, or only the active ones        none
+    top_kast          the active ones and some more       toward 0, stronger outside
+    sr_ste            all                                 toward 0 outside the masks
 """
 
 import math
@@ -38,7 +37,8 @@ from jaxsparse.transforms.sparsify import check_grads, is_placeholder
 from jaxsparse.transforms.state import LatentState
 from jaxsparse.types import Grads, Masks, Params, Step
 
-# Weights to masks: those to compute with, and those to train or None for all.
+# (params, step) -> masks of the forward pass, and masks of the trained weights or None
+# if all are trained.
 MaskFn = Callable[[Params, Step], tuple[Masks, Masks | None]]
 RegularizerGrad = Callable[[Masks, Masks | None, Params], Grads]
 
@@ -51,30 +51,36 @@ def latent(
     regularizer_grad: RegularizerGrad | None = None,
     trains_all: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimiser of dense weights that are computed with through masks.
+    """Wraps an optimizer of dense weights that are computed with through masks.
 
-    With weights w, masks m to compute with and b to train, and g the gradient at
-    m . w, one update
+    With weights w, masks m of the forward pass, masks b of the weights to train, and
+    the gradient g at m * w, one update
 
-    1. gets u from `inner` for the gradient b . (g + pull) and the weights w;
-    2. returns b . u;
-    3. if `refresh_at(t + 1)`, chooses the masks for w + u, unless one of these weights
-       is not finite: then the masks stay, and `skipped_updates` counts it.
+    1. gets u from `inner` for the gradient b * (g + r) and the weights w, where r is
+       the gradient of the regularizer;
+    2. returns b * u;
+    3. if `refresh_at(t + 1)`, chooses masks for w + u. If one of these weights is not
+       finite, the masks stay as they are, and `skipped_updates` in the state is
+       incremented.
 
     Args:
-      inner: any optimiser.
-      mask_fn: weights and the step they are for to masks; must work when traced.
-      refresh_at: whether the masks used at a step are chosen anew for it.
-      regularizer_grad: what is added to the gradient, of m, b and w; None for nothing.
-      trains_all: whether `mask_fn` returns None for the masks to train.
+      inner: the optimizer to wrap; any optax gradient transformation except one that
+        uses `optax.LookaheadParams`.
+      mask_fn: called as `mask_fn(params, step)`; returns the masks m and b, or m and
+        None if all weights are trained. It must be traceable.
+      refresh_at: decides at which steps the masks of the forward pass are chosen anew;
+        called with the number of updates made so far, int32 scalar.
+      regularizer_grad: called as `regularizer_grad(m, b, params)`; returns the gradient
+        of a regularizer, which is added to the gradient. None for no regularizer.
+      trains_all: whether `mask_fn` returns None for b, so that all weights are trained.
 
     Returns:
       A transformation whose state is a `LatentState`.
 
     Raises:
-      ValueError: from `init`, around `optax.lookahead`, or if `mask_fn` returns
-        something else than `trains_all` says; from `update`, if `params` is None or
-        the gradient of a prunable leaf is.
+      ValueError: from `init`, if the parameters are `optax.LookaheadParams` or
+        `mask_fn` contradicts `trains_all`; from `update`, if `params` is None or the
+        gradient of a prunable leaf is None.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -95,7 +101,9 @@ def latent(
                 f"trains_all: got {trains_all}, where `choose` returns "
                 f"{'None' if trained is None else 'masks'} for the weights to train"
             )
-        trained = jax.tree.map(jnp.copy, trained)  # may be the masks: see donation
+        # A copy: `trained` may be the same arrays as `masks`, and two leaves that share
+        # a buffer cannot both be donated.
+        trained = jax.tree.map(jnp.copy, trained)
         return LatentState(step, masks, skipped, trained, inner.init(params))
 
     def update(
@@ -106,6 +114,8 @@ def latent(
         growth_grads: Any = None,
         **extra: Any,
     ) -> tuple[Params, LatentState]:
+        # Accepted as in `sparsify`, so that a training loop can pass it to any method.
+        # Latent-dense methods choose masks by magnitude alone.
         del growth_grads
         if params is None:
             raise ValueError(
@@ -120,8 +130,11 @@ def latent(
             grads = masks_lib.apply(trained, grads)
         updates, inner_state = inner.update(grads, state.inner_state, params, **extra)
         if trained is not None:
+            # Masking the gradient is not enough: momentum and weight decay of `inner`
+            # would move weights that are not trained.
             updates = masks_lib.apply(trained, updates)
         step = optax.safe_increment(state.step)
+        # The masks belong to the parameters that the caller has after this update.
         weights = optax.apply_updates(params, updates)
         held = state.masks, trained
         (masks, trained), skipped = jax.lax.cond(
@@ -137,7 +150,17 @@ def latent(
 
 
 def _refresh(new: Any, held: Any, weights: Params) -> tuple[Any, Array]:
-    """New masks, or those held if a weight is not finite, and how often it was so."""
+    """Returns new masks, or the old ones if a weight is not finite.
+
+    Args:
+      new: the new masks of the forward pass and of training.
+      held: the old masks of the forward pass and of training.
+      weights: the dense weights that `new` was chosen for.
+
+    Returns:
+      The masks, and the number of skipped mask updates, 0 or 1.
+    """
+    # Only prunable weights are looked at: no mask depends on the others.
     finite = select.all_finite(
         masks_lib.tree_map(lambda _, leaf: leaf, held[0], weights)
     )
@@ -177,31 +200,53 @@ def straight_through(
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Computes with the largest weights, and trains all of them straight through.
+    """Computes with the largest weights and trains all: straight-through gradients.
 
-    Weights out of the masks are trained by the gradient they would have, so masks need
-    not nest. With `train_all` False they wait at their values instead, and return if
-    others fall below them: gradual magnitude pruning without monotone masks.
+    The gradient at a weight outside the masks is the one at its place in the forward
+    pass, so it may become large enough to enter the masks: masks need not be nested.
+    With `train_all=False`, weights outside the masks keep their values instead, and
+    become active again when other weights fall below them. This is gradual magnitude
+    pruning without monotone masks.
 
     Args:
-      inner: any optimiser.
-      sparsity: fraction of the prunable weights not computed with, in [0, 1).
-      begin_step: the first step of a gradual schedule; masks hold `initial_sparsity`
-        before. The default computes with the final sparsity from the first step on.
-      end_step: the step from which the sparsity is the final one, exactly.
-      update_every: updates between choices of masks, before and after `end_step`.
-      initial_sparsity: before `begin_step`, in [0, 1).
-      schedule: as in `gradual_magnitude`; sparsities may fall.
-      distribution: as in `gradual_magnitude`, and so are the others.
-      dense: as above.
-      structure: as above.
-      min_layer_density: as above.
-      train_all: whether all weights are trained or only those computed with.
-      prunable: as above.
-      axes: as above.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights that the forward pass does not use, in
+        [0, 1).
+      begin_step: step at which a gradual schedule begins; before it the sparsity is
+        `initial_sparsity`. By default the final sparsity holds from the first step on.
+      end_step: step from which on the sparsity is exactly the final one.
+      update_every: steps between mask updates, before and after `end_step`; at least 1.
+      initial_sparsity: sparsity before `begin_step`, in [0, 1).
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
+        1] that returns which fraction of the way from `initial_sparsity` to `sparsity`
+        is done; or a sequence with the sparsity after each mask update up to
+        `end_step`. Sparsities may decrease.
+      distribution: "global" for one threshold over all layers; or how the weights of
+        the forward pass are divided among layers: a name in `distributions.NAMES`
+        ("uniform", "balanced", "er" or "erk"), or a function of masks and sparsity that
+        returns the number of weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: the forward pass uses all of their weights. Must be empty if
+        `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one. With
+        distribution "global", it must be `blocks` or `channels`, with units of the same
+        size in all layers.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for distribution "global". With 0, as in the papers, a layer may lose all of its
+        weights.
+      train_all: whether all weights are trained, or only those in the masks.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      The optimiser.
+      The wrapped optimizer.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -230,8 +275,12 @@ def straight_through(
 
     def choose(params: Params, step: Step) -> tuple[Masks, Masks | None]:
         everything = masks_lib.ones(params, prunable=prunable)
+        # `step + 1` counts an update due at `step` itself, so that row 0 of the table
+        # is the initial sparsity and row k the sparsity after k updates.
         changes = update_schedules.update_index(calendar, step + 1)
         changes = jnp.clip(changes, 0, len(table) - 1)
+        # `end_step` need not be a multiple of `update_every` after `begin_step`; the
+        # index does not count it then.
         changes = jnp.where(step >= end_step, len(table) - 1, changes)
         masks = choice(everything, params, table, changes)
         return masks, None if train_all else masks
@@ -262,32 +311,48 @@ def top_kast(
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Computes with the largest weights and trains those and some more: Top-KAST.
+    """Computes with the largest weights and also trains the next largest: Top-KAST.
 
     Args:
-      inner: any optimiser.
-      sparsity: fraction of the prunable weights not computed with, in [0, 1).
-      backward_sparsity: fraction not trained, at most `sparsity`.
-      update_every: updates between choices of masks.
-      regularization: coefficient c of the pull to zero: c w for weights that are
-        computed with, c w / D for others that are trained, where D is the fraction
-        computed with, 1 - sparsity. Apply no other weight decay.
-      distribution: as in `gradual_magnitude`, and so are the others.
-      dense: as above.
-      min_layer_density: as above.
-      prunable: as above.
-      axes: as above.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights that the forward pass does not use, in
+        [0, 1).
+      backward_sparsity: fraction of the prunable weights that is not trained, in [0,
+        sparsity].
+      update_every: steps between mask updates, at least 1.
+      regularization: coefficient c of the L2 regularizer, finite and at least 0. Its
+        gradient is c w for weights in the forward pass, and c w / D for other trained
+        weights, where D = 1 - sparsity is the density of the forward pass. Do not use
+        other weight decay.
+      distribution: "global" for one threshold over all layers; or how the weights of
+        the forward pass are divided among layers: a name in `distributions.NAMES`
+        ("uniform", "balanced", "er" or "erk"), or a function of masks and sparsity that
+        returns the number of weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: the forward pass uses all of their weights. Must be empty if
+        `distribution` is a function.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for distribution "global". With 0, as in the papers, a layer may lose all of its
+        weights.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      The optimiser.
+      The wrapped optimizer.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      D is that of the whole network, also where layers differ. The paper's coefficient
-      depends on the task; here it is 0 unless given. What the optimiser remembers of
-      weights that leave the trained ones stays, and fades.
+      D is the density of the whole network, even where layers differ. The paper's
+      coefficient depends on the task; here it is 0 unless given. The optimizer state of
+      weights that leave the trained ones is kept and decays.
 
     References:
       Jayakumar, Pascanu, Rae, Osindero, Elsen. Top-KAST: Top-K Always Sparse Training.
@@ -317,9 +382,12 @@ def top_kast(
         del step
         everything = masks_lib.ones(params, prunable=prunable)
         trained = choice(everything, params, table, jnp.int32(1))
+        # Chosen among the trained weights, so that the two masks are nested in all
+        # cases, even if magnitudes tie.
         return choice(trained, params, table, jnp.int32(0)), trained
 
     def pull(masks: Masks, trained: Masks, params: Params) -> Grads:
+        # 1 - sparsity is D, the density of the forward pass.
         outside = regularization / (1 - sparsity)
         return masks_lib.tree_map(
             lambda mask, train, w: jnp.where(
@@ -351,29 +419,37 @@ def sr_ste(
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Computes with the n largest of every m weights, trains all: SR-STE.
+    """Computes with the n largest of every m weights, and trains all of them: SR-STE.
 
-    Groups lie along the input axis. The gradient of weights that are not computed with
-    gets `decay` times the weight added, which keeps masks from flickering.
+    Groups of m consecutive weights lie along the input axis. For weights outside the
+    masks, `decay` times the weight is added to the gradient, which keeps weights from
+    changing between active and inactive all the time.
 
     Args:
-      inner: any optimiser.
-      n: weights computed with in each group, in [1, m].
+      inner: the optimizer to wrap; any optax gradient transformation.
+      n: weights of each group that the forward pass uses, in [1, m].
       m: weights in a group.
-      decay: coefficient of the pull to zero outside the masks, at least 0; 0 is plain
-        straight-through.
-      update_every: updates between choices of masks.
-      dense: shell patterns of layers to compute with as a whole.
-      prunable: which leaves have masks, see `masks.dense`; the number of inputs of each
-        that is not in `dense` must be a multiple of m.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
+      decay: coefficient of the regularizer for weights outside the masks, finite and at
+        least 0; 0 gives the plain straight-through estimator.
+      update_every: steps between mask updates, at least 1.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: the forward pass uses all of their weights.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding. Every leaf that is not in `dense`
+        must have a number of inputs divisible by m.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      The optimiser.
+      The wrapped optimizer.
 
     Raises:
-      ValueError: if an argument is out of range or a layer does not divide.
+      ValueError: if an argument is out of range or a layer's inputs are not divisible
+        by m.
+      TypeError: if `n` or `m` is not an integer.
 
     References:
       Zhou, Ma, Zhu, Liu, Zhang, Yuan, Sun, Li. Learning N:M Fine-grained Structured
@@ -399,6 +475,7 @@ def sr_ste(
     def choose(params: Params, step: Step) -> tuple[Masks, None]:
         del step
         everything = masks_lib.ones(params, prunable=prunable)
+        # An exact fraction, since most 1 - n / m have no exact float.
         return choice(everything, params, [1 - Fraction(n, m)], jnp.int32(0)), None
 
     def pull(masks: Masks, trained: None, params: Params) -> Grads:

@@ -1,21 +1,23 @@
-"""Dynamic sparse training: weights are dropped and others grown, the count stays.
+"""Dynamic sparse training: some weights are dropped and others grown during training.
 
-All methods start from random masks of exact layer counts (`replace_masks` puts in
-others) and change them on a calendar. Where they differ:
+The number of active weights of each layer stays constant. All methods start from random
+masks with exact layer counts, which `replace_masks` can replace, and update the masks
+on a schedule. They differ in:
 
-    method            drops               grows                step at a change
-    sparse_evolution  smallest, by sign   at random            made
+    method            drops               grows                step at a mask update
+    sparse_evolution  smallest, by sign   at random            taken
     rigl              smallest            largest |gradient|   skipped
-    mest              least |w| + c |g|   at random            made
+    mest              least |w| + c |g|   at random            taken
 
-In-time over-parameterisation (ITOP, arXiv:2102.02887) is `sparse_evolution` or `rigl`
-with settings that explore more: changes thousands of updates apart, half the weights
-dropped, small batches, long training. `ever_active` measures what was explored.
+In-time over-parameterization (ITOP, arXiv:2102.02887) is `sparse_evolution` or `rigl`
+with settings that explore more weights: thousands of steps between mask updates, half
+of the weights dropped, small batches and long training. `ever_active` measures the
+exploration.
 
-A weight that is grown starts from zero, and what the optimiser remembers of it from its
-initial value. Adam's first step there is large: the bias correction belongs to a step
-count that went on, so the step is about (1 - b1) / sqrt(1 - b2), with the usual
-constants 3 times the learning rate, whatever the gradient.
+A grown weight starts from zero with fresh optimizer state. Adam's first step for such a
+weight is large, because Adam's bias correction uses a step count shared by all weights,
+which is not reset. The step is about (1 - b1) / sqrt(1 - b2) times the learning rate,
+which is 3 times with the usual constants, whatever the gradient.
 """
 
 import math
@@ -63,36 +65,50 @@ def sparse_evolution(
     """Drops the smallest weights and grows as many at random: SET.
 
     Args:
-      inner: any optimiser.
-      sparsity: fraction of the prunable weights to do without, in [0, 1).
-      distribution: how the weights kept are divided among layers: one of
-        `distributions.NAMES`, or a function of masks and sparsity.
-      dense: shell patterns of layers to keep whole; they take no part in changes and
-        need not fit a structure.
-      structure: which weights stand or fall together, see `select`; None for each on
-        its own. `drop_by_sign` is for single weights.
-      update_every: updates between changes of the masks.
-      begin_step: the first change; `update_every` if None.
-      end_step: changes come before this step; None for always.
-      drop_fraction: part of each layer's weights that a change drops, rounded down.
-      drop_schedule: "constant"; "cosine", to 0 at `end_step`; or a function of the step
-        whose ratio to its largest value multiplies the fraction, such as a learning
-        rate.
-      drop_by_sign: drop that part of the positive weights, the smallest, and of the
-        negative ones, the largest, rather than of all together.
-      regrow_dropped: whether a weight dropped now may be grown now.
-      restart_dropped: whether such a weight starts from zero like others that are
-        grown, or keeps its value and what the optimiser remembers of it.
-      skip_inner: whether the optimiser's step is left out when masks change.
-      prunable: which leaves have masks, see `masks.dense`.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
-      key: what is drawn with, a typed key or raw key data (uint32);
-        `jax.random.key(0)` if None.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      distribution: how the active weights are divided among layers: a name in
+        `distributions.NAMES` ("uniform", "balanced", "er" or "erk"), or a function of
+        masks and sparsity that returns the number of active weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: mask updates do not change them, and they need not fit `structure`. Must
+        be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one. Requires
+        `drop_by_sign=False`.
+      update_every: steps between mask updates, at least 1.
+      begin_step: step of the first mask update, counted from 0; `update_every` if None.
+      end_step: mask updates take place before this step; None for no end.
+      drop_fraction: fraction of each layer's active weights that a mask update drops,
+        in [0, 1]; the count is rounded down.
+      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
+        which decays to 0 at `end_step`; or a function of the step, such as a learning
+        rate schedule, whose value relative to its largest value multiplies
+        `drop_fraction`. All but "constant" need `end_step`.
+      drop_by_sign: whether to drop `drop_fraction` of the positive weights and the same
+        fraction of the negative weights, in each case those closest to zero. If False,
+        `drop_fraction` of all weights is dropped, whatever their sign.
+      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+        the same update.
+      restart_dropped: whether a weight dropped and regrown in the same update starts
+        from zero with fresh optimizer state, as other grown weights do. If False, it
+        keeps its value and its optimizer state.
+      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+        weights and their optimizer state stay as they are.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      key: random key that the initial masks and the mask updates are drawn with, typed
+        or raw key data (uint32); `jax.random.key(0)` if None.
 
     Returns:
-      The optimiser, with constant counts in every layer. Equal magnitudes
-      are chosen from as in `select.globally`.
+      The wrapped optimizer. The number of active weights of each layer is constant.
+      Equal magnitudes are chosen among in a fixed order that is spread evenly over
+      positions.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -101,9 +117,10 @@ def sparse_evolution(
       >>> tx = sparse_evolution(optax.sgd(0.1, 0.9), sparsity=0.9, update_every=400)
 
     Deviations:
-      The paper changes masks after every epoch; pass its steps as `update_every`. Its
-      first masks are drawn with probabilities, whose expected counts are kept here. It
-      does not say what a grown weight starts from; here zero.
+      The paper updates the masks after every epoch; pass the number of steps in an
+      epoch as `update_every`. The paper draws its initial masks with a probability for
+      each weight; here the layer counts equal their expectation. The paper does not say
+      what value a grown weight starts from; here it is zero.
 
     References:
       Mocanu, Mocanu, Stone, Nguyen, Gibescu, Liotta. Scalable Training of Artificial
@@ -174,34 +191,57 @@ def rigl(
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Drops the smallest weights and grows those of the largest gradient: RigL.
+    """Drops the smallest weights and grows those of largest gradient: RigL.
 
-    The gradient is the dense one that `update` is given, or `growth_grads`, which may
-    be that of another batch:
+    The gradient is the dense one that `update` receives, or `growth_grads`, which may
+    be computed on another batch:
     `tx.update(grads, state, params, growth_grads=lambda params: ...)`.
 
     Args:
-      inner: as in `sparse_evolution`, and so are the others not named here.
-      sparsity: as above.
-      distribution: as above.
-      dense: as above.
-      structure: as above. `select.fan_in()` gives SRigL's constant fan-in.
-      update_every: as above.
-      begin_step: as above.
-      end_step: as above; the paper's is three quarters of training. Needed by "cosine".
-      drop_fraction: as above.
-      drop_schedule: as above.
-      grow: "gradient" grows the weights of largest absolute gradient; "inverted", the
-        control of the gradient-flow paper, those of smallest; "random".
-      regrow_dropped: as above.
-      restart_dropped: as above.
-      skip_inner: as above.
-      prunable: as above.
-      axes: as above.
-      key: as above.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      distribution: how the active weights are divided among layers: a name in
+        `distributions.NAMES` ("uniform", "balanced", "er" or "erk"), or a function of
+        masks and sparsity that returns the number of active weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: mask updates do not change them, and they need not fit `structure`. Must
+        be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one.
+        `select.fan_in()` gives the constant fan-in of SRigL.
+      update_every: steps between mask updates, at least 1.
+      begin_step: step of the first mask update, counted from 0; `update_every` if None.
+      end_step: mask updates take place before this step; None for no end. The paper
+        uses three quarters of training. The default `drop_schedule` needs it.
+      drop_fraction: fraction of each layer's active weights that a mask update drops,
+        in [0, 1]; the count is rounded down.
+      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
+        which decays to 0 at `end_step`; or a function of the step, such as a learning
+        rate schedule, whose value relative to its largest value multiplies
+        `drop_fraction`. All but "constant" need `end_step`.
+      grow: "gradient" grows the weights of largest absolute gradient; "inverted" those
+        of smallest, a control in the gradient flow paper; "random" grows at random.
+      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+        the same update.
+      restart_dropped: whether a weight dropped and regrown in the same update starts
+        from zero with fresh optimizer state, as other grown weights do. If False, it
+        keeps its value and its optimizer state.
+      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+        weights and their optimizer state stay as they are.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      key: random key that the initial masks and, for `grow="random"`, the mask updates
+        are drawn with, typed or raw key data (uint32); `jax.random.key(0)` if None.
 
     Returns:
-      As `sparse_evolution`. Equal gradients are chosen from likewise.
+      The wrapped optimizer. The number of active weights of each layer is constant.
+      Equal magnitudes and equal gradients are chosen among in a fixed order that is
+      spread evenly over positions.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -210,9 +250,9 @@ def rigl(
       >>> tx = rigl(optax.adamw(1e-3), sparsity=0.9, end_step=75_000)
 
     Deviations:
-      With `skip_inner`, biases rest as well in an update that changes masks, as in the
-      authors' code. Constant fan-in is SRigL's without its ablation of neurons, and
-      drops the same number from every neuron.
+      With `skip_inner`, biases are not updated at mask updates either, as in the
+      authors' code. Constant fan-in is that of SRigL without its ablation of neurons,
+      and drops the same number of weights from every neuron.
 
     References:
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
@@ -240,6 +280,7 @@ def rigl(
     def promise(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
         if grow == "random":
             return scores.random(masks, key=key)
+        # Growing takes the highest scores, so "inverted" negates the gradient's size.
         size = grow_lib.gradient_magnitude(masks, grads)
         return size if grow == "gradient" else jax.tree.map(jnp.negative, size)
 
@@ -258,6 +299,7 @@ def rigl(
             key=key,
         ),
         skip_inner=skip_inner,
+        # Growth by gradient draws nothing, so the optimizer state needs no key.
         key=init_masks.first_key(key) if grow == "random" else None,
     )
 
@@ -287,48 +329,74 @@ def mest(
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Drops by weight and gradient, grows at random, ever less: MEST.
+    """Drops the weights of least |w| + c |gradient| and grows at random: MEST.
 
-    With `drop_schedule` "cosine" the part that mutates fades to nothing, which the
-    paper calls elastic mutation. With `soft_bound` it grows before it drops: from one
-    change to the next the network holds that many weights more, of which the next
-    change drops the least important; the change at `end_step` only drops.
+    With `drop_schedule` "cosine", the fraction of weights replaced at each mask update
+    decays to zero; the paper calls this elastic mutation. With `soft_bound`, a mask
+    update grows weights before it drops any: from one mask update to the next, the
+    network has the grown weights in addition to its target count, and the next mask
+    update drops as many of the least important. The mask update at `end_step` only
+    drops.
 
     Args:
-      inner: as in `sparse_evolution`, and so are the others not named here.
-      sparsity: as above.
-      distribution: as above.
-      dense: as above.
-      structure: as above.
-      update_every: as above.
-      begin_step: as above.
-      end_step: as above, but that with `soft_bound` it is itself a change, and needed.
-      drop_fraction: as above.
-      drop_schedule: as above.
-      gradient_weight: c in the importance |w| + c |gradient|, at least 0.
-      soft_bound: whether the weights grown come on top until the next change.
-      regrow_dropped: as above.
-      restart_dropped: as above.
-      prunable: as above.
-      axes: as above.
-      key: as above.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      distribution: how the active weights are divided among layers: a name in
+        `distributions.NAMES` ("uniform", "balanced", "er" or "erk"), or a function of
+        masks and sparsity that returns the number of active weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: mask updates do not change them, and they need not fit `structure`. Must
+        be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one.
+      update_every: steps between mask updates, at least 1.
+      begin_step: step of the first mask update, counted from 0; `update_every` if None.
+      end_step: mask updates take place before this step; None for no end. With
+        `soft_bound` it is required, and the last mask update takes place at this step
+        itself. The default `drop_schedule` also needs it.
+      drop_fraction: fraction of each layer's active weights that a mask update drops,
+        in [0, 1]; the count is rounded down.
+      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
+        which decays to 0 at `end_step`; or a function of the step, such as a learning
+        rate schedule, whose value relative to its largest value multiplies
+        `drop_fraction`. All but "constant" need `end_step`.
+      gradient_weight: factor c in the importance |w| + c |gradient|, finite and at
+        least 0.
+      soft_bound: whether grown weights are in addition to the target count until the
+        next mask update.
+      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+        the same update.
+      restart_dropped: whether a weight dropped and regrown in the same update starts
+        from zero with fresh optimizer state, as other grown weights do. If False, it
+        keeps its value and its optimizer state.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      key: random key that the initial masks and the mask updates are drawn with, typed
+        or raw key data (uint32); `jax.random.key(0)` if None.
 
     Returns:
-      As `sparse_evolution`; with `soft_bound` the count is that of `sparsity` plus what
-      the last change added, until `end_step`, from when on it is that of `sparsity`.
+      The wrapped optimizer. The number of active weights of each layer is constant.
+      With `soft_bound`, until `end_step` it is larger by the number of weights that the
+      last mask update grew.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      The value of c and the steps in which the paper's mutation fades are not known to
-      us: c is 1 and the fading a cosine.
+      The paper's value of c and the steps at which its mutation rate decreases are not
+      known to us: c is 1 and the decay is a cosine.
 
     References:
       Yuan, Ma, Niu, Li, Kong, Liu, Gong, Zhan, He, Jin, Wang, Qin, Ren, Wang, Liu, Lin.
       MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge.
       2021. arXiv:2110.14032.
     """
+    # The comparison is also False for NaN.
     if not 0 <= gradient_weight < math.inf:
         raise ValueError(
             f"gradient_weight: got {gradient_weight}; expected a finite number, 0 or "
@@ -347,11 +415,15 @@ def mest(
         axes=axes,
         regrow_dropped=regrow_dropped,
         restart_dropped=restart_dropped,
+        # The last mask update drops the weights above the target count, so it has to
+        # take place at the end itself.
         include_end=soft_bound,
     )
 
     def worth(masks: Masks, params: Params, grads: Grads) -> Scores:
         return masks_lib.tree_map(
+            # In the dtype of the weights, as magnitude scores are, even if the gradient
+            # is wider.
             lambda _, w, g: jnp.abs(w) + gradient_weight * jnp.abs(g).astype(w.dtype),
             masks,
             params,

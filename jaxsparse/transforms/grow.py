@@ -108,6 +108,8 @@ def ever_active(opt_state: optax.OptState) -> Masks:
     state = find(opt_state)
     if not tracks_exploration(opt_state):
         return state.masks
+    # The record grows at mask updates only; masks put in since by `replace_masks` would
+    # be missing.
     return jax.tree.map(jnp.logical_or, state.memory.ever, state.masks)
 
 
@@ -221,6 +223,7 @@ def grow(
     Returns:
       Masks that contain `kept` and the grown weights.
     """
+    # Dropped weights are inactive in `kept` and still active in `masks`.
     free = jax.tree.map(jnp.logical_not, kept if regrow_dropped else masks)
     grown = select.top_k_per_layer(
         grow_score, counts, candidates=free, structure=structure

@@ -98,6 +98,8 @@ def random(
 
     def init(params: Params) -> Masks:
         all_of = masks_lib.ones(params, prunable=prunable)
+        # Layouts are inferred from the parameters: masks lack the biases, whose shapes
+        # tell stacked layers from convolutions and other kernels.
         layouts = fan_axes.of_tree(params, axes)
         tied = select.bind(structure, params, axes=layouts, dense=dense)
         counts = layer_counts(

@@ -36,7 +36,9 @@ def make_mask_fn(
       dense: shell patterns of leaf names; matching layers stay dense and need not fit
         `structure`. Must be empty if `distribution` is a function.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None selects weights one by one.
+        `select.channels` or `select.fan_in`; None selects weights one by one. With
+        distribution "global", it must be `blocks` or `channels`, with units of the same
+        size in all layers.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
         weights or structural units; other layers are pruned more to compensate. Only
         for distribution "global".
@@ -86,8 +88,12 @@ def make_mask_fn(
     def layerwise(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
     ) -> Masks:
+        # Layouts are inferred from the parameters: masks lack the biases, whose shapes
+        # tell stacked layers from convolutions and other kernels.
         layouts = fan_axes.of_tree(params, axes)
         tied = select.bind(structure, params, axes=layouts, dense=dense)
+        # One constant array per layer, indexed by a traced number: all mask updates run
+        # the same compiled code.
         counts = jax.tree.map(
             lambda *of_leaf: jnp.asarray(np.array(of_leaf, np.int32))[index],
             *tabulate(masks, table, tied, layouts),
@@ -108,6 +114,8 @@ def make_mask_fn(
         least = select.floors(masks, min_layer_density, frozen=dense, structure=tied)
         needed, total = sum(jax.tree.leaves(least)), masks_lib.size(masks)
         counts = [distributions.count_kept(total, part) - whole for part in table]
+        # All rows are checked now, because the row that is used is known only at run
+        # time.
         if min(counts) < needed:
             raise ValueError(
                 f"sparsity: keeps {min(counts) + whole} of {total} weights, where the "

@@ -1,4 +1,4 @@
-"""Methods that remove weights, or never change them, as wrappers of an optimiser."""
+"""Pruning methods, and training with fixed masks, as optimizer wrappers."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -25,21 +25,24 @@ def fixed(
     masks: Masks | None = None,
     prunable: Prunable = masks_lib.is_kernel,
 ) -> optax.GradientTransformationExtraArgs:
-    """Trains with masks that do not change: tickets, and pruning at initialisation.
+    """Trains with masks that never change: tickets, and pruning at initialization.
 
     Args:
-      inner: any optimiser.
-      masks: which weights exist; None to begin dense. Other masks can be put in at
-        any time with `replace_masks`, without compiling anything again.
-      prunable: which leaves have masks to begin dense with, see `masks.dense`; masks
-        that are given say it themselves.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      masks: boolean masks with the leaf names and shapes of the parameters; None where
+        a leaf is not prunable. Without this argument all weights are active.
+        `replace_masks` can replace the masks at any time without recompilation.
+      prunable: which leaves have masks when `masks` is None: a function of a leaf's
+        name and the leaf, or shell patterns of leaf names, where a pattern that begins
+        with "!" excludes leaves. The default selects floating-point leaves with at
+        least two axes that are called kernel, weight, w or embedding.
 
     Returns:
-      The optimiser, keeping weights outside the masks at exactly zero.
+      The wrapped optimizer, which keeps weights outside the masks at exactly zero.
 
     Raises:
       ValueError: if both `masks` and `prunable` are given; from `init`, if a mask is
-        missing, not boolean or of another shape than its parameter.
+        missing, is not boolean, or has another shape than its parameter.
 
     Examples:
       >>> tx = fixed(optax.adamw(1e-3), masks=ticket)
@@ -55,7 +58,7 @@ def fixed(
     def init_masks(params: Params) -> Masks:
         masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
         fitted = tree.match_structure(masks, params, fields=("masks", "params"))
-        # A copy, so that a donated state never takes the caller's masks along.
+        # A copy: donating the state must not delete the caller's masks.
         return jax.tree.map(jnp.copy, fitted)
 
     return sparsify(inner, init_masks)
@@ -83,36 +86,52 @@ def gradual_magnitude(
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Removes the smallest weights, a few at a time, until the sparsity is reached.
+    """Prunes the smallest weights gradually until the target sparsity is reached.
 
-    Masks nest: a weight that was removed does not return. `latent.straight_through`
-    with the same schedule is the form in which it may.
+    Masks are nested: a pruned weight never becomes active again. For a variant in which
+    it may, use `straight_through` with the same schedule.
 
     Args:
-      inner: any optimiser.
-      sparsity: fraction of the prunable weights to remove in the end, in [0, 1).
-      begin_step: the first change.
-      end_step: the last, which lands exactly on `sparsity`, whatever `update_every` is;
-        equal to `begin_step` to prune once. Updates are numbered from 0, and the change
-        is made in update `end_step`, before its step: training of N updates ends short
-        of `sparsity` unless `end_step` is at most N - 1.
-      update_every: updates between changes.
-      initial_sparsity: removed from the start, by magnitude, in [0, sparsity].
-      schedule: "cubic", "linear", "exponential", a function or a table, see
-        `calendars.gradual_sparsities`; sparsities must not fall.
-      distribution: "global" for one threshold over all layers, or how the weights kept
-        are divided among layers: a name of `distributions.NAMES` or a function.
-      dense: shell patterns of layers to keep whole.
-      structure: which weights stand or fall together, see `select`.
-      min_layer_density: part of its weights, in [0, 1], that each layer keeps at
-        least, rounded up, at the expense of the others; for distribution "global". 0,
-        as in the papers, lets a layer lose all of its weights.
-      prunable: which leaves have masks, see `masks.dense`.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights to remove by `end_step`, in [0, 1).
+      begin_step: step of the first mask update, counted from 0.
+      end_step: step of the last mask update, which reaches exactly `sparsity`, whatever
+        `update_every` is; equal to `begin_step` to prune once. The mask update takes
+        place before the optimizer step with this number. Training for N steps therefore
+        reaches `sparsity` only if `end_step` is at most N - 1.
+      update_every: steps between mask updates, at least 1.
+      initial_sparsity: sparsity from step 0 on, by magnitude pruning of the initial
+        weights; in [0, sparsity].
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
+        1] that returns which fraction of the way from `initial_sparsity` to `sparsity`
+        is done; or a sequence with the sparsity after each mask update. Sparsities must
+        not decrease.
+      distribution: "global" for one threshold over all layers; or how the active
+        weights are divided among layers: a name in `distributions.NAMES` ("uniform",
+        "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
+        number of active weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: mask updates do not change them, and they need not fit `structure`. Must
+        be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one. With
+        distribution "global", it must be `blocks` or `channels`, with units of the same
+        size in all layers.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for distribution "global". With 0, as in the papers, a layer may lose all of its
+        weights.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      The optimiser, with exactly the scheduled counts.
+      The wrapped optimizer. At every step the number of active weights is exactly that
+      of the schedule; with `structure`, it is rounded to whole units.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -135,6 +154,7 @@ def gradual_magnitude(
     table = update_schedules.gradual_sparsities(
         calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
+    # Masks are nested, so a lower sparsity could not be reached later.
     _check_rising([Fraction(str(initial_sparsity)), *table])
     choose = magnitude.make_mask_fn(
         distribution=distribution,
@@ -146,7 +166,7 @@ def gradual_magnitude(
 
     def init_masks(params: Params) -> Masks:
         masks = masks_lib.ones(params, prunable=prunable)
-        # What cannot be is refused here, not in the middle of training.
+        # Sparsities that the network cannot meet are an error now, not mid-training.
         jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
         if not initial_sparsity:
             return masks
@@ -181,21 +201,37 @@ def one_shot_magnitude(
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Trains dense, and removes the smallest weights once, before update `step`.
+    """Trains dense and prunes the smallest weights once, in the update numbered `step`.
 
     Args:
-      inner: any optimiser.
+      inner: the optimizer to wrap; any optax gradient transformation.
       sparsity: fraction of the prunable weights to remove, in [0, 1).
-      step: updates made before.
-      distribution: as in `gradual_magnitude`, and so are the others.
-      dense: as above.
-      structure: as above.
-      min_layer_density: as above.
-      prunable: as above.
-      axes: as above.
+      step: number of dense optimizer steps before pruning, at least 0.
+      distribution: "global" for one threshold over all layers; or how the active
+        weights are divided among layers: a name in `distributions.NAMES` ("uniform",
+        "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
+        number of active weights of each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: mask updates do not change them, and they need not fit `structure`. Must
+        be empty if `distribution` is a function.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None selects weights one by one. With
+        distribution "global", it must be `blocks` or `channels`, with units of the same
+        size in all layers.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for distribution "global". With 0, as in the papers, a layer may lose all of its
+        weights.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
-      The optimiser.
+      The wrapped optimizer.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -253,35 +289,61 @@ def granet(
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Prunes gradually and lets weights regenerate: GraNet.
+    """Prunes gradually and regrows weights by gradient: GraNet.
 
-    A change first prunes by magnitude to the scheduled sparsity; then in each layer
-    the smallest of the weights left make room for as many of the largest gradient.
+    A mask update first prunes by magnitude to the scheduled sparsity. Then, in each
+    layer, it drops the smallest of the remaining weights and grows as many of those
+    with the largest gradient.
 
     Args:
-      inner: any optimiser.
-      sparsity: fraction of the prunable weights that are gone in the end, in [0, 1).
-      end_step: when that is reached, exactly.
-      begin_step: the first change.
-      update_every: updates between changes.
-      stop_step: weights regenerate up to this step; `end_step` if None.
-      initial_sparsity: of the random masks training starts from, in [0, sparsity]; 0
-        for the paper's dense-to-sparse form.
-      schedule: as in `gradual_magnitude`.
-      distribution: of the first masks; one of `distributions.NAMES` or a function.
-      dense: shell patterns of layers to keep whole.
-      pruned_by: how pruning compares weights, as `distribution` of `gradual_magnitude`.
-      drop_fraction: part of each layer's weights that regenerates, rounded down.
-      drop_schedule: as in `rigl`; "cosine" falls to 0 at `stop_step`.
-      restart_dropped: as in `sparse_evolution`.
-      min_layer_density: as in `gradual_magnitude`, for `pruned_by` "global".
-      prunable: which leaves have masks, see `masks.dense`.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
-      key: what the first masks are drawn with.
+      inner: the optimizer to wrap; any optax gradient transformation.
+      sparsity: fraction of the prunable weights to remove by `end_step`, in [0, 1).
+      end_step: step of the mask update that reaches exactly `sparsity`.
+      begin_step: step of the first mask update, counted from 0.
+      update_every: steps between mask updates, at least 1.
+      stop_step: step of the last regrowth, at least `end_step`; `end_step` if None.
+      initial_sparsity: sparsity of the random initial masks, in [0, sparsity]; 0 gives
+        the paper's dense-to-sparse training.
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
+        1] that returns which fraction of the way from `initial_sparsity` to `sparsity`
+        is done; or a sequence with the sparsity after each mask update. Sparsities must
+        not decrease.
+      distribution: how the active weights of the initial masks are divided among
+        layers: a name in `distributions.NAMES` ("uniform", "balanced", "er" or "erk"),
+        or a function of masks and sparsity that returns the number of active weights of
+        each layer.
+      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
+        dense: they are neither pruned nor regrown. Must be empty if `distribution` or
+        `pruned_by` is a function.
+      pruned_by: how pruning compares weights: "global" for one threshold over all
+        layers; or how the active weights are divided among layers, as a name or a
+        function like those of `distribution`.
+      drop_fraction: fraction of each layer's active weights that is dropped and regrown
+        after pruning, in [0, 1]; the count is rounded down.
+      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
+        which decays to 0 at `stop_step`; or a function of the step, such as a learning
+        rate schedule, whose value relative to its largest value multiplies
+        `drop_fraction`.
+      restart_dropped: whether a weight dropped and regrown in the same update starts
+        from zero with fresh optimizer state, as other grown weights do. If False, it
+        keeps its value and its optimizer state.
+      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
+        weights or structural units; other layers are pruned more to compensate. Only
+        for pruned_by "global". With 0, as in the papers, a layer may lose all of its
+        weights.
+      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
+        shell patterns of leaf names, where a pattern that begins with "!" excludes
+        leaves. The default selects floating-point leaves with at least two axes that
+        are called kernel, weight, w or embedding.
+      axes: which axes of the leaves are inputs and outputs: a layout such as
+        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
+        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      key: random key that the initial masks are drawn with, typed or raw key data
+        (uint32); `jax.random.key(0)` if None.
 
     Returns:
-      The optimiser, with exactly the scheduled total.
+      The wrapped optimizer. At every step the total number of active weights is exactly
+      that of the schedule.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -300,12 +362,15 @@ def granet(
     table = update_schedules.gradual_sparsities(
         calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
+    # Regrowth keeps the number of active weights, so a lower sparsity could not be
+    # reached later.
     _check_rising([Fraction(str(initial_sparsity)), *table])
     stop = calendar.end
     if stop_step is not None:
         stop = update_schedules.check_steps(stop_step, field="stop_step")
     if stop < end_step:
         raise ValueError(f"stop_step: got {stop}; wanted end_step={end_step} or later")
+    # At least 1: the cosine divides by the end.
     until = calendar._replace(end=max(stop, 1))
     drops = update_schedules.drop_fractions(
         until, fraction=drop_fraction, schedule=drop_schedule
@@ -327,6 +392,7 @@ def granet(
     )
 
     def init_masks(params: Params) -> Masks:
+        # Sparsities that the network cannot meet are an error now, not mid-training.
         masks = draw_masks(params)
         jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
         return masks
@@ -342,6 +408,7 @@ def granet(
     ) -> MaskUpdate:
         del unused
         index = update_schedules.update_index(calendar, step)
+        # After `end_step` the sparsity stays, while regrowth may go on to `stop_step`.
         pruned = choose(masks, params, table, jnp.minimum(index, len(table) - 1))
         goes = grow.part(pruned, grow.fraction_at(drops, until, step))
         goes = grow.zero_counts(goes, dense)
@@ -350,12 +417,14 @@ def granet(
         kept = select.top_k_per_layer(worth, left, candidates=pruned)
         promise = grow.gradient_magnitude(masks, grads)
         new = grow.grow(pruned, kept, goes, promise)
+        # Magnitudes need no check here: `sparsify` checks the weights.
         finite = grow.finite_where_grown(promise, kept, goes)
         both = grow.dropped_and_regrown(masks, kept, new) if restart_dropped else None
         seen = grow.record_exploration(memory, masks, new)
         return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
 
     def due(step: Step) -> Bool[Array, ""]:
+        # Pruning ends at `end_step`, regrowth at `stop_step`.
         return update_schedules.should_update(
             calendar, step
         ) | update_schedules.should_update(until, step)

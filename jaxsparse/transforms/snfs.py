@@ -151,6 +151,7 @@ def snfs(
         memory: grow.EverActive,
         **unused: Any,
     ) -> MaskUpdate:
+        # `observe` has already added this step's gradient to the momentum.
         del grads, unused
         goes = grow.part(masks, grow.fraction_at(change.drops, change.calendar, step))
         if not regrow_dropped:
@@ -168,6 +169,8 @@ def snfs(
         new = grow.grow(masks, kept, comes, promise, regrow_dropped=regrow_dropped)
         both = grow.dropped_and_regrown(masks, kept, new) if restart_dropped else None
         seen = grow.record_exploration(memory, masks, new, own=memory.own)
+        # No `finite`: `observe` keeps the momentum finite, and `sparsify` checks the
+        # weights.
         return MaskUpdate(new, seen, reset=both, zeroed=both)
 
     return sparsify(
@@ -207,6 +210,7 @@ def _redistribute(
     total = sum(jax.tree.leaves(goes))
     means = [
         jnp.sum(jnp.where(mask, size, 0))
+        # A layer without active weights has the mean 0, not 0 / 0.
         / jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
         for mask, size in zip(
             jax.tree.leaves(masks), jax.tree.leaves(momentum), strict=True
@@ -233,6 +237,7 @@ def apportion(
       int32 counts that sum to exactly min(total, sum(room)).
     """
     shares = jnp.nan_to_num(shares)
+    # The lower limit avoids 0 / 0 if all shares are 0.
     scale = jnp.maximum(jnp.max(shares), jnp.finfo(shares.dtype).tiny)
     # Integer shares, so that the parts add up to the total exactly.
     weights = jnp.round(shares / scale * 2**20).astype(jnp.int32)
