@@ -4,8 +4,8 @@ Each method wraps an optax optimizer and returns an
 `optax.GradientTransformationExtraArgs`, so it works in any training loop. After
 `optax.apply_updates`, the weights outside the masks are exactly zero. If other
 transformations are chained after the wrapper or placed around it, use `apply_updates`
-of this package instead: they may turn the updates of pruned weights into something
-else.
+of this package instead: such transformations may change the updates that set pruned
+weights to zero.
 
 Most methods call `sparsify`. Methods that train dense weights but compute with a sparse
 subset of them call `latent`. The modules:

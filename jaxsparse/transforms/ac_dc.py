@@ -41,8 +41,8 @@ def ac_dc(
 
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.
-      sparsity: fraction of the prunable weights removed in compressed phases, in [0,
-        1).
+      sparsity: fraction of the prunable weights removed in compressed phases, in
+        [0, 1).
       begin_step: step at which the first compressed phase begins, which is the number
         of dense warm-up steps.
       end_step: step at which the last compressed phase begins, at least `begin_step`.
@@ -67,8 +67,8 @@ def ac_dc(
         reset.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.

@@ -64,8 +64,8 @@ def latent(
        incremented.
 
     Args:
-      inner: the optimizer to wrap; any optax gradient transformation except one that
-        uses `optax.LookaheadParams`.
+      inner: the optimizer to wrap; any optax gradient transformation except
+        `optax.lookahead`, which must wrap `latent` instead.
       mask_fn: called as `mask_fn(params, step)`; returns the masks m and b, or m and
         None if all weights are trained. It must be traceable.
       refresh_at: decides at which steps the masks of the forward pass are chosen anew;
@@ -169,6 +169,12 @@ def _refresh(new: Any, held: Any, weights: Params) -> tuple[Any, Array]:
 
 
 def _add(grads: Grads, more: Any) -> Grads:
+    """Adds the gradient of the regularizer, in the dtype of the gradient.
+
+    Args:
+      grads: the gradient.
+      more: what to add to it; None for leaves that are not prunable.
+    """
     return jax.tree.map(
         lambda extra, grad: grad if extra is None else grad + extra.astype(grad.dtype),
         more,
@@ -202,11 +208,11 @@ def straight_through(
 ) -> optax.GradientTransformationExtraArgs:
     """Computes with the largest weights and trains all: straight-through gradients.
 
-    The gradient at a weight outside the masks is the one at its place in the forward
-    pass, so it may become large enough to enter the masks: masks need not be nested.
-    With `train_all=False`, weights outside the masks keep their values instead, and
-    become active again when other weights fall below them. This is gradual magnitude
-    pruning without monotone masks.
+    Weights outside the masks are zero in the forward pass, and the gradient taken there
+    trains their stored values. They may become large enough to enter the masks, so
+    masks need not be nested. With `train_all=False`, weights outside the masks keep
+    their values instead, and become active again when other weights fall below them.
+    This is gradual magnitude pruning without monotone masks.
 
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.
@@ -217,9 +223,9 @@ def straight_through(
       end_step: step from which on the sparsity is exactly the final one.
       update_every: steps between mask updates, before and after `end_step`; at least 1.
       initial_sparsity: sparsity before `begin_step`, in [0, 1).
-      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
-        1] that returns which fraction of the way from `initial_sparsity` to `sparsity`
-        is done; or a sequence with the sparsity after each mask update up to
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in
+        [0, 1] that returns which fraction of the way from `initial_sparsity` to
+        `sparsity` is done; or a sequence with the sparsity after each mask update up to
         `end_step`. Sparsities may decrease.
       distribution: "global" for one threshold over all layers; or how the weights of
         the forward pass are divided among layers: a name in `distributions.NAMES`
@@ -239,8 +245,8 @@ def straight_through(
       train_all: whether all weights are trained, or only those in the masks.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -279,8 +285,8 @@ def straight_through(
         # is the initial sparsity and row k the sparsity after k updates.
         changes = update_schedules.update_index(calendar, step + 1)
         changes = jnp.clip(changes, 0, len(table) - 1)
-        # `end_step` need not be a multiple of `update_every` after `begin_step`; the
-        # index does not count it then.
+        # The index does not count the update at `end_step` unless it lies a multiple of
+        # `update_every` after `begin_step`.
         changes = jnp.where(step >= end_step, len(table) - 1, changes)
         masks = choice(everything, params, table, changes)
         return masks, None if train_all else masks
@@ -317,28 +323,27 @@ def top_kast(
       inner: the optimizer to wrap; any optax gradient transformation.
       sparsity: fraction of the prunable weights that the forward pass does not use, in
         [0, 1).
-      backward_sparsity: fraction of the prunable weights that is not trained, in [0,
-        sparsity].
+      backward_sparsity: fraction of the prunable weights that is not trained, in
+        [0, sparsity].
       update_every: steps between mask updates, at least 1.
       regularization: coefficient c of the L2 regularizer, finite and at least 0. Its
         gradient is c w for weights in the forward pass, and c w / D for other trained
         weights, where D = 1 - sparsity is the density of the forward pass. Do not use
         other weight decay.
       distribution: "global" for one threshold over all layers; or how the weights of
-        the forward pass are divided among layers: a name in `distributions.NAMES`
-        ("uniform", "balanced", "er" or "erk"), or a function of masks and sparsity that
-        returns the number of weights of each layer.
+        the forward pass and the trained weights are divided among layers: a name in
+        `distributions.NAMES` ("uniform", "balanced", "er" or "erk"), or a function of
+        masks and sparsity that returns the number of weights of each layer.
       dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
         dense: the forward pass uses all of their weights. Must be empty if
         `distribution` is a function.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
-        weights or structural units; other layers are pruned more to compensate. Only
-        for distribution "global". With 0, as in the papers, a layer may lose all of its
-        weights.
+        weights; other layers are pruned more to compensate. Only for distribution
+        "global". With 0, as in the papers, a layer may lose all of its weights.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -352,7 +357,7 @@ def top_kast(
     Deviations:
       D is the density of the whole network, even where layers differ. The paper's
       coefficient depends on the task; here it is 0 unless given. The optimizer state of
-      weights that leave the trained ones is kept and decays.
+      weights that are no longer trained is kept and decays.
 
     References:
       Jayakumar, Pascanu, Rae, Osindero, Elsen. Top-KAST: Top-K Always Sparse Training.
@@ -436,9 +441,9 @@ def sr_ste(
         dense: the forward pass uses all of their weights.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding. Every leaf that is not in `dense`
-        must have a number of inputs divisible by m.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes. Every leaf that is not in
+        `dense` must have a number of inputs divisible by m.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.

@@ -97,8 +97,8 @@ def sparse_evolution(
         weights and their optimizer state stay as they are.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -107,7 +107,7 @@ def sparse_evolution(
 
     Returns:
       The wrapped optimizer. The number of active weights of each layer is constant.
-      Equal magnitudes are chosen among in a fixed order that is spread evenly over
+      Ties between equal magnitudes are broken by a fixed pseudo-random order of
       positions.
 
     Raises:
@@ -230,8 +230,8 @@ def rigl(
         weights and their optimizer state stay as they are.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -240,8 +240,8 @@ def rigl(
 
     Returns:
       The wrapped optimizer. The number of active weights of each layer is constant.
-      Equal magnitudes and equal gradients are chosen among in a fixed order that is
-      spread evenly over positions.
+      Ties between equal magnitudes or equal gradients are broken by a fixed
+      pseudo-random order of positions.
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
@@ -371,8 +371,8 @@ def mest(
         keeps its value and its optimizer state.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.

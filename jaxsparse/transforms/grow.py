@@ -129,7 +129,7 @@ def fraction_at(
     """
     rows = jnp.asarray(np.array(table, np.int32))
     row = rows[
-        # A constant fraction has one row; updates may also go on without end.
+        # A constant fraction has a single row, which holds for all mask updates.
         jnp.minimum(update_schedules.update_index(schedule, step), len(table) - 1)
     ]
     return row[0], row[1]
@@ -208,8 +208,8 @@ def grow(
 ) -> Masks:
     """Grows the inactive weights of highest score in each layer.
 
-    Equal scores are chosen among in the fixed order of `select.top_k_per_layer`, which
-    is spread evenly over positions.
+    Ties are broken as in `select.top_k_per_layer`, by a fixed pseudo-random order of
+    positions.
 
     Args:
       masks: masks before the mask update dropped weights.

@@ -45,6 +45,7 @@ def layer_counts(
       Number of active weights of each layer; Python integers.
     """
     counts = distributions.divide(distribution, masks, sparsity, dense=dense, axes=axes)
+    # `distributions` computes counts without regard to structure.
     return (
         counts if structure is None else select.round_counts(structure, masks, counts)
     )
@@ -88,8 +89,8 @@ def random(
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       key: random key, typed or raw key data (uint32); `jax.random.key(0)` if None.
 
     Returns:
@@ -99,7 +100,7 @@ def random(
     def init(params: Params) -> Masks:
         all_of = masks_lib.ones(params, prunable=prunable)
         # Layouts are inferred from the parameters: masks lack the biases, whose shapes
-        # tell stacked layers from convolutions and other kernels.
+        # tell which leading axes of a kernel are stacked layers.
         layouts = fan_axes.of_tree(params, axes)
         tied = select.bind(structure, params, axes=layouts, dense=dense)
         counts = layer_counts(

@@ -15,6 +15,7 @@ from jaxsparse.transforms import init_masks
 from jaxsparse.transforms.init_masks import Distribution
 from jaxsparse.types import Counts, Masks, Params
 
+# (masks, params, table of sparsities, index of the row to use) -> masks
 MaskFn = Callable[[Masks, Params, list[Fraction], Int[Array, ""]], Masks]
 
 
@@ -63,7 +64,8 @@ def make_mask_fn(
             f"min_layer_density: got {min_layer_density} with distribution "
             f"{distribution!r}; wanted a part in [0, 1], with 'global'"
         )
-    # Cache: a table may have 10**6 rows, and layer counts are exact fractions.
+    # Cached, because a table may have 10**6 rows, and each of them is divided among the
+    # layers in exact arithmetic.
     known: dict[Any, list[Counts]] = {}
 
     def tabulate(
@@ -89,7 +91,7 @@ def make_mask_fn(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
     ) -> Masks:
         # Layouts are inferred from the parameters: masks lack the biases, whose shapes
-        # tell stacked layers from convolutions and other kernels.
+        # tell which leading axes of a kernel are stacked layers.
         layouts = fan_axes.of_tree(params, axes)
         tied = select.bind(structure, params, axes=layouts, dense=dense)
         # One constant array per layer, indexed by a traced number: all mask updates run

@@ -34,8 +34,8 @@ def fixed(
         `replace_masks` can replace the masks at any time without recompilation.
       prunable: which leaves have masks when `masks` is None: a function of a leaf's
         name and the leaf, or shell patterns of leaf names, where a pattern that begins
-        with "!" excludes leaves. The default selects floating-point leaves with at
-        least two axes that are called kernel, weight, w or embedding.
+        with "!" excludes leaves. The default selects leaves called kernel, weight, w or
+        embedding that have a floating-point dtype and at least two axes.
 
     Returns:
       The wrapped optimizer, which keeps weights outside the masks at exactly zero.
@@ -102,10 +102,10 @@ def gradual_magnitude(
       update_every: steps between mask updates, at least 1.
       initial_sparsity: sparsity from step 0 on, by magnitude pruning of the initial
         weights; in [0, sparsity].
-      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
-        1] that returns which fraction of the way from `initial_sparsity` to `sparsity`
-        is done; or a sequence with the sparsity after each mask update. Sparsities must
-        not decrease.
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in
+        [0, 1] that returns which fraction of the way from `initial_sparsity` to
+        `sparsity` is done; or a sequence with the sparsity after each mask update.
+        Sparsities must not decrease.
       distribution: "global" for one threshold over all layers; or how the active
         weights are divided among layers: a name in `distributions.NAMES` ("uniform",
         "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
@@ -123,8 +123,8 @@ def gradual_magnitude(
         weights.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -224,8 +224,8 @@ def one_shot_magnitude(
         weights.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -252,6 +252,14 @@ def one_shot_magnitude(
 
 
 def _check_rising(table: list[Fraction]) -> None:
+    """Checks that sparsities do not decrease.
+
+    Args:
+      table: sparsities in the order of the mask updates.
+
+    Raises:
+      ValueError: if one is less than the one before it.
+    """
     if any(later < earlier for earlier, later in zip(table, table[1:], strict=False)):
         raise ValueError(
             f"schedule: sparsities fall from {[float(part) for part in table]}; wanted "
@@ -304,10 +312,10 @@ def granet(
       stop_step: step of the last regrowth, at least `end_step`; `end_step` if None.
       initial_sparsity: sparsity of the random initial masks, in [0, sparsity]; 0 gives
         the paper's dense-to-sparse training.
-      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
-        1] that returns which fraction of the way from `initial_sparsity` to `sparsity`
-        is done; or a sequence with the sparsity after each mask update. Sparsities must
-        not decrease.
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in
+        [0, 1] that returns which fraction of the way from `initial_sparsity` to
+        `sparsity` is done; or a sequence with the sparsity after each mask update.
+        Sparsities must not decrease.
       distribution: how the active weights of the initial masks are divided among
         layers: a name in `distributions.NAMES` ("uniform", "balanced", "er" or "erk"),
         or a function of masks and sparsity that returns the number of active weights of
@@ -328,13 +336,12 @@ def granet(
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
-        weights or structural units; other layers are pruned more to compensate. Only
-        for pruned_by "global". With 0, as in the papers, a layer may lose all of its
-        weights.
+        weights; other layers are pruned more to compensate. Only for `pruned_by`
+        "global". With 0, as in the papers, a layer may lose all of its weights.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.

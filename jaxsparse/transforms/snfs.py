@@ -85,8 +85,8 @@ def snfs(
         weights and their optimizer state stay as they are.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects floating-point leaves with at least two axes that
-        are called kernel, weight, w or embedding.
+        leaves. The default selects leaves called kernel, weight, w or embedding that
+        have a floating-point dtype and at least two axes.
       axes: which axes of the leaves are inputs and outputs: a layout such as
         `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
         `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
@@ -100,8 +100,9 @@ def snfs(
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      Each layer's share is rounded down in 20-bit arithmetic. The weights that remain
-      go, one at a time, to the layer with the largest share that has inactive weights.
+      Shares have a precision of 20 bits, and the counts that follow from them are
+      rounded down. The weights that remain go, one at a time, to the layer with the
+      largest share that has inactive weights.
 
     References:
       Dettmers, Zettlemoyer. Sparse Networks from Scratch: Faster Training without

@@ -297,6 +297,7 @@ def _unchanged(new: Any, masks: Masks, memory: Any, none_of: Masks) -> MaskUpdat
 
 
 def _as_dtype_of(leaf: Any, like: Any) -> Any:
+    """Casts an array to the dtype of another, if they differ."""
     return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)
 
 

@@ -70,12 +70,14 @@ SparseState = SparsifyState | LatentState
 
 
 def _is_sparse(node: Any) -> bool:
+    """Returns whether a node of an optimizer state belongs to a sparse optimizer."""
     return isinstance(node, SparsifyState | LatentState)
 
 
 def _map_sparse(
     fn: Callable[[SparseState], SparseState], opt_state: optax.OptState
 ) -> optax.OptState:
+    """Applies `fn` to the state of each sparse optimizer and keeps everything else."""
     return jax.tree.map(
         lambda node: fn(node) if _is_sparse(node) else node,
         opt_state,

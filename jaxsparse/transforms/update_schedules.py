@@ -162,12 +162,13 @@ def update_index(schedule: UpdateSchedule, step: Int[Array, ""]) -> Int[Array, "
 
     Args:
       schedule: the steps of the mask updates.
-      step: a step at which masks change; int32 scalar, may be traced.
+      step: int32 scalar, at least `begin`; may be traced.
 
     Returns:
-      An int32 scalar: the index of `step` in `update_steps`.
+      An int32 scalar. For a step at which masks change, its index in `update_steps`.
     """
-    # Rounded up, since with `closes` the end need not be a multiple of `every`.
+    # Rounded up, since with `closes` the end need not lie a multiple of `every` after
+    # `begin`.
     return (step - schedule.begin + schedule.every - 1) // schedule.every
 
 
@@ -197,9 +198,9 @@ def gradual_sparsities(
       calendar: the steps of the mask updates; must include its end (`closes`).
       initial: sparsity before the first mask update, in [0, 1).
       final: sparsity after the last mask update, in [0, 1); reached exactly.
-      schedule: "cubic", "linear" or "exponential"; or a function of the progress in [0,
-        1] that returns which fraction of the way from `initial` to `final` is done; or
-        a sequence with the sparsity after each mask update.
+      schedule: "cubic", "linear" or "exponential"; or a function of the progress in
+        [0, 1] that returns which fraction of the way from `initial` to `final` is done;
+        or a sequence with the sparsity after each mask update.
 
     Returns:
       Exact fractions, one for each step in `update_steps`; the last one is `final`.
@@ -251,6 +252,18 @@ def gradual_sparsities(
 
 
 def _read_schedule(schedule: Callable[[float], float], progress: float) -> Fraction:
+    """Evaluates a schedule function and checks its value.
+
+    Args:
+      schedule: function of the progress.
+      progress: in [0, 1].
+
+    Returns:
+      Which fraction of the way from the initial to the final sparsity is done.
+
+    Raises:
+      ValueError: if the value is not finite.
+    """
     way = float(schedule(progress))
     if not math.isfinite(way):
         raise ValueError(
@@ -263,6 +276,20 @@ def _read_schedule(schedule: Callable[[float], float], progress: float) -> Fract
 def _read_table(
     table: Sequence[float], steps: list[int], last: Fraction
 ) -> list[Fraction]:
+    """Checks a table of sparsities and converts it to exact fractions.
+
+    Args:
+      table: sparsity after each mask update, each in [0, 1).
+      steps: steps of the mask updates.
+      last: the final sparsity, which the table must end with.
+
+    Returns:
+      The sparsities as fractions, read as the decimals they print as.
+
+    Raises:
+      ValueError: if a sparsity is out of range, or the table does not have one entry
+        for each step or ends in another sparsity.
+    """
     if not all(0 <= value < 1 for value in table):
         raise ValueError(f"schedule: expected sparsities in [0, 1), got {list(table)}")
     read = [Fraction(str(value)) for value in table]
@@ -339,7 +366,8 @@ def drop_fractions(
 
 
 def _small(exact: Fraction | int) -> tuple[int, int]:
-    # `floor_mul_div` needs denominators less than 2**30, which 10**9 is.
+    """Approximates a fraction in [0, 1] with a denominator of at most 10**9."""
+    # 10**9 is below 2**30, the limit of denominators in `floor_mul_div`.
     small = Fraction(exact).limit_denominator(10**9)
     return small.numerator, small.denominator
 
