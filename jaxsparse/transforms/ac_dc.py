@@ -117,8 +117,10 @@ def ac_dc(
         # compresses whatever its number.
         opens = update_schedules.update_index(calendar, step) % 2 == 1
         opens &= step < calendar.end
+        # Computed at decompression too, where `opens` overrides it.
         few = choose(masks, params, table, jnp.int32(0))
         new = jax.tree.map(lambda mask: mask | opens, few)
+        # All False at compression, when no weight becomes active.
         forget = jax.tree.map(lambda mask: jnp.full_like(mask, opens), masks)
         return MaskUpdate(new, reset=forget if reset_memory else None)
 

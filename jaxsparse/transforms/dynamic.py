@@ -277,6 +277,8 @@ def rigl(
         restart_dropped=restart_dropped,
     )
 
+    # This key has the step folded in and that of the initial masks 2**31, which no step
+    # reaches, so the two never draw alike.
     def promise(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
         if grow == "random":
             return scores.random(masks, key=key)

@@ -57,6 +57,7 @@ def fixed(
 
     def init_masks(params: Params) -> Masks:
         masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
+        # Matched by leaf names: masks and parameters may differ in their node types.
         fitted = tree.match_structure(masks, params, fields=("masks", "params"))
         # A copy: donating the state must not delete the caller's masks.
         return jax.tree.map(jnp.copy, fitted)
@@ -423,6 +424,8 @@ def granet(
         worth = scores.magnitude(params, masks)
         kept = select.top_k_per_layer(worth, left, candidates=pruned)
         promise = grow.gradient_magnitude(masks, grads)
+        # All weights outside `kept` may grow, including those pruned or dropped just
+        # now.
         new = grow.grow(pruned, kept, goes, promise)
         # Magnitudes need no check here: `sparsify` checks the weights.
         finite = grow.finite_where_grown(promise, kept, goes)
