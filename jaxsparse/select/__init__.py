@@ -1,12 +1,13 @@
-"""Selection: scores and counts in, masks out, exactly.
+"""Select the weights to keep: scores and counts in, masks out, with exact counts.
 
-`globally` sets one threshold over all layers, `per_layer` one for each. Both keep
-exactly as many weights as they are asked for, ties included. What a weight is worth
-comes from `scores`, how many to keep from `distributions` and `schedules`.
+`top_k_global` applies one threshold to all layers, `top_k_per_layer` one threshold to
+each layer. Both keep exactly the requested number of weights, even if scores are equal.
+The scores come from `scores`, the counts from `distributions` and `durations`.
 
-A `Structure` makes weights stand or fall together: `in_groups`, `blocks`, `channels`
-and `fan_in`. `fit` rounds counts to those that a structure can meet, `bind` tells a
-structure which axes of a tree's leaves are inputs and outputs.
+A `Structure` describes structured sparsity, in which weights are kept or removed in
+units: `n_of_m`, `blocks`, `channels` and `fan_in`. `round_counts` rounds counts to
+those that a structure can keep, and `bind` attaches to a structure which axes of each
+leaf are inputs and outputs.
 """
 
 from jaxsparse.select.bisection import Ties

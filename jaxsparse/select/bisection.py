@@ -1,13 +1,15 @@
-"""Bisection: the k best of many scores, without sorting them.
+"""Selection of the k highest scores by bisection, without sorting.
 
-Floats are viewed as integers of the same order, and a threshold that at least k of
-them reach is narrowed bit by bit. Each pass counts, which costs one read of the scores
-and, where leaves are sharded, one all-reduce of one number a threshold: no leaf is
-concatenated, gathered or moved. A second bisection, over a pseudo-random order of
-positions, breaks ties; it takes no pass where there are none.
+Floating-point scores are mapped to integers of the same order. The threshold is the
+largest integer that at least k scores reach, and bisection determines it bit by bit.
+Each iteration counts the scores that reach a candidate threshold. This reads the scores
+once and, for sharded leaves, needs one all-reduce of a single number per threshold; no
+leaf is concatenated, gathered or moved. If scores tie at the threshold, a second
+bisection, over a pseudo-random order of positions, decides which of them are kept.
+Without ties, the second bisection takes no iterations.
 
-`keep` has a threshold for each layer, or one for all; `keep_in_rows` has one for each
-row of each layer. Who competes with whom is decided elsewhere.
+`keep` uses one threshold per layer, or a single one for all layers; `keep_in_rows` uses
+one for each row of each layer. The callers decide which weights compete.
 """
 
 import functools
@@ -37,20 +39,26 @@ def keep(
     ties: Ties,
     axis_name: AxisName,
 ) -> list[Bool[Array, "..."]]:
-    """Selects with a threshold for each layer, the same for all if they are pooled.
+    """Selects the highest scores, with one threshold per layer or one for all layers.
 
     Args:
-      layers: what to select from.
-      wanted: weights to keep of each layer or, at each layer, of all together.
-      pooled: whether all layers compete.
-      ties: as in `select.globally`.
-      axis_name: as in `select.globally`.
+      layers: leaves to select from.
+      wanted: for each layer, the number of weights to keep in it. If `pooled`, every
+        entry is the number of weights to keep over all layers together.
+      pooled: whether all layers compete, with a single threshold.
+      ties: "spread" keeps exactly the requested number of weights and chooses among
+        equal scores at the threshold by a fixed pseudo-random order of positions.
+        "drop" removes all weights that tie at the threshold if not all of them can be
+        kept.
+      axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
+        split by its first dimension; None outside `shard_map`.
 
     Returns:
-      For each layer whether each weight is kept.
+      For each layer a boolean array of the shape of its scores, True for weights to
+      keep.
 
     Raises:
-      ValueError: if there is no such `ties`.
+      ValueError: if `ties` is neither "spread" nor "drop".
     """
     if ties not in ("spread", "drop"):
         raise ValueError(f"ties: got {ties!r}; wanted 'spread' or 'drop'")
@@ -73,15 +81,18 @@ def keep(
 def keep_in_rows(
     values: list[Int[Array, "_ _"]], wanted: list[Int[Array, ""]]
 ) -> list[Bool[Array, "_ _"]]:
-    """Selects with a threshold for each row; ties are broken as in `select.globally`.
+    """Selects the highest values of each row, with one threshold per row.
+
+    Equal values at a threshold are chosen among by a fixed pseudo-random order of
+    positions, so every row keeps exactly the requested number.
 
     Args:
-      values: [rows, units] for each layer, from `ordered`.
-      wanted: units to keep of each row, for each layer. A row that has fewer of them
-        to offer keeps those.
+      values: for each layer an integer array [rows, units], from `sortable_bits`.
+      wanted: for each layer the number of units to keep in each row, int32. A row with
+        fewer candidates than that keeps all of them.
 
     Returns:
-      For each layer whether each unit is kept.
+      For each layer a boolean array [rows, units], True for units to keep.
     """
     ends = list(np.cumsum([value.shape[0] for value in values]))
 
@@ -109,10 +120,18 @@ def keep_in_rows(
 
 
 def sortable_bits(layers: list[Layer]) -> Values:
-    """Views scores as integers of the same order.
+    """Maps scores to integers of the same order.
 
-    Sign and magnitude become two's complement, in which -0.0 is 0. The lowest integer
-    is a weight that may not be kept, the next one NaN.
+    The sign and magnitude of a float become a two's complement integer, so -0.0 and 0.0
+    both become 0. The lowest integer marks weights that are not candidates. NaN becomes
+    the next one, which is below negative infinity.
+
+    Args:
+      layers: leaves with scores and candidates.
+
+    Returns:
+      For each layer an integer array of the shape of its scores: int64 if the scores
+      need float64 to be told apart, otherwise int32.
     """
     if inputs.is_double(layers):
         floating, integer = jnp.float64, jnp.int64
@@ -145,15 +164,34 @@ def _keep(
     expand: Expand,
     count: CountAt,
 ) -> list[Bool[Array, "..."]]:
-    """Finds the cuts, then breaks the ties at them; `expand` lays cuts on values."""
+    """Finds the thresholds and breaks the ties at them.
+
+    Args:
+      values: scores as sortable integers, one array per layer.
+      orders: position of each weight in the tie-breaking order, one array per layer.
+      wanted: number of weights to keep for each threshold.
+      ties: "spread" or "drop"; whether tied weights are kept up to the count, or all
+        removed.
+      expand: maps the array of thresholds to one array per layer that broadcasts
+        against its values.
+      count: called as `count(values, thresholds)`; counts the values that reach each
+        threshold.
+
+    Returns:
+      For each layer a boolean array, True for weights to keep.
+    """
+    # The lowest integer marks weights that are not candidates. With thresholds above
+    # it they are never kept, even if a count exceeds the number of candidates.
     limits = jnp.iinfo(values[0].dtype)
     cuts = _bisect(values, wanted, count, low=limits.min + 1, high=limits.max)
-    # A surplus means that scores tie at the cut; the last of them have to go.
+    # If more scores than wanted reach a threshold, several are equal to it; the last of
+    # these in the order of positions are removed.
     surplus = count(values, cuts) - wanted
     tied = [
         jnp.where(value == cut, order, positions.NONE)
         for value, cut, order in zip(values, expand(cuts), orders, strict=True)
     ]
+    # Untied weights have the order NONE, below every end, so that only ties are cut.
     first, beyond = positions.FIRST, jnp.iinfo(orders[0].dtype).max
     if ties == "spread":
         ends = _bisect(tied, surplus, count, low=first, high=beyond)
@@ -170,10 +208,12 @@ def _keep(
 def _bisect(
     values: Values, wanted: Int[Array, "c"], count: CountAt, *, low: int, high: int
 ) -> Int[Array, "c"]:
-    """Finds the largest cut in [low, high] that at least `wanted` values reach.
+    """Finds the largest threshold in [low, high] that at least `wanted` values reach.
 
-    Stops early at any cut that exactly `wanted` values reach. The answer is `high`,
-    without a pass, if none is wanted, and `low` if there are not enough.
+    Stops early at any threshold that exactly `wanted` values reach, since all such
+    thresholds select the same values. Returns `high`, without an iteration, where
+    `wanted` is 0 or less, and `low` where fewer than `wanted` values reach any
+    threshold.
     """
 
     def narrow(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -199,7 +239,10 @@ def _count(
     pooled: bool,
     axis_name: AxisName,
 ) -> Int[Array, "l"]:
-    """Counts the values at or above each layer's cut, over all devices."""
+    """Counts the values that reach each layer's threshold, over all devices.
+
+    If `pooled`, every entry of the result is the sum over all layers.
+    """
     counts = [
         jnp.sum(_reached(value, cut), dtype=integer)
         for value, cut in zip(values, cuts, strict=True)
@@ -211,8 +254,9 @@ def _count(
 
 
 def _reached(value: Int[Array, "..."], cut: Int[Array, "..."]) -> Array:
-    """Counts the values at or above their cut, along the last axis."""
+    """Counts, along the last axis, the values that reach their threshold."""
     reached = jnp.atleast_1d(value >= cut)
-    # float32 counts exactly to 2**24, on CPUs in half the time of int32.
+    # float32 represents counts up to 2**24 exactly, and on CPUs its sum takes half the
+    # time of an int32 sum.
     dtype = jnp.float32 if reached.shape[-1] <= 2**24 else jnp.int32
     return jnp.sum(reached, axis=-1, dtype=dtype)

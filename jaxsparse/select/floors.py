@@ -1,4 +1,4 @@
-"""Floors: a least number of weights in each layer, where layers compete."""
+"""Minimum numbers of weights per layer for selection over all layers."""
 
 import math
 from fractions import Fraction
@@ -23,20 +23,24 @@ def floors(
     frozen: tuple[str, ...] = (),
     structure: Structure | None = None,
 ) -> Counts | None:
-    """Counts the weights that each layer keeps at least, on the host.
+    """Computes the minimum number of weights that each layer keeps, on the host.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
-      density: part of each layer's weights, in [0, 1]; rounded up, to whole units of a
-        structure. 0 for no floors.
-      frozen: shell patterns of leaves that are not selected from.
-      structure: which weights stand or fall together.
+      masks: defines the prunable leaves; only names and shapes are used.
+      density: minimum density of each layer, in [0, 1]. The count of a layer is rounded
+        up to whole weights or, with a structure, to equally many whole units in every
+        row. 0 means no minimum.
+      frozen: shell patterns of leaf names; matching leaves are not selected from.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None for single weights.
 
     Returns:
-      Python integers, 0 for ignored leaves; None for a density of 0.
+      Python integers with the nesting of `masks`, 0 for frozen leaves; None if the
+      density is 0.
 
     Raises:
-      ValueError: if the density is out of range.
+      ValueError: if the density is out of range, or a leaf does not fit the structure.
+      TypeError: if the density is not a number.
 
     Examples:
       >>> floors({"a": jnp.ones((64, 20), bool), "b": jnp.ones((20, 1), bool)}, 0.01)
@@ -45,6 +49,8 @@ def floors(
     arguments.number(0, 1)("min_layer_density", density)
     if not density:
         return None
+    # From its decimal digits the density is exact, so that rounding up does not turn a
+    # floating-point error into an extra weight.
     structure, part = structures.bound(structure, masks), Fraction(str(density))
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
 
@@ -69,26 +75,39 @@ def top_k_global_at_least(
     ties: Ties = "spread",
     structure: Structure | None = None,
 ) -> Masks:
-    """Keeps the best weights of all layers together, and at least so many of each.
+    """Keeps the highest scores over all layers, with a minimum number per layer.
 
-    Each layer keeps its best weights up to its floor; the rest of the count goes to the
-    best of all others. The total is exactly that of `globally`.
+    Each layer first keeps its highest scores up to its minimum. The rest of the count
+    goes to the highest remaining scores over all layers. The total is the same as that
+    of `top_k_global`.
 
     Args:
-      scores: as in `globally`, and so are the others not named here.
-      count: as above, floors included; must be at least their sum.
-      least: the floors, from `floors`; None for none.
-      candidates: as above. A layer that has fewer weights there than its floor keeps
-        those.
-      frozen: as above.
-      ties: as above, for the weights above the floors.
-      structure: as above.
+      scores: real score of each weight, higher is better; None where a leaf is not
+        prunable.
+      count: number of weights to keep over all leaves that are not frozen, minimums
+        included; int32, at least the sum of the minimums.
+      least: minimum number of weights of each layer, from `floors`; None for no
+        minimums.
+      candidates: masks of the weights that may be kept; None allows every weight. A
+        layer with fewer candidates than its minimum keeps all of them.
+      frozen: shell patterns of leaf names; the masks of matching leaves stay as they
+        are in `candidates`, and their weights are not counted.
+      ties: what to do with equal scores at the threshold over all layers: "spread"
+        keeps exactly `count` weights and chooses among equal scores by a fixed
+        pseudo-random order of positions; "drop" removes all of them if not all can be
+        kept. Ties at the minimum of a layer are always resolved by "spread".
+      structure: structured sparsity with one row per leaf and units of equal size, such
+        as `blocks((4, 4))`; None selects weights one by one. `count` then counts
+        weights too.
 
     Returns:
-      Masks; None where the score is None.
+      Boolean masks with the nesting of `scores`; None where the score is None.
 
     Raises:
-      ValueError: as `globally`.
+      ValueError: if a count, a pattern, a tree or a leaf does not fit, or the score of
+        a candidate is known and not finite.
+      TypeError: if a count is not an integer, a score is not a real number or a mask is
+        not boolean.
     """
     if least is None:
         return unstructured.top_k_global(
@@ -110,6 +129,8 @@ def top_k_global_at_least(
         for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
         if not masks_lib.matches(name, frozen)
     )
+    # In frozen leaves `safe` already holds the final mask. Removing it from the
+    # candidates leaves nothing there, and the union below restores it.
     rest = unstructured.top_k_global(
         scores,
         jnp.int32(count) - held,

@@ -1,7 +1,8 @@
-"""Layers: the arguments of a selection, leaf by leaf.
+"""Reads and checks the arguments of a selection, leaf by leaf.
 
-Joins the trees that a selection is given, refuses those that do not fit together, and
-builds masks of what was selected. What is selected is up to `bisection` and `units`.
+Combines the argument trees into one `Layer` per leaf, raises an error if they do not
+fit together, and builds the tree of masks from the result. The selection itself is in
+`bisection` and `structured`.
 """
 
 import contextlib
@@ -18,18 +19,21 @@ from jaxsparse import masks
 from jaxsparse.types import Count, Masks, Scores
 
 AxisName = str | tuple[str, ...] | None
-# From here on weights that compete are numbered and counted in int64.
+# With this many competing weights or more, positions and counts overflow int32 and are
+# computed in int64.
 LIMIT = 2**31
 
 
 class Layer(NamedTuple):
-    """One prunable leaf: its arguments to the public functions.
+    """Arguments of a selection for one prunable leaf.
 
     Attributes:
-      name: of the leaf.
-      score: what each weight is worth.
-      candidates: which weights may be kept; None allows every one.
-      frozen: whether the leaf stays as `candidates` has it.
+      name: slash-joined path of the leaf.
+      score: score of each weight, real; higher is better.
+      candidates: boolean mask of the weights that may be kept, of the shape of `score`;
+        None allows every weight.
+      frozen: whether the leaf is not selected from, so that its mask stays
+        `candidates`.
     """
 
     name: str
@@ -44,7 +48,26 @@ def read(
     frozen: tuple[str, ...],
     axis_name: AxisName,
 ) -> list[Layer]:
-    """Joins the trees leaf by leaf, and refuses those that do not fit."""
+    """Combines the argument trees into one `Layer` per leaf and checks that they fit.
+
+    Args:
+      scores: score of each weight; None where a leaf is not prunable.
+      candidates: masks of the weights that may be kept, with the leaves of `scores`;
+        None allows every weight.
+      frozen: shell patterns of leaf names; matching leaves are not selected from.
+      axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
+        split by its first dimension; None outside `shard_map`.
+
+    Returns:
+      One layer per leaf, in the order of the tree's leaves. A frozen leaf without
+      candidates gets a mask of ones.
+
+    Raises:
+      ValueError: if the trees have different leaves, a pattern matches no leaf, a mask
+        has another shape than its scores, a scalar leaf would have to be split, or
+        every leaf is frozen.
+      TypeError: if a score is not an array of real numbers, or a mask is not boolean.
+    """
     names, leaves = masks.names(scores), jax.tree.leaves(scores)
     masks.check_globs(frozen, names, field="frozen")
     if candidates is not None and masks.names(candidates) != names:
@@ -78,7 +101,7 @@ def read(
 
 
 def check_score(name: str, leaf: Any) -> None:
-    """Refuses a score that is no array of numbers."""
+    """Raises a TypeError if the scores of a leaf are not an array of real numbers."""
     dtype = getattr(leaf, "dtype", None)
     is_real = dtype is not None and (
         jnp.issubdtype(dtype, jnp.floating)
@@ -94,7 +117,7 @@ def check_score(name: str, leaf: Any) -> None:
 
 
 def check_candidates(name: str, mask: Any, shape: tuple[int, ...]) -> None:
-    """Refuses a mask that does not fit its score."""
+    """Raises an error if the mask of a leaf is not boolean or differs in shape."""
     if not jnp.issubdtype(getattr(mask, "dtype", object), jnp.bool_):
         raise TypeError(
             f"candidates: {name}: expected a boolean array, got "
@@ -107,40 +130,54 @@ def check_candidates(name: str, mask: Any, shape: tuple[int, ...]) -> None:
 
 
 def write(scores: Scores, layers: list[Layer], kept: list[Bool[Array, "..."]]) -> Masks:
-    """Builds masks from the selected layers and from those that stay."""
+    """Builds the tree of masks from the selected layers and the frozen ones.
+
+    Args:
+      scores: tree whose nesting the masks get.
+      layers: all layers, from `read`.
+      kept: masks of the layers that are not frozen, in the same order.
+
+    Returns:
+      Masks with the nesting of `scores`.
+    """
     selected = iter(kept)
     leaves = [layer.candidates if layer.frozen else next(selected) for layer in layers]
     return jax.tree.unflatten(jax.tree.structure(scores), leaves)
 
 
 def size(layers: list[Layer], axis_name: AxisName) -> int:
-    """Counts the weights of all layers, over all devices of the axis."""
+    """Counts the weights of all layers, over all devices of the mesh axis."""
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
     return devices * sum(layer.score.size for layer in layers)
 
 
 def wide(needed: bool) -> contextlib.AbstractContextManager[Any]:
-    """Returns a context in which JAX computes with 64 bits, if they are needed."""
+    """Returns a context manager that enables 64-bit types in JAX if they are needed."""
     return jax.enable_x64(True) if needed else contextlib.nullcontext()
 
 
 def is_double(layers: list[Layer]) -> bool:
-    """Returns whether float32 is too short to tell the scores apart."""
+    """Returns whether any score needs float64 to be compared exactly."""
     return any(is_long_type(layer.score.dtype) for layer in layers)
 
 
 def is_long_type(dtype: Any) -> bool:
-    """Returns whether numbers of a type need float64: itself, and long integers."""
+    """Returns whether values of a dtype do not fit float32 exactly.
+
+    True for float64, which is wider, and for integers of 32 bits or more, because
+    float32 represents integers exactly only up to 2**24.
+    """
     return dtype != jnp.float32 and dtype.itemsize >= 4
 
 
 def is_long(layers: list[Layer], *, pooled: bool, axis_name: AxisName) -> bool:
-    """Returns whether weights that compete are too many for int32.
+    """Returns whether 2**31 weights or more compete, too many for int32.
 
     Args:
-      layers: what is selected from.
-      pooled: whether all layers compete.
-      axis_name: as in `select.globally`.
+      layers: leaves that are selected from.
+      pooled: whether all layers compete, or only the weights of each layer.
+      axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
+        split by its first dimension; None outside `shard_map`.
     """
     sizes = [size([layer], axis_name) for layer in layers]
     return (sum(sizes) if pooled else max(sizes)) >= LIMIT
@@ -152,25 +189,31 @@ def read_count(
     where: str,
     axis_name: AxisName,
 ) -> Count:
-    """Reads the count of weights to keep of layers that compete.
+    """Reads and checks the number of weights to keep in layers that compete.
 
     Args:
-      count: what was asked for.
-      layers: those that compete.
-      where: what to call them in a message.
-      axis_name: as in `select.globally`.
+      count: the requested number: a Python or NumPy integer, or an integer array
+        without axes, which may be traced.
+      layers: layers that compete.
+      where: name of these layers in error messages.
+      axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
+        split by its first dimension; None outside `shard_map`.
 
     Returns:
-      A Python integer that can be met, or the traced count.
+      A Python integer between 0 and the number of candidates; or the traced count,
+      whose value cannot be checked.
 
     Raises:
       TypeError: if the count is not an integer.
-      ValueError: if it cannot be met, or is traced and too short for the layers.
+      ValueError: if the count is negative or larger than the number of candidates, or
+        if it is traced and 2**31 weights or more need a 64-bit count.
     """
     if isinstance(count, jax.core.Tracer):
         _check_traced(count, layers, where, axis_name)
         return count
     known = as_integer(count, f"count of {where}")
+    # The sizes are only an upper bound where masks cannot be counted: if they are
+    # traced, on other hosts, or, inside `shard_map`, only one device's part.
     available = size(layers, axis_name)
     allowed = [layer.candidates for layer in layers]
     if axis_name is None and all(_is_here(mask) for mask in allowed):
@@ -184,17 +227,18 @@ def read_count(
 
 
 def as_integer(count: Any, what: str) -> int:
-    """Reads an integer that is known now: Python's, NumPy's or of an array.
+    """Converts a concrete integer of Python, NumPy or JAX to a Python integer.
 
     Args:
-      count: the integer.
-      what: its name in a message.
+      count: the integer; an array must have no axes.
+      what: its name in the error message.
 
     Returns:
-      The same as a Python integer.
+      The same value as a Python integer.
 
     Raises:
-      TypeError: if it is not one integer: a float, even if whole, or a boolean.
+      TypeError: if it is not a single integer. A float is an error even if it is whole,
+        and so is a boolean.
     """
     kind = getattr(count, "dtype", np.dtype(type(count)))
     if np.ndim(count) or not jnp.issubdtype(kind, jnp.integer):
@@ -207,7 +251,7 @@ def as_integer(count: Any, what: str) -> int:
 def _check_traced(
     count: Array, layers: list[Layer], where: str, axis_name: AxisName
 ) -> None:
-    """Refuses a traced count that is no integer, or too short for the layers."""
+    """Raises an error if a traced count is not an integer or is too narrow."""
     if count.ndim or not jnp.issubdtype(count.dtype, jnp.integer):
         raise TypeError(
             f"count of {where}: expected one integer, got {count.dtype} of shape "
@@ -222,7 +266,7 @@ def _check_traced(
 
 
 def _is_here(mask: Bool[Array, "..."] | None) -> bool:
-    """Says whether a mask is neither absent nor traced nor on other hosts."""
+    """Returns whether a mask is given, concrete and fully on this host."""
     if mask is None or isinstance(mask, jax.core.Tracer):
         return False
-    return getattr(mask, "is_fully_addressable", True)  # numpy arrays are here
+    return getattr(mask, "is_fully_addressable", True)  # NumPy arrays lack it

@@ -1,4 +1,4 @@
-"""Whether scores rank anything: finite, and not mostly equal at the threshold."""
+"""Checks of scores: whether they are finite, and how many tie at the threshold."""
 
 import warnings
 from typing import NamedTuple
@@ -13,25 +13,27 @@ from jaxsparse.select import inputs
 from jaxsparse.select.inputs import Layer
 from jaxsparse.types import Masks, Scores
 
-MOST_TIED = 0.01
-FEW_TIED = 10  # weights; so many, and fewer, may share a score in any network
+MOST_TIED = 0.01  # fraction of the candidates
+FEW_TIED = 10  # weights; up to this many equal scores are normal in any network
 
 
 class TiedScoresWarning(UserWarning):
-    """Positions, and not scores, decided about more than 1 % of the candidates.
+    """Warns that positions, not scores, decided about more than 1 % of the candidates.
 
-    And about more than 10 weights: in small networks 1 % may be one weight, and a few
-    equal scores are no fault there. SynFlow's are equal at weights in series, as where
-    one weight leads into a neuron and one out of it.
+    It takes more than 10 weights, too. In small networks 1 % may be a single weight,
+    and a few equal scores are normal there. SynFlow scores of weights in series are
+    equal, for example where one weight leads into a neuron and one leads out of it.
     """
 
 
 class Tie(NamedTuple):
-    """Weights of equal score that a threshold divides.
+    """Numbers of weights that tie at the threshold, and that compete.
 
     Attributes:
-      tied: how many weights have the score at the threshold, 0 if all of them are kept.
-      candidates: how many weights competed. Both are approximate above 2**24.
+      tied: number of weights whose score equals the threshold, float32; 0 if all of
+        them are kept, so that the threshold does not divide them. Approximate above
+        2**24.
+      candidates: number of weights that compete, float32. Approximate above 2**24.
     """
 
     tied: Float[Array, ""]
@@ -39,14 +41,16 @@ class Tie(NamedTuple):
 
 
 def all_finite(scores: Scores, candidates: Masks | None = None) -> Bool[Array, ""]:
-    """Returns whether every score that may be selected by is finite.
+    """Returns whether the scores of all candidates are finite.
 
-    Scores known on the host are refused by `globally` and `per_layer` if they are not.
-    Traced scores cannot be: ask here, and skip what the selection is for.
+    `top_k_global` and `top_k_per_layer` raise an error for concrete scores that are not
+    finite. They cannot check traced scores, so call this function and skip the mask
+    update if it returns False.
 
     Args:
-      scores: what each weight is worth; None where a leaf is not prunable.
-      candidates: masks outside which scores are not read; None reads every score.
+      scores: real score of each weight; None where a leaf is not prunable.
+      candidates: masks of the weights whose scores are checked; None checks every
+        score.
 
     Returns:
       A boolean scalar; usable under `jit`, `vmap` and `lax.cond`. True for a tree
@@ -73,19 +77,21 @@ def all_finite(scores: Scores, candidates: Masks | None = None) -> Bool[Array, "
 
 
 def check_finite(layers: list[Layer]) -> None:
-    """Refuses scores that are known now, may be selected and are not finite.
+    """Raises an error if concrete scores of candidates are not finite.
 
     Args:
-      layers: what is selected from. Of traced scores nothing is known.
+      layers: leaves that are selected from. Traced scores or masks are not checked.
 
     Raises:
-      ValueError: naming each layer that has such scores and how many.
+      ValueError: if a score is NaN or infinite; the message names each such layer and
+        the number of such scores in it.
     """
     bad = {}
     for name, score, within, _ in layers:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in (score, within)):
             continue
         is_long = inputs.is_long_type(score.dtype)
+        # Under `jit`, operations on concrete scores would be traced too.
         with jax.ensure_compile_time_eval(), inputs.wide(is_long):
             infinite = ~jnp.isfinite(score)
             if within is not None:
@@ -107,18 +113,20 @@ def count_ties(
     frozen: tuple[str, ...] = (),
     pooled: bool,
 ) -> dict[str, Tie]:
-    """Counts the weights that share the score at the threshold, where some must go.
+    """Counts the weights that tie at the threshold, where not all of them are kept.
 
     Args:
-      scores: what was selected by.
-      kept: the masks that were selected, weight by weight.
-      candidates: as in `globally`.
-      frozen: as in `globally`.
-      pooled: whether all layers competed, or each on its own.
+      scores: the scores that were selected by; None where a leaf is not prunable.
+      kept: the masks that were selected, without a structure.
+      candidates: masks of the weights that were allowed to be kept; None if all were.
+      frozen: shell patterns of leaf names; matching leaves were not selected from and
+        are not counted.
+      pooled: whether all layers competed, or only the weights of each layer.
 
     Returns:
-      The tie of "all layers", or of each layer by its name; traced or not, as the
-      arguments are. Without weights in it where the threshold divides no tie.
+      The tie of each layer by the layer's name or, if pooled, a single one under the
+      key "all layers". Its `tied` is 0 if the threshold divides no tie. Traced if the
+      arguments are.
     """
     layers = inputs.read(scores, candidates, frozen, None)
     chosen = zip(layers, jax.tree.leaves(kept), strict=True)
@@ -130,11 +138,15 @@ def count_ties(
 
 
 def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
-    """Warns once if ties of more than 1 % of the candidates, and 10, were divided.
+    """Warns of divided ties that hold more than 1 % of the candidates.
+
+    They must also hold more than 10 weights. Warns once for all layers.
 
     Args:
-      ties: from `count_ties`, known now; with a leading axis of replicates or without.
-      stacklevel: as in `warnings.warn`: 2 is whoever called the function that calls.
+      ties: concrete ties from `count_ties`, with or without a leading axis of
+        replicates.
+      stacklevel: stack level relative to the function that calls this one: 1 attributes
+        the warning to that function, 2 to its caller.
     """
     large = {}
     for name, tie in ties.items():
@@ -156,7 +168,7 @@ def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
 
 
 def _tie(pairs: list[tuple[Layer, Bool[Array, "..."]]]) -> Tie:
-    """Counts the tie at the lowest score that is kept, among all these layers."""
+    """Counts the weights that score as low as the lowest kept score of these layers."""
     lows = [
         jnp.min(jnp.where(mask, layer.score, jnp.inf), initial=jnp.inf)
         for layer, mask in pairs

@@ -1,7 +1,8 @@
-"""Counts that a structure can meet: as many units in every row.
+"""Rounding of counts to those that a structure can keep.
 
-Runs on the host, from names and shapes. Counts are of weights here as everywhere;
-`distributions` and `schedules` make them and know nothing of structures.
+A structure keeps the same number of units in every row. Everything here runs on the
+host, from names and shapes. Counts are numbers of weights, as everywhere;
+`distributions` and `durations`, which compute them, do not depend on structures.
 """
 
 import math
@@ -25,28 +26,31 @@ def round_counts(
     masks: Masks | PyTree[jax.ShapeDtypeStruct],
     counts: Counts,
 ) -> Counts:
-    """Rounds counts to those that a structure can meet, on the host.
+    """Rounds counts to those that a structure can keep, on the host.
 
     Args:
-      structure: what the counts are for; None returns them as they came. Leaves that
-        it was told to be dense, see `bind`, keep their counts.
-      masks: which leaves are prunable; only names and shapes are used.
-      counts: weights to keep of each leaf, integers known now; None where a leaf is
-        not selected from.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None returns the counts unchanged. Leaves
+        that `select.bind` marked as dense keep their counts.
+      masks: masks, or shapes from `jax.eval_shape`, of the prunable leaves; only names
+        and shapes are used.
+      counts: number of weights to keep in each leaf, concrete integers; None where a
+        leaf is not selected from.
 
     Returns:
       Python integers with the nesting of `counts`: the nearest multiples of rows times
-      members, halves up. Their sum may differ from that of `counts`, by at most half
-      such a step a leaf.
+      members of a unit, with halves rounded up. Their sum may differ from that of
+      `counts`, by at most half of such a multiple per leaf.
 
     Raises:
-      ValueError: if a leaf does not fit the structure, a count is not of its leaf, or
-        one above 0 would become 0, which leaves nothing of the layer; the message
-        names the leaf.
+      ValueError: if a leaf does not fit the structure, a count is out of range for its
+        leaf or belongs to no leaf of `masks`, or a count above 0 would be rounded to 0,
+        which would leave the layer empty. The message names the leaf.
+      TypeError: if a count is not an integer.
 
     Examples:
       >>> masks = {"a": jnp.ones((8, 3), bool), "b": jnp.ones((4, 5), bool)}
-      >>> fit(in_groups(4), masks, {"a": 9, "b": 7})
+      >>> round_counts(n_of_m(4), masks, {"a": 9, "b": 7})
       {'a': 12, 'b': 5}
     """
     if structure is None:
@@ -67,24 +71,26 @@ def round_counts(
 
 
 def unit_step(view: UnitView) -> int:
-    """Returns how many weights one unit more in every row is; counts are its multiples.
+    """Returns how many weights one more unit in every row adds.
 
-    At least 1, so that an empty leaf has the one count 0.
+    Feasible counts are the multiples of this number. It is at least 1, so that an empty
+    leaf has the single feasible count 0.
     """
     return max(view.rows * view.members, 1)
 
 
 def check_count(structure: Structure, name: str, view: UnitView, count: int) -> None:
-    """Refuses a count of weights that is not as many units in every row.
+    """Raises an error if a count is not a whole number of units in every row.
 
     Args:
-      structure: what the leaf is viewed by.
-      name: of the leaf, for the message.
-      view: what `grid` says of the leaf.
-      count: weights to keep.
+      structure: structured sparsity, for the error message.
+      name: name of the leaf, for the error message.
+      view: numbers of rows, units and members of the leaf, from `structures.unit_view`.
+      count: number of weights to keep.
 
     Raises:
-      ValueError: if the count is not a multiple of `step`, or not of the leaf.
+      ValueError: if the count is not a multiple of `unit_step(view)` between 0 and the
+        size of the leaf.
     """
     total = math.prod(view)
     if not 0 <= count <= total or count % unit_step(view):
@@ -97,7 +103,7 @@ def check_count(structure: Structure, name: str, view: UnitView, count: int) -> 
 def _nearest(
     structure: Structure, name: str, shape: tuple[int, ...], count: int
 ) -> int:
-    """Rounds one leaf's count, halves up."""
+    """Rounds the count of one leaf to the nearest feasible one, halves up."""
     total, each = (
         math.prod(shape),
         unit_step(structures.unit_view(structure, name, shape)),
@@ -106,6 +112,7 @@ def _nearest(
         raise ValueError(
             f"count of {name}: got {count}; wanted 0 to {total}, the weights it has"
         )
+    # In integers, since float division would be inexact for large counts.
     fitted = (2 * count + each) // (2 * each) * each
     if count and not fitted:
         raise ValueError(

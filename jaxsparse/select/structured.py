@@ -1,8 +1,9 @@
-"""Units: the best of each row, or of all layers, where weights stand or fall together.
+"""Selection of whole units, for structured sparsity.
 
-Splits leaves as their `Structure` says, gives each unit the sum of its members'
-scores, keeps the best and lays them out as masks. Rows of a few units are ranked by
-comparing each with each; longer ones, and all layers together, by `bisection`.
+Views leaves as a `Structure` defines, sums the scores of each unit's members, keeps the
+best units of each row or of all layers, and converts the result to masks. Rows of a few
+units are ranked by comparing all pairs of units. Longer rows, and all layers together,
+are selected from by `bisection`.
 """
 
 from typing import Any
@@ -17,22 +18,24 @@ from jaxsparse.select.inputs import AxisName, Layer
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Count
 
-# Up to here all pairs are faster than bisection, on CPUs by 2 to 40 times.
+# Units per row up to which comparing all pairs is faster than bisection, on CPUs by a
+# factor of 2 to 40.
 FEW = 16
 
 
 def check_options(
     structure: Structure, *, ties: bisection.Ties, axis_name: AxisName
 ) -> None:
-    """Refuses what no structure can be combined with.
+    """Raises an error for options that cannot be combined with a structure.
 
     Args:
-      structure: what is selected by, for the message.
-      ties: as the public functions were given it.
-      axis_name: as the public functions were given it.
+      structure: structured sparsity, for the error message.
+      ties: how ties are resolved, "spread" or "drop".
+      axis_name: mesh axis or axes along which leaves are split inside `shard_map`, or
+        None.
 
     Raises:
-      ValueError: unless ties are "spread" and no axis is named.
+      ValueError: if `ties` is not "spread", or `axis_name` is not None.
     """
     if ties != "spread":
         raise ValueError(
@@ -49,19 +52,22 @@ def check_options(
 def top_k_per_layer(
     structure: Structure, layers: list[Layer], counts: list[Any]
 ) -> list[Bool[Array, "..."]]:
-    """Keeps the best units of every row, as many as the layer's count says.
+    """Keeps the best units of every row, as many as the layer's count allows.
 
     Args:
-      structure: what a unit and a row are.
-      layers: what to select from.
-      counts: weights to keep of each; Python integers are checked, traced ones are
-        floored to what is feasible.
+      structure: structured sparsity, bound to the leaves.
+      layers: leaves to select from.
+      counts: number of weights to keep in each layer. A concrete integer must be
+        feasible; a traced one is rounded down to a feasible one.
 
     Returns:
-      For each layer whether each weight is kept.
+      For each layer a boolean array of the shape of its scores, True for weights to
+      keep.
 
     Raises:
-      ValueError: if a leaf does not fit the structure or a count cannot be met.
+      ValueError: if a leaf does not fit the structure, a concrete count is not
+        feasible, or a row has 2**31 units or more.
+      TypeError: if a count is not an integer.
     """
     for layer in layers:
         _check_rows(structure, layer)
@@ -83,16 +89,19 @@ def top_k_global(
     """Keeps the best units of all layers together.
 
     Args:
-      structure: what a unit is; there must be one row in each layer.
-      layers: what to select from; all units must have equally many members.
-      count: weights to keep of all layers, as in `per_layer`.
+      structure: structured sparsity, bound to the leaves; with a single row per leaf.
+      layers: leaves to select from; all units must have the same number of members.
+      count: number of weights to keep over all layers. A concrete integer must be a
+        multiple of the members of a unit; a traced one is rounded down to one.
 
     Returns:
-      For each layer whether each weight is kept.
+      For each layer a boolean array of the shape of its scores, True for weights to
+      keep.
 
     Raises:
-      ValueError: if a leaf does not fit the structure, rows would keep unequally many
-        units, units are unequal, or the count cannot be met.
+      ValueError: if a leaf does not fit the structure, the structure has several rows
+        per leaf, units differ in size, or a concrete count is not feasible.
+      TypeError: if the count is not an integer.
     """
     views = [structures.unit_view(structure, la.name, la.score.shape) for la in layers]
     for layer, view in zip(layers, views, strict=True):
@@ -120,7 +129,7 @@ def _check_poolable(
     first: str,
     like: structures.UnitView,
 ) -> None:
-    """Refuses units that cannot compete with those of other layers."""
+    """Raises an error if units of a layer cannot compete with those of others."""
     if structure.rows:
         raise ValueError(
             f"structure: {structure} makes every row of {name} keep equally many, so "
@@ -136,7 +145,7 @@ def _check_poolable(
 
 
 def _check_rows(structure: Structure, layer: Layer) -> None:
-    """Refuses rows of more units than int32 counts."""
+    """Raises an error if a row has 2**31 units or more, which int32 cannot count."""
     view = structures.unit_view(structure, layer.name, layer.score.shape)
     if view.units >= inputs.LIMIT:
         raise ValueError(
@@ -146,7 +155,7 @@ def _check_rows(structure: Structure, layer: Layer) -> None:
 
 
 def _units_wanted(structure: Structure, layer: Layer, count: Any) -> Int[Array, ""]:
-    """Turns a count of weights into one of units in each row."""
+    """Converts a number of weights to a number of units in each row."""
     view = structures.unit_view(structure, layer.name, layer.score.shape)
     count = _read_count(structure, count, [layer], layer.name, view)
     return jnp.asarray(count // rounding.unit_step(view)).astype(jnp.int32)
@@ -159,7 +168,7 @@ def _read_count(
     where: str,
     view: structures.UnitView,
 ) -> Count:
-    """Reads a count of weights, and refuses one that is known and cannot be met."""
+    """Reads a number of weights; raises an error if it is concrete and not feasible."""
     if isinstance(count, jax.core.Tracer):
         return inputs.read_count(count, layers, where, None)
     known = inputs.as_integer(count, f"count of {where}")
@@ -168,7 +177,11 @@ def _read_count(
 
 
 def _units(structure: Structure, layer: Layer) -> Layer:
-    """Makes a layer of a leaf's units: [rows, units] with their worth."""
+    """Converts a layer to one with an entry per unit, [rows, units].
+
+    The score of a unit is the sum of its members' scores. A unit is a candidate if all
+    its members are.
+    """
     within = layer.candidates
     if within is not None:
         within = jnp.all(structures.to_units(structure, layer.name, within), axis=-1)
@@ -179,9 +192,13 @@ def _units(structure: Structure, layer: Layer) -> Layer:
 def _worth(
     score: Real[Array, "rows units members"],
 ) -> Real[Array, "rows units"]:
-    """Sums over members, in float32 or better; NaN if any of them is."""
+    """Sums the scores of each unit's members, in float32 or wider.
+
+    Integers of 32 bits or more and float64 are summed in float64. The sum is NaN if a
+    member is NaN or infinities of both signs are added.
+    """
     if score.shape[-1] == 1:
-        return score[..., 0]  # a sum could flush a denormal to zero
+        return score[..., 0]  # a sum could flush a subnormal number to zero
     wide = jnp.float64 if inputs.is_long_type(score.dtype) else jnp.float32
     return jnp.sum(score, axis=-1, dtype=wide)
 
@@ -189,8 +206,18 @@ def _worth(
 def _best(
     values: list[Int[Array, "_ _"]], wanted: list[Int[Array, ""]]
 ) -> list[Bool[Array, "_ _"]]:
-    """Keeps the best of every row, by the cheaper way for each layer."""
+    """Keeps the best units of every row, by the faster method for each layer.
+
+    Args:
+      values: for each layer an integer array [rows, units], from
+        `bisection.sortable_bits`.
+      wanted: for each layer the number of units to keep in each row, int32.
+
+    Returns:
+      For each layer a boolean array [rows, units].
+    """
     pairs = list(zip(values, wanted, strict=True))
+    # One bisection serves all layers with long rows: they share its loop.
     longer = [pair for pair in pairs if pair[0].shape[1] > FEW]
     if longer:
         found = iter(bisection.keep_in_rows(*map(list, zip(*longer, strict=True))))
@@ -203,11 +230,13 @@ def _best(
 def _best_of_few(
     value: Int[Array, "rows units"], wanted: Int[Array, ""]
 ) -> Bool[Array, "rows units"]:
-    """Keeps the units that fewer than `wanted` of their row come before."""
-    # Computed once and not for each pair, which takes four times as long.
+    """Keeps the best `wanted` units of every row, ranked by comparing all pairs."""
+    # Without the barrier, XLA computes the order anew for each pair, which takes four
+    # times as long.
     order = lax.optimization_barrier(positions.of_shape(value.shape, jnp.int32))
     mine, other = value[:, :, None], value[:, None, :]
     earlier = order[:, None, :] < order[:, :, None]
     ahead = (other > mine) | ((other == mine) & earlier)
     rank = jnp.sum(ahead, axis=-1, dtype=jnp.int32)
+    # The lowest integer marks units that are not candidates.
     return (rank < wanted) & (value > jnp.iinfo(value.dtype).min)

@@ -1,19 +1,20 @@
-"""Structures: which weights stand or fall together, and which compete.
+"""Structures: which weights are kept or removed together, and which compete.
 
-A structure views a leaf as an array [rows, units, members]. Every row keeps as many
-units as any other, and a unit is kept or dropped with all its members:
+A structure views a leaf as an array [rows, units, members]. Every row keeps the same
+number of units, and a unit is kept or removed with all its members:
 
     structure        a row is               a unit is            its members are
     None             the leaf               a weight             that weight
-    in_groups(m)     m consecutive inputs   a weight of these    that weight
+    n_of_m(m)        m consecutive inputs   a weight of these    that weight
     blocks((a, b))   the leaf               a inputs, b outputs  the weights between
     channels()       the leaf               an output            all weights into it
     fan_in()         an output              a weight into it     that weight
 
-Inputs and outputs are those that `fan_axes` says; stacked layers and the groups of a
-convolution have rows and units of their own. A structure learns the layouts of a tree,
-and which layers are kept whole and need not fit, from `bind`. Nothing is selected here:
-`counts` says how many weights a structure can keep, `units` selects them.
+`fan_axes` determines which axes are inputs and outputs. Stacked layers and the groups
+of a convolution have separate rows and units. `bind` attaches to a structure the
+layouts of a tree's leaves, and the names of layers that are kept dense and need not
+fit. This module selects nothing: `rounding` computes how many weights a structure can
+keep, and `structured` selects them.
 """
 
 import dataclasses
@@ -28,27 +29,30 @@ from jaxtyping import Array, Bool, Shaped
 from jaxsparse import arguments, fan_axes
 from jaxsparse import masks as masks_lib
 
-# Every structure is a division of these six axes: a leaf's separate matrices, its
-# positions in space, its inputs as blocks and places in a block, its outputs likewise.
+# A leaf is viewed with six axes: its separate matrices, its positions in space, the
+# blocks of inputs, the places in such a block, the blocks of outputs, and the places in
+# such a block. A structure assigns each axis to rows, units or members.
 STACK, SPACE, IN_BLOCK, IN_PLACE, OUT_BLOCK, OUT_PLACE = range(6)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Structure:
-    """How a leaf becomes [rows, units, members]; made by the functions below.
+    """Defines how a leaf is viewed as [rows, units, members].
 
-    Hashable, so that it can be a static argument of `jax.jit`, and equal to another
-    made alike.
+    Made by `n_of_m`, `blocks`, `channels` and `fan_in`. A structure is hashable, so it
+    can be a static argument of `jax.jit`, and two structures from the same calls are
+    equal.
 
     Attributes:
-      name: the call that makes it, such as "in_groups(4)"; also its `repr`.
-      block: inputs and outputs of a block; both divide those of the leaf.
+      name: the `repr`, which is a call such as "blocks((4, 4))".
+      block: numbers of inputs and outputs of a block; each divides that of the leaf.
       rows: which of the six axes number the rows.
-      units: which of them number the units of a row. The others number the members.
-      axes: the layouts of the leaves, from `bind`; None for a structure that was not
-        bound, which selection binds to the tree of its scores.
-      dense: shell patterns of leaves that need not fit, from `bind`: their weights
-        stand alone.
+      units: which of the six axes number the units of a row. The others number the
+        members.
+      axes: layouts of the leaves, from `bind`; None if the structure is not bound.
+        Selection then infers them from the tree of scores.
+      dense: shell patterns of leaf names, from `bind`; matching leaves need not fit,
+        and each of their weights is a unit of its own.
     """
 
     name: str
@@ -59,17 +63,17 @@ class Structure:
     dense: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Returns the call that makes it."""
+        """Returns the name."""
         return self.name
 
 
 class UnitView(NamedTuple):
-    """A leaf under a structure. The product of the three is the leaf's size.
+    """Numbers of rows, units and members of a leaf. Their product is the leaf's size.
 
     Attributes:
-      rows: how many rows there are; all keep equally many units.
-      units: units of one row, which compete.
-      members: weights of one unit, which stand or fall together.
+      rows: number of rows; all keep the same number of units.
+      units: number of units per row; units of a row compete.
+      members: number of weights per unit, which are kept or removed together.
     """
 
     rows: int
@@ -79,24 +83,27 @@ class UnitView(NamedTuple):
 
 @arguments.check(size=arguments.integer(2))
 def n_of_m(size: int) -> Structure:
-    """Makes every `size` consecutive inputs of an output keep equally many: N:M.
+    """Makes an N:M structure.
 
-    M is `size` and the count decides N: half the weights in groups of 4 is 2:4, which
-    sparse tensor cores run. In a convolution each position in space has groups of its
-    own, along the input channels.
+    Every `size` consecutive inputs of an output keep the same number of weights. M is
+    `size`, and N follows from the count of weights to keep: half of the weights with
+    groups of 4 is 2:4 sparsity, which sparse tensor cores support. In a convolution,
+    groups run along the input channels, separately for each position in space.
 
     Args:
-      size: weights in a group, 2 or more; must divide the inputs of each layer.
+      size: number of weights per group, 2 or more; must divide the inputs of each
+        layer.
 
     Returns:
       The structure.
 
     Raises:
       ValueError: if the size is less than 2.
+      TypeError: if the size is not an integer.
 
     Examples:
       >>> scores = {"kernel": jnp.array([[1.0], [4.0], [3.0], [2.0]])}
-      >>> kept = per_layer(scores, {"kernel": 2}, structure=in_groups(4))
+      >>> kept = top_k_per_layer(scores, {"kernel": 2}, structure=n_of_m(4))
       >>> kept["kernel"][:, 0]
       Array([False,  True,  True, False], dtype=bool)
 
@@ -111,21 +118,25 @@ def n_of_m(size: int) -> Structure:
 
 
 def blocks(size: tuple[int, int]) -> Structure:
-    """Keeps or drops whole blocks of inputs by outputs, at each position in space.
+    """Makes a block structure.
+
+    Blocks of inputs by outputs are kept or removed as a whole, separately at each
+    position in space.
 
     Args:
-      size: inputs and outputs of a block, each 1 or more; must divide those of each
-        layer.
+      size: numbers of inputs and outputs of a block, each 1 or more; must divide those
+        of each layer.
 
     Returns:
       The structure.
 
     Raises:
       ValueError: if a side is less than 1.
+      TypeError: if the size is not a pair of integers.
 
     Deviations:
-      Narang et al. score a block by its largest magnitude; a unit's worth is here the
-      sum of its members' scores, whatever the structure. No argument changes that.
+      Narang et al. score a block by its largest magnitude. Here the score of a unit is
+      the sum of its members' scores, for every structure. No argument changes that.
 
     References:
       Narang, Undersander, Diamos. Block-Sparse Recurrent Neural Networks. 2017.
@@ -141,22 +152,26 @@ def blocks(size: tuple[int, int]) -> Structure:
 
 
 def channels() -> Structure:
-    """Keeps or drops whole outputs: all weights into a neuron or an output channel.
+    """Makes a channel structure.
 
-    What follows the layer still sees the channel, as its bias.
+    All weights into a neuron or an output channel are kept or removed together.
+    The bias of a removed channel stays, so the next layer still receives the channel.
 
     Returns:
       The structure.
 
     References:
       Li, Kadav, Durdanovic, Samet, Graf. Pruning Filters for Efficient ConvNets. 2016.
-      arXiv:1608.08710, section 3.1, whose sum of magnitudes is the worth of a unit.
+      arXiv:1608.08710, section 3.1. With scores by magnitude, units have the
+      scores of that paper, sums of magnitudes.
     """
     return Structure("channels()", (1, 1), (), (STACK, OUT_BLOCK))
 
 
 def fan_in() -> Structure:
-    """Makes every output of a layer keep equally many weights into it.
+    """Makes a constant fan-in structure.
+
+    Every output of a layer keeps the same number of weights into it.
 
     Returns:
       The structure.
@@ -179,25 +194,32 @@ def bind(
     axes: fan_axes.Axes = None,
     dense: tuple[str, ...] = (),
 ) -> Structure | None:
-    """Tells a structure the layouts of a tree's leaves.
+    """Attaches to a structure the layouts of a tree's leaves.
 
-    Selection does this itself with what names and shapes of its scores tell.
+    Selection binds a structure itself if it is not bound, and then infers the layouts
+    from the names and shapes of its scores. Bind it before if they need `axes` or
+    `dense`, or if biases, which have no scores, help to infer the layouts.
 
     Args:
-      structure: what weights stand or fall together by; None is returned.
-      tree: parameters, their shapes or masks, whose leaves are selected from.
-      axes: which axes are inputs and outputs, see `fan_axes`; None to infer them.
-      dense: shell patterns of leaves that are kept whole: they need not fit.
+      structure: structured sparsity, from `n_of_m`, `blocks`, `channels` or `fan_in`;
+        None is returned unchanged.
+      tree: parameters, their shapes or masks, with the leaves that are selected from.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them.
+      dense: shell patterns of leaf names; matching leaves are kept dense and need not
+        fit the structure.
 
     Returns:
-      The structure, for trees of the same names only.
+      The structure, which now fits only trees with the same leaf names.
 
     Raises:
-      ValueError: as `fan_axes.of_tree`.
+      ValueError: if a layout is malformed or a pattern of `axes` matches no leaf.
+      TypeError: if `structure` is not a structure, or `axes` or `dense` has a wrong
+        type.
 
     Examples:
-      >>> groups = bind(in_groups(4), params, axes=fan_axes.EQUINOX)
-      >>> kept = per_layer(scores, counts, structure=groups)
+      >>> groups = bind(n_of_m(4), params, axes=fan_axes.EQUINOX)
+      >>> kept = top_k_per_layer(scores, counts, structure=groups)
     """
     if structure is None:
         return None
@@ -206,7 +228,7 @@ def bind(
 
 
 def bound(structure: Structure | None, tree: Any) -> Structure | None:
-    """Binds a structure to a tree, unless it was bound before."""
+    """Binds a structure to a tree, unless it is None or already bound."""
     if structure is None or structure.axes is not None:
         return structure
     return bind(structure, tree)
@@ -216,26 +238,27 @@ def bound(structure: Structure | None, tree: Any) -> Structure | None:
 def unit_view(
     structure: Structure | None, name: str, shape: tuple[int, ...]
 ) -> UnitView:
-    """Says how many rows, units and members a leaf has.
+    """Computes the numbers of rows, units and members of a leaf.
 
     Args:
-      structure: how to view the leaf; None for single weights, whatever the shape. One
-        that is not bound reads it as [..., inputs, outputs].
-      name: of the leaf.
-      shape: of the leaf.
+      structure: structured sparsity. None treats every weight as a unit, for any shape.
+        A structure that is not bound reads the axes as [..., inputs, outputs].
+      name: slash-joined path of the leaf.
+      shape: shape of the leaf.
 
     Returns:
-      Rows, units of a row, members of a unit.
+      Numbers of rows, of units per row and of members per unit.
 
     Raises:
-      ValueError: if the leaf has fewer than two axes, or inputs or outputs that the
-        structure does not divide; the message names the leaf.
+      ValueError: if the leaf has fewer than two axes, or the structure does not divide
+        its inputs or outputs. The message names the leaf.
+      TypeError: if `structure` is not a structure.
 
     Examples:
-      >>> grid(in_groups(4), "conv/kernel", (3, 3, 64, 128))
-      Grid(rows=18432, units=4, members=1)
-      >>> grid(fan_in(), "conv/kernel", (3, 3, 64, 128))
-      Grid(rows=128, units=576, members=1)
+      >>> unit_view(n_of_m(4), "conv/kernel", (3, 3, 64, 128))
+      UnitView(rows=18432, units=4, members=1)
+      >>> unit_view(fan_in(), "conv/kernel", (3, 3, 64, 128))
+      UnitView(rows=128, units=576, members=1)
     """
     if structure is None or masks_lib.matches(name, structure.dense):
         return UnitView(1, math.prod(shape), 1)
@@ -257,18 +280,21 @@ def unit_view(
 def to_units(
     structure: Structure, name: str, leaf: Shaped[Array, "..."]
 ) -> Shaped[Array, "rows units members"]:
-    """Views a leaf as its rows, units and members.
+    """Reshapes a leaf to [rows, units, members].
 
-    Rows, units and members come each in the row-major order of the leaf's matrices. A
-    leaf that is sharded may be gathered.
+    Rows, units and members are each in the row-major order of the leaf's matrices. A
+    sharded leaf may be gathered.
 
     Args:
-      structure: how to view it; must have been checked by `grid`.
-      name: of the leaf.
-      leaf: of weights.
+      structure: structured sparsity.
+      name: slash-joined path of the leaf.
+      leaf: weights, scores or masks of the leaf.
 
     Returns:
-      The same values in the shape of the leaf's grid.
+      The same values, in the shape that `unit_view` returns.
+
+    Raises:
+      ValueError: if the leaf does not fit the structure.
     """
     view = unit_view(structure, name, leaf.shape)
     if masks_lib.matches(name, structure.dense):
@@ -285,16 +311,18 @@ def from_units(
     kept: Bool[Array, "rows units"],
     shape: tuple[int, ...],
 ) -> Bool[Array, "..."]:
-    """Undoes `split` for a mask of units: every member is what its unit is.
+    """Converts a mask of units to a mask of weights, the inverse of `to_units`.
+
+    Every member of a unit gets the unit's value.
 
     Args:
-      structure: what the leaf was split by.
-      name: of the leaf.
-      kept: which units are kept.
-      shape: of the leaf.
+      structure: structured sparsity that the leaf was viewed by.
+      name: slash-joined path of the leaf.
+      kept: boolean mask of the units to keep, [rows, units].
+      shape: shape of the leaf.
 
     Returns:
-      Which weights are kept, in that shape.
+      Boolean mask of the weights to keep, in that shape.
     """
     if masks_lib.matches(name, structure.dense):
         return kept.reshape(shape)
@@ -303,18 +331,19 @@ def from_units(
     six = np.array(_six(structure, fans))[list(order)]
     view = unit_view(structure, name, shape)
     members = jnp.broadcast_to(kept[:, :, None], view).reshape(six.tolist())
+    # argsort inverts the permutation that `to_units` applied.
     matrices = members.transpose(np.argsort(order).tolist())
     matrices = matrices.reshape(fans.stack, *fans.positions, fans.inputs, fans.outputs)
     return fan_axes.from_matrices(layout, name, matrices, shape)
 
 
 def _layout(structure: Structure, name: str) -> fan_axes.FanAxes:
-    """Returns the layout of a leaf, Flax's for a structure that was not bound."""
+    """Returns the layout of a leaf; that of Flax for a structure that is not bound."""
     return fan_axes.FLAX if structure.axes is None else structure.axes[name]
 
 
 def _six(structure: Structure, fans: fan_axes.Fans) -> tuple[int, ...]:
-    """Sizes the six axes."""
+    """Returns the sizes of the six axes of a leaf."""
     (a, b), space = structure.block, math.prod(fans.positions)
     return fans.stack, space, fans.inputs // a, a, fans.outputs // b, b
 

@@ -1,8 +1,8 @@
-"""Selection of weights, one by one or, where a structure is given, by its units.
+"""Selection of single weights or, with a structure, of units of weights.
 
-Without a structure leaves keep their shape from end to end, so masks are the same
-under `jit` and `vmap`, on any sharding and inside `shard_map`, and no sharded leaf is
-gathered. With one, leaves are reshaped.
+Without a structure, leaves keep their shape throughout. The masks are then the same
+under `jit` and `vmap`, for any sharding and inside `shard_map`, and no sharded leaf is
+gathered. With a structure, leaves are reshaped.
 """
 
 import jax
@@ -25,48 +25,53 @@ def top_k_global(
     axis_name: AxisName = None,
     structure: Structure | None = None,
 ) -> Masks:
-    """Keeps the `count` best weights of all layers together.
+    """Keeps the `count` highest scores over all layers together.
 
-    -0.0 equals 0.0, and float16 and bfloat16 compare as float32, float64 as it is, so
-    layers of different precision can compete. Scores that are not finite rank nothing
-    and are refused. Traced scores cannot be: among them NaN ranks below every number;
-    see `all_finite`.
+    -0.0 equals 0.0. float16 and bfloat16 are compared as float32, and float64 without
+    rounding, so layers of different precision can compete. Concrete scores that are not
+    finite raise an error, because they rank nothing. Traced scores cannot be checked:
+    NaN ranks below every number, and `all_finite` detects it.
 
     Args:
-      scores: what each weight is worth, real numbers; None where a leaf is not
+      scores: real score of each weight, higher is better; None where a leaf is not
         prunable.
-      count: weights to keep over all layers that are not ignored. An integer that is
-        known now is checked, against the sizes alone if `candidates` is traced; a
-        traced one is clipped to what there is. With 2**31 weights or more in these
-        layers a traced one must be int64.
-      candidates: masks outside which nothing is kept; None allows every weight.
-      frozen: shell patterns of leaf names whose masks stay as `candidates` has them and
-        whose weights are not counted.
-      ties: "spread" keeps exactly `count` and, of equal scores at the threshold, a
-        fixed choice that is spread evenly over layers and positions: by a pseudo-random
-        order of positions that needs no key and is the same on every layout of devices
-        and at every call. "drop" keeps
-        only scores strictly above the best one that must go, so equal scores at the
-        threshold all go and fewer than `count` may be kept; open_lth does this.
+      count: number of weights to keep over all leaves that are not frozen. A concrete
+        integer is checked against the number of candidates, or only against the sizes
+        of the leaves if `candidates` is traced. A traced integer is clipped to the
+        number of candidates; with 2**31 weights or more in these leaves, it must be
+        int64.
+      candidates: masks of the weights that may be kept; None allows every weight.
+      frozen: shell patterns of leaf names; the masks of matching leaves stay as they
+        are in `candidates`, and their weights are not counted.
+      ties: what to do with equal scores at the threshold. "spread" keeps exactly
+        `count` weights and chooses among equal scores by a fixed pseudo-random order of
+        positions, which spreads them evenly over layers and positions. It needs no
+        random key and is the same for every sharding and at every call. "drop" keeps
+        only scores strictly above the highest removed one, so equal scores at the
+        threshold are all removed and fewer than `count` weights may be kept; open_lth
+        does this.
       axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
-        split by its first dimension. `count` is still that of the whole network.
-      structure: which weights stand or fall together, such as `blocks((4, 4))`; of one
-        row in each leaf, and units of equally many members. `count` is still of
-        weights, and checked or rounded down as in `per_layer`. None selects weights one
-        by one.
+        split by its first dimension; None outside `shard_map` or with a structure.
+        `count` is still the count of the whole network.
+      structure: structured sparsity with one row per leaf and units of equal size, such
+        as `blocks((4, 4))`; None selects weights one by one. The score of a unit is the
+        sum of its members' scores, in float32 or wider, and a unit is a candidate if
+        all its members are. `ties` must be "spread". `count` is still a number of
+        weights: a concrete integer must be a multiple of the members of a unit, and a
+        traced one is rounded down to such a multiple.
 
     Returns:
-      Masks; None where the score is None.
+      Boolean masks with the nesting of `scores`; None where the score is None.
 
     Raises:
-      ValueError: if a count, a pattern, a tree or a leaf does not fit, or a score that
-        may be selected is not finite; see the message.
-      TypeError: if a count is not an integer, a score not a number or a mask not
-        boolean.
+      ValueError: if a count, a pattern, a tree or a leaf does not fit, or if a concrete
+        score of a candidate is not finite.
+      TypeError: if a count is not an integer, a score is not a real number or a mask is
+        not boolean.
 
     Examples:
       >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
-      >>> globally(scores, 3)
+      >>> top_k_global(scores, 3)
       {'a': Array([ True,  True], dtype=bool), 'b': Array([False,  True], dtype=bool)}
     """
     if structure is not None:
@@ -79,6 +84,7 @@ def top_k_global(
         with inputs.wide(inputs.is_double(chosen)):
             kept = structured.top_k_global(structure, chosen, count)
         return inputs.write(scores, layers, kept)
+    # `bisection.keep` has one count per layer. If pooled, each is that of all layers.
     wanted = [inputs.read_count(count, chosen, "all layers", axis_name)]
     wanted *= len(chosen)
     with inputs.wide(inputs.is_double(chosen)):
@@ -98,37 +104,54 @@ def top_k_per_layer(
     axis_name: AxisName = None,
     structure: Structure | None = None,
 ) -> Masks:
-    """Keeps the best weights of each layer, as many as its count says.
+    """Keeps the highest scores of each layer, as many as its count.
+
+    -0.0 equals 0.0. Concrete scores that are not finite raise an error, because they
+    rank nothing. Traced scores cannot be checked: NaN ranks below every number, and
+    `all_finite` detects it.
 
     Args:
-      scores: what each weight is worth; None where a leaf is not prunable.
-      counts: weights to keep, with the nesting of `scores`, checked or clipped as in
-        `globally`. That of an ignored leaf is not read and may be None.
-      candidates: as in `globally`, and so are the others.
-      frozen: as above.
-      ties: as above, layer by layer.
-      axis_name: as above; None with a structure.
-      structure: which weights stand or fall together, and of which each row keeps
-        equally many, such as `in_groups(4)`. A unit is worth the sum of its members'
-        scores, in float32 or better: NaN if a member is NaN, or infinities of both
-        signs meet. Among equal units those of different rows are chosen differently;
-        `ties` must be "spread". `counts` are of weights: a Python integer must be a
-        multiple that the structure can meet (see `fit`), a traced one is rounded down
-        to one. A unit is allowed if all its members are `candidates`, and a row that is
-        allowed fewer units than it should keep keeps those. None selects weights
-        one by one.
+      scores: real score of each weight, higher is better; None where a leaf is not
+        prunable.
+      counts: number of weights to keep in each leaf, with the nesting of `scores`. A
+        concrete integer is checked against the number of candidates, or only against
+        the size of the leaf if `candidates` is traced. A traced integer is clipped to
+        the number of candidates; for a leaf of 2**31 weights or more, it must be int64.
+        The count of a frozen leaf is not read and may be None.
+      candidates: masks of the weights that may be kept; None allows every weight.
+      frozen: shell patterns of leaf names; the masks of matching leaves stay as they
+        are in `candidates`.
+      ties: what to do with equal scores at the threshold of a layer. "spread" keeps
+        exactly the count and chooses among equal scores by a fixed pseudo-random order
+        of positions, which spreads them evenly. It needs no random key and is the same
+        for every sharding and at every call. "drop" keeps only scores strictly above
+        the highest removed one, so equal scores at the threshold are all removed and
+        fewer weights than the count may be kept; open_lth does this.
+      axis_name: inside `shard_map`, the mesh axis or axes along which every leaf is
+        split by its first dimension; None outside `shard_map` or with a structure.
+        Counts are still those of whole leaves.
+      structure: structured sparsity in which each row keeps the same number of units,
+        such as `n_of_m(4)`; None selects weights one by one. The score of a unit is the
+        sum of its members' scores, in float32 or wider. It is NaN if a member is NaN,
+        or if infinities of both signs are added. Equal units are chosen among
+        differently in different rows; `ties` must be "spread". `counts` are still
+        numbers of weights: a concrete integer must be a count that the structure can
+        keep (`round_counts` rounds to one), and a traced one is rounded down to such a
+        count. A unit is a candidate if all its members are. A row with fewer candidates
+        than it should keep keeps all of them.
 
     Returns:
-      Masks; None where the score is None.
+      Boolean masks with the nesting of `scores`; None where the score is None.
 
     Raises:
-      ValueError: if a count, a pattern, a tree or a leaf does not fit, or a score that
-        may be selected is not finite; the message names the leaf.
-      TypeError: as `globally`.
+      ValueError: if a count, a pattern, a tree or a leaf does not fit, or if a concrete
+        score of a candidate is not finite. The message names the leaf.
+      TypeError: if a count is not an integer, a score is not a real number or a mask is
+        not boolean.
 
     Examples:
       >>> scores = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([1.0, 2.0])}
-      >>> per_layer(scores, {"a": 1, "b": 0})
+      >>> top_k_per_layer(scores, {"a": 1, "b": 0})
       {'a': Array([ True, False], dtype=bool), 'b': Array([False, False], dtype=bool)}
     """
     if structure is not None:
