@@ -1,15 +1,16 @@
-"""Paths: which kept weights connect inputs to outputs.
+"""Connectivity: which active weights connect inputs to outputs.
 
-A weight whose neuron no input reaches, or from which no output is reached, is kept in
-vain. The effective sparsity counts such weights as removed. It is found for any
-forward function, as JAX traces it: there is nothing to declare about layers,
-strides or shortcuts.
+An active weight has no effect if no path from an input reaches its neuron, or no path
+leads from there to an output. The effective sparsity counts such weights as removed.
+Paths are found for any forward function from its JAX trace, so layers, strides or
+shortcuts need no declaration.
 
-    alive = paths.live(apply, params, masks, jnp.ones((1, 28, 28, 1)))
-    paths.effective_sparsity(masks, alive)
+    live = connectivity.live(apply, params, masks, jnp.ones((1, 28, 28, 1)))
+    connectivity.effective_sparsity(masks, live)
 
-`live` is what to train on in place of the masks; `reached` and `used` are its two
-halves. Nothing here decides what to prune; `scores` and `select` do.
+The masks from `live` can replace the original masks in training. `reached` checks only
+the paths from inputs, `used` only the paths to outputs. This module does not decide
+which weights to prune; `scores` and `select` do.
 """
 
 from jaxsparse.connectivity.live_weights import (

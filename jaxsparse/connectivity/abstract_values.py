@@ -1,8 +1,8 @@
-"""What a traced program computes on when only its connections matter.
+"""Abstract values for running a program on its connections instead of its numbers.
 
-Every array of the program becomes one of three kinds. A pattern is a float32 array
-with the shape of the array that it stands for; it holds 1 where something is and 0
-where nothing is.
+Every array of the traced program is replaced by one of three kinds of value. A pattern
+is a float32 array of the same shape as the array that it replaces; it is 1 where the
+entry is present, and 0 where it is absent.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,21 @@ Pattern = Float[Array, "..."]
 
 
 class Constant(NamedTuple):
-    """What depends on neither inputs nor prunable weights.
+    """A value that depends on neither inputs nor prunable weights.
 
     Attributes:
-      value: the array, or None if it is not known, as that of a bias.
+      value: the array; None if it is unknown, such as a bias.
     """
 
     value: Any
 
 
 class Weight(NamedTuple):
-    """What depends on prunable weights only, one entry on one connection.
+    """A value that depends on prunable weights only; each entry is one connection.
 
     Attributes:
       pattern: 1 where the connection exists.
-      leaves: names of the leaves it was made of.
+      leaves: names of the leaves that the value was computed from.
     """
 
     pattern: Pattern
@@ -39,7 +39,7 @@ class Weight(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """What depends on an input.
+    """A value that depends on an input.
 
     Attributes:
       pattern: 1 where a path from an input arrives.
@@ -52,12 +52,15 @@ Value = Constant | Weight | Signal
 
 
 class Walk(NamedTuple):
-    """One pass over a program.
+    """State of one pass over a program.
 
     Attributes:
-      question: "live", "reached" or "used"; see `connectivity`.
-      order: names of the leaves that have met a signal, as they did.
-      meetings: for "reached", a sum of what each weight lets pass of its signal.
+      question: "live" to follow paths from inputs to outputs, "reached" to find weights
+        with a path from an input, or "used" to find weights with a path to an output.
+      order: names of the leaves whose weights met a signal, in program order; the pass
+        appends to it.
+      meetings: for "reached", one scalar per product of weights and a signal: the sum
+        of what the weights transmit. The pass appends to it.
     """
 
     question: str
@@ -67,9 +70,10 @@ class Walk(NamedTuple):
 
 @jax.custom_vjp
 def saturate(x: Pattern) -> Pattern:
-    """Returns 1 where `x` is positive, and sends 1 back where a cotangent is.
+    """Returns 1 where `x` is positive, 0 elsewhere.
 
-    So neither the number of paths nor that of the layers can overflow.
+    The backward pass treats the cotangent in the same way, so neither many paths nor
+    many layers can overflow float32.
     """
     return (x > 0).astype(x.dtype)
 
@@ -87,7 +91,7 @@ saturate.defvjp(_saturate_forward, _saturate_backward)
 
 
 def present(value: Value, aval: Any) -> Pattern:
-    """Returns where a value is not known to be zero."""
+    """Returns the pattern of entries that may be nonzero; all if they are unknown."""
     if not isinstance(value, Constant):
         return value.pattern
     if value.value is None:
@@ -96,10 +100,17 @@ def present(value: Value, aval: Any) -> Pattern:
 
 
 def arriving(value: Value, aval: Any, walk: Walk) -> Pattern:
-    """Returns where a path arrives by what is added to, or put beside, a signal.
+    """Returns where a path arrives through an operand that is added to a signal.
 
-    None does by a constant or by a weight that met no signal. To ask what is used,
-    such a weight is followed nevertheless.
+    The same holds for an operand that is concatenated with a signal. No path arrives
+    through a constant, or through a weight that is not multiplied by a signal. For the
+    question "used", such a weight is followed nevertheless, because outputs depend on
+    it.
+
+    Args:
+      value: the operand.
+      aval: its shape and dtype.
+      walk: the pass, with its question.
     """
     follows = isinstance(value, Weight) and walk.question == "used"
     if isinstance(value, Signal) or follows:
@@ -108,14 +119,14 @@ def arriving(value: Value, aval: Any, walk: Walk) -> Pattern:
 
 
 def joined(patterns: list[Pattern], shape: tuple[int, ...]) -> Pattern:
-    """Returns where any of the patterns is, scalars standing for all of `shape`."""
+    """Returns the union of patterns, with scalars broadcast to `shape`."""
     if len(patterns) == 1:
         return jnp.broadcast_to(patterns[0], shape)
     return saturate(sum(jnp.broadcast_to(pattern, shape) for pattern in patterns))
 
 
 def leaves_of(values: list[Value]) -> tuple[str, ...]:
-    """Lists the names of the leaves that weights among the values are made of."""
+    """Lists the names of the leaves of all weights among the values."""
     found = [value.leaves for value in values if isinstance(value, Weight)]
     return sum(found, ())
 
@@ -126,11 +137,22 @@ def multiply(
     avals: list[Any],
     walk: Walk,
 ) -> Value:
-    """Joins two values by what is linear in each: a product of any kind."""
+    """Combines two values by an operation that is linear in each, such as a product.
+
+    Args:
+      op: the operation on patterns: product of entries, contraction or convolution.
+      values: the two operands.
+      avals: their shapes and dtypes.
+      walk: the pass; if a weight meets a signal, its lists are appended to.
+
+    Returns:
+      A signal if an operand is one, otherwise a weight.
+    """
     a, b = (present(value, aval) for value, aval in zip(values, avals, strict=True))
     signals = [isinstance(value, Signal) for value in values]
     if all(signals):
-        # Either may be moved by a bias from zero, and then lets the other pass.
+        # A bias, which is unknown, may make either factor nonzero where no path
+        # arrives, and the product then transmits the other factor.
         return Signal(saturate(op(a, jnp.ones_like(b)) + op(jnp.ones_like(a), b)))
     names = leaves_of(values)
     if not any(signals):
@@ -144,16 +166,19 @@ def multiply(
     )
     passed = op(a, b)
     if walk.question == "reached":
+        # Only this sum depends on the weights. What follows must not, so that a weight
+        # counts even if no path leads on to an output.
         walk.meetings.append(jnp.sum(passed))
         passed = lax.stop_gradient(passed)
     return Signal(saturate(passed))
 
 
 def _meeting(pattern: Pattern, walk: Walk) -> Pattern:
-    """Returns what a weight sees of a signal, by what is asked.
+    """Returns the pattern of a signal as a weight sees it, by the question of the pass.
 
-    To be reached, nothing behind the weight matters, so that nothing is sent back; to
-    be used, nothing before it, so that it sees a signal everywhere.
+    For "reached", paths behind the weight do not matter, so no gradient flows back
+    through the signal. For "used", paths before the weight do not matter, so the value
+    is 1 everywhere, but the gradient still flows back through the signal.
     """
     if walk.question == "reached":
         return lax.stop_gradient(pattern)

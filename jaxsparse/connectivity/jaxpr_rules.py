@@ -1,8 +1,9 @@
-"""Runs a traced program on patterns: one rule for each primitive of JAX.
+"""Runs a traced program on abstract values, with one rule per JAX primitive.
 
-What a rule may say: data that is only moved is moved; a sum, a maximum or any
-function of single entries passes whatever of its operands arrives; a product lets a
-signal through where the other factor is. Functions are entered.
+The rules are of three kinds. A primitive that only moves data moves patterns in the
+same way. A sum, a maximum or any other function of single entries transmits what
+arrives through any of its operands. A product transmits a signal where the other factor
+is present. Calls of other programs are entered.
 """
 
 import functools
@@ -23,19 +24,21 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Functions of one array that are zero at zero, so that a weight stays what it is.
+# Functions of one array that are zero at zero. A pruned weight stays zero under them,
+# so the pattern of a weight does not change.
 ZERO_AT_ZERO = _names(
     "abs asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf erf_inv "
     "expm1 floor log1p name neg real reduce_precision round sharding_constraint sign "
     "sin sinh sqrt square stop_gradient tan tanh"
 )
-# The other functions of single entries. A gate or condition counts as an operand.
+# All functions of single entries. A gate or condition counts as an operand too.
 ENTRYWISE = ZERO_AT_ZERO | _names(
     "acos acosh add add_any and atan2 bessel_i0e bessel_i1e clamp cos cosh digamma div "
     "eq erfc exp exp2 ge gt imag integer_pow is_finite le lgamma log logistic lt max "
     "min ne nextafter not or pow rem rsqrt sub xor"
 )
-# How many operands are data, the rest being indices; None if all are.
+# Primitives that move data, with the number of operands that are data, as opposed to
+# indices; None if all are.
 MOVES = {
     "broadcast_in_dim": 1,
     "concatenate": None,
@@ -51,7 +54,8 @@ MOVES = {
     "squeeze": 1,
     "transpose": 1,
 }
-# Many entries into one: over axes, up to a place on an axis, and in windows.
+# Primitives that reduce many entries to one: over axes, cumulatively along an axis, and
+# over windows.
 GATHERS = _names(
     "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum "
     "reduce_xor cumlogsumexp cummax cummin cumprod cumsum reduce_window_max "
@@ -61,7 +65,8 @@ WINDOW = (
     *("window_dimensions", "window_strides", "padding"),
     *("base_dilation", "window_dilation"),
 )
-# Functions of two arrays, linear in each, and the parameters to hand on.
+# Functions of two arrays that are linear in each, with the parameters to pass on.
+# Others, such as the dtype of the result, describe the original arrays, not patterns.
 PRODUCTS = {
     "mul": (jnp.multiply, ()),
     "dot_general": (lax.dot_general, ("dimension_numbers",)),
@@ -83,19 +88,20 @@ BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 def run(
     jaxpr: core.Jaxpr, consts: list[Any], inputs: list[Value], walk: Walk
 ) -> list[Value]:
-    """Runs a program on values.
+    """Runs a program on abstract values.
 
     Args:
       jaxpr: the program.
-      consts: values of its constants, which are arrays.
+      consts: arrays of its constants.
       inputs: values of its arguments.
-      walk: what is asked; its lists are added to.
+      walk: the pass, with its question; its lists are appended to.
 
     Returns:
-      The values of what the program returns.
+      The values of the program's outputs.
 
     Raises:
-      ValueError: for a primitive that there is no rule for, naming it.
+      ValueError: if a primitive has no rule, or cannot be followed for these operands.
+        The message names the primitive.
     """
     known = dict(zip(jaxpr.constvars, map(Constant, consts), strict=True))
     known |= dict(zip(jaxpr.invars, inputs, strict=True))
@@ -110,12 +116,14 @@ def run(
 
 
 def _step(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Runs one equation, by the rule of its primitive."""
+    """Runs one equation by the rule of its primitive."""
     name = eqn.primitive.name
     if name in CALLS:
         body = next(eqn.params[key] for key in BODIES if key in eqn.params)
         consts = list(getattr(body, "consts", ()))
         return run(getattr(body, "jaxpr", body), consts, values, walk)
+    # Before looking for a rule, since constants may use any primitive, such as random
+    # numbers or a sort.
     if all(isinstance(value, Constant) for value in values):
         return _constant(eqn, values)
     if name not in RULES:
@@ -128,39 +136,46 @@ def _step(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
 
 
 def _refuse(what: str, wanted: str) -> NoReturn:
+    """Raises the ValueError for a forward function that cannot be followed."""
     raise ValueError(f"apply: {what}; wanted {wanted}")
 
 
 def _constant(eqn: core.JaxprEqn, values: list[Constant]) -> list[Value]:
-    """Computes what depends on no input, unless it depends on what is not known."""
+    """Evaluates an equation of constants; unknown if any operand is unknown."""
     if any(value.value is None for value in values):
         return [Constant(None)] * len(eqn.outvars)
     return [Constant(x) for x in _bind(eqn, [v.value for v in values], eqn.params)]
 
 
 def _bind(eqn: core.JaxprEqn, operands: list[Any], params: dict[str, Any]) -> list[Any]:
-    """Applies the primitive itself, whatever it does, to other operands."""
+    """Applies the equation's primitive to other operands and parameters."""
     results = eqn.primitive.bind(*operands, **params)
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def _avals(eqn: core.JaxprEqn) -> list[Any]:
+    """Lists the shapes and dtypes of the equation's operands."""
     return [atom.aval for atom in eqn.invars]
 
 
 def _like(values: list[Value], pattern: abstract_values.Pattern) -> Value:
-    """Wraps a pattern made of values: a signal if one of them is, else a weight."""
+    """Wraps a pattern as a signal if any of the values is one, else as a weight."""
     if any(isinstance(value, Signal) for value in values):
         return Signal(pattern)
     return Weight(pattern, abstract_values.leaves_of(values))
 
 
 def _entrywise(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Passes what arrives by any operand; a weight only if it keeps its zeros."""
+    """Transmits what arrives through any operand.
+
+    Without a signal, the result is a weight. This requires that pruned weights stay
+    zero: a function that is zero at zero, a sum of weights, or a weight divided by a
+    constant.
+    """
     name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
     pairs = list(zip(values, _avals(eqn), strict=True))
     if any(isinstance(value, Signal) for value in values):
-        # A constant brings nothing, and is left out to save the sum.
+        # No path arrives through a constant. Leaving it out saves the sum.
         followed = [pair for pair in pairs if not isinstance(pair[0], Constant)]
         arrived = [
             abstract_values.arriving(value, aval, walk) for value, aval in followed
@@ -176,6 +191,7 @@ def _entrywise(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Valu
 
 
 def _refuse_weights(eqn: core.JaxprEqn, values: list[Value]) -> NoReturn:
+    """Raises the ValueError for weights that may become nonzero where they are zero."""
     leaves = ", ".join(abstract_values.leaves_of(values))
     _refuse(
         f"the weights of {leaves} meet {eqn.primitive.name!r} before any input, after "
@@ -185,7 +201,7 @@ def _refuse_weights(eqn: core.JaxprEqn, values: list[Value]) -> NoReturn:
 
 
 def _move(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Moves patterns as the data is moved."""
+    """Moves patterns in the same way as the data."""
     name = eqn.primitive.name
     count = MOVES[name] or len(values)
     data, rest = values[:count], values[count:]
@@ -196,6 +212,7 @@ def _move(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
         )
     patterns = _patterns(data, _avals(eqn)[:count], walk)
     params = dict(eqn.params)
+    # What `gather` fills in out of bounds, such as NaN, would be a path in a pattern.
     if "fill_value" in params:
         params["fill_value"] = 0.0
     moved = _bind(eqn, patterns + [value.value for value in rest], params)
@@ -205,7 +222,11 @@ def _move(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
 def _patterns(
     data: list[Value], avals: list[Any], walk: Walk
 ) -> list[abstract_values.Pattern]:
-    """Returns what arrives beside a signal, or what is there beside a weight."""
+    """Returns the patterns of operands that are joined into one array.
+
+    If one is a signal, these are the entries where a path arrives; otherwise the
+    entries that are present.
+    """
     pairs = zip(data, avals, strict=True)
     if any(isinstance(value, Signal) for value in data):
         return [abstract_values.arriving(value, aval, walk) for value, aval in pairs]
@@ -213,7 +234,7 @@ def _patterns(
 
 
 def _select(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Chooses as a known condition does; else any operand may come through."""
+    """Selects patterns by a known condition; by an unknown one, transmits them all."""
     condition, *cases = values
     if not isinstance(condition, Constant) or condition.value is None:
         return _entrywise(eqn, values, walk)
@@ -222,14 +243,17 @@ def _select(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
 
 
 def _product(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Multiplies entry by entry, by contraction, or by convolution."""
+    """Multiplies entry by entry, by contraction or by convolution."""
     function, names = PRODUCTS[eqn.primitive.name]
     op = functools.partial(function, **{key: eqn.params[key] for key in names})
     return [abstract_values.multiply(op, values, _avals(eqn), walk)]
 
 
 def _gather_up(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Joins what lies along axes, in windows, or earlier on an axis."""
+    """Joins the entries that a reduction, a window or a cumulative function combines.
+
+    Only a sum is allowed for weights that have not met a signal.
+    """
     del walk
     if eqn.primitive.name != "reduce_sum" and isinstance(values[0], Weight):
         _refuse_weights(eqn, values)
@@ -245,7 +269,7 @@ def _gather_up(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Valu
 
 
 def _pass(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
-    """Returns every operand as it came."""
+    """Returns every operand unchanged."""
     del eqn, walk
     return values
 

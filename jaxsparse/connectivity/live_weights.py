@@ -1,4 +1,4 @@
-"""Questions about paths, each answered by one pass forward and one back."""
+"""Connectivity of weights, computed by one forward and one backward pass."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,12 +24,12 @@ Apply = Callable[..., Any]
 
 
 class LayerPaths(NamedTuple):
-    """How many weights of one layer exist and connect.
+    """Numbers of active and live weights of one layer.
 
     Attributes:
-      live: weights kept on a path from an input to an output.
-      kept: weights the mask keeps.
-      total: weights the layer has.
+      live: number of active weights on a path from an input to an output.
+      kept: number of active weights.
+      total: number of weights of the layer.
     """
 
     live: int
@@ -41,38 +41,38 @@ class LayerPaths(NamedTuple):
     apply=arguments.function, params=arguments.weights, masks=arguments.masks
 )
 def live(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
-    """Finds the kept weights that lie on a path from an input to an output.
+    """Finds the active weights that lie on a path from an input to an output.
 
-    A path runs through kept weights. It passes every activation, maximum, average and
-    sum; a product of two values that both depend on inputs, as in a gate, passes
-    either. A normalisation passes each feature; one that computes its mean from the
-    features (LayerNorm, a softmax) connects all of them, as it does in the network.
-    Biases and other parameters that are not prunable are not known: they begin no
-    path and end none.
+    A path consists of active weights. It passes through every activation, maximum,
+    average and sum. A product of two values that both depend on inputs, as in a gate,
+    transmits paths of either. A normalization transmits each feature. If it computes
+    its mean from the features (LayerNorm, softmax), it connects all of them, as in the
+    network itself. Biases and other parameters that are not prunable are unknown: no
+    path starts or ends at them.
 
-    The other weights may be removed, and outputs stay the same, if every neuron that
-    no input reaches has the value zero, as with biases of zero and activations that
-    are zero at zero. Without this condition only those that are not `used` may go.
+    The other weights may be removed without changing the outputs, if every neuron that
+    no input reaches is zero. That is the case for biases of zero and activations that
+    are zero at zero. Without this condition, only weights that are not `used` may be
+    removed.
 
-    Works under `jit` and `vmap` over masks. Costs about as much as a gradient of the
-    network on the inputs, so give one example.
+    Works under `jit`, and under `vmap` over masks. The cost is about that of a gradient
+    of the network on the inputs, so pass a single example.
 
     Args:
-      apply: called as `apply(params, *inputs)`, in inference mode; any tree of outputs.
-        Arrays that it closes over, such as statistics, are constants.
-      params: parameters, of which only shapes and dtypes are used, as those from
-        `jax.eval_shape`.
-      masks: which weights exist; None where a leaf is not prunable.
-      *inputs: arrays or shapes, `jax.ShapeDtypeStruct`; every entry of them begins
-        paths.
+      apply: called as `apply(params, *inputs)`, in inference mode; returns any tree of
+        outputs. Arrays that it closes over, such as batch statistics, are constants.
+      params: parameters, or their shapes from `jax.eval_shape`; only shapes and dtypes
+        are used.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`; paths start at every entry.
 
     Returns:
-      Masks within `masks`.
+      Masks of the live weights, a subset of `masks`.
 
     Raises:
-      ValueError: if `apply` uses a primitive that has no rule, such as `scan` or
-        a sort, looks up rows by an input, or changes weights so that zeros need not
-        stay zero; or if `masks` do not fit `params`.
+      ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
+        looks up rows by an input, or changes weights so that zeros need not stay zero;
+        or if `masks` do not fit `params`.
 
     Examples:
       >>> params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 1))}
@@ -94,22 +94,26 @@ def live(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     apply=arguments.function, params=arguments.weights, masks=arguments.masks
 )
 def reached(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
-    """Finds the kept weights at the end of a path from an input, wherever they lead.
+    """Finds the active weights that a path from an input reaches, wherever they lead.
 
-    A weight that multiplies no input and nothing made of one, such as an embedding of
-    positions, is not reached.
+    A weight that is multiplied neither by an input nor by anything computed from one,
+    such as a position embedding, is not reached.
 
     Args:
-      apply: as in `live`, and so are the others.
-      params: as above.
-      masks: as above.
-      *inputs: as above.
+      apply: called as `apply(params, *inputs)`, in inference mode; returns any tree of
+        outputs. Arrays that it closes over, such as batch statistics, are constants.
+      params: parameters, or their shapes from `jax.eval_shape`; only shapes and dtypes
+        are used.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`; paths start at every entry.
 
     Returns:
-      Masks within `masks`.
+      Masks of the reached weights, a subset of `masks`.
 
     Raises:
-      ValueError: as `live`.
+      ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
+        looks up rows by an input, or changes weights so that zeros need not stay zero;
+        or if `masks` do not fit `params`.
     """
     return _answer("reached", apply, params, masks, inputs)
 
@@ -118,22 +122,26 @@ def reached(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
     apply=arguments.function, params=arguments.weights, masks=arguments.masks
 )
 def used(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
-    """Finds the kept weights at the start of a path to an output, reached or not.
+    """Finds the active weights from which a path leads to an output, reached or not.
 
-    The outputs do not depend on the weights that are not used, whatever the inputs,
-    biases and activations. So those may always be removed.
+    The outputs do not depend on weights that are not used, whatever the inputs, biases
+    and activations. Such weights can always be removed.
 
     Args:
-      apply: as in `live`, and so are the others.
-      params: as above.
-      masks: as above.
-      *inputs: as above.
+      apply: called as `apply(params, *inputs)`, in inference mode; returns any tree of
+        outputs. Arrays that it closes over, such as batch statistics, are constants.
+      params: parameters, or their shapes from `jax.eval_shape`; only shapes and dtypes
+        are used.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`; paths start at every entry.
 
     Returns:
-      Masks within `masks`.
+      Masks of the used weights, a subset of `masks`.
 
     Raises:
-      ValueError: as `live`.
+      ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
+        looks up rows by an input, or changes weights so that zeros need not stay zero;
+        or if `masks` do not fit `params`.
     """
     return _answer("used", apply, params, masks, inputs)
 
@@ -144,24 +152,29 @@ def used(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
 def first_to_last(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> list[str]:
     """Lists the prunable leaves in the order in which the network uses them.
 
-    That is the order in which their weights meet what depends on an input, as the
-    program runs; trees are in the order of names, in which the last layer may come
-    first. Nothing is computed.
+    This is the order in which their weights are multiplied by values that depend on an
+    input. Trees are ordered by name instead, so the last layer may come first in them.
+    The function only traces `apply` and evaluates nothing.
 
     Args:
-      apply: as in `live`, and so are the others.
-      params: as above.
-      masks: as above; only names and shapes are used.
-      *inputs: as above.
+      apply: called as `apply(params, *inputs)`, in inference mode; returns any tree of
+        outputs. Arrays that it closes over, such as batch statistics, are constants.
+      params: parameters, or their shapes from `jax.eval_shape`; only shapes and dtypes
+        are used.
+      masks: defines the prunable leaves; only names and shapes are used.
+      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`.
 
     Returns:
-      Names as in `masks.names`; without leaves that meet no input.
+      Leaf names as in `masks.names`, without leaves that are never multiplied by such a
+      value.
 
     Raises:
-      ValueError: as `live`.
+      ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
+        looks up rows by an input, or changes weights so that zeros need not stay zero;
+        or if `masks` do not fit `params`.
 
     Examples:
-      >>> first_to_last(model.apply, variables, masks.dense(variables), images)
+      >>> first_to_last(model.apply, variables, masks.ones(variables), images)
       ['params/conv1/kernel', 'params/dense1/kernel', 'params/head/kernel']
     """
     walk = Walk("live", [], [])
@@ -174,17 +187,18 @@ def first_to_last(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> list
 
 
 def by_layer(masks: Masks, live: Masks) -> dict[str, LayerPaths]:
-    """Counts the live and kept weights of each prunable leaf, by name.
+    """Counts the active and the live weights of each prunable leaf.
 
     Args:
-      masks: which weights exist.
-      live: which of them are live, from `live`.
+      masks: masks of the active weights.
+      live: masks of the live weights, from the function `live`.
 
     Returns:
-      Counts in the order of the tree's leaves.
+      Counts by leaf name, in the order of the tree's leaves.
 
     Raises:
-      ValueError: if `live` has other leaves than `masks`, or weights outside them.
+      ValueError: if `live` has other leaves than `masks`, or is not a subset of
+        `masks`.
     """
     kept, alive = masks_lib.layer_counts(masks), masks_lib.layer_counts(live)
     if list(kept) != list(alive) or not masks_lib.is_nested(live, masks):
@@ -202,14 +216,15 @@ def effective_sparsity(masks: Masks, live: Masks) -> float:
     """Returns the fraction of prunable weights that are removed or not live.
 
     Args:
-      masks: which weights exist.
-      live: which of them are live, from `live`.
+      masks: masks of the active weights.
+      live: masks of the live weights, from the function `live`.
 
     Returns:
       A fraction in [0, 1], at least `masks.sparsity(masks)`.
 
     Raises:
-      ValueError: as `by_layer`.
+      ValueError: if `live` has other leaves than `masks`, or is not a subset of
+        `masks`.
 
     References:
       Vysogorets and Kempe. Connectivity Matters: Neural Network Pruning Through the
@@ -222,9 +237,23 @@ def effective_sparsity(masks: Masks, live: Masks) -> float:
 def _answer(
     question: str, apply: Apply, params: Any, masks: Masks, inputs: tuple[Any, ...]
 ) -> Masks:
-    """Says of each kept weight whether the answer depends on it."""
+    """Finds the active weights on which the answer to a question depends.
+
+    Args:
+      question: "live", "reached" or "used".
+      apply: called as `apply(params, *inputs)`.
+      params: parameters or their shapes.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      inputs: trees of arrays or shapes.
+
+    Returns:
+      Masks of these weights, a subset of `masks`.
+    """
     leaves, treedef = jax.tree.flatten(masks)
     flow = _flow(Walk(question, [], []), apply, params, masks, inputs)
+    # The gradient with respect to a mask is positive where a path runs through the
+    # weight, so one backward pass answers for all weights. It is positive, too, where
+    # an inactive weight would be on a path.
     slopes = jax.grad(flow)([leaf.astype(jnp.float32) for leaf in leaves])
     found = [leaf & (slope > 0) for leaf, slope in zip(leaves, slopes, strict=True)]
     return jax.tree.unflatten(treedef, found)
@@ -233,7 +262,19 @@ def _answer(
 def _flow(
     walk: Walk, apply: Apply, params: Any, masks: Masks, inputs: tuple[Any, ...]
 ) -> Callable[[list[Pattern]], Float[Array, ""]]:
-    """Makes what arrives a function of the connections there are."""
+    """Makes a scalar function of masks that sums what arrives where paths end.
+
+    Args:
+      walk: the pass, with its question; running the function appends to its lists.
+      apply: called as `apply(params, *inputs)`; traced here.
+      params: parameters or their shapes.
+      masks: masks that the function's argument replaces, for names and shapes.
+      inputs: trees of arrays or shapes.
+
+    Returns:
+      A function of a list of float32 patterns, one per leaf of `masks`, that returns a
+      float32 scalar. Paths end at outputs or, for "reached", at weights.
+    """
     _check(params, masks)
     traced = jax.make_jaxpr(apply)(params, *inputs)
     names, known = masks_lib.names(params), masks_lib.names(masks)
@@ -258,7 +299,7 @@ def _flow(
 
 
 def _check(params: Any, masks: Masks) -> None:
-    """Refuses masks that are not of these parameters."""
+    """Raises a ValueError if a mask fits no parameter of its name."""
     shapes = dict(
         zip(
             masks_lib.names(params),

@@ -1,24 +1,25 @@
 """Fan axes: which axes of a weight are inputs, outputs, positions and stacked layers.
 
 Distributions, structures and initializers need the fan-in and fan-out of a layer, and
-a shape alone does not tell them: (8, 64, 64) is a convolution over 8 positions, the
-output map of an attention with 8 heads, or 8 stacked layers. This module is the only
-place that decides. Everything that asks takes `axes=`, which may be
+its shape is not enough to know them: (8, 64, 64) is a convolution with 8 positions, the
+output projection of an attention with 8 heads, or 8 stacked layers. Only this module
+decides which it is. Functions that need the layout take an argument `axes`, which may
+be
 
-    None               inferred from names and shapes, see `of_tree`
+    None               layouts are inferred from names and shapes, by `of_tree`
     a layout           for all leaves, such as `EQUINOX` or "oi..."
-    {pattern: layout}  for the leaves whose name matches; the others are inferred
-    TreeAxes           what `of_tree` or `of_linen` returned
+    {pattern: layout}  for leaves whose names match; the others are inferred
+    TreeAxes           the result of `of_tree` or `of_linen`
 
-A layout is a `FanAxes` or a string with one letter an axis, see `parse`:
+A layout is a `FanAxes` or a string with one letter per axis, which `parse` reads:
 
     ...io    Flax and Haiku: dense layers and convolutions
     oi...    Equinox and PyTorch (`EQUINOX`, `TORCH`)
     ioo      query, key, value of Flax's attention: (features, heads, head size)
-    iio      its output map: (heads, head size, features)
+    iio      its output projection: (heads, head size, features)
     sio      dense layers stacked by `nn.scan`
-    ...io/4  a convolution of 4 groups
-    ...is    a depthwise convolution, one channel a group (`DEPTHWISE`)
+    ...io/4  a convolution with 4 groups
+    ...is    a depthwise convolution, with one channel per group (`DEPTHWISE`)
 """
 
 from jaxsparse.fan_axes.inference import Axes, TreeAxes, of_tree

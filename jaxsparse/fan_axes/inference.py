@@ -1,4 +1,4 @@
-"""The layouts of a whole tree, inferred from names and shapes."""
+"""Layouts of all leaves of a tree, inferred from names and shapes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from jaxsparse.fan_axes.layouts import EQUINOX, FLAX, FanAxes, Layout, parse
 
 @dataclasses.dataclass(frozen=True)
 class TreeAxes:
-    """The layouts of a tree's leaves, by name; hashable.
+    """Layouts of the leaves of a tree, by leaf name; hashable.
 
     Attributes:
       leaves: pairs of a leaf's name and its layout.
@@ -22,7 +22,7 @@ class TreeAxes:
     leaves: tuple[tuple[str, FanAxes], ...]
 
     def __getitem__(self, name: str) -> FanAxes:
-        """Returns the layout of one leaf.
+        """Returns the layout of the leaf with this name.
 
         Raises:
           ValueError: if there is no leaf of that name.
@@ -42,36 +42,40 @@ Axes = Layout | Mapping[str, Layout] | TreeAxes | None
 def of_tree(tree: Any, axes: Axes = None) -> TreeAxes:
     """Finds the layout of every leaf of a tree.
 
-    What `axes` does not say is inferred from names and shapes:
+    Layouts that `axes` does not contain are inferred from names and shapes:
 
-    - Leaves called query, key, value and out beside one another (Flax's attention, of
-      linen and nnx): (features, heads, head size), and (heads, head size, features) for
-      out, if their heads agree. Axes before these are stacked.
-    - A bias beside a kernel tells the kernel's outputs, and which leading axes are
-      stacked: (12, 64, 256) with a bias of (12, 256) are 12 dense layers, with one of
-      (64, 256) it is a `DenseGeneral`.
-    - An embedding is (entries, features); axes before these are stacked.
-    - An attribute called weight is an Equinox layer's, (outputs, inputs, *window).
-    - All else is (*window, inputs, outputs), as in Flax and Haiku.
+    - Sibling leaves called query, key, value and out (Flax's attention in linen and
+      nnx) are (features, heads, head size), and (heads, head size, features) for out,
+      if their heads agree. Axes before these are stacked.
+    - The bias next to a kernel shows which of the kernel's axes are outputs, and which
+      leading axes are stacked: (12, 64, 256) with a bias of (12, 256) is a stack of 12
+      dense layers; with a bias of (64, 256) it is a `DenseGeneral`.
+    - An embedding is (entries, features). Axes before these are stacked.
+    - An attribute called weight belongs to an Equinox layer: (outputs, inputs,
+      *window).
+    - All other leaves are (*window, inputs, outputs), as in Flax and Haiku.
 
-    Three cases look alike and are read by the last rule: stacked dense layers without
-    biases, a `DenseGeneral` of several input axes, and a depthwise convolution, which
-    could see an image of one channel. `axes` says what they are; so does `of_linen`.
-    Other cases to name: an Equinox embedding ("io"), `ConvTranspose` with
-    `transpose_kernel=True` ("...oi"), and PyTorch weights in dictionaries (`TORCH`).
+    The last rule misreads three cases, which cannot be told apart by names and shapes:
+    stacked dense layers without biases, a `DenseGeneral` with several input axes, and a
+    depthwise convolution, which looks like a convolution of an image with one channel.
+    Give their layout in `axes`, or use `of_linen`. `axes` is also needed for an Equinox
+    embedding ("io"), for `ConvTranspose` with `transpose_kernel=True` ("...oi"), and
+    for PyTorch weights in dictionaries (`TORCH`).
 
     Args:
-      tree: parameters, their shapes or masks. Parameters tell more than masks, which
-        are None where a bias is.
-      axes: what is known, see the top of this module. A pattern that comes first
-        counts.
+      tree: parameters, their shapes or masks. Parameters are better than masks, which
+        lack the biases.
+      axes: known layouts: None to infer all; a layout (`FanAxes` or a string such as
+        "oi...") for all leaves; a mapping from shell patterns of leaf names to layouts,
+        of which the first matching pattern applies; or a `TreeAxes`, which is returned
+        unchanged.
 
     Returns:
-      A layout for each leaf, whether or not it is a kernel.
+      The layout of each leaf, whether or not it is a kernel.
 
     Raises:
-      ValueError: for a layout that cannot be read, or a pattern that matches no leaf.
-      TypeError: if `axes` is none of the forms.
+      ValueError: if a layout is malformed, or a pattern matches no leaf.
+      TypeError: if `axes` has none of these forms.
 
     Examples:
       >>> of_tree({"attn": {"query": {"kernel": jnp.ones((64, 8, 8))}}}, {"*": "ioo"})
@@ -104,9 +108,17 @@ positions=(), stack=(), groups=1)),))
 def _infer(
     path: tuple[Any, ...], name: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> FanAxes:
-    """Reads a leaf's layout from its name, its shape and the leaves beside it."""
+    """Infers the layout of a leaf from its name, its shape and its sibling leaves.
+
+    Args:
+      path: key path of the leaf in the tree, as `jax.tree_util` gives it.
+      name: slash-joined path of the leaf.
+      shapes: shapes of all leaves by name.
+    """
     layer, _, last = name.rpartition("/")
     shape, rank = shapes[name], len(shapes[name])
+    # Equinox modules have `weight` as an attribute. As a dictionary key, the name does
+    # not determine the layout.
     if last == "weight" and isinstance(path[-1], jax.tree_util.GetAttrKey):
         return EQUINOX
     if last == "embedding" and rank > 2:
@@ -121,7 +133,7 @@ def _infer(
 
 
 def _in_attention(layer: str, last: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Says whether a layer is a map of Flax's attention, as those beside it show."""
+    """Returns whether a layer and its siblings look like a Flax attention."""
     above, _, own = layer.rpartition("/")
     heads = []
     for role in ("query", "key", "value", "out"):
@@ -132,20 +144,24 @@ def _in_attention(layer: str, last: str, shapes: Mapping[str, tuple[int, ...]]) 
             heads.append(shape[-3:-1])
         elif len(shape) > 2:
             heads.append(shape[-2:])
+            # The bias of a projection is (heads, head size). Any other bias means a
+            # convolution that happens to have this name.
             if bias and bias[-2:] != shape[-2:]:
-                return False  # a convolution of that name
+                return False
+    # One leaf with such a name proves nothing. Two with the same heads are attention.
     known = own in ("query", "key", "value", "out")
     return known and len(heads) > 1 and len(set(heads)) == 1
 
 
 def _beside_bias(shape: tuple[int, ...], bias: tuple[int, ...]) -> FanAxes:
-    """Reads from a bias, which has the stack's and the outputs' axes."""
+    """Infers a kernel's layout from its bias, which has the stacked and output axes."""
     for stack in range(len(bias)):
         outputs = len(bias) - stack
         fits = bias == (*shape[:stack], *shape[len(shape) - outputs :])
+        # A bias with one axis belongs to an ordinary layer, which the default covers.
         if len(bias) == 1 or not fits or len(shape) <= len(bias):
             continue
-        # Only `DenseGeneral` has several axes of outputs, and it has no window.
+        # Only `DenseGeneral` has several output axes, and it has no kernel window.
         first = stack if outputs > 1 else len(shape) - 2
         return FanAxes(
             tuple(axis - len(shape) for axis in range(first, len(shape) - outputs)),

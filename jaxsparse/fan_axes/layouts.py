@@ -1,4 +1,4 @@
-"""The layout of one weight: what its axes are, and its view as matrices."""
+"""Layout of a single weight: what its axes are, and its view as matrices."""
 
 import dataclasses
 import math
@@ -12,18 +12,19 @@ from jaxsparse import arguments
 
 @dataclasses.dataclass(frozen=True)
 class FanAxes:
-    """The layout of one weight. Negative axes count from the last.
+    """Layout of a weight. Negative axes count from the last.
 
     Attributes:
-      inputs: axes that are contracted with the input's features; their product is the
-        number of inputs.
-      outputs: axes of the output's features, likewise.
-      positions: axes of a kernel window; None for all axes not named otherwise. Fans
-        count every position.
-      stack: axes along which separate matrices lie: layers under `nn.scan`, or the
-        channels of a depthwise convolution.
-      groups: into how many equal groups the outputs are divided, in order, each with
-        inputs of its own. They are separate matrices too.
+      inputs: axes that are contracted with the input's features. The product of their
+        sizes is the number of inputs.
+      outputs: axes of the output's features. The product of their sizes is the number
+        of outputs.
+      positions: axes of the kernel window; None for all axes that the other fields do
+        not name. Fans count every position.
+      stack: axes along which separate matrices are stacked: layers under `nn.scan`, or
+        the channels of a depthwise convolution.
+      groups: number of groups, 1 or more. The outputs are divided, in order, into this
+        many equal groups, each with its own inputs; groups are separate matrices, too.
     """
 
     inputs: tuple[int, ...]
@@ -33,7 +34,7 @@ class FanAxes:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses a number of groups that is not a positive integer."""
+        """Checks that the number of groups is a positive integer."""
         if isinstance(self.groups, bool) or not isinstance(self.groups, int):
             raise TypeError(f"groups: expected an integer, got {self.groups!r}")
         if self.groups < 1:
@@ -47,13 +48,13 @@ DEPTHWISE = FanAxes((-2,), (), stack=(-1,))
 
 
 class Fans(NamedTuple):
-    """The sizes of a leaf by its layout; their product is its size.
+    """Sizes of a leaf by its layout. The product of all sizes is the size of the leaf.
 
     Attributes:
-      stack: how many separate matrices there are, groups included.
-      positions: the kernel window.
-      inputs: of one matrix at one position.
-      outputs: of one matrix at one position.
+      stack: number of separate matrices, groups included.
+      positions: shape of the kernel window.
+      inputs: number of inputs of one matrix at one position.
+      outputs: number of outputs of one matrix at one position.
     """
 
     stack: int
@@ -66,18 +67,18 @@ Layout = FanAxes | str
 
 
 def parse(layout: Layout) -> FanAxes:
-    """Reads the short form of a layout.
+    """Parses the string form of a layout.
 
     Args:
-      layout: one letter an axis: "i" input, "o" output, "p" position, "s" stack.
-        "..." stands once for any number of positions, and "/4" at the end for 4
-        groups. A `FanAxes` is returned as it came.
+      layout: one letter per axis: "i" for input, "o" for output, "p" for position and
+        "s" for stack. A single "..." stands for any number of positions, and a suffix
+        such as "/4" gives the number of groups. A `FanAxes` is returned unchanged.
 
     Returns:
       The layout.
 
     Raises:
-      ValueError: if it is not of that form.
+      ValueError: if the layout does not have this form.
 
     Examples:
       >>> parse("ioo")
@@ -97,6 +98,7 @@ def parse(layout: Layout) -> FanAxes:
         raise wrong
     if slash and not (groups.isdecimal() and int(groups)):
         raise wrong
+    # Letters after "..." count from the last axis, since the rank is not known here.
     places = [*enumerate(front), *((i - len(back), x) for i, x in enumerate(back))]
     found = {kind: tuple(i for i, x in places if x == kind) for kind in "iops"}
     return FanAxes(
@@ -110,18 +112,19 @@ def parse(layout: Layout) -> FanAxes:
 
 @arguments.check(axes=arguments.instance(FanAxes))
 def fans(axes: FanAxes, name: str, shape: tuple[int, ...]) -> Fans:
-    """Counts a leaf's matrices, positions, inputs and outputs.
+    """Computes the numbers of matrices, positions, inputs and outputs of a leaf.
 
     Args:
-      axes: its layout.
-      name: what to call it in messages.
-      shape: of the leaf.
+      axes: layout of the leaf.
+      name: name of the leaf in error messages.
+      shape: shape of the leaf.
 
     Returns:
       The sizes.
 
     Raises:
-      ValueError: if the layout does not fit the shape, naming the leaf.
+      ValueError: if the layout does not fit the shape; the message names the leaf.
+      TypeError: if `axes` is not a `FanAxes`.
 
     Examples:
       >>> fans(parse("ioo"), "query/kernel", (64, 8, 8))
@@ -148,22 +151,28 @@ def fans(axes: FanAxes, name: str, shape: tuple[int, ...]) -> Fans:
 def to_matrices(
     axes: FanAxes, name: str, leaf: Shaped[Array, "..."]
 ) -> Shaped[Array, "stack ..."]:
-    """Lays a leaf out as matrices: [stack, *positions, inputs, outputs].
+    """Converts a leaf to matrices: [stack, *positions, inputs, outputs].
+
+    A sharded leaf may be gathered.
 
     Args:
-      axes: its layout.
-      name: what to call it in messages.
-      leaf: of weights, scores or masks. One that is sharded may be gathered.
+      axes: layout of the leaf.
+      name: name of the leaf in error messages.
+      leaf: weights, scores or masks of the leaf.
 
     Returns:
-      The same values; an ordinary kernel only gets one more axis.
+      The same values. For a dense or convolution kernel of Flax, this only adds an axis
+      of size 1 in front.
 
     Raises:
-      ValueError: as `fans`.
+      ValueError: if the layout does not fit the shape; the message names the leaf.
+      TypeError: if `axes` is not a `FanAxes`.
     """
     stack, positions, inputs, outputs = fans(axes, name, leaf.shape)
     order = sum(_parts(axes, name, leaf.shape), ())
     moved = leaf.transpose(order)
+    # Groups divide the outputs, the last axis. They move to the front, behind the
+    # stacked axes, because they are separate matrices.
     if axes.groups > 1:
         by_group = (stack // axes.groups, *positions, inputs, axes.groups, outputs)
         rank = len(by_group)
@@ -178,19 +187,20 @@ def from_matrices(
     matrices: Shaped[Array, "stack ..."],
     shape: tuple[int, ...],
 ) -> Shaped[Array, "..."]:
-    """Undoes `to_matrices`.
+    """Converts matrices back to a leaf, the inverse of `to_matrices`.
 
     Args:
-      axes: the leaf's layout.
-      name: what to call it in messages.
-      matrices: what `to_matrices` returns for the leaf.
-      shape: of the leaf.
+      axes: layout of the leaf.
+      name: name of the leaf in error messages.
+      matrices: array [stack, *positions, inputs, outputs], as `to_matrices` returns.
+      shape: shape of the leaf.
 
     Returns:
-      The values in that shape.
+      The same values in that shape.
 
     Raises:
-      ValueError: as `fans`.
+      ValueError: if the layout does not fit the shape; the message names the leaf.
+      TypeError: if `axes` is not a `FanAxes`.
     """
     stack, positions, inputs, outputs = fans(axes, name, shape)
     order = sum(_parts(axes, name, shape), ())
@@ -206,7 +216,11 @@ def from_matrices(
 def _parts(
     axes: FanAxes, name: str, shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], ...]:
-    """Lists the axes of stack, positions, inputs and outputs, all from 0 on."""
+    """Lists the axes of stack, positions, inputs and outputs as nonnegative integers.
+
+    Raises:
+      ValueError: if the layout does not fit the shape.
+    """
     rank = len(shape)
     named = (axes.stack, axes.positions or (), axes.inputs, axes.outputs)
     flat = [axis for part in named for axis in part]

@@ -1,4 +1,4 @@
-"""The layouts of a Flax linen network, from the attributes of its layers."""
+"""Layouts of a Flax linen network, read from the attributes of its layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,25 +14,30 @@ from jaxsparse.fan_axes.layouts import FanAxes
 
 @arguments.check(apply=arguments.function, params=arguments.weights)
 def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
-    """Finds the layouts of a Flax linen network by asking its layers.
+    """Finds the layouts of a Flax linen network from its modules.
 
-    Unlike `of_tree` this knows groups of convolutions, several input axes and stacked
-    layers. It reads `nn.Dense`, `DenseGeneral`, `Conv`, `ConvLocal`, `ConvTranspose`
-    and `Embed`, also inside `nn.scan`; the other leaves are inferred by `of_tree`.
+    Unlike `of_tree`, this function knows the groups of convolutions, several input axes
+    and stacked layers. It reads `nn.Dense`, `DenseGeneral`, `Conv`, `ConvLocal`,
+    `ConvTranspose` and `Embed`, also inside `nn.scan`. Layouts of other leaves are
+    inferred by `of_tree`.
 
     Args:
-      apply: called as `apply(params, *inputs)`; must call `apply` of the module anew,
-        not a function that was compiled before.
-      params: parameters or their shapes; their names are the modules' paths.
-      *inputs: arrays or shapes, `jax.ShapeDtypeStruct`; nothing is computed.
+      apply: called as `apply(params, *inputs)`. It must call `apply` of the module
+        itself; a function that was compiled before no longer calls the modules.
+      params: parameters or their shapes; their names are the paths of the modules.
+      *inputs: arrays or `jax.ShapeDtypeStruct`; `apply` is only traced, not evaluated.
 
     Returns:
-      A layout for each leaf.
+      The layout of each leaf.
+
+    Raises:
+      TypeError: if `apply` is not a function, or a leaf of `params` has no shape or dtype.
+      ValueError: if `params` has no leaves.
 
     Examples:
       >>> apply = lambda params, x: model.apply({"params": params}, x)
       >>> axes = of_linen(apply, params, images)
-      >>> masks = oneshot.prune(params, 0.9, distribution="erk", axes=axes)
+      >>> masks = prune.prune(params, 0.9, distribution="erk", axes=axes)
     """
     modules: dict[str, nn.Module] = {}
 
@@ -40,6 +45,7 @@ def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
         modules["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
+    # JAX caches traces by function. A fresh one is traced, so that modules are called.
     with nn.intercept_methods(watch):
         jax.eval_shape(lambda *given: apply(*given), params, *inputs)
     sizes = map(np.shape, jax.tree.leaves(params))
@@ -54,7 +60,13 @@ def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
 
 
 def _of_module(module: nn.Module, rank: int) -> FanAxes | None:
-    """Reads the layout of a module's kernel or embedding of that many axes."""
+    """Returns the layout of a module's kernel or embedding; None for other modules.
+
+    Args:
+      module: a Flax linen module.
+      rank: number of axes of its kernel or embedding. Leading axes that the module does
+        not account for are stacked by `nn.scan`.
+    """
     if isinstance(module, nn.DenseGeneral):
         outputs = 1 if isinstance(module.features, int) else len(module.features)
         inputs = 1 if isinstance(module.axis, int) else len(module.axis)
@@ -71,7 +83,7 @@ def _of_module(module: nn.Module, rank: int) -> FanAxes | None:
             turned = module.transpose_kernel
             inputs, outputs = ((-1,), (-2,)) if turned else ((-2,), (-1,))
             return FanAxes(inputs, outputs, stack=above)
-        if isinstance(module, nn.ConvLocal):  # a matrix of its own at every position
+        if isinstance(module, nn.ConvLocal):  # separate weights at every position
             return FanAxes((-2,), (-1,), stack=tuple(range(rank - 2)))
         return FanAxes((-2,), (-1,), stack=above, groups=module.feature_group_count)
     if isinstance(module, nn.Dense | nn.Embed):

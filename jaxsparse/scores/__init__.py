@@ -1,19 +1,23 @@
-"""Scores: what each weight is worth; more is better.
+"""Scores: the importance of each weight, where higher is better.
 
-A score is a tree with None where the mask is None. `select` keeps the weights that
-score highest and is told separately which weights exist, so the scores of weights
-outside the mask may be anything.
+Scores are a tree with the nesting of the masks, and None where the mask is None.
+`select` keeps the weights with the highest scores. Which weights are candidates is a
+separate argument there, so the scores of weights outside the mask may be anything.
 
-`magnitude` and `random` look at the weights alone. `snip`, `grasp` and `synflow` ask
-the network how it would change, which also works before training. All of them fit
-`oneshot.prune` and `oneshot.prune_iteratively`, once what else they take is bound:
+`magnitude` and `random` depend on the weights alone. `snip`, `grasp` and `synflow`
+differentiate a function of the network, which also works before training. `prune.prune`
+and `prune.prune_iteratively` call a score with parameters and masks, so bind the other
+arguments first:
 
     score = functools.partial(scores.snip, loss, batches=batches)
-    ticket = oneshot.prune(params, 0.95, score=score)
+    masks = prune.prune(params, 0.95, score=score)
 
-The gradient of these three is taken at the masked weights, and the score multiplies it
-with the weights as they came. So the score outside the mask says what a weight would
-be worth if it returned.
+    score = lambda params, masks: scores.random(masks, key=key)
+    masks = prune.prune(params, 0.95, score=score)
+
+`snip`, `grasp` and `synflow` evaluate the gradient at the masked weights and multiply
+it with the unmasked weights. Outside the mask, the score therefore estimates how
+important a weight would be if it were grown back.
 """
 
 from jaxsparse.scores.gradient_scores import grasp, snip

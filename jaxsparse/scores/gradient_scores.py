@@ -1,4 +1,4 @@
-"""Scores from the gradient of a loss on some data: SNIP and GraSP."""
+"""Scores from gradients of a loss on data: SNIP and GraSP."""
 
 import functools
 from collections.abc import Callable
@@ -20,25 +20,27 @@ Loss = Callable[[Params, Any], Float[Array, ""]]
     loss=arguments.function, params=arguments.weights, masks=arguments.masks
 )
 def snip(loss: Loss, params: Params, masks: Masks, batches: PyTree) -> Scores:
-    r"""Scores each weight by how much the loss depends on its connection.
+    r"""Scores each weight by the sensitivity of the loss to its connection.
 
     With weights :math:`w`, masks :math:`m` and the loss :math:`L` averaged over the
-    batches, the score is :math:`|w \, \partial L(m w) / \partial (m w)|`, which inside
-    the mask is :math:`|\partial L / \partial m|`.
+    batches, the score is :math:`|w \, \partial L(m w) / \partial (m w)|`. Inside the
+    mask, this is :math:`|\partial L / \partial m|`.
 
     Args:
-      loss: called as `loss(params, batch)` with masked parameters; a scalar, such as
-        the mean over the batch.
-      params: the weights.
-      masks: which weights exist, same nesting as `params`.
-      batches: a tree whose leaves all begin with the axis of batches, [n, ...]. Each
-        batch is loaded on its own, so memory is that of one.
+      loss: called as `loss(params, batch)` with masked parameters; returns a scalar,
+        such as the mean over the batch.
+      params: parameters of the network.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      batches: tree of arrays [n, ...] with n batches along the first axis, n at least
+        1. They are processed one at a time, so only one needs memory for activations.
 
     Returns:
-      Scores in float32, or float64 for such weights; None where the mask is None.
+      Scores of 0 or more, float32, or float64 if the weights are; None where the mask
+      is None.
 
     Raises:
-      ValueError: if the leaves of `batches` do not begin with one axis of 1 or more.
+      ValueError: if the leaves of `batches` do not have the same first axis of 1 or
+        more.
 
     Examples:
       >>> params = {"w": jnp.array([[2.0], [3.0]])}
@@ -49,8 +51,9 @@ def snip(loss: Loss, params: Params, masks: Masks, batches: PyTree) -> Scores:
              [1.5]], dtype=float32)}
 
     Deviations:
-      Scores are not divided by their sum, which changes no ranking; no argument does
-      it. The paper takes one batch; more are averaged here before the absolute value.
+      Scores are not divided by their sum, which does not change their ranking; no
+      argument does it. The paper uses one batch. Here the gradient is averaged over all
+      batches before the absolute value is taken.
 
     References:
       Lee, Ajanthan, Torr. SNIP: Single-shot Network Pruning based on Connection
@@ -77,29 +80,35 @@ def grasp(
     *,
     absolute: bool = False,
 ) -> Scores:
-    r"""Scores each weight by how much the norm of the gradient depends on it.
+    r"""Scores each weight by the effect of its removal on the gradient norm.
 
     With the gradient :math:`g` and the Hessian :math:`H` of the loss averaged over all
-    batches, at the masked weights, the score is :math:`w \, (H g)`. A weight scores
-    low if the gradient gains norm by its removal. Two passes over the batches are
-    made: one for :math:`g`, one for the product with each batch's Hessian.
+    batches, at the masked weights, the score is :math:`w \, (H g)`. A weight has a low
+    score if its removal increases the norm of the gradient. This takes two passes over
+    the batches: one for :math:`g`, and one for the product with the Hessian of each
+    batch.
 
-    Only prunable leaves take part: :math:`g` is zero elsewhere, for biases say.
+    Only prunable leaves are differentiated: :math:`g` is zero for all others, such as
+    biases.
 
     Args:
-      loss: as in `snip`; twice differentiable. The paper divides the logits by 200
-        before the cross-entropy: that is up to the loss.
-      params: as in `snip`.
-      masks: as in `snip`.
-      batches: as in `snip`.
-      absolute: take the absolute value of the score, so that what matters little
-        either way goes first.
+      loss: called as `loss(params, batch)` with masked parameters; returns a scalar and
+        is twice differentiable. The paper divides the logits by 200 before the
+        cross-entropy; do that in `loss` if wanted.
+      params: parameters of the network.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      batches: tree of arrays [n, ...] with n batches along the first axis, n at least
+        1. They are processed one at a time, so only one needs memory for activations.
+      absolute: whether to return the absolute value of the score. Weights that hardly
+        change the gradient norm in either direction then have the lowest scores.
 
     Returns:
-      As `snip`; of either sign unless absolute.
+      Scores of either sign, or of 0 or more if `absolute`; float32, or float64 if the
+      weights are; None where the mask is None.
 
     Raises:
-      ValueError: as `snip`.
+      ValueError: if the leaves of `batches` do not have the same first axis of 1 or
+        more.
 
     Examples:
       >>> params = {"w": jnp.array([[2.0], [3.0]])}
@@ -110,9 +119,9 @@ def grasp(
              [0.]], dtype=float32)}
 
     Deviations:
-      The paper's S(-w) is the negative of this and the highest of it are removed: the
-      same weights. `absolute=True` is no part of the paper. No temperature is applied;
-      see `loss`.
+      The paper's S(-w) is the negative of this score, and its highest values are
+      removed: the same weights. `absolute=True` is not part of the paper. No
+      temperature is applied; apply it in `loss`.
 
     References:
       Wang, Zhang, Grosse. Picking Winning Tickets Before Training by Preserving
@@ -121,6 +130,8 @@ def grasp(
     gradient = jax.grad(restricted(loss, params))
     direction = _mean(gradient, params, masks, batches)
 
+    # Forward over reverse mode: the Hessian-vector product of each batch along the
+    # gradient of all batches, without ever forming a Hessian.
     def curve(weights: Params, batch: Any) -> Params:
         along = jax.tree.map(lambda g, w: g.astype(w.dtype), direction, weights)
         return jax.jvp(lambda w: gradient(w, batch), (weights,), (along,))[1]
@@ -131,14 +142,15 @@ def grasp(
 
 
 def restricted(loss: Loss, params: Params) -> Loss:
-    """Makes a loss a function of the prunable leaves; the others are constants.
+    """Makes a loss a function of the prunable leaves only; the others are constants.
 
     Args:
       loss: called as `loss(params, batch)`.
-      params: all parameters.
+      params: all parameters; the leaves that are not prunable are taken from here.
 
     Returns:
-      The same, to be called with None at the leaves that `params` gives.
+      The same loss as a function of parameters that are None where a leaf is not
+      prunable.
     """
 
     def inner(weights: Params, batch: Any) -> Float[Array, ""]:
@@ -156,10 +168,22 @@ def restricted(loss: Loss, params: Params) -> Loss:
 def _mean(
     fn: Callable[[Params, Any], Params], params: Params, masks: Masks, batches: PyTree
 ) -> Params:
-    """Averages `fn` of the masked prunable leaves over batches, in float32 or wider."""
+    """Averages `fn` over batches, at the masked prunable leaves.
+
+    Args:
+      fn: called as `fn(weights, batch)` with masked weights, None where a leaf is not
+        prunable; returns a tree of that nesting.
+      params: all parameters.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      batches: tree of arrays [n, ...] with n batches along the first axis.
+
+    Returns:
+      The mean of the results, in float32 or wider.
+    """
     count = _count(batches)
     masked = masks_lib.apply(masks, params)
     weights = masks_lib.tree_map(lambda _, leaf: leaf, masks, masked)
+    # A sum in bfloat16 or float16 could lose the contribution of later batches.
     start = jax.tree.map(
         lambda w: jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32)), weights
     )
@@ -172,7 +196,7 @@ def _mean(
 
 
 def _count(batches: PyTree) -> int:
-    """Returns how many batches there are, and refuses what is not batches."""
+    """Returns the number of batches; raises an error if leaves disagree about it."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths & {(), (0,)}:

@@ -1,4 +1,4 @@
-"""Scores that need no data: magnitude, and chance."""
+"""Scores that need neither data nor a network: magnitude and random."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ def magnitude(params: Params, masks: Masks) -> Scores:
     """Scores each weight by its absolute value.
 
     Args:
-      params: the weights.
-      masks: which leaves are prunable, same nesting as `params`.
+      params: parameters of the network.
+      masks: defines the prunable leaves; None where a leaf is not prunable.
 
     Returns:
       |w| in the dtype of `params`; None where the mask is None.
@@ -34,17 +34,17 @@ def magnitude(params: Params, masks: Masks) -> Scores:
 
 @arguments.check(masks=arguments.masks)
 def random(masks: Masks, *, key: Key[Array, ""]) -> Scores:
-    """Scores each weight by an independent uniform draw.
+    """Scores each weight by an independent uniform random number.
 
-    Each leaf draws with a key of its name, so adding a layer does not reshuffle the
-    others.
+    The key of each leaf is derived from the leaf's name, so adding a layer does not
+    change the scores of the others.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
-      key: what to draw with.
+      masks: defines the prunable leaves; only names and shapes are used.
+      key: typed random key, from `jax.random.key`.
 
     Returns:
-      float32 in [0, 1); None where the mask is None.
+      float32 scores in [0, 1); None where the mask is None.
     """
     return tree.map_with_names(
         lambda name, leaf: jax.random.uniform(

@@ -1,4 +1,4 @@
-"""Scores from the flow through a network, without data: SynFlow."""
+"""Scores from the synaptic flow through a network, without data: SynFlow."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,10 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.scores import gradient_scores
 from jaxsparse.types import Masks, Params, Scores
 
-# Flows below, or above its inverse, could leave float64 in single scores.
+# If the flow is below this number or above its inverse, single scores may underflow or
+# overflow float64 even though the flow itself does not.
 LEAST = 1e-200
-ROUNDS = 4
+ROUNDS = 4  # of rescaling all layers by a common factor
 
 
 def synflow(
@@ -24,36 +25,38 @@ def synflow(
     masks: Masks,
     shape: tuple[int, ...],
 ) -> Scores:
-    r"""Scores each weight by its share in the flow from inputs to outputs.
+    r"""Scores each weight by its share in the synaptic flow from inputs to outputs.
 
-    With :math:`R` the sum of the outputs of the network of absolute parameters
-    :math:`|m w|` for an input of ones, the score is
-    :math:`|w| \, \partial R / \partial |m w|`. In a chain of layers without biases the
-    scores of every layer then have the sum :math:`R`, and of every hidden neuron as
-    much comes in as goes out.
+    Let :math:`R` be the sum of the outputs of the network with absolute parameters
+    :math:`|m w|`, for an input of ones. The score of a weight is :math:`|w| \, \partial
+    R / \partial |m w|`. In a chain of layers without biases, the scores of every layer
+    then sum to :math:`R`, and at every hidden neuron the scores of incoming weights
+    have the same sum as those of outgoing weights.
 
-    The flow of a deep network is no float32, so that it is computed, and returned, in
-    float64, whatever the setting of `jax_enable_x64`. `select` and `oneshot` read it as
-    it is; elsewhere, outside `jax.enable_x64(True)`, JAX may make float32 of it.
+    Deep networks overflow float32. The flow is therefore computed in float64, and
+    scores are returned in float64, whatever the setting of `jax_enable_x64`. `select`
+    and `prune` preserve float64; other code outside `jax.enable_x64(True)` may convert
+    it to float32.
 
-    Where the flow is below 1e-200 or above 1e200 and proportional to the weights of
-    every layer, as in a chain without biases however deep, layers are rescaled. All
-    scores are then multiplied by one common factor, which changes no ranking.
+    If the flow is below 1e-200 or above 1e200, and is proportional to the weights of
+    every layer, layers are rescaled. A chain without biases has this property for any
+    depth. All scores are then multiplied by one common factor, which does not change
+    their ranking.
 
     Args:
-      apply: called as `apply(params, inputs)`, in inference mode; everything it returns
-        is summed. It must not narrow float64.
-      params: the weights.
-      masks: which weights exist, same nesting as `params`.
-      shape: shape of the input, with the axis of examples; one example will do.
+      apply: called as `apply(params, inputs)`, in inference mode; all its outputs are
+        summed. It must not convert float64 to a narrower dtype.
+      params: parameters of the network.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      shape: shape of the input, including the axis of examples; one example is enough.
 
     Returns:
-      Scores in float64, not negative for layers that are monotone; None where the mask
+      Scores in float64, 0 or more for networks of monotone layers; None where the mask
       is None.
 
     Raises:
-      ValueError: if a score is infinite or NaN even so. Under `jit` and `vmap` this
-        cannot be seen, and such scores are returned.
+      ValueError: if a score is infinite or NaN, with rescaling where it applies. Traced
+        scores, under `jit` and `vmap`, cannot be checked and are returned.
 
     Examples:
       >>> params = {"w": jnp.array([[2.0], [-3.0]])}
@@ -63,9 +66,9 @@ def synflow(
              [3.]], dtype=float64)}
 
     Deviations:
-      None known. As in the authors' code all parameters are taken by absolute value,
-      those of biases and normalisations included, in double precision. The paper
-      prunes by it in 100 steps; one call is one step.
+      None known. As in the authors' code, the absolute value is taken of all
+      parameters, those of biases and normalizations included, in double precision. The
+      paper prunes by this score in 100 iterations; one call is one iteration.
 
     References:
       Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
@@ -82,6 +85,7 @@ def synflow(
         inputs = jnp.ones(shape, jnp.float64)
         total, scores = _share(flow, sizes, masks, inputs)
         is_plain = (total > LEAST) & (total < 1 / LEAST)
+        # Where the flow is concrete, a Python branch saves compiling the rescaling.
         if not isinstance(is_plain, jax.core.Tracer):
             scores = scores if is_plain else _rescale(flow, sizes, masks, inputs)
         else:
@@ -98,7 +102,17 @@ def synflow(
 def _share(
     flow: gradient_scores.Loss, sizes: Params, masks: Masks, inputs: Array
 ) -> tuple[Float[Array, ""], Scores]:
-    """Computes the flow and each weight's share in it, as the paper defines them."""
+    """Computes the flow and the score of each weight, as the paper defines them.
+
+    Args:
+      flow: called as `flow(params, inputs)`; the sum of the network's outputs.
+      sizes: absolute values of all parameters, float64.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      inputs: input of ones, float64.
+
+    Returns:
+      The flow, and the scores with None where the mask is None.
+    """
     masked = masks_lib.apply(masks, sizes)
     weights = masks_lib.tree_map(lambda _, leaf: leaf, masks, masked)
     total, slopes = jax.value_and_grad(gradient_scores.restricted(flow, masked))(
@@ -110,11 +124,17 @@ def _share(
 def _rescale(
     flow: gradient_scores.Loss, sizes: Params, masks: Masks, inputs: Array
 ) -> Scores:
-    """Computes shares with layers scaled so that the flow stays near 1.
+    """Computes scores with layers scaled so that the flow is close to 1.
+
+    Args:
+      flow: called as `flow(params, inputs)`; the sum of the network's outputs.
+      sizes: absolute values of all parameters, float64.
+      masks: masks of the active weights; None where a leaf is not prunable.
+      inputs: input of ones, float64.
 
     Returns:
-      The shares times one common factor, if the flow is proportional to every layer;
-      otherwise the shares as they are, for scaling would change their ranking.
+      The scores times one common factor, if the flow is proportional to every layer.
+      Otherwise the scores without scaling, because scaling would change their ranking.
     """
     factors = masks_lib.tree_map(_gain_to_one, masks, sizes)
     depth = len(jax.tree.leaves(factors))
@@ -129,7 +149,7 @@ def _rescale(
 
     def correct(_: Array, factors: Params) -> Params:
         total = flow(masks_lib.apply(masks, scale(factors)), inputs)
-        # Of a flow that is 0 or infinite only the direction is known.
+        # A flow of 0 or infinity shows only in which direction to scale.
         known = jnp.clip(total, LEAST**1.5, LEAST**-1.5)
         power = jnp.exp(-jnp.log(known) / depth)
         return jax.tree.map(lambda factor: factor * power, factors)
@@ -140,7 +160,8 @@ def _rescale(
         lambda mask, score: jnp.sum(jnp.where(mask, score, 0)), masks, scaled
     )
     sums = jnp.stack(jax.tree.leaves(sums))
-    # Euler: a function proportional to a layer is the sum of the layer's shares.
+    # By Euler's theorem, the scores of a layer sum to the flow if the flow is
+    # proportional to that layer.
     is_proportional = jnp.all(jnp.abs(sums - total) <= 1e-9 * total)
     plain = _share(flow, sizes, masks, inputs)[1]
     return jax.tree.map(
@@ -149,16 +170,17 @@ def _rescale(
 
 
 def _gain_to_one(mask: Array, size: Array) -> Float[Array, ""]:
-    """Returns the factor by which a layer passes on as much as it takes in.
+    """Returns the factor that makes a layer's outputs about as large as its inputs.
 
-    Only about: it takes the last axis for outputs, and all of them to be alike.
+    An approximation: it takes the last axis for the outputs, and assumes that all
+    outputs are alike.
     """
     gain = jnp.sum(jnp.where(mask, size, 0)) / size.shape[-1]
     return jnp.where((gain > 0) & (gain < jnp.inf), 1 / gain, 1.0)
 
 
 def _check(scores: Scores) -> None:
-    """Refuses scores that are there to be seen and not finite."""
+    """Raises a ValueError if concrete scores are not finite."""
     leaves = jax.tree.leaves(scores)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
