@@ -31,7 +31,7 @@ def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
       The layout of each leaf.
 
     Raises:
-      TypeError: if `apply` is not a function, or a leaf of `params` has no shape or dtype.
+      TypeError: if `apply` is not a function, or a leaf of `params` is not an array.
       ValueError: if `params` has no leaves.
 
     Examples:
