@@ -57,8 +57,8 @@ class Walk(NamedTuple):
     Attributes:
       question: "live" to follow paths from inputs to outputs, "reached" to find weights
         with a path from an input, or "used" to find weights with a path to an output.
-      order: names of the leaves whose weights met a signal, in program order; the pass
-        appends to it.
+      order: names of the leaves whose weights were multiplied by a signal, in program
+        order; the pass appends to it.
       meetings: for "reached", one scalar per product of weights and a signal: the sum
         of what the weights transmit. The pass appends to it.
     """
@@ -143,7 +143,7 @@ def multiply(
       op: the operation on patterns: product of entries, contraction or convolution.
       values: the two operands.
       avals: their shapes and dtypes.
-      walk: the pass; if a weight meets a signal, its lists are appended to.
+      walk: the pass; if a weight is multiplied by a signal, its lists are appended to.
 
     Returns:
       A signal if an operand is one, otherwise a weight.
@@ -174,11 +174,12 @@ def multiply(
 
 
 def _meeting(pattern: Pattern, walk: Walk) -> Pattern:
-    """Returns the pattern of a signal as a weight sees it, by the question of the pass.
+    """Returns the pattern by which a weight is multiplied, for the question asked.
 
-    For "reached", paths behind the weight do not matter, so no gradient flows back
-    through the signal. For "used", paths before the weight do not matter, so the value
-    is 1 everywhere, but the gradient still flows back through the signal.
+    For "reached", what comes after a weight does not matter. No gradient flows back
+    through the signal, so a weight gets a gradient from its own product only. For
+    "used", what comes before a weight does not matter. The pattern is 1 everywhere, but
+    the gradient still flows back through the signal, to earlier weights.
     """
     if walk.question == "reached":
         return lax.stop_gradient(pattern)

@@ -252,7 +252,7 @@ def _product(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]
 def _gather_up(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
     """Joins the entries that a reduction, a window or a cumulative function combines.
 
-    Only a sum is allowed for weights that have not met a signal.
+    Weights not yet multiplied by a signal may only be summed.
     """
     del walk
     if eqn.primitive.name != "reduce_sum" and isinstance(values[0], Weight):

@@ -2,7 +2,7 @@
 
 Floating-point scores are mapped to integers of the same order. The threshold is the
 largest integer that at least k scores reach, and bisection determines it bit by bit.
-Each iteration counts the scores that reach a candidate threshold. This reads the scores
+Each iteration counts the scores that reach a trial threshold. This reads the scores
 once and, for sharded leaves, needs one all-reduce of a single number per threshold; no
 leaf is concatenated, gathered or moved. If scores tie at the threshold, a second
 bisection, over a pseudo-random order of positions, decides which of them are kept.
@@ -191,7 +191,7 @@ def _keep(
         jnp.where(value == cut, order, positions.NONE)
         for value, cut, order in zip(values, expand(cuts), orders, strict=True)
     ]
-    # Untied weights have the order NONE, below every end, so that only ties are cut.
+    # Untied weights have the order NONE, below every end, so only tied weights are cut.
     first, beyond = positions.FIRST, jnp.iinfo(orders[0].dtype).max
     if ties == "spread":
         ends = _bisect(tied, surplus, count, low=first, high=beyond)
@@ -243,6 +243,7 @@ def _count(
 
     If `pooled`, every entry of the result is the sum over all layers.
     """
+    # Exact, since float32 counts along the last axis only.
     counts = [
         jnp.sum(_reached(value, cut), dtype=integer)
         for value, cut in zip(values, cuts, strict=True)

@@ -49,8 +49,8 @@ def floors(
     arguments.number(0, 1)("min_layer_density", density)
     if not density:
         return None
-    # From its decimal digits the density is exact, so that rounding up does not turn a
-    # floating-point error into an extra weight.
+    # `Fraction(str(x))` is the decimal number as written. The float itself may be
+    # slightly larger, and rounding up would then add a weight.
     structure, part = structures.bound(structure, masks), Fraction(str(density))
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
 
@@ -85,13 +85,14 @@ def top_k_global_at_least(
       scores: real score of each weight, higher is better; None where a leaf is not
         prunable.
       count: number of weights to keep over all leaves that are not frozen, minimums
-        included; int32, at least the sum of the minimums.
+        included; a concrete or traced integer below 2**31, at least the sum of the
+        minimums.
       least: minimum number of weights of each layer, from `floors`; None for no
         minimums.
       candidates: masks of the weights that may be kept; None allows every weight. A
         layer with fewer candidates than its minimum keeps all of them.
-      frozen: shell patterns of leaf names; the masks of matching leaves stay as they
-        are in `candidates`, and their weights are not counted.
+      frozen: shell patterns of leaf names. Matching leaves keep their mask in
+        `candidates`, or every weight if that is None, and are not counted in `count`.
       ties: what to do with equal scores at the threshold over all layers: "spread"
         keeps exactly `count` weights and chooses among equal scores by a fixed
         pseudo-random order of positions; "drop" removes all of them if not all can be
@@ -104,8 +105,8 @@ def top_k_global_at_least(
       Boolean masks with the nesting of `scores`; None where the score is None.
 
     Raises:
-      ValueError: if a count, a pattern, a tree or a leaf does not fit, or the score of
-        a candidate is known and not finite.
+      ValueError: if a count, a pattern, a tree or a leaf does not fit, or a concrete
+        score of a candidate is not finite.
       TypeError: if a count is not an integer, a score is not a real number or a mask is
         not boolean.
     """

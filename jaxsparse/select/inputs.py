@@ -66,7 +66,8 @@ def read(
       ValueError: if the trees have different leaves, a pattern matches no leaf, a mask
         has another shape than its scores, a scalar leaf would have to be split, or
         every leaf is frozen.
-      TypeError: if a score is not an array of real numbers, or a mask is not boolean.
+      TypeError: if a score is not an array of real numbers, a mask is not boolean, or
+        `frozen` is not a sequence of strings.
     """
     names, leaves = masks.names(scores), jax.tree.leaves(scores)
     masks.check_globs(frozen, names, field="frozen")
@@ -162,7 +163,7 @@ def is_double(layers: list[Layer]) -> bool:
 
 
 def is_long_type(dtype: Any) -> bool:
-    """Returns whether values of a dtype do not fit float32 exactly.
+    """Returns whether float32 cannot represent all values of a dtype exactly.
 
     True for float64, which is wider, and for integers of 32 bits or more, because
     float32 represents integers exactly only up to 2**24.
@@ -212,8 +213,8 @@ def read_count(
         _check_traced(count, layers, where, axis_name)
         return count
     known = as_integer(count, f"count of {where}")
-    # The sizes are only an upper bound where masks cannot be counted: if they are
-    # traced, on other hosts, or, inside `shard_map`, only one device's part.
+    # The sizes are an upper bound for masks that cannot be counted here: traced ones,
+    # those on other hosts and, inside `shard_map`, parts of masks.
     available = size(layers, axis_name)
     allowed = [layer.candidates for layer in layers]
     if axis_name is None and all(_is_here(mask) for mask in allowed):

@@ -18,11 +18,11 @@ FEW_TIED = 10  # weights; up to this many equal scores are normal in any network
 
 
 class TiedScoresWarning(UserWarning):
-    """Warns that positions, not scores, decided about more than 1 % of the candidates.
+    """Warns that positions, not scores, decided about more than 1% of the candidates.
 
-    It takes more than 10 weights, too. In small networks 1 % may be a single weight,
-    and a few equal scores are normal there. SynFlow scores of weights in series are
-    equal, for example where one weight leads into a neuron and one leads out of it.
+    Ties of 10 weights or fewer do not warn. In small networks 1% may be a single
+    weight, and a few equal scores are normal there. SynFlow scores of weights in series
+    are equal, for example where one weight leads into a neuron and one leads out of it.
     """
 
 
@@ -138,7 +138,7 @@ def count_ties(
 
 
 def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
-    """Warns of divided ties that hold more than 1 % of the candidates.
+    """Warns of divided ties that hold more than 1% of the candidates.
 
     They must also hold more than 10 weights. Warns once for all layers.
 

@@ -154,16 +154,16 @@ def blocks(size: tuple[int, int]) -> Structure:
 def channels() -> Structure:
     """Makes a channel structure.
 
-    All weights into a neuron or an output channel are kept or removed together.
-    The bias of a removed channel stays, so the next layer still receives the channel.
+    All weights into a neuron or an output channel are kept or removed together. The
+    bias of a removed channel stays, so the next layer still receives the channel.
 
     Returns:
       The structure.
 
     References:
       Li, Kadav, Durdanovic, Samet, Graf. Pruning Filters for Efficient ConvNets. 2016.
-      arXiv:1608.08710, section 3.1. With scores by magnitude, units have the
-      scores of that paper, sums of magnitudes.
+      arXiv:1608.08710, section 3.1. With scores by magnitude, the score of a unit is
+      its sum of magnitudes, as in that paper.
     """
     return Structure("channels()", (1, 1), (), (STACK, OUT_BLOCK))
 

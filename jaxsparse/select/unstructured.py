@@ -41,8 +41,8 @@ def top_k_global(
         number of candidates; with 2**31 weights or more in these leaves, it must be
         int64.
       candidates: masks of the weights that may be kept; None allows every weight.
-      frozen: shell patterns of leaf names; the masks of matching leaves stay as they
-        are in `candidates`, and their weights are not counted.
+      frozen: shell patterns of leaf names. Matching leaves keep their mask in
+        `candidates`, or every weight if that is None, and are not counted in `count`.
       ties: what to do with equal scores at the threshold. "spread" keeps exactly
         `count` weights and chooses among equal scores by a fixed pseudo-random order of
         positions, which spreads them evenly over layers and positions. It needs no
@@ -119,8 +119,8 @@ def top_k_per_layer(
         the number of candidates; for a leaf of 2**31 weights or more, it must be int64.
         The count of a frozen leaf is not read and may be None.
       candidates: masks of the weights that may be kept; None allows every weight.
-      frozen: shell patterns of leaf names; the masks of matching leaves stay as they
-        are in `candidates`.
+      frozen: shell patterns of leaf names. Matching leaves keep their mask in
+        `candidates`, or every weight if that is None.
       ties: what to do with equal scores at the threshold of a layer. "spread" keeps
         exactly the count and chooses among equal scores by a fixed pseudo-random order
         of positions, which spreads them evenly. It needs no random key and is the same
@@ -133,12 +133,12 @@ def top_k_per_layer(
       structure: structured sparsity in which each row keeps the same number of units,
         such as `n_of_m(4)`; None selects weights one by one. The score of a unit is the
         sum of its members' scores, in float32 or wider. It is NaN if a member is NaN,
-        or if infinities of both signs are added. Equal units are chosen among
+        or if infinities of both signs are added. Ties between units are broken
         differently in different rows; `ties` must be "spread". `counts` are still
         numbers of weights: a concrete integer must be a count that the structure can
         keep (`round_counts` rounds to one), and a traced one is rounded down to such a
         count. A unit is a candidate if all its members are. A row with fewer candidates
-        than it should keep keeps all of them.
+        than its share of the count keeps all of them.
 
     Returns:
       Boolean masks with the nesting of `scores`; None where the score is None.
@@ -161,6 +161,7 @@ def top_k_per_layer(
     ranking.check_finite(chosen)
     by_name = dict(zip(masks.names(counts), jax.tree.leaves(counts), strict=True))
     names = {layer.name for layer in layers}
+    # Frozen leaves may have a count, which is ignored, or None.
     if not {layer.name for layer in chosen} <= set(by_name) <= names:
         raise ValueError(
             f"counts: got the leaves {list(by_name)}; wanted {sorted(names)}, as scores"
