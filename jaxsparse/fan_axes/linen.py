@@ -16,8 +16,8 @@ from jaxsparse.fan_axes.layouts import FanAxes
 def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
     """Finds the layouts of a Flax linen network from its modules.
 
-    Unlike `of_tree`, this function knows the groups of convolutions, several input axes
-    and stacked layers. It reads `nn.Dense`, `DenseGeneral`, `Conv`, `ConvLocal`,
+    Unlike `of_tree`, this function recognizes groups of convolutions, several input
+    axes and stacked layers. It reads `nn.Dense`, `DenseGeneral`, `Conv`, `ConvLocal`,
     `ConvTranspose` and `Embed`, also inside `nn.scan`. Layouts of other leaves are
     inferred by `of_tree`.
 

@@ -35,8 +35,8 @@ def snip(loss: Loss, params: Params, masks: Masks, batches: PyTree) -> Scores:
         1. They are processed one at a time, so only one needs memory for activations.
 
     Returns:
-      Scores of 0 or more, float32, or float64 if the weights are; None where the mask
-      is None.
+      Scores of 0 or more, in float32, or in float64 for float64 weights; None where
+      the mask is None.
 
     Raises:
       ValueError: if the leaves of `batches` do not have the same first axis of 1 or
@@ -103,8 +103,8 @@ def grasp(
         change the gradient norm in either direction then have the lowest scores.
 
     Returns:
-      Scores of either sign, or of 0 or more if `absolute`; float32, or float64 if the
-      weights are; None where the mask is None.
+      Scores of either sign, or of 0 or more if `absolute`; in float32, or in float64
+      for float64 weights; None where the mask is None.
 
     Raises:
       ValueError: if the leaves of `batches` do not have the same first axis of 1 or

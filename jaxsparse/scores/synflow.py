@@ -28,10 +28,10 @@ def synflow(
     r"""Scores each weight by its share in the synaptic flow from inputs to outputs.
 
     Let :math:`R` be the sum of the outputs of the network with absolute parameters
-    :math:`|m w|`, for an input of ones. The score of a weight is :math:`|w| \, \partial
-    R / \partial |m w|`. In a chain of layers without biases, the scores of every layer
-    then sum to :math:`R`, and at every hidden neuron the scores of incoming weights
-    have the same sum as those of outgoing weights.
+    :math:`|m w|`, for an input of ones. The score of a weight is
+    :math:`|w| \, \partial R / \partial |m w|`. In a chain of layers without biases, the
+    scores of every layer then sum to :math:`R`, and at every hidden neuron the scores
+    of incoming weights have the same sum as those of outgoing weights.
 
     Deep networks overflow float32. The flow is therefore computed in float64, and
     scores are returned in float64, whatever the setting of `jax_enable_x64`. `select`
