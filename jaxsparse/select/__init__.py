@@ -20,7 +20,7 @@ from jaxsparse.select.ranking import (
     count_ties,
     warn_of_ties,
 )
-from jaxsparse.select.rounding import round_counts
+from jaxsparse.select.rounding import count_at, round_counts
 from jaxsparse.select.structures import (
     Structure,
     UnitView,
@@ -44,6 +44,7 @@ __all__ = (
     "bind",
     "blocks",
     "channels",
+    "count_at",
     "count_ties",
     "fan_in",
     "round_counts",

@@ -5,11 +5,12 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
-from jaxsparse import arguments
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.select import rounding, structures, unstructured
+from jaxsparse.select import inputs, rounding, structures, unstructured
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Counts, Masks, Scores
@@ -64,7 +65,7 @@ def floors(
     return jax.tree.unflatten(jax.tree.structure(masks), counts)
 
 
-@arguments.check(count=arguments.integer())
+@arguments.check(count=arguments.integer(), frozen=arguments.patterns)
 def top_k_global_at_least(
     scores: Scores,
     count: Int[Array, ""] | int,
@@ -119,22 +120,35 @@ def top_k_global_at_least(
             ties=ties,
             structure=structure,
         )
-    floor = jax.tree.map(jnp.int32, least)
+    leaves = dict(zip(masks_lib.names(scores), jax.tree.leaves(scores), strict=True))
+    total = sum(
+        np.size(leaf)
+        for name, leaf in leaves.items()
+        if not masks_lib.matches(name, frozen)
+    )
+    floor = tree.map_with_names(
+        lambda name, least: rounding.count_at(
+            [least], jnp.int32(0), np.size(leaves.get(name))
+        ),
+        least,
+    )
     safe = unstructured.top_k_per_layer(
         scores, floor, candidates=candidates, frozen=frozen, structure=structure
     )
     allowed = jax.tree.map(jnp.ones_like, safe) if candidates is None else candidates
     names = masks_lib.names(safe)
-    held = sum(
-        jnp.sum(leaf, dtype=jnp.int32)
-        for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
-        if not masks_lib.matches(name, frozen)
-    )
-    # In frozen leaves `safe` already holds the final mask. Removing it from the
-    # candidates leaves nothing there, and the union below restores it.
+    is_long = total >= inputs.LIMIT
+    integer = jnp.int64 if is_long else jnp.int32
+    with inputs.wide(is_long):
+        held = sum(
+            jnp.sum(leaf, dtype=integer)
+            for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
+            if not masks_lib.matches(name, frozen)
+        )
+        left = jnp.asarray(count, integer) - held
     rest = unstructured.top_k_global(
         scores,
-        jnp.int32(count) - held,
+        left,
         candidates=jax.tree.map(lambda mask, kept: mask & ~kept, allowed, safe),
         frozen=frozen,
         ties=ties,

@@ -6,15 +6,18 @@ host, from names and shapes. Counts are numbers of weights, as everywhere;
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
 
 from jaxsparse import arguments, tree
 from jaxsparse.select import inputs, structures
 from jaxsparse.select.structures import Structure, UnitView
-from jaxsparse.types import Counts, Masks
+from jaxsparse.types import Count, Counts, Masks
 
 
 @arguments.check(
@@ -68,6 +71,23 @@ def round_counts(
         return _nearest(structure, name, shapes[name], known)
 
     return tree.map_with_names(fit_leaf, counts)
+
+
+def count_at(table: Sequence[int], index: Int[Array, ""], total: int) -> Count:
+    """Reads one count of a table by a traced index, in int64 if the total needs it.
+
+    Args:
+      table: counts, Python integers of 0 or more.
+      index: which count to return, from 0; int32, may be traced.
+      total: number of weights that compete. From 2**31 weights on `select` numbers
+        them in int64, and counts must be int64 as well.
+
+    Returns:
+      The count, int32 or int64.
+    """
+    is_long = total >= inputs.LIMIT
+    with inputs.wide(is_long):
+        return jnp.asarray(np.array(table, np.int64 if is_long else np.int32))[index]
 
 
 def unit_step(view: UnitView) -> int:

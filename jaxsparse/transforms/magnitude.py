@@ -5,11 +5,9 @@ from fractions import Fraction
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
-from jaxsparse import distributions, fan_axes, scores, select
+from jaxsparse import distributions, fan_axes, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import init_masks
 from jaxsparse.transforms.init_masks import Distribution
@@ -94,10 +92,9 @@ def make_mask_fn(
         # tell which leading axes of a kernel are stacked layers.
         layouts = fan_axes.of_tree(params, axes)
         tied = select.bind(structure, params, axes=layouts, dense=dense)
-        # One constant array per layer, indexed by a traced number: all mask updates run
-        # the same compiled code.
-        counts = jax.tree.map(
-            lambda *of_leaf: jnp.asarray(np.array(of_leaf, np.int32))[index],
+        sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
+        counts = tree.map_with_names(
+            lambda name, *of_leaf: select.count_at(of_leaf, index, sizes[name]),
             *tabulate(masks, table, tied, layouts),
         )
         worth = scores.magnitude(params, masks)
@@ -126,7 +123,7 @@ def make_mask_fn(
             )
         return select.top_k_global_at_least(
             scores.magnitude(params, masks),
-            jnp.asarray(np.array(counts, np.int32))[index],
+            select.count_at(counts, index, total - whole),
             least,
             candidates=masks,
             frozen=dense,

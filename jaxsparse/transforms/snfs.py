@@ -124,6 +124,13 @@ def snfs(
     )
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
+        weights = masks_lib.size(masks) if jax.tree.leaves(masks) else 0
+        if redistribute and weights * drop_fraction >= 2**31:
+            raise ValueError(
+                f"drop_fraction: got {drop_fraction} of {weights} weights, expected "
+                f"fewer than 2**31 dropped at once; lower it, or set "
+                "redistribute=False"
+            )
         still = masks_lib.tree_map(
             lambda _, leaf: jnp.zeros_like(leaf, jnp.float32), masks, params
         )
@@ -242,9 +249,15 @@ def apportion(
     scale = jnp.maximum(jnp.max(shares), jnp.finfo(shares.dtype).tiny)
     # Integer shares, so that the parts add up to the total exactly.
     weights = jnp.round(shares / scale * 2**20).astype(jnp.int32)
+    # min(total, sum(room)) layer by layer: the sum itself may pass 2**31.
+    most, _ = jax.lax.scan(
+        lambda most, room: (most + jnp.minimum(room, total - most), None),
+        jnp.zeros_like(total),
+        room,
+    )
 
     def left_of(given: Int[Array, "l"]) -> Int[Array, ""]:
-        return jnp.minimum(total, jnp.sum(room)) - jnp.sum(given)
+        return most - jnp.sum(given)
 
     def give(given: Int[Array, "l"]) -> Int[Array, "l"]:
         has_room = given < room
