@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.select import inputs
 from jaxsparse.select.inputs import Layer
 from jaxsparse.types import Masks, Scores
@@ -56,6 +57,9 @@ def all_finite(scores: Scores, candidates: Masks | None = None) -> Bool[Array, "
       A boolean scalar; usable under `jit`, `vmap` and `lax.cond`. True for a tree
       without leaves.
 
+    Raises:
+      TypeError: if a score is no array of real numbers or a mask not boolean.
+
     Examples:
       >>> scores = {"w": jnp.array([1.0, jnp.nan])}
       >>> bool(all_finite(scores))
@@ -63,6 +67,12 @@ def all_finite(scores: Scores, candidates: Masks | None = None) -> Bool[Array, "
       >>> bool(all_finite(scores, {"w": jnp.array([True, False])}))
       True
     """
+    allowed = None if candidates is None else tree.named_leaves(candidates)
+    for name, leaf in tree.named_leaves(scores).items():
+        if allowed is None or name in allowed:
+            inputs.check_score(name, leaf)
+    for name, leaf in (allowed or {}).items():
+        inputs.check_candidates(name, leaf, jnp.shape(leaf))
     leaves = jax.tree.leaves(scores)
     with inputs.wide(any(inputs.is_long_type(leaf.dtype) for leaf in leaves)):
         if candidates is None:
@@ -129,6 +139,9 @@ def count_ties(
       arguments are.
     """
     layers = inputs.read(scores, candidates, frozen, None)
+    kept = tree.match_structure(
+        kept, scores, fields=("kept", "scores"), same_leaves=True
+    )
     chosen = zip(layers, jax.tree.leaves(kept), strict=True)
     pairs = [(layer, mask) for layer, mask in chosen if not layer.frozen]
     with inputs.wide(inputs.is_double([layer for layer, _ in pairs])):

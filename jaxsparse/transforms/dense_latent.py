@@ -43,6 +43,7 @@ MaskFn = Callable[[Params, Step], tuple[Masks, Masks | None]]
 RegularizerGrad = Callable[[Masks, Masks | None, Params], Grads]
 
 
+@arguments.check(inner=arguments.optimizer)
 def latent(
     inner: optax.GradientTransformation,
     mask_fn: MaskFn,

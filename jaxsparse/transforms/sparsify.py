@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
+from jaxsparse import arguments, rng, select, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import rng, select, tree
 from jaxsparse.transforms import state_reset
 from jaxsparse.transforms.protocols import (
     InitMasks,
@@ -32,6 +32,7 @@ from jaxsparse.transforms.state import SparsifyState
 from jaxsparse.types import Grads, Masks, Params, RandomKey
 
 
+@arguments.check(inner=arguments.optimizer)
 def sparsify(
     inner: optax.GradientTransformation,
     init_masks: InitMasks,

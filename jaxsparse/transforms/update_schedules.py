@@ -67,6 +67,10 @@ def make_update_schedule(
     begin_step = check_steps(begin_step, field="begin_step")
     if end_step is not None:
         end_step = check_steps(end_step, field="end_step")
+    if end_step is None and include_end:
+        raise ValueError(
+            "end_step: got None, expected the step of the last mask update, an integer"
+        )
     if end_step is not None and end_step < begin_step + (not include_end):
         raise ValueError(
             f"end_step: got {end_step} with begin_step {begin_step}; wanted a later one"
