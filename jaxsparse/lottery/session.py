@@ -358,7 +358,7 @@ class Session:
                 masks,
                 level=level,
                 keys=experiment.seeds.masks,
-                exclude=experiment.rule.ignored,
+                exclude=experiment.rule.exclude,
             )
         params, batch_stats = self._weights(level, arm)
         network = experiment.network

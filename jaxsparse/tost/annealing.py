@@ -78,7 +78,7 @@ def sharpen(
       ValueError: for numbers out of range.
 
     Examples:
-      >>> [float(sharpen(step, until=2, final=100.0)) for step in (0, 1, 2)]
+      >>> [float(sharpen(step, end=2, final=100.0)) for step in (0, 1, 2)]
       [1.0, 10.0, inf]
     """
     if initial > final:
