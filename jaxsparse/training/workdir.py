@@ -46,6 +46,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "
 TAKEN = (BlockingIOError, PermissionError)
 DATA = "data.json"
 SECONDS_BEHIND = 60  # maximum delay of a shared directory between hosts
+# A run's first files in these directories have names that begin like this. They exist
+# before its first step.
+BEFORE_STEPS = {"checkpoints": "init", "tickets": "level_00"}
 
 log = logging.getLogger(__name__)
 
@@ -222,13 +225,20 @@ def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]
         old = metrics_log.read_object(path)
     except ValueError as error:
         raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
+    if not isinstance(old.get("training"), dict):
+        raise ValueError(
+            f"--workdir: {path} is no config of a run; expected an empty folder, or "
+            "that of a run; choose another --workdir"
+        )
     return list(config_lib.differences(old, json.loads(config.to_json())))
 
 
 def has_trained(workdir: Path) -> bool:
     """Returns whether the files of a run directory show that a step was trained.
 
-    A directory that a run only created, before it was rejected, may be reused.
+    A directory that a run only created, before it was rejected, may be reused. Any file
+    in `checkpoints` and `tickets` that no such run leaves counts as trained, also one
+    without its note or of another program, so that it is never removed.
 
     Args:
       workdir: the run directory.
@@ -237,10 +247,10 @@ def has_trained(workdir: Path) -> bool:
       ValueError: if its records are corrupt.
       OSError: if they cannot be read.
     """
-    notes = (workdir / "checkpoints").rglob("*.json")
-    # The initial state, and its evaluation at step 0, are saved before the first step.
-    if any(note.name != "init.json" for note in notes):
-        return True
+    for name, begins in BEFORE_STEPS.items():
+        there = (workdir / name).iterdir() if (workdir / name).exists() else ()
+        if not all(path.name.startswith(begins) for path in there):
+            return True
     rows = metrics_log.read(workdir / "metrics.jsonl")
     return any(row.get("kind") != "eval" or row.get("step") for row in rows)
 

@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
