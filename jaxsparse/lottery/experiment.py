@@ -51,11 +51,12 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
             *(run_dir.metrics, found, name),
         )
     for stage in every:
-        if stages.end_name(stage) in lost:
-            session.train(stage, put_back=True)
+        put_back = stages.end_name(stage) in lost
+        ended = checkpoints.exists(run_dir.checkpoints, stages.end_name(stage))
+        if put_back or not ended:
+            session.train(stage, put_back=put_back)
+            # Later stages may have ended already, and their records stand before these.
             multihost.on_primary(lambda: _sort(run_dir.metrics, every))
-        elif not checkpoints.exists(run_dir.checkpoints, stages.end_name(stage)):
-            session.train(stage)
         session.tidy(stage)
 
     def write() -> None:
