@@ -94,7 +94,7 @@ def test_every_config_is_valid_and_fits_its_network(
     assert (network.first_masks is None) == (c.sparse.method == "none")
     assert network.live is not None
     rule = imp.PruningRule(
-        layer_fractions=c.lottery.layer_fractions, ignored=c.lottery.ignored
+        layer_fractions=c.lottery.layer_fractions, exclude=c.lottery.ignored
     )
     imp.check(rule, layers, levels=1)
     assert masks.size(layers) > 0

@@ -37,8 +37,8 @@ def end_when_told(*, what: str = "the same command continues") -> None:
     def end(signum: int, frame: FrameType | None) -> None:
         del frame
         if not told:
-            # Not `print`, which raises RuntimeError if the signal arrives during another
-            # write to the stream.
+            # Not `print`, which raises RuntimeError if the signal arrives during
+            # another write to the stream.
             os.write(2, f"stopped outside of training; {what}\n".encode())
         told.append(signum)
         sys.exit(EXITS[signum])
