@@ -1,6 +1,8 @@
-"""Lottery tickets: iterative magnitude pruning, rewinding, and its controls.
+"""Lottery tickets: iterative magnitude pruning, rewinding, and control experiments.
 
-`levels` chooses the masks of the next level, `rewinding` the weights it starts from,
-`controls` the masks and weights that a ticket is compared with, `tickets` keeps masks
-in files, and `experiment` runs it all and continues where it was stopped.
+`imp` chooses the masks of the next level. `rewinding` defines the steps between which
+levels train. `controls` makes the masks of the variants that a ticket is compared with,
+and `instability` the copies for instability analysis. `tickets` stores masks in files.
+`stages` lists the stages of a run; `experiment` runs them in order, and resumes a run
+that was interrupted.
 """

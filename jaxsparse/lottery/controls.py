@@ -1,7 +1,8 @@
-"""What a ticket is compared with: the same count of weights, chosen or drawn otherwise.
+"""Controls for lottery tickets: masks with equally many weights, made in other ways.
 
-Each control isolates one thing a ticket has: its initial weights, the places of its
-weights within layers, or its division of weights among layers.
+Each control changes one property of a ticket and keeps the others: its initial weights,
+the positions of its active weights within the layers, or the number of active weights
+per layer.
 """
 
 import functools
@@ -23,14 +24,24 @@ NAMES = (
     "dense_continued",  # the dense network, trained as many steps as the ticket's level
 )
 
-# Controls that start from fresh initial weights, not from the ticket's.
+# Controls that start from newly drawn initial weights instead of the ticket's.
 FRESH = ("reinitialized", "random_mask")
 
 
 def key_of(
     key: Key[Array, ""], name: str, level: int | Int[Array, ""]
 ) -> Key[Array, ""]:
-    """Derives the key of one control at one level."""
+    """Derives the random key of a control at a level.
+
+    Args:
+      key: typed random key of one replicate.
+      name: name of the control. Any string is valid; it is hashed into the key.
+      level: level of iterative magnitude pruning, from 0; may be traced.
+
+    Returns:
+      A typed random key that is independent for different names and levels.
+    """
+    # CRC-32 and not `hash`, which differs between Python processes.
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), level)
 
 
@@ -38,15 +49,18 @@ def key_of(
 def shuffle_layers(
     masks: Masks, *, key: Key[Array, ""], exclude: tuple[str, ...] = ()
 ) -> Masks:
-    """Permutes each layer's mask among its own places; layer counts stay.
+    """Shuffles the mask of each layer within the layer.
 
     Args:
-      masks: of one replicate.
-      key: what to draw with; each layer draws by its name.
-      exclude: patterns of layers left as they are.
+      masks: boolean masks of one replicate.
+      key: typed random key. Each layer derives its own key from its name.
+      exclude: shell patterns of layer names whose masks stay unchanged.
 
     Returns:
-      Masks with the same count in each layer.
+      Masks with the same number of active weights in each layer.
+
+    Raises:
+      ValueError: if a pattern matches no layer.
 
     References:
       Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
@@ -67,16 +81,20 @@ def shuffle_layers(
 def shuffle_globally(
     masks: Masks, *, key: Key[Array, ""], exclude: tuple[str, ...] = ()
 ) -> Masks:
-    """Permutes the mask among all places of all layers; only the total stays.
+    """Shuffles the masks over all layers, so that only the total count stays.
 
     Args:
-      masks: of one replicate.
-      key: what to draw with.
-      exclude: patterns of layers left as they are, and not counted.
+      masks: boolean masks of one replicate.
+      key: typed random key.
+      exclude: shell patterns of layer names whose masks stay unchanged. Their weights
+        do not count towards the total that is redistributed.
 
     Returns:
-      Masks with the same count in all: the best of equally many random scores, which
-      is a uniformly drawn arrangement.
+      Masks with the same total number of active weights. They keep the weights with the
+      highest independent random scores, which is a uniform draw among all arrangements.
+
+    Raises:
+      ValueError: if a pattern matches no layer.
     """
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     count = sum(
@@ -85,7 +103,8 @@ def shuffle_globally(
         if not masks_lib.matches(name, exclude)
     )
     worth = scores.random(masks, key=key)
-    # `within` is needed for the ignored layers only, but must not restrict the others.
+    # Excluded layers keep their masks because their candidates are the masks
+    # themselves. In all other layers every weight is a candidate.
     anywhere = tree.map_with_names(
         lambda name, leaf: (
             leaf if masks_lib.matches(name, exclude) else jnp.ones_like(leaf)
@@ -97,14 +116,16 @@ def shuffle_globally(
 
 @arguments.check(masks=arguments.masks, scores=arguments.weights)
 def invert(masks: Masks, scores: Scores) -> Masks:
-    """Keeps the weights of least worth, as many in each layer as the masks do.
+    """Keeps the lowest-scoring weights of each layer, as many as the masks keep.
 
     Args:
-      masks: of one replicate; only counts, names and shapes are used.
-      scores: what each weight is worth, which the masks were chosen by.
+      masks: boolean masks of one replicate; only counts, names and shapes are used.
+      scores: scores by which the masks were chosen, higher is more important; the same
+        tree structure as `masks`.
 
     Returns:
-      Masks with the same count in each layer. Ties are broken as in `select.globally`.
+      Masks with the same number of active weights in each layer. Ties are broken as in
+      `select.top_k_per_layer`.
 
     References:
       Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
@@ -118,15 +139,20 @@ def invert(masks: Masks, scores: Scores) -> Masks:
 def draw_alike(
     masks: Masks, *, key: Key[Array, ""], exclude: tuple[str, ...] = ()
 ) -> Masks:
-    """Draws random masks with the layer counts of `masks`.
+    """Draws random masks with the layer counts of given masks.
 
     Args:
-      masks: of one replicate; only counts, names and shapes are used.
-      key: what to draw with.
-      exclude: patterns of layers left as they are.
+      masks: boolean masks of one replicate; only counts, names and shapes are used,
+        except in excluded layers.
+      key: typed random key.
+      exclude: shell patterns of layer names whose masks stay unchanged.
 
     Returns:
-      Masks with the same count in each layer, drawn without regard to `masks`.
+      Masks with the same number of active weights in each layer, at positions drawn
+      independently of `masks`.
+
+    Raises:
+      ValueError: if a pattern matches no layer.
     """
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
@@ -149,17 +175,23 @@ def masks_of(
     keys: Key[Array, "r"],
     exclude: tuple[str, ...] = (),
 ) -> Masks:
-    """Makes the masks of a control for every replicate.
+    """Makes the masks of a control for all replicates.
 
     Args:
-      name: one of `NAMES`.
-      masks: the ticket's masks [r ...].
-      level: times pruned; controls of different levels are drawn independently.
-      keys: of masks, one a replicate.
-      exclude: patterns of layers that are never pruned.
+      name: name of the control, one of `NAMES`.
+      masks: masks of the ticket [r ...].
+      level: level of iterative magnitude pruning, from 0. Controls of different levels
+        are drawn independently.
+      keys: typed random keys of the masks, one per replicate [r].
+      exclude: shell patterns of layer names that are never pruned and therefore keep
+        their masks.
 
     Returns:
-      Masks [r ...].
+      Masks [r ...]; all True for "dense_continued".
+
+    Raises:
+      ValueError: if `name` is unknown, `level` is negative, or a pattern matches no
+        layer.
     """
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     if name == "dense_continued":
@@ -183,7 +215,15 @@ def _masks_of(
     name: str,
     exclude: tuple[str, ...],
 ) -> Masks:
-    """Draws with a traced level, so that all levels share one compiled program."""
+    """Draws with a traced level, so that all levels share one compiled program.
+
+    Args:
+      masks: masks of the ticket [r ...].
+      level: level of iterative magnitude pruning.
+      keys: typed random keys, one per replicate [r].
+      name: name of the control, a key of `_MAKE`.
+      exclude: shell patterns of layer names whose masks stay unchanged.
+    """
 
     def one(mask: Masks, key: Key[Array, ""]) -> Masks:
         return _MAKE[name](mask, key=key_of(key, name, level), exclude=exclude)

@@ -1,7 +1,8 @@
-"""A whole lottery-ticket experiment, continued wherever it was stopped.
+"""Runs a complete lottery-ticket experiment, and resumes it after an interruption.
 
-A stage that has ended is never trained again, unless a later one needs its weights
-and they turn out to be corrupt; the same bits must then come out. See `stages`.
+A stage that has ended is trained again in two cases only: a later stage needs its
+weights and their checkpoint is corrupt, or its records are lost. The repetition must
+then yield the same bits. `stages` describes the stages.
 """
 
 import collections
@@ -22,21 +23,21 @@ from jaxsparse.training.train import RunDir, Stage, Trainer
 
 log = logging.getLogger(__name__)
 
-ENDED = "ended.json"  # the checkpoints with which stages end, when all have
+ENDED = "ended.json"  # final checkpoints of all stages, once they have ended
 
 
 def run(experiment: Experiment, run_dir: RunDir) -> None:
-    """Runs every stage that has not ended yet.
+    """Runs all stages that have not ended yet.
 
     Args:
-      experiment: what to run.
-      run_dir: where to write; what is found there is continued.
+      experiment: the experiment.
+      run_dir: files of the run. Stages that are already there are continued.
 
     Raises:
-      Stopped: if asked to stop, with everything saved.
-      NonFinite: if a loss is NaN or infinite.
-      ValueError: if what is found there cannot be what this experiment wrote.
-      OSError: if something cannot be written.
+      Preempted: if a stop was requested; everything is saved.
+      NonFiniteLoss: if a loss is NaN or infinite.
+      ValueError: if the files there cannot have been written by this experiment.
+      OSError: if a file cannot be written.
     """
     session = Session(experiment, run_dir)
     every = list(stages.every(experiment))
@@ -59,6 +60,7 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
             multihost.on_primary(lambda: _sort(run_dir.metrics, every))
         session.tidy(stage)
 
+    # `has_ended` relies on this list to recognize a finished run without a config.
     def write() -> None:
         if _read_ends(run_dir.metrics.parent) != ends:
             text = json.dumps(ends) + "\n"
@@ -70,19 +72,22 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
 def _lost_records(
     metrics: Path, directory: Path, ends: Sequence[str]
 ) -> dict[str, str]:
-    """Says of stages that have ended what is missing of their records.
+    """Finds stages that have ended but whose records are incomplete.
 
     Args:
-      metrics: file of records.
-      directory: folder of checkpoints, whose notes say how many records there were.
-        Older ones do not; then the last record of a stage must be there.
-      ends: names of the checkpoints that stages end with.
+      metrics: path of the file of records.
+      directory: directory of the checkpoints. The metadata of a checkpoint contains the
+        number of records that its stage had; checkpoints of older versions lack it, and
+        for these only the last record of the stage is required.
+      ends: names of the final checkpoints of the stages.
 
     Returns:
-      By name of the checkpoint, how many records there are and were.
+      For each incomplete stage, under the name of its final checkpoint, a text with the
+      number of records that were found and expected.
     """
     rows = metrics_log.read(metrics, fields=metrics_log.FIELDS)
     there = collections.Counter(row["stage"] for row in rows)
+    # A record of kind "time" is the last one that a stage writes.
     closed = {row["stage"] for row in rows if row["kind"] == "time"}
     lost = {}
     for end in ends:
@@ -98,17 +103,24 @@ def _lost_records(
 
 
 def _sort(metrics: Path, every: Sequence[Stage]) -> None:
-    """Puts records that were written late where they were before."""
+    """Moves records that were written late to the position of their stage.
+
+    Args:
+      metrics: path of the file of records.
+      every: all stages, in the order in which they run.
+    """
     places = {stage.name: place for place, stage in enumerate(every)}
     metrics_log.sort(metrics, key=lambda row: places.get(row["stage"], len(places)))
 
 
 def has_ended(workdir: Path, *, levels: int) -> bool:
-    """Says whether every stage of the run in a folder has ended; opens no checkpoint.
+    """Returns whether all stages of a run have ended, without opening a checkpoint.
 
     Args:
-      workdir: folder of the run, in which `run` lists all stages when it is through.
-      levels: how many the run is to have; it may have been through with fewer.
+      workdir: the run directory. A run that has finished lists the final checkpoints of
+        its stages there.
+      levels: number of levels that the run should have. A run that finished with fewer
+        levels has not ended.
     """
     ends = _read_ends(workdir)
     folder = workdir / "checkpoints"
@@ -119,6 +131,7 @@ def has_ended(workdir: Path, *, levels: int) -> bool:
 
 
 def _read_ends(workdir: Path) -> list[str]:
+    """Reads the list of final checkpoints; empty if it is missing or damaged."""
     try:
         return list(json.loads((workdir / ENDED).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -128,19 +141,22 @@ def _read_ends(workdir: Path) -> list[str]:
 def beginning(
     experiment: Experiment, run_dir: RunDir, stage: Stage
 ) -> tuple[Trainer, TrainState, Key[Array, "r"]]:
-    """Makes what a stage of a run that has been is trained with and from.
+    """Returns what a stage of an existing run was trained with and from.
+
+    Nothing is written to the run directory.
 
     Args:
-      experiment: what was run.
-      run_dir: where it wrote; states before the stage are read there.
-      stage: one of `stages.every`.
+      experiment: the experiment of the run.
+      run_dir: files of the run; final states of earlier stages are read from there.
+      stage: one of the stages of `stages.every`.
 
     Returns:
-      Its trainer, its first state in the form of files, and its keys of the data.
-      Nothing is written there.
+      The trainer of the stage; its initial state, in the checkpoint layout (leaves lead
+      with the replicate axis, counters are scalars); and the keys of its example order
+      and augmentation [r].
 
     Raises:
-      ValueError: if a state before the stage is lost or corrupt.
+      ValueError: if the state of an earlier stage is missing or corrupt.
     """
     session = Session(experiment, run_dir, writes=False)
     trainer = session.anchored(stage, session.trainer(stage))
@@ -148,7 +164,12 @@ def beginning(
 
 
 def done(experiment: Experiment, run_dir: RunDir) -> int:
-    """Counts the stages that have ended."""
+    """Returns the number of stages that have ended.
+
+    Args:
+      experiment: the experiment.
+      run_dir: files of the run.
+    """
     return sum(
         checkpoints.exists(run_dir.checkpoints, stages.end_name(stage))
         for stage in stages.every(experiment)

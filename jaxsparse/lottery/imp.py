@@ -1,4 +1,4 @@
-"""From one level of iterative pruning to the next: how many weights, and which."""
+"""Iterative magnitude pruning: how many weights, and which, the next level keeps."""
 
 import contextlib
 import functools
@@ -14,20 +14,22 @@ from jaxsparse.types import Counts, Masks, Params, Scores
 
 
 class PruningRule(NamedTuple):
-    """How a level prunes.
+    """How each level prunes.
 
     Attributes:
-      fraction: of the weights left, removed at each level, in (0, 1).
-      counting: "exact" keeps round(N (1 - fraction)^L) of the N weights that are not
-        ignored; "open_lth" counts and breaks ties as open_lth does.
-      scope: "global" for one threshold, "layer" for one a layer.
-      layer_fractions: for scope "layer", pairs of a pattern and the fraction of the
-        layers it matches; the first that matches counts.
-      exclude: patterns of layers that are never pruned.
-      score: "magnitude" of the trained weights, or "random", or the name of a score
-        that is given.
-      min_layer_density: for scope "global", the part of its weights that each layer
-        keeps at least, in [0, 1].
+      fraction: fraction of the remaining weights that each level removes, in (0, 1).
+      counting: how the number of weights is rounded. "exact" keeps
+        round(N (1 - fraction)^L) at level L, where N is the number of weights that are
+        not excluded; "open_lth" counts and breaks ties as the open_lth code does.
+      scope: "global" uses one threshold for all layers, "layer" one per layer.
+      layer_fractions: for scope "layer", pairs of a shell pattern and the fraction
+        removed in the layers whose names match it; the first match counts, and
+        `fraction` applies to layers without a match.
+      exclude: shell patterns of layer names that are never pruned.
+      score: "magnitude" of the trained weights; "random"; or the name of a score that
+        the caller computes and passes to `prune`.
+      min_layer_density: for scope "global", minimum fraction of its weights that each
+        layer keeps, in [0, 1].
     """
 
     fraction: float = 0.2
@@ -40,16 +42,18 @@ class PruningRule(NamedTuple):
 
 
 def check(rule: PruningRule, masks: Masks, *, levels: int) -> None:
-    """Refuses rules that do not fit a network.
+    """Checks that a pruning rule fits a network.
 
     Args:
-      rule: how a level prunes.
-      masks: the network's dense masks.
-      levels: times to prune.
+      rule: how each level prunes.
+      masks: dense masks of one replicate of the network.
+      levels: number of levels to prune, from 0.
 
     Raises:
-      ValueError: for a pattern that matches no layer, naming it and those there are;
-        or if open_lth's rule, ties aside, asks for more weights than there are.
+      ValueError: if a pattern matches no layer (the message lists the layers), all
+        layers are excluded, or the last level keeps no weights or fewer than
+        `min_layer_density` requires. Also if open_lth's rule, without ties, removes
+        more weights at a level than the layers that are not excluded have.
     """
     known = masks_lib.names(masks)
     globs = tuple(glob for glob, _ in rule.layer_fractions)
@@ -76,6 +80,8 @@ def check(rule: PruningRule, masks: Masks, *, levels: int) -> None:
                 f"which the layers need {needed} weights, where level {levels} keeps "
                 f"{kept}; wanted a lower density or fewer levels"
             )
+    # Simulates all levels, because the number that open_lth removes depends on the
+    # number that the level before left. Raises inside `_open_lth_left`.
     if rule.counting == "open_lth":
         free = sum(count.total for count in _free(masks, rule))
         ignored = masks_lib.size(masks) - free
@@ -89,20 +95,20 @@ def check(rule: PruningRule, masks: Masks, *, levels: int) -> None:
     rule=arguments.instance(PruningRule),
 )
 def layer_counts(masks: Masks, level: int, rule: PruningRule) -> Counts:
-    """Counts what each layer keeps at a level of layer-wise pruning.
+    """Returns how many weights each layer keeps under layer-wise pruning.
 
     Args:
       masks: masks of one replicate; only names and shapes are used.
-      level: times pruned, from 0.
-      rule: how a level prunes.
+      level: level of iterative magnitude pruning, from 0.
+      rule: how each level prunes; `fraction` and `layer_fractions` are used.
 
     Returns:
-      Python integers, at least 1 for a layer that has weights; None where the mask is
-      None.
+      A tree of Python integers, at least 1 for a layer that is not empty; None where
+      the mask is None.
 
     References:
-      Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
-      figure 2: the output layer is pruned at half the rate of the others.
+      Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635, figure
+      2: the output layer is pruned at half the rate of the others.
     """
 
     def count(name: str, leaf: Array) -> int:
@@ -122,21 +128,24 @@ def layer_counts(masks: Masks, level: int, rule: PruningRule) -> Counts:
     rule=arguments.instance(PruningRule),
 )
 def global_count(masks: Masks, level: int, rule: PruningRule) -> int:
-    """Counts what one replicate keeps, over the layers that are not ignored.
+    """Returns how many weights one replicate keeps in layers that are not excluded.
 
     Args:
-      masks: concrete masks of the level before, of one replicate.
-      level: times pruned when these weights are kept, at least 1.
-      rule: how a level prunes.
+      masks: concrete masks of the previous level, of one replicate.
+      level: level whose masks are to be chosen, at least 1.
+      rule: how each level prunes.
 
     Returns:
-      The count to select with.
+      The number of weights to select.
 
     Raises:
-      ValueError: if open_lth's rule, which counts ignored layers in what it removes
-        but does not remove from them, asks for more than there is.
+      ValueError: if open_lth's rule asks to remove more weights than can be removed. It
+        takes its fraction of all weights, including those of excluded layers, but
+        removes them from the other layers only.
     """
     free = _free(masks, rule)
+    # Counted from the dense network and not from the previous level, so that rounding
+    # errors do not accumulate.
     if rule.counting == "exact":
         total = sum(count.total for count in free)
         kept = durations.kept_per_level(total, fraction=rule.fraction, levels=level)
@@ -146,7 +155,7 @@ def global_count(masks: Masks, level: int, rule: PruningRule) -> int:
 
 
 def _free(masks: Masks, rule: PruningRule) -> list[masks_lib.LayerCount]:
-    """Counts the layers that may be pruned."""
+    """Returns the counts of the layers that may be pruned."""
     layers = masks_lib.layer_counts(masks)
     return [
         c for name, c in layers.items() if not masks_lib.matches(name, rule.exclude)
@@ -154,7 +163,18 @@ def _free(masks: Masks, rule: PruningRule) -> list[masks_lib.LayerCount]:
 
 
 def _open_lth_left(free: int, exclude: int, level: int, rule: PruningRule) -> int:
-    """Counts what is left of `free` weights when `exclude` ones are counted as well."""
+    """Returns how many weights open_lth keeps in the layers that may be pruned.
+
+    Args:
+      free: number of active weights in layers that may be pruned.
+      exclude: number of active weights in excluded layers. They count towards the
+        number to remove, but are not removed.
+      level: level of iterative magnitude pruning, for the error message.
+      rule: how each level prunes.
+
+    Raises:
+      ValueError: if more weights are to be removed than `free`.
+    """
     kept = free + exclude
     gone = kept - durations.open_lth_kept(kept, fraction=rule.fraction)
     if gone > free:
@@ -174,28 +194,32 @@ def prune(
     keys: Key[Array, "r"],
     scores: Scores | None = None,
 ) -> Masks:
-    """Chooses the masks of a level for every replicate.
+    """Chooses the masks of a level for all replicates.
 
     Args:
-      params: trained weights [r ...] the choice is made on.
-      masks: masks those were trained with [r ...]; nothing outside them is chosen.
-      level: times pruned from now on, at least 1.
-      rule: how a level prunes.
-      keys: random keys, for score "random".
-      scores: scores [r ...], higher is kept; None for those that the rule names.
+      params: trained weights [r ...] from which scores are computed.
+      masks: masks [r ...] with which the weights were trained. Inactive weights stay
+        inactive.
+      level: level whose masks are chosen, at least 1.
+      rule: how each level prunes.
+      keys: typed random keys [r], used for the score "random".
+      scores: precomputed scores [r ...], the highest are kept; None computes the score
+        that the rule names.
 
     Returns:
-      Masks [r ...] inside `masks`.
+      Masks [r ...], subsets of `masks`.
 
     Raises:
-      ValueError: see `global_count`; or if a score that may be selected is NaN or
-        infinite, naming the layer and the replicate.
+      ValueError: if open_lth's rule asks to remove more weights than can be removed, or
+        if the score of an active weight is NaN or infinite; the message names the layer
+        and the replicate.
 
     Warns:
-      select.TiedScoresWarning: if more than 1 % of the weights that compete in some
-        replicate, and more than 10, have exactly the score at the threshold, see
-        `oneshot.prune`.
+      select.TiedScoresWarning: if the threshold splits a group of equal scores, in some
+        replicate, that has more than 10 weights and more than 1 % of the candidates.
+        Positions then decide which of them are kept.
     """
+    # Only names and shapes of it are used, which all replicates share.
     one = jax.tree.map(lambda leaf: leaf[0], masks)
     if rule.scope == "layer":
         counts = layer_counts(one, level, rule)
@@ -207,6 +231,8 @@ def prune(
     counts = jax.tree.map(jnp.int32, counts)
     if rule.scope == "global":
         counts = jnp.stack(counts)
+    # SynFlow scores are float64, which JAX would silently convert to float32 in the
+    # program below.
     wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(scores))
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         args = (params, masks, counts, jnp.int32(level), keys, scores, rule)
@@ -218,7 +244,13 @@ def prune(
 
 
 def _check_finite(not_finite: Any, level: int, rule: PruningRule) -> None:
-    """Refuses scores that are not finite, by the number of them [r] in each layer."""
+    """Raises ValueError if any score of an active weight is not finite.
+
+    Args:
+      not_finite: number of such scores in each layer and replicate, a tree of [r].
+      level: level whose masks are chosen, for the message.
+      rule: how each level prunes. Excluded layers are ignored.
+    """
     bad = {
         f"{name}, replicate {replicate}": int(count)
         for name, counts in tree.named_leaves(not_finite).items()
@@ -244,11 +276,22 @@ def _prune(
     given: Scores | None,
     rule: PruningRule,
 ) -> tuple[Masks, Any, dict[str, select.Tie]]:
-    """Selects by traced counts, so that all levels share one compiled program.
+    """Selects with traced counts, so that all levels share one compiled program.
+
+    Args:
+      params: trained weights [r ...].
+      masks: masks of the previous level [r ...].
+      counts: number of weights to keep: for scope "global" one per replicate [r], for
+        scope "layer" one scalar per layer.
+      level: level whose masks are chosen.
+      keys: typed random keys [r].
+      given: precomputed scores [r ...], or None.
+      rule: how each level prunes; static.
 
     Returns:
-      Masks, how many scores of each layer are not finite, and the ties that the
-      thresholds divide; all [r ...]. With ties dropped, none is divided.
+      The masks; the number of scores of active weights in each layer that are not
+      finite; and the ties at the thresholds. All have a leading axis [r]. The ties are
+      empty if `ties` is "drop", which removes whole groups of equal scores.
     """
     ties = "drop" if rule.counting == "open_lth" else "spread"
 

@@ -1,13 +1,13 @@
-"""Instability analysis: copies of a network, trained with other noise of SGD.
+"""Instability analysis: trains copies of a network with different SGD noise.
 
-From a state of a level's training, several children train to its end. They differ in
-nothing but the order of examples and augmentation. How the error rises between two of
-them says whether the state was stable.
+Several children start from one state of a level's training and train to its end. They
+differ in the order of examples and in augmentation only. The error barrier on the
+linear interpolation between two of them shows whether the state was stable.
 
 Deviations:
-  Children begin with an optimiser that remembers nothing, and so does whatever trains
-  from a rewinding step: copies from the middle of training lose its momentum. What the
-  authors did there is not known.
+  Children start with a fresh optimizer state, as does all training from a rewinding
+  step. Copies from the middle of training therefore lose its momentum. What the authors
+  did there is not known.
 
 References:
   Frankle, Dziugaite, Roy and Carbin, Linear Mode Connectivity and the Lottery Ticket
@@ -32,17 +32,19 @@ class InstabilityAnalysis(NamedTuple):
     """How children are trained and compared.
 
     Attributes:
-      trainer: of all children of all replicates at once: child c of replicate r is its
-        replicate r * count + c.
-      count: children of each replicate; 0 for none, where only levels are compared.
-      steps: readings of the clock at which they begin, growing.
-      levels: levels whose training they repeat.
-      successive: whether levels that follow each other are compared too.
-      compare: parameters and batch statistics of two sets of replicates, both [r ...],
-        to a row for each replicate that says what lies between its two.
-      judge: instabilities of test error of all pairs, the test accuracies of the
-        level's tickets, and those of dense networks, None if unknown, to a row that
-        says whether training is stable and the level matching.
+      trainer: trains all children of all replicates in parallel: child c of replicate r
+        is replicate r * count + c of this trainer.
+      count: number of children per replicate; 0 trains none and only compares levels.
+      steps: training steps at which children start, increasing.
+      levels: levels of iterative magnitude pruning whose training the children repeat.
+      successive: whether the tickets of successive levels are compared too.
+      compare: function of two pairs of parameters and batch statistics, each [r ...],
+        to one dict per replicate with the measurements of the interpolation between
+        them.
+      judge: function of the test-error instabilities of all pairs of children, the test
+        accuracies of the level's tickets, and those of the dense networks (None if
+        unknown), to a dict that contains whether training is stable and the level is
+        matching.
     """
 
     trainer: Trainer
@@ -60,11 +62,15 @@ def stages(
     """Lists the stages in which children of a level train.
 
     Args:
-      children: how.
-      level: of the ticket they copy.
-      start: clock at which that begins to differ from other levels: children of
-        levels above 0 begin there at the earliest.
-      stop: clock at the end of its training.
+      children: how children are trained.
+      level: level of the ticket that the children copy.
+      start: training step at which the level starts. Children of levels above 0 cannot
+        start earlier, because before it the level does not differ from level 0.
+      stop: training step at which the level ends.
+
+    Returns:
+      One stage for each starting step that is before `stop` and possible at the level;
+      none for levels that are not analyzed.
     """
     if not children.count or level not in children.levels:
         return []
@@ -77,18 +83,22 @@ def stages(
 
 @arguments.check(count=arguments.integer(0))
 def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
-    """Gives each child noise of its own, other than its parent's.
+    """Derives a random key for each child, different from the key of its parent.
 
     Args:
-      keys: of the data of each replicate.
-      count: children of each.
+      keys: typed random keys of the example order and augmentation, one per replicate
+        [r].
+      count: number of children per replicate.
 
     Returns:
-      Keys of `r * count` children; those of the first ones do not depend on `count`.
+      Typed random keys [r * count], the children of a replicate next to each other.
+      Increasing `count` does not change the keys of the first children.
     """
     numbers = jnp.arange(1, count + 1, dtype=jnp.uint32)
 
     def of(key: Key[Array, ""]) -> Key[Array, "c"]:
+        # An arbitrary constant that keeps these keys apart from the others that are
+        # derived from the data key, for example by folding in the level.
         named = jax.random.fold_in(key, 0x0C417D)
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(named, numbers)
 
@@ -97,13 +107,21 @@ def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
 
 @arguments.check(count=arguments.integer(0))
 def copies(tree: Any, count: int) -> Any:
-    """Repeats every replicate [r ...] for its children [r * count ...]."""
+    """Repeats every replicate [r ...] for its children [r * count ...].
+
+    Args:
+      tree: arrays with a leading replicate axis, possibly typed random keys.
+      count: number of children per replicate.
+    """
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), tree)
 
 
 @arguments.check(count=arguments.integer(0))
 def pairs(count: int) -> list[tuple[int, int]]:
-    """Lists the pairs of children of one parent.
+    """Lists all pairs of children of one parent.
+
+    Args:
+      count: number of children.
 
     Examples:
       >>> pairs(3)
@@ -115,12 +133,16 @@ def pairs(count: int) -> list[tuple[int, int]]:
 def rows(
     children: InstabilityAnalysis, end: Any, begin: Callable[[str], Record]
 ) -> list[Record]:
-    """Says what lies between the children of each replicate.
+    """Compares all pairs of children of each replicate.
 
     Args:
-      children: how they are compared.
-      end: parameters and batch statistics with which they ended [r * c ...].
-      begin: makes the beginning of a record of a kind.
+      children: how children are compared.
+      end: final parameters and batch statistics of the children [r * c ...].
+      begin: function from the kind of a record to the fields that all records share.
+
+    Returns:
+      One record for each pair and replicate, with the number of the replicate, the
+      numbers of the two children and the measurements of `children.compare`.
     """
     found = []
     for a, b in pairs(children.count):

@@ -1,14 +1,14 @@
-"""What a level's training starts from, and between which clock readings it runs."""
+"""The steps between which each level trains, and the weights from which it starts."""
 
 from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """Where a level's training lies on the run's clock.
+    """Interval of training steps in which a level trains.
 
     Attributes:
-      start: clock at the beginning, in updates.
-      stop: clock at the end.
+      start: training step at which the level starts, counted from initialization.
+      stop: training step at which it ends.
     """
 
     start: int
@@ -19,12 +19,13 @@ class RewindPlan(NamedTuple):
     """How levels are retrained.
 
     Attributes:
-      rewind: the rewinding step k, in [0, total).
-      total: length T of dense training in updates.
-      retrain: "rewind" trains the weights of step k from k to T; "learning_rate_rewind"
-        trains the last weights of the level before with the schedule from k to T;
-        "finetune" trains those at the schedule's last learning rate.
-      finetune: length of a level's fine-tuning in updates.
+      rewind: rewinding step k, in [0, total).
+      total: length T of dense training in steps.
+      retrain: "rewind" trains the weights of step k from step k to T.
+        "learning_rate_rewind" trains the final weights of the previous level with the
+        learning rates of steps k to T. "finetune" trains the final weights of the
+        previous level at the final learning rate.
+      finetune: number of steps of a level for "finetune".
 
     References:
       Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, 2020,
@@ -39,10 +40,13 @@ class RewindPlan(NamedTuple):
     finetune: int = 0
 
     def span(self, level: int) -> Span:
-        """Returns the clock readings between which a level trains.
+        """Returns the interval of training steps in which a level trains.
 
-        The learning rate stays at its last value beyond T (`optimizers.learning_rate`),
-        so fine-tuning is training from T on.
+        Beyond step T the learning rate keeps its final value
+        (`optimizers.learning_rate`), so fine-tuning is training that starts at step T.
+
+        Args:
+          level: level of iterative magnitude pruning, from 0.
         """
         if level and self.retrain == "finetune":
             return Span(self.total, self.total + self.finetune)
@@ -50,15 +54,18 @@ class RewindPlan(NamedTuple):
 
     @property
     def keeps_weights(self) -> bool:
-        """Whether levels go on from the weights of the level before."""
+        """Whether a level starts from the final weights of the previous level."""
         return self.retrain != "rewind"
 
 
 def check(plan: RewindPlan) -> None:
-    """Refuses plans in which some level would train for no time.
+    """Checks that every level trains for at least one step.
+
+    Args:
+      plan: how levels are retrained.
 
     Raises:
-      ValueError: naming the field of the config.
+      ValueError: if one does not; the message names the config field.
     """
     if plan.total < 1:
         raise ValueError(

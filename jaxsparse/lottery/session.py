@@ -1,4 +1,4 @@
-"""One process's work on an experiment: stages trained, and states read back."""
+"""Trains the stages of an experiment and loads the states between them."""
 
 import functools
 import json
@@ -30,31 +30,43 @@ from jaxsparse.types import Masks, Params
 
 
 class Session:
-    """One process's work on an experiment: stages trained, and states read back once.
+    """Trains the stages of an experiment and loads the states between them.
 
-    It holds no result that is not on disk; it exists to load lazily.
+    All results are on disk; the object only caches them, and loads them when they are
+    needed.
+
+    Attributes:
+      experiment: the parts of the experiment.
+      desk: files of the run.
+      writes: whether the run directory may be changed.
+      init: initial state, dense, in the checkpoint layout.
+      latest: for each variant, the name of its latest final checkpoint and that state.
     """
 
     def __init__(
         self, experiment: Experiment, desk: RunDir, *, writes: bool = True
     ) -> None:
-        """Makes the initial state, or reads the one that is there.
+        """Loads the initial state of a run, or makes it.
 
         Args:
-          experiment: what is worked on.
-          desk: where it is.
-          writes: whether this process owns the folder of the run. If not, nothing in
-            it is changed, and nothing that is lost is trained again.
+          experiment: the parts of the experiment.
+          desk: files of the run.
+          writes: whether this session may write to the run directory. If False, nothing
+            in it is changed, and a stage whose weights are lost raises ValueError
+            instead of being trained again.
         """
         self.experiment, self.desk, self.writes = experiment, desk, writes
         self.init = self._make_init()
-        # By arm, the latest end of a stage: what the next stages start from.
+        # By variant. The next stages start from these states, so that most are never
+        # loaded.
         self.latest: dict[str, tuple[str, TrainState]] = {}
 
     def _make_init(self) -> TrainState:
-        """Makes the initial state, and checks it against the one recorded."""
+        """Makes the initial state, or loads it if a checkpoint exists."""
         made = task.first_state(self.experiment.network, self.experiment.seeds)
         made = state_sharding.to_checkpoint_layout(self.experiment.trainer.layout, made)
+        # The recorded state takes precedence: a resumed run continues from its bits
+        # even if this machine draws others.
         saved = self._load("init", made)
         if saved is not None:
             return saved.state
@@ -63,16 +75,33 @@ class Session:
         return made
 
     def _load(self, name: str, like: TrainState) -> checkpoints.Checkpoint | None:
-        """Loads a checkpoint; whoever only reads moves no corrupt one aside."""
+        """Loads a checkpoint; corrupt ones are renamed only if this session may write.
+
+        Args:
+          name: name of the checkpoint.
+          like: a state with the expected structure, shapes, dtypes and sharding.
+
+        Returns:
+          The checkpoint, or None if it is missing or corrupt.
+        """
         load = checkpoints.load if self.writes else checkpoints.read
         return load(self.desk.checkpoints, name, like)
 
     def train(self, stage: Stage, *, put_back: bool = False) -> TrainState:
-        """Trains a stage to its end, records what it came to, and saves it.
+        """Trains a stage to its end, writes its records, and saves its final state.
 
         Args:
-          stage: which one.
-          put_back: whether it ended before, and its records are lost, not its weights.
+          stage: the stage.
+          put_back: whether the stage has ended before and its records are lost, but not
+            its weights. The records are then written to the metrics file again.
+
+        Returns:
+          The final state, in the checkpoint layout.
+
+        Raises:
+          ValueError: if this session may not write to the run directory.
+          Preempted: if a stop was requested; everything is saved.
+          NonFiniteLoss: if a loss is NaN or infinite.
         """
         if not self.writes:
             raise ValueError(
@@ -83,9 +112,10 @@ class Session:
         desk, trainer = self.desk, self.anchored(stage, self.trainer(stage))
         ended = checkpoints.exists(desk.checkpoints, stages.end_name(stage))
         if ended:
-            desk = desk._replace(metric_writers=())  # they had these before
+            desk = desk._replace(metric_writers=())  # already sent the first time
         if ended and not put_back:
-            # Its weights are lost: its records are not.
+            # Only its weights are lost. Its records are in the metrics file and must
+            # not be duplicated there.
             again = desk.metrics.with_name("trained_again.jsonl")
             desk = desk._replace(metrics=again)
         spent, traces = profiling.CostTracker(), desk.metrics.with_name("trace")
@@ -96,7 +126,7 @@ class Session:
             state, seconds = train_lib.fit(
                 trainer, fresh, stage=stage, keys=keys, run_dir=desk, tracer=tracer
             )
-        if stage.arm == stages.PRETRAINING:  # perhaps on other devices than the rest
+        if stage.arm == stages.PRETRAINING:  # may use other devices
             state = state_sharding.to_checkpoint_layout(
                 self.experiment.trainer.layout, state
             )
@@ -114,16 +144,20 @@ class Session:
             failed = self._failed(stage)
             for row in ends:
                 if row["replicate"] in failed:
-                    row["failed"] = True  # what it came to is of no use
+                    row["failed"] = True  # its results are meaningless
             train_lib.write(desk, ends)
             level_summary.warn_of_empty_layers(ends, stage=stage.name)
             if self.experiment.network.first_masks is not None:
                 tickets.save_final(self.experiment.tickets, masks)
         train_lib.write(desk, self._compare(stage, state))
         time = train_lib.record(stage, "time", step=stage.stop, trainer=trainer)
+        # The record of kind "time" must be the last of a stage: `experiment.run` takes
+        # its absence as a sign that records are lost.
         rate = (stage.stop - stage.start) / seconds
         time |= {"seconds": seconds, "steps_per_second": rate}
         train_lib.write(desk, [time | spent.so_far()])
+        # The final checkpoint comes after all records, because its existence marks the
+        # stage as ended.
         extra = {"records": train_lib.settle(desk, stage)}
         checkpoints.save(desk.checkpoints, stages.end_name(stage), state, extra)
         checkpoints.clear(desk.checkpoints, stage.name)
@@ -132,7 +166,17 @@ class Session:
         return state
 
     def _failed(self, stage: Stage) -> list[int]:
-        """Lists replicates that are broken in a stage: in it, or in what it is of."""
+        """Lists replicates with a non-finite loss in a stage or its predecessors.
+
+        Predecessors are the pretraining, and the tickets and same-variant stages of
+        lower levels.
+
+        Args:
+          stage: the stage.
+
+        Returns:
+          Numbers of the replicates, increasing.
+        """
         leads = (stages.PRETRAINING, stages.TICKET, stage.arm)
         return sorted(
             {
@@ -145,7 +189,15 @@ class Session:
         )
 
     def keys(self, stage: Stage) -> Key[Array, "r"]:
-        """Makes the keys of a stage's order of examples and augmentation."""
+        """Returns the keys of a stage's example order and augmentation.
+
+        Args:
+          stage: the stage.
+
+        Returns:
+          Typed random keys, one per replicate [r], or one per child [r * c] for
+          children.
+        """
         keys = self.experiment.seeds.data
         if self.experiment.fresh_order:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
@@ -154,7 +206,11 @@ class Session:
         return keys
 
     def trainer(self, stage: Stage) -> Trainer:
-        """Returns what a stage trains with, which keeps what children begin with."""
+        """Returns the trainer of a stage; it also saves states that children need.
+
+        Args:
+          stage: the stage.
+        """
         experiment = self.experiment
         children, trainer = experiment.children, experiment.trainer
         if stage.arm == stages.PRETRAINING:
@@ -170,7 +226,17 @@ class Session:
         return trainer._replace(keep_at=tuple(sorted({*trainer.keep_at, *wanted})))
 
     def anchored(self, stage: Stage, trainer: Trainer) -> Trainer:
-        """Gives a level's training the ends of all tickets before, if it wants them."""
+        """Adds the final weights of earlier tickets to a trainer, for the penalty.
+
+        Args:
+          stage: the stage to be trained.
+          trainer: the trainer of the stage.
+
+        Returns:
+          The trainer with the past solutions, sharded by replicate; unchanged in an
+          experiment without the penalty of `training.solution_penalty`, and for the
+          pretraining.
+        """
         experiment = self.experiment
         if experiment.repelled is None or stage.arm == stages.PRETRAINING:
             return trainer
@@ -188,6 +254,8 @@ class Session:
         put = jax.jit(
             jax.vmap(solution_penalty.store, in_axes=(0, 0, None)), donate_argnums=0
         )
+        # One solution after the other, into buffers that are donated: at no time are
+        # all final states in memory together.
         for level in range(stage.level):
             end = self._ticket_end(level).params
             if stage.arm == instability.ARM:
@@ -200,7 +268,15 @@ class Session:
         return trainer._replace(anchors=placed)
 
     def _compare(self, stage: Stage, state: TrainState) -> list[metrics_log.Record]:
-        """Says what lies between children, or between a level and the one before."""
+        """Compares the children of a stage, or a level with the previous one.
+
+        Args:
+          stage: the stage that has just been trained.
+          state: its final state, in the checkpoint layout.
+
+        Returns:
+          The records of the comparison; [] if the experiment compares nothing here.
+        """
         children = self.experiment.children
         if children is None:
             return []
@@ -225,13 +301,23 @@ class Session:
     def _judge(
         self, stage: Stage, rows: list[metrics_log.Record]
     ) -> metrics_log.Record:
-        """Says whether the children of a stage are stable, and their level matching."""
+        """Determines whether children are stable and their level is matching.
+
+        Args:
+          stage: stage of the children.
+          rows: records of the comparisons of all pairs.
+
+        Returns:
+          Fields of the record: the step at which the children started, and the result
+          of `InstabilityAnalysis.judge`.
+        """
         ended = [row for row in _read(self.desk, kind="level", arm=stages.TICKET)]
         reached, dense = (
             [row["test_accuracy"] for row in ended if row["level"] == level]
             for level in (stage.level, 0)
         )
-        # Level 0 is what is to be matched, if it is dense.
+        # Matching compares with the dense network, which is level 0 unless training is
+        # sparse from the start.
         to_match = stage.level and self.experiment.network.first_masks is None
         found = self.experiment.children.judge(
             [row["test_instability"] for row in rows],
@@ -241,7 +327,18 @@ class Session:
         return {"start": stage.start} | found
 
     def _copied(self, stage: Stage) -> tuple[Params, Any, Masks]:
-        """Returns what children begin with, [r * c ...]."""
+        """Returns the weights, batch statistics and masks with which children start.
+
+        Args:
+          stage: stage of the children.
+
+        Returns:
+          Parameters, batch statistics and masks, each [r * c ...].
+
+        Raises:
+          ValueError: if the state that they start from cannot be read even after the
+            stage that saves it was trained again.
+        """
         ticket = stages.of_level(self.experiment, stage.level, stages.TICKET)
         masks = self.masks(stage.level)
         if stage.start == ticket.start:
@@ -254,7 +351,7 @@ class Session:
             of = stages.pretraining(self.experiment) if early else ticket
             name = train_lib.saved_state_name(of.name, stage.start)
             saved = self._load(name, self.init)
-            if saved is None:  # lost or corrupt: as an end is, it is trained again
+            if saved is None:  # lost or corrupt: train the stage that saves it again
                 self.train(of)
                 saved = self._load(name, self.init)
             if saved is None:
@@ -267,7 +364,14 @@ class Session:
         return instability.copies((*weights, masks), self.experiment.children.count)
 
     def end_of(self, stage: Stage) -> TrainState:
-        """Returns the state a stage ended with; corrupt, it is trained again."""
+        """Returns the final state of a stage; trains again if it is lost or corrupt.
+
+        Args:
+          stage: the stage.
+
+        Raises:
+          ValueError: if the state is lost and this session may not write.
+        """
         name = stages.end_name(stage)
         found, state = self.latest.get(stage.arm, ("", self.init))
         if found == name:
@@ -286,7 +390,19 @@ class Session:
         return self.end_of(stages.pretraining(self.experiment))
 
     def masks(self, level: int) -> Masks:
-        """Returns the ticket's masks at a level, choosing them if need be."""
+        """Returns the masks of a level's ticket, and chooses them if necessary.
+
+        Args:
+          level: level of iterative magnitude pruning, from 0.
+
+        Returns:
+          Masks [r ...].
+
+        Raises:
+          ValueError: if a score is not finite, or open_lth's rule asks to remove more
+            weights than there are; or if the weights to prune by are lost and this
+            session may not write.
+        """
         experiment = self.experiment
         count = experiment.trainer.layout.replicates
         folder, like = experiment.tickets, experiment.network.masks
@@ -303,6 +419,7 @@ class Session:
         source = 0 if experiment.one_shot else level - 1
         ticket = stages.of_level(experiment, source, stages.TICKET)
         end, before = self._ticket_end(source), self.masks(source)
+        # Failed replicates stay in the arrays, and `imp.prune` rejects NaN.
         params = _finite(end.params, self._failed(ticket))
         score, worth = experiment.network.level_scores, None
         if score is not None:
@@ -319,7 +436,12 @@ class Session:
         return self._keep_ticket(level, chosen)
 
     def _keep_ticket(self, level: int, chosen: Masks) -> Masks:
-        """Writes the masks of a level, and returns them."""
+        """Writes the masks of a level if this session may write, and returns them.
+
+        Args:
+          level: level of iterative magnitude pruning, from 0.
+          chosen: masks [r ...].
+        """
         chosen = self._looked_at(chosen, level)
         if self.writes:
             count = self.experiment.trainer.layout.replicates
@@ -328,19 +450,31 @@ class Session:
         return chosen
 
     def _looked_at(self, chosen: Masks, level: int) -> Masks:
-        """Brings new masks here, and warns where they leave nothing to train."""
+        """Copies new masks to this process, and warns if no weight lies on a path.
+
+        Args:
+          chosen: masks [r ...].
+          level: level of iterative magnitude pruning, for the warning.
+        """
         masks, live = multihost.to_local(chosen), self.experiment.network.live
         level_summary.warn_of_no_paths(masks, live, stage=f"masks of level {level}")
         return masks
 
     def begin(self, stage: Stage) -> TrainState:
-        """Makes the state a stage starts from."""
+        """Makes the initial state of a stage, in the checkpoint layout.
+
+        Args:
+          stage: the stage.
+        """
         if stage.arm == stages.PRETRAINING:
             return self.init
         keys = self.experiment.seeds.masks
         if stage.arm == instability.ARM:
             weights = self._copied(stage)
             count = self.experiment.children.count
+            # All children of a replicate share the key of the sparse optimizer, so that
+            # they differ in SGD noise only. The clone keeps JAX's key-reuse checker
+            # from counting a second use.
             keys = instability.copies(jax.random.clone(keys), count)
         else:
             weights = self._drawn(stage.level, stage.arm)
@@ -349,7 +483,12 @@ class Session:
         return state_lib.start(tx, *weights, step=step, keys=keys, place=place)
 
     def _drawn(self, level: int, arm: str) -> tuple[Params, Any, Masks]:
-        """Returns what a ticket or control begins with, [r ...]."""
+        """Returns the initial weights, batch statistics and masks of a variant [r ...].
+
+        Args:
+          level: level of iterative magnitude pruning, from 0.
+          arm: variant: "ticket" or the name of a control.
+        """
         experiment = self.experiment
         masks = self.masks(level)
         if arm != stages.TICKET:
@@ -363,6 +502,8 @@ class Session:
         params, batch_stats = self._weights(level, arm)
         network = experiment.network
         first = level == 0 and network.first_weights is None
+        # Weights of a later ticket are rewound or trained, and weights of another run
+        # are taken as they are; only newly drawn ones are redrawn for their masks.
         if network.redraw is not None and (first or arm in controls.FRESH):
             keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
                 experiment.seeds.init, f"redrawn {arm}", level
@@ -379,9 +520,22 @@ class Session:
         return params, batch_stats, masks
 
     def _rescaled(self, params: Params, batch_stats: Any, masks: Masks) -> Params:
-        """Rescales what training starts from, by the factors that are written down.
+        """Multiplies initial weights by their GradInit factors, learned once per run.
 
-        They are learned once. What is masked now and trained later keeps its weights.
+        The factors are read from the run's file, or learned and written there. They are
+        per tensor, so weights that are masked now and become active later are rescaled
+        too.
+
+        Args:
+          params: initial weights [r ...].
+          batch_stats: batch statistics [r ...].
+          masks: masks [r ...].
+
+        Returns:
+          Rescaled weights [r ...].
+
+        Raises:
+          ValueError: if the file of factors is damaged.
         """
         path = self.desk.metrics.with_name("rescaling.json")
         if multihost.broadcast_from_primary(path.exists):
@@ -404,7 +558,12 @@ class Session:
         return tree.map_with_names(times, params)
 
     def _weights(self, level: int, arm: str) -> tuple[Params, Any]:
-        """Returns the weights [r ...] and batch statistics a stage starts from."""
+        """Returns the weights and batch statistics [r ...] from which a stage starts.
+
+        Args:
+          level: level of iterative magnitude pruning, from 0.
+          arm: variant: "ticket" or the name of a control.
+        """
         experiment = self.experiment
         if arm in controls.FRESH or experiment.network.fresh_weights:
             keys = jax.vmap(controls.key_of, in_axes=(0, None, None))(
@@ -422,7 +581,15 @@ class Session:
         return before.params, before.batch_stats
 
     def tidy(self, stage: Stage) -> None:
-        """Deletes what ending it made needless, and, if asked, weights it outdates."""
+        """Deletes checkpoints that a finished stage made unnecessary.
+
+        Checkpoints within the stage are deleted if its final state is on disk. If the
+        experiment asks for it, the final weights of earlier levels that no later stage
+        needs are deleted too; their metadata stay.
+
+        Args:
+          stage: a stage that has ended.
+        """
         end = self.desk.checkpoints / stages.end_name(stage)
         if multihost.broadcast_from_primary(end.exists):
             checkpoints.clear(self.desk.checkpoints, stage.name)
@@ -430,7 +597,8 @@ class Session:
             return
         level, outdated = stage.level, stage
         if stage.arm == stages.TICKET and level > 2:
-            # Not the level before: this level's controls may start from its weights.
+            # Not the previous level: the controls of this level may start from its
+            # weights.
             outdated = stages.of_level(self.experiment, level - 2, stage.arm)
         elif stage.arm == "dense_continued" and level > 1:
             outdated = stages.of_level(self.experiment, level - 1, stage.arm)
@@ -440,7 +608,12 @@ class Session:
 
 
 def _finite(params: Params, failed: list[int]) -> Params:
-    """Replaces what is not finite of broken replicates, which no choice can be of."""
+    """Replaces non-finite weights of failed replicates by 0, to allow choosing masks.
+
+    Args:
+      params: weights [r ...].
+      failed: numbers of the replicates that had a non-finite loss.
+    """
     if not failed:
         return params
     rows = jnp.asarray(failed)
@@ -453,7 +626,12 @@ def _finite(params: Params, failed: list[int]) -> Params:
 
 
 def _read(run_dir: RunDir, **wanted: Any) -> list[metrics_log.Record]:
-    """Reads the records whose fields are those."""
+    """Reads the records whose fields have given values, the same on every process.
+
+    Args:
+      run_dir: files of the run.
+      **wanted: field names and their values.
+    """
     return multihost.broadcast_from_primary(
         lambda: [
             row
@@ -464,7 +642,15 @@ def _read(run_dir: RunDir, **wanted: Any) -> list[metrics_log.Record]:
 
 
 def _read_factors(path: Path, text: str) -> list[dict[str, float]]:
-    """Reads the factors of each replicate, by name of the leaf."""
+    """Parses the factors of each replicate, by name of the leaf.
+
+    Args:
+      path: path of the file, for the error message.
+      text: content of the file.
+
+    Raises:
+      ValueError: if the content is not what `_word_factors` returned.
+    """
     try:
         return [dict(row["factors"]) for row in json.loads(text)]
     except (ValueError, TypeError, KeyError) as error:
@@ -476,7 +662,11 @@ def _read_factors(path: Path, text: str) -> list[dict[str, float]]:
 
 
 def _word_factors(found: Any) -> str:
-    """Words what rescaling came to, replicate by replicate."""
+    """Formats the result of rescaling as JSON with one object per replicate.
+
+    Args:
+      found: `tost.gradinit.GradInitResult` on the host, leaves [r ...].
+    """
     rows = [
         {
             "objective": objective.tolist(),

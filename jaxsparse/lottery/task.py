@@ -1,4 +1,4 @@
-"""The network that an experiment trains, and how it begins."""
+"""The network that an experiment trains, with its initialization and optimizer."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,26 +17,28 @@ class TrainTask(NamedTuple):
     """What is trained.
 
     Attributes:
-      initialize: keys [r] to initial weights and batch statistics [r ...].
-      tx: the sparse optimiser.
-      masks: the dense masks of one replicate.
-      first_masks: for sparse training from the start: initial weights, batch statistics
-        and seeds to masks, all [r ...]. None to begin dense.
-      fresh_weights: whether training starts from other weights than those the first
-        masks were chosen on.
-      live: masks of one replicate to how many of its weights lie on a path from input
-        to output.
-      first_weights: as `initialize`, for what training starts from, if that is not
-        drawn: weights of another run.
-      redraw: weights and masks of one replicate and a key to fresh weights that suit
-        the masks; None to leave those drawn as they are.
-      level_scores: what weights are worth at the end of a level: weights, batch
-        statistics, masks, seeds [r ...] and the next level to scores [r ...]. None for
-        those that `levels.prune` computes.
-      rescale: weights, batch statistics, masks and seeds [r ...] to what
-        `tost.rescaling.Rescaled` holds, for what training starts from; None for none.
-      place: for use in jit, says how a state [r ...] is divided over devices as it is
-        made; None leaves it to whoever trains it.
+      initialize: function of typed random keys [r] to initial weights and batch
+        statistics [r ...].
+      tx: the sparse optimizer.
+      masks: dense masks of one replicate.
+      first_masks: for methods that are sparse from the start, a function of initial
+        weights, batch statistics and seeds to masks, all [r ...]. None starts dense.
+      fresh_weights: whether training starts from weights drawn independently of those
+        for which the first masks were chosen.
+      live: function of the masks of one replicate to the number of its active weights
+        that lie on a path from input to output.
+      first_weights: function with the signature of `initialize` that returns weights
+        taken from another run; None starts from the weights of `initialize`.
+      redraw: function of weights and masks of one replicate and a key to new weights
+        whose scale suits the masks; None keeps the weights as drawn.
+      rescale: function of weights, batch statistics, masks and seeds [r ...] to a
+        `tost.gradinit.GradInitResult` [r ...] with the factors by which initial weights
+        are multiplied; None keeps their scale.
+      level_scores: function of the final weights of a level, batch statistics, masks,
+        seeds [r ...] and the number of the next level to pruning scores [r ...]. None
+        for scores that `imp.prune` computes itself.
+      place: function for use under jit that constrains the sharding of a state [r ...]
+        when it is made; None leaves the placement to the trainer.
     """
 
     initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
@@ -53,9 +55,13 @@ class TrainTask(NamedTuple):
 
 
 def first_state(task: TrainTask, seeds: Seeds) -> TrainState:
-    """Makes the state before any training, dense, every leaf leading with replicates.
+    """Makes the dense state before any training, [r ...].
 
-    Checkpoints are loaded into states like this one.
+    Checkpoints are loaded into states with this structure.
+
+    Args:
+      task: what is trained.
+      seeds: random keys of all replicates.
     """
     draw = task.first_weights or task.initialize
     params, batch_stats = draw(seeds.init)
@@ -72,7 +78,12 @@ def first_state(task: TrainTask, seeds: Seeds) -> TrainState:
 
 
 def dense_masks(task: TrainTask, replicates: int) -> Masks:
-    """Returns the network's dense masks for so many replicates."""
+    """Returns the network's dense masks [r ...].
+
+    Args:
+      task: what is trained.
+      replicates: number of replicates, r.
+    """
     return jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (replicates, *leaf.shape)), task.masks
     )

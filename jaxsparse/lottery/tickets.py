@@ -1,7 +1,7 @@
-"""Tickets as files: the masks of a level, one bit a weight, one file a replicate.
+"""Ticket files: the masks of a level with one bit per weight, one file per replicate.
 
-A ticket is a `.npz` of what `masks.pack` returns; `load` gives the masks for any
-network with layers of the same names and shapes.
+A ticket is a `.npz` file with the arrays of `masks.pack`. `load` returns the masks for
+any network whose layers have the same names and shapes.
 """
 
 import io
@@ -21,11 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def save(path: Path, masks: Masks) -> None:
-    """Writes the masks of one replicate, whole or not at all.
+    """Writes the masks of one replicate, completely or not at all.
 
     Args:
       path: file to write, ending in .npz.
-      masks: concrete masks.
+      masks: concrete boolean masks of one replicate.
+
+    Raises:
+      OSError: if the file cannot be written.
     """
     content = io.BytesIO()
     np.savez(content, **masks_lib.pack(masks))
@@ -33,29 +36,37 @@ def save(path: Path, masks: Masks) -> None:
 
 
 def load(path: str | Path, like: Masks) -> Masks:
-    """Reads what `save` wrote.
+    """Reads the masks that `save` wrote.
 
     Args:
-      path: a ticket.
-      like: masks of the wanted nesting and shapes; `masks.dense(params)` will do.
+      path: path of a ticket.
+      like: masks with the expected tree structure and shapes, such as
+        `masks.ones(params)`.
 
     Returns:
       The masks.
 
     Raises:
-      ValueError: if the file is damaged or is of another network.
+      ValueError: if the file is damaged or belongs to another network.
 
     Examples:
-      >>> ticket = load("tickets/level_08/replicate_0.npz", masks.dense(params))
+      >>> ticket = load("tickets/level_08/replicate_0.npz", masks.ones(params))
     """
     return masks_lib.unpack(read(path), like)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a ticket for `masks.unpack`: what `masks.pack` returned.
+    """Reads the packed masks of a ticket, the input of `masks.unpack`.
+
+    Args:
+      path: path of a ticket.
+
+    Returns:
+      The arrays that `masks.pack` returned, by name, the same on every process.
 
     Raises:
       ValueError: if the file is damaged.
+      OSError: if the machine cannot read it, which says nothing about its content.
     """
 
     def read_first() -> dict[str, np.ndarray]:
@@ -65,6 +76,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     try:
         return multihost.broadcast_from_primary(read_first)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        # A full disk or a missing permission does not mean that the ticket is damaged.
         if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
@@ -74,19 +86,37 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def path_of(folder: Path, level: int, replicate: int) -> Path:
-    """Names the file of a ticket within a run's folder of tickets."""
+    """Returns the path of a ticket in a run's directory of tickets.
+
+    Args:
+      folder: a run's directory of tickets.
+      level: level of iterative magnitude pruning, from 0.
+      replicate: number of the replicate, from 0.
+    """
     return folder / f"level_{level:02d}" / f"replicate_{replicate}.npz"
 
 
 def save_level(folder: Path, level: int, masks: Masks, *, replicates: int) -> None:
-    """Writes the masks [r ...] of a level, one file a replicate."""
+    """Writes the masks of a level, one file per replicate.
+
+    Args:
+      folder: a run's directory of tickets.
+      level: level of iterative magnitude pruning, from 0.
+      masks: concrete masks [r ...].
+      replicates: number of replicates, r.
+    """
     for r in range(replicates):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
         save(path_of(folder, level, r), mask)
 
 
 def save_final(folder: Path, masks: Masks) -> None:
-    """Writes the masks [r ...] that sparse training ended with."""
+    """Writes the final masks of sparse training, one file per replicate.
+
+    Args:
+      folder: a run's directory of tickets.
+      masks: concrete masks [r ...].
+    """
     for r in range(len(jax.tree.leaves(masks)[0])):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
         save(folder / "final" / f"replicate_{r}.npz", mask)
@@ -95,13 +125,16 @@ def save_final(folder: Path, masks: Masks) -> None:
 def load_level(
     folder: Path, level: int, like: Masks, *, replicates: int
 ) -> Masks | None:
-    """Reads the masks [r ...] of a level; None if one is missing or damaged.
+    """Reads the masks of a level.
 
     Args:
-      folder: a run's folder of tickets.
-      level: times pruned.
-      like: masks of one replicate, of the wanted nesting and shapes.
-      replicates: how many there must be.
+      folder: a run's directory of tickets.
+      level: level of iterative magnitude pruning, from 0.
+      like: masks of one replicate, with the expected tree structure and shapes.
+      replicates: number of replicates that must be there, r.
+
+    Returns:
+      Masks [r ...]; None if a file is missing or, after a warning, damaged.
     """
     paths = [path_of(folder, level, r) for r in range(replicates)]
     if not multihost.broadcast_from_primary(
