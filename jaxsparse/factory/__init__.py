@@ -1,7 +1,7 @@
-"""From a config to the objects of a run.
+"""Makes the objects of a run from a config.
 
-Scores, methods, networks and datasets are added by `config.registering`. Everything a
-config can get wrong is refused here or in `config.validate`, before anything is
+Scores, methods, networks and datasets are added with `config.registering`. Configs are
+checked here and in `config.validate`, so that errors are raised before anything is
 compiled.
 """
 

@@ -1,4 +1,4 @@
-"""The parts of a run that a config names: network, optimiser, data, augmentation."""
+"""Makes the parts of a run: network, optimizer, data and augmentation."""
 
 import functools
 from collections.abc import Callable
@@ -36,11 +36,19 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    """Reads the dataset of a config onto the host; all processes must do so alike.
+    """Loads the dataset of a config into host memory; images may stay in files.
+
+    All processes must call this together.
+
+    Args:
+      config: a validated config.
+
+    Returns:
+      The dataset, with training labels corrupted if `config.data.noise` says so.
 
     Raises:
-      ValueError: if it is not there, or smaller than what is asked of it, or not the
-        same in all processes.
+      ValueError: if the dataset is missing, smaller than the config requires, or
+        differs between processes.
     """
     dataset = multihost.run_on_all(lambda: _read_data(config))
     check_alike(config, dataset)
@@ -49,6 +57,7 @@ def load_data(config: ConfigDict) -> Dataset:
 
 
 def _read_data(config: ConfigDict) -> Dataset:
+    """Loads the dataset of a config, without label noise."""
     c, own = config.data, config_lib.DATASETS.get(config.data.name)
     reader = published = None
     if own is not None:
@@ -70,10 +79,15 @@ def _read_data(config: ConfigDict) -> Dataset:
 
 
 def check_alike(config: ConfigDict, dataset: Dataset) -> None:
-    """Refuses hosts that have other files, or other labels, than the first.
+    """Checks that all hosts have the same dataset as the primary process.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset as this process loaded it. File names and labels are
+        compared; pixels are not.
 
     Raises:
-      ValueError: in all processes, naming the folder.
+      ValueError: on all processes, if one differs; the message names the directory.
     """
     if not multihost.is_multiprocess():
         return
@@ -91,7 +105,15 @@ def check_alike(config: ConfigDict, dataset: Dataset) -> None:
 
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
-    """Makes the dense optimiser of a config."""
+    """Makes the dense optimizer of a config.
+
+    Args:
+      config: a validated config.
+      rate: learning rate as a function of the training step.
+
+    Returns:
+      An optax transformation; `methods.make_wrap` makes it sparse.
+    """
     c = config.optimizer
     decays = None if c.decay == "all" else optimizers.kernels_only
     if c.name == "adamw":
@@ -111,7 +133,20 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
 
 
 def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any:
-    """Returns the shapes of a network's variables for images [h w c]."""
+    """Returns the shapes of a network's variables for images [h w c].
+
+    Args:
+      config: a validated config, for the message.
+      model: the network.
+      image: height, width and channels of one image.
+
+    Returns:
+      The variables as `jax.ShapeDtypeStruct`, with "params" and possibly "batch_stats".
+
+    Raises:
+      ValueError: if a layer has no weights because strides and pooling have reduced the
+        images to nothing.
+    """
     one = jnp.zeros((1, *image), jnp.float32)
     try:
         like = jax.eval_shape(
@@ -129,7 +164,15 @@ def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any
 
 
 def make_rate(config: ConfigDict, length: Durations) -> optimizers.LearningRate:
-    """Makes the learning rate of a config."""
+    """Makes the learning rate schedule of a config.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
+
+    Returns:
+      A function from the training step to the learning rate.
+    """
     return optimizers.learning_rate(
         peak=config.schedule.learning_rate,
         total=length.total,
@@ -141,12 +184,19 @@ def make_rate(config: ConfigDict, length: Durations) -> optimizers.LearningRate:
 
 
 def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> TrainTask:
-    """Makes what is trained: how it is initialised, its optimiser, its first masks.
+    """Makes the network's initialization, optimizer and masks.
 
     Args:
       config: a validated config.
-      dataset: what it is trained on.
-      length: its lengths in updates.
+      dataset: the dataset. Image size and number of classes determine the shapes; its
+        examples are used by scores and by GradInit.
+      length: durations of the config in steps.
+
+    Returns:
+      What `lottery` trains.
+
+    Raises:
+      ValueError: if the parts do not fit together; the message names the config field.
     """
     model = models.make_model(config, classes=dataset.classes)
     image = dataset.train.images.shape[1:]
@@ -169,13 +219,18 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             lambda name, leaf: jnp.full(leaf.shape, name.endswith("var"), leaf.dtype),
             stats,
         )
+        # Running means start at 0 and running variances at 1, as in Flax.
         return tost.fill(draw(key=key)), first
 
     def every(keys: Any) -> tuple[Any, Any]:
         if config.init.shared:
+            # A clone, because JAX's key-reuse checker counts the slice as a use.
             keys = jnp.broadcast_to(jax.random.clone(keys[:1]), keys.shape)
         return jax.vmap(one)(keys)
 
+    # Two networks with the same parameters: `trained` may compute convolutions with
+    # custom gradients that are faster on CPUs, `model` with the library's, which
+    # `connectivity` can trace.
     trained = models.make_model(config, classes=dataset.classes, training=True)
     weights = like["params"]
     dense = init_masks.ends_kept_whole(config, model, weights, stats, image)
@@ -185,7 +240,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     tx = wrap(make_optimizer(config, rate), jax.random.key(config.seeds.masks))
     with config_context("sparse"):
         masks = masks_lib.ones(weights, prunable=methods.prunable(config))
-        jax.eval_shape(tx.init, weights)  # what does not fit is refused here
+        jax.eval_shape(tx.init, weights)  # raises what would otherwise be raised late
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
     redraw = make_sparse_init(config, axes)
     if redraw is not None:
@@ -223,7 +278,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     )
 
 
-# What redraws kernels for the masks they are to have, by `init.sparse`.
+# Functions that redraw kernels for the masks they will have, by `init.sparse`.
 SPARSE_INITS: dict[str, Callable[[ConfigDict], initializers.SparseInitializer]] = {
     "fan_in": lambda c: _per_neuron(c, "in"),
     "fan_out": lambda c: _per_neuron(c, "out"),
@@ -234,6 +289,7 @@ SPARSE_INITS: dict[str, Callable[[ConfigDict], initializers.SparseInitializer]] 
 
 
 def _per_neuron(c: ConfigDict, fan: str) -> initializers.SparseInitializer:
+    """Returns the initializer that scales each neuron by its active weights."""
     return initializers.per_neuron(
         fan=fan, distribution=c.sparse_distribution, scale=c.sparse_scale
     )
@@ -242,11 +298,16 @@ def _per_neuron(c: ConfigDict, fan: str) -> initializers.SparseInitializer:
 def make_sparse_init(
     config: ConfigDict, axes: fan_axes.Axes = None
 ) -> Callable[..., Any] | None:
-    """Makes the function that draws kernels anew for their masks; None for none.
+    """Makes the function that redraws kernels for their masks.
 
     Args:
       config: a validated config.
-      axes: the layouts of the network's weights.
+      axes: input and output axes of the network's weights; None infers them from names
+        and shapes.
+
+    Returns:
+      A function of parameters, masks and a key, all of one replicate, to parameters
+      that are zero outside the masks; None if the config does not redraw.
     """
     if not config.init.sparse:
         return None
@@ -257,7 +318,15 @@ def make_sparse_init(
 
 
 def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
-    """Makes the function from uint8 images to the network's floats."""
+    """Makes the function that normalizes uint8 images to the network's float inputs.
+
+    Args:
+      config: a validated config.
+      dataset: supplies the mean and standard deviation where the config has none.
+
+    Raises:
+      ValueError: if the config has a mean of another number of channels.
+    """
     mean = tuple(map(float, config.data.mean)) or dataset.mean
     std = tuple(map(float, config.data.std)) or dataset.std
     if len(mean) != len(dataset.mean):
@@ -271,13 +340,16 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
 
 
 def augmentation(data: ConfigDict) -> datasets.Augmentation:
-    """Returns what the section "data" of a config does to training images.
+    """Returns the random augmentation that the data section of a config describes.
 
-    Images that are decoded when they are asked for (`data.size`) are not shifted, as a
-    random part of each is taken already.
+    Images decoded on demand (`data.size` above 0) are random resized crops already, so
+    they are not padded and cropped a second time.
+
+    Args:
+      data: the section "data" of a config.
 
     Raises:
-      ValueError: if what is published for its dataset is not known.
+      ValueError: if the published augmentation of its dataset is requested but unknown.
     """
     if data.augment == "as_given":
         return datasets.Augmentation(data.crop_pad, data.flip)
@@ -291,7 +363,14 @@ def augmentation(data: ConfigDict) -> datasets.Augmentation:
 
 
 def make_augment(config: ConfigDict) -> steps.Augment | None:
-    """Makes the random changes of training images; None for none."""
+    """Makes the random augmentation of training images; None if there is none.
+
+    Args:
+      config: a validated config.
+
+    Returns:
+      A function `(images, key=..., places=...)` of uint8 images [b h w c].
+    """
     pad, flip = augmentation(config.data)
     if not pad and not flip:
         return None

@@ -1,4 +1,4 @@
-"""The config's lengths of training, from strings to updates."""
+"""Converts the durations of a config from strings to training steps."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,28 @@ from jaxsparse.training.scan_chunks import EpochSpec
 
 
 class Durations(NamedTuple):
-    """The config's lengths of training, in updates."""
+    """Durations and steps of a config, all in training steps.
+
+    Attributes:
+      total: length of dense training.
+      warmup: steps over which the learning rate increases from 0.
+      milestones: steps at which the learning rate is multiplied by `schedule.gamma`.
+      rewind: rewinding step.
+      finetune: length of a level's fine-tuning.
+      evaluate_every: steps between evaluations, at least 1.
+      checkpoint_every: steps between checkpoints within a stage; 0 saves none.
+      sparse: steps of the mask update schedule that the config specifies, with the keys
+        "begin", "end" and "update_every".
+      gradient_every: steps between measurements of the gradient norm; 0 measures none.
+      keep_at: steps at which the state is saved for analyses, increasing.
+      stability_steps: steps at which children of the instability analysis start,
+        increasing.
+      pretraining_warmup: steps over which the learning rate of the pretraining
+        increases from 0.
+      ghosts: step at which ToST's soft activations and ghost skips are annealed away.
+      smoothing: step at which label smoothing is annealed away.
+      trace: first and last step of the profiler trace; () traces nothing.
+    """
 
     total: int
     warmup: int
@@ -22,31 +43,44 @@ class Durations(NamedTuple):
     evaluate_every: int
     checkpoint_every: int
     sparse: dict[str, int]
-    gradient_every: int  # 0 for never
-    keep_at: tuple[int, ...]  # growing
-    stability_steps: tuple[int, ...]  # growing
+    gradient_every: int
+    keep_at: tuple[int, ...]
+    stability_steps: tuple[int, ...]
     pretraining_warmup: int
-    ghosts: int  # until when they are there
-    smoothing: int  # until when labels are soft
-    trace: tuple[int, ...]  # from when to when the profiler looks
+    ghosts: int
+    smoothing: int
+    trace: tuple[int, ...]
 
 
 @contextmanager
 def config_context(field: str) -> Iterator[None]:
-    """Puts the place in the config before the message of what goes wrong inside."""
+    """Prefixes errors with the config field.
+
+    Args:
+      field: name of the field or section without "config.", such as "data".
+
+    Raises:
+      ValueError: what was raised inside, with the prefixed message.
+    """
     try:
         yield
     except sources.DatasetNotPrepared:
+        # Its message already explains how to get the dataset.
         raise
     except ValueError as error:
         raise ValueError(f"config.{field}: {error}") from error
 
 
 def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
-    """Reads the lengths of a config.
+    """Converts the durations of a config to training steps.
+
+    Args:
+      config: a config whose fields have the right types.
+      steps_per_epoch: training steps in one epoch, at least 1.
 
     Raises:
-      ValueError: naming the field that cannot be read, or that comes to nothing.
+      ValueError: if a duration has no valid form, or an interval rounds to 0 steps; the
+        message names the config field.
     """
 
     def read(field: str, text: str, total: int | None = None) -> int:
@@ -107,7 +141,19 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
 def _span(
     texts: tuple[str, ...], steps: tuple[int, ...], total: int
 ) -> tuple[int, ...]:
-    """Refuses what is no stretch of training."""
+    """Checks that a profiler trace has a first and a later last step within training.
+
+    Args:
+      texts: the two durations as in the config; () for no trace.
+      steps: the same in training steps, increasing and without duplicates.
+      total: length of training in steps.
+
+    Returns:
+      `steps`.
+
+    Raises:
+      ValueError: if the interval is empty, incomplete, or ends after training.
+    """
     if texts and (len(texts) != 2 or len(steps) != 2 or steps[1] > total):
         raise ValueError(
             f"config.run.trace: came {texts!r}, updates {steps} of {total}; wanted two "
@@ -117,7 +163,15 @@ def _span(
 
 
 def make_epoch(config: ConfigDict, examples: int) -> EpochSpec:
-    """Divides so many training examples into batches."""
+    """Splits the training examples of an epoch into batches.
+
+    Args:
+      config: a config with batch size and whether to drop a smaller last batch.
+      examples: number of training examples.
+
+    Raises:
+      ValueError: if there are no full batches and smaller ones are dropped.
+    """
     c = config.data
     with config_context("data"):
         count = shuffling.steps_per_epoch(

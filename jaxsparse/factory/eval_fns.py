@@ -1,4 +1,4 @@
-"""What analyses take of a network: functions of weights and images, from a config."""
+"""Makes the functions with which analyses evaluate the network of a config."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,23 +14,25 @@ from jaxsparse.training import losses
 
 
 class EvalFns(NamedTuple):
-    """A network as analyses see it; images are uint8 [n h w c] everywhere.
+    """Functions of a network for analyses. Images are uint8 [n h w c].
 
-    Ghosts are not in it: it is the network that a run with ghosts ends with.
+    They compute the network without ToST's soft activations and ghost skips, which is
+    the final network of a run that anneals them away.
 
-    Make them once: programs that are compiled from them are kept by the function.
+    Make them once per run: compiled programs are cached by function object.
 
     Attributes:
-      logits: `(params, batch_stats, images)` to logits [n k], in inference mode.
-      batch_logits: `(params, images)` to logits [n k], in training mode, where
-        BatchNorm takes the statistics of these images.
-      evaluate: `(params, batch_stats, (images, labels))` to the loss [n] of each
-        example and whether it is correct [n], in inference mode; what
-        `connectivity.along_segment` takes.
-      loss: `(params, (images, labels))` to the mean cross-entropy, in training mode,
-        where BatchNorm takes the statistics of these images.
-      statistics: `(params, images)` to the statistics that BatchNorm has of these
-        images; what `connectivity.ReEstimated` takes.
+      logits: function `(params, batch_stats, images)` to logits [n k], in inference
+        mode.
+      batch_logits: function `(params, images)` to logits [n k], in training mode:
+        BatchNorm uses the statistics of these images.
+      evaluate: function `(params, batch_stats, (images, labels))` to the loss of each
+        example [n] and whether it is classified correctly [n], in inference mode; an
+        argument of `connectivity.along_path`.
+      loss: function `(params, (images, labels))` to the mean cross-entropy, in training
+        mode: BatchNorm uses the statistics of these images.
+      statistics: function `(params, images)` to the BatchNorm statistics of these
+        images; an argument of `connectivity.ReEstimated`.
     """
 
     logits: Callable[..., Any]
@@ -41,13 +43,13 @@ class EvalFns(NamedTuple):
 
 
 def make_eval_fns(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> EvalFns:
-    """Makes the functions of a config's network.
+    """Makes the evaluation functions of a config's network.
 
     Args:
       config: a validated config.
-      dataset: what it is trained on.
-      batch_stats: running statistics of one replicate, of which only shapes and dtypes
-        are used; {} without BatchNorm.
+      dataset: the dataset, for the number of classes and the normalization.
+      batch_stats: running statistics of one replicate, possibly abstract; only shapes
+        and dtypes are used. {} for networks without BatchNorm.
     """
     model = models.make_model(config, classes=dataset.classes)
     trained = models.make_model(config, classes=dataset.classes, training=True)
@@ -79,7 +81,8 @@ def make_eval_fns(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Eva
 
     def statistics(params: Any, images: Any) -> Any:
         _, found = in_training(params, images)
-        # One step of a running average that began at nothing.
+        # The running average started at 0 and made one step, which multiplied the
+        # statistics of the batch by `share`.
         share = 1 - layers.MOMENTUM
         return jax.tree.map(lambda leaf: leaf / share, found)
 
