@@ -1,8 +1,8 @@
-"""Scores of examples by networks of a config: how hard each example is for them.
+"""Computes the difficulty scores of training examples with all replicates of a run.
 
-`data.diet.scores` says what the scores are; here is how the networks of all replicates
-come to them. Images are as they are, not augmented, and in the order of the dataset.
-Forgetting events are counted while training, see `replaying`.
+`data.data_pruning.scores` defines the scores. Images are not augmented, and are scored
+in the order of the dataset. Forgetting events are counted during training instead, see
+`factory.forgetting`.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from jaxsparse.training import vmap_seeds
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.vmap_seeds import How
 
-# More is harder, so the margin is turned round.
+# Higher scores mean harder examples, so the margin is negated.
 LOGIT_SCORES: dict[str, Callable[[Any, Any], Any]] = {
     "el2n": scores_lib.el2n,
     "margin": lambda logits, labels: -scores_lib.margin(logits, labels),
@@ -36,12 +36,12 @@ MIDPOINT = (0.0, 0.5, 1.0)
 
 
 class Weights(NamedTuple):
-    """What scores need to know of networks, every leaf [r ...].
+    """Networks to compute scores with, every leaf [r ...].
 
     Attributes:
-      params: parameters to compute with, exactly zero outside the masks.
-      batch_stats: running statistics of BatchNorm, {} without.
-      masks: which weights exist.
+      params: parameters for the forward pass, exactly zero outside the masks.
+      batch_stats: running statistics of BatchNorm; {} for networks without.
+      masks: boolean masks of the active weights.
     """
 
     params: Any
@@ -50,7 +50,12 @@ class Weights(NamedTuple):
 
 
 def weights(state: TrainState) -> Weights:
-    """Takes what scores need of a state in the form of files."""
+    """Extracts what scores need from a training state.
+
+    Args:
+      state: a state in the checkpoint layout: leaves lead with the replicate axis,
+        counters are scalars.
+    """
     return Weights(
         transforms.forward_params(state.params, state.opt_state),
         state.batch_stats,
@@ -71,27 +76,28 @@ def score_logits(
     """Scores examples by the logits of each network.
 
     Args:
-      functions: of the networks' config.
-      networks: of one or more replicates.
-      examples: what to score, one or more.
-      score: one of `LOGIT_SCORES`. "margin" is the negative of `scores.margin`, so that
-        of all scores more is harder.
-      batch_norm: "evaluation" takes the running averages, "batch" the statistics of
-        each batch of `batch_size` examples in their order, the last as it is left; all
-        the same without BatchNorm.
-      batch_size: examples at once, 1 or more.
-      how: how replicates are arranged, see `training.replicates`.
+      functions: evaluation functions of the networks' config.
+      networks: networks of one or more replicates.
+      examples: examples to score, at least one.
+      score: one of `LOGIT_SCORES`. "margin" is the negative of
+        `data_pruning.scores.margin`, so that higher means harder for all scores.
+      batch_norm: statistics that BatchNorm uses: "evaluation" for the running averages;
+        "batch" for those of each batch of `batch_size` consecutive examples, where the
+        last batch may be smaller. Irrelevant for networks without BatchNorm.
+      batch_size: examples per batch, at least 1.
+      how: how networks are mapped over replicates: "vmap", "map" or "unroll", see
+        `training.vmap_seeds`.
 
     Returns:
       One score for each replicate and example.
 
     Raises:
-      ValueError: if a name is unknown or `batch_size` below 1, or if a score is not
-        finite, naming the replicate.
+      ValueError: if a name is unknown, `batch_size` is below 1, or a score is not
+        finite; the message names the replicate.
 
     Deviations:
-      The code of Paul et al. (2021) has the running averages, that of Paul et al.
-      (2022) the statistics of batches of 1000: "batch".
+      The code of Paul et al. (2021) uses the running averages, that of Paul et al.
+      (2022) the statistics of batches of 1000 examples, which is "batch" here.
 
     References:
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
@@ -124,24 +130,27 @@ def grand(
     batch_size: int,
     how: How,
 ) -> Float[np.ndarray, "r n"]:
-    """Scores examples by the norm of their gradient, in inference mode.
+    """Scores examples by the norm of their gradient (GraNd), in inference mode.
 
-    The gradient is over the weights there are: those outside the masks do not count.
+    The gradient is taken with respect to the active weights and the parameters without
+    a mask; inactive weights do not contribute.
 
     Args:
-      functions: as in `score_logits`, and so are the others.
-      networks: of one or more replicates.
-      examples: what to score, one or more.
-      block_size: gradients to hold at once, 1 or more; of each replicate, where these
-        are batched.
-      batch_size: examples that one call of a program scores, 1 or more.
-      how: how replicates are arranged.
+      functions: evaluation functions of the networks' config.
+      networks: networks of one or more replicates.
+      examples: examples to score, at least one.
+      block_size: number of per-example gradients held in memory at once, at least 1;
+        per replicate if `how` is "vmap".
+      batch_size: number of examples scored per call of the compiled function, at least
+        1.
+      how: how networks are mapped over replicates: "vmap", "map" or "unroll", see
+        `training.vmap_seeds`.
 
     Returns:
-      One score for each replicate and example; see `scores.grand`.
+      One gradient norm for each replicate and example.
 
     Raises:
-      ValueError: if a size is below 1, or a score is not finite.
+      ValueError: if a size is below 1 or a score is not finite.
 
     Deviations:
       The code of Paul et al. (2021) scores dense networks only.
@@ -153,6 +162,8 @@ def grand(
 
     def one(network: Weights, images: Any, labels: Any) -> Any:
         def loss(params: Any, example: Any) -> Any:
+            # The masks inside of the differentiated function zero the gradients of
+            # inactive weights.
             held = masks_lib.apply(network.masks, params)
             batch = jax.tree.map(lambda leaf: leaf[None], example)
             return functions.evaluate(held, network.batch_stats, batch)[0][0]
@@ -171,25 +182,27 @@ def example_barriers(
     at: str = "midpoint",
     batch_size: int,
 ) -> Float64[np.ndarray, "p n"]:
-    """Scores examples by their own barriers between each pair of networks.
+    """Scores examples by their loss barriers between all pairs of networks.
 
-    Statistics of BatchNorm lie on the segment as the parameters do.
+    BatchNorm statistics are interpolated linearly, like the parameters.
 
     Args:
-      functions: of the networks' config.
-      ends: parameters and batch statistics of two or more single networks, such as
-        copies that were trained with other noise.
-      examples: what to score, one or more.
-      at: "midpoint", or "maximum" of 30 points; see `connectivity.example_barrier`.
-      batch_size: examples at once, 1 or more.
+      functions: evaluation functions of the networks' config.
+      ends: parameters and batch statistics of two or more networks without replicate
+        axis, such as copies trained with different SGD noise.
+      examples: examples to score, at least one.
+      at: "midpoint" of the linear interpolation, or "maximum" over 30 points; see
+        `connectivity.example_barrier`.
+      batch_size: examples per batch, at least 1.
 
     Returns:
-      One barrier in nats for each pair, in the order of `lottery.children.pairs`, and
-      example. More is harder: an easy example's vanishes early in training.
+      One barrier in nats for each pair, in the order of `lottery.instability.pairs`,
+      and example. Higher means harder: the barriers of easy examples vanish early in
+      training.
 
     Raises:
-      ValueError: if there are fewer than two ends, they do not fit each other, an
-        argument is out of range, or a barrier is not finite.
+      ValueError: if there are fewer than two networks, their trees differ, an argument
+        is out of range, or a barrier is not finite.
 
     References:
       Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet: Finding
@@ -204,6 +217,8 @@ def example_barriers(
     alphas = MIDPOINT if at == "midpoint" else connectivity.UNIT_ALPHAS
     on_device = jax.tree.map(jnp.asarray, tuple(examples))
     found = []
+    # Barriers are differences of nearly equal losses, and TPUs and recent GPUs multiply
+    # float32 matrices with fewer bits by default.
     with jax.default_matmul_precision("highest"):
         for a, b in instability.pairs(len(ends)):
             segment = connectivity.along_path(
@@ -229,7 +244,22 @@ def _in_batches(
     how: How,
     score: str,
 ) -> Float[np.ndarray, "r n"]:
-    """Scores batch after batch by all networks."""
+    """Scores all examples in batches, with all networks.
+
+    Args:
+      one: function of a network, images and labels to scores [b].
+      networks: networks [r ...].
+      examples: examples to score.
+      batch_size: examples per batch, at least 1.
+      how: how networks are mapped over replicates.
+      score: name of the score, for messages.
+
+    Returns:
+      Scores of all replicates and examples.
+
+    Raises:
+      ValueError: if `batch_size` is below 1 or a score is not finite.
+    """
     _check_size("batch_size", batch_size)
     images, labels = examples
     mapped = vmap_seeds.over_replicates(
@@ -255,7 +285,16 @@ def _check_size(field: str, size: int) -> None:
 def _finite(
     found: Float[np.ndarray, "r n"], score: str, row: str
 ) -> Float[np.ndarray, "r n"]:
-    """Refuses scores of networks that diverged."""
+    """Raises ValueError if a score is not finite, as after diverged training.
+
+    Args:
+      found: scores of all examples.
+      score: name of the score, for the message.
+      row: what the first axis of `found` counts, for the message.
+
+    Returns:
+      `found`.
+    """
     bad = np.argwhere(~np.isfinite(found))
     if len(bad):
         raise ValueError(

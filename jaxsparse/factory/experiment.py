@@ -1,4 +1,4 @@
-"""From a config and its data to the experiment that runs."""
+"""Makes the experiment of a config: trainers, stages and their settings."""
 
 import functools
 from collections.abc import Callable
@@ -53,10 +53,17 @@ from jaxsparse.training.scan_chunks import EpochSpec
 from jaxsparse.training.train import Trainer
 from jaxsparse.training.vmap_seeds import How
 
-ORDERS_KEPT = 64  # epochs' orders of examples held on the devices
+ORDERS_KEPT = 64  # epochs whose example order is cached on the devices
 
 
 def _make_layout(config: ConfigDict, epoch_of: EpochSpec) -> MeshLayout:
+    # An epoch of one step has no full batch, only a last one.
+    """Makes the device mesh for the batch sizes of an epoch.
+
+    Args:
+      config: a validated config.
+      epoch_of: number of steps and batch sizes of an epoch.
+    """
     sizes = [epoch_of.batch_size] * (epoch_of.steps > 1) + [epoch_of.last_batch]
     return mesh.make_layout(
         replicates=config.replicates,
@@ -68,7 +75,7 @@ def _make_layout(config: ConfigDict, epoch_of: EpochSpec) -> MeshLayout:
 
 
 def _division(config: ConfigDict) -> mesh.FSDPSpec | None:
-    """Says how weights are divided over devices; None if they are not to be."""
+    """Returns how parameters are sharded over devices; None to keep them whole."""
     c = config.run
     if c.weights == "whole":
         return None
@@ -78,7 +85,18 @@ def _division(config: ConfigDict) -> mesh.FSDPSpec | None:
 def _divided(
     network: TrainTask, layout: MeshLayout, seeds: state_lib.Seeds
 ) -> TrainTask:
-    """Has states made divided over devices, without a weight that is whole on one."""
+    """Makes a network initialize its states sharded.
+
+    No device ever holds a whole parameter, not even during initialization.
+
+    Args:
+      network: what is trained.
+      layout: mesh of devices and placement of arrays on it.
+      seeds: random keys of all replicates.
+
+    Returns:
+      The network; unchanged if parameters are not sharded.
+    """
     if not layout.divides:
         return network
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
@@ -92,11 +110,12 @@ def _divided(
 
 
 class ExecutionPlan(NamedTuple):
-    """How the work of a call is laid out; no result depends on it but for last bits.
+    """How steps and replicates are executed; results differ in the last bits only.
 
     Attributes:
-      single: whether steps are dispatched one by one instead of scanned.
-      how: how replicates are mapped, see `training.replicates`.
+      single: whether steps are dispatched one by one instead of by `lax.scan`.
+      how: how functions are mapped over replicates: "vmap" batches them, "map" loops
+        over them, "unroll" repeats the operations for each.
     """
 
     single: bool
@@ -104,11 +123,17 @@ class ExecutionPlan(NamedTuple):
 
 
 def make_execution_plan(config: ConfigDict, masks: Any) -> ExecutionPlan:
-    """Chooses what is fast on the devices there are, unless the config says.
+    """Chooses how steps and replicates are executed, by speed or by the config.
 
-    On CPUs gradients of convolutions are several times slower inside `lax.scan` or
-    batched by vmap than outside, unless they are spelled out (`models.convolutions`),
-    and products of small matrices slower batched than one by one.
+    On CPUs, gradients of convolutions are several times slower inside `lax.scan` or
+    batched by vmap than outside, unless custom gradients are used
+    (`models.convolutions`). Batched products of small matrices are slower than separate
+    ones.
+
+    Args:
+      config: a validated config.
+      masks: masks of one replicate; a leaf with more than 2 axes is taken as a sign of
+        convolutions.
     """
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
     convolves &= not models.uses_custom_conv_grads(config)
@@ -124,20 +149,20 @@ def make_execution_plan(config: ConfigDict, masks: Any) -> ExecutionPlan:
 def make_experiment(
     config: ConfigDict, dataset: Dataset, workdir: Path, *, per_example: bool = False
 ) -> Experiment:
-    """Makes everything a run needs.
+    """Makes all parts of a run.
 
     Args:
       config: a validated config.
-      dataset: what `load_data` read.
-      workdir: folder of the run.
-      per_example: whether steps tally each example, for `training.visits`; training
-        itself cannot use that.
+      dataset: the dataset, as `load_data` returned it.
+      workdir: the run directory.
+      per_example: whether steps return the correctness of each example, for
+        `training.forgetting`. Such an experiment can only be replayed, not trained.
 
     Returns:
       The experiment.
 
     Raises:
-      ValueError: if the parts do not fit together, naming the field to change.
+      ValueError: if the parts do not fit together; the message names the config field.
     """
     c, s = config.lottery, config.sparse
     if s.growth_first + s.growth_examples > len(dataset.train.labels):
@@ -212,7 +237,19 @@ def _make_pretrainer(
     layout: MeshLayout,
     workdir: Path,
 ) -> Trainer | None:
-    """Makes what trains up to the rewinding step, if that is something else."""
+    """Makes the trainer for the steps before the rewinding step.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset.
+      network: what is trained after the rewinding step.
+      seeds: random keys of all replicates.
+      layout: device mesh of the training after the rewinding step.
+      workdir: the run directory, to which the path of a score file is relative.
+
+    Returns:
+      The trainer; None if the pretraining does not differ from training.
+    """
     if not pretraining_lib.differs(config):
         return None
     c = pretraining_lib.as_training(config)
@@ -222,13 +259,15 @@ def _make_pretrainer(
     with config_context("pretraining"):
         epoch_of = make_epoch(c, count)
         layout = _make_layout(c, epoch_of)
-    # Lengths in epochs are those of training, whatever an epoch is here.
+    # Durations in epochs refer to epochs of training, even if the pretraining has fewer
+    # examples or other batches.
     steps = make_epoch(config, len(dataset.train.labels)).steps
     length = make_durations(c, steps_per_epoch=steps)
     made = components.make_network(c, dataset, length)
     trainer = _make_trainer(
         c,
         dataset._replace(train=train),
+        # Compared with `network`, only the optimizer differs: its learning rate.
         network._replace(tx=made.tx),
         seeds,
         components.make_rate(c, length),
@@ -252,10 +291,22 @@ def _make_children(
     epoch_of: EpochSpec,
     length: Durations,
 ) -> instability_lib.InstabilityAnalysis | None:
-    """Makes what trains and compares children; None if the config wants none."""
+    """Makes the instability analysis of a config; None if it has none.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset.
+      network: what is trained.
+      seeds: random keys of all replicates.
+      rate: learning rate as a function of the training step.
+      epoch_of: number of steps and batch sizes of an epoch.
+      length: durations of the config in steps.
+    """
     c = config.stability
     if not (c.children or c.successive):
         return None
+    # All children train in parallel, as replicates of one trainer. They are not
+    # measured during training, and no states of them are saved.
     many = config.copy_and_resolve_references()
     many.replicates = config.replicates * max(1, c.children)
     many.analysis = config_lib.default().analysis
@@ -292,6 +343,21 @@ def _make_trainer(
     *,
     per_example: bool = False,
 ) -> Trainer:
+    """Makes the settings and compiled functions that stages share.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset.
+      network: what is trained.
+      seeds: random keys of all replicates of this trainer.
+      rate: learning rate as a function of the training step.
+      layout: mesh of devices and placement of arrays on it.
+      epoch_of: number of steps and batch sizes of an epoch.
+      length: durations of the config in steps.
+      origin: hashes of the files that a warm start takes weights, masks or scores from,
+        for the record; {} without a warm start.
+      per_example: whether steps return the correctness of each example.
+    """
     axis_name = layout.batch_axis
     model = models.make_model(
         config, classes=dataset.classes, axis_name=axis_name, training=True
@@ -330,10 +396,11 @@ def _make_trainer(
             batch_size=epoch_of.batch_size,
             replicates=config.replicates,
         )
-    # A loop over replicates would move those of other devices.
+    # A loop over replicates would transfer replicates between devices.
     apart = arrangement.how if layout.mesh.size == 1 else "vmap"
     how = apart if layout.divides else arrangement.how
-    # Forced host devices hang if many calls with collectives are in flight.
+    # CPU devices made with --xla_force_host_platform_device_count hang if many calls
+    # with collectives are in flight.
     waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
     return Trainer(
         programs=scan_chunks.make_chunk_fns(
@@ -403,8 +470,16 @@ def _make_trainer(
 def _is_streamed(
     where: scan_chunks.Where, examples: Examples, layout: MeshLayout
 ) -> bool:
-    """Says whether examples to evaluate on are brought to the devices each time."""
-    if where == "sharded":  # these are fewer, and are not divided
+    """Returns whether each evaluation copies its examples from the host.
+
+    Args:
+      where: where training examples are stored.
+      examples: examples of the evaluated set.
+      layout: mesh of devices and placement of arrays on it.
+    """
+    if where == "sharded":  # evaluation sets are smaller and never sharded
+        # The primary process decides, because devices of other hosts may report other
+        # amounts of memory.
         return multihost.broadcast_from_primary(
             lambda: input_pipeline.choose(examples, layout) != "device"
         )
@@ -414,7 +489,16 @@ def _is_streamed(
 def _where(
     config: ConfigDict, dataset: Dataset, layout: MeshLayout
 ) -> scan_chunks.Where:
-    """Says where training examples lie."""
+    """Returns where training examples are stored: "device", "sharded" or "host".
+
+    Args:
+      config: a validated config.
+      dataset: the dataset.
+      layout: mesh of devices and placement of arrays on it.
+
+    Raises:
+      ValueError: if the placement that the config requests is impossible.
+    """
     asked = config.run.examples
     if asked == "auto":
         return multihost.broadcast_from_primary(
@@ -437,7 +521,17 @@ def _where(
 def _make_order(
     layout: MeshLayout, examples: int, rows: Any = None
 ) -> Callable[..., Any]:
-    """Makes the order of so many examples; of these rows [r examples], if given."""
+    """Makes the function that draws the order of the examples in an epoch.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      examples: number of examples per epoch.
+      rows: example indices to train on, int [r examples]; None for all examples.
+
+    Returns:
+      A function of keys [r] and the number of an epoch to example indices [r examples],
+      sharded by replicate.
+    """
 
     def one(key: Any, number: Any, mine: Any) -> Any:
         places = shuffling.epoch_order(key, epoch=number, examples=examples)
@@ -448,7 +542,8 @@ def _make_order(
     recent: dict[tuple[bytes, int], Any] = {}
 
     def make(keys: Any, number: int) -> Any:
-        # Levels and controls see the same orders again, and drawing one takes long.
+        # Cached, because levels and controls use the same orders again and drawing one
+        # is slow.
         name = (np.asarray(jax.random.key_data(keys)).tobytes(), number)
         if name not in recent:
             if len(recent) == ORDERS_KEPT:

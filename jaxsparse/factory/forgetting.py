@@ -1,4 +1,4 @@
-"""The dense training of a run done again, to count forgetting events."""
+"""Replays the dense training of a run to count forgetting events."""
 
 from typing import NamedTuple
 
@@ -20,14 +20,16 @@ from jaxsparse.training.train import RunDir, Stage
 
 
 class ForgettingReplay(NamedTuple):
-    """Forgetting events of a run.
+    """Result of replaying training.
 
     Attributes:
-      counts: of each replicate and training example, see `forgetting.counts`.
-      step: updates they were counted over.
-      state: what training ended with, in the form of files.
-      same: whether that is what the run has on file, bit for bit; None if it has
-        nothing on file to compare.
+      counts: number of forgetting events of each replicate and training example, as
+        `data_pruning.forgetting.counts` defines it.
+      step: number of training steps over which they were counted.
+      state: final state of the replay, in the checkpoint layout: leaves lead with the
+        replicate axis, counters are scalars.
+      same: whether all compared states equal those that the run saved, bit for bit;
+        None if the run has none to compare.
     """
 
     counts: Float32[np.ndarray, "r n"]
@@ -39,24 +41,24 @@ class ForgettingReplay(NamedTuple):
 def count_forgetting(
     run: warm_start.TrainedRun, *, until: str = ""
 ) -> ForgettingReplay:
-    """Trains the dense network of a run again, and counts forgetting events.
+    """Replays the dense training of a run and counts forgetting events.
 
-    From initialisation on, through what lies before the rewinding step, with the run's
-    seeds, order of examples, augmentation and programs. An example is looked at when a
-    batch brings it, with the logits of the training step: of the augmented image,
-    before the update. Nothing is written.
+    The replay starts at initialization and includes the steps before the rewinding
+    step. It uses the run's seeds, order of examples, augmentation and compiled
+    functions. An example is evaluated when a batch contains it, with the logits of the
+    training step: those of the augmented image, before the update. Nothing is written.
 
     Args:
-      run: what `open_run` returned.
-      until: the length to count over, such as "20ep"; "" for level 0 to its end.
+      run: a run opened with `open_run`.
+      until: duration to count over, such as "20ep"; "" for all of level 0.
 
     Returns:
-      The counts, and what training came to.
+      The counts, and the final state of the replay.
 
     Raises:
-      ValueError: if the run begins with other training than that of level 0, has lost
-        what it began with, or `until` lies outside of it.
-      NonFinite: if a loss is NaN or infinite.
+      ValueError: if the run has a pretraining that differs from training, if the state
+        from which it started is lost, or if `until` exceeds its dense training.
+      NonFiniteLoss: if a loss is NaN or infinite.
 
     References:
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
@@ -79,7 +81,7 @@ def count_forgetting(
             continue
         if stage.start >= stop:
             break
-        # What the stage begins with is there, or this says that it is not.
+        # Loaded for its error message only, which lists the checkpoints that exist.
         warm_start.load_state(run, "rewind" if stage.start else "init")
         trainer, fresh, keys = experiment_lib.beginning(made, desk, stage)
         state, events = replay.count_forgetting(
@@ -91,7 +93,16 @@ def count_forgetting(
 
 
 def _stop(made: Experiment, until: str) -> int:
-    """Reads at which update to end."""
+    """Returns the training step at which the replay ends.
+
+    Args:
+      made: the experiment of the run.
+      until: duration to count over; "" for all of level 0.
+
+    Raises:
+      ValueError: if the duration is invalid, or not between 1 step and the dense
+        training.
+    """
     if not until:
         return made.plan.total
     stop = durations.to_steps(
@@ -106,6 +117,7 @@ def _stop(made: Experiment, until: str) -> int:
 
 
 def _desk(run: warm_start.TrainedRun) -> RunDir:
+    """Returns the files of a run, for reading."""
     return RunDir(
         metrics=run.folder / "metrics.jsonl",
         checkpoints=run.folder / "checkpoints",
@@ -115,7 +127,17 @@ def _desk(run: warm_start.TrainedRun) -> RunDir:
 
 
 def _compare(run_dir: RunDir, stage: Stage, state: TrainState) -> list[bool]:
-    """Says whether a state is the one on file, if there is one that can be compared."""
+    """Compares a replayed state with the checkpoint of the same step, by hash.
+
+    Args:
+      run_dir: files of the run.
+      stage: stage that was replayed.
+      state: state of the replay.
+
+    Returns:
+      [True] or [False]; [] if the run saved no state at that step, or in a layout whose
+      hash cannot be compared.
+    """
     step = int(state.step)
     name = train.saved_state_name(stage.name, step)
     if step == stage.stop:

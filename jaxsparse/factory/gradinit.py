@@ -1,4 +1,4 @@
-"""Rescaled initialisation, from a config: which network, which batches."""
+"""Rescales initial weights with GradInit, as a config describes it."""
 
 import functools
 from collections.abc import Callable
@@ -18,14 +18,18 @@ from jaxsparse.training import losses, steps
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params
 
-BATCHES = 3  # that a step takes
+BATCHES = 3  # batches per step
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses rescaling where levels rewind, and its options without it.
+    """Checks that GradInit and its options are only set where they have an effect.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if levels would rewind to other weights, or an option is set without
+        GradInit; the message names the config field.
     """
     c, lottery = config.rescaling, config.lottery
     used = c.steps > 0
@@ -49,27 +53,29 @@ def make_rescale(
     normalize: Callable[..., Any],
     augment: steps.Augment | None,
 ) -> Rescale | None:
-    """Makes what rescales initial weights; None if the config wants none.
+    """Makes the function that rescales initial weights with GradInit.
+
+    Each step uses three batches of augmented examples, in an order drawn from the data
+    seed. The gradient is that of the first two batches together. The loss after the
+    look-ahead step is that of the first and the third.
 
     Args:
       config: a validated config.
-      dataset: what is trained on: each step takes three batches in an order drawn from
-        the seed of the data, augmented. The first two together give the gradient, and
-        the first and the third the loss after the look-ahead.
-      model: the network as it is when training begins.
-      normalize: uint8 images to the network's floats.
-      augment: random changes of images; None for none.
+      dataset: the dataset, with at least three batches of training examples.
+      model: the network as it is at the beginning of training.
+      normalize: function of uint8 images to the network's float inputs.
+      augment: random augmentation of the images; None leaves them unchanged.
 
     Returns:
-      A function of weights, batch statistics, masks and seeds [r ...] to what came of
-      it [r ...].
+      A function of weights, batch statistics, masks and seeds [r ...] to a
+      `GradInitResult` [r ...]; None if the config does not rescale.
 
     Raises:
-      ValueError: if there are not so many examples.
+      ValueError: if there are fewer than three batches of training examples.
 
     Deviations:
-      The authors' two pairs of batches share half of their examples; so do these. The
-      loss is plain cross-entropy, also where training smooths labels.
+      As in the authors' code, the two pairs of batches share half of their examples.
+      The loss is the cross-entropy without label smoothing, even if training uses it.
     """
     c = config.rescaling
     if not c.steps:
@@ -109,10 +115,15 @@ def make_rescale(
         found = []
         for r in range(len(seeds.data)):
             weights, mine, kept = _of(r, (params, stats, masks))
+            # A number that no other use of the data key folds in: training folds in 0,
+            # 1 and levels, scores fold in 2**31.
             key = jax.random.fold_in(_of(r, jax.random.clone(seeds.data)), 2**31 + 1)
             rows = _rows(key, count=count, steps=c.steps, size=BATCHES * size)
             batches = functools.partial(_batches, pair, dataset, mine, key, rows)
             found.append(
+                # Dispatched step by step, so that only the batches of one step are on
+                # the device, and because CPUs compute second derivatives of
+                # convolutions slowly in loops.
                 gradinit.rescale(
                     loss, weights, kept, batches, settings=settings, dispatch=True
                 )
@@ -130,20 +141,41 @@ def _batches(
     rows: Int[np.ndarray, "s b"],
     step: int,
 ) -> tuple[Any, Any]:
-    """Gives a step its batches."""
+    """Returns the two overlapping batches of a step.
+
+    Args:
+      pair: function of batch statistics, images, labels and a key to the two batches.
+      dataset: the dataset.
+      stats: batch statistics of one replicate.
+      key: typed random key of the replicate.
+      rows: example indices of each step.
+      step: number of the step.
+    """
     images, labels = dataset.train.images, dataset.train.labels
+    # 2**31 is never the number of an epoch, which `_rows` folds into the same key.
     draws = jax.random.fold_in(jax.random.fold_in(key, 2**31), step)
     return pair(stats, images[rows[step]], labels[rows[step]], draws)
 
 
 def _of(r: int, tree: Any) -> Any:
+    """Selects a replicate from a tree [r ...]."""
     return jax.tree.map(lambda leaf: leaf[r], tree)
 
 
 def _rows(
     key: Key[Any, ""], *, count: int, steps: int, size: int
 ) -> Int[np.ndarray, "s b"]:
-    """Lists the examples of each step; in an epoch none comes twice."""
+    """Draws the example indices of each step, without repetition within an epoch.
+
+    Args:
+      key: typed random key.
+      count: number of training examples.
+      steps: number of steps.
+      size: examples per step, at most `count`.
+
+    Returns:
+      Example indices; a smaller rest of an epoch is dropped.
+    """
     each = count // size
     orders = [
         jax.random.permutation(jax.random.fold_in(key, number), count)

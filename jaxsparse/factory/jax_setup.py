@@ -1,4 +1,4 @@
-"""What a config asks of the process that runs it."""
+"""Sets the options of JAX that a config requests."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,16 @@ from ml_collections import ConfigDict
 
 
 def set_up_jax(config: ConfigDict) -> None:
-    """Sets what must be set before JAX first looks at its devices."""
+    """Sets compiler flags and the compilation cache; call it before JAX uses a device.
+
+    Args:
+      config: a validated config. `run.deterministic` requests deterministic GPU
+        kernels, `run.compilation_cache` a cache of compiled programs on disk, unless
+        the environment variable JAX_COMPILATION_CACHE_DIR already names one.
+    """
     if config.run.deterministic:
         old = os.environ.get("XLA_FLAGS", "")
+        # XLA reads this variable once, when it first uses a device.
         os.environ["XLA_FLAGS"] = f"{old} --xla_gpu_deterministic_ops=true".strip()
     if config.run.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path.home() / ".cache" / "jaxsparse" / "compiled"
