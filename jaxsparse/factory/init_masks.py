@@ -1,4 +1,4 @@
-"""The masks that sparse training starts from, chosen on the initial weights."""
+"""Makes the masks with which sparse training starts, chosen on the initial weights."""
 
 import functools
 import logging
@@ -24,15 +24,19 @@ from jaxsparse.types import Masks, Params
 
 log = logging.getLogger(__name__)
 
-# What is done to masks chosen at initialisation, to see what matters about them.
+# Changes to masks chosen at initialization that test which of their properties matter.
 ABLATIONS = ("shuffled_layers", "inverted", "reinitialized")
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses an unknown score, and options that would do nothing.
+    """Checks the score and the options of static masks.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if a name is unknown, an option would have no effect, or two options
+        exclude each other; the message names the config field.
     """
     c = config.sparse
     spec = config_lib.SCORES.find(c.score)
@@ -75,16 +79,19 @@ def check_masks(
     dense: tuple[str, ...],
     axes: fan_axes.Axes,
 ) -> None:
-    """Refuses, by shapes alone, what choosing static masks would refuse later.
+    """Checks by shapes alone that static masks can be chosen.
+
+    Otherwise the same error would be raised after the initial weights were made.
 
     Args:
       config: a validated config.
       like: parameters of one replicate, concrete or abstract.
-      dense: names of layers that are kept whole, besides the config's patterns.
-      axes: the layouts of the network's weights.
+      dense: names of layers to keep dense, in addition to the config's patterns.
+      axes: input and output axes of the network's weights; None infers them from names
+        and shapes.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if they cannot; the message names the config field.
     """
     c = config.sparse
     if c.method != "static" or config.start.masks:
@@ -104,7 +111,7 @@ def check_masks(
 
 
 def _distribution(config: ConfigDict) -> Any:
-    """Returns how the sparsity is divided among layers."""
+    """Returns how the sparsity is distributed over layers: a name or a function."""
     spec = config_lib.SCORES.find(config.sparse.score)
     return methods.make_distribution(config) or spec.distribution
 
@@ -119,21 +126,22 @@ def make_init_masks(
     dense: tuple[str, ...],
     axes: fan_axes.Axes = None,
 ) -> Callable[[Params, Any, Seeds], Masks] | None:
-    """Makes the function from initial weights to the first masks.
+    """Makes the function that chooses the first masks on the initial weights.
 
     Args:
       config: a validated config.
-      dataset: where the examples that are scored on come from: each replicate draws its
-        own, from the seed of its data.
+      dataset: supplies the training examples for scores; each replicate draws its own
+        with its data key.
       model: the network.
-      normalize: uint8 images to the network's floats.
-      wrap: what makes an optimiser sparse.
-      dense: names of layers that are kept whole, besides the config's patterns.
-      axes: the layouts of the network's weights.
+      normalize: function of uint8 images to the network's float inputs.
+      wrap: makes an optimizer sparse, from `methods.make_wrap`.
+      dense: names of layers to keep dense, in addition to the config's patterns.
+      axes: input and output axes of the network's weights; None infers them from names
+        and shapes.
 
     Returns:
       A function of weights, batch statistics and seeds [r ...] to masks [r ...]; None
-      for dense ones.
+      if training starts dense.
     """
     c = config.sparse
     spec = config_lib.SCORES.find(c.score)
@@ -148,9 +156,11 @@ def make_init_masks(
         def of(r: int, tree: Any) -> Any:
             return jax.tree.map(lambda leaf: leaf[r], tree)
 
+        # One replicate after the other: each is scored on its own examples, which are
+        # gathered on the host.
         one_each = []
         for r in range(len(seeds.data)):
-            # To slice keys counts as a use of them.
+            # JAX's key-reuse checker counts slicing a key as a use, hence the clone.
             weights, mine = of(r, params), of(r, jax.tree.map(jax.random.clone, seeds))
             scorer = scores_lib.make_score_inputs(
                 config, spec, dataset, model, normalize, of(r, stats), mine
@@ -173,13 +183,25 @@ def _ablate(
     c: ConfigDict,
     key: Key[Array, ""],
 ) -> Masks:
-    """Changes where the masks are, for the ablations that do."""
+    """Applies the ablations that move the masks.
+
+    Args:
+      masks: masks of one replicate.
+      params: its initial weights.
+      scorer: inputs of its score.
+      c: the section "sparse" of the config.
+      key: typed random key of its masks.
+
+    Returns:
+      New masks with the same layer counts; unchanged without such an ablation.
+    """
     if c.ablation == "shuffled_layers":
         draw = controls.key_of(key, c.ablation, 0)
         return controls.shuffle_layers(masks, key=draw)
     if c.ablation == "inverted":
         everything = jax.tree.map(jnp.ones_like, masks)
         worth = scorer.bind(config_lib.SCORES.find(c.score), c)(params, everything)
+        # SynFlow scores are float64; without this JAX would convert them to float32.
         with jax.enable_x64(scores_lib.is_wide(worth)):
             return controls.invert(masks, worth)
     return masks
@@ -192,7 +214,15 @@ def _choose(
     dense: tuple[str, ...],
     axes: fan_axes.Axes,
 ) -> Masks:
-    """Chooses the masks of one replicate."""
+    """Chooses the static masks of one replicate.
+
+    Args:
+      config: a validated config.
+      params: initial weights of the replicate.
+      scorer: inputs of its score.
+      dense: patterns and names of layers to keep dense.
+      axes: input and output axes of the network's weights.
+    """
     c = config.sparse
     spec = config_lib.SCORES.find(c.score)
     where = {
@@ -215,14 +245,14 @@ def _choose(
 def ends_kept_whole(
     config: ConfigDict, model: nn.Module, like: Any, stats: Any, shape: Any
 ) -> tuple[str, ...]:
-    """Names the first and the last prunable layer, as far as the config keeps them.
+    """Names those of the first and last prunable layer that the config keeps dense.
 
     Args:
       config: a validated config.
       model: the network.
-      like: its parameters, abstract ones too.
-      stats: its batch statistics, likewise.
-      shape: of one image.
+      like: parameters of one replicate, possibly abstract.
+      stats: its batch statistics, possibly abstract; {} without BatchNorm.
+      shape: height, width and channels of one image.
     """
     c = config.sparse
     if not (c.first_layer_dense or c.last_layer_dense):
@@ -237,13 +267,13 @@ def ends_kept_whole(
 
 
 def layouts(model: nn.Module, like: Any, stats: Any, shape: Any) -> fan_axes.TreeAxes:
-    """Asks a network's layers which axes of their weights are inputs and outputs.
+    """Finds the input and output axes of a network's weights by tracing its layers.
 
     Args:
       model: the network.
-      like: its parameters, abstract ones too.
-      stats: its batch statistics, likewise.
-      shape: of one image.
+      like: parameters of one replicate, possibly abstract.
+      stats: its batch statistics, possibly abstract; {} without BatchNorm.
+      shape: height, width and channels of one image.
     """
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     return fan_axes.of_linen(_forward(model, stats), like, image)
@@ -252,18 +282,18 @@ def layouts(model: nn.Module, like: Any, stats: Any, shape: Any) -> fan_axes.Tre
 def make_effective_count(
     model: nn.Module, like: Any, stats: Any, shape: Any, masks: Masks
 ) -> Callable[[Masks], int] | None:
-    """Makes the function that counts the weights on a path from input to output.
+    """Makes the function that counts active weights on paths from input to output.
 
     Args:
       model: the network.
-      like: its parameters, abstract ones too.
-      stats: its batch statistics, likewise.
-      shape: of one image.
-      masks: dense masks, to try it on.
+      like: parameters of one replicate, possibly abstract.
+      stats: its batch statistics, possibly abstract; {} without BatchNorm.
+      shape: height, width and channels of one image.
+      masks: dense masks of one replicate, with which the function is tried out.
 
     Returns:
-      The function of masks; None, with a warning, for a network whose paths cannot be
-      followed.
+      A function of the masks of one replicate to a number of weights. None, after a
+      warning, if the network contains an operation that cannot be traced.
     """
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
@@ -280,7 +310,10 @@ def make_effective_count(
 
 
 def _forward(model: nn.Module, stats: Any) -> Callable[..., Array]:
+    """Returns the forward pass in inference mode, of parameters and images."""
+
     def forward(params: Params, images: Array) -> Array:
+        # Only the structure of the computation matters, so positive constants serve.
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
         variables = {"params": params, "batch_stats": ones}
         return model.apply(variables, images, train=False)

@@ -1,4 +1,4 @@
-"""What a config has trained and compared to see whether training is stable."""
+"""Compares copies of a network for the instability analysis of a config."""
 
 import math
 from collections.abc import Callable
@@ -18,16 +18,20 @@ from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.factory.durations import Durations
 from jaxsparse.tost import ghost_skips
 
-BATCH = 1000  # examples at once
-RE_ESTIMATED = 10  # batches that statistics of BatchNorm are taken from
-_ON = ("children", "successive")  # fields that switch it on
+BATCH = 1000  # examples per batch
+RE_ESTIMATED = 10  # batches for re-estimated BatchNorm statistics
+_ON = ("children", "successive")  # fields that enable the analysis
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses what would compare nothing, or nothing alike.
+    """Checks that the instability analysis compares networks that are comparable.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if an option has no effect, or the analysis does not fit the other
+        sections; the message names the config field.
     """
     c, plain = config.stability, config_lib.default().stability
     on = bool(c.children) or c.successive
@@ -70,10 +74,14 @@ def check(config: ConfigDict) -> None:
 
 
 def check_steps(config: ConfigDict, length: Durations) -> None:
-    """Refuses children that begin when training has ended, at no level, or too early.
+    """Checks that children start within the training of their level.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if they do not; the message names the config field.
     """
     c, steps = config.stability, length.stability_steps
     if not c.children:
@@ -106,22 +114,25 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
 def make_compare(
     config: ConfigDict, dataset: Dataset, like: Any
 ) -> Callable[[Any, Any], list[dict[str, Any]]]:
-    """Makes the function that says what lies between two sets of replicates.
+    """Makes the function that compares two sets of replicates.
 
     Args:
       config: a validated config.
-      dataset: what it is trained on.
-      like: batch statistics of one replicate; only shapes are looked at.
+      dataset: the dataset. Both the training and the test examples are copied to the
+        device.
+      like: batch statistics of one replicate; only shapes and dtypes are used.
 
     Returns:
-      A function of two pairs of parameters and batch statistics [r ...] to a row for
-      each replicate: "alphas"; on the segment "train_loss", "train_error", "test_loss"
-      and "test_error" (fractions); "train_instability" and "test_instability"; the
-      "l2" distance between the ends over all parameters; and how many test examples
-      the ends classify differently, "different", also as a fraction, "disagreement".
+      A function of two pairs of parameters and batch statistics [r ...] to one dict per
+      replicate. "alphas" are the points of the linear interpolation; "train_loss",
+      "train_error", "test_loss" and "test_error" the values there (losses in nats,
+      errors as fractions); "train_instability" and "test_instability" the error
+      barriers. "l2" is the distance between the two networks over all parameters,
+      "different" the number of test examples that they classify differently, and
+      "disagreement" that number as a fraction.
 
     Raises:
-      ValueError: if examples are in files and too many to have in memory at once.
+      ValueError: if the examples are stored in files and too many for memory.
     """
     c, made = config.stability, eval_fns.make_eval_fns(config, dataset, like)
     alphas = np.linspace(0, 1, c.points)
@@ -158,6 +169,7 @@ def make_compare(
             row[f"{name}_error"] = segment.error.tolist()
             rise = connectivity.instability(segment.error, segment.alphas)
             row[f"{name}_instability"] = float(rise)
+        # Ghost skips are not part of the final network.
         apart = jax.tree.map(
             lambda a, b: jnp.sum(jnp.square(a - b)),
             ghost_skips.strip_ghosts(first[0]),
@@ -169,6 +181,8 @@ def make_compare(
         return row
 
     def compare(first: Any, second: Any) -> list[dict[str, Any]]:
+        # Instability is a difference of nearly equal errors, and TPUs and recent GPUs
+        # multiply float32 matrices with fewer bits by default.
         with jax.default_matmul_precision("highest"):
             return [
                 one(*jax.tree.map(lambda leaf, r=r: leaf[r], (first, second)))
@@ -179,7 +193,15 @@ def make_compare(
 
 
 def _re_estimated(made: eval_fns.EvalFns, images: jax.Array) -> Any:
-    """Takes statistics of BatchNorm anew, of the first batches of training images."""
+    """Prepares re-estimated BatchNorm statistics from the first training images.
+
+    Args:
+      made: evaluation functions of the network.
+      images: training images, uint8 [n h w c].
+
+    Returns:
+      A `connectivity.ReEstimated` with up to `RE_ESTIMATED` batches.
+    """
     size = min(BATCH, len(images))
     batches = min(RE_ESTIMATED, len(images) // size)
     shape = (batches, size, *images.shape[1:])
@@ -191,7 +213,15 @@ def _re_estimated(made: eval_fns.EvalFns, images: jax.Array) -> Any:
 def _make_classes(
     made: eval_fns.EvalFns, images: jax.Array
 ) -> Callable[[Any], np.ndarray]:
-    """Makes the function from a network to the class it gives each image."""
+    """Makes the function that predicts the class of each image.
+
+    Args:
+      made: evaluation functions of the network.
+      images: test images, uint8 [n h w c].
+
+    Returns:
+      A function of parameters and batch statistics to predicted classes, int [n].
+    """
     logits = jax.jit(made.logits)
 
     def classes(weights: Any) -> np.ndarray:
@@ -207,17 +237,18 @@ def _make_classes(
 def judge(
     instabilities: list[float], reached: list[float], dense: list[float] | None
 ) -> dict[str, Any]:
-    """Says whether training is stable, and whether what it reaches matches dense.
+    """Determines whether training is stable and matches the dense network.
 
     Args:
-      instabilities: of all pairs, fractions.
-      reached: test accuracies of the networks judged, fractions.
-      dense: those of dense networks; None if there are none.
+      instabilities: instabilities of all pairs of children, as fractions.
+      reached: test accuracies of the judged networks, as fractions.
+      dense: test accuracies of dense networks, as fractions; None if there are none.
 
     Returns:
-      Mean "instability" of the pairs, "instability_sd" (None of a single pair), how
-      many "pairs", and by the thresholds of `connectivity.judge` whether it is
-      "stable" and "matching", None where there is nothing to match.
+      A dict with the mean "instability" over pairs, its standard deviation
+      "instability_sd" (None for a single pair), the number of "pairs", and, by the
+      thresholds of `connectivity.classify_stability`, whether training is "stable" and
+      "matching" (None without dense networks).
     """
     accuracies = {}
     if dense is not None:

@@ -1,4 +1,4 @@
-"""The sparse optimiser of a config, and the masks training starts from."""
+"""Makes the sparse optimizer of a config, and the masks with which a method starts."""
 
 import logging
 import re
@@ -28,7 +28,18 @@ def sr_ste(
     sparsity: float,
     **rest: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """Reads n and m of N:M sparsity from a structure of groups and a sparsity."""
+    """Makes the SR-STE optimizer for the N:M sparsity of a structure and a sparsity.
+
+    Args:
+      inner: the dense optimizer.
+      structure: groups of m consecutive weights, from `select.n_of_m`.
+      sparsity: fraction of each group to prune; n is the rounded number of weights that
+        remain.
+      **rest: further arguments of `transforms.sr_ste`.
+
+    Raises:
+      ValueError: if the structure does not consist of such groups.
+    """
     groups = structure is not None and structure.block[0] > 1
     if not groups or structure != select.n_of_m(structure.block[0]):
         raise ValueError(
@@ -40,10 +51,14 @@ def sr_ste(
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses unknown names, and fields that the method would not read.
+    """Checks the method's name, and that it uses all fields that are set.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if a name is unknown, a field is set that the method does not read, or
+        a required field is missing; the message names the config field.
     """
     c, plain = config.sparse, config_lib.default().sparse
     method = config_lib.METHODS.find(c.method)
@@ -86,10 +101,17 @@ def check(config: ConfigDict) -> None:
 
 
 def read_structure(text: str) -> select.Structure | None:
-    """Reads the structure of a config.
+    """Converts the structure of a config.
+
+    Args:
+      text: "groups 4", "blocks 4x4", "channels" or "fan_in"; "" for unstructured
+        sparsity.
+
+    Returns:
+      The structure; None for "".
 
     Raises:
-      ValueError: if it is none of the forms.
+      ValueError: if the text has none of these forms.
     """
     if not text:
         return None
@@ -120,20 +142,21 @@ def make_wrap(
     dense: tuple[str, ...],
     axes: fan_axes.Axes = None,
 ) -> Wrap:
-    """Makes the function that makes an optimiser sparse.
+    """Makes the function that turns a dense optimizer into a sparse one.
 
     Args:
       config: a validated config.
-      length: its lengths in updates.
-      rate: its learning rate, for drop fractions in proportion to it.
-      dense: names of layers that are kept whole, besides the config's patterns.
-      axes: the layouts of the network's weights.
+      length: durations of the config in steps.
+      rate: learning rate as a function of the training step, for drop fractions that
+        are proportional to it.
+      dense: names of layers to keep dense, in addition to the config's patterns.
+      axes: input and output axes of the network's weights; None infers them from names
+        and shapes.
 
     Returns:
-      A function `(inner, key=...)`.
-
-    Raises:
-      ValueError: from that function, naming the argument under "config.sparse".
+      A function `(inner, key)` of an optax optimizer and a typed random key to a sparse
+      optimizer. It raises ValueError if an argument is wrong, with the prefix
+      "config.sparse".
     """
     c = config.sparse
     method = config_lib.METHODS.find(c.method)
@@ -154,7 +177,7 @@ def make_wrap(
     arguments = {field: c[field] for field in method.options}
     for field, argument in method.arguments.items():
         value = values.get(field, c[field])
-        # These stand for the method's own value.
+        # "" and -1 select the default of the method.
         if not (isinstance(value, str | float) and value in ("", -1.0)):
             arguments[argument] = value
     if "axes" in method.receives:
@@ -170,7 +193,17 @@ def make_wrap(
 
 
 def _check_end(c: ConfigDict, length: Durations) -> None:
-    """Refuses a last change of masks beyond the end, and warns where none is before."""
+    """Checks the steps of mask updates against the length of training.
+
+    Logs a warning if training ends before the first mask update.
+
+    Args:
+      c: the section "sparse" of a config.
+      length: durations of the config in steps.
+
+    Raises:
+      ValueError: if the target sparsity would only be reached after the last step.
+    """
     method = config_lib.METHODS.find(c.method)
     field = method.finishes_at or ("end" if method.includes_end(c) else "")
     if field:
@@ -194,7 +227,16 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
 
 
 def make_distribution(config: ConfigDict) -> Any:
-    """Returns what divides the sparsity of a config: a name, or a function of globs."""
+    """Returns how the sparsity of a config is distributed over layers.
+
+    Args:
+      config: a validated config.
+
+    Returns:
+      The name of a distribution, "" for the method's default; or, if the config
+      specifies sparsities per layer, a function of masks and the sparsity of all other
+      layers.
+    """
     layers = dict(config.sparse.layers)
     if not layers:
         return config.sparse.distribution
@@ -204,9 +246,15 @@ def make_distribution(config: ConfigDict) -> Any:
 
 
 def prunable(config: ConfigDict) -> Any:
-    """Returns what `masks.dense` takes to choose the prunable leaves of a config.
+    """Returns which leaves of a config's network are prunable, for `masks.ones`.
 
-    Ghosts are none: they do not stay.
+    Ghost skips are not prunable, because they are removed at the end.
+
+    Args:
+      config: a validated config.
+
+    Returns:
+      Shell patterns, or the predicate `masks.is_kernel`.
     """
     globs = tuple(config.sparse.prunable)
     if config.ghosts.skips == "convolution":
@@ -215,15 +263,19 @@ def prunable(config: ConfigDict) -> Any:
 
 
 def masks_of_method(wrap: Wrap, params: Any, keys: Key[Array, "r"]) -> Any:
-    """Makes the masks [r ...] that a method itself starts from.
+    """Makes the initial masks that a method chooses itself.
 
     Args:
-      wrap: what `make_wrap` made.
+      wrap: turns a dense optimizer into the sparse one, from `make_wrap`.
       params: initial weights [r ...].
-      keys: what each replicate draws with.
+      keys: typed random keys of the masks [r].
+
+    Returns:
+      Masks [r ...].
     """
 
     def one(weights: Any, key: Key[Array, ""]) -> Any:
+        # The masks do not depend on the inner optimizer, so one without state serves.
         return transforms.get_masks(wrap(optax.identity(), key).init(weights))
 
     return jax.jit(jax.vmap(one))(params, keys)

@@ -1,4 +1,4 @@
-"""The networks a config can name, and how their convolutions are computed."""
+"""Makes the network of a config, and chooses how its convolutions are computed."""
 
 import functools
 from collections.abc import Callable
@@ -16,15 +16,26 @@ from jaxsparse.models import convolutions, layers, pooling
 def vit(
     *, width: int, heads: int, features: tuple[int, ...] = (), **fields: Any
 ) -> nn.Module:
-    """Makes a ViT with the size of its tokens as `features`; () for its own."""
+    """Makes a vision transformer whose token size is given in `features`.
+
+    Args:
+      width: default size of the tokens.
+      heads: number of attention heads.
+      features: a tuple with the size of the tokens; () uses `width`.
+      **fields: further fields of `models.ViT`.
+    """
     return models.ViT(*(features or (width,)), heads=heads, **fields)
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses an unknown network, and sizes that do not fit it or have no use in it.
+    """Checks the network's name, and that its sizes and options fit it.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if the name is unknown, or a field does not apply to the network; the
+        message names the config field.
     """
     c, plain = config.model, config_lib.default().model
     family = config_lib.MODELS.find(c.name)
@@ -70,10 +81,15 @@ def check(config: ConfigDict) -> None:
 
 
 def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
-    """Refuses a network that images [h w c] do not fit, where they have their own size.
+    """Checks that images fit the network; needed where images keep their own size.
+
+    Args:
+      config: a validated config.
+      image: height, width and channels of one image.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if a side is not a multiple of the network's patch size; the message
+        names the config field.
     """
     patch = config_lib.MODELS.find(config.model.name).patch
     if any(side % patch for side in image[:2]):
@@ -86,19 +102,23 @@ def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
 
 
 def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
-    """Makes the normalisation that networks have.
+    """Returns the BatchNorm layer that networks use.
 
     Args:
-      axis_name: mapped axis over which it averages too; None for none.
+      axis_name: mapped axis over which statistics are averaged in addition; None
+        averages over the batch of one call only.
     """
     return functools.partial(layers.BATCH_NORM, axis_name=axis_name)
 
 
 def uses_custom_conv_grads(config: ConfigDict) -> bool:
-    """Says whether the network that trains has `models.convolutions`.
+    """Returns whether the trained network uses the gradients of `models.convolutions`.
 
-    They go through batches in parts, for which the compiler would have to bring batches
-    together where it divides them over devices by itself: where weights are divided.
+    They process a batch in parts. With sharded parameters the compiler splits batches
+    over devices itself, and would have to gather them for that.
+
+    Args:
+      config: a validated config.
     """
     if config.run.convolutions == "auto":
         family = config_lib.MODELS.find(config.model.name)
@@ -121,10 +141,12 @@ def make_model(
     Args:
       config: a validated config.
       classes: number of outputs.
-      axis_name: for BatchNorm, see `sharding`.
-      precise: compute in the precision of the parameters, whatever the config says.
-      training: compute convolutions in the way that trains fastest; otherwise as
-        convolutions, which `paths` can follow.
+      axis_name: mapped axis over which BatchNorm averages in addition to the batch,
+        from `MeshLayout.batch_axis`; None for none.
+      precise: whether to compute in the precision of the parameters, regardless of
+        `model.dtype`.
+      training: whether to compute convolutions in the way that trains fastest.
+        Otherwise the library's convolutions are used, which `connectivity` can trace.
     """
     c, family = config.model, config_lib.MODELS.find(config.model.name)
     plain = config_lib.default().model
