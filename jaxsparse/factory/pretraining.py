@@ -1,7 +1,7 @@
-"""What a config trains on up to the rewinding step, if that is something else.
+"""Makes the data and the config of a pretraining that differs from training.
 
 Paul et al. (2022) train a dense network for some hundred steps on a small part of the
-data, and search tickets with all of it from there.
+data, and search for tickets with all data from there.
 """
 
 import functools
@@ -23,17 +23,21 @@ from jaxsparse.factory.durations import Durations, config_context
 
 
 def differs(config: ConfigDict) -> bool:
-    """Says whether pre-training differs from training at all."""
+    """Returns whether the pretraining differs from training."""
     plain = config_lib.default().pretraining
-    # As dictionaries: configs that are locked, as those of commands, equal no others.
+    # Compared as dictionaries, because a locked config, such as one from the command
+    # line, never equals an unlocked one.
     return config.pretraining.to_dict() != plain.to_dict()
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses fields that would not be used, and subsets that are not said whole.
+    """Checks that pretraining fields have an effect and describe a complete subset.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if they do not; the message names the config field.
     """
     c, plain = config.pretraining, config_lib.default().pretraining
     for name, needs in {
@@ -76,10 +80,14 @@ def check(config: ConfigDict) -> None:
 
 
 def check_used(config: ConfigDict, length: Durations) -> None:
-    """Refuses pre-training of no length, and a warm-up that is longer.
+    """Checks that a pretraining has a step and is not shorter than its warmup.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if it has none or is shorter; the message names the config field.
     """
     if differs(config) and not length.rewind:
         raise ValueError(
@@ -96,12 +104,23 @@ def check_used(config: ConfigDict, length: Durations) -> None:
 
 
 def with_noise(config: ConfigDict, examples: Examples, *, classes: int) -> Examples:
-    """Draws labels anew as a config says for all of training."""
+    """Corrupts the labels of training examples with the noise for all of training.
+
+    Args:
+      config: a validated config.
+      examples: training examples.
+      classes: number of classes.
+    """
     return _corrupted(config, examples, config.data.noise, classes)
 
 
 def labels(config: ConfigDict, dataset: Dataset) -> Examples:
-    """Returns the training examples with the labels of pre-training."""
+    """Returns the training examples with the labels of the pretraining.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset, with the label noise for all of training.
+    """
     fraction = config.pretraining.noise
     return _corrupted(config, dataset.train, fraction, dataset.classes)
 
@@ -109,6 +128,14 @@ def labels(config: ConfigDict, dataset: Dataset) -> Examples:
 def _corrupted(
     config: ConfigDict, examples: Examples, fraction: float, classes: int
 ) -> Examples:
+    """Corrupts a fraction of the labels.
+
+    Args:
+      config: a validated config; kind and seed of the noise are in its data section.
+      examples: training examples.
+      fraction: fraction of the labels to corrupt, in [0, 1].
+      classes: number of classes.
+    """
     if not fraction:
         return examples
     c = config.data
@@ -124,11 +151,11 @@ def _corrupted(
 
 
 def score_file(config: ConfigDict, workdir: Path) -> Path | None:
-    """Returns the path of the scores that choose the examples; None for none.
+    """Returns the path of the example scores that select the subset, or None.
 
     Args:
       config: a validated config.
-      workdir: folder of the run, which the file's is relative to.
+      workdir: the run directory, to which the path in the config is relative.
     """
     name = config.pretraining.scores
     return (workdir / Path(name).expanduser()).resolve() if name else None
@@ -137,15 +164,19 @@ def score_file(config: ConfigDict, workdir: Path) -> Path | None:
 def rows(
     config: ConfigDict, dataset: Dataset, workdir: Path
 ) -> Int32[Array, "r m"] | None:
-    """Chooses the examples of pre-training for each replicate; None for all.
+    """Selects the examples of the pretraining for each replicate.
 
     Args:
       config: a validated config.
-      dataset: what is trained on.
-      workdir: folder of the run, which the file of scores is relative to.
+      dataset: the dataset.
+      workdir: the run directory, to which the path of the score file is relative.
+
+    Returns:
+      Indices of the m selected training examples, increasing; None for all examples.
 
     Raises:
-      ValueError: if there are not so many, or the scores are of other examples.
+      ValueError: if there are fewer examples than requested, or the score file is
+        missing, damaged, or of other examples.
     """
     c, train = config.pretraining, dataset.train
     if not c.subset:
@@ -172,7 +203,7 @@ def rows(
                 c.size,
                 how=c.subset,
                 first=c.first if c.subset == "window" else None,
-                seed=1000 * c.seed + config.seeds.first + r,  # no two share one
+                seed=1000 * c.seed + config.seeds.first + r,  # a seed per replicate
                 **(balance if c.balanced else {}),
             )
             for r in range(config.replicates)
@@ -181,7 +212,11 @@ def rows(
 
 
 def as_training(config: ConfigDict) -> ConfigDict:
-    """Makes the config of which pre-training is the training."""
+    """Returns a config whose training is the pretraining of another config.
+
+    Args:
+      config: a validated config.
+    """
     c = config.copy_and_resolve_references()
     own = config.pretraining
     if own.batch_size:

@@ -1,4 +1,4 @@
-"""What a config has measured and kept while a run trains."""
+"""Makes the measurements that a config requests during training."""
 
 from typing import Any
 
@@ -18,10 +18,13 @@ from jaxsparse.types import Masks, Params
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses what would measure nothing.
+    """Checks that the options of measurements have an effect.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if one has none; the message names the config field.
     """
     c, plain = config.analysis, config_lib.default().analysis
     if c.examples != plain.examples and not (c.gradient_every or c.at_changes):
@@ -40,14 +43,22 @@ def check(config: ConfigDict) -> None:
 
 
 def update_steps(config: ConfigDict, length: Durations) -> tuple[int, ...]:
-    """Lists the updates of a run in which its method may change masks."""
+    """Returns the training steps at which a method updates masks.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
+
+    Returns:
+      Steps before the end of training, increasing; () if they are not known in advance.
+    """
     c, when = config.sparse, length.sparse
     method = config_lib.METHODS.find(c.method)
     if not method.first_update:
         return ()
     every = when["update_every"]
     begin = when.get("begin", every if method.first_update == "one_interval" else 0)
-    # A method that reads no end changes masks once.
+    # A method without the field "end" updates masks once.
     end = when.get("end", length.total) if "end" in method.fields else begin
     closes = method.includes_end(c)
     calendar = update_schedules.UpdateSchedule(begin, every, end, closes=closes)
@@ -63,20 +74,21 @@ def make_probe(
     *,
     how: Any,
 ) -> Probe | None:
-    """Makes what records the gradient flow; None if the config wants none.
+    """Makes the probe that records the gradient norm; None if the config has none.
 
-    It is measured on the first `analysis.examples` training examples as they are.
-    Products of float32 are those of float32 on every device.
+    It is measured on the first `analysis.examples` training examples, without
+    augmentation. Matrix products use full float32 precision on every device.
 
     Args:
       config: a validated config.
-      dataset: what is trained on.
-      loss: of `functions.make_functions`.
-      length: lengths of training in updates.
-      how: how replicates are arranged, see `training.replicates`.
+      dataset: the dataset.
+      loss: loss function `EvalFns.loss`, in training mode.
+      length: durations of the config in steps.
+      how: how the function is mapped over replicates: "vmap", "map" or "unroll", see
+        `training.vmap_seeds`.
 
     Raises:
-      ValueError: if there are not so many examples.
+      ValueError: if there are fewer training examples.
     """
     c, every = config.analysis, length.gradient_every
     if not every and not c.at_changes:
@@ -105,7 +117,7 @@ def make_probe(
     measure = jax.jit(mapped)
 
     def observe(params: Params, masks: Masks, stats: Any) -> Any:
-        del stats  # in training mode BatchNorm takes those of the examples
+        del stats  # in training mode BatchNorm uses those of the batch
         weights = masks_lib.apply(masks, params)
         with jax.default_matmul_precision("highest"):
             return measure(weights, masks, (images, labels))
@@ -119,7 +131,11 @@ def make_probe(
 
 
 def _rows(flow: Any) -> list[dict[str, Any]]:
-    """Words a `Flow` of numpy arrays [r]."""
+    """Converts a fetched `gradient_flow.Flow` to the record fields of each replicate.
+
+    Args:
+      flow: norms [r], in total and by layer, as numpy arrays.
+    """
     return [
         {
             "norm": float(norm),
@@ -130,10 +146,13 @@ def _rows(flow: Any) -> list[dict[str, Any]]:
 
 
 def check_kept(length: Durations) -> None:
-    """Refuses to keep states that training does not come to.
+    """Checks that states to save for analyses are at steps of training.
+
+    Args:
+      length: durations of the config in steps.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if a step is after the end of training; the message names the field.
     """
     late = [step for step in length.keep_at if step > length.total]
     if late:

@@ -1,4 +1,4 @@
-"""What scores are computed with, and the package's own scores as configs name them."""
+"""Provides the inputs of pruning scores, and the package's scores for configs."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from jaxsparse.training import losses
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params, Scores
 
-# Divides the logits of GraSP's loss, as its authors do.
+# GraSP's authors divide the logits of its loss by this temperature.
 TEMPERATURE = 200.0
 
 Score = Callable[[Params, Masks], Scores]
@@ -29,13 +29,14 @@ Score = Callable[[Params, Masks], Scores]
 
 @dataclasses.dataclass(frozen=True)
 class ScoreInputs:
-    """What the scores of one replicate are computed with.
+    """Inputs from which the scores of one replicate are computed.
 
     Attributes:
-      network: called as `network(params, images, train=...)`, to logits.
-      images: what a score sees [n b h w c], normalised.
-      labels: their labels [n b].
-      key: what random scores are drawn with.
+      network: function `network(params, images, train=...)` to logits, with the
+        replicate's batch statistics.
+      images: n batches of b training images, normalized.
+      labels: their labels.
+      key: typed random key for random scores.
     """
 
     network: Callable[..., Array]
@@ -44,20 +45,26 @@ class ScoreInputs:
     key: Key[Array, ""]
 
     def loss(self, params: Params, batch: Any, *, temperature: float = 1.0) -> Array:
-        """Returns the mean cross-entropy of a batch, in training mode."""
+        """Returns the mean cross-entropy of a batch in training mode, in nats.
+
+        Args:
+          params: parameters of the replicate.
+          batch: images [b h w c] and labels [b].
+          temperature: divisor of the logits.
+        """
         images, labels = batch
         logits = self.network(params, images, train=True)
         return jnp.mean(losses.cross_entropy(logits / temperature, labels))
 
     def bind(self, spec: ScoreSpec, section: ConfigDict) -> Score:
-        """Gives a score what it needs.
+        """Binds the inputs and options of a score to its function.
 
         Args:
-          spec: of the score.
-          section: the config's section "sparse", which has its options.
+          spec: the registered score.
+          section: section "sparse" of the config, which contains the score's options.
 
         Returns:
-          A function of parameters and masks.
+          A function of parameters and masks to scores.
         """
         there = {
             "loss": self.loss,
@@ -72,7 +79,14 @@ class ScoreInputs:
 
 
 def used(config: ConfigDict) -> list[ScoreSpec]:
-    """Lists the scores that a config's training computes."""
+    """Returns the scores that a config's training computes.
+
+    Args:
+      config: a config with valid types and ranges.
+
+    Raises:
+      ValueError: if a score is not registered; the message names the config field.
+    """
     found = []
     if "score" in config_lib.METHODS.find(config.sparse.method).fields:
         found.append(config_lib.SCORES.find(config.sparse.score))
@@ -83,33 +97,68 @@ def used(config: ConfigDict) -> list[ScoreSpec]:
 
 
 def random(params: Params, masks: Masks, *, key: Key[Array, ""]) -> Scores:
-    """Draws scores."""
+    """Scores weights by random draws, independent of their values.
+
+    Args:
+      params: parameters; not used.
+      masks: boolean masks of the active weights.
+      key: typed random key.
+    """
     del params
     return scores.random(masks, key=key)
 
 
 def snip(params: Params, masks: Masks, *, loss: Any, batches: Any) -> Scores:
-    """Scores by `scores.snip`."""
+    """Scores weights by SNIP, see `scores.snip`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      loss: function of parameters and a batch to the mean loss.
+      batches: images [n b h w c] and labels [n b].
+    """
     return scores.snip(loss, params, masks, batches)
 
 
 def grasp(
     params: Params, masks: Masks, *, loss: Any, batches: Any, absolute: bool = False
 ) -> Scores:
-    """Scores by `scores.grasp`, with the authors' temperature."""
+    """Scores weights by GraSP with the authors' temperature, see `scores.grasp`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      loss: function of parameters, a batch and a temperature to the mean loss.
+      batches: images [n b h w c] and labels [n b].
+      absolute: whether to take absolute values of the scores.
+    """
     softened = functools.partial(loss, temperature=TEMPERATURE)
     return scores.grasp(softened, params, masks, batches, absolute=absolute)
 
 
 def grasp_absolute(params: Params, masks: Masks, *, loss: Any, batches: Any) -> Scores:
-    """Scores by the absolute value of `grasp`."""
+    """Scores weights by the absolute value of `grasp`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      loss: function of parameters, a batch and a temperature to the mean loss.
+      batches: images [n b h w c] and labels [n b].
+    """
     return grasp(params, masks, loss=loss, batches=batches, absolute=True)
 
 
 def synflow(
     params: Params, masks: Masks, *, apply: Any, input_shape: tuple[int, ...]
 ) -> Scores:
-    """Scores by `scores.synflow`, in evaluation mode."""
+    """Scores weights by SynFlow in evaluation mode, see `scores.synflow`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      input_shape: shape of a batch of one image, (1, h, w, c).
+    """
     return scores.synflow(apply, params, masks, input_shape)
 
 
@@ -122,7 +171,20 @@ def make_score_inputs(
     stats: Any,
     seeds: Seeds,
 ) -> ScoreInputs:
-    """Draws the examples of one replicate, and binds the network to its statistics."""
+    """Draws the examples on which one replicate is scored, and binds its statistics.
+
+    Args:
+      config: a validated config.
+      spec: the registered score.
+      dataset: supplies the training examples.
+      model: the network.
+      normalize: function of uint8 images to the network's float inputs.
+      stats: batch statistics of the replicate; {} without BatchNorm.
+      seeds: random keys of the replicate; the data key draws the examples.
+
+    Raises:
+      ValueError: if a score that uses examples needs more than the dataset has.
+    """
     c, train = config.sparse, dataset.train
     wanted = c.score_batches * c.score_batch_size
     if spec.needs_data and wanted > len(train.labels):
@@ -131,8 +193,10 @@ def make_score_inputs(
             f"examples come to {wanted}; wanted at most the {len(train.labels)} "
             "training examples"
         )
+    # Scores without data may find fewer examples than the defaults ask for.
     wanted = min(wanted, len(train.labels))
     batch = wanted // c.score_batches or 1
+    # A number that no other use of the data key folds in.
     key = jax.random.fold_in(seeds.data, 2**31)
     rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
     rows = rows[: wanted // batch * batch].reshape(-1, batch)
@@ -140,7 +204,7 @@ def make_score_inputs(
 
     def network(params: Params, images: Array, *, train: bool) -> Array:
         variables = {"params": params, "batch_stats": stats}
-        # The statistics that training mode would change are not kept.
+        # Training mode returns updated statistics, which are discarded.
         out = model.apply(variables, images, train=train, mutable=["batch_stats"])
         return out[0]
 
@@ -148,12 +212,19 @@ def make_score_inputs(
 
 
 def is_wide(scores: Any) -> bool:
-    """Says whether scores are float64, which is then to be enabled."""
+    """Returns whether scores are float64, so that they need `jax.enable_x64`."""
     return any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(scores))
 
 
 def _check_finite(scores: Scores, kept: Masks, name: str, level: int) -> None:
-    """Refuses scores of remaining weights that are NaN or infinite."""
+    """Raises ValueError if the score of an active weight is NaN or infinite.
+
+    Args:
+      scores: scores of one replicate.
+      kept: boolean masks of the active weights.
+      name: name of the score, for the message.
+      level: level whose masks are chosen, for the message.
+    """
     bad = masks_lib.tree_map(
         lambda mask, leaf: int((~np.isfinite(leaf) & np.asarray(mask)).sum()),
         kept,
@@ -178,13 +249,14 @@ def make_level_scores(
 
     Args:
       config: a validated config.
-      dataset: where the examples that are scored on come from, as for first masks.
+      dataset: supplies the training examples for scores; each replicate draws its own
+        with its data key, the same at each level.
       model: the network.
-      normalize: uint8 images to the network's floats.
+      normalize: function of uint8 images to the network's float inputs.
 
     Returns:
-      A function of weights, batch statistics, masks, seeds [r ...] and the level, to
-      scores [r ...]; None for scores that `lottery.levels` computes by itself.
+      A function of weights, batch statistics, masks, seeds [r ...] and the level to
+      scores [r ...]; None for scores that `lottery.imp` computes itself.
     """
     spec = config_lib.SCORES.find(config.lottery.score, field="lottery.score")
     if spec.name in ("magnitude", "random"):

@@ -1,4 +1,4 @@
-"""Whether the sizes and lengths of a config fit its data and its network."""
+"""Checks that the sizes and durations of a config fit its data and network."""
 
 import logging
 
@@ -13,17 +13,21 @@ from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations
 from jaxsparse.types import Masks
 
-MOST_STEPS = 2**31 - 1  # steps are int32
-MOST_TIMES = 10**7  # that something is done; each is listed before training
+MOST_STEPS = 2**31 - 1  # step counters are int32
+MOST_TIMES = 10**7  # of periodic events, which are listed before training
 
 log = logging.getLogger(__name__)
 
 
 def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
-    """Refuses sizes beyond the data.
+    """Checks that sizes do not exceed those of the dataset.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if one does; the message names the config field.
     """
     examples, *side = dataset.train.images.shape[:3]
     if config.data.batch_size > examples:
@@ -49,10 +53,15 @@ def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
 
 
 def check_lengths(config: ConfigDict, length: Durations) -> None:
-    """Refuses lengths that no run can have, and warns of those that do nothing.
+    """Checks durations for impossible values, and logs warnings for ineffective ones.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if training has too many steps, or something is done too often; the
+        message names the config field.
     """
     total = length.total
     if total > MOST_STEPS:
@@ -94,14 +103,14 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
 
 
 def check_masks(config: ConfigDict, masks: Masks) -> None:
-    """Refuses a sparsity that leaves no weight.
+    """Checks that the sparsity leaves at least one weight.
 
     Args:
       config: a validated config.
-      masks: the network's dense masks.
+      masks: dense masks of one replicate of the network.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if it leaves none; the message names the config field.
     """
     c, total = config.sparse, masks_lib.size(masks)
     if c.method == "none" or c.layers:
@@ -114,7 +123,7 @@ def check_masks(config: ConfigDict, masks: Masks) -> None:
 
 
 def _is_read(config: ConfigDict, field: str) -> bool:
-    """Says whether a method reads the field, if it is one of sparse training."""
+    """Returns whether a field is used; one of "sparse", whether the method reads it."""
     section, _, name = field.partition(".")
     method = config_lib.METHODS.find(config.sparse.method)
     return section != "sparse" or name in method.fields

@@ -1,4 +1,4 @@
-"""Refusing, before anything is built, what no table has and nothing would read."""
+"""Checks names and combinations of fields before anything is made from a config."""
 
 from ml_collections import ConfigDict
 
@@ -23,10 +23,14 @@ from jaxsparse.lottery import controls
 
 
 def check_names(config: ConfigDict) -> None:
-    """Refuses names that no table here has, with the nearest that one has.
+    """Checks names against the registries and tables, and fields against each other.
+
+    Args:
+      config: a config that passed `config.validate`.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if a name is unknown (the message suggests the nearest one), a field
+        would have no effect, or fields exclude each other.
     """
     models.check(config)
     config_lib.check_known(
@@ -54,13 +58,21 @@ def check_names(config: ConfigDict) -> None:
     tost.check(config)
     gradinit.check(config)
     _check_repelling(config)
-    durations.make_durations(
-        config, steps_per_epoch=10**9
-    )  # only whether they can be read
+    # The number of steps per epoch is not known yet; any large number shows whether the
+    # durations can be read.
+    durations.make_durations(config, steps_per_epoch=10**9)
 
 
 def _check_repelling(config: ConfigDict) -> None:
-    """Refuses repelling where there is nothing to be repelled from."""
+    """Checks that a solution penalty has past solutions to be computed from.
+
+    Args:
+      config: a config with valid types and ranges.
+
+    Raises:
+      ValueError: if it has none, or its options are set without a strength; the message
+        names the config field.
+    """
     c, plain = config.repelling, config_lib.default().repelling
     if not c.strength:
         if c.dtype != plain.dtype:
