@@ -1,4 +1,9 @@
-"""The aids of ToST that a config asks for by the clock: ghosts, and soft labels."""
+"""Makes the ToST techniques of a config that are annealed during training.
+
+Soft activations, ghost skips and label smoothing (Jaiswal et al., 2022,
+arXiv:2206.12755) modify the network or its loss early in training, as a function of the
+training step.
+"""
 
 import functools
 from collections.abc import Callable
@@ -19,10 +24,14 @@ from jaxsparse.types import Params
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses aids that the network has no place for, and options of absent ones.
+    """Checks that the network supports the techniques, and that options apply.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if a technique does not fit the network, or an option of an absent
+        technique is set; the message names the config field.
     """
     c, family = config.ghosts, config_lib.MODELS.find(config.model.name)
     if c.activation:
@@ -71,16 +80,24 @@ def check(config: ConfigDict) -> None:
 
 
 def tost_strength(config: ConfigDict) -> bool:
-    """Says whether there are ghosts that go."""
+    """Returns whether soft activations or ghost skips are annealed away in training.
+
+    Args:
+      config: a validated config.
+    """
     c = config.ghosts
     return bool(c.activation or c.skips) and c.fade != "constant"
 
 
 def check_lengths(config: ConfigDict, length: Durations) -> None:
-    """Refuses fades that would not be over when training is.
+    """Checks that annealing ends no later than training.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if it ends later; the message names the config field.
     """
     t = config.training
     soft = t.label_smoothing and t.smoothing_fade != "constant"
@@ -98,7 +115,18 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
 
 
 def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
-    """Refuses to measure a network with ghosts as if it had none."""
+    """Checks that no analysis measures a network whose ghosts it would ignore.
+
+    Analyses evaluate the network without soft activations and ghost skips.
+
+    Args:
+      config: a config with valid types and ranges.
+      some: whether there are soft activations or ghost skips.
+      anneals: whether they are annealed away, so that final networks have none.
+
+    Raises:
+      ValueError: if an analysis would; the message names the config field.
+    """
     a, s = config.analysis, config.stability
     wanted = {
         "analysis.gradient_every": some and a.gradient_every,
@@ -117,12 +145,17 @@ def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
 def make_annealed_model(
     config: ConfigDict, length: Durations, *, axis_name: str | None = None
 ) -> steps.AnnealedModel | None:
-    """Makes what puts ghosts into a network; None if there are none.
+    """Makes the function that adds soft activations and ghost skips to a network.
 
     Args:
       config: a validated config.
-      length: its lengths in updates.
-      axis_name: for BatchNorm, see `sharding`.
+      length: durations of the config in steps.
+      axis_name: mapped axis over which BatchNorm averages in addition to the batch,
+        from `MeshLayout.batch_axis`; None for none.
+
+    Returns:
+      A function of a network, the training step and `train` to the modified network;
+      None if the config has neither.
     """
     c = config.ghosts
     if not (c.activation or c.skips):
@@ -131,6 +164,8 @@ def make_annealed_model(
     def haunt(
         model: nn.Module, clock: Int[Array, ""] | int, *, train: bool
     ) -> nn.Module:
+        # A factor and not a new network at some step, so that one compiled program
+        # serves all steps.
         left = annealing.anneal(clock, end=length.ghosts, form=c.fade)
         fields: dict[str, Any] = {}
         if c.neurons == "sharpen":
@@ -151,11 +186,15 @@ def make_annealed_model(
 
 
 def as_rescaled(model: nn.Module, haunt: steps.AnnealedModel | None) -> nn.Module:
-    """Returns the network that initial weights are rescaled in.
+    """Returns the network whose initial weights GradInit rescales.
 
-    Its neurons are those that training begins with. Skips are left out: their constant
-    weights have gradients so large (98.6 % of the squared norm in a LeNet-5) that
-    factors would be chosen for them alone.
+    Its activations are those at the beginning of training. Ghost skips are left out,
+    because the gradients of their constant weights are so large (98.6 % of the squared
+    norm in a LeNet-5) that the factors would be determined by them alone.
+
+    Args:
+      model: the network that trains.
+      haunt: the function of `make_annealed_model`, or None.
     """
     if haunt is None:
         return model
@@ -164,7 +203,13 @@ def as_rescaled(model: nn.Module, haunt: steps.AnnealedModel | None) -> nn.Modul
 
 
 def _layers_of(model: Any, axis_name: str | None) -> dict[str, Any]:
-    """Returns the network's own layers for its ghosts, or such as others have."""
+    """Returns the layers of ghost skips: the network's own where it has them.
+
+    Args:
+      model: the network.
+      axis_name: mapped axis over which BatchNorm averages in addition to the batch.
+    """
+    # Ghost skips are normalized also in networks without BatchNorm.
     usual = models.batch_norm(axis_name)
     found = {"conv": model.conv, "norm": getattr(model, "norm", None) or usual}
     return {
@@ -176,7 +221,16 @@ def _layers_of(model: Any, axis_name: str | None) -> dict[str, Any]:
 def make_smoothing(
     config: ConfigDict, length: Durations
 ) -> float | Callable[[Int[Array, ""]], Any]:
-    """Makes the label smoothing of a config: a number, or a function of the clock."""
+    """Makes the label smoothing of a config.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
+
+    Returns:
+      The weight of the uniform part of the targets, or a function of the training step
+      to it if it is annealed.
+    """
     c = config.training
     if not c.label_smoothing or c.smoothing_fade == "constant":
         return c.label_smoothing
@@ -187,7 +241,11 @@ def make_smoothing(
 
 
 def fill(params: Params) -> Params:
-    """Gives the convolutions of ghosts the constant of the released code."""
+    """Fills the kernels of ghost skips with the constant of the released code.
+
+    Args:
+      params: parameters of one replicate.
+    """
 
     def one(name: str, leaf: Array) -> Array:
         filled = ghost_skips.is_ghost(name) and name.endswith("kernel")

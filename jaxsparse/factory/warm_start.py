@@ -1,4 +1,4 @@
-"""Runs that have been, and training that starts where one of them was."""
+"""Opens earlier runs, and makes training start from their weights or masks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +30,15 @@ from jaxsparse.types import Masks
 
 
 class TrainedRun(NamedTuple):
-    """A run that has been, open for reading.
+    """An earlier run, opened for reading.
 
     Attributes:
-      folder: its folder.
+      folder: the run directory.
       config: its config.
-      dataset: what it was trained on.
+      dataset: the data it was trained on.
       network: what was trained.
-      seeds: keys of its replicates.
-      learning_rate: from updates done to the rate.
+      seeds: random keys of its replicates.
+      learning_rate: learning rate as a function of the training step.
     """
 
     folder: Path
@@ -50,14 +50,19 @@ class TrainedRun(NamedTuple):
 
 
 def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
-    """Reads the config of a run, and has what it uses registered.
+    """Reads the config of a run, and registers what it uses.
 
     Args:
-      folder: of the run.
-      execute: whether to execute the files that it has kept, see `config.kept`.
+      folder: the run directory.
+      execute: whether to execute the Python files in the run directory that register
+        scores, methods, networks or datasets; see `config.kept`.
+
+    Returns:
+      The config.
 
     Raises:
-      ValueError: if no run is there, or a file that it has kept fails.
+      ValueError: if the directory contains no run, or one of its files fails.
+      OSError: if the machine cannot read it.
     """
     path = folder / "config.json"
     try:
@@ -77,15 +82,20 @@ def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
 def open_run(
     folder: str | Path, *, data_dir: str = "", dataset: Dataset | None = None
 ) -> TrainedRun:
-    """Builds what a run was made of.
+    """Opens a run together with its dataset.
 
     Args:
-      folder: of the run.
-      data_dir: folder of prepared TFDS datasets; "" for the one it had.
-      dataset: what it was trained on, if that has been read before.
+      folder: the run directory.
+      data_dir: directory of prepared TFDS datasets; "" uses the one of the run.
+      dataset: the data it was trained on, if already loaded; they are then not compared
+        with the recorded fingerprint.
+
+    Returns:
+      The run.
 
     Raises:
-      ValueError: if no run is there, or its data are not, or have changed since.
+      ValueError: if the directory contains no run, or its dataset is missing or has
+        changed since.
     """
     folder = Path(folder)
     c = read_config(folder)
@@ -98,18 +108,20 @@ def open_run(
 
 
 def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
-    """Builds what a run was made of, with images and labels of zeros for its dataset.
+    """Opens a run with images and labels of zeros in place of its dataset.
 
-    Their numbers and shapes are those that the run recorded in data.json. Runs of
-    older versions did not; then the dataset is read.
+    Their numbers and shapes are read from data.json in the run directory. Runs of older
+    versions have no such file; for these the dataset is loaded.
 
     Args:
-      folder: of the run.
-      c: its config.
+      folder: the run directory.
+      c: the config of the run.
+
+    Returns:
+      The run.
 
     Raises:
-      ValueError: if if it recorded no sizes and its data cannot be
-        read.
+      ValueError: if the run recorded no sizes and its dataset cannot be loaded.
     """
     folder = Path(folder)
     sizes = multihost.broadcast_from_primary(lambda: workdir_lib.recorded_sizes(folder))
@@ -128,6 +140,13 @@ def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
 
 
 def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> TrainedRun:
+    """Makes the network, seeds and learning rate of a run.
+
+    Args:
+      folder: the run directory.
+      c: the config of the run.
+      dataset: its dataset, or zeros of the same shape.
+    """
     steps = make_epoch(c, len(dataset.train.labels)).steps
     length = make_durations(c, steps_per_epoch=steps)
     network = components.make_network(c, dataset, length)
@@ -137,7 +156,15 @@ def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> TrainedRun:
 
 
 def _check_data(folder: Path, dataset: Dataset) -> None:
-    """Refuses data that have changed since a run was trained on them."""
+    """Checks that the dataset has not changed since a run was trained.
+
+    Args:
+      folder: the run directory.
+      dataset: the dataset as it is now.
+
+    Raises:
+      ValueError: if it differs from the fingerprint in the run directory.
+    """
 
     def find() -> list[str]:
         if not (folder / workdir_lib.DATA).exists():
@@ -153,18 +180,24 @@ def _check_data(folder: Path, dataset: Dataset) -> None:
 
 
 def load_state(run: TrainedRun, moment: str) -> TrainState:
-    """Loads a checkpoint of a run, every leaf but the counters [r ...].
+    """Loads a checkpoint of a run, in the checkpoint layout.
 
     Args:
-      run: what `open_run` returned.
-      moment: name of a checkpoint, such as "init" or "level_00/ticket/last". Of
-        children, c of each replicate, leaves are [r * c ...].
+      run: a run opened with `open_run`.
+      moment: name of a checkpoint, such as "init" or "level_00/ticket/last".
+
+    Returns:
+      The state. Leaves are [r ...], counters are scalars; in checkpoints of children,
+      with c children per replicate, leaves are [r * c ...].
 
     Raises:
-      ValueError: if it is corrupt, or not there, naming those there are.
+      ValueError: if it is corrupt or missing; the message lists the checkpoints that
+        exist.
       OSError: if the machine cannot read it.
     """
     directory = run.folder / "checkpoints"
+    # JAX's key-reuse checker would count a second checkpoint as a second use of the
+    # keys.
     seeds = jax.tree.map(jax.random.clone, run.seeds)
     if f"/{instability.ARM}_" in moment:
         seeds = instability.copies(seeds, max(1, run.config.stability.children))
@@ -179,10 +212,14 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses starts that name no run, or would not be used.
+    """Checks that a warm start names a run, and that everything it provides is used.
+
+    Args:
+      config: a config with valid types and ranges.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if fields exclude each other or would have no effect; the message
+        names the config field.
     """
     c, method = config.start, config.sparse.method
     files = c.masks.endswith(".npz")
@@ -221,7 +258,15 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_redraws(config: ConfigDict) -> None:
-    """Refuses redrawing where it would not hold, and its options without it."""
+    """Checks that weights redrawn for their masks are used, and that options apply.
+
+    Args:
+      config: a config with valid types and ranges.
+
+    Raises:
+      ValueError: if they would not be used, or an option has no effect; the message
+        names the config field.
+    """
     c, lottery, plain = config.init, config.lottery, config_lib.default().init
     if c.sparse and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
@@ -248,7 +293,14 @@ def _check_redraws(config: ConfigDict) -> None:
 
 
 def _check_nothing_chooses(config: ConfigDict) -> None:
-    """Refuses fields by which masks would be chosen that are given already."""
+    """Checks that no field for choosing masks is set when masks are given.
+
+    Args:
+      config: a config with `start.masks`.
+
+    Raises:
+      ValueError: if one is set; the message names the config field.
+    """
     c, plain = config.sparse, config_lib.default().sparse
     for name in config_lib.METHODS.find(c.method).chooses:
         if c[name] != plain[name]:
@@ -262,20 +314,22 @@ def _check_nothing_chooses(config: ConfigDict) -> None:
 def apply_warm_start(
     config: ConfigDict, network: TrainTask, seeds: Seeds, workdir: Path
 ) -> tuple[TrainTask, dict[str, Any]]:
-    """Has a network start from the weights or masks of an earlier run.
+    """Makes a network start from the weights or masks of an earlier run.
 
     Args:
       config: a validated config.
       network: what is trained.
-      seeds: keys of its replicates.
-      workdir: folder of the run, which the other's is relative to.
+      seeds: random keys of its replicates.
+      workdir: the run directory, to which the path of the earlier run is relative.
 
     Returns:
-      The network, and for the record the hashes of what it starts from: "weights" and
-      "masks", and by name of the files that have them or choose its examples.
+      The network with its new start. Also the hashes of what it starts from, for the
+      record: "weights" and "masks" of the arrays, and "checkpoints", by name, of the
+      files that contain them or select the training examples.
 
     Raises:
-      ValueError: if there is no such thing, or it is of another network.
+      ValueError: if the earlier run, checkpoint or file is missing or damaged, or
+        belongs to another network.
     """
     c, origin = config.start, {}
     if c.run:
@@ -287,6 +341,7 @@ def apply_warm_start(
         weights = _with_ghosts(
             found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
         )
+        # The hash is that of the other run's arrays, before ghost skips are added.
         origin["weights"] = checkpoints.digest(found)
         network = network._replace(first_weights=lambda keys: weights)
     if c.masks.endswith(".npz"):
@@ -305,18 +360,29 @@ def apply_warm_start(
 
 
 def _anywhere(tree: Any) -> Any:
-    """Frees what was loaded from the device it is on, for programs on all of them."""
+    """Copies arrays to the host and back, so that no program is bound to their devices.
+
+    Loaded arrays are committed to their devices, and JAX rejects programs that mix them
+    with arrays on other devices.
+
+    Args:
+      tree: arrays.
+    """
     return jax.tree.map(jnp.asarray, multihost.to_host(tree))
 
 
 def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
-    """Says by hash which files a run starts from: checkpoints, and scores of examples.
+    """Returns the hashes of the files that a run starts from.
 
-    No checkpoint is opened: the hash stands beside it.
+    These are checkpoints and the scores of examples. No checkpoint is opened: its hash
+    is in its metadata.
 
     Args:
       config: a validated config.
-      workdir: folder of the run, which the other's is relative to.
+      workdir: the run directory, to which other paths are relative.
+
+    Returns:
+      Hashes by name of the checkpoint or file; None for a missing one.
     """
     c = config.start
     names = {name for name in (c.weights, c.masks) if name and c.run}
@@ -334,7 +400,17 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
 
 
 def _take(tree: Any, config: ConfigDict, field: str) -> Any:
-    """Takes the replicates asked for of a tree [r ...]."""
+    """Selects the requested replicates of a tree [r ...].
+
+    Args:
+      tree: arrays of the earlier run.
+      config: a validated config; `start.replicate` selects one replicate for all, or -1
+        the replicates with the same numbers.
+      field: what the tree contains, for the message.
+
+    Raises:
+      ValueError: if the earlier run does not have such a replicate.
+    """
     there, wanted = len(jax.tree.leaves(tree)[0]), config.start.replicate
     first = config.seeds.first
     end = first + config.replicates
@@ -352,10 +428,18 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
 def _with_ghosts(
     found: tuple[Any, ...], make: Callable[[], tuple[Any, ...]], field: str
 ) -> tuple[Any, ...]:
-    """Gives trees of another run the ghosts of this one, which may have none.
+    """Adds this network's ghost skips to trees of another run, and removes the other's.
 
-    Ghosts of the other are kept where this one has the same. Nothing is computed but
-    where ghosts are missing.
+    Ghost skips of the other run are kept if both networks have the same ones. Nothing
+    is computed unless ghost skips are missing.
+
+    Args:
+      found: trees of the other run, such as parameters and batch statistics.
+      make: makes the trees of this network, for their ghost skips.
+      field: what the trees contain, for messages.
+
+    Raises:
+      ValueError: if other leaves differ in name or shape.
     """
     wanted = jax.eval_shape(make)
     if alike := jax.tree.structure(found) == jax.tree.structure(wanted):
@@ -374,10 +458,15 @@ def _with_ghosts(
 
 
 def _of_layers(found: Masks, like: Masks) -> Masks:
-    """Gives masks of another run to the layers that have masks here.
+    """Fits masks of another run to the layers that have masks in this network.
 
-    A layer without a mask is one that is kept whole. What is otherwise of another
-    network stays as it is, to be refused.
+    A missing mask means that the layer is dense. Masks of all True may therefore be
+    dropped, and missing ones added. Trees of another structure are returned unchanged,
+    so that the caller rejects them.
+
+    Args:
+      found: masks of the other run.
+      like: dense masks of this network.
     """
 
     def is_leaf(leaf: Any) -> bool:
@@ -397,7 +486,21 @@ def _of_layers(found: Masks, like: Masks) -> Masks:
 def _from_files(
     name: str, config: ConfigDict, network: TrainTask, seeds: Seeds
 ) -> Masks:
-    """Reads one ticket a replicate; "{replicate}" in the name stands for its number."""
+    """Reads masks from ticket files, one per replicate.
+
+    Args:
+      name: path of the files; "{replicate}" in it is replaced by the replicate's
+        number.
+      config: a validated config.
+      network: what is trained.
+      seeds: random keys of its replicates.
+
+    Returns:
+      Masks [r ...].
+
+    Raises:
+      ValueError: if a file is missing, damaged, or of another network.
+    """
     chosen = config.start.replicate
     own = range(config.seeds.first, config.seeds.first + config.replicates)
     numbers = [r if chosen == -1 else chosen for r in own]
@@ -415,7 +518,16 @@ def _from_files(
 
 
 def _check_alike(found: Any, wanted: Any, field: str) -> None:
-    """Refuses leaves of another network."""
+    """Checks that two trees have leaves of the same names and shapes.
+
+    Args:
+      found: tree of the other run.
+      wanted: tree of this network.
+      field: what the trees contain, for the message.
+
+    Raises:
+      ValueError: naming the first leaf that differs.
+    """
     there, here = (
         {name: leaf.shape for name, leaf in tree.named_leaves(each).items()}
         for each in (found, wanted)

@@ -82,7 +82,10 @@ class Session:
           like: a state with the expected structure, shapes, dtypes and sharding.
 
         Returns:
-          The checkpoint, or None if it is missing or corrupt.
+          The checkpoint; None if it is missing, or corrupt in a session that may write.
+
+        Raises:
+          CorruptFile: if it is corrupt and this session may not write.
         """
         load = checkpoints.load if self.writes else checkpoints.read
         return load(self.desk.checkpoints, name, like)

@@ -1,4 +1,4 @@
-"""Runs from Python: training what a config says, and opening what was trained."""
+"""Trains the run of a config from Python, and opens trained runs."""
 
 from jaxsparse.runs.opening import LoadedRun, load
 from jaxsparse.runs.training import run, train

@@ -1,6 +1,6 @@
-"""Opening a run for reading: weights, masks, records, and its network.
+"""Opens a run for reading: weights, masks, records, and its network.
 
-Nothing here needs the dataset, locks the folder, or changes anything in it.
+Nothing in this module needs the dataset, locks the run directory, or changes its files.
 """
 
 import functools
@@ -28,11 +28,15 @@ Number = int | np.integer[Any]  # as in a table of records
 
 
 def to_folder(path: str | Path, *, argument: str) -> Path:
-    """Makes a path of the name of a folder; "~" is the home of its user.
+    """Converts the name of a directory to a path; "~" is expanded.
+
+    Args:
+      path: path of a directory, which need not exist.
+      argument: name of the caller's argument, for messages.
 
     Raises:
-      TypeError: if it is no path, naming the argument.
-      ValueError: if it is empty, or there is no such user.
+      TypeError: if it is not a path.
+      ValueError: if it is empty, or "~" names an unknown user.
     """
     if not isinstance(path, str | Path):
         raise TypeError(
@@ -44,20 +48,23 @@ def to_folder(path: str | Path, *, argument: str) -> Path:
 
 
 def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
-    """Opens the run in a folder for reading, finished or not.
+    """Opens a run for reading, finished or not.
 
-    The dataset need not be there. Nothing is locked, moved or written, so a run that
-    is being trained can be read too.
+    The dataset need not be available. Nothing is locked, moved or written, so a run
+    that is still training can be read too.
 
     Args:
-      folder: of the run, as `experiments/train.py` or `jaxsparse.run` made it.
-      execute: whether to execute the files in its folder that register scores,
-        methods, networks or datasets of its user's. Say False for a folder whose
-        origin you do not trust; what it uses must then be registered already.
+      folder: the run directory, as made by `experiments/train.py` or `jaxsparse.run`.
+      execute: whether to execute the Python files in the run directory that register
+        custom scores, methods, networks or datasets. Pass False for directories that
+        you do not trust; custom parts of the run must then be registered already.
+
+    Returns:
+      The run.
 
     Raises:
-      TypeError: if `folder` is no path.
-      ValueError: if no run is there, or a file that it has kept fails.
+      TypeError: if `folder` is not a path.
+      ValueError: if the directory contains no run, or one of its files fails.
 
     Examples:
       >>> run = jaxsparse.load("runs/digits")
@@ -68,30 +75,36 @@ def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
 
 
 class LoadedRun:
-    """A run, open for reading.
+    """A run, opened for reading.
 
-    Of methods that train latent dense weights, weights are those that the network
-    computes with. Weights outside the masks are exactly zero.
+    All weights are those of the forward pass, also for methods with dense latent
+    weights, and exactly zero outside the masks.
 
     Attributes:
-      folder: its folder.
+      folder: the run directory.
       config: its config.
     """
 
     def __init__(self, folder: Path, config: ConfigDict) -> None:
-        """Takes what `load` has read."""
+        """Initializes the object; use `load` instead.
+
+        Args:
+          folder: the run directory.
+          config: its config.
+        """
         self.folder, self.config = folder, config
         self._latest: tuple[int, TrainState] | None = None
 
     def __repr__(self) -> str:
-        """Says which run it is and what can be read of it."""
+        """Returns the run directory and the levels that can be read."""
         return f"LoadedRun({str(self.folder)!r}, levels={self.levels()})"
 
     def levels(self) -> list[int]:
-        """Lists the levels whose trained weights are there; 0 is the first.
+        """Returns the levels whose trained weights exist, increasing.
 
-        A run that does not prune level by level has level 0 alone. Weights that
-        `run.keep` had deleted are not there.
+        Level 0 is the one before any pruning round; runs without iterative pruning have
+        only this level. Levels whose weights were deleted because of `run.keep` are not
+        included.
         """
         directory = self.folder / "checkpoints"
         notes = directory.glob(f"level_*/{stages.TICKET}/last.json")
@@ -101,20 +114,21 @@ class LoadedRun:
     def params(
         self, level: Number | None = None, replicate: Number | None = 0
     ) -> Params:
-        """Reads the weights with which a level's training ended.
+        """Reads the final weights of a level.
 
         Args:
-          level: times pruned, one of `levels()`; None for the last of them.
-          replicate: its number, counted from 0; None for all, every leaf then leading
-            with replicates.
+          level: number of pruning rounds, one of `levels()`; None selects the last of
+            them.
+          replicate: number of the replicate, counted from 0; None returns all, with a
+            leading replicate axis.
 
         Returns:
-          Parameters as the network has them, exactly zero outside the masks.
+          Parameters of the network, exactly zero outside the masks.
 
         Raises:
-          TypeError: if `level` or `replicate` is no whole number.
-          ValueError: if there is no such level or replicate, naming those there are;
-            or if the weights are damaged.
+          TypeError: if `level` or `replicate` is not an integer.
+          ValueError: if the level or replicate does not exist (the message lists those
+            that do), or the weights are corrupt.
           OSError: if the machine cannot read them.
         """
         return self.variables(level, replicate)["params"]
@@ -122,20 +136,23 @@ class LoadedRun:
     def variables(
         self, level: Number | None = None, replicate: Number | None = 0
     ) -> dict[str, Any]:
-        """Reads what the network is applied to.
+        """Reads the variables to which the network is applied.
 
         Args:
-          level: as for `params`.
-          replicate: as for `params`.
+          level: number of pruning rounds, one of `levels()`; None selects the last of
+            them.
+          replicate: number of the replicate, counted from 0; None returns all, with a
+            leading replicate axis.
 
         Returns:
-          "params" as from `params`, and "batch_stats": running statistics of
-          BatchNorm, {} without.
+          A dict with "params", exactly zero outside the masks, and "batch_stats", the
+          running statistics of BatchNorm, {} for networks without.
 
         Raises:
-          TypeError: as `params`.
-          ValueError: as `params`.
-          OSError: as `params`.
+          TypeError: if `level` or `replicate` is not an integer.
+          ValueError: if the level or replicate does not exist (the message lists those
+            that do), or the weights are corrupt.
+          OSError: if the machine cannot read them.
         """
         self._check_replicate(replicate)
         state = self._state(_one_of(level, self.levels(), self.folder))
@@ -147,20 +164,23 @@ class LoadedRun:
         }
 
     def masks(self, level: Number | None = None, replicate: Number | None = 0) -> Masks:
-        """Reads the masks of a level: where methods change them, those at its end.
+        """Reads the masks of a level; those at its end if the method updates masks.
 
         Args:
-          level: as for `params`; also levels of a lottery run whose weights are not
-            there, if their tickets are.
-          replicate: as for `params`.
+          level: number of pruning rounds; None selects the last level with trained
+            weights. For lottery-ticket runs also a level whose weights do not exist but
+            whose ticket files do.
+          replicate: number of the replicate, counted from 0; None returns all, with a
+            leading replicate axis.
 
         Returns:
-          A boolean array for each prunable leaf, None for others.
+          A boolean array for each prunable leaf, None for other leaves.
 
         Raises:
-          TypeError: as `params`.
-          ValueError: as `params`.
-          OSError: as `params`.
+          TypeError: if `level` or `replicate` is not an integer.
+          ValueError: if the level or replicate does not exist (the message lists those
+            that do), or the masks are corrupt.
+          OSError: if the machine cannot read them.
         """
         self._check_replicate(replicate)
         trained, chosen = self.levels(), self._tickets()
@@ -179,12 +199,15 @@ class LoadedRun:
         return _of(ghost_skips.strip_ghosts(found), replicate)
 
     def records(self) -> "pd.DataFrame":
-        """Reads the records, one a row; fields that a record lacks are NaN.
+        """Reads the records into a data frame with one row each.
+
+        Returns:
+          A data frame; fields that a record lacks are NaN.
 
         Raises:
-          ValueError: if they are damaged.
+          ValueError: if the file of records is damaged.
         """
-        import pandas as pd  # here and not above: it takes half a second
+        import pandas as pd  # here, because importing it takes half a second
 
         rows = metrics_log.read(
             self.folder / "metrics.jsonl", fields=metrics_log.FIELDS
@@ -192,14 +215,14 @@ class LoadedRun:
         return pd.DataFrame(rows, columns=None if rows else list(metrics_log.FIELDS))
 
     def model(self) -> nn.Module:
-        """Makes the network, to apply to what `variables` returns.
+        """Makes the network that is applied to the result of `variables`.
 
-        Images are normalized by the mean and deviation of the training images before
-        they come to the network, see `data.augment.normalize`.
+        Its inputs are images normalized with mean and standard deviation of the
+        training images, see `data.augment.normalize`.
 
         Raises:
-          ValueError: if the run does not say how many classes there are and its data
-            cannot be read.
+          ValueError: if the run did not record the number of classes and its dataset
+            cannot be loaded.
         """
         return factory.make_model(self.config, classes=self._run.dataset.classes)
 
@@ -208,17 +231,21 @@ class LoadedRun:
         return factory.open_without_data(self.folder, self.config)
 
     def _state(self, level: int) -> TrainState:
-        """Reads the end of a level; the last one read is kept."""
+        """Loads the final state of a level; the last loaded one is cached.
+
+        Args:
+          level: number of pruning rounds.
+        """
         if self._latest is None or self._latest[0] != level:
-            self._latest = None  # before another one takes its memory
+            self._latest = None  # frees its memory before the next is loaded
             self._latest = level, factory.load_state(self._run, _end(level))
         return self._latest[1]
 
     def _tickets(self) -> list[int]:
-        """Lists the levels of a lottery run all of whose tickets are there."""
+        """Returns the levels of a lottery-ticket run whose ticket files all exist."""
         count, found = self.config.replicates, []
         if not self.config.lottery.levels:
-            return found  # their masks may change while training
+            return found  # masks may be updated after the file was written
         for folder in (self.folder / "tickets").glob("level_*"):
             if match := re.fullmatch(r"level_(\d+)", folder.name):
                 level = int(match[1])
@@ -227,6 +254,15 @@ class LoadedRun:
         return found
 
     def _check_replicate(self, replicate: Number | None) -> None:
+        """Checks that a replicate exists.
+
+        Args:
+          replicate: number of the replicate, counted from 0; None for all.
+
+        Raises:
+          TypeError: if it is not an integer.
+          ValueError: if it does not exist.
+        """
         if replicate is None:
             return
         if not _is_whole(replicate):
@@ -245,11 +281,22 @@ def _is_whole(number: Any) -> bool:
 
 
 def _end(level: int) -> str:
+    """Returns the name of the final checkpoint of a level's ticket."""
     return f"level_{level:02d}/{stages.TICKET}/last"
 
 
 def _one_of(level: Number | None, there: list[int], folder: Path) -> int:
-    """Returns the level that is meant."""
+    """Returns the requested level, or the last one.
+
+    Args:
+      level: number of pruning rounds; None selects the last of `there`.
+      there: existing levels, increasing.
+      folder: the run directory, for messages.
+
+    Raises:
+      TypeError: if `level` is not an integer.
+      ValueError: if there are no levels, or not this one.
+    """
     if level is not None and not _is_whole(level):
         raise TypeError(f"level: expected a whole number or None, got {level!r}")
     if not there:
@@ -266,7 +313,12 @@ def _one_of(level: Number | None, there: list[int], folder: Path) -> int:
 
 
 def _of(tree: Any, replicate: Number | None) -> Any:
-    """Takes a replicate of a tree [r ...], off the devices it was loaded to."""
+    """Selects a replicate of a tree [r ...], copied to the default device.
+
+    Args:
+      tree: arrays with a leading replicate axis, possibly on several devices.
+      replicate: number of the replicate; None keeps all.
+    """
     near = jax.tree.map(jnp.asarray, multihost.to_host(tree))
     if replicate is None:
         return near

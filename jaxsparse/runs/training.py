@@ -1,4 +1,4 @@
-"""Training what a config says, to the end, continuing where it was stopped."""
+"""Trains a run to its end; continues it if it was stopped."""
 
 import io
 import shlex
@@ -25,27 +25,28 @@ def run(
     metric_writers: Sequence[MetricWriter] = (),
     report: bool = False,
 ) -> opening.LoadedRun:
-    """Trains what a config says, as `experiments/train.py` does, and opens the run.
+    """Trains the run of a config, as `experiments/train.py` does, and opens it.
 
-    The same call again continues a run that was stopped, or returns one that has
-    ended. Call it from the main thread: Ctrl-C and SIGTERM save everything and stop.
+    Repeating the call continues a run that was stopped, and returns one that has ended.
+    Call it from the main thread: Ctrl-C and SIGTERM save everything and stop.
 
     Args:
-      config: what to train, such as `get_config()` of a config file returns.
-      workdir: folder of the run; made if it is not there.
-      metric_writers: what records are sent to besides the run's files, in order; see
-        `training.loop.MetricWriter`.
-      report: whether to write a report at the end, to `workdir`/report.
+      config: what to train, such as the result of a config file's `get_config()`.
+      workdir: the run directory; created if it does not exist.
+      metric_writers: functions that receive the records in addition to the run's files,
+        in this order; see `training.train.MetricWriter`.
+      report: whether to write a report to `workdir`/report at the end.
 
     Returns:
-      The run, open for reading.
+      The run, opened for reading.
 
     Raises:
-      TypeError: if an argument is of another type, naming it.
-      ValueError: if a field is wrong, or the folder belongs to another experiment.
+      TypeError: if an argument has the wrong type, naming it.
+      ValueError: if a config field is wrong, or the directory belongs to another
+        experiment.
       OSError: if data cannot be read or results cannot be written.
-      interrupt.Stopped: if a signal stopped it.
-      interrupt.NonFinite: if a loss is NaN or infinite.
+      preemption.Preempted: if a signal stopped it; everything is saved.
+      preemption.NonFiniteLoss: if a loss is NaN or infinite.
 
     Examples:
       >>> from configs import lth_digits
@@ -76,14 +77,30 @@ def train(
     metric_writers: Sequence[MetricWriter] = (),
     report: bool = False,
 ) -> None:
-    """Trains as `run` does, and opens nothing; arguments and errors are as there."""
+    """Trains the run of a config without opening it afterwards.
+
+    Args:
+      config: what to train.
+      folder: the run directory; created if it does not exist.
+      metric_writers: functions that receive the records in addition to the run's files,
+        in this order; see `training.train.MetricWriter`.
+      report: whether to write a report to `folder`/report at the end.
+
+    Raises:
+      ValueError: if a config field is wrong, or the directory belongs to another
+        experiment.
+      OSError: if data cannot be read or results cannot be written.
+      preemption.Preempted: if a signal stopped it; everything is saved.
+      preemption.NonFiniteLoss: if a loss is NaN or infinite.
+    """
+    # First, because processes must join before JAX uses a device.
     multihost.initialize()
     config_lib.check_names(config)
     config_lib.validate(config)
     factory.check_names(config)
     factory.set_up_jax(config)
     multihost.on_primary(lambda: workdir_lib.check_same(folder, config))
-    if report and multihost.is_primary():  # before training, not at its end
+    if report and multihost.is_primary():  # fail before training
         report_folder.check(folder / "report")
     dataset = factory.load_data(config)
     made = factory.make_experiment(config, dataset, folder)
@@ -95,7 +112,7 @@ def train(
         _train_stages(config, made, folder, metric_writers)
         if not (report and multihost.is_primary()):
             return
-        # Here and not above: what is wrong with a config is said without this import.
+        # Imported here, so that errors in a config are reported without waiting for it.
         from jaxsparse.reports import page
 
         say(f"report: {page.write([folder], folder / 'report')}")
@@ -107,7 +124,14 @@ def _train_stages(
     folder: Path,
     metric_writers: Sequence[MetricWriter],
 ) -> None:
-    """Trains every stage that has not ended."""
+    """Trains all stages that have not ended, with progress display and signal handling.
+
+    Args:
+      config: a validated config.
+      made: the experiment of the config.
+      folder: the run directory.
+      metric_writers: functions that receive the records in addition to the run's files.
+    """
     shown_by = []
     if config.run.tensorboard and multihost.is_primary():
         shown_by = [_events(config, folder)]
@@ -132,7 +156,12 @@ def _train_stages(
 
 
 def _events(config: ConfigDict, folder: Path) -> tensorboard.TensorBoardWriter:
-    """Makes what shows a run in TensorBoard."""
+    """Makes the writer of TensorBoard events of a run.
+
+    Args:
+      config: a validated config.
+      folder: the run directory.
+    """
     return tensorboard.TensorBoardWriter(
         folder / "tensorboard",
         replicates=config.replicates,
@@ -142,6 +171,10 @@ def _events(config: ConfigDict, folder: Path) -> tensorboard.TensorBoardWriter:
 
 
 def say(line: str) -> None:
-    """Prints a line for people, from one process."""
+    """Prints a line to stderr, on the primary process only.
+
+    Args:
+      line: the line, without a line break.
+    """
     if multihost.is_primary():
         print(line, file=sys.stderr)
