@@ -116,6 +116,8 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     """
     c = config.optimizer
     decays = None if c.decay == "all" else optimizers.kernels_only
+    # AdamW decouples weight decay from the gradient. The others add an L2 gradient,
+    # before momentum and adaptive scaling.
     if c.name == "adamw":
         return optimizers.adamw(
             rate,
@@ -201,6 +203,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     model = models.make_model(config, classes=dataset.classes)
     image = dataset.train.images.shape[1:]
     models.check_images(config, image)
+    # Ghost skips have parameters, which must exist from the first step on.
     haunt = tost.make_annealed_model(config, length)
     haunted = model if haunt is None else haunt(model, 0, train=False)
     like = _shapes(config, haunted, image)
@@ -250,6 +253,8 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         jax.jit(every),
         tx,
         masks,
+        # Scores are computed with `precise=True`: in float32 even if activations are
+        # bfloat16.
         first_masks=init_masks.make_init_masks(
             config,
             dataset,
@@ -376,6 +381,8 @@ def make_augment(config: ConfigDict) -> steps.Augment | None:
         return None
 
     def change(images: Any, *, key: Any, places: Any) -> Any:
+        # Fixed numbers, so that disabling one augmentation does not change the draws of
+        # the other.
         crop_key, flip_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         if pad:
             images = augment.random_crop(images, pad=pad, key=crop_key, places=places)

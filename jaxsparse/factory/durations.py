@@ -121,6 +121,7 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
         checkpoint_every=read("run.checkpoint_every", checkpoint, total)
         if checkpoint
         else 0,
+        # Empty fields are left out, so that the method's own default applies.
         sparse={
             name: read(f"sparse.{name}", config.sparse[name], total)
             for name in changes

@@ -54,6 +54,8 @@ def make_eval_fns(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Eva
     model = models.make_model(config, classes=dataset.classes)
     trained = models.make_model(config, classes=dataset.classes, training=True)
     normalize = components.make_normalize(config, dataset)
+    # From zero, one step of the running average is proportional to the batch
+    # statistics.
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch_stats)
 
     def logits(params: Any, stats: Any, images: Any) -> Any:

@@ -273,6 +273,8 @@ def _in_batches(
     with jax.default_matmul_precision("highest"):
         for first in range(0, len(labels), batch_size):
             part = slice(first, first + batch_size)
+            # To the host after each batch, so that device memory does not grow with the
+            # dataset.
             found.append(np.asarray(every(networks, images[part], labels[part])))
     return _finite(np.concatenate(found, axis=1), score, "replicate")
 

@@ -442,6 +442,8 @@ def _make_trainer(
         steps_per_call=per_call,
         evaluate_every=length.evaluate_every,
         checkpoint_every=length.checkpoint_every,
+        # With examples on the host, each chunk in flight holds its images in device
+        # memory.
         calls_ahead=1 if waits else input_pipeline.IN_FLIGHT if where == "host" else 64,
         learning_rate=rate,
         arrangement={

@@ -204,6 +204,8 @@ def _ablate(
         # SynFlow scores are float64; without this JAX would convert them to float32.
         with jax.enable_x64(scores_lib.is_wide(worth)):
             return controls.invert(masks, worth)
+    # "reinitialized" keeps the masks; `TrainTask.fresh_weights` draws the other
+    # weights.
     return masks
 
 
@@ -301,6 +303,7 @@ def make_effective_count(
         return connectivity.live(_forward(model, stats), like, held, image)
 
     try:
+        # Tracing finds operations without a rule, and computes nothing.
         jax.eval_shape(find, masks)
     except ValueError as error:
         log.warning("weights on no path are not counted: %s", error)

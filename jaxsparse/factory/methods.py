@@ -160,6 +160,7 @@ def make_wrap(
     """
     c = config.sparse
     method = config_lib.METHODS.find(c.method)
+    # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
     if not method.updates_masks and method.is_built_in:
         return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
     _check_end(c, length)
@@ -170,6 +171,7 @@ def make_wrap(
         "distribution": make_distribution(config),
         **length.sparse,
     }
+    # A string instead of a Boolean, so that "" can select the method's default.
     if c.skip_inner:
         values["skip_inner"] = c.skip_inner == "yes"
     if c.drop_schedule == "learning_rate":

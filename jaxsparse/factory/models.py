@@ -150,6 +150,8 @@ def make_model(
     """
     c, family = config.model, config_lib.MODELS.find(config.model.name)
     plain = config_lib.default().model
+    # A size other than the width is passed only if it was changed, because its default
+    # stands for the network's own.
     fields: dict[str, Any] = {
         name: c[name]
         for name in config_lib.SIZES
@@ -162,6 +164,7 @@ def make_model(
             fields["norm"] = functools.partial(
                 fields["norm"], use_scale=False, use_bias=False
             )
+    # Parameters have the same names and shapes with either kind of convolution.
     if training and uses_custom_conv_grads(config):
         convolve = convolutions.convolve
         fast = {
@@ -169,6 +172,7 @@ def make_model(
             "pool": pooling.pool,
         }
         fields |= {name: fast[name] for name in fast if name in family.takes}
+    # None computes in the dtype of the parameters, which is float32.
     if "dtype" in family.takes:
         fields["dtype"] = None if precise or c.dtype == "float32" else c.dtype
     return family.make(classes=classes, **fields)

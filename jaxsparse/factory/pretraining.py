@@ -181,6 +181,7 @@ def rows(
     c, train = config.pretraining, dataset.train
     if not c.subset:
         return None
+    # A random subset uses the number of scores only.
     scores = np.zeros(len(train.labels))
     path = score_file(config, workdir)
     if path is not None:
@@ -190,6 +191,8 @@ def rows(
                 "experiments/score_data.py wrote, named from the run's own folder"
             )
         with config_context("pretraining.scores"):
+            # Scores refer to examples by position, so a file for other images or labels
+            # is rejected.
             images = fingerprint.of_images(train.images)
             read = functools.partial(
                 score_files.load, path, labels=train.labels, images=images

@@ -272,6 +272,7 @@ def make_level_scores(
                 jax.tree.map(lambda leaf, r=r: leaf[r], tree)
                 for tree in (params, stats, masks, own)
             )
+            # Random scores differ between levels; the scored examples stay the same.
             mine = mine._replace(masks=jax.random.fold_in(mine.masks, level))
             scorer = make_score_inputs(
                 config, spec, dataset, model, normalize, held, mine
@@ -279,6 +280,7 @@ def make_level_scores(
             found = scorer.bind(spec, config.sparse)(weights, kept)
             _check_finite(found, kept, spec.name, level)
             each.append(found)
+        # Otherwise `jnp.stack` would convert float64 scores to float32.
         with jax.enable_x64(is_wide(each)):
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 

@@ -68,6 +68,8 @@ def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
     try:
         fields = multihost.broadcast_from_primary(lambda: metrics_log.read_object(path))
     except (OSError, ValueError) as error:
+        # A disk that fails, or a missing permission, does not mean that there is no
+        # run.
         if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
@@ -509,6 +511,8 @@ def _from_files(
     each = []
     for path in (name.replace("{replicate}", str(r)) for r in numbers):
         packed = tickets.read(path)
+        # The ticket determines which leaves have masks; `_of_layers` adapts them to
+        # this network.
         like = masks_lib.ones(one, prunable=lambda leaf, _, of=packed: leaf in of)
         each.append(_of_layers(masks_lib.unpack(packed, like), network.masks))
     masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)

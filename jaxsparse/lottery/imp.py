@@ -117,6 +117,7 @@ def layer_counts(masks: Masks, level: int, rule: PruningRule) -> Counts:
         )
         fraction = next(found, rule.fraction)
         kept = durations.kept_per_level(leaf.size, fraction=fraction, levels=level)[-1]
+        # A layer without active weights would disconnect the network.
         return max(kept, min(1, leaf.size))
 
     return tree.map_with_names(count, masks)
@@ -224,6 +225,8 @@ def prune(
     if rule.scope == "layer":
         counts = layer_counts(one, level, rule)
     else:
+        # The count of open_lth depends on the previous masks, which differ between
+        # replicates.
         each = (
             jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(len(keys))
         )
@@ -238,6 +241,7 @@ def prune(
         args = (params, masks, counts, jnp.int32(level), keys, scores, rule)
         chosen, not_finite, ties = _prune(*args)
         not_finite, ties = multihost.to_host((not_finite, ties))
+    # Checked here, because traced code cannot raise errors that depend on values.
     _check_finite(not_finite, level, rule)
     select.warn_of_ties(ties, stacklevel=2)
     return chosen
@@ -293,6 +297,7 @@ def _prune(
       finite; and the ties at the thresholds. All have a leading axis [r]. The ties are
       empty if `ties` is "drop", which removes whole groups of equal scores.
     """
+    # open_lth keeps weights strictly above its threshold, and so drops all ties.
     ties = "drop" if rule.counting == "open_lth" else "spread"
 
     def choose(
@@ -322,6 +327,7 @@ def _prune(
         divided = {} if ties == "drop" else select.count_ties(worth, kept, **found)
         return kept, not_finite, divided
 
+    # Layer counts depend on layer sizes only, which all replicates share.
     counts_axis = None if rule.scope == "layer" else 0
     return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0, 0))(
         params, masks, counts, keys, given

@@ -146,6 +146,7 @@ def rows(
     """
     found = []
     for a, b in pairs(children.count):
+        # Child c of replicate r has index r * count + c.
         first, second = (
             jax.tree.map(lambda leaf, c=c: leaf[c :: children.count], end)
             for c in (a, b)

@@ -48,6 +48,7 @@ class RewindPlan(NamedTuple):
         Args:
           level: level of iterative magnitude pruning, from 0.
         """
+        # Level 0 is always dense training, and ends at step T.
         if level and self.retrain == "finetune":
             return Span(self.total, self.total + self.finetune)
         return Span(self.rewind, self.total)

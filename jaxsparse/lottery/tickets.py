@@ -30,6 +30,8 @@ def save(path: Path, masks: Masks) -> None:
     Raises:
       OSError: if the file cannot be written.
     """
+    # In memory first: `np.savez` writes piece by piece, and a kill would leave half a
+    # file.
     content = io.BytesIO()
     np.savez(content, **masks_lib.pack(masks))
     multihost.on_primary(lambda: metrics_log.write_atomically(path, content.getvalue()))
@@ -137,6 +139,8 @@ def load_level(
       Masks [r ...]; None if a file is missing or, after a warning, damaged.
     """
     paths = [path_of(folder, level, r) for r in range(replicates)]
+    # All processes must decide alike, even if a shared file system shows them old
+    # content.
     if not multihost.broadcast_from_primary(
         lambda: all(path.exists() for path in paths)
     ):

@@ -109,6 +109,7 @@ class LoadedRun:
         directory = self.folder / "checkpoints"
         notes = directory.glob(f"level_*/{stages.TICKET}/last.json")
         found = (int(note.parts[-3].removeprefix("level_")) for note in notes)
+        # Metadata remain when `run.keep` deletes the weights, which are in a directory.
         return sorted(n for n in found if (directory / _end(n)).is_dir())
 
     def params(

@@ -99,6 +99,8 @@ def train(
     config_lib.validate(config)
     factory.check_names(config)
     factory.set_up_jax(config)
+    # Before data are loaded, so that a directory of another experiment is rejected at
+    # once.
     multihost.on_primary(lambda: workdir_lib.check_same(folder, config))
     if report and multihost.is_primary():  # fail before training
         report_folder.check(folder / "report")
@@ -135,6 +137,8 @@ def _train_stages(
     shown_by = []
     if config.run.tensorboard and multihost.is_primary():
         shown_by = [_events(config, folder)]
+    # Progress and stop signal are set below: counting finished stages needs the paths
+    # first.
     desk = RunDir(
         metrics=folder / "metrics.jsonl",
         checkpoints=folder / "checkpoints",
