@@ -203,8 +203,8 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     model = models.make_model(config, classes=dataset.classes)
     image = dataset.train.images.shape[1:]
     models.check_images(config, image)
-    # Ghost skips have parameters, which must exist from the first step on.
     haunt = tost.make_annealed_model(config, length)
+    # Ghost skips have parameters, which must exist from the first step on.
     haunted = model if haunt is None else haunt(model, 0, train=False)
     like = _shapes(config, haunted, image)
     stats = like.get("batch_stats", {})
@@ -218,11 +218,11 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     )
 
     def one(key: Any) -> tuple[Any, Any]:
+        # Running means start at 0 and running variances at 1, as in Flax.
         first = tree.map_with_names(
             lambda name, leaf: jnp.full(leaf.shape, name.endswith("var"), leaf.dtype),
             stats,
         )
-        # Running means start at 0 and running variances at 1, as in Flax.
         return tost.fill(draw(key=key)), first
 
     def every(keys: Any) -> tuple[Any, Any]:

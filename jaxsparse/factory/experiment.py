@@ -57,13 +57,13 @@ ORDERS_KEPT = 64  # epochs whose example order is cached on the devices
 
 
 def _make_layout(config: ConfigDict, epoch_of: EpochSpec) -> MeshLayout:
-    # An epoch of one step has no full batch, only a last one.
     """Makes the device mesh for the batch sizes of an epoch.
 
     Args:
       config: a validated config.
       epoch_of: number of steps and batch sizes of an epoch.
     """
+    # An epoch of one step has no full batch, only a last one.
     sizes = [epoch_of.batch_size] * (epoch_of.steps > 1) + [epoch_of.last_batch]
     return mesh.make_layout(
         replicates=config.replicates,
@@ -87,7 +87,8 @@ def _divided(
 ) -> TrainTask:
     """Makes a network initialize its states sharded.
 
-    No device ever holds a whole parameter, not even during initialization.
+    No device ever holds a whole copy of a sharded parameter, not even during
+    initialization.
 
     Args:
       network: what is trained.
@@ -396,7 +397,8 @@ def _make_trainer(
             batch_size=epoch_of.batch_size,
             replicates=config.replicates,
         )
-    # A loop over replicates would transfer replicates between devices.
+    # Outside of `shard_map`, a loop over replicates would transfer them between
+    # devices. Training runs inside of it unless parameters are sharded.
     apart = arrangement.how if layout.mesh.size == 1 else "vmap"
     how = apart if layout.divides else arrangement.how
     # CPU devices made with --xla_force_host_platform_device_count hang if many calls

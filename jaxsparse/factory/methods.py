@@ -66,6 +66,7 @@ def check(config: ConfigDict) -> None:
     for score in scores_lib.used(config):
         reads += score.options
         reads += ("score_batches", "score_batch_size") if score.needs_data else ()
+    # A field at its default counts as not set.
     for name in c:
         if name not in ("method", *reads) and c[name] != plain[name]:
             raise ValueError(

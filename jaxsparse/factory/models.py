@@ -41,6 +41,7 @@ def check(config: ConfigDict) -> None:
     family = config_lib.MODELS.find(c.name)
     takes = [field for field in (*config_lib.SIZES, "dtype") if field in family.takes]
     takes += family.options
+    # A field at its default counts as not set.
     for field in c:
         if field not in ("name", "norm", *takes) and c[field] != plain[field]:
             raise ValueError(

@@ -56,6 +56,7 @@ def update_steps(config: ConfigDict, length: Durations) -> tuple[int, ...]:
     method = config_lib.METHODS.find(c.method)
     if not method.first_update:
         return ()
+    # Must agree with the schedules that the methods make for themselves.
     every = when["update_every"]
     begin = when.get("begin", every if method.first_update == "one_interval" else 0)
     # A method without the field "end" updates masks once.

@@ -75,6 +75,8 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
         "run.checkpoint_every": length.checkpoint_every,
         "sparse.update_every": length.sparse.get("update_every", 0),
     }.items():
+        # A field that the method does not read keeps its default, however long training
+        # is.
         if every and total // every > MOST_TIMES and _is_read(config, field):
             raise ValueError(
                 f"config.{field}: expected at most {MOST_TIMES} times in training, got "

@@ -128,6 +128,7 @@ def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
       ValueError: if an analysis would; the message names the config field.
     """
     a, s = config.analysis, config.stability
+    # Children and levels are compared at the end, where annealed ghosts are gone.
     wanted = {
         "analysis.gradient_every": some and a.gradient_every,
         "analysis.at_changes": some and a.at_changes,

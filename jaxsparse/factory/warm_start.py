@@ -225,6 +225,7 @@ def check(config: ConfigDict) -> None:
     """
     c, method = config.start, config.sparse.method
     files = c.masks.endswith(".npz")
+    # Ticket files are named by their own path and need no run.
     wants = bool(c.weights) or (bool(c.masks) and not files)
     if wants != bool(c.run):
         raise ValueError(

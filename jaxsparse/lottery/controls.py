@@ -17,11 +17,11 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Scores
 
 NAMES = (
-    "reinitialized",  # the ticket's masks, fresh initial weights
-    "shuffled_layers",  # masks permuted within each layer, the ticket's weights
-    "shuffled_globally",  # masks permuted over all layers, the ticket's weights
-    "random_mask",  # masks drawn anew with equal layer counts, fresh initial weights
-    "dense_continued",  # the dense network, trained as many steps as the ticket's level
+    "reinitialized",  # masks of the ticket, newly drawn initial weights
+    "shuffled_layers",  # masks shuffled within layers, initial weights of the ticket
+    "shuffled_globally",  # masks shuffled over all layers, same weights
+    "random_mask",  # random masks with equal layer counts, newly drawn weights
+    "dense_continued",  # dense network, trained for as many steps as the ticket
 )
 
 # Controls that start from newly drawn initial weights instead of the ticket's.

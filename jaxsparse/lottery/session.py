@@ -153,9 +153,9 @@ class Session:
             if self.experiment.network.first_masks is not None:
                 tickets.save_final(self.experiment.tickets, masks)
         train_lib.write(desk, self._compare(stage, state))
-        time = train_lib.record(stage, "time", step=stage.stop, trainer=trainer)
         # The record of kind "time" must be the last of a stage: `experiment.run` takes
         # its absence as a sign that records are lost.
+        time = train_lib.record(stage, "time", step=stage.stop, trainer=trainer)
         rate = (stage.stop - stage.start) / seconds
         time |= {"seconds": seconds, "steps_per_second": rate}
         train_lib.write(desk, [time | spent.so_far()])
@@ -607,6 +607,7 @@ class Session:
             outdated = stages.of_level(self.experiment, level - 1, stage.arm)
         elif stage.arm in (stages.TICKET, "dense_continued"):
             return
+        # No stage starts from the weights of any other control, so it deletes its own.
         checkpoints.delete_weights(self.desk.checkpoints, stages.end_name(outdated))
 
 
