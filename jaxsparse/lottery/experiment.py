@@ -58,8 +58,8 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
             session.train(stage, put_back=put_back)
             # Later stages may have ended already, and their records stand before these.
             multihost.on_primary(lambda: _sort(run_dir.metrics, every))
-        # Also for stages that ended in earlier sessions, which may have been killed before
-        # it.
+        # Also for stages that ended in earlier sessions: those may have been killed
+        # before this.
         session.tidy(stage)
 
     # `has_ended` relies on this list to recognize a finished run without a config.
