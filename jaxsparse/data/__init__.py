@@ -1,10 +1,13 @@
-"""Datasets as arrays, in memory or standing for images that stay in files.
+"""Datasets as arrays in memory, or as images that stay in their files.
 
-`datasets.load` makes them, from a prepared TFDS folder (`sources`), from folders of
-images (`folders`) or from what scikit-learn ships (`digits`). Where no memory holds all
-images, they stay in files (`unread`, `shards`) and are decoded (`stored`) to parts of
-one size (`crops`), in whose place arrays would be. `order` says which
-examples a step sees and `augment` how it sees them; both are pure functions of keys,
-for use inside a compiled step. Nothing here downloads: that is
-`experiments/prepare_data.py`.
+`datasets.load` makes a dataset from a prepared TFDS folder (`sources`), from folders of
+images (`folders`, `tiny_imagenet`) or from the digits in scikit-learn (`digits`).
+Datasets larger than memory stay in their files (`lazy`, `record_files`) and are decoded
+on access (`image_files`): random resized crops in training, center crops in evaluation
+(`random_resized_crop`).
+
+`shuffling` draws the order of the examples and `augment` changes the images; both are
+pure functions of keys, for use inside a compiled step. `data_pruning` scores examples
+and selects subsets of them, and `fingerprint` detects data that has changed. Nothing
+here downloads: run `experiments/prepare_data.py` for that.
 """

@@ -1,12 +1,12 @@
 """Augmentation on the device: pure functions of uint8 images and keys.
 
-Each example draws from its own key, made by folding its place in the *global* batch
-into the key of the step. A device that holds a part of the batch therefore draws for
-it exactly what one device would have drawn: pass the places, not a count from 0. This
-needs JAX's default threefry generator; under `rbg` draws depend on the batch around
-them.
+Each example has its own key: the key of the step, with the example's index in the
+*global* batch folded in. A device that holds a part of the batch therefore draws the
+same numbers as a single device that holds all of it. For this, `places` must be the
+indices in the global batch, not in the device's part. JAX's default threefry generator
+is required: with `rbg`, the draws of an example depend on the rest of the batch.
 
-Give cropping and flipping different keys, or their draws are related.
+Use different keys for cropping and flipping; with one key their draws are correlated.
 """
 
 import jax
@@ -20,18 +20,18 @@ def normalize(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float32[Array, "b h w c"]:
-    """Turns pixels into what a network sees: (pixel / 255 - mean) / std.
+    """Standardizes images: (pixel / 255 - mean) / std.
 
     Args:
-      images: pixels from 0 to 255, after any cropping and flipping.
-      mean: of each channel, on the [0, 1] scale.
-      std: standard deviation of each channel, on the [0, 1] scale.
+      images: uint8 pixels in [0, 255], after any cropping and flipping.
+      mean: mean of each channel, on the [0, 1] scale.
+      std: standard deviation of each channel, on the [0, 1] scale, above 0.
 
     Returns:
-      Normalised images.
+      Standardized images, float32, of the same shape.
 
     Raises:
-      ValueError: if there is not one mean and one std for each channel.
+      ValueError: if `mean` or `std` does not have one number for each channel.
     """
     channels = images.shape[-1]
     if not len(mean) == len(std) == channels:
@@ -51,15 +51,16 @@ def _keys_of(key: Key[Array, ""], places: Int32[Array, " b"]) -> Key[Array, " b"
 def crop_offsets(
     places: Int32[Array, " b"], *, pad: int, key: Key[Array, ""]
 ) -> Int32[Array, "b 2"]:
-    """Draws where each example's crop begins, down and right, in the padded image.
+    """Draws the position of each example's crop in the padded image.
 
     Args:
-      places: each example's place in the global batch.
-      pad: pixels of padding on each side.
-      key: of this step's crops.
+      places: index of each example in the global batch, int32.
+      pad: pixels of padding on each side, at least 0.
+      key: key of this step's crops.
 
     Returns:
-      Offsets, uniform over 0 to 2 `pad`; the offset `pad` is the image unmoved.
+      Rows and columns of the top left corners, int32, uniform over the integers in
+      [0, 2 `pad`]. The offset `pad` leaves the image where it is.
     """
 
     def draw(own: Key[Array, ""]) -> Int32[Array, "2"]:
@@ -69,7 +70,15 @@ def crop_offsets(
 
 
 def flips(places: Int32[Array, " b"], *, key: Key[Array, ""]) -> Bool[Array, " b"]:
-    """Draws which examples are flipped, each with probability one half."""
+    """Draws which examples are flipped, each with probability 1/2.
+
+    Args:
+      places: index of each example in the global batch, int32.
+      key: key of this step's flips.
+
+    Returns:
+      True for the examples that are flipped.
+    """
     return jax.vmap(jax.random.bernoulli)(_keys_of(key, places))
 
 
@@ -80,19 +89,19 @@ def random_crop(
     key: Key[Array, ""],
     places: Int32[Array, " b"],
 ) -> UInt8[Array, "b h w c"]:
-    """Pads every image and cuts a window of the old size at a random place.
+    """Pads every image with zeros and crops it to its size at a random position.
 
-    The padding is of raw zeros, black, before normalisation, as in torchvision and
-    open_lth; after it a border pixel is therefore -mean / std and not 0.
+    The images are padded before they are standardized, as in torchvision and open_lth.
+    Padding is therefore black; after standardization it is -mean / std, not 0.
 
     Args:
-      images: pixels from 0 to 255.
+      images: uint8 pixels in [0, 255].
       pad: pixels of padding on each side, at least 0.
-      key: of this step's crops.
-      places: each example's place in the global batch.
+      key: key of this step's crops.
+      places: index of each example in the global batch, int32.
 
     Returns:
-      Images of the same shape.
+      Cropped images, uint8, of the same shape.
 
     Raises:
       ValueError: if `pad` is negative.
@@ -119,15 +128,15 @@ def random_flip(
     key: Key[Array, ""],
     places: Int32[Array, " b"],
 ) -> UInt8[Array, "b h w c"]:
-    """Mirrors every image left to right with probability one half.
+    """Flips every image horizontally with probability 1/2.
 
     Args:
-      images: pixels from 0 to 255.
-      key: of this step's flips.
-      places: each example's place in the global batch.
+      images: uint8 pixels in [0, 255].
+      key: key of this step's flips.
+      places: index of each example in the global batch, int32.
 
     Returns:
-      Images of the same shape.
+      Images of the same shape, uint8.
     """
     mirrored = flips(places, key=key).reshape(-1, 1, 1, 1)
     return jnp.where(mirrored, images[:, :, ::-1], images)

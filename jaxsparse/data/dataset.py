@@ -1,7 +1,7 @@
-"""Sets of labelled images on the host, and how to divide them.
+"""Types of labeled images on the host, and functions that split and shorten them.
 
-This module holds what every dataset is made of. Reading is for `sources` and
-`digits`; the order of examples during training is for `order`.
+Every dataset has these types. `sources`, `folders` and `digits` read datasets, and
+`shuffling` draws the order of the examples during training.
 """
 
 import hashlib
@@ -16,11 +16,12 @@ Images = UInt8[np.ndarray, "n h w c"] | StoredImages
 
 
 class Examples(NamedTuple):
-    """Labelled images, example i in row i of both arrays.
+    """Labeled images: example i is row i of both arrays.
 
     Attributes:
-      images: pixels from 0 to 255, in memory or still in files.
-      labels: classes, counted from 0.
+      images: uint8 pixels in [0, 255], [n h w c]; an array in memory, or
+        `StoredImages` that are decoded on access.
+      labels: classes, counted from 0; int32.
     """
 
     images: Images
@@ -28,15 +29,17 @@ class Examples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Everything a run needs to know about its data.
+    """Training, validation and test examples, and the statistics of their images.
 
     Attributes:
-      train: what the network is trained on.
-      validation: what choices are made on; empty unless asked for.
-      test: what results are reported on, and nothing else.
-      classes: how many classes there are.
+      train: training examples.
+      validation: examples held out of the training set for model selection; empty
+        unless requested.
+      test: test examples, for reported results only.
+      classes: number of classes.
       mean: mean of each channel on the [0, 1] scale, for `augment.normalize`.
-      std: standard deviation of each channel on the [0, 1] scale.
+      std: standard deviation of each channel on the [0, 1] scale, for
+        `augment.normalize`.
     """
 
     train: Examples
@@ -50,13 +53,18 @@ class Dataset(NamedTuple):
 def of_zeros(
     *, examples: tuple[int, int, int], image: tuple[int, int, int], classes: int
 ) -> Dataset:
-    """Makes a dataset of given sizes, in next to no memory, where no data are needed.
+    """Makes a dataset of zeros, for programs that need only the sizes of the data.
 
     Args:
-      examples: how many to train on, to validate on and to test on.
-      image: height, width and channels.
-      classes: how many there are.
+      examples: number of training, validation and test examples.
+      image: height, width and number of channels.
+      classes: number of classes.
+
+    Returns:
+      A dataset with mean 0 and standard deviation 1. Its arrays are read-only and take
+      almost no memory.
     """
+    # Broadcast arrays store one element, whatever their shape.
     parts = (
         Examples(
             np.broadcast_to(np.uint8(0), (n, *image)),
@@ -69,7 +77,15 @@ def of_zeros(
 
 
 def take(examples: Examples, rows: Int[np.ndarray, " m"]) -> Examples:
-    """Copies the given rows, in the given order; what is in files stays there."""
+    """Copies the given examples in the given order.
+
+    Args:
+      examples: examples to select from. Images in files are not decoded.
+      rows: row of each selected example, in [0, n).
+
+    Returns:
+      The selected examples.
+    """
     return _chosen(examples, rows)
 
 
@@ -82,9 +98,13 @@ def _chosen(examples: Examples, rows: Any) -> Examples:
 
 
 def digest(dataset: Dataset) -> str:
-    """Sums up which examples a dataset has, by their labels and by names of files.
+    """Hashes the shapes, labels and file names of a dataset, but no pixels.
 
-    What is in the files, or in memory, is not looked at; folders may lie elsewhere.
+    Args:
+      dataset: the dataset to hash.
+
+    Returns:
+      SHA-256 in hexadecimal. It does not depend on the folder that holds the dataset.
     """
     found = hashlib.sha256(f"{dataset.classes}\n".encode())
     for part in (dataset.train, dataset.validation, dataset.test):
@@ -100,21 +120,22 @@ def digest(dataset: Dataset) -> str:
 def split(
     examples: Examples, *, validation: int, seed: int
 ) -> tuple[Examples, Examples]:
-    """Divides examples at random into a training and a validation set.
+    """Splits examples at random into a training and a validation set.
 
-    Both keep the original order of their examples. The draw is not stratified.
+    Both sets keep the original order of their examples. The split is not stratified.
 
     Args:
-      examples: what to divide.
-      validation: examples to hold out, exactly; 0 gives an empty validation set.
-      seed: of this draw alone, non-negative; no other seed of a run moves it.
+      examples: examples to split.
+      validation: exact number of examples to hold out; 0 gives an empty validation set.
+      seed: seed of this split alone, non-negative. The split does not depend on any
+        other seed of a run.
 
     Returns:
-      The training set and the validation set, disjoint, together `examples`; nothing
-      is copied where nothing is held out.
+      The training set and the validation set. They are disjoint and together contain
+      all `examples`. If `validation` is 0, nothing is copied.
 
     Raises:
-      ValueError: if `validation` is negative or leaves nothing to train on.
+      ValueError: if `validation` is negative or leaves no training example.
     """
     total = len(examples.labels)
     if not 0 <= validation < total:
@@ -124,7 +145,7 @@ def split(
         )
     if not validation:
         return examples, _chosen(examples, slice(0))
-    # The bit generator is named because numpy may change its default.
+    # Not `default_rng`: numpy may change its default bit generator.
     generator = np.random.Generator(np.random.PCG64(seed))
     order = generator.permutation(total)
     return (
@@ -134,13 +155,16 @@ def split(
 
 
 def mix(examples: Examples, *, seed: int) -> Examples:
-    """Copies examples in a random order, so that the first so many are a sample.
+    """Shuffles examples, so that the first n of them are a random sample for any n.
 
     Args:
-      examples: what to put into another order.
-      seed: of this order alone, non-negative.
+      examples: examples to shuffle.
+      seed: seed of this order alone, non-negative.
+
+    Returns:
+      A copy of the examples in random order. Images in files are not decoded.
     """
-    # The bit generator is named because numpy may change its default.
+    # Not `default_rng`: numpy may change its default bit generator.
     generator = np.random.Generator(np.random.PCG64(seed))
     return take(examples, generator.permutation(len(examples.labels)))
 
@@ -149,14 +173,14 @@ def first(examples: Examples, n: int) -> Examples:
     """Returns the first `n` examples, for quick variants of an experiment.
 
     Args:
-      examples: what to shorten; the result shares its memory.
-      n: examples to keep, at least 1.
+      examples: examples to shorten; the result shares their memory.
+      n: number of examples to keep, at least 1.
 
     Returns:
       Exactly `n` examples.
 
     Raises:
-      ValueError: if there are fewer than `n`, or `n` is below 1.
+      ValueError: if there are fewer than `n` examples, or `n` is below 1.
     """
     total = len(examples.labels)
     if not 1 <= n <= total:

@@ -1,9 +1,10 @@
-"""Datasets by name, ready to train on.
+"""Loads datasets by name, ready to train on.
 
-`load` reads, holds out a validation set, shortens for quick variants, and finds the
-numbers to normalise by. To add a dataset of your own, give the function that reads it
-to `jaxsparse.register_dataset`, or to `load`; any image classification dataset that
-TFDS has prepared works without, and any tree of images (`folders`).
+`load` reads a dataset, holds out a validation set, shortens the dataset for quick
+variants, and finds the mean and standard deviation to standardize by. Any image
+classification dataset prepared by TFDS and any tree of image folders (`folders`) works
+by its name. To add another dataset, pass the function that reads it to
+`jaxsparse.register_dataset` or to `load`.
 """
 
 import functools
@@ -17,34 +18,40 @@ from jaxtyping import UInt8
 from jaxsparse.data import dataset, digits, folders, lazy, sources, tiny_imagenet
 from jaxsparse.data.dataset import Dataset, Examples
 
-# Called with `data_dir=`; returns training examples, test examples and classes.
+# Training examples, test examples and the number of classes.
 Read = tuple[Examples, Examples, int]
+# Called with the keyword argument `data_dir`.
 Reader = Callable[..., Read]
 
-TREE_SEED = 0  # of the order of folders' images, fixed for ever
-SAMPLE = 1000  # images that the statistics of a set in files are taken of
+# Seed of the order of images read from folders. Never change it: another value is
+# another dataset.
+TREE_SEED = 0
+# Number of images used for the mean and standard deviation if they stay in files,
+# since decoding all of them takes too long.
+SAMPLE = 1000
 
 
 def mixed(read: Reader, *args: Any, **options: Any) -> Read:
-    """Reads examples and mixes them.
+    """Reads examples and shuffles them.
 
-    Folders give examples class by class, and analyses and quick variants look at the
-    first so many. Mixed they are a sample of all classes, as in what TFDS prepares.
+    Folders are read class by class, but analyses and quick variants use the first n
+    examples. After shuffling, these are a sample of all classes, as in datasets
+    prepared by TFDS.
 
     Args:
-      read: reads folders of images.
-      *args: its own.
-      **options: its own.
+      read: function that reads folders of images.
+      *args: positional arguments of `read`.
+      **options: keyword arguments of `read`.
 
     Returns:
-      Training examples and test examples, each in an order that depends on their number
-      alone, and the number of classes.
+      Training examples and test examples, each in an order that depends only on their
+      number, and the number of classes.
     """
     train, test, classes = read(*args, **options)
     return *(dataset.mix(part, seed=TREE_SEED) for part in (train, test)), classes
 
 
-# TFDS does not have it. Two of its thirds are trained on, as in Paul et al. (2022).
+# Not in TFDS. Training uses two of its three equal splits, as in Paul et al. (2022).
 read_cinic10 = functools.partial(mixed, folders.read, "cinic10", with_validation=True)
 read_tiny_imagenet = functools.partial(mixed, tiny_imagenet.read)
 
@@ -54,12 +61,12 @@ READERS: dict[str, Reader] = {
     tiny_imagenet.NAME: read_tiny_imagenet,
 }
 
-# What TFDS calls it, and what a tree of its images may be called.
+# The name in TFDS, and a name for a tree of its images.
 IMAGENET = ("imagenet2012", "imagenet")
 
-# Mean and standard deviation of each channel, as papers on these sets use them.
-# open_lth itself normalises CIFAR-10 by ImageNet's (.485, .456, .406) and
-# (.229, .224, .225); the difference is an affine map of the input.
+# Mean and standard deviation of each channel, as papers on these datasets use them.
+# open_lth standardizes CIFAR-10 with ImageNet's (.485, .456, .406) and
+# (.229, .224, .225) instead; the difference is an affine map of the input.
 PUBLISHED = {
     "mnist": ((0.1307,), (0.3081,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -74,32 +81,32 @@ PUBLISHED = {
 
 
 class Augmentation(NamedTuple):
-    """Random changes of training images.
+    """Augmentation of training images.
 
     Attributes:
-      crop_pad: pixels of padding before a random crop; 0 for none.
-      flip: whether every second image is mirrored.
+      crop_pad: pixels of zero padding before a random crop; 0 for no crop.
+      flip: whether images are flipped horizontally with probability 1/2.
     """
 
     crop_pad: int
     flip: bool
 
 
-# What papers on these sets train with, as far as it is known. Digits and clothes are
-# not changed.
+# What papers on these datasets train with, as far as it is known. Digits and
+# Fashion-MNIST are not augmented.
 AUGMENTATIONS = {
     "digits": Augmentation(0, False),
     "mnist": Augmentation(0, False),
     "fashion_mnist": Augmentation(0, False),
-    # Zagoruyko, Komodakis 2016, arXiv:1605.07146, section 3, who also divide by 255
-    # and no more.
+    # Zagoruyko, Komodakis 2016, arXiv:1605.07146, section 3. They scale pixels to
+    # [0, 1] and do not standardize them.
     "svhn_cropped": Augmentation(0, False),
     "cifar10": Augmentation(4, True),
     "cifar100": Augmentation(4, True),
     "cinic10": Augmentation(4, True),
-    # Tanaka et al. 2020, arXiv:2006.05467, in their code.
+    # From the code of Tanaka et al. 2020, arXiv:2006.05467.
     tiny_imagenet.NAME: Augmentation(4, True),
-    # Of images whose parts are drawn already (`stored`).
+    # No padded crop: images in files get a random resized crop when they are decoded.
     **dict.fromkeys(IMAGENET, Augmentation(0, True)),
 }
 
@@ -110,17 +117,18 @@ def channel_statistics(
     """Computes the mean and standard deviation of each channel.
 
     Args:
-      images: what to average over, all pixels of all images alike.
+      images: uint8 images; all pixels of all images have equal weight.
 
     Returns:
-      Means and standard deviations on the [0, 1] scale, exact up to the last float64
-      operations. A constant channel has the deviation 1, so that normalising it
-      gives zeros.
+      Means and standard deviations on the [0, 1] scale, exact up to the rounding of the
+      last float64 operations. A constant channel has the standard deviation 1, so that
+      standardizing it gives zeros.
     """
+    # Histograms of the 256 pixel values are exact and need no float copy of the images.
     levels = np.arange(256) / 255
     means, stds = [], []
     for channel in range(images.shape[-1]):
-        # One image at a time: bincount widens its argument to 64 bits.
+        # One image at a time: `bincount` converts its argument to 64-bit integers.
         counts = np.zeros(256, np.int64)
         for image in images:
             counts += np.bincount(image[..., channel].reshape(-1), minlength=256)
@@ -132,20 +140,22 @@ def channel_statistics(
 
 
 def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
-    """Reads what the folder of datasets has under a name.
+    """Reads a dataset prepared by TFDS, or else a tree of images of that name.
 
     Args:
-      name: of a dataset that TFDS has prepared, or else of a tree of images; where both
-        are, it is the former.
-      data_dir: as for `load`.
-      size: as for `load`.
+      name: TFDS name, such as "cifar10" or "cifar10:3.0.2", or name of a folder of
+        images. If both exist, the TFDS dataset is read.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      size: height and width in pixels of images that stay in their files and are
+        decoded on access; 0 reads all images into memory at their own size.
 
     Returns:
       Training examples, test examples and the number of classes.
 
     Raises:
-      DatasetNotPrepared: if there is neither.
-      ValueError: if what is there cannot be read.
+      DatasetNotPrepared: if neither exists.
+      ValueError: if the dataset cannot be read.
     """
     more = {"size": size} if size else {}
     prepared, tree = (
@@ -160,11 +170,12 @@ def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
 
 
 def check_there(name: str, *, data_dir: str | None = None) -> None:
-    """Refuses a dataset that is not there; reads no example.
+    """Checks that a dataset exists, without reading an example.
 
     Args:
-      name: as for `load`.
-      data_dir: as for `load`.
+      name: a key of `READERS`, a TFDS name, or the name of a folder of images.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
 
     Raises:
       DatasetNotPrepared: if there is no such dataset; the message says how to get it.
@@ -178,11 +189,15 @@ def check_there(name: str, *, data_dir: str | None = None) -> None:
 
 
 def folder(name: str, *, data_dir: str | None) -> Path | None:
-    """Finds the folder of a dataset; None where nothing is in files of its own.
+    """Finds the folder of a dataset.
 
     Args:
-      name: as for `load`.
-      data_dir: as for `load`.
+      name: a key of `READERS`, a TFDS name, or the name of a folder of images.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+
+    Returns:
+      The folder; None if the dataset has no folder of its own.
     """
     if name not in READERS:
         try:
@@ -206,7 +221,7 @@ def _reader(name: str, size: int, given: Reader | None) -> Reader:
 
 
 def _statistics(images: dataset.Images) -> Any:
-    """Computes those of all images, or of a sample where they are in files."""
+    """Computes channel statistics of all images; of a sample if they are in files."""
     if isinstance(images, np.ndarray):
         return channel_statistics(images)
     return channel_statistics(images[:SAMPLE])
@@ -224,43 +239,48 @@ def load(
     train_examples: int | None = None,
     test_examples: int | None = None,
 ) -> Dataset:
-    """Loads a dataset into the host's memory, or opens one that has no room there.
+    """Loads a dataset into host memory, or opens one whose images stay in files.
 
     Args:
-      name: a key of `READERS`, or the TFDS name of an image classification dataset
-        that is prepared in `data_dir`, such as "cifar10" or "cifar10:3.0.2", or else
-        the name of a folder there that holds images, as `folders` reads them, mixed.
-      reader: what reads it, in place of what the name says: called with `data_dir=`,
-        returns training examples, test examples and the number of classes.
-      published: mean and standard deviation of each channel; None for those known
-        under the name, if any.
-      data_dir: folder that holds datasets; None means the environment variable
-        TFDS_DATA_DIR or else the default of TFDS.
-      size: above 0 leaves images in their files, which may then be of all sizes, and
-        decodes those that are asked for to so many pixels a side; see
-        `stored.StoredImages`. 0 reads them all, as they are.
-      validation: examples to hold out of the training set.
-      split_seed: of the draw of the validation set.
-      train_examples: keep only so many, the first, after validation is held out;
-        None keeps all.
-      test_examples: keep only so many, the first; None keeps all.
+      name: a key of `READERS`; or the TFDS name of an image classification dataset that
+        is prepared in `data_dir`, such as "cifar10" or "cifar10:3.0.2"; or the name of
+        a folder in `data_dir` with the layout that `folders` reads, whose examples are
+        then shuffled.
+      reader: function that reads the dataset, in place of the one that `name` selects.
+        It is called with the keyword argument `data_dir` and returns training examples,
+        test examples and the number of classes.
+      published: means and standard deviations of the channels, on the [0, 1] scale;
+        None for those in `PUBLISHED` under the name, if any.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      size: height and width in pixels of images that stay in their files and are
+        decoded on access, see `image_files.StoredImages`; the files may then differ in
+        size. 0 reads all images into memory at their own size.
+      validation: number of training examples to hold out for validation.
+      split_seed: seed of the validation split, non-negative.
+      train_examples: number of training examples to keep, the first ones after the
+        validation split; None keeps all.
+      test_examples: number of test examples to keep, the first ones; None keeps all.
 
     Returns:
-      The dataset. Mean and standard deviation are the published ones where there
-      are any of as many channels, else those of the training examples without the
-      validation set; of images in files those of the first 1,000 of them.
+      The dataset. Its mean and standard deviation are the published ones if they exist
+      for as many channels. Otherwise they are those of the training examples without
+      the validation set; for images in files, those of the first 1,000 of these.
 
     Raises:
       DatasetNotPrepared: if there is no such dataset; the message says how to get it.
-      ValueError: if a count asks for more than there is, or a file is damaged.
+      ValueError: if more examples are requested than the dataset has, if `size` is not
+        0 for a dataset with a reader of its own, or if a file is damaged.
     """
     train, test, classes = _reader(name, size, reader)(data_dir=data_dir)
     train, held_out = dataset.split(train, validation=validation, seed=split_seed)
     if published is None:
         published = PUBLISHED.get(name.partition(":")[0])
+    # A color dataset whose images are all gray is read with one channel.
     if published is None or len(published[0]) != train.images.shape[-1]:
         published = _statistics(train.images)
     mean, std = published
+    # Shorten last, so that the statistics do not depend on the number of examples.
     if train_examples is not None:
         train = dataset.first(train, train_examples)
     if test_examples is not None:
