@@ -1,8 +1,9 @@
-"""Fingerprints of data: by which a run notices that its examples have changed.
+"""Fingerprints of datasets, by which a run detects that its examples have changed.
 
-Of images in memory every byte counts. Of images that stay in files (`stored`) names and
-sizes count, in whatever folder they lie: a file whose content changed and whose size
-did not is not noticed, since reading all of them would take as long as an epoch.
+For images in memory, the fingerprint covers every byte. For images that stay in files
+(`image_files`), it covers only the names and sizes of the files, independent of the
+folder that holds them. A file that changes without changing its size is therefore not
+detected: reading all files would take as long as an epoch.
 """
 
 import hashlib
@@ -19,23 +20,23 @@ from jaxsparse.data import datasets, folders, image_files
 from jaxsparse.data.dataset import Dataset, Examples, Images
 from jaxsparse.data.image_files import StoredImages
 
-BLOCKS = 64  # in which a split is hashed, so that a difference can be located
+BLOCKS = 64  # hashes per split, so that a difference can be located
 SPLITS = ("train", "validation", "test")
 
-Fingerprint = Mapping[str, Any]  # as in a file of JSON
+Fingerprint = Mapping[str, Any]  # can be stored as JSON
 
 
 def of(dataset: Dataset) -> dict[str, Any]:
-    """Computes the fingerprint of a dataset, as it is trained and evaluated on.
+    """Computes the fingerprint of a dataset as it is used for training and evaluation.
 
-    0.3 s for CIFAR-10 on one core.
+    Takes 0.3 s for CIFAR-10 on one core.
 
     Args:
-      dataset: what `datasets.load` returns.
+      dataset: a dataset such as `datasets.load` returns.
 
     Returns:
-      The number of classes, and for each split how many examples it has, in all and of
-      each class, and hashes of parts of its labels and images.
+      The number of classes and, for each split, the number of examples, the number of
+      examples of each class, and hashes of blocks of its labels and images.
     """
     splits = {name: _of_split(getattr(dataset, name)) for name in SPLITS}
     return {"classes": dataset.classes, "splits": splits}
@@ -45,9 +46,9 @@ class Sizes(NamedTuple):
     """Sizes of a dataset.
 
     Attributes:
-      examples: how many are trained on, validated on and tested on.
-      image: height, width and channels.
-      classes: how many there are.
+      examples: number of training, validation and test examples.
+      image: height, width and number of channels.
+      classes: number of classes.
     """
 
     examples: tuple[int, int, int]
@@ -56,10 +57,16 @@ class Sizes(NamedTuple):
 
 
 def sizes(data: Fingerprint) -> Sizes:
-    """Reads sizes from a fingerprint, perhaps read from a file.
+    """Extracts the sizes of a dataset from its fingerprint.
+
+    Args:
+      data: a fingerprint from `of`, or the same read from a JSON file.
+
+    Returns:
+      The sizes.
 
     Raises:
-      ValueError: if it is no fingerprint.
+      ValueError: if `data` is not a fingerprint.
     """
     try:
         parts = [data["splits"][name] for name in SPLITS]
@@ -72,23 +79,34 @@ def sizes(data: Fingerprint) -> Sizes:
 
 
 def of_images(images: Images) -> str:
-    """Returns one hash of images; of those in files, of their names and sizes."""
+    """Computes one hash of all images.
+
+    Args:
+      images: images in memory, whose every byte is hashed; or images in files, of which
+        only file names and sizes are hashed.
+
+    Returns:
+      16 hexadecimal digits.
+    """
     return _hash("".join(_of_images(images)).encode())
 
 
 def of_files(name: str, *, data_dir: str | None) -> str | None:
-    """Hashes the files of a dataset: what a cache of decoded images can be named by.
+    """Hashes the files of a dataset, as a key for caches of its decoded images.
 
-    0.1 s for CIFAR-10 or MNIST on one core; of folders of small images, a quarter of
-    the time that decoding them takes.
+    Takes 0.1 s for CIFAR-10 or MNIST on one core. For folders of small images it takes
+    a quarter of the time of decoding them.
 
     Args:
-      name: as for `datasets.load`, of a dataset that it reads itself.
-      data_dir: as for `datasets.load`.
+      name: a key of `datasets.READERS`, a TFDS name, or the name of a folder of images;
+        not a dataset with a reader of the user.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
 
     Returns:
-      A hash of the names and contents of the files, wherever their folder lies and
-      whenever they were written; None for a dataset that has no folder.
+      SHA-256, in hexadecimal, of the names and contents of the files. It depends
+      neither on the location of the folder nor on modification times. None for a
+      dataset without a folder.
 
     Raises:
       OSError: if a file or folder cannot be read.
@@ -104,9 +122,9 @@ def of_files(name: str, *, data_dir: str | None) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yields the files that readers of datasets look at, as they look at them.
+    """Yields the files that dataset readers use, in a fixed order.
 
-    What is hidden is passed over, and links are followed.
+    Like the readers, it skips hidden files and folders and follows links.
     """
     splits = [folder / name for names in folders.SPLITS.values() for name in names]
     walks = [
@@ -123,17 +141,17 @@ def _refuse(error: OSError) -> None:
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Words how a dataset differs from one that it should be.
+    """Describes the differences between two fingerprints for a message.
 
     Args:
-      before: what `of` returned, perhaps read from a file.
-      now: likewise.
+      before: the expected fingerprint, from `of` or read from a JSON file.
+      now: the actual fingerprint, from `of` or read from a JSON file.
 
     Returns:
-      A sentence's part for each difference; none for equal data.
+      A phrase for each difference; an empty list for equal data.
 
     Raises:
-      ValueError: if one of them is no fingerprint.
+      ValueError: if `before` or `now` is not a fingerprint.
     """
     try:
         found = []
@@ -165,8 +183,9 @@ def _of_images(images: Images) -> list[str]:
     if not len(images):
         return [str(images.shape)]
     names, paths = list(images.source.parts()), images.source.paths
+    # Little-endian int64 gives the same hash on every platform.
     rows = _hash(np.ascontiguousarray(images.rows, "<i8").tobytes())
-    if len(paths) == len(images.source):  # a file for each image
+    if len(paths) == len(images.source):  # one file per image, not shards
         names = [names[row] for row in images.rows]
         paths = [paths[row] for row in images.rows]
 
@@ -182,7 +201,7 @@ def _bytes(array: np.ndarray) -> Any:
 
 
 def _in_blocks(count: int, content: Callable[[slice], Any]) -> list[str]:
-    """Hashes parts of so many things, in threads."""
+    """Hashes up to `BLOCKS` consecutive parts of `count` items, in threads."""
     parts = _parts(count)
     return image_files.in_threads(lambda i: _hash(content(parts[i])), range(len(parts)))
 
@@ -197,7 +216,7 @@ def _hash(content: Any) -> str:
 
 
 def _of_pair(before: Fingerprint, now: Fingerprint) -> Iterator[str]:
-    """Words how one split differs."""
+    """Yields a phrase for each difference between two fingerprints of one split."""
     if before == now:
         return
     counts = before["examples"], now["examples"]
@@ -223,7 +242,7 @@ def _of_pair(before: Fingerprint, now: Fingerprint) -> Iterator[str]:
 
 
 def _where(before: list[str], now: list[str], count: int) -> str:
-    """Words which examples are in the parts that differ."""
+    """Returns the range of examples that the differing blocks cover, as a phrase."""
     pairs = list(zip(before, now, strict=False))
     changed = [i for i, (a, b) in enumerate(pairs) if a != b]
     if len(before) != len(now) or len(_parts(count)) != len(pairs):

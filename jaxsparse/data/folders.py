@@ -1,11 +1,11 @@
-"""Folders of images, read into arrays: one folder a split, in it one a class.
+"""Reads folders of images into arrays: a folder per split, with a folder per class.
 
   ROOT/NAME/train/CLASS/*.png
   ROOT/NAME/test/CLASS/*.png
 
-This is how CINIC-10 is published, and how any dataset that TFDS has not prepared can be
-brought along. Nothing is downloaded and nothing kept: files are decoded one by one into
-the one array that they fill; threads do not help with small images.
+CINIC-10 is published in this layout, and any dataset that is not prepared by TFDS can
+use it. Nothing is downloaded or cached: the files are decoded one by one into one array
+per split. Threads do not make this faster for small images.
 """
 
 import os
@@ -21,15 +21,16 @@ from jaxsparse import metrics_log
 from jaxsparse.data import sources
 from jaxsparse.data.dataset import Examples
 
-# What the folder of a split may be called.
+# Accepted folder names of each split.
 SPLITS = {
     "train": ("train",),
     "validation": ("valid", "validation", "val"),
     "test": ("test",),
 }
-SUFFIXES = (".png", ".jpg", ".jpeg")  # in any case; the content says which it is
+# Upper and lower case. The content, not the suffix, decides how a file is decoded.
+SUFFIXES = (".png", ".jpg", ".jpeg")
 
-# Where a dataset that comes as such folders is to be had.
+# How to get the datasets that are published as folders, for messages.
 ORIGINS = {
     "cinic10": "unpack CINIC-10.tar.gz, as its authors publish it (Darlow, Crowley, "
     "Antoniou and Storkey 2018, arXiv:1810.03505, https://doi.org/10.7488/ds/2448): "
@@ -40,14 +41,15 @@ ORIGINS = {
 }
 
 _NAME = re.compile(r"\w[\w.+-]*")
-_COLOURED = {"1": False, "L": False, "RGB": True, "P": True}  # by Pillow's modes
+# Pillow's modes of the accepted images, and whether images of a mode have colors.
+_COLOURED = {"1": False, "L": False, "RGB": True, "P": True}
 
 
 class Tree(NamedTuple):
-    """Where the images of a dataset lie.
+    """Folders of the splits of a dataset.
 
     Attributes:
-      train: folders of the training examples, in the order they are read in.
+      train: folders of the training examples, in the order in which they are read.
       test: folder of the test examples.
     """
 
@@ -56,11 +58,11 @@ class Tree(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files of some examples and their labels, row by row.
+    """Image files and labels of examples, row by row.
 
     Attributes:
-      paths: images.
-      labels: classes, counted from 0.
+      paths: the image file of each example.
+      labels: the class of each example, counted from 0; int32.
     """
 
     paths: list[Path]
@@ -68,11 +70,15 @@ class Listing(NamedTuple):
 
 
 def is_there(name: str, *, data_dir: str | None) -> bool:
-    """Says whether there are folders of images of this name, at least to train on.
+    """Returns whether a dataset of this name has a folder of training images.
 
     Args:
-      name: of a folder; what cannot be one is not there.
-      data_dir: as for `sources.root_folder`.
+      name: name of the dataset's folder in `data_dir`.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+
+    Returns:
+      True if NAME/train exists; False also for names that cannot be a folder here.
     """
     if not _NAME.fullmatch(name):
         return False
@@ -80,19 +86,22 @@ def is_there(name: str, *, data_dir: str | None) -> bool:
 
 
 def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> Tree:
-    """Finds the folders of a dataset, without a look at what they hold.
+    """Finds the folders of a dataset's splits, without listing their content.
 
     Args:
-      name: of the folder in `data_dir`.
-      data_dir: as for `sources.root_folder`.
-      with_validation: as for `read`.
+      name: name of the dataset's folder in `data_dir`.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      with_validation: whether the validation split is part of the training set. If
+        False, it is used as the test set if there is no test split, and else not at
+        all.
 
     Returns:
-      The folders to train on and the one to test on.
+      The folders of the training examples and the folder of the test examples.
 
     Raises:
-      DatasetNotPrepared: if one is missing; the message says which and what to do.
-      ValueError: if the validation split is there under two names.
+      DatasetNotPrepared: if a split is missing; the message says which, and what to do.
+      ValueError: if the validation split exists under two names.
     """
     folder = sources.root_folder(data_dir) / name
     found = {split: _only(folder, choices) for split, choices in SPLITS.items()}
@@ -107,7 +116,7 @@ def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> T
 
 
 def _only(folder: Path, choices: tuple[str, ...]) -> Path | None:
-    """Returns the one of some folders that is there, or None."""
+    """Returns the only one of several possible folders that exists, or None."""
     found = [folder / choice for choice in choices if (folder / choice).is_dir()]
     if len(found) > 1:
         raise ValueError(
@@ -118,7 +127,13 @@ def _only(folder: Path, choices: tuple[str, ...]) -> Path | None:
 
 
 def explain(name: str, folder: Path, missing: list[str]) -> str:
-    """Words what is missing of a dataset, and what to do."""
+    """Returns the message about missing splits of a dataset, with the remedies.
+
+    Args:
+      name: name of the dataset.
+      folder: folder of the dataset.
+      missing: names of the missing splits.
+    """
     origin = ORIGINS.get(name, "put PNG or JPEG images there")
     return (
         f"data.name: the dataset {name!r} is not whole in {folder}: there is no "
@@ -131,7 +146,7 @@ def explain(name: str, folder: Path, missing: list[str]) -> str:
 
 
 def _visible(folder: Path) -> list[str]:
-    """Lists a folder by code point; what is hidden is not there."""
+    """Lists the names in a folder, sorted by code point, without hidden ones."""
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
@@ -146,10 +161,17 @@ def _list_classes(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Lists the images of a folder by file name, and refuses everything else.
+    """Lists the images of a folder, sorted by file name.
+
+    Args:
+      folder: folder of images alone; hidden files and folders are skipped.
+
+    Returns:
+      Paths of the images, at least one.
 
     Raises:
-      ValueError: naming what is no image.
+      ValueError: if `folder` is not a folder, has no images, or contains anything else;
+        the message names it.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -172,7 +194,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _list_split(folder: Path, classes: list[str]) -> Listing:
-    """Lists a split by class, then by file name."""
+    """Lists a split, sorted by class and then by file name."""
     names = _visible(folder)
     differing = sorted(set(names) ^ set(classes))
     if differing:
@@ -185,13 +207,17 @@ def _list_split(folder: Path, classes: list[str]) -> Listing:
 
 
 def list_by_class(each: list[Path]) -> Listing:
-    """Lists images by class, then by file name.
+    """Lists images, sorted by class and then by file name.
 
     Args:
-      each: folder of every class, in the order of their labels.
+      each: the folder of each class, in the order of the labels.
+
+    Returns:
+      Paths and labels of all images.
 
     Raises:
-      ValueError: naming what is no image.
+      ValueError: if a folder does not exist, has no images, or contains anything else;
+        the message names it.
     """
     by_class = [list_images(folder) for folder in each]
     labels = np.repeat(np.arange(len(each)), [len(paths) for paths in by_class])
@@ -200,7 +226,7 @@ def list_by_class(each: list[Path]) -> Listing:
 
 
 def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
-    """Decodes an image; also says whether it has colours."""
+    """Decodes an image; also returns whether its mode has colors."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             mode, clear = picture.mode, "transparency" in picture.info
@@ -222,7 +248,7 @@ def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
 
 
 def _fill(paths: list[Path], into: UInt8[np.ndarray, "n h w 3"]) -> bool:
-    """Decodes images into an array; says whether any has colours."""
+    """Decodes images into an array; returns whether any of them has colors."""
     any_coloured = False
     for i, path in enumerate(paths):
         pixels, coloured = _decode(path)
@@ -240,30 +266,34 @@ def _fill(paths: list[Path], into: UInt8[np.ndarray, "n h w 3"]) -> bool:
 def read(
     name: str, *, data_dir: str | None, with_validation: bool = False
 ) -> tuple[Examples, Examples, int]:
-    """Reads folders of images whole.
+    """Reads all images of a dataset from folders into memory.
 
-    Classes are the folders of the training split, in the order of their names by code
-    point; every split must have the same. Examples are in the order of their classes,
-    then of their file names. Files and folders whose names begin with a dot are passed
-    over, links are followed, and anything else that is no image is refused. All images
-    have the size of the first. They are grey if all of them are, and else all have
-    three channels, equal in those that are grey themselves. Palettes become colours.
-    Transparency, CMYK and grey of 16 bits are refused; of colours of 16 bits Pillow
-    keeps the upper 8. A rotation that a JPEG's camera noted is not applied.
+    The classes are the folders of the training split, sorted by code point; every split
+    must have the same classes. Examples are sorted by class and then by file name.
+    Hidden files and folders (names that begin with a dot) are skipped, and links are
+    followed. Anything else that is not an image is an error.
+
+    All images must have the size of the first. If all images are grayscale, the result
+    has one channel. Otherwise it has three, which are equal for grayscale images.
+    Palette images are converted to RGB. Transparency, CMYK and 16-bit grayscale are
+    errors; Pillow reduces 16-bit colors to their upper 8 bits. EXIF rotations are not
+    applied.
 
     Args:
-      name: of the folder in `data_dir`.
-      data_dir: as for `sources.root_folder`.
-      with_validation: whether the validation split (valid, validation or val) is part
-        of the training set, after the training split. If not, it is not read, or is
-        the test set where there is no other.
+      name: name of the dataset's folder in `data_dir`.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      with_validation: whether the validation split (a folder called valid, validation
+        or val) is part of the training set, after the training split. If False, it is
+        used as the test set if there is no test split, and else not read.
 
     Returns:
       Training examples, test examples and the number of classes.
 
     Raises:
       DatasetNotPrepared: if a split is missing.
-      ValueError: if the folders are not as said or an image is damaged, naming it.
+      ValueError: if the folders do not have this layout, or an image is damaged;
+        the message names the folder or the image.
     """
     train, test, classes = list_tree(
         name, data_dir=data_dir, with_validation=with_validation
@@ -274,13 +304,32 @@ def read(
 def list_tree(
     name: str, *, data_dir: str | None, with_validation: bool = False
 ) -> tuple[Listing, Listing, int]:
-    """Lists what `read` would read, and the number of classes; opens no image."""
+    """Lists the files and labels that `read` reads, without opening an image.
+
+    Args:
+      name: name of the dataset's folder in `data_dir`.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      with_validation: whether the validation split is part of the training set, after
+        the training split. If False, it is used as the test set if there is no test
+        split, and else not listed.
+
+    Returns:
+      Training examples, test examples and the number of classes.
+
+    Raises:
+      DatasetNotPrepared: if a split is missing.
+      ValueError: if the splits have different classes, or a folder of a class is empty
+        or contains anything but images.
+    """
     tree = find(name, data_dir=data_dir, with_validation=with_validation)
     classes = _list_classes(tree.train[0])
     parts = [_list_split(folder, classes) for folder in tree.train]
     paths = [path for part in parts for path in part.paths]
     train = Listing(paths, np.concatenate([part.labels for part in parts]))
     spare = _only(tree.test.parent, SPLITS["validation"])
+    # A published test split may have no labels, and so no folders of classes. If there
+    # is a labeled validation split, the error suggests to test on that one.
     try:
         return train, _list_split(tree.test, classes), len(classes)
     except ValueError as error:
@@ -291,14 +340,24 @@ def list_tree(
 
 
 def decode(train: Listing, test: Listing) -> tuple[Examples, Examples]:
-    """Decodes images into one array a split; see `read` for what is accepted.
+    """Decodes the images of each split into one array.
+
+    Args:
+      train: training examples: 8-bit PNG or JPEG images without transparency, all of
+        the size of the first.
+      test: test examples, with images of the same kind and size.
+
+    Returns:
+      Training and test examples, with one channel if all images are grayscale, and else
+      with three.
 
     Raises:
-      ValueError: naming an image that is damaged or of another size.
+      ValueError: if an image is damaged, of another kind or of another size; the
+        message names it.
     """
     shape = _decode(train.paths[0])[0].shape
     images = [np.empty((len(x.paths), *shape), np.uint8) for x in (train, test)]
-    # A list, so that all are filled, whatever the first of them holds.
+    # A list, not a generator: `any` must not skip the second call after a True.
     if not any([_fill(train.paths, images[0]), _fill(test.paths, images[1])]):
         images = [np.ascontiguousarray(array[..., :1]) for array in images]
     return Examples(images[0], train.labels), Examples(images[1], test.labels)

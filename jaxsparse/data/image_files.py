@@ -1,9 +1,9 @@
-"""Images that stay in files, and are decoded when they are asked for.
+"""Images that stay in files and are decoded on access.
 
-`StoredImages` stands where an array of images [n h w 3] does, of a set that no memory
-holds. What it is asked for by index it gives as evaluation sees it; what training sees
-are its `crops`. Files of all sizes will do, PNG or JPEG whatever they are called, grey
-ones and CMYK too; all become red, green, blue of one size.
+`StoredImages` replaces an array of images [n h w 3] for datasets larger than memory.
+Indexing it gives the center crops of evaluation; its method `crops` gives the random
+resized crops of training. The files are PNG or JPEG, whatever their suffix, of any
+size, including grayscale and CMYK; all are decoded to RGB images of one size.
 """
 
 import contextlib
@@ -22,11 +22,10 @@ from PIL import Image
 from jaxsparse.data import random_resized_crop
 
 CHANNELS = 3
-WHOLE = 2**31  # bytes that a set may take where all of it is asked for
-# Averages over as many pixels as become one, as Pillow does it.
+WHOLE = 2**31  # largest size in bytes of a dataset that is decoded as a whole
+# When Pillow shrinks an image, it scales the filter's support, which prevents aliasing.
 RESAMPLING = Image.Resampling.BICUBIC
-# Pillow's names for what has 8 bits a channel. Of those with transparency the colours
-# are taken.
+# Pillow's modes with 8 bits per channel. Transparency is dropped.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
@@ -34,30 +33,31 @@ Made = TypeVar("Made")
 
 
 class CorruptImage(ValueError):
-    """What lies in a file is not what should; the message names it."""
+    """An image or its file is damaged, missing or of the wrong kind; names it."""
 
 
 @contextlib.contextmanager
 def naming(name: str, what: str) -> Iterator[None]:
-    """Names the file that turns out to be damaged inside.
+    """Converts errors in the context to `CorruptImage`, with the name of the file.
 
-    Missing files count as such, and all that readers raise of a content. What is of the
-    machine passes: no memory, too many open files, no permission, a disk that fails.
+    This applies to missing files and to every error of a reader about the content.
+    Errors of the machine pass unchanged: out of memory, too many open files, missing
+    permission, a failing disk.
 
     Args:
-      name: of the file, or of what is read of it.
-      what: to do then, the end of the message.
+      name: name of the file, or of the record read from it.
+      what: end of the message, which says what to do.
 
     Raises:
-      Damaged: naming it.
-      OSError: what the system said, with the name.
+      CorruptImage: if the content is damaged or the file is missing.
+      OSError: if the system cannot read the file; `name` becomes its file name.
     """
     try:
         yield
     except (CorruptImage, MemoryError):
         raise
     except OSError as error:
-        # Pillow's own have no number.
+        # The `OSError`s that Pillow itself raises have no errno.
         if error.errno is None or isinstance(error, FileNotFoundError):
             raise CorruptImage(
                 f"{name}: is damaged or missing: {error}{what}"
@@ -65,48 +65,48 @@ def naming(name: str, what: str) -> Iterator[None]:
         if error.filename is None:
             error.filename = name
         raise
-    except Exception as error:  # several libraries' kinds of "damaged"
+    except Exception as error:  # each library has its own exceptions for damage
         raise CorruptImage(f"{name}: is damaged or missing: {error}{what}") from error
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Encoded images, in files; safe to ask from several threads.
+    """Encoded images in files, readable from several threads at once.
 
     Attributes:
-      paths: of the files, one for each of `parts`.
+      paths: paths of the files, one for each name that `parts` yields.
     """
 
     paths: Sequence[str]
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of images."""
 
     def read(self, row: int) -> bytes:
         """Returns the encoded image of a row."""
 
     def name(self, row: int) -> str:
-        """Says where a row lies, for messages."""
+        """Returns the location of a row, for messages."""
 
     def parts(self) -> Iterator[str]:
-        """Names the files, alike wherever the folder of the set lies."""
+        """Yields names of the files that do not depend on the dataset's location."""
 
 
 class Files(NamedTuple):
-    """A file for each image.
+    """A `Source` with one file per image.
 
     Attributes:
-      paths: of the images.
+      paths: path of each image.
     """
 
     paths: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of images."""
         return len(self.paths)
 
     def read(self, row: int) -> bytes:
-        """Reads a file whole."""
+        """Returns the content of a file."""
         with open(self.paths[row], "rb") as file:
             return file.read()
 
@@ -115,23 +115,23 @@ class Files(NamedTuple):
         return self.paths[row]
 
     def parts(self) -> Iterator[str]:
-        """Names the files by their folders and themselves."""
+        """Yields the last two components of each path: folder and file name."""
         return ("/".join(path.split(os.sep)[-2:]) for path in self.paths)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Images in files, as an array uint8 [n size size 3] that is not in memory.
+    """Images in files, with the interface of an array uint8 [n size size 3].
 
-    An index by a slice or by integers decodes those images: the shorter side becomes
-    `crops.resized`, and the middle is cut out. `select` takes rows without that, and
-    `crops` gives what training sees. Images are decoded in threads; no result depends
-    on how many.
+    Indexing with a slice or with integers decodes those images as for evaluation: each
+    is resized, see `random_resized_crop.resized`, and center-cropped. `select` selects
+    rows without decoding, and `crops` decodes random resized crops for training. Images
+    are decoded in threads; results do not depend on the number of threads.
 
     Attributes:
-      source: where they lie.
-      rows: which of the source, in order [n].
-      size: height and width of what is decoded, at least 1.
+      source: the encoded images.
+      rows: row in `source` of each image, [n].
+      size: height and width of decoded images in pixels, at least 1.
     """
 
     source: Source
@@ -148,26 +148,33 @@ class StoredImages:
 
     @property
     def nbytes(self) -> int:
-        """Returns how much memory all images would take."""
+        """Returns the memory in bytes that all decoded images would take."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     def __len__(self) -> int:
-        """Returns how many images there are."""
+        """Returns the number of images."""
         return len(self.rows)
 
     def select(self, rows: Any) -> "StoredImages":
-        """Returns the given rows, a slice or integers, and decodes nothing."""
+        """Selects rows without decoding them.
+
+        Args:
+          rows: a slice, or an array of integers.
+        """
         return dataclasses.replace(self, rows=self.rows[rows])
 
     def __getitem__(self, rows: Any) -> UInt8[np.ndarray, "*rows h w c"]:
-        """Decodes images as evaluation sees them.
+        """Decodes images for evaluation: resized and center-cropped.
 
         Args:
-          rows: a slice, or integers in any number of axes.
+          rows: a slice, an integer, or an array of integers of any shape.
+
+        Returns:
+          Images of height and width `size` with 3 channels.
 
         Raises:
-          Damaged: if a file is damaged or missing, naming it.
-          IndexError: if there is no such row.
+          CorruptImage: if a file is damaged or missing; the message names it.
+          IndexError: if a row does not exist.
         """
         return self._decode(
             self.rows[rows], lambda _, picture: view(picture, self.size)
@@ -176,11 +183,17 @@ class StoredImages:
     def __array__(
         self, dtype: Any = None, copy: bool | None = None
     ) -> UInt8[np.ndarray, "n h w c"]:
-        """Decodes all images as evaluation sees them.
+        """Decodes all images for evaluation: resized and center-cropped.
+
+        Args:
+          dtype: type of the result; None means uint8.
+          copy: unused; the result is always a new array.
 
         Raises:
-          ValueError: if they would take more than `WHOLE` bytes.
+          ValueError: if the images would take more than `WHOLE` bytes.
         """
+        # numpy calls this implicitly, so an unintended `np.asarray` of a large dataset
+        # must fail at once and not fill the memory.
         del copy
         if self.nbytes > WHOLE:
             raise ValueError(
@@ -200,20 +213,22 @@ class StoredImages:
         epoch: int,
         places: Int[np.ndarray, " m"],
     ) -> UInt8[np.ndarray, "m h w c"]:
-        """Decodes images as training sees them, a random part of each.
+        """Decodes random resized crops of images for training.
 
         Args:
-          rows: which images.
-          words: for each, the data of the key that its part is drawn from.
-          epoch: in which they are seen.
-          places: for each, where in the order of the epoch.
+          rows: row of each image.
+          words: data (`jax.random.key_data`) of the key from which each image's crop is
+            drawn, k at most 4.
+          epoch: epoch of the crops, counted from 0.
+          places: index of each image in the order of the epoch.
 
         Returns:
-          Parts that depend on nothing else; see `crops.draw`.
+          Crops of height and width `size`, drawn by `random_resized_crop.draw`. They
+          depend on nothing but the arguments and the images.
 
         Raises:
-          Damaged: if a file is damaged or missing, naming it.
-          IndexError: if there is no such row.
+          CorruptImage: if a file is damaged or missing; the message names it.
+          IndexError: if a row does not exist.
         """
 
         def part(i: int, picture: Image.Image) -> Image.Image:
@@ -244,7 +259,7 @@ class StoredImages:
 
 
 def cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of CPU cores available to this process."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -252,26 +267,47 @@ def cores() -> int:
 
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Makes the threads of a process; a fork of it has none of them."""
+    """Returns the thread pool of a process.
+
+    Args:
+      process: process id. It is part of the cache's key since a forked process inherits
+        the cache but not the threads.
+    """
     return ThreadPoolExecutor(cores(), f"images-{process}")
 
 
 def in_threads(task: Callable[[int], Made], numbers: Iterable[int]) -> list[Made]:
-    """Does tasks in as many threads as there are cores, and waits for all.
+    """Runs a task for each number, in one thread per core, and waits for all.
 
-    All who call share these threads, so a task must not call this itself.
+    All callers share the threads. A task must therefore not call this function: its
+    thread would wait for tasks that no thread is free to run.
+
+    Args:
+      task: function of one number.
+      numbers: arguments of the calls.
+
+    Returns:
+      The results, in the order of `numbers`.
     """
     return list(_pool(os.getpid()).map(task, numbers))
 
 
 def decode(source: Source, row: int) -> Image.Image:
-    """Decodes one image into red, green and blue of 8 bits.
+    """Decodes one image to 8-bit RGB.
 
-    A rotation that a JPEG's camera noted is not applied.
+    EXIF rotations are not applied.
+
+    Args:
+      source: the encoded images.
+      row: row of the image in `source`.
+
+    Returns:
+      The image at its own size.
 
     Raises:
-      Damaged: if it is damaged, missing, or of another kind, naming it.
-      OSError: if the system cannot read it, naming it.
+      CorruptImage: if the image is damaged, missing, or of an unsupported kind; the
+        message names it.
+      OSError: if the system cannot read the file; the error names it.
     """
     what = "; wanted a PNG or JPEG image; unpack or prepare it again"
     with (
@@ -292,13 +328,23 @@ _FORMATS = ("PNG", "JPEG")
 
 
 def _coloured(found: Image.Image) -> Image.Image:
-    if found.mode in ("P", "PA"):  # Pillow warns where their transparency is dropped
+    # Pillow warns if a palette's transparency is lost in a conversion to RGB, but not
+    # if an alpha channel is.
+    if found.mode in ("P", "PA"):
         found = found.convert("RGBA")
     return found.convert("RGB")
 
 
 def view(picture: Image.Image, size: int) -> Image.Image:
-    """Returns what evaluation sees of an image: the middle of it, resized."""
+    """Resizes and center-crops an image for evaluation.
+
+    Args:
+      picture: an RGB image of any size.
+      size: height and width of the result in pixels.
+
+    Returns:
+      The center crop.
+    """
     height, width = random_resized_crop.resized(
         picture.height, picture.width, size=size
     )

@@ -1,7 +1,8 @@
-"""The labels of all of TFDS's records, which lie beside the images.
+"""Reads the labels of datasets whose images stay in TFDS record files.
 
-All files are read once, in threads; the labels found are kept in the user's cache
-folder. Each process of a run reads them by itself where its cache has none.
+A record holds an image and its label, so all files must be read to collect the labels.
+This is done once, in threads; the labels are then cached in the user's cache folder.
+Each process of a run reads the files itself if its cache does not have the labels.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path | None:
-    """Returns where labels are kept; None where the user has no folder."""
+    """Returns the cache folder of labels; None if the user has no home folder."""
     try:
         return Path.home() / ".cache" / "jaxsparse" / "labels"
     except RuntimeError:
@@ -28,7 +29,7 @@ def cache_folder() -> Path | None:
 
 
 def _digest(records: record_files.Records) -> str:
-    """Names files by where they lie, their sizes and when they were written."""
+    """Hashes the paths, sizes and modification times of record files."""
     digest = hashlib.sha256()
     for path in records.paths:
         stat = os.stat(path)
@@ -37,14 +38,17 @@ def _digest(records: record_files.Records) -> str:
 
 
 def read(records: record_files.Records, *, classes: int) -> Int32[np.ndarray, " n"]:
-    """Reads the labels of all records, or what was kept of reading them.
+    """Reads the labels of all records from the cache, or else from the files.
 
     Args:
-      records: where they lie.
-      classes: how many there are.
+      records: the records.
+      classes: number of classes; labels must be in [0, `classes`).
+
+    Returns:
+      The label of each record, int32.
 
     Raises:
-      ValueError: if a file is damaged, or a label is of no class.
+      ValueError: if a file is damaged or missing, or a label is out of range.
     """
     try:
         name = f"{_digest(records)}.npy"
@@ -66,7 +70,7 @@ def read(records: record_files.Records, *, classes: int) -> Int32[np.ndarray, " 
 
 
 def _load(path: Path, count: int) -> Int32[np.ndarray, " n"] | None:
-    """Reads labels that were kept; None if there are none, or not such."""
+    """Reads cached labels; returns None if the file is missing or does not fit."""
     try:
         found = np.load(path)
     except (OSError, ValueError, EOFError):
@@ -83,8 +87,9 @@ def _read_labels(records: record_files.Records) -> Int32[np.ndarray, " n"]:
 
 
 def _keep(path: Path, found: np.ndarray) -> None:
-    """Writes labels for the next time; does without where that cannot be."""
+    """Writes labels to the cache; if that fails, only logs a warning."""
     mine = None
+    # Several processes may write the same file, so each writes its own and renames it.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

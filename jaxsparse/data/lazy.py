@@ -1,7 +1,8 @@
-"""Sets of images of all sizes, listed and not read: trees of folders, and TFDS's files.
+"""Opens datasets whose images stay in their files: folders, and TFDS record files.
 
-A tree is `folders`'s; of what TFDS has prepared, `shards` gives single records. Neither
-holds more of an image than its name, until it is asked for (`stored`).
+Images may differ in size. `folders` lists trees of images, and `record_files` reads
+single records of datasets prepared by TFDS. No image is read before it is accessed, see
+`image_files`.
 """
 
 import functools
@@ -14,7 +15,7 @@ from jaxsparse.data import folders, labels, record_files, sources
 from jaxsparse.data.dataset import Examples
 from jaxsparse.data.image_files import Files, StoredImages
 
-UNLABELLED = -1  # what TFDS writes for a label that is not published
+UNLABELLED = -1  # label that TFDS writes if the true one is not published
 
 
 def _records(name: str, info: DatasetInfo, split: str) -> record_files.Records:
@@ -31,10 +32,10 @@ def _records(name: str, info: DatasetInfo, split: str) -> record_files.Records:
 
 
 def _tested(name: str, info: DatasetInfo, test: str) -> str:
-    """Returns the split to test on: validation where the test split has no labels.
+    """Returns the test split: "validation" if the test split has no labels.
 
-    So it is of ImageNet, whose validation split is what papers report. The first record
-    tells.
+    This is the case for ImageNet, where papers report results on the validation split.
+    Only the first record is checked.
     """
     if test == "validation" or "validation" not in info.splits:
         return test
@@ -51,21 +52,24 @@ def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examp
 def prepared(
     name: str, *, data_dir: str | None, size: int
 ) -> tuple[Examples, Examples, int]:
-    """Opens a dataset that TFDS has prepared.
+    """Opens a dataset that TFDS has prepared; its images stay in their files.
 
     Args:
-      name: as for `sources.find`.
-      data_dir: as for `sources.root_folder`.
-      size: height and width of images once they are decoded.
+      name: TFDS name, optionally with a config or a version: "imagenet2012",
+        "emnist/letters", "cifar10:3.0.2". Without a version, the latest one is opened.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      size: height and width of decoded images in pixels, at least 1.
 
     Returns:
-      As `sources.read`, but that images stay in files, and that the validation split
-      is the test set, too, where labels of the test split are not published.
+      Training examples, test examples and the number of classes. Examples are in the
+      order of the files. The validation split is the test set if there is no test split
+      or if the labels of the test split are not published.
 
     Raises:
       DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
-      ValueError: if it is no image classification, if its files give no single
-        record, or if one is damaged.
+      ValueError: if the dataset is not one of image classification, if its file format
+        has no access to single records, or if a file is damaged.
     """
     info, test = sources.describe(name, data_dir=data_dir, of_all_sizes=True)
     kind = info.file_format.value
@@ -84,16 +88,24 @@ def prepared(
 def tree(
     name: str, *, data_dir: str | None, size: int
 ) -> tuple[Examples, Examples, int]:
-    """Lists folders of images; opens none.
+    """Opens folders of images; the images stay in their files.
 
     Args:
-      name: as for `folders.read`.
-      data_dir: as for `sources.root_folder`.
-      size: height and width of images once they are decoded.
+      name: name of the dataset's folder in `data_dir`, with the layout that `folders`
+        describes.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+      size: height and width of decoded images in pixels, at least 1.
 
     Returns:
-      As `folders.read`, but that images stay in files, have three channels always, and
-      may be of all sizes, and of CMYK or transparent.
+      Training examples, test examples and the number of classes, in the same order as
+      from `folders.read`. Unlike there, images always have three channels, and files
+      may differ in size, be CMYK, or have transparency.
+
+    Raises:
+      DatasetNotPrepared: if a split is missing.
+      ValueError: if the splits have different classes, or a folder of a class is empty
+        or contains anything but images.
     """
     train, test, classes = folders.list_tree(name, data_dir=data_dir)
     listed = (

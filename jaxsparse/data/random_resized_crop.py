@@ -1,7 +1,7 @@
-"""Which part of an image a network sees: drawn in training, the middle in evaluation.
+"""Geometry of the random resized crop in training and the center crop in evaluation.
 
-Pure functions of sizes and numbers; nothing here holds pixels. Boxes are (left, top,
-right, bottom) in pixels of the image.
+Pure functions of image sizes and random numbers; no pixels are involved. Boxes are
+(left, top, right, bottom) in pixels of the image.
 """
 
 import math
@@ -11,10 +11,10 @@ from jaxtyping import UInt32
 
 Box = tuple[int, int, int, int]
 
-AREA = (0.08, 1.0)  # of the image, evenly distributed
-ASPECT = (3 / 4, 4 / 3)  # width by height, its logarithm evenly distributed
+AREA = (0.08, 1.0)  # fraction of the image's area, uniformly distributed
+ASPECT = (3 / 4, 4 / 3)  # width / height, its logarithm uniformly distributed
 ATTEMPTS = 10
-LARGER = 256 / 224  # shorter side in evaluation, of the crop's
+LARGER = 256 / 224  # shorter side of the resized image / side of the center crop
 
 
 def uniforms(
@@ -22,21 +22,25 @@ def uniforms(
 ) -> list[float]:
     """Draws the random numbers of one image in one epoch.
 
-    They are the output of Philox (Salmon, Moraes, Dror, Shaw 2011, Parallel Random
-    Numbers: As Easy as 1, 2, 3), whose key are the words and whose counter the epoch,
-    the place and how many were drawn: no two images share any, and none needs those
-    before it. numpy promises the stream of a bit generator for ever, and of nothing
-    above it.
+    They are the output of the counter-based generator Philox. Its key is `words`; its
+    counter consists of the epoch, the place, and the number of draws so far. Two images
+    therefore never share random numbers, and the numbers of one image do not depend on
+    those of others.
 
     Args:
-      words: data of a JAX key, at most four.
-      epoch: counted from 0.
-      place: in the order of that epoch.
-      count: numbers to draw.
+      words: data (`jax.random.key_data`) of a JAX key, k at most 4.
+      epoch: epoch, counted from 0.
+      place: index of the image in the order of that epoch.
+      count: number of random numbers to draw.
 
     Returns:
-      Numbers in [0, 1), multiples of 2^-53.
+      Multiples of 2^-53 in [0, 1).
+
+    References:
+      Salmon, Moraes, Dror, Shaw. Parallel Random Numbers: As Easy as 1, 2, 3. 2011.
     """
+    # Raw output, since numpy guarantees the stream of a bit generator for all versions,
+    # but not the streams of the distributions of `Generator`.
     key = np.zeros(4, np.uint32)
     key[: len(words)] = words
     counter = np.array([0, 0, place, epoch], np.uint64)
@@ -52,24 +56,26 @@ def draw(
     epoch: int,
     place: int,
 ) -> Box:
-    """Draws a part of an image to train on.
+    """Draws the box of a random resized crop.
 
-    A box of 8 to 100 % of the area and of an aspect ratio of 3/4 to 4/3, anywhere in
-    the image; where ten are too high or too wide, the middle.
+    The box has 8 to 100 % of the image's area, an aspect ratio (width / height) of 3/4
+    to 4/3, and a uniformly drawn position. If ten drawn boxes in a row do not fit into
+    the image, the result is the central box of `middle`.
 
     Args:
-      height: of the image, at least 1.
-      width: of the image, at least 1.
-      words: see `uniforms`.
-      epoch: see `uniforms`.
-      place: see `uniforms`.
+      height: height of the image in pixels, at least 1.
+      width: width of the image in pixels, at least 1.
+      words: data (`jax.random.key_data`) of a JAX key, k at most 4.
+      epoch: epoch, counted from 0.
+      place: index of the image in the order of that epoch.
 
     Returns:
-      A box of whole pixels.
+      The box (left, top, right, bottom) in whole pixels.
 
     Deviations:
-      The paper draws "aspect ratio chosen randomly between 3/4 and 4/3"; that its
-      logarithm is even, ten attempts and what follows them are ours, as in most code.
+      The paper has an "aspect ratio chosen randomly between 3/4 and 4/3". The uniform
+      distribution of its logarithm, the ten attempts and the central box after them are
+      not in the paper, but in most implementations.
 
     References:
       Szegedy et al., Going Deeper with Convolutions, 2014, arXiv:1409.4842, section 6.
@@ -89,7 +95,15 @@ def draw(
 
 
 def middle(height: int, width: int) -> Box:
-    """Returns the largest box in the middle whose aspect ratio may be drawn."""
+    """Returns the largest central box whose aspect ratio is in `ASPECT`.
+
+    Args:
+      height: height of the image in pixels, at least 1.
+      width: width of the image in pixels, at least 1.
+
+    Returns:
+      The box (left, top, right, bottom) in whole pixels.
+    """
     w = min(width, max(1, round(height * ASPECT[1])))
     h = min(height, max(1, round(width / ASPECT[0])))
     left, top = (width - w) // 2, (height - h) // 2
@@ -97,15 +111,18 @@ def middle(height: int, width: int) -> Box:
 
 
 def resized(height: int, width: int, *, size: int) -> tuple[int, int]:
-    """Returns height and width of an image in evaluation, before it is cut.
+    """Computes the size to which an image is resized before its center crop.
 
-    The shorter side has 256/224 of the pixels that are left, rounded, and the longer
-    one as many as keep the proportions, rounded.
+    The shorter side becomes 256/224 times `size`; the longer side keeps the aspect
+    ratio. Both are rounded.
 
     Args:
-      height: of the image, at least 1.
-      width: of the image, at least 1.
-      size: pixels a side that are left.
+      height: height of the image in pixels, at least 1.
+      width: width of the image in pixels, at least 1.
+      size: height and width of the center crop in pixels, at least 1.
+
+    Returns:
+      Height and width of the resized image in pixels.
     """
     shorter = round(size * LARGER)
     if height <= width:
@@ -114,5 +131,14 @@ def resized(height: int, width: int, *, size: int) -> tuple[int, int]:
 
 
 def center(height: int, width: int, *, size: int) -> tuple[int, int]:
-    """Returns where the middle of so many pixels a side begins: top and left."""
+    """Computes the position of the center crop.
+
+    Args:
+      height: height of the resized image in pixels, at least `size`.
+      width: width of the resized image in pixels, at least `size`.
+      size: height and width of the center crop in pixels.
+
+    Returns:
+      Top and left edge of the crop in pixels.
+    """
     return (height - size) // 2, (width - size) // 2

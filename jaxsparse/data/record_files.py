@@ -1,7 +1,8 @@
-"""Single records of TFDS's files.
+"""Reads single records of the files that TFDS writes.
 
-Files of array_record say where each record lies, and files of tfrecord are gone through
-once; those of parquet give no single record.
+array_record files have an index of their records. tfrecord files have none, so each is
+scanned once for the positions of its records. parquet files have no access to single
+records and are not supported here.
 """
 
 import mmap
@@ -17,15 +18,24 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse.data import image_files, sources
 
-LEAST_OPEN = 16
-AT_ONCE = 64  # records that are read together where all are
+LEAST_OPEN = 16  # files that may be open at once even if the limit is lower
+AT_ONCE = 64  # records per call when a whole file is read
 
 
 def room(files: int) -> int:
-    """Returns how many of so many files may be open at once.
+    """Computes how many files may be open at once, raising the limit if possible.
 
-    ImageNet has a thousand, and a process may have so many in all, as `ulimit -n` says.
-    That is raised by as many as the system lets it be.
+    ImageNet has about a thousand files, which is also a common limit of open files per
+    process (`ulimit -n`). This function raises the soft limit by `files`, as far as the
+    system allows.
+
+    Args:
+      files: number of files of the dataset.
+
+    Returns:
+      Number of files to keep open at once, at most `files`. It leaves at least three
+      quarters of the previous limit for the rest of the process, unless that leaves
+      fewer than `LEAST_OPEN` files.
     """
     try:
         import resource
@@ -39,43 +49,43 @@ def room(files: int) -> int:
         wanted = min(wanted, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # some systems have another limit below
+    except (OSError, ValueError):  # some systems have a lower limit than they report
         wanted = soft
     return min(files, max(LEAST_OPEN, wanted - soft + soft // 4))
 
 
 @runtime_checkable
 class Shard(Protocol):
-    """Records of one file; safe to ask from several threads."""
+    """Records of one file, readable from several threads at once."""
 
     def __len__(self) -> int:
-        """Returns how many records there are."""
+        """Returns the number of records."""
 
     def __getitem__(self, number: int) -> bytes:
         """Reads one record."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Reads one record after the other."""
+        """Reads all records in order."""
 
 
 class ArrayRecord:
-    """A file of array_record."""
+    """An array_record file."""
 
     def __init__(self, path: str) -> None:
         """Opens the file."""
         from array_record.python import array_record_module
 
-        # The reader would say of one it may not open that it has no records.
+        # The reader reports a file without read permission as one without records.
         with open(path, "rb"):
             pass
-        # Nothing is read ahead: single records are asked for.
+        # No read-ahead: records are read in random order.
         self._reader = array_record_module.ArrayRecordReader(
             path, "readahead_buffer_size:0,max_parallelism:0"
         )
-        self._lock = threading.Lock()  # the reader has one position
+        self._lock = threading.Lock()  # the reader has a single read position
 
     def __len__(self) -> int:
-        """Returns how many records there are."""
+        """Returns the number of records."""
         return self._reader.num_records()
 
     def __getitem__(self, number: int) -> bytes:
@@ -84,7 +94,7 @@ class ArrayRecord:
             return self._reader.read([number])[0]
 
     def __iter__(self) -> Iterator[bytes]:
-        """Reads one record after the other."""
+        """Reads all records in order."""
         for first in range(0, len(self), AT_ONCE):
             with self._lock:
                 some = self._reader.read(first, min(first + AT_ONCE, len(self)))
@@ -92,13 +102,14 @@ class ArrayRecord:
 
 
 class TFRecord:
-    """A file of tfrecord; see `sources.spans` for what it looks like.
+    """A tfrecord file; `sources.spans` describes the format.
 
-    Where records begin is held, and the file opened for each of them.
+    The positions of all records are kept in memory. The file is opened for every read,
+    so no lock is needed.
     """
 
     def __init__(self, path: str) -> None:
-        """Finds where each record begins."""
+        """Scans the file for the positions of its records."""
         self._path = path
         with (
             open(path, "rb") as file,
@@ -108,7 +119,7 @@ class TFRecord:
         self._spans = np.array(found, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
-        """Returns how many records there are."""
+        """Returns the number of records."""
         return len(self._spans)
 
     def __getitem__(self, number: int) -> bytes:
@@ -119,7 +130,7 @@ class TFRecord:
             return file.read(length)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Reads one record after the other."""
+        """Reads all records in order."""
         with open(self._path, "rb") as file:
             for start, length in self._spans:
                 file.seek(start)
@@ -130,14 +141,18 @@ SHARDS: dict[str, Callable[[str], Shard]] = {
     "array_record": ArrayRecord,
     "tfrecord": TFRecord,
 }
-STAY_OPEN = ("array_record",)  # the others open a file for each record
+STAY_OPEN = ("array_record",)  # the others open the file for every read
 
 
 class Records:
-    """Encoded images in files of TFDS; see `stored.Source`.
+    """Encoded images in TFDS record files; an `image_files.Source`.
 
-    Files are opened when they are asked for, each by one thread while others go on, and
-    as many kept open as there is `room` for.
+    A file is opened at its first access, by one thread while others read other files.
+    The most recently used files stay open, as many as `room` allows.
+
+    Attributes:
+      paths: paths of the files.
+      again: what to do if a file is damaged, for messages.
     """
 
     def __init__(
@@ -149,14 +164,14 @@ class Records:
         open_shard: Callable[[str], Shard],
         stays_open: bool,
     ) -> None:
-        """Remembers which files there are.
+        """Initializes the records without opening a file.
 
         Args:
-          paths: of the files.
-          lengths: how many records each must have.
-          again: what to do where a file is damaged.
-          open_shard: opens one.
-          stays_open: whether a shard holds its file open.
+          paths: paths of the files.
+          lengths: number of records that each file must have.
+          again: what to do if a file is damaged, for messages.
+          open_shard: function from the path of a file to its `Shard`.
+          stays_open: whether a `Shard` keeps its file open.
         """
         self.paths = tuple(paths)
         self.again = again
@@ -165,11 +180,13 @@ class Records:
         self._shards: OrderedDict[int, Shard] = OrderedDict()
         count = len(self.paths)
         self._room = room(count) if stays_open else count
-        self._lock = threading.Lock()  # of the shards that are open
+        self._lock = threading.Lock()  # guards `_shards`
+        # One lock per file, so that no file is opened twice and slow opening of one
+        # does not block the others.
         self._opening = [threading.Lock() for _ in self.paths]
 
     def __len__(self) -> int:
-        """Returns how many records there are."""
+        """Returns the number of records in all files."""
         return int(self._ends[-1])
 
     def _find(self, row: int) -> tuple[int, int]:
@@ -187,13 +204,15 @@ class Records:
         if found is not None:
             return found
         with self._opening[shard]:
-            found = self._opened(shard)  # by whoever was here before
+            found = self._opened(shard)  # another thread may have opened it meanwhile
             if found is None:
                 found = self._checked(shard)
                 with self._lock:
                     self._shards[shard] = found
                     if len(self._shards) > self._room:
-                        self._shards.popitem(last=False)  # closed by its last user
+                        # Not closed explicitly: other threads may still read it. The
+                        # last reference closes it.
+                        self._shards.popitem(last=False)
             return found
 
     def _wanted(self, shard: int) -> int:
@@ -223,19 +242,23 @@ class Records:
         return self._feature(row, "label").int64_list.value[0]
 
     def labels(self, shard: int) -> Int32[np.ndarray, " m"]:
-        """Returns all labels of one file."""
+        """Returns the labels of all records of one file.
+
+        Args:
+          shard: index of the file in `paths`.
+        """
         opened, wanted = self._open(shard), self._wanted(shard)
         with image_files.naming(self.paths[shard], f"; {self.again}"):
             found = (_value(one, "label").int64_list.value[0] for one in opened)
             return np.fromiter(found, np.int32, wanted)
 
     def name(self, row: int) -> str:
-        """Says where a row lies, for messages."""
+        """Returns the file and the record number of a row, for messages."""
         shard, number = self._find(row)
         return f"{self.paths[shard]}, record {number}"
 
     def parts(self) -> Iterator[str]:
-        """Names the files, and how many records each has."""
+        """Yields the name of each file and its number of records."""
         return (
             f"{os.path.basename(path)} {self._wanted(shard)}"
             for shard, path in enumerate(self.paths)
@@ -244,6 +267,7 @@ class Records:
 
 def _value(record: bytes, name: str) -> Any:
     feature = tf_example_pb2.Example.FromString(record).features.feature
+    # Indexing a protobuf map adds a missing key, so an empty value means "missing".
     if not (feature[name].bytes_list.value or feature[name].int64_list.value):
         raise ValueError(f"a record without {name}")
     return feature[name]

@@ -1,8 +1,8 @@
-"""Which examples a step sees.
+"""Order of the examples in training.
 
-An epoch visits every example once, in an order that is a pure function of a key and
-the epoch, so a resumed run continues it exactly and no iterator needs saving.
-Gathering the examples and augmenting them is for the training step.
+An epoch visits every example once. Its order is a pure function of a key and the epoch,
+so a resumed run continues it exactly and there is no iterator state to save. The
+training step gathers and augments the examples.
 """
 
 import jax
@@ -14,16 +14,16 @@ def steps_per_epoch(examples: int, *, batch_size: int, drop_last: bool) -> int:
     """Counts the batches of one epoch.
 
     Args:
-      examples: examples in the training set.
-      batch_size: examples in a full batch.
-      drop_last: True leaves out a last batch that would be smaller (CIFAR-10 in
-        batches of 128: 390 steps); False keeps it, as open_lth does (391 steps).
+      examples: number of training examples, at least 1.
+      batch_size: number of examples in a full batch, at least 1.
+      drop_last: True drops a smaller last batch (CIFAR-10 in batches of 128: 390
+        steps); False keeps it, as open_lth does (391 steps).
 
     Returns:
-      Optimiser updates in one epoch, at least 1.
+      Steps in one epoch, at least 1.
 
     Raises:
-      ValueError: if a number is below 1, or no full batch exists and `drop_last`.
+      ValueError: if a number is below 1, or if `drop_last` leaves no batch.
     """
     if examples < 1 or batch_size < 1:
         raise ValueError(
@@ -46,12 +46,13 @@ def epoch_order(
     """Draws the order in which one epoch visits the examples.
 
     Args:
-      key: of the data order of a run, the same for all its epochs.
-      epoch: which epoch, counted from 0; may be traced.
-      examples: examples in the training set.
+      key: key of the data order of a run, the same for all its epochs.
+      epoch: epoch, counted from 0; may be traced.
+      examples: number of training examples, at least 1.
 
     Returns:
-      A permutation of 0 to `examples` - 1. Equal keys and epochs give equal orders.
+      A permutation of 0 to `examples` - 1, int32. Equal keys and epochs give equal
+      orders.
     """
     rows = jnp.arange(examples, dtype=jnp.int32)
     return jax.random.permutation(jax.random.fold_in(key, epoch), rows)
