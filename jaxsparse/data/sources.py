@@ -1,9 +1,9 @@
-"""Prepared TFDS folders, read into arrays without TensorFlow.
+"""Reads datasets prepared by TFDS into arrays, without TensorFlow.
 
-TFDS writes the same serialised examples into each of its file formats; only the
-framing differs, so this module reads records from parquet, array_record or tfrecord
-files and decodes them all alike. It reads and never downloads: looking for a dataset
-touches the disk and no network. `experiments/prepare_data.py` downloads.
+TFDS writes the same serialized examples in each of its file formats; only the framing
+of the records differs. This module reads the records of parquet, array_record and
+tfrecord files and decodes all of them in the same way. It never uses the network;
+`experiments/prepare_data.py` downloads and prepares datasets.
 """
 
 import contextlib
@@ -27,28 +27,28 @@ from jaxsparse import metrics_log
 from jaxsparse.config import naming
 from jaxsparse.data.dataset import Examples
 
-# Names to offer when one is misspelt; any other that is prepared works as well.
+# Names suggested in messages; any other prepared dataset works as well.
 KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "cinic10")
 KNOWN += ("tiny_imagenet", "digits")
 
-# What must be had by hand before TFDS can prepare a dataset.
+# Files that must be downloaded by hand before TFDS can prepare a dataset.
 BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
 
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
-MOST_EXAMPLES = 10**12  # of a split; more is a damaged description
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names by channels
+MOST_EXAMPLES = 10**12  # per split; a larger number means a damaged description
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's mode
 
 
 class DatasetNotPrepared(ValueError):
-    """There is no such dataset in the folder; the message says how to get it."""
+    """A dataset is not in the folder; the message says how to get it."""
 
 
 def root_folder(data_dir: str | None) -> Path:
-    """Returns the absolute folder in which datasets are looked for.
+    """Returns the absolute path of the folder that holds the datasets.
 
     Args:
-      data_dir: a folder, "~" allowed; None means the environment variable
+      data_dir: a folder, where "~" is expanded; None means the environment variable
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
     """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -56,18 +56,19 @@ def root_folder(data_dir: str | None) -> Path:
 
 
 def find(name: str, *, data_dir: str | None) -> Path:
-    """Finds a prepared dataset, in milliseconds and without any network.
+    """Finds the folder of a prepared dataset, in milliseconds and without network use.
 
     Args:
-      name: TFDS name, with a config or a version if wanted: "cifar10",
-        "emnist/letters", "cifar10:3.0.2". Without a version the latest is taken.
-      data_dir: as for `root_folder`.
+      name: TFDS name, optionally with a config or a version: "cifar10",
+        "emnist/letters", "cifar10:3.0.2". Without a version, the latest one is taken.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
 
     Returns:
-      The folder of one version, which holds dataset_info.json.
+      The folder of one version, which contains dataset_info.json.
 
     Raises:
-      DatasetNotPrepared: if there is none; the message lists the ways out.
+      DatasetNotPrepared: if there is none; the message lists the remedies.
     """
     root = root_folder(data_dir)
     parts = _NAME.fullmatch(name)
@@ -112,7 +113,7 @@ def _explain(name: str, root: Path) -> str:
 
 
 def _parquet(path: str) -> list[bytes]:
-    # Readers of single formats are imported where needed: half a second each.
+    # Readers of single formats are imported on use: each import takes half a second.
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(path).column("data").to_pylist()
@@ -129,17 +130,22 @@ def _array_record(path: str) -> list[bytes]:
 
 
 def spans(content: Any) -> Iterator[tuple[int, int]]:
-    """Yields where each record of a file of tfrecord begins, and how long it is.
+    """Yields the position and the length of each record of a tfrecord file.
 
-    A record is its length (8 bytes), a checksum of that (4), the bytes, and a checksum
-    of those (4). CRC32C in Python would take longer than decoding; the framing, the
-    number of records and the images' own checksums are verified.
+    A record consists of the length of its data (8 bytes), a checksum of the length (4
+    bytes), the data, and a checksum of the data (4 bytes). The checksums are not
+    verified, since CRC32C in Python would take longer than decoding. Instead, errors
+    are detected by the framing, the number of records, and the checksums in the images
+    themselves.
 
     Args:
-      content: bytes of the file, also mapped to memory.
+      content: content of the file: bytes, or a memory map or memory view of them.
+
+    Yields:
+      Offset of a record's data in the file, and the length of the data, in bytes.
 
     Raises:
-      ValueError: if the file ends where none should.
+      ValueError: if the file ends inside a record.
     """
     start = 0
     while start < len(content):
@@ -162,12 +168,17 @@ RECORDS = {"parquet": _parquet, "array_record": _array_record, "tfrecord": _tfre
 
 
 def again(name: str, folder: Path) -> str:
-    """Words what to do with files that are of no use."""
+    """Returns the remedy for damaged files, for messages.
+
+    Args:
+      name: TFDS name of the dataset.
+      folder: folder of its version.
+    """
     return f"delete {folder} and prepare {name} again (experiments/prepare_data.py)"
 
 
 def _own_features() -> set[str]:
-    """Lists the classes of features that are part of TFDS."""
+    """Returns the qualified names of the feature classes that are part of TFDS."""
     found = vars(tfds.features).values()
     kinds = (kind for kind in found if isinstance(kind, type))
     return {
@@ -178,10 +189,11 @@ def _own_features() -> set[str]:
 
 
 def _classes_in(content: Any) -> Iterator[str]:
-    """Yields the classes that TFDS would import for a description of features.
+    """Yields the classes that TFDS would import to read a description of features.
 
-    TFDS imports whatever module a name is in, which runs its code. A description may
-    hold older ones as text.
+    TFDS imports the module of every class that the description names, which runs the
+    module's code. A description may contain descriptions in older formats as strings of
+    JSON.
     """
     if isinstance(content, str) and content.lstrip().startswith(("{", "[")):
         with contextlib.suppress(ValueError):
@@ -199,7 +211,7 @@ def _classes_in(content: Any) -> Iterator[str]:
 
 
 def _check_classes(folder: Path) -> None:
-    """Refuses features that are no part of TFDS, before TFDS imports their modules."""
+    """Checks that all features are part of TFDS, before TFDS imports their modules."""
     text = (folder / "features.json").read_text(encoding="utf-8")
     strange = sorted(set(_classes_in(json.loads(text))) - _own_features())
     if strange:
@@ -249,8 +261,8 @@ def _decode(
     record: bytes, shape: tuple[int, ...]
 ) -> tuple[UInt8[np.ndarray, "h w c"], int]:
     feature = tf_example_pb2.Example.FromString(record).features.feature
-    # Pillow and not TFDS's decoder, which takes twice as long and would change with
-    # OpenCV's presence. The content says whether it is PNG or JPEG.
+    # Pillow, since the decoder of TFDS takes twice as long and gives other results if
+    # OpenCV is installed. The content decides between PNG and JPEG.
     encoded = io.BytesIO(feature["image"].bytes_list.value[0])
     with Image.open(encoded, formats=("PNG", "JPEG")) as picture:
         mode = _MODES[shape[-1]]
@@ -261,7 +273,7 @@ def _decode(
 
 
 def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None:
-    """Fills `into`, which has as many rows as the file must have records."""
+    """Reads a file into `into`, which has one row for each record expected in it."""
     found = list(RECORDS[info.file_format.value](str(path)))
     if len(found) != len(into.labels):
         raise ValueError(f"{len(found)} records, not {len(into.labels)}")
@@ -291,7 +303,7 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
         start += length
         try:
             _read_shard(path, info, Examples(whole.images[rows], whole.labels[rows]))
-        except Exception as error:  # four libraries' kinds of "damaged"
+        except Exception as error:  # four libraries, each with its own exceptions
             if metrics_log.is_of_machine(error):
                 raise
             raise ValueError(
@@ -304,19 +316,23 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
 def describe(
     name: str, *, data_dir: str | None, of_all_sizes: bool = False
 ) -> tuple[tfds.core.DatasetInfo, str]:
-    """Reads what a prepared dataset says of itself, and refuses what it cannot be.
+    """Reads and checks the description of a prepared dataset.
 
     Args:
-      name: TFDS name, as for `find`.
-      data_dir: as for `root_folder`.
+      name: TFDS name, optionally with a config or a version: "cifar10",
+        "emnist/letters", "cifar10:3.0.2". Without a version, the latest one is taken.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
       of_all_sizes: whether images may differ in size.
 
     Returns:
-      TFDS's description, and the split to test on.
+      The description by TFDS, and the name of the split to test on: "test", or
+      "validation" if there is no test split.
 
     Raises:
       DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
-      ValueError: if it is no image classification with files of a known kind.
+      ValueError: if the description is damaged, or the dataset is not one of image
+        classification in a supported file format.
     """
     folder = find(name, data_dir=data_dir)
     info = _read_info(name, folder)
@@ -346,21 +362,23 @@ def describe(
 
 
 def read(name: str, *, data_dir: str | None) -> tuple[Examples, Examples, int]:
-    """Reads a prepared TFDS image classification dataset whole.
+    """Reads an image classification dataset prepared by TFDS into memory.
 
     Args:
-      name: TFDS name, as for `find`.
-      data_dir: as for `root_folder`.
+      name: TFDS name, optionally with a config or a version: "cifar10",
+        "emnist/letters", "cifar10:3.0.2". Without a version, the latest one is read.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
 
     Returns:
       Training examples, test examples and the number of classes. Examples are in the
-      order of the folder. A dataset without a test split (such as imagenette) gives
-      its validation split as the test set.
+      order of the files. The validation split is the test set of a dataset without a
+      test split (such as imagenette).
 
     Raises:
       DatasetNotPrepared: if it is not in the folder; nothing is ever downloaded.
-      ValueError: if it is no image classification with images of one size, or if a
-        file is damaged.
+      ValueError: if it is not an image classification dataset with images of one size,
+        or if a file is damaged.
     """
     info, test = describe(name, data_dir=data_dir)
     classes = info.features["label"].num_classes

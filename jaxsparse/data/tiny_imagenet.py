@@ -1,12 +1,12 @@
-"""Tiny ImageNet: 100,000 images of 64 by 64 pixels, 200 classes, as it is published.
+"""Tiny ImageNet in its published layout: 100,000 images of 64x64 pixels, 200 classes.
 
   ROOT/tiny_imagenet/train/CLASS/images/*.JPEG
   ROOT/tiny_imagenet/val/images/*.JPEG
   ROOT/tiny_imagenet/val/val_annotations.txt
 
-Images may also lie in val/CLASS, and without the folders called images, as many have
-moved them. The labels of the test split were never published: as in all papers, the
-10,000 images of the validation split are what results are reported on.
+Images may also be in val/CLASS, and the folders called images may be missing: many
+users rearrange the dataset that way. The labels of the test split were never published.
+As in all papers, results are reported on the 10,000 images of the validation split.
 """
 
 from pathlib import Path
@@ -20,10 +20,14 @@ NAME = "tiny_imagenet"
 
 
 def find(*, data_dir: str | None) -> Path:
-    """Finds the folder, without a look at the images.
+    """Finds the folder of the dataset, without listing the images.
 
     Args:
-      data_dir: as for `sources.root_folder`.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
+
+    Returns:
+      The folder, which contains train and val.
 
     Raises:
       DatasetNotPrepared: if a split is missing; the message says which.
@@ -36,19 +40,22 @@ def find(*, data_dir: str | None) -> Path:
 
 
 def read(*, data_dir: str | None) -> tuple[Examples, Examples, int]:
-    """Reads Tiny ImageNet whole, 1.3 GB.
+    """Reads Tiny ImageNet into memory, 1.3 GB.
 
     Args:
-      data_dir: as for `sources.root_folder`.
+      data_dir: folder that holds the datasets; None means the environment variable
+        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
 
     Returns:
-      Training examples, and as test examples those of the validation split, by class
-      or as the images are called; and the number of classes, which are in the order of
-      their names.
+      Training examples, test examples and the number of classes. The classes are sorted
+      by name. Training examples are sorted by class and then by file name. The test
+      examples are those of the validation split, sorted in the same way, or by file
+      name if all of them are in val/images.
 
     Raises:
       DatasetNotPrepared: if a split is missing.
-      ValueError: if the folders are not as said or an image is damaged, naming it.
+      ValueError: if the folders do not have this layout, or an image is damaged; the
+        message names the folder or the image.
     """
     folder = find(data_dir=data_dir)
     classes = _classes(folder / "train")
@@ -65,7 +72,7 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _list_classes(folder: Path, classes: list[str]) -> folders.Listing:
-    """Lists a split that has a folder for each class."""
+    """Lists a split that has a folder for each class, in the order of `classes`."""
     differing = sorted(set(_classes(folder)) ^ set(classes))
     if differing or not classes:
         raise ValueError(
@@ -84,7 +91,7 @@ def _list_annotated(folder: Path, classes: list[str]) -> folders.Listing:
     path, images = folder / "val" / "val_annotations.txt", folder / "val" / "images"
     if not path.is_file():
         raise ValueError(f"{path}: is not there; wanted the labels of {images}")
-    # A line is the file, its class, and a box that nobody asks for.
+    # A line has the file name, the class, and a bounding box, which is not used.
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
     named = {line[0]: line[1] for line in lines if len(line) > 1}
     there = folders.list_images(images)

@@ -1,11 +1,11 @@
-"""A data diet: which training examples are worth having.
+"""Data pruning: scores of training examples, and subsets selected by them.
 
-`scores` says how hard each example is for a network, and `forgetting` how often it was
-forgotten while training. `subsets` chooses examples by their scores, `noise` gives some
-of them other labels, and `files` keeps scores with what they are scores of.
+`scores` measures how hard each example is for a network, and `forgetting` counts how
+often it was forgotten during training. `subsets` selects examples by their scores,
+`noise` adds label noise, and `score_files` stores scores with their provenance.
 
-Of every score but `scores.margin`, more is harder. `scores` and `forgetting` run on the
-device, inside compiled programs; the others run on the host, in numpy. Nothing here
-trains: that is for `training`, and averages over training runs are for
-`scores.mean_over_replicates`.
+Higher scores mean harder examples, except for `scores.margin`. `scores` and
+`forgetting` run on the device, inside compiled programs; the other modules run on the
+host, in numpy. Nothing here trains a network. `scores.mean_over_replicates` averages
+scores over training runs.
 """

@@ -1,9 +1,11 @@
-"""Forgetting events: how often an example went from right to wrong while training.
+"""Forgetting events: how often an example became misclassified during training.
 
-An example is looked at when a batch of training brings it, with the logits that the
-training step computes anyway: of the augmented image, before the update. The state is
-three arrays that a compiled step carries along. For replicates, give every leaf an axis
-in front and use `vmap`.
+A forgetting event is a change from correct to incorrect classification between two
+successive visits of an example, where a visit is a training step whose batch contains
+it. Correctness is measured on the logits of the training step itself, which are those
+of the augmented image before the update. The state consists of three arrays, carried
+through compiled steps. For replicates, add a leading axis to every leaf and use
+`jax.vmap`.
 """
 
 from typing import NamedTuple
@@ -13,12 +15,13 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 
 
 class State(NamedTuple):
-    """What is known of every training example.
+    """History of every training example.
 
     Attributes:
-      was_correct: right at its last visit; False before the first.
-      forgotten: visits at which it was wrong after having been right at the one before.
-      learned: right at some visit so far.
+      was_correct: whether the example was classified correctly at its last visit; False
+        before the first visit.
+      forgotten: number of forgetting events so far, int32.
+      learned: whether the example was classified correctly at any visit so far.
     """
 
     was_correct: Bool[Array, " n"]
@@ -27,13 +30,13 @@ class State(NamedTuple):
 
 
 def init(n: int) -> State:
-    """Makes the state before training: nothing visited, learned or forgotten.
+    """Makes the state before training, when no example has been visited.
 
     Args:
-      n: training examples, 1 or more.
+      n: number of training examples, at least 1.
 
     Returns:
-      The state of n examples.
+      The state of `n` examples.
 
     Raises:
       ValueError: if `n` is below 1.
@@ -48,13 +51,14 @@ def update(
     rows: Int[Array, " b"],
     correct: Bool[Array, " b"] | Int[Array, " b"],
 ) -> State:
-    """Takes in one batch of training. Works under `jit`, `scan` and `vmap`.
+    """Updates the state with one training batch. Works under `jit`, `scan` and `vmap`.
 
     Args:
-      state: before the batch.
-      rows: which examples the batch has, each at most once. Rows below 0 fill up a
-        smaller batch and change nothing, nor do rows of n or more.
-      correct: whether each of them was classified correctly, or 1 and 0.
+      state: state before the batch.
+      rows: index of each example of the batch, each example at most once. Negative
+        indices mark padding and are ignored, and so are indices of n or more.
+      correct: whether each example was classified correctly; boolean, or integers 1
+        and 0.
 
     Returns:
       The state after the batch.
@@ -67,7 +71,8 @@ def update(
     """
     correct = correct.astype(bool)
     n = state.forgotten.shape[0]
-    rows = jnp.where(rows < 0, n, rows)  # JAX would count from the end, and drops n
+    # JAX counts negative indices from the end of the array, but drops index n.
+    rows = jnp.where(rows < 0, n, rows)
     before = state.was_correct.at[rows].get(mode="fill", fill_value=False)
     lost = (before & ~correct).astype(jnp.int32)
     return State(
@@ -78,17 +83,18 @@ def update(
 
 
 def counts(state: State) -> Float32[Array, " n"]:
-    """Scores each example by its forgetting events; more is harder.
+    """Scores each example by its number of forgetting events; higher is harder.
 
     Args:
-      state: after some training.
+      state: state after some training.
 
     Returns:
-      Whole numbers, and +inf for examples that were never right, visited or not.
+      Number of forgetting events of each example; +inf for examples that were never
+      classified correctly, including those that were never visited.
 
     Deviations:
       None from the public code of Paul et al. (2021). Toneva et al. treat examples that
-      were never learned on their own; +inf is what both make of them when sorting.
+      were never learned separately; when sorting, both rank them as +inf does.
 
     References:
       Toneva, Sordoni, Tachet des Combes, Trischler, Bengio, Gordon. An Empirical Study
@@ -96,6 +102,6 @@ def counts(state: State) -> Float32[Array, " n"]:
       section 3 and algorithm 1.
 
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
-      Early in Training. 2021. arXiv:2107.07075, whose code has the infinity.
+      Early in Training. 2021. arXiv:2107.07075; its code uses +inf.
     """
     return jnp.where(state.learned, state.forgotten.astype(jnp.float32), jnp.inf)
