@@ -1,6 +1,7 @@
-"""Wrong labels: what happens to a training set of which some labels are noise.
+"""Label noise: training sets with some wrong labels.
 
-The draw is on the host, once, before training. The order of examples stays.
+The noise is drawn once, on the host, before training. The order of the examples does
+not change.
 """
 
 from typing import NamedTuple
@@ -12,11 +13,12 @@ HOW = ("permute", "uniform")
 
 
 class Corrupted(NamedTuple):
-    """Labels of which some were drawn anew.
+    """Labels after some of them were drawn anew.
 
     Attributes:
-      labels: of all examples, in the type they came in.
-      rows: which were chosen, in increasing order.
+      labels: labels of all examples, in the integer type of the original labels.
+      rows: indices of the selected examples, in increasing order. With "permute", some
+        of them keep their label.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -26,29 +28,29 @@ class Corrupted(NamedTuple):
 def corrupt(
     labels: Int[np.ndarray, " n"], *, fraction: float, classes: int, seed: int, how: str
 ) -> Corrupted:
-    """Draws the labels of some examples anew.
+    """Draws the labels of randomly selected examples anew.
 
-    Exactly round(`fraction` n) examples are chosen, halves going to the even number.
-    With one seed a smaller fraction chooses among those of a larger.
+    Exactly round(`fraction` n) examples are selected, with halves rounded to even. With
+    the same seed, a smaller fraction selects a subset of the examples of a larger one.
 
-    - "permute": the chosen examples exchange their labels at random. Every class keeps
-      its number of examples, and some examples get the label they had: of balanced
-      classes, one in `classes`.
-    - "uniform": each chosen example gets one of the other classes, all equally likely;
-      never its own, and the same one whatever the fraction.
+    - "permute": the labels of the selected examples are permuted at random. The number
+      of examples of each class does not change, and some examples keep their label: if
+      the classes are balanced, 1 / `classes` of them on average.
+    - "uniform": each selected example gets one of the other classes, all with equal
+      probability, and never its own. The new label does not depend on the fraction.
 
     Args:
-      labels: true classes in [0, `classes`); left as they are.
-      fraction: of the examples, in [0, 1].
-      classes: how many classes there are; 2 or more for "uniform".
-      seed: of this draw alone, non-negative.
-      how: one of `HOW`.
+      labels: true classes in [0, `classes`); not modified.
+      fraction: fraction of the examples to select, in [0, 1].
+      classes: number of classes, at least 1; at least 2 for "uniform".
+      seed: seed of this draw alone, non-negative.
+      how: "permute" or "uniform".
 
     Returns:
-      The new labels, and which rows were chosen.
+      The new labels and the indices of the selected examples.
 
     Raises:
-      ValueError: if `how` is unknown, a number is out of range, or a label is.
+      ValueError: if `how` is unknown, or a number or a label is out of range.
 
     Examples:
       >>> labels = np.array([0, 1, 0, 1])
@@ -56,10 +58,10 @@ def corrupt(
       array([1, 0, 1, 0])
 
     Deviations:
-      "permute" is what the public code of Paul et al. (2021) does; it rounds downwards,
-      draws by `RandomState`, and sorts the examples by their new labels afterwards. The
-      paper's text has a random label instead, which may be the true one. How the labels
-      of the paper of 2022 were drawn is unknown; "uniform" is ours.
+      "permute" is the method of the public code of Paul et al. (2021). That code rounds
+      down, draws with `RandomState`, and afterwards sorts the examples by their new
+      labels. The text of that paper assigns a random label instead, which may be the
+      true one. How Paul et al. (2022) drew labels is unknown; "uniform" is our choice.
 
     References:
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
@@ -70,7 +72,7 @@ def corrupt(
     """
     _check(labels, fraction, classes, how)
     n = len(labels)
-    # The bit generator is named because numpy may change its default.
+    # Not `default_rng`: numpy may change its default bit generator.
     generator = np.random.Generator(np.random.PCG64(seed))
     drawn = generator.permutation(n)[: round(fraction * n)].astype(np.int64)
     rows = np.sort(drawn)
@@ -78,7 +80,7 @@ def corrupt(
     if how == "permute":
         result[rows] = labels[drawn]
     else:
-        # One for every example, so that no label depends on the fraction.
+        # Drawn for all examples, so that no new label depends on the fraction.
         shifts = generator.integers(1, classes, size=n)
         result[rows] = (labels[rows].astype(np.int64) + shifts[rows]) % classes
     return Corrupted(result, rows)

@@ -1,7 +1,8 @@
-"""Files of scores: one .npz that also says what the scores are of.
+"""Score files: .npz files with the scores of examples and their provenance.
 
-Scores take many training runs to make and are read long after, by row. So a file knows
-of which dataset its rows are, and is read for that dataset only.
+Scores take many training runs to compute, are used much later, and are matched to
+examples by row. A file therefore records its dataset, and loading it for another
+dataset is an error.
 """
 
 import hashlib
@@ -16,21 +17,21 @@ from jaxtyping import Float, Float64, Int
 
 
 class Provenance(NamedTuple):
-    """What scores are of; made by `describe`.
+    """Origin of the scores: score, dataset and training runs. Made by `describe`.
 
     Attributes:
-      score: its name, such as "el2n".
-      dataset: its name, such as "cifar10".
-      split: which part of the dataset, such as "train".
-      examples: how many there are.
-      replicates: training runs that the scores are means over.
-      step: updates made before the scores were taken.
+      score: name of the score, such as "el2n".
+      dataset: name of the dataset, such as "cifar10".
+      split: scored part of the dataset, such as "train".
+      examples: number of scored examples.
+      replicates: number of training runs over which the scores are averaged.
+      step: number of training steps before the scores were computed.
       config: digest of the configuration of those runs.
       labels: SHA-256 of the labels in their order, in hexadecimal.
-      weights: hashes of the checkpoints that were scored, joined by commas; "" if there
-        was none, as of forgetting.
-      images: hash of the images, see `fingerprint.of_images`; "" if it is not known, as
-        in older files.
+      weights: hashes of the scored checkpoints, joined by commas; "" if there are none,
+        as for forgetting events.
+      images: hash of the images from `fingerprint.of_images`; "" if unknown, as in
+        older files.
     """
 
     score: str
@@ -45,15 +46,15 @@ class Provenance(NamedTuple):
     images: str = ""
 
 
-LATER = ("replicates", "step", "weights")  # known when scores have been computed
+LATER = ("replicates", "step", "weights")  # known only after scores are computed
 
 
 class ScoreFile(NamedTuple):
-    """What a file holds.
+    """Content of a score file.
 
     Attributes:
-      scores: one an example, in the order of the dataset.
-      provenance: what they are of.
+      scores: score of each example, in the order of the dataset; float64.
+      provenance: origin of the scores.
     """
 
     scores: Float64[np.ndarray, " n"]
@@ -61,7 +62,14 @@ class ScoreFile(NamedTuple):
 
 
 def hash_labels(labels: Int[np.ndarray, " n"]) -> str:
-    """Returns the SHA-256 of labels in their order, whatever their integer type."""
+    """Hashes labels in their order, independent of their integer type.
+
+    Args:
+      labels: class of each example.
+
+    Returns:
+      SHA-256 in hexadecimal.
+    """
     return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
 
 
@@ -77,24 +85,26 @@ def describe(
     weights: str = "",
     images: str = "",
 ) -> Provenance:
-    """Says what scores are of.
+    """Makes the provenance of scores.
 
     Args:
-      labels: of the dataset whose examples were scored, in its order.
-      score: as in `Provenance`.
-      dataset: as in `Provenance`.
-      split: as in `Provenance`.
-      replicates: as in `Provenance`; 1 or more.
-      step: as in `Provenance`; not negative.
-      config: as in `Provenance`.
-      weights: as in `Provenance`.
-      images: as in `Provenance`.
+      labels: labels of the scored examples, in the order of the dataset.
+      score: name of the score, such as "el2n".
+      dataset: name of the dataset, such as "cifar10".
+      split: scored part of the dataset, such as "train".
+      replicates: number of training runs over which the scores are averaged, at least
+        1.
+      step: number of training steps before the scores were computed, at least 0.
+      config: digest of the configuration of those runs.
+      weights: hashes of the scored checkpoints, joined by commas; "" if there are none,
+        as for forgetting events.
+      images: hash of the images from `fingerprint.of_images`; "" if unknown.
 
     Returns:
-      The provenance, with the number of the labels and their hash.
+      The provenance, with the number of labels and their hash.
 
     Raises:
-      ValueError: if a number is out of range.
+      ValueError: if `replicates` or `step` is out of range.
     """
     if replicates < 1 or step < 0:
         raise ValueError(
@@ -116,16 +126,19 @@ def describe(
 
 
 def check_free(path: Path, wanted: Provenance) -> None:
-    """Refuses a file that scores could not be saved to; call it before computing them.
+    """Checks that scores can be saved to a file, before they are computed.
+
+    Creates the folder of the file if it does not exist.
 
     Args:
-      path: as of `save`.
-      wanted: what the scores will be of, but for `LATER`, which nobody knows yet.
+      path: the score file to be written, ending in .npz.
+      wanted: provenance of the scores to be computed. Its fields in `LATER` are not yet
+        known and are not compared.
 
     Raises:
-      ValueError: if there is something else: a folder, another file, or scores of
-        something else.
-      OSError: if the folder cannot be written to.
+      ValueError: if `path` is a folder, a file of another kind, or a file of scores
+        with another provenance.
+      OSError: if the folder is not writable.
     """
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; wanted the name of a file to write")
@@ -140,18 +153,19 @@ def check_free(path: Path, wanted: Provenance) -> None:
 def save(
     path: Path, scores: Float[np.ndarray, " n"], *, provenance: Provenance
 ) -> None:
-    """Writes scores, so that a kill leaves the whole file or none.
+    """Writes a score file atomically.
 
-    A file that holds the very same is left as it is.
+    If the process is killed, either the complete file exists or none. An existing file
+    with the same content is not rewritten.
 
     Args:
-      path: the file, ending in .npz; its folder is made.
-      scores: one an example; +inf is a score, NaN is none. Kept in float64.
-      provenance: what they are of.
+      path: the score file, ending in .npz; its folder is created.
+      scores: score of each example; +inf is allowed, NaN is not. Stored as float64.
+      provenance: origin of the scores.
 
     Raises:
-      ValueError: if a score is NaN, their number is not that of the provenance, or the
-        file exists and holds something else.
+      ValueError: if a score is NaN, if the number of scores differs from that of the
+        provenance, or if the file exists with other content.
     """
     wide = scores.astype(np.float64)
     if len(wide) != provenance.examples or np.isnan(wide).any():
@@ -175,20 +189,20 @@ def save(
 
 
 def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> ScoreFile:
-    """Reads scores for a dataset, and refuses those of another.
+    """Reads a score file and checks that it belongs to a dataset.
 
     Args:
-      path: a file that `save` wrote.
-      labels: of the dataset the scores are wanted for, in its order.
-      images: hash of its images, see `fingerprint.of_images`; "" not to compare them.
+      path: a file written by `save`.
+      labels: labels of the dataset for which the scores are used, in its order.
+      images: hash of its images from `fingerprint.of_images`; "" skips the comparison.
 
     Returns:
-      The scores as they were saved, to the bit, and what they are of.
+      The scores, bitwise equal to the saved ones, and their provenance.
 
     Raises:
-      ValueError: if the file is no file of scores, or its examples are not those of the
-        labels by number or by hash, or of other images.
-      FileNotFoundError: if there is no file.
+      ValueError: if the file is not a score file, or if the number of examples, the
+        labels or the images differ from those of the dataset.
+      FileNotFoundError: if the file does not exist.
     """
     saved = _read(path)
     of = saved.provenance
@@ -215,28 +229,28 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> Score
 
 
 def digest(path: Path) -> str:
-    """Returns the SHA-256 of what a file holds, the same whenever it was written.
+    """Hashes the content of a score file, independent of when it was written.
 
     Args:
-      path: a file that `save` wrote.
+      path: a file written by `save`.
 
     Returns:
-      The hash of scores and provenance, in hexadecimal.
+      SHA-256 of scores and provenance, in hexadecimal.
 
     Raises:
-      ValueError: if the file is no file of scores.
-      FileNotFoundError: if there is no file.
+      ValueError: if the file is not a score file.
+      FileNotFoundError: if the file does not exist.
     """
     scores, provenance = _read(path)
     fields = provenance._asdict()
-    if not provenance.images:  # older files do not have it, and keep their hashes
+    if not provenance.images:  # older files lack this field; their hash must not change
         del fields["images"]
     told = json.dumps(fields, sort_keys=True).encode()
     return hashlib.sha256(scores.astype("<f8").tobytes() + told).hexdigest()
 
 
 def _read(path: Path) -> ScoreFile:
-    """Reads a file, whatever its dataset."""
+    """Reads a score file of any dataset."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scores, text = arrays["scores"], arrays["provenance"].item()
@@ -255,7 +269,7 @@ def _read(path: Path) -> ScoreFile:
 
 
 def _check_same(path: Path, wanted: ScoreFile) -> None:
-    """Refuses to lose what a file holds, unless it is what is wanted."""
+    """Checks that an existing file has the content that would be written to it."""
     found = _read(path)
     names = _differences(found.provenance, wanted.provenance)
     if found.scores.tobytes() != wanted.scores.tobytes():
@@ -266,7 +280,7 @@ def _check_same(path: Path, wanted: ScoreFile) -> None:
 def _differences(
     found: Provenance, wanted: Provenance, *, but: tuple[str, ...] = ()
 ) -> list[str]:
-    """Words the fields in which two provenances differ."""
+    """Describes the fields in which two provenances differ, except those in `but`."""
     pairs = zip(found, wanted, strict=True)
     return [
         f"{name} ({was!r}, now {now!r})"
@@ -276,7 +290,7 @@ def _differences(
 
 
 def _refuse(path: Path, names: list[str]) -> None:
-    """Refuses to lose what differs in some fields."""
+    """Raises `ValueError` if an existing file differs in any of the named fields."""
     if names:
         raise ValueError(
             f"{path}: exists, with other {', '.join(names)}; nothing was written; move "

@@ -1,15 +1,15 @@
-r"""Scores of examples: how hard each is for a network at some time of its training.
+r"""Scores of examples: how hard each example is for a network during training.
 
-`el2n`, `margin` and `loss` read logits alone; `grand` needs the gradient of every
-example. How the logits are made is up to the caller, and matters: images as they are or
-augmented, BatchNorm with its running averages or those of the batch. Choosing examples
-by score is for `subsets`.
+`el2n`, `margin` and `loss` are computed from logits alone; `grand` needs the gradient
+of every example. The caller computes the logits and decides whether images are
+augmented and whether BatchNorm uses running averages or batch statistics; both affect
+the scores. `subsets` selects examples by score.
 
-All but `grand` see the true class against the rest. With the logits :math:`z`, the true
-class :math:`y` and :math:`x = \log \sum_{j \ne y} e^{z_j} - z_y`, the probability of
-being wrong is :math:`1 - p_y = \sigma(x)`. Nothing cancels in it, so that examples of
-which the network is sure stay in order as long as their probabilities are numbers at
-all, and score exactly 0 after that.
+All scores but `grand` compare the true class with the rest. With the logits :math:`z`,
+the true class :math:`y` and :math:`x = \log \sum_{j \ne y} e^{z_j} - z_y`, the
+probability of an error is :math:`1 - p_y = \sigma(x)`. This avoids the cancellation in
+:math:`1 - p_y`, so confidently classified examples remain ordered by score until
+:math:`\sigma(x)` underflows to exactly 0.
 """
 
 from collections.abc import Callable
@@ -26,19 +26,19 @@ ExampleLoss = Callable[[Any, Any], Float[Array, ""]]
 
 
 def el2n(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    r"""Computes the norm of the error: probabilities less the one-hot label.
+    r"""Computes EL2N, the norm of the error: probabilities minus the one-hot label.
 
-    That is :math:`\|p - e_y\|_2 = (1 - p_y) \sqrt{1 + \sum_{j \ne y} q_j^2}`, where
-    :math:`q` are the probabilities of the other classes given that one is right. For
-    vmap over replicates: `jax.vmap(el2n, in_axes=(0, None))`.
+    This is :math:`\|p - e_y\|_2 = (1 - p_y) \sqrt{1 + \sum_{j \ne y} q_j^2}`, where
+    :math:`q` are the probabilities of the other classes, given that the class is not
+    :math:`y`. For replicates, use `jax.vmap(el2n, in_axes=(0, None))`.
 
     Args:
-      logits: finite, unnormalised log-probabilities of k classes, 2 or more.
+      logits: finite logits of k classes, at least 2.
       labels: true classes in [0, k).
 
     Returns:
-      One score an example in [0, sqrt(2)], float32 or wider; NaN for a label out of
-      range. The paper's score is its mean over training runs.
+      One score per example in [0, sqrt(2)], float32 or wider; NaN for a label out of
+      range. The score in the paper is its mean over training runs.
 
     Raises:
       ValueError: if there are fewer than 2 classes.
@@ -58,47 +58,47 @@ def el2n(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array,
 def margin(
     logits: Float[Array, " n k"], labels: Int[Array, " n"]
 ) -> Float[Array, " n"]:
-    """Computes by how much the true class is more probable than the best other.
+    """Computes the margin: probability of the true class minus the best other class.
 
-    The margin is of probabilities. That of logits has no bound, and means more in a
-    network of large logits than in one of small, so that its mean over training runs
-    would listen to some of them more than to others.
+    Margins of probabilities are used, not of logits. Margins of logits are unbounded
+    and grow with the scale of a network's logits, so a mean over training runs would
+    give more weight to runs with large logits.
 
     Args:
-      logits: as in `el2n`.
-      labels: as in `el2n`.
+      logits: finite logits of k classes, at least 2.
+      labels: true classes in [0, k).
 
     Returns:
-      One margin an example in [-1, 1], positive where the true class is the most
-      probable; NaN for a label out of range. Less is harder, other than of all other
-      scores: give `subsets.choose` its negative.
+      One margin per example in [-1, 1], positive if the true class is the most
+      probable; NaN for a label out of range. In contrast to all other scores, lower is
+      harder: pass the negative to `subsets.choose`.
 
     Raises:
-      ValueError: as `el2n`.
+      ValueError: if there are fewer than 2 classes.
 
     Examples:
       >>> margin(jnp.array([[0.0, 0.0], [200.0, 0.0], [0.0, 200.0]]), jnp.zeros(3, int))
       Array([ 0.,  1., -1.], dtype=float32)
 
     Deviations:
-      The public code of Paul et al. (2021) has the negative of this as "max_margin".
+      The public code of Paul et al. (2021) calls the negative of this "max_margin".
     """
     against, others = _true_against_rest(logits, labels)
     return jax.nn.sigmoid(-against) - jax.nn.sigmoid(against) * jnp.max(others, axis=-1)
 
 
 def loss(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    """Computes the cross-entropy of each example, in nats.
+    """Computes the cross-entropy loss of each example, in nats.
 
     Args:
-      logits: as in `el2n`.
-      labels: as in `el2n`.
+      logits: finite logits of k classes, at least 2.
+      labels: true classes in [0, k).
 
     Returns:
-      One loss an example, at least 0; NaN for a label out of range.
+      One loss per example, at least 0, float32 or wider; NaN for a label out of range.
 
     Raises:
-      ValueError: as `el2n`.
+      ValueError: if there are fewer than 2 classes.
 
     Examples:
       >>> loss(jnp.array([[0.0, 0.0], [200.0, 0.0], [0.0, 200.0]]), jnp.zeros(3, int))
@@ -111,32 +111,33 @@ def loss(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array,
 def grand(
     loss: ExampleLoss, params: PyTree, examples: PyTree, *, block_size: int
 ) -> Float[Array, " n"]:
-    r"""Computes the norm of the gradient of each example's loss.
+    r"""Computes GraNd, the gradient norm of each example's loss.
 
-    That is :math:`\|\nabla_w \ell(w; x_i, y_i)\|_2` over all parameters. Gradients are
-    made in blocks, one block after the other, and only their norms are kept. Call it
-    under `jit` to compile it once for many calls.
+    This is :math:`\|\nabla_w \ell(w; x_i, y_i)\|_2` over all parameters. Gradients are
+    computed one block of examples after another, and only their norms are kept. Call
+    this function under `jit` to compile it once for many calls.
 
-    Every parameter takes part, also weights that a mask holds at zero: their gradient
-    is not zero. To leave them out, give a loss that masks its parameters first, such as
+    All parameters contribute, including pruned weights, whose gradient is not zero. To
+    exclude pruned weights, pass a loss that first masks its parameters, such as
     `lambda params, example: loss(masks.apply(ticket, params), example)`.
 
     Args:
-      loss: called as `loss(params, example)` with one example; a scalar. In inference
-        mode: no example may depend on others.
-      params: the point; floating leaves.
-      examples: a tree whose leaves all begin with the axis of examples, [n ...]; the
-        loss gets it without.
-      block_size: gradients to hold at once, 1 or more. Accelerators want many, as far
-        as memory goes; on a CPU, convolutions are fastest in blocks of a few.
+      loss: called as `loss(params, example)` with one example; returns a scalar. It
+        must be in inference mode: the loss of an example may not depend on others.
+      params: parameters at which the gradients are taken; floating-point leaves.
+      examples: a tree whose leaves all have the axis of examples first, [n ...]; `loss`
+        receives it without that axis.
+      block_size: number of gradients in memory at once, at least 1. On accelerators,
+        use as many as memory allows; on a CPU, convolutions are fastest in blocks of a
+        few.
 
     Returns:
-      One score an example, at least 0, float32 or wider. The paper's score is its mean
-      over training runs. Norms below 1e-19 may come out as 0 in float32.
+      One score per example, at least 0, float32 or wider. The score in the paper is its
+      mean over training runs. Norms below 1e-19 may underflow to 0 in float32.
 
     Raises:
-      ValueError: if the leaves of `examples` do not begin with one axis of 1 or more,
-        or `block_size` is below 1.
+      ValueError: if the leaves of `examples` do not share a first axis of length 1 or
+        more, or if `block_size` is below 1.
 
     Examples:
       >>> square = lambda params, example: (params["w"] * example["x"]) ** 2
@@ -168,14 +169,16 @@ def mean_over_replicates(
     """Averages the scores of independent training runs, on the host.
 
     Args:
-      scores: those of each run in a row, the same examples in every row. An infinite
-        score, as of an example that a run never learned, makes the mean infinite.
+      scores: one row of scores per run, with the same examples in every row. An
+        infinite score, as of an example that a run never learned, makes the mean
+        infinite.
 
     Returns:
-      The mean over runs, in float64.
+      The mean over runs, float64.
 
     Raises:
-      ValueError: if there is no run, or a score is NaN, naming the first such.
+      ValueError: if there are no rows, or if a score is NaN; the message locates the
+        first one.
 
     Examples:
       >>> mean_over_replicates(np.array([[0.0, 1.0], [1.0, 1.0]]))
@@ -199,7 +202,12 @@ def mean_over_replicates(
 def _true_against_rest(
     logits: Float[Array, " n k"], labels: Int[Array, " n"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n k"]]:
-    """Returns the log-odds of being wrong, and the others' shares, 0 at the label."""
+    """Splits logits into the true class and the rest.
+
+    Returns:
+      The log-odds of an error, log((1 - p_y) / p_y), and the probabilities of the other
+      classes, given that the class is not the true one; 0 for the true class.
+    """
     classes = logits.shape[1]
     if classes < 2:
         raise ValueError(
@@ -209,6 +217,7 @@ def _true_against_rest(
     logits = _widen(logits)
     is_true = labels[:, None] == jnp.arange(classes)[None, :]
     true = jnp.sum(logits, axis=-1, where=is_true)
+    # Without this, a label out of range would count as a true logit of 0.
     true = jnp.where(jnp.any(is_true, axis=-1), true, jnp.nan)
     others = jnp.where(is_true, -jnp.inf, logits)
     rest = jax.nn.logsumexp(others, axis=-1)
@@ -220,7 +229,7 @@ def _widen(leaf: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _count(examples: PyTree) -> int:
-    """Returns how many examples there are, and refuses what is not examples."""
+    """Checks that all leaves share their first axis, and returns its length."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(examples)]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths & {(), (0,)}:

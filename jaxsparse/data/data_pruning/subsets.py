@@ -1,6 +1,6 @@
-"""Choosing training examples by their scores, on the host.
+"""Selection of training examples by their scores, on the host.
 
-What comes out are rows of the training set; `examples.take` takes them.
+`choose` returns row indices of the training set, for `dataset.take`.
 """
 
 import numpy as np
@@ -19,42 +19,44 @@ def choose(
     first: int | None = None,
     seed: int = 0,
 ) -> Int64[np.ndarray, " size"]:
-    """Chooses exactly `size` examples.
+    """Selects exactly `size` examples by score or at random.
 
-    The examples are put in order, and one stretch of it is taken:
+    The examples are sorted, and a contiguous range of them is selected:
 
-    - "easiest": by score, the lowest;
-    - "hardest": by score, the highest;
-    - "random": at random, without replacement;
-    - "window": by score, those from rank `first` on, where 0 is the easiest.
+    - "easiest": the examples with the lowest scores;
+    - "hardest": the examples with the highest scores;
+    - "random": examples drawn at random, without replacement;
+    - "window": the examples from rank `first` on, where rank 0 has the lowest score.
 
-    Equal scores are in the order of rows. So the s easiest and the n - s hardest share
-    nothing and leave nothing out, and a window from rank f on is the f + s easiest
-    without the f easiest.
+    Equal scores are sorted by row. The s easiest and the n - s hardest examples are
+    therefore disjoint and together complete, and a window from rank f consists of the
+    f + s easiest examples without the f easiest.
 
-    With `labels`, each class gets its stretch of its own examples: `size` // `classes`,
-    and one more in the first `size` % `classes` classes. The ranks below `first` are
-    divided in the same way.
+    With `labels`, the subset is balanced: each class contributes a range of its own
+    sorted examples. The first `size` % `classes` classes contribute `size` // `classes`
+    + 1 examples, the others `size` // `classes`. The `first` ranks before a window are
+    divided among the classes in the same way.
 
     Args:
-      scores: one an example, higher for harder; +inf is the hardest. Looked at for
-        "random" too, of which only their number matters.
-      size: examples wanted, 1 to n.
-      how: one of `HOW`.
-      labels: classes of the examples, counted from 0, to balance the subset; None not
-        to.
-      classes: how many classes there are; given if and only if `labels` are.
-      first: rank of the first example of a window, 0 to n - `size`; given if and only
-        if `how` is "window".
-      seed: of the random order alone, non-negative. The same seed gives subsets that
-        contain the smaller ones, balanced or not.
+      scores: one score per example; higher is harder, and +inf is the hardest. For
+        "random", their values have no effect, but must not be NaN.
+      size: number of examples to select, 1 to n.
+      how: "easiest", "hardest", "random" or "window".
+      labels: classes of the examples, counted from 0, to balance the subset; None for
+        no balancing.
+      classes: number of classes; required with `labels`, otherwise None.
+      first: rank of the first example of a window, 0 to n - `size`; required for
+        "window", otherwise None.
+      seed: seed of the random order alone, non-negative. With the same seed, a larger
+        subset contains the smaller ones, balanced or not.
 
     Returns:
-      Rows in increasing order.
+      Row indices in increasing order.
 
     Raises:
-      ValueError: if a score is NaN, `how` is unknown, a number is out of range, labels
-        do not fit, or a class has too few examples, naming the class.
+      ValueError: if a score is NaN, `how` is unknown, a number is out of range, or
+        labels do not fit; or if a class has too few examples, in which case the message
+        names the class.
 
     Examples:
       >>> scores = np.array([0.3, 0.1, 0.2, 0.1])
@@ -67,10 +69,11 @@ def choose(
       array([0, 1, 2])
 
     Deviations:
-      The public code of both papers sorts in numpy's default way, which is not stable,
-      and draws by `RandomState`: among equal scores, and at random, it takes other
-      examples. Of balanced subsets, that of 2022 draws what is left over of random ones
-      from all classes, and refuses a `first` that the classes do not divide.
+      The public code of both papers uses numpy's default sort, which is not stable, and
+      draws with `RandomState`. It therefore selects other examples among equal scores
+      and at random. For balanced subsets, the code of 2022 draws the remainder of a
+      random subset from all classes, and rejects a `first` that is not divisible by the
+      number of classes.
 
     References:
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
@@ -97,9 +100,9 @@ def choose(
 def _order(
     scores: Float[np.ndarray, " n"], how: str, seed: int
 ) -> Int64[np.ndarray, " n"]:
-    """Puts all rows in the order that stretches are taken from."""
+    """Returns all rows, sorted by score or in random order."""
     if how == "random":
-        # The bit generator is named because numpy may change its default.
+        # Not `default_rng`: numpy may change its default bit generator.
         generator = np.random.Generator(np.random.PCG64(seed))
         return generator.permutation(len(scores)).astype(np.int64)
     return np.argsort(scores, kind="stable").astype(np.int64)
@@ -113,7 +116,7 @@ def _stretch(
 
 
 def _shares(total: int, classes: int) -> list[int]:
-    """Divides a number among classes; the first get what is left over."""
+    """Divides a number among classes; the first classes get the remainder."""
     return [total // classes + (c < total % classes) for c in range(classes)]
 
 
