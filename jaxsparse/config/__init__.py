@@ -1,11 +1,12 @@
-"""The schema of an experiment: every field, commented once, and its validation.
+"""Config of an experiment: fields, default values, validation and registries.
 
-A config file makes `default()`, changes what its recipe needs and returns it; the
-command line overrides single fields. Configs stop at `build`: no function below it
-takes one. `schema` has the fields.
+A config file calls `default()` or `start()`, changes the fields of its recipe and
+returns the config; the command line overrides single fields. `schema` defines and
+explains all fields. The package `factory` turns a config into plain arguments: models,
+transforms and other functions that compute do not take configs.
 
-Lengths of training are strings: "500step", "2ep" (epochs) or "10%" (of
-`training.length`); see `schedules.to_steps`.
+Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of training);
+see `durations.to_steps`.
 """
 
 from jaxsparse.config import built_in, kept

@@ -1,6 +1,7 @@
-"""The scores, methods, networks and datasets of the package, registered.
+"""Registers the scores, methods, networks and datasets of the package.
 
-Functions are given by name and imported on use, so that nothing here imports JAX.
+Functions are registered by name, as "module:function", and imported on use, so that
+this module does not import JAX.
 """
 
 from collections.abc import Mapping
@@ -227,7 +228,8 @@ _BLOCKS: Mapping[int, tuple[tuple[int, ...], str]] = {
 def _resnet(name: str, depth: int, stem: str) -> None:
     per_stage, block = _BLOCKS[depth]
     more: dict[str, Any] = {"block": block, "stem": stem}
-    # `blocks` of the spec is a number, that of the network says how many a stage has.
+    # The spec's `blocks` is the number of stages; the network's is the number of blocks
+    # in each stage. `_network` cannot pass both under one name.
     register_model(
         name,
         f"{_MODELS}ResNet",
@@ -250,7 +252,13 @@ def _vgg_bn(name: str, per_stage: tuple[int, ...]) -> None:
 
 
 def _mobilenet(name: str, function: str, strides: tuple[int, ...]) -> None:
-    """Strides are those for images of 32x32 and 64x64 pixels; ImageNet has others."""
+    """Registers a MobileNet.
+
+    Args:
+      name: name in configs.
+      function: name of the module class in `jaxsparse.models`.
+      strides: strides for images of 32x32 or 64x64 pixels; ImageNet needs others.
+    """
     _network(name, function, _STAGES, blocks=len(strides) - 1, strides=strides)
 
 

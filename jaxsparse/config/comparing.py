@@ -1,4 +1,4 @@
-"""Configs as files and names: what makes two of them the same experiment."""
+"""Comparison, hashing and reading of configs: when two are the same experiment."""
 
 import hashlib
 import json
@@ -9,19 +9,28 @@ from ml_collections import ConfigDict
 
 from jaxsparse.config import schema
 
-# A config, or the nested dicts that it is in a file.
+# A config, or the nested dicts read from its JSON file.
 Fields = ConfigDict | Mapping[str, Any]
 
-# Fields that change neither what is computed nor its meaning. They may differ when a
-# run continues, and the name of the work folder does not depend on them.
+# Fields and sections that do not affect results. They may change when a run continues,
+# and the default name of the run directory does not depend on them.
 OPERATIONAL = ("data.dir", "run")
 
-# May only grow when a run continues: more levels of the same experiment.
+# May only increase when a run continues: more levels of the same experiment.
 GROWING = "lottery.levels"
 
 
 def flatten(config: Fields, prefix: str = "") -> dict[str, Any]:
-    """Lists a config's fields by dotted name; tuples become lists, as in JSON."""
+    """Flattens a config to a dict from dotted names to values.
+
+    Args:
+      config: a config, or the nested dicts read from its JSON file.
+      prefix: prefix of all names, such as "data.".
+
+    Returns:
+      Values by dotted name. Tuples become lists, as in JSON, so that configs can be
+      compared with those read from files.
+    """
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -32,7 +41,11 @@ def flatten(config: Fields, prefix: str = "") -> dict[str, Any]:
 
 
 def scientific(config: Fields) -> dict[str, Any]:
-    """Lists the fields that results depend on, by dotted name."""
+    """Returns the fields that results depend on, by dotted name.
+
+    Args:
+      config: a config, or the nested dicts read from its JSON file.
+    """
     return {
         name: value
         for name, value in flatten(config).items()
@@ -41,10 +54,16 @@ def scientific(config: Fields) -> dict[str, Any]:
 
 
 def digest(config: Fields) -> str:
-    """Hashes the scientific fields but the number of levels, which may grow.
+    """Hashes the fields that results depend on, except the number of levels.
 
-    Fields at their default values do not count, so that a new field leaves the names of
-    work folders as they are.
+    Fields at their default values are left out, so that a new field does not change the
+    names of existing run directories.
+
+    Args:
+      config: a config, or the nested dicts read from its JSON file.
+
+    Returns:
+      The first 10 hexadecimal digits of a SHA-256.
     """
     defaults = scientific(schema.default())
     fields = {
@@ -57,10 +76,17 @@ def digest(config: Fields) -> str:
 
 
 def differences(old: Fields, new: Fields) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the scientific fields in which two configs differ: name, old, new.
+    """Yields the fields in which two configs differ, if results depend on them.
 
-    More levels than before are no difference, nor is a field that the older config
-    does not know, at its default value.
+    An increased number of levels is not a difference. Neither is a field that the old
+    config does not have if the new one has its default value.
+
+    Args:
+      old: a config, or the nested dicts read from its JSON file.
+      new: the config to compare with it.
+
+    Yields:
+      Dotted name, old value and new value of each field that differs, sorted by name.
     """
     before, now = scientific(old), scientific(new)
     defaults = scientific(schema.default())
@@ -73,11 +99,14 @@ def differences(old: Fields, new: Fields) -> Iterator[tuple[str, Any, Any]]:
 
 
 def from_json(fields: Fields) -> ConfigDict:
-    """Makes the config that a run's config.json holds.
+    """Makes a config from the content of a run's config.json.
 
     Args:
-      fields: what the file holds. Fields it does not have get their default values;
-        those that there are no more are left out.
+      fields: content of the file. Missing fields get their default values; fields that
+        no longer exist are left out.
+
+    Returns:
+      The config, with tuples in place of JSON's lists.
     """
     c = schema.default()
     known, found = c.to_dict(), {}
@@ -93,5 +122,5 @@ def from_json(fields: Fields) -> ConfigDict:
 
 
 def _as_tuples(value: Any) -> Any:
-    """Turns JSON's lists back into tuples."""
+    """Converts nested lists, as in JSON, to tuples."""
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -1,7 +1,8 @@
-"""Files that register what a run uses: kept in its folder, executed when it is opened.
+"""Copies of the user's files that register the entries of a run, in its directory.
 
-Opening a run whose folder has such files executes them, so open only folders whose
-origin you trust, or say that nothing is to be executed.
+Opening a run executes these files, so that the entries of its config are registered
+again. Open only run directories whose origin you trust, or open them with
+`execute=False`.
 """
 
 import hashlib
@@ -16,22 +17,23 @@ from ml_collections import ConfigDict
 from jaxsparse import metrics_log
 from jaxsparse.config import registries
 
-FOLDER = "registered"  # within that of a run
+FOLDER = "registered"  # folder in the run directory
 
 log = logging.getLogger(__name__)
 
 
 def sources(config: ConfigDict) -> dict[str, str]:
-    """Reads the files that registered what a config uses.
+    """Reads the files that registered the entries used by a config.
 
-    What was registered in an interactive session has no file, and is left out: it must
-    be registered again before its run is opened.
+    Entries registered in an interactive session have no file and are left out; they
+    must be registered again before the run is opened.
 
     Args:
       config: a config.
 
     Returns:
-      Texts by the names that they are kept under.
+      Content of the files, by the names of their copies. Files of the same name are
+      numbered.
     """
     used = {
         spec.file
@@ -50,7 +52,7 @@ def sources(config: ConfigDict) -> dict[str, str]:
 
 
 def _named(config: ConfigDict, registry: registries.Registry[Any]) -> set[str]:
-    """Lists the entries of a registry that a config names."""
+    """Returns the names of the entries of a registry that a config uses."""
     fields = [registry.field]
     if registry is registries.SCORES:
         fields.append("lottery.score")
@@ -59,7 +61,14 @@ def _named(config: ConfigDict, registry: registries.Registry[Any]) -> set[str]:
 
 
 def write(workdir: Path, config: ConfigDict) -> None:
-    """Keeps the files that registered what a config uses; warns of changed ones."""
+    """Copies the files that registered the entries of a config to a run directory.
+
+    A copy that differs from the current file is replaced, with a warning.
+
+    Args:
+      workdir: the run directory.
+      config: config of the run.
+    """
     for name, text in sources(config).items():
         path = workdir / FOLDER / name
         if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -73,16 +82,20 @@ def write(workdir: Path, config: ConfigDict) -> None:
 
 
 def execute(workdir: Path) -> None:
-    """Executes the files that a run has kept, so that what it uses is registered.
+    """Executes the files in a run directory that register the entries of the run.
 
-    A file that has been executed in this process, here or by importing it, is not
-    executed again.
+    A file is not executed if the same text was already executed or imported in this
+    process.
+
+    Args:
+      workdir: the run directory.
 
     Raises:
-      ValueError: naming a file that fails, such as one that registers a name that is
-        taken by another function.
-      OSError: if one cannot be read.
+      ValueError: if a file fails, for example because it registers a name that another
+        function has; the message names the file.
+      OSError: if a file cannot be read.
     """
+    # Compared by text, since the copy and the original file have different paths.
     present = {
         Path(spec.file).read_text(encoding="utf-8")
         for registry in registries.EVERY
@@ -101,7 +114,8 @@ def _execute(path: Path, text: str) -> None:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path}: expected a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where `inspect` looks for the text of classes
+    sys.modules[name] = module  # `inspect` needs it to find the source of classes
+    # No __pycache__ in the run directory.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)

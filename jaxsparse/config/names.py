@@ -1,8 +1,8 @@
-"""Names that a config may use, so that they are checked before JAX is imported.
+"""Names that are valid in a config, so that they are checked before JAX is imported.
 
-Scores, methods and networks are in registries, to which users add; the
-tables of all other names are in modules that import JAX, and a test compares those with
-the ones here.
+Scores, methods and networks are in registries, to which users add entries. All other
+names are defined in modules that import JAX and are repeated here; a test compares the
+two.
 """
 
 from typing import Any
@@ -31,13 +31,13 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
 
 
 def check_names(config: ConfigDict) -> None:
-    """Refuses names that nothing in the package has and no one registered.
+    """Checks that all names in a config are built in or registered.
 
     Args:
-      config: may still hold other mistakes.
+      config: a config, which may still have other errors.
 
     Raises:
-      ValueError: naming the field, and the nearest name.
+      ValueError: if a name is unknown; the message gives the field and similar names.
     """
     known = {field: list(names) for field, names in BUILT_IN.items()}
     for registry in (registries.MODELS, registries.METHODS, registries.SCORES):

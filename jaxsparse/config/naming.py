@@ -1,10 +1,10 @@
-"""Names that must be known, and hints for misspelt ones."""
+"""Checks of names, with suggestions for misspelled ones."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# What other programs call some fields.
+# Field names of other programs, and the fields here.
 COMMON = {
     "dataset": "data.name",
     "epochs": "training.length",
@@ -17,7 +17,15 @@ COMMON = {
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Words a hint: the known names closest to a misspelt one, else all of them."""
+    """Suggests the known names that are closest to a misspelled one.
+
+    Args:
+      name: the misspelled name.
+      known: all valid names.
+
+    Returns:
+      Up to three similar names, joined by "or"; all names if none is similar.
+    """
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return " or ".join(close) if close else "one of " + ", ".join(known)
 
@@ -29,16 +37,18 @@ def check_known(
     *,
     others: Mapping[str, list[str]] | None = None,
 ) -> None:
-    """Refuses a name that is none of those known, with the nearest that is.
+    """Checks that a config field has one of its valid names.
 
     Args:
-      field: dotted name of the config's field.
-      name: its value.
-      known: the values it may have.
-      others: what other fields may be; a name that stands there belongs to that field.
+      field: dotted name of the field.
+      name: value of the field.
+      known: valid values of the field.
+      others: valid values of other fields, by dotted field name. If `name` is one of
+        them, the message says to which field it belongs.
 
     Raises:
-      ValueError: naming the field of the config.
+      ValueError: if `name` is not in `known`; the message gives the field and a
+        suggestion.
     """
     if name in known:
         return
@@ -55,15 +65,18 @@ def check_known(
 
 
 def nearest_field(name: str, known: Iterable[str]) -> str:
-    """Words a hint for a field that no config has.
+    """Suggests config fields for a field name that does not exist.
 
     Args:
-      name: dotted, as it was written.
+      name: the unknown dotted name.
       known: dotted names of all fields.
 
     Returns:
-      The fields of the same last part, or of which it has the initials (`lr`); else
-      those closest to it in its section, or in all; else where all of them stand.
+      Dotted names, joined by "or". For a common name of other programs (`epochs`), the
+      field of the same meaning. For a name in an existing section, similar fields of
+      this section, or else all its fields. Otherwise the fields with the same last part
+      or with these initials (`lr`), or else similar fields, or else the file that lists
+      all fields.
     """
     known = list(known)
     section, _, last = name.rpartition(".")
@@ -80,7 +93,7 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     if not same:
         close = difflib.get_close_matches(last, set(ends.values()), n=1, cutoff=0.7)
         same = [field for field, end in ends.items() if end in close]
-    # Of fields with one name, first those that most recipes set.
+    # Several sections may have a field of this name: those most often set are first.
     order = ("schedule", "sparse", "data", "optimizer", "training", "lottery")
     rank = {part: place for place, part in enumerate(order)}
     same.sort(key=lambda field: rank.get(field.partition(".")[0], len(order)))
@@ -89,20 +102,20 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
 
 
 def initials(name: str) -> str:
-    """Returns the initials of a name of several words, else the name."""
+    """Returns the initials of a name with underscores; other names are unchanged."""
     words = name.split("_")
     return "".join(word[0] for word in words) if len(words) > 1 else name
 
 
 def to_path(field: str, text: str) -> Path:
-    """Makes a path of what a user wrote, with "~" and "~user" expanded.
+    """Converts text to a path, expanding "~" and "~user".
 
     Args:
-      field: the flag or field that it is the value of, for the message.
-      text: the path.
+      field: flag or config field whose value the text is, for the message.
+      text: the path as the user wrote it.
 
     Raises:
-      ValueError: if there is no such user.
+      ValueError: if the user in "~user" does not exist.
     """
     try:
         return Path(text).expanduser()

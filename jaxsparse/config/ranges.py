@@ -1,7 +1,8 @@
-"""What each field may be, beyond its type.
+"""Valid values of each config field, in addition to its type.
 
-Each rule is a question and the words for what it asks. Bounds are wide: they leave out
-what no run can mean, such as numbers that float32 does not hold.
+A rule is a predicate and a description of the values that satisfy it, for messages. The
+bounds are wide: they exclude only values that make no sense in any run, such as numbers
+outside the range of float32.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from jaxsparse.config import naming
 
 Rule = tuple[Callable[[Any], bool], str]
 
-INT32 = 2**31  # steps and places are counted in int32
+INT32 = 2**31  # steps and example indices are int32
 UINT32 = 2**32  # seeds are uint32
 
 
@@ -29,7 +30,7 @@ def _number(least: float, most: float) -> Rule:
 
 
 def _above_0(most: float, least: float = 1e-12) -> Rule:
-    # Smaller ones are nothing beside float32's rounding.
+    # Smaller values are lost in the rounding of float32.
     return lambda v: least <= v <= most, f"above 0, in [{least:g}, {most:g}]"
 
 
@@ -39,7 +40,13 @@ def _or(value: Any, rule: Rule) -> Rule:
 
 
 def _tuple(item: Rule, example: str, *, named: bool = False) -> Rule:
-    """Makes the rule of a tuple whose items keep a rule; of pairs if it is by name."""
+    """Makes the rule for a tuple of items.
+
+    Args:
+      item: rule for each item, or for the second element of each pair if `named`.
+      example: an example of the tuple, for the message.
+      named: whether the items are pairs of a name and a value.
+    """
     holds, _ = item
 
     def each(v: Any) -> bool:
@@ -57,7 +64,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_length(value: Any) -> bool:
-    """Says whether something is a length that does not go beyond 100 %."""
+    """Returns whether a value is a duration of at most 100 % or 2**31 steps."""
+    # With a total of 2**31 steps, one comparison checks both bounds.
     try:
         steps = durations.to_steps(value, steps_per_epoch=1, total=INT32)
     except (TypeError, ValueError):
@@ -73,6 +81,8 @@ def _is_path(value: str) -> bool:
     return value.isprintable()
 
 
+# `type(v) is int`, not `isinstance`, which is true for bools. The message of an item is
+# unused: `_tuple` describes the items by its example.
 def _int(least: int, most: int) -> Rule:
     return lambda v: type(v) is int and least <= v <= most, ""
 
@@ -91,6 +101,7 @@ _LENGTH: Rule = (
 _TOTAL: Rule = (lambda v: _is_length(v) and "%" not in v, "steps or epochs, as '2ep'")
 _ANY: Rule = (str.isprintable, "a name, in one line, or ''")
 _FADE = _one_of("constant", "linear", "cosine", "step")
+# The margin of 1e-7 prevents rounding to 1 in float32.
 _BELOW_1: Rule = (lambda v: 0 <= v <= 1 - 1e-7, "in [0, 1), also as a float32")
 _FRACTION: Rule = (lambda v: 0 <= v <= 1, "in [0, 1]")
 _INSIDE: Rule = (lambda v: 1e-7 <= v <= 1 - 1e-7, "in (0, 1), also as a float32")
@@ -101,7 +112,7 @@ _SIZES = _tuple(_int(1, 2**20), "(300, 100), each at least 1 and at most 2**20")
 _GLOBS = _tuple(_TEXT, "('head/kernel',)")
 _LENGTHS = _tuple(_LENGTH, "('500step', '2ep', '50%'), each a length")
 
-# One for each field; `schema.default` says what they mean.
+# One rule for each field; `schema.default` explains the fields.
 RULES: dict[str, Rule] = {
     "name": (
         lambda v: _is_text(v) and "/" not in v and v not in (".", ".."),

@@ -1,9 +1,9 @@
-"""Adding scores, methods, networks and datasets by name, for configs to use.
+"""Functions that register scores, methods, networks and datasets for configs to use.
 
-Call these in the config file that uses the entry, outside of `get_config`. A run keeps
-the files that registered what it uses, and they are executed again when it is opened,
-see `kept`; the same call again changes nothing. Each function is a decorator too:
-`@register_score("mine")`.
+Call them in the config file that uses the entry, outside of `get_config`. A run copies
+the files that registered its entries to its directory and executes the copies when it
+is opened, see `kept`. Repeating the same call has no effect. Each function can be used
+as a decorator: `@register_score("mine")`.
 """
 
 import sys
@@ -19,9 +19,9 @@ from jaxsparse.config.registries import (
     ScoreSpec,
 )
 
-# What arguments of methods are called, where not as the field.
+# Arguments of methods whose name differs from that of their field.
 STEPS = {"begin": "begin_step", "end": "end_step"}
-# Fields that not every network has a use for.
+# Fields of the section "model" that only some networks use.
 SIZES = ("width", "features", "maps", "padding")
 INJECTED = ("norm", "conv", "pool", "skip", "dtype")
 
@@ -41,27 +41,30 @@ def register_score(
     """Adds a score, for `sparse.score` and `lottery.score`.
 
     Args:
-      name: what configs call it.
+      name: name in configs, a valid Python identifier.
       function: called as `function(params, masks)` for one replicate, with the keyword
-        arguments that `needs` and `options` name; returns scores, a tree like `masks`,
-        each of its mask's shape and finite; higher is kept. It is traced. As a
-        decorator, leave it out.
-      needs: further arguments that it takes, of "loss" `(params, batch, temperature=)`,
-        "batches" (images [n b h w c] and labels [n b]), "apply" `(params, images)`,
-        "input_shape" and "key".
-      label: what reports call it; "" for its name.
-      options: config fields of its own under `config.sparse` and their defaults; a
-        bool, int, float, str or tuple each.
-      distribution: how the sparsity is divided over layers, unless the config says:
-        "global" or a name of `distributions.NAMES`.
-      varies: whether scoring again after some weights were removed can change scores;
+        arguments named in `needs` and `options`. It returns scores: a tree with the
+        structure of `masks`, where each leaf has the shape of its mask and is finite.
+        The weights with the highest scores are kept. It is traced by JAX. Omit it to
+        use this function as a decorator.
+      needs: further keyword arguments of `function`: "loss" `(params, batch,
+        temperature=)`, "batches" (images [n b h w c] and labels [n b]), "apply"
+        `(params, images)`, "input_shape" (1, h, w, c) and "key", a random key.
+      label: name in reports; "" for `name`.
+      options: default values of additional fields under `config.sparse`, passed to
+        `function` as keyword arguments; bool, int, float, str or tuple.
+      distribution: how the sparsity is divided among layers if the config does not set
+        it: "global" or a name in `distributions.NAMES`.
+      varies: whether scores can change when some weights are pruned. If they cannot,
         if not, `sparse.iterations` must be 1.
 
     Returns:
       The function, unchanged.
 
     Raises:
-      ValueError: if the name is taken by another function, or an argument is unknown.
+      ValueError: if another function has the name, a name in `needs` is unknown, or an
+        option is already a config field.
+      TypeError: if `function` is not a function.
 
     Examples:
       >>> @register_score("smallest", label="smallest first")
@@ -87,29 +90,33 @@ def register_method(
     label: str = "",
     **more: Any,
 ) -> Any:
-    """Adds a method of sparse training, for `sparse.method`.
+    """Registers a sparse training method, for `sparse.method`.
 
     Args:
-      name: what configs call it.
-      function: called as `function(inner, **arguments)` with an optax optimizer,
-        returns one that contains one sparse optimizer, such as `transforms.sparsify`
-        makes. As a decorator, leave it out.
-      arguments: fields of the config's section "sparse" that it takes; a mapping from
-        field to argument where names differ. `begin`, `end` and `update_every` come as
-        numbers of updates, `begin` and `end` as `begin_step` and `end_step`. A field at
-        "" or -1 is not passed on. Fields of the section that no argument or option
-        names are refused in a config.
-      options: config fields of its own under `config.sparse` and their defaults.
-      label: what reports call it; "" for its name.
-      **more: further attributes of `MethodSpec`: `receives=("key",)` for a random key,
-        `requires`, `reads`, `distribution`, `keeps_counts`, `first_update`,
-        `include_end`, `finishes_at`, `updates_masks`.
+      name: name in configs, a valid Python identifier.
+      function: called as `function(inner, **arguments)` with an optax optimizer;
+        returns an optimizer that contains exactly one sparse optimizer, such as
+        `transforms.sparsify` makes. Omit it to use this function as a decorator.
+      arguments: fields of the config's section "sparse" that are passed to `function`;
+        a mapping from field to argument if names differ. `begin`, `end` and
+        `update_every` are converted to numbers of steps; in a tuple of fields, `begin`
+        and `end` become the arguments `begin_step` and `end_step`. A field with the
+        value "" or -1 is not passed. A config may not set fields of the section that
+        neither `arguments` nor `options` nor `reads` names.
+      options: default values of additional fields under `config.sparse`, passed to
+        `function` as keyword arguments; bool, int, float, str or tuple.
+      label: name in reports; "" for `name`.
+      **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
+        key), `requires`, `reads`, `distribution`, `keeps_counts`, `first_update`,
+        `include_end`, `finishes_at`, `updates_masks`, `chooses`.
 
     Returns:
       The function, unchanged.
 
     Raises:
-      ValueError: if the name is taken by another function, or a field is unknown.
+      ValueError: if another function has the name, a field or an attribute is unknown,
+        or an option is already a config field.
+      TypeError: if `function` is not a function.
 
     Examples:
       >>> @register_method("dense_start", arguments={"begin": "step"})
@@ -144,25 +151,30 @@ def register_model(
     label: str = "",
     **more: Any,
 ) -> Any:
-    """Adds a network, for `model.name`.
+    """Registers a network, for `model.name`.
 
     Args:
-      name: what configs call it.
-      function: called with `classes=` and what `takes` and `options` name, returns a
-        linen module that is called as `module(images, train=)`. A module class will do.
-        As a decorator, leave it out.
-      takes: fields of the config's section "model" that it takes ("width", "features",
-        "maps", "padding", "dtype"), and layers to inject: "norm", "conv", "pool",
-        "skip".
-      options: config fields of its own under `config.model` and their defaults.
-      label: what reports call it; "" for its name.
-      **more: further attributes of `ModelSpec`.
+      name: name in configs, a valid Python identifier.
+      function: function or module class, called with the keyword argument `classes`
+        (number of classes) and those named in `takes` and `options`. It returns a linen
+        module that is called as `module(images, train=)`. Omit it to use this function
+        as a decorator.
+      takes: keyword arguments of `function`: fields of the config's section "model"
+        ("width", "features", "maps", "padding", "dtype"), and injected layers ("norm",
+        "conv", "pool", "skip").
+      options: default values of additional fields under `config.model`, passed to
+        `function` as keyword arguments; bool, int, float, str or tuple.
+      label: name in reports; "" for `name`.
+      **more: further attributes of `ModelSpec`: `arguments`, `blocks`, `rectifies`,
+        `patch`.
 
     Returns:
       The function, unchanged.
 
     Raises:
-      ValueError: if the name is taken by another function, or an argument is unknown.
+      ValueError: if another function has the name, a name in `takes` is unknown, or an
+        option is already a config field.
+      TypeError: if `function` is not a function.
 
     Examples:
       >>> register_model("tiny", Tiny, options={"hidden": 32})
@@ -185,23 +197,28 @@ def register_dataset(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
 ) -> Any:
-    """Adds a dataset, for `data.name`.
+    """Registers a dataset, for `data.name`.
 
     Args:
-      name: what configs call it.
-      function: called with `data_dir=` (None unless the config says) and `options`;
-        returns training and test `data.examples.Examples` and the number of classes.
-        As a decorator, leave it out.
-      options: config fields of its own under `config.data` and their defaults.
-      label: what reports call it; "" for its name.
-      mean: of each channel on the [0, 1] scale; () to compute it from training images.
-      std: of each channel, likewise.
+      name: name in configs, a valid Python identifier.
+      function: called with the keyword argument `data_dir` (None if the config does not
+        set it) and those named in `options`. It returns training and test examples, as
+        `data.dataset.Examples`, and the number of classes. Omit it to use this function
+        as a decorator.
+      options: default values of additional fields under `config.data`, passed to
+        `function` as keyword arguments; bool, int, float, str or tuple.
+      label: name in reports; "" for `name`.
+      mean: mean of each channel on the [0, 1] scale; () computes mean and standard
+        deviation from the training images.
+      std: standard deviation of each channel on the [0, 1] scale; () if `mean` is ().
 
     Returns:
       The function, unchanged.
 
     Raises:
-      ValueError: if the name is taken by another function.
+      ValueError: if another function has the name, or an option is already a config
+        field.
+      TypeError: if `function` is not a function.
 
     Examples:
       >>> register_dataset("noise", noise)
@@ -217,7 +234,15 @@ def _register(
     function: Function | str | None,
     fields: Mapping[str, Any],
 ) -> Any:
-    """Adds an entry, or returns the decorator that does."""
+    """Adds an entry to a registry, or returns a decorator that adds it.
+
+    Args:
+      registry: the registry.
+      make: class of the entry.
+      name: name of the entry in configs.
+      function: function of the entry, or its "module:name"; None for a decorator.
+      fields: further attributes of the entry.
+    """
     if function is None:
         return lambda given: _register(registry, make, name, given, fields)
     if not (callable(function) or isinstance(function, str)):
@@ -236,7 +261,7 @@ def _register(
     registry.add(make(name=name, function=function, file=_caller(), **fields))
     if fields["options"]:
         try:
-            schema.default()  # refuses options that are fields of others
+            schema.default()  # raises if an option is already a field
         except ValueError:
             registry.restore(name, before)
             raise
@@ -244,9 +269,9 @@ def _register(
 
 
 def _caller() -> str:
-    """Names the file that registers; "" for the package itself.
+    """Returns the file that called a `register_*` function; "" for the package itself.
 
-    Calls may come through the checks of types that tests have.
+    In tests, jaxtyping's type checks add frames to the call stack, which are skipped.
     """
     frame, own = sys._getframe(), (__name__, "jaxtyping._decorator")
     while frame.f_back and frame.f_globals.get("__name__") in own:

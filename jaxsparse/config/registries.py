@@ -1,9 +1,9 @@
-"""The tables of names that a config may use, and what is known of each entry.
+"""Registries of the scores, methods, networks and datasets that configs can name.
 
-A spec holds the function, the config fields that it reads, what it needs and its label
-in reports: whatever must know about an entry reads it here. Nothing in this module
-imports JAX, so that names are checked, and reports written, without it. `registering`
-has the functions that add entries; `built_in` adds those of the package.
+The specification of an entry contains its function, the config fields that it reads,
+the arguments that it needs and its label in reports. This module does not import JAX,
+so that names can be checked and reports written without it. `registering` has the
+functions that add entries; `built_in` adds those of the package.
 """
 
 import dataclasses
@@ -25,15 +25,17 @@ T = TypeVar("T", bound="Spec")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every entry of a registry has.
+    """Specification of an entry of a registry.
 
     Attributes:
-      name: what a config calls it.
-      function: what is called; of the package's own "module:name", imported on use.
-      label: what reports call it; "" for its name.
-      options: config fields of its own and their defaults, by name. They stand in the
-        config's section of the registry and are passed on as keyword arguments.
-      file: in which it was registered, see `kept`; "" for the package's own.
+      name: name in configs.
+      function: function of the entry, or "module:name" of a function that is imported
+        on use, as for the package's own entries.
+      label: name in reports; "" for `name`.
+      options: default values of the entry's additional config fields, by name. The
+        fields are in the registry's section of the config and are passed to the
+        function as keyword arguments.
+      file: file that registered the entry, see `kept`; "" for the package's own.
     """
 
     name: str
@@ -44,35 +46,41 @@ class Spec:
 
     @property
     def title(self) -> str:
-        """The label, or else the name."""
+        """The name in reports: the label, or the name if there is none."""
         return self.label or self.name
 
     @property
     def is_built_in(self) -> bool:
-        """Whether the package itself has registered it."""
+        """Whether the entry is one of the package."""
         return isinstance(self.function, str) and self.function.startswith(PACKAGE)
 
     def load(self) -> Callable[..., Any]:
-        """Returns the function, importing it if need be."""
+        """Returns the function, after importing it if it is given by name."""
         if isinstance(self.function, str):
             return pkgutil.resolve_name(self.function)
         return self.function
 
     def digest(self) -> str | None:
-        """Hashes the function's source text; None if Python cannot find it."""
+        """Hashes the source text of the function.
+
+        Returns:
+          The first 16 hexadecimal digits of a SHA-256; None if Python cannot find the
+          source text.
+        """
         text = source_of(self.function)
         return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreSpec(Spec):
-    """A score: what each weight is worth; higher is kept.
+    """A score of weights: the weights with the highest scores are kept.
 
     Attributes:
-      needs: keyword arguments that the function takes besides `(params, masks)`, each
-        one of `SCORE_NEEDS`.
-      distribution: how the sparsity is divided over layers, unless the config says.
-      varies: whether scoring again after some weights were removed can change scores.
+      needs: keyword arguments of the function in addition to `(params, masks)`, each a
+        key of `SCORE_NEEDS`.
+      distribution: how the sparsity is divided among layers if the config does not set
+        it.
+      varies: whether scores can change when some weights are pruned.
     """
 
     needs: tuple[str, ...] = ()
@@ -85,7 +93,7 @@ class ScoreSpec(Spec):
         return "batches" in self.needs
 
 
-# What a score can be given by name, all of one replicate:
+# Arguments that a score can request by name, all for a single replicate.
 SCORE_NEEDS = {
     "loss": "loss(params, batch, temperature=1.0), the mean cross-entropy in training",
     "batches": "(images [n b h w c], labels [n b]), normalized training examples",
@@ -97,27 +105,31 @@ SCORE_NEEDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodSpec(Spec):
-    """A method of sparse training: called with the inner optimizer, returns another.
+    """A sparse training method, whose function wraps the inner optimizer.
 
     Attributes:
-      arguments: fields of the config's section "sparse" that are passed on, and the
-        name of the argument that each becomes. A field at "" or -1, which stand for
-        the method's own value, is not passed on.
-      reads: fields of that section that are read elsewhere on its behalf.
-      receives: arguments that are no config fields: "key", a random key, and "axes",
+      arguments: fields of the config's section "sparse" that are passed to the
+        function, mapped to the names of its arguments. A field with the value "" or -1,
+        which stands for the method's own default, is not passed.
+      reads: further fields of that section that affect the method but are not arguments
+        of its function.
+      receives: arguments that are not config fields: "key", a random key, and "axes",
         the layouts of the weights (`fan_axes`).
-      requires: fields that must be given.
-      distribution: how the function divides the sparsity, unless the config says.
-      updates_masks: whether masks change in training.
-      keeps_counts: whether it trains from masks it is given (`start.masks`) and keeps
-        their number of weights.
-      first_update: "start" or "one_interval" (`update_every`) after it, where the
-        config has no `begin`; "" where the steps of mask updates are not known.
-      include_end: whether the last mask update is at the end itself; or the name of the
-        field that decides.
-      finishes_at: field of the step at which the target sparsity is reached; "" if it
-        is from the start.
-      chooses: fields by which first masks are chosen, of no use with `start.masks`.
+      requires: fields that a config must set.
+      distribution: how the function divides the sparsity among layers if the config
+        does not set it.
+      updates_masks: whether masks change during training.
+      keeps_counts: whether the method can train from the masks of another run and keeps
+        their number of active weights.
+      first_update: step of the first mask update if the config has no `begin`: "start"
+        for step 0, "one_interval" for step `update_every`; "" if the steps of the mask
+        updates are unknown.
+      include_end: whether the step `end` itself has a mask update; or the name of the
+        boolean field that decides this.
+      finishes_at: field with the step at which the target sparsity is reached; "" if it
+        is reached at initialization.
+      chooses: fields that determine the initial masks. They must not be set if the
+        masks are those of another run.
     """
 
     arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -134,11 +146,15 @@ class MethodSpec(Spec):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """All fields of the section "sparse" that it reads."""
+        """All fields of the section "sparse" that affect the method."""
         return (*self.arguments, *self.reads, *self.options)
 
     def includes_end(self, section: ConfigDict) -> bool:
-        """Says whether the last mask update is at the end, by the section "sparse"."""
+        """Returns whether the step `end` itself has a mask update.
+
+        Args:
+          section: the config's section "sparse".
+        """
         if isinstance(self.include_end, str):
             return bool(section[self.include_end])
         return self.include_end
@@ -146,15 +162,17 @@ class MethodSpec(Spec):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A network: called with `classes` and what it takes, returns a linen module.
+    """A network, whose function returns a linen module for a number of classes.
 
     Attributes:
-      arguments: fixed arguments of the function.
-      takes: fields of the config's section "model", and what can be injected besides
-        `act`: "norm", "conv", "pool", "skip", "dtype".
-      blocks: how many sizes `model.features` must have; None for any number.
-      rectifies: whether its activation is ReLU.
-      patch: pixels that both sides of an image must be a multiple of.
+      arguments: fixed keyword arguments of the function.
+      takes: keyword arguments that the function takes in addition to `classes` and the
+        activation `act`: fields of the config's section "model" ("width", "features",
+        "maps", "padding", "dtype"), and layers to inject ("norm", "conv", "pool",
+        "skip").
+      blocks: number of sizes in `model.features`; None for any number.
+      rectifies: whether the activation is ReLU, which ToST's soft activations replace.
+      patch: height and width of images must be multiples of this number of pixels.
     """
 
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -164,34 +182,47 @@ class ModelSpec(Spec):
     patch: int = 1
 
     def make(self, **fields: Any) -> Any:
-        """Makes the module."""
+        """Makes the linen module.
+
+        Args:
+          **fields: `classes` and the arguments in `takes`.
+        """
         return self.load()(**self.arguments, **fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A dataset: called with `data_dir`, returns training and test examples, classes.
+    """A dataset, whose function reads it.
+
+    The function takes the keyword argument `data_dir` and returns training examples,
+    test examples and the number of classes.
 
     Attributes:
-      mean: of each channel on the [0, 1] scale; () to compute it.
-      std: of each channel, likewise.
+      mean: mean of each channel on the [0, 1] scale; () computes mean and standard
+        deviation from the training images.
+      std: standard deviation of each channel on the [0, 1] scale; () if `mean` is ().
     """
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
 
-class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  Python 3.11 has no other
-    """Specs by name.
+class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 3.12
+    """Specifications of entries by name.
 
     Attributes:
-      kind: what its entries are, in the singular.
-      field: of the config, that names an entry.
+      kind: kind of the entries: "score", "method", "model" or "dataset".
+      field: dotted name of the config field that names an entry.
       specs: all entries, in the order in which they were added.
     """
 
     def __init__(self, kind: str, field: str) -> None:
-        """Makes an empty registry."""
+        """Makes an empty registry.
+
+        Args:
+          kind: kind of the entries, as in `register_KIND`.
+          field: dotted name of the config field that names an entry.
+        """
         self.kind, self.field = kind, field
         self.specs: dict[str, T] = {}
 
@@ -201,30 +232,35 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  Python 3.11 has no 
         return self.field.partition(".")[0]
 
     def __getitem__(self, name: str) -> T:
-        """Returns an entry."""
+        """Returns the entry of this name."""
         return self.specs[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the names."""
+        """Yields the names of the entries."""
         return iter(self.specs)
 
     def __len__(self) -> int:
-        """Counts the entries."""
+        """Returns the number of entries."""
         return len(self.specs)
 
     def __contains__(self, name: object) -> bool:
-        """Says whether there is such an entry."""
+        """Returns whether an entry has this name."""
         return name in self.specs
 
     def find(self, name: str, *, field: str = "") -> T:
-        """Returns an entry.
+        """Returns an entry, or raises an error with suggestions.
 
         Args:
-          name: of the entry.
-          field: of the config, for the message; "" for the registry's own.
+          name: name of the entry.
+          field: dotted name of the config field for the message; "" for the registry's
+            own field.
+
+        Returns:
+          The entry.
 
         Raises:
-          ValueError: if there is none; names the nearest, and all there are.
+          ValueError: if no entry has the name; the message lists similar names and all
+            names.
         """
         if name not in self.specs:
             raise ValueError(
@@ -236,10 +272,14 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  Python 3.11 has no 
         return self.specs[name]
 
     def add(self, spec: T) -> None:
-        """Adds an entry; the same function again changes nothing.
+        """Adds an entry; adding an equal entry again has no effect.
+
+        Args:
+          spec: the entry.
 
         Raises:
-          ValueError: if the name is taken by another function.
+          ValueError: if another function, or the same one with other options, has the
+            name.
         """
         there = self.specs.get(spec.name)
         if there is not None and not _is_same(there, spec):
@@ -256,10 +296,13 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  Python 3.11 has no 
         self.specs[spec.name] = spec
 
     def remove(self, name: str) -> None:
-        """Removes an entry that is not the package's own.
+        """Removes an entry that a user has registered.
+
+        Args:
+          name: name of the entry.
 
         Raises:
-          ValueError: if there is none such.
+          ValueError: if no user's entry has the name.
         """
         own = [spec.name for spec in self.own()]
         if name not in own:
@@ -269,13 +312,18 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  Python 3.11 has no 
         del self.specs[name]
 
     def restore(self, name: str, spec: T | None) -> None:
-        """Puts back what stood under a name before; None for nothing."""
+        """Restores the previous entry of a name.
+
+        Args:
+          name: name of the entry.
+          spec: the previous entry; None if there was none.
+        """
         self.specs.pop(name, None)
         if spec is not None:
             self.specs[name] = spec
 
     def own(self) -> list[T]:
-        """Lists the entries that users have added."""
+        """Returns the entries that users have registered."""
         return [spec for spec in self.specs.values() if not spec.is_built_in]
 
 
@@ -287,10 +335,10 @@ EVERY: tuple[Registry[Any], ...] = (SCORES, METHODS, MODELS, DATASETS)
 
 
 def options() -> Iterator[tuple[str, str, Any, str]]:
-    """Yields the fields that entries add to configs.
+    """Yields the fields that users' entries add to configs.
 
     Yields:
-      Section, field, default value, and which entry wants it, in words.
+      Section, field, default value, and the entry as text, such as "score 'mine'".
     """
     for registry in EVERY:
         for spec in registry.own():
@@ -299,7 +347,12 @@ def options() -> Iterator[tuple[str, str, Any, str]]:
 
 
 def describe() -> dict[str, dict[str, dict[str, Any]]]:
-    """Describes what users registered, for the record: labels and hashes of sources."""
+    """Describes the entries that users have registered, for the run's records.
+
+    Returns:
+      By kind and name: the label, a hash of the source text (None if unknown) and, for
+      scores and methods, the distribution of the sparsity.
+    """
     return {
         registry.kind: {
             spec.name: {"label": spec.title, "source": spec.digest()}
@@ -312,12 +365,21 @@ def describe() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def source_of(function: Any) -> str | None:
-    """Returns the source text of a function or class; None if there is none to find."""
+    """Returns the source text of a function or class.
+
+    Args:
+      function: a function, a class, a `functools.partial`, or a "module:name".
+
+    Returns:
+      The source text, with the bound arguments of a partial appended; a "module:name"
+      unchanged; None if the source text cannot be found.
+    """
     if isinstance(function, str):
         return function
     if isinstance(function, functools.partial):
         inner = source_of(function.func)
         given = f"{function.args!r} {sorted(function.keywords.items())!r}"
+        # Addresses in the repr of objects differ between processes.
         return inner and inner + re.sub(r" at 0x[0-9a-f]+", "", given)
     try:
         return inspect.getsource(inspect.unwrap(function))
@@ -326,7 +388,8 @@ def source_of(function: Any) -> str | None:
 
 
 def _is_same(a: Spec, b: Spec) -> bool:
-    """Says whether two specs are of the same text, perhaps executed twice."""
+    """Returns whether two entries have equal attributes and functions of equal text."""
+    # A config file may be executed twice, which makes new but equal functions.
     if a.function is not b.function:
         texts = source_of(a.function), source_of(b.function)
         codes = [getattr(spec.function, "__code__", spec.function) for spec in (a, b)]

@@ -1,4 +1,4 @@
-"""Validation of a config: fields, their types and ranges, and what goes together."""
+"""Validation of a config: its fields, their types and ranges, and combinations."""
 
 from typing import Any
 
@@ -9,13 +9,16 @@ from jaxsparse.config.ranges import RULES
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks names, types and ranges of every field; compiles and reads nothing.
+    """Checks the name, type and range of every field, and combinations of fields.
+
+    This compiles nothing and reads no files.
 
     Args:
       config: a config with the fields of `default()`.
 
     Raises:
-      ValueError: naming the first wrong field, what came, and what was wanted.
+      ValueError: if a field is invalid; the message gives the first such field, its
+        value and the valid values.
     """
     _check_fields(config, schema.default(), "", schema.default())
     for name, (holds, wanted) in RULES.items():
@@ -28,7 +31,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _names(schema: ConfigDict, prefix: str = "") -> list[str]:
-    """Lists all fields by dotted name."""
+    """Returns the dotted names of all fields."""
     found = []
     for name, value in schema.items():
         inside = isinstance(value, ConfigDict)
@@ -66,7 +69,7 @@ def _check_fields(
 
 
 def _check_images(data: ConfigDict) -> None:
-    """Refuses what cannot be done to images together."""
+    """Checks combinations of the fields that process images."""
     if len(data.mean) != len(data.std) or (data.mean and data.normalize == "unit"):
         raise ValueError(
             f"config.data.mean: came {data.mean} with std {data.std} and normalize "
@@ -86,7 +89,7 @@ def _check_images(data: ConfigDict) -> None:
 
 
 def _check_together(config: ConfigDict) -> None:
-    """Refuses combinations that would silently ignore what was asked for."""
+    """Checks for combinations in which a field would silently have no effect."""
     lottery = config.lottery
     _check_images(config.data)
     if lottery.layer_fractions and lottery.scope != "layer":
@@ -146,7 +149,7 @@ def _check_together(config: ConfigDict) -> None:
 
 
 def _check_read(config: ConfigDict) -> None:
-    """Refuses fields that the optimizer or the schedule does not read."""
+    """Checks that no field is set that the optimizer or the schedule does not use."""
     check_unused(
         *(config, "optimizer", config.optimizer.name != "sgd", ("b1", "b2", "eps")),
         what="optimizer.name 'adam' or 'adamw'",
@@ -165,17 +168,17 @@ def check_unused(
     *,
     what: str,
 ) -> None:
-    """Refuses fields that were set while nothing reads them.
+    """Checks that fields have their default values if nothing uses them.
 
     Args:
       config: a config.
-      section: of the fields.
-      used: whether something reads them.
-      fields: names within the section.
-      what: would read them, in words.
+      section: section of the fields.
+      used: whether the fields are used; if True, nothing is checked.
+      fields: names of the fields in the section.
+      what: setting with which the fields would be used, for the message.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: if an unused field was changed; the message names it.
     """
     plain = schema.default()[section]
     for name in fields:

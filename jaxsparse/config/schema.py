@@ -1,4 +1,4 @@
-"""Every field of an experiment, commented once, and how recipes begin."""
+"""Definition of all config fields, and the start of a recipe."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,10 @@ from jaxsparse.config import naming, registries
 
 
 def default() -> ConfigDict:
-    """Makes a config of default values; every field of an experiment is here."""
+    """Makes a config with the default value of every field.
+
+    The comment of each field explains it. Fields that users' entries add follow last.
+    """
     c = ConfigDict()
     c.name = "unnamed"  # begins the name of the default work folder
     c.replicates = 1  # seeds trained at once; statistics are over these
@@ -235,7 +238,12 @@ def default() -> ConfigDict:
 
 
 def _add_options(c: ConfigDict) -> None:
-    """Adds the fields of what users registered; refuses those that are there."""
+    """Adds the fields of users' entries to a config.
+
+    Raises:
+      ValueError: if a field already exists, unless another entry added it with the same
+        default value.
+    """
     owners: dict[str, str] = {}
     for section, field, value, owner in registries.options():
         name = f"config.{section}.{field}"
@@ -252,15 +260,18 @@ def _add_options(c: ConfigDict) -> None:
 
 
 def start(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
-    """Begins a recipe: default values under the name of a config file.
+    """Starts a recipe: makes the default config, named after its config file.
 
     Args:
-      name: of the config file; a variant is appended to it.
-      variant: what came after the colon of `--config=FILE:VARIANT`, or "".
-      also: variants the file knows besides "quick".
+      name: name of the config file. If there is a variant, "_VARIANT" is appended.
+      variant: variant from `--config=FILE:VARIANT`; "" for none.
+      also: variants of the file in addition to "quick".
+
+    Returns:
+      The default config with its field `name` set.
 
     Raises:
-      ValueError: for a variant the file does not know.
+      ValueError: if the file does not have the variant.
     """
     known = ("quick", *also)
     if variant and variant not in known:
