@@ -44,6 +44,7 @@ def sources(config: ConfigDict) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(Path(file) for file in used if Path(file).is_file()):
         name, number = path.name, 0
+        # Files in different folders may have the same name.
         while name in found:
             number += 1
             name = f"{path.stem}_{number}.py"

@@ -55,7 +55,7 @@ def register_score(
         `function` as keyword arguments; bool, int, float, str or tuple.
       distribution: how the sparsity is divided among layers if the config does not set
         it: "global" or a name in `distributions.NAMES`.
-      varies: whether scores can change when some weights are pruned. If they cannot,
+      varies: whether scores can change when some weights are pruned;
         if not, `sparse.iterations` must be 1.
 
     Returns:

@@ -391,6 +391,7 @@ def _is_same(a: Spec, b: Spec) -> bool:
     """Returns whether two entries have equal attributes and functions of equal text."""
     # A config file may be executed twice, which makes new but equal functions.
     if a.function is not b.function:
+        # Functions without source text, as from `exec`, are compared by bytecode.
         texts = source_of(a.function), source_of(b.function)
         codes = [getattr(spec.function, "__code__", spec.function) for spec in (a, b)]
         if texts[0] != texts[1] or (texts[0] is None and codes[0] != codes[1]):

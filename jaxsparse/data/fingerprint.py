@@ -69,6 +69,7 @@ def sizes(data: Fingerprint) -> Sizes:
       ValueError: if `data` is not a fingerprint.
     """
     try:
+        # `_of_images` writes the shape first, as text.
         parts = [data["splits"][name] for name in SPLITS]
         shape = re.match(r"\((\d+), (\d+), (\d+), (\d+)\)", parts[0]["images"][0])
         _, *image = map(int, shape.groups())
@@ -82,8 +83,8 @@ def of_images(images: Images) -> str:
     """Computes one hash of all images.
 
     Args:
-      images: images in memory, whose every byte is hashed; or images in files, of which
-        only file names and sizes are hashed.
+      images: images in memory or in files. For images in memory, every byte is hashed;
+        for images in files, only file names and sizes.
 
     Returns:
       16 hexadecimal digits.

@@ -93,8 +93,7 @@ def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> T
       data_dir: folder that holds the datasets; None means the environment variable
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
       with_validation: whether the validation split is part of the training set. If
-        False, it is used as the test set if there is no test split, and else not at
-        all.
+        False, it is the test set if there is no test split; otherwise it is not used.
 
     Returns:
       The folders of the training examples and the folder of the test examples.
@@ -229,6 +228,7 @@ def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
     """Decodes an image; also returns whether its mode has colors."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            # A PNG of any of these modes may have transparency without alpha channel.
             mode, clear = picture.mode, "transparency" in picture.info
             wanted = mode in _COLOURED and not clear
             pixels = np.asarray(picture.convert("RGB")) if wanted else None
@@ -285,7 +285,7 @@ def read(
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
       with_validation: whether the validation split (a folder called valid, validation
         or val) is part of the training set, after the training split. If False, it is
-        used as the test set if there is no test split, and else not read.
+        the test set if there is no test split; otherwise it is not read.
 
     Returns:
       Training examples, test examples and the number of classes.
@@ -311,8 +311,8 @@ def list_tree(
       data_dir: folder that holds the datasets; None means the environment variable
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
       with_validation: whether the validation split is part of the training set, after
-        the training split. If False, it is used as the test set if there is no test
-        split, and else not listed.
+        the training split. If False, it is the test set if there is no test split;
+        otherwise it is not listed.
 
     Returns:
       Training examples, test examples and the number of classes.
@@ -348,8 +348,8 @@ def decode(train: Listing, test: Listing) -> tuple[Examples, Examples]:
       test: test examples, with images of the same kind and size.
 
     Returns:
-      Training and test examples, with one channel if all images are grayscale, and else
-      with three.
+      Training and test examples, with one channel if all images are grayscale, and with
+      three otherwise.
 
     Raises:
       ValueError: if an image is damaged, of another kind or of another size; the

@@ -25,7 +25,7 @@ CHANNELS = 3
 WHOLE = 2**31  # largest size in bytes of a dataset that is decoded as a whole
 # When Pillow shrinks an image, it scales the filter's support, which prevents aliasing.
 RESAMPLING = Image.Resampling.BICUBIC
-# Pillow's modes with 8 bits per channel. Transparency is dropped.
+# Pillow's modes with at most 8 bits per channel. Transparency is dropped.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 

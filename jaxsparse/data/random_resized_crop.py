@@ -23,9 +23,9 @@ def uniforms(
     """Draws the random numbers of one image in one epoch.
 
     They are the output of the counter-based generator Philox. Its key is `words`; its
-    counter consists of the epoch, the place, and the number of draws so far. Two images
-    therefore never share random numbers, and the numbers of one image do not depend on
-    those of others.
+    counter consists of the epoch, the place, and the number of draws so far. With one
+    key, two images therefore never share random numbers, and the numbers of an image do
+    not depend on those of others.
 
     Args:
       words: data (`jax.random.key_data`) of a JAX key, k at most 4.
@@ -43,8 +43,10 @@ def uniforms(
     # but not the streams of the distributions of `Generator`.
     key = np.zeros(4, np.uint32)
     key[: len(words)] = words
+    # The first words stay 0: Philox counts its draws there.
     counter = np.array([0, 0, place, epoch], np.uint64)
     bits = np.random.Philox(key=key.view("<u8"), counter=counter).random_raw(count)
+    # A float64 represents the upper 53 of the 64 bits exactly.
     return ((bits >> np.uint64(11)) * 2.0**-53).tolist()
 
 

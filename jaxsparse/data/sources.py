@@ -82,6 +82,7 @@ def find(name: str, *, data_dir: str | None) -> Path:
     ]
     if not found:
         raise DatasetNotPrepared(_explain(name, root))
+    # Compared as numbers: version 3.0.10 is later than 3.0.9.
     return max(found, key=lambda path: [int(x) for x in path.name.split(".")])
 
 

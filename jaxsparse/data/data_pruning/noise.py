@@ -82,6 +82,7 @@ def corrupt(
     else:
         # Drawn for all examples, so that no new label depends on the fraction.
         shifts = generator.integers(1, classes, size=n)
+        # int64, since the sum may overflow a small integer type.
         result[rows] = (labels[rows].astype(np.int64) + shifts[rows]) % classes
     return Corrupted(result, rows)
 

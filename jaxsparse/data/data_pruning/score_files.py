@@ -181,6 +181,8 @@ def save(
     try:
         with fresh.open("wb") as file:
             np.savez(file, scores=wide, provenance=json.dumps(provenance._asdict()))
+            # On disk before it is renamed: otherwise a crash of the machine could leave
+            # an incomplete file under the final name.
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
@@ -252,6 +254,7 @@ def digest(path: Path) -> str:
 def _read(path: Path) -> ScoreFile:
     """Reads a score file of any dataset."""
     try:
+        # A pickle could execute code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scores, text = arrays["scores"], arrays["provenance"].item()
         provenance = Provenance(**json.loads(text))

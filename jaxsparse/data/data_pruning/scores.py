@@ -158,6 +158,7 @@ def grand(
 
     def norm(example: Any) -> Float[Array, ""]:
         slopes = jax.grad(loss)(params, example)
+        # Squares are summed in float32 at least, whatever the dtype of the parameters.
         return optax.tree.norm(jax.tree.map(_widen, slopes))
 
     return lax.map(norm, examples, batch_size=min(block_size, count))
