@@ -44,6 +44,7 @@ def check_names(config: ConfigDict) -> None:
         known[registry.field] = list(registry)
     scores = {"lottery.score": list(registries.SCORES)}
     for field, names in (known | scores).items():
+        # Missing fields and wrong types pass here: `validate` reports them.
         value: Any = config
         for part in field.split("."):
             value = value.get(part) if isinstance(value, ConfigDict) else None

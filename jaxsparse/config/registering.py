@@ -263,6 +263,7 @@ def _register(
         try:
             schema.default()  # raises if an option is already a field
         except ValueError:
+            # Otherwise all later calls of `default` would fail, too.
             registry.restore(name, before)
             raise
     return function

@@ -166,12 +166,12 @@ class ModelSpec(Spec):
 
     Attributes:
       arguments: fixed keyword arguments of the function.
-      takes: keyword arguments that the function takes in addition to `classes` and the
-        activation `act`: fields of the config's section "model" ("width", "features",
-        "maps", "padding", "dtype"), and layers to inject ("norm", "conv", "pool",
-        "skip").
+      takes: keyword arguments that the function takes in addition to `classes`: fields
+        of the config's section "model" ("width", "features", "maps", "padding",
+        "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
       blocks: number of sizes in `model.features`; None for any number.
-      rectifies: whether the activation is ReLU, which ToST's soft activations replace.
+      rectifies: whether the activation is ReLU. If so, the function also takes the
+        argument `act`, for the soft activations of ToST.
       patch: height and width of images must be multiples of this number of pixels.
     """
 

@@ -20,6 +20,7 @@ def validate(config: ConfigDict) -> None:
       ValueError: if a field is invalid; the message gives the first such field, its
         value and the valid values.
     """
+    # Types first: the rules rely on them.
     _check_fields(config, schema.default(), "", schema.default())
     for name, (holds, wanted) in RULES.items():
         value: Any = config

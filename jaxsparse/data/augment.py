@@ -45,6 +45,7 @@ def normalize(
 
 
 def _keys_of(key: Key[Array, ""], places: Int32[Array, " b"]) -> Key[Array, " b"]:
+    # Not `jax.random.split`, whose keys belong to positions in the device's own part.
     return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
 
 

@@ -32,6 +32,7 @@ def _digest(records: record_files.Records) -> str:
     """Hashes the paths, sizes and modification times of record files."""
     digest = hashlib.sha256()
     for path in records.paths:
+        # With the time, a file rewritten with the same size does not match the cache.
         stat = os.stat(path)
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]

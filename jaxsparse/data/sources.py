@@ -270,6 +270,7 @@ def _decode(
         pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     if pixels.shape[:2] != shape[:2]:
         raise ValueError(f"an image of {pixels.shape[:2]} pixels, not {shape[:2]}")
+    # Pillow's grayscale arrays have no channel axis.
     return pixels.reshape(shape), feature["label"].int64_list.value[0]
 
 
@@ -288,6 +289,7 @@ def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None
 def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
     described = info.splits[split]
     shape = (described.num_examples, *info.features["image"].shape)
+    # A damaged description may claim any number of examples.
     try:
         whole = Examples(np.empty(shape, np.uint8), np.empty(shape[0], np.int32))
     except (MemoryError, ValueError, OverflowError) as error:

@@ -84,6 +84,7 @@ def margin(
       The public code of Paul et al. (2021) calls the negative of this "max_margin".
     """
     against, others = _true_against_rest(logits, labels)
+    # The probability of another class j is (1 - p_y) q_j.
     return jax.nn.sigmoid(-against) - jax.nn.sigmoid(against) * jnp.max(others, axis=-1)
 
 
