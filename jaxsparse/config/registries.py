@@ -170,8 +170,8 @@ class ModelSpec(Spec):
         of the config's section "model" ("width", "features", "maps", "padding",
         "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
       blocks: number of sizes in `model.features`; None for any number.
-      rectifies: whether the activation is ReLU. If so, the function also takes the
-        argument `act`, for the soft activations of ToST.
+      rectifies: whether the activation is ReLU. If so, the soft activations of ToST can
+        replace the module's field `act`.
       patch: height and width of images must be multiples of this number of pixels.
     """
 
