@@ -1,17 +1,19 @@
-"""Analysis: what trained networks have in common, and where they lie.
+"""Measurements on trained networks: similarity, overlap, connectivity and curvature.
 
-Nothing here trains, and nothing decides what to prune. Every function takes
-parameters, masks, logits or activations as they are, from wherever.
+Nothing here trains or prunes. Every function takes parameters, masks, logits or
+activations as they are, whatever produced them.
 
-- `connectivity`: loss and error along the segment between two solutions, and the
-  barrier on it.
+- `connectivity`: loss and error along the linear path between two solutions, and the
+  error barrier on it.
 - `similarity`: distances and angles between the weights of two solutions.
-- `overlap`: what two masks share, and what they would share by chance.
-- `rounds`: where pruning rounds cut weights, and how these lie around it.
-- `predictions`: whether networks predict the same, and what they predict together.
-- `representations`: whether networks represent inputs alike.
-- `pairs`: any of these measures for all pairs of a stack, and its mean over pairs.
-- `projection`: solutions as points in the plane.
-- `gradient_flow`: how much a step can do, and how signals go through a network.
-- `hessian`: the curvature of the loss.
+- `mask_overlap`: the active weights that two masks share, and how many they would share
+  by chance.
+- `imp_rounds`: the magnitude at which a level of iterative magnitude pruning cuts, and
+  the distribution of the weights.
+- `predictions`: agreement of the predictions of networks, and ensembles of them.
+- `representations`: similarity of the representations of two layers (CKA).
+- `pairwise`: any of these measures for all pairs in a stack, and its mean over pairs.
+- `embedding`: solutions as points in the plane.
+- `gradient_flow`: norms of gradients, and the propagation of signals through a network.
+- `hessian`: eigenvalues of the Hessian of the loss.
 """

@@ -1,4 +1,7 @@
-"""Projection: solutions as points in the plane. On the host, in numpy and out."""
+"""Embeddings of solutions in the plane: metric MDS and PCA.
+
+Runs on the host, on numpy arrays.
+"""
 
 from typing import NamedTuple
 
@@ -12,14 +15,15 @@ from jaxsparse import arguments
 
 
 class Embedding(NamedTuple):
-    """Points whose distances resemble given ones.
+    """Points whose mutual distances approximate given distances.
 
     Attributes:
-      points: one row each, centred, along their principal axes.
+      points: coordinates, [m, d] in float64, one row per point, centered and rotated to
+        their principal axes.
       stress: sum over pairs of the squared difference between the distance of the
-        points and the given one.
-      relative_stress: square root of stress over the sum of squared given distances;
-        0 is perfect, 0.05 good, 0.2 poor (after Kruskal).
+        points and the given distance.
+      relative_stress: square root of the ratio of `stress` to the sum of the squared
+        given distances; 0 is perfect, 0.05 good, 0.2 poor (after Kruskal).
     """
 
     points: Float[np.ndarray, "m d"]
@@ -28,13 +32,13 @@ class Embedding(NamedTuple):
 
 
 class Components(NamedTuple):
-    """Points on the axes along which they vary most.
+    """Coordinates along the principal components.
 
     Attributes:
-      points: one row each, centred.
-      explained: fraction of the variance along each axis, in [0, 1]; NaN if there is
-        none.
-      axes: the axes in the space of the vectors, orthonormal rows.
+      points: coordinates, [m, d], one row per vector, centered.
+      explained: fraction of the variance along each axis, [d], in [0, 1]; NaN if the
+        vectors do not vary.
+      axes: the principal axes in the space of the vectors, [d, n], orthonormal rows.
     """
 
     points: Float[np.ndarray, "m d"]
@@ -57,30 +61,32 @@ def mds(
     tolerance: float = 1e-9,
     key: Key[Array, ""],
 ) -> Embedding:
-    """Places points so that their distances resemble given ones: metric MDS.
+    """Embeds points such that their distances approximate given ones (metric MDS).
 
-    Scikit-learn's SMACOF runs from several random starts, and the least stress wins.
-    Points are then turned and mirrored in a way that their distances decide, which
-    keeps every distance.
+    Scikit-learn's SMACOF runs from several random starts, and the result with the
+    lowest stress is kept. The points are then rotated to their principal axes, and
+    reflected such that the farthest point on each axis has a positive coordinate; both
+    preserve every distance.
 
     Args:
-      distances: [m m], symmetric, zero on the diagonal, as from `pairs.pairwise`.
-      dimensions: axes of the points, 1 or more.
-      starts: random starts, 1 or more.
-      iterations: at most, from each start.
-      tolerance: relative decrease of the stress at which to stop, 0 or more. It is
-        applied to distances scaled to a mean square of 1.
-      key: decides the starts.
+      distances: matrix of distances, [m, m] with m of 2 or more, symmetric, zero on the
+        diagonal, such as `pairwise.pairwise` returns.
+      dimensions: number of coordinates of each point, 1 or more.
+      starts: number of random starts, 1 or more.
+      iterations: maximum number of iterations from each start, 1 or more.
+      tolerance: relative decrease of the stress below which the iteration stops, 0 or
+        more. It is applied to distances scaled to a mean square of 1.
+      key: random key for the starts.
 
     Returns:
-      Points in the order of the matrix.
+      The embedding; points are in the order of the rows of `distances`.
 
     Raises:
-      ValueError: if the distances are not such a matrix of 2 or more points, or another
-        argument is out of range.
+      ValueError: if `distances` is not such a matrix, or another argument is out of
+        range.
 
     Examples:
-      >>> matrix = pairs.pairwise(similarity.l2_distance, solutions)
+      >>> matrix = pairwise.pairwise(similarity.l2_distance, solutions)
       >>> mds(np.asarray(matrix), key=jax.random.key(0)).points
 
     Deviations:
@@ -94,6 +100,7 @@ def mds(
     scale = float(np.max(given))
     if scale == 0:
         return Embedding(np.zeros((len(given), dimensions)), 0.0, 0.0)
+    # Dividing by the maximum first keeps the squares from overflowing or underflowing.
     scale *= float(np.sqrt(np.mean((given / scale) ** 2)))
     points, _ = manifold.smacof(
         given / scale,
@@ -111,7 +118,7 @@ def mds(
 
 
 def _check_distances(distances: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "m m"]:
-    """Returns distances in float64 and exactly symmetric, and refuses what is none."""
+    """Validates distances and returns them in float64, exactly symmetric."""
     given = np.asarray(distances, np.float64)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
         raise ValueError(
@@ -119,6 +126,7 @@ def _check_distances(distances: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, 
         )
     if not np.all(np.isfinite(given)) or np.any(given < 0):
         raise ValueError("distances: wanted finite numbers of 0 or more everywhere")
+    # Leaves room for the rounding of distances computed in float32.
     slack = 1e-5 * np.max(given)
     if np.any(np.abs(given - given.T) > slack) or np.any(np.diag(given) > slack):
         raise ValueError(
@@ -131,16 +139,17 @@ def _check_distances(distances: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, 
 
 
 def _turned(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m d"]:
-    """Centres points and turns them to their principal axes."""
+    """Centers points and rotates them to their principal axes."""
     centred = points - np.mean(points, axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    # m points span at most m axes; further dimensions stay zero.
     turned = np.zeros_like(centred)
     turned[:, : sizes.size] = left * sizes
     return turned * _signs(turned)
 
 
 def _signs(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d"]:
-    """Returns the signs with which the farthest point of each axis is on its right."""
+    """Returns the sign for each axis that makes its farthest point positive."""
     farthest = np.argmax(np.abs(points), axis=0)
     picked = points[farthest, np.arange(points.shape[1])]
     return np.where(picked < 0, -1.0, 1.0).astype(points.dtype)
@@ -148,21 +157,23 @@ def _signs(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d"]:
 
 @arguments.check(dimensions=arguments.integer(1))
 def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Components:
-    """Projects vectors on the axes along which they vary most, by scikit-learn.
+    """Projects vectors on their principal components, with scikit-learn.
 
-    Memory is a few times that of the vectors. Axes are mirrored such that the point
-    farthest along each has a positive coordinate.
+    Memory is a few times that of the vectors. The sign of each axis is chosen such that
+    the point farthest from zero has a positive coordinate.
 
     Args:
-      vectors: [m n], one row each, as from `similarity.flatten`.
-      dimensions: axes to keep, from 1 to the smaller of m and n.
+      vectors: [m, n] with m of 2 or more, one vector per row, finite, such as
+        `similarity.flatten` returns.
+      dimensions: number of components to keep, from 1 to the smaller of m and n.
 
     Returns:
-      Points in the order of the rows, in the dtype of the vectors or float64.
+      The components; points are in the order of the rows. The dtype is that of the
+      vectors if it is floating, else float64.
 
     Raises:
-      ValueError: if the vectors are not finite or not in rows, or there are fewer than
-        two of them or than `dimensions`.
+      ValueError: if `vectors` is not a finite matrix of two or more rows, or
+        `dimensions` is out of range.
 
     Examples:
       >>> vectors = jax.vmap(similarity.flatten)(similarity.Solution(params, masks))
@@ -182,6 +193,7 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
             f"have shape {given.shape}"
         )
     model = decomposition.PCA(n_components=dimensions, svd_solver="full")
+    # Equal vectors have no variance to explain; the resulting 0/0 is documented as NaN.
     with np.errstate(invalid="ignore"):
         points = model.fit_transform(given)
     signs = _signs(points)

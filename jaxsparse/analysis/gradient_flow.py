@@ -1,12 +1,12 @@
-r"""Gradient flow: how much a step can do, and what a change of masks does to that.
+r"""Gradient flow: the norm of the gradient over the active weights.
 
-A small step of gradient descent with rate :math:`\eta` lowers the loss by
-:math:`\eta \lVert g \rVert^2` to first order, where :math:`g` is the gradient over the
-parameters that there are: weights inside the masks, and whatever has no mask. The norm
-of that gradient is the gradient flow.
+A small step of gradient descent with learning rate :math:`\eta` lowers the loss by
+:math:`\eta \lVert g \rVert^2` to first order, where :math:`g` is the gradient with
+respect to the active weights and the parameters without a mask. The norm of :math:`g`
+is the gradient flow.
 
-Everything here is a pure function of parameters and masks, for any loss, usable under
-`jit` and `vmap`; `build` has it recorded during training.
+All functions are pure functions of parameters and masks, for any loss, and work under
+`jit` and `vmap`. The probes of `factory` record them during training.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ Loss = Callable[[Params, Any], Float[Array, ""]]
 
 
 class Flow(NamedTuple):
-    """The norm of a gradient over what there is.
+    """Norms of a gradient over active weights.
 
     Attributes:
-      norm: L2 norm over all parameters, or over those with a mask.
-      layers: L2 norm of each of them by name, slash-joined.
+      norm: L2 norm over all parameters, or over the parameters with a mask only.
+      layers: L2 norm of each such leaf, by its slash-joined name.
     """
 
     norm: Float[Array, ""]
@@ -39,14 +39,14 @@ class Flow(NamedTuple):
     loss=arguments.function, params=arguments.weights, masks=arguments.masks
 )
 def gradient(loss: Loss, params: Params, masks: Masks, batch: Any) -> Grads:
-    """Differentiates a loss with respect to the parameters that there are.
+    """Computes the gradient of a loss with respect to the active parameters.
 
     Args:
-      loss: called as `loss(params, batch)`, to a scalar; for the gradient flow of
-        the paper, the mean cross-entropy without any penalty.
+      loss: called as `loss(params, batch)`; returns a scalar. For the gradient flow of
+        Evci et al. (2020), pass the mean cross-entropy without any penalty.
       params: parameters, zero outside the masks.
-      masks: which weights exist.
-      batch: what the loss is taken on.
+      masks: boolean masks of the active weights; None where a leaf is not prunable.
+      batch: passed on to `loss`.
 
     Returns:
       The gradient, exactly zero outside the masks.
@@ -57,26 +57,26 @@ def gradient(loss: Loss, params: Params, masks: Masks, batch: Any) -> Grads:
 
 @arguments.check(grads=arguments.weights, masks=arguments.masks)
 def measure(grads: Grads, masks: Masks, *, masked_only: bool = False) -> Flow:
-    r"""Takes the norm of a gradient, in all and by layer.
+    r"""Computes the norm of a gradient, overall and for each leaf.
 
     Args:
-      grads: a gradient, dense ones too: what lies outside the masks does not count.
-      masks: which weights exist.
+      grads: a gradient. It may be dense: elements outside the masks are ignored.
+      masks: boolean masks of the active weights; None where a leaf is not prunable.
       masked_only: whether to leave out parameters without a mask, such as biases.
 
     Returns:
-      Norms, in float32 at least; :math:`\lVert m \odot g \rVert_2`.
+      The norms :math:`\lVert m \odot g \rVert_2`, in float32 or wider.
 
     Examples:
       >>> grads = {"kernel": jnp.array([[3.0, 1.0]]), "bias": jnp.array([4.0])}
-      >>> held = {"kernel": jnp.array([[True, False]]), "bias": None}
-      >>> measure(grads, held).norm
+      >>> masks = {"kernel": jnp.array([[True, False]]), "bias": None}
+      >>> measure(grads, masks).norm
       Array(5., dtype=float32)
 
     References:
       Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural Networks and How
-      Lottery Tickets Win, 2020, arXiv:2010.03533; their code counts biases and norms
-      the concatenation of all, as here, without a division by any count.
+      Lottery Tickets Win, 2020, arXiv:2010.03533. As here, their code includes biases,
+      takes the norm of all gradients concatenated, and does not divide by a count.
     """
     squares = {
         name: jnp.sum(jnp.square(leaf))
@@ -87,11 +87,14 @@ def measure(grads: Grads, masks: Masks, *, masked_only: bool = False) -> Flow:
 
 
 def first_order_decrease(flow: Flow, *, learning_rate: Any) -> Float[Array, ""]:
-    r"""Predicts how much a plain step lowers the loss, :math:`\eta \lVert g \rVert^2`.
+    r"""Predicts how much a step lowers the loss, :math:`\eta \lVert g \rVert^2`.
 
     Args:
-      flow: what `measure` made of the loss's gradient.
-      learning_rate: of the step, above 0.
+      flow: norms of the gradient of the loss, from `measure`.
+      learning_rate: learning rate of the step, above 0.
+
+    Returns:
+      The decrease of the loss to first order, for a step of plain gradient descent.
     """
     return learning_rate * jnp.square(flow.norm)
 
@@ -102,24 +105,25 @@ def first_order_decrease(flow: Flow, *, learning_rate: Any) -> Float[Array, ""]:
 def effective_gradient_flow(
     grads: Grads, masks: Masks, *, order: int = 2, masked_only: bool = True
 ) -> Float[Array, ""]:
-    r"""Averages the norms of layers: another definition of gradient flow.
+    r"""Averages the gradient norms of layers, another definition of gradient flow.
 
     .. math:: \frac{1}{L} \sum_{l=1}^{L} \lVert m_l \odot g_l \rVert_p
 
-    Large layers do not drown small ones, as they do in a norm over all.
+    Each layer has the same weight here, while large layers dominate the norm over all
+    parameters.
 
     Args:
-      grads: a gradient, dense ones too.
-      masks: which weights exist.
-      order: 1 or 2, the :math:`p` of the norm.
-      masked_only: whether to leave out parameters without a mask.
+      grads: a gradient. It may be dense: elements outside the masks are ignored.
+      masks: boolean masks of the active weights; None where a leaf is not prunable.
+      order: order :math:`p` of the norm, 1 or 2.
+      masked_only: whether to leave out parameters without a mask, such as biases. If
+        not, the kernel and the bias of a layer count as two layers.
 
     Returns:
-      The mean over layers, of which a weight and its bias count as two where the
-      latter counts.
+      The mean over layers, in float32 or wider.
 
     Raises:
-      ValueError: for another order.
+      ValueError: if `order` is not 1 or 2.
 
     References:
       Tessera, Hooker, Rosman, Keep the Gradients Flowing: Using Gradient Flow to Study
@@ -144,17 +148,22 @@ def effective_gradient_flow(
 def change(
     loss: Loss, params: Params, before: Masks, after: Masks, batch: Any
 ) -> Float[Array, ""]:
-    """Says how much a change of masks alone adds to the gradient flow.
+    """Computes how much a mask update alone changes the gradient flow.
 
-    Weights in both masks keep their values, new ones are zero, and nothing is trained
-    in between: the norm after the change, less the norm before, on the same batch.
+    Weights active in both masks keep their values, newly activated weights are zero,
+    and nothing is trained in between. The result is the norm of the gradient after the
+    update minus the norm before it, on the same batch.
 
     Args:
-      loss: see `gradient`.
-      params: parameters before the change, zero outside `before`.
-      before: masks they were trained with.
-      after: masks they will be trained with.
-      batch: what the loss is taken on.
+      loss: called as `loss(params, batch)`; returns a scalar.
+      params: parameters before the update, zero outside `before`.
+      before: masks before the update; None where a leaf is not prunable.
+      after: masks after the update, with the same structure.
+      batch: passed on to `loss`.
+
+    Returns:
+      The difference of the two L2 norms over all parameters; positive if the update
+      increases the gradient flow.
     """
 
     def norm(held: Masks) -> Float[Array, ""]:
@@ -165,13 +174,13 @@ def change(
 
 
 class Signal(NamedTuple):
-    """How a signal goes through a network at random inputs.
+    """Standard deviations of the activations of a network for random inputs.
 
     Attributes:
-      output: standard deviation of all outputs together.
-      neurons: for each activation, the standard deviation of each of its neurons over
-        examples and, for maps, places.
-      layers: for each activation, that of all its values together.
+      output: standard deviation over all outputs of all examples.
+      neurons: for each activation, the standard deviation of each neuron over examples
+        and, in feature maps, over positions.
+      layers: for each activation, the standard deviation over all its elements.
     """
 
     output: Float[Array, ""]
@@ -187,21 +196,23 @@ def propagate(
     examples: int = 1000,
     key: Key[Array, ""],
 ) -> Signal:
-    """Sends standard normal inputs through a network.
+    """Measures how standard normal inputs propagate through a network.
 
     Args:
-      activations: from parameters and inputs [n ...] to the outputs [n k] and a tree
-        of what is looked at besides, each [n ... o]; see `captured` for linen.
+      activations: maps parameters and inputs [n, ...] to the outputs [n, k] and a tree
+        of activations, each [n, ..., o]. `captured` makes such a function for a linen
+        module.
       params: parameters, zero outside their masks.
-      shape: of one input.
-      examples: how many inputs.
-      key: what they are drawn with.
+      shape: shape of one input, without the axis of examples.
+      examples: number of inputs.
+      key: random key for the inputs.
 
     Returns:
-      Standard deviations; 1 everywhere would be a signal that is kept.
+      Standard deviations; a network that preserves the signal has values of 1
+      everywhere.
 
     References:
-      Evci et al., 2020, arXiv:2010.03533 (signal propagation at initialisation).
+      Evci et al., 2020, arXiv:2010.03533 (signal propagation at initialization).
     """
     outputs, seen = activations(params, jax.random.normal(key, (examples, *shape)))
     return Signal(
@@ -214,15 +225,16 @@ def propagate(
 
 
 def captured(model: Any, batch_stats: Any = None) -> Callable[..., Any]:
-    """Makes the function `propagate` takes of a linen network.
+    """Makes the argument `activations` of `propagate` for a linen module.
 
     Args:
       model: called as `model.apply(variables, inputs, train=False)`.
-      batch_stats: running statistics of BatchNorm, if it has any.
+      batch_stats: running statistics of BatchNorm; None if the network has none.
 
     Returns:
-      A function of parameters and inputs to logits and the outputs of all layers with
-      parameters by name, before what follows them.
+      A function of parameters and inputs. It returns logits and a dictionary with the
+      output of each top-level submodule that has parameters, by name, before anything
+      that follows the submodule, such as an activation function.
     """
 
     def activations(params: Params, inputs: Array) -> tuple[Array, Any]:
@@ -240,7 +252,7 @@ def captured(model: Any, batch_stats: Any = None) -> Callable[..., Any]:
 def _existing(
     grads: Grads, masks: Masks, *, masked_only: bool
 ) -> dict[str, Float[Array, "..."]]:
-    """Lists the leaves that count, in float32 at least, zero outside the masks."""
+    """Lists leaves by name, zero outside the masks, in float32 or wider."""
     fitted = tree.match_structure(masks, grads, fields=("masks", "grads"))
     held = masks_lib.apply(fitted, grads)
     masked = set(masks_lib.names(masks))

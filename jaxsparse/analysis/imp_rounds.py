@@ -1,7 +1,7 @@
-"""What pruning rounds do to weights: where they are cut, and how they lie around it.
+"""Weights at the levels of iterative magnitude pruning: thresholds and histograms.
 
-A round ends with weights under its masks; the masks of the next say which of these were
-pruned. Pure functions of numpy, on the host: they read two trees once.
+A level ends with trained weights and their masks; the masks of the next level determine
+which of these weights were pruned. All functions run on the host, on numpy arrays.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from jaxsparse.types import Masks
 
 
 class PruningThreshold(NamedTuple):
-    """Where a round's weights were divided into pruned and kept.
+    """Magnitudes on both sides of the cut between pruned and kept weights.
 
     Attributes:
-      largest_pruned: magnitude; NaN if none was pruned.
-      smallest_kept: magnitude; NaN if none was kept.
-      pruned: how many.
-      kept: how many.
+      largest_pruned: largest magnitude among pruned weights; NaN if none was pruned.
+      smallest_kept: smallest magnitude among kept weights; NaN if none was kept.
+      pruned: number of pruned weights.
+      kept: number of kept weights.
     """
 
     largest_pruned: float
@@ -31,11 +31,11 @@ class PruningThreshold(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """How many weights lie where.
+    """Histogram of the active weights.
 
     Attributes:
-      counts: of each bin.
-      edges: of the bins, one more than there are counts; 0 is one of them.
+      counts: number of weights in each bin, [bins].
+      edges: edges of the bins, [bins + 1], ascending; 0 is one of them.
     """
 
     counts: Int[np.ndarray, "b"]
@@ -48,33 +48,34 @@ class Histogram(NamedTuple):
 def pruning_threshold(
     solution: similarity.Solution, next_masks: Masks
 ) -> PruningThreshold:
-    """Finds the pruning threshold of a round.
+    """Finds the magnitude at which the weights of a level were pruned.
 
-    Pruned by magnitude at one global threshold, no kept weight is smaller than a pruned
-    one, and the threshold lies between the two numbers. By layer, or by another score,
-    they overlap.
+    After magnitude pruning with one global threshold no kept weight is smaller than a
+    pruned one, and the threshold lies between the two magnitudes returned. After
+    pruning by layer or by another score the two ranges overlap.
 
     Args:
-      solution: the weights a round ended with, and its masks.
-      next_masks: masks of the next round, the same nesting.
+      solution: weights at the end of a level, and the masks of this level.
+      next_masks: masks of the next level, with the structure of `solution.masks`.
 
     Returns:
-      The cut.
+      The magnitudes next to the cut, and the number of weights on each side.
 
     Raises:
-      ValueError: if masks do not fit each other, or the next round has weights that
-        this one has not, naming the leaf.
+      ValueError: if the masks do not match in structure or shapes, or `next_masks`
+        activates weights that are inactive in `solution.masks`; the message names the
+        leaf.
 
     Examples:
       >>> masks = {"w": np.array([[True, True, True, False]])}
       >>> weights = {"w": np.array([[0.5, -0.1, 2.0, 9.0]])}
-      >>> after = {"w": np.array([[True, False, True, False]])}
-      >>> cut(similarity.Solution(weights, masks), after)
-      Cut(largest_pruned=0.1, smallest_kept=0.5, pruned=1, kept=2)
+      >>> next_masks = {"w": np.array([[True, False, True, False]])}
+      >>> pruning_threshold(similarity.Solution(weights, masks), next_masks)
+      PruningThreshold(largest_pruned=0.1, smallest_kept=0.5, pruned=1, kept=2)
 
     References:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery
-      Tickets Win. 2021. arXiv:2106.06955: the threshold over rounds.
+      Tickets Win. 2021. arXiv:2106.06955: the threshold over levels.
     """
     next_masks = tree.match_structure(
         next_masks, solution.masks, fields=("following", "masks"), same_leaves=True
@@ -109,20 +110,20 @@ def pruning_threshold(
 def histogram(
     solution: similarity.Solution, *, limit: float, bins: int = 80
 ) -> Histogram:
-    """Counts the weights that a round has, by their value.
+    """Computes a histogram of the active weights.
 
     Args:
       solution: weights and masks; weights outside the masks are not counted.
-      limit: bins are of equal width from -limit to limit; above 0. What lies beyond
-        is counted in the outermost ones.
-      bins: how many, even, so that 0 divides two of them.
+      limit: half the range: bins of equal width divide [-limit, limit]. Finite and
+        above 0. Weights outside are counted in the outermost bins.
+      bins: number of bins, even and 2 or more, so that 0 is an edge.
 
     Returns:
-      Counts, which add up to the weights of the masks.
+      Counts, whose sum is the number of active weights, and edges.
 
     Raises:
-      ValueError: if the limit is not a positive number, or bins are odd or fewer than
-        2; or a weight is not finite.
+      ValueError: if `limit` is not a positive finite number, if `bins` is odd or less
+        than 2, or if an active weight is not finite.
 
     Examples:
       >>> masks = {"w": np.array([[True, True, False]])}
@@ -152,7 +153,7 @@ def histogram(
 
 
 def _weights(params: PyTree, masks: Masks) -> dict[str, np.ndarray]:
-    """Returns the leaves that have masks, by name."""
+    """Returns the leaves of `params` that have a mask, by name."""
     named = _arrays(params)
     return {name: named[name] for name in tree.names(masks)}
 

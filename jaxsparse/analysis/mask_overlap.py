@@ -1,6 +1,6 @@
-"""Overlap of masks: what two share, and what they would share by chance.
+"""Overlap of two masks, counted and expected by chance.
 
-Runs on the host, in exact counts. For the weights inside the masks see `similarity`.
+Runs on the host, with exact counts. `similarity` compares the values of the weights.
 """
 
 import math
@@ -17,14 +17,16 @@ from jaxsparse.types import Masks
 
 
 class Overlap(NamedTuple):
-    """What two masks share, counted or expected.
+    """Measures of overlap of two masks, counted or expected.
 
     Attributes:
-      intersection: weights that both keep.
-      hamming: weights that exactly one of them keeps.
-      overlap: intersection over the smaller of the two counts kept, in [0, 1]; 1 if
-        that is 0. For masks of equal sparsity, the fraction of kept weights shared.
-      iou: intersection over union, the Jaccard index, in [0, 1]; 1 if both are empty.
+      intersection: number of weights active in both masks.
+      hamming: number of weights active in exactly one of the masks.
+      overlap: intersection over the smaller number of active weights, in [0, 1]; 1 if
+        that number is 0. For masks of equal sparsity this is the fraction of active
+        weights that is shared.
+      iou: intersection over union (Jaccard index), in [0, 1]; 1 if both masks are
+        empty.
     """
 
     intersection: float
@@ -37,8 +39,8 @@ class Overlaps(NamedTuple):
     """Overlaps of two trees of masks.
 
     Attributes:
-      layers: of each prunable leaf, by name.
-      total: of all of them as one mask; no mean of the layers'.
+      layers: overlap of each prunable leaf, by name.
+      total: overlap of all leaves taken as one mask; not the mean over layers.
     """
 
     layers: dict[str, Overlap]
@@ -46,12 +48,12 @@ class Overlaps(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Sizes of two masks of one layer.
+    """Numbers of active weights of two masks of one layer.
 
     Attributes:
-      first: weights the first mask keeps.
-      second: weights the second keeps.
-      size: weights there are.
+      first: number of active weights in the first mask.
+      second: number of active weights in the second mask.
+      size: number of weights of the layer, active or not.
     """
 
     first: int
@@ -60,17 +62,18 @@ class Counts(NamedTuple):
 
 
 def mask_overlap(first: Masks, second: Masks) -> Overlaps:
-    """Counts what two masks share.
+    """Counts the active weights that two masks share.
 
     Args:
-      first: concrete masks.
-      second: concrete masks of the same nesting and shapes.
+      first: concrete masks; None where a leaf is not prunable.
+      second: concrete masks with the same structure and shapes.
 
     Returns:
-      By layer and in total.
+      The overlap of each layer and of all layers together.
 
     Raises:
-      ValueError: if nestings or shapes differ, naming the leaf.
+      ValueError: if structures or shapes differ (the message names the leaf), or if
+        there are no masks or a mask has no elements.
 
     Examples:
       >>> a = {"w": jnp.array([True, True, True, False])}
@@ -91,29 +94,31 @@ def mask_overlap(first: Masks, second: Masks) -> Overlaps:
 
 
 def chance_overlap(first: Masks, second: Masks) -> Overlaps:
-    r"""Computes what two masks would share on average if drawn at random.
+    r"""Computes the expected overlap of random masks with the same layer densities.
 
-    Both masks are drawn independently and uniformly among those that keep in every
-    layer as many weights as the given ones. With :math:`a` and :math:`b` kept of
-    :math:`n`, the intersection :math:`I` of a layer is hypergeometric with mean
-    :math:`ab/n`, which gives the mean of the Hamming distance :math:`a + b - 2I` and of
-    the overlap :math:`I / \min(a, b)`, by layer and in total.
+    Both masks are drawn independently and uniformly from all masks that have as many
+    active weights in each layer as the given ones. With :math:`a` and :math:`b` active
+    weights among :math:`n`, the intersection :math:`I` of a layer is hypergeometric
+    with mean :math:`ab/n`. This gives the mean of the Hamming distance
+    :math:`a + b - 2I` and of the overlap :math:`I / \min(a, b)`, by layer and in total.
 
-    The intersection over union is :math:`I / (a + b - I)`, whose mean is not the ratio
-    of means. Returned is its mean, the sum over the distribution of :math:`I`; in total
-    that of the sum of the layers' intersections, by convolution. Values of :math:`I` of
-    a probability below 1e-30 together are left out, so what remains is rounding, of
-    about 1e-12.
+    The intersection over union is :math:`I / (a + b - I)`. Its mean is not the ratio of
+    the means, so it is computed as the sum over the distribution of :math:`I`; for the
+    total, the distribution of the sum over layers is found by convolution. Values of
+    :math:`I` whose total probability is below 1e-30 are left out; the remaining error
+    is rounding, of about 1e-12.
 
     Args:
-      first: concrete masks, of which only the counts are used.
-      second: as `first`, same nesting and shapes.
+      first: concrete masks, used only for their numbers of active weights; None where a
+        leaf is not prunable.
+      second: concrete masks with the same structure and shapes, used in the same way.
 
     Returns:
-      The mean of each quantity, by layer and in total.
+      The mean of each measure, by layer and in total.
 
     Raises:
-      ValueError: as `mask_overlap`.
+      ValueError: if structures or shapes differ (the message names the leaf), or if
+        there are no masks or a mask has no elements.
 
     Examples:
       >>> mask = {"w": jnp.array([True, False])}
@@ -129,12 +134,13 @@ def chance_overlap(first: Masks, second: Masks) -> Overlaps:
     low, chances = 0, np.ones(1)
     for least, law in laws.values():
         low, chances = low + least, signal.convolve(chances, law)
+    # The mean is exact; the truncated distribution serves only for the mean of IoU.
     mean = sum(layer.intersection for layer in layers.values())
     return Overlaps(layers, _expected(_sum(counts), mean, low, chances))
 
 
 def _counts(first: Masks, second: Masks) -> dict[str, Counts]:
-    """Counts what each mask keeps, by layer."""
+    """Validates two trees of masks and counts the active weights of each layer."""
     arguments.masks("first", first)
     arguments.masks("second", second)
     second = tree.match_structure(
@@ -156,25 +162,25 @@ def _counts(first: Masks, second: Masks) -> dict[str, Counts]:
 
 
 def _sum(counts: dict[str, Counts]) -> Counts:
-    """Counts all layers together."""
+    """Sums the counts over layers."""
     return Counts(*(sum(column) for column in zip(*counts.values(), strict=True)))
 
 
 def _linear(counts: Counts, shared: float) -> tuple[float, float]:
-    """Returns the Hamming distance and the overlap, linear in what is shared."""
+    """Returns the Hamming distance and the overlap, which are linear in `shared`."""
     smaller = min(counts.first, counts.second)
     apart = counts.first + counts.second - 2 * shared
     return float(apart), shared / smaller if smaller else 1.0
 
 
 def _iou(counts: Counts, shared: Float[np.ndarray, "v"]) -> Float[np.ndarray, "v"]:
-    """Returns intersection over union for each number of shared weights."""
+    """Returns the intersection over union for each number of shared weights."""
     union = counts.first + counts.second - shared
     return shared / union if counts.first + counts.second else np.ones_like(shared)
 
 
 def _observed(counts: Counts, shared: int) -> Overlap:
-    """Describes what is shared."""
+    """Computes all measures from the counted intersection."""
     iou = float(_iou(counts, np.array([float(shared)]))[0])
     return Overlap(float(shared), *_linear(counts, float(shared)), iou)
 
@@ -182,17 +188,28 @@ def _observed(counts: Counts, shared: int) -> Overlap:
 def _expected(
     counts: Counts, mean: float, low: int, chances: Float[np.ndarray, "v"]
 ) -> Overlap:
-    """Averages over how many may be shared: `low` and up, each with its chance."""
+    """Computes the means of all measures over the distribution of the intersection.
+
+    Args:
+      counts: numbers of active weights.
+      mean: mean of the intersection.
+      low: smallest intersection with a probability in `chances`.
+      chances: probabilities of the intersections `low`, `low + 1`, ..., [v].
+    """
     values = low + np.arange(chances.size, dtype=np.float64)
     iou = float(np.sum(chances * _iou(counts, values)))
     return Overlap(mean, *_linear(counts, mean), iou)
 
 
 def _law(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
-    """Returns how many weights may be shared at least, and the chances from there on.
+    """Returns the distribution of the intersection of two random masks of a layer.
 
-    By Bernstein's inequality, which holds for draws without replacement with the
-    variance of draws with it, less than 1e-30 lies farther from the mean than this.
+    Only intersections near the mean are included. By Bernstein's inequality, which
+    holds for draws without replacement with the variance of draws with replacement, the
+    rest has a probability below 1e-30.
+
+    Returns:
+      The smallest intersection included, and the probabilities from it upward, [v].
     """
     first, second, size = counts
     p = max(first, second) / size

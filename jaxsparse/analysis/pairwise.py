@@ -1,4 +1,4 @@
-"""Any measure of two for all pairs of a stack."""
+"""Computes a measure of two members for all pairs in a stack."""
 
 import functools
 from collections.abc import Callable
@@ -16,13 +16,14 @@ PairMeasure = Callable[[Any, Any], Array]
 
 
 class PairStatistics(NamedTuple):
-    """A measure over all pairs.
+    """Mean and spread of a measure over all pairs.
 
     Attributes:
-      mean: over pairs.
-      sd: standard deviation over pairs, with n - 1; NaN of a single pair. Pairs that
-        share a member are not independent, so it is no standard error of the mean.
-      pairs: how many there are, m (m - 1) / 2.
+      mean: mean over pairs.
+      sd: standard deviation over pairs, with n - 1 degrees of freedom; NaN for a single
+        pair. Pairs that share a member are not independent, so it does not give a
+        standard error of the mean.
+      pairs: number of pairs, m (m - 1) / 2 for m members.
     """
 
     mean: float
@@ -34,20 +35,23 @@ class PairStatistics(NamedTuple):
 def pairwise(measure: PairMeasure, stack: PyTree) -> Float[Array, "m m"]:
     """Computes a measure for all ordered pairs.
 
-    One program, in which pairs come one after the other: memory beyond the stack is
-    that of one pair. To compare a stack with one other, use `jax.vmap` or `lax.map`.
+    One compiled program computes the pairs one after another, so that the memory needed
+    beyond the stack is that of one pair. To compare a stack with one other member, use
+    `jax.vmap` or `lax.map`.
 
     Args:
-      measure: called as `measure(first, second)` with one member of the stack each; a
-        scalar. Compiled once for a function, so bind options once and not in a loop.
-      stack: a tree whose leaves begin with the axis of members, [m ...]: stacked
-        solutions, logits or activations.
+      measure: called as `measure(first, second)` with two members of the stack; returns
+        a scalar. The program is compiled once for each function object: bind options
+        once, not anew in every iteration of a loop.
+      stack: a tree whose leaves begin with the axis of members, [m, ...], such as
+        stacked solutions, logits or activations.
 
     Returns:
-      At [i, j] the measure of members i and j.
+      A matrix [m, m] with the measure of members i and j at [i, j].
 
     Raises:
-      ValueError: if the leaves do not begin with one axis, and what `measure` raises.
+      ValueError: if the leaves do not begin with one common axis. Errors raised by
+        `measure` are passed on.
 
     Examples:
       >>> distance = functools.partial(similarity.l2_distance, subspace="all")
@@ -74,17 +78,17 @@ def _matrix(measure: PairMeasure, stack: Any) -> Float[Array, "m m"]:
 def over_pairs(matrix: Any) -> PairStatistics:
     """Averages a matrix of `pairwise` over pairs of different members.
 
-    Of a measure that is not symmetric, such as the Kullback-Leibler divergence, both
-    directions of a pair are averaged first.
+    For a measure that is not symmetric, such as the Kullback-Leibler divergence, the
+    two directions of a pair are averaged first.
 
     Args:
-      matrix: one number for each ordered pair, [m m], m of 2 or more.
+      matrix: measures of all ordered pairs, [m, m] with m of 2 or more.
 
     Returns:
       Mean and standard deviation over the m (m - 1) / 2 pairs, in float64.
 
     Raises:
-      ValueError: if the matrix is not square or has no pair.
+      ValueError: if the matrix is not square or m is less than 2.
 
     Examples:
       >>> over_pairs(pairwise(predictions.disagreement, logits))

@@ -1,11 +1,12 @@
-"""Similarity of functions: what networks predict, alike and together.
+"""Similarity of predictions: disagreement, divergences and ensembles.
 
-Everything here starts from logits of the same examples, [n k] of one network or
-[m n k] of m. All functions work under `jit` and `vmap`, in float32 or wider, for
-any finite logits. Divergences are in nats. `pairs` makes matrices of them:
+All functions take logits for the same examples, [n, k] from one network or [m, n, k]
+from m networks. They work under `jit` and `vmap`, compute in float32 or wider, and
+accept any finite logits. Divergences are in nats. `pairwise` computes matrices of these
+measures:
 
-    each = pairs.pairwise(predictions.disagreement, logits)
-    mean, sd, _ = pairs.over_pairs(each)
+    matrix = pairwise.pairwise(predictions.disagreement, logits)
+    mean, sd, _ = pairwise.over_pairs(matrix)
     to_pruned = jax.vmap(predictions.disagreement, in_axes=(0, None))(logits, pruned)
 """
 
@@ -23,11 +24,11 @@ AVERAGES = ("probabilities", "logits")
 
 
 class EnsembleScores(NamedTuple):
-    """How well networks predict together.
+    """Loss and accuracy of an ensemble.
 
     Attributes:
-      loss: mean cross-entropy in nats.
-      accuracy: fraction classified correctly, in [0, 1].
+      loss: mean cross-entropy, in nats.
+      accuracy: fraction of examples classified correctly, in [0, 1].
     """
 
     loss: Float[Array, ""]
@@ -37,17 +38,18 @@ class EnsembleScores(NamedTuple):
 def disagreement(
     first: Float[Array, "n k"], second: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """Returns the fraction of examples that two networks classify differently.
+    """Computes the fraction of examples that two networks classify differently.
 
     Args:
-      first: logits of one network; equal ones go to the class with the lowest number.
-      second: logits [n k] of the other for the same examples.
+      first: logits of one network, [n, k]; of equal logits, the first class is
+        predicted.
+      second: logits of the other network for the same examples, [n, k].
 
     Returns:
-      A fraction in [0, 1].
+      A fraction in [0, 1], in float32.
 
     Raises:
-      ValueError: if the shapes differ or there are no examples.
+      ValueError: if the shapes differ, or there are no examples or no classes.
 
     Examples:
       >>> disagreement(jnp.array([[1.0, 0.0], [2.0, 3.0]]), jnp.zeros((2, 2)))
@@ -65,22 +67,22 @@ def disagreement(
 def kl_divergence(
     first: Float[Array, "n k"], second: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    r"""Computes the mean Kullback-Leibler divergence of softmax outputs.
+    r"""Computes the mean Kullback-Leibler divergence between softmax outputs.
 
-    With :math:`p` those of the first and :math:`q` those of the second, it is the mean
-    over examples of :math:`\sum_k p_k \log (p_k / q_k)`. Every class is given its share
-    :math:`q_k - p_k` of zero, after which none is negative and small divergences are
-    not lost in rounding.
+    With the softmax outputs :math:`p` of the first and :math:`q` of the second network,
+    it is the mean over examples of :math:`\sum_k p_k \log (p_k / q_k)`. The term
+    :math:`q_k - p_k`, whose sum over classes is zero, is added for each class. No term
+    is then negative, and small divergences are not lost in rounding.
 
     Args:
-      first: as in `disagreement`.
-      second: as in `disagreement`.
+      first: logits of one network, [n, k].
+      second: logits of the other network for the same examples, [n, k].
 
     Returns:
       A divergence of 0 or more, in nats; exactly 0 for equal logits.
 
     Raises:
-      ValueError: as `disagreement`.
+      ValueError: if the shapes differ, or there are no examples or no classes.
 
     Examples:
       >>> kl_divergence(jnp.array([[1e4, 0.0]]), jnp.array([[0.0, 1e4]]))
@@ -93,21 +95,22 @@ def kl_divergence(
 def js_divergence(
     first: Float[Array, "n k"], second: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    r"""Computes the mean Jensen-Shannon divergence of softmax outputs.
+    """Computes the mean Jensen-Shannon divergence between softmax outputs.
 
-    With :math:`m = (p + q) / 2`, it is the mean over examples of half the
-    Kullback-Leibler divergence of :math:`p` from :math:`m` and half that of :math:`q`.
+    With the softmax outputs :math:`p` and :math:`q` of the two networks and
+    :math:`m = (p + q) / 2`, it is the mean over examples of half the Kullback-Leibler
+    divergence of :math:`p` from :math:`m` plus half that of :math:`q` from :math:`m`.
 
     Args:
-      first: as in `disagreement`.
-      second: as in `disagreement`.
+      first: logits of one network, [n, k].
+      second: logits of the other network for the same examples, [n, k].
 
     Returns:
-      A divergence in [0, ln 2], in nats: the square of the distance of that name.
-      Exactly symmetric, and exactly 0 for equal logits.
+      A divergence in [0, ln 2], in nats; its square root is the Jensen-Shannon
+      distance. It is exactly symmetric, and exactly 0 for equal logits.
 
     Raises:
-      ValueError: as `disagreement`.
+      ValueError: if the shapes differ, or there are no examples or no classes.
 
     Examples:
       >>> js_divergence(jnp.array([[1e4, 0.0]]), jnp.array([[0.0, 1e4]]))
@@ -118,8 +121,8 @@ def js_divergence(
     """
     _check(first, second)
     p, q = _log_softmax(first), _log_softmax(second)
-    # Of p above q: log((p + q) / 2) = log p + log(1 + (q/p - 1) / 2), and q/p is 1 to
-    # the bit where they are equal, whatever a compiler makes of exp and log.
+    # For p above q: log((p + q) / 2) = log p + log(1 + (q/p - 1) / 2). Where p equals
+    # q, the ratio is exactly 1, however a compiler implements exp and log.
     middle = jnp.maximum(p, q) + jnp.log1p(jnp.expm1(-jnp.abs(p - q)) / 2)
     each = jnp.sum(_terms(p, middle) + _terms(q, middle), axis=-1) / 2
     return jnp.mean(jnp.minimum(each, math.log(2)))
@@ -134,19 +137,21 @@ def ensemble(
     """Averages the predictions of networks.
 
     Args:
-      logits: those [m n k] of m networks for the same examples.
-      average: "probabilities" for the mean of softmax outputs, or "logits" for the
-        softmax of mean logits, which is their normalised geometric mean.
+      logits: logits of m networks for the same examples, [m, n, k].
+      average: "probabilities" for the mean of the softmax outputs, or "logits" for the
+        softmax of the mean logits, which is the normalized geometric mean of the
+        softmax outputs.
 
     Returns:
-      Log-probabilities of the ensemble, which serve as logits.
+      Log-probabilities of the ensemble, [n, k], which can be used as logits.
 
     Raises:
-      ValueError: if the average is unknown or there is nothing to average.
+      ValueError: if `average` is unknown, or `logits` is empty or does not have three
+        axes.
 
     Deviations:
       That Evci et al. (2020), arXiv:2010.03533, average probabilities is inferred;
-      `average="logits"` is the other reading.
+      `average="logits"` is the other interpretation.
     """
     if average not in AVERAGES:
         raise ValueError(f"average: got {average!r}; wanted one of {AVERAGES}")
@@ -168,18 +173,20 @@ def ensemble_scores(
     *,
     average: str = "probabilities",
 ) -> EnsembleScores:
-    """Scores the averaged predictions of networks.
+    """Computes the loss and accuracy of an ensemble.
 
     Args:
-      logits: as in `ensemble`.
-      labels: true classes [n], in [0, k).
-      average: as in `ensemble`.
+      logits: logits of m networks for the same examples, [m, n, k].
+      labels: true classes, [n], integers in [0, k).
+      average: "probabilities" for the mean of the softmax outputs, or "logits" for the
+        softmax of the mean logits.
 
     Returns:
       Loss and accuracy over all examples.
 
     Raises:
-      ValueError: as `ensemble`, or if there are not as many labels as examples.
+      ValueError: if `average` is unknown, `logits` is empty or does not have three
+        axes, or `labels` does not have the shape [n].
 
     Examples:
       >>> ensemble_scores(jnp.zeros((5, 3, 2)), jnp.array([0, 0, 1]))
@@ -199,7 +206,7 @@ def ensemble_scores(
 
 
 def _check(first: Array, second: Array) -> None:
-    """Refuses logits that are not of the same examples and classes."""
+    """Raises ValueError unless both are logits [n, k] of the same, nonempty shape."""
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise ValueError(
             f"second: got logits of shape {second.shape} beside {first.shape}; wanted "
@@ -215,8 +222,10 @@ def _log_softmax(logits: Float[Array, "... k"]) -> Float[Array, "... k"]:
 def _terms(
     log_p: Float[Array, "n k"], log_q: Float[Array, "n k"]
 ) -> Float[Array, "n k"]:
-    """Returns p log(p/q) + q - p of every class, which is not negative."""
+    """Returns p log(p/q) + q - p for each class, which is not negative."""
     p, ratio = jnp.exp(log_p), log_q - log_p
+    # Near p = q the terms cancel, which expm1 avoids. The inner `where` keeps large
+    # ratios out of expm1: an overflow there would make the gradient NaN.
     near = jnp.abs(ratio) < 1
     curved = jnp.expm1(jnp.where(near, ratio, 0.0)) - ratio
     return jnp.where(near, p * curved, jnp.exp(log_q) - p - p * ratio)

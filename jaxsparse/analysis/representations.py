@@ -1,4 +1,4 @@
-"""Similarity of representations: linear centred kernel alignment (CKA)."""
+"""Similarity of representations: linear centered kernel alignment (CKA)."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -11,29 +11,31 @@ def linear_cka(
     *,
     unbiased: bool = False,
 ) -> Float[Array, ""]:
-    r"""Compares what two layers make of the same examples.
+    r"""Computes the similarity of two layers' representations of the same examples.
 
-    With the Gram matrices :math:`K = X X^T` and :math:`L = Y Y^T` over examples, it is
+    With the Gram matrices :math:`K = X X^T` and :math:`L = Y Y^T` over examples, CKA is
     :math:`\mathrm{HSIC}(K, L) / \sqrt{\mathrm{HSIC}(K, K) \, \mathrm{HSIC}(L, L)}`. It
-    does not change with a rotation, a shift or a scaling of either layer, and needs no
-    correspondence of units.
+    is invariant to rotation, translation and scaling of either representation, and
+    needs no correspondence between units.
 
-    Needs memory for a matrix of examples by examples, or of units by units where that
+    Memory is that of a matrix of examples by examples, or of units by units where that
     is smaller.
 
     Args:
-      first: activations of one layer, examples first; further axes are flattened.
-      second: those of another layer or network, perhaps of other sizes.
-      unbiased: use the unbiased estimate of HSIC, with which unrelated layers have a
-        value around 0 however few the examples. Otherwise it grows with the number of
-        units over that of examples.
+      first: activations of one layer, [n, ...], floating; axes after the first are
+        flattened.
+      second: activations of another layer or network for the same examples, [n, ...];
+        the number of units may differ.
+      unbiased: whether to use the unbiased estimate of HSIC, with which unrelated
+        layers have values around 0 for any number of examples. The biased estimate
+        grows with the ratio of units to examples.
 
     Returns:
-      A number in [0, 1], or in [-1, 1] if unbiased; NaN where a layer is constant.
+      A similarity in [0, 1], or in [-1, 1] if unbiased; NaN if a layer is constant.
 
     Raises:
-      ValueError: if the numbers of examples differ, there are fewer than 2, or fewer
-        than 4 where unbiased.
+      ValueError: if the numbers of examples differ or are less than 2 (4 if
+        `unbiased`).
 
     Examples:
       >>> x = jnp.array([[1.0], [2.0], [4.0]])
@@ -65,7 +67,7 @@ def linear_cka(
 
 
 def _prepare(activations: Float[Array, "n ..."]) -> Float[Array, "n p"]:
-    """Centres activations, and scales them so that no product overflows."""
+    """Flattens, centers and scales activations so that no product overflows."""
     wide = jnp.promote_types(activations.dtype, jnp.float32)
     x = activations.reshape(activations.shape[0], -1).astype(wide)
     largest = jnp.max(jnp.abs(x))
@@ -77,10 +79,11 @@ def _prepare(activations: Float[Array, "n ..."]) -> Float[Array, "n p"]:
 def _hsic(
     x: Float[Array, "n p"], y: Float[Array, "n q"], *, unbiased: bool
 ) -> Float[Array, ""]:
-    r"""Computes HSIC of centred activations, up to a factor that only n decides.
+    """Computes HSIC of centered activations, up to a factor that depends only on n.
 
-    With centred rows a Gram matrix without its diagonal :math:`r` has the row sums
-    :math:`-r`. Equation 5 of Song et al. then shrinks to what is here.
+    If the rows are centered and :math:`r` is the diagonal of a Gram matrix, the matrix
+    without its diagonal has the row sums :math:`-r`. Equation 5 of Song et al. then
+    simplifies to the expression used here.
     """
     n = x.shape[0]
     value = _product(x, y)
@@ -92,10 +95,13 @@ def _hsic(
 
 
 def _product(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, ""]:
-    """Sums the products of the two Gram matrices' entries, by the smaller matrix."""
+    """Sums the products of the entries of the two Gram matrices.
+
+    This is also the squared Frobenius norm of X^T Y; the smaller matrix is used.
+    """
 
     def times(a: Array, b: Array) -> Array:
-        # Accelerators would round the factors to 11 bits.
+        # By default, accelerators round the factors to 11 significant bits or fewer.
         return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
     if x.shape[0] ** 2 <= x.shape[1] * y.shape[1]:

@@ -1,17 +1,17 @@
-r"""Similarity of weights: distance and angle between two solutions.
+"""Similarity of weights: distances and angles between two solutions.
 
-A solution is parameters with the masks they live in. Weights outside a solution's own
-masks count as zero, whatever is stored there. What is compared then lies in one of
-these subspaces:
+A solution consists of parameters and their masks. Weights outside the masks of their
+own solution count as zero, whatever values are stored there. Solutions are compared in
+one of these subspaces:
 
-- "union": prunable weights that either keeps;
-- "intersection": prunable weights that both keep;
-- "first", "second": prunable weights that this one keeps;
-- "all": every floating leaf, biases and normalisations too.
+- "union": prunable weights that are active in either solution;
+- "intersection": prunable weights that are active in both;
+- "first", "second": prunable weights that are active in this solution;
+- "all": every floating leaf, including biases and normalization parameters.
 
-All functions work under `jit` and `vmap`, in float32 or wider, and none of them
-overflows or loses small values where a plain sum of squares would. For matrices over a
-stack see `pairs`; for what the masks themselves share, `overlap`.
+All functions work under `jit` and `vmap` and compute in float32 or wider. They neither
+overflow nor lose small values where a plain sum of squares would. `pairwise` computes
+matrices over a stack of solutions; `mask_overlap` compares the masks alone.
 """
 
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ Leaves = list[Float[Array, "..."]]
 
 
 class Solution(NamedTuple):
-    """A point in the space of weights.
+    """Parameters and masks of a network.
 
     Attributes:
       params: any pytree of parameters.
-      masks: which weights exist, None at leaves that are not prunable; or None
-        altogether, with which only the subspace "all" can be had.
+      masks: boolean masks of the active weights, None at leaves that are not prunable.
+        If `masks` itself is None, only the subspace "all" is available.
     """
 
     params: Any
@@ -42,18 +42,18 @@ class Solution(NamedTuple):
 
 @arguments.check(first=arguments.masks, second=arguments.masks)
 def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
-    """Returns the masks of the subspace in which two solutions are compared.
+    """Combines two trees of masks to the subspace in which solutions are compared.
 
     Args:
       first: masks of one solution.
-      second: those of the other.
+      second: masks of the other solution, with the same structure and shapes.
       subspace: "union", "intersection", "first" or "second".
 
     Returns:
-      Masks of the same nesting.
+      Masks with the same structure, true inside the subspace.
 
     Raises:
-      ValueError: if the masks do not fit each other, or the subspace is none of these.
+      ValueError: if the masks differ in structure or shapes, or `subspace` is unknown.
     """
     second = tree.match_structure(
         second, first, fields=("second", "first"), same_leaves=True
@@ -71,20 +71,23 @@ def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
 
 @arguments.check(solution=arguments.instance(Solution))
 def flatten(solution: Solution, *, subspace: str = "all") -> Float[Array, "n"]:
-    """Writes a solution as one vector, for `projection.pca` say.
+    """Flattens a solution to one vector, for example for `embedding.pca`.
 
-    Weights outside the masks are zero in it and keep their place, so vectors of
-    solutions with other masks can be compared. For a stack use `jax.vmap`.
+    Weights outside the masks are zero in the vector and keep their positions, so
+    vectors of solutions with different masks can be compared. Use `jax.vmap` for a
+    stack of solutions.
 
     Args:
       solution: parameters and masks.
       subspace: "first" for prunable leaves only, "all" for every floating leaf.
 
     Returns:
-      The leaves one after another, in the order of the tree.
+      The leaves concatenated in the order of the tree, [n], in float32 or wider.
 
     Raises:
-      ValueError: as `l2_distance`.
+      ValueError: if `masks` and `params` do not match (the message names the leaf), if
+        `subspace` is unknown, if masks are missing for a subspace other than "all", or
+        if there is no floating leaf.
     """
     leaves, _ = _vectors(solution, solution, subspace)
     return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
@@ -99,16 +102,19 @@ def l2_distance(
     """Computes the Euclidean distance between two solutions.
 
     Args:
-      first: parameters and masks of one.
-      second: of the other, same nesting and shapes.
-      subspace: where they are compared, see above.
+      first: parameters and masks of one solution.
+      second: parameters and masks of the other, with the same structure and shapes.
+      subspace: where the solutions are compared: "union", "intersection", "first" or
+        "second" for prunable weights active in either, both, the first or the second
+        solution; "all" for every floating leaf.
 
     Returns:
-      A distance of 0 or more; exactly 0 of a solution from itself.
+      A distance of 0 or more; exactly 0 between a solution and itself.
 
     Raises:
-      ValueError: if nestings or shapes differ, naming the leaf; if the subspace is
-        unknown; or if a solution has no masks and the subspace asks for them.
+      ValueError: if structures or shapes differ (the message names the leaf), if
+        `subspace` is unknown, if masks are missing for a subspace other than "all", or
+        if there is no floating leaf.
 
     Examples:
       >>> a, b = ({"w": jnp.array([[x]])} for x in (1.0, 3.0))
@@ -132,15 +138,19 @@ def cosine_similarity(
     """Computes the cosine of the angle between two solutions.
 
     Args:
-      first: as in `l2_distance`.
-      second: as in `l2_distance`.
-      subspace: as in `l2_distance`.
+      first: parameters and masks of one solution.
+      second: parameters and masks of the other, with the same structure and shapes.
+      subspace: where the solutions are compared: "union", "intersection", "first" or
+        "second" for prunable weights active in either, both, the first or the second
+        solution; "all" for every floating leaf.
 
     Returns:
-      A number in [-1, 1]; NaN where one of them is zero and has no direction.
+      A cosine in [-1, 1]; NaN if one of the solutions is zero in the subspace.
 
     Raises:
-      ValueError: as `l2_distance`.
+      ValueError: if structures or shapes differ (the message names the leaf), if
+        `subspace` is unknown, if masks are missing for a subspace other than "all", or
+        if there is no floating leaf.
 
     Examples:
       >>> a, b = ({"w": jnp.array([[x, 1.0]])} for x in (1.0, -1.0))
@@ -160,24 +170,29 @@ def angular_distance(
 ) -> Float[Array, ""]:
     r"""Computes the angle between two solutions, in radians.
 
-    The angle is the arc cosine of the cosine, computed of the unit vectors as
-    :math:`2 \operatorname{atan2}(\|u - v\|, \|u + v\|)`. The arc cosine itself turns a
-    rounding error of 1e-7 near 0 and pi into 5e-4.
+    The angle is the arc cosine of the cosine similarity, computed from the unit vectors
+    :math:`u` and :math:`v` as :math:`2 \operatorname{atan2}(\|u - v\|, \|u + v\|)`. The
+    arc cosine itself would turn a rounding error of 1e-7 near the angles 0 and pi into
+    an error of 5e-4.
 
     Args:
-      first: as in `l2_distance`.
-      second: as in `l2_distance`.
-      subspace: as in `l2_distance`.
+      first: parameters and masks of one solution.
+      second: parameters and masks of the other, with the same structure and shapes.
+      subspace: where the solutions are compared: "union", "intersection", "first" or
+        "second" for prunable weights active in either, both, the first or the second
+        solution; "all" for every floating leaf.
 
     Returns:
-      An angle in [0, pi]; exactly 0 of a solution from itself; NaN where one of them
-      is zero.
+      An angle in [0, pi]; exactly 0 between a solution and itself; NaN if one of the
+      solutions is zero in the subspace.
 
     Raises:
-      ValueError: as `l2_distance`.
+      ValueError: if structures or shapes differ (the message names the leaf), if
+        `subspace` is unknown, if masks are missing for a subspace other than "all", or
+        if there is no floating leaf.
 
     Deviations:
-      The paper gives angles in units of a right angle: multiply by 2 / pi.
+      The paper gives angles in units of a right angle; multiply by 2 / pi to compare.
 
     References:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery
@@ -192,12 +207,13 @@ def angular_distance(
     apart = _norm([x - y for x, y in zip(a, b, strict=True)])
     along = _norm([x + y for x, y in zip(a, b, strict=True)])
     angle = 2 * jnp.arctan2(apart, along)
-    # A compiler may sum the two norms in different orders.
+    # Two equal vectors may be normalized with differently rounded norms, as a compiler
+    # may sum each in another order. `0 * angle` keeps the NaN of zero vectors.
     return jnp.where(jnp.all(equal), 0 * angle, angle)
 
 
 def _masks_by_name(solution: Solution) -> dict[str, Any]:
-    """Returns the masks of leaves, and refuses those that are not of these."""
+    """Returns the masks by name, and validates that they match the parameters."""
     wanted = {n: jnp.shape(x) for n, x in tree.named_leaves(solution.params).items()}
     found = tree.named_leaves(solution.masks)
     for name, leaf in found.items():
@@ -210,7 +226,7 @@ def _masks_by_name(solution: Solution) -> dict[str, Any]:
 
 
 def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, Leaves]:
-    """Returns the leaves of both, of one dtype and zero outside the subspace."""
+    """Returns the leaves of both solutions in one dtype, zero outside the subspace."""
     if subspace not in SUBSPACES:
         raise ValueError(f"subspace: got {subspace!r}; wanted one of {SUBSPACES}")
     params = tree.match_structure(
@@ -237,7 +253,13 @@ def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, 
 
 
 def _within(solution: Solution, region: dict[str, Any] | None) -> Leaves:
-    """Lists the floating leaves of a region, zero outside it and the own masks."""
+    """Lists the floating leaves in a region.
+
+    Args:
+      solution: parameters and masks; elements outside these masks are zero in the
+        result.
+      region: masks of the subspace by name of the leaf; None for all floating leaves.
+    """
     own, leaves = _masks_by_name(solution), []
     for name, leaf in tree.named_leaves(solution.params).items():
         leaf = jnp.asarray(leaf)
@@ -253,7 +275,7 @@ def _within(solution: Solution, region: dict[str, Any] | None) -> Leaves:
 
 
 def _scaled(leaves: Leaves) -> tuple[Leaves, Float[Array, ""]]:
-    """Divides leaves by the largest absolute value in them, and returns both."""
+    """Divides leaves by their common largest magnitude; returns both."""
     largest = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]
     scale = jnp.max(jnp.stack(largest))
     scale = jnp.where(scale == 0, jnp.ones_like(scale), scale)
@@ -261,13 +283,13 @@ def _scaled(leaves: Leaves) -> tuple[Leaves, Float[Array, ""]]:
 
 
 def _norm(leaves: Leaves) -> Float[Array, ""]:
-    """Computes the Euclidean norm of all leaves together."""
+    """Computes the Euclidean norm of all leaves together, without overflow."""
     small, scale = _scaled(leaves)
     return scale * jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in small))
 
 
 def _unit(leaves: Leaves) -> Leaves:
-    """Divides leaves by their common norm; NaN if that is 0."""
+    """Divides leaves by their common norm; NaN if the norm is 0."""
     small, _ = _scaled(leaves)
     norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in small))
     return [leaf / norm for leaf in small]
