@@ -1,21 +1,22 @@
-"""The curvature of the loss where a sparse network can move.
+"""Eigenvalues of the Hessian of the loss, in the active weights of a sparse network.
 
-- `subspace`: the coordinates, which are the active weights and what has no mask.
-- `products`: the Hessian times a vector, examples block by block.
-- `exact`: the whole Hessian and its eigenvalues, for some thousands of coordinates.
-- `lanczos`: the ends of the spectrum, for any number.
-- `quadrature`: the trace and the density of the spectrum, estimated.
-- `spectra`: what eigenvalues say, and how they change.
+- `param_subspace`: the coordinates: active weights and parameters without a mask.
+- `hvp`: Hessian-vector products, computed in microbatches.
+- `exact`: the full Hessian and all its eigenvalues, for some thousands of coordinates.
+- `lanczos`: the largest and smallest eigenvalues, for any number of coordinates.
+- `slq`: estimates of the trace and the spectral density.
+- `eigenvalues`: statistics of a spectrum, and their changes.
 
-Of a trained network with its masks, this is whether there are directions down:
+For a trained network and its masks, this computes the fraction of directions with
+negative curvature:
 
-    space = subspace.make(params, masks)
+    space = param_subspace.make(params, masks)
     found = exact.spectrum(loss, space, (images, labels), batch_size=1000)
-    spectra.summarise(found.eigenvalues)["negative_fraction"]
+    eigenvalues.summarise(found.eigenvalues)["negative_fraction"]
 
-and of one that is too large for its Hessian to be built:
+and this estimates it for a network whose Hessian is too large to be built:
 
-    product = products.operator(loss, space, (images, labels), batch_size=1000)
-    lanczos.extremes(product, subspace.size(space), key=key)
-    quadrature.summarise(quadrature.density(product, subspace.size(space), key=key))
+    product = hvp.operator(loss, space, (images, labels), batch_size=1000)
+    lanczos.extremes(product, param_subspace.size(space), key=key)
+    slq.summarise(slq.density(product, param_subspace.size(space), key=key))
 """

@@ -1,9 +1,10 @@
-r"""What a set of eigenvalues says: extremes, trace, and how much of it is negative.
+r"""Statistics of a set of eigenvalues: extremes, trace, and how many are negative.
 
-An eigenvalue counts as negative below :math:`-\epsilon \sqrt{n} \max|\lambda|`, with
-the machine epsilon of the type that the Hessian was computed in. If each entry of the
-matrix is right to :math:`\epsilon` relative to its size, no eigenvalue is off by more,
-since the Frobenius norm is at most :math:`\sqrt{n} \max|\lambda|`.
+An eigenvalue counts as negative if it is below
+:math:`-\epsilon \sqrt{n} \max|\lambda|`, with the machine epsilon of the dtype in which
+the Hessian was computed. If each entry of the matrix has a relative error of at most
+:math:`\epsilon`, no eigenvalue is off by more than this, since the Frobenius norm is at
+most :math:`\sqrt{n} \max|\lambda|`.
 """
 
 import math
@@ -18,17 +19,19 @@ from jaxsparse.types import Masks
 
 
 class Spectrum(NamedTuple):
-    """All eigenvalues of a Hessian, and what it was computed on.
+    """All eigenvalues of a Hessian, and how they were computed.
 
     Attributes:
-      eigenvalues: ascending, float64.
-      n: how many there are.
-      zeros_added: how many of them stand for masked coordinates, see `dense`.
-      examples: how many examples the loss was averaged over.
-      dtype: name of the type the Hessian was computed in.
-      asymmetry: Frobenius norm of the antisymmetric part that was removed.
-      vectors: eigenvectors of the active coordinates, as columns in the order they
-        were found, ascending, or None.
+      eigenvalues: all eigenvalues, [n] in float64, ascending.
+      n: number of eigenvalues.
+      zeros_added: number of eigenvalues that were added for masked coordinates by
+        `dense`.
+      examples: number of examples over which the loss was averaged.
+      dtype: name of the dtype in which the Hessian was computed.
+      asymmetry: Frobenius norm of the antisymmetric part that was removed from the
+        Hessian.
+      vectors: eigenvectors in the active coordinates, as columns, in ascending order of
+        their eigenvalues before `dense`; None if not requested.
     """
 
     eigenvalues: Float[np.ndarray, "n"]
@@ -42,14 +45,14 @@ class Spectrum(NamedTuple):
 
 @arguments.check(spectrum=arguments.instance(Spectrum), masks=arguments.masks)
 def dense(spectrum: Spectrum, masks: Masks) -> Spectrum:
-    """Adds the zeros of the coordinates that are masked.
+    """Adds a zero eigenvalue for each masked coordinate.
 
     The Hessian of a network that applies its masks has a row and a column of zeros for
-    each of them.
+    each masked coordinate.
 
     Args:
-      spectrum: of the active coordinates.
-      masks: the masks it was computed with.
+      spectrum: spectrum in the active coordinates.
+      masks: the masks with which it was computed.
 
     Returns:
       The spectrum of the Hessian in all coordinates.
@@ -68,14 +71,18 @@ def dense(spectrum: Spectrum, masks: Masks) -> Spectrum:
 
 
 def tolerance(eigenvalues: Any, dtype: Any = np.float32) -> float:
-    """Returns below which size an eigenvalue is rounding; see the module.
+    """Returns the magnitude below which an eigenvalue may be rounding error.
 
     Args:
-      eigenvalues: all of them.
-      dtype: what the Hessian was computed in.
+      eigenvalues: all eigenvalues, in any order.
+      dtype: dtype in which the Hessian was computed.
 
     Returns:
-      Machine epsilon times the root of their number times the largest absolute value.
+      The machine epsilon times the square root of the number of eigenvalues times the
+      largest magnitude.
+
+    Raises:
+      ValueError: if there are no eigenvalues, or one is not finite.
     """
     values = np.abs(_checked(eigenvalues))
     return float(np.finfo(dtype).eps * math.sqrt(values.size) * values.max())
@@ -85,22 +92,22 @@ def tolerance(eigenvalues: Any, dtype: Any = np.float32) -> float:
 def summarise(
     eigenvalues: Any, *, dtype: Any = np.float32, threshold: float | None = None
 ) -> dict[str, float]:
-    r"""Describes a set of eigenvalues in a few numbers.
+    r"""Computes statistics of a set of eigenvalues.
 
     Args:
-      eigenvalues: all of them, in any order.
-      dtype: what the Hessian was computed in; sets the threshold.
-      threshold: how far below zero an eigenvalue is negative, 0 or more; None for
-        `tolerance`.
+      eigenvalues: all eigenvalues, in any order.
+      dtype: dtype in which the Hessian was computed; determines the default threshold.
+      threshold: an eigenvalue is negative below -`threshold` and positive above
+        `threshold`, 0 or more; None for `tolerance`.
 
     Returns:
-      "n", "max", "min", "trace", "threshold", "negatives" (how many),
-      "negative_fraction" (of n, in [0, 1]), "negative_mass"
-      (:math:`\sum |\lambda_-| / \sum |\lambda|`, in [0, 1], 0 for no curvature),
-      "positives" and "positive_fraction", all Python floats.
+      "n", "max", "min", "trace", "threshold", "negatives" (number of negative
+      eigenvalues), "negative_fraction" (of n, in [0, 1]), "negative_mass"
+      (:math:`\sum |\lambda_-| / \sum |\lambda|`, in [0, 1]; 0 if all eigenvalues are
+      0), "positives" and "positive_fraction", all as Python floats.
 
     Raises:
-      ValueError: if there are none, or one is not finite.
+      ValueError: if there are no eigenvalues, or one is not finite.
 
     Examples:
       >>> found = summarise([-1.0, 0.0, 0.0, 3.0])
@@ -131,25 +138,27 @@ def summarise(
 def compare(
     before: Any, after: Any, *, dtype: Any = np.float32, threshold: float | None = None
 ) -> dict[str, float]:
-    """Says how a spectrum changed, as over an update of the masks.
+    """Computes how a spectrum changed, for example through a mask update.
 
-    Both are judged by one threshold, that of the larger, so that an eigenvalue does
-    not become negative because another one shrank.
+    Both spectra are evaluated with one threshold, by default the larger of their
+    tolerances. An eigenvalue then does not become negative only because another one
+    shrank.
 
     Args:
-      before: eigenvalues before, in any order.
-      after: eigenvalues after; there may be more or fewer.
-      dtype: as in `summarise`.
-      threshold: as in `summarise`.
+      before: eigenvalues before the change, in any order.
+      after: eigenvalues after the change; their number may differ.
+      dtype: dtype in which the Hessians were computed; determines the default
+        threshold.
+      threshold: an eigenvalue is negative below -`threshold`, 0 or more; None for the
+        larger `tolerance` of the two spectra.
 
     Returns:
-      "new_negatives" (negative eigenvalues after, less those before; below zero if
-      there are fewer), and "max_change", "min_change", "trace_change",
-      "negative_fraction_change", "negative_mass_change", after less before, and
-      "threshold".
+      "new_negatives" (the number of negative eigenvalues after minus the number
+      before); "max_change", "min_change", "trace_change", "negative_fraction_change"
+      and "negative_mass_change" (values after minus values before); and "threshold".
 
     Raises:
-      ValueError: as `summarise`.
+      ValueError: if there are no eigenvalues, or one is not finite.
 
     Examples:
       >>> compare([0.0, 2.0], [-1.0, 3.0])["new_negatives"]

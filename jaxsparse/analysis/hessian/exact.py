@@ -1,9 +1,10 @@
-"""The whole Hessian of a small network, and all of its eigenvalues.
+"""The full Hessian of a small network, and all its eigenvalues.
 
-The Hessian is built layer by layer. Only the columns of one layer are moved at a time
-and only the rows of this layer and of those still to come are computed: the rest
-follows by symmetry. Layers with convolutions come first, so that no other column,
-and these are most, sends anything through a convolution.
+The Hessian is computed layer by layer. For each layer only its own columns are
+computed, and in these only the rows of this layer and of the layers that follow; the
+other entries follow by symmetry. Layers with convolutions come first: the columns of
+all other layers, which are usually the majority, then need no derivative of a
+convolution.
 """
 
 import functools
@@ -25,14 +26,15 @@ COLUMNS_AT_ONCE = 32
 
 
 class Hessian(NamedTuple):
-    """A symmetric matrix of second derivatives.
+    """A Hessian in the coordinates of a subspace.
 
     Attributes:
-      matrix: float64 [n, n] on the host.
-      asymmetry: Frobenius norm of the antisymmetric part that was removed, of what
-        was computed twice; says how exact the products are.
-      examples: how many examples the loss was averaged over.
-      dtype: what the products were computed in.
+      matrix: symmetric matrix, [n, n] in float64, on the host.
+      asymmetry: Frobenius norm of the antisymmetric part that was removed from the
+        entries that were computed twice; it measures the rounding error of the
+        products.
+      examples: number of examples over which the loss was averaged.
+      dtype: dtype in which the products were computed.
     """
 
     matrix: Float[np.ndarray, "n n"]
@@ -54,24 +56,31 @@ def spectrum(
     """Computes all eigenvalues of the Hessian in a subspace.
 
     Args:
-      loss: as in `products.hvp`.
-      space: as in `products.hvp`.
-      batches: as in `products.hvp`.
-      batch_size: as in `products.hvp`.
-      columns_at_once: as in `matrix`.
-      both_halves: as in `matrix`.
-      vectors: return the eigenvectors too.
+      loss: called as `loss(params, batch)`; returns the mean over the batch of a twice
+        differentiable function of each example.
+      space: coordinates and the point at which to differentiate, from
+        `param_subspace.make`.
+      batches: examples, a tree whose leaves begin with the axis of examples.
+      batch_size: examples per microbatch, 1 or more; None for all examples at once.
+      columns_at_once: columns to compute together, 1 or more; None for 1 where they
+        pass through convolutions, and 32 elsewhere.
+      both_halves: whether to compute the entries that follow by symmetry too, so that
+        `asymmetry` covers the whole matrix.
+      vectors: whether to return the eigenvectors too.
 
     Returns:
       The eigenvalues, by `numpy.linalg.eigh` in float64.
 
     Raises:
-      ValueError: as `matrix`.
+      ValueError: if the leaves of `batches` do not begin with one axis of 1 or more
+        examples, if `batch_size` or `columns_at_once` is less than 1, or if the Hessian
+        is not finite, naming the layer.
 
     Deviations:
-      The paper's figures take all 60,000 training examples, which is up to `batches`.
-      Masked coordinates are left out; `spectra.dense` adds their zeros, as
-      `is_dense_spectrum=True` of the authors' code does.
+      The figures of the paper use all 60,000 training examples; here `batches`
+      determines the examples. The spectrum does not include the masked coordinates.
+      `eigenvalues.dense` adds their zero eigenvalues, as `is_dense_spectrum=True` does
+      in the authors' code.
 
     References:
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
@@ -116,28 +125,31 @@ def matrix(
 ) -> Hessian:
     """Computes the Hessian in a subspace.
 
-    Leaves whose names differ in their last part only are a layer; one that has a leaf
-    of more than two axes counts as a convolution. Other names cost time, and change
-    nothing else.
+    Leaves whose names differ only in the last part form a layer. A layer with a leaf of
+    more than two axes counts as a convolution. With other naming schemes the result is
+    the same, but takes longer.
 
     Args:
-      loss: as in `products.hvp`.
-      space: as in `products.hvp`.
-      batches: as in `products.hvp`.
-      batch_size: as in `products.hvp`.
+      loss: called as `loss(params, batch)`; returns the mean over the batch of a twice
+        differentiable function of each example.
+      space: coordinates and the point at which to differentiate, from
+        `param_subspace.make`.
+      batches: examples, a tree whose leaves begin with the axis of examples.
+      batch_size: examples per microbatch, 1 or more; None for all examples at once.
       columns_at_once: columns to compute together, 1 or more. None for 1 where they
-        pass through convolutions, which XLA makes slow ones of many kernels on a CPU,
-        and 32 elsewhere.
-      both_halves: compute what follows by symmetry too, so that `asymmetry` is of the
-        whole matrix.
+        pass through convolutions, since XLA on a CPU runs convolutions with many
+        kernels at once slowly, and 32 elsewhere.
+      both_halves: whether to compute the entries that follow by symmetry too, so that
+        `asymmetry` covers the whole matrix.
 
     Returns:
-      The symmetrised matrix. It takes 8 n^2 bytes on the host, and n^2 numbers of the
-      type of the coordinates where the products are computed.
+      The symmetrized matrix. It takes 8 n^2 bytes on the host, and n^2 elements in the
+      dtype of the coordinates on the device that computes the products.
 
     Raises:
-      ValueError: as `products.blocks`; for fewer than 1 column; or if the Hessian is
-        not finite, naming the layer.
+      ValueError: if the leaves of `batches` do not begin with one axis of 1 or more
+        examples, if `batch_size` or `columns_at_once` is less than 1, or if the Hessian
+        is not finite, naming the layer.
     """
     data = hvp.microbatches(batches, batch_size)
     groups = _groups(space)
@@ -174,7 +186,7 @@ def matrix(
 
 
 def _groups(space: param_subspace.Subspace) -> list[Group]:
-    """Groups leaves with coordinates by layer, convolutions first."""
+    """Groups the positions of nonempty leaves by layer, convolutions first."""
     names = masks_lib.names(space.params)
     found: dict[str, Group] = {}
     for place, (name, size) in enumerate(
@@ -196,7 +208,7 @@ def _at_once(space: param_subspace.Subspace, places: Group) -> int:
 
 
 def _check(block: Float[np.ndarray, "_ _"], space: Any, group: Group) -> None:
-    """Refuses what is not finite."""
+    """Raises ValueError if an entry is not finite."""
     if not np.all(np.isfinite(block)):
         names = [masks_lib.names(space.params)[place] for place in group]
         raise ValueError(
@@ -214,11 +226,21 @@ def _columns(
     order: Group,
     at_once: int,
 ) -> Float[Array, "columns rows"]:
-    """Computes the columns of some leaves, in the rows of the leaves of `order`.
+    """Computes the Hessian columns of one layer, in the rows of the leaves of `order`.
 
-    `order` begins with `group`. The leaves are kept apart: what does not depend on
-    those of `group` then has no derivative to compute.
+    Args:
+      loss: the mean loss over a batch.
+      space: coordinates and point.
+      data: the examples.
+      group: positions of the leaves of the layer.
+      order: positions of the leaves whose rows are computed; begins with `group`.
+      at_once: maximum number of columns to compute together.
+
+    Returns:
+      The columns, one per row of the result.
     """
+    # Leaves stay separate arguments. With one vector of all coordinates, every column
+    # would differentiate the whole network, not only what depends on `group`.
     point = param_subspace.pieces(space, space.params)
     start = [point[place] for place in group]
     n = sum(piece.shape[0] for piece in start)
@@ -239,7 +261,8 @@ def _columns(
 
         _, along = jax.linearize(gradient, start)
 
-        # Numbers past the last make columns of zeros, which are cut off.
+        # Numbers of n and more select no coordinate: `unit` and the column are zero,
+        # and the column is cut off below.
         def column(number: Array) -> Float[Array, "rows"]:
             unit = (jnp.arange(n) == number).astype(start[0].dtype)
             return along(jnp.split(unit, bounds))

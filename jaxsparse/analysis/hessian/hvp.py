@@ -1,7 +1,7 @@
-"""Products of a vector with the Hessian of a loss, without the Hessian.
+"""Hessian-vector products of a loss, without building the Hessian.
 
-The loss is the mean over examples. It is taken block of examples by block, so that
-memory is that of one block, and a last block that is smaller counts by its size.
+The loss is the mean over examples. It is computed in microbatches, so that memory is
+that of one microbatch; a smaller last one is weighted by its size.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,12 @@ Product = Callable[[Float[Array, "n"]], Float[Array, "n"]]
 
 
 class Microbatches(NamedTuple):
-    """Examples in blocks.
+    """Examples divided into microbatches.
 
     Attributes:
-      whole: a tree of arrays [blocks, size, ...].
-      rest: the same of what is left over, [fewer than size, ...], or None.
+      whole: a tree of arrays [number, batch_size, ...].
+      rest: a tree of arrays [fewer than batch_size, ...] with the remaining examples;
+        None if there are none.
     """
 
     whole: Any
@@ -33,18 +34,18 @@ class Microbatches(NamedTuple):
 
 @arguments.check(batch_size=arguments.optional(arguments.integer(1)))
 def microbatches(batches: PyTree, batch_size: int | None = None) -> Microbatches:
-    """Divides examples into blocks of one size, and a smaller last one.
+    """Divides examples into microbatches of one size, and a smaller last one.
 
     Args:
       batches: a tree whose leaves all begin with the axis of examples.
-      batch_size: examples of a block, 1 or more; None for all in one.
+      batch_size: examples per microbatch, 1 or more; None for one microbatch.
 
     Returns:
-      All examples in order.
+      All examples, in order.
 
     Raises:
-      ValueError: if the leaves do not begin with one axis of 1 or more, or for a size
-        below 1.
+      ValueError: if the leaves do not begin with one axis of 1 or more examples, or
+        `batch_size` is less than 1.
     """
     count = tree.leading_axis(batches, field="batches")
     length = min(batch_size or count, count)
@@ -57,17 +58,17 @@ def microbatches(batches: PyTree, batch_size: int | None = None) -> Microbatches
 
 
 def count(data: Microbatches) -> int:
-    """Counts the examples in blocks."""
+    """Returns the number of examples in all microbatches."""
     number, length = jax.tree.leaves(data.whole)[0].shape[:2]
     rest = jax.tree.leaves(data.rest)
     return number * length + (rest[0].shape[0] if rest else 0)
 
 
 def mean(fn: Callable[[Any], Array], data: Microbatches) -> Float[Array, "..."]:
-    """Averages an array over examples, given its average over each block.
+    """Averages an array over all examples, given its mean over each microbatch.
 
     Args:
-      fn: called with a block of examples; returns the mean over them.
+      fn: called with the examples of a microbatch; returns the mean over them.
       data: the examples.
 
     Returns:
@@ -83,6 +84,8 @@ def mean(fn: Callable[[Any], Array], data: Microbatches) -> Float[Array, "..."]:
         return total + share * fn(block).astype(wide), None
 
     total = jnp.zeros(like.shape, wide)
+    # Without a loop for a single microbatch: XLA's CPU compiler runs convolutions
+    # inside loops slowly.
     if number == 1:
         total, _ = add(total, first)
     else:
@@ -102,28 +105,31 @@ def hvp(
 ) -> Float[Array, "n"]:
     r"""Multiplies a vector by the Hessian of a loss in a subspace.
 
-    With the mean loss :math:`L` over the examples this is
+    For the mean loss :math:`L` over the examples this is
     :math:`\nabla^2 L(\theta) \, v` in the coordinates of the subspace: the derivative
-    of the gradient along :math:`v` (forward over reverse).
+    of the gradient in the direction :math:`v` (forward-mode over reverse-mode
+    differentiation).
 
     Args:
-      loss: called as `loss(params, batch)`; the mean over the batch of something of
-        each example alone, twice differentiable. Do not add weight decay unless its
+      loss: called as `loss(params, batch)`; returns the mean over the batch of a twice
+        differentiable function of each example. Include weight decay only if its
         curvature is wanted too.
-      space: coordinates and point, see `subspace.make`.
-      batches: a tree whose leaves all begin with the axis of examples.
-      vector: what to multiply.
-      batch_size: examples to take at once; None for all.
+      space: coordinates and the point at which to differentiate, from
+        `param_subspace.make`.
+      batches: examples, a tree whose leaves all begin with the axis of examples.
+      vector: vector to multiply, [n] with n coordinates.
+      batch_size: examples per microbatch, 1 or more; None for all examples at once.
 
     Returns:
-      The product, in the type of `vector`.
+      The product, [n], in the dtype of `vector`.
 
     Raises:
-      ValueError: as `blocks`.
+      ValueError: if the leaves of `batches` do not begin with one axis of 1 or more
+        examples, or `batch_size` is less than 1.
 
     Examples:
       >>> params = {"w": jnp.array([1.0, 2.0])}
-      >>> space = subspace.make(params, {"w": jnp.array([True, False])})
+      >>> space = param_subspace.make(params, {"w": jnp.array([True, False])})
       >>> loss = lambda params, x: jnp.mean(x * jnp.sum(params["w"] ** 2))
       >>> hvp(loss, space, jnp.array([1.0, 2.0, 6.0]), jnp.ones(1), batch_size=2)
       Array([6.], dtype=float32)
@@ -141,20 +147,24 @@ def operator(
     *,
     batch_size: int | None = None,
 ) -> Product:
-    """Makes the product with the Hessian a function of the vector alone.
+    """Creates the Hessian-vector product as a function of the vector alone.
 
     Args:
-      loss: as in `hvp`.
-      space: as in `hvp`.
-      batches: as in `hvp`.
-      batch_size: as in `hvp`.
+      loss: called as `loss(params, batch)`; returns the mean over the batch of a twice
+        differentiable function of each example.
+      space: coordinates and the point at which to differentiate, from
+        `param_subspace.make`.
+      batches: examples, a tree whose leaves all begin with the axis of examples.
+      batch_size: examples per microbatch, 1 or more; None for all examples at once.
 
     Returns:
-      A function that is also a tree of arrays, so that it can be an argument under
-      `jit` without the data becoming a constant of the program.
+      A function that maps a vector [n] to the product [n]. It is also a pytree, so that
+      it can be an argument under `jit` without its data becoming constants of the
+      program.
 
     Raises:
-      ValueError: as `blocks`.
+      ValueError: if the leaves of `batches` do not begin with one axis of 1 or more
+        examples, or `batch_size` is less than 1.
     """
     data = microbatches(batches, batch_size)
     return jax.tree_util.Partial(_product, jax.tree_util.Partial(loss), space, data)

@@ -1,11 +1,11 @@
-r"""The ends of the spectrum of a large Hessian, by Lanczos' method.
+"""The largest and smallest eigenvalues of a large Hessian, by the Lanczos method.
 
-From a start vector the method finds, product by product, a tridiagonal matrix
-:math:`T` whose eigenvalues (Ritz values) come to agree with those of the Hessian, the
-outermost first. The basis is orthogonalised against all earlier vectors twice, so that
-no eigenvalue is found twice that is there once; that is matfree's doing. What is added
-here: the method ends early where the vectors so far already span an invariant
-subspace, which divides zero by zero; and each value comes with its residual.
+From a start vector the method builds, one product at a time, a tridiagonal matrix
+:math:`T` whose eigenvalues (Ritz values) converge to those of the Hessian, the
+outermost first. Each basis vector is orthogonalized twice against all earlier ones, so
+that no simple eigenvalue is found twice. matfree implements this. The module adds two
+things: it stops early if the vectors span an invariant subspace, where the recurrence
+would divide zero by zero, and it returns the residual of each eigenvalue.
 """
 
 from typing import Any, NamedTuple
@@ -21,18 +21,20 @@ from matfree import decomp
 from jaxsparse import arguments
 from jaxsparse.analysis.hessian import hvp
 
-ROUNDING = 10.0  # machine epsilons
+# In machine epsilons; a vector that is shorter, relative to T, is rounding error.
+ROUNDING = 10.0
 
 
 class Tridiagonal(NamedTuple):
-    """A symmetric operator in the basis that Lanczos' method finds.
+    """A symmetric operator in the Lanczos basis.
 
     Attributes:
-      diagonal: the diagonal of T, zero past `steps`.
-      beside: what is beside it, zero from row `steps` - 1 on.
-      basis: orthonormal rows, zero past `steps`.
-      steps: how many rows are good; fewer than asked for if they span an invariant
-        subspace, and 0 if the operator or the start is not finite, or the start zero.
+      diagonal: diagonal of T, [k]; zero from index `steps` on.
+      beside: off-diagonal of T, [k - 1]; zero from index `steps` - 1 on.
+      basis: orthonormal rows, [k, n]; zero from row `steps` on.
+      steps: number of valid rows, int32. It is less than k if these rows span an
+        invariant subspace, and 0 if the start vector is zero or the start vector or the
+        first product is not finite.
     """
 
     diagonal: Float[Array, "k"]
@@ -45,12 +47,13 @@ class Extremes(NamedTuple):
     """Eigenvalues at both ends of a spectrum, with error bounds.
 
     Attributes:
-      top: the largest, descending.
-      top_residuals: the norm of A y - a y for each value a and its unit vector y, by
-        one more product. An eigenvalue lies within it of a, up to rounding.
-      bottom: the smallest, ascending.
-      bottom_residuals: the same for these.
-      steps: how many steps of Lanczos' method there were.
+      top: the largest eigenvalues, descending.
+      top_residuals: norm of A y - a y for each value a in `top` and its unit Ritz
+        vector y, computed with one more product. Up to rounding, some eigenvalue of A
+        is within this distance of a.
+      bottom: the smallest eigenvalues, ascending.
+      bottom_residuals: norm of A y - a y for each value a in `bottom`.
+      steps: number of valid Lanczos steps.
     """
 
     top: Float[np.ndarray, "top"]
@@ -63,34 +66,35 @@ class Extremes(NamedTuple):
 def tridiagonalise(
     product: hvp.Product, start: Float[Array, "n"], steps: int
 ) -> Tridiagonal:
-    """Runs Lanczos' method with full reorthogonalisation.
+    """Runs the Lanczos method with full reorthogonalization.
 
-    Usable under `jit` and `vmap`, with exactly `steps` products.
+    Works under `jit` and `vmap`, and always computes `steps` products.
 
-    The method has found an invariant subspace where the next vector is no longer than
-    ten machine epsilons times the largest entry of T. It is then made of rounding, and
-    what follows from it is dropped.
+    The method has found an invariant subspace if the norm of the next vector is at most
+    ten machine epsilons times the largest entry of T so far. That vector consists of
+    rounding errors; it and all later vectors are discarded.
 
     Args:
-      product: multiplies a vector by a symmetric matrix.
-      start: where to start, not zero; needs no unit length.
+      product: multiplies a vector [n] by a symmetric matrix.
+      start: start vector, [n], not zero; any length.
       steps: number of products, 1 to n.
 
     Returns:
-      T and the basis, in the type of `start`.
+      T and the basis, in the dtype of `start`.
 
     References:
       Lanczos. An iteration method for the solution of the eigenvalue problem of linear
       differential and integral operators. 1950.
     """
-    # matfree's own T averages lengths with products, which hides that one is zero.
+    # matfree's `tridiag_sym` averages each off-diagonal entry from a norm and an inner
+    # product, which hides that the norm is zero. The Hessenberg form keeps the norm.
     run = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
     basis, found, _, _ = run(product, start)
     diagonal, beside = jnp.diagonal(found), jnp.diagonal(found, -1)
     entries = jnp.abs(diagonal).at[1:].max(beside)
     scale = lax.cummax(jnp.where(jnp.isfinite(entries), entries, 0.0))
     limit = ROUNDING * jnp.finfo(start.dtype).eps * scale[:-1]
-    # A comparison with NaN is false: the row after 0/0 is no good either.
+    # Comparisons with NaN are false, so the row that results from 0/0 is invalid too.
     goes_on = jnp.concatenate([jnp.isfinite(diagonal[:1]), beside > limit])
     good = jnp.cumprod(goes_on & jnp.isfinite(diagonal)).astype(bool)
     return Tridiagonal(
@@ -118,29 +122,31 @@ def extremes(
     dtype: DTypeLike = jnp.float32,
     key: Key[Array, ""],
 ) -> Extremes:
-    """Finds the largest and smallest eigenvalues of a symmetric operator.
+    """Computes the largest and smallest eigenvalues of a symmetric operator.
 
     Takes `steps + top + bottom` products and the memory of `steps` vectors.
 
     Args:
-      product: multiplies a vector [n] by the matrix, such as `products.operator`,
-        whose data are then no constants of the program.
+      product: multiplies a vector [n] by the matrix. If it is a pytree, such as
+        `hvp.operator` returns, its data are arguments of the compiled program instead
+        of constants.
       n: length of the vectors.
-      top: how many of the largest to return, 0 or more.
-      bottom: how many of the smallest to return, 0 or more.
-      steps: number of products, at most n are made; several times the number of
-        values wanted.
-      dtype: of the vectors.
-      key: draws the start vector.
+      top: number of largest eigenvalues to return, 0 or more.
+      bottom: number of smallest eigenvalues to return, 0 or more.
+      steps: number of Lanczos steps, 1 or more and limited to n; several times `top` +
+        `bottom`.
+      dtype: floating dtype of the vectors.
+      key: random key for the start vector.
 
     Returns:
-      Values and residuals. There are fewer than asked for if the method ended early.
-      An eigenvalue of several dimensions may be found once only, or a few times: the
-      method sees one direction of each eigenspace, and others by rounding. Values
-      that have not converged are returned too; the residual tells them.
+      Eigenvalues and residuals. There are fewer than requested if the method stopped
+      early. An eigenvalue with several eigenvectors may be found only once, or fewer
+      times than its multiplicity: the method finds one direction of each eigenspace,
+      and others only through rounding. Values that have not converged are returned too,
+      and have large residuals.
 
     Raises:
-      ValueError: for counts out of range, or if a product is not finite.
+      ValueError: if an argument is out of range, or the first product is not finite.
 
     Examples:
       >>> found = extremes(lambda v: jnp.arange(10.0) * v, 10, top=2, bottom=1,
@@ -172,16 +178,17 @@ def extremes(
 def ritz(
     found: Tridiagonal,
 ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "k m"]]:
-    """Diagonalises T on the host, in float64.
+    """Computes the eigenvalues and eigenvectors of T on the host, in float64.
 
     Args:
-      found: concrete, not for use under `jit`.
+      found: concrete arrays; this function does not work under `jit`.
 
     Returns:
-      Its eigenvalues, ascending, and eigenvectors as columns, with zeros past `steps`.
+      The eigenvalues, [steps], ascending, and the eigenvectors as columns, [k, steps],
+      zero from row `steps` on.
 
     Raises:
-      ValueError: if there was no good step.
+      ValueError: if there is no valid step.
     """
     steps = int(found.steps)
     if not steps:
@@ -199,7 +206,7 @@ def ritz(
 
 
 def as_operand(product: hvp.Product) -> Any:
-    """Makes a function an argument for `jit`, if it is not a tree of arrays already."""
+    """Returns `product` as a pytree, which can be an argument under `jit`."""
     is_plain = jax.tree.leaves(product) == [product]
     return jax.tree_util.Partial(product) if is_plain else product
 
@@ -213,10 +220,17 @@ def _residual(
     turn: Float[np.ndarray, "k"],
     value: float,
 ) -> float:
-    """Computes how far from an eigenvector a Ritz vector is.
+    """Computes the norm of the residual of a Ritz vector.
 
-    The difference is taken on the host: it is small between large numbers, and JAX
-    0.10.2 on a CPU gets it wrong where it fuses it with the product (jax-ml/jax#39103).
+    The subtraction runs on the host: its result is much smaller than both operands, and
+    JAX 0.10.2 on a CPU computes it wrongly when it fuses it with the product
+    (jax-ml/jax#39103).
+
+    Args:
+      product: multiplies a vector [n] by the matrix.
+      basis: Lanczos basis.
+      turn: eigenvector of T, the coordinates of the Ritz vector in the basis.
+      value: eigenvalue of T.
     """
     vector, image = (
         np.asarray(part, np.float64)
@@ -229,7 +243,7 @@ def _residual(
 def _image(
     product: hvp.Product, basis: Float[Array, "k n"], turn: Float[Array, "k"]
 ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-    """Makes a vector of unit length out of the basis, and multiplies it."""
+    """Returns the unit Ritz vector with the coordinates `turn`, and its product."""
     vector = turn @ basis
     vector = vector / jnp.linalg.norm(vector)
     return vector, product(vector)

@@ -1,12 +1,13 @@
-"""The active subspace: the coordinates that a sparse network can move in.
+"""The active subspace: the coordinates in which a sparse network can change.
 
-These are the weights inside the masks and, unless they are left out, whatever has no
-mask, such as biases. Coordinates follow the order of the tree's leaves, and within a
-leaf the order of its memory.
+These are the active weights and, by default, all parameters without a mask, such as
+biases. Coordinates are in the order of the leaves of the tree, and in row-major order
+within a leaf.
 
 A subspace is a tree of arrays and can be an argument under `jit`. Two subspaces with
-equal counts in every leaf share one compiled program, as all those of one run of
-dynamic sparse training do.
+the same number of coordinates in every leaf share one compiled program. This holds for
+the subspaces of a run of dynamic sparse training that preserves the density of every
+layer.
 """
 
 import math
@@ -25,12 +26,13 @@ Indices = Int[Array, "_"] | None
 
 
 class Subspace(NamedTuple):
-    """Coordinates of parameters, and the point they are taken at.
+    """Coordinates of parameters, and the point at which they are taken.
 
     Attributes:
-      params: the masked parameters. What is no coordinate stays as it is here.
+      params: the masked parameters. Elements that are not coordinates stay as they are
+        here.
       indices: for each leaf of `params` the flat positions of its coordinates, int32,
-        ascending; None for all of them.
+        ascending; None if all elements are coordinates.
     """
 
     params: Any
@@ -40,20 +42,21 @@ class Subspace(NamedTuple):
 def make(
     params: Params, masks: Masks, *, include: tuple[str, ...] = ("*",)
 ) -> Subspace:
-    """Finds the coordinates of masked parameters.
+    """Creates the active subspace of masked parameters.
 
     Args:
       params: any pytree of parameters.
-      masks: concrete masks with the nesting of `params`; not for use under `jit`.
-      include: shell patterns of names of leaves without a mask to take as well, all
-        by default; `()` takes none.
+      masks: concrete boolean masks with the structure of `params`, None where a leaf is
+        not prunable; not for use under `jit`.
+      include: shell patterns for the names of leaves without a mask to include; all by
+        default, none with `()`.
 
     Returns:
       The subspace at the masked parameters.
 
     Raises:
-      ValueError: if nestings or shapes differ, a pattern matches no leaf, or no
-        coordinate is left.
+      ValueError: if structures or shapes differ, a pattern matches no leaf, or there
+        are no coordinates.
 
     Examples:
       >>> params = {"bias": jnp.ones(2), "kernel": jnp.arange(4.0).reshape(2, 2)}
@@ -90,7 +93,7 @@ def _indices(mask: Bool[Array, "..."] | None, is_taken: bool) -> Indices:
 
 
 def sizes(space: Subspace) -> tuple[int, ...]:
-    """Counts the coordinates in each leaf, in the order of the leaves."""
+    """Returns the number of coordinates in each leaf, in the order of the leaves."""
     leaves = jax.tree.leaves(space.params)
     return tuple(
         math.prod(jnp.shape(leaf)) if index is None else index.shape[0]
@@ -99,26 +102,27 @@ def sizes(space: Subspace) -> tuple[int, ...]:
 
 
 def size(space: Subspace) -> int:
-    """Counts the coordinates."""
+    """Returns the total number of coordinates."""
     return sum(sizes(space))
 
 
 def dtype(space: Subspace) -> np.dtype:
-    """Returns the widest type among the coordinates."""
+    """Returns the widest dtype among the leaves with coordinates."""
     leaves = jax.tree.leaves(space.params)
     found = [leaf for leaf, n in zip(leaves, sizes(space), strict=True) if n]
     return np.dtype(jnp.result_type(*found))
 
 
 def pieces(space: Subspace, params: Params) -> list[Float[Array, "_"]]:
-    """Gathers the coordinates of parameters, leaf by leaf.
+    """Gathers the coordinates of parameters, one vector per leaf.
 
     Args:
-      space: which coordinates.
-      params: parameters with the nesting of those of `space`.
+      space: the subspace.
+      params: parameters with the structure and shapes of `space.params`.
 
     Returns:
-      For each leaf a vector, empty where it has no coordinates.
+      A vector for each leaf, empty where the leaf has no coordinates; all in the widest
+      dtype among them.
     """
     wide = dtype(space)
     return [
@@ -132,20 +136,21 @@ def pieces(space: Subspace, params: Params) -> list[Float[Array, "_"]]:
 
 
 def split(space: Subspace, vector: Float[Array, "n"]) -> list[Float[Array, "_"]]:
-    """Splits a vector of coordinates into those of each leaf."""
+    """Splits a vector of coordinates [n] into one vector per leaf."""
     ends = np.cumsum(sizes(space))
     return [vector[end - n : end] for end, n in zip(ends, sizes(space), strict=True)]
 
 
 def join(space: Subspace, moved: dict[int, Float[Array, "_"]]) -> Any:
-    """Puts coordinates of some leaves into the parameters of a subspace.
+    """Sets the coordinates of some leaves in the parameters of a subspace.
 
     Args:
       space: the subspace.
-      moved: vectors by the position of their leaf; the other leaves stay.
+      moved: vectors of coordinates by the position of their leaf; the other leaves are
+        those of `space.params`.
 
     Returns:
-      Parameters of the dtypes of `space.params`.
+      Parameters in the dtypes of `space.params`.
     """
     leaves, treedef = jax.tree.flatten(space.params)
     for place, values in moved.items():
@@ -165,25 +170,25 @@ def flatten(space: Subspace, params: Params) -> Float[Array, "n"]:
     """Gathers the coordinates of parameters into one vector.
 
     Args:
-      space: which coordinates.
-      params: parameters with the nesting of those of `space`.
+      space: the subspace.
+      params: parameters with the structure and shapes of `space.params`.
 
     Returns:
-      The coordinates in the widest of their types.
+      The coordinates, [n], in the widest dtype among the leaves with coordinates.
     """
     return jnp.concatenate(pieces(space, params))
 
 
 def unflatten(space: Subspace, vector: Float[Array, "n"]) -> Any:
-    """Undoes `flatten`.
+    """Sets all coordinates of a subspace; the inverse of `flatten`.
 
     Args:
-      space: which coordinates.
-      vector: their values.
+      space: the subspace.
+      vector: the coordinates, [n].
 
     Returns:
-      Parameters that are exactly zero outside the masks, and those of `space` in
-      leaves that were left out.
+      Parameters that are exactly zero outside the masks. Leaves without coordinates are
+      those of `space.params`.
     """
     moved = split(space, vector)
     return join(space, {i: m for i, m in enumerate(moved) if m.shape[0]})

@@ -1,11 +1,11 @@
-r"""The whole spectrum of a large Hessian, estimated: its trace and its density.
+r"""Estimates of the trace and the spectral density of a large Hessian.
 
-For a random vector :math:`v` of signs, :math:`v^\top A v` is the trace on average.
-Likewise :math:`v^\top f(A) v / n` is the mean of :math:`f` over the spectrum, and
-Lanczos' method from :math:`v` gives it as a sum over nodes (the Ritz values) with
-weights (the squared first entries of the eigenvectors of T). So nodes and weights are
-an estimate of the spectral density. `lanczos` has the method; here it is repeated for
-several vectors.
+For a random vector :math:`v` of signs, the mean of :math:`v^\top A v` is the trace. In
+the same way :math:`v^\top f(A) v / n` estimates the mean of :math:`f` over the
+spectrum. The Lanczos method with start vector :math:`v` computes it as a sum over nodes
+(the Ritz values) with weights (the squared first entries of the eigenvectors of T).
+Nodes and weights are thus an estimate of the spectral density. `lanczos` implements the
+method; this module applies it to several random vectors (probes).
 """
 
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
 
     Attributes:
       mean: the estimate.
-      error: its standard error.
+      error: standard error of the estimate.
     """
 
     mean: float
@@ -37,10 +37,10 @@ class Quadrature(NamedTuple):
     """A spectral density as nodes and weights.
 
     Attributes:
-      nodes: eigenvalues, [probes, steps]; 0 with weight 0 where a probe ended early.
-      weights: not negative, of sum 1 for each probe.
-      n: how many eigenvalues the density stands for.
-      dtype: name of the type of the products.
+      nodes: eigenvalues, [probes, steps]; 0 with weight 0 where a probe stopped early.
+      weights: nonnegative weights, [probes, steps], whose sum is 1 for each probe.
+      n: number of eigenvalues that the density represents.
+      dtype: name of the dtype in which the products were computed.
     """
 
     nodes: Float[np.ndarray, "probes steps"]
@@ -63,17 +63,19 @@ def trace(
     """Estimates the trace of a symmetric operator.
 
     Args:
-      product: as in `lanczos.extremes`.
+      product: multiplies a vector [n] by the matrix. If it is a pytree, such as
+        `hvp.operator` returns, its data are arguments of the compiled program instead
+        of constants.
       n: length of the vectors.
-      probes: number of random vectors and of products, 2 or more.
-      dtype: of the vectors.
-      key: draws the vectors.
+      probes: number of random vectors, and of products, 2 or more.
+      dtype: floating dtype of the vectors.
+      key: random key for the vectors.
 
     Returns:
       An unbiased estimate; exact for a diagonal matrix.
 
     Raises:
-      ValueError: for fewer than 2 probes, or if a product is not finite.
+      ValueError: if `probes` is less than 2, or a product is not finite.
 
     References:
       Hutchinson. A stochastic estimator of the trace of the influence matrix for
@@ -107,22 +109,25 @@ def density(
 ) -> Quadrature:
     """Estimates the spectral density by stochastic Lanczos quadrature.
 
-    Takes `probes * steps` products, and the memory of `steps` vectors.
+    Takes `probes * steps` products and the memory of `steps` vectors.
 
     Args:
-      product: as in `lanczos.extremes`.
+      product: multiplies a vector [n] by the matrix. If it is a pytree, such as
+        `hvp.operator` returns, its data are arguments of the compiled program instead
+        of constants.
       n: length of the vectors.
       probes: number of random vectors, 2 or more.
-      steps: products for each, at most n are made. Moments of the density up to
-        2 steps - 1 are those of the probe.
-      dtype: of the vectors.
-      key: draws the vectors.
+      steps: number of products for each random vector, 1 or more and limited to n.
+        Moments up to order 2 steps - 1 are exact for the probe.
+      dtype: floating dtype of the vectors.
+      key: random key for the vectors.
 
     Returns:
-      Nodes and weights, to be read by `smooth` and `summarise`.
+      Nodes and weights, the argument of `smooth` and `summarise`.
 
     Raises:
-      ValueError: for counts out of range, or if a product is not finite.
+      ValueError: if an argument is out of range, or the first product of a probe is not
+        finite.
 
     References:
       Ubaru, Chen, Saad. Fast estimation of tr(f(A)) via stochastic Lanczos quadrature.
@@ -145,18 +150,19 @@ def density(
     found=arguments.instance(Quadrature), width=arguments.number(0, above=True)
 )
 def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "points"]:
-    """Evaluates a density, every node a Gaussian.
+    """Evaluates a spectral density with a Gaussian at each node.
 
     Args:
-      found: what `density` returned.
-      points: where to evaluate it.
-      width: standard deviation of the Gaussians, above 0.
+      found: nodes and weights from `density`.
+      points: points at which to evaluate the density, [points].
+      width: standard deviation of the Gaussians, above 0, in the unit of the
+        eigenvalues.
 
     Returns:
-      The density at the points; it integrates to 1.
+      The density at the points, float64; its integral over the real line is 1.
 
     Raises:
-      ValueError: if the width is not above 0.
+      ValueError: if `width` is not above 0.
     """
     points = np.asarray(points, np.float64)
     result = np.zeros(points.shape)
@@ -171,19 +177,21 @@ def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "p
     threshold=arguments.optional(arguments.number(0)),
 )
 def summarise(found: Quadrature, *, threshold: float | None = None) -> dict[str, float]:
-    """Describes an estimated spectrum by the numbers of `spectra.summarise`.
+    """Computes the statistics of `eigenvalues.summarise` for an estimated spectrum.
 
     Args:
-      found: what `density` returned.
-      threshold: how far below zero an eigenvalue is negative; None for the rule of
-        `spectra`, with the largest node as the largest eigenvalue.
+      found: nodes and weights from `density`.
+      threshold: an eigenvalue is negative below -`threshold`, 0 or more; None for the
+        machine epsilon times the square root of n times the largest magnitude of a
+        node.
 
     Returns:
-      "n", "max" and "min" (the outermost nodes, inside the spectrum), "trace",
-      "threshold", "negative_fraction", "negative_mass", and the standard errors over
-      probes "trace_error", "negative_fraction_error" and "negative_mass_error".
-      Eigenvalues near zero that the steps do not resolve make the fraction biased,
-      which its error does not show; mass hardly suffers.
+      "n", "max" and "min" (the outermost nodes, which lie inside the spectrum),
+      "trace", "threshold", "negative_fraction", "negative_mass", and the standard
+      errors over probes "trace_error", "negative_fraction_error" and
+      "negative_mass_error". Eigenvalues near zero that are not resolved by the number
+      of steps bias the fraction, which its error does not show; the mass is hardly
+      affected.
     """
     nodes, weights = found.nodes, found.weights
     largest = float(np.max(np.abs(nodes)))
@@ -219,7 +227,7 @@ def _estimate(samples: Float[np.ndarray, "probes"]) -> Estimate:
 def _ratio(
     part: Float[np.ndarray, "probes"], whole: Float[np.ndarray, "probes"]
 ) -> Estimate:
-    """Estimates the ratio of two means, its error to first order."""
+    """Estimates the ratio of two means, with its standard error to first order."""
     if not np.any(whole):
         return Estimate(0.0, 0.0)
     ratio = np.mean(part) / np.mean(whole)
@@ -250,7 +258,9 @@ def _compiled_runs(
 ) -> lanczos.Tridiagonal:
     def run(key: Key[Array, ""]) -> lanczos.Tridiagonal:
         found = lanczos.tridiagonalise(product, _signs(key, n, dtype), steps)
-        return found._replace(basis=jnp.zeros((0, n), dtype))  # one basis at a time
+        # Quadrature does not need the basis; stacking it would take the memory of
+        # `probes * steps` vectors.
+        return found._replace(basis=jnp.zeros((0, n), dtype))
 
     return lax.map(run, keys)
 
