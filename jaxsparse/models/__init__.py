@@ -1,15 +1,17 @@
-"""Networks: ordinary linen modules that know nothing of sparsity.
+"""Network architectures: ordinary linen modules without any code for sparsity.
 
-Masks, wrappers of optimisers and ghosts act from outside, on the parameters or
-through what is injected here: `act`, `conv`, `dense`, `norm` and `skip`, which makes a
-bypass of each convolution between feature maps, are fields of every network that has a
-use for them. All networks are called alike,
+Masks, optimizer wrappers and ghost skip connections (ToST) are applied from outside: to
+the parameters, or through the layers that are injected as fields. Each network has
+those of the fields `act`, `conv`, `dense`, `norm` and `skip` that it needs; `skip`
+creates a ghost skip connection around each convolution of feature maps. All networks
+are called in the same way,
 
     logits = model.apply(variables, images, train=False)
 
-with images [b h w c] already normalised. Logits are never narrower than float32,
-whatever `dtype` the layers compute in. The last layer is called "head" everywhere, so
-that one pattern names it, and `initializers.initialize` draws the parameters.
+with images [b, h, w, c] that are already standardized. Logits are float32 or wider,
+whatever the `dtype` in which the layers compute. The last layer is named "head" in all
+networks, so that one pattern matches it. `initializers.initialize` initializes the
+parameters.
 """
 
 from jaxsparse.models.conv import ConvNet

@@ -1,7 +1,7 @@
-"""Residual blocks: what is computed beside a shortcut and added to it.
+"""Residual blocks: convolutions whose output is added to a shortcut.
 
-All of them are made with `act`, any function of one array, and `unit`, which is
-`layers.unit` bound to the layers of the network.
+All blocks take `act`, an activation function of one array, and `unit`, which is
+`layers.conv_unit` with the layers of the network bound by `layers.bind`.
 """
 
 from collections.abc import Callable
@@ -18,32 +18,34 @@ SHORTCUTS = ("projection", "identity")
 def subsample(
     x: Float[Array, "b h w c"], features: int, *, stride: int
 ) -> Float[Array, "b h2 w2 o"]:
-    """Fits a shortcut to a block's output without any weight (He et al., option A).
+    """Fits a shortcut to a block's output without weights (He et al., option A).
 
     Args:
-      x: the block's input.
+      x: input of the block, [b, h, w, c].
       features: channels of the output, at least those of `x`.
-      stride: every how many pixels one is taken, from the first.
+      stride: distance of the pixels that are kept, along h and w, starting with the
+        first.
 
     Returns:
-      The pixels taken, with channels of zeros after those of `x`.
+      The kept pixels, with channels of zeros appended to those of `x`.
     """
     missing = features - x.shape[-1]
     return jnp.pad(x[:, ::stride, ::stride, :], ((0, 0), (0, 0), (0, 0), (0, missing)))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut.
+    """Two 3x3 convolutions and a shortcut.
 
-    Each convolution has a bypass, if there are any: the block is act(x + unit(act(
-    unit(x)))), with units that are norm(conv(x)) + skip(x).
+    The block computes act(shortcut(x) + unit(act(unit(x)))), where a unit is
+    norm(conv(x)), plus skip(x) if the network has ghost skip connections.
 
     Attributes:
       features: channels of the output.
-      stride: of the first convolution.
-      shortcut: "projection" or "identity"; used where the shape changes.
-      act: called twice.
-      unit: makes convolutions.
+      stride: stride of the first convolution.
+      shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
+        where the shape changes.
+      act: activation function, applied twice.
+      unit: computes convolution and normalization, see `layers.conv_unit`.
     """
 
     features: int
@@ -54,23 +56,25 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns the block's output."""
+        """Computes the output of the block."""
         y = self.unit(x, self.features, 3, stride=self.stride, name="{}1")
         y = self.unit(self.act(y), self.features, 3, name="{}2")
         return self.act(_fit(x, y, self) + y)
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 convolutions, beside a shortcut.
+    """A 3x3 convolution between two 1x1 convolutions, and a shortcut.
 
-    Each convolution has a bypass, if there are any, as in a `BasicBlock`.
+    If the network has ghost skip connections, each of the three convolutions has one,
+    as in `BasicBlock`.
 
     Attributes:
       features: channels of the 3x3 convolution; the output has four times as many.
-      stride: of the 3x3 convolution.
-      shortcut: "projection" or "identity"; used where the shape changes.
-      act: called three times.
-      unit: makes convolutions.
+      stride: stride of the 3x3 convolution.
+      shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
+        where the shape changes.
+      act: activation function, applied three times.
+      unit: computes convolution and normalization, see `layers.conv_unit`.
     """
 
     features: int
@@ -81,7 +85,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns the block's output."""
+        """Computes the output of the block."""
         y = self.act(self.unit(x, self.features, 1, name="{}1"))
         y = self.unit(y, self.features, 3, stride=self.stride, name="{}2")
         y = self.unit(self.act(y), 4 * self.features, 1, name="{}3")
@@ -93,27 +97,28 @@ def _fit(
     y: Float[Array, "b h2 w2 o"],
     block: BasicBlock | Bottleneck,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Gives a block's input the shape of its output, if that is another."""
+    """Converts the input of a block to the shape of its output if they differ."""
     features, stride = y.shape[-1], block.stride
     if stride == 1 and x.shape[-1] == features:
         return x
     if block.shortcut == "identity":
         return subsample(x, features, stride=stride)
+    # Without a ghost skip connection: the projection is a shortcut itself.
     return block.unit(x, features, 1, stride=stride, skip=None, name="shortcut_{}")
 
 
 class PreActivation(nn.Module):
-    """Two 3x3 convolutions, each after a normalisation and an activation.
+    """Two 3x3 convolutions, each after normalization and activation, and a shortcut.
 
-    Each convolution has a bypass, if there are any: what a unit computes is conv(x) +
-    skip(x) here. A shortcut that changes the shape begins after the first activation.
+    Here a unit is conv(x), plus skip(x) if the network has ghost skip connections. A
+    shortcut that changes the shape starts after the first activation.
 
     Attributes:
       features: channels of the output.
-      stride: of the first convolution.
-      act: called twice.
-      norm: makes normalisations, already told whether this is training.
-      unit: makes convolutions without a normalisation.
+      stride: stride of the first convolution.
+      act: activation function, applied twice.
+      norm: creates normalization layers; already bound to training or evaluation mode.
+      unit: computes convolutions without normalization, see `layers.conv_unit`.
     """
 
     features: int
@@ -124,7 +129,7 @@ class PreActivation(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns the block's output."""
+        """Computes the output of the block."""
         size, stride = self.features, self.stride
         active = self.act(self.norm(name="norm1")(x))
         y = self.unit(active, size, 3, stride=stride, name="{}1")

@@ -1,4 +1,4 @@
-"""Conv-2, Conv-4 and Conv-6: VGG cut down to the size of CIFAR-10."""
+"""Conv-2, Conv-4 and Conv-6: small VGG-like networks for CIFAR-10."""
 
 from collections.abc import Callable
 
@@ -13,25 +13,27 @@ from jaxsparse.models import pooling
 class ConvNet(nn.Module):
     """Pairs of 3x3 convolutions, each pair followed by 2x2 max pooling, then an MLP.
 
-    Layers are called conv1, conv2, ..., dense1, dense2 and head; all have biases. On
+    Layers are named conv1, conv2, ..., dense1, dense2 and head; all have biases. On
     32x32x3 images Conv-2, Conv-4 and Conv-6 have 4,301,642, 2,425,930 and 2,262,602
     parameters.
 
     Attributes:
-      depth: number of convolutions, even.
-      width: channels of the first pair; every further pair has twice as many.
+      depth: number of convolutions, even, 2 or more.
+      width: channels of the first pair; each further pair has twice as many as the one
+        before.
       features: sizes of the hidden dense layers.
       classes: number of outputs.
-      act: any function of one array.
-      conv: makes the convolutions.
-      pool: halves height and width.
-      dense: makes the dense layers.
-      dtype: what the layers compute in; None for that of images and parameters
-        together.
+      act: activation function of one array.
+      conv: creates the convolutions.
+      pool: pooling function that halves height and width.
+      dense: creates the dense layers.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters.
 
     Deviations:
-      None known. The paper's figure 2 gives 1.7M weights for Conv-6, of which 1.1M are
-      in convolutions; the layers it lists have 2.26M, of which 1.14M are.
+      None known. Figure 2 of the paper gives 1.7M weights for Conv-6, including 1.1M in
+      convolutions; the layers that it lists have 2.26M, including 1.14M in
+      convolutions.
 
     References:
       Frankle and Carbin, The Lottery Ticket Hypothesis: Finding Sparse, Trainable
@@ -49,7 +51,7 @@ class ConvNet(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a depth that is not made of pairs."""
+        """Raises ValueError if the depth is not a positive even number."""
         if self.depth < 2 or self.depth % 2:
             raise ValueError(
                 f"depth: got {self.depth}; wanted an even number of convolutions, "
@@ -61,7 +63,7 @@ class ConvNet(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; training and evaluation are the same here."""
+        """Computes logits [b, k]; `train` has no effect."""
         del train
         x = images
         for i in range(self.depth):
@@ -73,5 +75,6 @@ class ConvNet(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        # The loss needs logits in float32 even if the layers compute in bfloat16.
         precise = jnp.promote_types(x.dtype, jnp.float32)
         return self.dense(self.classes, dtype=precise, name="head")(x)

@@ -1,11 +1,13 @@
-"""Convolution whose gradients are spelled out: for CPUs.
+"""Convolution with explicit gradients that are fast on CPUs.
 
-JAX differentiates a convolution into two more, of other orders of dimensions. XLA's
-CPU compiler calls its fast routine for one order only. It puts others into that order,
-but not inside loops and branches, where it falls back on a slow one; and the copies
-that this takes for the gradient by the kernel repeat whatever made the images, element
-by element, against the grain of memory. Here all three are written in the fast order,
-and the gradient by the kernel goes through a batch in parts that a cache can hold.
+JAX differentiates a convolution into two other convolutions with other dimension
+orders. XLA's CPU compiler has a fast implementation for one order only. It transposes
+other orders to this one, but not inside loops and branches, where it uses a slow
+implementation. For the gradient with respect to the kernel, the transposed copy also
+recomputes the operations that produced the images, element by element and with strided
+memory access. Here all three convolutions are written in the fast order, and the
+gradient with respect to the kernel is summed over chunks of the batch that fit into the
+cache.
 """
 
 import functools
@@ -17,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 ORDER = ("NHWC", "HWIO", "NHWC")
-AT_ONCE = 16  # images in a part
+AT_ONCE = 16  # images per chunk
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -37,34 +39,38 @@ def convolve(
 ) -> Float[Array, "b H W o"]:
     """Convolves images, for `nn.Conv(conv_general_dilated=convolve)`.
 
-    What comes out is that of linen's own convolution, and so are gradients, which
-    differ in the last bits only. They can be differentiated again, forward too; the
-    maps only backward. Kernels of one pixel are matrix products. Where every channel is
-    convolved by itself, as in MobileNets, images are shifted, multiplied by the
-    kernel's pixels and summed. All else, dilations and other groups, is left to JAX.
+    The results are those of linen's own convolution; gradients differ in the last bits
+    only. Gradients can be differentiated again, also in forward mode. The output itself
+    can only be differentiated in reverse mode.
 
-    Where the compiler divides batches over devices by itself, it has to bring them
-    together for the parts; inside `pmap` and `shard_map(check_vma=False)` each device
-    has its own.
+    1x1 kernels are computed as matrix products. Depthwise convolutions, as in
+    MobileNets, are computed as sums of shifted images, each multiplied by one pixel of
+    the kernel. Dilated and other grouped convolutions are passed on to JAX.
+
+    If the compiler partitions batches over devices automatically, it has to gather the
+    batch to form the chunks. Inside `pmap` and `shard_map(check_vma=False)` each device
+    forms chunks of its own part.
 
     Args:
-      lhs: images.
-      rhs: kernel.
-      window_strides: steps along h and w.
-      padding: "SAME", "VALID", or pairs of pixels before and after, for h and w.
-      lhs_dilation: None, or distances between pixels of the images.
-      rhs_dilation: None, or distances between pixels of the kernel.
-      dimension_numbers: not looked at; always those of linen, NHWC and HWIO.
-      feature_group_count: of channels, each of which sees itself only.
-      precision: as in `jax.lax.conv_general_dilated`.
-      preferred_element_type: as in `jax.lax.conv_general_dilated`.
+      lhs: images, [b, h, w, i].
+      rhs: kernel, [kh, kw, i / groups, o].
+      window_strides: strides along h and w.
+      padding: "SAME", "VALID", or pairs of the numbers of pixels to add before and
+        after, for h and w.
+      lhs_dilation: dilation of the images along h and w, or None.
+      rhs_dilation: dilation of the kernel along h and w, or None.
+      dimension_numbers: ignored; the order is always that of linen, NHWC and HWIO.
+      feature_group_count: number of groups of channels that are convolved separately.
+      precision: precision of the products, passed on to `jax.lax.conv_general_dilated`.
+      preferred_element_type: dtype in which to accumulate and return, or None, passed
+        on to `jax.lax.conv_general_dilated`.
 
     Returns:
-      The maps.
+      Feature maps, [b, H, W, o].
 
     Raises:
-      TypeError: if images and kernel do not fit, as JAX words it.
-      ValueError: likewise.
+      TypeError: if images and kernel do not match, with the message of JAX.
+      ValueError: if images and kernel do not match, with the message of JAX.
     """
     del dimension_numbers
     steps, size = tuple(window_strides), rhs.shape[:2]
@@ -79,7 +85,7 @@ def convolve(
         precision=precision,
         preferred_element_type=preferred_element_type,
     )
-    like = jax.eval_shape(library, lhs, rhs)  # refuses what does not fit
+    like = jax.eval_shape(library, lhs, rhs)  # also raises JAX's own errors
     dilated = any(rate != 1 for rate in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     each = feature_group_count == lhs.shape[-1]
     if dilated or not (feature_group_count == 1 or each) or 0 in like.shape:
@@ -119,14 +125,15 @@ _convolve = jax.custom_vjp(_by_jax, nondiff_argnums=(2, 3, 4, 5))
 
 
 def _forward(images: Array, kernel: Array, *options: Any) -> tuple[Array, Any]:
-    # Not `_convolve`: the Hessian differentiates this, and forward.
+    # Not `_convolve`: the Hessian differentiates this function in forward mode, which
+    # `custom_vjp` does not support.
     return _by_jax(images, kernel, *options), (images, kernel)
 
 
 def _backward(
     steps: Any, pads: Pads, precision: Any, dtype: Any, saved: Any, maps: Array
 ) -> tuple[Array, Array]:
-    """Computes gradients by images and kernel from those by the maps."""
+    """Computes the gradients for images and kernel from those for the feature maps."""
     del dtype
     images, kernel = saved
     maps = maps.astype(images.dtype)
@@ -150,7 +157,7 @@ def _backward(
     )
 
     def part(images: Array, maps: Array) -> Array:
-        # Negative pixels are cut off: the last ones, which no window of stride 2 saw.
+        # Negative padding crops: with a stride, no window may cover the last pixels.
         edges = [
             (start, length - 1 + wide - side - start, 0)
             for side, length, wide, (start, _) in zip(
@@ -160,7 +167,8 @@ def _backward(
         zero = jnp.zeros((), images.dtype)
         padded = lax.pad(images, zero, [(0, 0, 0), *edges, (0, 0, 0)])
         by_kernel = lax.conv_general_dilated(
-            padded.transpose(3, 1, 2, 0),  # every channel an image, of images
+            # The sum runs over the batch, so it takes the place of the channels.
+            padded.transpose(3, 1, 2, 0),
             maps.transpose(1, 2, 0, 3),
             (1, 1),
             "VALID",
@@ -179,14 +187,14 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _spread(maps: Array, steps: Any) -> list[int]:
-    """Computes how many pixels maps reach over when they lie `steps` apart."""
+    """Returns the extent of the feature maps when their pixels are `steps` apart."""
     return [
         (side - 1) * step + 1 for side, step in zip(maps.shape[1:3], steps, strict=True)
     ]
 
 
 def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
-    """Sums a function of images and maps over parts of the batch, and the rest."""
+    """Sums `part(images, maps)` over chunks of the batch, the last possibly smaller."""
     count = len(images) // AT_ONCE
     if len(images) <= AT_ONCE:
         return part(images, maps)
@@ -199,8 +207,8 @@ def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
     def add(total: Array, of: list[Array]) -> tuple[Array, None]:
         return total + part(*of), None
 
-    # From zeros: a first part outside of the loop would be compiled twice, and copied
-    # against the grain like a whole batch.
+    # The sum starts from zeros: computing a first chunk outside the loop would compile
+    # `part` twice, with the strided copies that a whole batch needs.
     like = jax.eval_shape(part, *(array[0] for array in parts))
     total, _ = lax.scan(add, jnp.zeros(like.shape, like.dtype), parts)
     return total if split == len(images) else total + part(images[split:], maps[split:])
@@ -209,8 +217,8 @@ def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
 def _views(
     images: Array, size: tuple[int, ...], steps: tuple[int, ...], pads: Pads
 ) -> list[Float[Array, "b H W i"]]:
-    """Shifts images by every pixel of a kernel, as far as its windows reach."""
-    edges = [(before, after, 0) for before, after in pads]  # negative ones cut off
+    """Returns the pixels of the images under each pixel of the kernel."""
+    edges = [(before, after, 0) for before, after in pads]  # negative ones crop
     none = (0, 0, 0)
     padded = lax.pad(images, jnp.zeros((), images.dtype), [none, *edges, none])
     height, width = (
@@ -231,7 +239,7 @@ def _views(
 def _each_channel(
     views: list[Float[Array, "b H W i"]], rhs: Float[Array, "kh kw 1 o"], dtype: Any
 ) -> Float[Array, "b H W o"]:
-    """Sums shifted images, each times its pixel of the kernel, in float32 or wider."""
+    """Sums shifted images times their kernel pixels, computed in float32 or wider."""
     wide = jnp.promote_types(dtype, jnp.float32)
     pixels = rhs.reshape(len(views), 1, 1, 1, -1).astype(wide)
     each = rhs.shape[-1] // views[0].shape[-1]

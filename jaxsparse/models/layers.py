@@ -1,7 +1,8 @@
-"""What networks are made of: a convolution with all that belongs to it, and a head.
+"""Shared parts of the networks: a convolutional unit, stages, and the output layer.
 
-A `unit` is bound once in a network to the layers that were injected there, so that one
-place knows where a normalisation and a bypass belong and what they are called.
+A network binds `conv_unit` once to the layers injected into it. The order of
+convolution, normalization and ghost skip connection, and their names, are thus defined
+in one place.
 """
 
 import functools
@@ -12,12 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-MOMENTUM = 0.9  # of running statistics
+MOMENTUM = 0.9  # of running statistics; 1 - MOMENTUM is PyTorch's momentum
 BATCH_NORM = functools.partial(nn.BatchNorm, momentum=MOMENTUM, epsilon=1e-5)
 
-# Makes a layer: linen's own class, or whatever is called alike.
+# Creates a layer: a linen class, or anything with the same call signature.
 ModuleFactory = Callable[..., nn.Module]
-# `unit`, bound to layers.
+# `conv_unit` after `bind`.
 ConvUnit = Callable[..., Array]
 
 
@@ -33,27 +34,27 @@ def conv_unit(
     norm: ModuleFactory | None,
     skip: ModuleFactory | None,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Computes norm(conv(x)) + skip(x): a convolution and what goes around it.
+    """Computes norm(conv(x)) + skip(x).
 
-    Every side is padded by size // 2 pixels, whatever the stride. "SAME" pads an even
-    image by (0, 1) under stride 2 and so samples other pixels than PyTorch's padding,
-    in which all published numbers were computed.
+    Every side is padded by size // 2 pixels, for any stride. With stride 2, "SAME" pads
+    an even image by (0, 1) and therefore samples other pixels than PyTorch's padding,
+    with which all published results were computed.
 
     Args:
-      x: images or feature maps.
+      x: images or feature maps, [b, h, w, i].
       features: channels of the output.
-      size: pixels along a side of the kernel, odd.
-      stride: every how many pixels there is an output, along h and w.
-      groups: of channels, each of which sees itself only.
-      name: of the layers, "{}" standing for conv, norm and skip.
-      conv: makes the convolution, already given its dtype and whether it has a bias.
-      norm: makes the normalisation, already told whether this is training; None for
-        none.
-      skip: makes what bypasses both, as `skip(features, stride=stride, name=...)`; None
-        for none.
+      size: side of the kernel in pixels, odd.
+      stride: stride along h and w.
+      groups: number of groups of channels that are convolved separately.
+      name: template of the layers' names, in which "{}" stands for conv, norm or skip.
+      conv: creates the convolution; already bound to its dtype and `use_bias`.
+      norm: creates the normalization, already bound to training or evaluation mode;
+        None to omit it.
+      skip: creates the ghost skip connection, called as
+        `skip(features, stride=stride, name=...)`; None to omit it.
 
     Returns:
-      The maps, before any activation.
+      Feature maps, [b, h2, w2, o], before any activation function.
     """
     layer = conv(
         features,
@@ -61,6 +62,7 @@ def conv_unit(
         strides=(stride, stride),
         padding=((size // 2, size // 2),) * 2,
         name=name.format("conv"),
+        # Omitted for one group, so that layers without this argument can be injected.
         **({"feature_group_count": groups} if groups > 1 else {}),
     )
     y = layer(x)
@@ -72,15 +74,16 @@ def conv_unit(
 
 
 def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
-    """Binds `unit` to what was injected into a network.
+    """Binds `conv_unit` to the layers of a network.
 
     Args:
-      network: a module with the fields conv, norm, skip and dtype.
-      train: whether to normalise by the batch.
+      network: a module with the fields `conv`, `norm`, `skip` and `dtype`.
+      train: whether normalization uses batch statistics instead of running statistics.
       use_bias: whether convolutions have biases.
 
     Returns:
-      The function, of which callers may still replace `norm` and `skip`.
+      `conv_unit` without its layer arguments. Callers may still override `norm` and
+      `skip`.
     """
     norm = network.norm
     if norm is not None:
@@ -94,15 +97,15 @@ def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
 def stages(
     blocks: tuple[int, ...], features: tuple[int, ...], strides: tuple[int, ...]
 ) -> Iterator[tuple[int, int, str]]:
-    """Lists the blocks of a network from the first to the last.
+    """Lists the blocks of a network from input to output.
 
     Args:
-      blocks: how many there are in each stage.
-      features: of the blocks of each stage.
-      strides: of the first block of each stage; the others have 1.
+      blocks: number of blocks in each stage.
+      features: channels of the blocks of each stage.
+      strides: stride of the first block of each stage; other blocks have stride 1.
 
     Yields:
-      Features, stride and name of each block.
+      Channels, stride and name of each block.
 
     Examples:
       >>> list(stages((1, 2), (4, 8), (1, 2)))
@@ -115,13 +118,13 @@ def stages(
 
 
 def check_lengths(**fields: tuple[int, ...]) -> None:
-    """Refuses tuples of unequal lengths.
+    """Validates that fields with one entry per stage have equal lengths.
 
     Args:
-      **fields: what a network has for each of its stages, by name.
+      **fields: values of the fields by name.
 
     Raises:
-      ValueError: naming the fields.
+      ValueError: if lengths differ, naming the fields.
     """
     if len({len(value) for value in fields.values()}) > 1:
         raise ValueError(
@@ -133,18 +136,18 @@ def check_lengths(**fields: tuple[int, ...]) -> None:
 def classify(
     x: Float[Array, "b h w c"], classes: int, *, dense: ModuleFactory
 ) -> Float[Array, "b k"]:
-    """Averages over places and maps to logits, both in float32 or wider.
+    """Averages over positions and computes logits, both in float32 or wider.
 
     Args:
-      x: the last feature maps.
+      x: last feature maps, [b, h, w, c].
       classes: number of outputs.
-      dense: makes the layer called "head".
+      dense: creates the layer named "head".
 
     Returns:
-      Logits.
+      Logits, [b, k].
 
     Raises:
-      ValueError: if there are no places, as pooling has left none of a small image.
+      ValueError: if h or w is 0, because pooling reduced a small image to nothing.
     """
     if 0 in x.shape[1:3]:
         raise ValueError(

@@ -1,10 +1,4 @@
-"""The LeNets: small networks for digits.
-
-Fields that all of them share: `classes` is the number of outputs; `act` is any
-function of one array; `conv` and `dense` make layers; `pool` halves height and width;
-`dtype` is what the layers compute in, None for that of images and parameters together.
-LeNet-5 and its wider form have a slot for what bypasses conv2, as in `layers.unit`.
-"""
+"""LeNet-300-100 and LeNet-5: small networks for digits."""
 
 from collections.abc import Callable
 
@@ -19,11 +13,16 @@ from jaxsparse.models import pooling
 class LeNet300100(nn.Module):
     """The fully connected network 784-300-100-10 on flattened images.
 
-    Layers are called dense1, dense2, ... and head. On 28x28x1 images it has 266,200
+    Layers are named dense1, dense2, ... and head. On 28x28x1 images it has 266,200
     weights and 410 biases.
 
     Attributes:
-      features: sizes of the hidden layers; any number of them.
+      features: sizes of the hidden layers; any number of layers.
+      classes: number of outputs.
+      act: activation function of one array.
+      dense: creates the dense layers.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     References:
       LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document
@@ -40,7 +39,7 @@ class LeNet300100(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; training and evaluation are the same here."""
+        """Computes logits [b, k]; `train` has no effect."""
         del train
         x = images.reshape(images.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
@@ -52,7 +51,13 @@ class LeNet300100(nn.Module):
 def _middle(
     x: Float[Array, "b h w c"], height: int, width: int
 ) -> Float[Array, "b h2 w2 c"]:
-    """Crops maps to the places that are the middles of unpadded windows."""
+    """Crops feature maps to the centers of the windows of an unpadded convolution.
+
+    Args:
+      x: feature maps, [b, h, w, c].
+      height: height of the output of the convolution.
+      width: width of the output of the convolution.
+    """
     top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
     return x[:, top : top + height, left : left + width]
 
@@ -60,21 +65,32 @@ def _middle(
 class LeNet5(nn.Module):
     """Two 5x5 convolutions, each followed by 2x2 pooling, then dense layers.
 
-    Layers are called conv1, conv2, dense1, dense2 and head. On 28x28x1 images it has
+    Layers are named conv1, conv2, dense1, dense2 and head. On 28x28x1 images it has
     61,706 parameters, and with `padding="VALID"` (the LeNet-5 of Evci et al. 2020,
     arXiv:2010.03533) 44,426.
 
     Attributes:
       maps: channels of the convolutions.
       features: sizes of the hidden dense layers.
-      padding: of the first convolution, "SAME" (so that 28x28 images do for the 32x32
-        of the paper) or "VALID"; the others have none.
+      padding: padding of the first convolution, "SAME" (with which 28x28 images are
+        equivalent to the padded 32x32 images of the paper) or "VALID"; the other
+        convolutions have none.
+      classes: number of outputs.
+      act: activation function of one array.
+      conv: creates the convolutions.
+      pool: pooling function that halves height and width.
+      skip: creates a ghost skip connection around each convolution but the first, whose
+        input is the images; called as `skip(features, stride=1, name="skip2")`. None to
+        omit them.
+      dense: creates the dense layers.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     Deviations:
-      As in most later work, pooling takes the maximum, every map of conv2 sees every
-      map of conv1, the activation is ReLU and the output layer is affine; the paper
-      has trainable averages, a table of connections, a scaled tanh (`act`) and radial
-      basis functions.
+      As in most later work, pooling takes the maximum, every map of conv2 is connected
+      to every map of conv1, the activation function is ReLU and the output layer is
+      affine. The paper has trainable averages, a table of connections, a scaled tanh
+      (`act`) and radial basis functions.
 
     References:
       LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document
@@ -93,7 +109,7 @@ class LeNet5(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a padding that is neither of the two."""
+        """Raises ValueError if the padding is neither "SAME" nor "VALID"."""
         if self.padding not in ("SAME", "VALID"):
             raise ValueError(
                 f"padding: got {self.padding!r}; wanted 'SAME' for 61,706 parameters "
@@ -105,7 +121,7 @@ class LeNet5(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; training and evaluation are the same here."""
+        """Computes logits [b, k]; `train` has no effect."""
         del train
         x = images
         for i, size in enumerate(self.maps, start=1):
@@ -114,7 +130,8 @@ class LeNet5(nn.Module):
                 size, (5, 5), padding=padding, dtype=self.dtype, name=f"conv{i}"
             )
             y = layer(x)
-            if self.skip is not None and i > 1:  # not of images
+            # A skip connection keeps the size, but the convolution is not padded.
+            if self.skip is not None and i > 1:
                 seen = _middle(x, *y.shape[1:3])
                 y = y + self.skip(size, stride=1, name=f"skip{i}")(seen)
             x = self.pool(self.act(y))
@@ -126,14 +143,29 @@ class LeNet5(nn.Module):
 
 
 class LeNet5Caffe(LeNet5):
-    """The wider LeNet-5 of the Caffe library, which most papers on pruning mean.
+    """The wider LeNet-5 of the Caffe library, used in most papers on pruning.
 
-    Layers are called conv1, conv2, dense1 and head. On 28x28x1 images it has 431,080
+    Layers are named conv1, conv2, dense1 and head. On 28x28x1 images it has 431,080
     parameters.
 
+    Attributes:
+      maps: channels of the convolutions.
+      features: sizes of the hidden dense layers.
+      padding: padding of the first convolution, "SAME" or "VALID"; the other
+        convolutions have none.
+      classes: number of outputs.
+      act: activation function of one array.
+      conv: creates the convolutions.
+      pool: pooling function that halves height and width.
+      skip: creates a ghost skip connection around conv2; called as
+        `skip(features, stride=1, name="skip2")`. None to omit it.
+      dense: creates the dense layers.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
+
     Deviations:
-      Convolutions are followed by `act`, as in the papers on pruning; Caffe's own
-      definition has an activation after dense1 only.
+      Convolutions are followed by `act`, as in the papers on pruning. Caffe's own
+      definition has an activation function after dense1 only.
     """
 
     maps: tuple[int, ...] = (20, 50)

@@ -1,7 +1,8 @@
-"""MobileNets: convolutions of single channels, mixed by 1x1 convolutions.
+"""MobileNets: depthwise convolutions followed by 1x1 convolutions.
 
-Both have the strides for ImageNet by default. Small images would be gone before the
-last stage, so that code for CIFAR leaves out the first one or two of these strides.
+By default, both networks have the strides for ImageNet. Small images would shrink to
+nothing before the last stage; code for CIFAR therefore replaces the first one or two of
+these strides by 1.
 """
 
 from collections.abc import Callable
@@ -15,15 +16,16 @@ from jaxsparse.models.layers import ConvUnit, ModuleFactory
 
 
 class Separable(nn.Module):
-    """A 3x3 convolution of each channel by itself, conv1, and a 1x1 convolution, conv2.
+    """A depthwise 3x3 convolution, conv1, followed by a 1x1 convolution, conv2.
 
-    Each has a bypass, if there are any: both compute norm(conv(x)) + skip(x).
+    Each of the two computes norm(conv(x)), plus skip(x) if the network has ghost skip
+    connections.
 
     Attributes:
       features: channels of the output.
-      stride: of the 3x3 convolution.
-      act: called after each of the two.
-      unit: makes convolutions.
+      stride: stride of the 3x3 convolution.
+      act: activation function, applied after each of the two.
+      unit: computes convolution and normalization, see `layers.conv_unit`.
     """
 
     features: int
@@ -33,7 +35,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns the block's output."""
+        """Computes the output of the block."""
         c = x.shape[-1]
         y = self.unit(x, c, 3, stride=self.stride, groups=c, name="{}1")
         y = self.unit(self.act(y), self.features, 1, name="{}2")
@@ -41,38 +43,38 @@ class Separable(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """A convolution, stages of separable ones, an average, a linear head.
+    """A convolution, stages of separable convolutions, and a linear head.
 
-    Layers are called conv, norm, stage1_block0/conv1, ... and head, and bypasses
-    stage1_block0/skip1, ... Every conv1 in a block sees single channels: its kernel has
-    the shape [3, 3, 1, c]. With 1000 classes there are 4,231,976 parameters, with 10
-    classes 3,217,226.
+    Global average pooling precedes the head. Layers are named conv, norm,
+    stage1_block0/conv1, ... and head; ghost skip connections stage1_block0/skip1, ...
+    Every conv1 in a block is depthwise: its kernel has the shape [3, 3, 1, c]. With
+    1000 classes there are 4,231,976 parameters, with 10 classes 3,217,226.
 
     Attributes:
-      blocks: how many there are in each stage.
+      blocks: number of blocks in each stage.
       features: channels of each stage.
-      strides: of the first convolution, and of the first block of each stage: (1, 1, 2,
-        2, 2, 2) for images of 32x32 or 64x64 pixels.
+      strides: stride of the first convolution, then of the first block of each stage;
+        (1, 1, 2, 2, 2, 2) for images of 32x32 or 64x64 pixels.
       width: channels of the first convolution.
       classes: number of outputs.
-      act: any function of one array.
-      conv: makes the convolutions; called with `feature_group_count` in blocks.
-      norm: makes the normalisations; called with `use_running_average`.
-      skip: makes a bypass of each convolution in the blocks, whose output is added
-        before the activation; called as `skip(features, stride=stride, name="skip1")`.
-        None for none.
-      dense: makes the head.
-      dtype: what the layers compute in; None for that of images and parameters
-        together.
+      act: activation function of one array.
+      conv: creates the convolutions; called with `feature_group_count` in blocks.
+      norm: creates the normalization layers; called with `use_running_average`.
+      skip: creates a ghost skip connection around each convolution in the blocks, whose
+        output is added before the activation function; called as
+        `skip(features, stride=stride, name="skip1")`. None to omit them.
+      dense: creates the head.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     Deviations:
-      The paper's table lists a stride of 2 for the last block, whose output is as large
-      as its input; as in all code, it is 1.
+      The table of the paper lists a stride of 2 for the last block, although its output
+      is as large as its input; here it is 1, as in all implementations.
 
     References:
       Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam, MobileNets:
       Efficient Convolutional Neural Networks for Mobile Vision Applications, 2017,
-      arXiv:1704.04861, table 1. The strides for small images were read in
+      arXiv:1704.04861, table 1. The strides for small images are those of
       github.com/kuangliu/pytorch-cifar.
     """
 
@@ -89,7 +91,7 @@ class MobileNetV1(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses stages without a size or stride."""
+        """Raises ValueError if a stage has no number of blocks, channels or stride."""
         _check(self)
         super().__post_init__()
 
@@ -97,7 +99,7 @@ class MobileNetV1(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; in training, normalises by the batch."""
+        """Computes logits [b, k]; in training, normalizes by batch statistics."""
         unit = layers.bind(self, train=train)
         first, *strides = self.strides
         x = unit(images, self.width, 3, stride=first, skip=None, name="{}")
@@ -110,19 +112,21 @@ class MobileNetV1(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A wide 3x3 convolution of single channels between two narrow ends.
+    """A depthwise 3x3 convolution of many channels between two 1x1 convolutions.
 
-    A 1x1 convolution, conv1, makes the input wider; conv2 sees every channel by itself;
-    a 1x1 convolution, conv3, makes the output narrow, with no activation after it. Each
-    has a bypass, if there are any, around it and its normalisation. Where the shape
-    stays, the input is added to the output.
+    conv1 (1x1) expands the channels, conv2 (3x3) is depthwise, and conv3 (1x1) reduces
+    the channels, without an activation function after it. Each is followed by
+    normalization. If the network has ghost skip connections, there is one around each
+    convolution and its normalization. If input and output have the same shape, the
+    input is added to the output.
 
     Attributes:
       features: channels of the output.
-      stride: of the 3x3 convolution.
-      expand: how many times wider the middle is than the input; at 1 there is no conv1.
-      act: called after all but the last.
-      unit: makes convolutions.
+      stride: stride of the 3x3 convolution.
+      expand: ratio of the channels of conv2 to those of the input; without conv1 if it
+        is 1.
+      act: activation function, applied after all convolutions but the last.
+      unit: computes convolution and normalization, see `layers.conv_unit`.
     """
 
     features: int
@@ -133,7 +137,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns the block's output."""
+        """Computes the output of the block."""
         y, wide = x, self.expand * x.shape[-1]
         if self.expand != 1:
             y = self.act(self.unit(y, wide, 1, name="{}1"))
@@ -145,40 +149,42 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """A convolution, stages of inverted residuals, a 1x1 convolution, a linear head.
 
-    Layers are called conv, norm, stage1_block0/conv2, ..., last_conv, last_norm and
-    head, and bypasses stage1_block0/skip2, ... and last_skip. Every conv2 sees single
-    channels: its kernel has the shape [3, 3, 1, c]. With 1000 classes there are
-    3,504,872 parameters, with 10 classes 2,236,682.
+    Global average pooling precedes the head. Layers are named conv, norm,
+    stage1_block0/conv2, ..., last_conv, last_norm and head; ghost skip connections
+    stage1_block0/skip2, ... and last_skip. Every conv2 is depthwise: its kernel has the
+    shape [3, 3, 1, c]. With 1000 classes there are 3,504,872 parameters, with 10
+    classes 2,236,682.
 
     Attributes:
-      blocks: how many there are in each stage.
+      blocks: number of blocks in each stage.
       features: channels of each stage.
-      strides: of the first convolution, and of the first block of each stage: (1, 1, 1,
-        2, 2, 1, 2, 1) for images of 32x32 or 64x64 pixels.
+      strides: stride of the first convolution, then of the first block of each stage;
+        (1, 1, 1, 2, 2, 1, 2, 1) for images of 32x32 or 64x64 pixels.
       width: channels of the first convolution.
       last: channels of the last convolution.
-      expand: how many times wider blocks are within, all but the first.
+      expand: ratio of the channels of conv2 to those of the input, in all blocks but
+        the first, where it is 1.
       classes: number of outputs.
-      act: any function of one array.
-      conv: makes the convolutions; called with `feature_group_count` in blocks.
-      norm: makes the normalisations; called with `use_running_average`.
-      skip: makes a bypass of each convolution but the first, which sees images; what it
-        returns is added to what is normalised. Called as `skip(features,
-        stride=stride, name="skip1")`. None for none.
-      dense: makes the head.
-      dtype: what the layers compute in; None for that of images and parameters
-        together.
+      act: activation function of one array.
+      conv: creates the convolutions; called with `feature_group_count` in blocks.
+      norm: creates the normalization layers; called with `use_running_average`.
+      skip: creates a ghost skip connection around each convolution but the first, whose
+        input is the images; its output is added after the normalization. Called as
+        `skip(features, stride=stride, name="skip1")`. None to omit them.
+      dense: creates the head.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     Deviations:
-      ReLU for the paper's ReLU6 (`act=nn.relu6`), as in most code for small images.
-      There is no dropout before the head. Blocks that change the number of channels
-      only have no shortcut, as in the paper; pytorch-cifar, of which the strides for
-      small images are, gives them a convolution.
+      ReLU instead of the paper's ReLU6 (`act=nn.relu6`), as in most code for small
+      images. There is no dropout before the head. As in the paper, blocks that change
+      only the number of channels have no shortcut; pytorch-cifar, the source of the
+      strides for small images, gives them a convolution.
 
     References:
       Sandler, Howard, Zhu, Zhmoginov, Chen, MobileNetV2: Inverted Residuals and Linear
-      Bottlenecks, 2018, arXiv:1801.04381, table 2. The strides for small images were
-      read in github.com/kuangliu/pytorch-cifar.
+      Bottlenecks, 2018, arXiv:1801.04381, table 2. The strides for small images are
+      those of github.com/kuangliu/pytorch-cifar.
     """
 
     blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
@@ -196,7 +202,7 @@ class MobileNetV2(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses stages without a size or stride."""
+        """Raises ValueError if a stage has no number of blocks, channels or stride."""
         _check(self)
         super().__post_init__()
 
@@ -204,11 +210,11 @@ class MobileNetV2(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; in training, normalises by the batch."""
+        """Computes logits [b, k]; in training, normalizes by batch statistics."""
         unit = layers.bind(self, train=train)
         first, *strides = self.strides
         x = unit(images, self.width, 3, stride=first, skip=None, name="{}")
-        x, expand = self.act(x), 1
+        x, expand = self.act(x), 1  # The first block does not expand (table 2).
         for size, stride, name in layers.stages(
             self.blocks, self.features, tuple(strides)
         ):

@@ -1,6 +1,7 @@
-"""Maximum pooling: as linen has it, and as a choice between neighbours.
+"""2x2 max pooling: that of linen, and one that is fast on CPUs.
 
-The gradient of XLA's max pooling is slow on CPUs; both give the same numbers.
+The gradient of XLA's max pooling is slow on CPUs. Both functions return the same values
+and gradients.
 """
 
 import jax.numpy as jnp
@@ -9,11 +10,18 @@ from jaxtyping import Array, Float
 
 
 def pool(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
-    """Takes the maxima of 2x2 windows; an odd last row or column is left out.
+    """Computes 2x2 max pooling by comparing neighbors; drops an odd last row or column.
 
-    Where a maximum is attained twice, the first gets all of the gradient, row by row,
-    as from `nn.max_pool`. `jnp.max` would give each a part, and other gradients to the
-    weights that a mask has not: on constant backgrounds ties are common.
+    If a maximum occurs several times, the first occurrence in row-major order receives
+    the whole gradient, as in `nn.max_pool`. `jnp.max` would divide the gradient among
+    the occurrences. Ties are common on constant backgrounds, and this would change the
+    gradients of inactive weights.
+
+    Args:
+      x: feature maps, [b, h, w, c].
+
+    Returns:
+      The maxima, [b, h // 2, w // 2, c].
     """
     b, h, w, c = x.shape
     even = x[:, : h - h % 2, : w - w % 2].reshape(b, h // 2, 2, w // 2, 2, c)
@@ -22,10 +30,17 @@ def pool(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
 
 
 def _larger(first: Float[Array, "*n"], second: Float[Array, "*n"]) -> Array:
-    """Chooses the first where they are equal, and what is not a number anywhere."""
+    """Returns the larger element, the first of equal ones, and NaN if either is NaN."""
     return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
 def pool_windows(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
-    """Takes the maxima of 2x2 windows as linen does, the networks' default."""
+    """Computes 2x2 max pooling with `nn.max_pool`; the default of the networks.
+
+    Args:
+      x: feature maps, [b, h, w, c].
+
+    Returns:
+      The maxima, [b, h // 2, w // 2, c].
+    """
     return nn.max_pool(x, (2, 2), strides=(2, 2))

@@ -1,4 +1,4 @@
-"""Residual networks for ImageNet and for CIFAR, of basic blocks or bottlenecks."""
+"""Residual networks for ImageNet and CIFAR, with basic or bottleneck blocks."""
 
 import functools
 from collections.abc import Callable
@@ -17,10 +17,11 @@ STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # size and stride of the convolut
 
 
 class ResNet(nn.Module):
-    """A convolution, stages of residual blocks, an average, a linear head.
+    """A convolution, stages of residual blocks, global average pooling, a linear head.
 
-    Layers are called conv, norm, stage1_block0/conv1, ... and head, and bypasses
-    stage1_block0/skip1, ... The usual networks, and how many parameters they have:
+    Layers are named conv, norm, stage1_block0/conv1, ... and head; ghost skip
+    connections stage1_block0/skip1, ... The usual networks and their numbers of
+    parameters:
 
         blocks           block         stem "imagenet", 1000    stem "cifar", 10 classes
         (2, 2, 2, 2)     "basic"       ResNet-18   11,689,512   11,173,962
@@ -30,34 +31,37 @@ class ResNet(nn.Module):
         (3, 8, 36, 3)    "bottleneck"  ResNet-152  60,192,808   58,156,618
 
     Attributes:
-      blocks: how many there are in each stage; all stages but the first halve height
-        and width.
-      features: of the blocks of each stage; the first convolution has the first of
-        them.
-      block: "basic" or "bottleneck", which has four times the features at its end.
-      stem: "imagenet" for a 7x7 convolution of stride 2 and 3x3 max pooling, "cifar"
-        for a 3x3 convolution of stride 1.
-      shortcut: where the shape changes, "projection" for a 1x1 convolution with
-        normalisation, or "identity" for every second pixel and channels of zeros (He
-        et al., option A).
+      blocks: number of blocks in each stage; all stages but the first halve height and
+        width.
+      features: channels of the blocks in each stage; the first convolution has the
+        channels of the first stage.
+      block: "basic" or "bottleneck"; the output of a bottleneck has four times
+        `features` channels.
+      stem: "imagenet" for a 7x7 convolution with stride 2 and 3x3 max pooling, "cifar"
+        for a 3x3 convolution with stride 1.
+      shortcut: shortcut where the shape changes: "projection" for a 1x1 convolution
+        with normalization, or "identity" for every second pixel, padded with channels
+        of zeros (He et al., option A).
       classes: number of outputs.
-      act: any function of one array.
-      conv: makes the convolutions.
-      norm: makes the normalisations; called with `use_running_average`, so a
-        `functools.partial` of linen's BatchNorm, perhaps with an `axis_name`.
-      skip: makes a bypass of each convolution in the blocks, shortcuts aside, whose
-        output is added before the activation; called as `skip(features,
-        stride=stride, name="skip1")`. None for none.
-      dense: makes the head.
-      dtype: what the layers compute in; None for that of images and parameters
-        together.
+      act: activation function of one array.
+      conv: creates the convolutions.
+      norm: creates the normalization layers; called with `use_running_average`. For
+        example a `functools.partial` of linen's BatchNorm, with an `axis_name` if
+        statistics are synchronized.
+      skip: creates a ghost skip connection around each convolution in the blocks,
+        except projection shortcuts; its output is added before the activation function.
+        Called as `skip(features, stride=stride, name="skip1")`. None to omit them.
+      dense: creates the head.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     Deviations:
-      The stride lies in the 3x3 convolution of a bottleneck, as in all code that the
-      numbers on sparse training come from; in the paper it lies in the 1x1 convolution
-      before. Like all of linen, BatchNorm averages the biased variance of its batches,
-      where PyTorch takes the unbiased one. Its momentum 0.9 is PyTorch's 0.1. The paper
-      has nothing on four stages for CIFAR: stem "cifar" is what most later work has.
+      The 3x3 convolution of a bottleneck has the stride, as in all code with which
+      results on sparse training were obtained; in the paper, the first 1x1 convolution
+      has it. As everywhere in linen, the running variance of BatchNorm averages biased
+      batch variances, while PyTorch averages unbiased ones. The momentum 0.9 is
+      equivalent to 0.1 in PyTorch. The paper has no network of four stages for CIFAR;
+      the stem "cifar" is that of most later work.
 
     References:
       He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016,
@@ -78,7 +82,7 @@ class ResNet(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what there is not, and stages without a size."""
+        """Validates the block, stem, shortcut and lengths; raises ValueError."""
         for field, known in (
             ("block", tuple(BLOCKS)),
             ("stem", tuple(STEMS)),
@@ -95,7 +99,7 @@ class ResNet(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; in training, normalises by the batch."""
+        """Computes logits [b, k]; in training, normalizes by batch statistics."""
         unit = layers.bind(self, train=train)
         block = functools.partial(
             BLOCKS[self.block], shortcut=self.shortcut, act=self.act, unit=unit
@@ -104,6 +108,7 @@ class ResNet(nn.Module):
         x = unit(images, self.features[0], size, stride=stride, skip=None, name="{}")
         x = self.act(x)
         if self.stem == "imagenet":
+            # PyTorch's padding; "SAME" would pad an even image by (0, 1).
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         strides = (1,) + (2,) * (len(self.blocks) - 1)
         for width, stride, name in layers.stages(self.blocks, self.features, strides):
@@ -114,15 +119,16 @@ class ResNet(nn.Module):
 def ImageNetResNet(
     blocks: tuple[int, ...] = (3, 4, 6, 3), *, width: int = 64, **fields: Any
 ) -> ResNet:
-    """Makes a `ResNet` whose every stage has twice the features of the one before.
+    """Creates a `ResNet` whose channels double from stage to stage.
 
-    ResNet-50 with 1000 classes has 25,557,032 parameters, of which 25,502,912 in
+    ResNet-50 with 1000 classes has 25,557,032 parameters, including 25,502,912 in
     kernels.
 
     Args:
-      blocks: how many there are in each stage.
-      width: features of the first stage.
-      **fields: others of `ResNet`, such as `block="basic"` for ResNet-18 and 34.
+      blocks: number of blocks in each stage.
+      width: channels of the first stage.
+      **fields: other fields of `ResNet`, such as `block="basic"` for ResNet-18 and
+        ResNet-34.
 
     Returns:
       The network.
@@ -139,34 +145,36 @@ def CifarResNet(
     classes: int = 10,
     **fields: Any,
 ) -> ResNet:
-    """Makes the `ResNet` for CIFAR of (depth - 2) / 6 blocks in each of three stages.
+    """Creates the `ResNet` for CIFAR: three stages of (depth - 2) / 6 blocks.
 
-    On 32x32x3 images ResNet-20 has 272,474 parameters, of which 270,896 in kernels;
-    with `shortcut="identity"` 269,722.
+    On 32x32x3 images ResNet-20 has 272,474 parameters, including 270,896 in kernels;
+    with `shortcut="identity"` it has 269,722 parameters.
 
     Args:
-      depth: layers with weights, shortcuts aside, if blocks are basic; 6n + 2.
-      width: features of the first stage; the others have two and four times as many.
+      depth: number of layers with weights, without shortcuts, if blocks are basic: 6n +
+        2, 8 or more.
+      width: channels of the first stage; the other stages have two and four times as
+        many.
       block: "basic", or "bottleneck" for the same number of blocks with three
-        convolutions each, as the code of ToST has in the ResNet that it calls 104.
+        convolutions each, as in the network that the code of ToST calls ResNet-104.
       classes: number of outputs.
-      **fields: others of `ResNet`, such as `shortcut="identity"`.
+      **fields: other fields of `ResNet`, such as `shortcut="identity"`.
 
     Returns:
       The network.
 
     Raises:
-      ValueError: for a depth that there is not.
+      ValueError: if `depth` is not 6n + 2, or less than 8.
 
     Deviations:
-      Shortcuts are projections by default, as in open_lth and ToST; the paper's have no
-      weights on CIFAR (`shortcut="identity"`).
+      Shortcuts are projections by default, as in open_lth and ToST. In the paper,
+      shortcuts have no weights on CIFAR (`shortcut="identity"`).
 
     References:
       He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016,
       arXiv:1512.03385, section 4.2.
       Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any
-      Mask, 2022, arXiv:2206.12755, whose code has bottlenecks from depth 54 on.
+      Mask, 2022, arXiv:2206.12755, whose code uses bottlenecks from depth 54 on.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""VGG: plain stacks of convolutions, as papers on sparse training have them."""
+"""VGG: plain stacks of convolutions, in the variants of papers on sparse training."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,16 @@ from jaxsparse.models.layers import ModuleFactory
 
 
 class VGG(nn.Module):
-    """Blocks of 3x3 convolutions with pooling between them, an average, a linear head.
+    """Stages of 3x3 convolutions with pooling between them, and a linear head.
 
-    Layers are called conv1, conv2, ... and head, and normalisations norm1, ... and
-    bypasses skip2, ... where there are any. By default it is the VGG-16 of Evci et al.:
-    nothing is normalised, and convolutions have no biases. With 1000 classes that has
-    15,223,464 parameters, of which 15,222,464 in kernels.
+    Global average pooling precedes the head. Layers are named conv1, conv2, ... and
+    head, and, where present, norm1, ... and skip2, ... The default is the VGG-16 of
+    Evci et al., without normalization and biases of convolutions. With 1000 classes it
+    has 15,223,464 parameters, including 15,222,464 in kernels.
 
-    With `norm=layers.BATCH_NORM` and `use_bias=True` it is what small images are
-    trained on: convolutions keep the biases that the normalisation makes idle, as
-    published counts have them. With 10 classes:
+    With `norm=layers.BATCH_NORM` and `use_bias=True` it is the usual network for small
+    images. Convolutions then have biases, although the normalization makes them
+    redundant, because published parameter counts include them. With 10 classes:
 
         blocks             network    parameters
         (1, 1, 2, 2, 2)    VGG-11      9,231,114
@@ -29,27 +29,28 @@ class VGG(nn.Module):
         (2, 2, 4, 4, 4)    VGG-19     20,040,522
 
     Attributes:
-      blocks: how many convolutions there are in each block.
-      features: channels of each block.
+      blocks: number of convolutions in each stage.
+      features: channels of each stage.
       classes: number of outputs.
-      act: any function of one array.
-      conv: makes the convolutions.
-      norm: makes the normalisations, one after each convolution; called with
-        `use_running_average`. None for none.
+      act: activation function of one array.
+      conv: creates the convolutions.
+      norm: creates the normalization layers, one after each convolution; called with
+        `use_running_average`. None to omit them.
       use_bias: whether convolutions have biases.
-      skip: makes a bypass of each convolution but the first, which sees images; what it
-        returns is added before the activation. Called as `skip(features, stride=1,
-        name="skip2")`. None for none.
-      pool: halves height and width, after every block but the last.
-      dense: makes the head.
-      dtype: what the layers compute in; None for that of images and parameters
-        together.
+      skip: creates a ghost skip connection around each convolution but the first, whose
+        input is the images; its output is added before the activation function. Called
+        as `skip(features, stride=1, name="skip2")`. None to omit them.
+      pool: pooling function that halves height and width, applied after every stage but
+        the last.
+      dense: creates the head.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     Deviations:
-      From the networks of Simonyan and Zisserman: the average over places stands for
-      the last pooling and the two hidden dense layers, as in the code of Evci et al.,
-      whose last 1x1 convolution after the average is the head here, and in those of
-      open_lth and ToST, from which the normalised networks are.
+      In contrast to the networks of Simonyan and Zisserman, global average pooling
+      replaces the last max pooling and the two hidden dense layers. The code of Evci et
+      al. does the same; its last 1x1 convolution after the average is the head here. So
+      do open_lth and ToST, from which the normalized networks are taken.
 
     References:
       Simonyan, Zisserman, Very Deep Convolutional Networks for Large-Scale Image
@@ -71,7 +72,7 @@ class VGG(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses blocks without a size."""
+        """Raises ValueError if a stage has no number of convolutions or channels."""
         layers.check_lengths(blocks=self.blocks, features=self.features)
         super().__post_init__()
 
@@ -79,7 +80,7 @@ class VGG(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; in training, normalises by the batch if at all."""
+        """Computes logits [b, k]; in training, `norm` uses batch statistics."""
         unit = layers.bind(self, train=train, use_bias=self.use_bias)
         x, number = images, 0
         for block, (count, size) in enumerate(

@@ -1,11 +1,12 @@
 """Vision transformers: images as sequences of patches.
 
-Every linear map of an attention is a kernel of its own with two axes, inputs by
-outputs: query, key, value and out, heads side by side along the columns. Methods that
-give layers their sparsities (ERK) or thresholds then treat each as the map that it is.
-One kernel of query, key and value together would count as one layer of three times the
-outputs, which ERK keeps two thirds as dense, and let the three compete for weights;
-linen's kernels of three axes would be read as convolutions.
+Each linear map of an attention layer has its own kernel with two axes, inputs by
+outputs: query, key, value and out, with the heads side by side along the columns.
+Methods that assign each layer a sparsity (ERK) or a threshold then treat each of them
+as one matrix. A joint kernel of query, key and value would count as one layer with
+three times the outputs. ERK would make it two thirds as dense, and the three maps would
+compete for weights. The three-axis kernels of linen's attention would be taken for
+convolutions.
 """
 
 import functools
@@ -23,7 +24,7 @@ from jaxsparse.models.layers import ModuleFactory
 
 gelu = functools.partial(nn.gelu, approximate=False)
 NORM = functools.partial(nn.LayerNorm, epsilon=1e-6)
-SPREAD = 0.02  # deviation of positions and class token in the beginning
+SPREAD = 0.02  # initial standard deviation of positions and class token
 
 
 def attend(
@@ -31,10 +32,18 @@ def attend(
     key: Float[Array, "b t h d"],
     value: Float[Array, "b t h d"],
 ) -> Float[Array, "b q h d"]:
-    """Averages values by how their keys match queries, head by head.
+    """Computes scaled dot-product attention for each head.
 
-    Weights are the softmax over t of the products of query and key, divided by the root
-    of their d channels, in float32 or wider.
+    The attention weights are the softmax over t of the inner products of query and key,
+    divided by the square root of d, in float32 or wider.
+
+    Args:
+      query: queries, [b, q, h, d] for h heads of d channels.
+      key: keys, [b, t, h, d].
+      value: values, [b, t, h, d].
+
+    Returns:
+      Averages of the values, [b, q, h, d], in the dtype of `value`.
 
     References:
       Vaswani et al., Attention Is All You Need, 2017, arXiv:1706.03762, equation 1.
@@ -46,11 +55,11 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Attention of a sequence to itself: layers query, key, value and out.
+    """Multi-head self-attention with the layers query, key, value and out.
 
     Attributes:
-      heads: how many share the channels equally.
-      dense: makes the layers, already given its dtype.
+      heads: number of heads, among which the channels are divided equally.
+      dense: creates the layers; already bound to its dtype.
     """
 
     heads: int
@@ -58,7 +67,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
-        """Returns a sequence of the same shape."""
+        """Computes self-attention; returns a sequence of the same shape."""
         b, t, c = x.shape
         query, key, value = (
             self.dense(c, name=name)(x).reshape(b, t, self.heads, c // self.heads)
@@ -68,15 +77,16 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a network of two layers, normalised before, added to their input.
+    """A pre-normalized transformer block: self-attention and a two-layer MLP.
 
-    Layers are called norm1, attention/query, ..., norm2, mlp1 and mlp2.
+    Attention and MLP are each added to their input. Layers are named norm1,
+    attention/query, ..., norm2, mlp1 and mlp2.
 
     Attributes:
-      heads: of the attention.
-      act: any function of one array.
-      norm: makes the normalisations, already given its dtype.
-      dense: makes the layers, likewise.
+      heads: number of heads of the attention.
+      act: activation function of one array.
+      norm: creates the normalization layers; already bound to its dtype.
+      dense: creates the dense layers; already bound to its dtype.
     """
 
     heads: int
@@ -86,7 +96,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
-        """Returns a sequence of the same shape."""
+        """Computes the block; returns a sequence of the same shape."""
         attention = Attention(self.heads, self.dense, name="attention")
         x = x + attention(self.norm(name="norm1")(x))
         y = self.dense(4 * x.shape[-1], name="mlp1")(self.norm(name="norm2")(x))
@@ -94,12 +104,12 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches as tokens, a class token, learned positions, blocks, a linear head.
+    """Patches as tokens, a class token, learned positions, blocks, and a linear head.
 
-    Layers are called patches, block1, ..., norm and head; beside them lie the leaves
-    class_token and positions, which are no kernels: nothing prunes or decays them. The
-    usual networks, all of 16x16 patches and 12 blocks, and how many parameters they
-    have on images of 224x224x3 with 1000 classes:
+    Layers are named patches, block1, ..., norm and head. The other leaves, class_token
+    and positions, are not kernels: they are neither pruned nor decayed. The usual
+    networks, all with 16x16 patches and 12 blocks, and their numbers of parameters for
+    images of 224x224x3 with 1000 classes:
 
         width  heads
         192    3      ViT-Ti/16, DeiT-Ti    5,717,416
@@ -107,22 +117,23 @@ class ViT(nn.Module):
         768    12     ViT-B/16,  DeiT-B    86,567,656
 
     Attributes:
-      width: channels of a token.
-      heads: of each attention; a divisor of the width.
-      depth: blocks.
-      patch: pixels along a side of a patch.
+      width: channels of a token, a multiple of `heads`.
+      heads: number of heads of each attention layer.
+      depth: number of blocks.
+      patch: side of a patch in pixels; height and width of the images must be
+        multiples.
       classes: number of outputs.
-      act: any function of one array; the published networks have GELU, computed
+      act: activation function of one array; the published networks use GELU, computed
         exactly.
-      conv: makes the convolution of stride `patch` that turns patches into tokens.
-      norm: makes the normalisations, of each token by itself.
-      dense: makes the layers.
-      dtype: what the layers compute in; None for that of images and parameters
-        together. Softmax and head compute in float32 or wider.
+      conv: creates the convolution with stride `patch` that converts patches to tokens.
+      norm: creates the normalization layers, which act on each token separately.
+      dense: creates the dense layers.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. Softmax and head compute in float32 or wider.
 
     Deviations:
-      As in DeiT, the head is one layer, of which the paper has two in pre-training, and
-      there is no dropout. Neither is there stochastic depth, which DeiT has.
+      As in DeiT, the head is one layer, while the paper uses two in pre-training, and
+      there is no dropout. In contrast to DeiT, there is no stochastic depth.
 
     References:
       Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, arXiv:2010.11929.
@@ -142,7 +153,7 @@ class ViT(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not share the channels equally."""
+        """Raises ValueError if the width is not a multiple of the number of heads."""
         if self.width % self.heads:
             raise ValueError(
                 f"width: got {self.width} for {self.heads} heads; wanted a multiple of "
@@ -154,7 +165,7 @@ class ViT(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; training and evaluation are the same here."""
+        """Computes logits [b, k]; `train` has no effect."""
         del train
         dense, norm, conv = (
             functools.partial(make, dtype=self.dtype)
@@ -175,6 +186,7 @@ class ViT(nn.Module):
         x = x + self._leaf("positions", (1, *x.shape[1:]), x.dtype)
         for i in range(self.depth):
             x = Block(self.heads, self.act, norm, dense, name=f"block{i + 1}")(x)
+        # Only the class token is passed on, so `classify` averages over one position.
         x = norm(name="norm")(x)[:, :1, None]
         return layers.classify(x, self.classes, dense=self.dense)
 

@@ -1,4 +1,4 @@
-"""Wide residual networks: few blocks of many channels, pre-activated."""
+"""Wide residual networks: few pre-activation blocks with many channels."""
 
 import functools
 from collections.abc import Callable
@@ -12,35 +12,37 @@ from jaxsparse.models.layers import ModuleFactory
 
 
 class WideResNet(nn.Module):
-    """A convolution, three stages of (depth - 4) / 6 pre-activated blocks, a head.
+    """A convolution, three stages of pre-activation blocks, and a linear head.
 
-    Layers are called conv, stage1_block0/norm1, stage1_block0/conv1, ..., norm and
-    head, and bypasses stage1_block0/skip1, ... On 32x32x3 images with 10 classes
-    WRN-28-10 has 36,479,194 parameters, WRN-16-8 10,961,370 and WRN-22-2 1,079,642.
+    Each stage has (depth - 4) / 6 blocks; global average pooling precedes the head.
+    Layers are named conv, stage1_block0/norm1, stage1_block0/conv1, ..., norm and head;
+    ghost skip connections stage1_block0/skip1, ... On 32x32x3 images with 10 classes WRN-28-10 has 36,479,194
+    parameters, WRN-16-8 10,961,370 and WRN-22-2 1,079,642.
 
     Attributes:
-      depth: convolutions, those of the three shortcuts included; 6n + 4.
-      widen: how many times the channels of the first convolution the first stage has;
-        the others have two and four times as many.
+      depth: number of convolutions, including those of the three shortcuts: 6n + 4, 10
+        or more.
+      widen: ratio of the channels of the first stage to `width`; the other stages have
+        two and four times the channels of the first.
       width: channels of the first convolution.
       classes: number of outputs.
-      act: any function of one array.
-      conv: makes the convolutions.
-      norm: makes the normalisations; called with `use_running_average`.
-      skip: makes a bypass of each convolution in the blocks, shortcuts aside, whose
-        output is added to the convolution's; called as `skip(features, stride=stride,
-        name="skip1")`. None for none.
-      dense: makes the head.
-      dtype: what the layers compute in; None for that of images and parameters
-        together.
+      act: activation function of one array.
+      conv: creates the convolutions.
+      norm: creates the normalization layers; called with `use_running_average`.
+      skip: creates a ghost skip connection around each convolution in the blocks,
+        except shortcuts; its output is added to that of the convolution. Called as
+        `skip(features, stride=stride, name="skip1")`. None to omit them.
+      dense: creates the head.
+      dtype: dtype in which the layers compute; None for the promoted dtype of images
+        and parameters. The head computes in float32 or wider.
 
     Deviations:
-      There is no dropout, which the paper has in some of its runs.
+      There is no dropout, which the paper uses in some of its runs.
 
     References:
-      Zagoruyko, Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146, table 1; the
-      order of layers and the shortcuts, which begin after the first activation, were
-      read in the authors' code.
+      Zagoruyko, Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146, table 1. The
+      order of the layers, and the shortcuts that start after the first activation
+      function, follow the authors' code.
     """
 
     depth: int = 28
@@ -55,7 +57,7 @@ class WideResNet(nn.Module):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuses depths that there are not."""
+        """Raises ValueError if the depth is not 6n + 4, or less than 10."""
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(
                 f"depth: got {self.depth}; wanted 6n + 4, such as 16, 22, 28 or 40"
@@ -66,10 +68,11 @@ class WideResNet(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b k"]:
-        """Returns logits; in training, normalises by the batch."""
+        """Computes logits [b, k]; in training, normalizes by batch statistics."""
         norm = functools.partial(
             self.norm, use_running_average=not train, dtype=self.dtype
         )
+        # Pre-activation: blocks normalize before a convolution, not after it.
         unit = functools.partial(layers.bind(self, train=train), norm=None)
         x = unit(images, self.width, 3, skip=None, name="{}")
         counts = ((self.depth - 4) // 6,) * 3

@@ -1,11 +1,11 @@
-"""Linear mode connectivity: what lies between two solutions.
+"""Linear mode connectivity: loss and error on the linear path between two solutions.
 
-`along_segment` evaluates a network at points of the straight line through two
-solutions, `barrier` says how far it rises there, and `excess` the same point by point.
-Training the two solutions is up to the caller, and so are their masks: a weight that
-is zero at both ends is zero in between.
+`along_path` evaluates a network at points of the straight line through two solutions.
+`barrier` computes the highest rise on it, and `excess` the rise at each point. The
+caller trains the two solutions and applies their masks: a weight that is zero in both
+solutions is zero everywhere between them.
 
-    found = connectivity.along_segment(
+    found = connectivity.along_path(
         evaluate, ticket, pruned, examples=(images, labels), batch_size=1000
     )
     connectivity.barrier(found.error, found.alphas)

@@ -1,4 +1,4 @@
-"""How far values along a segment rise above what its ends promise."""
+"""Error barriers: the rise of loss or error between two solutions above a baseline."""
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -14,33 +14,34 @@ def excess(
     *,
     baseline: str = "linear",
 ) -> Float[np.ndarray, "a ..."]:
-    r"""Returns what values along a segment have more than its ends promise.
+    r"""Computes how far values on a linear path lie above a baseline.
 
-    With the values :math:`v(\alpha)`, the baseline is
+    With the value :math:`v(\alpha)` at position :math:`\alpha`, the baseline is
 
     - linear: :math:`(1 - \alpha) \, v(0) + \alpha \, v(1)`;
     - mean: :math:`(v(0) + v(1)) / 2`.
 
-    Both agree at the midpoint. That of each example's loss there is the per-example
-    barrier, of either sign: `excess(s.example_loss, s.alphas)[s.alphas == 0.5][0]`.
+    Both agree at the midpoint. Applied to the losses of single examples, the excess at
+    the midpoint is the per-example barrier, which may be negative:
+    `excess(s.example_loss, s.alphas)[s.alphas == 0.5][0]`.
 
     Args:
-      values: losses or errors, points first; further axes are kept.
-      alphas: the points, with 0 and 1 among them.
-      baseline: see above.
+      values: losses or errors, [a, ...] with one row per position; other axes are kept.
+      alphas: positions on the line, [a], including 0 and 1.
+      baseline: "linear" or "mean", as defined here.
 
     Returns:
-      The excess at every point in float64; NaN where the values at the ends are not
-      finite.
+      The excess at each position, [a, ...] in float64; NaN where a value at 0 or 1 is
+      not finite.
 
     Raises:
-      ValueError: if 0 or 1 is not among the points, there are not as many points as
-        values, or the baseline is unknown.
+      ValueError: if 0 or 1 is not among the positions, the numbers of positions and
+        values differ, or `baseline` is unknown.
 
     References:
-      Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet:
-      Finding Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278,
-      for the barrier of single examples.
+      Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet: Finding
+      Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278, for the
+      barrier of single examples.
     """
     values, places = np.asarray(values, np.float64), interpolation.check_alphas(alphas)
     if baseline not in BASELINES:
@@ -66,24 +67,26 @@ def barrier(
     *,
     baseline: str = "linear",
 ) -> Float[np.ndarray, "..."]:
-    """Returns the highest `excess` between the ends, both included.
+    """Computes the highest excess over the baseline between two solutions.
 
-    With the errors of two copies trained from one state with different noise, and the
-    baseline "mean", this is the instability of Frankle et al.; a network is called
-    stable where it is below 0.02.
+    For the errors of two copies trained from one state with different SGD noise, and
+    the baseline "mean", this is the instability of Frankle et al.; they call a network
+    stable if it is below 0.02.
 
     Args:
-      values: as in `excess`, and so are the others.
-      alphas: points outside [0, 1] are left aside.
-      baseline: "linear", or "mean" for Frankle et al. (2020). They differ where the
-        ends do.
+      values: losses or errors, [a, ...] with one row per position; other axes are kept.
+      alphas: positions on the line, [a], including 0 and 1. Positions outside [0, 1]
+        are ignored.
+      baseline: "linear" for the line through both ends, or "mean" for the mean of both
+        ends, as in Frankle et al. (2020). They differ if the values at the ends differ.
 
     Returns:
-      One number for each further axis of `values`, never negative; 0 if no value lies
-      above the baseline, as for a convex loss.
+      The barrier for each element of the other axes of `values`, 0 or more; 0 if no
+      value lies above the baseline, as for a convex loss.
 
     Raises:
-      ValueError: as `excess`.
+      ValueError: if 0 or 1 is not among the positions, the numbers of positions and
+        values differ, or `baseline` is unknown.
 
     Examples:
       >>> barrier(np.array([0.1, 0.5, 0.3]), [0.0, 0.5, 1.0])
@@ -93,8 +96,8 @@ def barrier(
       Frankle, Dziugaite, Roy, Carbin. Linear Mode Connectivity and the Lottery Ticket
       Hypothesis. 2020. arXiv:1912.05671, section 2: mean.
 
-      Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important
-      Examples Early in Training. 2021. arXiv:2107.07075, equation 5: linear.
+      Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
+      Early in Training. 2021. arXiv:2107.07075, equation 5: linear.
     """
     over, places = (
         excess(values, alphas, baseline=baseline),

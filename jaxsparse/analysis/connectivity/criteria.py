@@ -1,8 +1,8 @@
-"""What is said of a segment: stable, matching, in one basin, connected.
+"""Criteria on linear paths: stable, matching, in one basin, connected.
 
-Verdicts on values that `segment.along_segment` found, as the papers word them; pure
-functions of numpy arrays. Training the ends, and choosing which are pairs, is up to the
-caller, and so is an average over pairs: `np.mean`.
+These functions classify the values that `linear_path.along_path` returns by the
+criteria of the papers; they are pure functions of numpy arrays. The caller trains the
+networks, chooses the pairs, and averages over pairs with `np.mean`.
 """
 
 import math
@@ -15,24 +15,25 @@ from jaxsparse import arguments
 from jaxsparse.analysis.connectivity import barriers as barriers_lib
 from jaxsparse.analysis.connectivity import interpolation
 
-# Frankle et al. (2020) as secondary sources report it; fractions, not percent.
+# Thresholds of Frankle et al. (2020) as secondary sources report them, as fractions.
 STABLE_BELOW = 0.02
 MATCHING_BELOW = 0.002
 POINTS = ("midpoint", "maximum")
-DECIMALS = 12  # of what is compared, so that 0.92 - 0.918 is 0.002
+# Comparisons round to these decimals: in float64, 0.92 - 0.918 is not exactly 0.002.
+DECIMALS = 12
 
 
 class Stability(NamedTuple):
-    """What is said of a network trained several times from one state.
+    """Stability of a network trained several times from one state.
 
     Attributes:
       mean: instability, averaged over pairs, in [0, 1].
-      sd: its standard deviation over pairs, with n - 1; NaN of a single pair. Pairs
-        that share a network are not independent.
-      n: how many pairs there are.
-      stable: whether the mean is below `STABLE_BELOW`.
-      matching: whether the accuracy is less than `MATCHING_BELOW` under the dense
-        network's; None if not asked for.
+      sd: standard deviation of the instability over pairs, with n - 1 degrees of
+        freedom; NaN for a single pair. Pairs that share a network are not independent.
+      n: number of pairs.
+      stable: whether `mean` is below `STABLE_BELOW`.
+      matching: whether the accuracy of the dense network exceeds the accuracy by less
+        than `MATCHING_BELOW`; None if no accuracies were given.
     """
 
     mean: float
@@ -43,12 +44,13 @@ class Stability(NamedTuple):
 
 
 class ByClass(NamedTuple):
-    """Barriers of the examples of each class.
+    """Barriers of single examples, averaged over each class.
 
     Attributes:
-      mean: mean barrier; NaN of a class without examples.
-      connected: fraction connected, in [0, 1]; NaN likewise.
-      count: examples.
+      mean: mean barrier of each class, [k]; NaN for a class without examples.
+      connected: fraction of connected examples in each class, [k], in [0, 1]; NaN for a
+        class without examples.
+      count: number of examples in each class, [k].
     """
 
     mean: Float[np.ndarray, "k"]
@@ -59,23 +61,25 @@ class ByClass(NamedTuple):
 def instability(
     error: Shaped[np.ndarray, "a ..."], alphas: interpolation.Alphas
 ) -> Float[np.ndarray, "..."]:
-    r"""Computes how far errors rise between two copies of a network.
+    r"""Computes the rise of the error between two copies of a network.
 
-    With the error :math:`e` it is :math:`\max_\alpha e(\alpha) - (e(0) + e(1)) / 2`,
-    the `barrier` above the mean of the ends. The copies are trained from one state
-    with different noise.
+    With the error :math:`e` the instability is
+    :math:`\max_\alpha e(\alpha) - (e(0) + e(1)) / 2`, the `barrier` over the mean of
+    the ends. The copies are trained from one state with different SGD noise.
 
     Args:
-      error: fractions in [0, 1], points first; further axes, such as pairs, are kept.
-      alphas: the points, 0 and 1 among them; the paper has 30, see `UNIT_ALPHAS`.
-        Those outside [0, 1] are left aside.
+      error: errors as fractions in [0, 1], [a, ...] with one row per position; other
+        axes, such as pairs, are kept.
+      alphas: positions on the line, [a], including 0 and 1; the paper uses 30, see
+        `UNIT_ALPHAS`. Positions outside [0, 1] are ignored.
 
     Returns:
-      One number for each pair, in [0, 1]; half the difference of the ends, where no
-      point is worse than the worse end.
+      The instability of each pair, in [0, 1]. If no position is worse than the worse
+      end, it is half the difference between the ends.
 
     Raises:
-      ValueError: if an error is not in [0, 1], and as `barrier`.
+      ValueError: if an error is not in [0, 1], 0 or 1 is not among the positions, or
+        the numbers of positions and errors differ.
 
     Examples:
       >>> instability(np.array([0.1, 0.5, 0.3]), [0.0, 0.5, 1.0])
@@ -94,36 +98,40 @@ def max_increase(
 ) -> Float[np.ndarray, "..."]:
     r"""Computes how far values rise above the worse of both ends.
 
-    That is :math:`\max_\alpha v(\alpha) - \max(v(0), v(1))`: 0 says that whoever goes
-    along the segment is never worse off than at one of its ends, so that both may lie
-    in one basin. The `instability` is this and half the difference of the ends, which
-    matters where these were pruned to different sparsities, such as successive rounds.
+    It is :math:`\max_\alpha v(\alpha) - \max(v(0), v(1))`. If it is 0, no position on
+    the path is worse than the worse end, so that both ends may lie in one basin. The
+    `instability` is this value plus half the difference between the ends. The two
+    differ if the ends do, for example for solutions of different sparsities, such as
+    those of successive levels.
 
     Args:
-      values: errors or losses, points first; further axes are kept.
-      alphas: the points, 0 and 1 among them; the paper has 20. Those outside [0, 1]
-        are left aside.
+      values: errors or losses, [a, ...] with one row per position; other axes are kept.
+      alphas: positions on the line, [a], including 0 and 1; the paper uses 20.
+        Positions outside [0, 1] are ignored.
 
     Returns:
-      One number for each further axis, never negative; NaN where an end is not finite.
+      The increase for each element of the other axes of `values`, 0 or more; NaN where
+      an end is not finite.
 
     Raises:
-      ValueError: as `barrier`.
+      ValueError: if 0 or 1 is not among the positions, or the numbers of positions and
+        values differ.
 
     Examples:
       >>> max_increase(np.array([0.1, 0.5, 0.3]), [0.0, 0.5, 1.0])
       array(0.2)
 
     Deviations:
-      Above what the paper measures its "max error increase" is not known for certain.
-      If it is the mean of the ends, as in Frankle et al., take `instability`; if the
-      line through them, `barrier`. All three agree where the ends do.
+      It is not known for certain from which baseline the paper measures its "max error
+      increase". If it is the mean of the ends, as in Frankle et al., use `instability`;
+      if it is the line through them, use `barrier`. All three agree if the ends have
+      equal values.
 
     References:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery
       Tickets Win. 2021. arXiv:2106.06955.
     """
-    barriers_lib.excess(values, alphas)  # for what it refuses
+    barriers_lib.excess(values, alphas)  # Only to validate the arguments.
     values, places = np.asarray(values, np.float64), interpolation.check_alphas(alphas)
     ends = np.maximum(values[places == 0.0][0], values[places == 1.0][0])
     with np.errstate(invalid="ignore"):
@@ -137,33 +145,37 @@ def classify_stability(
     accuracy: Shaped[np.ndarray, "..."] | float | None = None,
     dense_accuracy: Shaped[np.ndarray, "..."] | float | None = None,
 ) -> Stability:
-    """Says whether a network is stable, and whether it matches the dense one.
+    """Determines whether a network is stable, and whether it matches the dense network.
 
     Args:
-      instabilities: one or more in [0, 1], over pairs and seeds, of any shape.
-      accuracy: of the network trained, fractions in [0, 1], averaged over seeds. None,
-        together with `dense_accuracy`, to judge stability alone.
-      dense_accuracy: of the dense network, likewise.
+      instabilities: one or more instabilities in [0, 1], over pairs and seeds, of any
+        shape.
+      accuracy: accuracies of the trained network over seeds, fractions in [0, 1], of
+        any shape. None, together with `dense_accuracy`, to test stability only.
+      dense_accuracy: accuracies of the dense network over seeds, fractions in [0, 1],
+        of any shape; or None.
 
     Returns:
-      The verdict. Means and drops are compared in 12 decimals, and strictly: a drop of
-      20 examples in 10,000 is no match.
+      The classification. Means and differences are rounded to 12 decimals and compared
+      strictly: an accuracy lower by 20 examples in 10,000 is not matching.
 
     Raises:
-      ValueError: if there are no numbers, one is not in [0, 1], or one of the two
-        accuracies comes alone.
+      ValueError: if an argument is empty, a value is not in [0, 1], or only one of the
+        two accuracies is given.
 
     Examples:
-      >>> judge(np.array([0.01, 0.02]), accuracy=0.914, dense_accuracy=0.915)
-      Verdict(mean=0.015, sd=0.007071067811865475, n=2, stable=True, matching=True)
+      >>> classify_stability(
+      ...     np.array([0.01, 0.02]), accuracy=0.914, dense_accuracy=0.915
+      ... )
+      Stability(mean=0.015, sd=0.007071067811865475, n=2, stable=True, matching=True)
 
     Deviations:
-      Both thresholds are known from secondary sources only, and so is that the mean is
-      compared. To judge by others, compare `mean` with them.
+      Both thresholds, and the fact that the mean is compared, are known from secondary
+      sources only. To use other thresholds, compare `mean` with them.
 
     References:
       Frankle, Dziugaite, Roy, Carbin. Linear Mode Connectivity and the Lottery Ticket
-      Hypothesis. 2020. arXiv:1912.05671: 3 initialisations and 3 pairs of each.
+      Hypothesis. 2020. arXiv:1912.05671: 3 initializations with 3 pairs each.
     """
     mean = _mean_fraction(instabilities, field="instabilities")
     flat = np.asarray(instabilities, np.float64).reshape(-1)
@@ -186,35 +198,38 @@ def example_barrier(
     *,
     at: str = "midpoint",
 ) -> Float[np.ndarray, "n"]:
-    r"""Computes each example's own barrier.
+    r"""Computes the barrier of each example.
 
-    With the loss :math:`\ell_i` of example :math:`i`,
+    With the loss :math:`\ell_i` of example :math:`i`, the barrier is
 
-    - midpoint: :math:`\ell_i(1/2) - (\ell_i(0) + \ell_i(1)) / 2`, of either sign;
-    - maximum: the highest excess over the line through the ends, never negative. As
-      each example has its own highest point, their mean is no less than the barrier of
-      the mean loss.
+    - midpoint: :math:`\ell_i(1/2) - (\ell_i(0) + \ell_i(1)) / 2`, which may be
+      negative;
+    - maximum: the highest excess over the line through the ends, 0 or more. As each
+      example has its own highest position, the mean of these barriers is at least the
+      barrier of the mean loss.
 
     Args:
-      example_loss: `along_segment(..., per_example=True).example_loss`.
-      alphas: its points, 0 and 1 among them, and for the midpoint 0.5. (0.0, 0.5, 1.0)
-        are enough for the paper.
-      at: see above.
+      example_loss: losses of n examples at a positions, [a, n], such as
+        `along_path(..., per_example=True).example_loss`.
+      alphas: positions on the line, [a], including 0 and 1 and, for the midpoint, 0.5.
+        The definition of the paper only needs (0.0, 0.5, 1.0).
+      at: "midpoint" or "maximum", as defined here.
 
     Returns:
-      Barriers in float64; not finite where a loss is not.
+      The barriers, [n] in float64; not finite where a loss is not.
 
     Raises:
-      ValueError: if `at` is unknown, 0.5 is missing for the midpoint, and as `excess`.
+      ValueError: if `at` is unknown, if 0, 1 or, for the midpoint, 0.5 is not among the
+        positions, or if the numbers of positions and losses differ.
 
     Examples:
       >>> example_barrier(np.array([[1.0, 2.0], [4.0, 1.0], [3.0, 2.0]]), (0, 0.5, 1))
       array([ 2., -1.])
 
     References:
-      Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet:
-      Finding Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278:
-      the midpoint, of losses of training examples that are not augmented.
+      Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet: Finding
+      Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278: the
+      midpoint, for losses of training examples without augmentation.
     """
     if at not in POINTS:
         raise ValueError(f"at: got {at!r}; wanted one of {POINTS}")
@@ -233,12 +248,13 @@ def example_barrier(
 
 @arguments.check(threshold=arguments.number(finite=False))
 def connected_fraction(barriers: Shaped[np.ndarray, "n"], threshold: float) -> float:
-    """Returns the fraction of examples whose barrier is at most a threshold.
+    """Computes the fraction of examples whose barrier is at most a threshold.
 
     Args:
-      barriers: of one or more examples, such as those of `example_barrier` or their
-        mean over pairs.
-      threshold: in the unit of the barriers, nats for the cross-entropy.
+      barriers: barriers of one or more examples, [n], such as `example_barrier`
+        returns, or their mean over pairs.
+      threshold: largest barrier of a connected example, in the unit of the barriers
+        (nats for the cross-entropy).
 
     Returns:
       A fraction in [0, 1].
@@ -251,8 +267,8 @@ def connected_fraction(barriers: Shaped[np.ndarray, "n"], threshold: float) -> f
       0.75
 
     Deviations:
-      The threshold of Paul et al. (2022), see `example_barrier`, is unknown, so there
-      is no default. Bins of their histograms end at 0 and 0.5.
+      There is no default threshold, since that of Paul et al. (2022), arXiv:2206.01278,
+      is unknown. Bins of their histograms end at 0 and 0.5.
     """
     return float(np.mean(_connected(barriers, threshold)))
 
@@ -266,16 +282,20 @@ def by_class(
     """Averages barriers over the examples of each class.
 
     Args:
-      barriers: as in `connected_fraction`.
-      labels: class of each example, in [0, classes).
-      classes: how many there are.
-      threshold: as in `connected_fraction`.
+      barriers: barriers of one or more examples, [n], such as `example_barrier`
+        returns, or their mean over pairs.
+      labels: class of each example, [n], integers in [0, classes).
+      classes: number of classes.
+      threshold: largest barrier of a connected example, in the unit of the barriers
+        (nats for the cross-entropy).
 
     Returns:
-      For each class its mean barrier, its fraction connected and its size.
+      The mean barrier, the fraction of connected examples and the number of examples of
+      each class.
 
     Raises:
-      ValueError: as `connected_fraction`, or for a label out of range.
+      ValueError: if there are no barriers, one is not finite, the threshold is NaN, or
+        a label is out of range.
 
     Examples:
       >>> by_class(np.array([0.0, 1.0, 3.0]), np.array([0, 0, 1]), 3, 0.5).connected
@@ -292,6 +312,7 @@ def by_class(
         np.bincount(labels, weights, minlength=classes)
         for weights in (None, np.asarray(barriers, np.float64), connected)
     )
+    # A class without examples divides 0 by 0; the resulting NaN is documented.
     with np.errstate(invalid="ignore"):
         return ByClass(total / count, held / count, count)
 
@@ -299,7 +320,7 @@ def by_class(
 def _connected(
     barriers: Shaped[np.ndarray, "n"], threshold: float
 ) -> Shaped[np.ndarray, "n"]:
-    """Says for each example whether it is connected."""
+    """Returns for each example whether its barrier is at most the threshold."""
     finite = np.isfinite(barriers)
     if not barriers.size or not np.all(finite):
         what = "none"
@@ -316,7 +337,7 @@ def _connected(
 
 
 def _check_fractions(values: Shaped[np.ndarray, "..."] | float, *, field: str) -> None:
-    """Refuses what is not in [0, 1]: percent, and NaN."""
+    """Raises ValueError for values outside [0, 1], such as percentages and NaN."""
     values = np.asarray(values, np.float64)
     inside = (values >= 0) & (values <= 1)
     if not np.all(inside):
@@ -327,7 +348,7 @@ def _check_fractions(values: Shaped[np.ndarray, "..."] | float, *, field: str) -
 
 
 def _mean_fraction(values: Shaped[np.ndarray, "..."] | float, *, field: str) -> float:
-    """Averages one or more fractions."""
+    """Validates and averages one or more fractions."""
     _check_fractions(values, field=field)
     if not np.size(values):
         raise ValueError(f"{field}: got none; wanted one or more fractions in [0, 1]")

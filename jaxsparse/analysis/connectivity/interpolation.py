@@ -1,4 +1,4 @@
-"""The straight line through two solutions, and points on it."""
+"""Linear interpolation between two solutions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,30 +11,31 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxsparse import tree
 
-# Written as quotients, both ends are exactly 0 and 1.
+# Quotients of integers make 0 and 1 exact, which repeated addition would not.
 EVCI_ALPHAS = tuple(i / 20 for i in range(-4, 25))
 UNIT_ALPHAS = tuple(i / 29 for i in range(30))
 Alphas = Sequence[float | int] | Float[np.ndarray, "a"]
 
 
 def interpolate(start: PyTree, end: PyTree, alpha: ArrayLike) -> PyTree:
-    r"""Returns the point :math:`(1 - \alpha) \, s + \alpha \, e` of every leaf.
+    r"""Computes :math:`(1 - \alpha) \, s + \alpha \, e` for each leaf.
 
-    At 0 and 1 that is the start and the end, exactly where both are finite. Computed
-    in float32 at least, then rounded to the leaf's dtype.
+    At 0 and 1 the result is exactly the start and the end where both are finite.
+    Computed in float32 or wider, then rounded to the dtype of the leaf.
 
     Args:
-      start: any pytree of arrays.
-      end: the same nesting, shapes and dtypes.
-      alpha: any real number; beyond [0, 1] the line goes on.
+      start: any pytree of arrays, :math:`s`.
+      end: pytree with the same structure, shapes and dtypes, :math:`e`.
+      alpha: position on the line, any real number; outside [0, 1] it extrapolates.
 
     Returns:
       A tree like `start`. Leaves that are not floating, such as counters, are those of
       `start`.
 
     Raises:
-      ValueError: if the trees differ in names, shapes or dtypes, or in the value of a
-        leaf that is not floating. Under `jit` values cannot be seen, and pass.
+      ValueError: if the trees differ in names, shapes or dtypes, or in the values of a
+        leaf that is not floating. Values cannot be compared under `jit`, where
+        different ones are accepted.
 
     Examples:
       >>> interpolate({"w": jnp.array([0.0, 4.0])}, {"w": jnp.array([2.0, 4.0])}, 0.25)
@@ -52,6 +53,7 @@ def interpolate(start: PyTree, end: PyTree, alpha: ArrayLike) -> PyTree:
         if not jnp.issubdtype(a.dtype, jnp.inexact):
             _check_equal(name, a, b)
             return a
+        # In bfloat16, `alpha` itself would be rounded to 8 significant bits.
         wide = jnp.promote_types(a.dtype, jnp.float32)
         weight = jnp.asarray(alpha, wide)
         return ((1 - weight) * a.astype(wide) + weight * b.astype(wide)).astype(a.dtype)
@@ -60,7 +62,7 @@ def interpolate(start: PyTree, end: PyTree, alpha: ArrayLike) -> PyTree:
 
 
 def _check_equal(name: str, a: Array, b: Array) -> None:
-    """Refuses leaves between which there is nothing, where they can be seen."""
+    """Raises ValueError if two concrete leaves that are not floating differ."""
     if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
         return
     dtype = a.dtype
@@ -74,16 +76,16 @@ def _check_equal(name: str, a: Array, b: Array) -> None:
 
 
 def check_alphas(alphas: Alphas) -> Float[np.ndarray, "a"]:
-    """Returns points in float64, rounded such that the ends are exactly 0 and 1.
+    """Validates positions on the line and rounds them so that 0 and 1 are exact.
 
     Args:
-      alphas: points on the line.
+      alphas: positions on the line, [a].
 
     Returns:
-      The points, rounded to 12 decimals.
+      The positions in float64, rounded to 12 decimals.
 
     Raises:
-      ValueError: if there are none, or not only finite numbers.
+      ValueError: if there are no positions, or one is not finite.
     """
     places = np.round(np.asarray(alphas, np.float64), 12)
     if places.ndim != 1 or not places.size or not np.all(np.isfinite(places)):

@@ -1,4 +1,4 @@
-"""Networks evaluated along the segment between two solutions."""
+"""Evaluation of networks on the linear path between two solutions."""
 
 import functools
 from collections.abc import Callable
@@ -19,11 +19,11 @@ Measure = Callable[[Any, Any], Any]
 
 
 class Interpolated(NamedTuple):
-    """Statistics of BatchNorm on the same line as the parameters.
+    """BatchNorm statistics that are interpolated like the parameters.
 
     Attributes:
-      start: those of the first solution.
-      end: those of the second.
+      start: statistics of the first solution.
+      end: statistics of the second solution.
     """
 
     start: Any
@@ -31,14 +31,15 @@ class Interpolated(NamedTuple):
 
 
 class ReEstimated(NamedTuple):
-    """Statistics of BatchNorm computed anew at every point, from training data.
+    """BatchNorm statistics that are recomputed at each position from training data.
 
-    Means and variances of the batches are averaged with equal weights, as in
-    stochastic weight averaging. A variance is that within its batch, so the average
-    lacks the variance of the batches' means: take batches as large as in training.
+    The means and variances of the batches are averaged with equal weights, as in
+    stochastic weight averaging. The variance of a batch is taken around the mean of
+    this batch, so the average lacks the variance between the batch means: use batches
+    as large as in training.
 
-    In linen, statistics that begin at zero end as those of the batch times one less
-    the momentum:
+    In linen, one update of running statistics that start at zero gives the batch
+    statistics times (1 - momentum), here for a momentum of 0.9:
 
         zeros = jax.tree.map(jnp.zeros_like, batch_stats)
         def measure(params, images):
@@ -49,9 +50,10 @@ class ReEstimated(NamedTuple):
             return jax.tree.map(lambda s: s / (1 - 0.9), changed["batch_stats"])
 
     Attributes:
-      measure: called as `measure(params, batch)`; returns what the network in training
-        mode finds in this batch, a tree of floating arrays as `evaluate` wants it.
-      batches: a tree whose leaves begin with the axis of batches, [s b ...].
+      measure: called as `measure(params, batch)`; returns the statistics of this batch
+        that the network computes in training mode, a tree of floating arrays as
+        `evaluate` expects it.
+      batches: a tree whose leaves begin with the axis of batches, [s, b, ...].
 
     References:
       Izmailov, Podoprikhin, Garipov, Vetrov, Wilson. Averaging Weights Leads to Wider
@@ -63,14 +65,15 @@ class ReEstimated(NamedTuple):
 
 
 class LinearPath(NamedTuple):
-    """What was found along a segment.
+    """Loss and error at positions on a linear path.
 
     Attributes:
-      alphas: where; 0 is the start and 1 the end.
-      loss: mean loss over all examples.
-      error: fraction of examples that are not correct, in [0, 1].
-      example_loss: loss of each example, or None if not asked for.
-      example_correct: whether each example is correct, or None.
+      alphas: positions on the line, [a]; 0 is the start and 1 the end.
+      loss: mean loss over all examples, [a].
+      error: fraction of examples classified wrongly, [a], in [0, 1].
+      example_loss: loss of each example, [a, n]; None if not requested.
+      example_correct: whether each example is classified correctly, [a, n]; None if not
+        requested.
     """
 
     alphas: Float[np.ndarray, "a"]
@@ -92,40 +95,49 @@ def along_path(
     by: str | None = None,
     per_example: bool = False,
 ) -> LinearPath:
-    r"""Evaluates a network along the line :math:`(1 - \alpha) \, s + \alpha \, e`.
+    r"""Evaluates a network on the line :math:`(1 - \alpha) \, s + \alpha \, e`.
 
-    All points are computed alike, the ends too. Programs are kept by `evaluate`, so a
-    function made once serves many segments and is compiled once.
+    All positions are computed in the same way, including both ends. Compiled programs
+    are cached by the function `evaluate`: if the same function object is passed for
+    many paths, it is compiled once.
 
-    - "scan" is one program that goes from point to point; memory is that of one.
-    - "vmap" is one program for all points at once, which needs memory for the
-      parameters and activations of all.
-    - "loop" calls one program for each point and block. CPUs run convolutions slowly
-      under vmap and inside of loops.
+    `by` selects how the positions are computed:
+
+    - "scan": one program that computes one position after another, with the memory of
+      one;
+    - "vmap": one program for all positions at once, with memory for the parameters and
+      activations of all of them;
+    - "loop": one call of a program per position and batch. CPUs run convolutions slowly
+      under `vmap` and inside of compiled loops.
 
     Args:
-      evaluate: called as `evaluate(params, batch_stats, batch)` with some of the
-        examples; returns their losses [b] and whether each is correct [b]. In
-        inference mode: no example may depend on others of its batch.
+      evaluate: called as `evaluate(params, batch_stats, batch)` with b of the examples;
+        returns the loss of each example, [b], and whether it is classified correctly,
+        [b]. It must run in inference mode: the result for an example must not depend on
+        other examples of the batch.
       start: parameters of the first solution, zero outside its masks.
-      end: parameters of the second.
-      examples: a tree whose leaves begin with the axis of examples, [n ...].
-      batch_size: examples at once, 1 or more. A smaller last block is filled up with
-        examples from before it, which count once.
-      alphas: points. The default is -0.2 to 1.2 in steps of 0.05; `UNIT_ALPHAS` has 30
-        in [0, 1]. Rounded to 12 decimals, so that those of `linspace` meet the ends.
-      batch_stats: what `evaluate` gets as such, see `Interpolated` and `ReEstimated`;
-        None for {}.
-      by: how points are arranged; None for "loop" on CPUs if a parameter has more than
+      end: parameters of the second solution, zero outside its masks, with the same
+        structure, shapes and dtypes.
+      examples: a tree whose leaves begin with the axis of examples, [n, ...].
+      batch_size: number of examples to evaluate at once, 1 or more. If n is not a
+        multiple of it, the last batch starts earlier and overlaps the one before; each
+        example is counted once.
+      alphas: positions on the line. The default is -0.2 to 1.2 in steps of 0.05;
+        `UNIT_ALPHAS` has 30 positions in [0, 1]. They are rounded to 12 decimals, so
+        that positions from `np.linspace` include exactly 0 and 1.
+      batch_stats: `Interpolated` or `ReEstimated` statistics for the argument
+        `batch_stats` of `evaluate`; None to pass {}.
+      by: "scan", "vmap" or "loop"; None for "loop" on CPUs if a parameter has more than
         2 axes, else "scan".
-      per_example: return losses and correctness of every example too.
+      per_example: whether to return the loss and correctness of each example too.
 
     Returns:
-      Means over all examples, of sums in float64.
+      The means over all examples, accumulated in float64.
 
     Raises:
-      ValueError: if the ends do not fit each other, see `interpolate`, the examples do
-        not begin with one axis, `evaluate` does not return two [b], or `batch_size`,
+      ValueError: if `start` and `end` do not match in structure, shapes or dtypes, or
+        differ in a leaf that is not floating; if the leaves of `examples` do not begin
+        with one axis; if `evaluate` does not return two arrays [b]; or if `batch_size`,
         `alphas` or `by` is out of range.
 
     Examples:
@@ -135,15 +147,16 @@ def along_path(
       ...     logits = model.apply(variables, images, train=False)
       ...     each = losses.cross_entropy(logits, labels)
       ...     return each, losses.is_correct(logits, labels)
-      >>> found = along_segment(
+      >>> found = along_path(
       ...     evaluate, ticket, pruned, examples=(images, labels), batch_size=1000
       ... )
       >>> barrier(found.error, found.alphas)
 
     Deviations:
-      The authors' code applies the masks of the start at every point. Here both ends
-      come masked, which is the same if their masks are. Which statistics of BatchNorm
-      they used is unknown, so `batch_stats` has no default for networks with it.
+      The authors' code applies the masks of the start at every position. Here both ends
+      must be masked already, which is equivalent if their masks are equal. Which
+      BatchNorm statistics they used is unknown; `batch_stats` therefore has no default
+      for networks with BatchNorm.
 
     References:
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
@@ -158,7 +171,9 @@ def along_path(
     if by is not None and by not in WAYS:
         raise ValueError(f"by: got {by!r}; wanted one of {WAYS}, or None")
     places = interpolation.check_alphas(alphas)
-    interpolation.interpolate(start, end, 0.0)  # for what it refuses
+    # Under `jit` the values of integer leaves cannot be compared, so this validates
+    # both ends before any program is traced.
+    interpolation.interpolate(start, end, 0.0)
     measure, stats = None, ({}, {})
     if isinstance(batch_stats, ReEstimated):
         tree.leading_axis(batch_stats.batches, field="batch_stats.batches")
@@ -167,6 +182,8 @@ def along_path(
         interpolation.interpolate(*batch_stats, 0.0)
         stats = tuple(batch_stats)
     size = min(batch_size, count)
+    # All batches have one size, hence one compiled shape; the last one overlaps the one
+    # before it.
     firsts = np.minimum(np.arange(0, count, size), count - size).astype(np.int32)
     given = (start, end, stats, examples, jnp.asarray(places), firsts)
     way = by or _way(start)
@@ -193,7 +210,7 @@ def along_path(
 
 
 def _way(params: PyTree) -> str:
-    """Chooses how points are arranged, by machine and network."""
+    """Selects how positions are computed, by backend and network."""
     convolves = any(jnp.ndim(leaf) > 2 for leaf in jax.tree.leaves(params))
     return "loop" if jax.default_backend() == "cpu" and convolves else "scan"
 
@@ -201,7 +218,16 @@ def _way(params: PyTree) -> str:
 def _in_order(
     blocks: Shaped[np.ndarray, "a s b"], firsts: Shaped[np.ndarray, "s"], count: int
 ) -> Shaped[np.ndarray, "a n"]:
-    """Joins blocks, of which the last may begin before the one before it ended."""
+    """Joins batches to the axis of examples, dropping the overlap of the last one.
+
+    Args:
+      blocks: results for a positions, s batches of b examples, [a, s, b].
+      firsts: index of the first example of each batch, [s].
+      count: number of examples n.
+
+    Returns:
+      Results for each position and example, [a, n].
+    """
     length, size = blocks.shape[0], blocks.shape[2]
     before = blocks[:, :-1].reshape(length, -1)
     last = blocks[:, -1, size - (count - before.shape[1]) :]
@@ -211,7 +237,7 @@ def _in_order(
 def _block(
     evaluate: Evaluate, params: Any, stats: Any, examples: Any, first: Any, size: int
 ) -> tuple[Float[Array, "b"], Bool[Array, "b"]]:
-    """Evaluates `size` examples from the place `first` on."""
+    """Evaluates `size` examples from the index `first` on."""
     batch = jax.tree.map(
         lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), examples
     )
@@ -228,7 +254,7 @@ def _block(
 
 
 def _mean(stacked: Any) -> Any:
-    """Averages statistics over batches."""
+    """Averages statistics over the leading axis of batches."""
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stacked)
 
 
@@ -246,7 +272,7 @@ def _program(
     size: int,
     batched: bool,
 ) -> tuple[Float[Array, "a s b"], Bool[Array, "a s b"]]:
-    """Evaluates all blocks at all points."""
+    """Evaluates all batches at all positions in one program."""
 
     def at(alpha: Array) -> Any:
         params = interpolation.interpolate(start, end, alpha)
@@ -283,7 +309,7 @@ def _one_by_one(
     measure: Measure | None,
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Calls small programs in a loop, and fetches what they found."""
+    """Evaluates batches and positions with one call each, and fetches the results."""
     examples = jax.tree.map(jnp.asarray, examples)
     found = []
     for alpha in alphas:

@@ -4,8 +4,8 @@ From a start vector the method builds, one product at a time, a tridiagonal matr
 :math:`T` whose eigenvalues (Ritz values) converge to those of the Hessian, the
 outermost first. Each basis vector is orthogonalized twice against all earlier ones, so
 that no simple eigenvalue is found twice. matfree implements this. The module adds two
-things: it stops early if the vectors span an invariant subspace, where the recurrence
-would divide zero by zero, and it returns the residual of each eigenvalue.
+things: it discards the vectors after those that span an invariant subspace, where the
+recurrence would divide zero by zero, and it returns the residual of each eigenvalue.
 """
 
 from typing import Any, NamedTuple
