@@ -168,8 +168,8 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
       dimensions: number of components to keep, from 1 to the smaller of m and n.
 
     Returns:
-      The components; points are in the order of the rows. The dtype is that of the
-      vectors if it is floating, else float64.
+      The components; points are in the order of the rows. The dtype is float32 for
+      float32 vectors, else float64.
 
     Raises:
       ValueError: if `vectors` is not a finite matrix of two or more rows, or

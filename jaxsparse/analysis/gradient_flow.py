@@ -82,6 +82,7 @@ def measure(grads: Grads, masks: Masks, *, masked_only: bool = False) -> Flow:
         name: jnp.sum(jnp.square(leaf))
         for name, leaf in _existing(grads, masks, masked_only=masked_only).items()
     }
+    # The start keeps the norm a float32 array if no leaf is left.
     norm = jnp.sqrt(sum(squares.values(), start=jnp.float32(0)))
     return Flow(norm, {name: jnp.sqrt(value) for name, value in squares.items()})
 
@@ -167,6 +168,8 @@ def change(
     """
 
     def norm(held: Masks) -> Float[Array, ""]:
+        # Drops the weights that the update deactivates; those that it activates are
+        # already zero.
         weights = masks_lib.apply(held, params)
         return measure(gradient(loss, weights, held, batch), held).norm
 
@@ -243,6 +246,8 @@ def captured(model: Any, batch_stats: Any = None) -> Callable[..., Any]:
             variables, inputs, train=False, capture_intermediates=True
         )
         found = state["intermediates"]
+        # The intermediates also contain modules without parameters, and the output of
+        # the model itself.
         layers = sorted({name for name in found if name in params})
         return outputs, {name: found[name]["__call__"][0] for name in layers}
 

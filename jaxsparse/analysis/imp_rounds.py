@@ -147,6 +147,7 @@ def histogram(
             f"solution: {int(np.sum(~np.isfinite(every)))} weights are not finite; "
             "did its training diverge?"
         )
+    # `np.histogram` would drop weights outside the range.
     inside = np.clip(every, -limit, limit)
     edges = np.linspace(-limit, limit, bins + 1)
     return Histogram(np.histogram(inside, bins=edges)[0], edges)

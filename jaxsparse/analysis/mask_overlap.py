@@ -212,6 +212,8 @@ def _law(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
       The smallest intersection included, and the probabilities from it upward, [v].
     """
     first, second, size = counts
+    # With a standard deviation of s and a reach of t = 12 s + 120, Bernstein's bound
+    # 2 exp(-t^2 / (2 s^2 + 2 t / 3)) is below 2 exp(-72), about 1e-31, for every s.
     p = max(first, second) / size
     reach = 12 * math.sqrt(min(first, second) * p * (1 - p)) + 120
     mean = first * second / size

@@ -70,6 +70,8 @@ def _prepare(activations: Float[Array, "n ..."]) -> Float[Array, "n p"]:
     """Flattens, centers and scales activations so that no product overflows."""
     wide = jnp.promote_types(activations.dtype, jnp.float32)
     x = activations.reshape(activations.shape[0], -1).astype(wide)
+    # CKA does not change with scale, but HSIC sums fourth powers of the activations,
+    # which overflow float32 above about 4e9.
     largest = jnp.max(jnp.abs(x))
     x = x / jnp.where(largest == 0, 1.0, largest)
     x = x - jnp.mean(x, axis=0, keepdims=True)

@@ -276,6 +276,7 @@ def _within(solution: Solution, region: dict[str, Any] | None) -> Leaves:
 
 def _scaled(leaves: Leaves) -> tuple[Leaves, Float[Array, ""]]:
     """Divides leaves by their common largest magnitude; returns both."""
+    # Squares of numbers above 1.8e19 overflow float32.
     largest = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]
     scale = jnp.max(jnp.stack(largest))
     scale = jnp.where(scale == 0, jnp.ones_like(scale), scale)

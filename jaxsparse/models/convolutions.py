@@ -146,6 +146,8 @@ def _backward(
             images.shape[1:3], size, spread, before, strict=True
         )
     ]
+    # The gradient for the images is a convolution of the dilated maps with the flipped
+    # kernel, whose input and output channels are exchanged.
     by_images = lax.conv_general_dilated(
         maps,
         kernel[::-1, ::-1].swapaxes(2, 3),

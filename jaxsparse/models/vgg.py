@@ -88,6 +88,7 @@ class VGG(nn.Module):
         ):
             x = self.pool(x) if block else x
             for _ in range(count):
+                # The first convolution has no skip connection: its input is the images.
                 skip = self.skip if number else None
                 number += 1
                 x = self.act(unit(x, size, 3, skip=skip, name=f"{{}}{number}"))

@@ -50,6 +50,7 @@ def attend(
     """
     match = jnp.einsum("bqhd,bthd->bhqt", query, key)
     wide = jnp.promote_types(match.dtype, jnp.float32)
+    # Scaled in float32: a softmax in bfloat16 has 8 significant bits.
     weights = nn.softmax(match.astype(wide) / math.sqrt(query.shape[-1]))
     return jnp.einsum("bhqt,bthd->bqhd", weights.astype(value.dtype), value)
 

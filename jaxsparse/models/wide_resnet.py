@@ -16,8 +16,8 @@ class WideResNet(nn.Module):
 
     Each stage has (depth - 4) / 6 blocks; global average pooling precedes the head.
     Layers are named conv, stage1_block0/norm1, stage1_block0/conv1, ..., norm and head;
-    ghost skip connections stage1_block0/skip1, ... On 32x32x3 images with 10 classes WRN-28-10 has 36,479,194
-    parameters, WRN-16-8 10,961,370 and WRN-22-2 1,079,642.
+    ghost skip connections stage1_block0/skip1, ... On 32x32x3 images with 10 classes
+    WRN-28-10 has 36,479,194 parameters, WRN-16-8 10,961,370 and WRN-22-2 1,079,642.
 
     Attributes:
       depth: number of convolutions, including those of the three shortcuts: 6n + 4, 10

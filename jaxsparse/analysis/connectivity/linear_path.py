@@ -310,6 +310,7 @@ def _one_by_one(
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Evaluates batches and positions with one call each, and fetches the results."""
+    # Numpy arrays would be transferred to the device again by every call.
     examples = jax.tree.map(jnp.asarray, examples)
     found = []
     for alpha in alphas:
@@ -318,6 +319,7 @@ def _one_by_one(
             here = _point(*stats, alpha)
         else:
             numbers = range(len(jax.tree.leaves(stats)[0]))
+            # An array as index, so that one program serves all batches.
             each = [_one_measure(measure, params, stats, jnp.int32(i)) for i in numbers]
             here = _average(jax.tree.map(lambda *leaves: jnp.stack(leaves), *each))
         found += [

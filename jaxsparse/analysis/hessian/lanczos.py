@@ -207,6 +207,8 @@ def ritz(
 
 def as_operand(product: hvp.Product) -> Any:
     """Returns `product` as a pytree, which can be an argument under `jit`."""
+    # A plain function is its own only leaf; wrapped in Partial it is static, and a new
+    # function object compiles a new program.
     is_plain = jax.tree.leaves(product) == [product]
     return jax.tree_util.Partial(product) if is_plain else product
 

@@ -89,6 +89,7 @@ def _indices(mask: Bool[Array, "..."] | None, is_taken: bool) -> Indices:
     if mask is None:
         return None if is_taken else jnp.zeros(0, jnp.int32)
     kept = np.flatnonzero(np.asarray(mask)).astype(np.int32)
+    # None saves gather and scatter where all weights are active.
     return None if kept.size == mask.size else jnp.asarray(kept)
 
 

@@ -236,6 +236,7 @@ def _ratio(
 
 
 def _signs(key: Key[Array, ""], n: int, dtype: np.dtype) -> Float[Array, "n"]:
+    # Signs, not Gaussians: squares of 1 make the trace of a diagonal matrix exact.
     return jax.random.rademacher(key, (n,), dtype)
 
 
