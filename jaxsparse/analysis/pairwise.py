@@ -70,6 +70,7 @@ def _matrix(measure: PairMeasure, stack: Any) -> Float[Array, "m m"]:
 
     def row(number: Array) -> Any:
         first = member(number)
+        # Not vmap, which would need the memory of all pairs of a row at once.
         return lax.map(lambda other: measure(first, member(other)), numbers)
 
     return lax.map(row, numbers)

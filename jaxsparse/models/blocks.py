@@ -87,6 +87,8 @@ class Bottleneck(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
         """Computes the output of the block."""
         y = self.act(self.unit(x, self.features, 1, name="{}1"))
+        # He et al. place the stride in the first convolution; see the deviations of
+        # `resnet.ResNet`.
         y = self.unit(y, self.features, 3, stride=self.stride, name="{}2")
         y = self.unit(self.act(y), 4 * self.features, 1, name="{}3")
         return self.act(_fit(x, y, self) + y)

@@ -44,6 +44,7 @@ class LeNet300100(nn.Module):
         x = images.reshape(images.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        # The loss needs logits in float32 even if the layers compute in bfloat16.
         precise = jnp.promote_types(x.dtype, jnp.float32)
         return self.dense(self.classes, dtype=precise, name="head")(x)
 
@@ -138,6 +139,7 @@ class LeNet5(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        # The loss needs logits in float32 even if the layers compute in bfloat16.
         precise = jnp.promote_types(x.dtype, jnp.float32)
         return self.dense(self.classes, dtype=precise, name="head")(x)
 

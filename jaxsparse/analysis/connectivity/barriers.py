@@ -55,6 +55,7 @@ def excess(
         raise ValueError(f"alphas: got {places.tolist()}; wanted 0 and 1 among them")
     first, last = values[places == 0.0][0], values[places == 1.0][0]
     along = places.reshape((-1,) + (1,) * (values.ndim - 1))
+    # Infinite losses at both ends give inf - inf; the resulting NaN is documented.
     with np.errstate(invalid="ignore"):
         if baseline == "mean":
             return values - (first + last) / 2

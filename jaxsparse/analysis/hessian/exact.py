@@ -159,8 +159,9 @@ def matrix(
         for end, n in zip(ends, param_subspace.sizes(space), strict=True)
     ]
     result = np.zeros((param_subspace.size(space), param_subspace.size(space)))
-    norm = 0.0
+    norm = 0.0  # squared, of the antisymmetric part (A - A^T) / 2
     for i, group in enumerate(groups):
+        # Rows of earlier layers are known by symmetry from the columns of these layers.
         others = groups[:i] * both_halves + groups[i + 1 :]
         order = sum(others, group)
         at_once = columns_at_once or _at_once(space, order)
@@ -245,6 +246,7 @@ def _columns(
     start = [point[place] for place in group]
     n = sum(piece.shape[0] for piece in start)
     rounds = -(-n // at_once)
+    # Equal widths, so that one shape is compiled with as little padding as possible.
     width = -(-n // rounds)
     numbers = jnp.arange(rounds * width).reshape(rounds, width)
     bounds = np.cumsum([piece.shape[0] for piece in start])[:-1]

@@ -70,6 +70,7 @@ def make(
     fitted = tree.match_structure(masks, params, fields=("masks", "params"))
     flags = treedef.flatten_up_to(fitted)
     free = [name for name, mask in zip(names, flags, strict=True) if mask is None]
+    # The default must also pass where every leaf has a mask, and "*" matches none.
     if include != ("*",):
         masks_lib.check_globs(include, free, field="include")
     taken = {name for name in free if masks_lib.matches(name, include)}
@@ -158,6 +159,8 @@ def join(space: Subspace, moved: dict[int, Float[Array, "_"]]) -> Any:
         leaf, index = leaves[place], space.indices[place]
         values = values.astype(leaf.dtype)
         if index is not None:
+            # The indices are from `flatnonzero`, hence sorted and unique; the hints
+            # allow XLA a faster scatter.
             values = (
                 leaf.reshape(-1)
                 .at[index]

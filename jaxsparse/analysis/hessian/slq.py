@@ -204,6 +204,7 @@ def summarise(found: Quadrature, *, threshold: float | None = None) -> dict[str,
         np.sum(negative * np.abs(nodes), axis=1),
         np.sum(weights * np.abs(nodes), axis=1),
     )
+    # Probes that stopped early are padded with nodes of weight 0.
     seen = nodes[weights > 0]
     return {
         "n": float(found.n),
