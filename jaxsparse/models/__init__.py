@@ -8,7 +8,7 @@ are called in the same way,
 
     logits = model.apply(variables, images, train=False)
 
-with images [b, h, w, c] that are already standardized. Logits are float32 or wider,
+with images [b, h, w, c] that are already normalized. Logits are float32 or wider,
 whatever the `dtype` in which the layers compute. The last layer is named "head" in all
 networks, so that one pattern matches it. `initializers.initialize` initializes the
 parameters.

@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied twice.
-      unit: computes convolution and normalization, see `layers.conv_unit`.
+      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
     """
 
     features: int
@@ -74,7 +74,7 @@ class Bottleneck(nn.Module):
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied three times.
-      unit: computes convolution and normalization, see `layers.conv_unit`.
+      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
     """
 
     features: int
@@ -120,7 +120,7 @@ class PreActivation(nn.Module):
       stride: stride of the first convolution.
       act: activation function, applied twice.
       norm: creates normalization layers; already bound to training or evaluation mode.
-      unit: computes convolutions without normalization, see `layers.conv_unit`.
+      unit: `layers.conv_unit`, bound to the convolution and no normalization.
     """
 
     features: int

@@ -25,7 +25,7 @@ class Separable(nn.Module):
       features: channels of the output.
       stride: stride of the 3x3 convolution.
       act: activation function, applied after each of the two.
-      unit: computes convolution and normalization, see `layers.conv_unit`.
+      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
     """
 
     features: int
@@ -126,7 +126,7 @@ class InvertedResidual(nn.Module):
       expand: ratio of the channels of conv2 to those of the input; without conv1 if it
         is 1.
       act: activation function, applied after all convolutions but the last.
-      unit: computes convolution and normalization, see `layers.conv_unit`.
+      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
     """
 
     features: int
