@@ -62,7 +62,7 @@ def conv_unit(
         strides=(stride, stride),
         padding=((size // 2, size // 2),) * 2,
         name=name.format("conv"),
-        # Omitted for one group, so that layers without this argument can be injected.
+        # Omitted for one group: an injected `conv` then need not accept it.
         **({"feature_group_count": groups} if groups > 1 else {}),
     )
     y = layer(x)

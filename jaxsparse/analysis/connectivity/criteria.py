@@ -70,7 +70,7 @@ def instability(
     Args:
       error: errors as fractions in [0, 1], [a, ...] with one row per position; other
         axes, such as pairs, are kept.
-      alphas: positions on the line, [a], including 0 and 1; the paper uses 30, see
+      alphas: positions on the line, [a], including 0 and 1; the paper uses 30, as in
         `UNIT_ALPHAS`. Positions outside [0, 1] are ignored.
 
     Returns:

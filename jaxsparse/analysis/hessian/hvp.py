@@ -84,8 +84,7 @@ def mean(fn: Callable[[Any], Array], data: Microbatches) -> Float[Array, "..."]:
         return total + share * fn(block).astype(wide), None
 
     total = jnp.zeros(like.shape, wide)
-    # Without a loop for a single microbatch: XLA's CPU compiler runs convolutions
-    # inside loops slowly.
+    # One microbatch needs no loop, in which XLA's CPU compiler runs convolutions slowly.
     if number == 1:
         total, _ = add(total, first)
     else:
