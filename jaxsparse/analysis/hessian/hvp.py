@@ -84,7 +84,7 @@ def mean(fn: Callable[[Any], Array], data: Microbatches) -> Float[Array, "..."]:
         return total + share * fn(block).astype(wide), None
 
     total = jnp.zeros(like.shape, wide)
-    # One microbatch needs no loop, in which XLA's CPU compiler runs convolutions slowly.
+    # One microbatch needs no loop; on CPUs, XLA runs convolutions in loops slowly.
     if number == 1:
         total, _ = add(total, first)
     else:
