@@ -84,9 +84,9 @@ def test_asking_for_other_processes_starts_no_backend(root: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from jax._src import xla_bridge\n"
-        "from jaxsparse import hosts\n"
+        "from jaxsparse import multihost\n"
         "from jaxsparse.lottery import experiment\n"
-        "assert hosts.first() and not hosts.many()\n"
+        "assert multihost.is_primary() and not multihost.is_multiprocess()\n"
         "assert not experiment.has_ended(Path('/nowhere'), levels=1)\n"
         "assert not xla_bridge.backends_are_initialized()\n"
     )
@@ -122,7 +122,7 @@ def test_a_notice_before_training_may_be_started_again(root: Path) -> None:
     script = (
         "import os, signal\n"
         "from experiments import train, training\n"
-        "training.hosts.join = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "training.multihost.initialize = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
         "train.main(train.parse(['train.py', '--config=tests/tiny.py']))\n"
     )
     done = subprocess.run(
