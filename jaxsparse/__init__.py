@@ -12,16 +12,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_WRONG = "0.10.2"  # of jaxlib
-_FLAG = "--xla_cpu_experimental_ynn_fusion_type="  # of nothing
+_WRONG = "0.10.2"  # jaxlib version with the fault
+_FLAG = "--xla_cpu_experimental_ynn_fusion_type="  # empty: for no fusion type
 
 
 def _have_sums_right() -> None:
-    """Keeps jaxlib 0.10.2 from summing wrongly on CPUs (jax-ml/jax#39103).
+    """Works around wrong sums of jaxlib 0.10.2 on CPUs (jax-ml/jax#39103).
 
-    It hands some sums to a library that gets them wrong, without a word; with the flag
-    it computes all itself. (Keeping sums alone from it made other numbers infinite.)
-    XLA reads its flags once, when JAX first looks at devices.
+    This jaxlib passes some sums to a library that silently computes them wrongly. The
+    flag `_FLAG` makes XLA compute all of them itself. Excluding only sums from the
+    library turned other results infinite.
+
+    The flag is appended to the environment variable XLA_FLAGS. Nothing is changed for
+    other versions of jaxlib, or if XLA_FLAGS already sets this option.
+
+    Warns:
+      UserWarning: if JAX backends are initialized already, so that the flag has no
+        effect.
     """
     try:
         version = importlib.metadata.version("jaxlib")
@@ -30,7 +37,10 @@ def _have_sums_right() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if version != _WRONG or "ynn_fusion_type" in flags:
         return
+    # XLA reads its flags only once, when the first JAX backend is initialized.
     os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}".strip()
+    # JAX has no public function for this check. If its private module is not imported
+    # yet, no backend can be initialized.
     bridge = sys.modules.get("jax._src.xla_bridge")
     if bridge is not None and bridge.backends_are_initialized():
         warnings.warn(
@@ -43,7 +53,8 @@ def _have_sums_right() -> None:
 
 _have_sums_right()
 
-# Functions at the top level, imported when they are first asked for.
+# Functions of the top level by their modules. They are imported on first use, so that
+# `import jaxsparse` alone imports neither JAX nor any other package.
 _LAZY = {
     "load": "jaxsparse.runs",
     "register_dataset": "jaxsparse.config",

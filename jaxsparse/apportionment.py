@@ -1,4 +1,4 @@
-"""Apportionment: dividing a whole number of weights among layers, exactly."""
+"""Apportionment: exact division of an integer number of weights among layers."""
 
 import math
 from fractions import Fraction
@@ -7,24 +7,29 @@ from fractions import Fraction
 def divide(
     target: int, sizes: list[int], weights: list[Fraction], whole: list[bool]
 ) -> list[int]:
-    """Divides a count in proportion to weights, within what each layer can have.
+    """Divides a count among layers in proportion to weights, within the layers' sizes.
 
-    A layer whose share exceeds its size gets its size, one whose share is below 1 gets
-    1, and the others divide what is left in proportion to their weights. What is then
-    no whole number is rounded by largest remainder, ties to the earlier layer.
+    A layer whose share exceeds its size gets its size, and a layer whose share is below
+    1 gets 1. The other layers divide the rest in proportion to their weights.
+    Fractional shares are rounded by the method of largest remainder; ties go to the
+    earlier layer.
 
     Args:
-      target: what the counts sum to, exactly.
-      sizes: of the layers.
-      weights: proportions, above 0 where a layer is not empty.
-      whole: which layers get their size, whatever their weight.
+      target: sum of the returned counts, from the minimum described under Raises to the
+        sum of the sizes.
+      sizes: numbers of weights of the layers, 0 or more.
+      weights: proportions of the layers' shares, exact; above 0 for layers that are not
+        empty.
+      whole: True for layers that get all their weights, whatever their proportion.
 
     Returns:
-      The counts: 0 for empty layers, at least 1 for others, at most the size.
+      One count per layer, with the sum `target`: 0 for empty layers, and from 1 to the
+      size for others.
 
     Raises:
-      ValueError: if the target is below what whole layers and one weight in each other
-        layer need, or above the sum of the sizes.
+      ValueError: if the target is below the minimum, which is the sizes of the whole
+        layers and one weight in each other layer that is not empty; or if it is above
+        the sum of the sizes.
     """
     least = [
         size if fixed else min(1, size)
@@ -41,8 +46,9 @@ def divide(
         below = {i: least[i] - s for i, s in shares.items() if s < least[i]}
         if not above and not below:
             break
-        # Fixing one side moves the others' shares to the other side, so that only the
-        # side that is further off in total is certain.
+        # Fixing the layers above their size gives the others more, so that some below
+        # their minimum may no longer be so, and conversely. Only the side with the
+        # larger total excess is certain to stay out of range.
         excess = sum(above.values()) - sum(below.values())
         if excess >= 0:
             fixed |= {i: Fraction(sizes[i]) for i in above}
@@ -55,15 +61,16 @@ def divide(
 def _shares(
     target: int, weights: list[Fraction], fixed: dict[int, Fraction]
 ) -> dict[int, Fraction]:
-    """Divides what fixed layers leave among the others, by weight."""
+    """Divides the rest that fixed layers leave among the others, by weight."""
     free = [i for i in range(len(weights)) if i not in fixed]
     left = target - sum(fixed.values())
     weighed = sum(weights[i] for i in free)
+    # If all free layers are empty, their weights may sum to 0, and so do their shares.
     return {i: left * weights[i] / (weighed or 1) for i in free}
 
 
 def _rounded(shares: list[Fraction]) -> list[int]:
-    """Rounds shares of an integer total by largest remainder, ties to the earlier."""
+    """Rounds shares with an integer sum by largest remainder, ties to the earlier."""
     counts = [math.floor(share) for share in shares]
     left = int(sum(shares)) - sum(counts)
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])

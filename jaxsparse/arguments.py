@@ -1,11 +1,13 @@
-"""What arguments of public functions must be, checked before anything is computed.
+"""Checks of arguments of public functions, made before anything is computed.
 
-A function says so in a line above it, and a wrong argument is an error by its name:
+A decorator states what each argument must be, and a wrong argument raises an error that
+begins with its name:
 
     @arguments.check(masks=arguments.masks, level=arguments.integer(0))
     def layer_counts(masks, level, rule): ...
 
-Values that JAX traces pass: only their kind is known.
+Values that JAX traces are not known, so checks of numbers accept them, and checks of
+trees look only at shapes and dtypes.
 """
 
 import functools
@@ -22,16 +24,21 @@ import numpy as np
 
 from jaxsparse import tree
 
-# Called with an argument's name and value; raises, or does nothing.
+# Called with an argument's name and value; raises an error if the value is wrong.
 Check = Callable[[str, Any], None]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def check(**checks: Check) -> Callable[[F], F]:
-    """Makes a decorator that looks at arguments by name before each call.
+    """Makes a decorator that checks arguments by name before each call.
 
     Args:
-      **checks: what to call for an argument. It raises ValueError or TypeError.
+      **checks: by argument name, a function of the argument's name and value that
+        raises ValueError or TypeError if the value is wrong. Omitted arguments are not
+        checked.
+
+    Returns:
+      The decorator.
 
     Examples:
       >>> @check(count=integer(1))
@@ -59,16 +66,33 @@ def check(**checks: Check) -> Callable[[F], F]:
 
 
 def optional(look: Check) -> Check:
-    """Lets None pass."""
+    """Makes a check that accepts None and checks all other values.
+
+    Args:
+      look: check of values other than None.
+    """
     return lambda name, value: None if value is None else look(name, value)
 
 
 def integer(least: int | None = None, most: int | None = None) -> Check:
-    """Wants an integer of Python, NumPy or JAX in a range; no bool, no float."""
+    """Makes a check that a value is an integer in a range.
+
+    Accepts integers of Python, NumPy and JAX, but neither bool nor float.
+
+    Args:
+      least: the smallest value allowed; None for no lower limit.
+      most: the largest value allowed; None for no upper limit.
+
+    Returns:
+      The check. It raises TypeError for a value that is not an integer and ValueError
+      for one out of range.
+    """
 
     def look(name: str, value: Any) -> None:
         if _is_traced(value):
             return
+        # bool is a subclass of int, and `True` for a count is most likely a mistake.
+        # `operator.index` accepts integers of all libraries and rejects floats.
         try:
             number = (
                 None if isinstance(value, bool | np.bool) else operator.index(value)
@@ -91,13 +115,17 @@ def number(
     above: bool = False,
     finite: bool = True,
 ) -> Check:
-    """Wants a number in a range, never NaN.
+    """Makes a check that a value is a real number in a range, and not NaN.
 
     Args:
-      least: the smallest it may be; None for any.
-      most: the largest.
-      above: whether it must be larger than `least`.
-      finite: whether infinity is refused.
+      least: lower limit; None for no lower limit.
+      most: the largest value allowed; None for no upper limit.
+      above: whether the value must be strictly above `least`.
+      finite: whether infinite values are rejected.
+
+    Returns:
+      The check. It raises TypeError for a value that is not a number and ValueError for
+      NaN or a number out of range.
     """
 
     def look(name: str, value: Any) -> None:
@@ -117,13 +145,24 @@ def number(
 
 
 def real(name: str, value: Any) -> None:
-    """Wants a real number, in a range that the function itself checks."""
+    """Checks that a value is a real number; the function itself checks the range.
+
+    Raises:
+      TypeError: if the value is not a number.
+    """
     if not _is_traced(value) and _real(value) is None:
         raise TypeError(f"{name}: got {value!r}; wanted a number")
 
 
 def fraction(name: str, value: Any) -> None:
-    """Wants a fraction to remove, in [0, 1)."""
+    """Checks that a value is a fraction to remove, in [0, 1).
+
+    A traced value raises JAX's concretization error.
+
+    Raises:
+      TypeError: if the value is not a number.
+      ValueError: if it is out of range.
+    """
     wanted = "wanted a fraction to remove in [0, 1); to remove 90 % say 0.9"
     found = _real(value)
     if found is None:
@@ -133,7 +172,15 @@ def fraction(name: str, value: Any) -> None:
 
 
 def one_of(known: Collection[str]) -> Check:
-    """Wants one of some names."""
+    """Makes a check that a value is one of some names.
+
+    Args:
+      known: the allowed names.
+
+    Returns:
+      The check. It raises TypeError for a value that is not a string and ValueError for
+      an unknown name.
+    """
 
     def look(name: str, value: Any) -> None:
         if not isinstance(value, str):
@@ -145,36 +192,65 @@ def one_of(known: Collection[str]) -> Check:
 
 
 def function(name: str, value: Any) -> None:
-    """Wants what can be called."""
+    """Checks that a value is callable.
+
+    Raises:
+      TypeError: if it is not.
+    """
     if not callable(value):
         raise TypeError(f"{name}: got {value!r}; wanted a function")
 
 
 def name_or_function(name: str, value: Any) -> None:
-    """Wants a name, which is looked up later, or what can be called."""
+    """Checks that a value is a string, which the function looks up later, or callable.
+
+    Raises:
+      TypeError: if it is neither.
+    """
     if not isinstance(value, str) and not callable(value):
         raise TypeError(f"{name}: got {value!r}; wanted a name or a function")
 
 
 def name_function_or_table(name: str, value: Any) -> None:
-    """Wants a name, what can be called, or a sequence of numbers."""
+    """Checks that a value is a name, a callable, or a sequence of numbers.
+
+    The elements of a sequence are not checked.
+
+    Raises:
+      TypeError: if the value is neither a sequence, such as a string, nor callable.
+    """
     if not isinstance(value, Sequence | np.ndarray) and not callable(value):
         raise TypeError(f"{name}: got {value!r}; wanted a name, a function or a table")
 
 
 def optimizer(name: str, value: Any) -> None:
-    """Wants a transformation of optax: what has `init` and `update`."""
+    """Checks that a value is an optax optimizer, with `init` and `update`.
+
+    Raises:
+      TypeError: if it is not.
+    """
     if not (callable(getattr(value, "init", None)) and hasattr(value, "update")):
         raise TypeError(f"{name}: got {value!r}; wanted an optimizer such as optax.sgd")
 
 
 def patterns(name: str, value: Any) -> None:
-    """Wants a tuple of shell patterns."""
+    """Checks that a value is a sequence of shell patterns, such as ("head/*",).
+
+    Raises:
+      TypeError: if it is a string or contains anything but strings.
+    """
     tree.check_globs(value, field=name)
 
 
 def instance(kind: type) -> Check:
-    """Wants an object of a class."""
+    """Makes a check that a value is an instance of a class.
+
+    Args:
+      kind: the class.
+
+    Returns:
+      The check. It raises TypeError for other values.
+    """
 
     def look(name: str, value: Any) -> None:
         if not isinstance(value, kind):
@@ -184,7 +260,13 @@ def instance(kind: type) -> Check:
 
 
 def masks(name: str, value: Any) -> None:
-    """Wants a tree with boolean arrays at one leaf or more."""
+    """Checks that a value is a tree of boolean arrays, with at least one leaf.
+
+    Raises:
+      TypeError: if a leaf is not an array.
+      ValueError: if there are no leaves, or an array is not boolean; the message names
+        the leaf.
+    """
     for leaf_name, leaf in _arrays(name, value, what="boolean arrays").items():
         if leaf.dtype != np.bool:
             raise ValueError(
@@ -194,11 +276,17 @@ def masks(name: str, value: Any) -> None:
 
 
 def weights(name: str, value: Any) -> None:
-    """Wants a tree with arrays at one leaf or more."""
+    """Checks that a value is a tree of arrays, with at least one leaf.
+
+    Raises:
+      TypeError: if a leaf is not an array; the message names the leaf.
+      ValueError: if there are no leaves.
+    """
     _arrays(name, value, what="arrays")
 
 
 def _arrays(name: str, value: Any, *, what: str) -> dict[str, Any]:
+    """Returns the leaves of a tree of arrays by name, or raises if it is not one."""
     leaves = tree.named_leaves(value)
     if not leaves:
         raise ValueError(f"{name}: no leaf is there; wanted a tree of {what}")
@@ -215,11 +303,15 @@ def _is_traced(value: Any) -> bool:
 
 
 def _real(value: Any) -> float | None:
-    """Reads a real number, also of an array without axes; None if it is none."""
+    """Converts a real number or an array with one element and no axes to float.
+
+    Returns:
+      The float; None if the value is neither, or is a bool.
+    """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             return float(value)
-        except OverflowError:  # an integer of 310 digits
+        except OverflowError:  # an integer of 310 digits or more
             return math.copysign(math.inf, value > 0 or -1)
     is_scalar = isinstance(value, jax.Array | np.ndarray | np.generic)
     if is_scalar and jnp.ndim(value) == 0 and jnp.issubdtype(value.dtype, jnp.number):

@@ -1,12 +1,13 @@
-"""Distributions: one sparsity for the network in, a count for each layer out.
+"""Distributions: division of one sparsity of the network into a count for each layer.
 
-Everything here runs once, on the host, in exact arithmetic: a float32 or float64
-product of a size and a fraction is off by some weights for large layers. `select`
-takes the counts; `schedules` says how they change over time.
+All functions run once, on the host, in exact arithmetic, because in float32 or float64
+the product of a size and a fraction is off by some weights for large layers. `select`
+selects weights by the counts, and `transforms` defines how counts change over time.
 
-Inputs, outputs and positions of a layer are those that `fan_axes` says. Every layer
-that is not empty keeps at least one weight; where its share is less, the other layers
-give up what is missing, so that totals stay exact.
+The inputs, outputs and kernel positions of a layer are defined by `fan_axes`. The named
+distributions keep at least one weight in every layer that is not empty. Where a layer's
+share is below one weight, the other layers get correspondingly less, so that the total
+stays exact.
 """
 
 import math
@@ -28,18 +29,19 @@ Distribute = Callable[..., Counts]
 
 @arguments.check(total=arguments.integer(0), sparsity=arguments.fraction)
 def count_kept(total: int, sparsity: float | Fraction) -> int:
-    """Turns a sparsity into a number of weights.
+    """Computes the number of weights that a sparsity keeps.
 
     Args:
-      total: weights there are.
-      sparsity: fraction to remove, in [0, 1), read as the decimal it prints as: 0.9
-        is nine tenths and not the nearest binary number.
+      total: number of weights, 0 or more.
+      sparsity: fraction to remove, in [0, 1). It is read as the decimal number that it
+        is printed as: 0.9 means nine tenths and not the nearest binary number.
 
     Returns:
-      total (1 - sparsity), rounded to the nearest integer, halves up.
+      total (1 - sparsity), rounded to the nearest integer; halves are rounded up.
 
     Raises:
-      ValueError: if the sparsity is not in [0, 1).
+      ValueError: if the sparsity is not in [0, 1) or the total is negative.
+      TypeError: if the total is not an integer or the sparsity is not a number.
 
     Examples:
       >>> count_kept(25_502_912, 0.999)
@@ -60,26 +62,28 @@ def uniform(
 ) -> Counts:
     """Gives every layer the same sparsity.
 
-    Layers in `dense` are kept whole and on top of that: the sparsity is that of each
-    *other* layer, so the network as a whole keeps more than 1 - sparsity. This is
-    what RigL's "uniform", which keeps the first layer, means. `erdos_renyi` and
-    `erdos_renyi_kernel` hold the sparsity of the whole network instead.
+    The weights of layers in `dense` are kept in addition: the sparsity is that of each
+    *other* layer, so the whole network keeps more than 1 - sparsity. This is the
+    "uniform" of RigL, which keeps the first layer dense. With `balanced`, `erdos_renyi`
+    and `erdos_renyi_kernel`, by contrast, the sparsity is that of the whole network.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
+      masks: defines the prunable leaves; only names and shapes are used.
       sparsity: fraction to remove from each layer that is not dense, in [0, 1).
-      dense: shell patterns of leaf names to keep whole.
-      axes: not used, since all layers are treated alike; the other rules need it.
+      dense: shell patterns of leaf names to keep dense.
+      axes: not used. It is accepted so that all named distributions have the same
+        arguments.
 
     Returns:
-      A count for each prunable leaf, None elsewhere. Together the layers that are not
-      dense keep exactly `count_kept` of their weights. Each is within one weight of its
-      share, but where layers with a share below 1 are raised to 1 at the expense of
-      the others.
+      A count for each prunable leaf, None elsewhere. The layers that are not dense
+      together keep exactly `count_kept` of their weights. Each count is within one
+      weight of the layer's share, unless layers with a share below 1 are raised to 1 at
+      the expense of the others.
 
     Raises:
-      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight a
+      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight per
         layer, or if a pattern matches no leaf.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
@@ -110,31 +114,31 @@ def erdos_renyi(
 ) -> Counts:
     """Gives a layer of i inputs, o outputs a density in proportion to (i + o) / (i o).
 
-    A layer that this would overfill is kept dense, and the others share what is left.
-    Stacked layers and groups of a convolution are matrices of their own: i and o are
-    those of one.
+    A layer whose share exceeds its size is kept dense, and the others share the rest.
+    In stacked layers and grouped convolutions, i and o are those of a single matrix.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
-      sparsity: fraction to remove from all prunable weights together, those in
-        `dense` included, in [0, 1).
-      dense: shell patterns of leaf names to keep whole.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
+      masks: defines the prunable leaves; only names and shapes are used.
+      sparsity: fraction to remove from all prunable weights together, including those
+        in `dense`, in [0, 1).
+      dense: shell patterns of leaf names to keep dense.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes.
 
     Returns:
-      A count for each prunable leaf, None elsewhere. Their sum is exactly
-      `count_kept`, and each is within one weight of its share, at least 1.
+      A count for each prunable leaf, None elsewhere. Their sum is exactly `count_kept`,
+      and each is within one weight of its share, at least 1.
 
     Raises:
-      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight a
+      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight per
         layer, a pattern matches no leaf, a leaf has fewer than two axes, or the dense
-        layers alone keep too many.
+        layers alone have more weights than the sparsity keeps.
+      TypeError: if an argument has a wrong type.
 
     Deviations:
-      Mocanu et al. draw each connection with that probability; here the count is its
-      expectation, rounded, and where the weights are is up to `select`. No argument
-      removes it.
+      Mocanu et al. draw each connection independently with this probability. Here the
+      count is the expectation of theirs, rounded, and `select` chooses the positions.
+      No argument restores the original.
 
     References:
       Mocanu, Mocanu, Stone, Nguyen, Gibescu, Liotta. Scalable Training of Artificial
@@ -160,25 +164,32 @@ def erdos_renyi_kernel(
 ) -> Counts:
     """Gives a layer a density in proportion to the sum of its axes over its size.
 
-    For a convolution that is (h + w + i + o) / (h w i o); for a dense layer it is
-    `erdos_renyi`. A layer that this would overfill is kept dense, and the others share
-    what is left. Heads and head size of an attention are one axis here.
+    For a convolution with kernel size (h, w), i inputs and o outputs, this is (h + w +
+    i + o) / (h w i o). For a dense layer it equals `erdos_renyi`. A layer whose share
+    exceeds its size is kept dense, and the others share the rest. The heads and the
+    head size of an attention layer together count as one axis.
 
     Args:
-      masks: as in `erdos_renyi`.
-      sparsity: as in `erdos_renyi`.
-      dense: as in `erdos_renyi`.
-      axes: as in `erdos_renyi`.
+      masks: defines the prunable leaves; only names and shapes are used.
+      sparsity: fraction to remove from all prunable weights together, including those
+        in `dense`, in [0, 1).
+      dense: shell patterns of leaf names to keep dense.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes.
 
     Returns:
-      As `erdos_renyi`.
+      A count for each prunable leaf, None elsewhere. Their sum is exactly `count_kept`,
+      and each is within one weight of its share, at least 1.
 
     Raises:
-      ValueError: as `erdos_renyi`.
+      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight per
+        layer, a pattern matches no leaf, a leaf has fewer than two axes, or the dense
+        layers alone have more weights than the sparsity keeps.
+      TypeError: if an argument has a wrong type.
 
     Deviations:
-      The authors' code rounds each layer on its own; here the total is exact. No
-      argument removes it.
+      The authors' code rounds each layer separately; here the total is exact. No
+      argument restores the original.
 
     References:
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
@@ -201,21 +212,27 @@ def balanced(
     dense: tuple[str, ...] = (),
     axes: fan_axes.Axes = None,
 ) -> Counts:
-    """Gives every layer equally many weights.
+    """Gives every layer the same number of weights.
 
-    A layer smaller than its share is kept dense, and the others share what is left.
+    A layer smaller than its share is kept dense, and the others share the rest.
 
     Args:
-      masks: as in `erdos_renyi`.
-      sparsity: as in `erdos_renyi`.
-      dense: as in `erdos_renyi`.
-      axes: not used: inputs and outputs play no part.
+      masks: defines the prunable leaves; only names and shapes are used.
+      sparsity: fraction to remove from all prunable weights together, including those
+        in `dense`, in [0, 1).
+      dense: shell patterns of leaf names to keep dense.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts. They do not change the counts.
 
     Returns:
-      As `erdos_renyi`. Layers that are not kept whole differ by one weight at most.
+      A count for each prunable leaf, None elsewhere. Their sum is exactly `count_kept`,
+      and the counts of layers that are not kept dense differ by at most one weight.
 
     Raises:
-      ValueError: as `erdos_renyi`.
+      ValueError: if the sparsity is not in [0, 1) or leaves less than one weight per
+        layer, a pattern matches no leaf, a leaf has fewer than two axes, or the dense
+        layers alone have more weights than the sparsity keeps.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 2), bool)}
@@ -236,20 +253,24 @@ def by_glob(
     *,
     otherwise: float | Fraction,
 ) -> Counts:
-    """Gives layers a sparsity or a count of their own, and all others one sparsity.
+    """Gives some layers their own sparsity or count, and all others a common sparsity.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
-      wanted: shell patterns of leaf names to a sparsity (a float in [0, 1)) or a count
-        of weights to keep (an integer); the first pattern that matches counts.
-      otherwise: sparsity of each layer that no pattern matches.
+      masks: defines the prunable leaves; only names and shapes are used.
+      wanted: for shell patterns of leaf names, a sparsity (a float in [0, 1)) or a
+        number of weights to keep (an integer). The first pattern that matches a name
+        applies.
+      otherwise: sparsity of each layer that no pattern matches, in [0, 1).
 
     Returns:
-      A count for each prunable leaf, each rounded on its own and at least 1 where a
-      sparsity is given; None elsewhere.
+      A count for each prunable leaf, None elsewhere. Each is rounded separately. Layers
+      with a sparsity keep at least 1 weight unless they are empty; an explicit count
+      may be 0.
 
     Raises:
-      ValueError: if a pattern matches no leaf, or a value does not fit a layer.
+      ValueError: if a pattern matches no leaf, or a sparsity or count is out of range
+        for a layer.
+      TypeError: if a value is not a number.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
@@ -273,7 +294,7 @@ def by_glob(
     return tree.map_with_names(count, masks)
 
 
-# The named ways to divide a sparsity; the last two by Erdos and Renyi.
+# The named distributions; "er" and "erk" stand for Erdos-Renyi and its kernel variant.
 NAMES: dict[str, Distribute] = {
     "uniform": uniform,
     "balanced": balanced,
@@ -296,24 +317,26 @@ def divide(
     dense: tuple[str, ...] = (),
     axes: fan_axes.Axes = None,
 ) -> Counts:
-    """Divides a sparsity among layers by name, or by a function.
+    """Divides a sparsity among layers by a named distribution or a function.
 
     Args:
-      distribution: one of `NAMES`, or a function `(masks, sparsity)` to counts, which
-        must be whole numbers known now, from 0 to the size of each leaf. A layer it
-        gives 0 is warned of by name.
-      masks: which leaves are prunable; only names and shapes are used.
+      distribution: a name in `NAMES`, or a function of masks and sparsity to counts
+        with the nesting of the masks. Its counts must be concrete integers from 0 to
+        the size of each leaf. A layer with the count 0 causes a warning that names it.
+      masks: defines the prunable leaves; only names and shapes are used.
       sparsity: fraction to remove, in [0, 1).
-      dense: shell patterns of leaf names to keep whole; for named distributions only.
-      axes: as in `erdos_renyi`; for named distributions only.
+      dense: shell patterns of leaf names to keep dense; for named distributions only.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes. A function
+        does not receive them.
 
     Returns:
       A count for each prunable leaf, None elsewhere.
 
     Raises:
-      ValueError: for an unknown name, patterns with a function, counts that do not fit
-        the leaves, or as the function.
-      TypeError: if a function's counts are no whole numbers.
+      ValueError: if the name is unknown, `dense` is combined with a function, a
+        function's counts do not fit the leaves, or the distribution itself raises it.
+      TypeError: if a function's counts are not concrete integers.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
@@ -342,7 +365,22 @@ def _proportional(
     axes: fan_axes.Axes,
     weigh: Weigh,
 ) -> Counts:
-    """Shares the kept weights in proportion to `weigh`, within each layer's size."""
+    """Divides the kept weights among layers in proportion to `weigh`.
+
+    Args:
+      masks: defines the prunable leaves; only names and shapes are used.
+      sparsity: fraction to remove from all prunable weights together, in [0, 1).
+      dense: shell patterns of leaf names to keep dense.
+      axes: which axes of the leaves are inputs and outputs; None to infer them.
+      weigh: function of the fans of a leaf to its proportion.
+
+    Returns:
+      A count for each prunable leaf, None elsewhere.
+
+    Raises:
+      ValueError: if no division keeps the dense layers and one weight in each other
+        layer.
+    """
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
     whole, layouts = _dense(masks, dense), fan_axes.of_tree(masks, axes)
     weights = [
@@ -370,7 +408,21 @@ def _divide(
     weights: list[Fraction],
     whole: list[bool],
 ) -> Counts:
-    """Divides a count by weights; refuses one that leaves layers without a weight."""
+    """Divides a count by weights; raises if it is too low for one weight in each layer.
+
+    Args:
+      masks: defines the prunable leaves; only names and shapes are used.
+      sparsity: fraction to remove, for the error message.
+      target: number of weights to keep.
+      weights: proportion of each prunable leaf, in the order of leaves.
+      whole: which prunable leaves are kept dense, in the order of leaves.
+
+    Returns:
+      A count for each prunable leaf, None elsewhere.
+
+    Raises:
+      ValueError: if the target is too low.
+    """
     sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
     try:
         counts = apportionment.divide(target, sizes, weights, whole)
@@ -384,7 +436,7 @@ def _divide(
 
 
 def _dense(masks: Masks, dense: tuple[str, ...]) -> list[bool]:
-    """Says of each prunable leaf whether it is to be kept whole."""
+    """Returns for each prunable leaf whether it is kept dense."""
     names = masks_lib.names(masks)
     masks_lib.check_globs(dense, names, field="dense")
     return [masks_lib.matches(name, dense) for name in names]

@@ -1,8 +1,8 @@
-"""Schedules: how long and how many, as integers on the host.
+"""Durations and pruning levels as integers, computed on the host.
 
-Durations become optimiser steps, and fractions to prune become tables of counts, in
-exact arithmetic and before anything is traced. `distributions` divides a count among
-layers.
+Durations are converted to optimizer steps, and a fraction to prune per level to a table
+of counts, in exact arithmetic and before anything is traced. `distributions` divides a
+count among layers.
 """
 
 import math
@@ -14,27 +14,29 @@ from typing import Any
 
 FORMS = "'500step', '500it', '2ep', '0.5ep', '3ep200it' or '10%'"
 _NUMBER = r"(\d+(?:\.\d+)?)"
+# ASCII only: by default \d also matches the digits of other scripts.
 _DURATION = re.compile(
     rf"(?:{_NUMBER}ep)?(?:(\d+)(?:it|steps?))?|{_NUMBER}%", flags=re.ASCII
 )
 
 
 def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -> int:
-    """Turns a duration into optimiser steps.
+    """Converts a duration to optimizer steps.
 
     Args:
       duration: steps ("500step", "500steps", "500it"), epochs ("2ep", "0.5ep"), both
-        ("3ep200it"), or a fraction of the whole run ("10%").
-      steps_per_epoch: optimiser steps in one epoch, 1 or more.
-      total: steps of the whole run, where there is one to take a fraction of.
+        ("3ep200it"), or a percentage of the whole run ("10%").
+      steps_per_epoch: optimizer steps in one epoch, 1 or more.
+      total: optimizer steps of the whole run, 0 or more, for percentages; None if
+        unknown.
 
     Returns:
-      Steps, rounded to the nearest integer, halves up.
+      Optimizer steps, rounded to the nearest integer; halves are rounded up.
 
     Raises:
-      ValueError: if the duration has none of these forms, or is a fraction of a run
-        of unknown length; or if a number is out of range.
-      TypeError: if a number is no integer.
+      ValueError: if the duration has none of these forms, it is a percentage and
+        `total` is None, or a number is out of range.
+      TypeError: if the duration is not a string or a number is not an integer.
 
     Examples:
       >>> to_steps("3ep200it", steps_per_epoch=391)
@@ -45,6 +47,7 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
     if not isinstance(duration, str):
         raise TypeError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
     match = _DURATION.fullmatch(duration)
+    # Both parts of the pattern are optional, so it also matches the empty string.
     if not duration or match is None:
         raise ValueError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
     epochs, steps, percent = match.groups(default="0")
@@ -62,25 +65,25 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
 
 
 def kept_per_level(total: int, *, fraction: float, levels: int) -> list[int]:
-    """Counts the weights left after each level of iterative pruning.
+    """Computes the number of weights left after each level of iterative pruning.
 
-    Level L keeps total (1 - fraction)^L, each rounded on its own, so that roundings do
-    not add up.
+    Level L keeps total (1 - fraction)^L weights. Each level is rounded separately, so
+    that rounding errors do not accumulate.
 
     Args:
-      total: weights before the first level.
-      fraction: fraction of those left that one level removes, in [0, 1), read as the
-        decimal it prints as.
-      levels: how many times to prune, 0 or more.
+      total: number of weights before the first level, 0 or more.
+      fraction: fraction of the remaining weights that one level removes, in [0, 1). It
+        is read as the decimal number that it is printed as.
+      levels: number of levels, from 0 to 10,000.
 
     Returns:
-      levels + 1 counts, never increasing, the first of them `total`; halves are
-      rounded up.
+      levels + 1 counts, which never increase; the first is `total`. Halves are rounded
+      up.
 
     Raises:
-      ValueError: if the fraction is not in [0, 1), or there are fewer than 0 or more
-        than 10,000 levels, or fewer than 0 weights.
-      TypeError: if `total` or `levels` is no integer.
+      ValueError: if an argument is out of range.
+      TypeError: if `total` or `levels` is not an integer, or `fraction` is not a
+        number.
 
     Examples:
       >>> kept_per_level(266_200, fraction=0.2, levels=3)
@@ -89,29 +92,32 @@ def kept_per_level(total: int, *, fraction: float, levels: int) -> list[int]:
     _check_fraction(fraction)
     total = _check_count(total, field="total")
     levels = _check_count(levels, field="levels", most=10_000)
+    # `Fraction(str(x))` is the decimal number as written, unlike `Fraction(x)`.
     left = 1 - Fraction(str(fraction))
     return [_round(total * left**level) for level in range(levels + 1)]
 
 
 def open_lth_kept(kept: int, *, fraction: float) -> int:
-    """Counts the weights left after one level of open_lth.
+    """Computes the number of weights left after one level of pruning in open_lth.
 
-    Its threshold is the entry numbered ceil(fraction kept), from 0, of the sorted
-    magnitudes, and it keeps what is strictly above: one weight more goes than the
-    fraction says. With `select.globally(..., ties="drop")` this gives open_lth's masks.
+    The threshold of open_lth is the entry with index ceil(fraction kept), counted from
+    0, of the sorted magnitudes, and it keeps only magnitudes strictly above. It thus
+    removes one weight more than ceil(fraction kept). `select.top_k_global(...,
+    ties="drop")` with this count gives the masks of open_lth.
 
     Args:
-      kept: weights before, over *all* prunable leaves, those that are not pruned
-        included.
+      kept: number of weights before the level, 0 or more, over *all* prunable leaves,
+        including those that are excluded from pruning.
       fraction: fraction to remove, in [0, 1).
 
     Returns:
-      kept - (ceil(fraction kept) + 1), where equal magnitudes do not remove more. The
-      product is in float64, as theirs is.
+      kept - (ceil(fraction kept) + 1), unless equal magnitudes at the threshold remove
+      more. As in open_lth, the product is computed in float64.
 
     Raises:
-      ValueError: if the fraction is not in [0, 1) or nothing would be left to keep.
-      TypeError: if `kept` is no integer.
+      ValueError: if the fraction is not in [0, 1), or more weights would be removed
+        than there are.
+      TypeError: if `kept` is not an integer or `fraction` is not a number.
 
     References:
       Frankle et al. open_lth, `pruning/sparse_global.py`.
@@ -130,7 +136,18 @@ def open_lth_kept(kept: int, *, fraction: float) -> int:
 def _check_count(
     value: Any, *, field: str, least: int = 0, most: int | None = None
 ) -> int:
-    """Returns a count as a Python integer, or refuses it by the name of its field."""
+    """Returns a count as a Python integer, checked for its type and range.
+
+    Args:
+      value: the count.
+      field: name of the argument in the message.
+      least: the smallest value allowed.
+      most: the largest value allowed; None for no upper limit.
+
+    Raises:
+      ValueError: if the count is out of range.
+      TypeError: if it is not an integer.
+    """
     try:
         count = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -144,6 +161,7 @@ def _check_count(
 
 
 def _check_fraction(fraction: float) -> None:
+    """Raises if a fraction is not a number in [0, 1)."""
     if not isinstance(fraction, numbers.Real):
         raise TypeError(f"fraction: got {fraction!r}; wanted a number in [0, 1)")
     if not 0 <= fraction < 1:
@@ -154,5 +172,5 @@ def _check_fraction(fraction: float) -> None:
 
 
 def _round(exact: Fraction) -> int:
-    """Rounds to the nearest integer, halves up."""
+    """Rounds to the nearest integer; halves are rounded up."""
     return math.floor(exact + Fraction(1, 2))

@@ -1,4 +1,4 @@
-"""Counts of weights by layer: what can be one, and what each layer keeps at least."""
+"""Checks of the numbers of weights that layers keep."""
 
 import warnings
 from typing import Any
@@ -11,19 +11,22 @@ from jaxsparse.types import Counts, Masks
 
 
 def checked(masks: Masks, counts: Any) -> Counts:
-    """Refuses counts of a user's function that do not fit; warns of those that are 0.
+    """Validates the counts of a user's function and warns of empty layers.
 
     Args:
-      masks: which leaves are prunable; only names and shapes are used.
-      counts: what the function returned.
+      masks: defines the prunable leaves; only names and shapes are used.
+      counts: return value of the function, a tree with one count per prunable leaf.
 
     Returns:
       Python integers with the nesting of `masks`.
 
     Raises:
-      ValueError: if the leaves are not those of `masks`, or a count is below 0 or
+      ValueError: if the leaf names are not those of `masks`, or a count is below 0 or
         above the size of its leaf.
-      TypeError: if a count is no whole number that is known now.
+      TypeError: if a count is not a concrete integer.
+
+    Warns:
+      UserWarning: if a leaf that has weights gets the count 0; the message names it.
     """
     names, found = masks_lib.names(masks), masks_lib.names(counts)
     if found != names:
@@ -33,6 +36,8 @@ def checked(masks: Masks, counts: Any) -> Counts:
         )
     sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
     whole = []
+    # Integers are required, not integral floats, because float32 cannot represent every
+    # count above 2**24. Tracers would make the counts unknown before compilation.
     for name, size, count in zip(names, sizes, jax.tree.leaves(counts), strict=True):
         is_known = not isinstance(count, jax.core.Tracer | bool) and np.ndim(count) == 0
         if not (is_known and np.issubdtype(np.asarray(count).dtype, np.integer)):
@@ -51,31 +56,39 @@ def checked(masks: Masks, counts: Any) -> Counts:
         warnings.warn(
             f"distribution: the function leaves no weight in {empty}, so that nothing "
             "passes these layers; return at least 1 for each",
-            stacklevel=4,  # past `divide` and what looks at its arguments
+            # The caller of `distributions.divide`: two frames are `divide` and the
+            # wrapper of `arguments.check`.
+            stacklevel=4,
         )
     return jax.tree.unflatten(jax.tree.structure(masks), whole)
 
 
 def empty(masks: Masks) -> list[str]:
-    """Lists the layers that keep no weight, by name; on the host.
+    """Lists the names of the layers that keep no weight; runs on the host.
 
     Args:
       masks: concrete masks, with or without leading axes of replicates.
 
     Returns:
-      The names of the leaves that have weights and keep none of them.
+      The names of the prunable leaves that have weights and keep none of them. With
+      replicates, only layers that are empty in all replicates are listed.
     """
     layers = masks_lib.layer_counts(masks).items()
     return [name for name, count in layers if count.total and not count.kept]
 
 
 def warn_if_empty(masks: Masks, *, remedy: str, stacklevel: int = 2) -> None:
-    """Warns by name of layers that keep no weight, where masks are known.
+    """Warns of layers that keep no weight, if the masks are known.
 
     Args:
-      masks: masks; nothing is done for those that are traced or on other hosts.
-      remedy: what to do, the end of the message.
-      stacklevel: as in `warnings.warn`, from the caller.
+      masks: masks. Nothing is done if any of them is traced or has parts on other
+        hosts.
+      remedy: what the user can do; the end of the message.
+      stacklevel: stack level relative to the caller, as in `warnings.warn`: 1
+        attributes the warning to the function that calls this one, 2 to its caller.
+
+    Warns:
+      UserWarning: if a layer is empty; the message names it.
     """
     for leaf in jax.tree.leaves(masks):
         if isinstance(leaf, jax.core.Tracer):

@@ -1,8 +1,8 @@
-"""A run's measurements: JSON lines, appended and read, safe to resume.
+"""Log of a run's measurements: JSON lines that are appended, read, and safe to resume.
 
-One record is one JSON object on one line of `metrics.jsonl`. Times go into records
-of kind "time" only, so that everything else of a run that was killed and continued
-is equal to the same run uninterrupted, byte for byte.
+One record is one JSON object on one line of `metrics.jsonl`. Wall-clock times are
+stored only in records of their own kind. All other records of a run that was killed and
+resumed are therefore byte for byte those of the same run without interruption.
 """
 
 import errno
@@ -15,18 +15,22 @@ from typing import Any
 
 Record = dict[str, Any]
 
-# What every record of a run has.
+# The fields that every record of a run has.
 FIELDS = ("kind", "stage", "step")
 
-# What a missing or misplaced file raises; every other number is of the machine.
+# Error numbers of missing or misplaced files, and None for errors that libraries raise
+# without a number. Every other number is a fault of the machine.
 OF_CONTENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Tells errors of the machine from what a file that was read is like.
+    """Returns whether an error comes from the machine and not from a file's content.
 
-    Too many open files, no permission, a disk that fails or is full, no memory: none
-    of these says anything about the content of a file.
+    Examples are too many open files, a missing permission, a full or failing disk, and
+    too little memory. Such an error does not mean that the file is damaged.
+
+    Args:
+      error: an error raised while a file was read.
     """
     if isinstance(error, OSError):
         return error.errno not in OF_CONTENT
@@ -34,11 +38,17 @@ def is_of_machine(error: BaseException) -> bool:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object, such as config.json.
+    """Reads a file that contains one JSON object, such as config.json.
+
+    Args:
+      path: path of the file, in UTF-8.
+
+    Returns:
+      The object.
 
     Raises:
-      ValueError: if it holds anything else, naming it.
-      OSError: if it is not there or cannot be read.
+      ValueError: if the file contains anything else; the message names the file.
+      OSError: if the file does not exist or cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -55,18 +65,19 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
-    """Reads all whole records; a torn last line, left by a kill, is passed over.
+    """Reads all records; skips an incomplete last line, left by a killed process.
 
     Args:
-      path: a file of JSON lines; none at all counts as empty.
-      fields: that every record must have; `FIELDS` in a run's metrics.jsonl.
+      path: path of a file of JSON lines, in UTF-8. A missing file counts as empty.
+      fields: names of fields that every record must have; for the metrics.jsonl of a
+        run, `FIELDS`.
 
     Returns:
-      The records in the order they were written.
+      The records, in the order in which they were written.
 
     Raises:
-      ValueError: if a line before the last is no JSON, or a record lacks a field,
-        naming the line.
+      ValueError: if a line before the last is not valid JSON, a line is not a JSON
+        object, or a record lacks a field; the message contains the line number.
     """
     needed = set(fields)
     if not path.exists():
@@ -77,6 +88,7 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
         try:
             record = json.loads(line) if line else None
         except json.JSONDecodeError as error:
+            # Records are appended line by line, so only the last can be incomplete.
             if number == len(lines):
                 break
             raise ValueError(
@@ -99,33 +111,49 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
-    """Appends records and hands them to the operating system at once.
+    """Appends records and flushes them to the operating system.
 
-    Numbers that JSON does not know are written as null: a loss that is NaN is a
-    missing number to whoever reads it.
+    NaN and infinities, which JSON does not have, are written as null: readers then see
+    a missing value.
+
+    Args:
+      path: path of a file of JSON lines; created if it does not exist.
+      records: the records to append.
 
     Raises:
-      OSError: if the file cannot be written, naming it.
+      OSError: if the file cannot be written; the message names the file.
     """
     with naming(path), path.open("a", encoding="utf-8") as file:
         file.writelines(_line(record) for record in records)
 
 
 def sync(path: Path) -> None:
-    """Waits until what was appended is on the disk.
+    """Waits until all appended records are on disk.
+
+    Args:
+      path: path of a file of JSON lines; created if it does not exist.
 
     Raises:
-      OSError: if it cannot be written, naming the file.
+      OSError: if the file cannot be written; the message names the file.
     """
     with naming(path), path.open("a") as file:
         os.fsync(file.fileno())
 
 
 def count(path: Path, stage: str) -> int:
-    """Counts the whole records of a stage, without reading what else they say."""
+    """Counts the complete records of a stage without parsing them.
+
+    Args:
+      path: path of a file of JSON lines; a missing file has no records.
+      stage: name of the stage.
+
+    Returns:
+      Number of lines with this stage that end with a newline.
+    """
     if not path.exists():
         return 0
     mark = f'"stage": {json.dumps(stage)}'.encode()
+    # A line without a newline may be incomplete.
     with path.open("rb") as file:
         return sum(mark in line and line.endswith(b"\n") for line in file)
 
@@ -133,15 +161,21 @@ def count(path: Path, stage: str) -> int:
 def keep_only(
     path: Path, wanted: Callable[[Record], bool], *, fields: Iterable[str] = ()
 ) -> int:
-    """Cuts the records that are not wanted, in one atomic exchange of the file.
+    """Removes unwanted records by replacing the file atomically.
 
     Args:
-      path: a file of JSON lines; a torn last line goes in any case.
-      wanted: says of each record whether it stays.
-      fields: as in `read`.
+      path: path of a file of JSON lines. An incomplete last line is removed,
+        or completed if only its newline is missing.
+      wanted: returns whether to keep a record.
+      fields: names of fields that every record must have.
 
     Returns:
-      Number of records cut.
+      Number of records removed; an incomplete last line is not counted.
+
+    Raises:
+      ValueError: if the file is damaged before its last line, or a record lacks a
+        field.
+      OSError: if the file cannot be written; the message names the file.
     """
     if not path.exists():
         return 0
@@ -153,7 +187,16 @@ def keep_only(
 
 
 def sort(path: Path, key: Callable[[Record], int]) -> None:
-    """Puts records in order, if they are not; those of equal keys keep theirs."""
+    """Sorts records by a key, stably; writes the file only if the order changes.
+
+    Args:
+      path: path of a file of JSON lines.
+      key: returns the sort key of a record.
+
+    Raises:
+      ValueError: if the file is damaged before its last line.
+      OSError: if the file cannot be written; the message names the file.
+    """
     rows = read(path)
     ordered = sorted(rows, key=key)
     if ordered != rows:
@@ -161,7 +204,7 @@ def sort(path: Path, key: Callable[[Record], int]) -> None:
 
 
 def _is_torn(path: Path) -> bool:
-    """Says whether the last line lacks its end."""
+    """Returns whether the last line lacks its newline."""
     with path.open("rb") as file:
         if not file.seek(0, os.SEEK_END):
             return False
@@ -170,15 +213,20 @@ def _is_torn(path: Path) -> bool:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a whole file so that a kill leaves either the old one or the new one.
+    """Writes a file so that a killed process leaves either the old or the new content.
+
+    Args:
+      path: path of the file; missing directories are created.
+      content: the whole content; strings are encoded in UTF-8.
 
     Raises:
-      OSError: if it cannot be written, naming it.
+      OSError: if the file cannot be written; the message names the file.
     """
     data = content.encode() if isinstance(content, str) else content
     fresh = path.with_name(path.name + ".new")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Without fsync, a power failure after the rename can leave an empty file.
         with fresh.open("wb") as file:
             file.write(data)
             file.flush()
@@ -188,7 +236,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Says which file could not be written; the system's own message often does not."""
+    """Names the file in errors of writing, which the system often does not.
+
+    A context manager.
+
+    Args:
+      path: path of the file that is written inside.
+
+    Raises:
+      OSError: in place of any OSError raised inside.
+    """
     try:
         yield
     except OSError as error:
@@ -199,11 +256,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _line(record: Record) -> str:
+    """Converts a record to a line of JSON; top-level NaN and infinities become null."""
     finite = {name: _or_null(value) for name, value in record.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
 def _or_null(value: Any) -> Any:
+    # The difference is NaN for both NaN and infinities, and 0 for all other floats.
     if isinstance(value, float) and value - value != 0.0:
         return None
     return value

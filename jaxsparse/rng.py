@@ -1,7 +1,7 @@
-"""Random keys: by name, and typed or raw.
+"""Random keys: one key per leaf, by its name, and conversion to typed keys.
 
-A leaf's key follows from the leaf's name and nothing else, so that adding, removing
-or renaming one layer does not change what is drawn for the others.
+The key of a leaf depends only on the shared key and the leaf's name, so that adding,
+removing or renaming one layer does not change the random numbers of the others.
 """
 
 import zlib
@@ -15,29 +15,33 @@ from jaxtyping import Array, Key
 def leaf_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
     """Folds a leaf's name into a key.
 
-    The hash is CRC-32 of the name in UTF-8: the same in every process and version of
-    Python, as `hash` is not.
+    The hash is the CRC-32 of the name in UTF-8. Unlike `hash`, it is the same in every
+    process and in every version of Python.
 
     Args:
       key: a typed key (`jax.random.key`), shared by all leaves.
-      name: the leaf's name, as `masks.names` lists it.
+      name: the leaf's name, its path joined by slashes, as listed by `masks.names`.
 
     Returns:
-      The key of that leaf.
+      The key of that leaf, typed.
     """
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def as_typed(key: Any, *, field: str = "key") -> Key[Array, "..."]:
-    """Returns a typed key, of a typed key or of raw key data.
+    """Converts raw key data to a typed key; returns typed keys unchanged.
 
     Args:
-      key: a typed key (`jax.random.key`) or raw key data, uint32 (`jax.random.PRNGKey`,
-        `jax.random.key_data`) of JAX's default kind of keys; or an array of either.
-      field: what to call the key in the message.
+      key: a typed key (`jax.random.key`), or raw uint32 key data (`jax.random.PRNGKey`,
+        `jax.random.key_data`) of JAX's default key implementation; or an array of
+        either.
+      field: name of the argument in the error message.
+
+    Returns:
+      The typed key, or array of typed keys.
 
     Raises:
-      TypeError: if it is neither.
+      TypeError: if the argument is neither.
 
     Examples:
       >>> as_typed(jax.random.PRNGKey(0)) == jax.random.key(0)

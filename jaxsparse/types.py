@@ -1,9 +1,10 @@
-"""Names for the pytrees that flow through jaxsparse.
+"""Type aliases of the pytrees that jaxsparse uses.
 
-Nothing here runs. A tree of masks has exactly the nesting of the parameters it
-belongs to; a leaf is a boolean array of the parameter's shape, or None where the
-parameter is never pruned (biases, normalisation, whatever `masks.dense` was told
-to leave alone). Trees of scores and of counts follow the same rule.
+A tree of masks has exactly the nesting of its parameters. Each leaf is a boolean array
+of the parameter's shape, or None if the parameter is never pruned, such as biases and
+normalization parameters, or leaves that the `prunable` argument of `masks.ones`
+excludes. The same holds for trees of scores and of counts, with an array of scores or a
+single count in place of the boolean array.
 """
 
 import numpy as np
@@ -16,5 +17,5 @@ Masks = PyTree[Bool[Array, "..."]]
 Count = Integer[Array, ""] | int | np.integer
 Counts = PyTree[Count]
 Step = Int[Array, ""]
-# Typed, or raw key data.
+# A typed key (`jax.random.key`) or raw key data (`jax.random.PRNGKey`).
 RandomKey = Key[Array, "..."] | UInt32[Array, "..."]
