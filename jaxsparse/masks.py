@@ -1,12 +1,12 @@
-"""Masks: which weights exist.
+"""Masks: trees of booleans that mark the active weights.
 
-This module makes masks, joins them to parameters, and counts them. It does not
-decide which weights to keep: `scores` says what each weight is worth, `select`
-keeps the best, and `transforms` does so while training.
+This module makes masks, applies them to parameters, and counts their weights. It does
+not select weights: `scores` computes a score for each weight, `select` keeps the
+weights with the highest scores, and `transforms` does both during training.
 
-The one convention to know is None. A leaf that may never be pruned has the mask
-None, so `jax.tree.leaves(masks)` visits prunable weights only, and every sparsity
-below is a fraction of *those* weights, not of all parameters.
+A leaf that is never pruned has the mask None. `jax.tree.leaves(masks)` therefore
+returns the masks of prunable leaves only, and every sparsity in this package is a
+fraction of the *prunable* weights, not of all parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,15 +22,15 @@ from jaxsparse.tree import check_globs, matches, names
 from jaxsparse.types import Masks, Params
 
 KERNEL_NAMES = ("kernel", "weight", "w", "embedding")
-_SHAPE = ":shape"  # behind the name of a packed leaf
+_SHAPE = ":shape"  # suffix of the entry with the shape of a packed leaf
 
 
 class LayerCount(NamedTuple):
-    """How many weights of one layer exist.
+    """Number of active weights of one layer.
 
     Attributes:
-      kept: weights the mask keeps.
-      total: weights the layer has.
+      kept: number of weights that the mask keeps.
+      total: number of weights in the layer.
     """
 
     kept: int
@@ -38,20 +38,23 @@ class LayerCount(NamedTuple):
 
 
 def is_kernel(name: str, leaf: Any = None) -> bool:
-    """Says whether a leaf is a weight that methods of pruning consider.
+    """Returns whether a leaf is a weight that pruning methods consider.
 
     Args:
-      name: slash-joined path of the leaf, such as "stage1/block0/conv/kernel".
-      leaf: the parameter; only its rank and dtype are looked at.
+      name: path of the leaf joined by slashes, such as "stage1/block0/conv/kernel".
+      leaf: the parameter; only its rank and dtype are used.
 
     Returns:
-      True for floating leaves of two or more axes whose last name is kernel,
+      True for floating-point leaves with at least two axes whose last name is kernel,
       weight, w or embedding.
 
     Raises:
-      TypeError: if `name` is none, as where `optax.inject_hyperparams` takes this
-        function for a schedule.
+      TypeError: if `name` is not a string. This happens if `optax.inject_hyperparams`
+        wraps a sparse method, because it calls function arguments as schedules.
     """
+    # This function is a default argument of every sparse method.
+    # `optax.inject_hyperparams` takes each callable argument for a schedule, and calls
+    # it with the step count.
     if not isinstance(name, str):
         raise TypeError(
             f"name: expected the name of a leaf, got {name!r}; if this comes from "
@@ -67,7 +70,16 @@ def is_kernel(name: str, leaf: Any = None) -> bool:
 
 @arguments.check(globs=arguments.patterns)
 def glob_filter(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
-    """Makes a predicate for `dense` of shell patterns; see there."""
+    """Makes a function that selects leaves by shell patterns, for `prunable` of `ones`.
+
+    Args:
+      globs: shell patterns of leaf names; patterns that begin with "!" exclude leaves.
+        If all patterns exclude, all other leaves that `is_kernel` accepts are selected.
+
+    Returns:
+      A function of a leaf's name and the leaf that returns whether the leaf is
+      selected.
+    """
     left_out = tuple(glob[1:] for glob in globs if glob.startswith("!"))
     taken = tuple(glob for glob in globs if not glob.startswith("!"))
 
@@ -83,22 +95,29 @@ def ones(
     *,
     prunable: Callable[[str, Any], bool] | tuple[str, ...] = is_kernel,
 ) -> Masks:
-    """Makes the mask that keeps everything.
+    """Makes the dense masks, which keep every weight.
 
     Args:
-      params: parameters to follow; only names, shapes and dtypes are used, so
-        the result of `jax.eval_shape` will do.
-      prunable: called with each leaf's name and leaf; False gives the mask None. Or
-        shell patterns over names: `("*/kernel", "!head/*")` takes what matches one and
-        none of those that begin with "!"; `("!head/*",)` all kernels but these.
+      params: any tree of parameters or, since only names, shapes and dtypes are used,
+        the result of `jax.eval_shape`.
+      prunable: a function of a leaf's name and the leaf that returns False if the leaf
+        gets the mask None; or shell patterns of leaf names. `("*/kernel", "!head/*")`
+        selects leaves that match a pattern, except those that match one after "!".
+        `("!head/*",)` selects all leaves that `is_kernel` accepts, with the same
+        exception.
 
     Returns:
-      All-True masks at prunable leaves, None elsewhere.
+      Boolean masks with the shapes of the parameters, True everywhere; None at leaves
+      that are not prunable.
 
     Raises:
-      ValueError: if no leaf is prunable, or a pattern matches none; the message lists
-        the names it saw.
+      ValueError: if there are no parameters, no leaf is prunable, or a pattern matches
+        no leaf; the message lists the names of the leaves.
       TypeError: if `prunable` is neither a function nor a tuple of patterns.
+
+    Examples:
+      >>> ones({"dense": {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(2)}})
+      {'dense': {'bias': None, 'kernel': Array([[ True,  True]], dtype=bool)}}
     """
     if not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(params)):
         raise ValueError("params: no array is there; wanted a tree of parameters")
@@ -123,22 +142,22 @@ def ones(
 
 @arguments.check(fn=arguments.function)
 def tree_map(fn: Callable[..., Any], masks: Masks, *trees: Any) -> Any:
-    """Maps `fn` over prunable leaves; None stays None.
+    """Maps a function over prunable leaves; None stays None.
 
-    Trees fit by the names of their leaves, see `tree`, so masks of a part of a network
-    visit that part of the others.
+    Leaves are matched by name, so the node types of the trees may differ, such as dict
+    and FrozenDict. Masks of a part of a network use only that part of the other trees.
 
     Args:
-      fn: called as `fn(mask, *leaves)`.
-      masks: which leaves to visit.
-      *trees: trees with the leaves of `masks`, None allowed, and perhaps others where
-        `masks` has None.
+      fn: called as `fn(mask, *leaves)` for each leaf with a mask.
+      masks: boolean masks; None where a leaf is not visited.
+      *trees: trees with the leaves of `masks`. A leaf may be None, and there may be
+        more leaves where `masks` has None.
 
     Returns:
-      A tree with the nesting of `masks`.
+      A tree of results with the nesting of `masks`.
 
     Raises:
-      ValueError: if a tree has other leaves, naming the first.
+      ValueError: if a leaf is missing from a tree or unexpected; the message names it.
     """
     fitted = [
         tree.match_structure(
@@ -155,23 +174,25 @@ def tree_map(fn: Callable[..., Any], masks: Masks, *trees: Any) -> Any:
 
 
 def apply(masks: Masks, params: Params) -> Params:
-    """Sets the weights outside the mask to exactly zero.
+    """Sets the weights outside the masks to exactly zero.
 
-    Uses a select and not a product, so an infinity or NaN outside the mask does
-    not survive. Leaves whose mask is None are returned as they came.
+    This is a selection and not a product, so infinities and NaN outside the masks
+    become zero, too. Leaves with the mask None are returned unchanged.
 
     Args:
-      masks: which weights exist.
-      params: parameters with leaves of the same names and shapes; the types of nodes
-        may differ, see `tree`. Masks out of `optax.partition` or `optax.masked` are
-        those of a part, and the rest stays as it is.
+      masks: boolean masks; None where a leaf is not prunable.
+      params: parameters with the leaf names and shapes of the masks; the types of nodes
+        may differ, such as dict and FrozenDict. Masks from `optax.partition` or
+        `optax.masked` cover only a part of the parameters, and the rest is returned
+        unchanged.
 
     Returns:
-      Parameters with the nesting, dtype and sharding of `params`.
+      Parameters with the nesting, dtypes and sharding of `params`.
 
     Raises:
-      ValueError: if a leaf is missing, unexpected or of another shape, or a mask is not
-        boolean, as where the two arguments are exchanged; the message names the leaf.
+      ValueError: if a leaf is missing, unexpected or has another shape, or if a mask is
+        not boolean, as is the case if the two arguments are swapped; the message names
+        the leaf.
 
     Examples:
       >>> kept = {"kernel": jnp.array([True, False]), "bias": None}
@@ -193,14 +214,14 @@ def apply(masks: Masks, params: Params) -> Params:
 
 
 def check_boolean(masks: Masks, *, remedy: str) -> None:
-    """Refuses masks that are not boolean.
+    """Checks that all masks are boolean.
 
     Args:
-      masks: to look at; only dtypes are.
-      remedy: what the message ends with.
+      masks: the tree to check; only dtypes are used.
+      remedy: what the user can do; the end of the error message.
 
     Raises:
-      ValueError: naming the first leaf that is of another type.
+      ValueError: if a leaf has another dtype; the message names the first such leaf.
     """
     for name, leaf in tree.named_leaves(masks).items():
         kind = getattr(leaf, "dtype", type(leaf).__name__)
@@ -213,31 +234,44 @@ def _count(leaf: Bool[Array, "..."]) -> int:
 
 
 def num_active(masks: Masks) -> int:
-    """Counts the weights the masks keep.
+    """Counts the active weights.
 
-    Runs on the host and returns a Python integer, because a float32 count is
-    already wrong for a network of 25 million weights.
+    Runs on the host and returns a Python integer: integers above 2**24 are not exact in
+    float32, so a float32 count is already wrong for a network of 25 million weights.
 
     Args:
-      masks: concrete masks; not for use under `jit`.
+      masks: concrete masks; this function cannot be used under `jit`.
 
     Returns:
       Number of True entries over all prunable leaves.
+
+    Raises:
+      ValueError: if a mask is not boolean.
     """
     check_boolean(masks, remedy="see masks.dense")
     return sum(_count(leaf) for leaf in jax.tree.leaves(masks))
 
 
 def size(masks: Masks) -> int:
-    """Counts the prunable weights, kept or not; shapes suffice."""
+    """Counts the prunable weights, active or not.
+
+    Args:
+      masks: masks, or shapes from `jax.eval_shape`; only shapes are used.
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(masks))
 
 
 def sparsity(masks: Masks) -> float:
-    """Returns the fraction of prunable weights that the masks remove, in [0, 1].
+    """Computes the fraction of prunable weights that the masks remove.
+
+    Args:
+      masks: concrete masks.
+
+    Returns:
+      The sparsity, in [0, 1].
 
     Raises:
-      ValueError: if there are no prunable weights.
+      ValueError: if there are no prunable weights, or a mask is not boolean.
     """
     check_boolean(masks, remedy="see masks.dense")
     weights = size(masks)
@@ -250,7 +284,17 @@ def sparsity(masks: Masks) -> float:
 
 
 def layer_counts(masks: Masks) -> dict[str, LayerCount]:
-    """Counts each prunable leaf by name, in the order of the tree's leaves."""
+    """Counts the active weights of each prunable leaf.
+
+    Args:
+      masks: concrete masks.
+
+    Returns:
+      The counts by leaf name, in the order of the tree's leaves.
+
+    Raises:
+      ValueError: if a mask is not boolean.
+    """
     check_boolean(masks, remedy="see masks.dense")
     leaves = jax.tree.leaves(masks)
     return {
@@ -260,37 +304,42 @@ def layer_counts(masks: Masks) -> dict[str, LayerCount]:
 
 
 def is_nested(inner: Masks, outer: Masks) -> Bool[Array, ""]:
-    """Says whether every weight of `inner` also exists in `outer`.
+    """Returns whether every active weight of `inner` is also active in `outer`.
 
-    Iterative pruning must hold `is_nested(level[n + 1], level[n])` for every n.
+    In iterative magnitude pruning, `is_nested(level[n + 1], level[n])` holds for every
+    n.
 
     Args:
       inner: the sparser masks.
-      outer: the denser masks, leaves of the same names and shapes.
+      outer: the denser masks, with the same leaf names and shapes.
 
     Returns:
-      A boolean scalar; usable under `jit`.
+      A boolean scalar; this function can be used under `jit`.
 
     Raises:
-      ValueError: naming the first leaf that differs.
+      ValueError: if the leaves differ; the message names the first one that does.
     """
     inner = tree.match_structure(
         inner, outer, fields=("inner", "outer"), same_leaves=True
     )
     inside = jax.tree.map(lambda a, b: jnp.all(~a | b), inner, outer)
+    # `True` makes the stack non-empty for trees without prunable leaves.
     return jnp.all(jnp.stack([*jax.tree.leaves(inside), jnp.array(True)]))
 
 
 def pack(masks: Masks) -> dict[str, np.ndarray]:
-    """Packs masks to one bit a weight, by name, for a file of tickets.
+    """Packs masks to one bit per weight, for the file of a ticket.
 
     Args:
       masks: concrete masks.
 
     Returns:
-      For each prunable leaf, by its name, ceil(size / 8) bytes as uint8, weights in
-      row-major order with the first in the highest bit; and, by the name with ":shape"
-      behind it, its shape as int64.
+      Two entries for each prunable leaf. Under its name, the ceil(size / 8) bytes
+      (uint8) of its mask, with weights in row-major order and the first in the highest
+      bit. Under its name followed by ":shape", its shape (int64).
+
+    Raises:
+      ValueError: if a mask is not boolean.
     """
     check_boolean(masks, remedy="see masks.dense")
     packed = {}
@@ -301,20 +350,21 @@ def pack(masks: Masks) -> dict[str, np.ndarray]:
 
 
 def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
-    """Undoes `pack`.
+    """Unpacks masks that `pack` has packed.
 
     Args:
-      packed: what `pack` returned. Bytes without shapes, as earlier versions packed
-        them, are read too if their number fits.
-      like: masks of the wanted nesting and shapes; `dense(params)` will do.
+      packed: return value of `pack`. The shapes may be missing, as in files of earlier
+        versions; only the number of bytes is then checked.
+      like: masks with the nesting and shapes of the result, such as `ones(params)`.
 
     Returns:
       Masks equal to those packed.
 
     Raises:
-      ValueError: if names differ, naming those missing and those unexpected; or if a
-        leaf has another shape, is not bytes, or not as many as its shape needs, naming
-        the leaf.
+      ValueError: if the names differ, listing those missing and those unexpected; or if
+        a leaf has another shape, is not bytes on one axis, or has a number of bytes
+        that does not fit its shape, naming the leaf.
+      TypeError: if `packed` is not a mapping.
     """
     if not isinstance(packed, Mapping):
         raise TypeError(
@@ -340,12 +390,21 @@ def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
 
 
 def _is_shape(name: str, packed: Mapping[str, np.ndarray]) -> bool:
-    """Returns whether an entry of packed masks is the shape of another."""
+    """Returns whether an entry of packed masks is the shape of another entry."""
     return name.endswith(_SHAPE) and name.removesuffix(_SHAPE) in packed
 
 
 def _check_packed(name: str, packed: Mapping[str, np.ndarray], leaf: Array) -> None:
-    """Refuses the bits of a leaf of another shape."""
+    """Checks that the bits of a leaf fit its shape.
+
+    Args:
+      name: name of the leaf.
+      packed: bytes and shapes by name.
+      leaf: the mask that the bits are unpacked for.
+
+    Raises:
+      ValueError: if the shape, the dtype or the number of bytes differs.
+    """
     bits, shape = packed[name], packed.get(name + _SHAPE)
     if shape is not None and tuple(shape.tolist()) != leaf.shape:
         raise ValueError(

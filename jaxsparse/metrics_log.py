@@ -1,7 +1,7 @@
 """Log of a run's measurements: JSON lines that are appended, read, and safe to resume.
 
 One record is one JSON object on one line of `metrics.jsonl`. Wall-clock times are
-stored only in records of their own kind. All other records of a run that was killed and
+stored only in records of kind "time". All other records of a run that was killed and
 resumed are therefore byte for byte those of the same run without interruption.
 """
 

@@ -1,9 +1,10 @@
-"""The processes of a run: one on a laptop, one for each host of a pod.
+"""Coordination of the processes of a run: one on a laptop, one per host on a cluster.
 
-All run the same program in the same order, each with a part of the devices. Files are
-written by the first, and what is read from them it tells the others (`tell`), so that
-all decide alike even where a shared folder shows them old content. With one process
-nothing here costs anything.
+All processes run the same program in the same order, each with a part of the devices.
+The primary process, which has index 0, writes files and broadcasts what it reads from
+them (`broadcast_from_primary`). All processes thus decide alike even if a shared file
+system shows them outdated content. With a single process, these functions communicate
+nothing.
 """
 
 import contextvars
@@ -23,32 +24,35 @@ Told = TypeVar("Told")
 
 log = logging.getLogger(__name__)
 
-# Whether this process finds out something for all, while the others wait for it: then
-# it must not ask them anything.
+# True while the primary process computes a value that the others wait for. A collective
+# operation would then wait for them, and no process would ever continue.
 _ALONE = contextvars.ContextVar("_ALONE", default=False)
 
-# Set by whoever starts processes by hand; all three, or none.
+# Set by users who start processes by hand: all three or none.
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# How many processes a launcher has started, where it says so.
+# In these variables srun and mpirun store the number of processes that they started.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-# Where the chips of a TPU VM are.
+# Devices of the chips on a TPU VM.
 CHIPS = ("/dev/accel0", "/dev/vfio/0")
 
 
 def cluster(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """Says what to join, by the environment that a process was started in.
+    """Returns the arguments that connect this process to the others of its run.
 
     Args:
-      environment: variables. Either all of `BY_HAND`, or what srun or mpirun set. Of
-        what these start, each process has one GPU of its host, as JAX divides them;
-        otherwise it has all, or those that JAX_LOCAL_DEVICE_IDS names.
+      environment: environment variables of the process. Either all variables of
+        `BY_HAND` are set, or those of srun or mpirun. Processes that srun or mpirun
+        start have one GPU of their host each, as `jax.distributed` assigns them. Other
+        processes have all devices of their host, or those that JAX_LOCAL_DEVICE_IDS
+        lists.
 
     Returns:
-      Arguments of `jax.distributed.initialize`, which finds out what is missing; None
-      where no other process is known of.
+      Arguments of `jax.distributed.initialize`, which detects those that are missing;
+      None if the environment indicates only one process.
 
     Raises:
-      ValueError: if variables of `BY_HAND` are missing or no numbers, naming them.
+      ValueError: if only some variables of `BY_HAND` are set, or they are not valid
+        numbers; the message names them.
     """
     given = {name: environment[name] for name in BY_HAND if environment.get(name)}
     if given:
@@ -59,17 +63,25 @@ def cluster(environment: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def on_tpu(environment: Mapping[str, str], *, chips: Sequence[str] = CHIPS) -> bool:
-    """Says whether this may be a host of a TPU slice, whose metadata name the others.
+    """Returns whether this process may be on a host of a TPU slice.
+
+    The metadata of such a host list the other hosts of the slice.
 
     Args:
-      environment: variables; JAX_PLATFORMS may choose something else.
-      chips: files of which one is there on such a host.
+      environment: environment variables. The result is False if JAX_PLATFORMS is
+        set to anything that does not begin with tpu.
+      chips: paths; at least one of them exists on a host with TPU chips.
     """
     wanted = environment.get("JAX_PLATFORMS") or "tpu"
     return wanted.startswith("tpu") and any(Path(chip).exists() for chip in chips)
 
 
 def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
+    """Converts the variables of `BY_HAND` to arguments of `jax.distributed.initialize`.
+
+    Raises:
+      ValueError: if a variable is missing or a number is invalid.
+    """
     missing = [name for name in BY_HAND if name not in given]
     if missing:
         raise ValueError(
@@ -87,19 +99,26 @@ def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
         "coordinator_address": address,
         "num_processes": int(count),
         "process_id": int(number),
-        # Else JAX asks Slurm, too, which of its host's GPUs each process has.
+        # Otherwise JAX also detects Slurm, and assigns each process one GPU of its
+        # host.
         "cluster_detection_method": "deactivate",
     }
 
 
 def initialize(environment: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes of a run, if there are any; before all else of JAX.
+    """Connects the processes of a run, if there are several.
 
-    In a process that has joined already it does nothing.
+    Must be called before any other use of JAX that initializes its backends.
+
+    Does nothing in a process that is connected already.
+
+    Args:
+      environment: environment variables of the process, which tell how it was started.
 
     Raises:
-      ValueError: as `cluster` does, or if JAX cannot find the others.
-      RuntimeError: if they do not come within five minutes.
+      ValueError: if only some variables of `BY_HAND` are set or they are invalid, or if
+        JAX cannot find the other processes.
+      RuntimeError: if the other processes do not connect within five minutes.
     """
     if jax.distributed.is_initialized():
         return
@@ -109,6 +128,7 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
     try:
         jax.distributed.initialize(**(found or {}))
     except ValueError as error:
+        # TPU chips without metadata of other hosts: a single TPU VM.
         if found is None:
             log.info("no other hosts of a TPU are known of: %s", error)
             return
@@ -119,33 +139,45 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def is_multiprocess() -> bool:
-    """Says whether there are several processes; without a look at devices."""
+    """Returns whether the run has several processes.
+
+    In a run of one process, this does not initialize JAX backends.
+    """
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Says whether this is the process that writes files and shows progress."""
+    """Returns whether this process is the one that writes files and shows progress."""
     return not is_multiprocess() or jax.process_index() == 0
 
 
 def broadcast_from_primary(find: Callable[[], Told]) -> Told:
-    """Returns in every process what the first found out, or raises what it raised.
+    """Calls a function on the primary process and returns its result on every process.
 
-    All processes must call this alike. What `find` itself calls here stays in the first
-    process, which does not wait for others that wait for it.
+    All processes must make the same calls in the same order. Functions of this module
+    that `find` calls act as in a single process, since the other processes are waiting
+    for the result of `find` and do not take part.
 
     Args:
-      find: called in the first process only; what it returns must be small, and
-        known to pickle, for both ends are this program.
+      find: function without arguments that is called only on the primary process. Its
+        result must be small and picklable.
+
+    Returns:
+      The result of `find`, on every process.
+
+    Raises:
+      Exception: on every process, the exception that `find` raised, or a RuntimeError
+        with its type and message if it cannot be pickled.
     """
     if not is_multiprocess() or _ALONE.get():
         return find()
     said = _say(find) if is_primary() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    # Few sizes: each is a program of its own.
+    # Every array size is compiled separately, so sizes are rounded up to powers of 2.
     padded = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)
     padded[: len(said)] = np.frombuffer(said, np.uint8)
     heard = multihost_utils.broadcast_one_to_all(padded)
+    # Pickle ignores the padding. It is safe here: both ends are the same program.
     found, error = pickle.loads(np.asarray(heard).tobytes())
     if error is not None:
         raise error
@@ -153,15 +185,27 @@ def broadcast_from_primary(find: Callable[[], Told]) -> Told:
 
 
 def _say(find: Callable[[], Any]) -> bytes:
-    """Packs what something returns, or what it raises: all must end, and none wait."""
+    """Calls a function and pickles its result or the exception that it raises.
+
+    Exceptions are broadcast too, because the other processes would wait forever
+    otherwise.
+
+    Args:
+      find: function without arguments.
+
+    Returns:
+      Pickled pair of result and exception, one of them None.
+    """
     token = _ALONE.set(True)
     try:
         return pickle.dumps((find(), None))
     except Exception as error:
+        # Some exceptions pickle but do not unpickle, such as those whose `__init__`
+        # takes other arguments than `args`.
         try:
             said = pickle.dumps((None, error))
             pickle.loads(said)
-        except Exception:  # an exception of a kind that does not travel
+        except Exception:
             said = pickle.dumps(
                 (None, RuntimeError(f"{type(error).__name__}: {error}"))
             )
@@ -171,12 +215,17 @@ def _say(find: Callable[[], Any]) -> bytes:
 
 
 def on_primary(write: Callable[[], Any]) -> None:
-    """Has the first process do something to files, and the others wait until it did.
+    """Runs `write` on the primary process, while the others wait until it ends.
+
+    Args:
+      write: function without arguments, such as one that writes files; its result is
+        discarded.
 
     Raises:
-      Exception: in all processes, what it raised.
+      Exception: on all processes, the exception that `write` raised.
     """
 
+    # The result of `write` need not be picklable, so it is not broadcast.
     def act() -> None:
         write()
 
@@ -184,11 +233,21 @@ def on_primary(write: Callable[[], Any]) -> None:
 
 
 def run_on_all(make: Callable[[], Told]) -> Told:
-    """Returns what every process makes for itself, or raises where one could not.
+    """Runs a function on every process, and raises on all of them if it fails on any.
+
+    Args:
+      make: function without arguments. Its result may differ between processes and is
+        not communicated.
+
+    Returns:
+      The result of `make` on this process.
 
     Raises:
-      Exception: what was raised here; RuntimeError if it was in another process.
+      Exception: the exception that `make` raised on this process; RuntimeError if it
+        failed only on other processes.
     """
+    # An exception raised right away would leave the other processes waiting in the next
+    # collective operation.
     made, failed = None, None
     try:
         made = make()
@@ -200,7 +259,13 @@ def run_on_all(make: Callable[[], Told]) -> Told:
 
 
 def on_all(thing: Any) -> bool:
-    """Says whether no process came out with None; all must call this alike."""
+    """Returns whether the argument is not None on every process.
+
+    All processes must call this function together.
+
+    Args:
+      thing: any object; only whether it is None is communicated.
+    """
     if not is_multiprocess() or _ALONE.get():
         return thing is not None
     each = multihost_utils.process_allgather(np.asarray(thing is not None))
@@ -208,24 +273,27 @@ def on_all(thing: Any) -> bool:
 
 
 def to_local(tree: Any) -> Any:
-    """Brings arrays that lie in several processes to each of them, whole.
+    """Copies arrays that are distributed over processes to each process, whole.
+
+    Args:
+      tree: tree of arrays; any of them may be on devices of other processes.
 
     Returns:
-      The tree with arrays on the first device of this process; where there is only one
-      process, the tree as it came.
+      The tree with arrays on the first device of this process. With a single process,
+      the unchanged tree.
     """
     return jax.tree.map(jnp.asarray, to_host(tree)) if is_multiprocess() else tree
 
 
 def to_host(tree: Any) -> Any:
-    """Brings arrays to the host, whole and in every process; waits for them.
+    """Copies arrays to the host, whole on every process, and waits for them.
 
     Args:
-      tree: of arrays, of which some may lie on the devices of other processes. No
-        random keys.
+      tree: tree of arrays; any of them may be on devices of other processes. Random
+        keys are not supported.
 
     Returns:
-      The same of numpy arrays.
+      The tree with NumPy arrays.
     """
 
     def one(leaf: Any) -> Any:
@@ -237,22 +305,29 @@ def to_host(tree: Any) -> Any:
 
 
 def _is_elsewhere(leaf: Any) -> bool:
-    """Says whether a part of an array is on no device of this process."""
+    """Returns whether parts of an array are only on devices of other processes."""
     return isinstance(leaf, jax.Array) and not (
         leaf.is_fully_addressable or leaf.is_fully_replicated
     )
 
 
 def device_put(tree: Any, shardings: Any) -> Any:
-    """Places arrays that every process has, or placed ones anew.
+    """Places arrays on devices by shardings that may span processes.
 
-    `jax.device_put` would compare what all processes have, and does not take keys.
+    Unlike `jax.device_put`, this neither compares the values between processes nor
+    rejects random keys.
 
     Args:
-      tree: of arrays, equal in all processes.
-      shardings: one for all of them, or a tree of one each.
+      tree: tree of arrays, on the host or on devices, with equal values on all
+        processes.
+      shardings: one sharding for all arrays, or a tree of shardings with the nesting of
+        `tree`.
+
+    Returns:
+      The tree with arrays of these shardings.
     """
     each = jax.tree.leaves(shardings)
+    # Within one process, JAX's own function does all that is needed.
     if all(sharding.is_fully_addressable for sharding in each):
         return jax.device_put(tree, shardings)
     if len(each) == 1:
@@ -261,6 +336,7 @@ def device_put(tree: Any, shardings: Any) -> Any:
 
 
 def _device_put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Places an array of numbers or keys by a sharding that may span processes."""
     if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
         words = _device_put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))

@@ -1,16 +1,17 @@
-"""Pytrees: the names of their leaves, and whether two of them fit each other.
+"""Pytrees: names of their leaves, and matching of trees by these names.
 
-A leaf's name is its path, joined by slashes, such as "stage1/block0/conv/kernel". It is
+A leaf's name is its path joined by slashes, such as "stage1/block0/conv/kernel". It is
 the same in every library: the boxes that Flax puts around arrays (`nnx.Param`, the
-`OptVariable` of `nnx.Optimizer`, `nn.Partitioned`) have no name of their own.
+`OptVariable` of `nnx.Optimizer`, `nn.Partitioned`) add nothing to the name.
 
-Two trees fit each other if their leaves have equal names and shapes, whatever the
-types of their nodes: dict and FrozenDict, list and dict of numbers, `nnx.State` of
-`Param` and of `OptVariable`, boxed arrays and bare ones.
+Two trees match if their leaves have equal names and shapes, whatever the types of their
+nodes: dict and FrozenDict, list and dict with integer keys, `nnx.State` of `Param` and
+of `OptVariable`, boxed and bare arrays.
 
-None stands where a tree has no leaf but another may have one, as masks have none for
-a bias. So does optax's `MaskedNode`, which `optax.partition` and `optax.masked` put
-where a part of the network is another optimizer's. Either stands for all leaves below.
+None marks a place where a tree has no leaf but another tree may have one, as masks have
+none for a bias. So does `MaskedNode` of optax, which `optax.partition` and
+`optax.masked` put in place of the parts of a network that belong to another optimizer.
+Such an absent node may stand for a whole subtree.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,20 +31,24 @@ _VALUE = jax.tree_util.GetAttrKey("value")
 
 
 def is_absent(node: Any) -> bool:
-    """Says whether a node stands for leaves that this tree does not have."""
+    """Returns whether a node marks leaves that this tree does not have."""
     return node is None or isinstance(node, optax.MaskedNode)
 
 
 def _is_box(node: Any) -> bool:
+    """Returns whether a node is a Flax box around an array or a subtree."""
     return isinstance(node, nnx.Variable | meta.AxisMetadata)
 
 
 def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
-    """Lists paths and leaves, and what is absent, without the keys of boxes.
+    """Yields the path of each leaf and absent node, without the keys of boxes.
 
     Args:
       tree: any pytree.
-      inside: whether `tree` is a box to look into.
+      inside: whether `tree` is a box whose content is to be listed.
+
+    Yields:
+      Pairs of a path, which is a tuple of JAX's path keys, and a leaf or absent node.
     """
 
     def stops(node: Any) -> bool:
@@ -59,7 +64,7 @@ def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
-    """Lists names and leaves, and what is absent, in the order of the tree."""
+    """Lists leaves and absent nodes with their names, in the order of the tree."""
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in _entries(tree)
@@ -69,8 +74,11 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Returns a tree's leaves by name, in the order of `jax.tree.leaves`.
 
+    Args:
+      tree: any pytree. None and `MaskedNode` are not leaves.
+
     Raises:
-      ValueError: if two leaves have one name.
+      ValueError: if two leaves have the same name.
 
     Examples:
       >>> named_leaves({"dense": {"kernel": 1, "bias": None}})
@@ -94,15 +102,16 @@ def names(tree: Any) -> list[str]:
 
 
 def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
-    """Maps `fn` over leaves and their names; what is absent stays.
+    """Maps a function over leaves and their names; absent nodes are kept.
 
     Args:
       fn: called as `fn(name, leaf, *others)`.
       tree: any pytree.
-      *trees: trees that begin with the nesting of `tree`.
+      *trees: trees whose upper part has the nesting of `tree`. They may have subtrees
+        in place of its leaves, which are passed to `fn` whole.
 
     Returns:
-      A tree with the nesting of `tree`.
+      A tree of results with the nesting of `tree`.
     """
     treedef = jax.tree.structure(tree, is_leaf=is_absent)
     columns = (_named(tree), *map(treedef.flatten_up_to, trees))
@@ -120,24 +129,25 @@ def match_structure(
     shapes: bool = True,
     same_leaves: bool = False,
 ) -> Any:
-    """Gives a tree the nesting of another with leaves of the same names.
+    """Arranges the leaves of a tree in the nesting of another tree, by their names.
 
     Args:
       tree: any pytree.
-      like: the tree to follow, perhaps abstract. What is absent there is absent in the
-        result.
-      fields: what to call `tree` and `like` in messages.
-      shapes: whether leaves must have the shapes of those of `like`.
-      same_leaves: whether to refuse None for a leaf of the other. What a `MaskedNode`
-        of `like` stands for belongs to another optimizer and is left out all the same.
+      like: the tree whose nesting the result has; leaves may be abstract, such as from
+        `jax.eval_shape`. Where it has None or `MaskedNode`, so has the result.
+      fields: names of `tree` and `like` in error messages.
+      shapes: whether leaves must have the same shapes as in `like`.
+      same_leaves: whether to raise an error if one tree has None in place of a leaf of
+        the other. Leaves in place of a `MaskedNode` of `like` belong to another
+        optimizer and are dropped in any case.
 
     Returns:
-      The leaves of `tree` in the nesting of `like`, and None where `tree` says that it
-      has none.
+      The leaves of `tree` in the nesting of `like`, with None for the leaves of `like`
+      at which `tree` is absent.
 
     Raises:
-      ValueError: naming the first leaf that only one of the two has, or whose shapes
-        differ.
+      ValueError: if a leaf exists in only one of the trees or its shapes differ; the
+        message names the first such leaf.
 
     Examples:
       >>> ticket = flax.core.freeze({"kernel": jnp.ones(2, bool), "bias": None})
@@ -145,6 +155,7 @@ def match_structure(
       {'bias': None, 'kernel': Array([ True,  True], dtype=bool)}
     """
     wanted, treedef = _named(like), jax.tree.structure(like, is_leaf=is_absent)
+    # Trees of equal structure have equal names, so no look-up by name is needed.
     if jax.tree.structure(tree, is_leaf=is_absent) == treedef:
         found = [leaf for _, leaf in _named(tree)]
     else:
@@ -152,6 +163,8 @@ def match_structure(
     matched = []
     for (name, leaf), mine in zip(wanted, found, strict=True):
         here, there = not is_absent(mine), not is_absent(leaf)
+        # Only None counts as a difference: a MaskedNode of `like` says that the leaf
+        # belongs to another optimizer.
         if same_leaves and here > there and leaf is None:
             raise _unexpected(name, wanted, fields)
         if same_leaves and there > here:
@@ -168,7 +181,19 @@ def match_structure(
 def _look_up(
     tree: Any, wanted: list[tuple[str, Any]], fields: tuple[str, str]
 ) -> list[Any]:
-    """Finds by name what stands in the places of another tree."""
+    """Finds by name the leaves of a tree that belong at the places of another tree.
+
+    Args:
+      tree: any pytree.
+      wanted: names of the places, each with a leaf or an absent node.
+      fields: names of the two trees in error messages.
+
+    Returns:
+      A leaf for each place; None where the tree is absent.
+
+    Raises:
+      ValueError: if a leaf is missing or unexpected.
+    """
     leaves = named_leaves(tree)
     nothing = {name for name, leaf in _named(tree) if is_absent(leaf)}
     places = {name for name, _ in wanted}
@@ -183,7 +208,7 @@ def _look_up(
 
 
 def _is_within(name: str, places: set[str]) -> bool:
-    """Says whether a name is one of these places or lies below one of them."""
+    """Returns whether a name is one of these places or lies below one of them."""
     parts = name.split("/")
     return any("/".join(parts[:n]) in places for n in range(len(parts) + 1))
 
@@ -191,6 +216,7 @@ def _is_within(name: str, places: set[str]) -> bool:
 def _unexpected(
     name: str, wanted: list[tuple[str, Any]], fields: tuple[str, str]
 ) -> ValueError:
+    """Makes the error for a leaf that the other tree does not have."""
     return ValueError(
         f"{fields[0]}: the leaf {name} is not in {fields[1]}; wanted the leaves "
         f"{[known for known, leaf in wanted if not is_absent(leaf)]}"
@@ -200,6 +226,7 @@ def _unexpected(
 def _missing(
     name: str, wanted: list[tuple[str, Any]], fields: tuple[str, str]
 ) -> ValueError:
+    """Makes the error for a leaf that only the other tree has."""
     return ValueError(
         f"{fields[0]}: the leaf {name} of {fields[1]} is missing; wanted the leaves "
         f"{[known for known, leaf in wanted if not is_absent(leaf)]}"
@@ -209,17 +236,18 @@ def _missing(
 def check_globs(
     globs: Sequence[str], known: Sequence[str] | None = None, *, field: str
 ) -> None:
-    """Refuses what are not patterns, and a pattern that matches no leaf.
+    """Checks that patterns are a sequence of strings, and that each matches a leaf.
 
     Args:
-      globs: shell patterns such as ("head/*",).
-      known: names of the leaves there are; None if only the type is to be checked.
-      field: what to call the patterns in the message.
+      globs: shell patterns of leaf names, such as ("head/*",).
+      known: names of the leaves that the patterns may match; None checks only the type.
+      field: name of the patterns in error messages.
 
     Raises:
-      TypeError: if `globs` is not a sequence of strings; a string alone is none, since
-        it would be read letter by letter.
-      ValueError: if a pattern matches none of `known`: it is a misspelling.
+      TypeError: if `globs` is not a sequence of strings. A single string is rejected,
+        since its characters would be read as patterns.
+      ValueError: if a pattern matches none of `known`, which is most likely a
+        misspelling.
     """
     if isinstance(globs, str):
         raise TypeError(
@@ -240,7 +268,12 @@ def check_globs(
 
 
 def matches(name: str, globs: Sequence[str]) -> bool:
-    """Says whether a leaf's name matches any of the shell patterns in `globs`.
+    """Returns whether a leaf's name matches any of some shell patterns.
+
+    Args:
+      name: path of the leaf, joined by slashes.
+      globs: shell patterns such as ("head/*",); matching is case-sensitive, and * also
+        matches slashes.
 
     Raises:
       TypeError: if `globs` is not a sequence of strings.
@@ -250,17 +283,18 @@ def matches(name: str, globs: Sequence[str]) -> bool:
 
 
 def leading_axis(tree: Any, *, field: str) -> int:
-    """Returns the length of the axis that all leaves begin with.
+    """Returns the length of the first axis, which all leaves must share.
 
     Args:
       tree: any pytree of arrays [n ...].
-      field: what to call it in the message.
+      field: name of the tree in error messages.
 
     Returns:
       n, 1 or more.
 
     Raises:
-      ValueError: if the leaves do not begin with one such axis.
+      ValueError: if there are no leaves, a leaf has no axes, or the lengths differ or
+        are 0.
     """
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
     lengths = {shape[:1] for shape in shapes}
