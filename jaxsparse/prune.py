@@ -1,9 +1,9 @@
-"""Pruning any pytree of parameters to a given sparsity, in one call.
+"""Pruning of any pytree of parameters to a given sparsity, in one call.
 
-The pieces are those of every other method: `scores` for what a weight is worth,
-`distributions` for how many each layer keeps, `select` for which. `prune` asks for the
-scores once, `prune_iteratively` again and again while the network thins; neither
-trains.
+The parts are those of all other methods: `scores` computes a score for each weight,
+`distributions` the number of weights that each layer keeps, and `select` the masks.
+`prune` computes the scores once, `prune_iteratively` again before each of many pruning
+iterations. Neither trains the network.
 """
 
 from collections.abc import Callable
@@ -51,40 +51,52 @@ def prune(
     min_layer_density: float = 0.0,
     axes: fan_axes.Axes = None,
 ) -> Masks:
-    """Chooses the masks that keep the best weights.
+    """Prunes a network to a sparsity by keeping the weights with the highest scores.
 
     Args:
-      params: any pytree of parameters.
+      params: any tree of parameters.
       sparsity: fraction of the prunable weights to remove, in [0, 1).
-      distribution: "global" for one threshold over all layers, or how the sparsity is
-        divided among layers: a name of `distributions.NAMES`, or a function of masks
-        and sparsity to counts.
-      score: called with parameters and dense masks; higher is better.
-      prunable: see `masks.dense`.
-      dense: shell patterns of leaf names to keep whole. Their weights count towards
-        the sparsity, but for "uniform", where they come on top. They need not fit the
-        structure.
-      structure: which weights stand or fall together, see `select`. Counts are then
-        the nearest that it can have.
-      min_layer_density: for "global", the part of its weights, in [0, 1], that each
-        layer keeps at least, rounded up; the total stays the same. 0, as in the
-        papers, lets a layer end empty, which is warned of by name.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
+      distribution: "global" for one threshold over all layers; or the division of the
+        sparsity among layers: a name in `distributions.NAMES`, or a function of masks
+        and sparsity to counts with the nesting of the masks.
+      score: function of parameters and dense masks to a score for each weight; higher
+        is better.
+      prunable: a function of a leaf's name and the leaf that returns whether the leaf
+        is prunable; or shell patterns of leaf names, where a pattern that begins with
+        "!" excludes leaves. The default selects floating-point leaves of two or more
+        axes that are called kernel, weight, w or embedding.
+      dense: shell patterns of leaf names to keep dense. Their weights count towards the
+        sparsity, except with "uniform", which keeps them in addition. They need not fit
+        the structure.
+      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
+        `select.channels` or `select.fan_in`; None prunes single weights. Counts of
+        layers are rounded to the nearest that the structure can keep. With "global",
+        the total count must be a whole number of units.
+      min_layer_density: with "global", the minimum density of each layer, in [0, 1],
+        rounded up to whole weights; the total count does not change. With 0, as in the
+        papers, a layer may lose all its weights, which causes a warning that names it.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes.
 
     Returns:
-      Masks that keep exactly `distributions.count_kept` of the prunable weights; give
-      them to `masks.apply`, or to `transforms.fixed` to train on.
+      Boolean masks with the nesting of `params`, None at leaves that are not prunable.
+      They keep exactly `distributions.count_kept` of the prunable weights, except if a
+      structure has counts rounded, with "uniform" and `dense`, or with a function,
+      which sets the counts itself. Apply the masks with `masks.apply`, or train with
+      `transforms.fixed`.
 
     Raises:
-      ValueError: for an unknown distribution, a sparsity out of range, a pattern that
-        matches no leaf, dense layers and floors that alone keep too many, or scores
-        that are not finite or not one a weight.
+      ValueError: if the distribution is unknown, the sparsity is out of range, a
+        pattern matches no leaf, the dense layers and minimum densities need more
+        weights than the sparsity keeps, the count does not fit the structure, or the
+        scores are not finite or do not have the shapes of the parameters.
+      TypeError: if an argument has a wrong type.
 
     Warns:
-      select.TiedScoresWarning: if more than 1 % of the weights that compete, and more
-        than 10, have exactly the score at the threshold. Which of them are kept is
+      select.TiedScoresWarning: if more than 1% of the candidates, and more than 10
+        weights, have exactly the score at the threshold. Those kept among them are
         spread evenly over layers and positions.
+      UserWarning: if a layer keeps no weight.
 
     Examples:
       >>> ticket = prune(params, 0.9)
@@ -99,6 +111,8 @@ def prune(
         counts = select.round_counts(structure, everything, counts)
     worth = _score(score, params, everything)
     masks = _select(worth, counts, None, dense, structure, least)
+    # Counting ties needs concrete values. With a structure, units of weights compete,
+    # and `count_ties` counts single weights.
     leaves = jax.tree.leaves((worth, masks))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
     if structure is None and known:
@@ -132,49 +146,67 @@ def prune_iteratively(
     min_layer_density: float = 0.0,
     axes: fan_axes.Axes = None,
 ) -> Masks:
-    r"""Prunes in many small steps, with new scores of what is left before each.
+    r"""Prunes in many small iterations and computes the scores anew before each.
 
     With :math:`T` iterations and the sparsity :math:`s`, iteration :math:`t` keeps the
-    fraction :math:`(1 - s)^{t/T}` of the weights (exponential) or
-    :math:`1 - s \, t/T` (linear), rounded to whole weights.
+    fraction :math:`(1 - s)^{t/T}` of the weights (exponential) or :math:`1 - s \, t/T`
+    (linear), rounded to whole weights.
 
-    - SynFlow: `score=scores.synflow`, with what else it takes bound, and the rest as
-      it is.
-    - Iterative SNIP: `score=scores.snip`.
-    - FORCE: that and `regrow=True`.
+    - SynFlow: `score=scores.synflow` with its further arguments bound, and the
+      defaults.
+    - Iterative SNIP: `score=scores.snip` with its further arguments bound.
+    - FORCE: the same as iterative SNIP, with `regrow=True`.
 
     Args:
-      params: as in `prune`.
-      sparsity: as in `prune`.
-      score: called with parameters and the masks so far; higher is better. It is traced
-        once, and so must be pure.
-      iterations: how often scores are computed, 1 or more; once is `prune`.
+      params: any tree of parameters.
+      sparsity: fraction of the prunable weights to remove, in [0, 1).
+      score: function of parameters and the current masks to a score for each weight;
+        higher is better. It is traced once and must be pure.
+      iterations: number of times that scores are computed, 1 or more; 1 equals `prune`.
       schedule: how the density falls, "exponential" or "linear".
-      distribution: as in `prune`.
-      regrow: let weights return that were removed. The score is then read outside the
-        masks too; those of `scores` serve.
-      prunable: as in `prune`.
-      dense: as in `prune`.
-      min_layer_density: as in `prune`, at every iteration.
-      axes: as in `prune`.
+      distribution: "global" for one threshold over all layers; or the division of the
+        sparsity among layers: a name in `distributions.NAMES`, or a function of masks
+        and sparsity to counts with the nesting of the masks.
+      regrow: whether removed weights may become active again. The scores outside the
+        masks are then used, too; the functions in `scores` compute them.
+      prunable: a function of a leaf's name and the leaf that returns whether the leaf
+        is prunable; or shell patterns of leaf names, where a pattern that begins with
+        "!" excludes leaves. The default selects floating-point leaves of two or more
+        axes that are called kernel, weight, w or embedding.
+      dense: shell patterns of leaf names to keep dense. Their weights count towards the
+        sparsity, except with "uniform", which keeps them in addition.
+      min_layer_density: with "global", the minimum density of each layer at every
+        iteration, in [0, 1], rounded up to whole weights; the total count does not
+        change. 0 means no minimum.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes.
 
     Returns:
-      As `prune`.
+      Boolean masks with the nesting of `params`, None at leaves that are not prunable.
+      They keep exactly `distributions.count_kept` of the prunable weights, except with
+      "uniform" and `dense`, or with a function, which sets the counts itself.
 
     Raises:
-      ValueError: as `prune`; for an unknown schedule or no iterations; or if a score
-        is not finite where it is read, naming the layer and the iteration.
+      ValueError: if the distribution or the schedule is unknown, a number is out of
+        range, a pattern matches no leaf, the dense layers and minimum densities need
+        more weights than the sparsity keeps, or scores do not have the shapes of the
+        parameters; or if a score that is used is not finite, naming the layer and the
+        iteration.
+      TypeError: if an argument has a wrong type.
 
     Warns:
-      select.TiedScoresWarning: as `prune`, for the last iteration.
+      select.TiedScoresWarning: if in the last iteration more than 1% of the candidates,
+        and more than 10 weights, have exactly the score at the threshold.
+      UserWarning: if a layer keeps no weight.
 
     Examples:
       >>> flow = lambda p, m: scores.synflow(model.apply, p, m, (1, 28, 28, 1))
       >>> ticket = prune_iteratively(params, 0.99, score=flow)
 
     Deviations:
-      Layer by layer, the counts before the last are raised where rounding would have
-      let a layer grow again. No argument removes it.
+      If a distribution by layer gives a layer fewer weights at one iteration than at a
+      later one because of rounding, its count at the earlier iteration is raised, so
+      that no layer grows. No argument restores the original.
 
     References:
       Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
@@ -187,11 +219,15 @@ def prune_iteratively(
     everything = masks_lib.ones(params, prunable=prunable)
     axes = fan_axes.of_tree(params, axes)
     least = _floors(everything, min_layer_density, distribution, dense, None)
+    # Built from the last iteration to the first, with counts that never decrease, and
+    # reversed below. The last iteration has exactly the count of `prune`.
     plan = [_counts(everything, sparsity, distribution, dense, axes, least)]
     for level in reversed(_levels(sparsity, iterations, schedule)):
         counts = _counts(everything, level, distribution, dense, axes, least)
         plan.append(jax.tree.map(max, counts, plan[-1]))
 
+    # The counts are read by a traced index, so that all iterations share one compiled
+    # program.
     @jax.jit
     def step(
         params: Params, masks: Masks, iteration: Int[Array, ""]
@@ -215,6 +251,8 @@ def prune_iteratively(
             for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)
             if not is_finite
         ]
+        # Under `jit`, selection itself cannot raise an error for scores that are not
+        # finite, so it is done here.
         if bad:
             raise ValueError(
                 f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
@@ -226,7 +264,11 @@ def prune_iteratively(
 
 
 def _score(score: Score, params: Params, masks: Masks) -> Scores:
-    """Computes scores and gives them the nesting of the masks, if they fit."""
+    """Computes scores and arranges them in the nesting of the masks.
+
+    Raises:
+      ValueError: if a leaf is missing, unexpected or has another shape.
+    """
     fields = ("score", "the prunable leaves of params")
     return tree.match_structure(
         score(params, masks), masks, fields=fields, same_leaves=True
@@ -234,12 +276,12 @@ def _score(score: Score, params: Params, masks: Masks) -> Scores:
 
 
 def _is_pooled(counts: Counts) -> bool:
-    """Returns whether one count is for all layers together."""
+    """Returns whether `counts` is a single count for all layers together."""
     return jax.tree.structure(counts) == jax.tree.structure(0)
 
 
 def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:
-    """Lists the sparsity of every iteration but the last, which is the one given."""
+    """Lists the sparsities of all iterations but the last, whose sparsity is given."""
     parts = [t / iterations for t in range(1, iterations)]
     if schedule == "linear":
         return [sparsity * part for part in parts]
@@ -253,7 +295,18 @@ def _floors(
     dense: tuple[str, ...],
     structure: select.Structure | None,
 ) -> Counts | None:
-    """Counts what each layer keeps at least; None for no floors."""
+    """Computes the minimum numbers of weights of the layers; None without minimum.
+
+    Args:
+      masks: dense masks.
+      density: minimum density of each layer, in [0, 1].
+      distribution: must be "global" if the density is above 0.
+      dense: shell patterns of leaf names to keep dense.
+      structure: structured sparsity; None for single weights.
+
+    Raises:
+      ValueError: if a density above 0 is combined with another distribution.
+    """
     if density and distribution != "global":
         raise ValueError(
             f"min_layer_density: got {density} with distribution {distribution!r}; "
@@ -270,7 +323,24 @@ def _counts(
     axes: fan_axes.TreeAxes,
     least: Counts | None,
 ) -> Counts:
-    """Counts what to keep: of each layer, or of all together that are not dense."""
+    """Computes the number of weights to keep, of each layer or over all layers.
+
+    Args:
+      masks: dense masks.
+      sparsity: fraction to remove, in [0, 1).
+      distribution: "global", a name in `distributions.NAMES`, or a function.
+      dense: shell patterns of leaf names to keep dense.
+      axes: layouts of the leaves.
+      least: minimum number of weights of each layer; None for no minimum.
+
+    Returns:
+      With "global", one integer for all layers that are not dense together. Otherwise a
+      count for each prunable leaf.
+
+    Raises:
+      ValueError: if the distribution is unknown, a pattern matches no leaf, or the
+        dense layers and minimum counts need more weights than the sparsity keeps.
+    """
     if distribution != "global":
         if isinstance(distribution, str) and distribution not in distributions.NAMES:
             known = ["global", *distributions.NAMES]
@@ -307,7 +377,14 @@ def _counts(
 def _counts_at(
     masks: Masks, plan: list[Counts], index: Int[Array, ""], dense: tuple[str, ...]
 ) -> Counts:
-    """Reads the traced counts of one iteration."""
+    """Reads the counts of one iteration by a traced index.
+
+    Args:
+      masks: masks of the network; only names and shapes are used.
+      plan: counts of every iteration, integers or trees of integers.
+      index: number of the iteration, from 0; int32, traced.
+      dense: shell patterns of leaf names to keep dense.
+    """
     sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
     if _is_pooled(plan[0]):
         free = [size for name, size in sizes.items() if not tree.matches(name, dense)]
@@ -325,7 +402,17 @@ def _select(
     structure: select.Structure | None,
     least: Counts | None,
 ) -> Masks:
-    """Selects from all layers by one count, or from each by a tree of them."""
+    """Selects weights over all layers by a single count, or in each layer by its own.
+
+    Args:
+      scores: scores with the nesting of the masks.
+      counts: a single count or a count for each leaf.
+      candidates: masks of the weights that may be kept; None for all.
+      dense: shell patterns of leaf names to keep dense.
+      structure: structured sparsity; None for single weights.
+      least: minimum number of weights of each layer, with a single count; None for no
+        minimum.
+    """
     options = {"candidates": candidates, "frozen": dense, "structure": structure}
     if _is_pooled(counts):
         return select.top_k_global_at_least(scores, counts, least, **options)
@@ -333,7 +420,7 @@ def _select(
 
 
 def _finite(scores: Scores, read: Masks) -> list[Bool[Array, ""]]:
-    """Says of each layer whether all scores that are read are finite."""
+    """Computes for each layer whether its scores are finite where `read` is True."""
     finite = masks_lib.tree_map(
         lambda mask, leaf: jnp.all(jnp.isfinite(leaf) | ~mask), read, scores
     )

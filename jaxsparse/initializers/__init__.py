@@ -1,12 +1,12 @@
-"""Initializers: first values of parameters, dense or for given masks.
+"""Initializers: initial parameters of dense networks and of networks with given masks.
 
-`initialize` draws a dense network by names and shapes. `redraw` draws the weights
-inside masks anew, by a rule that `per_neuron`, `rescaled`, `layer_scaled` or `masked`
-makes; `sparsity_aware` is short for the first of these. `exact_orthogonal` makes masks
-and weights at once. `metainit` scales what others drew.
+`initialize` draws all parameters of a dense network. `redraw` draws new weights inside
+masks, by a sparse initializer from `per_neuron`, `rescaled`, `layer_scaled` or
+`masked`; `sparsity_aware` combines it with `per_neuron`. `exact_orthogonal` makes masks
+and weights together. `metainit` rescales given parameters.
 
     params = initializers.initialize(like, key=first)
-    ticket = oneshot.prune(params, 0.95)
+    ticket = prune.prune(params, 0.95)
     params = initializers.sparsity_aware(params, ticket, scale=2.0, key=second)
 """
 

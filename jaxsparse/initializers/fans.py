@@ -1,8 +1,9 @@
-"""Fans: how many connections a mask leaves each neuron.
+"""Fans: numbers of connections that a mask leaves to each neuron.
 
-Kernels are read as Flax lays them out, [..., i, o]: input and output features are the
-last two axes and whatever comes before is space, which is summed. A connection is one
-weight, so that a neuron of a 3x3 convolution has up to nine for every input.
+Kernels have the layout [..., i, o] of Flax: input and output features are the last two
+axes. All axes before them are positions of the kernel window, which are summed. Each
+weight is one connection, so a neuron of a 3x3 convolution has up to nine connections to
+every input feature.
 """
 
 import math
@@ -20,13 +21,13 @@ def sparse_fans(
 ) -> tuple[Int[Array, "o"], Int[Array, "i"]]:
     """Counts the connections into every output and out of every input.
 
-    Works under `jit` and `vmap`.
+    Can be used under `jit` and `vmap`.
 
     Args:
-      mask: which weights of a kernel [..., i, o] exist.
+      mask: mask of a kernel, boolean [..., i, o]; True for active weights.
 
     Returns:
-      Fan-in of each output and fan-out of each input, int32, exact.
+      Fan-in of each output [o] and fan-out of each input [i], exact, int32.
 
     Raises:
       ValueError: if the mask has fewer than two axes.
@@ -47,18 +48,20 @@ def sparse_fans(
 
 
 def of_weights(mask: Bool[Array, "..."], fan: str) -> Float[Array, "..."]:
-    """Says of every weight which fan its neurons have.
+    """Computes the fan of each weight, counted in the mask.
 
     Args:
-      mask: which weights of a kernel [..., i, o] exist.
-      fan: "in" of the output, "out" of the input, or the "average" of both.
+      mask: mask of a kernel, boolean [..., i, o]; True for active weights.
+      fan: "in" for the fan-in of the weight's output, "out" for the fan-out of its
+        input, or "average" for the mean of both.
 
     Returns:
-      float32 with as many axes as the mask; those along which all are equal, such as
-      space, have size 1.
+      Fans, float32, with as many axes as the mask; axes along which all are equal, such
+      as positions, have size 1.
 
     Raises:
-      ValueError: as `sparse_fans`, or for an unknown fan, listing those known.
+      ValueError: if the mask has fewer than two axes or the fan is unknown; the message
+        then lists the known names.
     """
     kernels.check_name("fan", fan, FANS)
     into, out = (leaf.astype(jnp.float32) for leaf in sparse_fans(mask))
@@ -68,10 +71,15 @@ def of_weights(mask: Bool[Array, "..."], fan: str) -> Float[Array, "..."]:
 
 
 def of_shape(shape: tuple[int, ...], fan: str) -> float:
-    """Returns the fan of every weight of a dense kernel [..., i, o]; see `of_weights`.
+    """Computes the fan of every weight in a dense kernel.
+
+    Args:
+      shape: shape of the kernel, [..., i, o].
+      fan: "in" for the fan-in, "out" for the fan-out, or "average" for the mean of
+        both. All positions of the kernel window count.
 
     Raises:
-      ValueError: for an unknown fan, listing those known.
+      ValueError: if the fan is unknown; the message lists the known names.
     """
     kernels.check_name("fan", fan, FANS)
     space = math.prod(shape[:-2])

@@ -1,13 +1,14 @@
-"""Dense first values of parameters, from nothing but names, shapes and a key.
+"""Dense initialization of parameters from names, shapes and a random key.
 
-Linen's own `init` traces the whole network and deals out keys by order of layers.
-Here every leaf draws from a key made of its name alone, so that a network is drawn
-anew in one cheap call, also under `jit` and `vmap`, and a further layer leaves all
-others as they were.
+Linen's `init` traces the whole network and derives keys from the order of layers. Here,
+each leaf is drawn with a key that depends only on its name. Initialization is thus one
+fast call, also under `jit` and `vmap`, and an additional layer does not change the
+weights of the others.
 
 The shapes come from `jax.eval_shape(model.init, ...)["params"]`, which computes
-nothing. Statistics of BatchNorm are no parameters and not made here. What knows of
-masks is in `redrawing`, `orthogonal` and `quotient`.
+nothing. BatchNorm statistics are not parameters and not initialized here. The functions
+that take masks into account are in `reinitialize`, `sparse_kernels`, `orthogonal` and
+`metainit`.
 """
 
 import functools
@@ -25,7 +26,8 @@ from jaxtyping import Array, Float, Key
 from jaxsparse import fan_axes, masks, rng, tree
 from jaxsparse.types import Params
 
-# Normals are not truncated: those of PyTorch, in which the papers ran, are not.
+# Normal distributions are not truncated, as in PyTorch, which the papers used. Those of
+# JAX and Flax with names such as he_normal are truncated.
 _variance_scaling = jax_initializers.variance_scaling
 KERNELS: Mapping[str, Initializer] = {
     "kaiming_normal": _variance_scaling(2.0, "fan_in", "normal"),
@@ -39,32 +41,36 @@ KERNELS: Mapping[str, Initializer] = {
 }
 BIASES = ("zeros", "torch_default")
 NORM_SCALES = ("ones", "uniform")
-# Leaves of transformers that are added to or put beside tokens: normals of this
-# deviation, as in ViT (positions) and DeiT (both).
+# Parameters of transformers that are added to the tokens or form a token. They are
+# normal with this standard deviation, as in ViT (positions) and DeiT (both).
 TOKENS = ("class_token", "positions")
 TOKEN_SPREAD = 0.02
 
 
 def check_name(field: str, name: str, known: tuple[str, ...]) -> None:
-    """Refuses a name that there is not.
+    """Checks that a name is one of the known names.
 
     Args:
-      field: what to call it in the message.
-      name: what came.
-      known: the names there are.
+      field: name of the argument in the error message.
+      name: the name to check.
+      known: all valid names.
 
     Raises:
-      ValueError: if `name` is not in `known`, listing those.
+      ValueError: if `name` is not in `known`; the message lists the known names.
     """
     if name not in known:
         raise ValueError(f"{field}: got {name!r}; wanted one of {', '.join(known)}")
 
 
 def kernel_initializer(base: str | Initializer) -> Initializer:
-    """Returns the initialiser of a name in `KERNELS`, or what came if it is none.
+    """Returns the initializer with a name; returns initializers unchanged.
+
+    Args:
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
+        shape, dtype)` with the shape [..., i, o].
 
     Raises:
-      ValueError: for an unknown name, listing those known.
+      ValueError: if the name is unknown; the message lists the known names.
     """
     if not isinstance(base, str):
         return base
@@ -73,12 +79,21 @@ def kernel_initializer(base: str | Initializer) -> Initializer:
 
 
 def fan_in(shape: tuple[int, ...]) -> int:
-    """Counts the inputs of one output of a kernel [..., i, o]."""
+    """Computes the fan-in of a dense kernel, including the kernel window.
+
+    Args:
+      shape: shape of the kernel, [..., i, o].
+    """
     return math.prod(shape[:-1])
 
 
 def _fans_by_layer(like: Any, layouts: fan_axes.TreeAxes) -> dict[str, int]:
-    """Returns the fan-in of every layer with a kernel, by the layer's name."""
+    """Returns the fan-in of every layer that has a kernel, by the name of the layer.
+
+    Args:
+      like: parameters or their shapes.
+      layouts: layouts of the leaves.
+    """
     found = {}
     for name, leaf in zip(masks.names(like), jax.tree.leaves(like), strict=True):
         if masks.is_kernel(name, leaf):
@@ -96,9 +111,20 @@ def _kernel(
     dtype: DTypeLike,
     key: Key[Array, ""],
 ) -> Float[Array, "..."]:
-    """Draws the matrices of a kernel, of shape [*positions, inputs, outputs] each."""
+    """Draws a kernel, one matrix at a time for stacked layers and groups.
+
+    Args:
+      draw: initializer of one matrix [*positions, inputs, outputs].
+      layout: layout of the leaf.
+      name: name of the leaf, for error messages.
+      shape: shape of the leaf.
+      dtype: dtype of the values.
+      key: key of the leaf; split into one key per matrix if there are several.
+    """
     fans = fan_axes.fans(layout, name, shape)
     one = (*fans.positions, fans.inputs, fans.outputs)
+    # A single matrix uses the key itself, so that it equals the draw of the initializer
+    # with that key.
     if fans.stack == 1:
         matrices = draw(key, one, dtype)[None]
     else:
@@ -110,7 +136,14 @@ def _kernel(
 def _bias(
     shape: tuple[int, ...], dtype: DTypeLike, *, fan: int | None, key: Key[Array, ""]
 ) -> Float[Array, "..."]:
-    """Draws a bias as PyTorch does, or zeros where no kernel stands beside it."""
+    """Draws a bias like PyTorch, uniform in ±1/√fan; zeros without a fan.
+
+    Args:
+      shape: shape of the bias.
+      dtype: dtype of the values.
+      fan: fan-in of the kernel in the same layer; None if the layer has no kernel.
+      key: key of the leaf.
+    """
     if not fan:
         return jnp.zeros(shape, dtype)
     bound = 1.0 / math.sqrt(fan)
@@ -129,36 +162,42 @@ def initialize(
 ) -> Params:
     r"""Draws all parameters of a network from their names and shapes.
 
-    With fan-in :math:`n` and fan-out :math:`m` (receptive field included), kernels are
+    With fan-in :math:`n` and fan-out :math:`m` (both include the kernel window), the
+    distributions of kernels are
 
-    - kaiming: variance :math:`2/n`; glorot: :math:`2/(n+m)`; lecun: :math:`1/n`, either
-      normal (not truncated) or uniform;
-    - orthogonal: orthonormal rows or columns, whichever are fewer, when all axes but
-      the last are flattened;
-    - torch_default: uniform in :math:`\pm 1/\sqrt{n}`, what PyTorch's layers do.
+    - kaiming: variance :math:`2/n`; glorot: :math:`2/(n+m)`; lecun: :math:`1/n`; each
+      either normal (not truncated) or uniform;
+    - orthogonal: orthonormal rows or columns, whichever are fewer, of the matrix that
+      results from flattening all axes but the last;
+    - torch_default: uniform in :math:`\pm 1/\sqrt{n}`, the default of PyTorch's layers.
 
-    Values are drawn in float32 at least and then rounded to the leaf's dtype.
+    Values are drawn in float32 or wider, and then rounded to the dtype of the leaf.
 
     Args:
-      like: parameters, or their shapes from `jax.eval_shape`. Kernels are the leaves
-        that `masks.is_kernel` recognises; the others must be called bias or scale, or
-        be one of `TOKENS`, normal of deviation 0.02.
+      like: parameters, or their shapes from `jax.eval_shape`. Kernels are
+        floating-point leaves with at least two axes that are called kernel, weight, w
+        or embedding. All other leaves must be called bias or scale, or have a name in
+        `TOKENS`, which are drawn from a normal distribution with standard deviation
+        0.02.
       kernel: a name in `KERNELS`.
-      bias: "zeros", or "torch_default" for uniform in ±1/√n, n the fan-in of the
-        kernel in the same layer; the bias of a normalisation is zero either way.
-      norm_scale: "ones", or "uniform" in [0, 1), the default of open_lth.
-      zeros: shell patterns of leaves that are zero instead, such as the last
-        normalisation of residual blocks.
-      axes: which axes of kernels are inputs and outputs, see `fan_axes`; None to infer
-        them from names and shapes. Stacked layers and groups are drawn one by one.
-      key: one key for the whole network.
+      bias: "zeros"; or "torch_default", uniform in ±1/√n with the fan-in n of the
+        kernel in the same layer. Biases of normalization layers are zero in either
+        case.
+      norm_scale: initial scale of normalization layers: "ones", or "uniform" in [0, 1),
+        the default of open_lth.
+      zeros: shell patterns of leaf names to initialize with zeros instead, such as the
+        scales of the last normalization in residual blocks.
+      axes: which axes of kernels are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes. Each
+        matrix of stacked layers and grouped convolutions is drawn separately.
+      key: typed key for the whole network.
 
     Returns:
       Parameters with the nesting, shapes and dtypes of `like`.
 
     Raises:
-      ValueError: for an unknown name, listing those known; or for a leaf that no rule
-        covers, naming it.
+      ValueError: if a name is unknown, a pattern matches no leaf, or no rule covers a
+        leaf; the message lists the known names or names the leaf.
 
     Examples:
       >>> layer = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
@@ -166,13 +205,15 @@ def initialize(
       Array([0., 0.], dtype=float32)
 
     Deviations:
-      Orthogonal kernels are PyTorch's up to transposition, that is, equal in
+      Orthogonal kernels are those of PyTorch up to transposition, that is, equal in
       distribution.
 
     References:
       He et al., Delving Deep into Rectifiers, 2015, arXiv:1502.01852, equation 10.
+
       Glorot and Bengio, Understanding the difficulty of training deep feedforward
       neural networks, 2010, equations 12 and 16.
+
       Saxe et al., Exact solutions to the nonlinear dynamics of learning in deep linear
       neural networks, 2014, arXiv:1312.6120.
     """
@@ -208,9 +249,23 @@ def _draw(
     norm_scale: str,
     key: Key[Array, ""],
 ) -> Float[Array, "..."]:
-    """Draws one leaf; `fans` says which biases are random."""
+    """Draws one leaf.
+
+    Args:
+      name: name of the leaf, which determines its key and its kind.
+      leaf: the parameter or its shape.
+      kernel: a name in `KERNELS`.
+      fans: fan-ins by layer name; biases of these layers are random, others zero.
+      layouts: layouts of the leaves.
+      norm_scale: "ones" or "uniform".
+      key: key for the whole network.
+
+    Raises:
+      ValueError: if no rule covers the leaf.
+    """
     layer, _, last = name.rpartition("/")
-    # bfloat16 has 8 bits of precision: drawing in it would leave few distinct values.
+    # bfloat16 has 8 bits of precision, so values drawn in it would take few distinct
+    # values.
     wide = jnp.promote_types(leaf.dtype, jnp.float32)
     key = rng.leaf_key(key, name)
     if masks.is_kernel(name, leaf):
