@@ -1,8 +1,9 @@
-"""MetaInit: norms of weights learnt before training, on noise.
+"""MetaInit: norms of initial weights that are learned on noise, before training.
 
-The gradient quotient says how much a gradient step changes the gradient, weight by
-weight; where it is small, steps do what the gradient promises. MetaInit lowers it by
-scaling whole tensors. Nothing here chooses masks or directions of weights.
+The gradient quotient measures, weight by weight, how much a step of gradient descent
+changes the gradient. Where it is small, the loss changes in a step as its gradient
+predicts. MetaInit lowers the quotient by scaling whole tensors. It changes neither
+masks nor the directions of tensors.
 """
 
 from collections.abc import Callable
@@ -28,26 +29,34 @@ MakeBatch = Callable[[Key[Array, ""]], Any]
 def gradient_quotient(
     loss: Loss, params: Params, masks: Masks, batch: Any, *, epsilon: float = 1e-5
 ) -> Float[Array, ""]:
-    r"""Says by what fraction a step of gradient descent changes the gradient.
+    r"""Computes by what fraction a step of gradient descent changes the gradient.
 
-    With the gradient :math:`g` and the Hessian :math:`H` of the loss at the masked
-    parameters, both restricted to what exists, it is the mean of
+    Let :math:`g` be the gradient and :math:`H` the Hessian of the loss at the masked
+    parameters, both restricted to the active weights. The result is the mean of
 
     .. math:: |1 - (g - H g) / (g + \varepsilon \, \mathrm{sign}(g))|
 
-    over the weights inside the masks and all entries of leaves without a mask; the
-    sign of 0 is 1. It is 0 for a linear loss.
+    over the weights inside the masks and all elements of leaves without a mask, where
+    the sign of 0 is 1. It is 0 for a linear loss.
 
     Args:
-      loss: called as `loss(params, batch)`; a scalar, three times differentiable almost
-        everywhere.
-      params: the parameters.
-      masks: which weights exist, same nesting; None where all do.
-      batch: what the loss takes.
-      epsilon: keeps vanishing gradients from being divided by.
+      loss: called as `loss(params, batch)`; returns a scalar and is three times
+        differentiable almost everywhere, because `metainit` differentiates the
+        quotient.
+      params: parameters of the network.
+      masks: boolean masks with the nesting of `params`; None where all elements are
+        active.
+      batch: second argument of the loss.
+      epsilon: 0 or more; avoids division by gradients close to 0.
 
     Returns:
-      A scalar, float32 at least, 0 or more. Works under `jit`, `grad` and `vmap`.
+      A scalar, 0 or more, in float32 or wider. Can be used under `jit`, `grad` and
+      `vmap`.
+
+    Raises:
+      ValueError: if a mask and its parameter do not fit, or an argument is out of
+        range.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> params, mask = {"w": jnp.array([[2.0, 5.0]])}, jnp.array([[True, False]])
@@ -56,15 +65,16 @@ def gradient_quotient(
       Array(0.5, dtype=float32)
 
     Deviations:
-      None known from the paper. The code of Evci et al. adds up the same terms and
-      divides by the number of weights inside the masks, biases not counted.
+      None known from the paper. The code of Evci et al. sums the same terms, but
+      divides by the number of weights inside the masks without biases.
 
     References:
       Dauphin and Schoenholz. MetaInit: Initializing learning by learning to initialize.
       2019. NeurIPS, equation 1.
     """
     slope = jax.grad(lambda params: loss(masks_lib.apply(masks, params), batch))
-    # Of the masked loss, whose Hessian has zeros in rows and columns of what is not.
+    # The loss is masked inside `slope`, so its Hessian is zero in the rows and columns
+    # of weights outside the masks, and the product is restricted to active weights.
     gradient = slope(params)
     _, product = jax.jvp(slope, (params,), (gradient,))
 
@@ -76,6 +86,7 @@ def gradient_quotient(
         change = jnp.abs(1 - (g - hg) / (g + jnp.where(g >= 0, epsilon, -epsilon)))
         if mask is None:
             return jnp.sum(change), jnp.asarray(g.size, wide)
+        # An integer sum, because float32 cannot represent every sum above 2**24.
         kept = jnp.sum(mask, dtype=jnp.int32).astype(wide)
         return jnp.sum(jnp.where(mask, change, 0)), kept
 
@@ -88,14 +99,16 @@ def gradient_quotient(
 
 @arguments.check(classes=arguments.integer(1))
 def gaussian_batches(shape: tuple[int, ...], classes: int) -> MakeBatch:
-    """Makes the function that draws batches of noise for `metainit`.
+    """Makes a function that draws batches of Gaussian noise for `metainit`.
 
     Args:
-      shape: of the inputs, the axis of examples first, such as (128, 28, 28, 1).
-      classes: labels are in [0, classes).
+      shape: shape of the inputs with the axis of examples first, such as (128, 28, 28,
+        1).
+      classes: number of classes, 1 or more.
 
     Returns:
-      A function of a key to inputs, standard normal in float32, and uniform labels.
+      A function of a key to inputs [b, ...], standard normal in float32, and labels
+      [b], uniform integers in [0, classes).
 
     Examples:
       >>> images, labels = gaussian_batches((8, 28, 28, 1), 10)(jax.random.key(0))
@@ -136,38 +149,44 @@ def metainit(
     min_ndim: int = 2,
     key: Key[Array, ""],
 ) -> Params:
-    r"""Scales each tensor so that the gradient quotient is low on noise.
+    r"""Scales each tensor so that the gradient quotient on noise is low.
 
-    Of every tensor only the norm :math:`n` changes. A step draws a batch, takes the
-    slope :math:`q` of the gradient quotient by :math:`n`, and sets
+    Only the norm :math:`n` of each tensor changes. A step draws a batch, computes the
+    derivative :math:`q` of the gradient quotient with respect to :math:`n`, and sets
 
     .. math:: v' = \mu v - \eta \, \mathrm{sign}(q), \quad n' = n + v'.
 
-    A norm that would become negative changes the sign of its tensor instead, and goes
-    on from the absolute value.
+    If a norm becomes negative, the tensor changes its sign instead, and optimization
+    continues from the absolute value.
 
-    One `lax.scan`; also for `jit`, and for `vmap` over keys, parameters and masks.
+    The steps are one `lax.scan`. Can be used under `jit`, and under `vmap` over keys,
+    parameters and masks.
 
     Args:
-      loss: as in `gradient_quotient`.
+      loss: called as `loss(params, batch)`; returns a scalar and is three times
+        differentiable almost everywhere.
       params: parameters to scale.
-      masks: which weights exist, same nesting; None where all do.
-      make_batch: called with a key, such as what `gaussian_batches` made; a batch for
-        the loss. Traced once.
-      steps: batches to learn from; 0 or more.
-      learning_rate: by how much one step changes a norm, without momentum.
-      momentum: of those changes, in [0, 1).
-      epsilon: as in `gradient_quotient`.
-      min_ndim: scale tensors of as many axes or more. The quotient is that of all.
-      key: what batches are drawn with.
+      masks: boolean masks with the nesting of `params`; None where all elements are
+        active.
+      make_batch: function of a key to a batch, the second argument of the loss; for
+        example from `gaussian_batches`. It is traced once.
+      steps: number of steps, each with a batch of its own; 0 or more.
+      learning_rate: amount by which one step changes a norm, without momentum.
+      momentum: momentum of these changes, in [0, 1].
+      epsilon: 0 or more; avoids division by gradients close to 0.
+      min_ndim: only tensors with at least this number of axes are scaled. The gradient
+        quotient is always that of all parameters.
+      key: typed key from which the batches are drawn.
 
     Returns:
       Parameters with the nesting and dtypes of `params`, exactly 0 outside the masks.
-      Those scaled are the given times one number each, rounded once.
+      Each scaled tensor is the given one times a single number, and is rounded only
+      once.
 
     Raises:
-      ValueError: if `steps` is negative, or a norm comes out as no number, naming the
-        leaf. Under `jit` and `vmap` the latter cannot be seen.
+      ValueError: if an argument is out of range, or a norm becomes NaN or infinite,
+        naming the leaf. The norms cannot be checked under `jit` and `vmap`.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> noise = gaussian_batches((128, 28, 28, 1), 10)
@@ -176,11 +195,11 @@ def metainit(
       ... )
 
     Deviations:
-      The code of Evci et al. scales only tensors of three axes or more, and so nothing
-      in a network without convolutions; `min_ndim=3` does. The default is that of the
-      MetaInit code. Steps and learning rate are those of Evci et al.; the MetaInit code
-      has 500 and 0.1. Both codes multiply the tensor anew each step, and so
-      round it each time.
+      The code of Evci et al. scales only tensors with at least three axes, and
+      therefore nothing in a network without convolutions; `min_ndim=3` restores this.
+      The default is that of the MetaInit code. The defaults of steps and learning rate
+      are those of Evci et al.; the MetaInit code uses 500 and 0.1. Both codes multiply
+      the tensor at every step, and so round it every time.
 
     References:
       Dauphin and Schoenholz. MetaInit: Initializing learning by learning to initialize.
@@ -205,6 +224,8 @@ def metainit(
     ) -> tuple[tuple[Float[Array, "n"], Float[Array, "n"]], None]:
         norms, velocity = state
         batch = make_batch(jax.random.fold_in(key, number))
+        # The initial tensors are scaled at every step, so that rounding errors do not
+        # accumulate.
         slopes = jax.grad(
             lambda norms: gradient_quotient(
                 loss,
@@ -225,7 +246,7 @@ def metainit(
 
 
 def _norms(params: Params, min_ndim: int) -> Float[Array, "n"]:
-    """Returns the norm of each tensor that is scaled; 1 for one of zeros."""
+    """Computes the norm of each tensor to scale, in float32 or wider; 1 if it is 0."""
     wide = [
         leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
         for leaf in jax.tree.leaves(params)
@@ -236,7 +257,13 @@ def _norms(params: Params, min_ndim: int) -> Float[Array, "n"]:
 
 
 def _scale(params: Params, ratios: Float[Array, "n"], min_ndim: int) -> Params:
-    """Multiplies each tensor that is scaled, in the order of leaves, by its ratio."""
+    """Multiplies each tensor to scale by its ratio; ratios are in the order of leaves.
+
+    Args:
+      params: parameters of the network.
+      ratios: one factor per tensor with at least `min_ndim` axes.
+      min_ndim: number of axes from which tensors are scaled.
+    """
     leaves, treedef = jax.tree.flatten(params)
     places = [i for i, leaf in enumerate(leaves) if leaf.ndim >= min_ndim]
     for place, ratio in zip(places, ratios, strict=True):
@@ -246,7 +273,7 @@ def _scale(params: Params, ratios: Float[Array, "n"], min_ndim: int) -> Params:
 
 
 def _check_numbers(names: list[str], norms: Float[Array, "n"]) -> None:
-    """Refuses norms that are there to be seen and not numbers."""
+    """Raises an error that names the leaves whose norms are concrete and not finite."""
     if isinstance(norms, jax.core.Tracer):
         return
     bad = [

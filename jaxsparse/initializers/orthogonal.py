@@ -1,10 +1,11 @@
-"""Exact orthogonal initialisation: sparse kernels that are orthogonal as they stand.
+"""Exact orthogonal initialization: sparse kernels that are orthogonal with their zeros.
 
-Random rotations of two coordinates at a time fill an identity until as many weights
-are there as wanted, so masks and weights come at once. Masks that others chose cannot
-in general be orthogonal; for those there is `redrawing`.
+An identity matrix is rotated in random pairs of coordinates until it has the wanted
+number of nonzero elements, so weights and masks result together. Given masks generally
+allow no orthogonal kernel; for those, see `reinitialize`.
 
-It runs on the host, in numpy: which weights one rotation fills depends on all before.
+The functions run on the host with NumPy, because the elements that a rotation fills
+depend on all rotations before it.
 """
 
 import functools
@@ -33,31 +34,41 @@ def exact_orthogonal(
     axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> tuple[Any, Masks]:
-    """Draws every leaf that has a count, and its mask, as `sparse_orthogonal` does.
+    """Draws weights and a mask for every leaf with a count, by `sparse_orthogonal`.
 
-    Each leaf draws with a key of its name. Not for use under `jit`.
+    Each leaf is drawn with a key that depends on its name. Cannot be used under `jit`.
 
     Args:
-      params: any tree of parameters; of leaves with a count only names, shapes and
-        dtypes are used.
-      counts: how many weights to keep of each leaf, such as those from
-        `distributions.divide`; None for a leaf to leave alone.
-      gain: as in `sparse_orthogonal`.
-      exact_count: as in `sparse_orthogonal`.
-      dense_center: as in `sparse_orthogonal`.
-      axes: as in `redraw`. The counts of stacked layers and of groups differ by one
-        weight at most.
-      key: one key for the whole network.
+      params: any tree of parameters. Only names, shapes and dtypes of leaves with a
+        count are used.
+      counts: number of weights to keep in each leaf, such as from
+        `distributions.divide`; None for leaves that are not changed.
+      gain: value of every singular value of a kernel.
+      exact_count: whether each mask keeps exactly its count, whatever the kernel's
+        shape. If False, the count of a matrix may be off by r / 2, and no kernel has
+        fewer than r weights, where r is the smaller of the numbers of inputs and
+        outputs.
+      dense_center: whether to put more of a convolution's weights into its central
+        position, where they are not zero: with n positions and the density d, the
+        central matrix has the density min(n d, sqrt(d)) instead of d.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes. The
+        matrices of stacked layers and grouped convolutions are drawn separately; their
+        counts differ by at most one weight.
+      key: typed key for the whole network.
 
     Returns:
-      Parameters and masks with the nesting of `params`; leaves without a count are the
-      very objects that came, with the mask None.
+      Parameters and masks with the nesting of `params`. Leaves without a count are
+      returned unchanged, as the same objects, with the mask None.
 
     Raises:
-      ValueError: as `sparse_orthogonal`, naming the leaf.
+      ValueError: if a leaf has fewer than two axes or an empty one, its count is out of
+        range, `exact_count` is combined with a count below r, or counts and parameters
+        have different leaves; the message names the leaf.
+      TypeError: if a count is not an integer.
 
     Examples:
-      >>> dense = masks.dense(params)
+      >>> dense = masks.ones(params)
       >>> counts = distributions.divide("erk", dense, 0.9)
       >>> params, ticket = exact_orthogonal(params, counts, key=jax.random.key(0))
     """
@@ -80,6 +91,8 @@ def exact_orthogonal(
             dense_center=dense_center,
             dtype=leaf.dtype,
         )
+        # `more` matrices get one weight above the quotient.
+        # `more` matrices get one weight above the quotient.
         each, more = divmod(int(count), max(fans.stack, 1))
         drawn_with = [mine] if fans.stack == 1 else jax.random.split(mine, fans.stack)
         try:
@@ -113,46 +126,52 @@ def sparse_orthogonal(
     dtype: DTypeLike = jnp.float32,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
-    r"""Draws a sparse kernel that is orthogonal as it stands, and its mask.
+    r"""Draws a sparse orthogonal kernel and its mask.
 
-    With :math:`r` the smaller and :math:`m` the larger number of features, begin with
-    the first :math:`r` of :math:`m` unit vectors as rows. Until there are `count`
-    weights, take two of the :math:`m` columns and an angle in :math:`[0, 2\pi)`, all
-    uniform, and rotate the columns by it. Rows stay orthonormal throughout, whatever
-    the mask: :math:`W^T W = g^2 I` or :math:`W W^T = g^2 I`, the smaller, for gain
-    :math:`g`.
+    Let :math:`r` be the smaller and :math:`m` the larger number of features. The first
+    :math:`r` of :math:`m` unit vectors are the rows of a matrix. Until it has `count`
+    weights, two of the :math:`m` columns and an angle in :math:`[0, 2\pi)` are drawn,
+    all uniformly, and the columns are rotated by the angle. The rows stay orthonormal,
+    whatever the mask: with the gain :math:`g`, :math:`W^T W = g^2 I` or
+    :math:`W W^T = g^2 I`, whichever product is the smaller matrix.
 
-    A convolution has one such matrix in its central tap, at (k - 1) // 2, and zeros in
-    all others: a delta-orthogonal kernel. The matrix gets the density that the kernel
-    is to have; zeros anywhere, chosen uniformly, then join the mask until the kernel
-    keeps `count`.
+    A convolution has such a matrix at its central position (k - 1) // 2 and zeros at
+    all others; this is a delta-orthogonal kernel. The density of the matrix is that
+    requested for the kernel. Zeros at positions drawn uniformly are then added to the
+    mask until it has `count` entries.
 
-    One rotation adds at most r weights, so a matrix comes within r / 2 of its count, as
-    the better of the two counts around it is taken. The mask of a kernel of three axes
-    or more has then exactly `count`, unless its matrix alone has more, as can happen
-    with one tap or `dense_center`. No kernel has fewer than r.
+    One rotation adds at most r weights. The better of the two counts around the
+    requested one is taken, so a matrix is within r / 2 of its count. The mask of a
+    kernel with three or more axes then has exactly `count` entries, unless its matrix
+    alone has more, as can happen with a single position or with `dense_center`. No
+    kernel has fewer than r weights.
 
-    A 4096 x 4096 matrix takes 2, 4, 7 and 13 rotations for each of its m columns to be
-    2 %, 50 %, 99 % and completely full, each of r weights: 1 to 5 seconds on one core
-    of a CPU. Memory is some 30 bytes a weight.
+    A 4096 x 4096 matrix takes 2, 4, 7 and 13 rotations for each of its m columns until
+    it is 2%, 50%, 99% and completely full. Each rotation processes r weights: 1 to 5
+    seconds in total on one CPU core. It takes about 30 bytes of memory per weight.
 
     Args:
-      shape: the kernel's, [..., i, o].
-      count: weights wanted, in [0, size].
-      gain: what every singular value is to be.
-      exact_count: have the mask keep exactly `count`, whatever the shape: stop before
-        the matrix has more, and let zeros join the mask of a matrix too.
-      dense_center: put more of the weights where they are not zero: the matrix of a
-        convolution with n taps and the density d gets min(n d, sqrt(d)).
-      dtype: of the weights; rotations are in float64 and then rounded.
-      key: what to draw with; numpy draws, so its version matters.
+      shape: shape of the kernel, [..., i, o].
+      count: number of weights to keep, from 0 to the size of the kernel.
+      gain: value of every singular value.
+      exact_count: whether the mask keeps exactly `count` weights, whatever the shape.
+        Rotations then stop before the matrix has more, and zeros are added to the mask
+        of a matrix, too.
+      dense_center: whether to put more of the weights into the central position, where
+        they are not zero: with n positions and the density d, the matrix of a
+        convolution has the density min(n d, sqrt(d)).
+      dtype: dtype of the weights. Rotations are computed in float64 and then rounded.
+      key: typed key. It seeds NumPy's generator, so the result depends on NumPy's
+        version.
 
     Returns:
-      Weights and mask. Weights outside the mask are 0, and so may be some inside.
+      Weights and mask of the given shape. Weights outside the mask are 0; some inside
+      it may be 0, too.
 
     Raises:
-      ValueError: if `shape` has fewer than two axes or an empty one, `count` is not in
-        [0, size], or `exact_count` is wanted of a count below r.
+      ValueError: if `shape` has fewer than two axes or an empty one, `count` is not
+        between 0 and the size, or `exact_count` is combined with a count below r.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> weights, mask = sparse_orthogonal((8, 8), 20, key=jax.random.key(0))
@@ -160,16 +179,16 @@ def sparse_orthogonal(
       True
 
     Deviations:
-      Followed is the authors' code, whose defaults are those here. `exact_count` is no
-      part of it; `dense_center` is, for residual networks and VGG. There a density that
-      is not in [0, 1] gives the identity and a warning, and kernels of even size are
-      refused.
+      The algorithm is that of the authors' code, with its defaults. `exact_count` is
+      not part of that code; `dense_center` is, for residual networks and VGG. That code
+      handles a density outside [0, 1] by a warning and the identity, and rejects
+      kernels of even size.
 
     References:
       Nowak, Gniecki, Szatkowski, Tabor. Sparser, Better, Deeper, Stronger: Improving
       Static Sparse Training with Exact Orthogonal Initialization. 2024.
-      arXiv:2406.01755. Pairs, angles, when to stop, the central tap and the zeros that
-      join were read in the authors' code.
+      arXiv:2406.01755. The pairs, the angles, the stopping rule, the central position
+      and the added zeros follow the authors' code.
 
       Xiao, Bahri, Sohl-Dickstein, Schoenholz, Pennington. Dynamical Isometry and a Mean
       Field Theory of CNNs. 2018. arXiv:1806.05393, algorithm 2: delta-orthogonal.
@@ -190,7 +209,11 @@ def sparse_orthogonal(
 
 
 def _check(shape: tuple[int, ...], count: int, exact_count: bool) -> None:
-    """Refuses shapes and counts that no orthogonal kernel has."""
+    """Checks that an orthogonal kernel of this shape and count exists.
+
+    Raises:
+      ValueError: if the shape or the count is out of range.
+    """
     if len(shape) < 2 or 0 in shape:
         raise ValueError(f"shape: got {shape}; wanted a kernel's, [..., i, o], of 1 up")
     if not 0 <= count <= math.prod(shape):
@@ -207,7 +230,7 @@ def _check(shape: tuple[int, ...], count: int, exact_count: bool) -> None:
 
 
 def _matrix_count(shape: tuple[int, ...], count: int, dense_center: bool) -> float:
-    """Says how many of a kernel's weights its central matrix is to have."""
+    """Computes the requested number of weights of a kernel's central matrix."""
     taps, pairs = math.prod(shape[:-2]), math.prod(shape[-2:])
     if dense_center:
         return min(float(count), math.sqrt(count * pairs / taps))
@@ -220,14 +243,20 @@ def _rotate(
     wanted: float,
     most: int | None,
 ) -> tuple[Float[np.ndarray, "i o"], Bool[np.ndarray, "i o"]]:
-    """Rotates an identity until it has the wanted count, or next would exceed `most`.
+    """Rotates an identity until it has the wanted count or would exceed a limit.
+
+    Args:
+      rng: random generator of the pairs and angles.
+      features: numbers of inputs and outputs.
+      wanted: number of weights to approximate.
+      most: largest number of weights allowed; None for no limit.
 
     Returns:
-      The matrix, and where its weights are; these are followed by themselves, as a
-      product of many sines may round to zero.
+      The matrix [i, o] and a boolean array of its nonzero positions. The latter are
+      tracked separately, since products of many sines and cosines may round to zero.
     """
     small, large = sorted(features)
-    # The columns to rotate lie as rows, which are contiguous.
+    # Transposed, so that the two columns of a rotation are contiguous in memory.
     matrix, filled = np.eye(large, small), np.eye(large, small, dtype=bool)
     kept = small
     while kept < wanted:
@@ -235,6 +264,8 @@ def _rotate(
         second = (first + rng.integers(1, large)) % large
         angle = rng.uniform(0.0, 2.0 * np.pi)
         more = kept + int(np.count_nonzero(filled[first] ^ filled[second]))
+        # Stop at the count nearest to the wanted one, before or after this rotation.
+        # Stop at the count nearest to the wanted one, before or after this rotation.
         over = most is not None and more > most
         if over or wanted - kept < more - wanted:
             break

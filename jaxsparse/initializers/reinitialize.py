@@ -1,7 +1,7 @@
-"""Redrawing: new weights for every leaf that has a mask.
+"""Reinitialization: new weights for every leaf that has a mask.
 
-The masks come first here and the weights after. `oneshot` and `transforms` find masks
-for given weights; `orthogonal` finds both at once.
+Here the weights are drawn for given masks. In contrast, `prune` and `transforms` find
+masks for given weights, and `orthogonal` draws both together.
 """
 
 from typing import Any
@@ -25,28 +25,31 @@ def redraw(
     axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> Any:
-    """Draws anew every leaf that has a mask.
+    """Draws new weights for every leaf that has a mask.
 
-    Each leaf draws with a key of its name, so adding a layer changes no other. Stacked
-    layers and the groups of a convolution are drawn one by one. Works under `jit` and
-    under `vmap` over keys and masks.
+    Each leaf is drawn with a key that depends on its name, so an additional layer does
+    not change the others. Each matrix of stacked layers and grouped convolutions is
+    drawn separately. Can be used under `jit`, and under `vmap` over keys and masks.
 
     Args:
-      params: any tree of parameters. Of leaves with a mask only names, shapes and
-        dtypes are used, so that shapes from `jax.eval_shape` will do.
-      masks: which weights exist, same nesting; None for a leaf to leave alone.
-      draw: what `per_neuron`, `rescaled`, `layer_scaled` or `masked` made.
-      axes: which axes of the leaves are inputs and outputs, see `fan_axes`; None to
-        infer them from names and shapes.
-      key: one key for the whole network.
+      params: any tree of parameters. Only names, shapes and dtypes of leaves with a
+        mask are used, so shapes from `jax.eval_shape` suffice for these.
+      masks: boolean masks with the nesting of `params`; None for leaves that are not
+        changed.
+      draw: sparse initializer, from `per_neuron`, `rescaled`, `layer_scaled` or
+        `masked`; called as `draw(mask, dtype, key=key)` with masks [*positions, i, o].
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes.
+      key: typed key for the whole network.
 
     Returns:
       Parameters with the nesting, shapes and dtypes of `params`, exactly 0 outside the
-      masks; leaves without a mask are the very objects that came.
+      masks. Leaves without a mask are returned unchanged, as the same objects.
 
     Raises:
-      ValueError: if a mask and its leaf differ in shape or the layout does not fit
-        them, naming the leaf; or if nestings differ.
+      ValueError: if a mask and its parameter differ in shape, a layout does not fit a
+        leaf, or a leaf is missing or unexpected; the message names the leaf.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> params = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
@@ -66,6 +69,7 @@ def redraw(
             return leaf
         matrices = fan_axes.to_matrices(layouts[name], name, mask)
         mine = rng.leaf_key(key, name)
+        # A single matrix uses the key of the leaf itself, not a split of it.
         if len(matrices) == 1:
             weights = draw(matrices[0], leaf.dtype, key=mine)[None]
         else:
@@ -88,32 +92,42 @@ def sparsity_aware(
     axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> Any:
-    """Draws anew every leaf that has a mask, each neuron by its own connections.
+    """Draws new weights with a variance for each neuron's active connections.
 
-    It is `redraw` with `per_neuron`, where the law is given.
+    This is `redraw` with `per_neuron`.
 
     Args:
-      params: as in `redraw`.
-      masks: as in `redraw`.
-      fan: "in", "out" or "average", see `per_neuron`.
-      distribution: "normal" or "uniform".
-      scale: the variance is this over the fan; 1 if linear, 2 with ReLU.
-      axes: as in `redraw`.
-      key: one key for the whole network.
+      params: any tree of parameters. Only names, shapes and dtypes of leaves with a
+        mask are used, so shapes from `jax.eval_shape` suffice for these.
+      masks: boolean masks with the nesting of `params`; None for leaves that are not
+        changed.
+      fan: fan f that determines the variance of a weight: "in" for the fan-in of its
+        output, "out" for the fan-out of its input, "average" for the mean of both;
+        counted in the mask.
+      distribution: "normal" (not truncated) or "uniform".
+      scale: above 0; the variance is scale / max(1, f). Use 1 for linear networks and 2
+        for ReLU.
+      axes: which axes of the leaves are inputs and outputs, in any form that
+        `fan_axes.of_tree` accepts; None to infer them from names and shapes.
+      key: typed key for the whole network.
 
     Returns:
-      As `redraw`.
+      Parameters with the nesting, shapes and dtypes of `params`, exactly 0 outside the
+      masks. Leaves without a mask are returned unchanged, as the same objects.
 
     Raises:
-      ValueError: as `redraw` and `per_neuron`.
+      ValueError: if a name is unknown, the scale is not positive, a mask and its
+        parameter differ in shape, a layout does not fit a leaf, or a leaf is missing or
+        unexpected.
+      TypeError: if an argument has a wrong type.
 
     Examples:
-      >>> ticket = oneshot.prune(params, 0.95)
+      >>> ticket = prune.prune(params, 0.95)
       >>> params = sparsity_aware(params, ticket, scale=2.0, key=jax.random.key(0))
 
     References:
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
-      Lottery Tickets Win. 2020. arXiv:2010.03533, the sparsity-aware initialisation.
+      Lottery Tickets Win. 2020. arXiv:2010.03533, the sparsity-aware initialization.
     """
     draw = sparse_kernels.per_neuron(fan=fan, distribution=distribution, scale=scale)
     return redraw(params, masks, draw, axes=axes, key=key)

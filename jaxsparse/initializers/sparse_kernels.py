@@ -1,15 +1,16 @@
-"""Draws: rules by which the weights inside one mask are drawn.
+"""Sparse initializers: random weights of a kernel with a given mask.
 
-Each function here makes a rule; `redrawing.redraw` applies one to a tree. A rule sees
-a mask [..., i, o], draws in float32 at least, rounds to the wanted dtype and leaves
-exact zeros outside the mask. Which of them knows what of the mask:
+Each function here makes a sparse initializer, and `reinitialize.redraw` applies one to
+a tree. A sparse initializer takes a mask [..., i, o], draws in float32 or wider, rounds
+to the requested dtype, and returns exact zeros outside the mask. They differ in what
+they use of the mask:
 
-    masked        nothing: the dense draw, so that signals shrink by the density
+    masked        nothing: dense weights, so the density shrinks the signals
     layer_scaled  the density of the layer
-    rescaled      the connections of each neuron; any dense initialiser
-    per_neuron    the same, drawn directly
+    rescaled      the connections of each neuron, with any dense initializer
+    per_neuron    the connections of each neuron, drawn directly
 
-All work under `jit` and `vmap`, over masks too.
+All can be used under `jit` and `vmap`, including `vmap` over masks.
 """
 
 import math
@@ -29,17 +30,17 @@ DISTRIBUTIONS = ("normal", "uniform")
 
 @runtime_checkable
 class SparseInitializer(Protocol):
-    """Draws one sparse kernel."""
+    """Draws the weights of one sparse kernel."""
 
     def __call__(
         self, mask: Bool[Array, "..."], dtype: DTypeLike, *, key: Key[Array, ""]
     ) -> Float[Array, "..."]:
-        """Returns weights of the mask's shape, 0 outside it.
+        """Returns weights of the mask's shape that are 0 outside the mask.
 
         Args:
-          mask: which weights of a kernel [..., i, o] exist.
-          dtype: what to return.
-          key: what to draw with.
+          mask: mask of a kernel, boolean [..., i, o]; True for active weights.
+          dtype: floating-point dtype of the weights.
+          key: typed key of the kernel.
         """
 
 
@@ -47,25 +48,28 @@ class SparseInitializer(Protocol):
 def per_neuron(
     *, fan: str = "in", distribution: str = "normal", scale: float = 1.0
 ) -> SparseInitializer:
-    r"""Makes the rule that gives every neuron the variance its connections call for.
+    r"""Makes a sparse initializer with a variance for each neuron's active connections.
 
-    A weight that exists, from input :math:`i` to output :math:`o`, is drawn
-    independently with mean 0 and variance :math:`s / \max(1, f)`. The scale is
-    :math:`s`; :math:`f` is the fan-in of :math:`o`, the fan-out of :math:`i` or the
-    average of the two, counted in the mask.
+    An active weight from input :math:`i` to output :math:`o` is drawn independently
+    with mean 0 and variance :math:`s / \max(1, f)`, where :math:`s` is the scale and
+    :math:`f` is the fan-in of :math:`o`, the fan-out of :math:`i` or the mean of the
+    two, counted in the mask.
 
     Args:
-      fan: "in", "out" or "average".
-      distribution: "normal", not truncated, or "uniform" in
-        :math:`\pm\sqrt{3 s / \max(1, f)}`.
-      scale: 1 keeps the variance of signals in a linear network, 2 with ReLU; above 0.
+      fan: fan that determines the variance of a weight: "in" for the fan-in of its
+        output, "out" for the fan-out of its input, "average" for the mean of both.
+      distribution: "normal" (not truncated), or "uniform" in :math:`\pm\sqrt{3 s /
+        \max(1, f)}`.
+      scale: above 0; 1 preserves the variance of signals in a linear network, 2 with
+        ReLU.
 
     Returns:
-      The rule.
+      The sparse initializer.
 
     Raises:
-      ValueError: for an unknown fan or distribution, listing those known, or a scale
-        that is not positive.
+      ValueError: if the fan or the distribution is unknown, listing the known names, or
+        the scale is not positive.
+      TypeError: if the scale is not a number.
 
     Examples:
       >>> draw = per_neuron(scale=2.0)
@@ -74,13 +78,14 @@ def per_neuron(
       Array(0., dtype=float32)
 
     Deviations:
-      None known from equation or code in the law drawn from. The paper writes scale 2;
-      its code runs with `fan="in"` and scale 1, the default here, and has without a
-      configuration `fan="average"`, `distribution="uniform"`.
+      None known in the distribution, neither from the equation nor from the code. The
+      paper states scale 2. Its code runs with `fan="in"` and scale 1, the defaults
+      here; without a configuration, it uses `fan="average"` and
+      `distribution="uniform"`.
 
     References:
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
-      Lottery Tickets Win. 2020. arXiv:2010.03533, the sparsity-aware initialisation.
+      Lottery Tickets Win. 2020. arXiv:2010.03533, the sparsity-aware initialization.
     """
     kernels.check_name("fan", fan, fans.FANS)
     kernels.check_name("distribution", distribution, DISTRIBUTIONS)
@@ -96,7 +101,7 @@ def per_neuron(
         if distribution == "normal":
             unit = jax.random.normal(key, mask.shape, wide)
         else:
-            bound = math.sqrt(3.0)
+            bound = math.sqrt(3.0)  # for unit variance
             unit = jax.random.uniform(key, mask.shape, wide, -bound, bound)
         fan_of = jnp.maximum(1.0, fans.of_weights(mask, fan)).astype(wide)
         return _inside(mask, unit * jnp.sqrt(scale / fan_of), dtype)
@@ -105,22 +110,24 @@ def per_neuron(
 
 
 def rescaled(base: str | Initializer, *, fan: str = "in") -> SparseInitializer:
-    r"""Makes the rule that draws densely and corrects the fan of every neuron.
+    r"""Makes a sparse initializer that corrects dense weights for each neuron's fan.
 
-    The weight from :math:`i` to :math:`o` is multiplied by :math:`\sqrt{F / f}`, with
-    :math:`F` its fan in the dense kernel and :math:`f` that in the mask, at least 1.
-    For a variance-scaling base of the same fan this is `per_neuron` in distribution.
+    The dense weight from :math:`i` to :math:`o` is multiplied by :math:`\sqrt{F / f}`,
+    where :math:`F` is its fan in the dense kernel and :math:`f` its fan in the mask, at
+    least 1. If the base is a variance-scaling initializer with the same fan, this
+    equals `per_neuron` in distribution.
 
     Args:
-      base: a name in `KERNELS`, or an initialiser of JAX or Flax, called as
-        `base(key, shape, dtype)` with the shape [..., i, o].
-      fan: "in", "out" or "average"; see `per_neuron`.
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
+        shape, dtype)` with the shape [..., i, o].
+      fan: fan to correct for: "in" for the fan-in of a weight's output, "out" for the
+        fan-out of its input, "average" for the mean of both.
 
     Returns:
-      The rule.
+      The sparse initializer.
 
     Raises:
-      ValueError: for an unknown fan or base, listing those known.
+      ValueError: if the fan or the base is unknown; the message lists the known names.
 
     Examples:
       >>> draw = rescaled(jax.nn.initializers.ones)
@@ -133,8 +140,8 @@ def rescaled(base: str | Initializer, *, fan: str = "in") -> SparseInitializer:
 
     References:
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
-      Lottery Tickets Win. 2020. arXiv:2010.03533, for the fans. That any base may be
-      rescaled by them is no part of it.
+      Lottery Tickets Win. 2020. arXiv:2010.03533, for the fans. Rescaling any base by
+      the fans is not part of the paper.
     """
     base = kernels.kernel_initializer(base)
     kernels.check_name("fan", fan, fans.FANS)
@@ -151,23 +158,24 @@ def rescaled(base: str | Initializer, *, fan: str = "in") -> SparseInitializer:
 
 
 def layer_scaled(base: str | Initializer = "glorot_uniform") -> SparseInitializer:
-    """Makes the rule that draws densely and divides by the root of the density.
+    """Makes a sparse initializer that divides dense weights by the root of the density.
 
-    One factor for the whole layer: it suits neurons that keep the average number of
-    connections, and no others.
+    One factor scales the whole layer. It is right only for neurons that keep the
+    average number of connections.
 
     Args:
-      base: as in `rescaled`.
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
+        shape, dtype)` with the shape [..., i, o].
 
     Returns:
-      The rule; a kernel of which nothing is kept is zero.
+      The sparse initializer; a kernel without active weights is zero.
 
     Raises:
-      ValueError: for an unknown base, listing those known.
+      ValueError: if the base is unknown; the message lists the known names.
 
     References:
       Liu, Sun, Zhou, Huang, Darrell. Rethinking the Value of Network Pruning. 2018.
-      arXiv:1810.05270, as Evci et al. (2020), arXiv:2010.03533, compare with it.
+      arXiv:1810.05270, as compared by Evci et al. (2020), arXiv:2010.03533.
     """
     base = kernels.kernel_initializer(base)
 
@@ -175,6 +183,8 @@ def layer_scaled(base: str | Initializer = "glorot_uniform") -> SparseInitialize
         mask: Bool[Array, "..."], dtype: DTypeLike, *, key: Key[Array, ""]
     ) -> Float[Array, "..."]:
         wide = jnp.promote_types(dtype, jnp.float32)
+        # An integer sum, because float32 cannot represent every sum above 2**24. At
+        # least 1 avoids a division by 0 for an empty mask.
         kept = jnp.maximum(1, jnp.sum(mask, dtype=jnp.int32)).astype(wide)
         gain = jnp.sqrt(mask.size / kept)
         return _inside(mask, base(key, mask.shape, wide) * gain, dtype)
@@ -183,16 +193,17 @@ def layer_scaled(base: str | Initializer = "glorot_uniform") -> SparseInitialize
 
 
 def masked(base: str | Initializer = "glorot_uniform") -> SparseInitializer:
-    """Makes the rule that draws densely and masks: the usual, and the baseline.
+    """Makes a sparse initializer that masks dense weights, the usual baseline.
 
     Args:
-      base: as in `rescaled`.
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
+        shape, dtype)` with the shape [..., i, o].
 
     Returns:
-      The rule.
+      The sparse initializer.
 
     Raises:
-      ValueError: for an unknown base, listing those known.
+      ValueError: if the base is unknown; the message lists the known names.
     """
     base = kernels.kernel_initializer(base)
 
@@ -208,5 +219,5 @@ def masked(base: str | Initializer = "glorot_uniform") -> SparseInitializer:
 def _inside(
     mask: Bool[Array, "..."], weights: Float[Array, "..."], dtype: DTypeLike
 ) -> Float[Array, "..."]:
-    """Rounds what is inside the mask; outside is 0, whatever came."""
+    """Sets weights outside the mask to 0, even infinite ones, and rounds to a dtype."""
     return jnp.where(mask, weights, jnp.zeros((), weights.dtype)).astype(dtype)
