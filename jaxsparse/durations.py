@@ -102,8 +102,8 @@ def open_lth_kept(kept: int, *, fraction: float) -> int:
 
     The threshold of open_lth is the entry with index ceil(fraction kept), counted from
     0, of the sorted magnitudes, and it keeps only magnitudes strictly above. It thus
-    removes one weight more than ceil(fraction kept). `select.top_k_global(...,
-    ties="drop")` with this count gives the masks of open_lth.
+    removes one weight more than ceil(fraction kept). With this count,
+    `select.top_k_global(..., ties="drop")` gives the masks of open_lth.
 
     Args:
       kept: number of weights before the level, 0 or more, over *all* prunable leaves,

@@ -66,8 +66,8 @@ def kernel_initializer(base: str | Initializer) -> Initializer:
     """Returns the initializer with a name; returns initializers unchanged.
 
     Args:
-      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
-        shape, dtype)` with the shape [..., i, o].
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as
+        `base(key, shape, dtype)` with the shape [..., i, o].
 
     Raises:
       ValueError: if the name is unknown; the message lists the known names.

@@ -58,8 +58,8 @@ def per_neuron(
     Args:
       fan: fan that determines the variance of a weight: "in" for the fan-in of its
         output, "out" for the fan-out of its input, "average" for the mean of both.
-      distribution: "normal" (not truncated), or "uniform" in :math:`\pm\sqrt{3 s /
-        \max(1, f)}`.
+      distribution: "normal" (not truncated), or "uniform" in
+        :math:`\pm\sqrt{3 s / \max(1, f)}`.
       scale: above 0; 1 preserves the variance of signals in a linear network, 2 with
         ReLU.
 
@@ -118,8 +118,8 @@ def rescaled(base: str | Initializer, *, fan: str = "in") -> SparseInitializer:
     equals `per_neuron` in distribution.
 
     Args:
-      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
-        shape, dtype)` with the shape [..., i, o].
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as
+        `base(key, shape, dtype)` with the shape [..., i, o].
       fan: fan to correct for: "in" for the fan-in of a weight's output, "out" for the
         fan-out of its input, "average" for the mean of both.
 
@@ -164,8 +164,8 @@ def layer_scaled(base: str | Initializer = "glorot_uniform") -> SparseInitialize
     average number of connections.
 
     Args:
-      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
-        shape, dtype)` with the shape [..., i, o].
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as
+        `base(key, shape, dtype)` with the shape [..., i, o].
 
     Returns:
       The sparse initializer; a kernel without active weights is zero.
@@ -183,8 +183,7 @@ def layer_scaled(base: str | Initializer = "glorot_uniform") -> SparseInitialize
         mask: Bool[Array, "..."], dtype: DTypeLike, *, key: Key[Array, ""]
     ) -> Float[Array, "..."]:
         wide = jnp.promote_types(dtype, jnp.float32)
-        # An integer sum, because float32 cannot represent every sum above 2**24. At
-        # least 1 avoids a division by 0 for an empty mask.
+        # At least 1, to avoid a division by 0 for an empty mask.
         kept = jnp.maximum(1, jnp.sum(mask, dtype=jnp.int32)).astype(wide)
         gain = jnp.sqrt(mask.size / kept)
         return _inside(mask, base(key, mask.shape, wide) * gain, dtype)
@@ -196,8 +195,8 @@ def masked(base: str | Initializer = "glorot_uniform") -> SparseInitializer:
     """Makes a sparse initializer that masks dense weights, the usual baseline.
 
     Args:
-      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as `base(key,
-        shape, dtype)` with the shape [..., i, o].
+      base: a name in `KERNELS`, or an initializer of JAX or Flax, called as
+        `base(key, shape, dtype)` with the shape [..., i, o].
 
     Returns:
       The sparse initializer.
