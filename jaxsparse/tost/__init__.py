@@ -1,9 +1,10 @@
-"""ToST: aids for training a sparse network with whatever mask it has.
+"""ToST: techniques that help to train sparse networks with any mask.
 
-Ghosts help early in training and are gone at its end: smooth activations that fade to
-ReLU (`neurons`) and bypasses of single convolutions that fade to nothing (`skips`).
-What is traced is one number a step (`fading`), so that nothing is compiled anew while
-they fade. `rescaling` scales the initial weights of each layer for the mask they have.
+Ghosts are parts of a network that help early in training and are absent at its end:
+smooth activations that become ReLU (`soft_activations`), and bypasses of single
+convolutions whose strength falls to 0 (`ghost_skips`). Only their strength changes from
+step to step. It is a traced number (`annealing`), so annealing causes no recompilation.
+`gradinit` scales the initial weights of each tensor for the given mask.
 
 References:
   Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any

@@ -1,7 +1,7 @@
-"""Fading: numbers that fall from 1 to exactly 0 while a network trains.
+"""Annealing schedules: ghost strengths that fall from 1 to exactly 0 during training.
 
-The paper says that ghosts are there early in training, and its released code never
-fades anything. All forms here but "constant" are ours.
+According to the paper, ghosts are present early in training, but its released code
+never removes them. All schedules here except "constant" are therefore our own.
 """
 
 import jax.numpy as jnp
@@ -16,25 +16,28 @@ FORMS = ("constant", "linear", "cosine", "step")
 def anneal(
     step: Int[Array, ""] | int, *, end: int, form: str = "linear"
 ) -> Float[Array, ""]:
-    r"""Computes how much of a ghost is left.
+    r"""Computes the strength of ghosts at a step.
 
-    With :math:`t` the share of the fade that is over, in [0, 1], it is 1 - t
-    ("linear"), :math:`(1 + \cos \pi t) / 2` ("cosine"), or 1 until the end ("step");
-    from `end` on exactly 0. "constant" is 1 for ever, as the released code has it.
+    With the fraction :math:`t = \mathrm{step} / \mathrm{end}` of the schedule that has
+    passed, the strength is :math:`1 - t` ("linear"), :math:`(1 + \cos \pi t) / 2`
+    ("cosine"), or 1 until the end ("step"). From the step `end` on, it is exactly 0.
+    "constant" is always 1, as in the released code.
 
-    Where a fade ends just before training does, running statistics of BatchNorm are
-    still those of the network with ghosts.
+    If the annealing ends shortly before training, the running statistics of BatchNorm
+    are still those of the network with ghosts.
 
     Args:
-      step: updates made so far; may be traced.
-      end: updates after which nothing is left, 0 or more.
-      form: one of `FORMS`.
+      step: number of optimizer steps so far, 0 or more; may be traced.
+      end: optimizer step from which the strength is 0, 0 or more; without effect for
+        "constant".
+      form: schedule, one of "constant", "linear", "cosine" and "step".
 
     Returns:
-      A number in [0, 1], float32.
+      The strength, in [0, 1], float32.
 
     Raises:
-      ValueError: for an unknown form or a negative `end`.
+      ValueError: if the form is unknown or `end` is negative.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> [float(anneal(step, end=4)) for step in (0, 1, 4, 9)]
@@ -43,12 +46,14 @@ def anneal(
     now = jnp.asarray(step, jnp.float32)
     if form == "constant":
         return jnp.ones_like(now)
+    # `end` may be 0; the result is then 0 at every step.
     share = now / max(end, 1)
     left = {
         "linear": 1 - share,
         "cosine": (1 + jnp.cos(jnp.pi * share)) / 2,
         "step": jnp.ones_like(now),
     }[form]
+    # Integers are compared, because float32 is not exact for steps above 2**24.
     return jnp.where(jnp.asarray(step) < end, left, 0.0)
 
 
@@ -62,20 +67,21 @@ def sharpen(
 ) -> Float[Array, ""]:
     r"""Computes the sharpness :math:`\beta` of a p-swish that becomes ReLU.
 
-    It grows geometrically from `initial` to `final` at `end`, and is infinite from
-    there on.
+    It grows geometrically from `initial` at step 0 to `final` at step `end`, and is
+    infinite from `end` on.
 
     Args:
-      step: updates made so far; may be traced.
-      end: updates after which it is ReLU, 0 or more.
-      initial: in the beginning, above 0.
-      final: before the end, at least `initial`.
+      step: number of optimizer steps so far, 0 or more; may be traced.
+      end: optimizer step from which the activation is ReLU, 0 or more.
+      initial: sharpness at step 0, above 0.
+      final: sharpness that is approached just before `end`, at least `initial`.
 
     Returns:
-      A number above 0, perhaps infinite, float32.
+      The sharpness, above 0 and possibly infinite, float32.
 
     Raises:
-      ValueError: for numbers out of range.
+      ValueError: if an argument is out of range.
+      TypeError: if an argument has a wrong type.
 
     Examples:
       >>> [float(sharpen(step, end=2, final=100.0)) for step in (0, 1, 2)]

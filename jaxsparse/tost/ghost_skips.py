@@ -1,9 +1,9 @@
-"""Ghost skips: bypasses of single convolutions that fade to nothing.
+"""Ghost skips: bypasses of single convolutions whose strength is annealed to 0.
 
-The networks in `models` have a slot for what bypasses a convolution; they know nothing
-of ghosts. What is made here is multiplied by how much of it is left, so that where
-nothing is left the network computes what it would without, and its weights can be
-taken away (`without`).
+The networks in `models` take a module that bypasses a convolution, but do not depend on
+ghosts. The output of a ghost skip is multiplied by its strength. At strength 0 the
+network computes the same as without it, and the weights of the bypass can be removed
+(`strip_ghosts`).
 """
 
 import functools
@@ -16,29 +16,31 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 KINDS = ("convolution", "identity")
-CONSTANT = 1e-4  # with which the released code fills the 1x1 convolutions
-PREFIX = "skip"  # of the names that networks give their bypasses
+CONSTANT = 1e-4  # initial value of the 1x1 convolutions in the released code
+PREFIX = "skip"  # networks name their bypasses skip1, skip2, ... or ..._skip
 
 
 class GhostSkip(nn.Module):
-    """A bypass: a 1x1 convolution with normalisation, or the input itself.
+    """Bypasses a convolution by a 1x1 convolution with normalization, or by its input.
 
     Attributes:
-      features: channels of the output.
-      left: how much of it is left, in [0, 1]; may be traced.
-      stride: every how many pixels there is an output.
-      kind: "convolution", as in the released code; or "identity", which has no
-        weights: the input averaged over strides, with channels of zeros added or the
-        last ones left out.
-      conv: makes the convolution.
-      norm: makes the normalisation, already told whether this is training.
+      features: number of output channels.
+      left: strength of the bypass, in [0, 1]; may be traced.
+      stride: stride of the bypassed convolution, in pixels.
+      kind: "convolution", as in the released code; or "identity", which has no weights:
+        the input, averaged over windows of the stride, with channels of zeros appended
+        or the last channels dropped.
+      conv: makes the convolution; called as Flax's `nn.Conv`.
+      norm: makes the normalization; called with only its name, so whether to use batch
+        statistics must be bound already.
 
     Deviations:
-      The released code keeps bypasses at full strength for all of training. A
-      normalisation follows the convolution, and the constant it begins with makes the
-      bypass small only where its epsilon counts beside the variance: the deviation of
-      a bypass in the beginning is 0.02 in a LeNet-5, and between 0.07 and 1 in a
-      ResNet-20, on random images. The identity is ours.
+      The released code keeps bypasses at full strength during all of training. The
+      constant 1e-4 that it initializes the 1x1 convolution with barely makes the bypass
+      small, because normalization follows: it does so only where the normalization's
+      epsilon is not small compared with the variance. On random images, the initial
+      standard deviation of a bypass is 0.02 in a LeNet-5, and between 0.07 and 1 in a
+      ResNet-20. The kind "identity" is our own.
 
     References:
       Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any
@@ -54,7 +56,15 @@ class GhostSkip(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Returns what is added to the bypassed convolution."""
+        """Computes the term that is added to the output of the bypassed convolution.
+
+        Args:
+          x: input of the bypassed convolution, [batch, height, width, channels].
+
+        Returns:
+          Feature maps [batch, height, width, features], where height and width are
+          those of the input divided by the stride and rounded up.
+        """
         if self.kind == "identity":
             y = fit(x, self.features, stride=self.stride)
         else:
@@ -64,24 +74,25 @@ class GhostSkip(nn.Module):
             )(x)
             y = self.norm(name="norm")(y)
         share = jnp.asarray(self.left, y.dtype)
-        # Where nothing is left, not even what is not finite is.
+        # At strength 0, infinities and NaN of the bypass are removed, too. A product
+        # with 0 would turn them into NaN.
         return jnp.where(share == 0, jnp.zeros_like(y), share * y)
 
 
 def fit(
     x: Float[Array, "b h w c"], features: int, *, stride: int
 ) -> Float[Array, "b h2 w2 o"]:
-    """Gives maps other sizes without any weight.
+    """Resizes feature maps to a stride and a number of channels, without weights.
 
     Args:
-      x: maps.
-      features: channels of the result: those missing are zeros, those too many are
-        left out.
-      stride: of windows as large, over which maps are averaged; what the last ones
-        lack counts for nothing.
+      x: feature maps, [batch, height, width, channels].
+      features: number of output channels. Missing channels are zeros, and surplus
+        channels at the end are dropped.
+      stride: size and stride of the windows over which maps are averaged, in pixels.
+        Windows that extend beyond the border average only the pixels inside.
 
     Returns:
-      The maps.
+      Feature maps, [batch, height, width, features].
     """
     if stride > 1:
         window = (stride, stride)
@@ -91,16 +102,22 @@ def fit(
 
 
 def make(strength: ArrayLike, *, train: bool, kind: str, **layers: Any) -> Any:
-    """Makes what a network takes as its `skip`.
+    """Makes the module factory that a network takes as its argument `skip`.
 
     Args:
-      strength: how much is left, in [0, 1]; may be traced.
-      train: whether to normalise by the batch.
-      kind: one of `KINDS`.
-      **layers: `conv` and `norm` of a `GhostSkip`.
+      strength: strength of the bypasses, in [0, 1]; may be traced.
+      train: whether to normalize with the statistics of the batch; otherwise with
+        running statistics.
+      kind: "convolution" or "identity".
+      **layers: further attributes of `GhostSkip`, such as `conv` and `norm`. The
+        normalization must accept `use_running_average`.
+
+    Returns:
+      A function of the remaining attributes of `GhostSkip`, such as `features` and
+      `stride`, to the module.
 
     Raises:
-      ValueError: for an unknown kind.
+      ValueError: if the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: got {kind!r}; wanted one of {KINDS}")
@@ -111,7 +128,10 @@ def make(strength: ArrayLike, *, train: bool, kind: str, **layers: Any) -> Any:
 
 
 def is_ghost(name: str) -> bool:
-    """Says whether a leaf belongs to a bypass.
+    """Returns whether a leaf belongs to a ghost skip.
+
+    Args:
+      name: name of the leaf, or of a module, with its path joined by slashes.
 
     Examples:
       >>> is_ghost("stage1_block0/skip1/conv/kernel"), is_ghost("conv1/kernel")
@@ -126,17 +146,21 @@ def is_ghost(name: str) -> bool:
 def merge_ghosts(
     with_ghosts: Mapping[str, Any], without_ghosts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Puts what a network has without ghosts into what it has with them.
+    """Combines the ghosts of one tree with all other leaves of another tree.
 
     Args:
-      with_ghosts: parameters, masks or statistics, nested by names.
-      without_ghosts: the same without bypasses: see `without`.
+      with_ghosts: parameters, masks or batch statistics of a network with ghosts,
+        nested by names.
+      without_ghosts: the same kind of tree, of a network without ghosts, such as from
+        `strip_ghosts`.
 
     Returns:
-      The leaves of `without_ghosts`, and the ghosts of `with_ghosts`.
+      A tree with the nesting of `with_ghosts`: its ghosts, and the leaves of
+      `without_ghosts`.
 
     Raises:
-      ValueError: naming a leaf that only one of the two has.
+      ValueError: if a leaf or module other than a ghost exists in only one of the
+        trees; the message names it.
     """
     missing = sorted(without_ghosts.keys() - with_ghosts.keys()) + sorted(
         name
@@ -159,13 +183,13 @@ def merge_ghosts(
 
 
 def strip_ghosts(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes the ghosts out of a network's parameters, masks or statistics.
+    """Removes the ghosts from parameters, masks or batch statistics of a network.
 
     Args:
-      tree: nested by names.
+      tree: parameters, masks or batch statistics, nested by names.
 
     Returns:
-      The same without bypasses, and without modules that nothing is left of.
+      The tree without ghosts, and without modules that are then empty.
     """
     found: dict[str, Any] = {}
     for name, part in tree.items():

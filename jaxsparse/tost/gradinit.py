@@ -1,8 +1,9 @@
-r"""Layer-wise rescaled initialisation: GradInit for a network with masks.
+r"""GradInit for masked networks: learned scales of the initial parameters.
 
-Each tensor :math:`p` of the parameters gets one positive factor :math:`\alpha_p`, and
-its direction stays. Factors are learned so that one normalised step of gradient descent
-lowers the loss the most, while the gradient is no longer than :math:`\gamma`.
+Each tensor :math:`p` of the parameters gets one factor :math:`\alpha_p`, 0 or more, and
+keeps its direction. The factors are learned such that one normalized step of gradient
+descent lowers the loss as much as possible, while the norm of the gradient is at most
+:math:`\gamma`. ToST calls this layer-wise rescaled initialization.
 """
 
 import functools
@@ -23,17 +24,19 @@ Batches = Callable[[Int[Array, ""]], tuple[Any, Any]]
 
 
 class GradInitOptions(NamedTuple):
-    """How factors are learned; as the README of the released code has it.
+    r"""Options of GradInit. The defaults are those in the README of the released code.
 
     Attributes:
-      steps: updates of the factors.
-      learning_rate: of Adam.
-      look_ahead: length of the step of gradient descent.
-      longest: gamma, the norm that the gradient may have.
-      least: of the factors of weights; those of biases may fall to 0.
-      clip: of each factor's gradient, in absolute value.
-      masked: whether the gradient and the step are those of the masked network. The
-        released code has them of the dense one, also where the mask comes first.
+      steps: number of updates of the factors, 0 or more.
+      learning_rate: learning rate of Adam for the factors, above 0.
+      look_ahead: length of the normalized step of gradient descent (:math:`\eta`),
+        above 0.
+      longest: largest allowed norm of the gradient (:math:`\gamma`), above 0.
+      least: smallest allowed factor of weights, in [0, 1]; factors of biases may fall
+        to 0.
+      clip: limit of the absolute value of each factor's gradient, above 0.
+      masked: whether to use the gradient and the step of the masked network. The
+        released code uses those of the dense network, even if the mask is given first.
     """
 
     steps: int = 180
@@ -46,14 +49,16 @@ class GradInitOptions(NamedTuple):
 
 
 class GradInitResult(NamedTuple):
-    """What came of it.
+    """Result of GradInit.
 
     Attributes:
-      params: the parameters, each tensor times its factor; masked.
-      factors: one number a tensor, in the nesting of the parameters.
-      objective: what was minimised at each step [steps]: the loss after the look-ahead
-        by its length, or the norm of the gradient where that was too long.
-      constrained: at which steps that was so [steps].
+      params: the masked parameters, each tensor multiplied by its factor.
+      factors: the factors, one scalar per tensor, in the nesting of the parameters.
+      objective: the minimized quantity at each step [steps]: the loss after the
+        look-ahead step divided by the step's length, or the norm of the gradient if
+        that exceeded `longest`.
+      constrained: whether the norm of the gradient exceeded `longest` at each step
+        [steps], boolean.
     """
 
     params: Params
@@ -63,7 +68,19 @@ class GradInitResult(NamedTuple):
 
 
 class _Adam(NamedTuple):
-    """Moments of the factors: of either kind of step, and of both together."""
+    """Moments of Adam for the factors.
+
+    The first moments and step counts are separate for steps that minimize the loss and
+    for constrained steps, which minimize the norm of the gradient. The second moments
+    are shared.
+
+    Attributes:
+      first: first moments of the loss steps, in the nesting of the factors.
+      first_constrained: first moments of the constrained steps.
+      second: second moments of all steps.
+      count: number of loss steps so far, int32.
+      count_constrained: number of constrained steps so far, int32.
+    """
 
     first: PyTree
     first_constrained: PyTree
@@ -73,12 +90,18 @@ class _Adam(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What a step changes."""
+    """State of the optimization, updated at each step.
+
+    Attributes:
+      factors: one scalar per tensor, in the nesting of the parameters.
+      moments: moments of Adam.
+    """
 
     factors: PyTree
     moments: _Adam
 
 
+# Decay rates of the moments and epsilon: the usual ones of Adam.
 B1, B2, EPS = 0.9, 0.999, 1e-8
 
 
@@ -91,45 +114,49 @@ def rescale(
     settings: GradInitOptions | None = None,
     dispatch: bool = False,
 ) -> GradInitResult:
-    r"""Learns a factor for each tensor of the parameters.
+    r"""Learns a factor for each tensor of the parameters, by GradInit.
 
-    With the gradient :math:`g` of the loss on a batch :math:`S` and another batch
-    :math:`\tilde S` that overlaps with it, factors lower
+    Let :math:`g` be the gradient of the loss on a batch :math:`S`, and :math:`\tilde S`
+    another batch that overlaps with it. A step of Adam lowers, as a function of the
+    factors,
 
     .. math:: L(\tilde S; \theta - \eta \, g / \|g\|_2) / \eta
 
-    where the step counts as a constant; or :math:`\|g\|_2` itself, by its own gradient,
-    where that is above :math:`\gamma`. Directions of tensors do not change, so that
-    what is masked stays zero.
+    where the gradient step :math:`\eta \, g / \|g\|_2` counts as a constant. If
+    :math:`\|g\|_2` exceeds :math:`\gamma`, it lowers :math:`\|g\|_2` instead. Because
+    each tensor is only scaled, weights outside the masks stay zero.
 
     Args:
-      loss: called as `loss(params, batch)`; the mean over the batch, twice
-        differentiable. Programs are kept by it: give the same function for all that are
-        to share them. BatchNorm should take the statistics of the batch.
-      params: initial parameters; masked or not makes no difference. Tensors of zeros
-        stay as they are.
-      masks: which weights exist.
-      batches: from the number of a step, traced or, with `dispatch`, an int, to the
-        batches S and that of the look-ahead.
-      settings: see there, plain numbers; None for the published ones.
-      dispatch: whether the host goes from step to step, instead of one program for all
-        that may be part of another. One step's batches at a time need be on the device
-        then; and CPUs compute second gradients of convolutions many times slower
-        inside of loops and branches than outside.
+      loss: called as `loss(params, batch)`; returns the mean loss of the batch and must
+        be twice differentiable. Compiled programs are cached by this function, so runs
+        share them if they pass the same function. BatchNorm should use batch
+        statistics.
+      params: initial parameters, masked or not. Tensors of zeros are not changed.
+      masks: boolean masks with the nesting of `params`; None where all elements are
+        active.
+      batches: function of the step number, counted from 0, to the batch S and the batch
+        of the look-ahead step. The number is a Python integer with `dispatch`, and
+        otherwise traced, int32.
+      settings: the options, with Python numbers; None for the defaults.
+      dispatch: whether the host dispatches each step. If False, all steps are one
+        compiled program, which may be part of another one. Dispatching needs the
+        batches of only one step on the device. It is also faster on CPUs, where second
+        derivatives of convolutions are many times slower inside loops and branches.
 
     Returns:
-      The parameters, and how they came about.
+      The scaled parameters, the factors, and the course of the optimization.
 
     Raises:
-      ValueError: for settings out of range.
+      ValueError: if an option is out of range, or masks and parameters do not fit.
 
     Deviations:
       With `masked=True`, the default, the gradient and the step are those of the masked
-      network; the released code lets weights that the mask has removed contribute.
+      network. In the released code, weights outside the masks contribute to them.
 
     References:
       Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any
       Mask, 2022, arXiv:2206.12755.
+
       Zhu, Ni, Xu, Kong, Huang, Goldstein, GradInit: Learning to Initialize Neural
       Networks for Stable and Efficient Training, 2021, arXiv:2102.08098, algorithm 1.
     """
@@ -159,6 +186,7 @@ def rescale(
         told = []
         for number in range(settings.steps):
             state, each = step(state, number)
+            # Waits for the step, so that batches of several steps do not pile up.
             told.append(jax.device_get(each))
         objective = jnp.asarray([value for value, _ in told])
         constrained = jnp.asarray([too_long for _, too_long in told], bool)
@@ -168,10 +196,12 @@ def rescale(
 
 
 def _choose(which: Array, one: Callable[[], Any], other: Callable[[], Any]) -> Any:
-    """Does what `lax.cond` does, on the host."""
+    """Calls one of two functions by a concrete condition; `lax.cond` on the host."""
     return one() if which else other()
 
 
+# `loss` and `settings` are static. Within `lax.scan` these calls are inlined; with
+# `dispatch` each is a program of its own.
 _compiled = functools.partial(jax.jit, static_argnums=(0, 1))
 
 
@@ -184,7 +214,16 @@ def _measure(
     masks: Masks,
     on: Any,
 ) -> tuple[Params, Params, Array]:
-    """Computes the weights as they are now, their gradient and its length."""
+    """Computes the current weights, the gradient on a batch, and its norm.
+
+    Args:
+      loss: called as `loss(params, batch)`.
+      settings: the options.
+      state: factors and moments.
+      start: masked initial parameters.
+      masks: boolean masks.
+      on: the batch.
+    """
     weights = _times(state.factors, start)
     grads = _hide(settings, masks, jax.grad(loss)(weights, on))
     return weights, grads, _norm(grads)
@@ -194,7 +233,15 @@ def _measure(
 def _shorten(
     loss: Loss, settings: GradInitOptions, weights: Params, masks: Masks, on: Any
 ) -> tuple[Array, Params]:
-    """Computes the length of the gradient, and its gradient by the weights."""
+    """Computes the norm of the gradient and its derivative with respect to the weights.
+
+    Args:
+      loss: called as `loss(params, batch)`.
+      settings: the options.
+      weights: current weights.
+      masks: boolean masks.
+      on: the batch.
+    """
 
     def length(weights: Params) -> Array:
         return _norm(_hide(settings, masks, jax.grad(loss)(weights, on)))
@@ -211,8 +258,20 @@ def _look_ahead(
     length: Array,
     on: Any,
 ) -> tuple[Array, Params]:
-    """Computes the loss after a step by the step's length, and its gradient."""
+    """Computes the loss after a step of gradient descent, and its gradient.
+
+    Both are divided by the length of the step. The step counts as a constant.
+
+    Args:
+      loss: called as `loss(params, batch)`.
+      settings: the options.
+      weights: current weights.
+      grads: gradient that gives the direction of the step.
+      length: norm of `grads`.
+      on: the batch on which the loss is computed.
+    """
     by = settings.look_ahead
+    # A gradient of exactly 0 has no direction: the step is then 0, not NaN.
     share = by / jnp.maximum(length, jnp.finfo(length).tiny)
     moved = jax.tree.map(lambda w, g: w - share * g, weights, grads)
     value, slope = jax.value_and_grad(loss)(moved, on)
@@ -220,11 +279,16 @@ def _look_ahead(
 
 
 def _hide(settings: GradInitOptions, masks: Masks, grads: Params) -> Params:
+    """Masks gradients, unless the options ask for those of the dense network."""
     return masks_lib.apply(masks, grads) if settings.masked else grads
 
 
 def _check(settings: GradInitOptions) -> None:
-    """Refuses settings that make no sense."""
+    """Checks that all options are in range.
+
+    Raises:
+      ValueError: if one is not; the message names all that are not.
+    """
     above = ("learning_rate", "look_ahead", "longest", "clip")
     wrong = [name for name in above if not getattr(settings, name) > 0]
     if settings.steps < 0:
@@ -240,18 +304,27 @@ def _check(settings: GradInitOptions) -> None:
 
 
 def _times(factors: PyTree, params: Params) -> Params:
+    """Multiplies each tensor by its factor."""
     return jax.tree.map(lambda factor, leaf: factor * leaf, factors, params)
 
 
 def _norm(tree: Params) -> Float[Array, ""]:
-    """Computes the length of all tensors together; its gradient at 0 is 0."""
+    """Computes the norm of all tensors together. Its gradient at 0 is 0, not NaN."""
     square = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
+    # The derivative of `sqrt` at 0 is infinite. It must not be computed even in the
+    # branch that `where` does not select, because 0 times infinity is NaN.
     safe = jnp.where(square > 0, square, 1.0)
     return jnp.where(square > 0, jnp.sqrt(safe), 0.0)
 
 
 def _clipped_grad(slope: Array, start: Array, clip: float) -> Float[Array, ""]:
-    """Computes the clipped gradient of a factor; a tensor of zeros has none."""
+    """Computes the clipped gradient of a tensor's factor, 0 for a tensor of zeros.
+
+    Args:
+      slope: gradient with respect to the weights of the tensor.
+      start: initial weights of the tensor.
+      clip: limit of the absolute value.
+    """
     return jnp.clip(jnp.sum(slope * start), -clip, clip)
 
 
@@ -263,7 +336,18 @@ def _advance(
     slope: Params,
     constrained: Array,
 ) -> _State:
-    """Does a step of Adam with first moments of their own for either kind of step."""
+    """Updates the factors by a step of Adam.
+
+    Args:
+      settings: the options.
+      state: factors and moments before the step.
+      start: masked initial parameters.
+      slope: gradient of the objective with respect to the weights.
+      constrained: whether the objective was the norm of the gradient, a boolean scalar.
+
+    Returns:
+      The state after the step.
+    """
     factors, moments = state
     pulls = jax.tree.map(lambda s, w: _clipped_grad(s, w, settings.clip), slope, start)
 
@@ -275,6 +359,8 @@ def _advance(
     second = jax.tree.map(lambda v, p: B2 * v + (1 - B2) * p * p, moments.second, pulls)
     count = moments.count + ~constrained
     other = moments.count_constrained + constrained
+    # Each kind of step has a bias correction by its own count, the shared second
+    # moments one by both counts.
     own = jnp.where(constrained, other, count).astype(jnp.float32)
     both = (count + other).astype(jnp.float32)
 
@@ -284,7 +370,7 @@ def _advance(
         scale = jnp.sqrt(v / (1 - B2**both)) + EPS
         least = 0.0 if is_bias else settings.least
         moved = jnp.maximum(factor - settings.learning_rate * ahead / scale, least)
-        # What has come to 0 has no direction any more, as in the released code.
+        # A factor of 0 stays 0, as in the released code.
         return jnp.where(jnp.any(leaf != 0) & (factor > 0), moved, factor)
 
     factors = tree.map_with_names(move, factors, first, second, start)

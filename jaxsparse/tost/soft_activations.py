@@ -1,8 +1,8 @@
-"""Ghost soft neurons: smooth activations that fade to ReLU.
+"""Ghost soft neurons: smooth activations that become ReLU during training.
 
-Either a smooth activation is blended with ReLU, by a share that falls to 0 (`blend`),
-or a p-swish becomes sharper and sharper (`sharpened`). At the end of both there is
-ReLU, to the bit.
+There are two ways: a smooth activation is blended with ReLU by a strength that falls to
+0 (`blend`), or a p-swish becomes sharper, up to an infinite beta (`p_swish`). Both end
+with exactly ReLU, bit for bit.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,19 @@ def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Computes x times the normal distribution function of x, exactly."""
+    """Computes x times the normal cumulative distribution function, exactly."""
     return nn.gelu(x, approximate=False)
 
 
 def p_swish(beta: ArrayLike) -> Act:
-    """Makes x sigmoid(beta x); of an infinite beta, which may be traced, ReLU.
+    """Makes the activation x sigmoid(beta x), which is exactly ReLU for infinite beta.
 
     Args:
-      beta: above 0. The released code of ToST has 2, or 3, for the whole of training.
+      beta: sharpness, above 0; may be traced and infinite. The released code of ToST
+        uses 2 or 3 during all of training.
+
+    Returns:
+      The activation.
 
     Examples:
       >>> float(p_swish(jnp.inf)(jnp.float32(-1.0)))
@@ -44,7 +48,8 @@ def p_swish(beta: ArrayLike) -> Act:
 
     def act(x: Float[Array, "..."]) -> Float[Array, "..."]:
         sharp = jnp.asarray(beta, x.dtype)
-        # Where it is infinite, 0 times it would be no number.
+        # An infinite beta times x = 0 would be NaN, also in the gradient of the branch
+        # that `where` does not select.
         finite = jnp.where(jnp.isinf(sharp), jnp.ones_like(sharp), sharp)
         return jnp.where(jnp.isinf(sharp), nn.relu(x), x * nn.sigmoid(finite * x))
 
@@ -60,14 +65,15 @@ SOFT: dict[str, Act] = {
 
 
 def blend(soft: Act, strength: ArrayLike) -> Act:
-    """Makes left soft(x) + (1 - left) relu(x).
+    """Makes the activation strength * soft(x) + (1 - strength) * relu(x).
 
     Args:
-      soft: a smooth activation, such as one of `SOFT`.
-      strength: how much of it is left, in [0, 1]; may be traced, see `fading.fade`.
+      soft: a smooth activation, such as one in `SOFT`.
+      strength: strength of the smooth activation, in [0, 1], such as from
+        `annealing.anneal`; may be traced.
 
     Returns:
-      The activation; of 0 exactly ReLU, and of 1 exactly `soft`.
+      The activation: exactly ReLU at strength 0, and exactly `soft` at strength 1.
 
     Examples:
       >>> act = blend(nn.swish, 0.0)
@@ -79,6 +85,7 @@ def blend(soft: Act, strength: ArrayLike) -> Act:
         share = jnp.asarray(strength, x.dtype)
         hard = nn.relu(x)
         mixed = share * soft(x) + (1 - share) * hard
+        # At strength 0, a `soft` that is infinite or NaN would turn the sum into NaN.
         return jnp.where(share == 0, hard, mixed)
 
     return act
