@@ -20,7 +20,7 @@ def divide(
       sizes: numbers of weights of the layers, 0 or more.
       weights: proportions of the layers' shares, exact; above 0 for layers that are not
         empty.
-      whole: True for layers that get all their weights, whatever their proportion.
+      whole: True for layers that get all their weights, regardless of their proportion.
 
     Returns:
       One count per layer, with the sum `target`: 0 for empty layers, and from 1 to the

@@ -299,6 +299,7 @@ def _arrays(name: str, value: Any, *, what: str) -> dict[str, Any]:
 
 
 def _is_traced(value: Any) -> bool:
+    # Tracers have a dtype and a shape but no value.
     return isinstance(value, jax.core.Tracer)
 
 
@@ -313,6 +314,7 @@ def _real(value: Any) -> float | None:
             return float(value)
         except OverflowError:  # an integer of 310 digits or more
             return math.copysign(math.inf, value > 0 or -1)
+    # `jnp.issubdtype` and not NumPy's, which does not count bfloat16 as a number.
     is_scalar = isinstance(value, jax.Array | np.ndarray | np.generic)
     if is_scalar and jnp.ndim(value) == 0 and jnp.issubdtype(value.dtype, jnp.number):
         return float(value)

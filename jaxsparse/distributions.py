@@ -47,6 +47,8 @@ def count_kept(total: int, sparsity: float | Fraction) -> int:
       >>> count_kept(25_502_912, 0.999)
       25503
     """
+    # `str` gives the shortest decimal that reads back as the same float: Fraction(0.9)
+    # would be the binary number nearest to 0.9.
     return math.floor(total * (1 - Fraction(str(sparsity))) + Fraction(1, 2))
 
 
@@ -98,6 +100,7 @@ def uniform(
     sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
     whole = _dense(masks, dense)
     sparse = [size for size, is_whole in zip(sizes, whole, strict=True) if not is_whole]
+    # The division gives dense layers their size, so the target includes it.
     target = count_kept(sum(sparse), sparsity) + sum(sizes) - sum(sparse)
     return _divide(masks, sparsity, target, [Fraction(s) for s in sizes], whole)
 
@@ -147,6 +150,8 @@ def erdos_renyi(
     """
 
     def weigh(fans: fan_axes.Fans) -> int:
+        # The size times the density, up to a common factor: the product of i and o
+        # cancels.
         return fans.stack * math.prod(fans.positions) * (fans.inputs + fans.outputs)
 
     return _proportional(masks, sparsity, dense, axes, weigh)
@@ -197,6 +202,8 @@ def erdos_renyi_kernel(
     """
 
     def weigh(fans: fan_axes.Fans) -> int:
+        # The size times the density, up to a common factor: the size of a matrix
+        # cancels.
         return fans.stack * (sum(fans.positions) + fans.inputs + fans.outputs)
 
     return _proportional(masks, sparsity, dense, axes, weigh)
@@ -282,6 +289,8 @@ def by_glob(
     def count(name: str, leaf: Any) -> int:
         globs = [glob for glob in wanted if masks_lib.matches(name, (glob,))]
         value = wanted[globs[0]] if globs else otherwise
+        # The type decides, not the value: 1 is a single weight, and 1.0 is a sparsity
+        # that is out of range.
         if not isinstance(value, numbers.Integral):
             return max(count_kept(leaf.size, value), min(1, leaf.size))
         if not 0 <= value <= leaf.size:
@@ -389,6 +398,7 @@ def _proportional(
     ]
     total = sum(leaf.size for leaf in leaves)
     target = count_kept(total, sparsity)
+    # Checked here and not in `_divide`, so that the message names the dense layers.
     least = sum(
         leaf.size for leaf, is_whole in zip(leaves, whole, strict=True) if is_whole
     )

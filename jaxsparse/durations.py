@@ -56,6 +56,7 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
             f"duration: got {duration!r} of a run of unknown length; pass `total`, or "
             f"say it in steps or epochs; forms are {FORMS}"
         )
+    # Fractions of the text are exact, so "0.1ep" and "10%" have no float error.
     exact = (
         Fraction(epochs) * steps_per_epoch
         + int(steps)

@@ -123,6 +123,7 @@ def ones(
         raise ValueError("params: no array is there; wanted a tree of parameters")
     if not callable(prunable):
         check_globs(prunable, field="prunable")
+        # Excluding patterns must match a leaf as well, or they are misspelled.
         globs = tuple(glob.removeprefix("!") for glob in prunable)
         check_globs(globs, names(params), field="prunable")
     wanted = prunable if callable(prunable) else glob_filter(prunable)
@@ -165,6 +166,8 @@ def tree_map(fn: Callable[..., Any], masks: Masks, *trees: Any) -> Any:
         )
         for i, other in enumerate(trees)
     ]
+    # Without `is_leaf`, JAX treats None as an empty subtree, which does not match a
+    # leaf of another tree.
     return jax.tree.map(
         lambda mask, *leaves: mask if tree.is_absent(mask) else fn(mask, *leaves),
         masks,
@@ -225,6 +228,7 @@ def check_boolean(masks: Masks, *, remedy: str) -> None:
     """
     for name, leaf in tree.named_leaves(masks).items():
         kind = getattr(leaf, "dtype", type(leaf).__name__)
+        # Compared as text, so that leaves without a dtype are checked by their type.
         if str(kind) != "bool":
             raise ValueError(f"masks: {name} is of {kind}; wanted bool; {remedy}")
 
@@ -384,6 +388,7 @@ def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
     unpacked = []
     for name, leaf in zip(wanted, leaves, strict=True):
         _check_packed(name, packed, leaf)
+        # `count` drops the bits that fill up the last byte.
         bits = np.unpackbits(packed[name], count=leaf.size)
         unpacked.append(jnp.asarray(bits.astype(bool).reshape(leaf.shape)))
     return jax.tree.unflatten(treedef, unpacked)

@@ -364,6 +364,7 @@ def _counts(
             f"dense: the layers matching {dense} have {whole} weights, where sparsity "
             f"{sparsity} keeps {kept}; wanted a lower sparsity or other dense layers"
         )
+    # Without minimums `least` is None, a tree without leaves, and the sum is 0.
     needed = sum(jax.tree.leaves(least))
     if needed > kept - whole:
         raise ValueError(
@@ -387,6 +388,7 @@ def _counts_at(
     """
     sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
     if _is_pooled(plan[0]):
+        # The number of competing weights determines whether counts need int64.
         free = [size for name, size in sizes.items() if not tree.matches(name, dense)]
         return select.count_at(plan, index, sum(free))
     return tree.map_with_names(

@@ -25,6 +25,7 @@ def leaf_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
     Returns:
       The key of that leaf, typed.
     """
+    # `fold_in` accepts 32 bits, the length of a CRC-32.
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -50,6 +51,7 @@ def as_typed(key: Any, *, field: str = "key") -> Key[Array, "..."]:
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
         return key
+    # Raw key data have an axis of words. A uint32 without axes is a plain number.
     if dtype == jnp.uint32 and key.ndim:
         return jax.random.wrap_key_data(key)
     raise TypeError(

@@ -59,6 +59,8 @@ def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
         if not _is_box(leaf):
             yield path, leaf
             continue
+        # A box adds the key `value` to the paths of its content, which no name
+        # contains. Other keys belong to a subtree inside the box and are kept.
         for inner, held in _entries(leaf, inside=True):
             yield path + (inner[1:] if inner[:1] == (_VALUE,) else inner), held
 
@@ -86,6 +88,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     """
     pairs = [(name, leaf) for name, leaf in _named(tree) if not is_absent(leaf)]
     leaves = dict(pairs)
+    # A key that contains a slash can give the same name as nested keys. The dict then
+    # has only one of the leaves.
     if len(leaves) < len(pairs):
         every = [name for name, _ in pairs]
         twice = next(name for name in every if every.count(name) > 1)
@@ -279,6 +283,7 @@ def matches(name: str, globs: Sequence[str]) -> bool:
       TypeError: if `globs` is not a sequence of strings.
     """
     check_globs(globs, field="globs")
+    # `fnmatch` would ignore case on some systems.
     return any(fnmatchcase(name, glob) for glob in globs)
 
 

@@ -83,6 +83,7 @@ def gradient_quotient(
             return None
         wide = jnp.promote_types(g.dtype, jnp.float32)
         g, hg = g.astype(wide), hg.astype(wide)
+        # Not `jnp.sign`, which is 0 at 0 and would not prevent a division by 0.
         change = jnp.abs(1 - (g - hg) / (g + jnp.where(g >= 0, epsilon, -epsilon)))
         if mask is None:
             return jnp.sum(change), jnp.asarray(g.size, wide)

@@ -108,6 +108,8 @@ def exact_orthogonal(
         )
 
     pairs = tree.map_with_names(one, params, fitted)
+    # Leaves of `params` end the traversal, so each pair is passed whole. The default
+    # argument binds the number at this iteration.
     drawn, masks = (
         jax.tree.map(lambda _, pair, number=number: pair[number], params, pairs)
         for number in (0, 1)
@@ -261,8 +263,10 @@ def _rotate(
     kept = small
     while kept < wanted:
         first = rng.integers(large)
+        # Uniform among the other columns.
         second = (first + rng.integers(1, large)) % large
         angle = rng.uniform(0.0, 2.0 * np.pi)
+        # A rotation fills a position in both columns if it is filled in one of them.
         more = kept + int(np.count_nonzero(filled[first] ^ filled[second]))
         # Stop at the count nearest to the wanted one, before or after this rotation.
         # Stop at the count nearest to the wanted one, before or after this rotation.

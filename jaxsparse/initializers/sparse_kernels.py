@@ -98,6 +98,8 @@ def per_neuron(
         mask: Bool[Array, "..."], dtype: DTypeLike, *, key: Key[Array, ""]
     ) -> Float[Array, "..."]:
         wide = jnp.promote_types(dtype, jnp.float32)
+        # Drawn in float32 at least, since values drawn in bfloat16 would take few
+        # distinct values.
         if distribution == "normal":
             unit = jax.random.normal(key, mask.shape, wide)
         else:
