@@ -6,7 +6,7 @@ begins with its name:
     @arguments.check(masks=arguments.masks, level=arguments.integer(0))
     def layer_counts(masks, level, rule): ...
 
-Values that JAX traces are not known, so checks of numbers accept them, and checks of
+Traced values are unknown, so checks of integers and numbers accept them. Checks of
 trees look only at shapes and dtypes.
 """
 

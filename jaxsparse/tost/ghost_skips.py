@@ -35,11 +35,11 @@ class GhostSkip(nn.Module):
         statistics must be bound already.
 
     Deviations:
-      The released code keeps bypasses at full strength during all of training. The
-      constant 1e-4 that it initializes the 1x1 convolution with barely makes the bypass
-      small, because normalization follows: it does so only where the normalization's
-      epsilon is not small compared with the variance. On random images, the initial
-      standard deviation of a bypass is 0.02 in a LeNet-5, and between 0.07 and 1 in a
+      The released code keeps bypasses at full strength during all of training. It
+      initializes the 1x1 convolutions with the constant 1e-4, which makes a bypass
+      small only if the variance of its convolution is not much larger than the epsilon
+      of the normalization that follows. On random images, the initial standard
+      deviation of a bypass is 0.02 in a LeNet-5, and between 0.07 and 1 in a
       ResNet-20. The kind "identity" is our own.
 
     References:

@@ -128,9 +128,8 @@ def rescale(
 
     Args:
       loss: called as `loss(params, batch)`; returns the mean loss of the batch and must
-        be twice differentiable. Compiled programs are cached by this function, so runs
-        share them if they pass the same function. BatchNorm should use batch
-        statistics.
+        be twice differentiable. Compiled programs are cached per loss function, so
+        calls with the same function share them. BatchNorm should use batch statistics.
       params: initial parameters, masked or not. Tensors of zeros are not changed.
       masks: boolean masks with the nesting of `params`; None where all elements are
         active.
@@ -144,7 +143,7 @@ def rescale(
         derivatives of convolutions are many times slower inside loops and branches.
 
     Returns:
-      The scaled parameters, the factors, and the course of the optimization.
+      The scaled parameters, the factors, and the objective at each step.
 
     Raises:
       ValueError: if an option is out of range, or masks and parameters do not fit.
