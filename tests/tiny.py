@@ -77,9 +77,8 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     made, _ = _trainable(tuple(sorted(shared.items())))
     epoch_steps = made.trainer.epoch.steps
     length = factory.make_durations(c, steps_per_epoch=epoch_steps)
-    rule = imp.PruningRule(
-        **{name: c.lottery[name] for name in imp.PruningRule._fields}
-    )
+    fields = {name: c.lottery.get(name) for name in imp.PruningRule._fields}
+    rule = imp.PruningRule(**fields | {"exclude": c.lottery.ignored})
     return made._replace(
         plan=rewinding.RewindPlan(
             length.rewind, length.total, c.lottery.retrain, length.finetune
