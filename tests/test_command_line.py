@@ -15,6 +15,8 @@ from jaxsparse import config
 TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
 REPORT, BENCHMARK = "experiments/report.py", "experiments/benchmark.py"
+SCORE = "experiments/score_data.py"
+EL2N = ["--score=el2n", "--out=x.npz"]
 DIGITS = "--config=configs/lth_digits.py"
 
 # One process says what many commands say: each parses in a fork of it.
@@ -112,6 +114,11 @@ MISTAKES = [
     ([REPORT, "/nowhere"], "/nowhere: not a run; expected the folder of a run"),
     ([REPORT, "a", "b"], "--out: missing with 2 runs; give --out=DIR"),
     ([BENCHMARK, "--only=mnits"], "--only: unknown 'mnits'; did you mean mnist?"),
+    ([SCORE, "--score=eln2"], "--score: unknown 'eln2'; did you mean el2n?"),
+    ([SCORE, "--score=el2n"], "--run: missing; see --help"),
+    ([SCORE, "--run=/nowhere", *EL2N], "--run: no run is there: /nowhere has no conf"),
+    ([SCORE, "--run=x", *EL2N, "--batch_norm=btch"], "--batch_norm: unknown 'btch'; d"),
+    ([SCORE, "--run=x", *EL2N, "--until=1ep"], "--until: given with --score=el2n, whi"),
 ]
 
 
@@ -123,7 +130,7 @@ def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
         assert lines[0].startswith(f"error: {message}"), (words, lines)
 
 
-PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK]
+PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK, SCORE]
 
 
 def test_help_is_no_error(root: Path) -> None:

@@ -29,6 +29,10 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
     "ghosts.activation": ("", "swish", "mish", "p_swish", "gelu"),
 }
 
+# Scores of examples by logits, and statistics for BatchNorm: flags of score_data.py.
+LOGIT_SCORES = ("el2n", "margin", "loss")
+BATCH_NORM = ("evaluation", "batch")
+
 
 def check_names(config: ConfigDict) -> None:
     """Checks that all names in a config are built in or registered.

@@ -13,6 +13,7 @@ import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory
+from jaxsparse.config import names
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.data.data_pruning import subsets as subsets_lib
@@ -197,6 +198,11 @@ def check_usable(path: Path, saved: np.ndarray) -> None:
     seen = np.unique(np.asarray(made.pretrainer.feed.make_order(made.seeds.data, 0)))
     wanted = subsets_lib.choose(saved, 30, how="easiest")
     np.testing.assert_array_equal(seen, wanted)
+
+
+def test_the_flags_know_the_names_that_the_scores_have() -> None:
+    assert tuple(example_scores.LOGIT_SCORES) == names.LOGIT_SCORES
+    assert example_scores.BATCH_NORM == names.BATCH_NORM
 
 
 def test_whatever_is_wrong_is_one_line(
