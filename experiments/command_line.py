@@ -16,6 +16,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from jaxsparse import config
+from jaxsparse.training import run_paths
 
 flags.disclaim_key_flags()  # the flags below belong to the program that asks for them
 
@@ -68,6 +69,23 @@ def path(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path | N
     if not flag.value:
         return None
     return config.to_path(f"--{flag.name}", flag.value).absolute()
+
+
+def folder_of_runs(flag: flags.FlagHolder[str | None], default: Path | None) -> Path:
+    """Returns the folder that `--workdir` gives.
+
+    Args:
+      flag: `--workdir`.
+      default: the folder if it was left out; None if it must be given.
+
+    Raises:
+      ValueError: if it is missing, or checkpoints could not be read back from there.
+    """
+    found = path(flag) or default
+    if found is None:
+        raise ValueError(f"--{flag.name}: missing; give a folder, as runs/mine")
+    run_paths.check(found)
+    return found
 
 
 def folder_of_data(flag: flags.FlagHolder[str]) -> str:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
                 "study, as what is there would be replaced by a part of it"
             )
         default = ROOT / "runs" / f"{_STUDY.value}-{_SCALE.value}"
-        folder = command_line.path(_WORKDIR) or default
+        folder = command_line.folder_of_runs(_WORKDIR, default)
         results = command_line.path(_RESULTS)
         data_dir = command_line.folder_of_data(_DATA_DIR)
     except ValueError as error:

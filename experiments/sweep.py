@@ -49,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
-        folder = command_line.path(_WORKDIR)
-        if folder is None:
-            raise ValueError("--workdir: missing; give a folder, as runs/my_sweep")
+        folder = command_line.folder_of_runs(_WORKDIR, None)
         data_dir = command_line.folder_of_data(_DATA_DIR)
         points = grid_points.make(
             *(_CONFIG.value, _VARY.value, _SET.value),

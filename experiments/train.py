@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     c = read_config()
     try:
         default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"
-        folder = command_line.path(_WORKDIR) or default
+        folder = command_line.folder_of_runs(_WORKDIR, default)
     except ValueError as error:
         command_line.fail(str(error))
     # Here and not above, so that what is wrong with a command is said without JAX.

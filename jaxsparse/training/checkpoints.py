@@ -26,7 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxsparse import metrics_log, multihost, tree
-from jaxsparse.training import old_checkpoints
+from jaxsparse.training import old_checkpoints, run_paths
 from jaxsparse.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -90,30 +90,9 @@ def _quiet() -> Iterator[None]:
         orbax_log.setLevel(level)
 
 
-def check_path(path: Path) -> None:
-    """Checks that Orbax can read back what it writes in a directory.
-
-    Args:
-      path: the directory; it need not exist.
-
-    Raises:
-      ValueError: if the path contains characters that Orbax misreads; the message gives
-        the path and the characters.
-    """
-    text = str(path.absolute())
-    misread = ("*", "?", "[", "\\", ":/")
-    found = [pattern for pattern in misread if pattern in f"{text}/"]
-    if found:
-        raise ValueError(
-            f"{text}: has {' and '.join(map(repr, found))} in its path, which Orbax "
-            "reads as a pattern or an address; expected a path without; rename the "
-            "folder, or choose another one with --workdir"
-        )
-
-
 def _folder(directory: Path, name: str) -> Path:
     folder = (directory / name).absolute()
-    check_path(folder)
+    run_paths.check(folder)
     return folder
 
 

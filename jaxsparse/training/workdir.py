@@ -37,7 +37,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import metrics_log, multihost
 from jaxsparse.data import datasets, fingerprint
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.training import checkpoints
+from jaxsparse.training import run_paths
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "numpy")
 
@@ -151,7 +151,7 @@ def _take(workdir: Path) -> Any:
       ValueError: if another process holds the lock.
       OSError: if the directory cannot be written.
     """
-    checkpoints.check_path(workdir)
+    run_paths.check(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -193,7 +193,7 @@ def check_same(workdir: Path, config: ConfigDict) -> None:
         a step was trained there, or if checkpoints could not be read back under this
         path.
     """
-    checkpoints.check_path(workdir)
+    run_paths.check(workdir)
     if not (workdir / "config.json").exists() and has_trained(workdir):
         raise ValueError(
             f"--workdir: {workdir} holds a run without its config.json; wanted it "
