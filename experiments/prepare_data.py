@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds  # noqa: E402
 from absl import flags, logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
-from jaxsparse.data import folders, sources, tiny_imagenet  # noqa: E402
+from jaxsparse.data import folders, names, sources, tiny_imagenet  # noqa: E402
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100."
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> None:
     if not name:
         command_line.fail("--dataset: missing; give a TFDS name, as --dataset=cifar10")
     try:
-        root = str(sources.root_folder(_DATA_DIR.value))
+        root = str(names.root_folder(_DATA_DIR.value))
         manual_dir = command_line.path(_MANUAL_DIR)
     except ValueError as error:
         command_line.fail(str(error))

@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
             at_once=_AT_ONCE.value,
             dense=_DENSE.value,
         )
+        grid_points.check_data(points, data_dir)
         options = dict(map(_option, _OPTION.value))
     except (ValueError, AttributeError, ImportError) as error:
         command_line.fail(str(error))

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from experiments import command_line, recipes  # noqa: E402
 from jaxsparse import config  # noqa: E402
+from jaxsparse.data import names  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "recipe, FILE or FILE:VARIANT; one of configs/ by its name alone"
@@ -69,6 +70,7 @@ def read_config() -> ConfigDict:
             c.replicates = _SEEDS.value
         config.check_names(c)
         config.validate(c)
+        names.check(c.data.name, data_dir=c.data.dir or None)
     except ValueError as error:
         command_line.fail(str(error))
     return c

@@ -97,6 +97,14 @@ MISTAKES = [
         [TRAIN, DIGITS, "--config.training.length=5"],
         "config.training.length: came '5'; wanted steps or epochs",
     ),
+    (
+        [TRAIN, DIGITS, "--config.data.name=digts"],
+        "config.data.name: unknown 'digts'; did you mean digits?",
+    ),
+    (
+        [SWEEP, "--workdir=x", DIGITS, "--set=data.name=cifar_10"],
+        "config.data.name: unknown 'cifar_10'; did you mean cifar10",
+    ),
     ([SWEEP, "--config=lth_digits"], "--workdir: missing; give a folder"),
     ([SWEEP, "--workdir=x", "--seeds=0"], "--seeds: got '0', which is not valid"),
     ([SWEEP, "--workdir=x", "--config=lth_digit"], "--config: no file 'lth_digit'"),

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from experiments import recipes as recipe_files
 from experiments.studies.runs import Run, read
 from jaxsparse import config
+from jaxsparse.data import names as data_names
 
 _SEEDS = ("replicates", "seeds.first")
 PART = "seeds"  # in the name of a run, before which it has of many
@@ -72,6 +73,21 @@ def make(
         points += _references(points, seeds=seeds, size=at_once or seeds)
     _check(points)
     return points
+
+
+def check_data(points: Sequence[Point], data_dir: str) -> None:
+    """Refuses names of datasets that look misspelt.
+
+    Args:
+      points: of a grid.
+      data_dir: folder of datasets; "" for what the recipes say.
+
+    Raises:
+      ValueError: naming the nearest names.
+    """
+    for run in (run for point in points for run in point.runs):
+        data = read(run).data
+        data_names.check(data.name, data_dir=data_dir or data.dir or None)
 
 
 def _point(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxsparse.data import dataset, digits, folders, lazy, sources, tiny_imagenet
+from jaxsparse.data import dataset, digits, folders, lazy, names, sources, tiny_imagenet
 from jaxsparse.data.dataset import Dataset, Examples
 
 # Training examples, test examples and the number of classes.
@@ -61,9 +61,6 @@ READERS: dict[str, Reader] = {
     tiny_imagenet.NAME: read_tiny_imagenet,
 }
 
-# The name in TFDS, and a name for a tree of its images.
-IMAGENET = ("imagenet2012", "imagenet")
-
 # Mean and standard deviation of each channel, as papers on these datasets use them.
 # open_lth standardizes CIFAR-10 with ImageNet's (.485, .456, .406) and
 # (.229, .224, .225) instead; the difference is an affine map of the input.
@@ -76,7 +73,7 @@ PUBLISHED = {
     "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
     # Tanaka et al. (2020) and most work on pruning since.
     tiny_imagenet.NAME: ((0.480, 0.448, 0.397), (0.276, 0.269, 0.282)),
-    **dict.fromkeys(IMAGENET, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+    **dict.fromkeys(names.IMAGENET, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
 }
 
 
@@ -107,7 +104,7 @@ AUGMENTATIONS = {
     # From the code of Tanaka et al. 2020, arXiv:2006.05467.
     tiny_imagenet.NAME: Augmentation(4, True),
     # No padded crop: images in files get a random resized crop when they are decoded.
-    **dict.fromkeys(IMAGENET, Augmentation(0, True)),
+    **dict.fromkeys(names.IMAGENET, Augmentation(0, True)),
 }
 
 
@@ -205,7 +202,7 @@ def folder(name: str, *, data_dir: str | None) -> Path | None:
         except sources.DatasetNotPrepared:
             pass
     there = folders.is_there(name, data_dir=data_dir)
-    return sources.root_folder(data_dir) / name if there else None
+    return names.root_folder(data_dir) / name if there else None
 
 
 def _reader(name: str, size: int, given: Reader | None) -> Reader:

@@ -18,7 +18,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from jaxsparse import metrics_log
-from jaxsparse.data import sources
+from jaxsparse.data import names, sources
 from jaxsparse.data.dataset import Examples
 
 # Accepted folder names of each split.
@@ -82,7 +82,7 @@ def is_there(name: str, *, data_dir: str | None) -> bool:
     """
     if not _NAME.fullmatch(name):
         return False
-    return (sources.root_folder(data_dir) / name / "train").is_dir()
+    return (names.root_folder(data_dir) / name / "train").is_dir()
 
 
 def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> Tree:
@@ -102,7 +102,7 @@ def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> T
       DatasetNotPrepared: if a split is missing; the message says which, and what to do.
       ValueError: if the validation split exists under two names.
     """
-    folder = sources.root_folder(data_dir) / name
+    folder = names.root_folder(data_dir) / name
     found = {split: _only(folder, choices) for split, choices in SPLITS.items()}
     wanted = ["train", "validation", "test"] if with_validation else ["train", "test"]
     if not with_validation:

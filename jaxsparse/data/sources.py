@@ -9,7 +9,6 @@ tfrecord files and decodes all of them in the same way. It never uses the networ
 import contextlib
 import io
 import json
-import os
 import re
 import shlex
 import struct
@@ -24,12 +23,8 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse import metrics_log
-from jaxsparse.config import naming
+from jaxsparse.data import names
 from jaxsparse.data.dataset import Examples
-
-# Names suggested in messages; any other prepared dataset works as well.
-KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", "cinic10")
-KNOWN += ("tiny_imagenet", "digits")
 
 # Files that must be downloaded by hand before TFDS can prepare a dataset.
 BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
@@ -42,17 +37,6 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's mode
 
 class DatasetNotPrepared(ValueError):
     """A dataset is not in the folder; the message says how to get it."""
-
-
-def root_folder(data_dir: str | None) -> Path:
-    """Returns the absolute path of the folder that holds the datasets.
-
-    Args:
-      data_dir: a folder, where "~" is expanded; None means the environment variable
-        TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
-    """
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return naming.to_path("data_dir", chosen).absolute()
 
 
 def find(name: str, *, data_dir: str | None) -> Path:
@@ -70,7 +54,7 @@ def find(name: str, *, data_dir: str | None) -> Path:
     Raises:
       DatasetNotPrepared: if there is none; the message lists the remedies.
     """
-    root = root_folder(data_dir)
+    root = names.root_folder(data_dir)
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise DatasetNotPrepared(_explain(name, root))
@@ -87,8 +71,8 @@ def find(name: str, *, data_dir: str | None) -> Path:
 
 
 def _explain(name: str, root: Path) -> str:
-    known = name.partition(":")[0] in KNOWN
-    doubt = "" if known else f" Is the name right? Known are {', '.join(KNOWN)}."
+    if doubted := names.doubt(name, data_dir=str(root)):
+        return doubted
     files = BY_HAND.get(name.partition(":")[0])
     by_hand = ""
     if files:
@@ -100,7 +84,7 @@ def _explain(name: str, root: Path) -> str:
     arguments = f"--dataset={shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
     return (
         f"data.name: the dataset {name!r} is not prepared in {root}; wanted a folder "
-        f"{root / name.partition(':')[0]}/VERSION that TFDS has written.{doubt}\n"
+        f"{root / name.partition(':')[0]}/VERSION that TFDS has written.\n"
         "Do one of these:\n"
         "  - name a folder that holds it: --config.data.dir=FOLDER (or set "
         "TFDS_DATA_DIR)\n"

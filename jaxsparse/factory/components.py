@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import fan_axes, initializers, multihost, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.data import augment, datasets, sources
+from jaxsparse.data import augment, datasets, names
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
@@ -95,7 +95,7 @@ def check_alike(config: ConfigDict, dataset: Dataset) -> None:
     if not multihost.on_all(
         True if mine == multihost.broadcast_from_primary(lambda: mine) else None
     ):
-        where = sources.root_folder(config.data.dir or None)
+        where = names.root_folder(config.data.dir or None)
         raise ValueError(
             f"config.data.dir: came {config.data.dir!r}, here {where}, which does not "
             f"hold the same of {config.data.name!r} on all hosts, of {mine[:8]} here; "

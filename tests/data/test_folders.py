@@ -375,5 +375,5 @@ def test_an_absent_test_split_and_an_absent_dataset(tmp_path: Path) -> None:
 def test_a_name_is_of_a_folder_in_the_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     write(tmp_path / "mine" / "a")
-    with pytest.raises(sources.DatasetNotPrepared, match="Is the name right"):
+    with pytest.raises(sources.DatasetNotPrepared, match="is not prepared in"):
         datasets.load(name, data_dir=str(tmp_path / "mine"))

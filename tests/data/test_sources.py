@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from PIL import Image
 from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import datasets, sources
+from jaxsparse import config
+from jaxsparse.data import datasets, names, sources
 from jaxsparse.data.dataset import Examples
 
 # CIFAR-like and MNIST-like; two shards, of different lengths, in the training set.
@@ -168,11 +170,11 @@ def test_the_folder_comes_from_the_argument_then_tfds_then_home(
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "variable"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    assert sources.root_folder("relative") == tmp_path / "relative"
-    assert sources.root_folder("~/here") == tmp_path / "home" / "here"
-    assert sources.root_folder(None) == tmp_path / "variable"
+    assert names.root_folder("relative") == tmp_path / "relative"
+    assert names.root_folder("~/here") == tmp_path / "home" / "here"
+    assert names.root_folder(None) == tmp_path / "variable"
     monkeypatch.delenv("TFDS_DATA_DIR")
-    assert sources.root_folder(None) == tmp_path / "home" / "tensorflow_datasets"
+    assert names.root_folder(None) == tmp_path / "home" / "tensorflow_datasets"
 
 
 def test_an_unprepared_dataset_names_every_way_out_at_once(
@@ -192,15 +194,42 @@ def test_an_unprepared_dataset_names_every_way_out_at_once(
         "--config=configs/lth_digits.py",
     ):
         assert part in message
-    assert "Is the name right?" not in message
+    assert "did you mean" not in message
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["cifer10", "CIFAR10", "", "../mnist", "a b"])
-def test_an_unknown_name_is_doubted_and_the_known_are_listed(
-    tmp_path: Path, offline: None, name: str
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("cifer10", "cifar10 or "),
+        ("CIFAR10", "cifar10 or "),
+        ("../mnist", "mnist?"),
+        ("cifar:3.0.2", "cifar10 or "),
+        ("digts", "digits?"),
+        ("my_on", "my_own?"),
+    ],
+)
+def test_a_misspelt_name_is_one_line_with_the_nearest_first(
+    tmp_path: Path, offline: None, name: str, near: str
 ) -> None:
-    with pytest.raises(ValueError, match="Known are mnist, fashion_mnist, cifar10"):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(config.DATASETS.specs, "my_own", None)
+        wanted = re.escape(f"config.data.name: unknown {name!r}; did you mean {near}")
+        with pytest.raises(sources.DatasetNotPrepared, match=f"^{wanted}.*$"):
+            datasets.load(name, data_dir=str(tmp_path))
+        with pytest.raises(ValueError, match=f"^{wanted}.*$"):
+            names.check(name, data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10:3.0.2", "digits", "qq", "cifar"])
+def test_names_that_may_be_right_are_not_doubted(tmp_path: Path, name: str) -> None:
+    (tmp_path / "cifar").mkdir()
+    names.check(name, data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", "a b"])
+def test_a_name_like_no_other_is_told_what_to_do(tmp_path: Path, name: str) -> None:
+    with pytest.raises(sources.DatasetNotPrepared, match="is not prepared in"):
         datasets.load(name, data_dir=str(tmp_path))
 
 
