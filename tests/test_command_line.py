@@ -79,7 +79,7 @@ MISTAKES = [
     ([TRAIN, DIGITS, "--config.lr=1"], "config.lr: no such field; did you mean schedu"),
     (
         [TRAIN, "--config=lth_digits", "--config.sparse.method=snip"],
-        "config.sparse.method: unknown 'snip'; it is a score: set config.sparse.method",
+        "config.sparse.method: unknown 'snip'; it is a score: give --config.sparse.met",
     ),
     (
         [TRAIN, DIGITS, "--config.sparse=3"],

@@ -316,10 +316,18 @@ def test_masks_that_no_path_goes_through_warn(
     assert warned.startswith("masks of level 0: in replicates [1] no weight is on a ")
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar01"])
-def test_absent_data_is_refused_with_the_ways_out(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnist", "data.name: the dataset 'mnist' is"),
+        ("cifar01", "config.data.name: unknown 'cifar01'; did you mean cifar10"),
+    ],
+)
+def test_absent_data_is_refused_with_the_ways_out(
+    name: str, message: str, tmp_path: Path
+) -> None:
     c = tiny.config({"data.name": name, "data.dir": str(tmp_path)})
-    with pytest.raises(ValueError, match=starts(f"data.name: the dataset '{name}' is")):
+    with pytest.raises(ValueError, match=starts(message)):
         factory.load_data(c)
 
 

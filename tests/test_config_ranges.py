@@ -133,10 +133,21 @@ def test_names_that_are_known_without_jax_are_those_of_the_tables() -> None:
         assert set(config.BUILT_IN[field]) - {""} == set(table), field
 
 
+STATIC = "--config.sparse.method=static --config.sparse.score="
+
+
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("sparse.method", "snip", "set config.sparse.method='static' and config.spars"),
+        ("sparse.method", "snip", f"it is a score: give {STATIC}snip$"),
+        ("sparse.method", "snpi", f"'snip' is a score: give {STATIC}snip$"),
+        ("sparse.method", "MAGNITUDE", f"'magnitude' is a score: give {STATIC}magn"),
+        ("sparse.method", "snsf", "did you mean snfs"),
+        (
+            "sparse.score",
+            "topkast",
+            "'top_kast' is a value of config.sparse.method, no",
+        ),
         ("sparse.method", "rigle", "did you mean rigl"),
         ("sparse.score", "rigl", "it is a value of config.sparse.method, not of confi"),
         ("lottery.controls", ("random_masks",), "did you mean random_mask"),
@@ -159,6 +170,8 @@ def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> Non
         ("data.batchsize", "data.batch_size"),
         ("optimizer.nme", "optimizer.name"),
         ("sprase.sparsity", "sparse.sparsity"),
+        ("sparse.lr", "schedule.learning_rate or "),
+        ("sparse.zzz", "one of the section 'sparse' of jaxsparse/config/schema.py or "),
     ],
 )
 def test_the_field_that_was_meant_is_named(written: str, meant: str) -> None:

@@ -43,8 +43,8 @@ def check_known(
       field: dotted name of the field.
       name: value of the field.
       known: valid values of the field.
-      others: valid values of other fields, by dotted field name. If `name` is one of
-        them, the message says to which field it belongs.
+      others: valid values of other fields, by dotted field name. If `name` is
+        nearer to one of them, the message says to which field it belongs.
 
     Raises:
       ValueError: if `name` is not in `known`; the message gives the field and a
@@ -53,15 +53,26 @@ def check_known(
     if name in known:
         return
     hint = f"did you mean {nearest(name, known)}?"
+    best = max((_likeness(name, value) for value in known), default=0.0)
     for other, values in (others or {}).items():
-        if name in values:
-            hint = f"it is a value of config.{other}, not of config.{field}"
-            if (field, other) == ("sparse.method", "sparse.score"):
-                hint = (
-                    f"it is a score: set config.sparse.method='static' and "
-                    f"config.sparse.score={name!r}"
-                )
+        for value in values if other != field else ():
+            if (alike := _likeness(name, value)) > max(best, 0.6):
+                best, hint = alike, _hint_elsewhere(field, other, value, name)
     raise ValueError(f"config.{field}: unknown {name!r}; {hint}")
+
+
+def _likeness(a: str, b: str) -> float:
+    """Returns how alike two names are but for case, from 0 to 1."""
+    return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
+
+
+def _hint_elsewhere(field: str, other: str, value: str, name: str) -> str:
+    """Says that a name, or a similar one, is a value of another field."""
+    it = "it" if value == name else repr(value)
+    if (field, other) == ("sparse.method", "sparse.score"):
+        flags = f"--config.sparse.method=static --config.sparse.score={value}"
+        return f"{it} is a score: give {flags}"
+    return f"{it} is a value of config.{other}, not of config.{field}"
 
 
 def nearest_field(name: str, known: Iterable[str]) -> str:
@@ -74,7 +85,7 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     Returns:
       Dotted names, joined by "or". For a common name of other programs (`epochs`), the
       field of the same meaning. For a name in an existing section, similar fields of
-      this section, or else all its fields. Otherwise the fields with the same last part
+      this section, or else where the section is explained. Otherwise the fields with the same last part
       or with these initials (`lr`), or else similar fields, or else the file that lists
       all fields.
     """
@@ -88,7 +99,8 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     }
     if section and mine:
         close = difflib.get_close_matches(last, mine.values(), n=2, cutoff=0.6)
-        return " or ".join([f"{section}.{end}" for end in close] or mine)
+        if close:
+            return " or ".join(f"{section}.{end}" for end in close)
     same = [field for field, end in ends.items() if last in (end, initials(end))]
     if not same:
         close = difflib.get_close_matches(last, set(ends.values()), n=1, cutoff=0.7)
@@ -97,8 +109,11 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     order = ("schedule", "sparse", "data", "optimizer", "training", "lottery")
     rank = {part: place for place, part in enumerate(order)}
     same.sort(key=lambda field: rank.get(field.partition(".")[0], len(order)))
+    where = "jaxsparse/config/schema.py"
+    if section and mine:
+        return " or ".join(same[:3]) or f"one of the section {section!r} of {where}"
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return " or ".join(same[:3] or close) or "one of jaxsparse/config/schema.py"
+    return " or ".join(same[:3] or close) or f"one of {where}"
 
 
 def initials(name: str) -> str:
