@@ -184,6 +184,16 @@ WRONG_BUILDS = [
         {"run.devices": 4, "run.parallelism": "pmap"},
         "run.parallelism: pmap divides either replicates or batches; 2 replicates on",
     ),
+    (
+        {"run.weights": "sharded", "run.weight_rules": (("hed/*", 0),)}
+        | {"run.devices": 1},  # where nothing is sharded
+        "run.weight_rules: the pattern 'hed/*' matches no leaf; wanted one of, or a pa",
+    ),
+    (
+        {"run.weights": "sharded", "run.weight_rules": (("head/*", 2),)}
+        | {"run.devices": 1},
+        "run.weight_rules: axis 2 of head/bias, which has the shape (10,); wanted -1",
+    ),
     ({"lottery.ignored": ("heads/*",)}, "lottery.ignored: the pattern 'heads/*' match"),
     ({"lottery.ignored": ("*",)}, "lottery.ignored: ('*',) matches every layer of"),
     (

@@ -97,11 +97,18 @@ def _divided(
 
     Returns:
       The network; unchanged if parameters are not sharded.
+
+    Raises:
+      ValueError: if a sharding rule does not fit the weights; the message names the
+        config field.
     """
-    if not layout.divides:
+    if layout.division is None:
         return network
     like = jax.eval_shape(functools.partial(first_state, network), seeds)
+    # Also on one device, where nothing is sharded: it checks the rules.
     where = state_sharding.state_shardings(layout, like)
+    if not layout.divides:
+        return network
     return network._replace(
         initialize=jax.jit(
             network.initialize, out_shardings=(where.params, where.batch_stats)
