@@ -58,6 +58,12 @@ WRONG_FIELDS = [
     ("training.length", "2 epochs", "config.training.length: came '2 epochs'; wanted "),
     ("training.length", "", "config.training.length: came ''; wanted steps or epochs"),
     ("training.length", "10%", "config.training.length: came '10%'; wanted steps or "),
+    (
+        "training.length",
+        "100000000000step",
+        "config.training.length: came '100000000000step'; wanted steps or epochs, as "
+        "'2ep', of at most 2**31 steps",
+    ),
     ("schedule.warmup", "-5step", "config.schedule.warmup: came '-5step'; wanted a le"),
     ("schedule.milestones", ("8",), "config.schedule.milestones: came ('8',); wanted "),
     ("lottery.rewind", "one", "config.lottery.rewind: came 'one'; wanted a length "),
@@ -162,6 +168,8 @@ WRONG_BUILDS = [
         | {"sparse.score_batches": 7, "sparse.score_batch_size": 20},
         "sparse.score_batches: 7 of 20 examples come to 140; wanted at most the 120",
     ),
+    ({"run.trace": ("5step", "3step")}, "run.trace: expected the end after the begin"),
+    ({"run.trace": ("1ep", "6step")}, "run.trace: expected the end after the beginni"),
     ({"lottery.rewind": "12step"}, "lottery.rewind: comes to step 12; wanted one in "),
     ({"lottery.rewind": "3ep"}, "lottery.rewind: comes to step 18; wanted one in [0,"),
     ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
@@ -280,6 +288,25 @@ def test_what_does_not_fit_is_refused_when_building(
     monkeypatch.setattr(experiment, "_make_trainer", never)
     with pytest.raises(ValueError, match=starts(f"config.{message}")):
         factory.make_experiment(c, factory.load_data(c), tmp_path)
+
+
+def test_weights_that_no_memory_holds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = tiny.config({"replicates": 4})
+    dataset = factory.load_data(c)
+    per_replicate = 4 * (65 * 300 + 301 * 100 + 101 * 10)  # bytes of weights and biases
+    made: list[bool] = []
+    monkeypatch.setattr(experiment, "_make_trainer", lambda *a, **k: made.append(True))
+    for short in (0, 1):
+        there = 4 * per_replicate - short
+        monkeypatch.setattr(size_checks, "local_memory", lambda _, size=there: size)
+        if not short:
+            factory.make_experiment(c, dataset, tmp_path)
+            continue
+        with pytest.raises(ValueError, match=starts("config.replicates: got 4, whose")):
+            factory.make_experiment(c, dataset, tmp_path)
+    assert made == [True]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,10 @@ _LENGTH: Rule = (
     _is_length,
     f"a length of at most 100% or 2**31 steps: {durations.FORMS}",
 )
-_TOTAL: Rule = (lambda v: _is_length(v) and "%" not in v, "steps or epochs, as '2ep'")
+_TOTAL: Rule = (
+    lambda v: _is_length(v) and "%" not in v,
+    "steps or epochs, as '2ep', of at most 2**31 steps",
+)
 _ANY: Rule = (str.isprintable, "a name, in one line, or ''")
 _FADE = _one_of("constant", "linear", "cosine", "step")
 # The margin of 1e-7 prevents rounding to 1 in float32.

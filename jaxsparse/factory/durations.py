@@ -135,27 +135,34 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
         smoothing=read(
             "training.smoothing_until", config.training.smoothing_until, total
         ),
-        trace=_span(config.run.trace, growing("run.trace", config.run.trace), total),
+        trace=_span(
+            config.run.trace,
+            tuple(read("run.trace", text, total) for text in config.run.trace),
+            total,
+        ),
     )
 
 
 def _span(
     texts: tuple[str, ...], steps: tuple[int, ...], total: int
 ) -> tuple[int, ...]:
-    """Checks that a profiler trace has a first and a later last step within training.
+    """Checks that a profiler trace has a first and a last step within training.
+
+    Which comes first is checked by `size_checks.check_lengths`: it can depend on the
+    number of steps per epoch.
 
     Args:
       texts: the two durations as in the config; () for no trace.
-      steps: the same in training steps, increasing and without duplicates.
+      steps: the same in training steps.
       total: length of training in steps.
 
     Returns:
       `steps`.
 
     Raises:
-      ValueError: if the interval is empty, incomplete, or ends after training.
+      ValueError: if there are not two steps, or one is after training.
     """
-    if texts and (len(texts) != 2 or len(steps) != 2 or steps[1] > total):
+    if texts and (len(texts) != 2 or max(steps) > total):
         raise ValueError(
             f"config.run.trace: came {texts!r}, updates {steps} of {total}; wanted two "
             "lengths, from when to when, such as ('100step', '110step'), or ()"

@@ -199,6 +199,8 @@ def make_experiment(
     network = components.make_network(config, dataset, length)
     size_checks.check_masks(config, network.masks)
     seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
+    params, _ = jax.eval_shape(network.initialize, seeds.init)
+    size_checks.check_memory(config, params, layout)
     network = _divided(network, layout, seeds)
     network, origin = warm_start.apply_warm_start(config, network, seeds, workdir)
     rule = imp.PruningRule(

@@ -1,7 +1,10 @@
 """Checks that the sizes and durations of a config fit its data and network."""
 
 import logging
+import os
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
@@ -11,6 +14,8 @@ from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import components
 from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations
+from jaxsparse.training import mesh
+from jaxsparse.training.mesh import MeshLayout
 from jaxsparse.types import Masks
 
 MOST_STEPS = 2**31 - 1  # step counters are int32
@@ -60,8 +65,8 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
       length: durations of the config in steps.
 
     Raises:
-      ValueError: if training has too many steps, or something is done too often; the
-        message names the config field.
+      ValueError: if training has too many steps, something is done too often, or a
+        trace ends before it begins; the message names the config field.
     """
     total = length.total
     if total > MOST_STEPS:
@@ -82,6 +87,11 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
                 f"config.{field}: expected at most {MOST_TIMES} times in training, got "
                 f"every {every} of {total} updates; make it longer"
             )
+    if length.trace and length.trace[0] >= length.trace[1]:
+        raise ValueError(
+            f"config.run.trace: expected the end after the beginning, got "
+            f"{config.run.trace!r}, which are updates {length.trace}"
+        )
     every = length.sparse.get("update_every", 0)
     if every >= total and _is_read(config, "sparse.update_every"):
         log.warning(
@@ -122,6 +132,42 @@ def check_masks(config: ConfigDict, masks: Masks) -> None:
             f"config.sparse.sparsity: got {c.sparsity}, which leaves none of the "
             f"network's {total} prunable weights; expected at most {1 - 1 / total:.6g}"
         )
+
+
+def check_memory(config: ConfigDict, params: Any, layout: MeshLayout) -> None:
+    """Checks that memory can hold the parameters of all replicates.
+
+    This is a lower bound: training needs several times as much.
+
+    Args:
+      config: a validated config.
+      params: parameters of all replicates, perhaps abstract.
+      layout: mesh of devices.
+
+    Raises:
+      ValueError: if it cannot; the message names the config field.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    needed, there = size // jax.process_count(), local_memory(layout)
+    if needed > there:
+        raise ValueError(
+            f"config.replicates: got {config.replicates}, whose parameters alone take "
+            f"{needed / 2**30:.0f} GiB of the {there / 2**30:.0f} GiB of memory here; "
+            "expected fewer; other runs can go on counting from --config.seeds.first"
+        )
+
+
+def local_memory(layout: MeshLayout) -> int:
+    """Returns the bytes of memory of this process's devices.
+
+    Args:
+      layout: mesh of devices. Those that do not report their memory, as CPUs do not,
+        share that of the host.
+    """
+    limits = [mesh.memory(device) for device in layout.mesh.local_devices]
+    if None in limits:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sum(limits)
 
 
 def _is_read(config: ConfigDict, field: str) -> bool:

@@ -227,16 +227,12 @@ def choose(examples: Examples, layout: MeshLayout) -> Where:
     """
     if isinstance(examples.images, StoredImages):
         return "host"
-    limits = [_memory(device) for device in layout.mesh.local_devices]
+    limits = [mesh.memory(device) for device in layout.mesh.local_devices]
     least = min((limit for limit in limits if limit), default=None)
     if least is None or examples.images.nbytes <= SHARE * least:
         return "device"
     part = -(-examples.images.nbytes // layout.data_devices)
     return "sharded" if part <= SHARE * least else "host"
-
-
-def _memory(device: Any) -> int | None:
-    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def steps_per_call(

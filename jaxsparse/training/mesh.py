@@ -155,6 +155,11 @@ def make_layout(
     return MeshLayout(mesh, parallelism, replicates, fsdp)
 
 
+def memory(device: Any) -> int | None:
+    """Returns the bytes of a device that JAX may use; None if it does not report it."""
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
 def _first_of_each(devices: Sequence[Any], count: int) -> list[Any]:
     """Selects the first `count` devices, equally many per process, grouped by process.
 
