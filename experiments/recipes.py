@@ -42,22 +42,23 @@ def resolve(recipe: str) -> str:
     raise ValueError(f"--config: no file {name!r}; did you mean {near}?")
 
 
-def in_project(recipe: str) -> str:
-    """Finds a config file of the project's folder of them, where studies look.
+def to_file(recipe: str) -> str:
+    """Finds a config file, in the form that `studies.runs.Run` has.
 
     Args:
       recipe: as for `resolve`.
 
     Returns:
-      configs/FILE.py or configs/FILE.py:VARIANT.
+      configs/FILE.py or configs/FILE.py:VARIANT for a file of the project's folder,
+      else the same with an absolute path.
 
     Raises:
-      ValueError: if there is no such file, or it is elsewhere.
+      ValueError: if there is no such file.
     """
     path, colon, variant = resolve(recipe).partition(":")
-    if Path(path).resolve().parent != FOLDER:
-        raise ValueError(f"--config: expected a file of {FOLDER}, got {path}; copy it")
-    return f"configs/{Path(path).name}{colon}{variant}"
+    file = Path(path).resolve()
+    short = f"configs/{file.name}" if file.parent == FOLDER else str(file)
+    return f"{short}{colon}{variant}"
 
 
 def check_field(name: str, like: ConfigDict | None = None) -> None:

@@ -52,6 +52,61 @@ def test_every_combination_is_a_point_and_seeds_share_a_run() -> None:
     assert len({run.name for point in points for run in point.runs}) == 12
 
 
+OWN = """
+import jaxsparse
+from jaxsparse import config
+
+@jaxsparse.register_score("swept_score")
+def swept_score(params, kept):
+    return params
+
+def get_config(variant=""):
+    c = config.default()
+    c.name = f"own_{variant}"
+    c.sparse.method = "static"
+    c.sparse.score = "swept_score"
+    return c
+"""
+
+
+def test_a_config_file_elsewhere_is_swept(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    try:
+        points = make(recipes=[f"{path}:a"], fixed=())
+        assert [point.runs[0].name for point in points] == [
+            f"own_a-sparsity_{sparsity}" for sparsity in (0.8, 0.9, 0.95)
+        ]
+        (run,) = points[1].runs
+        assert run.config == f"{path}:a"  # which train.py takes
+        c = read(run)
+        assert (c.name, c.sparse.score, c.sparse.sparsity) == (
+            *("own_a", "swept_score"),
+            0.9,
+        )
+    finally:
+        config.SCORES.remove("swept_score")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 / 0", "cannot be run: ZeroDivisionError: division by zero"),
+        ("import no_such_module", "cannot be run: ModuleNotFoundError: No module"),
+        ("x = 1", "has no get_config"),
+    ],
+)
+def test_a_config_file_that_makes_none_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=f"^--config: {re.escape(str(path))} {message}"
+    ):
+        make(recipes=[str(path)])
+
+
 def test_seeds_that_do_not_fit_together_are_runs_of_their_own() -> None:
     (point,) = make(recipes=RECIPES[:1], varied=(), seeds=5, at_once=2)
     assert [run.name for run in point.runs] == [

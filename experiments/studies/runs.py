@@ -1,7 +1,12 @@
 """One run of a study: a recipe and what differs from it; needs no JAX."""
 
+import functools
+import hashlib
 import importlib
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -12,7 +17,8 @@ class Run(NamedTuple):
 
     Attributes:
       name: its work folder within that of the study.
-      config: recipe, FILE or FILE:VARIANT.
+      config: recipe, FILE or FILE:VARIANT; FILE is configs/NAME.py, or the absolute
+        path of a file elsewhere.
       overrides: fields of the config by dotted name, as on the command line.
       scores: of the training examples, made when it has ended: by name of the score,
         the file, relative to the study's folder.
@@ -32,9 +38,36 @@ def flags(overrides: dict[str, Any]) -> list[str]:
 
 
 def read(run: Run) -> ConfigDict:
-    """Makes the config of a run, as its command line would."""
+    """Makes the config of a run, as its command line would.
+
+    Raises:
+      ValueError: if a file outside the project fails, or makes no config.
+    """
     path, _, variant = run.config.partition(":")
-    module = importlib.import_module(f"configs.{Path(path).stem}")
-    c = module.get_config(variant)
+    if Path(path).is_absolute():
+        c = _execute(Path(path)).get_config(variant)
+    else:
+        c = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
     c.update_from_flattened_dict(run.overrides)
     return c
+
+
+@functools.cache
+def _execute(path: Path) -> ModuleType:
+    """Executes a config file, once, as it may register what it uses."""
+    name = f"config_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--config: expected a Python file, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where `inspect` looks for the text of classes
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a config is a program, and may fail in any way
+        del sys.modules[name]
+        raise ValueError(
+            f"--config: {path} cannot be run: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"--config: {path} has no get_config(variant); write one")
+    return module

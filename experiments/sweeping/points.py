@@ -62,7 +62,7 @@ def make(
     axes = [_split(words, "--vary", "FIELD=VALUE,VALUE") for words in varied]
     common = [_split(words, "--set", "FIELD=VALUE") for words in fixed]
     _check_fields([name for name, _ in (*axes, *common)])
-    recipes = [recipe_files.in_project(recipe) for recipe in recipes]
+    recipes = [recipe_files.to_file(recipe) for recipe in recipes]
     choices = [[(name, v) for v in values.split(",")] for name, values in axes]
     points = []
     for recipe, *chosen in itertools.product(recipes, *choices):
