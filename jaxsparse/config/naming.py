@@ -85,9 +85,9 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     Returns:
       Dotted names, joined by "or". For a common name of other programs (`epochs`), the
       field of the same meaning. For a name in an existing section, similar fields of
-      this section, or else where the section is explained. Otherwise the fields with the same last part
-      or with these initials (`lr`), or else similar fields, or else the file that lists
-      all fields.
+      this section, or else where the section is explained. Otherwise the fields with
+      the same last part or with these initials (`lr`), or else similar fields, or else
+      the file that lists all fields.
     """
     known = list(known)
     section, _, last = name.rpartition(".")
