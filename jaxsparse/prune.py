@@ -94,8 +94,9 @@ def prune(
 
     Warns:
       select.TiedScoresWarning: if more than 1% of the candidates, and more than 10
-        weights, have exactly the score at the threshold. Those kept among them are
-        spread evenly over layers and positions.
+        weights, have exactly the score at the threshold; with a structure, the weights
+        of units whose scores do. Those kept among them are spread evenly over layers
+        and positions.
       UserWarning: if a layer keeps no weight.
 
     Examples:
@@ -115,9 +116,14 @@ def prune(
     # and `count_ties` counts single weights.
     leaves = jax.tree.leaves((worth, masks))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    if structure is None and known:
-        pooled = _is_pooled(counts)
-        ties = select.count_ties(worth, masks, frozen=dense, pooled=pooled)
+    if known:
+        ties = select.count_ties(
+            worth,
+            masks,
+            frozen=dense,
+            pooled=_is_pooled(counts),
+            structure=structure,
+        )
         select.warn_of_ties(ties, stacklevel=3)
     layer_counts.warn_if_empty(masks, remedy=EMPTY, stacklevel=3)
     return masks

@@ -300,6 +300,52 @@ def test_scores_that_rank_nothing_warn_and_are_fair_to_layers():
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(
+    ("structure", "distribution", "name"),
+    [
+        (select.blocks((4, 4)), "global", "all layers"),
+        (select.blocks((4, 4)), "uniform", "a/kernel"),
+        (select.n_of_m(4), "uniform", "a/kernel"),
+    ],
+    ids=str,
+)
+def test_units_that_score_alike_warn(
+    structure: select.Structure, distribution: str, name: str
+):
+    same = {"a": {"kernel": jnp.ones((16, 8))}, "b": {"kernel": jnp.ones((8, 8))}}
+    options = {"structure": structure, "distribution": distribution}
+    said = f"'{name}': '100.0%'"
+    with pytest.warns(select.TiedScoresWarning, match=said) as warned:
+        ticket = prune.prune(same, 0.5, score=constant, **options)
+    assert len(warned) == 1 and masks.num_active(ticket) == 96
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prune.prune(same, 0.0, score=constant, **options)  # no tie is divided
+
+
+def test_ties_in_groups_are_those_of_each_group():
+    # Within a group nothing ties, although every value is in every group.
+    row = jnp.tile(jnp.arange(1.0, 5.0), 10)
+    weights = {"w": jnp.stack([row, row[::-1]], axis=-1)}
+    tied = {"w": weights["w"].at[:12, 0].set(2.0)}  # 12 of 80 weights, in 3 groups
+    found = []
+    for each in (weights, tied):
+        kept = select.top_k_per_layer(each, {"w": 40}, structure=select.n_of_m(4))
+        tie = select.count_ties(each, kept, pooled=False, structure=select.n_of_m(4))
+        found.append((float(tie["w"].tied), float(tie["w"].candidates)))
+    assert found == [(0, 80), (12, 80)]
+
+
+def test_a_tie_of_blocks_is_that_of_their_weights():
+    size = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+    weights = {"w": jnp.kron(size, jnp.ones((2, 3)))}
+    blocks = select.blocks((2, 3))
+    for count, tied in ((6, 0), (12, 0), (18, 12), (24, 0)):
+        kept = select.top_k_global(weights, count, structure=blocks)
+        tie = select.count_ties(weights, kept, pooled=True, structure=blocks)
+        assert tie == {"all layers": (tied, 24)}
+
+
 @pytest.mark.parametrize("part", [0.005, 0.02])
 def test_ties_of_one_percent_and_less_say_nothing(part: float):
     weights = {"w": jnp.arange(10_000.0).reshape(100, 100)}

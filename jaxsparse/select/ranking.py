@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import tree
-from jaxsparse.select import inputs
+from jaxsparse.select import inputs, structured, structures
 from jaxsparse.select.inputs import Layer
+from jaxsparse.select.structures import Structure
 from jaxsparse.types import Masks, Scores
 
 MOST_TIED = 0.01  # fraction of the candidates
@@ -32,8 +33,9 @@ class Tie(NamedTuple):
 
     Attributes:
       tied: number of weights whose score equals the threshold, float32; 0 if all of
-        them are kept, so that the threshold does not divide them. Approximate above
-        2**24.
+        them are kept, so that the threshold does not divide them. With a structure,
+        the weights of the units that tie; rows have a threshold each, and their ties
+        are added. Approximate above 2**24.
       candidates: number of weights that compete, float32. Approximate above 2**24.
     """
 
@@ -122,16 +124,19 @@ def count_ties(
     candidates: Masks | None = None,
     frozen: tuple[str, ...] = (),
     pooled: bool,
+    structure: Structure | None = None,
 ) -> dict[str, Tie]:
     """Counts the weights that tie at the threshold, where not all of them are kept.
 
     Args:
       scores: the scores that were selected by; None where a leaf is not prunable.
-      kept: the masks that were selected, without a structure.
+      kept: the masks that were selected.
       candidates: masks of the weights that were allowed to be kept; None if all were.
       frozen: shell patterns of leaf names; matching leaves were not selected from and
         are not counted.
       pooled: whether all layers competed, or only the weights of each layer.
+      structure: structured sparsity that was selected with; None for single weights.
+        Units then tie and not weights, in each row on its own.
 
     Returns:
       The tie of each layer by the layer's name or, if pooled, a single one under the
@@ -144,10 +149,20 @@ def count_ties(
     )
     chosen = zip(layers, jax.tree.leaves(kept), strict=True)
     pairs = [(layer, mask) for layer, mask in chosen if not layer.frozen]
+    members = dict.fromkeys((layer.name for layer in layers), 1)
     with inputs.wide(inputs.is_double([layer for layer, _ in pairs])):
-        if pooled:
-            return {"all layers": _tie(pairs)}
-        return {pair[0].name: _tie([pair]) for pair in pairs}
+        if structure is not None:
+            structure = structures.bound(structure, scores)
+            for layer, _ in pairs:
+                view = structures.unit_view(structure, layer.name, layer.score.shape)
+                members[layer.name] = view.members
+            pairs = [_by_unit(structure, layer, mask) for layer, mask in pairs]
+        in_rows = structure is not None
+        groups = {"all layers": pairs} if pooled else {p[0].name: [p] for p in pairs}
+        return {
+            name: _tie(group, in_rows=in_rows, members=members[group[0][0].name])
+            for name, group in groups.items()
+        }
 
 
 def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
@@ -180,19 +195,44 @@ def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
         )
 
 
-def _tie(pairs: list[tuple[Layer, Bool[Array, "..."]]]) -> Tie:
-    """Counts the weights that score as low as the lowest kept score of these layers."""
+def _by_unit(
+    structure: Structure, layer: Layer, mask: Bool[Array, "..."]
+) -> tuple[Layer, Bool[Array, "rows units"]]:
+    """Converts a layer and its mask to an entry per unit, [rows, units]."""
+    kept = structures.to_units(structure, layer.name, mask)
+    return structured.unit_layer(structure, layer), jnp.all(kept, axis=-1)
+
+
+def _tie(
+    pairs: list[tuple[Layer, Bool[Array, "..."]]], *, in_rows: bool, members: int
+) -> Tie:
+    """Counts the weights that score as low as the lowest kept score of these layers.
+
+    Args:
+      pairs: layers with one threshold, and their masks. They have an entry per weight
+        or, with a structure, per unit, [rows, units].
+      in_rows: whether every row has a threshold of its own.
+      members: number of weights per entry.
+    """
+    axis = -1 if in_rows else None
     lows = [
-        jnp.min(jnp.where(mask, layer.score, jnp.inf), initial=jnp.inf)
+        jnp.min(
+            jnp.where(mask, layer.score, jnp.inf),
+            axis=axis,
+            keepdims=in_rows,
+            initial=jnp.inf,
+        )
         for layer, mask in pairs
     ]
-    lowest = jnp.min(jnp.stack(lows))
+    # Layers that compete have a single row each.
+    lowest = jnp.min(jnp.stack(lows), axis=0)
     tied, gone, candidates = [], [], []
     for layer, mask in pairs:
         within = jnp.ones_like(mask) if layer.candidates is None else layer.candidates
         at_threshold = (layer.score == lowest) & within
-        tied.append(jnp.sum(at_threshold, dtype=jnp.float32))
-        gone.append(jnp.any(at_threshold & ~mask))
+        tied.append(jnp.sum(at_threshold, axis, jnp.float32, keepdims=in_rows))
+        gone.append(jnp.any(at_threshold & ~mask, axis, keepdims=in_rows))
         candidates.append(jnp.sum(within, dtype=jnp.float32))
-    is_divided = jnp.any(jnp.stack(gone))
-    return Tie(jnp.where(is_divided, sum(tied), 0.0), sum(candidates))
+    is_divided = jnp.any(jnp.stack(gone), axis=0)
+    divided = jnp.sum(jnp.where(is_divided, sum(tied), 0.0))
+    return Tie(members * divided, members * sum(candidates))

@@ -75,7 +75,7 @@ def top_k_per_layer(
         _units_wanted(structure, layer, count)
         for layer, count in zip(layers, counts, strict=True)
     ]
-    values = bisection.sortable_bits([_units(structure, layer) for layer in layers])
+    values = bisection.sortable_bits([unit_layer(structure, layer) for layer in layers])
     kept = _best(values, wanted)
     return [
         structures.from_units(structure, layer.name, mask, layer.score.shape)
@@ -107,7 +107,7 @@ def top_k_global(
     for layer, view in zip(layers, views, strict=True):
         _check_poolable(structure, layer.name, view, layers[0].name, views[0])
     pooled = structures.UnitView(1, sum(view.units for view in views), views[0].members)
-    units = [_units(structure, layer) for layer in layers]
+    units = [unit_layer(structure, layer) for layer in layers]
     count = _read_count(structure, count, layers, "all layers", pooled)
     kept = bisection.keep(
         units,
@@ -120,6 +120,24 @@ def top_k_global(
         structures.from_units(structure, layer.name, mask, layer.score.shape)
         for mask, layer in zip(kept, layers, strict=True)
     ]
+
+
+def unit_layer(structure: Structure, layer: Layer) -> Layer:
+    """Converts a layer to one with an entry per unit, [rows, units].
+
+    Args:
+      structure: structured sparsity, bound to the leaves.
+      layer: leaf with an entry per weight.
+
+    Returns:
+      The layer with the sum of the members' scores as the score of a unit. A unit is a
+      candidate if all its members are.
+    """
+    within = layer.candidates
+    if within is not None:
+        within = jnp.all(structures.to_units(structure, layer.name, within), axis=-1)
+    worth = _worth(structures.to_units(structure, layer.name, jnp.asarray(layer.score)))
+    return layer._replace(score=worth, candidates=within)
 
 
 def _check_poolable(
@@ -174,19 +192,6 @@ def _read_count(
     known = inputs.as_integer(count, f"count of {where}")
     rounding.check_count(structure, where, view, known)
     return known
-
-
-def _units(structure: Structure, layer: Layer) -> Layer:
-    """Converts a layer to one with an entry per unit, [rows, units].
-
-    The score of a unit is the sum of its members' scores. A unit is a candidate if all
-    its members are.
-    """
-    within = layer.candidates
-    if within is not None:
-        within = jnp.all(structures.to_units(structure, layer.name, within), axis=-1)
-    worth = _worth(structures.to_units(structure, layer.name, jnp.asarray(layer.score)))
-    return layer._replace(score=worth, candidates=within)
 
 
 def _worth(
