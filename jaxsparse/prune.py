@@ -71,7 +71,7 @@ def prune(
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
         `select.channels` or `select.fan_in`; None prunes single weights. Counts of
         layers are rounded to the nearest that the structure can keep. With "global",
-        the total count must be a whole number of units.
+        the total count is rounded likewise.
       min_layer_density: with "global", the minimum density of each layer, in [0, 1],
         rounded up to whole weights; the total count does not change. With 0, as in the
         papers, a layer may lose all its weights, which causes a warning that names it.
@@ -108,7 +108,9 @@ def prune(
     structure = select.bind(structure, params, axes=axes, dense=dense)
     least = _floors(everything, min_layer_density, distribution, dense, structure)
     counts = _counts(everything, sparsity, distribution, dense, axes, least)
-    if structure is not None and distribution != "global":
+    if _is_pooled(counts):
+        [counts] = select.round_totals(structure, everything, [counts], frozen=dense)
+    else:
         counts = select.round_counts(structure, everything, counts)
     worth = _score(score, params, everything)
     masks = _select(worth, counts, None, dense, structure, least)

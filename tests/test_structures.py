@@ -347,6 +347,40 @@ def test_blocks_of_all_layers_compete(data: st.DataObject) -> None:
         np.testing.assert_array_equal(result[name].reshape(-1), kept)
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "dense", "wanted"),
+    [
+        (0.95, (), 48),  # 40 of 800
+        (0.93, (), 64),  # 56
+        (0.985, (), 16),  # 12
+        (0.8, ("b/kernel",), 48 + 128),  # 170 of 848: 122 for a
+    ],
+)
+def test_blocks_over_all_layers_are_the_nearest_count(
+    sparsity: float, dense: tuple[str, ...], wanted: int
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a": (40, 20), "b": (8, 6)} if dense else {"a": (40, 20)}
+    weights = {
+        name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)}
+        for name, shape in shapes.items()
+    }
+    options = {
+        "distribution": "global",
+        "structure": select.blocks((4, 4)),
+        "dense": dense,
+    }
+    ticket = prune.prune(weights, sparsity, **options)
+    assert masks.num_active(ticket) == wanted
+    tx = transforms.one_shot_magnitude(
+        optax.set_to_zero(), sparsity=sparsity, step=0, **options
+    )
+    _, state = tx.update(weights, tx.init(weights), weights)
+    jax.tree.map(np.testing.assert_array_equal, transforms.get_masks(state), ticket)
+    with pytest.raises(ValueError, match="count of all layers: got 4, which blocks"):
+        prune.prune({"kernel": jnp.ones((40, 20))}, 0.995, **options | {"dense": ()})
+
+
 def test_blocks_of_one_weight_are_no_structure() -> None:
     scores = {"a": distinct((5, 4)), "b": distinct((2, 3, 4), seed=1)}
     ones = select.blocks((1, 1))

@@ -20,7 +20,11 @@ from jaxsparse.select.ranking import (
     count_ties,
     warn_of_ties,
 )
-from jaxsparse.select.rounding import count_at, round_counts
+from jaxsparse.select.rounding import (
+    count_at,
+    round_counts,
+    round_totals,
+)
 from jaxsparse.select.structures import (
     Structure,
     UnitView,
@@ -48,6 +52,7 @@ __all__ = (
     "count_ties",
     "fan_in",
     "round_counts",
+    "round_totals",
     "floors",
     "top_k_global",
     "top_k_global_at_least",

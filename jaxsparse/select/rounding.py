@@ -6,7 +6,7 @@ host, from names and shapes. Counts are numbers of weights, as everywhere;
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -68,9 +68,84 @@ def round_counts(
 
     def fit_leaf(name: str, count: Any) -> int:
         known = inputs.as_integer(count, f"count of {name}")
-        return _nearest(structure, name, shapes[name], known)
+        view = structures.unit_view(structure, name, shapes[name])
+        return _nearest(structure, name, view, known)
 
     return tree.map_with_names(fit_leaf, counts)
+
+
+def round_totals(
+    structure: Structure | None,
+    masks: Masks | PyTree[jax.ShapeDtypeStruct],
+    totals: Sequence[int],
+    *,
+    frozen: tuple[str, ...] = (),
+) -> list[int]:
+    """Rounds counts over all layers together to whole units, on the host.
+
+    Args:
+      structure: structured sparsity with one row per leaf and units of equal size, such
+        as `blocks((4, 4))`; None returns the counts unchanged.
+      masks: masks, or shapes from `jax.eval_shape`, of the prunable leaves; only names
+        and shapes are used.
+      totals: numbers of weights to keep over all leaves that are not frozen; Python
+        integers.
+      frozen: shell patterns of leaf names; matching leaves are not selected from.
+
+    Returns:
+      The nearest multiples of the members of a unit, halves rounded up.
+
+    Raises:
+      ValueError: if a leaf does not fit the structure, layers cannot compete by it, or
+        a count is out of range, or is above 0 and would be rounded to 0.
+    """
+    if structure is None:
+        return list(totals)
+    structure = structures.bound(structure, masks)
+    shapes = {
+        name: leaf.shape
+        for name, leaf in tree.named_leaves(masks).items()
+        if not tree.matches(name, frozen)
+    }
+    if not shapes:  # all layers stay whole
+        return list(totals)
+    view = pooled_view(structure, shapes)
+    return [_nearest(structure, "all layers", view, total) for total in totals]
+
+
+def pooled_view(
+    structure: Structure, shapes: Mapping[str, tuple[int, ...]]
+) -> UnitView:
+    """Computes the numbers of units and members of layers that compete.
+
+    Args:
+      structure: structured sparsity, bound to the leaves.
+      shapes: shapes of the layers that compete, by name; at least one.
+
+    Returns:
+      One row with the units of all layers.
+
+    Raises:
+      ValueError: if a leaf does not fit the structure, or its units cannot compete with
+        those of other layers: the structure has several rows per leaf, or units differ
+        in size.
+    """
+    views = {n: structures.unit_view(structure, n, shapes[n]) for n in shapes}
+    first, like = next(iter(views.items()))
+    for name, view in views.items():
+        if structure.rows:
+            raise ValueError(
+                f"structure: {structure} makes every row of {name} keep equally many, "
+                "so layers cannot compete; wanted one without rows, such as blocks; "
+                "select with `per_layer`"
+            )
+        if view.members != like.members:
+            raise ValueError(
+                f"structure: {structure} gives {name} units of {view.members} weights "
+                f"and {first} of {like.members}, so a count of weights is no count of "
+                "units; wanted equal units, such as blocks; select with `per_layer`"
+            )
+    return UnitView(1, sum(view.units for view in views.values()), like.members)
 
 
 def count_at(table: Sequence[int], index: Int[Array, ""], total: int) -> Count:
@@ -120,14 +195,9 @@ def check_count(structure: Structure, name: str, view: UnitView, count: int) -> 
         )
 
 
-def _nearest(
-    structure: Structure, name: str, shape: tuple[int, ...], count: int
-) -> int:
-    """Rounds the count of one leaf to the nearest feasible one, halves up."""
-    total, each = (
-        math.prod(shape),
-        unit_step(structures.unit_view(structure, name, shape)),
-    )
+def _nearest(structure: Structure, name: str, view: UnitView, count: int) -> int:
+    """Rounds a count to the nearest feasible one, halves up."""
+    total, each = math.prod(view), unit_step(view)
     if not 0 <= count <= total:
         raise ValueError(
             f"count of {name}: got {count}; wanted 0 to {total}, the weights it has"

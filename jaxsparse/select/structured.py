@@ -103,10 +103,8 @@ def top_k_global(
         per leaf, units differ in size, or a concrete count is not feasible.
       TypeError: if the count is not an integer.
     """
-    views = [structures.unit_view(structure, la.name, la.score.shape) for la in layers]
-    for layer, view in zip(layers, views, strict=True):
-        _check_poolable(structure, layer.name, view, layers[0].name, views[0])
-    pooled = structures.UnitView(1, sum(view.units for view in views), views[0].members)
+    shapes = {layer.name: layer.score.shape for layer in layers}
+    pooled = rounding.pooled_view(structure, shapes)
     units = [unit_layer(structure, layer) for layer in layers]
     count = _read_count(structure, count, layers, "all layers", pooled)
     kept = bisection.keep(
@@ -138,28 +136,6 @@ def unit_layer(structure: Structure, layer: Layer) -> Layer:
         within = jnp.all(structures.to_units(structure, layer.name, within), axis=-1)
     worth = _worth(structures.to_units(structure, layer.name, jnp.asarray(layer.score)))
     return layer._replace(score=worth, candidates=within)
-
-
-def _check_poolable(
-    structure: Structure,
-    name: str,
-    view: structures.UnitView,
-    first: str,
-    like: structures.UnitView,
-) -> None:
-    """Raises an error if units of a layer cannot compete with those of others."""
-    if structure.rows:
-        raise ValueError(
-            f"structure: {structure} makes every row of {name} keep equally many, so "
-            "layers cannot compete; wanted one without rows, such as blocks; select "
-            "with `per_layer`"
-        )
-    if view.members != like.members:
-        raise ValueError(
-            f"structure: {structure} gives {name} units of {view.members} weights and "
-            f"{first} of {like.members}, so a count of weights is no count of units; "
-            "wanted equal units, such as blocks; select with `per_layer`"
-        )
 
 
 def _check_rows(structure: Structure, layer: Layer) -> None:

@@ -121,6 +121,7 @@ def make_mask_fn(
                 f"layers in dense={dense} and min_layer_density={min_layer_density} "
                 f"need {whole + needed}; wanted a lower sparsity, or less of these"
             )
+        counts = select.round_totals(tied, masks, counts, frozen=dense)
         return select.top_k_global_at_least(
             scores.magnitude(params, masks),
             select.count_at(counts, index, total - whole),
