@@ -97,11 +97,12 @@ def shuffle_globally(
       ValueError: if a pattern matches no layer.
     """
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
-    count = sum(
-        jnp.sum(leaf, dtype=jnp.int32)
+    free = [
+        leaf
         for name, leaf in tree.named_leaves(masks).items()
         if not masks_lib.matches(name, exclude)
-    )
+    ]
+    count = select.count_active(free, sum(leaf.size for leaf in free))
     worth = scores.random(masks, key=key)
     # Excluded layers keep their masks because their candidates are the masks
     # themselves. In all other layers every weight is a candidate.
@@ -131,7 +132,7 @@ def invert(masks: Masks, scores: Scores) -> Masks:
       Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the
       Mark?, 2021, arXiv:2009.08576, section 4 (inversion).
     """
-    counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
+    counts = jax.tree.map(lambda leaf: select.count_active([leaf], leaf.size), masks)
     return select.top_k_per_layer(jax.tree.map(jnp.negative, scores), counts)
 
 
@@ -155,7 +156,7 @@ def draw_alike(
       ValueError: if a pattern matches no layer.
     """
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
-    counts = jax.tree.map(lambda leaf: jnp.sum(leaf, dtype=jnp.int32), masks)
+    counts = jax.tree.map(lambda leaf: select.count_active([leaf], leaf.size), masks)
     drawn = select.top_k_per_layer(scores.random(masks, key=key), counts)
     return tree.map_with_names(
         lambda name, old, new: old if masks_lib.matches(name, exclude) else new,

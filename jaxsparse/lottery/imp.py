@@ -223,20 +223,24 @@ def prune(
     # Only names and shapes of it are used, which all replicates share.
     one = jax.tree.map(lambda leaf: leaf[0], masks)
     if rule.scope == "layer":
-        counts = layer_counts(one, level, rule)
+        counts = jax.tree.map(
+            lambda count, leaf: select.count_at([count], jnp.int32(0), leaf.size),
+            layer_counts(one, level, rule),
+            one,
+        )
     else:
         # The count of open_lth depends on the previous masks, which differ between
         # replicates.
         each = (
             jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(len(keys))
         )
-        counts = [global_count(mask, level, rule) for mask in each]
-    counts = jax.tree.map(jnp.int32, counts)
-    if rule.scope == "global":
-        counts = jnp.stack(counts)
-    # SynFlow scores are float64, which JAX would silently convert to float32 in the
-    # program below.
-    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(scores))
+        total = sum(count.total for count in _free(one, rule))
+        table = [global_count(mask, level, rule) for mask in each]
+        counts = select.count_at(table, jnp.arange(len(table)), total)
+    # SynFlow scores are float64, and counts of 2**31 weights or more int64. JAX would
+    # silently convert both to 32 bits in the program below.
+    leaves = jax.tree.leaves((scores, counts))
+    wide = any(leaf.dtype in (jnp.float64, jnp.int64) for leaf in leaves)
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         args = (params, masks, counts, jnp.int32(level), keys, scores, rule)
         chosen, not_finite, ties = _prune(*args)

@@ -21,6 +21,7 @@ from jaxsparse.select.ranking import (
     warn_of_ties,
 )
 from jaxsparse.select.rounding import (
+    count_active,
     count_at,
     round_counts,
     round_totals,
@@ -48,6 +49,7 @@ __all__ = (
     "bind",
     "blocks",
     "channels",
+    "count_active",
     "count_at",
     "count_ties",
     "fan_in",

@@ -86,8 +86,8 @@ def top_k_global_at_least(
       scores: real score of each weight, higher is better; None where a leaf is not
         prunable.
       count: number of weights to keep over all leaves that are not frozen, minimums
-        included; a concrete or traced integer below 2**31, at least the sum of the
-        minimums.
+        included; a concrete or traced integer, at least the sum of the minimums. With
+        2**31 weights or more in these leaves, a traced one must be int64.
       least: minimum number of weights of each layer, from `floors`; None for no
         minimums.
       candidates: masks of the weights that may be kept; None allows every weight. A
@@ -137,15 +137,14 @@ def top_k_global_at_least(
     )
     allowed = jax.tree.map(jnp.ones_like, safe) if candidates is None else candidates
     names = masks_lib.names(safe)
-    is_long = total >= inputs.LIMIT
-    integer = jnp.int64 if is_long else jnp.int32
-    with inputs.wide(is_long):
-        held = sum(
-            jnp.sum(leaf, dtype=integer)
-            for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
-            if not masks_lib.matches(name, frozen)
-        )
-        left = jnp.asarray(count, integer) - held
+    kept = [
+        leaf
+        for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
+        if not masks_lib.matches(name, frozen)
+    ]
+    held = rounding.count_active(kept, total)
+    with inputs.wide(total >= inputs.LIMIT):
+        left = jnp.asarray(count, held.dtype) - held
     rest = unstructured.top_k_global(
         scores,
         left,

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxsparse import arguments, tree
 from jaxsparse.select import inputs, structures
 from jaxsparse.select.structures import Structure, UnitView
-from jaxsparse.types import Count, Counts, Masks
+from jaxsparse.types import Counts, Masks
 
 
 @arguments.check(
@@ -148,21 +148,40 @@ def pooled_view(
     return UnitView(1, sum(view.units for view in views.values()), like.members)
 
 
-def count_at(table: Sequence[int], index: Int[Array, ""], total: int) -> Count:
-    """Reads one count of a table by a traced index, in int64 if the total needs it.
+def count_at(
+    table: Sequence[int], index: Int[Array, "*r"], total: int
+) -> Int[Array, "*r"]:
+    """Reads counts of a table by a traced index, in int64 if the total needs it.
 
     Args:
       table: counts, Python integers of 0 or more.
-      index: which count to return, from 0; int32, may be traced.
+      index: which counts to return, from 0; int32, may be traced.
       total: number of weights that compete. From 2**31 weights on `select` numbers
         them in int64, and counts must be int64 as well.
+
+    Returns:
+      The counts, int32 or int64, in the shape of `index`.
+    """
+    is_long = total >= inputs.LIMIT
+    with inputs.wide(is_long):
+        return jnp.asarray(np.array(table, np.int64 if is_long else np.int32))[index]
+
+
+def count_active(leaves: Sequence[Bool[Array, "..."]], total: int) -> Int[Array, ""]:
+    """Counts the active weights of layers together, in int64 if the total needs it.
+
+    Args:
+      leaves: boolean masks; may be traced.
+      total: number of weights that compete, see `count_at`.
 
     Returns:
       The count, int32 or int64.
     """
     is_long = total >= inputs.LIMIT
     with inputs.wide(is_long):
-        return jnp.asarray(np.array(table, np.int64 if is_long else np.int32))[index]
+        integer = jnp.int64 if is_long else jnp.int32
+        counts = [jnp.sum(leaf, dtype=integer) for leaf in leaves]
+        return sum(counts, jnp.zeros((), integer))
 
 
 def unit_step(view: UnitView) -> int:

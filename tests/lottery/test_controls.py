@@ -134,3 +134,24 @@ def test_continued_training_is_dense_and_reinitialisation_is_the_tickets_mask() 
     again = controls.masks_of("reinitialized", before, level=1, keys=keys())
     assert not any(differs(again, before, name) for name in SHAPES)
     assert set(controls.FRESH) < set(controls.NAMES)
+
+
+@pytest.mark.parametrize("make", [controls.shuffle_globally, controls.draw_alike])
+def test_two_to_the_31_weights_are_drawn_again(make: Callable) -> None:
+    key = jax.random.key(0)
+    sizes = [(2**15, 2**15)] * 3 if make is controls.shuffle_globally else [(2**31,)]
+    leaves = [jax.ShapeDtypeStruct(shape, jnp.bool_) for shape in sizes]
+    drawn = jax.eval_shape(lambda masks: make(masks, key=key), leaves)
+    assert [leaf.shape for leaf in drawn] == sizes
+
+
+@pytest.mark.parametrize("make", [controls.shuffle_globally, controls.draw_alike])
+def test_long_counts_are_drawn_alike(
+    make: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw() -> Any:
+        return jax.jit(lambda mask: make(mask, key=jax.random.key(1)))(one(ticket(), 0))
+
+    short = draw()
+    monkeypatch.setattr("jaxsparse.select.inputs.LIMIT", 100)
+    jax.tree.map(np.testing.assert_array_equal, draw(), short)

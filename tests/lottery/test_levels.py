@@ -228,3 +228,34 @@ def test_a_level_by_equal_scores_warns_and_is_fair(scope: str) -> None:
         held = imp.prune(params, dense(params), level=1, rule=rule, keys=keys())
     for count in masks.layer_counts(one(held, 1)).values():
         assert abs(count.kept - count.total / 2) <= 0.2 * count.total
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        PruningRule(),
+        PruningRule(counting="open_lth"),
+        PruningRule(min_layer_density=0.5, exclude=("head/*",)),
+        PruningRule(scope="layer"),
+    ],
+    ids=str,
+)
+def test_long_counts_give_the_same_masks(
+    rule: PruningRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, seen = draw(SMALL), []
+    run = imp._prune
+
+    def spied(*args: Any) -> Any:
+        seen.append({count.dtype.name for count in jax.tree.leaves(args[2])})
+        return run(*args)
+
+    monkeypatch.setattr(imp, "_prune", spied)
+    found = []
+    for limit in (2**31, 400):  # of layers with 600, 300 and 50 weights
+        monkeypatch.setattr("jaxsparse.select.inputs.LIMIT", limit)
+        held = imp.prune(params, dense(params), level=1, rule=rule, keys=keys())
+        found.append(held)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    short_too = {"int32"} if rule.scope == "layer" else set()
+    assert seen == [{"int32"}, {"int64"} | short_too]
