@@ -121,7 +121,9 @@ def gradual_magnitude(
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
         weights or structural units; other layers are pruned more to compensate. Only
         for distribution "global". With 0, as in the papers, a layer may lose all of its
-        weights.
+        weights. Nothing can warn of that inside a compiled step: in a training loop of
+        your own, pass a density above 0, or call `layer_counts.warn_if_empty` with the
+        masks after the last mask update.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
         leaves. The default selects leaves called kernel, weight, w or embedding that
@@ -222,7 +224,9 @@ def one_shot_magnitude(
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
         weights or structural units; other layers are pruned more to compensate. Only
         for distribution "global". With 0, as in the papers, a layer may lose all of its
-        weights.
+        weights. Nothing can warn of that inside a compiled step: in a training loop of
+        your own, pass a density above 0, or call `layer_counts.warn_if_empty` with the
+        masks after the last mask update.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
         leaves. The default selects leaves called kernel, weight, w or embedding that
@@ -338,7 +342,10 @@ def granet(
         keeps its value and its optimizer state.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
         weights; other layers are pruned more to compensate. Only for `pruned_by`
-        "global". With 0, as in the papers, a layer may lose all of its weights.
+        "global". With 0, as in the papers, a layer may lose all of its weights. Nothing
+        can warn of that inside a compiled step: in a training loop of your own, pass a
+        density above 0, or call `layer_counts.warn_if_empty` with the masks after the
+        last mask update.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
         leaves. The default selects leaves called kernel, weight, w or embedding that
