@@ -154,3 +154,27 @@ def test_a_part_keeps_its_zeros_while_the_rest_is_trained(hold: Any) -> None:
     kept = 16 if hold is by_leaf else 8
     assert masks.num_active(held) == kept and live(params, held) == (kept, 0)
     assert (params["head"]["bias"] != PARAMS["head"]["bias"]).all()
+
+
+@pytest.mark.parametrize("tx", [RIGL, TOP_KAST], ids=["rigl", "top_kast"])
+def test_gradients_of_other_node_types_fit_or_are_named(tx: Any) -> None:
+    state = tx.init(PARAMS)
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+
+    def step(grads: Any, growth: Any = None) -> Any:
+        return tx.update(grads, state, PARAMS, growth_grads=growth)
+
+    updates, after = jax.jit(step)(grads)
+    for given in ((freeze(grads),), (grads, freeze(grads))):
+        found = jax.jit(step)(*given)
+        assert jax.tree.structure(found) == jax.tree.structure((updates, after))
+        jax.tree.map(np.testing.assert_array_equal, found, (updates, after))
+    new = transforms.apply_updates(PARAMS, freeze(updates), after)
+    wanted = transforms.apply_updates(PARAMS, updates, after)
+    jax.tree.map(np.testing.assert_array_equal, new, wanted)
+    first = tree.names(PARAMS)[0]
+    with pytest.raises(ValueError, match="grads: expected the gradient of body/ker"):
+        step({"other": jnp.ones(3)})
+    turned = jax.tree.map(lambda leaf: jnp.ones((*leaf.shape, 2)), grads)
+    with pytest.raises(ValueError, match=f"grads: {first} has shape"):
+        step(turned)

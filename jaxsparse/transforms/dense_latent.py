@@ -33,7 +33,7 @@ from jaxsparse import arguments, fan_axes, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import magnitude, update_schedules
 from jaxsparse.transforms.init_masks import Distribution, Prunable
-from jaxsparse.transforms.sparsify import check_grads, is_placeholder
+from jaxsparse.transforms.sparsify import fit_grads, is_placeholder
 from jaxsparse.transforms.state import LatentState
 from jaxsparse.types import Grads, Masks, Params, Step
 
@@ -123,7 +123,7 @@ def latent(
                 "params: came None; wanted the dense parameters; call "
                 "tx.update(grads, opt_state, params)"
             )
-        check_grads(state.masks, grads)
+        grads = fit_grads(state.masks, grads, params)
         trained = state.memory
         if regularizer_grad is not None:
             grads = _add(grads, regularizer_grad(state.masks, trained, params))

@@ -97,7 +97,8 @@ def sparsify(
 
     Raises:
       ValueError: if only one of `update_masks` and `update_at` is given; from `update`,
-        if `params` is None or the gradient of a prunable leaf is None.
+        if `params` is None, the gradient of a prunable leaf is None, or gradients do
+        not fit `params`.
 
     Examples:
       >>> tx = sparsify(optax.sgd(0.1, momentum=0.9), masks.ones)
@@ -150,12 +151,12 @@ def sparsify(
                 "params: came None; wanted the parameters the gradient was taken at; "
                 "call tx.update(grads, opt_state, params)"
             )
-        check_grads(state.masks, grads)
+        grads = fit_grads(state.masks, grads, _fast(params))
         # Before the mask update, which thus sees a memory that includes this gradient.
         if observe is not None:
             state = state._replace(memory=observe(state.memory, grads))
         now = jnp.zeros((), bool) if update_at is None else update_at(state.step)
-        seen = grads if growth_grads is None else growth_grads
+        seen = _seen(grads, growth_grads, _fast(params))
         new, skipped = _choose(
             update_masks, now, seen, state, _fast(params), extra, impl
         )
@@ -313,15 +314,20 @@ def is_placeholder(params: Any) -> bool:
     return alone and not isinstance(params, Mapping | Sequence | None)
 
 
-def check_grads(masks: Masks, grads: Grads) -> None:
-    """Checks that every prunable leaf has a gradient.
+def fit_grads(masks: Masks, grads: Grads, params: Params) -> Grads:
+    """Gives gradients the nesting of the weights; every prunable leaf must have one.
 
     Args:
       masks: masks of the prunable leaves; None elsewhere.
       grads: gradients, None where a leaf has none.
+      params: the weights. Leaves must have equal names and shapes; node types, such as
+        dict and FrozenDict, may differ.
+
+    Returns:
+      The gradients in the nesting of `params`.
 
     Raises:
-      ValueError: if a gradient is missing; the message names the leaf.
+      ValueError: if a gradient is missing or does not fit; the message names the leaf.
     """
     there = tree.named_leaves(grads)
     for name in tree.names(masks):
@@ -330,6 +336,16 @@ def check_grads(masks: Masks, grads: Grads) -> None:
                 f"grads: expected the gradient of {name}, which is prunable, got None; "
                 "give zeros, or leave the leaf out with `prunable=`"
             )
+    return tree.match_structure(grads, params, fields=("grads", "params"))
+
+
+def _seen(grads: Grads, growth_grads: Any, params: Params) -> Any:
+    """Returns what a mask update sees in place of the gradient, in its nesting."""
+    if growth_grads is None:
+        return grads
+    if _is_function(growth_grads):
+        return growth_grads
+    return tree.match_structure(growth_grads, params, fields=("growth_grads", "params"))
 
 
 def _is_function(grads: Any) -> bool:
