@@ -15,6 +15,7 @@ import inspect
 import math
 import numbers
 import operator
+import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsparse import tree
+from jaxsparse import rng, tree
 
 # Called with an argument's name and value; raises an error if the value is wrong.
 Check = Callable[[str, Any], None]
@@ -257,6 +258,17 @@ def instance(kind: type) -> Check:
             raise TypeError(f"{name}: got {value!r}; wanted a {kind.__name__}")
 
     return look
+
+
+def path(name: str, value: Any) -> None:
+    """Wants a path of the file system."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: got {value!r}; wanted a string or a pathlib.Path")
+
+
+def key(name: str, value: Any) -> None:
+    """Wants a random key, typed or as raw key data."""
+    rng.as_typed(value, field=name)
 
 
 def masks(name: str, value: Any) -> None:

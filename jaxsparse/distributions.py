@@ -253,7 +253,11 @@ def balanced(
     return _proportional(masks, sparsity, dense, axes, lambda _: 1)
 
 
-@arguments.check(masks=arguments.masks, otherwise=arguments.fraction)
+@arguments.check(
+    masks=arguments.masks,
+    wanted=arguments.instance(Mapping),
+    otherwise=arguments.fraction,
+)
 def by_glob(
     masks: Masks,
     wanted: Mapping[str, float | int],
@@ -277,7 +281,7 @@ def by_glob(
     Raises:
       ValueError: if a pattern matches no leaf, or a sparsity or count is out of range
         for a layer.
-      TypeError: if a value is not a number.
+      TypeError: if a value is not a number, or is a boolean.
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
@@ -291,7 +295,9 @@ def by_glob(
         value = wanted[globs[0]] if globs else otherwise
         # The type decides, not the value: 1 is a single weight, and 1.0 is a sparsity
         # that is out of range.
-        if not isinstance(value, numbers.Integral):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            if globs:
+                arguments.fraction(f"wanted[{globs[0]!r}]", value)
             return max(count_kept(leaf.size, value), min(1, leaf.size))
         if not 0 <= value <= leaf.size:
             raise ValueError(

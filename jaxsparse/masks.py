@@ -261,8 +261,18 @@ def size(masks: Masks) -> int:
 
     Args:
       masks: masks, or shapes from `jax.eval_shape`; only shapes are used.
+
+    Raises:
+      TypeError: if a leaf is neither an array nor a shape.
     """
-    return sum(leaf.size for leaf in jax.tree.leaves(masks))
+    leaves = jax.tree.leaves(masks)
+    for leaf in leaves:
+        if not hasattr(leaf, "size"):
+            raise TypeError(
+                f"masks: got {leaf!r} as a leaf; expected boolean arrays, such as from "
+                "masks.ones, or their shapes"
+            )
+    return sum(leaf.size for leaf in leaves)
 
 
 def sparsity(masks: Masks) -> float:

@@ -116,7 +116,12 @@ def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
 
     Returns:
       A tree of results with the nesting of `tree`.
+
+    Raises:
+      TypeError: if `fn` is not a function.
     """
+    if not callable(fn):
+        raise TypeError(f"fn: got {fn!r}; wanted a function of a name and a leaf")
     treedef = jax.tree.structure(tree, is_leaf=is_absent)
     columns = (_named(tree), *map(treedef.flatten_up_to, trees))
     return treedef.unflatten(

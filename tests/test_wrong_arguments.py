@@ -1,9 +1,11 @@
 """Wrong arguments of public functions: a ValueError or TypeError that names them."""
 
+import functools
 import inspect
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +46,7 @@ from jaxsparse.analysis.hessian import (
     param_subspace,
     slq,
 )
-from jaxsparse.lottery import controls, imp, instability
+from jaxsparse.lottery import controls, imp, instability, tickets
 from jaxsparse.tost import annealing
 from jaxsparse.training import solution_penalty
 from jaxsparse.transforms import update_schedules
@@ -85,6 +87,13 @@ WRONG: dict[str, list[Any]] = {
     "structure": [3, "blocks", THING],
     "sides": [3, (2,), (0, 1), (1.5, 1), "xy", THING],
     "axes": [3, "xyz", {"nothing/*": "io"}, THING],
+    "sizes": [3, "x", THING],
+    "wanted": [
+        *(3, "x", THING, {"nothing/*": 3}, {"a/*": True}, {"a/*": np.True_}),
+        *({"a/*": NAN}, {"a/*": 1.5}, {"a/*": 13}, {"a/*": "x"}),
+    ],
+    "state": [3, THING, PARAMS],
+    "path": [3, THING, None],
 }
 KINDS = {
     "fraction": (
@@ -156,6 +165,16 @@ def refused_early(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def saved(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Reads a ticket that is there."""
+
+    def call(**arguments: Any) -> Any:
+        tickets.save(TICKET["path"], MASKS)
+        return function(**arguments)
+
+    return call
+
+
 def loss(params: Any, batch: Any) -> jax.Array:
     return jnp.mean((batch @ params["a"]["kernel"] + params["a"]["bias"][None]) ** 2)
 
@@ -179,6 +198,10 @@ ORTHOGONAL = {"gain": 1.0, "key": KEY}
 DISTRIBUTED = {"masks": MASKS, "sparsity": 0.5, "dense": ()}
 QUADRATURE = slq.Quadrature(np.ones((2, 1)), np.ones((2, 1)), 4, "float32")
 SPECTRUM = eigenvalues.Spectrum(np.ones(2), 2, 0, 1, "float32", 0.0, None)
+STATE = transforms.fixed(INNER, masks=MASKS).init(PARAMS)
+TICKET = {"path": "ticket.npz"}
+LEVEL = {"folder": ".", "level": 1}
+STACKED = jax.tree.map(lambda leaf: leaf[None], MASKS)
 CALLS = {
     "masks.dense": Call(masks.ones, {"params": PARAMS, "prunable": ("*/kernel",)}),
     "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
@@ -191,11 +214,15 @@ CALLS = {
     "masks.kept": Call(masks.num_active, {"masks": MASKS}, {"masks": "boolean"}),
     "masks.sparsity": Call(masks.sparsity, {"masks": MASKS}, {"masks": "boolean"}),
     "masks.by_layer": Call(masks.layer_counts, {"masks": MASKS}, {"masks": "boolean"}),
+    "masks.size": Call(masks.size, {"masks": MASKS}, {"masks": "sizes"}),
     "masks.pack": Call(masks.pack, {"masks": MASKS}, {"masks": "boolean"}),
     "tree.match_structure": Call(
         tree.match_structure,
         {"tree": MASKS, "like": MASKS},
         {"tree": "fitting tree", "like": "fitting tree"},
+    ),
+    "tree.map_with_names": Call(
+        tree.map_with_names, {"fn": lambda name, leaf: leaf, "tree": PARAMS}
     ),
     "tree.matches": Call(
         tree.matches, {"name": "a", "globs": ("a",)}, {"name": "any", "globs": "globs"}
@@ -294,7 +321,9 @@ CALLS = {
         distributions.divide, DISTRIBUTED | {"distribution": "uniform"}
     ),
     "distributions.by_glob": Call(
-        distributions.by_glob, {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5}
+        distributions.by_glob,
+        {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5},
+        {"wanted": "wanted"},
     ),
     "schedules.to_steps": Call(
         durations.to_steps,
@@ -335,6 +364,15 @@ CALLS = {
         transforms.top_kast, sparsity=0.5, backward_sparsity=0.2
     ),
     "transforms.sr_ste": method(transforms.sr_ste),
+    "transforms.apply_updates": Call(
+        transforms.apply_updates,
+        {"params": PARAMS, "updates": PARAMS, "opt_state": STATE},
+        {
+            "params": "fitting weights",
+            "updates": "fitting weights",
+            "opt_state": "state",
+        },
+    ),
     "transforms.weight_specs": Call(
         transforms.weight_specs, {"params": PARAMS, "axis": "d", "parts": 2, "least": 4}
     ),
@@ -438,6 +476,31 @@ CALLS = {
     ),
     "lottery.shuffle_layers": Call(
         traced(controls.shuffle_layers), {"masks": MASKS, "key": KEY, "exclude": ()}
+    ),
+    "lottery.tickets.save": Call(
+        tickets.save, TICKET | {"masks": MASKS}, {"path": "path"}
+    ),
+    "lottery.tickets.load": Call(
+        saved(tickets.load), TICKET | {"like": MASKS}, {"path": "path", "like": "masks"}
+    ),
+    "lottery.tickets.read": Call(saved(tickets.read), TICKET, {"path": "path"}),
+    "lottery.tickets.path_of": Call(
+        tickets.path_of,
+        LEVEL | {"replicate": 0},
+        {"folder": "path", "replicate": "integer"},
+    ),
+    "lottery.tickets.save_level": Call(
+        tickets.save_level,
+        LEVEL | {"masks": STACKED, "replicates": 1},
+        {"folder": "path"},
+    ),
+    "lottery.tickets.save_final": Call(
+        tickets.save_final, {"folder": ".", "masks": STACKED}, {"folder": "path"}
+    ),
+    "lottery.tickets.load_level": Call(
+        tickets.load_level,
+        LEVEL | {"like": MASKS, "replicates": 1},
+        {"folder": "path", "like": "masks"},
     ),
     "lottery.data_keys": Call(
         traced(instability.data_keys), {"keys": KEY[None], "count": 2}
@@ -618,8 +681,9 @@ def test_step_counts_that_are_none_are_refused_at_once(
 
 @pytest.mark.parametrize("label", CALLS)
 def test_a_wrong_argument_is_refused_by_its_name(
-    label: str, monkeypatch: pytest.MonkeyPatch
+    label: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
     call = CALLS[label]
     call.function(**fresh(call))
@@ -629,3 +693,31 @@ def test_a_wrong_argument_is_refused_by_its_name(
         for wrong in WRONG.get(call.kinds.get(name, KIND.get(name, "any")), [])
     ]
     assert [each for each in tried if each] == []
+
+
+SPARSE = {"sparsity": 0.5, "update_every": 2, "end_step": 9}
+KEYED = {
+    name: functools.partial(getattr(transforms, name), INNER, **SPARSE)
+    for name in ("rigl", "sparse_evolution", "mest", "snfs", "granet")
+}
+KEYED["sparsify"] = functools.partial(transforms.sparsify, INNER, masks.ones)
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_what_is_no_key_is_refused_before_init(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for wrong in (3, "x", jnp.ones(2)):
+        with pytest.raises(TypeError, match="key: expected a random key"):
+            KEYED[name](key=wrong)
+
+
+def test_updates_in_another_order_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="opt_state: holds 0 SparsifyStates"):
+        transforms.apply_updates(PARAMS, STATE, PARAMS)
+    with pytest.raises(ValueError, match="updates: the leaf .* is not in params"):
+        transforms.apply_updates(STATE, PARAMS, STATE)

@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsparse import arguments, metrics_log, multihost
 from jaxsparse import masks as masks_lib
-from jaxsparse import metrics_log, multihost
 from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
 
 
-def save(path: Path, masks: Masks) -> None:
+@arguments.check(path=arguments.path, masks=arguments.masks)
+def save(path: str | Path, masks: Masks) -> None:
     """Writes the masks of one replicate, completely or not at all.
 
     Args:
@@ -34,9 +35,12 @@ def save(path: Path, masks: Masks) -> None:
     # file.
     content = io.BytesIO()
     np.savez(content, **masks_lib.pack(masks))
-    multihost.on_primary(lambda: metrics_log.write_atomically(path, content.getvalue()))
+    multihost.on_primary(
+        lambda: metrics_log.write_atomically(Path(path), content.getvalue())
+    )
 
 
+@arguments.check(path=arguments.path, like=arguments.masks)
 def load(path: str | Path, like: Masks) -> Masks:
     """Reads the masks that `save` wrote.
 
@@ -57,6 +61,7 @@ def load(path: str | Path, like: Masks) -> Masks:
     return masks_lib.unpack(read(path), like)
 
 
+@arguments.check(path=arguments.path)
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the packed masks of a ticket, the input of `masks.unpack`.
 
@@ -87,7 +92,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def path_of(folder: Path, level: int, replicate: int) -> Path:
+@arguments.check(
+    folder=arguments.path, level=arguments.integer(0), replicate=arguments.integer(0)
+)
+def path_of(folder: str | Path, level: int, replicate: int) -> Path:
     """Returns the path of a ticket in a run's directory of tickets.
 
     Args:
@@ -95,10 +103,18 @@ def path_of(folder: Path, level: int, replicate: int) -> Path:
       level: level of iterative magnitude pruning, from 0.
       replicate: number of the replicate, from 0.
     """
-    return folder / f"level_{level:02d}" / f"replicate_{replicate}.npz"
+    return Path(folder) / f"level_{level:02d}" / f"replicate_{replicate}.npz"
 
 
-def save_level(folder: Path, level: int, masks: Masks, *, replicates: int) -> None:
+@arguments.check(
+    folder=arguments.path,
+    level=arguments.integer(0),
+    masks=arguments.masks,
+    replicates=arguments.integer(1),
+)
+def save_level(
+    folder: str | Path, level: int, masks: Masks, *, replicates: int
+) -> None:
     """Writes the masks of a level, one file per replicate.
 
     Args:
@@ -112,7 +128,8 @@ def save_level(folder: Path, level: int, masks: Masks, *, replicates: int) -> No
         save(path_of(folder, level, r), mask)
 
 
-def save_final(folder: Path, masks: Masks) -> None:
+@arguments.check(folder=arguments.path, masks=arguments.masks)
+def save_final(folder: str | Path, masks: Masks) -> None:
     """Writes the final masks of sparse training, one file per replicate.
 
     Args:
@@ -121,11 +138,17 @@ def save_final(folder: Path, masks: Masks) -> None:
     """
     for r in range(len(jax.tree.leaves(masks)[0])):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
-        save(folder / "final" / f"replicate_{r}.npz", mask)
+        save(Path(folder) / "final" / f"replicate_{r}.npz", mask)
 
 
+@arguments.check(
+    folder=arguments.path,
+    level=arguments.integer(0),
+    like=arguments.masks,
+    replicates=arguments.integer(1),
+)
 def load_level(
-    folder: Path, level: int, like: Masks, *, replicates: int
+    folder: str | Path, level: int, like: Masks, *, replicates: int
 ) -> Masks | None:
     """Reads the masks of a level.
 

@@ -41,6 +41,7 @@ GROWTH = ("gradient", "inverted", "random")
     sparsity=arguments.real,
     drop_fraction=arguments.real,
     drop_schedule=arguments.name_or_function,
+    key=arguments.optional(arguments.key),
 )
 def sparse_evolution(
     inner: optax.GradientTransformation,
@@ -170,6 +171,7 @@ def sparse_evolution(
     sparsity=arguments.real,
     drop_fraction=arguments.real,
     drop_schedule=arguments.name_or_function,
+    key=arguments.optional(arguments.key),
 )
 def rigl(
     inner: optax.GradientTransformation,
@@ -310,6 +312,7 @@ def rigl(
     sparsity=arguments.real,
     drop_fraction=arguments.real,
     drop_schedule=arguments.name_or_function,
+    key=arguments.optional(arguments.key),
 )
 def mest(
     inner: optax.GradientTransformation,

@@ -280,6 +280,7 @@ def _check_rising(table: list[Fraction]) -> None:
     drop_fraction=arguments.real,
     drop_schedule=arguments.name_or_function,
     min_layer_density=arguments.real,
+    key=arguments.optional(arguments.key),
 )
 def granet(
     inner: optax.GradientTransformation,

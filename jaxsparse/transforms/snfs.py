@@ -24,6 +24,7 @@ from jaxsparse.types import Counts, Grads, Masks, Params, RandomKey
     drop_fraction=arguments.real,
     drop_schedule=arguments.name_or_function,
     momentum=arguments.real,
+    key=arguments.optional(arguments.key),
 )
 def snfs(
     inner: optax.GradientTransformation,

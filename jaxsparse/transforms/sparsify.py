@@ -32,7 +32,10 @@ from jaxsparse.transforms.state import SparsifyState
 from jaxsparse.types import Grads, Masks, Params, RandomKey
 
 
-@arguments.check(inner=arguments.optimizer)
+@arguments.check(
+    inner=arguments.optimizer,
+    key=arguments.optional(arguments.key),
+)
 def sparsify(
     inner: optax.GradientTransformation,
     init_masks: InitMasks,

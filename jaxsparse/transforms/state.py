@@ -177,13 +177,18 @@ def apply_updates(params: Params, updates: Params, opt_state: optax.OptState) ->
       outside the masks to zero.
 
     Raises:
-      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one; if
+        `updates` do not fit `params`, naming the first leaf that differs.
 
     Examples:
       >>> tx = optax.chain(transforms.rigl(optax.adam(1e-3), ...), optax.ema(0.9))
       >>> updates, opt_state = tx.update(grads, opt_state, params)
       >>> params = transforms.apply_updates(params, updates, opt_state)
     """
+    find(opt_state)  # arguments in another order would fit each other
+    updates = tree.match_structure(
+        updates, params, fields=("updates", "params"), same_leaves=True
+    )
     params = optax.apply_updates(params, updates)
     if not isinstance(params, optax.LookaheadParams):
         return stored_params(params, opt_state)
