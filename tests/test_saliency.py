@@ -298,8 +298,24 @@ def test_synflow_where_layers_cannot_be_rescaled_is_plain_or_refused() -> None:
     result = scores.synflow(apply, params, everything, (1, 4))
     np.testing.assert_allclose(np.asarray(result["v"]), 1e-300, rtol=1e-9)
     grow = functools.partial(apply, by=1e200)
-    with pytest.raises(ValueError, match="is not finite in float64"):
+    with pytest.raises(ValueError, match="float64; .* skip connections.* normalise in"):
         scores.synflow(grow, params, everything, (1, 4))
+
+
+def test_synflow_that_biases_make_underflow_warns() -> None:
+    params = chain((4,) * 61, scale=1e-8)
+    for layer in params.values():
+        layer["bias"] = jnp.ones(4)
+
+    def apply(params: Params, x: Any) -> Any:
+        for name in sorted(params):
+            x = jax.nn.relu(x @ params[name]["kernel"] + params[name]["bias"][None])
+        return x
+
+    everything = masks.ones(params)
+    with pytest.warns(UserWarning, match="nonzero weights is 0 in .*layer000") as said:
+        scores.synflow(apply, params, everything, (1, 4))
+    assert len(said) == 1
 
 
 WIDTHS = (30, 20, 20, 20, 20, 5)
