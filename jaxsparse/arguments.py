@@ -283,7 +283,7 @@ def masks(name: str, value: Any) -> None:
         if leaf.dtype != np.bool:
             raise ValueError(
                 f"{name}: {leaf_name or 'it'} is of {leaf.dtype}; wanted bool, as of "
-                "masks.dense"
+                "masks.ones"
             )
 
 

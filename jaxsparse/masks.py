@@ -252,7 +252,7 @@ def num_active(masks: Masks) -> int:
     Raises:
       ValueError: if a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.dense")
+    check_boolean(masks, remedy="see masks.ones")
     return sum(_count(leaf) for leaf in jax.tree.leaves(masks))
 
 
@@ -287,12 +287,12 @@ def sparsity(masks: Masks) -> float:
     Raises:
       ValueError: if there are no prunable weights, or a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.dense")
+    check_boolean(masks, remedy="see masks.ones")
     weights = size(masks)
     if not weights:
         raise ValueError(
             f"masks: expected prunable weights, got none in the leaves {names(masks)}; "
-            "make masks with `masks.dense(params)`"
+            "make masks with `masks.ones(params)`"
         )
     return 1.0 - num_active(masks) / weights
 
@@ -309,7 +309,7 @@ def layer_counts(masks: Masks) -> dict[str, LayerCount]:
     Raises:
       ValueError: if a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.dense")
+    check_boolean(masks, remedy="see masks.ones")
     leaves = jax.tree.leaves(masks)
     return {
         name: LayerCount(_count(leaf), leaf.size)
@@ -355,7 +355,7 @@ def pack(masks: Masks) -> dict[str, np.ndarray]:
     Raises:
       ValueError: if a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.dense")
+    check_boolean(masks, remedy="see masks.ones")
     packed = {}
     for name, leaf in tree.named_leaves(masks).items():
         packed[name] = np.packbits(np.asarray(leaf).reshape(-1))

@@ -194,7 +194,7 @@ METHODS: dict[str, Method] = {
     "rigl fan_in": dynamic(
         t.rigl, (24, 12), **(FADING | EVEN), structure=select.fan_in()
     ),
-    "rigl in_groups": dynamic(
+    "rigl n_of_m": dynamic(
         *(t.rigl, (48, 24)),
         **(FADING | EVEN | {"sparsity": 0.5, "drop_schedule": "constant"}),
         structure=select.n_of_m(4),

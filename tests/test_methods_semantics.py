@@ -358,7 +358,7 @@ def test_sr_ste() -> None:
 STRUCTURED = {
     "blocks": (methods.METHODS["sparse_evolution blocks"], select.blocks((2, 2))),
     "fan_in": (methods.METHODS["rigl fan_in"], select.fan_in()),
-    "in_groups": (methods.METHODS["rigl in_groups"], select.n_of_m(4)),
+    "n_of_m": (methods.METHODS["rigl n_of_m"], select.n_of_m(4)),
 }
 
 

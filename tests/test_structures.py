@@ -40,7 +40,7 @@ def rows_of(structure: select.Structure, shape: tuple[int, ...]) -> list:
     rows: dict[tuple, dict[tuple, list[int]]] = {}
     for flat, (*space, i, o) in enumerate(np.ndindex(shape)):
         row, unit = {
-            "in_groups": ((*space, i // a, o), (i % a,)),
+            "n_of_m": ((*space, i // a, o), (i % a,)),
             "blocks": ((), (*space, i // a, o // b)),
             "channels": ((), (o,)),
             "fan_in": ((o,), (*space, i)),
@@ -79,7 +79,7 @@ def shapes(draw: st.DrawFn, structure: select.Structure) -> tuple[int, ...]:
 def leaves(draw: st.DrawFn, structure: select.Structure) -> np.ndarray:
     shape = draw(shapes(structure))
     values = st.sampled_from(SUMMABLE)
-    if structure.name.startswith(("in_groups", "fan_in", "blocks((1, 1))")):
+    if structure.name.startswith(("n_of_m", "fan_in", "blocks((1, 1))")):
         values = st.sampled_from(WILD) | st.floats(width=32)
     return draw(hnp.arrays(np.float32, shape, elements=values, fill=values))
 
@@ -410,7 +410,7 @@ def rows_of_matrices(structure: select.Structure, shape: tuple[int, ...]) -> lis
     rows: dict[tuple, dict[tuple, list[int]]] = {}
     for flat, (s, *space, i, o) in enumerate(np.ndindex(shape)):
         row, unit = {
-            "in_groups": ((s, *space, i // a, o), (i % a,)),
+            "n_of_m": ((s, *space, i // a, o), (i % a,)),
             "blocks": ((), (s, *space, i // a, o // b)),
             "channels": ((), (s, o)),
             "fan_in": ((s, o), (*space, i)),
@@ -649,7 +649,7 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
         (lambda: select.blocks((4, 0)), "size: got 0"),
         (
             lambda: kernel(structure=select.n_of_m(3)),
-            r"conv/kernel: got 8 inputs, .* multiple of 3, for in_groups\(3\); .*"
+            r"conv/kernel: got 8 inputs, .* multiple of 3, for n_of_m\(3\); .*"
             "dense=.*prunable",
         ),
         (
@@ -666,11 +666,11 @@ def fit(structure: select.Structure, count: int, name: str = "a") -> dict:
         ),
         (lambda: kernel(count=-108), "count of conv/kernel: got -108"),
         (lambda: kernel(count=540), "count of conv/kernel: got 540"),
-        (lambda: kernel(ties="drop"), r"ties: got 'drop' with in_groups\(4\)"),
-        (lambda: kernel(axis_name="data"), "axis_name: got 'data' with in_groups"),
+        (lambda: kernel(ties="drop"), r"ties: got 'drop' with n_of_m\(4\)"),
+        (lambda: kernel(axis_name="data"), "axis_name: got 'data' with n_of_m"),
         (
             lambda: rest(select.n_of_m(4), 8, (8, 2), (4, 3)),
-            r"structure: in_groups\(4\) makes every row of 0/kernel",
+            r"structure: n_of_m\(4\) makes every row of 0/kernel",
         ),
         (
             lambda: rest(select.fan_in(), 8, (8, 2)),

@@ -203,7 +203,7 @@ TICKET = {"path": "ticket.npz"}
 LEVEL = {"folder": ".", "level": 1}
 STACKED = jax.tree.map(lambda leaf: leaf[None], MASKS)
 CALLS = {
-    "masks.dense": Call(masks.ones, {"params": PARAMS, "prunable": ("*/kernel",)}),
+    "masks.ones": Call(masks.ones, {"params": PARAMS, "prunable": ("*/kernel",)}),
     "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
     "masks.by_globs": Call(masks.glob_filter, {"globs": ("*",)}, {"globs": "globs"}),
     "masks.tree_map": Call(
@@ -264,7 +264,7 @@ CALLS = {
         },
         {"structure": "structure", "counts": "any", "masks": "weights"},
     ),
-    "select.in_groups": Call(select.n_of_m, {"size": 2}),
+    "select.n_of_m": Call(select.n_of_m, {"size": 2}),
     "select.blocks": Call(select.blocks, {"size": (2, 1)}, {"size": "sides"}),
     "select.bind": Call(
         lambda structure, dense, axes: select.bind(

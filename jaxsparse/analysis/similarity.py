@@ -241,7 +241,7 @@ def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, 
         if first.masks is None or second.masks is None:
             raise ValueError(
                 f"masks: got None for the subspace {subspace!r}; wanted masks of both "
-                "solutions, such as `masks.dense(params)`; or use the subspace 'all'"
+                "solutions, such as `masks.ones(params)`; or use the subspace 'all'"
             )
         joined = join(first.masks, second.masks, subspace=subspace)
         region = tree.named_leaves(joined)

@@ -114,7 +114,7 @@ def n_of_m(size: int) -> Structure:
       Sparse Neural Networks From Scratch. 2021. arXiv:2102.04010, section 3.
     """
     rows, units = (STACK, SPACE, IN_BLOCK, OUT_BLOCK), (IN_PLACE,)
-    return Structure(f"in_groups({size})", (size, 1), rows, units)
+    return Structure(f"n_of_m({size})", (size, 1), rows, units)
 
 
 def blocks(size: tuple[int, int]) -> Structure:

@@ -56,7 +56,7 @@ def fixed(
         )
 
     def init_masks(params: Params) -> Masks:
-        masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
+        masks_lib.check_boolean(masks, remedy="make masks with masks.ones")
         # Matched by leaf names: masks and parameters may differ in their node types.
         fitted = tree.match_structure(masks, params, fields=("masks", "params"))
         # A copy: donating the state must not delete the caller's masks.

@@ -245,7 +245,7 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
       >>> opt_state = replace_masks(tx.init(params), ticket)
     """
     held = find(opt_state).masks
-    masks_lib.check_boolean(masks, remedy="make masks with masks.dense")
+    masks_lib.check_boolean(masks, remedy="make masks with masks.ones")
     masks = tree.match_structure(
         masks, held, fields=("masks", "the optimiser's masks"), same_leaves=True
     )
