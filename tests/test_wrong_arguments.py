@@ -102,7 +102,16 @@ KINDS = {
     ),
     "integer": (
         *("begin_step", "end_step", "update_every", "step", "level", "levels", "parts"),
-        *("iterations", "total", "count", "until", "dimensions", "starts", "classes"),
+        *(
+            "iterations",
+            "total",
+            "count",
+            "until",
+            "end",
+            "dimensions",
+            "starts",
+            "classes",
+        ),
         *("bins", "capacity", "n", "m", "stop_step", "steps_per_epoch", "examples"),
         *("steps", "least", "kept", "top", "bottom", "probes", "batch_size"),
         *("columns_at_once", "size", "replicates"),
@@ -243,14 +252,14 @@ CALLS = {
         SELECTED | {"counts": {"a": {"kernel": 3, "bias": None}}},
         SCORED | {"counts": "any"},
     ),
-    "select.globally_at_least": Call(
+    "select.top_k_global_at_least": Call(
         select.top_k_global_at_least,
         SELECTED | {"count": 3, "least": {"a": {"kernel": 1, "bias": None}}},
         SCORED | {"least": "any"},
     ),
     "select.floors": Call(
-        lambda masks, min_layer_density, ignored: select.floors(
-            masks, min_layer_density, frozen=ignored
+        lambda masks, min_layer_density, frozen: select.floors(
+            masks, min_layer_density, frozen=frozen
         ),
         {"masks": MASKS, "min_layer_density": 0.5, "frozen": ()},
         {"min_layer_density": "part", "frozen": "globs"},
@@ -278,10 +287,10 @@ CALLS = {
         {"structure": select.n_of_m(2), "name": "a", "shape": (4, 3)},
         {"structure": "structure", "name": "any", "shape": "any"},
     ),
-    "oneshot.prune": Call(
+    "prune.prune": Call(
         prune.prune, PRUNED | {"structure": None, "axes": None}, {"axes": "axes"}
     ),
-    "oneshot.prune_iteratively": Call(
+    "prune.prune_iteratively": Call(
         lambda **arguments: prune.prune_iteratively(**arguments),
         PRUNED
         | {
@@ -325,21 +334,21 @@ CALLS = {
         {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5},
         {"wanted": "wanted"},
     ),
-    "schedules.to_steps": Call(
+    "durations.to_steps": Call(
         durations.to_steps,
         {"duration": "2ep", "steps_per_epoch": 3, "total": 9},
         {"duration": "name"},
     ),
-    "schedules.kept_per_level": Call(
+    "durations.kept_per_level": Call(
         durations.kept_per_level, {"total": 9, "fraction": 0.2, "levels": 2}
     ),
-    "schedules.open_lth_kept": Call(
+    "durations.open_lth_kept": Call(
         durations.open_lth_kept, {"kept": 9, "fraction": 0.2}
     ),
-    "calendars.make_calendar": Call(
-        update_schedules.make_update_schedule, WHEN | {"closes": True}
+    "update_schedules.make_update_schedule": Call(
+        update_schedules.make_update_schedule, WHEN | {"include_end": True}
     ),
-    "calendars.drop_fractions": Call(
+    "update_schedules.drop_fractions": Call(
         update_schedules.drop_fractions,
         {"calendar": CALENDAR, "fraction": 0.3, "schedule": "cosine"},
         {"fraction": "any"},  # messages call it drop_fraction, as the methods do
@@ -452,13 +461,15 @@ CALLS = {
         {"apply": apply, "params": PARAMS, "masks": MASKS},
         FIT,
     ),
-    "tost.fade": Call(
-        traced(annealing.anneal), {"clock": 1, "until": 4, "form": "linear"}
+    "tost.anneal": Call(
+        traced(annealing.anneal),
+        {"step": 1, "end": 4, "form": "linear"},
+        {"step": "any"},
     ),
     "tost.sharpen": Call(
         traced(annealing.sharpen),
-        {"clock": 1, "until": 4, "least": 1.0, "most": 9.0},
-        {"least": "number", "most": "number"},
+        {"step": 1, "end": 4, "initial": 1.0, "final": 9.0},
+        {"step": "any", "initial": "number", "final": "number"},
     ),
     "lottery.layer_counts": Call(
         imp.layer_counts, {"masks": MASKS, "level": 1, "rule": imp.PruningRule()}
@@ -604,7 +615,7 @@ CALLS = {
             "key": KEY,
         },
     ),
-    "analysis.cut": Call(
+    "analysis.pruning_threshold": Call(
         imp_rounds.pruning_threshold, {"solution": SOLUTION, "next_masks": MASKS}
     ),
     "analysis.histogram": Call(

@@ -78,7 +78,7 @@ def pruning_threshold(
       Tickets Win. 2021. arXiv:2106.06955: the threshold over levels.
     """
     next_masks = tree.match_structure(
-        next_masks, solution.masks, fields=("following", "masks"), same_leaves=True
+        next_masks, solution.masks, fields=("next_masks", "masks"), same_leaves=True
     )
     weights = _weights(solution.params, solution.masks)
     chosen = _arrays(next_masks)
@@ -87,7 +87,7 @@ def pruning_threshold(
         after = chosen[name]
         if np.any(after & ~mask):
             raise ValueError(
-                f"following: {name} has {int(np.sum(after & ~mask))} weights that the "
+                f"next_masks: {name} has {int(np.sum(after & ~mask))} weights that the "
                 "round before has not; wanted masks that were pruned from its own"
             )
         size = np.abs(weights[name])

@@ -82,7 +82,7 @@ def test_masks_that_grew_are_refused() -> None:
     solution, _ = make(0)
     more = {"a": {"kernel": jnp.ones((7, 5), bool), "bias": None}}
     more["b"] = {"kernel": jnp.ones((5, 3), bool)}
-    with pytest.raises(ValueError, match="following: a/kernel has .* before has not"):
+    with pytest.raises(ValueError, match="next_masks: a/kernel has .* before has not"):
         imp_rounds.pruning_threshold(solution, more)
 
 

@@ -162,7 +162,7 @@ def lines(axes, color):
 
 
 def test_accuracies_and_their_difference_in_deviations(found):
-    rows = table(found, "arms").set_index("arm")
+    rows = table(found, "variants").set_index("arm")
     assert rows.index.tolist() == ["prune", "lt", "rigl"]
     assert rows["n"].tolist() == [3, 3, 1]
     assert rows.loc["lt", "accuracy_percent"] == 98.0
@@ -176,12 +176,12 @@ def test_accuracies_and_their_difference_in_deviations(found):
 
 def test_no_spread_at_all_is_no_unit(found):
     found["arms"]["prune"]["published"] = [98.5, 0.0]
-    assert math.isnan(table(found, "arms")["difference"][0])
+    assert math.isnan(table(found, "variants")["difference"][0])
 
 
 def test_a_lost_seed_does_not_count(found):
     found["arms"]["lt"]["accuracy"] = [98.0, None, 97.0]
-    row = table(found, "arms").iloc[1]
+    row = table(found, "variants").iloc[1]
     assert (row["n"], row["accuracy_percent"]) == (2, 97.5)
 
 
