@@ -254,13 +254,13 @@ def test_time_that_is_up_stops_what_runs_and_asks_for_more(
     # As in a job: the signal comes to the thread that waits for the child.
     job = (
         "import pathlib, signal, sys\n"
-        "from experiments.sweeping import engines\n"
+        "from experiments.sweeping import executors\n"
         f"command = [sys.executable, '-c', {child!r}]\n"
         f"folder = pathlib.Path({str(tmp_path / 'a')!r})\n"
-        "commands = engines.Commands([(folder, command)])\n"
+        "commands = executors.Commands([(folder, command)])\n"
         "def asked(*_):\n"
         "    again = commands.checkpoint()\n"
-        "    assert isinstance(again.function, engines.Commands)\n"
+        "    assert isinstance(again.function, executors.Commands)\n"
         "    sys.exit(33)\n"
         "signal.signal(signal.SIGUSR2, asked)\n"
         "commands()\n"
