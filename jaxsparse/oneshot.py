@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from jaxsparse import (
     arguments,
@@ -104,8 +104,8 @@ def prune(
     if structure is None and known:
         pooled = _is_pooled(counts)
         ties = select.count_ties(worth, masks, ignored=dense, pooled=pooled)
-        select.warn_of_ties(ties, stacklevel=2)
-    layer_counts.warn_if_empty(masks, remedy=EMPTY)
+        select.warn_of_ties(ties, stacklevel=3)
+    layer_counts.warn_if_empty(masks, remedy=EMPTY, stacklevel=3)
     return masks
 
 
@@ -194,8 +194,9 @@ def prune_iteratively(
 
     @jax.jit
     def step(
-        params: Params, masks: Masks, counts: Counts
+        params: Params, masks: Masks, iteration: Int[Array, ""]
     ) -> tuple[Masks, list[Bool[Array, ""]], dict[str, Any]]:
+        counts = _look_up(masks, plan, iteration, dense)
         worth = _score(score, params, masks)
         within = None if regrow else masks
         read = everything if regrow else masks
@@ -205,9 +206,10 @@ def prune_iteratively(
         )
         return kept, _finite(worth, read), ties
 
+    plan.reverse()
     masks = everything
-    for iteration, counts in enumerate(reversed(plan), start=1):
-        masks, finite, ties = step(params, masks, jax.tree.map(jnp.int32, counts))
+    for iteration in range(1, iterations + 1):
+        masks, finite, ties = step(params, masks, jnp.int32(iteration - 1))
         bad = [
             name
             for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)
@@ -218,8 +220,8 @@ def prune_iteratively(
                 f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
                 "wanted numbers; look for overflow in the loss or the network"
             )
-    select.warn_of_ties(ties, stacklevel=2)
-    layer_counts.warn_if_empty(masks, remedy=EMPTY)
+    select.warn_of_ties(ties, stacklevel=3)
+    layer_counts.warn_if_empty(masks, remedy=EMPTY, stacklevel=3)
     return masks
 
 
@@ -300,6 +302,19 @@ def _counts(
             "or a lower sparsity"
         )
     return kept - whole
+
+
+def _look_up(
+    masks: Masks, plan: list[Counts], index: Int[Array, ""], dense: tuple[str, ...]
+) -> Counts:
+    """Reads the traced counts of one iteration."""
+    sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
+    if _is_pooled(plan[0]):
+        free = [size for name, size in sizes.items() if not tree.matches(name, dense)]
+        return select.look_up(plan, index, sum(free))
+    return tree.map_with_names(
+        lambda name, *of_leaf: select.look_up(of_leaf, index, sizes[name]), *plan
+    )
 
 
 def _select(

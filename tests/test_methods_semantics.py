@@ -27,6 +27,16 @@ PLAINLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
+WHEN = {"begin_step": 0, "end_step": 2, "update_every": 1, "sparsity": 0.9}
+GLOBAL = {
+    "gradual": transforms.gradual_magnitude(SGD, distribution="global", **WHEN),
+    "floors": transforms.gradual_magnitude(
+        SGD, distribution="global", min_layer_density=0.01, **WHEN
+    ),
+    "one shot": transforms.one_shot_magnitude(SGD, sparsity=0.9, step=0),
+    "granet": transforms.granet(SGD, **WHEN),
+    "straight through": transforms.straight_through(SGD, distribution="global", **WHEN),
+}
 Arrays = list[np.ndarray]
 
 
@@ -737,3 +747,31 @@ def test_any_tree_of_parameters(name: str, method: str) -> None:
     assert masks.kept(held) == 36 and masks.total(held) == 144
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(held), strict=True)
     assert all((a != b).any() for a, b in pairs)
+
+
+@pytest.mark.parametrize("method", GLOBAL)
+def test_two_to_the_31_weights_compete_in_a_method(method: str) -> None:
+    tx = GLOBAL[method]
+    leaf = jax.ShapeDtypeStruct((2**15, 2**15), jnp.bfloat16)
+    params = {name: {"kernel": leaf} for name in "abc"}
+
+    def after(params: Any) -> Any:
+        _, state = tx.update(params, tx.init(params), params)
+        return transforms.get_masks(state)
+
+    kept = jax.tree.leaves(jax.eval_shape(after, params))
+    assert [mask.shape for mask in kept] == [leaf.shape] * 3
+
+
+def test_room_of_two_to_the_31_weights_is_room() -> None:
+    room = jnp.full(3, 2**30, jnp.int32)
+    given = redistribution.apportion(jnp.int32(10), jnp.ones(3), room)
+    assert sorted(given.tolist()) == [3, 3, 4]
+
+
+def test_redistribution_of_more_weights_than_int32_counts_is_refused() -> None:
+    leaf = jax.ShapeDtypeStruct((2**16, 2**15), jnp.bfloat16)
+    params = {name: {"kernel": leaf} for name in "abc"}
+    tx = transforms.snfs(SGD, sparsity=0.1, drop_fraction=0.5, end_step=200)
+    with pytest.raises(ValueError, match="drop_fraction: got 0.5 of 6442450944"):
+        jax.eval_shape(tx.init, params)

@@ -345,3 +345,22 @@ def test_scores_of_another_shape_are_refused_by_name():
         oneshot.prune_iteratively(params(), 0.5, score=turned, iterations=2)
     with pytest.raises(ValueError, match="score: the leaf a/bias"):
         oneshot.prune(params(), 0.5, score=lambda p, m: jax.tree.map(jnp.abs, p))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_layer_density": 0.1},
+        {"score": scores.magnitude, "iterations": 3},
+        {"score": scores.magnitude, "iterations": 3, "min_layer_density": 0.1},
+        {"score": scores.magnitude, "iterations": 3, "distribution": "uniform"},
+    ],
+    ids=str,
+)
+def test_long_counts_give_the_same_masks(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = oneshot.prune_iteratively if "iterations" in options else oneshot.prune
+    short = choose(params(), 0.9, **options)
+    monkeypatch.setattr("jaxsparse.select.layers.LIMIT", 60)
+    jax.tree.map(np.testing.assert_array_equal, choose(params(), 0.9, **options), short)

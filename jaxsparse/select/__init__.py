@@ -10,7 +10,7 @@ structure which axes of a tree's leaves are inputs and outputs.
 """
 
 from jaxsparse.select.bisection import Ties
-from jaxsparse.select.counts import fit
+from jaxsparse.select.counts import fit, look_up
 from jaxsparse.select.floors import floors, globally_at_least
 from jaxsparse.select.layers import AxisName
 from jaxsparse.select.ranking import (
@@ -51,6 +51,7 @@ __all__ = (
     "globally_at_least",
     "grid",
     "in_groups",
+    "look_up",
     "per_layer",
     "warn_of_ties",
 )

@@ -5,15 +5,18 @@ Runs on the host, from names and shapes. Counts are of weights here as everywher
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
 
 from jaxsparse import arguments, tree
 from jaxsparse.select import layers, structures
 from jaxsparse.select.structures import Grid, Structure
-from jaxsparse.types import Counts, Masks
+from jaxsparse.types import Count, Counts, Masks
 
 
 @arguments.check(
@@ -64,6 +67,22 @@ def fit(
         return _nearest(structure, name, shapes[name], known)
 
     return tree.map_with_names(fit_leaf, counts)
+
+
+def look_up(table: Sequence[int], index: Int[Array, ""], total: int) -> Count:
+    """Reads a traced count of a table, in int64 if that many weights need it.
+
+    Args:
+      table: counts, known now.
+      index: which of them; int32.
+      total: weights that compete, which `select` then numbers in int64 from 2**31 on.
+
+    Returns:
+      The count, in int32 or int64.
+    """
+    is_long = total >= layers.LIMIT
+    with layers.wide(is_long):
+        return jnp.asarray(np.array(table, np.int64 if is_long else np.int32))[index]
 
 
 def step(view: Grid) -> int:

@@ -5,11 +5,13 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
-from jaxsparse import arguments
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.select import counts as counts_lib
+from jaxsparse.select import layers as layers_lib
 from jaxsparse.select import structures, unstructured
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.structures import Structure
@@ -59,7 +61,7 @@ def floors(
     return jax.tree.unflatten(jax.tree.structure(masks), counts)
 
 
-@arguments.check(count=arguments.integer())
+@arguments.check(count=arguments.integer(), ignored=arguments.patterns)
 def globally_at_least(
     scores: Scores,
     count: Int[Array, ""] | int,
@@ -99,20 +101,35 @@ def globally_at_least(
             ties=ties,
             structure=structure,
         )
-    floor = jax.tree.map(jnp.int32, least)
+    leaves = dict(zip(masks_lib.names(scores), jax.tree.leaves(scores), strict=True))
+    total = sum(
+        np.size(leaf)
+        for name, leaf in leaves.items()
+        if not masks_lib.matches(name, ignored)
+    )
+    floor = tree.map_with_names(
+        lambda name, least: counts_lib.look_up(
+            [least], jnp.int32(0), np.size(leaves.get(name))
+        ),
+        least,
+    )
     safe = unstructured.per_layer(
         scores, floor, within=within, ignored=ignored, structure=structure
     )
     allowed = jax.tree.map(jnp.ones_like, safe) if within is None else within
     names = masks_lib.names(safe)
-    held = sum(
-        jnp.sum(leaf, dtype=jnp.int32)
-        for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
-        if not masks_lib.matches(name, ignored)
-    )
+    is_long = total >= layers_lib.LIMIT
+    integer = jnp.int64 if is_long else jnp.int32
+    with layers_lib.wide(is_long):
+        held = sum(
+            jnp.sum(leaf, dtype=integer)
+            for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
+            if not masks_lib.matches(name, ignored)
+        )
+        left = jnp.asarray(count, integer) - held
     rest = unstructured.globally(
         scores,
-        jnp.int32(count) - held,
+        left,
         within=jax.tree.map(lambda mask, kept: mask & ~kept, allowed, safe),
         ignored=ignored,
         ties=ties,

@@ -5,11 +5,9 @@ from fractions import Fraction
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
-from jaxsparse import distributions, fan_axes, scores, select
+from jaxsparse import distributions, fan_axes, scores, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import starting
 from jaxsparse.transforms.starting import Distribution
@@ -75,8 +73,9 @@ def make_choice(
     ) -> Masks:
         layouts = fan_axes.of_tree(params, axes)
         tied = select.bind(structure, params, axes=layouts, dense=dense)
-        counts = jax.tree.map(
-            lambda *of_leaf: jnp.asarray(np.array(of_leaf, np.int32))[index],
+        sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
+        counts = tree.map_with_names(
+            lambda name, *of_leaf: select.look_up(of_leaf, index, sizes[name]),
             *tabulate(masks, table, tied, layouts),
         )
         worth = scores.magnitude(params, masks)
@@ -102,7 +101,7 @@ def make_choice(
             )
         return select.globally_at_least(
             scores.magnitude(params, masks),
-            jnp.asarray(np.array(counts, np.int32))[index],
+            select.look_up(counts, index, total - whole),
             least,
             within=masks,
             ignored=dense,

@@ -100,6 +100,12 @@ def snfs(
     )
 
     def init_memory(params: Params, masks: Masks) -> regrowth.Explored:
+        weights = masks_lib.total(masks) if jax.tree.leaves(masks) else 0
+        if redistribute and weights * drop_fraction >= 2**31:
+            raise ValueError(
+                f"drop_fraction: got {drop_fraction} of {weights} weights; wanted "
+                "fewer than 2**31 that go at once, or redistribute=False"
+            )
         still = masks_lib.tree_map(
             lambda _, leaf: jnp.zeros_like(leaf, jnp.float32), masks, params
         )
@@ -199,9 +205,15 @@ def apportion(
     shares = jnp.nan_to_num(shares)
     scale = jnp.maximum(jnp.max(shares), jnp.finfo(shares.dtype).tiny)
     weights = jnp.round(shares / scale * 2**20).astype(jnp.int32)
+    # Room of 2**31 weights or more would overflow in one sum.
+    most, _ = jax.lax.scan(
+        lambda most, room: (most + jnp.minimum(room, total - most), None),
+        jnp.zeros_like(total),
+        room,
+    )
 
     def left_of(given: Int[Array, "l"]) -> Int[Array, ""]:
-        return jnp.minimum(total, jnp.sum(room)) - jnp.sum(given)
+        return most - jnp.sum(given)
 
     def give(given: Int[Array, "l"]) -> Int[Array, "l"]:
         has_room = given < room
