@@ -162,6 +162,12 @@ def name_function_or_table(name: str, value: Any) -> None:
         raise TypeError(f"{name}: got {value!r}; wanted a name, a function or a table")
 
 
+def optimizer(name: str, value: Any) -> None:
+    """Wants a transformation of optax: what has `init` and `update`."""
+    if not (callable(getattr(value, "init", None)) and hasattr(value, "update")):
+        raise TypeError(f"{name}: got {value!r}; wanted an optimizer such as optax.sgd")
+
+
 def patterns(name: str, value: Any) -> None:
     """Wants a tuple of shell patterns."""
     tree.check_globs(value, field=name)
@@ -211,7 +217,10 @@ def _is_traced(value: Any) -> bool:
 def _real(value: Any) -> float | None:
     """Reads a real number, also of an array without axes; None if it is none."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # an integer of 310 digits
+            return math.copysign(math.inf, value > 0 or -1)
     is_scalar = isinstance(value, jax.Array | np.ndarray | np.generic)
     if is_scalar and jnp.ndim(value) == 0 and jnp.issubdtype(value.dtype, jnp.number):
         return float(value)

@@ -53,6 +53,10 @@ def make_calendar(
     begin_step = check_steps(begin_step, field="begin_step")
     if end_step is not None:
         end_step = check_steps(end_step, field="end_step")
+    if end_step is None and closes:
+        raise ValueError(
+            "end_step: got None; wanted the step of the last change, an integer"
+        )
     if end_step is not None and end_step < begin_step + (not closes):
         raise ValueError(
             f"end_step: got {end_step} with begin_step {begin_step}; wanted a later one"

@@ -51,7 +51,7 @@ def checked(masks: Masks, counts: Any) -> Counts:
         warnings.warn(
             f"distribution: the function leaves no weight in {empty}, so that nothing "
             "passes these layers; return at least 1 for each",
-            stacklevel=3,
+            stacklevel=4,  # past `divide` and what looks at its arguments
         )
     return jax.tree.unflatten(jax.tree.structure(masks), whole)
 

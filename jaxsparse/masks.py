@@ -316,6 +316,11 @@ def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
         leaf has another shape, is not bytes, or not as many as its shape needs, naming
         the leaf.
     """
+    if not isinstance(packed, Mapping):
+        raise TypeError(
+            f"packed: got {packed!r}; wanted a mapping from names of leaves to bytes"
+        )
+    packed = {name: np.asarray(packed[name]) for name in packed}
     leaves, treedef = jax.tree.flatten(like)
     wanted = names(like)
     present = {name for name in packed if not _is_shape(name, packed)}

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsparse import calendars, schedules, transforms
+from jaxsparse import calendars, distributions, masks, schedules, select, transforms
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +107,34 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
         schedules.kept_per_level,
         {"total": 10, "fraction": math.nan, "levels": 2},
     ),
+    "end_step: got None": (
+        t.gradual_magnitude,
+        {"inner": SGD} | WHEN | {"end_step": None},
+    ),
+    "inner: got None": (t.gradual_magnitude, {"inner": None} | WHEN),
+    "inner: got 3": (t.sr_ste, {"inner": 3}),
+    "sparsity: got 1000": (
+        distributions.count_kept,
+        {"total": 10, "sparsity": 10**400},
+    ),
+    "packed: got None": (masks.unpack, {"packed": None, "like": {}}),
+    "packed masks: w is int64": (
+        masks.unpack,
+        {"packed": {"w": [1]}, "like": {"w": jnp.ones(8, bool)}},
+    ),
+    "scores: a: expected an array": (select.all_finite, {"scores": {"a": "x"}}),
+    "within: a: expected a boolean array": (
+        select.all_finite,
+        {"scores": {"a": jnp.ones(3)}, "within": {"a": jnp.ones(3)}},
+    ),
+    "kept: a has shape (4,)": (
+        select.count_ties,
+        {
+            "scores": {"a": jnp.ones(3)},
+            "kept": {"a": jnp.ones(4, bool)},
+            "pooled": True,
+        },
+    ),
     "kept: got nan": (schedules.open_lth_kept, {"kept": math.nan, "fraction": 0.2}),
     "sparsity: got nan": (
         t.gradual_magnitude,
@@ -163,3 +191,9 @@ def test_fixed_takes_other_leaves() -> None:
     params = {"head": {"table": jnp.ones((4, 4))}}
     state = transforms.fixed(SGD, prunable=("*/table",)).init(params)
     assert [*jax.tree.leaves(state.masks)][0].all()
+
+
+def test_what_has_no_mask_is_no_score() -> None:
+    # Such as a random key among the parameters.
+    params = {"a": jnp.ones(1), "rng": jax.random.key(0)}
+    assert select.all_finite(params, {"a": jnp.array([True]), "rng": None})

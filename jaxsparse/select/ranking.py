@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import tree
 from jaxsparse.select import layers as layers_lib
 from jaxsparse.select.layers import Layer
 from jaxsparse.types import Masks, Scores
@@ -52,6 +53,9 @@ def all_finite(scores: Scores, within: Masks | None = None) -> Bool[Array, ""]:
       A boolean scalar; usable under `jit`, `vmap` and `lax.cond`. True for a tree
       without leaves.
 
+    Raises:
+      TypeError: if a score is no array of real numbers or a mask not boolean.
+
     Examples:
       >>> scores = {"w": jnp.array([1.0, jnp.nan])}
       >>> bool(all_finite(scores))
@@ -59,6 +63,12 @@ def all_finite(scores: Scores, within: Masks | None = None) -> Bool[Array, ""]:
       >>> bool(all_finite(scores, {"w": jnp.array([True, False])}))
       True
     """
+    allowed = None if within is None else tree.named_leaves(within)
+    for name, leaf in tree.named_leaves(scores).items():
+        if allowed is None or name in allowed:
+            layers_lib.check_score(name, leaf)
+    for name, leaf in (allowed or {}).items():
+        layers_lib.check_within(name, leaf, jnp.shape(leaf))
     leaves = jax.tree.leaves(scores)
     with layers_lib.wide(any(layers_lib.is_long_type(leaf.dtype) for leaf in leaves)):
         if within is None:
@@ -119,6 +129,9 @@ def count_ties(
       arguments are. Without weights in it where the threshold divides no tie.
     """
     layers = layers_lib.read(scores, within, ignored, None)
+    kept = tree.match_structure(
+        kept, scores, fields=("kept", "scores"), same_leaves=True
+    )
     chosen = zip(layers, jax.tree.leaves(kept), strict=True)
     pairs = [(layer, mask) for layer, mask in chosen if not layer.ignored]
     with layers_lib.wide(layers_lib.is_double([layer for layer, _ in pairs])):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
-from jaxsparse import keys, select, tree
+from jaxsparse import arguments, keys, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms import alignment
 from jaxsparse.transforms.protocols import (
@@ -32,6 +32,7 @@ from jaxsparse.transforms.state import SparsifyState
 from jaxsparse.types import Grads, Masks, Params, RandomKey
 
 
+@arguments.check(inner=arguments.optimizer)
 def sparsify(
     inner: optax.GradientTransformation,
     init_masks: InitMasks,

@@ -43,6 +43,7 @@ Choose = Callable[[Params, Step], tuple[Masks, Masks | None]]
 Pull = Callable[[Masks, Masks | None, Params], Grads]
 
 
+@arguments.check(inner=arguments.optimizer)
 def latent(
     inner: optax.GradientTransformation,
     choose: Choose,
