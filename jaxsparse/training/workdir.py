@@ -45,6 +45,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxsparse", "
 TAKEN = (BlockingIOError, PermissionError)
 DATA = "data.json"
 SECONDS_BEHIND = 60  # that a shared folder may be behind
+# How the names begin of what a run has in these folders before its first step.
+BEFORE_STEPS = {"checkpoints": "init", "tickets": "level_00"}
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +195,11 @@ def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]
         old = records.read_object(path)
     except ValueError as error:
         raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
+    if not isinstance(old.get("training"), dict):
+        raise ValueError(
+            f"--workdir: {path} is no config of a run; expected an empty folder, or "
+            "that of a run; choose another --workdir"
+        )
     return list(config_lib.differences(old, json.loads(config.to_json())))
 
 
@@ -200,14 +207,17 @@ def has_trained(workdir: Path) -> bool:
     """Says whether a step was trained in a folder, as far as anything there shows it.
 
     A folder that a run only claimed, and in which it was then refused, may be reused.
+    What no claim leaves there, also without its note, or of another program, counts as
+    trained, so that it is never removed.
 
     Raises:
       ValueError: if its records are damaged.
       OSError: if they cannot be read.
     """
-    notes = (workdir / "checkpoints").rglob("*.json")
-    if any(note.name != "init.json" for note in notes):
-        return True
+    for name, begins in BEFORE_STEPS.items():
+        there = (workdir / name).iterdir() if (workdir / name).exists() else ()
+        if not all(path.name.startswith(begins) for path in there):
+            return True
     rows = records.read(workdir / "metrics.jsonl")
     return any(row.get("kind") != "eval" or row.get("step") for row in rows)
 

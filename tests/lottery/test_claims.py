@@ -83,6 +83,27 @@ def test_a_folder_with_a_step_is_refused(tmp_path: Path, trace: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints/model.pt",
+        "checkpoints/level_00/ticket/step_000000004/weights",  # its note is lost
+        "tickets/level_01/replicate_0.npz",
+        "config.json",
+    ],
+)
+def test_nothing_is_removed_that_claiming_a_folder_does_not_leave(
+    tmp_path: Path, name: str
+) -> None:
+    claim(tmp_path, {})
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('{"model_type": "of another program"}')
+    before = (tmp_path / name).read_text()
+    with pytest.raises(ValueError, match="another experiment|is no config of a run"):
+        claim(tmp_path, {"optimizer.momentum": 0.5})
+    assert (tmp_path / name).read_text() == before
+
+
 @pytest.mark.parametrize("content", ["[]", "null", "3", "{", '"a"'])
 def test_foreign_files_are_one_error_or_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
