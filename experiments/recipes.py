@@ -2,9 +2,12 @@
 
 import difflib
 import re
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from jaxsparse import config
 
@@ -57,16 +60,17 @@ def in_project(recipe: str) -> str:
     return f"configs/{Path(path).name}{colon}{variant}"
 
 
-def check_field(name: str) -> None:
+def check_field(name: str, like: ConfigDict | None = None) -> None:
     """Refuses a field that no config has.
 
     Args:
       name: dotted, without "config".
+      like: a config with all fields that there are; None for `config.default()`.
 
     Raises:
       ValueError: naming the nearest field, or fields of the section that it is.
     """
-    known = list(config.flatten(config.default()))
+    known = list(config.flatten(config.default() if like is None else like))
     if name in known:
         return
     inside = [field for field in known if field.startswith(f"{name}.")]
@@ -80,33 +84,30 @@ def check_field(name: str) -> None:
     raise ValueError(f"config.{name}: no such field; did you mean {near}?")
 
 
-def check_value(name: str, text: str) -> None:
+def check_value(name: str, text: str, like: ConfigDict) -> None:
     """Refuses what is no value of a field's type, before the flags library does.
 
     Args:
       name: dotted name of a field.
       text: as on a command line.
+      like: a config that has the field.
 
     Raises:
       ValueError: naming the field and the type.
     """
-    like = _default(name)
-    if isinstance(like, bool):
+    value: Any = like
+    for part in name.split("."):
+        value = value[part]
+    if isinstance(value, bool):
         good = text.lower() in ("true", "t", "1", "false", "f", "0")
         wanted = "true or false"
-    elif isinstance(like, int | float):
-        good, wanted = _is_read(type(like), text), f"{_WORDS[type(like)]} like {like!r}"
+    elif isinstance(value, int | float):
+        kind = type(value)
+        good, wanted = _is_read(kind, text), f"{_WORDS[kind]} like {value!r}"
     else:
         return
     if not good:
         raise ValueError(f"config.{name}: expected {wanted}, got {text!r}")
-
-
-def _default(name: str) -> Any:
-    value: Any = config.default()
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 def _is_read(kind: type, text: str) -> bool:
@@ -126,21 +127,56 @@ def arguments(argv: Sequence[str]) -> list[str]:
     Raises:
       ValueError: for a file or a field that there is not, or a value that is missing.
     """
-    found: list[str] = []
-    for argument in _joined(argv):
+    joined = _joined(argv)
+    found, like = [], _with_all_fields(joined)
+    for argument in joined:
         match = _FLAG.fullmatch(argument)
         if match and match["field"]:
-            check_field(match["field"])
+            check_field(match["field"], like)
             if match["value"] is not None:
-                check_value(match["field"], match["value"])
+                check_value(match["field"], match["value"], like)
         elif match and not match["value"]:
             raise ValueError("--config: missing; give one as --config=lth_digits")
         elif match:
             argument = f"--config={resolve(match['value'])}"
-        elif argument.startswith(f"--{_OFF}config."):
-            check_field(argument.removeprefix(f"--{_OFF}config."))
+        elif argument.startswith(off := f"--{_OFF}config."):
+            check_field(argument.removeprefix(off), like)
         found.append(argument)
     return found
+
+
+def _with_all_fields(arguments: Sequence[str]) -> ConfigDict:
+    """Makes a config of every field that may be given.
+
+    Only where one is given that no config has, the config file is executed here, for
+    the options of what it registers. They are taken out again: the flags library
+    executes the file once more.
+
+    Raises:
+      ValueError: if there is no such file, or it fails.
+    """
+    plain = config.default()
+    matches = [match for a in arguments if (match := _FLAG.fullmatch(a))]
+    recipes = [m["value"] for m in matches if not m["field"] and m["value"]]
+    off = f"--{_OFF}config."
+    fields = {m["field"] for m in matches if m["field"]}
+    fields |= {a.removeprefix(off) for a in arguments if a.startswith(off)}
+    if not recipes or fields <= config.flatten(plain).keys():
+        return plain
+    registries = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
+    before = [{spec.name for spec in registry.own()} for registry in registries]
+    try:
+        runpy.run_path(resolve(recipes[-1]).partition(":")[0])
+        return config.default()
+    except Exception as error:  # a config is a program, and may fail in any way
+        raise ValueError(
+            f"--config: the file cannot be run: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for registry, names in zip(registries, before, strict=True):
+            for spec in registry.own():
+                if spec.name not in names:
+                    registry.remove(spec.name)
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

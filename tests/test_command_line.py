@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import recipes
+from jaxsparse import config
 
 TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
@@ -140,3 +141,31 @@ def test_a_recipe_is_found_by_its_name(name: str, root: Path) -> None:
     path, _, variant = recipes.resolve(f"{name}:quick").partition(":")
     assert Path(path).samefile(root / "configs" / "lth_digits.py")
     assert variant == "quick"
+
+
+OWN = """
+import jaxsparse
+from jaxsparse import config
+
+@jaxsparse.register_score("own_score", options={"own_power": 2.0, "own_flag": False})
+class Own:
+    pass
+
+def get_config(variant=""):
+    return config.default()
+"""
+
+
+def test_options_of_what_a_config_file_registers_are_fields(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    given = ["train.py", f"--config={path}", "--config.sparse.own_power=3.0"]
+    assert recipes.arguments([*given, "--noconfig.sparse.own_flag"])[2] == given[2]
+    assert "own_score" not in config.SCORES  # the flags library registers it
+    with pytest.raises(ValueError, match=r"own_power: expected a number like 2\.0, go"):
+        recipes.arguments([*given[:2], "--config.sparse.own_power=much"])
+    with pytest.raises(ValueError, match=r"own_powr: no such .*mean sparse\.own_power"):
+        recipes.arguments([*given[:2], "--config.sparse.own_powr=3.0"])
+    path.write_text("1 / 0")
+    with pytest.raises(ValueError, match="the file cannot be run: ZeroDivisionError"):
+        recipes.arguments(given)

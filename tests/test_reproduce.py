@@ -156,6 +156,12 @@ def test_data_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the dataset 'mnist' is not prepared in"):
         launching.check_data(runs, str(tmp_path))
     launching.check_data([Run("a", "configs/lth_digits.py", {})], str(tmp_path))
+    config.register_dataset("own_data", lambda data_dir: None)
+    try:  # where a reader of the user's own looks is for it to know
+        own = Run("a", "configs/lth_digits.py", {"data.name": "own_data"})
+        launching.check_data([own], str(tmp_path))
+    finally:
+        config.DATASETS.remove("own_data")
 
 
 def test_a_run_that_has_ended_is_not_started_again(
