@@ -153,9 +153,11 @@ def keep_only(
 
 
 def sort(path: Path, key: Callable[[Record], int]) -> None:
-    """Puts records in another order; those of equal keys keep theirs."""
-    rows = sorted(read(path), key=key)
-    write_atomically(path, "".join(_line(row) for row in rows))
+    """Puts records in order, if they are not; those of equal keys keep theirs."""
+    rows = read(path)
+    ordered = sorted(rows, key=key)
+    if ordered != rows:
+        write_atomically(path, "".join(_line(row) for row in ordered))
 
 
 def _is_torn(path: Path) -> bool:

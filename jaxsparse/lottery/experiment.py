@@ -49,11 +49,11 @@ def run(experiment: Experiment, desk: Desk) -> None:
             *(desk.metrics, found, name),
         )
     for stage in every:
-        if stages.end_name(stage) in lost:
-            session.train(stage, put_back=True)
-            hosts.do(lambda: _sort(desk.metrics, every))
-        elif not checkpoints.exists(desk.checkpoints, stages.end_name(stage)):
-            session.train(stage)
+        put_back = stages.end_name(stage) in lost
+        ended = checkpoints.exists(desk.checkpoints, stages.end_name(stage))
+        if put_back or not ended:
+            session.train(stage, put_back=put_back)
+            hosts.do(lambda: _sort(desk.metrics, every))  # later stages may have ended
         session.tidy(stage)
 
     def write() -> None:

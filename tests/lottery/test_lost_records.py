@@ -80,6 +80,19 @@ def test_lost_records_of_stages_that_ended_are_put_back(
         assert "rewind" not in lost
 
 
+def test_records_of_a_stage_with_a_damaged_note_come_back_to_their_place(
+    tmp_path: Path, ended: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+    name = "level_00/ticket/last"
+    (folder / "checkpoints" / f"{name}.json").write_text("[]")
+    tiny.run(folder, FIELDS)
+    assert lines(folder) == lines(ended)
+    assert notes(folder) == notes(ended)
+    assert (folder / "checkpoints" / f"{name}.corrupt-0").is_dir()
+
+
 def test_notes_that_do_not_count_records_still_ask_for_the_last(
     tmp_path: Path, ended: Path
 ) -> None:
