@@ -5,6 +5,7 @@ global state; means are over replicates and bars and bands are one sample deviat
 either side.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from jaxsparse.reports import methods as methods_lib
 from jaxsparse.reports.drawing import Line
 
 _COLOR = drawing.STYLES[0].color
+_LABEL = 32  # characters in a line of the name of a method, beside or below a figure
+_SHORT = 16  # characters of a turned name that need no room of their own
 
 
 def methods(table: pd.DataFrame, *, title: str) -> Figure:
@@ -269,10 +272,19 @@ def densities(table: pd.DataFrame, *, called: list[str], title: str) -> Figure:
       downwards and the others from left to right; colours are logarithmic.
     """
     layers = [str(name) for name in table.columns]
+    called = ["\n".join(textwrap.wrap(name, _LABEL)) for name in called]
     down, across = (called, layers) if len(called) > len(layers) else (layers, called)
     values = table.to_numpy(float) if down is called else table.T.to_numpy(float)
-    longest = max(len(name) for name in down)
-    size = (2.2 + 0.08 * longest + 0.72 * len(across), 2.3 + 0.27 * len(down))
+    beside, below = (
+        max(len(line) for name in names for line in name.splitlines())
+        for names in (down, across)
+    )
+    lines = sum(name.count("\n") + 1 for name in down)
+    # Names below are turned: they need half of their length in height, and may reach
+    # farther to the left than those beside.
+    left = 0.08 * max(beside, below - 9 if below > _SHORT else 0)
+    height = 2.3 + 0.27 * lines + 0.05 * max(0, below - _SHORT)
+    size = (2.2 + left + 0.72 * len(across), height)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     positive = values[values > 0]

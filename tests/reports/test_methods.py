@@ -228,6 +228,25 @@ def layers(*kept):
     return {name: [k, 100] for name, k in zip(names, kept, strict=False)}
 
 
+def test_long_names_have_room_beside_and_below_densities():
+    layers = ["all layers", "dense1/kernel", "head/kernel"]
+    for count in (2, 4):  # below the figure, and beside it
+        names = [
+            f"random + ToST (swish neurons, label smoothing 0.{i})" * 2
+            for i in range(count)
+        ]
+        table = pd.DataFrame(20.0, range(count), layers)
+        figure = method_figures.densities(table, called=names, title="t")
+        figure.draw_without_rendering()  # it warns where there is no room for the axes
+        whole = figure.bbox
+        for label in (
+            *figure.axes[0].get_xticklabels(),
+            *figure.axes[0].get_yticklabels(),
+        ):
+            box = label.get_window_extent()
+            assert box.x0 >= whole.x0 and box.y0 >= whole.y0, label.get_text()
+
+
 def test_densities_come_in_the_order_of_the_network():
     a = run("a", settings("gmp"), ended(250, 0.9, layers=layers(90, 30, 0, 100)))
     b = run("b", settings("set"), ended(250, 0.8, layers={"other": [1, 4]}))
