@@ -79,6 +79,9 @@ class Events:
     def __call__(self, rows: Sequence[Record]) -> None:
         """Shows the numbers of records, and their means over replicates.
 
+        Replicates that have failed are in no mean, nor are numbers that are not finite,
+        unless there is no other.
+
         Raises:
           OSError: if they cannot be written, naming the folder.
         """
@@ -89,7 +92,7 @@ class Events:
                     shown.setdefault((run, tag, step), []).append(value)
         by_run: dict[str, list[tuple[str, float, int]]] = {}
         for (run, tag, step), values in shown.items():
-            by_run.setdefault(run, []).append((tag, float(np.mean(values)), step))
+            by_run.setdefault(run, []).append((tag, _mean(values), step))
         for run, scalars in by_run.items():
             with records.naming(self._folder / run):
                 self._write(run, scalars)
@@ -100,8 +103,9 @@ class Events:
         if variant == "children" or self._replicates == 1:
             return [variant]
         if "replicate" not in record or self._replicates > MOST_REPLICATES:
-            return [f"{variant}/mean"]
-        return [f"{variant}/replicate_{record['replicate']}", f"{variant}/mean"]
+            return [] if record.get("failed") else [f"{variant}/mean"]
+        own = f"{variant}/replicate_{record['replicate']}"
+        return [own] if record.get("failed") else [own, f"{variant}/mean"]
 
     def _scalars(self, record: Record) -> Iterator[tuple[str, float, int]]:
         """Yields tag, value and step of what a record shows."""
@@ -159,6 +163,11 @@ class Events:
         for writer in self._writers.values():
             with contextlib.suppress(OSError):
                 writer.close()
+
+
+def _mean(values: Sequence[float | int]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite or values))
 
 
 def _write_event(writer: Any, summary: Any, step: int) -> None:

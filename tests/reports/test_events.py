@@ -80,6 +80,27 @@ def test_a_run_of_tensorboard_is_a_replicate_of_a_variant_or_their_mean(tmp_path
     assert control["levels/test_accuracy"] == (3, 0.375)
 
 
+def test_a_broken_replicate_is_in_no_mean(tmp_path):
+    place = PLACE | {"stage": "level_00/ticket", "level": 0, "step": 5}
+    losses, accuracies = (1.0, float("nan"), 3.0), (0.5, 0.125, 0.75)
+    curve = [
+        {"kind": "train", **place, "replicate": r, "loss": loss}
+        for r, loss in enumerate(losses)
+    ]
+    ends = [
+        {"kind": "level", **place, "replicate": r, "test_accuracy": accuracy}
+        | ({"failed": True} if r == 1 else {})
+        for r, accuracy in enumerate(accuracies)
+    ]
+    show(tmp_path, curve, ends, replicates=3)
+    assert written(tmp_path / "ticket/mean") == {
+        "train/loss": (5, 2.0),
+        "result/test_accuracy": (5, 0.625),
+    }
+    broken = written(tmp_path / "ticket/replicate_1")
+    assert broken["result/test_accuracy"] == (5, 0.125)
+
+
 def test_counts_of_masks_become_fractions(tmp_path):
     place = PLACE | {"stage": "level_00/ticket", "level": 0}
     counts = {"kind": "masks", **place, "step": 7, "replicate": 0}
