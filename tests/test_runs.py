@@ -53,6 +53,8 @@ def test_a_run_opens_without_its_dataset(folder: Path) -> None:
     both, second = run.masks(replicate=None), run.masks(1, replicate=1)
     tiny.check_equal(jax.tree.map(lambda leaf: leaf[1], both), second)
     params = run.params(level=1, replicate=1)
+    numbers = table.level.max(), table.replicate.max().astype(int)  # of NumPy
+    tiny.check_equal(run.params(*numbers), params)
     held = tickets.load(tickets.path_of(folder / "tickets", 1, 1), second)
     tiny.check_equal(second, held)
     kept = tree.named_leaves(second)
@@ -98,6 +100,16 @@ def test_it_is_continued_and_other_experiments_are_refused(folder: Path) -> None
         (lambda run: jaxsparse.load(""), ValueError, "folder: expected the path"),
         (lambda run: jaxsparse.load(run.folder / "no"), ValueError, "no run is there"),
         (lambda run: jaxsparse.run(run.config, None), TypeError, "workdir"),
+        (
+            lambda run: jaxsparse.run({}, run.folder / "a"),
+            TypeError,
+            "config",
+        ),
+        (
+            lambda run: jaxsparse.run(run.config, "a", metric_writers=["b"]),
+            TypeError,
+            "metric_writers",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(

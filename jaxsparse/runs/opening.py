@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -22,6 +23,8 @@ from jaxsparse.types import Masks, Params
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Number = int | np.integer[Any]  # as in a table of records
 
 
 def to_folder(path: str | Path, *, argument: str) -> Path:
@@ -95,7 +98,9 @@ class LoadedRun:
         found = (int(note.parts[-3].removeprefix("level_")) for note in notes)
         return sorted(n for n in found if (directory / _end(n)).is_dir())
 
-    def params(self, level: int | None = None, replicate: int | None = 0) -> Params:
+    def params(
+        self, level: Number | None = None, replicate: Number | None = 0
+    ) -> Params:
         """Reads the weights with which a level's training ended.
 
         Args:
@@ -115,7 +120,7 @@ class LoadedRun:
         return self.variables(level, replicate)["params"]
 
     def variables(
-        self, level: int | None = None, replicate: int | None = 0
+        self, level: Number | None = None, replicate: Number | None = 0
     ) -> dict[str, Any]:
         """Reads what the network is applied to.
 
@@ -140,7 +145,7 @@ class LoadedRun:
             name: _of(skips.without(each), replicate) for name, each in found.items()
         }
 
-    def masks(self, level: int | None = None, replicate: int | None = 0) -> Masks:
+    def masks(self, level: Number | None = None, replicate: Number | None = 0) -> Masks:
         """Reads the masks of a level: where methods change them, those at its end.
 
         Args:
@@ -218,10 +223,10 @@ class LoadedRun:
                 found += [level] if all(path.is_file() for path in paths) else []
         return found
 
-    def _check_replicate(self, replicate: int | None) -> None:
+    def _check_replicate(self, replicate: Number | None) -> None:
         if replicate is None:
             return
-        if not isinstance(replicate, int) or isinstance(replicate, bool):
+        if not _is_whole(replicate):
             raise TypeError(
                 f"replicate: expected a whole number or None, got {replicate!r}"
             )
@@ -232,13 +237,17 @@ class LoadedRun:
             )
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
 def _end(level: int) -> str:
     return f"level_{level:02d}/{stages.TICKET}/last"
 
 
-def _one_of(level: int | None, there: list[int], folder: Path) -> int:
+def _one_of(level: Number | None, there: list[int], folder: Path) -> int:
     """Returns the level that is meant."""
-    if level is not None and (not isinstance(level, int) or isinstance(level, bool)):
+    if level is not None and not _is_whole(level):
         raise TypeError(f"level: expected a whole number or None, got {level!r}")
     if not there:
         raise ValueError(
@@ -250,10 +259,10 @@ def _one_of(level: int | None, there: list[int], folder: Path) -> int:
             f"level: expected one of {there}, which are in {folder}, got {level}; "
             "others are not trained yet, or config.run.keep had them deleted"
         )
-    return there[-1] if level is None else level
+    return there[-1] if level is None else int(level)
 
 
-def _of(tree: Any, replicate: int | None) -> Any:
+def _of(tree: Any, replicate: Number | None) -> Any:
     """Takes a replicate of a tree [r ...], off the devices it was loaded to."""
     near = jax.tree.map(jnp.asarray, hosts.fetch(tree))
     if replicate is None:

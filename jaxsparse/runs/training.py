@@ -41,6 +41,7 @@ def run(
       The run, open for reading.
 
     Raises:
+      TypeError: if an argument is of another type, naming it.
       ValueError: if a field is wrong, or the folder belongs to another experiment.
       OSError: if data cannot be read or results cannot be written.
       interrupt.Stopped: if a signal stopped it.
@@ -52,6 +53,17 @@ def run(
       >>> run.params(level=3)["head"]["kernel"].shape
       (100, 10)
     """
+    if not isinstance(config, ConfigDict):
+        raise TypeError(
+            f"config: got {type(config).__name__}; expected a ConfigDict, such as "
+            "get_config() of a config file returns"
+        )
+    for writer in metric_writers:
+        if not callable(writer):
+            raise TypeError(
+                f"metric_writers: got {writer!r}; expected functions of a list of "
+                "records"
+            )
     folder = opening.to_folder(workdir, argument="workdir")
     train(config, folder, metric_writers=metric_writers, report=report)
     return opening.load(folder)
