@@ -355,7 +355,7 @@ def test_scores_of_another_shape_are_refused_by_name():
         {"score": scores.magnitude, "iterations": 3, "min_layer_density": 0.1},
         {"score": scores.magnitude, "iterations": 3, "distribution": "uniform"},
     ],
-    ids=str,
+    ids=lambda options: "+".join(options),
 )
 def test_long_counts_give_the_same_masks(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
