@@ -5,7 +5,7 @@ import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -119,55 +119,82 @@ def _is_read(kind: type, text: str) -> bool:
     return True
 
 
+class _Flag(NamedTuple):
+    """One argument of a command line, as far as it concerns the config.
+
+    Attributes:
+      text: the argument as it was given.
+      field: dotted name of a config field; None for other arguments.
+      value: what the argument gives; None if nothing follows an equals sign.
+      is_file: whether the argument names the config file.
+    """
+
+    text: str
+    field: str | None = None
+    value: str | None = None
+    is_file: bool = False
+
+
 def arguments(argv: Sequence[str]) -> list[str]:
-    """Checks and expands what a command line says of the config.
+    """Checks what a command line says of the config, and completes the file's path.
+
+    Args:
+      argv: arguments of the command line, with or without the name of the program.
 
     Returns:
       The command line with the whole path of the config file.
 
     Raises:
-      ValueError: for a file or a field that there is not, or a value that is missing.
+      ValueError: if the file or a field does not exist, or a value is missing or does
+        not have the type of its field.
     """
-    joined = _joined(argv)
-    found, like = [], _with_all_fields(joined)
-    for argument in joined:
-        match = _FLAG.fullmatch(argument)
-        if match and match["field"]:
-            check_field(match["field"], like)
-            if match["value"] is not None:
-                check_value(match["field"], match["value"], like)
-        elif match and not match["value"]:
+    flags = [_parse(argument) for argument in _joined(argv)]
+    like = _with_all_fields(flags)
+    for flag in flags:
+        if flag.is_file and not flag.value:
             raise ValueError("--config: missing; give one as --config=lth_digits")
-        elif match:
-            argument = f"--config={resolve(match['value'])}"
-        elif argument.startswith(off := f"--{_OFF}config."):
-            check_field(argument.removeprefix(off), like)
-        found.append(argument)
-    return found
+        if flag.field is not None:
+            check_field(flag.field, like)
+            if flag.value is not None:
+                check_value(flag.field, flag.value, like)
+    return [
+        f"--config={resolve(flag.value)}" if flag.value and flag.is_file else flag.text
+        for flag in flags
+    ]
 
 
-def _with_all_fields(arguments: Sequence[str]) -> ConfigDict:
-    """Makes a config of every field that may be given.
+def _parse(argument: str) -> _Flag:
+    if argument.startswith(off := f"--{_OFF}config."):
+        return _Flag(argument, argument.removeprefix(off))
+    match = _FLAG.fullmatch(argument)
+    if match is None:
+        return _Flag(argument)
+    return _Flag(argument, match["field"], match["value"], match["field"] is None)
 
-    Only where one is given that no config has, the config file is executed here, for
-    the options of what it registers. They are taken out again: the flags library
-    executes the file once more.
+
+def _with_all_fields(flags: Sequence[_Flag]) -> ConfigDict:
+    """Makes a config that has every field which the command line may name.
+
+    A config file may register methods, scores, networks and datasets with options of
+    their own. Only if the command line names a field that no built-in config has, the
+    file is executed here to find these options. What it registered is removed again,
+    because the flags library executes the file once more.
+
+    Args:
+      flags: the parsed command line.
 
     Raises:
-      ValueError: if there is no such file, or it fails.
+      ValueError: if the file does not exist or fails.
     """
     plain = config.default()
-    matches = [match for a in arguments if (match := _FLAG.fullmatch(a))]
-    recipes = [m["value"] for m in matches if not m["field"] and m["value"]]
-    off = f"--{_OFF}config."
-    fields = {m["field"] for m in matches if m["field"]}
-    fields |= {a.removeprefix(off) for a in arguments if a.startswith(off)}
-    if not recipes or fields <= config.flatten(plain).keys():
+    files = [flag.value for flag in flags if flag.is_file and flag.value]
+    fields = {flag.field for flag in flags if flag.field is not None}
+    if not files or fields <= config.flatten(plain).keys():
         return plain
     registries = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
     before = [{spec.name for spec in registry.own()} for registry in registries]
     try:
-        runpy.run_path(resolve(recipes[-1]).partition(":")[0])
+        runpy.run_path(resolve(files[-1]).partition(":")[0])
         return config.default()
     except Exception as error:  # a config is a program, and may fail in any way
         raise ValueError(

@@ -16,7 +16,10 @@ import math
 import numbers
 import operator
 import os
+import sys
+import warnings
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +31,7 @@ from jaxsparse import rng, tree
 # Called with an argument's name and value; raises an error if the value is wrong.
 Check = Callable[[str, Any], None]
 F = TypeVar("F", bound=Callable[..., Any])
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 def check(**checks: Check) -> Callable[[F], F]:
@@ -64,6 +68,23 @@ def check(**checks: Check) -> Callable[[F], F]:
         return checked
 
     return wrap
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns at the line outside this package that led to the warning.
+
+    Args:
+      message: what is probably wrong, and the remedy.
+      category: class of the warning.
+
+    Warns:
+      UserWarning: or `category`. Its file and line are those of the innermost function
+        on the call stack that is not defined in this package.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def optional(look: Check) -> Check:

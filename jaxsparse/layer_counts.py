@@ -1,11 +1,11 @@
 """Checks of the numbers of weights that layers keep."""
 
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxsparse import arguments
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Counts, Masks
 
@@ -53,12 +53,9 @@ def checked(masks: Masks, counts: Any) -> Counts:
         whole.append(int(count))
     empty = [n for n, s, c in zip(names, sizes, whole, strict=True) if s and not c]
     if empty:
-        warnings.warn(
+        arguments.warn(
             f"distribution: the function leaves no weight in {empty}, so that nothing "
-            "passes these layers; return at least 1 for each",
-            # The caller of `distributions.divide`: two frames are `divide` and the
-            # wrapper of `arguments.check`.
-            stacklevel=4,
+            "passes these layers; return at least 1 for each"
         )
     return jax.tree.unflatten(jax.tree.structure(masks), whole)
 
@@ -77,15 +74,13 @@ def empty(masks: Masks) -> list[str]:
     return [name for name, count in layers if count.total and not count.kept]
 
 
-def warn_if_empty(masks: Masks, *, remedy: str, stacklevel: int = 2) -> None:
+def warn_if_empty(masks: Masks, *, remedy: str) -> None:
     """Warns of layers that keep no weight, if the masks are known.
 
     Args:
       masks: masks. Nothing is done if any of them is traced or has parts on other
         hosts.
       remedy: what the user can do; the end of the message.
-      stacklevel: stack level relative to the caller, as in `warnings.warn`: 1
-        attributes the warning to the function that calls this one, 2 to its caller.
 
     Warns:
       UserWarning: if a layer is empty; the message names it.
@@ -96,8 +91,7 @@ def warn_if_empty(masks: Masks, *, remedy: str, stacklevel: int = 2) -> None:
         if not getattr(leaf, "is_fully_addressable", True):
             return
     if names := empty(masks):
-        warnings.warn(
+        arguments.warn(
             f"masks: no weight is left in {names}, so that nothing passes these "
-            f"layers; {remedy}",
-            stacklevel=stacklevel + 1,
+            f"layers; {remedy}"
         )

@@ -126,8 +126,8 @@ def prune(
             pooled=_is_pooled(counts),
             structure=structure,
         )
-        select.warn_of_ties(ties, stacklevel=3)
-    layer_counts.warn_if_empty(masks, remedy=EMPTY, stacklevel=3)
+        select.warn_of_ties(ties)
+    layer_counts.warn_if_empty(masks, remedy=EMPTY)
     return masks
 
 
@@ -266,8 +266,8 @@ def prune_iteratively(
                 f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
                 "wanted numbers; look for overflow in the loss or the network"
             )
-    select.warn_of_ties(ties, stacklevel=3)
-    layer_counts.warn_if_empty(masks, remedy=EMPTY, stacklevel=3)
+    select.warn_of_ties(ties)
+    layer_counts.warn_if_empty(masks, remedy=EMPTY)
     return masks
 
 

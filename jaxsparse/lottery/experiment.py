@@ -56,11 +56,13 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
         ended = checkpoints.exists(run_dir.checkpoints, stages.end_name(stage))
         if put_back or not ended:
             session.train(stage, put_back=put_back)
-            # Later stages may have ended already, and their records stand before these.
-            multihost.on_primary(lambda: _sort(run_dir.metrics, every))
         # Also for stages that ended in earlier sessions: those may have been killed
         # before this.
         session.tidy(stage)
+
+    # A stage that was trained again, here or in an earlier session, wrote its records
+    # behind those of later stages.
+    multihost.on_primary(lambda: _sort(run_dir.metrics, every))
 
     # `has_ended` relies on this list to recognize a finished run without a config.
     def write() -> None:

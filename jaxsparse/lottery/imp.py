@@ -224,7 +224,7 @@ def prune(
     one = jax.tree.map(lambda leaf: leaf[0], masks)
     if rule.scope == "layer":
         counts = jax.tree.map(
-            lambda count, leaf: select.count_at([count], jnp.int32(0), leaf.size),
+            lambda count, leaf: select.to_array(count, leaf.size),
             layer_counts(one, level, rule),
             one,
         )
@@ -236,7 +236,7 @@ def prune(
         )
         total = sum(count.total for count in _free(one, rule))
         table = [global_count(mask, level, rule) for mask in each]
-        counts = select.count_at(table, jnp.arange(len(table)), total)
+        counts = select.to_array(table, total)
     # SynFlow scores are float64, and counts of 2**31 weights or more int64. JAX would
     # silently convert both to 32 bits in the program below.
     leaves = jax.tree.leaves((scores, counts))
@@ -247,7 +247,7 @@ def prune(
         not_finite, ties = multihost.to_host((not_finite, ties))
     # Checked here, because traced code cannot raise errors that depend on values.
     _check_finite(not_finite, level, rule)
-    select.warn_of_ties(ties, stacklevel=2)
+    select.warn_of_ties(ties)
     return chosen
 
 

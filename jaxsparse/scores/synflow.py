@@ -1,6 +1,5 @@
 """Scores from the synaptic flow through a network, without data: SynFlow."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
 from jaxsparse.scores import gradient_scores
 from jaxsparse.types import Masks, Params, Scores
 
@@ -213,10 +212,9 @@ def _check(scores: Scores, masks: Masks, params: Params) -> None:
         if lost := np.count_nonzero(read & (found == 0)):
             gone[name] = f"{lost} of {np.count_nonzero(read)}"
     if gone and least < TINY:
-        warnings.warn(
+        arguments.warn(
             f"params: the score of nonzero weights is 0 in {gone}, where others have "
             f"{least:.1e}: the flow through them is too small for float64 beside that "
             "of biases or other paths, and they rank alike; begin with larger weights, "
-            "set biases to 0 for the score, or prune layer by layer",
-            stacklevel=3,
+            "set biases to 0 for the score, or prune layer by layer"
         )

@@ -25,6 +25,7 @@ from jaxsparse.select.rounding import (
     count_at,
     round_counts,
     round_totals,
+    to_array,
 )
 from jaxsparse.select.structures import (
     Structure,
@@ -56,6 +57,7 @@ __all__ = (
     "round_counts",
     "round_totals",
     "floors",
+    "to_array",
     "top_k_global",
     "top_k_global_at_least",
     "unit_view",

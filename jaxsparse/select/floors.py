@@ -120,29 +120,18 @@ def top_k_global_at_least(
             ties=ties,
             structure=structure,
         )
-    leaves = dict(zip(masks_lib.names(scores), jax.tree.leaves(scores), strict=True))
-    total = sum(
-        np.size(leaf)
-        for name, leaf in leaves.items()
-        if not masks_lib.matches(name, frozen)
-    )
+    sizes = {name: np.size(leaf) for name, leaf in tree.named_leaves(scores).items()}
+    is_frozen = {name: masks_lib.matches(name, frozen) for name in sizes}
     floor = tree.map_with_names(
-        lambda name, least: rounding.count_at(
-            [least], jnp.int32(0), np.size(leaves.get(name))
-        ),
-        least,
+        lambda name, least: rounding.to_array(least, sizes.get(name, 0)), least
     )
     safe = unstructured.top_k_per_layer(
         scores, floor, candidates=candidates, frozen=frozen, structure=structure
     )
     allowed = jax.tree.map(jnp.ones_like, safe) if candidates is None else candidates
-    names = masks_lib.names(safe)
-    kept = [
-        leaf
-        for name, leaf in zip(names, jax.tree.leaves(safe), strict=True)
-        if not masks_lib.matches(name, frozen)
-    ]
-    held = rounding.count_active(kept, total)
+    total = sum(size for name, size in sizes.items() if not is_frozen[name])
+    named = tree.named_leaves(safe).items()
+    held = rounding.count_active([m for n, m in named if not is_frozen[n]], total)
     with inputs.wide(total >= inputs.LIMIT):
         left = jnp.asarray(count, held.dtype) - held
     rest = unstructured.top_k_global(

@@ -1,6 +1,5 @@
 """Checks of scores: whether they are finite, and how many tie at the threshold."""
 
-import warnings
 from typing import NamedTuple
 
 import jax
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
 from jaxsparse.select import inputs, structured, structures
 from jaxsparse.select.inputs import Layer
 from jaxsparse.select.structures import Structure
@@ -165,7 +164,7 @@ def count_ties(
         }
 
 
-def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
+def warn_of_ties(ties: dict[str, Tie]) -> None:
     """Warns of divided ties that hold more than 1% of the candidates.
 
     They must also hold more than 10 weights. Warns once for all layers.
@@ -173,8 +172,9 @@ def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
     Args:
       ties: concrete ties from `count_ties`, with or without a leading axis of
         replicates.
-      stacklevel: stack level relative to the function that calls this one: 1 attributes
-        the warning to that function, 2 to its caller.
+
+    Warns:
+      TiedScoresWarning: if any tie is that large; the message gives its share by layer.
     """
     large = {}
     for name, tie in ties.items():
@@ -184,14 +184,13 @@ def warn_of_ties(ties: dict[str, Tie], *, stacklevel: int) -> None:
         if np.max(parts, initial=0) > MOST_TIED:
             large[name] = f"{np.max(parts):.1%}"
     if large:
-        warnings.warn(
+        arguments.warn(
             f"scores: of the weights that compete, those with exactly the score at the "
             f"threshold are {large}, too many to be kept or dropped together: their "
             "positions decide, spread evenly, and not their scores; look for layers "
             "that begin at zero, inputs that are always zero and scores that "
             "underflow, or choose another score or sparsity",
             TiedScoresWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -148,23 +148,35 @@ def pooled_view(
     return UnitView(1, sum(view.units for view in views.values()), like.members)
 
 
-def count_at(
-    table: Sequence[int], index: Int[Array, "*r"], total: int
-) -> Int[Array, "*r"]:
-    """Reads counts of a table by a traced index, in int64 if the total needs it.
+def to_array(counts: int | Sequence[int], total: int) -> Int[Array, "*n"]:
+    """Converts counts to an array, in int64 if the total needs it.
 
     Args:
-      table: counts, Python integers of 0 or more.
-      index: which counts to return, from 0; int32, may be traced.
+      counts: one count or several, Python integers of 0 or more.
       total: number of weights that compete. From 2**31 weights on `select` numbers
         them in int64, and counts must be int64 as well.
 
     Returns:
-      The counts, int32 or int64, in the shape of `index`.
+      The counts, int32 or int64; without axes for a single count.
     """
     is_long = total >= inputs.LIMIT
     with inputs.wide(is_long):
-        return jnp.asarray(np.array(table, np.int64 if is_long else np.int32))[index]
+        return jnp.asarray(np.array(counts, np.int64 if is_long else np.int32))
+
+
+def count_at(table: Sequence[int], index: Int[Array, ""], total: int) -> Int[Array, ""]:
+    """Reads a count of a table by a traced index, in int64 if the total needs it.
+
+    Args:
+      table: counts, Python integers of 0 or more.
+      index: which count to return, from 0; int32, may be traced.
+      total: number of weights that compete, see `to_array`.
+
+    Returns:
+      The count, int32 or int64.
+    """
+    with inputs.wide(total >= inputs.LIMIT):
+        return to_array(table, total)[index]
 
 
 def count_active(leaves: Sequence[Bool[Array, "..."]], total: int) -> Int[Array, ""]:
@@ -172,7 +184,7 @@ def count_active(leaves: Sequence[Bool[Array, "..."]], total: int) -> Int[Array,
 
     Args:
       leaves: boolean masks; may be traced.
-      total: number of weights that compete, see `count_at`.
+      total: number of weights that compete, see `to_array`.
 
     Returns:
       The count, int32 or int64.
