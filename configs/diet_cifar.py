@@ -15,7 +15,7 @@ The scores are those of 16 networks after 7,800 updates, 20 epochs:
         --batch_norm=batch --out=runs/scores/cifar10_el2n.npz
 
 `:all` pre-trains on all data, which differs from training in nothing. For the other
-baselines, change `lottery.rewind` and with it `stability.steps`, from which children
+baselines, change `lottery.rewind` and with it `instability.start_steps`, from which children
 of the dense network train. Other subsets are `--config.pretraining.subset=hardest`, and
 `random` with `--config.pretraining.scores=`, of 256 to 25,600 examples
 (`pretraining.size`), all with as many of each class, as in the authors' code.
@@ -62,9 +62,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 4
     c.lottery.levels = 20
     c.lottery.rewind = "200step"
-    c.stability.children = 2  # with their parent, three networks to compare
-    c.stability.steps = ("200step",)
-    c.stability.examples = 0
+    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.start_steps = ("200step",)
+    c.instability.examples = 0
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3200
@@ -77,7 +77,7 @@ def _scores(c: ConfigDict) -> ConfigDict:
     c.replicates = 16
     c.schedule.name = "constant"  # as it is before the first milestone
     c.schedule.milestones = ()
-    c.training.length = "7800step"
+    c.training.duration = "7800step"
     c.lottery.levels = 0
     c.lottery.rewind = "0step"
     return c
@@ -87,8 +87,8 @@ def _small(name: str) -> ConfigDict:
     c = stability_cifar.get_config("small")
     c.name = name
     c.lottery.rewind = "80step"
-    c.stability.children = 2
-    c.stability.steps = ("80step",)
-    c.stability.levels = (0,)
-    c.stability.successive = False
+    c.instability.copies = 2
+    c.instability.start_steps = ("80step",)
+    c.instability.levels = (0,)
+    c.instability.compare_levels = False
     return c

@@ -20,7 +20,7 @@ are normalised by CIFAR-100's channels, and what theirs are normalised by is not
 they are cropped, then flipped, where open_lth flips first; each replicate's order of
 examples goes on from the rewinding step and is another at each level, as open_lth's
 without a seed, but can be repeated; counts are exact,
-`--config.lottery.counting=open_lth` gives theirs. That 400 steps were theirs is
+`--config.lottery.count_rule=open_lth` gives theirs. That 400 steps were theirs is
 inferred from their baselines of 0, 400 and 800, and that classes are balanced from the
 configurations that they published. As there, no examples are set aside for validation.
 
@@ -55,11 +55,11 @@ def get_config(variant: str = "") -> ConfigDict:
         return _scores(c)
     c.schedule.name = "step"
     c.schedule.milestones = ("80ep", "120ep")
-    c.training.length = "160ep"
+    c.training.duration = "160ep"
     c.lottery.levels = 20
     c.lottery.rewind = "400step"
-    c.stability.children = 2  # with their parent, three networks to compare
-    c.stability.steps = ("400step",)
+    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.start_steps = ("400step",)
     if variant == "all":
         return c
     c.pretraining.subset = "easiest"
@@ -71,7 +71,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _scores(c: ConfigDict) -> ConfigDict:
     c.replicates = 16
-    c.training.length = "7800step"  # 20 of their epochs, before the rate falls
+    c.training.duration = "7800step"  # 20 of their epochs, before the rate falls
     return c
 
 
@@ -79,14 +79,14 @@ def _quick(c: ConfigDict) -> ConfigDict:
     c.replicates = 1
     c.data.test_examples = 1000
     c.model.width = 4
-    c.training.length = "60step"
+    c.training.duration = "60step"
     c.schedule.milestones = ("40step", "50step")
     c.evaluation.every = "30step"
     c.lottery.levels = 1
     c.lottery.rewind = "20step"
-    c.stability.steps = ("20step",)
-    c.stability.points = 3
-    c.stability.examples = 1000
+    c.instability.start_steps = ("20step",)
+    c.instability.points = 3
+    c.instability.examples = 1000
     c.pretraining.subset = "random"
     c.pretraining.size = 400
     c.pretraining.scores = ""

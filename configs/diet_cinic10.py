@@ -14,7 +14,7 @@ trains the 10 dense networks, for 8,000 steps each, whose scores say what is eas
 `:quick` is 1 level of a narrow network, on random examples and without scores. Other
 subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
 `--config.pretraining.scores=`, for which the paper has sizes from 12,800 to 102,400,
-and `--config.lottery.rewind=200step --config.stability.steps="('200step',)"` is its
+and `--config.lottery.rewind=200step --config.instability.start_steps="('200step',)"` is its
 other length.
 
 Deviations: scores are means over 10 networks after 8,000 steps as theirs are, with the
@@ -60,11 +60,11 @@ def get_config(variant: str = "") -> ConfigDict:
         return _scores(c)
     c.schedule.name = "step"
     c.schedule.milestones = ("15625step", "23440step")
-    c.training.length = "31250step"
+    c.training.duration = "31250step"
     c.lottery.levels = 16
     c.lottery.rewind = "400step"
-    c.stability.children = 2  # with their parent, three networks to compare
-    c.stability.steps = ("400step",)
+    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.start_steps = ("400step",)
     if variant == "all":
         return c
     c.pretraining.subset = "easiest"
@@ -75,7 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _scores(c: ConfigDict) -> ConfigDict:
     c.replicates = 10
-    c.training.length = "8000step"  # before the rate falls
+    c.training.duration = "8000step"  # before the rate falls
     return c
 
 
@@ -84,14 +84,14 @@ def _quick(c: ConfigDict) -> ConfigDict:
     c.data.batch_size = 64
     c.data.test_examples = 1000
     c.model.width = 4
-    c.training.length = "60step"
+    c.training.duration = "60step"
     c.schedule.milestones = ("40step", "50step")
     c.evaluation.every = "30step"
     c.lottery.levels = 1
     c.lottery.rewind = "20step"
-    c.stability.steps = ("20step",)
-    c.stability.points = 3
-    c.stability.examples = 1000
+    c.instability.start_steps = ("20step",)
+    c.instability.points = 3
+    c.instability.examples = 1000
     c.pretraining.subset = "random"
     c.pretraining.size = 512
     c.pretraining.scores = ""

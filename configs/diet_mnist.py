@@ -42,15 +42,15 @@ def get_config(variant: str = "") -> ConfigDict:
         return c
     if variant == "scores":
         c.replicates = 10
-        c.training.length = "1ep"
+        c.training.duration = "1ep"
         c.lottery.levels = 0
         return c
     c.replicates = 3
-    c.training.length = "10ep"
+    c.training.duration = "10ep"
     c.evaluation.every = "1ep"
     c.lottery.rewind = "240step"
-    c.stability.children = 2  # with their parent, three networks to compare
-    c.stability.steps = ("240step",)
+    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.start_steps = ("240step",)
     if variant != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3840

@@ -4,11 +4,11 @@ Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet
 arXiv:2206.01278: of all training labels 10 % or 50 % are wrong in pre-training only;
 tickets train on the right ones. The recipe is that of `diet_cifar.py:all`.
 
-`--config.pretraining.noise=0.5` for the other fraction. To have wrong labels all
-through, `--config.pretraining.noise=0.0 --config.data.noise=0.1`.
+`--config.pretraining.label_noise=0.5` for the other fraction. To have wrong labels all
+through, `--config.pretraining.label_noise=0.0 --config.data.label_noise=0.1`.
 
 Deviations: how the authors chose and changed the labels is not known; here each label
-chosen becomes one of the others, uniformly (`--config.data.noise_by=permute` exchanges
+chosen becomes one of the others, uniformly (`--config.data.label_noise_by=permute` exchanges
 the labels of those chosen, as in the code of Paul et al., 2021).
 
 Command: python experiments/train.py --config=configs/diet_noise_cifar.py
@@ -26,5 +26,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c = diet_cifar.get_config("quick" if variant == "quick" else "all")
     c.name = plain.name
     c.pretraining = config.default().pretraining
-    c.pretraining.noise = 0.1
+    c.pretraining.label_noise = 0.1
     return c

@@ -17,7 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c = random_cifar.recipe("gmp_cifar", variant)
     c.sparse.method = "gmp"
     c.sparse.distribution = "global"
-    c.sparse.begin = "12.5%"
-    c.sparse.end = "75%"
+    c.sparse.begin_step = "12.5%"
+    c.sparse.end_step = "75%"
     c.sparse.update_every = "100step" if not variant else "20step"
     return c

@@ -30,16 +30,16 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.batch_size = 1024
     c.schedule.learning_rate = 0.4
     c.schedule.milestones = ("30ep", "60ep", "80ep")
-    c.training.length = "128000step"
+    c.training.duration = "128000step"
     c.sparse.method = "gmp"
     c.sparse.sparsity = 0.9 if sparser else 0.8
     c.sparse.distribution = "uniform"
     c.sparse.schedule = "cubic"
-    c.sparse.begin = "40000step"
-    c.sparse.end = "76000step" if sparser else "100000step"
+    c.sparse.begin_step = "40000step"
+    c.sparse.end_step = "76000step" if sparser else "100000step"
     c.sparse.update_every = "2000step"
     if variant.endswith("quick"):
         rigl_imagenet.shorten(c)
         c.schedule.milestones = ("15step",)
-        c.sparse.begin = "5step"
+        c.sparse.begin_step = "5step"
     return c

@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
     c = random_mnist.recipe("gmp_mnist", variant)
     c.sparse.method = "gmp"
-    c.sparse.begin = "25.6%"
-    c.sparse.end = "59.73%"
+    c.sparse.begin_step = "25.6%"
+    c.sparse.end_step = "59.73%"
     c.sparse.update_every = "100step" if not variant else "20step"
     return c

@@ -24,8 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.method = "gmp"
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "uniform"
-    c.sparse.begin = "12.5%"
-    c.sparse.end = "75%"
+    c.sparse.begin_step = "12.5%"
+    c.sparse.end_step = "75%"
     c.sparse.update_every = "100step" if not variant else "20step"
     c.analysis.gradient_every = "500step" if not variant else "100step"
     return c

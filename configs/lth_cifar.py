@@ -9,7 +9,7 @@ Deviations: 5,000 training examples are set aside for validation, where open_lth
 on all 50,000, so an epoch has 352 steps and not 391, and 160 epochs 56,320 and not
 62,560 (`--config.data.validation=0` restores both, without early stopping); images are
 normalised by CIFAR-10's channels, not ImageNet's; they are cropped, then flipped, where
-open_lth flips first; counts are exact, `--config.lottery.counting=open_lth` gives
+open_lth flips first; counts are exact, `--config.lottery.count_rule=open_lth` gives
 theirs.
 
 The rewinding step is a field: `--config.lottery.rewind=1000step`, or 0step for
@@ -39,14 +39,14 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("80ep", "120ep")
-    c.training.length = "160ep"
+    c.training.duration = "160ep"
     c.lottery.levels = 10
     c.lottery.rewind = "1000step"
     c.lottery.controls = ("reinitialized", "shuffled_layers")
     c.lottery.control_levels = (4, 8)
     if variant == "quick":
         c.replicates = 1
-        c.training.length = "300step"
+        c.training.duration = "300step"
         c.schedule.milestones = ("200step", "260step")
         c.evaluation.every = "100step"
         c.data.test_examples = 2000

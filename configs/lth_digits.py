@@ -24,13 +24,13 @@ def get_config(variant: str = "") -> ConfigDict:
     c.init.kernel = "glorot_normal"
     c.optimizer.name = "adam"
     c.schedule.learning_rate = 1.2e-3
-    c.training.length = "32ep"  # 608 steps
+    c.training.duration = "32ep"  # 608 steps
     c.evaluation.every = "1ep"
     c.run.checkpoint_every = ""
     c.lottery.levels = 21
     c.lottery.controls = ("reinitialized", "shuffled_layers", "random_mask")
     if variant == "quick":
         c.replicates = 2
-        c.training.length = "5ep"
+        c.training.duration = "5ep"
         c.lottery.levels = 2
     return c

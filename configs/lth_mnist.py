@@ -12,7 +12,7 @@ Two protocols:
 
 Deviations: levels are 3 epochs, not open_lth's 40; 5,000 training examples are set
 aside for validation, where open_lth trains on all 60,000, so an epoch has 430 steps and
-not 469; counts are exact, `--config.lottery.counting=open_lth` gives theirs. `:adam`
+not 469; counts are exact, `--config.lottery.count_rule=open_lth` gives theirs. `:adam`
 counts the batches of an epoch with a smaller last one, as open_lth; the paper does not
 say. "Random mask" is a new mask of equal layer counts on new weights.
 
@@ -39,14 +39,14 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.batch_size = 128
     c.init.bias = "torch_default"
     c.schedule.learning_rate = 0.1
-    c.training.length = "3ep"
+    c.training.duration = "3ep"
     c.evaluation.every = "100step"
     c.run.checkpoint_every = ""
     c.lottery.levels = 12
-    c.lottery.ignored = ("head/kernel",)
+    c.lottery.exclude = ("head/kernel",)
     if variant == "quick":
         c.replicates = 2
-        c.training.length = "200step"
+        c.training.duration = "200step"
         c.lottery.levels = 2
     return c
 
@@ -56,7 +56,7 @@ def _adam(c: ConfigDict) -> ConfigDict:
     c.init.kernel = "glorot_normal"
     c.optimizer.name = "adam"
     c.schedule.learning_rate = 1.2e-3
-    c.training.length = "50000step"
+    c.training.duration = "50000step"
     c.evaluation.every = "100step"
     c.lottery.levels = 16
     c.lottery.scope = "layer"

@@ -39,16 +39,16 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.init.kernel = "glorot_uniform"
     c.optimizer.momentum = 0.9
     c.optimizer.weight_decay = 2e-4
-    c.optimizer.decay = "kernels"
+    c.optimizer.weight_decay_mask = "kernels"
     c.schedule.name = "cosine"
     c.schedule.learning_rate = 0.2
-    c.training.length = "11719step"
+    c.training.duration = "11719step"
     c.evaluation.every = "500step"
     c.run.checkpoint_every = ""
     c.sparse.method = "static"
     c.sparse.sparsity = 0.98
     if variant == "quick":
         c.replicates = 2
-        c.training.length = "300step"
+        c.training.duration = "300step"
         c.evaluation.every = "100step"
     return c

@@ -21,8 +21,8 @@ def get_config(variant: str = "") -> ConfigDict:
     plain = config.start("repel_cifar", variant, also=("attract",))
     c = stable_imp_cifar.get_config("quick" if variant == "quick" else "")
     c.name = plain.name
-    c.repelling.strength = 2.0
+    c.solution_penalty.strength = 2.0
     if variant == "attract":
         c.data.batch_size = 128
-        c.repelling.strength = -1.0
+        c.solution_penalty.strength = -1.0
     return c

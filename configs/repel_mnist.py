@@ -7,7 +7,7 @@ cosine between the weights, under the round's mask. `:attract` has the paper's -
 place of 2, at batches of 60: training that is drawn to earlier solutions.
 
 Deviations: earlier solutions are held in bfloat16
-(`--config.repelling.dtype=float32` for all of their bits).
+(`--config.solution_penalty.dtype=float32` for all of their bits).
 
 Command: python experiments/train.py --config=configs/repel_mnist.py
 """
@@ -24,8 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c = stable_imp_mnist.get_config("quick" if variant == "quick" else "")
     c.name = plain.name
     if variant == "attract":
-        c.repelling.strength = -1.0
+        c.solution_penalty.strength = -1.0
         return c
     c.data.batch_size = 200 if variant == "quick" else 1024
-    c.repelling.strength = 2.0
+    c.solution_penalty.strength = 2.0
     return c

@@ -18,6 +18,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.method = "rigl"
     c.sparse.distribution = "uniform"
     c.sparse.update_every = "100step" if not variant else "20step"
-    c.sparse.end = "75%"
+    c.sparse.end_step = "75%"
     c.sparse.first_layer_dense = True
     return c

@@ -18,5 +18,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.method = "rigl"
     c.sparse.distribution = "erk"
     c.sparse.update_every = "100step" if not variant else "20step"
-    c.sparse.end = "75%"
+    c.sparse.end_step = "75%"
     return c

@@ -8,7 +8,7 @@ at first and less by a cosine; ERK gives all layers their share, the first and t
 too. `:90` is 90 % sparse. The authors' table of single-length runs has an accuracy of
 75.12 % at 80 % and of 73.07 % at 90 %; here it has not been run.
 
-Images are decoded as they are asked for (`data.size`), from what TFDS has prepared or
+Images are decoded as they are asked for (`data.image_size`), from what TFDS has prepared or
 from a tree of folders FOLDER/imagenet2012/{train,val}/CLASS/*.JPEG. In training a
 random part of 8 to 100 % of the area is seen, and flipped or not; in evaluation the
 middle.
@@ -39,14 +39,14 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.batch_size = 4096
     c.schedule.learning_rate = 1.6
     c.schedule.milestones = ("30ep", "70ep", "90ep")
-    c.training.length = "32000step"
+    c.training.duration = "32000step"
     c.sparse.method = "rigl"
     c.sparse.sparsity = 0.9 if variant.startswith("90") else 0.8
     c.sparse.distribution = "erk"
     c.sparse.drop_fraction = 0.3
     c.sparse.drop_schedule = "cosine"
     c.sparse.update_every = "100step"
-    c.sparse.end = "25000step"
+    c.sparse.end_step = "25000step"
     if variant.endswith("quick"):
         shorten(c)
         c.schedule.milestones = ("15step",)
@@ -58,22 +58,22 @@ def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict
 
     Args:
       name: of the config file.
-      variant: as for `config.start`.
-      also: as for `config.start`.
+      variant: as for `config.warm_start`.
+      also: as for `config.warm_start`.
     """
     c = config.start(name, variant, also=also)
     c.data.name = "imagenet2012"
-    c.data.size = 224
+    c.data.image_size = 224
     c.data.flip = True
     c.data.drop_last = True
     c.model.name = "resnet_50"
     c.model.dtype = "bfloat16"
     c.init.kernel = "lecun_normal"
-    c.init.zeros = ("*/norm3/scale",)
+    c.init.zero_init = ("*/norm3/scale",)
     c.optimizer.momentum = 0.9
     c.optimizer.nesterov = True
     c.optimizer.weight_decay = 1e-4
-    c.optimizer.decay = "kernels"
+    c.optimizer.weight_decay_mask = "kernels"
     c.schedule.name = "step"
     c.schedule.warmup = "5ep"
     c.training.label_smoothing = 0.1
@@ -87,7 +87,7 @@ def shorten(c: ConfigDict) -> None:
     c.data.batch_size = 32
     c.data.test_examples = 1000
     c.schedule.warmup = "0step"
-    c.training.length = "20step"
+    c.training.duration = "20step"
     c.evaluation.every = "10step"
     c.sparse.update_every = "5step"
-    c.sparse.end = "15step"
+    c.sparse.end_step = "15step"

@@ -23,6 +23,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.distribution = "uniform"
     c.sparse.update_every = "500step" if not variant else "50step"
     c.sparse.drop_schedule = "learning_rate"
-    c.sparse.growth_examples = 1000
-    c.sparse.end = "100%"
+    c.sparse.grow_batch_size = 1000
+    c.sparse.end_step = "100%"
     return c

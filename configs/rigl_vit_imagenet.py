@@ -38,21 +38,21 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.batch_size = 512
     c.model.name = "vit_s_16"
     c.init.kernel = "glorot_uniform"
-    c.init.zeros = ()
+    c.init.zero_init = ()
     c.optimizer.name = "adamw"
     c.optimizer.momentum = 0.0
     c.optimizer.nesterov = False
     c.optimizer.weight_decay = 0.05
     c.schedule.name = "cosine"
     c.schedule.learning_rate = 5e-4
-    c.training.length = "600ep"
+    c.training.duration = "600ep"
     c.sparse.method = "rigl"
     c.sparse.sparsity = 0.6
     c.sparse.distribution = "erk"
     c.sparse.drop_fraction = 0.5
     c.sparse.drop_schedule = "cosine"
     c.sparse.update_every = "15000step"
-    c.sparse.end = "80%"
+    c.sparse.end_step = "80%"
     if variant:
         rigl_imagenet.shorten(c)
     return c

@@ -15,5 +15,5 @@ from configs import random_cifar
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
     c = random_cifar.recipe("snip_cifar", variant)
-    c.sparse.score = "snip"
+    c.sparse.pai_score = "snip"
     return c

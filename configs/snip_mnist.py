@@ -16,7 +16,7 @@ from configs import random_mnist
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
     c = random_mnist.recipe("snip_mnist", variant)
-    c.sparse.score = "snip"
+    c.sparse.pai_score = "snip"
     c.sparse.score_batches = 40
     c.sparse.score_batch_size = 125
     return c

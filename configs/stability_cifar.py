@@ -16,7 +16,7 @@ of 32, momentum 0.9 and a rate that falls as a cosine from 0.02, 8 epochs, teste
 
 Deviations: BatchNorm is interpolated whole, with its running statistics, as in the code
 of Paul et al. (2022); what Frankle et al. did is not known
-(`--config.stability.batch_stats=re_estimated` measures them anew). Levels above 0 begin
+(`--config.instability.batch_stats=re_estimated` measures them anew). Levels above 0 begin
 at the rewinding step, `lottery.rewind`, and so do their first children: those of later
 steps share its masks, where Frankle et al. searched masks for each step.
 
@@ -35,8 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.name = "cifar10"
     c.data.order = "fresh"
     c.optimizer.momentum = 0.9
-    c.stability.children = 3
-    c.stability.successive = True
+    c.instability.copies = 3
+    c.instability.compare_levels = True
     if variant == "small":
         return _small(c)
     c.data.batch_size = 128
@@ -49,27 +49,27 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("80ep", "120ep")
-    c.training.length = "160ep"
+    c.training.duration = "160ep"
     c.evaluation.every = "10ep"
     c.lottery.levels = 8
     c.lottery.rewind = "500step"
-    c.stability.steps = ("0step", "100step", "500step", "1000step", "2000step")
-    c.stability.levels = (0, 8)
+    c.instability.start_steps = ("0step", "100step", "500step", "1000step", "2000step")
+    c.instability.levels = (0, 8)
     if variant == "quick":
         c.replicates = 2
         c.data.train_examples = 1000
         c.data.test_examples = 500
         c.model.width = 4
         c.schedule.milestones = ("40step", "50step")
-        c.training.length = "60step"
+        c.training.duration = "60step"
         c.evaluation.every = "30step"
         c.lottery.levels = 1
         c.lottery.rewind = "10step"
-        c.stability.children = 2
-        c.stability.steps = ("0step", "10step")
-        c.stability.levels = (0, 1)
-        c.stability.points = 5
-        c.stability.examples = 1000
+        c.instability.copies = 2
+        c.instability.start_steps = ("0step", "10step")
+        c.instability.levels = (0, 1)
+        c.instability.points = 5
+        c.instability.examples = 1000
         c.run.checkpoint_every = "30step"
     return c
 
@@ -83,11 +83,11 @@ def _small(c: ConfigDict) -> ConfigDict:
     c.init.bias = "torch_default"
     c.schedule.name = "cosine"
     c.schedule.learning_rate = 0.02
-    c.training.length = "8ep"
+    c.training.duration = "8ep"
     c.evaluation.every = "4ep"
     c.lottery.levels = 8
-    c.stability.steps = ("0step", "20step", "40step", "80step", "160step", "320step")
-    c.stability.levels = (0, 4, 8)
-    c.stability.points = 11
-    c.stability.examples = 1000
+    c.instability.start_steps = ("0step", "20step", "40step", "80step", "160step", "320step")
+    c.instability.levels = (0, 4, 8)
+    c.instability.points = 11
+    c.instability.examples = 1000
     return c

@@ -43,9 +43,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.weight_decay = 1e-5
     c.lottery.levels = 25
     c.lottery.controls = ("reinitialized",)
-    c.stability.children = 2
-    c.stability.levels = (0, 5, 10, 15)
-    c.stability.successive = True
+    c.instability.copies = 2
+    c.instability.levels = (0, 5, 10, 15)
+    c.instability.compare_levels = True
     if variant in ("conv_4", "small"):
         return _conv(c, variant)
     c.model.name = "resnet_20"
@@ -53,7 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("56ep", "71ep")
-    c.training.length = "85ep"
+    c.training.duration = "85ep"
     c.evaluation.every = "5ep"
     if variant == "quick":
         c.replicates = 2
@@ -62,12 +62,12 @@ def get_config(variant: str = "") -> ConfigDict:
         c.data.test_examples = 500
         c.model.width = 4
         c.schedule.milestones = ("30step", "40step")
-        c.training.length = "48step"
+        c.training.duration = "48step"
         c.evaluation.every = "24step"
         c.lottery.levels = 2
-        c.stability.levels = (0, 2)
-        c.stability.points = 5
-        c.stability.examples = 1000
+        c.instability.levels = (0, 2)
+        c.instability.points = 5
+        c.instability.examples = 1000
         c.run.checkpoint_every = "24step"
     return c
 
@@ -77,7 +77,7 @@ def _conv(c: ConfigDict, variant: str) -> ConfigDict:
     c.model.name = "conv_4"
     c.schedule.name = "cosine"
     c.schedule.learning_rate = 0.01
-    c.training.length = "75ep"
+    c.training.duration = "75ep"
     c.evaluation.every = "5ep"
     if variant == "small":
         c.data.crop_pad = 0
@@ -86,10 +86,10 @@ def _conv(c: ConfigDict, variant: str) -> ConfigDict:
         c.data.test_examples = 2000
         c.model.name = "lenet_5"
         c.model.padding = "VALID"
-        c.training.length = "8ep"
+        c.training.duration = "8ep"
         c.evaluation.every = "4ep"
         c.lottery.levels = 8
-        c.stability.levels = (0, 4, 8)
-        c.stability.points = 11
-        c.stability.examples = 1000
+        c.instability.levels = (0, 4, 8)
+        c.instability.points = 11
+        c.instability.examples = 1000
     return c

@@ -31,19 +31,19 @@ def get_config(variant: str = "") -> ConfigDict:
     c.init.kernel = "kaiming_uniform"
     c.optimizer.name = "adam"
     c.schedule.learning_rate = 1.2e-3
-    c.training.length = "25ep"
+    c.training.duration = "25ep"
     c.lottery.levels = 25
     c.lottery.controls = ("reinitialized",)
-    c.stability.children = 2
-    c.stability.levels = (0, 5, 10, 15)
-    c.stability.successive = True
+    c.instability.copies = 2
+    c.instability.levels = (0, 5, 10, 15)
+    c.instability.compare_levels = True
     if variant == "quick":
         c.replicates = 2
         c.data.train_examples = 2000
         c.data.test_examples = 1000
-        c.training.length = "2ep"
+        c.training.duration = "2ep"
         c.lottery.levels = 2
-        c.stability.levels = (0, 2)
-        c.stability.points = 5
-        c.stability.examples = 1000
+        c.instability.levels = (0, 2)
+        c.instability.points = 5
+        c.instability.examples = 1000
     return c

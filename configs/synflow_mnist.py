@@ -15,6 +15,6 @@ from configs import random_mnist
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
     c = random_mnist.recipe("synflow_mnist", variant)
-    c.sparse.score = "synflow"
-    c.sparse.iterations = 100
+    c.sparse.pai_score = "synflow"
+    c.sparse.score_iterations = 100
     return c

@@ -15,15 +15,15 @@ Deviations: the code chooses those 5,000 as the first, ours are drawn; it never 
 ghost, and has skips in ResNet-18 and -34 only: here swish is blended with ReLU, and
 skips around every convolution fade, linearly until the learning rate first falls.
 Rescaling uses the gradients of the sparse network, where the code has those of the
-dense one (`--config.rescaling.masked=false`). Kaiming normal kernels, random masks at
+dense one (`--config.gradinit.mask_gradients=false`). Kaiming normal kernels, random masks at
 95 % and 3 seeds are ours. What is reported is the accuracy at the end, where the code
 takes the epoch of the best validation accuracy; records have the epoch of the least
 validation loss besides. Scores of masks are those of the network without ghosts.
 
-Any mask: `--config.sparse.score=snip` (grasp, magnitude, or synflow with
-`--config.sparse.iterations=100`); or one of an earlier run, such as a ticket, by
-`--config.start.run=../FOLDER --config.start.masks=level_08/ticket/last
---config.start.weights=init --config.sparse.distribution=`.
+Any mask: `--config.sparse.pai_score=snip` (grasp, magnitude, or synflow with
+`--config.sparse.score_iterations=100`); or one of an earlier run, such as a ticket, by
+`--config.warm_start.run=../FOLDER --config.warm_start.masks=level_08/ticket/last
+--config.warm_start.weights=init --config.sparse.distribution=`.
 
 Command: python experiments/train.py --config=configs/tost_cifar.py
 """
@@ -56,22 +56,22 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("90ep", "135ep")
-    c.training.length = "182ep"
+    c.training.duration = "182ep"
     c.sparse.method = "static"
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "global"
     c.sparse.prunable = ("*kernel", "!head/kernel")
     if variant != "baseline":
         tost_mnist.help_training(c)
-        c.ghosts.until = "90ep"
+        c.tost.end = "90ep"
     if variant == "quick":
         c.replicates = 1
         c.data.validation = 1000
         c.data.test_examples = 2000
-        c.training.length = "200step"
+        c.training.duration = "200step"
         c.schedule.milestones = ("100step", "150step")
-        c.ghosts.until = "100step"
+        c.tost.end = "100step"
         c.evaluation.every = "100step"
-        c.rescaling.steps = 3
+        c.gradinit.steps = 3
         c.run.checkpoint_every = "50step"
     return c

@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("50%", "75%")
-    c.training.length = "4690step"
+    c.training.duration = "4690step"
     c.evaluation.every = "469step"
     c.run.checkpoint_every = ""
     c.sparse.method = "static"
@@ -60,18 +60,18 @@ def get_config(variant: str = "") -> ConfigDict:
         help_training(c)
     if variant == "quick":
         c.replicates = 2
-        c.training.length = "300step"
+        c.training.duration = "300step"
         c.evaluation.every = "100step"
-        c.rescaling.steps = 20
+        c.gradinit.steps = 20
     return c
 
 
 def help_training(c: ConfigDict) -> None:
     """Switches on all aids that the network has a place for."""
-    c.ghosts.activation = "swish"
-    c.ghosts.until = "50%"
+    c.tost.activation = "swish"
+    c.tost.end = "50%"
     if c.model.name != "lenet_300_100":
-        c.ghosts.skips = "convolution"
-    c.rescaling.steps = 180
+        c.tost.skips = "convolution"
+    c.gradinit.steps = 180
     c.training.label_smoothing = 0.1
-    c.training.smooth_over = "others"
+    c.training.smoothing_target = "others"

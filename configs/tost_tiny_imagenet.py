@@ -5,7 +5,7 @@ Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with A
 `tost_cifar` has is kept, and crops, flips and normalisation are those of Tanaka, Kunin,
 Yamins, Ganguli, 2020, arXiv:2006.05467. The images are 1.2 GB: where a device has less
 than four times as much memory, they are divided over devices, or streamed from the host
-(`run.examples`).
+(`run.data_placement`).
 `:baseline` has no aids.
 
 Deviations: those of `tost_cifar`. The test set is the published validation split, as

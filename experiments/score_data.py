@@ -138,7 +138,7 @@ def _check_flags() -> None:
     if _SCORE.value == "barrier" and not _CHILDREN.value:
         raise ValueError(
             "--children: missing; wanted a stage, such as level_00/children_000000400, "
-            "of a run with config.stability.children"
+            "of a run with config.instability.copies"
         )
 
 

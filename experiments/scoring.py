@@ -174,13 +174,13 @@ def _barriers(run: factory.TrainedRun, wanted: Wanted) -> tuple[np.ndarray, int]
     """Computes the barriers of all pairs of one parent, for each replicate."""
     children, *parents = _ends(wanted)
     arm = children.split("/")[1]
-    if not arm.startswith("children_") or run.config.stability.children < 2:
+    if not arm.startswith("children_") or run.config.instability.copies < 2:
         raise ValueError(
             f"--children: came {wanted.children!r} of a run with "
-            f"config.stability.children {run.config.stability.children}; wanted a "
+            f"config.instability.copies {run.config.instability.copies}; wanted a "
             "stage such as level_00/children_000000400, of 2 children or more"
         )
-    count = run.config.stability.children
+    count = run.config.instability.copies
     state = factory.load_state(run, children)
     sets = [_each(state, c, count) for c in range(count)]
     for name in parents:
@@ -221,7 +221,7 @@ def _check_parent(run: factory.TrainedRun, name: str, *, began: int) -> None:
         raise ValueError(
             f"--pairs: came 'triple' for children that began at update {began} with a "
             f"new optimiser, and a parent that began at {min(starts)}; wanted children "
-            "of where it began (config.stability.steps at lottery.rewind), or "
+            "of where it began (config.instability.start_steps at lottery.rewind), or "
             "--pairs=children"
         )
 

@@ -241,7 +241,7 @@ def test_a_lottery_run_is_run_to_its_end(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(accelerator, "_whole_run", once)
     c = accelerator.lottery_config()
     c.model.name, c.data.batch_size, c.replicates = LENET, 8, 1
-    c.training.length = c.evaluation.every = "2step"
+    c.training.duration = c.evaluation.every = "2step"
     c.lottery.levels, c.lottery.rewind = 1, "1step"
     table = accelerator.lottery(c, repetitions=1, examples=32)
     assert [row[0] for row in table.rows] == [

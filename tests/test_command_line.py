@@ -94,8 +94,8 @@ MISTAKES = [
         "config.replicates: expected a whole number like 1, got '1.5'",
     ),
     (
-        [TRAIN, DIGITS, "--config.training.length=5"],
-        "config.training.length: came '5'; wanted steps or epochs",
+        [TRAIN, DIGITS, "--config.training.duration=5"],
+        "config.training.duration: came '5'; wanted steps or epochs",
     ),
     (
         [TRAIN, DIGITS, "--config.data.name=digts"],

@@ -46,22 +46,22 @@ WRONG_FIELDS = [
         float("nan"),
         "config.optimizer.weight_decay: came nan; wanted in [0, 100]",
     ),
-    ("optimizer.decay", "biases", "config.optimizer.decay: came 'biases'; wanted one "),
+    ("optimizer.weight_decay_mask", "biases", "config.optimizer.weight_decay_mask: came 'biases'; wanted one "),
     ("schedule.name", "linear", "config.schedule.name: came 'linear'; wanted one of "),
     ("schedule.learning_rate", 0.0, "config.schedule.learning_rate: came 0.0; wanted "),
     ("schedule.learning_rate", float("inf"), "config.schedule.learning_rate: came inf"),
     ("schedule.gamma", 0.0, "config.schedule.gamma: came 0.0; wanted in (0, 1]"),
     ("schedule.milestones", (80,), "config.schedule.milestones: came (80,); wanted a "),
     ("schedule.milestones", "80ep", "config.schedule.milestones: came '80ep', a str; "),
-    ("training.length", 3, "config.training.length: came 3, a int; wanted a str"),
+    ("training.duration", 3, "config.training.duration: came 3, a int; wanted a str"),
     ("training.label_smoothing", 1.0, "config.training.label_smoothing: came 1.0; "),
-    ("training.length", "2 epochs", "config.training.length: came '2 epochs'; wanted "),
-    ("training.length", "", "config.training.length: came ''; wanted steps or epochs"),
-    ("training.length", "10%", "config.training.length: came '10%'; wanted steps or "),
+    ("training.duration", "2 epochs", "config.training.duration: came '2 epochs'; wanted "),
+    ("training.duration", "", "config.training.duration: came ''; wanted steps or epochs"),
+    ("training.duration", "10%", "config.training.duration: came '10%'; wanted steps or "),
     (
-        "training.length",
+        "training.duration",
         "100000000000step",
-        "config.training.length: came '100000000000step'; wanted steps or epochs, as "
+        "config.training.duration: came '100000000000step'; wanted steps or epochs, as "
         "'2ep', of at most 2**31 steps",
     ),
     ("schedule.warmup", "-5step", "config.schedule.warmup: came '-5step'; wanted a le"),
@@ -73,10 +73,10 @@ WRONG_FIELDS = [
     ("lottery.levels", -1, "config.lottery.levels: came -1; wanted at least 0"),
     ("lottery.fraction", 1.0, "config.lottery.fraction: came 1.0; wanted in (0, 1)"),
     ("lottery.fraction", 0.0, "config.lottery.fraction: came 0.0; wanted in (0, 1)"),
-    ("lottery.counting", "ceil", "config.lottery.counting: came 'ceil'; wanted one of"),
+    ("lottery.count_rule", "ceil", "config.lottery.count_rule: came 'ceil'; wanted one of"),
     ("lottery.scope", "local", "config.lottery.scope: came 'local'; wanted one of"),
     ("lottery.retrain", "rewin", "config.lottery.retrain: came 'rewin'; wanted one of"),
-    ("lottery.ignored", (3,), "config.lottery.ignored: came (3,); wanted a tuple such"),
+    ("lottery.exclude", (3,), "config.lottery.exclude: came (3,); wanted a tuple such"),
     (
         "lottery.layer_fractions",
         (("head/kernel", 1.0),),
@@ -87,7 +87,7 @@ WRONG_FIELDS = [
     ("run.devices", -1, "config.run.devices: came -1; wanted at least 0"),
     ("run.steps_per_call", 0, "config.run.steps_per_call: came 0; wanted at least 1"),
     ("run.dispatch", "fast", "config.run.dispatch: came 'fast'; wanted one of auto, "),
-    ("run.keep", "some", "config.run.keep: came 'some'; wanted one of all, needed"),
+    ("run.keep_checkpoints", "some", "config.run.keep_checkpoints: came 'some'; wanted one of all, needed"),
 ]
 
 # Fields that are wrong together.
@@ -97,12 +97,12 @@ IMPOSSIBLE = [
         "config.lottery.layer_fractions: given with scope 'global'; wanted scope",
     ),
     (
-        {"lottery.counting": "open_lth", "lottery.scope": "layer"},
-        "config.lottery.counting: 'open_lth' is a rule of global pruning",
+        {"lottery.count_rule": "open_lth", "lottery.scope": "layer"},
+        "config.lottery.count_rule: 'open_lth' is a rule of global pruning",
     ),
     (
-        {"lottery.counting": "open_lth", "lottery.one_shot": True},
-        "config.lottery.counting: 'open_lth' is a rule of global pruning",
+        {"lottery.count_rule": "open_lth", "lottery.one_shot": True},
+        "config.lottery.count_rule: 'open_lth' is a rule of global pruning",
     ),
     (
         {"lottery.control_levels": (1, 3)},
@@ -147,11 +147,11 @@ WRONG_BUILDS = [
     ({"data.crop_pad": 9}, "data.crop_pad: expected at most the 8 pixels of a side of"),
     ({"lottery.levels": 200}, "lottery.levels: got 200 at fraction 0.2, and level 200"),
     (
-        {"training.length": "2000000000ep"},
-        "training.length: expected at most 2147483647 upd",
+        {"training.duration": "2000000000ep"},
+        "training.duration: expected at most 2147483647 upd",
     ),
     (
-        {"training.length": "2000000000step", "evaluation.every": "1step"},
+        {"training.duration": "2000000000step", "evaluation.every": "1step"},
         "evaluation.every: expected at most 10000000 times in training, got every 1 ",
     ),
     (
@@ -164,7 +164,7 @@ WRONG_BUILDS = [
         "sparse.sparsity: got 0.999995, which leaves none of the network's 50200 prun",
     ),
     (
-        {"sparse.method": "static", "sparse.score": "snip", "lottery.levels": 0}
+        {"sparse.method": "static", "sparse.pai_score": "snip", "lottery.levels": 0}
         | {"sparse.score_batches": 7, "sparse.score_batch_size": 20},
         "sparse.score_batches: 7 of 20 examples come to 140; wanted at most the 120",
     ),
@@ -173,7 +173,7 @@ WRONG_BUILDS = [
     ({"lottery.rewind": "12step"}, "lottery.rewind: comes to step 12; wanted one in "),
     ({"lottery.rewind": "3ep"}, "lottery.rewind: comes to step 18; wanted one in [0,"),
     ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
-    ({"training.length": "0ep"}, "training.length: comes to 0 updates; wanted at lea"),
+    ({"training.duration": "0ep"}, "training.duration: comes to 0 updates; wanted at lea"),
     (
         {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},
         "lottery.finetune_length: comes to 0 updates; wanted at least 1",
@@ -193,17 +193,17 @@ WRONG_BUILDS = [
         "run.parallelism: pmap divides either replicates or batches; 2 replicates on",
     ),
     (
-        {"run.weights": "sharded", "run.weight_rules": (("hed/*", 0),)}
+        {"run.weights": "sharded", "run.fsdp_rules": (("hed/*", 0),)}
         | {"run.devices": 1},  # where nothing is sharded
-        "run.weight_rules: the pattern 'hed/*' matches no leaf; wanted one of, or a pa",
+        "run.fsdp_rules: the pattern 'hed/*' matches no leaf; wanted one of, or a pa",
     ),
     (
-        {"run.weights": "sharded", "run.weight_rules": (("head/*", 2),)}
+        {"run.weights": "sharded", "run.fsdp_rules": (("head/*", 2),)}
         | {"run.devices": 1},
-        "run.weight_rules: axis 2 of head/bias, which has the shape (10,); wanted -1",
+        "run.fsdp_rules: axis 2 of head/bias, which has the shape (10,); wanted -1",
     ),
-    ({"lottery.ignored": ("heads/*",)}, "lottery.ignored: the pattern 'heads/*' match"),
-    ({"lottery.ignored": ("*",)}, "lottery.ignored: ('*',) matches every layer of"),
+    ({"lottery.exclude": ("heads/*",)}, "lottery.exclude: the pattern 'heads/*' match"),
+    ({"lottery.exclude": ("*",)}, "lottery.exclude: ('*',) matches every layer of"),
     (
         {"lottery.scope": "layer", "lottery.layer_fractions": (("fc", 0.1),)},
         "lottery.layer_fractions: the pattern 'fc' matches no prunable leaf",

@@ -22,7 +22,7 @@ NONSENSE = {
     tuple: ((None,), (NAN,), (-(2**70),), (2**70,), (INF,), ("\0",), (("*", NAN),)),
 }
 # Values that are special cases of a rule.
-MEANT = {"rescaling.longest": {INF}, "repelling.strength": {-0.5}}
+MEANT = {"gradinit.max_grad_norm": {INF}, "solution_penalty.strength": {-0.5}}
 
 
 def fields() -> dict[str, Any]:
@@ -75,22 +75,22 @@ def test_nonsense_is_refused_in_one_line(field: str) -> None:
         ("schedule.warmup", "150%"),
         ("schedule.milestones", ("50%", "150%")),
         ("lottery.rewind", "101%"),
-        ("sparse.end", "200%"),
+        ("sparse.end_step", "200%"),
         ("sparse.sparsity", 1 - 1e-16),
         ("lottery.fraction", 1 - 1e-16),
-        ("training.length", "100000000000step"),
+        ("training.duration", "100000000000step"),
         ("data.crop_pad", 10**9),
         ("data.batch_size", 2**70),
         ("replicates", 2**70),
         ("seeds.first", 2**31),
-        ("init.sparse_scale", INF),
-        ("sparse.layers", (("*", -1),)),
-        ("sparse.layers", (("*", 1.5),)),
+        ("init.sparse_init_scale", INF),
+        ("sparse.layer_sparsity", (("*", -1),)),
+        ("sparse.layer_sparsity", (("*", 1.5),)),
         ("data.std", (1e-300,)),
-        ("run.weight_rules", (("*", -1),)),
+        ("run.fsdp_rules", (("*", -1),)),
         ("name", ".."),
         ("data.dir", "~nosuchuser/data"),
-        ("start.run", "~nosuchuser/run"),
+        ("warm_start.run", "~nosuchuser/run"),
     ],
 )
 def test_what_no_run_can_mean_is_refused(field: str, value: Any) -> None:
@@ -125,15 +125,15 @@ def test_names_that_are_known_without_jax_are_those_of_the_tables() -> None:
         "init.kernel": initializers.KERNELS,
         "init.bias": initializers.BIASES,
         "init.norm_scale": initializers.NORM_SCALES,
-        "init.sparse": factory.SPARSE_INITS,
+        "init.sparse_init": factory.SPARSE_INITS,
         "lottery.controls": controls.NAMES,
-        "ghosts.activation": soft_activations.SOFT,
+        "tost.activation": soft_activations.SOFT,
     }
     for field, table in tables.items():
         assert set(config.BUILT_IN[field]) - {""} == set(table), field
 
 
-STATIC = "--config.sparse.method=static --config.sparse.score="
+STATIC = "--config.sparse.method=static --config.sparse.pai_score="
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ STATIC = "--config.sparse.method=static --config.sparse.score="
         ("sparse.method", "MAGNITUDE", f"'magnitude' is a score: give {STATIC}magn"),
         ("sparse.method", "snsf", "did you mean snfs"),
         (
-            "sparse.score",
+            "sparse.pai_score",
             "topkast",
             "'top_kast' is a value of config.sparse.method, no",
         ),
         ("sparse.method", "rigle", "did you mean rigl"),
-        ("sparse.score", "rigl", "it is a value of config.sparse.method, not of confi"),
+        ("sparse.pai_score", "rigl", "it is a value of config.sparse.method, not of confi"),
         ("lottery.controls", ("random_masks",), "did you mean random_mask"),
     ],
 )
@@ -166,7 +166,7 @@ def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> Non
         ("wd", "optimizer.weight_decay"),
         ("batch_size", "data.batch_size or "),
         ("sparsity", "sparse.sparsity"),
-        ("epochs", "training.length"),
+        ("epochs", "training.duration"),
         ("data.batchsize", "data.batch_size"),
         ("optimizer.nme", "optimizer.name"),
         ("sprase.sparsity", "sparse.sparsity"),

@@ -94,7 +94,7 @@ def test_every_config_is_valid_and_fits_its_network(
     assert (network.first_masks is None) == (c.sparse.method == "none")
     assert network.live is not None
     rule = imp.PruningRule(
-        layer_fractions=c.lottery.layer_fractions, exclude=c.lottery.ignored
+        layer_fractions=c.lottery.layer_fractions, exclude=c.lottery.exclude
     )
     imp.check(rule, layers, levels=1)
     assert masks.size(layers) > 0
@@ -146,5 +146,5 @@ def test_a_field_that_came_later_had_its_default_value(value: str) -> None:
 def test_every_field_is_scientific_but_those_of_the_run_and_the_folder() -> None:
     c = config.default()
     operational = config.flatten(c).keys() - config.scientific(c).keys()
-    assert {"data.dir", "run.devices", "run.keep"} <= operational
+    assert {"data.dir", "run.devices", "run.keep_checkpoints"} <= operational
     assert all(name == "data.dir" or name.startswith("run.") for name in operational)

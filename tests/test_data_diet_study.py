@@ -24,8 +24,8 @@ SCORES = "scores/mnist_el2n.npz"
 SIZES = variants.Sizes(4, (30, 60), 30)
 PLAIN = {
     "lottery.levels": 2,
-    "stability.points": 3,
-    "stability.examples": 50,
+    "instability.points": 3,
+    "instability.examples": 50,
     "evaluation.every": "12step",
 }
 

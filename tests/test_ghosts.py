@@ -26,19 +26,19 @@ SPARSE = {
     "lottery.levels": 0,
     "replicates": 1,
     "model.name": "lenet_5",
-    "model.maps": (2, 3),
+    "model.conv_channels": (2, 3),
     "model.features": (8,),
     "sparse.method": "static",
     "sparse.sparsity": 0.5,
 }
 RESIDUAL = SPARSE | {
     "model.name": "resnet_20",
-    "model.maps": (),
+    "model.conv_channels": (),
     "model.features": (),
     "model.width": 2,
 }
-MLP = SPARSE | {"model.name": "lenet_300_100", "model.maps": ()}
-GHOSTS = {"ghosts.activation": "mish", "ghosts.skips": "convolution"}
+MLP = SPARSE | {"model.name": "lenet_300_100", "model.conv_channels": ()}
+GHOSTS = {"tost.activation": "mish", "tost.skips": "convolution"}
 
 
 @pytest.fixture(autouse=True)
@@ -95,11 +95,11 @@ def test_ghosts_have_no_masks_and_begin_with_the_constant(tmp_path: Path) -> Non
     kernels = [leaf for name, leaf in ghosts.items() if name.endswith("kernel")]
     assert len(kernels) == 18
     assert all((leaf == jnp.float32(1e-4)).all() for leaf in kernels)
-    assert c.ghosts.until == "50%"
+    assert c.tost.end == "50%"
 
 
 def test_a_run_of_ghosts_that_are_gone_is_the_run_without(tmp_path: Path) -> None:
-    gone = GHOSTS | {"ghosts.until": "0step"}
+    gone = GHOSTS | {"tost.end": "0step"}
     haunted, left = train(tmp_path / "a", SPARSE | gone)
     _, wanted = train(tmp_path / "b", SPARSE)
     for got, other in zip(
@@ -120,10 +120,10 @@ def test_a_run_of_ghosts_that_are_gone_is_the_run_without(tmp_path: Path) -> Non
     "fields",
     [
         GHOSTS,
-        {"ghosts.activation": "p_swish", "ghosts.neurons": "sharpen"},
-        {"ghosts.skips": "identity", "ghosts.fade": "cosine"},
-        {"training.label_smoothing": 0.3, "training.smoothing_fade": "linear"},
-        {"rescaling.steps": 3, "rescaling.batch_size": 20},
+        {"tost.activation": "p_swish", "tost.mode": "sharpen"},
+        {"tost.skips": "identity", "tost.schedule": "cosine"},
+        {"training.label_smoothing": 0.3, "training.smoothing_schedule": "linear"},
+        {"gradinit.steps": 3, "gradinit.batch_size": 20},
     ],
     ids=["both", "sharpen", "identity", "smoothing", "rescaling"],
 )
@@ -149,7 +149,7 @@ def test_each_aid_does_something_and_ends_as_the_plain_network(
     assert held == masks_lib.num_active(transforms.get_masks(other.opt_state))
 
 
-RESCALED = {"rescaling.steps": 3, "rescaling.batch_size": 20}
+RESCALED = {"gradinit.steps": 3, "gradinit.batch_size": 20}
 
 
 def begun(folder: Path, made: Any) -> Any:
@@ -199,7 +199,7 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
 def test_ghost_skips_change_no_factor(tmp_path: Path) -> None:
     found = []
     for kind in ("", "convolution"):
-        more = {"ghosts.skips": kind, "ghosts.activation": "mish"}
+        more = {"tost.skips": kind, "tost.activation": "mish"}
         folder = tmp_path / (kind or "none")
         train(folder, SPARSE | RESCALED | more)
         found += json.loads((folder / "rescaling.json").read_text())
@@ -234,10 +234,10 @@ def test_what_is_trained_though_masked_keeps_its_weights(tmp_path: Path) -> None
         | {"lottery.rewind": "4step", "lottery.controls": ("reinitialized",)},
         case(
             {"sparse.method": "rigl", "sparse.update_every": "2step"}
-            | {"sparse.end": "8step"},
+            | {"sparse.end_step": "8step"},
             always=False,
         ),
-        case({"ghosts.fade": "constant"}, always=False),
+        case({"tost.schedule": "constant"}, always=False),
         RESIDUAL,
     ],
     ids=["levels", "rigl", "constant", "residual"],
@@ -254,7 +254,7 @@ def test_ghosts_go_with_everything(fields: dict[str, Any], tmp_path: Path) -> No
 
 def test_normalisation_of_ghosts_sees_all_devices(tmp_path: Path) -> None:
     # LeNet-5 has none of its own, and its ghosts have one that is averaged too.
-    fields = SPARSE | GHOSTS | {"ghosts.fade": "constant"}
+    fields = SPARSE | GHOSTS | {"tost.schedule": "constant"}
     ends = []
     for devices in (1, 2):
         _, state = train(tmp_path / str(devices), fields | {"run.devices": devices})
@@ -277,7 +277,7 @@ def test_training_is_traced_once_for_a_whole_fade(
     counts = []
     for length in ("1ep", "4ep"):  # 6 and 24 updates, half of them with ghosts
         asked.clear()
-        more = {"training.length": length, "schedule.milestones": ()}
+        more = {"training.duration": length, "schedule.milestones": ()}
         more |= {"schedule.name": "constant", "run.steps_per_call": 1}
         train(tmp_path / length, SPARSE | GHOSTS | more)
         assert all(isinstance(c, int | jax.core.Tracer) for c in asked)
@@ -302,7 +302,7 @@ def test_the_final_network_costs_what_the_plain_one_does() -> None:
 
 def test_early_stopping_chooses_no_network_with_ghosts(tmp_path: Path) -> None:
     fields = {"data.validation": 40, "evaluation.every": "2step"}
-    made, _ = train(tmp_path, SPARSE | GHOSTS | fields | {"ghosts.until": "8step"})
+    made, _ = train(tmp_path, SPARSE | GHOSTS | fields | {"tost.end": "8step"})
     rows = metrics_log.read(tmp_path / "metrics.jsonl")
     (level,) = [row for row in rows if row["kind"] == "level"]
     late = [row for row in rows if row["kind"] == "eval" and row["step"] >= 8]
@@ -318,7 +318,7 @@ def test_a_run_with_ghosts_lends_weights_and_masks_to_a_plain_one(
     config = tiny.config(SPARSE | GHOSTS)
     (tmp_path / "haunted" / "config.json").write_text(json.dumps(config.to_dict()))
     last = "level_00/ticket/last"
-    fields = {"start.run": "../haunted", "start.weights": last, "start.masks": last}
+    fields = {"warm_start.run": "../haunted", "warm_start.weights": last, "warm_start.masks": last}
     plain_made, _ = train(tmp_path / "plain", SPARSE | fields)
     state = begun(tmp_path / "plain", plain_made)
     wanted = tiny.load(tmp_path / "haunted", last, made)
@@ -339,10 +339,10 @@ def test_masks_of_a_whole_layer_fit_one_that_has_none(how: str, tmp_path: Path) 
         "sparse.prunable": ("*kernel", "!head/kernel"),
     }
     if how == "run":
-        fields |= {"start.run": "../earlier", "start.masks": "level_00/ticket/last"}
+        fields |= {"warm_start.run": "../earlier", "warm_start.masks": "level_00/ticket/last"}
     else:
         path = tmp_path / "earlier" / "tickets" / "final" / "replicate_{replicate}.npz"
-        fields |= {"start.masks": str(path)}
+        fields |= {"warm_start.masks": str(path)}
     made, _ = train(tmp_path / "later", fields)
     held = transforms.get_masks(begun(tmp_path / "later", made).opt_state)
     assert masks_lib.names(held) == ["dense1/kernel", "dense2/kernel"]
@@ -351,7 +351,7 @@ def test_masks_of_a_whole_layer_fit_one_that_has_none(how: str, tmp_path: Path) 
         np.testing.assert_array_equal(held[layer]["kernel"], wanted[layer]["kernel"])
     # A layer that is pruned there fits no network that cannot mask it.
     fields["sparse.prunable"] = ("dense1/kernel",)
-    with pytest.raises(ValueError, match="start.masks: .*dense2/kernel has shape"):
+    with pytest.raises(ValueError, match="warm_start.masks: .*dense2/kernel has shape"):
         train(tmp_path / "wrong", fields)
 
 
@@ -360,9 +360,9 @@ def test_a_plain_run_lends_weights_and_masks_to_one_with_ghosts(tmp_path: Path) 
     config = tiny.config(SPARSE)
     (tmp_path / "plain" / "config.json").write_text(json.dumps(config.to_dict()))
     fields = {
-        "start.run": "../plain",
-        "start.weights": "init",
-        "start.masks": "level_00/ticket/last",
+        "warm_start.run": "../plain",
+        "warm_start.weights": "init",
+        "warm_start.masks": "level_00/ticket/last",
     }
     _, state = train(tmp_path / "haunted", SPARSE | GHOSTS | fields)
     held = transforms.get_masks(state.opt_state)
@@ -375,52 +375,52 @@ def test_a_plain_run_lends_weights_and_masks_to_one_with_ghosts(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"ghosts.activation": "wish"}, r"ghosts.activation.*swish"),
+        ({"tost.activation": "wish"}, r"tost.activation.*swish"),
         (
-            {"ghosts.skips": "convolution", "model.name": "lenet_300_100"},
-            r"ghosts.skips: came 'convolution' for 'lenet_300_100', which has no",
+            {"tost.skips": "convolution", "model.name": "lenet_300_100"},
+            r"tost.skips: came 'convolution' for 'lenet_300_100', which has no",
         ),
-        ({"ghosts.neurons": "sharpen"}, r"ghosts.neurons: came 'sharpen' with activ"),
-        ({"ghosts.until": "10%"}, r"ghosts.until: came '10%' without activation or"),
+        ({"tost.mode": "sharpen"}, r"tost.mode: came 'sharpen' with activ"),
+        ({"tost.end": "10%"}, r"tost.end: came '10%' without activation or"),
         (
-            {"ghosts.activation": "mish", "ghosts.sharpness": (2.0, 3.0)},
-            r"ghosts.sharpness: came \(2.0, 3.0\) without neurons 'sharpen'",
+            {"tost.activation": "mish", "tost.beta": (2.0, 3.0)},
+            r"tost.beta: came \(2.0, 3.0\) without neurons 'sharpen'",
         ),
         (
             {
-                "ghosts.activation": "p_swish",
-                "ghosts.neurons": "sharpen",
-                "ghosts.fade": "cosine",
+                "tost.activation": "p_swish",
+                "tost.mode": "sharpen",
+                "tost.schedule": "cosine",
             },
-            r"ghosts.fade: came 'cosine' with neurons 'sharpen'",
+            r"tost.schedule: came 'cosine' with neurons 'sharpen'",
         ),
         (
             GHOSTS
-            | {"model.name": "lenet_5", "ghosts.fade": "constant"}
-            | {"ghosts.until": "10%"},
-            r"ghosts.until: came '10%' without a fade other than constant",
+            | {"model.name": "lenet_5", "tost.schedule": "constant"}
+            | {"tost.end": "10%"},
+            r"tost.end: came '10%' without a fade other than constant",
         ),
         (
-            {"training.label_smoothing": 0.1, "training.smoothing_until": "9%"},
-            r"training.smoothing_until: came '9%' without a smoothing_fade other",
+            {"training.label_smoothing": 0.1, "training.smoothing_end": "9%"},
+            r"training.smoothing_end: came '9%' without a smoothing_fade other",
         ),
         (
-            {"ghosts.activation": "mish", "analysis.gradient_every": "2step"},
+            {"tost.activation": "mish", "analysis.gradient_every": "2step"},
             r"analysis.gradient_every: came '2step' with ghosts",
         ),
         (
-            {"ghosts.activation": "mish", "ghosts.fade": "constant"}
-            | {"stability.children": 2},
-            r"stability.children: came 2 with ghosts",
+            {"tost.activation": "mish", "tost.schedule": "constant"}
+            | {"instability.copies": 2},
+            r"instability.copies: came 2 with ghosts",
         ),
-        ({"ghosts.sharpness": ("a", "b")}, r"ghosts.sharpness: came .* wanted two"),
-        ({"rescaling.clip": 2.0}, r"rescaling.clip: came 2.0 without rescaling.steps"),
-        ({"rescaling.steps": 2}, r"rescaling.steps: came 2 with lottery.levels 2"),
+        ({"tost.beta": ("a", "b")}, r"tost.beta: came .* wanted two"),
+        ({"gradinit.clip": 2.0}, r"gradinit.clip: came 2.0 without gradinit.steps"),
+        ({"gradinit.steps": 2}, r"gradinit.steps: came 2 with lottery.levels 2"),
         (
-            {"training.smooth_over": "others"},
-            r"training.smooth_over: came 'others' without label_smoothing",
+            {"training.smoothing_target": "others"},
+            r"training.smoothing_target: came 'others' without label_smoothing",
         ),
-        ({"ghosts.sharpness": (2.0, 1.0)}, r"ghosts.sharpness: came .* wanted two"),
+        ({"tost.beta": (2.0, 1.0)}, r"tost.beta: came .* wanted two"),
     ],
 )
 def test_what_would_do_nothing_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -433,11 +433,11 @@ def test_what_would_do_nothing_is_refused(fields: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"ghosts.activation": "mish", "ghosts.until": "3ep"}, "ghosts.until"),
+        ({"tost.activation": "mish", "tost.end": "3ep"}, "tost.end"),
         (
-            {"training.label_smoothing": 0.1, "training.smoothing_fade": "linear"}
-            | {"training.smoothing_until": "3ep"},
-            "training.smoothing_until",
+            {"training.label_smoothing": 0.1, "training.smoothing_schedule": "linear"}
+            | {"training.smoothing_end": "3ep"},
+            "training.smoothing_end",
         ),
     ],
 )
@@ -450,7 +450,7 @@ def test_a_fade_longer_than_training_is_refused(
 
 
 def test_too_few_examples_for_rescaling_are_refused(tmp_path: Path) -> None:
-    fields = {"rescaling.steps": 2, "rescaling.batch_size": 41, "lottery.levels": 0}
+    fields = {"gradinit.steps": 2, "gradinit.batch_size": 41, "lottery.levels": 0}
     c = tiny.config(fields)
-    with pytest.raises(ValueError, match="rescaling.batch_size: came 41; wanted at mo"):
+    with pytest.raises(ValueError, match="gradinit.batch_size: came 41; wanted at mo"):
         factory.make_experiment(c, factory.load_data(c), tmp_path)

@@ -22,30 +22,30 @@ COMMON = {
     "sparse.sparsity": 0.8,
     "analysis.gradient_every": "5step",
     "analysis.examples": 50,
-    "analysis.keep_at": tuple(f"{step}step" for step in STEPS),
+    "analysis.save_at": tuple(f"{step}step" for step in STEPS),
 }
 MASKED = {
-    "start.run": "../tiny_prune",
-    "start.masks": variants.END,
-    "start.replicate": 0,
+    "warm_start.run": "../tiny_prune",
+    "warm_start.masks": variants.END,
+    "warm_start.replicate": 0,
     "seeds.init": 1,
     "seeds.data": 1,
 }
 ARMS = {
     "prune": {
         "sparse.method": "gmp",
-        "sparse.begin": "2step",
-        "sparse.end": "8step",
+        "sparse.begin_step": "2step",
+        "sparse.end_step": "8step",
         "sparse.update_every": "2step",
     },
-    "lt": MASKED | {"sparse.method": "static", "start.weights": "init"},
+    "lt": MASKED | {"sparse.method": "static", "warm_start.weights": "init"},
     "rigl": MASKED
     | {
         "sparse.method": "rigl",
         "sparse.update_every": "5step",
         "sparse.drop_fraction": 0.3,
         "sparse.drop_schedule": "constant",
-        "analysis.at_changes": True,
+        "analysis.at_mask_updates": True,
     },
 }
 

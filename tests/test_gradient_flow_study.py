@@ -267,35 +267,35 @@ def test_arms_follow_the_protocol(
     inner = (c.optimizer.name, c.optimizer.momentum, c.optimizer.nesterov)
     assert inner == ("sgd", 0.9, False)
     assert (c.schedule.name, c.schedule.learning_rate) == ("cosine", rate)
-    assert (c.optimizer.weight_decay, c.optimizer.decay) == (decay, "kernels")
-    assert (c.data.batch_size, c.training.length) == (128, "11719step")
+    assert (c.optimizer.weight_decay, c.optimizer.weight_decay_mask) == (decay, "kernels")
+    assert (c.data.batch_size, c.training.duration) == (128, "11719step")
     assert (c.data.normalize, c.data.validation) == ("unit", 0)
-    assert (c.init.kernel, c.init.sparse_scale) == ("glorot_uniform", 1.0)
+    assert (c.init.kernel, c.init.sparse_init_scale) == ("glorot_uniform", 1.0)
     assert c.replicates == {"lenet": 5, "mlp": 3}[network]
     method, init, start, grow = ARMS[arm]
-    assert (c.sparse.method, c.init.sparse) == (method, init)
-    assert (c.start.weights, c.start.masks) == start
-    assert c.start.replicate == (0 if start[1] else -1)
+    assert (c.sparse.method, c.init.sparse_init) == (method, init)
+    assert (c.warm_start.weights, c.warm_start.masks) == start
+    assert c.warm_start.replicate == (0 if start[1] else -1)
     assert c.init.shared == (arm == "scratch_same")
     if method in ("gmp", "none"):
-        assert not c.start.run
+        assert not c.warm_start.run
     else:
-        assert c.start.run == f"../{network}_prune"
+        assert c.warm_start.run == f"../{network}_prune"
     if method == "gmp":
-        when = (c.sparse.begin, c.sparse.end, c.sparse.update_every)
+        when = (c.sparse.begin_step, c.sparse.end_step, c.sparse.update_every)
         assert when == ("3000step", "7000step", "100step")
         chosen = (c.sparse.sparsity, c.sparse.distribution, c.sparse.schedule)
         assert chosen == (sparsity, "uniform", "cubic")
     if method in ("rigl", "set"):
-        when = (c.sparse.begin, c.sparse.end, c.sparse.update_every)
+        when = (c.sparse.begin_step, c.sparse.end_step, c.sparse.update_every)
         assert when == ("", "100%", every)
         drops = (c.sparse.drop_fraction, c.sparse.drop_schedule)
         assert drops == (0.3, "learning_rate")
-        assert c.analysis.at_changes
+        assert c.analysis.at_mask_updates
     if method == "rigl":
         assert c.sparse.grow == grow
         # Other examples than those that the norm is measured on.
-        assert (c.sparse.growth_first, c.sparse.growth_examples) == (1000, 1000)
+        assert (c.sparse.grow_batch_start, c.sparse.grow_batch_size) == (1000, 1000)
         assert c.analysis.examples == 1000
 
 
@@ -313,7 +313,7 @@ def test_arms_differ_in_what_they_say(
     assert len({json.dumps(fields, sort_keys=True) for fields in runs.values()}) == 30
     for name, fields in runs.items():
         pruned = "dense" in name or name.endswith("_prune")
-        assert ("start.masks" in fields) != pruned
+        assert ("warm_start.masks" in fields) != pruned
         assert ("seeds.data" in fields) != pruned  # another order than the pruning run
 
 

@@ -194,7 +194,7 @@ LOTTERY = (
     "--config=configs/lth_digits.py:quick",
     "--config.replicates=2",
     "--config.lottery.controls=('random_mask',)",
-    "--config.training.length=30step",
+    "--config.training.duration=30step",
     "--config.evaluation.every=15step",
     "--config.run.checkpoint_every=5step",
     *FIELDS,
@@ -203,15 +203,15 @@ RIGL = (
     "--config=configs/rigl_mnist.py:quick",
     "--config.data.name=digits",
     "--config.replicates=1",  # so that all devices share its batches
-    "--config.training.length=200step",
+    "--config.training.duration=200step",
     "--config.sparse.update_every=20step",
-    "--config.sparse.growth_examples=320",
+    "--config.sparse.grow_batch_size=320",
     "--config.evaluation.every=50step",
     "--config.run.checkpoint_every=20step",
     "--config.run.steps_per_call=5",
     # Over both processes; on one device there is nothing to divide.
     "--config.run.weights=sharded",
-    "--config.run.weight_least=64",
+    "--config.run.fsdp_min_size=64",
     *FIELDS,
 )
 IN_LOTTERY = "level_01/ticket", "level_01/random_mask"  # where it is disturbed

@@ -213,7 +213,7 @@ USES = """
 def get_config(variant=""):
     from tests import tiny
 
-    own = {"static": {"sparse.score": "nearest"}, "lottery": {"lottery.levels": 1}}
+    own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
     fields = {
         "data.name": "noise",
         "data.train_examples": 0,

@@ -79,7 +79,7 @@ def test_a_kept_file_is_executed_once_and_a_changed_one_refused(
     config.kept.execute(tmp_path)
     c = config.default()
     assert c.sparse.power == 2.0
-    c.sparse.score = "kept_one"
+    c.sparse.pai_score = "kept_one"
     assert config.kept.sources(c) == {"my.py": FILE}
     first = config.SCORES["kept_one"].function
     config.kept.execute(tmp_path)

@@ -47,9 +47,9 @@ def test_runs_are_valid_and_have_names_of_their_own(
         config.validate(c)
         factory.check_names(c)
         # A run that others start from comes before them.
-        if c.start.run:
+        if c.warm_start.run:
             before = {f"../{earlier.name}" for earlier in runs[:place]}
-            assert c.start.run in before
+            assert c.warm_start.run in before
 
 
 @pytest.mark.parametrize("scale", sparse_training.SCALES)

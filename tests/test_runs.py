@@ -14,7 +14,7 @@ from jaxsparse.lottery import tickets
 from jaxsparse.training.preemption import Preempted
 from tests import tiny
 
-FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.length": "1ep"}
+FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.duration": "1ep"}
 FIELDS["schedule.milestones"] = ("4step",)
 SPARSE = {"lottery.levels": 0, "sparse.method": "ste", "sparse.sparsity": 0.5}
 

@@ -20,14 +20,14 @@ from jaxsparse.training import preemption
 
 BATCHES = variants.Batches(10, 40)
 CHILDREN = {
-    "stability.children": 2,
-    "stability.successive": True,
-    "stability.points": 3,
-    "stability.examples": 50,
+    "instability.copies": 2,
+    "instability.compare_levels": True,
+    "instability.points": 3,
+    "instability.examples": 50,
 }
 PRUNED = {
     "lottery.controls": ("reinitialized",),
-    "stability.levels": (0, 2),
+    "instability.levels": (0, 2),
     "data.batch_size": 10,
 }
 RUNS = [
@@ -36,7 +36,7 @@ RUNS = [
     Run(
         "mnist_onset",
         "tiny",
-        CHILDREN | {"stability.levels": (0,), "stability.steps": ("0step", "6step")},
+        CHILDREN | {"instability.levels": (0,), "instability.start_steps": ("0step", "6step")},
     ),
 ]
 
@@ -439,5 +439,5 @@ def test_strengths_that_are_not_published_stand_beside_those_that_are() -> None:
     assert variants.strengths("mnist", "cpu") == {"": (2.0, -1.0)}
     assert variants.label("repelled", "cifar", "cpu") == "128, repelled by 20"
     of = {run.name: run.overrides for run in variants.runs("cpu")}
-    assert of["cifar_repelled"]["repelling.strength"] == 20
-    assert of["cifar_repelled_published"]["repelling.strength"] == 2
+    assert of["cifar_repelled"]["solution_penalty.strength"] == 20
+    assert of["cifar_repelled_published"]["solution_penalty.strength"] == 2

@@ -64,7 +64,7 @@ def get_config(variant=""):
     c = config.default()
     c.name = f"own_{variant}"
     c.sparse.method = "static"
-    c.sparse.score = "swept_score"
+    c.sparse.pai_score = "swept_score"
     return c
 """
 
@@ -80,7 +80,7 @@ def test_a_config_file_elsewhere_is_swept(tmp_path: Path) -> None:
         (run,) = points[1].runs
         assert run.config == f"{path}:a"  # which train.py takes
         c = read(run)
-        assert (c.name, c.sparse.score, c.sparse.sparsity) == (
+        assert (c.name, c.sparse.pai_score, c.sparse.sparsity) == (
             *("own_a", "swept_score"),
             0.9,
         )
@@ -444,7 +444,7 @@ def test_a_sweep_of_seeds_apart_that_was_killed_is_one_report(
     root: Path, tmp_path: Path
 ) -> None:
     command = sweep(
-        *(root, tmp_path, f"--config={RECIPES[0]}", "--set=training.length=4step"),
+        *(root, tmp_path, f"--config={RECIPES[0]}", "--set=training.duration=4step"),
         *("--set=evaluation.every=4step", "--set=sparse.update_every=2step"),
         *("--vary=sparse.sparsity=0.9", "--seeds=2", "--at_once=1"),
     )

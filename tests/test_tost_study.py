@@ -44,8 +44,8 @@ def small(patch: pytest.MonkeyPatch) -> None:
     """Makes it a study of one network on digits."""
 
     def read(run: Any) -> Any:
-        rescales = {"rescaling.batch_size": 20, "rescaling.steps": 3}
-        own = rescales if "rescaling.steps" in run.overrides else {}
+        rescales = {"gradinit.batch_size": 20, "gradinit.steps": 3}
+        own = rescales if "gradinit.steps" in run.overrides else {}
         return tiny.config(PLAIN | run.overrides | own)
 
     patch.setattr(launcher, "read", read)

@@ -37,7 +37,7 @@ def config(fields: dict[str, Any] | None = None) -> ConfigDict:
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("8step",)
-    c.training.length = "2ep"
+    c.training.duration = "2ep"
     c.evaluation.every = "1ep"
     c.lottery.levels = 2
     c.run.devices = 1
@@ -78,7 +78,7 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     epoch_steps = made.trainer.epoch.steps
     length = factory.make_durations(c, steps_per_epoch=epoch_steps)
     fields = {name: c.lottery.get(name) for name in imp.PruningRule._fields}
-    rule = imp.PruningRule(**fields | {"exclude": c.lottery.ignored})
+    rule = imp.PruningRule(**fields | {"exclude": c.lottery.exclude})
     return made._replace(
         plan=rewinding.RewindPlan(
             length.rewind, length.total, c.lottery.retrain, length.finetune

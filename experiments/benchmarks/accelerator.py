@@ -231,7 +231,7 @@ def lottery_config() -> ConfigDict:
     """Makes a short lottery run: ResNet-20, 3 replicates, 3 levels of 1,000 steps."""
     c = cifar("resnet_20", batch_size=128, steps=100)
     c.replicates = 3
-    c.training.length = "1000step"
+    c.training.duration = "1000step"
     c.evaluation.every = "500step"
     c.lottery.levels = 3
     c.lottery.rewind = "100step"
@@ -255,7 +255,7 @@ def lottery(c: ConfigDict, *, repetitions: int, examples: int = EXAMPLES) -> Tab
     ]
     trained = (
         f"{c.model.name}, replicates: {c.replicates}, levels: {c.lottery.levels} of "
-        f"{c.training.length}, batch {c.data.batch_size}"
+        f"{c.training.duration}, batch {c.data.batch_size}"
     )
     note = (
         "Random images. Each run is built, compiled, trained, evaluated, pruned and "

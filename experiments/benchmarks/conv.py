@@ -69,7 +69,7 @@ def _rig(
     c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
     if network == "lenet_5":
         c.model.padding = "VALID"
-    c.run.convolutions = by
+    c.run.conv_gradients = by
     c.update(fields)
     return fixtures.make(c, dataset)
 

@@ -49,7 +49,7 @@ def measure(
     def rig(where: str) -> Rig:
         sizes = {"replicates": 1, "batch_size": batch_size, "steps": steps}
         c = fixtures.recipe("lenet_300_100", **sizes)
-        c.run.examples = where
+        c.run.data_placement = where
         return fixtures.make(c, dataset)
 
     resident, streamed = rig("device"), rig("host")

@@ -121,7 +121,7 @@ def missing(runs: Sequence[Run], folder: Path) -> dict[str, str]:
 def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
     """Says so of a run from before there was a list of its stages."""
     last = f"level_{c.lottery.levels:02d}/ticket/last"
-    more = c.lottery.controls or c.stability.children
+    more = c.lottery.controls or c.instability.copies
     return not more and checkpoints.exists(workdir / "checkpoints", last)
 
 

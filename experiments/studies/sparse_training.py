@@ -44,7 +44,7 @@ def finish(folder: Path, scale: str, data_dir: str) -> Path:
 
 def _of_network(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
     variant = ":quick" if scale == "quick" else ""
-    short = {"training.length": "4690step"} if scale == "cpu" else {}
+    short = {"training.duration": "4690step"} if scale == "cpu" else {}
     listed = [Run(f"{data}_dense", f"configs/random_{data}.py{variant}", DENSE | short)]
     for sparsity in sparsities:
         for name, base, fields in _arms(sparsity, data):
@@ -65,28 +65,28 @@ def _arms(sparsity: float, data: str) -> list[tuple[str, str, dict[str, Any]]]:
     at = {"sparse.sparsity": sparsity}
     fraction = 1 - (1 - sparsity) ** (1 / LEVELS)
     tickets = {"lottery.levels": LEVELS, "lottery.fraction": fraction}
-    often = {"sparse.update_every": "5%", "sparse.end": "75%"}
+    often = {"sparse.update_every": "5%", "sparse.end_step": "75%"}
     more = {
         "snfs": often,
         "granet": often,
         "mest": often,
-        "ac_dc": often | {"sparse.begin": "10%"},
+        "ac_dc": often | {"sparse.begin_step": "10%"},
         "ste": {"sparse.update_every": "1step"},
         "top_kast": {
             "sparse.backward_sparsity": round(1 - 2 * (1 - sparsity), 6),
             # Its own pull to zero, in place of weight decay.
-            "sparse.decay": 2e-4,
+            "sparse.outside_regularization": 2e-4,
             "optimizer.weight_decay": 0.0,
-            "optimizer.decay": "all",
+            "optimizer.weight_decay_mask": "all",
         },
     }
     arms = [
         ("random_uniform", "random", {"sparse.distribution": "uniform"}),
         ("random_erk", "random", {"sparse.distribution": "erk"}),
-        ("magnitude", "random", {"sparse.score": "magnitude"}),
+        ("magnitude", "random", {"sparse.pai_score": "magnitude"}),
         ("snip", "snip", {}),
         ("grasp", "grasp", {}),
-        ("grasp_absolute", "grasp", {"sparse.score": "grasp_absolute"}),
+        ("grasp_absolute", "grasp", {"sparse.pai_score": "grasp_absolute"}),
         ("synflow", "synflow", {}),
         ("set", "set", {}),
         ("rigl", "rigl", {}),

@@ -19,14 +19,14 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
     ),
     "init.bias": ("zeros", "torch_default"),
     "init.norm_scale": ("ones", "uniform"),
-    "init.sparse": ("", "fan_in", "fan_out", "fan_average", "layer", "neuron"),
+    "init.sparse_init": ("", "fan_in", "fan_out", "fan_average", "layer", "neuron"),
     "sparse.ablation": ("", "shuffled_layers", "inverted", "reinitialized"),
     "sparse.distribution": ("", "global", "uniform", "balanced", "er", "erk"),
     "lottery.controls": (
         *("reinitialized", "shuffled_layers", "shuffled_globally", "random_mask"),
         "dense_continued",
     ),
-    "ghosts.activation": ("", "swish", "mish", "p_swish", "gelu"),
+    "tost.activation": ("", "swish", "mish", "p_swish", "gelu"),
 }
 
 # Scores of examples by logits, and statistics for BatchNorm: flags of score_data.py.

@@ -7,12 +7,12 @@ from pathlib import Path
 # Field names of other programs, and the fields here.
 COMMON = {
     "dataset": "data.name",
-    "epochs": "training.length",
+    "epochs": "training.duration",
     "model": "model.name",
     "network": "model.name",
     "optimizer": "optimizer.name",
     "seed": "seeds.init",
-    "steps": "training.length",
+    "steps": "training.duration",
 }
 
 
@@ -69,8 +69,8 @@ def _likeness(a: str, b: str) -> float:
 def _hint_elsewhere(field: str, other: str, value: str, name: str) -> str:
     """Says that a name, or a similar one, is a value of another field."""
     it = "it" if value == name else repr(value)
-    if (field, other) == ("sparse.method", "sparse.score"):
-        flags = f"--config.sparse.method=static --config.sparse.score={value}"
+    if (field, other) == ("sparse.method", "sparse.pai_score"):
+        flags = f"--config.sparse.method=static --config.sparse.pai_score={value}"
         return f"{it} is a score: give {flags}"
     return f"{it} is a value of config.{other}, not of config.{field}"
 

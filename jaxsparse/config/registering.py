@@ -38,7 +38,7 @@ def register_score(
     distribution: str = "global",
     varies: bool = True,
 ) -> Any:
-    """Adds a score, for `sparse.score` and `lottery.score`.
+    """Adds a score, for `sparse.pai_score` and `lottery.score`.
 
     Args:
       name: name in configs, a valid Python identifier.
@@ -56,7 +56,7 @@ def register_score(
       distribution: how the sparsity is divided among layers if the config does not set
         it: "global" or a name in `distributions.NAMES`.
       varies: whether scores can change when some weights are pruned;
-        if not, `sparse.iterations` must be 1.
+        if not, `sparse.score_iterations` must be 1.
 
     Returns:
       The function, unchanged.

@@ -327,7 +327,7 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 
         return [spec for spec in self.specs.values() if not spec.is_built_in]
 
 
-SCORES: Registry[ScoreSpec] = Registry("score", "sparse.score")
+SCORES: Registry[ScoreSpec] = Registry("score", "sparse.pai_score")
 METHODS: Registry[MethodSpec] = Registry("method", "sparse.method")
 MODELS: Registry[ModelSpec] = Registry("model", "model.name")
 DATASETS: Registry[DatasetSpec] = Registry("dataset", "data.name")

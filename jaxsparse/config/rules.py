@@ -82,9 +82,9 @@ def _check_images(data: ConfigDict) -> None:
             f"config.data.augment: came 'published' with crop_pad {data.crop_pad} and "
             f"flip {data.flip}; wanted 0 and False, or augment 'as_given'"
         )
-    if data.size and data.crop_pad:
+    if data.image_size and data.crop_pad:
         raise ValueError(
-            f"config.data.crop_pad: came {data.crop_pad} with size {data.size}, which "
+            f"config.data.crop_pad: came {data.crop_pad} with size {data.image_size}, which "
             "already takes a random part of each image; wanted 0, or size 0"
         )
 
@@ -104,12 +104,12 @@ def _check_together(config: ConfigDict) -> None:
             f"scope {lottery.scope!r}; wanted scope 'global', as each layer keeps a "
             "weight otherwise"
         )
-    if lottery.counting == "open_lth" and (lottery.scope, lottery.one_shot) != (
+    if lottery.count_rule == "open_lth" and (lottery.scope, lottery.one_shot) != (
         "global",
         False,
     ):
         raise ValueError(
-            "config.lottery.counting: 'open_lth' is a rule of global pruning, level "
+            "config.lottery.count_rule: 'open_lth' is a rule of global pruning, level "
             f"by level; came scope {lottery.scope!r}, one_shot {lottery.one_shot}; "
             "wanted counting 'exact' with these"
         )

@@ -201,7 +201,7 @@ class StoredImages:
                 f"in files, to have in memory at once, {self.nbytes / 2**30:.1f} GiB; "
                 f"wanted {WHOLE / 2**30:.1f} GiB at most; ask for fewer examples "
                 "(config.data.train_examples, config.data.test_examples, or those of "
-                "the analysis), or for smaller images (config.data.size)"
+                "the analysis), or for smaller images (config.data.image_size)"
             )
         return self[:].astype(dtype or self.dtype, copy=False)
 

@@ -233,7 +233,7 @@ def _check_features(
         or image.shape[-1] not in _MODES
     ):
         one_size = "" if of_all_sizes else " and one fixed size"
-        or_cut = ", or have images of all sizes cut to one (config.data.size)"
+        or_cut = ", or have images of all sizes cut to one (config.data.image_size)"
         more = "" if of_all_sizes else or_cut
         raise ValueError(
             f"{name}: its features are {features}; wanted an `image` of uint8{one_size}"

@@ -44,7 +44,7 @@ def load_data(config: ConfigDict) -> Dataset:
       config: a validated config.
 
     Returns:
-      The dataset, with training labels corrupted if `config.data.noise` says so.
+      The dataset, with training labels corrupted if `config.data.label_noise` says so.
 
     Raises:
       ValueError: if the dataset is missing, smaller than the config requires, or
@@ -70,7 +70,7 @@ def _read_data(config: ConfigDict) -> Dataset:
             reader=reader,
             published=published,
             data_dir=c.dir or None,
-            size=c.size,
+            size=c.image_size,
             validation=c.validation,
             split_seed=c.split_seed,
             train_examples=c.train_examples or None,
@@ -115,7 +115,7 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
       An optax transformation; `methods.make_wrap` makes it sparse.
     """
     c = config.optimizer
-    decays = None if c.decay == "all" else optimizers.kernels_only
+    decays = None if c.weight_decay_mask == "all" else optimizers.kernels_only
     # AdamW decouples weight decay from the gradient. The others add an L2 gradient,
     # before momentum and adaptive scaling.
     if c.name == "adamw":
@@ -214,7 +214,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         kernel=config.init.kernel,
         bias=config.init.bias,
         norm_scale=config.init.norm_scale,
-        zeros=tuple(config.init.zeros),
+        zeros=tuple(config.init.zero_init),
     )
 
     def one(key: Any) -> tuple[Any, Any]:
@@ -283,7 +283,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     )
 
 
-# Functions that redraw kernels for the masks they will have, by `init.sparse`.
+# Functions that redraw kernels for the masks they will have, by `init.sparse_init`.
 SPARSE_INITS: dict[str, Callable[[ConfigDict], initializers.SparseInitializer]] = {
     "fan_in": lambda c: _per_neuron(c, "in"),
     "fan_out": lambda c: _per_neuron(c, "out"),
@@ -296,7 +296,7 @@ SPARSE_INITS: dict[str, Callable[[ConfigDict], initializers.SparseInitializer]] 
 def _per_neuron(c: ConfigDict, fan: str) -> initializers.SparseInitializer:
     """Returns the initializer that scales each neuron by its active weights."""
     return initializers.per_neuron(
-        fan=fan, distribution=c.sparse_distribution, scale=c.sparse_scale
+        fan=fan, distribution=c.sparse_init_distribution, scale=c.sparse_init_scale
     )
 
 
@@ -314,9 +314,9 @@ def make_sparse_init(
       A function of parameters, masks and a key, all of one replicate, to parameters
       that are zero outside the masks; None if the config does not redraw.
     """
-    if not config.init.sparse:
+    if not config.init.sparse_init:
         return None
-    draw = SPARSE_INITS[config.init.sparse](config.init)
+    draw = SPARSE_INITS[config.init.sparse_init](config.init)
     return lambda params, masks, key: initializers.redraw(
         params, masks, draw, axes=axes, key=key
     )
@@ -347,7 +347,7 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
 def augmentation(data: ConfigDict) -> datasets.Augmentation:
     """Returns the random augmentation that the data section of a config describes.
 
-    Images decoded on demand (`data.size` above 0) are random resized crops already, so
+    Images decoded on demand (`data.image_size` above 0) are random resized crops already, so
     they are not padded and cropped a second time.
 
     Args:
@@ -364,7 +364,7 @@ def augmentation(data: ConfigDict) -> datasets.Augmentation:
             f"config.data.augment: came 'published' for {data.name!r}; wanted one of "
             f"{list(known)}, or augment 'as_given' with crop_pad and flip"
         )
-    return known[name]._replace(crop_pad=0) if data.size else known[name]
+    return known[name]._replace(crop_pad=0) if data.image_size else known[name]
 
 
 def make_augment(config: ConfigDict) -> steps.Augment | None:

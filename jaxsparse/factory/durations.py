@@ -92,7 +92,7 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
     def growing(field: str, texts: Iterable[str]) -> tuple[int, ...]:
         return tuple(sorted({read(field, text, total) for text in texts}))
 
-    total = read("training.length", config.training.length)
+    total = read("training.duration", config.training.duration)
     every = read("evaluation.every", config.evaluation.every, total)
     if every < 1:
         raise ValueError(
@@ -128,12 +128,12 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
             if config.sparse[name]
         },
         gradient_every=gradient_every,
-        keep_at=growing("analysis.keep_at", config.analysis.keep_at),
-        stability_steps=growing("stability.steps", config.stability.steps),
+        keep_at=growing("analysis.save_at", config.analysis.save_at),
+        stability_steps=growing("instability.start_steps", config.instability.start_steps),
         pretraining_warmup=read("pretraining.warmup", config.pretraining.warmup, total),
-        ghosts=read("ghosts.until", config.ghosts.until, total),
+        ghosts=read("tost.end", config.tost.end, total),
         smoothing=read(
-            "training.smoothing_until", config.training.smoothing_until, total
+            "training.smoothing_end", config.training.smoothing_end, total
         ),
         trace=_span(
             config.run.trace,

@@ -79,7 +79,7 @@ def _division(config: ConfigDict) -> mesh.FSDPSpec | None:
     c = config.run
     if c.weights == "whole":
         return None
-    return mesh.FSDPSpec(tuple(map(tuple, c.weight_rules)), c.weight_least)
+    return mesh.FSDPSpec(tuple(map(tuple, c.fsdp_rules)), c.fsdp_min_size)
 
 
 def _divided(
@@ -146,7 +146,7 @@ def make_execution_plan(config: ConfigDict, masks: Any) -> ExecutionPlan:
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
     convolves &= not models.uses_custom_conv_grads(config)
     on_cpu = jax.default_backend() == "cpu"
-    single, how = config.run.dispatch == "single", config.run.replicates_by
+    single, how = config.run.dispatch == "single", config.run.replicate_mode
     if config.run.dispatch == "auto":
         single = convolves and on_cpu
     if how == "auto":
@@ -173,10 +173,10 @@ def make_experiment(
       ValueError: if the parts do not fit together; the message names the config field.
     """
     c, s = config.lottery, config.sparse
-    if s.growth_first + s.growth_examples > len(dataset.train.labels):
+    if s.grow_batch_start + s.grow_batch_size > len(dataset.train.labels):
         raise ValueError(
-            f"config.sparse.growth_examples: came {s.growth_examples} from "
-            f"{s.growth_first} on; wanted at most the {len(dataset.train.labels)} "
+            f"config.sparse.grow_batch_size: came {s.grow_batch_size} from "
+            f"{s.grow_batch_start} on; wanted at most the {len(dataset.train.labels)} "
             "training examples"
         )
     if not len(dataset.test.labels):
@@ -205,10 +205,10 @@ def make_experiment(
     network, origin = warm_start.apply_warm_start(config, network, seeds, workdir)
     rule = imp.PruningRule(
         fraction=c.fraction,
-        counting=c.counting,
+        counting=c.count_rule,
         scope=c.scope,
         layer_fractions=tuple(tuple(pair) for pair in c.layer_fractions),
-        exclude=tuple(c.ignored),
+        exclude=tuple(c.exclude),
         score=c.score,
         min_layer_density=c.min_layer_density,
     )
@@ -227,10 +227,10 @@ def make_experiment(
         control_levels=tuple(c.control_levels),
         one_shot=c.one_shot,
         fresh_order=config.data.order == "fresh",
-        thin=config.run.keep == "needed",
+        thin=config.run.keep_checkpoints == "needed",
         tickets=workdir / "tickets",
-        repelled=jnp.dtype(config.repelling.dtype)
-        if config.repelling.strength
+        repelled=jnp.dtype(config.solution_penalty.dtype)
+        if config.solution_penalty.strength
         else None,
         pretrainer=_make_pretrainer(config, dataset, network, seeds, layout, workdir),
         children=_make_children(
@@ -312,16 +312,16 @@ def _make_children(
       epoch_of: number of steps and batch sizes of an epoch.
       length: durations of the config in steps.
     """
-    c = config.stability
-    if not (c.children or c.successive):
+    c = config.instability
+    if not (c.copies or c.compare_levels):
         return None
     # All children train in parallel, as replicates of one trainer. They are not
     # measured during training, and no states of them are saved.
     many = config.copy_and_resolve_references()
-    many.replicates = config.replicates * max(1, c.children)
+    many.replicates = config.replicates * max(1, c.copies)
     many.analysis = config_lib.default().analysis
     copied = jax.tree.map(jax.random.clone, seeds)
-    keys = instability_lib.copies(copied, max(1, c.children))
+    keys = instability_lib.copies(copied, max(1, c.copies))
     plain = length._replace(gradient_every=0, keep_at=())
     layout = _make_layout(many, epoch_of)
     trainer = _make_trainer(
@@ -331,10 +331,10 @@ def _make_children(
     like = state_lib.of_one(stats)
     return instability_lib.InstabilityAnalysis(
         trainer=trainer,
-        count=c.children,
+        count=c.copies,
         steps=length.stability_steps,
         levels=tuple(c.levels),
-        successive=c.successive,
+        successive=c.compare_levels,
         compare=instability.make_compare(config, dataset, like),
         judge=instability.judge,
     )
@@ -383,8 +383,8 @@ def _make_trainer(
         normalize=normalize,
         annealed=haunt,
         label_smoothing=tost.make_smoothing(config, length),
-        smooth_over=config.training.smooth_over,
-        penalty=config.repelling.strength,
+        smooth_over=config.training.smoothing_target,
+        penalty=config.solution_penalty.strength,
         axis_name=axis_name,
         gather=gather,
         per_example=per_example,
@@ -431,8 +431,8 @@ def _make_trainer(
             growth=input_pipeline.growth_examples(
                 layout,
                 dataset.train,
-                first=config.sparse.growth_first,
-                count=config.sparse.growth_examples,
+                first=config.sparse.grow_batch_start,
+                count=config.sparse.grow_batch_size,
             ),
         ),
         evaluate={
@@ -512,20 +512,20 @@ def _where(
     Raises:
       ValueError: if the placement that the config requests is impossible.
     """
-    asked = config.run.examples
+    asked = config.run.data_placement
     if asked == "auto":
         return multihost.broadcast_from_primary(
             lambda: input_pipeline.choose(dataset.train, layout)
         )
     if isinstance(dataset.train.images, StoredImages) and asked != "host":
         raise ValueError(
-            f"config.run.examples: came {asked!r} with data.size {config.data.size}, "
-            "for which images stay in files; wanted 'host' or 'auto', or data.size 0 "
+            f"config.run.data_placement: came {asked!r} with data.image_size {config.data.image_size}, "
+            "for which images stay in files; wanted 'host' or 'auto', or data.image_size 0 "
             "for a set that fits into memory"
         )
     if asked == "sharded" and layout.data_devices == 1:
         raise ValueError(
-            "config.run.examples: came 'sharded' where no two devices share a batch "
+            "config.run.data_placement: came 'sharded' where no two devices share a batch "
             f"({dict(layout.mesh.shape)}); wanted 'device' or 'host'"
         )
     return asked

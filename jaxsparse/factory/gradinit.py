@@ -31,14 +31,14 @@ def check(config: ConfigDict) -> None:
       ValueError: if levels would rewind to other weights, or an option is set without
         GradInit; the message names the config field.
     """
-    c, lottery = config.rescaling, config.lottery
+    c, lottery = config.gradinit, config.lottery
     used = c.steps > 0
-    config_lib.check_unused(config, "rescaling", used, tuple(c), what="rescaling.steps")
+    config_lib.check_unused(config, "rescaling", used, tuple(c), what="gradinit.steps")
     if used and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
-            f"config.rescaling.steps: came {c.steps} with lottery.levels "
+            f"config.gradinit.steps: came {c.steps} with lottery.levels "
             f"{lottery.levels} and rewind {lottery.rewind!r}; wanted no levels: give a "
-            "ticket that was found before by start.masks and start.weights"
+            "ticket that was found before by warm_start.masks and warm_start.weights"
         )
 
 
@@ -77,13 +77,13 @@ def make_rescale(
       As in the authors' code, the two pairs of batches share half of their examples.
       The loss is the cross-entropy without label smoothing, even if training uses it.
     """
-    c = config.rescaling
+    c = config.gradinit
     if not c.steps:
         return None
     size, count = c.batch_size, len(dataset.train.labels)
     if count < BATCHES * size:
         raise ValueError(
-            f"config.rescaling.batch_size: came {size}; wanted at most a third of the "
+            f"config.gradinit.batch_size: came {size}; wanted at most a third of the "
             f"{count} training examples"
         )
     fields = gradinit.GradInitOptions._fields

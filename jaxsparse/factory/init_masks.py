@@ -39,10 +39,10 @@ def check(config: ConfigDict) -> None:
         exclude each other; the message names the config field.
     """
     c = config.sparse
-    spec = config_lib.SCORES.find(c.score)
+    spec = config_lib.SCORES.find(c.pai_score)
     if c.ablation:
         config_lib.check_known("sparse.ablation", c.ablation, list(ABLATIONS))
-    if c.regrow and c.iterations == 1:
+    if c.regrow and c.score_iterations == 1:
         raise ValueError(
             "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
         )
@@ -52,12 +52,12 @@ def check(config: ConfigDict) -> None:
         if c[name] != plain[name] and not any(score.needs_data for score in used):
             known = [s.name for s in config_lib.SCORES.values() if s.needs_data]
             raise ValueError(
-                f"config.sparse.{name}: came {c[name]} with score {c.score!r}, which "
+                f"config.sparse.{name}: came {c[name]} with score {c.pai_score!r}, which "
                 f"sees no examples; wanted a score of {known}"
             )
-    if c.iterations > 1 and not spec.varies:
+    if c.score_iterations > 1 and not spec.varies:
         raise ValueError(
-            f"config.sparse.iterations: came {c.iterations} with score {c.score!r}, "
+            f"config.sparse.score_iterations: came {c.score_iterations} with score {c.pai_score!r}, "
             "which no iteration changes; wanted 1"
         )
     if c.structure and c.ablation in ("shuffled_layers", "inverted"):
@@ -65,9 +65,9 @@ def check(config: ConfigDict) -> None:
             f"config.sparse.ablation: {c.ablation!r} would break up the structure "
             f"{c.structure!r}; wanted no structure, or 'reinitialized'"
         )
-    if c.structure and c.iterations > 1:
+    if c.structure and c.score_iterations > 1:
         raise ValueError(
-            f"config.sparse.iterations: came {c.iterations} with structure "
+            f"config.sparse.score_iterations: came {c.score_iterations} with structure "
             f"{c.structure!r}; wanted 1, or no structure"
         )
 
@@ -94,7 +94,7 @@ def check_masks(
       ValueError: if they cannot; the message names the config field.
     """
     c = config.sparse
-    if c.method != "static" or config.start.masks:
+    if c.method != "static" or config.warm_start.masks:
         return
     choose = functools.partial(
         prune.prune,
@@ -112,7 +112,7 @@ def check_masks(
 
 def _distribution(config: ConfigDict) -> Any:
     """Returns how the sparsity is distributed over layers: a name or a function."""
-    spec = config_lib.SCORES.find(config.sparse.score)
+    spec = config_lib.SCORES.find(config.sparse.pai_score)
     return methods.make_distribution(config) or spec.distribution
 
 
@@ -144,7 +144,7 @@ def make_init_masks(
       if training starts dense.
     """
     c = config.sparse
-    spec = config_lib.SCORES.find(c.score)
+    spec = config_lib.SCORES.find(c.pai_score)
     if c.method == "none":
         return None
     if c.method != "static":
@@ -167,7 +167,7 @@ def make_init_masks(
             )
             masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
             masks = _ablate(masks, weights, scorer, c, mine.masks)
-            if c.remove_dead:
+            if c.prune_disconnected:
                 apply = functools.partial(scorer.network, train=False)
                 masks = connectivity.live(apply, weights, masks, scorer.images[0, :1])
             one_each.append(masks)
@@ -200,7 +200,7 @@ def _ablate(
         return controls.shuffle_layers(masks, key=draw)
     if c.ablation == "inverted":
         everything = jax.tree.map(jnp.ones_like, masks)
-        worth = scorer.bind(config_lib.SCORES.find(c.score), c)(params, everything)
+        worth = scorer.bind(config_lib.SCORES.find(c.pai_score), c)(params, everything)
         # SynFlow scores are float64; without this JAX would convert them to float32.
         with jax.enable_x64(scores_lib.is_wide(worth)):
             return controls.invert(masks, worth)
@@ -226,7 +226,7 @@ def _choose(
       axes: input and output axes of the network's weights.
     """
     c = config.sparse
-    spec = config_lib.SCORES.find(c.score)
+    spec = config_lib.SCORES.find(c.pai_score)
     where = {
         "distribution": _distribution(config),
         "score": scorer.bind(spec, c),
@@ -236,11 +236,11 @@ def _choose(
         "axes": axes,
     }
     with config_context("sparse"):
-        if c.iterations == 1:
+        if c.score_iterations == 1:
             structure = methods.read_structure(c.structure)
             return prune.prune(params, c.sparsity, **where, structure=structure)
         return prune.prune_iteratively(
-            params, c.sparsity, iterations=c.iterations, regrow=c.regrow, **where
+            params, c.sparsity, iterations=c.score_iterations, regrow=c.regrow, **where
         )
 
 

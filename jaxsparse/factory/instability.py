@@ -33,42 +33,42 @@ def check(config: ConfigDict) -> None:
       ValueError: if an option has no effect, or the analysis does not fit the other
         sections; the message names the config field.
     """
-    c, plain = config.stability, config_lib.default().stability
-    on = bool(c.children) or c.successive
+    c, plain = config.instability, config_lib.default().instability
+    on = bool(c.copies) or c.compare_levels
     if on and config.run.on_nonfinite != "stop":
         raise ValueError(
             f"config.run.on_nonfinite: came {config.run.on_nonfinite!r} with "
-            f"stability.children {c.children} and successive {c.successive}, which "
+            f"instability.copies {c.copies} and successive {c.compare_levels}, which "
             "compare replicates that must all be whole; expected 'stop'"
         )
     for name in c:
-        needs = c.children if name == "steps" else on
+        needs = c.copies if name == "steps" else on
         if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
-                f"config.stability.{name}: came {c[name]!r} with children "
-                f"{c.children} and successive {c.successive}, which have no use for "
+                f"config.instability.{name}: came {c[name]!r} with children "
+                f"{c.copies} and successive {c.compare_levels}, which have no use for "
                 f"it; wanted {plain[name]!r}, or children"
             )
     if on and config.sparse.method != "none":
-        field = "children" if c.children else "successive"
+        field = "children" if c.copies else "successive"
         raise ValueError(
-            f"config.stability.{field}: came {c[field]} with sparse.method "
+            f"config.instability.{field}: came {c[field]} with sparse.method "
             f"{config.sparse.method!r}; wanted 'none': levels are what is compared"
         )
-    if c.children and config.start.run:
+    if c.copies and config.warm_start.run:
         raise ValueError(
-            f"config.stability.children: came {c.children} with start.run "
-            f"{config.start.run!r}; wanted a run that begins by itself"
+            f"config.instability.copies: came {c.copies} with warm_start.run "
+            f"{config.warm_start.run!r}; wanted a run that begins by itself"
         )
-    if c.successive and not config.lottery.levels:
+    if c.compare_levels and not config.lottery.levels:
         raise ValueError(
-            "config.stability.successive: came True with lottery.levels 0; wanted "
+            "config.instability.compare_levels: came True with lottery.levels 0; wanted "
             "levels that follow each other"
         )
     late = [level for level in c.levels if level > config.lottery.levels]
-    if c.children and (late or not c.levels):
+    if c.copies and (late or not c.levels):
         raise ValueError(
-            f"config.stability.levels: came {c.levels} with lottery.levels "
+            f"config.instability.levels: came {c.levels} with lottery.levels "
             f"{config.lottery.levels}; wanted one or more of these"
         )
 
@@ -83,31 +83,31 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if they do not; the message names the config field.
     """
-    c, steps = config.stability, length.stability_steps
-    if not c.children:
+    c, steps = config.instability, length.stability_steps
+    if not c.copies:
         return
     if not steps or steps[-1] >= length.total:
         raise ValueError(
-            f"config.stability.steps: came to updates {steps} of a training of "
+            f"config.instability.start_steps: came to updates {steps} of a training of "
             f"{length.total}; wanted one or more, all before its end"
         )
     if any(c.levels) and config.lottery.retrain == "finetune":
         raise ValueError(
-            f"config.stability.levels: came {c.levels} with lottery.retrain "
+            f"config.instability.levels: came {c.levels} with lottery.retrain "
             "'finetune', where levels train from the end of training on; wanted (0,), "
             "or another way to retrain"
         )
     if steps[0] < length.rewind and pretraining_lib.differs(config):
         raise ValueError(
-            f"config.stability.steps: came to updates {steps}, within a pre-training "
+            f"config.instability.start_steps: came to updates {steps}, within a pre-training "
             f"of {length.rewind} that differs from training; wanted {length.rewind} or "
             "later: children train as tickets do"
         )
     if any(c.levels) and steps[-1] < length.rewind:
         raise ValueError(
-            f"config.stability.steps: came to updates {steps}, before lottery.rewind "
+            f"config.instability.start_steps: came to updates {steps}, before lottery.rewind "
             f"{length.rewind}, at which levels begin; wanted one from there on, or "
-            "stability.levels (0,)"
+            "instability.levels (0,)"
         )
 
 
@@ -134,7 +134,7 @@ def make_compare(
     Raises:
       ValueError: if the examples are stored in files and too many for memory.
     """
-    c, made = config.stability, eval_fns.make_eval_fns(config, dataset, like)
+    c, made = config.instability, eval_fns.make_eval_fns(config, dataset, like)
     alphas = np.linspace(0, 1, c.points)
     count = c.examples or len(dataset.train.labels)
     some = dataset_lib.first(dataset.train, min(count, len(dataset.train.labels)))

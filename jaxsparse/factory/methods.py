@@ -79,20 +79,20 @@ def check(config: ConfigDict) -> None:
                 f"config.sparse.{name}: came '' with method {c.method!r}; wanted when "
                 "masks change, such as '10%' or '3000step'"
             )
-    if c.layers and (c.distribution or c.dense):
+    if c.layer_sparsity and (c.distribution or c.dense):
         raise ValueError(
-            f"config.sparse.layers: came {c.layers} with distribution "
+            f"config.sparse.layer_sparsity: came {c.layer_sparsity} with distribution "
             f"{c.distribution!r} and dense {c.dense}; wanted one of the two ways, as "
             "layers say what each keeps"
         )
-    if c.growth_examples and c.method == "rigl" and c.grow == "random":
+    if c.grow_batch_size and c.method == "rigl" and c.grow == "random":
         raise ValueError(
-            "config.sparse.growth_examples: given with grow 'random', which looks at "
+            "config.sparse.grow_batch_size: given with grow 'random', which looks at "
             "no gradient; wanted 0"
         )
-    if c.growth_first and not c.growth_examples:
+    if c.grow_batch_start and not c.grow_batch_size:
         raise ValueError(
-            f"config.sparse.growth_first: came {c.growth_first} with growth_examples "
+            f"config.sparse.grow_batch_start: came {c.grow_batch_start} with growth_examples "
             "0, the batch; wanted 0, or how many examples to grow by"
         )
     known = ["", "global", *distributions.NAMES]
@@ -173,8 +173,8 @@ def make_wrap(
         **length.sparse,
     }
     # A string instead of a Boolean, so that "" can select the method's default.
-    if c.skip_inner:
-        values["skip_inner"] = c.skip_inner == "yes"
+    if c.skip_update:
+        values["skip_inner"] = c.skip_update == "yes"
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
     arguments = {field: c[field] for field in method.options}
@@ -240,7 +240,7 @@ def make_distribution(config: ConfigDict) -> Any:
       specifies sparsities per layer, a function of masks and the sparsity of all other
       layers.
     """
-    layers = dict(config.sparse.layers)
+    layers = dict(config.sparse.layer_sparsity)
     if not layers:
         return config.sparse.distribution
     return lambda masks, sparsity: distributions.by_glob(
@@ -260,7 +260,7 @@ def prunable(config: ConfigDict) -> Any:
       Shell patterns, or the predicate `masks.is_kernel`.
     """
     globs = tuple(config.sparse.prunable)
-    if config.ghosts.skips == "convolution":
+    if config.tost.skips == "convolution":
         globs += ("!*skip*/*",)
     return globs or masks_lib.is_kernel
 

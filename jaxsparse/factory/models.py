@@ -53,9 +53,9 @@ def check(config: ConfigDict) -> None:
             f"config.model.features: came {c.features!r} for {c.name!r}; wanted as "
             f"many sizes as it has of its own, {family.blocks}, or ()"
         )
-    if config.data.size % family.patch:
+    if config.data.image_size % family.patch:
         raise ValueError(
-            f"config.data.size: came {config.data.size} for config.model.name "
+            f"config.data.image_size: came {config.data.image_size} for config.model.name "
             f"{c.name!r}; wanted a multiple of {family.patch}, the side of a patch"
         )
     if c.norm != plain.norm and "norm" not in family.takes:
@@ -69,14 +69,14 @@ def check(config: ConfigDict) -> None:
             f"config.init.norm_scale: came {given!r} with model.norm 'fixed', which "
             "has no scale; wanted 'ones'"
         )
-    if config.run.convolutions == "explicit" and "conv" not in family.takes:
+    if config.run.conv_gradients == "explicit" and "conv" not in family.takes:
         raise ValueError(
-            f"config.run.convolutions: came 'explicit' for {c.name!r}, which has none; "
+            f"config.run.conv_gradients: came 'explicit' for {c.name!r}, which has none; "
             "wanted 'auto' or 'library'"
         )
-    if config.run.convolutions == "explicit" and config.run.weights == "sharded":
+    if config.run.conv_gradients == "explicit" and config.run.weights == "sharded":
         raise ValueError(
-            "config.run.convolutions: came 'explicit' with run.weights 'sharded', for "
+            "config.run.conv_gradients: came 'explicit' with run.weights 'sharded', for "
             "which batches would be brought together; wanted 'auto' or 'library'"
         )
 
@@ -98,7 +98,7 @@ def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
             f"config.model.name: came {config.model.name!r} for images of "
             f"{config.data.name!r} of {image[0]} by {image[1]} pixels; wanted "
             f"multiples of {patch}, the side of a patch; choose another network, or "
-            "have images cut to another size (config.data.size)"
+            "have images cut to another size (config.data.image_size)"
         )
 
 
@@ -121,12 +121,12 @@ def uses_custom_conv_grads(config: ConfigDict) -> bool:
     Args:
       config: a validated config.
     """
-    if config.run.convolutions == "auto":
+    if config.run.conv_gradients == "auto":
         family = config_lib.MODELS.find(config.model.name)
         divided = config.run.weights == "sharded"
         on_cpu = jax.default_backend() == "cpu"
         return on_cpu and "conv" in family.takes and not divided
-    return config.run.convolutions != "library"
+    return config.run.conv_gradients != "library"
 
 
 def make_model(

@@ -66,15 +66,15 @@ def check(config: ConfigDict) -> None:
         )
     data = config.data
     for name in ("noise_by", "noise_seed"):
-        used = data.noise or c.noise
+        used = data.label_noise or c.label_noise
         if data[name] != config_lib.default().data[name] and not used:
             raise ValueError(
                 f"config.data.{name}: came {data[name]!r} without noise; wanted "
-                "data.noise or pretraining.noise above 0"
+                "data.label_noise or pretraining.label_noise above 0"
             )
-    if data.noise and c.noise:
+    if data.label_noise and c.label_noise:
         raise ValueError(
-            f"config.pretraining.noise: came {c.noise} with data.noise {data.noise}; "
+            f"config.pretraining.label_noise: came {c.label_noise} with data.label_noise {data.label_noise}; "
             "wanted one of the two"
         )
 
@@ -111,7 +111,7 @@ def with_noise(config: ConfigDict, examples: Examples, *, classes: int) -> Examp
       examples: training examples.
       classes: number of classes.
     """
-    return _corrupted(config, examples, config.data.noise, classes)
+    return _corrupted(config, examples, config.data.label_noise, classes)
 
 
 def labels(config: ConfigDict, dataset: Dataset) -> Examples:
@@ -121,7 +121,7 @@ def labels(config: ConfigDict, dataset: Dataset) -> Examples:
       config: a validated config.
       dataset: the dataset, with the label noise for all of training.
     """
-    fraction = config.pretraining.noise
+    fraction = config.pretraining.label_noise
     return _corrupted(config, dataset.train, fraction, dataset.classes)
 
 
@@ -144,8 +144,8 @@ def _corrupted(
             examples.labels,
             fraction=fraction,
             classes=classes,
-            seed=c.noise_seed,
-            how=c.noise_by,
+            seed=c.label_noise_seed,
+            how=c.label_noise_by,
         )
     return examples._replace(labels=drawn.labels)
 
@@ -205,7 +205,7 @@ def rows(
                 scores,
                 c.size,
                 how=c.subset,
-                first=c.first if c.subset == "window" else None,
+                first=c.window_start if c.subset == "window" else None,
                 seed=1000 * c.seed + config.seeds.first + r,  # a seed per replicate
                 **(balance if c.balanced else {}),
             )

@@ -27,16 +27,16 @@ def check(config: ConfigDict) -> None:
       ValueError: if one has none; the message names the config field.
     """
     c, plain = config.analysis, config_lib.default().analysis
-    if c.examples != plain.examples and not (c.gradient_every or c.at_changes):
+    if c.examples != plain.examples and not (c.gradient_every or c.at_mask_updates):
         raise ValueError(
             f"config.analysis.examples: came {c.examples} and nothing is measured on "
             f"them; wanted {plain.examples}, or analysis.gradient_every or at_changes"
         )
     methods = config_lib.METHODS
-    if c.at_changes and not methods.find(config.sparse.method).first_update:
+    if c.at_mask_updates and not methods.find(config.sparse.method).first_update:
         known = sorted(name for name, spec in methods.items() if spec.first_update)
         raise ValueError(
-            f"config.analysis.at_changes: came True with sparse.method "
+            f"config.analysis.at_mask_updates: came True with sparse.method "
             f"{config.sparse.method!r}; wanted one of {known}, "
             "whose masks change at known updates"
         )
@@ -92,7 +92,7 @@ def make_probe(
       ValueError: if there are fewer training examples.
     """
     c, every = config.analysis, length.gradient_every
-    if not every and not c.at_changes:
+    if not every and not c.at_mask_updates:
         return None
     there = len(dataset.train.labels)
     if c.examples > there:
@@ -125,7 +125,7 @@ def make_probe(
 
     return Probe(
         at=at,
-        changes=update_steps(config, length) if c.at_changes else (),
+        changes=update_steps(config, length) if c.at_mask_updates else (),
         measure=observe,
         rows=_rows,
     )
@@ -158,6 +158,6 @@ def check_kept(length: Durations) -> None:
     late = [step for step in length.keep_at if step > length.total]
     if late:
         raise ValueError(
-            f"config.analysis.keep_at: came to updates {late} of a training of "
+            f"config.analysis.save_at: came to updates {late} of a training of "
             f"{length.total}; wanted at most as many"
         )

@@ -89,7 +89,7 @@ def used(config: ConfigDict) -> list[ScoreSpec]:
     """
     found = []
     if "score" in config_lib.METHODS.find(config.sparse.method).fields:
-        found.append(config_lib.SCORES.find(config.sparse.score))
+        found.append(config_lib.SCORES.find(config.sparse.pai_score))
     if config.lottery.levels:
         field = "lottery.score"
         found.append(config_lib.SCORES.find(config.lottery.score, field=field))

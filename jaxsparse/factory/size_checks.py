@@ -71,8 +71,8 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
     total = length.total
     if total > MOST_STEPS:
         raise ValueError(
-            f"config.training.length: expected at most {MOST_STEPS} updates, got "
-            f"{config.training.length!r}, which is {total}"
+            f"config.training.duration: expected at most {MOST_STEPS} updates, got "
+            f"{config.training.duration!r}, which is {total}"
         )
     for field, every in {
         "evaluation.every": length.evaluate_every,
@@ -125,7 +125,7 @@ def check_masks(config: ConfigDict, masks: Masks) -> None:
       ValueError: if it leaves none; the message names the config field.
     """
     c, total = config.sparse, masks_lib.size(masks)
-    if c.method == "none" or c.layers:
+    if c.method == "none" or c.layer_sparsity:
         return
     if not distributions.count_kept(total, c.sparsity):
         raise ValueError(

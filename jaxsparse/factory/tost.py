@@ -33,25 +33,25 @@ def check(config: ConfigDict) -> None:
       ValueError: if a technique does not fit the network, or an option of an absent
         technique is set; the message names the config field.
     """
-    c, family = config.ghosts, config_lib.MODELS.find(config.model.name)
+    c, family = config.tost, config_lib.MODELS.find(config.model.name)
     if c.activation:
         config_lib.check_known(
-            "ghosts.activation", c.activation, list(soft_activations.SOFT)
+            "tost.activation", c.activation, list(soft_activations.SOFT)
         )
     if c.activation and not family.rectifies:
         raise ValueError(
-            f"config.ghosts.activation: came {c.activation!r} for "
+            f"config.tost.activation: came {c.activation!r} for "
             f"{config.model.name!r}, whose own activation is not ReLU, which ghosts "
             "fade to; wanted ''"
         )
-    if c.neurons == "sharpen" and c.activation != "p_swish":
+    if c.mode == "sharpen" and c.activation != "p_swish":
         raise ValueError(
-            f"config.ghosts.neurons: came 'sharpen' with activation {c.activation!r}; "
+            f"config.tost.mode: came 'sharpen' with activation {c.activation!r}; "
             "wanted activation 'p_swish', the only one with a sharpness"
         )
-    if c.neurons == "sharpen" and c.fade != "linear":
+    if c.mode == "sharpen" and c.schedule != "linear":
         raise ValueError(
-            f"config.ghosts.fade: came {c.fade!r} with neurons 'sharpen', whose "
+            f"config.tost.schedule: came {c.schedule!r} with neurons 'sharpen', whose "
             "sharpness grows by a factor; wanted 'linear', or neurons 'blend'"
         )
     if c.skips and "skip" not in family.takes:
@@ -59,22 +59,22 @@ def check(config: ConfigDict) -> None:
             name for name, other in config_lib.MODELS.items() if "skip" in other.takes
         ]
         raise ValueError(
-            f"config.ghosts.skips: came {c.skips!r} for {config.model.name!r}, which "
+            f"config.tost.skips: came {c.skips!r} for {config.model.name!r}, which "
             f"has no place for them; wanted '', or one of {able}"
         )
     unused = functools.partial(config_lib.check_unused, config)
     some, aids = any((c.activation, c.skips)), "activation or skips"
     unused("ghosts", some, ("until", "fade"), what=aids)
-    fades = c.fade != "constant"
+    fades = c.schedule != "constant"
     unused("ghosts", fades, ("until",), what="a fade other than constant")
     _check_analyses(config, some, fades)
-    sharpens = c.neurons == "sharpen"
+    sharpens = c.mode == "sharpen"
     unused("ghosts", sharpens, ("sharpness",), what="neurons 'sharpen'")
     t = config.training
     soft = t.label_smoothing > 0
     smoothing = ("smooth_over", "smoothing_fade", "smoothing_until")
     unused("training", soft, smoothing, what="label_smoothing")
-    hardens = t.smoothing_fade != "constant"
+    hardens = t.smoothing_schedule != "constant"
     what = "a smoothing_fade other than constant"
     unused("training", hardens, ("smoothing_until",), what=what)
 
@@ -85,8 +85,8 @@ def tost_strength(config: ConfigDict) -> bool:
     Args:
       config: a validated config.
     """
-    c = config.ghosts
-    return bool(c.activation or c.skips) and c.fade != "constant"
+    c = config.tost
+    return bool(c.activation or c.skips) and c.schedule != "constant"
 
 
 def check_lengths(config: ConfigDict, length: Durations) -> None:
@@ -100,10 +100,10 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
       ValueError: if it ends later; the message names the config field.
     """
     t = config.training
-    soft = t.label_smoothing and t.smoothing_fade != "constant"
+    soft = t.label_smoothing and t.smoothing_schedule != "constant"
     for name, fades, until in (
-        ("ghosts.until", tost_strength(config), length.ghosts),
-        ("training.smoothing_until", soft, length.smoothing),
+        ("tost.end", tost_strength(config), length.ghosts),
+        ("training.smoothing_end", soft, length.smoothing),
     ):
         if fades and until > length.total:
             section, field = name.split(".")
@@ -127,13 +127,13 @@ def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
     Raises:
       ValueError: if an analysis would; the message names the config field.
     """
-    a, s = config.analysis, config.stability
+    a, s = config.analysis, config.instability
     # Children and levels are compared at the end, where annealed ghosts are gone.
     wanted = {
         "analysis.gradient_every": some and a.gradient_every,
-        "analysis.at_changes": some and a.at_changes,
-        "stability.children": some and not anneals and s.children,
-        "stability.successive": some and not anneals and s.successive,
+        "analysis.at_mask_updates": some and a.at_mask_updates,
+        "instability.copies": some and not anneals and s.copies,
+        "instability.compare_levels": some and not anneals and s.compare_levels,
     }
     for name, value in wanted.items():
         if value:
@@ -158,7 +158,7 @@ def make_annealed_model(
       A function of a network, the training step and `train` to the modified network;
       None if the config has neither.
     """
-    c = config.ghosts
+    c = config.tost
     if not (c.activation or c.skips):
         return None
 
@@ -167,10 +167,10 @@ def make_annealed_model(
     ) -> nn.Module:
         # A factor and not a new network at some step, so that one compiled program
         # serves all steps.
-        left = annealing.anneal(clock, end=length.ghosts, form=c.fade)
+        left = annealing.anneal(clock, end=length.ghosts, form=c.schedule)
         fields: dict[str, Any] = {}
-        if c.neurons == "sharpen":
-            least, most = c.sharpness
+        if c.mode == "sharpen":
+            least, most = c.beta
             until = length.ghosts
             beta = annealing.sharpen(clock, end=until, initial=least, final=most)
             fields["act"] = soft_activations.p_swish(beta)
@@ -233,10 +233,10 @@ def make_smoothing(
       to it if it is annealed.
     """
     c = config.training
-    if not c.label_smoothing or c.smoothing_fade == "constant":
+    if not c.label_smoothing or c.smoothing_schedule == "constant":
         return c.label_smoothing
     fade = functools.partial(
-        annealing.anneal, end=length.smoothing, form=c.smoothing_fade
+        annealing.anneal, end=length.smoothing, form=c.smoothing_schedule
     )
     return lambda clock: c.label_smoothing * fade(clock)
 

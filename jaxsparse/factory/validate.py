@@ -40,9 +40,9 @@ def check_names(config: ConfigDict) -> None:
         "init.kernel", config.init.kernel, list(initializers.KERNELS)
     )
     config_lib.check_known("init.bias", config.init.bias, list(initializers.BIASES))
-    if config.init.sparse:
+    if config.init.sparse_init:
         config_lib.check_known(
-            "init.sparse", config.init.sparse, list(components.SPARSE_INITS)
+            "init.sparse_init", config.init.sparse_init, list(components.SPARSE_INITS)
         )
     config_lib.check_known(
         "init.norm_scale", config.init.norm_scale, list(initializers.NORM_SCALES)
@@ -73,21 +73,21 @@ def _check_repelling(config: ConfigDict) -> None:
       ValueError: if it has none, or its options are set without a strength; the message
         names the config field.
     """
-    c, plain = config.repelling, config_lib.default().repelling
+    c, plain = config.solution_penalty, config_lib.default().solution_penalty
     if not c.strength:
         if c.dtype != plain.dtype:
             raise ValueError(
-                f"config.repelling.dtype: came {c.dtype!r} with strength 0; wanted "
+                f"config.solution_penalty.dtype: came {c.dtype!r} with strength 0; wanted "
                 f"{plain.dtype!r}, or a strength"
             )
         return
     if not config.lottery.levels:
         raise ValueError(
-            f"config.repelling.strength: came {c.strength} with lottery.levels 0; "
+            f"config.solution_penalty.strength: came {c.strength} with lottery.levels 0; "
             "wanted levels, which are repelled from those before"
         )
-    if config.run.keep != "all":
+    if config.run.keep_checkpoints != "all":
         raise ValueError(
-            f"config.run.keep: came {config.run.keep!r} with repelling.strength "
+            f"config.run.keep_checkpoints: came {config.run.keep_checkpoints!r} with solution_penalty.strength "
             f"{c.strength}, for which the ends of all levels are needed; wanted 'all'"
         )

@@ -202,7 +202,7 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
     # keys.
     seeds = jax.tree.map(jax.random.clone, run.seeds)
     if f"/{instability.ARM}_" in moment:
-        seeds = instability.copies(seeds, max(1, run.config.stability.children))
+        seeds = instability.copies(seeds, max(1, run.config.instability.copies))
     saved = checkpoints.read(directory, moment, first_state(run.network, seeds))
     if saved is None:
         notes = sorted(directory.rglob("*.json"))
@@ -223,39 +223,39 @@ def check(config: ConfigDict) -> None:
       ValueError: if fields exclude each other or would have no effect; the message
         names the config field.
     """
-    c, method = config.start, config.sparse.method
+    c, method = config.warm_start, config.sparse.method
     files = c.masks.endswith(".npz")
     # Ticket files are named by their own path and need no run.
     wants = bool(c.weights) or (bool(c.masks) and not files)
     if wants != bool(c.run):
         raise ValueError(
-            f"config.start.run: came {c.run!r} with weights {c.weights!r} and masks "
+            f"config.warm_start.run: came {c.run!r} with weights {c.weights!r} and masks "
             f"{c.masks!r}; wanted a run's folder and what to take of it, or neither"
         )
     if c.replicate != -1 and not (c.weights or c.masks):
         raise ValueError(
-            f"config.start.replicate: came {c.replicate} and nothing to take of it; "
-            "wanted -1, or start.weights or start.masks"
+            f"config.warm_start.replicate: came {c.replicate} and nothing to take of it; "
+            "wanted -1, or warm_start.weights or warm_start.masks"
         )
     methods = config_lib.METHODS
     if c.masks and not methods.find(method).keeps_counts:
         known = [name for name, spec in methods.items() if spec.keeps_counts]
         raise ValueError(
-            f"config.start.masks: came {c.masks!r} with sparse.method {method!r}; "
+            f"config.warm_start.masks: came {c.masks!r} with sparse.method {method!r}; "
             f"wanted one of {known}, which train the masks they are given"
         )
     _check_redraws(config)
     if c.weights and config.sparse.ablation == "reinitialized":
         raise ValueError(
-            f"config.start.weights: came {c.weights!r} with sparse.ablation "
+            f"config.warm_start.weights: came {c.weights!r} with sparse.ablation "
             "'reinitialized', which draws others; wanted one of the two"
         )
     if c.masks:
         _check_nothing_chooses(config)
-    if c.weights and (config.init.sparse or config.init.shared):
+    if c.weights and (config.init.sparse_init or config.init.shared):
         raise ValueError(
-            f"config.start.weights: came {c.weights!r} with init.sparse "
-            f"{config.init.sparse!r} and init.shared {config.init.shared}; wanted '' "
+            f"config.warm_start.weights: came {c.weights!r} with init.sparse_init "
+            f"{config.init.sparse_init!r} and init.shared {config.init.shared}; wanted '' "
             "and False, which are for fresh weights"
         )
 
@@ -271,15 +271,15 @@ def _check_redraws(config: ConfigDict) -> None:
         names the config field.
     """
     c, lottery, plain = config.init, config.lottery, config_lib.default().init
-    if c.sparse and (lottery.levels or lottery.rewind != "0step"):
+    if c.sparse_init and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
-            f"config.init.sparse: came {c.sparse!r} with lottery.levels "
+            f"config.init.sparse_init: came {c.sparse_init!r} with lottery.levels "
             f"{lottery.levels} and rewind {lottery.rewind!r}; wanted no levels: they "
             "rewind to weights drawn for dense layers"
         )
-    if c.sparse and c.shared:
+    if c.sparse_init and c.shared:
         raise ValueError(
-            f"config.init.shared: came True with init.sparse {c.sparse!r}, which draws "
+            f"config.init.shared: came True with init.sparse_init {c.sparse_init!r}, which draws "
             "for the masks of each replicate; wanted one of the two"
         )
     if c.shared and config.seeds.first:
@@ -288,10 +288,10 @@ def _check_redraws(config: ConfigDict) -> None:
             "wanted seeds.first 0, whose weights all replicates share"
         )
     for name in ("sparse_distribution", "sparse_scale"):
-        if c[name] != plain[name] and not c.sparse.startswith("fan_"):
+        if c[name] != plain[name] and not c.sparse_init.startswith("fan_"):
             raise ValueError(
-                f"config.init.{name}: came {c[name]!r} with init.sparse {c.sparse!r}; "
-                "wanted init.sparse 'fan_in', 'fan_out' or 'fan_average'"
+                f"config.init.{name}: came {c[name]!r} with init.sparse_init {c.sparse_init!r}; "
+                "wanted init.sparse_init 'fan_in', 'fan_out' or 'fan_average'"
             )
 
 
@@ -299,7 +299,7 @@ def _check_nothing_chooses(config: ConfigDict) -> None:
     """Checks that no field for choosing masks is set when masks are given.
 
     Args:
-      config: a config with `start.masks`.
+      config: a config with `warm_start.masks`.
 
     Raises:
       ValueError: if one is set; the message names the config field.
@@ -308,8 +308,8 @@ def _check_nothing_chooses(config: ConfigDict) -> None:
     for name in config_lib.METHODS.find(c.method).chooses:
         if c[name] != plain[name]:
             raise ValueError(
-                f"config.sparse.{name}: came {c[name]!r} with start.masks "
-                f"{config.start.masks!r}, which are taken as they are; wanted "
+                f"config.sparse.{name}: came {c[name]!r} with warm_start.masks "
+                f"{config.warm_start.masks!r}, which are taken as they are; wanted "
                 f"{plain[name]!r}"
             )
 
@@ -334,7 +334,7 @@ def apply_warm_start(
       ValueError: if the earlier run, checkpoint or file is missing or damaged, or
         belongs to another network.
     """
-    c, origin = config.start, {}
+    c, origin = config.warm_start, {}
     if c.run:
         run = open_run((workdir / c.run).resolve(), data_dir=config.data.dir)
     if c.weights:
@@ -387,7 +387,7 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     Returns:
       Hashes by name of the checkpoint or file; None for a missing one.
     """
-    c = config.start
+    c = config.warm_start
     names = {name for name in (c.weights, c.masks) if name and c.run}
     directory = (workdir / c.run).resolve() / "checkpoints"
     found = {
@@ -407,20 +407,20 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
 
     Args:
       tree: arrays of the earlier run.
-      config: a validated config; `start.replicate` selects one replicate for all, or -1
+      config: a validated config; `warm_start.replicate` selects one replicate for all, or -1
         the replicates with the same numbers.
       field: what the tree contains, for the message.
 
     Raises:
       ValueError: if the earlier run does not have such a replicate.
     """
-    there, wanted = len(jax.tree.leaves(tree)[0]), config.start.replicate
+    there, wanted = len(jax.tree.leaves(tree)[0]), config.warm_start.replicate
     first = config.seeds.first
     end = first + config.replicates
     if wanted >= there or (wanted == -1 and end > there):
         raise ValueError(
-            f"config.start.replicate: came {wanted} for {config.replicates} "
-            f"replicates from number {first}; the {field} of {config.start.run} are "
+            f"config.warm_start.replicate: came {wanted} for {config.replicates} "
+            f"replicates from number {first}; the {field} of {config.warm_start.run} are "
             f"those of {there}; wanted one in [0, {there}), or replicates among these"
         )
     rows = jnp.arange(first, end) if wanted == -1 else jnp.int32(wanted)
@@ -504,7 +504,7 @@ def _from_files(
     Raises:
       ValueError: if a file is missing, damaged, or of another network.
     """
-    chosen = config.start.replicate
+    chosen = config.warm_start.replicate
     own = range(config.seeds.first, config.seeds.first + config.replicates)
     numbers = [r if chosen == -1 else chosen for r in own]
     params = jax.eval_shape(network.initialize, seeds.init)[0]
@@ -540,6 +540,6 @@ def _check_alike(found: Any, wanted: Any, field: str) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise ValueError(
-                f"config.start.{field}: {name} has shape {there.get(name)} there and "
+                f"config.warm_start.{field}: {name} has shape {there.get(name)} there and "
                 f"{here.get(name)} here; wanted a run of the same network"
             )

@@ -58,10 +58,10 @@ def check(rule: PruningRule, masks: Masks, *, levels: int) -> None:
     known = masks_lib.names(masks)
     globs = tuple(glob for glob, _ in rule.layer_fractions)
     masks_lib.check_globs(globs, known, field="config.lottery.layer_fractions")
-    masks_lib.check_globs(rule.exclude, known, field="config.lottery.ignored")
+    masks_lib.check_globs(rule.exclude, known, field="config.lottery.exclude")
     if all(masks_lib.matches(name, rule.exclude) for name in known):
         raise ValueError(
-            f"config.lottery.ignored: {rule.exclude} matches every layer of {known}; "
+            f"config.lottery.exclude: {rule.exclude} matches every layer of {known}; "
             "wanted at least one layer to prune"
         )
     counts = rule.counting == "exact" and rule.scope == "global" and levels
@@ -180,7 +180,7 @@ def _open_lth_left(free: int, exclude: int, level: int, rule: PruningRule) -> in
     gone = kept - durations.open_lth_kept(kept, fraction=rule.fraction)
     if gone > free:
         raise ValueError(
-            f"config.lottery.counting: at level {level} open_lth's rule removes {gone} "
+            f"config.lottery.count_rule: at level {level} open_lth's rule removes {gone} "
             f"weights and only {free} may go; wanted fewer levels, or counting 'exact'"
         )
     return free - gone

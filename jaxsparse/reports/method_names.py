@@ -40,10 +40,10 @@ _OTHERS = (
 )
 _IN_BASE = {
     *(f"lottery.{field}" for field, _, _ in _OF_LOTTERIES),
-    *("sparse.method", "sparse.score", "sparse.distribution", "sparse.grow"),
-    *("sparse.iterations", "sparse.structure", "sparse.regrow", "sparse.soft_bound"),
-    *("sparse.remove_dead", "sparse.ablation", "start.run", "start.weights"),
-    "start.masks",
+    *("sparse.method", "sparse.pai_score", "sparse.distribution", "sparse.grow"),
+    *("sparse.score_iterations", "sparse.structure", "sparse.regrow", "sparse.soft_bound"),
+    *("sparse.prune_disconnected", "sparse.ablation", "warm_start.run", "warm_start.weights"),
+    "warm_start.masks",
     *(f"{part}.{field}" for part, field, _ in (*_TOST, *_SMOOTHING, *_OTHERS)),
 }
 

@@ -225,7 +225,7 @@ def word(field: str, value: Any) -> str:
     Examples:
       >>> word("optimizer.weight_decay", 2e-4), word("optimizer.nesterov", True)
       ('weight decay 0.0002', 'nesterov')
-      >>> word("optimizer.name", "adam"), word("rescaling.steps", 180)
+      >>> word("optimizer.name", "adam"), word("gradinit.steps", 180)
       ('optimizer adam', 'rescaling steps 180')
     """
     part, _, last = field.rpartition(".")

@@ -120,7 +120,7 @@ def _describe(dataset: Dataset, config: ConfigDict) -> dict[str, Any]:
     # The contents of images that stay in files are not read. Which files a user's own
     # reader opens is unknown here.
     own = c.name in config_lib.DATASETS and c.name not in datasets.READERS
-    known = not c.size and not own
+    known = not c.image_size and not own
     files = fingerprint.of_files(c.name, data_dir=c.dir or None) if known else None
     return fingerprint.of(dataset) | {"files": files}
 
@@ -356,7 +356,7 @@ def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
             raise ValueError(
-                f"config.start, {name}: {workdir} began with {old[name]}, and now they "
+                f"config.warm_start, {name}: {workdir} began with {old[name]}, and now they "
                 f"are {new[name]}; wanted the same: restore the run, or the scores, "
                 "that this one starts from, or choose another --workdir"
             )

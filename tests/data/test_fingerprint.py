@@ -175,7 +175,7 @@ def test_a_run_records_the_hash_of_the_files_it_reads_whole(tmp_path: Path) -> N
     found = {}
     for size in (0, 4):
         c = tiny.config({"data.name": "tree", "data.dir": str(tmp_path)})
-        c.data.size, c.data.validation = size, 2
+        c.data.image_size, c.data.validation = size, 2
         c.data.train_examples = c.data.test_examples = 0
         folder = tmp_path / f"run{size}"
         dataset = factory.load_data(c)

@@ -24,9 +24,9 @@ from jaxsparse.training import checkpoints
 FIELDS = {
     "lottery.levels": 0,
     "model.features": (8,),
-    "stability.children": 2,
-    "stability.steps": ("0step", "4step"),
-    "stability.points": 3,
+    "instability.copies": 2,
+    "instability.start_steps": ("0step", "4step"),
+    "instability.points": 3,
 }
 END = "level_00/ticket/last"
 CHILDREN = "level_00/children_000000000"

@@ -336,5 +336,5 @@ def test_what_is_not_prepared_is_said_to_need_files_had_by_hand(
 
 def test_images_of_all_sizes_do_not_fit_one_array(tmp_path: Path) -> None:
     write(tmp_path, "array_record")
-    with pytest.raises(ValueError, match=r"one fixed size.*config.data.size"):
+    with pytest.raises(ValueError, match=r"one fixed size.*config.data.image_size"):
         datasets.load("imagenet2012", data_dir=str(tmp_path))

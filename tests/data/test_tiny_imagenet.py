@@ -168,7 +168,7 @@ def test_published_changes_are_those_of_the_fields(name: str) -> None:
 def test_random_parts_of_images_are_not_shifted_besides() -> None:
     for name, flip in (("cifar10", True), ("svhn_cropped", False)):
         c = tiny.config({"data.name": name, "data.augment": "published"})
-        c.data.size = 32
+        c.data.image_size = 32
         config_lib.validate(c)
         assert components.augmentation(c.data) == (0, flip)
 

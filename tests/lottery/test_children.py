@@ -22,12 +22,12 @@ from jaxsparse.training.train import saved_state_name
 FIELDS = {
     "lottery.levels": 1,
     "model.features": (8,),
-    "stability.children": 3,
-    "stability.steps": ("0step", "5step"),
-    "stability.levels": (0, 1),
-    "stability.successive": True,
-    "stability.points": 5,
-    "stability.examples": 60,
+    "instability.copies": 3,
+    "instability.start_steps": ("0step", "5step"),
+    "instability.levels": (0, 1),
+    "instability.compare_levels": True,
+    "instability.points": 5,
+    "instability.examples": 60,
     "evaluation.every": "6step",
 }
 STAGES = [
@@ -227,7 +227,7 @@ def test_equal_noise_makes_equal_children(
         return jnp.repeat(keys, count)
 
     monkeypatch.setattr(instability, "data_keys", same)
-    fields = FIELDS | {"stability.levels": (0,), "lottery.levels": 1}
+    fields = FIELDS | {"instability.levels": (0,), "lottery.levels": 1}
     train(tmp_path, fields)
     rows = metrics_log.read(tmp_path / "metrics.jsonl")
     for row in (row for row in rows if row["kind"] == "segment"):
@@ -295,8 +295,8 @@ def test_what_children_begin_with_is_trained_again_if_it_is_lost(
 def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
     fields = FIELDS | {
         "lottery.rewind": "4step",
-        "stability.steps": ("0step", "2step", "4step", "6step"),
-        "stability.children": 2,
+        "instability.start_steps": ("0step", "2step", "4step", "6step"),
+        "instability.copies": 2,
     }
     made = make(tmp_path, fields)
     found = [stage.name for stage in stages.every(made)]
@@ -314,40 +314,40 @@ def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"stability.children": 1}, r"stability\.children: came 1; wanted at least 2 "),
-        ({"stability.points": 2}, r"stability\.points: came 2; wanted at least 3"),
-        ({"stability.points": 9}, r"stability\.points: came 9 with children 0"),
+        ({"instability.copies": 1}, r"instability\.copies: came 1; wanted at least 2 "),
+        ({"instability.points": 2}, r"instability\.points: came 2; wanted at least 3"),
+        ({"instability.points": 9}, r"instability\.points: came 9 with children 0"),
         (
             FIELDS | {"sparse.method": "static", "lottery.levels": 0},
-            r"stability\.children: came 3 with sparse\.method 'static'",
+            r"instability\.copies: came 3 with sparse\.method 'static'",
         ),
         (
-            {"stability.successive": True, "lottery.levels": 0},
-            r"stability\.successive: came True with lottery\.levels 0",
+            {"instability.compare_levels": True, "lottery.levels": 0},
+            r"instability\.compare_levels: came True with lottery\.levels 0",
         ),
-        (FIELDS | {"stability.levels": (2,)}, r"stability\.levels: came \(2,\)"),
-        (FIELDS | {"stability.steps": ("12step",)}, r"stability\.steps: came to .*12"),
-        (FIELDS | {"stability.steps": ()}, r"stability\.steps: came to updates \(\)"),
+        (FIELDS | {"instability.levels": (2,)}, r"instability\.levels: came \(2,\)"),
+        (FIELDS | {"instability.start_steps": ("12step",)}, r"instability\.start_steps: came to .*12"),
+        (FIELDS | {"instability.start_steps": ()}, r"instability\.start_steps: came to updates \(\)"),
         (
             FIELDS | {"lottery.rewind": "6step"},
-            r"stability\.steps: came to updates \(0, 5\), before lottery\.rewind 6",
+            r"instability\.start_steps: came to updates \(0, 5\), before lottery\.rewind 6",
         ),
         (
             {
-                "stability.successive": True,
-                "stability.steps": ("5step",),
+                "instability.compare_levels": True,
+                "instability.start_steps": ("5step",),
                 "lottery.levels": 1,
             },
-            r"stability\.steps: came \('5step',\) with children 0 and successive True",
+            r"instability\.start_steps: came \('5step',\) with children 0 and successive True",
         ),
         (
             FIELDS
             | {"lottery.retrain": "finetune", "lottery.finetune_length": "4step"},
-            r"stability\.levels: came \(0, 1\) with lottery\.retrain 'finetune'",
+            r"instability\.levels: came \(0, 1\) with lottery\.retrain 'finetune'",
         ),
         (
-            FIELDS | {"lottery.rewind": "4step", "pretraining.noise": 0.5},
-            r"stability\.steps: came to updates \(0, 5\), within a pre-training of 4",
+            FIELDS | {"lottery.rewind": "4step", "pretraining.label_noise": 0.5},
+            r"instability\.start_steps: came to updates \(0, 5\), within a pre-training of 4",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from jaxsparse.data import datasets, digits
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.training import workdir
 
-SHORT = {"lottery.levels": 0, "training.length": "4step", "evaluation.every": "4step"}
+SHORT = {"lottery.levels": 0, "training.duration": "4step", "evaluation.every": "4step"}
 
 
 def claim(folder: Path, fields: dict[str, Any]) -> ConfigDict:
@@ -152,9 +152,9 @@ def test_changed_data_are_refused_once_a_step_was_trained(
 
 REFUSED = [
     ({"sparse.dense": ("hed/kernel",)}, "sparse"),
-    ({"sparse.layers": (("hed/kernel", 0.5),)}, "sparse"),
-    ({"sparse.dense": ("dense1*",), "sparse.score": "magnitude"}, "keeps"),
-    ({"sparse.score": "snip", "sparse.score_batches": 100}, "score_batches"),
+    ({"sparse.layer_sparsity": (("hed/kernel", 0.5),)}, "sparse"),
+    ({"sparse.dense": ("dense1*",), "sparse.pai_score": "magnitude"}, "keeps"),
+    ({"sparse.pai_score": "snip", "sparse.score_batches": 100}, "score_batches"),
     ({"sparse.structure": "groups 7"}, "sparse"),
 ]
 

@@ -24,9 +24,9 @@ RESNET = {
     "model.name": "resnet_8",
     "model.width": 2,
     "init.norm_scale": "uniform",
-    "stability.children": 2,
-    "stability.points": 3,
-    "stability.examples": 30,
+    "instability.copies": 2,
+    "instability.points": 3,
+    "instability.examples": 30,
 }
 
 
@@ -63,7 +63,7 @@ def plain(functions: Any, params: Any, stats: Any, part: Any) -> tuple[float, fl
 
 @pytest.mark.parametrize("batch_stats", ["interpolated", "re_estimated"])
 def test_a_segment_is_what_plain_code_finds(batch_stats: str) -> None:
-    c = tiny.config(RESNET | {"stability.batch_stats": batch_stats})
+    c = tiny.config(RESNET | {"instability.batch_stats": batch_stats})
     dataset = factory.load_data(c)
     first, second = networks(c, dataset)
     one = [jax.tree.map(lambda leaf: leaf[0], end) for end in (first, second)]
@@ -92,10 +92,10 @@ def test_a_segment_is_what_plain_code_finds(batch_stats: str) -> None:
 def trained(tmp_path: Path) -> Any:
     fields = RESNET | {
         "lottery.levels": 1,
-        "stability.steps": ("5step",),
-        "stability.levels": (0, 1),
-        "stability.successive": True,
-        "repelling.strength": 2.0,
+        "instability.start_steps": ("5step",),
+        "instability.levels": (0, 1),
+        "instability.compare_levels": True,
+        "solution_penalty.strength": 2.0,
     }
     c = tiny.config(fields)
     config_lib.validate(c)

@@ -83,13 +83,13 @@ def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
         "lottery.fraction": 0.3,
         "lottery.scope": "layer",
         "lottery.layer_fractions": (("head/*", 0.15),),
-        "lottery.ignored": ("dense2/*",),
+        "lottery.exclude": ("dense2/*",),
         "lottery.score": "random",
         "lottery.one_shot": True,
         "lottery.controls": ("random_mask",),
         "lottery.control_levels": (2, 7),
         "data.order": "fresh",
-        "run.keep": "needed",
+        "run.keep_checkpoints": "needed",
     }
     c = tiny.config(fields)
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
@@ -206,7 +206,7 @@ def test_four_devices_by_jit_and_by_pmap_end_in_the_same_bits(tmp_path: Path) ->
             "run.devices": 4,
             "run.parallelism": parallelism,
             "data.flip": True,
-            "training.length": "1ep",
+            "training.duration": "1ep",
             "schedule.milestones": (),
             "lottery.levels": 1,
         }

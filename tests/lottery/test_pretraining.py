@@ -112,7 +112,7 @@ def test_scores_choose(how: str, rows: range, tmp_path: Path) -> None:
         "pretraining.scores": str(scored(tmp_path)),
     }
     if how == "window":
-        fields["pretraining.first"] = 5
+        fields["pretraining.window_start"] = 5
     made = make(tmp_path, fields)
     assert np.sort(orders(made, 0)).tolist() == [list(rows)] * 2
 
@@ -124,7 +124,7 @@ def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
         "pretraining.batch_size": 40,
         "pretraining.learning_rate": 0.02,
         "pretraining.warmup": "2step",
-        "pretraining.noise": 0.5,
+        "pretraining.label_noise": 0.5,
     }
     made = train(tmp_path, fields)
     assert made.pretrainer.epoch.batch_size == 40
@@ -170,10 +170,10 @@ def test_balanced_subsets_have_as_many_of_each_class(tmp_path: Path) -> None:
 
 
 def test_labels_of_pretraining_are_wrong_as_said(tmp_path: Path) -> None:
-    fields = {"pretraining.noise": 0.25, "data.noise_by": "permute"}
+    fields = {"pretraining.label_noise": 0.25, "data.label_noise_by": "permute"}
     found = []
     for seed in (3, 4):
-        made = make(tmp_path, FIELDS | fields | {"data.noise_seed": seed})
+        made = make(tmp_path, FIELDS | fields | {"data.label_noise_seed": seed})
         clean, noisy = (
             np.asarray(t.feed.labels) for t in (made.trainer, made.pretrainer)
         )
@@ -189,7 +189,7 @@ def test_what_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
     fields = FIELDS | {
         "pretraining.batch_size": 10,
         "pretraining.learning_rate": 0.02,
-        "pretraining.noise": 0.25,
+        "pretraining.label_noise": 0.25,
         "run.checkpoint_every": "2step",
         "run.steps_per_call": 2,
     }
@@ -227,7 +227,7 @@ def test_equal_pretraining_is_the_one_there_was(tmp_path: Path) -> None:
 
 
 def test_noise_throughout_is_in_the_data() -> None:
-    fields = {"data.noise": 0.25, "data.noise_by": "permute", "data.noise_seed": 3}
+    fields = {"data.label_noise": 0.25, "data.label_noise_by": "permute", "data.label_noise_seed": 3}
     clean = factory.load_data(tiny.config())
     noisy = factory.load_data(tiny.config(fields))
     np.testing.assert_array_equal(
@@ -252,7 +252,7 @@ def test_noise_throughout_is_in_the_data() -> None:
             {"pretraining.scores": "x.npz"},
             r"pretraining\.scores: came 'x\.npz' with subset 'random'",
         ),
-        ({"pretraining.first": 3}, r"pretraining\.first: came 3 with subset 'random'"),
+        ({"pretraining.window_start": 3}, r"pretraining\.window_start: came 3 with subset 'random'"),
         (
             {"pretraining.warmup": "2step"},
             r"pretraining\.warmup: came '2step' .*learning_rate -1",
@@ -262,10 +262,10 @@ def test_noise_throughout_is_in_the_data() -> None:
             r"pretraining\.warmup: came '7step', which is 7 updates; wanted at",
         ),
         (
-            {"data.noise": 0.1, "pretraining.noise": 0.1},
-            r"pretraining\.noise: came 0\.1 with data\.noise 0\.1",
+            {"data.label_noise": 0.1, "pretraining.label_noise": 0.1},
+            r"pretraining\.label_noise: came 0\.1 with data\.label_noise 0\.1",
         ),
-        ({"data.noise_seed": 1}, r"data\.noise_seed: came 1 without noise"),
+        ({"data.label_noise_seed": 1}, r"data\.label_noise_seed: came 1 without noise"),
     ],
 )
 def test_bad_fields_are_named(

@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]
     folder = tmp_path_factory.mktemp("repelled")
     strengths = {"plain": 0.0, "repelled": 20.0, "attracted": -20.0}
     return {
-        name: (folder / name, train(folder / name, {"repelling.strength": strength}))
+        name: (folder / name, train(folder / name, {"solution_penalty.strength": strength}))
         for name, strength in strengths.items()
     }
 
@@ -101,7 +101,7 @@ def test_a_level_is_repelled_from_all_before(
 
 def test_a_step_adds_the_gradient_of_the_penalty() -> None:
     """Against plain SGD, in which the two gradients add up."""
-    made = make(Path("unused"), {"repelling.strength": 2.0})
+    made = make(Path("unused"), {"solution_penalty.strength": 2.0})
     dataset = factory.load_data(tiny.config(FIELDS))
     model = factory.make_model(tiny.config(FIELDS), classes=10)
     train_step = steps.make_train_step(
@@ -163,7 +163,7 @@ def test_a_killed_run_comes_out_the_same(
     while True:
         calls = iter(range(1000))
         try:
-            made = make(tmp_path, {"repelling.strength": 20.0})
+            made = make(tmp_path, {"solution_penalty.strength": 20.0})
             experiment_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
         except preemption.Preempted:
@@ -189,7 +189,7 @@ def test_devices_change_rounding_only(
     replicates: int, parallelism: str, tmp_path: Path
 ) -> None:
     """Two replicates on two devices, and one whose batches are divided."""
-    fields = {"repelling.strength": 2.0, "replicates": replicates, "lottery.levels": 1}
+    fields = {"solution_penalty.strength": 2.0, "replicates": replicates, "lottery.levels": 1}
     layout = {"run.devices": 2, "run.parallelism": parallelism}
     states = []
     for name, run in (("one", {}), ("two", layout)):
@@ -203,18 +203,18 @@ def test_devices_change_rounding_only(
     ("fields", "message"),
     [
         (
-            {"repelling.strength": 1.0, "lottery.levels": 0},
-            r"repelling\.strength: came 1\.0 with lottery\.levels 0",
+            {"solution_penalty.strength": 1.0, "lottery.levels": 0},
+            r"solution_penalty\.strength: came 1\.0 with lottery\.levels 0",
         ),
         (
-            {"repelling.strength": 1.0, "run.keep": "needed"},
-            r"run\.keep: came 'needed' with repelling\.strength 1\.0",
+            {"solution_penalty.strength": 1.0, "run.keep_checkpoints": "needed"},
+            r"run\.keep_checkpoints: came 'needed' with solution_penalty\.strength 1\.0",
         ),
         (
-            {"repelling.dtype": "float32"},
-            r"repelling\.dtype: came 'float32' with strength 0",
+            {"solution_penalty.dtype": "float32"},
+            r"solution_penalty\.dtype: came 'float32' with strength 0",
         ),
-        ({"repelling.strength": float("nan")}, r"repelling\.strength: came nan"),
+        ({"solution_penalty.strength": float("nan")}, r"solution_penalty\.strength: came nan"),
         ({"model.norm": "fixed"}, r"model\.norm: came 'fixed' for 'lenet_300_100'"),
         (
             {

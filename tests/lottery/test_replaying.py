@@ -24,11 +24,11 @@ FIELDS = {
     "data.batch_size": 50,  # 50, 50 and 20 examples an epoch
     "data.crop_pad": 1,
     "data.order": "fresh",
-    "training.length": "6ep",
+    "training.duration": "6ep",
     "schedule.learning_rate": 0.5,
     "schedule.milestones": (),
     "evaluation.every": "4step",
-    "analysis.keep_at": ("7step",),
+    "analysis.save_at": ("7step",),
 }
 END = "level_00/ticket/last"
 
@@ -120,7 +120,7 @@ def test_lengths_outside_of_training_are_refused(
 
 
 def test_what_lies_before_the_rewinding_step_counts_too(tmp_path: Path) -> None:
-    fields = FIELDS | {"lottery.rewind": "5step", "training.length": "3ep"}
+    fields = FIELDS | {"lottery.rewind": "5step", "training.duration": "3ep"}
     run = train(tmp_path, fields)
     early = factory.count_forgetting(run, until="5step")
     assert early.same is True
@@ -142,9 +142,9 @@ def test_the_layout_of_devices_changes_no_count(
     """Whichever device saw an example, its own row is what it is counted in."""
     fields = FIELDS | {
         "replicates": replicates,
-        "training.length": "1ep",
+        "training.duration": "1ep",
         "run.parallelism": parallelism,
-        "analysis.keep_at": (),
+        "analysis.save_at": (),
     }
     found = []
     for count in (1, devices):
@@ -187,7 +187,7 @@ def test_training_that_diverges_is_one_error(run: factory.TrainedRun) -> None:
 
 
 def test_scores_of_children_are_read_as_many_as_there_are(tmp_path: Path) -> None:
-    fields = {"stability.children": 3, "lottery.levels": 0, "model.features": (8,)}
+    fields = {"instability.copies": 3, "lottery.levels": 0, "model.features": (8,)}
     run = train(tmp_path, fields)
     state = factory.load_state(run, "level_00/children_000000000/last")
     assert {len(leaf) for leaf in jax.tree.leaves(state.params)} == {6}

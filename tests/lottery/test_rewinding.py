@@ -238,7 +238,7 @@ def test_batch_statistics_are_rewound_with_the_weights(
     )
     fields = {
         "model.name": "normed",
-        "training.length": "4step",
+        "training.duration": "4step",
         "schedule.milestones": (),
         "replicates": 1,
         "lottery.levels": 1,
@@ -278,7 +278,7 @@ def test_spans() -> None:
     [
         (
             RewindPlan(0, 0),
-            "config.training.length: comes to 0 updates; wanted at least 1",
+            "config.training.duration: comes to 0 updates; wanted at least 1",
         ),
         (
             RewindPlan(10, 10),

@@ -132,7 +132,7 @@ def test_layers_of_single_channels_are_read_as_having_one_input() -> None:
 def test_configs_choose_convolutions_for_mobilenets_and_shrink_them() -> None:
     c = config_lib.default()
     c.model.name, c.model.features = "mobilenet_v2", (2, 3, 3, 4, 4, 4, 5)
-    c.run.convolutions = "explicit"
+    c.run.conv_gradients = "explicit"
     models.check(c)
     model = models.make_model(c, classes=3, training=True)
     assert model.conv.keywords["conv_general_dilated"] is convolutions.convolve
@@ -165,7 +165,7 @@ def test_configs_choose_what_is_fast(
 ) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     c = config_lib.default()
-    c.model.name, c.run.weights, c.run.convolutions = name, weights, asked
+    c.model.name, c.run.weights, c.run.conv_gradients = name, weights, asked
     assert models.uses_custom_conv_grads(c) is explicit
     model = models.make_model(c, classes=3, training=True)
     if "conv" in config_lib.MODELS[name].takes:

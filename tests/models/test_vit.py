@@ -230,15 +230,15 @@ def test_images_that_do_not_fit_are_refused_by_the_fields(tmp_path: Path) -> Non
     c = tiny.config({"model.name": "vit_s_16"})
     models_lib.check(c)
     with pytest.raises(
-        ValueError, match=r"config.model.name: .*8 by 8 pixels.*of 16.*data.size"
+        ValueError, match=r"config.model.name: .*8 by 8 pixels.*of 16.*data.image_size"
     ):
         factory.make_experiment(c, factory.load_data(c), tmp_path)
     for size in (32, 48):
-        c.data.size = size
+        c.data.image_size = size
         models_lib.check(c)
         models_lib.check_images(c, (size, size, 3))
-    c.data.size = 40
-    with pytest.raises(ValueError, match=r"config.data.size: came 40 .*'vit_s_16'"):
+    c.data.image_size = 40
+    with pytest.raises(ValueError, match=r"config.data.image_size: came 40 .*'vit_s_16'"):
         models_lib.check(c)
 
 
@@ -252,6 +252,6 @@ def test_sizes_are_refused_that_heads_cannot_share() -> None:
 
 def test_ghosts_cannot_fade_to_another_activation() -> None:
     c = config_lib.default()
-    c.model.name, c.ghosts.activation = "vit_s_16", "swish"
-    with pytest.raises(ValueError, match="ghosts.activation: came 'swish' for 'vit_s"):
+    c.model.name, c.tost.activation = "vit_s_16", "swish"
+    with pytest.raises(ValueError, match="tost.activation: came 'swish' for 'vit_s"):
         tost.check(c)

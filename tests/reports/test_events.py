@@ -127,7 +127,7 @@ def test_many_replicates_are_shown_by_their_mean(tmp_path):
 
 
 def test_hyperparameters_are_those_of_the_plugin(tmp_path):
-    given = {"optimizer.name": "adam", "data.batch_size": 60, "sparse.layers": [[1, 2]]}
+    given = {"optimizer.name": "adam", "data.batch_size": 60, "sparse.layer_sparsity": [[1, 2]]}
     row = {"kind": "train", **PLACE, "step": 5, "replicate": 0, "loss": 1.0}
     show(tmp_path, [row], replicates=2, levels=4, hyperparameters=given)
     assert len(list((tmp_path / "ticket/replicate_0").iterdir())) == 1
@@ -142,6 +142,6 @@ def test_hyperparameters_are_those_of_the_plugin(tmp_path):
     assert started["variant"].string_value == "ticket"
     assert started["optimizer.name"].string_value == "adam"
     assert started["data.batch_size"].number_value == 60
-    assert started["sparse.layers"].string_value == "[[1, 2]]"
+    assert started["sparse.layer_sparsity"].string_value == "[[1, 2]]"
     metrics = found["_hparams_/experiment"].experiment.metric_infos
     assert "levels/test_accuracy" in {metric.name.tag for metric in metrics}

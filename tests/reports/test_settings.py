@@ -97,7 +97,7 @@ def test_without_a_command_what_differs_from_the_defaults_is_said():
 
 
 def test_labels_leave_out_what_was_changed_in_all_runs_and_tell_what_differs():
-    both = f"{RECIPE} --config.training.length=9step"
+    both = f"{RECIPE} --config.training.duration=9step"
     runs = [
         run(
             name,

@@ -23,15 +23,15 @@ EARLIER = {
     "lottery.levels": 0,
     "sparse.method": "gmp",
     "sparse.sparsity": 0.8,
-    "sparse.begin": "2step",
-    "sparse.end": "8step",
+    "sparse.begin_step": "2step",
+    "sparse.end_step": "8step",
     "sparse.update_every": "2step",
 }
 STATIC = {
     "lottery.levels": 0,
     "sparse.method": "static",
-    "start.run": "../earlier",
-    "start.masks": END,
+    "warm_start.run": "../earlier",
+    "warm_start.masks": END,
 }
 
 
@@ -76,7 +76,7 @@ def test_a_run_is_opened_as_it_was(studies: Path) -> None:
 
 
 def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -> None:
-    fields = STATIC | {"start.weights": "init", "seeds.data": 7}
+    fields = STATIC | {"warm_start.weights": "init", "seeds.data": 7}
     folder = studies / "ticket"
     weights, held = first(made := build_in(folder, fields), tmp_path)
     params, _ = saved(studies, "init")
@@ -90,7 +90,7 @@ def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -
 
 
 def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
-    fields = STATIC | {"start.weights": END, "start.replicate": 1, "replicates": 3}
+    fields = STATIC | {"warm_start.weights": END, "warm_start.replicate": 1, "replicates": 3}
     weights, held = first(build_in(studies / "one", fields), tmp_path)
     params, pruned = saved(studies, END)
     wanted = jax.tree.map(
@@ -101,8 +101,8 @@ def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
 
 def test_masks_may_come_from_files(studies: Path, tmp_path: Path) -> None:
     fields = STATIC | {
-        "start.run": "",
-        "start.masks": str(studies / "earlier/tickets/final/replicate_{replicate}.npz"),
+        "warm_start.run": "",
+        "warm_start.masks": str(studies / "earlier/tickets/final/replicate_{replicate}.npz"),
     }
     _, held = first(build_in(studies / "files", fields), tmp_path)
     tiny.check_equal(held, saved(studies, END)[1])
@@ -118,7 +118,7 @@ def test_dynamic_training_keeps_the_counts_it_was_given(
         "sparse.method": method,
         "sparse.update_every": "3step",
         "sparse.drop_schedule": "constant",
-        "start.replicate": 0,
+        "warm_start.replicate": 0,
     }
     folder = studies / method
     tiny.train(folder, fields)
@@ -149,7 +149,7 @@ def test_fresh_weights_may_be_shared(studies: Path, tmp_path: Path) -> None:
     assert np.any(kernel[0] != kernel[1])
 
 
-ONE = {"start.replicate": 0}
+ONE = {"warm_start.replicate": 0}
 SHARED = ONE | {"init.shared": True}
 
 
@@ -157,7 +157,7 @@ SHARED = ONE | {"init.shared": True}
 def test_kernels_are_redrawn_for_their_masks(
     studies: Path, tmp_path: Path, rule: str
 ) -> None:
-    fields = STATIC | {"init.sparse": rule}
+    fields = STATIC | {"init.sparse_init": rule}
     weights, held = first(build_in(studies / rule, fields), tmp_path / "a")
     plain, _ = first(build_in(studies / "plain", STATIC), tmp_path / "b")
     for name, layer in weights.items():
@@ -171,7 +171,7 @@ def test_kernels_are_redrawn_for_their_masks(
 
 
 def test_the_variance_is_that_of_the_connections(studies: Path, tmp_path: Path) -> None:
-    fields = STATIC | {"init.sparse": "fan_in", "init.sparse_scale": 2.0}
+    fields = STATIC | {"init.sparse_init": "fan_in", "init.sparse_init_scale": 2.0}
     weights, held = first(build_in(studies / "he", fields), tmp_path)
     kernel = np.asarray(weights["dense1"]["kernel"], np.float64)
     mask = np.asarray(held["dense1"]["kernel"])
@@ -183,7 +183,7 @@ def test_the_variance_is_that_of_the_connections(studies: Path, tmp_path: Path) 
 
 
 def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
-    fields = STATIC | {"init.sparse": "fan_in", "start.replicate": 0}
+    fields = STATIC | {"init.sparse_init": "fan_in", "warm_start.replicate": 0}
     folder = studies / "arm"
     tiny.train(folder, fields)
     text = (folder / "metrics.jsonl").read_text()
@@ -194,14 +194,14 @@ def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
 
 
 def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
-    earlier, arm, masks = tmp_path / "earlier", tmp_path / "arm", STATIC["start.masks"]
+    earlier, arm, masks = tmp_path / "earlier", tmp_path / "arm", STATIC["warm_start.masks"]
     tiny.train(earlier, EARLIER)
-    fields = STATIC | {"start.weights": "init"}
+    fields = STATIC | {"warm_start.weights": "init"}
     tiny.train(arm, fields)
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
     shutil.rmtree(earlier)
     tiny.train(earlier, EARLIER | {"seeds.init": 7})
-    with pytest.raises(ValueError, match=r"config\.start, \w+: .* began with"):
+    with pytest.raises(ValueError, match=r"config\.warm_start, \w+: .* began with"):
         tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
     hashes = factory.recorded_hashes(tiny.config(fields), arm)
@@ -211,45 +211,45 @@ def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ({"start.weights": "init"}, r"start\.run: came ''"),
-    ({"start.run": "../earlier"}, r"start\.run: came '../earlier' with weights ''"),
-    ({"start.replicate": 1}, r"start\.replicate: came 1 and nothing to take"),
-    (STATIC | {"sparse.method": "none"}, r"start\.masks: came .*sparse\.method 'none'"),
+    ({"warm_start.weights": "init"}, r"warm_start\.run: came ''"),
+    ({"warm_start.run": "../earlier"}, r"warm_start\.run: came '../earlier' with weights ''"),
+    ({"warm_start.replicate": 1}, r"warm_start\.replicate: came 1 and nothing to take"),
+    (STATIC | {"sparse.method": "none"}, r"warm_start\.masks: came .*sparse\.method 'none'"),
     (
-        STATIC | {"start.weights": "init", "init.sparse": "layer"},
-        r"start\.weights: came 'init' with init\.sparse 'layer'",
+        STATIC | {"warm_start.weights": "init", "init.sparse_init": "layer"},
+        r"warm_start\.weights: came 'init' with init\.sparse_init 'layer'",
     ),
-    (STATIC | {"start.run": "../nothing"}, "nothing: no run is there"),
-    (STATIC | {"start.masks": "last"}, "no whole checkpoint 'last'; wanted one of"),
-    (STATIC | {"replicates": 3}, r"start\.replicate: came -1 for 3 replicates"),
-    (STATIC | {"start.replicate": 2}, r"start\.replicate: came 2 for 2 replicates"),
+    (STATIC | {"warm_start.run": "../nothing"}, "nothing: no run is there"),
+    (STATIC | {"warm_start.masks": "last"}, "no whole checkpoint 'last'; wanted one of"),
+    (STATIC | {"replicates": 3}, r"warm_start\.replicate: came -1 for 3 replicates"),
+    (STATIC | {"warm_start.replicate": 2}, r"warm_start\.replicate: came 2 for 2 replicates"),
     (
         STATIC | {"model.features": (7,)},
-        r"start\.masks: dense1/kernel has shape .* there",
+        r"warm_start\.masks: dense1/kernel has shape .* there",
     ),
     (
-        STATIC | {"start.weights": "init", "sparse.ablation": "reinitialized"},
-        r"start\.weights: came 'init' with sparse\.ablation",
+        STATIC | {"warm_start.weights": "init", "sparse.ablation": "reinitialized"},
+        r"warm_start\.weights: came 'init' with sparse\.ablation",
     ),
-    (STATIC | {"sparse.score": "snip"}, r"sparse\.score: came 'snip' with start"),
+    (STATIC | {"sparse.pai_score": "snip"}, r"sparse\.pai_score: came 'snip' with start"),
     (
         STATIC | {"sparse.ablation": "shuffled_layers"},
         r"sparse\.ablation: came 'shuffled_layers' with start",
     ),
     (
-        {"init.sparse": "fan_in", "lottery.levels": 2},
-        r"init\.sparse: came 'fan_in' with lottery\.levels 2",
+        {"init.sparse_init": "fan_in", "lottery.levels": 2},
+        r"init\.sparse_init: came 'fan_in' with lottery\.levels 2",
     ),
     (
-        STATIC | {"init.sparse": "layer", "init.shared": True},
-        r"init\.shared: came True with init\.sparse 'layer'",
+        STATIC | {"init.sparse_init": "layer", "init.shared": True},
+        r"init\.shared: came True with init\.sparse_init 'layer'",
     ),
     (
-        STATIC | {"init.sparse": "layer", "init.sparse_scale": 2.0},
-        r"init\.sparse_scale: came 2\.0 with init\.sparse 'layer'",
+        STATIC | {"init.sparse_init": "layer", "init.sparse_init_scale": 2.0},
+        r"init\.sparse_init_scale: came 2\.0 with init\.sparse_init 'layer'",
     ),
-    ({"init.sparse": "fan"}, r"init\.sparse: unknown 'fan'; did you mean fan_in"),
-    ({"model.maps": (3, 3)}, r"model\.maps: came \(3, 3\) for 'lenet_300_100'"),
+    ({"init.sparse_init": "fan"}, r"init\.sparse_init: unknown 'fan'; did you mean fan_in"),
+    ({"model.conv_channels": (3, 3)}, r"model\.conv_channels: came \(3, 3\) for 'lenet_300_100'"),
     ({"model.width": 8}, r"model\.width: came 8 for 'lenet_300_100'"),
 ]
 

@@ -38,7 +38,7 @@ def test_the_recipes_train_and_measure(
     module = importlib.import_module("configs.gradient_flow_imagenet")
     c = module.get_config(variant)
     c.run.devices, c.run.tensorboard = 1, False
-    c.data.size = 0
+    c.data.image_size = 0
     c.analysis.examples = 16
     if small:
         c.model.features = tuple(small * 2**stage for stage in range(4))
@@ -69,7 +69,7 @@ def test_the_last_normalisation_of_a_block_begins_at_zero(
     monkeypatch.syspath_prepend(root)
     monkeypatch.setitem(datasets.READERS, "imagenet2012", generated)
     c = importlib.import_module("configs.gradient_flow_imagenet").get_config("quick")
-    c.data.size = 0
+    c.data.image_size = 0
     c.model.features = (2, 4, 8, 16)
     length = factory.make_durations(c, steps_per_epoch=2)
     network = factory.make_network(c, factory.load_data(c), length)

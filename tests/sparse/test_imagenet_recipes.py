@@ -30,10 +30,10 @@ SMALL = {
     "model.dtype": "float32",
     "data.batch_size": 8,
     "data.test_examples": 0,
-    "training.length": f"{STEPS}step",
+    "training.duration": f"{STEPS}step",
     "evaluation.every": f"{STEPS}step",
     "sparse.update_every": "2step",
-    "sparse.end": "6step",
+    "sparse.end_step": "6step",
     "run.devices": 1,
     "run.tensorboard": False,
     "run.checkpoint_every": "",
@@ -51,12 +51,12 @@ SHALLOW = {
         takes=("features", "dtype"),
     ),
 }
-RESNET = {"data.size": 16, "model.features": (4, 8)}
+RESNET = {"data.image_size": 16, "model.features": (4, 8)}
 RECIPES = {
     "rigl_imagenet:quick": RESNET | {"schedule.milestones": ("6step",)},
     "gmp_imagenet:90_quick": RESNET
-    | {"schedule.milestones": ("6step",), "sparse.begin": "2step"},
-    "rigl_vit_imagenet:quick": {"data.size": 16, "model.features": (12,)},
+    | {"schedule.milestones": ("6step",), "sparse.begin_step": "2step"},
+    "rigl_vit_imagenet:quick": {"data.image_size": 16, "model.features": (12,)},
 }
 
 

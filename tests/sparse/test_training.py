@@ -26,11 +26,11 @@ from jaxsparse.training.train import saved_state_name
 SMALL = {"lottery.levels": 0, "model.features": (20, 15)}
 TOTAL = 64 * 20 + 20 * 15 + 15 * 10
 OFTEN = {"sparse.update_every": "2step"}
-SPANS = OFTEN | {"sparse.begin": "2step", "sparse.end": "9step"}
+SPANS = OFTEN | {"sparse.begin_step": "2step", "sparse.end_step": "9step"}
 FIELDS: dict[str, dict[str, Any]] = {
     "static": {},
     "gmp": SPANS,
-    "one_shot": {"sparse.begin": "5step"},
+    "one_shot": {"sparse.begin_step": "5step"},
     "set": OFTEN,
     "rigl": SPANS,
     "mest": SPANS,
@@ -184,7 +184,7 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
     if config_lib.SCORES[score].needs_data:
         fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
     if score == "synflow":  # at once, it takes whole layers away
-        fields |= {"sparse.iterations": 20}
+        fields |= {"sparse.score_iterations": 20}
     made = tiny.experiment(tmp_path, fields)
     session = session_lib.Session(made, tiny.desk(tmp_path))
     chosen = session.masks(0)
@@ -204,7 +204,7 @@ def test_scores_that_say_nothing_are_not_taken_in_silence(
     score: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields = fields_of("static", score=score, sparsity=0.99)
-    fields |= {"init.zeros": ("head/kernel",)}
+    fields |= {"init.zero_init": ("head/kernel",)}
     if score == "snip":
         fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 30}
     made = tiny.experiment(tmp_path, fields)
@@ -396,7 +396,7 @@ def test_the_step_at_a_change_may_be_left_out_or_not(
     for skips in ("", "yes", "no"):
         folder = tmp_path / f"skips_{skips}"
         fields = fields_of(method, skip_inner=skips)
-        fields |= {"analysis.keep_at": ("2step", "3step")}
+        fields |= {"analysis.save_at": ("2step", "3step")}
         made = tiny.run(folder, fields)
         before, after = (
             tiny.load(folder, saved_state_name("level_00/ticket", step), made).params
@@ -454,7 +454,7 @@ def test_pmap_is_jit_bit_for_bit(method: str, tmp_path: Path) -> None:
 def test_a_change_of_masks_stays_conditional_under_replicates(
     how: str, tmp_path: Path
 ) -> None:
-    made = tiny.experiment(tmp_path, fields_of("rigl") | {"run.replicates_by": how})
+    made = tiny.experiment(tmp_path, fields_of("rigl") | {"run.replicate_mode": how})
     session = session_lib.Session(made, tiny.desk(tmp_path))
     trainer = made.trainer
     (stage,) = stages.every(made)
@@ -475,20 +475,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sparse.sparsity": 0.5}, "sparse.sparsity: came 0.5, which method 'none'"),
     (fields_of("set", grow="random"), "sparse.grow.*'set' does not read"),
     (fields_of("rigl", distribution="erq"), "sparse.distribution: unknown 'erq'"),
-    (fields_of("static", score="snipp"), "sparse.score: unknown 'snipp'.*snip"),
+    (fields_of("static", score="snipp"), "sparse.pai_score: unknown 'snipp'.*snip"),
     (fields_of("static", structure="4"), "config.sparse: structure: came '4'"),
     (fields_of("static", ablation="invertd"), "sparse.ablation: .*did you mean inver"),
     (fields_of("static", regrow=True), "sparse.regrow: came True with 1 iteration"),
     (
         fields_of("static", score="snip", iterations=3, structure="fan_in"),
-        "sparse.iterations: came 3 with structure",
+        "sparse.score_iterations: came 3 with structure",
     ),
     (fields_of("gmp", sparsity=1.0), "sparse.sparsity: came 1.0"),
     (
         fields_of("gmp") | {"lottery.levels": 2},
         "sparse.method: came 'gmp' with lottery",
     ),
-    (fields_of("rigl", begin="two"), "sparse.begin: came 'two'; wanted a length"),
+    (fields_of("rigl", begin="two"), "sparse.begin_step: came 'two'; wanted a length"),
 ]
 
 
@@ -501,9 +501,9 @@ def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
 
 
 WRONG += [
-    (fields_of("gmp", end=""), "sparse.end: came '' with method 'gmp'"),
-    (fields_of("gmp", begin=""), "sparse.begin: came '' with method 'gmp'"),
-    (fields_of("one_shot", begin=""), "sparse.begin: came '' with method 'one_shot'"),
+    (fields_of("gmp", end=""), "sparse.end_step: came '' with method 'gmp'"),
+    (fields_of("gmp", begin=""), "sparse.begin_step: came '' with method 'gmp'"),
+    (fields_of("one_shot", begin=""), "sparse.begin_step: came '' with method 'one_shot'"),
     (fields_of("set", update_every=""), "sparse.update_every: came ''"),
     (fields_of("static", structure="groups 4x"), "structure: came 'groups 4x'"),
     (fields_of("static", structure="groups x4"), "structure: came 'groups x4'"),
@@ -517,17 +517,17 @@ WRONG += [
     ),
     (
         fields_of("static", iterations=3),
-        "sparse.iterations: came 3 with score 'random'",
+        "sparse.score_iterations: came 3 with score 'random'",
     ),
     (
         fields_of("rigl", grow="random", growth_examples=10),
-        "sparse.growth_examples: given with grow 'random'",
+        "sparse.grow_batch_size: given with grow 'random'",
     ),
     (
         fields_of("rigl", layers=(("head/*", 0.5),), distribution="erk"),
-        "sparse.layers: came",
+        "sparse.layer_sparsity: came",
     ),
-    (fields_of("rigl", layers=(("head/*", "a"),)), "sparse.layers: came"),
+    (fields_of("rigl", layers=(("head/*", "a"),)), "sparse.layer_sparsity: came"),
 ]
 MISFITS: list[tuple[dict[str, Any], str]] = [
     (fields_of("rigl", end=""), "config.sparse: end_step: got None"),
@@ -535,20 +535,20 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     (fields_of("rigl", structure="blocks 7x7"), "config.sparse: .*dense1/kernel"),
     (fields_of("rigl", prunable=("tail",)), "config.sparse: prunable: the pattern"),
     (fields_of("gmp", end="1step"), "config.sparse: end_step: got 1"),
-    (fields_of("gmp", end="100%"), "sparse.end: came '100%', which is update 12 of 12"),
-    (fields_of("ac_dc", end="900step"), "sparse.end: came '900step'"),
-    (fields_of("one_shot", begin="100%"), "sparse.begin: came '100%'"),
-    (fields_of("mest", end="100%", soft_bound=True), "sparse.end: came '100%'"),
-    (fields_of("ste", end="100%"), "sparse.end: came '100%'"),
+    (fields_of("gmp", end="100%"), "sparse.end_step: came '100%', which is update 12 of 12"),
+    (fields_of("ac_dc", end="900step"), "sparse.end_step: came '900step'"),
+    (fields_of("one_shot", begin="100%"), "sparse.begin_step: came '100%'"),
+    (fields_of("mest", end="100%", soft_bound=True), "sparse.end_step: came '100%'"),
+    (fields_of("ste", end="100%"), "sparse.end_step: came '100%'"),
     (fields_of("top_kast", update_every="0step"), "update_every: got 0"),
     (fields_of("rigl", growth_examples=121), "growth_examples: came 121 from 0 on"),
     (
         fields_of("rigl", growth_examples=60, growth_first=61),
         "growth_examples: came 60 from 61 on; .* the 120",
     ),
-    (fields_of("rigl", growth_first=5), "sparse.growth_first: came 5"),
-    (fields_of("mest", skip_inner="no"), "sparse.skip_inner: came 'no'"),
-    (fields_of("rigl", skip_inner="never"), "sparse.skip_inner: came 'never'"),
+    (fields_of("rigl", growth_first=5), "sparse.grow_batch_start: came 5"),
+    (fields_of("mest", skip_inner="no"), "sparse.skip_update: came 'no'"),
+    (fields_of("rigl", skip_inner="never"), "sparse.skip_update: came 'never'"),
     (fields_of("sr_ste", structure="channels"), "wanted groups for sr_ste"),
     (fields_of("top_kast", backward_sparsity=0.95), "backward_sparsity: got 0.95"),
     (fields_of("ste", min_layer_density=0.1), "min_layer_density: got 0.1"),

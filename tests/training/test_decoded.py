@@ -50,7 +50,7 @@ def config(tree: Path, fields: dict[str, Any] | None = None) -> ConfigDict:
         {
             "data.name": "imagenet",
             "data.dir": str(tree),
-            "data.size": SIZE,
+            "data.image_size": SIZE,
             "data.flip": True,
             "data.batch_size": 4,
             "data.validation": 8,
@@ -159,8 +159,8 @@ def test_a_run_decodes_what_it_needs_and_no_more(
     asked = Asked(monkeypatch)
     fields = {"replicates": 2, "run.steps_per_call": 2, "evaluation.every": "2ep"}
     fields |= {"sparse.method": "rigl", "sparse.sparsity": 0.5}
-    fields |= {"sparse.update_every": "2step", "sparse.end": "6step"}
-    fields |= {"sparse.growth_examples": 3}
+    fields |= {"sparse.update_every": "2step", "sparse.end_step": "6step"}
+    fields |= {"sparse.grow_batch_size": 3}
     made = experiment(tree, tmp_path, fields)
     assert isinstance(made.trainer.feed, input_pipeline.HostFeed)
     assert made.trainer.arrangement["examples"] == "host"
@@ -176,7 +176,7 @@ def test_scores_decode_their_examples_alone(
     score: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Asked(monkeypatch)
-    fields = {"sparse.method": "static", "sparse.score": score, "replicates": 1}
+    fields = {"sparse.method": "static", "sparse.pai_score": score, "replicates": 1}
     fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 3}
     made = experiment(tree, tmp_path, fields | {"sparse.sparsity": 0.9})
     seeds = made.seeds
@@ -246,9 +246,9 @@ def test_images_in_files_lie_on_no_device(
     where: str, tree: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=f"config.run.examples: came '{where}' with data.size 8"
+        ValueError, match=f"config.run.data_placement: came '{where}' with data.image_size 8"
     ):
-        experiment(tree, tmp_path, {"run.examples": where})
+        experiment(tree, tmp_path, {"run.data_placement": where})
 
 
 def test_a_random_part_is_taken_once(tree: Path) -> None:
@@ -260,17 +260,17 @@ def test_what_is_not_to_be_in_memory_is_refused_before_training(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = SIZE * SIZE * 3
-    fields = {"stability.children": 2, "stability.steps": ("2step",)}
-    fields |= {"stability.examples": 5}
+    fields = {"instability.copies": 2, "instability.start_steps": ("2step",)}
+    fields |= {"instability.examples": 5}
     monkeypatch.setattr(image_files, "WHOLE", 9 * image)  # the test set has 9
     experiment(tree, tmp_path, fields)
     monkeypatch.setattr(image_files, "WHOLE", 8 * image)
     asked = Asked(monkeypatch)
-    words = r"images: came 9 of 8x8 .*test_examples.*data\.size"
+    words = r"images: came 9 of 8x8 .*test_examples.*data\.image_size"
     with pytest.raises(ValueError, match=words):
         experiment(tree, tmp_path, fields)
     assert asked.viewed == 5
-    fields |= {"data.test_examples": 8, "stability.examples": 0}
+    fields |= {"data.test_examples": 8, "instability.examples": 0}
     with pytest.raises(ValueError, match="images: came 16 of"):
         experiment(tree, tmp_path, fields)
     made = eval_fns.make_eval_fns(config(tree), load(tree), {})

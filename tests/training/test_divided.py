@@ -132,21 +132,21 @@ def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
         )
     wrong = mesh.FSDPSpec((("head/kernel", 1),))
     layout = mesh.make_layout(replicates=1, batch_sizes=[64], fsdp=wrong)
-    with pytest.raises(ValueError, match=r"config.run.weight_rules: axis 1 of head/k"):
+    with pytest.raises(ValueError, match=r"config.run.fsdp_rules: axis 1 of head/k"):
         state_sharding.state_shardings(layout, bench().fresh)
 
 
 RIGL = {
     "replicates": 1,
     "run.devices": 4,
-    "run.weight_least": 64,
+    "run.fsdp_min_size": 64,
     "run.checkpoint_every": "4step",
     "lottery.levels": 0,
     "sparse.method": "rigl",
     "sparse.sparsity": 0.8,
     "sparse.distribution": "erk",
     "sparse.update_every": "3step",
-    "sparse.end": "11step",
+    "sparse.end_step": "11step",
 }
 
 
@@ -176,7 +176,7 @@ def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
         "replicates": 1,
         "run.devices": 0,
         "run.weights": "sharded",
-        "run.weight_least": 64,
+        "run.fsdp_min_size": 64,
         "lottery.levels": 1,
         "lottery.rewind": "4step",
         "lottery.controls": ("reinitialized", "dense_continued"),
@@ -196,15 +196,15 @@ def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) ->
         "replicates": 2,
         "run.devices": 4,
         "run.weights": "sharded",
-        "run.weight_least": 64,
-        "training.length": "1ep",
+        "run.fsdp_min_size": 64,
+        "training.duration": "1ep",
         "schedule.milestones": (),
         "lottery.levels": 0,
     }
     first = tmp_path / "first"
     made = tiny.train(first, fields)
     end = tiny.load(first, "level_00/ticket/last", made)
-    again = {"start.run": "../first", "start.weights": "level_00/ticket/last"}
+    again = {"warm_start.run": "../first", "warm_start.weights": "level_00/ticket/last"}
     second = tiny.train(tmp_path / "second", fields | again)
     began = tiny.load(tmp_path / "second", "init", second)
     tiny.check_equal(began.params, end.params)
@@ -219,7 +219,7 @@ def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> No
     ends = []
     for where in ("device", examples):
         folder = tmp_path / where
-        made = tiny.run(folder, fields | {"run.examples": where})
+        made = tiny.run(folder, fields | {"run.data_placement": where})
         ends.append(tiny.load(folder, "level_00/ticket/last", made))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),

@@ -165,9 +165,9 @@ FIELDS = {
             "sparse.method": "rigl",
             "sparse.sparsity": 0.5,
             "sparse.update_every": "2step",
-            "sparse.end": "8step",
-            "sparse.growth_examples": 30,
-            "sparse.growth_first": 10,
+            "sparse.end_step": "8step",
+            "sparse.grow_batch_size": 30,
+            "sparse.grow_batch_start": 10,
         },
         {"lottery.rewind": "4step", "pretraining.subset": "random"}
         | {"pretraining.size": 60},
@@ -180,7 +180,7 @@ def test_a_streamed_run_ends_as_one_on_the_device(
     ends = []
     divides = fields.get("run.devices") == 4
     for where in ("device", "host", "sharded") if divides else ("device", "host"):
-        own = FIELDS | fields | {"run.examples": where}
+        own = FIELDS | fields | {"run.data_placement": where}
         made = train(tmp_path / where, own)
         kind = input_pipeline.HostFeed if where == "host" else input_pipeline.DeviceFeed
         assert isinstance(made.trainer.feed, kind)
@@ -207,7 +207,7 @@ def metrics(folder: Path) -> list[str]:
 
 
 def test_a_streamed_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    fields = FIELDS | {"run.examples": "host", "run.checkpoint_every": "4step"}
+    fields = FIELDS | {"run.data_placement": "host", "run.checkpoint_every": "4step"}
     made = tiny.run(tmp_path / "whole", fields)
     asked = iter([False, False, True])
     with pytest.raises(preemption.Preempted):
@@ -256,7 +256,7 @@ def test_streamed_calls_have_so_many_steps_as_fit_their_budget(
     monkeypatch.setattr(input_pipeline, "BUDGET", step - 1)
     assert count() == 1
     monkeypatch.setattr(input_pipeline, "BUDGET", 2 * 64 * 20 * 2)
-    c = tiny.config({"run.examples": "host"})
+    c = tiny.config({"run.data_placement": "host"})
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
     assert made.trainer.steps_per_call == 2
 
@@ -311,9 +311,9 @@ def test_a_set_that_does_not_fit_is_streamed() -> None:
 
 
 def test_examples_cannot_be_divided_over_one_device(tmp_path: Path) -> None:
-    c = tiny.config({"run.examples": "sharded"})
+    c = tiny.config({"run.data_placement": "sharded"})
     with pytest.raises(
-        ValueError, match="config.run.examples: came 'sharded' where no"
+        ValueError, match="config.run.data_placement: came 'sharded' where no"
     ):
         factory.make_experiment(c, factory.load_data(c), tmp_path)
 

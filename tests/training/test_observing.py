@@ -28,9 +28,9 @@ FIELDS = {
     "sparse.update_every": "5step",
     "sparse.drop_schedule": "constant",
     "analysis.gradient_every": "4step",
-    "analysis.at_changes": True,
+    "analysis.at_mask_updates": True,
     "analysis.examples": 30,
-    "analysis.keep_at": ("0step", "5step", "6step", "9step"),
+    "analysis.save_at": ("0step", "5step", "6step", "9step"),
     "evaluation.every": "6step",
 }
 
@@ -131,16 +131,16 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
 
 
 CHANGING = {
-    "gmp": {"sparse.begin": "2step", "sparse.end": "9step"},
-    "one_shot": {"sparse.begin": "5step"},
-    "granet": {"sparse.end": "8step"},
-    "granet late": {"sparse.begin": "2step", "sparse.end": "9step"},
-    "ac_dc": {"sparse.begin": "2step", "sparse.end": "10step"},
+    "gmp": {"sparse.begin_step": "2step", "sparse.end_step": "9step"},
+    "one_shot": {"sparse.begin_step": "5step"},
+    "granet": {"sparse.end_step": "8step"},
+    "granet late": {"sparse.begin_step": "2step", "sparse.end_step": "9step"},
+    "ac_dc": {"sparse.begin_step": "2step", "sparse.end_step": "10step"},
     "set": {},
-    "rigl": {"sparse.begin": "1step", "sparse.end": "8step"},
-    "mest": {"sparse.end": "9step"},
-    "mest soft": {"sparse.end": "9step", "sparse.soft_bound": True},
-    "snfs": {"sparse.end": "10step"},
+    "rigl": {"sparse.begin_step": "1step", "sparse.end_step": "8step"},
+    "mest": {"sparse.end_step": "9step"},
+    "mest soft": {"sparse.end_step": "9step", "sparse.soft_bound": True},
+    "snfs": {"sparse.end_step": "10step"},
 }
 # Gradual pruning begins by pruning nothing; AC/DC ends compressed as it was before.
 IDLE = {"gmp": (2,), "ac_dc": (10,)}
@@ -153,7 +153,7 @@ def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
         "lottery.levels": 0,
         "sparse.method": name.split()[0],
         "sparse.sparsity": 0.8,
-        "analysis.keep_at": tuple(f"{step}step" for step in range(13)),
+        "analysis.save_at": tuple(f"{step}step" for step in range(13)),
         **CHANGING[name],
     }
     if name != "one_shot":
@@ -279,15 +279,15 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"analysis.at_changes": True}, r"analysis\.at_changes: came True with sparse"),
+        ({"analysis.at_mask_updates": True}, r"analysis\.at_mask_updates: came True with sparse"),
         (
             FIELDS | {"analysis.gradient_every": "often"},
             r"analysis\.gradient_every: duration: got 'often'",
         ),
-        (FIELDS | {"analysis.keep_at": ("5",)}, r"analysis\.keep_at: .*got '5'"),
+        (FIELDS | {"analysis.save_at": ("5",)}, r"analysis\.save_at: .*got '5'"),
         (
-            FIELDS | {"analysis.keep_at": ("13step",)},
-            r"analysis\.keep_at: came to updates \[13\] of a training of 12",
+            FIELDS | {"analysis.save_at": ("13step",)},
+            r"analysis\.save_at: came to updates \[13\] of a training of 12",
         ),
         (
             FIELDS | {"analysis.gradient_every": "0step"},
@@ -301,14 +301,14 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
             {"analysis.examples": 30, "lottery.levels": 0},
             r"analysis\.examples: came 30 and nothing is measured",
         ),
-        ({"run.convolutions": "explicit"}, r"run\.convolutions: came 'explicit' for"),
+        ({"run.conv_gradients": "explicit"}, r"run\.conv_gradients: came 'explicit' for"),
         (
             {
                 "model.name": "resnet_20",
-                "run.convolutions": "explicit",
+                "run.conv_gradients": "explicit",
                 "run.weights": "sharded",
             },
-            r"run\.convolutions: came 'explicit' with run\.weights 'sharded'",
+            r"run\.conv_gradients: came 'explicit' with run\.weights 'sharded'",
         ),
         (
             {"model.name": "vgg_16", "model.features": (4, 4)},

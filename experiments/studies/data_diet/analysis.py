@@ -138,7 +138,7 @@ def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, A
     run, parent = reader.run, reader.state(END)
     copies = reader.state(children(reader))
     weights = [example_scores.weights(state) for state in (parent, copies)]
-    count = run.config.stability.children
+    count = run.config.instability.copies
     examples = Examples(*map(np.asarray, run.dataset.train))
     vectors, single = [], []
     for r in range(run.config.replicates):

@@ -74,21 +74,21 @@ RECIPES: dict[str, dict[str, tuple[str, str]]] = {
 }
 CHANGED: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
-        "mnist": {"lottery.levels": 1, "stability.points": 3},
+        "mnist": {"lottery.levels": 1, "instability.points": 3},
         "cifar": {
             "replicates": 2,
             "data.train_examples": 1000,
             "data.test_examples": 500,
-            "training.length": "2ep",
+            "training.duration": "2ep",
             "evaluation.every": "2ep",
             "lottery.levels": 1,
-            "stability.points": 3,
-            "stability.examples": 500,
+            "instability.points": 3,
+            "instability.examples": 500,
         },
     },
     "cpu": {
         "mnist": {
-            "training.length": "5ep",
+            "training.duration": "5ep",
             "evaluation.every": "5ep",
             "lottery.levels": 10,
         },
@@ -100,27 +100,27 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
 # tenth on MNIST. Their seeds are none of those that tickets have.
 SCORED: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
-        "mnist": {"replicates": 2, "training.length": "40step"},
+        "mnist": {"replicates": 2, "training.duration": "40step"},
         "cifar": {
             "replicates": 2,
             "data.train_examples": 1000,
             "data.test_examples": 500,
-            "training.length": "1ep",
+            "training.duration": "1ep",
             "evaluation.every": "1ep",
             "schedule.name": "constant",
         },
     },
     "cpu": {
-        "mnist": {"replicates": 10, "training.length": "1ep"},
+        "mnist": {"replicates": 10, "training.duration": "1ep"},
         "cifar": {
             "replicates": 10,
-            "training.length": "1ep",
+            "training.duration": "1ep",
             "evaluation.every": "1ep",
             "schedule.name": "constant",  # as it nearly is in the first eighth
         },
     },
     "full": {
-        "mnist": {"replicates": 10, "training.length": "1ep"},
+        "mnist": {"replicates": 10, "training.duration": "1ep"},
         "cifar": {},
     },
 }
@@ -130,11 +130,11 @@ _DENSE = {
     "lottery.levels": 0,
     "lottery.rewind": "0step",
     "lottery.controls": (),
-    "stability.children": 0,
-    "stability.steps": ("0step",),
-    "stability.successive": False,
-    "stability.points": 30,
-    "stability.examples": 10_000,
+    "instability.copies": 0,
+    "instability.start_steps": ("0step",),
+    "instability.compare_levels": False,
+    "instability.points": 30,
+    "instability.examples": 10_000,
     "pretraining.subset": "",
     "pretraining.size": 0,
 }
@@ -173,13 +173,13 @@ def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
       scores: file of scores, relative to the folder of the study.
     """
     sizes = SIZES[scale][network]
-    plain = {"pretraining.subset": "", "pretraining.size": 0, "stability.children": 2}
-    plain |= {"stability.levels": (0,), "stability.successive": False}
+    plain = {"pretraining.subset": "", "pretraining.size": 0, "instability.copies": 2}
+    plain |= {"instability.levels": (0,), "instability.compare_levels": False}
     plain |= CHANGED[scale][network]
 
     def at(step: int, **more: Any) -> dict[str, Any]:
         own = {f"pretraining.{name}": value for name, value in more.items()}
-        steps = {"lottery.rewind": f"{step}step", "stability.steps": (f"{step}step",)}
+        steps = {"lottery.rewind": f"{step}step", "instability.start_steps": (f"{step}step",)}
         return plain | steps | own
 
     found = {f"k{times}": at(times * sizes.k) for times in (0, 1, 2)}

@@ -73,7 +73,7 @@ class Study:
         """
         pruned = self.solution("prune", "end", 0).masks
         for arm in self.arms:
-            if not self.run(arm).config.start.masks:
+            if not self.run(arm).config.warm_start.masks:
                 continue
             began = self.solution(arm, "start", 0).masks
             pairs = zip(jax.tree.leaves(began), jax.tree.leaves(pruned), strict=True)

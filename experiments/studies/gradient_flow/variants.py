@@ -26,7 +26,7 @@ EVERY = {"lenet": "100step", "mlp": "500step", "resnet": "100step"}
 # Dense networks of about as many weights as the sparse ones keep; for ResNet-20, of
 # which widths are whole numbers, a quarter more.
 SMALL = {
-    "lenet": {"model.maps": (3, 3), "model.features": (27, 20)},
+    "lenet": {"model.conv_channels": (3, 3), "model.features": (27, 20)},
     "mlp": {"model.features": (8, 8)},
     "resnet": {"model.width": 4},
 }
@@ -55,13 +55,13 @@ def _of_network(network: str, scale: str) -> list[Run]:
     for name, fields in arms(network, every).items():
         steps = KEPT[scale] if network in CURVED else (0,)
         kept = tuple(f"{step}step" for step in steps)
-        own = {"analysis.keep_at": kept, **seeds, **fields}
+        own = {"analysis.save_at": kept, **seeds, **fields}
         listed.append(Run(f"{network}_{name}", recipe, own))
     return listed
 
 
 # What the recipe has for gradual pruning, undone.
-PLAIN = {"sparse.begin": "", "sparse.end": "", "sparse.update_every": "100step"}
+PLAIN = {"sparse.begin_step": "", "sparse.end_step": "", "sparse.update_every": "100step"}
 STATIC = PLAIN | {"sparse.method": "static", "sparse.distribution": ""}
 DENSE = STATIC | {"sparse.method": "none", "sparse.sparsity": 0.9}
 
@@ -74,30 +74,30 @@ def arms(network: str, every: str) -> dict[str, dict[str, Any]]:
       every: length between changes of masks, of methods that change them.
     """
     pruned = {
-        "start.run": f"../{network}_prune",
-        "start.masks": END,
-        "start.replicate": 0,
+        "warm_start.run": f"../{network}_prune",
+        "warm_start.masks": END,
+        "warm_start.replicate": 0,
         "seeds.init": 1,
         "seeds.data": 1,
     }
     changing = {
-        "sparse.begin": "",
-        "sparse.end": "100%",
+        "sparse.begin_step": "",
+        "sparse.end_step": "100%",
         "sparse.update_every": every,
         "sparse.drop_fraction": 0.3,
         "sparse.drop_schedule": "learning_rate",
-        "analysis.at_changes": True,
+        "analysis.at_mask_updates": True,
     }
     rigl = pruned | changing | {"sparse.method": "rigl"}
     # Not the examples that the norm of the gradient is measured on.
-    rigl |= {"sparse.growth_examples": 1000, "sparse.growth_first": 1000}
-    rigl |= {"sparse.skip_inner": "no"}
+    rigl |= {"sparse.grow_batch_size": 1000, "sparse.grow_batch_start": 1000}
+    rigl |= {"sparse.skip_update": "no"}
     set_ = pruned | changing | {"sparse.method": "set", "sparse.drop_by_sign": False}
     static = pruned | STATIC
-    ours, liu = {"init.sparse": "fan_in"}, {"init.sparse": "layer"}
+    ours, liu = {"init.sparse_init": "fan_in"}, {"init.sparse_init": "layer"}
     return {
         "prune": {},
-        "lt": static | {"start.weights": "init"},
+        "lt": static | {"warm_start.weights": "init"},
         "scratch": static,
         "scratch_plus": static | ours,
         "rigl": rigl,
@@ -108,7 +108,7 @@ def arms(network: str, every: str) -> dict[str, dict[str, Any]]:
         "liu": static | liu,
         "rigl_liu": rigl | liu,
         "rigl_inverted": rigl | {"sparse.grow": "inverted"},
-        "prune_restart": static | {"start.weights": END},
+        "prune_restart": static | {"warm_start.weights": END},
         "small_dense": DENSE | SMALL[network],
         "dense": DENSE,
     }

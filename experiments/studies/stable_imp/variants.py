@@ -72,32 +72,32 @@ _TINY = {
     "replicates": 2,
     "data.train_examples": 1000,
     "data.test_examples": 500,
-    "training.length": "2ep",
+    "training.duration": "2ep",
     "evaluation.every": "2ep",
     "lottery.levels": 2,
-    "stability.children": 2,
-    "stability.levels": (0, 2),
-    "stability.points": 5,
-    "stability.examples": 500,
+    "instability.copies": 2,
+    "instability.levels": (0, 2),
+    "instability.points": 5,
+    "instability.examples": 500,
 }
 # Batches between stable and unstable, where warm-up is to help: 512 as published; of
 # cpu those whose dense networks had an instability of 2.8 points.
 HALF_STABLE = {("cifar", "cpu"): 128, ("cifar", "full"): 512}
 # What a scale changes of the recipes: of the onset of stability, and of pruning.
 ONSET: dict[str, dict[str, dict[str, Any]]] = {
-    "quick": {"mnist": {}, "cifar": {**_TINY, "stability.steps": ("0step", "20step")}},
+    "quick": {"mnist": {}, "cifar": {**_TINY, "instability.start_steps": ("0step", "20step")}},
     "cpu": {
         "mnist": {
             "data.batch_size": 16,
-            "training.length": "5ep",
+            "training.duration": "5ep",
             "evaluation.every": "5ep",
             "lottery.levels": 0,
-            "stability.children": 2,
-            "stability.steps": ("0step", "100step", "500step", "2000step", "8000step"),
-            "stability.levels": (0,),
-            "stability.successive": False,
+            "instability.copies": 2,
+            "instability.start_steps": ("0step", "100step", "500step", "2000step", "8000step"),
+            "instability.levels": (0,),
+            "instability.compare_levels": False,
         },
-        "cifar": {"stability.children": 2, "stability.levels": (0, 8)},
+        "cifar": {"instability.copies": 2, "instability.levels": (0, 8)},
     },
     "full": {"mnist": {}, "cifar": {}},
 }
@@ -105,7 +105,7 @@ PRUNING: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {"mnist": {}, "cifar": _TINY},
     "cpu": {
         "mnist": {
-            "training.length": "5ep",
+            "training.duration": "5ep",
             "evaluation.every": "5ep",
             "lottery.levels": 15,
         },

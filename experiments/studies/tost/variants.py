@@ -56,25 +56,25 @@ MASKS: dict[str, dict[str, Any]] = {
 }
 # What switches each aid on.
 AIDS: dict[str, dict[str, Any]] = {
-    "activation": {"ghosts.activation": "swish"},
-    "skips": {"ghosts.skips": "convolution"},
-    "rescaling": {"rescaling.steps": 180},
+    "activation": {"tost.activation": "swish"},
+    "skips": {"tost.skips": "convolution"},
+    "rescaling": {"gradinit.steps": 180},
     "smoothing": {
         "training.label_smoothing": 0.1,
-        "training.smooth_over": "others",
+        "training.smoothing_target": "others",
     },
 }
 # Other forms of one aid alone. What is as released never leaves the network, or is of
 # the gradients of the dense one.
 FORMS: dict[str, dict[str, Any]] = {
-    "activation_released": AIDS["activation"] | {"ghosts.fade": "constant"},
+    "activation_released": AIDS["activation"] | {"tost.schedule": "constant"},
     "activation_sharpen": {
-        "ghosts.activation": "p_swish",
-        "ghosts.neurons": "sharpen",
+        "tost.activation": "p_swish",
+        "tost.mode": "sharpen",
     },
-    "skips_released": AIDS["skips"] | {"ghosts.fade": "constant"},
-    "skips_identity": {"ghosts.skips": "identity"},
-    "rescaling_released": AIDS["rescaling"] | {"rescaling.masked": False},
+    "skips_released": AIDS["skips"] | {"tost.schedule": "constant"},
+    "skips_identity": {"tost.skips": "identity"},
+    "rescaling_released": AIDS["rescaling"] | {"gradinit.mask_gradients": False},
 }
 # Levels of pruning that leave so much, at about 20 % a level as published.
 LEVELS = {90: 10, 95: 13, 98: 18, 99: 21}
@@ -107,14 +107,14 @@ _RESNET = Grid(
     _EVERYWHERE,
     ("skips_released", "skips_identity"),
     98,
-    ghosts={"ghosts.until": "90ep"},
+    ghosts={"tost.end": "90ep"},
 )
 _SHORT = {
     "replicates": 2,
-    "training.length": "300step",
+    "training.duration": "300step",
     "evaluation.every": "100step",
 }
-_HALF = {"training.length": "2345step"}
+_HALF = {"training.duration": "2345step"}
 GRIDS: dict[str, dict[str, Grid]] = {
     "quick": {
         "mlp": _MLP._replace(
@@ -155,8 +155,8 @@ def of_network(network: str, scale: str) -> list[Run]:
     for cell in cells(grid):
         common = grid.shorter | _mask(cell, network, scale)
         for arm, fields in arms(grid, cell).items():
-            short = scale == "quick" and "rescaling.steps" in fields
-            own = {"rescaling.steps": 20} if short else {}
+            short = scale == "quick" and "gradinit.steps" in fields
+            own = {"gradinit.steps": 20} if short else {}
             name = cell.named(network, arm)
             listed.append(Run(name, grid.recipe, common | fields | own))
     return listed
@@ -182,7 +182,7 @@ def arms(grid: Grid, cell: Cell) -> dict[str, dict[str, Any]]:
 def _fading(grid: Grid, fields: dict[str, Any]) -> dict[str, Any]:
     """Returns what says when ghosts are gone, where there are some that go."""
     some = any(name.startswith("ghosts.") for name in fields)
-    return grid.ghosts if some and fields.get("ghosts.fade") != "constant" else {}
+    return grid.ghosts if some and fields.get("tost.schedule") != "constant" else {}
 
 
 # What the recipe has for static masks, undone.
@@ -211,7 +211,7 @@ def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
     fields |= {
         "lottery.levels": count,
         "lottery.fraction": 1 - (1 - cell.sparsity / 100) ** (1 / count),
-        "lottery.ignored": ("head/kernel",),
+        "lottery.exclude": ("head/kernel",),
     }
     return Run(source(cell, network), grid.recipe, fields)
 
@@ -224,9 +224,9 @@ def _mask(cell: Cell, network: str, scale: str) -> dict[str, Any]:
         return {
             "sparse.distribution": "",
             "sparse.sparsity": cell.sparsity / 100,
-            "start.run": f"../{source(cell, network)}",
-            "start.weights": "init",
-            "start.masks": f"level_{levels(cell, scale):02d}/ticket/last",
+            "warm_start.run": f"../{source(cell, network)}",
+            "warm_start.weights": "init",
+            "warm_start.masks": f"level_{levels(cell, scale):02d}/ticket/last",
         }
     own = {f"sparse.{name}": value for name, value in MASKS[cell.mask].items()}
     return own | {"sparse.sparsity": cell.sparsity / 100}
