@@ -86,7 +86,14 @@ def _small(c: ConfigDict) -> ConfigDict:
     c.training.duration = "8ep"
     c.evaluation.every = "4ep"
     c.lottery.levels = 8
-    c.instability.start_steps = ("0step", "20step", "40step", "80step", "160step", "320step")
+    c.instability.start_steps = (
+        "0step",
+        "20step",
+        "40step",
+        "80step",
+        "160step",
+        "320step",
+    )
     c.instability.levels = (0, 4, 8)
     c.instability.points = 11
     c.instability.examples = 1000

@@ -187,9 +187,9 @@ METHODS: dict[str, Method] = {
     ),
     "rigl": dynamic(t.rigl, (20, 16), **FADING),
     "rigl inverted": dynamic(t.rigl, (20, 16), **FADING, grow="inverted"),
-    "rigl others": dynamic(t.rigl, (20, 16), **FADING, regrow_dropped=False),
+    "rigl others": dynamic(t.rigl, (20, 16), **FADING, allow_regrow=False),
     "rigl restarts": dynamic(
-        t.rigl, (20, 16), dropped_at_change, **FADING, restart_dropped=True
+        t.rigl, (20, 16), dropped_at_change, **FADING, zero_regrown=True
     ),
     "rigl fan_in": dynamic(
         t.rigl, (24, 12), **(FADING | EVEN), structure=select.fan_in()

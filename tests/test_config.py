@@ -46,7 +46,11 @@ WRONG_FIELDS = [
         float("nan"),
         "config.optimizer.weight_decay: came nan; wanted in [0, 100]",
     ),
-    ("optimizer.weight_decay_mask", "biases", "config.optimizer.weight_decay_mask: came 'biases'; wanted one "),
+    (
+        "optimizer.weight_decay_mask",
+        "biases",
+        "config.optimizer.weight_decay_mask: came 'biases'; wanted one ",
+    ),
     ("schedule.name", "linear", "config.schedule.name: came 'linear'; wanted one of "),
     ("schedule.learning_rate", 0.0, "config.schedule.learning_rate: came 0.0; wanted "),
     ("schedule.learning_rate", float("inf"), "config.schedule.learning_rate: came inf"),
@@ -55,9 +59,21 @@ WRONG_FIELDS = [
     ("schedule.milestones", "80ep", "config.schedule.milestones: came '80ep', a str; "),
     ("training.duration", 3, "config.training.duration: came 3, a int; wanted a str"),
     ("training.label_smoothing", 1.0, "config.training.label_smoothing: came 1.0; "),
-    ("training.duration", "2 epochs", "config.training.duration: came '2 epochs'; wanted "),
-    ("training.duration", "", "config.training.duration: came ''; wanted steps or epochs"),
-    ("training.duration", "10%", "config.training.duration: came '10%'; wanted steps or "),
+    (
+        "training.duration",
+        "2 epochs",
+        "config.training.duration: came '2 epochs'; wanted ",
+    ),
+    (
+        "training.duration",
+        "",
+        "config.training.duration: came ''; wanted steps or epochs",
+    ),
+    (
+        "training.duration",
+        "10%",
+        "config.training.duration: came '10%'; wanted steps or ",
+    ),
     (
         "training.duration",
         "100000000000step",
@@ -73,7 +89,11 @@ WRONG_FIELDS = [
     ("lottery.levels", -1, "config.lottery.levels: came -1; wanted at least 0"),
     ("lottery.fraction", 1.0, "config.lottery.fraction: came 1.0; wanted in (0, 1)"),
     ("lottery.fraction", 0.0, "config.lottery.fraction: came 0.0; wanted in (0, 1)"),
-    ("lottery.count_rule", "ceil", "config.lottery.count_rule: came 'ceil'; wanted one of"),
+    (
+        "lottery.count_rule",
+        "ceil",
+        "config.lottery.count_rule: came 'ceil'; wanted one of",
+    ),
     ("lottery.scope", "local", "config.lottery.scope: came 'local'; wanted one of"),
     ("lottery.retrain", "rewin", "config.lottery.retrain: came 'rewin'; wanted one of"),
     ("lottery.exclude", (3,), "config.lottery.exclude: came (3,); wanted a tuple such"),
@@ -87,7 +107,11 @@ WRONG_FIELDS = [
     ("run.devices", -1, "config.run.devices: came -1; wanted at least 0"),
     ("run.steps_per_call", 0, "config.run.steps_per_call: came 0; wanted at least 1"),
     ("run.dispatch", "fast", "config.run.dispatch: came 'fast'; wanted one of auto, "),
-    ("run.keep_checkpoints", "some", "config.run.keep_checkpoints: came 'some'; wanted one of all, needed"),
+    (
+        "run.keep_checkpoints",
+        "some",
+        "config.run.keep_checkpoints: came 'some'; wanted one of all, needed",
+    ),
 ]
 
 # Fields that are wrong together.
@@ -173,7 +197,10 @@ WRONG_BUILDS = [
     ({"lottery.rewind": "12step"}, "lottery.rewind: comes to step 12; wanted one in "),
     ({"lottery.rewind": "3ep"}, "lottery.rewind: comes to step 18; wanted one in [0,"),
     ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
-    ({"training.duration": "0ep"}, "training.duration: comes to 0 updates; wanted at lea"),
+    (
+        {"training.duration": "0ep"},
+        "training.duration: comes to 0 updates; wanted at lea",
+    ),
     (
         {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},
         "lottery.finetune_length: comes to 0 updates; wanted at least 1",

@@ -149,7 +149,11 @@ STATIC = "--config.sparse.method=static --config.sparse.pai_score="
             "'top_kast' is a value of config.sparse.method, no",
         ),
         ("sparse.method", "rigle", "did you mean rigl"),
-        ("sparse.pai_score", "rigl", "it is a value of config.sparse.method, not of confi"),
+        (
+            "sparse.pai_score",
+            "rigl",
+            "it is a value of config.sparse.method, not of confi",
+        ),
         ("lottery.controls", ("random_masks",), "did you mean random_mask"),
     ],
 )

@@ -318,7 +318,11 @@ def test_a_run_with_ghosts_lends_weights_and_masks_to_a_plain_one(
     config = tiny.config(SPARSE | GHOSTS)
     (tmp_path / "haunted" / "config.json").write_text(json.dumps(config.to_dict()))
     last = "level_00/ticket/last"
-    fields = {"warm_start.run": "../haunted", "warm_start.weights": last, "warm_start.masks": last}
+    fields = {
+        "warm_start.run": "../haunted",
+        "warm_start.weights": last,
+        "warm_start.masks": last,
+    }
     plain_made, _ = train(tmp_path / "plain", SPARSE | fields)
     state = begun(tmp_path / "plain", plain_made)
     wanted = tiny.load(tmp_path / "haunted", last, made)
@@ -339,7 +343,10 @@ def test_masks_of_a_whole_layer_fit_one_that_has_none(how: str, tmp_path: Path) 
         "sparse.prunable": ("*kernel", "!head/kernel"),
     }
     if how == "run":
-        fields |= {"warm_start.run": "../earlier", "warm_start.masks": "level_00/ticket/last"}
+        fields |= {
+            "warm_start.run": "../earlier",
+            "warm_start.masks": "level_00/ticket/last",
+        }
     else:
         path = tmp_path / "earlier" / "tickets" / "final" / "replicate_{replicate}.npz"
         fields |= {"warm_start.masks": str(path)}

@@ -267,7 +267,10 @@ def test_arms_follow_the_protocol(
     inner = (c.optimizer.name, c.optimizer.momentum, c.optimizer.nesterov)
     assert inner == ("sgd", 0.9, False)
     assert (c.schedule.name, c.schedule.learning_rate) == ("cosine", rate)
-    assert (c.optimizer.weight_decay, c.optimizer.weight_decay_mask) == (decay, "kernels")
+    assert (c.optimizer.weight_decay, c.optimizer.weight_decay_mask) == (
+        decay,
+        "kernels",
+    )
     assert (c.data.batch_size, c.training.duration) == (128, "11719step")
     assert (c.data.normalize, c.data.validation) == ("unit", 0)
     assert (c.init.kernel, c.init.sparse_init_scale) == ("glorot_uniform", 1.0)

@@ -97,7 +97,7 @@ def test_the_count_stays_where_there_is_little_room(by_sign: bool) -> None:
         drop_fraction=0.6,
         update_every=1,
         drop_by_sign=by_sign,
-        regrow_dropped=False,
+        allow_regrow=False,
     )
     assert follow(tx, 6) == [700] * 6
 

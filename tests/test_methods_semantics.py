@@ -114,10 +114,10 @@ def check_step(moment: Moment, forgotten: Any = None, rests: bool = False) -> No
 
 RIGL = {
     "as published": {},
-    "restarts": {"restart_dropped": True},
-    "others only": {"regrow_dropped": False},
+    "restarts": {"zero_regrown": True},
+    "others only": {"allow_regrow": False},
     "inverted": {"grow": "inverted"},
-    "with a step": {"skip_inner": False},
+    "with a step": {"skip_update": False},
 }
 
 
@@ -132,7 +132,7 @@ def test_rigl(case: str) -> None:
             goes = half_fading(update, count)
             stay = best(np.abs(moment.weights[i]), count - goes, had)
             promise = np.abs(moment.grads[i]) * (-1 if "grow" in options else 1)
-            free = ~had if "regrow_dropped" in options else ~stay
+            free = ~had if "allow_regrow" in options else ~stay
             new = stay | best(promise, goes, free)
             np.testing.assert_array_equal(moment.has[i], new)
             regrown.append(had & ~stay & new)
@@ -140,8 +140,8 @@ def test_rigl(case: str) -> None:
         assert (came_back > 0) == (case != "others only")
         check_step(
             moment,
-            forgotten=regrown if "restart_dropped" in options else None,
-            rests="skip_inner" not in options,
+            forgotten=regrown if "zero_regrown" in options else None,
+            rests="skip_update" not in options,
         )
     for update in (0, 2, 3):
         check_step(moments[update])

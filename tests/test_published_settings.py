@@ -162,7 +162,8 @@ GMP_IMAGENET = IMAGENET | {
 RECIPES: dict[str, dict[str, Any]] = {
     "rigl_imagenet": RIGL_IMAGENET | {"sparse.sparsity": 0.8},
     "rigl_imagenet:90": RIGL_IMAGENET | {"sparse.sparsity": 0.9},
-    "gmp_imagenet": GMP_IMAGENET | {"sparse.sparsity": 0.8, "sparse.end_step": "100000step"},
+    "gmp_imagenet": GMP_IMAGENET
+    | {"sparse.sparsity": 0.8, "sparse.end_step": "100000step"},
     "gmp_imagenet:90": GMP_IMAGENET
     | {"sparse.sparsity": 0.9, "sparse.end_step": "76000step"},
     # Chen et al. (2021), README and flags of the released code.
@@ -237,7 +238,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "lottery.levels": 0,
         "lottery.rewind": "0step",
     },
-    "diet_noise_cifar": DIET | {"pretraining.label_noise": 0.1, "data.label_noise": 0.0},
+    "diet_noise_cifar": DIET
+    | {"pretraining.label_noise": 0.1, "data.label_noise": 0.0},
     "diet_mnist": {
         "data.name": "mnist",
         "model.name": "lenet_300_100",

@@ -36,7 +36,8 @@ RUNS = [
     Run(
         "mnist_onset",
         "tiny",
-        CHILDREN | {"instability.levels": (0,), "instability.start_steps": ("0step", "6step")},
+        CHILDREN
+        | {"instability.levels": (0,), "instability.start_steps": ("0step", "6step")},
     ),
 ]
 

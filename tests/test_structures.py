@@ -515,7 +515,7 @@ def test_dense_leaves_need_not_fit() -> None:
             drop_fraction=0.5,
             update_every=1,
             end_step=9,
-            skip_inner=False,
+            skip_update=False,
             **where,
         ),
         transforms.mest(

@@ -89,7 +89,7 @@ def test_skip_inner_leaves_survivors_and_their_memory() -> None:
         lambda params: EVEN,
         update_masks=to_low,
         update_at=moved_at(2),
-        skip_inner=True,
+        skip_update=True,
     )
     params, state = apply(tx, masks.apply(EVEN, PARAMS), tx.init(PARAMS))
     params, state = apply(tx, params, state)
@@ -110,7 +110,7 @@ def test_skip_inner_leaves_survivors_and_their_memory() -> None:
 
 def test_skip_inner_does_not_skip_for_replaced_masks() -> None:
     tx = transforms.sparsify(
-        SGD, masks.ones, update_masks=to_low, update_at=moved_at(9), skip_inner=True
+        SGD, masks.ones, update_masks=to_low, update_at=moved_at(9), skip_update=True
     )
     state = transforms.replace_masks(tx.init(PARAMS), EVEN)
     after, _ = apply(tx, PARAMS, state)

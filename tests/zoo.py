@@ -18,8 +18,11 @@ VGG = functools.partial(models.VGG, (1, 2), (3, 4), classes=10)
 # Each with images that it takes.
 SMALL = {
     "lenet_300_100": (models.LeNet300100(features=(5, 4)), (8, 8, 1)),
-    "lenet_5": (models.LeNet5(maps=(2, 3), features=(5, 4)), (16, 16, 1)),
-    "lenet_5_caffe": (models.LeNet5Caffe(maps=(2, 3), features=(5,)), (16, 16, 1)),
+    "lenet_5": (models.LeNet5(conv_channels=(2, 3), features=(5, 4)), (16, 16, 1)),
+    "lenet_5_caffe": (
+        models.LeNet5Caffe(conv_channels=(2, 3), features=(5,)),
+        (16, 16, 1),
+    ),
     "conv_4": (models.ConvNet(depth=4, width=2, features=(5, 4)), (8, 8, 3)),
     "resnet_8": (TINY_RESNET(), (8, 8, 3)),
     "bottlenecks": (BOTTLENECKS(), (16, 16, 3)),

@@ -95,7 +95,7 @@ def has_ended(run: Run, workdir: Path) -> bool:
 def standing(run: Run, workdir: Path) -> str:
     """Says how far a run is: "ended", or a reason why not."""
     try:
-        saved = metrics_log.read_object(workdir / "config.json")
+        saved = config.renames.read(workdir / "config.json")
     except (OSError, ValueError) as error:
         if metrics_log.is_of_machine(error):
             raise

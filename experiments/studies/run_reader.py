@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.studies import launcher
 from experiments.studies.runs import Run
+from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.training import checkpoints
@@ -47,12 +48,12 @@ class Reader:
     @functools.cached_property
     def config(self) -> Mapping[str, Any]:
         """The config, without its data."""
-        return metrics_log.read_object(self.workdir / "config.json")
+        return config_lib.renames.read(self.workdir / "config.json")
 
     @property
     def segment(self) -> list[int]:
         """At how many points children are compared, and on how many examples."""
-        stability = self.config["stability"]
+        stability = self.config["instability"]
         return [stability["points"], stability["examples"]]
 
     @functools.cached_property

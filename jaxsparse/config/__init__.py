@@ -9,7 +9,7 @@ Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of trai
 see `durations.to_steps`.
 """
 
-from jaxsparse.config import built_in, kept
+from jaxsparse.config import built_in, kept, renames
 from jaxsparse.config.comparing import (
     GROWING,
     OPERATIONAL,
@@ -74,6 +74,7 @@ __all__ = (
     "register_method",
     "register_model",
     "register_score",
+    "renames",
     "scientific",
     "start",
     "to_path",

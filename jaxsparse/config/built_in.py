@@ -41,13 +41,19 @@ register_score(
 
 # Fields of the section "sparse" that several methods read.
 _WHERE = ("sparsity", "distribution", "prunable", "dense")
-_AROUND = ("layers", "first_layer_dense", "last_layer_dense")
-_WHEN = ("begin", "end", "update_every")
-_DROP = ("drop_fraction", "drop_schedule", "regrow_dropped", "restart_dropped")
-_GROWTH = ("growth_examples", "growth_first")
+_AROUND = ("layer_sparsity", "first_layer_dense", "last_layer_dense")
+_WHEN = ("begin_step", "end_step", "update_every")
+_DROP = ("drop_fraction", "drop_schedule", "allow_regrow", "zero_regrown")
+_GROWTH = ("grow_batch_size", "grow_batch_start")
 _GRADUAL = ("schedule", "initial_sparsity", "min_layer_density", "structure")
-_CHOSEN = ("score", "iterations", "regrow", "score_batches", "score_batch_size")
-_CHOSEN += ("ablation", "remove_dead", "min_layer_density")
+_CHOSEN = (
+    "pai_score",
+    "score_iterations",
+    "regrow",
+    "score_batches",
+    "score_batch_size",
+)
+_CHOSEN += ("ablation", "prune_disconnected", "min_layer_density")
 _DYNAMIC: dict[str, Any] = {
     "receives": ("key", "axes"),
     "keeps_counts": True,
@@ -64,8 +70,9 @@ register_method(
     updates_masks=False,
     keeps_counts=True,
     chooses=(
-        *("score", "distribution", "layers", "structure", "iterations", "regrow"),
-        *("ablation", "remove_dead", "dense"),
+        *("pai_score", "distribution", "layer_sparsity", "structure"),
+        *("score_iterations", "regrow"),
+        *("ablation", "prune_disconnected", "dense"),
     ),
 )
 register_method(
@@ -74,30 +81,30 @@ register_method(
     arguments=(*_WHERE, *_WHEN, *_GRADUAL),
     reads=_AROUND,
     receives=("axes",),
-    requires=("end", "begin"),
+    requires=("end_step", "begin_step"),
     label="GMP",
     distribution="uniform",
     first_update="start",
     include_end=True,
-    finishes_at="end",
+    finishes_at="end_step",
 )
 register_method(
     "one_shot",
     f"{_TRANSFORMS}one_shot_magnitude",
     arguments={field: field for field in (*_WHERE, "structure", "min_layer_density")}
-    | {"begin": "step"},
+    | {"begin_step": "step"},
     reads=_AROUND,
     receives=("axes",),
-    requires=("begin",),
+    requires=("begin_step",),
     label="one-shot magnitude",
     first_update="start",
     include_end=True,
-    finishes_at="begin",
+    finishes_at="begin_step",
 )
 register_method(
     "set",
     f"{_TRANSFORMS}sparse_evolution",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_inner"),
+    arguments=(*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_update"),
     reads=_AROUND,
     label="SET",
     distribution="er",
@@ -106,7 +113,7 @@ register_method(
 register_method(
     "rigl",
     f"{_TRANSFORMS}rigl",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "grow", "skip_inner"),
+    arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "grow", "skip_update"),
     reads=(*_AROUND, *_GROWTH),
     label="RigL",
     distribution="erk",
@@ -125,7 +132,7 @@ register_method(
 register_method(
     "snfs",
     f"{_TRANSFORMS}snfs",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "skip_inner"),
+    arguments=(*_WHERE, *_WHEN, *_DROP, "skip_update"),
     reads=_AROUND,
     label="SNFS",
     distribution="uniform",
@@ -135,17 +142,17 @@ register_method(
     "granet",
     f"{_TRANSFORMS}granet",
     arguments=(
-        *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "restart_dropped"),
+        *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
         *("schedule", "initial_sparsity", "min_layer_density"),
     ),
     reads=(*_AROUND, *_GROWTH),
     receives=("key", "axes"),
-    requires=("end",),
+    requires=("end_step",),
     label="GraNet",
     distribution="erk",
     first_update="start",
     include_end=True,
-    finishes_at="end",
+    finishes_at="end_step",
 )
 register_method(
     "ac_dc",
@@ -153,11 +160,11 @@ register_method(
     arguments=(*_WHERE, *_WHEN, "structure", "min_layer_density"),
     reads=_AROUND,
     receives=("axes",),
-    requires=("end", "begin"),
+    requires=("end_step", "begin_step"),
     label="AC/DC",
     first_update="start",
     include_end=True,
-    finishes_at="end",
+    finishes_at="end_step",
 )
 register_method(
     "ste",
@@ -167,7 +174,7 @@ register_method(
     receives=("axes",),
     label="straight-through",
     distribution="uniform",
-    finishes_at="end",
+    finishes_at="end_step",
 )
 register_method(
     "top_kast",
@@ -176,7 +183,7 @@ register_method(
         field: field
         for field in (*_WHERE, "update_every", "backward_sparsity", "min_layer_density")
     }
-    | {"decay": "regularization"},
+    | {"outside_regularization": "regularization"},
     reads=_AROUND,
     receives=("axes",),
     label="Top-KAST",
@@ -185,7 +192,7 @@ register_method(
 register_method(
     "sr_ste",
     "jaxsparse.factory.methods:sr_ste",
-    arguments=("prunable", "dense", "structure", "sparsity", "decay"),
+    arguments=("prunable", "dense", "structure", "sparsity", "outside_regularization"),
     receives=("axes",),
     label="SR-STE",
 )
@@ -212,7 +219,7 @@ def _network(
     )
 
 
-_LENET_5 = ("features", "maps", "padding", "conv", "pool", "skip")
+_LENET_5 = ("features", "conv_channels", "padding", "conv", "pool", "skip")
 _VGG = ("features", "conv", "pool", "skip")
 _CIFAR_RESNET = ("width", "norm", "conv", "skip")
 _STAGES = ("features", "norm", "conv", "skip")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxsparse.config import schema
+from jaxsparse.config import renames, schema
 
 # A config, or the nested dicts read from its JSON file.
 Fields = ConfigDict | Mapping[str, Any]
@@ -56,8 +56,8 @@ def scientific(config: Fields) -> dict[str, Any]:
 def digest(config: Fields) -> str:
     """Hashes the fields that results depend on, except the number of levels.
 
-    Fields at their default values are left out, so that a new field does not change the
-    names of existing run directories.
+    Fields at their default values are left out, and renamed fields have their first
+    names, so that neither changes the names of existing run directories.
 
     Args:
       config: a config, or the nested dicts read from its JSON file.
@@ -67,7 +67,7 @@ def digest(config: Fields) -> str:
     """
     defaults = scientific(schema.default())
     fields = {
-        name: value
+        renames.old_name(name): value
         for name, value in scientific(config).items()
         if name != GROWING and value != defaults.get(name)
     }

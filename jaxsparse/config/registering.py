@@ -19,10 +19,8 @@ from jaxsparse.config.registries import (
     ScoreSpec,
 )
 
-# Arguments of methods whose name differs from that of their field.
-STEPS = {"begin": "begin_step", "end": "end_step"}
 # Fields of the section "model" that only some networks use.
-SIZES = ("width", "features", "maps", "padding")
+SIZES = ("width", "features", "conv_channels", "padding")
 INJECTED = ("norm", "conv", "pool", "skip", "dtype")
 
 Function = Callable[..., Any]
@@ -119,12 +117,12 @@ def register_method(
       TypeError: if `function` is not a function.
 
     Examples:
-      >>> @register_method("dense_start", arguments={"begin": "step"})
+      >>> @register_method("dense_start", arguments={"begin_step": "step"})
       ... def dense_start(inner, *, step):
       ...     return transforms.one_shot_magnitude(inner, sparsity=0.9, step=step)
     """
     if not isinstance(arguments, Mapping):
-        arguments = {field: STEPS.get(field, field) for field in arguments}
+        arguments = {field: field for field in arguments}
     given = {"options": dict(options or {}), "label": label} | more
     unknown = set(more) - set(MethodSpec.__dataclass_fields__)
     if unknown:
@@ -160,7 +158,7 @@ def register_model(
         module that is called as `module(images, train=)`. Omit it to use this function
         as a decorator.
       takes: keyword arguments of `function`: fields of the config's section "model"
-        ("width", "features", "maps", "padding", "dtype"), and injected layers ("norm",
+        ("width", "features", "conv_channels", "padding", "dtype"), and injected layers ("norm",
         "conv", "pool", "skip").
       options: default values of additional fields under `config.model`, passed to
         `function` as keyword arguments; bool, int, float, str or tuple.

@@ -28,7 +28,9 @@ def default() -> ConfigDict:
     # Above 0 images stay in their files, which may be of all sizes, and are decoded
     # when they are asked for: in training a random part of each (8-100 % of its area),
     # in evaluation the middle.
-    c.data.image_size = 0  # pixels a side of images decoded so; 0: all in memory, as they are
+    c.data.image_size = (
+        0  # pixels a side of images decoded so; 0: all in memory, as they are
+    )
     c.data.batch_size = 128  # examples per step, over all devices
     c.data.drop_last = False  # leave out an epoch's smaller last batch (open_lth keeps)
     c.data.validation = 0  # training examples set aside for validation
@@ -66,11 +68,15 @@ def default() -> ConfigDict:
     c.init.shared = False  # every replicate starts from the weights of the first
     c.init.sparse_init = ""  # kernels redrawn for their masks: one of build.REDRAWS
     c.init.sparse_init_distribution = "normal"  # of "fan_*": "normal" or "uniform"
-    c.init.sparse_init_scale = 1.0  # of "fan_*": variance times fan; 2 is He's, for ReLU
+    c.init.sparse_init_scale = (
+        1.0  # of "fan_*": variance times fan; 2 is He's, for ReLU
+    )
 
     c.warm_start = ConfigDict()  # for training that starts where another run was
     c.warm_start.run = ""  # folder of that run, relative to the folder of this one
-    c.warm_start.weights = ""  # its checkpoint to take weights of, such as "init"; "": none
+    c.warm_start.weights = (
+        ""  # its checkpoint to take weights of, such as "init"; "": none
+    )
     c.warm_start.masks = ""  # checkpoint to take masks of, or a ticket's .npz; "": none
     c.warm_start.replicate = -1  # the one of its replicates to take; -1: each its own
 
@@ -82,7 +88,9 @@ def default() -> ConfigDict:
     c.optimizer.b2 = 0.999  # of adam and adamw
     c.optimizer.eps = 1e-8  # of adam and adamw
     c.optimizer.weight_decay = 0.0  # coupled L2 for sgd and adam, decoupled for adamw
-    c.optimizer.weight_decay_mask = "all"  # what decays: "all" parameters or "kernels" only
+    c.optimizer.weight_decay_mask = (
+        "all"  # what decays: "all" parameters or "kernels" only
+    )
 
     c.schedule = ConfigDict()
     c.schedule.name = "constant"  # "constant", "step" or "cosine"
@@ -92,7 +100,9 @@ def default() -> ConfigDict:
     c.schedule.gamma = 0.1  # of "step"
 
     c.training = ConfigDict()
-    c.training.duration = "1ep"  # of dense training; levels train from the rewinding step
+    c.training.duration = (
+        "1ep"  # of dense training; levels train from the rewinding step
+    )
     c.training.label_smoothing = 0.0  # in [0, 1)
     c.training.smoothing_target = "every"  # class, or the "others" than the true one
     c.training.smoothing_schedule = "constant"  # one of tost.fading.FORMS
@@ -111,9 +121,13 @@ def default() -> ConfigDict:
     c.gradinit.learning_rate = 1e-2  # of Adam
     c.gradinit.step_size = 0.1  # length of the step of gradient descent
     c.gradinit.max_grad_norm = 1.0  # norm that the gradient may have
-    c.gradinit.min_factor = 0.01  # factor of a kernel or a scale; that of a bias may be 0
+    c.gradinit.min_factor = (
+        0.01  # factor of a kernel or a scale; that of a bias may be 0
+    )
     c.gradinit.clip = 1.0  # of a factor's gradient
-    c.gradinit.mask_gradients = True  # gradients of the sparse network; False: as released
+    c.gradinit.mask_gradients = (
+        True  # gradients of the sparse network; False: as released
+    )
     c.gradinit.batch_size = 128  # of the three batches that a step takes
 
     c.evaluation = ConfigDict()
@@ -148,15 +162,21 @@ def default() -> ConfigDict:
     c.pretraining.batch_size = 0  # 0: data.batch_size
     c.pretraining.learning_rate = -1.0  # constant after warm-up; -1: schedule's
     c.pretraining.warmup = "0step"  # linear from 0, with learning_rate
-    c.pretraining.label_noise = 0.0  # fraction of labels drawn anew, for as long; see data
+    c.pretraining.label_noise = (
+        0.0  # fraction of labels drawn anew, for as long; see data
+    )
 
     c.solution_penalty = ConfigDict()  # levels away from the ends of all levels before
     c.solution_penalty.strength = 0.0  # above 0 repels, below 0 attracts; 0: none
-    c.solution_penalty.dtype = "bfloat16"  # in which earlier ends are held, or "float32"
+    c.solution_penalty.dtype = (
+        "bfloat16"  # in which earlier ends are held, or "float32"
+    )
 
     c.instability = ConfigDict()  # copies trained with other noise of SGD, compared
     c.instability.copies = 0  # copies of each state, 2 or more; 0: none
-    c.instability.start_steps = ("0step",)  # when they begin; those a level does not have: not
+    c.instability.start_steps = (
+        "0step",
+    )  # when they begin; those a level does not have: not
     c.instability.levels = (0,)  # levels whose training they repeat
     c.instability.compare_levels = False  # also compare each level with the one before
     c.instability.points = 30  # on the segment between two, both ends included
@@ -177,7 +197,9 @@ def default() -> ConfigDict:
     c.sparse.score_iterations = 1  # times "static" masks are chosen, each time sparser
     c.sparse.regrow = False  # whether later iterations may bring weights back
     c.sparse.ablation = ""  # of "static" masks, one of build.ABLATIONS; "": none
-    c.sparse.prune_disconnected = False  # remove "static" weights on no path to an output
+    c.sparse.prune_disconnected = (
+        False  # remove "static" weights on no path to an output
+    )
     c.sparse.score_batches = 10  # batches of training examples that are scored on
     c.sparse.score_batch_size = 128  # examples in each of them
     c.sparse.begin_step = ""  # the first change of masks; "": the method's own
@@ -197,7 +219,9 @@ def default() -> ConfigDict:
     c.sparse.initial_sparsity = -1.0  # before the first change; -1: the method's own
     c.sparse.min_layer_density = 0.0  # with distribution "global"
     c.sparse.backward_sparsity = 0.5  # of top_kast: fraction that is not trained
-    c.sparse.outside_regularization = -1.0  # of sr_ste and top_kast: pull to zero; -1: its own
+    c.sparse.outside_regularization = (
+        -1.0
+    )  # of sr_ste and top_kast: pull to zero; -1: its own
 
     c.analysis = ConfigDict()  # what is measured during training
     c.analysis.gradient_every = ""  # between norms of the gradient; "": never
@@ -230,7 +254,9 @@ def default() -> ConfigDict:
     # What a loss that is not finite does: "stop" the run, or "continue" with the other
     # replicates, while there are any; reports leave the broken one out.
     c.run.on_nonfinite = "stop"  # or "continue"
-    c.run.keep_checkpoints = "all"  # checkpoints of levels' ends: "all", or "needed" to continue
+    c.run.keep_checkpoints = (
+        "all"  # checkpoints of levels' ends: "all", or "needed" to continue
+    )
     c.run.trace = ()  # from when to when, as ("100step", "110step"), to profile
     c.run.tensorboard = True  # write event files besides metrics.jsonl
     _add_options(c)

@@ -23,7 +23,7 @@ class Durations(NamedTuple):
       evaluate_every: steps between evaluations, at least 1.
       checkpoint_every: steps between checkpoints within a stage; 0 saves none.
       sparse: steps of the mask update schedule that the config specifies, with the keys
-        "begin", "end" and "update_every".
+        "begin_step", "end_step" and "update_every".
       gradient_every: steps between measurements of the gradient norm; 0 measures none.
       keep_at: steps at which the state is saved for analyses, increasing.
       stability_steps: steps at which children of the instability analysis start,
@@ -107,7 +107,7 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
             "wanted at least 1, or '' for never"
         )
     checkpoint = config.run.checkpoint_every
-    changes = ("begin", "end", "update_every")
+    changes = ("begin_step", "end_step", "update_every")
     return Durations(
         total=total,
         warmup=read("schedule.warmup", config.schedule.warmup, total),
@@ -129,12 +129,12 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
         },
         gradient_every=gradient_every,
         keep_at=growing("analysis.save_at", config.analysis.save_at),
-        stability_steps=growing("instability.start_steps", config.instability.start_steps),
+        stability_steps=growing(
+            "instability.start_steps", config.instability.start_steps
+        ),
         pretraining_warmup=read("pretraining.warmup", config.pretraining.warmup, total),
         ghosts=read("tost.end", config.tost.end, total),
-        smoothing=read(
-            "training.smoothing_end", config.training.smoothing_end, total
-        ),
+        smoothing=read("training.smoothing_end", config.training.smoothing_end, total),
         trace=_span(
             config.run.trace,
             tuple(read("run.trace", text, total) for text in config.run.trace),

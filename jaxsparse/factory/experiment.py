@@ -428,7 +428,7 @@ def _make_trainer(
             layout=layout,
             where=where,
             lengths=functools.partial(scan_chunks.room, usual_length=per_call),
-            growth=input_pipeline.growth_examples(
+            growth=input_pipeline.grow_batch_size(
                 layout,
                 dataset.train,
                 first=config.sparse.grow_batch_start,

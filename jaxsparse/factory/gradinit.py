@@ -33,7 +33,7 @@ def check(config: ConfigDict) -> None:
     """
     c, lottery = config.gradinit, config.lottery
     used = c.steps > 0
-    config_lib.check_unused(config, "rescaling", used, tuple(c), what="gradinit.steps")
+    config_lib.check_unused(config, "gradinit", used, tuple(c), what="gradinit.steps")
     if used and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
             f"config.gradinit.steps: came {c.steps} with lottery.levels "

@@ -20,7 +20,7 @@ from jaxsparse.tost import ghost_skips
 
 BATCH = 1000  # examples per batch
 RE_ESTIMATED = 10  # batches for re-estimated BatchNorm statistics
-_ON = ("children", "successive")  # fields that enable the analysis
+_ON = ("copies", "compare_levels")  # fields that enable the analysis
 
 
 def check(config: ConfigDict) -> None:
@@ -42,7 +42,7 @@ def check(config: ConfigDict) -> None:
             "compare replicates that must all be whole; expected 'stop'"
         )
     for name in c:
-        needs = c.copies if name == "steps" else on
+        needs = c.copies if name == "start_steps" else on
         if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
                 f"config.instability.{name}: came {c[name]!r} with children "
@@ -50,7 +50,7 @@ def check(config: ConfigDict) -> None:
                 f"it; wanted {plain[name]!r}, or children"
             )
     if on and config.sparse.method != "none":
-        field = "children" if c.copies else "successive"
+        field = "copies" if c.copies else "compare_levels"
         raise ValueError(
             f"config.instability.{field}: came {c[field]} with sparse.method "
             f"{config.sparse.method!r}; wanted 'none': levels are what is compared"

@@ -92,7 +92,7 @@ def check(config: ConfigDict) -> None:
         )
     if c.grow_batch_start and not c.grow_batch_size:
         raise ValueError(
-            f"config.sparse.grow_batch_start: came {c.grow_batch_start} with growth_examples "
+            f"config.sparse.grow_batch_start: came {c.grow_batch_start} with grow_batch_size "
             "0, the batch; wanted 0, or how many examples to grow by"
         )
     known = ["", "global", *distributions.NAMES]
@@ -174,7 +174,7 @@ def make_wrap(
     }
     # A string instead of a Boolean, so that "" can select the method's default.
     if c.skip_update:
-        values["skip_inner"] = c.skip_update == "yes"
+        values["skip_update"] = c.skip_update == "yes"
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
     arguments = {field: c[field] for field in method.options}
@@ -208,7 +208,7 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
       ValueError: if the target sparsity would only be reached after the last step.
     """
     method = config_lib.METHODS.find(c.method)
-    field = method.finishes_at or ("end" if method.includes_end(c) else "")
+    field = method.finishes_at or ("end_step" if method.includes_end(c) else "")
     if field:
         step = length.sparse.get(field)
         if step is not None and step >= length.total:
@@ -218,12 +218,12 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
                 "the sparsity is never reached"
             )
     every = length.sparse.get("update_every", 0)
-    first = length.sparse.get("begin", every)
+    first = length.sparse.get("begin_step", every)
     if method.first_update == "one_interval" and first >= length.total:
         log.warning(
             "config.sparse.%s: masks never change: the first change is at update %s, "
             "training ends after %s",
-            "begin" if "begin" in length.sparse else "update_every",
+            "begin_step" if "begin_step" in length.sparse else "update_every",
             first,
             length.total,
         )

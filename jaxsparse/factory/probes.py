@@ -30,7 +30,7 @@ def check(config: ConfigDict) -> None:
     if c.examples != plain.examples and not (c.gradient_every or c.at_mask_updates):
         raise ValueError(
             f"config.analysis.examples: came {c.examples} and nothing is measured on "
-            f"them; wanted {plain.examples}, or analysis.gradient_every or at_changes"
+            f"them; wanted {plain.examples}, or analysis.gradient_every or at_mask_updates"
         )
     methods = config_lib.METHODS
     if c.at_mask_updates and not methods.find(config.sparse.method).first_update:
@@ -58,9 +58,11 @@ def update_steps(config: ConfigDict, length: Durations) -> tuple[int, ...]:
         return ()
     # Must agree with the schedules that the methods make for themselves.
     every = when["update_every"]
-    begin = when.get("begin", every if method.first_update == "one_interval" else 0)
-    # A method without the field "end" updates masks once.
-    end = when.get("end", length.total) if "end" in method.fields else begin
+    begin = when.get(
+        "begin_step", every if method.first_update == "one_interval" else 0
+    )
+    # A method without the field "end_step" updates masks once.
+    end = when.get("end_step", length.total) if "end_step" in method.fields else begin
     closes = method.includes_end(c)
     calendar = update_schedules.UpdateSchedule(begin, every, end, closes=closes)
     steps = update_schedules.update_steps(calendar)

@@ -51,8 +51,8 @@ def check(config: ConfigDict) -> None:
         )
     if c.mode == "sharpen" and c.schedule != "linear":
         raise ValueError(
-            f"config.tost.schedule: came {c.schedule!r} with neurons 'sharpen', whose "
-            "sharpness grows by a factor; wanted 'linear', or neurons 'blend'"
+            f"config.tost.schedule: came {c.schedule!r} with mode 'sharpen', whose "
+            "sharpness grows by a factor; wanted 'linear', or mode 'blend'"
         )
     if c.skips and "skip" not in family.takes:
         able = [
@@ -64,19 +64,19 @@ def check(config: ConfigDict) -> None:
         )
     unused = functools.partial(config_lib.check_unused, config)
     some, aids = any((c.activation, c.skips)), "activation or skips"
-    unused("ghosts", some, ("until", "fade"), what=aids)
+    unused("tost", some, ("end", "schedule"), what=aids)
     fades = c.schedule != "constant"
-    unused("ghosts", fades, ("until",), what="a fade other than constant")
+    unused("tost", fades, ("end",), what="a schedule other than constant")
     _check_analyses(config, some, fades)
     sharpens = c.mode == "sharpen"
-    unused("ghosts", sharpens, ("sharpness",), what="neurons 'sharpen'")
+    unused("tost", sharpens, ("beta",), what="mode 'sharpen'")
     t = config.training
     soft = t.label_smoothing > 0
-    smoothing = ("smooth_over", "smoothing_fade", "smoothing_until")
+    smoothing = ("smoothing_target", "smoothing_schedule", "smoothing_end")
     unused("training", soft, smoothing, what="label_smoothing")
     hardens = t.smoothing_schedule != "constant"
-    what = "a smoothing_fade other than constant"
-    unused("training", hardens, ("smoothing_until",), what=what)
+    what = "a smoothing_schedule other than constant"
+    unused("training", hardens, ("smoothing_end",), what=what)
 
 
 def tost_strength(config: ConfigDict) -> bool:

@@ -66,7 +66,7 @@ def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
     """
     path = folder / "config.json"
     try:
-        fields = multihost.broadcast_from_primary(lambda: metrics_log.read_object(path))
+        fields = multihost.broadcast_from_primary(lambda: config_lib.renames.read(path))
     except (OSError, ValueError) as error:
         # A disk that fails, or a missing permission, does not mean that there is no
         # run.

@@ -71,7 +71,7 @@ class LeNet5(nn.Module):
     arXiv:2010.03533) 44,426.
 
     Attributes:
-      maps: channels of the convolutions.
+      conv_channels: channels of the convolutions.
       features: sizes of the hidden dense layers.
       padding: padding of the first convolution, "SAME" (with which 28x28 images are
         equivalent to the padded 32x32 images of the paper) or "VALID"; the other
@@ -98,7 +98,7 @@ class LeNet5(nn.Module):
       recognition, 1998, section II.B.
     """
 
-    maps: tuple[int, ...] = (6, 16)
+    conv_channels: tuple[int, ...] = (6, 16)
     features: tuple[int, ...] = (120, 84)
     padding: str = "SAME"
     classes: int = 10
@@ -125,7 +125,7 @@ class LeNet5(nn.Module):
         """Computes logits [b, k]; `train` has no effect."""
         del train
         x = images
-        for i, size in enumerate(self.maps, start=1):
+        for i, size in enumerate(self.conv_channels, start=1):
             padding = self.padding if i == 1 else "VALID"
             layer = self.conv(
                 size, (5, 5), padding=padding, dtype=self.dtype, name=f"conv{i}"
@@ -151,7 +151,7 @@ class LeNet5Caffe(LeNet5):
     parameters.
 
     Attributes:
-      maps: channels of the convolutions.
+      conv_channels: channels of the convolutions.
       features: sizes of the hidden dense layers.
       padding: padding of the first convolution, "SAME" or "VALID"; the other
         convolutions have none.
@@ -170,6 +170,6 @@ class LeNet5Caffe(LeNet5):
       definition has an activation function after dense1 only.
     """
 
-    maps: tuple[int, ...] = (20, 50)
+    conv_channels: tuple[int, ...] = (20, 50)
     features: tuple[int, ...] = (500,)
     padding: str = "VALID"

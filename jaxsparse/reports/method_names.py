@@ -27,22 +27,32 @@ _OF_LOTTERIES = (
 )
 # Section and field of the config, and what to say where the field is not off.
 _TOST = (
-    ("ghosts", "activation", "{} neurons"),
-    ("ghosts", "skips", "ghost skips: {}"),
-    ("rescaling", "steps", "rescaled initialization"),
+    ("tost", "activation", "{} neurons"),
+    ("tost", "skips", "ghost skips: {}"),
+    ("gradinit", "steps", "rescaled initialization"),
 )
 _SMOOTHING = (("training", "label_smoothing", "label smoothing {:g}"),)
 _OTHERS = (
-    ("init", "sparse", "sparse initialization: {}"),
+    ("init", "sparse_init", "sparse initialization: {}"),
     ("pretraining", "subset", "pretraining on a subset ({})"),
-    ("repelling", "strength", "repelled from earlier levels: {:g}"),
-    ("data", "noise", "label noise {:g}"),
+    ("solution_penalty", "strength", "repelled from earlier levels: {:g}"),
+    ("data", "label_noise", "label noise {:g}"),
 )
 _IN_BASE = {
     *(f"lottery.{field}" for field, _, _ in _OF_LOTTERIES),
     *("sparse.method", "sparse.pai_score", "sparse.distribution", "sparse.grow"),
-    *("sparse.score_iterations", "sparse.structure", "sparse.regrow", "sparse.soft_bound"),
-    *("sparse.prune_disconnected", "sparse.ablation", "warm_start.run", "warm_start.weights"),
+    *(
+        "sparse.score_iterations",
+        "sparse.structure",
+        "sparse.regrow",
+        "sparse.soft_bound",
+    ),
+    *(
+        "sparse.prune_disconnected",
+        "sparse.ablation",
+        "warm_start.run",
+        "warm_start.weights",
+    ),
     "warm_start.masks",
     *(f"{part}.{field}" for part, field, _ in (*_TOST, *_SMOOTHING, *_OTHERS)),
 }
@@ -73,28 +83,28 @@ def _of_method(run: RunRecords) -> str:
     fields, used = settings.section(run, "sparse"), method(run)
     if used == "none":
         return _without_method(run)
-    score = fields.get("score", "random") if used == "static" else ""
+    score = fields.get("pai_score", "random") if used == "static" else ""
     name, own = _registered(run, *(("score", score) if score else ("method", used)))
     grow = fields.get("grow", "gradient")
     if used == "rigl" and grow != "gradient":
         name = f"{name} {grow}"
     distribution = fields.get("distribution") or own
     details = []
-    masks = settings.section(run, "start").get("masks")
+    masks = settings.section(run, "warm_start").get("masks")
     if masks and score:  # they take the place of the score and its distribution
         name = "masks of another run"
         details.append(_other_run(run, masks))
     elif name in _TOLD or distribution != own:
         details.append(_DISTRIBUTIONS.get(distribution, distribution))
     # Synaptic flow always takes many.
-    if score != "synflow" and fields.get("iterations", 1) > 1:
-        details.append(f"{fields['iterations']} iterations")
+    if score != "synflow" and fields.get("score_iterations", 1) > 1:
+        details.append(f"{fields['score_iterations']} iterations")
     if fields.get("structure"):
         details.append(fields["structure"])
-    if fields.get("layers"):
+    if fields.get("layer_sparsity"):
         details.append("layers given")
     options = {"regrow": "regrowing", "soft_bound": "soft bound"}
-    options |= {"remove_dead": "dead weights removed"}
+    options |= {"prune_disconnected": "dead weights removed"}
     details += [words for option, words in options.items() if fields.get(option)]
     if fields.get("ablation"):
         details.append(fields["ablation"].replace("_", " "))
@@ -116,7 +126,7 @@ def _registered(run: RunRecords, kind: str, name: str) -> tuple[str, str]:
 
 def _other_run(run: RunRecords, checkpoint: str) -> str:
     """Names a checkpoint of the run that this one started from."""
-    folder = settings.section(run, "start").get("run", "").rstrip("/")
+    folder = settings.section(run, "warm_start").get("run", "").rstrip("/")
     return f"{folder.rpartition('/')[2]} {checkpoint}".strip()
 
 

@@ -52,12 +52,12 @@ def unfinished(run: RunRecords) -> str:
         return ""
     done, count = counted
     if done == count:
-        copies = settings.section(run, "stability").get("children", 0)
+        copies = settings.section(run, "instability").get("copies", 0)
         return "Unfinished: copies for instability are in training." if copies else ""
     if count > 1:
         return f"Unfinished: {done} of {count} levels, counting the dense one."
     steps = [row["step"] for row in run.records if isinstance(row.get("step"), int)]
-    length = settings.section(run, "training").get("length", "")
+    length = settings.section(run, "training").get("duration", "")
     of = f"; training lasts {length}" if length else ""
     return f"Unfinished: at step {max(steps, default=0)}{of}."
 

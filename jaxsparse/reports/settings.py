@@ -33,7 +33,7 @@ _NETWORKS = {
 }
 # Of seeds and of measuring: they change no method. Columns and titles have the others.
 _NOT_TOLD = (
-    *("name", "replicates", "seeds", "evaluation", "analysis", "run", "stability"),
+    *("name", "replicates", "seeds", "evaluation", "analysis", "run", "instability"),
     *("data.name", "data.dir", "model.name", "sparse.sparsity", "lottery.levels"),
 )
 
@@ -106,11 +106,11 @@ def alike(runs: Sequence[RunRecords]) -> list[list[RunRecords]]:
 def _key(run: RunRecords, *, sizes: bool) -> str:
     """Writes what runs must share to be compared, with or without layers' sizes."""
     data, model = section(run, "data"), section(run, "model")
-    key: list[Any] = [data.get("name"), data.get("size", 0), model.get("name")]
+    key: list[Any] = [data.get("name"), data.get("image_size", 0), model.get("name")]
     key.append(data.get("test_examples", 0))
     if sizes:
         usual = config.default().model.to_dict()
-        fields = ("width", "features", "maps", "padding", "norm")
+        fields = ("width", "features", "conv_channels", "padding", "norm")
         key += [model.get(name, usual[name]) for name in fields]
     return json.dumps(key)
 
@@ -131,8 +131,9 @@ def changed(run: RunRecords) -> dict[str, Any]:
     command = str(run.environment.get("command") or "")
     given = set(re.findall(r"(?<!\S)'?--?([\w.]+)", command))
     fields: Iterable[str] = (
-        name.removeprefix("no").removeprefix("config.")
+        config.renames.FIELDS.get(field, field)
         for name in given
+        for field in [name.removeprefix("no").removeprefix("config.")]
         if name.removeprefix("no").startswith("config.")
     )
     if "config" not in given:
@@ -200,7 +201,7 @@ def facts(run: RunRecords) -> dict[str, str]:
         rates.append(f"at {', '.join(map(str, schedule['milestones']))}")
     if schedule.get("warmup", "0step") != "0step":
         rates.append(f"warm-up {schedule['warmup']}")
-    lasts = training.get("length", "")
+    lasts = training.get("duration", "")
     if lasts and data.get("batch_size"):
         lasts = f"{lasts}, batches of {data['batch_size']}"
     different = [f"{name} = {value}" for name, value in changed(run).items()]
@@ -226,7 +227,7 @@ def word(field: str, value: Any) -> str:
       >>> word("optimizer.weight_decay", 2e-4), word("optimizer.nesterov", True)
       ('weight decay 0.0002', 'nesterov')
       >>> word("optimizer.name", "adam"), word("gradinit.steps", 180)
-      ('optimizer adam', 'rescaling steps 180')
+      ('optimizer adam', 'gradinit steps 180')
     """
     part, _, last = field.rpartition(".")
     plain = ("data", "optimizer", "schedule", "training", "sparse", "lottery")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from jaxsparse import config as config_lib
 from jaxsparse import metrics_log
 
 TICKET = "ticket"
@@ -113,7 +114,7 @@ def _read_run(folder: Path, name: str) -> RunRecords:
             "writes it; give the work folder itself"
         )
     environment = folder / "environment.json"
-    config = _read_object(folder / "config.json")
+    config = config_lib.renames.with_new_names(_read_object(folder / "config.json"))
     rows = metrics_log.read(folder / "metrics.jsonl", fields=("kind", "stage"))
     broken = {
         (row["stage"], row.get("replicate"))

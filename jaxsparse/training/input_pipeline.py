@@ -253,7 +253,7 @@ def steps_per_call(
     return max(1, min(wanted, BUDGET // (image * batch_size * replicates)))
 
 
-def growth_examples(
+def grow_batch_size(
     layout: MeshLayout, examples: Examples, *, first: int, count: int
 ) -> Any:
     """Copies the examples whose gradient scores the weights to grow to every device.
@@ -293,7 +293,7 @@ def make_feed(
       where: where to store the set: "device", "sharded" or "host".
       lengths: function from the length of a chunk to the number of steps that its
         compiled function has room for; used for "host" only.
-      growth: result of `growth_examples`.
+      growth: result of `grow_batch_size`.
     """
     if where == "host":
         return HostFeed(examples, make_order, layout, lengths, growth)

@@ -222,7 +222,7 @@ def _differences(workdir: Path, config: ConfigDict) -> list[tuple[str, Any, Any]
     if not path.exists():
         return []
     try:
-        old = metrics_log.read_object(path)
+        old = config_lib.renames.read(path)
     except ValueError as error:
         raise ValueError(f"--workdir: {error}, or choose another --workdir") from error
     if not isinstance(old.get("training"), dict):
@@ -375,7 +375,7 @@ def _write_environment(
     earlier = []
     if path.exists():
         try:
-            old = metrics_log.read_object(path)
+            old = config_lib.renames.read(path)
             earlier = [*old.pop("earlier", []), old]
         except (ValueError, TypeError) as error:
             # Never overwritten: the file of earlier sessions is renamed even if it is

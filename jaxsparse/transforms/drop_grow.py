@@ -48,9 +48,9 @@ class MaskUpdateSpec(NamedTuple):
       dense: shell patterns of leaf names; matching layers stay dense.
       axes: which axes of the leaves are inputs and outputs, in any form that
         `fan_axes.of_tree` accepts; None to infer them.
-      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+      allow_regrow: whether a weight dropped in a mask update may be grown again in
         the same update.
-      restart_dropped: whether such a weight starts from zero with fresh optimizer
+      zero_regrown: whether such a weight starts from zero with fresh optimizer
         state.
     """
 
@@ -59,8 +59,8 @@ class MaskUpdateSpec(NamedTuple):
     structure: select.Structure | None
     dense: tuple[str, ...]
     axes: fan_axes.Axes
-    regrow_dropped: bool
-    restart_dropped: bool
+    allow_regrow: bool
+    zero_regrown: bool
 
 
 def make_update_spec(
@@ -73,8 +73,8 @@ def make_update_spec(
     structure: select.Structure | None,
     dense: tuple[str, ...],
     axes: fan_axes.Axes = None,
-    regrow_dropped: bool,
-    restart_dropped: bool,
+    allow_regrow: bool,
+    zero_regrown: bool,
     include_end: bool = False,
 ) -> MaskUpdateSpec:
     """Makes a `MaskUpdateSpec` from the arguments of a method.
@@ -95,9 +95,9 @@ def make_update_spec(
       dense: shell patterns of leaf names; matching layers stay dense.
       axes: which axes of the leaves are inputs and outputs, in any form that
         `fan_axes.of_tree` accepts; None to infer them.
-      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+      allow_regrow: whether a weight dropped in a mask update may be grown again in
         the same update.
-      restart_dropped: whether a weight dropped and regrown in the same update starts
+      zero_regrown: whether a weight dropped and regrown in the same update starts
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
       include_end: whether `end_step` itself is the last mask update.
@@ -119,7 +119,7 @@ def make_update_spec(
         calendar, fraction=drop_fraction, schedule=drop_schedule
     )
     return MaskUpdateSpec(
-        calendar, drops, structure, dense, axes, regrow_dropped, restart_dropped
+        calendar, drops, structure, dense, axes, allow_regrow, zero_regrown
     )
 
 
@@ -170,14 +170,14 @@ def make_keep(scores: Callable[[Masks, Params, Grads], Scores]) -> Keep:
     return keep
 
 
-def make_keep_by_sign(*, regrow_dropped: bool) -> Keep:
+def make_keep_by_sign(*, allow_regrow: bool) -> Keep:
     """Makes the function that drops the smallest weights of each sign separately.
 
     The positive and the negative weights of a layer lose the same fraction. Zero counts
     as positive.
 
     Args:
-      regrow_dropped: if False, both signs together drop at most as many weights as can
+      allow_regrow: if False, both signs together drop at most as many weights as can
         be grown, since dropped weights are not available for growth.
 
     Returns:
@@ -198,7 +198,7 @@ def make_keep_by_sign(*, regrow_dropped: bool) -> Keep:
         negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
         positive = jax.tree.map(lambda mask, less: mask & ~less, masks, negative)
         below, above = dropped(negative), dropped(positive)
-        if not regrow_dropped:
+        if not allow_regrow:
             left = grow.subtract(grow.num_inactive(masks), below)
             above = jax.tree.map(jnp.minimum, above, left)
         sides = ((negative, below), (positive, above))
@@ -221,7 +221,7 @@ def drop_and_grow(
     grow_score: Callable[[Masks, Grads, Key[Array, ""] | None], Scores],
     init_masks: InitMasks,
     soft_bound: bool = False,
-    skip_inner: bool,
+    skip_update: bool,
     key: Key[Array, ""] | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that mask updates drop some weights and grow others.
@@ -236,7 +236,7 @@ def drop_and_grow(
       soft_bound: whether to grow before dropping, as in MEST: weights grown at one mask
         update are above the target count until the next one drops as many. The update
         at `change.calendar.end` grows none.
-      skip_inner: whether to skip the step of `inner` at mask updates.
+      skip_update: whether to skip the step of `inner` at mask updates.
       key: typed random key for `grow_score`; the step is folded in. None for growth
         scores that draw nothing.
 
@@ -244,7 +244,7 @@ def drop_and_grow(
       The wrapped optimizer. Its memory is a `grow.EverActive`, with a `SoftBoundState`
       in `own` for `soft_bound`.
     """
-    again = change.regrow_dropped
+    again = change.allow_regrow
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
         memory = grow.init_exploration(params, masks)
@@ -300,13 +300,11 @@ def drop_and_grow(
             masks, grads, None if key is None else jax.random.fold_in(key, step)
         )
         new = grow.grow(
-            masks, kept, comes, promised, structure=structure, regrow_dropped=again
+            masks, kept, comes, promised, structure=structure, allow_regrow=again
         )
         finite &= grow.finite_where_grown(promised, kept if again else masks, comes)
         both = (
-            grow.dropped_and_regrown(masks, kept, new)
-            if change.restart_dropped
-            else None
+            grow.dropped_and_regrown(masks, kept, new) if change.zero_regrown else None
         )
         own = SoftBoundState(comes, grow.count(new)) if soft_bound else None
         seen = grow.record_exploration(memory, masks, new, own=own)
@@ -318,6 +316,6 @@ def drop_and_grow(
         update_masks=update_masks,
         update_at=lambda step: update_schedules.should_update(change.calendar, step),
         init_memory=init_memory,
-        skip_inner=skip_inner,
+        skip_update=skip_update,
         key=key,
     )

@@ -56,9 +56,9 @@ def sparse_evolution(
     drop_fraction: float = 0.3,
     drop_schedule: drop_grow.Schedule = "constant",
     drop_by_sign: bool = True,
-    regrow_dropped: bool = True,
-    restart_dropped: bool = False,
-    skip_inner: bool = False,
+    allow_regrow: bool = True,
+    zero_regrown: bool = False,
+    skip_update: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
@@ -89,12 +89,12 @@ def sparse_evolution(
       drop_by_sign: whether to drop `drop_fraction` of the positive weights and the same
         fraction of the negative weights, in each case those closest to zero. If False,
         `drop_fraction` of all weights is dropped, whatever their sign.
-      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+      allow_regrow: whether a weight dropped in a mask update may be grown again in
         the same update.
-      restart_dropped: whether a weight dropped and regrown in the same update starts
+      zero_regrown: whether a weight dropped and regrown in the same update starts
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
-      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+      skip_update: whether to skip the step of `inner` at mask updates. Then surviving
         weights and their optimizer state stay as they are.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
@@ -142,14 +142,14 @@ def sparse_evolution(
         structure=structure,
         dense=dense,
         axes=axes,
-        regrow_dropped=regrow_dropped,
-        restart_dropped=restart_dropped,
+        allow_regrow=allow_regrow,
+        zero_regrown=zero_regrown,
     )
 
     return drop_grow.drop_and_grow(
         inner,
         change,
-        keep=drop_grow.make_keep_by_sign(regrow_dropped=regrow_dropped)
+        keep=drop_grow.make_keep_by_sign(allow_regrow=allow_regrow)
         if drop_by_sign
         else drop_grow.make_keep(drop_grow.keep_by_magnitude),
         grow_score=drop_grow.random_growth_scores,
@@ -162,7 +162,7 @@ def sparse_evolution(
             prunable=prunable,
             key=key,
         ),
-        skip_inner=skip_inner,
+        skip_update=skip_update,
         key=init_masks.first_key(key),
     )
 
@@ -186,9 +186,9 @@ def rigl(
     drop_fraction: float = 0.3,
     drop_schedule: drop_grow.Schedule = "cosine",
     grow: str = "gradient",
-    regrow_dropped: bool = True,
-    restart_dropped: bool = False,
-    skip_inner: bool = True,
+    allow_regrow: bool = True,
+    zero_regrown: bool = False,
+    skip_update: bool = True,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
@@ -223,12 +223,12 @@ def rigl(
         `drop_fraction`. All but "constant" need `end_step`.
       grow: "gradient" grows the weights of largest absolute gradient; "inverted" those
         of smallest, a control in the gradient flow paper; "random" grows at random.
-      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+      allow_regrow: whether a weight dropped in a mask update may be grown again in
         the same update.
-      restart_dropped: whether a weight dropped and regrown in the same update starts
+      zero_regrown: whether a weight dropped and regrown in the same update starts
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
-      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+      skip_update: whether to skip the step of `inner` at mask updates. Then surviving
         weights and their optimizer state stay as they are.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
@@ -252,7 +252,7 @@ def rigl(
       >>> tx = rigl(optax.adamw(1e-3), sparsity=0.9, end_step=75_000)
 
     Deviations:
-      With `skip_inner`, biases are not updated at mask updates either, as in the
+      With `skip_update`, biases are not updated at mask updates either, as in the
       authors' code. Constant fan-in is that of SRigL without its ablation of neurons,
       and drops the same number of weights from every neuron.
 
@@ -275,8 +275,8 @@ def rigl(
         structure=structure,
         dense=dense,
         axes=axes,
-        regrow_dropped=regrow_dropped,
-        restart_dropped=restart_dropped,
+        allow_regrow=allow_regrow,
+        zero_regrown=zero_regrown,
     )
 
     # This key has the step folded in and that of the initial masks 2**31, which no step
@@ -302,7 +302,7 @@ def rigl(
             prunable=prunable,
             key=key,
         ),
-        skip_inner=skip_inner,
+        skip_update=skip_update,
         # Growth by gradient draws nothing, so the optimizer state needs no key.
         key=init_masks.first_key(key) if grow == "random" else None,
     )
@@ -328,8 +328,8 @@ def mest(
     drop_schedule: drop_grow.Schedule = "cosine",
     gradient_weight: float = 1.0,
     soft_bound: bool = False,
-    regrow_dropped: bool = True,
-    restart_dropped: bool = False,
+    allow_regrow: bool = True,
+    zero_regrown: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
@@ -369,9 +369,9 @@ def mest(
         least 0.
       soft_bound: whether grown weights are in addition to the target count until the
         next mask update.
-      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+      allow_regrow: whether a weight dropped in a mask update may be grown again in
         the same update.
-      restart_dropped: whether a weight dropped and regrown in the same update starts
+      zero_regrown: whether a weight dropped and regrown in the same update starts
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
@@ -418,8 +418,8 @@ def mest(
         structure=structure,
         dense=dense,
         axes=axes,
-        regrow_dropped=regrow_dropped,
-        restart_dropped=restart_dropped,
+        allow_regrow=allow_regrow,
+        zero_regrown=zero_regrown,
         # The last mask update drops the weights above the target count, so it has to
         # take place at the end itself.
         include_end=soft_bound,
@@ -450,6 +450,6 @@ def mest(
             key=key,
         ),
         soft_bound=soft_bound,
-        skip_inner=False,
+        skip_update=False,
         key=init_masks.first_key(key),
     )

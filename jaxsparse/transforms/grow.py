@@ -204,7 +204,7 @@ def grow(
     grow_score: Scores,
     *,
     structure: select.Structure | None = None,
-    regrow_dropped: bool = True,
+    allow_regrow: bool = True,
 ) -> Masks:
     """Grows the inactive weights of highest score in each layer.
 
@@ -218,13 +218,13 @@ def grow(
       grow_score: score of each weight; only those of weights that may be grown are
         read.
       structure: structured sparsity, or None for single weights.
-      regrow_dropped: whether a weight dropped in this mask update may be grown in it.
+      allow_regrow: whether a weight dropped in this mask update may be grown in it.
 
     Returns:
       Masks that contain `kept` and the grown weights.
     """
     # Dropped weights are inactive in `kept` and still active in `masks`.
-    free = jax.tree.map(jnp.logical_not, kept if regrow_dropped else masks)
+    free = jax.tree.map(jnp.logical_not, kept if allow_regrow else masks)
     grown = select.top_k_per_layer(
         grow_score, counts, candidates=free, structure=structure
     )

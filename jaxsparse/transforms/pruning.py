@@ -297,7 +297,7 @@ def granet(
     pruned_by: Distribution = "global",
     drop_fraction: float = 0.5,
     drop_schedule: str | Callable[[int], float] = "cosine",
-    restart_dropped: bool = False,
+    zero_regrown: bool = False,
     min_layer_density: float = 0.0,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
@@ -338,7 +338,7 @@ def granet(
         which decays to 0 at `stop_step`; or a function of the step, such as a learning
         rate schedule, whose value relative to its largest value multiplies
         `drop_fraction`.
-      restart_dropped: whether a weight dropped and regrown in the same update starts
+      zero_regrown: whether a weight dropped and regrown in the same update starts
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
@@ -437,7 +437,7 @@ def granet(
         new = grow.grow(pruned, kept, goes, promise)
         # Magnitudes need no check here: `sparsify` checks the weights.
         finite = grow.finite_where_grown(promise, kept, goes)
-        both = grow.dropped_and_regrown(masks, kept, new) if restart_dropped else None
+        both = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
         seen = grow.record_exploration(memory, masks, new)
         return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
 

@@ -39,9 +39,9 @@ def snfs(
     drop_schedule: drop_grow.Schedule = "cosine",
     momentum: float = 0.9,
     redistribute: bool = True,
-    regrow_dropped: bool = True,
-    restart_dropped: bool = False,
-    skip_inner: bool = False,
+    allow_regrow: bool = True,
+    zero_regrown: bool = False,
+    skip_update: bool = False,
     prunable: Prunable = masks_lib.is_kernel,
     axes: fan_axes.Axes = None,
     key: RandomKey | None = None,
@@ -77,12 +77,12 @@ def snfs(
       momentum: :math:`\alpha`, in [0, 1).
       redistribute: whether weights move between layers. If False, each layer grows as
         many weights as it drops.
-      regrow_dropped: whether a weight dropped in a mask update may be grown again in
+      allow_regrow: whether a weight dropped in a mask update may be grown again in
         the same update.
-      restart_dropped: whether a weight dropped and regrown in the same update starts
+      zero_regrown: whether a weight dropped and regrown in the same update starts
         from zero with fresh optimizer state, as other grown weights do. If False, it
         keeps its value and its optimizer state.
-      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+      skip_update: whether to skip the step of `inner` at mask updates. Then surviving
         weights and their optimizer state stay as they are.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
@@ -120,8 +120,8 @@ def snfs(
         structure=None,
         dense=dense,
         axes=axes,
-        regrow_dropped=regrow_dropped,
-        restart_dropped=restart_dropped,
+        allow_regrow=allow_regrow,
+        zero_regrown=zero_regrown,
     )
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
@@ -163,7 +163,7 @@ def snfs(
         # `observe` has already added this step's gradient to the momentum.
         del grads, unused
         goes = grow.part(masks, grow.fraction_at(change.drops, change.calendar, step))
-        if not regrow_dropped:
+        if not allow_regrow:
             goes = grow.at_most_inactive(goes, masks)
         goes = grow.zero_counts(goes, dense)
         left = grow.subtract(grow.count(masks), goes)
@@ -173,10 +173,10 @@ def snfs(
         promise = grow.gradient_magnitude(masks, memory.own)
         comes = goes
         if redistribute:
-            taken = kept if regrow_dropped else masks
+            taken = kept if allow_regrow else masks
             comes = _redistribute(goes, masks, taken, promise, dense)
-        new = grow.grow(masks, kept, comes, promise, regrow_dropped=regrow_dropped)
-        both = grow.dropped_and_regrown(masks, kept, new) if restart_dropped else None
+        new = grow.grow(masks, kept, comes, promise, allow_regrow=allow_regrow)
+        both = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
         seen = grow.record_exploration(memory, masks, new, own=memory.own)
         # No `finite`: `observe` keeps the momentum finite, and `sparsify` checks the
         # weights.
@@ -197,7 +197,7 @@ def snfs(
         update_at=lambda step: update_schedules.should_update(change.calendar, step),
         init_memory=init_memory,
         observe=observe,
-        skip_inner=skip_inner,
+        skip_update=skip_update,
     )
 
 

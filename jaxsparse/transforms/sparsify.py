@@ -44,7 +44,7 @@ def sparsify(
     update_at: UpdateAt | None = None,
     init_memory: Any = None,
     observe: Observe | None = None,
-    skip_inner: bool = False,
+    skip_update: bool = False,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimizer so that weights outside the masks stay exactly zero.
@@ -55,7 +55,7 @@ def sparsify(
     2. if the masks changed, here or by `replace_masks`, resets the optimizer state of
        every weight outside :math:`m \cap m'` to its value at `inner.init`;
     3. gets :math:`u` from `inner` for the gradient :math:`m' \odot g` and the weights
-       :math:`m' \odot w`, or sets :math:`u = 0` if `update_at(t)` and `skip_inner`;
+       :math:`m' \odot w`, or sets :math:`u = 0` if `update_at(t)` and `skip_update`;
     4. returns :math:`u` inside :math:`m'` and :math:`-w` outside.
 
     The returned transformation's `update` accepts the keyword argument `growth_grads`,
@@ -72,7 +72,7 @@ def sparsify(
     If a weight inside the masks or a score that the masks would be chosen by
     (`MaskUpdate.finite`) is not finite, the mask update is skipped: masks and memory
     stay as they are, and `skipped_updates` in the state is incremented. Everything else
-    happens as in any mask update, including `skip_inner`.
+    happens as in any mask update, including `skip_update`.
 
     Args:
       inner: the optimizer to wrap, for example
@@ -89,7 +89,7 @@ def sparsify(
         memory, which is its own state between updates; None for methods without memory.
       observe: updates the memory from the dense gradient at every step, before any mask
         update; None if only mask updates change the memory.
-      skip_inner: whether to skip the step of `inner` at mask updates. Then surviving
+      skip_update: whether to skip the step of `inner` at mask updates. Then surviving
         weights and their optimizer state stay as they are.
       key: random key for `update_masks`, typed or raw key data (uint32). None for a
         method that draws nothing; the state then contains no key.
@@ -189,7 +189,7 @@ def sparsify(
             masked = masks_lib.apply(new.masks, grads)
             return inner.update(masked, old, params_in, **extra)
 
-        if skip_inner and update_masks is not None:
+        if skip_update and update_masks is not None:
             like, state_like = jax.eval_shape(step_inner, inner_state)
             updates, inner_state = jax.lax.cond(
                 now,

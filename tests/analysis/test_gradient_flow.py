@@ -147,7 +147,7 @@ def test_signals_have_the_deviation_that_weights_give_them() -> None:
 
 
 def test_signals_go_through_convolutions_place_by_place() -> None:
-    model = models.LeNet5(maps=(2, 3), features=(5, 4))
+    model = models.LeNet5(conv_channels=(2, 3), features=(5, 4))
     key = jax.random.key(0)
     params = model.init(key, jnp.ones((1, 16, 16, 1)), train=False)["params"]
     found = gradient_flow.propagate(

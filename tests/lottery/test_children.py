@@ -326,8 +326,14 @@ def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
             r"instability\.compare_levels: came True with lottery\.levels 0",
         ),
         (FIELDS | {"instability.levels": (2,)}, r"instability\.levels: came \(2,\)"),
-        (FIELDS | {"instability.start_steps": ("12step",)}, r"instability\.start_steps: came to .*12"),
-        (FIELDS | {"instability.start_steps": ()}, r"instability\.start_steps: came to updates \(\)"),
+        (
+            FIELDS | {"instability.start_steps": ("12step",)},
+            r"instability\.start_steps: came to .*12",
+        ),
+        (
+            FIELDS | {"instability.start_steps": ()},
+            r"instability\.start_steps: came to updates \(\)",
+        ),
         (
             FIELDS | {"lottery.rewind": "6step"},
             r"instability\.start_steps: came to updates \(0, 5\), before lottery\.rewind 6",

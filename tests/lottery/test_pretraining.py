@@ -227,7 +227,11 @@ def test_equal_pretraining_is_the_one_there_was(tmp_path: Path) -> None:
 
 
 def test_noise_throughout_is_in_the_data() -> None:
-    fields = {"data.label_noise": 0.25, "data.label_noise_by": "permute", "data.label_noise_seed": 3}
+    fields = {
+        "data.label_noise": 0.25,
+        "data.label_noise_by": "permute",
+        "data.label_noise_seed": 3,
+    }
     clean = factory.load_data(tiny.config())
     noisy = factory.load_data(tiny.config(fields))
     np.testing.assert_array_equal(
@@ -252,7 +256,10 @@ def test_noise_throughout_is_in_the_data() -> None:
             {"pretraining.scores": "x.npz"},
             r"pretraining\.scores: came 'x\.npz' with subset 'random'",
         ),
-        ({"pretraining.window_start": 3}, r"pretraining\.window_start: came 3 with subset 'random'"),
+        (
+            {"pretraining.window_start": 3},
+            r"pretraining\.window_start: came 3 with subset 'random'",
+        ),
         (
             {"pretraining.warmup": "2step"},
             r"pretraining\.warmup: came '2step' .*learning_rate -1",

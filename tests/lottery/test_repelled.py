@@ -40,7 +40,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]
     folder = tmp_path_factory.mktemp("repelled")
     strengths = {"plain": 0.0, "repelled": 20.0, "attracted": -20.0}
     return {
-        name: (folder / name, train(folder / name, {"solution_penalty.strength": strength}))
+        name: (
+            folder / name,
+            train(folder / name, {"solution_penalty.strength": strength}),
+        )
         for name, strength in strengths.items()
     }
 
@@ -189,7 +192,11 @@ def test_devices_change_rounding_only(
     replicates: int, parallelism: str, tmp_path: Path
 ) -> None:
     """Two replicates on two devices, and one whose batches are divided."""
-    fields = {"solution_penalty.strength": 2.0, "replicates": replicates, "lottery.levels": 1}
+    fields = {
+        "solution_penalty.strength": 2.0,
+        "replicates": replicates,
+        "lottery.levels": 1,
+    }
     layout = {"run.devices": 2, "run.parallelism": parallelism}
     states = []
     for name, run in (("one", {}), ("two", layout)):
@@ -214,7 +221,10 @@ def test_devices_change_rounding_only(
             {"solution_penalty.dtype": "float32"},
             r"solution_penalty\.dtype: came 'float32' with strength 0",
         ),
-        ({"solution_penalty.strength": float("nan")}, r"solution_penalty\.strength: came nan"),
+        (
+            {"solution_penalty.strength": float("nan")},
+            r"solution_penalty\.strength: came nan",
+        ),
         ({"model.norm": "fixed"}, r"model\.norm: came 'fixed' for 'lenet_300_100'"),
         (
             {

@@ -34,7 +34,7 @@ COUNTS = {
     "lenet_5_valid": (models.LeNet5(padding="VALID"), MNIST, 44_426, 44_190),
     # "Small dense" of Evci et al. 2020.
     "lenet_5_small": (
-        models.LeNet5(maps=(3, 3), features=(27, 20), padding="VALID"),
+        models.LeNet5(conv_channels=(3, 3), features=(27, 20), padding="VALID"),
         MNIST,
         2_336 + 63,
         2_336,

@@ -238,7 +238,9 @@ def test_images_that_do_not_fit_are_refused_by_the_fields(tmp_path: Path) -> Non
         models_lib.check(c)
         models_lib.check_images(c, (size, size, 3))
     c.data.image_size = 40
-    with pytest.raises(ValueError, match=r"config.data.image_size: came 40 .*'vit_s_16'"):
+    with pytest.raises(
+        ValueError, match=r"config.data.image_size: came 40 .*'vit_s_16'"
+    ):
         models_lib.check(c)
 
 

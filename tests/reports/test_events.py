@@ -127,7 +127,11 @@ def test_many_replicates_are_shown_by_their_mean(tmp_path):
 
 
 def test_hyperparameters_are_those_of_the_plugin(tmp_path):
-    given = {"optimizer.name": "adam", "data.batch_size": 60, "sparse.layer_sparsity": [[1, 2]]}
+    given = {
+        "optimizer.name": "adam",
+        "data.batch_size": 60,
+        "sparse.layer_sparsity": [[1, 2]],
+    }
     row = {"kind": "train", **PLACE, "step": 5, "replicate": 0, "loss": 1.0}
     show(tmp_path, [row], replicates=2, levels=4, hyperparameters=given)
     assert len(list((tmp_path / "ticket/replicate_0").iterdir())) == 1

@@ -90,7 +90,11 @@ def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -
 
 
 def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
-    fields = STATIC | {"warm_start.weights": END, "warm_start.replicate": 1, "replicates": 3}
+    fields = STATIC | {
+        "warm_start.weights": END,
+        "warm_start.replicate": 1,
+        "replicates": 3,
+    }
     weights, held = first(build_in(studies / "one", fields), tmp_path)
     params, pruned = saved(studies, END)
     wanted = jax.tree.map(
@@ -102,7 +106,9 @@ def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
 def test_masks_may_come_from_files(studies: Path, tmp_path: Path) -> None:
     fields = STATIC | {
         "warm_start.run": "",
-        "warm_start.masks": str(studies / "earlier/tickets/final/replicate_{replicate}.npz"),
+        "warm_start.masks": str(
+            studies / "earlier/tickets/final/replicate_{replicate}.npz"
+        ),
     }
     _, held = first(build_in(studies / "files", fields), tmp_path)
     tiny.check_equal(held, saved(studies, END)[1])
@@ -194,7 +200,11 @@ def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
 
 
 def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
-    earlier, arm, masks = tmp_path / "earlier", tmp_path / "arm", STATIC["warm_start.masks"]
+    earlier, arm, masks = (
+        tmp_path / "earlier",
+        tmp_path / "arm",
+        STATIC["warm_start.masks"],
+    )
     tiny.train(earlier, EARLIER)
     fields = STATIC | {"warm_start.weights": "init"}
     tiny.train(arm, fields)
@@ -212,17 +222,29 @@ def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
 
 WRONG = [
     ({"warm_start.weights": "init"}, r"warm_start\.run: came ''"),
-    ({"warm_start.run": "../earlier"}, r"warm_start\.run: came '../earlier' with weights ''"),
+    (
+        {"warm_start.run": "../earlier"},
+        r"warm_start\.run: came '../earlier' with weights ''",
+    ),
     ({"warm_start.replicate": 1}, r"warm_start\.replicate: came 1 and nothing to take"),
-    (STATIC | {"sparse.method": "none"}, r"warm_start\.masks: came .*sparse\.method 'none'"),
+    (
+        STATIC | {"sparse.method": "none"},
+        r"warm_start\.masks: came .*sparse\.method 'none'",
+    ),
     (
         STATIC | {"warm_start.weights": "init", "init.sparse_init": "layer"},
         r"warm_start\.weights: came 'init' with init\.sparse_init 'layer'",
     ),
     (STATIC | {"warm_start.run": "../nothing"}, "nothing: no run is there"),
-    (STATIC | {"warm_start.masks": "last"}, "no whole checkpoint 'last'; wanted one of"),
+    (
+        STATIC | {"warm_start.masks": "last"},
+        "no whole checkpoint 'last'; wanted one of",
+    ),
     (STATIC | {"replicates": 3}, r"warm_start\.replicate: came -1 for 3 replicates"),
-    (STATIC | {"warm_start.replicate": 2}, r"warm_start\.replicate: came 2 for 2 replicates"),
+    (
+        STATIC | {"warm_start.replicate": 2},
+        r"warm_start\.replicate: came 2 for 2 replicates",
+    ),
     (
         STATIC | {"model.features": (7,)},
         r"warm_start\.masks: dense1/kernel has shape .* there",
@@ -231,7 +253,10 @@ WRONG = [
         STATIC | {"warm_start.weights": "init", "sparse.ablation": "reinitialized"},
         r"warm_start\.weights: came 'init' with sparse\.ablation",
     ),
-    (STATIC | {"sparse.pai_score": "snip"}, r"sparse\.pai_score: came 'snip' with start"),
+    (
+        STATIC | {"sparse.pai_score": "snip"},
+        r"sparse\.pai_score: came 'snip' with start",
+    ),
     (
         STATIC | {"sparse.ablation": "shuffled_layers"},
         r"sparse\.ablation: came 'shuffled_layers' with start",
@@ -248,8 +273,14 @@ WRONG = [
         STATIC | {"init.sparse_init": "layer", "init.sparse_init_scale": 2.0},
         r"init\.sparse_init_scale: came 2\.0 with init\.sparse_init 'layer'",
     ),
-    ({"init.sparse_init": "fan"}, r"init\.sparse_init: unknown 'fan'; did you mean fan_in"),
-    ({"model.conv_channels": (3, 3)}, r"model\.conv_channels: came \(3, 3\) for 'lenet_300_100'"),
+    (
+        {"init.sparse_init": "fan"},
+        r"init\.sparse_init: unknown 'fan'; did you mean fan_in",
+    ),
+    (
+        {"model.conv_channels": (3, 3)},
+        r"model\.conv_channels: came \(3, 3\) for 'lenet_300_100'",
+    ),
     ({"model.width": 8}, r"model\.width: came 8 for 'lenet_300_100'"),
 ]
 

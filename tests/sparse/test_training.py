@@ -303,7 +303,7 @@ def test_ablations_change_one_thing(tmp_path: Path) -> None:
 
 def test_dead_weights_are_removed_on_request(tmp_path: Path) -> None:
     session, state = of_ablation(
-        tmp_path, "shuffled_layers", remove_dead=True, sparsity=0.98
+        tmp_path, "shuffled_layers", prune_disconnected=True, sparsity=0.98
     )
     held = transforms.get_masks(state.opt_state)
     live = session.experiment.network.live
@@ -367,7 +367,7 @@ def test_growth_examples_are_what_weights_are_grown_by(tmp_path: Path) -> None:
     ends = []
     for count in (0, 60):
         folder = tmp_path / str(count)
-        made = tiny.run(folder, fields_of("rigl", growth_examples=count))
+        made = tiny.run(folder, fields_of("rigl", grow_batch_size=count))
         state = tiny.load(folder, "level_00/ticket/last", made)
         ends.append(transforms.get_masks(state.opt_state))
     starts = [
@@ -395,7 +395,7 @@ def test_the_step_at_a_change_may_be_left_out_or_not(
     moved = {}
     for skips in ("", "yes", "no"):
         folder = tmp_path / f"skips_{skips}"
-        fields = fields_of(method, skip_inner=skips)
+        fields = fields_of(method, skip_update=skips)
         fields |= {"analysis.save_at": ("2step", "3step")}
         made = tiny.run(folder, fields)
         before, after = (
@@ -503,7 +503,10 @@ def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
 WRONG += [
     (fields_of("gmp", end=""), "sparse.end_step: came '' with method 'gmp'"),
     (fields_of("gmp", begin=""), "sparse.begin_step: came '' with method 'gmp'"),
-    (fields_of("one_shot", begin=""), "sparse.begin_step: came '' with method 'one_shot'"),
+    (
+        fields_of("one_shot", begin=""),
+        "sparse.begin_step: came '' with method 'one_shot'",
+    ),
     (fields_of("set", update_every=""), "sparse.update_every: came ''"),
     (fields_of("static", structure="groups 4x"), "structure: came 'groups 4x'"),
     (fields_of("static", structure="groups x4"), "structure: came 'groups x4'"),
@@ -520,7 +523,7 @@ WRONG += [
         "sparse.score_iterations: came 3 with score 'random'",
     ),
     (
-        fields_of("rigl", grow="random", growth_examples=10),
+        fields_of("rigl", grow="random", grow_batch_size=10),
         "sparse.grow_batch_size: given with grow 'random'",
     ),
     (
@@ -535,20 +538,23 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     (fields_of("rigl", structure="blocks 7x7"), "config.sparse: .*dense1/kernel"),
     (fields_of("rigl", prunable=("tail",)), "config.sparse: prunable: the pattern"),
     (fields_of("gmp", end="1step"), "config.sparse: end_step: got 1"),
-    (fields_of("gmp", end="100%"), "sparse.end_step: came '100%', which is update 12 of 12"),
+    (
+        fields_of("gmp", end="100%"),
+        "sparse.end_step: came '100%', which is update 12 of 12",
+    ),
     (fields_of("ac_dc", end="900step"), "sparse.end_step: came '900step'"),
     (fields_of("one_shot", begin="100%"), "sparse.begin_step: came '100%'"),
     (fields_of("mest", end="100%", soft_bound=True), "sparse.end_step: came '100%'"),
     (fields_of("ste", end="100%"), "sparse.end_step: came '100%'"),
     (fields_of("top_kast", update_every="0step"), "update_every: got 0"),
-    (fields_of("rigl", growth_examples=121), "growth_examples: came 121 from 0 on"),
+    (fields_of("rigl", grow_batch_size=121), "grow_batch_size: came 121 from 0 on"),
     (
-        fields_of("rigl", growth_examples=60, growth_first=61),
-        "growth_examples: came 60 from 61 on; .* the 120",
+        fields_of("rigl", grow_batch_size=60, grow_batch_start=61),
+        "grow_batch_size: came 60 from 61 on; .* the 120",
     ),
-    (fields_of("rigl", growth_first=5), "sparse.grow_batch_start: came 5"),
-    (fields_of("mest", skip_inner="no"), "sparse.skip_update: came 'no'"),
-    (fields_of("rigl", skip_inner="never"), "sparse.skip_update: came 'never'"),
+    (fields_of("rigl", grow_batch_start=5), "sparse.grow_batch_start: came 5"),
+    (fields_of("mest", skip_update="no"), "sparse.skip_update: came 'no'"),
+    (fields_of("rigl", skip_update="never"), "sparse.skip_update: came 'never'"),
     (fields_of("sr_ste", structure="channels"), "wanted groups for sr_ste"),
     (fields_of("top_kast", backward_sparsity=0.95), "backward_sparsity: got 0.95"),
     (fields_of("ste", min_layer_density=0.1), "min_layer_density: got 0.1"),

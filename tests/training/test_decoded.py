@@ -246,7 +246,8 @@ def test_images_in_files_lie_on_no_device(
     where: str, tree: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=f"config.run.data_placement: came '{where}' with data.image_size 8"
+        ValueError,
+        match=f"config.run.data_placement: came '{where}' with data.image_size 8",
     ):
         experiment(tree, tmp_path, {"run.data_placement": where})
 

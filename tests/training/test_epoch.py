@@ -182,7 +182,7 @@ def test_growth_sees_exactly_the_rows_asked_for(devices: int) -> None:
     labels = np.arange(44, dtype=np.int32)
     examples = Examples(np.zeros((44, 1, 1, 1), np.uint8), labels)
     data = mesh.replicate(layout, tuple(examples))
-    growth = input_pipeline.growth_examples(layout, examples, first=7, count=5)
+    growth = input_pipeline.grow_batch_size(layout, examples, first=7, count=5)
     key = jax.random.split(jax.random.key(0), 1)
     order = jnp.arange(44, dtype=jnp.int32)[None]
     state, _ = programs(2, 8)(

@@ -279,7 +279,10 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"analysis.at_mask_updates": True}, r"analysis\.at_mask_updates: came True with sparse"),
+        (
+            {"analysis.at_mask_updates": True},
+            r"analysis\.at_mask_updates: came True with sparse",
+        ),
         (
             FIELDS | {"analysis.gradient_every": "often"},
             r"analysis\.gradient_every: duration: got 'often'",
@@ -301,7 +304,10 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
             {"analysis.examples": 30, "lottery.levels": 0},
             r"analysis\.examples: came 30 and nothing is measured",
         ),
-        ({"run.conv_gradients": "explicit"}, r"run\.conv_gradients: came 'explicit' for"),
+        (
+            {"run.conv_gradients": "explicit"},
+            r"run\.conv_gradients: came 'explicit' for",
+        ),
         (
             {
                 "model.name": "resnet_20",

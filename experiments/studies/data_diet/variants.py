@@ -179,7 +179,10 @@ def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
 
     def at(step: int, **more: Any) -> dict[str, Any]:
         own = {f"pretraining.{name}": value for name, value in more.items()}
-        steps = {"lottery.rewind": f"{step}step", "instability.start_steps": (f"{step}step",)}
+        steps = {
+            "lottery.rewind": f"{step}step",
+            "instability.start_steps": (f"{step}step",),
+        }
         return plain | steps | own
 
     found = {f"k{times}": at(times * sizes.k) for times in (0, 1, 2)}

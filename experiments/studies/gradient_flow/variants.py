@@ -61,7 +61,11 @@ def _of_network(network: str, scale: str) -> list[Run]:
 
 
 # What the recipe has for gradual pruning, undone.
-PLAIN = {"sparse.begin_step": "", "sparse.end_step": "", "sparse.update_every": "100step"}
+PLAIN = {
+    "sparse.begin_step": "",
+    "sparse.end_step": "",
+    "sparse.update_every": "100step",
+}
 STATIC = PLAIN | {"sparse.method": "static", "sparse.distribution": ""}
 DENSE = STATIC | {"sparse.method": "none", "sparse.sparsity": 0.9}
 

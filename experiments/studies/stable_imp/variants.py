@@ -85,7 +85,10 @@ _TINY = {
 HALF_STABLE = {("cifar", "cpu"): 128, ("cifar", "full"): 512}
 # What a scale changes of the recipes: of the onset of stability, and of pruning.
 ONSET: dict[str, dict[str, dict[str, Any]]] = {
-    "quick": {"mnist": {}, "cifar": {**_TINY, "instability.start_steps": ("0step", "20step")}},
+    "quick": {
+        "mnist": {},
+        "cifar": {**_TINY, "instability.start_steps": ("0step", "20step")},
+    },
     "cpu": {
         "mnist": {
             "data.batch_size": 16,
@@ -93,7 +96,13 @@ ONSET: dict[str, dict[str, dict[str, Any]]] = {
             "evaluation.every": "5ep",
             "lottery.levels": 0,
             "instability.copies": 2,
-            "instability.start_steps": ("0step", "100step", "500step", "2000step", "8000step"),
+            "instability.start_steps": (
+                "0step",
+                "100step",
+                "500step",
+                "2000step",
+                "8000step",
+            ),
             "instability.levels": (0,),
             "instability.compare_levels": False,
         },
