@@ -15,8 +15,8 @@ The scores are those of 16 networks after 7,800 updates, 20 epochs:
         --batch_norm=batch --out=runs/scores/cifar10_el2n.npz
 
 `:all` pre-trains on all data, which differs from training in nothing. For the other
-baselines, change `lottery.rewind` and with it `instability.start_steps`, from which children
-of the dense network train. Other subsets are `--config.pretraining.subset=hardest`, and
+baselines, change `lottery.rewind` and with it `instability.start_steps`, from which
+children of the dense network train. Other subsets are `--config.pretraining.subset=hardest`, and
 `random` with `--config.pretraining.scores=`, of 256 to 25,600 examples
 (`pretraining.size`), all with as many of each class, as in the authors' code.
 

@@ -14,8 +14,8 @@ trains the 10 dense networks, for 8,000 steps each, whose scores say what is eas
 `:quick` is 1 level of a narrow network, on random examples and without scores. Other
 subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
 `--config.pretraining.scores=`, for which the paper has sizes from 12,800 to 102,400,
-and `--config.lottery.rewind=200step --config.instability.start_steps="('200step',)"` is its
-other length.
+and its other length is `--config.lottery.rewind=200step` with
+`--config.instability.start_steps="('200step',)"`.
 
 Deviations: scores are means over 10 networks after 8,000 steps as theirs are, with the
 rate and weight decay above, and what theirs were is not known; that train and valid

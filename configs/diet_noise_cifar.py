@@ -8,8 +8,8 @@ tickets train on the right ones. The recipe is that of `diet_cifar.py:all`.
 through, `--config.pretraining.label_noise=0.0 --config.data.label_noise=0.1`.
 
 Deviations: how the authors chose and changed the labels is not known; here each label
-chosen becomes one of the others, uniformly (`--config.data.label_noise_by=permute` exchanges
-the labels of those chosen, as in the code of Paul et al., 2021).
+chosen becomes one of the others, uniformly (`--config.data.label_noise_by=permute`
+exchanges the labels of those chosen, as in the code of Paul et al., 2021).
 
 Command: python experiments/train.py --config=configs/diet_noise_cifar.py
 """

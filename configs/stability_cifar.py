@@ -16,8 +16,8 @@ of 32, momentum 0.9 and a rate that falls as a cosine from 0.02, 8 epochs, teste
 
 Deviations: BatchNorm is interpolated whole, with its running statistics, as in the code
 of Paul et al. (2022); what Frankle et al. did is not known
-(`--config.instability.batch_stats=re_estimated` measures them anew). Levels above 0 begin
-at the rewinding step, `lottery.rewind`, and so do their first children: those of later
+(`--config.instability.batch_stats=re_estimated` measures them anew). Levels above 0
+begin at the rewinding step, `lottery.rewind`, and so do their first children: those of later
 steps share its masks, where Frankle et al. searched masks for each step.
 
 Command: python experiments/train.py --config=configs/stability_cifar.py

@@ -15,8 +15,8 @@ Deviations: the code chooses those 5,000 as the first, ours are drawn; it never 
 ghost, and has skips in ResNet-18 and -34 only: here swish is blended with ReLU, and
 skips around every convolution fade, linearly until the learning rate first falls.
 Rescaling uses the gradients of the sparse network, where the code has those of the
-dense one (`--config.gradinit.mask_gradients=false`). Kaiming normal kernels, random masks at
-95 % and 3 seeds are ours. What is reported is the accuracy at the end, where the code
+dense one (`--config.gradinit.mask_gradients=false`). Kaiming normal kernels, random
+masks at 95 % and 3 seeds are ours. What is reported is the accuracy at the end, where the code
 takes the epoch of the best validation accuracy; records have the epoch of the least
 validation loss besides. Scores of masks are those of the network without ghosts.
 

@@ -199,7 +199,7 @@ WRONG_BUILDS = [
     ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
     (
         {"training.duration": "0ep"},
-        "training.duration: comes to 0 updates; wanted at lea",
+        "training.duration: expected at least 1 update, got 0",
     ),
     (
         {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},

@@ -158,8 +158,8 @@ def register_model(
         module that is called as `module(images, train=)`. Omit it to use this function
         as a decorator.
       takes: keyword arguments of `function`: fields of the config's section "model"
-        ("width", "features", "conv_channels", "padding", "dtype"), and injected layers ("norm",
-        "conv", "pool", "skip").
+        ("width", "features", "conv_channels", "padding", "dtype"), and injected layers
+        ("norm", "conv", "pool", "skip").
       options: default values of additional fields under `config.model`, passed to
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.

@@ -167,8 +167,8 @@ class ModelSpec(Spec):
     Attributes:
       arguments: fixed keyword arguments of the function.
       takes: keyword arguments that the function takes in addition to `classes`: fields
-        of the config's section "model" ("width", "features", "conv_channels", "padding",
-        "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
+        of the config's section "model" ("width", "features", "conv_channels",
+        "padding", "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
       blocks: number of sizes in `model.features`; None for any number.
       rectifies: whether the activation is ReLU. If so, the soft activations of ToST can
         replace the module's field `act`.

@@ -38,7 +38,7 @@ def check(config: ConfigDict) -> None:
     if on and config.run.on_nonfinite != "stop":
         raise ValueError(
             f"config.run.on_nonfinite: came {config.run.on_nonfinite!r} with "
-            f"instability.copies {c.copies} and successive {c.compare_levels}, which "
+            f"instability.copies {c.copies} and compare_levels {c.compare_levels}, which "
             "compare replicates that must all be whole; expected 'stop'"
         )
     for name in c:
@@ -46,7 +46,7 @@ def check(config: ConfigDict) -> None:
         if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
                 f"config.instability.{name}: came {c[name]!r} with children "
-                f"{c.copies} and successive {c.compare_levels}, which have no use for "
+                f"{c.copies} and compare_levels {c.compare_levels}, which have no use for "
                 f"it; wanted {plain[name]!r}, or children"
             )
     if on and config.sparse.method != "none":

@@ -180,8 +180,9 @@ def _open_lth_left(free: int, exclude: int, level: int, rule: PruningRule) -> in
     gone = kept - durations.open_lth_kept(kept, fraction=rule.fraction)
     if gone > free:
         raise ValueError(
-            f"config.lottery.count_rule: at level {level} open_lth's rule removes {gone} "
-            f"weights and only {free} may go; wanted fewer levels, or counting 'exact'"
+            f"config.lottery.count_rule: at level {level} open_lth's rule removes "
+            f"{gone} weights, expected at most the {free} that are not excluded; train "
+            "fewer levels, or take count_rule 'exact'"
         )
     return free - gone
 

@@ -70,7 +70,7 @@ def check(plan: RewindPlan) -> None:
     """
     if plan.total < 1:
         raise ValueError(
-            f"config.training.duration: comes to {plan.total} updates; wanted at least 1"
+            f"config.training.duration: expected at least 1 update, got {plan.total}"
         )
     if not 0 <= plan.rewind < plan.total:
         raise ValueError(

@@ -103,13 +103,14 @@ class LoadedRun:
         """Returns the levels whose trained weights exist, increasing.
 
         Level 0 is the one before any pruning round; runs without iterative pruning have
-        only this level. Levels whose weights were deleted because of `run.keep_checkpoints` are not
-        included.
+        only this level. Levels whose weights were deleted because of
+        `run.keep_checkpoints` are not included.
         """
         directory = self.folder / "checkpoints"
         notes = directory.glob(f"level_*/{stages.TICKET}/last.json")
         found = (int(note.parts[-3].removeprefix("level_")) for note in notes)
-        # Metadata remain when `run.keep_checkpoints` deletes the weights, which are in a directory.
+        # Metadata remain when `run.keep_checkpoints` deletes the weights, which are in a
+        # directory.
         return sorted(n for n in found if (directory / _end(n)).is_dir())
 
     def params(
@@ -303,12 +304,14 @@ def _one_of(level: Number | None, there: list[int], folder: Path) -> int:
     if not there:
         raise ValueError(
             f"{folder}: no level has been trained to its end there, or its weights "
-            "were deleted (config.run.keep_checkpoints); expected at least one; train it on"
+            "were deleted (config.run.keep_checkpoints); expected at least one; "
+            "continue the run"
         )
     if level is not None and level not in there:
         raise ValueError(
             f"level: expected one of {there}, which are in {folder}, got {level}; "
-            "others are not trained yet, or config.run.keep_checkpoints had them deleted"
+            "others are not trained yet, or were deleted because of "
+            "config.run.keep_checkpoints"
         )
     return there[-1] if level is None else int(level)
 

@@ -356,9 +356,9 @@ def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
             raise ValueError(
-                f"config.warm_start, {name}: {workdir} began with {old[name]}, and now they "
-                f"are {new[name]}; wanted the same: restore the run, or the scores, "
-                "that this one starts from, or choose another --workdir"
+                f"config.warm_start, {name}: {workdir} began with {old[name]}, and now "
+                f"they are {new[name]}; wanted the same: restore the run, or the "
+                "scores, that this one starts from, or choose another --workdir"
             )
 
 

@@ -188,7 +188,7 @@ def test_open_lth_says_so_when_nothing_is_left_to_remove() -> None:
     rule = PruningRule(counting="open_lth", exclude=("dense1/kernel", "dense2/kernel"))
     with pytest.raises(
         ValueError,
-        match=r"^config.lottery.count_rule: at level 1 open_lth's rule removes 191 weig",
+        match=r"^config.lottery.count_rule: at level 1 open_lth's rule removes 191 w",
     ):
         iterate(rule, 1, SMALL)
 

@@ -278,7 +278,7 @@ def test_spans() -> None:
     [
         (
             RewindPlan(0, 0),
-            "config.training.duration: comes to 0 updates; wanted at least 1",
+            "config.training.duration: expected at least 1 update, got 0",
         ),
         (
             RewindPlan(10, 10),
