@@ -86,8 +86,15 @@ def make_rescale(
             f"config.gradinit.batch_size: came {size}; wanted at most a third of the "
             f"{count} training examples"
         )
-    fields = gradinit.GradInitOptions._fields
-    settings = gradinit.GradInitOptions(**{name: c[name] for name in fields})
+    settings = gradinit.GradInitOptions(
+        steps=c.steps,
+        learning_rate=c.learning_rate,
+        look_ahead=c.step_size,
+        longest=c.max_grad_norm,
+        least=c.min_factor,
+        clip=c.clip,
+        masked=c.mask_gradients,
+    )
 
     def loss(params: Params, batch: Any) -> Any:
         stats, images, labels = batch
