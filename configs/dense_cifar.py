@@ -15,5 +15,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.lottery.levels = 0
     c.lottery.rewind = "0step"
     c.lottery.controls = ()
-    c.lottery.control_levels = ()
+    c.lottery.control_levels = None
     return c

@@ -16,8 +16,9 @@ The scores are those of 16 networks after 7,800 updates, 20 epochs:
 
 `:all` pre-trains on all data, which differs from training in nothing. For the other
 baselines, change `lottery.rewind` and with it `instability.start_steps`, from which
-children of the dense network train. Other subsets are `--config.pretraining.subset=hardest`, and
-`random` with `--config.pretraining.scores=`, of 256 to 25,600 examples
+children of the dense network train. Other subsets are
+`--config.pretraining.subset=hardest`, and
+`random` with `--config.pretraining.scores=None`, of 256 to 25,600 examples
 (`pretraining.size`), all with as many of each class, as in the authors' code.
 
 `:small` is ours, for two CPU cores: LeNet-5 on 5,000 examples, as in
@@ -47,10 +48,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c = lth_cifar.get_config("quick" if variant == "quick" else "")
     c.name = plain.name
     c.data.validation = 0
-    c.data.order = "fresh"
+    c.data.reshuffle_each_level = True
     c.data.drop_last = True
     c.lottery.controls = ()
-    c.lottery.control_levels = ()
+    c.lottery.control_levels = None
     if variant == "quick":
         c.data.train_examples = 2000
         c.pretraining.subset = "random"

@@ -12,7 +12,7 @@ Variants: "" pre-trains on the easiest examples; `:all` on all, the baseline; `:
 trains the 16 dense networks, for 7,800 steps each, whose scores say what is easy;
 `:quick` is 1 level of a narrow network, on random examples and without scores. Other
 subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
-`--config.pretraining.scores=`, for which the paper has sizes from 256 to 6,400.
+`--config.pretraining.scores=None`, for which the paper has sizes from 256 to 6,400.
 
 Deviations: scores are means over 16 networks after 7,800 steps as theirs are, of this
 ResNet-32 with the rate and weight decay above, where theirs are of ResNet-50; images
@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.name = "cifar100"
     c.data.crop_pad = 4
     c.data.flip = True
-    c.data.order = "fresh"
+    c.data.reshuffle_each_level = True
     c.model.name = "resnet_32"
     c.init.norm_scale = "uniform"
     c.init.bias = "torch_default"
@@ -89,6 +89,6 @@ def _quick(c: ConfigDict) -> ConfigDict:
     c.instability.examples = 1000
     c.pretraining.subset = "random"
     c.pretraining.size = 400
-    c.pretraining.scores = ""
+    c.pretraining.scores = None
     c.run.checkpoint_every = "20step"
     return c

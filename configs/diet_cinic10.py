@@ -13,7 +13,8 @@ Variants: "" pre-trains on the easiest examples; `:all` on all, the baseline; `:
 trains the 10 dense networks, for 8,000 steps each, whose scores say what is easy;
 `:quick` is 1 level of a narrow network, on random examples and without scores. Other
 subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
-`--config.pretraining.scores=`, for which the paper has sizes from 12,800 to 102,400,
+`--config.pretraining.scores=None`, for which the paper has sizes from 12,800 to
+102,400,
 and its other length is `--config.lottery.rewind=200step` with
 `--config.instability.start_steps="('200step',)"`.
 
@@ -94,6 +95,6 @@ def _quick(c: ConfigDict) -> ConfigDict:
     c.instability.examples = 1000
     c.pretraining.subset = "random"
     c.pretraining.size = 512
-    c.pretraining.scores = ""
+    c.pretraining.scores = None
     c.run.checkpoint_every = "20step"
     return c

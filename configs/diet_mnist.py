@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c = lth_mnist.get_config("quick" if variant == "quick" else "")
     c.name = plain.name
     c.data.validation = 0
-    c.data.order = "fresh"
+    c.data.reshuffle_each_level = True
     c.lottery.controls = ()
     if variant == "quick":
         c.lottery.rewind = "20step"

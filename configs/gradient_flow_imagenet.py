@@ -74,6 +74,6 @@ def get_config(variant: str = "") -> ConfigDict:
         c.evaluation.every = "10step"
         c.sparse.update_every = "5step"
         c.sparse.end_step = "15step"
-        c.sparse.begin_step = "" if vgg else "5step"
+        c.sparse.begin_step = None if vgg else "5step"
         c.analysis.gradient_every = "5step"
     return c

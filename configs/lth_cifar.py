@@ -54,6 +54,6 @@ def get_config(variant: str = "") -> ConfigDict:
         c.lottery.levels = 2
         c.lottery.rewind = "50step"
         c.lottery.controls = ()
-        c.lottery.control_levels = ()
+        c.lottery.control_levels = None
         c.run.checkpoint_every = "50step"
     return c

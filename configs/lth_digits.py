@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.learning_rate = 1.2e-3
     c.training.duration = "32ep"  # 608 steps
     c.evaluation.every = "1ep"
-    c.run.checkpoint_every = ""
+    c.run.checkpoint_every = None
     c.lottery.levels = 21
     c.lottery.controls = ("reinitialized", "shuffled_layers", "random_mask")
     if variant == "quick":

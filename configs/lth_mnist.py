@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.learning_rate = 0.1
     c.training.duration = "3ep"
     c.evaluation.every = "100step"
-    c.run.checkpoint_every = ""
+    c.run.checkpoint_every = None
     c.lottery.levels = 12
     c.lottery.exclude = ("head/kernel",)
     if variant == "quick":

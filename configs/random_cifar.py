@@ -31,7 +31,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.lottery.levels = 0
     c.lottery.rewind = "0step"
     c.lottery.controls = ()
-    c.lottery.control_levels = ()
+    c.lottery.control_levels = None
     c.sparse.method = "static"
     c.sparse.sparsity = 0.9
     return c

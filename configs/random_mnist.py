@@ -34,7 +34,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.replicates = 5
     c.data.name = "mnist"
     c.data.batch_size = 128
-    c.data.normalize = "unit"
+    c.data.normalize = "scale"
     c.model.name = "lenet_300_100"
     c.init.kernel = "glorot_uniform"
     c.optimizer.momentum = 0.9
@@ -44,7 +44,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.schedule.learning_rate = 0.2
     c.training.duration = "11719step"
     c.evaluation.every = "500step"
-    c.run.checkpoint_every = ""
+    c.run.checkpoint_every = None
     c.sparse.method = "static"
     c.sparse.sparsity = 0.98
     if variant == "quick":

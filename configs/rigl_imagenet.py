@@ -9,8 +9,8 @@ too. `:90` is 90 % sparse. The authors' table of single-length runs has an accur
 75.12 % at 80 % and of 73.07 % at 90 %; here it has not been run.
 
 Images are decoded as they are asked for (`data.image_size`), from what TFDS has
-prepared or from a tree of folders FOLDER/imagenet2012/{train,val}/CLASS/*.JPEG. In training a
-random part of 8 to 100 % of the area is seen, and flipped or not; in evaluation the
+prepared or from a tree of folders FOLDER/imagenet2012/{train,val}/CLASS/*.JPEG. In
+training a random part of 8 to 100 % of the area is seen, and flipped or not; in evaluation the
 middle.
 
 Deviations: the last batch of an epoch, which is smaller, is left out, so that batches

@@ -17,7 +17,8 @@ of 32, momentum 0.9 and a rate that falls as a cosine from 0.02, 8 epochs, teste
 Deviations: BatchNorm is interpolated whole, with its running statistics, as in the code
 of Paul et al. (2022); what Frankle et al. did is not known
 (`--config.instability.batch_stats=re_estimated` measures them anew). Levels above 0
-begin at the rewinding step, `lottery.rewind`, and so do their first children: those of later
+begin at the rewinding step, `lottery.rewind`, and so do their first children: those of
+later
 steps share its masks, where Frankle et al. searched masks for each step.
 
 Command: python experiments/train.py --config=configs/stability_cifar.py
@@ -33,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c = config.start("stability_cifar", variant, also=("small",))
     c.replicates = 3
     c.data.name = "cifar10"
-    c.data.order = "fresh"
+    c.data.reshuffle_each_level = True
     c.optimizer.momentum = 0.9
     c.instability.copies = 3
     c.instability.compare_levels = True

@@ -17,7 +17,7 @@ of 128, stable. What the paper makes unstable has batches of 16, and also weight
 epochs, not augmented, 8 rounds, tested on 2,000.
 
 Deviations: BatchNorm has no scale and bias: so we read "affine" normalisation in the
-paper (`--config.model.norm=learned` for those). Augmentation is not said: crops and
+paper (`--config.model.norm_affine=true` for those). Augmentation is not said: crops and
 flips, the usual ones. Biases begin as zeros, and segments have 30 points, where the
 paper has 20. Rounds have orders of their own, see `stable_imp_mnist.py`. `:small` keeps
 weight decay and schedule at batches of 16.
@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 3
     c.data.name = "cifar10"
     c.data.batch_size = 1024
-    c.data.order = "fresh"
+    c.data.reshuffle_each_level = True
     c.data.crop_pad = 4
     c.data.flip = True
     c.optimizer.momentum = 0.9
@@ -49,7 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant in ("conv_4", "small"):
         return _conv(c, variant)
     c.model.name = "resnet_20"
-    c.model.norm = "fixed"
+    c.model.norm_affine = False
     c.schedule.name = "step"
     c.schedule.learning_rate = 0.1
     c.schedule.milestones = ("56ep", "71ep")

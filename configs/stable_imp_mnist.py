@@ -10,7 +10,7 @@ rounds 5, 10 and 15. Of the levers that make training stable, batches are the ma
 Deviations: the paper does not say how the output layer is pruned, what biases begin
 with, or whether rounds share the order of examples; here all layers are pruned alike,
 biases begin as zeros, and each round has an order of its own, as those that share one
-share the noise of SGD (`--config.data.order=same` for that).
+share the noise of SGD (`--config.data.reshuffle_each_level=false` for that).
 
 Command: python experiments/train.py --config=configs/stable_imp_mnist.py
 """
@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 3
     c.data.name = "mnist"
     c.data.batch_size = 60
-    c.data.order = "fresh"
+    c.data.reshuffle_each_level = True
     c.model.name = "lenet_300_100"
     c.init.kernel = "kaiming_uniform"
     c.optimizer.name = "adam"

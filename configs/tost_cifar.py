@@ -16,14 +16,15 @@ ghost, and has skips in ResNet-18 and -34 only: here swish is blended with ReLU,
 skips around every convolution fade, linearly until the learning rate first falls.
 Rescaling uses the gradients of the sparse network, where the code has those of the
 dense one (`--config.gradinit.mask_gradients=false`). Kaiming normal kernels, random
-masks at 95 % and 3 seeds are ours. What is reported is the accuracy at the end, where the code
+masks at 95 % and 3 seeds are ours. What is reported is the accuracy at the end, where
+the code
 takes the epoch of the best validation accuracy; records have the epoch of the least
 validation loss besides. Scores of masks are those of the network without ghosts.
 
 Any mask: `--config.sparse.pai_score=snip` (grasp, magnitude, or synflow with
 `--config.sparse.score_iterations=100`); or one of an earlier run, such as a ticket, by
 `--config.warm_start.run=../FOLDER --config.warm_start.masks=level_08/ticket/last
---config.warm_start.weights=init --config.sparse.distribution=`.
+--config.warm_start.weights=init --config.sparse.distribution=None`.
 
 Command: python experiments/train.py --config=configs/tost_cifar.py
 """
@@ -47,7 +48,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.replicates = 3
     c.data.batch_size = 128
     c.data.validation = 5000
-    c.data.augment = "published"
+    c.data.augment = "standard"
     c.data.mean = (0.4914, 0.4822, 0.4465)
     c.data.std = (0.2023, 0.1994, 0.2010)
     c.model.name = "resnet_32"

@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the recipe; `variant` is "", "baseline" or "quick" (200 steps)."""
     c = tost_cifar.recipe("tost_tiny_imagenet", variant)
     c.data.name = "tiny_imagenet"
-    c.data.mean, c.data.std = (), ()
+    c.data.mean = c.data.std = None
     tost_cifar100.wide(c, variant)
     if variant == "quick":
         c.run.steps_per_call = 20

@@ -99,14 +99,18 @@ def check_value(name: str, text: str, like: ConfigDict) -> None:
     value: Any = like
     for part in name.split("."):
         value = value[part]
-    if isinstance(value, bool):
+    kind, optional = config.type_of(like, name)
+    if text == "None" and optional:
+        return
+    if kind is bool:
         good = text.lower() in ("true", "t", "1", "false", "f", "0")
         wanted = "true or false"
-    elif isinstance(value, int | float):
-        kind = type(value)
-        good, wanted = _is_read(kind, text), f"{_WORDS[kind]} like {value!r}"
+    elif kind in _WORDS:
+        good, wanted = _is_read(kind, text), _WORDS[kind]
+        wanted += "" if value is None else f" like {value!r}"
     else:
         return
+    wanted += ", or None" if optional else ""
     if not good:
         raise ValueError(f"config.{name}: expected {wanted}, got {text!r}")
 

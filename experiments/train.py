@@ -28,6 +28,7 @@ from experiments import command_line, recipes  # noqa: E402
 from jaxsparse import config  # noqa: E402
 from jaxsparse.data import names  # noqa: E402
 
+config.allow_none()  # --config.FIELD=None
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "recipe, FILE or FILE:VARIANT; one of configs/ by its name alone"
 )

@@ -220,13 +220,12 @@ WRONG_BUILDS = [
         "run.parallelism: pmap divides either replicates or batches; 2 replicates on",
     ),
     (
-        {"run.weights": "sharded", "run.fsdp_rules": (("hed/*", 0),)}
+        {"run.fsdp": True, "run.fsdp_rules": (("hed/*", 0),)}
         | {"run.devices": 1},  # where nothing is sharded
         "run.fsdp_rules: the pattern 'hed/*' matches no leaf; wanted one of, or a pa",
     ),
     (
-        {"run.weights": "sharded", "run.fsdp_rules": (("head/*", 2),)}
-        | {"run.devices": 1},
+        {"run.fsdp": True, "run.fsdp_rules": (("head/*", 2),)} | {"run.devices": 1},
         "run.fsdp_rules: axis 2 of head/bias, which has the shape (10,); wanted -1",
     ),
     ({"lottery.exclude": ("heads/*",)}, "lottery.exclude: the pattern 'heads/*' match"),

@@ -33,11 +33,11 @@ SPARSE = {
 }
 RESIDUAL = SPARSE | {
     "model.name": "resnet_20",
-    "model.conv_channels": (),
-    "model.features": (),
+    "model.conv_channels": None,
+    "model.features": None,
     "model.width": 2,
 }
-MLP = SPARSE | {"model.name": "lenet_300_100", "model.conv_channels": ()}
+MLP = SPARSE | {"model.name": "lenet_300_100", "model.conv_channels": None}
 GHOSTS = {"tost.activation": "mish", "tost.skips": "convolution"}
 
 

@@ -210,12 +210,12 @@ RIGL = (
     "--config.run.checkpoint_every=20step",
     "--config.run.steps_per_call=5",
     # Over both processes; on one device there is nothing to divide.
-    "--config.run.weights=sharded",
+    "--config.run.fsdp=true",
     "--config.run.fsdp_min_size=64",
     *FIELDS,
 )
 IN_LOTTERY = "level_01/ticket", "level_01/random_mask"  # where it is disturbed
-WHOLE = "--config.run.weights=whole"
+WHOLE = "--config.run.fsdp=false"
 
 
 def environment_of(root: Path, number: int, layout: tuple[int, int]) -> Any:

@@ -31,7 +31,7 @@ LENET = STABLE_IMP | {
 RESNET = STABLE_IMP | {
     "data.name": "cifar10",
     "model.name": "resnet_20",
-    "model.norm": "fixed",
+    "model.norm_affine": False,
     "data.batch_size": 1024,
     "optimizer.name": "sgd",
     "optimizer.momentum": 0.9,
@@ -44,7 +44,7 @@ RESNET = STABLE_IMP | {
 }
 CONV_4 = RESNET | {
     "model.name": "conv_4",
-    "model.norm": "learned",
+    "model.norm_affine": True,
     "data.batch_size": 128,
     "schedule.name": "cosine",
     "schedule.learning_rate": 0.01,
@@ -55,7 +55,7 @@ CONV_4 = RESNET | {
 TOST = {
     "data.batch_size": 128,
     "data.validation": 5000,
-    "data.augment": "published",
+    "data.augment": "standard",
     "optimizer.name": "sgd",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
@@ -203,8 +203,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "stability_cifar": STABILITY | OPEN_LTH,
     "tost_cifar": TOST_CIFAR | {"data.name": "cifar10", "model.name": "resnet_32"},
     "tost_cifar:baseline": {
-        "tost.activation": "",
-        "tost.skips": "",
+        "tost.activation": None,
+        "tost.skips": None,
         "gradinit.steps": 0,
         "training.label_smoothing": 0.0,
         "training.duration": "182ep",
@@ -228,7 +228,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretraining.balanced": True,
         "pretraining.label_noise": 0.0,
     },
-    "diet_cifar:all": DIET | {"pretraining.subset": "", "pretraining.size": 0},
+    "diet_cifar:all": DIET | {"pretraining.subset": None, "pretraining.size": 0},
     "diet_cifar:scores": OPEN_LTH
     | {
         "replicates": 16,

@@ -42,7 +42,7 @@ def config(fields: dict[str, Any] | None = None) -> ConfigDict:
     c.lottery.levels = 2
     c.run.devices = 1
     c.run.steps_per_call = 4
-    c.run.checkpoint_every = ""
+    c.run.checkpoint_every = None
     c.run.tensorboard = False
     c.update_from_flattened_dict(fields or {})
     return c

@@ -235,7 +235,7 @@ def lottery_config() -> ConfigDict:
     c.evaluation.every = "500step"
     c.lottery.levels = 3
     c.lottery.rewind = "100step"
-    c.run.checkpoint_every = ""
+    c.run.checkpoint_every = None
     return c
 
 

@@ -115,7 +115,7 @@ def _references(points: Sequence[Point], *, seeds: int, size: int) -> list[Point
     for point in points:
         c = read(Run("", point.recipe, {}))
         undone = {
-            name: tuple(usual[name]) if isinstance(value, list) else usual[name]
+            name: tuple(usual[name]) if isinstance(usual[name], list) else usual[name]
             for name, value in config.flatten(c).items()
             if name.startswith("sparse.") and value != usual[name]
         }
@@ -167,30 +167,31 @@ def _name(recipe: str, fields: dict[str, str], seeds: dict[str, Any]) -> list[st
 def _parsed(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
     """Gives values the types that a recipe's fields have."""
     c = read(Run("", recipe, {}))
-    known = config.flatten(c)
     for name in fields:
         recipe_files.check_field(name)
-    return {name: _as(known[name], value, name) for name, value in fields.items()}
+    return {name: _as(c, value, name) for name, value in fields.items()}
 
 
-def _as(like: Any, value: str, name: str) -> Any:
-    if isinstance(like, bool):
+def _as(like: ConfigDict, value: str, name: str) -> Any:
+    kind, optional = config.type_of(like, name)
+    if value == "None" and optional:
+        return None
+    if kind is bool:
         if value not in ("true", "false"):
             raise ValueError(f"config.{name}: came {value!r}; wanted true or false")
         return value == "true"
-    if isinstance(like, str):
+    if kind is str:
         return value
-    if isinstance(like, int | float):
+    if kind in (int, float):
         try:
-            return type(like)(value)
+            return kind(value)
         except ValueError as error:
-            kind = type(like).__name__
             raise ValueError(
-                f"config.{name}: came {value!r}; wanted a value of type {kind}"
+                f"config.{name}: came {value!r}; wanted a value of type {kind.__name__}"
             ) from error
     raise ValueError(
-        f"config.{name}: came {value!r}, and is {like!r}; wanted a field that holds a "
-        "number, text, or true or false; put others into a recipe"
+        f"config.{name}: expected a field that holds a number, text, or true or false, "
+        f"got {value!r} for one that holds a {kind.__name__}; put it into a recipe"
     )
 
 

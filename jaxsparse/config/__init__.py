@@ -1,27 +1,28 @@
 """Config of an experiment: fields, default values, validation and registries.
 
 A config file calls `default()` or `start()`, changes the fields of its recipe and
-returns the config; the command line overrides single fields. `schema` defines and
-explains all fields. The package `factory` turns a config into plain arguments: models,
-transforms and other functions that compute do not take configs.
+returns the config; the command line overrides single fields. `fields` defines and
+explains all fields; configs/README.md lists them. The package `factory` turns a config
+into plain arguments: models, transforms and other functions that compute do not take
+configs.
 
 Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of training);
 see `durations.to_steps`.
 """
 
 from jaxsparse.config import built_in, kept, renames
+from jaxsparse.config.combinations import check_unused
 from jaxsparse.config.comparing import (
-    GROWING,
-    OPERATIONAL,
     differences,
     digest,
     flatten,
     from_json,
     scientific,
 )
-from jaxsparse.config.names import BUILT_IN, check_names
+from jaxsparse.config.fields import FIELDS, SECTIONS
+from jaxsparse.config.flags import allow_none
+from jaxsparse.config.names import check_names
 from jaxsparse.config.naming import check_known, nearest, nearest_field, to_path
-from jaxsparse.config.ranges import RULES
 from jaxsparse.config.registering import (
     SIZES,
     register_dataset,
@@ -40,23 +41,22 @@ from jaxsparse.config.registries import (
     ScoreSpec,
     describe,
 )
-from jaxsparse.config.rules import check_unused, validate
-from jaxsparse.config.schema import default, start
+from jaxsparse.config.rules import validate
+from jaxsparse.config.schema import default, start, type_of
 
 __all__ = (
-    "BUILT_IN",
     "DATASETS",
-    "GROWING",
+    "FIELDS",
     "METHODS",
     "MODELS",
-    "OPERATIONAL",
-    "RULES",
     "SCORES",
+    "SECTIONS",
     "SIZES",
     "DatasetSpec",
     "MethodSpec",
     "ModelSpec",
     "ScoreSpec",
+    "allow_none",
     "built_in",
     "check_known",
     "check_names",
@@ -78,5 +78,6 @@ __all__ = (
     "scientific",
     "start",
     "to_path",
+    "type_of",
     "validate",
 )

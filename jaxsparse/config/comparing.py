@@ -8,16 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxsparse.config import renames, schema
+from jaxsparse.config.fields import FIELDS
 
 # A config, or the nested dicts read from its JSON file.
 Fields = ConfigDict | Mapping[str, Any]
-
-# Fields and sections that do not affect results. They may change when a run continues,
-# and the default name of the run directory does not depend on them.
-OPERATIONAL = ("data.dir", "run")
-
-# May only increase when a run continues: more levels of the same experiment.
-GROWING = "lottery.levels"
 
 
 def flatten(config: Fields, prefix: str = "") -> dict[str, Any]:
@@ -49,15 +43,27 @@ def scientific(config: Fields) -> dict[str, Any]:
     return {
         name: value
         for name, value in flatten(config).items()
-        if name not in OPERATIONAL and name.split(".")[0] not in OPERATIONAL
+        if not _is_operational(name)
     }
+
+
+def _is_operational(name: str) -> bool:
+    """Returns whether results do not depend on a field."""
+    if name in FIELDS:
+        return FIELDS[name].operational
+    return name.startswith("run.")  # a field of an older version
+
+
+def _may_grow(name: str) -> bool:
+    """Returns whether a field may increase when a run continues."""
+    return name in FIELDS and FIELDS[name].may_grow
 
 
 def digest(config: Fields) -> str:
     """Hashes the fields that results depend on, except the number of levels.
 
-    Fields at their default values are left out, and renamed fields have their first
-    names, so that neither changes the names of existing run directories.
+    Fields at their default values are left out, and renamed fields and values have
+    their first names, so that neither changes the names of existing run directories.
 
     Args:
       config: a config, or the nested dicts read from its JSON file.
@@ -67,9 +73,9 @@ def digest(config: Fields) -> str:
     """
     defaults = scientific(schema.default())
     fields = {
-        renames.old_name(name): value
+        renames.old_name(name): renames.old_value(name, value)
         for name, value in scientific(config).items()
-        if name != GROWING and value != defaults.get(name)
+        if not _may_grow(name) and value != defaults.get(name)
     }
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -93,7 +99,7 @@ def differences(old: Fields, new: Fields) -> Iterator[tuple[str, Any, Any]]:
     for name in sorted(before.keys() | now.keys()):
         a = before.get(name, defaults.get(name, "absent"))
         b = now.get(name, "absent")
-        grew = name == GROWING and type(a) is type(b) is int and b > a
+        grew = _may_grow(name) and type(a) is type(b) is int and b > a
         if a != b and not grew:
             yield name, a, b
 

@@ -1,8 +1,8 @@
-"""Names that are valid in a config, so that they are checked before JAX is imported.
+"""Checks of names in a config, before JAX is imported.
 
 Scores, methods and networks are in registries, to which users add entries. All other
-names are defined in modules that import JAX and are repeated here; a test compares the
-two.
+names are listed with their fields; a test compares them with the modules that define
+them, which import JAX.
 """
 
 from typing import Any
@@ -10,24 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxsparse.config import naming, registries
-
-BUILT_IN: dict[str, tuple[str, ...]] = {
-    "optimizer.name": ("sgd", "adam", "adamw"),
-    "init.kernel": (
-        *("kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform"),
-        *("lecun_normal", "lecun_uniform", "orthogonal", "torch_default"),
-    ),
-    "init.bias": ("zeros", "torch_default"),
-    "init.norm_scale": ("ones", "uniform"),
-    "init.sparse_init": ("", "fan_in", "fan_out", "fan_average", "layer", "neuron"),
-    "sparse.ablation": ("", "shuffled_layers", "inverted", "reinitialized"),
-    "sparse.distribution": ("", "global", "uniform", "balanced", "er", "erk"),
-    "lottery.controls": (
-        *("reinitialized", "shuffled_layers", "shuffled_globally", "random_mask"),
-        "dense_continued",
-    ),
-    "tost.activation": ("", "swish", "mish", "p_swish", "gelu"),
-}
+from jaxsparse.config.fields import FIELDS
 
 # Scores of examples by logits, and statistics for BatchNorm: flags of score_data.py.
 LOGIT_SCORES = ("el2n", "margin", "loss")
@@ -43,11 +26,15 @@ def check_names(config: ConfigDict) -> None:
     Raises:
       ValueError: if a name is unknown; the message gives the field and similar names.
     """
-    known = {field: list(names) for field, names in BUILT_IN.items()}
+    known = {
+        name: list(field.valid.choices)
+        for name, field in FIELDS.items()
+        if field.valid.choices
+    }
     for registry in (registries.MODELS, registries.METHODS, registries.SCORES):
         known[registry.field] = list(registry)
-    scores = {"lottery.score": list(registries.SCORES)}
-    for field, names in (known | scores).items():
+    known["lottery.score"] = list(registries.SCORES)
+    for field, names in known.items():
         # Missing fields and wrong types pass here: `validate` reports them.
         value: Any = config
         for part in field.split("."):

@@ -52,13 +52,17 @@ def check_known(
     """
     if name in known:
         return
-    hint = f"did you mean {nearest(name, known)}?"
+    few = len(known) <= 8
+    hint = f"; did you mean {nearest(name, known)}?"
+    if few and not difflib.get_close_matches(name, known, cutoff=0.5):
+        hint = ""  # the message lists the few names already
     best = max((_likeness(name, value) for value in known), default=0.0)
     for other, values in (others or {}).items():
         for value in values if other != field else ():
             if (alike := _likeness(name, value)) > max(best, 0.6):
-                best, hint = alike, _hint_elsewhere(field, other, value, name)
-    raise ValueError(f"config.{field}: unknown {name!r}; {hint}")
+                best, hint = alike, f"; {_hint_elsewhere(field, other, value, name)}"
+    expected = f"one of {', '.join(known)}" if few else "a known name"
+    raise ValueError(f"config.{field}: expected {expected}, got {name!r}{hint}")
 
 
 def _likeness(a: str, b: str) -> float:
@@ -67,11 +71,11 @@ def _likeness(a: str, b: str) -> float:
 
 
 def _hint_elsewhere(field: str, other: str, value: str, name: str) -> str:
-    """Says that a name, or a similar one, is a value of another field."""
+    """Returns a hint that a name, or a similar one, is a value of another field."""
     it = "it" if value == name else repr(value)
     if (field, other) == ("sparse.method", "sparse.pai_score"):
         flags = f"--config.sparse.method=static --config.sparse.pai_score={value}"
-        return f"{it} is a score: give {flags}"
+        return f"{it} is a score; set {flags}"
     return f"{it} is a value of config.{other}, not of config.{field}"
 
 
@@ -85,9 +89,9 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     Returns:
       Dotted names, joined by "or". For a common name of other programs (`epochs`), the
       field of the same meaning. For a name in an existing section, similar fields of
-      this section, or else where the section is explained. Otherwise the fields with
-      the same last part or with these initials (`lr`), or else similar fields, or else
-      the file that lists all fields.
+      this section, or else the page that explains the section. Otherwise the fields
+      with the same last part or with these initials (`lr`), or else similar fields, or
+      else the page that lists all fields.
     """
     known = list(known)
     section, _, last = name.rpartition(".")
@@ -109,11 +113,11 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     order = ("schedule", "sparse", "data", "optimizer", "training", "lottery")
     rank = {part: place for place, part in enumerate(order)}
     same.sort(key=lambda field: rank.get(field.partition(".")[0], len(order)))
-    where = "jaxsparse/config/schema.py"
+    where = "configs/README.md"
     if section and mine:
-        return " or ".join(same[:3]) or f"one of the section {section!r} of {where}"
+        return " or ".join(same[:3]) or f"one of the section {section!r} in {where}"
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return " or ".join(same[:3] or close) or f"one of {where}"
+    return " or ".join(same[:3] or close) or f"one of those in {where}"
 
 
 def initials(name: str) -> str:

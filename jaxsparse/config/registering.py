@@ -96,11 +96,10 @@ def register_method(
         returns an optimizer that contains exactly one sparse optimizer, such as
         `transforms.sparsify` makes. Omit it to use this function as a decorator.
       arguments: fields of the config's section "sparse" that are passed to `function`;
-        a mapping from field to argument if names differ. `begin`, `end` and
-        `update_every` are converted to numbers of steps; in a tuple of fields, `begin`
-        and `end` become the arguments `begin_step` and `end_step`. A field with the
-        value "" or -1 is not passed. A config may not set fields of the section that
-        neither `arguments` nor `options` nor `reads` names.
+        a mapping from field to argument if names differ. `begin_step`, `end_step` and
+        `update_every` are converted to numbers of steps. A field that is None is not
+        passed. A config may not set fields of the section that neither `arguments` nor
+        `options` nor `reads` names.
       options: default values of additional fields under `config.sparse`, passed to
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.

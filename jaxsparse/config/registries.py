@@ -109,8 +109,8 @@ class MethodSpec(Spec):
 
     Attributes:
       arguments: fields of the config's section "sparse" that are passed to the
-        function, mapped to the names of its arguments. A field with the value "" or -1,
-        which stands for the method's own default, is not passed.
+        function, mapped to the names of its arguments. A field that is None, which
+        stands for the default of the method, is not passed.
       reads: further fields of that section that affect the method but are not arguments
         of its function.
       receives: arguments that are not config fields: "key", a random key, and "axes",
@@ -121,11 +121,11 @@ class MethodSpec(Spec):
       updates_masks: whether masks change during training.
       keeps_counts: whether the method can train from the masks of another run and keeps
         their number of active weights.
-      first_update: step of the first mask update if the config has no `begin`: "start"
-        for step 0, "one_interval" for step `update_every`; "" if the steps of the mask
-        updates are unknown.
-      include_end: whether the step `end` itself has a mask update; or the name of the
-        boolean field that decides this.
+      first_update: step of the first mask update if the config has no `begin_step`:
+        "start" for step 0, "one_interval" for step `update_every`; "" if the steps of
+        the mask updates are unknown.
+      include_end: whether the step `end_step` itself has a mask update; or the name of
+        the Boolean field that decides this.
       finishes_at: field with the step at which the target sparsity is reached; "" if it
         is reached at initialization.
       chooses: fields that determine the initial masks. They must not be set if the
@@ -150,7 +150,7 @@ class MethodSpec(Spec):
         return (*self.arguments, *self.reads, *self.options)
 
     def includes_end(self, section: ConfigDict) -> bool:
-        """Returns whether the step `end` itself has a mask update.
+        """Returns whether the step `end_step` itself has a mask update.
 
         Args:
           section: the config's section "sparse".

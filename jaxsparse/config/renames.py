@@ -1,10 +1,11 @@
-"""Config fields of older versions, and how the files of older runs are read."""
+"""Config fields and values of older versions, to read the files of older runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxsparse import metrics_log
+from jaxsparse.config.fields import FIELDS as PRESENT
 
 # Old to new names of fields. A run directory keeps its config.json as it was written.
 FIELDS = {
@@ -12,7 +13,9 @@ FIELDS = {
     "data.noise_by": "data.label_noise_by",
     "data.noise_seed": "data.label_noise_seed",
     "data.size": "data.image_size",
+    "data.order": "data.reshuffle_each_level",
     "model.maps": "model.conv_channels",
+    "model.norm": "model.norm_affine",
     "init.zeros": "init.zero_init",
     "init.sparse": "init.sparse_init",
     "init.sparse_distribution": "init.sparse_init_distribution",
@@ -67,6 +70,8 @@ FIELDS = {
     "sparse.decay": "sparse.outside_regularization",
     "analysis.keep_at": "analysis.save_at",
     "analysis.at_changes": "analysis.at_mask_updates",
+    "run.weights": "run.fsdp",
+    "run.dispatch": "run.scan",
     "run.weight_rules": "run.fsdp_rules",
     "run.weight_least": "run.fsdp_min_size",
     "run.convolutions": "run.conv_gradients",
@@ -76,15 +81,28 @@ FIELDS = {
 }
 _OLD_NAMES = {new: old for old, new in FIELDS.items()}
 
+# Old to new values, by the present name of the field.
+VALUES: dict[str, dict[str, Any]] = {
+    "data.augment": {"as_given": "custom", "published": "standard"},
+    "data.normalize": {"channels": "standardize", "unit": "scale"},
+    "data.reshuffle_each_level": {"same": False, "fresh": True},
+    "model.norm_affine": {"learned": True, "fixed": False},
+    "sparse.skip_update": {"no": False, "yes": True},
+    "run.fsdp": {"whole": False, "sharded": True},
+    "run.scan": {"auto": None, "single": False, "scan": True},
+}
+# Older versions used these in place of None.
+_NONE = ("", -1, [], ())
+
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a run's config.json, with the present names of its fields.
+    """Reads a run's config.json, with the present names and values of its fields.
 
     Args:
       path: the file.
 
     Returns:
-      The fields, nested by section. Present names that the file has already stay.
+      The fields, nested by section.
 
     Raises:
       ValueError: if the file does not hold a JSON object; the message names it.
@@ -94,17 +112,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the fields of older versions.
+    """Translates the fields and values of older versions.
 
     Args:
-      fields: nested fields; sections are mappings, other values are kept.
+      fields: nested fields; sections are mappings. Present names and values stay as
+        they are.
 
     Returns:
-      A copy with present names.
+      A copy with present names and values.
 
     Examples:
-      >>> with_new_names({"training": {"length": "2ep"}, "replicates": 3})
-      {'training': {'duration': '2ep'}, 'replicates': 3}
+      >>> with_new_names({"data": {"order": "fresh"}, "sparse": {"begin": ""}})
+      {'data': {'reshuffle_each_level': True}, 'sparse': {'begin_step': None}}
     """
     found: dict[str, Any] = {}
     for section, value in fields.items():
@@ -112,11 +131,45 @@ def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
             found[section] = value
             continue
         for name, item in value.items():
-            new_section, _, new = FIELDS.get(
-                f"{section}.{name}", f"{section}.{name}"
-            ).partition(".")
-            found.setdefault(new_section, {}).setdefault(new, item)
+            full = FIELDS.get(f"{section}.{name}", f"{section}.{name}")
+            new_section, _, new = full.partition(".")
+            part = found.setdefault(new_section, {})
+            part.setdefault(new, new_value(full, item))
     return found
+
+
+def new_value(field: str, value: Any) -> Any:
+    """Translates the value that a field had in an older version.
+
+    Args:
+      field: present dotted name of the field.
+      value: its value, an old or a present one.
+
+    Examples:
+      >>> new_value("data.normalize", "unit"), new_value("sparse.drop_fraction", -1.0)
+      ('scale', None)
+    """
+    if field in PRESENT and PRESENT[field].valid.optional and value in _NONE:
+        return None
+    known = VALUES.get(field, {})
+    return known.get(value, value) if isinstance(value, str) else value
+
+
+def old_value(field: str, value: Any) -> Any:
+    """Returns the first form that a value had, by which run directories are hashed.
+
+    Args:
+      field: present dotted name of the field.
+      value: its present value.
+
+    Examples:
+      >>> old_value("data.normalize", "scale"), old_value("data.flip", True)
+      ('unit', True)
+    """
+    for old, new in VALUES.get(field, {}).items():
+        if type(new) is type(value) and new == value:
+            return old
+    return value
 
 
 def old_name(field: str) -> str:

@@ -97,10 +97,10 @@ def check_alike(config: ConfigDict, dataset: Dataset) -> None:
     ):
         where = names.root_folder(config.data.dir or None)
         raise ValueError(
-            f"config.data.dir: came {config.data.dir!r}, here {where}, which does not "
-            f"hold the same of {config.data.name!r} on all hosts, of {mine[:8]} here; "
-            "wanted the same files and labels; copy the folder of one to the others, "
-            "or name one that they share"
+            f"config.data.dir: expected the same files and labels of "
+            f"{config.data.name!r} on all hosts, got other ones in {where} here (hash "
+            f"{mine[:8]}); copy the directory of one host to the others, or give a "
+            "directory that they share"
         )
 
 
@@ -159,8 +159,9 @@ def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any
         empty = True
     if empty:
         raise ValueError(
-            f"config.model.name: {config.model.name!r} has a layer to which nothing is "
-            f"left of images of {image}; wanted larger images, or another network"
+            f"config.model.name: expected a network for images of shape {image}, got "
+            f"{config.model.name!r}, whose strides and pooling leave nothing of them; "
+            "choose another network, or larger images"
         )
     return like
 
@@ -332,14 +333,14 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
     Raises:
       ValueError: if the config has a mean of another number of channels.
     """
-    mean = tuple(map(float, config.data.mean)) or dataset.mean
-    std = tuple(map(float, config.data.std)) or dataset.std
+    mean = tuple(map(float, config.data.mean or dataset.mean))
+    std = tuple(map(float, config.data.std or dataset.std))
     if len(mean) != len(dataset.mean):
         raise ValueError(
-            f"config.data.mean: came {len(mean)} numbers; wanted {len(dataset.mean)}, "
-            f"one for each channel of {config.data.name!r}"
+            f"config.data.mean: expected {len(dataset.mean)} numbers, one for each "
+            f"channel of {config.data.name!r}, got {len(mean)}; set as many"
         )
-    if config.data.normalize == "unit":
+    if config.data.normalize == "scale":
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
     return functools.partial(augment.normalize, mean=mean, std=std)
 
@@ -347,22 +348,22 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
 def augmentation(data: ConfigDict) -> datasets.Augmentation:
     """Returns the random augmentation that the data section of a config describes.
 
-    Images decoded on demand (`data.image_size` above 0) are random resized crops already, so
-    they are not padded and cropped a second time.
+    Images decoded on demand (`data.image_size` above 0) are random resized crops
+    already, so they are not padded and cropped a second time.
 
     Args:
       data: the section "data" of a config.
 
     Raises:
-      ValueError: if the published augmentation of its dataset is requested but unknown.
+      ValueError: if the standard augmentation of its dataset is requested but unknown.
     """
-    if data.augment == "as_given":
+    if data.augment == "custom":
         return datasets.Augmentation(data.crop_pad, data.flip)
     known, name = datasets.AUGMENTATIONS, data.name.partition(":")[0]
     if name not in known:
         raise ValueError(
-            f"config.data.augment: came 'published' for {data.name!r}; wanted one of "
-            f"{list(known)}, or augment 'as_given' with crop_pad and flip"
+            f"config.data.augment: expected 'custom' for {data.name!r}, got 'standard',"
+            f" which is known for {list(known)} only; set crop_pad and flip"
         )
     return known[name]._replace(crop_pad=0) if data.image_size else known[name]
 

@@ -104,7 +104,7 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
     if gradient and gradient_every < 1:
         raise ValueError(
             f"config.analysis.gradient_every: came {gradient!r}, which is 0 updates; "
-            "wanted at least 1, or '' for never"
+            "wanted at least 1, or None for never"
         )
     checkpoint = config.run.checkpoint_every
     changes = ("begin_step", "end_step", "update_every")
@@ -136,8 +136,8 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
         ghosts=read("tost.end", config.tost.end, total),
         smoothing=read("training.smoothing_end", config.training.smoothing_end, total),
         trace=_span(
-            config.run.trace,
-            tuple(read("run.trace", text, total) for text in config.run.trace),
+            config.run.trace or (),
+            tuple(read("run.trace", text, total) for text in config.run.trace or ()),
             total,
         ),
     )
@@ -165,7 +165,7 @@ def _span(
     if texts and (len(texts) != 2 or max(steps) > total):
         raise ValueError(
             f"config.run.trace: came {texts!r}, updates {steps} of {total}; wanted two "
-            "lengths, from when to when, such as ('100step', '110step'), or ()"
+            "lengths, from when to when, such as ('100step', '110step'), or None"
         )
     return steps
 

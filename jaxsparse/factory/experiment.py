@@ -77,7 +77,7 @@ def _make_layout(config: ConfigDict, epoch_of: EpochSpec) -> MeshLayout:
 def _division(config: ConfigDict) -> mesh.FSDPSpec | None:
     """Returns how parameters are sharded over devices; None to keep them whole."""
     c = config.run
-    if c.weights == "whole":
+    if not c.fsdp:
         return None
     return mesh.FSDPSpec(tuple(map(tuple, c.fsdp_rules)), c.fsdp_min_size)
 
@@ -146,9 +146,8 @@ def make_execution_plan(config: ConfigDict, masks: Any) -> ExecutionPlan:
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
     convolves &= not models.uses_custom_conv_grads(config)
     on_cpu = jax.default_backend() == "cpu"
-    single, how = config.run.dispatch == "single", config.run.replicate_mode
-    if config.run.dispatch == "auto":
-        single = convolves and on_cpu
+    scan, how = config.run.scan, config.run.replicate_mode
+    single = convolves and on_cpu if scan is None else not scan
     if how == "auto":
         how = "vmap" if not on_cpu else "unroll" if convolves else "map"
     return ExecutionPlan(single, how)
@@ -224,9 +223,9 @@ def make_experiment(
         rule=rule,
         levels=c.levels,
         controls=tuple(c.controls),
-        control_levels=tuple(c.control_levels),
+        control_levels=tuple(c.control_levels or ()),
         one_shot=c.one_shot,
-        fresh_order=config.data.order == "fresh",
+        fresh_order=config.data.reshuffle_each_level,
         thin=config.run.keep_checkpoints == "needed",
         tickets=workdir / "tickets",
         repelled=jnp.dtype(config.solution_penalty.dtype)
@@ -519,14 +518,15 @@ def _where(
         )
     if isinstance(dataset.train.images, StoredImages) and asked != "host":
         raise ValueError(
-            f"config.run.data_placement: came {asked!r} with data.image_size {config.data.image_size}, "
-            "for which images stay in files; wanted 'host' or 'auto', or data.image_size 0 "
-            "for a set that fits into memory"
+            "config.run.data_placement: expected 'host' or 'auto' with data.image_size "
+            f"{config.data.image_size}, for which images stay in files, got {asked!r}; "
+            "set data.image_size 0 for a dataset that fits into memory"
         )
     if asked == "sharded" and layout.data_devices == 1:
         raise ValueError(
-            "config.run.data_placement: came 'sharded' where no two devices share a batch "
-            f"({dict(layout.mesh.shape)}); wanted 'device' or 'host'"
+            "config.run.data_placement: expected 'device' or 'host' where no two "
+            f"devices share a batch ({dict(layout.mesh.shape)}), got 'sharded'; leave "
+            "the field out"
         )
     return asked
 

@@ -36,9 +36,10 @@ def check(config: ConfigDict) -> None:
     config_lib.check_unused(config, "gradinit", used, tuple(c), what="gradinit.steps")
     if used and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
-            f"config.gradinit.steps: came {c.steps} with lottery.levels "
-            f"{lottery.levels} and rewind {lottery.rewind!r}; wanted no levels: give a "
-            "ticket that was found before by warm_start.masks and warm_start.weights"
+            "config.gradinit.steps: expected 0 with lottery.levels "
+            f"{lottery.levels} and lottery.rewind {lottery.rewind!r}, got {c.steps}; "
+            "train the ticket of an earlier run by warm_start.masks and "
+            "warm_start.weights"
         )
 
 
@@ -83,8 +84,8 @@ def make_rescale(
     size, count = c.batch_size, len(dataset.train.labels)
     if count < BATCHES * size:
         raise ValueError(
-            f"config.gradinit.batch_size: came {size}; wanted at most a third of the "
-            f"{count} training examples"
+            "config.gradinit.batch_size: expected at most a third of the "
+            f"{count} training examples, got {size}; set a smaller one"
         )
     settings = gradinit.GradInitOptions(
         steps=c.steps,

@@ -40,11 +40,10 @@ def check(config: ConfigDict) -> None:
     """
     c = config.sparse
     spec = config_lib.SCORES.find(c.pai_score)
-    if c.ablation:
-        config_lib.check_known("sparse.ablation", c.ablation, list(ABLATIONS))
     if c.regrow and c.score_iterations == 1:
         raise ValueError(
-            "config.sparse.regrow: came True with 1 iteration; wanted more iterations"
+            "config.sparse.regrow: expected False with sparse.score_iterations 1, got "
+            "True; set more iterations"
         )
     plain = config_lib.default().sparse
     used = scores_lib.used(config)
@@ -52,23 +51,26 @@ def check(config: ConfigDict) -> None:
         if c[name] != plain[name] and not any(score.needs_data for score in used):
             known = [s.name for s in config_lib.SCORES.values() if s.needs_data]
             raise ValueError(
-                f"config.sparse.{name}: came {c[name]} with score {c.pai_score!r}, which "
-                f"sees no examples; wanted a score of {known}"
+                f"config.sparse.{name}: expected {plain[name]} with "
+                f"sparse.pai_score {c.pai_score!r}, which uses no examples, got "
+                f"{c[name]}; choose one of {known}"
             )
     if c.score_iterations > 1 and not spec.varies:
         raise ValueError(
-            f"config.sparse.score_iterations: came {c.score_iterations} with score {c.pai_score!r}, "
-            "which no iteration changes; wanted 1"
+            "config.sparse.score_iterations: expected 1 with sparse.pai_score "
+            f"{c.pai_score!r}, which pruning does not change, got "
+            f"{c.score_iterations}; leave the field out"
         )
     if c.structure and c.ablation in ("shuffled_layers", "inverted"):
         raise ValueError(
-            f"config.sparse.ablation: {c.ablation!r} would break up the structure "
-            f"{c.structure!r}; wanted no structure, or 'reinitialized'"
+            f"config.sparse.ablation: expected 'reinitialized' or None with "
+            f"sparse.structure {c.structure!r}, which others would destroy, got "
+            f"{c.ablation!r}; leave out one of the two"
         )
     if c.structure and c.score_iterations > 1:
         raise ValueError(
-            f"config.sparse.score_iterations: came {c.score_iterations} with structure "
-            f"{c.structure!r}; wanted 1, or no structure"
+            "config.sparse.score_iterations: expected 1 with sparse.structure "
+            f"{c.structure!r}, got {c.score_iterations}; leave out one of the two"
         )
 
 

@@ -37,39 +37,42 @@ def check(config: ConfigDict) -> None:
     on = bool(c.copies) or c.compare_levels
     if on and config.run.on_nonfinite != "stop":
         raise ValueError(
-            f"config.run.on_nonfinite: came {config.run.on_nonfinite!r} with "
-            f"instability.copies {c.copies} and compare_levels {c.compare_levels}, which "
-            "compare replicates that must all be whole; expected 'stop'"
+            "config.run.on_nonfinite: expected 'stop' with instability.copies "
+            f"{c.copies} and instability.compare_levels {c.compare_levels}, which "
+            f"compare all replicates, got {config.run.on_nonfinite!r}; leave the field "
+            "out"
         )
     for name in c:
         needs = c.copies if name == "start_steps" else on
         if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
-                f"config.instability.{name}: came {c[name]!r} with children "
-                f"{c.copies} and compare_levels {c.compare_levels}, which have no use for "
-                f"it; wanted {plain[name]!r}, or children"
+                f"config.instability.{name}: expected {plain[name]!r} with "
+                f"instability.copies {c.copies} and instability.compare_levels "
+                f"{c.compare_levels}, got {c[name]!r}; set instability.copies"
             )
     if on and config.sparse.method != "none":
         field = "copies" if c.copies else "compare_levels"
         raise ValueError(
-            f"config.instability.{field}: came {c[field]} with sparse.method "
-            f"{config.sparse.method!r}; wanted 'none': levels are what is compared"
+            f"config.instability.{field}: expected no analysis with sparse.method "
+            f"{config.sparse.method!r}, got {c[field]}; only levels are compared: set "
+            "sparse.method 'none'"
         )
     if c.copies and config.warm_start.run:
         raise ValueError(
-            f"config.instability.copies: came {c.copies} with warm_start.run "
-            f"{config.warm_start.run!r}; wanted a run that begins by itself"
+            "config.instability.copies: expected 0 with warm_start.run "
+            f"{config.warm_start.run!r}, got {c.copies}; leave out one of the two"
         )
     if c.compare_levels and not config.lottery.levels:
         raise ValueError(
-            "config.instability.compare_levels: came True with lottery.levels 0; wanted "
-            "levels that follow each other"
+            "config.instability.compare_levels: expected False with lottery.levels 0, "
+            "got True; train levels"
         )
     late = [level for level in c.levels if level > config.lottery.levels]
     if c.copies and (late or not c.levels):
         raise ValueError(
-            f"config.instability.levels: came {c.levels} with lottery.levels "
-            f"{config.lottery.levels}; wanted one or more of these"
+            "config.instability.levels: expected one or more levels up to "
+            f"lottery.levels, {config.lottery.levels}, got {c.levels}; train more "
+            "levels, or choose others"
         )
 
 
@@ -88,26 +91,26 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
         return
     if not steps or steps[-1] >= length.total:
         raise ValueError(
-            f"config.instability.start_steps: came to updates {steps} of a training of "
-            f"{length.total}; wanted one or more, all before its end"
+            "config.instability.start_steps: expected one or more steps below "
+            f"{length.total}, the length of training, got {steps}; choose earlier ones"
         )
     if any(c.levels) and config.lottery.retrain == "finetune":
         raise ValueError(
-            f"config.instability.levels: came {c.levels} with lottery.retrain "
-            "'finetune', where levels train from the end of training on; wanted (0,), "
-            "or another way to retrain"
+            "config.instability.levels: expected (0,) with lottery.retrain 'finetune',"
+            f" whose levels start at the end of training, got {c.levels}; choose "
+            "another way to retrain"
         )
     if steps[0] < length.rewind and pretraining_lib.differs(config):
         raise ValueError(
-            f"config.instability.start_steps: came to updates {steps}, within a pre-training "
-            f"of {length.rewind} that differs from training; wanted {length.rewind} or "
-            "later: children train as tickets do"
+            f"config.instability.start_steps: expected steps from {length.rewind} on, "
+            f"the end of config.pretraining, got {steps}; copies train like tickets: "
+            "choose later steps"
         )
     if any(c.levels) and steps[-1] < length.rewind:
         raise ValueError(
-            f"config.instability.start_steps: came to updates {steps}, before lottery.rewind "
-            f"{length.rewind}, at which levels begin; wanted one from there on, or "
-            "instability.levels (0,)"
+            f"config.instability.start_steps: expected a step from {length.rewind} on, "
+            f"the start of levels (lottery.rewind), got {steps}; choose a later step, "
+            "or instability.levels (0,)"
         )
 
 

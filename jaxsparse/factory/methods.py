@@ -43,7 +43,8 @@ def sr_ste(
     groups = structure is not None and structure.block[0] > 1
     if not groups or structure != select.n_of_m(structure.block[0]):
         raise ValueError(
-            f"structure: came {structure}; wanted groups for sr_ste, such as 'groups 4'"
+            f"structure: expected groups for sr_ste, got {structure}; set "
+            "sparse.structure, as in 'groups 4'"
         )
     m = structure.block[0]
     n = distributions.count_kept(m, sparsity)
@@ -70,51 +71,50 @@ def check(config: ConfigDict) -> None:
     for name in c:
         if name not in ("method", *reads) and c[name] != plain[name]:
             raise ValueError(
-                f"config.sparse.{name}: came {c[name]!r}, which method {c.method!r} "
-                f"does not read; it reads {reads}"
+                f"config.sparse.{name}: expected {plain[name]!r} with method "
+                f"{c.method!r}, which does not use it, got {c[name]!r}; the method "
+                f"uses {reads}"
             )
     for name in method.requires:
         if not c[name]:
             raise ValueError(
-                f"config.sparse.{name}: came '' with method {c.method!r}; wanted when "
-                "masks change, such as '10%' or '3000step'"
+                f"config.sparse.{name}: expected a duration such as '10%' or "
+                f"'3000step' with method {c.method!r}, got {c[name]!r}; set it"
             )
     if c.layer_sparsity and (c.distribution or c.dense):
         raise ValueError(
-            f"config.sparse.layer_sparsity: came {c.layer_sparsity} with distribution "
-            f"{c.distribution!r} and dense {c.dense}; wanted one of the two ways, as "
-            "layers say what each keeps"
+            "config.sparse.layer_sparsity: expected () with sparse.distribution "
+            f"{c.distribution!r} and sparse.dense {c.dense}, got {c.layer_sparsity}; "
+            "set the sparsity of layers in one of the two ways"
         )
     if c.grow_batch_size and c.method == "rigl" and c.grow == "random":
         raise ValueError(
-            "config.sparse.grow_batch_size: given with grow 'random', which looks at "
-            "no gradient; wanted 0"
+            "config.sparse.grow_batch_size: expected 0 with sparse.grow 'random', which "
+            f"uses no gradient, got {c.grow_batch_size}; set sparse.grow 'gradient'"
         )
     if c.grow_batch_start and not c.grow_batch_size:
         raise ValueError(
-            f"config.sparse.grow_batch_start: came {c.grow_batch_start} with grow_batch_size "
-            "0, the batch; wanted 0, or how many examples to grow by"
+            "config.sparse.grow_batch_start: expected 0 with sparse.grow_batch_size 0, "
+            f"got {c.grow_batch_start}; set sparse.grow_batch_size"
         )
-    known = ["", "global", *distributions.NAMES]
-    config_lib.check_known("sparse.distribution", c.distribution, known)
     with config_context("sparse"):
         read_structure(c.structure)
 
 
-def read_structure(text: str) -> select.Structure | None:
+def read_structure(text: str | None) -> select.Structure | None:
     """Converts the structure of a config.
 
     Args:
-      text: "groups 4", "blocks 4x4", "channels" or "fan_in"; "" for unstructured
+      text: "groups 4", "blocks 4x4", "channels" or "fan_in"; None for unstructured
         sparsity.
 
     Returns:
-      The structure; None for "".
+      The structure; None for unstructured sparsity.
 
     Raises:
       ValueError: if the text has none of these forms.
     """
-    if not text:
+    if text is None:
         return None
     groups = re.fullmatch(r"groups (\d+)", text)
     blocks = re.fullmatch(r"blocks (\d+)x(\d+)", text)
@@ -127,8 +127,8 @@ def read_structure(text: str) -> select.Structure | None:
     if text == "fan_in":
         return select.fan_in()
     raise ValueError(
-        f"structure: came {text!r}; wanted 'groups 4', 'blocks 4x4', 'channels', "
-        "'fan_in' or ''"
+        "structure: expected a form such as 'groups 4', 'blocks 4x4', 'channels' or "
+        f"'fan_in', got {text!r}"
     )
 
 
@@ -172,16 +172,12 @@ def make_wrap(
         "distribution": make_distribution(config),
         **length.sparse,
     }
-    # A string instead of a Boolean, so that "" can select the method's default.
-    if c.skip_update:
-        values["skip_update"] = c.skip_update == "yes"
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
     arguments = {field: c[field] for field in method.options}
     for field, argument in method.arguments.items():
         value = values.get(field, c[field])
-        # "" and -1 select the default of the method.
-        if not (isinstance(value, str | float) and value in ("", -1.0)):
+        if value is not None:  # None selects the default of the method
             arguments[argument] = value
     if "axes" in method.receives:
         arguments["axes"] = axes
@@ -213,16 +209,16 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
         step = length.sparse.get(field)
         if step is not None and step >= length.total:
             raise ValueError(
-                f"config.sparse.{field}: came {c[field]!r}, which is update {step} of "
-                f"{length.total} that are numbered from 0; wanted an earlier one, or "
-                "the sparsity is never reached"
+                f"config.sparse.{field}: expected a step below {length.total}, the "
+                f"length of training, got {c[field]!r}, which is step {step}; set an "
+                "earlier one, or the sparsity is never reached"
             )
     every = length.sparse.get("update_every", 0)
     first = length.sparse.get("begin_step", every)
     if method.first_update == "one_interval" and first >= length.total:
         log.warning(
-            "config.sparse.%s: masks never change: the first change is at update %s, "
-            "training ends after %s",
+            "config.sparse.%s: expected a first mask update before the end of training, "
+            "got step %s of %s; masks never change",
             "begin_step" if "begin_step" in length.sparse else "update_every",
             first,
             length.total,
@@ -236,7 +232,7 @@ def make_distribution(config: ConfigDict) -> Any:
       config: a validated config.
 
     Returns:
-      The name of a distribution, "" for the method's default; or, if the config
+      The name of a distribution; None for the method's default; or, if the config
       specifies sparsities per layer, a function of masks and the sparsity of all other
       layers.
     """
@@ -259,7 +255,7 @@ def prunable(config: ConfigDict) -> Any:
     Returns:
       Shell patterns, or the predicate `masks.is_kernel`.
     """
-    globs = tuple(config.sparse.prunable)
+    globs = tuple(config.sparse.prunable or ())
     if config.tost.skips == "convolution":
         globs += ("!*skip*/*",)
     return globs or masks_lib.is_kernel

@@ -43,41 +43,45 @@ def check(config: ConfigDict) -> None:
     takes += family.options
     # A field at its default counts as not set.
     for field in c:
-        if field not in ("name", "norm", *takes) and c[field] != plain[field]:
+        if field not in ("name", "norm_affine", *takes) and c[field] != plain[field]:
             raise ValueError(
-                f"config.model.{field}: came {c[field]!r} for {c.name!r}, which has no "
-                f"use for it; it takes {takes}"
+                f"config.model.{field}: expected {plain[field]!r} for {c.name!r}, which "
+                f"does not use it, got {c[field]!r}; the network uses {takes}"
             )
     if c.features and family.blocks not in (None, len(c.features)):
         raise ValueError(
-            f"config.model.features: came {c.features!r} for {c.name!r}; wanted as "
-            f"many sizes as it has of its own, {family.blocks}, or ()"
+            f"config.model.features: expected {family.blocks} sizes for {c.name!r}, or "
+            f"None, got {c.features!r}; set one size for each stage"
         )
     if config.data.image_size % family.patch:
         raise ValueError(
-            f"config.data.image_size: came {config.data.image_size} for config.model.name "
-            f"{c.name!r}; wanted a multiple of {family.patch}, the side of a patch"
+            f"config.data.image_size: expected a multiple of {family.patch}, the size "
+            f"of the patches of {c.name!r}, got {config.data.image_size}; choose "
+            "another size or network"
         )
-    if c.norm != plain.norm and "norm" not in family.takes:
+    if not c.norm_affine and "norm" not in family.takes:
         raise ValueError(
-            f"config.model.norm: came {c.norm!r} for {c.name!r}, which has none; "
-            f"wanted {plain.norm!r}"
+            f"config.model.norm_affine: expected True for {c.name!r}, which has no "
+            "BatchNorm, got False; leave the field out"
         )
     given = config.init.norm_scale
-    if c.norm == "fixed" and given != config_lib.default().init.norm_scale:
+    if not c.norm_affine and given != config_lib.default().init.norm_scale:
         raise ValueError(
-            f"config.init.norm_scale: came {given!r} with model.norm 'fixed', which "
-            "has no scale; wanted 'ones'"
+            "config.init.norm_scale: expected 'ones' with model.norm_affine False, got "
+            f"{given!r}; leave the field out"
         )
-    if config.run.conv_gradients == "explicit" and "conv" not in family.takes:
+    if config.run.conv_gradients != "explicit":
+        return
+    if "conv" not in family.takes:
         raise ValueError(
-            f"config.run.conv_gradients: came 'explicit' for {c.name!r}, which has none; "
-            "wanted 'auto' or 'library'"
+            f"config.run.conv_gradients: expected 'auto' or 'library' for {c.name!r}, "
+            "which has no convolutions to replace, got 'explicit'; leave the field out"
         )
-    if config.run.conv_gradients == "explicit" and config.run.weights == "sharded":
+    if config.run.fsdp:
         raise ValueError(
-            "config.run.conv_gradients: came 'explicit' with run.weights 'sharded', for "
-            "which batches would be brought together; wanted 'auto' or 'library'"
+            "config.run.conv_gradients: expected 'auto' or 'library' with run.fsdp, "
+            "for which explicit gradients would gather whole batches, got 'explicit'; "
+            "leave the field out"
         )
 
 
@@ -95,10 +99,10 @@ def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
     patch = config_lib.MODELS.find(config.model.name).patch
     if any(side % patch for side in image[:2]):
         raise ValueError(
-            f"config.model.name: came {config.model.name!r} for images of "
-            f"{config.data.name!r} of {image[0]} by {image[1]} pixels; wanted "
-            f"multiples of {patch}, the side of a patch; choose another network, or "
-            "have images cut to another size (config.data.image_size)"
+            f"config.model.name: expected a network for images of {image[0]} by "
+            f"{image[1]} pixels of {config.data.name!r}, got {config.model.name!r}, "
+            f"whose patches have {patch} pixels a side; choose another network, or set "
+            "config.data.image_size"
         )
 
 
@@ -123,9 +127,8 @@ def uses_custom_conv_grads(config: ConfigDict) -> bool:
     """
     if config.run.conv_gradients == "auto":
         family = config_lib.MODELS.find(config.model.name)
-        divided = config.run.weights == "sharded"
         on_cpu = jax.default_backend() == "cpu"
-        return on_cpu and "conv" in family.takes and not divided
+        return on_cpu and "conv" in family.takes and not config.run.fsdp
     return config.run.conv_gradients != "library"
 
 
@@ -161,7 +164,7 @@ def make_model(
     fields |= {name: c[name] for name in family.options}
     if "norm" in family.takes:
         fields["norm"] = batch_norm(axis_name)
-        if c.norm == "fixed":
+        if not c.norm_affine:
             fields["norm"] = functools.partial(
                 fields["norm"], use_scale=False, use_bias=False
             )

@@ -43,39 +43,40 @@ def check(config: ConfigDict) -> None:
     for name, needs in {
         "size": bool(c.subset),
         "balanced": bool(c.subset),
-        "scores": c.subset not in ("", "random"),
+        "scores": c.subset not in (None, "random"),
         "window_start": c.subset == "window",
         "seed": c.subset == "random",
-        "warmup": c.learning_rate != -1,
+        "warmup": c.learning_rate is not None,
     }.items():
         if c[name] != plain[name] and not needs:
             raise ValueError(
-                f"config.pretraining.{name}: came {c[name]!r} with subset "
-                f"{c.subset!r} and learning_rate {c.learning_rate}, which have no use "
-                f"for it; wanted {plain[name]!r}"
+                f"config.pretraining.{name}: expected {plain[name]!r} with "
+                f"pretraining.subset {c.subset!r} and pretraining.learning_rate "
+                f"{c.learning_rate}, got {c[name]!r}; leave the field out"
             )
     if c.subset and not c.size:
         raise ValueError(
-            f"config.pretraining.size: came 0 with subset {c.subset!r}; wanted how "
-            "many examples"
+            "config.pretraining.size: expected at least 1 with pretraining.subset "
+            f"{c.subset!r}, got 0; set the number of examples"
         )
-    if c.subset not in ("", "random") and not c.scores:
+    if c.subset not in (None, "random") and not c.scores:
         raise ValueError(
-            f"config.pretraining.scores: came '' with subset {c.subset!r}; wanted a "
-            "file that experiments/score_data.py wrote"
+            "config.pretraining.scores: expected a file that "
+            "experiments/score_data.py wrote with pretraining.subset "
+            f"{c.subset!r}, got None; set it"
         )
     data = config.data
     for name in ("label_noise_by", "label_noise_seed"):
         used = data.label_noise or c.label_noise
         if data[name] != config_lib.default().data[name] and not used:
             raise ValueError(
-                f"config.data.{name}: came {data[name]!r} without noise; wanted "
-                "data.label_noise or pretraining.label_noise above 0"
+                f"config.data.{name}: expected its default without label noise, got "
+                f"{data[name]!r}; set data.label_noise or pretraining.label_noise"
             )
     if data.label_noise and c.label_noise:
         raise ValueError(
-            f"config.pretraining.label_noise: came {c.label_noise} with data.label_noise {data.label_noise}; "
-            "wanted one of the two"
+            "config.pretraining.label_noise: expected 0.0 with data.label_noise "
+            f"{data.label_noise}, got {c.label_noise}; set one of the two"
         )
 
 
@@ -91,15 +92,15 @@ def check_used(config: ConfigDict, length: Durations) -> None:
     """
     if differs(config) and not length.rewind:
         raise ValueError(
-            f"config.pretraining: differs from training, and lottery.rewind is "
-            f"{config.lottery.rewind!r}; wanted a rewinding step above 0, at which "
-            "pre-training ends"
+            "config.lottery.rewind: expected a rewinding step above 0, at which the "
+            f"pretraining of config.pretraining ends, got {config.lottery.rewind!r}; "
+            "set it, or leave out the section pretraining"
         )
     if length.pretraining_warmup > length.rewind:
         raise ValueError(
-            f"config.pretraining.warmup: came {config.pretraining.warmup!r}, which is "
-            f"{length.pretraining_warmup} updates; wanted at most the {length.rewind} "
-            "of lottery.rewind, at which pre-training ends"
+            f"config.pretraining.warmup: expected at most {length.rewind} steps, the "
+            f"value of lottery.rewind, got {config.pretraining.warmup!r}, which is "
+            f"{length.pretraining_warmup}; shorten it"
         )
 
 
@@ -187,8 +188,9 @@ def rows(
     if path is not None:
         if not multihost.broadcast_from_primary(path.is_file):
             raise ValueError(
-                f"config.pretraining.scores: {path} is not there; wanted a file that "
-                "experiments/score_data.py wrote, named from the run's own folder"
+                "config.pretraining.scores: expected a file that "
+                f"experiments/score_data.py wrote, got {path}, which does not exist; "
+                "give its path relative to the run directory"
             )
         with config_context("pretraining.scores"):
             # Scores refer to examples by position, so a file for other images or labels
@@ -224,7 +226,7 @@ def as_training(config: ConfigDict) -> ConfigDict:
     own = config.pretraining
     if own.batch_size:
         c.data.batch_size = own.batch_size
-    if own.learning_rate != -1:
+    if own.learning_rate is not None:
         c.schedule.name = "constant"
         c.schedule.learning_rate = own.learning_rate
         c.schedule.warmup = own.warmup

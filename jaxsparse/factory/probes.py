@@ -29,16 +29,17 @@ def check(config: ConfigDict) -> None:
     c, plain = config.analysis, config_lib.default().analysis
     if c.examples != plain.examples and not (c.gradient_every or c.at_mask_updates):
         raise ValueError(
-            f"config.analysis.examples: came {c.examples} and nothing is measured on "
-            f"them; wanted {plain.examples}, or analysis.gradient_every or at_mask_updates"
+            f"config.analysis.examples: expected {plain.examples} without a "
+            f"measurement, got {c.examples}; set analysis.gradient_every or "
+            "analysis.at_mask_updates"
         )
     methods = config_lib.METHODS
     if c.at_mask_updates and not methods.find(config.sparse.method).first_update:
         known = sorted(name for name, spec in methods.items() if spec.first_update)
         raise ValueError(
-            f"config.analysis.at_mask_updates: came True with sparse.method "
-            f"{config.sparse.method!r}; wanted one of {known}, "
-            "whose masks change at known updates"
+            "config.analysis.at_mask_updates: expected False with sparse.method "
+            f"{config.sparse.method!r}, whose mask updates have no known steps, got "
+            f"True; choose one of {known}"
         )
 
 
@@ -99,8 +100,8 @@ def make_probe(
     there = len(dataset.train.labels)
     if c.examples > there:
         raise ValueError(
-            f"config.analysis.examples: came {c.examples}; wanted at most {there}, "
-            "which there are to train on"
+            f"config.analysis.examples: expected at most the {there} training examples, "
+            f"got {c.examples}; set fewer"
         )
     at = tuple(range(0, length.total + 1, every)) if every else ()
     images = jnp.asarray(dataset.train.images[: c.examples])
@@ -160,6 +161,6 @@ def check_kept(length: Durations) -> None:
     late = [step for step in length.keep_at if step > length.total]
     if late:
         raise ValueError(
-            f"config.analysis.save_at: came to updates {late} of a training of "
-            f"{length.total}; wanted at most as many"
+            f"config.analysis.save_at: expected steps up to {length.total}, the length "
+            f"of training, got {late}; choose earlier ones"
         )

@@ -189,9 +189,10 @@ def make_score_inputs(
     wanted = c.score_batches * c.score_batch_size
     if spec.needs_data and wanted > len(train.labels):
         raise ValueError(
-            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
-            f"examples come to {wanted}; wanted at most the {len(train.labels)} "
-            "training examples"
+            "config.sparse.score_batches: expected at most the "
+            f"{len(train.labels)} training examples in all batches, got "
+            f"{c.score_batches} batches of {c.score_batch_size}, which is {wanted}; set "
+            "fewer or smaller batches"
         )
     # Scores without data may find fewer examples than the defaults ask for.
     wanted = min(wanted, len(train.labels))

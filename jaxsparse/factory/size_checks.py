@@ -38,22 +38,21 @@ def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
     if config.data.batch_size > examples:
         raise ValueError(
             f"config.data.batch_size: expected at most the {examples} training "
-            f"examples, got {config.data.batch_size}; {examples} trains on all at once"
+            f"examples, got {config.data.batch_size}; set a smaller one"
         )
     pad, _ = components.augmentation(config.data)
     if pad > min(side):
         raise ValueError(
-            f"config.data.crop_pad: expected at most the {min(side)} pixels "
-            f"of a side of the images, got {pad}, with which crops can show padding "
-            "alone"
+            f"config.data.crop_pad: expected at most the {min(side)} pixels of a side "
+            f"of the images, got {pad}; crops would show padding alone"
         )
     c = config.sparse
     wanted = c.score_batches * c.score_batch_size
     if any(spec.needs_data for spec in scores_lib.used(config)) and wanted > examples:
         raise ValueError(
-            f"config.sparse.score_batches: {c.score_batches} of {c.score_batch_size} "
-            f"examples come to {wanted}; wanted at most the {examples} training "
-            "examples"
+            f"config.sparse.score_batches: expected at most the {examples} training "
+            f"examples in all batches, got {c.score_batches} batches of "
+            f"{c.score_batch_size}, which is {wanted}; set fewer or smaller batches"
         )
 
 
@@ -71,8 +70,8 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
     total = length.total
     if total > MOST_STEPS:
         raise ValueError(
-            f"config.training.duration: expected at most {MOST_STEPS} updates, got "
-            f"{config.training.duration!r}, which is {total}"
+            f"config.training.duration: expected at most {MOST_STEPS} steps, got "
+            f"{config.training.duration!r}, which is {total}; shorten it"
         )
     for field, every in {
         "evaluation.every": length.evaluate_every,
@@ -85,31 +84,32 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
         if every and total // every > MOST_TIMES and _is_read(config, field):
             raise ValueError(
                 f"config.{field}: expected at most {MOST_TIMES} times in training, got "
-                f"every {every} of {total} updates; make it longer"
+                f"every {every} of {total} steps; set a longer interval"
             )
     if length.trace and length.trace[0] >= length.trace[1]:
         raise ValueError(
-            f"config.run.trace: expected the end after the beginning, got "
-            f"{config.run.trace!r}, which are updates {length.trace}"
+            "config.run.trace: expected the second time after the first, got "
+            f"{config.run.trace!r}, which are steps {length.trace}; swap or change them"
         )
     every = length.sparse.get("update_every", 0)
     if every >= total and _is_read(config, "sparse.update_every"):
         log.warning(
-            "config.sparse.update_every: %r is %d updates of a training of %d, so that "
-            "the masks hardly change; make it shorter",
+            "config.sparse.update_every: expected fewer steps than training has, got "
+            "%r, which is %d of %d; masks hardly change: set a shorter interval",
             *(config.sparse.update_every, every, total),
         )
     if length.warmup > total:
         log.warning(
-            "config.schedule.warmup: %r is %d updates of a training of %d, so that the "
-            "learning rate never reaches config.schedule.learning_rate",
+            "config.schedule.warmup: expected at most the length of training, got %r, "
+            "which is %d of %d steps; the learning rate never reaches "
+            "config.schedule.learning_rate",
             *(config.schedule.warmup, length.warmup, total),
         )
     late = [step for step in length.milestones if step >= total]
     if late:
         log.warning(
-            "config.schedule.milestones: updates %s are not in a training of %d, so "
-            "that the learning rate does not drop there",
+            "config.schedule.milestones: expected steps within training, got %s of %d "
+            "steps; the learning rate does not drop there",
             *(late, total),
         )
 
@@ -129,8 +129,8 @@ def check_masks(config: ConfigDict, masks: Masks) -> None:
         return
     if not distributions.count_kept(total, c.sparsity):
         raise ValueError(
-            f"config.sparse.sparsity: got {c.sparsity}, which leaves none of the "
-            f"network's {total} prunable weights; expected at most {1 - 1 / total:.6g}"
+            f"config.sparse.sparsity: expected at most {1 - 1 / total:.6g}, which keeps "
+            f"1 of the network's {total} prunable weights, got {c.sparsity}; set less"
         )
 
 
@@ -151,9 +151,10 @@ def check_memory(config: ConfigDict, params: Any, layout: MeshLayout) -> None:
     needed, there = size // jax.process_count(), local_memory(layout)
     if needed > there:
         raise ValueError(
-            f"config.replicates: got {config.replicates}, whose parameters alone take "
-            f"{needed / 2**30:.0f} GiB of the {there / 2**30:.0f} GiB of memory here; "
-            "expected fewer; other runs can go on counting from --config.seeds.first"
+            f"config.replicates: expected parameters of at most {there / 2**30:.0f} GiB, "
+            f"the memory here, got {config.replicates} replicates, which take "
+            f"{needed / 2**30:.0f} GiB; train fewer in this run and the others in "
+            "another, with --config.seeds.first"
         )
 
 

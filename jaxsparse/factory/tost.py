@@ -34,48 +34,44 @@ def check(config: ConfigDict) -> None:
         technique is set; the message names the config field.
     """
     c, family = config.tost, config_lib.MODELS.find(config.model.name)
-    if c.activation:
-        config_lib.check_known(
-            "tost.activation", c.activation, list(soft_activations.SOFT)
-        )
     if c.activation and not family.rectifies:
         raise ValueError(
-            f"config.tost.activation: came {c.activation!r} for "
-            f"{config.model.name!r}, whose own activation is not ReLU, which ghosts "
-            "fade to; wanted ''"
+            f"config.tost.activation: expected None for {config.model.name!r}, whose "
+            f"activation is not ReLU, got {c.activation!r}; choose another network"
         )
     if c.mode == "sharpen" and c.activation != "p_swish":
         raise ValueError(
-            f"config.tost.mode: came 'sharpen' with activation {c.activation!r}; "
-            "wanted activation 'p_swish', the only one with a sharpness"
+            "config.tost.mode: expected 'blend' with tost.activation "
+            f"{c.activation!r}, got 'sharpen'; set tost.activation 'p_swish', which "
+            "alone has a sharpness"
         )
     if c.mode == "sharpen" and c.schedule != "linear":
         raise ValueError(
-            f"config.tost.schedule: came {c.schedule!r} with mode 'sharpen', whose "
-            "sharpness grows by a factor; wanted 'linear', or mode 'blend'"
+            "config.tost.schedule: expected 'linear' with tost.mode 'sharpen', got "
+            f"{c.schedule!r}; set tost.mode 'blend'"
         )
     if c.skips and "skip" not in family.takes:
         able = [
             name for name, other in config_lib.MODELS.items() if "skip" in other.takes
         ]
         raise ValueError(
-            f"config.tost.skips: came {c.skips!r} for {config.model.name!r}, which "
-            f"has no place for them; wanted '', or one of {able}"
+            f"config.tost.skips: expected None for {config.model.name!r}, which does "
+            f"not support ghost skips, got {c.skips!r}; choose one of {able}"
         )
     unused = functools.partial(config_lib.check_unused, config)
-    some, aids = any((c.activation, c.skips)), "activation or skips"
+    some, aids = any((c.activation, c.skips)), "tost.activation or tost.skips"
     unused("tost", some, ("end", "schedule"), what=aids)
     fades = c.schedule != "constant"
-    unused("tost", fades, ("end",), what="a schedule other than constant")
+    unused("tost", fades, ("end",), what="a tost.schedule that is not 'constant'")
     _check_analyses(config, some, fades)
     sharpens = c.mode == "sharpen"
-    unused("tost", sharpens, ("beta",), what="mode 'sharpen'")
+    unused("tost", sharpens, ("beta",), what="tost.mode 'sharpen'")
     t = config.training
     soft = t.label_smoothing > 0
     smoothing = ("smoothing_target", "smoothing_schedule", "smoothing_end")
-    unused("training", soft, smoothing, what="label_smoothing")
+    unused("training", soft, smoothing, what="training.label_smoothing")
     hardens = t.smoothing_schedule != "constant"
-    what = "a smoothing_schedule other than constant"
+    what = "a training.smoothing_schedule that is not 'constant'"
     unused("training", hardens, ("smoothing_end",), what=what)
 
 
@@ -108,9 +104,9 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
         if fades and until > length.total:
             section, field = name.split(".")
             raise ValueError(
-                f"config.{name}: came {config[section][field]!r}, {until} updates, for "
-                f"training of {length.total}; wanted at most as many, or a constant "
-                "fade"
+                f"config.{name}: expected at most {length.total} steps, the length of "
+                f"training, got {config[section][field]!r}, which is {until}; set an "
+                "earlier end, or a constant schedule"
             )
 
 
@@ -138,8 +134,9 @@ def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
     for name, value in wanted.items():
         if value:
             raise ValueError(
-                f"config.{name}: came {value!r} with ghosts; wanted none, as analyses "
-                "see the network without them"
+                f"config.{name}: expected no analysis with tost.activation or "
+                f"tost.skips, without which analyses compute the network, got {value!r}; "
+                "leave out one of the two"
             )
 
 

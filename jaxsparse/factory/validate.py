@@ -3,9 +3,7 @@
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import initializers
 from jaxsparse.factory import (
-    components,
     durations,
     gradinit,
     init_masks,
@@ -19,7 +17,6 @@ from jaxsparse.factory import (
 from jaxsparse.factory import (
     pretraining as pretraining_lib,
 )
-from jaxsparse.lottery import controls
 
 
 def check_names(config: ConfigDict) -> None:
@@ -32,23 +29,8 @@ def check_names(config: ConfigDict) -> None:
       ValueError: if a name is unknown (the message suggests the nearest one), a field
         would have no effect, or fields exclude each other.
     """
+    config_lib.check_names(config)
     models.check(config)
-    config_lib.check_known(
-        "optimizer.name", config.optimizer.name, list(components.OPTIMIZERS)
-    )
-    config_lib.check_known(
-        "init.kernel", config.init.kernel, list(initializers.KERNELS)
-    )
-    config_lib.check_known("init.bias", config.init.bias, list(initializers.BIASES))
-    if config.init.sparse_init:
-        config_lib.check_known(
-            "init.sparse_init", config.init.sparse_init, list(components.SPARSE_INITS)
-        )
-    config_lib.check_known(
-        "init.norm_scale", config.init.norm_scale, list(initializers.NORM_SCALES)
-    )
-    for name in config.lottery.controls:
-        config_lib.check_known("lottery.controls", name, list(controls.NAMES))
     methods.check(config)
     init_masks.check(config)
     warm_start.check(config)
@@ -77,17 +59,18 @@ def _check_repelling(config: ConfigDict) -> None:
     if not c.strength:
         if c.dtype != plain.dtype:
             raise ValueError(
-                f"config.solution_penalty.dtype: came {c.dtype!r} with strength 0; wanted "
-                f"{plain.dtype!r}, or a strength"
+                f"config.solution_penalty.dtype: expected {plain.dtype!r} with strength "
+                f"0.0, got {c.dtype!r}; set solution_penalty.strength"
             )
         return
     if not config.lottery.levels:
         raise ValueError(
-            f"config.solution_penalty.strength: came {c.strength} with lottery.levels 0; "
-            "wanted levels, which are repelled from those before"
+            "config.solution_penalty.strength: expected 0.0 with lottery.levels 0, got "
+            f"{c.strength}; train levels, which the penalty compares with earlier ones"
         )
     if config.run.keep_checkpoints != "all":
         raise ValueError(
-            f"config.run.keep_checkpoints: came {config.run.keep_checkpoints!r} with solution_penalty.strength "
-            f"{c.strength}, for which the ends of all levels are needed; wanted 'all'"
+            "config.run.keep_checkpoints: expected 'all' with "
+            f"solution_penalty.strength {c.strength}, which needs the solutions of all "
+            f"levels, got {config.run.keep_checkpoints!r}; leave the field out"
         )

@@ -73,8 +73,8 @@ def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
         if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
-            f"{folder}: no run is there ({error}); wanted a folder that "
-            "experiments/train.py made"
+            f"{folder}: expected the directory of a run, got none ({error}); give a "
+            "directory that experiments/train.py made"
         ) from error
     if execute:
         config_lib.kept.execute(folder)
@@ -133,10 +133,10 @@ def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
         dataset = components.load_data(c)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{folder}: expected its {workdir_lib.DATA}, which says how many classes "
-            f"there are and how large images are, got none; its data cannot be read "
-            f"instead ({error}); give the command that trained it once more where the "
-            "data are, which writes the file, and trains nothing if the run has ended"
+            f"{folder}: expected {workdir_lib.DATA}, which has the number of classes "
+            f"and the size of images, got none, and its dataset cannot be loaded "
+            f"({error}); repeat the command that trained the run where the data are, "
+            "which writes the file, and trains nothing if the run has ended"
         ) from error
     return _build(folder, c, dataset)
 
@@ -176,8 +176,8 @@ def _check_data(folder: Path, dataset: Dataset) -> None:
     found = multihost.broadcast_from_primary(find)
     if found:
         raise ValueError(
-            f"{folder}: was trained on other examples than config.data has now: "
-            f"{'; '.join(found)}; expected the same; restore them, or train it again"
+            f"{folder}: expected the examples that the run was trained on, got others: "
+            f"{'; '.join(found)}; restore them, or train the run again"
         )
 
 
@@ -208,7 +208,8 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
         notes = sorted(directory.rglob("*.json"))
         there = [str(note.relative_to(directory).with_suffix("")) for note in notes]
         raise ValueError(
-            f"{run.folder}: no whole checkpoint {moment!r}; wanted one of {there}"
+            f"{run.folder}: expected one of the checkpoints {there}, got {moment!r}, "
+            "which is missing or corrupt"
         )
     return saved.state
 
@@ -224,40 +225,65 @@ def check(config: ConfigDict) -> None:
         names the config field.
     """
     c, method = config.warm_start, config.sparse.method
-    files = c.masks.endswith(".npz")
     # Ticket files are named by their own path and need no run.
-    wants = bool(c.weights) or (bool(c.masks) and not files)
-    if wants != bool(c.run):
+    needs_run = bool(c.weights) or (bool(c.masks) and not is_ticket_file(c.masks))
+    if needs_run and not c.run:
         raise ValueError(
-            f"config.warm_start.run: came {c.run!r} with weights {c.weights!r} and masks "
-            f"{c.masks!r}; wanted a run's folder and what to take of it, or neither"
+            "config.warm_start.run: expected the directory of a run with "
+            f"warm_start.weights {c.weights!r} and warm_start.masks {c.masks!r}, got "
+            "None; set it"
         )
-    if c.replicate != -1 and not (c.weights or c.masks):
+    if c.run and not needs_run:
         raise ValueError(
-            f"config.warm_start.replicate: came {c.replicate} and nothing to take of it; "
-            "wanted -1, or warm_start.weights or warm_start.masks"
+            "config.warm_start.run: expected None with warm_start.weights "
+            f"{c.weights!r} and warm_start.masks {c.masks!r}, got {c.run!r}; set what "
+            "to take of the run"
+        )
+    if c.replicate is not None and not (c.weights or c.masks):
+        raise ValueError(
+            "config.warm_start.replicate: expected None without warm_start.weights and "
+            f"warm_start.masks, got {c.replicate}; set what to take of the replicate"
         )
     methods = config_lib.METHODS
     if c.masks and not methods.find(method).keeps_counts:
         known = [name for name, spec in methods.items() if spec.keeps_counts]
         raise ValueError(
-            f"config.warm_start.masks: came {c.masks!r} with sparse.method {method!r}; "
-            f"wanted one of {known}, which train the masks they are given"
+            f"config.warm_start.masks: expected None with sparse.method {method!r}, "
+            f"got {c.masks!r}; choose one of {known}, which train given masks"
         )
     _check_redraws(config)
-    if c.weights and config.sparse.ablation == "reinitialized":
-        raise ValueError(
-            f"config.warm_start.weights: came {c.weights!r} with sparse.ablation "
-            "'reinitialized', which draws others; wanted one of the two"
-        )
     if c.masks:
         _check_nothing_chooses(config)
-    if c.weights and (config.init.sparse_init or config.init.shared):
-        raise ValueError(
-            f"config.warm_start.weights: came {c.weights!r} with init.sparse_init "
-            f"{config.init.sparse_init!r} and init.shared {config.init.shared}; wanted '' "
-            "and False, which are for fresh weights"
-        )
+    if c.weights:
+        _check_nothing_draws(config)
+
+
+def is_ticket_file(masks: str | None) -> bool:
+    """Returns whether masks of a warm start are ticket files, not a checkpoint.
+
+    Args:
+      masks: the field `warm_start.masks`.
+    """
+    return masks is not None and masks.endswith(".npz")
+
+
+def _check_nothing_draws(config: ConfigDict) -> None:
+    """Checks that no field for drawing initial weights is set when weights are given.
+
+    Args:
+      config: a config with `warm_start.weights`.
+
+    Raises:
+      ValueError: if one is set; the message names the config field.
+    """
+    given = "config.warm_start.weights: expected None with "
+    got = f", got {config.warm_start.weights!r}; leave out one of the two"
+    if config.sparse.ablation == "reinitialized":
+        raise ValueError(f"{given}sparse.ablation 'reinitialized'{got}")
+    if config.init.sparse_init:
+        raise ValueError(f"{given}init.sparse_init {config.init.sparse_init!r}{got}")
+    if config.init.shared:
+        raise ValueError(f"{given}init.shared True{got}")
 
 
 def _check_redraws(config: ConfigDict) -> None:
@@ -273,25 +299,29 @@ def _check_redraws(config: ConfigDict) -> None:
     c, lottery, plain = config.init, config.lottery, config_lib.default().init
     if c.sparse_init and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
-            f"config.init.sparse_init: came {c.sparse_init!r} with lottery.levels "
-            f"{lottery.levels} and rewind {lottery.rewind!r}; wanted no levels: they "
-            "rewind to weights drawn for dense layers"
+            "config.init.sparse_init: expected None with lottery.levels "
+            f"{lottery.levels} and lottery.rewind {lottery.rewind!r}, which rewind to "
+            f"weights of the dense network, got {c.sparse_init!r}; leave out one of the "
+            "two"
         )
     if c.sparse_init and c.shared:
         raise ValueError(
-            f"config.init.shared: came True with init.sparse_init {c.sparse_init!r}, which draws "
-            "for the masks of each replicate; wanted one of the two"
+            f"config.init.shared: expected False with init.sparse_init "
+            f"{c.sparse_init!r}, which draws weights for the masks of each replicate, "
+            "got True; leave out one of the two"
         )
     if c.shared and config.seeds.first:
         raise ValueError(
-            f"config.init.shared: came True with seeds.first {config.seeds.first}; "
-            "wanted seeds.first 0, whose weights all replicates share"
+            "config.init.shared: expected False with seeds.first "
+            f"{config.seeds.first}, got True; set seeds.first 0, whose weights all "
+            "replicates share"
         )
     for name in ("sparse_init_distribution", "sparse_init_scale"):
-        if c[name] != plain[name] and not c.sparse_init.startswith("fan_"):
+        if c[name] != plain[name] and not (c.sparse_init or "").startswith("fan_"):
             raise ValueError(
-                f"config.init.{name}: came {c[name]!r} with init.sparse_init {c.sparse_init!r}; "
-                "wanted init.sparse_init 'fan_in', 'fan_out' or 'fan_average'"
+                f"config.init.{name}: expected {plain[name]!r} with init.sparse_init "
+                f"{c.sparse_init!r}, got {c[name]!r}; set init.sparse_init 'fan_in', "
+                "'fan_out' or 'fan_average'"
             )
 
 
@@ -308,9 +338,9 @@ def _check_nothing_chooses(config: ConfigDict) -> None:
     for name in config_lib.METHODS.find(c.method).chooses:
         if c[name] != plain[name]:
             raise ValueError(
-                f"config.sparse.{name}: came {c[name]!r} with warm_start.masks "
-                f"{config.warm_start.masks!r}, which are taken as they are; wanted "
-                f"{plain[name]!r}"
+                f"config.sparse.{name}: expected {plain[name]!r} with warm_start.masks "
+                f"{config.warm_start.masks!r}, which are used unchanged, got "
+                f"{c[name]!r}; leave out one of the two"
             )
 
 
@@ -347,7 +377,7 @@ def apply_warm_start(
         # The hash is that of the other run's arrays, before ghost skips are added.
         origin["weights"] = checkpoints.digest(found)
         network = network._replace(first_weights=lambda keys: weights)
-    if c.masks.endswith(".npz"):
+    if is_ticket_file(c.masks):
         masks = _from_files(c.masks, config, network, seeds)
     elif c.masks:
         held = transforms.get_masks(load_state(run, c.masks).opt_state)
@@ -389,11 +419,11 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     """
     c = config.warm_start
     names = {name for name in (c.weights, c.masks) if name and c.run}
-    directory = (workdir / c.run).resolve() / "checkpoints"
+    directory = (workdir / (c.run or "")).resolve() / "checkpoints"
     found = {
         name: checkpoints.recorded_hash(directory, name)
         for name in sorted(names)
-        if not name.endswith(".npz")
+        if not is_ticket_file(name)
     }
     scores = pretraining_lib.score_file(config, workdir)
     if scores is not None:
@@ -407,23 +437,23 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
 
     Args:
       tree: arrays of the earlier run.
-      config: a validated config; `warm_start.replicate` selects one replicate for all, or -1
-        the replicates with the same numbers.
+      config: a validated config; `warm_start.replicate` selects one replicate for all,
+        or None the replicates with the same numbers.
       field: what the tree contains, for the message.
 
     Raises:
       ValueError: if the earlier run does not have such a replicate.
     """
-    there, wanted = len(jax.tree.leaves(tree)[0]), config.warm_start.replicate
+    count, chosen = len(jax.tree.leaves(tree)[0]), config.warm_start.replicate
     first = config.seeds.first
     end = first + config.replicates
-    if wanted >= there or (wanted == -1 and end > there):
+    if (end if chosen is None else chosen + 1) > count:
         raise ValueError(
-            f"config.warm_start.replicate: came {wanted} for {config.replicates} "
-            f"replicates from number {first}; the {field} of {config.warm_start.run} are "
-            f"those of {there}; wanted one in [0, {there}), or replicates among these"
+            f"config.warm_start.replicate: expected one of the {count} replicates that "
+            f"the {field} of {config.warm_start.run} have, got {chosen} for replicates "
+            f"{first} to {end - 1}; choose one below {count}, or train fewer replicates"
         )
-    rows = jnp.arange(first, end) if wanted == -1 else jnp.int32(wanted)
+    rows = jnp.arange(first, end) if chosen is None else jnp.int32(chosen)
     rows = jnp.broadcast_to(rows, config.replicates)
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
@@ -506,7 +536,7 @@ def _from_files(
     """
     chosen = config.warm_start.replicate
     own = range(config.seeds.first, config.seeds.first + config.replicates)
-    numbers = [r if chosen == -1 else chosen for r in own]
+    numbers = [r if chosen is None else chosen for r in own]
     params = jax.eval_shape(network.initialize, seeds.init)[0]
     one = state_lib.of_one(params)
     each = []
@@ -540,6 +570,6 @@ def _check_alike(found: Any, wanted: Any, field: str) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise ValueError(
-                f"config.warm_start.{field}: {name} has shape {there.get(name)} there and "
-                f"{here.get(name)} here; wanted a run of the same network"
+                f"config.warm_start.{field}: expected {name} of shape {here.get(name)}, "
+                f"got {there.get(name)}; choose a run of the same network"
             )

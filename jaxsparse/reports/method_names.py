@@ -126,7 +126,7 @@ def _registered(run: RunRecords, kind: str, name: str) -> tuple[str, str]:
 
 def _other_run(run: RunRecords, checkpoint: str) -> str:
     """Names a checkpoint of the run that this one started from."""
-    folder = settings.section(run, "warm_start").get("run", "").rstrip("/")
+    folder = (settings.section(run, "warm_start").get("run") or "").rstrip("/")
     return f"{folder.rpartition('/')[2]} {checkpoint}".strip()
 
 

@@ -110,7 +110,7 @@ def _key(run: RunRecords, *, sizes: bool) -> str:
     key.append(data.get("test_examples", 0))
     if sizes:
         usual = config.default().model.to_dict()
-        fields = ("width", "features", "conv_channels", "padding", "norm")
+        fields = ("width", "features", "conv_channels", "padding", "norm_affine")
         key += [model.get(name, usual[name]) for name in fields]
     return json.dumps(key)
 

@@ -127,7 +127,7 @@ def make_layout(
         )
     if parallelism == "pmap" and fsdp is not None:
         raise ValueError(
-            "config.run.parallelism: came 'pmap' with run.weights 'sharded'; wanted "
+            "config.run.parallelism: came 'pmap' with run.fsdp; wanted "
             "'jit', under which the compiler divides the work on a weight"
         )
     # Largest number of devices first; multiples of the number of processes, since each
@@ -145,7 +145,7 @@ def make_layout(
     if reason is not None:
         raise ValueError(reason)
     if fsdp is not None and over_data == 1:
-        log.warning("run.weights: whole, as no two devices share a batch here")
+        log.warning("run.fsdp: no effect, as no two devices share a batch here")
     if count < len(there):
         log.warning("%d of %d devices are used", count, len(there))
     grid = np.asarray(_first_of_each(there, count)).reshape(over_replicates, over_data)

@@ -149,7 +149,7 @@ def dataset_of(channels: int) -> Dataset:
 @pytest.mark.parametrize("name", datasets.AUGMENTATIONS)
 def test_published_changes_are_those_of_the_fields(name: str) -> None:
     wanted = datasets.AUGMENTATIONS[name]
-    published = tiny.config({"data.name": name, "data.augment": "published"})
+    published = tiny.config({"data.name": name, "data.augment": "standard"})
     given = {"data.name": name, "data.flip": wanted.flip}
     given["data.crop_pad"] = wanted.crop_pad
     both = [components.make_augment(c) for c in (published, tiny.config(given))]
@@ -167,7 +167,7 @@ def test_published_changes_are_those_of_the_fields(name: str) -> None:
 
 def test_random_parts_of_images_are_not_shifted_besides() -> None:
     for name, flip in (("cifar10", True), ("svhn_cropped", False)):
-        c = tiny.config({"data.name": name, "data.augment": "published"})
+        c = tiny.config({"data.name": name, "data.augment": "standard"})
         c.data.image_size = 32
         config_lib.validate(c)
         assert components.augmentation(c.data) == (0, flip)
@@ -202,13 +202,13 @@ def test_numbers_to_normalise_by_can_be_given() -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data.mean": (0.5,)}, "data.mean: came (0.5,) with std ()"),
     (
-        {"data.mean": (0.5,), "data.std": (0.5,), "data.normalize": "unit"},
+        {"data.mean": (0.5,), "data.std": (0.5,), "data.normalize": "scale"},
         "normalize 'unit'; wanted as many numbers in both",
     ),
     ({"data.mean": (0.5,), "data.std": (0.0,)}, "data.std: came (0.0,); wanted"),
     ({"data.mean": (125.3,)}, "data.mean: came (125.3,); wanted a tuple such as (0.5"),
     (
-        {"data.augment": "published", "data.flip": True},
+        {"data.augment": "standard", "data.flip": True},
         "data.augment: came 'published' with crop_pad 0 and flip True",
     ),
 ]
@@ -224,7 +224,7 @@ def test_what_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
     three = {"data.mean": (0.5,) * 3, "data.std": (0.5,) * 3}
     for fields, message in (
         (three, r"data.mean: came 3 numbers; wanted 1"),
-        ({"data.augment": "published", "data.name": "mine"}, r"came 'published' for"),
+        ({"data.augment": "standard", "data.name": "mine"}, r"came 'published' for"),
     ):
         c = tiny.config(fields)
         data = factory.load_data(tiny.config())

@@ -88,7 +88,7 @@ def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
         "lottery.one_shot": True,
         "lottery.controls": ("random_mask",),
         "lottery.control_levels": (2, 7),
-        "data.order": "fresh",
+        "data.reshuffle_each_level": True,
         "run.keep_checkpoints": "needed",
     }
     c = tiny.config(fields)

@@ -119,7 +119,7 @@ def test_scores_choose(how: str, rows: range, tmp_path: Path) -> None:
 
 def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
     fields = FIELDS | {
-        "pretraining.subset": "",
+        "pretraining.subset": None,
         "pretraining.size": 0,
         "pretraining.batch_size": 40,
         "pretraining.learning_rate": 0.02,

@@ -225,12 +225,15 @@ def test_devices_change_rounding_only(
             {"solution_penalty.strength": float("nan")},
             r"solution_penalty\.strength: came nan",
         ),
-        ({"model.norm": "fixed"}, r"model\.norm: came 'fixed' for 'lenet_300_100'"),
+        (
+            {"model.norm_affine": False},
+            r"model\.norm: came 'fixed' for 'lenet_300_100'",
+        ),
         (
             {
                 "model.name": "resnet_20",
-                "model.features": (),
-                "model.norm": "fixed",
+                "model.features": None,
+                "model.norm_affine": False,
                 "init.norm_scale": "uniform",
             },
             r"init\.norm_scale: came 'uniform' with model\.norm 'fixed'",
@@ -245,7 +248,7 @@ def test_bad_fields_are_named(
 
 
 def test_fixed_normalisation_has_nothing_to_learn() -> None:
-    c = tiny.config({"model.name": "resnet_20", "model.norm": "fixed"})
+    c = tiny.config({"model.name": "resnet_20", "model.norm_affine": False})
     model = factory.make_model(c, classes=10)
     images = jnp.zeros((2, 8, 8, 3))
     variables = jax.eval_shape(

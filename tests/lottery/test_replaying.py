@@ -23,7 +23,7 @@ FIELDS = {
     "model.features": (8,),
     "data.batch_size": 50,  # 50, 50 and 20 examples an epoch
     "data.crop_pad": 1,
-    "data.order": "fresh",
+    "data.reshuffle_each_level": True,
     "training.duration": "6ep",
     "schedule.learning_rate": 0.5,
     "schedule.milestones": (),

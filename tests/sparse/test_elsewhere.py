@@ -105,7 +105,7 @@ def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
 
 def test_masks_may_come_from_files(studies: Path, tmp_path: Path) -> None:
     fields = STATIC | {
-        "warm_start.run": "",
+        "warm_start.run": None,
         "warm_start.masks": str(
             studies / "earlier/tickets/final/replicate_{replicate}.npz"
         ),

@@ -36,7 +36,7 @@ SMALL = {
     "sparse.end_step": "6step",
     "run.devices": 1,
     "run.tensorboard": False,
-    "run.checkpoint_every": "",
+    "run.checkpoint_every": None,
 }
 # One or two blocks: compilation is all the time it takes.
 SHALLOW = {

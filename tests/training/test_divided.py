@@ -151,7 +151,7 @@ RIGL = {
 
 
 def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    fields = RIGL | {"run.weights": "sharded"}
+    fields = RIGL | {"run.fsdp": True}
     made = tiny.run(tmp_path / "whole", fields)
     wanted = tiny.load(tmp_path / "whole", "level_00/ticket/last", made)
     kernel = wanted.params["dense1"]["kernel"]
@@ -175,7 +175,7 @@ def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
     fields = {
         "replicates": 1,
         "run.devices": 0,
-        "run.weights": "sharded",
+        "run.fsdp": True,
         "run.fsdp_min_size": 64,
         "lottery.levels": 1,
         "lottery.rewind": "4step",
@@ -195,7 +195,7 @@ def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) ->
     fields = {
         "replicates": 2,
         "run.devices": 4,
-        "run.weights": "sharded",
+        "run.fsdp": True,
         "run.fsdp_min_size": 64,
         "training.duration": "1ep",
         "schedule.milestones": (),
@@ -215,7 +215,7 @@ def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) ->
 @pytest.mark.parametrize("examples", ["sharded", "host"])
 def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> None:
     dense = {name: v for name, v in RIGL.items() if not name.startswith("sparse.")}
-    fields = dense | {"run.weights": "sharded"}
+    fields = dense | {"run.fsdp": True}
     ends = []
     for where in ("device", examples):
         folder = tmp_path / where

@@ -312,7 +312,7 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
             {
                 "model.name": "resnet_20",
                 "run.conv_gradients": "explicit",
-                "run.weights": "sharded",
+                "run.fsdp": True,
             },
             r"run\.conv_gradients: came 'explicit' with run\.weights 'sharded'",
         ),

@@ -135,7 +135,7 @@ _DENSE = {
     "instability.compare_levels": False,
     "instability.points": 30,
     "instability.examples": 10_000,
-    "pretraining.subset": "",
+    "pretraining.subset": None,
     "pretraining.size": 0,
 }
 
@@ -173,7 +173,7 @@ def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
       scores: file of scores, relative to the folder of the study.
     """
     sizes = SIZES[scale][network]
-    plain = {"pretraining.subset": "", "pretraining.size": 0, "instability.copies": 2}
+    plain = {"pretraining.subset": None, "pretraining.size": 0, "instability.copies": 2}
     plain |= {"instability.levels": (0,), "instability.compare_levels": False}
     plain |= CHANGED[scale][network]
 

@@ -62,11 +62,11 @@ def _of_network(network: str, scale: str) -> list[Run]:
 
 # What the recipe has for gradual pruning, undone.
 PLAIN = {
-    "sparse.begin_step": "",
-    "sparse.end_step": "",
+    "sparse.begin_step": None,
+    "sparse.end_step": None,
     "sparse.update_every": "100step",
 }
-STATIC = PLAIN | {"sparse.method": "static", "sparse.distribution": ""}
+STATIC = PLAIN | {"sparse.method": "static", "sparse.distribution": None}
 DENSE = STATIC | {"sparse.method": "none", "sparse.sparsity": 0.9}
 
 
@@ -85,7 +85,7 @@ def arms(network: str, every: str) -> dict[str, dict[str, Any]]:
         "seeds.data": 1,
     }
     changing = {
-        "sparse.begin_step": "",
+        "sparse.begin_step": None,
         "sparse.end_step": "100%",
         "sparse.update_every": every,
         "sparse.drop_fraction": 0.3,
@@ -95,7 +95,7 @@ def arms(network: str, every: str) -> dict[str, dict[str, Any]]:
     rigl = pruned | changing | {"sparse.method": "rigl"}
     # Not the examples that the norm of the gradient is measured on.
     rigl |= {"sparse.grow_batch_size": 1000, "sparse.grow_batch_start": 1000}
-    rigl |= {"sparse.skip_update": "no"}
+    rigl |= {"sparse.skip_update": False}
     set_ = pruned | changing | {"sparse.method": "set", "sparse.drop_by_sign": False}
     static = pruned | STATIC
     ours, liu = {"init.sparse_init": "fan_in"}, {"init.sparse_init": "layer"}

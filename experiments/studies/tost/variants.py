@@ -189,8 +189,8 @@ def _fading(grid: Grid, fields: dict[str, Any]) -> dict[str, Any]:
 _UNMASKED = {
     "sparse.method": "none",
     "sparse.sparsity": 0.9,
-    "sparse.distribution": "",
-    "sparse.prunable": (),
+    "sparse.distribution": None,
+    "sparse.prunable": None,
 }
 
 
@@ -222,7 +222,7 @@ def _mask(cell: Cell, network: str, scale: str) -> dict[str, Any]:
         return _UNMASKED
     if cell.mask == "tickets":
         return {
-            "sparse.distribution": "",
+            "sparse.distribution": None,
             "sparse.sparsity": cell.sparsity / 100,
             "warm_start.run": f"../{source(cell, network)}",
             "warm_start.weights": "init",

@@ -1,0 +1,134 @@
+"""The config fields of the section `data`."""
+
+from jaxsparse.config import valid
+from jaxsparse.config.field import Field, Section
+
+DATA = Section(
+    "The dataset, its split into training and validation examples, batches, "
+    "augmentation, normalization and label noise.",
+    {
+        "name": Field(
+            "digits",
+            valid.NAME,
+            "Name of the dataset: `digits`, which needs no files, a dataset in "
+            "`data.dir` or a registered dataset.",
+        ),
+        "dir": Field(
+            None,
+            valid.optional(valid.PATH),
+            "Directory of prepared datasets. None uses the environment variable "
+            "`TFDS_DATA_DIR`, or else the default of TFDS.",
+            operational=True,
+        ),
+        "image_size": Field(
+            0,
+            valid.integer(0, 2**14),
+            "Height and width in pixels to which images of any size are decoded when "
+            "they are needed: a random resized crop (8 to 100 % of the area) in "
+            "training, a center crop in evaluation. 0 holds all images in memory at "
+            "their own size.",
+        ),
+        "batch_size": Field(
+            128, valid.BATCH, "Number of examples per training step, over all devices."
+        ),
+        "drop_last": Field(
+            False,
+            valid.FLAG,
+            "Whether to omit the last batch of an epoch if it is smaller than the "
+            "others. open_lth keeps it.",
+        ),
+        "validation": Field(
+            0,
+            valid.EXAMPLES,
+            "Number of training examples that are set aside for validation.",
+        ),
+        "split_seed": Field(
+            0,
+            valid.SEED,
+            "Seed that selects the validation examples, the same for all replicates.",
+        ),
+        "train_examples": Field(
+            0,
+            valid.EXAMPLES,
+            "Number of training examples to use, from the first on. 0 uses all.",
+        ),
+        "test_examples": Field(
+            0,
+            valid.EXAMPLES,
+            "Number of test examples to use, from the first on. 0 uses all.",
+        ),
+        "augment": Field(
+            "custom",
+            valid.one_of("custom", "standard"),
+            "Augmentation of training images: `custom` applies `data.crop_pad` and "
+            "`data.flip`, `standard` the usual augmentation of the dataset.",
+        ),
+        "crop_pad": Field(
+            0,
+            valid.integer(0, 2**12),
+            "Zero padding in pixels on each side before a random crop to the original "
+            "size. 0 does not crop.",
+        ),
+        "flip": Field(
+            False,
+            valid.FLAG,
+            "Whether to flip training images left to right with probability 1/2.",
+        ),
+        "normalize": Field(
+            "standardize",
+            valid.one_of("standardize", "scale"),
+            "Normalization of images: `standardize` subtracts the mean of each channel "
+            "and divides by its standard deviation, `scale` only maps pixels to "
+            "[0, 1].",
+        ),
+        "mean": Field(
+            None,
+            valid.optional(
+                valid.tuple_of(
+                    lambda value: valid.is_real(value, 0, 1),
+                    "numbers from 0 to 1",
+                    "(0.5, 0.5, 0.5)",
+                    minimum=1,
+                )
+            ),
+            "Mean of each channel on the [0, 1] scale, for `standardize`. None uses "
+            "the mean of the dataset.",
+        ),
+        "std": Field(
+            None,
+            valid.optional(
+                valid.tuple_of(
+                    lambda value: valid.is_real(value, 1e-6, 1),
+                    "numbers from 1e-6 to 1",
+                    "(0.25, 0.25, 0.25)",
+                    minimum=1,
+                )
+            ),
+            "Standard deviation of each channel on the [0, 1] scale, for "
+            "`standardize`. None uses the standard deviation of the dataset.",
+        ),
+        "reshuffle_each_level": Field(
+            False,
+            valid.FLAG,
+            "Whether each lottery level draws its own order of examples and its own "
+            "augmentation. False repeats those of the dense training.",
+        ),
+        "label_noise": Field(
+            0.0,
+            valid.FRACTION,
+            "Fraction of the training labels that are replaced for all of training.",
+        ),
+        "label_noise_by": Field(
+            "uniform",
+            valid.one_of("uniform", "permute"),
+            "How labels are replaced: `uniform` draws one of the other classes, "
+            "`permute` permutes the labels of the selected examples.",
+        ),
+        "label_noise_seed": Field(
+            0,
+            valid.SEED,
+            "Seed that selects the noisy labels and their new classes, the same for "
+            "all replicates.",
+        ),
+    },
+)

@@ -1,0 +1,146 @@
+"""The config fields of the sections `model`, `init` and `warm_start`."""
+
+from jaxsparse.config import valid
+from jaxsparse.config.field import Field, Section
+
+_SIZES = valid.optional(
+    valid.tuple_of(
+        valid.integer(1, 2**20).holds,
+        "integers from 1 to 2**20",
+        "(300, 100)",
+        minimum=1,
+    )
+)
+
+MODEL = Section(
+    "The network.",
+    {
+        "name": Field(
+            "lenet_300_100",
+            valid.NAME,
+            "Name of the network, a built-in or a registered one.",
+        ),
+        "width": Field(
+            16,
+            valid.integer(1, 2**16),
+            "Number of channels of the first stage of a CIFAR ResNet.",
+        ),
+        "features": Field(
+            None,
+            _SIZES,
+            "Sizes of the dense layers, the number of channels of each stage, or the "
+            "size of the tokens of a vision transformer. None uses the sizes of the "
+            "named network.",
+        ),
+        "conv_channels": Field(
+            None,
+            _SIZES,
+            "Numbers of channels of the convolutions of a LeNet-5. None uses those of "
+            "the named network.",
+        ),
+        "padding": Field(
+            None,
+            valid.optional(valid.one_of("SAME", "VALID")),
+            "Padding of the first convolution of a LeNet-5. None uses that of the "
+            "named network.",
+        ),
+        "norm_affine": Field(
+            True,
+            valid.FLAG,
+            "Whether BatchNorm has a learned scale and bias.",
+        ),
+        "dtype": Field(
+            "float32",
+            valid.one_of("float32", "bfloat16"),
+            "Data type of activations. Weights are always float32.",
+        ),
+    },
+)
+
+INIT = Section(
+    "The initial weights.",
+    {
+        "kernel": Field(
+            "kaiming_normal",
+            valid.one_of(
+                *("kaiming_normal", "kaiming_uniform", "glorot_normal"),
+                *("glorot_uniform", "lecun_normal", "lecun_uniform", "orthogonal"),
+                "torch_default",
+            ),
+            "Distribution of the kernels of convolutions and dense layers.",
+        ),
+        "bias": Field(
+            "zeros",
+            valid.one_of("zeros", "torch_default"),
+            "Initial biases: `zeros`, or `torch_default`, uniform in ±1/√n with the "
+            "fan-in n.",
+        ),
+        "norm_scale": Field(
+            "ones",
+            valid.one_of("ones", "uniform"),
+            "Initial scale of BatchNorm: `ones`, or `uniform` in [0, 1).",
+        ),
+        "zero_init": Field(
+            (),
+            valid.GLOBS,
+            "Shell patterns of parameters that start at zero, such as `*/norm2/scale`.",
+        ),
+        "shared": Field(
+            False,
+            valid.FLAG,
+            "Whether all replicates start from the initial weights of the first.",
+        ),
+        "sparse_init": Field(
+            None,
+            valid.optional(
+                valid.one_of("fan_in", "fan_out", "fan_average", "layer", "neuron")
+            ),
+            "How kernels are drawn anew after their masks are known: `fan_in`, "
+            "`fan_out` and `fan_average` scale each neuron by its number of active "
+            "weights; `layer` and `neuron` rescale the distribution `init.kernel`. "
+            "None keeps the dense initialization.",
+        ),
+        "sparse_init_distribution": Field(
+            "normal",
+            valid.one_of("normal", "uniform"),
+            "Distribution of the kernels, for `init.sparse_init` `fan_in`, `fan_out` "
+            "and `fan_average`.",
+        ),
+        "sparse_init_scale": Field(
+            1.0,
+            valid.ABOVE_0,
+            "Variance times fan, for `init.sparse_init` `fan_in`, `fan_out` and "
+            "`fan_average`. 2 is the value of He et al. for ReLU.",
+        ),
+    },
+)
+
+WARM_START = Section(
+    "Training that starts from the weights or masks of another run.",
+    {
+        "run": Field(
+            None,
+            valid.optional(valid.PATH),
+            "Directory of the other run, relative to the directory of this run. None "
+            "starts from no run.",
+        ),
+        "weights": Field(
+            None,
+            valid.optional(valid.PATH),
+            "Checkpoint of the other run to take the weights of, such as `init`. None "
+            "takes none.",
+        ),
+        "masks": Field(
+            None,
+            valid.optional(valid.PATH),
+            "Checkpoint of the other run to take the masks of, or the path of a "
+            "ticket's `.npz` file. None takes none.",
+        ),
+        "replicate": Field(
+            None,
+            valid.optional(valid.EXAMPLES),
+            "Number of the replicate of the other run that all replicates start from. "
+            "None starts each replicate from the replicate of the same number.",
+        ),
+    },
+)

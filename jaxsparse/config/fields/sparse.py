@@ -1,0 +1,201 @@
+"""The config fields of the section `sparse`."""
+
+from typing import Any
+
+from jaxsparse.config import valid
+from jaxsparse.config.field import Field, Section
+
+
+def _is_sparsity_or_count(value: Any) -> bool:
+    return valid.is_real(value, 0, 1 if type(value) is float else valid.INT32 - 1)
+
+
+SPARSE = Section(
+    "Sparse training from the start, in place of lottery levels. Each method uses some "
+    "of these fields; an error names fields that are set and not used.",
+    {
+        "method": Field(
+            "none",
+            valid.NAME,
+            "Sparse training method, a built-in or a registered one. `none` trains "
+            "dense, `static` trains fixed masks that are chosen at initialization.",
+        ),
+        "sparsity": Field(
+            0.9,
+            valid.FRACTION_BELOW_1,
+            "Fraction of the prunable weights that are pruned.",
+        ),
+        "distribution": Field(
+            None,
+            valid.optional(valid.one_of("global", "uniform", "balanced", "er", "erk")),
+            "How the sparsity is divided among layers; `global` ranks the weights of "
+            "all layers together. None uses the default of the method or of the score.",
+        ),
+        "layer_sparsity": Field(
+            (),
+            valid.pairs_of(
+                _is_sparsity_or_count,
+                "a sparsity from 0.0 to 1.0 or a number of weights to keep",
+                "(('head/kernel', 0.5),)",
+            ),
+            "Sparsities of layers that match a shell pattern, as a float, or numbers "
+            "of weights to keep, as an integer. `sparse.sparsity` applies to all other "
+            "layers.",
+        ),
+        "prunable": Field(
+            None,
+            valid.optional(
+                valid.tuple_of(
+                    valid.is_pattern, "shell patterns", "('head/kernel',)", minimum=1
+                )
+            ),
+            "Shell patterns of prunable parameters; a pattern that starts with `!` "
+            "excludes. None prunes the kernels of convolutions and dense layers.",
+        ),
+        "dense": Field((), valid.GLOBS, "Shell patterns of layers that stay dense."),
+        "first_layer_dense": Field(
+            False, valid.FLAG, "Whether the first prunable layer stays dense."
+        ),
+        "last_layer_dense": Field(
+            False, valid.FLAG, "Whether the last prunable layer stays dense."
+        ),
+        "structure": Field(
+            None,
+            valid.optional(valid.NAME),
+            "Structured sparsity: `groups 4` (N:M sparsity with M = 4), `blocks 4x4`, "
+            "`channels` or `fan_in`. None prunes single weights.",
+        ),
+        "pai_score": Field(
+            "random",
+            valid.NAME,
+            "Score of the initial weights for the method `static` (pruning at "
+            "initialization), a built-in or a registered one.",
+        ),
+        "score_iterations": Field(
+            1,
+            valid.integer(1, 10**5),
+            "Number of times that weights are scored and pruned, each time to a higher "
+            "sparsity, for the method `static`.",
+        ),
+        "regrow": Field(
+            False,
+            valid.FLAG,
+            "Whether later iterations may restore weights that earlier ones pruned.",
+        ),
+        "ablation": Field(
+            None,
+            valid.optional(
+                valid.one_of("shuffled_layers", "inverted", "reinitialized")
+            ),
+            "Ablation of the method `static`: masks shuffled within layers, masks of "
+            "inverted scores, or newly drawn weights. None makes none.",
+        ),
+        "prune_disconnected": Field(
+            False,
+            valid.FLAG,
+            "Whether the method `static` also prunes weights on no path from the input "
+            "to an output.",
+        ),
+        "score_batches": Field(
+            10,
+            valid.integer(1, 10**6),
+            "Number of batches of training examples on which weights are scored.",
+        ),
+        "score_batch_size": Field(
+            128, valid.BATCH, "Number of examples in each of these batches."
+        ),
+        "begin_step": Field(
+            None,
+            valid.optional(valid.DURATION),
+            "Time of the first mask update. None uses the default of the method.",
+        ),
+        "end_step": Field(
+            None,
+            valid.optional(valid.DURATION),
+            "Time after which masks no longer change. None uses the default of the "
+            "method.",
+        ),
+        "update_every": Field("100step", valid.DURATION, "Time between mask updates."),
+        "drop_fraction": Field(
+            None,
+            valid.optional(valid.FRACTION),
+            "Fraction of the active weights of each layer that a mask update drops. "
+            "None uses the default of the method.",
+        ),
+        "drop_schedule": Field(
+            None,
+            valid.optional(valid.one_of("cosine", "constant", "learning_rate")),
+            "How the drop fraction changes during training; `learning_rate` keeps it "
+            "proportional to the learning rate. None uses the default of the method.",
+        ),
+        "drop_by_sign": Field(
+            True,
+            valid.FLAG,
+            "Whether `set` drops the smallest positive and the largest negative "
+            "weights separately.",
+        ),
+        "grow": Field(
+            "gradient",
+            valid.one_of("gradient", "inverted", "random"),
+            "Weights that `rigl` grows: those with the largest gradient, with the "
+            "smallest gradient (`inverted`), or `random` ones.",
+        ),
+        "grow_batch_size": Field(
+            0,
+            valid.EXAMPLES,
+            "Number of training examples whose gradient selects the weights to grow. 0 "
+            "uses the training batch.",
+        ),
+        "grow_batch_start": Field(
+            0, valid.EXAMPLES, "Index of the first of these examples, counted from 0."
+        ),
+        "skip_update": Field(
+            None,
+            valid.optional(valid.FLAG),
+            "Whether steps that update masks leave the weights unchanged. None uses "
+            "the default of the method.",
+        ),
+        "allow_regrow": Field(
+            True,
+            valid.FLAG,
+            "Whether a mask update may grow weights that it has just dropped.",
+        ),
+        "zero_regrown": Field(
+            False, valid.FLAG, "Whether such weights restart at zero."
+        ),
+        "soft_bound": Field(
+            False,
+            valid.FLAG,
+            "Whether `mest` grows weights first and drops as many at the next mask "
+            "update.",
+        ),
+        "schedule": Field(
+            "cubic",
+            valid.one_of("cubic", "linear", "exponential"),
+            "How the sparsity of gradual methods increases.",
+        ),
+        "initial_sparsity": Field(
+            None,
+            valid.optional(valid.FRACTION_BELOW_1),
+            "Sparsity before the first mask update of gradual methods. None uses the "
+            "default of the method.",
+        ),
+        "min_layer_density": Field(
+            0.0,
+            valid.FRACTION,
+            "Smallest fraction of its weights that each layer keeps, for the "
+            "distribution `global`.",
+        ),
+        "backward_sparsity": Field(
+            0.5,
+            valid.FRACTION_BELOW_1,
+            "Fraction of the prunable weights that `top_kast` does not train.",
+        ),
+        "outside_regularization": Field(
+            None,
+            valid.optional(valid.number(0.0, 1000.0)),
+            "Strength with which `sr_ste` and `top_kast` draw inactive weights to "
+            "zero. None uses the default of the method.",
+        ),
+    },
+)
