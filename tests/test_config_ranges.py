@@ -7,13 +7,13 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from jaxsparse import config, durations, factory, initializers
+from jaxsparse import config, distributions, durations, factory, initializers
 from jaxsparse.config import naming
 from jaxsparse.lottery import controls
 from jaxsparse.tost import soft_activations
 
 NAN, INF = float("nan"), float("inf")
-# What no field may hold, by the type of its default.
+# What no field may hold, by the type of its values.
 NONSENSE = {
     bool: (),
     int: (2**70, -(2**70), -2),
@@ -23,21 +23,6 @@ NONSENSE = {
 }
 # Values that are special cases of a rule.
 MEANT = {"gradinit.max_grad_norm": {INF}, "solution_penalty.strength": {-0.5}}
-
-
-def fields() -> dict[str, Any]:
-    """Lists the fields with their default values."""
-
-    def walk(c: ConfigDict, prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in c.items():
-            inside = isinstance(value, ConfigDict)
-            found |= (
-                walk(value, f"{prefix}{name}.") if inside else {prefix + name: value}
-            )
-        return found
-
-    return walk(config.default(), "")
 
 
 def changed(field: str, value: Any) -> ConfigDict:
@@ -51,18 +36,39 @@ def changed(field: str, value: Any) -> ConfigDict:
     return c
 
 
-def test_every_field_has_a_rule() -> None:
-    assert config.RULES.keys() == fields().keys()
+def test_the_config_has_the_fields_of_the_tables_with_valid_defaults() -> None:
+    assert config.FIELDS.keys() == config.flatten(config.default()).keys()
+    for name, field in config.FIELDS.items():
+        assert field.valid.holds(field.default), name
+        assert field.help.endswith("."), name
+        assert field.default is not None or field.valid.optional, name
 
 
-@pytest.mark.parametrize("field", fields())
+@pytest.mark.parametrize("field", config.FIELDS)
 def test_nonsense_is_refused_in_one_line(field: str) -> None:
-    for value in NONSENSE[type(fields()[field])]:
+    valid = config.FIELDS[field].valid
+    values = [*NONSENSE[valid.type], *([] if valid.optional else [None])]
+    for value in values:
         if value in MEANT.get(field, ()):
             continue
-        with pytest.raises(ValueError, match=re.escape(f"config.{field}: ")) as wrong:
+        expected = re.escape(f"config.{field}: expected {valid.words}, got ")
+        with pytest.raises(ValueError, match=expected) as wrong:
             config.validate(changed(field, value))
         assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    "field", [name for name, field in config.FIELDS.items() if field.valid.optional]
+)
+def test_none_is_the_only_value_for_not_set(field: str) -> None:
+    """None is valid, and the values of older versions in place of it are not."""
+    config.validate(changed(field, None))
+    for old in {str: ("",), float: (-1.0,), int: (-1,), tuple: ((),)}.get(
+        config.FIELDS[field].valid.type, ()
+    ):
+        assert config.renames.new_value(field, old) is None
+        with pytest.raises(ValueError, match=re.escape(f"config.{field}: expected ")):
+            config.validate(changed(field, old))
 
 
 @pytest.mark.parametrize(
@@ -101,13 +107,22 @@ def test_what_no_run_can_mean_is_refused(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"optimizer.b1": 0.8}, "optimizer.b1: came 0.8 without optimizer.name 'adam'"),
-        ({"optimizer.b2": 0.8}, "optimizer.b2: came 0.8 without optimizer.name 'adam'"),
-        ({"optimizer.eps": 0.1}, "optimizer.eps: came 0.1 without optimizer.name 'ada"),
+        (
+            {"optimizer.b1": 0.8},
+            "optimizer.b1: expected 0.9 without optimizer.name 'adam' or 'adamw', got ",
+        ),
+        (
+            {"optimizer.b2": 0.8},
+            "optimizer.b2: expected 0.999 without optimizer.name 'adam' or 'adamw', go",
+        ),
+        (
+            {"optimizer.eps": 0.1},
+            "optimizer.eps: expected 1e-08 without optimizer.name 'adam' or 'adamw', g",
+        ),
         (
             {"schedule.name": "cosine", "schedule.milestones": ()}
             | {"schedule.gamma": 0.5},
-            "schedule.gamma: came 0.5 without schedule.name 'step'",
+            "schedule.gamma: expected 0.1 without schedule.name 'step', got 0.5",
         ),
     ],
 )
@@ -121,6 +136,7 @@ def test_fields_that_nothing_reads_are_refused(
 def test_names_that_are_known_without_jax_are_those_of_the_tables() -> None:
     tables = {
         "sparse.ablation": factory.ABLATIONS,
+        "sparse.distribution": ("global", *distributions.NAMES),
         "optimizer.name": factory.OPTIMIZERS,
         "init.kernel": initializers.KERNELS,
         "init.bias": initializers.BIASES,
@@ -130,7 +146,7 @@ def test_names_that_are_known_without_jax_are_those_of_the_tables() -> None:
         "tost.activation": soft_activations.SOFT,
     }
     for field, table in tables.items():
-        assert set(config.BUILT_IN[field]) - {""} == set(table), field
+        assert set(config.FIELDS[field].valid.choices) == set(table), field
 
 
 STATIC = "--config.sparse.method=static --config.sparse.pai_score="
@@ -139,9 +155,9 @@ STATIC = "--config.sparse.method=static --config.sparse.pai_score="
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("sparse.method", "snip", f"it is a score: give {STATIC}snip$"),
-        ("sparse.method", "snpi", f"'snip' is a score: give {STATIC}snip$"),
-        ("sparse.method", "MAGNITUDE", f"'magnitude' is a score: give {STATIC}magn"),
+        ("sparse.method", "snip", f"it is a score; set {STATIC}snip$"),
+        ("sparse.method", "snpi", f"'snip' is a score; set {STATIC}snip$"),
+        ("sparse.method", "MAGNITUDE", f"'magnitude' is a score; set {STATIC}magn"),
         ("sparse.method", "snsf", "did you mean snfs"),
         (
             "sparse.pai_score",
@@ -159,7 +175,7 @@ STATIC = "--config.sparse.method=static --config.sparse.pai_score="
 )
 def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> None:
     c = changed(field, value)
-    with pytest.raises(ValueError, match=f"^config.{field}: unknown .*{hint}"):
+    with pytest.raises(ValueError, match=f"^config.{field}: expected .*{hint}"):
         config.check_names(c)
 
 
@@ -175,11 +191,11 @@ def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> Non
         ("optimizer.nme", "optimizer.name"),
         ("sprase.sparsity", "sparse.sparsity"),
         ("sparse.lr", "schedule.learning_rate or "),
-        ("sparse.zzz", "one of the section 'sparse' of jaxsparse/config/schema.py or "),
+        ("sparse.zzz", "one of the section 'sparse' in configs/README.md or "),
     ],
 )
 def test_the_field_that_was_meant_is_named(written: str, meant: str) -> None:
-    assert (naming.nearest_field(written, fields()) + " or ").startswith(meant)
+    assert (naming.nearest_field(written, config.FIELDS) + " or ").startswith(meant)
 
 
 def test_a_path_of_nobody_is_refused() -> None:

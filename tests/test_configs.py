@@ -1,7 +1,5 @@
-"""The schema, the config files, and when two configs are the same experiment."""
+"""The default config, the config files, and when two configs are the same."""
 
-import ast
-import copy
 import importlib
 import json
 import re
@@ -11,40 +9,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from absl import flags
+from ml_collections import config_flags
 
 from jaxsparse import config, factory, masks
+from jaxsparse.config import reference
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.lottery import imp
 
 
-def test_every_rule_is_of_a_field_and_the_defaults_keep_them_all() -> None:
-    assert config.RULES.keys() <= config.flatten(config.default()).keys()
+def test_the_default_config_is_valid() -> None:
     config.validate(config.default())
     factory.check_names(config.default())
 
 
-def test_every_field_has_a_comment(root: Path) -> None:
-    source = (root / "jaxsparse" / "config" / "schema.py").read_text(encoding="utf-8")
-    lines = source.splitlines()
-    default = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == "default"
-    )
-    fields = [
-        (ast.unparse(node.targets[0]).removeprefix("c."), node)
-        for node in default.body
-        if isinstance(node, ast.Assign) and "ConfigDict" not in ast.unparse(node.value)
-    ]
-    assert {name for name, _ in fields} == config.flatten(config.default()).keys()
-    bare = [
-        name
-        for name, node in fields
-        if not re.search(
-            r"#\s*\S{2,}", "\n".join(lines[node.lineno - 1 : node.end_lineno])
-        )
-    ]
-    assert bare == []
+def test_the_reference_of_the_fields_is_up_to_date(root: Path) -> None:
+    page = (root / "configs" / "README.md").read_text(encoding="utf-8")
+    assert reference.inserted(page) == page
+    with pytest.raises(ValueError, match="page: expected the lines"):
+        reference.inserted("# Configs")
+
+
+def test_the_examples_of_the_configs_page_run(root: Path) -> None:
+    page = (root / "configs" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    for field in re.findall(r"--config\.([\w.]+)", page):
+        assert field in config.FIELDS
 
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -113,7 +104,7 @@ def test_differences_are_of_scientific_fields_and_levels_may_grow() -> None:
         )
         same = config.digest(old) == config.digest(new)
         names = {name for name, _, _ in config.differences(old, new)}
-        assert same == (names <= {config.GROWING})
+        assert same == (names <= {"lottery.levels"})
         return list(config.differences(old, new))
 
     assert found({}) == []
@@ -127,20 +118,106 @@ def test_differences_are_of_scientific_fields_and_levels_may_grow() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["same", "fresh"])
-def test_a_field_that_came_later_had_its_default_value(value: str) -> None:
-    old = copy.deepcopy(config.flatten(tiny.config()))
-    old.pop("data.order")
-    nested: dict = {}
-    for name, value in old.items():
-        *sections, last = name.split(".")
-        inner = nested
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    found = list(config.differences(nested, tiny.config({"data.order": value})))
-    changed = value != config.default().data.order
-    assert found == [("data.order", "same", value)] * changed
+@pytest.mark.parametrize("value", [False, True])
+def test_a_field_that_came_later_had_its_default_value(value: bool) -> None:
+    old = tiny.config().to_dict()
+    del old["data"]["reshuffle_each_level"]
+    new = tiny.config({"data.reshuffle_each_level": value})
+    found = list(config.differences(old, new))
+    assert found == [("data.reshuffle_each_level", False, True)] * value
+
+
+# A config of the version before fields and values had their present names, and its hash
+# then, with every field whose value was renamed.
+OLD = {
+    "name": "old",
+    "data": {"order": "fresh", "normalize": "unit", "augment": "published", "dir": ""},
+    "model": {"norm": "fixed", "maps": [3, 4], "features": []},
+    "sparse": {
+        "method": "rigl",
+        "skip_inner": "no",
+        "begin": "",
+        "end": "75%",
+        "drop_fraction": -1.0,
+        "prunable": [],
+    },
+    "start": {"run": "", "replicate": -1},
+    "run": {"weights": "sharded", "dispatch": "single", "checkpoint_every": ""},
+}
+OLD_HASH = "a0c780cc89"
+
+
+def test_old_fields_and_values_are_translated() -> None:
+    read = config.renames.with_new_names(OLD)
+    c = config.from_json(read)
+    config.validate(c)
+    assert c.data.reshuffle_each_level is True and c.data.normalize == "scale"
+    assert c.data.augment == "standard" and c.data.dir is None
+    assert c.model.norm_affine is False and c.model.conv_channels == (3, 4)
+    assert c.model.features is None and c.sparse.prunable is None
+    assert c.sparse.skip_update is False and c.sparse.drop_fraction is None
+    assert (c.sparse.begin_step, c.sparse.end_step) == (None, "75%")
+    assert c.warm_start.run is None and c.warm_start.replicate is None
+    assert (c.run.fsdp, c.run.scan, c.run.checkpoint_every) == (True, False, None)
+    assert list(config.differences(read, c)) == []
+    assert config.digest(read) == config.digest(c) == OLD_HASH
+    present = json.loads(c.to_json())
+    assert config.renames.with_new_names(present) == present
+
+
+def test_default_names_of_run_directories_are_what_they_were(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashes of all recipes, made by the version before the fields were renamed."""
+    monkeypatch.syspath_prepend(root)
+    path = Path(__file__).parent / "golden" / "config_hashes.json"
+    golden = json.loads(path.read_text(encoding="utf-8"))
+    found = {}
+    for name in golden:
+        file, _, variant = name.partition(":")
+        module = importlib.import_module(f"configs.{file}")
+        found[name] = config.digest(module.get_config(variant))
+    assert found == golden
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--config.sparse.distribution=None", None),
+        ("--config.sparse.drop_fraction=None", None),
+        ("--config.sparse.drop_fraction=1", 1.0),
+        ("--config.warm_start.replicate=None", None),
+        ("--config.warm_start.replicate=2", 2),
+        ("--config.model.features=None", None),
+        ("--config.model.features=(300, 100)", (300, 100)),
+        ("--config.sparse.prunable=*kernel", ("*kernel",)),
+        ("--config.sparse.skip_update=None", None),
+        ("--config.sparse.skip_update", True),
+        ("--noconfig.run.scan", False),
+        ("--config.run.checkpoint_every=None", None),
+        ("--config.lottery.score=random", "random"),
+    ],
+)
+def test_a_flag_sets_a_field_and_sets_it_back(
+    flag: str, value: object, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["program", f"--config={root}/configs/rigl_mnist.py", flag]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.setattr(
+        config_flags.config_flags,
+        "_FIELD_TYPE_TO_PARSER",
+        dict(config_flags.config_flags._FIELD_TYPE_TO_PARSER),
+    )
+    config.allow_none()
+    flag_values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=flag_values)
+    flag_values(argv)
+    section, field = flag.split("=")[0].split(".")[1:]
+    assert holder.value[section][field] == value
+    config.validate(holder.value)
+    read = config.from_json(json.loads(holder.value.to_json()))
+    assert read[section][field] == value
 
 
 def test_every_field_is_scientific_but_those_of_the_run_and_the_folder() -> None:

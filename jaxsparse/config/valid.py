@@ -137,12 +137,22 @@ def pairs_of(test: Test, words: str, example: str) -> Valid:
 
 
 def is_real(value: Any, minimum: float, maximum: float) -> bool:
-    """Returns whether a value is an integer or a float in a range; not a Boolean."""
+    """Returns whether a value is an integer or a float in a range; not a Boolean.
+
+    Args:
+      value: a value of any type.
+      minimum: smallest valid value.
+      maximum: largest valid value.
+    """
     return type(value) in (int, float) and minimum <= value <= maximum
 
 
 def is_pattern(value: Any) -> bool:
-    """Returns whether a value is a name or a shell pattern in one line."""
+    """Returns whether a value is a name or a shell pattern in one line.
+
+    Args:
+      value: a value of any type.
+    """
     return isinstance(value, str) and _is_text(value)
 
 

@@ -96,15 +96,15 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
     every = read("evaluation.every", config.evaluation.every, total)
     if every < 1:
         raise ValueError(
-            f"config.evaluation.every: came {config.evaluation.every!r}, which is "
-            f"{every} updates; wanted at least 1"
+            f"config.evaluation.every: expected at least 1 step, got "
+            f"{config.evaluation.every!r}, which is {every}; set a longer interval"
         )
     gradient = config.analysis.gradient_every
     gradient_every = read("analysis.gradient_every", gradient, total) if gradient else 0
     if gradient and gradient_every < 1:
         raise ValueError(
-            f"config.analysis.gradient_every: came {gradient!r}, which is 0 updates; "
-            "wanted at least 1, or None for never"
+            "config.analysis.gradient_every: expected at least 1 step, got "
+            f"{gradient!r}, which is 0; set a longer interval, or None to measure none"
         )
     checkpoint = config.run.checkpoint_every
     changes = ("begin_step", "end_step", "update_every")
@@ -164,8 +164,9 @@ def _span(
     """
     if texts and (len(texts) != 2 or max(steps) > total):
         raise ValueError(
-            f"config.run.trace: came {texts!r}, updates {steps} of {total}; wanted two "
-            "lengths, from when to when, such as ('100step', '110step'), or None"
+            f"config.run.trace: expected two times within the {total} steps of "
+            f"training, such as ('100step', '110step'), got {texts!r}, steps {steps}; "
+            "choose others"
         )
     return steps
 

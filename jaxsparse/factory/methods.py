@@ -89,8 +89,9 @@ def check(config: ConfigDict) -> None:
         )
     if c.grow_batch_size and c.method == "rigl" and c.grow == "random":
         raise ValueError(
-            "config.sparse.grow_batch_size: expected 0 with sparse.grow 'random', which "
-            f"uses no gradient, got {c.grow_batch_size}; set sparse.grow 'gradient'"
+            "config.sparse.grow_batch_size: expected 0 with sparse.grow 'random', "
+            f"which uses no gradient, got {c.grow_batch_size}; set sparse.grow "
+            "'gradient'"
         )
     if c.grow_batch_start and not c.grow_batch_size:
         raise ValueError(
@@ -217,8 +218,8 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
     first = length.sparse.get("begin_step", every)
     if method.first_update == "one_interval" and first >= length.total:
         log.warning(
-            "config.sparse.%s: expected a first mask update before the end of training, "
-            "got step %s of %s; masks never change",
+            "config.sparse.%s: expected a first mask update before the end of "
+            "training, got step %s of %s; masks never change",
             "begin_step" if "begin_step" in length.sparse else "update_every",
             first,
             length.total,

@@ -45,8 +45,8 @@ def check(config: ConfigDict) -> None:
     for field in c:
         if field not in ("name", "norm_affine", *takes) and c[field] != plain[field]:
             raise ValueError(
-                f"config.model.{field}: expected {plain[field]!r} for {c.name!r}, which "
-                f"does not use it, got {c[field]!r}; the network uses {takes}"
+                f"config.model.{field}: expected {plain[field]!r} for {c.name!r}, "
+                f"which does not use it, got {c[field]!r}; the network uses {takes}"
             )
     if c.features and family.blocks not in (None, len(c.features)):
         raise ValueError(

@@ -100,8 +100,8 @@ def make_probe(
     there = len(dataset.train.labels)
     if c.examples > there:
         raise ValueError(
-            f"config.analysis.examples: expected at most the {there} training examples, "
-            f"got {c.examples}; set fewer"
+            f"config.analysis.examples: expected at most the {there} training "
+            f"examples, got {c.examples}; set fewer"
         )
     at = tuple(range(0, length.total + 1, every)) if every else ()
     images = jnp.asarray(dataset.train.images[: c.examples])

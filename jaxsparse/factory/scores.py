@@ -189,10 +189,9 @@ def make_score_inputs(
     wanted = c.score_batches * c.score_batch_size
     if spec.needs_data and wanted > len(train.labels):
         raise ValueError(
-            "config.sparse.score_batches: expected at most the "
-            f"{len(train.labels)} training examples in all batches, got "
-            f"{c.score_batches} batches of {c.score_batch_size}, which is {wanted}; set "
-            "fewer or smaller batches"
+            f"config.sparse.score_batches: expected at most the {len(train.labels)} "
+            f"training examples in all batches, got {c.score_batches} batches of "
+            f"{c.score_batch_size}, which is {wanted}; set fewer or smaller batches"
         )
     # Scores without data may find fewer examples than the defaults ask for.
     wanted = min(wanted, len(train.labels))

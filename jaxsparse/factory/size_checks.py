@@ -129,8 +129,9 @@ def check_masks(config: ConfigDict, masks: Masks) -> None:
         return
     if not distributions.count_kept(total, c.sparsity):
         raise ValueError(
-            f"config.sparse.sparsity: expected at most {1 - 1 / total:.6g}, which keeps "
-            f"1 of the network's {total} prunable weights, got {c.sparsity}; set less"
+            f"config.sparse.sparsity: expected at most {1 - 1 / total:.6g}, which "
+            f"keeps 1 of the network's {total} prunable weights, got {c.sparsity}; set "
+            "less"
         )
 
 
@@ -151,8 +152,8 @@ def check_memory(config: ConfigDict, params: Any, layout: MeshLayout) -> None:
     needed, there = size // jax.process_count(), local_memory(layout)
     if needed > there:
         raise ValueError(
-            f"config.replicates: expected parameters of at most {there / 2**30:.0f} GiB, "
-            f"the memory here, got {config.replicates} replicates, which take "
+            f"config.replicates: expected parameters of at most {there / 2**30:.0f} "
+            f"GiB, the memory here, got {config.replicates} replicates, which take "
             f"{needed / 2**30:.0f} GiB; train fewer in this run and the others in "
             "another, with --config.seeds.first"
         )

@@ -135,8 +135,8 @@ def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
         if value:
             raise ValueError(
                 f"config.{name}: expected no analysis with tost.activation or "
-                f"tost.skips, without which analyses compute the network, got {value!r}; "
-                "leave out one of the two"
+                "tost.skips, without which analyses compute the network, got "
+                f"{value!r}; leave out one of the two"
             )
 
 

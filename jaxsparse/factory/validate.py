@@ -59,8 +59,8 @@ def _check_repelling(config: ConfigDict) -> None:
     if not c.strength:
         if c.dtype != plain.dtype:
             raise ValueError(
-                f"config.solution_penalty.dtype: expected {plain.dtype!r} with strength "
-                f"0.0, got {c.dtype!r}; set solution_penalty.strength"
+                f"config.solution_penalty.dtype: expected {plain.dtype!r} with "
+                f"strength 0.0, got {c.dtype!r}; set solution_penalty.strength"
             )
         return
     if not config.lottery.levels:

@@ -301,8 +301,8 @@ def _check_redraws(config: ConfigDict) -> None:
         raise ValueError(
             "config.init.sparse_init: expected None with lottery.levels "
             f"{lottery.levels} and lottery.rewind {lottery.rewind!r}, which rewind to "
-            f"weights of the dense network, got {c.sparse_init!r}; leave out one of the "
-            "two"
+            f"weights of the dense network, got {c.sparse_init!r}; leave out one of "
+            "the two"
         )
     if c.sparse_init and c.shared:
         raise ValueError(
@@ -570,6 +570,7 @@ def _check_alike(found: Any, wanted: Any, field: str) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise ValueError(
-                f"config.warm_start.{field}: expected {name} of shape {here.get(name)}, "
-                f"got {there.get(name)}; choose a run of the same network"
+                f"config.warm_start.{field}: expected {name} of shape "
+                f"{here.get(name)}, got {there.get(name)}; choose a run of the same "
+                "network"
             )

@@ -85,7 +85,7 @@ DATA = Section(
             None,
             valid.optional(
                 valid.tuple_of(
-                    lambda value: valid.is_real(value, 0, 1),
+                    lambda value: valid.is_real(value, 0.0, 1.0),
                     "numbers from 0 to 1",
                     "(0.5, 0.5, 0.5)",
                     minimum=1,
@@ -98,7 +98,7 @@ DATA = Section(
             None,
             valid.optional(
                 valid.tuple_of(
-                    lambda value: valid.is_real(value, 1e-6, 1),
+                    lambda value: valid.is_real(value, 1e-6, 1.0),
                     "numbers from 1e-6 to 1",
                     "(0.25, 0.25, 0.25)",
                     minimum=1,

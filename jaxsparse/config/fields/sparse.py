@@ -7,7 +7,8 @@ from jaxsparse.config.field import Field, Section
 
 
 def _is_sparsity_or_count(value: Any) -> bool:
-    return valid.is_real(value, 0, 1 if type(value) is float else valid.INT32 - 1)
+    maximum = 1.0 if type(value) is float else float(valid.INT32 - 1)
+    return valid.is_real(value, 0.0, maximum)
 
 
 SPARSE = Section(
