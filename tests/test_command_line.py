@@ -79,7 +79,7 @@ MISTAKES = [
     ([TRAIN, DIGITS, "--config.lr=1"], "config.lr: no such field; did you mean schedu"),
     (
         [TRAIN, "--config=lth_digits", "--config.sparse.method=snip"],
-        "config.sparse.method: unknown 'snip'; it is a score: give --config.sparse.met",
+        "config.sparse.method: expected a known name, got 'snip'; it is a score; set -",
     ),
     (
         [TRAIN, DIGITS, "--config.sparse=3"],
@@ -95,7 +95,7 @@ MISTAKES = [
     ),
     (
         [TRAIN, DIGITS, "--config.training.duration=5"],
-        "config.training.duration: came '5'; wanted steps or epochs",
+        "config.training.duration: expected a duration in steps or epochs, such as '50",
     ),
     (
         [TRAIN, DIGITS, "--config.data.name=digts"],

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from absl import flags
-from ml_collections import config_flags
 
 from jaxsparse import config, factory, masks
 from jaxsparse.config import reference
@@ -178,46 +176,6 @@ def test_default_names_of_run_directories_are_what_they_were(
         module = importlib.import_module(f"configs.{file}")
         found[name] = config.digest(module.get_config(variant))
     assert found == golden
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [
-        ("--config.sparse.distribution=None", None),
-        ("--config.sparse.drop_fraction=None", None),
-        ("--config.sparse.drop_fraction=1", 1.0),
-        ("--config.warm_start.replicate=None", None),
-        ("--config.warm_start.replicate=2", 2),
-        ("--config.model.features=None", None),
-        ("--config.model.features=(300, 100)", (300, 100)),
-        ("--config.sparse.prunable=*kernel", ("*kernel",)),
-        ("--config.sparse.skip_update=None", None),
-        ("--config.sparse.skip_update", True),
-        ("--noconfig.run.scan", False),
-        ("--config.run.checkpoint_every=None", None),
-        ("--config.lottery.score=random", "random"),
-    ],
-)
-def test_a_flag_sets_a_field_and_sets_it_back(
-    flag: str, value: object, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    argv = ["program", f"--config={root}/configs/rigl_mnist.py", flag]
-    monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.syspath_prepend(root)
-    monkeypatch.setattr(
-        config_flags.config_flags,
-        "_FIELD_TYPE_TO_PARSER",
-        dict(config_flags.config_flags._FIELD_TYPE_TO_PARSER),
-    )
-    config.allow_none()
-    flag_values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=flag_values)
-    flag_values(argv)
-    section, field = flag.split("=")[0].split(".")[1:]
-    assert holder.value[section][field] == value
-    config.validate(holder.value)
-    read = config.from_json(json.loads(holder.value.to_json()))
-    assert read[section][field] == value
 
 
 def test_every_field_is_scientific_but_those_of_the_run_and_the_folder() -> None:

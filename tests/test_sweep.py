@@ -172,7 +172,10 @@ def test_a_replicate_is_the_same_in_whatever_run() -> None:
             "--config: no file 'configs/unknown.py'",
         ),
         ({"fixed": ("run.tensorboard=no",)}, "config.run.tensorboard: came 'no'"),
-        ({"fixed": ("model.features=3",)}, "wanted a field that holds"),
+        (
+            {"fixed": ("model.features=3",)},
+            "model.features: expected a field that holds",
+        ),
         ({"varied": ("sparse.sparsity=0.8,0.8",)}, "two runs would be called"),
         ({"recipes": RECIPES[:1] * 2}, "two runs would be called"),
     ],

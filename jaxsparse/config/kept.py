@@ -74,8 +74,8 @@ def write(workdir: Path, config: ConfigDict) -> None:
         path = workdir / FOLDER / name
         if path.exists() and path.read_text(encoding="utf-8") != text:
             log.warning(
-                "%s: has changed since the run was begun; it goes on with what it is "
-                "now",
+                "%s: expected the file with which the run was started, got a changed "
+                "one; the run continues with the changed file",
                 name,
             )
         path.parent.mkdir(exist_ok=True)
@@ -123,9 +123,9 @@ def _execute(path: Path, text: str) -> None:
     except Exception as error:  # a config is a program, and may fail in any way
         del sys.modules[name]
         raise ValueError(
-            f"{path}: which registers what the run uses, cannot be executed: "
-            f"{type(error).__name__}: {error}; make what it imports importable, or "
-            "register the same yourself and open the run without executing it"
+            f"{path}: expected a file that registers what the run uses, got "
+            f"{type(error).__name__}: {error}; install what it imports, or register "
+            "the same entries yourself and open the run with execute=False"
         ) from error
     finally:
         sys.dont_write_bytecode = writes

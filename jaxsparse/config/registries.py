@@ -264,9 +264,9 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 
         """
         if name not in self.specs:
             raise ValueError(
-                f"config.{field or self.field}: unknown {name!r}; did you mean "
-                f"{naming.nearest(name, list(self.specs))}? Registered are "
-                f"{', '.join(self.specs)}; add one with "
+                f"config.{field or self.field}: expected a registered {self.kind}, got "
+                f"{name!r}; did you mean {naming.nearest(name, list(self.specs))}? "
+                f"Registered are {', '.join(self.specs)}; add one with "
                 f"jaxsparse.register_{self.kind}({name!r}, ...) in the config file"
             )
         return self.specs[name]
@@ -284,8 +284,9 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 
         there = self.specs.get(spec.name)
         if there is not None and not _is_same(there, spec):
             raise ValueError(
-                f"register_{self.kind}: {spec.name!r} is registered already, for "
-                f"another function or with other options; choose another name"
+                f"register_{self.kind}: expected a new name, got {spec.name!r}, which "
+                "is registered already for another function or with other options; "
+                "choose another name"
                 + (
                     ""
                     if there.is_built_in
@@ -307,7 +308,8 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 
         own = [spec.name for spec in self.own()]
         if name not in own:
             raise ValueError(
-                f"remove: expected one of {own}, which users registered, got {name!r}"
+                f"remove: expected one of {own}, which are not of the package, got "
+                f"{name!r}"
             )
         del self.specs[name]
 

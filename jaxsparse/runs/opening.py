@@ -109,8 +109,8 @@ class LoadedRun:
         directory = self.folder / "checkpoints"
         notes = directory.glob(f"level_*/{stages.TICKET}/last.json")
         found = (int(note.parts[-3].removeprefix("level_")) for note in notes)
-        # Metadata remain when `run.keep_checkpoints` deletes the weights, which are in a
-        # directory.
+        # Metadata remain when `run.keep_checkpoints` deletes the weights, which are in
+        # a directory.
         return sorted(n for n in found if (directory / _end(n)).is_dir())
 
     def params(

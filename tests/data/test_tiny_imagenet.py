@@ -200,16 +200,22 @@ def test_numbers_to_normalise_by_can_be_given() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"data.mean": (0.5,)}, "data.mean: came (0.5,) with std ()"),
+    (
+        {"data.mean": (0.5,)},
+        "data.mean: expected as many numbers as data.std, 0, got (0.5,)",
+    ),
     (
         {"data.mean": (0.5,), "data.std": (0.5,), "data.normalize": "scale"},
-        "normalize 'unit'; wanted as many numbers in both",
+        "data.mean: expected None with data.normalize 'scale', got (0.5,)",
     ),
-    ({"data.mean": (0.5,), "data.std": (0.0,)}, "data.std: came (0.0,); wanted"),
-    ({"data.mean": (125.3,)}, "data.mean: came (125.3,); wanted a tuple such as (0.5"),
+    (
+        {"data.mean": (0.5,), "data.std": (0.0,)},
+        "data.std: expected a tuple of numbers from 1e-6 to 1",
+    ),
+    ({"data.mean": (125.3,)}, "data.mean: expected a tuple of numbers from 0 to 1"),
     (
         {"data.augment": "standard", "data.flip": True},
-        "data.augment: came 'published' with crop_pad 0 and flip True",
+        "data.augment: expected 'custom' with data.crop_pad 0 and data.flip True",
     ),
 ]
 
@@ -223,8 +229,11 @@ def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> Non
 def test_what_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
     three = {"data.mean": (0.5,) * 3, "data.std": (0.5,) * 3}
     for fields, message in (
-        (three, r"data.mean: came 3 numbers; wanted 1"),
-        ({"data.augment": "standard", "data.name": "mine"}, r"came 'published' for"),
+        (three, r"data.mean: expected 1 numbers, .*got 3"),
+        (
+            {"data.augment": "standard", "data.name": "mine"},
+            r"expected 'custom' for 'mine'",
+        ),
     ):
         c = tiny.config(fields)
         data = factory.load_data(tiny.config())

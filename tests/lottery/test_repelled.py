@@ -211,23 +211,23 @@ def test_devices_change_rounding_only(
     [
         (
             {"solution_penalty.strength": 1.0, "lottery.levels": 0},
-            r"solution_penalty\.strength: came 1\.0 with lottery\.levels 0",
+            r"solution_penalty\.strength: expected 0\.0 with lottery\.levels 0",
         ),
         (
             {"solution_penalty.strength": 1.0, "run.keep_checkpoints": "needed"},
-            r"run\.keep_checkpoints: came 'needed' with solution_penalty\.stren",
+            r"run\.keep_checkpoints: expected 'all' with solution_penalty\.stren",
         ),
         (
             {"solution_penalty.dtype": "float32"},
-            r"solution_penalty\.dtype: came 'float32' with strength 0",
+            r"solution_penalty\.dtype: expected 'bfloat16' with strength 0",
         ),
         (
             {"solution_penalty.strength": float("nan")},
-            r"solution_penalty\.strength: came nan",
+            r"solution_penalty\.strength: expected .*got nan",
         ),
         (
             {"model.norm_affine": False},
-            r"model\.norm: came 'fixed' for 'lenet_300_100'",
+            r"model\.norm_affine: expected True for 'lenet_300_100'",
         ),
         (
             {
@@ -236,7 +236,7 @@ def test_devices_change_rounding_only(
                 "model.norm_affine": False,
                 "init.norm_scale": "uniform",
             },
-            r"init\.norm_scale: came 'uniform' with model\.norm 'fixed'",
+            r"init\.norm_scale: expected 'ones' with model\.norm_affine False",
         ),
     ],
 )

@@ -141,23 +141,23 @@ def test_configs_choose_convolutions_for_mobilenets_and_shrink_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "name", "weights", "asked", "explicit", "scans", "how"),
+    ("backend", "name", "fsdp", "asked", "explicit", "scans", "how"),
     [
-        ("cpu", "resnet_20", "whole", "auto", True, True, "map"),
-        ("cpu", "mobilenet_v1", "whole", "auto", True, True, "map"),
-        ("cpu", "resnet_20", "sharded", "auto", False, False, "unroll"),
-        ("cpu", "resnet_20", "whole", "library", False, False, "unroll"),
-        ("cpu", "lenet_300_100", "whole", "auto", False, True, "map"),
-        ("cpu", "vit_ti_16", "whole", "auto", False, False, "unroll"),
-        ("gpu", "resnet_20", "whole", "auto", False, True, "vmap"),
-        ("gpu", "resnet_20", "whole", "explicit", True, True, "vmap"),
+        ("cpu", "resnet_20", False, "auto", True, True, "map"),
+        ("cpu", "mobilenet_v1", False, "auto", True, True, "map"),
+        ("cpu", "resnet_20", True, "auto", False, False, "unroll"),
+        ("cpu", "resnet_20", False, "library", False, False, "unroll"),
+        ("cpu", "lenet_300_100", False, "auto", False, True, "map"),
+        ("cpu", "vit_ti_16", False, "auto", False, False, "unroll"),
+        ("gpu", "resnet_20", False, "auto", False, True, "vmap"),
+        ("gpu", "resnet_20", False, "explicit", True, True, "vmap"),
     ],
 )
 def test_configs_choose_what_is_fast(
     monkeypatch: pytest.MonkeyPatch,
     backend: str,
     name: str,
-    weights: str,
+    fsdp: bool,
     asked: str,
     explicit: bool,
     scans: bool,
@@ -165,7 +165,7 @@ def test_configs_choose_what_is_fast(
 ) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     c = config_lib.default()
-    c.model.name, c.run.weights, c.run.conv_gradients = name, weights, asked
+    c.model.name, c.run.fsdp, c.run.conv_gradients = name, fsdp, asked
     assert models.uses_custom_conv_grads(c) is explicit
     model = models.make_model(c, classes=3, training=True)
     if "conv" in config_lib.MODELS[name].takes:
@@ -179,14 +179,14 @@ def test_configs_choose_what_is_fast(
 @pytest.mark.parametrize(
     ("name", "field", "value", "message"),
     [
-        ("cifar_resnet_18", "width", 8, "has no use for it; it takes .'features'"),
-        ("cifar_resnet_18", "features", (8, 8), "of its own, 4, or"),
-        ("vgg_11_bn", "features", (8,) * 4, "of its own, 5, or"),
-        ("mobilenet_v1", "features", (8,) * 6, "of its own, 5, or"),
-        ("mobilenet_v2", "width", 8, "has no use for it; it takes .'features'"),
-        ("wide_resnet_16_8", "features", (8,), "has no use for it; it takes .'width'"),
-        ("resnet_104", "padding", "SAME", "has no use for it; it takes .'width'"),
-        ("vgg_16", "norm", "fixed", "which has none; wanted 'learned'"),
+        ("cifar_resnet_18", "width", 8, "does not use it, .* uses .'features'"),
+        ("cifar_resnet_18", "features", (8, 8), "expected 4 sizes"),
+        ("vgg_11_bn", "features", (8,) * 4, "expected 5 sizes"),
+        ("mobilenet_v1", "features", (8,) * 6, "expected 5 sizes"),
+        ("mobilenet_v2", "width", 8, "does not use it, .* uses .'features'"),
+        ("wide_resnet_16_8", "features", (8,), "does not use it, .* uses .'width'"),
+        ("resnet_104", "padding", "SAME", "does not use it, .* uses .'width'"),
+        ("vgg_16", "norm_affine", False, "expected True .*which has no BatchNorm"),
     ],
 )
 def test_fields_that_a_network_has_no_use_for_are_refused(
@@ -195,14 +195,14 @@ def test_fields_that_a_network_has_no_use_for_are_refused(
     c = config_lib.default()
     c.model.name = name
     c.model[field] = value
-    with pytest.raises(ValueError, match=f"config.model.{field}: came .*{message}"):
+    with pytest.raises(ValueError, match=f"config.model.{field}: .*{message}"):
         models.check(c)
 
 
 @pytest.mark.parametrize("name", ["vgg_11_bn", "wide_resnet_16_8", "mobilenet_v1"])
 def test_norms_without_parameters_are_chosen_by_the_config(name: str) -> None:
     c = config_lib.default()
-    c.model.name, c.model.norm = name, "fixed"
+    c.model.name, c.model.norm_affine = name, False
     models.check(c)
     params = zoo.shapes(models.make_model(c, classes=10), zoo.CIFAR)["params"]
     assert not [leaf for leaf in masks.names(params) if leaf.endswith("scale")]

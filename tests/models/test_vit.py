@@ -239,7 +239,7 @@ def test_images_that_do_not_fit_are_refused_by_the_fields(tmp_path: Path) -> Non
         models_lib.check_images(c, (size, size, 3))
     c.data.image_size = 40
     with pytest.raises(
-        ValueError, match=r"config.data.image_size: came 40 .*'vit_s_16'"
+        ValueError, match=r"config.data.image_size: .*'vit_s_16', got 40"
     ):
         models_lib.check(c)
 
@@ -248,12 +248,12 @@ def test_sizes_are_refused_that_heads_cannot_share() -> None:
     with pytest.raises(ValueError, match="width: got 100 for 6 heads"):
         made("vit_s_16", features=(100,))
     assert made("vit_s_16", features=(12,)).width == 12
-    with pytest.raises(ValueError, match="model.features: came .* wanted as many"):
+    with pytest.raises(ValueError, match="model.features: expected 1 sizes"):
         made("vit_s_16", features=(12, 12))
 
 
 def test_ghosts_cannot_fade_to_another_activation() -> None:
     c = config_lib.default()
     c.model.name, c.tost.activation = "vit_s_16", "swish"
-    with pytest.raises(ValueError, match="tost.activation: came 'swish' for 'vit_s"):
+    with pytest.raises(ValueError, match="tost.activation: .*'vit_s_16'.*'swish'"):
         tost.check(c)

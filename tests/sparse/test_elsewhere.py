@@ -221,67 +221,70 @@ def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ({"warm_start.weights": "init"}, r"warm_start\.run: came ''"),
+    ({"warm_start.weights": "init"}, r"warm_start\.run: expected the dir.*got None"),
     (
         {"warm_start.run": "../earlier"},
-        r"warm_start\.run: came '../earlier' with weights ''",
+        r"warm_start\.run: expected None with .* got '../earlier'",
     ),
-    ({"warm_start.replicate": 1}, r"warm_start\.replicate: came 1 and nothing to take"),
+    ({"warm_start.replicate": 1}, r"warm_start\.replicate: expected None .*got 1"),
     (
         STATIC | {"sparse.method": "none"},
-        r"warm_start\.masks: came .*sparse\.method 'none'",
+        r"warm_start\.masks: expected None with sparse\.method 'none'",
     ),
     (
         STATIC | {"warm_start.weights": "init", "init.sparse_init": "layer"},
-        r"warm_start\.weights: came 'init' with init\.sparse_init 'layer'",
+        r"warm_start\.weights: expected None with init\.sparse_init 'layer', got 'init",
     ),
-    (STATIC | {"warm_start.run": "../nothing"}, "nothing: no run is there"),
+    (
+        STATIC | {"warm_start.run": "../nothing"},
+        "nothing: expected the directory of a run",
+    ),
     (
         STATIC | {"warm_start.masks": "last"},
-        "no whole checkpoint 'last'; wanted one of",
+        "expected one of the checkpoints .*, got 'last'",
     ),
-    (STATIC | {"replicates": 3}, r"warm_start\.replicate: came -1 for 3 replicates"),
+    (STATIC | {"replicates": 3}, r"warm_start\.replicate: .*2 replicates .*got None"),
     (
         STATIC | {"warm_start.replicate": 2},
-        r"warm_start\.replicate: came 2 for 2 replicates",
+        r"warm_start\.replicate: expected one of the 2 replicates .*got 2",
     ),
     (
         STATIC | {"model.features": (7,)},
-        r"warm_start\.masks: dense1/kernel has shape .* there",
+        r"warm_start\.masks: expected dense1/kernel of shape .*, got",
     ),
     (
         STATIC | {"warm_start.weights": "init", "sparse.ablation": "reinitialized"},
-        r"warm_start\.weights: came 'init' with sparse\.ablation",
+        r"warm_start\.weights: expected None with sparse\.ablation",
     ),
     (
         STATIC | {"sparse.pai_score": "snip"},
-        r"sparse\.pai_score: came 'snip' with start",
+        r"sparse\.pai_score: expected 'random' with warm_start",
     ),
     (
         STATIC | {"sparse.ablation": "shuffled_layers"},
-        r"sparse\.ablation: came 'shuffled_layers' with start",
+        r"sparse\.ablation: expected None with warm_start",
     ),
     (
         {"init.sparse_init": "fan_in", "lottery.levels": 2},
-        r"init\.sparse_init: came 'fan_in' with lottery\.levels 2",
+        r"init\.sparse_init: expected None with lottery\.levels 2",
     ),
     (
         STATIC | {"init.sparse_init": "layer", "init.shared": True},
-        r"init\.shared: came True with init\.sparse_init 'layer'",
+        r"init\.shared: expected False with init\.sparse_init 'layer'",
     ),
     (
         STATIC | {"init.sparse_init": "layer", "init.sparse_init_scale": 2.0},
-        r"init\.sparse_init_scale: came 2\.0 with init\.sparse_init 'layer'",
+        r"init\.sparse_init_scale: expected 1\.0 with init\.sparse_init 'layer'",
     ),
     (
         {"init.sparse_init": "fan"},
-        r"init\.sparse_init: unknown 'fan'; did you mean fan_in",
+        r"init\.sparse_init: expected one of .*'fan'",
     ),
     (
         {"model.conv_channels": (3, 3)},
-        r"model\.conv_channels: came \(3, 3\) for 'lenet_300_100'",
+        r"model\.conv_channels: expected None for 'lenet_300_100'",
     ),
-    ({"model.width": 8}, r"model\.width: came 8 for 'lenet_300_100'"),
+    ({"model.width": 8}, r"model\.width: expected 16 for 'lenet_300_100'"),
 ]
 
 
