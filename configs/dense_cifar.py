@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10, dense, for 160 epochs.
+"""Dense training of ResNet-20 on CIFAR-10 for 160 epochs.
 
 Command: python experiments/train.py --config=configs/dense_cifar.py
 """

@@ -1,4 +1,4 @@
-"""LeNet-300-100 on the embedded digits, dense.
+"""Dense training of LeNet-300-100 on the embedded digits.
 
 Command: python experiments/train.py --config=configs/dense_digits.py
 """

@@ -1,4 +1,4 @@
-"""LeNet-300-100 on MNIST, dense.
+"""Dense training of LeNet-300-100 on MNIST.
 
 Command: python experiments/train.py --config=configs/dense_mnist.py
 """

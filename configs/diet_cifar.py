@@ -1,35 +1,36 @@
-r"""Tickets of ResNet-20 on CIFAR-10, from pre-training on a part of the data.
+r"""Tickets of ResNet-20 on CIFAR-10, pretrained on a subset of the data.
 
-Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet, 2022,
-arXiv:2206.01278: a dense network trains for 200 updates on the 3,200 examples that are
-easiest by EL2N, and tickets are sought with all data from there, 20 levels of 20 %, 4
-seeds; the rest as open_lth: 160 epochs, rate 0.1 and momentum 0.9, times 0.1 at epochs
-80 and 120, weight decay 1e-4, batches of 128, crops and flips in pre-training too, each
-level in an order of its own.
+Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet:
+Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278. A dense
+network is trained for 200 steps on the 3,200 examples that are easiest by EL2N. From
+there, tickets are searched with all data: 20 levels of 20 %, 4 seeds. All else is as in
+open_lth: 160 epochs, learning rate 0.1, momentum 0.9, learning rate times 0.1 at epochs
+80 and 120, weight decay 1e-4, batches of 128, crops and flips (also in pretraining),
+and a new order of examples at each level.
 
-The scores are those of 16 networks after 7,800 updates, 20 epochs:
+The scores are those of 16 networks after 7,800 steps (20 epochs):
 
     python experiments/train.py --config=configs/diet_cifar.py:scores \
         --workdir=runs/scored_cifar
     python experiments/score_data.py --run=runs/scored_cifar --score=el2n \
         --batch_norm=batch --out=runs/scores/cifar10_el2n.npz
 
-`:all` pre-trains on all data, which differs from training in nothing. For the other
-baselines, change `lottery.rewind` and with it `instability.start_steps`, from which
-children of the dense network train. Other subsets are
-`--config.pretraining.subset=hardest`, and
-`random` with `--config.pretraining.scores=None`, of 256 to 25,600 examples
-(`pretraining.size`), all with as many of each class, as in the authors' code.
+Variants: `:all` pretrains on all data, so that pretraining does not differ from
+training. For the other baselines, change `lottery.rewind` and also
+`instability.start_steps`, the step at which copies of the dense network start. Other
+subsets are `--config.pretraining.subset=hardest`, and `random` with
+`--config.pretraining.scores=None`, of 256 to 25,600 examples (`pretraining.size`). All
+of them are balanced over classes, as in the authors' code. `:scores` trains the
+networks that score the examples.
 
-`:small` is ours, for two CPU cores: LeNet-5 on 5,000 examples, as in
-`stability_cifar.py:small`, pre-trained on all of them for 80 updates, half an epoch as
-theirs.
+`:small` is not from the paper. It is for two CPU cores: LeNet-5 on 5,000 examples, as
+in `stability_cifar.py:small`, pretrained on all of them for 80 steps, which is half an
+epoch as in the paper.
 
-Deviations: scores are of ResNet-20, where the authors scored by ResNet-18; no examples
-are set aside for validation, as in the paper. The last batch of an epoch, which is
-smaller, is left out, as in their later code, so that there are 62,400 updates. Each
-replicate draws random subsets of its own, by other numbers than theirs. The rest as
-`lth_cifar.py`.
+Deviations: scores are those of ResNet-20; the authors used ResNet-18. No examples are
+set aside for validation, as in the paper. The smaller last batch of an epoch is
+omitted, as in their later code, so training has 62,400 steps. Each replicate draws its
+own random subset, with other random numbers than the authors'. See also `lth_cifar.py`.
 
 Command: python experiments/train.py --config=configs/diet_cifar.py
 """
@@ -63,7 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.replicates = 4
     c.lottery.levels = 20
     c.lottery.rewind = "200step"
-    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("200step",)
     c.instability.examples = 0
     if variant != "all":
@@ -76,7 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _scores(c: ConfigDict) -> ConfigDict:
     c.replicates = 16
-    c.schedule.name = "constant"  # as it is before the first milestone
+    c.schedule.name = "constant"  # as before the first milestone
     c.schedule.milestones = ()
     c.training.duration = "7800step"
     c.lottery.levels = 0

@@ -1,34 +1,35 @@
-"""Lottery tickets on a data diet: ResNet-32 on CIFAR-100.
+r"""Tickets of ResNet-32 on CIFAR-100, pretrained on a subset of the data.
 
 Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet:
-Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278. The
-dense network is trained for 400 steps on the 3,200 examples that are easiest by EL2N,
-32 of each class, and tickets are searched from there with all of the data: 20 levels, 4
-replicates, SGD with rate 0.1 and momentum 0.9, times 0.1 after 80 and 120 of 160
-epochs, weight decay 1e-4 on everything, batches of 128, random crops and flips, gamma
-of BatchNorm uniform.
+Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278. A dense
+network is trained for 400 steps on the 3,200 examples that are easiest by EL2N, 32 of
+each class. From there, tickets are searched with all data: 20 levels, 4 replicates, SGD
+with learning rate 0.1 and momentum 0.9, learning rate times 0.1 after 80 and 120 of 160
+epochs, weight decay 1e-4 on all parameters, batches of 128, random crops and flips,
+uniform initial scale of BatchNorm.
 
-Variants: "" pre-trains on the easiest examples; `:all` on all, the baseline; `:scores`
-trains the 16 dense networks, for 7,800 steps each, whose scores say what is easy;
-`:quick` is 1 level of a narrow network, on random examples and without scores. Other
-subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
-`--config.pretraining.scores=None`, for which the paper has sizes from 256 to 6,400.
+Variants: `:all` pretrains on all examples, as a baseline. `:scores` trains the 16 dense
+networks, for 7,800 steps each, that score the examples. `:quick` has 1 level of a
+narrow network and pretrains on random examples, without scores. Other subsets are
+`--config.pretraining.subset=hardest`, and `random` with
+`--config.pretraining.scores=None`; the paper has sizes from 256 to 6,400.
 
-Deviations: scores are means over 16 networks after 7,800 steps as theirs are, of this
-ResNet-32 with the rate and weight decay above, where theirs are of ResNet-50; images
-are normalised by CIFAR-100's channels, and what theirs are normalised by is not known;
-they are cropped, then flipped, where open_lth flips first; each replicate's order of
-examples goes on from the rewinding step and is another at each level, as open_lth's
-without a seed, but can be repeated; counts are exact,
-`--config.lottery.count_rule=open_lth` gives theirs. That 400 steps were theirs is
-inferred from their baselines of 0, 400 and 800, and that classes are balanced from the
-configurations that they published. As there, no examples are set aside for validation.
+Deviations: scores are means over 16 networks after 7,800 steps, as in the paper, but of
+this ResNet-32 with the learning rate and weight decay above; theirs are of ResNet-50.
+Images are standardized by the channels of CIFAR-100; the normalization of the paper is
+not known. Images are cropped, then flipped; open_lth flips first. The order of examples
+of each replicate continues at the rewinding step and changes at each level, as in
+open_lth without a seed, but can be repeated. Numbers of weights are exact;
+`--config.lottery.count_rule=open_lth` has those of the paper. The 400 steps are
+inferred from the baselines of 0, 400 and 800 steps, and the balanced classes from the
+published configurations. No examples are set aside for validation, as in the paper.
 
-Score file, once:
-  python experiments/train.py --config=configs/diet_cifar100.py:scores
-    --workdir=runs/scores/cifar100
-  python experiments/score_data.py --run=runs/scores/cifar100 --score=el2n
-    --batch_norm=batch --out=runs/scores/cifar100_el2n.npz
+Score file, made once:
+
+    python experiments/train.py --config=configs/diet_cifar100.py:scores \
+        --workdir=runs/scores/cifar100
+    python experiments/score_data.py --run=runs/scores/cifar100 --score=el2n \
+        --batch_norm=batch --out=runs/scores/cifar100_el2n.npz
 
 Command: python experiments/train.py --config=configs/diet_cifar100.py
 """
@@ -58,7 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.training.duration = "160ep"
     c.lottery.levels = 20
     c.lottery.rewind = "400step"
-    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("400step",)
     if variant == "all":
         return c
@@ -71,7 +72,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _scores(c: ConfigDict) -> ConfigDict:
     c.replicates = 16
-    c.training.duration = "7800step"  # 20 of their epochs, before the rate falls
+    c.training.duration = "7800step"  # 20 of their epochs, before the first milestone
     return c
 
 

@@ -1,38 +1,39 @@
-"""Lottery tickets on a data diet: ResNet-56 on CINIC-10.
+r"""Tickets of ResNet-56 on CINIC-10, pretrained on a subset of the data.
 
 Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet:
 Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278, with the
-settings of their code: the dense network is trained for 400 steps on the 25,600
-examples that are easiest by EL2N, whatever their class, and tickets are searched from
-there with all 180,000 that are not for tests: 16 levels, 4 replicates, SGD with rate
-0.1 and momentum 0.9, times 0.1 at 15,625 and 23,440 of 31,250 steps, weight decay 1e-4
-on everything, batches of 256 without a smaller last one, random crops and flips, gamma
-of BatchNorm uniform.
+settings of their code. A dense network is trained for 400 steps on the 25,600 examples
+that are easiest by EL2N, of any class. From there, tickets are searched with all
+180,000 examples outside of the test set: 16 levels, 4 replicates, SGD with learning
+rate 0.1 and momentum 0.9, learning rate times 0.1 at 15,625 and 23,440 of 31,250 steps,
+weight decay 1e-4 on all parameters, batches of 256 without the smaller last one, random
+crops and flips, uniform initial scale of BatchNorm.
 
-Variants: "" pre-trains on the easiest examples; `:all` on all, the baseline; `:scores`
-trains the 10 dense networks, for 8,000 steps each, whose scores say what is easy;
-`:quick` is 1 level of a narrow network, on random examples and without scores. Other
-subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` with
-`--config.pretraining.scores=None`, for which the paper has sizes from 12,800 to
-102,400,
-and its other length is `--config.lottery.rewind=200step` with
+Variants: `:all` pretrains on all examples, as a baseline. `:scores` trains the 10 dense
+networks, for 8,000 steps each, that score the examples. `:quick` has 1 level of a
+narrow network and pretrains on random examples, without scores. Other subsets are
+`--config.pretraining.subset=hardest`, and `random` with
+`--config.pretraining.scores=None`; the paper has sizes from 12,800 to 102,400. Its
+other length of pretraining is `--config.lottery.rewind=200step` with
 `--config.instability.start_steps="('200step',)"`.
 
-Deviations: scores are means over 10 networks after 8,000 steps as theirs are, with the
-rate and weight decay above, and what theirs were is not known; that train and valid
-are joined is inferred from their steps; an epoch's order of examples is each
-replicate's own and goes on from the rewinding step, where theirs is one for all and
-begins again; activations are float32, where theirs seem to be of mixed precision. As
-there, nothing is set aside for validation: the valid third is trained on.
+Deviations: scores are means over 10 networks after 8,000 steps, as in the paper, with
+the learning rate and weight decay above; those of the paper are not known. That the
+splits train and valid are joined is inferred from the number of steps. The order of
+examples is different for each replicate and continues at the rewinding step; that of
+the paper is the same for all replicates and starts again. Activations are float32; the
+paper seems to use mixed precision. No examples are set aside for validation, as in the
+paper: training uses the split valid.
 
-Data: unpack CINIC-10.tar.gz (Darlow et al. 2018, arXiv:1810.03505) into a folder
+Data: unpack CINIC-10.tar.gz (Darlow et al., 2018, arXiv:1810.03505) into the directory
 cinic10 of `--config.data.dir`, as train, valid and test.
 
-Score file, once:
-  python experiments/train.py --config=configs/diet_cinic10.py:scores
-    --workdir=runs/scores/cinic10
-  python experiments/score_data.py --run=runs/scores/cinic10 --score=el2n
-    --batch_norm=batch --out=runs/scores/cinic10_el2n.npz
+Score file, made once:
+
+    python experiments/train.py --config=configs/diet_cinic10.py:scores \
+        --workdir=runs/scores/cinic10
+    python experiments/score_data.py --run=runs/scores/cinic10 --score=el2n \
+        --batch_norm=batch --out=runs/scores/cinic10_el2n.npz
 
 Command: python experiments/train.py --config=configs/diet_cinic10.py
 """
@@ -64,7 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.training.duration = "31250step"
     c.lottery.levels = 16
     c.lottery.rewind = "400step"
-    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("400step",)
     if variant == "all":
         return c
@@ -76,7 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _scores(c: ConfigDict) -> ConfigDict:
     c.replicates = 10
-    c.training.duration = "8000step"  # before the rate falls
+    c.training.duration = "8000step"  # before the first milestone
     return c
 
 

@@ -1,10 +1,11 @@
-r"""Tickets of LeNet-300-100 on MNIST, from pre-training on a part of the data.
+r"""Tickets of LeNet-300-100 on MNIST, pretrained on a subset of the data.
 
 The protocol of Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data
-Diet, 2022, arXiv:2206.01278, who have nothing on MNIST: a dense network trains for some
-updates on the examples that are easiest by EL2N, and tickets are sought with all data
-from there. The network trains as in open_lth: SGD with rate 0.1, batches of 128, 20 %
-of the weights left pruned at each level but for the output layer.
+Diet: Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278,
+which has no experiment on MNIST. A dense network is trained for some steps on the
+examples that are easiest by EL2N, and tickets are searched with all data from there.
+Training is as in open_lth: SGD with learning rate 0.1, batches of 128, 20 % of the
+remaining weights pruned at each level, except for the output layer.
 
 The scores are those of 10 networks after one epoch:
 
@@ -13,10 +14,12 @@ The scores are those of 10 networks after one epoch:
     python experiments/score_data.py --run=runs/scored_mnist --score=el2n \
         --out=runs/scores/mnist_el2n.npz
 
-`:all` pre-trains on all data.
+Variants: `:all` pretrains on all data. `:scores` trains the networks that score the
+examples.
 
-Deviations: settings are ours: 10 epochs, a rewinding step of 240, about half an epoch
-as theirs, and 3,840 examples, of which theirs has as large a part.
+Deviations: these settings are not from the paper: 10 epochs, a rewinding step of 240,
+which is about half an epoch as in the paper, and 3,840 examples, the same fraction of
+the data as in the paper.
 
 Command: python experiments/train.py --config=configs/diet_mnist.py
 """
@@ -49,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.training.duration = "10ep"
     c.evaluation.every = "1ep"
     c.lottery.rewind = "240step"
-    c.instability.copies = 2  # with their parent, three networks to compare
+    c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("240step",)
     if variant != "all":
         c.pretraining.subset = "easiest"

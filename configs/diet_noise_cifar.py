@@ -1,15 +1,17 @@
-"""Pre-training with wrong labels: tickets of ResNet-20 on CIFAR-10.
+"""Tickets of ResNet-20 on CIFAR-10, pretrained with label noise.
 
-Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet, 2022,
-arXiv:2206.01278: of all training labels 10 % or 50 % are wrong in pre-training only;
-tickets train on the right ones. The recipe is that of `diet_cifar.py:all`.
+Paper: Paul, Larsen, Ganguli, Frankle, Dziugaite, Lottery Tickets on a Data Diet:
+Finding Initializations with Sparse Trainable Networks, 2022, arXiv:2206.01278. 10 % or
+50 % of the training labels are wrong in pretraining only; tickets are trained on the
+right labels. All else is as in `diet_cifar.py:all`.
 
-`--config.pretraining.label_noise=0.5` for the other fraction. To have wrong labels all
-through, `--config.pretraining.label_noise=0.0 --config.data.label_noise=0.1`.
+`--config.pretraining.label_noise=0.5` has the other fraction. For wrong labels in all
+of training, set `--config.pretraining.label_noise=0.0 --config.data.label_noise=0.1`.
 
-Deviations: how the authors chose and changed the labels is not known; here each label
-chosen becomes one of the others, uniformly (`--config.data.label_noise_by=permute`
-exchanges the labels of those chosen, as in the code of Paul et al., 2021).
+Deviations: how the authors selected and changed labels is not known. Here each selected
+label becomes one of the other classes, all with equal probability;
+`--config.data.label_noise_by=permute` permutes the selected labels, as in the code of
+Paul et al. (2021).
 
 Command: python experiments/train.py --config=configs/diet_noise_cifar.py
 """

@@ -1,8 +1,10 @@
-"""Gradual magnitude pruning in ResNet-20 on CIFAR-10.
+"""Gradual magnitude pruning (GMP) of ResNet-20 on CIFAR-10.
 
-Zhu, Gupta, 2017, arXiv:1710.01878: the cubic schedule, one threshold over all layers;
-trained as `random_cifar`. Ours to choose, as the paper has no such network: pruned
-every 100 updates from an eighth to three quarters of training, globally.
+Paper: Zhu, Gupta, To Prune, or Not to Prune, 2017, arXiv:1710.01878: the cubic
+schedule, one threshold for all layers. Training is that of `random_cifar`.
+
+Deviations: the paper has no such network. Masks are updated every 100 steps from one
+eighth to three quarters of training, with one threshold for all layers.
 
 Command: python experiments/train.py --config=configs/gmp_cifar.py
 """

@@ -1,21 +1,21 @@
-"""Gradual magnitude pruning of ResNet-50 on ImageNet, to 80 % or 90 %.
+"""Gradual magnitude pruning (GMP) of ResNet-50 on ImageNet, to 80 % or 90 %.
 
-Gale, Elsen, Hooker, The State of Sparsity in Deep Neural Networks, 2019,
-arXiv:1902.09574, by the cubic schedule of Zhu and Gupta, To Prune, or Not to Prune,
+Paper: Gale, Elsen, Hooker, The State of Sparsity in Deep Neural Networks, 2019,
+arXiv:1902.09574, with the cubic schedule of Zhu, Gupta, To Prune, or Not to Prune,
 2017, arXiv:1710.01878. The settings are those of the best run that the authors
-released: every layer to the same sparsity, the first and the last too, every 2,000
-updates from 40,000 to 100,000, with `:90` to 76,000; labels smoothed by 0.1. Batches of
-1,024 for 128,000 updates, SGD with Nesterov momentum 0.9, a rate of 0.4 after 5 epochs
-of warm-up, times 0.1 after 30, 60 and 80 epochs, weight decay 1e-4. Their accuracies
-are 75.58 % and 73.91 %; here it has not been run.
+released: the same sparsity for every layer, also the first and the last, pruned every
+2,000 steps from 40,000 to 100,000 (`:90`: to 76,000); label smoothing 0.1; batches of
+1,024 for 128,000 steps; SGD with Nesterov momentum 0.9; learning rate 0.4 after 5
+epochs of warmup, times 0.1 after 30, 60 and 80 epochs; weight decay 1e-4. Their
+accuracies are 75.58 % and 73.91 %. This recipe has not been run in full here.
 
-Images are decoded as they are asked for, as in `rigl_imagenet`.
+Images are decoded when they are needed, as in `rigl_imagenet`.
 
-Deviations: those of `rigl_imagenet`. How long the released runs were is taken from the
-code, which evaluates them at update 128,000.
+Deviations: those of `rigl_imagenet`. The length of the released runs is taken from the
+code, which evaluates them at step 128,000.
 
 Command: python experiments/train.py --config=configs/gmp_imagenet.py
-(`:90` for 90 %; `:quick` and `:90_quick` for 20 updates)
+(`:90` for 90 %; `:quick` and `:90_quick` for 20 steps)
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,10 @@
-"""Gradual magnitude pruning in LeNet-300-100 on MNIST.
+"""Gradual magnitude pruning (GMP) of LeNet-300-100 on MNIST.
 
-Zhu, Gupta, 2017, arXiv:1710.01878, with the schedule of Evci et al. 2020,
-arXiv:2010.03533: the cubic one, layer by layer, every 100 updates from 3,000 to 7,000
-of 11,719 (the same parts of a shorter run); trained as `random_mnist`.
+Paper: Zhu, Gupta, To Prune, or Not to Prune, 2017, arXiv:1710.01878, with the schedule
+of Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural Networks and How
+Lottery Tickets Win, 2020, arXiv:2010.03533: cubic, layer by layer, every 100 steps from
+3,000 to 7,000 of 11,719 (the same fractions of a shorter run). Training is that of
+`random_mnist`.
 
 Command: python experiments/train.py --config=configs/gmp_mnist.py
 """

@@ -1,13 +1,13 @@
-"""Gradual pruning of ResNet-20 on CIFAR-10, the masks of a study at a GPU's scale.
+"""Gradual pruning of ResNet-20 on CIFAR-10, the masks of a study for one GPU.
 
-It stands in for the ImageNet networks of Evci, Ioannou, Keskin, Dauphin, Gradient Flow
-in Sparse Neural Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533 (see
-`gradient_flow_imagenet`), which no single GPU trains in a day: the training of
-`random_cifar`, pruned layer by layer to 95 % between an eighth and three quarters of
-it. The norm of the gradient on the first 1,000 training examples is recorded every 500
-updates.
+It takes the place of the ImageNet networks of Evci, Ioannou, Keskin, Dauphin, Gradient
+Flow in Sparse Neural Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533 (see
+`gradient_flow_imagenet`), which no single GPU trains in a day. Training is that of
+`random_cifar`, pruned layer by layer to 95 % between one eighth and three quarters of
+training. The gradient norm on the first 1,000 training examples is recorded every 500
+steps.
 
-Deviations: the network, its data and its sparsity are ours.
+Deviations: network, data and sparsity are not from the paper.
 
 Command: python experiments/train.py --config=configs/gradient_flow_cifar.py
 """

@@ -1,25 +1,26 @@
 """Gradual pruning of ResNet-50, or RigL in VGG-16, on ImageNet.
 
-The ImageNet networks of Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural
-Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533: ResNet-50, and with `:vgg`
-VGG-16 without normalisation, biases and hidden dense layers. Batches of 4,096, SGD with
-Nesterov momentum 0.9, a rate of 1.6, times 0.1 after 30, 70 and 90 of 100 epochs, with
-5 of warm-up, weight decay 1e-4, labels smoothed by 0.1, pruned from update 5,000 to
-25,000, every 500; RigL changes 30 % of each layer every 100 updates up to 25,000. The
+Paper: Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural Networks and How
+Lottery Tickets Win, 2020, arXiv:2010.03533. ResNet-50, and with `:vgg` VGG-16 without
+normalization, biases and hidden dense layers. Batches of 4,096; SGD with Nesterov
+momentum 0.9; learning rate 1.6 after 5 epochs of warmup, times 0.1 after 30, 70 and 90
+of 100 epochs; weight decay 1e-4; label smoothing 0.1. Pruned every 500 steps from step
+5,000 to 25,000; RigL replaces 30 % of each layer every 100 steps until 25,000. The
 first convolution is dense.
 
-Deviations: the sparsity of the ImageNet runs is not published with the code; 80 % is
-ours, and so are the schedule of pruning, and for VGG-16 all of training but its
-length. The schedule, warm-up and smoothing are those of RigL's code, which the paper
-builds on. The last normalisation of each block begins at 0 there, and the head as
-normals of deviation 0.01; here only the former. Kernels are drawn from normals that are
-not cut off. The gradient is that of the cross-entropy on the first 1,000 training
-examples as evaluation sees them, as on MNIST, where the authors' code records that of
-the training batch, penalty included. The smaller last batch of an epoch is left out.
-Images are decoded as they are asked for, as in `rigl_imagenet`.
+Deviations: the sparsity of the ImageNet runs is not published with the code. The 80 %
+and the pruning schedule are chosen here, and for VGG-16 all of training but its length.
+Learning rate schedule, warmup and label smoothing are those of the code of RigL, on
+which the paper builds. There, the scale of the last normalization of each block starts
+at 0 and the head is drawn from a normal distribution with standard deviation 0.01; here
+only the former. Normal distributions are not truncated. The gradient norm is that of
+the cross-entropy on the first 1,000 training examples, preprocessed as in evaluation,
+as on MNIST; the authors' code records that of the training batch with weight decay. The
+smaller last batch of an epoch is omitted. Images are decoded when they are needed, as
+in `rigl_imagenet`.
 
 Command: python experiments/train.py --config=configs/gradient_flow_imagenet.py
-(`:vgg` for VGG-16; `:quick` and `:vgg_quick` for 20 updates)
+(`:vgg` for VGG-16; `:quick` and `:vgg_quick` for 20 steps)
 """
 
 from ml_collections import ConfigDict

@@ -1,25 +1,26 @@
-"""Gradual pruning of LeNet-5 or an MLP on MNIST: where the masks of a study come from.
+"""Gradual pruning of LeNet-5 or an MLP on MNIST, the source of the masks of a study.
 
-The recipe of Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural Networks
-and How Lottery Tickets Win, 2020, arXiv:2010.03533, as their released code has it: SGD
-with momentum 0.9, batches of 128, a rate that falls as a cosine from 0.05 (LeNet-5) or
-0.2 (MLP 784-300-100-10) to 0 over 11,719 updates (25 epochs), an L2 penalty of
-5e-4 |w|^2 or 1e-4 |w|^2 on the kernels (a gradient of twice that), Glorot uniform
-kernels, pixels divided by 255. From update 3,000 to 7,000, every 100, each layer is
-pruned by magnitude along a cubic schedule, to 95 % or 98 %. The norm of the gradient on
-the first 1,000 training examples is recorded every 100 updates.
+Paper: Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural Networks and How
+Lottery Tickets Win, 2020, arXiv:2010.03533, with the settings of the released code: SGD
+with momentum 0.9, batches of 128, a learning rate that decays from 0.05 (LeNet-5) or
+0.2 (MLP 784-300-100-10) to 0 by a cosine over 11,719 steps (25 epochs), an L2 penalty
+of 5e-4 |w|^2 or 1e-4 |w|^2 on the kernels (its gradient has twice that factor), Glorot
+uniform kernels, pixels divided by 255. From step 3,000 to 7,000, every 100 steps, each
+layer is pruned by magnitude with a cubic schedule, to 95 % or 98 %. The gradient norm
+on the first 1,000 training examples is recorded every 100 steps.
 
-`python experiments/reproduce.py --study=gradient_flow` trains all the other arms on
-the masks that come of it: tickets, training from scratch by four initialisations,
-RigL, SET.
+`python experiments/reproduce.py --study=gradient_flow` trains all other variants of the
+study with the resulting masks: tickets, training from scratch with four
+initializations, RigL and SET.
 
-Deviations: every epoch is a permutation of the training set, where the authors stream
-through a shuffle buffer; the momentum buffer holds gradients without the learning
-rate, as PyTorch's does. Masks change before the update of their step, by the weights
-that it finds, and the norm is taken around that; in the authors' code after it.
+Deviations: every epoch is a permutation of the training set; the authors use a shuffle
+buffer. The momentum buffer holds gradients without the learning rate, as in PyTorch.
+Masks are updated before the optimizer step, by the weights before it, and the gradient
+norm is measured before and after that; in the authors' code masks are updated after the
+step.
 
 Command: python experiments/train.py --config=configs/gradient_flow_mnist.py
-(`:mlp` for the MLP; `:quick` and `:mlp_quick` for 2 seeds and 300 updates)
+(`:mlp` for the MLP; `:quick` and `:mlp_quick` for 2 seeds and 300 steps)
 """
 
 from ml_collections import ConfigDict

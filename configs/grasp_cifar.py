@@ -1,8 +1,10 @@
-"""GraSP in ResNet-20 on CIFAR-10.
+"""GraSP for ResNet-20 on CIFAR-10.
 
-Wang, Zhang, Grosse, 2020, arXiv:2002.07376: pruned at initialisation by w H g, over all
-layers together, trained as `random_cifar`. Scored on 10 batches of 128;
-`--config.sparse.pai_score=grasp_absolute` takes the absolute value.
+Paper: Wang, Zhang, Grosse, Picking Winning Tickets Before Training by Preserving
+Gradient Flow, 2020, arXiv:2002.07376: pruning at initialization by w H g, over all
+layers together, scored on 10 batches of 128 examples.
+`--config.sparse.pai_score=grasp_absolute` uses the absolute value. Training is that of
+`random_cifar`.
 
 Command: python experiments/train.py --config=configs/grasp_cifar.py
 """

@@ -1,9 +1,11 @@
-"""GraSP in LeNet-300-100 on MNIST.
+"""GraSP for LeNet-300-100 on MNIST.
 
-Wang, Zhang, Grosse, 2020, arXiv:2002.07376: pruned at initialisation by w H g, over all
-layers together, trained as `random_mnist`. Scored on 5,000 training examples, as in
-Evci et al. 2020, arXiv:2010.03533;
-`--config.sparse.pai_score=grasp_absolute` takes the absolute value.
+Paper: Wang, Zhang, Grosse, Picking Winning Tickets Before Training by Preserving
+Gradient Flow, 2020, arXiv:2002.07376: pruning at initialization by w H g, over all
+layers together, scored on 5,000 training examples as in Evci, Ioannou, Keskin, Dauphin,
+Gradient Flow in Sparse Neural Networks and How Lottery Tickets Win, 2020,
+arXiv:2010.03533. `--config.sparse.pai_score=grasp_absolute` uses the absolute value.
+Training is that of `random_mnist`.
 
 Command: python experiments/train.py --config=configs/grasp_mnist.py
 """

@@ -1,19 +1,20 @@
-"""Lottery tickets in ResNet-20 on CIFAR-10, with rewinding.
+"""Lottery tickets of ResNet-20 on CIFAR-10, with rewinding.
 
 Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
-Hypothesis, 2020, arXiv:1912.05671, with the hyperparameters of open_lth: SGD with rate
-0.1 and momentum 0.9, times 0.1 after 80 and 120 of 160 epochs, weight decay 1e-4 on
-everything, batches of 128, random crops and flips, gamma of BatchNorm uniform.
+Hypothesis, 2020, arXiv:1912.05671, with the hyperparameters of open_lth: SGD with
+learning rate 0.1 and momentum 0.9, learning rate times 0.1 after 80 and 120 of 160
+epochs, weight decay 1e-4 on all parameters, batches of 128, random crops and flips,
+uniform initial scale of BatchNorm.
 
-Deviations: 5,000 training examples are set aside for validation, where open_lth trains
-on all 50,000, so an epoch has 352 steps and not 391, and 160 epochs 56,320 and not
-62,560 (`--config.data.validation=0` restores both, without early stopping); images are
-normalised by CIFAR-10's channels, not ImageNet's; they are cropped, then flipped, where
-open_lth flips first; counts are exact, `--config.lottery.count_rule=open_lth` gives
-theirs.
+The rewinding step is a field: `--config.lottery.rewind=1000step`, `0step` for
+initialization, `2ep` or `1%`.
 
-The rewinding step is a field: `--config.lottery.rewind=1000step`, or 0step for
-initialisation, or "2ep", or "1%".
+Deviations: 5,000 training examples are set aside for validation; open_lth trains on all
+50,000. An epoch therefore has 352 instead of 391 steps, and 160 epochs have 56,320
+instead of 62,560. `--config.data.validation=0` restores both, without early stopping.
+Images are standardized by the channels of CIFAR-10, not of ImageNet. They are cropped,
+then flipped; open_lth flips first. Numbers of weights are exact;
+`--config.lottery.count_rule=open_lth` has those of open_lth.
 
 Command: python experiments/train.py --config=configs/lth_cifar.py
 """

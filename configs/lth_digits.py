@@ -1,8 +1,8 @@
-"""Lottery tickets in LeNet-300-100 on the embedded digits, in a minute or two.
+"""Lottery tickets of LeNet-300-100 on the embedded digits, in a minute or two.
 
-Paper: Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
-section 2, carried over from MNIST to the 8x8 digits of scikit-learn: Adam with rate
-1.2e-3, batches of 60, Glorot normal weights, rewinding to initialisation.
+Paper: Frankle, Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635, section
+2, for the 8x8 digits of scikit-learn instead of MNIST: Adam with learning rate 1.2e-3,
+batches of 60, Glorot normal weights, rewinding to initialization.
 
 Command: python experiments/train.py --config=configs/lth_digits.py
 """
@@ -19,7 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.name = "digits"
     c.data.validation = 287
     c.data.batch_size = 60
-    c.data.drop_last = True  # 19 steps an epoch
+    c.data.drop_last = True  # 19 steps per epoch
     c.model.name = "lenet_300_100"
     c.init.kernel = "glorot_normal"
     c.optimizer.name = "adam"

@@ -1,20 +1,21 @@
-"""Lottery tickets in LeNet-300-100 on MNIST.
+"""Lottery tickets of LeNet-300-100 on MNIST.
 
 Two protocols:
 
-- the default is open_lth's: SGD with rate 0.1, no momentum, batches of 128, Kaiming
-  normal weights, 20 % of the weights left pruned globally at each level but for the
-  output layer; 3 epochs a level where open_lth trains 40;
-- `:adam` is that of Frankle and Carbin, The Lottery Ticket Hypothesis, 2019,
-  arXiv:1803.03635, section 2 and appendix G: Adam with rate 1.2e-3, batches of 60,
-  50,000 steps, Glorot normal weights, layer-wise pruning with the output layer at half
-  the rate, 5,000 training examples for validation.
+- the default is that of open_lth: SGD with learning rate 0.1, no momentum, batches of
+  128, Kaiming normal weights, 20 % of the remaining weights pruned globally at each
+  level, except for the output layer; 3 epochs per level (open_lth: 40);
+- `:adam` is that of Frankle, Carbin, The Lottery Ticket Hypothesis, 2019,
+  arXiv:1803.03635, section 2 and appendix G: Adam with learning rate 1.2e-3, batches of
+  60, 50,000 steps, Glorot normal weights, pruning layer by layer with half the fraction
+  for the output layer, 5,000 training examples for validation.
 
-Deviations: levels are 3 epochs, not open_lth's 40; 5,000 training examples are set
-aside for validation, where open_lth trains on all 60,000, so an epoch has 430 steps and
-not 469; counts are exact, `--config.lottery.count_rule=open_lth` gives theirs. `:adam`
-counts the batches of an epoch with a smaller last one, as open_lth; the paper does not
-say. "Random mask" is a new mask of equal layer counts on new weights.
+Deviations: levels have 3 epochs; open_lth has 40. 5,000 training examples are set aside
+for validation; open_lth trains on all 60,000. An epoch therefore has 430 instead of 469
+steps. Numbers of weights are exact; `--config.lottery.count_rule=open_lth` has those of
+open_lth. `:adam` keeps the smaller last batch of an epoch, as open_lth does; the paper
+does not specify it. The control `random_mask` has new masks with the same number of
+weights in each layer, and new weights.
 
 Measured on 2 CPU cores: see experiments/results/lth_mnist.
 

@@ -1,13 +1,13 @@
-"""Random static masks in ResNet-20 on CIFAR-10: what sparse training is compared with.
+"""Random static masks for ResNet-20 on CIFAR-10, the baseline of sparse training.
 
-The training is that of open_lth's ResNet-20 (see `lth_cifar`): SGD with rate 0.1 and
-momentum 0.9, times 0.1 after 80 and 120 of 160 epochs, weight decay 1e-4, batches of
-128, random crops and flips. The other `*_cifar` recipes of sparse training differ from
-this one in the section "sparse" only.
+Training is that of ResNet-20 in open_lth (see `lth_cifar`): SGD with learning rate 0.1
+and momentum 0.9, learning rate times 0.1 after 80 and 120 of 160 epochs, weight decay
+1e-4, batches of 128, random crops and flips. The other `*_cifar` recipes of sparse
+training differ from this one in the section `sparse` only.
 
-Deviations: no paper trains all these methods in this network for this long; it stands
-in for the wide ResNets and ResNet-50 that they report. All 50,000 training examples are
-trained on.
+Deviations: no paper trains all these methods in this network for this long. It takes
+the place of the wide ResNets and ResNet-50 in the papers. All 50,000 training examples
+are used for training.
 
 Command: python experiments/train.py --config=configs/random_cifar.py
 """
@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def recipe(name: str, variant: str) -> ConfigDict:
-    """Returns what all `*_cifar` recipes of sparse training have in common."""
+    """Returns the settings that all `*_cifar` recipes of sparse training share."""
     c = lth_cifar.get_config(variant)
     c.name = f"{name}_{variant}" if variant else name
     c.data.validation = 0

@@ -1,19 +1,19 @@
-"""Random static masks in LeNet-300-100 on MNIST: what sparse training is compared with.
+"""Random static masks for LeNet-300-100 on MNIST, the baseline of sparse training.
 
-The training is that of the MLP in Evci, Ioannou, Keskin, Dauphin, Gradient Flow in
-Sparse Neural Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533: SGD with
-momentum 0.9, batches of 128, a learning rate of 0.2 that falls as a cosine to 0 over
-11,719 updates (25 epochs), an L2 penalty of 1e-4 |w|^2 on the kernels (a gradient of
-2e-4 w), Glorot uniform kernels, biases of zero. The other `*_mnist` recipes of sparse
-training differ from this one in the section "sparse" only.
+Training is that of the MLP in Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse
+Neural Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533: SGD with momentum
+0.9, batches of 128, a learning rate that decays from 0.2 to 0 by a cosine over 11,719
+steps (25 epochs), an L2 penalty of 1e-4 |w|^2 on the kernels (a gradient of 2e-4 w),
+Glorot uniform kernels, zero biases. The other `*_mnist` recipes of sparse training
+differ from this one in the section `sparse` only.
 
-Pixels are divided by 255 and no more, as in the paper: normalised by MNIST's mean and
-deviation instead, narrow networks die at this learning rate (README).
+Pixels are only divided by 255, as in the paper. If they are standardized instead,
+narrow networks fail to train at this learning rate (README).
 
-Deviations: every epoch is a permutation of the training set, where the paper streams
-through a shuffle buffer; the momentum buffer holds gradients without the learning
-rate, as PyTorch's does; masks are drawn with exact layer counts by
-Erdos-Renyi-Kernel, where those of the paper come from a pruned network.
+Deviations: every epoch is a permutation of the training set; the paper uses a shuffle
+buffer. The momentum buffer holds gradients without the learning rate, as in PyTorch.
+Masks are random, with the exact layer counts of Erdos-Renyi-Kernel; those of the paper
+come from a pruned network.
 
 Command: python experiments/train.py --config=configs/random_mnist.py
 """
@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def recipe(name: str, variant: str) -> ConfigDict:
-    """Returns what all `*_mnist` recipes of sparse training have in common."""
+    """Returns the settings that all `*_mnist` recipes of sparse training share."""
     c = config.start(name, variant)
     c.replicates = 5
     c.data.name = "mnist"

@@ -1,9 +1,10 @@
-"""Levels repelled from the solutions of all levels before, in ResNet-20 on CIFAR-10.
+"""Levels repelled from the solutions of all earlier levels: ResNet-20 on CIFAR-10.
 
-The recipe is that of `stable_imp_cifar.py` at batches of 1,024, with the repellent loss
-of Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
-Tickets Win, 2021, arXiv:2106.06955, strength 2, which the paper tuned on CIFAR-10 to be
-just enough. `:attract` has strength -1, at batches of 128, where training is unstable.
+The recipe of `stable_imp_cifar.py` with batches of 1,024 and the repellent loss of
+Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery Tickets
+Win, 2021, arXiv:2106.06955, with strength 2, which the paper tuned on CIFAR-10 to be
+just sufficient. `:attract` has strength -1 and batches of 128, where training is
+unstable.
 
 Deviations: those of `repel_mnist.py` and `stable_imp_cifar.py`.
 

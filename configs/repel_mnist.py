@@ -1,13 +1,14 @@
-"""Levels repelled from the solutions of all levels before, in LeNet-300-100 on MNIST.
+"""Levels repelled from the solutions of all earlier levels: LeNet-300-100 on MNIST.
 
-The recipe is that of `stable_imp_mnist.py` at batches of 1,024, with the repellent loss
-of Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
-Tickets Win, 2021, arXiv:2106.06955: twice the mean over earlier rounds of the squared
-cosine between the weights, under the round's mask. `:attract` has the paper's -1 in
-place of 2, at batches of 60: training that is drawn to earlier solutions.
+The recipe of `stable_imp_mnist.py` with batches of 1,024 and the repellent loss of
+Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery Tickets
+Win, 2021, arXiv:2106.06955: twice the mean over earlier levels of the squared cosine
+similarity of the weights, within the masks of the level. `:attract` has the factor -1
+of the paper in place of 2, and batches of 60: training that is attracted to earlier
+solutions.
 
-Deviations: earlier solutions are held in bfloat16
-(`--config.solution_penalty.dtype=float32` for all of their bits).
+Deviations: earlier solutions are stored in bfloat16;
+`--config.solution_penalty.dtype=float32` stores them exactly.
 
 Command: python experiments/train.py --config=configs/repel_mnist.py
 """

@@ -1,8 +1,9 @@
-"""RigL with Erdos-Renyi-Kernel layers in ResNet-20 on CIFAR-10.
+"""RigL with Erdos-Renyi-Kernel layers for ResNet-20 on CIFAR-10.
 
-Evci, Gale, Menick, Castro, Elsen, Rigging the Lottery, 2020, arXiv:1911.11134, section
-4.3: every 100 updates up to three quarters of training, 30 % of the weights at first
-and less by a cosine; trained as `random_cifar`.
+Paper: Evci, Gale, Menick, Castro, Elsen, Rigging the Lottery, 2020, arXiv:1911.11134,
+section 4.3: mask updates every 100 steps until three quarters of training, which
+replace 30 % of the weights at first and fewer later, by a cosine. Training is that of
+`random_cifar`.
 
 Command: python experiments/train.py --config=configs/rigl_erk_cifar.py
 """

@@ -1,7 +1,7 @@
-"""RigL with Erdos-Renyi-Kernel layers in LeNet-300-100 on MNIST.
+"""RigL with Erdos-Renyi-Kernel layers for LeNet-300-100 on MNIST.
 
-As `rigl_mnist`, with the layers of Evci, Gale, Menick, Castro, Elsen, Rigging the
-Lottery, 2020, arXiv:1911.11134, section 3, by Erdos-Renyi-Kernel.
+As `rigl_mnist`, with the layer sparsities of Evci, Gale, Menick, Castro, Elsen, Rigging
+the Lottery, 2020, arXiv:1911.11134, section 3 (Erdos-Renyi-Kernel).
 
 Command: python experiments/train.py --config=configs/rigl_erk_mnist.py
 """

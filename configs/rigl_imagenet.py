@@ -1,31 +1,32 @@
-"""RigL with Erdos-Renyi-Kernel layers in ResNet-50 on ImageNet, 80 % or 90 % sparse.
+"""RigL with Erdos-Renyi-Kernel layers for ResNet-50 on ImageNet, 80 % or 90 % sparse.
 
-Evci, Gale, Menick, Castro, Elsen, Rigging the Lottery, 2020, arXiv:1911.11134, section
-4.1: batches of 4,096 for 32,000 updates, SGD with Nesterov momentum 0.9, a rate of 1.6
-after 5 epochs of warm-up, times 0.1 after 30, 70 and 90 epochs, weight decay 1e-4,
-labels smoothed by 0.1. Masks change every 100 updates up to 25,000, 30 % of each layer
-at first and less by a cosine; ERK gives all layers their share, the first and the last
-too. `:90` is 90 % sparse. The authors' table of single-length runs has an accuracy of
-75.12 % at 80 % and of 73.07 % at 90 %; here it has not been run.
+Paper: Evci, Gale, Menick, Castro, Elsen, Rigging the Lottery, 2020, arXiv:1911.11134,
+section 4.1: batches of 4,096 for 32,000 steps, SGD with Nesterov momentum 0.9, learning
+rate 1.6 after 5 epochs of warmup, times 0.1 after 30, 70 and 90 epochs, weight decay
+1e-4, label smoothing 0.1. Mask updates every 100 steps until 25,000 replace 30 % of
+each layer at first and fewer later, by a cosine. ERK applies to all layers, also the
+first and the last. `:90` is 90 % sparse. In the authors' table, single-length runs
+reach 75.12 % at 80 % and 73.07 % at 90 %. This recipe has not been run in full here.
 
-Images are decoded as they are asked for (`data.image_size`), from what TFDS has
-prepared or from a tree of folders FOLDER/imagenet2012/{train,val}/CLASS/*.JPEG. In
-training a random part of 8 to 100 % of the area is seen, and flipped or not; in evaluation the
-middle.
+Images are decoded when they are needed (`data.image_size`), from files that TFDS has
+prepared or from directories FOLDER/imagenet2012/{train,val}/CLASS/*.JPEG: random
+resized crops (8 to 100 % of the area) and flips in training, center crops in
+evaluation.
 
-Deviations: the last batch of an epoch, which is smaller, is left out, so that batches
-can be divided over devices. The last normalisation of each block begins at 0, as in the
-authors' code; the head is drawn like all kernels and not from normals of deviation
-0.01, and normals are not cut off. Kernels alone decay. In evaluation the shorter side
-becomes 256 pixels, of which 224 are seen, where the authors' code cuts first. Random
-parts have an even logarithm of the aspect ratio and an even area; TensorFlow, which
-draws theirs, has an even aspect ratio and then an even height. Where ten attempts fail,
-the authors take the middle as evaluation sees it, here it is the largest one. Resizing
-averages over the pixels that become one; TensorFlow's bicubic, which the authors have,
-does not. Ours to choose: activations in bfloat16.
+Deviations: the smaller last batch of an epoch is omitted, so that batches can be
+divided over devices. The scale of the last normalization of each block starts at 0, as
+in the authors' code; the head is drawn like all kernels instead of with standard
+deviation 0.01, and normal distributions are not truncated. Weight decay applies to
+kernels only. In evaluation, the shorter side is resized to 256 pixels and then cropped
+to 224; the authors' code crops first. Random crops have a uniform logarithm of the
+aspect ratio and a uniform area; TensorFlow draws a uniform aspect ratio and then a
+uniform height. After ten failed attempts, the authors use the center crop of
+evaluation; here it is the largest center crop. Resizing averages over the pixels that
+are merged; the bicubic resizing of TensorFlow does not. Activations are bfloat16, which
+is not from the paper.
 
 Command: python experiments/train.py --config=configs/rigl_imagenet.py
-(`:90` for 90 %; `:quick` and `:90_quick` for 20 updates)
+(`:90` for 90 %; `:quick` and `:90_quick` for 20 steps)
 """
 
 from ml_collections import ConfigDict
@@ -54,12 +55,12 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
-    """Returns what recipes for ResNet-50 on ImageNet have in common.
+    """Returns the settings that recipes for ResNet-50 on ImageNet share.
 
     Args:
-      name: of the config file.
-      variant: as for `config.warm_start`.
-      also: as for `config.warm_start`.
+      name: name of the config file.
+      variant: see `config.start`.
+      also: see `config.start`.
     """
     c = config.start(name, variant, also=also)
     c.data.name = "imagenet2012"
@@ -83,7 +84,7 @@ def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict
 
 
 def shorten(c: ConfigDict) -> None:
-    """Turns a recipe into one of 20 updates, with changes of masks in between."""
+    """Shortens a recipe to 20 steps, with mask updates between them."""
     c.data.batch_size = 32
     c.data.test_examples = 1000
     c.schedule.warmup = "0step"

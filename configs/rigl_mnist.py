@@ -1,12 +1,13 @@
-"""RigL in LeNet-300-100 on MNIST.
+"""RigL for LeNet-300-100 on MNIST.
 
-Evci, Gale, Menick, Castro, Elsen, Rigging the Lottery, 2020, arXiv:1911.11134, as in
-Evci et al. 2020, arXiv:2010.03533: every 500 updates to the end, 30 % of the weights at
-first and less in proportion to the learning rate, grown by the gradient on 1,000 fixed
-training examples, uniform layers; trained as `random_mnist`.
+Paper: Evci, Gale, Menick, Castro, Elsen, Rigging the Lottery, 2020, arXiv:1911.11134,
+with the settings of Evci et al., 2020, arXiv:2010.03533: mask updates every 500 steps
+until the end, which replace 30 % of the weights at first and fewer later, in proportion
+to the learning rate; weights are grown by the gradient on 1,000 fixed training
+examples; all layers have the same sparsity. Training is that of `random_mnist`.
 
-Deviations: the examples are the first thousand, not the second; the optimiser's step is
-skipped when masks change, as in arXiv:1911.11134; masks start random.
+Deviations: the fixed examples are the first thousand, not the second. The optimizer
+step is skipped at mask updates, as in arXiv:1911.11134. The initial masks are random.
 
 Command: python experiments/train.py --config=configs/rigl_mnist.py
 """

@@ -1,30 +1,30 @@
-"""RigL in a vision transformer, DeiT-S/16, on ImageNet, 60 % sparse.
+"""RigL for a vision transformer, DeiT-S/16, on ImageNet, 60 % sparse.
 
-Chen, Cheng, Gan, Yuan, Liu, Wang, Chasing Sparsity in Vision Transformers, 2021,
-arXiv:2106.04533, "SViTE-Small" as the authors' README has it: ERK over all kernels of
-two and four axes, the patches and the head too, every 15,000 updates up to 80 % of
-training, half of each layer at first and less by a cosine, grown by the gradient.
-Trained as DeiT (Touvron et al. 2020, arXiv:2012.12877) but for 600 epochs: AdamW in
-batches of 512, a rate of 5e-4 after 5 epochs of warm-up that falls by a cosine, weight
-decay 0.05 of kernels, labels smoothed by 0.1.
+Paper: Chen, Cheng, Gan, Yuan, Liu, Wang, Chasing Sparsity in Vision Transformers, 2021,
+arXiv:2106.04533, "SViTE-Small" with the settings of the authors' README: ERK over all
+kernels with two and four axes, also the patch embedding and the head; mask updates
+every 15,000 steps until 80 % of training, which replace half of each layer at first and
+fewer later, by a cosine; growth by the gradient. Training is that of DeiT (Touvron et
+al., 2020, arXiv:2012.12877) for 600 epochs: AdamW with batches of 512, learning rate
+5e-4 after 5 epochs of warmup with cosine decay, weight decay 0.05 on kernels, label
+smoothing 0.1.
 
-Images are decoded as they are asked for, as in `rigl_imagenet`, resized bicubically as
-in DeiT. Here it has not been run.
+Images are decoded when they are needed, as in `rigl_imagenet`, with bicubic resizing as
+in DeiT. This recipe has not been run in full here.
 
-Deviations: of DeiT's augmentation there are random parts and flips only: no
-RandAugment, colour jitter, random erasing, mixup or cutmix, no repeated augmentation.
-There is no stochastic depth and no moving average of the weights. Without these a
-transformer of this size is expected to fall short of what is published. The rate falls
-to 0 and warms up from 0, not 1e-5 and 1e-6, and changes every step, theirs once an
-epoch. Query, key and value are layers of their
-own, of which the authors' code makes one. The cosine of what is dropped ends with the
-changes, at 80 % of training; theirs at its end. All kernels are drawn from Glorot's
-uniform distribution, as ViT's code has it in attention and MLP only, where DeiT has
-normals of deviation 0.02. Ours to choose: activations
-in bfloat16.
+Deviations: the augmentation of DeiT is reduced to random resized crops and flips: no
+RandAugment, color jitter, random erasing, mixup, CutMix or repeated augmentation. There
+is no stochastic depth and no moving average of the weights. Without these, a
+transformer of this size is expected to be less accurate than published. The learning
+rate decays to 0 and starts from 0 instead of 1e-5 and 1e-6, and changes at each step
+instead of each epoch. Query, key and value are separate layers; the authors' code has
+one. The cosine of the drop fraction ends with the mask updates, at 80 % of training;
+theirs ends with training. All kernels are drawn from the Glorot uniform distribution,
+which the code of ViT uses in attention and MLP only; DeiT uses normal distributions
+with standard deviation 0.02. Activations are bfloat16, which is not from the paper.
 
 Command: python experiments/train.py --config=configs/rigl_vit_imagenet.py
-(`:quick` for 20 updates)
+(`:quick` for 20 steps)
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ from configs import rigl_imagenet
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (20 updates)."""
+    """Returns the recipe; `variant` is "" or "quick" (20 steps)."""
     c = rigl_imagenet.recipe("rigl_vit_imagenet", variant)
     c.data.batch_size = 512
     c.model.name = "vit_s_16"

@@ -1,8 +1,9 @@
-"""Sparse evolutionary training in ResNet-20 on CIFAR-10.
+"""Sparse evolutionary training (SET) of ResNet-20 on CIFAR-10.
 
-Mocanu et al., 2018, arXiv:1707.04780: layers by Erdos-Renyi, 30 % of the weights
-nearest to zero, sign by sign, replaced by random ones after every epoch;
-trained as `random_cifar`.
+Paper: Mocanu et al., Scalable Training of Artificial Neural Networks with Adaptive
+Sparse Connectivity Inspired by Network Science, 2018, arXiv:1707.04780: Erdos-Renyi
+layers; after each epoch, the 30 % of the weights nearest to zero, separately for each
+sign, are replaced by random ones. Training is that of `random_cifar`.
 
 Command: python experiments/train.py --config=configs/set_cifar.py
 """

@@ -1,8 +1,10 @@
-"""Sparse evolutionary training in LeNet-300-100 on MNIST.
+"""Sparse evolutionary training (SET) of LeNet-300-100 on MNIST.
 
-Mocanu et al., 2018, arXiv:1707.04780: layers by Erdos-Renyi, 30 % of the weights
-nearest to zero, sign by sign, replaced by random ones; trained as `random_mnist`. Masks
-change every 500 updates, as in Evci et al. 2020, arXiv:2010.03533 (an epoch has 469).
+Paper: Mocanu et al., Scalable Training of Artificial Neural Networks with Adaptive
+Sparse Connectivity Inspired by Network Science, 2018, arXiv:1707.04780: Erdos-Renyi
+layers; the 30 % of the weights nearest to zero, separately for each sign, are replaced
+by random ones. Masks are updated every 500 steps, as in Evci et al., 2020,
+arXiv:2010.03533 (an epoch has 469 steps). Training is that of `random_mnist`.
 
 Command: python experiments/train.py --config=configs/set_mnist.py
 """

@@ -1,8 +1,9 @@
-"""SNIP in ResNet-20 on CIFAR-10.
+"""SNIP for ResNet-20 on CIFAR-10.
 
-Lee, Ajanthan, Torr, 2019, arXiv:1810.02340: pruned at initialisation by |w dL/dw|, over
-all layers together, trained as `random_cifar`. Scored on 10 batches of 128;
-the paper takes one batch.
+Paper: Lee, Ajanthan, Torr, SNIP: Single-Shot Network Pruning Based on Connection
+Sensitivity, 2019, arXiv:1810.02340: pruning at initialization by |w dL/dw|, over all
+layers together, scored on 10 batches of 128 examples; the paper uses one batch.
+Training is that of `random_cifar`.
 
 Command: python experiments/train.py --config=configs/snip_cifar.py
 """

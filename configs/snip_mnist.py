@@ -1,9 +1,9 @@
-"""SNIP in LeNet-300-100 on MNIST.
+"""SNIP for LeNet-300-100 on MNIST.
 
-Lee, Ajanthan, Torr, 2019, arXiv:1810.02340: pruned at initialisation by |w dL/dw|, over
-all layers together, trained as `random_mnist`. Scored on 5,000 training examples, as in
-Evci et al. 2020, arXiv:2010.03533;
-the paper takes one batch.
+Paper: Lee, Ajanthan, Torr, SNIP: Single-Shot Network Pruning Based on Connection
+Sensitivity, 2019, arXiv:1810.02340: pruning at initialization by |w dL/dw|, over all
+layers together, scored on 5,000 training examples as in Evci et al., 2020,
+arXiv:2010.03533; the paper uses one batch. Training is that of `random_mnist`.
 
 Command: python experiments/train.py --config=configs/snip_mnist.py
 """

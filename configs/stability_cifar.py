@@ -1,25 +1,26 @@
-"""Instability analysis of ResNet-20 on CIFAR-10, or of a small network on a part of it.
-
-Three children train from states at several steps of dense training, and of tickets at
-several levels, to the end, with orders and augmentation of their own; see
-`stability_mnist.py` for what is recorded.
+"""Instability analysis of ResNet-20 on CIFAR-10.
 
 Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
-Hypothesis, 2020, arXiv:1912.05671: 3 initialisations, 3 pairs of each. Dense networks
-were stable from update 2,000 on, tickets from 500. Training as in open_lth: 160 epochs,
-rate 0.1 and momentum 0.9, times 0.1 at epochs 80 and 120, weight decay 1e-4, batches of
-128.
+Hypothesis, 2020, arXiv:1912.05671: 3 initializations, 3 pairs of copies of each. Dense
+networks were stable from step 2,000 on, tickets from step 500. Training is as in
+open_lth: 160 epochs, learning rate 0.1 and momentum 0.9, learning rate times 0.1 at
+epochs 80 and 120, weight decay 1e-4, batches of 128.
 
-`:small` is ours, for two CPU cores: LeNet-5 on 5,000 examples, not augmented, batches
-of 32, momentum 0.9 and a rate that falls as a cosine from 0.02, 8 epochs, tested on
-2,000; the ratio of rate to batch is near the published one.
+Three copies of states at several steps of dense training, and of tickets at several
+levels, are trained to the end, each with its own order of examples and augmentation;
+see `stability_mnist.py` for what is recorded.
 
-Deviations: BatchNorm is interpolated whole, with its running statistics, as in the code
-of Paul et al. (2022); what Frankle et al. did is not known
-(`--config.instability.batch_stats=re_estimated` measures them anew). Levels above 0
-begin at the rewinding step, `lottery.rewind`, and so do their first children: those of
-later
-steps share its masks, where Frankle et al. searched masks for each step.
+`:small` is not from the paper. It is for two CPU cores: LeNet-5 on 5,000 examples
+without augmentation, batches of 32, momentum 0.9, a learning rate that decays from 0.02
+by a cosine, 8 epochs, 2,000 test examples. The ratio of learning rate to batch size is
+close to the published one.
+
+Deviations: the running statistics of BatchNorm are interpolated like the weights, as in
+the code of Paul et al. (2022); how Frankle et al. treat them is not known
+(`--config.instability.batch_stats=re_estimated` estimates them on training examples).
+Levels above 0 start at the rewinding step, `lottery.rewind`, and so do their first
+copies. Copies from later steps have the same masks; Frankle et al. searched masks for
+each step.
 
 Command: python experiments/train.py --config=configs/stability_cifar.py
 """
@@ -30,7 +31,7 @@ from jaxsparse import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "small" or "quick" (1 level, 60 updates)."""
+    """Returns the recipe; `variant` is "", "small" or "quick" (1 level, 60 steps)."""
     c = config.start("stability_cifar", variant, also=("small",))
     c.replicates = 3
     c.data.name = "cifar10"

@@ -1,19 +1,19 @@
 """Instability analysis of LeNet-300-100 on MNIST.
 
-From states at several steps of dense training, and of tickets at several levels, three
-children train to the end with orders of examples of their own. What is recorded of each
-pair ("segment"): error and loss at 30 points between them, the instability, their
-distance, and what they classify differently.
-
 Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
-Hypothesis, 2020, arXiv:1912.05671: 3 initialisations, 3 pairs of each.
+Hypothesis, 2020, arXiv:1912.05671: 3 initializations, 3 pairs of copies of each.
 
-Every level sees the examples in an order of its own: rounds that shared one would be
-alike for that reason.
+Three copies of states at several steps of dense training, and of tickets at several
+levels, are trained to the end, each with its own order of examples. For each pair of
+copies are recorded: error and loss at 30 points of the linear interpolation, the
+instability, the distance, and the examples that they classify differently.
 
-Deviations: Adam with rate 1.2e-3, batches of 60 and 24,000 updates are recalled, not
-verified; weights begin Kaiming normal, and 20 % of all weights left are pruned at each
-level, globally but for the output layer, as open_lth does.
+Each level has its own order of examples, because levels with the same order would be
+similar for this reason alone.
+
+Deviations: Adam with learning rate 1.2e-3, batches of 60 and 24,000 steps are from
+memory and not verified. Initial weights are Kaiming normal, and 20 % of the remaining
+weights are pruned at each level, globally except for the output layer, as in open_lth.
 
 Command: python experiments/train.py --config=configs/stability_mnist.py
 """
@@ -24,7 +24,7 @@ from jaxsparse import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 level, 120 updates)."""
+    """Returns the recipe; `variant` is "" or "quick" (1 level, 120 steps)."""
     c = config.start("stability_mnist", variant)
     c.replicates = 3
     c.data.name = "mnist"

@@ -1,26 +1,29 @@
-"""Iterative magnitude pruning from initialisation, in ResNet-20 on CIFAR-10.
+r"""Iterative magnitude pruning from initialization: ResNet-20 on CIFAR-10.
 
 Paper: Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
-Tickets Win, 2021, arXiv:2106.06955, table 1: momentum 0.9, rate 0.1, times 0.1 at
-epochs 56 and 71 of 85, weight decay 1e-5, Kaiming normal weights, 25 rounds of 20 %,
-reset to initialisation, 3 seeds, reinitialised controls, two children of rounds 5, 10
-and 15. Batches of 1,024 are stable; `--config.data.batch_size=128` is not, 512 is
-between, where warm-up helps (`--config.schedule.warmup=10ep`).
+Tickets Win, 2021, arXiv:2106.06955, table 1: momentum 0.9, learning rate 0.1, times 0.1
+at epochs 56 and 71 of 85, weight decay 1e-5, Kaiming normal weights, 25 levels of 20 %,
+weights reset to initialization, 3 seeds, reinitialized controls, two copies of levels
+5, 10 and 15. Training is stable with batches of 1,024 and unstable with
+`--config.data.batch_size=128`; 512 is in between, where warmup helps
+(`--config.schedule.warmup=10ep`).
 
-`:conv_4` is the paper's Conv-4: rate 0.01, falling as a cosine over 75 epochs, batches
-of 128, stable. What the paper makes unstable has batches of 16, and also weight decay
-0.01 and a rate that is times 0.1 at epochs 55 and 65: `--config.data.batch_size=16
---config.optimizer.weight_decay=0.01 --config.schedule.name=step
---config.schedule.milestones="('55ep','65ep')"`.
+`:conv_4` is the Conv-4 of the paper: learning rate 0.01 with cosine decay over 75
+epochs, batches of 128, stable. The unstable setting of the paper has batches of 16,
+weight decay 0.01 and a learning rate times 0.1 at epochs 55 and 65:
 
-`:small` is ours, for two CPU cores: as `:conv_4`, but LeNet-5 on 5,000 examples for 8
-epochs, not augmented, 8 rounds, tested on 2,000.
+    --config.data.batch_size=16 --config.optimizer.weight_decay=0.01 \
+    --config.schedule.name=step --config.schedule.milestones="('55ep','65ep')"
 
-Deviations: BatchNorm has no scale and bias: so we read "affine" normalisation in the
-paper (`--config.model.norm_affine=true` for those). Augmentation is not said: crops and
-flips, the usual ones. Biases begin as zeros, and segments have 30 points, where the
-paper has 20. Rounds have orders of their own, see `stable_imp_mnist.py`. `:small` keeps
-weight decay and schedule at batches of 16.
+`:small` is not from the paper. It is for two CPU cores: as `:conv_4`, but LeNet-5 on
+5,000 examples for 8 epochs without augmentation, 8 levels, 2,000 test examples.
+
+Deviations: BatchNorm has no scale and bias, which is how "affine" in the paper is
+understood here (`--config.model.norm_affine=true` adds them). The paper does not
+specify the augmentation; crops and flips are the usual ones. Biases start at zero, and
+interpolations have 30 points instead of 20. Each level has its own order of examples,
+see `stable_imp_mnist.py`. `:small` keeps weight decay and schedule also with batches of
+16.
 
 Command: python experiments/train.py --config=configs/stable_imp_cifar.py
 """

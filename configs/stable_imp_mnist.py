@@ -1,16 +1,18 @@
-"""Iterative magnitude pruning from initialisation, in LeNet-300-100 on MNIST.
+"""Iterative magnitude pruning from initialization: LeNet-300-100 on MNIST.
 
 Paper: Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
-Tickets Win, 2021, arXiv:2106.06955, table 1: Adam with rate 1.2e-3, Kaiming uniform
-weights, no weight decay, 25 epochs a round, 25 rounds of 20 % of all weights, pruned
-globally, reset to initialisation, 3 seeds; reinitialised controls; two children of
-rounds 5, 10 and 15. Of the levers that make training stable, batches are the main one:
-`--config.data.batch_size=1024` changes nothing else, so that there are fewer updates.
+Tickets Win, 2021, arXiv:2106.06955, table 1: Adam with learning rate 1.2e-3, Kaiming
+uniform weights, no weight decay, 25 epochs per level, 25 levels that prune 20 % of all
+weights globally, weights reset to initialization, 3 seeds, reinitialized controls, two
+copies of levels 5, 10 and 15. Of the settings that make training stable, the batch size
+is the main one: `--config.data.batch_size=1024` changes nothing else, so that there are
+fewer steps.
 
-Deviations: the paper does not say how the output layer is pruned, what biases begin
-with, or whether rounds share the order of examples; here all layers are pruned alike,
-biases begin as zeros, and each round has an order of its own, as those that share one
-share the noise of SGD (`--config.data.reshuffle_each_level=false` for that).
+Deviations: the paper does not specify how the output layer is pruned, the initial
+biases, or whether levels have the same order of examples. Here all layers are pruned
+alike, biases start at zero, and each level has its own order, because levels with the
+same order share their SGD noise (`--config.data.reshuffle_each_level=false` repeats
+it).
 
 Command: python experiments/train.py --config=configs/stable_imp_mnist.py
 """
@@ -21,7 +23,7 @@ from jaxsparse import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 rounds, 2 epochs of 2,000)."""
+    """Returns the recipe; `variant` is "" or "quick" (2 levels, 2 epochs of 2,000)."""
     c = config.start("stable_imp_mnist", variant)
     c.replicates = 3
     c.data.name = "mnist"

@@ -1,8 +1,9 @@
-"""SynFlow in ResNet-20 on CIFAR-10.
+"""SynFlow for ResNet-20 on CIFAR-10.
 
-Tanaka, Kunin, Yamins, Ganguli, 2020, arXiv:2006.05467: pruned at initialisation by the
-flow of ones, without data, in 100 exponential steps over all layers together;
-trained as `random_cifar`.
+Paper: Tanaka, Kunin, Yamins, Ganguli, Pruning Neural Networks Without Any Data by
+Iteratively Conserving Synaptic Flow, 2020, arXiv:2006.05467: pruning at initialization
+by the flow of an input of ones, without data, in 100 steps with an exponential
+schedule, over all layers together. Training is that of `random_cifar`.
 
 Command: python experiments/train.py --config=configs/synflow_cifar.py
 """

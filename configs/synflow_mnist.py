@@ -1,8 +1,9 @@
-"""SynFlow in LeNet-300-100 on MNIST.
+"""SynFlow for LeNet-300-100 on MNIST.
 
-Tanaka, Kunin, Yamins, Ganguli, 2020, arXiv:2006.05467: pruned at initialisation by the
-flow of ones, without data, in 100 exponential steps over all layers together;
-trained as `random_mnist`.
+Paper: Tanaka, Kunin, Yamins, Ganguli, Pruning Neural Networks Without Any Data by
+Iteratively Conserving Synaptic Flow, 2020, arXiv:2006.05467: pruning at initialization
+by the flow of an input of ones, without data, in 100 steps with an exponential
+schedule, over all layers together. Training is that of `random_mnist`.
 
 Command: python experiments/train.py --config=configs/synflow_mnist.py
 """

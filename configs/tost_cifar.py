@@ -1,30 +1,33 @@
-"""ToST's aids for sparse training in ResNet-32 on CIFAR-10.
+r"""ToST techniques for sparse training of ResNet-32 on CIFAR-10.
 
-Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any Mask,
-2022, arXiv:2206.12755: soft neurons and skips that leave, initial weights rescaled
-layer by layer, and smoothed labels, with a mask that may come from anywhere.
-`:baseline` has no aids.
+Paper: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with
+Any Mask, 2022, arXiv:2206.12755: soft activations and ghost skips that are annealed
+away, initial weights rescaled by GradInit, and label smoothing, for masks of any
+origin. `:baseline` has none of these techniques.
 
-As the defaults of the released code: 182 epochs, SGD with rate 0.1 and momentum 0.9,
-times 0.1 after epochs 90 and 135, weight decay 2e-4 on everything, batches of 128,
-5,000 examples for validation, random crops and flips, its numbers for normalisation,
-masks of convolutions only, labels smoothed by 0.1 over the other classes all through,
-180 updates of the factors of rescaling.
+The settings are the defaults of the released code: 182 epochs, SGD with learning rate
+0.1 and momentum 0.9, learning rate times 0.1 after epochs 90 and 135, weight decay 2e-4
+on all parameters, batches of 128, 5,000 examples for validation, random crops and
+flips, the same mean and standard deviation of channels, masks for convolutions only,
+label smoothing of 0.1 over the other classes in all of training, 180 updates of the
+factors of GradInit.
 
-Deviations: the code chooses those 5,000 as the first, ours are drawn; it never fades a
-ghost, and has skips in ResNet-18 and -34 only: here swish is blended with ReLU, and
-skips around every convolution fade, linearly until the learning rate first falls.
-Rescaling uses the gradients of the sparse network, where the code has those of the
-dense one (`--config.gradinit.mask_gradients=false`). Kaiming normal kernels, random
-masks at 95 % and 3 seeds are ours. What is reported is the accuracy at the end, where
-the code
-takes the epoch of the best validation accuracy; records have the epoch of the least
-validation loss besides. Scores of masks are those of the network without ghosts.
+Deviations: the validation examples are drawn at random; the code uses the first 5,000.
+The code never anneals soft activations and ghost skips, and has ghost skips in
+ResNet-18 and -34 only. Here swish is blended with ReLU, and ghost skips around every
+convolution are annealed, linearly until the learning rate first decreases. GradInit
+uses the gradients of the sparse network; the code uses those of the dense network
+(`--config.gradinit.mask_gradients=false`). Kaiming normal kernels, random masks at 95 %
+and 3 seeds are not from the paper. The reported accuracy is that at the end; the code
+reports that of the epoch with the best validation accuracy. Records also contain the
+epoch with the lowest validation loss. Pruning scores are those of the network without
+ghost skips.
 
-Any mask: `--config.sparse.pai_score=snip` (grasp, magnitude, or synflow with
-`--config.sparse.score_iterations=100`); or one of an earlier run, such as a ticket, by
-`--config.warm_start.run=../FOLDER --config.warm_start.masks=level_08/ticket/last
---config.warm_start.weights=init --config.sparse.distribution=None`.
+Other masks: `--config.sparse.pai_score=snip` (or grasp, magnitude, or synflow with
+`--config.sparse.score_iterations=100`); or those of an earlier run, such as a ticket:
+
+    --config.warm_start.run=../FOLDER --config.warm_start.weights=init \
+    --config.warm_start.masks=level_08/ticket/last --config.sparse.distribution=None
 
 Command: python experiments/train.py --config=configs/tost_cifar.py
 """
@@ -43,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def recipe(name: str, variant: str) -> ConfigDict:
-    """Returns what the recipes of ToST on coloured images have in common."""
+    """Returns the settings that the recipes of ToST on color images share."""
     c = config.start(name, variant, also=("baseline",))
     c.replicates = 3
     c.data.batch_size = 128

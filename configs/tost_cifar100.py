@@ -1,11 +1,12 @@
-"""ToST's aids for sparse training in ResNet-18 on CIFAR-100.
+"""ToST techniques for sparse training of ResNet-18 on CIFAR-100.
 
-`tost_cifar` with another network and another dataset, which the released code
-normalises by the same numbers: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse
-Neural Network Better with Any Mask, 2022, arXiv:2206.12755. ResNet-18 has a 3x3 stem
-and 64 to 512 channels. `:baseline` has no aids.
+As `tost_cifar` with another network and dataset, for which the released code uses the
+same mean and standard deviation of channels: Jaiswal, Ma, Chen, Ding, Wang, Training
+Your Sparse Neural Network Better with Any Mask, 2022, arXiv:2206.12755. ResNet-18 has a
+3x3 stem and 64 to 512 channels. `:baseline` has none of the techniques.
 
-Deviations: those of `tost_cifar`; the code has ghost skips as here in this network.
+Deviations: those of `tost_cifar`; in this network the released code has the same ghost
+skips.
 
 Command: python experiments/train.py --config=configs/tost_cifar100.py
 """
@@ -24,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def wide(c: ConfigDict, variant: str) -> None:
-    """Gives a recipe a ResNet-18, of which few steps are a quick variant."""
+    """Sets the network to ResNet-18; the variant "quick" has few steps."""
     c.model.name = "cifar_resnet_18"
     if variant == "quick":
         c.model.features = (8, 16, 32, 64)

@@ -1,26 +1,28 @@
-"""ToST's aids for sparse training in LeNet-300-100 on MNIST.
+"""ToST techniques for sparse training of LeNet-300-100 on MNIST.
 
-Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any Mask,
-2022, arXiv:2206.12755: soft neurons that become ReLU, initial weights rescaled layer by
-layer, and smoothed labels, with a mask that may come from anywhere. `:lenet_5` has a
-LeNet-5 without padding at 95 %, where ghost skips can act too; `:baseline` and
-`:lenet_5_baseline` have no aids.
+Paper: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with
+Any Mask, 2022, arXiv:2206.12755: soft activations that become ReLU, initial weights
+rescaled by GradInit, and label smoothing, for masks of any origin. `:lenet_5` trains a
+LeNet-5 without padding at 95 %, which also has ghost skips. `:baseline` and
+`:lenet_5_baseline` have none of these techniques.
 
-The paper trains on CIFAR and Tiny ImageNet only; from the settings of its released code
-are SGD with rate 0.1 and momentum 0.9, times 0.1 after half and three quarters of the
-training, weight decay 2e-4 on everything, batches of 128, labels smoothed by 0.1 over
-the other classes all through, and 180 updates of the factors of rescaling. Ours are the
-length (4,690 updates, 10 epochs), pixels divided by 255 and no more, Kaiming normal
-kernels, and masks at 98 %, drawn over all layers together but the last: as in the
-released code, which keeps it dense, and counts sparsity without it.
+The paper has CIFAR and Tiny ImageNet only. From the settings of its released code are
+SGD with learning rate 0.1 and momentum 0.9, learning rate times 0.1 after half and
+three quarters of training, weight decay 2e-4 on all parameters, batches of 128, label
+smoothing of 0.1 over the other classes in all of training, and 180 updates of the
+factors of GradInit. Not from the paper are the length (4,690 steps, 10 epochs), pixels
+that are only divided by 255, Kaiming normal kernels, and masks at 98 % that are drawn
+over all layers except the last, which stays dense and is not counted, as in the
+released code.
 
-Deviations: the released code never fades a ghost; here swish is blended with ReLU, and
-ghost skips fade, linearly until the learning rate first falls. Rescaling uses the
-gradients of the sparse network, where the released code has those of the dense one.
-What is reported is the accuracy at the end, and not that of the epoch with the best
-validation accuracy.
+Deviations: the released code never anneals soft activations and ghost skips; here swish
+is blended with ReLU, and ghost skips are annealed, linearly until the learning rate
+first decreases. GradInit uses the gradients of the sparse network; the released code
+uses those of the dense network. The reported accuracy is that at the end, not that of
+the epoch with the best validation accuracy.
 
-Any mask: see `tost_cifar`; `experiments/reproduce.py --study=tost` tries four kinds.
+Other masks: see `tost_cifar`; `experiments/reproduce.py --study=tost` compares four
+kinds.
 
 Command: python experiments/train.py --config=configs/tost_mnist.py
 """
@@ -67,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def help_training(c: ConfigDict) -> None:
-    """Switches on all aids that the network has a place for."""
+    """Enables all techniques that the network supports."""
     c.tost.activation = "swish"
     c.tost.end = "50%"
     if c.model.name != "lenet_300_100":

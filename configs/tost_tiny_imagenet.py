@@ -1,15 +1,14 @@
-"""ToST's aids for sparse training in ResNet-18 on Tiny ImageNet.
+"""ToST techniques for sparse training of ResNet-18 on Tiny ImageNet.
 
-Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any Mask,
-2022, arXiv:2206.12755, name the dataset; their released code has none of it. All that
-`tost_cifar` has is kept, and crops, flips and normalisation are those of Tanaka, Kunin,
-Yamins, Ganguli, 2020, arXiv:2006.05467. The images are 1.2 GB: where a device has less
-than four times as much memory, they are divided over devices, or streamed from the host
-(`run.data_placement`).
-`:baseline` has no aids.
+Paper: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with
+Any Mask, 2022, arXiv:2206.12755. It names the dataset, but the released code does not
+contain it. All settings of `tost_cifar` are kept; crops, flips and normalization are
+those of Tanaka, Kunin, Yamins, Ganguli, 2020, arXiv:2006.05467. The images take 1.2 GB;
+where a device has less than four times as much memory, they are sharded over devices or
+streamed from the host (`run.data_placement`). `:baseline` has none of the techniques.
 
-Deviations: those of `tost_cifar`. The test set is the published validation split, as
-the labels of the test split are not public.
+Deviations: those of `tost_cifar`. The test set is the published validation split,
+because the labels of the test split are not public.
 
 Command: python experiments/train.py --config=configs/tost_tiny_imagenet.py
 """
