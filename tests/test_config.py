@@ -27,7 +27,7 @@ WRONG_FIELDS = [
     ("replicates", None, "expected an integer from 1 to 2**20, got None"),
     ("name", "", "expected a name in one line, without slashes, got ''"),
     ("name", "a/b", "expected a name in one line, without slashes, got 'a/b'"),
-    ("seeds", 3, "expected a section with the fields ['init', 'data', 'masks', 'fir"),
+    ("seeds", 3, "expected a section with the fields ['data', 'first', 'init', 'm"),
     ("seeds.init", -1, "expected an integer from 0 to 2**32 - 1, got -1"),
     ("seeds.data", 2**32, "expected an integer from 0 to 2**32 - 1, got 4294967296"),
     ("seeds.masks", 0.5, "expected an integer from 0 to 2**32 - 1, got 0.5"),
@@ -58,7 +58,7 @@ WRONG_FIELDS = [
     (
         "training.duration",
         "100000000000step",
-        "expected a duration in steps or epochs, such as '500step' or '2ep', of at most"
+        "expected a duration in steps or epochs, such as '500step' or '2ep', of at most "
         "2**31 steps, got '100000000000step'",
     ),
     ("schedule.warmup", "-5step", "expected a duration of at most 100% or 2**31 steps"),

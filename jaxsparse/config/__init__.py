@@ -35,14 +35,11 @@ from jaxsparse.config.registries import (
     METHODS,
     MODELS,
     SCORES,
-    DatasetSpec,
-    MethodSpec,
-    ModelSpec,
-    ScoreSpec,
     describe,
 )
 from jaxsparse.config.rules import validate
 from jaxsparse.config.schema import default, start, type_of
+from jaxsparse.config.specs import DatasetSpec, MethodSpec, ModelSpec, ScoreSpec
 
 __all__ = (
     "DATASETS",

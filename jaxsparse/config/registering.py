@@ -10,14 +10,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxsparse.config import registries, schema
-from jaxsparse.config.registries import (
-    DatasetSpec,
-    MethodSpec,
-    ModelSpec,
-    Registry,
-    ScoreSpec,
-)
+from jaxsparse.config import registries, schema, specs
+from jaxsparse.config.registries import Registry
+from jaxsparse.config.specs import DatasetSpec, MethodSpec, ModelSpec, ScoreSpec
 
 # Fields of the section "model" that only some networks use.
 SIZES = ("width", "features", "conv_channels", "padding")
@@ -69,10 +64,10 @@ def register_score(
       ... def smallest(params, masks):
       ...     return masks_lib.tree_map(lambda _, w: -abs(w), masks, params)
     """
-    unknown = [need for need in needs if need not in registries.SCORE_NEEDS]
+    unknown = [need for need in needs if need not in specs.SCORE_NEEDS]
     if unknown:
         raise ValueError(
-            f"needs: expected names of {list(registries.SCORE_NEEDS)}, got {unknown}"
+            f"needs: expected names of {list(specs.SCORE_NEEDS)}, got {unknown}"
         )
     fields = {"needs": tuple(needs), "distribution": distribution, "varies": varies}
     fields |= {"label": label, "options": dict(options or {})}
@@ -226,7 +221,7 @@ def register_dataset(
 
 def _register(
     registry: Registry[Any],
-    make: type[registries.Spec],
+    make: type[specs.Spec],
     name: str,
     function: Function | str | None,
     fields: Mapping[str, Any],
@@ -274,7 +269,7 @@ def _caller() -> str:
     frame, own = sys._getframe(), (__name__, "jaxtyping._decorator")
     while frame.f_back and frame.f_globals.get("__name__") in own:
         frame = frame.f_back
-    inside = frame.f_globals.get("__name__", "").startswith(registries.PACKAGE)
+    inside = frame.f_globals.get("__name__", "").startswith(specs.PACKAGE)
     return "" if inside else frame.f_code.co_filename
 
 

@@ -1,210 +1,24 @@
 """Registries of the scores, methods, networks and datasets that configs can name.
 
-The specification of an entry contains its function, the config fields that it reads,
-the arguments that it needs and its label in reports. This module does not import JAX,
-so that names can be checked and reports written without it. `registering` has the
-functions that add entries; `built_in` adds those of the package.
+`specs` defines the entries, `registering` has the functions that add them, and
+`built_in` adds those of the package.
 """
 
 import dataclasses
-import functools
-import hashlib
-import inspect
-import pkgutil
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from ml_collections import ConfigDict
-
 from jaxsparse.config import naming
+from jaxsparse.config.specs import (
+    DatasetSpec,
+    MethodSpec,
+    ModelSpec,
+    ScoreSpec,
+    Spec,
+    source_of,
+)
 
-PACKAGE = "jaxsparse."
-T = TypeVar("T", bound="Spec")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Spec:
-    """Specification of an entry of a registry.
-
-    Attributes:
-      name: name in configs.
-      function: function of the entry, or "module:name" of a function that is imported
-        on use, as for the package's own entries.
-      label: name in reports; "" for `name`.
-      options: default values of the entry's additional config fields, by name. The
-        fields are in the registry's section of the config and are passed to the
-        function as keyword arguments.
-      file: file that registered the entry, see `kept`; "" for the package's own.
-    """
-
-    name: str
-    function: Callable[..., Any] | str
-    label: str = ""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    file: str = dataclasses.field(default="", compare=False)
-
-    @property
-    def title(self) -> str:
-        """The name in reports: the label, or the name if there is none."""
-        return self.label or self.name
-
-    @property
-    def is_built_in(self) -> bool:
-        """Whether the entry is one of the package."""
-        return isinstance(self.function, str) and self.function.startswith(PACKAGE)
-
-    def load(self) -> Callable[..., Any]:
-        """Returns the function, after importing it if it is given by name."""
-        if isinstance(self.function, str):
-            return pkgutil.resolve_name(self.function)
-        return self.function
-
-    def digest(self) -> str | None:
-        """Hashes the source text of the function.
-
-        Returns:
-          The first 16 hexadecimal digits of a SHA-256; None if Python cannot find the
-          source text.
-        """
-        text = source_of(self.function)
-        return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScoreSpec(Spec):
-    """A score of weights: the weights with the highest scores are kept.
-
-    Attributes:
-      needs: keyword arguments of the function in addition to `(params, masks)`, each a
-        key of `SCORE_NEEDS`.
-      distribution: how the sparsity is divided among layers if the config does not set
-        it.
-      varies: whether scores can change when some weights are pruned.
-    """
-
-    needs: tuple[str, ...] = ()
-    distribution: str = "global"
-    varies: bool = True
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether the score is computed on training examples."""
-        return "batches" in self.needs
-
-
-# Arguments that a score can request by name, all for a single replicate.
-SCORE_NEEDS = {
-    "loss": "loss(params, batch, temperature=1.0), the mean cross-entropy in training",
-    "batches": "(images [n b h w c], labels [n b]), normalized training examples",
-    "apply": "apply(params, images), the logits in evaluation mode",
-    "input_shape": "the shape of a batch of one image, (1, h, w, c)",
-    "key": "a random key",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MethodSpec(Spec):
-    """A sparse training method, whose function wraps the inner optimizer.
-
-    Attributes:
-      arguments: fields of the config's section "sparse" that are passed to the
-        function, mapped to the names of its arguments. A field that is None, which
-        stands for the default of the method, is not passed.
-      reads: further fields of that section that affect the method but are not arguments
-        of its function.
-      receives: arguments that are not config fields: "key", a random key, and "axes",
-        the layouts of the weights (`fan_axes`).
-      requires: fields that a config must set.
-      distribution: how the function divides the sparsity among layers if the config
-        does not set it.
-      updates_masks: whether masks change during training.
-      keeps_counts: whether the method can train from the masks of another run and keeps
-        their number of active weights.
-      first_update: step of the first mask update if the config has no `begin_step`:
-        "start" for step 0, "one_interval" for step `update_every`; "" if the steps of
-        the mask updates are unknown.
-      include_end: whether the step `end_step` itself has a mask update; or the name of
-        the Boolean field that decides this.
-      finishes_at: field with the step at which the target sparsity is reached; "" if it
-        is reached at initialization.
-      chooses: fields that determine the initial masks. They must not be set if the
-        masks are those of another run.
-    """
-
-    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    reads: tuple[str, ...] = ()
-    receives: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    distribution: str = "global"
-    updates_masks: bool = True
-    keeps_counts: bool = False
-    first_update: str = ""
-    include_end: bool | str = False
-    finishes_at: str = ""
-    chooses: tuple[str, ...] = ()
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """All fields of the section "sparse" that affect the method."""
-        return (*self.arguments, *self.reads, *self.options)
-
-    def includes_end(self, section: ConfigDict) -> bool:
-        """Returns whether the step `end_step` itself has a mask update.
-
-        Args:
-          section: the config's section "sparse".
-        """
-        if isinstance(self.include_end, str):
-            return bool(section[self.include_end])
-        return self.include_end
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSpec(Spec):
-    """A network, whose function returns a linen module for a number of classes.
-
-    Attributes:
-      arguments: fixed keyword arguments of the function.
-      takes: keyword arguments that the function takes in addition to `classes`: fields
-        of the config's section "model" ("width", "features", "conv_channels",
-        "padding", "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
-      blocks: number of sizes in `model.features`; None for any number.
-      rectifies: whether the activation is ReLU. If so, the soft activations of ToST can
-        replace the module's field `act`.
-      patch: height and width of images must be multiples of this number of pixels.
-    """
-
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    takes: tuple[str, ...] = ()
-    blocks: int | None = None
-    rectifies: bool = False
-    patch: int = 1
-
-    def make(self, **fields: Any) -> Any:
-        """Makes the linen module.
-
-        Args:
-          **fields: `classes` and the arguments in `takes`.
-        """
-        return self.load()(**self.arguments, **fields)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetSpec(Spec):
-    """A dataset, whose function reads it.
-
-    The function takes the keyword argument `data_dir` and returns training examples,
-    test examples and the number of classes.
-
-    Attributes:
-      mean: mean of each channel on the [0, 1] scale; () computes mean and standard
-        deviation from the training images.
-      std: standard deviation of each channel on the [0, 1] scale; () if `mean` is ().
-    """
-
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+T = TypeVar("T", bound=Spec)
 
 
 class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 3.12
@@ -364,29 +178,6 @@ def describe() -> dict[str, dict[str, dict[str, Any]]]:
         for registry in EVERY
         if registry.own()
     }
-
-
-def source_of(function: Any) -> str | None:
-    """Returns the source text of a function or class.
-
-    Args:
-      function: a function, a class, a `functools.partial`, or a "module:name".
-
-    Returns:
-      The source text, with the bound arguments of a partial appended; a "module:name"
-      unchanged; None if the source text cannot be found.
-    """
-    if isinstance(function, str):
-        return function
-    if isinstance(function, functools.partial):
-        inner = source_of(function.func)
-        given = f"{function.args!r} {sorted(function.keywords.items())!r}"
-        # Addresses in the repr of objects differ between processes.
-        return inner and inner + re.sub(r" at 0x[0-9a-f]+", "", given)
-    try:
-        return inspect.getsource(inspect.unwrap(function))
-    except (OSError, TypeError):
-        return None
 
 
 def _is_same(a: Spec, b: Spec) -> bool:

@@ -7,7 +7,6 @@ compiled.
 
 from jaxsparse.factory.components import (
     OPTIMIZERS,
-    SPARSE_INITS,
     load_data,
     make_augment,
     make_network,
@@ -20,15 +19,16 @@ from jaxsparse.factory.forgetting import count_forgetting
 from jaxsparse.factory.init_masks import ABLATIONS
 from jaxsparse.factory.jax_setup import set_up_jax
 from jaxsparse.factory.models import make_model
-from jaxsparse.factory.validate import check_names
-from jaxsparse.factory.warm_start import (
+from jaxsparse.factory.sparse_inits import SPARSE_INITS
+from jaxsparse.factory.trained_run import (
     TrainedRun,
     load_state,
     open_run,
     open_without_data,
     read_config,
-    recorded_hashes,
 )
+from jaxsparse.factory.validate import check_names
+from jaxsparse.factory.warm_start import recorded_hashes
 
 __all__ = (
     "ABLATIONS",

@@ -10,24 +10,14 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import fan_axes, initializers, multihost, tree
+from jaxsparse import initializers, multihost, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data import augment, datasets, names
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.factory import (
-    gradinit,
-    init_masks,
-    methods,
-    models,
-    tost,
-)
-from jaxsparse.factory import (
-    pretraining as pretraining_lib,
-)
-from jaxsparse.factory import (
-    scores as scores_lib,
-)
+from jaxsparse.factory import gradinit, init_masks, methods, models, sparse_inits, tost
+from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.lottery.task import TrainTask
 from jaxsparse.training import optimizers, steps
@@ -246,7 +236,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         masks = masks_lib.ones(weights, prunable=methods.prunable(config))
         jax.eval_shape(tx.init, weights)  # raises what would otherwise be raised late
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
-    redraw = make_sparse_init(config, axes)
+    redraw = sparse_inits.make_sparse_init(config, axes)
     if redraw is not None:
         with config_context("init"):
             jax.eval_shape(redraw, weights, masks, jax.random.key(0))
@@ -281,45 +271,6 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             normalize=make_normalize(config, dataset),
             augment=make_augment(config),
         ),
-    )
-
-
-# Functions that redraw kernels for the masks they will have, by `init.sparse_init`.
-SPARSE_INITS: dict[str, Callable[[ConfigDict], initializers.SparseInitializer]] = {
-    "fan_in": lambda c: _per_neuron(c, "in"),
-    "fan_out": lambda c: _per_neuron(c, "out"),
-    "fan_average": lambda c: _per_neuron(c, "average"),
-    "layer": lambda c: initializers.layer_scaled(c.kernel),
-    "neuron": lambda c: initializers.rescaled(c.kernel),
-}
-
-
-def _per_neuron(c: ConfigDict, fan: str) -> initializers.SparseInitializer:
-    """Returns the initializer that scales each neuron by its active weights."""
-    return initializers.per_neuron(
-        fan=fan, distribution=c.sparse_init_distribution, scale=c.sparse_init_scale
-    )
-
-
-def make_sparse_init(
-    config: ConfigDict, axes: fan_axes.Axes = None
-) -> Callable[..., Any] | None:
-    """Makes the function that redraws kernels for their masks.
-
-    Args:
-      config: a validated config.
-      axes: input and output axes of the network's weights; None infers them from names
-        and shapes.
-
-    Returns:
-      A function of parameters, masks and a key, all of one replicate, to parameters
-      that are zero outside the masks; None if the config does not redraw.
-    """
-    if not config.init.sparse_init:
-        return None
-    draw = SPARSE_INITS[config.init.sparse_init](config.init)
-    return lambda params, masks, key: initializers.redraw(
-        params, masks, draw, axes=axes, key=key
     )
 
 

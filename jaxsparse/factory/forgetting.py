@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from jaxsparse import durations
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
-from jaxsparse.factory import experiment, warm_start
+from jaxsparse.factory import experiment, trained_run
 from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.lottery import experiment as experiment_lib
 from jaxsparse.lottery import stages
@@ -39,7 +39,7 @@ class ForgettingReplay(NamedTuple):
 
 
 def count_forgetting(
-    run: warm_start.TrainedRun, *, until: str = ""
+    run: trained_run.TrainedRun, *, until: str = ""
 ) -> ForgettingReplay:
     """Replays the dense training of a run and counts forgetting events.
 
@@ -82,7 +82,7 @@ def count_forgetting(
         if stage.start >= stop:
             break
         # Loaded for its error message only, which lists the checkpoints that exist.
-        warm_start.load_state(run, "rewind" if stage.start else "init")
+        trained_run.load_state(run, "rewind" if stage.start else "init")
         trainer, fresh, keys = experiment_lib.beginning(made, desk, stage)
         state, events = replay.count_forgetting(
             trainer, fresh, events, stop=min(stop, stage.stop), keys=keys
@@ -116,7 +116,7 @@ def _stop(made: Experiment, until: str) -> int:
     return stop
 
 
-def _desk(run: warm_start.TrainedRun) -> RunDir:
+def _desk(run: trained_run.TrainedRun) -> RunDir:
     """Returns the files of a run, for reading."""
     return RunDir(
         metrics=run.folder / "metrics.jsonl",

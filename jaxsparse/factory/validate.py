@@ -12,7 +12,7 @@ from jaxsparse.factory import (
     models,
     probes,
     tost,
-    warm_start,
+    warm_start_checks,
 )
 from jaxsparse.factory import (
     pretraining as pretraining_lib,
@@ -33,7 +33,7 @@ def check_names(config: ConfigDict) -> None:
     models.check(config)
     methods.check(config)
     init_masks.check(config)
-    warm_start.check(config)
+    warm_start_checks.check(config)
     probes.check(config)
     instability.check(config)
     pretraining_lib.check(config)
