@@ -58,8 +58,8 @@ WRONG_FIELDS = [
     (
         "training.duration",
         "100000000000step",
-        "expected a duration in steps or epochs, such as '500step' or '2ep', of at most "
-        "2**31 steps, got '100000000000step'",
+        "expected a duration in steps or epochs, such as '500step' or '2ep', of at "
+        "most 2**31 steps, got '100000000000step'",
     ),
     ("schedule.warmup", "-5step", "expected a duration of at most 100% or 2**31 steps"),
     ("schedule.milestones", ("8",), "expected a tuple of durations of at most 100% or"),

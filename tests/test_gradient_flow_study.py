@@ -237,21 +237,21 @@ def test_the_sizes_of_networks_are_the_published_ones(
 PROTOCOL = {"lenet": (0.05, 1e-3, 0.95, "100step"), "mlp": (0.2, 2e-4, 0.98, "500step")}
 # By arm: method, initialisation for the masks, what it starts from, how it grows.
 ARMS = {
-    "prune": ("gmp", "", ("", ""), ""),
-    "lt": ("static", "", ("init", variants.END), ""),
-    "scratch": ("static", "", ("", variants.END), ""),
-    "scratch_same": ("static", "", ("", variants.END), ""),
-    "scratch_plus": ("static", "fan_in", ("", variants.END), ""),
-    "liu": ("static", "layer", ("", variants.END), ""),
-    "prune_restart": ("static", "", (variants.END, variants.END), ""),
-    "rigl": ("rigl", "", ("", variants.END), "gradient"),
-    "rigl_plus": ("rigl", "fan_in", ("", variants.END), "gradient"),
-    "rigl_liu": ("rigl", "layer", ("", variants.END), "gradient"),
-    "rigl_inverted": ("rigl", "", ("", variants.END), "inverted"),
-    "set": ("set", "", ("", variants.END), ""),
-    "set_plus": ("set", "fan_in", ("", variants.END), ""),
-    "dense": ("none", "", ("", ""), ""),
-    "small_dense": ("none", "", ("", ""), ""),
+    "prune": ("gmp", None, (None, None), ""),
+    "lt": ("static", None, ("init", variants.END), ""),
+    "scratch": ("static", None, (None, variants.END), ""),
+    "scratch_same": ("static", None, (None, variants.END), ""),
+    "scratch_plus": ("static", "fan_in", (None, variants.END), ""),
+    "liu": ("static", "layer", (None, variants.END), ""),
+    "prune_restart": ("static", None, (variants.END, variants.END), ""),
+    "rigl": ("rigl", None, (None, variants.END), "gradient"),
+    "rigl_plus": ("rigl", "fan_in", (None, variants.END), "gradient"),
+    "rigl_liu": ("rigl", "layer", (None, variants.END), "gradient"),
+    "rigl_inverted": ("rigl", None, (None, variants.END), "inverted"),
+    "set": ("set", None, (None, variants.END), ""),
+    "set_plus": ("set", "fan_in", (None, variants.END), ""),
+    "dense": ("none", None, (None, None), ""),
+    "small_dense": ("none", None, (None, None), ""),
 }
 
 
@@ -272,13 +272,13 @@ def test_arms_follow_the_protocol(
         "kernels",
     )
     assert (c.data.batch_size, c.training.duration) == (128, "11719step")
-    assert (c.data.normalize, c.data.validation) == ("unit", 0)
+    assert (c.data.normalize, c.data.validation) == ("scale", 0)
     assert (c.init.kernel, c.init.sparse_init_scale) == ("glorot_uniform", 1.0)
     assert c.replicates == {"lenet": 5, "mlp": 3}[network]
     method, init, start, grow = ARMS[arm]
     assert (c.sparse.method, c.init.sparse_init) == (method, init)
     assert (c.warm_start.weights, c.warm_start.masks) == start
-    assert c.warm_start.replicate == (0 if start[1] else -1)
+    assert c.warm_start.replicate == (0 if start[1] else None)
     assert c.init.shared == (arm == "scratch_same")
     if method in ("gmp", "none"):
         assert not c.warm_start.run
@@ -291,7 +291,7 @@ def test_arms_follow_the_protocol(
         assert chosen == (sparsity, "uniform", "cubic")
     if method in ("rigl", "set"):
         when = (c.sparse.begin_step, c.sparse.end_step, c.sparse.update_every)
-        assert when == ("", "100%", every)
+        assert when == (None, "100%", every)
         drops = (c.sparse.drop_fraction, c.sparse.drop_schedule)
         assert drops == (0.3, "learning_rate")
         assert c.analysis.at_mask_updates

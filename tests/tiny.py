@@ -78,7 +78,7 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     epoch_steps = made.trainer.epoch.steps
     length = factory.make_durations(c, steps_per_epoch=epoch_steps)
     fields = {name: c.lottery.get(name) for name in imp.PruningRule._fields}
-    rule = imp.PruningRule(**fields | {"exclude": c.lottery.exclude})
+    rule = imp.PruningRule(**fields | {"counting": c.lottery.count_rule})
     return made._replace(
         plan=rewinding.RewindPlan(
             length.rewind, length.total, c.lottery.retrain, length.finetune
@@ -86,7 +86,7 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
         rule=rule,
         levels=c.lottery.levels,
         controls=c.lottery.controls,
-        control_levels=c.lottery.control_levels,
+        control_levels=c.lottery.control_levels or (),
         one_shot=c.lottery.one_shot,
         tickets=folder / "tickets",
     )

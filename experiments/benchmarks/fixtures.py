@@ -99,7 +99,7 @@ def recipe(
     c.schedule.learning_rate = 0.1
     c.run.devices = devices
     c.run.parallelism = by
-    c.run.steps_per_call, c.run.dispatch = steps, "scan"  # also where that is slow
+    c.run.steps_per_call, c.run.scan = steps, True  # also where that is slow
     return c
 
 

@@ -85,7 +85,7 @@ def _loop_job(
 
 
 def dispatch(*, seconds: float, repetitions: int = 3) -> list[Table]:
-    """Times scanned steps against dispatched ones; `run.dispatch=auto` chooses."""
+    """Times scanned steps against dispatched ones; `run.scan=None` chooses."""
     sizes = {
         "lenet_300_100": (128, 100),
         "lenet_5": (128, 100),

@@ -183,7 +183,7 @@ def check_data(runs: Sequence[Run], data_dir: str) -> None:
     Raises:
       ValueError: naming them.
     """
-    wanted = {(c.data.name, data_dir or c.data.dir) for c in map(read, runs)}
+    wanted = {(c.data.name, data_dir or c.data.dir or "") for c in map(read, runs)}
     own = {spec.name for spec in config.DATASETS.own()}  # they know where they are
     for name, folder in sorted(wanted):
         if name not in own:

@@ -52,7 +52,7 @@ def test_variants_differ_in_what_they_say(file: str) -> None:
     assert everything.pretraining.to_dict() == scores.pretraining.to_dict() == plain
     differing = {name for name, _, _ in config.differences(main, everything)}
     assert all(name.startswith("pretraining.") for name in differing - {"name"})
-    assert (quick.pretraining.subset, quick.pretraining.scores) == ("random", "")
+    assert (quick.pretraining.subset, quick.pretraining.scores) == ("random", None)
     assert (quick.model.width, quick.lottery.levels) == (4, 1)
     # The rate of the scored networks is the one before the first milestone.
     assert scores.schedule.name == "constant"

@@ -161,17 +161,17 @@ def test_fine_tuning_trains_at_the_last_rate(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("order", ["same", "fresh"])
+@pytest.mark.parametrize("reshuffle", [False, True])
 def test_the_order_of_examples_at_each_level(
-    order: str, tmp_path: Path, starts: dict
+    reshuffle: bool, tmp_path: Path, starts: dict
 ) -> None:
-    tiny.run(tmp_path, fresh_order=order == "fresh")
+    tiny.run(tmp_path, fresh_order=reshuffle)
     data = [np.asarray(starts[f"level_{level:02d}/ticket"][1]) for level in range(3)]
     different = {keys.tobytes() for keys in data}
-    assert len(different) == (1 if order == "same" else 3)
-    c = tiny.config({"data.order": order})
+    assert len(different) == (3 if reshuffle else 1)
+    c = tiny.config({"data.reshuffle_each_level": reshuffle})
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
-    assert made.fresh_order == (order == "fresh")
+    assert made.fresh_order == reshuffle
 
 
 def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> None:
