@@ -46,8 +46,17 @@ def _row(name: str, record: Field) -> str:
         text += " Results do not depend on it."
     if record.may_grow:
         text += " It may increase when a run continues."
+    if name.startswith("sparse.") and name != "sparse.method":
+        text += f" Used by {_methods(name.partition('.')[2])}."
     cells = (f"`{name}`", f"`{_literal(record.default)}`", _valid(name, record), text)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def _methods(field: str) -> str:
+    """Names the built-in methods that use a field of the section `sparse`."""
+    every = [spec for spec in registries.METHODS.values() if spec.is_built_in]
+    users = [spec.name for spec in every if field in spec.fields]
+    return ", ".join(f"`{name}`" for name in users)
 
 
 def _valid(name: str, record: Field) -> str:
