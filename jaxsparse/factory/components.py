@@ -81,15 +81,15 @@ def check_alike(config: ConfigDict, dataset: Dataset) -> None:
     """
     if not multihost.is_multiprocess():
         return
-    mine = dataset_lib.digest(dataset)
+    own_hash = dataset_lib.digest(dataset)
     if not multihost.on_all(
-        True if mine == multihost.broadcast_from_primary(lambda: mine) else None
+        True if own_hash == multihost.broadcast_from_primary(lambda: own_hash) else None
     ):
         where = names.root_folder(config.data.dir or None)
         raise ValueError(
             f"config.data.dir: expected the same files and labels of "
             f"{config.data.name!r} on all hosts, got other ones in {where} here (hash "
-            f"{mine[:8]}); copy the directory of one host to the others, or give a "
+            f"{own_hash[:8]}); copy the directory of one host to the others, or give a "
             "directory that they share"
         )
 
@@ -194,10 +194,10 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     model = models.make_model(config, classes=dataset.classes)
     image = dataset.train.images.shape[1:]
     models.check_images(config, image)
-    haunt = tost.make_annealed_model(config, length)
+    annealed = tost.make_annealed_model(config, length)
     # Ghost skips have parameters, which must exist from the first step on.
-    haunted = model if haunt is None else haunt(model, 0, train=False)
-    like = _shapes(config, haunted, image)
+    with_ghosts = model if annealed is None else annealed(model, 0, train=False)
+    like = _shapes(config, with_ghosts, image)
     stats = like.get("batch_stats", {})
     draw = functools.partial(
         initializers.initialize,
@@ -267,7 +267,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         rescale=gradinit.make_rescale(
             config,
             dataset,
-            model=tost.as_rescaled(trained, haunt),
+            model=tost.as_rescaled(trained, annealed),
             normalize=make_normalize(config, dataset),
             augment=make_augment(config),
         ),

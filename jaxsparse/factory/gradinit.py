@@ -122,12 +122,12 @@ def make_rescale(
     def every(params: Params, stats: Any, masks: Masks, seeds: Seeds) -> Any:
         found = []
         for r in range(len(seeds.data)):
-            weights, mine, kept = _of(r, (params, stats, masks))
+            weights, own_stats, kept = _of(r, (params, stats, masks))
             # A number that no other use of the data key folds in: training folds in 0,
             # 1 and levels, scores fold in 2**31.
             key = jax.random.fold_in(_of(r, jax.random.clone(seeds.data)), 2**31 + 1)
             rows = _rows(key, count=count, steps=c.steps, size=BATCHES * size)
-            batches = functools.partial(_batches, pair, dataset, mine, key, rows)
+            batches = functools.partial(_batches, pair, dataset, own_stats, key, rows)
             found.append(
                 # Dispatched step by step, so that only the batches of one step are on
                 # the device, and because CPUs compute second derivatives of

@@ -163,12 +163,15 @@ def make_init_masks(
         one_each = []
         for r in range(len(seeds.data)):
             # JAX's key-reuse checker counts slicing a key as a use, hence the clone.
-            weights, mine = of(r, params), of(r, jax.tree.map(jax.random.clone, seeds))
+            weights, own_seeds = (
+                of(r, params),
+                of(r, jax.tree.map(jax.random.clone, seeds)),
+            )
             scorer = scores_lib.make_score_inputs(
-                config, spec, dataset, model, normalize, of(r, stats), mine
+                config, spec, dataset, model, normalize, of(r, stats), own_seeds
             )
             masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
-            masks = _ablate(masks, weights, scorer, c, mine.masks)
+            masks = _ablate(masks, weights, scorer, c, own_seeds.masks)
             if c.prune_disconnected:
                 apply = functools.partial(scorer.network, train=False)
                 masks = connectivity.live(apply, weights, masks, scorer.images[0, :1])
@@ -202,10 +205,10 @@ def _ablate(
         return controls.shuffle_layers(masks, key=draw)
     if c.ablation == "inverted":
         everything = jax.tree.map(jnp.ones_like, masks)
-        worth = scorer.bind(config_lib.SCORES.find(c.pai_score), c)(params, everything)
+        found = scorer.bind(config_lib.SCORES.find(c.pai_score), c)(params, everything)
         # SynFlow scores are float64; without this JAX would convert them to float32.
-        with jax.enable_x64(scores_lib.is_wide(worth)):
-            return controls.invert(masks, worth)
+        with jax.enable_x64(scores_lib.is_wide(found)):
+            return controls.invert(masks, found)
     # "reinitialized" keeps the masks; `TrainTask.fresh_weights` draws the other
     # weights.
     return masks

@@ -268,14 +268,16 @@ def make_level_scores(
         each = []
         for r in range(len(seeds.data)):
             own = jax.tree.map(jax.random.clone, seeds)
-            weights, held, kept, mine = (
+            weights, held, kept, own_seeds = (
                 jax.tree.map(lambda leaf, r=r: leaf[r], tree)
                 for tree in (params, stats, masks, own)
             )
             # Random scores differ between levels; the scored examples stay the same.
-            mine = mine._replace(masks=jax.random.fold_in(mine.masks, level))
+            own_seeds = own_seeds._replace(
+                masks=jax.random.fold_in(own_seeds.masks, level)
+            )
             scorer = make_score_inputs(
-                config, spec, dataset, model, normalize, held, mine
+                config, spec, dataset, model, normalize, held, own_seeds
             )
             found = scorer.bind(spec, config.sparse)(weights, kept)
             _check_finite(found, kept, spec.name, level)

@@ -59,11 +59,11 @@ def check(config: ConfigDict) -> None:
             f"not support ghost skips, got {c.skips!r}; choose one of {able}"
         )
     unused = functools.partial(config_lib.check_unused, config)
-    some, aids = any((c.activation, c.skips)), "tost.activation or tost.skips"
-    unused("tost", some, ("end", "schedule"), what=aids)
-    fades = c.schedule != "constant"
-    unused("tost", fades, ("end",), what="a tost.schedule that is not 'constant'")
-    _check_analyses(config, some, fades)
+    used, fields = any((c.activation, c.skips)), "tost.activation or tost.skips"
+    unused("tost", used, ("end", "schedule"), what=fields)
+    anneals = c.schedule != "constant"
+    unused("tost", anneals, ("end",), what="a tost.schedule that is not 'constant'")
+    _check_analyses(config, used, anneals)
     sharpens = c.mode == "sharpen"
     unused("tost", sharpens, ("beta",), what="tost.mode 'sharpen'")
     t = config.training
@@ -97,39 +97,39 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
     """
     t = config.training
     soft = t.label_smoothing and t.smoothing_schedule != "constant"
-    for name, fades, until in (
+    for name, anneals, end in (
         ("tost.end", tost_strength(config), length.ghosts),
         ("training.smoothing_end", soft, length.smoothing),
     ):
-        if fades and until > length.total:
+        if anneals and end > length.total:
             section, field = name.split(".")
             raise ValueError(
                 f"config.{name}: expected at most {length.total} steps, the length of "
-                f"training, got {config[section][field]!r}, which is {until}; set an "
+                f"training, got {config[section][field]!r}, which is {end}; set an "
                 "earlier end, or a constant schedule"
             )
 
 
-def _check_analyses(config: ConfigDict, some: bool, anneals: bool) -> None:
-    """Checks that no analysis measures a network whose ghosts it would ignore.
+def _check_analyses(config: ConfigDict, used: bool, anneals: bool) -> None:
+    """Checks that no analysis measures a network without its ghost skips.
 
     Analyses evaluate the network without soft activations and ghost skips.
 
     Args:
       config: a config with valid types and ranges.
-      some: whether there are soft activations or ghost skips.
+      used: whether there are soft activations or ghost skips.
       anneals: whether they are annealed away, so that final networks have none.
 
     Raises:
       ValueError: if an analysis would; the message names the config field.
     """
     a, s = config.analysis, config.instability
-    # Children and levels are compared at the end, where annealed ghosts are gone.
+    # Children and levels are compared at the end, where they are annealed away.
     wanted = {
-        "analysis.gradient_every": some and a.gradient_every,
-        "analysis.at_mask_updates": some and a.at_mask_updates,
-        "instability.copies": some and not anneals and s.copies,
-        "instability.compare_levels": some and not anneals and s.compare_levels,
+        "analysis.gradient_every": used and a.gradient_every,
+        "analysis.at_mask_updates": used and a.at_mask_updates,
+        "instability.copies": used and not anneals and s.copies,
+        "instability.compare_levels": used and not anneals and s.compare_levels,
     }
     for name, value in wanted.items():
         if value:
@@ -159,31 +159,34 @@ def make_annealed_model(
     if not (c.activation or c.skips):
         return None
 
-    def haunt(
-        model: nn.Module, clock: Int[Array, ""] | int, *, train: bool
+    def annealed(
+        model: nn.Module, step: Int[Array, ""] | int, *, train: bool
     ) -> nn.Module:
         # A factor and not a new network at some step, so that one compiled program
         # serves all steps.
-        left = annealing.anneal(clock, end=length.ghosts, form=c.schedule)
+        strength = annealing.anneal(step, end=length.ghosts, form=c.schedule)
         fields: dict[str, Any] = {}
         if c.mode == "sharpen":
-            least, most = c.beta
-            until = length.ghosts
-            beta = annealing.sharpen(clock, end=until, initial=least, final=most)
+            initial, final = c.beta
+            beta = annealing.sharpen(
+                step, end=length.ghosts, initial=initial, final=final
+            )
             fields["act"] = soft_activations.p_swish(beta)
         elif c.activation:
             fields["act"] = soft_activations.blend(
-                soft_activations.SOFT[c.activation], left
+                soft_activations.SOFT[c.activation], strength
             )
         if c.skips:
             layers = _layers_of(model, axis_name)
-            fields["skip"] = ghost_skips.make(left, train=train, kind=c.skips, **layers)
+            fields["skip"] = ghost_skips.make(
+                strength, train=train, kind=c.skips, **layers
+            )
         return model.clone(**fields)
 
-    return haunt
+    return annealed
 
 
-def as_rescaled(model: nn.Module, haunt: steps.AnnealedModel | None) -> nn.Module:
+def as_rescaled(model: nn.Module, annealed: steps.AnnealedModel | None) -> nn.Module:
     """Returns the network whose initial weights GradInit rescales.
 
     Its activations are those at the beginning of training. Ghost skips are left out,
@@ -192,11 +195,11 @@ def as_rescaled(model: nn.Module, haunt: steps.AnnealedModel | None) -> nn.Modul
 
     Args:
       model: the network that trains.
-      haunt: the function of `make_annealed_model`, or None.
+      annealed: the function of `make_annealed_model`, or None.
     """
-    if haunt is None:
+    if annealed is None:
         return model
-    found = haunt(model, 0, train=True)
+    found = annealed(model, 0, train=True)
     return found.clone(skip=None) if hasattr(found, "skip") else found
 
 
@@ -232,10 +235,10 @@ def make_smoothing(
     c = config.training
     if not c.label_smoothing or c.smoothing_schedule == "constant":
         return c.label_smoothing
-    fade = functools.partial(
+    strength = functools.partial(
         annealing.anneal, end=length.smoothing, form=c.smoothing_schedule
     )
-    return lambda clock: c.label_smoothing * fade(clock)
+    return lambda step: c.label_smoothing * strength(step)
 
 
 def fill(params: Params) -> Params:
