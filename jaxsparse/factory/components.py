@@ -234,7 +234,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     tx = wrap(make_optimizer(config, rate), jax.random.key(config.seeds.masks))
     with config_context("sparse"):
         masks = masks_lib.ones(weights, prunable=methods.prunable(config))
-        jax.eval_shape(tx.init, weights)  # raises what would otherwise be raised late
+        jax.eval_shape(tx.init, weights)  # raises errors early
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
     redraw = sparse_inits.make_sparse_init(config, axes)
     if redraw is not None:

@@ -186,20 +186,20 @@ def make_score_inputs(
       ValueError: if a score that uses examples needs more than the dataset has.
     """
     c, train = config.sparse, dataset.train
-    wanted = c.score_batches * c.score_batch_size
-    if spec.needs_data and wanted > len(train.labels):
+    needed = c.score_batches * c.score_batch_size
+    if spec.needs_data and needed > len(train.labels):
         raise ValueError(
             f"config.sparse.score_batches: expected at most the {len(train.labels)} "
             f"training examples in all batches, got {c.score_batches} batches of "
-            f"{c.score_batch_size}, which is {wanted}; set fewer or smaller batches"
+            f"{c.score_batch_size}, which is {needed}; set fewer or smaller batches"
         )
     # Scores without data may find fewer examples than the defaults ask for.
-    wanted = min(wanted, len(train.labels))
-    batch = wanted // c.score_batches or 1
+    needed = min(needed, len(train.labels))
+    batch = needed // c.score_batches or 1
     # A number that no other use of the data key folds in.
     key = jax.random.fold_in(seeds.data, 2**31)
     rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
-    rows = rows[: wanted // batch * batch].reshape(-1, batch)
+    rows = rows[: needed // batch * batch].reshape(-1, batch)
     images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
 
     def network(params: Params, images: Array, *, train: bool) -> Array:

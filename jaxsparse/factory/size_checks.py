@@ -47,12 +47,12 @@ def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
             f"of the images, got {pad}; crops would show padding alone"
         )
     c = config.sparse
-    wanted = c.score_batches * c.score_batch_size
-    if any(spec.needs_data for spec in scores_lib.used(config)) and wanted > examples:
+    scored = c.score_batches * c.score_batch_size
+    if any(spec.needs_data for spec in scores_lib.used(config)) and scored > examples:
         raise ValueError(
             f"config.sparse.score_batches: expected at most the {examples} training "
             f"examples in all batches, got {c.score_batches} batches of "
-            f"{c.score_batch_size}, which is {wanted}; set fewer or smaller batches"
+            f"{c.score_batch_size}, which is {scored}; set fewer or smaller batches"
         )
 
 

@@ -125,13 +125,13 @@ def _check_analyses(config: ConfigDict, used: bool, anneals: bool) -> None:
     """
     a, s = config.analysis, config.instability
     # Children and levels are compared at the end, where they are annealed away.
-    wanted = {
+    measured = {
         "analysis.gradient_every": used and a.gradient_every,
         "analysis.at_mask_updates": used and a.at_mask_updates,
         "instability.copies": used and not anneals and s.copies,
         "instability.compare_levels": used and not anneals and s.compare_levels,
     }
-    for name, value in wanted.items():
+    for name, value in measured.items():
         if value:
             raise ValueError(
                 f"config.{name}: expected no analysis with tost.activation or "

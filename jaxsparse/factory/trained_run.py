@@ -29,7 +29,7 @@ class TrainedRun(NamedTuple):
       folder: the run directory.
       config: its config.
       dataset: the data it was trained on.
-      network: what was trained.
+      network: the network that was trained.
       seeds: random keys of its replicates.
       learning_rate: learning rate as a function of the training step.
     """

@@ -12,7 +12,7 @@ from jaxsparse import masks as masks_lib
 from jaxsparse import multihost, transforms, tree
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.factory import pretraining as pretraining_lib
-from jaxsparse.factory.trained_run import load_state, open_run
+from jaxsparse.factory.trained_run import TrainedRun, load_state, open_run
 from jaxsparse.factory.warm_start_checks import is_ticket_file
 from jaxsparse.lottery import tickets
 from jaxsparse.lottery.task import TrainTask, dense_masks
@@ -30,45 +30,69 @@ def apply_warm_start(
 
     Args:
       config: a validated config.
-      network: what is trained.
+      network: the network to train.
       seeds: random keys of its replicates.
       workdir: the run directory, to which the path of the earlier run is relative.
 
     Returns:
-      The network with its new start. Also the hashes of what it starts from, for the
-      record: "weights" and "masks" of the arrays, and "checkpoints", by name, of the
-      files that contain them or select the training examples.
+      The network with its new start, and hashes for the record: "weights" and "masks"
+      of the arrays, and "checkpoints", by name, of the files that contain them or
+      select the training examples.
 
     Raises:
       ValueError: if the earlier run, checkpoint or file is missing or damaged, or
         belongs to another network.
     """
     c, origin = config.warm_start, {}
+    run = None
     if c.run:
         run = open_run((workdir / c.run).resolve(), data_dir=config.data.dir)
-    if c.weights:
-        state = load_state(run, c.weights)
-        found = _take((state.params, state.batch_stats), config, "weights")
-        found = _anywhere(found)
+    if run is not None and c.weights:
+        found = _load_weights(run, config)
         weights = _with_ghosts(
             found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
         )
         # The hash is that of the other run's arrays, before ghost skips are added.
         origin["weights"] = checkpoints.digest(found)
         network = network._replace(first_weights=lambda keys: weights)
-    if is_ticket_file(c.masks):
-        masks = _from_files(c.masks, config, network, seeds)
-    elif c.masks:
-        held = transforms.get_masks(load_state(run, c.masks).opt_state)
-        dense = dense_masks(network, config.replicates)
-        held = ghost_skips.strip_ghosts(_anywhere(_take(held, config, "masks")))
-        masks = _of_layers(held, ghost_skips.strip_ghosts(dense))
-        (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
     if c.masks:
+        masks = _load_masks(run, config, network, seeds)
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
     recorded = recorded_hashes(config, workdir)
     return network, origin | ({"checkpoints": recorded} if recorded else {})
+
+
+def _load_weights(run: TrainedRun, config: ConfigDict) -> tuple[Any, Any]:
+    """Loads the parameters and batch statistics [r ...] of an earlier run.
+
+    Args:
+      run: the earlier run.
+      config: a validated config; `warm_start.weights` names the checkpoint.
+    """
+    state = load_state(run, config.warm_start.weights)
+    return _anywhere(_take((state.params, state.batch_stats), config, "weights"))
+
+
+def _load_masks(
+    run: TrainedRun | None, config: ConfigDict, network: TrainTask, seeds: Seeds
+) -> Masks:
+    """Loads the masks [r ...] of an earlier run or of ticket files.
+
+    Args:
+      run: the earlier run; None for ticket files.
+      config: a validated config; `warm_start.masks` names the checkpoint or the files.
+      network: the network to train.
+      seeds: random keys of its replicates.
+    """
+    if run is None or is_ticket_file(config.warm_start.masks):
+        return _from_files(config.warm_start.masks, config, network, seeds)
+    held = transforms.get_masks(load_state(run, config.warm_start.masks).opt_state)
+    dense = dense_masks(network, config.replicates)
+    held = ghost_skips.strip_ghosts(_anywhere(_take(held, config, "masks")))
+    masks = _of_layers(held, ghost_skips.strip_ghosts(dense))
+    (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
+    return masks
 
 
 def _anywhere(tree: Any) -> Any:
@@ -118,7 +142,7 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
       tree: arrays of the earlier run.
       config: a validated config; `warm_start.replicate` selects one replicate for all,
         or None the replicates with the same numbers.
-      field: what the tree contains, for the message.
+      field: "weights" or "masks", for the message.
 
     Raises:
       ValueError: if the earlier run does not have such a replicate.
@@ -148,17 +172,17 @@ def _with_ghosts(
     Args:
       found: trees of the other run, such as parameters and batch statistics.
       make: makes the trees of this network, for their ghost skips.
-      field: what the trees contain, for messages.
+      field: "weights" or "masks", for messages.
 
     Raises:
       ValueError: if other leaves differ in name or shape.
     """
-    wanted = jax.eval_shape(make)
-    if alike := jax.tree.structure(found) == jax.tree.structure(wanted):
-        plain = wanted
+    expected = jax.eval_shape(make)
+    if alike := jax.tree.structure(found) == jax.tree.structure(expected):
+        plain = expected
     else:
         found, plain = (
-            tuple(map(ghost_skips.strip_ghosts, trees)) for trees in (found, wanted)
+            tuple(map(ghost_skips.strip_ghosts, trees)) for trees in (found, expected)
         )
     for pair in zip(found, plain, strict=True):
         _check_alike(*pair, field)
@@ -204,7 +228,7 @@ def _from_files(
       name: path of the files; "{replicate}" in it is replaced by the replicate's
         number.
       config: a validated config.
-      network: what is trained.
+      network: the network to train.
       seeds: random keys of its replicates.
 
     Returns:
@@ -231,25 +255,25 @@ def _from_files(
     return masks
 
 
-def _check_alike(found: Any, wanted: Any, field: str) -> None:
+def _check_alike(found: Any, expected: Any, field: str) -> None:
     """Checks that two trees have leaves of the same names and shapes.
 
     Args:
       found: tree of the other run.
-      wanted: tree of this network.
-      field: what the trees contain, for the message.
+      expected: tree of this network.
+      field: "weights" or "masks", for the message.
 
     Raises:
       ValueError: naming the first leaf that differs.
     """
-    there, here = (
+    found_shapes, expected_shapes = (
         {name: leaf.shape for name, leaf in tree.named_leaves(each).items()}
-        for each in (found, wanted)
+        for each in (found, expected)
     )
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
+    for name in sorted(found_shapes.keys() | expected_shapes.keys()):
+        if found_shapes.get(name) != expected_shapes.get(name):
             raise ValueError(
                 f"config.warm_start.{field}: expected {name} of shape "
-                f"{here.get(name)}, got {there.get(name)}; choose a run of the same "
-                "network"
+                f"{expected_shapes.get(name)}, got {found_shapes.get(name)}; choose a "
+                "run of the same network"
             )
