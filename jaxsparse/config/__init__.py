@@ -37,9 +37,9 @@ from jaxsparse.config.registries import (
     SCORES,
     describe,
 )
-from jaxsparse.config.rules import validate
 from jaxsparse.config.schema import default, start, type_of
 from jaxsparse.config.specs import DatasetSpec, MethodSpec, ModelSpec, ScoreSpec
+from jaxsparse.config.validation import validate
 
 __all__ = (
     "DATASETS",

@@ -1,7 +1,7 @@
 """All config fields: default value, valid values and documentation, each in one place.
 
 One file for each group of sections. From these tables `schema` makes the ConfigDict,
-`rules` checks values, `comparing` finds the fields on which results depend, and
+`validation` checks values, `comparing` finds the fields on which results depend, and
 `reference` writes the tables of configs/README.md.
 """
 

@@ -32,7 +32,7 @@ TOST = Section(
             valid.Valid(
                 tuple,
                 _is_beta,
-                "two numbers from 1e-6 to 1e+06 in increasing order, such as (1.0, 50.0)",
+                "two numbers from 1e-6 to 1e+06, not decreasing, such as (1.0, 50.0)",
             ),
             "Sharpness of `p_swish` at the start and at the end of `sharpen`.",
         ),
