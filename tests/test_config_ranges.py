@@ -187,6 +187,7 @@ def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> Non
         ("batch_size", "data.batch_size or "),
         ("sparsity", "sparse.sparsity"),
         ("epochs", "training.duration"),
+        ("ghosts.activation", "tost.activation"),  # of an older version
         ("data.batchsize", "data.batch_size"),
         ("optimizer.nme", "optimizer.name"),
         ("sprase.sparsity", "sparse.sparsity"),

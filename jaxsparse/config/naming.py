@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from jaxsparse.config import old_names
+
 # Field names of other programs, and the fields here.
 COMMON = {
     "dataset": "data.name",
@@ -66,7 +68,7 @@ def check_known(
 
 
 def _likeness(a: str, b: str) -> float:
-    """Returns how alike two names are but for case, from 0 to 1."""
+    """Returns the similarity of two names from 0 to 1, regardless of case."""
     return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 
@@ -87,16 +89,18 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
       known: dotted names of all fields.
 
     Returns:
-      Dotted names, joined by "or". For a common name of other programs (`epochs`), the
-      field of the same meaning. For a name in an existing section, similar fields of
-      this section, or else the page that explains the section. Otherwise the fields
-      with the same last part or with these initials (`lr`), or else similar fields, or
-      else the page that lists all fields.
+      Dotted names, joined by "or". For a common name of other programs (`epochs`) or a
+      name of older versions, the field of the same meaning. For a name in an existing
+      section, similar fields of this section, or else the page that explains the
+      section. Otherwise the fields with the same last part or with these initials
+      (`lr`), or else similar fields, or else the page that lists all fields.
     """
     known = list(known)
     section, _, last = name.rpartition(".")
     if name in COMMON:
         return COMMON[name]
+    if name in old_names.FIELDS:
+        return old_names.FIELDS[name]
     ends = {field: field.rpartition(".")[2] for field in known}
     mine = {
         field: end for field, end in ends.items() if field.startswith(f"{section}.")
