@@ -83,6 +83,7 @@ WRONG_FIELDS = [
     ("run.parallelism", "mesh", "expected one of jit, pmap, got 'mesh'"),
     ("run.devices", -1, "expected an integer from 0 to 2**20, got -1"),
     ("run.steps_per_call", 0, "expected an integer from 1 to 1000000, got 0"),
+    ("sparse.skip_update", "yes", "expected True or False, or None, got 'yes'"),
     ("run.scan", "fast", "expected True or False, or None, got 'fast'"),
     ("run.keep_checkpoints", "some", "expected one of all, needed, got 'some'"),
 ]

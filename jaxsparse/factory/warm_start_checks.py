@@ -43,10 +43,10 @@ def check(config: ConfigDict) -> None:
             f"got {c.masks!r}; choose one of {known}, which train given masks"
         )
     _check_redraws(config)
-    if c.masks:
-        _check_nothing_chooses(config)
     if c.weights:
         _check_nothing_draws(config)
+    if c.masks:
+        _check_nothing_chooses(config)
 
 
 def is_ticket_file(masks: str | None) -> bool:

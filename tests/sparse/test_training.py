@@ -593,10 +593,6 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
         fields_of("mest", skip_update=False),
         "sparse.skip_update: expected None .*'mest'",
     ),
-    (
-        fields_of("rigl", skip_update="never"),
-        "sparse.skip_update: expected True or False",
-    ),
     (fields_of("sr_ste", structure="channels"), "expected groups for sr_ste"),
     (fields_of("top_kast", backward_sparsity=0.95), "backward_sparsity: got 0.95"),
     (fields_of("ste", min_layer_density=0.1), "min_layer_density: got 0.1"),
