@@ -75,13 +75,13 @@ def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
 
 
 def open_run(
-    folder: str | Path, *, data_dir: str = "", dataset: Dataset | None = None
+    folder: str | Path, *, data_dir: str | None = None, dataset: Dataset | None = None
 ) -> TrainedRun:
     """Opens a run together with its dataset.
 
     Args:
       folder: the run directory.
-      data_dir: directory of prepared TFDS datasets; "" uses the one of the run.
+      data_dir: directory of prepared TFDS datasets; None uses the one of the run.
       dataset: the data it was trained on, if already loaded; they are then not compared
         with the recorded fingerprint.
 
