@@ -1,6 +1,6 @@
 """Names that config fields had in older versions."""
 
-# Old to new names of fields. A run directory keeps its config.json as it was written.
+# Old to new names. The config.json of a run keeps the old ones until it is continued.
 FIELDS = {
     "data.noise": "data.label_noise",
     "data.noise_by": "data.label_noise_by",
