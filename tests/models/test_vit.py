@@ -230,7 +230,8 @@ def test_images_that_do_not_fit_are_refused_by_the_fields(tmp_path: Path) -> Non
     c = tiny.config({"model.name": "vit_s_16"})
     models_lib.check(c)
     with pytest.raises(
-        ValueError, match=r"config.model.name: .*8 by 8 pixels.*of 16.*data.image_size"
+        ValueError,
+        match=r"config.model.name: .*8 by 8 .*have 16 pixels.*image_size",
     ):
         factory.make_experiment(c, factory.load_data(c), tmp_path)
     for size in (32, 48):
