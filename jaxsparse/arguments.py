@@ -246,7 +246,8 @@ def name_function_or_table(name: str, value: Any) -> None:
     """
     if not isinstance(value, Sequence | np.ndarray) and not callable(value):
         raise TypeError(
-            f"{name}: expected a name, a function or a sequence of numbers, got {value!r}"
+            f"{name}: expected a name, a function or a sequence of numbers, got "
+            f"{value!r}"
         )
 
 
@@ -258,7 +259,8 @@ def optimizer(name: str, value: Any) -> None:
     """
     if not (callable(getattr(value, "init", None)) and hasattr(value, "update")):
         raise TypeError(
-            f"{name}: expected an optax optimizer, such as optax.sgd(0.1), got {value!r}"
+            f"{name}: expected an optax optimizer, such as optax.sgd(0.1), got "
+            f"{value!r}"
         )
 
 

@@ -432,8 +432,8 @@ def _check_packed(name: str, packed: Mapping[str, np.ndarray], leaf: Array) -> N
         )
     if bits.dtype != np.uint8 or bits.ndim != 1:
         raise ValueError(
-            f"packed masks: {name}: expected bytes (uint8) on one axis, as `masks.pack` "
-            f"returns, got {bits.dtype} of shape {bits.shape}"
+            f"packed masks: {name}: expected bytes (uint8) on one axis, as "
+            f"`masks.pack` returns, got {bits.dtype} of shape {bits.shape}"
         )
     if bits.size != -(-leaf.size // 8):
         raise ValueError(

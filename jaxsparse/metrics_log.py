@@ -59,8 +59,8 @@ def read_object(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path}: expected a JSON object, got a {type(content).__name__}; restore or "
-            "remove the file"
+            f"{path}: expected a JSON object, got a {type(content).__name__}; restore "
+            "or remove the file"
         )
     return content
 

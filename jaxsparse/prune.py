@@ -428,8 +428,8 @@ def _select(
       candidates: masks of the weights that may be kept; None for all.
       dense: shell patterns of leaf names to keep dense.
       structure: structured sparsity; None for single weights.
-      minimums: minimum numbers of weights of the layers, with a single count; None for no
-        minimum.
+      minimums: minimum numbers of weights of the layers, with a single count; None for
+        no minimum.
     """
     options = {"candidates": candidates, "frozen": dense, "structure": structure}
     if _is_pooled(counts):

@@ -68,7 +68,7 @@ class Divided:
             axis_types=(AxisType.Auto,),
             devices=jax.devices()[:parts],
         )
-        specs = transforms.weight_specs(like, axis="data", parts=parts, least=least)
+        specs = transforms.weight_specs(like, axis="data", parts=parts, min_size=least)
         self.like, self.state = like, jax.eval_shape(optimizer().init, like)
         followed = transforms.state_specs(specs, like, self.state)
         place = lambda spec: NamedSharding(self.mesh, spec)  # noqa: E731

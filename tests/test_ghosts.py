@@ -358,7 +358,9 @@ def test_masks_of_a_whole_layer_fit_one_that_has_none(how: str, tmp_path: Path) 
         np.testing.assert_array_equal(held[layer]["kernel"], wanted[layer]["kernel"])
     # A layer that is pruned there fits no network that cannot mask it.
     fields["sparse.prunable"] = ("dense1/kernel",)
-    with pytest.raises(ValueError, match="warm_start.masks: .*dense2/kernel has shape"):
+    with pytest.raises(
+        ValueError, match="warm_start.masks: .*dense2/kernel: expected shape"
+    ):
         train(tmp_path / "wrong", fields)
 
 

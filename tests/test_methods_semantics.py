@@ -294,7 +294,7 @@ def test_gradual_magnitude_keeps_the_least_of_each_layer() -> None:
     for update in range(10):
         _, state = step(nothing, state, params)
         layers = masks.layer_counts(transforms.get_masks(state)).values()
-        counts[update] = [layer.kept for layer in layers]
+        counts[update] = [layer.num_active for layer in layers]
     totals = methods.CUBIC
     wanted = {1: [96, 48], 4: [totals[2] - 10, 10], 9: [36 - 10, 10]}
     assert {update: counts[update] for update in wanted} == wanted
@@ -612,66 +612,75 @@ REFUSED: dict[str, tuple[Any, dict]] = {
         t.sparse_evolution,
         {"sparsity": 0.5, "structure": select.fan_in()},
     ),
-    "grow: unknown 'most'": (t.rigl, END | {"update_every": 3, "grow": "most"}),
-    "drop_fraction: got 1.5": (t.rigl, END | {"update_every": 3, "drop_fraction": 1.5}),
-    "drop_schedule: unknown 'linear'": (
+    "grow: expected one of .*got 'most'": (
+        t.rigl,
+        END | {"update_every": 3, "grow": "most"},
+    ),
+    "drop_fraction: expected .*got 1.5": (
+        t.rigl,
+        END | {"update_every": 3, "drop_fraction": 1.5},
+    ),
+    "drop_schedule: expected 'cosine'.*got 'linear'": (
         t.rigl,
         END | {"update_every": 3, "drop_schedule": "linear"},
     ),
-    "end_step: got None; wanted the step at which": (t.rigl, {"sparsity": 0.5}),
-    "end_step: got None with soft_bound": (
+    "end_step: expected the step at which .*got None": (t.rigl, {"sparsity": 0.5}),
+    "end_step: expected .*soft_bound.*got None": (
         t.mest,
         {"sparsity": 0.5, "soft_bound": True},
     ),
-    "end_step: got 9 with begin_step 100": (t.rigl, END),
-    "update_every: got 0": (t.rigl, END | {"update_every": 0}),
-    "begin_step: got -1": (t.rigl, END | {"begin_step": -1}),
-    "gradient_weight: got -1": (t.mest, END | {"gradient_weight": -1.0}),
-    "momentum: got 1.0": (t.snfs, END | {"momentum": 1.0}),
-    "stop_step: got 5": (t.granet, END | {"update_every": 3, "stop_step": 5}),
-    "schedule: sparsities fall": (
+    "end_step: expected .*begin_step=100.*got 9": (t.rigl, END),
+    "update_every: expected .*got 0": (t.rigl, END | {"update_every": 0}),
+    "begin_step: expected .*got -1": (t.rigl, END | {"begin_step": -1}),
+    "gradient_weight: expected .*got -1": (t.mest, END | {"gradient_weight": -1.0}),
+    "momentum: expected .*got 1.0": (t.snfs, END | {"momentum": 1.0}),
+    "stop_step: expected .*got 5": (
+        t.granet,
+        END | {"update_every": 3, "stop_step": 5},
+    ),
+    "schedule: expected sparsities that never decrease": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "initial_sparsity": 0.6},
     ),
-    "schedule: unknown 'cubed'": (
+    "schedule: expected one of .*got 'cubed'": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "schedule": "cubed"},
     ),
-    "schedule: got a table of 1 sparsities ending in 0.5": (
+    "schedule: expected .*got 1 ending in 0.5": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "schedule": [0.5]},
     ),
-    "min_layer_density: got 0.1 with distribution 'uniform'": (
+    "min_layer_density: expected .*got 0.1 with distribution 'uniform'": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "min_layer_density": 0.1},
     ),
-    "backward_sparsity: got 0.6": (
+    "backward_sparsity: expected .*got 0.6": (
         t.top_kast,
         {"sparsity": 0.5, "backward_sparsity": 0.6},
     ),
-    "regularization: got -1": (
+    "regularization: expected .*got -1": (
         t.top_kast,
         {"sparsity": 0.5, "backward_sparsity": 0.4, "regularization": -1.0},
     ),
-    "n: got 5 of m=4": (t.sr_ste, {"n": 5}),
-    "decay: got -1": (t.sr_ste, {"decay": -1.0}),
-    "first/kernel: got 8 inputs": (t.sr_ste, {"n": 1, "m": 3}),
-    "sparsity: got 1.0": (t.rigl, {"sparsity": 1.0, "end_step": 500}),
-    "sparsity: got -": (t.straight_through, {"sparsity": -0.1}),
-    "sparsity: keeps 36 of 144": (
+    "n: expected .*m=4, got 5": (t.sr_ste, {"n": 5}),
+    "decay: expected .*got -1": (t.sr_ste, {"decay": -1.0}),
+    "first/kernel: expected .*got 8": (t.sr_ste, {"n": 1, "m": 3}),
+    "sparsity: expected .*got 1.0": (t.rigl, {"sparsity": 1.0, "end_step": 500}),
+    "sparsity: expected .*got -": (t.straight_through, {"sparsity": -0.1}),
+    "sparsity: expected to keep .* of 144 weights.*got 36": (
         t.ac_dc,
         {"begin_step": 1, "update_every": 2, "dense": ("second/*",)}
         | (END | {"sparsity": 0.75}),
     ),
-    "distribution: unknown 'erl'": (
+    "distribution: expected one of .*got 'erl'": (
         t.rigl,
         {"sparsity": 0.5, "end_step": 500, "distribution": "erl"},
     ),
-    "dense: the pattern 'third/*' matches no": (
+    r"dense: expected patterns .*got \'third/\*\', which matches none": (
         t.mest,
         {"sparsity": 0.5, "end_step": 500, "dense": ("third/*",)},
     ),
-    "prunable: the pattern 'third/*' matches no": (
+    r"prunable: expected patterns .*got \'third/\*\', which matches none": (
         t.straight_through,
         {"sparsity": 0.5, "prunable": ("third/*",)},
     ),
@@ -682,7 +691,7 @@ REFUSED: dict[str, tuple[Any, dict]] = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_arguments_are_refused_by_name(message: str) -> None:
     make, options = REFUSED[message]
-    with pytest.raises(ValueError, match="^" + re.escape(message)):
+    with pytest.raises(ValueError, match="^" + message):
         make(SGD, **options).init(methods.make_params(dtype="float32"))
 
 
@@ -691,7 +700,7 @@ def test_latent_methods_need_params(make: Any) -> None:
     options = {"sparsity": 0.5} if make is not t.sr_ste else {}
     options |= {"backward_sparsity": 0.4} if make is t.top_kast else {}
     tx, params = make(SGD, **options), methods.make_params(dtype="float32")
-    with pytest.raises(ValueError, match="^params: came None; wanted the dense"):
+    with pytest.raises(ValueError, match="^params: expected the dense .*got None"):
         tx.update(params, tx.init(params))
 
 
@@ -778,5 +787,7 @@ def test_redistribution_of_more_weights_than_int32_counts_is_refused() -> None:
     leaf = jax.ShapeDtypeStruct((2**16, 2**15), jnp.bfloat16)
     params = {name: {"kernel": leaf} for name in "abc"}
     tx = transforms.snfs(SGD, sparsity=0.1, drop_fraction=0.5, end_step=200)
-    with pytest.raises(ValueError, match="drop_fraction: got 0.5 of 6442450944"):
+    with pytest.raises(
+        ValueError, match="drop_fraction: expected .*got 0.5 of 6442450944"
+    ):
         jax.eval_shape(tx.init, params)

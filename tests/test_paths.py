@@ -258,7 +258,7 @@ def test_a_branch_without_end_is_reached_and_one_without_start_used() -> None:
 
     mask = masks.ones(params)
     kept = {
-        name: [layer.kept for layer in masks.layer_counts(result).values()]
+        name: [layer.num_active for layer in masks.layer_counts(result).values()]
         for name, result in ask(branches, params, jnp.ones((1, 2)))(mask).items()
     }
     assert kept["live"] == [0, 0, 4]

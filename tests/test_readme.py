@@ -145,7 +145,7 @@ def test_layouts(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:3]), found)
     # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.
-    kept = [layer.kept for layer in masks.layer_counts(found["ticket"]).values()]
+    kept = [layer.num_active for layer in masks.layer_counts(found["ticket"]).values()]
     assert kept == [42, 6]
 
 

@@ -226,7 +226,13 @@ def test_ignored_leaves_stay_and_do_not_count() -> None:
     assert masks.num_active(result) == 10 + int(within["kernel"].sum())
     counts = {"bias": None, "cube": 1, "empty": 0, "kernel": None, "scalar": 1, "w": 9}
     result = select.top_k_per_layer(scores, counts, frozen=("kernel",))
-    assert [m.kept for m in masks.layer_counts(result).values()] == [1, 0, 56, 1, 9]
+    assert [m.num_active for m in masks.layer_counts(result).values()] == [
+        1,
+        0,
+        56,
+        1,
+        9,
+    ]
 
 
 def mesh() -> jax.sharding.Mesh:

@@ -399,7 +399,11 @@ def test_ignored_leaves_need_not_fit() -> None:
     result = select.top_k_per_layer(
         scores, counts, frozen=("b", "c"), structure=structure
     )
-    assert [layer.kept for layer in masks.layer_counts(result).values()] == [12, 15, 3]
+    assert [layer.num_active for layer in masks.layer_counts(result).values()] == [
+        12,
+        15,
+        3,
+    ]
     fitted = select.round_counts(structure, result, counts | {"a": 11})
     assert fitted == counts
 
@@ -500,7 +504,7 @@ def test_dense_leaves_need_not_fit() -> None:
             ).init(params)
         ),
     ):
-        assert [layer.kept for layer in masks.layer_counts(ticket).values()] == [
+        assert [layer.num_active for layer in masks.layer_counts(ticket).values()] == [
             24,
             108,
         ]
@@ -540,7 +544,7 @@ def test_dense_leaves_need_not_fit() -> None:
         assert (each == each[0, 0]).all() and 0 < each[0, 0] < 4
     tx = transforms.sr_ste(sgd, n=2, m=4, dense=("stem/*",))
     kept = masks.layer_counts(transforms.get_masks(tx.init(params)))
-    assert [layer.kept for layer in kept.values()] == [24, 108]
+    assert [layer.num_active for layer in kept.values()] == [24, 108]
 
 
 def test_empty_leaves_keep_nothing() -> None:

@@ -78,7 +78,7 @@ def _weight_specs(layout: MeshLayout, params: Any) -> Any:
             params, axis=DATA, parts=layout.data_devices, **layout.division._asdict()
         )
     except ValueError as error:
-        raise ValueError(f"config.run.weight_{error}") from error
+        raise ValueError(f"config.run.fsdp_{error}") from error
 
 
 def state_shardings(layout: MeshLayout, state: TrainState) -> TrainState:

@@ -116,5 +116,5 @@ def test_faults_are_named() -> None:
         param_subspace.make(params, masked([False] * 18), include=())
     wrong = masked([True] * 18)
     wrong["layers"][0]["kernel"] = jnp.ones((3, 2), bool)
-    with pytest.raises(ValueError, match="layers/0/kernel has shape"):
+    with pytest.raises(ValueError, match="layers/0/kernel: expected shape"):
         param_subspace.make(params, wrong)

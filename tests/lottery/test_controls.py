@@ -43,7 +43,7 @@ def keys(seed: int = 0) -> jax.Array:
 
 def layers(found: Any, replicate: int) -> dict[str, int]:
     by_layer = masks.layer_counts(one(found, replicate))
-    return {name.split("/")[0]: count.kept for name, count in by_layer.items()}
+    return {name.split("/")[0]: count.num_active for name, count in by_layer.items()}
 
 
 def differs(a: Any, b: Any, name: str = "dense1") -> bool:

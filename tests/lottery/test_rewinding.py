@@ -111,7 +111,7 @@ def test_levels_start_from_the_weights_they_should(
             rates = {"head/kernel": 0.9}
             for name, size in sizes.items():
                 wanted = round(size * rates.get(name, 0.8) ** level)
-                assert masks.layer_counts(one)[name].kept == wanted
+                assert masks.layer_counts(one)[name].num_active == wanted
         else:
             assert masks.num_active(one) == round(50200 * 0.8**level)
         end = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)

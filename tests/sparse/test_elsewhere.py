@@ -247,7 +247,7 @@ WRONG = [
     ),
     (
         STATIC | {"model.features": (7,)},
-        r"warm_start\.masks: dense1/kernel has shape .* there",
+        r"warm_start\.masks: .*dense1/kernel: expected shape .*there",
     ),
     (
         STATIC | {"warm_start.weights": "init", "sparse.ablation": "reinitialized"},

@@ -173,7 +173,7 @@ def test_a_methods_own_masks_are_kept_in_files(ran: Ran) -> None:
         path = ran.folder / "tickets" / "level_00" / f"replicate_{r}.npz"
         first = tickets.load(path, ran.made.network.masks)
         counts = distributions.erdos_renyi_kernel(ran.made.network.masks, 0.9)
-        found = [count.kept for count in masks.layer_counts(first).values()]
+        found = [count.num_active for count in masks.layer_counts(first).values()]
         assert found == jax.tree.leaves(counts)
 
 
@@ -196,7 +196,7 @@ def test_masks_of_every_score(score: str, tmp_path: Path) -> None:
         if distribution:
             erk = distributions.erdos_renyi_kernel(made.network.masks, 0.9)
             layers = masks.layer_counts(mask).values()
-            assert [count.kept for count in layers] == jax.tree.leaves(erk)
+            assert [count.num_active for count in layers] == jax.tree.leaves(erk)
 
 
 @pytest.mark.parametrize("score", ["snip", "synflow"])
@@ -319,7 +319,7 @@ def test_ends_kept_whole_are_found_in_the_order_of_the_network(tmp_path: Path) -
     made = tiny.experiment(tmp_path, fields)
     first = session_lib.Session(made, tiny.desk(tmp_path)).masks(0)
     counts = masks.layer_counts(jax.tree.map(lambda leaf: leaf[0], first))
-    assert counts["dense1/kernel"].kept == counts["dense1/kernel"].total
+    assert counts["dense1/kernel"].num_active == counts["dense1/kernel"].size
     fields = fields_of("rigl", last_layer_dense=True)
     made = tiny.run(tmp_path / "b", fields)
     (last, _) = rows_of(tmp_path / "b", "level")

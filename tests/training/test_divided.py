@@ -25,7 +25,7 @@ from jaxsparse.training import (
     state_sharding,
 )
 
-DIVISION = mesh.FSDPSpec(least=64)
+DIVISION = mesh.FSDPSpec(min_size=64)
 GATHERS = re.compile(
     r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all|collective-permute)(?:-start)?\("
 )
