@@ -180,16 +180,20 @@ def test_counts_that_cannot_be_are_refused_by_name() -> None:
         counts = {"head": {"kernel": kernel, "bias": bias}}
         initializers.exact_orthogonal(params, counts, **options, key=jax.random.key(0))
 
-    with pytest.raises(ValueError, match="counts: head/kernel: got -1; wanted an int"):
+    with pytest.raises(
+        ValueError, match="counts: head/kernel: expected an int.*got -1"
+    ):
         attempt(-1)
-    with pytest.raises(ValueError, match="head/kernel: count: got 25 of a k"):
+    with pytest.raises(ValueError, match="head/kernel: count: expected .*got 25"):
         attempt(25)
-    with pytest.raises(ValueError, match="head/kernel: count: got exactly 3 for shape"):
+    with pytest.raises(
+        ValueError, match="head/kernel: count: expected .*got exactly 3 for shape"
+    ):
         attempt(3, exact_count=True)
     with pytest.raises(
         ValueError, match=r"head/bias: expected two .* got shape \(4,\)"
     ):
         attempt(None, 2)
     for shape in ((3,), (3, 0)):
-        with pytest.raises(ValueError, match="shape: got"):
+        with pytest.raises(ValueError, match="shape: expected .*got"):
             initializers.sparse_orthogonal(shape, 0, key=jax.random.key(0))
