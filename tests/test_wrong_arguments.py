@@ -568,16 +568,16 @@ CALLS = {
     ),
     "hessian.smooth": Call(
         slq.smooth,
-        {"found": QUADRATURE, "points": np.zeros(2), "width": 0.1},
-        {"found": "solution"},
+        {"quadrature": QUADRATURE, "points": np.zeros(2), "width": 0.1},
+        {"quadrature": "solution"},
     ),
-    "hessian.quadrature.summarise": Call(
-        slq.summarise,
-        {"found": QUADRATURE, "threshold": 0.1},
-        {"found": "solution"},
+    "hessian.quadrature.summarize": Call(
+        slq.summarize,
+        {"quadrature": QUADRATURE, "threshold": 0.1},
+        {"quadrature": "solution"},
     ),
-    "hessian.summarise": Call(
-        eigenvalues.summarise,
+    "hessian.summarize": Call(
+        eigenvalues.summarize,
         {"eigenvalues": [1.0, -1.0], "threshold": 0.1},
         {},
     ),
