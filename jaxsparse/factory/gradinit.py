@@ -87,7 +87,7 @@ def make_rescale(
             f"{count} training examples"
         )
     fields = gradinit.GradInitOptions._fields
-    settings = gradinit.GradInitOptions(**{name: c[name] for name in fields})
+    options = gradinit.GradInitOptions(**{name: c[name] for name in fields})
 
     def loss(params: Params, batch: Any) -> Any:
         stats, images, labels = batch
@@ -125,7 +125,7 @@ def make_rescale(
                 # the device, and because CPUs compute second derivatives of
                 # convolutions slowly in loops.
                 gradinit.rescale(
-                    loss, weights, kept, batches, settings=settings, dispatch=True
+                    loss, weights, kept, batches, options=options, dispatch=True
                 )
             )
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)

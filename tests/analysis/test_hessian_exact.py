@@ -132,7 +132,10 @@ def test_the_dense_spectrum_has_a_zero_for_each_masked_weight() -> None:
     assert (full.n, full.zeros_added) == (wanted.size, gone)
     assert np.sum(full.eigenvalues == 0.0) == gone
     np.testing.assert_allclose(full.eigenvalues, wanted, atol=1e-13)
-    with pytest.raises(ValueError, match="expected the spectrum of the active coordinates, got .* zeros"):
+    with pytest.raises(
+        ValueError,
+        match="expected the spectrum of the active coordinates, got .* zeros",
+    ):
         eigenvalues.dense(full, mask)
     assert np.array_equal(np.sort(found.eigenvalues), found.eigenvalues)
     with jax.enable_x64(True):

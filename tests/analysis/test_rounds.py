@@ -82,7 +82,9 @@ def test_masks_that_grew_are_refused() -> None:
     solution, _ = make(0)
     more = {"a": {"kernel": jnp.ones((7, 5), bool), "bias": None}}
     more["b"] = {"kernel": jnp.ones((5, 3), bool)}
-    with pytest.raises(ValueError, match="next_masks: a/kernel: expected only .*got .* others"):
+    with pytest.raises(
+        ValueError, match="next_masks: a/kernel: expected only .*got .* others"
+    ):
         imp_rounds.pruning_threshold(solution, more)
 
 

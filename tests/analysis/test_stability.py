@@ -111,15 +111,27 @@ def test_accuracies_are_averaged_over_their_own_seeds() -> None:
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: criteria.instability(np.array([1.0, 50.0]), (0, 1)), "error: expected .*got 50"),
+        (
+            lambda: criteria.instability(np.array([1.0, 50.0]), (0, 1)),
+            "error: expected .*got 50",
+        ),
         (
             lambda: criteria.instability(np.array([0.1, np.nan]), (0, 1)),
             "error: expected .*got",
         ),
-        (lambda: criteria.instability(np.array([0.1, 0.2]), (0, 0.9)), "expected 0 and"),
-        (lambda: criteria.max_increase(np.ones(3), (0, 1)), "values: expected .*got shape"),
+        (
+            lambda: criteria.instability(np.array([0.1, 0.2]), (0, 0.9)),
+            "expected 0 and",
+        ),
+        (
+            lambda: criteria.max_increase(np.ones(3), (0, 1)),
+            "values: expected .*got shape",
+        ),
         (lambda: criteria.max_increase(np.ones(2), (0.5, 1)), "expected 0 and 1"),
-        (lambda: criteria.classify_stability(np.array([])), "instabilities: expected .*got none"),
+        (
+            lambda: criteria.classify_stability(np.array([])),
+            "instabilities: expected .*got none",
+        ),
         (
             lambda: criteria.classify_stability(np.array([1.5])),
             "instabilities: expected .*got 1.5",

@@ -110,8 +110,12 @@ def test_weights_on_no_path_are_found(name: str) -> None:
     found = connectivity.by_layer(dense, live)
     before = "stage1_block0/conv2" if last == 1 else "stage2_block0/conv1"
     outputs = block[mixing]["kernel"].shape[-1]
-    inputs = found[f"{before}/kernel"].total // kernel.shape[-1]
-    lost = {leaf: c.kept - c.live for leaf, c in found.items() if c.live < c.kept}
+    inputs = found[f"{before}/kernel"].size // kernel.shape[-1]
+    lost = {
+        leaf: c.num_active - c.num_live
+        for leaf, c in found.items()
+        if c.num_live < c.num_active
+    }
     assert lost == {
         f"{before}/kernel": inputs,
         f"stage2_block0/{mixing}/kernel": outputs,
