@@ -160,12 +160,22 @@ WRONG_NAMES = [
 
 # Found while building, when the data is known. Messages begin "config." here too.
 WRONG_BUILDS = [
-    ({"data.validation": 1437}, "data: validation: got 1437 of 1437 training examples"),
-    ({"data.train_examples": 5000}, "data: first: got 5000 of 1397 examples; wanted"),
-    ({"data.test_examples": 361}, "data: first: got 361 of 360 examples; wanted 1 to"),
+    (
+        {"data.validation": 1437},
+        "data: validation: expected 0 to 1436 of 1437 training examples, got 1437",
+    ),
+    (
+        {"data.train_examples": 5000},
+        "data: first: expected 1 to 1397, the number of examples, got 5000",
+    ),
+    (
+        {"data.test_examples": 361},
+        "data: first: expected 1 to 360, the number of examples, got 361",
+    ),
     (
         {"data.batch_size": 500, "data.drop_last": True},
-        "data: batch_size: got 500 for 120 examples, and drop_last leaves no batch",
+        "data: batch_size: expected at most 120, the number of examples, with "
+        "drop_last",
     ),
     ({"data.batch_size": 121}, "data.batch_size: expected at most the 120 training "),
     ({"data.crop_pad": 9}, "data.crop_pad: expected at most the 8 pixels of a side of"),
@@ -222,7 +232,7 @@ WRONG_BUILDS = [
     (
         {"run.weights": "sharded", "run.fsdp_rules": (("hed/*", 0),)}
         | {"run.devices": 1},  # where nothing is sharded
-        "run.fsdp_rules: the pattern 'hed/*' matches no leaf; wanted one of, or a pa",
+        "run.fsdp_rules: expected patterns that match a leaf, got 'hed/*'",
     ),
     (
         {"run.weights": "sharded", "run.fsdp_rules": (("head/*", 2),)}
@@ -233,7 +243,8 @@ WRONG_BUILDS = [
     ({"lottery.exclude": ("*",)}, "lottery.exclude: ('*',) matches every layer of"),
     (
         {"lottery.scope": "layer", "lottery.layer_fractions": (("fc", 0.1),)},
-        "lottery.layer_fractions: the pattern 'fc' matches no prunable leaf",
+        "lottery.layer_fractions: expected patterns that match a prunable leaf, got "
+        "'fc'",
     ),
 ]
 
@@ -383,8 +394,8 @@ def test_masks_that_no_path_goes_through_warn(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnist", "data.name: the dataset 'mnist' is"),
-        ("cifar01", "config.data.name: unknown 'cifar01'; did you mean cifar10"),
+        ("mnist", "data.name: expected the dataset 'mnist'"),
+        ("cifar01", "config.data.name: expected a known dataset or one in "),
     ],
 )
 def test_absent_data_is_refused_with_the_ways_out(

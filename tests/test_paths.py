@@ -365,8 +365,14 @@ def scanned(params: Params, x: Any) -> Any:
     [
         (lambda p, x: jnp.sort(x @ p["w"]["kernel"]), "got the primitive 'sort'"),
         (scanned, "got the primitive 'scan'"),
-        (lambda p, x: x @ jnp.exp(p["w"]["kernel"]), "got 'exp' of the weights of w/kernel"),
-        (lambda p, x: x @ (p["w"]["kernel"] + 1), "got 'add' of the weights of w/kernel"),
+        (
+            lambda p, x: x @ jnp.exp(p["w"]["kernel"]),
+            "got 'exp' of the weights of w/kernel",
+        ),
+        (
+            lambda p, x: x @ (p["w"]["kernel"] + 1),
+            "got 'add' of the weights of w/kernel",
+        ),
         (lambda p, x: x @ jnp.max(p["w"]["kernel"], 0), "got 'reduce_max'"),
         (
             lambda p, x: p["w"]["kernel"].at[x[0].astype(int)].get(mode="clip"),

@@ -130,9 +130,9 @@ def test_padding_is_black_before_normalisation() -> None:
 
 
 def test_impossible_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="pad: got -1"):
+    with pytest.raises(ValueError, match="pad: expected .*got -1"):
         augment.random_crop(
             make_images(2), pad=-1, key=jax.random.key(0), places=jnp.arange(2)
         )
-    with pytest.raises(ValueError, match="one for each channel"):
+    with pytest.raises(ValueError, match="one per channel"):
         augment.normalize(make_images(2), mean=(0.5,), std=(0.5,))
