@@ -1,7 +1,6 @@
 """What each method does at a change, against slow and obvious numpy."""
 
 import math
-import re
 from fractions import Fraction
 from typing import Any, NamedTuple
 

@@ -1,7 +1,6 @@
 """Counts of steps that are none are refused by name, before anything is traced."""
 
 import math
-import re
 from typing import Any
 
 import jax

@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
