@@ -179,7 +179,7 @@ WRONG_BUILDS = [
     ),
     ({"data.batch_size": 121}, "data.batch_size: expected at most the 120 training "),
     ({"data.crop_pad": 9}, "data.crop_pad: expected at most the 8 pixels of a side of"),
-    ({"lottery.levels": 200}, "lottery.levels: got 200 at fraction 0.2, and level 200"),
+    ({"lottery.levels": 200}, "lottery.levels: expected a last level that keeps"),
     (
         {"training.duration": "2000000000ep"},
         "training.duration: expected at most 2147483647 upd",
@@ -204,16 +204,16 @@ WRONG_BUILDS = [
     ),
     ({"run.trace": ("5step", "3step")}, "run.trace: expected the end after the begin"),
     ({"run.trace": ("1ep", "6step")}, "run.trace: expected the end after the beginni"),
-    ({"lottery.rewind": "12step"}, "lottery.rewind: comes to step 12; wanted one in "),
-    ({"lottery.rewind": "3ep"}, "lottery.rewind: comes to step 18; wanted one in [0,"),
-    ({"lottery.rewind": "100%"}, "lottery.rewind: comes to step 12; wanted one in [0"),
+    ({"lottery.rewind": "12step"}, "lottery.rewind: expected a step in [0, 12)"),
+    ({"lottery.rewind": "3ep"}, "lottery.rewind: expected a step in [0, 12)"),
+    ({"lottery.rewind": "100%"}, "lottery.rewind: expected a step in [0, 12)"),
     (
         {"training.duration": "0ep"},
         "training.duration: expected at least 1 update, got 0",
     ),
     (
         {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},
-        "lottery.finetune_length: comes to 0 updates; wanted at least 1",
+        "lottery.finetune_length: expected at least 1 update, got 0",
     ),
     ({"run.devices": 5}, "run.devices: came 5; wanted at most 4, the devices JAX"),
     (
@@ -237,10 +237,16 @@ WRONG_BUILDS = [
     (
         {"run.weights": "sharded", "run.fsdp_rules": (("head/*", 2),)}
         | {"run.devices": 1},
-        "run.fsdp_rules: axis 2 of head/bias, which has the shape (10,); wanted -1",
+        "run.fsdp_rules: expected an axis from -1 to 0, or None for head/bias",
     ),
-    ({"lottery.exclude": ("heads/*",)}, "lottery.exclude: the pattern 'heads/*' match"),
-    ({"lottery.exclude": ("*",)}, "lottery.exclude: ('*',) matches every layer of"),
+    (
+        {"lottery.exclude": ("heads/*",)},
+        "lottery.exclude: expected patterns that match",
+    ),
+    (
+        {"lottery.exclude": ("*",)},
+        "lottery.exclude: expected patterns that leave at least",
+    ),
     (
         {"lottery.scope": "layer", "lottery.layer_fractions": (("fc", 0.1),)},
         "lottery.layer_fractions: expected patterns that match a prunable leaf, got "

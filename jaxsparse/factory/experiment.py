@@ -205,7 +205,7 @@ def make_experiment(
     network, origin = warm_start.apply_warm_start(config, network, seeds, workdir)
     rule = imp.PruningRule(
         fraction=c.fraction,
-        counting=c.count_rule,
+        count_rule=c.count_rule,
         scope=c.scope,
         layer_fractions=tuple(tuple(pair) for pair in c.layer_fractions),
         exclude=tuple(c.exclude),

@@ -282,11 +282,11 @@ def test_spans() -> None:
         ),
         (
             RewindPlan(10, 10),
-            "config.lottery.rewind: comes to step 10; wanted one in .0, 10",
+            "config.lottery.rewind: expected a step in .0, 10.*got step 10",
         ),
         (
             RewindPlan(0, 10, "finetune", 0),
-            "config.lottery.finetune_length: comes to 0 upda",
+            "config.lottery.finetune_length: expected at least 1 update, got 0",
         ),
     ],
 )
