@@ -62,18 +62,18 @@ def _shares(
     target: int, weights: list[Fraction], fixed: dict[int, Fraction]
 ) -> dict[int, Fraction]:
     """Divides the rest that fixed layers leave among the others, by weight."""
-    free = [i for i in range(len(weights)) if i not in fixed]
-    left = target - sum(fixed.values())
-    weighed = sum(weights[i] for i in free)
-    # If all free layers are empty, their weights may sum to 0, and so do their shares.
-    return {i: left * weights[i] / (weighed or 1) for i in free}
+    open_layers = [i for i in range(len(weights)) if i not in fixed]
+    remaining = target - sum(fixed.values())
+    total_weight = sum(weights[i] for i in open_layers)
+    # If all open layers are empty, their weights may sum to 0, and so do their shares.
+    return {i: remaining * weights[i] / (total_weight or 1) for i in open_layers}
 
 
 def _rounded(shares: list[Fraction]) -> list[int]:
     """Rounds shares with an integer sum by largest remainder, ties to the earlier."""
     counts = [math.floor(share) for share in shares]
-    left = int(sum(shares)) - sum(counts)
+    remaining = int(sum(shares)) - sum(counts)
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
-    for i in by_remainder[:left]:
+    for i in by_remainder[:remaining]:
         counts[i] += 1
     return counts

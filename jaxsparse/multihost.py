@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def is_primary() -> bool:
     return not is_multiprocess() or jax.process_index() == 0
 
 
-def broadcast_from_primary(find: Callable[[], Told]) -> Told:
+def broadcast_from_primary(find: Callable[[], Result]) -> Result:
     """Calls a function on the primary process and returns its result on every process.
 
     All processes must make the same calls in the same order. Functions of this module
@@ -233,7 +233,7 @@ def on_primary(write: Callable[[], Any]) -> None:
     broadcast_from_primary(act)
 
 
-def run_on_all(make: Callable[[], Told]) -> Told:
+def run_on_all(make: Callable[[], Result]) -> Result:
     """Runs a function on every process, and raises on all of them if it fails on any.
 
     Args:
@@ -249,14 +249,14 @@ def run_on_all(make: Callable[[], Told]) -> Told:
     """
     # An exception raised right away would leave the other processes waiting in the next
     # collective operation.
-    made, failed = None, None
+    result, failure = None, None
     try:
-        made = make()
+        result = make()
     except Exception as error:
-        failed = error
-    if on_all(None if failed else True):
-        return made
-    raise failed or RuntimeError(
+        failure = error
+    if on_all(None if failure else True):
+        return result
+    raise failure or RuntimeError(
         "run_on_all: expected every process to succeed, got a failure of another "
         "process; see its log"
     )
@@ -272,8 +272,8 @@ def on_all(value: Any) -> bool:
     """
     if not is_multiprocess() or _ALONE.get():
         return value is not None
-    each = multihost_utils.process_allgather(np.asarray(value is not None))
-    return bool(np.all(each))
+    flags = multihost_utils.process_allgather(np.asarray(value is not None))
+    return bool(np.all(flags))
 
 
 def to_local(tree: Any) -> Any:
@@ -330,12 +330,12 @@ def device_put(tree: Any, shardings: Any) -> Any:
     Returns:
       The tree with arrays of these shardings.
     """
-    each = jax.tree.leaves(shardings)
+    leaves = jax.tree.leaves(shardings)
     # Within one process, JAX's own function does all that is needed.
-    if all(sharding.is_fully_addressable for sharding in each):
+    if all(sharding.is_fully_addressable for sharding in leaves):
         return jax.device_put(tree, shardings)
-    if len(each) == 1:
-        return jax.tree.map(lambda leaf: _device_put(leaf, each[0]), tree)
+    if len(leaves) == 1:
+        return jax.tree.map(lambda leaf: _device_put(leaf, leaves[0]), tree)
     return jax.tree.map(_device_put, tree, shardings)
 
 
@@ -348,5 +348,5 @@ def _device_put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         if leaf.sharding.device_set == sharding.device_set:
             return jax.device_put(leaf, sharding)
         leaf = to_host(leaf)
-    whole = np.asarray(leaf)
-    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])

@@ -233,12 +233,12 @@ def _check_features(
         or image.shape[-1] not in _MODES
     ):
         one_size = "" if of_all_sizes else " and one fixed size"
-        or_cut = ", or resize images of all sizes to one (config.data.image_size)"
-        more = "" if of_all_sizes else or_cut
+        resize_hint = ", or resize images of all sizes to one (config.data.image_size)"
+        hint = "" if of_all_sizes else resize_hint
         raise ValueError(
             f"{name}: expected the features `image` of uint8{one_size} with 1, 3 or 4 "
             f"channels, and `label`, got {features}; choose another dataset or add a "
-            f"reader with `jaxsparse.register_dataset`{more}"
+            f"reader with `jaxsparse.register_dataset`{hint}"
         )
 
 

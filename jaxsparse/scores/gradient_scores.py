@@ -133,8 +133,8 @@ def grasp(
     # Forward over reverse mode: the Hessian-vector product of each batch along the
     # gradient of all batches, without ever forming a Hessian.
     def curve(weights: Params, batch: Any) -> Params:
-        along = jax.tree.map(lambda g, w: g.astype(w.dtype), direction, weights)
-        return jax.jvp(lambda w: gradient(w, batch), (weights,), (along,))[1]
+        tangent = jax.tree.map(lambda g, w: g.astype(w.dtype), direction, weights)
+        return jax.jvp(lambda w: gradient(w, batch), (weights,), (tangent,))[1]
 
     product = _mean(curve, params, masks, batches)
     scores = masks_lib.tree_map(lambda _, w, hg: w * hg, masks, params, product)
