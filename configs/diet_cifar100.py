@@ -16,7 +16,7 @@ subsets are fields, as in `--config.pretraining.subset=hardest`, or `=random` wi
 
 Deviations: scores are means over 16 networks after 7,800 steps as theirs are, of this
 ResNet-32 with the rate and weight decay above, where theirs are of ResNet-50; images
-are normalised by CIFAR-100's channels, and what theirs are normalised by is not known;
+are normalized by CIFAR-100's channels, and what theirs are normalized by is not known;
 they are cropped, then flipped, where open_lth flips first; each replicate's order of
 examples goes on from the rewinding step and is another at each level, as open_lth's
 without a seed, but can be repeated; counts are exact,

@@ -2,7 +2,7 @@
 
 The ImageNet networks of Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural
 Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533: ResNet-50, and with `:vgg`
-VGG-16 without normalisation, biases and hidden dense layers. Batches of 4,096, SGD with
+VGG-16 without normalization, biases and hidden dense layers. Batches of 4,096, SGD with
 Nesterov momentum 0.9, a rate of 1.6, times 0.1 after 30, 70 and 90 of 100 epochs, with
 5 of warm-up, weight decay 1e-4, labels smoothed by 0.1, pruned from update 5,000 to
 25,000, every 500; RigL changes 30 % of each layer every 100 updates up to 25,000. The
@@ -11,7 +11,7 @@ first convolution is dense.
 Deviations: the sparsity of the ImageNet runs is not published with the code; 80 % is
 ours, and so are the schedule of pruning, and for VGG-16 all of training but its
 length. The schedule, warm-up and smoothing are those of RigL's code, which the paper
-builds on. The last normalisation of each block begins at 0 there, and the head as
+builds on. The last normalization of each block begins at 0 there, and the head as
 normals of deviation 0.01; here only the former. Kernels are drawn from normals that are
 not cut off. The gradient is that of the cross-entropy on the first 1,000 training
 examples as evaluation sees them, as on MNIST, where the authors' code records that of

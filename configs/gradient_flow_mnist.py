@@ -10,7 +10,7 @@ pruned by magnitude along a cubic schedule, to 95 % or 98 %. The norm of the gra
 the first 1,000 training examples is recorded every 100 updates.
 
 `python experiments/reproduce.py --study=gradient_flow` trains all the other arms on
-the masks that come of it: tickets, training from scratch by four initialisations,
+the masks that come of it: tickets, training from scratch by four initializations,
 RigL, SET.
 
 Deviations: every epoch is a permutation of the training set, where the authors stream

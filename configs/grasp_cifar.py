@@ -1,6 +1,6 @@
 """GraSP in ResNet-20 on CIFAR-10.
 
-Wang, Zhang, Grosse, 2020, arXiv:2002.07376: pruned at initialisation by w H g, over all
+Wang, Zhang, Grosse, 2020, arXiv:2002.07376: pruned at initialization by w H g, over all
 layers together, trained as `random_cifar`. Scored on 10 batches of 128;
 `--config.sparse.pai_score=grasp_absolute` takes the absolute value.
 

@@ -1,6 +1,6 @@
 """GraSP in LeNet-300-100 on MNIST.
 
-Wang, Zhang, Grosse, 2020, arXiv:2002.07376: pruned at initialisation by w H g, over all
+Wang, Zhang, Grosse, 2020, arXiv:2002.07376: pruned at initialization by w H g, over all
 layers together, trained as `random_mnist`. Scored on 5,000 training examples, as in
 Evci et al. 2020, arXiv:2010.03533;
 `--config.sparse.pai_score=grasp_absolute` takes the absolute value.

@@ -8,12 +8,12 @@ everything, batches of 128, random crops and flips, gamma of BatchNorm uniform.
 Deviations: 5,000 training examples are set aside for validation, where open_lth trains
 on all 50,000, so an epoch has 352 steps and not 391, and 160 epochs 56,320 and not
 62,560 (`--config.data.validation=0` restores both, without early stopping); images are
-normalised by CIFAR-10's channels, not ImageNet's; they are cropped, then flipped, where
+normalized by CIFAR-10's channels, not ImageNet's; they are cropped, then flipped, where
 open_lth flips first; counts are exact, `--config.lottery.count_rule=open_lth` gives
 theirs.
 
 The rewinding step is a field: `--config.lottery.rewind=1000step`, or 0step for
-initialisation, or "2ep", or "1%".
+initialization, or "2ep", or "1%".
 
 Command: python experiments/train.py --config=configs/lth_cifar.py
 """

@@ -2,7 +2,7 @@
 
 Paper: Frankle and Carbin, The Lottery Ticket Hypothesis, 2019, arXiv:1803.03635,
 section 2, carried over from MNIST to the 8x8 digits of scikit-learn: Adam with rate
-1.2e-3, batches of 60, Glorot normal weights, rewinding to initialisation.
+1.2e-3, batches of 60, Glorot normal weights, rewinding to initialization.
 
 Command: python experiments/train.py --config=configs/lth_digits.py
 """

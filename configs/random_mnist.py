@@ -7,7 +7,7 @@ momentum 0.9, batches of 128, a learning rate of 0.2 that falls as a cosine to 0
 2e-4 w), Glorot uniform kernels, biases of zero. The other `*_mnist` recipes of sparse
 training differ from this one in the section "sparse" only.
 
-Pixels are divided by 255 and no more, as in the paper: normalised by MNIST's mean and
+Pixels are divided by 255 and no more, as in the paper: normalized by MNIST's mean and
 deviation instead, narrow networks die at this learning rate (README).
 
 Deviations: every epoch is a permutation of the training set, where the paper streams

@@ -14,7 +14,7 @@ random part of 8 to 100 % of the area is seen, and flipped or not; in evaluation
 middle.
 
 Deviations: the last batch of an epoch, which is smaller, is left out, so that batches
-can be divided over devices. The last normalisation of each block begins at 0, as in the
+can be divided over devices. The last normalization of each block begins at 0, as in the
 authors' code; the head is drawn like all kernels and not from normals of deviation
 0.01, and normals are not cut off. Kernels alone decay. In evaluation the shorter side
 becomes 256 pixels, of which 224 are seen, where the authors' code cuts first. Random

@@ -5,7 +5,7 @@ Evci et al. 2020, arXiv:2010.03533: every 500 updates to the end, 30 % of the we
 first and less in proportion to the learning rate, grown by the gradient on 1,000 fixed
 training examples, uniform layers; trained as `random_mnist`.
 
-Deviations: the examples are the first thousand, not the second; the optimiser's step is
+Deviations: the examples are the first thousand, not the second; the optimizer's step is
 skipped when masks change, as in arXiv:1911.11134; masks start random.
 
 Command: python experiments/train.py --config=configs/rigl_mnist.py

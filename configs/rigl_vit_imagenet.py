@@ -12,7 +12,7 @@ Images are decoded as they are asked for, as in `rigl_imagenet`, resized bicubic
 in DeiT. Here it has not been run.
 
 Deviations: of DeiT's augmentation there are random parts and flips only: no
-RandAugment, colour jitter, random erasing, mixup or cutmix, no repeated augmentation.
+RandAugment, color jitter, random erasing, mixup or cutmix, no repeated augmentation.
 There is no stochastic depth and no moving average of the weights. Without these a
 transformer of this size is expected to fall short of what is published. The rate falls
 to 0 and warms up from 0, not 1e-5 and 1e-6, and changes every step, theirs once an

@@ -1,6 +1,6 @@
 """SNIP in ResNet-20 on CIFAR-10.
 
-Lee, Ajanthan, Torr, 2019, arXiv:1810.02340: pruned at initialisation by |w dL/dw|, over
+Lee, Ajanthan, Torr, 2019, arXiv:1810.02340: pruned at initialization by |w dL/dw|, over
 all layers together, trained as `random_cifar`. Scored on 10 batches of 128;
 the paper takes one batch.
 

@@ -1,6 +1,6 @@
 """SNIP in LeNet-300-100 on MNIST.
 
-Lee, Ajanthan, Torr, 2019, arXiv:1810.02340: pruned at initialisation by |w dL/dw|, over
+Lee, Ajanthan, Torr, 2019, arXiv:1810.02340: pruned at initialization by |w dL/dw|, over
 all layers together, trained as `random_mnist`. Scored on 5,000 training examples, as in
 Evci et al. 2020, arXiv:2010.03533;
 the paper takes one batch.

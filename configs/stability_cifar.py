@@ -5,7 +5,7 @@ several levels, to the end, with orders and augmentation of their own; see
 `stability_mnist.py` for what is recorded.
 
 Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
-Hypothesis, 2020, arXiv:1912.05671: 3 initialisations, 3 pairs of each. Dense networks
+Hypothesis, 2020, arXiv:1912.05671: 3 initializations, 3 pairs of each. Dense networks
 were stable from update 2,000 on, tickets from 500. Training as in open_lth: 160 epochs,
 rate 0.1 and momentum 0.9, times 0.1 at epochs 80 and 120, weight decay 1e-4, batches of
 128.

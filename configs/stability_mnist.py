@@ -6,7 +6,7 @@ pair ("segment"): error and loss at 30 points between them, the instability, the
 distance, and what they classify differently.
 
 Paper: Frankle, Dziugaite, Roy, Carbin, Linear Mode Connectivity and the Lottery Ticket
-Hypothesis, 2020, arXiv:1912.05671: 3 initialisations, 3 pairs of each.
+Hypothesis, 2020, arXiv:1912.05671: 3 initializations, 3 pairs of each.
 
 Every level sees the examples in an order of its own: rounds that shared one would be
 alike for that reason.

@@ -1,9 +1,9 @@
-"""Iterative magnitude pruning from initialisation, in ResNet-20 on CIFAR-10.
+"""Iterative magnitude pruning from initialization, in ResNet-20 on CIFAR-10.
 
 Paper: Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
 Tickets Win, 2021, arXiv:2106.06955, table 1: momentum 0.9, rate 0.1, times 0.1 at
 epochs 56 and 71 of 85, weight decay 1e-5, Kaiming normal weights, 25 rounds of 20 %,
-reset to initialisation, 3 seeds, reinitialised controls, two children of rounds 5, 10
+reset to initialization, 3 seeds, reinitialized controls, two children of rounds 5, 10
 and 15. Batches of 1,024 are stable; `--config.data.batch_size=128` is not, 512 is
 between, where warm-up helps (`--config.schedule.warmup=10ep`).
 
@@ -16,7 +16,7 @@ of 128, stable. What the paper makes unstable has batches of 16, and also weight
 `:small` is ours, for two CPU cores: as `:conv_4`, but LeNet-5 on 5,000 examples for 8
 epochs, not augmented, 8 rounds, tested on 2,000.
 
-Deviations: BatchNorm has no scale and bias: so we read "affine" normalisation in the
+Deviations: BatchNorm has no scale and bias: so we read "affine" normalization in the
 paper (`--config.model.norm=learned` for those). Augmentation is not said: crops and
 flips, the usual ones. Biases begin as zeros, and segments have 30 points, where the
 paper has 20. Rounds have orders of their own, see `stable_imp_mnist.py`. `:small` keeps

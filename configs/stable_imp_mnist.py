@@ -1,9 +1,9 @@
-"""Iterative magnitude pruning from initialisation, in LeNet-300-100 on MNIST.
+"""Iterative magnitude pruning from initialization, in LeNet-300-100 on MNIST.
 
 Paper: Maene, Li, Moens, Towards Understanding Iterative Magnitude Pruning: Why Lottery
 Tickets Win, 2021, arXiv:2106.06955, table 1: Adam with rate 1.2e-3, Kaiming uniform
 weights, no weight decay, 25 epochs a round, 25 rounds of 20 % of all weights, pruned
-globally, reset to initialisation, 3 seeds; reinitialised controls; two children of
+globally, reset to initialization, 3 seeds; reinitialized controls; two children of
 rounds 5, 10 and 15. Of the levers that make training stable, batches are the main one:
 `--config.data.batch_size=1024` changes nothing else, so that there are fewer updates.
 

@@ -1,6 +1,6 @@
 """SynFlow in ResNet-20 on CIFAR-10.
 
-Tanaka, Kunin, Yamins, Ganguli, 2020, arXiv:2006.05467: pruned at initialisation by the
+Tanaka, Kunin, Yamins, Ganguli, 2020, arXiv:2006.05467: pruned at initialization by the
 flow of ones, without data, in 100 exponential steps over all layers together;
 trained as `random_cifar`.
 

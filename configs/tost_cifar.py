@@ -7,7 +7,7 @@ layer by layer, and smoothed labels, with a mask that may come from anywhere.
 
 As the defaults of the released code: 182 epochs, SGD with rate 0.1 and momentum 0.9,
 times 0.1 after epochs 90 and 135, weight decay 2e-4 on everything, batches of 128,
-5,000 examples for validation, random crops and flips, its numbers for normalisation,
+5,000 examples for validation, random crops and flips, its numbers for normalization,
 masks of convolutions only, labels smoothed by 0.1 over the other classes all through,
 180 updates of the factors of rescaling.
 
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def recipe(name: str, variant: str) -> ConfigDict:
-    """Returns what the recipes of ToST on coloured images have in common."""
+    """Returns what the recipes of ToST on colored images have in common."""
     c = config.start(name, variant, also=("baseline",))
     c.replicates = 3
     c.data.batch_size = 128

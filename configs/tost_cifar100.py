@@ -1,7 +1,7 @@
 """ToST's aids for sparse training in ResNet-18 on CIFAR-100.
 
 `tost_cifar` with another network and another dataset, which the released code
-normalises by the same numbers: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse
+normalizes by the same numbers: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse
 Neural Network Better with Any Mask, 2022, arXiv:2206.12755. ResNet-18 has a 3x3 stem
 and 64 to 512 channels. `:baseline` has no aids.
 

@@ -2,7 +2,7 @@
 
 Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any Mask,
 2022, arXiv:2206.12755, name the dataset; their released code has none of it. All that
-`tost_cifar` has is kept, and crops, flips and normalisation are those of Tanaka, Kunin,
+`tost_cifar` has is kept, and crops, flips and normalization are those of Tanaka, Kunin,
 Yamins, Ganguli, 2020, arXiv:2006.05467. The images are 1.2 GB: where a device has less
 than four times as much memory, they are divided over devices, or streamed from the host
 (`run.data_placement`).

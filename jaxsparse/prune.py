@@ -65,7 +65,7 @@ def prune(
         is prunable; or shell patterns of leaf names, where a pattern that begins with
         "!" excludes leaves. The default selects floating-point leaves of two or more
         axes that are called kernel, weight, w or embedding.
-      dense: shell patterns of leaf names to keep dense. Their weights count towards the
+      dense: shell patterns of leaf names to keep dense. Their weights count toward the
         sparsity, except with "uniform", which keeps them in addition. They need not fit
         the structure.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
@@ -181,7 +181,7 @@ def prune_iteratively(
         is prunable; or shell patterns of leaf names, where a pattern that begins with
         "!" excludes leaves. The default selects floating-point leaves of two or more
         axes that are called kernel, weight, w or embedding.
-      dense: shell patterns of leaf names to keep dense. Their weights count towards the
+      dense: shell patterns of leaf names to keep dense. Their weights count toward the
         sparsity, except with "uniform", which keeps them in addition.
       min_layer_density: with "global", the minimum density of each layer at every
         iteration, in [0, 1], rounded up to whole weights; the total count does not

@@ -146,7 +146,7 @@ def default() -> ConfigDict:
     c.lottery.one_shot = (
         False  # prune each level straight from the trained dense network
     )
-    c.lottery.rewind = "0step"  # step that levels restart from; 0: initialisation
+    c.lottery.rewind = "0step"  # step that levels restart from; 0: initialization
     c.lottery.retrain = "rewind"  # or "learning_rate_rewind", or "finetune"
     c.lottery.finetune_length = "10%"  # of a level, for retrain "finetune"
     c.lottery.controls = ()  # of lottery.controls.NAMES
@@ -237,7 +237,7 @@ def default() -> ConfigDict:
     # takes at most a quarter of a device's memory. What else looks at examples
     # (analyses, growth, stability) places what it asks for.
     c.run.data_placement = "auto"  # on all devices, divided over them, or on the host
-    # Where weights lie, with their masks and what optimisers remember of them: "whole"
+    # Where weights lie, with their masks and what optimizers remember of them: "whole"
     # on each device, or "sharded": divided over those that share a batch (FSDP), the
     # longest axis of each leaf, unless a rule says: pairs of a pattern and an axis or
     # None, as (("head/*", None), ("*/mlp/*/kernel", 1)).

@@ -390,7 +390,7 @@ def _make_trainer(
         per_example=per_example,
     )
     stats = state_lib.of_one(like.batch_stats)
-    analysed = eval_fns.make_eval_fns(config, dataset, stats)
+    analyzed = eval_fns.make_eval_fns(config, dataset, stats)
     plain = models.make_model(config, classes=dataset.classes, axis_name=axis_name)
     eval_step = steps.make_eval_step(
         plain, normalize=normalize, annealed=haunt, gather=gather
@@ -472,7 +472,7 @@ def _make_trainer(
         changing=network.masks
         if config_lib.METHODS.find(config.sparse.method).updates_masks
         else None,
-        observer=probes.make_probe(config, dataset, analysed.loss, length, how=apart),
+        observer=probes.make_probe(config, dataset, analyzed.loss, length, how=apart),
         keep_at=length.keep_at,
         settled=length.ghosts if tost.tost_strength(config) else 0,
         trace=length.trace,

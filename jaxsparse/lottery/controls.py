@@ -87,7 +87,7 @@ def shuffle_globally(
       masks: boolean masks of one replicate.
       key: typed random key.
       exclude: shell patterns of layer names whose masks stay unchanged. Their weights
-        do not count towards the total that is redistributed.
+        do not count toward the total that is redistributed.
 
     Returns:
       Masks with the same total number of active weights. They keep the weights with the

@@ -173,7 +173,7 @@ def _open_lth_count(
 
     Args:
       prunable: number of active weights in layers that may be pruned.
-      num_excluded: number of active weights in excluded layers. They count towards the
+      num_excluded: number of active weights in excluded layers. They count toward the
         number to remove, but are not removed.
       level: level of iterative magnitude pruning, for the error message.
       rule: how each level prunes.

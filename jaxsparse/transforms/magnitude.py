@@ -112,7 +112,7 @@ def make_mask_fn(
         bound_structure = select.bind(structure, params, axes=axes, dense=dense)
         layers = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
         masks_lib.check_globs(dense, list(layers), field="dense")
-        # Dense layers are not selected from, but count towards the sparsity.
+        # Dense layers are not selected from, but count toward the sparsity.
         num_dense = sum(
             leaf.size for name, leaf in layers.items() if masks_lib.matches(name, dense)
         )

@@ -110,7 +110,7 @@ def summarize(
       ValueError: if there are no eigenvalues, or one is not finite.
 
     Examples:
-      >>> found = summarise([-1.0, 0.0, 0.0, 3.0])
+      >>> found = summarize([-1.0, 0.0, 0.0, 3.0])
       >>> found["negatives"], found["negative_fraction"], found["negative_mass"]
       (1.0, 0.25, 0.25)
     """
