@@ -254,8 +254,8 @@ CALLS = {
     ),
     "select.top_k_global_at_least": Call(
         select.top_k_global_at_least,
-        SELECTED | {"count": 3, "least": {"a": {"kernel": 1, "bias": None}}},
-        SCORED | {"least": "any"},
+        SELECTED | {"count": 3, "minimums": {"a": {"kernel": 1, "bias": None}}},
+        SCORED | {"minimums": "any"},
     ),
     "select.floors": Call(
         lambda masks, min_layer_density, frozen: select.floors(

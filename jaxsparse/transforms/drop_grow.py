@@ -33,6 +33,8 @@ class SoftBoundState(NamedTuple):
         above the target count.
     """
 
+    # Checkpoints store and hash these names, so another name would make the states of
+    # earlier runs unreadable.
     more: Counts
     held: Counts
 

@@ -285,7 +285,7 @@ def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
         ),
         (
             FIELDS | {"analysis.gradient_every": "often"},
-            r"analysis\.gradient_every: duration: got 'often'",
+            r"analysis\.gradient_every: duration: expected .*got 'often'",
         ),
         (FIELDS | {"analysis.save_at": ("5",)}, r"analysis\.save_at: .*got '5'"),
         (
