@@ -59,7 +59,7 @@ def update(params: Any, state: Any, grads: Any) -> Any:
 
 
 class Divided:
-    """Weights and the optimiser's state on so many devices."""
+    """Weights and the optimizer's state on so many devices."""
 
     def __init__(self, like: Any, parts: int, *, least: int) -> None:
         self.mesh = jax.make_mesh(

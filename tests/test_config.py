@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from ml_collections import ConfigDict
 
 from jaxsparse import config, factory

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config, factory, masks
 from jaxsparse.data.dataset import Dataset, Examples

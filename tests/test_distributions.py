@@ -147,7 +147,7 @@ def test_overfull_layers_become_dense_one_after_another() -> None:
             assert (counts["b"], counts["c"]) == (16, 1)
 
 
-def test_dense_layers_count_towards_the_total() -> None:
+def test_dense_layers_count_toward_the_total() -> None:
     mask = masks.ones(LENET)
     for rule in RULES[1:]:
         counts = rule(mask, 0.8, dense=("b/kernel",))

@@ -125,7 +125,7 @@ def test_a_notice_before_training_may_be_started_again(root: Path) -> None:
         "import os, signal\n"
         "from experiments import train, training\n"
         "training.multihost.initialize = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "train.main(train.parse(['train.py', '--config=tests/tiny.py']))\n"
+        "train.main(train.parse(['train.py', '--config=tests/helpers/tiny.py']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -179,7 +179,7 @@ def test_every_rule_keeps_shape_and_dtype(name: str):
         assert all(jax.tree.leaves(same))
 
 
-def test_linen_embeddings_and_nnx_states_are_recognised():
+def test_linen_embeddings_and_nnx_states_are_recognized():
     model = nn.Embed(5, 3)
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(2, jnp.int32))
     params = initializers.initialize(like["params"], key=jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Laws of exact orthogonal initialisation."""
+"""Laws of exact orthogonal initialization."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_a_convolution_keeps_the_norm_of_its_input() -> None:
 
 
 def test_zeros_join_the_mask_uniformly() -> None:
-    # Each of the eight taps around the centre, of 36 zeros, gets about 200 x 10 in 200
+    # Each of the eight taps around the center, of 36 zeros, gets about 200 x 10 in 200
     # draws: hypergeometric and so less scattered than Poisson. Six standard errors of
     # that are left by chance in fewer than 1e-7 of keys.
     shape, repeats = (3, 3, 6, 6), 200

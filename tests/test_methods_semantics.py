@@ -8,14 +8,14 @@ import equinox as eqx
 import hypothesis
 import jax
 import jax.numpy as jnp
-import methods
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers import methods
+from helpers.methods import FADING, GRADUAL, SPARSE
+from helpers.reference import select as select_slowly
 from hypothesis import strategies as st
-from methods import FADING, GRADUAL, SPARSE
-from reference import select as select_slowly
 
 from jaxsparse import masks, scores, select, transforms
 from jaxsparse.transforms import update_schedules
@@ -61,8 +61,8 @@ def find_trace(state: Any) -> Any:
     return state.inner_state[0].trace
 
 
-def journey(tx: Any, count: int = 11, favoured: bool = False) -> list[Moment]:
-    """Updates with random gradients, larger at half of the weights held if favoured."""
+def journey(tx: Any, count: int = 11, favored: bool = False) -> list[Moment]:
+    """Updates with random gradients, larger at half of the weights held if favored."""
     rng = np.random.default_rng(4)
     params = methods.make_params(dtype="float32")
     state = jax.jit(tx.init, compiler_options=PLAINLY)(params)
@@ -74,7 +74,7 @@ def journey(tx: Any, count: int = 11, favoured: bool = False) -> list[Moment]:
         grads = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params
         )
-        if favoured:
+        if favored:
             for name, layer in held.items():
                 even = jnp.arange(layer["kernel"].size).reshape(layer["kernel"].shape)
                 more = 9.0 * (layer["kernel"] & (even % 2 == 0))
@@ -97,7 +97,7 @@ def half_fading(update: int, count: int) -> int:
 
 
 def check_step(moment: Moment, forgotten: Any = None, rests: bool = False) -> None:
-    """The optimiser's step: from zero where weights came, made or left out."""
+    """The optimizer's step: from zero where weights came, made or left out."""
     for i, had in enumerate(moment.had):
         has, weight = moment.has[i], moment.weights[i]
         old = had & has if forgotten is None else had & has & ~forgotten[i]
@@ -123,7 +123,7 @@ RIGL = {
 @pytest.mark.parametrize("case", RIGL)
 def test_rigl(case: str) -> None:
     options = RIGL[case]
-    moments = journey(transforms.rigl(SGD, **FADING, **options), 5, favoured=True)
+    moments = journey(transforms.rigl(SGD, **FADING, **options), 5, favored=True)
     for update in (1, 4):
         moment, regrown = moments[update], []
         for i, had in enumerate(moment.had):

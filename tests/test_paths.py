@@ -179,7 +179,7 @@ straight.defvjp(lambda x: (straight(x), None), lambda _, cotangent: (cotangent,)
 
 
 class Everything(nn.Module):
-    """What networks are made of: normalisation, activations, pooling, attention."""
+    """What networks are made of: normalization, activations, pooling, attention."""
 
     @nn.compact
     def __call__(self, x: Any) -> Any:

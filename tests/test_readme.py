@@ -149,7 +149,7 @@ def test_layouts(root: Path):
     assert kept == [42, 6]
 
 
-def test_masks_at_initialisation(root: Path):
+def test_masks_at_initialization(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:4]), found)
     assert (
@@ -211,7 +211,7 @@ def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):
 USES = """
 
 def get_config(variant=""):
-    from tests import tiny
+    from tests.helpers import tiny
 
     own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
     fields = {

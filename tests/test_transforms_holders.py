@@ -1,4 +1,4 @@
-"""Sparse optimisers where others hold their state: nnx.Optimizer, optax.partition."""
+"""Sparse optimizers where others hold their state: nnx.Optimizer, optax.partition."""
 
 from typing import Any
 

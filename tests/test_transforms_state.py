@@ -1,4 +1,4 @@
-"""What `sparsify` promises, one promise a test; laws over optimisers lie beside."""
+"""What `sparsify` promises, one promise a test; laws over optimizers lie beside."""
 
 from typing import Any
 

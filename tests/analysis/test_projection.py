@@ -125,15 +125,15 @@ def test_pca_equals_the_eigenvectors_of_the_covariance() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(8, 30)) * np.geomspace(1, 100, 30)
     found = embedding.pca(vectors, dimensions=3)
-    centred = vectors - vectors.mean(axis=0)
-    values, axes = np.linalg.eigh(centred.T @ centred)
-    wanted = centred @ axes[:, ::-1][:, :3]
+    centered = vectors - vectors.mean(axis=0)
+    values, axes = np.linalg.eigh(centered.T @ centered)
+    wanted = centered @ axes[:, ::-1][:, :3]
     np.testing.assert_allclose(np.abs(found.points), np.abs(wanted), rtol=1e-6)
     shares = values[::-1][:3] / values.sum()
     np.testing.assert_allclose(found.explained, shares, rtol=1e-9)
     assert np.all(found.points.max(axis=0) >= -found.points.min(axis=0))
     rebuilt = embedding.pca(vectors, dimensions=8)
-    np.testing.assert_allclose(rebuilt.points @ rebuilt.axes, centred, atol=1e-9)
+    np.testing.assert_allclose(rebuilt.points @ rebuilt.axes, centered, atol=1e-9)
 
 
 def test_pca_of_stacked_solutions_and_of_no_variance() -> None:

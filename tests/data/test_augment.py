@@ -121,7 +121,7 @@ def test_normalize_is_the_formula() -> None:
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_padding_is_black_before_normalisation() -> None:
+def test_padding_is_black_before_normalization() -> None:
     images = jnp.full((64, 4, 4, 1), 200, jnp.uint8)
     cropped = augment.random_crop(
         images, pad=2, key=jax.random.key(8), places=jnp.arange(64)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 from jaxsparse import factory, metrics_log
@@ -33,7 +33,7 @@ def change(dataset: Dataset, how: str) -> Dataset:
         images[41] = 0
     elif how == "one bit":
         images[99, 3, 3] ^= 1
-    elif how == "relabelled":
+    elif how == "relabeled":
         labels[7] = 2
     elif how == "swapped":
         images[[4, 90]] = images[[90, 4]]
@@ -50,7 +50,7 @@ def change(dataset: Dataset, how: str) -> Dataset:
         ("black", ["train: images differ among examples 40 to 41, counted from 0"]),
         ("one bit", ["train: images differ among examples 98 to 99, counted from 0"]),
         (
-            "relabelled",
+            "relabeled",
             [
                 "train: class 1 had 33 and has 32, class 2 had 33 and has 34",
                 "train: labels differ among examples 6 to 7, counted from 0",
@@ -79,7 +79,7 @@ def test_each_change_is_noticed_and_located(how: str, words: list[str]) -> None:
     same = fingerprint.of_images(now.train.images) == fingerprint.of_images(
         dataset.train.images
     )
-    assert same == (how == "relabelled")
+    assert same == (how == "relabeled")
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

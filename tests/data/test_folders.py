@@ -150,21 +150,21 @@ def test_the_first_so_many_are_a_sample(tmp_path: Path) -> None:
         assert label == which // 20
 
 
-def test_one_image_with_colours_makes_all_of_three_channels(tmp_path: Path) -> None:
+def test_one_image_with_colors_makes_all_of_three_channels(tmp_path: Path) -> None:
     wanted = write(tmp_path, channels=1)
-    coloured = save(tmp_path / "mine" / "test" / "cat" / "9.png", pixels(5))
+    colored = save(tmp_path / "mine" / "test" / "cat" / "9.png", pixels(5))
     train, test, _ = folders.read("mine", data_dir=str(tmp_path))
     check(train, [np.repeat(a, 3, axis=2) for a in wanted["train"][0]], train.labels)
     images = [np.repeat(a, 3, axis=2) for a in wanted["test"][0]]
-    images[wanted["test"][1].index(2) + 1] = coloured
+    images[wanted["test"][1].index(2) + 1] = colored
     check(test, images, test.labels)
 
 
 def test_every_way_to_store_pixels_exactly_is_read(tmp_path: Path) -> None:
     write(tmp_path, classes=("ant",))
     train = tmp_path / "mine" / "train" / "ant"
-    grey = pixels(1, 1)
-    bits = Image.fromarray(grey[..., 0]).convert("1")
+    gray = pixels(1, 1)
+    bits = Image.fromarray(gray[..., 0]).convert("1")
     bits.save(train / "c1.png")
     palette = np.array([[9, 8, 7], [250, 0, 3]], np.uint8)
     indices = pixels(2, 1)[..., 0] % 2

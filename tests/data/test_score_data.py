@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from pictures import picture
-from records_of_tfds import write_records
+from helpers.images import picture
+from helpers.tfds_records import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse.data import dataset, datasets, image_files, labels, record_files, sources

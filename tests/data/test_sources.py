@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from helpers.tfds_records import write_records
 from PIL import Image
-from records_of_tfds import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse import config
@@ -208,7 +208,7 @@ def test_an_unprepared_dataset_names_every_way_out_at_once(
         ("my_on", "my_own?"),
     ],
 )
-def test_a_misspelt_name_is_one_line_with_the_nearest_first(
+def test_a_misspelled_name_is_one_line_with_the_nearest_first(
     tmp_path: Path, offline: None, name: str, near: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import CLASSES, picture, write_tree
+from helpers.images import CLASSES, picture, write_tree
 from PIL import Image
 
 from jaxsparse.data import dataset, datasets, folders, image_files, random_resized_crop
@@ -186,7 +186,7 @@ def test_all_kinds_of_images_become_red_green_and_blue(mode: str, kind: str) -> 
         np.testing.assert_array_equal(seen[..., 0], seen[..., 2])
 
 
-def test_a_transparent_palette_gives_its_colours() -> None:
+def test_a_transparent_palette_gives_its_colors() -> None:
     shown = picture(1, 40, 40).convert("P")
     clear = encode(shown, "PNG", transparency=bytes([0, 128, 255]))
     (seen,), (wanted,) = some(Given(clear))[:], some(Given(encode(shown, "PNG")))[:]

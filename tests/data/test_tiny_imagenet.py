@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 from jaxsparse import config as config_lib
@@ -192,7 +192,7 @@ def test_what_is_published_is_known_of_all_sets_with_published_numbers() -> None
     assert datasets.PUBLISHED.keys() <= datasets.AUGMENTATIONS.keys()
 
 
-def test_numbers_to_normalise_by_can_be_given() -> None:
+def test_numbers_to_normalize_by_can_be_given() -> None:
     c = tiny.config({"data.mean": (0.5, 0.25, 0), "data.std": (0.5, 0.2, 1)})
     config_lib.validate(c)
     dataset = dataset_of(3)

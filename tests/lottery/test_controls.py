@@ -127,7 +127,7 @@ def test_every_place_is_equally_likely(name: str, make: Callable) -> None:
     assert times.max() < 210
 
 
-def test_continued_training_is_dense_and_reinitialisation_is_the_tickets_mask() -> None:
+def test_continued_training_is_dense_and_reinitialization_is_the_tickets_mask() -> None:
     before = ticket()
     dense = controls.masks_of("dense_continued", before, level=1, keys=keys())
     assert all(bool(jnp.all(leaf)) for leaf in jax.tree.leaves(dense))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import metrics_log
 from jaxsparse.lottery import experiment as experiment_lib

@@ -2,14 +2,13 @@
 
 import functools
 
-import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
 from flax import linen as nn
-from zoo import SMALL, images, shapes, variables
+from helpers import numpy_models, small_models
+from helpers.small_models import SMALL, images, shapes, variables
 
 from jaxsparse import masks, models
 from jaxsparse.models import blocks, layers
@@ -21,7 +20,7 @@ def test_leaves_have_stable_names():
         for layer in ("conv1", "conv2", "dense1", "dense2", "head")
         for leaf in ("bias", "kernel")
     ]
-    block = shapes(models.CifarResNet(), zoo.CIFAR)["params"]["stage2_block0"]
+    block = shapes(models.CifarResNet(), small_models.CIFAR)["params"]["stage2_block0"]
     assert masks.names(block) == [
         "conv1/kernel",
         "conv2/kernel",
@@ -33,7 +32,7 @@ def test_leaves_have_stable_names():
         "shortcut_norm/bias",
         "shortcut_norm/scale",
     ]
-    names = masks.names(shapes(models.ImageNetResNet(), zoo.CIFAR)["params"])
+    names = masks.names(shapes(models.ImageNetResNet(), small_models.CIFAR)["params"])
     assert [name for name in names if "block" not in name] == [
         *("conv/kernel", "head/bias", "head/kernel", "norm/bias", "norm/scale"),
     ]
@@ -174,12 +173,12 @@ def test_an_activation_may_close_over_a_traced_value():
 def test_layers_are_injected():
     dense = functools.partial(nn.Dense, use_bias=False)
     params = shapes(models.LeNet300100(dense=dense), (28, 28, 1))["params"]
-    assert zoo.count(params) == 266_200
+    assert small_models.count(params) == 266_200
     conv = functools.partial(nn.Conv, use_bias=False)
-    params = shapes(models.ConvNet(depth=2, conv=conv), zoo.CIFAR)["params"]
+    params = shapes(models.ConvNet(depth=2, conv=conv), small_models.CIFAR)["params"]
     assert set(params["conv1"]) == {"kernel"}
     norm = functools.partial(nn.BatchNorm, use_scale=False)
-    params = shapes(models.CifarResNet(norm=norm), zoo.CIFAR)["params"]
+    params = shapes(models.CifarResNet(norm=norm), small_models.CIFAR)["params"]
     assert set(params["norm"]) == {"bias"}
 
 
@@ -198,7 +197,7 @@ def test_statistics_change_in_training_only_with_momentum_nine_tenths():
     _, after = jax.jit(functools.partial(apply, train=False))(state, x)
     jax.tree.map(np.testing.assert_array_equal, after, {k: state[k] for k in after})
     _, after = jax.jit(functools.partial(apply, train=True))(state, x)
-    y = by_hand.convolve(
+    y = numpy_models.convolve(
         np.asarray(x), np.asarray(state["params"]["conv"]["kernel"]), 1
     )
     old, new = state["batch_stats"]["norm"], after["batch_stats"]["norm"]

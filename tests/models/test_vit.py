@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from flax import linen as nn
-from zoo import count, prunable, shapes
+from helpers import tiny
+from helpers.small_models import count, prunable, shapes
 
 from jaxsparse import config as config_lib
 from jaxsparse import connectivity, distributions, factory, initializers, masks, models

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from campaigns import some
+from helpers import tiny
+from helpers.campaigns import some
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, initializers, masks, transforms

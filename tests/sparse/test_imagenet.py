@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from campaigns import case
+from helpers import tiny
+from helpers.campaigns import case
 
 from jaxsparse import config, factory, masks, metrics_log, transforms
 from jaxsparse.data import dataset, datasets
@@ -63,7 +63,7 @@ def test_the_recipes_train_and_measure(
     assert changes == ([] if small else [6, 11])
 
 
-def test_the_last_normalisation_of_a_block_begins_at_zero(
+def test_the_last_normalization_of_a_block_begins_at_zero(
     root: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.syspath_prepend(root)

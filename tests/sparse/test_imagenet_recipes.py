@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import pytest
-import tiny
-from campaigns import some
-from pictures import write_tree
+from helpers import tiny
+from helpers.campaigns import some
+from helpers.images import write_tree
 
 from jaxsparse import (
     config,

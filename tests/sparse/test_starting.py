@@ -1,4 +1,4 @@
-"""Masks that training starts from: exact counts, drawn without favour."""
+"""Masks that training starts from: exact counts, drawn without favor."""
 
 from typing import Any
 

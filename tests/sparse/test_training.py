@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from campaigns import case, some
+from helpers import tiny
+from helpers.campaigns import case, some
 
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, factory, masks, metrics_log, select, transforms
@@ -579,7 +579,7 @@ def test_too_many_examples_to_score_on(tmp_path: Path) -> None:
         tiny.experiment(tmp_path, fields_of("static", score="snip"))
 
 
-def test_images_are_normalised_as_the_config_says() -> None:
+def test_images_are_normalized_as_the_config_says() -> None:
     dataset = factory.load_data(tiny.config(SMALL))
     images = dataset.train.images
     found = {}

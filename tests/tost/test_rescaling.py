@@ -1,4 +1,4 @@
-"""Rescaled initialisation: against a loop in numpy, and the laws it must keep."""
+"""Rescaled initialization: against a loop in numpy, and the laws it must keep."""
 
 import jax
 import jax.numpy as jnp

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
+from helpers.images import write_tree
 from ml_collections import ConfigDict
-from pictures import write_tree
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, multihost

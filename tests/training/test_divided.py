@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import masks, transforms, tree
 from jaxsparse.lottery import experiment as experiment_lib

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from campaigns import case, some
+from helpers import tiny
+from helpers.campaigns import case, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

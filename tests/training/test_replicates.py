@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import initializers, masks, select, transforms
 from jaxsparse.lottery import imp
