@@ -318,10 +318,9 @@ def is_placeholder(params: Any) -> bool:
     calls `init` with a single pytree node of a private type, without leaves, and looks
     for that node in the state it gets.
     """
-    is_leafless = jax.tree.structure(params).num_nodes == 1 and not jax.tree.leaves(
-        params
-    )
-    return is_leafless and not isinstance(params, Mapping | Sequence | None)
+    structure = jax.tree.structure(params)
+    is_leafless_node = structure.num_nodes == 1 and structure.num_leaves == 0
+    return is_leafless_node and not isinstance(params, Mapping | Sequence | None)
 
 
 def fit_grads(masks: Masks, grads: Grads, params: Params) -> Grads:

@@ -305,10 +305,10 @@ def test_a_description_runs_no_code(
             ["900000000000"],
             "900000000000 examples of shape .*more than fit into memory",
         ),
-        (["9000000000000000000"], "counts 9000000000000000000 examples in train"),
+        (["9000000000000000000"], "examples in train .*got 9000000000000000000"),
         (["-5", "26"], r"in files of \[-5, 26\]"),
-        (["0"], "counts 0 examples in train"),
-        ([], "counts 0 examples in train"),
+        (["0"], "examples in train .*got 0"),
+        ([], "examples in train .*got 0"),
     ],
 )
 def test_counts_that_cannot_be_are_one_error(
