@@ -185,7 +185,7 @@ def test_no_more_files_are_open_than_there_is_room_for(
 ) -> None:
     write(tmp_path, file_format)
     wanted = load(tmp_path).train.images[:]
-    monkeypatch.setattr(record_files, "room", lambda files: 1)
+    monkeypatch.setattr(record_files, "max_open_files", lambda files: 1)
     images = load(tmp_path).train.images
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 5))
     np.testing.assert_array_equal(images[rows], wanted[rows])
