@@ -190,7 +190,7 @@ WRONG_BUILDS = [
     ),
     (
         {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0},
-        "sparse: sparsity: 0.999995 keeps 0 of 50200 weights, too few for one in each ",
+        "sparse: sparsity: expected one weight or more for each of 3 layers",
     ),
     (
         {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0}

@@ -99,7 +99,7 @@ def test_a_layout_that_does_not_fit_names_the_leaf(
 
 def test_a_table_that_fits_no_tree_is_refused() -> None:
     tree = {"a": {"kernel": jnp.ones((2, 3))}}
-    with pytest.raises(ValueError, match="axes: the pattern 'b/"):
+    with pytest.raises(ValueError, match="axes: expected patterns .*got 'b/"):
         fan_axes.of_tree(tree, {"b/*": "io"})
     with pytest.raises(TypeError, match="axes"):
         fan_axes.of_tree(tree, ("io",))
