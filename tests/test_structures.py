@@ -54,7 +54,7 @@ def rows_of(structure: select.Structure, shape: tuple[int, ...]) -> list:
 def expected(
     structure: select.Structure, score: np.ndarray, wanted: int, within: np.ndarray
 ) -> np.ndarray:
-    """Keeps the best `count` units of every row, by sorting their sums."""
+    """Keeps the best `wanted` units of every row, by sorting their sums."""
     kept = np.zeros(score.size, bool)
     flat, allowed = score.reshape(-1).astype(np.float64), within.reshape(-1)
     for place, row in enumerate(rows_of(structure, score.shape)):
