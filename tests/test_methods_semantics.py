@@ -711,7 +711,9 @@ def test_dense_by_patterns() -> None:
     assert masks.names(one) == ["second/kernel"]
     assert one["first"] == {"bias": None, "kernel": None}
     for globs, name in ((("third/*",), "third"), (("*/kernel", "!third"), "third")):
-        with pytest.raises(ValueError, match=f"^prunable: expected patterns .*got '{name}"):
+        with pytest.raises(
+            ValueError, match=f"^prunable: expected patterns .*got '{name}"
+        ):
             masks.ones(params, prunable=globs)
 
 

@@ -155,7 +155,9 @@ def test_floors_keep_the_best_of_each_layer_and_the_total(density: float):
     weights = steep()
     least = math.ceil(1280 * Fraction(str(density))), math.ceil(20 * density)
     if sum(least) > 26:
-        with pytest.raises(ValueError, match="min_layer_density: expected minimums of at most"):
+        with pytest.raises(
+            ValueError, match="min_layer_density: expected minimums of at most"
+        ):
             prune.prune(weights, 0.98, min_layer_density=density)
         return
     for ticket in (

@@ -124,8 +124,12 @@ def _check_distances(distances: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, 
         raise ValueError(
             f"distances: expected shape (m, m) with m of at least 2, got {matrix.shape}"
         )
-    if not np.all(np.isfinite(matrix)) or np.any(matrix < 0):
-        raise ValueError("distances: expected finite numbers of at least 0, got others")
+    is_invalid = ~np.isfinite(matrix) | (matrix < 0)
+    if np.any(is_invalid):
+        raise ValueError(
+            "distances: expected finite numbers of at least 0, got "
+            f"{matrix[is_invalid][0]}"
+        )
     # Leaves room for the rounding of distances computed in float32.
     tolerance_abs = 1e-5 * np.max(matrix)
     if np.any(np.abs(matrix - matrix.T) > tolerance_abs) or np.any(

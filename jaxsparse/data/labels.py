@@ -67,7 +67,7 @@ def read(records: record_files.Records, *, classes: int) -> Int32[np.ndarray, " 
     if not ((labels >= 0) & (labels < classes)).all():
         raise ValueError(
             f"{records.paths[0]} or another file of this split: expected labels from 0 "
-            f"to {classes - 1}, got others; {records.again}"
+            f"to {classes - 1}, got {labels.min()} to {labels.max()}; {records.again}"
         )
     return labels
 

@@ -536,7 +536,10 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     (fields_of("rigl", end=""), "config.sparse: end_step: expected .*got None"),
     (fields_of("rigl", dense=("tail/*",)), "config.sparse: dense: expected patterns"),
     (fields_of("rigl", structure="blocks 7x7"), "config.sparse: .*dense1/kernel"),
-    (fields_of("rigl", prunable=("tail",)), "config.sparse: prunable: expected patterns"),
+    (
+        fields_of("rigl", prunable=("tail",)),
+        "config.sparse: prunable: expected patterns",
+    ),
     (fields_of("gmp", end="1step"), "config.sparse: end_step: expected .*got 1"),
     (
         fields_of("gmp", end="100%"),

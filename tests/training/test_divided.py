@@ -132,7 +132,9 @@ def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
         )
     wrong = mesh.FSDPSpec((("head/kernel", 1),))
     layout = mesh.make_layout(replicates=1, batch_sizes=[64], fsdp=wrong)
-    with pytest.raises(ValueError, match=r"config.run.fsdp_rules: expected an axis of head/k"):
+    with pytest.raises(
+        ValueError, match=r"config.run.fsdp_rules: expected an axis of head/k"
+    ):
         state_sharding.state_shardings(layout, bench().fresh)
 
 
