@@ -44,9 +44,10 @@ def _have_sums_right() -> None:
     bridge = sys.modules.get("jax._src.xla_bridge")
     if bridge is not None and bridge.backends_are_initialized():
         warnings.warn(
-            f"jaxlib {version} computes some sums wrongly on CPUs, and has begun "
-            "already: import jaxsparse before anything is computed, set "
-            f"XLA_FLAGS={_FLAG}, or take another version",
+            f"jaxsparse: expected to be imported before JAX starts, since jaxlib "
+            f"{version} computes some sums incorrectly on CPUs without a flag, got a "
+            "running JAX backend; import jaxsparse before computing anything, set "
+            f"XLA_FLAGS={_FLAG}, or install another version",
             stacklevel=3,
         )
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 
 def divide(
-    target: int, sizes: list[int], weights: list[Fraction], whole: list[bool]
+    target: int, sizes: list[int], weights: list[Fraction], dense: list[bool]
 ) -> list[int]:
     """Divides a count among layers in proportion to weights, within the layers' sizes.
 
@@ -20,30 +20,30 @@ def divide(
       sizes: numbers of weights of the layers, 0 or more.
       weights: proportions of the layers' shares, exact; above 0 for layers that are not
         empty.
-      whole: True for layers that get all their weights, regardless of their proportion.
+      dense: True for layers that get all their weights, regardless of their proportion.
 
     Returns:
       One count per layer, with the sum `target`: 0 for empty layers, and from 1 to the
       size for others.
 
     Raises:
-      ValueError: if the target is below the minimum, which is the sizes of the whole
+      ValueError: if the target is below the minimum, which is the sizes of the dense
         layers and one weight in each other layer that is not empty; or if it is above
         the sum of the sizes.
     """
-    least = [
+    minimum = [
         size if fixed else min(1, size)
-        for size, fixed in zip(sizes, whole, strict=True)
+        for size, fixed in zip(sizes, dense, strict=True)
     ]
-    if not sum(least) <= target <= sum(sizes):
+    if not sum(minimum) <= target <= sum(sizes):
         raise ValueError(
-            f"target: expected {sum(least)} to {sum(sizes)} weights, got {target}"
+            f"target: expected {sum(minimum)} to {sum(sizes)} weights, got {target}"
         )
-    fixed = {i: Fraction(sizes[i]) for i, is_whole in enumerate(whole) if is_whole}
+    fixed = {i: Fraction(sizes[i]) for i, is_dense in enumerate(dense) if is_dense}
     while True:
         shares = _shares(target, weights, fixed)
         above = {i: s - sizes[i] for i, s in shares.items() if s > sizes[i]}
-        below = {i: least[i] - s for i, s in shares.items() if s < least[i]}
+        below = {i: minimum[i] - s for i, s in shares.items() if s < minimum[i]}
         if not above and not below:
             break
         # Fixing the layers above their size gives the others more, so that some below
@@ -53,7 +53,7 @@ def divide(
         if excess >= 0:
             fixed |= {i: Fraction(sizes[i]) for i in above}
         if excess <= 0:
-            fixed |= {i: Fraction(least[i]) for i in below}
+            fixed |= {i: Fraction(minimum[i]) for i in below}
     shares |= fixed
     return _rounded([shares[i] for i in range(len(sizes))])
 
@@ -62,18 +62,18 @@ def _shares(
     target: int, weights: list[Fraction], fixed: dict[int, Fraction]
 ) -> dict[int, Fraction]:
     """Divides the rest that fixed layers leave among the others, by weight."""
-    free = [i for i in range(len(weights)) if i not in fixed]
-    left = target - sum(fixed.values())
-    weighed = sum(weights[i] for i in free)
-    # If all free layers are empty, their weights may sum to 0, and so do their shares.
-    return {i: left * weights[i] / (weighed or 1) for i in free}
+    open_layers = [i for i in range(len(weights)) if i not in fixed]
+    remaining = target - sum(fixed.values())
+    total_weight = sum(weights[i] for i in open_layers)
+    # If all open layers are empty, their weights may sum to 0, and so do their shares.
+    return {i: remaining * weights[i] / (total_weight or 1) for i in open_layers}
 
 
 def _rounded(shares: list[Fraction]) -> list[int]:
     """Rounds shares with an integer sum by largest remainder, ties to the earlier."""
     counts = [math.floor(share) for share in shares]
-    left = int(sum(shares)) - sum(counts)
+    remaining = int(sum(shares)) - sum(counts)
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
-    for i in by_remainder[:left]:
+    for i in by_remainder[:remaining]:
         counts[i] += 1
     return counts

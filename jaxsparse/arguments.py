@@ -51,7 +51,7 @@ def check(**checks: Check) -> Callable[[F], F]:
       ...     return count / 2
       >>> half(count=0)
       Traceback (most recent call last):
-      ValueError: count: got 0; wanted an integer, 1 or more
+      ValueError: count: expected an integer of at least 1, got 0
     """
 
     def wrap(function: F) -> F:
@@ -60,9 +60,9 @@ def check(**checks: Check) -> Callable[[F], F]:
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
-            for name, look in checks.items():
+            for name, check_value in checks.items():
                 if name in given:
-                    look(name, given[name])
+                    check_value(name, given[name])
             return function(*args, **kwargs)
 
         return checked
@@ -87,30 +87,30 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
-def optional(look: Check) -> Check:
+def optional(check_value: Check) -> Check:
     """Makes a check that accepts None and checks all other values.
 
     Args:
-      look: check of values other than None.
+      check_value: check of values other than None.
     """
-    return lambda name, value: None if value is None else look(name, value)
+    return lambda name, value: None if value is None else check_value(name, value)
 
 
-def integer(least: int | None = None, most: int | None = None) -> Check:
+def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
     """Makes a check that a value is an integer in a range.
 
     Accepts integers of Python, NumPy and JAX, but neither bool nor float.
 
     Args:
-      least: the smallest value allowed; None for no lower limit.
-      most: the largest value allowed; None for no upper limit.
+      minimum: the smallest value allowed; None for no lower limit.
+      maximum: the largest value allowed; None for no upper limit.
 
     Returns:
       The check. It raises TypeError for a value that is not an integer and ValueError
       for one out of range.
     """
 
-    def look(name: str, value: Any) -> None:
+    def check_integer(name: str, value: Any) -> None:
         if _is_traced(value):
             return
         # bool is a subclass of int, and `True` for a count is most likely a mistake.
@@ -121,18 +121,18 @@ def integer(least: int | None = None, most: int | None = None) -> Check:
             )
         except TypeError:
             number = None
-        wanted = f"wanted an integer{_range(least, most)}"
+        expected = f"an integer{_range(minimum, maximum)}"
         if number is None:
-            raise TypeError(f"{name}: got {value!r}; {wanted}")
-        if not _is_within(number, least, most):
-            raise ValueError(f"{name}: got {number}; {wanted}")
+            raise TypeError(f"{name}: expected {expected}, got {value!r}")
+        if not _is_within(number, minimum, maximum):
+            raise ValueError(f"{name}: expected {expected}, got {number}")
 
-    return look
+    return check_integer
 
 
 def number(
-    least: float | int | None = None,
-    most: float | int | None = None,
+    minimum: float | int | None = None,
+    maximum: float | int | None = None,
     *,
     above: bool = False,
     finite: bool = True,
@@ -140,9 +140,9 @@ def number(
     """Makes a check that a value is a real number in a range, and not NaN.
 
     Args:
-      least: lower limit; None for no lower limit.
-      most: the largest value allowed; None for no upper limit.
-      above: whether the value must be strictly above `least`.
+      minimum: lower limit; None for no lower limit.
+      maximum: the largest value allowed; None for no upper limit.
+      above: whether the value must be strictly above `minimum`.
       finite: whether infinite values are rejected.
 
     Returns:
@@ -150,20 +150,22 @@ def number(
       NaN or a number out of range.
     """
 
-    def look(name: str, value: Any) -> None:
+    def check_number(name: str, value: Any) -> None:
         if _is_traced(value):
             return
         kind = "finite number" if finite else "number"
-        wanted = f"wanted a {kind}{_range(least, most, above)}"
-        found = _real(value)
-        if found is None:
-            raise TypeError(f"{name}: got {value!r}; {wanted}")
-        inside = _is_within(found, least, most) and not (above and found == least)
-        bad = not math.isfinite(found) if finite else math.isnan(found)
-        if bad or not inside:
-            raise ValueError(f"{name}: got {value}; {wanted}")
+        expected = f"a {kind}{_range(minimum, maximum, above)}"
+        real = _as_float(value)
+        if real is None:
+            raise TypeError(f"{name}: expected {expected}, got {value!r}")
+        is_inside = _is_within(real, minimum, maximum) and not (
+            above and real == minimum
+        )
+        is_valid = math.isfinite(real) if finite else not math.isnan(real)
+        if not (is_valid and is_inside):
+            raise ValueError(f"{name}: expected {expected}, got {value}")
 
-    return look
+    return check_number
 
 
 def real(name: str, value: Any) -> None:
@@ -172,8 +174,8 @@ def real(name: str, value: Any) -> None:
     Raises:
       TypeError: if the value is not a number.
     """
-    if not _is_traced(value) and _real(value) is None:
-        raise TypeError(f"{name}: got {value!r}; wanted a number")
+    if not _is_traced(value) and _as_float(value) is None:
+        raise TypeError(f"{name}: expected a number, got {value!r}")
 
 
 def fraction(name: str, value: Any) -> None:
@@ -185,12 +187,13 @@ def fraction(name: str, value: Any) -> None:
       TypeError: if the value is not a number.
       ValueError: if it is out of range.
     """
-    wanted = "wanted a fraction to remove in [0, 1); to remove 90 % say 0.9"
-    found = _real(value)
-    if found is None:
-        raise TypeError(f"{name}: got {value!r}; {wanted}")
-    if not 0 <= found < 1:
-        raise ValueError(f"{name}: got {value}; {wanted}")
+    expected = "expected a fraction to remove, in [0, 1)"
+    remedy = "write 0.9 to remove 90 %"
+    real = _as_float(value)
+    if real is None:
+        raise TypeError(f"{name}: {expected}, got {value!r}; {remedy}")
+    if not 0 <= real < 1:
+        raise ValueError(f"{name}: {expected}, got {value}; {remedy}")
 
 
 def one_of(known: Collection[str]) -> Check:
@@ -204,13 +207,13 @@ def one_of(known: Collection[str]) -> Check:
       an unknown name.
     """
 
-    def look(name: str, value: Any) -> None:
+    def check_name(name: str, value: Any) -> None:
         if not isinstance(value, str):
-            raise TypeError(f"{name}: got {value!r}; wanted one of {list(known)}")
+            raise TypeError(f"{name}: expected one of {list(known)}, got {value!r}")
         if value not in known:
-            raise ValueError(f"{name}: got {value!r}; wanted one of {list(known)}")
+            raise ValueError(f"{name}: expected one of {list(known)}, got {value!r}")
 
-    return look
+    return check_name
 
 
 def function(name: str, value: Any) -> None:
@@ -220,7 +223,7 @@ def function(name: str, value: Any) -> None:
       TypeError: if it is not.
     """
     if not callable(value):
-        raise TypeError(f"{name}: got {value!r}; wanted a function")
+        raise TypeError(f"{name}: expected a function, got {value!r}")
 
 
 def name_or_function(name: str, value: Any) -> None:
@@ -230,7 +233,7 @@ def name_or_function(name: str, value: Any) -> None:
       TypeError: if it is neither.
     """
     if not isinstance(value, str) and not callable(value):
-        raise TypeError(f"{name}: got {value!r}; wanted a name or a function")
+        raise TypeError(f"{name}: expected a name or a function, got {value!r}")
 
 
 def name_function_or_table(name: str, value: Any) -> None:
@@ -242,7 +245,10 @@ def name_function_or_table(name: str, value: Any) -> None:
       TypeError: if the value is neither a sequence, such as a string, nor callable.
     """
     if not isinstance(value, Sequence | np.ndarray) and not callable(value):
-        raise TypeError(f"{name}: got {value!r}; wanted a name, a function or a table")
+        raise TypeError(
+            f"{name}: expected a name, a function or a sequence of numbers, got "
+            f"{value!r}"
+        )
 
 
 def optimizer(name: str, value: Any) -> None:
@@ -252,7 +258,10 @@ def optimizer(name: str, value: Any) -> None:
       TypeError: if it is not.
     """
     if not (callable(getattr(value, "init", None)) and hasattr(value, "update")):
-        raise TypeError(f"{name}: got {value!r}; wanted an optimizer such as optax.sgd")
+        raise TypeError(
+            f"{name}: expected an optax optimizer, such as optax.sgd(0.1), got "
+            f"{value!r}"
+        )
 
 
 def patterns(name: str, value: Any) -> None:
@@ -274,21 +283,29 @@ def instance(kind: type) -> Check:
       The check. It raises TypeError for other values.
     """
 
-    def look(name: str, value: Any) -> None:
+    def check_instance(name: str, value: Any) -> None:
         if not isinstance(value, kind):
-            raise TypeError(f"{name}: got {value!r}; wanted a {kind.__name__}")
+            raise TypeError(f"{name}: expected a {kind.__name__}, got {value!r}")
 
-    return look
+    return check_instance
 
 
 def path(name: str, value: Any) -> None:
-    """Wants a path of the file system."""
+    """Checks that a value is a path of the file system.
+
+    Raises:
+      TypeError: if it is neither a string nor a `pathlib.Path`.
+    """
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name}: got {value!r}; wanted a string or a pathlib.Path")
+        raise TypeError(f"{name}: expected a string or a pathlib.Path, got {value!r}")
 
 
 def key(name: str, value: Any) -> None:
-    """Wants a random key, typed or as raw key data."""
+    """Checks that a value is a random key, typed or as raw key data.
+
+    Raises:
+      TypeError: if it is neither.
+    """
     rng.as_typed(value, field=name)
 
 
@@ -303,8 +320,8 @@ def masks(name: str, value: Any) -> None:
     for leaf_name, leaf in _arrays(name, value, what="boolean arrays").items():
         if leaf.dtype != np.bool:
             raise ValueError(
-                f"{name}: {leaf_name or 'it'} is of {leaf.dtype}; wanted bool, as of "
-                "masks.ones"
+                f"{_place(name, leaf_name)}: expected a boolean array, got dtype "
+                f"{leaf.dtype}; make masks with `masks.ones`"
             )
 
 
@@ -322,13 +339,19 @@ def _arrays(name: str, value: Any, *, what: str) -> dict[str, Any]:
     """Returns the leaves of a tree of arrays by name, or raises if it is not one."""
     leaves = tree.named_leaves(value)
     if not leaves:
-        raise ValueError(f"{name}: no leaf is there; wanted a tree of {what}")
+        raise ValueError(f"{name}: expected a tree of {what}, got no leaves")
     for leaf_name, leaf in leaves.items():
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise TypeError(
-                f"{name}: {leaf_name or 'it'} is {leaf!r}; wanted a tree of {what}"
+                f"{_place(name, leaf_name)}: expected a tree of {what}, got the leaf "
+                f"{leaf!r}"
             )
     return leaves
+
+
+def _place(name: str, leaf_name: str) -> str:
+    """Names a leaf of an argument; a bare array has a leaf without a name."""
+    return f"{name}: {leaf_name}" if leaf_name else name
 
 
 def _is_traced(value: Any) -> bool:
@@ -336,7 +359,7 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def _real(value: Any) -> float | None:
+def _as_float(value: Any) -> float | None:
     """Converts a real number or an array with one element and no axes to float.
 
     Returns:
@@ -354,13 +377,16 @@ def _real(value: Any) -> float | None:
     return None
 
 
-def _is_within(value: Any, least: Any, most: Any) -> bool:
-    return (least is None or value >= least) and (most is None or value <= most)
+def _is_within(value: Any, minimum: Any, maximum: Any) -> bool:
+    return (minimum is None or value >= minimum) and (
+        maximum is None or value <= maximum
+    )
 
 
-def _range(least: Any, most: Any, above: bool = False) -> str:
-    if least is None:
-        return "" if most is None else f", {most} or less"
-    if most is None:
-        return f" above {least}" if above else f", {least} or more"
-    return f" from {least} to {most}"
+def _range(minimum: Any, maximum: Any, above: bool = False) -> str:
+    """Describes a range, to follow a noun such as "an integer"."""
+    if minimum is None:
+        return "" if maximum is None else f" of at most {maximum}"
+    if maximum is None:
+        return f" above {minimum}" if above else f" of at least {minimum}"
+    return f" from {minimum} to {maximum}"

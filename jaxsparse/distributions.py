@@ -98,11 +98,11 @@ def uniform(
     """
     del axes
     sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
-    whole = _dense(masks, dense)
-    sparse = [size for size, is_whole in zip(sizes, whole, strict=True) if not is_whole]
+    is_dense = _dense(masks, dense)
+    sparse = [size for size, fixed in zip(sizes, is_dense, strict=True) if not fixed]
     # The division gives dense layers their size, so the target includes it.
     target = count_kept(sum(sparse), sparsity) + sum(sizes) - sum(sparse)
-    return _divide(masks, sparsity, target, [Fraction(s) for s in sizes], whole)
+    return _divide(masks, sparsity, target, [Fraction(s) for s in sizes], is_dense)
 
 
 @arguments.check(
@@ -255,12 +255,12 @@ def balanced(
 
 @arguments.check(
     masks=arguments.masks,
-    wanted=arguments.instance(Mapping),
+    values=arguments.instance(Mapping),
     otherwise=arguments.fraction,
 )
 def by_glob(
     masks: Masks,
-    wanted: Mapping[str, float | int],
+    values: Mapping[str, float | int],
     *,
     otherwise: float | Fraction,
 ) -> Counts:
@@ -268,7 +268,7 @@ def by_glob(
 
     Args:
       masks: defines the prunable leaves; only names and shapes are used.
-      wanted: for shell patterns of leaf names, a sparsity (a float in [0, 1)) or a
+      values: for shell patterns of leaf names, a sparsity (a float in [0, 1)) or a
         number of weights to keep (an integer). The first pattern that matches a name
         applies.
       otherwise: sparsity of each layer that no pattern matches, in [0, 1).
@@ -288,21 +288,21 @@ def by_glob(
       >>> by_glob(masks, {"b": 12}, otherwise=0.9)
       {'a': 2, 'b': 12}
     """
-    masks_lib.check_globs(tuple(wanted), masks_lib.names(masks), field="wanted")
+    masks_lib.check_globs(tuple(values), masks_lib.names(masks), field="values")
 
     def count(name: str, leaf: Any) -> int:
-        globs = [glob for glob in wanted if masks_lib.matches(name, (glob,))]
-        value = wanted[globs[0]] if globs else otherwise
+        globs = [glob for glob in values if masks_lib.matches(name, (glob,))]
+        value = values[globs[0]] if globs else otherwise
         # The type decides, not the value: 1 is a single weight, and 1.0 is a sparsity
         # that is out of range.
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             if globs:
-                arguments.fraction(f"wanted[{globs[0]!r}]", value)
+                arguments.fraction(f"values[{globs[0]!r}]", value)
             return max(count_kept(leaf.size, value), min(1, leaf.size))
         if not 0 <= value <= leaf.size:
             raise ValueError(
-                f"wanted[{globs[0]!r}]: got {value} weights for {name}; wanted 0 to "
-                f"{leaf.size}, its size; a sparsity is a float"
+                f"values[{globs[0]!r}]: expected 0 to {leaf.size} weights for {name}, "
+                f"its size, got {value}; write a sparsity as a float"
             )
         return int(value)
 
@@ -361,14 +361,14 @@ def divide(
     if callable(distribution):
         if dense:
             raise ValueError(
-                f"dense: got {dense} with a function as distribution; wanted the "
-                "function to keep these layers whole, and no patterns"
+                f"dense: expected no patterns with a function as distribution, got "
+                f"{dense}; let the function keep these layers dense"
             )
         return layer_counts.checked(masks, distribution(masks, sparsity))
     if distribution not in NAMES:
         raise ValueError(
-            f"distribution: unknown {distribution!r}; did you mean "
-            f"{nearest(distribution, list(NAMES))}?"
+            f"distribution: expected one of {list(NAMES)}, got {distribution!r}; did "
+            f"you mean {nearest(distribution, list(NAMES))}?"
         )
     return NAMES[distribution](masks, sparsity, dense=dense, axes=axes)
 
@@ -397,7 +397,7 @@ def _proportional(
         layer.
     """
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
-    whole, layouts = _dense(masks, dense), fan_axes.of_tree(masks, axes)
+    is_dense, layouts = _dense(masks, dense), fan_axes.of_tree(masks, axes)
     weights = [
         Fraction(weigh(fan_axes.fans(layouts[name], name, leaf.shape)))
         for name, leaf in zip(names, leaves, strict=True)
@@ -405,16 +405,16 @@ def _proportional(
     total = sum(leaf.size for leaf in leaves)
     target = count_kept(total, sparsity)
     # Checked here and not in `_divide`, so that the message names the dense layers.
-    least = sum(
-        leaf.size for leaf, is_whole in zip(leaves, whole, strict=True) if is_whole
+    num_dense = sum(
+        leaf.size for leaf, fixed in zip(leaves, is_dense, strict=True) if fixed
     )
-    if least > target:
+    if num_dense > target:
         raise ValueError(
-            f"dense: the layers matching {dense} have {least} weights, where sparsity "
-            f"{sparsity} keeps {target} of {total}; wanted a lower sparsity or "
-            "other dense layers"
+            f"dense: expected layers of at most {target} weights, which sparsity "
+            f"{sparsity} keeps of {total}, got {num_dense} in the layers matching "
+            f"{dense}; use a lower sparsity or other dense layers"
         )
-    return _divide(masks, sparsity, target, weights, whole)
+    return _divide(masks, sparsity, target, weights, is_dense)
 
 
 def _divide(
@@ -422,7 +422,7 @@ def _divide(
     sparsity: float | Fraction,
     target: int,
     weights: list[Fraction],
-    whole: list[bool],
+    is_dense: list[bool],
 ) -> Counts:
     """Divides a count by weights; raises if it is too low for one weight in each layer.
 
@@ -431,7 +431,7 @@ def _divide(
       sparsity: fraction to remove, for the error message.
       target: number of weights to keep.
       weights: proportion of each prunable leaf, in the order of leaves.
-      whole: which prunable leaves are kept dense, in the order of leaves.
+      is_dense: which prunable leaves are kept dense, in the order of leaves.
 
     Returns:
       A count for each prunable leaf, None elsewhere.
@@ -441,12 +441,13 @@ def _divide(
     """
     sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
     try:
-        counts = apportionment.divide(target, sizes, weights, whole)
+        counts = apportionment.divide(target, sizes, weights, is_dense)
     except ValueError as error:
         raise ValueError(
-            f"sparsity: {sparsity} keeps {target} of {sum(sizes)} weights, too few for "
-            f"one in each of {len(sizes)} layers ({sum(whole)} of them whole); wanted "
-            "a lower sparsity, fewer dense layers, or fewer prunable ones"
+            f"sparsity: expected one weight or more for each of {len(sizes)} layers, "
+            f"{sum(is_dense)} of them dense, got {sparsity}, which keeps {target} of "
+            f"{sum(sizes)} weights; use a lower sparsity, fewer dense layers, or fewer "
+            "prunable ones"
         ) from error
     return jax.tree.unflatten(jax.tree.structure(masks), counts)
 

@@ -42,19 +42,20 @@ def to_steps(duration: str, *, steps_per_epoch: int, total: int | None = None) -
       >>> to_steps("3ep200it", steps_per_epoch=391)
       1373
     """
-    steps_per_epoch = _check_count(steps_per_epoch, field="steps_per_epoch", least=1)
+    steps_per_epoch = _check_count(steps_per_epoch, field="steps_per_epoch", minimum=1)
     total = None if total is None else _check_count(total, field="total")
     if not isinstance(duration, str):
-        raise TypeError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
+        raise TypeError(f"duration: expected a form such as {FORMS}, got {duration!r}")
     match = _DURATION.fullmatch(duration)
     # Both parts of the pattern are optional, so it also matches the empty string.
     if not duration or match is None:
-        raise ValueError(f"duration: got {duration!r}; wanted a form such as {FORMS}")
+        raise ValueError(f"duration: expected a form such as {FORMS}, got {duration!r}")
     epochs, steps, percent = match.groups(default="0")
     if duration.endswith("%") and total is None:
         raise ValueError(
-            f"duration: got {duration!r} of a run of unknown length; pass `total`, or "
-            f"say it in steps or epochs; forms are {FORMS}"
+            "duration: expected steps or epochs, since the length of the run is "
+            f"unknown, got {duration!r}; pass `total`, or a form such as '500step' or "
+            "'2ep'"
         )
     # Fractions of the text are exact, so "0.1ep" and "10%" have no float error.
     exact = (
@@ -92,10 +93,10 @@ def kept_per_level(total: int, *, fraction: float, levels: int) -> list[int]:
     """
     _check_fraction(fraction)
     total = _check_count(total, field="total")
-    levels = _check_count(levels, field="levels", most=10_000)
+    levels = _check_count(levels, field="levels", maximum=10_000)
     # `Fraction(str(x))` is the decimal number as written, unlike `Fraction(x)`.
-    left = 1 - Fraction(str(fraction))
-    return [_round(total * left**level) for level in range(levels + 1)]
+    density = 1 - Fraction(str(fraction))
+    return [_round(total * density**level) for level in range(levels + 1)]
 
 
 def open_lth_kept(kept: int, *, fraction: float) -> int:
@@ -125,25 +126,25 @@ def open_lth_kept(kept: int, *, fraction: float) -> int:
     """
     _check_fraction(fraction)
     kept = _check_count(kept, field="kept")
-    left = kept - (math.ceil(fraction * kept) + 1)
-    if left < 0:
+    removed = math.ceil(fraction * kept) + 1
+    if removed > kept:
         raise ValueError(
-            f"kept: got {kept}, of which open_lth removes {kept - left}; wanted more "
-            "weights or a smaller fraction"
+            f"kept: expected at least the {removed} weights that open_lth removes, got "
+            f"{kept}; use a smaller fraction"
         )
-    return left
+    return kept - removed
 
 
 def _check_count(
-    value: Any, *, field: str, least: int = 0, most: int | None = None
+    value: Any, *, field: str, minimum: int = 0, maximum: int | None = None
 ) -> int:
     """Returns a count as a Python integer, checked for its type and range.
 
     Args:
       value: the count.
       field: name of the argument in the message.
-      least: the smallest value allowed.
-      most: the largest value allowed; None for no upper limit.
+      minimum: the smallest value allowed.
+      maximum: the largest value allowed; None for no upper limit.
 
     Raises:
       ValueError: if the count is out of range.
@@ -154,21 +155,25 @@ def _check_count(
     except TypeError:
         count = None
     if count is None:
-        raise TypeError(f"{field}: got {value!r}; expected an integer")
-    if count < least or (most is not None and count > most):
-        wanted = f"{least} or more" if most is None else f"one from {least} to {most:,}"
-        raise ValueError(f"{field}: got {count}; expected {wanted}")
+        raise TypeError(f"{field}: expected an integer, got {value!r}")
+    if count < minimum or (maximum is not None and count > maximum):
+        limits = (
+            f"of at least {minimum}"
+            if maximum is None
+            else f"from {minimum} to {maximum:,}"
+        )
+        raise ValueError(f"{field}: expected an integer {limits}, got {count}")
     return count
 
 
 def _check_fraction(fraction: float) -> None:
     """Raises if a fraction is not a number in [0, 1)."""
     if not isinstance(fraction, numbers.Real):
-        raise TypeError(f"fraction: got {fraction!r}; wanted a number in [0, 1)")
+        raise TypeError(f"fraction: expected a number in [0, 1), got {fraction!r}")
     if not 0 <= fraction < 1:
         raise ValueError(
-            f"fraction: got {fraction}; wanted the part of the weights that one level "
-            "removes, in [0, 1)"
+            "fraction: expected the fraction of the weights that one level removes, in "
+            f"[0, 1), got {fraction}"
         )
 
 

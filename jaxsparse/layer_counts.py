@@ -28,21 +28,21 @@ def checked(masks: Masks, counts: Any) -> Counts:
     Warns:
       UserWarning: if a leaf that has weights gets the count 0; the message names it.
     """
-    names, found = masks_lib.names(masks), masks_lib.names(counts)
-    if found != names:
+    names, counted = masks_lib.names(masks), masks_lib.names(counts)
+    if counted != names:
         raise ValueError(
             f"distribution: expected a function that returns counts for the leaves "
-            f"{names}, got counts for {found}"
+            f"{names}, got counts for {counted}"
         )
     sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
-    whole = []
+    integers = []
     # Integers are required, not integral floats, because float32 cannot represent every
     # count above 2**24. Tracers would make the counts unknown before compilation.
     for name, size, count in zip(names, sizes, jax.tree.leaves(counts), strict=True):
         is_known = not isinstance(count, jax.core.Tracer | bool) and np.ndim(count) == 0
         if not (is_known and np.issubdtype(np.asarray(count).dtype, np.integer)):
             raise TypeError(
-                f"distribution: expected a whole number of weights for {name}, got "
+                f"distribution: expected an integer number of weights for {name}, got "
                 f"{count!r}; return Python integers"
             )
         if not 0 <= count <= size:
@@ -50,14 +50,15 @@ def checked(masks: Masks, counts: Any) -> Counts:
                 f"distribution: expected 0 to {size} weights for {name}, its size, "
                 f"got {count}"
             )
-        whole.append(int(count))
-    empty = [n for n, s, c in zip(names, sizes, whole, strict=True) if s and not c]
+        integers.append(int(count))
+    empty = [n for n, s, c in zip(names, sizes, integers, strict=True) if s and not c]
     if empty:
         arguments.warn(
-            f"distribution: the function leaves no weight in {empty}, so that nothing "
-            "passes these layers; return at least 1 for each"
+            "distribution: expected a function that leaves weights in every layer, got "
+            f"0 for {empty}, so that these layers pass no signal; return at least 1 "
+            "for each"
         )
-    return jax.tree.unflatten(jax.tree.structure(masks), whole)
+    return jax.tree.unflatten(jax.tree.structure(masks), integers)
 
 
 def empty(masks: Masks) -> list[str]:
@@ -71,7 +72,7 @@ def empty(masks: Masks) -> list[str]:
       replicates, only layers that are empty in all replicates are listed.
     """
     layers = masks_lib.layer_counts(masks).items()
-    return [name for name, count in layers if count.total and not count.kept]
+    return [name for name, count in layers if count.size and not count.num_active]
 
 
 def warn_if_empty(masks: Masks, *, remedy: str) -> None:
@@ -92,6 +93,6 @@ def warn_if_empty(masks: Masks, *, remedy: str) -> None:
             return
     if names := empty(masks):
         arguments.warn(
-            f"masks: no weight is left in {names}, so that nothing passes these "
-            f"layers; {remedy}"
+            f"masks: expected active weights in every layer, got none in {names}, so "
+            f"that these layers pass no signal; {remedy}"
         )

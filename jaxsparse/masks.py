@@ -29,12 +29,12 @@ class LayerCount(NamedTuple):
     """Number of active weights of one layer.
 
     Attributes:
-      kept: number of weights that the mask keeps.
-      total: number of weights in the layer.
+      num_active: number of weights inside the mask.
+      size: number of weights of the layer.
     """
 
-    kept: int
-    total: int
+    num_active: int
+    size: int
 
 
 def is_kernel(name: str, leaf: Any = None) -> bool:
@@ -57,8 +57,8 @@ def is_kernel(name: str, leaf: Any = None) -> bool:
     # it with the step count.
     if not isinstance(name, str):
         raise TypeError(
-            f"name: expected the name of a leaf, got {name!r}; if this comes from "
-            "optax.inject_hyperparams around a sparse method, have it inside: "
+            f"name: expected the name of a leaf, got {name!r}; if the cause is "
+            "optax.inject_hyperparams around a sparse method, move it inside: "
             "transforms.rigl(optax.inject_hyperparams(optax.adamw)(...), ...)"
         )
     return (
@@ -80,14 +80,14 @@ def glob_filter(globs: tuple[str, ...]) -> Callable[[str, Any], bool]:
       A function of a leaf's name and the leaf that returns whether the leaf is
       selected.
     """
-    left_out = tuple(glob[1:] for glob in globs if glob.startswith("!"))
-    taken = tuple(glob for glob in globs if not glob.startswith("!"))
+    excluded = tuple(glob[1:] for glob in globs if glob.startswith("!"))
+    included = tuple(glob for glob in globs if not glob.startswith("!"))
 
-    def wanted(name: str, leaf: Any) -> bool:
-        chosen = matches(name, taken) if taken else is_kernel(name, leaf)
-        return chosen and not matches(name, left_out)
+    def is_selected(name: str, leaf: Any) -> bool:
+        matched = matches(name, included) if included else is_kernel(name, leaf)
+        return matched and not matches(name, excluded)
 
-    return wanted
+    return is_selected
 
 
 def ones(
@@ -120,23 +120,23 @@ def ones(
       {'dense': {'bias': None, 'kernel': Array([[ True,  True]], dtype=bool)}}
     """
     if not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(params)):
-        raise ValueError("params: no array is there; wanted a tree of parameters")
+        raise ValueError("params: expected a tree of parameters, got no array")
     if not callable(prunable):
         check_globs(prunable, field="prunable")
         # Excluding patterns must match a leaf as well, or they are misspelled.
         globs = tuple(glob.removeprefix("!") for glob in prunable)
         check_globs(globs, names(params), field="prunable")
-    wanted = prunable if callable(prunable) else glob_filter(prunable)
+    is_prunable = prunable if callable(prunable) else glob_filter(prunable)
 
     def make(name: str, leaf: Any) -> Bool[Array, "..."] | None:
-        return jnp.ones(leaf.shape, bool) if wanted(name, leaf) else None
+        return jnp.ones(leaf.shape, bool) if is_prunable(name, leaf) else None
 
     result = tree.map_with_names(make, params)
     if not jax.tree.leaves(result):
         raise ValueError(
-            f"params: no leaf is prunable among {names(params)}; wanted at least one "
-            f"floating leaf of two or more axes named {', '.join(KERNEL_NAMES)}; pass "
-            "`prunable=` to choose others"
+            "params: expected at least one prunable leaf, a floating-point leaf of two "
+            f"or more axes named {', '.join(KERNEL_NAMES)}, got the leaves "
+            f"{names(params)}; pass `prunable=` to choose others"
         )
     return result
 
@@ -198,8 +198,8 @@ def apply(masks: Masks, params: Params) -> Params:
         the leaf.
 
     Examples:
-      >>> kept = {"kernel": jnp.array([True, False]), "bias": None}
-      >>> apply(kept, {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([5.0])})
+      >>> masks = {"kernel": jnp.array([True, False]), "bias": None}
+      >>> apply(masks, {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([5.0])})
       {'bias': Array([5.], dtype=float32), 'kernel': Array([3., 0.], dtype=float32)}
     """
     check_boolean(masks, remedy="masks.apply takes masks first, then parameters")
@@ -230,7 +230,9 @@ def check_boolean(masks: Masks, *, remedy: str) -> None:
         kind = getattr(leaf, "dtype", type(leaf).__name__)
         # Compared as text, so that leaves without a dtype are checked by their type.
         if str(kind) != "bool":
-            raise ValueError(f"masks: {name} is of {kind}; wanted bool; {remedy}")
+            raise ValueError(
+                f"masks: {name}: expected a boolean array, got {kind}; {remedy}"
+            )
 
 
 def _count(leaf: Bool[Array, "..."]) -> int:
@@ -252,7 +254,7 @@ def num_active(masks: Masks) -> int:
     Raises:
       ValueError: if a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.ones")
+    check_boolean(masks, remedy="make masks with `masks.ones`")
     return sum(_count(leaf) for leaf in jax.tree.leaves(masks))
 
 
@@ -269,8 +271,8 @@ def size(masks: Masks) -> int:
     for leaf in leaves:
         if not hasattr(leaf, "size"):
             raise TypeError(
-                f"masks: got {leaf!r} as a leaf; expected boolean arrays, such as from "
-                "masks.ones, or their shapes"
+                "masks: expected boolean arrays, such as from masks.ones, or their "
+                f"shapes, got the leaf {leaf!r}"
             )
     return sum(leaf.size for leaf in leaves)
 
@@ -287,14 +289,14 @@ def sparsity(masks: Masks) -> float:
     Raises:
       ValueError: if there are no prunable weights, or a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.ones")
-    weights = size(masks)
-    if not weights:
+    check_boolean(masks, remedy="make masks with `masks.ones`")
+    total = size(masks)
+    if not total:
         raise ValueError(
             f"masks: expected prunable weights, got none in the leaves {names(masks)}; "
             "make masks with `masks.ones(params)`"
         )
-    return 1.0 - num_active(masks) / weights
+    return 1.0 - num_active(masks) / total
 
 
 def layer_counts(masks: Masks) -> dict[str, LayerCount]:
@@ -309,7 +311,7 @@ def layer_counts(masks: Masks) -> dict[str, LayerCount]:
     Raises:
       ValueError: if a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.ones")
+    check_boolean(masks, remedy="make masks with `masks.ones`")
     leaves = jax.tree.leaves(masks)
     return {
         name: LayerCount(_count(leaf), leaf.size)
@@ -355,7 +357,7 @@ def pack(masks: Masks) -> dict[str, np.ndarray]:
     Raises:
       ValueError: if a mask is not boolean.
     """
-    check_boolean(masks, remedy="see masks.ones")
+    check_boolean(masks, remedy="make masks with `masks.ones`")
     packed = {}
     for name, leaf in tree.named_leaves(masks).items():
         packed[name] = np.packbits(np.asarray(leaf).reshape(-1))
@@ -363,13 +365,14 @@ def pack(masks: Masks) -> dict[str, np.ndarray]:
     return packed
 
 
-def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
+def unpack(packed: Mapping[str, np.ndarray], template: Masks) -> Masks:
     """Unpacks masks that `pack` has packed.
 
     Args:
       packed: return value of `pack`. The shapes may be missing, as in files of earlier
         versions; only the number of bytes is then checked.
-      like: masks with the nesting and shapes of the result, such as `ones(params)`.
+      template: masks with the nesting and shapes of the result, such as
+        `ones(params)`.
 
     Returns:
       Masks equal to those packed.
@@ -382,21 +385,22 @@ def unpack(packed: Mapping[str, np.ndarray], like: Masks) -> Masks:
     """
     if not isinstance(packed, Mapping):
         raise TypeError(
-            f"packed: got {packed!r}; wanted a mapping from names of leaves to bytes"
+            f"packed: expected a mapping from leaf names to bytes, got {packed!r}"
         )
     packed = {name: np.asarray(packed[name]) for name in packed}
-    leaves, treedef = jax.tree.flatten(like)
-    wanted = names(like)
+    leaves, treedef = jax.tree.flatten(template)
+    leaf_names = names(template)
     present = {name for name in packed if not _is_shape(name, packed)}
-    missing = sorted(set(wanted) - present)
-    unexpected = sorted(present - set(wanted))
+    missing = sorted(set(leaf_names) - present)
+    unexpected = sorted(present - set(leaf_names))
     if missing or unexpected:
         raise ValueError(
-            f"packed masks: missing {missing}, unexpected {unexpected}; wanted exactly "
-            "the prunable leaves of the network they are loaded for"
+            "packed masks: expected exactly the prunable leaves of the network they "
+            f"are loaded for, got {sorted(present)}: missing {missing}, unexpected "
+            f"{unexpected}; load them for the network they were made for"
         )
     unpacked = []
-    for name, leaf in zip(wanted, leaves, strict=True):
+    for name, leaf in zip(leaf_names, leaves, strict=True):
         _check_packed(name, packed, leaf)
         # `count` drops the bits that fill up the last byte.
         bits = np.unpackbits(packed[name], count=leaf.size)
@@ -423,16 +427,17 @@ def _check_packed(name: str, packed: Mapping[str, np.ndarray], leaf: Array) -> N
     bits, shape = packed[name], packed.get(name + _SHAPE)
     if shape is not None and tuple(shape.tolist()) != leaf.shape:
         raise ValueError(
-            f"packed masks: {name} has shape {tuple(shape.tolist())}; wanted "
-            f"{leaf.shape}; is it another network?"
+            f"packed masks: {name}: expected shape {leaf.shape}, got "
+            f"{tuple(shape.tolist())}; load them for the network they were made for"
         )
     if bits.dtype != np.uint8 or bits.ndim != 1:
         raise ValueError(
-            f"packed masks: {name} is {bits.dtype} of shape {bits.shape}; wanted bytes "
-            "(uint8) on one axis, as `masks.pack` makes them"
+            f"packed masks: {name}: expected bytes (uint8) on one axis, as "
+            f"`masks.pack` returns, got {bits.dtype} of shape {bits.shape}"
         )
     if bits.size != -(-leaf.size // 8):
         raise ValueError(
-            f"packed masks: {name} has {bits.size} bytes; wanted "
-            f"{-(-leaf.size // 8)} for shape {leaf.shape}; is it another network?"
+            f"packed masks: {name}: expected {-(-leaf.size // 8)} bytes for shape "
+            f"{leaf.shape}, got {bits.size}; load them for the network they were made "
+            "for"
         )

@@ -54,12 +54,13 @@ def read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path}: is no JSON ({error}); expected an object; restore or remove it"
+            f"{path}: expected a JSON object, got invalid JSON ({error}); restore or "
+            "remove the file"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path}: got a JSON {type(content).__name__}, expected an object; restore "
-            "or remove it"
+            f"{path}: expected a JSON object, got a {type(content).__name__}; restore "
+            "or remove the file"
         )
     return content
 
@@ -83,7 +84,7 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    whole = []
+    records = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line) if line else None
@@ -92,22 +93,22 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
             if number == len(lines):
                 break
             raise ValueError(
-                f"{path}: line {number} is no JSON ({error.msg}); wanted one record a "
-                "line; was the file edited? Restore it, or move it away to begin anew"
+                f"{path}: line {number}: expected a JSON object, got invalid JSON "
+                f"({error.msg}); restore the file, or move it away to start again"
             ) from error
         if isinstance(record, dict):
             if missing := sorted(needed - record.keys()):
                 raise ValueError(
-                    f"{path}: line {number} lacks {missing}; expected a record of a "
-                    "run; was the file edited? Restore it"
+                    f"{path}: line {number}: expected the fields {sorted(needed)}, got "
+                    f"a record without {missing}; restore the file"
                 )
-            whole.append(record)
+            records.append(record)
         elif line:
             raise ValueError(
-                f"{path}: line {number} is {line[:40]}; wanted a JSON object; restore "
-                "the file, or move it away to begin anew"
+                f"{path}: line {number}: expected a JSON object, got {line[:40]}; "
+                "restore the file, or move it away to start again"
             )
-    return whole
+    return records
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -159,14 +160,14 @@ def count(path: Path, stage: str) -> int:
 
 
 def keep_only(
-    path: Path, wanted: Callable[[Record], bool], *, fields: Iterable[str] = ()
+    path: Path, keep: Callable[[Record], bool], *, fields: Iterable[str] = ()
 ) -> int:
     """Removes unwanted records by replacing the file atomically.
 
     Args:
       path: path of a file of JSON lines. An incomplete last line is removed,
         or completed if only its newline is missing.
-      wanted: returns whether to keep a record.
+      keep: returns whether to keep a record.
       fields: names of fields that every record must have.
 
     Returns:
@@ -180,7 +181,7 @@ def keep_only(
     if not path.exists():
         return 0
     records = read(path, fields=fields)
-    kept = [record for record in records if wanted(record)]
+    kept = [record for record in records if keep(record)]
     if len(kept) < len(records) or _is_torn(path):
         write_atomically(path, "".join(_line(record) for record in kept))
     return len(records) - len(kept)
@@ -223,15 +224,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
       OSError: if the file cannot be written; the message names the file.
     """
     data = content.encode() if isinstance(content, str) else content
-    fresh = path.with_name(path.name + ".new")
+    replacement = path.with_name(path.name + ".new")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without fsync, a power failure after the rename can leave an empty file.
-        with fresh.open("wb") as file:
+        with replacement.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        replacement.replace(path)
 
 
 @contextmanager
@@ -250,8 +251,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(
-            f"{path}: cannot be written ({error.strerror}); make room or allow it, and "
-            "run the same command again to continue"
+            f"{path}: expected a writable file, got {error.strerror}; free disk space "
+            "or change the permissions, and run the same command again to continue"
         ) from error
 
 

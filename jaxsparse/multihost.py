@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def on_tpu(environment: Mapping[str, str], *, chips: Sequence[str] = CHIPS) -> b
         set to anything that does not begin with tpu.
       chips: paths; at least one of them exists on a host with TPU chips.
     """
-    wanted = environment.get("JAX_PLATFORMS") or "tpu"
-    return wanted.startswith("tpu") and any(Path(chip).exists() for chip in chips)
+    platforms = environment.get("JAX_PLATFORMS") or "tpu"
+    return platforms.startswith("tpu") and any(Path(chip).exists() for chip in chips)
 
 
 def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
@@ -85,15 +85,16 @@ def _by_hand(given: Mapping[str, str]) -> dict[str, Any]:
     missing = [name for name in BY_HAND if name not in given]
     if missing:
         raise ValueError(
-            f"{', '.join(missing)}: not set, but {', '.join(given)}; wanted all three "
-            "in every process: HOST:PORT of the first, how many there are, and which "
-            "of them this is, counted from 0; or none, for one process"
+            f"{', '.join(missing)}: expected all of {', '.join(BY_HAND)}, got only "
+            f"{', '.join(given)}; set in every process HOST:PORT of the first process, "
+            "the number of processes, and the index of this process, from 0; or set "
+            "none of them for a single process"
         )
     address, count, number = (given[name] for name in BY_HAND)
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
         raise ValueError(
-            f"{BY_HAND[2]}: came {number!r} of {BY_HAND[1]} {count!r}; wanted numbers, "
-            "the first from 0 to the second less one"
+            f"{BY_HAND[2]}: expected an index from 0 to {BY_HAND[1]} - 1, got "
+            f"{number!r} with {BY_HAND[1]}={count!r}; set both to integers"
         )
     return {
         "coordinator_address": address,
@@ -122,19 +123,19 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
     """
     if jax.distributed.is_initialized():
         return
-    found = cluster(environment)
-    if found is None and not on_tpu(environment):
+    cluster_arguments = cluster(environment)
+    if cluster_arguments is None and not on_tpu(environment):
         return
     try:
-        jax.distributed.initialize(**(found or {}))
+        jax.distributed.initialize(**(cluster_arguments or {}))
     except ValueError as error:
         # TPU chips without metadata of other hosts: a single TPU VM.
-        if found is None:
+        if cluster_arguments is None:
             log.info("no other hosts of a TPU are known of: %s", error)
             return
         raise ValueError(
-            f"{', '.join(BY_HAND)}: wanted, as JAX cannot find out by itself what "
-            f"started several processes here ({error})"
+            "environment: expected a cluster that JAX detects, got none of those it "
+            f"supports ({error}); set {', '.join(BY_HAND)} in every process"
         ) from error
 
 
@@ -151,7 +152,7 @@ def is_primary() -> bool:
     return not is_multiprocess() or jax.process_index() == 0
 
 
-def broadcast_from_primary(find: Callable[[], Told]) -> Told:
+def broadcast_from_primary(find: Callable[[], Result]) -> Result:
     """Calls a function on the primary process and returns its result on every process.
 
     All processes must make the same calls in the same order. Functions of this module
@@ -171,17 +172,17 @@ def broadcast_from_primary(find: Callable[[], Told]) -> Told:
     """
     if not is_multiprocess() or _ALONE.get():
         return find()
-    said = _say(find) if is_primary() else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    sent = _say(find) if is_primary() else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
     # Every array size is compiled separately, so sizes are rounded up to powers of 2.
     padded = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)
-    padded[: len(said)] = np.frombuffer(said, np.uint8)
-    heard = multihost_utils.broadcast_one_to_all(padded)
+    padded[: len(sent)] = np.frombuffer(sent, np.uint8)
+    received = multihost_utils.broadcast_one_to_all(padded)
     # Pickle ignores the padding. It is safe here: both ends are the same program.
-    found, error = pickle.loads(np.asarray(heard).tobytes())
+    cluster_arguments, error = pickle.loads(np.asarray(received).tobytes())
     if error is not None:
         raise error
-    return found
+    return cluster_arguments
 
 
 def _say(find: Callable[[], Any]) -> bytes:
@@ -203,13 +204,13 @@ def _say(find: Callable[[], Any]) -> bytes:
         # Some exceptions pickle but do not unpickle, such as those whose `__init__`
         # takes other arguments than `args`.
         try:
-            said = pickle.dumps((None, error))
-            pickle.loads(said)
+            sent = pickle.dumps((None, error))
+            pickle.loads(sent)
         except Exception:
-            said = pickle.dumps(
+            sent = pickle.dumps(
                 (None, RuntimeError(f"{type(error).__name__}: {error}"))
             )
-        return said
+        return sent
     finally:
         _ALONE.reset(token)
 
@@ -232,7 +233,7 @@ def on_primary(write: Callable[[], Any]) -> None:
     broadcast_from_primary(act)
 
 
-def run_on_all(make: Callable[[], Told]) -> Told:
+def run_on_all(make: Callable[[], Result]) -> Result:
     """Runs a function on every process, and raises on all of them if it fails on any.
 
     Args:
@@ -248,28 +249,31 @@ def run_on_all(make: Callable[[], Told]) -> Told:
     """
     # An exception raised right away would leave the other processes waiting in the next
     # collective operation.
-    made, failed = None, None
+    result, failure = None, None
     try:
-        made = make()
+        result = make()
     except Exception as error:
-        failed = error
-    if on_all(None if failed else True):
-        return made
-    raise failed or RuntimeError("another process failed; see what it said")
+        failure = error
+    if on_all(None if failure else True):
+        return result
+    raise failure or RuntimeError(
+        "run_on_all: expected every process to succeed, got a failure of another "
+        "process; see its log"
+    )
 
 
-def on_all(thing: Any) -> bool:
+def on_all(value: Any) -> bool:
     """Returns whether the argument is not None on every process.
 
     All processes must call this function together.
 
     Args:
-      thing: any object; only whether it is None is communicated.
+      value: any object; only whether it is None is communicated.
     """
     if not is_multiprocess() or _ALONE.get():
-        return thing is not None
-    each = multihost_utils.process_allgather(np.asarray(thing is not None))
-    return bool(np.all(each))
+        return value is not None
+    flags = multihost_utils.process_allgather(np.asarray(value is not None))
+    return bool(np.all(flags))
 
 
 def to_local(tree: Any) -> Any:
@@ -326,12 +330,12 @@ def device_put(tree: Any, shardings: Any) -> Any:
     Returns:
       The tree with arrays of these shardings.
     """
-    each = jax.tree.leaves(shardings)
+    leaves = jax.tree.leaves(shardings)
     # Within one process, JAX's own function does all that is needed.
-    if all(sharding.is_fully_addressable for sharding in each):
+    if all(sharding.is_fully_addressable for sharding in leaves):
         return jax.device_put(tree, shardings)
-    if len(each) == 1:
-        return jax.tree.map(lambda leaf: _device_put(leaf, each[0]), tree)
+    if len(leaves) == 1:
+        return jax.tree.map(lambda leaf: _device_put(leaf, leaves[0]), tree)
     return jax.tree.map(_device_put, tree, shardings)
 
 
@@ -344,5 +348,5 @@ def _device_put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         if leaf.sharding.device_set == sharding.device_set:
             return jax.device_put(leaf, sharding)
         leaf = to_host(leaf)
-    whole = np.asarray(leaf)
-    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])

@@ -65,7 +65,7 @@ def prune(
         is prunable; or shell patterns of leaf names, where a pattern that begins with
         "!" excludes leaves. The default selects floating-point leaves of two or more
         axes that are called kernel, weight, w or embedding.
-      dense: shell patterns of leaf names to keep dense. Their weights count towards the
+      dense: shell patterns of leaf names to keep dense. Their weights count toward the
         sparsity, except with "uniform", which keeps them in addition. They need not fit
         the structure.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
@@ -106,21 +106,21 @@ def prune(
     everything = masks_lib.ones(params, prunable=prunable)
     axes = fan_axes.of_tree(params, axes)
     structure = select.bind(structure, params, axes=axes, dense=dense)
-    least = _floors(everything, min_layer_density, distribution, dense, structure)
-    counts = _counts(everything, sparsity, distribution, dense, axes, least)
+    minimums = _floors(everything, min_layer_density, distribution, dense, structure)
+    counts = _counts(everything, sparsity, distribution, dense, axes, minimums)
     if _is_pooled(counts):
         [counts] = select.round_totals(structure, everything, [counts], frozen=dense)
     else:
         counts = select.round_counts(structure, everything, counts)
-    worth = _score(score, params, everything)
-    masks = _select(worth, counts, None, dense, structure, least)
+    leaf_scores = _score(score, params, everything)
+    masks = _select(leaf_scores, counts, None, dense, structure, minimums)
     # Counting ties needs concrete values. With a structure, units of weights compete,
     # and `count_ties` counts single weights.
-    leaves = jax.tree.leaves((worth, masks))
+    leaves = jax.tree.leaves((leaf_scores, masks))
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
     if known:
         ties = select.count_ties(
-            worth,
+            leaf_scores,
             masks,
             frozen=dense,
             pooled=_is_pooled(counts),
@@ -181,7 +181,7 @@ def prune_iteratively(
         is prunable; or shell patterns of leaf names, where a pattern that begins with
         "!" excludes leaves. The default selects floating-point leaves of two or more
         axes that are called kernel, weight, w or embedding.
-      dense: shell patterns of leaf names to keep dense. Their weights count towards the
+      dense: shell patterns of leaf names to keep dense. Their weights count toward the
         sparsity, except with "uniform", which keeps them in addition.
       min_layer_density: with "global", the minimum density of each layer at every
         iteration, in [0, 1], rounded up to whole weights; the total count does not
@@ -226,12 +226,12 @@ def prune_iteratively(
     """
     everything = masks_lib.ones(params, prunable=prunable)
     axes = fan_axes.of_tree(params, axes)
-    least = _floors(everything, min_layer_density, distribution, dense, None)
+    minimums = _floors(everything, min_layer_density, distribution, dense, None)
     # Built from the last iteration to the first, with counts that never decrease, and
     # reversed below. The last iteration has exactly the count of `prune`.
-    plan = [_counts(everything, sparsity, distribution, dense, axes, least)]
+    plan = [_counts(everything, sparsity, distribution, dense, axes, minimums)]
     for level in reversed(_levels(sparsity, iterations, schedule)):
-        counts = _counts(everything, level, distribution, dense, axes, least)
+        counts = _counts(everything, level, distribution, dense, axes, minimums)
         plan.append(jax.tree.map(max, counts, plan[-1]))
 
     # The counts are read by a traced index, so that all iterations share one compiled
@@ -241,14 +241,18 @@ def prune_iteratively(
         params: Params, masks: Masks, iteration: Int[Array, ""]
     ) -> tuple[Masks, list[Bool[Array, ""]], dict[str, Any]]:
         counts = _counts_at(masks, plan, iteration, dense)
-        worth = _score(score, params, masks)
-        within = None if regrow else masks
-        read = everything if regrow else masks
-        kept = _select(worth, counts, within, dense, None, least)
+        leaf_scores = _score(score, params, masks)
+        candidates = None if regrow else masks
+        considered = everything if regrow else masks
+        selected = _select(leaf_scores, counts, candidates, dense, None, minimums)
         ties = select.count_ties(
-            worth, kept, candidates=within, frozen=dense, pooled=_is_pooled(counts)
+            leaf_scores,
+            selected,
+            candidates=candidates,
+            frozen=dense,
+            pooled=_is_pooled(counts),
         )
-        return kept, _finite(worth, read), ties
+        return selected, _finite(leaf_scores, considered), ties
 
     plan.reverse()
     masks = everything
@@ -263,8 +267,9 @@ def prune_iteratively(
         # finite, so it is done here.
         if bad:
             raise ValueError(
-                f"score: not finite in {bad} at iteration {iteration} of {iterations}; "
-                "wanted numbers; look for overflow in the loss or the network"
+                f"score: expected finite numbers, got NaN or infinity in {bad} at "
+                f"iteration {iteration} of {iterations}; look for overflow in the loss "
+                "or the network"
             )
     select.warn_of_ties(ties)
     layer_counts.warn_if_empty(masks, remedy=EMPTY)
@@ -303,7 +308,7 @@ def _floors(
     dense: tuple[str, ...],
     structure: select.Structure | None,
 ) -> Counts | None:
-    """Computes the minimum numbers of weights of the layers; None without minimum.
+    """Computes the minimum number of weights of the layers; None without minimum.
 
     Args:
       masks: dense masks.
@@ -317,8 +322,8 @@ def _floors(
     """
     if density and distribution != "global":
         raise ValueError(
-            f"min_layer_density: got {density} with distribution {distribution!r}; "
-            "wanted 'global', as the others keep a weight of every layer"
+            f"min_layer_density: expected 0 with distribution {distribution!r}, which "
+            f"keeps a weight of every layer, got {density}; use distribution='global'"
         )
     return select.floors(masks, density, frozen=dense, structure=structure)
 
@@ -329,7 +334,7 @@ def _counts(
     distribution: str | distributions.Distribute,
     dense: tuple[str, ...],
     axes: fan_axes.TreeAxes,
-    least: Counts | None,
+    minimums: Counts | None,
 ) -> Counts:
     """Computes the number of weights to keep, of each layer or over all layers.
 
@@ -339,7 +344,7 @@ def _counts(
       distribution: "global", a name in `distributions.NAMES`, or a function.
       dense: shell patterns of leaf names to keep dense.
       axes: layouts of the leaves.
-      least: minimum number of weights of each layer; None for no minimum.
+      minimums: minimum number of weights of each layer; None for no minimum.
 
     Returns:
       With "global", one integer for all layers that are not dense together. Otherwise a
@@ -353,34 +358,35 @@ def _counts(
         if isinstance(distribution, str) and distribution not in distributions.NAMES:
             known = ["global", *distributions.NAMES]
             raise ValueError(
-                f"distribution: unknown {distribution!r}; did you mean "
-                f"{nearest(distribution, known)}?"
+                f"distribution: expected one of {known}, got {distribution!r}; did you "
+                f"mean {nearest(distribution, known)}?"
             )
         return distributions.divide(
             distribution, masks, sparsity, dense=dense, axes=axes
         )
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
     masks_lib.check_globs(dense, names, field="dense")
-    whole = sum(
+    num_dense = sum(
         leaf.size
         for name, leaf in zip(names, leaves, strict=True)
         if masks_lib.matches(name, dense)
     )
-    kept = distributions.count_kept(masks_lib.size(masks), sparsity)
-    if whole > kept:
+    num_active = distributions.count_kept(masks_lib.size(masks), sparsity)
+    if num_dense > num_active:
         raise ValueError(
-            f"dense: the layers matching {dense} have {whole} weights, where sparsity "
-            f"{sparsity} keeps {kept}; wanted a lower sparsity or other dense layers"
+            f"dense: expected layers of at most {num_active} weights, which sparsity "
+            f"{sparsity} keeps, got {num_dense} in the layers matching {dense}; use a "
+            "lower sparsity or other dense layers"
         )
-    # Without minimums `least` is None, a tree without leaves, and the sum is 0.
-    needed = sum(jax.tree.leaves(least))
-    if needed > kept - whole:
+    # Without minimums, `minimums` is None, a tree without leaves, and the sum is 0.
+    needed = sum(jax.tree.leaves(minimums))
+    if needed > num_active - num_dense:
         raise ValueError(
-            f"min_layer_density: the layers need {needed} weights at least, "
-            f"where sparsity {sparsity} leaves {kept - whole}; wanted a lower density "
-            "or a lower sparsity"
+            f"min_layer_density: expected minimums of at most {num_active - num_dense} "
+            f"weights, which sparsity {sparsity} leaves to these layers, got {needed}; "
+            "use a lower minimum density or a lower sparsity"
         )
-    return kept - whole
+    return num_active - num_dense
 
 
 def _counts_at(
@@ -397,8 +403,10 @@ def _counts_at(
     sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
     if _is_pooled(plan[0]):
         # The number of competing weights determines whether counts need int64.
-        free = [size for name, size in sizes.items() if not tree.matches(name, dense)]
-        return select.count_at(plan, index, sum(free))
+        competing = [
+            size for name, size in sizes.items() if not tree.matches(name, dense)
+        ]
+        return select.count_at(plan, index, sum(competing))
     return tree.map_with_names(
         lambda name, *of_leaf: select.count_at(of_leaf, index, sizes[name]), *plan
     )
@@ -410,7 +418,7 @@ def _select(
     candidates: Masks | None,
     dense: tuple[str, ...],
     structure: select.Structure | None,
-    least: Counts | None,
+    minimums: Counts | None,
 ) -> Masks:
     """Selects weights over all layers by a single count, or in each layer by its own.
 
@@ -420,18 +428,18 @@ def _select(
       candidates: masks of the weights that may be kept; None for all.
       dense: shell patterns of leaf names to keep dense.
       structure: structured sparsity; None for single weights.
-      least: minimum number of weights of each layer, with a single count; None for no
-        minimum.
+      minimums: minimum numbers of weights of the layers, with a single count; None for
+        no minimum.
     """
     options = {"candidates": candidates, "frozen": dense, "structure": structure}
     if _is_pooled(counts):
-        return select.top_k_global_at_least(scores, counts, least, **options)
+        return select.top_k_global_at_least(scores, counts, minimums, **options)
     return select.top_k_per_layer(scores, counts, **options)
 
 
-def _finite(scores: Scores, read: Masks) -> list[Bool[Array, ""]]:
-    """Computes for each layer whether its scores are finite where `read` is True."""
+def _finite(scores: Scores, considered: Masks) -> list[Bool[Array, ""]]:
+    """Computes per layer whether its scores are finite where `considered` is True."""
     finite = masks_lib.tree_map(
-        lambda mask, leaf: jnp.all(jnp.isfinite(leaf) | ~mask), read, scores
+        lambda mask, leaf: jnp.all(jnp.isfinite(leaf) | ~mask), considered, scores
     )
     return jax.tree.leaves(finite)

@@ -92,10 +92,10 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     # has only one of the leaves.
     if len(leaves) < len(pairs):
         every = [name for name, _ in pairs]
-        twice = next(name for name in every if every.count(name) > 1)
+        repeated = next(name for name in every if every.count(name) > 1)
         raise ValueError(
-            f"tree: two leaves are called {twice!r}; wanted one name a leaf; do keys "
-            "contain slashes?"
+            f"tree: expected a different name for every leaf, got {repeated!r} twice; "
+            "do not use slashes in keys"
         )
     return leaves
 
@@ -121,7 +121,7 @@ def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
       TypeError: if `fn` is not a function.
     """
     if not callable(fn):
-        raise TypeError(f"fn: got {fn!r}; wanted a function of a name and a leaf")
+        raise TypeError(f"fn: expected a function of a name and a leaf, got {fn!r}")
     treedef = jax.tree.structure(tree, is_leaf=is_absent)
     columns = (_named(tree), *map(treedef.flatten_up_to, trees))
     return treedef.unflatten(
@@ -132,9 +132,9 @@ def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
 
 def match_structure(
     tree: Any,
-    like: Any,
+    template: Any,
     *,
-    fields: tuple[str, str] = ("tree", "like"),
+    fields: tuple[str, str] = ("tree", "template"),
     shapes: bool = True,
     same_leaves: bool = False,
 ) -> Any:
@@ -142,17 +142,17 @@ def match_structure(
 
     Args:
       tree: any pytree.
-      like: the tree whose nesting the result has; leaves may be abstract, such as from
-        `jax.eval_shape`. Where it has None or `MaskedNode`, so has the result.
-      fields: names of `tree` and `like` in error messages.
-      shapes: whether leaves must have the same shapes as in `like`.
+      template: the tree whose nesting the result has; leaves may be abstract, such as
+        from `jax.eval_shape`. Where it has None or `MaskedNode`, so has the result.
+      fields: names of `tree` and `template` in error messages.
+      shapes: whether leaves must have the same shapes as in `template`.
       same_leaves: whether to raise an error if one tree has None in place of a leaf of
-        the other. Leaves in place of a `MaskedNode` of `like` belong to another
+        the other. Leaves in place of a `MaskedNode` of `template` belong to another
         optimizer and are dropped in any case.
 
     Returns:
-      The leaves of `tree` in the nesting of `like`, with None for the leaves of `like`
-      at which `tree` is absent.
+      The leaves of `tree` in the nesting of `template`, with None for the leaves of
+      `template` at which `tree` is absent.
 
     Raises:
       ValueError: if a leaf exists in only one of the trees or its shapes differ; the
@@ -163,57 +163,58 @@ def match_structure(
       >>> match_structure(ticket, {"kernel": jnp.zeros(2), "bias": jnp.zeros(1)})
       {'bias': None, 'kernel': Array([ True,  True], dtype=bool)}
     """
-    wanted, treedef = _named(like), jax.tree.structure(like, is_leaf=is_absent)
+    entries = _named(template)
+    treedef = jax.tree.structure(template, is_leaf=is_absent)
     # Trees of equal structure have equal names, so no look-up by name is needed.
     if jax.tree.structure(tree, is_leaf=is_absent) == treedef:
-        found = [leaf for _, leaf in _named(tree)]
+        leaves = [leaf for _, leaf in _named(tree)]
     else:
-        found = _look_up(tree, wanted, fields)
+        leaves = _look_up(tree, entries, fields)
     matched = []
-    for (name, leaf), mine in zip(wanted, found, strict=True):
-        here, there = not is_absent(mine), not is_absent(leaf)
-        # Only None counts as a difference: a MaskedNode of `like` says that the leaf
-        # belongs to another optimizer.
-        if same_leaves and here > there and leaf is None:
-            raise _unexpected(name, wanted, fields)
-        if same_leaves and there > here:
-            raise _missing(name, wanted, fields)
-        if shapes and here and there and jnp.shape(mine) != jnp.shape(leaf):
+    for (name, place), leaf in zip(entries, leaves, strict=True):
+        has_leaf, has_place = not is_absent(leaf), not is_absent(place)
+        # Only None counts as a difference: a MaskedNode of `template` marks a leaf
+        # that belongs to another optimizer.
+        if same_leaves and has_leaf and place is None:
+            raise _unexpected(name, entries, fields)
+        if same_leaves and has_place and not has_leaf:
+            raise _missing(name, entries, fields)
+        if shapes and has_leaf and has_place and jnp.shape(leaf) != jnp.shape(place):
             raise ValueError(
-                f"{fields[0]}: {name} has shape {jnp.shape(mine)}; wanted "
-                f"{jnp.shape(leaf)}, as in {fields[1]}; are they of one network?"
+                f"{fields[0]}: {name}: expected shape {jnp.shape(place)}, as in "
+                f"{fields[1]}, got {jnp.shape(leaf)}; pass trees of the same network"
             )
-        matched.append((mine if here else None) if there else leaf)
+        matched.append((leaf if has_leaf else None) if has_place else place)
     return treedef.unflatten(matched)
 
 
 def _look_up(
-    tree: Any, wanted: list[tuple[str, Any]], fields: tuple[str, str]
+    tree: Any, entries: list[tuple[str, Any]], fields: tuple[str, str]
 ) -> list[Any]:
-    """Finds by name the leaves of a tree that belong at the places of another tree.
+    """Returns the leaves of a tree in the order of the entries of its template.
 
     Args:
       tree: any pytree.
-      wanted: names of the places, each with a leaf or an absent node.
+      entries: names of the template's leaves and absent nodes, each with its node.
       fields: names of the two trees in error messages.
 
     Returns:
-      A leaf for each place; None where the tree is absent.
+      A leaf for each entry; None where the tree is absent.
 
     Raises:
       ValueError: if a leaf is missing or unexpected.
     """
     leaves = named_leaves(tree)
-    nothing = {name for name, leaf in _named(tree) if is_absent(leaf)}
-    places = {name for name, _ in wanted}
-    free = {name for name, leaf in wanted if is_absent(leaf)}
+    absent = {name for name, leaf in _named(tree) if is_absent(leaf)}
+    known = {name for name, _ in entries}
+    template_absent = {name for name, place in entries if is_absent(place)}
     for name in leaves:
-        if name not in places and not _is_within(name, free):
-            raise _unexpected(name, wanted, fields)
-    for name, leaf in wanted:
-        if not (is_absent(leaf) or name in leaves or _is_within(name, nothing)):
-            raise _missing(name, wanted, fields)
-    return [leaves.get(name) for name, _ in wanted]
+        if name not in known and not _is_within(name, template_absent):
+            raise _unexpected(name, entries, fields)
+    for name, place in entries:
+        if not (is_absent(place) or name in leaves or _is_within(name, absent)):
+            raise _missing(name, entries, fields)
+    return [leaves.get(name) for name, _ in entries]
 
 
 def _is_within(name: str, places: set[str]) -> bool:
@@ -223,23 +224,27 @@ def _is_within(name: str, places: set[str]) -> bool:
 
 
 def _unexpected(
-    name: str, wanted: list[tuple[str, Any]], fields: tuple[str, str]
+    name: str, entries: list[tuple[str, Any]], fields: tuple[str, str]
 ) -> ValueError:
-    """Makes the error for a leaf that the other tree does not have."""
+    """Makes the error for a leaf that the template does not have."""
     return ValueError(
-        f"{fields[0]}: the leaf {name} is not in {fields[1]}; wanted the leaves "
-        f"{[known for known, leaf in wanted if not is_absent(leaf)]}"
+        f"{fields[0]}: expected only leaves of {fields[1]}, which are "
+        f"{_names_of(entries)}, got the leaf {name}; pass trees of the same network"
     )
 
 
 def _missing(
-    name: str, wanted: list[tuple[str, Any]], fields: tuple[str, str]
+    name: str, entries: list[tuple[str, Any]], fields: tuple[str, str]
 ) -> ValueError:
-    """Makes the error for a leaf that only the other tree has."""
+    """Makes the error for a leaf that only the template has."""
     return ValueError(
-        f"{fields[0]}: the leaf {name} of {fields[1]} is missing; wanted the leaves "
-        f"{[known for known, leaf in wanted if not is_absent(leaf)]}"
+        f"{fields[0]}: expected all leaves of {fields[1]}, which are "
+        f"{_names_of(entries)}, got no leaf {name}; pass trees of the same network"
     )
+
+
+def _names_of(entries: list[tuple[str, Any]]) -> list[str]:
+    return [name for name, leaf in entries if not is_absent(leaf)]
 
 
 def check_globs(
@@ -260,19 +265,19 @@ def check_globs(
     """
     if isinstance(globs, str):
         raise TypeError(
-            f"{field}: got the string {globs!r}; wanted a tuple of patterns, "
+            f"{field}: expected a tuple of patterns, got the string {globs!r}; write "
             f"({globs!r},)"
         )
     if not isinstance(globs, Sequence) or not all(isinstance(g, str) for g in globs):
         raise TypeError(
-            f"{field}: got {globs!r}; wanted a tuple of shell patterns over names of "
-            "leaves, such as ('head/*',)"
+            f"{field}: expected a tuple of shell patterns of leaf names, such as "
+            f"('head/*',), got {globs!r}"
         )
     for glob in globs if known is not None else ():
         if not any(fnmatchcase(name, glob) for name in known):
             raise ValueError(
-                f"{field}: the pattern {glob!r} matches no prunable leaf; wanted one "
-                f"of, or a pattern over, {list(known)}"
+                f"{field}: expected patterns that match a prunable leaf, got {glob!r}, "
+                f"which matches none of {list(known)}"
             )
 
 
@@ -310,7 +315,7 @@ def leading_axis(tree: Any, *, field: str) -> int:
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths & {(), (0,)}:
         raise ValueError(
-            f"{field}: got leaves of shapes {shapes}; wanted all to begin with the "
-            "same axis, 1 or longer"
+            f"{field}: expected leaves with the same first axis, of length 1 or more, "
+            f"got shapes {shapes}"
         )
     return lengths.pop()[0]

@@ -1,6 +1,6 @@
 """What every test runs under: strict JAX, four CPU devices, a compilation cache.
 
-Most of the time goes into compiling programs that run once, so LLVM does not optimise
+Most of the time goes into compiling programs that run once, so LLVM does not optimize
 them. `OPTIMIZED=1 pytest` has most of them compiled as users do.
 """
 

@@ -59,7 +59,7 @@ def update(params: Any, state: Any, grads: Any) -> Any:
 
 
 class Divided:
-    """Weights and the optimiser's state on so many devices."""
+    """Weights and the optimizer's state on so many devices."""
 
     def __init__(self, like: Any, parts: int, *, least: int) -> None:
         self.mesh = jax.make_mesh(
@@ -68,7 +68,7 @@ class Divided:
             axis_types=(AxisType.Auto,),
             devices=jax.devices()[:parts],
         )
-        specs = transforms.weight_specs(like, axis="data", parts=parts, least=least)
+        specs = transforms.weight_specs(like, axis="data", parts=parts, min_size=least)
         self.like, self.state = like, jax.eval_shape(optimizer().init, like)
         followed = transforms.state_specs(specs, like, self.state)
         place = lambda spec: NamedSharding(self.mesh, spec)  # noqa: E731

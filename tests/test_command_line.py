@@ -99,11 +99,11 @@ MISTAKES = [
     ),
     (
         [TRAIN, DIGITS, "--config.data.name=digts"],
-        "config.data.name: unknown 'digts'; did you mean digits?",
+        "got 'digts'; did you mean digits?",
     ),
     (
         [SWEEP, "--workdir=x", DIGITS, "--set=data.name=cifar_10"],
-        "config.data.name: unknown 'cifar_10'; did you mean cifar10",
+        "got 'cifar_10'; did you mean cifar10",
     ),
     ([SWEEP, "--config=lth_digits"], "--workdir: missing; give a folder"),
     ([SWEEP, "--workdir=x", "--seeds=0"], "--seeds: got '0', which is not valid"),

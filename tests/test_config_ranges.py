@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-import tiny
+from helpers import tiny
 from ml_collections import ConfigDict
 
 from jaxsparse import config, distributions, durations, factory, initializers

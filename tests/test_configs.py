@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config, factory, masks
 from jaxsparse.config import reference

@@ -87,7 +87,7 @@ def test_a_layout_that_cannot_be_read_is_refused(layout: str) -> None:
         ("...io", (4,), r"a/kernel: expected two or more axes"),
         ("iio", (4, 3), r"a/kernel: expected two or more axes"),
         ("oi...", (4,), r"a/kernel: expected two or more axes"),
-        ("...io/4", (4, 6), r"a/kernel: expected outputs that 4 groups divide, got 6"),
+        ("...io/4", (4, 6), r"a/kernel: expected .* divisible by 4 groups, got 6"),
     ],
 )
 def test_a_layout_that_does_not_fit_names_the_leaf(
@@ -99,7 +99,7 @@ def test_a_layout_that_does_not_fit_names_the_leaf(
 
 def test_a_table_that_fits_no_tree_is_refused() -> None:
     tree = {"a": {"kernel": jnp.ones((2, 3))}}
-    with pytest.raises(ValueError, match="axes: the pattern 'b/"):
+    with pytest.raises(ValueError, match="axes: expected patterns .*got 'b/"):
         fan_axes.of_tree(tree, {"b/*": "io"})
     with pytest.raises(TypeError, match="axes"):
         fan_axes.of_tree(tree, ("io",))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from experiments.studies.gradient_flow import analysis, curvature, runs_reader, variants
 from jaxsparse import factory, masks, transforms

@@ -248,14 +248,14 @@ def test_equinox_models_and_lists() -> None:
 
 def test_bad_numbers_are_refused() -> None:
     params, tree = network(), some_masks()
-    with pytest.raises(ValueError, match="steps: got -1"):
+    with pytest.raises(ValueError, match="steps: expected .*got -1"):
         learn(params, tree, steps=-1)
 
     def broken(params: Any, batch: Any) -> Any:
         sizes = jax.tree.map(jnp.sum, params)
         return sizes["conv"]["kernel"] ** 2 + jnp.sum(params["head"]["kernel"] ** 0.5)
 
-    with pytest.raises(ValueError, match=r"loss: the norms of \['head/kernel'\]"):
+    with pytest.raises(ValueError, match=r"loss: expected .*\['head/kernel'\]"):
         initializers.metainit(
             broken, params, tree, make_batch=NOISE, steps=2, key=zero()
         )

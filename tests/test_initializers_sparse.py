@@ -83,7 +83,9 @@ def test_fans_under_jit_and_vmap() -> None:
 
 
 def test_fans_of_a_vector_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"mask: got shape \(3,\); wanted a kernel"):
+    with pytest.raises(
+        ValueError, match=r"mask: expected that of a kernel.*got shape \(3,\)"
+    ):
         initializers.sparse_fans(jnp.ones(3, bool))
 
 
@@ -344,16 +346,22 @@ def test_narrow_weights_are_drawn_wide() -> None:
 
 
 def test_names_that_are_not_are_refused_with_those_known() -> None:
-    with pytest.raises(ValueError, match="fan: got 'fanin'; wanted one of in, out, av"):
+    with pytest.raises(
+        ValueError, match="fan: expected one of in, out, av.*got 'fanin'"
+    ):
         initializers.per_neuron(fan="fanin")
-    with pytest.raises(ValueError, match="fan: got 'both'; wanted one of in, out, av"):
+    with pytest.raises(
+        ValueError, match="fan: expected one of in, out, av.*got 'both'"
+    ):
         initializers.rescaled("lecun_normal", fan="both")
-    with pytest.raises(ValueError, match="got 'cauchy'; wanted one of normal, uniform"):
+    with pytest.raises(
+        ValueError, match="expected one of normal, uniform.*got 'cauchy'"
+    ):
         initializers.per_neuron(distribution="cauchy")
-    with pytest.raises(ValueError, match="scale: got 0.0"):
+    with pytest.raises(ValueError, match="scale: expected .*got 0.0"):
         initializers.per_neuron(scale=0.0)
     for make in (initializers.rescaled, initializers.layer_scaled, initializers.masked):
-        with pytest.raises(ValueError, match="base: got 'he'; wanted one of kaimi"):
+        with pytest.raises(ValueError, match="base: expected one of kaimi.*got 'he'"):
             make("he")
 
 
@@ -361,7 +369,9 @@ def test_leaves_that_do_not_fit_are_named() -> None:
     params = {"a": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}}
     draw = functools.partial(initializers.sparsity_aware, params, key=zero())
     none = {"kernel": None, "bias": None}
-    with pytest.raises(ValueError, match=r"masks: a/kernel has shape \(3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"masks: a/kernel: expected shape .*got \(3, 4\)"
+    ):
         draw({"a": none | {"kernel": jnp.ones((3, 4), bool)}})
     with pytest.raises(
         ValueError, match=r"a/bias: expected two or more axes, .* got shape \(3,\)"

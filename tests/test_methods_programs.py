@@ -8,14 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import methods
 import numpy as np
 import optax
 import pytest
-from campaigns import case
+from helpers import methods
+from helpers.campaigns import case
+from helpers.methods import METHODS
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from methods import METHODS
 
 from jaxsparse import transforms
 
@@ -25,7 +25,7 @@ PLAINLY = {
     "xla_llvm_disable_expensive_passes": True,
 }
 PARTNERS = ("momentum", "adam", "clipped", "rmsprop", "schedule free", "accumulating")
-# Every method with one optimiser, every optimiser with about four methods.
+# Every method with one optimizer, every optimizer with about four methods.
 CHOSEN = [(method, PARTNERS[i % len(PARTNERS)]) for i, method in enumerate(METHODS)]
 OTHERS = [
     (method, partner)
@@ -68,7 +68,7 @@ def make_params(seed: int = 0) -> Any:
 
 @functools.cache
 def make_program(method: str, partner: str) -> tuple[Any, Any, Any]:
-    """Returns an optimiser, its `init` and its training step, to be compiled once."""
+    """Returns an optimizer, its `init` and its training step, to be compiled once."""
     tx = methods.build(method, partner)
     step = jax.jit(functools.partial(train_step, tx), compiler_options=PLAINLY)
     return tx, jax.jit(tx.init, compiler_options=PLAINLY), step

@@ -1,7 +1,6 @@
 """What each method does at a change, against slow and obvious numpy."""
 
 import math
-import re
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -9,14 +8,14 @@ import equinox as eqx
 import hypothesis
 import jax
 import jax.numpy as jnp
-import methods
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers import methods
+from helpers.methods import FADING, GRADUAL, SPARSE
+from helpers.reference import select as select_slowly
 from hypothesis import strategies as st
-from methods import FADING, GRADUAL, SPARSE
-from reference import select as select_slowly
 
 from jaxsparse import masks, scores, select, transforms
 from jaxsparse.transforms import update_schedules
@@ -62,8 +61,8 @@ def find_trace(state: Any) -> Any:
     return state.inner_state[0].trace
 
 
-def journey(tx: Any, count: int = 11, favoured: bool = False) -> list[Moment]:
-    """Updates with random gradients, larger at half of the weights held if favoured."""
+def journey(tx: Any, count: int = 11, favored: bool = False) -> list[Moment]:
+    """Updates with random gradients, larger at half of the weights held if favored."""
     rng = np.random.default_rng(4)
     params = methods.make_params(dtype="float32")
     state = jax.jit(tx.init, compiler_options=PLAINLY)(params)
@@ -75,7 +74,7 @@ def journey(tx: Any, count: int = 11, favoured: bool = False) -> list[Moment]:
         grads = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params
         )
-        if favoured:
+        if favored:
             for name, layer in held.items():
                 even = jnp.arange(layer["kernel"].size).reshape(layer["kernel"].shape)
                 more = 9.0 * (layer["kernel"] & (even % 2 == 0))
@@ -98,7 +97,7 @@ def half_fading(update: int, count: int) -> int:
 
 
 def check_step(moment: Moment, forgotten: Any = None, rests: bool = False) -> None:
-    """The optimiser's step: from zero where weights came, made or left out."""
+    """The optimizer's step: from zero where weights came, made or left out."""
     for i, had in enumerate(moment.had):
         has, weight = moment.has[i], moment.weights[i]
         old = had & has if forgotten is None else had & has & ~forgotten[i]
@@ -124,7 +123,7 @@ RIGL = {
 @pytest.mark.parametrize("case", RIGL)
 def test_rigl(case: str) -> None:
     options = RIGL[case]
-    moments = journey(transforms.rigl(SGD, **FADING, **options), 5, favoured=True)
+    moments = journey(transforms.rigl(SGD, **FADING, **options), 5, favored=True)
     for update in (1, 4):
         moment, regrown = moments[update], []
         for i, had in enumerate(moment.had):
@@ -294,7 +293,7 @@ def test_gradual_magnitude_keeps_the_least_of_each_layer() -> None:
     for update in range(10):
         _, state = step(nothing, state, params)
         layers = masks.layer_counts(transforms.get_masks(state)).values()
-        counts[update] = [layer.kept for layer in layers]
+        counts[update] = [layer.num_active for layer in layers]
     totals = methods.CUBIC
     wanted = {1: [96, 48], 4: [totals[2] - 10, 10], 9: [36 - 10, 10]}
     assert {update: counts[update] for update in wanted} == wanted
@@ -612,66 +611,75 @@ REFUSED: dict[str, tuple[Any, dict]] = {
         t.sparse_evolution,
         {"sparsity": 0.5, "structure": select.fan_in()},
     ),
-    "grow: unknown 'most'": (t.rigl, END | {"update_every": 3, "grow": "most"}),
-    "drop_fraction: got 1.5": (t.rigl, END | {"update_every": 3, "drop_fraction": 1.5}),
-    "drop_schedule: unknown 'linear'": (
+    "grow: expected one of .*got 'most'": (
+        t.rigl,
+        END | {"update_every": 3, "grow": "most"},
+    ),
+    "drop_fraction: expected .*got 1.5": (
+        t.rigl,
+        END | {"update_every": 3, "drop_fraction": 1.5},
+    ),
+    "drop_schedule: expected 'cosine'.*got 'linear'": (
         t.rigl,
         END | {"update_every": 3, "drop_schedule": "linear"},
     ),
-    "end_step: got None; wanted the step at which": (t.rigl, {"sparsity": 0.5}),
-    "end_step: got None with soft_bound": (
+    "end_step: expected the step at which .*got None": (t.rigl, {"sparsity": 0.5}),
+    "end_step: expected .*soft_bound.*got None": (
         t.mest,
         {"sparsity": 0.5, "soft_bound": True},
     ),
-    "end_step: got 9 with begin_step 100": (t.rigl, END),
-    "update_every: got 0": (t.rigl, END | {"update_every": 0}),
-    "begin_step: got -1": (t.rigl, END | {"begin_step": -1}),
-    "gradient_weight: got -1": (t.mest, END | {"gradient_weight": -1.0}),
-    "momentum: got 1.0": (t.snfs, END | {"momentum": 1.0}),
-    "stop_step: got 5": (t.granet, END | {"update_every": 3, "stop_step": 5}),
-    "schedule: sparsities fall": (
+    "end_step: expected .*begin_step=100.*got 9": (t.rigl, END),
+    "update_every: expected .*got 0": (t.rigl, END | {"update_every": 0}),
+    "begin_step: expected .*got -1": (t.rigl, END | {"begin_step": -1}),
+    "gradient_weight: expected .*got -1": (t.mest, END | {"gradient_weight": -1.0}),
+    "momentum: expected .*got 1.0": (t.snfs, END | {"momentum": 1.0}),
+    "stop_step: expected .*got 5": (
+        t.granet,
+        END | {"update_every": 3, "stop_step": 5},
+    ),
+    "schedule: expected sparsities that never decrease": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "initial_sparsity": 0.6},
     ),
-    "schedule: unknown 'cubed'": (
+    "schedule: expected one of .*got 'cubed'": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "schedule": "cubed"},
     ),
-    "schedule: got a table of 1 sparsities ending in 0.5": (
+    "schedule: expected .*got 1 ending in 0.5": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "schedule": [0.5]},
     ),
-    "min_layer_density: got 0.1 with distribution 'uniform'": (
+    "min_layer_density: expected .*got 0.1 with distribution 'uniform'": (
         t.gradual_magnitude,
         END | {"begin_step": 0, "min_layer_density": 0.1},
     ),
-    "backward_sparsity: got 0.6": (
+    "backward_sparsity: expected .*got 0.6": (
         t.top_kast,
         {"sparsity": 0.5, "backward_sparsity": 0.6},
     ),
-    "regularization: got -1": (
+    "regularization: expected .*got -1": (
         t.top_kast,
         {"sparsity": 0.5, "backward_sparsity": 0.4, "regularization": -1.0},
     ),
-    "n: got 5 of m=4": (t.sr_ste, {"n": 5}),
-    "decay: got -1": (t.sr_ste, {"decay": -1.0}),
-    "first/kernel: got 8 inputs": (t.sr_ste, {"n": 1, "m": 3}),
-    "sparsity: got 1.0": (t.rigl, {"sparsity": 1.0, "end_step": 500}),
-    "sparsity: got -": (t.straight_through, {"sparsity": -0.1}),
-    "sparsity: keeps 36 of 144": (
+    "n: expected .*m=4, got 5": (t.sr_ste, {"n": 5}),
+    "decay: expected .*got -1": (t.sr_ste, {"decay": -1.0}),
+    "first/kernel: expected .*got 8": (t.sr_ste, {"n": 1, "m": 3}),
+    "sparsity: expected .*got 1.0": (t.rigl, {"sparsity": 1.0, "end_step": 500}),
+    "sparsity: expected .*got -": (t.straight_through, {"sparsity": -0.1}),
+    "sparsity: expected to keep .* of 144 weights.*got 36": (
         t.ac_dc,
         {"begin_step": 1, "update_every": 2, "dense": ("second/*",)}
         | (END | {"sparsity": 0.75}),
     ),
-    "distribution: unknown 'erl'": (
+    "distribution: expected one of .*got 'erl'": (
         t.rigl,
         {"sparsity": 0.5, "end_step": 500, "distribution": "erl"},
     ),
-    "dense: the pattern 'third/*' matches no": (
+    r"dense: expected patterns .*got \'third/\*\', which matches none": (
         t.mest,
         {"sparsity": 0.5, "end_step": 500, "dense": ("third/*",)},
     ),
-    "prunable: the pattern 'third/*' matches no": (
+    r"prunable: expected patterns .*got \'third/\*\', which matches none": (
         t.straight_through,
         {"sparsity": 0.5, "prunable": ("third/*",)},
     ),
@@ -682,7 +690,7 @@ REFUSED: dict[str, tuple[Any, dict]] = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_arguments_are_refused_by_name(message: str) -> None:
     make, options = REFUSED[message]
-    with pytest.raises(ValueError, match="^" + re.escape(message)):
+    with pytest.raises(ValueError, match="^" + message):
         make(SGD, **options).init(methods.make_params(dtype="float32"))
 
 
@@ -691,7 +699,7 @@ def test_latent_methods_need_params(make: Any) -> None:
     options = {"sparsity": 0.5} if make is not t.sr_ste else {}
     options |= {"backward_sparsity": 0.4} if make is t.top_kast else {}
     tx, params = make(SGD, **options), methods.make_params(dtype="float32")
-    with pytest.raises(ValueError, match="^params: came None; wanted the dense"):
+    with pytest.raises(ValueError, match="^params: expected the dense .*got None"):
         tx.update(params, tx.init(params))
 
 
@@ -703,7 +711,9 @@ def test_dense_by_patterns() -> None:
     assert masks.names(one) == ["second/kernel"]
     assert one["first"] == {"bias": None, "kernel": None}
     for globs, name in ((("third/*",), "third"), (("*/kernel", "!third"), "third")):
-        with pytest.raises(ValueError, match=f"^prunable: the pattern '{name}"):
+        with pytest.raises(
+            ValueError, match=f"^prunable: expected patterns .*got '{name}"
+        ):
             masks.ones(params, prunable=globs)
 
 
@@ -778,5 +788,7 @@ def test_redistribution_of_more_weights_than_int32_counts_is_refused() -> None:
     leaf = jax.ShapeDtypeStruct((2**16, 2**15), jnp.bfloat16)
     params = {name: {"kernel": leaf} for name in "abc"}
     tx = transforms.snfs(SGD, sparsity=0.1, drop_fraction=0.5, end_step=200)
-    with pytest.raises(ValueError, match="drop_fraction: got 0.5 of 6442450944"):
+    with pytest.raises(
+        ValueError, match="drop_fraction: expected .*got 0.5 of 6442450944"
+    ):
         jax.eval_shape(tx.init, params)

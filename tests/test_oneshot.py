@@ -58,9 +58,13 @@ def test_dense_layers_stay_whole_and_count():
         assert bool(ticket["b"]["kernel"].all())
         left = 180 + 200 if distribution == "uniform" else 240
         assert masks.num_active(ticket) == left
-    with pytest.raises(ValueError, match="200 weights, where sparsity 0.9 keeps 80"):
+    with pytest.raises(
+        ValueError, match="at most 80 weights, which sparsity 0.9 keeps, got 200"
+    ):
         prune.prune(weights, 0.9, dense=("b/*",))
-    with pytest.raises(ValueError, match="matches no prunable leaf"):
+    with pytest.raises(
+        ValueError, match="expected patterns that match a prunable leaf"
+    ):
         prune.prune(weights, 0.9, dense=("head",))
 
 
@@ -107,7 +111,7 @@ def test_iterative_counts_are_exact(distribution: str, regrow: bool):
     assert masks.num_active(ticket) == distributions.count_kept(800, sparsity)
     if distribution != "global":
         rule = distributions.NAMES[distribution](masks.ones(params()), sparsity)
-        kept = [layer.kept for layer in masks.layer_counts(ticket).values()]
+        kept = [layer.num_active for layer in masks.layer_counts(ticket).values()]
         assert kept == jax.tree.leaves(rule)
 
 
@@ -142,7 +146,7 @@ def test_a_layer_that_ends_empty_is_warned_of_by_name():
             steep(), 0.98, score=scores.magnitude, iterations=2
         ),
     ):
-        with pytest.warns(UserWarning, match=r"no weight is left in \['head/kernel'\]"):
+        with pytest.warns(UserWarning, match=r"got none in \['head/kernel'\]"):
             assert masks.num_active(call()) == 26
 
 
@@ -151,7 +155,9 @@ def test_floors_keep_the_best_of_each_layer_and_the_total(density: float):
     weights = steep()
     least = math.ceil(1280 * Fraction(str(density))), math.ceil(20 * density)
     if sum(least) > 26:
-        with pytest.raises(ValueError, match="min_layer_density: the layers need"):
+        with pytest.raises(
+            ValueError, match="min_layer_density: expected minimums of at most"
+        ):
             prune.prune(weights, 0.98, min_layer_density=density)
         return
     for ticket in (
@@ -178,10 +184,12 @@ def test_floors_are_whole_units_and_for_one_threshold_only():
     floors = select.floors(masks.ones(steep()), 0.06, frozen=("body/*",))
     assert jax.tree.leaves(floors) == [0, 2]
     assert select.floors(masks.ones(steep()), 0.0) is None
-    with pytest.raises(ValueError, match="min_layer_density: got 0.1 with distr"):
+    with pytest.raises(
+        ValueError, match="min_layer_density: expected .*got 0.1 with distr"
+    ):
         prune.prune(steep(), 0.9, distribution="erk", min_layer_density=0.1)
     with pytest.raises(
-        ValueError, match="min_layer_density: got 2.0; wanted a finite number"
+        ValueError, match="min_layer_density: expected a finite number.*got 2.0"
     ):
         prune.prune(steep(), 0.9, min_layer_density=2.0)
 
@@ -246,12 +254,12 @@ def test_all_iterations_are_one_trace():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"iterations": 0}, "iterations: got 0; wanted an integer, 1 or more"),
-        ({"schedule": "cosine"}, "schedule: got 'cosine'"),
+        ({"iterations": 0}, "iterations: expected an integer of at least 1.*got 0"),
+        ({"schedule": "cosine"}, "schedule: expected .*got 'cosine'"),
         ({"distribution": "globl"}, "did you mean global"),
-        ({"sparsity": 1.0}, "sparsity: got 1.0"),
-        ({"sparsity": -0.5}, "sparsity: got -0.5"),
-        ({"dense": ("x",)}, "matches no prunable leaf"),
+        ({"sparsity": 1.0}, "sparsity: expected .*got 1.0"),
+        ({"sparsity": -0.5}, "sparsity: expected .*got -0.5"),
+        ({"dense": ("x",)}, "expected patterns that match a prunable leaf"),
     ],
 )
 def test_arguments_out_of_range(fields: dict, message: str):
@@ -291,10 +299,12 @@ def test_scores_that_rank_nothing_warn_and_are_fair_to_layers():
     assert len(said) == 1
     assert masks.num_active(ticket) == 3200
     for layer in masks.layer_counts(ticket).values():
-        assert abs(layer.kept - 800) < 4 * 20  # standard deviations
+        assert abs(layer.num_active - 800) < 4 * 20  # standard deviations
     with pytest.warns(select.TiedScoresWarning, match="'b/kernel': '100.0%'"):
         layered = prune.prune(same, 0.5, score=constant, distribution="uniform")
-    assert [layer.kept for layer in masks.layer_counts(layered).values()] == [800] * 4
+    assert [layer.num_active for layer in masks.layer_counts(layered).values()] == [
+        800
+    ] * 4
     with pytest.warns(select.TiedScoresWarning) as said:
         prune.prune_iteratively(same, 0.5, score=constant, iterations=3)
     assert len(said) == 1
@@ -383,11 +393,15 @@ def test_scores_of_another_shape_are_refused_by_name():
     def turned(weights: Params, mask: Masks) -> Scores:
         return masks.tree_map(lambda _, leaf: leaf.T, mask, weights)
 
-    with pytest.raises(ValueError, match=r"score: a/kernel has shape \(20, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"score: a/kernel: expected shape .*got \(20, 30\)"
+    ):
         prune.prune(params(), 0.5, score=turned)
-    with pytest.raises(ValueError, match=r"score: a/kernel has shape \(20, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"score: a/kernel: expected shape .*got \(20, 30\)"
+    ):
         prune.prune_iteratively(params(), 0.5, score=turned, iterations=2)
-    with pytest.raises(ValueError, match="score: the leaf a/bias"):
+    with pytest.raises(ValueError, match="score: expected .*leaf a/bias"):
         prune.prune(params(), 0.5, score=lambda p, m: jax.tree.map(jnp.abs, p))
 
 

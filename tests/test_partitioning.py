@@ -22,7 +22,7 @@ def weights(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 
 def specs(params: Any, **options: Any) -> dict[str, P]:
-    given = {"axis": "data", "parts": 4, "least": 1} | options
+    given = {"axis": "data", "parts": 4, "min_size": 1} | options
     found = transforms.weight_specs(params, **given)
     return {name: leaf["kernel"] for name, leaf in found.items()}
 
@@ -41,7 +41,7 @@ def divided(spec: P) -> int | None:
 def test_the_longest_axis_that_can_be_is_divided_and_the_last_only_at_need(
     shape: tuple[int, ...], parts: int, least: int
 ) -> None:
-    spec = specs(weights(layer=shape), parts=parts, least=least)["layer"]
+    spec = specs(weights(layer=shape), parts=parts, min_size=least)["layer"]
     at = divided(spec)
     able = [i for i, size in enumerate(shape) if size and size % parts == 0]
     early = [i for i in able if i < len(shape) - 1]
@@ -58,17 +58,20 @@ def test_the_longest_axis_that_can_be_is_divided_and_the_last_only_at_need(
 def test_rules_come_before_size_and_the_first_that_matches_decides() -> None:
     params = weights(first=(8, 16), second=(8, 16), head=(8, 16))
     rules = (("second/*", 1), ("head/*", None), ("*/kernel", -2))
-    found = specs(params, rules=rules, least=10**6)
+    found = specs(params, rules=rules, min_size=10**6)
     assert found == {"first": P("data"), "second": P(None, "data"), "head": P()}
 
 
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (("heads/*", 0), "matches no leaf"),
-        (("head/*", 2), r"axis 2 of head/kernel, .*\(8, 15\)"),
-        (("head/*", -3), "axis -3 of head/kernel"),
-        (("head/*", 1), "axis 1 of head/kernel has 15 entries, which 4 devices"),
+        (("heads/*", 0), "matches none of"),
+        (("head/*", 2), r"head/kernel, which has shape \(8, 15\), got 2"),
+        (("head/*", -3), "head/kernel, which .*got -3"),
+        (
+            ("head/*", 1),
+            "head/kernel with a length divisible by 4, .*got axis 1 of length 15",
+        ),
     ],
 )
 def test_rules_that_do_not_fit_are_refused(rule: Any, words: str) -> None:

@@ -145,11 +145,11 @@ def test_layouts(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:3]), found)
     # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.
-    kept = [layer.kept for layer in masks.layer_counts(found["ticket"]).values()]
+    kept = [layer.num_active for layer in masks.layer_counts(found["ticket"]).values()]
     assert kept == [42, 6]
 
 
-def test_masks_at_initialisation(root: Path):
+def test_masks_at_initialization(root: Path):
     found: dict[str, Any] = {}
     exec("\n".join(blocks(root, "python")[:4]), found)
     assert (
@@ -211,7 +211,7 @@ def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):
 USES = """
 
 def get_config(variant=""):
-    from tests import tiny
+    from tests.helpers import tiny
 
     own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
     fields = {

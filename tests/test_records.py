@@ -57,7 +57,9 @@ def test_a_broken_line_elsewhere_is_an_error_that_names_it(path: Path) -> None:
     metrics_log.append(path, ROWS)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:7], *lines[2:]]) + "\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl: line 2 is no JSON"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl: line 2: expected .*got invalid JSON"
+    ):
         metrics_log.read(path)
 
 

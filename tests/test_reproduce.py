@@ -155,7 +155,9 @@ def test_a_signal_lets_the_run_save_and_ends_the_study(
 
 def test_data_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     runs = [Run(name, "configs/gmp_mnist.py:quick", {}) for name in "abc"]
-    with pytest.raises(ValueError, match="the dataset 'mnist' is not prepared in"):
+    with pytest.raises(
+        ValueError, match="expected the dataset 'mnist', prepared by TFDS, in"
+    ):
         launcher.check_data(runs, str(tmp_path))
     launcher.check_data([Run("a", "configs/lth_digits.py", {})], str(tmp_path))
     config.register_dataset("own_data", lambda data_dir: None)

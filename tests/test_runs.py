@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny
 
 import jaxsparse
 from jaxsparse import factory, metrics_log, tree
 from jaxsparse.lottery import tickets
 from jaxsparse.training.preemption import Preempted
-from tests import tiny
 
 FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.duration": "1ep"}
 FIELDS["schedule.milestones"] = ("4step",)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
 import tiny_studies
+from helpers import tiny
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import launcher, stable_imp

@@ -1,7 +1,6 @@
 """Counts of steps that are none are refused by name, before anything is traced."""
 
 import math
-import re
 from typing import Any
 
 import jax
@@ -52,9 +51,11 @@ WRONG = (1.0, 1.5, math.nan, math.inf, "3", True, np.float32(2), -1, 2**31, 10**
 def test_what_counts_no_steps_is_refused(name: str, field: str) -> None:
     make, right, _ = METHODS[name]
     for value in WRONG:
-        with pytest.raises((TypeError, ValueError), match=f"^{field}: got"):
+        with pytest.raises((TypeError, ValueError), match=f"^{field}: expected .*got"):
             make(SGD, **right | {field: value})
-    with pytest.raises(TypeError, match=f"^{field}: got a JAX array.*inject_hyper"):
+    with pytest.raises(
+        TypeError, match=f"^{field}: expected .*got a JAX array.*inject_hyper"
+    ):
         make(SGD, **right | {field: jnp.int32(3)})
     make(SGD, **right | {field: np.int64(right[field])})
 
@@ -83,55 +84,55 @@ def test_tables_are_no_longer_than_a_million_changes() -> None:
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
-    "steps_per_epoch: got 1.5": (
+    "steps_per_epoch: expected .*got 1.5": (
         durations.to_steps,
         {"duration": "2ep", "steps_per_epoch": 1.5},
     ),
-    "steps_per_epoch: got nan": (
+    "steps_per_epoch: expected .*got nan": (
         durations.to_steps,
         {"duration": "2ep", "steps_per_epoch": math.nan},
     ),
-    "total: got inf": (
+    "total: expected .*got inf": (
         durations.to_steps,
         {"duration": "10%", "steps_per_epoch": 3, "total": math.inf},
     ),
-    "levels: got 1.5": (
+    "levels: expected .*got 1.5": (
         durations.kept_per_level,
         {"total": 10, "fraction": 0.2, "levels": 1.5},
     ),
-    "levels: got 1000000000000": (
+    "levels: expected .*got 1000000000000": (
         durations.kept_per_level,
         {"total": 10, "fraction": 0.2, "levels": 10**12},
     ),
-    "total: got 10.5": (
+    "total: expected .*got 10.5": (
         durations.kept_per_level,
         {"total": 10.5, "fraction": 0.2, "levels": 2},
     ),
-    "fraction: got nan": (
+    "fraction: expected .*got nan": (
         durations.kept_per_level,
         {"total": 10, "fraction": math.nan, "levels": 2},
     ),
-    "end_step: got None": (
+    "end_step: expected .*got None": (
         t.gradual_magnitude,
         {"inner": SGD} | WHEN | {"end_step": None},
     ),
-    "inner: got None": (t.gradual_magnitude, {"inner": None} | WHEN),
-    "inner: got 3": (t.sr_ste, {"inner": 3}),
-    "sparsity: got 1000": (
+    "inner: expected .*got None": (t.gradual_magnitude, {"inner": None} | WHEN),
+    "inner: expected .*got 3": (t.sr_ste, {"inner": 3}),
+    "sparsity: expected .*got 1000": (
         distributions.count_kept,
         {"total": 10, "sparsity": 10**400},
     ),
-    "packed: got None": (masks.unpack, {"packed": None, "like": {}}),
-    "packed masks: w is int64": (
+    "packed: expected .*got None": (masks.unpack, {"packed": None, "template": {}}),
+    "packed masks: w: expected .*got int64": (
         masks.unpack,
-        {"packed": {"w": [1]}, "like": {"w": jnp.ones(8, bool)}},
+        {"packed": {"w": [1]}, "template": {"w": jnp.ones(8, bool)}},
     ),
     "scores: a: expected an array": (select.all_finite, {"scores": {"a": "x"}}),
     "candidates: a: expected a boolean array": (
         select.all_finite,
         {"scores": {"a": jnp.ones(3)}, "candidates": {"a": jnp.ones(3)}},
     ),
-    "kept: a has shape (4,)": (
+    r"kept: a: expected shape \(3,\).*got \(4,\)": (
         select.count_ties,
         {
             "scores": {"a": jnp.ones(3)},
@@ -139,16 +140,19 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
             "pooled": True,
         },
     ),
-    "kept: got nan": (durations.open_lth_kept, {"kept": math.nan, "fraction": 0.2}),
-    "sparsity: got nan": (
+    "kept: expected .*got nan": (
+        durations.open_lth_kept,
+        {"kept": math.nan, "fraction": 0.2},
+    ),
+    "sparsity: expected .*got nan": (
         t.gradual_magnitude,
         {"inner": SGD} | WHEN | {"sparsity": math.nan},
     ),
-    "initial_sparsity: got inf": (
+    "initial_sparsity: expected .*got inf": (
         t.straight_through,
         {"inner": SGD} | WHEN | {"initial_sparsity": math.inf},
     ),
-    "schedule: expected finite parts": (
+    "schedule: expected a function with finite values": (
         t.gradual_magnitude,
         {"inner": SGD} | WHEN | {"schedule": lambda progress: math.nan},
     ),
@@ -156,17 +160,17 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
         t.gradual_magnitude,
         {"inner": SGD} | WHEN | {"schedule": [0.1, 0.2, math.nan, 0.5]},
     ),
-    "gradient_weight: got nan": (
+    "gradient_weight: expected .*got nan": (
         t.mest,
         {"inner": SGD} | WHEN | {"gradient_weight": math.nan},
     ),
-    "regularization: got inf": (
+    "regularization: expected .*got inf": (
         t.top_kast,
         {"inner": SGD} | TOP | {"regularization": math.inf},
     ),
-    "decay: got nan": (t.sr_ste, {"inner": SGD, "decay": math.nan}),
-    "n: got 1.5": (t.sr_ste, {"inner": SGD, "n": 1.5}),
-    "prunable: expected none beside masks": (
+    "decay: expected .*got nan": (t.sr_ste, {"inner": SGD, "decay": math.nan}),
+    "n: expected .*got 1.5": (t.sr_ste, {"inner": SGD, "n": 1.5}),
+    "prunable: expected no value together with masks": (
         t.fixed,
         {"inner": SGD, "masks": PARAMS, "prunable": ("*",)},
     ),
@@ -176,7 +180,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_arguments_are_refused_by_name(message: str) -> None:
     function, arguments = REFUSED[message]
-    with pytest.raises((ValueError, TypeError), match="^" + re.escape(message)):
+    with pytest.raises((ValueError, TypeError), match="^" + message):
         function(**arguments)
 
 
@@ -187,7 +191,7 @@ def test_a_missing_gradient_is_named(latent: bool) -> None:
     tx = make(SGD, sparsity=0.5, **options)
     params = PARAMS | {"scale": jnp.ones(3)}
     state = tx.init(params)
-    with pytest.raises(ValueError, match="^grads: expected the gradient of head/kern"):
+    with pytest.raises(ValueError, match="^grads: expected a gradient for head/kern"):
         tx.update({"head": {"kernel": None}, "scale": params["scale"]}, state, params)
 
 

@@ -66,5 +66,7 @@ def test_too_late_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     jax.devices()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.10.2")
     monkeypatch.setenv("XLA_FLAGS", "")
-    with pytest.warns(UserWarning, match=r"jaxlib 0\.10\.2 computes some sums wrongly"):
+    with pytest.warns(
+        UserWarning, match=r"jaxlib 0\.10\.2 computes some sums incorrectly"
+    ):
         jaxsparse._have_sums_right()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import tiny_studies
+from helpers import tiny
 from scipy import stats
 
 from experiments.studies import claims as claims_lib

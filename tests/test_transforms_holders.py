@@ -1,4 +1,4 @@
-"""Sparse optimisers where others hold their state: nnx.Optimizer, optax.partition."""
+"""Sparse optimizers where others hold their state: nnx.Optimizer, optax.partition."""
 
 from typing import Any
 
@@ -137,7 +137,10 @@ def test_in_a_part_of_the_network(hold: Any, tx: Any, ticket: str) -> None:
     assert jax.tree.structure(new) == jax.tree.structure(state)
     wanted = TICKETS["whole"]["body"]["kernel"]
     np.testing.assert_array_equal(transforms.get_masks(new)["body"]["kernel"], wanted)
-    with pytest.raises(ValueError, match="masks: the leaf body/kernel of the optimis"):
+    with pytest.raises(
+        ValueError,
+        match="masks: expected all leaves of the optimizer.*got no leaf body/kernel",
+    ):
         transforms.replace_masks(state, {"head": TICKETS["whole"]["head"]})
 
 
@@ -173,8 +176,8 @@ def test_gradients_of_other_node_types_fit_or_are_named(tx: Any) -> None:
     wanted = transforms.apply_updates(PARAMS, updates, after)
     jax.tree.map(np.testing.assert_array_equal, new, wanted)
     first = tree.names(PARAMS)[0]
-    with pytest.raises(ValueError, match="grads: expected the gradient of body/ker"):
+    with pytest.raises(ValueError, match="grads: expected a gradient for body/ker"):
         step({"other": jnp.ones(3)})
     turned = jax.tree.map(lambda leaf: jnp.ones((*leaf.shape, 2)), grads)
-    with pytest.raises(ValueError, match=f"grads: {first} has shape"):
+    with pytest.raises(ValueError, match=f"grads: {first}: expected shape"):
         step(turned)

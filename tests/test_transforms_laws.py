@@ -1,4 +1,4 @@
-"""What must hold whatever is wrapped: laws over the table of optimisers."""
+"""What must hold whatever is wrapped: laws over the table of optimizers."""
 
 import functools
 from typing import Any
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import spies
-from campaigns import some
-from optimisers import (
+from helpers import spies
+from helpers.campaigns import some
+from helpers.optimizers import (
     ACCEPTS,
     ADAM,
     INSIDE,
@@ -63,7 +63,7 @@ def _make_params(name: str, dtype: str | None = None) -> dict:
 
 
 def _build(name: str, spied: bool = False, **options: Any) -> tuple[Any, Any]:
-    """Returns the optimiser bare, and the same sparse."""
+    """Returns the optimizer bare, and the same sparse."""
     inner, outer = INSIDE.get(name, ADAM), OUTSIDE.get(name, lambda tx: tx)
     inner = spies.spied(inner) if spied else optax.with_extra_args_support(inner)
     return outer(inner), outer(transforms.sparsify(inner, masks.ones, **options))
@@ -140,7 +140,7 @@ def _plain(leaf: Any) -> np.ndarray:
 
 
 def _check_handed(handed: Any, old: Any, first: Any, keep: list[Any]) -> None:
-    """What the optimiser was handed: its memory, reset outside `keep`, by shape."""
+    """What the optimizer was handed: its memory, reset outside `keep`, by shape."""
     by_shape = {mask.shape: mask for mask in keep}
 
     def check(path: Any, came: Any, was: Any, new: Any) -> None:

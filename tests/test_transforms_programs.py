@@ -1,4 +1,4 @@
-"""Sparse optimisers inside every kind of program, on every kind of tree."""
+"""Sparse optimizers inside every kind of program, on every kind of tree."""
 
 from typing import Any, NamedTuple
 

@@ -88,7 +88,7 @@ WRONG: dict[str, list[Any]] = {
     "sides": [3, (2,), (0, 1), (1.5, 1), "xy", THING],
     "axes": [3, "xyz", {"nothing/*": "io"}, THING],
     "sizes": [3, "x", THING],
-    "wanted": [
+    "values by glob": [
         *(3, "x", THING, {"nothing/*": 3}, {"a/*": True}, {"a/*": np.True_}),
         *({"a/*": NAN}, {"a/*": 1.5}, {"a/*": 13}, {"a/*": "x"}),
     ],
@@ -113,7 +113,7 @@ KINDS = {
             "classes",
         ),
         *("bins", "capacity", "n", "m", "stop_step", "steps_per_epoch", "examples"),
-        *("steps", "least", "kept", "top", "bottom", "probes", "batch_size"),
+        *("steps", "min_size", "kept", "top", "bottom", "probes", "batch_size"),
         *("columns_at_once", "size", "replicates"),
     ),
     "number": (
@@ -126,7 +126,7 @@ KINDS = {
         *("norm_scale", "form", "subspace", "average", "baseline", "ties", "name"),
         *("layout",),
     ),
-    "patterns": ("dense", "frozen", "exclude", "zeros", "include"),
+    "patterns": ("dense", "frozen", "exclude", "zero_init", "include"),
     "prunable": ("prunable",),
     "masks": ("masks",),
     "fitting masks": ("candidates", "inner", "outer", "next_masks"),
@@ -227,8 +227,8 @@ CALLS = {
     "masks.pack": Call(masks.pack, {"masks": MASKS}, {"masks": "boolean"}),
     "tree.match_structure": Call(
         tree.match_structure,
-        {"tree": MASKS, "like": MASKS},
-        {"tree": "fitting tree", "like": "fitting tree"},
+        {"tree": MASKS, "template": MASKS},
+        {"tree": "fitting tree", "template": "fitting tree"},
     ),
     "tree.map_with_names": Call(
         tree.map_with_names, {"fn": lambda name, leaf: leaf, "tree": PARAMS}
@@ -254,8 +254,8 @@ CALLS = {
     ),
     "select.top_k_global_at_least": Call(
         select.top_k_global_at_least,
-        SELECTED | {"count": 3, "least": {"a": {"kernel": 1, "bias": None}}},
-        SCORED | {"least": "any"},
+        SELECTED | {"count": 3, "minimums": {"a": {"kernel": 1, "bias": None}}},
+        SCORED | {"minimums": "any"},
     ),
     "select.floors": Call(
         lambda masks, min_layer_density, frozen: select.floors(
@@ -331,8 +331,8 @@ CALLS = {
     ),
     "distributions.by_glob": Call(
         distributions.by_glob,
-        {"masks": MASKS, "wanted": {"a/*": 3}, "otherwise": 0.5},
-        {"wanted": "wanted"},
+        {"masks": MASKS, "values": {"a/*": 3}, "otherwise": 0.5},
+        {"values": "values by glob"},
     ),
     "durations.to_steps": Call(
         durations.to_steps,
@@ -350,7 +350,7 @@ CALLS = {
     ),
     "update_schedules.drop_fractions": Call(
         update_schedules.drop_fractions,
-        {"calendar": CALENDAR, "fraction": 0.3, "schedule": "cosine"},
+        {"update_schedule": CALENDAR, "fraction": 0.3, "schedule": "cosine"},
         {"fraction": "any"},  # messages call it drop_fraction, as the methods do
     ),
     "transforms.fixed": method(transforms.fixed, masks=MASKS),
@@ -383,16 +383,17 @@ CALLS = {
         },
     ),
     "transforms.weight_specs": Call(
-        transforms.weight_specs, {"params": PARAMS, "axis": "d", "parts": 2, "least": 4}
+        transforms.weight_specs,
+        {"params": PARAMS, "axis": "d", "parts": 2, "min_size": 4},
     ),
     "initializers.initialize": Call(
         traced(initializers.initialize),
         {
-            "like": PARAMS,
+            "template": PARAMS,
             "kernel": "kaiming_normal",
             "bias": "zeros",
             "norm_scale": "ones",
-            "zeros": (),
+            "zero_init": (),
             "key": KEY,
         },
     ),
@@ -492,7 +493,9 @@ CALLS = {
         tickets.save, TICKET | {"masks": MASKS}, {"path": "path"}
     ),
     "lottery.tickets.load": Call(
-        saved(tickets.load), TICKET | {"like": MASKS}, {"path": "path", "like": "masks"}
+        saved(tickets.load),
+        TICKET | {"template": MASKS},
+        {"path": "path", "template": "masks"},
     ),
     "lottery.tickets.read": Call(saved(tickets.read), TICKET, {"path": "path"}),
     "lottery.tickets.path_of": Call(
@@ -510,8 +513,8 @@ CALLS = {
     ),
     "lottery.tickets.load_level": Call(
         tickets.load_level,
-        LEVEL | {"like": MASKS, "replicates": 1},
-        {"folder": "path", "like": "masks"},
+        LEVEL | {"template": MASKS, "replicates": 1},
+        {"folder": "path", "template": "masks"},
     ),
     "lottery.data_keys": Call(
         traced(instability.data_keys), {"keys": KEY[None], "count": 2}
@@ -565,16 +568,16 @@ CALLS = {
     ),
     "hessian.smooth": Call(
         slq.smooth,
-        {"found": QUADRATURE, "points": np.zeros(2), "width": 0.1},
-        {"found": "solution"},
+        {"quadrature": QUADRATURE, "points": np.zeros(2), "width": 0.1},
+        {"quadrature": "solution"},
     ),
-    "hessian.quadrature.summarise": Call(
-        slq.summarise,
-        {"found": QUADRATURE, "threshold": 0.1},
-        {"found": "solution"},
+    "hessian.quadrature.summarize": Call(
+        slq.summarize,
+        {"quadrature": QUADRATURE, "threshold": 0.1},
+        {"quadrature": "solution"},
     ),
-    "hessian.summarise": Call(
-        eigenvalues.summarise,
+    "hessian.summarize": Call(
+        eigenvalues.summarize,
         {"eigenvalues": [1.0, -1.0], "threshold": 0.1},
         {},
     ),
@@ -728,7 +731,7 @@ def test_updates_in_another_order_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="opt_state: holds 0 SparsifyStates"):
+    with pytest.raises(ValueError, match="opt_state: expected .*got 0"):
         transforms.apply_updates(PARAMS, STATE, PARAMS)
-    with pytest.raises(ValueError, match="updates: the leaf .* is not in params"):
+    with pytest.raises(ValueError, match="updates: expected only leaves of params"):
         transforms.apply_updates(STATE, PARAMS, STATE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from experiments.studies import launcher
 from experiments.studies.runs import Run

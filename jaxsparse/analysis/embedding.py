@@ -96,63 +96,69 @@ def mds(
       de Leeuw. Applications of Convex Analysis to Multidimensional Scaling. 1977.
       Kruskal. Nonmetric Multidimensional Scaling: A Numerical Method. 1964.
     """
-    given = _check_distances(distances)
-    scale = float(np.max(given))
+    matrix = _check_distances(distances)
+    scale = float(np.max(matrix))
     if scale == 0:
-        return Embedding(np.zeros((len(given), dimensions)), 0.0, 0.0)
+        return Embedding(np.zeros((len(matrix), dimensions)), 0.0, 0.0)
     # Dividing by the maximum first keeps the squares from overflowing or underflowing.
-    scale *= float(np.sqrt(np.mean((given / scale) ** 2)))
+    scale *= float(np.sqrt(np.mean((matrix / scale) ** 2)))
     points, _ = manifold.smacof(
-        given / scale,
+        matrix / scale,
         n_components=dimensions,
         n_init=starts,
         max_iter=iterations,
         eps=tolerance,
         random_state=int(jax.random.bits(key, dtype=np.uint32)),
     )
-    points = _turned(points)
-    wanted = distance.squareform(given / scale, checks=False)
-    stress = float(np.sum((distance.pdist(points) - wanted) ** 2))
-    relative = (stress / float(np.sum(wanted**2))) ** 0.5
+    points = _rotated(points)
+    target = distance.squareform(matrix / scale, checks=False)
+    stress = float(np.sum((distance.pdist(points) - target) ** 2))
+    relative = (stress / float(np.sum(target**2))) ** 0.5
     return Embedding(points * scale, stress * scale**2, relative)
 
 
 def _check_distances(distances: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "m m"]:
     """Validates distances and returns them in float64, exactly symmetric."""
-    given = np.asarray(distances, np.float64)
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
+    matrix = np.asarray(distances, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(
-            f"distances: got shape {given.shape}; wanted (m, m) with m of 2 or more"
+            f"distances: expected shape (m, m) with m of at least 2, got {matrix.shape}"
         )
-    if not np.all(np.isfinite(given)) or np.any(given < 0):
-        raise ValueError("distances: wanted finite numbers of 0 or more everywhere")
+    is_invalid = ~np.isfinite(matrix) | (matrix < 0)
+    if np.any(is_invalid):
+        raise ValueError(
+            "distances: expected finite numbers of at least 0, got "
+            f"{matrix[is_invalid][0]}"
+        )
     # Leaves room for the rounding of distances computed in float32.
-    slack = 1e-5 * np.max(given)
-    if np.any(np.abs(given - given.T) > slack) or np.any(np.diag(given) > slack):
+    tolerance_abs = 1e-5 * np.max(matrix)
+    if np.any(np.abs(matrix - matrix.T) > tolerance_abs) or np.any(
+        np.diag(matrix) > tolerance_abs
+    ):
         raise ValueError(
-            "distances: wanted a symmetric matrix with zeros on the diagonal; of a "
-            "measure that is not symmetric take the mean of both directions"
+            "distances: expected a symmetric matrix with zeros on the diagonal, got "
+            "another one; average both directions of an asymmetric measure"
         )
-    given = (given + given.T) / 2
-    np.fill_diagonal(given, 0.0)
-    return given
+    matrix = (matrix + matrix.T) / 2
+    np.fill_diagonal(matrix, 0.0)
+    return matrix
 
 
-def _turned(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m d"]:
+def _rotated(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m d"]:
     """Centers points and rotates them to their principal axes."""
-    centred = points - np.mean(points, axis=0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = points - np.mean(points, axis=0)
+    axes, sizes, _ = np.linalg.svd(centered, full_matrices=False)
     # m points span at most m axes; further dimensions stay zero.
-    turned = np.zeros_like(centred)
-    turned[:, : sizes.size] = left * sizes
-    return turned * _signs(turned)
+    rotated = np.zeros_like(centered)
+    rotated[:, : sizes.size] = axes * sizes
+    return rotated * _signs(rotated)
 
 
 def _signs(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d"]:
     """Returns the sign for each axis that makes its farthest point positive."""
     farthest = np.argmax(np.abs(points), axis=0)
-    picked = points[farthest, np.arange(points.shape[1])]
-    return np.where(picked < 0, -1.0, 1.0).astype(points.dtype)
+    extremes = points[farthest, np.arange(points.shape[1])]
+    return np.where(extremes < 0, -1.0, 1.0).astype(points.dtype)
 
 
 @arguments.check(dimensions=arguments.integer(1))
@@ -179,23 +185,23 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
       >>> vectors = jax.vmap(similarity.flatten)(similarity.Solution(params, masks))
       >>> pca(np.asarray(vectors)).points
     """
-    given = np.asarray(vectors)
-    if not np.issubdtype(given.dtype, np.floating):
-        given = given.astype(np.float64)
-    if given.ndim != 2 or len(given) < 2 or not np.all(np.isfinite(given)):
+    matrix = np.asarray(vectors)
+    if not np.issubdtype(matrix.dtype, np.floating):
+        matrix = matrix.astype(np.float64)
+    if matrix.ndim != 2 or len(matrix) < 2 or not np.all(np.isfinite(matrix)):
         raise ValueError(
-            f"vectors: got shape {given.shape}; wanted two rows or more, of finite "
-            "numbers"
+            f"vectors: expected two or more rows of finite numbers, got shape "
+            f"{matrix.shape}, all finite: {bool(np.all(np.isfinite(matrix)))}"
         )
-    if dimensions > min(given.shape):
+    if dimensions > min(matrix.shape):
         raise ValueError(
-            f"dimensions: got {dimensions}; wanted 1 to {min(given.shape)}, as vectors "
-            f"have shape {given.shape}"
+            f"dimensions: expected 1 to {min(matrix.shape)}, since vectors have shape "
+            f"{matrix.shape}, got {dimensions}"
         )
     model = decomposition.PCA(n_components=dimensions, svd_solver="full")
     # Equal vectors have no variance to explain; the resulting 0/0 is documented as NaN.
     with np.errstate(invalid="ignore"):
-        points = model.fit_transform(given)
+        points = model.fit_transform(matrix)
     signs = _signs(points)
     return Components(
         points * signs,

@@ -131,7 +131,7 @@ def effective_gradient_flow(
       Sparse Network Optimization, 2021, arXiv:2102.01670, section 3.
     """
     if order not in (1, 2):
-        raise ValueError(f"order: got {order}; wanted 1 or 2")
+        raise ValueError(f"order: expected 1 or 2, got {order}")
     leaves = _existing(grads, masks, masked_only=masked_only).values()
     norms = [
         jnp.sum(jnp.abs(leaf)) if order == 1 else jnp.sqrt(jnp.sum(jnp.square(leaf)))
@@ -167,11 +167,11 @@ def change(
       increases the gradient flow.
     """
 
-    def norm(held: Masks) -> Float[Array, ""]:
+    def norm(masks: Masks) -> Float[Array, ""]:
         # Drops the weights that the update deactivates; those that it activates are
         # already zero.
-        weights = masks_lib.apply(held, params)
-        return measure(gradient(loss, weights, held, batch), held).norm
+        weights = masks_lib.apply(masks, params)
+        return measure(gradient(loss, weights, masks, batch), masks).norm
 
     return norm(after) - norm(before)
 
@@ -217,13 +217,14 @@ def propagate(
     References:
       Evci et al., 2020, arXiv:2010.03533 (signal propagation at initialization).
     """
-    outputs, seen = activations(params, jax.random.normal(key, (examples, *shape)))
+    inputs = jax.random.normal(key, (examples, *shape))
+    outputs, layer_outputs = activations(params, inputs)
     return Signal(
         jnp.std(outputs),
         jax.tree.map(
-            lambda leaf: jnp.std(leaf, axis=tuple(range(leaf.ndim - 1))), seen
+            lambda leaf: jnp.std(leaf, axis=tuple(range(leaf.ndim - 1))), layer_outputs
         ),
-        jax.tree.map(jnp.std, seen),
+        jax.tree.map(jnp.std, layer_outputs),
     )
 
 
@@ -245,11 +246,11 @@ def captured(model: Any, batch_stats: Any = None) -> Callable[..., Any]:
         outputs, state = model.apply(
             variables, inputs, train=False, capture_intermediates=True
         )
-        found = state["intermediates"]
+        intermediates = state["intermediates"]
         # The intermediates also contain modules without parameters, and the output of
         # the model itself.
-        layers = sorted({name for name in found if name in params})
-        return outputs, {name: found[name]["__call__"][0] for name in layers}
+        layers = sorted({name for name in intermediates if name in params})
+        return outputs, {name: intermediates[name]["__call__"][0] for name in layers}
 
     return activations
 
@@ -259,10 +260,10 @@ def _existing(
 ) -> dict[str, Float[Array, "..."]]:
     """Lists leaves by name, zero outside the masks, in float32 or wider."""
     fitted = tree.match_structure(masks, grads, fields=("masks", "grads"))
-    held = masks_lib.apply(fitted, grads)
+    masked_grads = masks_lib.apply(fitted, grads)
     masked = set(masks_lib.names(masks))
     return {
         name: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        for name, leaf in tree.named_leaves(held).items()
+        for name, leaf in tree.named_leaves(masked_grads).items()
         if name in masked or not masked_only
     }

@@ -81,24 +81,25 @@ def pruning_threshold(
         next_masks, solution.masks, fields=("next_masks", "masks"), same_leaves=True
     )
     weights = _weights(solution.params, solution.masks)
-    chosen = _arrays(next_masks)
+    next_by_name = _arrays(next_masks)
     pruned, kept = [], []
     for name, mask in _arrays(solution.masks).items():
-        after = chosen[name]
+        after = next_by_name[name]
         if np.any(after & ~mask):
             raise ValueError(
-                f"next_masks: {name} has {int(np.sum(after & ~mask))} weights that the "
-                "round before has not; wanted masks that were pruned from its own"
+                f"next_masks: {name}: expected only weights that are active in the "
+                f"masks before, got {int(np.sum(after & ~mask))} others; pass the "
+                "masks of two successive levels"
             )
-        size = np.abs(weights[name])
-        pruned.append(size[mask & ~after])
-        kept.append(size[after])
-    gone, left = np.concatenate(pruned), np.concatenate(kept)
+        magnitude = np.abs(weights[name])
+        pruned.append(magnitude[mask & ~after])
+        kept.append(magnitude[after])
+    pruned_values, kept_values = np.concatenate(pruned), np.concatenate(kept)
     return PruningThreshold(
-        float(gone.max()) if gone.size else float("nan"),
-        float(left.min()) if left.size else float("nan"),
-        gone.size,
-        left.size,
+        float(pruned_values.max()) if pruned_values.size else float("nan"),
+        float(kept_values.min()) if kept_values.size else float("nan"),
+        pruned_values.size,
+        kept_values.size,
     )
 
 
@@ -136,21 +137,21 @@ def histogram(
       Tickets Win. 2021. arXiv:2106.06955: bimodal where training is stable.
     """
     if not 0 < limit < float("inf"):
-        raise ValueError(f"limit: got {limit}; wanted a positive number")
+        raise ValueError(f"limit: expected a finite number above 0, got {limit}")
     if bins < 2 or bins % 2:
-        raise ValueError(f"bins: got {bins}; wanted an even number, 2 or more")
+        raise ValueError(f"bins: expected an even number of at least 2, got {bins}")
     weights = _weights(solution.params, solution.masks)
     values = [weights[name][mask] for name, mask in _arrays(solution.masks).items()]
-    every = np.concatenate([value.astype(np.float64) for value in values])
-    if not np.all(np.isfinite(every)):
+    all_values = np.concatenate([value.astype(np.float64) for value in values])
+    if not np.all(np.isfinite(all_values)):
         raise ValueError(
-            f"solution: {int(np.sum(~np.isfinite(every)))} weights are not finite; "
-            "did its training diverge?"
+            "solution: expected finite weights, got NaN or infinity for "
+            f"{int(np.sum(~np.isfinite(all_values)))}; check whether training diverged"
         )
     # `np.histogram` would drop weights outside the range.
-    inside = np.clip(every, -limit, limit)
+    clipped = np.clip(all_values, -limit, limit)
     edges = np.linspace(-limit, limit, bins + 1)
-    return Histogram(np.histogram(inside, bins=edges)[0], edges)
+    return Histogram(np.histogram(clipped, bins=edges)[0], edges)
 
 
 def _weights(params: PyTree, masks: Masks) -> dict[str, np.ndarray]:

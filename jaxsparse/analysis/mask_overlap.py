@@ -82,15 +82,15 @@ def mask_overlap(first: Masks, second: Masks) -> Overlaps:
       Overlap(intersection=2.0, hamming=1.0, overlap=1.0, iou=0.6666666666666666)
     """
     counts = _counts(first, second)
-    both = [
+    intersections = [
         int(np.count_nonzero(np.asarray(a) & np.asarray(b)))
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     ]
     layers = {
         name: _observed(count, shared)
-        for (name, count), shared in zip(counts.items(), both, strict=True)
+        for (name, count), shared in zip(counts.items(), intersections, strict=True)
     }
-    return Overlaps(layers, _observed(_sum(counts), sum(both)))
+    return Overlaps(layers, _observed(_sum(counts), sum(intersections)))
 
 
 def chance_overlap(first: Masks, second: Masks) -> Overlaps:
@@ -126,17 +126,24 @@ def chance_overlap(first: Masks, second: Masks) -> Overlaps:
       Overlap(intersection=0.5, hamming=1.0, overlap=0.5, iou=0.5)
     """
     counts = _counts(first, second)
-    laws = {name: _law(count) for name, count in counts.items()}
+    distributions = {
+        name: _intersection_distribution(count) for name, count in counts.items()
+    }
     layers = {
-        name: _expected(count, count.first * count.second / count.size, *laws[name])
+        name: _expected(
+            count, count.first * count.second / count.size, *distributions[name]
+        )
         for name, count in counts.items()
     }
-    low, chances = 0, np.ones(1)
-    for least, law in laws.values():
-        low, chances = low + least, signal.convolve(chances, law)
+    lowest, probabilities = 0, np.ones(1)
+    for minimum, distribution in distributions.values():
+        lowest, probabilities = (
+            lowest + minimum,
+            signal.convolve(probabilities, distribution),
+        )
     # The mean is exact; the truncated distribution serves only for the mean of IoU.
     mean = sum(layer.intersection for layer in layers.values())
-    return Overlaps(layers, _expected(_sum(counts), mean, low, chances))
+    return Overlaps(layers, _expected(_sum(counts), mean, lowest, probabilities))
 
 
 def _counts(first: Masks, second: Masks) -> dict[str, Counts]:
@@ -146,17 +153,18 @@ def _counts(first: Masks, second: Masks) -> dict[str, Counts]:
     second = tree.match_structure(
         second, first, fields=("second", "first"), same_leaves=True
     )
-    ours, theirs = masks_lib.layer_counts(first), masks_lib.layer_counts(second)
+    first_counts = masks_lib.layer_counts(first)
+    second_counts = masks_lib.layer_counts(second)
     counts = {
-        name: Counts(count.kept, theirs[name].kept, count.total)
-        for name, count in ours.items()
-        if count.total
+        name: Counts(count.num_active, second_counts[name].num_active, count.size)
+        for name, count in first_counts.items()
+        if count.size
     }
-    if len(counts) < len(ours) or not ours:
-        empty = sorted(set(ours) - set(counts))
+    if len(counts) < len(first_counts) or not first_counts:
+        empty = sorted(set(first_counts) - set(counts))
         raise ValueError(
-            f"first: got {len(ours)} masks, of which {empty} have no entries; wanted "
-            "one or more, all with entries"
+            "first: expected one or more masks, none of them empty, got "
+            f"{len(first_counts)}, of which {empty} are empty"
         )
     return counts
 
@@ -169,8 +177,8 @@ def _sum(counts: dict[str, Counts]) -> Counts:
 def _linear(counts: Counts, shared: float) -> tuple[float, float]:
     """Returns the Hamming distance and the overlap, which are linear in `shared`."""
     smaller = min(counts.first, counts.second)
-    apart = counts.first + counts.second - 2 * shared
-    return float(apart), shared / smaller if smaller else 1.0
+    hamming = counts.first + counts.second - 2 * shared
+    return float(hamming), shared / smaller if smaller else 1.0
 
 
 def _iou(counts: Counts, shared: Float[np.ndarray, "v"]) -> Float[np.ndarray, "v"]:
@@ -186,22 +194,23 @@ def _observed(counts: Counts, shared: int) -> Overlap:
 
 
 def _expected(
-    counts: Counts, mean: float, low: int, chances: Float[np.ndarray, "v"]
+    counts: Counts, mean: float, lowest: int, probabilities: Float[np.ndarray, "v"]
 ) -> Overlap:
     """Computes the means of all measures over the distribution of the intersection.
 
     Args:
       counts: numbers of active weights.
       mean: mean of the intersection.
-      low: smallest intersection with a probability in `chances`.
-      chances: probabilities of the intersections `low`, `low + 1`, ..., [v].
+      lowest: smallest intersection with a probability in `probabilities`.
+      probabilities: probabilities of the intersections `lowest`, `lowest + 1`, ...,
+        [v].
     """
-    values = low + np.arange(chances.size, dtype=np.float64)
-    iou = float(np.sum(chances * _iou(counts, values)))
+    values = lowest + np.arange(probabilities.size, dtype=np.float64)
+    iou = float(np.sum(probabilities * _iou(counts, values)))
     return Overlap(mean, *_linear(counts, mean), iou)
 
 
-def _law(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
+def _intersection_distribution(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
     """Returns the distribution of the intersection of two random masks of a layer.
 
     Only intersections near the mean are included. By Bernstein's inequality, which
@@ -217,8 +226,8 @@ def _law(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
     p = max(first, second) / size
     reach = 12 * math.sqrt(min(first, second) * p * (1 - p)) + 120
     mean = first * second / size
-    low = max(0, first + second - size, math.floor(mean - reach))
+    lowest = max(0, first + second - size, math.floor(mean - reach))
     high = min(first, second, math.ceil(mean + reach))
-    values = np.arange(low, high + 1)
-    chances = np.asarray(stats.hypergeom.pmf(values, size, first, second))
-    return low, chances / np.sum(chances)
+    values = np.arange(lowest, high + 1)
+    probabilities = np.asarray(stats.hypergeom.pmf(values, size, first, second))
+    return lowest, probabilities / np.sum(probabilities)

@@ -63,17 +63,17 @@ def pairwise(measure: PairMeasure, stack: PyTree) -> Float[Array, "m m"]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _matrix(measure: PairMeasure, stack: Any) -> Float[Array, "m m"]:
-    numbers = jnp.arange(len(jax.tree.leaves(stack)[0]), dtype=jnp.int32)
+    indices = jnp.arange(len(jax.tree.leaves(stack)[0]), dtype=jnp.int32)
 
-    def member(number: Array) -> Any:
-        return jax.tree.map(lambda leaf: leaf[number], stack)
+    def member(index: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[index], stack)
 
-    def row(number: Array) -> Any:
-        first = member(number)
+    def row(index: Array) -> Any:
+        first = member(index)
         # Not vmap, which would need the memory of all pairs of a row at once.
-        return lax.map(lambda other: measure(first, member(other)), numbers)
+        return lax.map(lambda other: measure(first, member(other)), indices)
 
-    return lax.map(row, numbers)
+    return lax.map(row, indices)
 
 
 def over_pairs(matrix: Any) -> PairStatistics:
@@ -98,9 +98,9 @@ def over_pairs(matrix: Any) -> PairStatistics:
     matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(
-            f"matrix: got shape {matrix.shape}; wanted (m, m) with m of 2 or more, as "
-            "`pairwise` returns"
+            "matrix: expected shape (m, m) with m of at least 2, as `pairwise` "
+            f"returns, got {matrix.shape}"
         )
-    both = ((matrix + matrix.T) / 2)[np.triu_indices(len(matrix), k=1)]
-    sd = float(np.std(both, ddof=1)) if both.size > 1 else float("nan")
-    return PairStatistics(float(np.mean(both)), sd, both.size)
+    pair_values = ((matrix + matrix.T) / 2)[np.triu_indices(len(matrix), k=1)]
+    sd = float(np.std(pair_values, ddof=1)) if pair_values.size > 1 else float("nan")
+    return PairStatistics(float(np.mean(pair_values)), sd, pair_values.size)

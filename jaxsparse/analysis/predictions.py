@@ -124,8 +124,8 @@ def js_divergence(
     # For p above q: log((p + q) / 2) = log p + log(1 + (q/p - 1) / 2). Where p equals
     # q, the ratio is exactly 1, however a compiler implements exp and log.
     middle = jnp.maximum(p, q) + jnp.log1p(jnp.expm1(-jnp.abs(p - q)) / 2)
-    each = jnp.sum(_terms(p, middle) + _terms(q, middle), axis=-1) / 2
-    return jnp.mean(jnp.minimum(each, math.log(2)))
+    divergences = jnp.sum(_terms(p, middle) + _terms(q, middle), axis=-1) / 2
+    return jnp.mean(jnp.minimum(divergences, math.log(2)))
 
 
 @arguments.check(average=arguments.one_of(AVERAGES))
@@ -154,17 +154,17 @@ def ensemble(
       `average="logits"` is the other interpretation.
     """
     if average not in AVERAGES:
-        raise ValueError(f"average: got {average!r}; wanted one of {AVERAGES}")
+        raise ValueError(f"average: expected one of {AVERAGES}, got {average!r}")
     if logits.ndim != 3 or not logits.size:
         raise ValueError(
-            f"logits: got shape {logits.shape}; wanted networks, examples and classes, "
-            "1 or more of each"
+            "logits: expected the axes networks, examples and classes, none of length "
+            f"0, got shape {logits.shape}"
         )
     if average == "logits":
         wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         return jax.nn.log_softmax(jnp.mean(wide, axis=0), axis=-1)
-    each = _log_softmax(logits)
-    return jax.nn.logsumexp(each, axis=0) - math.log(logits.shape[0])
+    log_probs = _log_softmax(logits)
+    return jax.nn.logsumexp(log_probs, axis=0) - math.log(logits.shape[0])
 
 
 def ensemble_scores(
@@ -193,15 +193,15 @@ def ensemble_scores(
       EnsembleScores(loss=Array(0.6931472, dtype=float32),
                      accuracy=Array(0.6666667, dtype=float32))
     """
-    together = ensemble(logits, average=average)
-    if labels.shape != together.shape[:1]:
+    combined = ensemble(logits, average=average)
+    if labels.shape != combined.shape[:1]:
         raise ValueError(
-            f"labels: got shape {labels.shape} for {together.shape[0]} examples; "
-            "wanted one class each"
+            f"labels: expected shape {combined.shape[:1]}, one class per example, got "
+            f"{labels.shape}"
         )
-    loss = jnp.mean(losses.cross_entropy(together, labels))
+    loss = jnp.mean(losses.cross_entropy(combined, labels))
     return EnsembleScores(
-        loss, jnp.mean(losses.is_correct(together, labels), dtype=jnp.float32)
+        loss, jnp.mean(losses.is_correct(combined, labels), dtype=jnp.float32)
     )
 
 
@@ -209,8 +209,8 @@ def _check(first: Array, second: Array) -> None:
     """Raises ValueError unless both are logits [n, k] of the same, nonempty shape."""
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise ValueError(
-            f"second: got logits of shape {second.shape} beside {first.shape}; wanted "
-            "examples and classes, the same for both and 1 or more of each"
+            "second: expected logits with the axes examples and classes, of the same "
+            f"shape as first, {first.shape}, and not empty, got {second.shape}"
         )
 
 
@@ -226,6 +226,6 @@ def _terms(
     p, ratio = jnp.exp(log_p), log_q - log_p
     # Near p = q the terms cancel, which expm1 avoids. The inner `where` keeps large
     # ratios out of expm1: an overflow there would make the gradient NaN.
-    near = jnp.abs(ratio) < 1
-    curved = jnp.expm1(jnp.where(near, ratio, 0.0)) - ratio
-    return jnp.where(near, p * curved, jnp.exp(log_q) - p - p * ratio)
+    is_near = jnp.abs(ratio) < 1
+    stable_terms = jnp.expm1(jnp.where(is_near, ratio, 0.0)) - ratio
+    return jnp.where(is_near, p * stable_terms, jnp.exp(log_q) - p - p * ratio)

@@ -52,17 +52,17 @@ def linear_cka(
       Nguyen, Raghu, Kornblith. Do Wide and Deep Networks Learn the Same Things? 2021.
       arXiv:2010.15327, section 2.
     """
-    least = 4 if unbiased else 2
-    if first.shape[0] != second.shape[0] or first.shape[0] < least:
+    minimum = 4 if unbiased else 2
+    if first.shape[0] != second.shape[0] or first.shape[0] < minimum:
         raise ValueError(
-            f"second: got {second.shape[0]} examples beside {first.shape[0]}; wanted "
-            f"the same number, {least} or more"
+            f"second: expected as many examples as in first, {first.shape[0]}, and at "
+            f"least {minimum}, got {second.shape[0]}"
         )
     x, y = _prepare(first), _prepare(second)
-    cross, own, other = (
+    cross, self_x, self_y = (
         _hsic(a, b, unbiased=unbiased) for a, b in ((x, y), (x, x), (y, y))
     )
-    value = cross / (jnp.sqrt(own) * jnp.sqrt(other))
+    value = cross / (jnp.sqrt(self_x) * jnp.sqrt(self_y))
     return jnp.clip(value, -1.0 if unbiased else 0.0, 1.0)
 
 

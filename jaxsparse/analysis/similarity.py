@@ -65,7 +65,7 @@ def join(first: Masks, second: Masks, *, subspace: str) -> Masks:
         "second": lambda _, b: jnp.asarray(b),
     }
     if subspace not in rules:
-        raise ValueError(f"subspace: got {subspace!r}; wanted one of {list(rules)}")
+        raise ValueError(f"subspace: expected one of {list(rules)}, got {subspace!r}")
     return jax.tree.map(rules[subspace], first, second)
 
 
@@ -204,9 +204,9 @@ def angular_distance(
     a, b = _vectors(first, second, subspace)
     equal = jnp.stack([jnp.all(x == y) for x, y in zip(a, b, strict=True)])
     a, b = _unit(a), _unit(b)
-    apart = _norm([x - y for x, y in zip(a, b, strict=True)])
-    along = _norm([x + y for x, y in zip(a, b, strict=True)])
-    angle = 2 * jnp.arctan2(apart, along)
+    difference = _norm([x - y for x, y in zip(a, b, strict=True)])
+    total = _norm([x + y for x, y in zip(a, b, strict=True)])
+    angle = 2 * jnp.arctan2(difference, total)
     # Two equal vectors may be normalized with differently rounded norms, as a compiler
     # may sum each in another order. `0 * angle` keeps the NaN of zero vectors.
     return jnp.where(jnp.all(equal), 0 * angle, angle)
@@ -214,21 +214,21 @@ def angular_distance(
 
 def _masks_by_name(solution: Solution) -> dict[str, Any]:
     """Returns the masks by name, and validates that they match the parameters."""
-    wanted = {n: jnp.shape(x) for n, x in tree.named_leaves(solution.params).items()}
-    found = tree.named_leaves(solution.masks)
-    for name, leaf in found.items():
-        if wanted.get(name) != jnp.shape(leaf):
+    shapes = {n: jnp.shape(x) for n, x in tree.named_leaves(solution.params).items()}
+    masks = tree.named_leaves(solution.masks)
+    for name, leaf in masks.items():
+        if shapes.get(name) != jnp.shape(leaf):
             raise ValueError(
-                f"masks: {name} has shape {jnp.shape(leaf)}; wanted "
-                f"{wanted.get(name)}, as in params; are they of another network?"
+                f"masks: {name}: expected shape {shapes.get(name)}, as in params, got "
+                f"{jnp.shape(leaf)}; pass masks of the same network"
             )
-    return found
+    return masks
 
 
 def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, Leaves]:
     """Returns the leaves of both solutions in one dtype, zero outside the subspace."""
     if subspace not in SUBSPACES:
-        raise ValueError(f"subspace: got {subspace!r}; wanted one of {SUBSPACES}")
+        raise ValueError(f"subspace: expected one of {SUBSPACES}, got {subspace!r}")
     params = tree.match_structure(
         second.params,
         first.params,
@@ -236,40 +236,46 @@ def _vectors(first: Solution, second: Solution, subspace: str) -> tuple[Leaves, 
         same_leaves=True,
     )
     second = second._replace(params=params)
-    region = None
+    subspace_masks = None
     if subspace != "all":
         if first.masks is None or second.masks is None:
             raise ValueError(
-                f"masks: got None for the subspace {subspace!r}; wanted masks of both "
-                "solutions, such as `masks.ones(params)`; or use the subspace 'all'"
+                f"masks: expected masks of both solutions for the subspace "
+                f"{subspace!r}, got None; pass `masks.ones(params)`, or use the "
+                "subspace 'all'"
             )
-        joined = join(first.masks, second.masks, subspace=subspace)
-        region = tree.named_leaves(joined)
-    a, b = _within(first, region), _within(second, region)
+        subspace_tree = join(first.masks, second.masks, subspace=subspace)
+        subspace_masks = tree.named_leaves(subspace_tree)
+    a, b = _select(first, subspace_masks), _select(second, subspace_masks)
     if not a:
-        raise ValueError("params: no floating leaf to compare; wanted at least one")
+        raise ValueError("params: expected at least one floating-point leaf, got none")
     wide = jnp.result_type(jnp.float32, *a, *b)
     return [leaf.astype(wide) for leaf in a], [leaf.astype(wide) for leaf in b]
 
 
-def _within(solution: Solution, region: dict[str, Any] | None) -> Leaves:
+def _select(solution: Solution, subspace_masks: dict[str, Any] | None) -> Leaves:
     """Lists the floating leaves in a region.
 
     Args:
       solution: parameters and masks; elements outside these masks are zero in the
         result.
-      region: masks of the subspace by name of the leaf; None for all floating leaves.
+      subspace_masks: masks of the subspace by name of the leaf; None for all floating
+        leaves.
     """
-    own, leaves = _masks_by_name(solution), []
+    masks_by_name, leaves = _masks_by_name(solution), []
     for name, leaf in tree.named_leaves(solution.params).items():
         leaf = jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
-        if region is not None and name not in region:
+        if subspace_masks is not None and name not in subspace_masks:
             continue
-        if name in own:
-            kept = own[name] if region is None else own[name] & region[name]
-            leaf = jnp.where(kept, leaf, jnp.zeros((), leaf.dtype))
+        if name in masks_by_name:
+            mask = (
+                masks_by_name[name]
+                if subspace_masks is None
+                else masks_by_name[name] & subspace_masks[name]
+            )
+            leaf = jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
         leaves.append(leaf)
     return leaves
 
@@ -285,12 +291,12 @@ def _scaled(leaves: Leaves) -> tuple[Leaves, Float[Array, ""]]:
 
 def _norm(leaves: Leaves) -> Float[Array, ""]:
     """Computes the Euclidean norm of all leaves together, without overflow."""
-    small, scale = _scaled(leaves)
-    return scale * jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in small))
+    scaled, scale = _scaled(leaves)
+    return scale * jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in scaled))
 
 
 def _unit(leaves: Leaves) -> Leaves:
     """Divides leaves by their common norm; NaN if the norm is 0."""
-    small, _ = _scaled(leaves)
-    norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in small))
-    return [leaf / norm for leaf in small]
+    scaled, _ = _scaled(leaves)
+    norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in scaled))
+    return [leaf / norm for leaf in scaled]

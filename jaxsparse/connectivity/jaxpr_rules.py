@@ -103,15 +103,17 @@ def run(
       ValueError: if a primitive has no rule, or cannot be followed for these operands.
         The message names the primitive.
     """
-    known = dict(zip(jaxpr.constvars, map(Constant, consts), strict=True))
-    known |= dict(zip(jaxpr.invars, inputs, strict=True))
+    environment = dict(zip(jaxpr.constvars, map(Constant, consts), strict=True))
+    environment |= dict(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom: Any) -> Value:
-        return Constant(atom.val) if isinstance(atom, core.Literal) else known[atom]
+        return (
+            Constant(atom.val) if isinstance(atom, core.Literal) else environment[atom]
+        )
 
     for eqn in jaxpr.eqns:
         results = _step(eqn, [read(atom) for atom in eqn.invars], walk)
-        known |= dict(zip(eqn.outvars, results, strict=True))
+        environment |= dict(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -127,17 +129,17 @@ def _step(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
     if all(isinstance(value, Constant) for value in values):
         return _constant(eqn, values)
     if name not in RULES:
-        _refuse(
-            f"the primitive {name!r} is not known to `paths`",
-            "functions of layers, sums and products; put another form into `apply`, or "
-            "stop it before that point",
+        _raise_unsupported(
+            "layers, elementwise functions, sums and products",
+            f"the primitive {name!r}; write it in another form in `apply`, or end "
+            "`apply` before it",
         )
     return RULES[name](eqn, values, walk)
 
 
-def _refuse(what: str, wanted: str) -> NoReturn:
+def _raise_unsupported(expected: str, given: str) -> NoReturn:
     """Raises the ValueError for a forward function that cannot be followed."""
-    raise ValueError(f"apply: {what}; wanted {wanted}")
+    raise ValueError(f"apply: expected {expected}, got {given}")
 
 
 def _constant(eqn: core.JaxprEqn, values: list[Constant]) -> list[Value]:
@@ -176,27 +178,28 @@ def _entrywise(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Valu
     pairs = list(zip(values, _avals(eqn), strict=True))
     if any(isinstance(value, Signal) for value in values):
         # No path arrives through a constant. Leaving it out saves the sum.
-        followed = [pair for pair in pairs if not isinstance(pair[0], Constant)]
-        arrived = [
-            abstract_values.arriving(value, aval, walk) for value, aval in followed
+        operands = [pair for pair in pairs if not isinstance(pair[0], Constant)]
+        patterns = [
+            abstract_values.arriving(value, aval, walk) for value, aval in operands
         ]
-        return [Signal(abstract_values.joined(arrived, shape))]
-    kept = [isinstance(value, Weight) for value in values]
-    is_sum = name in ("add", "add_any", "sub") and all(kept)
-    is_scaled = name == "div" and kept == [True, False]
+        return [Signal(abstract_values.joined(patterns, shape))]
+    is_weight = [isinstance(value, Weight) for value in values]
+    is_sum = name in ("add", "add_any", "sub") and all(is_weight)
+    is_scaled = name == "div" and is_weight == [True, False]
     if not (name in ZERO_AT_ZERO or is_sum or is_scaled):
-        _refuse_weights(eqn, values)
+        _raise_changed_weights(eqn, values)
     patterns = [value.pattern for value in values if isinstance(value, Weight)]
     return [_like(values, abstract_values.joined(patterns, shape))]
 
 
-def _refuse_weights(eqn: core.JaxprEqn, values: list[Value]) -> NoReturn:
+def _raise_changed_weights(eqn: core.JaxprEqn, values: list[Value]) -> NoReturn:
     """Raises the ValueError for weights that may become nonzero where they are zero."""
     leaves = ", ".join(abstract_values.leaves_of(values))
-    _refuse(
-        f"the weights of {leaves} meet {eqn.primitive.name!r} before any input, after "
-        "which a weight of zero need not be zero",
-        "weights to be used as they are, or leaves that are not prunable",
+    _raise_unsupported(
+        "weights that are multiplied by a signal unchanged",
+        f"{eqn.primitive.name!r} of the weights of {leaves}, which may turn zeros into "
+        "nonzero values; use the weights unchanged, or exclude the leaves with "
+        "`prunable=`",
     )
 
 
@@ -204,18 +207,19 @@ def _move(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
     """Moves patterns in the same way as the data."""
     name = eqn.primitive.name
     count = MOVES[name] or len(values)
-    data, rest = values[:count], values[count:]
-    if any(not isinstance(v, Constant) or v.value is None for v in rest):
-        _refuse(
-            f"the indices of {name!r} depend on inputs or parameters",
-            "indices that are known; let what is looked up be the input",
+    data, indices = values[:count], values[count:]
+    if any(not isinstance(v, Constant) or v.value is None for v in indices):
+        _raise_unsupported(
+            f"constant indices for {name!r}",
+            "indices that depend on inputs or parameters; pass the values that are "
+            "looked up as inputs",
         )
     patterns = _patterns(data, _avals(eqn)[:count], walk)
     params = dict(eqn.params)
     # What `gather` fills in out of bounds, such as NaN, would be a path in a pattern.
     if "fill_value" in params:
         params["fill_value"] = 0.0
-    moved = _bind(eqn, patterns + [value.value for value in rest], params)
+    moved = _bind(eqn, patterns + [value.value for value in indices], params)
     return [_like(data, result) for result in moved]
 
 
@@ -256,7 +260,7 @@ def _gather_up(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Valu
     """
     del walk
     if eqn.primitive.name != "reduce_sum" and isinstance(values[0], Weight):
-        _refuse_weights(eqn, values)
+        _raise_changed_weights(eqn, values)
     pattern, params = values[0].pattern, eqn.params
     if "axes" in params:
         total = jnp.sum(pattern, axis=tuple(params["axes"]))

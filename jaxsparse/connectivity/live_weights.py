@@ -27,14 +27,14 @@ class LayerPaths(NamedTuple):
     """Numbers of active and live weights of one layer.
 
     Attributes:
-      live: number of active weights on a path from an input to an output.
-      kept: number of active weights.
-      total: number of weights of the layer.
+      num_live: number of active weights on a path from an input to an output.
+      num_active: number of active weights.
+      size: number of weights of the layer.
     """
 
-    live: int
-    kept: int
-    total: int
+    num_live: int
+    num_active: int
+    size: int
 
 
 @arguments.check(
@@ -200,15 +200,16 @@ def by_layer(masks: Masks, live: Masks) -> dict[str, LayerPaths]:
       ValueError: if `live` has other leaves than `masks`, or is not a subset of
         `masks`.
     """
-    kept, alive = masks_lib.layer_counts(masks), masks_lib.layer_counts(live)
-    if list(kept) != list(alive) or not masks_lib.is_nested(live, masks):
+    active_counts, live_counts = map(masks_lib.layer_counts, (masks, live))
+    if list(active_counts) != list(live_counts) or not masks_lib.is_nested(live, masks):
         raise ValueError(
-            f"live: got {list(alive)}; wanted the leaves {list(kept)} of `masks`, and "
-            "only weights that those keep; are they of other masks, or swapped?"
+            f"live: expected a subset of masks, with the leaves {list(active_counts)}, "
+            f"got other weights or leaves, {list(live_counts)}; pass masks first, then "
+            "the result of `live` for them"
         )
     return {
-        name: LayerPaths(alive[name].kept, count.kept, count.total)
-        for name, count in kept.items()
+        name: LayerPaths(live_counts[name].num_active, count.num_active, count.size)
+        for name, count in active_counts.items()
     }
 
 
@@ -231,7 +232,7 @@ def effective_sparsity(masks: Masks, live: Masks) -> float:
       Lens of Effective Sparsity. 2021. arXiv:2107.02306, section 3.
     """
     counts = by_layer(masks, live).values()
-    return 1.0 - sum(c.live for c in counts) / sum(c.total for c in counts)
+    return 1.0 - sum(c.num_live for c in counts) / sum(c.size for c in counts)
 
 
 def _answer(
@@ -254,9 +255,11 @@ def _answer(
     # The gradient with respect to a mask is positive where a path runs through the
     # weight, so one backward pass answers for all weights. It is positive, too, where
     # an inactive weight would be on a path.
-    slopes = jax.grad(flow)([leaf.astype(jnp.float32) for leaf in leaves])
-    found = [leaf & (slope > 0) for leaf, slope in zip(leaves, slopes, strict=True)]
-    return jax.tree.unflatten(treedef, found)
+    gradients = jax.grad(flow)([leaf.astype(jnp.float32) for leaf in leaves])
+    answers = [
+        leaf & (slope > 0) for leaf, slope in zip(leaves, gradients, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, answers)
 
 
 def _flow(
@@ -277,12 +280,12 @@ def _flow(
     """
     _check(params, masks)
     traced = jax.make_jaxpr(apply)(params, *inputs)
-    names, known = masks_lib.names(params), masks_lib.names(masks)
+    names, prunable = masks_lib.names(params), masks_lib.names(masks)
 
     def flow(patterns: list[Pattern]) -> Float[Array, ""]:
         weights = {
             name: Weight(pattern, (name,))
-            for name, pattern in zip(known, patterns, strict=True)
+            for name, pattern in zip(prunable, patterns, strict=True)
         }
         start: list[Value] = [weights.get(name, Constant(None)) for name in names]
         for leaf in jax.tree.leaves(inputs):
@@ -310,6 +313,6 @@ def _check(params: Any, masks: Masks) -> None:
     for name, leaf in zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True):
         if shapes.get(name) != leaf.shape:
             raise ValueError(
-                f"masks: {name} has shape {leaf.shape}; wanted {shapes.get(name)}, as "
-                "in params; are they of another network?"
+                f"masks: {name}: expected shape {shapes.get(name)}, as in params, got "
+                f"{leaf.shape}; pass masks of the same network"
             )

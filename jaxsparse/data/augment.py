@@ -36,8 +36,8 @@ def normalize(
     channels = images.shape[-1]
     if not len(mean) == len(std) == channels:
         raise ValueError(
-            f"mean, std: got {len(mean)} and {len(std)} numbers for images of "
-            f"{channels} channels; wanted one for each channel"
+            f"mean, std: expected {channels} numbers each, one per channel, got "
+            f"{len(mean)} and {len(std)}"
         )
     center = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, channels)
     scale = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, channels)
@@ -109,7 +109,7 @@ def random_crop(
     """
     if pad < 0:
         raise ValueError(
-            f"pad: got {pad} pixels; wanted 0 or more; 0 leaves the images as they are"
+            f"pad: expected at least 0 pixels, got {pad}; 0 leaves images unchanged"
         )
     _, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

@@ -86,14 +86,14 @@ def take(examples: Examples, rows: Int[np.ndarray, " m"]) -> Examples:
     Returns:
       The selected examples.
     """
-    return _chosen(examples, rows)
+    return _select(examples, rows)
 
 
-def _chosen(examples: Examples, rows: Any) -> Examples:
+def _select(examples: Examples, rows: Any) -> Examples:
     images = examples.images
-    stays = isinstance(images, StoredImages)
+    in_files = isinstance(images, StoredImages)
     return Examples(
-        images.select(rows) if stays else images[rows], examples.labels[rows]
+        images.select(rows) if in_files else images[rows], examples.labels[rows]
     )
 
 
@@ -106,15 +106,15 @@ def digest(dataset: Dataset) -> str:
     Returns:
       SHA-256 in hexadecimal. It does not depend on the folder that holds the dataset.
     """
-    found = hashlib.sha256(f"{dataset.classes}\n".encode())
+    sha = hashlib.sha256(f"{dataset.classes}\n".encode())
     for part in (dataset.train, dataset.validation, dataset.test):
-        found.update(f"{part.images.shape}\n".encode())
-        found.update(np.ascontiguousarray(part.labels).tobytes())
+        sha.update(f"{part.images.shape}\n".encode())
+        sha.update(np.ascontiguousarray(part.labels).tobytes())
         if isinstance(part.images, StoredImages):
-            found.update(np.ascontiguousarray(part.images.rows).tobytes())
+            sha.update(np.ascontiguousarray(part.images.rows).tobytes())
             for name in part.images.source.parts():
-                found.update(f"{name}\n".encode())
-    return found.hexdigest()
+                sha.update(f"{name}\n".encode())
+    return sha.hexdigest()
 
 
 def split(
@@ -140,11 +140,11 @@ def split(
     total = len(examples.labels)
     if not 0 <= validation < total:
         raise ValueError(
-            f"validation: got {validation} of {total} training examples; wanted 0 to "
-            f"{total - 1}; hold out fewer"
+            f"validation: expected 0 to {total - 1} of {total} training examples, got "
+            f"{validation}"
         )
     if not validation:
-        return examples, _chosen(examples, slice(0))
+        return examples, _select(examples, slice(0))
     # Not `default_rng`: numpy may change its default bit generator.
     generator = np.random.Generator(np.random.PCG64(seed))
     order = generator.permutation(total)
@@ -185,7 +185,7 @@ def first(examples: Examples, n: int) -> Examples:
     total = len(examples.labels)
     if not 1 <= n <= total:
         raise ValueError(
-            f"first: got {n} of {total} examples; wanted 1 to {total}; ask for fewer, "
-            "or leave the number out to use all"
+            f"first: expected 1 to {total}, the number of examples, got {n}; select "
+            "fewer, or omit the number to use all"
         )
-    return _chosen(examples, slice(n))
+    return _select(examples, slice(n))

@@ -154,16 +154,16 @@ def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
       DatasetNotPrepared: if neither exists.
       ValueError: if the dataset cannot be read.
     """
-    more = {"size": size} if size else {}
+    options = {"size": size} if size else {}
     prepared, tree = (
         (lazy.prepared, lazy.tree) if size else (sources.read, folders.read)
     )
     try:
-        return prepared(name, data_dir=data_dir, **more)
+        return prepared(name, data_dir=data_dir, **options)
     except sources.DatasetNotPrepared:
         if not folders.is_there(name, data_dir=data_dir):
             raise
-    return mixed(tree, name, data_dir=data_dir, **more)
+    return mixed(tree, name, data_dir=data_dir, **options)
 
 
 def check_there(name: str, *, data_dir: str | None = None) -> None:
@@ -201,18 +201,18 @@ def folder(name: str, *, data_dir: str | None) -> Path | None:
             return sources.find(name, data_dir=data_dir)
         except sources.DatasetNotPrepared:
             pass
-    there = folders.is_there(name, data_dir=data_dir)
-    return names.root_folder(data_dir) / name if there else None
+    exists = folders.is_there(name, data_dir=data_dir)
+    return names.root_folder(data_dir) / name if exists else None
 
 
-def _reader(name: str, size: int, given: Reader | None) -> Reader:
-    own = given or READERS.get(name)
+def _reader(name: str, size: int, custom_reader: Reader | None) -> Reader:
+    reader = custom_reader or READERS.get(name)
     if not size:
-        return own or functools.partial(read, name)
-    if own is not None:
+        return reader or functools.partial(read, name)
+    if reader is not None:
         raise ValueError(
-            f"size: came {size} for {name!r}, which has a reader of its own that puts "
-            "all of it into memory; wanted 0"
+            f"size: expected 0 for {name!r}, whose reader loads all images into "
+            f"memory, got {size}"
         )
     return functools.partial(read, name, size=size)
 

@@ -76,7 +76,9 @@ def sizes(data: Fingerprint) -> Sizes:
         counts = tuple(int(part["examples"]) for part in parts)
         return Sizes(counts, tuple(image), int(data["classes"]))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"no fingerprint of data ({error!r})") from error
+        raise ValueError(
+            f"data: expected a fingerprint from `of`, got another object ({error!r})"
+        ) from error
 
 
 def of_images(images: Images) -> str:
@@ -112,13 +114,13 @@ def of_files(name: str, *, data_dir: str | None) -> str | None:
     Raises:
       OSError: if a file or folder cannot be read.
     """
-    found = datasets.folder(name, data_dir=data_dir)
-    if found is None:
+    root = datasets.folder(name, data_dir=data_dir)
+    if root is None:
         return None
     sha = hashlib.sha256()
-    for path in _files(found):
+    for path in _files(root):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        sha.update(f"{path.relative_to(found).as_posix()}\0{content}\n".encode())
+        sha.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return sha.hexdigest()
 
 
@@ -129,7 +131,7 @@ def _files(folder: Path) -> Iterator[Path]:
     """
     splits = [folder / name for names in folders.SPLITS.values() for name in names]
     walks = [
-        os.walk(x, onerror=_refuse, followlinks=True) for x in splits if x.is_dir()
+        os.walk(x, onerror=_reraise, followlinks=True) for x in splits if x.is_dir()
     ]
     top = [path.name for path in folder.iterdir() if path.is_file()]
     for root, inner, names in itertools.chain([(folder, [], top)], *walks):
@@ -137,7 +139,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(root, x) for x in sorted(names) if not x.startswith("."))
 
 
-def _refuse(error: OSError) -> None:
+def _reraise(error: OSError) -> None:
     raise error
 
 
@@ -155,15 +157,17 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
       ValueError: if `before` or `now` is not a fingerprint.
     """
     try:
-        found = []
+        phrases = []
         if before["classes"] != now["classes"]:
-            found.append(f"{before['classes']} classes before, {now['classes']} now")
+            phrases.append(f"{before['classes']} classes before, {now['classes']} now")
         for name in SPLITS:
             pair = before["splits"][name], now["splits"][name]
-            found += [f"{name}: {words}" for words in _of_pair(*pair)]
-        return found
+            phrases += [f"{name}: {words}" for words in _of_pair(*pair)]
+        return phrases
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no fingerprint of data ({error!r})") from error
+        raise ValueError(
+            f"data: expected a fingerprint from `of`, got another object ({error!r})"
+        ) from error
 
 
 def _of_split(examples: Examples) -> dict[str, Any]:
@@ -208,8 +212,8 @@ def _in_blocks(count: int, content: Callable[[slice], Any]) -> list[str]:
 
 
 def _parts(count: int) -> list[slice]:
-    each = max(1, -(-count // BLOCKS))
-    return [slice(i, min(i + each, count)) for i in range(0, count, each)]
+    block_size = max(1, -(-count // BLOCKS))
+    return [slice(i, min(i + block_size, count)) for i in range(0, count, block_size)]
 
 
 def _hash(content: Any) -> str:
@@ -227,10 +231,12 @@ def _of_pair(before: Fingerprint, now: Fingerprint) -> Iterator[str]:
     pairs = [
         (c, before["by_class"].get(c, 0), now["by_class"].get(c, 0)) for c in classes
     ]
-    moved = [f"{c} had {a} and has {b}" for c, a, b in pairs if a != b]
-    if moved:
-        more = f" and {len(moved) - 5} more" if len(moved) > 5 else ""
-        yield f"class {', class '.join(moved[:5])}{more}"
+    changed_classes = [f"{c} had {a} and has {b}" for c, a, b in pairs if a != b]
+    if changed_classes:
+        others = (
+            f" and {len(changed_classes) - 5} more" if len(changed_classes) > 5 else ""
+        )
+        yield f"class {', class '.join(changed_classes[:5])}{others}"
     if counts[0] != counts[1]:
         return
     if before["labels"] != now["labels"]:

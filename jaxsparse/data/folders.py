@@ -42,7 +42,7 @@ ORIGINS = {
 
 _NAME = re.compile(r"\w[\w.+-]*")
 # Pillow's modes of the accepted images, and whether images of a mode have colors.
-_COLOURED = {"1": False, "L": False, "RGB": True, "P": True}
+_HAS_COLOR = {"1": False, "L": False, "RGB": True, "P": True}
 
 
 class Tree(NamedTuple):
@@ -103,26 +103,26 @@ def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> T
       ValueError: if the validation split exists under two names.
     """
     folder = names.root_folder(data_dir) / name
-    found = {split: _only(folder, choices) for split, choices in SPLITS.items()}
-    wanted = ["train", "validation", "test"] if with_validation else ["train", "test"]
+    existing = {split: _only(folder, choices) for split, choices in SPLITS.items()}
+    needed = ["train", "validation", "test"] if with_validation else ["train", "test"]
     if not with_validation:
-        found["test"] = found["test"] or found["validation"]
-    missing = [SPLITS[split][0] for split in wanted if found[split] is None]
+        existing["test"] = existing["test"] or existing["validation"]
+    missing = [SPLITS[split][0] for split in needed if existing[split] is None]
     if missing:
         raise sources.DatasetNotPrepared(explain(name, folder, missing))
-    *train, test = [found[split] for split in wanted]
+    *train, test = [existing[split] for split in needed]
     return Tree(tuple(train), test)
 
 
 def _only(folder: Path, choices: tuple[str, ...]) -> Path | None:
     """Returns the only one of several possible folders that exists, or None."""
-    found = [folder / choice for choice in choices if (folder / choice).is_dir()]
-    if len(found) > 1:
+    existing = [folder / choice for choice in choices if (folder / choice).is_dir()]
+    if len(existing) > 1:
         raise ValueError(
-            f"{folder}: has {' and '.join(path.name for path in found)}; wanted one of "
-            "them; move the other away"
+            f"{folder}: expected one of {', '.join(choices)}, got "
+            f"{' and '.join(path.name for path in existing)}; move one of them"
         )
-    return found[0] if found else None
+    return existing[0] if existing else None
 
 
 def explain(name: str, folder: Path, missing: list[str]) -> str:
@@ -135,8 +135,8 @@ def explain(name: str, folder: Path, missing: list[str]) -> str:
     """
     origin = ORIGINS.get(name, "put PNG or JPEG images there")
     return (
-        f"data.name: the dataset {name!r} is not whole in {folder}: there is no "
-        f"{' and no '.join(missing)}; wanted folders {folder}/SPLIT/CLASS of images.\n"
+        f"data.name: expected folders {folder}/SPLIT/CLASS of images for the dataset "
+        f"{name!r}, got no {' and no '.join(missing)}.\n"
         "Do one of these:\n"
         "  - name a folder with these: --config.data.dir=FOLDER (or set "
         f"TFDS_DATA_DIR), for FOLDER/{name}/SPLIT/CLASS\n"
@@ -153,8 +153,8 @@ def _list_classes(folder: Path) -> list[str]:
     classes = _visible(folder)
     if not classes:
         raise ValueError(
-            f"{folder}: is empty; wanted a folder of images for each class; unpack it "
-            "again"
+            f"{folder}: expected a folder of images for each class, got an empty "
+            "folder; unpack it again"
         )
     return classes
 
@@ -174,19 +174,19 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(
-            f"{folder}: a file beside the folders of classes; wanted folders only; "
-            "move it into its class, or away"
+            f"{folder}: expected only folders, one per class, got a file; move it into "
+            "the folder of its class, or elsewhere"
         )
     paths = [folder / name for name in _visible(folder)]
-    strange = [path for path in paths if path.suffix.lower() not in SUFFIXES]
-    if strange:
+    others = [path for path in paths if path.suffix.lower() not in SUFFIXES]
+    if others:
         raise ValueError(
-            f"{strange[0]}: no image by its name; wanted {', '.join(SUFFIXES)} and no "
-            "folders in the folder of a class; move it away"
+            f"{others[0]}: expected only images, {', '.join(SUFFIXES)}, in the folder "
+            "of a class, got another file or a folder; move it"
         )
     if not paths:
         raise ValueError(
-            f"{folder}: has no images; wanted some of each class; unpack it again, or "
+            f"{folder}: expected images of the class, got none; unpack it again, or "
             "remove the class from all splits"
         )
     return paths
@@ -198,18 +198,17 @@ def _list_split(folder: Path, classes: list[str]) -> Listing:
     differing = sorted(set(names) ^ set(classes))
     if differing:
         raise ValueError(
-            f"{folder}: has {len(names)} classes, which differ in {differing[:5]} from "
-            f"the {len(classes)} of train; wanted a folder for each class, the same in "
-            "every split; unpack it again"
+            f"{folder}: expected the {len(classes)} classes of train, got "
+            f"{len(names)}, which differ in {differing[:5]}; unpack it again"
         )
     return list_by_class([folder / name for name in classes])
 
 
-def list_by_class(each: list[Path]) -> Listing:
+def list_by_class(class_folders: list[Path]) -> Listing:
     """Lists images, sorted by class and then by file name.
 
     Args:
-      each: the folder of each class, in the order of the labels.
+      class_folders: the folder of each class, in the order of the labels.
 
     Returns:
       Paths and labels of all images.
@@ -218,10 +217,12 @@ def list_by_class(each: list[Path]) -> Listing:
       ValueError: if a folder does not exist, has no images, or contains anything else;
         the message names it.
     """
-    by_class = [list_images(folder) for folder in each]
-    labels = np.repeat(np.arange(len(each)), [len(paths) for paths in by_class])
-    every = [path for paths in by_class for path in paths]
-    return Listing(every, labels.astype(np.int32))
+    by_class = [list_images(folder) for folder in class_folders]
+    labels = np.repeat(
+        np.arange(len(class_folders)), [len(paths) for paths in by_class]
+    )
+    paths = [path for paths in by_class for path in paths]
+    return Listing(paths, labels.astype(np.int32))
 
 
 def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
@@ -229,38 +230,39 @@ def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             # A PNG of any of these modes may have transparency without alpha channel.
-            mode, clear = picture.mode, "transparency" in picture.info
-            wanted = mode in _COLOURED and not clear
-            pixels = np.asarray(picture.convert("RGB")) if wanted else None
+            mode, is_transparent = picture.mode, "transparency" in picture.info
+            needed = mode in _HAS_COLOR and not is_transparent
+            pixels = np.asarray(picture.convert("RGB")) if needed else None
     except Exception as error:  # Pillow raises OSError, SyntaxError and others
         if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
-            f"{path}: is damaged or missing: {error}; wanted a PNG or JPEG image; "
-            "unpack it again"
+            f"{path}: expected a PNG or JPEG image, got a damaged or missing file "
+            f"({error}); unpack it again"
         ) from error
     if pixels is None:
         raise ValueError(
-            f"{path}: is {mode}{' with transparency' * clear}, as Pillow says; wanted "
-            "8 bits in 1 channel (grey) or 3 (red, green, blue); convert it"
+            f"{path}: expected 8 bits per channel and 1 channel (gray) or 3 (red, "
+            "green, blue), got Pillow's mode "
+            f"{mode}{' with transparency' * is_transparent}; convert it"
         )
-    return pixels, _COLOURED[mode]
+    return pixels, _HAS_COLOR[mode]
 
 
 def _fill(paths: list[Path], into: UInt8[np.ndarray, "n h w 3"]) -> bool:
     """Decodes images into an array; returns whether any of them has colors."""
-    any_coloured = False
+    any_color = False
     for i, path in enumerate(paths):
-        pixels, coloured = _decode(path)
+        pixels, has_color = _decode(path)
         if pixels.shape != into.shape[1:]:
             raise ValueError(
-                f"{path}: has {pixels.shape[0]} by {pixels.shape[1]} pixels; wanted "
-                f"{into.shape[1]} by {into.shape[2]}, as the first image has; bring "
-                "all to one size"
+                f"{path}: expected {into.shape[1]} by {into.shape[2]} pixels, the size "
+                f"of the first image, got {pixels.shape[0]} by {pixels.shape[1]}; "
+                "resize all images to one size"
             )
         into[i] = pixels
-        any_coloured |= coloured
-    return any_coloured
+        any_color |= has_color
+    return any_color
 
 
 def read(
@@ -327,15 +329,17 @@ def list_tree(
     parts = [_list_split(folder, classes) for folder in tree.train]
     paths = [path for part in parts for path in part.paths]
     train = Listing(paths, np.concatenate([part.labels for part in parts]))
-    spare = _only(tree.test.parent, SPLITS["validation"])
+    validation = _only(tree.test.parent, SPLITS["validation"])
     # A published test split may have no labels, and so no folders of classes. If there
     # is a labeled validation split, the error suggests to test on that one.
     try:
         return train, _list_split(tree.test, classes), len(classes)
     except ValueError as error:
-        if with_validation or spare in (None, tree.test):
+        if with_validation or validation in (None, tree.test):
             raise
-        hint = f"if it has no labels, move it away, and {spare.name} is tested on"
+        hint = (
+            f"if it has no labels, move it, and {validation.name} becomes the test set"
+        )
         raise ValueError(f"{error}; or, {hint}") from error
 
 

@@ -22,14 +22,14 @@ from PIL import Image
 from jaxsparse.data import random_resized_crop
 
 CHANNELS = 3
-WHOLE = 2**31  # largest size in bytes of a dataset that is decoded as a whole
+MAX_NBYTES = 2**31  # largest size in bytes of a dataset that is decoded as a whole
 # When Pillow shrinks an image, it scales the filter's support, which prevents aliasing.
 RESAMPLING = Image.Resampling.BICUBIC
 # Pillow's modes with at most 8 bits per channel. Transparency is dropped.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class CorruptImage(ValueError):
@@ -37,7 +37,7 @@ class CorruptImage(ValueError):
 
 
 @contextlib.contextmanager
-def naming(name: str, what: str) -> Iterator[None]:
+def naming(name: str, expected: str, remedy: str) -> Iterator[None]:
     """Converts errors in the context to `CorruptImage`, with the name of the file.
 
     This applies to missing files and to every error of a reader about the content.
@@ -46,12 +46,14 @@ def naming(name: str, what: str) -> Iterator[None]:
 
     Args:
       name: name of the file, or of the record read from it.
-      what: end of the message, which says what to do.
+      expected: what the file or record should be, for the message.
+      remedy: what the user can do; the end of the message.
 
     Raises:
       CorruptImage: if the content is damaged or the file is missing.
       OSError: if the system cannot read the file; `name` becomes its file name.
     """
+    message = f"{name}: expected {expected}, got a damaged or missing file"
     try:
         yield
     except (CorruptImage, MemoryError):
@@ -59,14 +61,12 @@ def naming(name: str, what: str) -> Iterator[None]:
     except OSError as error:
         # The `OSError`s that Pillow itself raises have no errno.
         if error.errno is None or isinstance(error, FileNotFoundError):
-            raise CorruptImage(
-                f"{name}: is damaged or missing: {error}{what}"
-            ) from error
+            raise CorruptImage(f"{message} ({error}); {remedy}") from error
         if error.filename is None:
             error.filename = name
         raise
     except Exception as error:  # each library has its own exceptions for damage
-        raise CorruptImage(f"{name}: is damaged or missing: {error}{what}") from error
+        raise CorruptImage(f"{message} ({error}); {remedy}") from error
 
 
 @runtime_checkable
@@ -190,18 +190,18 @@ class StoredImages:
           copy: unused; the result is always a new array.
 
         Raises:
-          ValueError: if the images would take more than `WHOLE` bytes.
+          ValueError: if the images would take more than `MAX_NBYTES` bytes.
         """
         # numpy calls this implicitly, so an unintended `np.asarray` of a large dataset
         # must fail at once and not fill the memory.
         del copy
-        if self.nbytes > WHOLE:
+        if self.nbytes > MAX_NBYTES:
             raise ValueError(
-                f"images: came {len(self)} of {self.size}x{self.size} pixels that are "
-                f"in files, to have in memory at once, {self.nbytes / 2**30:.1f} GiB; "
-                f"wanted {WHOLE / 2**30:.1f} GiB at most; ask for fewer examples "
+                f"images: expected at most {MAX_NBYTES / 2**30:.1f} GiB of images in "
+                f"memory at once, got {len(self)} of {self.size}x{self.size} pixels in "
+                f"files, {self.nbytes / 2**30:.1f} GiB; use fewer examples "
                 "(config.data.train_examples, config.data.test_examples, or those of "
-                "the analysis), or for smaller images (config.data.image_size)"
+                "the analysis) or smaller images (config.data.image_size)"
             )
         return self[:].astype(dtype or self.dtype, copy=False)
 
@@ -248,14 +248,14 @@ class StoredImages:
         rows: Any,
         cut: Callable[[int, Image.Image], Image.Image],
     ) -> np.ndarray:
-        flat = np.reshape(rows, -1)
-        into = np.empty((len(flat), *self.shape[1:]), np.uint8)
+        flat_rows = np.reshape(rows, -1)
+        decoded = np.empty((len(flat_rows), *self.shape[1:]), np.uint8)
 
-        def one(i: int) -> None:
-            into[i] = np.asarray(cut(i, decode(self.source, int(flat[i]))))
+        def decode_one(i: int) -> None:
+            decoded[i] = np.asarray(cut(i, decode(self.source, int(flat_rows[i]))))
 
-        in_threads(one, range(len(flat)))
-        return into.reshape(*np.shape(rows), *self.shape[1:])
+        in_threads(decode_one, range(len(flat_rows)))
+        return decoded.reshape(*np.shape(rows), *self.shape[1:])
 
 
 def cores() -> int:
@@ -276,7 +276,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), f"images-{process}")
 
 
-def in_threads(task: Callable[[int], Made], numbers: Iterable[int]) -> list[Made]:
+def in_threads(task: Callable[[int], Result], numbers: Iterable[int]) -> list[Result]:
     """Runs a task for each number, in one thread per core, and waits for all.
 
     All callers share the threads. A task must therefore not call this function: its
@@ -309,17 +309,17 @@ def decode(source: Source, row: int) -> Image.Image:
         message names it.
       OSError: if the system cannot read the file; the error names it.
     """
-    what = "; wanted a PNG or JPEG image; unpack or prepare it again"
+    expected, remedy = "a PNG or JPEG image", "unpack or prepare it again"
     with (
-        naming(source.name(row), what),
-        Image.open(io.BytesIO(source.read(row)), formats=_FORMATS) as found,
+        naming(source.name(row), expected, remedy),
+        Image.open(io.BytesIO(source.read(row)), formats=_FORMATS) as opened,
     ):
-        mode = found.mode
-        picture = _coloured(found) if mode in MODES else None
+        mode = opened.mode
+        picture = _to_rgb(opened) if mode in MODES else None
     if picture is None:
         raise CorruptImage(
-            f"{source.name(row)}: is {mode}, as Pillow says; wanted 8 bits a channel; "
-            "convert it"
+            f"{source.name(row)}: expected 8 bits per channel, got Pillow's mode "
+            f"{mode}; convert it"
         )
     return picture
 
@@ -327,12 +327,12 @@ def decode(source: Source, row: int) -> Image.Image:
 _FORMATS = ("PNG", "JPEG")
 
 
-def _coloured(found: Image.Image) -> Image.Image:
+def _to_rgb(opened: Image.Image) -> Image.Image:
     # Pillow warns if a palette's transparency is lost in a conversion to RGB, but not
     # if an alpha channel is.
-    if found.mode in ("P", "PA"):
-        found = found.convert("RGBA")
-    return found.convert("RGB")
+    if opened.mode in ("P", "PA"):
+        opened = opened.convert("RGBA")
+    return opened.convert("RGB")
 
 
 def view(picture: Image.Image, size: int) -> Image.Image:

@@ -54,30 +54,32 @@ def read(records: record_files.Records, *, classes: int) -> Int32[np.ndarray, " 
     try:
         name = f"{_digest(records)}.npy"
     except FileNotFoundError as error:
-        raise CorruptImage(f"{error.filename}: is missing; {records.again}") from error
+        raise CorruptImage(
+            f"{error.filename}: expected a record file, got none; {records.again}"
+        ) from error
     folder = cache_folder()
-    kept = None if folder is None else folder / name
-    found = None if kept is None else _load(kept, len(records))
-    if found is None:
-        found = _read_labels(records)
-        if kept is not None:
-            _keep(kept, found)
-    if not ((found >= 0) & (found < classes)).all():
+    cached = None if folder is None else folder / name
+    labels = None if cached is None else _load(cached, len(records))
+    if labels is None:
+        labels = _read_labels(records)
+        if cached is not None:
+            _cache(cached, labels)
+    if not ((labels >= 0) & (labels < classes)).all():
         raise ValueError(
-            f"{records.paths[0]} and its like: a label outside 0 to {classes - 1}; "
-            f"{records.again}"
+            f"{records.paths[0]} or another file of this split: expected labels from 0 "
+            f"to {classes - 1}, got {labels.min()} to {labels.max()}; {records.again}"
         )
-    return found
+    return labels
 
 
 def _load(path: Path, count: int) -> Int32[np.ndarray, " n"] | None:
     """Reads cached labels; returns None if the file is missing or does not fit."""
     try:
-        found = np.load(path)
+        labels = np.load(path)
     except (OSError, ValueError, EOFError):
         return None
-    fits = isinstance(found, np.ndarray) and found.shape == (count,)
-    return found if fits and found.dtype == np.int32 else None
+    is_valid = isinstance(labels, np.ndarray) and labels.shape == (count,)
+    return labels if is_valid and labels.dtype == np.int32 else None
 
 
 def _read_labels(records: record_files.Records) -> Int32[np.ndarray, " n"]:
@@ -87,21 +89,21 @@ def _read_labels(records: record_files.Records) -> Int32[np.ndarray, " n"]:
     )
 
 
-def _keep(path: Path, found: np.ndarray) -> None:
+def _cache(path: Path, labels: np.ndarray) -> None:
     """Writes labels to the cache; if that fails, only logs a warning."""
-    mine = None
+    temporary = None
     # Several processes may write the same file, so each writes its own and renames it.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, suffix=".npy", delete=False
         ) as file:
-            mine = Path(file.name)
-            np.save(file, found)
-        mine.replace(path)
-        mine = None
+            temporary = Path(file.name)
+            np.save(file, labels)
+        temporary.replace(path)
+        temporary = None
     except OSError as error:
         log.warning("labels are read again the next time: %s", error)
     finally:
-        if mine is not None:
-            mine.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

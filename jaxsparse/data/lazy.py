@@ -15,7 +15,7 @@ from jaxsparse.data import folders, labels, record_files, sources
 from jaxsparse.data.dataset import Examples
 from jaxsparse.data.image_files import Files, StoredImages
 
-UNLABELLED = -1  # label that TFDS writes if the true one is not published
+UNLABELED = -1  # label that TFDS writes if the true one is not published
 
 
 def _records(name: str, info: DatasetInfo, split: str) -> record_files.Records:
@@ -31,7 +31,7 @@ def _records(name: str, info: DatasetInfo, split: str) -> record_files.Records:
     )
 
 
-def _tested(name: str, info: DatasetInfo, test: str) -> str:
+def _test_split(name: str, info: DatasetInfo, test: str) -> str:
     """Returns the test split: "validation" if the test split has no labels.
 
     This is the case for ImageNet, where papers report results on the validation split.
@@ -39,14 +39,16 @@ def _tested(name: str, info: DatasetInfo, test: str) -> str:
     """
     if test == "validation" or "validation" not in info.splits:
         return test
-    unlabelled = _records(name, info, test).label(0) == UNLABELLED
-    return "validation" if unlabelled else test
+    unlabeled = _records(name, info, test).label(0) == UNLABELED
+    return "validation" if unlabeled else test
 
 
 def _open_split(name: str, info: DatasetInfo, split: str, *, size: int) -> Examples:
     records = _records(name, info, split)
-    found = labels.read(records, classes=info.features["label"].num_classes)
-    return Examples(StoredImages(records, np.arange(len(found)), size), found)
+    split_labels = labels.read(records, classes=info.features["label"].num_classes)
+    return Examples(
+        StoredImages(records, np.arange(len(split_labels)), size), split_labels
+    )
 
 
 def prepared(
@@ -75,14 +77,15 @@ def prepared(
     kind = info.file_format.value
     if kind not in record_files.SHARDS:
         raise ValueError(
-            f"size: came {size} for {name!r}, whose files are {kind}, which give "
-            f"no single record; wanted {' or '.join(record_files.SHARDS)}; prepare it "
-            "again (experiments/prepare_data.py --format=array_record)"
+            f"size: expected 0 for {name!r}, whose {kind} files have no access to "
+            f"single records, got {size}; prepare it again as "
+            f"{' or '.join(record_files.SHARDS)} (experiments/prepare_data.py "
+            "--format=array_record)"
         )
     open_split = functools.partial(_open_split, name, info, size=size)
     classes = info.features["label"].num_classes
-    tested = open_split(_tested(name, info, test))
-    return open_split("train"), tested, classes
+    test_examples = open_split(_test_split(name, info, test))
+    return open_split("train"), test_examples, classes
 
 
 def tree(

@@ -9,8 +9,8 @@ from jaxsparse.config import naming, registries
 # What TFDS calls ImageNet, and what a tree of its images may be called.
 IMAGENET = ("imagenet2012", "imagenet")
 
-# Names to offer when one is misspelt, beside those that are registered; any other that
-# is prepared works as well.
+# Names to offer when one is misspelled, beside those that are registered; any other
+# that is prepared works as well.
 KNOWN = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped", *IMAGENET)
 
 
@@ -21,42 +21,45 @@ def root_folder(data_dir: str | None) -> Path:
       data_dir: a folder, "~" allowed; None means the environment variable
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
     """
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return naming.to_path("data_dir", chosen).absolute()
+    folder_name = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return naming.to_path("data_dir", folder_name).absolute()
 
 
 def doubt(name: str, *, data_dir: str | None) -> str:
-    """Words that a name is unknown, in one line; "" for one that may be right.
+    """Returns the message for a probably misspelled name; "" if it may be right.
 
-    A name may be right if it is known or registered, if it is like none of those, or if
-    there is a folder of that name.
+    A name may be right if it is known or registered, if it is similar to none of those,
+    or if there is a folder of that name.
 
     Args:
-      name: of a dataset, as for `datasets.load`.
-      data_dir: as for `root_folder`.
+      name: name of a dataset, as for `datasets.load`.
+      data_dir: folder that holds the datasets, "~" allowed; None means the environment
+        variable TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
     """
     folder, root = name.partition(":")[0], root_folder(data_dir)
     known = (*KNOWN, *registries.DATASETS)
     if folder.partition("/")[0] in known or (root / folder).exists():
         return ""
-    near = difflib.get_close_matches(folder.lower(), known, n=2, cutoff=0.6)
-    if not near:
+    similar = difflib.get_close_matches(folder.lower(), known, n=2, cutoff=0.6)
+    if not similar:
         return ""
     return (
-        f"config.data.name: unknown {name!r}; did you mean {' or '.join(near)}? Any "
-        f"other must be prepared in {root}, as experiments/prepare_data.py does"
+        f"config.data.name: expected a known dataset or one in {root}, got {name!r}; "
+        f"did you mean {' or '.join(similar)}? Prepare any other with "
+        "experiments/prepare_data.py"
     )
 
 
 def check(name: str, *, data_dir: str | None) -> None:
-    """Refuses a name that `doubt` doubts; reads no file.
+    """Checks that a name is not probably misspelled; reads no file.
 
     Args:
-      name: as for `doubt`.
-      data_dir: as for `root_folder`.
+      name: name of a dataset, as for `datasets.load`.
+      data_dir: folder that holds the datasets, "~" allowed; None means the environment
+        variable TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
 
     Raises:
-      ValueError: naming the nearest names.
+      ValueError: if it probably is; the message has the nearest known names.
     """
-    if doubted := doubt(name, data_dir=data_dir):
-        raise ValueError(doubted)
+    if misspelled := doubt(name, data_dir=data_dir):
+        raise ValueError(misspelled)

@@ -18,11 +18,11 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse.data import image_files, sources
 
-LEAST_OPEN = 16  # files that may be open at once even if the limit is lower
+MIN_OPEN = 16  # files that may be open at once even if the limit is lower
 AT_ONCE = 64  # records per call when a whole file is read
 
 
-def room(files: int) -> int:
+def max_open_files(files: int) -> int:
     """Computes how many files may be open at once, raising the limit if possible.
 
     ImageNet has about a thousand files, which is also a common limit of open files per
@@ -35,7 +35,7 @@ def room(files: int) -> int:
     Returns:
       Number of files to keep open at once, at most `files`. It leaves at least three
       quarters of the previous limit for the rest of the process, unless that leaves
-      fewer than `LEAST_OPEN` files.
+      fewer than `MIN_OPEN` files.
     """
     try:
         import resource
@@ -44,14 +44,14 @@ def room(files: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return files
-    wanted = soft + files
+    limit = soft + files
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+        limit = min(limit, hard)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (OSError, ValueError):  # some systems have a lower limit than they report
-        wanted = soft
-    return min(files, max(LEAST_OPEN, wanted - soft + soft // 4))
+        limit = soft
+    return min(files, max(MIN_OPEN, limit - soft + soft // 4))
 
 
 @runtime_checkable
@@ -115,8 +115,8 @@ class TFRecord:
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            found = list(sources.spans(content))
-        self._spans = np.array(found, np.int64).reshape(-1, 2)
+            positions = list(sources.spans(content))
+        self._spans = np.array(positions, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -148,7 +148,7 @@ class Records:
     """Encoded images in TFDS record files; an `image_files.Source`.
 
     A file is opened at its first access, by one thread while others read other files.
-    The most recently used files stay open, as many as `room` allows.
+    The most recently used files stay open, as many as `max_open_files` allows.
 
     Attributes:
       paths: paths of the files.
@@ -179,7 +179,7 @@ class Records:
         self._open_shard = open_shard
         self._shards: OrderedDict[int, Shard] = OrderedDict()
         count = len(self.paths)
-        self._room = room(count) if stays_open else count
+        self._max_open = max_open_files(count) if stays_open else count
         self._lock = threading.Lock()  # guards `_shards`
         # One lock per file, so that no file is opened twice and slow opening of one
         # does not block the others.
@@ -200,37 +200,38 @@ class Records:
             return self._shards.get(shard)
 
     def _open(self, shard: int) -> Shard:
-        found = self._opened(shard)
-        if found is not None:
-            return found
+        opened_shard = self._opened(shard)
+        if opened_shard is not None:
+            return opened_shard
         with self._opening[shard]:
-            found = self._opened(shard)  # another thread may have opened it meanwhile
-            if found is None:
-                found = self._checked(shard)
+            opened_shard = self._opened(
+                shard
+            )  # another thread may have opened it meanwhile
+            if opened_shard is None:
+                opened_shard = self._checked(shard)
                 with self._lock:
-                    self._shards[shard] = found
-                    if len(self._shards) > self._room:
+                    self._shards[shard] = opened_shard
+                    if len(self._shards) > self._max_open:
                         # Not closed explicitly: other threads may still read it. The
                         # last reference closes it.
                         self._shards.popitem(last=False)
-            return found
+            return opened_shard
 
-    def _wanted(self, shard: int) -> int:
+    def _expected(self, shard: int) -> int:
         return int(self._ends[shard] - (self._ends[shard - 1] if shard else 0))
 
     def _checked(self, shard: int) -> Shard:
-        wanted, path = self._wanted(shard), self.paths[shard]
-        what = f"; wanted {wanted} examples; {self.again}"
-        with image_files.naming(path, what):
+        expected, path = self._expected(shard), self.paths[shard]
+        with image_files.naming(path, f"a file of {expected} examples", self.again):
             opened = self._open_shard(path)
-            if len(opened) != wanted:
-                raise ValueError(f"{len(opened)} records, not {wanted}")
+            if len(opened) != expected:
+                raise ValueError(f"{len(opened)} records")
         return opened
 
     def _feature(self, row: int, name: str) -> Any:
         shard, number = self._find(row)
         opened = self._open(shard)
-        with image_files.naming(self.name(row), f"; {self.again}"):
+        with image_files.naming(self.name(row), f"an example with {name}", self.again):
             return _value(opened[number], name)
 
     def read(self, row: int) -> bytes:
@@ -247,10 +248,10 @@ class Records:
         Args:
           shard: index of the file in `paths`.
         """
-        opened, wanted = self._open(shard), self._wanted(shard)
-        with image_files.naming(self.paths[shard], f"; {self.again}"):
-            found = (_value(one, "label").int64_list.value[0] for one in opened)
-            return np.fromiter(found, np.int32, wanted)
+        opened, expected = self._open(shard), self._expected(shard)
+        with image_files.naming(self.paths[shard], "labeled examples", self.again):
+            labels = (_value(one, "label").int64_list.value[0] for one in opened)
+            return np.fromiter(labels, np.int32, expected)
 
     def name(self, row: int) -> str:
         """Returns the file and the record number of a row, for messages."""
@@ -260,7 +261,7 @@ class Records:
     def parts(self) -> Iterator[str]:
         """Yields the name of each file and its number of records."""
         return (
-            f"{os.path.basename(path)} {self._wanted(shard)}"
+            f"{os.path.basename(path)} {self._expected(shard)}"
             for shard, path in enumerate(self.paths)
         )
 

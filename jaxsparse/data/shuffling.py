@@ -27,15 +27,15 @@ def steps_per_epoch(examples: int, *, batch_size: int, drop_last: bool) -> int:
     """
     if examples < 1 or batch_size < 1:
         raise ValueError(
-            f"batch_size: got {batch_size} for {examples} examples; wanted at least 1 "
-            "of each"
+            "batch_size: expected at least 1, for at least 1 example, got "
+            f"{batch_size} for {examples} examples"
         )
     if not drop_last:
         return -(-examples // batch_size)
     if batch_size > examples:
         raise ValueError(
-            f"batch_size: got {batch_size} for {examples} examples, and drop_last "
-            "leaves no batch at all; use a smaller batch or drop_last=False"
+            f"batch_size: expected at most {examples}, the number of examples, with "
+            f"drop_last=True, got {batch_size}; use a smaller batch or drop_last=False"
         )
     return examples // batch_size
 

@@ -31,7 +31,7 @@ BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
-MOST_EXAMPLES = 10**12  # per split; a larger number means a damaged description
+MAX_EXAMPLES = 10**12  # per split; a larger number means a damaged description
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's mode
 
 
@@ -58,21 +58,21 @@ def find(name: str, *, data_dir: str | None) -> Path:
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise DatasetNotPrepared(_explain(name, root))
-    found = [
+    versions = [
         path.parent
         for path in (root / parts["folder"]).glob("*/dataset_info.json")
         if _VERSION.fullmatch(path.parent.name)
         and parts["version"] in (None, path.parent.name)
     ]
-    if not found:
+    if not versions:
         raise DatasetNotPrepared(_explain(name, root))
     # Compared as numbers: version 3.0.10 is later than 3.0.9.
-    return max(found, key=lambda path: [int(x) for x in path.name.split(".")])
+    return max(versions, key=lambda path: [int(x) for x in path.name.split(".")])
 
 
 def _explain(name: str, root: Path) -> str:
-    if doubted := names.doubt(name, data_dir=str(root)):
-        return doubted
+    if misspelled := names.doubt(name, data_dir=str(root)):
+        return misspelled
     files = BY_HAND.get(name.partition(":")[0])
     by_hand = ""
     if files:
@@ -83,8 +83,8 @@ def _explain(name: str, root: Path) -> str:
         )
     arguments = f"--dataset={shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
     return (
-        f"data.name: the dataset {name!r} is not prepared in {root}; wanted a folder "
-        f"{root / name.partition(':')[0]}/VERSION that TFDS has written.\n"
+        f"data.name: expected the dataset {name!r}, prepared by TFDS, in "
+        f"{root / name.partition(':')[0]}/VERSION, got no such folder.\n"
         "Do one of these:\n"
         "  - name a folder that holds it: --config.data.dir=FOLDER (or set "
         "TFDS_DATA_DIR)\n"
@@ -164,8 +164,8 @@ def again(name: str, folder: Path) -> str:
 
 def _own_features() -> set[str]:
     """Returns the qualified names of the feature classes that are part of TFDS."""
-    found = vars(tfds.features).values()
-    kinds = (kind for kind in found if isinstance(kind, type))
+    members = vars(tfds.features).values()
+    kinds = (kind for kind in members if isinstance(kind, type))
     return {
         f"{kind.__module__}.{kind.__name__}"
         for kind in kinds
@@ -188,8 +188,8 @@ def _classes_in(content: Any) -> Iterator[str]:
             yield from _classes_in(part)
     elif isinstance(content, dict):
         for key, part in content.items():
-            old = key == "type" and "content" in content
-            if old or key in ("pythonClassName", "python_class_name"):
+            is_old_format = key == "type" and "content" in content
+            if is_old_format or key in ("pythonClassName", "python_class_name"):
                 yield str(part)
             else:
                 yield from _classes_in(part)
@@ -198,11 +198,11 @@ def _classes_in(content: Any) -> Iterator[str]:
 def _check_classes(folder: Path) -> None:
     """Checks that all features are part of TFDS, before TFDS imports their modules."""
     text = (folder / "features.json").read_text(encoding="utf-8")
-    strange = sorted(set(_classes_in(json.loads(text))) - _own_features())
-    if strange:
+    unknown_classes = sorted(set(_classes_in(json.loads(text))) - _own_features())
+    if unknown_classes:
         raise ValueError(
-            f"features.json names the classes {strange}; only those of TFDS itself, "
-            "tensorflow_datasets.core.features, are accepted"
+            "features.json: expected only classes of TFDS itself, "
+            f"tensorflow_datasets.core.features, got {unknown_classes}"
         )
 
 
@@ -214,8 +214,8 @@ def _read_info(name: str, folder: Path) -> tfds.core.DatasetInfo:
         if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
-            f"{name}: the description in {folder} cannot be read ({error}); wanted "
-            "the dataset_info.json and features.json that TFDS wrote; "
+            f"{name}: expected the dataset_info.json and features.json that TFDS wrote "
+            f"in {folder}, got a description that cannot be read ({error}); "
             f"{again(name, folder)}"
         ) from error
 
@@ -233,12 +233,12 @@ def _check_features(
         or image.shape[-1] not in _MODES
     ):
         one_size = "" if of_all_sizes else " and one fixed size"
-        or_cut = ", or have images of all sizes cut to one (config.data.image_size)"
-        more = "" if of_all_sizes else or_cut
+        resize_hint = ", or resize images of all sizes to one (config.data.image_size)"
+        hint = "" if of_all_sizes else resize_hint
         raise ValueError(
-            f"{name}: its features are {features}; wanted an `image` of uint8{one_size}"
-            " with 1, 3 or 4 channels, and a `label`; choose another dataset or add a "
-            f"reader with `jaxsparse.register_dataset`{more}"
+            f"{name}: expected the features `image` of uint8{one_size} with 1, 3 or 4 "
+            f"channels, and `label`, got {features}; choose another dataset or add a "
+            f"reader with `jaxsparse.register_dataset`{hint}"
         )
 
 
@@ -260,11 +260,11 @@ def _decode(
 
 def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None:
     """Reads a file into `into`, which has one row for each record expected in it."""
-    found = list(RECORDS[info.file_format.value](str(path)))
-    if len(found) != len(into.labels):
-        raise ValueError(f"{len(found)} records, not {len(into.labels)}")
+    records = list(RECORDS[info.file_format.value](str(path)))
+    if len(records) != len(into.labels):
+        raise ValueError(f"{len(records)} records, not {len(into.labels)}")
     classes = info.features["label"].num_classes
-    for i, record in enumerate(found):
+    for i, record in enumerate(records):
         into.images[i], into.labels[i] = _decode(record, info.features["image"].shape)
     if not ((into.labels >= 0) & (into.labels < classes)).all():
         raise ValueError(f"a label outside 0 to {classes - 1}")
@@ -275,12 +275,12 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
     shape = (described.num_examples, *info.features["image"].shape)
     # A damaged description may claim any number of examples.
     try:
-        whole = Examples(np.empty(shape, np.uint8), np.empty(shape[0], np.int32))
+        examples = Examples(np.empty(shape, np.uint8), np.empty(shape[0], np.int32))
     except (MemoryError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{name}: its dataset_info.json counts {shape[0]} examples of {shape[1:]} "
-            f"in {split}, for which there is no memory; expected as many as the files "
-            f"hold; {again(name, Path(described.filepaths[0]).parent)}"
+            f"{name}: expected a dataset_info.json with the number of examples in the "
+            f"files, got {shape[0]} examples of shape {shape[1:]} in {split}, more "
+            f"than fit into memory; {again(name, Path(described.filepaths[0]).parent)}"
         ) from error
     start = 0
     for path, length in zip(
@@ -289,15 +289,17 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
         rows = slice(start, start + length)
         start += length
         try:
-            _read_shard(path, info, Examples(whole.images[rows], whole.labels[rows]))
+            _read_shard(
+                path, info, Examples(examples.images[rows], examples.labels[rows])
+            )
         except Exception as error:  # four libraries, each with its own exceptions
             if metrics_log.is_of_machine(error):
                 raise
             raise ValueError(
-                f"{name}: {path} is damaged or missing: {error}; wanted {length} "
-                f"examples; {again(name, path.parent)}"
+                f"{name}: {path}: expected {length} examples, got a damaged or missing "
+                f"file ({error}); {again(name, path.parent)}"
             ) from error
-    return whole
+    return examples
 
 
 def describe(
@@ -325,25 +327,25 @@ def describe(
     info = _read_info(name, folder)
     if info.file_format.value not in RECORDS:
         raise ValueError(
-            f"{name}: the files in {folder} are {info.file_format.value}; wanted one "
-            f"of {', '.join(RECORDS)}; {again(name, folder)}"
+            f"{name}: expected files in one of the formats {', '.join(RECORDS)} in "
+            f"{folder}, got {info.file_format.value}; {again(name, folder)}"
         )
     splits = list(info.splits)
     test = "test" if "test" in splits else "validation"
     if "train" not in splits or test not in splits:
         raise ValueError(
-            f"{name}: {folder} has the splits {splits}; wanted train, and test or "
-            "validation; choose another dataset, or add a reader with "
+            f"{name}: expected the splits train, and test or validation, in {folder}, "
+            f"got {splits}; choose another dataset, or add a reader with "
             "`jaxsparse.register_dataset`"
         )
     _check_features(name, info, of_all_sizes=of_all_sizes)
     for split in ("train", test):
         lengths = info.splits[split].shard_lengths
-        if not lengths or min(lengths) < 0 or not 0 < sum(lengths) < MOST_EXAMPLES:
+        if not lengths or min(lengths) < 0 or not 0 < sum(lengths) < MAX_EXAMPLES:
             raise ValueError(
-                f"{name}: the dataset_info.json in {folder} counts {sum(lengths)} "
-                f"examples in {split}, in files of {lengths[:5]}; expected 1 to "
-                f"{MOST_EXAMPLES:.0e}; {again(name, folder)}"
+                f"{name}: expected 1 to {MAX_EXAMPLES:.0e} examples in {split} by the "
+                f"dataset_info.json in {folder}, got {sum(lengths)}, in files of "
+                f"{lengths[:5]}; {again(name, folder)}"
             )
     return info, test
 

@@ -76,13 +76,12 @@ def _list_classes(folder: Path, classes: list[str]) -> folders.Listing:
     differing = sorted(set(_classes(folder)) ^ set(classes))
     if differing or not classes:
         raise ValueError(
-            f"{folder}: has classes that differ in {differing[:5]} from the "
-            f"{len(classes)} of train; wanted a folder for each class, the same in "
-            "both splits; unpack it again"
+            f"{folder}: expected the {len(classes)} classes of train, a folder for "
+            f"each, got others, which differ in {differing[:5]}; unpack it again"
         )
-    each = [folder / name / "images" for name in classes]
+    image_folders = [folder / name / "images" for name in classes]
     return folders.list_by_class(
-        [inner if inner.is_dir() else inner.parent for inner in each]
+        [inner if inner.is_dir() else inner.parent for inner in image_folders]
     )
 
 
@@ -90,24 +89,24 @@ def _list_annotated(folder: Path, classes: list[str]) -> folders.Listing:
     """Lists the validation split by file name, with the labels of its annotations."""
     path, images = folder / "val" / "val_annotations.txt", folder / "val" / "images"
     if not path.is_file():
-        raise ValueError(f"{path}: is not there; wanted the labels of {images}")
+        raise ValueError(f"{path}: expected the labels of {images}, got no file")
     # A line has the file name, the class, and a bounding box, which is not used.
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    named = {line[0]: line[1] for line in lines if len(line) > 1}
-    there = folders.list_images(images)
-    differing = sorted({image.name for image in there} ^ named.keys())
-    if differing or len(named) < len(lines):
+    class_of = {line[0]: line[1] for line in lines if len(line) > 1}
+    image_paths = folders.list_images(images)
+    differing = sorted({image.name for image in image_paths} ^ class_of.keys())
+    if differing or len(class_of) < len(lines):
         raise ValueError(
-            f"{path}: has {len(named)} labels in {len(lines)} lines for {len(there)} "
-            f"images, which differ in {differing[:5]}; wanted one line for each image "
-            f"of {images}; unpack it again"
+            f"{path}: expected one line for each of the {len(image_paths)} images of "
+            f"{images}, got {len(class_of)} labels in {len(lines)} lines, which differ "
+            f"in {differing[:5]}; unpack it again"
         )
-    unknown = sorted(set(named.values()) - set(classes))
+    unknown = sorted(set(class_of.values()) - set(classes))
     if unknown:
         raise ValueError(
-            f"{path}: has the classes {unknown[:5]}, which {folder / 'train'} has not; "
-            "wanted the same; unpack it again"
+            f"{path}: expected the classes of {folder / 'train'}, got also "
+            f"{unknown[:5]}; unpack it again"
         )
-    places = {name: place for place, name in enumerate(classes)}
-    labels = [places[named[image.name]] for image in there]
-    return folders.Listing(there, np.asarray(labels, np.int32))
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = [label_of[class_of[image.name]] for image in image_paths]
+    return folders.Listing(image_paths, np.asarray(labels, np.int32))

@@ -205,7 +205,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         kernel=config.init.kernel,
         bias=config.init.bias,
         norm_scale=config.init.norm_scale,
-        zeros=tuple(config.init.zero_init),
+        zero_init=tuple(config.init.zero_init),
     )
 
     def one(key: Any) -> tuple[Any, Any]:

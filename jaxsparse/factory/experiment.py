@@ -204,7 +204,7 @@ def make_experiment(
     network, origin = warm_start.apply_warm_start(config, network, seeds, workdir)
     rule = imp.PruningRule(
         fraction=c.fraction,
-        counting=c.count_rule,
+        count_rule=c.count_rule,
         scope=c.scope,
         layer_fractions=tuple(tuple(pair) for pair in c.layer_fractions),
         exclude=tuple(c.exclude),
@@ -389,7 +389,7 @@ def _make_trainer(
         per_example=per_example,
     )
     stats = state_lib.of_one(like.batch_stats)
-    analysed = eval_fns.make_eval_fns(config, dataset, stats)
+    analyzed = eval_fns.make_eval_fns(config, dataset, stats)
     plain = models.make_model(config, classes=dataset.classes, axis_name=axis_name)
     eval_step = steps.make_eval_step(
         plain, normalize=normalize, annealed=haunt, gather=gather
@@ -471,7 +471,7 @@ def _make_trainer(
         changing=network.masks
         if config_lib.METHODS.find(config.sparse.method).updates_masks
         else None,
-        observer=probes.make_probe(config, dataset, analysed.loss, length, how=apart),
+        observer=probes.make_probe(config, dataset, analyzed.loss, length, how=apart),
         keep_at=length.keep_at,
         settled=length.ghosts if tost.tost_strength(config) else 0,
         trace=length.trace,

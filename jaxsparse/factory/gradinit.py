@@ -87,15 +87,8 @@ def make_rescale(
             "config.gradinit.batch_size: expected at most a third of the "
             f"{count} training examples, got {size}; set a smaller one"
         )
-    settings = gradinit.GradInitOptions(
-        steps=c.steps,
-        learning_rate=c.learning_rate,
-        look_ahead=c.step_size,
-        longest=c.max_grad_norm,
-        least=c.min_factor,
-        clip=c.clip,
-        masked=c.mask_gradients,
-    )
+    fields = gradinit.GradInitOptions._fields
+    options = gradinit.GradInitOptions(**{name: c[name] for name in fields})
 
     def loss(params: Params, batch: Any) -> Any:
         stats, images, labels = batch
@@ -133,7 +126,7 @@ def make_rescale(
                 # the device, and because CPUs compute second derivatives of
                 # convolutions slowly in loops.
                 gradinit.rescale(
-                    loss, weights, kept, batches, settings=settings, dispatch=True
+                    loss, weights, kept, batches, options=options, dispatch=True
                 )
             )
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)

@@ -32,7 +32,7 @@ class TreeAxes:
                 return axes
         raise ValueError(
             f"axes: expected a layout for {name!r}, got those of "
-            f"{[known for known, _ in self.leaves]}; they belong to another tree"
+            f"{[known for known, _ in self.leaves]}; pass the layouts of this tree"
         )
 
 
@@ -100,8 +100,8 @@ positions=(), stack=(), groups=1)),))
         masks.check_globs(tuple(known), list(shapes), field="axes")
     result = []
     for name, path in paths.items():
-        given = [known[glob] for glob in known if masks.matches(name, (glob,))]
-        result.append((name, given[0] if given else _infer(path, name, shapes)))
+        matching = [known[glob] for glob in known if masks.matches(name, (glob,))]
+        result.append((name, matching[0] if matching else _infer(path, name, shapes)))
     return TreeAxes(tuple(result))
 
 
@@ -134,12 +134,12 @@ def _infer(
 
 def _in_attention(layer: str, last: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Returns whether a layer and its siblings look like a Flax attention."""
-    above, _, own = layer.rpartition("/")
+    parent, _, role_name = layer.rpartition("/")
     heads = []
     for role in ("query", "key", "value", "out"):
-        beside = f"{above}/{role}" if above else role
-        shape = shapes.get(f"{beside}/{last}", ())
-        bias = shapes.get(f"{beside}/bias", ())
+        sibling = f"{parent}/{role}" if parent else role
+        shape = shapes.get(f"{sibling}/{last}", ())
+        bias = shapes.get(f"{sibling}/bias", ())
         if len(shape) > 2 and role == "out":
             heads.append(shape[-3:-1])
         elif len(shape) > 2:
@@ -149,7 +149,7 @@ def _in_attention(layer: str, last: str, shapes: Mapping[str, tuple[int, ...]]) 
             if bias and bias[-2:] != shape[-2:]:
                 return False
     # One leaf with such a name proves nothing. Two with the same heads are attention.
-    known = own in ("query", "key", "value", "out")
+    known = role_name in ("query", "key", "value", "out")
     return known and len(heads) > 1 and len(set(heads)) == 1
 
 
@@ -157,9 +157,9 @@ def _beside_bias(shape: tuple[int, ...], bias: tuple[int, ...]) -> FanAxes:
     """Infers a kernel's layout from its bias, which has the stacked and output axes."""
     for stack in range(len(bias)):
         outputs = len(bias) - stack
-        fits = bias == (*shape[:stack], *shape[len(shape) - outputs :])
+        is_match = bias == (*shape[:stack], *shape[len(shape) - outputs :])
         # A bias with one axis belongs to an ordinary layer, which the default covers.
-        if len(bias) == 1 or not fits or len(shape) <= len(bias):
+        if len(bias) == 1 or not is_match or len(shape) <= len(bias):
             continue
         # Only `DenseGeneral` has several output axes, and it has no kernel window.
         first = stack if outputs > 1 else len(shape) - 2

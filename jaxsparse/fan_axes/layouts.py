@@ -86,26 +86,26 @@ def parse(layout: Layout) -> FanAxes:
     """
     if isinstance(layout, FanAxes):
         return layout
-    wrong = ValueError(
+    error = ValueError(
         f"axes: expected a layout such as '...io', 'oi...', 'ioo' or '...io/4', of the "
         f"letters i (input), o (output), p (position) and s (stack), got {layout!r}"
     )
     if not isinstance(layout, str):
-        raise wrong
+        raise error
     letters, slash, groups = layout.partition("/")
     front, dots, back = letters.partition("...")
     if not letters or set(front + back) - set("iops") or (slash and not groups):
-        raise wrong
+        raise error
     if slash and not (groups.isdecimal() and int(groups)):
-        raise wrong
+        raise error
     # Letters after "..." count from the last axis, since the rank is not known here.
-    places = [*enumerate(front), *((i - len(back), x) for i, x in enumerate(back))]
-    found = {kind: tuple(i for i, x in places if x == kind) for kind in "iops"}
+    indexed = [*enumerate(front), *((i - len(back), x) for i, x in enumerate(back))]
+    axes_by_kind = {kind: tuple(i for i, x in indexed if x == kind) for kind in "iops"}
     return FanAxes(
-        found["i"],
-        found["o"],
-        None if dots else found["p"],
-        found["s"],
+        axes_by_kind["i"],
+        axes_by_kind["o"],
+        None if dots else axes_by_kind["p"],
+        axes_by_kind["s"],
         int(groups or 1),
     )
 
@@ -137,8 +137,8 @@ def fans(axes: FanAxes, name: str, shape: tuple[int, ...]) -> Fans:
     )
     if math.prod(outputs) % axes.groups:
         raise ValueError(
-            f"{name}: expected outputs that {axes.groups} groups divide, got "
-            f"{math.prod(outputs)}, of shape {shape}; correct `axes=`"
+            f"{name}: expected a number of outputs divisible by {axes.groups} groups, "
+            f"got {math.prod(outputs)}, of shape {shape}; correct `axes=`"
         )
     return Fans(
         math.prod(stack) * axes.groups,
@@ -176,8 +176,8 @@ def to_matrices(
     if axes.groups > 1:
         by_group = (stack // axes.groups, *positions, inputs, axes.groups, outputs)
         rank = len(by_group)
-        ahead = (0, rank - 2, *range(1, rank - 2), rank - 1)
-        moved = moved.reshape(by_group).transpose(ahead)
+        grouped_order = (0, rank - 2, *range(1, rank - 2), rank - 1)
+        moved = moved.reshape(by_group).transpose(grouped_order)
     return moved.reshape((stack, *positions, inputs, outputs))
 
 
@@ -223,22 +223,23 @@ def _parts(
     """
     rank = len(shape)
     named = (axes.stack, axes.positions or (), axes.inputs, axes.outputs)
-    flat = [axis for part in named for axis in part]
-    here = [axis % rank for axis in flat if -rank <= axis < rank]
-    rest = tuple(axis for axis in range(rank) if axis not in here)
-    if len(here) < len(flat) or len(set(here)) < len(here):
+    listed = [axis for part in named for axis in part]
+    valid = [axis % rank for axis in listed if -rank <= axis < rank]
+    unassigned = tuple(axis for axis in range(rank) if axis not in valid)
+    if len(valid) < len(listed) or len(set(valid)) < len(valid):
         raise ValueError(
-            f"{name}: expected two or more axes, inputs {axes.inputs}, outputs "
-            f"{axes.outputs} and stack {axes.stack} different ones of them, got shape "
-            f"{shape}; say with `axes=` which are which, or leave the leaf out with "
+            f"{name}: expected two or more axes, with different ones as inputs "
+            f"{axes.inputs}, outputs {axes.outputs} and stack {axes.stack}, got shape "
+            f"{shape}; pass the layout as `axes=`, or exclude the leaf with "
             "`prunable=`"
         )
-    if axes.positions is not None and rest:
+    if axes.positions is not None and unassigned:
         raise ValueError(
             f"{name}: expected a layout for all axes of shape {shape}, got none for "
-            f"{rest}; correct `axes=`, where '...' stands for further positions"
+            f"{unassigned}; correct `axes=`, in which '...' stands for further "
+            "positions"
         )
     stack, positions, inputs, outputs = (
         tuple(axis % rank for axis in part) for part in named
     )
-    return stack, rest if axes.positions is None else positions, inputs, outputs
+    return stack, unassigned if axes.positions is None else positions, inputs, outputs

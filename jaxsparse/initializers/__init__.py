@@ -5,7 +5,7 @@ masks, by a sparse initializer from `per_neuron`, `rescaled`, `layer_scaled` or
 `masked`; `sparsity_aware` combines it with `per_neuron`. `exact_orthogonal` makes masks
 and weights together. `metainit` rescales given parameters.
 
-    params = initializers.initialize(like, key=first)
+    params = initializers.initialize(template, key=first)
     ticket = prune.prune(params, 0.95)
     params = initializers.sparsity_aware(params, ticket, scale=2.0, key=second)
 """

@@ -38,8 +38,8 @@ def sparse_fans(
     """
     if mask.ndim < 2:
         raise ValueError(
-            f"mask: got shape {mask.shape}; wanted a kernel's, [..., i, o]; give "
-            "biases the mask None"
+            f"mask: expected that of a kernel, [..., i, o], got shape {mask.shape}; "
+            "use the mask None for biases"
         )
     space = tuple(range(mask.ndim - 2))
     pairs = jnp.sum(mask, axis=space, dtype=jnp.int32)

@@ -44,7 +44,7 @@ NORM_SCALES = ("ones", "uniform")
 # Parameters of transformers that are added to the tokens or form a token. They are
 # normal with this standard deviation, as in ViT (positions) and DeiT (both).
 TOKENS = ("class_token", "positions")
-TOKEN_SPREAD = 0.02
+TOKEN_STD = 0.02
 
 
 def check_name(field: str, name: str, known: tuple[str, ...]) -> None:
@@ -59,7 +59,7 @@ def check_name(field: str, name: str, known: tuple[str, ...]) -> None:
       ValueError: if `name` is not in `known`; the message lists the known names.
     """
     if name not in known:
-        raise ValueError(f"{field}: got {name!r}; wanted one of {', '.join(known)}")
+        raise ValueError(f"{field}: expected one of {', '.join(known)}, got {name!r}")
 
 
 def kernel_initializer(base: str | Initializer) -> Initializer:
@@ -87,20 +87,22 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1])
 
 
-def _fans_by_layer(like: Any, layouts: fan_axes.TreeAxes) -> dict[str, int]:
+def _fans_by_layer(template: Any, layouts: fan_axes.TreeAxes) -> dict[str, int]:
     """Returns the fan-in of every layer that has a kernel, by the name of the layer.
 
     Args:
-      like: parameters or their shapes.
+      template: parameters or their shapes.
       layouts: layouts of the leaves.
     """
-    found = {}
-    for name, leaf in zip(masks.names(like), jax.tree.leaves(like), strict=True):
+    fans_by_layer = {}
+    for name, leaf in zip(
+        masks.names(template), jax.tree.leaves(template), strict=True
+    ):
         if masks.is_kernel(name, leaf):
             fans = fan_axes.fans(layouts[name], name, leaf.shape)
             layer = name.rpartition("/")[0]
-            found[layer] = math.prod(fans.positions) * fans.inputs
-    return found
+            fans_by_layer[layer] = math.prod(fans.positions) * fans.inputs
+    return fans_by_layer
 
 
 def _kernel(
@@ -122,14 +124,14 @@ def _kernel(
       key: key of the leaf; split into one key per matrix if there are several.
     """
     fans = fan_axes.fans(layout, name, shape)
-    one = (*fans.positions, fans.inputs, fans.outputs)
+    matrix_shape = (*fans.positions, fans.inputs, fans.outputs)
     # A single matrix uses the key itself, so that it equals the draw of the initializer
     # with that key.
     if fans.stack == 1:
-        matrices = draw(key, one, dtype)[None]
+        matrices = draw(key, matrix_shape, dtype)[None]
     else:
-        every = jax.random.split(key, fans.stack)
-        matrices = jax.vmap(lambda key: draw(key, one, dtype))(every)
+        keys = jax.random.split(key, fans.stack)
+        matrices = jax.vmap(lambda key: draw(key, matrix_shape, dtype))(keys)
     return fan_axes.from_matrices(layout, name, matrices, shape)
 
 
@@ -151,12 +153,12 @@ def _bias(
 
 
 def initialize(
-    like: Any,
+    template: Any,
     *,
     kernel: str = "kaiming_normal",
     bias: str = "zeros",
     norm_scale: str = "ones",
-    zeros: tuple[str, ...] = (),
+    zero_init: tuple[str, ...] = (),
     axes: fan_axes.Axes = None,
     key: Key[Array, ""],
 ) -> Params:
@@ -174,7 +176,7 @@ def initialize(
     Values are drawn in float32 or wider, and then rounded to the dtype of the leaf.
 
     Args:
-      like: parameters, or their shapes from `jax.eval_shape`. Kernels are
+      template: parameters, or their shapes from `jax.eval_shape`. Kernels are
         floating-point leaves with at least two axes that are called kernel, weight, w
         or embedding. All other leaves must be called bias or scale, or have a name in
         `TOKENS`, which are drawn from a normal distribution with standard deviation
@@ -185,15 +187,15 @@ def initialize(
         case.
       norm_scale: initial scale of normalization layers: "ones", or "uniform" in [0, 1),
         the default of open_lth.
-      zeros: shell patterns of leaf names to initialize with zeros instead, such as the
-        scales of the last normalization in residual blocks.
+      zero_init: shell patterns of leaf names to initialize with zeros instead, such as
+        the scales of the last normalization in residual blocks.
       axes: which axes of kernels are inputs and outputs, in any form that
         `fan_axes.of_tree` accepts; None to infer them from names and shapes. Each
         matrix of stacked layers and grouped convolutions is drawn separately.
       key: typed key for the whole network.
 
     Returns:
-      Parameters with the nesting, shapes and dtypes of `like`.
+      Parameters with the nesting, shapes and dtypes of `template`.
 
     Raises:
       ValueError: if a name is unknown, a pattern matches no leaf, or no rule covers a
@@ -220,23 +222,23 @@ def initialize(
     check_name("kernel", kernel, tuple(KERNELS))
     check_name("bias", bias, BIASES)
     check_name("norm_scale", norm_scale, NORM_SCALES)
-    layouts = fan_axes.of_tree(like, axes)
+    layouts = fan_axes.of_tree(template, axes)
     draw = functools.partial(
         _draw,
         kernel=kernel,
-        fans=_fans_by_layer(like, layouts) if bias == "torch_default" else {},
+        fans=_fans_by_layer(template, layouts) if bias == "torch_default" else {},
         layouts=layouts,
         norm_scale=norm_scale,
         key=key,
     )
-    masks.check_globs(zeros, masks.names(like), field="zeros")
+    masks.check_globs(zero_init, masks.names(template), field="zero_init")
 
-    def one(name: str, leaf: Any) -> Float[Array, "..."]:
-        if masks.matches(name, zeros):
+    def draw_leaf(name: str, leaf: Any) -> Float[Array, "..."]:
+        if masks.matches(name, zero_init):
             return jnp.zeros(leaf.shape, leaf.dtype)
         return draw(name, leaf)
 
-    return tree.map_with_names(one, like)
+    return tree.map_with_names(draw_leaf, template)
 
 
 def _draw(
@@ -279,13 +281,12 @@ def _draw(
             else jax.random.uniform(key, leaf.shape, wide)
         )
     elif last in TOKENS and jnp.issubdtype(leaf.dtype, jnp.floating):
-        value = TOKEN_SPREAD * jax.random.normal(key, leaf.shape, wide)
+        value = TOKEN_STD * jax.random.normal(key, leaf.shape, wide)
     else:
         raise ValueError(
-            f"like: no rule for the leaf {name!r} of shape {leaf.shape} and dtype "
-            f"{leaf.dtype}; wanted a floating leaf called bias or scale (or "
-            f"{' or '.join(TOKENS)}), or one of two or more axes called "
-            f"{', '.join(masks.KERNEL_NAMES)}; take it out of the tree and initialise "
-            "it yourself"
+            f"template: {name}: expected a floating-point leaf called bias or scale "
+            f"(or {' or '.join(TOKENS)}), or one of two or more axes called "
+            f"{', '.join(masks.KERNEL_NAMES)}, got shape {leaf.shape} and dtype "
+            f"{leaf.dtype}; remove it from the tree and initialize it separately"
         )
     return value.astype(leaf.dtype)

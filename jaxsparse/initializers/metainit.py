@@ -88,8 +88,8 @@ def gradient_quotient(
         if mask is None:
             return jnp.sum(change), jnp.asarray(g.size, wide)
         # An integer sum, because float32 cannot represent every sum above 2**24.
-        kept = jnp.sum(mask, dtype=jnp.int32).astype(wide)
-        return jnp.sum(jnp.where(mask, change, 0)), kept
+        num_active = jnp.sum(mask, dtype=jnp.int32).astype(wide)
+        return jnp.sum(jnp.where(mask, change, 0)), num_active
 
     pairs = jax.tree.map(
         total, masks, gradient, product, is_leaf=lambda leaf: leaf is None
@@ -120,9 +120,9 @@ def gaussian_batches(shape: tuple[int, ...], classes: int) -> MakeBatch:
     def make(
         key: Key[Array, ""],
     ) -> tuple[Float[Array, "b ..."], Int[Array, "b"]]:
-        for_inputs, for_labels = jax.random.split(key)
-        inputs = jax.random.normal(for_inputs, shape, jnp.float32)
-        return inputs, jax.random.randint(for_labels, shape[:1], 0, classes)
+        inputs_key, labels_key = jax.random.split(key)
+        inputs = jax.random.normal(inputs_key, shape, jnp.float32)
+        return inputs, jax.random.randint(labels_key, shape[:1], 0, classes)
 
     return make
 
@@ -218,7 +218,7 @@ def metainit(
     ]
     if not names or not steps:
         return params
-    first = _norms(params, min_ndim)
+    initial_norms = _norms(params, min_ndim)
 
     def step(
         state: tuple[Float[Array, "n"], Float[Array, "n"]], number: Int[Array, ""]
@@ -227,23 +227,23 @@ def metainit(
         batch = make_batch(jax.random.fold_in(key, number))
         # The initial tensors are scaled at every step, so that rounding errors do not
         # accumulate.
-        slopes = jax.grad(
+        gradients = jax.grad(
             lambda norms: gradient_quotient(
                 loss,
-                _scale(params, norms / first, min_ndim),
+                _scale(params, norms / initial_norms, min_ndim),
                 masks,
                 batch,
                 epsilon=epsilon,
             )
         )(norms)
         # A negative norm stands for the tensor of opposite sign.
-        velocity = momentum * velocity - learning_rate * jnp.sign(norms * slopes)
+        velocity = momentum * velocity - learning_rate * jnp.sign(norms * gradients)
         return (jnp.sign(norms) * (jnp.abs(norms) + velocity), velocity), None
 
-    start = (first, jnp.zeros_like(first))
+    start = (initial_norms, jnp.zeros_like(initial_norms))
     (norms, _), _ = lax.scan(step, start, jnp.arange(steps))
     _check_numbers(names, norms)
-    return _scale(params, norms / first, min_ndim)
+    return _scale(params, norms / initial_norms, min_ndim)
 
 
 def _norms(params: Params, min_ndim: int) -> Float[Array, "n"]:
@@ -266,10 +266,10 @@ def _scale(params: Params, ratios: Float[Array, "n"], min_ndim: int) -> Params:
       min_ndim: number of axes from which tensors are scaled.
     """
     leaves, treedef = jax.tree.flatten(params)
-    places = [i for i, leaf in enumerate(leaves) if leaf.ndim >= min_ndim]
-    for place, ratio in zip(places, ratios, strict=True):
-        wide = leaves[place].astype(ratio.dtype) * ratio
-        leaves[place] = wide.astype(leaves[place].dtype)
+    positions = [i for i, leaf in enumerate(leaves) if leaf.ndim >= min_ndim]
+    for position, ratio in zip(positions, ratios, strict=True):
+        wide = leaves[position].astype(ratio.dtype) * ratio
+        leaves[position] = wide.astype(leaves[position].dtype)
     return treedef.unflatten(leaves)
 
 
@@ -284,6 +284,6 @@ def _check_numbers(names: list[str], norms: Float[Array, "n"]) -> None:
     ]
     if bad:
         raise ValueError(
-            f"loss: the norms of {bad} came out as no numbers; wanted a loss with "
-            "three finite derivatives; look for roots at zero and overflow"
+            "loss: expected three finite derivatives, got norms that are not finite in "
+            f"{bad}; look for roots at zero and overflow"
         )

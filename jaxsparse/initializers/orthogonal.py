@@ -1,6 +1,6 @@
 """Exact orthogonal initialization: sparse kernels that are orthogonal with their zeros.
 
-An identity matrix is rotated in random pairs of coordinates until it has the wanted
+An identity matrix is rotated in random pairs of coordinates until it has the given
 number of nonzero elements, so weights and masks result together. Given masks generally
 allow no orthogonal kernel; for those, see `reinitialize`.
 
@@ -77,11 +77,11 @@ def exact_orthogonal(
         counts, params, fields=("counts", "params"), shapes=False
     )
 
-    def one(name: str, leaf: Any, count: Any) -> Any:
+    def draw_leaf(name: str, leaf: Any, count: Any) -> Any:
         if count is None:
             return leaf, None
         arguments.integer(0)(f"counts: {name}", count)
-        layout, mine = layouts[name], rng_lib.leaf_key(key, name)
+        layout, own_key = layouts[name], rng_lib.leaf_key(key, name)
         fans = fan_axes.fans(layout, name, leaf.shape)
         draw = functools.partial(
             sparse_orthogonal,
@@ -91,23 +91,22 @@ def exact_orthogonal(
             dense_center=dense_center,
             dtype=leaf.dtype,
         )
-        # `more` matrices get one weight above the quotient.
-        # `more` matrices get one weight above the quotient.
-        each, more = divmod(int(count), max(fans.stack, 1))
-        drawn_with = [mine] if fans.stack == 1 else jax.random.split(mine, fans.stack)
+        # `extra` matrices get one weight above the quotient.
+        each, extra = divmod(int(count), max(fans.stack, 1))
+        keys = [own_key] if fans.stack == 1 else jax.random.split(own_key, fans.stack)
         try:
-            both = zip(
-                *(draw(each + (i < more), key=k) for i, k in enumerate(drawn_with)),
+            drawn_pairs = zip(
+                *(draw(each + (i < extra), key=k) for i, k in enumerate(keys)),
                 strict=True,
             )
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         return tuple(
             fan_axes.from_matrices(layout, name, jnp.stack(matrices), leaf.shape)
-            for matrices in both
+            for matrices in drawn_pairs
         )
 
-    pairs = tree.map_with_names(one, params, fitted)
+    pairs = tree.map_with_names(draw_leaf, params, fitted)
     # Leaves of `params` end the traversal, so each pair is passed whole. The default
     # argument binds the number at this iteration.
     drawn, masks = (
@@ -197,16 +196,16 @@ def sparse_orthogonal(
     """
     _check(shape, count, exact_count)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    wanted = _matrix_count(shape, count, dense_center)
-    matrix, filled = _rotate(rng, shape[-2:], wanted, count if exact_count else None)
+    target = _matrix_count(shape, count, dense_center)
+    matrix, filled = _rotate(rng, shape[-2:], target, count if exact_count else None)
     weights, mask = np.zeros(shape, jnp.dtype(dtype)), np.zeros(shape, bool)
     center = tuple((size - 1) // 2 for size in shape[:-2])
     weights[center], mask[center] = np.where(filled, gain * matrix, 0.0), filled
-    missing = count - int(np.count_nonzero(mask))
-    if missing > 0 and (exact_count or len(shape) > 2):
+    num_missing = count - int(np.count_nonzero(mask))
+    if num_missing > 0 and (exact_count or len(shape) > 2):
         zeros = np.flatnonzero(~mask)
-        joining = rng.choice(zeros, size=missing, replace=False)
-        mask.reshape(-1)[joining] = True
+        added = rng.choice(zeros, size=num_missing, replace=False)
+        mask.reshape(-1)[added] = True
     return jnp.asarray(weights), jnp.asarray(mask)
 
 
@@ -217,17 +216,20 @@ def _check(shape: tuple[int, ...], count: int, exact_count: bool) -> None:
       ValueError: if the shape or the count is out of range.
     """
     if len(shape) < 2 or 0 in shape:
-        raise ValueError(f"shape: got {shape}; wanted a kernel's, [..., i, o], of 1 up")
+        raise ValueError(
+            f"shape: expected that of a kernel, [..., i, o], without axes of length 0, "
+            f"got {shape}"
+        )
     if not 0 <= count <= math.prod(shape):
         raise ValueError(
-            f"count: got {count} of a kernel of shape {shape}; wanted 0 to "
-            f"{math.prod(shape)}"
+            f"count: expected 0 to {math.prod(shape)} for a kernel of shape {shape}, "
+            f"got {count}"
         )
     if exact_count and count < min(shape[-2:]):
         raise ValueError(
-            f"count: got exactly {count} for shape {shape}; wanted at least "
-            f"{min(shape[-2:])}, one for each row of an orthogonal matrix; keep more, "
-            "or pass exact_count=False for the identity"
+            f"count: expected at least {min(shape[-2:])}, one for each row of an "
+            f"orthogonal matrix, got exactly {count} for shape {shape}; keep more "
+            "weights, or pass exact_count=False for the identity"
         )
 
 
@@ -242,16 +244,16 @@ def _matrix_count(shape: tuple[int, ...], count: int, dense_center: bool) -> flo
 def _rotate(
     rng: np.random.Generator,
     features: tuple[int, ...],
-    wanted: float,
-    most: int | None,
+    target: float,
+    limit: int | None,
 ) -> tuple[Float[np.ndarray, "i o"], Bool[np.ndarray, "i o"]]:
-    """Rotates an identity until it has the wanted count or would exceed a limit.
+    """Rotates an identity until it has the target count or would exceed a limit.
 
     Args:
       rng: random generator of the pairs and angles.
       features: numbers of inputs and outputs.
-      wanted: number of weights to approximate.
-      most: largest number of weights allowed; None for no limit.
+      target: number of weights to approximate.
+      limit: largest number of weights allowed; None for no limit.
 
     Returns:
       The matrix [i, o] and a boolean array of its nonzero positions. The latter are
@@ -261,17 +263,16 @@ def _rotate(
     # Transposed, so that the two columns of a rotation are contiguous in memory.
     matrix, filled = np.eye(large, small), np.eye(large, small, dtype=bool)
     kept = small
-    while kept < wanted:
+    while kept < target:
         first = rng.integers(large)
         # Uniform among the other columns.
         second = (first + rng.integers(1, large)) % large
         angle = rng.uniform(0.0, 2.0 * np.pi)
         # A rotation fills a position in both columns if it is filled in one of them.
-        more = kept + int(np.count_nonzero(filled[first] ^ filled[second]))
-        # Stop at the count nearest to the wanted one, before or after this rotation.
-        # Stop at the count nearest to the wanted one, before or after this rotation.
-        over = most is not None and more > most
-        if over or wanted - kept < more - wanted:
+        after = kept + int(np.count_nonzero(filled[first] ^ filled[second]))
+        # Stop at the count nearest to the target, before or after this rotation.
+        exceeds = limit is not None and after > limit
+        if exceeds or target - kept < after - target:
             break
         rotation = np.array(
             [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
@@ -279,7 +280,7 @@ def _rotate(
         pair = [first, second]
         matrix[pair] = rotation @ matrix[pair]
         filled[pair] |= filled[[second, first]]
-        kept = more
+        kept = after
     if features[0] < features[1]:
         return matrix.T, filled.T
     return matrix, filled

@@ -64,21 +64,21 @@ def redraw(
     layouts = fan_axes.of_tree(params, axes)
     fitted = tree.match_structure(masks, params, fields=("masks", "params"))
 
-    def one(name: str, leaf: Any, mask: Bool[Array, "..."] | None) -> Any:
+    def redraw_leaf(name: str, leaf: Any, mask: Bool[Array, "..."] | None) -> Any:
         if mask is None:
             return leaf
         matrices = fan_axes.to_matrices(layouts[name], name, mask)
-        mine = rng.leaf_key(key, name)
+        own_key = rng.leaf_key(key, name)
         # A single matrix uses the key of the leaf itself, not a split of it.
         if len(matrices) == 1:
-            weights = draw(matrices[0], leaf.dtype, key=mine)[None]
+            weights = draw(matrices[0], leaf.dtype, key=own_key)[None]
         else:
             weights = jax.vmap(lambda one, key: draw(one, leaf.dtype, key=key))(
-                matrices, jax.random.split(mine, len(matrices))
+                matrices, jax.random.split(own_key, len(matrices))
             )
         return fan_axes.from_matrices(layouts[name], name, weights, leaf.shape)
 
-    return tree.map_with_names(one, params, fitted)
+    return tree.map_with_names(redraw_leaf, params, fitted)
 
 
 @arguments.check(params=arguments.weights, masks=arguments.masks)

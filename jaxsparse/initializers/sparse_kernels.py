@@ -91,7 +91,7 @@ def per_neuron(
     kernels.check_name("distribution", distribution, DISTRIBUTIONS)
     if not scale > 0:
         raise ValueError(
-            f"scale: got {scale}; wanted a variance above 0, such as 1 or 2"
+            f"scale: expected a number above 0, such as 1 or 2, got {scale}"
         )
 
     def draw(

@@ -87,7 +87,7 @@ def shuffle_globally(
       masks: boolean masks of one replicate.
       key: typed random key.
       exclude: shell patterns of layer names whose masks stay unchanged. Their weights
-        do not count towards the total that is redistributed.
+        do not count toward the total that is redistributed.
 
     Returns:
       Masks with the same total number of active weights. They keep the weights with the
@@ -97,22 +97,24 @@ def shuffle_globally(
       ValueError: if a pattern matches no layer.
     """
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
-    free = [
+    prunable = [
         leaf
         for name, leaf in tree.named_leaves(masks).items()
         if not masks_lib.matches(name, exclude)
     ]
-    count = select.count_active(free, sum(leaf.size for leaf in free))
-    worth = scores.random(masks, key=key)
+    count = select.count_active(prunable, sum(leaf.size for leaf in prunable))
+    random_scores = scores.random(masks, key=key)
     # Excluded layers keep their masks because their candidates are the masks
     # themselves. In all other layers every weight is a candidate.
-    anywhere = tree.map_with_names(
+    candidates = tree.map_with_names(
         lambda name, leaf: (
             leaf if masks_lib.matches(name, exclude) else jnp.ones_like(leaf)
         ),
         masks,
     )
-    return select.top_k_global(worth, count, candidates=anywhere, frozen=exclude)
+    return select.top_k_global(
+        random_scores, count, candidates=candidates, frozen=exclude
+    )
 
 
 @arguments.check(masks=arguments.masks, scores=arguments.weights)
@@ -226,7 +228,7 @@ def _masks_of(
       exclude: shell patterns of layer names whose masks stay unchanged.
     """
 
-    def one(mask: Masks, key: Key[Array, ""]) -> Masks:
+    def shuffle_one(mask: Masks, key: Key[Array, ""]) -> Masks:
         return _MAKE[name](mask, key=key_of(key, name, level), exclude=exclude)
 
-    return jax.vmap(one)(masks, keys)
+    return jax.vmap(shuffle_one)(masks, keys)

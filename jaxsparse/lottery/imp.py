@@ -18,7 +18,7 @@ class PruningRule(NamedTuple):
 
     Attributes:
       fraction: fraction of the remaining weights that each level removes, in (0, 1).
-      counting: how the number of weights is rounded. "exact" keeps
+      count_rule: how the number of weights is rounded. "exact" keeps
         round(N (1 - fraction)^L) at level L, where N is the number of weights that are
         not excluded; "open_lth" counts and breaks ties as the open_lth code does.
       scope: "global" uses one threshold for all layers, "layer" one per layer.
@@ -33,7 +33,7 @@ class PruningRule(NamedTuple):
     """
 
     fraction: float = 0.2
-    counting: str = "exact"
+    count_rule: str = "exact"
     scope: str = "global"
     layer_fractions: tuple[tuple[str, float], ...] = ()
     exclude: tuple[str, ...] = ()
@@ -61,32 +61,33 @@ def check(rule: PruningRule, masks: Masks, *, levels: int) -> None:
     masks_lib.check_globs(rule.exclude, known, field="config.lottery.exclude")
     if all(masks_lib.matches(name, rule.exclude) for name in known):
         raise ValueError(
-            f"config.lottery.exclude: {rule.exclude} matches every layer of {known}; "
-            "wanted at least one layer to prune"
+            "config.lottery.exclude: expected patterns that leave at least one layer "
+            f"to prune, got {rule.exclude}, which match all of {known}"
         )
-    counts = rule.counting == "exact" and rule.scope == "global" and levels
+    counts = rule.count_rule == "exact" and rule.scope == "global" and levels
     if counts and not global_count(masks, levels, rule):
         raise ValueError(
-            f"config.lottery.levels: got {levels} at fraction {rule.fraction}, and "
-            f"level {levels} keeps none of the {masks_lib.size(masks)} weights; "
-            "expected fewer levels or a lower fraction"
+            f"config.lottery.levels: expected a last level that keeps at least 1 of "
+            f"{masks_lib.size(masks)} weights, got {levels} levels at fraction "
+            f"{rule.fraction}; use fewer levels or a lower fraction"
         )
     floors = select.floors(masks, rule.min_layer_density, frozen=rule.exclude)
-    if floors is not None and rule.counting == "exact":
+    if floors is not None and rule.count_rule == "exact":
         needed, kept = sum(jax.tree.leaves(floors)), global_count(masks, levels, rule)
         if levels and needed > kept:
             raise ValueError(
-                f"config.lottery.min_layer_density: got {rule.min_layer_density}, for "
-                f"which the layers need {needed} weights, where level {levels} keeps "
-                f"{kept}; wanted a lower density or fewer levels"
+                "config.lottery.min_layer_density: expected minimums of at most "
+                f"{kept} weights, which level {levels} keeps, got "
+                f"{rule.min_layer_density}, which requires {needed}; use a lower "
+                "density or fewer levels"
             )
     # Simulates all levels, because the number that open_lth removes depends on the
-    # number that the level before left. Raises inside `_open_lth_left`.
-    if rule.counting == "open_lth":
-        free = sum(count.total for count in _free(masks, rule))
-        ignored = masks_lib.size(masks) - free
+    # number that the level before left. Raises inside `_open_lth_count`.
+    if rule.count_rule == "open_lth":
+        prunable = sum(count.size for count in _prunable_counts(masks, rule))
+        num_excluded = masks_lib.size(masks) - prunable
         for level in range(1, levels + 1):
-            free = _open_lth_left(free, ignored, level, rule)
+            prunable = _open_lth_count(prunable, num_excluded, level, rule)
 
 
 @arguments.check(
@@ -112,10 +113,10 @@ def layer_counts(masks: Masks, level: int, rule: PruningRule) -> Counts:
     """
 
     def count(name: str, leaf: Array) -> int:
-        found = (
+        fractions = (
             f for glob, f in rule.layer_fractions if masks_lib.matches(name, (glob,))
         )
-        fraction = next(found, rule.fraction)
+        fraction = next(fractions, rule.fraction)
         kept = durations.kept_per_level(leaf.size, fraction=fraction, levels=level)[-1]
         # A layer without active weights would disconnect the network.
         return max(kept, min(1, leaf.size))
@@ -144,18 +145,20 @@ def global_count(masks: Masks, level: int, rule: PruningRule) -> int:
         takes its fraction of all weights, including those of excluded layers, but
         removes them from the other layers only.
     """
-    free = _free(masks, rule)
+    prunable = _prunable_counts(masks, rule)
     # Counted from the dense network and not from the previous level, so that rounding
     # errors do not accumulate.
-    if rule.counting == "exact":
-        total = sum(count.total for count in free)
+    if rule.count_rule == "exact":
+        total = sum(count.size for count in prunable)
         kept = durations.kept_per_level(total, fraction=rule.fraction, levels=level)
         return kept[-1]
-    now = sum(count.kept for count in free)
-    return _open_lth_left(now, masks_lib.num_active(masks) - now, level, rule)
+    num_prunable = sum(count.num_active for count in prunable)
+    return _open_lth_count(
+        num_prunable, masks_lib.num_active(masks) - num_prunable, level, rule
+    )
 
 
-def _free(masks: Masks, rule: PruningRule) -> list[masks_lib.LayerCount]:
+def _prunable_counts(masks: Masks, rule: PruningRule) -> list[masks_lib.LayerCount]:
     """Returns the counts of the layers that may be pruned."""
     layers = masks_lib.layer_counts(masks)
     return [
@@ -163,28 +166,30 @@ def _free(masks: Masks, rule: PruningRule) -> list[masks_lib.LayerCount]:
     ]
 
 
-def _open_lth_left(free: int, exclude: int, level: int, rule: PruningRule) -> int:
+def _open_lth_count(
+    prunable: int, num_excluded: int, level: int, rule: PruningRule
+) -> int:
     """Returns how many weights open_lth keeps in the layers that may be pruned.
 
     Args:
-      free: number of active weights in layers that may be pruned.
-      exclude: number of active weights in excluded layers. They count towards the
+      prunable: number of active weights in layers that may be pruned.
+      num_excluded: number of active weights in excluded layers. They count toward the
         number to remove, but are not removed.
       level: level of iterative magnitude pruning, for the error message.
       rule: how each level prunes.
 
     Raises:
-      ValueError: if more weights are to be removed than `free`.
+      ValueError: if more weights are to be removed than `prunable`.
     """
-    kept = free + exclude
-    gone = kept - durations.open_lth_kept(kept, fraction=rule.fraction)
-    if gone > free:
+    kept = prunable + num_excluded
+    removed = kept - durations.open_lth_kept(kept, fraction=rule.fraction)
+    if removed > prunable:
         raise ValueError(
-            f"config.lottery.count_rule: at level {level} open_lth's rule removes "
-            f"{gone} weights, expected at most the {free} that are not excluded; train "
-            "fewer levels, or take count_rule 'exact'"
+            f"config.lottery.count_rule: expected at most {prunable} weights to "
+            f"remove, those of layers that are not excluded, got {removed} at level "
+            f"{level} by open_lth's rule; train fewer levels, or use count_rule 'exact'"
         )
-    return free - gone
+    return prunable - removed
 
 
 def prune(
@@ -222,21 +227,21 @@ def prune(
         Positions then decide which of them are kept.
     """
     # Only names and shapes of it are used, which all replicates share.
-    one = jax.tree.map(lambda leaf: leaf[0], masks)
+    first_masks = jax.tree.map(lambda leaf: leaf[0], masks)
     if rule.scope == "layer":
         counts = jax.tree.map(
             lambda count, leaf: select.to_array(count, leaf.size),
-            layer_counts(one, level, rule),
-            one,
+            layer_counts(first_masks, level, rule),
+            first_masks,
         )
     else:
         # The count of open_lth depends on the previous masks, which differ between
         # replicates.
-        each = (
+        masks_of_replicates = (
             jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(len(keys))
         )
-        total = sum(count.total for count in _free(one, rule))
-        table = [global_count(mask, level, rule) for mask in each]
+        total = sum(count.size for count in _prunable_counts(first_masks, rule))
+        table = [global_count(mask, level, rule) for mask in masks_of_replicates]
         counts = select.to_array(table, total)
     # SynFlow scores are float64, and counts of 2**31 weights or more int64. JAX would
     # silently convert both to 32 bits in the program below.
@@ -244,12 +249,12 @@ def prune(
     wide = any(leaf.dtype in (jnp.float64, jnp.int64) for leaf in leaves)
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         args = (params, masks, counts, jnp.int32(level), keys, scores, rule)
-        chosen, not_finite, ties = _prune(*args)
+        selected, not_finite, ties = _prune(*args)
         not_finite, ties = multihost.to_host((not_finite, ties))
     # Checked here, because traced code cannot raise errors that depend on values.
     _check_finite(not_finite, level, rule)
     select.warn_of_ties(ties)
-    return chosen
+    return selected
 
 
 def _check_finite(not_finite: Any, level: int, rule: PruningRule) -> None:
@@ -282,7 +287,7 @@ def _prune(
     counts: Counts | Int[Array, "r"],
     level: Int[Array, ""],
     keys: Key[Array, "r"],
-    given: Scores | None,
+    precomputed: Scores | None,
     rule: PruningRule,
 ) -> tuple[Masks, Any, dict[str, select.Tie]]:
     """Selects with traced counts, so that all levels share one compiled program.
@@ -294,7 +299,7 @@ def _prune(
         scope "layer" one scalar per layer.
       level: level whose masks are chosen.
       keys: typed random keys [r].
-      given: precomputed scores [r ...], or None.
+      precomputed: precomputed scores [r ...], or None.
       rule: how each level prunes; static.
 
     Returns:
@@ -303,37 +308,53 @@ def _prune(
       empty if `ties` is "drop", which removes whole groups of equal scores.
     """
     # open_lth keeps weights strictly above its threshold, and so drops all ties.
-    ties = "drop" if rule.counting == "open_lth" else "spread"
+    ties = "drop" if rule.count_rule == "open_lth" else "spread"
 
     def choose(
         weights: Params,
-        within: Masks,
+        candidates: Masks,
         count: Counts,
         key: Key[Array, ""],
-        own: Scores | None,
+        own_scores: Scores | None,
     ) -> tuple[Masks, Any, dict[str, select.Tie]]:
-        if own is not None:
-            worth = own
+        if own_scores is not None:
+            weight_scores = own_scores
         elif rule.score == "random":
-            worth = scores.random(within, key=jax.random.fold_in(key, level))
+            weight_scores = scores.random(
+                candidates, key=jax.random.fold_in(key, level)
+            )
         else:
-            worth = scores.magnitude(weights, within)
-        options = {"candidates": within, "frozen": rule.exclude, "ties": ties}
+            weight_scores = scores.magnitude(weights, candidates)
+        options = {"candidates": candidates, "frozen": rule.exclude, "ties": ties}
         pooled = rule.scope == "global"
         if pooled:
-            least = select.floors(within, rule.min_layer_density, frozen=rule.exclude)
-            kept = select.top_k_global_at_least(worth, count, least, **options)
+            minimums = select.floors(
+                candidates, rule.min_layer_density, frozen=rule.exclude
+            )
+            kept = select.top_k_global_at_least(
+                weight_scores, count, minimums, **options
+            )
         else:
-            kept = select.top_k_per_layer(worth, count, **options)
+            kept = select.top_k_per_layer(weight_scores, count, **options)
         not_finite = masks_lib.tree_map(
-            lambda mask, score: jnp.sum(mask & ~jnp.isfinite(score)), within, worth
+            lambda mask, score: jnp.sum(mask & ~jnp.isfinite(score)),
+            candidates,
+            weight_scores,
         )
-        found = {"candidates": within, "frozen": rule.exclude, "pooled": pooled}
-        divided = {} if ties == "drop" else select.count_ties(worth, kept, **found)
-        return kept, not_finite, divided
+        tie_options = {
+            "candidates": candidates,
+            "frozen": rule.exclude,
+            "pooled": pooled,
+        }
+        ties_at_threshold = (
+            {}
+            if ties == "drop"
+            else select.count_ties(weight_scores, kept, **tie_options)
+        )
+        return kept, not_finite, ties_at_threshold
 
     # Layer counts depend on layer sizes only, which all replicates share.
     counts_axis = None if rule.scope == "layer" else 0
     return jax.vmap(choose, in_axes=(0, 0, counts_axis, 0, 0))(
-        params, masks, counts, keys, given
+        params, masks, counts, keys, precomputed
     )

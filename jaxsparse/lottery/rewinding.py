@@ -74,11 +74,11 @@ def check(plan: RewindPlan) -> None:
         )
     if not 0 <= plan.rewind < plan.total:
         raise ValueError(
-            f"config.lottery.rewind: comes to step {plan.rewind}; wanted one in "
-            f"[0, {plan.total}), before the end of training"
+            f"config.lottery.rewind: expected a step in [0, {plan.total}), before the "
+            f"end of training, got step {plan.rewind}"
         )
     if plan.retrain == "finetune" and plan.finetune < 1:
         raise ValueError(
-            f"config.lottery.finetune_length: comes to {plan.finetune} updates; wanted "
-            "at least 1"
+            "config.lottery.finetune_length: expected at least 1 update, got "
+            f"{plan.finetune}"
         )

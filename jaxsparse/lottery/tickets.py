@@ -40,13 +40,13 @@ def save(path: str | Path, masks: Masks) -> None:
     )
 
 
-@arguments.check(path=arguments.path, like=arguments.masks)
-def load(path: str | Path, like: Masks) -> Masks:
+@arguments.check(path=arguments.path, template=arguments.masks)
+def load(path: str | Path, template: Masks) -> Masks:
     """Reads the masks that `save` wrote.
 
     Args:
       path: path of a ticket.
-      like: masks with the expected tree structure and shapes, such as
+      template: masks with the expected tree structure and shapes, such as
         `masks.ones(params)`.
 
     Returns:
@@ -58,7 +58,7 @@ def load(path: str | Path, like: Masks) -> Masks:
     Examples:
       >>> ticket = load("tickets/level_08/replicate_0.npz", masks.ones(params))
     """
-    return masks_lib.unpack(read(path), like)
+    return masks_lib.unpack(read(path), template)
 
 
 @arguments.check(path=arguments.path)
@@ -87,8 +87,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         if metrics_log.is_of_machine(error):
             raise
         raise ValueError(
-            f"ticket {path}: cannot be read ({error}); wanted a file that "
-            "lottery.tickets.save wrote"
+            f"ticket {path}: expected a file that lottery.tickets.save wrote, got one "
+            f"that cannot be read ({error})"
         ) from error
 
 
@@ -144,18 +144,18 @@ def save_final(folder: str | Path, masks: Masks) -> None:
 @arguments.check(
     folder=arguments.path,
     level=arguments.integer(0),
-    like=arguments.masks,
+    template=arguments.masks,
     replicates=arguments.integer(1),
 )
 def load_level(
-    folder: str | Path, level: int, like: Masks, *, replicates: int
+    folder: str | Path, level: int, template: Masks, *, replicates: int
 ) -> Masks | None:
     """Reads the masks of a level.
 
     Args:
       folder: a run's directory of tickets.
       level: level of iterative magnitude pruning, from 0.
-      like: masks of one replicate, with the expected tree structure and shapes.
+      template: masks of one replicate, with the expected tree structure and shapes.
       replicates: number of replicates that must be there, r.
 
     Returns:
@@ -169,8 +169,8 @@ def load_level(
     ):
         return None
     try:
-        loaded = [load(path, like) for path in paths]
+        loaded = [load(path, template) for path in paths]
     except ValueError as error:
-        log.warning("%s; chosen again from the trained weights", error)
+        log.warning("%s; pruning the trained weights again", error)
         return None
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)

@@ -54,8 +54,8 @@ class ConvNet(nn.Module):
         """Raises ValueError if the depth is not a positive even number."""
         if self.depth < 2 or self.depth % 2:
             raise ValueError(
-                f"depth: got {self.depth}; wanted an even number of convolutions, "
-                "such as 2, 4 or 6"
+                "depth: expected an even number of convolutions, such as 2, 4 or 6, "
+                f"got {self.depth}"
             )
         super().__post_init__()
 

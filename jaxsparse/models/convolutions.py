@@ -85,17 +85,18 @@ def convolve(
         precision=precision,
         preferred_element_type=preferred_element_type,
     )
-    like = jax.eval_shape(library, lhs, rhs)  # also raises JAX's own errors
+    template = jax.eval_shape(library, lhs, rhs)  # also raises JAX's own errors
     dilated = any(rate != 1 for rate in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    each = feature_group_count == lhs.shape[-1]
-    if dilated or not (feature_group_count == 1 or each) or 0 in like.shape:
+    is_depthwise = feature_group_count == lhs.shape[-1]
+    has_rule = feature_group_count == 1 or is_depthwise
+    if dilated or not has_rule or 0 in template.shape:
         return library(lhs, rhs)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], size, steps, padding)
     pads = tuple((before, after) for before, after in padding)
     if feature_group_count != 1:
         views = _views(lhs, size, steps, pads)
-        return _each_channel(views, rhs, like.dtype)
+        return _each_channel(views, rhs, template.dtype)
     if size == (1, 1):
         (view,) = _views(lhs, size, steps, pads)
         return jnp.matmul(
@@ -211,8 +212,8 @@ def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
 
     # The sum starts from zeros: computing a first chunk outside the loop would compile
     # `part` twice, with the strided copies that a whole batch needs.
-    like = jax.eval_shape(part, *(array[0] for array in parts))
-    total, _ = lax.scan(add, jnp.zeros(like.shape, like.dtype), parts)
+    template = jax.eval_shape(part, *(array[0] for array in parts))
+    total, _ = lax.scan(add, jnp.zeros(template.shape, template.dtype), parts)
     return total if split == len(images) else total + part(images[split:], maps[split:])
 
 
@@ -244,9 +245,9 @@ def _each_channel(
     """Sums shifted images times their kernel pixels, computed in float32 or wider."""
     wide = jnp.promote_types(dtype, jnp.float32)
     pixels = rhs.reshape(len(views), 1, 1, 1, -1).astype(wide)
-    each = rhs.shape[-1] // views[0].shape[-1]
+    multiplier = rhs.shape[-1] // views[0].shape[-1]
     terms = (
-        jnp.repeat(view, each, axis=-1).astype(wide) * pixel
+        jnp.repeat(view, multiplier, axis=-1).astype(wide) * pixel
         for view, pixel in zip(views, pixels, strict=True)
     )
     return sum(terms, jnp.zeros((), wide)).astype(dtype)

@@ -128,8 +128,8 @@ def check_lengths(**fields: tuple[int, ...]) -> None:
     """
     if len({len(value) for value in fields.values()}) > 1:
         raise ValueError(
-            f"{', '.join(fields)}: got {', '.join(map(str, fields.values()))}; wanted "
-            "equal lengths, an entry for each stage"
+            f"{', '.join(fields)}: expected equal lengths, one entry per stage, got "
+            f"{', '.join(map(str, fields.values()))}"
         )
 
 
@@ -151,8 +151,8 @@ def classify(
     """
     if 0 in x.shape[1:3]:
         raise ValueError(
-            f"images: the last maps have the shape {x.shape}; wanted one place at "
-            "least; give larger images, or fewer stages"
+            "images: expected final feature maps of at least one pixel, got shape "
+            f"{x.shape}; use larger images or fewer stages"
         )
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
     return dense(classes, dtype=x.dtype, name="head")(x)

@@ -113,8 +113,8 @@ class LeNet5(nn.Module):
         """Raises ValueError if the padding is neither "SAME" nor "VALID"."""
         if self.padding not in ("SAME", "VALID"):
             raise ValueError(
-                f"padding: got {self.padding!r}; wanted 'SAME' for 61,706 parameters "
-                "or 'VALID' for 44,426"
+                "padding: expected 'SAME' for 61,706 parameters or 'VALID' for 44,426, "
+                f"got {self.padding!r}"
             )
         super().__post_init__()
 

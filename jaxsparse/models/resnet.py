@@ -90,7 +90,7 @@ class ResNet(nn.Module):
         ):
             if getattr(self, field) not in known:
                 raise ValueError(
-                    f"{field}: got {getattr(self, field)!r}; wanted one of {known}"
+                    f"{field}: expected one of {known}, got {getattr(self, field)!r}"
                 )
         layers.check_lengths(blocks=self.blocks, features=self.features)
         super().__post_init__()
@@ -178,7 +178,7 @@ def CifarResNet(
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(
-            f"depth: got {depth}; wanted 6n + 2, such as 20, 32, 44, 56 or 110"
+            f"depth: expected 6n + 2, such as 20, 32, 44, 56 or 110, got {depth}"
         )
     return ImageNetResNet(
         ((depth - 2) // 6,) * 3,

@@ -24,7 +24,7 @@ from jaxsparse.models.layers import ModuleFactory
 
 gelu = functools.partial(nn.gelu, approximate=False)
 NORM = functools.partial(nn.LayerNorm, epsilon=1e-6)
-SPREAD = 0.02  # initial standard deviation of positions and class token
+INIT_STD = 0.02  # initial standard deviation of positions and class token
 
 
 def attend(
@@ -157,8 +157,8 @@ class ViT(nn.Module):
         """Raises ValueError if the width is not a multiple of the number of heads."""
         if self.width % self.heads:
             raise ValueError(
-                f"width: got {self.width} for {self.heads} heads; wanted a multiple of "
-                f"{self.heads}"
+                f"width: expected a multiple of {self.heads}, the number of heads, got "
+                f"{self.width}"
             )
         super().__post_init__()
 
@@ -175,8 +175,8 @@ class ViT(nn.Module):
         sides = (self.patch, self.patch)
         if any(side % self.patch or not side for side in images.shape[1:3]):
             raise ValueError(
-                f"images: got {images.shape[1]} by {images.shape[2]} pixels; wanted "
-                f"multiples of {self.patch}, the side of a patch"
+                f"images: expected sides that are multiples of {self.patch}, the side "
+                f"of a patch, got {images.shape[1]} by {images.shape[2]} pixels"
             )
         x = conv(self.width, sides, strides=sides, padding="VALID", name="patches")(
             images
@@ -194,5 +194,5 @@ class ViT(nn.Module):
     def _leaf(
         self, name: str, shape: tuple[int, ...], dtype: DTypeLike
     ) -> Float[Array, "..."]:
-        leaf = self.param(name, initializers.normal(SPREAD), shape)
+        leaf = self.param(name, initializers.normal(INIT_STD), shape)
         return leaf.astype(dtype)

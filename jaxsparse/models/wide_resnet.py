@@ -60,7 +60,7 @@ class WideResNet(nn.Module):
         """Raises ValueError if the depth is not 6n + 4, or less than 10."""
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(
-                f"depth: got {self.depth}; wanted 6n + 4, such as 16, 22, 28 or 40"
+                f"depth: expected 6n + 4, such as 16, 22, 28 or 40, got {self.depth}"
             )
         super().__post_init__()
 

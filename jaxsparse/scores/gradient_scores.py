@@ -94,7 +94,7 @@ def grasp(
     Args:
       loss: called as `loss(params, batch)` with masked parameters; returns a scalar and
         is twice differentiable. The paper divides the logits by 200 before the
-        cross-entropy; do that in `loss` if wanted.
+        cross-entropy; do the same in `loss` to reproduce it.
       params: parameters of the network.
       masks: masks of the active weights; None where a leaf is not prunable.
       batches: tree of arrays [n, ...] with n batches along the first axis, n at least
@@ -133,8 +133,8 @@ def grasp(
     # Forward over reverse mode: the Hessian-vector product of each batch along the
     # gradient of all batches, without ever forming a Hessian.
     def curve(weights: Params, batch: Any) -> Params:
-        along = jax.tree.map(lambda g, w: g.astype(w.dtype), direction, weights)
-        return jax.jvp(lambda w: gradient(w, batch), (weights,), (along,))[1]
+        tangent = jax.tree.map(lambda g, w: g.astype(w.dtype), direction, weights)
+        return jax.jvp(lambda w: gradient(w, batch), (weights,), (tangent,))[1]
 
     product = _mean(curve, params, masks, batches)
     scores = masks_lib.tree_map(lambda _, w, hg: w * hg, masks, params, product)
@@ -154,13 +154,13 @@ def restricted(loss: Loss, params: Params) -> Loss:
     """
 
     def inner(weights: Params, batch: Any) -> Float[Array, ""]:
-        whole = jax.tree.map(
+        merged = jax.tree.map(
             lambda weight, leaf: leaf if weight is None else weight,
             weights,
             params,
             is_leaf=lambda leaf: leaf is None,
         )
-        return loss(whole, batch)
+        return loss(merged, batch)
 
     return inner
 
@@ -201,7 +201,7 @@ def _count(batches: PyTree) -> int:
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths & {(), (0,)}:
         raise ValueError(
-            f"batches: got leaves of shapes {shapes}; wanted all to begin with the "
-            "same axis of batches, 1 or more; a single batch needs an axis of 1 too"
+            "batches: expected leaves with the same first axis, of 1 or more batches, "
+            f"got shapes {shapes}; a single batch needs an axis of length 1 too"
         )
     return lengths.pop()[0]

@@ -16,7 +16,7 @@ from jaxsparse.types import Masks, Params, Scores
 
 # If the flow is below this number or above its inverse, single scores may underflow or
 # overflow float64 even though the flow itself does not.
-LEAST = 1e-200
+MIN_FLOW = 1e-200
 # A score of 0 beside one below this number has probably underflowed.
 TINY = 1e-250
 ROUNDS = 4  # of rescaling all layers by a common factor
@@ -95,7 +95,7 @@ def synflow(
         sizes = jax.tree.map(lambda p: jnp.abs(p.astype(jnp.float64)), params)
         inputs = jnp.ones(shape, jnp.float64)
         total, scores = _share(flow, sizes, masks, inputs)
-        is_plain = (total > LEAST) & (total < 1 / LEAST)
+        is_plain = (total > MIN_FLOW) & (total < 1 / MIN_FLOW)
         # Where the flow is concrete, a Python branch saves compiling the rescaling.
         if not isinstance(is_plain, jax.core.Tracer):
             scores = scores if is_plain else _rescale(flow, sizes, masks, inputs)
@@ -161,7 +161,7 @@ def _rescale(
     def correct(_: Array, factors: Params) -> Params:
         total = flow(masks_lib.apply(masks, scale(factors)), inputs)
         # A flow of 0 or infinity shows only in which direction to scale.
-        known = jnp.clip(total, LEAST**1.5, LEAST**-1.5)
+        known = jnp.clip(total, MIN_FLOW**1.5, MIN_FLOW**-1.5)
         power = jnp.exp(-jnp.log(known) / depth)
         return jax.tree.map(lambda factor: factor * power, factors)
 
@@ -191,30 +191,31 @@ def _gain_to_one(mask: Array, size: Array) -> Float[Array, ""]:
 
 
 def _check(scores: Scores, masks: Masks, params: Params) -> None:
-    """Refuses concrete scores that are not finite, and warns of underflow."""
+    """Raises an error for concrete scores that are not finite; warns of underflow."""
     leaves = jax.tree.leaves((scores, masks, params))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return
     active, weights = tree.named_leaves(masks), tree.named_leaves(params)
-    least, gone = np.inf, {}
+    minimum, underflowed = np.inf, {}
     for name, leaf in tree.named_leaves(scores).items():
-        found = np.abs(np.asarray(leaf))
-        if not np.all(np.isfinite(found)):
+        magnitude = np.abs(np.asarray(leaf))
+        if not np.all(np.isfinite(magnitude)):
             raise ValueError(
-                f"params: the flow through {name} is not finite in float64; wanted "
-                "less than 1e308, as skip connections, biases and functions that are "
-                "not linear above 0 do not let layers be rescaled without changing the "
-                "ranking; begin with smaller weights, normalise in `apply`, or leave "
-                "biases out by setting them to 0"
+                f"params: expected a flow through {name} below 1e308, got a float64 "
+                "overflow; skip connections, biases and activations that are not "
+                "linear above 0 prevent rescaling of layers, which would change the "
+                "ranking; start from smaller weights, normalize in `apply`, or set "
+                "biases to 0"
             )
-        least = np.min(found, where=found > 0, initial=least)
-        read = np.asarray(active[name]) & (np.asarray(weights[name]) != 0)
-        if lost := np.count_nonzero(read & (found == 0)):
-            gone[name] = f"{lost} of {np.count_nonzero(read)}"
-    if gone and least < TINY:
+        minimum = np.min(magnitude, where=magnitude > 0, initial=minimum)
+        is_active = np.asarray(active[name]) & (np.asarray(weights[name]) != 0)
+        if num_lost := np.count_nonzero(is_active & (magnitude == 0)):
+            underflowed[name] = f"{num_lost} of {np.count_nonzero(is_active)}"
+    if underflowed and minimum < TINY:
         arguments.warn(
-            f"params: the score of nonzero weights is 0 in {gone}, where others have "
-            f"{least:.1e}: the flow through them is too small for float64 beside that "
-            "of biases or other paths, and they rank alike; begin with larger weights, "
-            "set biases to 0 for the score, or prune layer by layer"
+            f"params: expected nonzero scores for nonzero weights, got 0 in "
+            f"{underflowed}, while others have {minimum:.1e}: the flow through these "
+            "weights is too small for float64 beside that of biases or other paths, so "
+            "that they rank equally; start from larger weights, set biases to 0 for "
+            "the score, or prune layer by layer"
         )

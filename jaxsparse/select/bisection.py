@@ -33,7 +33,7 @@ Expand = Callable[[Int[Array, "c"]], Values]
 
 def keep(
     layers: list[Layer],
-    wanted: list[Count],
+    targets: list[Count],
     *,
     pooled: bool,
     ties: Ties,
@@ -43,7 +43,7 @@ def keep(
 
     Args:
       layers: leaves to select from.
-      wanted: for each layer, the number of weights to keep in it. If `pooled`, every
+      targets: for each layer, the number of weights to keep in it. If `pooled`, every
         entry is the number of weights to keep over all layers together.
       pooled: whether all layers compete, with a single threshold.
       ties: "spread" keeps exactly the requested number of weights and chooses among
@@ -61,11 +61,11 @@ def keep(
       ValueError: if `ties` is neither "spread" nor "drop".
     """
     if ties not in ("spread", "drop"):
-        raise ValueError(f"ties: got {ties!r}; wanted 'spread' or 'drop'")
+        raise ValueError(f"ties: expected 'spread' or 'drop', got {ties!r}")
     is_long = inputs.is_long(layers, pooled=pooled, axis_name=axis_name)
     with inputs.wide(is_long):
         integer = jnp.int64 if is_long else jnp.int32
-        counts = jnp.stack([jnp.asarray(each).astype(integer) for each in wanted])
+        counts = jnp.stack([jnp.asarray(each).astype(integer) for each in targets])
         return _keep(
             sortable_bits(layers),
             positions.of_layers(layers, integer, pooled=pooled, axis_name=axis_name),
@@ -79,7 +79,7 @@ def keep(
 
 
 def keep_in_rows(
-    values: list[Int[Array, "_ _"]], wanted: list[Int[Array, ""]]
+    values: list[Int[Array, "_ _"]], targets: list[Int[Array, ""]]
 ) -> list[Bool[Array, "_ _"]]:
     """Selects the highest values of each row, with one threshold per row.
 
@@ -88,7 +88,7 @@ def keep_in_rows(
 
     Args:
       values: for each layer an integer array [rows, units], from `sortable_bits`.
-      wanted: for each layer the number of units to keep in each row, int32. A row with
+      targets: for each layer the number of units to keep in each row, int32. A row with
         fewer candidates than that keeps all of them.
 
     Returns:
@@ -110,7 +110,7 @@ def keep_in_rows(
         jnp.concatenate(
             [
                 jnp.full(value.shape[0], each, jnp.int32)
-                for value, each in zip(values, wanted, strict=True)
+                for value, each in zip(values, targets, strict=True)
             ]
         ),
         ties="spread",
@@ -158,7 +158,7 @@ def sortable_bits(layers: list[Layer]) -> Values:
 def _keep(
     values: Values,
     orders: Values,
-    wanted: Int[Array, "c"],
+    targets: Int[Array, "c"],
     *,
     ties: Ties,
     expand: Expand,
@@ -169,7 +169,7 @@ def _keep(
     Args:
       values: scores as sortable integers, one array per layer.
       orders: position of each weight in the tie-breaking order, one array per layer.
-      wanted: number of weights to keep for each threshold.
+      targets: number of weights to keep for each threshold.
       ties: "spread" or "drop"; whether tied weights are kept up to the count, or all
         removed.
       expand: maps the array of thresholds to one array per layer that broadcasts
@@ -183,10 +183,10 @@ def _keep(
     # The lowest integer marks weights that are not candidates. With thresholds above
     # it they are never kept, even if a count exceeds the number of candidates.
     limits = jnp.iinfo(values[0].dtype)
-    cuts = _bisect(values, wanted, count, low=limits.min + 1, high=limits.max)
-    # If more scores than wanted reach a threshold, several are equal to it; the last of
-    # these in the order of positions are removed.
-    surplus = count(values, cuts) - wanted
+    cuts = _bisect(values, targets, count, low=limits.min + 1, high=limits.max)
+    # If more scores than the target reach a threshold, several are equal to it; the
+    # last of these in the order of positions are removed.
+    excess = count(values, cuts) - targets
     tied = [
         jnp.where(value == cut, order, positions.NONE)
         for value, cut, order in zip(values, expand(cuts), orders, strict=True)
@@ -194,9 +194,9 @@ def _keep(
     # Untied weights have the order NONE, below every end, so only tied weights are cut.
     first, beyond = positions.FIRST, jnp.iinfo(orders[0].dtype).max
     if ties == "spread":
-        ends = _bisect(tied, surplus, count, low=first, high=beyond)
+        ends = _bisect(tied, excess, count, low=first, high=beyond)
     else:
-        ends = jnp.where(surplus > 0, first, beyond)
+        ends = jnp.where(excess > 0, first, beyond)
     return [
         (value >= cut) & (order < end)
         for value, cut, order, end in zip(
@@ -206,13 +206,13 @@ def _keep(
 
 
 def _bisect(
-    values: Values, wanted: Int[Array, "c"], count: CountAt, *, low: int, high: int
+    values: Values, targets: Int[Array, "c"], count: CountAt, *, low: int, high: int
 ) -> Int[Array, "c"]:
-    """Finds the largest threshold in [low, high] that at least `wanted` values reach.
+    """Finds the largest threshold in [low, high] that at least `targets` values reach.
 
-    Stops early at any threshold that exactly `wanted` values reach, since all such
+    Stops early at any threshold that exactly `targets` values reach, since all such
     thresholds select the same values. Returns `high`, without an iteration, where
-    `wanted` is 0 or less, and `low` where fewer than `wanted` values reach any
+    `targets` is 0 or less, and `low` where fewer than `targets` values reach any
     threshold.
     """
 
@@ -220,14 +220,14 @@ def _bisect(
         low, high = bounds
         middle = (low | high) - ((low ^ high) >> 1)  # rounds up, cannot overflow
         reached = count(values, middle)
-        below = jnp.where(reached == wanted, middle, middle - 1)
+        below = jnp.where(reached == targets, middle, middle - 1)
         return (
-            jnp.where(reached >= wanted, middle, low),
-            jnp.where(reached > wanted, high, below),
+            jnp.where(reached >= targets, middle, low),
+            jnp.where(reached > targets, high, below),
         )
 
-    highs = jnp.full(wanted.shape, high, values[0].dtype)
-    lows = jnp.where(wanted <= 0, highs, jnp.full_like(highs, low))
+    highs = jnp.full(targets.shape, high, values[0].dtype)
+    lows = jnp.where(targets <= 0, highs, jnp.full_like(highs, low))
     return lax.while_loop(lambda b: jnp.any(b[0] < b[1]), narrow, (lows, highs))[0]
 
 

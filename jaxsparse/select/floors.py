@@ -52,14 +52,14 @@ def floors(
         return None
     # `Fraction(str(x))` is the decimal number as written. The float itself may be
     # slightly larger, and rounding up would then add a weight.
-    structure, part = structures.bound(structure, masks), Fraction(str(density))
+    structure, exact = structures.bound(structure, masks), Fraction(str(density))
     names, leaves = masks_lib.names(masks), jax.tree.leaves(masks)
 
     def count(name: str, shape: tuple[int, ...]) -> int:
         if masks_lib.matches(name, frozen):
             return 0
         unit = rounding.unit_step(structures.unit_view(structure, name, shape))
-        return math.ceil(math.prod(shape) * part / unit) * unit
+        return math.ceil(math.prod(shape) * exact / unit) * unit
 
     counts = [count(n, leaf.shape) for n, leaf in zip(names, leaves, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(masks), counts)
@@ -69,7 +69,7 @@ def floors(
 def top_k_global_at_least(
     scores: Scores,
     count: Int[Array, ""] | int,
-    least: Counts | None,
+    minimums: Counts | None,
     *,
     candidates: Masks | None = None,
     frozen: tuple[str, ...] = (),
@@ -88,7 +88,7 @@ def top_k_global_at_least(
       count: number of weights to keep over all leaves that are not frozen, minimums
         included; a concrete or traced integer, at least the sum of the minimums. With
         2**31 weights or more in these leaves, a traced one must be int64.
-      least: minimum number of weights of each layer, from `floors`; None for no
+      minimums: minimum number of weights of each layer, from `floors`; None for no
         minimums.
       candidates: masks of the weights that may be kept; None allows every weight. A
         layer with fewer candidates than its minimum keeps all of them.
@@ -111,7 +111,7 @@ def top_k_global_at_least(
       TypeError: if a count is not an integer, a score is not a real number or a mask is
         not boolean.
     """
-    if least is None:
+    if minimums is None:
         return unstructured.top_k_global(
             scores,
             count,
@@ -123,23 +123,29 @@ def top_k_global_at_least(
     sizes = {name: np.size(leaf) for name, leaf in tree.named_leaves(scores).items()}
     is_frozen = {name: masks_lib.matches(name, frozen) for name in sizes}
     floor = tree.map_with_names(
-        lambda name, least: rounding.to_array(least, sizes.get(name, 0)), least
+        lambda name, minimum: rounding.to_array(minimum, sizes.get(name, 0)), minimums
     )
-    safe = unstructured.top_k_per_layer(
+    within_minimums = unstructured.top_k_per_layer(
         scores, floor, candidates=candidates, frozen=frozen, structure=structure
     )
-    allowed = jax.tree.map(jnp.ones_like, safe) if candidates is None else candidates
+    allowed = (
+        jax.tree.map(jnp.ones_like, within_minimums)
+        if candidates is None
+        else candidates
+    )
     total = sum(size for name, size in sizes.items() if not is_frozen[name])
-    named = tree.named_leaves(safe).items()
-    held = rounding.count_active([m for n, m in named if not is_frozen[n]], total)
+    named = tree.named_leaves(within_minimums).items()
+    num_kept = rounding.count_active([m for n, m in named if not is_frozen[n]], total)
     with inputs.wide(total >= inputs.LIMIT):
-        left = jnp.asarray(count, held.dtype) - held
-    rest = unstructured.top_k_global(
+        remaining = jnp.asarray(count, num_kept.dtype) - num_kept
+    others = unstructured.top_k_global(
         scores,
-        left,
-        candidates=jax.tree.map(lambda mask, kept: mask & ~kept, allowed, safe),
+        remaining,
+        candidates=jax.tree.map(
+            lambda mask, kept: mask & ~kept, allowed, within_minimums
+        ),
         frozen=frozen,
         ties=ties,
         structure=structure,
     )
-    return jax.tree.map(jnp.logical_or, safe, rest)
+    return jax.tree.map(jnp.logical_or, within_minimums, others)

@@ -73,8 +73,8 @@ def read(
     masks.check_globs(frozen, names, field="frozen")
     if candidates is not None and masks.names(candidates) != names:
         raise ValueError(
-            f"candidates: got the leaves {masks.names(candidates)}; wanted {names}, "
-            "as scores"
+            f"candidates: expected the leaves of scores, {names}, got "
+            f"{masks.names(candidates)}"
         )
     allowed = (
         [None] * len(leaves) if candidates is None else jax.tree.leaves(candidates)
@@ -86,17 +86,18 @@ def read(
             check_candidates(name, mask, leaf.shape)
         if axis_name is not None and leaf.ndim == 0:
             raise ValueError(
-                f"scores: {name} is a scalar, which {axis_name!r} cannot split; wanted "
-                "one axis or more; leave it out or select outside `shard_map`"
+                f"scores: {name}: expected one axis or more, to split by "
+                f"{axis_name!r}, got a scalar; leave it out or select outside "
+                "`shard_map`"
             )
-        stays = masks.matches(name, frozen)
-        if stays and mask is None:
+        is_frozen = masks.matches(name, frozen)
+        if is_frozen and mask is None:
             mask = jnp.ones(leaf.shape, bool)
-        layers.append(Layer(name, leaf, mask, stays))
+        layers.append(Layer(name, leaf, mask, is_frozen))
     if all(layer.frozen for layer in layers):
         raise ValueError(
-            f"scores: no leaf to select from; got the leaves {names}, of which "
-            f"{frozen} are frozen; expected at least one left"
+            f"scores: expected at least one leaf that is not frozen, got {names} with "
+            f"frozen={frozen}"
         )
     return layers
 
@@ -112,8 +113,8 @@ def check_score(name: str, leaf: Any) -> None:
     if not is_real:
         raise TypeError(
             f"scores: {name}: expected an array of real numbers, got "
-            f"{type(leaf).__name__ if dtype is None else dtype}; give one score a "
-            "weight, None for leaves that are not prunable"
+            f"{type(leaf).__name__ if dtype is None else dtype}; pass one score per "
+            "weight, and None for leaves that are not prunable"
         )
 
 
@@ -126,7 +127,8 @@ def check_candidates(name: str, mask: Any, shape: tuple[int, ...]) -> None:
         )
     if mask.shape != shape:
         raise ValueError(
-            f"candidates: {name} has shape {mask.shape}; wanted {shape}, as scores"
+            f"candidates: {name}: expected shape {shape}, as in scores, got "
+            f"{mask.shape}"
         )
 
 
@@ -212,19 +214,19 @@ def read_count(
     if isinstance(count, jax.core.Tracer):
         _check_traced(count, layers, where, axis_name)
         return count
-    known = as_integer(count, f"count of {where}")
+    value = as_integer(count, f"count of {where}")
     # The sizes are an upper bound for masks that cannot be counted here: traced ones,
     # those on other hosts and, inside `shard_map`, parts of masks.
     available = size(layers, axis_name)
     allowed = [layer.candidates for layer in layers]
-    if axis_name is None and all(_is_here(mask) for mask in allowed):
+    if axis_name is None and all(_is_local(mask) for mask in allowed):
         available = sum(int(np.count_nonzero(np.asarray(mask))) for mask in allowed)
-    if not 0 <= known <= available:
+    if not 0 <= value <= available:
         raise ValueError(
-            f"count of {where}: got {known}; wanted 0 to {available}, the weights that "
-            "may be kept"
+            f"count of {where}: expected 0 to {available}, the number of weights that "
+            f"may be kept, got {value}"
         )
-    return known
+    return value
 
 
 def as_integer(count: Any, what: str) -> int:
@@ -244,7 +246,8 @@ def as_integer(count: Any, what: str) -> int:
     kind = getattr(count, "dtype", np.dtype(type(count)))
     if np.ndim(count) or not jnp.issubdtype(kind, jnp.integer):
         raise TypeError(
-            f"{what}: expected one integer, got {count!r}; round it, such as with int()"
+            f"{what}: expected one integer, got {count!r}; round it, for example with "
+            "int()"
         )
     return operator.index(count)
 
@@ -266,7 +269,7 @@ def _check_traced(
         )
 
 
-def _is_here(mask: Bool[Array, "..."] | None) -> bool:
+def _is_local(mask: Bool[Array, "..."] | None) -> bool:
     """Returns whether a mask is given, concrete and fully on this host."""
     if mask is None or isinstance(mask, jax.core.Tracer):
         return False

@@ -14,8 +14,8 @@ from jaxsparse.select.inputs import Layer
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Masks, Scores
 
-MOST_TIED = 0.01  # fraction of the candidates
-FEW_TIED = 10  # weights; up to this many equal scores are normal in any network
+MAX_TIED_FRACTION = 0.01  # fraction of the candidates
+MAX_TIED_IGNORED = 10  # weights; up to this many equal scores are normal in any network
 
 
 class TiedScoresWarning(UserWarning):
@@ -59,7 +59,7 @@ def all_finite(scores: Scores, candidates: Masks | None = None) -> Bool[Array, "
       without leaves.
 
     Raises:
-      TypeError: if a score is no array of real numbers or a mask not boolean.
+      TypeError: if a score is not an array of real numbers or a mask is not boolean.
 
     Examples:
       >>> scores = {"w": jnp.array([1.0, jnp.nan])}
@@ -98,21 +98,22 @@ def check_finite(layers: list[Layer]) -> None:
         the number of such scores in it.
     """
     bad = {}
-    for name, score, within, _ in layers:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in (score, within)):
+    for name, score, allowed, _ in layers:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in (score, allowed)):
             continue
         is_long = inputs.is_long_type(score.dtype)
         # Under `jit`, operations on concrete scores would be traced too.
         with jax.ensure_compile_time_eval(), inputs.wide(is_long):
             infinite = ~jnp.isfinite(score)
-            if within is not None:
-                infinite &= within
+            if allowed is not None:
+                infinite &= allowed
             if jnp.any(infinite):
                 bad[name] = f"{jnp.sum(infinite)} of {score.size}"
     if bad:
         raise ValueError(
             f"scores: expected finite numbers, got NaN or infinity in {bad}; look for "
-            "overflow in what computes them, or leave these out with `candidates=`"
+            "overflow in the function that computes them, or exclude these weights "
+            "with `candidates=`"
         )
 
 
@@ -146,8 +147,8 @@ def count_ties(
     kept = tree.match_structure(
         kept, scores, fields=("kept", "scores"), same_leaves=True
     )
-    chosen = zip(layers, jax.tree.leaves(kept), strict=True)
-    pairs = [(layer, mask) for layer, mask in chosen if not layer.frozen]
+    selected = zip(layers, jax.tree.leaves(kept), strict=True)
+    pairs = [(layer, mask) for layer, mask in selected if not layer.frozen]
     members = dict.fromkeys((layer.name for layer in layers), 1)
     with inputs.wide(inputs.is_double([layer for layer, _ in pairs])):
         if structure is not None:
@@ -179,17 +180,17 @@ def warn_of_ties(ties: dict[str, Tie]) -> None:
     large = {}
     for name, tie in ties.items():
         tied = np.asarray(tie.tied)
-        tied = np.where(tied > FEW_TIED, tied, 0)
+        tied = np.where(tied > MAX_TIED_IGNORED, tied, 0)
         parts = tied / np.maximum(np.asarray(tie.candidates), 1)
-        if np.max(parts, initial=0) > MOST_TIED:
+        if np.max(parts, initial=0) > MAX_TIED_FRACTION:
             large[name] = f"{np.max(parts):.1%}"
     if large:
         arguments.warn(
-            f"scores: of the weights that compete, those with exactly the score at the "
-            f"threshold are {large}, too many to be kept or dropped together: their "
-            "positions decide, spread evenly, and not their scores; look for layers "
-            "that begin at zero, inputs that are always zero and scores that "
-            "underflow, or choose another score or sparsity",
+            f"scores: expected at most {MAX_TIED_FRACTION:.0%} of the weights to tie "
+            f"at the threshold, got {large}, so that positions and not scores decide "
+            "which of them are kept; look for layers that are initialized with zeros, "
+            "inputs that are always zero and scores that underflow, or choose another "
+            "score or sparsity",
             TiedScoresWarning,
         )
 
@@ -214,7 +215,7 @@ def _tie(
       members: number of weights per entry.
     """
     axis = -1 if in_rows else None
-    lows = [
+    lowest_kept = [
         jnp.min(
             jnp.where(mask, layer.score, jnp.inf),
             axis=axis,
@@ -224,14 +225,14 @@ def _tie(
         for layer, mask in pairs
     ]
     # Layers that compete have a single row each.
-    lowest = jnp.min(jnp.stack(lows), axis=0)
-    tied, gone, candidates = [], [], []
+    lowest = jnp.min(jnp.stack(lowest_kept), axis=0)
+    tied, removed, candidates = [], [], []
     for layer, mask in pairs:
-        within = jnp.ones_like(mask) if layer.candidates is None else layer.candidates
-        at_threshold = (layer.score == lowest) & within
+        allowed = jnp.ones_like(mask) if layer.candidates is None else layer.candidates
+        at_threshold = (layer.score == lowest) & allowed
         tied.append(jnp.sum(at_threshold, axis, jnp.float32, keepdims=in_rows))
-        gone.append(jnp.any(at_threshold & ~mask, axis, keepdims=in_rows))
-        candidates.append(jnp.sum(within, dtype=jnp.float32))
-    is_divided = jnp.any(jnp.stack(gone), axis=0)
+        removed.append(jnp.any(at_threshold & ~mask, axis, keepdims=in_rows))
+        candidates.append(jnp.sum(allowed, dtype=jnp.float32))
+    is_divided = jnp.any(jnp.stack(removed), axis=0)
     divided = jnp.sum(jnp.where(is_divided, sum(tied), 0.0))
     return Tie(members * divided, members * sum(candidates))

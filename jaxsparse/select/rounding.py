@@ -63,15 +63,15 @@ def round_counts(
     unknown = sorted(set(tree.names(counts)) - set(shapes))
     if unknown:
         raise ValueError(
-            f"counts: got the leaves {unknown}; wanted those of masks, {list(shapes)}"
+            f"counts: expected only leaves of masks, {list(shapes)}, got {unknown}"
         )
 
-    def fit_leaf(name: str, count: Any) -> int:
-        known = inputs.as_integer(count, f"count of {name}")
+    def round_leaf(name: str, count: Any) -> int:
+        value = inputs.as_integer(count, f"count of {name}")
         view = structures.unit_view(structure, name, shapes[name])
-        return _nearest(structure, name, view, known)
+        return _nearest(structure, name, view, value)
 
-    return tree.map_with_names(fit_leaf, counts)
+    return tree.map_with_names(round_leaf, counts)
 
 
 def round_totals(
@@ -131,21 +131,22 @@ def pooled_view(
         in size.
     """
     views = {n: structures.unit_view(structure, n, shapes[n]) for n in shapes}
-    first, like = next(iter(views.items()))
+    first_name, first_view = next(iter(views.items()))
     for name, view in views.items():
         if structure.rows:
             raise ValueError(
-                f"structure: {structure} makes every row of {name} keep equally many, "
-                "so layers cannot compete; wanted one without rows, such as blocks; "
-                "select with `per_layer`"
+                "structure: expected one without rows, such as blocks, so that layers "
+                f"can compete, got {structure}, which makes every row of {name} keep "
+                "the same number; select with `top_k_per_layer`"
             )
-        if view.members != like.members:
+        if view.members != first_view.members:
             raise ValueError(
-                f"structure: {structure} gives {name} units of {view.members} weights "
-                f"and {first} of {like.members}, so a count of weights is no count of "
-                "units; wanted equal units, such as blocks; select with `per_layer`"
+                "structure: expected units of equal size, such as blocks, so that "
+                f"layers can compete, got {structure}, whose units have "
+                f"{view.members} weights in {name} and {first_view.members} in "
+                f"{first_name}; select with `top_k_per_layer`"
             )
-    return UnitView(1, sum(view.units for view in views.values()), like.members)
+    return UnitView(1, sum(view.units for view in views.values()), first_view.members)
 
 
 def to_array(counts: int | Sequence[int], total: int) -> Int[Array, "*n"]:
@@ -221,24 +222,25 @@ def check_count(structure: Structure, name: str, view: UnitView, count: int) -> 
     total = math.prod(view)
     if not 0 <= count <= total or count % unit_step(view):
         raise ValueError(
-            f"count of {name}: got {count}; wanted a multiple of {unit_step(view)} "
-            f"from 0 to {total}, for {structure}; use `select.round_counts`"
+            f"count of {name}: expected a multiple of {unit_step(view)} from 0 to "
+            f"{total}, for {structure}, got {count}; use `select.round_counts`"
         )
 
 
 def _nearest(structure: Structure, name: str, view: UnitView, count: int) -> int:
     """Rounds a count to the nearest feasible one, halves up."""
-    total, each = math.prod(view), unit_step(view)
+    total, step = math.prod(view), unit_step(view)
     if not 0 <= count <= total:
         raise ValueError(
-            f"count of {name}: got {count}; wanted 0 to {total}, the weights it has"
+            f"count of {name}: expected 0 to {total}, its number of weights, got "
+            f"{count}"
         )
     # In integers, since float division would be inexact for large counts.
-    fitted = (2 * count + each) // (2 * each) * each
-    if count and not fitted:
+    rounded = (2 * count + step) // (2 * step) * step
+    if count and not rounded:
         raise ValueError(
-            f"count of {name}: got {count}, which {structure} rounds to 0 and leaves "
-            f"nothing of the layer; wanted a multiple of {each} up to {total}; keep "
-            "more, or leave the leaf out with `prunable=`"
+            f"count of {name}: expected a multiple of {step} up to {total}, got "
+            f"{count}, which {structure} rounds to 0, so that the layer keeps no "
+            "weights; keep more, or exclude the leaf with `prunable=`"
         )
-    return fitted
+    return rounded

@@ -20,7 +20,7 @@ from jaxsparse.types import Count
 
 # Units per row up to which comparing all pairs is faster than bisection, on CPUs by a
 # factor of 2 to 40.
-FEW = 16
+MAX_PAIRED = 16
 
 
 def check_options(
@@ -39,13 +39,13 @@ def check_options(
     """
     if ties != "spread":
         raise ValueError(
-            f"ties: got {ties!r} with {structure}; wanted 'spread', since every row "
-            "has to keep equally many"
+            f"ties: expected 'spread' with {structure}, since every row keeps the same "
+            f"number of units, got {ties!r}"
         )
     if axis_name is not None:
         raise ValueError(
-            f"axis_name: got {axis_name!r} with {structure}; wanted None, since a part "
-            "of a leaf does not show its units; select outside `shard_map`"
+            f"axis_name: expected None with {structure}, since a part of a leaf does "
+            f"not show its units, got {axis_name!r}; select outside `shard_map`"
         )
 
 
@@ -71,12 +71,12 @@ def top_k_per_layer(
     """
     for layer in layers:
         _check_rows(structure, layer)
-    wanted = [
-        _units_wanted(structure, layer, count)
+    num_keep = [
+        _units_to_keep(structure, layer, count)
         for layer, count in zip(layers, counts, strict=True)
     ]
     values = bisection.sortable_bits([unit_layer(structure, layer) for layer in layers])
-    kept = _best(values, wanted)
+    kept = _top_k_of_rows(values, num_keep)
     return [
         structures.from_units(structure, layer.name, mask, layer.score.shape)
         for mask, layer in zip(kept, layers, strict=True)
@@ -131,11 +131,15 @@ def unit_layer(structure: Structure, layer: Layer) -> Layer:
       The layer with the sum of the members' scores as the score of a unit. A unit is a
       candidate if all its members are.
     """
-    within = layer.candidates
-    if within is not None:
-        within = jnp.all(structures.to_units(structure, layer.name, within), axis=-1)
-    worth = _worth(structures.to_units(structure, layer.name, jnp.asarray(layer.score)))
-    return layer._replace(score=worth, candidates=within)
+    candidates = layer.candidates
+    if candidates is not None:
+        candidates = jnp.all(
+            structures.to_units(structure, layer.name, candidates), axis=-1
+        )
+    unit_scores = _sum_members(
+        structures.to_units(structure, layer.name, jnp.asarray(layer.score))
+    )
+    return layer._replace(score=unit_scores, candidates=candidates)
 
 
 def _check_rows(structure: Structure, layer: Layer) -> None:
@@ -143,12 +147,12 @@ def _check_rows(structure: Structure, layer: Layer) -> None:
     view = structures.unit_view(structure, layer.name, layer.score.shape)
     if view.units >= inputs.LIMIT:
         raise ValueError(
-            f"scores: {layer.name} has {view.units} units that compete, for "
-            f"{structure}; wanted fewer than {inputs.LIMIT}; choose larger units"
+            f"scores: {layer.name}: expected fewer than {inputs.LIMIT} units per row, "
+            f"for {structure}, got {view.units}; choose larger units"
         )
 
 
-def _units_wanted(structure: Structure, layer: Layer, count: Any) -> Int[Array, ""]:
+def _units_to_keep(structure: Structure, layer: Layer, count: Any) -> Int[Array, ""]:
     """Converts a number of weights to a number of units in each row."""
     view = structures.unit_view(structure, layer.name, layer.score.shape)
     count = _read_count(structure, count, [layer], layer.name, view)
@@ -165,12 +169,12 @@ def _read_count(
     """Reads a number of weights; raises an error if it is concrete and not feasible."""
     if isinstance(count, jax.core.Tracer):
         return inputs.read_count(count, layers, where, None)
-    known = inputs.as_integer(count, f"count of {where}")
-    rounding.check_count(structure, where, view, known)
-    return known
+    value = inputs.as_integer(count, f"count of {where}")
+    rounding.check_count(structure, where, view, value)
+    return value
 
 
-def _worth(
+def _sum_members(
     score: Real[Array, "rows units members"],
 ) -> Real[Array, "rows units"]:
     """Sums the scores of each unit's members, in float32 or wider.
@@ -184,40 +188,44 @@ def _worth(
     return jnp.sum(score, axis=-1, dtype=wide)
 
 
-def _best(
-    values: list[Int[Array, "_ _"]], wanted: list[Int[Array, ""]]
+def _top_k_of_rows(
+    values: list[Int[Array, "_ _"]], num_keep: list[Int[Array, ""]]
 ) -> list[Bool[Array, "_ _"]]:
     """Keeps the best units of every row, by the faster method for each layer.
 
     Args:
       values: for each layer an integer array [rows, units], from
         `bisection.sortable_bits`.
-      wanted: for each layer the number of units to keep in each row, int32.
+      num_keep: for each layer the number of units to keep in each row, int32.
 
     Returns:
       For each layer a boolean array [rows, units].
     """
-    pairs = list(zip(values, wanted, strict=True))
+    pairs = list(zip(values, num_keep, strict=True))
     # One bisection serves all layers with long rows: they share its loop.
-    longer = [pair for pair in pairs if pair[0].shape[1] > FEW]
-    if longer:
-        found = iter(bisection.keep_in_rows(*map(list, zip(*longer, strict=True))))
+    long_rows = [pair for pair in pairs if pair[0].shape[1] > MAX_PAIRED]
+    if long_rows:
+        longer_kept = iter(
+            bisection.keep_in_rows(*map(list, zip(*long_rows, strict=True)))
+        )
     return [
-        next(found) if value.shape[1] > FEW else _best_of_few(value, count)
+        next(longer_kept)
+        if value.shape[1] > MAX_PAIRED
+        else _top_k_by_pairs(value, count)
         for value, count in pairs
     ]
 
 
-def _best_of_few(
-    value: Int[Array, "rows units"], wanted: Int[Array, ""]
+def _top_k_by_pairs(
+    value: Int[Array, "rows units"], num_keep: Int[Array, ""]
 ) -> Bool[Array, "rows units"]:
-    """Keeps the best `wanted` units of every row, ranked by comparing all pairs."""
+    """Keeps the best `num_keep` units of every row, ranked by comparing all pairs."""
     # Without the barrier, XLA computes the order anew for each pair, which takes four
     # times as long.
     order = lax.optimization_barrier(positions.of_shape(value.shape, jnp.int32))
-    mine, other = value[:, :, None], value[:, None, :]
+    own, other = value[:, :, None], value[:, None, :]
     earlier = order[:, None, :] < order[:, :, None]
-    ahead = (other > mine) | ((other == mine) & earlier)
+    ahead = (other > own) | ((other == own) & earlier)
     rank = jnp.sum(ahead, axis=-1, dtype=jnp.int32)
     # The lowest integer marks units that are not candidates.
-    return (rank < wanted) & (value > jnp.iinfo(value.dtype).min)
+    return (rank < num_keep) & (value > jnp.iinfo(value.dtype).min)

@@ -143,7 +143,9 @@ def blocks(size: tuple[int, int]) -> Structure:
       arXiv:1711.02782, section 3.
     """
     if not isinstance(size, Sequence) or len(size) != 2:
-        raise TypeError(f"size: got {size!r}; wanted inputs and outputs of a block")
+        raise TypeError(
+            f"size: expected the numbers of inputs and outputs of a block, got {size!r}"
+        )
     for side in size:
         arguments.integer(1)("size", side)
     inputs, outputs = size
@@ -263,16 +265,16 @@ def unit_view(
     if structure is None or masks_lib.matches(name, structure.dense):
         return UnitView(1, math.prod(shape), 1)
     fans = fan_axes.fans(_layout(structure, name), name, shape)
-    for kind, found, size in zip(
+    for kind, length, size in zip(
         ("inputs", "outputs"), fans[2:], structure.block, strict=True
     ):
-        if found % size:
+        if length % size:
             raise ValueError(
-                f"{name}: got {found} {kind}, of shape {shape}; wanted a multiple of "
-                f"{size}, for {structure}; keep the leaf whole with `dense=`, leave it "
-                "out with `prunable=`, or choose another structure"
+                f"{name}: expected a multiple of {size} {kind}, for {structure}, got "
+                f"{length}, of shape {shape}; keep the leaf dense with `dense=`, "
+                "exclude it with `prunable=`, or choose another structure"
             )
-    sizes = np.array(_six(structure, fans))
+    sizes = np.array(_view_shape(structure, fans))
     groups = _axes(structure)
     return UnitView(*(int(np.prod(sizes[list(axes)], dtype=int)) for axes in groups))
 
@@ -301,8 +303,8 @@ def to_units(
         return leaf.reshape(view)
     layout, order = _layout(structure, name), sum(_axes(structure), ())
     matrices = fan_axes.to_matrices(layout, name, leaf)
-    six = _six(structure, fan_axes.fans(layout, name, leaf.shape))
-    return matrices.reshape(six).transpose(order).reshape(view)
+    view_shape = _view_shape(structure, fan_axes.fans(layout, name, leaf.shape))
+    return matrices.reshape(view_shape).transpose(order).reshape(view)
 
 
 def from_units(
@@ -328,9 +330,9 @@ def from_units(
         return kept.reshape(shape)
     layout, order = _layout(structure, name), sum(_axes(structure), ())
     fans = fan_axes.fans(layout, name, shape)
-    six = np.array(_six(structure, fans))[list(order)]
+    view_shape = np.array(_view_shape(structure, fans))[list(order)]
     view = unit_view(structure, name, shape)
-    members = jnp.broadcast_to(kept[:, :, None], view).reshape(six.tolist())
+    members = jnp.broadcast_to(kept[:, :, None], view).reshape(view_shape.tolist())
     # argsort inverts the permutation that `to_units` applied.
     matrices = members.transpose(np.argsort(order).tolist())
     matrices = matrices.reshape(fans.stack, *fans.positions, fans.inputs, fans.outputs)
@@ -342,7 +344,7 @@ def _layout(structure: Structure, name: str) -> fan_axes.FanAxes:
     return fan_axes.FLAX if structure.axes is None else structure.axes[name]
 
 
-def _six(structure: Structure, fans: fan_axes.Fans) -> tuple[int, ...]:
+def _view_shape(structure: Structure, fans: fan_axes.Fans) -> tuple[int, ...]:
     """Returns the sizes of the six axes of a leaf."""
     (a, b), space = structure.block, math.prod(fans.positions)
     return fans.stack, space, fans.inputs // a, a, fans.outputs // b, b

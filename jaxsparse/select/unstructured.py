@@ -77,19 +77,19 @@ def top_k_global(
     if structure is not None:
         structured.check_options(structure, ties=ties, axis_name=axis_name)
     layers = inputs.read(scores, candidates, frozen, axis_name)
-    chosen = [layer for layer in layers if not layer.frozen]
-    ranking.check_finite(chosen)
+    selectable = [layer for layer in layers if not layer.frozen]
+    ranking.check_finite(selectable)
     if structure is not None:
         structure = structures.bound(structure, scores)
-        with inputs.wide(inputs.is_double(chosen)):
-            kept = structured.top_k_global(structure, chosen, count)
+        with inputs.wide(inputs.is_double(selectable)):
+            kept = structured.top_k_global(structure, selectable, count)
         return inputs.write(scores, layers, kept)
     # `bisection.keep` has one count per layer. If pooled, each is that of all layers.
-    wanted = [inputs.read_count(count, chosen, "all layers", axis_name)]
-    wanted *= len(chosen)
-    with inputs.wide(inputs.is_double(chosen)):
+    counts_to_keep = [inputs.read_count(count, selectable, "all layers", axis_name)]
+    counts_to_keep *= len(selectable)
+    with inputs.wide(inputs.is_double(selectable)):
         kept = bisection.keep(
-            chosen, wanted, pooled=True, ties=ties, axis_name=axis_name
+            selectable, counts_to_keep, pooled=True, ties=ties, axis_name=axis_name
         )
     return inputs.write(scores, layers, kept)
 
@@ -157,27 +157,28 @@ def top_k_per_layer(
     if structure is not None:
         structured.check_options(structure, ties=ties, axis_name=axis_name)
     layers = inputs.read(scores, candidates, frozen, axis_name)
-    chosen = [layer for layer in layers if not layer.frozen]
-    ranking.check_finite(chosen)
+    selectable = [layer for layer in layers if not layer.frozen]
+    ranking.check_finite(selectable)
     by_name = dict(zip(masks.names(counts), jax.tree.leaves(counts), strict=True))
     names = {layer.name for layer in layers}
     # Frozen leaves may have a count, which is ignored, or None.
-    if not {layer.name for layer in chosen} <= set(by_name) <= names:
+    if not {layer.name for layer in selectable} <= set(by_name) <= names:
         raise ValueError(
-            f"counts: got the leaves {list(by_name)}; wanted {sorted(names)}, as scores"
+            f"counts: expected the leaves of scores, {sorted(names)}, got "
+            f"{list(by_name)}"
         )
     if structure is not None:
-        each = [by_name[layer.name] for layer in chosen]
+        each = [by_name[layer.name] for layer in selectable]
         structure = structures.bound(structure, scores)
-        with inputs.wide(inputs.is_double(chosen)):
-            kept = structured.top_k_per_layer(structure, chosen, each)
+        with inputs.wide(inputs.is_double(selectable)):
+            kept = structured.top_k_per_layer(structure, selectable, each)
         return inputs.write(scores, layers, kept)
-    wanted = [
+    counts_to_keep = [
         inputs.read_count(by_name[layer.name], [layer], layer.name, axis_name)
-        for layer in chosen
+        for layer in selectable
     ]
-    with inputs.wide(inputs.is_double(chosen)):
+    with inputs.wide(inputs.is_double(selectable)):
         kept = bisection.keep(
-            chosen, wanted, pooled=False, ties=ties, axis_name=axis_name
+            selectable, counts_to_keep, pooled=False, ties=ties, axis_name=axis_name
         )
     return inputs.write(scores, layers, kept)

@@ -43,18 +43,18 @@ def anneal(
       >>> [float(anneal(step, end=4)) for step in (0, 1, 4, 9)]
       [1.0, 0.75, 0.0, 0.0]
     """
-    now = jnp.asarray(step, jnp.float32)
+    current_step = jnp.asarray(step, jnp.float32)
     if form == "constant":
-        return jnp.ones_like(now)
+        return jnp.ones_like(current_step)
     # `end` may be 0; the result is then 0 at every step.
-    share = now / max(end, 1)
-    left = {
-        "linear": 1 - share,
-        "cosine": (1 + jnp.cos(jnp.pi * share)) / 2,
-        "step": jnp.ones_like(now),
+    progress = current_step / max(end, 1)
+    strength = {
+        "linear": 1 - progress,
+        "cosine": (1 + jnp.cos(jnp.pi * progress)) / 2,
+        "step": jnp.ones_like(current_step),
     }[form]
     # Integers are compared, because float32 is not exact for steps above 2**24.
-    return jnp.where(jnp.asarray(step) < end, left, 0.0)
+    return jnp.where(jnp.asarray(step) < end, strength, 0.0)
 
 
 @arguments.check(
@@ -88,9 +88,7 @@ def sharpen(
       [1.0, 10.0, inf]
     """
     if initial > final:
-        raise ValueError(
-            f"initial: got {initial} with final {final}; wanted initial <= final"
-        )
-    share = jnp.asarray(step, jnp.float32) / max(end, 1)
-    beta = initial * (final / initial) ** share
+        raise ValueError(f"initial: expected at most final={final}, got {initial}")
+    progress = jnp.asarray(step, jnp.float32) / max(end, 1)
+    beta = initial * (final / initial) ** progress
     return jnp.where(jnp.asarray(step) < end, beta, jnp.inf)

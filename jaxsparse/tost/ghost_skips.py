@@ -25,7 +25,7 @@ class GhostSkip(nn.Module):
 
     Attributes:
       features: number of output channels.
-      left: strength of the bypass, in [0, 1]; may be traced.
+      strength: strength of the bypass, in [0, 1]; may be traced.
       stride: stride of the bypassed convolution, in pixels.
       kind: "convolution", as in the released code; or "identity", which has no weights:
         the input, averaged over windows of the stride, with channels of zeros appended
@@ -48,7 +48,7 @@ class GhostSkip(nn.Module):
     """
 
     features: int
-    left: ArrayLike
+    strength: ArrayLike
     stride: int = 1
     kind: str = "convolution"
     conv: Callable[..., nn.Module] = nn.Conv
@@ -73,10 +73,10 @@ class GhostSkip(nn.Module):
                 self.features, (1, 1), strides=size, use_bias=False, name="conv"
             )(x)
             y = self.norm(name="norm")(y)
-        share = jnp.asarray(self.left, y.dtype)
+        weight = jnp.asarray(self.strength, y.dtype)
         # At strength 0, infinities and NaN of the bypass are removed, too. A product
         # with 0 would turn them into NaN.
-        return jnp.where(share == 0, jnp.zeros_like(y), share * y)
+        return jnp.where(weight == 0, jnp.zeros_like(y), weight * y)
 
 
 def fit(
@@ -97,8 +97,8 @@ def fit(
     if stride > 1:
         window = (stride, stride)
         x = nn.avg_pool(x, window, window, padding="SAME", count_include_pad=False)
-    missing = max(0, features - x.shape[-1])
-    return jnp.pad(x[..., :features], ((0, 0), (0, 0), (0, 0), (0, missing)))
+    num_missing = max(0, features - x.shape[-1])
+    return jnp.pad(x[..., :features], ((0, 0), (0, 0), (0, 0), (0, num_missing)))
 
 
 def make(strength: ArrayLike, *, train: bool, kind: str, **layers: Any) -> Any:
@@ -120,11 +120,13 @@ def make(strength: ArrayLike, *, train: bool, kind: str, **layers: Any) -> Any:
       ValueError: if the kind is unknown.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind: got {kind!r}; wanted one of {KINDS}")
+        raise ValueError(f"kind: expected one of {KINDS}, got {kind!r}")
     norm = functools.partial(
         layers.pop("norm", nn.BatchNorm), use_running_average=not train
     )
-    return functools.partial(GhostSkip, left=strength, kind=kind, norm=norm, **layers)
+    return functools.partial(
+        GhostSkip, strength=strength, kind=kind, norm=norm, **layers
+    )
 
 
 def is_ghost(name: str) -> bool:
@@ -162,15 +164,18 @@ def merge_ghosts(
       ValueError: if a leaf or module other than a ghost exists in only one of the
         trees; the message names it.
     """
-    missing = sorted(without_ghosts.keys() - with_ghosts.keys()) + sorted(
+    unmatched = sorted(without_ghosts.keys() - with_ghosts.keys()) + sorted(
         name
         for name in with_ghosts.keys() - without_ghosts.keys()
         if strip_ghosts({name: with_ghosts[name]})
     )
-    if missing:
-        raise ValueError(f"plain: only one of the two trees has {missing}")
+    if unmatched:
+        raise ValueError(
+            "without_ghosts: expected the leaves of with_ghosts except the ghosts, got "
+            f"{unmatched} in only one of the two trees"
+        )
 
-    def one(name: str, part: Any) -> Any:
+    def merge(name: str, part: Any) -> Any:
         if name not in without_ghosts:
             return part
         return (
@@ -179,7 +184,7 @@ def merge_ghosts(
             else without_ghosts[name]
         )
 
-    return {name: one(name, part) for name, part in with_ghosts.items()}
+    return {name: merge(name, part) for name, part in with_ghosts.items()}
 
 
 def strip_ghosts(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,11 +196,11 @@ def strip_ghosts(tree: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       The tree without ghosts, and without modules that are then empty.
     """
-    found: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     for name, part in tree.items():
         if is_ghost(name):
             continue
         inner = strip_ghosts(part) if isinstance(part, Mapping) else part
         if not isinstance(part, Mapping) or inner:
-            found[name] = inner
-    return found
+            kept[name] = inner
+    return kept

@@ -29,23 +29,24 @@ class GradInitOptions(NamedTuple):
     Attributes:
       steps: number of updates of the factors, 0 or more.
       learning_rate: learning rate of Adam for the factors, above 0.
-      look_ahead: length of the normalized step of gradient descent (:math:`\eta`),
+      step_size: length of the normalized step of gradient descent (:math:`\eta`),
         above 0.
-      longest: largest allowed norm of the gradient (:math:`\gamma`), above 0.
-      least: smallest allowed factor of weights, in [0, 1]; factors of biases may fall
-        to 0.
+      max_grad_norm: largest allowed norm of the gradient (:math:`\gamma`), above 0.
+      min_factor: smallest allowed factor of weights, in [0, 1]; factors of biases may
+        fall to 0.
       clip: limit of the absolute value of each factor's gradient, above 0.
-      masked: whether to use the gradient and the step of the masked network. The
-        released code uses those of the dense network, even if the mask is given first.
+      mask_gradients: whether to use the gradient and the step of the masked network.
+        The released code uses those of the dense network, even if the mask is given
+        first.
     """
 
     steps: int = 180
     learning_rate: float = 1e-2
-    look_ahead: float = 0.1
-    longest: float = 1.0
-    least: float = 0.01
+    step_size: float = 0.1
+    max_grad_norm: float = 1.0
+    min_factor: float = 0.01
     clip: float = 1.0
-    masked: bool = True
+    mask_gradients: bool = True
 
 
 class GradInitResult(NamedTuple):
@@ -56,9 +57,9 @@ class GradInitResult(NamedTuple):
       factors: the factors, one scalar per tensor, in the nesting of the parameters.
       objective: the minimized quantity at each step [steps]: the loss after the
         look-ahead step divided by the step's length, or the norm of the gradient if
-        that exceeded `longest`.
-      constrained: whether the norm of the gradient exceeded `longest` at each step
-        [steps], boolean.
+        that exceeded `max_grad_norm`.
+      constrained: whether the norm of the gradient exceeded `max_grad_norm` at each
+        step [steps], boolean.
     """
 
     params: Params
@@ -111,7 +112,7 @@ def rescale(
     masks: Masks,
     batches: Batches,
     *,
-    settings: GradInitOptions | None = None,
+    options: GradInitOptions | None = None,
     dispatch: bool = False,
 ) -> GradInitResult:
     r"""Learns a factor for each tensor of the parameters, by GradInit.
@@ -136,7 +137,7 @@ def rescale(
       batches: function of the step number, counted from 0, to the batch S and the batch
         of the look-ahead step. The number is a Python integer with `dispatch`, and
         otherwise traced, int32.
-      settings: the options, with Python numbers; None for the defaults.
+      options: the options, with Python numbers; None for the defaults.
       dispatch: whether the host dispatches each step. If False, all steps are one
         compiled program, which may be part of another one. Dispatching needs the
         batches of only one step on the device. It is also faster on CPUs, where second
@@ -159,8 +160,8 @@ def rescale(
       Zhu, Ni, Xu, Kong, Huang, Goldstein, GradInit: Learning to Initialize Neural
       Networks for Stable and Efficient Training, 2021, arXiv:2102.08098, algorithm 1.
     """
-    settings = GradInitOptions() if settings is None else settings
-    _check(settings)
+    options = GradInitOptions() if options is None else options
+    _check(options)
     start = masks_lib.apply(masks, params)
     ones = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), start)
     zeros = jax.tree.map(jnp.zeros_like, ones)
@@ -169,37 +170,39 @@ def rescale(
 
     def step(state: _State, number: Any) -> tuple[_State, tuple[Array, Array]]:
         first, second = batches(number)
-        weights, grads, length = _measure(loss, settings, state, start, masks, first)
-        too_long = length > settings.longest
-        value, slope = (_choose if dispatch else lax.cond)(
-            too_long,
-            lambda: _shorten(loss, settings, weights, masks, first),
-            lambda: _look_ahead(loss, settings, weights, grads, length, second),
+        weights, grads, grad_norm = _measure(loss, options, state, start, masks, first)
+        exceeds = grad_norm > options.max_grad_norm
+        value, gradient = (_choose if dispatch else lax.cond)(
+            exceeds,
+            lambda: _shorten(loss, options, weights, masks, first),
+            lambda: _look_ahead(loss, options, weights, grads, grad_norm, second),
         )
-        return _advance(settings, state, start, slope, too_long), (value, too_long)
+        return _advance(options, state, start, gradient, exceeds), (value, exceeds)
 
     if not dispatch:
-        numbers = jnp.arange(settings.steps, dtype=jnp.int32)
+        numbers = jnp.arange(options.steps, dtype=jnp.int32)
         state, (objective, constrained) = lax.scan(step, state, numbers)
     else:
-        told = []
-        for number in range(settings.steps):
-            state, each = step(state, number)
+        records = []
+        for number in range(options.steps):
+            state, record = step(state, number)
             # Waits for the step, so that batches of several steps do not pile up.
-            told.append(jax.device_get(each))
-        objective = jnp.asarray([value for value, _ in told])
-        constrained = jnp.asarray([too_long for _, too_long in told], bool)
+            records.append(jax.device_get(record))
+        objective = jnp.asarray([value for value, _ in records])
+        constrained = jnp.asarray([exceeds for _, exceeds in records], bool)
     return GradInitResult(
         _times(state.factors, start), state.factors, objective, constrained
     )
 
 
-def _choose(which: Array, one: Callable[[], Any], other: Callable[[], Any]) -> Any:
+def _choose(
+    condition: Array, if_true: Callable[[], Any], if_false: Callable[[], Any]
+) -> Any:
     """Calls one of two functions by a concrete condition; `lax.cond` on the host."""
-    return one() if which else other()
+    return if_true() if condition else if_false()
 
 
-# `loss` and `settings` are static. Within `lax.scan` these calls are inlined; with
+# `loss` and `options` are static. Within `lax.scan` these calls are inlined; with
 # `dispatch` each is a program of its own.
 _compiled = functools.partial(jax.jit, static_argnums=(0, 1))
 
@@ -207,55 +210,55 @@ _compiled = functools.partial(jax.jit, static_argnums=(0, 1))
 @_compiled
 def _measure(
     loss: Loss,
-    settings: GradInitOptions,
+    options: GradInitOptions,
     state: _State,
     start: Params,
     masks: Masks,
-    on: Any,
+    batch: Any,
 ) -> tuple[Params, Params, Array]:
     """Computes the current weights, the gradient on a batch, and its norm.
 
     Args:
       loss: called as `loss(params, batch)`.
-      settings: the options.
+      options: the options.
       state: factors and moments.
       start: masked initial parameters.
       masks: boolean masks.
-      on: the batch.
+      batch: the batch.
     """
     weights = _times(state.factors, start)
-    grads = _hide(settings, masks, jax.grad(loss)(weights, on))
+    grads = _mask_grads(options, masks, jax.grad(loss)(weights, batch))
     return weights, grads, _norm(grads)
 
 
 @_compiled
 def _shorten(
-    loss: Loss, settings: GradInitOptions, weights: Params, masks: Masks, on: Any
+    loss: Loss, options: GradInitOptions, weights: Params, masks: Masks, batch: Any
 ) -> tuple[Array, Params]:
     """Computes the norm of the gradient and its derivative with respect to the weights.
 
     Args:
       loss: called as `loss(params, batch)`.
-      settings: the options.
+      options: the options.
       weights: current weights.
       masks: boolean masks.
-      on: the batch.
+      batch: the batch.
     """
 
-    def length(weights: Params) -> Array:
-        return _norm(_hide(settings, masks, jax.grad(loss)(weights, on)))
+    def grad_norm(weights: Params) -> Array:
+        return _norm(_mask_grads(options, masks, jax.grad(loss)(weights, batch)))
 
-    return jax.value_and_grad(length)(weights)
+    return jax.value_and_grad(grad_norm)(weights)
 
 
 @_compiled
 def _look_ahead(
     loss: Loss,
-    settings: GradInitOptions,
+    options: GradInitOptions,
     weights: Params,
     grads: Params,
-    length: Array,
-    on: Any,
+    grad_norm: Array,
+    batch: Any,
 ) -> tuple[Array, Params]:
     """Computes the loss after a step of gradient descent, and its gradient.
 
@@ -263,42 +266,42 @@ def _look_ahead(
 
     Args:
       loss: called as `loss(params, batch)`.
-      settings: the options.
+      options: the options.
       weights: current weights.
       grads: gradient that gives the direction of the step.
-      length: norm of `grads`.
-      on: the batch on which the loss is computed.
+      grad_norm: norm of `grads`.
+      batch: the batch on which the loss is computed.
     """
-    by = settings.look_ahead
+    by = options.step_size
     # A gradient of exactly 0 has no direction: the step is then 0, not NaN.
-    share = by / jnp.maximum(length, jnp.finfo(length).tiny)
-    moved = jax.tree.map(lambda w, g: w - share * g, weights, grads)
-    value, slope = jax.value_and_grad(loss)(moved, on)
-    return value / by, jax.tree.map(lambda s: s / by, slope)
+    scale = by / jnp.maximum(grad_norm, jnp.finfo(grad_norm).tiny)
+    stepped = jax.tree.map(lambda w, g: w - scale * g, weights, grads)
+    value, gradient = jax.value_and_grad(loss)(stepped, batch)
+    return value / by, jax.tree.map(lambda s: s / by, gradient)
 
 
-def _hide(settings: GradInitOptions, masks: Masks, grads: Params) -> Params:
+def _mask_grads(options: GradInitOptions, masks: Masks, grads: Params) -> Params:
     """Masks gradients, unless the options ask for those of the dense network."""
-    return masks_lib.apply(masks, grads) if settings.masked else grads
+    return masks_lib.apply(masks, grads) if options.mask_gradients else grads
 
 
-def _check(settings: GradInitOptions) -> None:
+def _check(options: GradInitOptions) -> None:
     """Checks that all options are in range.
 
     Raises:
       ValueError: if one is not; the message names all that are not.
     """
-    above = ("learning_rate", "look_ahead", "longest", "clip")
-    wrong = [name for name in above if not getattr(settings, name) > 0]
-    if settings.steps < 0:
-        wrong.append("steps")
-    if not 0 <= settings.least <= 1:
-        wrong.append("least")
-    if wrong:
-        came = {name: getattr(settings, name) for name in wrong}
+    positive = ("learning_rate", "step_size", "max_grad_norm", "clip")
+    invalid = [name for name in positive if not getattr(options, name) > 0]
+    if options.steps < 0:
+        invalid.append("steps")
+    if not 0 <= options.min_factor <= 1:
+        invalid.append("min_factor")
+    if invalid:
+        given = {name: getattr(options, name) for name in invalid}
         raise ValueError(
-            f"settings: got {came}; wanted {list(above)} above 0, steps of 0 or more "
-            "and least in [0, 1]"
+            f"options: expected {list(positive)} above 0, steps of at least 0 and "
+            f"min_factor in [0, 1], got {given}"
         )
 
 
@@ -316,68 +319,76 @@ def _norm(tree: Params) -> Float[Array, ""]:
     return jnp.where(square > 0, jnp.sqrt(safe), 0.0)
 
 
-def _clipped_grad(slope: Array, start: Array, clip: float) -> Float[Array, ""]:
+def _clipped_grad(gradient: Array, start: Array, clip: float) -> Float[Array, ""]:
     """Computes the clipped gradient of a tensor's factor, 0 for a tensor of zeros.
 
     Args:
-      slope: gradient with respect to the weights of the tensor.
+      gradient: gradient with respect to the weights of the tensor.
       start: initial weights of the tensor.
       clip: limit of the absolute value.
     """
-    return jnp.clip(jnp.sum(slope * start), -clip, clip)
+    return jnp.clip(jnp.sum(gradient * start), -clip, clip)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _advance(
-    settings: GradInitOptions,
+    options: GradInitOptions,
     state: _State,
     start: Params,
-    slope: Params,
+    gradient: Params,
     constrained: Array,
 ) -> _State:
     """Updates the factors by a step of Adam.
 
     Args:
-      settings: the options.
+      options: the options.
       state: factors and moments before the step.
       start: masked initial parameters.
-      slope: gradient of the objective with respect to the weights.
+      gradient: gradient of the objective with respect to the weights.
       constrained: whether the objective was the norm of the gradient, a boolean scalar.
 
     Returns:
       The state after the step.
     """
     factors, moments = state
-    pulls = jax.tree.map(lambda s, w: _clipped_grad(s, w, settings.clip), slope, start)
+    factor_grads = jax.tree.map(
+        lambda s, w: _clipped_grad(s, w, options.clip), gradient, start
+    )
 
-    def either(new: PyTree, old: PyTree, *, where: Array) -> PyTree:
+    def select(new: PyTree, old: PyTree, *, where: Array) -> PyTree:
         return jax.tree.map(lambda a, b: jnp.where(where, a, b), new, old)
 
-    old = either(moments.first_constrained, moments.first, where=constrained)
-    first = jax.tree.map(lambda m, p: B1 * m + (1 - B1) * p, old, pulls)
-    second = jax.tree.map(lambda v, p: B2 * v + (1 - B2) * p * p, moments.second, pulls)
+    first_moments = select(moments.first_constrained, moments.first, where=constrained)
+    first = jax.tree.map(
+        lambda m, p: B1 * m + (1 - B1) * p, first_moments, factor_grads
+    )
+    second = jax.tree.map(
+        lambda v, p: B2 * v + (1 - B2) * p * p, moments.second, factor_grads
+    )
     count = moments.count + ~constrained
-    other = moments.count_constrained + constrained
+    count_constrained = moments.count_constrained + constrained
     # Each kind of step has a bias correction by its own count, the shared second
     # moments one by both counts.
-    own = jnp.where(constrained, other, count).astype(jnp.float32)
-    both = (count + other).astype(jnp.float32)
+    own_count = jnp.where(constrained, count_constrained, count).astype(jnp.float32)
+    total_count = (count + count_constrained).astype(jnp.float32)
 
     def move(name: str, factor: Array, m: Array, v: Array, leaf: Array) -> Array:
         is_bias = name.endswith("bias")
-        ahead = m / (1 - B1**own)
-        scale = jnp.sqrt(v / (1 - B2**both)) + EPS
-        least = 0.0 if is_bias else settings.least
-        moved = jnp.maximum(factor - settings.learning_rate * ahead / scale, least)
+        corrected = m / (1 - B1**own_count)
+        scale = jnp.sqrt(v / (1 - B2**total_count)) + EPS
+        min_factor = 0.0 if is_bias else options.min_factor
+        stepped = jnp.maximum(
+            factor - options.learning_rate * corrected / scale, min_factor
+        )
         # A factor of 0 stays 0, as in the released code.
-        return jnp.where(jnp.any(leaf != 0) & (factor > 0), moved, factor)
+        return jnp.where(jnp.any(leaf != 0) & (factor > 0), stepped, factor)
 
     factors = tree.map_with_names(move, factors, first, second, start)
     moments = _Adam(
-        either(moments.first, first, where=constrained),
-        either(first, moments.first_constrained, where=constrained),
+        select(moments.first, first, where=constrained),
+        select(first, moments.first_constrained, where=constrained),
         second,
         count.astype(jnp.int32),
-        other.astype(jnp.int32),
+        count_constrained.astype(jnp.int32),
     )
     return _State(factors, moments)

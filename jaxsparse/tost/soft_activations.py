@@ -47,11 +47,11 @@ def p_swish(beta: ArrayLike) -> Act:
     """
 
     def act(x: Float[Array, "..."]) -> Float[Array, "..."]:
-        sharp = jnp.asarray(beta, x.dtype)
+        sharpness = jnp.asarray(beta, x.dtype)
         # An infinite beta times x = 0 would be NaN, also in the gradient of the branch
         # that `where` does not select.
-        finite = jnp.where(jnp.isinf(sharp), jnp.ones_like(sharp), sharp)
-        return jnp.where(jnp.isinf(sharp), nn.relu(x), x * nn.sigmoid(finite * x))
+        finite = jnp.where(jnp.isinf(sharpness), jnp.ones_like(sharpness), sharpness)
+        return jnp.where(jnp.isinf(sharpness), nn.relu(x), x * nn.sigmoid(finite * x))
 
     return act
 
@@ -82,10 +82,10 @@ def blend(soft: Act, strength: ArrayLike) -> Act:
     """
 
     def act(x: Float[Array, "..."]) -> Float[Array, "..."]:
-        share = jnp.asarray(strength, x.dtype)
-        hard = nn.relu(x)
-        mixed = share * soft(x) + (1 - share) * hard
+        weight = jnp.asarray(strength, x.dtype)
+        relu = nn.relu(x)
+        blended = weight * soft(x) + (1 - weight) * relu
         # At strength 0, a `soft` that is infinite or NaN would turn the sum into NaN.
-        return jnp.where(share == 0, hard, mixed)
+        return jnp.where(weight == 0, relu, blended)
 
     return act

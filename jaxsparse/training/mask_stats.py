@@ -70,7 +70,7 @@ def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
       skipped so far) and `layers` (pairs of active and all weights by name).
     """
     layers = masks_lib.layer_counts(masks)
-    sizes = {name: count.total for name, count in layers.items()}
+    sizes = {name: count.size for name, count in layers.items()}
     total = sum(sizes.values())
     every = [None] * len(census.kept) if census.ever is None else census.ever.tolist()
     return [

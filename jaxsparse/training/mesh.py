@@ -32,11 +32,11 @@ class FSDPSpec(NamedTuple):
       rules: pairs of a shell pattern and an axis, or None. The first pattern that
         matches a leaf's name gives the axis along which the leaf is sharded; None
         leaves it whole.
-      least: minimum number of elements of a leaf that is sharded without a rule.
+      min_size: minimum number of elements of a leaf that is sharded without a rule.
     """
 
     rules: transforms.Rules = ()
-    least: int = transforms.LEAST
+    min_size: int = transforms.MIN_SIZE
 
 
 class MeshLayout(NamedTuple):

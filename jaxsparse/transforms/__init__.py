@@ -34,7 +34,7 @@ from jaxsparse.transforms.pruning import (
     granet,
     one_shot_magnitude,
 )
-from jaxsparse.transforms.sharding import LEAST, Rules, state_specs, weight_specs
+from jaxsparse.transforms.sharding import MIN_SIZE, Rules, state_specs, weight_specs
 from jaxsparse.transforms.snfs import snfs
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.transforms.state import (
@@ -50,7 +50,7 @@ from jaxsparse.transforms.state import (
 )
 
 __all__ = (
-    "LEAST",
+    "MIN_SIZE",
     "InitMasks",
     "LatentState",
     "MaskUpdate",

@@ -88,14 +88,14 @@ def ac_dc(
       Peste, Iofinova, Vladu, Alistarh. AC/DC: Alternating Compressed/DeCompressed
       Training of Deep Neural Networks. 2021. arXiv:2106.12379, algorithm 1.
     """
-    calendar = update_schedules.make_update_schedule(
+    update_schedule = update_schedules.make_update_schedule(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
         include_end=True,
     )
     table = [Fraction(str(sparsity))]
-    choose = magnitude.make_mask_fn(
+    mask_fn = magnitude.make_mask_fn(
         distribution=distribution,
         dense=dense,
         structure=structure,
@@ -106,7 +106,7 @@ def ac_dc(
     def init_masks(params: Params) -> Masks:
         masks = masks_lib.ones(params, prunable=prunable)
         # A sparsity that the network cannot meet is an error now, not mid-training.
-        jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
+        jax.eval_shape(lambda: mask_fn(masks, params, table, jnp.int32(0)))
         return masks
 
     def update_masks(
@@ -115,18 +115,18 @@ def ac_dc(
         del grads, unused
         # Updates alternate: even ones compress, odd ones decompress, and the last one
         # compresses whatever its number.
-        opens = update_schedules.update_index(calendar, step) % 2 == 1
-        opens &= step < calendar.end
-        # Computed at decompression too, where `opens` overrides it.
-        few = choose(masks, params, table, jnp.int32(0))
-        new = jax.tree.map(lambda mask: mask | opens, few)
+        decompress = update_schedules.update_index(update_schedule, step) % 2 == 1
+        decompress &= step < update_schedule.end
+        # Computed at decompression too, where `decompress` overrides it.
+        sparse_masks = mask_fn(masks, params, table, jnp.int32(0))
+        new = jax.tree.map(lambda mask: mask | decompress, sparse_masks)
         # All False at compression, when no weight becomes active.
-        forget = jax.tree.map(lambda mask: jnp.full_like(mask, opens), masks)
-        return MaskUpdate(new, reset=forget if reset_memory else None)
+        resets = jax.tree.map(lambda mask: jnp.full_like(mask, decompress), masks)
+        return MaskUpdate(new, reset=resets if reset_memory else None)
 
     return sparsify(
         inner,
         init_masks,
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(calendar, step),
+        update_at=lambda step: update_schedules.should_update(update_schedule, step),
     )

@@ -88,9 +88,9 @@ def latent(
     def init(params: Params) -> LatentState:
         if isinstance(params, optax.LookaheadParams):
             raise ValueError(
-                "params: came LookaheadParams; wanted plain parameters, as "
-                "latent-dense methods have no masks for slow ones; put lookahead "
-                "outside"
+                "params: expected plain parameters, since latent-dense methods have no "
+                "masks for slow ones, got LookaheadParams; wrap this optimizer in "
+                "optax.lookahead instead"
             )
         step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         if is_placeholder(params):
@@ -99,8 +99,9 @@ def latent(
             masks, trained = mask_fn(params, step)
         if trains_all != (trained is None):
             raise ValueError(
-                f"trains_all: got {trains_all}, where `choose` returns "
-                f"{'None' if trained is None else 'masks'} for the weights to train"
+                f"trains_all: expected {trained is None}, since `mask_fn` returns "
+                f"{'None' if trained is None else 'masks'} for the trained weights, "
+                f"got {trains_all}"
             )
         # A copy: `trained` may be the same arrays as `masks`, and two leaves that share
         # a buffer cannot both be donated.
@@ -120,7 +121,7 @@ def latent(
         del growth_grads
         if params is None:
             raise ValueError(
-                "params: came None; wanted the dense parameters; call "
+                "params: expected the dense parameters, got None; call "
                 "tx.update(grads, opt_state, params)"
             )
         grads = fit_grads(state.masks, grads, params)
@@ -137,11 +138,11 @@ def latent(
         step = optax.safe_increment(state.step)
         # The masks belong to the parameters that the caller has after this update.
         weights = optax.apply_updates(params, updates)
-        held = state.masks, trained
+        current = state.masks, trained
         (masks, trained), skipped = jax.lax.cond(
             refresh_at(step),
-            lambda: _refresh(mask_fn(weights, step), held, weights),
-            lambda: (held, jnp.zeros((), jnp.int32)),
+            lambda: _refresh(mask_fn(weights, step), current, weights),
+            lambda: (current, jnp.zeros((), jnp.int32)),
         )
         return updates, LatentState(
             step, masks, state.skipped_updates + skipped, trained, inner_state
@@ -150,12 +151,12 @@ def latent(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _refresh(new: Any, held: Any, weights: Params) -> tuple[Any, Array]:
+def _refresh(new: Any, current: Any, weights: Params) -> tuple[Any, Array]:
     """Returns new masks, or the old ones if a weight is not finite.
 
     Args:
       new: the new masks of the forward pass and of training.
-      held: the old masks of the forward pass and of training.
+      current: the old masks of the forward pass and of training.
       weights: the dense weights that `new` was chosen for.
 
     Returns:
@@ -163,22 +164,24 @@ def _refresh(new: Any, held: Any, weights: Params) -> tuple[Any, Array]:
     """
     # Only prunable weights are looked at: no mask depends on the others.
     finite = select.all_finite(
-        masks_lib.tree_map(lambda _, leaf: leaf, held[0], weights)
+        masks_lib.tree_map(lambda _, leaf: leaf, current[0], weights)
     )
-    chosen = jax.tree.map(lambda now, before: jnp.where(finite, now, before), new, held)
-    return chosen, jnp.where(finite, jnp.int32(0), jnp.int32(1))
+    selected = jax.tree.map(
+        lambda after, before: jnp.where(finite, after, before), new, current
+    )
+    return selected, jnp.where(finite, jnp.int32(0), jnp.int32(1))
 
 
-def _add(grads: Grads, more: Any) -> Grads:
+def _add(grads: Grads, regularizer: Any) -> Grads:
     """Adds the gradient of the regularizer, in the dtype of the gradient.
 
     Args:
       grads: the gradient.
-      more: what to add to it; None for leaves that are not prunable.
+      regularizer: gradient of the regularizer; None for leaves that are not prunable.
     """
     return jax.tree.map(
-        lambda extra, grad: grad if extra is None else grad + extra.astype(grad.dtype),
-        more,
+        lambda term, grad: grad if term is None else grad + term.astype(grad.dtype),
+        regularizer,
         grads,
         is_leaf=lambda leaf: leaf is None,
     )
@@ -262,17 +265,17 @@ def straight_through(
       Bengio, Leonard, Courville. Estimating or Propagating Gradients Through Stochastic
       Neurons for Conditional Computation. 2013. arXiv:1308.3432 (straight-through).
     """
-    calendar = update_schedules.make_update_schedule(
+    update_schedule = update_schedules.make_update_schedule(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
         include_end=True,
     )
     table = update_schedules.gradual_sparsities(
-        calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
+        update_schedule, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
     table = [Fraction(str(initial_sparsity)), *table]
-    choice = magnitude.make_mask_fn(
+    select_masks = magnitude.make_mask_fn(
         distribution=distribution,
         dense=dense,
         structure=structure,
@@ -280,23 +283,23 @@ def straight_through(
         axes=axes,
     )
 
-    def choose(params: Params, step: Step) -> tuple[Masks, Masks | None]:
+    def mask_fn(params: Params, step: Step) -> tuple[Masks, Masks | None]:
         everything = masks_lib.ones(params, prunable=prunable)
         # `step + 1` counts an update due at `step` itself, so that row 0 of the table
         # is the initial sparsity and row k the sparsity after k updates.
-        changes = update_schedules.update_index(calendar, step + 1)
-        changes = jnp.clip(changes, 0, len(table) - 1)
+        index = update_schedules.update_index(update_schedule, step + 1)
+        index = jnp.clip(index, 0, len(table) - 1)
         # The index does not count the update at `end_step` unless it lies a multiple of
         # `update_every` after `begin_step`.
-        changes = jnp.where(step >= end_step, len(table) - 1, changes)
-        masks = choice(everything, params, table, changes)
+        index = jnp.where(step >= end_step, len(table) - 1, index)
+        masks = select_masks(everything, params, table, index)
         return masks, None if train_all else masks
 
     def refresh_at(step: Step) -> Bool[Array, ""]:
-        goes_on = (step - begin_step) % update_every == 0
-        return goes_on | (step == end_step)
+        is_due = (step - begin_step) % update_every == 0
+        return is_due | (step == end_step)
 
-    return latent(inner, choose, refresh_at=refresh_at, trains_all=train_all)
+    return latent(inner, mask_fn, refresh_at=refresh_at, trains_all=train_all)
 
 
 @arguments.check(
@@ -365,18 +368,19 @@ def top_kast(
       2021. arXiv:2106.03517, section 2.
     """
     update_every = update_schedules.check_steps(
-        update_every, field="update_every", least=1
+        update_every, field="update_every", minimum=1
     )
     if not 0 <= backward_sparsity <= sparsity:
         raise ValueError(
-            f"backward_sparsity: got {backward_sparsity}; wanted one in [0, "
-            f"{sparsity}], as every weight computed with is trained"
+            f"backward_sparsity: expected a fraction in [0, {sparsity}], since every "
+            f"weight of the forward pass is trained, got {backward_sparsity}"
         )
     if not 0 <= regularization < math.inf:
         raise ValueError(
-            f"regularization: got {regularization}; expected a finite number, 0 or more"
+            "regularization: expected a finite number of at least 0, got "
+            f"{regularization}"
         )
-    choice = magnitude.make_mask_fn(
+    select_masks = magnitude.make_mask_fn(
         distribution=distribution,
         dense=dense,
         min_layer_density=min_layer_density,
@@ -384,15 +388,15 @@ def top_kast(
     )
     table = [Fraction(str(sparsity)), Fraction(str(backward_sparsity))]
 
-    def choose(params: Params, step: Step) -> tuple[Masks, Masks]:
+    def mask_fn(params: Params, step: Step) -> tuple[Masks, Masks]:
         del step
         everything = masks_lib.ones(params, prunable=prunable)
-        trained = choice(everything, params, table, jnp.int32(1))
+        trained = select_masks(everything, params, table, jnp.int32(1))
         # Chosen among the trained weights, so that the two masks are nested in all
         # cases, even if magnitudes tie.
-        return choice(trained, params, table, jnp.int32(0)), trained
+        return select_masks(trained, params, table, jnp.int32(0)), trained
 
-    def pull(masks: Masks, trained: Masks, params: Params) -> Grads:
+    def regularizer_grad(masks: Masks, trained: Masks, params: Params) -> Grads:
         # 1 - sparsity is D, the density of the forward pass.
         outside = regularization / (1 - sparsity)
         return masks_lib.tree_map(
@@ -406,9 +410,9 @@ def top_kast(
 
     return latent(
         inner,
-        choose,
+        mask_fn,
         refresh_at=lambda step: step % update_every == 0,
-        regularizer_grad=pull if regularization else None,
+        regularizer_grad=regularizer_grad if regularization else None,
         trains_all=False,
     )
 
@@ -462,29 +466,31 @@ def sr_ste(
       Sparse Neural Networks From Scratch. 2021. arXiv:2102.04010, equation 8.
     """
     update_every = update_schedules.check_steps(
-        update_every, field="update_every", least=1
+        update_every, field="update_every", minimum=1
     )
     for field, value in (("n", n), ("m", m)):
         if not isinstance(value, int | np.integer):
-            raise TypeError(f"{field}: got {value!r}; expected an integer")
+            raise TypeError(f"{field}: expected an integer, got {value!r}")
     if not 1 <= n <= m:
-        raise ValueError(f"n: got {n} of m={m}; wanted one in [1, {m}]")
+        raise ValueError(f"n: expected an integer from 1 to m={m}, got {n}")
     if not 0 <= decay < math.inf:
-        raise ValueError(f"decay: got {decay}; expected a finite number, 0 or more")
-    choice = magnitude.make_mask_fn(
+        raise ValueError(f"decay: expected a finite number of at least 0, got {decay}")
+    select_masks = magnitude.make_mask_fn(
         distribution="uniform",
         dense=dense,
         structure=select.n_of_m(m),
         axes=axes,
     )
 
-    def choose(params: Params, step: Step) -> tuple[Masks, None]:
+    def mask_fn(params: Params, step: Step) -> tuple[Masks, None]:
         del step
         everything = masks_lib.ones(params, prunable=prunable)
         # An exact fraction, since most 1 - n / m have no exact float.
-        return choice(everything, params, [1 - Fraction(n, m)], jnp.int32(0)), None
+        return select_masks(
+            everything, params, [1 - Fraction(n, m)], jnp.int32(0)
+        ), None
 
-    def pull(masks: Masks, trained: None, params: Params) -> Grads:
+    def regularizer_grad(masks: Masks, trained: None, params: Params) -> Grads:
         del trained
         return masks_lib.tree_map(
             lambda mask, w: jnp.where(mask, 0, decay * w),
@@ -494,7 +500,7 @@ def sr_ste(
 
     return latent(
         inner,
-        choose,
+        mask_fn,
         refresh_at=lambda step: step % update_every == 0,
-        regularizer_grad=pull if decay else None,
+        regularizer_grad=regularizer_grad if decay else None,
     )

@@ -33,6 +33,8 @@ class SoftBoundState(NamedTuple):
         above the target count.
     """
 
+    # Checkpoints store and hash these names, so another name would make the states of
+    # earlier runs unreadable.
     more: Counts
     held: Counts
 
@@ -41,9 +43,9 @@ class MaskUpdateSpec(NamedTuple):
     """When and how masks are updated.
 
     Attributes:
-      calendar: the steps of the mask updates.
-      drops: fraction of each layer's active weights to drop at each mask update, as
-        numerator and denominator; a single pair if it is constant.
+      update_schedule: the steps of the mask updates.
+      drop_fractions: fraction of each layer's active weights to drop at each mask
+        update, as numerator and denominator; a single pair if it is constant.
       structure: structured sparsity, or None for single weights.
       dense: shell patterns of leaf names; matching layers stay dense.
       axes: which axes of the leaves are inputs and outputs, in any form that
@@ -54,8 +56,8 @@ class MaskUpdateSpec(NamedTuple):
         state.
     """
 
-    calendar: update_schedules.UpdateSchedule
-    drops: list[tuple[int, int]]
+    update_schedule: update_schedules.UpdateSchedule
+    drop_fractions: list[tuple[int, int]]
     structure: select.Structure | None
     dense: tuple[str, ...]
     axes: fan_axes.Axes
@@ -109,17 +111,23 @@ def make_update_spec(
       ValueError: if an argument is out of range; the message names it.
       TypeError: if a number of steps is not an integer; the message names the argument.
     """
-    calendar = update_schedules.make_update_schedule(
+    update_schedule = update_schedules.make_update_schedule(
         begin_step=update_every if begin_step is None else begin_step,
         update_every=update_every,
         end_step=end_step,
         include_end=include_end,
     )
-    drops = update_schedules.drop_fractions(
-        calendar, fraction=drop_fraction, schedule=drop_schedule
+    drop_fractions = update_schedules.drop_fractions(
+        update_schedule, fraction=drop_fraction, schedule=drop_schedule
     )
     return MaskUpdateSpec(
-        calendar, drops, structure, dense, axes, allow_regrow, zero_regrown
+        update_schedule,
+        drop_fractions,
+        structure,
+        dense,
+        axes,
+        allow_regrow,
+        zero_regrown,
     )
 
 
@@ -160,12 +168,12 @@ def make_keep(scores: Callable[[Masks, Params, Grads], Scores]) -> Keep:
         dropped: Any,
         structure: select.Structure | None,
     ) -> tuple[Masks, Bool[Array, ""]]:
-        left = grow.subtract(grow.count(masks), dropped(masks))
-        score = scores(masks, params, grads)
-        stay = select.top_k_per_layer(
-            score, left, candidates=masks, structure=structure
+        keep_counts = grow.subtract(grow.count(masks), dropped(masks))
+        weight_scores = scores(masks, params, grads)
+        kept = select.top_k_per_layer(
+            weight_scores, keep_counts, candidates=masks, structure=structure
         )
-        return stay, select.all_finite(score, masks)
+        return kept, select.all_finite(weight_scores, masks)
 
     return keep
 
@@ -194,28 +202,31 @@ def make_keep_by_sign(*, allow_regrow: bool) -> Keep:
         structure: select.Structure | None,
     ) -> tuple[Masks, Bool[Array, ""]]:
         del grads, structure
-        score = scores.magnitude(params, masks)
+        weight_scores = scores.magnitude(params, masks)
         negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
-        positive = jax.tree.map(lambda mask, less: mask & ~less, masks, negative)
-        below, above = dropped(negative), dropped(positive)
+        positive = jax.tree.map(lambda mask, lower: mask & ~lower, masks, negative)
+        drop_negative, drop_positive = dropped(negative), dropped(positive)
         if not allow_regrow:
-            left = grow.subtract(grow.num_inactive(masks), below)
-            above = jax.tree.map(jnp.minimum, above, left)
-        sides = ((negative, below), (positive, above))
-        parts = [
+            growable = grow.subtract(grow.num_inactive(masks), drop_negative)
+            drop_positive = jax.tree.map(jnp.minimum, drop_positive, growable)
+        sides = ((negative, drop_negative), (positive, drop_positive))
+        kept_by_sign = [
             select.top_k_per_layer(
-                score, grow.subtract(grow.count(side), goes), candidates=side
+                weight_scores,
+                grow.subtract(grow.count(side), num_to_drop),
+                candidates=side,
             )
-            for side, goes in sides
+            for side, num_to_drop in sides
         ]
-        return jax.tree.map(jnp.logical_or, *parts), select.all_finite(score, masks)
+        kept = jax.tree.map(jnp.logical_or, *kept_by_sign)
+        return kept, select.all_finite(weight_scores, masks)
 
     return keep
 
 
 def drop_and_grow(
     inner: optax.GradientTransformation,
-    change: MaskUpdateSpec,
+    spec: MaskUpdateSpec,
     *,
     keep: Keep,
     grow_score: Callable[[Masks, Grads, Key[Array, ""] | None], Scores],
@@ -228,14 +239,14 @@ def drop_and_grow(
 
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.
-      change: when and how masks are updated.
+      spec: when and how masks are updated.
       keep: chooses the surviving weights; from `make_keep` or `make_keep_by_sign`.
       grow_score: called as `grow_score(masks, grads, key)`; in each layer, the inactive
         weights of highest score are grown. Its key is None if `key` is.
       init_masks: makes the initial masks from the parameters.
       soft_bound: whether to grow before dropping, as in MEST: weights grown at one mask
         update are above the target count until the next one drops as many. The update
-        at `change.calendar.end` grows none.
+        at `spec.update_schedule.end` grows none.
       skip_update: whether to skip the step of `inner` at mask updates.
       key: typed random key for `grow_score`; the step is folded in. None for growth
         scores that draw nothing.
@@ -244,7 +255,7 @@ def drop_and_grow(
       The wrapped optimizer. Its memory is a `grow.EverActive`, with a `SoftBoundState`
       in `own` for `soft_bound`.
     """
-    again = change.allow_regrow
+    allow_regrow = spec.allow_regrow
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
         memory = grow.init_exploration(params, masks)
@@ -254,8 +265,8 @@ def drop_and_grow(
         # find its placeholder in them.
         if is_placeholder(params):
             return memory._replace(own=SoftBoundState(0, 0))
-        none = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
-        return memory._replace(own=SoftBoundState(none, grow.count(masks)))
+        zeros = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
+        return memory._replace(own=SoftBoundState(zeros, grow.count(masks)))
 
     def update_masks(
         masks: Masks,
@@ -269,52 +280,69 @@ def drop_and_grow(
     ) -> MaskUpdate:
         del unused
         structure = select.bind(
-            change.structure, params, axes=change.axes, dense=change.dense
+            spec.structure, params, axes=spec.axes, dense=spec.dense
         )
-        ratio = grow.fraction_at(change.drops, change.calendar, step)
+        drop_fraction = grow.fraction_at(
+            spec.drop_fractions, spec.update_schedule, step
+        )
 
-        def goes(held: Masks) -> Counts:
+        def num_to_drop(active: Masks) -> Counts:
             if soft_bound:
                 # Drop what the last update grew. If the count differs, the masks were
                 # replaced since, and nothing is above the target count.
                 return jax.tree.map(
-                    lambda more, before, now: jnp.where(before == now, more, 0),
-                    *(*memory.own, grow.count(held)),
+                    lambda grown, before, now: jnp.where(before == now, grown, 0),
+                    *(*memory.own, grow.count(active)),
                 )
-            counts = grow.part(held, ratio, structure=structure)
-            counts = grow.zero_counts(counts, change.dense)
+            counts = grow.part(active, drop_fraction, structure=structure)
+            counts = grow.zero_counts(counts, spec.dense)
             # Without regrowth, only weights that were inactive before can be grown, and
             # dropping more than that would lower the density.
-            return counts if again else grow.at_most_inactive(counts, masks)
+            return counts if allow_regrow else grow.at_most_inactive(counts, masks)
 
-        kept, finite = keep(masks, params, grads, goes, structure)
+        kept, finite = keep(masks, params, grads, num_to_drop, structure)
         # Counted from the masks: only `keep` decides how many weights are dropped.
-        comes = grow.subtract(grow.count(masks), grow.count(kept))
+        grow_counts = grow.subtract(grow.count(masks), grow.count(kept))
         if soft_bound:
-            comes = grow.part(kept, ratio, structure=structure)
-            comes = grow.at_most_inactive(comes, kept if again else masks)
+            grow_counts = grow.part(kept, drop_fraction, structure=structure)
+            grow_counts = grow.at_most_inactive(
+                grow_counts, kept if allow_regrow else masks
+            )
             # The last update only drops, so training ends at the target density.
-            last = step == change.calendar.end
-            comes = jax.tree.map(lambda more: jnp.where(last, 0, more), comes)
-        promised = grow_score(
+            last = step == spec.update_schedule.end
+            grow_counts = jax.tree.map(
+                lambda count: jnp.where(last, 0, count), grow_counts
+            )
+        growth_scores = grow_score(
             masks, grads, None if key is None else jax.random.fold_in(key, step)
         )
         new = grow.grow(
-            masks, kept, comes, promised, structure=structure, allow_regrow=again
+            masks,
+            kept,
+            grow_counts,
+            growth_scores,
+            structure=structure,
+            allow_regrow=allow_regrow,
         )
-        finite &= grow.finite_where_grown(promised, kept if again else masks, comes)
-        both = (
-            grow.dropped_and_regrown(masks, kept, new) if change.zero_regrown else None
+        finite &= grow.finite_where_grown(
+            growth_scores, kept if allow_regrow else masks, grow_counts
         )
-        own = SoftBoundState(comes, grow.count(new)) if soft_bound else None
-        seen = grow.record_exploration(memory, masks, new, own=own)
-        return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
+        regrown = (
+            grow.dropped_and_regrown(masks, kept, new) if spec.zero_regrown else None
+        )
+        own = SoftBoundState(grow_counts, grow.count(new)) if soft_bound else None
+        memory_after = grow.record_exploration(memory, masks, new, own=own)
+        return MaskUpdate(
+            new, memory_after, reset=regrown, zeroed=regrown, finite=finite
+        )
 
     return sparsify(
         inner,
         init_masks,
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(change.calendar, step),
+        update_at=lambda step: update_schedules.should_update(
+            spec.update_schedule, step
+        ),
         init_memory=init_memory,
         skip_update=skip_update,
         key=key,

@@ -130,10 +130,10 @@ def sparse_evolution(
     """
     if drop_by_sign and structure is not None:
         raise ValueError(
-            f"drop_by_sign: got True with structure {structure}; wanted False, as "
-            "units of several weights have no sign"
+            f"drop_by_sign: expected False with structure {structure}, since units of "
+            "several weights have no sign, got True"
         )
-    change = drop_grow.make_update_spec(
+    spec = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -148,7 +148,7 @@ def sparse_evolution(
 
     return drop_grow.drop_and_grow(
         inner,
-        change,
+        spec,
         keep=drop_grow.make_keep_by_sign(allow_regrow=allow_regrow)
         if drop_by_sign
         else drop_grow.make_keep(drop_grow.keep_by_magnitude),
@@ -265,8 +265,8 @@ def rigl(
       Sparsity. 2023. arXiv:2305.02299 (constant fan-in).
     """
     if grow not in GROWTH:
-        raise ValueError(f"grow: unknown {grow!r}; wanted one of {list(GROWTH)}")
-    change = drop_grow.make_update_spec(
+        raise ValueError(f"grow: expected one of {list(GROWTH)}, got {grow!r}")
+    spec = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -281,18 +281,20 @@ def rigl(
 
     # This key has the step folded in and that of the initial masks 2**31, which no step
     # reaches, so the two never draw alike.
-    def promise(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
+    def grow_score(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
         if grow == "random":
             return scores.random(masks, key=key)
         # Growing takes the highest scores, so "inverted" negates the gradient's size.
-        size = grow_lib.gradient_magnitude(masks, grads)
-        return size if grow == "gradient" else jax.tree.map(jnp.negative, size)
+        magnitude = grow_lib.gradient_magnitude(masks, grads)
+        return (
+            magnitude if grow == "gradient" else jax.tree.map(jnp.negative, magnitude)
+        )
 
     return drop_grow.drop_and_grow(
         inner,
-        change,
+        spec,
         keep=drop_grow.make_keep(drop_grow.keep_by_magnitude),
-        grow_score=promise,
+        grow_score=grow_score,
         init_masks=init_masks.random(
             sparsity=sparsity,
             distribution=distribution,
@@ -404,12 +406,15 @@ def mest(
     # The comparison is also False for NaN.
     if not 0 <= gradient_weight < math.inf:
         raise ValueError(
-            f"gradient_weight: got {gradient_weight}; expected a finite number, 0 or "
-            "more"
+            "gradient_weight: expected a finite number of at least 0, got "
+            f"{gradient_weight}"
         )
     if soft_bound and end_step is None:
-        raise ValueError("end_step: got None with soft_bound; wanted the last change")
-    change = drop_grow.make_update_spec(
+        raise ValueError(
+            "end_step: expected the step of the last mask update, which soft_bound "
+            "requires, got None"
+        )
+    spec = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -425,7 +430,7 @@ def mest(
         include_end=soft_bound,
     )
 
-    def worth(masks: Masks, params: Params, grads: Grads) -> Scores:
+    def importance(masks: Masks, params: Params, grads: Grads) -> Scores:
         return masks_lib.tree_map(
             # In the dtype of the weights, as magnitude scores are, even if the gradient
             # is wider.
@@ -437,8 +442,8 @@ def mest(
 
     return drop_grow.drop_and_grow(
         inner,
-        change,
-        keep=drop_grow.make_keep(worth),
+        spec,
+        keep=drop_grow.make_keep(importance),
         grow_score=drop_grow.random_growth_scores,
         init_masks=init_masks.random(
             sparsity=sparsity,

@@ -63,8 +63,8 @@ def record_exploration(
       The new memory.
     """
     ever = memory.ever
-    for held in masks:
-        ever = jax.tree.map(jnp.logical_or, ever, held)
+    for mask in masks:
+        ever = jax.tree.map(jnp.logical_or, ever, mask)
     return EverActive(ever, own)
 
 
@@ -156,13 +156,15 @@ def part(
     """
 
     def take(name: str, mask: Array) -> Array:
-        taken = update_schedules.floor_mul_div(jnp.sum(mask, dtype=jnp.int32), *ratio)
+        num_weights = update_schedules.floor_mul_div(
+            jnp.sum(mask, dtype=jnp.int32), *ratio
+        )
         if structure is None:
-            return taken
+            return num_weights
         # A structure can only change by the same number of units in every row.
-        grid = select.unit_view(structure, name, mask.shape)
-        unit = grid.rows * grid.members
-        return taken // unit * unit
+        view = select.unit_view(structure, name, mask.shape)
+        unit = view.rows * view.members
+        return num_weights // unit * unit
 
     return tree.map_with_names(take, masks)
 
@@ -185,16 +187,16 @@ def zero_counts(counts: Counts, dense: tuple[str, ...]) -> Counts:
       dense: shell patterns of leaf names.
     """
     return tree.map_with_names(
-        lambda name, wanted: (
-            jnp.zeros_like(wanted) if tree.matches(name, dense) else wanted
+        lambda name, count: (
+            jnp.zeros_like(count) if tree.matches(name, dense) else count
         ),
         counts,
     )
 
 
-def subtract(counts: Counts, less: Counts) -> Counts:
+def subtract(counts: Counts, subtracted: Counts) -> Counts:
     """Subtracts counts leaf by leaf."""
-    return jax.tree.map(jnp.subtract, counts, less)
+    return jax.tree.map(jnp.subtract, counts, subtracted)
 
 
 def grow(
@@ -224,29 +226,29 @@ def grow(
       Masks that contain `kept` and the grown weights.
     """
     # Dropped weights are inactive in `kept` and still active in `masks`.
-    free = jax.tree.map(jnp.logical_not, kept if allow_regrow else masks)
+    candidates = jax.tree.map(jnp.logical_not, kept if allow_regrow else masks)
     grown = select.top_k_per_layer(
-        grow_score, counts, candidates=free, structure=structure
+        grow_score, counts, candidates=candidates, structure=structure
     )
     return jax.tree.map(jnp.logical_or, kept, grown)
 
 
 def finite_where_grown(
-    grow_score: Scores, taken: Masks, counts: Counts
+    grow_score: Scores, excluded: Masks, counts: Counts
 ) -> Bool[Array, ""]:
     """Returns whether all scores that `grow` chose by are finite.
 
     Args:
       grow_score: growth score of each weight, as passed to `grow`.
-      taken: masks of weights that could not be grown.
+      excluded: masks of weights that could not be grown.
       counts: number of weights to grow in each layer, as passed to `grow`; in a layer
         that grows none, no score is read.
 
     Returns:
       A boolean scalar.
     """
-    free = jax.tree.map(lambda mask, wanted: ~mask & (wanted > 0), taken, counts)
-    return select.all_finite(grow_score, free)
+    candidates = jax.tree.map(lambda mask, count: ~mask & (count > 0), excluded, counts)
+    return select.all_finite(grow_score, candidates)
 
 
 def dropped_and_regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
@@ -257,7 +259,9 @@ def dropped_and_regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
       kept: masks of the surviving weights.
       new: masks after the mask update.
     """
-    return jax.tree.map(lambda old, stay, now: old & ~stay & now, masks, kept, new)
+    return jax.tree.map(
+        lambda before, survived, after: before & ~survived & after, masks, kept, new
+    )
 
 
 def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:

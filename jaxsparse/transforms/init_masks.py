@@ -98,21 +98,21 @@ def random(
     """
 
     def init(params: Params) -> Masks:
-        all_of = masks_lib.ones(params, prunable=prunable)
+        dense_masks = masks_lib.ones(params, prunable=prunable)
         # Layouts are inferred from the parameters: masks lack the biases, whose shapes
         # tell which leading axes of a kernel are stacked layers.
         layouts = fan_axes.of_tree(params, axes)
-        tied = select.bind(structure, params, axes=layouts, dense=dense)
+        bound_structure = select.bind(structure, params, axes=layouts, dense=dense)
         counts = layer_counts(
-            all_of,
+            dense_masks,
             sparsity,
             distribution=distribution,
             dense=dense,
-            structure=tied,
+            structure=bound_structure,
             axes=layouts,
         )
-        draw = jax.random.fold_in(first_key(key), 2**31)
-        worth = scores.random(all_of, key=draw)
-        return select.top_k_per_layer(worth, counts, structure=tied)
+        mask_key = jax.random.fold_in(first_key(key), 2**31)
+        random_scores = scores.random(dense_masks, key=mask_key)
+        return select.top_k_per_layer(random_scores, counts, structure=bound_structure)
 
     return init

@@ -59,31 +59,35 @@ def make_mask_fn(
         min_layer_density and distribution != "global"
     ):
         raise ValueError(
-            f"min_layer_density: got {min_layer_density} with distribution "
-            f"{distribution!r}; wanted a part in [0, 1], with 'global'"
+            "min_layer_density: expected a density in [0, 1], and 0 unless the "
+            f"distribution is 'global', got {min_layer_density} with distribution "
+            f"{distribution!r}"
         )
     # Cached, because a table may have 10**6 rows, and each of them is divided among the
     # layers in exact arithmetic.
-    known: dict[Any, list[Counts]] = {}
+    cache: dict[Any, list[Counts]] = {}
 
     def tabulate(
-        masks: Masks, table: list[Fraction], tied: Any, layouts: fan_axes.TreeAxes
+        masks: Masks,
+        table: list[Fraction],
+        bound_structure: Any,
+        layouts: fan_axes.TreeAxes,
     ) -> list[Counts]:
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(masks))
-        name = (tuple(masks_lib.names(masks)), shapes, tuple(table), layouts)
-        if name not in known:
-            known[name] = [
+        cache_key = (tuple(masks_lib.names(masks)), shapes, tuple(table), layouts)
+        if cache_key not in cache:
+            cache[cache_key] = [
                 init_masks.layer_counts(
                     masks,
-                    part,
+                    sparsity,
                     distribution=distribution,
                     dense=dense,
-                    structure=tied,
+                    structure=bound_structure,
                     axes=layouts,
                 )
-                for part in table
+                for sparsity in table
             ]
-        return known[name]
+        return cache[cache_key]
 
     def layerwise(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
@@ -91,44 +95,52 @@ def make_mask_fn(
         # Layouts are inferred from the parameters: masks lack the biases, whose shapes
         # tell which leading axes of a kernel are stacked layers.
         layouts = fan_axes.of_tree(params, axes)
-        tied = select.bind(structure, params, axes=layouts, dense=dense)
+        bound_structure = select.bind(structure, params, axes=layouts, dense=dense)
         sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
         counts = tree.map_with_names(
             lambda name, *of_leaf: select.count_at(of_leaf, index, sizes[name]),
-            *tabulate(masks, table, tied, layouts),
+            *tabulate(masks, table, bound_structure, layouts),
         )
-        worth = scores.magnitude(params, masks)
-        return select.top_k_per_layer(worth, counts, candidates=masks, structure=tied)
+        weight_scores = scores.magnitude(params, masks)
+        return select.top_k_per_layer(
+            weight_scores, counts, candidates=masks, structure=bound_structure
+        )
 
     def globally(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
     ) -> Masks:
-        tied = select.bind(structure, params, axes=axes, dense=dense)
+        bound_structure = select.bind(structure, params, axes=axes, dense=dense)
         layers = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
         masks_lib.check_globs(dense, list(layers), field="dense")
-        # Dense layers are not selected from, but count towards the sparsity.
-        whole = sum(
+        # Dense layers are not selected from, but count toward the sparsity.
+        num_dense = sum(
             leaf.size for name, leaf in layers.items() if masks_lib.matches(name, dense)
         )
-        least = select.floors(masks, min_layer_density, frozen=dense, structure=tied)
-        needed, total = sum(jax.tree.leaves(least)), masks_lib.size(masks)
-        counts = [distributions.count_kept(total, part) - whole for part in table]
+        minimums = select.floors(
+            masks, min_layer_density, frozen=dense, structure=bound_structure
+        )
+        needed, total = sum(jax.tree.leaves(minimums)), masks_lib.size(masks)
+        counts = [
+            distributions.count_kept(total, sparsity) - num_dense for sparsity in table
+        ]
         # All rows are checked now, because the row that is used is known only at run
         # time.
         if min(counts) < needed:
             raise ValueError(
-                f"sparsity: keeps {min(counts) + whole} of {total} weights, where the "
-                f"layers in dense={dense} and min_layer_density={min_layer_density} "
-                f"need {whole + needed}; wanted a lower sparsity, or less of these"
+                f"sparsity: expected to keep at least {num_dense + needed} of {total} "
+                f"weights, which dense={dense} and "
+                f"min_layer_density={min_layer_density} require, got "
+                f"{min(counts) + num_dense}; use a lower sparsity, fewer dense layers, "
+                "or a lower minimum density"
             )
-        counts = select.round_totals(tied, masks, counts, frozen=dense)
+        counts = select.round_totals(bound_structure, masks, counts, frozen=dense)
         return select.top_k_global_at_least(
             scores.magnitude(params, masks),
-            select.count_at(counts, index, total - whole),
-            least,
+            select.count_at(counts, index, total - num_dense),
+            minimums,
             candidates=masks,
             frozen=dense,
-            structure=tied,
+            structure=bound_structure,
         )
 
     return globally if distribution == "global" else layerwise

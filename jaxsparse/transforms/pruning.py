@@ -51,8 +51,8 @@ def fixed(
         return sparsify(inner, lambda params: masks_lib.ones(params, prunable=prunable))
     if prunable is not masks_lib.is_kernel:
         raise ValueError(
-            f"prunable: expected none beside masks, which are None where a leaf is not "
-            f"prunable, got {prunable}"
+            f"prunable: expected no value together with masks, which are None where a "
+            f"leaf is not prunable, got {prunable}"
         )
 
     def init_masks(params: Params) -> Masks:
@@ -148,18 +148,18 @@ def gradual_magnitude(
       Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model
       compression. 2017. arXiv:1710.01878, equation 1.
     """
-    calendar = update_schedules.make_update_schedule(
+    update_schedule = update_schedules.make_update_schedule(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
         include_end=True,
     )
     table = update_schedules.gradual_sparsities(
-        calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
+        update_schedule, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
     # Masks are nested, so a lower sparsity could not be reached later.
     _check_rising([Fraction(str(initial_sparsity)), *table])
-    choose = magnitude.make_mask_fn(
+    mask_fn = magnitude.make_mask_fn(
         distribution=distribution,
         dense=dense,
         structure=structure,
@@ -170,24 +170,24 @@ def gradual_magnitude(
     def init_masks(params: Params) -> Masks:
         masks = masks_lib.ones(params, prunable=prunable)
         # Sparsities that the network cannot meet are an error now, not mid-training.
-        jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
+        jax.eval_shape(lambda: mask_fn(masks, params, table, jnp.int32(0)))
         if not initial_sparsity:
             return masks
         first = [Fraction(str(initial_sparsity))]
-        return choose(masks, params, first, jnp.int32(0))
+        return mask_fn(masks, params, first, jnp.int32(0))
 
     def update_masks(
         masks: Masks, params: Params, grads: Any, *, step: Step, **unused: Any
     ) -> MaskUpdate:
         del grads, unused
-        index = update_schedules.update_index(calendar, step)
-        return MaskUpdate(choose(masks, params, table, index))
+        index = update_schedules.update_index(update_schedule, step)
+        return MaskUpdate(mask_fn(masks, params, table, index))
 
     return sparsify(
         inner,
         init_masks,
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(calendar, step),
+        update_at=lambda step: update_schedules.should_update(update_schedule, step),
     )
 
 
@@ -267,8 +267,8 @@ def _check_rising(table: list[Fraction]) -> None:
     """
     if any(later < earlier for earlier, later in zip(table, table[1:], strict=False)):
         raise ValueError(
-            f"schedule: sparsities fall from {[float(part) for part in table]}; wanted "
-            "each at least the one before; for masks that may grow again use "
+            "schedule: expected sparsities that never decrease, got "
+            f"{[float(part) for part in table]}; for masks that may grow again, use "
             "transforms.straight_through or transforms.ac_dc"
         )
 
@@ -369,29 +369,31 @@ def granet(
       Training via Boosting Pruning Plasticity with Neuroregeneration. 2021.
       arXiv:2106.10404, algorithm 1.
     """
-    calendar = update_schedules.make_update_schedule(
+    update_schedule = update_schedules.make_update_schedule(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
         include_end=True,
     )
     table = update_schedules.gradual_sparsities(
-        calendar, initial=initial_sparsity, final=sparsity, schedule=schedule
+        update_schedule, initial=initial_sparsity, final=sparsity, schedule=schedule
     )
     # Regrowth keeps the number of active weights, so a lower sparsity could not be
     # reached later.
     _check_rising([Fraction(str(initial_sparsity)), *table])
-    stop = calendar.end
+    last_regrowth = update_schedule.end
     if stop_step is not None:
-        stop = update_schedules.check_steps(stop_step, field="stop_step")
-    if stop < end_step:
-        raise ValueError(f"stop_step: got {stop}; wanted end_step={end_step} or later")
+        last_regrowth = update_schedules.check_steps(stop_step, field="stop_step")
+    if last_regrowth < end_step:
+        raise ValueError(
+            f"stop_step: expected at least end_step={end_step}, got {last_regrowth}"
+        )
     # At least 1: the cosine divides by the end.
-    until = calendar._replace(end=max(stop, 1))
+    regrow_schedule = update_schedule._replace(end=max(last_regrowth, 1))
     drops = update_schedules.drop_fractions(
-        until, fraction=drop_fraction, schedule=drop_schedule
+        regrow_schedule, fraction=drop_fraction, schedule=drop_schedule
     )
-    choose = magnitude.make_mask_fn(
+    mask_fn = magnitude.make_mask_fn(
         distribution=pruned_by,
         dense=dense,
         min_layer_density=min_layer_density,
@@ -410,7 +412,7 @@ def granet(
     def init_masks(params: Params) -> Masks:
         # Sparsities that the network cannot meet are an error now, not mid-training.
         masks = draw_masks(params)
-        jax.eval_shape(lambda: choose(masks, params, table, jnp.int32(0)))
+        jax.eval_shape(lambda: mask_fn(masks, params, table, jnp.int32(0)))
         return masks
 
     def update_masks(
@@ -423,34 +425,36 @@ def granet(
         **unused: Any,
     ) -> MaskUpdate:
         del unused
-        index = update_schedules.update_index(calendar, step)
+        index = update_schedules.update_index(update_schedule, step)
         # After `end_step` the sparsity stays, while regrowth may go on to `stop_step`.
-        pruned = choose(masks, params, table, jnp.minimum(index, len(table) - 1))
-        goes = grow.part(pruned, grow.fraction_at(drops, until, step))
-        goes = grow.zero_counts(goes, dense)
-        left = grow.subtract(grow.count(pruned), goes)
-        worth = scores.magnitude(params, masks)
-        kept = select.top_k_per_layer(worth, left, candidates=pruned)
-        promise = grow.gradient_magnitude(masks, grads)
+        pruned = mask_fn(masks, params, table, jnp.minimum(index, len(table) - 1))
+        drop_counts = grow.part(pruned, grow.fraction_at(drops, regrow_schedule, step))
+        drop_counts = grow.zero_counts(drop_counts, dense)
+        keep_counts = grow.subtract(grow.count(pruned), drop_counts)
+        weight_scores = scores.magnitude(params, masks)
+        kept = select.top_k_per_layer(weight_scores, keep_counts, candidates=pruned)
+        growth_scores = grow.gradient_magnitude(masks, grads)
         # All weights outside `kept` may grow, including those pruned or dropped just
         # now.
-        new = grow.grow(pruned, kept, goes, promise)
+        new = grow.grow(pruned, kept, drop_counts, growth_scores)
         # Magnitudes need no check here: `sparsify` checks the weights.
-        finite = grow.finite_where_grown(promise, kept, goes)
-        both = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
-        seen = grow.record_exploration(memory, masks, new)
-        return MaskUpdate(new, seen, reset=both, zeroed=both, finite=finite)
+        finite = grow.finite_where_grown(growth_scores, kept, drop_counts)
+        regrown = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
+        memory_after = grow.record_exploration(memory, masks, new)
+        return MaskUpdate(
+            new, memory_after, reset=regrown, zeroed=regrown, finite=finite
+        )
 
-    def due(step: Step) -> Bool[Array, ""]:
+    def update_at(step: Step) -> Bool[Array, ""]:
         # Pruning ends at `end_step`, regrowth at `stop_step`.
         return update_schedules.should_update(
-            calendar, step
-        ) | update_schedules.should_update(until, step)
+            update_schedule, step
+        ) | update_schedules.should_update(regrow_schedule, step)
 
     return sparsify(
         inner,
         init_masks,
         update_masks=update_masks,
-        update_at=due,
+        update_at=update_at,
         init_memory=grow.init_exploration,
     )

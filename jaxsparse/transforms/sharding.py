@@ -24,10 +24,10 @@ from jaxsparse.types import Params
 Rules = tuple[tuple[str, int | None], ...]
 Shaped = Params | PyTree[jax.ShapeDtypeStruct]
 
-LEAST = 2**16  # elements; smaller leaves are not worth sharding
+MIN_SIZE = 2**16  # elements; smaller leaves are not worth sharding
 
 
-class _Divided(NamedTuple):
+class _Sharded(NamedTuple):
     """Shape and sharding of a parameter.
 
     Attributes:
@@ -40,7 +40,7 @@ class _Divided(NamedTuple):
 
 
 @arguments.check(
-    params=arguments.weights, parts=arguments.integer(1), least=arguments.integer(0)
+    params=arguments.weights, parts=arguments.integer(1), min_size=arguments.integer(0)
 )
 def weight_specs(
     params: Shaped,
@@ -48,7 +48,7 @@ def weight_specs(
     axis: str,
     parts: int,
     rules: Rules = (),
-    least: int = LEAST,
+    min_size: int = MIN_SIZE,
 ) -> PyTree[PartitionSpec]:
     """Chooses how parameters are sharded over a mesh axis.
 
@@ -59,8 +59,8 @@ def weight_specs(
       rules: pairs of a shell pattern of leaf names and the array axis to shard matching
         leaves along. The axis is counted from 0, or backwards from -1; None leaves a
         leaf unsharded. The first matching rule counts.
-      least: minimum number of elements that a leaf without a matching rule must have to
-        be sharded.
+      min_size: minimum number of elements that a leaf without a matching rule must have
+        to be sharded.
 
     Returns:
       A PartitionSpec for each leaf. A leaf without a matching rule is sharded along its
@@ -86,23 +86,23 @@ def weight_specs(
     for pattern, _ in rules:
         if not any(masks_lib.matches(name, (pattern,)) for name in names):
             raise ValueError(
-                f"rules: the pattern {pattern!r} matches no leaf; wanted one of, or a "
-                f"pattern over, {names}"
+                f"rules: expected patterns that match a leaf, got {pattern!r}, which "
+                f"matches none of {names}"
             )
 
-    def choose(name: str, leaf: Any) -> PartitionSpec:
-        found = [at for glob, at in rules if masks_lib.matches(name, (glob,))]
-        at = _asked(name, leaf.shape, parts, found[0]) if found else None
-        if not found and np.prod(leaf.shape) >= least:
-            at = _longest(leaf.shape, parts)
+    def spec_of(name: str, leaf: Any) -> PartitionSpec:
+        matched = [at for glob, at in rules if masks_lib.matches(name, (glob,))]
+        at = _checked_axis(name, leaf.shape, parts, matched[0]) if matched else None
+        if not matched and np.prod(leaf.shape) >= min_size:
+            at = _longest_axis(leaf.shape, parts)
         if at is None or parts == 1:
             return PartitionSpec()
         return PartitionSpec(*(None,) * at, axis)
 
-    return tree.map_with_names(choose, params)
+    return tree.map_with_names(spec_of, params)
 
 
-def _longest(shape: tuple[int, ...], parts: int) -> int | None:
+def _longest_axis(shape: tuple[int, ...], parts: int) -> int | None:
     """Chooses the axis to shard a leaf along if no rule matches it.
 
     Args:
@@ -112,13 +112,15 @@ def _longest(shape: tuple[int, ...], parts: int) -> int | None:
     Returns:
       An axis, counted from 0; None if no axis is divisible by `parts`.
     """
-    able = [at for at, size in enumerate(shape) if size and not size % parts]
+    divisible = [at for at, size in enumerate(shape) if size and not size % parts]
     # A count over a sharded last axis costs one sum per row instead of one in total.
-    early = [at for at in able if at < len(shape) - 1] or able
-    return max(early, key=lambda at: shape[at], default=None)
+    preferred = [at for at in divisible if at < len(shape) - 1] or divisible
+    return max(preferred, key=lambda at: shape[at], default=None)
 
 
-def _asked(name: str, shape: tuple[int, ...], parts: int, at: int | None) -> int | None:
+def _checked_axis(
+    name: str, shape: tuple[int, ...], parts: int, at: int | None
+) -> int | None:
     """Checks the axis that a rule gives, and converts it to an axis counted from 0.
 
     Args:
@@ -137,15 +139,15 @@ def _asked(name: str, shape: tuple[int, ...], parts: int, at: int | None) -> int
     if at is None:
         return None
     if not -len(shape) <= at < len(shape):
-        there = f"{-len(shape)} to {len(shape) - 1}, or " if shape else ""
+        axes = f"an axis from {-len(shape)} to {len(shape) - 1}, or " if shape else ""
         raise ValueError(
-            f"rules: axis {at} of {name}, which has the shape {shape}; wanted {there}"
-            "None"
+            f"rules: expected {axes}None for {name}, which has shape {shape}, got {at}"
         )
     if shape[at] % parts:
         raise ValueError(
-            f"rules: axis {at} of {name} has {shape[at]} entries, which {parts} "
-            "devices cannot share equally; wanted another axis, or None"
+            f"rules: expected an axis of {name} with a length divisible by {parts}, "
+            f"the number of devices, got axis {at} of length {shape[at]}; choose "
+            "another axis, or None"
         )
     return at % len(shape)
 
@@ -172,13 +174,13 @@ def state_specs(specs: PyTree[PartitionSpec], params: Shaped, state: Any) -> Any
       >>> shardings = jax.tree.map(place, state_specs(specs, params, state))
       >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
     """
-    divided = jax.tree.map(lambda leaf, spec: _Divided(leaf.shape, spec), params, specs)
-    owners = state_reset.matching_leaves(
-        divided, is_leaf=lambda node: isinstance(node, _Divided)
+    sharded = jax.tree.map(lambda leaf, spec: _Sharded(leaf.shape, spec), params, specs)
+    parameters = state_reset.matching_leaves(
+        sharded, is_leaf=lambda node: isinstance(node, _Sharded)
     )
 
-    def choose(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-        found = state_reset.matching_leaf(path, leaf.shape, owners)
-        return PartitionSpec() if found is None else found.spec
+    def spec_of(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+        matched = state_reset.matching_leaf(path, leaf.shape, parameters)
+        return PartitionSpec() if matched is None else matched.spec
 
-    return jax.tree_util.tree_map_with_path(choose, state)
+    return jax.tree_util.tree_map_with_path(spec_of, state)

@@ -110,8 +110,8 @@ def snfs(
       Losing Performance. 2019. arXiv:1907.04840, algorithm 1.
     """
     if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: got {momentum}; wanted a factor in [0, 1)")
-    change = drop_grow.make_update_spec(
+        raise ValueError(f"momentum: expected a factor in [0, 1), got {momentum}")
+    spec = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
@@ -128,17 +128,17 @@ def snfs(
         weights = masks_lib.size(masks) if jax.tree.leaves(masks) else 0
         if redistribute and weights * drop_fraction >= 2**31:
             raise ValueError(
-                f"drop_fraction: got {drop_fraction} of {weights} weights, expected "
-                f"fewer than 2**31 dropped at once; lower it, or set "
+                "drop_fraction: expected fewer than 2**31 weights dropped at once, got "
+                f"{drop_fraction} of {weights} weights; use a lower fraction, or "
                 "redistribute=False"
             )
-        still = masks_lib.tree_map(
+        zero_momentum = masks_lib.tree_map(
             lambda _, leaf: jnp.zeros_like(leaf, jnp.float32), masks, params
         )
-        return grow.init_exploration(params, masks)._replace(own=still)
+        return grow.init_exploration(params, masks)._replace(own=zero_momentum)
 
     def observe(memory: grow.EverActive, grads: Grads) -> grow.EverActive:
-        def move(old: Any, grad: Array) -> Any:
+        def update_momentum(old: Any, grad: Array) -> Any:
             if old is None:
                 return None
             wide = grad.astype(jnp.float32)
@@ -146,10 +146,10 @@ def snfs(
             # One NaN would otherwise stay in the momentum for all later steps.
             return jnp.where(jnp.isfinite(wide), new, old)
 
-        moving = jax.tree.map(
-            move, memory.own, grads, is_leaf=lambda leaf: leaf is None
+        new_momentum = jax.tree.map(
+            update_momentum, memory.own, grads, is_leaf=lambda leaf: leaf is None
         )
-        return memory._replace(own=moving)
+        return memory._replace(own=new_momentum)
 
     def update_masks(
         masks: Masks,
@@ -162,25 +162,31 @@ def snfs(
     ) -> MaskUpdate:
         # `observe` has already added this step's gradient to the momentum.
         del grads, unused
-        goes = grow.part(masks, grow.fraction_at(change.drops, change.calendar, step))
-        if not allow_regrow:
-            goes = grow.at_most_inactive(goes, masks)
-        goes = grow.zero_counts(goes, dense)
-        left = grow.subtract(grow.count(masks), goes)
-        kept = select.top_k_per_layer(
-            scores.magnitude(params, masks), left, candidates=masks
+        drop_counts = grow.part(
+            masks, grow.fraction_at(spec.drop_fractions, spec.update_schedule, step)
         )
-        promise = grow.gradient_magnitude(masks, memory.own)
-        comes = goes
+        if not allow_regrow:
+            drop_counts = grow.at_most_inactive(drop_counts, masks)
+        drop_counts = grow.zero_counts(drop_counts, dense)
+        keep_counts = grow.subtract(grow.count(masks), drop_counts)
+        kept = select.top_k_per_layer(
+            scores.magnitude(params, masks), keep_counts, candidates=masks
+        )
+        growth_scores = grow.gradient_magnitude(masks, memory.own)
+        grow_counts = drop_counts
         if redistribute:
-            taken = kept if allow_regrow else masks
-            comes = _redistribute(goes, masks, taken, promise, dense)
-        new = grow.grow(masks, kept, comes, promise, allow_regrow=allow_regrow)
-        both = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
-        seen = grow.record_exploration(memory, masks, new, own=memory.own)
+            excluded = kept if allow_regrow else masks
+            grow_counts = _redistribute(
+                drop_counts, masks, excluded, growth_scores, dense
+            )
+        new = grow.grow(
+            masks, kept, grow_counts, growth_scores, allow_regrow=allow_regrow
+        )
+        regrown = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
+        memory_after = grow.record_exploration(memory, masks, new, own=memory.own)
         # No `finite`: `observe` keeps the momentum finite, and `sparsify` checks the
         # weights.
-        return MaskUpdate(new, seen, reset=both, zeroed=both)
+        return MaskUpdate(new, memory_after, reset=regrown, zeroed=regrown)
 
     return sparsify(
         inner,
@@ -194,7 +200,9 @@ def snfs(
             key=key,
         ),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(change.calendar, step),
+        update_at=lambda step: update_schedules.should_update(
+            spec.update_schedule, step
+        ),
         init_memory=init_memory,
         observe=observe,
         skip_update=skip_update,
@@ -202,21 +210,25 @@ def snfs(
 
 
 def _redistribute(
-    goes: Counts, masks: Masks, taken: Masks, momentum: Any, dense: tuple[str, ...]
+    drop_counts: Counts,
+    masks: Masks,
+    excluded: Masks,
+    momentum: Any,
+    dense: tuple[str, ...],
 ) -> Counts:
     """Divides the dropped weights of all layers in proportion to their mean momentum.
 
     Args:
-      goes: number of weights that each layer drops; int32.
+      drop_counts: number of weights that each layer drops; int32.
       masks: masks before the mask update.
-      taken: masks of weights that cannot be grown.
+      excluded: masks of weights that cannot be grown.
       momentum: absolute value of the momentum of each weight.
       dense: shell patterns of leaf names; matching layers grow no weights.
 
     Returns:
       Number of weights that each layer grows; int32.
     """
-    total = sum(jax.tree.leaves(goes))
+    total = sum(jax.tree.leaves(drop_counts))
     means = [
         jnp.sum(jnp.where(mask, size, 0))
         # A layer without active weights has the mean 0, not 0 / 0.
@@ -225,51 +237,55 @@ def _redistribute(
             jax.tree.leaves(masks), jax.tree.leaves(momentum), strict=True
         )
     ]
-    open_to = jax.tree.leaves(grow.zero_counts(grow.num_inactive(taken), dense))
-    shares = apportion(total, jnp.stack(means), jnp.stack(open_to))
-    return jax.tree.unflatten(jax.tree.structure(goes), list(shares))
+    num_growable = jax.tree.leaves(grow.zero_counts(grow.num_inactive(excluded), dense))
+    shares = apportion(total, jnp.stack(means), jnp.stack(num_growable))
+    return jax.tree.unflatten(jax.tree.structure(drop_counts), list(shares))
 
 
 def apportion(
-    total: Int[Array, ""], shares: Float[Array, "l"], room: Int[Array, "l"]
+    total: Int[Array, ""], shares: Float[Array, "l"], limits: Int[Array, "l"]
 ) -> Int[Array, "l"]:
     """Divides a count in proportion to shares, with an upper limit for each part.
 
     Args:
-      total: the count to divide, at least 0; int32. Anything above the sum of `room` is
-        not distributed.
-      shares: nonnegative shares of the layers; NaN counts as 0. If all layers with room
-        left have share 0, they are treated as equal.
-      room: upper limit of each part, at least 0; int32.
+      total: the count to divide, at least 0; int32. Anything above the sum of `limits`
+        is not distributed.
+      shares: nonnegative shares of the layers; NaN counts as 0. If all layers below
+        their limit have share 0, they are treated as equal.
+      limits: upper limit of each part, at least 0; int32.
 
     Returns:
-      int32 counts that sum to exactly min(total, sum(room)).
+      int32 counts that sum to exactly min(total, sum(limits)).
     """
     shares = jnp.nan_to_num(shares)
     # The lower limit avoids 0 / 0 if all shares are 0.
     scale = jnp.maximum(jnp.max(shares), jnp.finfo(shares.dtype).tiny)
     # Integer shares, so that the parts add up to the total exactly.
     weights = jnp.round(shares / scale * 2**20).astype(jnp.int32)
-    # min(total, sum(room)) layer by layer: the sum itself may pass 2**31.
-    most, _ = jax.lax.scan(
-        lambda most, room: (most + jnp.minimum(room, total - most), None),
+    # min(total, sum(limits)) layer by layer: the sum itself may pass 2**31.
+    target, _ = jax.lax.scan(
+        lambda placed, limit: (placed + jnp.minimum(limit, total - placed), None),
         jnp.zeros_like(total),
-        room,
+        limits,
     )
 
-    def left_of(given: Int[Array, "l"]) -> Int[Array, ""]:
-        return most - jnp.sum(given)
+    def remaining(counts: Int[Array, "l"]) -> Int[Array, ""]:
+        return target - jnp.sum(counts)
 
-    def give(given: Int[Array, "l"]) -> Int[Array, "l"]:
-        has_room = given < room
-        mine = jnp.where(has_room, weights, 0)
-        mine = jnp.where(has_room & (jnp.sum(mine) == 0), 1, mine)
-        parts = update_schedules.floor_mul_div(left_of(given), mine, jnp.sum(mine))
-        parts = jnp.minimum(parts, room - given)
+    def distribute(counts: Int[Array, "l"]) -> Int[Array, "l"]:
+        is_open = counts < limits
+        eligible = jnp.where(is_open, weights, 0)
+        eligible = jnp.where(is_open & (jnp.sum(eligible) == 0), 1, eligible)
+        parts = update_schedules.floor_mul_div(
+            remaining(counts), eligible, jnp.sum(eligible)
+        )
+        parts = jnp.minimum(parts, limits - counts)
         # If all parts round down to 0, the loop would never end: hand out one weight.
-        one = jax.nn.one_hot(jnp.argmax(mine), len(mine), dtype=jnp.int32)
-        return given + jnp.where(jnp.sum(parts) == 0, one, parts)
+        one = jax.nn.one_hot(jnp.argmax(eligible), len(eligible), dtype=jnp.int32)
+        return counts + jnp.where(jnp.sum(parts) == 0, one, parts)
 
     return jax.lax.while_loop(
-        lambda given: left_of(given) > 0, give, jnp.zeros_like(room)
+        lambda counts: remaining(counts) > 0,
+        distribute,
+        jnp.zeros_like(limits),
     )

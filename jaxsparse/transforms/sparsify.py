@@ -117,7 +117,8 @@ def sparsify(
     if (update_masks is None) != (update_at is None):
         given = "update_at" if update_masks is None else "update_masks"
         raise ValueError(
-            f"{given}: given alone; wanted both update_masks and update_at, or none"
+            f"{given}: expected both update_masks and update_at or neither, got only "
+            f"{given}"
         )
     inner = optax.with_extra_args_support(inner)
     typed = None if key is None else rng.as_typed(key)
@@ -127,7 +128,7 @@ def sparsify(
         # The placeholder must appear in the state wherever masks do, so that
         # `optax.tree.map_params` treats them like parameters.
         masks = params if is_placeholder(params) else init_masks(_fast(params))
-        params = masks_lib.apply(_like(params, masks), params)
+        params = masks_lib.apply(_for_params(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
             # Copies, here and below: donating the state must not delete the caller's
@@ -151,25 +152,27 @@ def sparsify(
     ) -> tuple[Params, SparsifyState]:
         if params is None:
             raise ValueError(
-                "params: came None; wanted the parameters the gradient was taken at; "
-                "call tx.update(grads, opt_state, params)"
+                "params: expected the parameters at which the gradient was taken, got "
+                "None; call tx.update(grads, opt_state, params)"
             )
         grads = fit_grads(state.masks, grads, _fast(params))
         # Before the mask update, which thus sees a memory that includes this gradient.
         if observe is not None:
             state = state._replace(memory=observe(state.memory, grads))
-        now = jnp.zeros((), bool) if update_at is None else update_at(state.step)
-        seen = _seen(grads, growth_grads, _fast(params))
-        new, skipped = _choose(
-            update_masks, now, seen, state, _fast(params), extra, impl
+        due = jnp.zeros((), bool) if update_at is None else update_at(state.step)
+        update_grads = _update_grads(grads, growth_grads, _fast(params))
+        new, skipped = _update_masks_if_due(
+            update_masks, due, update_grads, state, _fast(params), extra, impl
         )
-        held = _like(params, new.masks)
-        fresh = None if new.zeroed is None else _like(params, new.zeroed)
+        param_masks = _for_params(params, new.masks)
+        zeroed = None if new.zeroed is None else _for_params(params, new.zeroed)
         # Weight decay and other terms of `inner` must see the weights as they will be:
         # zero where pruned and where restarted.
-        params_in = masks_lib.apply(held, params)
-        if fresh is not None:
-            params_in = masks_lib.apply(jax.tree.map(jnp.logical_not, fresh), params_in)
+        params_in = masks_lib.apply(param_masks, params)
+        if zeroed is not None:
+            params_in = masks_lib.apply(
+                jax.tree.map(jnp.logical_not, zeroed), params_in
+            )
 
         # Reset inside a cond: `inner.init` and a pass over the whole optimizer state
         # would otherwise be paid at every step.
@@ -179,7 +182,7 @@ def sparsify(
             return kept, new.masks
 
         inner_state, previous = jax.lax.cond(
-            now | state.replaced,
+            due | state.replaced,
             reset,
             lambda old: (old, state.previous),
             state.inner_state,
@@ -190,22 +193,22 @@ def sparsify(
             return inner.update(masked, old, params_in, **extra)
 
         if skip_update and update_masks is not None:
-            like, state_like = jax.eval_shape(step_inner, inner_state)
+            template, state_template = jax.eval_shape(step_inner, inner_state)
             updates, inner_state = jax.lax.cond(
-                now,
+                due,
                 # A step may widen the state: that of bfloat16 weights becomes float32
                 # if the gradient is float32. Both branches must return the same dtypes,
                 # so a skipped step widens the state too.
                 lambda old: (
-                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like),
-                    jax.tree.map(_as_dtype_of, old, state_like),
+                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), template),
+                    jax.tree.map(_as_dtype_of, old, state_template),
                 ),
                 step_inner,
                 inner_state,
             )
         else:
             updates, inner_state = step_inner(inner_state)
-        return _leave(held, updates, params, fresh), SparsifyState(
+        return _leave(param_masks, updates, params, zeroed), SparsifyState(
             step=optax.safe_increment(state.step),
             key=state.key,
             masks=new.masks,
@@ -219,9 +222,9 @@ def sparsify(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _choose(
+def _update_masks_if_due(
     update_masks: UpdateMasks | None,
-    now: Bool[Array, ""],
+    due: Bool[Array, ""],
     grads: Any,
     state: SparsifyState,
     params: Params,
@@ -232,7 +235,7 @@ def _choose(
 
     Args:
       update_masks: the method's mask update, or None.
-      now: whether a mask update is due at this step; boolean scalar.
+      due: whether a mask update is due at this step; boolean scalar.
       grads: the dense gradient, or the caller's `growth_grads`.
       state: the current state.
       params: the weights; for lookahead the fast ones.
@@ -243,20 +246,22 @@ def _choose(
       The mask update, or the current masks and memory if no update is due or a score is
       not finite; and the number of skipped mask updates, 0 or 1.
     """
-    nothing = jnp.zeros((), jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
     if update_masks is None:
-        return MaskUpdate(state.masks, state.memory), nothing
-    none_of = jax.tree.map(jnp.zeros_like, state.masks)
-    words = state.key
+        return MaskUpdate(state.masks, state.memory), zero
+    no_weights = jax.tree.map(jnp.zeros_like, state.masks)
+    key_data = state.key
 
-    def move(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
+    def run_update(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
         weights = masks_lib.apply(state.masks, params)
         new = update_masks(
             state.masks,
             weights,
             grads(weights) if _is_function(grads) else grads,
             step=state.step,
-            key=None if words is None else jax.random.wrap_key_data(words, impl=impl),
+            key=None
+            if key_data is None
+            else jax.random.wrap_key_data(key_data, impl=impl),
             memory=memory,
             inner_state=state.inner_state,
             **extra,
@@ -264,46 +269,46 @@ def _choose(
         finite = select.all_finite(weights, state.masks)
         if new.finite is not None:
             finite &= new.finite
-        old = _unchanged(new, state.masks, memory, none_of)
+        old = _unchanged(new, state.masks, memory, no_weights)
         # A select: `finite` may differ between replicates, so a cond would become a
         # select under vmap anyway.
         chosen = jax.tree.map(
-            lambda now, before: jnp.where(finite, now, before),
+            lambda after, before: jnp.where(finite, after, before),
             new._replace(finite=None),
             old,
         )
-        return chosen, jnp.where(finite, nothing, 1)
+        return chosen, jnp.where(finite, zero, 1)
 
     # Both branches of the cond must return the same structure, and only a trace shows
     # whether the method sets `reset` and `zeroed`.
-    unused, _ = jax.eval_shape(move, state.memory)
+    unused, _ = jax.eval_shape(run_update, state.memory)
 
-    def stay(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
-        return _unchanged(unused, state.masks, memory, none_of), nothing
+    def keep_masks(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
+        return _unchanged(unused, state.masks, memory, no_weights), zero
 
-    return jax.lax.cond(now, move, stay, state.memory)
+    return jax.lax.cond(due, run_update, keep_masks, state.memory)
 
 
-def _unchanged(new: Any, masks: Masks, memory: Any, none_of: Masks) -> MaskUpdate:
+def _unchanged(new: Any, masks: Masks, memory: Any, no_weights: Masks) -> MaskUpdate:
     """Returns a mask update that changes nothing, with the same fields set as `new`.
 
     Args:
       new: a mask update, perhaps abstract; only which fields are None is used.
       masks: the current masks.
       memory: the method's current state.
-      none_of: masks that are False everywhere.
+      no_weights: masks that are False everywhere.
     """
     return MaskUpdate(
         masks,
         memory,
-        reset=None if new.reset is None else none_of,
-        zeroed=None if new.zeroed is None else none_of,
+        reset=None if new.reset is None else no_weights,
+        zeroed=None if new.zeroed is None else no_weights,
     )
 
 
-def _as_dtype_of(leaf: Any, like: Any) -> Any:
+def _as_dtype_of(leaf: Any, template: Any) -> Any:
     """Casts an array to the dtype of another, if they differ."""
-    return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)
+    return leaf if leaf.dtype == template.dtype else leaf.astype(template.dtype)
 
 
 def is_placeholder(params: Any) -> bool:
@@ -313,8 +318,9 @@ def is_placeholder(params: Any) -> bool:
     calls `init` with a single pytree node of a private type, without leaves, and looks
     for that node in the state it gets.
     """
-    alone = jax.tree.structure(params).num_nodes == 1 and not jax.tree.leaves(params)
-    return alone and not isinstance(params, Mapping | Sequence | None)
+    structure = jax.tree.structure(params)
+    is_leafless_node = structure.num_nodes == 1 and structure.num_leaves == 0
+    return is_leafless_node and not isinstance(params, Mapping | Sequence | None)
 
 
 def fit_grads(masks: Masks, grads: Grads, params: Params) -> Grads:
@@ -332,17 +338,17 @@ def fit_grads(masks: Masks, grads: Grads, params: Params) -> Grads:
     Raises:
       ValueError: if a gradient is missing or does not fit; the message names the leaf.
     """
-    there = tree.named_leaves(grads)
+    available = tree.named_leaves(grads)
     for name in tree.names(masks):
-        if name not in there:
+        if name not in available:
             raise ValueError(
-                f"grads: expected the gradient of {name}, which is prunable, got None; "
-                "give zeros, or leave the leaf out with `prunable=`"
+                f"grads: expected a gradient for {name}, which is prunable, got None; "
+                "pass zeros, or exclude the leaf with `prunable=`"
             )
     return tree.match_structure(grads, params, fields=("grads", "params"))
 
 
-def _seen(grads: Grads, growth_grads: Any, params: Params) -> Any:
+def _update_grads(grads: Grads, growth_grads: Any, params: Params) -> Any:
     """Returns what a mask update sees in place of the gradient, in its nesting."""
     if growth_grads is None:
         return grads
@@ -361,7 +367,7 @@ def _fast(params: Params) -> Params:
     return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
-def _like(params: Params, masks: Masks) -> Masks:
+def _for_params(params: Params, masks: Masks) -> Masks:
     """Returns the masks, for lookahead once for fast and once for slow weights."""
     if isinstance(params, optax.LookaheadParams):
         return optax.LookaheadParams(masks, masks)

@@ -97,13 +97,14 @@ def find(opt_state: optax.OptState) -> SparseState:
     """
     # No optimizer has to be known here: the state is found by type within any wrapper.
     leaves = jax.tree.leaves(opt_state, is_leaf=_is_sparse)
-    found = [leaf for leaf in leaves if _is_sparse(leaf)]
-    if len(found) != 1:
+    sparse_states = [leaf for leaf in leaves if _is_sparse(leaf)]
+    if len(sparse_states) != 1:
         raise ValueError(
-            f"opt_state: holds {len(found)} SparsifyStates; wanted exactly one; "
-            "wrap the whole optimiser once, as in transforms.fixed(optax.adam(1e-3))"
+            "opt_state: expected the state of exactly one sparse optimizer, got "
+            f"{len(sparse_states)}; wrap the whole optimizer once, as in "
+            "transforms.fixed(optax.adam(1e-3))"
         )
-    return found[0]
+    return sparse_states[0]
 
 
 def forward_params(params: Params, opt_state: optax.OptState) -> Params:
@@ -125,9 +126,9 @@ def forward_params(params: Params, opt_state: optax.OptState) -> Params:
     Examples:
       >>> logits = model.apply({"params": forward_params(params, opt_state)}, images)
     """
-    found = find(opt_state)
-    if isinstance(found, LatentState):
-        return masks_lib.apply(found.masks, params)
+    state = find(opt_state)
+    if isinstance(state, LatentState):
+        return masks_lib.apply(state.masks, params)
     return params
 
 
@@ -146,10 +147,10 @@ def stored_params(params: Params, opt_state: optax.OptState) -> Params:
     Raises:
       ValueError: if `opt_state` contains no sparse optimizer, or more than one.
     """
-    found = find(opt_state)
-    if isinstance(found, LatentState):
+    state = find(opt_state)
+    if isinstance(state, LatentState):
         return params
-    return masks_lib.apply(found.masks, params)
+    return masks_lib.apply(state.masks, params)
 
 
 def apply_updates(params: Params, updates: Params, opt_state: optax.OptState) -> Params:
@@ -244,10 +245,10 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
     Examples:
       >>> opt_state = replace_masks(tx.init(params), ticket)
     """
-    held = find(opt_state).masks
-    masks_lib.check_boolean(masks, remedy="make masks with masks.ones")
+    current = find(opt_state).masks
+    masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
     masks = tree.match_structure(
-        masks, held, fields=("masks", "the optimiser's masks"), same_leaves=True
+        masks, current, fields=("masks", "the optimizer's masks"), same_leaves=True
     )
 
     def replace(node: SparseState) -> SparseState:
@@ -279,12 +280,12 @@ def replace_key(opt_state: optax.OptState, key: RandomKey) -> optax.OptState:
     """
     find(opt_state)
     # The state stores raw key data, which checkpoints handle like any other array.
-    words = jax.random.key_data(rng.as_typed(key))
+    key_data = jax.random.key_data(rng.as_typed(key))
 
     def replace(node: SparseState) -> SparseState:
         if isinstance(node, LatentState):
             return node
-        return node._replace(key=jax.tree.map(lambda _: words, node.key))
+        return node._replace(key=jax.tree.map(lambda _: key_data, node.key))
 
     return _map_sparse(replace, opt_state)
 

@@ -33,7 +33,7 @@ def matching_leaves(tree: Any, *, is_leaf: Callable[[Any], bool]) -> MatchingLea
 
 
 def matching_leaf(
-    path: tuple[Any, ...], shape: tuple[int, ...], among: MatchingLeaves
+    path: tuple[Any, ...], shape: tuple[int, ...], candidates: MatchingLeaves
 ) -> Any:
     """Finds the object that a leaf of an optimizer state belongs to.
 
@@ -43,20 +43,20 @@ def matching_leaf(
     Args:
       path: key path of the leaf in the optimizer state.
       shape: shape of the leaf.
-      among: pairs of key path and object, from `matching_leaves`. A None object matches
-        leaves of any shape.
+      candidates: pairs of key path and object, from `matching_leaves`. A None object
+        matches leaves of any shape.
 
     Returns:
       The object with the longest matching path; None if nothing matches, or if the
       match is a None object.
     """
-    mine = [
-        (len(own), thing)
-        for own, thing in among
-        if path[len(path) - len(own) :] == own
-        and (thing is None or thing.shape == shape)
+    matches = [
+        (len(suffix), value)
+        for suffix, value in candidates
+        if path[len(path) - len(suffix) :] == suffix
+        and (value is None or value.shape == shape)
     ]
-    return max(mine, key=lambda match: match[0], default=(0, None))[1]
+    return max(matches, key=lambda match: match[0], default=(0, None))[1]
 
 
 def reset_outside(

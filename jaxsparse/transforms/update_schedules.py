@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Int
 
 from jaxsparse import arguments
 
-STEPS = 2**31 - 1  # step counters are int32
-MOST_UPDATES = 10**6  # longest table that is computed, one entry for each mask update
+MAX_STEP = 2**31 - 1  # step counters are int32
+MAX_UPDATES = 10**6  # longest table that is computed, one entry for each mask update
 
 
 class UpdateSchedule(NamedTuple):
@@ -30,14 +30,14 @@ class UpdateSchedule(NamedTuple):
       begin: step of the first mask update.
       every: steps between mask updates.
       end: no mask update takes place after this step; None for no end.
-      closes: whether `end` itself is a mask update, whatever `every` is. If False, mask
-        updates take place strictly before `end`.
+      include_end: whether `end` itself is a mask update, whatever `every` is. If False,
+        mask updates take place strictly before `end`.
     """
 
     begin: int
     every: int
     end: int | None
-    closes: bool = False
+    include_end: bool = False
 
 
 def make_update_schedule(
@@ -63,41 +63,42 @@ def make_update_schedule(
       ValueError: if an argument is out of range; the message names it.
       TypeError: if an argument is not an integer; the message names it.
     """
-    update_every = check_steps(update_every, field="update_every", least=1)
+    update_every = check_steps(update_every, field="update_every", minimum=1)
     begin_step = check_steps(begin_step, field="begin_step")
     if end_step is not None:
         end_step = check_steps(end_step, field="end_step")
     if end_step is None and include_end:
         raise ValueError(
-            "end_step: got None, expected the step of the last mask update, an integer"
+            "end_step: expected the step of the last mask update, an integer, got None"
         )
     if end_step is not None and end_step < begin_step + (not include_end):
         raise ValueError(
-            f"end_step: got {end_step} with begin_step {begin_step}; wanted a later one"
+            f"end_step: expected at least {begin_step + (not include_end)}, with "
+            f"begin_step={begin_step}, got {end_step}"
         )
     return UpdateSchedule(begin_step, update_every, end_step, include_end)
 
 
-def check_steps(value: Any, *, field: str, least: int = 0) -> int:
+def check_steps(value: Any, *, field: str, minimum: int = 0) -> int:
     """Checks a number of steps and converts it to a Python integer.
 
     Args:
       value: a Python or NumPy integer.
       field: name of the argument for error messages.
-      least: smallest value allowed.
+      minimum: smallest value allowed.
 
     Returns:
       The value as a Python integer.
 
     Raises:
       TypeError: if `value` is not an integer, for example 1.0, NaN or a JAX array.
-      ValueError: if `value` is less than `least` or greater than 2**31 - 1.
+      ValueError: if `value` is less than `minimum` or greater than 2**31 - 1.
     """
     if isinstance(value, jax.Array):
         raise TypeError(
-            f"{field}: got a JAX array; expected an integer, as counts must be known "
-            "before anything is traced. If optax.inject_hyperparams made it one, have "
-            "that inside: transforms.rigl(optax.inject_hyperparams(optax.adamw)(...))"
+            f"{field}: expected an integer, which must be known before tracing, got a "
+            "JAX array; if optax.inject_hyperparams converted it, move that inside: "
+            "transforms.rigl(optax.inject_hyperparams(optax.adamw)(...))"
         )
     try:
         # `operator.index` takes True for 1.
@@ -106,12 +107,12 @@ def check_steps(value: Any, *, field: str, least: int = 0) -> int:
         steps = None
     if steps is None:
         raise TypeError(
-            f"{field}: got {value!r}; expected an integer, a number of updates"
+            f"{field}: expected an integer, a number of updates, got {value!r}"
         )
-    if not least <= steps <= STEPS:
+    if not minimum <= steps <= MAX_STEP:
         raise ValueError(
-            f"{field}: got {steps}; expected updates from {least} to 2**31 - 1, as "
-            "steps are counted in int32"
+            f"{field}: expected {minimum} to 2**31 - 1 updates, since steps are "
+            f"counted in int32, got {steps}"
         )
     return steps
 
@@ -129,18 +130,18 @@ def update_steps(schedule: UpdateSchedule) -> list[int]:
       ValueError: if there are more than 1,000,000.
 
     Examples:
-      >>> update_steps(UpdateSchedule(begin=0, every=4, end=10, closes=True))
+      >>> update_steps(UpdateSchedule(begin=0, every=4, end=10, include_end=True))
       [0, 4, 8, 10]
     """
-    changes = range(schedule.begin, schedule.end, schedule.every)
-    if len(changes) > MOST_UPDATES:
+    steps_before_end = range(schedule.begin, schedule.end, schedule.every)
+    if len(steps_before_end) > MAX_UPDATES:
         raise ValueError(
-            f"update_every: expected at most {MOST_UPDATES:,} changes of masks up to "
-            f"end_step={schedule.end}, got {len(changes):,} with every "
-            f"{schedule.every} updates; change masks less often or end earlier"
+            f"update_every: expected at most {MAX_UPDATES:,} mask updates up to "
+            f"end_step={schedule.end}, got {len(steps_before_end):,} with one every "
+            f"{schedule.every} steps; update masks less often or end earlier"
         )
-    steps = list(changes)
-    return [*steps, schedule.end] if schedule.closes else steps
+    steps = list(steps_before_end)
+    return [*steps, schedule.end] if schedule.include_end else steps
 
 
 def should_update(schedule: UpdateSchedule, step: Int[Array, ""]) -> Bool[Array, ""]:
@@ -153,12 +154,12 @@ def should_update(schedule: UpdateSchedule, step: Int[Array, ""]) -> Bool[Array,
     Returns:
       A boolean scalar.
     """
-    due = (step >= schedule.begin) & ((step - schedule.begin) % schedule.every == 0)
+    is_due = (step >= schedule.begin) & ((step - schedule.begin) % schedule.every == 0)
     if schedule.end is None:
-        return due
-    if schedule.closes:
-        return (due & (step < schedule.end)) | (step == schedule.end)
-    return due & (step < schedule.end)
+        return is_due
+    if schedule.include_end:
+        return (is_due & (step < schedule.end)) | (step == schedule.end)
+    return is_due & (step < schedule.end)
 
 
 def update_index(schedule: UpdateSchedule, step: Int[Array, ""]) -> Int[Array, ""]:
@@ -171,8 +172,8 @@ def update_index(schedule: UpdateSchedule, step: Int[Array, ""]) -> Int[Array, "
     Returns:
       An int32 scalar. For a step at which masks change, its index in `update_steps`.
     """
-    # Rounded up, since with `closes` the end need not lie a multiple of `every` after
-    # `begin`.
+    # Rounded up, since with `include_end` the end need not lie a multiple of `every`
+    # after `begin`.
     return (step - schedule.begin + schedule.every - 1) // schedule.every
 
 
@@ -185,7 +186,7 @@ SPARSITY_SCHEDULES: dict[str, Callable[[Fraction], Fraction]] = {
 
 
 def gradual_sparsities(
-    calendar: UpdateSchedule,
+    update_schedule: UpdateSchedule,
     *,
     initial: float,
     final: float,
@@ -199,7 +200,8 @@ def gradual_sparsities(
     times: :math:`1 - (1 - s_i)^{1-p} (1 - s_f)^p`.
 
     Args:
-      calendar: the steps of the mask updates; must include its end (`closes`).
+      update_schedule: the steps of the mask updates; must include its end
+        (`include_end`).
       initial: sparsity before the first mask update, in [0, 1).
       final: sparsity after the last mask update, in [0, 1); reached exactly.
       schedule: "cubic", "linear" or "exponential"; or a function of the progress in
@@ -219,8 +221,8 @@ def gradual_sparsities(
     """
     for field, value in (("initial_sparsity", initial), ("sparsity", final)):
         if not 0 <= value < 1:
-            raise ValueError(f"{field}: got {value}; expected a fraction in [0, 1)")
-    steps = update_steps(calendar)
+            raise ValueError(f"{field}: expected a fraction in [0, 1), got {value}")
+    steps = update_steps(update_schedule)
     # Through `str`, so that 0.9 means nine tenths and not the nearest binary number.
     first, last = Fraction(str(initial)), Fraction(str(final))
     if not (isinstance(schedule, str) or callable(schedule)):
@@ -230,13 +232,15 @@ def gradual_sparsities(
         "exponential",
     ):
         raise ValueError(
-            f"schedule: unknown {schedule!r}; wanted one of "
-            f"{[*SPARSITY_SCHEDULES, 'exponential']}, a function of the progress, or a "
-            "table of sparsities"
+            f"schedule: expected one of {[*SPARSITY_SCHEDULES, 'exponential']}, a "
+            "function of the progress, or a sequence of sparsities, got "
+            f"{schedule!r}"
         )
     result = []
     for step in steps[:-1]:
-        progress = Fraction(step - calendar.begin, calendar.end - calendar.begin)
+        progress = Fraction(
+            step - update_schedule.begin, update_schedule.end - update_schedule.begin
+        )
         if schedule == "exponential":
             kept = float(1 - first) ** float(1 - progress) * float(1 - last) ** float(
                 progress
@@ -245,13 +249,17 @@ def gradual_sparsities(
             low, high = min(first, last), max(first, last)
             result.append(min(max(1 - Fraction(kept), low), high))
         else:
-            way = (
+            completed = (
                 SPARSITY_SCHEDULES[schedule](progress)
                 if isinstance(schedule, str)
                 else None
             )
-            way = _read_schedule(schedule, float(progress)) if way is None else way
-            result.append(first + (last - first) * way)
+            completed = (
+                _read_schedule(schedule, float(progress))
+                if completed is None
+                else completed
+            )
+            result.append(first + (last - first) * completed)
     return [*result, last]
 
 
@@ -268,13 +276,13 @@ def _read_schedule(schedule: Callable[[float], float], progress: float) -> Fract
     Raises:
       ValueError: if the value is not finite.
     """
-    way = float(schedule(progress))
-    if not math.isfinite(way):
+    completed = float(schedule(progress))
+    if not math.isfinite(completed):
         raise ValueError(
-            f"schedule: expected finite parts of the way, got {way} at the progress "
-            f"{progress}"
+            f"schedule: expected a function with finite values, got {completed} at "
+            f"progress {progress}"
         )
-    return Fraction(way)
+    return Fraction(completed)
 
 
 def _read_table(
@@ -296,20 +304,20 @@ def _read_table(
     """
     if not all(0 <= value < 1 for value in table):
         raise ValueError(f"schedule: expected sparsities in [0, 1), got {list(table)}")
-    read = [Fraction(str(value)) for value in table]
-    if len(read) != len(steps) or read[-1] != last:
+    sparsities = [Fraction(str(value)) for value in table]
+    if len(sparsities) != len(steps) or sparsities[-1] != last:
         raise ValueError(
-            f"schedule: got a table of {len(read)} sparsities ending in "
-            f"{table[-1] if len(read) else None}; wanted {len(steps)}, one for each of "
-            f"the steps {steps[0]} to {steps[-1]} at which masks change, the last of "
-            f"them the final sparsity {float(last)}"
+            f"schedule: expected {len(steps)} sparsities, one for each mask update "
+            f"from step {steps[0]} to step {steps[-1]}, the last of them the final "
+            f"sparsity {float(last)}, got {len(sparsities)} ending in "
+            f"{table[-1] if len(sparsities) else None}"
         )
-    return read
+    return sparsities
 
 
 @arguments.check(fraction=arguments.real, schedule=arguments.name_or_function)
 def drop_fractions(
-    calendar: UpdateSchedule,
+    update_schedule: UpdateSchedule,
     *,
     fraction: float,
     schedule: str | Callable[[int], float] = "cosine",
@@ -317,7 +325,7 @@ def drop_fractions(
     r"""Lists the fraction of a layer's active weights that each mask update drops.
 
     Args:
-      calendar: the steps of the mask updates.
+      update_schedule: the steps of the mask updates.
       fraction: the initial fraction :math:`f`, in [0, 1].
       schedule: "cosine" for :math:`f (1 + \cos(\pi t / t_{end})) / 2`; "constant"; or a
         function of the step, such as a learning rate schedule. Its value, divided by
@@ -329,44 +337,48 @@ def drop_fractions(
 
     Raises:
       ValueError: if the fraction is not in [0, 1], the schedule is unknown or returns
-        invalid values, or it needs an end and `calendar` has none.
+        invalid values, or it needs an end and `update_schedule` has none.
 
     References:
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
       Winners. 2020. arXiv:1911.11134, section 3 (cosine).
     """
     if not 0 <= fraction <= 1:
-        raise ValueError(f"drop_fraction: got {fraction}; wanted a part in [0, 1]")
+        raise ValueError(
+            f"drop_fraction: expected a fraction in [0, 1], got {fraction}"
+        )
     exact = Fraction(str(fraction))
     if schedule == "constant":
         return [_small(exact)]
     if isinstance(schedule, str) and schedule != "cosine":
         raise ValueError(
-            f"drop_schedule: unknown {schedule!r}; wanted 'cosine', 'constant' or a "
-            "function of the step such as a learning-rate schedule"
+            "drop_schedule: expected 'cosine', 'constant', or a function of the step "
+            f"such as a learning rate schedule, got {schedule!r}"
         )
-    if calendar.end is None:
+    if update_schedule.end is None:
         raise ValueError(
-            "end_step: got None; wanted the step at which the drop fraction ends, or "
-            "drop_schedule='constant'"
+            "end_step: expected the step at which the drop schedule ends, got None; "
+            "pass it, or drop_schedule='constant'"
         )
     if schedule == "cosine":
-        ways = [
-            (1 + math.cos(math.pi * step / calendar.end)) / 2
-            for step in update_steps(calendar)
+        factors = [
+            (1 + math.cos(math.pi * step / update_schedule.end)) / 2
+            for step in update_steps(update_schedule)
         ]
     else:
         # The optimizer may be made inside a jit, where optax schedules return tracers.
         with jax.ensure_compile_time_eval():
-            rates = [float(schedule(step)) for step in (0, *update_steps(calendar))]
-        peak = max(rates)
-        if not all(0 <= rate < math.inf for rate in rates) or not peak:
+            values = [
+                float(schedule(step)) for step in (0, *update_steps(update_schedule))
+            ]
+        peak = max(values)
+        if not all(0 <= value < math.inf for value in values) or not peak:
             raise ValueError(
-                f"drop_schedule: its values run from {min(rates)} to {peak}; wanted "
-                "finite ones, none negative and not all 0"
+                "drop_schedule: expected finite values of at least 0, not all of them "
+                f"0, got values from {min(values)} to {peak}"
             )
-        ways = [rate / peak for rate in rates[1:]]
-    return [_small(min(max(exact * Fraction(way), 0), 1)) for way in ways]
+        factors = [value / peak for value in values[1:]]
+    return [_small(min(max(exact * Fraction(factor), 0), 1)) for factor in factors]
 
 
 def _small(exact: Fraction | int) -> tuple[int, int]:
@@ -396,13 +408,13 @@ def floor_mul_div(
     """
     top, bottom = numerator.astype(jnp.uint32), denominator.astype(jnp.uint32)
 
-    def take(place: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
-        quotient, rest = state
-        bit = (count >> (30 - place)) & 1
+    def take(index: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
+        quotient, remainder = state
+        bit = (count >> (30 - index)) & 1
         # rest < bottom < 2**30 and top <= bottom, so this is less than 3 * 2**30 and
         # fits in uint32.
-        rest = 2 * rest + bit.astype(jnp.uint32) * top
-        return 2 * quotient + rest // bottom, rest % bottom
+        remainder = 2 * remainder + bit.astype(jnp.uint32) * top
+        return 2 * quotient + remainder // bottom, remainder % bottom
 
     shape = jnp.broadcast_shapes(count.shape, top.shape, bottom.shape)
     zero = jnp.zeros(shape, jnp.uint32)

@@ -67,7 +67,7 @@ def test_effective_gradient_flow_averages_the_layers(order: int) -> None:
 
 
 def test_other_orders_are_refused() -> None:
-    with pytest.raises(ValueError, match="order: got 3; wanted 1 or 2"):
+    with pytest.raises(ValueError, match="order: expected 1 or 2, got 3"):
         gradient_flow.effective_gradient_flow(*make(), order=3)
 
 

@@ -132,7 +132,10 @@ def test_the_dense_spectrum_has_a_zero_for_each_masked_weight() -> None:
     assert (full.n, full.zeros_added) == (wanted.size, gone)
     assert np.sum(full.eigenvalues == 0.0) == gone
     np.testing.assert_allclose(full.eigenvalues, wanted, atol=1e-13)
-    with pytest.raises(ValueError, match="zeros were added before"):
+    with pytest.raises(
+        ValueError,
+        match="expected the spectrum of the active coordinates, got .* zeros",
+    ):
         eigenvalues.dense(full, mask)
     assert np.array_equal(np.sort(found.eigenvalues), found.eigenvalues)
     with jax.enable_x64(True):
@@ -293,11 +296,11 @@ def test_memory_is_bounded_by_the_block() -> None:
 def test_faults_are_named() -> None:
     params = mlp()
     space = param_subspace.make(params, some(params))
-    with pytest.raises(ValueError, match="batches: got leaves of shapes"):
+    with pytest.raises(ValueError, match="batches: expected .*got shapes"):
         hvp.microbatches({"x": jnp.ones((2, 1)), "y": jnp.ones(3)})
-    with pytest.raises(ValueError, match="batch_size: got 0"):
+    with pytest.raises(ValueError, match="batch_size: expected .*got 0"):
         hvp.microbatches(jnp.ones(3), 0)
-    with pytest.raises(ValueError, match="columns_at_once: got 0"):
+    with pytest.raises(ValueError, match="columns_at_once: expected .*got 0"):
         exact.matrix(loss, space, examples(2), columns_at_once=0)
     bad = examples(2) | {"x": jnp.full((2, SIZES[0]), jnp.nan)}
     with pytest.raises(ValueError, match="layer0/kernel"):

@@ -110,11 +110,11 @@ def test_mixed_types_are_widened_and_come_back() -> None:
 
 def test_faults_are_named() -> None:
     params = tree()
-    with pytest.raises(ValueError, match="include: the pattern 'bais'"):
+    with pytest.raises(ValueError, match="include: expected patterns .*got 'bais'"):
         param_subspace.make(params, masked([True] * 18), include=("bais",))
-    with pytest.raises(ValueError, match="no weight is kept"):
+    with pytest.raises(ValueError, match="expected one or more active weights"):
         param_subspace.make(params, masked([False] * 18), include=())
     wrong = masked([True] * 18)
     wrong["layers"][0]["kernel"] = jnp.ones((3, 2), bool)
-    with pytest.raises(ValueError, match="layers/0/kernel has shape"):
+    with pytest.raises(ValueError, match="layers/0/kernel: expected shape"):
         param_subspace.make(params, wrong)

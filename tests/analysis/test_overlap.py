@@ -125,7 +125,7 @@ def test_chance_overlap_of_large_layers_agrees_with_draws() -> None:
 def test_chance_overlap_of_millions_of_weights_is_quick_and_sharp() -> None:
     """The law of a large layer is left out far from its mean, and still sums to 1."""
     count = mask_overlap.Counts(400_000, 500_000, 2_000_000)
-    low, chances = mask_overlap._law(count)
+    low, chances = mask_overlap._intersection_distribution(count)
     assert chances.size < 20_000
     np.testing.assert_allclose(np.sum(chances), 1, rtol=1e-12)
     mean = np.sum(chances * (low + np.arange(chances.size)))
@@ -144,10 +144,18 @@ def test_equal_and_disjoint_masks() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "word"),
     [
-        (tree(keeping(1, 3)), tree(keeping(1, 4)), "second: layer0/kernel has shape"),
-        (tree(keeping(1, 3)), {"x": jnp.array([True])}, "second: the leaf x is"),
-        (tree(np.zeros(0)), tree(np.zeros(0)), "have no entries"),
-        ({"bias": None}, {"bias": None}, "first: no leaf is there"),
+        (
+            tree(keeping(1, 3)),
+            tree(keeping(1, 4)),
+            "second: layer0/kernel: expected shape",
+        ),
+        (
+            tree(keeping(1, 3)),
+            {"x": jnp.array([True])},
+            "second: expected only .*got the leaf x",
+        ),
+        (tree(np.zeros(0)), tree(np.zeros(0)), "are empty"),
+        ({"bias": None}, {"bias": None}, "first: expected .*got no leaves"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(first: Any, second: Any, word: str) -> None:

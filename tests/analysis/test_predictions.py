@@ -153,18 +153,27 @@ def test_narrow_logits_are_compared_in_float32() -> None:
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda x: predictions.disagreement(x[0], x[0, :2]), "second: got logits"),
-        (lambda x: predictions.kl_divergence(x[0], x[0, :, :2]), "second: got logits"),
-        (lambda x: predictions.js_divergence(x[0, :0], x[0, :0]), "second: got logits"),
-        (lambda x: predictions.ensemble(x, average="votes"), "average: got 'votes'"),
-        (lambda x: predictions.ensemble(x[:0]), "logits: got shape"),
+        (lambda x: predictions.disagreement(x[0], x[0, :2]), "second: expected logits"),
+        (
+            lambda x: predictions.kl_divergence(x[0], x[0, :, :2]),
+            "second: expected logits",
+        ),
+        (
+            lambda x: predictions.js_divergence(x[0, :0], x[0, :0]),
+            "second: expected logits",
+        ),
+        (
+            lambda x: predictions.ensemble(x, average="votes"),
+            "average: expected .*got 'votes'",
+        ),
+        (lambda x: predictions.ensemble(x[:0]), "logits: expected .*got shape"),
         (
             lambda x: predictions.ensemble_scores(x, jnp.zeros(4, jnp.int32)),
-            "labels: got shape",
+            "labels: expected shape",
         ),
         (
             lambda x: representations.linear_cka(x[0, :3], x[0, :3], unbiased=True),
-            "second: got 3 examples",
+            "second: expected .*got 3",
         ),
     ],
 )

@@ -40,14 +40,14 @@ def test_split_depends_on_its_seed_alone() -> None:
 
 @pytest.mark.parametrize("validation", [-1, 100, 101])
 def test_split_refuses_to_leave_nothing(validation: int) -> None:
-    with pytest.raises(ValueError, match=f"got {validation} of 100.*wanted 0 to 99"):
+    with pytest.raises(ValueError, match=f"expected 0 to 99 of 100.*got {validation}"):
         dataset.split(numbered(100), validation=validation, seed=0)
 
 
 def test_first_is_exact() -> None:
     assert dataset.first(numbered(5), 3).labels.tolist() == [0, 1, 2]
     for n in (0, 6):
-        with pytest.raises(ValueError, match=f"got {n} of 5"):
+        with pytest.raises(ValueError, match=f"expected 1 to 5.*got {n}"):
             dataset.first(numbered(5), n)
 
 

@@ -104,7 +104,7 @@ def test_labels_out_of_range_score_nan_and_nothing_else_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOGIT_SCORES)
 def test_one_class_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="logits: got 1 classes"):
+    with pytest.raises(ValueError, match="logits: expected .*got 1"):
         LOGIT_SCORES[name](jnp.zeros((3, 1)), jnp.zeros(3, int))
 
 
@@ -239,12 +239,12 @@ def test_grand_holds_one_block_of_gradients() -> None:
     ],
 )
 def test_what_is_no_examples_is_refused(examples: Any) -> None:
-    with pytest.raises(ValueError, match="examples: got leaves of shapes"):
+    with pytest.raises(ValueError, match="examples: expected leaves .*got shapes"):
         grand(cross_entropy, network(), examples, block_size=2)
 
 
 def test_blocks_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="block_size: got 0"):
+    with pytest.raises(ValueError, match="block_size: expected .*got 0"):
         grand(cross_entropy, network(), data(3), block_size=0)
 
 

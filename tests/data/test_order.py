@@ -38,7 +38,7 @@ def test_steps_per_epoch(
 def test_impossible_batches_are_refused(
     examples: int, batch_size: int, drop_last: bool
 ) -> None:
-    with pytest.raises(ValueError, match=f"batch_size: got {batch_size}"):
+    with pytest.raises(ValueError, match=f"batch_size: expected .*got {batch_size}"):
         shuffling.steps_per_epoch(examples, batch_size=batch_size, drop_last=drop_last)
 
 

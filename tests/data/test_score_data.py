@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory
@@ -258,16 +258,16 @@ def test_whatever_is_wrong_is_one_line(
             "--score=barrier", f"--children={LATER}"
         ),
         # All of these are known before anything is computed.
-        "taken.npz: is no file of scores": command(
+        "taken.npz: expected a score file": command(
             "--score=forgetting", f"--out={tmp_path}/taken.npz"
         ),
-        "folder.npz: is a folder": command(
+        "folder.npz: expected the name of a file to write, got a folder": command(
             "--score=forgetting", f"--out={tmp_path}/folder.npz"
         ),
         "file'": command(  # a file where a folder must be
             "--score=forgetting", f"--out={tmp_path}/file/a.npz"
         ),
-        "other.npz: exists, with other score ('el2n', now 'forgetting'), config": (
+        "other score ('el2n', now 'forgetting'), config": (
             command("--score=forgetting", f"--out={tmp_path}/other.npz")
         ),
         "--by_class: came a.npz; wanted a file ending in .json": command(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import CLASSES, picture, write_tree
+from helpers.images import CLASSES, picture, write_tree
 from PIL import Image
 
 from jaxsparse.data import dataset, datasets, folders, image_files, random_resized_crop
@@ -186,7 +186,7 @@ def test_all_kinds_of_images_become_red_green_and_blue(mode: str, kind: str) -> 
         np.testing.assert_array_equal(seen[..., 0], seen[..., 2])
 
 
-def test_a_transparent_palette_gives_its_colours() -> None:
+def test_a_transparent_palette_gives_its_colors() -> None:
     shown = picture(1, 40, 40).convert("P")
     clear = encode(shown, "PNG", transparency=bytes([0, 128, 255]))
     (seen,), (wanted,) = some(Given(clear))[:], some(Given(encode(shown, "PNG")))[:]
@@ -200,7 +200,7 @@ def test_a_damaged_image_is_named() -> None:
     images = some(Given(whole, whole[:-100], b"no image", deep, gif))
     assert images[:1].shape == (1, SIZE, SIZE, 3)
     for row, words in ((1, "damaged"), (2, "damaged"), (3, "I;16"), (4, "damaged")):
-        with pytest.raises(ValueError, match=f"number {row}: .*{words}.*wanted"):
+        with pytest.raises(ValueError, match=f"number {row}: expected .*{words}"):
             images[row : row + 1]
         with pytest.raises(ValueError, match=f"number {row}: "):
             images.crops(
@@ -210,7 +210,9 @@ def test_a_damaged_image_is_named() -> None:
                 places=np.arange(2),
             )
     gone = some(image_files.Files(("/nowhere/a.JPEG",)))
-    with pytest.raises(ValueError, match="/nowhere/a.JPEG: is damaged or missing"):
+    with pytest.raises(
+        ValueError, match="/nowhere/a.JPEG: expected .*got a damaged or missing"
+    ):
         gone[:]
 
 
@@ -273,7 +275,7 @@ def test_images_without_labels_beside_a_validation_split_are_pointed_at(
     test = tmp_path / "imagenet" / "test"
     test.mkdir()
     picture(0, 30, 30).save(test / "0.JPEG")
-    words = "/test: .*the same in every split.*no labels, move it away, and val is"
+    words = "/test: .*classes of train.*no labels, move it, and val becomes"
     with pytest.raises(ValueError, match=words):
         datasets.load("imagenet", data_dir=str(tmp_path), size=SIZE)
     with pytest.raises(ValueError) as caught:
@@ -292,5 +294,5 @@ def test_channels_of_unknown_sets_are_measured_on_a_sample(
 
 
 def test_sets_with_readers_of_their_own_are_refused() -> None:
-    with pytest.raises(ValueError, match="size: came 8 for 'digits'.*wanted 0"):
+    with pytest.raises(ValueError, match="size: expected 0 for 'digits'.*got 8"):
         datasets.load("digits", size=8)

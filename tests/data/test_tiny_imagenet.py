@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 from jaxsparse import config as config_lib
@@ -105,20 +105,23 @@ def _other_class(folder: Path) -> None:
 
 
 WRONG = {
-    "line": (_add_line, r"val_annotations.txt: has 5 labels in 5 lines for 4 images"),
-    "twice": (_repeat_line, "has 4 labels in 5 lines for 4 images"),
-    "class": (_other_class, r"has the classes \['n09'\], which .*train has not"),
+    "line": (
+        _add_line,
+        r"val_annotations.txt: expected .*4 images.*got 5 labels in 5 lines",
+    ),
+    "twice": (_repeat_line, "4 images.*got 4 labels in 5 lines"),
+    "class": (_other_class, r"expected the classes of .*train, got also \['n09'\]"),
     "image": (
         lambda folder: (folder / "val" / "images" / "val_1.JPEG").write_bytes(b"no"),
-        r"val_1.JPEG: is damaged or missing",
+        r"val_1.JPEG: expected .*got a damaged or missing",
     ),
     "labels": (
         lambda folder: (folder / "val" / "val_annotations.txt").unlink(),
-        "val_annotations.txt: is not there; wanted the labels of",
+        "val_annotations.txt: expected the labels of .*got no file",
     ),
     "empty": (
         lambda folder: (folder / "train" / "n04" / "images").mkdir(parents=True),
-        r"n04/images: has no images",
+        r"n04/images: expected images .*got none",
     ),
 }
 
@@ -189,7 +192,7 @@ def test_what_is_published_is_known_of_all_sets_with_published_numbers() -> None
     assert datasets.PUBLISHED.keys() <= datasets.AUGMENTATIONS.keys()
 
 
-def test_numbers_to_normalise_by_can_be_given() -> None:
+def test_numbers_to_normalize_by_can_be_given() -> None:
     c = tiny.config({"data.mean": (0.5, 0.25, 0), "data.std": (0.5, 0.2, 1)})
     config_lib.validate(c)
     dataset = dataset_of(3)

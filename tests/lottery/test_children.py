@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, metrics_log, transforms

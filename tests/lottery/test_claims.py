@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from ml_collections import ConfigDict
 
 from jaxsparse import factory, metrics_log

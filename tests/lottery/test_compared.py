@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, models

@@ -43,7 +43,7 @@ def keys(seed: int = 0) -> jax.Array:
 
 def layers(found: Any, replicate: int) -> dict[str, int]:
     by_layer = masks.layer_counts(one(found, replicate))
-    return {name.split("/")[0]: count.kept for name, count in by_layer.items()}
+    return {name.split("/")[0]: count.num_active for name, count in by_layer.items()}
 
 
 def differs(a: Any, b: Any, name: str = "dense1") -> bool:
@@ -127,7 +127,7 @@ def test_every_place_is_equally_likely(name: str, make: Callable) -> None:
     assert times.max() < 210
 
 
-def test_continued_training_is_dense_and_reinitialisation_is_the_tickets_mask() -> None:
+def test_continued_training_is_dense_and_reinitialization_is_the_tickets_mask() -> None:
     before = ticket()
     dense = controls.masks_of("dense_continued", before, level=1, keys=keys())
     assert all(bool(jnp.all(leaf)) for leaf in jax.tree.leaves(dense))

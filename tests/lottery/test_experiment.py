@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import factory, masks, metrics_log
 from jaxsparse.lottery import experiment as experiment_lib

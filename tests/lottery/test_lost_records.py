@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import metrics_log
 from jaxsparse.lottery import experiment as experiment_lib
@@ -137,5 +137,5 @@ def test_a_record_without_a_step_is_one_error(tmp_path: Path, ended: Path) -> No
     shutil.copytree(ended, folder)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "eval", "stage": "level_00/ticket"}\n')
-    with pytest.raises(ValueError, match=r"line \d+ lacks \['step'\]; expected"):
+    with pytest.raises(ValueError, match=r"line \d+: expected .*without \['step'\]"):
         tiny.run(folder, FIELDS)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log
@@ -253,7 +253,7 @@ def test_noise_throughout_is_in_the_data() -> None:
             {"pretraining.size": 0},
             r"pretraining\.size: expected at least 1 with .*'random'",
         ),
-        ({"pretraining.size": 121}, r"pretraining: size: got 121 of 120"),
+        ({"pretraining.size": 121}, r"pretraining: size: expected 1 to 120.*got 121"),
         (
             {"pretraining.subset": "easiest"},
             r"pretraining\.scores: expected a file .*'easiest', got None",

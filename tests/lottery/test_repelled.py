@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from campaigns import case
+from helpers import tiny
+from helpers.campaigns import case
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, transforms
@@ -247,7 +247,7 @@ def test_bad_fields_are_named(
         make(tmp_path, fields)
 
 
-def test_fixed_normalisation_has_nothing_to_learn() -> None:
+def test_fixed_normalization_has_nothing_to_learn() -> None:
     c = tiny.config({"model.name": "resnet_20", "model.norm_affine": False})
     model = factory.make_model(c, classes=10)
     images = jnp.zeros((2, 8, 8, 3))

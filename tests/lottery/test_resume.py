@@ -28,14 +28,14 @@ class Result(NamedTuple):
 
 
 class Command:
-    """experiments/train.py on tests/tiny.py, again and again in one folder."""
+    """experiments/train.py on tests/helpers/tiny.py, again and again in one folder."""
 
     def __init__(self, root: Path, cache: Path, folder: Path, *flags: str) -> None:
         self.folder = folder
         self.log = folder.with_name(f"{folder.name}.log")
         self._words = [
             *(sys.executable, str(root / "experiments" / "train.py")),
-            *("--config=tests/tiny.py", f"--workdir={folder}", *flags),
+            *("--config=tests/helpers/tiny.py", f"--workdir={folder}", *flags),
         ]
         self._environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -124,7 +124,7 @@ def uninterrupted(make: Callable[..., Command]) -> dict[str, Any]:
     result = command.run()
     assert result.code == 0, result.errors
     found = outcome(command.folder)
-    # 1 + 6 + 2 * 5 stages, and initialisation; 5 levels pruned, 2 replicates.
+    # 1 + 6 + 2 * 5 stages, and initialization; 5 levels pruned, 2 replicates.
     assert len(found["records"]) > 150
     assert sum(name.endswith("last.json") for name in found) == 16
     assert {"init.json", "rewind.json"} <= found.keys()

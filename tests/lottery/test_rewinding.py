@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from flax import linen as nn
+from helpers import tiny
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, metrics_log, transforms
@@ -52,7 +52,7 @@ def ticket(folder: Path, level: int, made: Any) -> Any:
 
 # By variant: fields, and where level L's weights come from.
 VARIANTS = {
-    "rewind to initialisation": ({}, ["init", "init", "init"]),
+    "rewind to initialization": ({}, ["init", "init", "init"]),
     "rewind to step 5": ({"lottery.rewind": "5step"}, ["rewind", "rewind", "rewind"]),
     "learning rate rewinding": (
         {"lottery.retrain": "learning_rate_rewind"},
@@ -96,7 +96,7 @@ def test_levels_start_from_the_weights_they_should(
         tiny.check_equal(fresh.params, masks.apply(kept, params))
         tiny.check_equal(fresh.batch_stats, stats)
         tiny.check_equal(transforms.get_masks(fresh.opt_state), kept)
-        # The optimiser is fresh and the clock is not.
+        # The optimizer is fresh and the clock is not.
         assert int(fresh.opt_state.step) == 0
         momenta = jax.tree.leaves(fresh.opt_state.inner_state)
         assert momenta
@@ -111,7 +111,7 @@ def test_levels_start_from_the_weights_they_should(
             rates = {"head/kernel": 0.9}
             for name, size in sizes.items():
                 wanted = round(size * rates.get(name, 0.8) ** level)
-                assert masks.layer_counts(one)[name].kept == wanted
+                assert masks.layer_counts(one)[name].num_active == wanted
         else:
             assert masks.num_active(one) == round(50200 * 0.8**level)
         end = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)
@@ -282,11 +282,11 @@ def test_spans() -> None:
         ),
         (
             RewindPlan(10, 10),
-            "config.lottery.rewind: comes to step 10; wanted one in .0, 10",
+            "config.lottery.rewind: expected a step in .0, 10.*got step 10",
         ),
         (
             RewindPlan(0, 10, "finetune", 0),
-            "config.lottery.finetune_length: comes to 0 upda",
+            "config.lottery.finetune_length: expected at least 1 update, got 0",
         ),
     ],
 )

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
 from flax import linen as nn
+from helpers import small_models
 
 from jaxsparse import config as config_lib
 from jaxsparse import (
@@ -78,8 +78,8 @@ def test_sums_are_in_float32_and_rounded_once() -> None:
 
 @pytest.mark.parametrize("name", MOBILENETS)
 def test_mobilenets_are_the_same_networks_spelled_out(name: str) -> None:
-    model, image = zoo.SMALL[name]
-    state, x = zoo.variables(model, image), zoo.images(image)
+    model, image = small_models.SMALL[name]
+    state, x = small_models.variables(model, image), small_models.images(image)
     run, fast = (
         jax.jit(functools.partial(network.apply, train=False))
         for network in (model, model.clone(conv=EXPLICIT))
@@ -90,8 +90,8 @@ def test_mobilenets_are_the_same_networks_spelled_out(name: str) -> None:
 @pytest.mark.parametrize("name", MOBILENETS)
 def test_weights_on_no_path_are_found(name: str) -> None:
     """A channel whose own kernel is gone is dead from the layer before to the next."""
-    model, image = zoo.SMALL[name]
-    state = jax.tree.map(jnp.abs, zoo.variables(model, image))
+    model, image = small_models.SMALL[name]
+    state = jax.tree.map(jnp.abs, small_models.variables(model, image))
     rest, dense = {"batch_stats": state["batch_stats"]}, masks.ones(state["params"])
     block, last = dense["stage2_block0"], 1 + (name == "mobilenet_v2")
     single, mixing = f"conv{last}", f"conv{last + 1}"
@@ -110,8 +110,12 @@ def test_weights_on_no_path_are_found(name: str) -> None:
     found = connectivity.by_layer(dense, live)
     before = "stage1_block0/conv2" if last == 1 else "stage2_block0/conv1"
     outputs = block[mixing]["kernel"].shape[-1]
-    inputs = found[f"{before}/kernel"].total // kernel.shape[-1]
-    lost = {leaf: c.kept - c.live for leaf, c in found.items() if c.live < c.kept}
+    inputs = found[f"{before}/kernel"].size // kernel.shape[-1]
+    lost = {
+        leaf: c.num_active - c.num_live
+        for leaf, c in found.items()
+        if c.num_live < c.num_active
+    }
     assert lost == {
         f"{before}/kernel": inputs,
         f"stage2_block0/{mixing}/kernel": outputs,
@@ -136,7 +140,7 @@ def test_configs_choose_convolutions_for_mobilenets_and_shrink_them() -> None:
     models.check(c)
     model = models.make_model(c, classes=3, training=True)
     assert model.conv.keywords["conv_general_dilated"] is convolutions.convolve
-    params = zoo.shapes(model, zoo.CIFAR)["params"]
+    params = small_models.shapes(model, small_models.CIFAR)["params"]
     assert params["stage7_block0"]["conv3"]["kernel"].shape == (1, 1, 24, 5)
 
 
@@ -204,7 +208,9 @@ def test_norms_without_parameters_are_chosen_by_the_config(name: str) -> None:
     c = config_lib.default()
     c.model.name, c.model.norm_affine = name, False
     models.check(c)
-    params = zoo.shapes(models.make_model(c, classes=10), zoo.CIFAR)["params"]
+    params = small_models.shapes(models.make_model(c, classes=10), small_models.CIFAR)[
+        "params"
+    ]
     assert not [leaf for leaf in masks.names(params) if leaf.endswith("scale")]
 
 

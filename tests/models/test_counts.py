@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
-from zoo import CIFAR, count, prunable, shapes
+from helpers.small_models import CIFAR, count, prunable, shapes
 
 from jaxsparse import config as config_lib
 from jaxsparse import models
@@ -85,7 +85,7 @@ class Sum(NamedTuple):
 
 
 def conv(size: int, inputs: int, outputs: int, *, bias: bool = False) -> Sum:
-    """A convolution and its normalisation."""
+    """A convolution and its normalization."""
     return Sum(size**2 * inputs * outputs, (2 + bias) * outputs)
 
 
@@ -119,7 +119,7 @@ def wide(depth: int, widen: int, classes: int) -> Sum:
     for stage in range(3):
         for _ in range((depth - 4) // 6):
             size = 16 * widen * 2**stage
-            # The normalisation comes before: it is that of the inputs.
+            # The normalization comes before: it is that of the inputs.
             parts += [Sum(9 * inputs * size, 2 * inputs), conv(3, size, size)]
             parts += [Sum(inputs * size, 0)] if inputs != size else []
             inputs = size
@@ -205,7 +205,7 @@ def test_other_members_have_the_published_counts(model: nn.Module, total: int) -
     assert count(shapes(model, (64, 64, 3))["params"]) == total
 
 
-def test_biases_of_a_normalised_vgg_are_left_out_unless_asked_for() -> None:
+def test_biases_of_a_normalized_vgg_are_left_out_unless_asked_for() -> None:
     params = shapes(models.VGG(norm=layers.BATCH_NORM, classes=10), CIFAR)["params"]
     assert count(params) == 14_728_266 - 4_224
 

@@ -2,19 +2,18 @@
 
 import functools
 
-import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
 from flax import linen as nn
+from helpers import numpy_models, small_models
 
 from jaxsparse import masks
 
 
 class Bypass(nn.Module):
-    """`by_hand.bypass`, in jax."""
+    """`numpy_models.bypass`, in jax."""
 
     features: int
     stride: int
@@ -38,40 +37,40 @@ class Learned(Bypass):
 
 
 @pytest.mark.parametrize("skip", [None, Bypass])
-@pytest.mark.parametrize("name", by_hand.NETWORKS)
+@pytest.mark.parametrize("name", numpy_models.NETWORKS)
 def test_networks_agree_with_numpy(name: str, skip: type[nn.Module] | None) -> None:
     # A padding of (0, 1), linen's "SAME" under stride 2, would move every pixel.
-    model, image = zoo.SMALL[name]
-    state, x = zoo.variables(model, image), zoo.images(image)
+    model, image = small_models.SMALL[name]
+    state, x = small_models.variables(model, image), small_models.images(image)
     model = model.clone(skip=skip)
     got = jax.jit(functools.partial(model.apply, train=False))(state, x)
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state)
-    want = by_hand.NETWORKS[name](
+    want = numpy_models.NETWORKS[name](
         np.asarray(x, np.float64),
         (wide["params"], wide.get("batch_stats", {})),
-        skip and by_hand.bypass,
+        skip and numpy_models.bypass,
     )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_all_networks_that_can_be_bypassed_are_written_out() -> None:
-    assert list(by_hand.NETWORKS.keys() ^ set(zoo.SKIPPING)) == []
+    assert list(numpy_models.NETWORKS.keys() ^ set(small_models.SKIPPING)) == []
 
 
-@pytest.mark.parametrize("name", zoo.SKIPPING)
+@pytest.mark.parametrize("name", small_models.SKIPPING)
 def test_a_bypass_of_zeros_changes_no_output(name: str) -> None:
-    model, image = zoo.SMALL[name]
-    state, x = zoo.variables(model, image), zoo.images(image, batch=2)
+    model, image = small_models.SMALL[name]
+    state, x = small_models.variables(model, image), small_models.images(image, batch=2)
     run = functools.partial(model.apply, state, x, train=False)
     skipped = functools.partial(model.clone(skip=Zero).apply, state, x, train=False)
     np.testing.assert_array_equal(skipped(), run())
 
 
-@pytest.mark.parametrize("name", zoo.SKIPPING)
+@pytest.mark.parametrize("name", small_models.SKIPPING)
 def test_every_convolution_between_feature_maps_has_one_bypass(name: str) -> None:
-    model, image = zoo.SMALL[name]
-    plain = zoo.shapes(model, image)
-    learned = zoo.shapes(model.clone(skip=Learned), image)
+    model, image = small_models.SMALL[name]
+    plain = small_models.shapes(model, image)
+    learned = small_models.shapes(model.clone(skip=Learned), image)
     before, after = masks.names(plain["params"]), masks.names(learned["params"])
     # All that there was, under its name, and bypasses beside it.
     assert [leaf for leaf in after if "skip" not in leaf] == before
@@ -95,7 +94,7 @@ def test_bypasses_are_told_channels_stride_and_name() -> None:
         asked.append((features, stride, name))
         return Bypass(features, stride, name=name)
 
-    zoo.shapes(zoo.TINY_RESNET(skip=skip), (8, 8, 3))
+    small_models.shapes(small_models.TINY_RESNET(skip=skip), (8, 8, 3))
     assert asked == [
         *((2, 1, "skip1"), (2, 1, "skip2")),
         *((4, 2, "skip1"), (4, 1, "skip2")),
@@ -104,8 +103,8 @@ def test_bypasses_are_told_channels_stride_and_name() -> None:
 
 
 def test_a_bypass_may_be_scaled_by_a_traced_value() -> None:
-    model, image = zoo.SMALL["wide"]
-    state, x = zoo.variables(model, image), zoo.images(image)
+    model, image = small_models.SMALL["wide"]
+    state, x = small_models.variables(model, image), small_models.images(image)
     traces = []
 
     class Faded(Bypass):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from campaigns import case
+from helpers import tiny
+from helpers.campaigns import case
 
 from jaxsparse import config, factory, masks, metrics_log, transforms
 from jaxsparse.data import dataset, datasets
@@ -53,8 +53,8 @@ def test_the_recipes_train_and_measure(
     for name, layer in masks.layer_counts(held).items():
         # The first convolution is dense, all others are pruned alike.
         first = name in ("conv/kernel", "conv1/kernel")
-        exact = layer.total if first else layer.total * 0.2
-        assert layer.kept in (math.floor(exact), math.ceil(exact)), name
+        exact = layer.size if first else layer.size * 0.2
+        assert layer.num_active in (math.floor(exact), math.ceil(exact)), name
     found = metrics_log.read(tmp_path / "metrics.jsonl")
     norms = [row for row in found if row["kind"] == "gradient"]
     assert [row["step"] for row in norms if not row["step"] % 5][:2] == [0, 5]
@@ -63,7 +63,7 @@ def test_the_recipes_train_and_measure(
     assert changes == ([] if small else [6, 11])
 
 
-def test_the_last_normalisation_of_a_block_begins_at_zero(
+def test_the_last_normalization_of_a_block_begins_at_zero(
     root: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.syspath_prepend(root)

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import pytest
-import tiny
-from campaigns import some
-from pictures import write_tree
+from helpers import tiny
+from helpers.campaigns import some
+from helpers.images import write_tree
 
 from jaxsparse import (
     config,
@@ -88,8 +88,8 @@ def test_a_recipe_trains_from_files_to_exact_counts(
     wanted = distributions.NAMES[c.sparse.distribution](one, c.sparse.sparsity)
     layers = masks.layer_counts(one)
     counts = jax.tree.leaves(wanted)
-    assert [layer.kept for layer in layers.values()] == counts
-    total = sum(layer.total for layer in layers.values())
+    assert [layer.num_active for layer in layers.values()] == counts
+    total = sum(layer.size for layer in layers.values())
     if c.sparse.distribution == "erk":
         assert sum(counts) == distributions.count_kept(total, c.sparse.sparsity)
     found = metrics_log.read(tmp_path / "metrics.jsonl")

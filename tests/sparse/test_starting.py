@@ -1,4 +1,4 @@
-"""Masks that training starts from: exact counts, drawn without favour."""
+"""Masks that training starts from: exact counts, drawn without favor."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def test_layer_counts_are_those_of_the_distribution(name: str) -> None:
     tx = transforms.sparse_evolution(optax.sgd(0.1), sparsity=0.8, distribution=name)
     held = transforms.get_masks(tx.init(params("float32")))
     wanted = distributions.NAMES[name](held, 0.8)
-    found = [count.kept for count in masks.layer_counts(held).values()]
+    found = [count.num_active for count in masks.layer_counts(held).values()]
     assert found == jax.tree.leaves(wanted)
     assert sum(found) == distributions.count_kept(360, 0.8)
 
@@ -88,7 +88,7 @@ def test_a_function_and_patterns_divide_too() -> None:
         optax.sgd(0.1), sparsity=0.5, distribution=half, drop_schedule="constant"
     )
     held = transforms.get_masks(tx.init(params("float32")))
-    assert [count.kept for count in masks.layer_counts(held).values()] == [60, 7]
+    assert [count.num_active for count in masks.layer_counts(held).values()] == [60, 7]
     tx = transforms.rigl(
         optax.sgd(0.1),
         sparsity=0.5,

@@ -74,11 +74,11 @@ def test_one_trace_serves_a_whole_fade() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="form: got 'slow'; wanted one of"):
+    with pytest.raises(ValueError, match="form: expected one of .*got 'slow'"):
         annealing.anneal(0, end=1, form="slow")
-    with pytest.raises(ValueError, match="end: got -1; wanted"):
+    with pytest.raises(ValueError, match="end: expected .*got -1"):
         annealing.anneal(0, end=-1)
-    with pytest.raises(ValueError, match="initial: got 0.0; wanted"):
+    with pytest.raises(ValueError, match="initial: expected .*got 0.0"):
         annealing.sharpen(0, end=1, initial=0.0)
-    with pytest.raises(ValueError, match="initial: got 3.0 with final 2.0"):
+    with pytest.raises(ValueError, match="initial: expected .*final=2.0, got 3.0"):
         annealing.sharpen(0, end=1, initial=3.0, final=2.0)

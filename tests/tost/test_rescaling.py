@@ -1,4 +1,4 @@
-"""Rescaled initialisation: against a loop in numpy, and the laws it must keep."""
+"""Rescaled initialization: against a loop in numpy, and the laws it must keep."""
 
 import jax
 import jax.numpy as jnp
@@ -75,22 +75,22 @@ def slowly(params: dict, masks: dict, batches: object, s: GradInitOptions) -> tu
         return {n: np.asarray(tree[n[0]][n[1]], np.float64) for n in names}
 
     def hide(grads: dict) -> dict:
-        return {n: g * kept[n] for n, g in grads.items()} if s.masked else grads
+        return {n: g * kept[n] for n, g in grads.items()} if s.mask_gradients else grads
 
     for step in range(s.steps):
         one, other = batches(step)
         weights = {n: alpha[n] * start[n] for n in names}
         grads = hide(flatten(jax.grad(loss)(nest(weights), one)))
         length = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
-        too_long = bool(length > s.longest)
+        too_long = bool(length > s.max_grad_norm)
         if too_long:
-            hold = nest(kept) if s.masked else None
+            hold = nest(kept) if s.mask_gradients else None
             value, slope = length, flatten(jax.grad(norm)(nest(weights), one, hold))
         else:
-            ahead = {n: weights[n] - s.look_ahead * grads[n] / length for n in names}
+            ahead = {n: weights[n] - s.step_size * grads[n] / length for n in names}
             value, slope = jax.value_and_grad(loss)(nest(ahead), other)
-            value = float(value) / s.look_ahead
-            slope = {n: g / s.look_ahead for n, g in flatten(slope).items()}
+            value = float(value) / s.step_size
+            slope = {n: g / s.step_size for n, g in flatten(slope).items()}
         counts[too_long] += 1
         for n in names:
             pull = np.clip(np.sum(slope[n] * start[n]), -s.clip, s.clip)
@@ -101,7 +101,7 @@ def slowly(params: dict, masks: dict, batches: object, s: GradInitOptions) -> tu
                 continue
             mean = first[n] / (1 - 0.9 ** counts[too_long])
             scale = np.sqrt(second[n] / (1 - 0.999 ** sum(counts))) + 1e-8
-            least = 0.0 if n[1] == "bias" else s.least
+            least = 0.0 if n[1] == "bias" else s.min_factor
             alpha[n] = max(alpha[n] - s.learning_rate * mean / scale, least)
         objective.append(value)
         constrained.append(too_long)
@@ -119,14 +119,14 @@ def test_factors_are_those_of_a_loop(
     params, masks, batches = make_problem()
     if longest == "between":
         free = gradinit.rescale(
-            loss, params, masks, batches, settings=GradInitOptions(1, longest=1e-9)
+            loss, params, masks, batches, options=GradInitOptions(1, max_grad_norm=1e-9)
         )
         longest = float(free.objective[0]) * 0.97
     settings = GradInitOptions(
-        STEPS, longest=longest, masked=masked, learning_rate=0.03
+        STEPS, max_grad_norm=longest, mask_gradients=masked, learning_rate=0.03
     )
     found = gradinit.rescale(
-        loss, params, masks, batches, settings=settings, dispatch=dispatch
+        loss, params, masks, batches, options=settings, dispatch=dispatch
     )
     alpha, objective, constrained = slowly(params, masks, batches, settings)
     assert found.constrained.tolist() == constrained
@@ -138,18 +138,18 @@ def test_factors_are_those_of_a_loop(
 def test_both_kinds_of_steps_are_taken_between_the_extremes() -> None:
     params, masks, batches = make_problem()
     first = gradinit.rescale(
-        loss, params, masks, batches, settings=GradInitOptions(1, longest=1e-9)
+        loss, params, masks, batches, options=GradInitOptions(1, max_grad_norm=1e-9)
     )
     longest = float(first.objective[0]) * 0.97
-    settings = GradInitOptions(STEPS, longest=longest, learning_rate=0.03)
-    found = gradinit.rescale(loss, params, masks, batches, settings=settings)
+    settings = GradInitOptions(STEPS, max_grad_norm=longest, learning_rate=0.03)
+    found = gradinit.rescale(loss, params, masks, batches, options=settings)
     assert 0 < int(found.constrained.sum()) < STEPS
 
 
 def test_directions_stay_and_what_is_masked_stays_zero() -> None:
     params, masks, batches = make_problem()
     settings = GradInitOptions(STEPS, learning_rate=0.1)
-    found = gradinit.rescale(loss, params, masks, batches, settings=settings)
+    found = gradinit.rescale(loss, params, masks, batches, options=settings)
     for layer in params:
         kept = masks[layer]["kernel"]
         new, old = found.params[layer]["kernel"], params[layer]["kernel"]
@@ -166,12 +166,12 @@ def test_the_objective_falls() -> None:
     params, masks, _ = make_problem()
     _, _, batches = make_problem(seed=3)
     same = lambda step: batches(0 * step)  # noqa: E731
-    settings = GradInitOptions(100, longest=np.inf, learning_rate=0.03)
-    found = gradinit.rescale(loss, params, masks, same, settings=settings)
+    settings = GradInitOptions(100, max_grad_norm=np.inf, learning_rate=0.03)
+    found = gradinit.rescale(loss, params, masks, same, options=settings)
     assert found.objective[-1] < 0.8 * found.objective[0]
     assert (jnp.diff(found.objective[:30]) < 0).all()
-    long = GradInitOptions(100, longest=1e-6, learning_rate=0.03)
-    short = gradinit.rescale(loss, params, masks, same, settings=long)
+    long = GradInitOptions(100, max_grad_norm=1e-6, learning_rate=0.03)
+    short = gradinit.rescale(loss, params, masks, same, options=long)
     assert short.constrained.all()
     assert short.objective[-1] < 0.8 * short.objective[0]
 
@@ -184,14 +184,14 @@ def test_released_code_feels_weights_that_are_gone() -> None:
             params,
             masks,
             batches,
-            settings=GradInitOptions(1, longest=1e-9, masked=m),
+            options=GradInitOptions(1, max_grad_norm=1e-9, mask_gradients=m),
         )
         for m in (True, False)
     ]
     assert found[1].objective[0] > found[0].objective[0]
     whole = make_problem(sparse=False)
     alike = [
-        gradinit.rescale(loss, *whole, settings=GradInitOptions(3, masked=m))
+        gradinit.rescale(loss, *whole, options=GradInitOptions(3, mask_gradients=m))
         for m in (True, False)
     ]
     np.testing.assert_array_equal(alike[0].objective, alike[1].objective)
@@ -199,8 +199,8 @@ def test_released_code_feels_weights_that_are_gone() -> None:
 
 def test_factors_stop_at_the_least() -> None:
     params, masks, batches = make_problem()
-    settings = GradInitOptions(STEPS, learning_rate=2.0, least=0.5)
-    found = gradinit.rescale(loss, params, masks, batches, settings=settings)
+    settings = GradInitOptions(STEPS, learning_rate=2.0, min_factor=0.5)
+    found = gradinit.rescale(loss, params, masks, batches, options=settings)
     kernels = [found.factors[layer]["kernel"] for layer in params]
     assert min(float(factor) for factor in kernels) == 0.5
     assert float(found.factors["second"]["bias"]) >= 0.0
@@ -210,7 +210,7 @@ def test_factors_stop_at_the_least() -> None:
 def test_no_step_changes_nothing(dispatch: bool) -> None:
     params, masks, batches = make_problem(sparse=False)
     found = gradinit.rescale(
-        loss, params, masks, batches, settings=GradInitOptions(0), dispatch=dispatch
+        loss, params, masks, batches, options=GradInitOptions(0), dispatch=dispatch
     )
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     assert found.objective.shape == (0,)
@@ -219,7 +219,7 @@ def test_no_step_changes_nothing(dispatch: bool) -> None:
 def test_a_dead_network_gives_no_infinity() -> None:
     params, masks, batches = make_problem()
     dead = jax.tree.map(jnp.zeros_like, params)
-    found = gradinit.rescale(loss, dead, masks, batches, settings=GradInitOptions(3))
+    found = gradinit.rescale(loss, dead, masks, batches, options=GradInitOptions(3))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
@@ -228,16 +228,16 @@ def test_a_dead_network_gives_no_infinity() -> None:
     [
         ("steps", -1),
         ("learning_rate", 0.0),
-        ("look_ahead", 0.0),
-        ("longest", float("nan")),
-        ("least", 1.5),
+        ("step_size", 0.0),
+        ("max_grad_norm", float("nan")),
+        ("min_factor", 1.5),
         ("clip", 0.0),
     ],
 )
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"settings: got .*{field}"):
+    with pytest.raises(ValueError, match=f"options: expected .*got .*{field}"):
         gradinit.rescale(
-            loss, *make_problem(), settings=GradInitOptions()._replace(**{field: value})
+            loss, *make_problem(), options=GradInitOptions()._replace(**{field: value})
         )
 
 
@@ -248,7 +248,7 @@ def test_replicates_are_rescaled_as_each_alone() -> None:
     settings = GradInitOptions(4, learning_rate=0.1)
 
     def one(weights: dict) -> gradinit.GradInitResult:
-        return gradinit.rescale(loss, weights, masks, batches, settings=settings)
+        return gradinit.rescale(loss, weights, masks, batches, options=settings)
 
     together = jax.vmap(one)(both)
     for i, weights in enumerate((params, other)):
@@ -274,7 +274,7 @@ def test_steps_from_the_host_are_compiled_once_for_all_replicates() -> None:
             make_problem(seed)[0],
             masks,
             numbered,
-            settings=GradInitOptions(STEPS, longest=longest, learning_rate=0.03),
+            options=GradInitOptions(STEPS, max_grad_norm=longest, learning_rate=0.03),
             dispatch=True,
         )
 

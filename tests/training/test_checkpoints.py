@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import config
 from jaxsparse.training import checkpoints, workdir

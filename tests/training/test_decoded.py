@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
+from helpers.images import write_tree
 from ml_collections import ConfigDict
-from pictures import write_tree
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, multihost
@@ -263,19 +263,19 @@ def test_what_is_not_to_be_in_memory_is_refused_before_training(
     image = SIZE * SIZE * 3
     fields = {"instability.copies": 2, "instability.start_steps": ("2step",)}
     fields |= {"instability.examples": 5}
-    monkeypatch.setattr(image_files, "WHOLE", 9 * image)  # the test set has 9
+    monkeypatch.setattr(image_files, "MAX_NBYTES", 9 * image)  # the test set has 9
     experiment(tree, tmp_path, fields)
-    monkeypatch.setattr(image_files, "WHOLE", 8 * image)
+    monkeypatch.setattr(image_files, "MAX_NBYTES", 8 * image)
     asked = Asked(monkeypatch)
-    words = r"images: came 9 of 8x8 .*test_examples.*data\.image_size"
+    words = r"images: expected .*got 9 of 8x8 .*test_examples.*data\.image_size"
     with pytest.raises(ValueError, match=words):
         experiment(tree, tmp_path, fields)
     assert asked.viewed == 5
     fields |= {"data.test_examples": 8, "instability.examples": 0}
-    with pytest.raises(ValueError, match="images: came 16 of"):
+    with pytest.raises(ValueError, match="images: expected .*got 16 of"):
         experiment(tree, tmp_path, fields)
     made = eval_fns.make_eval_fns(config(tree), load(tree), {})
-    with pytest.raises(ValueError, match="images: came 24 of"):
+    with pytest.raises(ValueError, match="images: expected .*got 24 of"):
         example_scores.example_barriers(
             made, [({}, {})] * 2, load(tree).train, batch_size=4
         )
@@ -308,5 +308,5 @@ def test_a_damaged_image_stops_training_by_its_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     fields = {"data.validation": 0, "data.batch_size": 8, "replicates": 1}
     made = experiment(tmp_path, tmp_path / "run", fields)
-    with pytest.raises(ValueError, match="ant/000.JPEG: is damaged"):
+    with pytest.raises(ValueError, match="ant/000.JPEG: expected .*got a damaged"):
         experiment_lib.run(made, tiny.desk(tmp_path / "run"))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import masks, transforms, tree
 from jaxsparse.lottery import experiment as experiment_lib
@@ -25,7 +25,7 @@ from jaxsparse.training import (
     state_sharding,
 )
 
-DIVISION = mesh.FSDPSpec(least=64)
+DIVISION = mesh.FSDPSpec(min_size=64)
 GATHERS = re.compile(
     r" = (\w+)\[([\d,]*)\]\S* (all-gather|all-to-all|collective-permute)(?:-start)?\("
 )
@@ -132,7 +132,9 @@ def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
         )
     wrong = mesh.FSDPSpec((("head/kernel", 1),))
     layout = mesh.make_layout(replicates=1, batch_sizes=[64], fsdp=wrong)
-    with pytest.raises(ValueError, match=r"config.run.fsdp_rules: axis 1 of head/k"):
+    with pytest.raises(
+        ValueError, match=r"config.run.fsdp_rules: expected an axis of head/k"
+    ):
         state_sharding.state_shardings(layout, bench().fresh)
 
 

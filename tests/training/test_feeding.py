@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from campaigns import case
+from helpers import tiny
+from helpers.campaigns import case
 
 from jaxsparse import factory
 from jaxsparse.data import shuffling

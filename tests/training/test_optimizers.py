@@ -1,4 +1,4 @@
-"""Optimisers against numpy in the form that PyTorch documents, in float64."""
+"""Optimizers against numpy in the form that PyTorch documents, in float64."""
 
 import functools
 import math

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-import tiny
+from helpers import tiny
 
 from jaxsparse import factory
 from jaxsparse.training import profiling

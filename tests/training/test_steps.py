@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
 from flax import linen as nn
+from helpers import tiny
 
 from jaxsparse import masks, models, transforms
 from jaxsparse.training import losses, optimizers, steps
@@ -114,7 +114,7 @@ def plain() -> tuple[nn.Module, Any]:
     return model, transforms.fixed(optimizers.sgd(rate))
 
 
-def test_the_rate_reads_the_clock_and_not_the_optimisers_count(plain: Any) -> None:
+def test_the_rate_reads_the_clock_and_not_the_optimizers_count(plain: Any) -> None:
     model, tx = plain
     train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
     early, late = make(model, tx), make(model, tx, step=5)

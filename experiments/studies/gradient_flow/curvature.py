@@ -85,7 +85,7 @@ def at(study: Study, *, arm: str, place: Place) -> dict[str, Any]:
     found = exact.spectrum(loss, space, batch, batch_size=size)
     product = hvp.operator(loss, space, batch, batch_size=size)
     ends = lanczos.extremes(product, found.n, key=jax.random.key(0))
-    said = eigenvalues.summarise(found.eigenvalues)
+    said = eigenvalues.summarize(found.eigenvalues)
     return {
         **place._asdict(),
         "eigenvalues": found.eigenvalues.tolist(),

@@ -43,23 +43,26 @@ def excess(
       Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278, for the
       barrier of single examples.
     """
-    values, places = np.asarray(values, np.float64), interpolation.check_alphas(alphas)
+    values = np.asarray(values, np.float64)
+    positions = interpolation.check_alphas(alphas)
     if baseline not in BASELINES:
-        raise ValueError(f"baseline: got {baseline!r}; wanted one of {BASELINES}")
-    if values.shape[:1] != places.shape:
+        raise ValueError(f"baseline: expected one of {BASELINES}, got {baseline!r}")
+    if values.shape[:1] != positions.shape:
         raise ValueError(
-            f"values: got shape {values.shape} for {places.size} alphas; wanted the "
-            "axis of points first"
+            f"values: expected a first axis of {positions.size}, one entry for each of "
+            f"alphas, got shape {values.shape}"
         )
-    if not {0.0, 1.0} <= set(places.tolist()):
-        raise ValueError(f"alphas: got {places.tolist()}; wanted 0 and 1 among them")
-    first, last = values[places == 0.0][0], values[places == 1.0][0]
-    along = places.reshape((-1,) + (1,) * (values.ndim - 1))
+    if not {0.0, 1.0} <= set(positions.tolist()):
+        raise ValueError(
+            f"alphas: expected 0 and 1 among them, got {positions.tolist()}"
+        )
+    start, end = values[positions == 0.0][0], values[positions == 1.0][0]
+    position = positions.reshape((-1,) + (1,) * (values.ndim - 1))
     # Infinite losses at both ends give inf - inf; the resulting NaN is documented.
     with np.errstate(invalid="ignore"):
         if baseline == "mean":
-            return values - (first + last) / 2
-        return values - ((1 - along) * first + along * last)
+            return values - (start + end) / 2
+        return values - ((1 - position) * start + position * end)
 
 
 def barrier(
@@ -100,8 +103,10 @@ def barrier(
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
       Early in Training. 2021. arXiv:2107.07075, equation 5: linear.
     """
-    over, places = (
+    excess_values, positions = (
         excess(values, alphas, baseline=baseline),
         interpolation.check_alphas(alphas),
     )
-    return np.asarray(np.max(over[(places >= 0) & (places <= 1)], axis=0))
+    return np.asarray(
+        np.max(excess_values[(positions >= 0) & (positions <= 1)], axis=0)
+    )

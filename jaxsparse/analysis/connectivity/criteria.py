@@ -132,10 +132,11 @@ def max_increase(
       Tickets Win. 2021. arXiv:2106.06955.
     """
     barriers_lib.excess(values, alphas)  # Only to validate the arguments.
-    values, places = np.asarray(values, np.float64), interpolation.check_alphas(alphas)
-    ends = np.maximum(values[places == 0.0][0], values[places == 1.0][0])
+    values = np.asarray(values, np.float64)
+    positions = interpolation.check_alphas(alphas)
+    ends = np.maximum(values[positions == 0.0][0], values[positions == 1.0][0])
     with np.errstate(invalid="ignore"):
-        highest = np.max(values[(places >= 0) & (places <= 1)], axis=0)
+        highest = np.max(values[(positions >= 0) & (positions <= 1)], axis=0)
         return np.asarray(highest - ends)
 
 
@@ -181,8 +182,8 @@ def classify_stability(
     flat = np.asarray(instabilities, np.float64).reshape(-1)
     sd = float(np.std(flat, ddof=1)) if flat.size > 1 else math.nan
     if (accuracy is None) != (dense_accuracy is None):
-        alone = "accuracy" if dense_accuracy is None else "dense_accuracy"
-        raise ValueError(f"{alone}: came alone; wanted both accuracies or neither")
+        given = "accuracy" if dense_accuracy is None else "dense_accuracy"
+        raise ValueError(f"{given}: expected both accuracies or neither, got only one")
     matching = None
     if accuracy is not None:
         drop = _mean_fraction(dense_accuracy, field="dense_accuracy")
@@ -232,18 +233,19 @@ def example_barrier(
       midpoint, for losses of training examples without augmentation.
     """
     if at not in POINTS:
-        raise ValueError(f"at: got {at!r}; wanted one of {POINTS}")
+        raise ValueError(f"at: expected one of {POINTS}, got {at!r}")
     if at == "maximum":
         return barriers_lib.barrier(example_loss, alphas)
-    over, places = (
+    excess_values, positions = (
         barriers_lib.excess(example_loss, alphas),
         interpolation.check_alphas(alphas),
     )
-    if 0.5 not in places:
+    if 0.5 not in positions:
         raise ValueError(
-            f"alphas: got {places.tolist()}; wanted 0.5 among them, or at='maximum'"
+            f"alphas: expected 0.5 among them, got {positions.tolist()}; add it, or "
+            "pass at='maximum'"
         )
-    return over[places == 0.5][0]
+    return excess_values[positions == 0.5][0]
 
 
 @arguments.check(threshold=arguments.number(finite=False))
@@ -302,19 +304,20 @@ def by_class(
       array([0.5, 0. , nan])
     """
     connected = _connected(barriers, threshold)
-    wrong = (labels < 0) | (labels >= classes)
-    if np.any(wrong):
-        place = int(np.argmax(wrong))
+    is_invalid = (labels < 0) | (labels >= classes)
+    if np.any(is_invalid):
+        index = int(np.argmax(is_invalid))
         raise ValueError(
-            f"labels: example {place} has {labels[place]}; wanted 0 to {classes - 1}"
+            f"labels: expected classes from 0 to {classes - 1}, got {labels[index]} "
+            f"for example {index}"
         )
-    count, total, held = (
+    count, total, num_connected = (
         np.bincount(labels, weights, minlength=classes)
         for weights in (None, np.asarray(barriers, np.float64), connected)
     )
     # A class without examples divides 0 by 0; the resulting NaN is documented.
     with np.errstate(invalid="ignore"):
-        return ByClass(total / count, held / count, count)
+        return ByClass(total / count, num_connected / count, count)
 
 
 def _connected(
@@ -323,27 +326,27 @@ def _connected(
     """Returns for each example whether its barrier is at most the threshold."""
     finite = np.isfinite(barriers)
     if not barriers.size or not np.all(finite):
-        what = "none"
+        given_values = "none"
         if barriers.size:
-            place = int(np.argmin(finite))
-            what = f"{barriers[place]} for example {place} of {barriers.size}"
+            index = int(np.argmin(finite))
+            given_values = f"{barriers[index]} for example {index} of {barriers.size}"
         raise ValueError(
-            f"barriers: got {what}; wanted finite numbers; did the training of an end "
-            "diverge?"
+            f"barriers: expected one or more finite numbers, got {given_values}; check "
+            "whether training diverged"
         )
     if math.isnan(threshold):
-        raise ValueError("threshold: got nan; wanted a number")
+        raise ValueError("threshold: expected a number, got nan")
     return barriers <= threshold
 
 
 def _check_fractions(values: Shaped[np.ndarray, "..."] | float, *, field: str) -> None:
     """Raises ValueError for values outside [0, 1], such as percentages and NaN."""
     values = np.asarray(values, np.float64)
-    inside = (values >= 0) & (values <= 1)
-    if not np.all(inside):
+    is_valid = (values >= 0) & (values <= 1)
+    if not np.all(is_valid):
         raise ValueError(
-            f"{field}: got {values[~inside].flat[0]}; wanted fractions in [0, 1], not "
-            "percent"
+            f"{field}: expected fractions in [0, 1], got {values[~is_valid].flat[0]}; "
+            "divide percentages by 100"
         )
 
 
@@ -351,5 +354,5 @@ def _mean_fraction(values: Shaped[np.ndarray, "..."] | float, *, field: str) -> 
     """Validates and averages one or more fractions."""
     _check_fractions(values, field=field)
     if not np.size(values):
-        raise ValueError(f"{field}: got none; wanted one or more fractions in [0, 1]")
+        raise ValueError(f"{field}: expected one or more fractions in [0, 1], got none")
     return float(np.mean(np.asarray(values, np.float64)))

@@ -47,8 +47,8 @@ def interpolate(start: PyTree, end: PyTree, alpha: ArrayLike) -> PyTree:
         a, b = jnp.asarray(a), jnp.asarray(b)
         if a.dtype != b.dtype:
             raise ValueError(
-                f"end: {name} has dtype {b.dtype}; wanted {a.dtype}, as in start; cast "
-                "one of them"
+                f"end: {name}: expected dtype {a.dtype}, as in start, got {b.dtype}; "
+                "cast one of them"
             )
         if not jnp.issubdtype(a.dtype, jnp.inexact):
             _check_equal(name, a, b)
@@ -70,8 +70,8 @@ def _check_equal(name: str, a: Array, b: Array) -> None:
         a, b = jax.random.key_data(a), jax.random.key_data(b)
     if not np.array_equal(np.asarray(a), np.asarray(b)):
         raise ValueError(
-            f"end: {name} is of {dtype} and differs from start; wanted equal values, "
-            "as there are none in between; take the leaf out of both trees"
+            f"end: {name}: expected the values of start, since {dtype} cannot be "
+            "interpolated, got others; remove the leaf from both trees"
         )
 
 
@@ -87,7 +87,7 @@ def check_alphas(alphas: Alphas) -> Float[np.ndarray, "a"]:
     Raises:
       ValueError: if there are no positions, or one is not finite.
     """
-    places = np.round(np.asarray(alphas, np.float64), 12)
-    if places.ndim != 1 or not places.size or not np.all(np.isfinite(places)):
-        raise ValueError(f"alphas: got {alphas}; wanted one or more finite numbers")
-    return places
+    positions = np.round(np.asarray(alphas, np.float64), 12)
+    if positions.ndim != 1 or not positions.size or not np.all(np.isfinite(positions)):
+        raise ValueError(f"alphas: expected one or more finite numbers, got {alphas}")
+    return positions

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from jaxsparse import tree
 from jaxsparse.analysis.connectivity import interpolation
 
-WAYS = ("scan", "vmap", "loop")
+MODES = ("scan", "vmap", "loop")
 Evaluate = Callable[[Any, Any, Any], tuple[Array, Array]]
 Measure = Callable[[Any, Any], Any]
 
@@ -167,10 +167,10 @@ def along_path(
     """
     count = tree.leading_axis(examples, field="examples")
     if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; wanted 1 or more examples")
-    if by is not None and by not in WAYS:
-        raise ValueError(f"by: got {by!r}; wanted one of {WAYS}, or None")
-    places = interpolation.check_alphas(alphas)
+        raise ValueError(f"batch_size: expected 1 or more examples, got {batch_size}")
+    if by is not None and by not in MODES:
+        raise ValueError(f"by: expected one of {MODES}, or None, got {by!r}")
+    positions = interpolation.check_alphas(alphas)
     # Under `jit` the values of integer leaves cannot be compared, so this validates
     # both ends before any program is traced.
     interpolation.interpolate(start, end, 0.0)
@@ -184,24 +184,24 @@ def along_path(
     size = min(batch_size, count)
     # All batches have one size, hence one compiled shape; the last one overlaps the one
     # before it.
-    firsts = np.minimum(np.arange(0, count, size), count - size).astype(np.int32)
-    given = (start, end, stats, examples, jnp.asarray(places), firsts)
-    way = by or _way(start)
-    if way == "loop":
-        found = _one_by_one(*given, evaluate=evaluate, measure=measure, size=size)
+    starts = np.minimum(np.arange(0, count, size), count - size).astype(np.int32)
+    inputs = (start, end, stats, examples, jnp.asarray(positions), starts)
+    mode = by or _default_mode(start)
+    if mode == "loop":
+        results = _one_by_one(*inputs, evaluate=evaluate, measure=measure, size=size)
     else:
-        found = jax.device_get(
+        results = jax.device_get(
             _program(
-                *given,
+                *inputs,
                 evaluate=evaluate,
                 measure=measure,
                 size=size,
-                batched=way == "vmap",
+                batched=mode == "vmap",
             )
         )
-    loss, correct = (_in_order(blocks, firsts, count) for blocks in found)
+    loss, correct = (_in_order(blocks, starts, count) for blocks in results)
     return LinearPath(
-        places,
+        positions,
         np.mean(loss, axis=1, dtype=np.float64),
         np.count_nonzero(~correct, axis=1) / count,
         loss if per_example else None,
@@ -209,20 +209,20 @@ def along_path(
     )
 
 
-def _way(params: PyTree) -> str:
+def _default_mode(params: PyTree) -> str:
     """Selects how positions are computed, by backend and network."""
     convolves = any(jnp.ndim(leaf) > 2 for leaf in jax.tree.leaves(params))
     return "loop" if jax.default_backend() == "cpu" and convolves else "scan"
 
 
 def _in_order(
-    blocks: Shaped[np.ndarray, "a s b"], firsts: Shaped[np.ndarray, "s"], count: int
+    blocks: Shaped[np.ndarray, "a s b"], starts: Shaped[np.ndarray, "s"], count: int
 ) -> Shaped[np.ndarray, "a n"]:
     """Joins batches to the axis of examples, dropping the overlap of the last one.
 
     Args:
       blocks: results for a positions, s batches of b examples, [a, s, b].
-      firsts: index of the first example of each batch, [s].
+      starts: index of the first example of each batch, [s].
       count: number of examples n.
 
     Returns:
@@ -241,14 +241,14 @@ def _block(
     batch = jax.tree.map(
         lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), examples
     )
-    found = evaluate(params, stats, batch)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(found)]
+    results = evaluate(params, stats, batch)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(results)]
     if shapes != [(size,), (size,)]:
         raise ValueError(
-            f"evaluate: got results of shapes {shapes} for {size} examples; wanted "
-            f"losses and correctness, both of shape ({size},)"
+            f"evaluate: expected losses and correctness, both of shape ({size},), got "
+            f"results of shapes {shapes}"
         )
-    loss, correct = found
+    loss, correct = results
     wide = jnp.promote_types(loss.dtype, jnp.float32)
     return loss.astype(wide), correct.astype(bool)
 
@@ -265,7 +265,7 @@ def _program(
     stats: Any,
     examples: Any,
     alphas: Array,
-    firsts: Array,
+    starts: Array,
     *,
     evaluate: Evaluate,
     measure: Measure | None,
@@ -277,11 +277,12 @@ def _program(
     def at(alpha: Array) -> Any:
         params = interpolation.interpolate(start, end, alpha)
         if measure is None:
-            here = interpolation.interpolate(*stats, alpha)
+            point_stats = interpolation.interpolate(*stats, alpha)
         else:
-            here = _mean(lax.map(lambda batch: measure(params, batch), stats))
+            point_stats = _mean(lax.map(lambda batch: measure(params, batch), stats))
         return lax.map(
-            lambda first: _block(evaluate, params, here, examples, first, size), firsts
+            lambda first: _block(evaluate, params, point_stats, examples, first, size),
+            starts,
         )
 
     return jax.vmap(at)(alphas) if batched else lax.map(at, alphas)
@@ -303,7 +304,7 @@ def _one_by_one(
     stats: Any,
     examples: Any,
     alphas: Array,
-    firsts: Shaped[np.ndarray, "s"],
+    starts: Shaped[np.ndarray, "s"],
     *,
     evaluate: Evaluate,
     measure: Measure | None,
@@ -312,20 +313,25 @@ def _one_by_one(
     """Evaluates batches and positions with one call each, and fetches the results."""
     # Numpy arrays would be transferred to the device again by every call.
     examples = jax.tree.map(jnp.asarray, examples)
-    found = []
+    results = []
     for alpha in alphas:
         params = _point(start, end, alpha)
         if measure is None:
-            here = _point(*stats, alpha)
+            point_stats = _point(*stats, alpha)
         else:
-            numbers = range(len(jax.tree.leaves(stats)[0]))
+            batch_numbers = range(len(jax.tree.leaves(stats)[0]))
             # An array as index, so that one program serves all batches.
-            each = [_one_measure(measure, params, stats, jnp.int32(i)) for i in numbers]
-            here = _average(jax.tree.map(lambda *leaves: jnp.stack(leaves), *each))
-        found += [
-            _one_block(evaluate, params, here, examples, first, size)
-            for first in firsts
+            per_batch = [
+                _one_measure(measure, params, stats, jnp.int32(i))
+                for i in batch_numbers
+            ]
+            point_stats = _average(
+                jax.tree.map(lambda *leaves: jnp.stack(leaves), *per_batch)
+            )
+        results += [
+            _one_block(evaluate, params, point_stats, examples, first, size)
+            for first in starts
         ]
-    loss, correct = (np.stack(parts) for parts in zip(*found, strict=True))
-    shape = (len(alphas), len(firsts), size)
+    loss, correct = (np.stack(parts) for parts in zip(*results, strict=True))
+    shape = (len(alphas), len(starts), size)
     return loss.reshape(shape), correct.reshape(shape)

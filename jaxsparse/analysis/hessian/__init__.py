@@ -12,11 +12,11 @@ negative curvature:
 
     space = param_subspace.make(params, masks)
     found = exact.spectrum(loss, space, (images, labels), batch_size=1000)
-    eigenvalues.summarise(found.eigenvalues)["negative_fraction"]
+    eigenvalues.summarize(found.eigenvalues)["negative_fraction"]
 
 and this estimates it for a network whose Hessian is too large to be built:
 
     product = hvp.operator(loss, space, (images, labels), batch_size=1000)
     lanczos.extremes(product, param_subspace.size(space), key=key)
-    slq.summarise(slq.density(product, param_subspace.size(space), key=key))
+    slq.summarize(slq.density(product, param_subspace.size(space), key=key))
 """

@@ -62,8 +62,8 @@ def dense(spectrum: Spectrum, masks: Masks) -> Spectrum:
     """
     if spectrum.zeros_added:
         raise ValueError(
-            f"spectrum: {spectrum.zeros_added} zeros were added before; wanted the "
-            "spectrum of the active coordinates"
+            "spectrum: expected the spectrum of the active coordinates, got one with "
+            f"{spectrum.zeros_added} added zeros"
         )
     zeros = masks_lib.size(masks) - masks_lib.num_active(masks)
     values = np.sort(np.concatenate([spectrum.eigenvalues, np.zeros(zeros)]))
@@ -89,7 +89,7 @@ def tolerance(eigenvalues: Any, dtype: Any = np.float32) -> float:
 
 
 @arguments.check(threshold=arguments.optional(arguments.number(0)))
-def summarise(
+def summarize(
     eigenvalues: Any, *, dtype: Any = np.float32, threshold: float | None = None
 ) -> dict[str, float]:
     r"""Computes statistics of a set of eigenvalues.
@@ -110,7 +110,7 @@ def summarise(
       ValueError: if there are no eigenvalues, or one is not finite.
 
     Examples:
-      >>> found = summarise([-1.0, 0.0, 0.0, 3.0])
+      >>> found = summarize([-1.0, 0.0, 0.0, 3.0])
       >>> found["negatives"], found["negative_fraction"], found["negative_mass"]
       (1.0, 0.25, 0.25)
     """
@@ -118,7 +118,7 @@ def summarise(
     limit = tolerance(values, dtype) if threshold is None else threshold
     negative = values < -limit
     positives = int(np.count_nonzero(values > limit))
-    size = float(np.sum(np.abs(values)))
+    total_mass = float(np.sum(np.abs(values)))
     mass = float(np.sum(np.abs(values[negative])))
     return {
         "n": float(values.size),
@@ -128,7 +128,7 @@ def summarise(
         "threshold": float(limit),
         "negatives": float(np.count_nonzero(negative)),
         "negative_fraction": float(np.mean(negative)),
-        "negative_mass": mass / size if size else 0.0,
+        "negative_mass": mass / total_mass if total_mass else 0.0,
         "positives": float(positives),
         "positive_fraction": positives / values.size,
     }
@@ -166,12 +166,12 @@ def compare(
     """
     if threshold is None:
         threshold = max(tolerance(before, dtype), tolerance(after, dtype))
-    was = summarise(before, threshold=threshold)
-    now = summarise(after, threshold=threshold)
-    changed = ("max", "min", "trace", "negative_fraction", "negative_mass")
+    stats_before = summarize(before, threshold=threshold)
+    stats_after = summarize(after, threshold=threshold)
+    names = ("max", "min", "trace", "negative_fraction", "negative_mass")
     return {
-        "new_negatives": now["negatives"] - was["negatives"],
-        **{f"{name}_change": now[name] - was[name] for name in changed},
+        "new_negatives": stats_after["negatives"] - stats_before["negatives"],
+        **{f"{name}_change": stats_after[name] - stats_before[name] for name in names},
         "threshold": float(threshold),
     }
 
@@ -181,7 +181,7 @@ def _checked(eigenvalues: Any) -> Float[np.ndarray, "n"]:
     finite = bool(np.all(np.isfinite(values)))
     if values.ndim != 1 or not values.size or not finite:
         raise ValueError(
-            f"eigenvalues: got shape {values.shape}, all finite: {finite}; wanted a "
-            "list of one or more finite numbers"
+            "eigenvalues: expected a list of one or more finite numbers, got shape "
+            f"{values.shape}, all finite: {finite}"
         )
     return values

@@ -86,7 +86,7 @@ def spectrum(
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
       Lottery Tickets Win. 2020. arXiv:2010.03533, section on the Hessian spectrum.
     """
-    found = matrix(
+    hessian = matrix(
         loss,
         space,
         batches,
@@ -95,16 +95,16 @@ def spectrum(
         both_halves=both_halves,
     )
     if vectors:
-        eigenvalues, eigenvectors = np.linalg.eigh(found.matrix)
+        eigenvalues, eigenvectors = np.linalg.eigh(hessian.matrix)
     else:
-        eigenvalues, eigenvectors = np.linalg.eigvalsh(found.matrix), None
+        eigenvalues, eigenvectors = np.linalg.eigvalsh(hessian.matrix), None
     return eigenvalues_lib.Spectrum(
         eigenvalues=eigenvalues,
         n=eigenvalues.size,
         zeros_added=0,
-        examples=found.examples,
-        dtype=found.dtype.name,
-        asymmetry=found.asymmetry,
+        examples=hessian.examples,
+        dtype=hessian.dtype.name,
+        asymmetry=hessian.asymmetry,
         vectors=eigenvectors,
     )
 
@@ -154,7 +154,7 @@ def matrix(
     data = hvp.microbatches(batches, batch_size)
     groups = _groups(space)
     ends = np.cumsum(param_subspace.sizes(space))
-    where = [
+    positions = [
         np.arange(end - n, end)
         for end, n in zip(ends, param_subspace.sizes(space), strict=True)
     ]
@@ -162,22 +162,22 @@ def matrix(
     norm = 0.0  # squared, of the antisymmetric part (A - A^T) / 2
     for i, group in enumerate(groups):
         # Rows of earlier layers are known by symmetry from the columns of these layers.
-        others = groups[:i] * both_halves + groups[i + 1 :]
-        order = sum(others, group)
-        at_once = columns_at_once or _at_once(space, order)
+        remaining = groups[:i] * both_halves + groups[i + 1 :]
+        order = sum(remaining, group)
+        max_width = columns_at_once or _at_once(space, order)
         block = _columns(
-            jax.tree_util.Partial(loss), space, data, group, order, at_once
+            jax.tree_util.Partial(loss), space, data, group, order, max_width
         )
-        columns = np.concatenate([where[leaf] for leaf in group])
-        rows = np.concatenate([where[leaf] for leaf in order])
+        columns = np.concatenate([positions[leaf] for leaf in group])
+        rows = np.concatenate([positions[leaf] for leaf in order])
         block = np.asarray(block, np.float64)
         _check(block, space, group)
         result[np.ix_(columns, rows)] = block
         if not both_halves:
-            own = block[:, : columns.size]
-            norm += np.sum((own - own.T) ** 2) / 4
+            diagonal_block = block[:, : columns.size]
+            norm += np.sum((diagonal_block - diagonal_block.T) ** 2) / 4
             result[np.ix_(rows, columns)] = block.T
-            result[np.ix_(columns, columns)] = (own + own.T) / 2
+            result[np.ix_(columns, columns)] = (diagonal_block + diagonal_block.T) / 2
     if both_halves:
         norm = np.sum((result - result.T) ** 2) / 4
         result = (result + result.T) / 2
@@ -189,32 +189,32 @@ def matrix(
 def _groups(space: param_subspace.Subspace) -> list[Group]:
     """Groups the positions of nonempty leaves by layer, convolutions first."""
     names = masks_lib.names(space.params)
-    found: dict[str, Group] = {}
-    for place, (name, size) in enumerate(
+    layers: dict[str, Group] = {}
+    for position, (name, size) in enumerate(
         zip(names, param_subspace.sizes(space), strict=True)
     ):
         if size:
             layer = name.rpartition("/")[0] or name
-            found[layer] = (*found.get(layer, ()), place)
-    return sorted(found.values(), key=lambda group: not _convolves(space, group))
+            layers[layer] = (*layers.get(layer, ()), position)
+    return sorted(layers.values(), key=lambda group: not _convolves(space, group))
 
 
-def _convolves(space: param_subspace.Subspace, places: Group) -> bool:
+def _convolves(space: param_subspace.Subspace, positions: Group) -> bool:
     leaves = jax.tree.leaves(space.params)
-    return any(leaves[place].ndim > 2 for place in places)
+    return any(leaves[position].ndim > 2 for position in positions)
 
 
-def _at_once(space: param_subspace.Subspace, places: Group) -> int:
-    return 1 if _convolves(space, places) else COLUMNS_AT_ONCE
+def _at_once(space: param_subspace.Subspace, positions: Group) -> int:
+    return 1 if _convolves(space, positions) else COLUMNS_AT_ONCE
 
 
 def _check(block: Float[np.ndarray, "_ _"], space: Any, group: Group) -> None:
     """Raises ValueError if an entry is not finite."""
     if not np.all(np.isfinite(block)):
-        names = [masks_lib.names(space.params)[place] for place in group]
+        names = [masks_lib.names(space.params)[position] for position in group]
         raise ValueError(
-            f"loss: its Hessian is not finite in the columns of {names}; wanted "
-            "numbers; look for overflow, or a root or logarithm of zero, in the loss"
+            "loss: expected a finite Hessian, got NaN or infinity in the columns of "
+            f"{names}; look for overflow, or a root or logarithm of zero, in the loss"
         )
 
 
@@ -225,7 +225,7 @@ def _columns(
     data: hvp.Microbatches,
     group: Group,
     order: Group,
-    at_once: int,
+    max_width: int,
 ) -> Float[Array, "columns rows"]:
     """Computes the Hessian columns of one layer, in the rows of the leaves of `order`.
 
@@ -235,7 +235,7 @@ def _columns(
       data: the examples.
       group: positions of the leaves of the layer.
       order: positions of the leaves whose rows are computed; begins with `group`.
-      at_once: maximum number of columns to compute together.
+      max_width: maximum number of columns to compute together.
 
     Returns:
       The columns, one per row of the result.
@@ -243,35 +243,35 @@ def _columns(
     # Leaves stay separate arguments. With one vector of all coordinates, every column
     # would differentiate the whole network, not only what depends on `group`.
     point = param_subspace.pieces(space, space.params)
-    start = [point[place] for place in group]
+    start = [point[position] for position in group]
     n = sum(piece.shape[0] for piece in start)
-    rounds = -(-n // at_once)
+    num_chunks = -(-n // max_width)
     # Equal widths, so that one shape is compiled with as little padding as possible.
-    width = -(-n // rounds)
-    numbers = jnp.arange(rounds * width).reshape(rounds, width)
+    width = -(-n // num_chunks)
+    numbers = jnp.arange(num_chunks * width).reshape(num_chunks, width)
     bounds = np.cumsum([piece.shape[0] for piece in start])[:-1]
 
-    def over(batch: Any) -> Float[Array, "columns rows"]:
+    def columns_of_batch(batch: Any) -> Float[Array, "columns rows"]:
         def gradient(moved: list[Array]) -> Float[Array, "rows"]:
             def value(at: list[Array]) -> Float[Array, ""]:
                 return loss(
                     param_subspace.join(space, dict(zip(order, at, strict=True))), batch
                 )
 
-            fixed = [point[place] for place in order[len(group) :]]
-            return jnp.concatenate(jax.grad(value)(moved + fixed))
+            constants = [point[position] for position in order[len(group) :]]
+            return jnp.concatenate(jax.grad(value)(moved + constants))
 
-        _, along = jax.linearize(gradient, start)
+        _, linearized = jax.linearize(gradient, start)
 
         # Numbers of n and more select no coordinate: `unit` and the column are zero,
         # and the column is cut off below.
         def column(number: Array) -> Float[Array, "rows"]:
             unit = (jnp.arange(n) == number).astype(start[0].dtype)
-            return along(jnp.split(unit, bounds))
+            return linearized(jnp.split(unit, bounds))
 
         if width == 1:
             return lax.map(column, numbers[:, 0])
-        found = lax.map(jax.vmap(column), numbers)
-        return found.reshape(rounds * width, -1)[:n]
+        columns = lax.map(jax.vmap(column), numbers)
+        return columns.reshape(num_chunks * width, -1)[:n]
 
-    return hvp.mean(over, data)
+    return hvp.mean(columns_of_batch, data)

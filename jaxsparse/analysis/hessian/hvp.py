@@ -23,13 +23,13 @@ class Microbatches(NamedTuple):
     """Examples divided into microbatches.
 
     Attributes:
-      whole: a tree of arrays [number, batch_size, ...].
-      rest: a tree of arrays [fewer than batch_size, ...] with the remaining examples;
-        None if there are none.
+      full: a tree of arrays [number, batch_size, ...].
+      remainder: a tree of arrays [fewer than batch_size, ...] with the remaining
+        examples; None if there are none.
     """
 
-    whole: Any
-    rest: Any
+    full: Any
+    remainder: Any
 
 
 @arguments.check(batch_size=arguments.optional(arguments.integer(1)))
@@ -51,17 +51,17 @@ def microbatches(batches: PyTree, batch_size: int | None = None) -> Microbatches
     length = min(batch_size or count, count)
     end = count - count % length
     batches = jax.tree.map(jnp.asarray, batches)
-    whole = jax.tree.map(lambda x: x[:end].reshape(-1, length, *x.shape[1:]), batches)
+    full = jax.tree.map(lambda x: x[:end].reshape(-1, length, *x.shape[1:]), batches)
     return Microbatches(
-        whole, jax.tree.map(lambda x: x[end:], batches) if end < count else None
+        full, jax.tree.map(lambda x: x[end:], batches) if end < count else None
     )
 
 
 def count(data: Microbatches) -> int:
     """Returns the number of examples in all microbatches."""
-    number, length = jax.tree.leaves(data.whole)[0].shape[:2]
-    rest = jax.tree.leaves(data.rest)
-    return number * length + (rest[0].shape[0] if rest else 0)
+    number, length = jax.tree.leaves(data.full)[0].shape[:2]
+    remainder = jax.tree.leaves(data.remainder)
+    return number * length + (remainder[0].shape[0] if remainder else 0)
 
 
 def mean(fn: Callable[[Any], Array], data: Microbatches) -> Float[Array, "..."]:
@@ -74,24 +74,24 @@ def mean(fn: Callable[[Any], Array], data: Microbatches) -> Float[Array, "..."]:
     Returns:
       The mean over all examples, in float32 or wider.
     """
-    number, length = jax.tree.leaves(data.whole)[0].shape[:2]
+    number, length = jax.tree.leaves(data.full)[0].shape[:2]
     share = length / count(data)
-    first = jax.tree.map(lambda x: x[0], data.whole)
-    like = jax.eval_shape(fn, first)
-    wide = jnp.promote_types(like.dtype, jnp.float32)
+    first = jax.tree.map(lambda x: x[0], data.full)
+    template = jax.eval_shape(fn, first)
+    wide = jnp.promote_types(template.dtype, jnp.float32)
 
     def add(total: Array, block: Any) -> tuple[Array, None]:
         return total + share * fn(block).astype(wide), None
 
-    total = jnp.zeros(like.shape, wide)
+    total = jnp.zeros(template.shape, wide)
     # One microbatch needs no loop; on CPUs, XLA runs convolutions in loops slowly.
     if number == 1:
         total, _ = add(total, first)
     else:
-        total, _ = lax.scan(add, total, data.whole)
-    if data.rest is None:
+        total, _ = lax.scan(add, total, data.full)
+    if data.remainder is None:
         return total
-    return total + (1 - number * share) * fn(data.rest).astype(wide)
+    return total + (1 - number * share) * fn(data.remainder).astype(wide)
 
 
 def hvp(
@@ -111,8 +111,8 @@ def hvp(
 
     Args:
       loss: called as `loss(params, batch)`; returns the mean over the batch of a twice
-        differentiable function of each example. Include weight decay only if its
-        curvature is wanted too.
+        differentiable function of each example. Include weight decay only to
+        include its curvature.
       space: coordinates and the point at which to differentiate, from
         `param_subspace.make`.
       batches: examples, a tree whose leaves all begin with the axis of examples.
@@ -178,7 +178,7 @@ def _product(
 ) -> Float[Array, "n"]:
     point = param_subspace.flatten(space, space.params)
 
-    def along(batch: Any) -> Float[Array, "n"]:
+    def product_of_batch(batch: Any) -> Float[Array, "n"]:
         def gradient(at: Float[Array, "n"]) -> Float[Array, "n"]:
             return jax.grad(lambda x: loss(param_subspace.unflatten(space, x), batch))(
                 at
@@ -186,4 +186,4 @@ def _product(
 
         return jax.jvp(gradient, (point,), (vector.astype(point.dtype),))[1]
 
-    return mean(along, data).astype(vector.dtype)
+    return mean(product_of_batch, data).astype(vector.dtype)

@@ -30,7 +30,7 @@ class Tridiagonal(NamedTuple):
 
     Attributes:
       diagonal: diagonal of T, [k]; zero from index `steps` on.
-      beside: off-diagonal of T, [k - 1]; zero from index `steps` - 1 on.
+      off_diagonal: off-diagonal of T, [k - 1]; zero from index `steps` - 1 on.
       basis: orthonormal rows, [k, n]; zero from row `steps` on.
       steps: number of valid rows, int32. It is less than k if these rows span an
         invariant subspace, and 0 if the start vector is zero or the start vector or the
@@ -38,7 +38,7 @@ class Tridiagonal(NamedTuple):
     """
 
     diagonal: Float[Array, "k"]
-    beside: Float[Array, "k-1"]
+    off_diagonal: Float[Array, "k-1"]
     basis: Float[Array, "k n"]
     steps: Int[Array, ""]
 
@@ -63,7 +63,7 @@ class Extremes(NamedTuple):
     steps: int
 
 
-def tridiagonalise(
+def tridiagonalize(
     product: hvp.Product, start: Float[Array, "n"], steps: int
 ) -> Tridiagonal:
     """Runs the Lanczos method with full reorthogonalization.
@@ -89,19 +89,19 @@ def tridiagonalise(
     # matfree's `tridiag_sym` averages each off-diagonal entry from a norm and an inner
     # product, which hides that the norm is zero. The Hessenberg form keeps the norm.
     run = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
-    basis, found, _, _ = run(product, start)
-    diagonal, beside = jnp.diagonal(found), jnp.diagonal(found, -1)
-    entries = jnp.abs(diagonal).at[1:].max(beside)
+    basis, tridiagonal, _, _ = run(product, start)
+    diagonal, off_diagonal = jnp.diagonal(tridiagonal), jnp.diagonal(tridiagonal, -1)
+    entries = jnp.abs(diagonal).at[1:].max(off_diagonal)
     scale = lax.cummax(jnp.where(jnp.isfinite(entries), entries, 0.0))
     limit = ROUNDING * jnp.finfo(start.dtype).eps * scale[:-1]
     # Comparisons with NaN are false, so the row that results from 0/0 is invalid too.
-    goes_on = jnp.concatenate([jnp.isfinite(diagonal[:1]), beside > limit])
-    good = jnp.cumprod(goes_on & jnp.isfinite(diagonal)).astype(bool)
+    is_valid_step = jnp.concatenate([jnp.isfinite(diagonal[:1]), off_diagonal > limit])
+    is_valid = jnp.cumprod(is_valid_step & jnp.isfinite(diagonal)).astype(bool)
     return Tridiagonal(
-        jnp.where(good, diagonal, 0.0),
-        jnp.where(good[1:], beside, 0.0),
-        jnp.where(jnp.expand_dims(good, 1), basis, 0.0),
-        jnp.sum(good),
+        jnp.where(is_valid, diagonal, 0.0),
+        jnp.where(is_valid[1:], off_diagonal, 0.0),
+        jnp.where(jnp.expand_dims(is_valid, 1), basis, 0.0),
+        jnp.sum(is_valid),
     )
 
 
@@ -156,32 +156,34 @@ def extremes(
     """
     start = jax.random.normal(key, (n,), dtype)
     operand = as_operand(product)
-    found = _tridiagonalise(operand, start, min(steps, n))
-    values, turns = ritz(found)
-    chosen = np.r_[np.arange(values.size)[::-1][:top], np.arange(values.size)[:bottom]]
+    tridiagonal = _tridiagonalize(operand, start, min(steps, n))
+    values, ritz_vectors = ritz(tridiagonal)
+    selected = np.r_[
+        np.arange(values.size)[::-1][:top], np.arange(values.size)[:bottom]
+    ]
     residuals = np.array(
         [
-            _residual(operand, found.basis, turns[:, place], values[place])
-            for place in chosen
+            _residual(operand, tridiagonal.basis, ritz_vectors[:, place], values[place])
+            for place in selected
         ]
     )
-    ends = min(top, values.size)
+    num_top = min(top, values.size)
     return Extremes(
-        top=values[chosen[:ends]],
-        top_residuals=residuals[:ends],
-        bottom=values[chosen[ends:]],
-        bottom_residuals=residuals[ends:],
-        steps=int(found.steps),
+        top=values[selected[:num_top]],
+        top_residuals=residuals[:num_top],
+        bottom=values[selected[num_top:]],
+        bottom_residuals=residuals[num_top:],
+        steps=int(tridiagonal.steps),
     )
 
 
 def ritz(
-    found: Tridiagonal,
+    tridiagonal: Tridiagonal,
 ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "k m"]]:
     """Computes the eigenvalues and eigenvectors of T on the host, in float64.
 
     Args:
-      found: concrete arrays; this function does not work under `jit`.
+      tridiagonal: concrete arrays; this function does not work under `jit`.
 
     Returns:
       The eigenvalues, [steps], ascending, and the eigenvectors as columns, [k, steps],
@@ -190,19 +192,22 @@ def ritz(
     Raises:
       ValueError: if there is no valid step.
     """
-    steps = int(found.steps)
+    steps = int(tridiagonal.steps)
     if not steps:
         raise ValueError(
-            "product: the first product is not finite, or the start is zero; wanted "
-            "finite numbers; look for overflow in the loss or the network"
+            "product: expected a finite first product and a start vector that is not "
+            "zero, got no valid Lanczos step; look for overflow in the loss or the "
+            "network"
         )
-    diagonal = np.asarray(found.diagonal, np.float64)
-    beside = np.asarray(found.beside, np.float64)[: steps - 1]
-    small = np.diag(diagonal[:steps]) + np.diag(beside, 1) + np.diag(beside, -1)
-    values, vectors = np.linalg.eigh(small)
-    turns = np.zeros((diagonal.size, steps))
-    turns[:steps] = vectors
-    return values, turns
+    diagonal = np.asarray(tridiagonal.diagonal, np.float64)
+    off_diagonal = np.asarray(tridiagonal.off_diagonal, np.float64)[: steps - 1]
+    matrix = (
+        np.diag(diagonal[:steps]) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1)
+    )
+    values, vectors = np.linalg.eigh(matrix)
+    ritz_vectors = np.zeros((diagonal.size, steps))
+    ritz_vectors[:steps] = vectors
+    return values, ritz_vectors
 
 
 def as_operand(product: hvp.Product) -> Any:
@@ -213,13 +218,13 @@ def as_operand(product: hvp.Product) -> Any:
     return jax.tree_util.Partial(product) if is_plain else product
 
 
-_tridiagonalise = jax.jit(tridiagonalise, static_argnames="steps")
+_tridiagonalize = jax.jit(tridiagonalize, static_argnames="steps")
 
 
 def _residual(
     product: hvp.Product,
     basis: Float[Array, "k n"],
-    turn: Float[np.ndarray, "k"],
+    coordinates: Float[np.ndarray, "k"],
     value: float,
 ) -> float:
     """Computes the norm of the residual of a Ritz vector.
@@ -231,21 +236,21 @@ def _residual(
     Args:
       product: multiplies a vector [n] by the matrix.
       basis: Lanczos basis.
-      turn: eigenvector of T, the coordinates of the Ritz vector in the basis.
+      coordinates: eigenvector of T, the coordinates of the Ritz vector in the basis.
       value: eigenvalue of T.
     """
     vector, image = (
         np.asarray(part, np.float64)
-        for part in _image(product, basis, jnp.asarray(turn, basis.dtype))
+        for part in _image(product, basis, jnp.asarray(coordinates, basis.dtype))
     )
     return float(np.linalg.norm(image - value * vector))
 
 
 @jax.jit
 def _image(
-    product: hvp.Product, basis: Float[Array, "k n"], turn: Float[Array, "k"]
+    product: hvp.Product, basis: Float[Array, "k n"], coordinates: Float[Array, "k"]
 ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-    """Returns the unit Ritz vector with the coordinates `turn`, and its product."""
-    vector = turn @ basis
+    """Returns the unit Ritz vector with these coordinates, and its product."""
+    vector = coordinates @ basis
     vector = vector / jnp.linalg.norm(vector)
     return vector, product(vector)

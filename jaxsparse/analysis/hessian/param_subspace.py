@@ -68,30 +68,33 @@ def make(
     treedef = jax.tree.structure(params)
     names = masks_lib.names(params)
     fitted = tree.match_structure(masks, params, fields=("masks", "params"))
-    flags = treedef.flatten_up_to(fitted)
-    free = [name for name, mask in zip(names, flags, strict=True) if mask is None]
+    leaf_masks = treedef.flatten_up_to(fitted)
+    unmasked = [
+        name for name, mask in zip(names, leaf_masks, strict=True) if mask is None
+    ]
     # The default must also pass where every leaf has a mask, and "*" matches none.
     if include != ("*",):
-        masks_lib.check_globs(include, free, field="include")
-    taken = {name for name in free if masks_lib.matches(name, include)}
+        masks_lib.check_globs(include, unmasked, field="include")
+    included = {name for name in unmasked if masks_lib.matches(name, include)}
     indices = tuple(
-        _indices(mask, name in taken) for name, mask in zip(names, flags, strict=True)
+        _indices(mask, name in included)
+        for name, mask in zip(names, leaf_masks, strict=True)
     )
     space = Subspace(masks_lib.apply(masks, params), indices)
     if size(space) == 0:
         raise ValueError(
-            f"masks: no weight is kept in {names}, and nothing else is included; "
-            "wanted one coordinate or more"
+            f"masks: expected one or more active weights or included parameters, got "
+            f"none in {names}"
         )
     return space
 
 
-def _indices(mask: Bool[Array, "..."] | None, is_taken: bool) -> Indices:
+def _indices(mask: Bool[Array, "..."] | None, is_included: bool) -> Indices:
     if mask is None:
-        return None if is_taken else jnp.zeros(0, jnp.int32)
-    kept = np.flatnonzero(np.asarray(mask)).astype(np.int32)
+        return None if is_included else jnp.zeros(0, jnp.int32)
+    active = np.flatnonzero(np.asarray(mask)).astype(np.int32)
     # None saves gather and scatter where all weights are active.
-    return None if kept.size == mask.size else jnp.asarray(kept)
+    return None if active.size == mask.size else jnp.asarray(active)
 
 
 def sizes(space: Subspace) -> tuple[int, ...]:
@@ -111,8 +114,10 @@ def size(space: Subspace) -> int:
 def dtype(space: Subspace) -> np.dtype:
     """Returns the widest dtype among the leaves with coordinates."""
     leaves = jax.tree.leaves(space.params)
-    found = [leaf for leaf, n in zip(leaves, sizes(space), strict=True) if n]
-    return np.dtype(jnp.result_type(*found))
+    leaves_with_coordinates = [
+        leaf for leaf, n in zip(leaves, sizes(space), strict=True) if n
+    ]
+    return np.dtype(jnp.result_type(*leaves_with_coordinates))
 
 
 def pieces(space: Subspace, params: Params) -> list[Float[Array, "_"]]:
@@ -143,20 +148,20 @@ def split(space: Subspace, vector: Float[Array, "n"]) -> list[Float[Array, "_"]]
     return [vector[end - n : end] for end, n in zip(ends, sizes(space), strict=True)]
 
 
-def join(space: Subspace, moved: dict[int, Float[Array, "_"]]) -> Any:
+def join(space: Subspace, replacements: dict[int, Float[Array, "_"]]) -> Any:
     """Sets the coordinates of some leaves in the parameters of a subspace.
 
     Args:
       space: the subspace.
-      moved: vectors of coordinates by the position of their leaf; the other leaves are
-        those of `space.params`.
+      replacements: vectors of coordinates by the position of their leaf; the other
+        leaves are those of `space.params`.
 
     Returns:
       Parameters in the dtypes of `space.params`.
     """
     leaves, treedef = jax.tree.flatten(space.params)
-    for place, values in moved.items():
-        leaf, index = leaves[place], space.indices[place]
+    for position, values in replacements.items():
+        leaf, index = leaves[position], space.indices[position]
         values = values.astype(leaf.dtype)
         if index is not None:
             # The indices are from `flatnonzero`, hence sorted and unique; the hints
@@ -166,7 +171,7 @@ def join(space: Subspace, moved: dict[int, Float[Array, "_"]]) -> Any:
                 .at[index]
                 .set(values, indices_are_sorted=True, unique_indices=True)
             )
-        leaves[place] = values.reshape(leaf.shape)
+        leaves[position] = values.reshape(leaf.shape)
     return jax.tree.unflatten(treedef, leaves)
 
 
@@ -194,5 +199,5 @@ def unflatten(space: Subspace, vector: Float[Array, "n"]) -> Any:
       Parameters that are exactly zero outside the masks. Leaves without coordinates are
       those of `space.params`.
     """
-    moved = split(space, vector)
-    return join(space, {i: m for i, m in enumerate(moved) if m.shape[0]})
+    replacements = split(space, vector)
+    return join(space, {i: m for i, m in enumerate(replacements) if m.shape[0]})

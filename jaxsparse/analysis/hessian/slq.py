@@ -86,8 +86,8 @@ def trace(
     forms = np.asarray(forms, np.float64)
     if not np.all(np.isfinite(forms)):
         raise ValueError(
-            "product: not finite; wanted finite numbers; look for overflow in the loss "
-            "or the network"
+            "product: expected finite numbers, got NaN or infinity; look for overflow "
+            "in the loss or the network"
         )
     return _estimate(forms)
 
@@ -123,7 +123,7 @@ def density(
       key: random key for the vectors.
 
     Returns:
-      Nodes and weights, the argument of `smooth` and `summarise`.
+      Nodes and weights, the argument of `smooth` and `summarize`.
 
     Raises:
       ValueError: if an argument is out of range, or the first product of a probe is not
@@ -137,23 +137,27 @@ def density(
       Hessian Eigenvalue Density. 2019. arXiv:1901.10159, section 2.
     """
     keys = jax.random.split(key, probes)
-    found = _runs(lanczos.as_operand(product), keys, n, min(steps, n), np.dtype(dtype))
+    tridiagonals = _runs(
+        lanczos.as_operand(product), keys, n, min(steps, n), np.dtype(dtype)
+    )
     nodes, weights = np.zeros((2, probes, min(steps, n)))
     for i in range(probes):
-        values, turns = lanczos.ritz(jax.tree.map(lambda x: x[i], found))  # noqa: B023
+        values, vectors = lanczos.ritz(jax.tree.map(lambda x: x[i], tridiagonals))  # noqa: B023
         nodes[i, : values.size] = values
-        weights[i, : values.size] = turns[0] ** 2
+        weights[i, : values.size] = vectors[0] ** 2
     return Quadrature(nodes, weights, n, np.dtype(dtype).name)
 
 
 @arguments.check(
-    found=arguments.instance(Quadrature), width=arguments.number(0, above=True)
+    quadrature=arguments.instance(Quadrature), width=arguments.number(0, above=True)
 )
-def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "points"]:
+def smooth(
+    quadrature: Quadrature, points: Any, width: float
+) -> Float[np.ndarray, "points"]:
     """Evaluates a spectral density with a Gaussian at each node.
 
     Args:
-      found: nodes and weights from `density`.
+      quadrature: nodes and weights from `density`.
       points: points at which to evaluate the density, [points].
       width: standard deviation of the Gaussians, above 0, in the unit of the
         eigenvalues.
@@ -166,21 +170,23 @@ def smooth(found: Quadrature, points: Any, width: float) -> Float[np.ndarray, "p
     """
     points = np.asarray(points, np.float64)
     result = np.zeros(points.shape)
-    for nodes, weights in zip(found.nodes, found.weights, strict=True):
-        apart = (points[:, None] - nodes[None]) / width
-        result += np.exp(-(apart**2) / 2) @ weights
-    return result / (len(found.nodes) * width * np.sqrt(2 * np.pi))
+    for nodes, weights in zip(quadrature.nodes, quadrature.weights, strict=True):
+        standardized = (points[:, None] - nodes[None]) / width
+        result += np.exp(-(standardized**2) / 2) @ weights
+    return result / (len(quadrature.nodes) * width * np.sqrt(2 * np.pi))
 
 
 @arguments.check(
-    found=arguments.instance(Quadrature),
+    quadrature=arguments.instance(Quadrature),
     threshold=arguments.optional(arguments.number(0)),
 )
-def summarise(found: Quadrature, *, threshold: float | None = None) -> dict[str, float]:
-    """Computes the statistics of `eigenvalues.summarise` for an estimated spectrum.
+def summarize(
+    quadrature: Quadrature, *, threshold: float | None = None
+) -> dict[str, float]:
+    """Computes the statistics of `eigenvalues.summarize` for an estimated spectrum.
 
     Args:
-      found: nodes and weights from `density`.
+      quadrature: nodes and weights from `density`.
       threshold: an eigenvalue is negative below -`threshold`, 0 or more; None for the
         machine epsilon times the square root of n times the largest magnitude of a
         node.
@@ -193,23 +199,25 @@ def summarise(found: Quadrature, *, threshold: float | None = None) -> dict[str,
       of steps bias the fraction, which its error does not show; the mass is hardly
       affected.
     """
-    nodes, weights = found.nodes, found.weights
+    nodes, weights = quadrature.nodes, quadrature.weights
     largest = float(np.max(np.abs(nodes)))
     if threshold is None:
-        threshold = float(np.finfo(found.dtype).eps * np.sqrt(found.n) * largest)
+        threshold = float(
+            np.finfo(quadrature.dtype).eps * np.sqrt(quadrature.n) * largest
+        )
     negative = weights * (nodes < -threshold)
-    traces = _estimate(found.n * np.sum(weights * nodes, axis=1))
+    traces = _estimate(quadrature.n * np.sum(weights * nodes, axis=1))
     fractions = _estimate(np.sum(negative, axis=1))
     masses = _ratio(
         np.sum(negative * np.abs(nodes), axis=1),
         np.sum(weights * np.abs(nodes), axis=1),
     )
     # Probes that stopped early are padded with nodes of weight 0.
-    seen = nodes[weights > 0]
+    nonzero_nodes = nodes[weights > 0]
     return {
-        "n": float(found.n),
-        "max": float(seen.max()),
-        "min": float(seen.min()),
+        "n": float(quadrature.n),
+        "max": float(nonzero_nodes.max()),
+        "min": float(nonzero_nodes.min()),
         "trace": traces.mean,
         "trace_error": traces.error,
         "threshold": float(threshold),
@@ -259,10 +267,10 @@ def _compiled_runs(
     dtype: np.dtype,
 ) -> lanczos.Tridiagonal:
     def run(key: Key[Array, ""]) -> lanczos.Tridiagonal:
-        found = lanczos.tridiagonalise(product, _signs(key, n, dtype), steps)
+        tridiagonal = lanczos.tridiagonalize(product, _signs(key, n, dtype), steps)
         # Quadrature does not need the basis; stacking it would take the memory of
         # `probes * steps` vectors.
-        return found._replace(basis=jnp.zeros((0, n), dtype))
+        return tridiagonal._replace(basis=jnp.zeros((0, n), dtype))
 
     return lax.map(run, keys)
 

@@ -42,7 +42,7 @@ def init(n: int) -> State:
       ValueError: if `n` is below 1.
     """
     if n < 1:
-        raise ValueError(f"n: got {n}; wanted 1 or more training examples")
+        raise ValueError(f"n: expected 1 or more training examples, got {n}")
     return State(jnp.zeros(n, bool), jnp.zeros(n, jnp.int32), jnp.zeros(n, bool))
 
 

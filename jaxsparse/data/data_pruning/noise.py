@@ -91,17 +91,16 @@ def _check(
     labels: Int[np.ndarray, " n"], fraction: float, classes: int, how: str
 ) -> None:
     if how not in HOW:
-        raise ValueError(f"how: got {how!r}; wanted one of {HOW}")
+        raise ValueError(f"how: expected one of {HOW}, got {how!r}")
     if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction: got {fraction}; wanted 0 to 1 of the examples")
-    fewest = 2 if how == "uniform" else 1
-    if classes < fewest:
+        raise ValueError(f"fraction: expected a fraction in [0, 1], got {fraction}")
+    minimum = 2 if how == "uniform" else 1
+    if classes < minimum:
         raise ValueError(
-            f"classes: got {classes}; wanted {fewest} or more for how={how!r}, so that "
-            "there is a class to choose"
+            f"classes: expected at least {minimum} with how={how!r}, got {classes}"
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(
-            f"labels: got {labels.min()} to {labels.max()}; wanted 0 to {classes - 1}; "
-            "count classes from 0, or say how many there are"
+            f"labels: expected 0 to {classes - 1}, got {labels.min()} to "
+            f"{labels.max()}; number classes from 0, or correct `classes`"
         )

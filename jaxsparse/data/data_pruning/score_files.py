@@ -108,8 +108,8 @@ def describe(
     """
     if replicates < 1 or step < 0:
         raise ValueError(
-            f"replicates: got {replicates} at step {step}; wanted 1 or more, at a step "
-            "counted from 0"
+            "replicates: expected at least 1, at a step of at least 0, got "
+            f"{replicates} at step {step}"
         )
     return Provenance(
         score=score,
@@ -125,15 +125,15 @@ def describe(
     )
 
 
-def check_free(path: Path, wanted: Provenance) -> None:
+def check_free(path: Path, expected: Provenance) -> None:
     """Checks that scores can be saved to a file, before they are computed.
 
     Creates the folder of the file if it does not exist.
 
     Args:
       path: the score file to be written, ending in .npz.
-      wanted: provenance of the scores to be computed. Its fields in `LATER` are not yet
-        known and are not compared.
+      expected: provenance of the scores to be computed. Its fields in `LATER` are not
+        yet known and are not compared.
 
     Raises:
       ValueError: if `path` is a folder, a file of another kind, or a file of scores
@@ -141,13 +141,17 @@ def check_free(path: Path, wanted: Provenance) -> None:
       OSError: if the folder is not writable.
     """
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder; wanted the name of a file to write")
+        raise ValueError(f"{path}: expected the name of a file to write, got a folder")
     if path.exists():
-        _refuse(path, _differences(_read(path).provenance, wanted, but=LATER))
+        _raise_if_different(
+            path, _differences(_read(path).provenance, expected, ignored=LATER)
+        )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent}: cannot be written to")
+        raise PermissionError(
+            f"{path.parent}: expected a writable folder, got one without permission"
+        )
 
 
 def save(
@@ -167,27 +171,27 @@ def save(
       ValueError: if a score is NaN, if the number of scores differs from that of the
         provenance, or if the file exists with other content.
     """
-    wide = scores.astype(np.float64)
-    if len(wide) != provenance.examples or np.isnan(wide).any():
+    values = scores.astype(np.float64)
+    if len(values) != provenance.examples or np.isnan(values).any():
         raise ValueError(
-            f"scores: got {len(wide)}, {np.isnan(wide).sum()} of them NaN; wanted "
-            f"{provenance.examples} numbers, one for each example of the provenance"
+            f"scores: expected {provenance.examples} numbers, one for each example of "
+            f"the provenance, got {len(values)}, {np.isnan(values).sum()} of them NaN"
         )
     if path.exists():
-        _check_same(path, ScoreFile(wide, provenance))
+        _check_same(path, ScoreFile(values, provenance))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with fresh.open("wb") as file:
-            np.savez(file, scores=wide, provenance=json.dumps(provenance._asdict()))
+        with temporary.open("wb") as file:
+            np.savez(file, scores=values, provenance=json.dumps(provenance._asdict()))
             # On disk before it is renamed: otherwise a crash of the machine could leave
             # an incomplete file under the final name.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+        os.replace(temporary, path)
     finally:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> ScoreFile:
@@ -207,25 +211,28 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> Score
       FileNotFoundError: if the file does not exist.
     """
     saved = _read(path)
-    of = saved.provenance
-    if of.examples != len(labels):
+    provenance = saved.provenance
+    if provenance.examples != len(labels):
         raise ValueError(
-            f"{path}: scores of {of.examples} examples ({of.dataset}, {of.split}); the "
-            f"dataset given has {len(labels)}; load the same split, with as much held "
-            "out for validation, or score this one"
+            f"{path}: expected scores of {len(labels)} examples, the size of the "
+            f"dataset, got {provenance.examples} ({provenance.dataset}, "
+            f"{provenance.split}); load the same split with the same number of "
+            "validation examples, or score this dataset"
         )
-    if of.labels != hash_labels(labels):
+    if provenance.labels != hash_labels(labels):
         raise ValueError(
-            f"{path}: scores of examples ({of.dataset}, {of.split}) with labels of "
-            f"SHA-256 {of.labels[:12]}; the dataset given has {len(labels)} too, but "
-            f"of {hash_labels(labels)[:12]}: another dataset, order or noise; load the "
-            "same one, or score this one"
+            f"{path}: expected scores of examples with labels of SHA-256 "
+            f"{hash_labels(labels)[:12]}, those of the dataset, got "
+            f"{provenance.labels[:12]} ({provenance.dataset}, {provenance.split}); "
+            "load the same dataset in the same order and with the same label noise, "
+            "or score this one"
         )
-    if images and of.images and images != of.images:
+    if images and provenance.images and images != provenance.images:
         raise ValueError(
-            f"{path}: scores of examples ({of.dataset}, {of.split}) with images of "
-            f"hash {of.images[:12]}; the dataset given has equal labels, but images of "
-            f"{images[:12]}: they have changed since; restore them, or score these"
+            f"{path}: expected scores of examples with images of hash {images[:12]}, "
+            f"those of the dataset, got {provenance.images[:12]} "
+            f"({provenance.dataset}, {provenance.split}); the images have changed "
+            "since; restore them, or score these"
         )
     return saved
 
@@ -247,8 +254,8 @@ def digest(path: Path) -> str:
     fields = provenance._asdict()
     if not provenance.images:  # older files lack this field; their hash must not change
         del fields["images"]
-    told = json.dumps(fields, sort_keys=True).encode()
-    return hashlib.sha256(scores.astype("<f8").tobytes() + told).hexdigest()
+    text = json.dumps(fields, sort_keys=True).encode()
+    return hashlib.sha256(scores.astype("<f8").tobytes() + text).hexdigest()
 
 
 def _read(path: Path) -> ScoreFile:
@@ -260,42 +267,46 @@ def _read(path: Path) -> ScoreFile:
         provenance = Provenance(**json.loads(text))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path}: is no file of scores ({error}); wanted one that `save` wrote; "
-            "make it again under another name, or move this one away"
+            f"{path}: expected a score file that `save` wrote, got another file "
+            f"({error}); compute the scores again under another name, or move this file"
         ) from error
     if scores.dtype != np.float64 or scores.shape != (provenance.examples,):
         raise ValueError(
-            f"{path}: holds {scores.dtype} scores of shape {scores.shape} for "
-            f"{provenance.examples} examples; wanted one float64 each; make it again"
+            f"{path}: expected {provenance.examples} scores in float64, one per "
+            f"example, got {scores.dtype} of shape {scores.shape}; compute them again"
         )
     return ScoreFile(scores, provenance)
 
 
-def _check_same(path: Path, wanted: ScoreFile) -> None:
+def _check_same(path: Path, expected: ScoreFile) -> None:
     """Checks that an existing file has the content that would be written to it."""
-    found = _read(path)
-    names = _differences(found.provenance, wanted.provenance)
-    if found.scores.tobytes() != wanted.scores.tobytes():
+    saved = _read(path)
+    names = _differences(saved.provenance, expected.provenance)
+    if saved.scores.tobytes() != expected.scores.tobytes():
         names.append("scores")
-    _refuse(path, names)
+    _raise_if_different(path, names)
 
 
 def _differences(
-    found: Provenance, wanted: Provenance, *, but: tuple[str, ...] = ()
+    saved: Provenance, expected: Provenance, *, ignored: tuple[str, ...] = ()
 ) -> list[str]:
-    """Describes the fields in which two provenances differ, except those in `but`."""
-    pairs = zip(found, wanted, strict=True)
+    """Describes the fields in which two provenances differ, except `ignored` ones."""
+    pairs = zip(saved, expected, strict=True)
     return [
-        f"{name} ({was!r}, now {now!r})"
-        for name, (was, now) in zip(Provenance._fields, pairs, strict=True)
-        if was != now and name not in but and not (name == "images" and not was)
+        f"{name} ({before!r}, now {after!r})"
+        for name, (before, after) in zip(Provenance._fields, pairs, strict=True)
+        if before != after
+        and name not in ignored
+        # Older files lack the hash of images.
+        and not (name == "images" and not before)
     ]
 
 
-def _refuse(path: Path, names: list[str]) -> None:
+def _raise_if_different(path: Path, names: list[str]) -> None:
     """Raises `ValueError` if an existing file differs in any of the named fields."""
     if names:
         raise ValueError(
-            f"{path}: exists, with other {', '.join(names)}; nothing was written; move "
-            "the file away, or save under another name"
+            f"{path}: expected no file or one with the same content, got one with "
+            f"other {', '.join(names)}; nothing was written; move the file, or save "
+            "under another name"
         )

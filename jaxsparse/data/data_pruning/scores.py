@@ -51,8 +51,8 @@ def el2n(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array,
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
       Early in Training. 2021. arXiv:2107.07075, definition 2.3.
     """
-    against, others = _true_against_rest(logits, labels)
-    return jax.nn.sigmoid(against) * jnp.sqrt(1.0 + jnp.sum(others**2, axis=-1))
+    log_odds, others = _true_against_rest(logits, labels)
+    return jax.nn.sigmoid(log_odds) * jnp.sqrt(1.0 + jnp.sum(others**2, axis=-1))
 
 
 def margin(
@@ -83,9 +83,11 @@ def margin(
     Deviations:
       The public code of Paul et al. (2021) calls the negative of this "max_margin".
     """
-    against, others = _true_against_rest(logits, labels)
+    log_odds, others = _true_against_rest(logits, labels)
     # The probability of another class j is (1 - p_y) q_j.
-    return jax.nn.sigmoid(-against) - jax.nn.sigmoid(against) * jnp.max(others, axis=-1)
+    return jax.nn.sigmoid(-log_odds) - jax.nn.sigmoid(log_odds) * jnp.max(
+        others, axis=-1
+    )
 
 
 def loss(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
@@ -105,8 +107,8 @@ def loss(logits: Float[Array, " n k"], labels: Int[Array, " n"]) -> Float[Array,
       >>> loss(jnp.array([[0.0, 0.0], [200.0, 0.0], [0.0, 200.0]]), jnp.zeros(3, int))
       Array([  0.6931472,   0.       , 200.       ], dtype=float32)
     """
-    against, _ = _true_against_rest(logits, labels)
-    return jax.nn.softplus(against)
+    log_odds, _ = _true_against_rest(logits, labels)
+    return jax.nn.softplus(log_odds)
 
 
 def grand(
@@ -155,12 +157,12 @@ def grand(
     """
     count = _count(examples)
     if block_size < 1:
-        raise ValueError(f"block_size: got {block_size}; wanted 1 or more gradients")
+        raise ValueError(f"block_size: expected 1 or more gradients, got {block_size}")
 
     def norm(example: Any) -> Float[Array, ""]:
-        slopes = jax.grad(loss)(params, example)
+        gradients = jax.grad(loss)(params, example)
         # Squares are summed in float32 at least, whatever the dtype of the parameters.
-        return optax.tree.norm(jax.tree.map(_widen, slopes))
+        return optax.tree.norm(jax.tree.map(_widen, gradients))
 
     return lax.map(norm, examples, batch_size=min(block_size, count))
 
@@ -186,19 +188,19 @@ def mean_over_replicates(
       >>> mean_over_replicates(np.array([[0.0, 1.0], [1.0, 1.0]]))
       array([0.5, 1. ])
     """
-    each = np.asarray(scores, np.float64)
-    if not len(each):
+    rows = np.asarray(scores, np.float64)
+    if not len(rows):
         raise ValueError(
-            "scores: got 0 replicates; wanted 1 or more rows, one a training run"
+            "scores: expected 1 or more rows, one per training run, got 0 replicates"
         )
-    bad = np.argwhere(np.isnan(each))
+    bad = np.argwhere(np.isnan(rows))
     if len(bad):
         raise ValueError(
-            f"scores: got NaN for {len(bad)} of {each.size}, the first of replicate "
-            f"{bad[0][0]}, example {bad[0][1]}; wanted numbers; leave out runs that "
-            "diverged, and check that labels count from 0"
+            f"scores: expected numbers, got NaN for {len(bad)} of {rows.size}, the "
+            f"first for replicate {bad[0][0]}, example {bad[0][1]}; exclude runs that "
+            "diverged, and check that classes are numbered from 0"
         )
-    return np.mean(each, axis=0)
+    return np.mean(rows, axis=0)
 
 
 def _true_against_rest(
@@ -213,8 +215,8 @@ def _true_against_rest(
     classes = logits.shape[1]
     if classes < 2:
         raise ValueError(
-            f"logits: got {classes} classes; wanted 2 or more; is the axis of classes "
-            "the last?"
+            f"logits: expected 2 or more classes, got {classes}; the last axis must be "
+            "that of classes"
         )
     logits = _widen(logits)
     is_true = labels[:, None] == jnp.arange(classes)[None, :]
@@ -222,8 +224,8 @@ def _true_against_rest(
     # Without this, a label out of range would count as a true logit of 0.
     true = jnp.where(jnp.any(is_true, axis=-1), true, jnp.nan)
     others = jnp.where(is_true, -jnp.inf, logits)
-    rest = jax.nn.logsumexp(others, axis=-1)
-    return rest - true, jax.nn.softmax(others, axis=-1)
+    log_rest = jax.nn.logsumexp(others, axis=-1)
+    return log_rest - true, jax.nn.softmax(others, axis=-1)
 
 
 def _widen(leaf: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -236,7 +238,8 @@ def _count(examples: PyTree) -> int:
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or lengths & {(), (0,)}:
         raise ValueError(
-            f"examples: got leaves of shapes {shapes}; wanted all to begin with the "
-            "same axis of examples, 1 or more; a single example needs an axis of 1 too"
+            "examples: expected leaves with the same first axis, of 1 or more "
+            f"examples, got shapes {shapes}; a single example needs an axis of length "
+            "1 too"
         )
     return lengths.pop()[0]

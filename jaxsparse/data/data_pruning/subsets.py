@@ -85,15 +85,15 @@ def choose(
     _check(scores, size, how, first)
     order = _order(scores, how, seed)
     if labels is None and classes is None:
-        return np.sort(_stretch(order, size, how, first or 0))
+        return np.sort(_range(order, size, how, first or 0))
     _check_labels(labels, classes, len(scores))
     sizes, firsts = _shares(size, classes), _shares(first or 0, classes)
     parts = []
     for c in range(classes):
-        own = order[labels[order] == c]
-        if sizes[c] + firsts[c] > len(own):
-            raise ValueError(_too_few(c, len(own), sizes[c], firsts[c]))
-        parts.append(_stretch(own, sizes[c], how, firsts[c]))
+        rows = order[labels[order] == c]
+        if sizes[c] + firsts[c] > len(rows):
+            raise ValueError(_too_few(c, len(rows), sizes[c], firsts[c]))
+        parts.append(_range(rows, sizes[c], how, firsts[c]))
     return np.sort(np.concatenate(parts))
 
 
@@ -108,7 +108,7 @@ def _order(
     return np.argsort(scores, kind="stable").astype(np.int64)
 
 
-def _stretch(
+def _range(
     order: Int64[np.ndarray, "_"], size: int, how: str, first: int
 ) -> Int64[np.ndarray, "_"]:
     start = len(order) - size if how == "hardest" else first
@@ -125,26 +125,24 @@ def _check(
 ) -> None:
     n = len(scores)
     if how not in HOW:
-        raise ValueError(f"how: got {how!r}; wanted one of {HOW}")
+        raise ValueError(f"how: expected one of {HOW}, got {how!r}")
     bad = np.flatnonzero(np.isnan(scores))
     if len(bad):
         raise ValueError(
-            f"scores: got NaN for {len(bad)} of {n}, the first in row {bad[0]}; wanted "
-            "numbers or +inf; an example without a score has no place in the order"
+            f"scores: expected numbers or +inf, got NaN for {len(bad)} of {n} "
+            f"examples, the first in row {bad[0]}; give every example a score"
         )
     if not 1 <= size <= n:
-        raise ValueError(
-            f"size: got {size} of {n} examples; wanted 1 to {n}; ask for fewer"
-        )
+        raise ValueError(f"size: expected 1 to {n}, the number of examples, got {size}")
     if (first is None) == (how == "window"):
         raise ValueError(
-            f"first: got {first} with how={how!r}; wanted a rank for windows and None "
-            "otherwise"
+            "first: expected a rank with how='window' and None otherwise, got "
+            f"{first} with how={how!r}"
         )
     if first is not None and not 0 <= first <= n - size:
         raise ValueError(
-            f"first: got {first} for {size} of {n} examples; wanted 0 to {n - size}; "
-            "begin earlier or take fewer"
+            f"first: expected a rank from 0 to {n - size} for {size} of {n} examples, "
+            f"got {first}"
         )
 
 
@@ -153,26 +151,28 @@ def _check_labels(
 ) -> None:
     if labels is None or classes is None:
         raise ValueError(
-            f"classes: got {classes} with {'no' if labels is None else 'some'} labels; "
-            "wanted both to balance the subset, or neither"
+            "classes: expected both labels and classes, to balance the subset, or "
+            f"neither, got classes={classes} with "
+            f"{'no' if labels is None else 'some'} labels"
         )
     if classes < 1:
-        raise ValueError(f"classes: got {classes}; wanted 1 or more")
+        raise ValueError(f"classes: expected at least 1, got {classes}")
     if len(labels) != n:
         raise ValueError(
-            f"labels: got {len(labels)} for {n} scores; wanted one each; take both "
+            f"labels: expected {n}, one for each score, got {len(labels)}; take both "
             "from the same dataset"
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"labels: got {labels.min()} to {labels.max()}; wanted 0 to {classes - 1}; "
-            "count classes from 0, or say how many there are"
+            f"labels: expected 0 to {classes - 1}, got {labels.min()} to "
+            f"{labels.max()}; number classes from 0, or correct `classes`"
         )
 
 
-def _too_few(label: int, has: int, size: int, first: int) -> str:
+def _too_few(label: int, available: int, size: int, first: int) -> str:
     after = f" after the {first} easiest" if first else ""
     return (
-        f"size: class {label} has {has} examples, and {size}{after} were wanted of it; "
-        "ask for fewer, or leave the labels out to take classes as they come"
+        f"size: expected at most the {available} examples of class {label}, got "
+        f"{size}{after}; select fewer, or pass no labels, so that the subset is not "
+        "balanced"
     )

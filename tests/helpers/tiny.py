@@ -1,7 +1,7 @@
 """Lottery runs so small that a test can make one of its own.
 
 `config` is the recipe, `experiment` builds from it, `run` trains. The file is also a
-config file: experiments/train.py --config=tests/tiny.py.
+config file: experiments/train.py --config=tests/helpers/tiny.py.
 """
 
 import functools

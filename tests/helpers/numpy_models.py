@@ -44,7 +44,7 @@ def convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
     return y
 
 
-def normalise(x: np.ndarray, state: State) -> np.ndarray:
+def normalize(x: np.ndarray, state: State) -> np.ndarray:
     params, stats = state
     y = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
     return y * params["scale"] + params["bias"]
@@ -77,7 +77,7 @@ def unit(
     layer = state[0][tag.format("conv")]
     y = convolve(x, layer["kernel"], stride) + layer.get("bias", 0.0)
     if tag.format("norm") in state[0]:
-        y = normalise(y, within(state, tag.format("norm")))
+        y = normalize(y, within(state, tag.format("norm")))
     return y if skip is None else y + skip(x, y.shape[-1], stride)
 
 
@@ -114,11 +114,11 @@ def inverted(x: np.ndarray, state: State, stride: int, skip: Skip) -> np.ndarray
 
 
 def pre_activation(x: np.ndarray, state: State, stride: int, skip: Skip) -> np.ndarray:
-    first = relu(normalise(x, within(state, "norm1")))
+    first = relu(normalize(x, within(state, "norm1")))
     kernels = {name: state[0][name] for name in state[0] if "conv" in name}
     bare = (kernels, {})
     y = unit(first, bare, "{}1", stride, skip)
-    y = unit(relu(normalise(y, within(state, "norm2"))), bare, "{}2", 1, skip)
+    y = unit(relu(normalize(y, within(state, "norm2"))), bare, "{}2", 1, skip)
     return y + (
         unit(first, bare, "shortcut_{}", stride) if "shortcut_conv" in bare[0] else x
     )
@@ -177,7 +177,7 @@ def vgg(x: np.ndarray, state: State, skip: Skip) -> np.ndarray:
 def wide(x: np.ndarray, state: State, skip: Skip) -> np.ndarray:
     x = convolve(x, state[0]["conv"]["kernel"], 1)
     x = blocks(x, state, pre_activation, THREE, skip)
-    return head(relu(normalise(x, within(state, "norm"))), state)
+    return head(relu(normalize(x, within(state, "norm"))), state)
 
 
 def mobilenet_v1(x: np.ndarray, state: State, skip: Skip) -> np.ndarray:

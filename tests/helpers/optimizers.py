@@ -1,4 +1,4 @@
-"""Nearly every optimiser and wrapper of optax, and what each of them cannot do.
+"""Nearly every optimizer and wrapper of optax, and what each of them cannot do.
 
 Left out: `optax.lookahead` and `contrib.dpsgd`, whose gradient has another nesting or
 shape than the parameters (see test_transforms_state); `contrib.sam` in opaque mode,
@@ -15,7 +15,7 @@ from optax import contrib
 
 from jaxsparse import tree
 
-# Every shape occurs once, so that a leaf of an optimiser's state belongs to the weight
+# Every shape occurs once, so that a leaf of an optimizer's state belongs to the weight
 # of its shape: a rule unlike the one under test. Both dtypes, in one program.
 SHAPES = {
     "first": {"bias": ((3,), "float32"), "kernel": ((4, 3), "float32")},
@@ -35,7 +35,7 @@ def _by_kind(kernels: Any, biases: Any) -> optax.GradientTransformation:
 ADAM = optax.adam(0.01)
 SGD = optax.sgd(0.01, momentum=0.9)
 INSIDE: dict[str, Any] = {
-    # optax's optimisers
+    # optax's optimizers
     "sgd": optax.sgd(0.01),
     "momentum": SGD,
     "nesterov": optax.sgd(0.01, momentum=0.9, nesterov=True),
@@ -99,12 +99,12 @@ INSIDE: dict[str, Any] = {
     "schedule free sgd": contrib.schedule_free_sgd(0.01),
     "schedule free adamw": contrib.schedule_free_adamw(0.01),
     "sophia": contrib.sophia(0.01, update_interval=2),
-    # wrappers and links of a chain, around the optimiser and inside `sparsify`
+    # wrappers and links of a chain, around the optimizer and inside `sparsify`
     "clipped": optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(0.01)),
     "clipped by block": optax.chain(optax.clip_by_block_rms(0.1), ADAM),
     "clipped adaptively": optax.chain(optax.adaptive_grad_clip(0.1), SGD),
     "centralised": optax.chain(optax.centralize(), SGD),
-    "normalised": optax.chain(optax.normalize_by_update_norm(), SGD),
+    "normalized": optax.chain(optax.normalize_by_update_norm(), SGD),
     "noise added": optax.chain(optax.add_noise(0.1, 0.5, key=7), SGD),
     "zero nans": optax.chain(optax.zero_nans(), SGD),
     "ema": optax.chain(SGD, optax.ema(0.9)),
@@ -151,7 +151,7 @@ SHARED = (
 # Bare as well, the state changes its types at the first update: with bfloat16 weights,
 LATE = (
     *("dadapt", "dog", "dowg", "hyperparameters", "momo", "momo adam"),
-    *("normalised", "prodigy", "sam"),
+    *("normalized", "prodigy", "sam"),
 )
 # or always, from weak types to strong.
 WEAK = ("backtracking", "lbfgs, zoom")

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from optimisers import INSIDE, OUTSIDE, SGD
-from reference import select as select_slowly
+from helpers.optimizers import INSIDE, OUTSIDE, SGD
+from helpers.reference import select as select_slowly
 
 from jaxsparse import select, transforms
 
@@ -35,14 +35,14 @@ class Method(NamedTuple):
     """One method.
 
     Attributes:
-      make: wraps an optimiser.
+      make: wraps an optimizer.
       counts: weights that masks hold after an update: of each layer, or of all
         together where layers compete.
       latent: whether the parameters stay dense.
       forgets: called as `forgets(update, masks, weights)`, both lists of arrays:
         weights whose memory begins afresh although the masks keep them; None for none.
       zeroes: whether those start from zero, too.
-      rests: updates at which the optimiser's step is left out.
+      rests: updates at which the optimizer's step is left out.
     """
 
     make: Callable[[Any], Any]
@@ -235,7 +235,7 @@ METHODS: dict[str, Method] = {
     ),
     "sr_ste": Method(lambda tx: t.sr_ste(tx), always(48, 24), latent=True),
 }
-# Optimisers that differ in what they remember, in what they need and in what is around.
+# Optimizers that differ in what they remember, in what they need and in what is around.
 INNER: dict[str, Any] = {
     name: INSIDE[name]
     for name in (
@@ -254,13 +254,13 @@ OUTER = {
     name: OUTSIDE[name]
     for name in ("outer accumulating", "outer apply if finite", "outer partition")
 }
-OPTIMISERS = [*INNER, *OUTER]
+OPTIMIZERS = [*INNER, *OUTER]
 
 
-def build(method: str, optimiser: str, around: Any = lambda inner: inner) -> Any:
-    """Makes a method around an optimiser of the tables, itself within `around`."""
-    inner = around(INNER.get(optimiser, INSIDE["adam"]))
-    outer = OUTER.get(optimiser, lambda tx: tx)
+def build(method: str, optimizer: str, around: Any = lambda inner: inner) -> Any:
+    """Makes a method around an optimizer of the tables, itself within `around`."""
+    inner = around(INNER.get(optimizer, INSIDE["adam"]))
+    outer = OUTER.get(optimizer, lambda tx: tx)
     return outer(METHODS[method].make(inner))
 
 

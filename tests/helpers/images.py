@@ -9,7 +9,7 @@ CLASSES = ("ant", "bee", "cat")
 
 
 def picture(seed: int, height: int, width: int, mode: str = "RGB") -> Image.Image:
-    """A smooth image, so that JPEG keeps it, whose colours depend on the seed."""
+    """A smooth image, so that JPEG keeps it, whose colors depend on the seed."""
     generator = np.random.default_rng(seed)
     corners = generator.integers(0, 256, (3, 4, 3), dtype=np.uint8)
     smooth = Image.fromarray(corners).resize((width, height))

@@ -1,4 +1,4 @@
-"""An optimiser that remembers what it was handed."""
+"""An optimizer that remembers what it was handed."""
 
 from typing import Any, NamedTuple
 
@@ -6,14 +6,14 @@ import optax
 
 
 class Spy(NamedTuple):
-    """State of an optimiser, and the state it was handed last."""
+    """State of an optimizer, and the state it was handed last."""
 
     state: Any
     handed: Any
 
 
 def spied(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Wraps an optimiser so that its state holds the state of the step before."""
+    """Wraps an optimizer so that its state holds the state of the step before."""
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Any) -> Spy:
