@@ -1,9 +1,8 @@
 """LeNet-300-100 with masks in plain PyTorch, written to be fast.
 
-The network, the masks and the order of work are those of `mnist.library_loop`:
-weights are multiplied by their masks before the forward pass, as open_lth does, and
-SGD has no momentum. This module, `torch_resnet` and `torch_prune` are all that import
-torch.
+The network, the masks and the order of operations are those of `mnist.library_loop`:
+weights are multiplied by their masks before the forward pass, as in open_lth, and SGD
+has no momentum. Only this module, `torch_resnet` and `torch_prune` import torch.
 """
 
 import os
@@ -22,7 +21,7 @@ from experiments.benchmarks.timing import Job
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.types import Masks, Params
 
-RATE = 0.1
+LEARNING_RATE = 0.1
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAYERS = ("dense1", "dense2", "head")
 
@@ -31,7 +30,7 @@ class Network(torch.nn.Module):
     """LeNet-300-100 with the weights and masks of a JAX network."""
 
     def __init__(self, params: Params, masks: Masks) -> None:
-        """Copies weights and masks; kernels are transposed."""
+        """Copies weights and masks, with kernels transposed."""
         super().__init__()
         self.layers = torch.nn.ModuleList()
         self.masks = []
@@ -60,7 +59,17 @@ class Network(torch.nn.Module):
 def train_step(
     network: Network, images: torch.Tensor, labels: torch.Tensor, forward: Any = None
 ) -> torch.Tensor:
-    """Does one update in place and returns the loss before it, without waiting."""
+    """Updates a network in place.
+
+    Args:
+      network: has `kernels`, and `masks` of the same shapes.
+      images: a batch, on `DEVICE`.
+      labels: its classes, on `DEVICE`.
+      forward: the compiled network; None to call `network`.
+
+    Returns:
+      The loss before the update. The device may still be computing it.
+    """
     torch._foreach_mul_(network.kernels, network.masks)
     logits = (network if forward is None else forward)(images)
     loss = F.cross_entropy(logits, labels)
@@ -70,33 +79,26 @@ def train_step(
     with torch.no_grad():
         parameters = list(network.parameters())
         grads = [parameter.grad for parameter in parameters]
-        torch._foreach_add_(parameters, grads, alpha=-RATE)
+        torch._foreach_add_(parameters, grads, alpha=-LEARNING_RATE)
     return loss.detach()
-
-
-def normalized(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns all training images as floats, and labels, on the host."""
-    images = torch.from_numpy(dataset.train.images).float().div_(255)
-    images.sub_(dataset.mean[0]).div_(dataset.std[0])
-    return images.flatten(1), torch.from_numpy(dataset.train.labels).long()
 
 
 def losses(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
-    """Trains on batches [steps b ...] of floats, and returns each one's loss."""
+    """Trains on batches [steps b ...] of floats, and returns the loss of each."""
     return train(Network(params, masks), images, labels)
 
 
 def train(
     network: torch.nn.Module, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
-    """Trains a network, as `train_step` wants it, and returns each batch's loss."""
-    found = []
+    """Trains a network by `train_step`, and returns the loss of each batch."""
+    values = []
     for x, y in zip(images, labels, strict=True):
         batch = torch.from_numpy(x).to(DEVICE), torch.from_numpy(y).long().to(DEVICE)
-        found.append(float(train_step(network, *batch)))
-    return found
+        values.append(float(train_step(network, *batch)))
+    return values
 
 
 def jobs(
@@ -108,43 +110,38 @@ def jobs(
     steps: int,
     workers: Sequence[int],
     compiles: bool,
-    ending: ExitStack,
+    stack: ExitStack,
 ) -> tuple[dict[tuple[str, str], Job], dict[str, str]]:
     """Makes every loop with every setting worth trying.
 
     Args:
-      params: weights to begin with.
-      masks: which of them exist.
+      params: initial weights.
+      masks: masks of the weights.
       dataset: what to train on.
-      batch_size: examples a step.
-      steps: in one call.
+      batch_size: examples in a step.
+      steps: steps in a call.
       workers: numbers of DataLoader workers to try.
       compiles: whether to try torch.compile, which needs a C++ compiler on CPUs.
-      ending: gets what ends the workers.
+      stack: ends the workers when it is closed.
 
     Returns:
-      Jobs by row and setting, and by row why it is absent.
+      Jobs by row and setting, and by row the reason why it is absent.
     """
-    cores, counts = os.cpu_count() or 1, thread_counts()
-    both = {"batch_size": batch_size, "steps": steps}
-    found: dict[tuple[str, str], Job] = {}
-    for n in counts:
-        job = cached_job(params, masks, dataset, **both, threads=n)
-        found[rows.CACHED, word(n, "thread")] = job
-    for n in workers:
-        job = loader_job(
-            params, masks, dataset, **both, threads=cores, workers=n, ending=ending
-        )
-        found[rows.LOADER, word(n, "worker")] = job
+    given, sizes = (params, masks, dataset), {"batch_size": batch_size, "steps": steps}
+    found = {
+        (rows.CACHED, plural(n, "thread")): cached_job(*given, **sizes, threads=n)
+        for n in thread_counts()
+    }
+    found |= loader_jobs(*given, **sizes, workers=workers, stack=stack)
     if not compiles:
         return found, {rows.COMPILED: "not tried"}
     try:
-        for n in counts:
-            job = cached_job(params, masks, dataset, **both, threads=n, compiled=True)
+        for n in thread_counts():
+            job = cached_job(*given, **sizes, threads=n, compiled=True)
             job.run(1)
-            found[rows.COMPILED, word(n, "thread")] = job
+            found[rows.COMPILED, plural(n, "thread")] = job
     except Exception as error:  # compilers fail in many ways
-        return found, {rows.COMPILED: f"does not work here: {type(error).__name__}"}
+        return found, {rows.COMPILED: f"fails here: {type(error).__name__}"}
     return found, {}
 
 
@@ -154,8 +151,8 @@ def thread_counts() -> list[int]:
     return [1] if DEVICE.type == "cuda" else sorted({1, min(2, cores), cores})
 
 
-def word(count: int, noun: str) -> str:
-    """Words a count."""
+def plural(count: int, noun: str) -> str:
+    """Formats a count, as in "2 threads"."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
@@ -169,10 +166,22 @@ def cached_job(
     threads: int,
     compiled: bool = False,
 ) -> Job:
-    """Trains on float images held in memory, batches taken by index."""
+    """Trains on float images in memory, from which batches are gathered by index.
+
+    Args:
+      params: initial weights.
+      masks: masks of the weights.
+      dataset: what to train on.
+      batch_size: examples in a step.
+      steps: steps in a call.
+      threads: number of PyTorch's threads.
+      compiled: whether to use torch.compile.
+    """
     network = Network(params, masks)
     forward = torch.compile(network) if compiled else network
-    images, labels = (part.to(DEVICE) for part in normalized(dataset))
+    images = torch.from_numpy(dataset.train.images).float().div_(255)
+    images = images.sub_(dataset.mean[0]).div_(dataset.std[0]).flatten(1).to(DEVICE)
+    labels = torch.from_numpy(dataset.train.labels).long().to(DEVICE)
 
     def epochs() -> Iterator[torch.Tensor]:
         while True:
@@ -184,8 +193,8 @@ def cached_job(
     def run(count: int) -> None:
         torch.set_num_threads(threads)
         for _ in range(count * steps):
-            chosen = next(batches)
-            x, y = images.index_select(0, chosen), labels.index_select(0, chosen)
+            indices = next(batches)
+            x, y = images.index_select(0, indices), labels.index_select(0, indices)
             train_step(network, x, y, forward)
         wait()
 
@@ -193,7 +202,7 @@ def cached_job(
 
 
 class PerExample(TorchDataset):
-    """One normalised image and its label at a time, as a torch Dataset does."""
+    """Yields one normalized image and its label at a time, as torch datasets do."""
 
     def __init__(self, dataset: Dataset) -> None:
         """Keeps the images as uint8 tensors."""
@@ -210,40 +219,59 @@ class PerExample(TorchDataset):
         return (self.images[i].float() / 255 - self.mean) / self.std, self.labels[i]
 
 
-def loader_job(
+def loader_jobs(
     params: Params,
     masks: Masks,
     dataset: Dataset,
     *,
     batch_size: int,
     steps: int,
-    threads: int,
-    workers: int,
-    ending: ExitStack,
-) -> Job:
-    """Trains on what a DataLoader with default collation yields.
+    workers: Sequence[int],
+    stack: ExitStack,
+) -> dict[tuple[str, str], Job]:
+    """Trains on the batches of a DataLoader, by number of workers.
 
-    Workers are spawned, once: JAX runs threads, which a fork does not survive.
+    Args:
+      params: initial weights.
+      masks: masks of the weights.
+      dataset: what to train on.
+      batch_size: examples in a step.
+      steps: steps in a call.
+      workers: numbers of DataLoader workers to try.
+      stack: ends the workers when it is closed.
     """
-    network = Network(params, masks)
-    batches = load(
-        PerExample(dataset), batch_size=batch_size, workers=workers, ending=ending
-    )
+    threads = os.cpu_count() or 1
 
-    def run(count: int) -> None:
-        torch.set_num_threads(threads)
-        for _ in range(count * steps):
-            images, labels = next(batches)
-            train_step(network, images.to(DEVICE), labels.to(DEVICE))
-        wait()
+    def job(count: int) -> Job:
+        network = Network(params, masks)
+        examples = PerExample(dataset)
+        batches = load(examples, batch_size=batch_size, workers=count, stack=stack)
 
-    return Job(run, steps)
+        def run(calls: int) -> None:
+            torch.set_num_threads(threads)
+            for _ in range(calls * steps):
+                images, labels = next(batches)
+                train_step(network, images.to(DEVICE), labels.to(DEVICE))
+            wait()
+
+        return Job(run, steps)
+
+    return {(rows.LOADER, plural(count, "worker")): job(count) for count in workers}
 
 
 def load(
-    examples: PerExample, *, batch_size: int, workers: int, ending: ExitStack
+    examples: PerExample, *, batch_size: int, workers: int, stack: ExitStack
 ) -> Iterator[list[torch.Tensor]]:
-    """Yields batches of a DataLoader without end; `ending` gets what ends workers."""
+    """Yields batches of a DataLoader without end.
+
+    Workers are spawned once and not forked, because JAX runs threads.
+
+    Args:
+      examples: what to load.
+      batch_size: examples in a batch.
+      workers: number of worker processes; 0 to load in this process.
+      stack: ends the workers when it is closed.
+    """
     loader = DataLoader(
         examples,
         batch_size=batch_size,
@@ -266,11 +294,11 @@ def load(
             loader._iterator._shutdown_workers()
 
     if workers:
-        ending.callback(end)
+        stack.callback(end)
     return batches
 
 
 def wait() -> None:
-    """Waits for what was given to the device."""
+    """Waits until the device has finished its work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
