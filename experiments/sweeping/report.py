@@ -1,4 +1,4 @@
-"""The report on a grid of runs, and what can be said of it before they are launched."""
+"""The report over a sweep, and tables with one row for each point of the grid."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,58 +7,59 @@ import pandas as pd
 
 from experiments.studies import claims, launcher
 from experiments.sweeping.points import Point
-from jaxsparse import factory
 from jaxsparse.reports import formatting, html, page, tables
 
 
-def check(points: Sequence[Point]) -> None:
-    """Refuses what the tables of `build` do not have, before a run is launched.
+def write(points: Sequence[Point], folder: Path) -> Path:
+    """Writes one report over all runs that have started, and the tables of the points.
 
-    Raises:
-      ValueError: naming the run and the field.
-    """
-    for run in (run for point in points for run in point.runs):
-        try:
-            factory.check_names(launcher.read(run))
-        except ValueError as error:
-            raise ValueError(f"{run.name}: {error}") from error
-
-
-def report(points: Sequence[Point], folder: Path) -> Path:
-    """Writes one report on all runs that have begun, and a table of the points.
+    Args:
+      points: the points of the grid.
+      folder: folder of the sweep, with a run directory for each run.
 
     Returns:
-      The report's page; beside it are `sweep.csv`, a row a point and seed, and
-      `sweep.md`, a row a point.
+      The path of the report's page. Beside it are `sweep.csv`, with a row for each
+      point and seed, and `sweep.md`, with a row for each point.
 
     Raises:
-      ValueError: if none has begun.
+      ValueError: if no run has started.
     """
-    begun = [
+    started = [
         folder / run.name
         for point in points
         for run in point.runs
         if launcher.standing(run, folder / run.name) in ("under way", launcher.ENDED)
     ]
-    if not begun:
-        raise ValueError(f"{folder}: no run has begun; see what was said above")
+    if not started:
+        raise ValueError(
+            f"{folder}: expected a run that has started, got none; see the errors above"
+        )
     out = folder / "report"
-    written = page.write(begun, out)
-    ends = ends_of(points, folder)
-    html.replace(out / "sweep.csv", ends.to_csv(index=False, lineterminator="\n"))
-    html.replace(out / "sweep.md", formatting.markdown(show(ends, points)))
+    written = page.write(started, out)
+    results = read_results(points, folder)
+    html.replace(out / "sweep.csv", results.to_csv(index=False, lineterminator="\n"))
+    html.replace(out / "sweep.md", formatting.markdown(summarize(results, points)))
     return written
 
 
-def ends_of(points: Sequence[Point], folder: Path) -> pd.DataFrame:
-    """Tabulates with what every seed of every point has ended: its last level."""
+def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
+    """Tabulates the last level of every seed of the runs that have ended.
+
+    Args:
+      points: the points of the grid.
+      folder: folder of the sweep.
+
+    Returns:
+      A row for each point and seed: the recipe, the varied fields, the seed, and the
+      density and test accuracy in %.
+    """
     rows = []
     for point in points:
         for run in point.runs:
             if launcher.standing(run, folder / run.name) != launcher.ENDED:
                 continue
-            (read,) = tables.read_runs([folder / run.name])
-            levels = tables.frame([read], "level")
+            (records,) = tables.read_runs([folder / run.name])
+            levels = tables.frame([records], "level")
             levels = levels[levels["arm"] == "ticket"]
             last = levels[levels["level"] == levels["level"].max()]
             first = run.overrides.get("seeds.first", 0)
@@ -74,21 +75,26 @@ def ends_of(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(ends: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
-    """Words the ends of all points: mean ± sample standard deviation over seeds."""
+def summarize(results: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
+    """Summarizes every point as mean ± sample standard deviation over its seeds.
+
+    Args:
+      results: what `read_results` returned.
+      points: the points of the grid.
+    """
     rows = []
     varied = {name for point in points for name in point.values}
     for point in points:
-        mine = ends
+        own = results
         for name, value in {"recipe": point.recipe, **point.values}.items():
-            mine = mine[mine[name] == value] if len(mine) else mine
-        for name in varied - point.values.keys():  # those of other points have it
-            mine = mine[mine[name].isna()] if name in mine else mine
-        row = {"Recipe": point.recipe, **point.values, "Seeds": str(len(mine))}
+            own = own[own[name] == value] if len(own) else own
+        for name in varied - point.values.keys():  # fields of other points
+            own = own[own[name].isna()] if name in own else own
+        row = {"Recipe": point.recipe, **point.values, "Seeds": str(len(own))}
         for column, title in (
             ("weights_remaining_percent", "Weights remaining (%)"),
             ("test_accuracy_percent", "Test accuracy (%)"),
         ):
-            row[title] = claims.spread(mine[column].to_numpy()) if len(mine) else ""
+            row[title] = claims.spread(own[column].to_numpy()) if len(own) else ""
         rows.append(row)
     return pd.DataFrame(rows)
