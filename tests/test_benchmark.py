@@ -51,7 +51,9 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "experiments.benchmarks.pytorch", raising=False)
+    for name in ("pytorch", "torch_loops"):
+        module = f"experiments.benchmarks.{name}"
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
 
 
@@ -123,11 +125,11 @@ def test_mnist_rows_without_torch() -> None:
 
 def test_torch_loops_run_and_compute_the_same() -> None:
     pytest.importorskip("torch")
-    torch = mnist.load_torch()
+    torch = mnist.load_torch("torch_loops")
     dataset, _ = mnist.load_data(None, examples=64)
     c = fixtures.recipe("lenet_300_100", replicates=1, batch_size=8)
     fixture = fixtures.make(c, dataset)
-    assert "as expected" in mnist.compare_losses(fixture, torch)
+    assert "as expected" in mnist.compare_losses(fixture, torch.pytorch)
     with ExitStack() as stack:
         jobs, absent = torch.jobs(
             *fixtures.first_replicate(fixture),
@@ -212,7 +214,7 @@ def test_a_row_is_of_calls_of_its_length(gradients: str, steps: int) -> None:
 
 def test_pytorchs_resnet_is_the_same_network() -> None:
     pytest.importorskip("torch")
-    torch = conv.load_torch()
+    torch = mnist.load_torch("torch_resnet")
     fixture = conv._make(conv._config("resnet_20", "auto", 4, 1), examples=12)
     same = mnist.compare_losses(fixture, torch, steps=3, tolerance=conv.TOLERANCE)
     assert "as expected" in same

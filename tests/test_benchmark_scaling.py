@@ -35,7 +35,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("pytorch", "torch_prune", "jax_pruner"):
+    for name in ("pytorch", "torch_loops", "torch_prune", "jax_pruner"):
         monkeypatch.delitem(
             sys.modules, f"experiments.benchmarks.{name}", raising=False
         )

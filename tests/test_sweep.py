@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 
 from experiments.studies.runs import read
-from experiments.sweeping import executors, monitor, report
+from experiments.sweeping import executors, gpus, monitor, report
 from experiments.sweeping import points as grid_points
 from jaxsparse import config
 from jaxsparse.training import state as state_lib
 
-GPUS = executors.VISIBLE_GPUS
+GPUS = gpus.VISIBLE
 RECIPES = ("configs/set_mnist.py:quick", "configs/rigl_mnist.py:quick")
 VARIED = ("sparse.sparsity=0.8,0.9,0.95",)
 FIXED = ("data.name=digits", "run.tensorboard=false")
@@ -314,7 +314,7 @@ def test_a_command_that_a_signal_stopped_is_the_last(tmp_path: Path) -> None:
 def test_local_jobs_see_their_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "PLUGINS", ("json",))  # as if JAX had GPUs
+    monkeypatch.setattr(gpus, "PLUGINS", ("json",))  # as if JAX had GPUs
     script = (
         "import os, pathlib, sys\n"
         "said = pathlib.Path(sys.argv[1])\n"
@@ -362,10 +362,10 @@ def test_local_jobs_have_gpus_of_their_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(executors, "PLUGINS", ("json",))  # as if JAX had GPUs
+    monkeypatch.setattr(gpus, "PLUGINS", ("json",))  # as if JAX had GPUs
     for number in range(3):
         (tmp_path / f"0000:0{number}:00.0").mkdir()
-    divided = executors.divide_gpus(jobs, given, driver=tmp_path)
+    divided = gpus.divide(jobs, given, driver=tmp_path)
     assert divided == [{GPUS: names} for names in found]
 
 
@@ -373,19 +373,19 @@ def test_more_local_jobs_than_accelerators_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {GPUS: "0,1"}
-    assert executors.divide_gpus(3, some) == [some] * 3  # which JAX cannot use here
-    monkeypatch.setattr(executors, "PLUGINS", ("json",))
+    assert gpus.divide(3, some) == [some] * 3  # which JAX cannot use here
+    monkeypatch.setattr(gpus, "PLUGINS", ("json",))
     with pytest.raises(
         ValueError, match="^--jobs: expected at most 2, the number of GPUs, .*, got 3;"
     ):
-        executors.divide_gpus(3, some)
-    assert executors.divide_gpus(3, {}, driver=tmp_path)[0] == {GPUS: None}
-    monkeypatch.setattr(executors.multihost, "on_tpu", lambda environment: True)
-    monkeypatch.setattr(executors, "_is_installed", lambda package: True)
+        gpus.divide(3, some)
+    assert gpus.divide(3, {}, driver=tmp_path)[0] == {GPUS: None}
+    monkeypatch.setattr(gpus.multihost, "on_tpu", lambda environment: True)
+    monkeypatch.setattr(gpus, "_is_installed", lambda package: True)
     with pytest.raises(
         ValueError, match="^--jobs: expected 1 on a TPU, .*, got 2; give"
     ):
-        executors.divide_gpus(2, {})
+        gpus.divide(2, {})
     given = write(tmp_path, "a", "a")
     options = {"gpus_per_node": 1}
     with pytest.raises(

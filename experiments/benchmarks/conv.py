@@ -1,7 +1,5 @@
 """Training networks with convolutions: ways to compute them, and PyTorch."""
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 from experiments.benchmarks import fixtures, mnist, rows, timing
@@ -83,7 +81,7 @@ def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> 
     jobs = {
         (row, ""): job for row, job in _jobs("resnet_20", batch_size, steps).items()
     }
-    torch, absent, notes = load_torch(), {}, []
+    torch, absent, notes = mnist.load_torch("torch_resnet"), {}, []
     if torch is None:
         absent[PYTORCH] = rows.MISSING
     else:
@@ -107,13 +105,6 @@ def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> 
     )
     table.data["tried"] = {", ".join(key): rate for key, rate in rates.items()}
     return table
-
-
-def load_torch() -> ModuleType | None:
-    """Imports `torch_resnet`; None if torch, which is optional, is not installed."""
-    if mnist.load_torch() is None:
-        return None
-    return importlib.import_module("experiments.benchmarks.torch_resnet")
 
 
 def _jobs(network: str, batch_size: int, steps: int) -> dict[str, Job]:

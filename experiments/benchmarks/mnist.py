@@ -28,10 +28,14 @@ from jaxsparse.types import Masks, Params
 TOLERANCE = 1e-4  # in nats, of losses near 2
 
 
-def load_torch() -> ModuleType | None:
-    """Imports `pytorch`; None if torch, which is optional, is not installed."""
+def load_torch(name: str) -> ModuleType | None:
+    """Imports a module of this package; None if torch, which is optional, is missing.
+
+    Args:
+      name: name of a module that imports torch.
+    """
     try:
-        return importlib.import_module("experiments.benchmarks.pytorch")
+        return importlib.import_module(f"experiments.benchmarks.{name}")
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -93,7 +97,7 @@ def measure(
     absent = dict.fromkeys((rows.CACHED, rows.COMPILED, rows.LOADER), rows.MISSING)
     base, notes = rows.SINGLE, [f"Data: {source}."]
     with ExitStack() as stack:
-        if (torch := load_torch()) is not None:
+        if (torch := load_torch("torch_loops")) is not None:
             theirs, absent = torch.jobs(
                 *fixtures.first_replicate(one),
                 dataset,
@@ -105,7 +109,7 @@ def measure(
             )
             jobs |= theirs
             base = rows.CACHED
-            notes.append(compare_losses(one, torch))
+            notes.append(compare_losses(one, torch.pytorch))
         rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     fastest, settings = timing.best_settings(rates)
     table = timing.rate_table(

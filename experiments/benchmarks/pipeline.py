@@ -50,7 +50,7 @@ def measure(
     }
     absent = {}
     with ExitStack() as stack:
-        if (torch := mnist.load_torch()) is None:
+        if (torch := mnist.load_torch("torch_loops")) is None:
             absent[rows.LOADER] = rows.MISSING
         else:
             jobs |= torch.loader_jobs(

@@ -1,7 +1,7 @@
 """Sweeps over a grid of runs.
 
-`points` lists the runs, `executors` runs them, `monitor` shows their progress, and
-`report` writes the report over all of them.
+`points` lists the runs, `executors` runs them, `gpus` divides the GPUs among local
+jobs, `monitor` shows the progress, and `report` writes the report over all runs.
 """
 
 EXECUTORS = ("local", "slurm")

@@ -2,8 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib.util
-import itertools
 import os
 import shlex
 import signal
@@ -16,20 +14,9 @@ from typing import Any
 
 import submitit
 
-from experiments.sweeping import monitor
-from jaxsparse import multihost
+from experiments.sweeping import gpus, monitor
 from jaxsparse.training import signals, workdir
 
-VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-DRIVER_GPUS = Path("/proc/driver/nvidia/gpus")  # where the driver lists them
-PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
-# With one of these, a JAX process leaves memory of a GPU to others: a fraction, by its
-# new or old name, or one of the given values.
-MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-MEMORY_SHARING = (
-    ("XLA_PYTHON_CLIENT_PREALLOCATE", ("0", "false")),
-    ("XLA_PYTHON_CLIENT_ALLOCATOR", ("platform",)),
-)
 SECONDS_BETWEEN_LOOKS = 1.0  # at the progress of the runs
 DAY = 60 * 24  # in minutes, as all times of submitit
 
@@ -205,10 +192,10 @@ def _local_environments(
     if "gpus_per_node" in options:
         raise ValueError(
             "--option: expected no gpus_per_node for local jobs, each of which would "
-            f"have the same GPUs, got {options['gpus_per_node']!r}; set {VISIBLE_GPUS} "
+            f"have the same GPUs, got {options['gpus_per_node']!r}; set {gpus.VISIBLE} "
             "to the GPUs that the jobs divide among them"
         )
-    return divide_gpus(jobs, os.environ)  # submitit would hide them
+    return gpus.divide(jobs, os.environ)  # submitit would hide them
 
 
 def _submit(
@@ -243,66 +230,6 @@ def _wait(launched: Sequence[Any], shown: monitor.SweepProgress, codes: Path) ->
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         shown.close()
-
-
-def divide_gpus(
-    jobs: int, environment: Mapping[str, str], *, driver: Path = DRIVER_GPUS
-) -> list[dict[str, str | None]]:
-    """Divides the GPUs of this machine among local jobs.
-
-    Args:
-      jobs: number of jobs that run at once.
-      environment: environment variables; CUDA_VISIBLE_DEVICES may restrict the GPUs.
-      driver: folder with an entry for each GPU.
-
-    Returns:
-      For each job the value of CUDA_VISIBLE_DEVICES: some GPUs of its own, or all of
-      them if there is one job or if JAX cannot use GPUs. Jobs share a GPU only if the
-      environment makes JAX leave memory to others.
-
-    Raises:
-      ValueError: if there are fewer GPUs than jobs, or a TPU, which serves one process.
-    """
-    visible = environment.get(VISIBLE_GPUS)
-    undivided: list[dict[str, str | None]] = [{VISIBLE_GPUS: visible}] * jobs
-    if jobs == 1 or environment.get("JAX_PLATFORMS") == "cpu":
-        return undivided
-    if _is_installed("libtpu") and multihost.on_tpu(environment):
-        raise ValueError(
-            f"--jobs: expected 1 on a TPU, which serves one process, got {jobs}; give "
-            "--jobs=1, or set JAX_PLATFORMS=cpu"
-        )
-    if not any(map(_is_installed, PLUGINS)):
-        return undivided
-    gpus = _list_gpus(visible, driver)
-    if not gpus:
-        return undivided
-    if jobs <= len(gpus):
-        return [{VISIBLE_GPUS: ",".join(gpus[i::jobs])} for i in range(jobs)]
-    shares = any(environment.get(name) for name in MEMORY_FRACTIONS) or any(
-        environment.get(name, "").lower() in values for name, values in MEMORY_SHARING
-    )
-    if shares:
-        return [{VISIBLE_GPUS: gpus[i % len(gpus)]} for i in range(jobs)]
-    raise ValueError(
-        f"--jobs: expected at most {len(gpus)}, the number of GPUs, because a process "
-        f"takes most of a GPU's memory, got {jobs}; give fewer, set "
-        f"{MEMORY_FRACTIONS[0]}=0.4, for example, so that two jobs share a GPU, or set "
-        "JAX_PLATFORMS=cpu"
-    )
-
-
-def _list_gpus(visible: str | None, driver: Path) -> list[str]:
-    """Lists the visible GPUs, by number or by UUID."""
-    if visible is None:
-        return [str(i) for i in range(len(list(driver.glob("*"))))]
-    names = map(str.strip, visible.split(","))
-    # CUDA ignores whatever follows an invalid name, such as -1.
-    return list(itertools.takewhile(lambda name: name and name[0] != "-", names))
-
-
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _exit_codes(job: Any, part: Sequence[tuple[Path, list[str]]]) -> dict[str, int]:
