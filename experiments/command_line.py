@@ -1,8 +1,7 @@
-"""What the programs here do with their flags, before they import JAX.
+"""The command lines of the scripts, checked before JAX is imported.
 
-A mistake is one line: the flag, what came, the nearest flag or value, the remedy. The
-flags that several programs have are defined here once, so that they mean the same in
-each.
+An error is one line with the flag, the expected and the given value, and the remedy.
+The flags that several scripts share are defined here, so that they mean the same.
 """
 
 import logging
@@ -18,9 +17,9 @@ from absl import logging as absl_logging
 from jaxsparse import config
 from jaxsparse.training import run_paths
 
-flags.disclaim_key_flags()  # the flags below belong to the program that asks for them
+flags.disclaim_key_flags()  # flags defined here belong to the script that calls
 
-# One process may import several programs, as tests do; each defines the flag anew.
+# One process may import several scripts, as tests do, each of which defines the flag.
 SHARED = {"allow_override": True}
 HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort")
 
@@ -35,13 +34,13 @@ def data_dir() -> flags.FlagHolder[str]:
     )
 
 
-def workdir(what: str) -> flags.FlagHolder[str | None]:
+def workdir(content: str) -> flags.FlagHolder[str | None]:
     """Defines `--workdir`.
 
     Args:
-      what: what the folder holds, and the default.
+      content: the content of the folder and its default, for the help text.
     """
-    described = f"folder that results go to: {what}"
+    described = f"folder for results: {content}"
     return flags.DEFINE_string("workdir", None, described, **SHARED)
 
 
@@ -49,22 +48,25 @@ def seeds(default: int | None) -> flags.FlagHolder[int | None]:
     """Defines `--seeds`.
 
     Args:
-      default: how many; None for as many as the config says.
+      default: number of seeds; None for the number in the config.
     """
     return flags.DEFINE_integer(
         "seeds",
         default,
-        "how many seeds to train, numbered from 0; statistics are over them",
+        "number of seeds, from seed 0 on; results are means over seeds",
         lower_bound=1,
         **SHARED,
     )
 
 
 def path(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path | None:
-    """Returns the absolute path that a flag gives; None if it was left out.
+    """Returns the absolute path of a flag; None if the flag is not given.
+
+    Args:
+      flag: a flag whose value is a path.
 
     Raises:
-      ValueError: for the home folder of a user that there is not.
+      ValueError: if the path starts with the home folder of an unknown user.
     """
     if not flag.value:
         return None
@@ -72,37 +74,40 @@ def path(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path | N
 
 
 def folder_of_runs(flag: flags.FlagHolder[str | None], default: Path | None) -> Path:
-    """Returns the folder that `--workdir` gives.
+    """Returns the folder that `--workdir` names.
 
     Args:
-      flag: `--workdir`.
-      default: the folder if it was left out; None if it must be given.
+      flag: the flag `--workdir`.
+      default: the folder if the flag is not given; None if it must be given.
 
     Raises:
-      ValueError: if it is missing, or checkpoints could not be read back from there.
+      ValueError: if the flag is missing, or if Orbax cannot read from the path.
     """
-    found = path(flag) or default
-    if found is None:
+    folder = path(flag) or default
+    if folder is None:
         raise ValueError(f"--{flag.name}: missing; give a folder, as runs/mine")
-    run_paths.check(found)
-    return found
+    run_paths.check(folder)
+    return folder
 
 
 def folder_of_data(flag: flags.FlagHolder[str]) -> str:
-    """Returns the folder that `--data_dir` gives; "" if it was left out.
+    """Returns the folder that `--data_dir` names; "" if the flag is not given.
+
+    Args:
+      flag: the flag `--data_dir`.
 
     Raises:
-      ValueError: if it is no folder.
+      ValueError: if the folder does not exist.
     """
-    found = path(flag)
-    if found is None:
+    folder = path(flag)
+    if folder is None:
         return ""
-    if not found.is_dir():
+    if not folder.is_dir():
         raise ValueError(
             f"--{flag.name}: expected a folder of prepared datasets, got {flag.value}, "
             "which is no folder; experiments/prepare_data.py --data_dir makes one"
         )
-    return str(found)
+    return str(folder)
 
 
 def run(
@@ -111,14 +116,14 @@ def run(
     words: str = "",
     rewrite: Callable[[Sequence[str]], list[str]] = list,
 ) -> None:
-    """Parses flags and runs a program.
+    """Parses flags and runs a script.
 
     Args:
-      main: called with the name of the program and its bare words; what it returns is
-        the exit code.
-      words: what bare words are; "" if it takes none.
-      rewrite: called with the command line before it is parsed, to expand or refuse
-        arguments.
+      main: called with the name of the script and its arguments that are not flags;
+        returns the exit code.
+      words: meaning of arguments that are not flags; "" if there are none.
+      rewrite: called with the command line before it is parsed; returns it with
+        arguments expanded, or raises a ValueError.
     """
 
     def parser(argv: Sequence[str]) -> list[str]:
@@ -135,15 +140,16 @@ def parse(
     words: str = "",
     rewrite: Callable[[Sequence[str]], list[str]] = list,
 ) -> list[str]:
-    """Parses flags; ends the program with one line if they are wrong.
+    """Parses flags; exits with one line if they are wrong.
 
     Args:
       argv: the command line.
-      words: as in `run`.
-      rewrite: as in `run`.
+      words: meaning of arguments that are not flags; "" if there are none.
+      rewrite: called with the command line before it is parsed; returns it with
+        arguments expanded, or raises a ValueError.
 
     Returns:
-      The name of the program, and its bare words.
+      The name of the script and its arguments that are not flags.
     """
     if any(argument in HELP for argument in argv[1:]):
         show_help()
@@ -154,27 +160,27 @@ def parse(
         near = config.nearest(f"--{error.flagname}", known)
         fail(f"--{error.flagname}: no such flag; did you mean {near}?")
     except (flags.Error, ValueError, TypeError) as error:
-        fail(_reworded(str(error)))
+        fail(_reword(str(error)))
     if len(rest) > 1 and not words:
-        bare = " ".join(rest[1:])
-        fail(f"expected flags only, got {bare!r}; write --FLAG=VALUE, and see --help")
+        others = " ".join(rest[1:])
+        fail(f"expected flags only, got {others!r}; write --FLAG=VALUE, and see --help")
     return rest
 
 
 def names() -> list[str]:
-    """Lists the flags of the program that runs."""
+    """Lists the flags of the running script."""
     return [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
 
 
 def show_help() -> NoReturn:
-    """Prints what the program is for and its flags, and ends it."""
+    """Prints the docstring and the flags of the running script, and exits."""
     described = sys.modules["__main__"].__doc__ or ""
     print(f"{described}\nflags:{flags.FLAGS.main_module_help()}")
     sys.exit(0)
 
 
 def fail(message: str) -> NoReturn:
-    """Ends with one clear error and no traceback."""
+    """Exits with one line and no traceback."""
     print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(1)
 
@@ -184,17 +190,21 @@ def one_line(message: str) -> str:
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
-def _reworded(message: str) -> str:
-    """Words an error of the flags library as those of the package are."""
+def _reword(message: str) -> str:
+    """Rewords an error of the flags library in the form of the package's errors."""
     if not (found := re.match(r"flag --([\w.]+)=(.*?): (.*)", message, re.DOTALL)):
         return message
-    name, value, why = found.groups()
+    name, value, reason = found.groups()
     if value == "None":
         return f"--{name}: missing; see --help"
-    if choices := re.fullmatch(r"value should be one of <(.*)>", why):
+    if choices := re.fullmatch(r"value should be one of <(.*)>", reason):
         near = config.nearest(value, choices[1].split("|"))
         return f"--{name}: unknown {value!r}; did you mean {near}?"
-    if "Traceback" in why:  # of a config file, which is a program
-        last = why.strip().splitlines()[-1].strip()
+    if "Traceback" in reason:  # from a config file, which is a program
+        last = reason.strip().splitlines()[-1].strip()
         return last.partition("ValueError: ")[2] or f"--{name}: {value} fails: {last}"
-    return f"--{name}: got {value!r}, which is not valid: {why}"
+    parser = flags.FLAGS[name].parser
+    expected = getattr(parser, "syntactic_help", "") or reason
+    if isinstance(parser, flags.BooleanParser):
+        expected = "true or false"
+    return f"--{name}: expected {expected}, got {value!r}"

@@ -1,15 +1,14 @@
-"""Downloads a dataset and prepares it, so that experiments can read it.
+"""Downloads a dataset and prepares it for the experiments.
 
-  pip install -e '.[prepare]'
-  python experiments/prepare_data.py --dataset=cifar10 [--data_dir=FOLDER]
+    pip install -e '.[prepare]'
+    python experiments/prepare_data.py --dataset=cifar10 --data_dir=DIR
 
-This is the only program that touches the network and the only one that needs
-TensorFlow, because TFDS prepares datasets with it. It may run on another machine:
-copy the folder and name it by `--config.data.dir`. A dataset that is there already is
-left as it is, be it TFDS's or folders of images (`jaxsparse.data.folders`). CINIC-10
-and Tiny ImageNet come only as such folders, not from TFDS: of them this says where to
-get them. Of imagenet2012 TFDS wants ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar
-in the folder `--manual_dir`.
+Only this script downloads data and needs TensorFlow, by which TFDS prepares datasets.
+It may run on another machine: copy DIR and give it as `--data_dir` of the other
+scripts. A dataset that exists is not changed, whether TFDS prepared it or it consists
+of folders of images (`jaxsparse.data.folders`). TFDS does not have CINIC-10 and Tiny
+ImageNet; for these the script prints where to download them. imagenet2012 needs
+ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar in `--manual_dir`.
 """
 
 import importlib.util
@@ -26,39 +25,41 @@ from experiments import command_line  # noqa: E402
 from jaxsparse.data import folders, names, sources, tiny_imagenet  # noqa: E402
 
 _DATASET = flags.DEFINE_string(
-    "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100."
+    "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100"
 )
 _DATA_DIR = command_line.data_dir()
 _MANUAL_DIR = flags.DEFINE_string(
-    "manual_dir", None, "Files had by hand; default DATA_DIR/downloads/manual."
+    "manual_dir",
+    None,
+    "folder of files that TFDS cannot download; default: DATA_DIR/downloads/manual",
 )
 _FORMAT = flags.DEFINE_enum(
-    "format", "array_record", list(sources.RECORDS), "How to store the examples."
+    "format", "array_record", list(sources.RECORDS), "file format of the examples"
 )
 
 
 def check_installed() -> None:
-    """Stops unless everything that preparing needs is installed."""
-    # TFDS 4.9.10 imports importlib_resources without asking for it.
+    """Exits if a package that TFDS prepares datasets with is not installed."""
+    # TFDS 4.9.10 imports importlib_resources but does not require it.
     needed = ("tensorflow", "importlib_resources")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(
-            f"prepare_data: {' and '.join(missing)} not installed; preparing needs "
-            "TensorFlow (reading does not): pip install -e '.[prepare]'"
+            f"error: {' and '.join(missing)} not installed, which TFDS needs to "
+            "prepare datasets; pip install -e '.[prepare]'"
         )
 
 
 def prepare(
     name: str, *, data_dir: str, file_format: str, manual_dir: Path | None = None
 ) -> None:
-    """Downloads and prepares, with one readable error if that fails.
+    """Downloads and prepares a dataset; exits with a short message if that fails.
 
     Args:
-      name: TFDS name, with a config or version if wanted.
-      data_dir: absolute folder to put the dataset into.
+      name: TFDS name, optionally with a config or version.
+      data_dir: absolute path of the folder of datasets.
       file_format: a key of `sources.RECORDS`.
-      manual_dir: folder of what TFDS does not download; None for its default.
+      manual_dir: folder of files that TFDS cannot download; None for its default.
     """
     options = {}
     if manual_dir is not None:
@@ -67,23 +68,23 @@ def prepare(
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format=file_format)
         builder.download_and_prepare(**options)
-    except Exception as error:  # a network, a disk, a checksum: TFDS raises them all
+    except Exception as error:  # of the network, the disk or a checksum
         logging.debug("the whole error", exc_info=True)
         lines = str(error).strip().splitlines()
         raise SystemExit(
-            f"prepare_data: {name} could not be prepared in {data_dir}: "
+            f"error: {name} cannot be prepared in {data_dir}: "
             f"{type(error).__name__}: {lines[0] if lines else 'no message'}\n"
-            "Are the name, the network and the disk all right? A folder prepared on "
-            "another machine can be copied here. --verbosity=1 shows the whole error."
+            "Check the name, the network and the disk, or copy a folder that was "
+            "prepared on another machine. --verbosity=1 shows the whole error."
         ) from None
 
 
 def check_unpacked(name: str, *, data_dir: str) -> None:
-    """Says that a dataset which TFDS does not have is there, or how to get it.
+    """Prints that a dataset exists; exits with instructions if it does not.
 
     Args:
-      name: a key of `folders.ORIGINS`.
-      data_dir: absolute folder to look in.
+      name: a key of `folders.ORIGINS`, the datasets that TFDS does not have.
+      data_dir: absolute path of the folder of datasets.
     """
     try:
         if name == tiny_imagenet.NAME:
@@ -92,29 +93,28 @@ def check_unpacked(name: str, *, data_dir: str) -> None:
             folders.find(name, data_dir=data_dir, with_validation=True)
     except ValueError as error:
         raise SystemExit(
-            f"prepare_data: TFDS does not have {name}, so it cannot be prepared, only "
-            f"unpacked by hand\n{error}"
+            f"error: TFDS does not have {name}; unpack it by hand\n{error}"
         ) from None
-    print(f"{name} is unpacked already in {data_dir}")
+    print(f"{name} is already unpacked in {data_dir}")
 
 
 def obtain(
     name: str, *, data_dir: str, file_format: str, manual_dir: Path | None = None
 ) -> None:
-    """Prepares a dataset, unless it is there in one way or the other.
+    """Prepares a dataset, unless it exists in one of the two forms.
 
     Args:
-      name: as for `prepare`.
-      data_dir: as for `prepare`.
-      file_format: as for `prepare`.
-      manual_dir: as for `prepare`.
+      name: TFDS name, optionally with a config or version.
+      data_dir: absolute path of the folder of datasets.
+      file_format: a key of `sources.RECORDS`.
+      manual_dir: folder of files that TFDS cannot download; None for its default.
     """
     try:
         folder = sources.find(name, data_dir=data_dir)
-        print(f"{name} is prepared already in {folder}")
+        print(f"{name} is already prepared in {folder}")
     except sources.DatasetNotPrepared:
         if folders.is_there(name, data_dir=data_dir):
-            print(f"{name} is there already as folders of images in {data_dir}")
+            print(f"{name} already exists as folders of images in {data_dir}")
             return
         check_installed()
         print(f"downloading and preparing {name} in {data_dir} ...", flush=True)
@@ -124,7 +124,7 @@ def obtain(
 
 
 def main(argv: list[str]) -> None:
-    """Prepares the dataset that the flags name, unless it is there."""
+    """Prepares the dataset of the flags, unless it exists."""
     del argv
     name = _DATASET.value
     if not name:
@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         command_line.fail(str(error))
     if name == "digits":
-        print("digits come embedded in scikit-learn: there is nothing to prepare")
+        print("digits are part of scikit-learn; there is nothing to prepare")
         return
     if name.partition(":")[0] in folders.ORIGINS:
         check_unpacked(name.partition(":")[0], data_dir=root)
@@ -146,7 +146,7 @@ def main(argv: list[str]) -> None:
             file_format=_FORMAT.value,
             manual_dir=manual_dir,
         )
-    print(f"use it: --config.data.name={name} --config.data.dir={root}")
+    print(f"use it by --config.data.name={name} --data_dir={root}")
 
 
 if __name__ == "__main__":

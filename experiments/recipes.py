@@ -1,4 +1,4 @@
-"""Recipes on a command line: config files and fields, checked without JAX."""
+"""Checks the config file and the config fields of a command line, without JAX."""
 
 import difflib
 import re
@@ -14,26 +14,26 @@ from jaxsparse import config
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "configs"
 _FLAG = re.compile(r"--?config(?:\.(?P<field>[\w.]+))?(?:=(?P<value>.*))?", re.DOTALL)
-_WORDS = {int: "a whole number", float: "a number"}
-_OFF = "no"  # before the name of a flag that is false
+TYPES = {int: "a whole number", float: "a number"}
+_FALSE = "no"  # prefix of a boolean flag that is false
 
 
 def resolve(recipe: str) -> str:
-    """Finds the config file that is meant.
+    """Finds a config file.
 
     Args:
-      recipe: FILE or FILE:VARIANT. The file may be relative to here or to the project,
-        and one in configs/ may be called by its name alone.
+      recipe: FILE or FILE:VARIANT. FILE is relative to the current folder or to the
+        project's. A file of configs/ needs no folder and no ".py".
 
     Returns:
-      The same with a path to a file.
+      The recipe with the path of an existing file.
 
     Raises:
-      ValueError: if there is no such file, naming the nearest.
+      ValueError: if there is no such file, with the nearest names.
     """
     name, colon, variant = recipe.partition(":")
-    tried = (Path(name), ROOT / name, ROOT / f"{name}.py", FOLDER / f"{name}.py")
-    for path in (*tried, FOLDER / name):
+    paths = (Path(name), ROOT / name, ROOT / f"{name}.py", FOLDER / f"{name}.py")
+    for path in (*paths, FOLDER / name):
         if name and path.is_file():
             return f"{path}{colon}{variant}"
     known = {path.stem: path for path in FOLDER.glob("*.py")}
@@ -43,14 +43,14 @@ def resolve(recipe: str) -> str:
 
 
 def to_file(recipe: str) -> str:
-    """Finds a config file, in the form that `studies.runs.Run` has.
+    """Finds a config file, and shortens its path as in `studies.runs.Run.config`.
 
     Args:
-      recipe: as for `resolve`.
+      recipe: FILE or FILE:VARIANT, in one of the forms that `resolve` accepts.
 
     Returns:
-      configs/FILE.py or configs/FILE.py:VARIANT for a file of the project's folder,
-      else the same with an absolute path.
+      configs/FILE.py or configs/FILE.py:VARIANT for a file of the project, otherwise
+      the recipe with an absolute path.
 
     Raises:
       ValueError: if there is no such file.
@@ -62,39 +62,42 @@ def to_file(recipe: str) -> str:
 
 
 def check_field(name: str, like: ConfigDict | None = None) -> None:
-    """Refuses a field that no config has.
+    """Checks that a config field exists.
 
     Args:
-      name: dotted, without "config".
-      like: a config with all fields that there are; None for `config.default()`.
+      name: dotted name of the field, without "config".
+      like: a config with all fields; None for `config.default()`.
 
     Raises:
-      ValueError: naming the nearest field, or fields of the section that it is.
+      ValueError: if it does not exist, with the nearest field, or if it is a section,
+        with its first fields.
     """
     known = list(config.flatten(config.default() if like is None else like))
     if name in known:
         return
     inside = [field for field in known if field.startswith(f"{name}.")]
     if inside:
-        some = ", ".join(f"config.{field}" for field in inside[:3])
+        first = ", ".join(f"config.{field}" for field in inside[:3])
         raise ValueError(
             f"config.{name}: expected a field, got a section of fields; its fields are "
-            f"{some}{', ...' if len(inside) > 3 else ''}"
+            f"{first}{', ...' if len(inside) > 3 else ''}"
         )
     near = config.nearest_field(name, known)
     raise ValueError(f"config.{name}: no such field; did you mean {near}?")
 
 
 def check_value(name: str, text: str, like: ConfigDict) -> None:
-    """Refuses what is no value of a field's type, before the flags library does.
+    """Checks that a text is a value of a field's type.
+
+    The flags library would check it too, with a less clear message.
 
     Args:
-      name: dotted name of a field.
-      text: as on a command line.
+      name: dotted name of the field.
+      text: the value on the command line.
       like: a config that has the field.
 
     Raises:
-      ValueError: naming the field and the type.
+      ValueError: if it is not, with the expected type.
     """
     value: Any = like
     for part in name.split("."):
@@ -103,19 +106,19 @@ def check_value(name: str, text: str, like: ConfigDict) -> None:
     if text == "None" and optional:
         return
     if kind is bool:
-        good = text.lower() in ("true", "t", "1", "false", "f", "0")
-        wanted = "true or false"
-    elif kind in _WORDS:
-        good, wanted = _is_read(kind, text), _WORDS[kind]
-        wanted += "" if value is None else f" like {value!r}"
+        valid = text.lower() in ("true", "t", "1", "false", "f", "0")
+        expected = "true or false"
+    elif kind in TYPES:
+        valid, expected = _can_parse(kind, text), TYPES[kind]
+        expected += "" if value is None else f" like {value!r}"
     else:
         return
-    wanted += ", or None" if optional else ""
-    if not good:
-        raise ValueError(f"config.{name}: expected {wanted}, got {text!r}")
+    expected += ", or None" if optional else ""
+    if not valid:
+        raise ValueError(f"config.{name}: expected {expected}, got {text!r}")
 
 
-def _is_read(kind: type, text: str) -> bool:
+def _can_parse(kind: type, text: str) -> bool:
     try:
         kind(text)
     except ValueError:
@@ -124,13 +127,13 @@ def _is_read(kind: type, text: str) -> bool:
 
 
 class _Flag(NamedTuple):
-    """One argument of a command line, as far as it concerns the config.
+    """An argument of a command line.
 
     Attributes:
-      text: the argument as it was given.
-      field: dotted name of a config field; None for other arguments.
-      value: what the argument gives; None if nothing follows an equals sign.
-      is_file: whether the argument names the config file.
+      text: the whole argument.
+      field: dotted name of the config field that it sets; None for other arguments.
+      value: the text after the equals sign; None without one.
+      is_file: whether it is the flag of the config file.
     """
 
     text: str
@@ -140,19 +143,19 @@ class _Flag(NamedTuple):
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
-    """Checks what a command line says of the config, and completes the file's path.
+    """Checks the config file and fields of a command line.
 
     Args:
-      argv: arguments of the command line, with or without the name of the program.
+      argv: the command line, with or without the name of the program.
 
     Returns:
-      The command line with the whole path of the config file.
+      The command line with the full path of the config file.
 
     Raises:
-      ValueError: if the file or a field does not exist, or a value is missing or does
-        not have the type of its field.
+      ValueError: if the file or a field does not exist, if the name of the file is
+        missing, or if a value does not have the type of its field.
     """
-    flags = [_parse(argument) for argument in _joined(argv)]
+    flags = [_parse(argument) for argument in _join_values(argv)]
     like = _with_all_fields(flags)
     for flag in flags:
         if flag.is_file and not flag.value:
@@ -168,7 +171,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
 
 
 def _parse(argument: str) -> _Flag:
-    if argument.startswith(off := f"--{_OFF}config."):
+    if argument.startswith(off := f"--{_FALSE}config."):
         return _Flag(argument, argument.removeprefix(off))
     match = _FLAG.fullmatch(argument)
     if match is None:
@@ -177,12 +180,12 @@ def _parse(argument: str) -> _Flag:
 
 
 def _with_all_fields(flags: Sequence[_Flag]) -> ConfigDict:
-    """Makes a config that has every field which the command line may name.
+    """Makes a config with every field that the command line may set.
 
     A config file may register methods, scores, networks and datasets with options of
-    their own. Only if the command line names a field that no built-in config has, the
-    file is executed here to find these options. What it registered is removed again,
-    because the flags library executes the file once more.
+    their own. If the command line sets a field that no built-in config has, the file is
+    executed here to find these options. Its registrations are then removed, because the
+    flags library executes the file again.
 
     Args:
       flags: the parsed command line.
@@ -211,8 +214,8 @@ def _with_all_fields(flags: Sequence[_Flag]) -> ConfigDict:
                     registry.remove(spec.name)
 
 
-def _joined(argv: Sequence[str]) -> list[str]:
-    """Turns "--config FILE" into "--config=FILE"."""
+def _join_values(argv: Sequence[str]) -> list[str]:
+    """Joins "--config" "FILE" to "--config=FILE"."""
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1] in ("--config", "-config"):

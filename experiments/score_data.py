@@ -1,15 +1,16 @@
-"""Scores every training example by the networks of a run, for a data diet.
+"""Scores the training examples by the networks of a run, for data pruning.
 
-    python experiments/score_data.py --run=RUNDIR --score=el2n --out=el2n.npz
-    python experiments/score_data.py --run=RUNDIR --score=forgetting --until=20ep \
+    python experiments/score_data.py --run=DIR --score=el2n --out=el2n.npz
+    python experiments/score_data.py --run=DIR --score=forgetting --until=20ep \
         --out=forgetting.npz
-    python experiments/score_data.py --run=RUNDIR --score=barrier \
+    python experiments/score_data.py --run=DIR --score=barrier \
         --children=level_00/children_000000400 --out=barrier.npz
 
-The run is one that train.py made; scores are means over its replicates. More is harder,
-so of the margin the negative is saved. The file is what `config.pretraining.scores`
-takes. Examples are scored as they are, not augmented, in the order of the dataset; but
-forgetting events are counted in training again, on what that sees.
+DIR is a run directory of train.py. Scores are means over its replicates. High scores
+mean hard examples; of the margin, therefore, the negative is saved. The config field
+`pretraining.scores` takes the file. Examples are scored without augmentation, in the
+order of the dataset. Forgetting events are counted by training again, with the run's
+augmentation.
 """
 
 import sys
@@ -25,11 +26,11 @@ from absl import logging as absl_logging  # noqa: E402
 from experiments import command_line  # noqa: E402
 from jaxsparse.config import names  # noqa: E402
 
-END = "level_00/ticket/last"  # of dense training
-# Flags that say what a score is of; they go into the file beside its name.
-MEANINGFUL = ("checkpoint", "batch_norm", "children", "pairs", "at")
+END = "level_00/ticket/last"  # the end of dense training
+# Flags that change the scores. Where they are given, the file records them.
+RECORDED = ("checkpoint", "batch_norm", "children", "pairs", "at")
 
-# Which flags each score reads besides --run, --score, --data_dir and --out.
+# The flags that each score reads, in addition to --run, --score, --data_dir and --out.
 READS = {
     **dict.fromkeys(names.LOGIT_SCORES, ("checkpoint", "batch_norm", "batch_size")),
     "grand": ("checkpoint", "batch_norm", "batch_size", "block_size"),
@@ -37,45 +38,54 @@ READS = {
     "barrier": ("children", "pairs", "at", "by_class", "batch_size"),
 }
 
-_RUN = flags.DEFINE_string("run", None, "folder of the run")
+_RUN = flags.DEFINE_string("run", None, "run directory of train.py")
 _SCORE = flags.DEFINE_enum(
-    "score",
-    None,
-    list(READS),
-    "what to compute; of margin its negative: more is harder",
+    "score", None, list(READS), "the score; of the margin, its negative"
 )
 _OUT = flags.DEFINE_string("out", None, "file to write, ending in .npz")
 _DATA_DIR = command_line.data_dir()
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", END, "state to score by, such as kept/level_00/ticket/step_000007800"
+    "checkpoint",
+    END,
+    "checkpoint that scores the examples, such as kept/level_00/ticket/step_000007800",
 )
 _BATCH_NORM = flags.DEFINE_enum(
     "batch_norm",
     "",
     ["", *names.BATCH_NORM],
-    "running averages, or statistics of each batch; for networks with BatchNorm",
+    "statistics of BatchNorm: running averages, or those of each batch",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 1000, "examples at once", lower_bound=1
+    "batch_size", 1000, "examples in a batch", lower_bound=1
 )
 _BLOCK_SIZE = flags.DEFINE_integer(
-    "block_size", 16, "gradients at once, of grand", lower_bound=1
+    "block_size", 16, "examples whose gradients grand computes at once", lower_bound=1
 )
 _UNTIL = flags.DEFINE_string(
-    "until", "", "length that forgetting is counted over, as 20ep; default: to the end"
+    "until", "", "duration in which forgetting events count, as 20ep; default: all"
 )
 _CHILDREN = flags.DEFINE_string(
-    "children", "", "stage of children, such as level_00/children_000000400"
+    "children", "", "stage of child networks, such as level_00/children_000000400"
 )
 _PAIRS = flags.DEFINE_enum(
-    "pairs", "triple", ["triple", "children"], "of children and their parent, or alone"
+    "pairs",
+    "triple",
+    ["triple", "children"],
+    "barriers between children and their parent, or between children only",
 )
-_AT = flags.DEFINE_enum("at", "midpoint", ["midpoint", "maximum"], "of the segments")
-_BY_CLASS = flags.DEFINE_string("by_class", "", "JSON file of barriers by class")
+_AT = flags.DEFINE_enum(
+    "at",
+    "midpoint",
+    ["midpoint", "maximum"],
+    "where on the linear path the barrier is measured",
+)
+_BY_CLASS = flags.DEFINE_string(
+    "by_class", "", "file for barriers by class, ending in .json"
+)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks the flags, and scores.
+    """Checks the flags, and scores the examples.
 
     Returns:
       The exit code: 0, or 1 after an error, or 130 after Ctrl-C.
@@ -85,94 +95,97 @@ def main(argv: Sequence[str]) -> int:
     try:
         _check_flags()
         folder = _find_run()
-        if _BY_CLASS.value:
-            _check_by_class()
-        out, by_class = command_line.path(_OUT), command_line.path(_BY_CLASS)
+        by_class = _check_by_class() if _BY_CLASS.value else None
+        out = command_line.path(_OUT)
         data_dir = command_line.folder_of_data(_DATA_DIR)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    # Here and not above, so that what is wrong with a command is said without JAX.
+    # Imported here, so that errors in a command are found before JAX is imported.
     from experiments import scoring
 
+    options = scoring.Options(
+        checkpoint=_CHECKPOINT.value,
+        batch_norm=_BATCH_NORM.value,
+        batch_size=_BATCH_SIZE.value,
+        block_size=_BLOCK_SIZE.value,
+        until=_UNTIL.value,
+        children=_CHILDREN.value,
+        pairs=_PAIRS.value,
+        at=_AT.value,
+    )
     return scoring.run(
-        scoring.Wanted(
+        scoring.Request(
             run=folder,
             out=out,
             by_class=by_class,
             data_dir=data_dir,
-            name=_name(),
             score=_SCORE.value,
-            checkpoint=_CHECKPOINT.value,
-            batch_norm=_BATCH_NORM.value,
-            batch_size=_BATCH_SIZE.value,
-            block_size=_BLOCK_SIZE.value,
-            until=_UNTIL.value,
-            children=_CHILDREN.value,
-            pairs=_PAIRS.value,
-            at=_AT.value,
+            name=_name(),
+            options=options,
         )
     )
 
 
 def _check_flags() -> None:
-    """Refuses missing flags, and those that a score does not read."""
+    """Checks that no flag is missing, and that the score reads all given flags."""
     for flag in (_RUN, _SCORE, _OUT):
         if not flag.value:
             raise ValueError(f"--{flag.name}: missing; see --help")
     if Path(_OUT.value).suffix != ".npz":
-        raise ValueError(f"--out: came {_OUT.value}; wanted a file ending in .npz")
+        raise ValueError(f"--out: expected a file ending in .npz, got {_OUT.value}")
     known = {name for fields in READS.values() for name in fields}
     reads = READS[_SCORE.value]
     for name in sorted(known):
         if flags.FLAGS[name].present and name not in reads:
             raise ValueError(
-                f"--{name}: given with --score={_SCORE.value}, which has no use for "
-                f"it; it reads {[f'--{read}' for read in reads]}"
+                f"--{name}: expected one of {[f'--{read}' for read in reads]} with "
+                f"--score={_SCORE.value}, which does not read --{name}; remove it"
             )
     if _SCORE.value == "grand" and _BATCH_NORM.value == "batch":
         raise ValueError(
-            "--batch_norm: came 'batch' with --score=grand, in which no example may "
-            "depend on others; wanted 'evaluation'"
+            "--batch_norm: expected 'evaluation' with --score=grand, because the "
+            "gradient of an example must not depend on others, got 'batch'"
         )
     if _SCORE.value == "barrier" and not _CHILDREN.value:
         raise ValueError(
-            "--children: missing; wanted a stage, such as level_00/children_000000400, "
+            "--children: missing; give a stage, such as level_00/children_000000400, "
             "of a run with config.instability.copies"
         )
 
 
 def _find_run() -> Path:
-    """Returns the folder of the run; refuses one that holds none."""
+    """Returns the run directory, after checking that it is one."""
     folder = command_line.path(_RUN)
     if not (folder / "config.json").exists():
         raise ValueError(
-            f"--run: no run is there: {folder} has no config.json; wanted a folder "
-            "that experiments/train.py made"
+            f"--run: expected a run directory of experiments/train.py, got {folder}, "
+            "which has no config.json"
         )
     return folder
 
 
-def _check_by_class() -> None:
-    """Refuses a file for the classes that is there, or that could not be one."""
+def _check_by_class() -> Path:
+    """Returns the path of the file by class, after checking that it is new."""
     path = command_line.path(_BY_CLASS)
     if path.suffix != ".json":
         raise ValueError(
-            f"--by_class: came {_BY_CLASS.value}; wanted a file ending in .json"
+            f"--by_class: expected a file ending in .json, got {_BY_CLASS.value}"
         )
     if path.exists():
         raise ValueError(
-            f"--by_class: {path} exists; wanted a new file, as nothing is overwritten; "
-            "move it away, or give another name"
+            f"--by_class: expected a new file, got {path}, which exists; move it, or "
+            "give another name"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _name() -> str:
-    """Names what is saved, with whatever flag asks for something else than usual."""
+    """Returns the name of the score in the file, with all flags that change it."""
     words = ["negative_margin" if _SCORE.value == "margin" else _SCORE.value]
-    given = [n for n in MEANINGFUL if flags.FLAGS[n].value != flags.FLAGS[n].default]
-    if _BATCH_NORM.value == "evaluation":  # what is usual
+    given = [n for n in RECORDED if flags.FLAGS[n].value != flags.FLAGS[n].default]
+    if _BATCH_NORM.value == "evaluation":  # the same as the default
         given.remove("batch_norm")
     if _BATCH_NORM.value == "batch":
         given.append("batch_size")

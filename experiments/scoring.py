@@ -1,4 +1,4 @@
-"""What `score_data.py` does once its flags are right; importing this imports JAX."""
+"""The part of `score_data.py` that imports JAX, after its flags were checked."""
 
 import functools
 import json
@@ -17,35 +17,25 @@ from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.factory import example_scores
 from jaxsparse.training import checkpoints, preemption
 
-THRESHOLDS = (0.0, 0.5)  # of a barrier, in nats, up to which an example is connected
+# In nats: an example is connected if its barrier is at most this high.
+THRESHOLDS = (0.0, 0.5)
 
 
-class Wanted(NamedTuple):
-    """What to score and how, as `score_data.py`'s flags of these names say.
+class Options(NamedTuple):
+    """The flags that only some scores read; `score_data.READS` lists which.
 
     Attributes:
-      run: folder of the run.
-      out: file to write.
-      by_class: file of barriers by class; None for no such file.
-      data_dir: folder of datasets; "" for the default.
-      name: what the file calls the score, with whatever is not usual.
-      score: what to compute.
-      checkpoint: state to score by.
-      batch_norm: which statistics BatchNorm uses; "" where it was left out.
-      batch_size: examples at once.
-      block_size: gradients at once.
-      until: length that forgetting is counted over; "" for all.
-      children: stage of children; "" where no barrier is computed.
-      pairs: "triple" or "children".
-      at: "midpoint" or "maximum".
+      checkpoint: name of the checkpoint that scores the examples.
+      batch_norm: "evaluation" for running averages, "batch" for the statistics of each
+        batch; "" if the flag was not given.
+      batch_size: examples in a batch.
+      block_size: examples whose gradients are computed at once.
+      until: duration in which forgetting events count; "" for all of training.
+      children: stage of child networks.
+      pairs: "triple" for barriers between two children and their parent, or "children".
+      at: "midpoint" or "maximum" of the linear path.
     """
 
-    run: Path
-    out: Path
-    by_class: Path | None
-    data_dir: str
-    name: str
-    score: str
     checkpoint: str
     batch_norm: str
     batch_size: int
@@ -56,159 +46,187 @@ class Wanted(NamedTuple):
     at: str
 
 
-def run(wanted: Wanted) -> int:
-    """Scores, saves, and words every expected failure in one line.
+class Request(NamedTuple):
+    """What to score, and where to write it.
+
+    Attributes:
+      run: run directory.
+      out: file to write.
+      by_class: file for barriers by class; None not to write it.
+      data_dir: folder of datasets; "" for the folder in the run's config.
+      score: the score.
+      name: name of the score in the file, with the options that change it.
+      options: flags that only some scores read.
+    """
+
+    run: Path
+    out: Path
+    by_class: Path | None
+    data_dir: str
+    score: str
+    name: str
+    options: Options
+
+
+def run(request: Request) -> int:
+    """Scores and saves; prints one line after every expected error.
 
     Args:
-      wanted: flags that passed the checks of `score_data.py`.
+      request: flags that passed the checks of `score_data.py`.
 
     Returns:
       The exit code: 0, or 1 after an error, or 130 after Ctrl-C.
     """
     try:
-        factory.set_up_jax(factory.read_config(wanted.run))
-        trained = factory.open_run(wanted.run, data_dir=wanted.data_dir)
-        count, step = _save_scores(trained, wanted)
+        factory.set_up_jax(factory.read_config(request.run))
+        trained = factory.open_run(request.run, data_dir=request.data_dir)
+        count, step = _save_scores(trained, request)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     except (ValueError, OSError, preemption.NonFiniteLoss) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except jax.errors.JaxRuntimeError as error:  # above all, no memory left
+    except jax.errors.JaxRuntimeError as error:  # most often out of memory
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
-    print(f"{wanted.score} of {count} examples at update {step}: {wanted.out}")
+    print(f"{request.score} of {count} examples at step {step}: {request.out}")
     return 0
 
 
-def _save_scores(run: factory.TrainedRun, wanted: Wanted) -> tuple[int, int]:
-    """Writes the files of scores; returns how many, and of which update."""
-    about = functools.partial(
+def _save_scores(run: factory.TrainedRun, request: Request) -> tuple[int, int]:
+    """Writes the files; returns the number of examples and the step of the score."""
+    describe = functools.partial(
         score_files.describe,
         run.dataset.train.labels,
-        score=wanted.name,
+        score=request.name,
         dataset=run.config.data.name,
         split="train",
         config=config.digest(run.config),
         images=fingerprint.of_images(run.dataset.train.images),
     )
-    # Before hours of work, so that these are never for nothing.
-    score_files.check_free(wanted.out, about(replicates=1, step=0))
-    each, step = _score(run, wanted)
-    found = scores_lib.mean_over_replicates(each)
-    replicates = run.config.replicates if wanted.score == "barrier" else len(each)
-    weights = ",".join(_weights(run, wanted))
-    provenance = about(replicates=replicates, step=step, weights=weights)
-    score_files.save(wanted.out, found, provenance=provenance)
-    if wanted.score == "barrier":
-        rows = _connected(run, each)
-        if wanted.by_class is not None:
-            _write_new(wanted.by_class, json.dumps(rows, indent=1) + "\n")
-    return len(found), step
+    # Before the scores are computed, which may take hours.
+    score_files.check_free(request.out, describe(replicates=1, step=0))
+    each, step = _score(run, request)
+    scores = scores_lib.mean_over_replicates(each)
+    is_barrier = request.score == "barrier"
+    replicates = run.config.replicates if is_barrier else len(each)
+    weights = ",".join(_hashes(run, request))
+    provenance = describe(replicates=replicates, step=step, weights=weights)
+    score_files.save(request.out, scores, provenance=provenance)
+    if is_barrier:
+        rows = _summarize_barriers(run, each)
+        if request.by_class is not None:
+            with request.by_class.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(rows, indent=1) + "\n")
+    return len(scores), step
 
 
-def _weights(run: factory.TrainedRun, wanted: Wanted) -> list[str]:
-    """Lists the hashes of the checkpoints that a score is of."""
-    names = {"barrier": _ends(wanted), "forgetting": []}.get(
-        wanted.score, [wanted.checkpoint]
+def _hashes(run: factory.TrainedRun, request: Request) -> list[str]:
+    """Lists the hashes of the checkpoints that the score depends on."""
+    names = {"barrier": _end_points(request.options), "forgetting": []}.get(
+        request.score, [request.options.checkpoint]
     )
     folder = run.folder / "checkpoints"
     return [str(checkpoints.recorded_hash(folder, name)) for name in names]
 
 
-def _ends(wanted: Wanted) -> list[str]:
-    """Names the checkpoints of which barriers are: children, and their parent."""
-    stage = wanted.children.removesuffix("/last")
+def _end_points(options: Options) -> list[str]:
+    """Lists the checkpoints at the ends of the linear paths: children, and parent."""
+    stage = options.children.removesuffix("/last")
     parent = f"{stage.partition('/')[0]}/ticket/last"
-    return [f"{stage}/last", *([parent] if wanted.pairs == "triple" else [])]
+    return [f"{stage}/last", *([parent] if options.pairs == "triple" else [])]
 
 
-def _score(run: factory.TrainedRun, wanted: Wanted) -> tuple[np.ndarray, int]:
-    """Computes scores [r n], or barriers of pairs [p n], and says of which update."""
-    if wanted.score == "forgetting":
-        return _forgetting(run, wanted)
-    if wanted.score == "barrier":
-        return _barriers(run, wanted)
-    state = factory.load_state(run, wanted.checkpoint)
-    if wanted.batch_norm and not jax.tree.leaves(state.batch_stats):
+def _score(run: factory.TrainedRun, request: Request) -> tuple[np.ndarray, int]:
+    """Returns scores [r n], or barriers of pairs [p n], and the step they belong to."""
+    options = request.options
+    if request.score == "forgetting":
+        return _count_forgetting(run, options.until)
+    if request.score == "barrier":
+        return _barriers(run, options)
+    state = factory.load_state(run, options.checkpoint)
+    if options.batch_norm and not jax.tree.leaves(state.batch_stats):
         raise ValueError(
-            f"--batch_norm: came {wanted.batch_norm!r} for {run.config.model.name}, "
-            "which has no BatchNorm; leave it out"
+            f"--batch_norm: expected a network with BatchNorm, got "
+            f"{run.config.model.name}; remove the flag"
         )
-    given = (_functions(run, state), example_scores.weights(state), run.dataset.train)
+    networks = example_scores.weights(state)
+    given = (_eval_fns(run, state), networks, run.dataset.train)
     how = factory.make_execution_plan(run.config, run.network.masks).how
-    sizes: dict[str, Any] = {"batch_size": wanted.batch_size, "how": how}
-    if wanted.score == "grand":
-        found = example_scores.grand(*given, block_size=wanted.block_size, **sizes)
+    sizes: dict[str, Any] = {"batch_size": options.batch_size, "how": how}
+    if request.score == "grand":
+        scores = example_scores.grand(*given, block_size=options.block_size, **sizes)
     else:
-        mode = wanted.batch_norm or "evaluation"
-        found = example_scores.score_logits(
-            *given, score=wanted.score, batch_norm=mode, **sizes
+        mode = options.batch_norm or "evaluation"
+        scores = example_scores.score_logits(
+            *given, score=request.score, batch_norm=mode, **sizes
         )
-    return found, int(state.step)
+    return scores, int(state.step)
 
 
-def _functions(run: factory.TrainedRun, state: Any) -> factory.EvalFns:
+def _eval_fns(run: factory.TrainedRun, state: Any) -> factory.EvalFns:
     stats = jax.tree.map(lambda leaf: leaf[0], state.batch_stats)
     return factory.make_eval_fns(run.config, run.dataset, stats)
 
 
-def _forgetting(run: factory.TrainedRun, wanted: Wanted) -> tuple[np.ndarray, int]:
-    """Counts forgetting events in training again, and says if it came out the same."""
-    found = factory.count_forgetting(run, until=wanted.until)
-    if found.same is False:
+def _count_forgetting(run: factory.TrainedRun, until: str) -> tuple[np.ndarray, int]:
+    """Counts forgetting events by training again, and compares the weights."""
+    result = factory.count_forgetting(run, until=until)
+    if result.same is False:
         print(
-            f"warning: trained again, {run.folder} did not come out the same bit for "
-            "bit; is this other hardware, or are these other versions or devices?",
+            f"warning: training {run.folder} again gave other weights; the hardware, "
+            "the versions or the devices may differ",
             file=sys.stderr,
         )
-    elif found.same:
-        print("trained again, the weights came out the same, bit for bit")
-    never = np.isinf(found.counts).mean()
-    print(f"never learned: {never:.2%} of the examples, as a mean over replicates")
-    return found.counts, found.step
+    elif result.same:
+        print("training again gave the same weights, bit for bit")
+    never = np.isinf(result.counts).mean()
+    print(f"never learned: {never:.2%} of the examples, averaged over replicates")
+    return result.counts, result.step
 
 
-def _barriers(run: factory.TrainedRun, wanted: Wanted) -> tuple[np.ndarray, int]:
-    """Computes the barriers of all pairs of one parent, for each replicate."""
-    children, *parents = _ends(wanted)
-    arm = children.split("/")[1]
-    if not arm.startswith("children_") or run.config.instability.copies < 2:
+def _barriers(run: factory.TrainedRun, options: Options) -> tuple[np.ndarray, int]:
+    """Returns the barriers [p n] of all pairs of networks of each replicate."""
+    children, *parents = _end_points(options)
+    variant, copies = children.split("/")[1], run.config.instability.copies
+    if not variant.startswith("children_") or copies < 2:
         raise ValueError(
-            f"--children: came {wanted.children!r} of a run with "
-            f"config.instability.copies {run.config.instability.copies}; wanted a "
-            "stage such as level_00/children_000000400, of 2 children or more"
+            "--children: expected a stage such as level_00/children_000000400, with 2 "
+            f"children or more, got {children!r} of a run with "
+            f"config.instability.copies {copies}"
         )
-    count = run.config.instability.copies
     state = factory.load_state(run, children)
-    sets = [_each(state, c, count) for c in range(count)]
+    networks = [_take_child(state, c, copies) for c in range(copies)]
     for name in parents:
-        _check_parent(run, name, began=int(arm.removeprefix("children_")))
+        _check_parent(run, name, start=int(variant.removeprefix("children_")))
         try:
             parent = factory.load_state(run, name)
         except ValueError as error:
             raise ValueError(f"{error}, or --pairs=children") from error
-        sets.insert(0, _each(parent, 0, 1))
-    functions, found = _functions(run, state), []
+        networks.insert(0, _take_child(parent, 0, 1))
+    eval_fns, barriers = _eval_fns(run, state), []
     for r in range(run.config.replicates):
-        ends = [jax.tree.map(lambda leaf, r=r: leaf[r], own) for own in sets]
-        found.append(
+        ends = [
+            jax.tree.map(lambda leaf, r=r: leaf[r], network) for network in networks
+        ]
+        barriers.append(
             example_scores.example_barriers(
-                functions,
+                eval_fns,
                 ends,
                 run.dataset.train,
-                at=wanted.at,
-                batch_size=wanted.batch_size,
+                at=options.at,
+                batch_size=options.batch_size,
             )
         )
-    return np.concatenate(found), int(state.step)
+    return np.concatenate(barriers), int(state.step)
 
 
-def _check_parent(run: factory.TrainedRun, name: str, *, began: int) -> None:
-    """Refuses a parent that was under way when its children began.
+def _check_parent(run: factory.TrainedRun, name: str, *, start: int) -> None:
+    """Checks that the children started where their parent started.
 
-    They began with an optimiser that remembers nothing, and so did it where it began.
+    Children start with a new optimizer state. A parent that was trained beforehand
+    would have an older one, and would not be comparable.
     """
     stage = name.removesuffix("/last")
     rows = metrics_log.read(run.folder / "metrics.jsonl", fields=metrics_log.FIELDS)
@@ -217,27 +235,34 @@ def _check_parent(run: factory.TrainedRun, name: str, *, began: int) -> None:
         for row in rows
         if row["kind"] == "level" and row["stage"] == stage
     }
-    if starts and starts != {began}:
+    if starts and starts != {start}:
         raise ValueError(
-            f"--pairs: came 'triple' for children that began at update {began} with a "
-            f"new optimiser, and a parent that began at {min(starts)}; wanted children "
-            "of where it began (config.instability.start_steps at lottery.rewind), or "
-            "--pairs=children"
+            f"--pairs: expected children that start where their parent did, at step "
+            f"{min(starts)}, got 'triple' for children that start at step {start} with "
+            "a new optimizer; set config.instability.start_steps to lottery.rewind, or "
+            "give --pairs=children"
         )
 
 
-def _each(state: Any, child: int, count: int) -> tuple[Any, Any]:
-    """Takes one child of each replicate."""
-    own = example_scores.weights(state)
-    return jax.tree.map(lambda leaf: leaf[child::count], (own.params, own.batch_stats))
+def _take_child(state: Any, child: int, count: int) -> tuple[Any, Any]:
+    """Returns weights and batch statistics of one child of each replicate."""
+    networks = example_scores.weights(state)
+    both = (networks.params, networks.batch_stats)
+    return jax.tree.map(lambda leaf: leaf[child::count], both)
 
 
-def _connected(run: factory.TrainedRun, barriers: np.ndarray) -> dict[str, Any]:
-    """Prints how many examples are connected, and tabulates it by class.
+def _summarize_barriers(
+    run: factory.TrainedRun, barriers: np.ndarray
+) -> dict[str, Any]:
+    """Prints the fraction of connected examples, and tabulates it by class.
 
     Args:
-      run: whose examples.
-      barriers: of every pair [p n]; fractions are means over pairs.
+      run: the run that was scored.
+      barriers: barriers [p n] of every pair of networks, in nats.
+
+    Returns:
+      By class the number of `examples`, the `mean_barrier`, and the fractions
+      `connected_at_THRESHOLD`, averaged over pairs.
     """
     print(f"mean barrier: {barriers.mean():.4f}")
     pooled = barriers.reshape(-1)
@@ -248,17 +273,11 @@ def _connected(run: factory.TrainedRun, barriers: np.ndarray) -> dict[str, Any]:
         print(f"connected at a barrier of at most {threshold}: {fraction:.4f}")
         rows = connectivity.by_class(pooled, labels, run.dataset.classes, threshold)
         found["examples"] = (rows.count // len(barriers)).tolist()
-        found["mean_barrier"] = _numbers(rows.mean)
-        found[f"connected_at_{threshold}"] = _numbers(rows.connected)
+        found["mean_barrier"] = _to_json(rows.mean)
+        found[f"connected_at_{threshold}"] = _to_json(rows.connected)
     return found
 
 
-def _write_new(path: Path, text: str) -> None:
-    """Writes a file that is not there."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    """Lists numbers as JSON knows them; a class without examples has none."""
+def _to_json(values: np.ndarray) -> list[float | None]:
+    """Lists numbers, with None for NaN, of classes without examples."""
     return [None if np.isnan(value) else float(value) for value in values]

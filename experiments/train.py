@@ -1,11 +1,11 @@
-"""Trains what a config says, to the end, continuing where it was stopped.
+"""Trains the networks of a config, and continues a run that was stopped.
 
     python experiments/train.py --config=configs/lth_digits.py
     python experiments/train.py --config=configs/lth_mnist.py --config.replicates=3
 
-`--workdir` chooses the folder of the run; without it, runs/<config>-<hash of what
-results depend on>. The same command again continues there. `--seeds` and `--data_dir`
-are short for the config's fields `replicates` and `data.dir`.
+`--workdir` chooses the run directory. The default is runs/<config>-<hash of all fields
+that affect results>. The same command again continues the run in that directory.
+`--seeds` and `--data_dir` set the config fields `replicates` and `data.dir`.
 """
 
 import sys
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that one config can build on another
+sys.path.insert(0, str(ROOT))  # so that one config can import another
 
 from jaxsparse.training import signals  # noqa: E402
 
@@ -30,12 +30,14 @@ from jaxsparse.data import names  # noqa: E402
 
 config.allow_none()  # --config.FIELD=None
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "recipe, FILE or FILE:VARIANT; one of configs/ by its name alone"
+    "config",
+    None,
+    "recipe, as FILE or FILE:VARIANT; files of configs/ need no folder and no .py",
 )
 _WORKDIR = command_line.workdir("one run; default: runs/<config>-<hash>")
 _DATA_DIR = command_line.data_dir()
 _SEEDS = command_line.seeds(None)
-_REPORT = flags.DEFINE_bool("report", True, "write a report on the run at its end")
+_REPORT = flags.DEFINE_bool("report", True, "write a report at the end of the run")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,21 +51,21 @@ def main(argv: Sequence[str]) -> None:
         folder = command_line.folder_of_runs(_WORKDIR, default)
     except ValueError as error:
         command_line.fail(str(error))
-    # Here and not above, so that what is wrong with a command is said without JAX.
+    # Imported here, so that errors in a command are found before JAX is imported.
     from experiments import training
 
     training.run(c, folder, report=_REPORT.value)
 
 
 def read_config() -> ConfigDict:
-    """Returns the config of the command line; ends with one line if it is wrong."""
+    """Returns the config of the command line; exits with one line if it is wrong."""
     try:
         c = _CONFIG.value
         if c is None:
             command_line.fail("--config: missing; give one as --config=lth_digits")
-        list(c)  # a file that fails does so only when it is looked at
+        list(c)  # a config file is executed only when its config is used
     except Exception as error:  # a config is a program, and may fail in any way
-        command_line.fail(_failed(error))
+        command_line.fail(_describe(error))
     try:
         if _DATA_DIR.value:
             c.data.dir = command_line.folder_of_data(_DATA_DIR)
@@ -77,18 +79,18 @@ def read_config() -> ConfigDict:
     return c
 
 
-def _failed(error: Exception) -> str:
-    """Words the failure of a config file, whose message may hold a traceback."""
+def _describe(error: Exception) -> str:
+    """Describes the error of a config file, whose message may contain a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
-    found = last.partition("ValueError: ")[2]
-    if found.startswith("--config: "):
-        return found
+    message = last.partition("ValueError: ")[2]
+    if message.startswith("--config: "):
+        return message
     return f"--config: the file cannot be run: {type(error).__name__}: {last}"
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags, with the config file and fields found or refused first."""
+    """Parses flags, after checking the config file and fields."""
     return command_line.parse(argv, rewrite=recipes.arguments)
 
 

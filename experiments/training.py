@@ -1,4 +1,4 @@
-"""What `train.py` does once its command line is right; importing this imports JAX."""
+"""The part of `train.py` that imports JAX, after its command line was checked."""
 
 import sys
 from collections.abc import Sequence
@@ -21,21 +21,19 @@ def run(
     report: bool = True,
     metric_writers: Sequence[MetricWriter] = (),
 ) -> None:
-    """Runs the experiment, and words every expected failure in one line.
+    """Runs an experiment, and exits with one line after every expected error.
 
     Args:
-      c: a config.
-      folder: of the run.
+      c: the config.
+      folder: the run directory.
       report: whether to write a report at the end.
-      metric_writers: what records are sent to besides the run's files, in order; see
-        `MetricWriter`.
+      metric_writers: called with lists of records, in order, after these were written
+        to the run directory; see `MetricWriter`.
     """
     try:
         multihost.initialize()
-        if (
-            not multihost.is_multiprocess()
-        ):  # JAX may have taken the signal to itself for nothing
-            signals.end_when_told()
+        if not multihost.is_multiprocess():
+            signals.end_when_told()  # JAX may have replaced the handler
         runs.train(c, folder, report=report, metric_writers=metric_writers)
     except preemption.Preempted as stop:
         say(f"stopped at {stop}; the same command continues there")
@@ -45,5 +43,5 @@ def run(
         sys.exit(130)
     except (ValueError, OSError, preemption.NonFiniteLoss) as error:
         fail(str(error))
-    except jax.errors.JaxRuntimeError as error:  # above all, no memory left
+    except jax.errors.JaxRuntimeError as error:  # most often out of memory
         fail(f"{str(error).splitlines()[0]}; the same command continues the run")

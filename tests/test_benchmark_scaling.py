@@ -1,4 +1,4 @@
-"""Laws of the benchmark's sections on devices, input, launches, peers, accelerators."""
+"""Benchmarks of devices, input, startup, other libraries and accelerators."""
 
 import json
 import subprocess
@@ -10,20 +10,21 @@ import jax
 import pytest
 
 from experiments.benchmarks import (
-    accelerator,
     fixtures,
     launch,
     other_libraries,
     pipeline,
+    rows,
     scaling,
     startup,
+    throughput,
     timing,
 )
 from experiments.benchmarks.scaling import Case
 from experiments.benchmarks.timing import Job
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
-TALLY = 12  # bytes: a loss, and counts of correct and of all examples
+SUMS = 12  # bytes: a loss, and counts of correct and of all examples
 LENET = "lenet_300_100"
 
 
@@ -34,7 +35,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("pytorch", "torch_prune", "jax_pruner"):
+    for name in ("pytorch", "torch_loops", "torch_prune", "jax_pruner"):
         monkeypatch.delitem(
             sys.modules, f"experiments.benchmarks.{name}", raising=False
         )
@@ -52,33 +53,32 @@ def test_data_parallel_steps_exchange_gradients_once_and_share_the_work(
 ) -> None:
     assert alone["counts"] == {} and alone["bytes"] == 0
     facts = scaling.read(Case(LENET, "strong", 4, 128))
-    assert set(facts["counts"]) == {"all-reduce"} and facts["unknown"] == 0
-    assert facts["bytes"] == facts["params"] + TALLY
-    assert facts["sent"] == 2 * 3 / 4 * facts["bytes"]
+    assert set(facts["counts"]) == {"all-reduce"} and facts["nested"] == 0
+    assert facts["bytes"] == facts["params"] + SUMS
     # What is done on every weight is done on every device, hence the tolerance.
     assert facts["flops"] == pytest.approx(alone["flops"] / 4, rel=0.05)
     assert facts["flops"] > alone["flops"] / 4
 
 
-@pytest.mark.parametrize("way", ["weak", "replicates"])
+@pytest.mark.parametrize("mode", ["weak", "replicates"])
 def test_more_devices_with_as_much_each_do_as_much_each(
-    way: str, alone: dict[str, Any]
+    mode: str, alone: dict[str, Any]
 ) -> None:
-    facts = scaling.read(Case(LENET, way, 2, 128))
+    facts = scaling.read(Case(LENET, mode, 2, 128))
     assert facts["flops"] == pytest.approx(alone["flops"], rel=0.01)
     assert facts["params"] == alone["params"]
-    assert facts["bytes"] == (alone["params"] + TALLY if way == "weak" else 0)
+    assert facts["bytes"] == (alone["params"] + SUMS if mode == "weak" else 0)
 
 
-def test_ways_compare_what_is_there() -> None:
-    found = {way: compared for _, way, compared in scaling.cases((LENET,), 8, 4)}
+def test_modes_compare_the_devices_that_exist() -> None:
+    found = {row[0].mode: row for row in scaling.cases((LENET,), 8, 4)}
     assert [case.devices for case in found["strong"]] == [1, 2, 4]
     assert [case.examples for case in found["strong"]] == [8, 8, 8]
     assert [case.examples for case in found["weak"]] == [8, 16, 32]
     assert [case.devices for case in found["replicates"]] == [1, 4]
 
 
-def test_one_device_asks_a_process_that_shows_more(
+def test_programs_of_one_device_are_described_in_a_second_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def test_one_device_asks_a_process_that_shows_more(
     assert asked["NPROC"] == "32"
     assert asked["XLA_FLAGS"].endswith("device_count=8")
     assert asked["command"][-2:] == ["16", LENET]
-    assert table.rows == [("8",)] and "no times worth quoting" in table.note
+    assert table.rows == [("8",)] and "not timed" in table.note
 
 
 def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,14 +104,14 @@ def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(RuntimeError, match="no room"):
-        scaling._elsewhere((LENET,), 8)
+        scaling._describe_elsewhere((LENET,), 8)
     with pytest.raises(RuntimeError, match="no room"):
         startup.launch(Path("a"), Path("b"), "")
 
 
-def test_times_are_of_examples_of_all_devices() -> None:
+def test_times_count_the_examples_of_all_devices() -> None:
     cases = [Case(LENET, "weak", n, 4) for n in (1, 2)]
-    table = scaling._times(LENET, "weak", cases, **BRIEF, steps=2)
+    table = scaling.time_training(cases, **BRIEF, steps=2)
     assert [row[0] for row in table.rows] == ["1", "2"]
     assert table.rows[0][2].startswith("1.00")
 
@@ -119,13 +119,10 @@ def test_times_are_of_examples_of_all_devices() -> None:
 @pytest.mark.usefixtures("nothing_installed")
 def test_pipeline_rows_without_torch() -> None:
     sizes = {"batch_size": 8, "steps": 2, "examples": 64, "workers": (0,)}
-    training, alone = pipeline.measure(**BRIEF, **sizes)
-    ours = [pipeline.RESIDENT, pipeline.STREAMED, pipeline.LIBRARY]
-    assert [row[0] for row in training.rows] == [*ours, pipeline.LOADER]
-    ours = [pipeline.GATHER, pipeline.SERVE, pipeline.INDEX]
-    assert [row[0] for row in alone.rows] == [*ours, pipeline.LOADER]
-    for table in (training, alone):
-        assert "not installed" in table.rows[-1][1]
+    (table,) = pipeline.measure(**BRIEF, **sizes)
+    ours = [pipeline.RESIDENT, pipeline.STREAMED, rows.LIBRARY]
+    assert [row[0] for row in table.rows] == [*ours, rows.LOADER]
+    assert "not installed" in table.rows[-1][1]
 
 
 def test_a_launch_ends_after_its_first_step(tmp_path: Path) -> None:
@@ -135,7 +132,7 @@ def test_a_launch_ends_after_its_first_step(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
-def test_parts_of_a_launch_add_up(
+def test_phases_of_a_launch_add_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen = []
@@ -148,19 +145,19 @@ def test_parts_of_a_launch_add_up(
 
     monkeypatch.setattr(subprocess, "run", run)
     found = startup.launch(tmp_path, tmp_path / "cache", "")
-    assert found["total"] == pytest.approx(sum(found[p] for p in startup.PARTS))
+    assert found["total"] == pytest.approx(sum(found[p] for p in startup.PHASES))
     assert (found["build"], found["first step"], found["programs"]) == (2, 4, 4)
     (table,) = startup.measure(**BRIEF)
-    assert [row[0] for row in table.rows] == ["cold cache", "warm cache"]
+    assert [row[0] for row in table.rows] == ["empty cache", "full cache"]
     # Of two pairs, each has a cache of its own, which its second launch finds.
     assert seen[1] == seen[2] and seen[3] == seen[4] and seen[2] != seen[3]
 
 
 @pytest.mark.usefixtures("nothing_installed")
-def test_peers_that_are_absent_are_named_with_the_way_to_get_them() -> None:
+def test_absent_libraries_are_named_with_their_installation() -> None:
     shapes = {"a": (30, 20), "b": (50, 4)}
     tables = other_libraries.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
-    assert "of 80 wanted: jaxsparse 80" in tables[0].note
+    assert "80 expected: jaxsparse 80" in tables[0].note
     for table in tables:
         ours, *others = table.rows
         assert ours[0] == other_libraries.OURS and ours[2].startswith("1.00")
@@ -168,7 +165,7 @@ def test_peers_that_are_absent_are_named_with_the_way_to_get_them() -> None:
     assert [len(table.rows) for table in tables] == [3, 2, 3]
 
 
-def test_a_peer_that_fails_is_a_row_and_no_end() -> None:
+def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
     def fails() -> Job:
         raise AttributeError("no attribute 'tree_map'\nmore")
 
@@ -191,61 +188,36 @@ def test_torch_prunes_as_many_as_are_asked_for() -> None:
     assert other_libraries.TORCH in step.data["milliseconds"]
 
 
-def test_a_cpu_is_no_accelerator() -> None:
-    (table,) = accelerator.measure(seconds=0.0)
-    assert table.rows == [("no accelerator here",)]
+def test_throughput_is_not_measured_on_cpus() -> None:
+    (table,) = throughput.measure(seconds=0.0)
+    assert table.rows == [("not measured: no accelerator",)]
 
 
 def test_flops_of_an_image_are_those_of_the_layers() -> None:
-    dataset = fixtures.random_dataset(accelerator.SHAPE, examples=512)
-    c = accelerator.cifar(LENET, batch_size=512, steps=1)
+    dataset = fixtures.random_dataset(throughput.SHAPE, examples=512)
+    c = throughput.cifar(LENET, batch_size=512, steps=1)
     # Two products a weight, and one more where inputs have gradients.
     layers = 2 * (3072 * 300 * 2 + (300 * 100 + 100 * 10) * 3)
-    found = accelerator._flops(c, dataset) / 512
-    assert layers < found < 1.05 * layers  # the rest is on weights, once a step
+    flops = throughput.count_flops(c, dataset) / 512
+    assert layers < flops < 1.05 * layers  # the rest is on weights, once a step
 
 
 def test_throughput_rows() -> None:
     sizes = {"batch_sizes": (8,), "examples": 32, "steps": 2, "side": 16}
-    table = accelerator.throughput(LENET, **BRIEF, dtypes=("bfloat16",), **sizes)
+    table = throughput.measure_network(LENET, **BRIEF, dtypes=("bfloat16",), **sizes)
     assert [row[0] for row in table.rows] == [
         *("bfloat16, product of 16 x 16", "bfloat16, batch 8"),
     ]
-    assert accelerator.product_job("float32", 16).work == 2 * 16**3 * accelerator.CHAIN
+    assert throughput.product_job("float32", 16).work == 2 * 16**3 * throughput.CHAIN
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_a_batch_beyond_the_memory_is_reported() -> None:
     def fails(words: str) -> Job:
         raise jax.errors.JaxRuntimeError(words)
 
-    assert accelerator._tried(lambda: fails("RESOURCE_EXHAUSTED: a")) == (
+    assert throughput.try_job(lambda: fails("RESOURCE_EXHAUSTED: a")) == (
         None,
         "more than the device's memory",
     )
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        accelerator._tried(lambda: fails("INTERNAL: a"))
-
-
-def test_rigl_rows() -> None:
-    table = accelerator.rigl(LENET, **BRIEF, batch_size=8, steps=2, examples=32)
-    assert len(table.rows) == 3 and table.rows[0][2].startswith("1.000")
-
-
-def test_a_lottery_run_is_run_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, times = accelerator._whole_run, []
-
-    def once(*args: Any) -> float:
-        times.append(run(*args) if not times else times[0])
-        return times[-1]
-
-    monkeypatch.setattr(accelerator, "_whole_run", once)
-    c = accelerator.lottery_config()
-    c.model.name, c.data.batch_size, c.replicates = LENET, 8, 1
-    c.training.duration = c.evaluation.every = "2step"
-    c.lottery.levels, c.lottery.rewind = 1, "1step"
-    table = accelerator.lottery(c, repetitions=1, examples=32)
-    assert [row[0] for row in table.rows] == [
-        "first run",
-        "runs after it",
-    ]
-    assert table.data["seconds"] == times and len(times) == 2
+        throughput.try_job(lambda: fails("INTERNAL: a"))

@@ -1,4 +1,4 @@
-"""What programs say of a mistake: one line, the nearest name, before JAX is there."""
+"""Errors in a command are one line with the nearest name, before JAX is imported."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SCORE = "experiments/score_data.py"
 EL2N = ["--score=el2n", "--out=x.npz"]
 DIGITS = "--config=configs/lth_digits.py"
 
-# One process says what many commands say: each parses in a fork of it.
+# Each command parses in a fork of one process.
 DRIVER = """
 import json, os, runpy, sys
 
@@ -42,8 +42,8 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def said(root: Path, commands: list[list[str]]) -> list[tuple[list[str], int]]:
-    """Runs commands without JAX; the lines that each says, and its exit code."""
+def run_all(root: Path, commands: list[list[str]]) -> list[tuple[list[str], int]]:
+    """Runs commands without JAX; returns the lines and the exit code of each."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(commands)],
         cwd=root,
@@ -75,7 +75,7 @@ MISTAKES = [
     ([SWEEP, DIGITS, "--workdir=/a*"], "/a*: has '*' in its path, which Orbax reads "),
     ([REPRODUCE, "--study=tost", "--workdir=/a?"], "/a?: has '?' in its path, which"),
     ([TRAIN, DIGITS, "--data_dir=/nowhere"], "--data_dir: expected a folder of prepar"),
-    ([TRAIN, DIGITS, "--seeds=0"], "--seeds: got '0', which is not valid"),
+    ([TRAIN, DIGITS, "--seeds=0"], "--seeds: expected a positive integer, got '0'"),
     ([TRAIN, DIGITS, "--config.lr=1"], "config.lr: no such field; did you mean schedu"),
     (
         [TRAIN, "--config=lth_digits", "--config.sparse.method=snip"],
@@ -106,7 +106,10 @@ MISTAKES = [
         "got 'cifar_10'; did you mean cifar10",
     ),
     ([SWEEP, "--config=lth_digits"], "--workdir: missing; give a folder"),
-    ([SWEEP, "--workdir=x", "--seeds=0"], "--seeds: got '0', which is not valid"),
+    (
+        [SWEEP, "--workdir=x", "--seeds=0"],
+        "--seeds: expected a positive integer, got '0'",
+    ),
     ([SWEEP, "--workdir=x", "--config=lth_digit"], "--config: no file 'lth_digit'"),
     (
         [SWEEP, "--workdir=x", "--config=lth_digits", "--vary=lr=1,2"],
@@ -125,16 +128,17 @@ MISTAKES = [
     ([REPORT, "/nowhere"], "/nowhere: not a run; expected the folder of a run"),
     ([REPORT, "a", "b"], "--out: missing with 2 runs; give --out=DIR"),
     ([BENCHMARK, "--only=mnits"], "--only: unknown 'mnits'; did you mean mnist?"),
+    ([BENCHMARK, "--save=maybe"], "--save: expected true or false, got 'maybe'"),
     ([SCORE, "--score=eln2"], "--score: unknown 'eln2'; did you mean el2n?"),
     ([SCORE, "--score=el2n"], "--run: missing; see --help"),
-    ([SCORE, "--run=/nowhere", *EL2N], "--run: no run is there: /nowhere has no conf"),
+    ([SCORE, "--run=/nowhere", *EL2N], "--run: expected a run directory of experimen"),
     ([SCORE, "--run=x", *EL2N, "--batch_norm=btch"], "--batch_norm: unknown 'btch'; d"),
-    ([SCORE, "--run=x", *EL2N, "--until=1ep"], "--until: given with --score=el2n, whi"),
+    ([SCORE, "--run=x", *EL2N, "--until=1ep"], "--until: expected one of ['--checkpoi"),
 ]
 
 
 def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
-    found = said(root, [words for words, _ in MISTAKES])
+    found = run_all(root, [words for words, _ in MISTAKES])
     for (words, message), (lines, code) in zip(MISTAKES, found, strict=True):
         assert code == 1, (words, lines)
         assert len(lines) == 1, (words, lines)
@@ -145,7 +149,7 @@ PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK, SCORE]
 
 
 def test_help_is_no_error(root: Path) -> None:
-    found = said(root, [[name, "--help"] for name in PROGRAMS])
+    found = run_all(root, [[name, "--help"] for name in PROGRAMS])
     for name, (lines, code) in zip(PROGRAMS, found, strict=True):
         assert code == 0, (name, lines)
         assert any("--data_dir: folder of prepared datasets" in line for line in lines)

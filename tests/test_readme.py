@@ -1,9 +1,6 @@
 """The README does what it says: its code runs, its commands exist."""
 
-import os
 import re
-import shlex
-import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -12,20 +9,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+import pages
 import pytest
 from flax import nnx
 
 import jaxsparse
 from configs import lth_digits
-from experiments.sweeping import points
-from jaxsparse import config, factory, masks, metrics_log, transforms
+from jaxsparse import config, factory, masks, transforms
 
 
 def blocks(root: Path, language: str) -> list[str]:
-    text = (root / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    return pages.blocks(root / "README.md", language)
 
 
 @pytest.fixture(autouse=True)
@@ -56,68 +51,6 @@ def test_set_up_commands(root: Path):
     ]
     for name in re.findall(r"(?:configs|experiments)/\w+\.py", "\n".join(commands)):
         assert (root / name).exists(), name
-
-
-def commands_of(root: Path, script: str) -> list[list[str]]:
-    """The arguments of every command of the README that runs a script."""
-    lines = "\n".join(blocks(root, "bash")).replace("\\\n", " ").splitlines()
-    found = [re.search(rf"experiments/{script} ([^\"|&#]*)", line) for line in lines]
-    return [shlex.split(match[1]) for match in found if match]
-
-
-@pytest.mark.parametrize("script", ["train", "sweep"])
-def test_recipes_and_fields_of_commands_are_there(root: Path, script: str) -> None:
-    every = commands_of(root, f"{script}.py")
-    assert every
-    for arguments in every:
-        given = [argument.removeprefix("--").partition("=") for argument in arguments]
-        named = lambda name: [v for n, _, v in given if n == name]  # noqa: B023, E731
-        fields = [
-            f"{name.removeprefix('config.')}={value}"
-            for name, _, value in given
-            if name.startswith("config.")
-        ]
-        assert points.make(named("config"), named("vary"), fields, seeds=1)
-
-
-def test_flags_of_commands_are_there(root: Path) -> None:
-    for path in (root / "experiments").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        known = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
-        known |= set(re.findall(r"command_line\.(data_dir|seeds|workdir)\(", text))
-        for arguments in commands_of(root, path.name):
-            flags = [a for a in arguments if a.startswith("--")]
-            names = {flag.removeprefix("--").partition("=")[0] for flag in flags}
-            assert {name.partition(".")[0] for name in names} <= known, arguments
-
-
-def test_commands_for_many_hosts_reach_what_they_are_for(
-    root: Path, tmp_path: Path
-) -> None:
-    # Programs that are not here: ssh runs no command, but has bash read it.
-    programs = {
-        "gcloud": 'case "$*" in *" ssh "*) bash -n -c "${!##--command=}";; esac\n',
-        "sbatch": 'SLURM_JOB_ID=7 bash -c "${!#}"\n',
-        "srun": "exit 75\n",  # stopped by a notice
-        "scontrol": "",
-    }
-    said = tmp_path / "said"
-    for name, does in programs.items():
-        (tmp_path / name).write_text(
-            f'#!/usr/bin/env bash\nset -e\necho "{name} $*" >> {said}\n{does}'
-        )
-        (tmp_path / name).chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    many = [b for b in blocks(root, "bash") if "gcloud" in b or "sbatch" in b]
-    for block in many:
-        subprocess.run(
-            ["bash", "-e", "-c", block], env=os.environ | {"PATH": path}, check=True
-        )
-    lines = said.read_text().splitlines()
-    workers = [re.search(r"--worker=(\w+)", line) for line in lines]
-    assert [found[1] for found in workers if found] == ["all", "all", "0", "all", "0"]
-    assert lines[-1] == "scontrol requeue 7"
-    assert [line.split()[0] for line in lines[-3:-1]] == ["sbatch", "srun"]
 
 
 def test_linen_loop_keeps_exact_zeros_and_counts(root: Path):
@@ -206,67 +139,3 @@ def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
     assert masks.size(made.network.masks) == 16 * 3
     assert made.trainer.epoch.steps == 3
-
-
-USES = """
-
-def get_config(variant=""):
-    from tests.helpers import tiny
-
-    own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
-    fields = {
-        "data.name": "noise",
-        "data.train_examples": 0,
-        "model.name": "tiny",
-        "lottery.levels": 0,
-        "lottery.score": "nearest",
-        "sparse.method": "none" if variant == "lottery" else variant,
-        "sparse.update_every": "4step" if variant == "halve_every" else "100step",
-    }
-    return tiny.config(fields | own.get(variant, {}))
-"""
-
-
-@pytest.mark.parametrize("variant", ["static", "halve_every", "lottery"])
-def test_examples_train_from_one_file(variant: str, root: Path, tmp_path: Path) -> None:
-    """The README's score, method, network and dataset, through the training program."""
-    codes = [code for code in blocks(root, "python") if "jaxsparse.register_" in code]
-    given = "import jax.numpy as jnp\n" + "\n".join(codes) + USES
-    (tmp_path / "my.py").write_text(given)
-    done = subprocess.run(
-        [
-            *(sys.executable, "experiments/train.py", "--noreport"),
-            *(
-                f"--config={tmp_path / 'my.py'}:{variant}",
-                f"--workdir={tmp_path / 'w'}",
-            ),
-        ],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = metrics_log.read(tmp_path / "w" / "metrics.jsonl")
-    kept = {(r["level"], r["kept"]) for r in rows if r["kind"] == "level"}
-    wanted = {
-        "static": {(0, 5)},  # a tenth of 48
-        "halve_every": {(0, 6)},  # halved after 4, 8 and 12 of 16 updates
-        "lottery": {(0, 48), (1, 38)},
-    }
-    assert kept == wanted[variant]
-    with pytest.raises(ValueError, match="expected a registered"):
-        jaxsparse.load(tmp_path / "w", execute=False).masks()
-    opened = jaxsparse.load(tmp_path / "w")  # nothing is registered in this process
-    kept = opened.masks()
-    params = opened.params()
-    assert [*params] == ["head"]
-    assert int(masks.size(opened.masks(0))) == 48
-    assert not np.any(params["head"]["kernel"][~kept["head"]["kernel"]])
-    assert opened.model().classes == 3
-    recorded = metrics_log.read_object(tmp_path / "w" / "environment.json")[
-        "registered"
-    ]
-    assert recorded["score"]["nearest"]["label"] == "nearest to one"
-    again = factory.open_run(str(tmp_path / "w"))  # and with its dataset
-    assert again.dataset.train.images.shape == (160, 4, 4, 1)

@@ -1,4 +1,4 @@
-"""Grids of runs: which there are, who runs them, and what is said of all."""
+"""Sweeps: the runs of a grid, their execution, their progress and their report."""
 
 import contextlib
 import fcntl
@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 
 from experiments.studies.runs import read
-from experiments.sweeping import executors, grid, showing
+from experiments.sweeping import executors, gpus, monitor, report
 from experiments.sweeping import points as grid_points
 from jaxsparse import config
 from jaxsparse.training import state as state_lib
 
-GPUS = executors.GPUS
+GPUS = gpus.VISIBLE
 RECIPES = ("configs/set_mnist.py:quick", "configs/rigl_mnist.py:quick")
 VARIED = ("sparse.sparsity=0.8,0.9,0.95",)
 FIXED = ("data.name=digits", "run.tensorboard=false")
@@ -108,7 +108,7 @@ def test_a_config_file_that_makes_none_is_refused(
 
 
 def test_seeds_that_do_not_fit_together_are_runs_of_their_own() -> None:
-    (point,) = make(recipes=RECIPES[:1], varied=(), seeds=5, at_once=2)
+    (point,) = make(recipes=RECIPES[:1], varied=(), seeds=5, seeds_per_run=2)
     assert [run.name for run in point.runs] == [
         "set_mnist_quick-seeds_0_to_1",
         "set_mnist_quick-seeds_2_to_3",
@@ -138,7 +138,9 @@ def test_recipes_that_are_alike_without_sparsity_share_a_dense_reference() -> No
         | {"weights_remaining_percent": 1.0, "test_accuracy_percent": 9.0, "seed": 0}
         for point in points
     )
-    assert grid.show(ends, points)["Seeds"].tolist() == ["1"] * len(sparse + dense)
+    assert report.summarize(ends, points)["Seeds"].tolist() == ["1"] * len(
+        sparse + dense
+    )
 
 
 def test_a_replicate_is_the_same_in_whatever_run() -> None:
@@ -154,15 +156,28 @@ def test_a_replicate_is_the_same_in_whatever_run() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"recipes": ()}, "--config, --seeds"),
-        ({"seeds": 0}, "--config, --seeds"),
-        ({"varied": ("sparse.sparsity",)}, "--vary: came 'sparse.sparsity'"),
-        ({"fixed": ("=3",)}, "--set: came '=3'"),
+        ({"recipes": ()}, "^--config: missing; give one or more recipes"),
+        ({"seeds": 0}, "^--seeds: expected 1 or more, got 0"),
+        ({"seeds_per_run": -1}, "^--seeds_per_run: expected 0 or more, got -1"),
+        (
+            {"varied": ("sparse.sparsity",)},
+            "^--vary: expected FIELD=VALUE,VALUE, got 'sparse.sparsity'",
+        ),
+        ({"fixed": ("=3",)}, "^--set: expected FIELD=VALUE, got '=3'"),
         ({"fixed": ("sparse.sparsty=0.5",)}, "did you mean sparse.sparsity"),
-        ({"varied": ("sparse.sparsity=0.8,x",)}, "config.sparse.sparsity: came 'x'"),
+        (
+            {"varied": ("sparse.sparsity=0.8,x",)},
+            "sparsity: expected a number, got 'x'",
+        ),
         ({"varied": ("sparse.sparsity=0.8,1.5",)}, "sparsity_1.5: config.sparse"),
-        ({"fixed": ("replicates=7",)}, "came 'replicates', twice or beside --seeds"),
-        ({"fixed": ("sparse.sparsity=0.5",)}, "came 'sparse.sparsity', twice"),
+        (
+            {"fixed": ("replicates=7",)},
+            "expected no 'replicates'; give the number of seeds by",
+        ),
+        (
+            {"fixed": ("sparse.sparsity=0.5",)},
+            "expected each field once, got 'sparse.sparsity'",
+        ),
         (
             {"recipes": ("/elsewhere/set_mnist.py",)},
             "--config: no file '/elsewhere.*_mnist.py",
@@ -171,13 +186,16 @@ def test_a_replicate_is_the_same_in_whatever_run() -> None:
             {"recipes": ("configs/unknown.py",)},
             "--config: no file 'configs/unknown.py'",
         ),
-        ({"fixed": ("run.tensorboard=no",)}, "config.run.tensorboard: came 'no'"),
+        (
+            {"fixed": ("run.tensorboard=no",)},
+            "run.tensorboard: expected true or false, got 'no'",
+        ),
         (
             {"fixed": ("model.features=3",)},
-            "model.features: expected a field that holds",
+            "config.model.features: expected a field that is a number",
         ),
-        ({"varied": ("sparse.sparsity=0.8,0.8",)}, "two runs would be called"),
-        ({"recipes": RECIPES[:1] * 2}, "two runs would be called"),
+        ({"varied": ("sparse.sparsity=0.8,0.8",)}, "expected runs of different names"),
+        ({"recipes": RECIPES[:1] * 2}, "expected runs of different names"),
     ],
 )
 def test_what_makes_no_grid_is_refused(more: dict[str, Any], message: str) -> None:
@@ -185,7 +203,7 @@ def test_what_makes_no_grid_is_refused(more: dict[str, Any], message: str) -> No
         make(**more)
 
 
-def test_points_are_worded_over_their_seeds() -> None:
+def test_points_are_summarized_over_their_seeds() -> None:
     points = make(recipes=RECIPES[:1])
     ends = pd.DataFrame(
         {
@@ -198,10 +216,10 @@ def test_points_are_worded_over_their_seeds() -> None:
         for at, accuracies in (("0.8", (90.0, 92.0)), ("0.95", (70.0,)))
         for seed, accuracy in enumerate(accuracies)
     )
-    shown = grid.show(ends, points)
+    shown = report.summarize(ends, points)
     assert shown["Seeds"].tolist() == ["2", "0", "1"]
     assert shown["Test accuracy (%)"].tolist() == ["91.00 ± 1.41", "", "70.00"]
-    assert grid.show(pd.DataFrame(), points)["Seeds"].tolist() == ["0"] * 3
+    assert report.summarize(pd.DataFrame(), points)["Seeds"].tolist() == ["0"] * 3
 
 
 def write(folder: Path, name: str, text: str, code: int = 0) -> Any:
@@ -213,23 +231,25 @@ def write(folder: Path, name: str, text: str, code: int = 0) -> Any:
 def test_commands_are_run_in_order_whatever_one_comes_to(tmp_path: Path) -> None:
     listed = [write(tmp_path, n, n, code=int(n == "b")) for n in "abc"]
     codes = executors.run_all(
-        listed, engine="local", jobs=1, logs=tmp_path / "jobs", options={}
+        listed, executor="local", jobs=1, logs=tmp_path / "jobs", options={}
     )
     assert codes == {"a": 0, "b": 1, "c": 0}
     assert (tmp_path / "said").read_text() == "abc"
 
 
-def test_a_job_that_is_lost_is_said_to_have_failed(tmp_path: Path) -> None:
+def test_a_job_that_is_lost_has_failed(tmp_path: Path) -> None:
     missing = (tmp_path / "a", ["/nowhere/python"])
     codes = executors.run_all(
-        [missing], engine="local", jobs=3, logs=tmp_path / "jobs", options={}
+        [missing], executor="local", jobs=3, logs=tmp_path / "jobs", options={}
     )
     assert codes == {"a": 1}
-    nothing = {"engine": "local", "jobs": 1, "logs": tmp_path / "none", "options": {}}
+    nothing = {"executor": "local", "jobs": 1, "logs": tmp_path / "none", "options": {}}
     assert executors.run_all([], **nothing) == {}
 
 
-def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
+def test_a_run_directory_that_another_process_uses_is_waited_for(
+    tmp_path: Path,
+) -> None:
     folder, command = write(tmp_path, "a", "mine")
     folder.mkdir()
     with (folder / ".lock").open("w") as lock:
@@ -242,7 +262,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "mine"
 
 
-def test_time_that_is_up_stops_what_runs_and_asks_for_more(
+def test_a_job_at_its_time_limit_stops_and_is_submitted_again(
     root: Path, tmp_path: Path
 ) -> None:
     said = tmp_path / "said"
@@ -282,10 +302,10 @@ def test_time_that_is_up_stops_what_runs_and_asks_for_more(
     assert said.read_text() == "saved"
 
 
-def test_what_was_told_to_stop_is_the_last(tmp_path: Path) -> None:
+def test_a_command_that_a_signal_stopped_is_the_last(tmp_path: Path) -> None:
     listed = [write(tmp_path, n, n, code=75 * (n == "b")) for n in "abc"]
     codes = executors.run_all(
-        listed, engine="local", jobs=1, logs=tmp_path / "jobs", options={}
+        listed, executor="local", jobs=1, logs=tmp_path / "jobs", options={}
     )
     assert codes == {"a": 0, "b": 75, "c": 75}
     assert (tmp_path / "said").read_text() == "ab"
@@ -294,7 +314,7 @@ def test_what_was_told_to_stop_is_the_last(tmp_path: Path) -> None:
 def test_local_jobs_see_their_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "PLUGINS", ("json",))  # as if JAX had GPUs
+    monkeypatch.setattr(gpus, "PLUGINS", ("json",))  # as if JAX had GPUs
     script = (
         "import os, pathlib, sys\n"
         "said = pathlib.Path(sys.argv[1])\n"
@@ -315,7 +335,7 @@ def test_local_jobs_see_their_gpus(
         else:
             monkeypatch.setenv(GPUS, before)
         logs = tmp_path / f"jobs_{before}_{jobs}"
-        executors.run_all(given, engine="local", jobs=jobs, logs=logs, options={})
+        executors.run_all(given, executor="local", jobs=jobs, logs=logs, options={})
         assert [path.read_text() for path in files] == after
 
 
@@ -342,10 +362,10 @@ def test_local_jobs_have_gpus_of_their_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(executors, "PLUGINS", ("json",))  # as if JAX had GPUs
+    monkeypatch.setattr(gpus, "PLUGINS", ("json",))  # as if JAX had GPUs
     for number in range(3):
         (tmp_path / f"0000:0{number}:00.0").mkdir()
-    divided = executors.divide_gpus(jobs, given, cards=tmp_path)
+    divided = gpus.divide(jobs, given, driver=tmp_path)
     assert divided == [{GPUS: names} for names in found]
 
 
@@ -353,58 +373,66 @@ def test_more_local_jobs_than_accelerators_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {GPUS: "0,1"}
-    assert executors.divide_gpus(3, some) == [some] * 3  # which JAX cannot use here
-    monkeypatch.setattr(executors, "PLUGINS", ("json",))
-    with pytest.raises(ValueError, match="--jobs: came 3 with 2 GPUs; wanted at most"):
-        executors.divide_gpus(3, some)
-    assert executors.divide_gpus(3, {}, cards=tmp_path)[0] == {GPUS: None}
-    monkeypatch.setattr(executors.multihost, "on_tpu", lambda environment: True)
-    monkeypatch.setattr(executors, "_has", lambda package: True)
-    with pytest.raises(ValueError, match="--jobs: came 2 on a TPU"):
-        executors.divide_gpus(2, {})
+    assert gpus.divide(3, some) == [some] * 3  # which JAX cannot use here
+    monkeypatch.setattr(gpus, "PLUGINS", ("json",))
+    with pytest.raises(
+        ValueError, match="^--jobs: expected at most 2, the number of GPUs, .*, got 3;"
+    ):
+        gpus.divide(3, some)
+    assert gpus.divide(3, {}, driver=tmp_path)[0] == {GPUS: None}
+    monkeypatch.setattr(gpus.multihost, "on_tpu", lambda environment: True)
+    monkeypatch.setattr(gpus, "_is_installed", lambda package: True)
+    with pytest.raises(
+        ValueError, match="^--jobs: expected 1 on a TPU, .*, got 2; give"
+    ):
+        gpus.divide(2, {})
     given = write(tmp_path, "a", "a")
     options = {"gpus_per_node": 1}
-    with pytest.raises(ValueError, match="--option: came 'gpus_per_node' for local"):
+    with pytest.raises(
+        ValueError, match="^--option: expected no gpus_per_node for local"
+    ):
         executors.run_all(
-            [given], engine="local", jobs=1, logs=tmp_path, options=options
+            [given], executor="local", jobs=1, logs=tmp_path, options=options
         )
 
 
-def test_options_that_submitit_refuses_are_said(tmp_path: Path) -> None:
+def test_options_that_submitit_refuses_are_an_error(tmp_path: Path) -> None:
     given = write(tmp_path, "a", "a")
-    with pytest.raises(ValueError, match="--engine, --option: came 'local' with.*mem"):
+    with pytest.raises(
+        ValueError, match="^--executor, --option: expected .*'local' with.*mem"
+    ):
         executors.run_all(
-            [given], engine="local", jobs=1, logs=tmp_path, options={"memory": 3}
+            [given], executor="local", jobs=1, logs=tmp_path, options={"memory": 3}
         )
 
 
-def test_how_far_a_sweep_is_said_in_one_line() -> None:
-    given = {"runs": 5, "jobs": 2, "spent": 60.0}
+def test_the_progress_of_a_sweep_is_one_line() -> None:
+    given = {"runs": 5, "spent": 60.0}
     assert (
-        showing.describe({}, **given)
+        monitor.describe({}, **given)
         == "0 of 5 runs done, 0 running, 1:00 spent, ? left"
     )
-    # 2 jobs in 60 s: 2 runs and half of each of 2 others; 2 more are left, 40 s each.
-    states = {"a": 0, "b": 1, "c": None, "d": None}
-    assert showing.describe(states, **given) == (
+    # 3 of 5 runs in 60 s: 2 whole ones and half of each of 2 others.
+    codes = {"a": 0, "b": 1, "c": None, "d": None}
+    assert monitor.describe(codes, **given) == (
         "1 of 5 runs done, 2 running, 1 failed, 1:00 spent, 0:40 left: c, d"
     )
     ended = dict.fromkeys("abcde", 0)
-    assert showing.describe(ended, **given) == "5 of 5 runs done, 0 running, 1:00 spent"
+    assert monitor.describe(ended, **given) == "5 of 5 runs done, 0 running, 1:00 spent"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_sweep_shows_how_far_it_is(
+def test_a_sweep_shows_its_progress(
     terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = io.StringIO()
     monkeypatch.setattr(out, "isatty", lambda: terminal)
-    shown = showing.SweepProgress(2, jobs=1, out=out)
-    assert showing.read(tmp_path / "notes") == {}
+    shown = monitor.SweepProgress(2, out=out)
+    assert monitor.read_codes(tmp_path / "codes") == {}
     for name, code in (("a", None), ("a", 3), ("b", None), ("b", 0)):
-        showing.note(tmp_path / "notes", name, code)
-        for _ in range(3):  # what has not changed is not said again
-            shown.show(showing.read(tmp_path / "notes"))
+        monitor.write_code(tmp_path / "codes", name, code)
+        for _ in range(3):  # a line is not repeated without a change
+            shown.show(monitor.read_codes(tmp_path / "codes"))
     shown.close()
     said = out.getvalue()
     assert said.count("a: ended with exit code 3\n") == 1
@@ -449,23 +477,23 @@ def test_a_sweep_of_seeds_apart_that_was_killed_is_one_report(
     command = sweep(
         *(root, tmp_path, f"--config={RECIPES[0]}", "--set=training.duration=4step"),
         *("--set=evaluation.every=4step", "--set=sparse.update_every=2step"),
-        *("--vary=sparse.sparsity=0.9", "--seeds=2", "--at_once=1"),
+        *("--vary=sparse.sparsity=0.9", "--seeds=2", "--seeds_per_run=1"),
     )
     name = "set_mnist_quick-sparsity_0.9-seeds_{0}_to_{0}"
     kill(command, tmp_path / name.format(1) / "config.json", signal.SIGKILL)
     for left in (1, 0):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert f"{left} of 2 runs are to be done" in done.stderr
-    report = tmp_path / "report"
-    ends = pd.read_csv(report / "sweep.csv")
+        assert f"{left} of 2 runs are left" in done.stderr
+    page = tmp_path / "report"
+    ends = pd.read_csv(page / "sweep.csv")
     assert ends["seed"].tolist() == [0, 1]
     assert (ends["weights_remaining_percent"] - 10).abs().max() < 0.01
     for seed in (0, 1):
         made = json.loads((tmp_path / name.format(seed) / "config.json").read_text())
         assert made["seeds"]["first"] == seed
-    assert (report / "index.html").exists()
-    assert "| 2 |" in (report / "sweep.md").read_text()
+    assert (page / "index.html").exists()
+    assert "| 2 |" in (page / "sweep.md").read_text()
 
 
 @pytest.mark.campaign

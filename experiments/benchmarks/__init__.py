@@ -1,6 +1,6 @@
-"""The benchmark's parts; `experiments/benchmark.py` runs them.
+"""Benchmarks that `experiments/benchmark.py` runs.
 
-Each section is a function that measures one question and returns tables. Machines are
-noisy and shared, so what is compared is timed in turns within one process, and
-reported as the median and the range over repetitions.
+Each benchmark is a function `measure` that returns tables. Machines are noisy and
+shared. Therefore rows that are compared are timed in turns within one process, and a
+table gives the median and the range over the repetitions.
 """

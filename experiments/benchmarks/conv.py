@@ -1,135 +1,135 @@
-"""Training networks of convolutions: by ways to compute them, and against PyTorch."""
+"""Training networks with convolutions: ways to compute them, and PyTorch."""
 
-import importlib
-from collections.abc import Mapping
-from types import MappingProxyType, ModuleType
+from typing import Any
 
-from experiments.benchmarks import fixtures, mnist, overhead, timing
-from experiments.benchmarks.fixtures import Rig
+from experiments.benchmarks import fixtures, mnist, rows, timing
+from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
 
-UNIT = "steps/s"
 PYTORCH = "PyTorch"
-TOLERANCE = 1e-3  # of losses near 2.5, after normalisation by batches, in nats
-# Batch size, and steps to a scan.
-SIZES = MappingProxyType({"lenet_5": (128, 10), "resnet_20": (128, 5)})
-CHECKED = 3  # batches on which losses are compared
+TOLERANCE = 1e-3  # in nats, of losses near 2.5 after batch normalization
+CHECKED = 3  # batches on which the losses are compared
 NOTE = (
-    "PyTorch trains on one batch of floats, without torch.compile; our rows besides "
-    "draw orders, look images up, normalise them and count what is right."
+    "PyTorch trains on one batch of floats, without torch.compile. The other rows also "
+    "shuffle, gather and normalize images and count correct predictions."
 )
 
 
-def measure(
-    *,
-    seconds: float,
-    repetitions: int = 5,
-    sizes: Mapping[str, tuple[int, int]] = SIZES,
-    count: int = 5,
-) -> list[Table]:
-    """Times training steps of LeNet-5 and ResNet-20.
+def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
+    """Times training steps of LeNet-5 and ResNet-20 on batches of 128.
 
     Args:
-      seconds: for each row, over all repetitions.
+      seconds: time for each row, over its repetitions.
       repetitions: turns of each row.
-      sizes: batch size and steps to a scan, by network.
-      count: of replicates of LeNet-5.
     """
-    tables = []
-    for network, (batch_size, steps) in sizes.items():
-        # XLA's gradients in a scan take minutes on CPUs for deep networks.
-        skips = network != "lenet_5" and overhead.on_cpu()
-        jobs = {
-            f"{by}, {words}": fixtures.trainer_job(
-                _rig(network, by, batch_size, length, steps)
-            )
-            for by in ("library", "explicit")
-            for words, length in (("dispatch", 1), (f"scan of {steps}", steps))
-            if not (skips and by == "library" and length > 1)
-        }
-        title = f"{network}, batch {batch_size}"
-        if network == "lenet_5":
-            tables += [
-                _table(f"Convolutions: {title}", jobs, seconds, repetitions),
-                _replicates(title, batch_size, steps, count, seconds, repetitions),
-            ]
-        else:
-            tables.append(
-                _peers(network, title, batch_size, jobs, seconds, repetitions)
-            )
-    return tables
+    how = {"seconds": seconds, "repetitions": repetitions}
+    return [
+        lenet(batch_size=128, steps=10, **how),
+        lenet_replicates(batch_size=128, steps=10, count=5, **how),
+        resnet(batch_size=128, steps=5, **how),
+    ]
 
 
-def _rig(
-    network: str, by: str, batch_size: int, steps: int, epoch: int, **fields: object
-) -> Rig:
-    dataset = fixtures.random_dataset(
-        fixtures.SHAPES[network], examples=batch_size * epoch
-    )
-    c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
-    if network == "lenet_5":
-        c.model.padding = "VALID"
-    c.run.conv_gradients = by
-    c.update(fields)
-    return fixtures.make(c, dataset)
+def lenet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> Table:
+    """Times LeNet-5 by gradients of convolutions, and by single steps or scans.
+
+    Args:
+      batch_size: examples in a step.
+      steps: steps in a scan.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+    """
+    jobs = _jobs("lenet_5", batch_size, steps)
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    title = f"Gradients of convolutions: lenet_5, batch {batch_size}"
+    return timing.rate_table(title, rates, unit="steps/s", base=next(iter(rates)))
 
 
-def _table(
-    title: str, jobs: dict[str, Job], seconds: float, repetitions: int, **more: object
+def lenet_replicates(
+    *, batch_size: int, steps: int, count: int, seconds: float, repetitions: int
 ) -> Table:
-    rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
-    return timing.rate_table(title, rates, unit=UNIT, base=next(iter(rates)), **more)
+    """Times the ways in which LeNet-5 computes several replicates.
 
+    Args:
+      batch_size: examples in a step.
+      steps: steps in a scan.
+      count: number of replicates.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+    """
 
-def _replicates(
-    title: str, size: int, steps: int, count: int, seconds: float, repetitions: int
-) -> Table:
-    """Times ways to map replicates."""
+    def job(mode: str) -> Job:
+        c = _config("lenet_5", "explicit", batch_size, steps)
+        c.replicates, c.run.replicate_mode = count, mode
+        return fixtures.trainer_job(_make(c, examples=batch_size * steps))
 
-    def job(mapped: str) -> Job:
-        run = {"replicate_mode": mapped}
-        more = {"replicates": count, "run": run}
-        return fixtures.trainer_job(
-            _rig("lenet_5", "explicit", size, steps, steps, **more)
-        )
-
-    jobs = {name: job(name) for name in ("map", "unroll", "vmap")}
-    rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
-    title = f"{count} replicates: {title}, explicit"
+    jobs = {mode: job(mode) for mode in ("map", "unroll", "vmap")}
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    title = f"{count} replicates: lenet_5, batch {batch_size}, explicit"
     return timing.rate_table(title, rates, unit="replicate-steps/s", base="map")
 
 
-def load_torch() -> ModuleType | None:
-    """Imports what needs torch, which is optional."""
-    if mnist.load_torch() is None:
-        return None
-    return importlib.import_module("experiments.benchmarks.torch_resnet")
+def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> Table:
+    """Times ResNet-20, and PyTorch on the same weights where it is installed.
 
-
-def _peers(
-    network: str,
-    title: str,
-    batch_size: int,
-    jobs: dict[str, Job],
-    seconds: float,
-    repetitions: int,
-) -> Table:
-    """Times our ways, and PyTorch on the same weights where it is."""
-    title, torch = f"Convolutions: {title}, 20 % of weights", load_torch()
+    Args:
+      batch_size: examples in a step.
+      steps: steps in a scan.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+    """
+    jobs = {
+        (row, ""): job for row, job in _jobs("resnet_20", batch_size, steps).items()
+    }
+    torch, absent, notes = mnist.load_torch("torch_resnet"), {}, []
     if torch is None:
-        absent = {PYTORCH: mnist.MISSING}
-        return _table(title, jobs, seconds, repetitions, absent=absent)
-    rig = _rig(network, "auto", batch_size, 1, CHECKED)
-    params, masks = mnist.first_replicate(rig)
-    images, labels = (part[:batch_size] for part in rig.dataset.train)
-    theirs = torch.jobs(params, masks, fixtures.normalized(images, rig.dataset), labels)
-    every = {(name, ""): job for name, job in jobs.items()}
-    every |= {(PYTORCH, name): job for name, job in theirs.items()}
-    rates = timing.in_turns(every, seconds=seconds, repetitions=repetitions)
-    chosen, settings = timing.best_settings(rates)
-    same = mnist.discrepancy(rig, torch, steps=CHECKED, tolerance=TOLERANCE)
-    note = " ".join([same, NOTE, *settings])
-    base = next(iter(chosen))
-    table = timing.rate_table(title, chosen, unit=UNIT, base=base, note=note)
+        absent[PYTORCH] = rows.MISSING
+    else:
+        c = _config("resnet_20", "auto", batch_size, 1)
+        fixture = _make(c, examples=batch_size * CHECKED)
+        images, labels = (part[:batch_size] for part in fixture.dataset.train)
+        floats = fixtures.normalized(images, fixture.dataset)
+        theirs = torch.jobs(*fixtures.first_replicate(fixture), floats, labels)
+        jobs |= {(PYTORCH, setting): job for setting, job in theirs.items()}
+        same = mnist.compare_losses(fixture, torch, steps=CHECKED, tolerance=TOLERANCE)
+        notes = [same, NOTE]
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    fastest, settings = timing.best_settings(rates)
+    table = timing.rate_table(
+        f"Gradients of convolutions: resnet_20, batch {batch_size}, 20 % of weights",
+        fastest,
+        unit="steps/s",
+        base=next(iter(fastest)),
+        note=" ".join([*notes, *settings]),
+        absent=absent,
+    )
     table.data["tried"] = {", ".join(key): rate for key, rate in rates.items()}
     return table
+
+
+def _jobs(network: str, batch_size: int, steps: int) -> dict[str, Job]:
+    """Makes jobs by `run.conv_gradients`, as single steps and as scans."""
+    jobs = {}
+    for gradients in ("library", "explicit"):
+        for name, length in (("single steps", 1), (f"scan of {steps}", steps)):
+            # Deep networks take minutes with XLA's own gradients in a scan on CPUs.
+            slow = network != "lenet_5" and fixtures.on_cpu()
+            if slow and gradients == "library" and length > 1:
+                continue
+            c = _config(network, gradients, batch_size, length)
+            fixture = _make(c, examples=batch_size * steps)
+            jobs[f"{gradients}, {name}"] = fixtures.trainer_job(fixture)
+    return jobs
+
+
+def _config(network: str, gradients: str, batch_size: int, steps: int) -> Any:
+    c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
+    if network == "lenet_5":
+        c.model.padding = "VALID"
+    c.run.conv_gradients = gradients
+    return c
+
+
+def _make(c: Any, *, examples: int) -> Fixture:
+    shape = fixtures.SHAPES[c.model.name]
+    return fixtures.make(c, fixtures.random_dataset(shape, examples=examples))

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and the files that say so."""
+"""The machine and the versions that a benchmark ran with, and its result files."""
 
 import importlib.util
 import json
@@ -22,11 +22,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jaxpruner")
 
 
 def describe(argv: Sequence[str]) -> dict[str, Any]:
-    """Describes the machine, the versions and how busy it is."""
+    """Describes the command, the machine, the versions and the load of the machine.
+
+    Args:
+      argv: the command line. `--data_dir` is left out of the description.
+    """
     kinds = [device.device_kind for device in jax.local_devices()]
-    named = [a for a in argv[1:] if not a.lstrip("-").startswith("data_dir")]
+    flags = [a for a in argv[1:] if not a.lstrip("-").startswith("data_dir")]
     return {
-        "command": f"python experiments/benchmark.py {shlex.join(named)}".strip(),
+        "command": f"python experiments/benchmark.py {shlex.join(flags)}".strip(),
         "date": datetime.now(UTC).date().isoformat(),
         "backend": jax.default_backend(),
         "devices": f"{len(kinds)} x {kinds[0]}",
@@ -48,20 +52,20 @@ def _processor() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    found = re.search(r"model name\s*:\s*(.+)", text)
-    return found.group(1) if found else platform.machine()
+    match = re.search(r"model name\s*:\s*(.+)", text)
+    return match.group(1) if match else platform.machine()
 
 
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        there = importlib.util.find_spec(package) is not None
-        return "of unknown version" if there else "not installed"
+        installed = importlib.util.find_spec(package) is not None
+        return "unknown version" if installed else "not installed"
 
 
 def markdown(facts: dict[str, Any]) -> str:
-    """Writes the description as a Markdown list."""
+    """Formats what `describe` returned as a Markdown list."""
     flat = facts | {
         "versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     }
@@ -75,10 +79,10 @@ def save(
     """Writes the tables as Markdown and, with every repetition, as JSON.
 
     Args:
-      folder: where to; made if it is not there.
+      folder: folder of the two files; made if it does not exist.
       facts: what `describe` returned.
       tables: what was measured.
-      suffix: of the name, if only some sections ran.
+      suffix: end of the files' names, for a run of some benchmarks only; "" for all.
 
     Returns:
       The path of the Markdown file.

@@ -1,7 +1,7 @@
-"""What `experiments/train.py` would run for a network, without a run around it.
+"""The experiments that the benchmarks time.
 
-A rig is an experiment as `build` makes it, a state with 20 % of the weights kept, and
-the calls that train it on.
+A fixture is an experiment as `experiments/train.py` makes it, with a pruned state, but
+without a run directory. Functions here turn it into timed jobs or compiled programs.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.benchmarks.timing import Job
-from jaxsparse import config, factory, scores, select
+from jaxsparse import config, factory, scores, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.lottery.stages import Experiment
@@ -25,7 +25,7 @@ from jaxsparse.training.scan_chunks import EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
 
-DENSITY = 0.2  # about what is left after seven levels
+DENSITY = 0.2  # about the density of a ticket after seven levels
 
 SHAPES = {
     "lenet_300_100": (28, 28, 1),
@@ -34,14 +34,14 @@ SHAPES = {
 }
 
 
-class Rig(NamedTuple):
-    """An experiment, and a state to train.
+class Fixture(NamedTuple):
+    """An experiment and a state to train.
 
     Attributes:
-      experiment: as `build` makes it.
+      experiment: what `factory.make_experiment` returned.
       dataset: what it trains on.
-      config: what it was made from.
-      state: sparse and fresh, in the form of files.
+      config: the config that it was made from.
+      state: the state before the first step, sparse, in the layout of checkpoints.
     """
 
     experiment: Experiment
@@ -50,19 +50,30 @@ class Rig(NamedTuple):
     state: TrainState
 
 
+def on_cpu() -> bool:
+    """True on CPUs, where convolutions are slow and benchmarks are made short."""
+    return jax.default_backend() == "cpu"
+
+
 def random_dataset(
     shape: tuple[int, ...], *, examples: int, classes: int = 10
 ) -> Dataset:
-    """Makes uint8 noise of the shape of a dataset; steps take as long as on images."""
-    draw = np.random.default_rng(0)
+    """Makes a dataset of random uint8 images, on which steps take as long as on others.
 
-    def part(n: int) -> Examples:
-        images = draw.integers(0, 256, (n, *shape), np.uint8)
-        return Examples(images, draw.integers(0, classes, n).astype(np.int32))
+    Args:
+      shape: shape [h w c] of an image.
+      examples: number of training examples.
+      classes: number of classes.
+    """
+    generator = np.random.default_rng(0)
+
+    def draw(n: int) -> Examples:
+        images = generator.integers(0, 256, (n, *shape), np.uint8)
+        return Examples(images, generator.integers(0, classes, n).astype(np.int32))
 
     channels = shape[-1]
-    half, quarter = (0.5,) * channels, (0.25,) * channels
-    return Dataset(part(examples), part(0), part(64), classes, half, quarter)
+    mean, std = (0.5,) * channels, (0.25,) * channels
+    return Dataset(draw(examples), draw(0), draw(64), classes, mean, std)
 
 
 def normalized(images: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -78,17 +89,15 @@ def recipe(
     batch_size: int,
     steps: int = 1,
     devices: int = 1,
-    by: str = "jit",
 ) -> ConfigDict:
-    """Makes the config of the LTH-MNIST protocol (SGD 0.1), with another network.
+    """Makes the config of the LTH-MNIST protocol (SGD 0.1) with another network.
 
     Args:
-      network: one of `SHAPES`.
-      replicates: seeds trained at once.
-      batch_size: examples a step.
-      steps: in each call, scanned; one has no loop around it.
-      devices: how many to use.
-      by: "jit" or "pmap".
+      network: one of `SHAPES`, or another name of a model.
+      replicates: seeds that are trained at once.
+      batch_size: examples in a step.
+      steps: steps in a call, as one scan. A call of one step has no loop.
+      devices: number of devices.
     """
     c = config.default()
     c.replicates = replicates
@@ -98,15 +107,15 @@ def recipe(
     c.init.bias = "torch_default"
     c.schedule.learning_rate = 0.1
     c.run.devices = devices
-    c.run.parallelism = by
-    c.run.steps_per_call, c.run.scan = steps, True  # also where that is slow
+    # A scan even where the automatic choice would be single steps.
+    c.run.steps_per_call, c.run.scan = steps, True
     return c
 
 
-def make(c: ConfigDict, dataset: Dataset) -> Rig:
-    """Builds the experiment and prunes its network once, by magnitude.
+def make(c: ConfigDict, dataset: Dataset) -> Fixture:
+    """Makes the experiment, and prunes its network once by magnitude.
 
-    Networks that `c.sparse` trains sparsely from the start begin with its masks.
+    If `c.sparse` trains sparsely from the start, the masks are those of its method.
     """
     experiment = factory.make_experiment(c, dataset, Path("unused"))
     network, seeds = experiment.network, experiment.seeds
@@ -116,73 +125,84 @@ def make(c: ConfigDict, dataset: Dataset) -> Rig:
     else:
         masks = network.first_masks(params, stats, seeds)
     state = state_lib.start(network.tx, params, stats, masks, step=0, keys=seeds.masks)
-    return Rig(experiment, dataset, c, state)
+    return Fixture(experiment, dataset, c, state)
 
 
 def prune(params: Params, masks: Masks) -> Masks:
-    """Keeps the largest 20 % of the weights."""
-    kept = round(DENSITY * masks_lib.size(masks))
-    return select.top_k_global(scores.magnitude(params, masks), kept)
+    """Returns masks of the largest weights, `DENSITY` of them all."""
+    count = round(DENSITY * masks_lib.size(masks))
+    return select.top_k_global(scores.magnitude(params, masks), count)
 
 
-def trainer_job(rig: Rig) -> Job:
-    """Trains by the trainer's own program of usual calls, a fresh order an epoch."""
-    trainer, layout = rig.experiment.trainer, rig.experiment.trainer.layout
-    steps, size = trainer.steps_per_call, rig.config.data.batch_size
+def first_replicate(fixture: Fixture) -> tuple[Params, Masks]:
+    """Returns the weights and the masks of the first replicate."""
+    masks = transforms.get_masks(fixture.state.opt_state)
+    return jax.tree.map(lambda leaf: leaf[0], (fixture.state.params, masks))
+
+
+def trainer_job(fixture: Fixture) -> Job:
+    """Times the trainer's compiled call, on batches in a new order each epoch."""
+    trainer, layout = fixture.experiment.trainer, fixture.experiment.trainer.layout
+    steps, size = trainer.steps_per_call, fixture.config.data.batch_size
     program = trainer.programs(steps, size)
-    keys = rig.experiment.seeds.data
-    placed = mesh.shard_replicates(layout, keys)
-    asked = calls(trainer.epoch, steps=steps, batch_size=size)
-    served = trainer.feed.serve(keys, asked)
-    state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, rig.state))
-    # As in `build`: forced host devices hang if many collectives are in flight.
-    waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
+    keys = fixture.experiment.seeds.data
+    sharded_keys = mesh.shard_replicates(layout, keys)
+    chunks = calls(trainer.epoch, steps=steps, batch_size=size)
+    inputs = trainer.feed.serve(keys, chunks)
+    state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fixture.state))
+    # As in the trainer: forced host devices hang if many collectives are in flight.
+    waits = on_cpu() and layout.mesh.size > 1
 
     def run(count: int) -> None:
         nonlocal state
         for _ in range(count):
-            _, data = next(served)
-            state, tally = program(state, data, placed)
+            _, data = next(inputs)
+            state, sums = program(state, data, sharded_keys)
             if waits:
-                jax.block_until_ready(tally)
+                jax.block_until_ready(sums)
         jax.block_until_ready(state)
 
-    return Job(run, steps * rig.config.replicates)
+    return Job(run, steps * fixture.config.replicates)
 
 
-def compile_step(rig: Rig) -> jax.stages.Compiled:
-    """Compiles the trainer's program of one step, to look at it."""
-    return lower_step(rig).compile()
-
-
-def lower_step(rig: Rig) -> jax.stages.Lowered:
-    """Lowers the trainer's program of one step, as it is before it is optimised.
+def lower_step(fixture: Fixture) -> jax.stages.Lowered:
+    """Lowers the trainer's program of one step, before the compiler optimizes it.
 
     Raises:
-      ValueError: if the rig's calls have more, so that there is a loop around it.
+      ValueError: if the calls of the fixture have more steps, and therefore a loop.
     """
-    trainer, size = rig.experiment.trainer, rig.config.data.batch_size
+    trainer, size = fixture.experiment.trainer, fixture.config.data.batch_size
     if trainer.steps_per_call != 1:
-        raise ValueError(f"calls have {trainer.steps_per_call} steps; wanted 1")
-    keys = rig.experiment.seeds.data
-    served = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
-    _, data = next(served)
-    state = state_sharding.shard_state(
-        trainer.layout, jax.tree.map(jnp.copy, rig.state)
-    )
-    placed = mesh.shard_replicates(trainer.layout, keys)
+        raise ValueError(
+            f"steps: expected 1 in a call, got {trainer.steps_per_call}; make the "
+            "fixture with steps=1"
+        )
+    keys = fixture.experiment.seeds.data
+    inputs = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
+    _, data = next(inputs)
+    copy = jax.tree.map(jnp.copy, fixture.state)
+    state = state_sharding.shard_state(trainer.layout, copy)
+    sharded_keys = mesh.shard_replicates(trainer.layout, keys)
     program = jax.jit(trainer.programs(1, size), donate_argnums=0)
-    return program.lower(state, data, placed)
+    return program.lower(state, data, sharded_keys)
 
 
 def calls(epoch: EpochSpec, *, steps: int, batch_size: int) -> Iterator[ScanChunk]:
-    """Yields calls of so many steps without end, those of an epoch's full batches.
+    """Yields calls of equal length without end, from the full batches of each epoch.
+
+    Args:
+      epoch: the length of an epoch.
+      steps: steps in a call.
+      batch_size: examples in a step.
 
     Raises:
-      ValueError: if an epoch has fewer.
+      ValueError: if an epoch has fewer steps than a call.
     """
     if steps > epoch.steps:
-        raise ValueError(f"steps: got {steps}; wanted at most {epoch.steps}, an epoch")
+        raise ValueError(
+            f"steps: expected at most {epoch.steps}, the steps of an epoch, got "
+            f"{steps}; give more examples"
+        )
     for number in itertools.count():
         for first in range(0, epoch.steps - steps + 1, steps):
             step = number * epoch.steps + first

@@ -1,4 +1,4 @@
-"""What jaxpruner does, to compare with; only this module imports it."""
+"""Pruning by jaxpruner; only this module imports it."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -13,58 +13,68 @@ from jaxpruner import sparsity_distributions
 from experiments.benchmarks import mask_updates
 from experiments.benchmarks.timing import Job
 
-GIVEN_BACK = (
-    "jaxpruner calls jax.tree_map, which this JAX has no longer; for these times it "
-    "was given back."
+RESTORED = (
+    "jaxpruner calls jax.tree_map, which this version of JAX has removed; it was "
+    "restored for these measurements."
 )
 
 
 @contextmanager
 def restored() -> Iterator[str]:
-    """Gives jaxpruner what JAX has removed since, and words that."""
+    """Restores `jax.tree_map` for jaxpruner; yields a note, "" if it still exists."""
     if hasattr(jax, "tree_map"):
         yield ""
         return
     jax.tree_map = jax.tree.map
     try:
-        yield GIVEN_BACK
+        yield RESTORED
     finally:
         del jax.tree_map
 
 
 def selection(sparsity: float) -> Callable[[Any], Any]:
-    """Makes what selects from weights by magnitude, all layers together."""
-    # Normalised scores, its default, would select something else.
+    """Makes a function from weights to masks, by global magnitude."""
+    # With normalized scores, its default, it would select other weights.
     updater = jaxpruner.GlobalMagnitudePruning(
         sparsity=sparsity, use_normalization=False
     )
     return jax.jit(lambda params: updater.instant_sparsify(params)[1])
 
 
-def _everywhere(sparsity: float) -> Callable[[Any], Any]:
+def _uniform(sparsity: float) -> Callable[[Any], Any]:
     return functools.partial(sparsity_distributions.uniform, sparsity=sparsity)
 
 
 def fixed(
     inner: optax.GradientTransformation, *, sparsity: float
 ) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """Wraps an optimiser for fixed random masks.
+    """Wraps an optimizer for fixed random masks.
+
+    Args:
+      inner: the optimizer.
+      sparsity: fraction of each layer that is pruned.
 
     Returns:
-      The optimiser, and what parameters go through after each update.
+      The wrapped optimizer, and the function from `(params, opt_state)` to parameters
+      that has to be called after each update.
     """
-    updater = jaxpruner.StaticRandomSparse(
-        sparsity_distribution_fn=_everywhere(sparsity)
-    )
+    updater = jaxpruner.StaticRandomSparse(sparsity_distribution_fn=_uniform(sparsity))
     return updater.wrap_optax(inner), updater.post_gradient_update
 
 
 def rigl_job(
     inner: optax.GradientTransformation, params: Any, grads: Any, *, sparsity: float
 ) -> Job:
-    """Makes updates of RigL one by one, each of which changes masks."""
+    """Times steps of RigL, each of which updates the masks.
+
+    Args:
+      inner: the optimizer.
+      params: initial parameters.
+      grads: the gradient of every step.
+      sparsity: fraction of each layer that is pruned.
+    """
     updater = jaxpruner.RigL(
-        sparsity_distribution_fn=_everywhere(sparsity),
+        sparsity_distribution_fn=_uniform(sparsity),
         scheduler=jaxpruner.PeriodicSchedule(
             update_freq=1, update_start_step=0, update_end_step=10**9
         ),
@@ -72,10 +82,10 @@ def rigl_job(
     tx = updater.wrap_optax(inner)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def update(state: Any, grads: Any) -> Any:
+    def step(state: Any, grads: Any) -> Any:
         params, opt_state = state
-        change, opt_state = tx.update(grads, opt_state, params)
-        params = optax.apply_updates(params, change)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
         return updater.post_gradient_update(params, opt_state), opt_state
 
-    return mask_updates.repeat(update, (params, tx.init(params)), grads)
+    return mask_updates.repeat(step, (params, tx.init(params)), grads)

@@ -1,9 +1,9 @@
-"""One launch of a recipe, as `experiments/train.py` does it, until its first step ends.
+"""Starts a recipe as `experiments/train.py` does, and stops after its first step.
 
     python -m experiments.benchmarks.launch FOLDER VARIANT
 
-Prints when what ended, by the clock of the machine, for `startup` to subtract the time
-of the command from.
+Prints the wall-clock time at the end of each phase as JSON. `startup` subtracts the
+time at which it gave the command.
 """
 
 import json
@@ -20,32 +20,48 @@ from jaxsparse.training import profiling, progress
 from jaxsparse.training.train import RunDir
 
 
-class FirstStep(Exception):  # noqa: N818  (no error: it ends the launch)
-    """Ends a launch."""
+class FirstStep(Exception):  # noqa: N818  (not an error)
+    """Raised after the first step, to stop the run."""
 
 
-class Clock(progress.Progress):
-    """Notes when training begins, and ends it when it first advances."""
+class StartTime(progress.Progress):
+    """A progress bar that records when training starts, and stops it at its first step.
+
+    Attributes:
+      began: wall-clock time at which training started; 0 before.
+    """
 
     def __init__(self, out: TextIO) -> None:
-        """Shows on `out` what any run shows."""
+        """Shows the progress of a run of one stage.
+
+        Args:
+          out: where to print.
+        """
         super().__init__(1, 0, out=out)
         self.began = 0.0
 
     def begin(self, name: str, **steps: int) -> None:
-        """Notes the time."""
+        """Records the time."""
         super().begin(name, **steps)
         self.began = time.time()
 
     def advance(self, step: int, *, note: str = "") -> None:
-        """Ends the launch: so far the host has waited for the devices."""
+        """Stops the run. The host has waited for the devices by now."""
         raise FirstStep
 
 
 def main(folder: Path, variant: str) -> dict[str, Any]:
-    """Launches; returns times by name, and what was compiled."""
+    """Runs `configs/dense_digits.py` up to its first step.
+
+    Args:
+      folder: run directory.
+      variant: variant of the recipe.
+
+    Returns:
+      Wall-clock times by phase, and the time and number of compilations.
+    """
     imported = time.time()
-    spent = profiling.CostTracker()
+    costs = profiling.CostTracker()
     from configs import dense_digits
 
     c = dense_digits.get_config(variant)
@@ -56,22 +72,22 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
     built = time.time()
     folder.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        clock = Clock(nowhere)
-        desk = RunDir(
+        shown = StartTime(nowhere)
+        run_dir = RunDir(
             metrics=folder / "metrics.jsonl",
             checkpoints=folder / "checkpoints",
-            progress=clock,
+            progress=shown,
             should_stop=lambda: 0,
         )
         try:
-            experiment.run(made, desk)
+            experiment.run(made, run_dir)
         except FirstStep:
             stepped = time.time()
-    cost = spent.so_far()
+    cost = costs.so_far()
     return {
         "imported": imported,
         "built": built,
-        "began": clock.began,
+        "began": shown.began,
         "stepped": stepped,
         "compiling": cost["compile_seconds"],
         "programs": cost["programs"],

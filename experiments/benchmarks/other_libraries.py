@@ -1,9 +1,9 @@
-"""jaxsparse beside other libraries that prune, where they are installed.
+"""jaxsparse and other pruning libraries, where they are installed.
 
-jaxpruner (Lee et al., 2023, arXiv:2304.14082) is the best-known one for JAX, and
-`torch.nn.utils.prune` is what PyTorch brings. Not here: torch-pruning, which removes
-whole channels and has no masks of weights, and sparsimony, which requires numpy 1.
-Before each row is timed it runs once; if it fails, the row says how.
+jaxpruner (Lee et al., 2023, arXiv:2304.14082) is the best-known library for JAX, and
+`torch.nn.utils.prune` is part of PyTorch. Two libraries are left out: torch-pruning
+removes whole channels and has no masks of weights, and sparsimony requires NumPy 1. A
+library that fails is a row with its error.
 """
 
 import importlib
@@ -17,7 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks import fixtures, mask_updates, mnist, selection, timing
+from experiments.benchmarks import (
+    fixtures,
+    mask_updates,
+    mnist,
+    rows,
+    selection,
+    timing,
+)
 from experiments.benchmarks.timing import Job, Table
 from jaxsparse import masks as masks_lib
 from jaxsparse import select
@@ -29,7 +36,7 @@ TORCH = "PyTorch, torch.nn.utils.prune"
 ABSENT = {
     JAXPRUNER: "not installed: pip install "
     "git+https://github.com/google-research/jaxpruner",
-    TORCH: mnist.MISSING,
+    TORCH: rows.MISSING,
 }
 
 
@@ -41,35 +48,35 @@ def measure(
     batch_size: int = 128,
     steps: int = 100,
 ) -> list[Table]:
-    """Times a selection, a change of masks and a sparse step in each library.
+    """Times a selection, a mask update and sparse training steps in each library.
 
     Args:
-      seconds: for each row, over its repetitions.
+      seconds: time for each row, over its repetitions.
       repetitions: turns of each row.
-      shapes: of the layers that are pruned; ResNet-18's if None.
-      batch_size: examples in a step of training.
-      steps: of training in one call.
+      shapes: shapes of the pruned layers by name; None for those of ResNet-18.
+      batch_size: examples in a training step.
+      steps: training steps in a call.
     """
     shapes = selection.resnet_18() if shapes is None else shapes
-    both = {"seconds": seconds, "repetitions": repetitions}
+    how = {"seconds": seconds, "repetitions": repetitions}
     jaxpruner = _load("jax_pruner", "jaxpruner")
     torch = _load("torch_prune", "torch")
     with jaxpruner.restored() if jaxpruner else nullcontext("") as note:
         return [
-            _select(jaxpruner, torch, shapes, note=note, **both),
-            _change(jaxpruner, shapes, note=note, **both),
-            _step(jaxpruner, torch, batch_size, steps, note=note, **both),
+            _select(jaxpruner, torch, shapes, note=note, **how),
+            _mask_update(jaxpruner, shapes, note=note, **how),
+            _train(jaxpruner, torch, batch_size, steps, note=note, **how),
         ]
 
 
 def _load(name: str, package: str) -> ModuleType | None:
-    """Imports the module that needs a package; None if that cannot be."""
+    """Imports the module that needs a package; None if that is impossible."""
     try:
         return importlib.import_module(f"experiments.benchmarks.{name}")
-    except Exception as error:  # of what it imports, in versions that do not fit
+    except Exception as error:  # packages of incompatible versions fail in many ways
         if getattr(error, "name", None) != package:
-            absent = f"cannot be imported: {type(error).__name__}: {error}"
-            ABSENT[{"jaxpruner": JAXPRUNER, "torch": TORCH}[package]] = absent
+            reason = f"cannot be imported: {type(error).__name__}: {error}"
+            ABSENT[{"jaxpruner": JAXPRUNER, "torch": TORCH}[package]] = reason
         return None
 
 
@@ -81,14 +88,14 @@ def compare(
     repetitions: int,
     note: str,
 ) -> Table:
-    """Times what can be made and run; says of the rest why it cannot.
+    """Times the jobs that can be made and run, and gives the reasons for the others.
 
     Args:
-      title: what is done.
-      makers: by library what makes its job; None if it is not installed.
-      seconds: for each row, over its repetitions.
+      title: what was measured.
+      makers: by library the function that makes its job; None if it is not installed.
+      seconds: time for each row, over its repetitions.
       repetitions: turns of each row.
-      note: how to read it.
+      note: how to read the table.
     """
     jobs, absent = {}, {}
     for name, make in makers.items():
@@ -98,24 +105,27 @@ def compare(
         try:
             job = make()
             job.run(1)
-        except Exception as error:  # other versions of libraries fail in many ways
+        except Exception as error:  # libraries of other versions fail in many ways
             if name == OURS:
                 raise
             line = (str(error).splitlines() or [""])[0]
             absent[name] = f"fails here: {type(error).__name__}: {line[:120]}"
             continue
         jobs[name] = job
-    rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
-    times = {name: [1000 / rate for rate in values] for name, values in rates.items()}
-    rows = []
-    for name, found in times.items():
-        digits = 0 if min(found) >= 20 else 2
-        multiples = timing.ratios(found, times[OURS])
-        cells = timing.spread(found, digits), timing.spread(multiples, 2)
-        rows.append((name, *cells))
-    rows += [(name, reason, "") for name, reason in absent.items()]
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    times = timing.milliseconds(rates)
+    table_rows = [
+        (
+            name,
+            timing.format_rates(values),
+            timing.format_spread(timing.ratios(values, times[OURS]), 2),
+        )
+        for name, values in times.items()
+    ]
+    table_rows += [(name, reason, "") for name, reason in absent.items()]
     header = ("", "ms", f"time as a multiple of {OURS}")
-    return Table(title, header, rows, note, {"milliseconds": times, "absent": absent})
+    data = {"milliseconds": times, "absent": absent}
+    return Table(title, header, table_rows, note, data)
 
 
 def _select(
@@ -124,9 +134,9 @@ def _select(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     note: str,
-    **both: Any,
+    **how: Any,
 ) -> Table:
-    params = mask_updates.draw(shapes)
+    params = mask_updates.normal_kernels(shapes)
     leaves = jax.tree.leaves(params)
     total = sum(leaf.size for leaf in leaves)
     count = total - round(SPARSITY * total)
@@ -136,37 +146,36 @@ def _select(
     def largest(params: Any, count: Any) -> Any:
         return select.top_k_global(jax.tree.map(jnp.abs, params), count)
 
-    def ours() -> Job:
+    def make_ours() -> Job:
         kept[OURS] = masks_lib.num_active(largest(params, count))
-        return _calls(lambda: largest(params, count))
+        return _job(lambda: largest(params, count))
 
-    def jaxpruners() -> Job:
+    def make_jaxpruner() -> Job:
         masks = jaxpruner.selection(SPARSITY)
         found = jax.tree.leaves(masks(params))
         kept[JAXPRUNER] = sum(int(np.count_nonzero(mask)) for mask in found)
-        return _calls(lambda: masks(params))
+        return _job(lambda: masks(params))
 
-    def torchs() -> Job:
+    def make_torch() -> Job:
         vector = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in leaves])
-        job, counted = torch.select_job(vector, SPARSITY)
-        kept[TORCH] = counted()
+        job, count_kept = torch.select_job(vector, SPARSITY)
+        kept[TORCH] = count_kept()
         return job
 
     makers = {
-        OURS: ours,
-        JAXPRUNER: jaxpruner and jaxpruners,
-        TORCH: torch and torchs,
+        OURS: make_ours,
+        JAXPRUNER: jaxpruner and make_jaxpruner,
+        TORCH: torch and make_torch,
     }
-    title = f"Peers: keep 10 % of {total:,} weights by magnitude, all together"
-    table = compare(title, makers, note=note, **both)
+    title = f"Other libraries: global selection of 10 % of {total:,} weights"
+    table = compare(title, makers, note=note, **how)
     counts = ", ".join(f"{name} {number:,}" for name, number in kept.items())
     table.data["kept"] = kept
-    return table._replace(
-        note=f"Weights kept, of {count:,} wanted: {counts}. {note}".strip()
-    )
+    note = f"Weights kept, {count:,} expected: {counts}. {note}".strip()
+    return table._replace(note=note)
 
 
-def _calls(call: Callable[[], Any]) -> Job:
+def _job(call: Callable[[], Any]) -> Job:
     def run(count: int) -> None:
         for _ in range(count):
             jax.block_until_ready(call())
@@ -174,81 +183,85 @@ def _calls(call: Callable[[], Any]) -> Job:
     return Job(run, 1)
 
 
-def _change(
+def _mask_update(
     jaxpruner: ModuleType | None,
     shapes: Mapping[str, tuple[int, ...]],
     *,
     note: str,
-    **both: Any,
+    **how: Any,
 ) -> Table:
-    params, grads = mask_updates.draw(shapes), mask_updates.draw(shapes, seed=1)
+    params = mask_updates.normal_kernels(shapes)
+    grads = mask_updates.normal_kernels(shapes, seed=1)
     inner = optax.sgd(0.1)
 
-    def ours() -> Job:
+    def make_ours() -> Job:
         tx = mask_updates.rigl(inner, 1, distribution="uniform")
-        return mask_updates.update_job(tx, params, grads)
+        return mask_updates.step_job(tx, params, grads)
 
-    def theirs() -> Job:
+    def make_jaxpruner() -> Job:
         return jaxpruner.rigl_job(inner, params, grads, sparsity=SPARSITY)
 
-    makers = {OURS: ours, JAXPRUNER: jaxpruner and theirs}
+    makers = {OURS: make_ours, JAXPRUNER: jaxpruner and make_jaxpruner}
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
-    title = f"Peers: an update in which RigL changes the masks of {total:,} weights"
-    said = (
-        "Around `optax.sgd(0.1)`, 90 % of each layer pruned; 30 % of the weights go at "
-        f"a change, at which neither library makes the optimiser's step. {note}"
+    title = f"Other libraries: a mask update of RigL, {total:,} weights"
+    note = (
+        "Around `optax.sgd(0.1)`, 90 % of each layer pruned. A mask update drops 30 % "
+        f"of the weights; neither library updates the weights in that step. {note}"
     )
-    return compare(title, makers, note=said.strip(), **both)
+    return compare(title, makers, note=note.strip(), **how)
 
 
-def _step(
+def _train(
     jaxpruner: ModuleType | None,
     torch: ModuleType | None,
     batch_size: int,
     steps: int,
     *,
     note: str,
-    **both: Any,
+    **how: Any,
 ) -> Table:
     dataset = fixtures.random_dataset((28, 28, 1), examples=batch_size)
     c = fixtures.recipe("lenet_300_100", replicates=1, batch_size=batch_size)
-    rig = fixtures.make(c, dataset)
-    params, masks = mnist.first_replicate(rig)
-    images, labels = map(jnp.asarray, dataset.train)
+    fixture = fixtures.make(c, dataset)
+    params, masks = fixtures.first_replicate(fixture)
+    batch = tuple(map(jnp.asarray, dataset.train))
 
-    def ours() -> Job:
-        loop = mnist.library_loop(rig, masks)
+    def make_ours() -> Job:
+        loop = mnist.library_loop(fixture, masks)
         opt_state = loop.tx.init(params)
-        return _one_batch(loop.step, params, opt_state, (images, labels), steps)
+        return _training_job(loop.step, params, opt_state, batch, steps)
 
-    def jaxpruners() -> Job:
+    def make_jaxpruner() -> Job:
         tx, after = jaxpruner.fixed(optax.sgd(0.1), sparsity=1 - fixtures.DENSITY)
-        step = mnist.step_with(rig, tx, after=after)
-        return _one_batch(step, params, tx.init(params), (images, labels), steps)
+        step = mnist.make_step(fixture, tx, after=after)
+        return _training_job(step, params, tx.init(params), batch, steps)
 
-    def torchs() -> Job:
-        floats = augment.normalize(images, mean=dataset.mean, std=dataset.std)
+    def make_torch() -> Job:
+        floats = augment.normalize(batch[0], mean=dataset.mean, std=dataset.std)
         arrays = np.array(floats), dataset.train.labels
-        return torch.step_job(params, masks, *arrays, steps=steps)._replace(work=1)
+        return torch.step_job(params, masks, *arrays, steps=steps)
 
     makers = {
-        OURS: ours,
-        JAXPRUNER: jaxpruner and jaxpruners,
-        TORCH: torch and torchs,
+        OURS: make_ours,
+        JAXPRUNER: jaxpruner and make_jaxpruner,
+        TORCH: torch and make_torch,
     }
-    title = f"Peers: {steps} sparse training steps, LeNet-300-100, batch {batch_size}"
-    said = f"On one batch, dispatched one by one, plain SGD, default threads. {note}"
-    return compare(title, makers, note=said.strip(), **both)
+    title = (
+        f"Other libraries: {steps} sparse training steps, LeNet-300-100, "
+        f"batch {batch_size}"
+    )
+    note = f"On one batch, in single steps, plain SGD, default threads. {note}"
+    return compare(title, makers, note=note.strip(), **how)
 
 
-def _one_batch(
+def _training_job(
     step: Callable[..., Any],
     params: Any,
     opt_state: Any,
     batch: tuple[Any, Any],
     steps: int,
 ) -> Job:
-    """Trains on a batch so many times in each call, which is one piece of work."""
+    """Times training on one batch; a call of `steps` steps is one unit of work."""
     state = jax.tree.map(jnp.copy, (params, opt_state))
 
     def run(count: int) -> None:

@@ -1,10 +1,10 @@
-"""Training divided over devices: strong and weak scaling, and what devices exchange.
+"""Training on several devices: strong and weak scaling, and their communication.
 
-Strong scaling divides one batch over more devices; weak scaling gives each device a
-batch of its own. What a compiled step computes, reads and sends holds wherever it is
-compiled; times are given for real devices only, because forced host devices share the
-cores of one machine. Where there is one device on a CPU, what is compiled is read in a
-second process, which is made to show more.
+Strong scaling divides one batch among more devices. Weak scaling gives each device a
+batch of its own. The FLOPs and the collectives of a compiled step are the same wherever
+it is compiled. Times are measured on real devices only, because forced host devices
+share the cores of one machine. Where there is only one device, the programs are
+compiled for forced host devices in a second process.
 """
 
 import functools
@@ -24,32 +24,32 @@ from experiments.benchmarks.timing import Table
 ROOT = Path(__file__).resolve().parent.parent.parent
 COUNTS = (1, 2, 4, 8)
 NETWORKS = ("lenet_300_100", "resnet_20")
-WAYS = {
+MODES = {
     "strong": "one batch of {size} divided",
     "weak": "{size} examples on each device",
     "replicates": "one replicate on each device, batches of {size}",
 }
-PATIENCE = 1200  # seconds for the second process
+TIMEOUT = 1200  # seconds for the second process
 
 
 class Case(NamedTuple):
-    """One program.
+    """A program.
 
     Attributes:
-      network: one of `rigs.SHAPES`.
-      way: one of `WAYS`.
-      devices: how many train.
-      size: examples in a batch; on each device in weak scaling.
+      network: one of `fixtures.SHAPES`.
+      mode: one of `MODES`.
+      devices: number of devices.
+      size: examples in a batch; in weak scaling, on each device.
     """
 
     network: str
-    way: str
+    mode: str
     devices: int
     size: int
 
-    def rig(self, *, steps: int) -> fixtures.Rig:
-        """Builds what trains, for calls of so many steps."""
-        weak, many = self.way == "weak", self.way == "replicates"
+    def fixture(self, *, steps: int) -> fixtures.Fixture:
+        """Makes the experiment, with the given number of steps in a call."""
+        weak, many = self.mode == "weak", self.mode == "replicates"
         c = fixtures.recipe(
             self.network,
             replicates=self.devices if many else 1,
@@ -62,20 +62,30 @@ class Case(NamedTuple):
 
     @property
     def examples(self) -> int:
-        """Examples that a step trains on, of all replicates."""
-        return self.size * (1 if self.way == "strong" else self.devices)
+        """Number of examples in a step, over all replicates."""
+        return self.size * (1 if self.mode == "strong" else self.devices)
+
+    @property
+    def title(self) -> str:
+        """The mode, the network and the batches in words."""
+        batches = MODES[self.mode].format(size=self.size)
+        return f"{self.mode}, {self.network}, {batches}"
 
 
-def cases(
-    networks: tuple[str, ...], size: int, devices: int
-) -> Iterator[tuple[str, str, list[Case]]]:
-    """Yields a network, a way, and what is compared, over devices that are there."""
+def cases(networks: tuple[str, ...], size: int, devices: int) -> Iterator[list[Case]]:
+    """Yields the programs of each table, by number of devices.
+
+    Args:
+      networks: names of networks.
+      size: examples in a batch.
+      devices: number of devices that exist.
+    """
     for network in networks:
-        for way in WAYS:
+        for mode in MODES:
             counts = [n for n in COUNTS if n <= devices]
-            if way == "replicates":  # these exchange nothing, however many
+            if mode == "replicates":  # these exchange nothing, however many
                 counts = [counts[0], counts[-1]]
-            yield network, way, [Case(network, way, n, size) for n in counts]
+            yield [Case(network, mode, n, size) for n in counts]
 
 
 def measure(
@@ -86,147 +96,139 @@ def measure(
     size: int = 128,
     steps: int = 50,
 ) -> list[Table]:
-    """Reads compiled steps, and times training where devices are real.
+    """Describes compiled steps, and times training on real devices.
 
     Args:
-      seconds: for each row that is timed, over its repetitions.
+      seconds: time for each row that is timed, over its repetitions.
       repetitions: turns of each row.
-      networks: which to train.
-      size: examples in a batch; on each device in weak scaling.
-      steps: in one call, where training is timed.
+      networks: networks to train.
+      size: examples in a batch; in weak scaling, on each device.
+      steps: steps in a call where training is timed.
     """
-    forced = jax.default_backend() == "cpu"
-    if jax.device_count() > 1:
-        tables = read_all(networks=networks, size=size)
-    else:
-        return _elsewhere(networks, size)
-    if forced:
-        return tables
-    for network, way, compared in cases(networks, size, jax.device_count()):
-        times = {"seconds": seconds, "repetitions": repetitions, "steps": steps}
-        tables.append(_times(network, way, compared, **times))
+    if jax.device_count() == 1:
+        return _describe_elsewhere(networks, size)
+    tables = describe_all(networks=networks, size=size)
+    if not fixtures.on_cpu():
+        tables += [
+            time_training(row, seconds=seconds, repetitions=repetitions, steps=steps)
+            for row in cases(networks, size, jax.device_count())
+        ]
     return tables
 
 
-def _times(
-    network: str,
-    way: str,
-    compared: list[Case],
-    *,
-    seconds: float,
-    repetitions: int,
-    steps: int,
+def time_training(
+    compared: list[Case], *, seconds: float, repetitions: int, steps: int
 ) -> Table:
-    """Times training on more and more devices."""
+    """Times training on an increasing number of devices.
+
+    Args:
+      compared: the programs, of which the first uses one device.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+      steps: steps in a call.
+    """
     jobs = {}
     for case in compared:
-        job = fixtures.trainer_job(case.rig(steps=steps))
+        job = fixtures.trainer_job(case.fixture(steps=steps))
         jobs[case.devices] = job._replace(work=case.examples * steps)
-    rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     rows = []
     for count, values in rates.items():
-        gains = timing.ratios(values, rates[1])
-        shares = [gain / count for gain in gains]
-        cells = [timing.spread(values), timing.spread(gains, 2)]
-        rows.append((str(count), *cells, timing.spread(shares, 2)))
-    header = ("devices", "examples/s", "times those of one", "of which each device")
-    title = f"Scaling, {_words(network, way, compared)}: times"
+        speedups = timing.ratios(values, rates[1])
+        efficiencies = [speedup / count for speedup in speedups]
+        cells = [timing.format_spread(x, 2) for x in (speedups, efficiencies)]
+        rows.append((str(count), timing.format_spread(values), *cells))
+    header = ("devices", "examples/s", "speedup", "efficiency")
+    title = f"Scaling, {compared[0].title}: times"
     data = {"rates": {str(count): values for count, values in rates.items()}}
     return Table(title, header, rows, "", data)
 
 
-def _words(network: str, way: str, compared: list[Case]) -> str:
-    return f"{way}, {network}, {WAYS[way].format(size=compared[0].size)}"
+def describe_all(*, networks: tuple[str, ...], size: int) -> list[Table]:
+    """Describes the compiled steps of every mode on the devices of this process.
+
+    Args:
+      networks: networks to train.
+      size: examples in a batch.
+    """
+    return [_describe(row) for row in cases(networks, size, jax.device_count())]
 
 
-def read_all(*, networks: tuple[str, ...], size: int) -> list[Table]:
-    """Reads the compiled steps of every way over the devices of this process."""
-    return [
-        _facts(network, way, compared)
-        for network, way, compared in cases(networks, size, jax.device_count())
-    ]
-
-
-def _facts(network: str, way: str, compared: list[Case]) -> Table:
-    found = [_read(case if case.devices > 1 else _alone(case)) for case in compared]
-    one = found[0]["flops"]
+def _describe(compared: list[Case]) -> Table:
+    # The program of one device is the same in every mode, and compiled once.
+    alone = [c if c.devices > 1 else c._replace(mode="strong") for c in compared]
+    facts = [_read_once(case) for case in alone]
     rows = [
         (
             str(case.devices),
-            f"{facts['flops'] / 1e6:,.1f}",
-            f"{facts['flops'] / one:.3f}",
-            f"{facts['accessed'] / 1e6:,.1f}",
-            ", ".join(f"{n} {kind}" for kind, n in facts["counts"].items()) or "none",
-            f"{facts['bytes']:,}",
-            f"{facts['sent']:,.0f}",
+            f"{fact['flops'] / 1e6:,.1f}",
+            f"{fact['flops'] / facts[0]['flops']:.3f}",
+            f"{fact['accessed'] / 1e6:,.1f}",
+            ", ".join(f"{n} {kind}" for kind, n in fact["counts"].items()) or "none",
+            f"{fact['bytes']:,}",
         )
-        for case, facts in zip(compared, found, strict=True)
+        for case, fact in zip(compared, facts, strict=True)
     ]
     header = (
         "devices",
         "MFLOP a device",
-        "of one device's",
+        "relative to one device",
         "MB accessed a device",
         "collectives a step",
         "bytes in them",
-        "bytes sent a device (ring)",
     )
+    nested = sum(fact["nested"] for fact in facts)
     note = (
-        f"One step, compiled. The network has {found[0]['params']:,} bytes of "
-        "parameters, and of running statistics of BatchNorm "
-        f"{found[0]['stats']:,}."
+        f"One compiled step. The network has {facts[0]['params']:,} bytes of "
+        f"parameters and {facts[0]['stats']:,} bytes of running statistics of "
+        "BatchNorm."
     )
-    title = f"Scaling, {_words(network, way, compared)}: compiled"
-    data = {str(c.devices): f for c, f in zip(compared, found, strict=True)}
-    return Table(title, header, rows, note, data)
-
-
-def _alone(case: Case) -> Case:
-    """Returns the program of one device, which is the same in every way."""
-    return case._replace(way="strong")
+    if nested:
+        note += f" {nested} collectives are in loops or branches, and counted once."
+    data = {str(c.devices): fact for c, fact in zip(compared, facts, strict=True)}
+    return Table(f"Scaling, {compared[0].title}: compiled", header, rows, note, data)
 
 
 @functools.cache
-def _read(case: Case) -> dict[str, Any]:
+def _read_once(case: Case) -> dict[str, Any]:
     return read(case)
 
 
 def read(case: Case) -> dict[str, Any]:
-    """Reads one compiled step.
+    """Reads a compiled step.
 
     Returns:
-      Of each device `flops` and bytes `accessed`; of collectives `counts` by kind,
-      `bytes`, those `sent` by a device, and how many have `unknown` counts; and the
-      bytes of one replicate's `params` and `stats`.
+      Of one device the `flops`, the bytes `accessed`, and the `counts`, `bytes` and
+      number of `nested` collectives (see `collectives.Collectives`); the bytes of the
+      `params` and batch `stats` of one replicate.
     """
-    rig = case.rig(steps=1)
-    compiled = fixtures.compile_step(rig)
+    fixture = case.fixture(steps=1)
+    compiled = fixtures.lower_step(fixture).compile()
     cost = compiled.cost_analysis()
-    moved = collectives.add(collectives.read(compiled.as_text()))
 
     def size(tree: Any) -> int:
-        whole = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-        return whole // rig.config.replicates
+        total = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        return total // fixture.config.replicates
 
     return {
         "flops": cost["flops"],
         "accessed": cost["bytes accessed"],
-        "params": size(rig.state.params),
-        "stats": size(rig.state.batch_stats),
-    } | moved._asdict()
+        "params": size(fixture.state.params),
+        "stats": size(fixture.state.batch_stats),
+    } | collectives.read(compiled.as_text())._asdict()
 
 
-def _elsewhere(networks: tuple[str, ...], size: int) -> list[Table]:
-    """Has a process with forced host devices read the programs.
+def _describe_elsewhere(networks: tuple[str, ...], size: int) -> list[Table]:
+    """Describes the programs for forced host devices, in a second process.
 
     Raises:
-      RuntimeError: with the end of what it said, if it fails.
+      RuntimeError: if the process fails, with the end of its output.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     forced = f"--xla_force_host_platform_device_count={max(COUNTS)}"
     env = os.environ | {
         "XLA_FLAGS": f"{flags} {forced}".strip(),
-        "NPROC": "32",  # fewer threads than devices wait for each other for ever
+        "NPROC": "32",  # with fewer threads than devices, the devices deadlock
         "JAX_PLATFORMS": "cpu",
     }
     module = "experiments.benchmarks.scaling"
@@ -236,20 +238,19 @@ def _elsewhere(networks: tuple[str, ...], size: int) -> list[Table]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stderr[-2000:]}")
-    note = (
-        f" {max(COUNTS)} forced host devices, which share the cores of this machine "
-        "and give no times worth quoting."
+    forced_note = (
+        f" Compiled for {max(COUNTS)} forced host devices, which share the cores of "
+        "this machine and are therefore not timed."
     )
-    listed = json.loads(done.stdout.splitlines()[-1])
     return [
-        Table(title, tuple(header), [tuple(row) for row in rows], first + note, data)
-        for title, header, rows, first, data in listed
+        Table(title, tuple(header), [tuple(row) for row in rows], note + forced_note, d)
+        for title, header, rows, note, d in json.loads(done.stdout.splitlines()[-1])
     ]
 
 
 if __name__ == "__main__":
-    print(json.dumps(read_all(networks=tuple(sys.argv[2:]), size=int(sys.argv[1]))))
+    print(json.dumps(describe_all(networks=tuple(sys.argv[2:]), size=int(sys.argv[1]))))

@@ -1,8 +1,8 @@
-"""Exact selection at 11 million weights, against sorting."""
+"""Exact selection of the largest of 11 million scores, against sorting."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +15,58 @@ from jaxsparse import select
 from jaxsparse.types import Scores
 
 OURS, TOP_K, PARTITION = "jaxsparse.select", "jax.lax.top_k", "numpy.partition"
+NOTE = (
+    "`select` makes masks. `top_k` (jitted, over the concatenated scores or layer by "
+    "layer) returns indices, and `partition` (on the host) returns a threshold. "
+    "Neither makes a mask, and their times do not include that. The last column is "
+    "`exact` if the count is right and the selected scores are those of `top_k`."
+)
 
 
 def resnet_18() -> dict[str, tuple[int, ...]]:
-    """Lists the 21 kernels of ResNet-18 as it is used on CIFAR: 11,164,352 weights."""
+    """Returns the shapes of the 21 kernels of CIFAR's ResNet-18: 11,164,352 weights."""
     shapes: dict[str, tuple[int, ...]] = {"conv": (3, 3, 3, 64)}
-    before = 64
+    inputs = 64
     for stage, width in enumerate((64, 128, 256, 512)):
-        for place in range(4):
-            narrow = before if place == 0 else width
-            shapes[f"stage{stage}/conv{place}"] = (3, 3, narrow, width)
-        if before != width:
-            shapes[f"stage{stage}/shortcut"] = (1, 1, before, width)
-        before = width
+        for number in range(4):
+            channels = inputs if number == 0 else width
+            shapes[f"stage{stage}/conv{number}"] = (3, 3, channels, width)
+        if inputs != width:
+            shapes[f"stage{stage}/shortcut"] = (1, 1, inputs, width)
+        inputs = width
     shapes["head"] = (512, 10)
     return shapes
 
 
 def draw_scores(shapes: Mapping[str, tuple[int, ...]], *, tied: bool) -> Scores:
-    """Draws |normal| scores; tied ones are rounded to sixteenths, under 100 values."""
-    draw = np.random.default_rng(0)
+    """Draws absolute values of normal scores.
+
+    Args:
+      shapes: shapes by name of the layer.
+      tied: whether to round to sixteenths, which leaves fewer than 100 values.
+    """
+    generator = np.random.default_rng(0)
     scores = {}
     for name, shape in shapes.items():
-        score = np.abs(draw.standard_normal(shape, np.float32))
+        score = np.abs(generator.standard_normal(shape, np.float32))
         scores[name] = jnp.asarray(np.round(score * 16) / 16 if tied else score)
     return scores
+
+
+class Case(NamedTuple):
+    """A selection to time.
+
+    Attributes:
+      name: name of the row.
+      select: returns masks, by jaxsparse.
+      pools: the flat scores that the other functions select from.
+      counts: how many they select from each.
+    """
+
+    name: str
+    select: Callable[[], Any]
+    pools: list[jax.Array]
+    counts: list[int]
 
 
 def measure(
@@ -47,47 +74,39 @@ def measure(
     seconds: float,
     repetitions: int = 3,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    what: str = "ResNet-18",
 ) -> list[Table]:
-    """Times selection over all layers and layer by layer, for each kind of scores."""
+    """Times global and layer-wise selection of 10 and 50 %, with and without ties.
+
+    Args:
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+      shapes: shapes of the layers by name; None for those of ResNet-18.
+    """
     shapes = resnet_18() if shapes is None else shapes
     rows, data = [], {}
-    for case, selects, pools, counts in _cases(shapes):
-        top_k = _make_top_k(pools, counts)
-        jobs = _jobs(selects, top_k, pools, counts)
-        rates = timing.in_turns(jobs, seconds=seconds, repetitions=repetitions)
-        verdict = _verdict(selects(), top_k(), counts, pools)
-        times = {name: [1000 / rate for rate in rates[name]] for name in rates}
+    for case in _cases(shapes):
+        top_k = _make_top_k(case)
+        jobs = {
+            OURS: _job(case.select),
+            TOP_K: _job(top_k),
+            PARTITION: _job(_make_partition(case)),
+        }
+        rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+        times = timing.milliseconds(rates)
+        verdict = check(case.select(), top_k(), case.counts, case.pools)
         gains = [timing.ratios(rates[OURS], rates[n]) for n in (TOP_K, PARTITION)]
-        cells = [timing.spread(times[n], 0) for n in (OURS, TOP_K, PARTITION)]
-        cells += [timing.spread(gain, 2) for gain in gains]
-        rows.append((case, *cells, verdict))
-        data[case] = {"milliseconds": times, "verdict": verdict}
+        cells = [timing.format_spread(values, 0) for values in times.values()]
+        cells += [timing.format_spread(gain, 2) for gain in gains]
+        rows.append((case.name, *cells, verdict))
+        data[case.name] = {"milliseconds": times, "verdict": verdict}
     total = sum(int(np.prod(shape)) for shape in shapes.values())
-    header = (
-        "",
-        f"{OURS}, ms",
-        f"{TOP_K}, ms",
-        f"{PARTITION}, ms",
-        "times faster than top_k",
-        "times faster than partition",
-        "masks",
-    )
-    note = (
-        "`select` makes masks. `top_k` (jitted, over the values concatenated "
-        "beforehand, or layer by layer) returns indices and `partition` (on the host) "
-        "a threshold: neither makes a mask, and their time does not include that. "
-        '"exact" says that the count is right and the scores kept are those of top_k.'
-    )
-    title = f"Selecting from {total:,} weights in {len(shapes)} layers ({what})"
-    return [Table(title, header, rows, note, data)]
-
-
-Case = tuple[str, Callable[[], Any], list[jax.Array], list[int]]
+    speedups = [f"times as fast as {name}" for name in ("top_k", "partition")]
+    header = ("", *(f"{name}, ms" for name in jobs), *speedups, "masks")
+    title = f"Selection from {total:,} weights in {len(shapes)} layers (ResNet-18)"
+    return [Table(title, header, rows, NOTE, data)]
 
 
 def _cases(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Case]:
-    """Yields a name, our selection, and what the others select from, how many."""
     for tied in (False, True):
         scores = draw_scores(shapes, tied=tied)
         kind = "tied" if tied else "continuous"
@@ -96,61 +115,63 @@ def _cases(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Case]:
         for percent in (10, 50):
             count = pool.size * percent // 100
             each = jax.tree.map(lambda leaf, p=percent: leaf.size * p // 100, scores)
-            # Counts are arguments that may change: one program serves every level.
+            # Counts are traced arguments: one program serves every level.
             run = functools.partial(jax.jit(select.top_k_global), scores, count)
-            yield f"all layers together, {percent} %, {kind}", run, [pool], [count]
+            yield Case(f"global, {percent} %, {kind}", run, [pool], [count])
             run = functools.partial(jax.jit(select.top_k_per_layer), scores, each)
-            found = jax.tree.leaves(each)
-            yield f"layer by layer, {percent} %, {kind}", run, leaves, found
+            counts = jax.tree.leaves(each)
+            yield Case(f"per layer, {percent} %, {kind}", run, leaves, counts)
 
 
-def _make_top_k(pools: list[jax.Array], counts: list[int]) -> Callable[[], Any]:
-    run = jax.jit(
-        lambda pools: [
-            jax.lax.top_k(pool, k)[1] for pool, k in zip(pools, counts, strict=True)
-        ]
-    )
-    return functools.partial(run, pools)
+def _make_top_k(case: Case) -> Callable[[], Any]:
+    @jax.jit
+    def run(pools: list[jax.Array]) -> list[jax.Array]:
+        pairs = zip(pools, case.counts, strict=True)
+        return [jax.lax.top_k(pool, count)[1] for pool, count in pairs]
+
+    return functools.partial(run, case.pools)
 
 
-def _jobs(
-    selects: Callable[[], Any],
-    top_k: Callable[[], Any],
-    pools: list[jax.Array],
-    counts: list[int],
-) -> dict[str, Job]:
-    host = [np.asarray(pool) for pool in pools]
+def _make_partition(case: Case) -> Callable[[], Any]:
+    pools = [np.asarray(pool) for pool in case.pools]
 
-    def partition() -> list[Any]:
+    def run() -> list[Any]:
         return [
-            np.partition(pool, pool.size - k)[pool.size - k]
-            for pool, k in zip(host, counts, strict=True)
+            np.partition(pool, pool.size - count)[pool.size - count]
+            for pool, count in zip(pools, case.counts, strict=True)
         ]
 
-    def job(call: Callable[[], Any]) -> Job:
-        def run(count: int) -> None:
-            for _ in range(count):
-                jax.block_until_ready(call())
-
-        return Job(run, 1)
-
-    return {
-        OURS: job(selects),
-        TOP_K: job(top_k),
-        PARTITION: job(partition),
-    }
+    return run
 
 
-def _verdict(
-    kept: Any, best: list[Any], counts: list[int], pools: list[jax.Array]
+def _job(call: Callable[[], Any]) -> Job:
+    def run(count: int) -> None:
+        for _ in range(count):
+            jax.block_until_ready(call())
+
+    return Job(run, 1)
+
+
+def check(
+    masks: Any, best: list[Any], counts: list[int], pools: list[jax.Array]
 ) -> str:
-    """Compares the scores kept with those that top_k found, in one pool or by layer."""
-    if masks_lib.num_active(kept) != sum(counts):
-        return f"WRONG: {masks_lib.num_active(kept)} kept of {sum(counts)}"
-    flat = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(kept)]
+    """Compares the selected scores with those of `top_k`.
+
+    Args:
+      masks: masks of all layers.
+      best: the indices from `top_k`, in one pool or by layer.
+      counts: how many scores should be selected from each pool.
+      pools: the flat scores.
+
+    Returns:
+      "exact", or what is wrong.
+    """
+    if masks_lib.num_active(masks) != sum(counts):
+        return f"WRONG: {masks_lib.num_active(masks)} selected, not {sum(counts)}"
+    flat = [np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(masks)]
     flat = flat if len(best) > 1 else [np.concatenate(flat)]
     for mask, indices, count, pool in zip(flat, best, counts, pools, strict=True):
         ours, theirs = (np.sort(np.asarray(pool)[some]) for some in (mask, indices))
         if mask.sum() != count or not np.array_equal(ours, theirs):
-            return "WRONG: not those of top_k"
+            return "WRONG: other scores than top_k"
     return "exact"

@@ -1,7 +1,7 @@
-"""From the command to the end of the first step, in processes of their own.
+"""The time from the command to the end of the first step.
 
-Each process launches `configs/dense_digits.py` as `experiments/train.py` does, with an
-empty cache of compiled programs and again with the full one (see `launch`).
+Each process starts `configs/dense_digits.py` as `experiments/train.py` does, once with
+an empty cache of compiled programs and once with a full one (see `launch`).
 """
 
 import json
@@ -19,84 +19,89 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.timing import Table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# What a user's process keeps in its cache, see `build.set_up_jax`.
-LEAST = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
-# This process holds most of a GPU's memory; a launch takes only what it needs.
-SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-PARTS = ("import", "build", "first state", "first step")
-PATIENCE = 600
+ENVIRONMENT = {
+    # As in `factory.set_up_jax`: programs that compile faster are not cached.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    # This process occupies most of a GPU's memory; the launched one must share it.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+PHASES = ("import", "build", "first state", "first step")
+TIMEOUT = 600  # seconds for a process
 
 
 def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[Table]:
-    """Times launches, cold and warm in turns.
+    """Times launches with an empty and a full cache in turns.
 
     Args:
       seconds: not used: a launch takes as long as it takes.
       repetitions: pairs of launches.
-      variant: of the recipe.
+      variant: variant of the recipe.
     """
     del seconds
     title = "Time from command to first step"
     if jax.default_backend() == "tpu":
-        row = ("a TPU serves one process, and this is one",)
+        row = ("not measured: a TPU serves one process, and this process has it",)
         return [Table(title, ("",), [row], "", {})]
-    found: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
-    with tempfile.TemporaryDirectory() as folder:
+    launches: dict[str, list[dict[str, float]]] = {"empty": [], "full": []}
+    with tempfile.TemporaryDirectory() as name:
         for number in range(repetitions):
-            for name, launches in found.items():
-                place = Path(folder) / str(number)
-                launches.append(launch(place / name, place / "cache", variant))
-    names = ("total", *PARTS, "compiling")
+            folder = Path(name) / str(number)
+            for cache, times in launches.items():
+                times.append(launch(folder / cache, folder / "programs", variant))
+    columns = ("total", *PHASES, "compiling")
     rows = [
-        (f"{name} cache",)
-        + tuple(timing.spread([one[part] for one in launches], 2) for part in names)
-        + (timing.spread([one["programs"] for one in launches]),)
-        for name, launches in found.items()
+        (f"{cache} cache",)
+        + tuple(timing.format_spread([t[c] for t in times], 2) for c in columns)
+        + (timing.format_spread([t["programs"] for t in times]),)
+        for cache, times in launches.items()
     ]
     header = (
         "",
         "command to first step, s",
-        *(f"{part}, s" for part in PARTS),
-        "of these compiling, s",
+        *(f"{phase}, s" for phase in PHASES),
+        "thereof compiling, s",
         "programs compiled or read",
     )
     note = (
-        f"Medians and ranges of {repetitions} processes each, LeNet-300-100 on the "
-        "embedded digits, 5 replicates. `import` begins with the command; `first "
-        "state` has initial weights and their checkpoint; `first step` the evaluation "
-        "before it, and calls have one step. With a warm cache a program counts as "
-        "compiled for as long as it is read, and those that compile in less than half "
-        "a second are not kept."
+        f"Medians and ranges over {repetitions} processes each; LeNet-300-100 on the "
+        "embedded digits, 5 replicates. `import` starts with the command. `first "
+        "state` includes the initial weights and their checkpoint, `first step` the "
+        "evaluation before it. Calls have one step. With a full cache the time to read "
+        "a program counts as compiling. Programs that compile in less than half a "
+        "second are not cached."
     )
-    return [Table(title, header, rows, note, found)]
+    return [Table(title, header, rows, note, launches)]
 
 
 def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
-    """Launches a recipe in a process of its own, up to its first step.
+    """Runs a recipe up to its first step, in a process of its own.
 
     Args:
-      folder: of the run.
+      folder: run directory.
       cache: folder of compiled programs.
-      variant: of the recipe.
+      variant: variant of the recipe.
 
     Returns:
-      Seconds of each of `PARTS`, "total" and "compiling", and the number of
+      The seconds of each of `PHASES`, "total" and "compiling", and the number of
       "programs".
 
     Raises:
-      RuntimeError: with the end of what it said, if it fails.
+      RuntimeError: if the process fails, with the end of its output.
     """
-    env = os.environ | LEAST | SHARING | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    env = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     module = "experiments.benchmarks.launch"
     command = [sys.executable, "-m", module, str(folder), variant]
-    began = time.time()
+    start = time.time()
     done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=TIMEOUT
     )
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stderr[-2000:]}")
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    ends = [said[name] for name in ("imported", "built", "began", "stepped")]
-    parts = [b - a for a, b in zip([began, *ends], ends, strict=False)]
-    times = {"total": ends[-1] - began, "compiling": said["compiling"]}
-    return times | dict(zip(PARTS, parts, strict=True)) | {"programs": said["programs"]}
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    ends = [printed[name] for name in ("imported", "built", "began", "stepped")]
+    seconds = [b - a for a, b in zip([start, *ends], ends, strict=False)]
+    return {
+        "total": ends[-1] - start,
+        "compiling": printed["compiling"],
+        "programs": printed["programs"],
+    } | dict(zip(PHASES, seconds, strict=True))

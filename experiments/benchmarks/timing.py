@@ -1,8 +1,8 @@
-"""Timing in turns, and tables of what came out.
+"""Interleaved timing, and tables of the results.
 
-Jobs that are to be compared run A B A B ..., after one call each that compiles. A
-ratio is the median of the ratios within repetitions, which a machine that slows down
-for a while moves less than the ratio of medians.
+Jobs that are compared run in turns, A B A B ..., after one call each that compiles. A
+ratio is the median of the ratios within repetitions. If the machine slows down for a
+while, this median changes less than the ratio of the medians.
 """
 
 import statistics
@@ -10,18 +10,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-# Seconds before a turn: threads that spin and loaders that fetch ahead come to rest.
+# Seconds before each turn, in which spinning threads and prefetching loaders settle.
 PAUSE = 0.2
 
 Name = TypeVar("Name")
 
 
 class Job(NamedTuple):
-    """Something to be timed.
+    """A piece of work that can be timed.
 
     Attributes:
-      run: called with a number of calls; makes them and waits until they have ended.
-      work: what one call comes to, in the unit of the rate.
+      run: called with a number of calls; makes these calls and waits for their results.
+      work: the amount of work in one call, in the unit of the rate.
     """
 
     run: Callable[[int], Any]
@@ -29,14 +29,14 @@ class Job(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a section found.
+    """The result of one benchmark.
 
     Attributes:
       title: what was measured.
       header: names of the columns.
       rows: cells, as text.
-      note: how to read it.
-      data: the same with all repetitions, for the file.
+      note: how to read the table; "" for no note.
+      data: the numbers of every repetition, for the JSON file.
     """
 
     title: str
@@ -46,50 +46,58 @@ class Table(NamedTuple):
     data: dict[str, Any]
 
 
-def in_turns(
+def interleave(
     jobs: Mapping[Name, Job], *, seconds: float, repetitions: int
 ) -> dict[Name, list[float]]:
     """Times jobs in turns.
 
     Args:
-      jobs: what to time, by name.
-      seconds: how long each job is measured, over all repetitions; at least one call
-        a repetition is made.
-      repetitions: how often each job has its turn.
+      jobs: the jobs by name.
+      seconds: time for each job over all repetitions. At least one call a repetition
+        is made.
+      repetitions: number of turns of each job.
 
     Returns:
-      For each job its rates, in work per second, one a repetition.
+      The rates of each job in work per second, one a repetition.
     """
     calls = {}
     for name, job in jobs.items():
         job.run(1)  # compiles
-        calls[name] = max(1, round(seconds / repetitions / _clock(job, 1)))
-    rates: dict[str, list[float]] = {name: [] for name in jobs}
+        calls[name] = max(1, round(seconds / repetitions / _elapsed(job, 1)))
+    rates: dict[Name, list[float]] = {name: [] for name in jobs}
     for _ in range(repetitions):
         for name, job in jobs.items():
-            rates[name].append(calls[name] * job.work / _clock(job, calls[name]))
+            rates[name].append(calls[name] * job.work / _elapsed(job, calls[name]))
     return rates
 
 
-def _clock(job: Job, calls: int) -> float:
+def _elapsed(job: Job, calls: int) -> float:
     time.sleep(PAUSE)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     job.run(calls)
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 def best_settings(
     rates: Mapping[tuple[str, str], list[float]],
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """Keeps of each (row, setting) the fastest setting, and words which that was."""
-    found, words = {}, []
+    """Chooses the fastest setting of each row.
+
+    Args:
+      rates: rates by (row, setting), as from `interleave`.
+
+    Returns:
+      The rates of the fastest setting by row, and one sentence for each row of several
+      settings that names the chosen one.
+    """
+    fastest, sentences = {}, []
     for row in dict.fromkeys(row for row, _ in rates):
         tried = {setting: rates[r, setting] for r, setting in rates if r == row}
         setting = max(tried, key=lambda name: statistics.median(tried[name]))
-        found[row] = tried[setting]
+        fastest[row] = tried[setting]
         if len(tried) > 1:
-            words.append(f"{row}: {setting}, the best of {', '.join(tried)}.")
-    return found, words
+            sentences.append(f"{row}: {setting}, the fastest of {', '.join(tried)}.")
+    return fastest, sentences
 
 
 def ratios(rates: Sequence[float], base: Sequence[float]) -> list[float]:
@@ -97,11 +105,16 @@ def ratios(rates: Sequence[float], base: Sequence[float]) -> list[float]:
     return [rate / other for rate, other in zip(rates, base, strict=True)]
 
 
-def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Words the median and the range of repetitions."""
+def format_spread(values: Sequence[float], digits: int = 0) -> str:
+    """Formats the median and the range of repetitions, as in "4 (3 to 5)"."""
     low, high = min(values), max(values)
-    middle = statistics.median(values)
-    return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    median = statistics.median(values)
+    return f"{median:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def format_rates(values: Sequence[float]) -> str:
+    """Formats rates or times: two decimals where one is below 20, otherwise none."""
+    return format_spread(values, 0 if min(values) >= 20 else 2)
 
 
 def rate_table(
@@ -117,15 +130,14 @@ def rate_table(
 
     Args:
       title: what was measured.
-      rates: by row.
-      unit: of the rates.
-      base: the row that ratios are to.
-      note: how to read it.
-      absent: by row, why it was not measured.
+      rates: rates by row.
+      unit: the unit of the rates.
+      base: the row that the ratios refer to.
+      note: how to read the table.
+      absent: the reasons why rows were not measured, by row; None for no such rows.
     """
     rows = [
-        (name, spread(values, 0 if min(values) >= 20 else 2))
-        + (spread(ratios(values, rates[base]), 2),)
+        (name, format_rates(values), format_spread(ratios(values, rates[base]), 2))
         for name, values in rates.items()
     ]
     rows += [(name, reason, "") for name, reason in (absent or {}).items()]
@@ -138,8 +150,33 @@ def rate_table(
     )
 
 
+def cost_table(
+    title: str, rates: Mapping[str, list[float]], *, unit: str, base: str, note: str
+) -> Table:
+    """Makes a table of rates and of times as multiples of one of them.
+
+    Args:
+      title: what was measured.
+      rates: rates by row.
+      unit: the unit of the rates.
+      base: the row whose time is 1.
+      note: how to read the table.
+    """
+    rows = [
+        (name, format_rates(values), format_spread(ratios(rates[base], values), 2))
+        for name, values in rates.items()
+    ]
+    header = ("", unit, f"time as a multiple of {base}")
+    return Table(title, header, rows, note, {"unit": unit, "rates": dict(rates)})
+
+
+def milliseconds(rates: Mapping[Name, list[float]]) -> dict[Name, list[float]]:
+    """Converts calls per second to milliseconds per call."""
+    return {name: [1000 / rate for rate in values] for name, values in rates.items()}
+
+
 def markdown(table: Table) -> str:
-    """Writes a table as Markdown."""
+    """Formats a table as Markdown."""
     lines = [table.header, ("---",) * len(table.header), *table.rows]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     note = f"\n\n{table.note}" if table.note else ""

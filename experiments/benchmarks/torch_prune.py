@@ -1,4 +1,4 @@
-"""What `torch.nn.utils.prune` does, to compare with."""
+"""Pruning by `torch.nn.utils.prune`, for the comparison with other libraries."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ from jaxsparse.types import Masks, Params
 
 
 def select_job(weights: np.ndarray, sparsity: float) -> tuple[Job, Callable[[], int]]:
-    """Selects by magnitude as `global_unstructured` does, all weights in a vector.
+    """Times global selection by magnitude, as in `global_unstructured`.
 
     Args:
-      weights: of all layers [n].
+      weights: weights of all layers [n].
       sparsity: fraction to prune.
 
     Returns:
-      The job, and a function that counts what it keeps.
+      The job, and a function that counts the weights it keeps.
     """
     vector = torch.from_numpy(weights).to(pytorch.DEVICE)
     method, ones = prune.L1Unstructured(amount=sparsity), torch.ones_like(vector)
@@ -35,19 +35,19 @@ def select_job(weights: np.ndarray, sparsity: float) -> tuple[Job, Callable[[], 
 def step_job(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray, *, steps: int
 ) -> Job:
-    """Trains LeNet-300-100 on one batch; `prune` masks weights before each use.
+    """Times training LeNet-300-100 on one batch; `prune` masks weights at each use.
 
     Args:
-      params: weights to begin with.
-      masks: which of them exist.
-      images: normalised [b ...].
+      params: initial weights.
+      masks: masks of the weights.
+      images: normalized images [b ...].
       labels: classes [b].
-      steps: in one call.
+      steps: steps in a call, which is one unit of work.
     """
     network = pytorch.Network(params, masks)
     for layer, mask in zip(network.layers, network.masks, strict=True):
         prune.custom_from_mask(layer, "weight", mask)
-    optimizer = torch.optim.SGD(network.parameters(), lr=pytorch.RATE)
+    optimizer = torch.optim.SGD(network.parameters(), lr=pytorch.LEARNING_RATE)
     x = torch.from_numpy(images).flatten(1).to(pytorch.DEVICE)
     y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
 
@@ -58,4 +58,4 @@ def step_job(
             optimizer.step()
         pytorch.wait()
 
-    return Job(run, steps)
+    return Job(run, 1)

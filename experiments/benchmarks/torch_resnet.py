@@ -1,7 +1,6 @@
-"""ResNet-20 with masks in plain PyTorch, to compare training steps with.
+"""ResNet-20 with masks in plain PyTorch, trained by `pytorch.train_step`.
 
-The network, the weights and the masks are those of a JAX network; training is
-`pytorch.train_step`.
+The architecture, the weights and the masks are those of a JAX network.
 """
 
 import jax
@@ -22,7 +21,7 @@ SHORTCUT = "shortcut_"
 
 
 class Network(torch.nn.Module):
-    """A `models.CifarResNet` of basic blocks."""
+    """The network of a `models.CifarResNet` with basic blocks."""
 
     def __init__(
         self,
@@ -30,7 +29,7 @@ class Network(torch.nn.Module):
         masks: Masks,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        """Copies weights and masks [h w i o]; PyTorch has them as [o i h w]."""
+        """Copies weights and masks from [h w i o] to PyTorch's [o i h w]."""
         super().__init__()
         self.blocks = sorted(name for name in params if name.startswith("stage"))
         self.layers = torch.nn.ModuleDict()
@@ -51,30 +50,30 @@ class Network(torch.nn.Module):
             for mask in (mask.to(pytorch.DEVICE) for _, mask in masked)
         ]
 
-    def unit(self, x: torch.Tensor, name: str, number: str = "") -> torch.Tensor:
-        """Convolves and normalises."""
+    def conv_norm(self, x: torch.Tensor, name: str, number: str = "") -> torch.Tensor:
+        """Applies a convolution and its normalization."""
         x = self.layers[f"{name}conv{number}"](x)
         return self.layers[f"{name}norm{number}"](x)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns logits."""
-        x = F.relu(self.unit(images, ""))
+        x = F.relu(self.conv_norm(images, ""))
         for block in self.blocks:
-            y = F.relu(self.unit(x, f"{block}_", "1"))
-            y = self.unit(y, f"{block}_", "2")
+            y = F.relu(self.conv_norm(x, f"{block}_", "1"))
+            y = self.conv_norm(y, f"{block}_", "2")
             changes = f"{block}_{SHORTCUT}conv" in self.layers
-            x = F.relu(y + (self.unit(x, f"{block}_{SHORTCUT}") if changes else x))
+            x = F.relu(y + (self.conv_norm(x, f"{block}_{SHORTCUT}") if changes else x))
         return self.layers["head"](x.mean((2, 3)))
 
 
 def _tensor(kernel: object) -> torch.Tensor:
-    """Copies a kernel or its mask in PyTorch's order of axes."""
+    """Copies a kernel or its mask to PyTorch's order of axes."""
     array = np.asarray(kernel, np.float32)
     return torch.from_numpy(np.moveaxis(array, (-1, -2), (0, 1)).copy())
 
 
 def _layer(path: str, leaves: Params) -> torch.nn.Module:
-    """Makes a layer with these weights."""
+    """Makes a layer with the given weights."""
     if "scale" in leaves:
         layer = torch.nn.BatchNorm2d(len(leaves["scale"]))
         weight = torch.from_numpy(np.array(leaves["scale"]))
@@ -82,7 +81,7 @@ def _layer(path: str, leaves: Params) -> torch.nn.Module:
         weight = _tensor(leaves["kernel"])
         outputs, inputs, *size = weight.shape
         if size:
-            # Blocks but those of the first stage begin with a stride of 2.
+            # Every stage but the first starts with a stride of 2.
             first = path.endswith(("block0/conv1", f"block0/{SHORTCUT}conv"))
             stride = 2 if first and not path.startswith("stage1") else 1
             pad = size[0] // 2
@@ -101,15 +100,15 @@ def _layer(path: str, leaves: Params) -> torch.nn.Module:
 def losses(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
-    """Trains on batches [steps b h w c] of floats, and returns each one's loss."""
-    first = np.ascontiguousarray(np.moveaxis(images, -1, 2))
-    return pytorch.train(Network(params, masks), first, labels)
+    """Trains on batches [steps b h w c] of floats, and returns the loss of each."""
+    channels_first = np.ascontiguousarray(np.moveaxis(images, -1, 2))
+    return pytorch.train(Network(params, masks), channels_first, labels)
 
 
 def jobs(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Job]:
-    """Makes training on one batch [b h w c] of floats: a job for each setting."""
+    """Times training on one batch [b h w c] of floats: a job for each setting."""
 
     def job(layout: torch.memory_format, threads: int) -> Job:
         network = Network(params, masks, layout)
@@ -126,7 +125,7 @@ def jobs(
         return Job(run, 1)
 
     return {
-        f"{name}, {pytorch.word(count, 'thread')}": job(layout, count)
+        f"{name}, {pytorch.plural(count, 'thread')}": job(layout, count)
         for name, layout in FORMATS.items()
         for count in pytorch.thread_counts()
     }

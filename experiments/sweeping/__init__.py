@@ -1,7 +1,7 @@
 """Sweeps over a grid of runs.
 
-Which runs there are (`points`), who runs them (`engines`), how far they are
-(`showing`), and the report on all (`grid`).
+`points` lists the runs, `executors` runs them, `gpus` divides the GPUs among local
+jobs, `monitor` shows the progress, and `report` writes the report over all runs.
 """
 
-ENGINES = ("local", "slurm")
+EXECUTORS = ("local", "slurm")

@@ -1,4 +1,4 @@
-"""The runs of a grid: recipes × values of fields × seeds; needs no JAX."""
+"""The runs of a grid: recipes × values of config fields × seeds, without JAX."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,17 +12,16 @@ from experiments.studies.runs import Run, read
 from jaxsparse import config
 from jaxsparse.data import names as data_names
 
-_SEEDS = ("replicates", "seeds.first")
-PART = "seeds"  # in the name of a run, before which it has of many
+_SEED_FIELDS = ("replicates", "seeds.first")
 
 
 class Point(NamedTuple):
-    """What runs of a grid have in common but seeds.
+    """A combination of a recipe and values.
 
     Attributes:
       recipe: FILE or FILE:VARIANT.
-      values: of the varied fields, as they are given on a command line.
-      runs: one, or several of some seeds each.
+      values: the varied fields, with values as on the command line.
+      runs: one run of all seeds, or several runs of some seeds each.
     """
 
     recipe: str
@@ -36,54 +35,59 @@ def make(
     fixed: Sequence[str],
     *,
     seeds: int,
-    at_once: int = 0,
+    seeds_per_run: int = 0,
     dense: bool = False,
 ) -> list[Point]:
-    """Lists the points of a grid, each a run of all seeds, or several of some.
+    """Makes the points of a grid.
 
     Args:
-      recipes: each FILE or FILE:VARIANT.
-      varied: each FIELD=VALUE,VALUE...; every combination of values is a point.
-      fixed: each FIELD=VALUE, of all runs.
-      seeds: replicates of every point.
-      at_once: how many of them one run trains at most; 0 for all.
-      dense: whether to train each recipe without sparsity too, as the reference;
-        recipes that are the same without it share one.
+      recipes: recipes, each FILE or FILE:VARIANT.
+      varied: varied fields, each FIELD=VALUE,VALUE,...; every combination of recipe and
+        values is a point.
+      fixed: other fields of all runs, each FIELD=VALUE.
+      seeds: number of seeds of every point.
+      seeds_per_run: largest number of seeds that one run trains; 0 for all.
+      dense: whether to add a dense reference for each recipe. Recipes that differ in
+        their sparsity only share one.
 
     Raises:
-      ValueError: if something is not of these forms, a recipe or field is unknown, a
-        value is not valid, or two runs would have the same name; naming it.
+      ValueError: if an argument does not have its form, a recipe or field is unknown, a
+        value is invalid, or two runs would have the same name.
     """
-    if not recipes or seeds < 1 or at_once < 0:
-        raise ValueError(
-            f"--config, --seeds, --at_once: came {list(recipes)}, {seeds}, {at_once}; "
-            "wanted one recipe or more, 1 seed or more, and 0 or more at once"
-        )
-    axes = [_split(words, "--vary", "FIELD=VALUE,VALUE") for words in varied]
-    common = [_split(words, "--set", "FIELD=VALUE") for words in fixed]
+    if not recipes:
+        raise ValueError("--config: missing; give one or more recipes")
+    for flag, value, least in (
+        ("seeds", seeds, 1),
+        ("seeds_per_run", seeds_per_run, 0),
+    ):
+        if value < least:
+            raise ValueError(f"--{flag}: expected {least} or more, got {value}")
+    axes = [_split(text, "--vary", "FIELD=VALUE,VALUE") for text in varied]
+    common = [_split(text, "--set", "FIELD=VALUE") for text in fixed]
     _check_fields([name for name, _ in (*axes, *common)])
     recipes = [recipe_files.to_file(recipe) for recipe in recipes]
     choices = [[(name, v) for v in values.split(",")] for name, values in axes]
+    size = seeds_per_run or seeds
     points = []
     for recipe, *chosen in itertools.product(recipes, *choices):
-        fields = dict(chosen)
-        given = _parsed(recipe, dict(common) | fields)
-        points.append(_point(recipe, fields, given, seeds=seeds, size=at_once or seeds))
+        values = dict(chosen)
+        fields = _parse_fields(recipe, dict(common) | values)
+        points.append(_point(recipe, values, fields, seeds=seeds, size=size))
     if dense:
-        points += _references(points, seeds=seeds, size=at_once or seeds)
+        points += _references(points, seeds=seeds, size=size)
     _check(points)
     return points
 
 
 def check_data(points: Sequence[Point], data_dir: str) -> None:
-    """Refuses names of datasets that look misspelt.
+    """Checks the names of the datasets.
 
     Args:
-      points: of a grid.
-      data_dir: folder of datasets; "" for what the recipes say.
+      points: the points of the grid.
+      data_dir: folder of datasets; "" for the folders that the recipes name.
 
     Raises:
-      ValueError: naming the nearest names.
+      ValueError: if a name is unknown, with the nearest names.
     """
     for run in (run for point in points for run in point.runs):
         data = read(run).data
@@ -92,43 +96,43 @@ def check_data(points: Sequence[Point], data_dir: str) -> None:
 
 def _point(
     recipe: str,
-    fields: dict[str, str],
-    given: dict[str, Any],
+    values: dict[str, str],
+    fields: dict[str, Any],
     *,
     seeds: int,
     size: int,
 ) -> Point:
-    """Makes a point of runs of `size` seeds each, with the given overrides."""
+    """Makes a point from runs of at most `size` seeds with the given config fields."""
     runs = []
     for first in range(0, seeds, size):
-        mine = {"replicates": min(size, seeds - first)}
+        own = {"replicates": min(size, seeds - first)}
         if size < seeds:
-            mine["seeds.first"] = first
-        runs.append(Run("-".join(_name(recipe, fields, mine)), recipe, given | mine))
-    return Point(recipe, fields, runs)
+            own["seeds.first"] = first
+        runs.append(Run("-".join(_name(recipe, values, own)), recipe, fields | own))
+    return Point(recipe, values, runs)
 
 
 def _references(points: Sequence[Point], *, seeds: int, size: int) -> list[Point]:
-    """Makes the points of dense training that these are compared with."""
-    usual = config.flatten(config.default())
+    """Makes the points of dense training that the given points are compared with."""
+    defaults = config.flatten(config.default())
     found: dict[str, Point] = {}
     for point in points:
         c = read(Run("", point.recipe, {}))
-        undone = {
-            name: tuple(usual[name]) if isinstance(usual[name], list) else usual[name]
+        resets = {
+            name: tuple(d) if isinstance(d := defaults[name], list) else d
             for name, value in config.flatten(c).items()
-            if name.startswith("sparse.") and value != usual[name]
+            if name.startswith("sparse.") and value != defaults[name]
         }
-        if not undone:  # it is dense, or a lottery that begins dense
+        if not resets:  # dense training, or a lottery, whose level 0 is dense
             continue
-        given = {
+        fields = {
             name: value
             for name, value in point.runs[0].overrides.items()
-            if name not in _SEEDS and not name.startswith("sparse.")
+            if name not in _SEED_FIELDS and not name.startswith("sparse.")
         }
-        fields = {k: v for k, v in point.values.items() if not k.startswith("sparse.")}
-        fields = {"sparse.method": "none"} | fields
-        made = _point(point.recipe, fields, given | undone, seeds=seeds, size=size)
+        values = {k: v for k, v in point.values.items() if not k.startswith("sparse.")}
+        values = {"sparse.method": "none"} | values
+        made = _point(point.recipe, values, fields | resets, seeds=seeds, size=size)
         found.setdefault(config.digest(_without_name(read(made.runs[0]))), made)
     return list(found.values())
 
@@ -138,73 +142,78 @@ def _without_name(c: ConfigDict) -> dict[str, Any]:
 
 
 def _check_fields(names: Sequence[str]) -> None:
-    """Refuses fields that are given twice, or by a flag of their own."""
+    """Checks that no field is given twice, or has a flag of its own."""
     for name in names:
-        if names.count(name) > 1 or name in _SEEDS:
+        if name in _SEED_FIELDS:
             raise ValueError(
-                f"--vary, --set: came {name!r}, twice or beside --seeds; wanted each "
-                "field once, and the number of replicates by --seeds and --at_once"
+                f"--vary, --set: expected no {name!r}; give the number of seeds by "
+                "--seeds and --seeds_per_run"
+            )
+        if names.count(name) > 1:
+            raise ValueError(
+                f"--vary, --set: expected each field once, got {name!r} twice; remove "
+                "one of them"
             )
 
 
-def _split(words: str, flag: str, wanted: str) -> tuple[str, str]:
-    name, equals, values = words.partition("=")
+def _split(text: str, flag: str, form: str) -> tuple[str, str]:
+    name, equals, values = text.partition("=")
     if not (name and equals and values):
-        raise ValueError(f"{flag}: came {words!r}; wanted {wanted}")
+        raise ValueError(f"{flag}: expected {form}, got {text!r}")
     return name, values
 
 
-def _name(recipe: str, fields: dict[str, str], seeds: dict[str, Any]) -> list[str]:
+def _name(recipe: str, values: dict[str, str], seeds: dict[str, Any]) -> list[str]:
     path, _, variant = recipe.partition(":")
     parts = [f"{Path(path).stem}_{variant}" if variant else Path(path).stem]
-    parts += [f"{name.rpartition('.')[2]}_{v}" for name, v in fields.items()]
+    parts += [f"{name.rpartition('.')[2]}_{v}" for name, v in values.items()]
     if "seeds.first" in seeds:
         first = seeds["seeds.first"]
-        parts.append(f"{PART}_{first}_to_{first + seeds['replicates'] - 1}")
+        parts.append(f"seeds_{first}_to_{first + seeds['replicates'] - 1}")
     return ["".join(c if c.isalnum() or c in "._" else "_" for c in p) for p in parts]
 
 
-def _parsed(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
-    """Gives values the types that a recipe's fields have."""
+def _parse_fields(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
+    """Converts values to the types of the recipe's fields."""
     c = read(Run("", recipe, {}))
     for name in fields:
         recipe_files.check_field(name)
-    return {name: _as(c, value, name) for name, value in fields.items()}
+    return {name: _parse(c, value, name) for name, value in fields.items()}
 
 
-def _as(like: ConfigDict, value: str, name: str) -> Any:
+def _parse(like: ConfigDict, value: str, name: str) -> Any:
     kind, optional = config.type_of(like, name)
     if value == "None" and optional:
         return None
     if kind is bool:
         if value not in ("true", "false"):
-            raise ValueError(f"config.{name}: came {value!r}; wanted true or false")
+            raise ValueError(f"config.{name}: expected true or false, got {value!r}")
         return value == "true"
     if kind is str:
         return value
-    if kind in (int, float):
+    if kind in recipe_files.TYPES:
         try:
             return kind(value)
         except ValueError as error:
             raise ValueError(
-                f"config.{name}: came {value!r}; wanted a value of type {kind.__name__}"
+                f"config.{name}: expected {recipe_files.TYPES[kind]}, got {value!r}"
             ) from error
     raise ValueError(
-        f"config.{name}: expected a field that holds a number, text, or true or false, "
-        f"got {value!r} for one that holds a {kind.__name__}; put it into a recipe"
+        f"config.{name}: expected a field that is a number, a text, or true or false, "
+        f"got one of type {kind.__name__}; set it in a recipe"
     )
 
 
 def _check(points: Sequence[Point]) -> None:
-    """Refuses what no run could train with, before the first is launched."""
-    names: dict[str, Run] = {}
+    """Checks names and configs of all runs, before the first is started."""
+    names = set()
     for run in (run for point in points for run in point.runs):
         if run.name in names:
             raise ValueError(
-                f"--vary: two runs would be called {run.name!r}; wanted different "
-                "recipes and values"
+                f"--vary: expected runs of different names, got {run.name!r} twice; "
+                "give different recipes and values"
             )
-        names[run.name] = run
+        names.add(run.name)
         c = read(run)
         try:
             config.check_names(c)

@@ -1,4 +1,4 @@
-"""The one program that downloads: what it says when it cannot, or need not."""
+"""The script that downloads: its messages where it cannot or need not download."""
 
 import importlib.util
 import subprocess
@@ -41,8 +41,8 @@ def test_a_prepared_dataset_is_left_alone(root: Path, tmp_path: Path) -> None:
     (folder / "dataset_info.json").write_text("{}")
     done = run(root, "--dataset=mnist", "--data_dir=data", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"mnist is prepared already in {folder}" in done.stdout
-    assert f"--config.data.dir={tmp_path / 'data'}" in done.stdout
+    assert f"mnist is already prepared in {folder}" in done.stdout
+    assert f"--data_dir={tmp_path / 'data'}" in done.stdout
     assert (folder / "dataset_info.json").read_text() == "{}"
 
 
@@ -50,7 +50,7 @@ def test_folders_of_images_are_left_alone(root: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "cifar100" / "train").mkdir(parents=True)
     done = run(root, "--dataset=cifar100", "--data_dir=data", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "cifar100 is there already as folders of images" in done.stdout
+    assert "cifar100 already exists as folders of images" in done.stdout
     assert [p.name for p in (tmp_path / "data" / "cifar100").iterdir()] == ["train"]
 
 
@@ -68,7 +68,7 @@ def test_what_tfds_does_not_have_is_unpacked_by_hand(
         (tmp_path / "data" / "cinic10" / split).mkdir(parents=True)
     done = run(root, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"cinic10 is unpacked already in {tmp_path / 'data'}" in done.stdout
+    assert f"cinic10 is already unpacked in {tmp_path / 'data'}" in done.stdout
     assert "--config.data.name=cinic10" in done.stdout
 
 
@@ -94,5 +94,5 @@ def test_a_failed_download_is_one_error(
         program.prepare("cifar10", data_dir="data", file_format="array_record")
     message = str(caught.value)
     assert "ConnectionError: no route to host\n" in message
-    assert "cifar10 could not be prepared in data" in message
+    assert "error: cifar10 cannot be prepared in data" in message
     assert len(message.splitlines()) < 5

@@ -1,4 +1,4 @@
-"""experiments/score_data.py on a whole run, and what it says when it cannot."""
+"""experiments/score_data.py on a whole run, and its errors."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_every_score_of_a_run(
     for (out, err), words in zip(done, commands, strict=True):
         assert "code 0" in out, err
         assert words[2].removeprefix("--out=") in out
-    assert "came out the same, bit for bit" in done[5][0]
+    assert "gave the same weights, bit for bit" in done[5][0]
 
     networks = example_scores.weights(factory.load_state(run, END))
     functions = factory.make_eval_fns(run.config, run.dataset, {})
@@ -230,31 +230,31 @@ def test_whatever_is_wrong_is_one_line(
 
     wrong = {
         "--score: missing": command(),
-        "no run is there": command("--score=el2n", f"--run={tmp_path}"),
+        "--run: expected a run directory": command("--score=el2n", f"--run={tmp_path}"),
         "no whole checkpoint 'lst'; wanted one of ['init', 'kept": command(
             "--score=el2n", "--checkpoint=lst"
         ),
-        "lenet_300_100, which has no BatchNorm; leave it out": command(
+        "a network with BatchNorm, got lenet_300_100; remove the": command(
             "--score=el2n", "--batch_norm=evaluation"
         ),
-        "'batch' with --score=grand, in which no example may": command(
+        "--batch_norm: expected 'evaluation' with --score=grand": command(
             "--score=grand", "--batch_norm=batch"
         ),
-        "--out: came a.csv; wanted a file ending in .npz": command(
+        "--out: expected a file ending in .npz, got a.csv": command(
             "--score=el2n", "--out=a.csv"
         ),
-        "--until: given with --score=el2n, which has no use for it": command(
+        "--score=el2n, which does not read --until; remove it": command(
             "--score=el2n", "--until=1ep"
         ),
         "until: came '99step', which is 99 updates": command(
             "--score=forgetting", "--until=99step"
         ),
-        "--children: missing; wanted a stage": command("--score=barrier"),
-        f"--children: came '{END}'": command("--score=barrier", f"--children={END}"),
+        "--children: missing; give a stage": command("--score=barrier"),
+        f"got '{END}' of a run with": command("--score=barrier", f"--children={END}"),
         "no whole checkpoint 'level_00/children_000000003/last'": command(
             "--score=barrier", "--children=level_00/children_000000003"
         ),
-        "--pairs: came 'triple' for children that began at update 4": command(
+        "got 'triple' for children that start at step 4": command(
             "--score=barrier", f"--children={LATER}"
         ),
         # All of these are known before anything is computed.
@@ -270,10 +270,10 @@ def test_whatever_is_wrong_is_one_line(
         "other score ('el2n', now 'forgetting'), config": (
             command("--score=forgetting", f"--out={tmp_path}/other.npz")
         ),
-        "--by_class: came a.npz; wanted a file ending in .json": command(
+        "--by_class: expected a file ending in .json, got a.npz": command(
             *barrier, "--by_class=a.npz"
         ),
-        "classes.json exists; wanted a new file": command(
+        "classes.json, which exists; move it": command(
             *barrier, f"--by_class={tmp_path}/classes.json"
         ),
     }

@@ -1,0 +1,179 @@
+"""Training throughput of ResNets on an accelerator, in images/s and FLOP/s.
+
+Trains on images of CIFAR-10's size in float32 and bfloat16 by batch size. The reference
+is the speed of a product of large matrices, measured in the same run.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.benchmarks import fixtures, timing
+from experiments.benchmarks.timing import Job, Table
+
+SHAPE = (32, 32, 3)
+NETWORKS = ("resnet_20", "cifar_resnet_18")
+DTYPES = ("float32", "bfloat16")
+CHAIN = 16  # matrix products in one call
+
+
+def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
+    """Measures ResNet-20 and ResNet-18, or returns a table that says why not.
+
+    Args:
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+    """
+    if fixtures.on_cpu():
+        row = ("not measured: no accelerator",)
+        return [Table("Training throughput", ("",), [row], "", {})]
+    return [
+        measure_network(network, seconds=seconds, repetitions=repetitions)
+        for network in NETWORKS
+    ]
+
+
+def cifar(
+    network: str, *, batch_size: int, steps: int, dtype: str = "float32"
+) -> ConfigDict:
+    """Makes a config that trains on CIFAR-10 as `configs/lth_cifar.py` does.
+
+    Args:
+      network: name of the model.
+      batch_size: examples in a step.
+      steps: steps in a call.
+      dtype: dtype of the activations.
+    """
+    c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
+    c.data.crop_pad, c.data.flip = 4, True
+    c.model.dtype = dtype
+    c.optimizer.momentum, c.optimizer.weight_decay = 0.9, 1e-4
+    return c
+
+
+def measure_network(
+    network: str,
+    *,
+    seconds: float,
+    repetitions: int,
+    dtypes: tuple[str, ...] = DTYPES,
+    batch_sizes: tuple[int, ...] = (128, 512, 2048),
+    examples: int = 50_000,
+    steps: int = 50,
+    side: int = 8192,
+) -> Table:
+    """Times training by dtype and batch size, and products of large matrices.
+
+    Args:
+      network: name of the model.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+      dtypes: dtypes of the activations, and of the matrices.
+      batch_sizes: examples in a step.
+      examples: number of random images, all on the device.
+      steps: steps in a call; fewer where an epoch has fewer.
+      side: number of rows and columns of the matrices.
+    """
+    dataset = fixtures.random_dataset(SHAPE, examples=examples)
+    jobs: dict[tuple[str, int], Job] = {(d, 0): product_job(d, side) for d in dtypes}
+    flops, absent = {}, []
+    for dtype in dtypes:
+        for size in batch_sizes:
+            length = min(steps, examples // size)
+            c = cifar(network, batch_size=size, steps=length, dtype=dtype)
+            job, reason = try_job(functools.partial(_trainer_job, c, dataset))
+            if job is None:
+                absent.append((f"{dtype}, batch {size}", reason, "", "", ""))
+                continue
+            jobs[dtype, size] = job._replace(work=length * size)
+            c = cifar(network, batch_size=size, steps=1, dtype=dtype)
+            flops[dtype, size] = count_flops(c, dataset) / size
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    rows = [
+        _row(dtype, size, values, flops.get((dtype, size)), rates[dtype, 0], side)
+        for (dtype, size), values in rates.items()
+    ]
+    header = ("", "images/s", "MFLOP an image", "TFLOP/s", "fraction of the product's")
+    note = (
+        "FLOPs are those of the training step before the compiler optimizes it, "
+        "according to `cost_analysis` of the lowered program. (The compiler replaces "
+        "convolutions by library calls, which are not counted.) Weights are float32. "
+        "Products have JAX's default precision."
+    )
+    data = {" ".join(map(str, name)): values for name, values in rates.items()}
+    title = f"Training throughput: {network}, images of CIFAR-10's size, one device"
+    return Table(title, header, rows + absent, note, {"rates": data})
+
+
+def _row(
+    dtype: str,
+    size: int,
+    values: list[float],
+    flops: float | None,
+    product: list[float],
+    side: int,
+) -> tuple[str, ...]:
+    """Formats a row; `flops` are those of an image, None for the matrix product."""
+    if flops is None:
+        speeds = timing.format_spread([value / 1e12 for value in values], 2)
+        return (f"{dtype}, product of {side} x {side}", "", "", speeds, "1")
+    speeds = [value * flops / 1e12 for value in values]
+    fractions = timing.ratios(speeds, [value / 1e12 for value in product])
+    return (
+        f"{dtype}, batch {size}",
+        timing.format_spread(values),
+        f"{flops / 1e6:,.1f}",
+        timing.format_spread(speeds, 2),
+        timing.format_spread(fractions, 3),
+    )
+
+
+def _trainer_job(c: ConfigDict, dataset: Any) -> Job:
+    job = fixtures.trainer_job(fixtures.make(c, dataset))
+    job.run(1)
+    return job
+
+
+def try_job(make: Callable[[], Job]) -> tuple[Job | None, str]:
+    """Makes a job, if the device has enough memory for it.
+
+    Args:
+      make: makes the job and runs it once.
+
+    Returns:
+      The job and "", or None and the reason.
+    """
+    try:
+        return make(), ""
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None, "more than the device's memory"
+
+
+def count_flops(c: ConfigDict, dataset: Any) -> float:
+    """Counts the FLOPs of a training step, NaN where JAX does not know them."""
+    cost = fixtures.lower_step(fixtures.make(c, dataset)).cost_analysis()
+    return (cost or {}).get("flops", float("nan"))
+
+
+def product_job(dtype: str, side: int) -> Job:
+    """Times a chain of products of square matrices, which is close to peak speed."""
+    scale = side**-0.5  # keeps the size of the entries
+    keys = jax.random.split(jax.random.key(0))
+    a, b = (jax.random.normal(key, (side, side), dtype) * scale for key in keys)
+
+    @jax.jit
+    def chain(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, CHAIN, lambda _, x: x @ b, a)
+
+    def run(count: int) -> None:
+        x = a
+        for _ in range(count):
+            x = chain(x, b)
+        jax.block_until_ready(x)
+
+    return Job(run, 2.0 * side**3 * CHAIN)

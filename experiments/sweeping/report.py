@@ -1,0 +1,100 @@
+"""The report over a sweep, and tables with one row for each point of the grid."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.studies import claims, launcher
+from experiments.sweeping.points import Point
+from jaxsparse.reports import formatting, html, page, tables
+
+
+def write(points: Sequence[Point], folder: Path) -> Path:
+    """Writes one report over all runs that have started, and the tables of the points.
+
+    Args:
+      points: the points of the grid.
+      folder: folder of the sweep, with a run directory for each run.
+
+    Returns:
+      The path of the report's page. Beside it are `sweep.csv`, with a row for each
+      point and seed, and `sweep.md`, with a row for each point.
+
+    Raises:
+      ValueError: if no run has started.
+    """
+    started = [
+        folder / run.name
+        for point in points
+        for run in point.runs
+        if launcher.standing(run, folder / run.name) in ("under way", launcher.ENDED)
+    ]
+    if not started:
+        raise ValueError(
+            f"{folder}: expected a run that has started, got none; see the errors above"
+        )
+    out = folder / "report"
+    written = page.write(started, out)
+    results = read_results(points, folder)
+    html.replace(out / "sweep.csv", results.to_csv(index=False, lineterminator="\n"))
+    html.replace(out / "sweep.md", formatting.markdown(summarize(results, points)))
+    return written
+
+
+def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
+    """Tabulates the last level of every seed of the runs that have ended.
+
+    Args:
+      points: the points of the grid.
+      folder: folder of the sweep.
+
+    Returns:
+      A row for each point and seed: the recipe, the varied fields, the seed, and the
+      density and test accuracy in %.
+    """
+    rows = []
+    for point in points:
+        for run in point.runs:
+            if launcher.standing(run, folder / run.name) != launcher.ENDED:
+                continue
+            (records,) = tables.read_runs([folder / run.name])
+            levels = tables.frame([records], "level")
+            levels = levels[levels["arm"] == "ticket"]
+            last = levels[levels["level"] == levels["level"].max()]
+            first = run.overrides.get("seeds.first", 0)
+            rows += [
+                {"recipe": point.recipe, **point.values}
+                | {
+                    "seed": first + int(row.replicate),
+                    "weights_remaining_percent": 100 * row.weights_remaining,
+                    "test_accuracy_percent": 100 * row.test_accuracy,
+                }
+                for row in last.itertuples()
+            ]
+    return pd.DataFrame(rows)
+
+
+def summarize(results: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
+    """Summarizes every point as mean ± sample standard deviation over its seeds.
+
+    Args:
+      results: what `read_results` returned.
+      points: the points of the grid.
+    """
+    rows = []
+    varied = {name for point in points for name in point.values}
+    for point in points:
+        own = results
+        for name, value in {"recipe": point.recipe, **point.values}.items():
+            own = own[own[name] == value] if len(own) else own
+        for name in varied - point.values.keys():  # fields of other points
+            own = own[own[name].isna()] if name in own else own
+        row = {"Recipe": point.recipe, **point.values, "Seeds": str(len(own))}
+        for column, title in (
+            ("weights_remaining_percent", "Weights remaining (%)"),
+            ("test_accuracy_percent", "Test accuracy (%)"),
+        ):
+            row[title] = claims.spread(own[column].to_numpy()) if len(own) else ""
+        rows.append(row)
+    return pd.DataFrame(rows)

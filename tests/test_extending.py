@@ -1,0 +1,209 @@
+"""The examples of the extension guide, jaxsparse/README.md, work as they say."""
+
+import os
+import runpy
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pages
+import pytest
+
+import jaxsparse
+from experiments.studies import launcher
+from experiments.studies.runs import read
+from jaxsparse import config, masks, metrics_log, runs, transforms
+
+REGISTRIES = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
+
+
+def unregister() -> None:
+    for registry in REGISTRIES:
+        for spec in registry.own():
+            registry.remove(spec.name)
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    yield
+    unregister()
+
+
+def example(root: Path, mark: str) -> str:
+    """The one example of the guide that contains a text."""
+    page = root / "jaxsparse" / "README.md"
+    (code,) = [code for code in pages.blocks(page, "python") if mark in code]
+    return code
+
+
+def run_example(root: Path, mark: str) -> dict[str, Any]:
+    """The names that an example, which needs no other, defines."""
+    scope: dict[str, Any] = {}
+    exec(example(root, mark), scope)
+    return scope
+
+
+def test_the_score_keeps_the_weights_nearest_to_one(root: Path) -> None:
+    ticket = run_example(root, "register_score")["ticket"]
+    assert np.flatnonzero(ticket["kernel"]).tolist() == [0, 1, 2]
+
+
+def train(tx: Any, steps: int) -> Iterator[tuple[Any, Any]]:
+    """Yields masks and parameters of an 8 × 4 layer, before and after each step."""
+    params = {"kernel": jax.random.normal(jax.random.key(0), (8, 4))}
+    state = tx.init(params)
+    params = masks.apply(transforms.get_masks(state), params)
+
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        # The gradient is largest where weights are large, and never zero.
+        grads = jax.tree.map(lambda w: w + 0.1, params)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps + 1):
+        yield transforms.get_masks(state)["kernel"], params["kernel"]
+        params, state = step(params, state)
+
+
+def test_the_pruning_method_halves_the_weights(root: Path) -> None:
+    halve_every = run_example(root, '"halve_every"')["halve_every"]
+    counts = []
+    for mask, kernel in train(halve_every(optax.sgd(0.1), update_every=3), steps=10):
+        assert not np.any(kernel[~mask])
+        counts.append(int(mask.sum()))
+    assert counts == [32, 32, 32, 32, 16, 16, 16, 8, 8, 8, 4]
+
+
+def test_the_regrowth_method_keeps_the_count_and_replaces_a_fifth(root: Path) -> None:
+    regrow = run_example(root, '"regrow"')["regrow"]
+    tx = regrow(optax.sgd(0.1, momentum=0.9), sparsity=0.5, update_every=2)
+    found = list(train(tx, steps=6))
+    changed = []
+    for (before, _), (after, kernel) in zip(found, found[1:], strict=False):
+        assert after.sum() == 16 and not np.any(kernel[~after])
+        changed.append(int((before & ~after).sum()))
+    assert changed == [0, 0, 3, 0, 3, 0]
+
+
+def test_records_reach_the_callback(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: dict[str, float] = {}
+    wandb = types.SimpleNamespace(log=logged.update, init=lambda project: None)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    row = {"stage": "level_01/ticket", "replicate": 2, "test_accuracy": 0.5, "step": 3}
+
+    def run(c: Any, folder: str, *, metric_writers: Any) -> None:
+        assert c.name == "lth_digits"
+        for write in metric_writers:
+            write([row | {"kind": "level"}, row | {"kind": "time"}])
+
+    monkeypatch.setattr(jaxsparse, "run", run, raising=False)
+    run_example(root, "import wandb")
+    assert logged == {"level_01/ticket/replicate_2/level/test_accuracy": 0.5}
+
+
+def test_the_study_lists_runs_and_reports_on_them(root: Path, tmp_path: Path) -> None:
+    study = types.SimpleNamespace(**run_example(root, "DESCRIPTION = "))
+    listed = launcher.choose(study, "quick", ["rigl"])
+    assert [run.name for run in study.runs("cpu")] == ["set", "rigl"]
+    for run in study.runs("cpu"):
+        config.validate(read(run))
+    brief = {"training.duration": "4step", "evaluation.every": "4step"}
+    brief |= {"sparse.update_every": "2step", "run.tensorboard": False}
+    (run,) = [run._replace(overrides=run.overrides | brief) for run in listed]
+    runs.train(read(run), tmp_path / run.name)
+    page = study.finish(tmp_path, "quick", "")
+    assert page.parent == tmp_path / "report"
+    assert "RigL" in page.read_text(encoding="utf-8")
+
+
+USES = """
+
+def get_config(variant=""):
+    from tests import tiny
+
+    own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
+    fields = {
+        "data.name": "noise",
+        "data.train_examples": 0,
+        "model.name": "tiny",
+        "model.hidden": 4,
+        "lottery.levels": 0,
+        "lottery.score": "nearest",
+        "sparse.method": "none" if variant == "lottery" else variant,
+        "sparse.update_every": "100step" if variant == "static" else "4step",
+    }
+    return tiny.config(fields | own.get(variant, {}))
+"""
+# Of 16 × 4 + 4 × 3 weights; each layer on its own for the two methods.
+KEPT = {
+    "static": {(0, 8)},  # a tenth of 76
+    "halve_every": {(0, 8 + 1)},  # halved after 4, 8 and 12 of 16 steps
+    "regrow": {(0, 6 + 1)},
+    "lottery": {(0, 76), (1, 61)},
+}
+
+
+@pytest.fixture
+def config_file(root: Path, tmp_path: Path) -> Path:
+    """A config file with the score, the methods, the network and the dataset."""
+    codes = pages.blocks(root / "jaxsparse" / "README.md", "python")
+    codes = [code for code in codes if "jaxsparse.register_" in code]
+    path = tmp_path / "my.py"
+    path.write_text("\n".join(codes) + USES)
+    return path
+
+
+@pytest.mark.parametrize("variant", KEPT)
+def test_entries_of_one_config_file_train(
+    variant: str, config_file: Path, tmp_path: Path
+) -> None:
+    c = runpy.run_path(str(config_file))["get_config"](variant)
+    runs.train(c, tmp_path / "run")
+    unregister()
+    check_run(tmp_path / "run", variant)
+
+
+@pytest.mark.campaign
+def test_entries_of_a_config_file_train_by_the_script(
+    config_file: Path, root: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "experiments/train.py", "--noreport"),
+            *(f"--config={config_file}:static", f"--workdir={tmp_path / 'run'}"),
+            "--config.model.hidden=4",
+        ],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "run", "static")
+
+
+def check_run(folder: Path, variant: str) -> None:
+    """Opens a run in a process in which nothing is registered."""
+    rows = metrics_log.read(folder / "metrics.jsonl")
+    kept = {(r["level"], r["kept"]) for r in rows if r["kind"] == "level"}
+    assert kept == KEPT[variant]
+    with pytest.raises(ValueError, match="unknown '"):
+        jaxsparse.load(folder, execute=False).masks()
+    run = jaxsparse.load(folder)
+    ticket, params = run.masks(), run.params()
+    assert sorted(params) == ["dense", "head"]
+    for layer in params:
+        assert not np.any(params[layer]["kernel"][~ticket[layer]["kernel"]])
+    assert run.model().classes == 3
+    environment = metrics_log.read_object(folder / "environment.json")
+    assert environment["registered"]["score"]["nearest"]["label"] == "nearest to one"
