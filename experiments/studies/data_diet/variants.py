@@ -193,5 +193,5 @@ def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
         for size in sizes.subsets:
             found[f"{name}_{size}"] = at(sizes.k, subset=subset, size=size, **of)
     for fraction in sizes.noise:
-        found[f"noise_{round(100 * fraction)}"] = at(sizes.k, noise=fraction)
+        found[f"noise_{round(100 * fraction)}"] = at(sizes.k, label_noise=fraction)
     return found

@@ -169,11 +169,11 @@ def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
 
     small, large = batches.small, batches.large
     found = {f"batch_{small}": at(small), f"batch_{large}": at(large)}
-    alone = {"stability__children": 0}  # they are compared by accuracy and angle
+    alone = {"instability__copies": 0}  # they are compared by accuracy and angle
     for name, pair in strengths(network, scale).items():
         repel, attract = pair
-        found[f"repelled{name}"] = at(large, repelling__strength=repel, **alone)
-        found[f"attracted{name}"] = at(small, repelling__strength=attract, **alone)
+        found[f"repelled{name}"] = at(large, solution_penalty__strength=repel, **alone)
+        found[f"attracted{name}"] = at(small, solution_penalty__strength=attract, **alone)
     found |= {f"batch_{size}": at(size) for size in batches.between}
     for size in batches.warmup:
         found[f"batch_{size}_warmup"] = at(size, schedule__warmup=WARMUP[scale])
