@@ -44,7 +44,7 @@ def check(config: ConfigDict) -> None:
         "size": bool(c.subset),
         "balanced": bool(c.subset),
         "scores": c.subset not in ("", "random"),
-        "first": c.subset == "window",
+        "window_start": c.subset == "window",
         "seed": c.subset == "random",
         "warmup": c.learning_rate != -1,
     }.items():
