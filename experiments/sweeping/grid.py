@@ -7,8 +7,8 @@ import pandas as pd
 
 from experiments.studies import claims, launcher
 from experiments.sweeping.points import Point
-from jaxsparse import factory
-from jaxsparse.reports import formatting, html, page, tables
+from jaxsparse import factory, metrics_log
+from jaxsparse.reports import formatting, page, records
 
 
 def check(points: Sequence[Point]) -> None:
@@ -38,15 +38,17 @@ def report(points: Sequence[Point], folder: Path) -> Path:
         folder / run.name
         for point in points
         for run in point.runs
-        if launcher.standing(run, folder / run.name) in ("under way", launcher.ENDED)
+        if launcher.status(run, folder / run.name) in ("in progress", launcher.ENDED)
     ]
     if not begun:
         raise ValueError(f"{folder}: no run has begun; see what was said above")
     out = folder / "report"
     written = page.write(begun, out)
     ends = ends_of(points, folder)
-    html.replace(out / "sweep.csv", ends.to_csv(index=False, lineterminator="\n"))
-    html.replace(out / "sweep.md", formatting.markdown(show(ends, points)))
+    metrics_log.write_atomically(out / "sweep.csv", page.to_csv(ends))
+    metrics_log.write_atomically(
+        out / "sweep.md", formatting.markdown(show(ends, points))
+    )
     return written
 
 
@@ -55,18 +57,18 @@ def ends_of(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     rows = []
     for point in points:
         for run in point.runs:
-            if launcher.standing(run, folder / run.name) != launcher.ENDED:
+            if launcher.status(run, folder / run.name) != launcher.ENDED:
                 continue
-            (read,) = tables.read_runs([folder / run.name])
-            levels = tables.frame([read], "level")
-            levels = levels[levels["arm"] == "ticket"]
+            (read,) = records.read_runs([folder / run.name])
+            levels = records.frame([read], "level")
+            levels = levels[levels["variant"] == records.TICKET]
             last = levels[levels["level"] == levels["level"].max()]
             first = run.overrides.get("seeds.first", 0)
             rows += [
                 {"recipe": point.recipe, **point.values}
                 | {
                     "seed": first + int(row.replicate),
-                    "weights_remaining_percent": 100 * row.weights_remaining,
+                    "weights_remaining_percent": 100 * row.density,
                     "test_accuracy_percent": 100 * row.test_accuracy,
                 }
                 for row in last.itertuples()

@@ -1,22 +1,22 @@
-"""The claims of the paper, and what must be seen for each.
+"""The claims of the paper, and what must be observed for each.
 
-Every claim says when its threshold was written: "before" any arms could be compared,
-as only the pruning runs had ended; "amended" when some arms of LeNet-5 had ended, and
-the accuracies and recorded gradient norms of tickets and training from scratch had been
-seen; or "after" the first whole measurement. The amendments: what begins the same for
-all seeds of an arm is measured on masks of several pruning runs ("flow at
-initialisation", "tickets do not flow"; the recorded norms, of one mask, have a ratio of
-8.3 in place of 6.5 and the same verdicts); distances need a margin; growth that does
-not raise the norm cannot be inverted; negatives before and after are counted by one
-threshold and over seeds; an ensemble that gains nothing from scratch refutes its claim.
+Every claim has the time at which its threshold was written: "before" any variants could
+be compared, when only the pruning runs had ended; "amended" when some variants of
+LeNet-5 had ended, and the accuracies and recorded gradient norms of tickets and
+training from scratch had been seen; or "after" the first whole measurement. The
+amendments: what is equal at the start for all seeds of a variant is measured on masks
+of several pruning runs ("flow at initialization", "tickets do not flow"; the recorded
+norms, of one mask, have a ratio of 8.3 instead of 6.5 and the same verdicts); distances
+need a margin; growth that does not raise the norm cannot be inverted; negatives before
+and after are counted by one threshold and over seeds; an ensemble that gains nothing
+from scratch refutes its claim.
 
-Every claim compares arms of one network. It is reproduced if what it says is seen
-beyond the threshold that stands with it, not reproduced if the opposite or nothing is
-seen, and unclear between, or with fewer than 3 seeds, or where a run is shorter than a
-third of the published length. The seeds that count are those of what differs: where
-all seeds of an arm share what is looked at, they are one. Tests of accuracy take arms
-as independent, although they see the data in the same orders, which is the cautious
-side. Tickets differ in these orders only, so they speak for one ticket.
+Every claim compares variants of one network. It is also unclear if a run is shorter
+than a third of the published length. The number of seeds is that of distinct
+measurements: seeds of a variant that share what is measured count as one. Tests of
+accuracy treat variants as independent, although they are trained in the same orders of
+the data, which is conservative. Tickets differ in these orders only, so they represent
+one ticket.
 """
 
 from collections.abc import Callable
@@ -26,31 +26,38 @@ import numpy as np
 from scipy import stats
 
 from experiments.studies import claims
-from experiments.studies.claims import Claim, Findings, Missing, Seen, entries, spread
+from experiments.studies.claims import (
+    Claim,
+    Evidence,
+    Findings,
+    NotMeasured,
+    entries,
+    spread,
+)
 from experiments.studies.gradient_flow import curvature
 from jaxsparse.analysis import connectivity
 
 CONNECTED = 1.0  # percentage points of error: a barrier lower than this is none
 APART = 5.0  # a barrier higher than this is one
-EARLY = 2000  # updates, in which the gradient norm is compared at changes of masks
+EARLY = 2000  # first updates, in which mask updates are compared
 FLAT = 1e-3  # a smaller change of the norm is none
 
 
 def judge(found: Findings, *, steps: int, whole: int) -> list[dict[str, Any]]:
-    """Says of each claim whether the findings of a network bear it out.
+    """Judges each claim by the measurements of a network.
 
     Args:
-      found: what `measuring.measure` returned.
-      steps: length of the runs in updates.
-      whole: published length.
+      found: from `analysis.measure`.
+      steps: updates of the runs.
+      whole: published updates.
     """
     return claims.judge(CLAIMS, found, long_enough=3 * steps >= whole)
 
 
-def _higher(better: str, worse: str) -> Callable[[Findings], Seen]:
-    """Says whether an arm ends more accurate than another (Welch's t, one-sided)."""
+def _higher(better: str, worse: str) -> Callable[[Findings], Evidence]:
+    """Compares the accuracy of two variants (Welch's t-test, one-sided)."""
 
-    def look(found: Findings) -> Seen:
+    def look(found: Findings) -> Evidence:
         a, b = (
             np.asarray(entry["accuracy"])
             for entry in entries(found["predictions"], better, worse)
@@ -58,20 +65,20 @@ def _higher(better: str, worse: str) -> Callable[[Findings], Seen]:
         n = min(len(a), len(b))
         words = f"{spread(a)} against {spread(b)}"
         if n < 2:
-            return Seen(words, n, None)
+            return Evidence(words, n, None)
         p = stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue
-        return Seen(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
+        return Evidence(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
 
     return look
 
 
 def _barriers(found: Findings, key: str) -> np.ndarray:
-    """Takes the error barrier on each seed's way to the pruned solution."""
-    (segment,) = entries(found["segments"], key)
-    return connectivity.barrier(np.asarray(segment["error"]).T, segment["alphas"])
+    """Returns the error barrier between each seed and the pruned solution."""
+    (line,) = entries(found["interpolations"], key)
+    return connectivity.barrier(np.asarray(line["error"]).T, line["alphas"])
 
 
-def _tickets_are_connected(found: Findings) -> Seen:
+def _tickets_are_connected(found: Findings) -> Evidence:
     lt, scratch = _barriers(found, "lt_end"), _barriers(found, "scratch_end")
     words = f"LT {spread(lt)}, Scratch {spread(scratch)} percentage points"
     holds = None
@@ -79,10 +86,10 @@ def _tickets_are_connected(found: Findings) -> Seen:
         holds = True
     elif lt.mean() > APART or scratch.mean() < CONNECTED:
         holds = False
-    return Seen(words, min(len(lt), len(scratch)), holds)
+    return Evidence(words, min(len(lt), len(scratch)), holds)
 
 
-def _tickets_agree(found: Findings) -> Seen:
+def _tickets_agree(found: Findings) -> Evidence:
     lt, scratch = (
         np.asarray(entry["with_pruned"])
         for entry in entries(found["predictions"], "lt", "scratch")
@@ -90,14 +97,14 @@ def _tickets_agree(found: Findings) -> Seen:
     words = f"LT {spread(lt, 4)}, Scratch {spread(scratch, 4)}"
     ratio = lt.mean() / scratch.mean()
     holds = True if ratio < 0.5 else False if ratio > 0.8 else None
-    return Seen(words, min(len(lt), len(scratch)), holds)
+    return Evidence(words, min(len(lt), len(scratch)), holds)
 
 
-def _ensembles(found: Findings) -> Seen:
+def _ensembles(found: Findings) -> Evidence:
     both = entries(found["predictions"], "lt", "scratch")
     n = min(len(entry["accuracy"]) for entry in both)
     if n < 2:
-        raise Missing("no ensemble of one")
+        raise NotMeasured("no ensemble of one")
     lt, scratch = (one["ensemble"] - np.mean(one["accuracy"]) for one in both)
     words = f"LT {lt:+.2f}, Scratch {scratch:+.2f} percentage points, ensembles of {n}"
     holds = None
@@ -105,32 +112,32 @@ def _ensembles(found: Findings) -> Seen:
         holds = True
     elif scratch < max(0.1, lt):
         holds = False
-    return Seen(words, n, holds)
+    return Evidence(words, n, holds)
 
 
-def _initialisation(found: Findings) -> Seen:
+def _initialization(found: Findings) -> Evidence:
     plus, plain = map(np.asarray, entries(found["starts"], "scratch_plus", "scratch"))
     ratio = np.exp(np.mean(np.log(plus)) - np.mean(np.log(plain)))
     words = f"{spread(plus, 3)} against {spread(plain, 3)}, {ratio:.1f} times"
     holds = True if ratio > 5 else False if ratio < 2 else None
-    return Seen(words, min(len(plus), len(plain)), holds)
+    return Evidence(words, min(len(plus), len(plain)), holds)
 
 
-def _tickets_do_not_flow(found: Findings) -> Seen:
+def _tickets_do_not_flow(found: Findings) -> Evidence:
     lt, scratch = map(np.asarray, entries(found["starts"], "lt", "scratch"))
     ratio = np.exp(np.mean(np.log(lt)) - np.mean(np.log(scratch)))
     words = f"LT {spread(lt, 3)}, Scratch {spread(scratch, 3)}, {ratio:.1f} times"
     holds = True if ratio < 2 else False if ratio > 5 else None
-    return Seen(words, min(len(lt), len(scratch)), holds)
+    return Evidence(words, min(len(lt), len(scratch)), holds)
 
 
 class Rises(NamedTuple):
-    """What early changes of masks add to the norm of the gradient [seeds changes].
+    """Changes of the gradient norm at early mask updates [seeds updates].
 
     Attributes:
-      one: of an arm.
-      other: of another, at the same changes.
-      before: norms before, of both arms [2 seeds changes].
+      one: of a variant.
+      other: of another one, at the same mask updates.
+      before: norms before, of both variants [2 seeds updates].
     """
 
     one: np.ndarray
@@ -139,10 +146,10 @@ class Rises(NamedTuple):
 
 
 def _rises(found: Findings, *names: str) -> Rises:
-    """Takes what the early changes of two arms do, seed by seed."""
-    pair = entries(found["changes"], *names)
+    """Returns the changes of two variants, seed by seed."""
+    pair = entries(found["gradients"]["changes"], *names)
     if pair[0]["steps"] != pair[1]["steps"]:
-        raise Missing("masks change at other updates")
+        raise NotMeasured("masks are updated at other steps")
     early = np.asarray(pair[0]["steps"]) <= EARLY
     n = min(len(change["after"]) for change in pair)
     before, after = (
@@ -152,7 +159,7 @@ def _rises(found: Findings, *names: str) -> Rises:
     return Rises(*(after - before), before)
 
 
-def _updates(found: Findings) -> Seen:
+def _updates(found: Findings) -> Evidence:
     rigl, set_, before = _rises(found, "rigl", "set")
     apart = rigl - set_
     share = np.mean(apart > 0)
@@ -160,7 +167,7 @@ def _updates(found: Findings) -> Seen:
     each = (spread(rise.mean(axis=1), 3) for rise in (rigl, set_))
     words = "RigL {}, SET {}".format(*each)
     words += f"; RigL more in {share:.0%} of {apart.size} pairs, p = {p:.2g}"
-    # Said besides, and not judged: pairs on the first plateau have nothing to compare.
+    # Reported only: pairs on the first plateau have no difference to compare.
     moved = np.maximum(np.abs(rigl), np.abs(set_)) >= FLAT
     if not moved.all():
         words += f"; in {np.mean(apart[moved] > 0):.0%} of the {moved.sum()} not flat"
@@ -168,80 +175,82 @@ def _updates(found: Findings) -> Seen:
     ratios = [f"{rise.mean() / norm.mean():+.0%}" for rise, norm in pairs]
     words += "; of the norm before, {} and {}".format(*ratios)
     holds = True if share > 0.75 and p < claims.SIGNIFICANT else None
-    return Seen(words, len(rigl), False if share < 0.5 else holds)
+    return Evidence(words, len(rigl), False if share < 0.5 else holds)
 
 
-def _inverted(found: Findings) -> Seen:
+def _inverted(found: Findings) -> Evidence:
     rigl, inverted, _ = _rises(found, "rigl", "rigl_inverted")
     n, rise, less = len(rigl), rigl.mean(), inverted.mean()
     if rise <= 0:
-        return Seen(f"RigL's norm does not rise: {rise:+.3f}", n, None)
+        return Evidence(f"RigL's norm does not rise: {rise:+.3f}", n, None)
     holds = True if less < 0.2 * rise else False if less > 0.5 * rise else None
-    return Seen(f"{less:+.3f}, RigL {rise:+.3f}: {less / rise:.0%} of it", n, holds)
+    return Evidence(f"{less:+.3f}, RigL {rise:+.3f}: {less / rise:.0%} of it", n, holds)
 
 
-def _escapes(found: Findings, arm: str) -> np.ndarray:
-    """Finds when each seed's norm is first above three times what it began with."""
-    (curve,) = entries(found["gradient"], arm)
+def _escapes(found: Findings, variant: str) -> np.ndarray:
+    """Returns the first step at which each seed's norm exceeds 3 times its start."""
+    (curve,) = entries(found["gradients"]["gradient"], variant)
     norms, steps = np.asarray(curve["norm"]), np.asarray(curve["steps"])
     above = norms > 3 * norms[:, :1]
     return np.where(above.any(axis=1), steps[np.argmax(above, axis=1)], np.inf)
 
 
-def _plateau(found: Findings) -> Seen:
-    lt, scratch = (_escapes(found, arm) for arm in ("lt", "scratch"))
+def _plateau(found: Findings) -> Evidence:
+    lt, scratch = (_escapes(found, variant) for variant in ("lt", "scratch"))
     words = f"LT at {spread(lt, 0)}, Scratch at {spread(scratch, 0)} updates"
     holds = True if lt.max() < scratch.min() else None
     ordered = lt.mean() < scratch.mean()
-    return Seen(words, min(len(lt), len(scratch)), holds if ordered else False)
+    return Evidence(words, min(len(lt), len(scratch)), holds if ordered else False)
 
 
-def _flows_more(better: str, worse: str, *, until: int) -> Callable[[Findings], Seen]:
-    """Says whether an arm's mean norm is higher than another's, paired by seed."""
+def _flows_more(
+    better: str, worse: str, *, until: int
+) -> Callable[[Findings], Evidence]:
+    """Compares the mean norms of two variants, paired by seed."""
 
-    def look(found: Findings) -> Seen:
+    def look(found: Findings) -> Evidence:
         means = []
-        for curve in entries(found["gradient"], better, worse):
+        for curve in entries(found["gradients"]["gradient"], better, worse):
             early = np.asarray(curve["steps"]) <= until
             means.append(np.asarray(curve["norm"])[:, early].mean(axis=1))
         n = min(map(len, means))
         a, b = (values[:n] for values in means)
         words = f"{spread(a, 3)} against {spread(b, 3)}"
         if n < 2:
-            return Seen(words, n, None)
+            return Evidence(words, n, None)
         p = stats.ttest_rel(a, b, alternative="greater").pvalue
-        return Seen(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
+        return Evidence(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
 
     return look
 
 
-def _distances(found: Findings) -> Seen:
+def _distances(found: Findings) -> Evidence:
     matrix, groups = entries(found["distances"], "matrix", "groups")
     to_pruned = np.asarray(matrix)[groups.index("prune end")]
     groups = np.asarray(groups)
     order = ("LT end", "LT start", "Scratch start", "Scratch end")
     near = [to_pruned[groups == name.lower()] for name in order]
     if not all(map(len, near)):
-        raise Missing("a group is missing")
+        raise NotMeasured("a group is missing")
     each = zip(order, near, strict=True)
     words = ", ".join(f"{name} {spread(values)}" for name, values in each)
     n = min(len(near[0]), len(near[-1]))
     steps = list(zip(near, near[1:], strict=False))
     holds = True if all(a.max() < b.min() for a, b in steps) else None
     ordered = all(a.mean() < b.mean() for a, b in steps)
-    return Seen(words, n, holds if ordered else False)
+    return Evidence(words, n, holds if ordered else False)
 
 
-def _negatives(found: Findings) -> Seen:
+def _negatives(found: Findings) -> Evidence:
     (rigl,) = entries(found["curvature"], "rigl")
     made = curvature.new_negatives(rigl["states"])
     if not made:
-        raise Missing("no spectrum around a change of masks")
+        raise NotMeasured("no spectrum around a mask update")
     new, n = list(made.values()), len({place.seed for place in made})
     words = f"{np.mean(new):+.0f}, from {min(new):+.0f} to {max(new):+.0f}"
     words = f"{words}, over {len(new)} changes"
     holds = True if min(new) > 0 else False if max(new) <= 0 else None
-    return Seen(words, n, holds)
+    return Evidence(words, n, holds)
 
 
 MORE_ACCURATE = (
@@ -281,12 +290,12 @@ CLAIMS = (
         "amended",
     ),
     Claim(
-        "flow at initialisation",
-        "Sparsity-aware initialisation raises the gradient norm about tenfold.",
+        "flow at initialization",
+        "Sparsity-aware initialization raises the gradient norm about tenfold.",
         "about 10 times at step 0, to 0.40, band 0.32 to 0.47 (figure)",
         "geometric mean of the ratio above 5, each seed with a mask of its own; not "
         "reproduced below 2",
-        _initialisation,
+        _initialization,
         "amended",
     ),
     Claim(
@@ -300,7 +309,7 @@ CLAIMS = (
     ),
     Claim(
         "flow at changes",
-        "RigL's changes of masks raise the gradient norm more than SET's.",
+        "RigL's mask updates raise the gradient norm more than SET's.",
         "clear rises for RigL, little for SET (figure)",
         f"over changes up to update {EARLY}, paired by seed and change: RigL more in "
         "over three quarters, and p < 0.05 over seeds; not reproduced below half",
@@ -325,8 +334,8 @@ CLAIMS = (
         "amended",
     ),
     Claim(
-        "initialisation helps",
-        "Sparsity-aware initialisation makes training from scratch more accurate.",
+        "initialization helps",
+        "Sparsity-aware initialization makes training from scratch more accurate.",
         "Scratch+ above Scratch",
         MORE_ACCURATE,
         _higher("scratch_plus", "scratch"),
@@ -354,10 +363,10 @@ CLAIMS = (
     ),
     Claim(
         "new descent directions",
-        "RigL's changes of masks make new negative eigenvalues of the Hessian.",
+        "RigL's mask updates make new negative eigenvalues of the Hessian.",
         "more negative eigenvalues after than before (figure)",
-        "more below rounding after every change looked at, by one threshold for both; "
-        "not reproduced if after none",
+        "more below rounding after every mask update measured, by one threshold for "
+        "both; not reproduced if after none",
         _negatives,
         "amended",
     ),
@@ -381,7 +390,7 @@ CLAIMS = (
     ),
     Claim(
         "flow of RigL+",
-        "With sparsity-aware initialisation too, RigL has more gradient flow early.",
+        "With sparsity-aware initialization too, RigL has more gradient flow early.",
         "RigL+ above Scratch+ in the first 1,000 updates (figure)",
         f"mean norm up to update 1000, {PAIRED}",
         _flows_more("rigl_plus", "scratch_plus", until=1000),
