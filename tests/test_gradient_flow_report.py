@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 from experiments.studies import report as report_lib
-from experiments.studies.gradient_flow import figures, published, report, tables
+from experiments.studies.gradient_flow import (
+    figures,
+    published,
+    report,
+    spectra,
+    tables,
+)
 from jaxsparse.reports import plot_style
 
 BLUE, RED = plot_style.STYLES[0].color, plot_style.STYLES[1].color
@@ -253,7 +259,7 @@ def test_spectra_count_eigenvalues_from_the_far_end(section):
 def test_a_large_spectrum_is_thinned_between_its_ends():
     values = np.linspace(-1, 3, 2446)
     sides = (values[values < 0], values[values > 0])
-    for (x, rank), side in zip(figures.tails(values), sides, strict=True):
+    for (x, rank), side in zip(spectra.tails(values), sides, strict=True):
         assert len(x) <= 200
         assert {x[0], x[-1]} == {side[0], side[-1]}
         assert rank.tolist() == [np.sum(np.abs(side) >= abs(at)) for at in x]

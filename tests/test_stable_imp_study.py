@@ -13,7 +13,7 @@ import tiny_studies
 from experiments.studies import claims as claims_lib
 from experiments.studies import launcher, stable_imp
 from experiments.studies.runs import Run
-from experiments.studies.stable_imp import analysis, claims, variants
+from experiments.studies.stable_imp import analysis, claims, evidence, variants
 from experiments.studies.stable_imp import report as report_lib
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.training import preemption
@@ -90,7 +90,7 @@ def test_gaps_are_of_late_rounds(whole: Path, small: Any) -> None:
     ticket, control = np.asarray(arm["ticket"]), np.asarray(arm["reinitialized"])
     # Rounds 1 and 2 of 2 are late.
     wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
-    np.testing.assert_allclose(claims.gaps(arm), wanted, rtol=1e-12)
+    np.testing.assert_allclose(evidence.gaps(arm), wanted, rtol=1e-12)
 
 
 def weights(folder: Path, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -380,8 +380,8 @@ def test_rounds_less_than_half_apart_are_not_orthogonal() -> None:
 
 def test_thirds_of_rounds() -> None:
     arm = {"successive": [[float(i) for i in range(1, 9)]] * 2}
-    assert claims._increases(arm, "medium").tolist() == [4.5, 4.5]  # of 3 to 6
-    assert claims._increases(arm, "late").tolist() == [7.5, 7.5]
+    assert evidence._increases(arm, "medium").tolist() == [4.5, 4.5]  # of 3 to 6
+    assert evidence._increases(arm, "late").tolist() == [7.5, 7.5]
 
 
 @pytest.mark.parametrize("name", ["small", "large", "repelled", "attracted", "onset"])

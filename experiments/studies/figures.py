@@ -108,7 +108,7 @@ def histograms(
             x="value",
             weights="count",
             stat="percent",
-            bins=edges,
+            bins=list(edges),
             element="step",
             color=look.color,
             linestyle=look.dash,

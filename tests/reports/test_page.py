@@ -139,7 +139,7 @@ def test_a_failed_write_leaves_the_old_page(make_run, records, tmp_path, monkeyp
     before = page.write([folder], out).read_bytes()
 
     def fail(*_):
-        raise OSError("no space")
+        raise OSError(28, "no space")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space"):

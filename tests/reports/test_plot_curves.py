@@ -197,8 +197,8 @@ def test_lines_of_many_points_have_few_bars_that_take_turns():
 
 def test_labels_with_an_order_are_shades():
     parts = [CURVE.assign(label=f"{i} examples") for i in range(9)]
-    (axes,) = curves(*parts, ordered=True).axes
-    colors = [one.get_color() for one in axes.get_lines() if one.get_marker() != "_"]
+    (axes,) = curves(*parts, ordered=True, error="band").axes
+    colors = [one.get_color() for one in axes.get_lines()]
     light = [
         np.dot(color[:3], [0.2, 0.7, 0.1]) for color in colors if np.size(color) == 4
     ]

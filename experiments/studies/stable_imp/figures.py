@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.studies import figures
-from experiments.studies.stable_imp import claims, tables, variants
+from experiments.studies.stable_imp import evidence, tables, variants
 from jaxsparse.reports import plot_curves
 
 Found = dict[str, Any]
 _REMAINING = "weights remaining (%)"
-_THRESHOLD = (claims.STABLE, "stable below 2")
+_THRESHOLD = (evidence.STABLE, "stable below 2")
 _SHOWN = 10.7  # percent of weights remaining, at which weights are shown
 CAPTIONS = {
     "onset": (
