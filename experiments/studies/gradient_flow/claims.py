@@ -42,8 +42,8 @@ CLAIMS = (
         "does not.",
         "no barrier for LT, a large one for Scratch (figure)",
         f"mean error barrier to the pruned solution: LT below {CONNECTED:g} and "
-        f"Scratch above {APART:g} percentage points; not reproduced with LT above {APART:g} or "
-        f"Scratch below {CONNECTED:g}",
+        f"Scratch above {APART:g} percentage points; not reproduced with LT above "
+        f"{APART:g} or Scratch below {CONNECTED:g}",
         evidence.tickets_are_connected,
     ),
     Claim(
