@@ -20,6 +20,7 @@ from matplotlib.ticker import (
 from jaxsparse.reports import formatting
 
 Scale = Literal["linear", "log", "remaining", "steps"]
+_MAX_MINOR_TICKS = 40  # more of them would merge into a bar
 
 
 def scale_x(axes: Axes, scale: Scale, occurring: np.ndarray) -> None:
@@ -70,7 +71,8 @@ def _label(axes: Axes, occurring: np.ndarray, places: np.ndarray) -> None:
             shown.append(place)
     axes.xaxis.set_major_locator(FixedLocator(occurring[shown]))
     axes.xaxis.set_major_formatter(FixedFormatter([labels[place] for place in shown]))
-    axes.xaxis.set_minor_locator(FixedLocator(occurring))
+    few = len(occurring) <= _MAX_MINOR_TICKS
+    axes.xaxis.set_minor_locator(FixedLocator(occurring if few else []))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -105,7 +105,7 @@ def variants_frame(found: Found) -> pd.DataFrame:
         for seed, accuracies in enumerate(entry["ticket"]):
             row = {"variant": variant, "seed": seed, "rewind": entry["rewind"]}
             row |= {"dense": accuracies[0], "late": late[seed], "last": accuracies[-1]}
-            row |= {name: entry[name][seed] for name in figures.MEASURES}
+            row |= {name: entry[name][seed] for name in MEASURES}
             rows.append(row)
     return pd.DataFrame(rows)
 

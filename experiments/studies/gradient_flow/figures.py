@@ -260,7 +260,9 @@ def signal(part: Found, title: str) -> Figure | None:
     look |= {"order": order, "hue_order": list(looks), "dodge": True}
     look |= {"palette": [style.color for style in looks.values()]}
     alive = neurons.loc[neurons["sd"] > 0]
-    sns.stripplot(alive, size=3, alpha=0.5, zorder=2, **look)
+    sns.stripplot(alive, jitter=False, size=3, alpha=0.5, zorder=2, **look)
+    for dots in axes.collections:
+        dots.set_offsets(_spread(dots.get_offsets(), width=0.5 / len(looks)))
     sns.pointplot(
         layers,
         linestyle="none",
@@ -284,3 +286,14 @@ def signal(part: Found, title: str) -> Figure | None:
     }
     plot_style.legend_below(figure, handles, columns=2)
     return figure
+
+
+def _spread(points: np.ndarray, *, width: float) -> np.ndarray:
+    """Moves points of one column apart, the same in every rendering.
+
+    seaborn's jitter is random. Multiples of the golden ratio never coincide, so that
+    points with similar values are apart.
+    """
+    x, y = np.asarray(points).T
+    rank = np.argsort(np.argsort(y))
+    return np.stack([x + width * ((rank * 0.618034) % 1 - 0.5), y], axis=1)
