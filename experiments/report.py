@@ -1,10 +1,10 @@
-"""Makes tables, figures and one HTML page from the work folders of runs.
+"""Makes tables, figures and one HTML page from run directories.
 
     python experiments/report.py WORKDIR
     python experiments/report.py WORKDIR WORKDIR ... --out=DIR
 
-One run's report goes to its own `report/` unless told otherwise. Finished or not:
-whatever the runs have recorded so far is reported. Needs no JAX and no accelerator.
+The report on one run goes to its own `report/` by default. Runs may be in progress: the
+report contains what they have recorded so far. Needs no JAX and no accelerator.
 """
 
 import sys
@@ -31,26 +31,26 @@ _TOGETHER = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reports on the work folders named on the command line.
+    """Reports on the run directories on the command line.
 
     Args:
-      argv: the program's name, then the work folders.
+      argv: the name of the program and the run directories.
 
     Returns:
-      The exit code: 0, or 1 if something that was named is not a run.
+      The exit code: 0, or 1 if a directory is not a run.
     """
     workdirs, out = _folders(argv[1:])
-    # Here and not above, so that what is wrong with a command is said at once.
-    from jaxsparse.reports import page, settings, tables
+    # Imported here, so that errors in a command are reported at once.
+    from jaxsparse.reports import page, records, settings
 
     try:
-        runs = tables.read_runs(workdirs)
+        runs = records.read_runs(workdirs)
         written = page.write_runs(runs, out, together=_TOGETHER.value)
     except ValueError as error:
         command_line.fail(str(error))
     except OSError as error:
         command_line.fail(f"--out: {out} cannot be written ({error})")
-    groups = [runs] if _TOGETHER.value else settings.alike(runs)
+    groups = [runs] if _TOGETHER.value else settings.comparable(runs)
     for group in groups:
         if len(groups) > 1:
             print(f"{settings.title(group)}:")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _folders(words: Sequence[str]) -> tuple[list[Path], Path]:
-    """Reads the command line: folders of runs, and that of the report."""
+    """Reads the command line: run directories, and that of the report."""
     if not words:
         command_line.fail("expected folders of runs, got none; give one or more")
     if len(words) > 1 and _OUT.value is None:
@@ -77,7 +77,7 @@ def _folders(words: Sequence[str]) -> tuple[list[Path], Path]:
 
 
 def _show(runs: Sequence[Any]) -> None:
-    """Prints how far runs are, and what they came to."""
+    """Prints the progress and the results of runs."""
     from jaxsparse.reports import formatting, method_names, methods, progress, tables
 
     for run in runs:
@@ -89,9 +89,10 @@ def _show(runs: Sequence[Any]) -> None:
     if levels.empty:
         print("No level has finished yet.")
     elif any(method_names.is_sparse(run) for run in runs):
-        print(formatting.plain(formatting.show_methods(methods.methods_table(runs))))
+        shown = formatting.show_methods(methods.methods_table(runs))
+        print(shown.to_string(index=False))
     else:
-        print(formatting.plain(formatting.show_levels(levels)))
+        print(formatting.show_levels(levels).to_string(index=False))
 
 
 if __name__ == "__main__":

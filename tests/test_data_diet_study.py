@@ -31,7 +31,7 @@ PLAIN = {
 
 
 def tiny_runs() -> list[Run]:
-    made = variants.arms("mnist", "quick", SCORES)
+    made = variants.of_tickets("mnist", "quick", SCORES)
     scored = Run("mnist_scored", "tiny", {"lottery.levels": 0}, {"el2n": SCORES})
     return [scored, *(Run(f"mnist_{k}", "tiny", v | PLAIN) for k, v in made.items())]
 
@@ -56,16 +56,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         assert launcher.run_all(shrink(patch), folder, "") == []
-        data_diet.finish(folder, "quick", "")
+        data_diet.STUDY.finish(folder, "quick", "")
     return folder
 
 
-def test_all_arms_are_there(whole: Path, small: list[Run]) -> None:
+def test_all_variants_are_there(whole: Path, small: list[Run]) -> None:
     found = analysis.measure(whole, "mnist", "quick", "")
     kinds = [f"{kind}_{size}" for kind in variants.KINDS for size in (30, 60)]
-    assert list(found["arms"]) == ["k0", "k1", "k2", *kinds]
-    starts = {name: arm["rewind"] for name, arm in found["arms"].items()}
-    assert starts == dict.fromkeys(found["arms"], 4) | {"k0": 0, "k2": 8}
+    assert list(found["variants"]) == ["k0", "k1", "k2", *kinds]
+    starts = {name: arm["rewind"] for name, arm in found["variants"].items()}
+    assert starts == dict.fromkeys(found["variants"], 4) | {"k0": 0, "k2": 8}
 
 
 def test_subsets_are_of_the_scores(whole: Path, small: list[Run]) -> None:
@@ -94,7 +94,7 @@ plain_statistics = (0.0, 1.0)
 
 def test_barriers_against_plain_code(whole: Path, small: list[Run]) -> None:
     global plain_statistics
-    found = analysis.measure(whole, "mnist", "quick", "")["arms"]["k1"]
+    found = analysis.measure(whole, "mnist", "quick", "")["variants"]["k1"]
     run = factory.open_run(whole / "mnist_k1")
     plain_statistics = (run.dataset.mean[0], run.dataset.std[0])
     parent = factory.load_state(run, "level_00/ticket/last").params
@@ -136,7 +136,7 @@ def test_barriers_against_plain_code(whole: Path, small: list[Run]) -> None:
 
 
 def test_sharpness_is_the_largest_eigenvalue(whole: Path, small: list[Run]) -> None:
-    found = analysis.measure(whole, "mnist", "quick", "")["arms"]["k0"]
+    found = analysis.measure(whole, "mnist", "quick", "")["variants"]["k0"]
     for name in ("sharpness_start", "sharpness_end"):
         assert len(found[name]) == 2
         assert np.all(np.asarray(found[name]) > 0)
@@ -166,7 +166,7 @@ def test_sharpness_is_the_largest_eigenvalue(whole: Path, small: list[Run]) -> N
 
 
 def test_early_accuracy_is_where_levels_start(whole: Path, small: list[Run]) -> None:
-    found = analysis.measure(whole, "mnist", "quick", "")["arms"]["k2"]
+    found = analysis.measure(whole, "mnist", "quick", "")["variants"]["k2"]
     rows = metrics_log.read(whole / "mnist_k2" / "metrics.jsonl")
     for r in range(2):
         (row,) = [
@@ -185,10 +185,10 @@ def test_the_page_says_what_was_found(whole: Path, small: list[Run]) -> None:
     assert rows.pop("wrong labels hurt") == "not measured"
     rows.pop("connection predicts")  # not of fractions that are all alike
     assert set(rows) == {"unclear"}  # of two seeds
-    table = pd.read_csv(report / "mnist_arms.csv")
+    table = pd.read_csv(report / "mnist_variants.csv")
     assert len(table) == 9 * 2
     ranks = pd.read_csv(report / "mnist_ranks.csv").set_index("measure")
-    means = table.groupby("arm", sort=False)[["mean_barrier", "late"]].mean()
+    means = table.groupby("variant", sort=False)[["mean_barrier", "late"]].mean()
     wanted = stats.spearmanr(means["mean_barrier"], means["late"]).statistic
     assert ranks.loc["mean_barrier", "spearman"] == pytest.approx(wanted)
     for name in ("levels", "sizes", "barrier", "connected", "pretrained", "barriers"):
@@ -261,9 +261,9 @@ def test_a_killed_study_resumes_to_identical_results(
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(module, name, dies(getattr(module, name), after))
             assert launcher.run_all(small, tmp_path, "") == []
-            data_diet.finish(tmp_path, "quick", "")
+            data_diet.STUDY.finish(tmp_path, "quick", "")
     assert launcher.run_all(small, tmp_path, "") == []
-    data_diet.finish(tmp_path, "quick", "")
+    data_diet.STUDY.finish(tmp_path, "quick", "")
     found, wanted = (
         tiny_studies.contents(folder / "report", ".csv", ".md")
         for folder in (tmp_path, whole)
@@ -295,7 +295,7 @@ def make_arm(late: float, *, barrier: float, early: float) -> dict[str, Any]:
         "rewind": 200,
         "steps": 62_400,
         "epochs": 160.0,
-        "segment": [30, 0],
+        "interpolation": [30, 0],
     }
 
 
@@ -311,7 +311,7 @@ def as_published() -> dict[str, Any]:
         "noise_10": make_arm(90.0, barrier=1.6, early=40.0),
         "noise_50": make_arm(89.0, barrier=1.7, early=30.0),
     }
-    return {"usual": 320, "arms": made}
+    return {"usual": 320, "variants": made}
 
 
 def judged(found: dict[str, Any]) -> dict[str, str]:
@@ -329,8 +329,8 @@ def test_the_opposite_is_not() -> None:
     turned |= {"random_320": 89.5, "hard_320": 91.3, "noise_10": 90.6}
     turned |= {"noise_50": 91.0}
     for name, late in turned.items():
-        arm = found["arms"][name]
-        found["arms"][name] = make_arm(
+        arm = found["variants"][name]
+        found["variants"][name] = make_arm(
             late, barrier=late / 10, early=arm["pretrained"][0]
         )
     verdict = judged(found)
@@ -353,14 +353,14 @@ def test_what_loses_more_than_a_part_is_not_as_good(
     arm: str, late: float, name: str
 ) -> None:
     found = as_published()
-    found["arms"][arm] = make_arm(late, barrier=1.0, early=40.0)
+    found["variants"][arm] = make_arm(late, barrier=1.0, early=40.0)
     assert judged(found)[name] == "not reproduced"
 
 
-def test_arms_without_any_effect_reproduce_nothing() -> None:
+def test_variants_without_any_effect_reproduce_nothing() -> None:
     found = as_published()
-    for i, name in enumerate(found["arms"]):
-        found["arms"][name] = make_arm(91.35 + 0.001 * i, barrier=1.0, early=40.0)
+    for i, name in enumerate(found["variants"]):
+        found["variants"][name] = make_arm(91.35 + 0.001 * i, barrier=1.0, early=40.0)
     assert "reproduced" not in judged(found).values()
 
 
@@ -375,9 +375,9 @@ def test_late_levels_are_those_around_the_published_one() -> None:
     assert claims.late(few).tolist() == [2.0] * 3
 
 
-def test_correlations_wait_for_all_arms() -> None:
+def test_correlations_need_all_variants() -> None:
     found = as_published() | {"missing": ["cifar_easy_160"]}
-    with pytest.raises(claims_lib.Missing, match="cifar_easy_160"):
+    with pytest.raises(claims_lib.NotMeasured, match="cifar_easy_160"):
         claims.correlation(found, "mean_barrier")
     verdict = judged(found)
     assert verdict["barriers predict"] == "not measured"
@@ -387,7 +387,7 @@ def test_correlations_wait_for_all_arms() -> None:
 @pytest.mark.parametrize("name", ["k0", "k1", "k2", "easy_320", "hard_320", "noise_50"])
 def test_what_has_not_ended_is_not_measured(name: str) -> None:
     found = as_published()
-    del found["arms"][name]
+    del found["variants"][name]
     verdict = judged(found)
     assert "not measured" in verdict.values()
 
@@ -398,9 +398,9 @@ def test_noise_takes_no_part_in_correlations() -> None:
     assert n == 7
 
 
-def test_a_page_of_few_arms() -> None:
+def test_a_page_of_few_variants() -> None:
     found = as_published()
-    found["arms"] = {"k1": found["arms"]["k1"]}
+    found["variants"] = {"k1": found["variants"]["k1"]}
     made = report_lib.section("cifar", "full", found)
     assert any("100.0%" in line for line in made.lines)
     assert made.frames["ranks"].empty
@@ -409,11 +409,11 @@ def test_a_page_of_few_arms() -> None:
 def test_a_page_says_how_finely_segments_were_looked_at() -> None:
     found = as_published()
     assert any(
-        line.startswith("Errors between children are taken at 30 points")
+        line.startswith("Errors between copies are measured at 30 points")
         and line.endswith("those of training on all examples.")
         for line in report_lib.section("cifar", "full", found).lines
     )
-    next(iter(found["arms"].values()))["segment"] = [11, 1000]
+    next(iter(found["variants"].values()))["interpolation"] = [11, 1000]
     assert any(
         " 11 points " in line and "on the first 1,000 examples" in line
         for line in report_lib.section("cifar", "full", found).lines

@@ -57,23 +57,25 @@ def findings() -> dict[str, Any]:
             "rigl": entry(98.1, 98.4, 0.025),
             "set": entry(97.9, 98.4, 0.025),
         },
-        "gradient": {
-            arm: {"steps": [0, 500, 1000, 5000], "norm": curve}
-            for arm, curve in {
-                "lt": [[0.04, 1.0, 0.5, 0.1]] * 5,
-                "scratch": [[0.04, 0.04, 0.5, 9.0]] * 5,
-                "scratch_plus": [[0.4, 0.5, 0.4, 9.0]] * 5,
-                "rigl": [[0.04, 0.5, 0.6 + 0.01 * r, 0.1] for r in range(5)],
-                "rigl_plus": [[0.4, 0.7, 0.6 + 0.01 * r, 0.1] for r in range(5)],
-            }.items()
+        "gradients": {
+            "gradient": {
+                arm: {"steps": [0, 500, 1000, 5000], "norm": curve}
+                for arm, curve in {
+                    "lt": [[0.04, 1.0, 0.5, 0.1]] * 5,
+                    "scratch": [[0.04, 0.04, 0.5, 9.0]] * 5,
+                    "scratch_plus": [[0.4, 0.5, 0.4, 9.0]] * 5,
+                    "rigl": [[0.04, 0.5, 0.6 + 0.01 * r, 0.1] for r in range(5)],
+                    "rigl_plus": [[0.4, 0.7, 0.6 + 0.01 * r, 0.1] for r in range(5)],
+                }.items()
+            },
+            "changes": {
+                "rigl": change | {"after": (2 + noise).tolist()},
+                "set": change | {"after": (1.1 - noise).tolist()},
+                "rigl_inverted": change | {"after": (1 + noise).tolist()},
+            },
         },
         "starts": {"lt": [0.05] * 5, "scratch": [0.04] * 5, "scratch_plus": [0.4] * 5},
-        "changes": {
-            "rigl": change | {"after": (2 + noise).tolist()},
-            "set": change | {"after": (1.1 - noise).tolist()},
-            "rigl_inverted": change | {"after": (1 + noise).tolist()},
-        },
-        "segments": {
+        "interpolations": {
             "lt_end": {"alphas": ALPHAS.tolist(), "error": hill(0.1)},
             "scratch_end": {"alphas": ALPHAS.tolist(), "error": hill(40)},
         },
@@ -113,11 +115,11 @@ def test_all_claims_hold_of_numbers_like_the_papers() -> None:
 
 def test_no_claim_holds_of_the_opposite() -> None:
     found = findings()
-    p, c, s, g = (found[k] for k in ("predictions", "changes", "segments", "starts"))
+    p, s, g = (found[k] for k in ("predictions", "interpolations", "starts"))
+    c, flow = found["gradients"]["changes"], found["gradients"]["gradient"]
     p["lt"], p["scratch"] = p["scratch"], p["lt"] | {"ensemble": 98.6}
     for arm in ("prune", "rigl", "scratch_plus", "set"):
         p[arm] = entry(96.0, 96.1, 0.03)
-    flow = found["gradient"]
     flow["lt"], flow["scratch"] = flow["scratch"], flow["lt"]
     flow["rigl"], flow["rigl_plus"] = (
         {"steps": [0, 500], "norm": [[0.01, 0.01 + 1e-3 * r] for r in range(5)]}
@@ -138,10 +140,10 @@ def test_no_claim_holds_of_the_opposite() -> None:
 
 def test_what_lies_between_is_unclear() -> None:
     found = findings()
-    p, c, s, g = (found[k] for k in ("predictions", "changes", "segments", "starts"))
+    p, s, g = (found[k] for k in ("predictions", "interpolations", "starts"))
+    c, flow = found["gradients"]["changes"], found["gradients"]["gradient"]
     s["lt_end"]["error"] = hill(2)
     p["lt"]["with_pruned"] = [0.6 * 0.028] * 5
-    flow = found["gradient"]
     flow["lt"]["norm"] = [[0.04, 1.0, 1.0, 1.0]] * 4 + [[0.04, 0.04, 0.5, 1.0]]
     for better, worse in (("rigl", "scratch"), ("rigl_plus", "scratch_plus")):
         curve = np.tile(np.asarray(flow[worse]["norm"], float)[:1], (5, 1))
@@ -169,6 +171,7 @@ def test_one_threshold_counts_the_negatives_of_both() -> None:
     after = {"seed": 0, "step": 1, "moment": "after", "eigenvalues": small}
     found = {"curvature": {"rigl": {"states": [before, after]}}}
     found = {part: {} for part in findings()} | found
+    found["gradients"] = {"gradient": {}, "changes": {}}
     (row,) = (
         row
         for row in claims.judge(found, steps=LENGTH, whole=LENGTH)
@@ -181,7 +184,7 @@ def test_one_threshold_counts_the_negatives_of_both() -> None:
 
 def test_no_rise_says_nothing_of_inverted_growth() -> None:
     found = findings()
-    found["changes"]["rigl"]["after"] = np.full((5, 20), 0.9).tolist()
+    found["gradients"]["changes"]["rigl"]["after"] = np.full((5, 20), 0.9).tolist()
     assert verdicts(found)["inverted growth"] == "unclear"
 
 
@@ -196,8 +199,8 @@ def test_few_seeds_and_short_runs_are_unclear() -> None:
 
 def test_claims_whose_runs_are_missing_are_blank() -> None:
     found = findings()
-    del found["predictions"]["rigl"], found["segments"]["lt_end"]
-    del found["curvature"]["rigl"], found["changes"]["rigl_inverted"]
+    del found["predictions"]["rigl"], found["interpolations"]["lt_end"]
+    del found["curvature"]["rigl"], found["gradients"]["changes"]["rigl_inverted"]
     rows = claims.judge(found, steps=LENGTH, whole=LENGTH)
     blank = {row["name"] for row in rows if row["verdict"] == "not measured"}
     assert blank == {
@@ -210,7 +213,7 @@ def test_claims_whose_runs_are_missing_are_blank() -> None:
 
 def test_a_fault_in_a_claim_is_no_missing_run() -> None:
     found = findings()
-    del found["segments"]["lt_end"]["error"]
+    del found["interpolations"]["lt_end"]["error"]
     with pytest.raises(KeyError):
         claims.judge(found, steps=LENGTH, whole=LENGTH)
 
@@ -222,9 +225,9 @@ def test_the_sizes_of_networks_are_the_published_ones(
     one = Examples(np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int32))
     dataset = Dataset(one, one, one, 10, (0.0,), (1.0,))
     sizes = {"lenet": (44_190, 2_336), "mlp": (266_200, 6_416)}
-    runs = {run.name: launcher.read(run) for run in gradient_flow.runs("cpu")}
+    runs = {run.name: launcher.read(run) for run in gradient_flow.STUDY.runs("cpu")}
     for network, (whole, small) in sizes.items():
-        for arm in variants.arms(network, "100step"):
+        for arm in variants.fields_of(network, "100step"):
             c = runs[f"{network}_{arm}"]
             length = factory.make_durations(c, steps_per_epoch=469)
             total = masks.size(factory.make_network(c, dataset, length).masks)
@@ -257,11 +260,13 @@ ARMS = {
 
 @pytest.mark.parametrize("network", PROTOCOL)
 @pytest.mark.parametrize("arm", ARMS)
-def test_arms_follow_the_protocol(
+def test_variants_follow_the_protocol(
     network: str, arm: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(root)
-    (run,) = (r for r in gradient_flow.runs("cpu") if r.name == f"{network}_{arm}")
+    (run,) = (
+        r for r in gradient_flow.STUDY.runs("cpu") if r.name == f"{network}_{arm}"
+    )
     c = launcher.read(run)
     rate, decay, sparsity, every = PROTOCOL[network]
     inner = (c.optimizer.name, c.optimizer.momentum, c.optimizer.nesterov)
@@ -302,17 +307,16 @@ def test_arms_follow_the_protocol(
         assert c.analysis.examples == 1000
 
 
-def test_arms_differ_in_what_they_say(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variants_differ(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(root)
     assert (
-        published.LABELS.keys() - {"pruned"} == variants.arms("lenet", "1step").keys()
+        published.LABELS.keys() - {"pruned"}
+        == variants.fields_of("lenet", "1step").keys()
     )
-    places = list(published.INITIALISED.values())
+    places = list(published.INITIALIZED.values())
     assert len(set(places)) == len(places)
-    assert published.INITIALISED.keys() <= published.LABELS.keys()
-    runs = {run.name: run.overrides for run in gradient_flow.runs("cpu")}
+    assert published.INITIALIZED.keys() <= published.LABELS.keys()
+    runs = {run.name: run.overrides for run in gradient_flow.STUDY.runs("cpu")}
     assert len({json.dumps(fields, sort_keys=True) for fields in runs.values()}) == 30
     for name, fields in runs.items():
         pruned = "dense" in name or name.endswith("_prune")
@@ -323,9 +327,9 @@ def test_arms_differ_in_what_they_say(
 def test_a_part_is_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = runs_reader.Study(tmp_path, "lenet", "quick", "")
-    assert study.arms == []
-    assert analysis.measure(study) == {}
+    study = runs_reader.NetworkRuns(tmp_path, "lenet", "quick", "")
+    assert study.variants == []
+    assert analysis.measure(tmp_path, "lenet", "quick", "") == {}
     calls = []
 
     def compute(given: Any) -> Any:
@@ -333,7 +337,7 @@ def test_a_part_is_computed_once(
         calls.append(len(calls))
         return {"n": len(calls)}
 
-    monkeypatch.setattr(study, "mark", lambda *arms: dict.fromkeys(arms, marks[-1]))
+    monkeypatch.setattr(study, "hashes", lambda *names: dict.fromkeys(names, marks[-1]))
     marks, seen = ["hash"], []
     for on, size, mark in (
         (["lt"], 1, "hash"),
@@ -354,11 +358,13 @@ def test_the_whole_study_in_small(tmp_path: Path, root: Path) -> None:
     data = root.parent / "shared" / "data"
     if not data.exists():
         pytest.skip("MNIST is not there")
-    runs = gradient_flow.runs("quick")
+    runs = gradient_flow.STUDY.runs("quick")
     assert launcher.run_all(runs, tmp_path, str(data)) == []
-    page = gradient_flow.finish(tmp_path, "quick", str(data))
-    for network in variants.NETWORKS["quick"]:
-        table = pd.read_csv(page.parent / f"{network}_arms.csv").set_index("arm")
+    page = gradient_flow.STUDY.finish(tmp_path, "quick", str(data))
+    for network in ("lenet", "mlp"):
+        table = pd.read_csv(page.parent / f"{network}_variants.csv").set_index(
+            "variant"
+        )
         assert table.index.tolist() == list(published.LABELS)
         assert table.pop("n").tolist() == [2, 1, *[2] * 14]
         assert table["accuracy_percent"].between(5, 100).all()
@@ -370,18 +376,18 @@ def test_the_whole_study_in_small(tmp_path: Path, root: Path) -> None:
         assert curved == ("unclear" if network == "lenet" else "not measured")
         # 2 seeds, and a twentieth of the published length.
         assert (rows == "unclear").all()
-        drawn = {"gradient", "changes", "segments", "map", "signal"}
+        drawn = {"gradient", "changes", "interpolations", "map", "signal"}
         for name in drawn | ({"hessian"} if network == "lenet" else set()):
             assert (page.parent / f"{network}_{name}.png").exists()
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("analysis/*/*")}
     assert again
-    assert gradient_flow.finish(tmp_path, "quick", str(data)) == page
+    assert gradient_flow.STUDY.finish(tmp_path, "quick", str(data)) == page
     assert again == {path: path.stat().st_mtime_ns for path in again}
 
 
 def test_studies_are_found_by_name() -> None:
     for name in studies.NAMES:
-        study = importlib.import_module(f"experiments.studies.{name}")
-        assert study.DESCRIPTION
-        assert study.RESULTS
-        assert callable(study.finish)
+        study = importlib.import_module(f"experiments.studies.{name}").STUDY
+        assert study.description
+        assert study.results
+        assert all(study.runs(scale) for scale in studies.SCALES)

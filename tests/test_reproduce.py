@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import (
+    SCALES,
     data_diet,
     gradient_flow,
     launcher,
@@ -21,7 +22,7 @@ from experiments.studies.runs import flags as as_flags
 from jaxsparse import config, durations, factory, masks
 from jaxsparse.data.dataset import Dataset, Examples
 
-STUDIES = (data_diet, gradient_flow, sparse_training, stable_imp)
+STUDIES = [m.STUDY for m in (data_diet, gradient_flow, sparse_training, stable_imp)]
 
 
 def read(run: Run, root: Path) -> Any:
@@ -34,7 +35,7 @@ def read(run: Run, root: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("study", "scale"), [(study, scale) for study in STUDIES for scale in study.SCALES]
+    ("study", "scale"), [(study, scale) for study in STUDIES for scale in SCALES]
 )
 def test_runs_are_valid_and_have_names_of_their_own(
     study: Any, scale: str, root: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,7 +53,7 @@ def test_runs_are_valid_and_have_names_of_their_own(
             assert c.warm_start.run in before
 
 
-@pytest.mark.parametrize("scale", sparse_training.SCALES)
+@pytest.mark.parametrize("scale", SCALES)
 def test_every_method_is_compared(
     scale: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +71,7 @@ def total_of(c: Any) -> int:
     return masks.size(network.masks)
 
 
-def test_arms_of_a_sparsity_keep_the_same_number_of_weights(
+def test_methods_of_a_sparsity_keep_the_same_number_of_weights(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(root)
@@ -192,7 +193,7 @@ def test_a_run_has_ended_only_while_what_it_began_from_is_there(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(root)
-    (run,) = (r for r in gradient_flow.runs("quick") if r.name == "lenet_scratch")
+    (run,) = (r for r in gradient_flow.STUDY.runs("quick") if r.name == "lenet_scratch")
     arm, pruned = (
         tmp_path / name / "checkpoints" / "level_00" / "ticket" / "last.json"
         for name in ("lenet_scratch", "lenet_prune")
@@ -211,12 +212,12 @@ def test_a_run_has_ended_only_while_what_it_began_from_is_there(
 
 
 def test_choices_are_checked() -> None:
-    some = launcher.choose(sparse_training, "quick", ["mnist_dense"])
+    some = launcher.choose(sparse_training.STUDY, "quick", ["mnist_dense"])
     assert [run.name for run in some] == ["mnist_dense"]
-    with pytest.raises(ValueError, match="--scale: 'huge'; wanted one of"):
-        launcher.choose(sparse_training, "huge", [])
-    with pytest.raises(ValueError, match="--only: .*'nothing'.*mnist_dense"):
-        launcher.choose(sparse_training, "quick", ["nothing"])
+    with pytest.raises(
+        ValueError, match="--only: expected names of .*mnist_dense.*'nothing'"
+    ):
+        launcher.choose(sparse_training.STUDY, "quick", ["nothing"])
 
 
 def test_tables_and_figures_are_copied(tmp_path: Path) -> None:
@@ -224,6 +225,6 @@ def test_tables_and_figures_are_copied(tmp_path: Path) -> None:
     report.mkdir()
     for name in ("methods.md", "methods.svg", "exploration.png", "index.html"):
         (report / name).write_text(name)
-    launcher.copy(report, tmp_path / "results", sparse_training.RESULTS)
+    launcher.copy(report, tmp_path / "results", sparse_training.STUDY.results)
     copied = {path.name for path in (tmp_path / "results").iterdir()}
     assert copied == {"methods.md", "exploration.png"}

@@ -13,7 +13,7 @@ from helpers import tiny
 from experiments.studies import claims as claims_lib
 from experiments.studies import launcher, stable_imp
 from experiments.studies.runs import Run
-from experiments.studies.stable_imp import analysis, claims, variants
+from experiments.studies.stable_imp import analysis, claims, evidence, variants
 from experiments.studies.stable_imp import report as report_lib
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.training import preemption
@@ -58,15 +58,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny_studies.as_tiny(patch, variants, RUNS)
         patch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
         assert launcher.run_all(RUNS, folder, "") == []
-        stable_imp.finish(folder, "quick", "")
+        stable_imp.STUDY.finish(folder, "quick", "")
     return folder
 
 
 def test_accuracies_are_those_recorded(whole: Path, small: Any) -> None:
     found = analysis.measure(whole, "mnist", "quick", "")
-    assert found["arms"].keys() == {"small", "large"}
+    assert found["variants"].keys() == {"small", "large"}
     for role, size in (("small", 10), ("large", 40)):
-        arm = found["arms"][role]
+        arm = found["variants"][role]
         rows = metrics_log.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
         assert arm["levels"] == [0, 1, 2]
         for r in range(2):
@@ -86,11 +86,11 @@ def test_accuracies_are_those_recorded(whole: Path, small: Any) -> None:
 
 
 def test_gaps_are_of_late_rounds(whole: Path, small: Any) -> None:
-    arm = analysis.measure(whole, "mnist", "quick", "")["arms"]["small"]
+    arm = analysis.measure(whole, "mnist", "quick", "")["variants"]["small"]
     ticket, control = np.asarray(arm["ticket"]), np.asarray(arm["reinitialized"])
     # Rounds 1 and 2 of 2 are late.
     wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
-    np.testing.assert_allclose(claims.gaps(arm), wanted, rtol=1e-12)
+    np.testing.assert_allclose(evidence.gaps(arm), wanted, rtol=1e-12)
 
 
 def weights(folder: Path, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +108,7 @@ def weights(folder: Path, level: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 def test_angles_and_thresholds_against_plain_code(whole: Path, small: Any) -> None:
     folder = whole / "mnist_batch_10"
-    arm = analysis.measure(whole, "mnist", "quick", "")["arms"]["small"]
+    arm = analysis.measure(whole, "mnist", "quick", "")["variants"]["small"]
     assert arm["labels"] == ["0", "1", "2", "init"]
     for seed in range(2):
         each = [weights(folder, level, seed) for level in (0, 1, 2, -1)]
@@ -145,8 +145,8 @@ def test_onset_is_by_the_update_children_begin_at(whole: Path, small: Any) -> No
             error = 100 * np.asarray(row["test_error"])
             rise = error.max() - (error[0] + error[-1]) / 2
             assert dense["instability"][r][i] == pytest.approx(rise, abs=1e-9)
-            segment = dense["segments"][i]
-            np.testing.assert_allclose(segment["error"][r], error)
+            line = dense["interpolations"][i]
+            np.testing.assert_allclose(line["error"][r], error)
 
 
 def test_the_page_says_what_was_found(whole: Path, small: Any) -> None:
@@ -161,7 +161,7 @@ def test_the_page_says_what_was_found(whole: Path, small: Any) -> None:
     assert len(table) == 2 * 3 * 2
     text = (report / "mnist.md").read_text()
     mean, sd = tiny_studies.spread(
-        table.query("arm == 'small' and round == 2")["ticket_percent"]
+        table.query("variant == 'small' and round == 2")["ticket_percent"]
     )
     assert f"{mean:.2f} ± {sd:.2f}" in text
     for name in ("onset", "rounds", "stability", "angles", "thresholds", "histogram"):
@@ -193,9 +193,9 @@ def test_a_killed_study_resumes_to_identical_results(
             stops += 1
             # What has ended by now is measured, and the rest is when it has.
             if stops == 3:
-                stable_imp.finish(tmp_path, "quick", "")
+                stable_imp.STUDY.finish(tmp_path, "quick", "")
     assert stops >= 4
-    stable_imp.finish(tmp_path, "quick", "")
+    stable_imp.STUDY.finish(tmp_path, "quick", "")
     wanted = tiny_studies.contents(whole / "report", ".csv", ".md")
     assert tiny_studies.contents(tmp_path / "report", ".csv", ".md") == wanted
     for run in RUNS:
@@ -261,7 +261,7 @@ def make_arm(
         "steps": 100,
         "epochs": 5.0,
         "batch": 16,
-        "segment": [30, 0],
+        "interpolation": [30, 0],
     }
 
 
@@ -270,7 +270,7 @@ def as_published() -> dict[str, Any]:
     dense["instability"] = [[10 + s, 1 + s] for s in SEEDS]
     attracted = make_arm(2.0, base=94.0, unstable=10.0)
     return {
-        "arms": {
+        "variants": {
             "small": make_arm(0.0, unstable=10.0, angle=0.8),
             "large": make_arm(3.0),
             "repelled": make_arm(0.2),
@@ -293,7 +293,7 @@ def test_what_is_published_is_reproduced() -> None:
 
 
 def opposite(found: dict[str, Any]) -> None:
-    found["arms"] = {
+    found["variants"] = {
         "small": make_arm(3.0, angle=0.2, unstable=1.0),
         "large": make_arm(-0.5, angle=0.8, unstable=10.0),
         "repelled": make_arm(-0.5),
@@ -310,7 +310,7 @@ def test_the_opposite_is_not() -> None:
     # Without a gap there is nothing to lose; where small batches are stable, large not,
     # nothing is said of the one or the other.
     neither = {
-        "tickets at initialisation",
+        "tickets at initialization",
         "no tickets where unstable",
         "medium rounds are connected",
         "repelling destroys tickets",
@@ -323,15 +323,15 @@ def test_the_opposite_is_not() -> None:
 
 def test_repelled_that_keep_their_gap_are_not() -> None:
     found = as_published()
-    found["arms"]["repelled"] = make_arm(2.9)
+    found["variants"]["repelled"] = make_arm(2.9)
     assert judged(found)["repelling destroys tickets"] == "not reproduced"
-    found["arms"]["repelled"] = make_arm(2.9, base=92.0)
+    found["variants"]["repelled"] = make_arm(2.9, base=92.0)
     assert judged(found)["repelling spares controls"] == "not reproduced"
 
 
 def with_small(gap: float, **more: float) -> dict[str, str]:
     found = as_published()
-    found["arms"]["small"] = make_arm(gap, **({"unstable": 10.0} | more))
+    found["variants"]["small"] = make_arm(gap, **({"unstable": 10.0} | more))
     return judged(found)
 
 
@@ -347,17 +347,17 @@ def test_no_tickets_where_unstable_needs_instability_and_no_gap() -> None:
 def test_rounds_that_stay_connected_are_not_apart_in_the_end() -> None:
     found = as_published()
     rises = np.tile([3.0, 3.0, 3.0, 3.0, 0.1, 0.1], (3, 1)) + SEEDS[:, None]
-    found["arms"]["large"]["successive"] = rises.tolist()
+    found["variants"]["large"]["successive"] = rises.tolist()
     assert judged(found)["late rounds are not"] == "not reproduced"
     assert judged(found)["medium rounds are connected"] == "not reproduced"
 
 
 def test_large_batches_that_are_unstable_are_not_made_stable() -> None:
     found = as_published()
-    found["arms"]["large"] = make_arm(3.0, unstable=5.0)
+    found["variants"]["large"] = make_arm(3.0, unstable=5.0)
     verdict = judged(found)
     assert verdict["batches make stable"] == "unclear"
-    assert verdict["tickets at initialisation"] == "unclear"
+    assert verdict["tickets at initialization"] == "unclear"
     assert verdict["stable at large batches"] == "not reproduced"
 
 
@@ -369,8 +369,8 @@ def test_a_fall_that_does_not_reach_stability_is_no_onset() -> None:
 
 def test_attracted_tickets_must_beat_controls() -> None:
     found = as_published()
-    found["arms"]["small"] = make_arm(-4.0, unstable=10.0)
-    found["arms"]["attracted"] = make_arm(1.0, base=92.0, unstable=10.0)
+    found["variants"]["small"] = make_arm(-4.0, unstable=10.0)
+    found["variants"]["attracted"] = make_arm(1.0, base=92.0, unstable=10.0)
     assert judged(found)["attracting makes tickets"] == "not reproduced"
 
 
@@ -380,14 +380,14 @@ def test_rounds_less_than_half_apart_are_not_orthogonal() -> None:
 
 def test_thirds_of_rounds() -> None:
     arm = {"successive": [[float(i) for i in range(1, 9)]] * 2}
-    assert claims._increases(arm, "medium").tolist() == [4.5, 4.5]  # of 3 to 6
-    assert claims._increases(arm, "late").tolist() == [7.5, 7.5]
+    assert evidence._increases(arm, "medium").tolist() == [4.5, 4.5]  # of 3 to 6
+    assert evidence._increases(arm, "late").tolist() == [7.5, 7.5]
 
 
 @pytest.mark.parametrize("name", ["small", "large", "repelled", "attracted", "onset"])
 def test_what_has_not_ended_is_not_measured(name: str) -> None:
     found = as_published()
-    (found["arms"] if name in found["arms"] else found).pop(name)
+    (found["variants"] if name in found["variants"] else found).pop(name)
     verdict = judged(found)
     assert "not measured" in verdict.values()
     assert set(verdict.values()) == {"not measured", "reproduced"}
@@ -395,20 +395,20 @@ def test_what_has_not_ended_is_not_measured(name: str) -> None:
 
 def test_two_seeds_are_unclear() -> None:
     found = as_published()
-    for arm in found["arms"].values():
+    for arm in found["variants"].values():
         for name in ("ticket", "reinitialized"):
             arm[name] = arm[name][:2]
-    assert judged(found)["tickets at initialisation"] == "unclear"
+    assert judged(found)["tickets at initialization"] == "unclear"
 
 
 def test_a_page_of_parts(tmp_path: Path) -> None:
     found = as_published()
-    for arm in found["arms"].values():
+    for arm in found["variants"].values():
         arm["histograms"] = [{"counts": [1, 2], "edges": [-1.0, 0.0, 1.0]}] * 7
     found.pop("onset")
     made = report_lib.section("mnist", "cpu", found)
     assert made.figures["onset"] is None
-    assert made.figures["onset_segments"] is None
+    assert made.figures["onset_interpolations"] is None
     assert all(
         made.figures[name] is not None
         for name in ("rounds", "stability", "angles", "thresholds", "histogram")
@@ -421,17 +421,19 @@ def test_a_page_of_parts(tmp_path: Path) -> None:
     assert len(made.frames["thresholds"]) == 4 * 3 * 6
     assert len(made.frames["solutions"]) == 4 * 3 * (8 * 7 // 2)
     shown = next(t.shown for t in made.tables if t.heading == "Stability")
-    (row,) = shown.query("Arm == 'batches of 16' and Round == '3'").to_dict("records")
+    (row,) = shown.query("Variant == 'batches of 16' and Round == '3'").to_dict(
+        "records"
+    )
     assert (row["Stable"], row["Matching"]) == ("no", "yes")
 
 
 def test_a_page_names_what_is_not_there() -> None:
-    found = as_published() | {"missing": {"mnist_onset": "under way"}}
+    found = as_published() | {"missing": {"mnist_onset": "in progress"}}
     found.pop("onset")
-    for arm in found["arms"].values():
+    for arm in found["variants"].values():
         arm["histograms"] = [{"counts": [1, 2], "edges": [-1.0, 0.0, 1.0]}] * 7
     made = report_lib.section("mnist", "cpu", found)
-    assert made.lines[-1] == "Not here: mnist_onset (under way)."
+    assert made.lines[-1] == "Not included: mnist_onset (in progress)."
 
 
 def test_strengths_that_are_not_published_stand_beside_those_that_are() -> None:
@@ -439,6 +441,6 @@ def test_strengths_that_are_not_published_stand_beside_those_that_are() -> None:
     assert variants.strengths("cifar", "cpu") == both
     assert variants.strengths("mnist", "cpu") == {"": (2.0, -1.0)}
     assert variants.label("repelled", "cifar", "cpu") == "128, repelled by 20"
-    of = {run.name: run.overrides for run in variants.runs("cpu")}
+    of = {run.name: run.overrides for run in stable_imp.STUDY.runs("cpu")}
     assert of["cifar_repelled"]["solution_penalty.strength"] == 20
     assert of["cifar_repelled_published"]["solution_penalty.strength"] == 2

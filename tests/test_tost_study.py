@@ -1,4 +1,4 @@
-"""The study of ToST's aids: its arms, its claims, and what its page says."""
+"""The study of ToST's techniques: its variants, its claims and its report."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ GRID = variants.Grid(
     80,
     dense=True,
 )
-# What the recipe without aids has.
+# What the recipe without techniques has.
 PLAIN = {
     "model.features": (8,),
     "data.validation": 0,
@@ -59,8 +59,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         small(patch)
-        assert launcher.run_all(variants.runs("quick"), folder, "") == []
-        tost.finish(folder, "quick", "")
+        assert launcher.run_all(tost.STUDY.runs("quick"), folder, "") == []
+        tost.STUDY.finish(folder, "quick", "")
     return folder
 
 
@@ -70,7 +70,7 @@ def found(whole: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return analysis.measure(whole, "mlp", "quick", "")
 
 
-def test_every_aid_is_tried_alone_and_with_all_in_every_cell(
+def test_every_technique_is_tried_alone_and_with_all_in_every_cell(
     found: dict[str, Any],
 ) -> None:
     cells = [Cell("dense", 0)]
@@ -78,18 +78,18 @@ def test_every_aid_is_tried_alone_and_with_all_in_every_cell(
     assert list(found["cells"]) == cells
     for cell, entry in found["cells"].items():
         formed = {"activation_released"} if cell == Cell("random", 80) else set()
-        assert entry.keys() == {"none", *GRID.aids, "all"} | formed
+        assert entry.keys() == {"none", *GRID.techniques, "all"} | formed
     assert found["missing"] == {}
 
 
-def test_all_aids_are_those_that_are_tried_alone() -> None:
+def test_all_techniques_are_those_that_are_tried_alone() -> None:
     for scale, networks in variants.GRIDS.items():
         for network, grid in networks.items():
             for cell in variants.cells(grid):
-                fields = variants.arms(grid, cell)
+                fields = variants.of_cell(grid, cell)
                 assert fields["none"] == {}
                 if "all" in fields:
-                    alone = [fields[aid].items() for aid in grid.aids]
+                    alone = [fields[aid].items() for aid in grid.techniques]
                     together = {k: v for items in alone for k, v in items}
                     assert fields["all"] == together, (scale, network)
     assert set(variants.GRIDS["cpu"]["mlp"].masks) == {
@@ -116,7 +116,7 @@ def held(folder: Path, name: str, moment: str) -> tuple[Any, Any]:
     return state.params, transforms.get_masks(state.opt_state)
 
 
-def test_arms_of_a_cell_share_weights_and_masks(
+def test_variants_of_a_cell_share_weights_and_masks(
     whole: Path, found: dict[str, Any]
 ) -> None:
     counts = {}
@@ -166,7 +166,7 @@ def test_gains_and_their_tests_against_plain_code(found: dict[str, Any]) -> None
                 expected.append((cell, name, [a - b for a, b in pairs]))
     assert len(frame) == len(expected)
     for row, (cell, name, gain) in zip(frame.itertuples(), expected, strict=True):
-        assert (row.mask, row.sparsity_percent, row.arm) == (*cell, name)
+        assert (row.mask, row.sparsity_percent, row.variant) == (*cell, name)
         mean, sd = tiny_studies.spread(gain)
         np.testing.assert_allclose((row.gain_points, row.sd_points), (mean, sd))
         if abs(gain[0] - gain[1]) > 1e-6:
@@ -206,7 +206,7 @@ def test_a_killed_study_resumes_to_identical_results(
         "mlp_random_60_rescaling": 0,
         "mlp_random_80_all": 0,
     }
-    listed = [run for run in variants.runs("quick") if run.name in killed]
+    listed = [run for run in tost.STUDY.runs("quick") if run.name in killed]
     for run in listed:
         asked = iter([False] * killed[run.name])
         stops = lambda asked=asked: next(asked, True)  # noqa: E731
@@ -244,7 +244,7 @@ def invented(gain: Callable[[Cell, str], float]) -> dict[str, Any]:
             "accuracy": (90 + value + SEEDS + shift * SEEDS).tolist(),
             "kept": 10,
             "total": 100,
-            "live": [10] * 3,
+            "effective_params": [10] * 3,
             "layers": {},
             "steps": 100,
             "epochs": 1.0,
@@ -286,7 +286,7 @@ def test_the_opposite_is_not() -> None:
     assert set(judged(invented(opposite)).values()) == {"not reproduced"}
 
 
-def test_one_mask_that_all_aids_hurt_is_enough() -> None:
+def test_one_mask_that_all_techniques_hurt_is_enough() -> None:
     def gain(cell: Cell, name: str) -> float:
         return published(cell, name) * (-0.5 if cell.mask == "snip" else 1)
 
@@ -295,7 +295,7 @@ def test_one_mask_that_all_aids_hurt_is_enough() -> None:
     assert found["ghost soft neurons help"] == "reproduced"
 
 
-def test_a_best_aid_as_good_as_all_leaves_nothing_to_the_others() -> None:
+def test_a_best_technique_as_good_as_all_leaves_nothing_to_the_others() -> None:
     def gain(cell: Cell, name: str) -> float:
         return published(cell, "all" if name == "rescaling" else name)
 
@@ -311,7 +311,7 @@ def test_gains_that_are_all_over_the_place_are_unclear() -> None:
 
 
 @pytest.mark.parametrize("name", [*GAINS, "all"])
-def test_an_arm_that_is_missing_in_a_cell_is_not_measured(name: str) -> None:
+def test_a_variant_that_is_missing_in_a_cell_is_not_measured(name: str) -> None:
     found = invented(published)
     del found["cells"][Cell("snip", 99)][name]
     verdict = judged(found)
@@ -320,7 +320,7 @@ def test_an_arm_that_is_missing_in_a_cell_is_not_measured(name: str) -> None:
 
 
 def test_nothing_is_judged_of_a_part() -> None:
-    found = invented(published) | {"missing": {"mlp_snip_99_all": "under way"}}
+    found = invented(published) | {"missing": {"mlp_snip_99_all": "in progress"}}
     assert set(judged(found).values()) == {"not measured"}
 
 

@@ -22,11 +22,10 @@ from jaxsparse.lottery import experiment as experiment_lib
 PLAIN = {"model.features": (8,), "data.validation": 0}
 
 
-def as_tiny(patch: pytest.MonkeyPatch, arms: ModuleType, runs: list[Run]) -> None:
+def as_tiny(patch: pytest.MonkeyPatch, variants: ModuleType, runs: list[Run]) -> None:
     """Makes these the runs of a study's one network, on digits, whatever the scale."""
-    patch.setattr(arms, "NETWORKS", ("mnist",))
-    patch.setattr(arms, "of_network", lambda network, scale: runs)
-    patch.setattr(arms, "runs", lambda scale: runs)
+    patch.setattr(variants, "NETWORKS", ("mnist",))
+    patch.setattr(variants, "of_network", lambda network, scale: runs)
     patch.setattr(launcher, "read", lambda run: tiny.config(PLAIN | run.overrides))
     patch.setattr(launcher, "launch", train)
     patch.setattr(launcher, "_score", score)

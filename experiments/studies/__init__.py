@@ -1,8 +1,7 @@
-"""Studies: what `experiments/reproduce.py` runs, as lists of runs.
+"""Studies: the experiments of papers, run again by `experiments/reproduce.py`.
 
-Each module has `DESCRIPTION`, `SCALES`, `RESULTS` (how the names of files worth keeping
-begin), `runs(scale)`, and `finish(folder, scale, data_dir)`, which writes the report.
+Each module or package has `STUDY`; see `study.Study`.
 """
 
 NAMES = ("data_diet", "gradient_flow", "sparse_training", "stable_imp", "tost")
-SCALES = ("quick", "cpu", "full")  # each module has these
+SCALES = ("quick", "cpu", "full")  # of every study

@@ -1,4 +1,4 @@
-"""What was measured of runs that have ended, kept as JSON beside them."""
+"""Cache: measurements of runs that have ended, kept as JSON beside them."""
 
 import contextlib
 import json
@@ -11,25 +11,26 @@ import jax
 
 from jaxsparse import metrics_log
 
-PRECISION = "highest"  # of products, whatever a device would do by itself
+PRECISION = "highest"  # of matrix products, whatever the device uses by default
 
 
-def once(
+def cached_json(
     path: Path, of: Mapping[str, Any], compute: Callable[[], Any], *, label: str
 ) -> Any:
-    """Reads what was computed of the same, else computes and keeps it.
+    """Reads a measurement from a file, or computes it and writes the file.
 
     Args:
       path: the file.
-      of: what it depends on: hashes of checkpoints, sizes, a version of the code that
-        computes it. The kind of device is added.
-      compute: makes what JSON can hold, in full float32.
-      label: shown when it is computed.
+      of: what the measurement depends on: hashes of checkpoints, sizes, a version of
+        the code that computes it. The kind of device is added. A file with other values
+        is replaced.
+      compute: computes the measurement in full float32; it must be valid JSON.
+      label: printed when the measurement is computed.
     """
     mark = json.loads(json.dumps(dict(of)))
     mark |= {"backend": jax.default_backend(), "precision": PRECISION}
     if path.exists():
-        # Damaged: computed again.
+        # A damaged file is computed again.
         with contextlib.suppress(ValueError, KeyError, TypeError):
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["of"] == mark:
@@ -37,6 +38,5 @@ def once(
     print(f"measuring {label}", file=sys.stderr)
     with jax.default_matmul_precision(PRECISION):
         found = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
     metrics_log.write_atomically(path, json.dumps({"of": mark, "found": found}) + "\n")
     return found

@@ -1,8 +1,8 @@
-"""Claims of a paper, what must be seen for each, and whether it was.
+"""Claims of a paper, what must be observed for each, and whether it was.
 
-A claim is reproduced if what it says is seen beyond the threshold that stands with it,
-not reproduced if the opposite or nothing is seen, and unclear between, or with fewer
-than `LEAST_SEEDS` seeds.
+A claim is reproduced if the measurements show what it says, beyond its threshold. It is
+not reproduced if they show the opposite or no effect. In between, or with fewer than
+`MIN_SEEDS` seeds, it is unclear.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,17 +12,17 @@ import numpy as np
 from scipy import stats
 
 Findings = dict[str, Any]
-LEAST_SEEDS = 3
+MIN_SEEDS = 3
 SIGNIFICANT = 0.05
 
 
-class Seen(NamedTuple):
-    """What the runs say about a claim.
+class Evidence(NamedTuple):
+    """The measurements for a claim.
 
     Attributes:
-      ours: the numbers, in words.
-      n: seeds they come from.
-      holds: True, False, or None between.
+      ours: the numbers, as text.
+      n: number of seeds.
+      holds: True or False; None in between.
     """
 
     ours: str
@@ -30,111 +30,142 @@ class Seen(NamedTuple):
     holds: bool | None
 
 
-class Missing(Exception):
-    """A run that a claim compares has not ended."""
+class NotMeasured(Exception):
+    """Raised if a run that a claim compares has not ended."""
 
 
 class Claim(NamedTuple):
     """A claim of a paper.
 
     Attributes:
-      name: short.
+      name: a few words.
       statement: what the paper says.
-      published: its numbers, in words.
-      threshold: what must be seen.
-      look: from all findings of a network to what is seen; raises `Missing`.
-      written: "before" there were runs to compare, "amended" when some had been seen,
-        or "after" the first measurement.
+      published: its numbers, as text.
+      threshold: what must be observed.
+      evaluate: returns the evidence in all measurements of a network; raises
+        `NotMeasured`.
+      written: when the threshold was written: "before" there were runs to compare,
+        "amended" when some had been seen, or "after" the first measurement.
     """
 
     name: str
     statement: str
     published: str
     threshold: str
-    look: Callable[[Findings], Seen]
+    evaluate: Callable[[Findings], Evidence]
     written: str = "before"
 
 
 def judge(
     claims: Sequence[Claim], found: Findings, *, long_enough: bool = True
 ) -> list[dict[str, Any]]:
-    """Says of each claim whether the findings bear it out.
+    """Judges each claim by the measurements.
 
     Args:
-      claims: of a study.
-      found: what the study measured.
-      long_enough: False makes all that was measured unclear.
+      claims: claims of a study.
+      found: measurements of the study on a network.
+      long_enough: whether the runs are long enough for a verdict; otherwise all that
+        was measured is unclear.
+
+    Returns:
+      One row for each claim, with "verdict", the evidence and the fields of the claim.
     """
+    words = {True: "reproduced", False: "not reproduced", None: "unclear"}
     rows = []
     for claim in claims:
+        row: dict[str, Any] = {"ours": "", "n": "", "verdict": "not measured"}
         try:
-            seen = claim.look(found)
-            enough = seen.n >= LEAST_SEEDS and long_enough
-            words = {True: "reproduced", False: "not reproduced", None: "unclear"}
-            row = seen._asdict() | {"verdict": words[seen.holds if enough else None]}
-        except Missing:
-            row = {"ours": "", "n": "", "verdict": "not measured"}
+            evidence = claim.evaluate(found)
+            enough = evidence.n >= MIN_SEEDS and long_enough
+            row = {"ours": evidence.ours, "n": evidence.n}
+            row["verdict"] = words[evidence.holds if enough else None]
+        except NotMeasured:
+            pass
         row |= claim._asdict()
-        rows.append({k: v for k, v in row.items() if k not in ("look", "holds")})
+        del row["evaluate"]
+        rows.append(row)
     return rows
 
 
 def entries(part: Findings, *names: str) -> list[Any]:
-    """Takes entries of a part; raises `Missing` if one is not there."""
+    """Returns entries of a part of the measurements.
+
+    Args:
+      part: entries by name.
+      *names: names of the entries.
+
+    Raises:
+      NotMeasured: if an entry is missing.
+    """
     missing = [name for name in names if name not in part]
     if missing:
-        raise Missing(f"{missing} is not measured")
+        raise NotMeasured(f"{missing} is not measured")
     return [part[name] for name in names]
 
 
-def of_segments(points: int, examples: int) -> str:
-    """Says how finely segments between children were looked at."""
+def describe_interpolations(points: int, examples: int) -> str:
+    """Describes the resolution at which copies were interpolated.
+
+    Args:
+      points: points on the interpolation.
+      examples: training examples; 0 for all.
+    """
     trained = f"the first {examples:,}" if examples else "all"
     return (
-        f"Errors between children are taken at {points} points on the segment (30 in "
-        f"Frankle et al. 2020), those of training on {trained} examples."
+        f"Errors between copies are measured at {points} points of the interpolation "
+        f"(30 in Frankle et al. 2020), those of training on {trained} examples."
     )
 
 
-def not_here(found: Findings) -> list[str]:
-    """Says which runs have not ended, by the "missing" of the findings."""
+def unfinished(found: Findings) -> list[str]:
+    """Lists the runs that have not ended, from "missing" in the measurements."""
     late = [f"{name} ({why})" for name, why in found.get("missing", {}).items()]
-    return [f"Not here: {', '.join(late)}."] if late else []
+    return [f"Not included: {', '.join(late)}."] if late else []
 
 
-def by_p(p: float, right_way: bool) -> bool | None:
-    """Judges a one-sided test: True if significant, False if the wrong way."""
-    if right_way and p < SIGNIFICANT:
+def by_p(p: float, expected: bool) -> bool | None:
+    """Judges a one-sided test: True if significant.
+
+    Args:
+      p: p-value of the test.
+      expected: whether the effect has the expected sign; False if not.
+    """
+    if expected and p < SIGNIFICANT:
         return True
-    return None if right_way else False
+    return None if expected else False
 
 
-def are_alike(values: np.ndarray) -> bool:
-    """Says whether seeds differ by no more than rounding, so that no test is due."""
+def are_equal(values: np.ndarray) -> bool:
+    """Returns whether seeds differ by rounding only, so that no test is possible."""
     return bool(np.ptp(values) <= 1e-9 * np.max(np.abs(values)))
 
 
 def above(values: np.ndarray, threshold: float = 0.0) -> bool | None:
-    """Judges whether a mean over seeds is above a threshold (t test, one-sided).
+    """Judges whether a mean over seeds is above a threshold (t-test, one-sided).
 
     Args:
-      values: one a seed, such as differences of pairs.
-      threshold: what the mean is compared with.
+      values: one for each seed, such as differences of pairs.
+      threshold: value that the mean is compared with.
 
     Returns:
-      True if above, significantly; False if not above; else None.
+      True if it is significantly above, False if it is not above, None otherwise.
     """
     values = np.asarray(values, np.float64)
     higher = bool(values.mean() > threshold)
     if len(values) < 2:
         return None
-    if are_alike(values):
+    if are_equal(values):
         return higher
     p = stats.ttest_1samp(values, threshold, alternative="greater").pvalue
     return by_p(float(p), higher)
 
 
 def spread(values: np.ndarray, digits: int = 2) -> str:
-    """Words a mean and, of several, the sample standard deviation."""
+    """Formats a mean and, for several values, the sample standard deviation.
+
+    Args:
+      values: one for each seed.
+      digits: digits after the point.
+    """
     sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{sd}"

@@ -1,4 +1,4 @@
-"""Reading the runs of a study: their records, and the states that they ended with."""
+"""Run reader: the records of a study's runs, and the states with which they ended."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -11,33 +11,37 @@ import numpy as np
 from experiments.studies import launcher
 from experiments.studies.runs import Run
 from jaxsparse import config as config_lib
-from jaxsparse import factory, metrics_log, transforms
+from jaxsparse import factory, transforms
 from jaxsparse.analysis.similarity import Solution
+from jaxsparse.reports import records
 from jaxsparse.training import checkpoints
 
 Row = Mapping[str, Any]
 
 
 class Reader:
-    """A run of a study that has ended, opened when it is first needed."""
+    """A run that has ended; checkpoints and data are opened when they are needed."""
 
     def __init__(
         self, workdir: Path, data_dir: str, like: "Reader | None" = None
     ) -> None:
-        """Reads the records; opens no checkpoint and no data.
+        """Reads the records.
 
         Args:
-          workdir: folder of the run.
-          data_dir: folder of prepared datasets; "" for the one it had.
-          like: a run that trained on the same examples, which are read once.
+          workdir: run directory.
+          data_dir: directory of prepared datasets; "" for the one in the config.
+          like: a run that trained on the same examples, which are read only once.
         """
         self.workdir, self.data_dir, self.like = workdir, data_dir, like
-        self.rows = metrics_log.read(
-            workdir / "metrics.jsonl", fields=metrics_log.FIELDS
-        )
+        self.rows = records.read(workdir / "metrics.jsonl")
 
     def of_kind(self, kind: str, **fields: Any) -> list[Row]:
-        """Returns the records of a kind whose fields have these values."""
+        """Returns the records of a kind whose fields have these values.
+
+        Args:
+          kind: kind of record, as in `jaxsparse.reports.records`.
+          **fields: values of fields.
+        """
         return [
             row
             for row in self.rows
@@ -47,31 +51,38 @@ class Reader:
 
     @functools.cached_property
     def config(self) -> Mapping[str, Any]:
-        """The config, without its data."""
+        """The config."""
         return config_lib.renames.read(self.workdir / "config.json")
 
     @property
-    def segment(self) -> list[int]:
-        """At how many points children are compared, and on how many examples."""
-        stability = self.config["instability"]
-        return [stability["points"], stability["examples"]]
+    def interpolation(self) -> list[int]:
+        """Points and training examples of the interpolation between copies."""
+        fields = self.config["instability"]
+        return [fields["points"], fields["examples"]]
 
     @functools.cached_property
     def run(self) -> factory.TrainedRun:
-        """The run, with its data."""
+        """The run with its data."""
         data = self.like.run.dataset if self.like else None
         return factory.open_run(self.workdir, data_dir=self.data_dir, dataset=data)
 
-    def marks(self, names: Sequence[str]) -> dict[str, str | None]:
-        """Says by hash what checkpoints hold, without opening them."""
+    def hashes(self, names: Sequence[str]) -> dict[str, str | None]:
+        """Returns the recorded hashes of checkpoints, without opening them.
+
+        Args:
+          names: names of the checkpoints.
+        """
         folder = self.workdir / "checkpoints"
         return {name: checkpoints.recorded_hash(folder, name) for name in names}
 
     def state(self, name: str) -> Any:
         """Loads a checkpoint.
 
+        Args:
+          name: name of the checkpoint.
+
         Raises:
-          ValueError: if it is lost, saying how to get it again.
+          ValueError: if it is lost; the message contains the remedy.
         """
         try:
             return factory.load_state(self.run, name)
@@ -82,7 +93,11 @@ class Reader:
             ) from error
 
     def solutions(self, name: str) -> list[Solution]:
-        """Takes the weights and masks of every seed of a checkpoint."""
+        """Returns weights and masks of every replicate of a checkpoint.
+
+        Args:
+          name: name of the checkpoint.
+        """
         state = self.state(name)
         held = (state.params, transforms.get_masks(state.opt_state))
         count = len(jax.tree.leaves(state.params)[0])
@@ -93,7 +108,13 @@ class Reader:
 
 
 def ended(runs: Sequence[Run], folder: Path, data_dir: str) -> dict[str, Reader]:
-    """Opens the runs of one network that have ended, by name."""
+    """Opens the runs of one network that have ended, by name.
+
+    Args:
+      runs: runs on the same examples.
+      folder: directory of all runs.
+      data_dir: directory of prepared datasets; "" for the one in the configs.
+    """
     found: dict[str, Reader] = {}
     for run in runs:
         if launcher.has_ended(run, folder / run.name):
@@ -105,12 +126,17 @@ def ended(runs: Sequence[Run], folder: Path, data_dir: str) -> dict[str, Reader]
 def table(
     rows: Sequence[Row], by: str, measure: Callable[[Row], float]
 ) -> tuple[list[int], np.ndarray]:
-    """Arranges a measure of records by seed and by a field, such as "level".
+    """Arranges a measure of records by replicate and by a field, such as "level".
 
-    Where there are several of one seed and place, such as pairs, it is their mean.
+    Args:
+      rows: records with a replicate.
+      by: the field.
+      measure: computes the measure of a record.
 
     Returns:
-      The places, growing, and values [seeds places], NaN where there is none.
+      The values of the field, rising; and the measure [replicates values], NaN where
+      there is none. Of several records of one replicate and value, such as pairs of
+      copies, it is the mean.
     """
     places = sorted({row[by] for row in rows})
     seeds = 1 + max((row["replicate"] for row in rows), default=-1)

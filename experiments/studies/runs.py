@@ -1,4 +1,4 @@
-"""One run of a study: a recipe and what differs from it; needs no JAX."""
+"""Runs: one run of a study, as a recipe and the fields that differ; without JAX."""
 
 import functools
 import hashlib
@@ -16,12 +16,12 @@ class Run(NamedTuple):
     """A run of a study.
 
     Attributes:
-      name: its work folder within that of the study.
+      name: its run directory within that of the study.
       config: recipe, FILE or FILE:VARIANT; FILE is configs/NAME.py, or the absolute
         path of a file elsewhere.
       overrides: fields of the config by dotted name, as on the command line.
-      scores: of the training examples, made when it has ended: by name of the score,
-        the file, relative to the study's folder.
+      scores: scores of the training examples that are computed at the end: by name of
+        the score, the file, relative to the directory of the study.
       scoring: further flags for `score_data.py`.
     """
 
@@ -33,15 +33,18 @@ class Run(NamedTuple):
 
 
 def flags(overrides: dict[str, Any]) -> list[str]:
-    """Words overrides as command-line flags."""
+    """Formats overrides as command-line flags."""
     return [f"--config.{name}={value}" for name, value in overrides.items()]
 
 
 def read(run: Run) -> ConfigDict:
-    """Makes the config of a run, as its command line would.
+    """Makes the config of a run, as its command line does.
+
+    Args:
+      run: the run.
 
     Raises:
-      ValueError: if a file outside the project fails, or makes no config.
+      ValueError: if a file outside the project fails or has no `get_config`.
     """
     path, _, variant = run.config.partition(":")
     if Path(path).is_absolute():
@@ -54,7 +57,7 @@ def read(run: Run) -> ConfigDict:
 
 @functools.cache
 def _execute(path: Path) -> ModuleType:
-    """Executes a config file, once, as it may register what it uses."""
+    """Executes a config file, once, because it may register scores or methods."""
     name = f"config_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -69,5 +72,7 @@ def _execute(path: Path) -> ModuleType:
             f"--config: {path} cannot be run: {type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, "get_config"):
-        raise ValueError(f"--config: {path} has no get_config(variant); write one")
+        raise ValueError(
+            f"--config: expected get_config(variant) in {path}, got none; write one"
+        )
     return module

@@ -7,7 +7,8 @@ import pandas as pd
 
 from experiments.studies import claims, launcher
 from experiments.sweeping.points import Point
-from jaxsparse.reports import formatting, html, page, tables
+from jaxsparse import metrics_log
+from jaxsparse.reports import formatting, page, records
 
 
 def write(points: Sequence[Point], folder: Path) -> Path:
@@ -28,7 +29,7 @@ def write(points: Sequence[Point], folder: Path) -> Path:
         folder / run.name
         for point in points
         for run in point.runs
-        if launcher.standing(run, folder / run.name) in ("under way", launcher.ENDED)
+        if launcher.status(run, folder / run.name) in ("in progress", launcher.ENDED)
     ]
     if not started:
         raise ValueError(
@@ -37,8 +38,9 @@ def write(points: Sequence[Point], folder: Path) -> Path:
     out = folder / "report"
     written = page.write(started, out)
     results = read_results(points, folder)
-    html.replace(out / "sweep.csv", results.to_csv(index=False, lineterminator="\n"))
-    html.replace(out / "sweep.md", formatting.markdown(summarize(results, points)))
+    metrics_log.write_atomically(out / "sweep.csv", page.to_csv(results))
+    summary = summarize(results, points)
+    metrics_log.write_atomically(out / "sweep.md", formatting.markdown(summary))
     return written
 
 
@@ -56,18 +58,18 @@ def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     rows = []
     for point in points:
         for run in point.runs:
-            if launcher.standing(run, folder / run.name) != launcher.ENDED:
+            if launcher.status(run, folder / run.name) != launcher.ENDED:
                 continue
-            (records,) = tables.read_runs([folder / run.name])
-            levels = tables.frame([records], "level")
-            levels = levels[levels["arm"] == "ticket"]
+            (read,) = records.read_runs([folder / run.name])
+            levels = records.frame([read], "level")
+            levels = levels[levels["variant"] == records.TICKET]
             last = levels[levels["level"] == levels["level"].max()]
             first = run.overrides.get("seeds.first", 0)
             rows += [
                 {"recipe": point.recipe, **point.values}
                 | {
                     "seed": first + int(row.replicate),
-                    "weights_remaining_percent": 100 * row.weights_remaining,
+                    "weights_remaining_percent": 100 * row.density,
                     "test_accuracy_percent": 100 * row.test_accuracy,
                 }
                 for row in last.itertuples()

@@ -1,8 +1,11 @@
-"""Contents: what the page of a report says, section by section."""
+"""Contents: the chapters on the page of a report.
+
+Runs that may be compared form a group. The page shows for each group what was trained
+and the comparison of its runs, and then each run in a chapter of its own.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import pandas as pd
@@ -11,222 +14,244 @@ from jaxsparse.reports import (
     formatting,
     method_names,
     methods,
+    records,
     report_figures,
     settings,
     stability,
     tables,
 )
-from jaxsparse.reports.html import document, picture, wide
+from jaxsparse.reports.html import Chapter, Part, Picture
+from jaxsparse.reports.records import RunRecords
 
-NOTHING = "No level has finished yet.\n"
+NOTHING = "No level has finished yet."
+Images = Mapping[str, bytes]
 
 
-def write(
-    groups: Sequence[Sequence[tables.RunRecords]],
-    shared: Sequence[Mapping[str, bytes]],
-    images: Mapping[str, bytes],
+def chapters(
+    groups: Sequence[Sequence[RunRecords]],
+    shared: Sequence[Images],
+    images: Images,
     notes: Sequence[tuple[str, str]],
-) -> str:
-    """Writes the page.
+) -> list[Chapter]:
+    """Makes the chapters of the page.
 
     Args:
-      groups: of runs to compare.
-      shared: figures of each group.
-      images: figures of all runs, by `gallery.file_name`.
-      notes: name and state of every run that has not ended.
+      groups: groups of runs that are compared with each other.
+      shared: figures of each group as SVG, by name.
+      images: figures of all runs as SVG, by `report_figures.file_name`.
+      notes: name and progress of every run that has not ended.
     """
     runs = [run for group in groups for run in group]
-    body = [_note(name, note, alone=len(runs) == 1) for name, note in notes]
-    if len(groups) > 1:
-        body.append(
-            f"<p>These runs trained on {len(groups)} different datasets or networks, "
-            "which are reported on one after the other.</p>\n"
-        )
+    made = [Chapter("", [_opening(groups, notes)])]
     for group, drawn in zip(groups, shared, strict=True):
-        if len(groups) > 1:
-            body.append(f"<h2>{escape(settings.title(group))}</h2>\n")
-        body += ["<h3>What was trained</h3>\n", _trained(group)]
-        if len(group) > 1:
-            body.append(_side_by_side(group, drawn))
-            body += ["<h3>Where the configurations differ</h3>\n", _differences(group)]
-    body.append(f"<p>{escape(spread(runs))}</p>\n")
-    called = method_names.of_runs(runs)
+        heading = settings.title(group) if len(groups) > 1 else ""
+        made.append(Chapter(heading, _group(group, drawn)))
+    made[-1] = made[-1]._replace(
+        parts=[*made[-1].parts, Part(paragraphs=[spread(runs)])]
+    )
+    labels = method_names.of_runs(runs)
     for place, run in enumerate(runs):
         mine = {
-            name: images.get(report_figures.file_name(name, place, len(runs)))
+            name: images[file]
             for name in report_figures.CAPTIONS
+            if (file := report_figures.file_name(name, place, len(runs))) in images
         }
-        body.append(_section(run, called[run.name], mine))
-    return document(settings.title(runs), "".join(body))
+        made.append(Chapter(labels[run.name], _run(run, mine)))
+    return made
 
 
-def _note(name: str, note: str, *, alone: bool) -> str:
-    """Writes at the top of the page that a run has not ended."""
-    words = note if alone else f"{name}: {note}"
-    return f'<p class="note"><strong>{escape(words)}</strong></p>\n'
-
-
-def _trained(runs: Sequence[tables.RunRecords]) -> str:
-    """Tabulates what runs trained; where they differ, with all that there is."""
-    found = [settings.facts(run) for run in runs]
-    rows = [("Method", method_names.series(runs).values())]
-    for name in dict.fromkeys(name for facts in found for name in facts):
-        rows.append((name, [facts.get(name, formatting.MISSING) for facts in found]))
-    body = "".join(
-        f"<tr><td>{escape(name)}</td>"
-        f"<td>{escape('; '.join(dict.fromkeys(values)))}</td></tr>\n"
-        for name, values in rows
+def spread(runs: Sequence[RunRecords]) -> str:
+    """Describes which runs the numbers are from, and what ± means."""
+    return (
+        f"{settings.names(runs)}. Means ± sample standard deviation over n replicates; "
+        "a single replicate has none."
     )
-    return f'<table class="facts"><tbody>{body}</tbody></table>\n'
 
 
-def _side_by_side(
-    runs: Sequence[tables.RunRecords], images: Mapping[str, bytes | None]
-) -> str:
-    """Writes what the page says about several runs together."""
-    parts = []
+def _opening(
+    groups: Sequence[Sequence[RunRecords]], notes: Sequence[tuple[str, str]]
+) -> Part:
+    """Describes what the page is about, and which runs have not ended."""
+    alone = sum(map(len, groups)) == 1
+    lines = []
+    if len(groups) > 1:
+        lines.append(
+            f"These runs trained on {len(groups)} different datasets or networks, "
+            "which are reported on one after the other."
+        )
+    return Part(
+        notes=[note if alone else f"{name}: {note}" for name, note in notes],
+        paragraphs=lines,
+    )
+
+
+def _group(runs: Sequence[RunRecords], images: Images) -> list[Part]:
+    """Describes what runs trained, and compares them."""
+    parts = [Part("What was trained", table=_trained(runs), kind="facts")]
+    if len(runs) == 1:
+        return parts
     if compares_methods(runs):
         table = methods.methods_table(runs)
-        parts += ["<h3>Methods</h3>\n", wide(formatting.show_methods(table))]
-        if table.empty:
-            parts = ["<h3>Methods</h3>\n", f"<p>{NOTHING}</p>\n"]
+        shown = None if table.empty else formatting.show_methods(table)
+        nothing = [NOTHING] if table.empty else []
+        parts.append(Part("Methods", paragraphs=nothing, table=shown))
     names = ("sparsity", "methods", "exploration", "densities", "comparison")
-    return "".join([*parts, *(_figure(name, images) for name in names)])
+    parts.append(Part(pictures=_pictures(images, *names)))
+    different = _differences(runs)
+    words = ["Nowhere."] if different.empty else []
+    table = None if different.empty else different
+    heading = "Where the configurations differ"
+    parts.append(Part(heading, paragraphs=words, table=table))
+    return parts
 
 
-def _section(
-    run: tables.RunRecords, called: str, images: Mapping[str, bytes | None]
-) -> str:
-    """Writes what the page says about one run."""
-    parts = [f"<h2>{escape(called)}</h2>\n"]
-    parts.append(f"<p>{escape(run.name)}, {escape(settings.title([run]))}</p>\n")
+def compares_methods(runs: Sequence[RunRecords]) -> bool:
+    """Returns whether the runs include methods of sparse training to compare."""
+    return len(runs) > 1 and any(method_names.is_sparse(run) for run in runs)
+
+
+def _trained(runs: Sequence[RunRecords]) -> pd.DataFrame:
+    """Tabulates what runs trained; where they differ, with all values."""
+    found = [settings.facts(run) for run in runs]
+    rows = {"Method": list(method_names.series(runs).values())}
+    for name in dict.fromkeys(name for facts in found for name in facts):
+        rows[name] = [facts.get(name, formatting.MISSING) for facts in found]
+    return _facts({name: "; ".join(dict.fromkeys(v)) for name, v in rows.items()})
+
+
+def _differences(runs: Sequence[RunRecords]) -> pd.DataFrame:
+    """Tabulates the fields in which the configurations of runs differ."""
+    configs = [flatten(run.config) for run in runs]
+    fields = dict.fromkeys(name for config in configs for name in config)
+    rows = [
+        [field, *(_value(config.get(field, formatting.MISSING)) for config in configs)]
+        for field in fields
+    ]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    return pd.DataFrame(rows, columns=["Field", *(run.name for run in runs)])
+
+
+def _run(run: RunRecords, images: Images) -> list[Part]:
+    """Describes one run: its results, its environment and its configuration."""
+    notes = []
     if run.failed:
-        where = escape("; ".join(run.failed))
-        parts.append(
-            "<p><strong>Left out, as their loss ceased to be finite:</strong> "
-            f"{where}.</p>\n"
-        )
+        where = "; ".join(run.failed)
+        notes.append(f"Left out because of a non-finite loss: {where}.")
     if tables.levels_table([run]).empty:
-        parts.append("<p><strong>No level has finished yet.</strong></p>\n")
-    write_results = _of_training if method_names.trains_once(run) else _of_levels
-    parts += [write_results(run, images), _stability(run, images)]
-    parts += ["<h3>What was run</h3>\n", _facts(run)]
-    config = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
-    parts.append(
-        f"<details><summary>Configuration</summary>\n<pre>{config}</pre></details>\n"
-    )
-    return "".join(parts)
+        notes.append(NOTHING)
+    results = _of_training if method_names.trains_once(run) else _of_levels
+    config = json.dumps(run.config, indent=2, ensure_ascii=False)
+    return [
+        Part(notes=notes, paragraphs=[f"{run.name}, {settings.title([run])}"]),
+        *results(run, images),
+        *_stability(run, images),
+        Part("What was run", table=_environment(run), kind="facts"),
+        Part(folded=("Configuration", config)),
+    ]
 
 
-def _of_levels(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
-    """Writes what came of a run that prunes level by level."""
-    table = tables.levels_table([run])
-    paired = tables.paired_table([run])
-    parts = [f"<p>{escape(sentence)}</p>\n" for sentence in formatting.summary(table)]
-    parts += [_figure("accuracy", images), _figure("early_stop", images)]
+def _of_levels(run: RunRecords, images: Images) -> list[Part]:
+    """Describes the results of a run that prunes level by level."""
+    table, paired = tables.levels_table([run]), tables.paired_table([run])
+    sentences = formatting.summary(table)
+    pictures = _pictures(images, "accuracy", "early_stop")
+    parts = [Part(paragraphs=sentences, pictures=pictures)]
     if not table.empty:
-        parts += ["<h3>Test accuracy</h3>\n", wide(formatting.show_variants(table))]
-        parts += ["<h3>Levels</h3>\n", wide(formatting.show_levels(table))]
+        parts.append(Part("Test accuracy", table=formatting.show_variants(table)))
+        parts.append(Part("Levels", table=formatting.show_levels(table)))
     if not paired.empty:
-        parts += [
-            "<h3>Ticket minus control, paired by replicate</h3>\n",
-            "<p>Test accuracy in percentage points; positive: the ticket is better."
-            "</p>\n",
-            wide(formatting.show_paired(paired)),
-        ]
-    if images["curves"] is not None:
-        parts += ["<h3>Training</h3>\n", _figure("curves", images)]
-    return "".join([*parts, _layers(run, images)])
+        words = "Test accuracy in percentage points; positive: the ticket is better."
+        heading = "Ticket minus control, paired by replicate"
+        shown = formatting.show_paired(paired)
+        parts.append(Part(heading, paragraphs=[words], table=shown))
+    if "curves" in images:
+        parts.append(Part("Training", pictures=_pictures(images, "curves")))
+    return [*parts, *_layers(run, images)]
 
 
-def _of_training(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
-    """Writes what came of a run that trains once."""
-    parts = []
-    table = methods.methods_table([run])
+def _of_training(run: RunRecords, images: Images) -> list[Part]:
+    """Describes the results of a run that trains once."""
+    parts, table = [], methods.methods_table([run])
     if not table.empty:
         levels = tables.levels_table([run])
-        sentences = formatting.method_summary(table.iloc[0], levels)
-        parts += [f"<p>{escape(sentence)}</p>\n" for sentence in sentences]
-        parts += ["<h3>Test accuracy</h3>\n", wide(formatting.show_methods(table))]
-    if images["training"] is not None:
-        parts += ["<h3>Training</h3>\n", _figure("training", images)]
-    if images["exploration"] is not None:
-        parts += ["<h3>Exploration</h3>\n", _figure("exploration", images)]
-    return "".join([*parts, _layers(run, images)])
+        words = formatting.method_summary(table.iloc[0], levels)
+        parts.append(Part(paragraphs=words))
+        parts.append(Part("Test accuracy", table=formatting.show_methods(table)))
+    for heading in ("Training", "Exploration"):
+        pictures = _pictures(images, heading.lower())
+        if pictures:
+            parts.append(Part(heading, pictures=pictures))
+    return [*parts, *_layers(run, images)]
 
 
-def _layers(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
-    """Writes how much was left of each layer."""
+def _layers(run: RunRecords, images: Images) -> list[Part]:
+    """Shows the fraction of each layer that remains."""
+    pictures = _pictures(images, "layers", "history")
     layers = tables.layers_table(run)
-    drawn = _figure("layers", images) + _figure("history", images)
-    if not (drawn or len(layers)):
-        return ""
-    parts = ["<h3>Layers</h3>\n", drawn]
+    parts = [Part("Layers", pictures=pictures)] if pictures or len(layers) else []
     if len(layers):
         shown = formatting.show_layers(layers)
         if method_names.trains_once(run):
             shown = shown.drop(columns="Level")
-        parts += ["<p>Weights remaining (%)</p>\n", wide(shown)]
-    return "".join(parts)
+        parts.append(Part(paragraphs=["Weights remaining (%)"], table=shown))
+    return parts
 
 
-def _stability(run: tables.RunRecords, images: Mapping[str, bytes | None]) -> str:
-    """Writes what lies between children of one state, and from level to level."""
+def _stability(run: RunRecords, images: Images) -> list[Part]:
+    """Shows error barriers between copies of a state, and between levels."""
     parts = []
     for kind, (heading, about) in stability.ABOUT.items():
         made = stability.table(run, kind)
         if len(made):
-            parts += [f"<h3>{escape(heading)}</h3>\n", f"<p>{escape(about)}</p>\n"]
-            parts.append(wide(stability.show(made)))
-    names = ("onset", "instability", "segments")
-    return "".join([*parts, *(_figure(name, images) for name in names)])
+            shown = stability.show(made)
+            parts.append(Part(heading, paragraphs=[about], table=shown))
+    names = ("onset", "instability", "interpolation")
+    return [*parts, Part(pictures=_pictures(images, *names))]
 
 
-def _figure(name: str, images: Mapping[str, bytes | None]) -> str:
-    """Embeds a figure; nothing if it was not drawn."""
-    image = images.get(name)
-    return "" if image is None else picture(image, report_figures.CAPTIONS[name])
+def _pictures(images: Images, *names: str) -> list[Picture]:
+    """Returns those of the figures that were drawn, with their captions."""
+    captions = report_figures.CAPTIONS
+    return [Picture(images[name], captions[name]) for name in names if name in images]
 
 
-def _facts(run: tables.RunRecords) -> str:
+def _environment(run: RunRecords) -> pd.DataFrame:
     """Tabulates command, versions, devices, commit, levels finished and time."""
-    # First, as it is what a reader will want to repeat.
+    # The command is first, because a reader will want to repeat it.
     facts = {"command": run.environment.get("command", "not recorded")}
     facts |= flatten(run.environment)
     levels = tables.levels_table([run])
-    for arm, rows in levels.groupby("arm", sort=False)["level"]:
+    for variant, rows in levels.groupby("variant", sort=False)["level"]:
         finished = ", ".join(str(level) for level in rows)
-        facts[f"levels finished, {formatting.variant_label(str(arm))}"] = finished
-    times = tables.frame([run], "time")
+        facts[f"levels finished, {formatting.variant_label(str(variant))}"] = finished
+    times = records.frame([run], "timing")
     facts["training time, all stages"] = f"{times['seconds'].sum() / 3600:.2f} h"
-    if times["programs"].notna().any():  # older runs do not say
+    if times["programs"].notna().any():  # not recorded by older runs
         seconds, count = times["compile_seconds"].sum(), times["programs"].sum()
         facts["compilation"] = f"{seconds:.1f} s for {count:.0f} programs"
     for where in ("device", "host"):
         peak = times[f"peak_{where}_bytes"].max()
-        if peak == peak:
+        if not pd.isna(peak):
             facts[f"peak memory, {where}"] = f"{peak / 2**20:,.0f} MiB"
-    cells = [(escape(name), escape(_value(facts[name]))) for name in facts]
-    body = "".join(f"<tr><td>{a}</td><td>{b}</td></tr>\n" for a, b in cells)
-    return f'<table class="facts"><tbody>{body}</tbody></table>\n'
+    return _facts({name: _value(value) for name, value in facts.items()})
 
 
-def _differences(runs: Sequence[tables.RunRecords]) -> str:
-    """Tabulates the fields in which the runs' configurations differ."""
-    configs = [flatten(run.config) for run in runs]
-    fields = dict.fromkeys(name for config in configs for name in config)
-    values = {
-        field: [_value(config.get(field, formatting.MISSING)) for config in configs]
-        for field in fields
-    }
-    rows = [[field, *row] for field, row in values.items() if len(set(row)) > 1]
-    if not rows:
-        return "<p>Nowhere.</p>\n"
-    return wide(pd.DataFrame(rows, columns=["Field", *(run.name for run in runs)]))
+def _facts(facts: Mapping[str, str]) -> pd.DataFrame:
+    """Makes a table of names and values."""
+    return pd.DataFrame(facts.items(), columns=["Name", "Value"])
 
 
 def flatten(nested: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Flattens nested mappings to dotted names such as "optimizer.momentum"."""
+    """Flattens nested mappings to dotted names.
+
+    Args:
+      nested: mappings and other values.
+      prefix: prepended to every name.
+
+    Examples:
+      >>> flatten({"optimizer": {"momentum": 0.9}, "replicates": 3})
+      {'optimizer.momentum': 0.9, 'replicates': 3}
+    """
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping) and value:
@@ -237,18 +262,5 @@ def flatten(nested: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    """Writes a value for a reader: strings bare, all else as JSON."""
+    """Formats a value: strings as they are, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def compares_methods(runs: Sequence[tables.RunRecords]) -> bool:
-    """Says whether there are methods of sparse training to set side by side."""
-    return len(runs) > 1 and any(method_names.is_sparse(run) for run in runs)
-
-
-def spread(runs: Sequence[tables.RunRecords]) -> str:
-    """Says which runs the numbers are of, and what ± stands for."""
-    return (
-        f"{settings.names(runs)}. Means ± sample standard deviation over n replicates; "
-        "a single replicate has none.\n"
-    )

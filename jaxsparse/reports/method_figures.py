@@ -1,37 +1,42 @@
-"""Method figures: the tables of sparse training, drawn.
+"""Method figures: the results of sparse training.
 
-As in `figures`, each function returns a new `matplotlib.figure.Figure`, made without
-global state; means are over replicates and bars and bands are one sample deviation to
-either side.
+Each function returns a new `matplotlib.figure.Figure`. Means are over replicates; bars
+and bands are one sample standard deviation to either side.
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from jaxsparse.reports import formatting, method_names, plot_style, tables
+from jaxsparse.reports import (
+    axis_scales,
+    formatting,
+    method_names,
+    plot_style,
+)
 from jaxsparse.reports import methods as methods_lib
-from jaxsparse.reports.plot_style import Line
 
 _COLOR = plot_style.STYLES[0].color
-_LABEL = 32  # characters in a line of the name of a method, beside or below a figure
-_SHORT = 16  # characters of a turned name that need no room of their own
+_WIDTH = 32  # characters in a line of a method's name, beside or below a figure
+_SHORT = 16  # characters of a rotated name that need no extra height
 
 
 def methods(table: pd.DataFrame, *, title: str) -> Figure:
     """Draws each method's test accuracy, one panel a sparsity; dense is a thin line.
 
-    A smaller dense network stands among the methods that end with about as many weights
-    as it has. No axis starts at 0, and each says where it does.
+    A smaller dense network is shown among the methods that end with about as many
+    weights. No axis starts at 0, and each title contains where its axis starts.
 
     Args:
       table: from `methods.methods_table`.
-      title: what the methods were tried on.
+      title: what was trained.
 
     Returns:
       The figure; panels from dense to sparse, methods by falling accuracy.
@@ -41,104 +46,38 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
     lines, dots = table.loc[is_dense], table.loc[~is_dense]
     if dots.empty:
         lines, dots = dots, table
-    panels = _panels(dots)
-    heights = [len(rows) + 1.5 for rows in panels]
-    # Beside its rows, a panel has a title and the words below it.
+    groups = _groups(dots)
+    heights = [len(rows) + 1.5 for rows in groups]
+    # Each panel also has a title and the labels of its axis.
     height = max(2.5, 0.8 + sum(0.27 * height + 0.55 for height in heights))
-    width = _width(one for rows in panels for one in rows["called"])
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(
-        max(len(panels), 1), 1, squeeze=False, height_ratios=heights or None
+    longest = max((len(name) for rows in groups for name in rows["name"]), default=0)
+    figure, grid = plot_style.subplots(
+        max(len(groups), 1),
+        size=(6.5 + 0.08 * longest, height),
+        title=f"{title}: mean ± s.d. over n replicates",
+        height_ratios=heights or None,
     )
-    for axes, rows in zip(grid[:, 0], panels, strict=False):
+    handles = {}
+    for axes, rows in zip(grid[:, 0], groups, strict=False):
         _dots(axes, rows)
         handles = _references(axes, lines)
         _limit(axes, pd.concat([rows, lines]))
         start = f"axis starts at {axes.get_xlim()[0]:.1f} %"
         axes.set_title(f"{_heading(rows)} ({start})", fontsize="medium")
-        plot_style.finish(axes, x="", y="")
-    figure.suptitle(f"{plot_style.literal(title)}: mean ± s.d. over n replicates")
     grid[-1, 0].set_xlabel("test accuracy (%)")
-    if len(panels) and len(lines):
-        called = method_names.distinct(lines["label"].tolist(), lines["run"].tolist())
-        called = [
-            f"{plot_style.literal(one.replace('dense', 'dense network', 1))} (n = {n})"
-            for one, n in zip(called, lines["n"], strict=True)
-        ]
-        figure.legend(handles, called, loc="outside lower center", ncols=2)
+    if handles:
+        plot_style.legend_below(figure, handles, columns=2)
     return figure
 
 
 def is_dense_reference(table: pd.DataFrame) -> pd.Series:
-    """Says which rows are of the dense network that others are sparse ones of."""
+    """Returns which rows are the dense network that the others are sparse forms of."""
     dense = table["label"].str.startswith(method_names.DENSE) & (table["sparsity"] == 0)
     return dense & (table["total"] == table["total"].max())
 
 
-def by_sparsity(table: pd.DataFrame, dense: pd.DataFrame, *, title: str) -> Figure:
-    """Draws test accuracy against sparsity, one line a method.
-
-    Args:
-      table: from `methods.sparsities_table`, of sparse runs and lotteries.
-      dense: rows of `methods.methods_table` of dense networks, thin lines across.
-      title: what was trained.
-
-    Returns:
-      The figure; the axis is logarithmic in the weights that remain, dense on the left.
-    """
-    table = table.dropna(subset="test_accuracy")
-    table = table.loc[table["sparsity"] < 100]
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xscale("log")
-    groups = list(table.groupby("label", sort=False))
-    handles, called, lines = [], [], []
-    for (label, rows), style in zip(
-        groups, plot_style.styles(len(groups)), strict=True
-    ):
-        points = pd.DataFrame(
-            {
-                "x": 100 - rows["sparsity"],
-                "mean": rows["test_accuracy"],
-                "sd": rows["test_accuracy_sd"],
-            }
-        )
-        lines.append(Line(str(label), style, points))
-        handles.append(plot_style.draw(axes, lines[-1]))
-        x, mean, sd = (points[name] for name in ("x", "mean", "sd"))
-        axes.errorbar(x, mean, sd.fillna(0), fmt="none", color=style.color, capsize=3)
-        called.append(f"{plot_style.literal(lines[-1].label)} ({_seeds(rows['n'])})")
-    for place, row in enumerate(dense.itertuples()):
-        sd = 0 if np.isnan(row.test_accuracy_sd) else row.test_accuracy_sd
-        low, high = row.test_accuracy - sd, row.test_accuracy + sd
-        axes.axhspan(low, high, color=plot_style.GREY, alpha=0.15, linewidth=0)
-        dash = plot_style.STYLES[place % len(plot_style.STYLES)].dash
-        handles.append(
-            axes.axhline(row.test_accuracy, color=plot_style.GREY, linestyle=dash)
-        )
-        called.append(f"{plot_style.literal(row.label)} (n = {row.n})")
-    remaining = 100 - table["sparsity"].to_numpy()
-    plot_style.percent_ticks(axes, remaining, write=lambda kept: f"{100 - kept:.4g}")
-    axes.set_xlim(1.1 * remaining.max(), remaining.min() / 1.1)
-    plot_style.finish(axes, x="sparsity (%)", y="test accuracy (%)")
-    axes.set_title(f"{plot_style.literal(title)}: mean ± s.d. over n seeds")
-    figure.legend(handles, called, loc="outside lower center", ncols=_columns(called))
-    return figure
-
-
-def _columns(called: Sequence[str]) -> int:
-    """Chooses how many labels a legend below a figure has side by side."""
-    return 2 if max(map(len, called), default=0) <= 45 else 1
-
-
-def _seeds(counts: pd.Series) -> str:
-    """Writes of how many seeds the points of a line are."""
-    least, most = counts.min(), counts.max()
-    return f"n = {least}" if least == most else f"n = {least} to {most}"
-
-
-def _panels(dots: pd.DataFrame) -> list[pd.DataFrame]:
-    """Divides rows among panels, and sorts each by falling accuracy."""
+def _groups(dots: pd.DataFrame) -> list[pd.DataFrame]:
+    """Divides rows among panels by sparsity, and sorts each by falling accuracy."""
     group = methods_lib.sparsity_groups(dots["sparsity"])
     is_small = (dots["sparsity"] == 0) & (dots["total"] < dots["total"].max())
     sparse = dots.loc[~is_small]
@@ -147,214 +86,197 @@ def _panels(dots: pd.DataFrame) -> list[pd.DataFrame]:
         group[place] = np.log(kept / dots.loc[place, "kept"]).abs().idxmin()
     dots = dots.assign(is_small=is_small)
     dots = dots.sort_values("test_accuracy", ascending=False, kind="stable")
-    return [rows.assign(called=_called(rows)) for _, rows in dots.groupby(group)]
+    return [rows.assign(name=_names(rows)) for _, rows in dots.groupby(group)]
 
 
-def _called(rows: pd.DataFrame) -> list[str]:
-    """Says what to call each row of a panel, and how large a small network is."""
-    called = method_names.distinct(rows["label"].tolist(), rows["run"].tolist())
+def _names(rows: pd.DataFrame) -> list[str]:
+    """Names each row of a panel, with the size of a smaller dense network."""
+    names = method_names.distinct(rows["label"].tolist(), rows["run"].tolist())
     return [
-        f"{one} ({kept:,.0f} weights)" if is_small else one
-        for one, kept, is_small in zip(
-            called, rows["kept"], rows["is_small"], strict=True
+        f"{name} ({kept:,.0f} weights)" if is_small else name
+        for name, kept, is_small in zip(
+            names, rows["kept"], rows["is_small"], strict=True
         )
     ]
 
 
-def _width(called: Iterable[str]) -> float:
-    """Chooses the width of a figure in inches, by the longest of its labels."""
-    return 6.5 + 0.08 * max((len(one) for one in called), default=0)
-
-
 def _heading(rows: pd.DataFrame) -> str:
-    """Says of what sparsity a panel is."""
-    sparsities = rows.loc[~rows["is_small"], "sparsity"]
-    low, high = (
-        formatting.sparsity(sparsities.min()),
-        formatting.sparsity(sparsities.max()),
-    )
+    """Returns the sparsities of a panel."""
+    values = rows.loc[~rows["is_small"], "sparsity"]
+    low, high = (formatting.sparsity(value) for value in (values.min(), values.max()))
     return f"{low} % sparsity" if low == high else f"{low} to {high} % sparsity"
 
 
 def _dots(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draws one panel: the first row on top, its numbers on the right."""
+    """Draws one panel: the first row at the top, its numbers on the right."""
     places = np.arange(len(rows))
-    axes.errorbar(
-        rows["test_accuracy"],
-        places,
-        xerr=rows["test_accuracy_sd"].fillna(0),
-        fmt="o",
-        color=_COLOR,
-        elinewidth=1.2,
-        capsize=3,
-        zorder=3,
-    )
-    axes.set_yticks(places, [plot_style.literal(one) for one in rows["called"]])
+    sd = rows["test_accuracy_sd"].fillna(0)
+    look = {"fmt": "o", "color": _COLOR, "elinewidth": 1.2, "capsize": 3, "zorder": 3}
+    axes.errorbar(rows["test_accuracy"], places, xerr=sd, **look)
+    axes.set_yticks(places, [plot_style.literal(name) for name in rows["name"]])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     right = axes.get_yaxis_transform()
-    for place, (mean, sd, n) in enumerate(
-        zip(rows["test_accuracy"], rows["test_accuracy_sd"], rows["n"], strict=True)
-    ):
-        words = f"{formatting.plus_minus(mean, sd)} (n = {n})"
+    numbers = zip(formatting.means(rows, "test_accuracy"), rows["n"], strict=True)
+    for place, (mean, n) in enumerate(numbers):
+        words = f"{mean} (n = {n})"
         axes.text(1.02, place, words, transform=right, va="center", fontsize="small")
 
 
-def _references(axes: Axes, lines: pd.DataFrame) -> list:
-    """Draws dense networks as thin lines, and returns them for a legend."""
-    drawn = []
-    for place, (mean, sd) in enumerate(
-        zip(lines["test_accuracy"], lines["test_accuracy_sd"].fillna(0), strict=True)
-    ):
+def _references(axes: Axes, lines: pd.DataFrame) -> dict[str, Line2D]:
+    """Draws dense networks as thin vertical lines, and returns them by label."""
+    names = method_names.distinct(lines["label"].tolist(), lines["run"].tolist())
+    drawn = {}
+    for place, (name, row) in enumerate(zip(names, lines.itertuples(), strict=True)):
+        sd = 0 if np.isnan(row.test_accuracy_sd) else row.test_accuracy_sd
+        low, high = row.test_accuracy - sd, row.test_accuracy + sd
+        axes.axvspan(low, high, color=plot_style.GREY, alpha=0.15, linewidth=0)
         dash = plot_style.STYLES[(place + 1) % len(plot_style.STYLES)].dash
-        axes.axvspan(
-            mean - sd, mean + sd, color=plot_style.GREY, alpha=0.15, linewidth=0
-        )
-        line = axes.axvline(mean, color=plot_style.GREY, linewidth=0.9, linestyle=dash)
-        drawn.append(line)
+        look = {"color": plot_style.GREY, "linewidth": 0.9, "linestyle": dash}
+        label = f"{name.replace('dense', 'dense network', 1)} (n = {row.n})"
+        drawn[label] = axes.axvline(row.test_accuracy, **look)
     return drawn
 
 
 def _limit(axes: Axes, rows: pd.DataFrame) -> None:
-    """Sets the limits of accuracy to what is drawn, with some air around it."""
+    """Sets the limits of accuracy, with a margin around what is drawn."""
     sd = rows["test_accuracy_sd"].fillna(0)
     low = (rows["test_accuracy"] - sd).min()
     high = (rows["test_accuracy"] + sd).max()
-    air = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
-    axes.set_xlim(low - air, high + air)
+    margin = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
+    axes.set_xlim(low - margin, high + margin)
 
 
-def exploration(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws how much of the network had ever been active, against the step.
+def by_sparsity(table: pd.DataFrame, dense: pd.DataFrame, *, title: str) -> Figure:
+    """Draws test accuracy against sparsity, one line for each method.
 
     Args:
-      table: from `methods.exploration_table`.
-      title: usually the run's name.
+      table: from `methods.sparsities_table`, of sparse runs and lottery-ticket runs.
+      dense: rows of `methods.methods_table` of dense networks, thin lines across.
+      title: what was trained.
 
     Returns:
-      The figure, with one line a run, over a logarithmic axis up to all weights.
+      The figure; the axis is logarithmic in the weights that remain, dense on the left.
     """
-    figure = Figure(figsize=(_width(table["label"]), 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    runs = list(table.groupby("run", sort=False))
-    handles, called, lines = [], [], []
-    for (_, rows), style in zip(runs, _styles(len(runs)), strict=True):
-        points = pd.DataFrame(
-            {"x": rows["step"], "mean": rows["explored"], "sd": rows["explored_sd"]}
-        )
-        lines.append(Line(rows["label"].iloc[0], style, points))
-        handles.append(plot_style.draw(axes, lines[-1], every=max(1, len(rows) // 8)))
-        called.append(f"{plot_style.literal(lines[-1].label)} (n = {rows['n'].max()})")
-    _percent_axis(axes, lines)
-    plot_style.finish(axes, x=plot_style.STEP, y="weights ever active (% of prunable)")
-    axes.set_title(f"{plot_style.literal(title)}: mean ± s.d. over n replicates")
-    if handles:
-        figure.legend(handles, called, loc="outside right upper")
+    table = table.loc[table["sparsity"] < 100].dropna(subset="test_accuracy")
+    table = table.assign(
+        remaining=100 - table["sparsity"],
+        replicate=table.groupby(["label", "sparsity"]).cumcount(),
+    )
+    looks = plot_style.styles(list(table["label"].unique()))
+    labels = plot_style.count_labels(table, by="sparsity")
+    title = f"{title}: mean ± s.d. over n seeds"
+    figure, grid = plot_style.subplots(size=(8, 5), title=title)
+    axes = grid[0, 0]
+    place = {"x": "remaining", "y": "test_accuracy"}
+    lines = plot_style.draw_lines(axes, table, looks, **place, error="bars")
+    handles = {labels[label]: line for label, line in lines.items()}
+    for number, row in enumerate(dense.itertuples()):
+        sd = 0 if np.isnan(row.test_accuracy_sd) else row.test_accuracy_sd
+        low, high = row.test_accuracy - sd, row.test_accuracy + sd
+        axes.axhspan(low, high, color=plot_style.GREY, alpha=0.15, linewidth=0)
+        dash = plot_style.STYLES[number % len(plot_style.STYLES)].dash
+        look = {"color": plot_style.GREY, "linestyle": dash}
+        handles[f"{row.label} (n = {row.n})"] = axes.axhline(row.test_accuracy, **look)
+    axis_scales.percent_ticks(
+        axes, table["remaining"].to_numpy(), write=lambda kept: f"{100 - kept:.4g}"
+    )
+    axes.set(xlabel="sparsity (%)", ylabel="test accuracy (%)")
+    columns = 2 if max(map(len, handles), default=0) <= 45 else 1
+    plot_style.legend_below(figure, handles, columns=columns)
     return figure
 
 
-def _percent_axis(axes: Axes, lines: Sequence[Line]) -> None:
-    """Makes the y axis logarithmic, from below the least mean to all weights."""
-    axes.set_yscale("log")
-    plot_style.limit_positive(axes, lines)
-    axes.set_ylim(top=115)
-    plot_style.decade_ticks(axes)
+def exploration(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws the fraction of weights that had ever been active, against the step.
+
+    Args:
+      table: from `methods.exploration_table`.
+      title: what was trained.
+
+    Returns:
+      The figure, with one line for each run, over a logarithmic axis up to 100 %.
+    """
+    names = list(table["label"].unique())
+    looks = plot_style.styles(names, ordered=len(names) > len(plot_style.STYLES))
+    size = (6.5 + 0.08 * max(map(len, names), default=0), 4.8)
+    title = f"{title}: mean ± s.d. over n replicates"
+    figure, grid = plot_style.subplots(size=size, title=title)
+    axes = grid[0, 0]
+    place = {"x": "step", "y": "explored"}
+    lines = plot_style.draw_lines(axes, table, looks, **place, markers=8)
+    means = table.groupby(["label", "step"])["explored"].mean()
+    axis_scales.percent_axis(axes, means.to_numpy())
+    axes.set(xlabel=plot_style.STEP, ylabel="weights ever active (% of prunable)")
+    counts = plot_style.count_labels(table, by="run")
+    plot_style.legend_right(figure, {counts[name]: one for name, one in lines.items()})
+    return figure
 
 
-def _styles(count: int) -> list[plot_style.Style]:
-    """Chooses styles for so many lines; shades where there are too few."""
-    few = count <= len(plot_style.STYLES)
-    return list(plot_style.STYLES[:count]) if few else plot_style.shades(count)
-
-
-def densities(table: pd.DataFrame, *, called: list[str], title: str) -> Figure:
-    """Draws how much each method keeps of each layer, as numbers on colours.
+def densities(table: pd.DataFrame, *, names: Sequence[str], title: str) -> Figure:
+    """Draws the fraction of each layer that each method keeps, as numbers on colors.
 
     Args:
       table: from `methods.densities_table`, with one row or more.
-      called: what to call each row.
-      title: what the methods were tried on.
+      names: name of each row.
+      title: what was trained.
 
     Returns:
-      The figure: layers from input to output and methods, of which there are more
-      downwards and the others from left to right; colours are logarithmic.
+      The figure: of layers (from input to output) and methods, the more numerous are
+      rows and the others columns; colors are logarithmic.
     """
-    layers = [str(name) for name in table.columns]
-    called = ["\n".join(textwrap.wrap(name, _LABEL)) for name in called]
-    down, across = (called, layers) if len(called) > len(layers) else (layers, called)
-    values = table.to_numpy(float) if down is called else table.T.to_numpy(float)
-    beside, below = (
-        max(len(line) for name in names for line in name.splitlines())
-        for names in (down, across)
+    table = table.set_axis(["\n".join(textwrap.wrap(n, _WIDTH)) for n in names])
+    by_method = len(table) > table.shape[1]
+    table = (table if by_method else table.T).astype(float)
+    figure, grid = plot_style.subplots(
+        size=_size(list(table.index), list(table.columns)),
+        title=f"{title}: mean over replicates",
     )
-    lines = sum(name.count("\n") + 1 for name in down)
-    # Names below are turned: they need half of their length in height, and may reach
-    # farther to the left than those beside.
-    left = 0.08 * max(beside, below - 9 if below > _SHORT else 0)
-    height = 2.3 + 0.27 * lines + 0.05 * max(0, below - _SHORT)
-    size = (2.2 + left + 0.72 * len(across), height)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    positive = values[values > 0]
-    norm = LogNorm(min(positive.min(initial=100.0), 10.0), 100.0)
-    shown = np.ma.masked_where(~(values > 0), values)
-    mesh = axes.pcolormesh(
-        shown, norm=norm, cmap="viridis", edgecolors="white", linewidth=1
+    axes = grid[0, 0]
+    positive = table.where(table > 0)
+    sns.heatmap(
+        positive,
+        ax=axes,
+        norm=LogNorm(min(np.nanmin(positive.to_numpy(), initial=10.0), 10.0), 100.0),
+        cmap="viridis",
+        annot=table.map(lambda x: "" if np.isnan(x) else formatting.percent(x)),
+        fmt="",
+        annot_kws={"fontsize": "small"},
+        linewidths=1,
+        linecolor="white",
+        cbar_kws={"label": "weights remaining in the layer (%)"},
     )
-    for (row, column), value in np.ndenumerate(values):
-        dark = value > 0 and norm(value) < 0.6
-        words = "" if np.isnan(value) else formatting.percent(value)
-        place = {"ha": "center", "va": "center", "fontsize": "small"}
-        color = "white" if dark else "black"
-        axes.text(column + 0.5, row + 0.5, words, color=color, **place)
-    axes.invert_yaxis()
-    axes.set_yticks(
-        np.arange(len(down)) + 0.5, [plot_style.literal(name) for name in down]
-    )
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        if value == 0:  # seaborn writes no number where it has no color
+            place = {"ha": "center", "va": "center", "fontsize": "small"}
+            axes.text(column + 0.5, row + 0.5, "0", **place)
+    axis_scales.decade_ticks(figure.axes[-1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticklabels(
+            [plot_style.literal(n.get_text()) for n in axis.get_ticklabels()]
+        )
+    axes.tick_params(length=0, rotation=0)
     axes.set_xticks(
-        np.arange(len(across)) + 0.5,
-        [plot_style.literal(name) for name in across],
+        axes.get_xticks(),
+        axes.get_xticklabels(),
         rotation=35,
         ha="right",
         rotation_mode="anchor",
     )
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    (axes.axvline if down is called else axes.axhline)(1, color="black", linewidth=1.2)
-    bar = figure.colorbar(mesh, ax=axes)
-    plot_style.decade_ticks(bar.ax)
-    bar.set_label("weights remaining in the layer (%)")
-    figure.suptitle(f"{plot_style.literal(title)}: mean over replicates")
+    axes.grid(visible=False)
+    # Separates "all layers" from the layers.
+    (axes.axvline if by_method else axes.axhline)(1, color="black", linewidth=1.2)
     return figure
 
 
-def history(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws how much of each layer a run had, against the step; a cross: nothing.
-
-    Args:
-      table: from `methods.history_table`.
-      title: usually the run's name.
-
-    Returns:
-      The figure.
-    """
-    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    names = [name for name in table.columns if name != tables.ALL_LAYERS]
-    styles = [*_styles(len(names)), plot_style.Style("black", "", (0, (1, 1)))]
-    names.append(tables.ALL_LAYERS)
-    handles, lines = [], []
-    for place, (name, style) in enumerate(zip(names, styles, strict=True)):
-        kept = table[name].where(table[name] > 0)
-        points = pd.DataFrame({"x": kept.index, "mean": kept.to_numpy(), "sd": np.nan})
-        lines.append(Line(name, style, points))
-        # Layers pruned alike lie on each other: their markers take turns.
-        turns = (place % 3, 3) if len(table) > 6 else 1
-        handles.append(plot_style.draw(axes, lines[-1], every=turns))
-        plot_style.mark_empty(axes, table.index[table[name] == 0], color=style.color)
-    _percent_axis(axes, lines)
-    plot_style.finish(axes, x=plot_style.STEP, y="weights in the layer (%)")
-    axes.set_title(f"{plot_style.literal(title)}: mean over replicates")
-    called = [plot_style.literal(name) for name in names]
-    columns = 1 + len(called) // 24
-    figure.legend(handles, called, loc="outside right upper", ncols=columns)
-    return figure
+def _size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
+    """Chooses the size of a heat map, in inches, by the names of rows and columns."""
+    beside, below = (
+        max(len(line) for name in names for line in name.splitlines())
+        for names in (rows, columns)
+    )
+    lines = sum(name.count("\n") + 1 for name in rows)
+    # Names below are rotated: they need half of their length in height, and may reach
+    # farther to the left than those beside.
+    left = 0.08 * max(beside, below - 9 if below > _SHORT else 0)
+    height = 2.3 + 0.27 * lines + 0.05 * max(0, below - _SHORT)
+    return 2.2 + left + 0.72 * len(columns), height

@@ -1,7 +1,7 @@
-"""Labels: what to call the runs of a report by their methods.
+"""Method names: the labels of runs by their methods.
 
-Only the config is read: its section "sparse" names the method, and says how it departs
-from what the method does by itself. What the runs came to is the business of `methods`.
+Only the config is read: its section "sparse" names the method and the fields in which
+the run departs from it. `methods` has the results of the runs.
 """
 
 from collections import Counter
@@ -10,14 +10,14 @@ from typing import Any
 
 from jaxsparse import config
 from jaxsparse.reports import settings
-from jaxsparse.reports.tables import RunRecords
+from jaxsparse.reports.records import RunRecords
 
 DENSE = "dense"
 LOTTERY = "lottery tickets"
 _DISTRIBUTIONS = {"er": "ER", "erk": "ERK"}
-# Known in both forms, so always told apart.
-_TOLD = ("random", "RigL")
-# Field of the config, the usual value, and what to say of another.
+# Common with several distributions, so the label always contains the distribution.
+_WITH_DISTRIBUTION = ("random", "RigL")
+# Field of the config, its usual value, and the text for another value.
 _OF_LOTTERIES = (
     ("score", "magnitude", "{score} pruning"),
     ("scope", "global", "by {scope}"),
@@ -25,7 +25,7 @@ _OF_LOTTERIES = (
     ("retrain", "rewind", "{retrain}"),
     ("rewind", "0step", "rewound to {rewind}"),
 )
-# Section and field of the config, and what to say where the field is not off.
+# Section and field of the config, and the text if the field is in use.
 _TOST = (
     ("tost", "activation", "{} neurons"),
     ("tost", "skips", "ghost skips: {}"),
@@ -38,48 +38,38 @@ _OTHERS = (
     ("solution_penalty", "strength", "repelled from earlier levels: {:g}"),
     ("data", "label_noise", "label noise {:g}"),
 )
+# Fields that `_base` uses.
 _IN_BASE = {
     *(f"lottery.{field}" for field, _, _ in _OF_LOTTERIES),
     *("sparse.method", "sparse.pai_score", "sparse.distribution", "sparse.grow"),
-    *(
-        "sparse.score_iterations",
-        "sparse.structure",
-        "sparse.regrow",
-        "sparse.soft_bound",
-    ),
-    *(
-        "sparse.prune_disconnected",
-        "sparse.ablation",
-        "warm_start.run",
-        "warm_start.weights",
-    ),
-    "warm_start.masks",
+    *("sparse.score_iterations", "sparse.structure", "sparse.regrow"),
+    *("sparse.soft_bound", "sparse.prune_disconnected", "sparse.ablation"),
+    *("warm_start.run", "warm_start.weights", "warm_start.masks"),
     *(f"{part}.{field}" for part, field, _ in (*_TOST, *_SMOOTHING, *_OTHERS)),
 }
 
 
 def of_run(run: RunRecords) -> str:
-    """Says what to call the method of a run.
+    """Names the method of a run.
 
     Args:
-      run: whose config; sections that it lacks are at their defaults.
+      run: run whose config is used; sections that it lacks have their defaults.
 
     Returns:
-      Such as "dense", "SNIP" or "RigL (ERK)"; in brackets is what departs from the
-      method's own. What helps a network to train follows after a plus, and every
-      other field that is not as the recipe has it after commas. A method unknown here
-      is called by its own name.
+      A label such as "dense", "SNIP" or "RigL (ERK)". Departures from the method are in
+      brackets, training techniques follow after a plus, and all other fields that
+      differ from the recipe after commas. An unknown method has its own name.
     """
     return series([run])[run.name]
 
 
 def _base(run: RunRecords) -> str:
-    """Names the method, and what else was done besides usual training."""
-    return " + ".join([_of_method(run), *_techniques(run)])
+    """Names the method and the training techniques in use."""
+    return " + ".join([_method(run), *_techniques(run)])
 
 
-def _of_method(run: RunRecords) -> str:
-    """Names the method, with what departs from its own in brackets."""
+def _method(run: RunRecords) -> str:
+    """Names the method, with departures from it in brackets."""
     fields, used = settings.section(run, "sparse"), method(run)
     if used == "none":
         return _without_method(run)
@@ -91,30 +81,41 @@ def _of_method(run: RunRecords) -> str:
     distribution = fields.get("distribution") or own
     details = []
     masks = settings.section(run, "warm_start").get("masks")
-    if masks and score:  # they take the place of the score and its distribution
+    if masks and score:  # they replace the score and its distribution
         name = "masks of another run"
         details.append(_other_run(run, masks))
-    elif name in _TOLD or distribution != own:
+    elif name in _WITH_DISTRIBUTION or distribution != own:
         details.append(_DISTRIBUTIONS.get(distribution, distribution))
-    # Synaptic flow always takes many.
+    details += _departures(fields, score)
+    return f"{name} ({', '.join(details)})" if details else name
+
+
+def _departures(fields: Mapping[str, Any], score: str) -> list[str]:
+    """Lists departures from a method, other than its distribution."""
+    details = []
+    # SynFlow always takes many iterations.
     if score != "synflow" and fields.get("score_iterations", 1) > 1:
         details.append(f"{fields['score_iterations']} iterations")
     if fields.get("structure"):
         details.append(fields["structure"])
     if fields.get("layer_sparsity"):
         details.append("layers given")
-    options = {"regrow": "regrowing", "soft_bound": "soft bound"}
-    options |= {"prune_disconnected": "dead weights removed"}
+    options = {
+        "regrow": "regrowing",
+        "soft_bound": "soft bound",
+        "prune_disconnected": "disconnected weights removed",
+    }
     details += [words for option, words in options.items() if fields.get(option)]
     if fields.get("ablation"):
         details.append(fields["ablation"].replace("_", " "))
-    return f"{name} ({', '.join(details)})" if details else name
+    return details
 
 
 def _registered(run: RunRecords, kind: str, name: str) -> tuple[str, str]:
-    """Returns the label of a score or method, and its own distribution.
+    """Returns the label of a score or method, and its usual distribution.
 
-    Those of users are in the run's record, so that nothing of theirs is executed.
+    The run's environment contains those that users registered, so that no code of
+    theirs is executed here.
     """
     registry = config.SCORES if kind == "score" else config.METHODS
     if name in registry:
@@ -125,33 +126,28 @@ def _registered(run: RunRecords, kind: str, name: str) -> tuple[str, str]:
 
 
 def _other_run(run: RunRecords, checkpoint: str) -> str:
-    """Names a checkpoint of the run that this one started from."""
+    """Names a checkpoint of the run from which this one started."""
     folder = (settings.section(run, "warm_start").get("run") or "").rstrip("/")
     return f"{folder.rpartition('/')[2]} {checkpoint}".strip()
 
 
 def _techniques(run: RunRecords) -> list[str]:
-    """Names what was done besides a method and usual training, none by default."""
-
-    def of(part: str, field: str) -> Any:
-        return settings.section(run, part).get(field)
+    """Names the training techniques in use; none by default."""
 
     def used(table: Sequence[tuple[str, str, str]]) -> list[str]:
-        return [
-            words.format(of(part, field))
-            for part, field, words in table
-            if of(part, field)
-        ]
+        values = [(settings.section(run, p).get(f), words) for p, f, words in table]
+        return [words.format(value) for value, words in values if value]
 
     tost, smoothed = used(_TOST), used(_SMOOTHING)
     found = [f"ToST ({', '.join([*tost, *smoothed])})"] if tost else smoothed
-    if of("start", "weights"):
-        found.append(f"weights of {_other_run(run, of('start', 'weights'))}")
+    weights = settings.section(run, "warm_start").get("weights")
+    if weights:
+        found.append(f"weights of {_other_run(run, weights)}")
     return [*found, *used(_OTHERS)]
 
 
 def _without_method(run: RunRecords) -> str:
-    """Says what to call a run that is dense, or a lottery."""
+    """Names a run that is dense, or prunes level by level."""
     lottery = settings.section(run, "lottery")
     if lottery.get("levels", 0):
         details = [
@@ -167,69 +163,69 @@ def _without_method(run: RunRecords) -> str:
 
 
 def _words(run: RunRecords, fields: Mapping[str, Any]) -> list[str]:
-    """Writes fields of a config for a label, but for those that `_base` tells."""
+    """Formats the fields of a config that `_base` does not use."""
     dense = not is_sparse(run) and not settings.section(run, "lottery").get("levels")
-    told = _IN_BASE | ({"model.features"} if dense else set())
+    used = _IN_BASE | ({"model.features"} if dense else set())
     return [
         settings.word(name, value)
         for name, value in fields.items()
-        if name not in told and not (name.startswith("sparse.") and not is_sparse(run))
+        if name not in used and not (name.startswith("sparse.") and not is_sparse(run))
     ]
 
 
 def method(run: RunRecords) -> str:
-    """Returns the method of a run's config, "none" if it names none."""
+    """Returns the method in a run's config; "none" if there is none."""
     return settings.section(run, "sparse").get("method", "none")
 
 
 def is_sparse(run: RunRecords) -> bool:
-    """Says whether a run trained by one of the methods of sparse training."""
+    """Returns whether a run trained by one of the methods of sparse training."""
     return method(run) != "none"
 
 
 def trains_once(run: RunRecords) -> bool:
-    """Says whether a run has one stage only: sparse training, or dense."""
+    """Returns whether a run has one stage only: sparse or dense training."""
     return is_sparse(run) or settings.section(run, "lottery").get("levels") == 0
 
 
 def of_runs(runs: Sequence[RunRecords]) -> dict[str, str]:
-    """Says what to call each run among several, so that no two are called alike.
+    """Gives several runs distinct labels.
 
     Args:
-      runs: runs with names that differ.
+      runs: runs with distinct names.
 
     Returns:
-      By the run's name its label from `series`, followed by its sparsity and then by
-      its name where that is needed.
+      By the run's name, its label from `series`, followed by its sparsity and by its
+      name where that is needed to distinguish it.
     """
     plain = series(runs)
     sparsities = {
         run.name: f"{100 * settings.section(run, 'sparse').get('sparsity', 0):g} %"
         for run in runs
     }
-    differ = Counter(
+    count = Counter(
         label for label, _ in {(plain[name], sparsities[name]) for name in plain}
     )
-    told = [
-        f"{label}, {sparsities[name]}" if differ[label] > 1 else label
+    labels = [
+        f"{label}, {sparsities[name]}" if count[label] > 1 else label
         for name, label in plain.items()
     ]
-    return dict(zip(plain, distinct(told, list(plain)), strict=True))
+    return dict(zip(plain, distinct(labels, list(plain)), strict=True))
 
 
 def series(runs: Sequence[RunRecords]) -> dict[str, str]:
-    """Says what to call each run among several, whatever its sparsity.
+    """Gives several runs labels that do not depend on their sparsity.
 
     Args:
-      runs: runs with names that differ.
+      runs: runs with distinct names.
 
     Returns:
-      By the run's name its label from `of_run`, without fields that were changed alike
-      in all runs, with what was trained if that is not the same for all, and with the
-      fields in which runs of one label differ: runs that are still called alike differ
-      in sparsity and seeds only.
+      By the run's name, its label from `of_run`, without changes that all runs have in
+      common, with what was trained if that differs, and with the fields in which runs
+      of one label differ: runs that still have the same label differ in sparsity and
+      seeds only.
     """
-    told = settings.changed_here(runs)
+    changed = settings.changed_by_run(runs)
     mixed = len(set(map(settings.task, runs))) > 1
 
     def label(run: RunRecords, fields: Mapping[str, Any]) -> str:
@@ -238,26 +234,30 @@ def series(runs: Sequence[RunRecords]) -> dict[str, str]:
 
     groups: dict[str, list[RunRecords]] = {}
     for run in runs:
-        groups.setdefault(label(run, told[run.name]), []).append(run)
+        groups.setdefault(label(run, changed[run.name]), []).append(run)
     found = {}
     for group in groups.values():
         fields = settings.differing(group)
         for run in group:
             flat = config.scientific(run.config)
             more = {name: flat[name] for name in fields if name in flat}
-            found[run.name] = label(run, told[run.name] | more)
+            found[run.name] = label(run, changed[run.name] | more)
     return {run.name: found[run.name] for run in runs}
 
 
-def distinct(called: Sequence[str], names: Sequence[str]) -> list[str]:
+def distinct(labels: Sequence[str], names: Sequence[str]) -> list[str]:
     """Appends their names to labels that occur more than once.
+
+    Args:
+      labels: labels of runs.
+      names: names of the same runs.
 
     Examples:
       >>> distinct(["SET", "GMP", "SET"], ["a", "b", "c"])
       ['SET, a', 'GMP', 'SET, c']
     """
-    counts = Counter(called)
+    counts = Counter(labels)
     return [
-        f"{one}, {name}" if counts[one] > 1 else one
-        for one, name in zip(called, names, strict=True)
+        f"{label}, {name}" if counts[label] > 1 else label
+        for label, name in zip(labels, names, strict=True)
     ]

@@ -1,9 +1,9 @@
-"""Methods: what sparse training came to, one row a run.
+"""Methods: the results of sparse training, one row for each run.
 
-A run stands for one method: what its config's section "sparse" names, dense training
-if that names none, or the whole lottery, which is judged by its last level's ticket.
-`tables` has the lottery's levels one by one. As there, everything stays a number, means
-and sample deviations are over replicates, and a single replicate has no deviation.
+A run stands for one method: the one in the section "sparse" of its config, dense
+training if there is none, or iterative pruning, which is represented by the ticket of
+its last level. `tables` has all levels of lottery-ticket runs. As there, every number
+is a mean over replicates with its sample standard deviation.
 """
 
 import math
@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from jaxsparse.reports import method_names, tables
-from jaxsparse.reports.tables import ALL_LAYERS, RunRecords
+from jaxsparse.reports import method_names, records, tables
+from jaxsparse.reports.records import TICKET, RunRecords
+from jaxsparse.reports.tables import ALL_LAYERS
 
 COLUMNS = (
     *("label", "run", "sparsity", "kept", "total", "n"),
@@ -23,23 +24,27 @@ COLUMNS = (
 
 
 def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
-    """Says what each run came to.
+    """Tabulates the result of each run.
 
     Args:
-      runs: whose level records; of a lottery the last level's ticket.
+      runs: runs whose level records are used; of a lottery-ticket run, the ticket of
+        the last level.
 
     Returns:
-      One row a run that has finished, from dense to sparse, and by falling accuracy
-      among runs of the same sparsity: `label` (from `labels.series`); `run`;
-      `sparsity`, percent of the prunable weights without which the run ended; `kept`
-      and `total`, in weights; `n` (replicates); `test_accuracy` in percent and its
-      deviation `test_accuracy_sd`;
-      `effective_sparsity`, percent of weights on no path from input to output, masked
-      ones included; `explored`, percent of weights that were active at some time. All
-      are means; what was not recorded is NaN.
+      One row for each run that has finished, sorted from dense to sparse and, among
+      runs of the same sparsity, by falling accuracy. All numbers are means, and NaN if
+      they were not recorded:
+
+      - `label`: name of the method, from `method_names.series`; `run`;
+      - `sparsity`: percent of the prunable weights that are masked at the end; `kept`
+        and `total`, in weights;
+      - `n` (replicates), `test_accuracy` in percent and its `test_accuracy_sd`;
+      - `effective_sparsity`: percent of the weights that are masked or on no path from
+        input to output; `explored`: percent of the weights that were active at some
+        step.
     """
-    called = method_names.series(runs)
-    rows = [row for run in runs for row in _method_rows(run, called[run.name])]
+    labels = method_names.series(runs)
+    rows = [_method_row(run, labels[run.name]) for run in runs if len(_ends([run]))]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # Before sorting: an empty table has no types of its own.
     table = table.assign(group=sparsity_groups(table["sparsity"].astype(float)))
@@ -49,96 +54,96 @@ def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
     return table.drop(columns="group").reset_index(drop=True)
 
 
-def _method_rows(run: RunRecords, label: str) -> list[dict[str, Any]]:
-    """Makes the one row of a run; none if it has not finished a level."""
-    levels = tables.frame([run], "level")
-    tickets = levels.loc[levels["arm"] == tables.TICKET]
-    last = tickets.loc[tickets["level"] == tickets["level"].max()]
-    if last.empty:
-        return []
+def _method_row(run: RunRecords, label: str) -> dict[str, Any]:
+    """Makes the row of a run in `methods_table`."""
+    last = _ends([run])
     counts = _last_counts(run, level=int(last["level"].iloc[0]))
-    accuracy = 100 * last["test_accuracy"]
-    row = {
+    accuracy = last["test_accuracy"]
+    kept, effective = last["kept"], last["effective_params"]
+    return {
         "label": label,
         "run": run.name,
-        "sparsity": 100 * (1 - last["kept"] / last["total"]).mean(),
-        "kept": last["kept"].mean(),
+        "sparsity": 100 * (1 - kept / last["total"]).mean(),
+        "kept": kept.mean(),
         "total": last["total"].mean(),
         "n": int(accuracy.count()),
         "test_accuracy": accuracy.mean(),
         "test_accuracy_sd": accuracy.std(),
-        "effective_sparsity": 100 * (1 - last["live"] / last["total"]).mean(),
+        "effective_sparsity": 100 * (1 - effective / last["total"]).mean(),
         "explored": counts["explored"].mean(),
     }
-    return [row]
+
+
+def _tickets(runs: Sequence[RunRecords]) -> pd.DataFrame:
+    """Returns the level records of tickets, with sparsities in percent."""
+    levels = tables.in_percent(runs)
+    levels = levels.loc[levels["variant"] == TICKET]
+    return levels.assign(sparsity=100 * (1 - levels["kept"] / levels["total"]))
+
+
+def _ends(runs: Sequence[RunRecords]) -> pd.DataFrame:
+    """Returns the records of the last level of each run."""
+    levels = _tickets(runs)
+    return levels.loc[
+        levels["level"] == levels.groupby("run")["level"].transform("max")
+    ]
 
 
 def sparsities_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
-    """Says what each method came to at each sparsity.
+    """Returns the test accuracy of every replicate by method and sparsity.
 
     Args:
-      runs: whose level records; of a lottery the tickets of all levels.
+      runs: runs whose level records are used; of lottery-ticket runs, the tickets of
+        all levels.
 
     Returns:
-      One row a method and sparsity, methods in the order given and each from dense to
-      sparse: `label` (from `labels.series`), `sparsity` in percent, `n` (replicates),
-      `test_accuracy` in percent and its deviation `test_accuracy_sd`.
+      One row for each method, sparsity and replicate, methods in the order given and
+      each from dense to sparse: `label` (from `method_names.series`), `sparsity` and
+      `test_accuracy` in percent.
     """
-    called = method_names.series(runs)
-    levels = tables.frame(runs, "level")
-    levels = levels.loc[levels["arm"] == tables.TICKET]
-    last = levels.groupby("run")["level"].transform("max")
+    labels = method_names.series(runs)
+    levels, ends = _tickets(runs), _ends(runs)
     whole = {run.name for run in runs if not method_names.trains_once(run)}
-    levels = levels.loc[(levels["level"] == last) | levels["run"].isin(whole)]
-    levels = levels.assign(
-        label=levels["run"].map(called),
-        sparsity=100 * (1 - levels["kept"] / levels["total"]),
-        test_accuracy=100 * levels["test_accuracy"],
-    )
-    # A run's replicates may differ by a few weights.
-    levels["sparsity"] = levels.groupby(["run", "level"])["sparsity"].transform("mean")
-    table = levels.groupby(["label", "run", "level"], sort=False).agg(
-        sparsity=("sparsity", "mean"),
-        n=("test_accuracy", "count"),
-        test_accuracy=("test_accuracy", "mean"),
-        test_accuracy_sd=("test_accuracy", "std"),
-    )
-    table = table.reset_index()
-    rank = {label: place for place, label in enumerate(dict.fromkeys(called.values()))}
-    return table.sort_values(
+    levels = levels.loc[levels["run"].isin(whole) | levels.index.isin(ends.index)]
+    levels = levels.assign(label=levels["run"].map(labels))
+    # The replicates of a run may differ by a few weights.
+    mean = levels.groupby(["run", "level"])["sparsity"].transform("mean")
+    rank = {label: place for place, label in enumerate(dict.fromkeys(labels.values()))}
+    return levels.assign(sparsity=mean).sort_values(
         ["label", "sparsity"],
         key=lambda column: column.map(rank) if column.name == "label" else column,
+        kind="stable",
         ignore_index=True,
-    )[["label", "sparsity", "n", "test_accuracy", "test_accuracy_sd"]]
+    )[["label", "sparsity", "test_accuracy"]]
 
 
 def _last_counts(run: RunRecords, *, level: int) -> pd.DataFrame:
-    """Returns the last record of masks of each replicate's ticket at a level."""
+    """Returns the last mask statistics of each replicate's ticket at a level."""
     counts = _counts([run])
     counts = counts.loc[counts["level"] == level]
     return counts.drop_duplicates("replicate", keep="last")
 
 
 def _counts(runs: Sequence[RunRecords]) -> pd.DataFrame:
-    """Returns the records of masks of tickets, step by step, with `explored`.
+    """Returns the mask statistics of tickets, step by step, with `explored` in percent.
 
-    Only methods that regrow remember which weights they ever held: NaN for others.
+    Only methods that regrow weights record which were ever active: NaN for others.
     """
-    counts = tables.frame(runs, "masks")
-    counts = counts.loc[counts["arm"] == tables.TICKET]
+    counts = records.frame(runs, "mask_stats")
+    counts = counts.loc[counts["variant"] == TICKET]
     counts = counts.sort_values("step", kind="stable")
     return counts.assign(explored=100 * counts["ever_active"] / counts["total"])
 
 
 def sparsity_groups(sparsities: pd.Series) -> pd.Series:
-    """Numbers the groups of runs that are of the same sparsity.
+    """Numbers the groups of runs that have the same sparsity.
 
     Args:
-      sparsities: in percent. They are the same if they differ by 0.1 points at most;
-        above 98 %, by at most a twentieth of the weights kept.
+      sparsities: in percent. They count as the same if they differ by at most 0.1
+        points; above 98 %, by at most a twentieth of the weights that remain.
 
     Returns:
-      The group of each, from 0 for the densest, under the index that came.
+      The group of each, from 0 for the densest, with the same index.
     """
     first, number, groups = -math.inf, -1, {}
     for place, value in sparsities.sort_values().items():
@@ -149,41 +154,39 @@ def sparsity_groups(sparsities: pd.Series) -> pd.Series:
 
 
 def exploration_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
-    """Says how much of the network had been active by each evaluation.
+    """Returns the fraction of weights that had been active by each evaluation.
 
     Args:
-      runs: whose records of masks; runs with masks that never change have none.
+      runs: runs whose mask statistics are used; runs without mask updates have none.
 
     Returns:
-      One row a run and step, runs in the order given: `label` (from
-      `labels.of_runs`), `run`, `step`, `n`, and percent of the prunable weights that
-      were active at some time, as `explored` and its deviation `explored_sd`; none
-      where that is not known.
+      One row for each run, step and replicate, runs in the order given: `label` (from
+      `method_names.of_runs`), `run`, `replicate`, `step`, and `explored`, percent of
+      the prunable weights that were active at some step so far.
     """
     counts = _counts(runs).dropna(subset="explored")
-    table = counts.groupby(["run", "step"], sort=False)["explored"]
-    table = table.agg(["count", "mean", "std"]).reset_index()
-    table.columns = ["run", "step", "n", "explored", "explored_sd"]
-    called = method_names.of_runs(runs)
-    table.insert(0, "label", table["run"].map(called))
-    rank = {name: place for place, name in enumerate(called)}
-    return table.sort_values(
+    labels = method_names.of_runs(runs)
+    rank = {name: place for place, name in enumerate(labels)}
+    table = counts.assign(label=counts["run"].map(labels)).sort_values(
         ["run", "step"],
         key=lambda column: column.map(rank) if column.name == "run" else column,
+        kind="stable",
         ignore_index=True,
     )
+    return table[["label", "run", "replicate", "step", "explored"]]
 
 
 def densities_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
-    """Says how much of each layer each method kept.
+    """Computes the fraction of each layer that each method keeps at the end.
 
     Args:
-      runs: whose level records; of a lottery the last level's ticket.
+      runs: runs whose level records are used; of a lottery-ticket run, the ticket of
+        the last level.
 
     Returns:
-      One row a run that ended sparse, under its name and in the order of
-      `methods_table`: "all layers", then each layer in the network's order; percent of
-      its weights, mean over replicates; NaN for layers that a run does not have.
+      One row for each run that ended sparse, indexed by its name, in the order of
+      `methods_table`: "all layers", then each layer in the order of the network;
+      percent of its weights, mean over replicates; NaN for layers a run does not have.
     """
     by_name = {run.name: run for run in runs}
     rows = {
@@ -195,43 +198,33 @@ def densities_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
 
 
 def history_table(run: RunRecords) -> pd.DataFrame:
-    """Says how much of each layer one run had at each evaluation.
+    """Computes the fraction of each layer that one run has at each evaluation.
 
     Args:
-      run: whose records of masks.
+      run: run whose mask statistics are used.
 
     Returns:
-      One row a step, indexed by it, with the columns of `densities_table`.
+      One row for each step, indexed by it, with the columns of `densities_table`.
     """
-    counts = _counts([run])
-    rows = [
-        {"step": step, ALL_LAYERS: 100 * kept / total}
-        | {name: 100 * part / whole for name, (part, whole) in layers.items()}
-        for step, kept, total, layers in zip(
-            *(counts[name] for name in ("step", "kept", "total", "layers")),
-            strict=True,
-        )
-    ]
-    table = pd.DataFrame(rows, columns=None if rows else ["step", ALL_LAYERS])
-    return _in_network_order(table.groupby("step").mean())
+    return _in_network_order(tables.layer_fractions(_counts([run]), "step"))
 
 
 def _in_network_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Sorts the columns that are layers, after the one of all of them."""
+    """Sorts the columns of layers, after that of all layers."""
     return table.reindex(columns=[ALL_LAYERS, *network_order(table.columns)])
 
 
 def network_order(names: Iterable[str]) -> list[str]:
     """Sorts the names of layers from input to output.
 
-    Records have them in the order of the parameters' tree, which is the alphabet's.
+    Records have them in alphabetical order, which is that of the parameter tree.
 
     Args:
-      names: such as "conv10/kernel"; that of all layers is left out.
+      names: names such as "conv10/kernel"; "all layers" is left out.
 
     Returns:
-      Numbers in order of size, and the head last, as all networks of the package have
-      it.
+      The names, with numbers compared as numbers and the head last, as in all networks
+      of this package.
 
     Examples:
       >>> network_order(["conv10/kernel", "conv2/kernel", "head/kernel", "stage1"])

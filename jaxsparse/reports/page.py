@@ -1,10 +1,10 @@
-"""Page: one self-contained HTML file about one run, or about several.
+"""Page: the files of a report on one run or several.
 
-`write` puts `index.html`, `levels.md`, `levels.csv` and the figures of `gallery` as PNG
-and SVG into a folder, for methods of sparse training that are compared `methods.md` and
-`methods.csv`, and of what was recorded between children or successive levels
-`segment.csv` and `successive.csv`. The page embeds its figures and refers to nothing
-outside itself, so it can be mailed. Every file appears whole or not at all.
+`write` writes into a directory `index.html`, `levels.md`, `levels.csv`, and the figures
+of `report_figures` as PNG and SVG; for methods of sparse training that are compared,
+`methods.md` and `methods.csv`; and for runs with error barriers `child_barrier.csv` and
+`level_barrier.csv`. The page embeds its figures and refers to nothing outside itself,
+so it can be sent by mail. Every file is written completely or not at all.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from jaxsparse import metrics_log
 from jaxsparse.reports import (
     contents,
     formatting,
@@ -22,12 +23,14 @@ from jaxsparse.reports import (
     methods,
     plot_style,
     progress,
+    records,
     report_figures,
     settings,
     stability,
     tables,
 )
 from jaxsparse.reports import folder as folder_lib
+from jaxsparse.reports.records import RunRecords
 
 
 def write(
@@ -39,36 +42,47 @@ def write(
     """Reads runs and writes the report on them.
 
     Args:
-      workdirs: work folders of one or more runs, finished or not. Those that differ in
-        their seeds only are reported on as one run.
-      out: folder to write into; made if need be.
-      together: whether to compare runs on different data or networks in one table and
-        figure; each dataset and network has its own otherwise.
+      workdirs: run directories, finished or not. Runs that differ only in their seeds
+        are reported on as one run.
+      out: directory to write into; created if needed.
+      together: whether to compare runs on different datasets or networks in one table
+        and figure; otherwise each dataset and network has its own.
 
     Returns:
-      The page's path.
+      The path of the page.
 
     Raises:
-      ValueError: if a folder is not a run or its records cannot be read, or if there is
-        a page in `out` that no report has written.
+      ValueError: if a directory is not a run, its records cannot be read, or `out`
+        contains a page that no report has written.
     """
-    return write_runs(tables.read_runs(workdirs), out, together=together)
+    return write_runs(records.read_runs(workdirs), out, together=together)
 
 
 def write_runs(
-    runs: Sequence[tables.RunRecords],
+    runs: Sequence[RunRecords],
     out: str | os.PathLike[str],
     *,
     together: bool = False,
 ) -> Path:
-    """Writes the report on runs that were read already; see `write`."""
+    """Writes the report on runs that were already read.
+
+    Args:
+      runs: the runs, finished or not.
+      out: directory to write into; created if needed.
+      together: whether to compare runs on different datasets or networks.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: if `out` contains a page that no report has written.
+    """
     folder = Path(out)
     folder_lib.check(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     notes = [(run.name, progress.unfinished(run)) for run in runs]
     notes = [(name, note) for name, note in notes if note]
     runs = progress.pool(runs)
-    groups = [runs] if together else settings.alike(runs)
+    groups = [runs] if together else settings.comparable(runs)
     shared = [
         write_figures(
             report_figures.compare(group), folder, prefix=_prefix(place, groups)
@@ -76,24 +90,16 @@ def write_runs(
         for place, group in enumerate(groups)
     ]
     images = write_figures(report_figures.draw(runs), folder)
-    html.replace(folder / "levels.csv", _csv(runs))
-    html.replace(folder / "levels.md", _markdown(runs))
-    if any(contents.compares_methods(group) for group in groups):
-        html.replace(folder / "methods.csv", _methods_csv(groups))
-        html.replace(folder / "methods.md", _methods_markdown(groups))
-    for kind in stability.ABOUT:
-        between = pd.concat(
-            [stability.table(run, kind).assign(run=run.name) for run in runs]
-        )
-        if len(between):
-            csv = between.to_csv(index=False, lineterminator="\n")
-            html.replace(folder / f"{kind}.csv", csv)
-    html.replace(folder / "index.html", contents.write(groups, shared, images, notes))
+    for name, content in _tables(runs, groups).items():
+        metrics_log.write_atomically(folder / name, content)
+    chapters = contents.chapters(groups, shared, images, notes)
+    page = html.render(settings.title(runs), chapters)
+    metrics_log.write_atomically(folder / "index.html", page)
     return folder / "index.html"
 
 
 def _prefix(place: int, groups: Sequence[Any]) -> str:
-    """Begins the names of the figures that compare a group of runs."""
+    """Returns the prefix of the figures that compare a group of runs."""
     return f"group{place + 1}_" if len(groups) > 1 else ""
 
 
@@ -104,42 +110,60 @@ def write_figures(
 
     Args:
       drawn: figures by name.
-      folder: where to write them; it exists.
-      prefix: what file names begin with, before the figure's name.
+      folder: directory to write into; created if needed.
+      prefix: prepended to the names of the files.
 
     Returns:
-      The SVG of each figure by name, for `picture`.
+      The SVG of each figure, by name.
     """
     images = {}
     for name, figure in drawn.items():
         images[name] = plot_style.render(figure, file_format="svg")
         png = plot_style.render(figure, file_format="png")
-        html.replace(folder / f"{prefix}{name}.svg", images[name])
-        html.replace(folder / f"{prefix}{name}.png", png)
+        metrics_log.write_atomically(folder / f"{prefix}{name}.svg", images[name])
+        metrics_log.write_atomically(folder / f"{prefix}{name}.png", png)
     return images
 
 
-def _csv(runs: Sequence[tables.RunRecords]) -> str:
-    """Writes the table of levels with all digits; its headings say the unit."""
-    table = tables.levels_table(runs)
-    for name in ("weights_remaining", "test_accuracy"):
-        table.columns = table.columns.str.replace(name, f"{name}_percent")
+def to_csv(table: pd.DataFrame) -> str:
+    """Writes a table as CSV with all digits."""
     return table.to_csv(index=False, lineterminator="\n")
 
 
-def _markdown(runs: Sequence[tables.RunRecords]) -> str:
+def _tables(
+    runs: Sequence[RunRecords], groups: Sequence[Sequence[RunRecords]]
+) -> dict[str, str]:
+    """Returns the contents of all tables by the names of their files."""
+    made = {"levels.csv": _levels_csv(runs), "levels.md": _levels_markdown(runs)}
+    if any(contents.compares_methods(group) for group in groups):
+        made["methods.csv"] = _methods_csv(groups)
+        made["methods.md"] = _methods_markdown(groups)
+    for kind in stability.ABOUT:
+        between = [stability.table(run, kind).assign(run=run.name) for run in runs]
+        between = [table for table in between if len(table)]
+        if between:
+            made[f"{kind}.csv"] = to_csv(pd.concat(between))
+    return made
+
+
+def _levels_csv(runs: Sequence[RunRecords]) -> str:
+    """Writes the table of levels; its headings contain the unit."""
+    table = tables.levels_table(runs)
+    for name in ("weights_remaining", "test_accuracy"):
+        table.columns = table.columns.str.replace(name, f"{name}_percent")
+    return to_csv(table)
+
+
+def _levels_markdown(runs: Sequence[RunRecords]) -> str:
     """Writes the tables of levels and of paired differences in Markdown."""
     table = tables.levels_table(runs)
-    parts = ["# Levels\n", contents.spread(runs)]
+    parts = ["# Levels\n", f"{contents.spread(runs)}\n"]
     if table.empty:
-        parts += [contents.NOTHING]
+        parts.append(f"{contents.NOTHING}\n")
     else:
-        parts += [
-            formatting.markdown(
-                formatting.show_variants(table.loc[table["run"] == run.name])
-            )
-            for run in runs
-        ]
+        for run in runs:
+            shown = formatting.show_variants(table.loc[table["run"] == run.name])
+            parts.append(formatting.markdown(shown))
         parts += ["# Details\n", formatting.markdown(formatting.show_levels(table))]
     paired = tables.paired_table(runs)
     if not paired.empty:
@@ -148,8 +172,8 @@ def _markdown(runs: Sequence[tables.RunRecords]) -> str:
     return "\n".join(parts)
 
 
-def _methods_csv(groups: Sequence[Sequence[tables.RunRecords]]) -> str:
-    """Writes the tables of methods with all digits; its headings say the unit."""
+def _methods_csv(groups: Sequence[Sequence[RunRecords]]) -> str:
+    """Writes the tables of methods; their headings contain the unit."""
     made = [methods.methods_table(group) for group in groups]
     if len(groups) > 1:
         made = [
@@ -160,19 +184,17 @@ def _methods_csv(groups: Sequence[Sequence[tables.RunRecords]]) -> str:
     for name in ("^sparsity", "test_accuracy", "effective_sparsity", "explored"):
         heading = f"{name.removeprefix('^')}_percent"
         table.columns = table.columns.str.replace(name, heading, regex=True)
-    return table.to_csv(index=False, lineterminator="\n")
+    return to_csv(table)
 
 
-def _methods_markdown(groups: Sequence[Sequence[tables.RunRecords]]) -> str:
-    """Writes the tables of methods in Markdown, one a group."""
+def _methods_markdown(groups: Sequence[Sequence[RunRecords]]) -> str:
+    """Writes the tables of methods in Markdown, one for each group."""
     parts = []
     for group in groups:
         table = methods.methods_table(group)
+        shown = f"{contents.NOTHING}\n"
+        if len(table):
+            shown = formatting.markdown(formatting.show_methods(table))
         heading = f"# Methods: {settings.title(group)}\n"
-        shown = (
-            formatting.markdown(formatting.show_methods(table))
-            if len(table)
-            else contents.NOTHING
-        )
-        parts += [heading, contents.spread(group), shown]
+        parts += [heading, f"{contents.spread(group)}\n", shown]
     return "\n".join(parts)

@@ -1,51 +1,54 @@
-"""Progress: how far runs are, and runs of the same experiment with other seeds."""
+"""Progress: how far runs are, and runs of one experiment with different seeds."""
 
 import itertools
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from jaxsparse import config
-from jaxsparse.reports import settings, tables
-from jaxsparse.reports.tables import RunRecords
+from jaxsparse.reports import settings
+from jaxsparse.reports.records import TICKET, Record, RunRecords
 
 _SEEDS = ("seeds.first", "replicates", "name")
 
 
 def levels(run: RunRecords) -> tuple[int, int] | None:
-    """Counts the levels that have ended, with their controls, and all there will be.
+    """Counts the levels that have ended, with their controls, and all levels.
 
     Args:
-      run: whose level records.
+      run: run whose level records are used.
 
     Returns:
-      Both counts, dense training being a level too; None if the config does not say
-      how many there will be.
+      Both counts, which include dense training; None if the config does not contain
+      the number of levels.
     """
     lottery = settings.section(run, "lottery")
     if "levels" not in lottery:
         return None
     count = lottery["levels"] + 1
-    ended = {(row["level"], row["arm"]) for row in run.records if _is_end(row)}
+    ended = {(row["level"], row["variant"]) for row in run.records if _is_end(row)}
     chosen = lottery.get("control_levels") or range(1, count)
     done = 0
     for level in range(count):
-        arms = lottery.get("controls", ()) if level in chosen else ()
-        done += all((level, arm) in ended for arm in (tables.TICKET, *arms))
+        controls = lottery.get("controls", ()) if level in chosen else ()
+        done += all((level, variant) in ended for variant in (TICKET, *controls))
     return done, count
 
 
-def _is_end(row: dict[str, Any]) -> bool:
-    return row.get("kind") == "level" and {"level", "arm"} <= row.keys()
+def _is_end(row: Record) -> bool:
+    """Returns whether a record is that of the end of a level."""
+    return row.get("kind") == "level" and {"level", "variant"} <= row.keys()
 
 
 def unfinished(run: RunRecords) -> str:
-    """Says how far a run is that has not ended; "" for one that has.
+    """Describes how far a run is that has not ended.
 
     Args:
-      run: an older run, which does not say whether it has ended, has ended if all its
-        levels have.
+      run: a run; an older one, which does not record whether it has ended, has ended if
+        all its levels have.
+
+    Returns:
+      A sentence; "" for a run that has ended.
     """
     counted = levels(run)
     if run.ended or counted is None:
@@ -57,20 +60,20 @@ def unfinished(run: RunRecords) -> str:
     if count > 1:
         return f"Unfinished: {done} of {count} levels, counting the dense one."
     steps = [row["step"] for row in run.records if isinstance(row.get("step"), int)]
-    length = settings.section(run, "training").get("duration", "")
-    of = f"; training lasts {length}" if length else ""
+    duration = settings.section(run, "training").get("duration", "")
+    of = f"; training lasts {duration}" if duration else ""
     return f"Unfinished: at step {max(steps, default=0)}{of}."
 
 
 def pool(runs: Sequence[RunRecords]) -> list[RunRecords]:
-    """Joins runs that differ in the seeds they trained only, as a sweep makes them.
+    """Joins runs that differ only in their seeds, such as those of a sweep.
 
     Args:
-      runs: any.
+      runs: any runs.
 
     Returns:
-      The runs in the order given, those of one experiment as one run. Runs that trained
-      the same seeds, or do not say which, stay apart.
+      The runs in the order given, with those of one experiment as one run. Runs that
+      trained the same seeds, or do not record which, stay separate.
     """
     groups: dict[str, list[RunRecords]] = {}
     for run in runs:
@@ -88,12 +91,13 @@ def pool(runs: Sequence[RunRecords]) -> list[RunRecords]:
 
 
 def _experiment(run: RunRecords) -> str:
-    """Writes all that a run depends on but its seeds."""
+    """Returns all settings of a run but its seeds."""
     flat = config.scientific(run.config)
     return json.dumps({k: v for k, v in flat.items() if k not in _SEEDS})
 
 
 def _seeds(run: RunRecords) -> range:
+    """Returns the seeds of a run's replicates."""
     first = settings.section(run, "seeds").get("first", 0)
     return range(first, first + run.config.get("replicates", 1))
 
@@ -101,18 +105,18 @@ def _seeds(run: RunRecords) -> range:
 def _join(group: Sequence[RunRecords]) -> RunRecords:
     """Makes one run of several, whose replicates are numbered by their seeds."""
     first, last = _seeds(group[0]).start, _seeds(group[-1]).stop - 1
-    records = [
+    rows = [
         row | {"replicate": row["replicate"] + _seeds(run).start - first}
         if "replicate" in row
         else row
         for run in group
         for row in run.records
     ]
-    begins = os.path.commonprefix([run.name for run in group]).removesuffix("seeds_")
+    prefix = os.path.commonprefix([run.name for run in group]).removesuffix("seeds_")
     total = sum(len(_seeds(run)) for run in group)
     return group[0]._replace(
-        name=f"{begins.rstrip('-_ ') or group[0].name} (seeds {first} to {last})",
+        name=f"{prefix.rstrip('-_ ') or group[0].name} (seeds {first} to {last})",
         config=group[0].config | {"replicates": total},
-        records=records,
+        records=rows,
         ended=all(run.ended for run in group),
     )

@@ -1,8 +1,8 @@
-"""Gallery: which figures a report shows, and under which names.
+"""Report figures: which figures a report shows, and the names of their files.
 
-`figures` and `method_figures` draw; here it is decided what there are records for, and
-what would say nothing: no curve over levels for a run that trains once, no densities
-over steps for masks that stay as they are. `page` shows what comes of it.
+`figures`, `method_figures` and `stability` draw. This module leaves out figures without
+records, and those without content: a curve over levels for a run that trains once, or
+the history of layers for masks that do not change.
 """
 
 from collections.abc import Sequence
@@ -14,35 +14,54 @@ from jaxsparse.reports import (
     method_figures,
     method_names,
     methods,
+    records,
     settings,
     stability,
     tables,
 )
-from jaxsparse.reports.tables import RunRecords
+from jaxsparse.reports.records import TICKET, RunRecords
 
 CAPTIONS = {
-    "sparsity": "Test accuracy against sparsity, one line a method.",
-    "methods": "Test accuracy of each method, with all that end equally sparse.",
-    "exploration": "Weights that were active at some time, by step.",
+    "sparsity": "Test accuracy against sparsity, one line for each method.",
+    "methods": "Test accuracy of each method, one panel for each sparsity.",
+    "exploration": "Weights that were active at some step so far, by step.",
     "densities": "Weights remaining in each layer at the end, by method.",
     "comparison": "Test accuracy of the tickets of all runs against weights remaining.",
     "accuracy": "Test accuracy after training against weights remaining.",
-    "early_stop": "Step of the least validation loss against weights remaining.",
+    "early_stop": "Step of the lowest validation loss against weights remaining.",
     "layers": "Weights remaining in each layer of the ticket, by level.",
     "curves": "Training of the tickets at a few levels.",
-    "training": "Accuracy and loss in training.",
+    "training": "Accuracy and loss during training.",
     "history": "Weights in each layer, by step.",
-    "onset": "Instability between children, by the update at which they begin.",
+    "onset": "Instability between copies, by the update at which they start.",
     "instability": (
-        "Instability between children of a level, and how far the test error rises "
-        "between a level and the one before, against weights remaining."
+        "Instability between copies of a level, and rise of the test error between a "
+        "level and the one before, against weights remaining."
     ),
-    "segments": "Test error between two children, by the update at which they begin.",
+    "interpolation": (
+        "Test error on the linear interpolation of two copies, by the update at which "
+        "they start."
+    ),
 }
 
 
+def file_name(name: str, place: int, count: int) -> str:
+    """Names a run's figure by the place of the run, whose name may be any string.
+
+    Args:
+      name: a key of `CAPTIONS`.
+      place: place of the run in the report, from 0.
+      count: how many runs the report has.
+    """
+    return name if count == 1 else f"run{place + 1}_{name}"
+
+
 def draw(runs: Sequence[RunRecords]) -> dict[str, Figure]:
-    """Draws the figures of each of some runs, by the name of their files."""
+    """Draws the figures of each run, by the names of their files.
+
+    Args:
+      runs: all runs of the report.
+    """
     drawn = {}
     for place, run in enumerate(runs):
         if method_names.trains_once(run):
@@ -55,36 +74,35 @@ def draw(runs: Sequence[RunRecords]) -> dict[str, Figure]:
     return drawn
 
 
-def file_name(name: str, place: int, count: int) -> str:
-    """Names a run's figure; by the run's place, as its name may be any string."""
-    return name if count == 1 else f"run{place + 1}_{name}"
-
-
 def compare(runs: Sequence[RunRecords]) -> dict[str, Figure]:
-    """Draws what several runs have in common, by name; one run has none of that."""
+    """Draws the comparison of several runs, by name; {} for a single run.
+
+    Args:
+      runs: runs that may be compared.
+    """
     if len(runs) < 2:
         return {}
     drawn = {}
     in_levels = [run for run in runs if not method_names.trains_once(run)]
     if any(method_names.is_sparse(run) for run in runs):
         drawn = _of_methods(runs)
-        # Methods are points here: the lines of lotteries are left to each other.
+        # Runs that train once would be single points among lines over levels.
         runs = in_levels if len(in_levels) > 1 else []
-    levels = tables.levels_table(runs)
-    if in_levels and (levels["arm"] == tables.TICKET).any():
+    levels = tables.in_percent(runs)
+    if in_levels and (levels["variant"] == TICKET).any():
         drawn["comparison"] = figures.comparison(
-            levels, called=method_names.of_runs(runs), title=settings.title(runs)
+            levels, labels=method_names.of_runs(runs), title=settings.title(runs)
         )
     return drawn
 
 
 def _of_methods(runs: Sequence[RunRecords]) -> dict[str, Figure]:
-    """Draws how methods of sparse training compare."""
+    """Draws the comparison of methods of sparse training."""
     drawn, title = {}, settings.title(runs)
     table = methods.methods_table(runs)
     pruned = [run for run in runs if settings.is_pruned(run)]
     sparsities = methods.sparsities_table(pruned)
-    if (sparsities["label"].value_counts() > 1).any():
+    if (sparsities.groupby("label")["sparsity"].nunique() > 1).any():
         dense = table.loc[method_figures.is_dense_reference(table)]
         drawn["sparsity"] = method_figures.by_sparsity(sparsities, dense, title=title)
     if table["test_accuracy"].notna().any():
@@ -95,43 +113,45 @@ def _of_methods(runs: Sequence[RunRecords]) -> dict[str, Figure]:
     kept = methods.densities_table(runs)
     if len(kept):
         by_name = method_names.of_runs(runs)
-        called = [by_name[name] for name in kept.index]
-        drawn["densities"] = method_figures.densities(kept, called=called, title=title)
+        names = [by_name[name] for name in kept.index]
+        drawn["densities"] = method_figures.densities(kept, names=names, title=title)
     return drawn
 
 
 def _of_training(run: RunRecords, *, alone: bool) -> dict[str, Figure]:
     """Draws the figures of one run that trains once."""
-    drawn = {}
+    drawn, title = {}, settings.title([run])
     explored = methods.exploration_table([run])
     if alone and len(explored):
-        drawn["exploration"] = method_figures.exploration(
-            explored, title=settings.title([run])
+        drawn["exploration"] = method_figures.exploration(explored, title=title)
+    history = methods.history_table(run)
+    if (history.nunique() > 1).any():
+        drawn["history"] = figures.layer_lines(
+            history,
+            x="step (optimizer updates)",
+            y="weights in the layer (%)",
+            title=title,
         )
-    kept = methods.history_table(run)
-    if (kept.nunique() > 1).any():
-        drawn["history"] = method_figures.history(kept, title=settings.title([run]))
     if _has_trained(run):
-        drawn["training"] = figures.curves(run, title=settings.title([run]))
+        drawn["training"] = figures.curves(run, title=title)
     return drawn
 
 
 def _of_levels(run: RunRecords) -> dict[str, Figure]:
     """Draws the figures of one run that prunes level by level."""
-    table = tables.levels_table([run])
-    layers = tables.layers_table(run)
-    drawn = {}
-    if table["test_accuracy"].notna().any():
-        drawn["accuracy"] = figures.accuracy(table, title=settings.title([run]))
-    if table["early_stop_step"].notna().any():
-        drawn["early_stop"] = figures.early_stop(table, title=settings.title([run]))
+    drawn, title = {}, settings.title([run])
+    levels, layers = tables.in_percent([run]), tables.layers_table(run)
+    if levels["test_accuracy"].notna().any():
+        drawn["accuracy"] = figures.accuracy(levels, title=title)
+    if levels["early_stop_step"].notna().any():
+        drawn["early_stop"] = figures.early_stop(levels, title=title)
     if len(layers):
-        drawn["layers"] = figures.layers(layers, title=settings.title([run]))
+        drawn["layers"] = figures.layers(layers, title=title)
     if _has_trained(run):
-        drawn["curves"] = figures.curves(run, title=settings.title([run]))
+        drawn["curves"] = figures.curves(run, title=title)
     return drawn
 
 
 def _has_trained(run: RunRecords) -> bool:
-    """Says whether there is a record of the ticket in training."""
-    return not tables.frame([run], "train").query("arm == 'ticket'").empty
+    """Returns whether there is a record of the training of a ticket."""
+    return bool((records.frame([run], "train")["variant"] == TICKET).any())

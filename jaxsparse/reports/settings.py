@@ -1,6 +1,7 @@
-"""Settings: what a run trained, and what of that is not the recipe's own.
+"""Settings: what a run trained, and which of its settings differ from the recipe.
 
-Only the config is read, and of the environment the command. `labels` names methods.
+Only the config is read, and the command in the environment. `method_names` names the
+methods.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxsparse import config
-from jaxsparse.reports.tables import RunRecords
+from jaxsparse.reports.records import RunRecords
 
 _DATASETS = {
     "mnist": "MNIST",
@@ -31,29 +32,29 @@ _NETWORKS = {
     "wide": "Wide",
     "conv": "Conv",
 }
-# Of seeds and of measuring: they change no method. Columns and titles have the others.
-_NOT_TOLD = (
+# Seeds and measurements change no method; columns and titles contain the other fields.
+_NOT_IN_LABELS = (
     *("name", "replicates", "seeds", "evaluation", "analysis", "run", "instability"),
     *("data.name", "data.dir", "model.name", "sparse.sparsity", "lottery.levels"),
 )
 
 
 def section(run: RunRecords, name: str) -> dict[str, Any]:
-    """Returns a section of a run's config; an older config may lack it."""
+    """Returns a section of a run's config; {} if an older config lacks it."""
     return run.config.get(name) or {}
 
 
 def dataset(run: RunRecords) -> str:
-    """Returns what people call a run's dataset; "" if the config does not say."""
+    """Returns the usual name of a run's dataset; "" if the config has none."""
     name = str(section(run, "data").get("name", ""))
     return _DATASETS.get(name, name)
 
 
 def network(run: RunRecords) -> str:
-    """Returns what people call a run's network; "" if the config does not say.
+    """Returns the usual name of a run's network; "" if the config has none.
 
     Examples:
-      >>> network(Run("", {"model": {"name": "lenet_300_100"}}, {}, []))
+      >>> network(RunRecords("", {"model": {"name": "lenet_300_100"}}, {}, []))
       'LeNet-300-100'
     """
     name = str(section(run, "model").get("name", ""))
@@ -61,13 +62,17 @@ def network(run: RunRecords) -> str:
 
 
 def task(run: RunRecords) -> str:
-    """Says what a run trained on what; "" if the config does not say."""
+    """Returns network and dataset of a run; "" if the config lacks one."""
     known = dataset(run) and network(run)
     return f"{network(run)} on {dataset(run)}" if known else ""
 
 
 def title(runs: Sequence[RunRecords]) -> str:
-    """Says what runs trained: "LeNet-300-100 on MNIST"; their names if unknown."""
+    """Returns what runs trained, or their names if their configs do not contain it.
+
+    Args:
+      runs: the runs, such as one of LeNet-300-100 on MNIST.
+    """
     found = set(map(task, runs))
     return " and ".join(sorted(found)) if all(found) else names(runs)
 
@@ -77,16 +82,16 @@ def names(runs: Sequence[RunRecords]) -> str:
     return ", ".join(run.name for run in runs)
 
 
-def alike(runs: Sequence[RunRecords]) -> list[list[RunRecords]]:
-    """Divides runs into those that one table and figure may compare.
+def comparable(runs: Sequence[RunRecords]) -> list[list[RunRecords]]:
+    """Divides runs into groups that one table and figure may compare.
 
     Args:
-      runs: any.
+      runs: any runs.
 
     Returns:
-      Groups of runs on the same images with the same network, in the order given. A
-      dense network of another size belongs to the networks of its kind: it is what
-      their sparse ones are compared with.
+      Groups of runs of one network on one dataset, in the order given. A dense network
+      of another size is in the group of the sparse networks of its kind, which are
+      compared with it.
     """
     groups: dict[str, list[RunRecords]] = {}
     for run in runs:
@@ -104,7 +109,7 @@ def alike(runs: Sequence[RunRecords]) -> list[list[RunRecords]]:
 
 
 def _key(run: RunRecords, *, sizes: bool) -> str:
-    """Writes what runs must share to be compared, with or without layers' sizes."""
+    """Returns the settings that comparable runs share, with or without layer sizes."""
     data, model = section(run, "data"), section(run, "model")
     key: list[Any] = [data.get("name"), data.get("image_size", 0), model.get("name")]
     key.append(data.get("test_examples", 0))
@@ -116,16 +121,19 @@ def _key(run: RunRecords, *, sizes: bool) -> str:
 
 
 def is_pruned(run: RunRecords) -> bool:
-    """Says whether a run trains a sparse network, by a method or as a lottery."""
+    """Returns whether a run trains a sparse network, by a method or by pruning."""
     sparse = section(run, "sparse").get("method", "none") != "none"
     return sparse or bool(section(run, "lottery").get("levels"))
 
 
 def changed(run: RunRecords) -> dict[str, Any]:
-    """Returns the fields that are not as the run's recipe has them, by dotted name.
+    """Returns the fields that differ from the run's recipe, by dotted name.
 
-    The command that is on record says which. For a run that was not started by a
-    command with a recipe, they are those that differ from the schema's defaults.
+    These are the fields set by the recorded command. For a run that was not started by
+    a command with a recipe, they are those that differ from the defaults.
+
+    Args:
+      run: run whose config and command are used.
     """
     flat = config.scientific(run.config)
     command = str(run.environment.get("command") or "")
@@ -142,19 +150,24 @@ def changed(run: RunRecords) -> dict[str, Any]:
             name for name in flat if name in defaults and flat[name] != defaults[name]
         ]
     found = [name for name in sorted(fields) if name in flat]
-    if not flat.get("training.label_smoothing"):  # they do nothing then
+    if not flat.get("training.label_smoothing"):  # the others have no effect then
         found = [name for name in found if not name.startswith("training.smooth")]
     return {name: flat[name] for name in found}
 
 
-def changed_here(runs: Sequence[RunRecords]) -> dict[str, dict[str, Any]]:
-    """Returns what labels of runs should tell of `changed`, by the run's name.
+def changed_by_run(runs: Sequence[RunRecords]) -> dict[str, dict[str, Any]]:
+    """Returns the fields of `changed` that labels of runs contain, by run.
 
-    Seeds, measuring, and what titles and columns of reports say are left out, and, of
-    several runs, what was changed alike in all.
+    Args:
+      runs: runs with distinct names.
+
+    Returns:
+      Fields by the run's name, without seeds and measurements, without what titles and
+      columns contain, and, of several runs, without changes that all have in common.
     """
     found = {
-        run.name: {n: v for n, v in changed(run).items() if _is_told(n)} for run in runs
+        run.name: {n: v for n, v in changed(run).items() if _is_in_labels(n)}
+        for run in runs
     }
     every = [
         {(name, str(value)) for name, value in one.items()} for one in found.values()
@@ -167,27 +180,31 @@ def changed_here(runs: Sequence[RunRecords]) -> dict[str, dict[str, Any]]:
 
 
 def differing(runs: Sequence[RunRecords]) -> list[str]:
-    """Lists the fields in which configs of runs differ and labels should tell."""
+    """Lists the fields of labels in which the configs of runs differ."""
     flat = [config.scientific(run.config) for run in runs]
     fields = dict.fromkeys(name for fields in flat for name in fields)
     defaults = config.scientific(config.default())
     return [
         name
         for name in fields
-        if _is_told(name)
+        if _is_in_labels(name)
         and len({json.dumps(one.get(name, defaults.get(name))) for one in flat}) > 1
     ]
 
 
-def _is_told(name: str) -> bool:
-    return name not in _NOT_TOLD and name.split(".")[0] not in _NOT_TOLD
+def _is_in_labels(name: str) -> bool:
+    """Returns whether labels contain a field."""
+    return name not in _NOT_IN_LABELS and name.split(".")[0] not in _NOT_IN_LABELS
 
 
 def facts(run: RunRecords) -> dict[str, str]:
-    """Says in a few words what a run trained and how, for the beginning of a page.
+    """Describes in a few words what a run trained and how.
 
     Args:
-      run: whose config; what it does not say is left out.
+      run: run whose config is used; what it lacks is left out.
+
+    Returns:
+      Descriptions by name, such as "Optimizer".
     """
     optimizer, schedule = section(run, "optimizer"), section(run, "schedule")
     training, data = section(run, "training"), section(run, "data")
@@ -201,9 +218,9 @@ def facts(run: RunRecords) -> dict[str, str]:
         rates.append(f"at {', '.join(map(str, schedule['milestones']))}")
     if schedule.get("warmup", "0step") != "0step":
         rates.append(f"warm-up {schedule['warmup']}")
-    lasts = training.get("duration", "")
-    if lasts and data.get("batch_size"):
-        lasts = f"{lasts}, batches of {data['batch_size']}"
+    duration = training.get("duration", "")
+    if duration and data.get("batch_size"):
+        duration = f"{duration}, batches of {data['batch_size']}"
     different = [f"{name} = {value}" for name, value in changed(run).items()]
     recipe = (
         "recipe" if "--config" in str(run.environment.get("command")) else "default"
@@ -213,7 +230,7 @@ def facts(run: RunRecords) -> dict[str, str]:
         "Network": network(run),
         "Optimizer": ", ".join([optimizer.get("name", ""), *used]),
         "Learning rate": ", ".join(part for part in rates if part),
-        "Training": lasts,
+        "Training": duration,
         "Seeds": str(run.config.get("replicates", "")),
         f"Other than the {recipe}": ", ".join(different) or "nothing",
     }
@@ -221,7 +238,11 @@ def facts(run: RunRecords) -> dict[str, str]:
 
 
 def word(field: str, value: Any) -> str:
-    """Writes a field and its value as part of a label.
+    """Formats a field and its value as part of a label.
+
+    Args:
+      field: dotted name.
+      value: value in the config.
 
     Examples:
       >>> word("optimizer.weight_decay", 2e-4), word("optimizer.nesterov", True)
@@ -232,11 +253,8 @@ def word(field: str, value: Any) -> str:
     part, _, last = field.rpartition(".")
     plain = ("data", "optimizer", "schedule", "training", "sparse", "lottery")
     full = part if last == "name" else f"{part} {last}"
-    name = (
-        (last if part in plain and last != "name" else full)
-        .replace("_", " ")
-        .replace(".", " ")
-    )
+    name = last if part in plain and last != "name" else full
+    name = name.replace("_", " ").replace(".", " ")
     if isinstance(value, bool):
         return name if value else f"no {name}"
     if isinstance(value, list):

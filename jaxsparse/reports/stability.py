@@ -1,9 +1,10 @@
-"""Stability: how children of one state, and levels in turn, were recorded to differ.
+"""Stability: error barriers between copies of a network, and between levels.
 
-Of a run that trained children ("segment" and "verdict" records), or compared each level
-with the one before ("successive"): tables, their words, and figures. Instability and
-rises are in percentage points of error. What lies between children is averaged over the
-pairs of each replicate first, so that n counts replicates.
+For runs with instability analysis (records "child_barrier" and "stability"), or with
+comparisons of each level with the one before ("level_barrier"), this module has the
+tables, their text, and the figures. Instability is in percentage points of error.
+Barriers between copies are averaged over the pairs of each replicate first, so that n
+counts replicates.
 """
 
 from typing import Any
@@ -13,13 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxsparse.reports import formatting, plot_curves, settings, tables
-from jaxsparse.reports.plot_curves import Curve, Panel
-from jaxsparse.reports.tables import RunRecords
+from jaxsparse.reports.records import TICKET, RunRecords
 
-CHILDREN, LEVELS = "segment", "successive"  # kinds of records, and names of files
+COPIES, LEVELS = "child_barrier", "level_barrier"  # kinds of records, names of files
+MEASURES = ("test", "train", "rise", "l2", "different")
 _PLACES = ("level", "start", "replicate", "remaining")
-_MEASURES = ("test", "train", "rise", "l2", "different")
-_ALONG = ("alphas", "error")
 _HEADINGS = {
     "test": "Instability, test (points)",
     "train": "Instability, train (points)",
@@ -28,59 +27,71 @@ _HEADINGS = {
     "different": "Classified differently (%)",
 }
 _SHOWN = {
-    CHILDREN: ("test", "train", "l2", "different"),
+    COPIES: ("test", "train", "l2", "different"),
     LEVELS: ("rise", "test", "train", "l2", "different"),
 }
 ABOUT = {
-    CHILDREN: (
+    COPIES: (
         "Stability",
-        "Between children that begin at an update of a level's training and differ in "
-        "the noise of SGD only: instability, the highest error on the segment less the "
-        "mean of its ends. Stable: below 2 points of test error; matching: the level's "
-        "ticket is less than 0.2 points of accuracy under the dense network.",
+        "Between copies that start at an update of a level's training and differ only "
+        "in SGD noise. Instability: the highest error on their linear interpolation "
+        "minus the mean error of its ends. Stable: below 2 points of test error. "
+        "Matching: the level's ticket is less than 0.2 points of accuracy below the "
+        "dense network.",
     ),
     LEVELS: (
         "From level to level",
-        "Between the networks with which a level and the one before it ended.",
+        "Between the networks at the end of a level and of the level before it.",
     ),
 }
 # The threshold of Frankle et al. (2020), by which "stable" was recorded.
-_THRESHOLD = (2.0, "stable below 2")
+THRESHOLD = (2.0, "stable below 2")
 
 
 def frame(run: RunRecords, kind: str) -> pd.DataFrame:
-    """Reads what was recorded between two networks.
+    """Reads the error barriers between pairs of networks.
 
     Args:
-      run: whose records.
-      kind: `CHILDREN` or `LEVELS`.
+      run: run whose records are used.
+      kind: `COPIES` or `LEVELS`.
 
     Returns:
-      A row a pair: `level`, `start` (update at which children begin; 0 for levels),
-      `replicate`, `remaining` in percent, instability on `test` and `train` and `rise`
-      of the test error above the worse end in points, `l2`, `different` test examples
-      in percent, and the segment's `alphas` and `error`, in percent. Of records about
-      the same pair only the last is kept.
+      One row for each pair: `level`, `start` (update at which copies start; 0 for
+      levels), `replicate`, `remaining` in percent; instability on `test` and `train`,
+      and `rise` of the test error above the worse end, in points; `l2`; `different`,
+      percent of test examples that the two classify differently; `alphas` and `error`,
+      coefficients and test error in percent of the interpolation. Of records of one
+      pair only the last is kept.
     """
-    tickets = tables.levels_table([run]).query("arm == 'ticket'")
+    tickets = tables.levels_table([run])
+    tickets = tickets.loc[tickets["variant"] == TICKET]
     remaining = dict(zip(tickets["level"], tickets["weights_remaining"], strict=True))
     rows = {}
     for record in run.records:
-        if record.get("kind") != kind:
-            continue
-        place = (record["stage"], record["replicate"], *record.get("pair", ()))
-        rows[place] = _row(record, remaining.get(record["level"], np.nan))
-    return pd.DataFrame([*rows.values()], columns=[*_PLACES, *_MEASURES, *_ALONG])
+        if record.get("kind") == kind:
+            place = (record["stage"], record["replicate"], *record.get("pair", ()))
+            density = remaining.get(record["level"], np.nan)
+            rows[place] = read_barrier(record) | {"remaining": density}
+    columns = [*_PLACES, *MEASURES, "alphas", "error"]
+    return pd.DataFrame([*rows.values()], columns=columns)
 
 
-def _row(record: dict[str, Any], remaining: float) -> dict[str, Any]:
-    """Takes of a record what the tables and figures show."""
+def read_barrier(record: dict[str, Any]) -> dict[str, Any]:
+    """Converts the record of one barrier to percent and percentage points.
+
+    Args:
+      record: a record of kind `COPIES` or `LEVELS`.
+
+    Returns:
+      A row of `frame`, without `remaining`.
+    """
     error = 100 * np.array(record["test_error"], float)
+    copies = record["kind"] == COPIES
     return {
         "level": record["level"],
-        "start": _start(record) if record["kind"] == CHILDREN else 0,
+        # The name of the stage contains the update at which the copies start.
+        "start": int(record["stage"].rpartition("_")[2]) if copies else 0,
         "replicate": record["replicate"],
-        "remaining": remaining,
         "test": 100 * record["test_instability"],
         "train": 100 * record["train_instability"],
         "rise": np.max(error) - max(error[0], error[-1]),
@@ -92,148 +103,159 @@ def _row(record: dict[str, Any], remaining: float) -> dict[str, Any]:
     }
 
 
-def _start(record: dict[str, Any]) -> int:
-    """Reads from a stage's name at which update its children begin."""
-    return int(record["stage"].rpartition("_")[2])
-
-
 def table(run: RunRecords, kind: str) -> pd.DataFrame:
-    """Summarises over replicates what was recorded between two networks.
+    """Summarizes error barriers over replicates.
 
     Args:
-      run: whose records.
-      kind: `CHILDREN` or `LEVELS`.
+      run: run whose records are used.
+      kind: `COPIES` or `LEVELS`.
 
     Returns:
-      One row a level and start: `remaining`, `n` replicates, and the measures of
-      `frame`, each a mean with its deviation in the column `<measure>_sd`; of children
-      `stable` and `matching` as they were recorded, None where they were not.
+      One row for each level and start: `remaining`, `n` replicates, and the measures of
+      `frame`, each a mean with its standard deviation `<measure>_sd`; for copies also
+      `stable` and `matching` as they were recorded, None if they were not.
     """
     pairs = frame(run, kind)
-    means = pairs.groupby(list(_PLACES), dropna=False)[list(_MEASURES)].mean()
-    spec = {"n": ("test", "count")}
-    for name in _MEASURES:
-        spec |= {name: (name, "mean"), f"{name}_sd": (name, "std")}
+    places = list(_PLACES)
+    means = pairs.groupby(places, dropna=False)[list(MEASURES)].mean().reset_index()
     by = ["level", "start", "remaining"]
-    made = means.reset_index().groupby(by, dropna=False).agg(**spec).reset_index()
+    made = tables.summarize(means, by, MEASURES)
     if kind == LEVELS:
         return made.drop(columns="start")
-    said = {
+    judged = {
         (record["level"], record["start"]): record
         for record in run.records
-        if record.get("kind") == "verdict"
+        if record.get("kind") == "stability"
     }
-    places = list(zip(made["level"], made["start"], strict=True))
+    starts = list(zip(made["level"], made["start"], strict=True))
     for name in ("stable", "matching"):
-        made[name] = pd.Series(
-            [said.get(place, {}).get(name) for place in places], dtype=object
-        )
+        values = [judged.get(start, {}).get(name) for start in starts]
+        made[name] = pd.Series(values, dtype=object)
     return made
 
 
 def show(made: pd.DataFrame) -> pd.DataFrame:
-    """Makes text of `table`; columns that say nothing are left out."""
-    kind = CHILDREN if "start" in made else LEVELS
+    """Formats `table`, without columns that are empty."""
+    kind = COPIES if "start" in made else LEVELS
     shown = {
         "Level": [str(level) for level in made["level"]],
         "Weights remaining (%)": [formatting.percent(x) for x in made["remaining"]],
     }
-    if kind == CHILDREN:
+    if kind == COPIES:
         shown["From update"] = [f"{start:,}" for start in made["start"]]
     shown["n"] = [str(n) for n in made["n"]]
     for name in _SHOWN[kind]:
-        shown[_HEADINGS[name]] = [
-            formatting.plus_minus(mean, sd)
-            for mean, sd in zip(made[name], made[f"{name}_sd"], strict=True)
-        ]
-    answers = {True: "yes", False: "no"}
+        shown[_HEADINGS[name]] = formatting.means(made, name)
+    words = {True: "yes", False: "no"}
     for name in ("stable", "matching"):
         if name in made and made[name].notna().any():
-            said = [answers.get(value, formatting.MISSING) for value in made[name]]
-            shown[name.capitalize()] = said
+            values = [words.get(value, formatting.MISSING) for value in made[name]]
+            shown[name.capitalize()] = values
     return pd.DataFrame(shown)
 
 
 def draw(run: RunRecords) -> dict[str, Figure]:
-    """Draws the figures that there are records for, by name: see `gallery`."""
-    children, levels = frame(run, CHILDREN), frame(run, LEVELS)
+    """Draws the figures for which there are records, by the names of their files.
+
+    Args:
+      run: run whose records are used.
+    """
+    copies, levels = frame(run, COPIES), frame(run, LEVELS)
+    title = settings.title([run])
     drawn = {
-        "onset": _onset(children, title=settings.title([run])),
-        "instability": _over_levels(children, levels, title=settings.title([run])),
-        "segments": _segments(children, title=settings.title([run])),
+        "onset": _onset(copies, title),
+        "instability": _over_levels(copies, levels, title),
+        "interpolation": _interpolation(copies, title),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _onset(children: pd.DataFrame, *, title: str) -> Figure | None:
-    """Draws instability over the updates at which children begin."""
-    if children["start"].nunique() < 2:
+def _lines(
+    pairs: pd.DataFrame, panel: str, label: str, *, x: str, y: str, name: str = ""
+) -> pd.DataFrame:
+    """Makes the rows of lines, averaged over the pairs of each replicate.
+
+    Args:
+      pairs: from `frame`.
+      panel: title of the panel.
+      label: format of the labels, such as "level {}".
+      x: column of the positions.
+      y: column of the values.
+      name: column that the labels contain; "" for none.
+    """
+    by = ["replicate", x, *([name] if name else [])]
+    rows = pairs.groupby(by)[y].mean().reset_index()
+    labels = [label.format(value) for value in rows[name]] if name else label
+    return pd.DataFrame(
+        {
+            "panel": panel,
+            "label": labels,
+            "replicate": rows["replicate"],
+            "x": rows[x],
+            "y": rows[y],
+        }
+    )
+
+
+def _onset(copies: pd.DataFrame, title: str) -> Figure | None:
+    """Draws instability against the update at which copies start."""
+    if copies["start"].nunique() < 2:
         return None
-    panels = []
-    for part in ("test", "train"):
-        lines = [
-            _curve(_of_level(level), rows, x="start", y=part)
-            for level, rows in children.groupby("level")
-        ]
-        panels.append(Panel(f"{part} error", lines, _THRESHOLD))
+    parts = [
+        _lines(copies, f"{part} error", "level {}", x="start", y=part, name="level")
+        for part in ("test", "train")
+    ]
     return plot_curves.curves(
-        panels,
-        x="update at which children begin",
+        pd.concat(parts),
+        x="update at which copies start",
         y="instability (points)",
         title=title,
         scale="steps",
         ordered=True,
+        threshold=THRESHOLD,
     )
 
 
 def _over_levels(
-    children: pd.DataFrame, levels: pd.DataFrame, *, title: str
+    copies: pd.DataFrame, levels: pd.DataFrame, title: str
 ) -> Figure | None:
-    """Draws instability, and rises from level to level, by the weights remaining."""
-    lines = []
-    if children["level"].nunique() > 1:
-        lines = [
-            _curve(f"from update {start:,}", rows, x="remaining", y="test")
-            for start, rows in children.groupby("start")
-        ]
-    follows = []
+    """Draws instability, and barriers from level to level, over weights remaining."""
+    parts = []
+    if copies["level"].nunique() > 1:
+        panel = "instability between copies"
+        place = {"x": "remaining", "y": "test", "name": "start"}
+        parts.append(_lines(copies, panel, "from update {:,}", **place))
     if len(levels):
-        follows = [_curve("to the level before", levels, x="remaining", y="rise")]
+        panel = "rise above the worse of two levels"
+        place = {"x": "remaining", "y": "rise"}
+        parts.append(_lines(levels, panel, "to the level before", **place))
+    if not parts:
+        return None
     return plot_curves.curves(
-        [
-            Panel("instability between children", lines, _THRESHOLD),
-            Panel("rise above the worse of two levels", follows, _THRESHOLD),
-        ],
+        pd.concat(parts),
         x="weights remaining (%)",
         y="test error (points)",
         title=title,
         scale="remaining",
+        threshold=THRESHOLD,
     )
 
 
-def _segments(children: pd.DataFrame, *, title: str) -> Figure | None:
-    """Draws the test error between children, a panel a level."""
-    panels = []
-    for level, rows in children.groupby("level"):
-        lines = []
-        for start, part in rows.groupby("start"):
-            errors = [
-                np.mean(np.stack(of["error"].to_list()), axis=0)
-                for _, of in part.groupby("replicate")
-            ]
-            name = f"from update {start:,}"
-            lines.append(Curve(name, part["alphas"].iloc[0], np.stack(errors)))
-        panels.append(Panel(_of_level(level), lines))
+def _interpolation(copies: pd.DataFrame, title: str) -> Figure | None:
+    """Draws the test error between copies, one panel for each level."""
+    points = copies.explode(["alphas", "error"]).astype(
+        {"alphas": float, "error": float}
+    )
+    parts = [
+        _lines(
+            *(rows, f"level {level}", "from update {:,}"),
+            x="alphas",
+            y="error",
+            name="start",
+        )
+        for level, rows in points.groupby("level")
+    ]
+    if not parts:
+        return None
     y = "test error (%)"
-    return plot_curves.segments(panels, title=title, y=y, ordered=True)
-
-
-def _of_level(level: Any) -> str:
-    """Names a level."""
-    return f"level {level}"
-
-
-def _curve(label: str, rows: pd.DataFrame, *, x: str, y: str) -> Curve:
-    """Makes a line of a measure, averaged over the pairs of each replicate."""
-    wide = rows.pivot_table(index="replicate", columns=x, values=y, aggfunc="mean")
-    return Curve(label, wide.columns.to_numpy(float), wide.to_numpy(float))
+    return plot_curves.interpolations(pd.concat(parts), title=title, y=y, ordered=True)

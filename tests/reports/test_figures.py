@@ -1,17 +1,18 @@
-import math
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 
 from jaxsparse.reports import figures, plot_style, tables
+from jaxsparse.reports import records as records_lib
 
 
 @pytest.fixture
 def run(make_run, records):
-    (run,) = tables.read_runs([make_run("a", records)])
+    (run,) = records_lib.read_runs([make_run("a", records)])
     return run
 
 
@@ -22,7 +23,7 @@ def drawn(axes):
 
 
 def test_weights_remaining_is_logarithmic_dense_on_the_left(run):
-    figure = figures.accuracy(tables.levels_table([run]), title="a")
+    figure = figures.accuracy(tables.in_percent([run]), title="a")
     for axes in figure.axes:
         assert axes.get_xscale() == "log"
         left, right = axes.get_xlim()
@@ -32,19 +33,19 @@ def test_weights_remaining_is_logarithmic_dense_on_the_left(run):
 
 
 def test_lines_are_the_means_in_percent(run):
-    axes = figures.accuracy(tables.levels_table([run]), title="a").axes[0]
+    axes = figures.accuracy(tables.in_percent([run]), title="a").axes[0]
     ticket = drawn(axes)[plot_style.STYLES[0].color]
     assert np.allclose(ticket, [[80.0, 93.0], [100.0, 91.0]])
 
 
 def test_the_dense_continued_stands_beside_the_ticket_of_its_level(run):
-    axes = figures.accuracy(tables.levels_table([run]), title="a").axes[0]
+    axes = figures.accuracy(tables.in_percent([run]), title="a").axes[0]
     continued = drawn(axes)[plot_style.STYLES[5].color]
     assert np.allclose(continued, [[80.0, 90.5]])
 
 
 def test_the_legend_says_n_and_covers_no_data(run):
-    figure = figures.accuracy(tables.levels_table([run]), title="a")
+    figure = figures.accuracy(tables.in_percent([run]), title="a")
     labels = [label.get_text() for label in figure.legends[0].get_texts()]
     assert labels == [
         "ticket (n = 3)",
@@ -60,7 +61,7 @@ def test_the_legend_says_n_and_covers_no_data(run):
 def test_a_collapse_gets_a_second_panel(make_run, make_record):
     accuracies = [0.98, 0.985, 0.98, 0.30]
     found = [make_record("ticket", n, 0, a) for n, a in enumerate(accuracies)]
-    table = tables.levels_table(tables.read_runs([make_run("a", found)]))
+    table = tables.in_percent(records_lib.read_runs([make_run("a", found)]))
     whole, near = figures.accuracy(table, title="a").axes
     assert whole.get_ylim()[0] < 30 < 98.5 < whole.get_ylim()[1]
     assert 90 < near.get_ylim()[0] < 98 < 98.5 < near.get_ylim()[1]
@@ -72,7 +73,7 @@ def test_styles_differ_without_colour():
 
 
 def test_early_stop_steps(run):
-    axes = figures.early_stop(tables.levels_table([run]), title="a").axes[0]
+    axes = figures.early_stop(tables.in_percent([run]), title="a").axes[0]
     ticket = drawn(axes)[plot_style.STYLES[0].color]
     assert np.allclose(ticket, [[80.0, 200.0], [100.0, 200.0]])
 
@@ -106,7 +107,7 @@ def test_curves_average_over_replicates(run):
 def test_the_dense_curve_includes_its_pretraining(make_run, records):
     first = next(record for record in records if record["kind"] == "train")
     early = first | {"stage": "rewind", "arm": "pretraining", "step": 50}
-    (run,) = tables.read_runs([make_run("a", [early, *records])])
+    (run,) = records_lib.read_runs([make_run("a", [early, *records])])
     axes = figures.curves(run, title="a").axes[1]
     assert axes.get_lines()[0].get_xdata()[0] == 50
 
@@ -115,26 +116,26 @@ def test_the_dense_curve_includes_its_pretraining(make_run, records):
 def test_curves_of_at_most_so_many_levels(make_run, records, most):
     new = {"level": 2, "stage": "level_02/ticket"}
     third = [record | new for record in records if record["stage"] == "level_01/ticket"]
-    (run,) = tables.read_runs([make_run("a", records + third)])
+    (run,) = records_lib.read_runs([make_run("a", records + third)])
     figure = figures.curves(run, title="a", most=most)
     assert len(figure.legends[0].get_texts()) == most
 
 
 def test_one_replicate_of_one_level_can_be_drawn(make_run, make_record):
-    (run,) = tables.read_runs([make_run("a", [make_record("ticket", 0, 0, 0.9)])])
-    table = tables.levels_table([run])
+    (run,) = records_lib.read_runs([make_run("a", [make_record("ticket", 0, 0, 0.9)])])
+    table = tables.in_percent([run])
     for figure in (
         figures.accuracy(table, title="a"),
         figures.early_stop(table, title="a"),
         figures.layers(tables.layers_table(run), title="a"),
-        figures.comparison(table, called={"a": "b"}, title="a"),
+        figures.comparison(table, labels={"a": "b"}, title="a"),
         figures.curves(run, title="a"),
     ):
         assert plot_style.render(figure, file_format="png").startswith(b"\x89PNG")
 
 
 def test_rendering_is_reproducible_and_dollars_are_literal(run):
-    table = tables.levels_table([run])
+    table = tables.in_percent([run])
     images = [
         plot_style.render(
             figures.accuracy(table, title="$x$ \\frac"), file_format="svg"
@@ -145,20 +146,15 @@ def test_rendering_is_reproducible_and_dollars_are_literal(run):
     assert b"$x$ \\frac" in images[0]
 
 
-def test_extent_leaves_out_the_lowest():
-    points = pd.DataFrame({"x": [1.0, 2.0, 3.0], "mean": [0.0, 8.0, 9.0]})
-    line = plot_style.Line(
-        "a", plot_style.STYLES[0], points.assign(sd=[1.0, 1.0, math.nan])
-    )
-    assert plot_style.extent([line]) == (-1.0, 9.0)
-    assert plot_style.extent([line], lowest=0.5) == (8.0, 9.0)
-    assert all(math.isnan(value) for value in plot_style.extent([]))
+def test_no_figure_becomes_global_state(run):
+    figures.accuracy(tables.in_percent([run]), title="a")
+    assert pyplot.get_fignums() == []
 
 
-def test_neither_jax_nor_pyplot_is_imported(root):
+def test_jax_is_not_imported(root):
     code = (
         "import sys; from jaxsparse.reports import page; "
-        "print({'jax', 'flax', 'optax', 'matplotlib.pyplot'} & set(sys.modules))"
+        "print({'jax', 'flax', 'optax'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from jaxsparse.reports import page, plot_style, stability, tables
+from jaxsparse.reports import page, plot_style, stability
+from jaxsparse.reports import records as records_lib
 
 ALPHAS = [0.0, 0.5, 1.0]
 
@@ -57,11 +58,11 @@ def made():
 
 @pytest.fixture
 def run(make_run, records, made):
-    return tables.read_runs([make_run("a", [*records, *made])])[0]
+    return records_lib.read_runs([make_run("a", [*records, *made])])[0]
 
 
 def test_pairs_are_averaged_before_replicates(run):
-    table = stability.table(run, stability.CHILDREN)
+    table = stability.table(run, stability.COPIES)
     places = list(zip(table["level"], table["start"], strict=True))
     assert places == [(0, 0), (0, 50), (1, 0), (1, 50)]
     assert table["n"].tolist() == [2] * 4
@@ -87,8 +88,8 @@ def test_levels_rise_above_the_worse_of_both(run):
 
 def test_the_last_record_of_a_pair_counts(make_run, records):
     rows = [children(0, 0, 0, [0.1, 0.9, 0.1]), children(0, 0, 0, [0.1, 0.3, 0.1])]
-    run = tables.read_runs([make_run("a", [*records, *rows])])[0]
-    table = stability.table(run, stability.CHILDREN)
+    run = records_lib.read_runs([make_run("a", [*records, *rows])])[0]
+    table = stability.table(run, stability.COPIES)
     assert table["test"].tolist() == pytest.approx([20.0])
     # Runs of before verdicts were recorded have none.
     assert table["stable"].tolist() == [None]
@@ -99,13 +100,13 @@ def test_the_last_record_of_a_pair_counts(make_run, records):
 
 def test_a_pair_that_diverged_has_no_distance(make_run, records):
     row = children(0, 0, 0, [0.9, 0.9, 0.9], l2=None)
-    run = tables.read_runs([make_run("a", [*records, row])])[0]
-    shown = stability.show(stability.table(run, stability.CHILDREN))
+    run = records_lib.read_runs([make_run("a", [*records, row])])[0]
+    shown = stability.show(stability.table(run, stability.COPIES))
     assert shown["L2 distance"].tolist() == ["–"]
 
 
 def test_verdicts_are_worded(run):
-    shown = stability.show(stability.table(run, stability.CHILDREN))
+    shown = stability.show(stability.table(run, stability.COPIES))
     assert shown["Stable"].tolist() == ["no", "no", "no", "yes"]
     assert shown["Matching"].tolist() == ["–", "–", "yes", "yes"]
     assert shown["From update"].tolist() == ["0", "50", "0", "50"]
@@ -113,19 +114,19 @@ def test_verdicts_are_worded(run):
 
 def test_figures_show_what_varies(run, make_run, records):
     drawn = stability.draw(run)
-    assert set(drawn) == {"onset", "instability", "segments"}
+    assert set(drawn) == {"onset", "instability", "interpolation"}
     onset = drawn["onset"].axes[0].lines
     lines = [line.get_ydata() for line in onset if line.get_linestyle() != "None"]
     threshold, *wanted = ([2, 2], [33, 23], [13, 3])
     assert [*map(list, lines)] == [*map(pytest.approx, [*wanted, threshold])]
-    assert [axes.get_title() for axes in drawn["segments"].axes] == [
+    assert [axes.get_title() for axes in drawn["interpolation"].axes] == [
         "level 0",
         "level 1",
     ]
     row = children(0, 0, 0, [0.1, 0.3, 0.1])
-    single = tables.read_runs([make_run("single", [*records, row])])[0]
-    assert set(stability.draw(single)) == {"segments"}
-    plain = tables.read_runs([make_run("plain", records)])[0]
+    single = records_lib.read_runs([make_run("single", [*records, row])])[0]
+    assert set(stability.draw(single)) == {"interpolation"}
+    plain = records_lib.read_runs([make_run("plain", records)])[0]
     assert stability.draw(plain) == {}
 
 
@@ -141,7 +142,7 @@ def test_the_page_has_tables_figures_and_files(
     assert "<td>33.00 ± 1.41</td>" in content
     assert (out / "run1_onset.svg").exists()
     assert not (out / "run2_onset.svg").exists()
-    written = pd.read_csv(out / "segment.csv")
+    written = pd.read_csv(out / "child_barrier.csv")
     assert set(written["run"]) == {"a"}
     assert written["test"].tolist() == pytest.approx([33, 23, 13, 3])
-    assert len(pd.read_csv(out / "successive.csv")) == 1
+    assert len(pd.read_csv(out / "level_barrier.csv")) == 1

@@ -1,9 +1,9 @@
-"""What the study reads of its runs, and measures of the networks they ended with.
+"""Analysis: accuracies, per-example barriers and curvature of every variant.
 
-Of every arm: accuracies from its records; per-example barriers between the dense
-network and its two children, one vector a seed, kept beside the JSON; and the largest
-eigenvalue of the Hessian of the training loss, after pre-training and after dense
-training.
+Accuracies are read from records. Per-example barriers are computed between the dense
+network and its two copies, one vector a seed, and kept beside the JSON; the largest
+eigenvalue of the Hessian of the training loss is computed after pre-training and after
+dense training.
 """
 
 import functools
@@ -26,7 +26,7 @@ from jaxsparse.data.dataset import Examples
 from jaxsparse.factory import example_scores
 
 Functions = Callable[[], factory.EvalFns]
-VERSION = 1  # of what is computed of checkpoints: to be raised with every change to it
+VERSION = 1  # of the computations from checkpoints; raised with every change to them
 END = "level_00/ticket/last"
 THRESHOLDS = (0.0, claims.CONNECTED)  # of a barrier in nats
 BATCH = 250
@@ -36,31 +36,44 @@ BINS = np.arange(-2.0, 8.5, 0.5)  # of the histogram of barriers, as the authors
 
 
 def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, Any]:
-    """Reads and measures the arms of a network that have ended; {} if there is none."""
+    """Measures the runs of a network that have ended; {} if there are none.
+
+    Args:
+      folder: directory of all runs.
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      data_dir: directory of prepared datasets; "" for the one in the configs.
+
+    Returns:
+      "variants", measurements by variant; "usual", the main size of subsets;
+      "missing", the runs that have not ended and why; and "scored", how many networks
+      scored the examples, and after how many updates.
+    """
     runs = variants.of_network(network, scale)[1:]
     readers = run_reader.ended(runs, folder, data_dir)
 
     @functools.cache
     def functions() -> factory.EvalFns:
-        # All arms train one network, and programs are compiled once for a function.
+        # All variants train one network: its functions are compiled once.
         first = next(iter(readers.values()))
         stats = jax.tree.map(lambda leaf: leaf[0], first.state(END).batch_stats)
         return factory.make_eval_fns(first.run.config, first.run.dataset, stats)
 
-    found: dict[str, Any] = {"usual": variants.SIZES[scale][network].usual, "arms": {}}
+    found: dict[str, Any] = {"usual": variants.SIZES[scale][network].usual}
+    found["variants"] = {}
     found["missing"] = launcher.missing(runs, folder)
     scored = run_reader.ended(variants.of_network(network, scale)[:1], folder, data_dir)
     for reader in scored.values():
-        rows = reader.of_kind("level", arm="ticket")
+        rows = reader.of_kind("level", variant="ticket")
         found["scored"] = (len(rows), rows[0]["step"])
     for name, reader in readers.items():
-        arm, kept = name.removeprefix(f"{network}_"), folder / "analysis"
-        marks = reader.marks([began(reader), END, children(reader)])
-        of = {"checkpoints": marks, "version": VERSION}
+        kept = folder / "analysis"
+        hashes = reader.hashes([began(reader), END, copies(reader)])
+        of = {"checkpoints": hashes, "version": VERSION}
         sizes = {"examples": HESSIAN_EXAMPLES[scale], "steps": HESSIAN_STEPS[scale]}
-        found["arms"][arm] = (
+        found["variants"][name.removeprefix(f"{network}_")] = (
             of_records(reader)
-            | cache.once(
+            | cache.cached_json(
                 kept / f"{name}.json",
                 of,
                 functools.partial(
@@ -68,45 +81,48 @@ def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, 
                 ),
                 label=f"{name}: barriers",
             )
-            | cache.once(
+            | cache.cached_json(
                 kept / f"{name}_hessian.json",
                 of | sizes,
                 functools.partial(of_curvature, reader, functions, **sizes),
                 label=f"{name}: curvature",
             )
         )
-    return found if found["arms"] else {}
+    return found if found["variants"] else {}
 
 
 def began(reader: Reader) -> str:
-    """Names the checkpoint that all levels of a run start from."""
+    """Returns the checkpoint that all levels of a run start from."""
     return "init" if reader.run.config.lottery.rewind == "0step" else "rewind"
 
 
-def children(reader: Reader) -> str:
-    """Names the checkpoint of the children of the dense network."""
-    stages = {row["stage"] for row in reader.of_kind("segment", level=0)}
+def copies(reader: Reader) -> str:
+    """Returns the checkpoint of the copies of the dense network."""
+    rows = reader.of_kind("child_barrier", level=0)
+    stages = {row["stage"] for row in rows}
     return f"{min(stages)}/last"
 
 
 def of_records(reader: Reader) -> dict[str, Any]:
-    """Reads accuracies in percent: of all levels, and after pre-training."""
+    """Reads accuracies in percent: of all levels, and after pre-training.
+
+    Args:
+      reader: a run that has ended.
+    """
 
     def accuracy(row: Any) -> float:
         return 100 * row["test_accuracy"]
 
-    rows = reader.of_kind("level", arm="ticket")
+    rows = reader.of_kind("level", variant="ticket")
     levels, ticket = run_reader.table(rows, "level", accuracy)
-    _, remaining = run_reader.table(
-        rows, "level", lambda r: 100 * r["weights_remaining"]
-    )
+    _, remaining = run_reader.table(rows, "level", lambda r: 100 * r["density"])
     start = rows[0]["start_step"]
     evals = reader.of_kind("eval", level=0, step=start)
-    early = [row for row in evals if row["arm"] in ("pretraining", "ticket")]
+    early = [row for row in evals if row["variant"] in ("pretraining", "ticket")]
     _, pretrained = run_reader.table(early, "step", accuracy)
-    segments = reader.of_kind("segment", level=0)
+    pairs = reader.of_kind("child_barrier", level=0)
     _, unstable = run_reader.table(
-        segments, "level", lambda row: 100 * row["test_instability"]
+        pairs, "level", lambda row: 100 * row["test_instability"]
     )
     return {
         "levels": levels,
@@ -117,7 +133,7 @@ def of_records(reader: Reader) -> dict[str, Any]:
         "rewind": start,
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
-        "segment": reader.segment,
+        "interpolation": reader.interpolation,
     }
 
 
@@ -125,19 +141,21 @@ def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, A
     """Computes every training example's barrier, averaged over the pairs of a seed.
 
     Args:
-      reader: the arm.
-      functions: makes those of its network.
-      kept: file that gets the vectors [seeds n], float64.
+      reader: a run that has ended.
+      functions: makes the functions of its network.
+      kept: file for the vectors [seeds n], float64.
 
     Returns:
       By seed: "mean_barrier" in nats, and "connected" and "connected_0", fractions of
       examples up to a threshold, averaged over pairs; "by_class" the fractions of each
       class at the first; the counts of a histogram of all examples of all pairs, as
-      published, whose outer bins are open; and how many "examples" there are.
+      published, whose outer bins are open; and "examples", their number.
     """
     run, parent = reader.run, reader.state(END)
-    copies = reader.state(children(reader))
-    weights = [example_scores.weights(state) for state in (parent, copies)]
+    weights = [
+        example_scores.weights(state)
+        for state in (parent, reader.state(copies(reader)))
+    ]
     count = run.config.instability.copies
     examples = Examples(*map(np.asarray, run.dataset.train))
     vectors, single = [], []
@@ -186,9 +204,15 @@ def of_curvature(
 ) -> dict[str, Any]:
     """Computes the largest eigenvalue of the Hessian of the dense training loss.
 
+    Args:
+      reader: a run that has ended.
+      functions: makes the functions of its network.
+      examples: how many of the first training examples are used.
+      steps: steps of Lanczos' method.
+
     Returns:
-      By seed, "sharpness_start" where levels start and "sharpness_end" where the dense
-      network ended, on the first training examples.
+      By seed, "sharpness_start" at the start of levels and "sharpness_end" at the end
+      of dense training.
     """
     run, found = reader.run, {}
     train = run.dataset.train
@@ -211,7 +235,7 @@ def of_curvature(
 def _sharpness(
     loss: Any, network: example_scores.Weights, batch: Any, steps: int
 ) -> float:
-    """Computes the largest eigenvalue by Lanczos."""
+    """Computes the largest eigenvalue by Lanczos' method."""
     space = param_subspace.make(network.params, network.masks)
     product = hvp.operator(loss, space, batch, batch_size=len(batch[1]))
     ends = lanczos.extremes(

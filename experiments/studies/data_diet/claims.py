@@ -1,36 +1,47 @@
-"""The claims of Paul et al. (2022), and what must be seen for each.
+"""The claims of Paul et al. (2022), and what must be observed for each.
 
-All thresholds were written before any run of this study. Arms share initial weights,
-and the orders of data from the rewinding step on, seed by seed: differences are taken
-so, and tests are one-sided t tests on them. Accuracy is that of tickets on the test
-set, in percent, averaged over the levels around the published 16.8 % of the weights
-(`LATE`).
+All thresholds were written before any run of this study. Variants share initial
+weights, and the orders of data from the rewind step on, seed by seed: differences are
+taken seed by seed, and tests are one-sided t-tests on them. Accuracy is that of tickets
+on the test set, in percent, averaged over the levels around the published 16.8 % of the
+weights (`LATE`).
 
-"As well as" means within a part of what updates of pre-training are worth: where these
-are worth nothing, all arms are alike, and such a claim is unclear.
+"As well as" means within a fraction of the gain from updates of pre-training: if that
+gain is zero, all variants are the same, and such a claim is unclear.
 
-Correlations are Spearman's, over arms that were pre-trained with all labels right, of
-means over seeds; one tells a rank correlation of 0 from one of 0.45 only in 15 arms.
+Correlations are Spearman's, over variants that were pre-trained with correct labels, of
+means over seeds; 15 variants are needed to distinguish a correlation of 0.45 from 0.
 """
 
 import numpy as np
 from scipy import stats
 
 from experiments.studies import claims
-from experiments.studies.claims import Claim, Findings, Missing, Seen, entries, spread
+from experiments.studies.claims import (
+    Claim,
+    Evidence,
+    Findings,
+    NotMeasured,
+    entries,
+    spread,
+)
 
 LATE = (10.0, 22.0)  # percent of the weights, least and most, at late levels
 NEAR = 0.5  # percentage points that "as accurate as dense" allows
-PART = 1 / 3  # of what updates are worth, which "as well as" allows
+PART = 1 / 3  # of the gain from updates, which "as well as" allows to lose
 CONNECTED = 0.5  # nats of barrier up to which an example counts as connected
 
 
-def late(arm: Findings) -> np.ndarray:
-    """Returns the accuracy of each seed's tickets, over late levels, in percent."""
-    remaining = np.asarray(arm["remaining"])
+def late(variant: Findings) -> np.ndarray:
+    """Returns the accuracy of each seed's tickets, over late levels, in percent.
+
+    Args:
+      variant: measurements of a variant.
+    """
+    remaining = np.asarray(variant["remaining"])
     chosen = (remaining >= LATE[0]) & (remaining <= LATE[1])
-    chosen[-1] |= not chosen.any()  # so few levels that the last has to do
-    return np.mean(np.asarray(arm["ticket"])[:, chosen], axis=1)
+    chosen[-1] |= not chosen.any()  # a run of few levels: its last one
+    return np.mean(np.asarray(variant["ticket"])[:, chosen], axis=1)
 
 
 def _usual(found: Findings, kind: str) -> str:
@@ -38,10 +49,10 @@ def _usual(found: Findings, kind: str) -> str:
 
 
 def _lates(found: Findings, *names: str) -> list[np.ndarray]:
-    return [late(arm) for arm in entries(found["arms"], *names)]
+    return [late(entry) for entry in entries(found["variants"], *names)]
 
 
-def _pretraining_helps(found: Findings) -> Seen:
+def _pretraining_helps(found: Findings) -> Evidence:
     none, some, more = _lates(found, "k0", "k1", "k2")
     words = f"{spread(none)} from 0, {spread(some)} from k, {spread(more)} from 2k"
     first, second = claims.above(some - none), claims.above(more - some)
@@ -50,140 +61,140 @@ def _pretraining_helps(found: Findings) -> Seen:
         holds = True
     elif first is False:
         holds = False
-    return Seen(words, len(none), holds)
+    return Evidence(words, len(none), holds)
 
 
-def _as_good(lost: np.ndarray, worth: np.ndarray, words: str) -> Seen:
-    """Judges whether no more is lost than a part of what is at stake.
+def _as_good(lost: np.ndarray, worth: np.ndarray, words: str) -> Evidence:
+    """Judges whether the loss is at most a part of the gain from updates.
 
     Args:
       lost: points of accuracy of each seed.
-      worth: what more updates gain, points of each seed.
-      words: the numbers compared.
+      worth: gain from more updates, points of each seed.
+      words: the numbers compared, as text.
     """
     if not claims.above(worth):
-        return Seen(f"{words}; updates gain nothing", len(lost), None)
+        return Evidence(f"{words}; updates gain nothing", len(lost), None)
     over = lost - PART * worth
     holds = True if over.mean() <= 0 else None
     if claims.above(over):
         holds = False
-    return Seen(words, len(lost), holds)
+    return Evidence(words, len(lost), holds)
 
 
-def _matches_dense(found: Findings) -> Seen:
-    none, arm = entries(found["arms"], "k0", "k2")
-    dense, tickets = np.asarray(arm["ticket"])[:, 0], late(arm)
+def _matches_dense(found: Findings) -> Evidence:
+    none, more = entries(found["variants"], "k0", "k2")
+    dense, tickets = np.asarray(more["ticket"])[:, 0], late(more)
     words = f"dense {spread(dense)}, tickets {spread(tickets)}"
     drop = dense - tickets
     if not claims.above(np.asarray(none["ticket"])[:, 0] - late(none), NEAR):
-        return Seen(f"{words}; so do those of 0", len(drop), None)
+        return Evidence(f"{words}; so do those of 0", len(drop), None)
     holds = True if drop.mean() <= NEAR else None
     if holds is None and claims.above(drop, NEAR):
         holds = False
-    return Seen(words, len(drop), holds)
+    return Evidence(words, len(drop), holds)
 
 
-def _zero_is_too_early(found: Findings) -> Seen:
-    (arm,) = entries(found["arms"], "k0")
-    dense, tickets = np.asarray(arm["ticket"])[:, 0], late(arm)
+def _zero_is_too_early(found: Findings) -> Evidence:
+    (none,) = entries(found["variants"], "k0")
+    dense, tickets = np.asarray(none["ticket"])[:, 0], late(none)
     words = f"dense {spread(dense)}, tickets {spread(tickets)}"
     holds = claims.above(dense - tickets, NEAR)
-    return Seen(words, len(dense), holds)
+    return Evidence(words, len(dense), holds)
 
 
-def _random_suffices(found: Findings) -> Seen:
+def _random_suffices(found: Findings) -> Evidence:
     none, every, part = _lates(found, "k0", "k1", _usual(found, "random"))
     words = f"{spread(part)} on {found['usual']} examples, {spread(every)} on all"
     words += f", {spread(none)} from 0"
     return _as_good(every - part, every - none, words)
 
 
-def _easy_is_better(found: Findings) -> Seen:
+def _easy_is_better(found: Findings) -> Evidence:
     easy, every, part = _lates(
         found, _usual(found, "easy"), "k1", _usual(found, "random")
     )
     words = f"{spread(easy)} easy, {spread(every)} all, {spread(part)} random"
     each = [claims.above(easy - every), claims.above(easy - part)]
     holds = True if all(each) else False if False in each else None
-    return Seen(words, len(easy), holds)
+    return Evidence(words, len(easy), holds)
 
 
-def _easy_saves_steps(found: Findings) -> Seen:
+def _easy_saves_steps(found: Findings) -> Evidence:
     every, easy, more = _lates(found, "k1", _usual(found, "easy"), "k2")
     words = f"{spread(easy)} from k on easy, {spread(more)} from 2k on all"
     words += f", {spread(every)} from k"
     return _as_good(more - easy, more - every, words)
 
 
-def _hard_is_worse(found: Findings) -> Seen:
+def _hard_is_worse(found: Findings) -> Evidence:
     hard, every = _lates(found, _usual(found, "hard"), "k1")
     words = f"{spread(hard)} hard, {spread(every)} all"
-    return Seen(words, len(hard), claims.above(every - hard))
+    return Evidence(words, len(hard), claims.above(every - hard))
 
 
 def correlation(found: Findings, measure: str) -> tuple[float, float, int]:
-    """Ranks arms by a measure and by late accuracy.
+    """Correlates a measure with late accuracy, over variants.
 
     Args:
-      found: findings of a network.
-      measure: an entry of every arm, one number a seed.
+      found: measurements of a network.
+      measure: an entry of every variant, one number a seed.
 
     Returns:
-      Spearman's coefficient, its two-sided p, and how many arms there are.
+      Spearman's coefficient, its two-sided p, and the number of variants.
 
     Raises:
-      Missing: while an arm is missing, or where all are alike.
+      NotMeasured: if a variant is missing, or all are equal.
     """
     if found.get("missing"):
-        raise Missing(f"{[*found['missing']]} have not ended")
-    arms = [
-        arm
-        for name, arm in found["arms"].items()
-        if measure in arm and not name.startswith("noise")
+        raise NotMeasured(f"{[*found['missing']]} have not ended")
+    chosen = [
+        entry
+        for name, entry in found["variants"].items()
+        if measure in entry and not name.startswith("noise")
     ]
-    if len(arms) < 4:
-        raise Missing(f"{measure} of too few arms")
-    x = [np.mean(arm[measure]) for arm in arms]
-    y = [late(arm).mean() for arm in arms]
+    if len(chosen) < 4:
+        raise NotMeasured(f"{measure} of too few variants")
+    x = [np.mean(entry[measure]) for entry in chosen]
+    y = [late(entry).mean() for entry in chosen]
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        raise Missing(f"{measure} is the same in all arms")
+        raise NotMeasured(f"{measure} is the same in all variants")
     rho, p = stats.spearmanr(x, y)
-    return float(rho), float(p), len(arms)
+    return float(rho), float(p), len(chosen)
 
 
 def _seeds(found: Findings) -> int:
-    return min(len(arm["ticket"]) for arm in found["arms"].values())
+    return min(len(entry["ticket"]) for entry in found["variants"].values())
 
 
-def _barrier_predicts(found: Findings) -> Seen:
+def _barrier_predicts(found: Findings) -> Evidence:
     rho, p, n = correlation(found, "mean_barrier")
-    words = f"rank correlation {rho:+.2f} over {n} arms, p = {p:.2g}"
+    words = f"rank correlation {rho:+.2f} over {n} variants, p = {p:.2g}"
     holds = claims.by_p(p / 2, rho < 0)
-    return Seen(words, _seeds(found), holds)
+    return Evidence(words, _seeds(found), holds)
 
 
-def _connection_predicts(found: Findings) -> Seen:
+def _connection_predicts(found: Findings) -> Evidence:
     rho, p, n = correlation(found, "connected")
-    words = f"rank correlation {rho:+.2f} over {n} arms, p = {p:.2g}"
-    return Seen(words, _seeds(found), claims.by_p(p / 2, rho > 0))
+    words = f"rank correlation {rho:+.2f} over {n} variants, p = {p:.2g}"
+    return Evidence(words, _seeds(found), claims.by_p(p / 2, rho > 0))
 
 
-def _better_than_accuracy(found: Findings) -> Seen:
+def _better_than_accuracy(found: Findings) -> Evidence:
     barrier, p, n = correlation(found, "mean_barrier")
     early, _, _ = correlation(found, "pretrained")
-    words = f"barrier {barrier:+.2f}, pre-trained accuracy {early:+.2f}, {n} arms"
+    words = f"barrier {barrier:+.2f}, pre-trained accuracy {early:+.2f}, {n} variants"
     holds = None
     if barrier < 0 and p / 2 < claims.SIGNIFICANT and -barrier > abs(early) + 0.1:
         holds = True
     elif -barrier <= abs(early):
         holds = False
-    return Seen(words, _seeds(found), holds)
+    return Evidence(words, _seeds(found), holds)
 
 
-def _noise_hurts(found: Findings) -> Seen:
+def _noise_hurts(found: Findings) -> Evidence:
     every, some, many = _lates(found, "k1", "noise_10", "noise_50")
     words = f"{spread(every)} clean, {spread(some)} at 10 %, {spread(many)} at 50 %"
-    return Seen(words, len(every), claims.above(every - many))
+    return Evidence(words, len(every), claims.above(every - many))
 
 
 CLAIMS = (
@@ -244,10 +255,10 @@ CLAIMS = (
     Claim(
         "barriers predict",
         "The lower the mean per-example barrier between dense networks trained from "
-        "the rewinding step, the better its tickets.",
+        "the rewind step, the better its tickets.",
         "ResNet-56 on CINIC-10: clear negative relation (figure)",
-        "rank correlation over arms negative, one-sided p < 0.05; not reproduced if "
-        "not negative",
+        "rank correlation over variants negative, one-sided p < 0.05; not reproduced "
+        "if not negative",
         _barrier_predicts,
     ),
     Claim(

@@ -1,4 +1,4 @@
-"""Accuracies that Paul et al. (2022) published, and what was found beside them."""
+"""Published: the accuracies of Paul et al. (2022), and ours beside them."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.studies.data_diet import variants
+from experiments.studies.data_diet.variants import label
 from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
@@ -34,20 +35,23 @@ SIZES = {
 }
 
 
-def gain(arm: str, examples: int, remaining: float) -> float | None:
-    """Returns what is published that an arm gains over 0 updates, in points.
+def gain(variant: str, examples: int, remaining: float) -> float | None:
+    """Returns the published gain of a variant over 0 updates, in points.
 
     Args:
-      arm: "k1", "k2", or a kind of subset and its size.
-      examples: of the whole data that the size is a part of.
+      variant: "k1", "k2", or a kind of subset and its size.
+      examples: number of examples in all of the data.
       remaining: percentage of the weights, one of `LEVELS`.
+
+    Returns:
+      The gain; None if it is not published.
     """
-    base, kind = LEVELS[remaining], arm.partition("_")[0]
-    if arm in base:
-        return base[arm] - base["k0"]
+    base, kind = LEVELS[remaining], variant.partition("_")[0]
+    if variant in base:
+        return base[variant] - base["k0"]
     if kind not in SIZES:
         return None
-    size = int(arm.partition("_")[2]) * WHOLE / examples
+    size = int(variant.partition("_")[2]) * WHOLE / examples
     if size == variants.SIZES["full"]["cifar"].usual:
         return USUAL[remaining][kind] - base["k0"]
     sizes = variants.SIZES["full"]["cifar"].subsets
@@ -56,20 +60,19 @@ def gain(arm: str, examples: int, remaining: float) -> float | None:
     return None
 
 
-def show(found: Found, *, label: Any) -> pd.DataFrame:
-    """Words what arms gain over 0 updates, with what is published in brackets.
+def show(found: Found) -> pd.DataFrame:
+    """Formats the gains over 0 updates, with the published ones in brackets.
 
     Args:
-      found: what `measuring.measure` returned.
-      label: names an arm for people.
+      found: from `analysis.measure`.
     """
-    if "k0" not in found["arms"]:
+    if "k0" not in found["variants"]:
         return pd.DataFrame()
-    none, rows = found["arms"]["k0"], []
-    for arm, entry in found["arms"].items():
-        if arm == "k0":
+    none, rows = found["variants"]["k0"], []
+    for variant, entry in found["variants"].items():
+        if variant == "k0":
             continue
-        row = {"Pre-training": label(arm)}
+        row = {"Pre-training": label(variant)}
         for remaining in LEVELS:
             near = np.abs(np.asarray(entry["remaining"]) - remaining) < 0.3
             if not near.any():
@@ -78,7 +81,7 @@ def show(found: Found, *, label: Any) -> pd.DataFrame:
             ours, base = (np.asarray(e["ticket"])[:, place] for e in (entry, none))
             values = pd.Series(ours - base)
             words = formatting.plus_minus(values.mean(), values.std())
-            theirs = gain(arm, entry["examples"], remaining)
+            theirs = gain(variant, entry["examples"], remaining)
             words += "" if theirs is None else f" ({theirs:+.2f})"
             row[f"{remaining} % remaining"] = words
         rows.append(row)

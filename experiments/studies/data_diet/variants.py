@@ -1,12 +1,12 @@
-"""The runs of the study: tickets after pre-training on all data and on parts.
+"""Variants: tickets after pre-training on all data and on parts of it.
 
-- `NET_scored`: dense networks, of which every training example gets its EL2N score.
+- `NET_scored`: dense networks, from which every training example gets its EL2N score.
 - `NET_k0`, `NET_k1`, `NET_k2`: tickets from 0, k and 2k updates of all data.
 - `NET_easy_S`, `NET_random_S`, `NET_hard_S`: from k updates on S examples.
 - `NET_noise_P`, but for `quick`: from k updates with P % of the labels wrong.
 
-Two children of every dense network train from the rewinding step too: with their parent
-they say how many examples are linearly mode connected.
+Two copies of every dense network also train from the rewind step: with the network they
+determine how many examples are linearly mode connected.
 
 `quick` has two sizes and one level. `cpu` has LeNet-300-100 on MNIST for 5 epochs and
 10 levels, and LeNet-5 on 5,000 images of CIFAR-10 for 8 epochs and 8 levels, 3 seeds,
@@ -19,22 +19,21 @@ from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run
 
-SCALES = ("quick", "cpu", "full")
 NETWORKS = ("mnist", "cifar")
 KINDS = {"easy": "easiest", "random": "random", "hard": "hardest"}
 
 
-# Networks with BatchNorm score by the statistics of each batch, as the authors'.
+# Networks with BatchNorm score with the statistics of each batch, as the authors do.
 BATCH_NORM = ("--batch_norm=batch",)
 
 
 class Sizes(NamedTuple):
-    """Lengths and sizes of a network.
+    """Numbers of updates and examples for a network.
 
     Attributes:
       k: updates of pre-training.
-      subsets: numbers of examples, growing.
-      usual: the one of them that stands for all, 6.4 % of the data as published.
+      subsets: numbers of examples, rising.
+      usual: the main one of them, 6.4 % of the data as published.
       noise: fractions of wrong labels.
     """
 
@@ -57,7 +56,7 @@ SIZES = {
         "cifar": Sizes(200, _PUBLISHED, 3200, NOISE),
     },
 }
-# Recipes of tickets and of the networks that score, and what a scale changes of both.
+# Recipes of tickets and of the networks that score, by scale.
 RECIPES: dict[str, dict[str, tuple[str, str]]] = {
     "quick": {
         "mnist": ("diet_mnist.py:quick", "diet_mnist.py:quick"),
@@ -72,6 +71,7 @@ RECIPES: dict[str, dict[str, tuple[str, str]]] = {
         "cifar": ("diet_cifar.py:all", "diet_cifar.py:scores"),
     },
 }
+# Fields of the recipes of tickets that a scale changes.
 CHANGED: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "mnist": {"lottery.levels": 1, "instability.points": 3},
@@ -96,8 +96,8 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "full": {"mnist": {"lottery.levels": 10}, "cifar": {}},
 }
-# Of dense networks that score: an eighth of the length, as published, but a fifth or a
-# tenth on MNIST. Their seeds are none of those that tickets have.
+# Fields of dense networks that score. They train for an eighth of the updates, as
+# published, but a fifth or a tenth on MNIST, with other seeds than the tickets.
 SCORED: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "mnist": {"replicates": 2, "training.duration": "40step"},
@@ -140,13 +140,13 @@ _DENSE = {
 }
 
 
-def runs(scale: str) -> list[Run]:
-    """Lists the runs of a scale, the one that scores first."""
-    return [run for network in NETWORKS for run in of_network(network, scale)]
-
-
 def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network."""
+    """Lists the runs of a network, the one that scores first.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+    """
     tickets, dense = (f"configs/{name}" for name in RECIPES[scale][network])
     scores = f"scores/{network}_el2n.npz"
     fields = _DENSE | SCORED[scale][network]
@@ -159,18 +159,18 @@ def of_network(network: str, scale: str) -> list[Run]:
     )
     listed = [
         Run(f"{network}_{name}", tickets, own)
-        for name, own in arms(network, scale, scores).items()
+        for name, own in of_tickets(network, scale, scores).items()
     ]
     return [scored, *listed]
 
 
-def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
-    """Lists the arms that prune, and what differs from the recipe.
+def of_tickets(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
+    """Lists the variants that prune, and the fields that differ from the recipe.
 
     Args:
       network: one of `NETWORKS`.
-      scale: one of `SCALES`.
-      scores: file of scores, relative to the folder of the study.
+      scale: one of `studies.SCALES`.
+      scores: file of scores, relative to the directory of the study.
     """
     sizes = SIZES[scale][network]
     plain = {"pretraining.subset": None, "pretraining.size": 0, "instability.copies": 2}
@@ -193,5 +193,18 @@ def arms(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
         for size in sizes.subsets:
             found[f"{name}_{size}"] = at(sizes.k, subset=subset, size=size, **of)
     for fraction in sizes.noise:
-        found[f"noise_{round(100 * fraction)}"] = at(sizes.k, noise=fraction)
+        found[f"noise_{round(100 * fraction)}"] = at(sizes.k, label_noise=fraction)
     return found
+
+
+def label(variant: str) -> str:
+    """Returns the label of a variant.
+
+    Args:
+      variant: its name, without that of the network.
+    """
+    names = {"k0": "all data, 0", "k1": "all data, k", "k2": "all data, 2k"}
+    kind, _, size = variant.partition("_")
+    if kind == "noise":
+        return f"{size} % wrong labels, k"
+    return names.get(variant, f"{KINDS.get(kind, kind)} {size}, k")

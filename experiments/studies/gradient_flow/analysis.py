@@ -1,9 +1,9 @@
-"""What the study measures on runs that have ended, each part kept as a JSON file.
+"""Analysis: measurements of runs that have ended, each part kept as a JSON file.
 
-A part is computed again only if what it was computed of has changed: the weights that
-arms ended with, by their hash, how many examples are looked at, the kind of device, or
-`VERSION`. An arm that has not ended is left out, and its parts are computed when it
-has. All is computed in full float32, whatever a device would do by itself.
+A part is computed again only if its inputs have changed: the final weights of variants,
+by their hash, the number of examples, the kind of device, or `VERSION`. A variant that
+has not ended is left out, and its parts are computed once it has. Everything is
+computed in full float32, whatever a device uses by default.
 """
 
 import contextlib
@@ -18,24 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies import cache
-from experiments.studies.gradient_flow import curvature, variants
-from experiments.studies.gradient_flow.runs_reader import Study
-from jaxsparse import factory, initializers, metrics_log
-from jaxsparse import masks as masks_lib
+from experiments.studies.gradient_flow import curvature, initialization, variants
+from experiments.studies.gradient_flow.runs_reader import NetworkRuns
+from jaxsparse import metrics_log
 from jaxsparse.analysis import (
     connectivity,
     embedding,
-    gradient_flow,
     pairwise,
     predictions,
     similarity,
 )
 
-# Of what is computed here and in `curvature`: to be raised with every change to it.
+# Of the computations here and in `curvature`; raised with every change to them.
 VERSION = 1
 
-# Ends of segments to the pruned solution: arm and moment.
-SEGMENTS = (
+# Starts of interpolations to the pruned solution: variant and moment.
+STARTS = (
     ("lt", "start"),
     ("lt", "end"),
     ("scratch", "start"),
@@ -44,22 +42,26 @@ SEGMENTS = (
     ("rigl", "end"),
     ("prune_restart", "end"),
 )
-RE_ESTIMATED = 10  # batches of 1,000 that BatchNorm's statistics are taken from
-SEGMENT_EXAMPLES = {"quick": 2000, "cpu": 10_000, "full": 60_000}
-FLOW_EXAMPLES = 1000  # as many as the norm of the gradient is recorded on in training
+RE_ESTIMATED = 10  # batches of 1,000, for the statistics of batch normalization
+EXAMPLES = {"quick": 2000, "cpu": 10_000, "full": 60_000}
 MAPPED = ("prune", "lt", "scratch", "scratch_plus", "rigl")
 
 
-def logits(study: Study, arm: str) -> np.ndarray:
-    """Computes the logits [r n k] of an arm on the test set, once."""
-    mark = study.mark(arm)[arm][:12]
-    path = _folder(study) / f"logits_{arm}_{mark}.npy"
+def logits(runs: NetworkRuns, variant: str) -> np.ndarray:
+    """Computes the logits [seeds n k] of a variant on the test set, once.
+
+    Args:
+      runs: runs of a network.
+      variant: one of its variants.
+    """
+    mark = runs.hashes(variant)[variant][:12]
+    path = _folder(runs) / f"logits_{variant}_{mark}.npy"
     if path.exists():
         with contextlib.suppress(ValueError, EOFError):  # damaged: computed again
             return np.load(path)
-    apply = jax.jit(study.functions(arm).logits)
-    test = study.run(arm).dataset.test
-    state = study.state(arm)
+    apply = jax.jit(runs.functions(variant).logits)
+    test = runs.run(variant).dataset.test
+    state = runs.state(variant)
     weights = (state.params, state.batch_stats)
     found = np.stack(
         [
@@ -71,7 +73,7 @@ def logits(study: Study, arm: str) -> np.ndarray:
             )
             for one in (
                 jax.tree.map(lambda leaf, r=r: leaf[r], weights)
-                for r in study.seeds(arm)
+                for r in runs.seeds(variant)
             )
         ]
     )
@@ -81,15 +83,19 @@ def logits(study: Study, arm: str) -> np.ndarray:
     return found
 
 
-def of_predictions(study: Study) -> dict[str, Any]:
-    """Says for every arm how right it is, and how alike its seeds predict."""
+def of_predictions(runs: NetworkRuns) -> dict[str, Any]:
+    """Measures the accuracy of every variant, and disagreements among its seeds.
+
+    Args:
+      runs: runs of a network.
+    """
     found = {}
-    labels = study.run("prune").dataset.test.labels
-    pruned = jnp.asarray(logits(study, "prune")[0])
-    for arm in study.arms:
-        stack = jnp.asarray(logits(study, arm))
-        # The pruned solution itself is no match for itself.
-        others = stack[1:] if arm == "prune" else stack
+    labels = runs.run("prune").dataset.test.labels
+    pruned = jnp.asarray(logits(runs, "prune")[0])
+    for variant in runs.variants:
+        stack = jnp.asarray(logits(runs, variant))
+        # The pruned solution is not compared with itself.
+        others = stack[1:] if variant == "prune" else stack
         right = np.mean(np.argmax(np.asarray(stack), axis=-1) == labels, axis=-1)
         entry: dict[str, Any] = {"accuracy": (100 * right).tolist()}
         if len(stack) > 1:
@@ -102,33 +108,39 @@ def of_predictions(study: Study) -> dict[str, Any]:
         entry["with_pruned"] = [
             float(predictions.disagreement(one, pruned)) for one in others
         ]
-        found[arm] = entry
-        if arm == "prune":
-            # The one that all others take their masks from.
+        found[variant] = entry
+        if variant == "prune":
+            # The one from which all others take their masks.
             found["pruned"] = {"accuracy": entry["accuracy"][:1]}
     return found
 
 
-def of_gradients(study: Study) -> dict[str, Any]:
-    """Collects the gradient flow that was recorded during training."""
+def of_gradients(runs: NetworkRuns) -> dict[str, Any]:
+    """Reads the gradient flow that was recorded during training.
+
+    Args:
+      runs: runs of a network.
+    """
     found: dict[str, Any] = {"gradient": {}, "changes": {}}
-    for arm in study.arms:
-        rows = study.records(arm, "gradient")
+    for variant in runs.variants:
+        rows = runs.records(variant, "gradient_norm")
         steps, norms = _by_seed(rows, lambda row: row["norm"])
         _, effective = _by_seed(rows, _effective)
-        rate = study.run(arm).learning_rate
+        rate = runs.run(variant).learning_rate
         rates = np.asarray([float(rate(jnp.int32(step))) for step in steps])
-        found["gradient"][arm] = {
+        found["gradient"][variant] = {
             "steps": steps,
             "norm": norms.tolist(),
             "effective": effective.tolist(),
             "decrease": (rates * norms**2).tolist(),
         }
-        late, after = _by_seed(study.records(arm, "change"), lambda row: row["norm"])
+        late, after = _by_seed(
+            runs.records(variant, "mask_update"), lambda row: row["norm"]
+        )
         if late:
             changes = [step - 1 for step in late]
             before = norms[:, [steps.index(step) for step in changes]]
-            found["changes"][arm] = {
+            found["changes"][variant] = {
                 "steps": changes,
                 "before": before.tolist(),
                 "after": after.tolist(),
@@ -137,7 +149,7 @@ def of_gradients(study: Study) -> dict[str, Any]:
 
 
 def _effective(row: dict[str, Any]) -> float:
-    """Averages the norms of kernels: see `gradient_flow.effective_gradient_flow`."""
+    """Averages the norms of kernels; see `gradient_flow.effective_gradient_flow`."""
     norms = [norm for name, norm in row["layers"].items() if name.endswith("kernel")]
     return float(np.mean(norms))
 
@@ -154,62 +166,28 @@ def _by_seed(
     return steps, values
 
 
-def of_starts(study: Study) -> dict[str, list[float]]:
-    """Takes the norm of the gradient at initialisation, each seed on its own mask.
+def of_interpolation(runs: NetworkRuns, variant: str, moment: str) -> dict[str, Any]:
+    """Evaluates networks on the interpolation from a variant to the pruned solution.
 
-    The arms of training share the mask of one pruning run, and tickets their weights
-    besides. Here every pruning run gives a mask: its own initial weights under it are
-    the ticket, and fresh ones what training from scratch would begin with.
+    Args:
+      runs: runs of a network.
+      variant: one of its variants.
+      moment: "start" or "end" of its training.
     """
-    network, batch = study.run("prune").network, study.examples(FLOW_EXAMPLES)
-    loss = study.functions().loss
-
-    @jax.jit
-    def norm(params: Any, masks: Any) -> Any:
-        grads = gradient_flow.gradient(loss, params, masks, batch)
-        return gradient_flow.measure(grads, masks).norm
-
-    draws = {
-        "scratch": initializers.masked("glorot_uniform"),
-        "scratch_plus": initializers.per_neuron(fan="in", scale=1.0),
-        "liu": initializers.layer_scaled("glorot_uniform"),
-    }
-    found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
-    for r in study.seeds("prune"):
-        masks = study.solution("prune", "end", r).masks
-        own = study.solution("prune", "start", r).params
-        found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
-        fresh = _fresh(network, r)
-        for name, draw in draws.items():
-            key = jax.random.key(100 + r)
-            params = initializers.redraw(fresh, masks, draw, key=key)
-            found[name].append(float(norm(params, masks)))
-    return found
-
-
-def _fresh(network: Any, seed: int) -> Any:
-    """Draws the weights of a dense network."""
-    keys = jax.random.split(jax.random.key(seed), 1)
-    params, _ = jax.tree.map(lambda leaf: leaf[0], network.initialize(keys))
-    return params
-
-
-def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
-    """Evaluates the networks on the way from an arm to the pruned solution."""
-    train = study.run("prune").dataset.train
-    examples = study.examples(SEGMENT_EXAMPLES[study.scale])
+    train = runs.run("prune").dataset.train
+    examples = runs.examples(EXAMPLES[runs.scale])
     stats = None
-    if study.normalises:
+    if runs.has_batch_norm:
         shape = (RE_ESTIMATED, 1000, *train.images.shape[1:])
         batches = jnp.asarray(train.images[: RE_ESTIMATED * 1000]).reshape(shape)
-        stats = connectivity.ReEstimated(study.functions().statistics, batches)
-    end = study.solution("prune", "end", 0).params
-    # Tickets all start from one place.
-    seeds = [0] if (arm, moment) == ("lt", "start") else study.seeds(arm)
+        stats = connectivity.ReEstimated(runs.functions().statistics, batches)
+    end = runs.solution("prune", "end", 0).params
+    # All tickets have the same initial weights.
+    seeds = [0] if (variant, moment) == ("lt", "start") else runs.seeds(variant)
     each = [
         connectivity.along_path(
-            study.functions().evaluate,
-            study.solution(arm, moment, r).params,
+            runs.functions().evaluate,
+            runs.solution(variant, moment, r).params,
             end,
             examples=examples,
             batch_size=1000,
@@ -219,7 +197,7 @@ def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
         for r in seeds
     ]
     return {
-        "arm": arm,
+        "variant": variant,
         "moment": moment,
         "examples": len(examples[1]),
         "alphas": each[0].alphas.tolist(),
@@ -228,140 +206,117 @@ def of_segment(study: Study, arm: str, moment: str) -> dict[str, Any]:
     }
 
 
-def of_distances(study: Study) -> dict[str, Any]:
-    """Measures how far solutions lie from each other, and draws them as a map."""
+def of_distances(runs: NetworkRuns) -> dict[str, Any]:
+    """Measures distances between solutions, and embeds them in the plane.
+
+    Args:
+      runs: runs of a network.
+    """
     chosen = [("prune", "end", 0)]
-    for arm in MAPPED[1:]:
-        if arm in study.arms:
-            starts = [0] if arm == "lt" else study.seeds(arm)
-            chosen += [(arm, "start", r) for r in starts]
-            chosen += [(arm, "end", r) for r in study.seeds(arm)]
+    for variant in MAPPED[1:]:
+        if variant in runs.variants:
+            starts = [0] if variant == "lt" else runs.seeds(variant)
+            chosen += [(variant, "start", r) for r in starts]
+            chosen += [(variant, "end", r) for r in runs.seeds(variant)]
     if len(chosen) < 2:
         return {}
-    each = [study.solution(*place) for place in chosen]
+    each = [runs.solution(*place) for place in chosen]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     matrix = np.asarray(pairwise.pairwise(similarity.l2_distance, stack), np.float64)
     found = embedding.mds((matrix + matrix.T) / 2, key=jax.random.key(0))
     return {
-        "labels": [f"{arm} {moment} {r}" for arm, moment, r in chosen],
-        "groups": [f"{arm} {moment}" for arm, moment, _ in chosen],
+        "labels": [f"{variant} {moment} {r}" for variant, moment, r in chosen],
+        "groups": [f"{variant} {moment}" for variant, moment, _ in chosen],
         "matrix": matrix.tolist(),
         "points": found.points.tolist(),
         "relative_stress": float(found.relative_stress),
     }
 
 
-def of_signals(study: Study) -> dict[str, Any]:
-    """Sends random inputs through networks of the pruned masks, by initialisation."""
-    run, (_, masks) = study.run("prune"), study.solution("prune", "end", 0)
-    model = factory.make_model(run.config, classes=run.dataset.classes)
-    activations = gradient_flow.captured(model)
-    shape = run.dataset.train.images.shape[1:]
-    draws = {
-        "dense": None,
-        "masked": initializers.masked("glorot_uniform"),
-        "layer": initializers.layer_scaled("glorot_uniform"),
-        "fan_in": initializers.per_neuron(fan="in", scale=1.0),
-        "fan_in_he": initializers.per_neuron(fan="in", scale=2.0),
-    }
-    found = {}
-    for name, draw in draws.items():
-        signals = []
-        for r in range(5):
-            params = _fresh(run.network, r)
-            if draw is not None:
-                key = jax.random.key(100 + r)
-                params = initializers.redraw(params, masks, draw, key=key)
-            key = jax.random.key(200 + r)
-            signals.append(gradient_flow.propagate(activations, params, shape, key=key))
-        found[name] = {
-            "output": [float(one.output) for one in signals],
-            "layers": {
-                layer: [float(one.layers[layer]) for one in signals]
-                for layer in signals[0].layers
-            },
-            "neurons": {
-                layer: np.asarray(stds, np.float64).tolist()
-                for layer, stds in signals[0].neurons.items()
-            },
-        }
-    return found
+def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, Any]:
+    """Measures the runs of a network that have ended; {} without a pruning run.
 
-
-def measure(study: Study) -> dict[str, Any]:
-    """Computes all parts that there are arms for, or reads them.
+    Args:
+      folder: directory of all runs.
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      data_dir: directory of prepared datasets; "" for the one in the configs.
 
     Returns:
-      What each part found, by name; "curvature" by arm.
+      Each part by name; "curvature" by variant; "steps", the updates of the runs.
 
     Raises:
-      ValueError: if a state that is needed is lost, or arms do not belong together.
+      ValueError: if a state is lost, or variants have other masks than the pruning run.
     """
-    if "prune" not in study.arms:
+    runs = NetworkRuns(folder, network, scale, data_dir)
+    if "prune" not in runs.variants:
         return {}
-    study.check()
+    runs.check()
     with jax.default_matmul_precision(cache.PRECISION):
-        return _measure(study)
+        return _measure(runs)
 
 
-def _measure(study: Study) -> dict[str, Any]:
+def _measure(runs: NetworkRuns) -> dict[str, Any]:
     """Computes or reads every part."""
-    once = functools.partial(_once, study)
-    scratch = [arm for arm in MAPPED if arm in study.arms]
+    once = functools.partial(_once, runs)
+    mapped = [variant for variant in MAPPED if variant in runs.variants]
     found: dict[str, Any] = {
-        "predictions": once("predictions", of_predictions, study.arms),
-        "gradients": of_gradients(study),
-        "starts": once("starts", of_starts, ["prune"]),
-        "distances": once("distances", of_distances, scratch),
-        # What is normalised keeps its deviation.
-        "signals": {} if study.normalises else once("signals", of_signals, ["prune"]),
+        "steps": max(row["step"] for row in runs.records("prune", "eval")),
+        "predictions": once("predictions", of_predictions, runs.variants),
+        "gradients": of_gradients(runs),
+        "starts": once("starts", initialization.of_starts, ["prune"]),
+        "distances": once("distances", of_distances, mapped),
+        # Batch normalization fixes the standard deviation.
+        "signals": {}
+        if runs.has_batch_norm
+        else once("signals", initialization.of_signals, ["prune"]),
     }
-    examples = {"examples": SEGMENT_EXAMPLES[study.scale]}
-    found["segments"] = {
-        f"{arm}_{moment}": once(
-            f"segment_{arm}_{moment}",
-            functools.partial(of_segment, arm=arm, moment=moment),
-            ["prune", arm],
+    examples = {"examples": EXAMPLES[runs.scale]}
+    found["interpolations"] = {
+        f"{variant}_{moment}": once(
+            f"interpolation_{variant}_{moment}",
+            functools.partial(of_interpolation, variant=variant, moment=moment),
+            ["prune", variant],
             **examples,
         )
-        for arm, moment in SEGMENTS
-        if arm in study.arms
+        for variant, moment in STARTS
+        if variant in runs.variants
     }
-    examples = {"examples": curvature.EXAMPLES[study.scale]}
+    examples = {"examples": curvature.EXAMPLES[runs.scale]}
     found["curvature"] = {
-        arm: {
+        variant: {
             "states": [
                 once(
-                    "_".join(["curvature", arm, *map(str, place)]).rstrip("_"),
-                    functools.partial(curvature.at, arm=arm, place=place),
-                    [arm],
+                    "_".join(["curvature", variant, *map(str, place)]).rstrip("_"),
+                    functools.partial(curvature.spectrum, variant=variant, place=place),
+                    [variant],
                     **examples,
                 )
-                for place in curvature.places(study, arm)
+                for place in curvature.places(runs, variant)
             ]
         }
-        for arm in curvature.ARMS
-        if arm in study.arms and study.network in variants.CURVED
+        for variant in curvature.VARIANTS
+        if variant in runs.variants and runs.network in variants.CURVED
     }
     return found
 
 
-def _folder(study: Study) -> Path:
-    return study.folder / "analysis" / study.network
+def _folder(runs: NetworkRuns) -> Path:
+    return runs.folder / "analysis" / runs.network
 
 
 def _once(
-    study: Study,
+    runs: NetworkRuns,
     name: str,
-    compute: Callable[[Study], Any],
+    compute: Callable[[NetworkRuns], Any],
     on: Sequence[str],
     **sizes: Any,
 ) -> Any:
-    """Reads a part that was computed of the same, else computes and keeps it."""
-    of = {"arms": study.mark(*on), **sizes, "version": VERSION}
-    return cache.once(
-        _folder(study) / f"{name}.json",
+    """Reads a part with the same inputs from its file, or computes it."""
+    of = {"variants": runs.hashes(*on), **sizes, "version": VERSION}
+    return cache.cached_json(
+        _folder(runs) / f"{name}.json",
         of,
-        functools.partial(compute, study),
-        label=f"{study.network}: {name}",
+        functools.partial(compute, runs),
+        label=f"{runs.network}: {name}",
     )

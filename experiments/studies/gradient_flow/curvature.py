@@ -1,4 +1,4 @@
-"""Exact spectra of the Hessian, at states that arms kept while they trained."""
+"""Curvature: exact spectra of the Hessian, at states saved during training."""
 
 from typing import Any, NamedTuple
 
@@ -6,25 +6,25 @@ import jax
 import numpy as np
 
 from experiments.studies.gradient_flow import variants
-from experiments.studies.gradient_flow.runs_reader import STAGE, Study
+from experiments.studies.gradient_flow.runs_reader import STAGE, NetworkRuns
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
 from jaxsparse.training.train import saved_state_name
 
-# Arms whose curvature is looked at, on how many examples, by scale.
-ARMS = ("lt", "scratch", "scratch_plus", "rigl", "set")
+# Variants whose curvature is measured, and the number of examples by scale.
+VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "set")
 EXAMPLES = {"quick": 100, "cpu": 1000, "full": 60_000}
-# Seeds that are looked at around changes of masks; one elsewhere.
+# Seeds that are measured around mask updates; one for other variants.
 SEEDS = {"rigl": 3}
 
 
 class Place(NamedTuple):
-    """Where a spectrum is taken.
+    """The state whose spectrum is computed.
 
     Attributes:
-      seed: of the arm.
+      seed: replicate of the variant.
       step: updates done.
-      moment: "before" or "after" a change of masks, of the same weights; else "".
+      moment: "before" or "after" a mask update, with the same weights; otherwise "".
     """
 
     seed: int
@@ -32,13 +32,18 @@ class Place(NamedTuple):
     moment: str
 
 
-def places(study: Study, arm: str) -> list[Place]:
-    """Lists where spectra of an arm are taken: at the states it kept."""
-    changes = {row["step"] - 1 for row in study.records(arm, "change")}
-    kept = variants.KEPT[study.scale]
+def places(runs: NetworkRuns, variant: str) -> list[Place]:
+    """Lists the states of a variant whose spectra are computed: those it saved.
+
+    Args:
+      runs: runs of a network.
+      variant: one of its variants.
+    """
+    changes = {row["step"] - 1 for row in runs.records(variant, "mask_update")}
+    kept = variants.SAVED[runs.scale]
     steps = [step for step in kept if step - 1 not in kept]
     found = []
-    for seed in study.seeds(arm)[: SEEDS.get(arm, 1)]:
+    for seed in runs.seeds(variant)[: SEEDS.get(variant, 1)]:
         for step in steps:
             if step in changes:
                 found += [Place(seed, step, when) for when in ("before", "after")]
@@ -48,19 +53,23 @@ def places(study: Study, arm: str) -> list[Place]:
 
 
 def place_of(state: dict[str, Any]) -> Place:
-    """Says where what `at` returned was taken."""
+    """Returns the place of a state that `spectrum` returned.
+
+    Args:
+      state: from `spectrum`.
+    """
     return Place(*(state[field] for field in Place._fields))
 
 
 def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
-    """Counts the negative eigenvalues that changes of masks made.
+    """Counts the new negative eigenvalues after mask updates.
 
     Args:
-      states: what `at` returned for several places of one arm.
+      states: from `spectrum`, for several places of one variant.
 
     Returns:
-      For every place after a change of which the one before is there: negatives after
-      less those before, by one threshold for both.
+      For every place after a mask update that also has the place before: negatives
+      after minus those before, by one threshold for both.
     """
     found = {place_of(state): state["eigenvalues"] for state in states}
     return {
@@ -71,26 +80,34 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
     }
 
 
-def at(study: Study, *, arm: str, place: Place) -> dict[str, Any]:
-    """Takes the spectrum of the loss's Hessian at a place, exactly and by Lanczos."""
-    params, masks = study.solution(arm, saved_state_name(STAGE, place.step), place.seed)
+def spectrum(runs: NetworkRuns, *, variant: str, place: Place) -> dict[str, Any]:
+    """Computes the spectrum of the Hessian of the loss, exactly and by Lanczos' method.
+
+    Args:
+      runs: runs of a network.
+      variant: one of its variants.
+      place: the state.
+    """
+    params, masks = runs.solution(
+        variant, saved_state_name(STAGE, place.step), place.seed
+    )
     if place.moment == "after":
         # The state one update later has the masks; its weights have been trained.
         later = saved_state_name(STAGE, place.step + 1)
-        masks = study.solution(arm, later, place.seed).masks
-    batch = study.examples(EXAMPLES[study.scale])
+        masks = runs.solution(variant, later, place.seed).masks
+    batch = runs.examples(EXAMPLES[runs.scale])
     size = min(len(batch[1]), 1000)
     space = param_subspace.make(masks_lib.apply(masks, params), masks)
-    loss = study.functions().loss
+    loss = runs.functions().loss
     found = exact.spectrum(loss, space, batch, batch_size=size)
     product = hvp.operator(loss, space, batch, batch_size=size)
     ends = lanczos.extremes(product, found.n, key=jax.random.key(0))
-    said = eigenvalues.summarize(found.eigenvalues)
+    summary = eigenvalues.summarize(found.eigenvalues)
     return {
         **place._asdict(),
         "eigenvalues": found.eigenvalues.tolist(),
-        "negative": int(said.pop("negatives")),
-        **said,
+        "negative": int(summary.pop("negatives")),
+        **summary,
         "examples": found.examples,
         "lanczos": {
             "top": np.asarray(ends.top).tolist(),

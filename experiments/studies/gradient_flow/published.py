@@ -1,15 +1,14 @@
-"""What the paper's authors published for LeNet-5 at 95 %, and names of arms.
+"""Published: the numbers of the paper for LeNet-5 at 95 %, and labels of variants.
 
 Evci, Ioannou, Keskin, Dauphin, Gradient Flow in Sparse Neural Networks and How Lottery
 Tickets Win, 2020, arXiv:2010.03533: the authors' post on it has the table of LeNet-5
 (test accuracy, ensemble of 5, disagreement, disagreement with the pruned solution).
-Nothing like it is published for the MLP, nor for the other arms; ResNet-20 stands in
-for the paper's ImageNet networks and has no published numbers at all.
+Nothing like it is published for the MLP, nor for the other variants; ResNet-20 takes
+the place of the paper's ImageNet networks and has no published numbers.
 
-Which of our arms a row of theirs is, is inferred: their "5 Diff. Pruned" is all our
-pruning runs and their "Pruned soln." the first, the one that masks are taken from;
-their "Scratch (Diff. Init.)" is our Scratch, and their "Scratch" ours of one
-initialisation.
+The match between their rows and our variants is inferred: their "5 Diff. Pruned" is all
+our pruning runs, and their "Pruned soln." the first, from which masks are taken; their
+"Scratch (Diff. Init.)" is our Scratch, and their "Scratch" ours of one initialization.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ LABELS = {
     "pruned": "the pruned solution",
     "lt": "LT",
     "scratch": "Scratch",
-    "scratch_same": "Scratch, one initialisation",
+    "scratch_same": "Scratch, one initialization",
     "scratch_plus": "Scratch+",
     "liu": "Scratch, Liu",
     "rigl": "RigL",
@@ -33,8 +32,8 @@ LABELS = {
     "dense": "dense",
 }
 
-# Arms that train the masks of the pruning run: how, and from which weights.
-INITIALISED = {
+# Variants that train the masks of the pruning run: by which method, from which weights.
+INITIALIZED = {
     "scratch": ("static", "Glorot, masked"),
     "liu": ("static", "Liu et al., by layer"),
     "scratch_plus": ("static", "sparsity-aware"),
@@ -86,5 +85,15 @@ TITLES = {
     "mlp": "MLP 784-300-100-10 at 98 %",
     "resnet": "ResNet-20, CIFAR-10, at 95 %",
 }
-# The length of the recipe, which for ResNet-20 is that of 160 epochs.
+# Updates of the recipe; for ResNet-20, those of 160 epochs.
 STEPS = {"lenet": 11_719, "mlp": 11_719, "resnet": 62_560}
+
+
+def label_group(group: str) -> str:
+    """Returns the label of a group of solutions.
+
+    Args:
+      group: variant and moment, such as "lt end".
+    """
+    variant, _, moment = group.partition(" ")
+    return f"{LABELS[variant]} {moment}"

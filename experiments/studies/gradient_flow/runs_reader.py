@@ -1,4 +1,4 @@
-"""The runs of one network of the study, opened when something is asked of them."""
+"""Runs reader: the runs of one network of the study, opened when they are needed."""
 
 import functools
 from pathlib import Path
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from experiments.studies import launcher
 from experiments.studies.gradient_flow import variants
-from jaxsparse import factory, metrics_log, transforms
+from jaxsparse import factory, transforms
 from jaxsparse.analysis import similarity
+from jaxsparse.reports import records
 from jaxsparse.training import checkpoints
 from jaxsparse.training.train import saved_state_name
 
@@ -18,102 +19,134 @@ STAGE = "level_00/ticket"
 END = variants.END
 
 
-class Study:
-    """The runs of one network that have ended, opened when they are first needed."""
+class NetworkRuns:
+    """The runs of one network that have ended."""
 
     def __init__(self, folder: Path, network: str, scale: str, data_dir: str) -> None:
-        """Finds the arms that have ended; opens none."""
+        """Finds the variants that have ended; opens none.
+
+        Args:
+          folder: directory of all runs.
+          network: one of `variants.NETWORKS`.
+          scale: one of `studies.SCALES`.
+          data_dir: directory of prepared datasets; "" for the one in the configs.
+        """
         self.folder, self.network, self.scale = folder, network, scale
         self.data_dir = data_dir
-        runs = {run.name: run for run in variants.runs(scale)}
-        self.arms = [
+        runs = {run.name: run for run in variants.of_network(network, scale)}
+        self.variants = [
             name
-            for name in variants.arms(network, "")
-            if launcher.has_ended(runs[f"{network}_{name}"], self._of(name))
+            for name in variants.fields_of(network, "")
+            if f"{network}_{name}" in runs
+            and launcher.has_ended(runs[f"{network}_{name}"], self._of(name))
         ]
 
-    def _of(self, arm: str) -> Path:
-        return self.folder / f"{self.network}_{arm}"
+    def _of(self, variant: str) -> Path:
+        return self.folder / f"{self.network}_{variant}"
 
-    @functools.cache  # noqa: B019 -- it lives as long as the process
-    def run(self, arm: str) -> factory.TrainedRun:
-        """Opens an arm."""
-        # All arms see the same examples: they are read once.
-        data = None if arm == "prune" else self.run("prune").dataset
-        return factory.open_run(self._of(arm), data_dir=self.data_dir, dataset=data)
+    @functools.cache  # noqa: B019 -- lives as long as the process
+    def run(self, variant: str) -> factory.TrainedRun:
+        """Opens a variant."""
+        # All variants train on the same examples, which are read once.
+        data = None if variant == "prune" else self.run("prune").dataset
+        return factory.open_run(self._of(variant), data_dir=self.data_dir, dataset=data)
 
-    def mark(self, *names: str) -> dict[str, str]:
-        """Says by hash what arms ended with: what is measured on them belongs to it."""
+    def hashes(self, *names: str) -> dict[str, str]:
+        """Returns the hashes of the final checkpoints of variants.
+
+        Args:
+          *names: names of variants.
+        """
         found = {
-            arm: checkpoints.recorded_hash(self._of(arm) / "checkpoints", END)
-            for arm in names
+            variant: checkpoints.recorded_hash(self._of(variant) / "checkpoints", END)
+            for variant in names
         }
-        return {arm: hash_ for arm, hash_ in found.items() if hash_}
+        return {variant: hash_ for variant, hash_ in found.items() if hash_}
 
     @functools.cache  # noqa: B019
-    def state(self, arm: str, moment: str = END) -> Any:
-        """Loads a state of an arm.
+    def state(self, variant: str, moment: str = END) -> Any:
+        """Loads a state of a variant.
+
+        Args:
+          variant: the variant.
+          moment: name of the checkpoint.
 
         Raises:
-          ValueError: if it is lost, saying how to get it again.
+          ValueError: if it is lost; the message contains the remedy.
         """
         try:
-            return factory.load_state(self.run(arm), moment)
+            return factory.load_state(self.run(variant), moment)
         except ValueError as error:
             raise ValueError(
-                f"{error}; move {self._of(arm)} away, and the same command trains it "
-                "again"
+                f"{error}; move {self._of(variant)} away, and the same command trains "
+                "it again"
             ) from error
 
     def check(self) -> None:
-        """Refuses arms that began with other masks than the pruned solution's.
+        """Checks that all variants started with the masks of the pruned solution.
 
         Raises:
-          ValueError: naming the arm.
+          ValueError: if one did not; the message names it.
         """
         pruned = self.solution("prune", "end", 0).masks
-        for arm in self.arms:
-            if not self.run(arm).config.warm_start.masks:
+        for variant in self.variants:
+            if not self.run(variant).config.warm_start.masks:
                 continue
-            began = self.solution(arm, "start", 0).masks
+            began = self.solution(variant, "start", 0).masks
             pairs = zip(jax.tree.leaves(began), jax.tree.leaves(pruned), strict=True)
             if not all(bool(jnp.array_equal(a, b)) for a, b in pairs):
                 raise ValueError(
-                    f"{self._of(arm)}: began with other masks than "
-                    f"{self._of('prune')} ended with; wanted the same: move it away, "
+                    f"{self._of(variant)}: expected the final masks of "
+                    f"{self._of('prune')} as initial masks, got others; move it away, "
                     "and the same command trains it again"
                 )
 
-    def solution(self, arm: str, moment: str, replicate: int) -> similarity.Solution:
-        """Takes the weights and masks of one seed; "start", "end" or a checkpoint."""
+    def solution(
+        self, variant: str, moment: str, replicate: int
+    ) -> similarity.Solution:
+        """Returns weights and masks of one seed.
+
+        Args:
+          variant: the variant.
+          moment: "start", "end" or the name of a checkpoint.
+          replicate: the seed.
+        """
         names = {"start": saved_state_name(STAGE, 0), "end": END}
-        state = self.state(arm, names.get(moment, moment))
+        state = self.state(variant, names.get(moment, moment))
         held = (state.params, transforms.get_masks(state.opt_state))
         return similarity.Solution(*jax.tree.map(lambda leaf: leaf[replicate], held))
 
     @property
-    def normalises(self) -> bool:
-        """Whether the network has statistics of BatchNorm."""
+    def has_batch_norm(self) -> bool:
+        """Whether the network has batch normalization."""
         return bool(jax.tree.leaves(self.state("prune").batch_stats))
 
-    def seeds(self, arm: str) -> range:
-        """Numbers the seeds of an arm."""
-        return range(self.run(arm).config.replicates)
+    def seeds(self, variant: str) -> range:
+        """Returns the seeds of a variant."""
+        return range(self.run(variant).config.replicates)
 
     @functools.cache  # noqa: B019
-    def functions(self, arm: str = "prune") -> factory.EvalFns:
-        """Makes the functions of an arm's network, once: they are compiled once."""
-        run = self.run(arm)
-        stats = jax.tree.map(lambda leaf: leaf[0], self.state(arm).batch_stats)
+    def functions(self, variant: str = "prune") -> factory.EvalFns:
+        """Makes the functions of a variant's network, which are compiled once."""
+        run = self.run(variant)
+        stats = jax.tree.map(lambda leaf: leaf[0], self.state(variant).batch_stats)
         return factory.make_eval_fns(run.config, run.dataset, stats)
 
     def examples(self, count: int) -> tuple[Any, Any]:
-        """Takes the first training examples, fewer if there are fewer."""
+        """Returns the first training examples.
+
+        Args:
+          count: how many at most.
+        """
         train = self.run("prune").dataset.train
         return jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count])
 
-    def records(self, arm: str, kind: str) -> list[dict[str, Any]]:
-        """Reads the records of an arm of one kind."""
-        path = self._of(arm) / "metrics.jsonl"
-        rows = metrics_log.read(path, fields=metrics_log.FIELDS)
+    def records(self, variant: str, kind: str) -> list[dict[str, Any]]:
+        """Reads the records of a variant of one kind.
+
+        Args:
+          variant: the variant.
+          kind: kind of record, as in `jaxsparse.reports.records`.
+        """
+        rows = records.read(self._of(variant) / "metrics.jsonl")
         return [row for row in rows if row["kind"] == kind]

@@ -1,7 +1,6 @@
-"""What the study reads of its runs, and measures of the weights that they ended with.
+"""Analysis: accuracies and error barriers from records, angles from checkpoints.
 
-Records of training have accuracies, and what lies between children or rounds that
-follow each other; angles, thresholds and histograms are computed of checkpoints, once.
+Angles, pruning thresholds and histograms of weights are computed once and cached.
 """
 
 import functools
@@ -18,8 +17,8 @@ from experiments.studies.stable_imp import variants
 from jaxsparse.analysis import connectivity, imp_rounds, pairwise, similarity
 from jaxsparse.analysis.similarity import Solution
 
-VERSION = 2  # of what is computed of checkpoints: to be raised with every change to it
-BINS = 600  # fine, as arms with other limits are drawn in common bins
+VERSION = 2  # of the computations from checkpoints; raised with every change to them
+BINS = 600  # many, because variants with other limits are drawn in common bins
 # In right angles, as the paper has them.
 _angle = functools.partial(similarity.angular_distance, subspace="intersection")
 _cosine = functools.partial(similarity.cosine_similarity, subspace="intersection")
@@ -28,65 +27,82 @@ MEASURES = {"angles": _angle, "cosines": _cosine, "distances": _distance}
 
 
 def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, Any]:
-    """Reads and measures the arms of a network that have ended.
+    """Measures the runs of a network that have ended; {} if there are none.
+
+    Args:
+      folder: directory of all runs.
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      data_dir: directory of prepared datasets; "" for the one in the configs.
 
     Returns:
-      "arms" by what they are to the claims ("small", "large", "repelled", "attracted",
-      or their name), "onset" if that has ended, "warmup", two arms that differ in it
-      alone, and "missing", what has not ended and why; {} if nothing has.
+      "variants" by their role in the claims ("small", "large", "repelled",
+      "attracted", or their name); "onset" if it has ended; "warmup", two variants that
+      differ in warm-up only; and "missing", the runs that have not ended and why.
     """
     runs = variants.of_network(network, scale)
     readers = run_reader.ended(runs, folder, data_dir)
     batches = variants.BATCHES[scale][network]
     roles = {f"batch_{batches.small}": "small", f"batch_{batches.large}": "large"}
-    found: dict[str, Any] = {"arms": {}, "missing": launcher.missing(runs, folder)}
+    found: dict[str, Any] = {"variants": {}, "missing": launcher.missing(runs, folder)}
     for name, reader in readers.items():
-        arm = name.removeprefix(f"{network}_")
-        if arm == "onset":
+        variant = name.removeprefix(f"{network}_")
+        if variant == "onset":
             found["onset"] = of_onset(reader)
             continue
         kept = folder / "analysis" / f"{name}.json"
-        found["arms"][roles.get(arm, arm)] = of_arm(reader) | cache.once(
+        found["variants"][roles.get(variant, variant)] = of_records(
+            reader
+        ) | cache.cached_json(
             kept,
-            {"checkpoints": reader.marks(ends(reader)), "version": VERSION},
+            {"checkpoints": reader.hashes(ends(reader)), "version": VERSION},
             functools.partial(of_weights, reader),
             label=name,
         )
     half = variants.HALF_STABLE.get((network, scale))
     pair = {"plain": roles.get(f"batch_{half}", ""), "warm": f"batch_{half}_warmup"}
     found["warmup"] = {
-        name: found["arms"][arm] for name, arm in pair.items() if arm in found["arms"]
+        name: found["variants"][variant]
+        for name, variant in pair.items()
+        if variant in found["variants"]
     }
-    return found if found["arms"] or "onset" in found else {}
+    return found if found["variants"] or "onset" in found else {}
 
 
 def ends(reader: Reader) -> list[str]:
-    """Names the checkpoints with which the rounds of a run ended, and its beginning."""
-    levels = sorted({row["level"] for row in reader.of_kind("level", arm="ticket")})
+    """Returns the checkpoints at the end of all rounds, and the initial one.
+
+    Args:
+      reader: a run that has ended.
+    """
+    levels = sorted({row["level"] for row in reader.of_kind("level", variant="ticket")})
     return [*(f"level_{level:02d}/ticket/last" for level in levels), "init"]
 
 
-def of_arm(reader: Reader) -> dict[str, Any]:
-    """Reads accuracies in percent, and what lies between children and rounds."""
+def of_records(reader: Reader) -> dict[str, Any]:
+    """Reads accuracies in percent, and error barriers of copies and of rounds.
+
+    Args:
+      reader: a run that has ended.
+    """
 
     def accuracy(row: Any) -> float:
         return 100 * row["test_accuracy"]
 
-    rows = reader.of_kind("level", arm="ticket")
+    rows = reader.of_kind("level", variant="ticket")
     levels, ticket = run_reader.table(rows, "level", accuracy)
-    _, remaining = run_reader.table(
-        rows, "level", lambda r: 100 * r["weights_remaining"]
-    )
-    controls = reader.of_kind("level", arm="reinitialized")
+    _, remaining = run_reader.table(rows, "level", lambda r: 100 * r["density"])
+    controls = reader.of_kind("level", variant="reinitialized")
     # Level 0 has no control: its tickets are dense.
     _, reinitialized = run_reader.table(controls, "level", accuracy)
     dense = np.full((len(ticket), 1), np.nan)
     if not controls:
         reinitialized = np.full((len(ticket), len(levels) - 1), np.nan)
-    segments = reader.of_kind("segment")
-    places, unstable = run_reader.table(segments, "level", _instability("test"))
-    _, on_train = run_reader.table(segments, "level", _instability("train"))
-    follows, rises = run_reader.table(reader.of_kind("successive"), "level", _rise)
+    pairs = reader.of_kind("child_barrier")
+    places, unstable = run_reader.table(pairs, "level", _instability("test"))
+    _, on_train = run_reader.table(pairs, "level", _instability("train"))
+    rounds = reader.of_kind("level_barrier")
+    follows, rises = run_reader.table(rounds, "level", _rise)
     return {
         "levels": levels,
         "remaining": remaining.mean(axis=0).tolist(),
@@ -99,7 +115,7 @@ def of_arm(reader: Reader) -> dict[str, Any]:
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
         "batch": reader.config["data"]["batch_size"],
-        "segment": reader.segment,
+        "interpolation": reader.interpolation,
     }
 
 
@@ -108,44 +124,52 @@ def _instability(part: str) -> Any:
 
 
 def _rise(row: Any) -> float:
-    """Takes how far the test error rises above the worse of two rounds, in points."""
+    """Returns the rise of the test error above the worse of two rounds, in points."""
     error, alphas = np.asarray(row["test_error"]), row["alphas"]
     return 100 * float(connectivity.max_increase(error, alphas))
 
 
 def of_onset(reader: Reader) -> list[dict[str, Any]]:
-    """Reads how stable children are, by the update that they begin at, a level each."""
+    """Reads the instability of each level by the update at which copies start.
+
+    Args:
+      reader: a run that has ended.
+    """
     found = []
-    segments = reader.of_kind("segment")
-    for level in sorted({row["level"] for row in segments}):
+    pairs = reader.of_kind("child_barrier")
+    for level in sorted({row["level"] for row in pairs}):
         rows = [
-            row | {"began": int(row["stage"].rpartition("_")[2])}
-            for row in segments
+            row | {"start": int(row["stage"].rpartition("_")[2])}
+            for row in pairs
             if row["level"] == level
         ]
-        steps, test = run_reader.table(rows, "began", _instability("test"))
+        steps, test = run_reader.table(rows, "start", _instability("test"))
         parts = {
             "train": _instability("train"),
             "l2": lambda row: row["l2"],
             "disagreement": lambda row: 100 * row["disagreement"],
         }
         more = {
-            name: run_reader.table(rows, "began", of)[1] for name, of in parts.items()
+            name: run_reader.table(rows, "start", of)[1] for name, of in parts.items()
         }
         found.append(
             {"level": level, "steps": steps, "instability": test.tolist()}
             | {name: values.tolist() for name, values in more.items()}
-            | {"segments": of_segments(rows), "updates": rows[0]["step"]}
+            | {"interpolations": of_interpolations(rows), "updates": rows[0]["step"]}
             | {"batch": reader.config["data"]["batch_size"]}
         )
     return found
 
 
-def of_segments(rows: list[Any]) -> list[dict[str, Any]]:
-    """Averages the errors on the segments of each seed, by where children began."""
+def of_interpolations(rows: list[Any]) -> list[dict[str, Any]]:
+    """Averages the errors over the pairs of each seed, by where copies start.
+
+    Args:
+      rows: records of barriers between copies, with "start".
+    """
     found = []
-    for step in sorted({row["began"] for row in rows}):
-        here = [row for row in rows if row["began"] == step]
+    for step in sorted({row["start"] for row in rows}):
+        here = [row for row in rows if row["start"] == step]
         seeds = sorted({row["replicate"] for row in here})
         errors = [
             np.mean([r["test_error"] for r in here if r["replicate"] == seed], axis=0)
@@ -157,7 +181,11 @@ def of_segments(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def of_weights(reader: Reader) -> dict[str, Any]:
-    """Measures the solutions of all rounds: how they lie, and where they are cut."""
+    """Measures angles, distances and pruning thresholds of all rounds.
+
+    Args:
+      reader: a run that has ended.
+    """
     names = ends(reader)
     each = [reader.solutions(name) for name in names]
     by_seed = list(zip(*each, strict=True))
@@ -183,7 +211,7 @@ def _matrix(of: Any, solutions: tuple[Solution, ...]) -> np.ndarray:
 
 
 def _histograms(solutions: tuple[Solution, ...]) -> list[dict[str, Any]]:
-    """Counts the weights of every round of the first seed by their value."""
+    """Computes histograms of the weights of every round of the first seed."""
     every = [similarity.flatten(one, subspace="first") for one in solutions]
     limit = max(float(jnp.max(jnp.abs(vector))) for vector in every)
     found = []

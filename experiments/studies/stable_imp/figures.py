@@ -1,170 +1,201 @@
-"""Figures of the study."""
+"""Figures: the measurements of the study, drawn."""
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
-from experiments.studies.stable_imp import claims, variants
-from jaxsparse.reports import plot_curves, study_figures
+from experiments.studies import figures
+from experiments.studies.stable_imp import evidence, tables, variants
+from jaxsparse.reports import plot_curves
 
 Found = dict[str, Any]
+_REMAINING = "weights remaining (%)"
+_THRESHOLD = (evidence.STABLE, "stable below 2")
+_SHOWN = 10.7  # percent of weights remaining, at which weights are shown
 CAPTIONS = {
     "onset": (
-        "Instability, of test error in percentage points, between children that begin "
-        "at an update of training and differ in the order of data only."
+        "Instability, of test error in percentage points, between copies that start at "
+        "an update of training and differ in the order of data only."
     ),
-    "onset_segments": "Test error between two children, by the update they begin at.",
+    "onset_interpolations": (
+        "Test error on the linear interpolation of two copies, by the update at which "
+        "they start."
+    ),
     "rounds": (
-        "Test accuracy of tickets rewound to initialisation and of the same masks with "
-        "fresh weights, by the weights remaining."
+        "Test accuracy of tickets rewound to initialization and of the same masks with "
+        "new weights, by the weights remaining."
     ),
     "stability": (
-        "Instability of rounds, and how far the test error rises between a round and "
-        "the one before, in percentage points."
+        "Instability of rounds, and rise of the test error between a round and the one "
+        "before, in percentage points."
     ),
     "angles": (
         "Angular distance between the solutions of rounds, over the weights that both "
         "have, in right angles, averaged over seeds; the last row and column are the "
-        "initialisation."
+        "initialization."
     ),
-    "thresholds": (
-        "Largest magnitude that was pruned after each round: the pruning threshold."
-    ),
+    "thresholds": "Pruning threshold: the largest magnitude pruned after each round.",
     "histogram": (
-        "Weights of the first seed at the round next to 10.7 % remaining; lines: where "
-        "they are cut next."
+        "Weights of the first seed at the round nearest to 10.7 % remaining; lines: "
+        "the next pruning threshold."
     ),
 }
 
 
-def draw(network: str, scale: str, found: Found, *, title: str) -> dict[str, Any]:
-    """Draws what there is; None for a figure without anything to show."""
-    of = {
-        variants.label(arm, network, scale): entry
-        for arm, entry in found["arms"].items()
-    }
-    return _of_onset(found.get("onset", []), title) | {
-        "rounds": _accuracies(of, title),
-        "stability": _stability(of, title),
-        "angles": _angles(of, title),
-        "thresholds": plot_curves.curves(
-            [
-                plot_curves.Panel(
-                    "",
-                    [
-                        plot_curves.Curve(name, e["remaining"][:-1], e["thresholds"])
-                        for name, e in of.items()
-                    ],
-                )
-            ],
-            x="weights remaining (%)",
-            y="pruning threshold",
-            title=title,
-            scale="remaining",
-        ),
-        "histogram": _histogram(of, title),
-    }
+def draw(network: str, scale: str, found: Found, title: str) -> dict[str, Any]:
+    """Draws all figures; None for a figure without content.
 
-
-def _of_onset(onset: list[Found], title: str) -> dict[str, Any]:
-    curves = [
-        plot_curves.Curve(
-            "dense" if line["level"] == 0 else f"round {line['level']}",
-            line["steps"],
-            line["instability"],
-        )
-        for line in onset
-    ]
-    threshold = (claims.STABLE, "stable below 2")
-    segments = [
-        plot_curves.Panel(
-            "dense" if line["level"] == 0 else f"round {line['level']}",
-            [
-                plot_curves.Curve(f"from {part['step']}", part["alphas"], part["error"])
-                for part in line["segments"]
-            ],
-        )
-        for line in onset
-    ]
+    Args:
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
+    labels = {name: variants.label(name, network, scale) for name in found["variants"]}
+    over = {"x": _REMAINING, "title": title, "scale": "remaining"}
+    thresholds = tables.thresholds_frame(found)
     return {
-        "onset": plot_curves.curves(
-            [plot_curves.Panel("", curves, threshold)],
-            x="update at which children begin",
-            y="instability (points)",
-            title=title,
-            scale="steps",
+        "onset": _onset(found, title),
+        "onset_interpolations": _interpolations(found, title),
+        "rounds": plot_curves.curves(
+            _rounds(found, labels), y="test accuracy (%)", **over
         ),
-        "onset_segments": plot_curves.segments(segments, title=title, ordered=True),
+        "stability": plot_curves.curves(
+            _stability(found, labels),
+            y="rise of the test error (points)",
+            threshold=_THRESHOLD,
+            **over,
+        ),
+        "angles": _angles(found, labels, title),
+        "thresholds": plot_curves.curves(
+            _over_rounds(thresholds, found, labels, "threshold"),
+            y="pruning threshold",
+            **over,
+        ),
+        "histogram": _histogram(found, labels, title),
     }
 
 
-def _accuracies(of: dict[str, Found], title: str) -> Any:
-    panels = []
-    for name, entry in of.items():
-        lines = [
-            plot_curves.Curve("tickets", entry["remaining"], entry["ticket"]),
-            plot_curves.Curve(
-                "reinitialised", entry["remaining"], entry["reinitialized"]
-            ),
-        ]
-        panels.append(plot_curves.Panel(name, lines))
-    return plot_curves.curves(
-        panels,
-        x="weights remaining (%)",
-        y="test accuracy (%)",
-        title=title,
-        scale="remaining",
-    )
+def _round(level: int) -> str:
+    """Returns the label of a round."""
+    return f"round {level}" if level else "dense"
 
 
-def _stability(of: dict[str, Found], title: str) -> Any:
-    threshold = (claims.STABLE, "stable below 2")
-    children, rises = [], []
-    for name, entry in of.items():
-        at = dict(zip(entry["levels"], entry["remaining"], strict=True))
-        levels = sorted(map(int, entry["instability"]))
-        if levels:
-            by = {int(k): v for k, v in entry["instability"].items()}
-            values = np.asarray([by[level] for level in levels]).T
-            places = [at[level] for level in levels]
-            children.append(plot_curves.Curve(name, places, values))
-        if entry["successive_levels"]:
-            places = [at[level] for level in entry["successive_levels"]]
-            rises.append(plot_curves.Curve(name, places, entry["successive"]))
-    return plot_curves.curves(
-        [
-            plot_curves.Panel("children of a round", children, threshold),
-            plot_curves.Panel("a round and the one before", rises, threshold),
-        ],
-        x="weights remaining (%)",
-        y="rise of the test error (points)",
-        title=title,
-        scale="remaining",
-    )
-
-
-def _angles(of: dict[str, Found], title: str) -> Any:
-    if not of:
+def _onset(found: Found, title: str) -> Figure | None:
+    """Draws instability against the update at which copies start."""
+    frame = tables.onset_frame(found)
+    if frame.empty:
         return None
-    entries = {name: np.mean(e["angles"], axis=0) for name, e in of.items()}
-    labels = max((e["labels"] for e in of.values()), key=len)
-    alike = {name: m for name, m in entries.items() if len(m) == len(labels)}
-    top = max(1.0, *(float(np.max(m)) for m in alike.values()))
-    measure = study_figures.Measure("right angles", alike, (0.0, top))
-    return study_figures.matrices([measure], labels=labels, axis="round", title=title)
+    names = {"seed": "replicate", "update": "x", "test": "y"}
+    return plot_curves.curves(
+        frame.rename(columns=names).assign(panel="", label=frame["round"].map(_round)),
+        x="update at which copies start",
+        y="instability (points)",
+        title=title,
+        scale="steps",
+        threshold=_THRESHOLD,
+    )
 
 
-def _histogram(of: dict[str, Found], title: str) -> Any:
-    """Draws the weights at the round that is next to 10.7 % remaining."""
-    entries = []
-    for name, entry in of.items():
-        levels = entry["remaining"][: len(entry["thresholds"][0])]
-        if not levels:
+def _interpolations(found: Found, title: str) -> Figure | None:
+    """Draws the test error between two copies, by where they start."""
+    rows = [
+        (_round(line["level"]), f"from {part['step']}", seed, alpha, error)
+        for line in found.get("onset", [])
+        for part in line["interpolations"]
+        for seed, errors in enumerate(part["error"])
+        for alpha, error in zip(part["alphas"], errors, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=plot_curves.COLUMNS)
+    return plot_curves.interpolations(table, title=title, ordered=True)
+
+
+def _over_rounds(
+    frame: pd.DataFrame, found: Found, labels: dict[str, str], measure: str
+) -> pd.DataFrame:
+    """Makes the rows of lines over weights remaining, one line for each variant."""
+    remaining = {
+        (name, level): percent
+        for name, entry in found["variants"].items()
+        for level, percent in zip(entry["levels"], entry["remaining"], strict=True)
+    }
+    if frame.empty:
+        return pd.DataFrame(columns=plot_curves.COLUMNS)
+    places = zip(frame["variant"], frame["round"], strict=True)
+    return pd.DataFrame(
+        {
+            "panel": "",
+            "label": frame["variant"].map(labels),
+            "replicate": frame["seed"],
+            "x": [remaining[place] for place in places],
+            "y": frame[measure],
+        }
+    )
+
+
+def _rounds(found: Found, labels: dict[str, str]) -> pd.DataFrame:
+    """Makes the rows of accuracies: one panel for each variant."""
+    frame = tables.rounds_frame(found)
+    columns = {"ticket_percent": "tickets", "reinitialized_percent": "reinitialized"}
+    parts = []
+    for column, label in columns.items():
+        rows = _over_rounds(frame, found, labels, column)
+        parts.append(rows.assign(panel=rows["label"], label=label))
+    return pd.concat(parts)
+
+
+def _stability(found: Found, labels: dict[str, str]) -> pd.DataFrame:
+    """Makes the rows of instability, and of rises from round to round."""
+    frame = tables.stability_frame(found)
+    panels = {"test": "copies of a round", "rise": "a round and the one before"}
+    return pd.concat(
+        _over_rounds(frame, found, labels, measure).assign(panel=panel)
+        for measure, panel in panels.items()
+    )
+
+
+def _angles(found: Found, labels: dict[str, str], title: str) -> Figure | None:
+    """Draws the angles between rounds, of variants with as many rounds as any."""
+    each = found["variants"]
+    if not each:
+        return None
+    names = max((entry["labels"] for entry in each.values()), key=len)
+    entries = {
+        labels[name]: np.mean(entry["angles"], axis=0)
+        for name, entry in each.items()
+        if len(entry["labels"]) == len(names)
+    }
+    top = max(1.0, *(float(np.max(matrix)) for matrix in entries.values()))
+    return figures.matrices(
+        entries,
+        labels=names,
+        axis="round",
+        measure="right angles",
+        limits=(0.0, top),
+        title=title,
+    )
+
+
+def _histogram(found: Found, labels: dict[str, str], title: str) -> Figure | None:
+    """Draws the weights at the round that is nearest to 10.7 % remaining."""
+    parts, thresholds = [], {}
+    for name, entry in found["variants"].items():
+        remaining = np.asarray(entry["remaining"][: len(entry["thresholds"][0])])
+        if not len(remaining):
             continue
-        place = int(np.argmin(np.abs(np.log(np.asarray(levels) / 10.7))))
-        counts = np.asarray(entry["histograms"][place]["counts"])
-        own = np.asarray(entry["histograms"][place]["edges"])
-        values = np.repeat((own[:-1] + own[1:]) / 2, counts)
-        threshold = entry["thresholds"][0][place]
-        entries.append(study_figures.Values(name, values, threshold))
-    return study_figures.histograms(entries, x="weight", title=title, bins=60)
+        place = int(np.argmin(np.abs(np.log(remaining / _SHOWN))))
+        edges = np.asarray(entry["histograms"][place]["edges"])
+        values = {
+            "label": labels[name],
+            "value": (edges[:-1] + edges[1:]) / 2,
+            "count": entry["histograms"][place]["counts"],
+        }
+        parts.append(pd.DataFrame(values))
+        thresholds[labels[name]] = entry["thresholds"][0][place]
+    if not parts:
+        return None
+    return figures.histograms(
+        pd.concat(parts), x="weight", title=title, thresholds=thresholds
+    )

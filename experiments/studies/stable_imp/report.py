@@ -1,17 +1,23 @@
-"""What the page of the study says and shows of a network."""
+"""Report: the section of the study on a network."""
 
 import math
 from typing import Any, NamedTuple
 
 from experiments.studies import claims as claims_lib
+from experiments.studies import report as report_lib
 from experiments.studies.stable_imp import claims, figures, tables, variants
-from jaxsparse.reports import study
 
 Found = dict[str, Any]
 
 
 class Published(NamedTuple):
-    """Length of the published training."""
+    """Length of the published training.
+
+    Attributes:
+      epochs: epochs of each round.
+      rounds: rounds of pruning.
+      examples: training examples.
+    """
 
     epochs: int
     rounds: int
@@ -29,8 +35,8 @@ TITLES = {
     },
     "full": {"mnist": "LeNet-300-100 on MNIST", "cifar": "ResNet-20 on CIFAR-10"},
 }
-# As published: of LeNet-300-100; of ResNet-20, or of Conv-4 at other scales. Then those
-# of the onset: updates and batches of LeNet-300-100 and of ResNet-20.
+# LeNet-300-100; ResNet-20, or Conv-4 at scales other than full. For the onset: updates
+# and batch sizes of LeNet-300-100 and ResNet-20.
 PUBLISHED = {
     "mnist": Published(epochs=25, rounds=25, examples=60_000),
     "cifar": Published(epochs=85, rounds=25, examples=50_000),
@@ -40,21 +46,21 @@ PUBLISHED_ONSET = {"mnist": (24_000, 60), "cifar": (62_560, 128)}
 WRITTEN = (
     "Thresholds were written before any run of the study had pruned, and batch sizes "
     "chosen by the instability of dense networks alone. Amended ones were made "
-    "stricter when runs had been seen: what a claim takes for granted must be seen "
-    "too. At cpu scale a first series had one order of examples for all rounds, which "
-    "makes rounds alike, and on CIFAR-10 the published strengths, which changed angles "
-    "by 0.01 right angles; here rounds have orders of their own, and there are "
-    "stronger arms beside the published ones."
+    "stricter when runs had been seen: what a claim presumes must be observed too. At "
+    "cpu scale a first series had one order of examples for all rounds, which makes "
+    "rounds similar, and on CIFAR-10 the published strengths, which changed angles by "
+    "0.01 right angles; here each round has its own order, and there are stronger "
+    "variants in addition to the published ones."
 )
 
 
-def section(network: str, scale: str, found: Found) -> study.Section:
-    """Makes the part of the page on a network.
+def section(network: str, scale: str, found: Found) -> report_lib.Section:
+    """Makes the section of the report on a network.
 
     Args:
-      network: one of `arms.NETWORKS`.
-      scale: one of `arms.SCALES`.
-      found: what `measuring.measure` returned.
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `analysis.measure`.
     """
     levels, stability, onset = (
         tables.rounds_frame(found),
@@ -62,35 +68,35 @@ def section(network: str, scale: str, found: Found) -> study.Section:
         tables.onset_frame(found),
     )
     solutions, cuts = tables.solutions_frame(found), tables.thresholds_frame(found)
-    called = {arm: variants.label(arm, network, scale) for arm in found["arms"]}
-    return study.Section(
+    labels = {name: variants.label(name, network, scale) for name in found["variants"]}
+    return report_lib.Section(
         name=network,
         title=TITLES[scale][network],
         lines=_lines(network, scale, found),
         claims=claims_lib.judge(claims.CLAIMS, found),
         about_claims=WRITTEN,
         tables=[
-            study.Table(
+            report_lib.Table(
                 "Rounds",
                 "Test accuracy in percent, mean ± sample standard deviation over n "
-                "seeds. The gap is that of tickets to controls, seed by seed.",
-                tables.show_rounds(levels, called),
+                "seeds. The gap is tickets minus controls, seed by seed.",
+                tables.show_rounds(levels, labels),
                 long=True,
             ),
-            study.Table(
+            report_lib.Table(
                 "Stability",
                 "Percentage points, mean ± sample standard deviation over n seeds: "
-                "instability between children of a round, and the rise of the error "
+                "instability between copies of a round, and the rise of the error "
                 "between a round and the one before. Stable: below 2 on the test set, "
                 "on average; matching: accuracy less than 0.2 below the dense network.",
-                tables.show_stability(found, stability, called),
+                tables.show_stability(found, stability, labels),
             ),
-            study.Table(
+            report_lib.Table(
                 "Onset of stability",
                 "Instability in percentage points of error, distance over all "
                 "parameters, and test examples classified differently in percent, "
-                "between children that begin at an update.",
-                tables.show_means(onset, ["test", "train", "l2", "different"], called),
+                "between copies that start at an update.",
+                tables.show_means(onset, ["test", "train", "l2", "different"], labels),
             ),
         ],
         frames={
@@ -100,21 +106,21 @@ def section(network: str, scale: str, found: Found) -> study.Section:
             "solutions": solutions,
             "thresholds": cuts,
         },
-        figures=figures.draw(network, scale, found, title=TITLES[scale][network]),
+        figures=figures.draw(network, scale, found, TITLES[scale][network]),
         captions=figures.CAPTIONS,
     )
 
 
 def _lines(network: str, scale: str, found: Found) -> list[str]:
-    """Says how much of the published training there was, and what is missing."""
+    """Compares the length of training with the published one."""
     whole = PUBLISHED[network]
     if scale != "full" and network == "cifar":
         whole = PUBLISHED_SMALL
     lines = []
-    for arm, entry in found["arms"].items():
+    for name, entry in found["variants"].items():
         updates = whole.epochs * math.ceil(whole.examples / entry["batch"])
         lines.append(
-            f"{variants.label(arm, network, scale)}: {entry['steps']:,} updates a "
+            f"{variants.label(name, network, scale)}: {entry['steps']:,} updates a "
             f"round, {entry['steps'] / updates:.2g} of the published number at these "
             f"batches, in {entry['epochs']:g} epochs of {whole.epochs}; "
             f"{entry['levels'][-1]} of {whole.rounds} rounds; "
@@ -127,6 +133,7 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
             f"{entry['batch']}, {entry['updates'] / updates:.2g} of the published "
             f"{updates:,} at {batch}; {len(entry['instability'])} seeds."
         )
-    for segment in dict.fromkeys(tuple(e["segment"]) for e in found["arms"].values()):
-        lines.append(claims_lib.of_segments(*segment))
-    return [*lines, *claims_lib.not_here(found)]
+    each = (tuple(entry["interpolation"]) for entry in found["variants"].values())
+    for points, examples in dict.fromkeys(each):
+        lines.append(claims_lib.describe_interpolations(points, examples))
+    return [*lines, *claims_lib.unfinished(found)]

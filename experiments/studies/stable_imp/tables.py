@@ -1,6 +1,6 @@
-"""Tables of the study: frames that are kept with all digits, and their words."""
+"""Tables: the measurements with all digits, and as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,175 +10,214 @@ from jaxsparse.analysis import connectivity
 from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
-_WORDS = {
+_HEADINGS = {
+    "variant": "Variant",
+    "round": "Round",
+    "update": "Update",
     "test": "Test",
     "train": "Train",
     "rise": "Rise",
     "l2": "Distance",
     "different": "Different",
+    "ticket_percent": "Tickets",
+    "reinitialized_percent": "Reinitialized",
+    "gap_points": "Gap",
 }
 
 
 def rounds_frame(found: Found) -> pd.DataFrame:
-    """Tabulates accuracies: a row an arm, round and seed, in percent."""
-    rows = []
-    for arm, entry in found["arms"].items():
-        for r, accuracies in enumerate(entry["ticket"]):
-            for i, level in enumerate(entry["levels"]):
-                control = entry["reinitialized"][r][i]
-                rows.append(
-                    {
-                        "arm": arm,
-                        "round": level,
-                        "remaining_percent": entry["remaining"][i],
-                        "seed": r,
-                        "ticket_percent": accuracies[i],
-                        "reinitialized_percent": control,
-                        "gap_points": accuracies[i] - control,
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def show_rounds(frame: pd.DataFrame, called: Mapping[str, str]) -> pd.DataFrame:
-    """Words the accuracies of every round; arms as they are called."""
-    if frame.empty:
-        return frame
-    rows = []
-    for (arm, level), part in frame.groupby(["arm", "round"], sort=False):
-        rows.append(
-            {
-                "Arm": called[arm],
-                "Round": str(level),
-                "Remaining": f"{part['remaining_percent'].iloc[0]:.1f} %",
-                "n": str(len(part)),
-                "Tickets": _mean(part["ticket_percent"]),
-                "Reinitialised": _mean(part["reinitialized_percent"]),
-                "Gap": _mean(part["gap_points"]),
-            }
-        )
-    return pd.DataFrame(rows)
+    """Tabulates accuracies: one row for each variant, round and seed, in percent."""
+    rows = [
+        {
+            "variant": variant,
+            "round": level,
+            "remaining_percent": entry["remaining"][i],
+            "seed": seed,
+            "ticket_percent": accuracies[i],
+            "reinitialized_percent": entry["reinitialized"][seed][i],
+        }
+        for variant, entry in found["variants"].items()
+        for seed, accuracies in enumerate(entry["ticket"])
+        for i, level in enumerate(entry["levels"])
+    ]
+    table = pd.DataFrame(rows)
+    if rows:
+        gap = table["ticket_percent"] - table["reinitialized_percent"]
+        table["gap_points"] = gap
+    return table
 
 
 def stability_frame(found: Found) -> pd.DataFrame:
-    """Tabulates instability and rises: a row an arm, round and seed, in points."""
-    rows: dict[Any, dict[str, Any]] = {}
-
-    def put(arm: str, level: Any, values: list[float], name: str) -> None:
-        for seed, value in enumerate(values):
-            key = (arm, int(level), seed)
-            place = {"arm": arm, "round": int(level), "seed": seed}
-            rows.setdefault(key, place)[name] = value
-
-    for arm, entry in found["arms"].items():
-        for level, values in entry["instability"].items():
-            put(arm, level, values, "test")
-        for level, values in entry["train_instability"].items():
-            put(arm, level, values, "train")
-        columns = np.asarray(entry["successive"]).T.tolist()
-        for level, values in zip(entry["successive_levels"], columns, strict=True):
-            put(arm, level, values, "rise")
-    names = ["arm", "round", "seed", "test", "train", "rise"]
-    ordered = sorted(rows.values(), key=lambda row: (row["round"], row["seed"]))
-    table = pd.DataFrame(ordered, columns=names)
-    order = {arm: place for place, arm in enumerate(found["arms"])}
-    return table.sort_values("arm", key=lambda c: c.map(order), kind="stable")
-
-
-def show_stability(
-    found: Found, frame: pd.DataFrame, called: Mapping[str, str]
-) -> pd.DataFrame:
-    """Words the stability of every round, and whether it is stable and matching."""
-    shown = show_means(frame, ["test", "train", "rise"], called)
-    rows = []
-    for arm, level in frame[["arm", "round"]].drop_duplicates().itertuples(index=False):
-        entry = found["arms"][arm]
-        pairs = {int(k): v for k, v in entry["instability"].items()}.get(level)
-        said = {"Stable": "", "Matching": ""}
-        if pairs is not None:
-            ticket = np.asarray(entry["ticket"]) / 100
-            judged = connectivity.classify_stability(
-                np.asarray(pairs) / 100,
-                accuracy=ticket[:, entry["levels"].index(level)],
-                dense_accuracy=ticket[:, 0],
-            )
-            said["Stable"] = "yes" if judged.stable else "no"
-            if level:  # a dense network has nothing to match
-                said["Matching"] = "yes" if judged.matching else "no"
-        rows.append(said)
-    return shown.join(pd.DataFrame(rows))
+    """Tabulates instability and rises: one row for each variant, round and seed."""
+    parts = [
+        pd.DataFrame(values)
+        .melt(var_name="round", value_name=name)
+        .assign(
+            variant=variant, seed=lambda t: t.groupby("round").cumcount(), measure=name
+        )
+        .rename(columns={name: "value"})
+        for variant, entry in found["variants"].items()
+        for name, values in (
+            ("test", entry["instability"]),
+            ("train", entry["train_instability"]),
+            (
+                "rise",
+                dict(
+                    zip(
+                        entry["successive_levels"],
+                        np.asarray(entry["successive"]).T.tolist(),
+                        strict=True,
+                    )
+                ),
+            ),
+        )
+        if values
+    ]
+    by = ["variant", "round", "seed"]
+    names = ["test", "train", "rise"]
+    if not parts:
+        return pd.DataFrame(columns=[*by, *names])
+    table = pd.concat(parts).astype({"round": int})
+    wide = table.pivot(index=by, columns="measure", values="value").reindex(
+        columns=names
+    )
+    order = {variant: place for place, variant in enumerate(found["variants"])}
+    return (
+        wide.rename_axis(columns=None)
+        .reset_index()
+        .sort_values(
+            by,
+            key=lambda c: c.map(order) if c.name == "variant" else c,
+            ignore_index=True,
+        )
+    )
 
 
 def onset_frame(found: Found) -> pd.DataFrame:
-    """Tabulates stability by update: a row a round, update and seed."""
-    rows = []
-    for line in found.get("onset", ()):
-        for i, step in enumerate(line["steps"]):
-            for r in range(len(line["instability"])):
-                rows.append(
-                    {
-                        "round": line["level"],
-                        "update": step,
-                        "seed": r,
-                        "test": line["instability"][r][i],
-                        "train": line["train"][r][i],
-                        "l2": line["l2"][r][i],
-                        "different": line["disagreement"][r][i],
-                    }
-                )
-    return pd.DataFrame(rows)
+    """Tabulates stability by update: one row for each round, update and seed."""
+    measures = {"test": "instability", "train": "train", "l2": "l2"}
+    measures["different"] = "disagreement"
+    return pd.DataFrame(
+        [
+            {"round": line["level"], "update": step, "seed": seed}
+            | {name: line[field][seed][i] for name, field in measures.items()}
+            for line in found.get("onset", ())
+            for i, step in enumerate(line["steps"])
+            for seed in range(len(line["instability"]))
+        ]
+    )
 
 
 def solutions_frame(found: Found) -> pd.DataFrame:
-    """Tabulates how the solutions of rounds lie: a row an arm, seed and pair."""
-    rows = []
-    for arm, entry in found["arms"].items():
-        for seed, angles in enumerate(entry["angles"]):
-            for i, j in zip(*np.triu_indices(len(angles), k=1), strict=True):
-                rows.append(
-                    {
-                        "arm": arm,
-                        "seed": seed,
-                        "first": entry["labels"][i],
-                        "second": entry["labels"][j],
-                        "right_angles": angles[i][j],
-                        "cosine": entry["cosines"][seed][i][j],
-                        "distance": entry["distances"][seed][i][j],
-                    }
-                )
-    return pd.DataFrame(rows)
+    """Tabulates angles and distances: one row for each variant, seed and pair."""
+    measures = {"right_angles": "angles", "cosine": "cosines", "distance": "distances"}
+    return pd.DataFrame(
+        [
+            {
+                "variant": variant,
+                "seed": seed,
+                "first": entry["labels"][i],
+                "second": entry["labels"][j],
+            }
+            | {name: entry[field][seed][i][j] for name, field in measures.items()}
+            for variant, entry in found["variants"].items()
+            for seed, angles in enumerate(entry["angles"])
+            for i, j in zip(*np.triu_indices(len(angles), k=1), strict=True)
+        ]
+    )
 
 
 def thresholds_frame(found: Found) -> pd.DataFrame:
-    """Tabulates the largest magnitude pruned after a round: a row an arm and seed."""
+    """Tabulates pruning thresholds: one row for each variant, seed and round."""
     return pd.DataFrame(
         [
-            {"arm": arm, "round": level, "seed": seed, "threshold": threshold}
-            for arm, entry in found["arms"].items()
+            {"variant": variant, "round": level, "seed": seed, "threshold": threshold}
+            for variant, entry in found["variants"].items()
             for seed, line in enumerate(entry["thresholds"])
             for level, threshold in zip(entry["levels"], line, strict=False)
         ]
     )
 
 
-def show_means(
-    frame: pd.DataFrame, measures: list[str], called: Mapping[str, str]
-) -> pd.DataFrame:
-    """Words the mean over seeds of some measures, at each place."""
+def show_rounds(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Formats the accuracies of every round.
+
+    Args:
+      frame: from `rounds_frame`.
+      labels: labels of variants.
+    """
     if frame.empty:
         return frame
-    places = [name for name in ("arm", "round", "update") if name in frame]
-    rows = []
-    for place, part in frame.groupby(places, sort=False):
-        named = {
-            name.capitalize(): called.get(value, str(value))
-            for name, value in zip(places, place, strict=True)
-        }
-        words = {_WORDS[name]: _mean(part[name]) for name in measures}
-        rows.append(named | {"n": str(len(part))} | words)
-    return pd.DataFrame(rows)
+    measures = ["ticket_percent", "reinitialized_percent", "gap_points"]
+    shown = show_means(frame, measures, labels)
+    places = frame.drop_duplicates(["variant", "round"])
+    remaining = [f"{percent:.1f} %" for percent in places["remaining_percent"]]
+    shown.insert(2, "Remaining", remaining)
+    shown.insert(3, "n", shown.pop("n"))
+    return shown
 
 
-def _mean(values: pd.Series) -> str:
-    known = values.dropna()
-    return formatting.plus_minus(known.mean(), known.std()) if len(known) else ""
+def show_stability(
+    found: Found, frame: pd.DataFrame, labels: Mapping[str, str]
+) -> pd.DataFrame:
+    """Formats the stability of every round, and whether it is stable and matching.
+
+    Args:
+      found: from `analysis.measure`.
+      frame: from `stability_frame`.
+      labels: labels of variants.
+    """
+    shown = show_means(frame, ["test", "train", "rise"], labels)
+    places = frame[["variant", "round"]].drop_duplicates()
+    rows = [
+        _judge(found["variants"][variant], level)
+        for variant, level in places.itertuples(index=False)
+    ]
+    return shown.join(pd.DataFrame(rows))
+
+
+def _judge(entry: Found, level: int) -> dict[str, str]:
+    """Judges whether a round is stable and matching; "" for a round without copies."""
+    judged = {"Stable": "", "Matching": ""}
+    pairs = {int(k): v for k, v in entry["instability"].items()}.get(level)
+    if pairs is None:
+        return judged
+    ticket = np.asarray(entry["ticket"]) / 100
+    verdict = connectivity.classify_stability(
+        np.asarray(pairs) / 100,
+        accuracy=ticket[:, entry["levels"].index(level)],
+        dense_accuracy=ticket[:, 0],
+    )
+    judged["Stable"] = "yes" if verdict.stable else "no"
+    if level:  # a dense network has nothing to match
+        judged["Matching"] = "yes" if verdict.matching else "no"
+    return judged
+
+
+def show_means(
+    frame: pd.DataFrame, measures: Sequence[str], labels: Mapping[str, str]
+) -> pd.DataFrame:
+    """Formats the means of measures over seeds.
+
+    Args:
+      frame: one row for each place (variant, round, update) and seed.
+      measures: columns that are averaged; missing values are left out.
+      labels: labels of variants.
+    """
+    if frame.empty:
+        return frame
+    places = [name for name in ("variant", "round", "update") if name in frame]
+    groups = frame.groupby(places, sort=False)
+    shown = groups.size().rename("n").reset_index()
+    for name in measures:
+        pairs = groups[name].agg(["mean", "std"]).itertuples(index=False)
+        shown[_HEADINGS[name]] = [_mean(*pair) for pair in pairs]
+    if "variant" in shown:
+        shown["variant"] = shown["variant"].map(labels)
+    shown = shown.rename(columns=_HEADINGS)
+    return shown.astype(dict.fromkeys(shown.columns, str))
+
+
+def _mean(mean: float, sd: float) -> str:
+    """Formats a mean over seeds, "" if there is none."""
+    return "" if pd.isna(mean) else formatting.plus_minus(mean, sd)

@@ -1,13 +1,13 @@
-"""The runs of the study: instability, pruning at several batch sizes, repelling.
+"""Variants: instability, pruning at several batch sizes, repulsion and attraction.
 
-- `NET_onset`: children of several steps of dense training, and of a sparse round.
-  On MNIST at cpu scale of dense training alone, at the small batches.
-- `NET_batch_B`: iterative pruning from initialisation at batches of B, with
-  reinitialised controls and children of some rounds; `_warmup` with warm-up.
+- `NET_onset`: copies from several steps of dense training, and of a sparse round. On
+  MNIST at cpu scale of dense training only, at the small batch size.
+- `NET_batch_B`: iterative pruning from initialization at batches of B, with
+  reinitialized controls and copies of some rounds; `_warmup` with warm-up.
 - `NET_repelled`: at large batches, repelled from the solutions of all rounds before.
-- `NET_attracted`: at small batches, drawn to them.
+- `NET_attracted`: at small batches, attracted to them.
 - `NET_repelled_published`, `NET_attracted_published`: with the published strengths,
-  where the two above have others (`STRENGTHS`).
+  if the two above have others (`STRENGTHS`).
 
 `quick` is two rounds of everything on a part of the data. `cpu` has LeNet-300-100 on
 MNIST for 5 of 25 epochs and 15 of 25 rounds, and LeNet-5 on 5,000 images of CIFAR-10
@@ -29,18 +29,17 @@ from typing import Any, NamedTuple
 from experiments.studies.runs import Run
 from jaxsparse.training import solution_penalty
 
-SCALES = ("quick", "cpu", "full")
 NETWORKS = ("mnist", "cifar")
 
 
 class Batches(NamedTuple):
-    """Batch sizes of a network.
+    """Batch sizes for a network.
 
     Attributes:
-      small: where dense training from initialisation is least stable.
-      large: where it is most stable.
+      small: the one at which dense training from initialization is least stable.
+      large: the one at which it is most stable.
       between: others.
-      warmup: those that are trained with warm-up too.
+      warmup: those that are also trained with warm-up.
     """
 
     small: int
@@ -49,11 +48,10 @@ class Batches(NamedTuple):
     warmup: tuple[int, ...] = ()
 
 
-# Of cpu, dense networks trained from two or three batch sizes for 9 (MNIST) or 8
-# epochs had, between 2 children of 3 seeds each, an instability in points of test error
-# of 3.2 at 16, 0.3 at 60 and 0.1 at 1,024 on MNIST, and of 21 at 16 and 2.8 at 128 on
-# CIFAR-10.
-# At full scale batches are the paper's, as far as they are known; 256 and 4,096 ours.
+# At cpu scale, dense networks trained for 9 (MNIST) or 8 epochs had, between 2 copies
+# of 3 seeds each, an instability in points of test error of 3.2 at 16, 0.3 at 60 and
+# 0.1 at 1,024 on MNIST, and of 21 at 16 and 2.8 at 128 on CIFAR-10. At full scale the
+# sizes are the paper's, as far as they are known; 256 and 4,096 are ours.
 _PUBLISHED = (128, 256, 512, 1024, 2048, 4096)
 BATCHES = {
     "quick": {"mnist": Batches(20, 200), "cifar": Batches(20, 200)},
@@ -80,10 +78,10 @@ _TINY = {
     "instability.points": 5,
     "instability.examples": 500,
 }
-# Batches between stable and unstable, where warm-up is to help: 512 as published; of
-# cpu those whose dense networks had an instability of 2.8 points.
+# Batch size between stable and unstable, at which warm-up should help: 512 as
+# published; at cpu scale the one whose dense networks had an instability of 2.8 points.
 HALF_STABLE = {("cifar", "cpu"): 128, ("cifar", "full"): 512}
-# What a scale changes of the recipes: of the onset of stability, and of pruning.
+# Fields of the recipes that a scale changes: of the onset of stability, and of pruning.
 ONSET: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "mnist": {},
@@ -122,37 +120,37 @@ PRUNING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "full": {"mnist": {}, "cifar": {}},
 }
-# Of repelling and attracting: the published ones, and where there are others. A
-# twentieth of the updates or fewer needs stronger ones to do anything.
+# Strengths of repulsion and attraction: the published ones, and others where training
+# has a twentieth of the published updates or fewer, on which those have no effect.
 PUBLISHED_STRENGTHS = (solution_penalty.REPEL, solution_penalty.ATTRACT)
 STRENGTHS = {("cifar", "cpu"): (20.0, -10.0)}
 WARMUP = {"cpu": "1ep", "full": "10ep"}  # an eighth of training, as published
 
 
-def runs(scale: str) -> list[Run]:
-    """Lists the runs of a scale, those of which the others are compared with first."""
-    return [run for network in NETWORKS for run in of_network(network, scale)]
-
-
 def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network."""
-    variant = RECIPES[scale][network]
+    """Lists the runs of a network, those with which others are compared first.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+    """
+    suffix = RECIPES[scale][network]
     listed = []
     for name, fields in _pruning(network, scale).items():
-        recipe = f"configs/stable_imp_{network}.py{variant}"
+        recipe = f"configs/stable_imp_{network}.py{suffix}"
         listed.append(Run(f"{network}_{name}", recipe, fields))
-    recipe = f"configs/stability_{network}.py{variant}"
+    recipe = f"configs/stability_{network}.py{suffix}"
     onset = Run(f"{network}_onset", recipe, ONSET[scale][network])
     return [*listed[:2], onset, *listed[2:]]
 
 
-def names(network: str, scale: str) -> list[str]:
-    """Lists the arms of a network, without its name."""
-    return [run.name.removeprefix(f"{network}_") for run in of_network(network, scale)]
-
-
 def strengths(network: str, scale: str) -> dict[str, tuple[float, float]]:
-    """Lists strengths of repelling and attracting, by the ending of the arms' names."""
+    """Lists strengths of repulsion and attraction, by the suffix of variants.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+    """
     others = STRENGTHS.get((network, scale))
     if others is None:
         return {"": PUBLISHED_STRENGTHS}
@@ -160,7 +158,7 @@ def strengths(network: str, scale: str) -> dict[str, tuple[float, float]]:
 
 
 def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
-    """Lists the arms that prune, and what differs from the recipe."""
+    """Lists the variants that prune, and the fields that differ from the recipe."""
     batches, plain = BATCHES[scale][network], PRUNING[scale][network]
 
     def at(size: int, **more: Any) -> dict[str, Any]:
@@ -169,19 +167,27 @@ def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
 
     small, large = batches.small, batches.large
     found = {f"batch_{small}": at(small), f"batch_{large}": at(large)}
-    alone = {"stability__children": 0}  # they are compared by accuracy and angle
+    alone = {"instability__copies": 0}  # compared by accuracy and angle only
     for name, pair in strengths(network, scale).items():
         repel, attract = pair
-        found[f"repelled{name}"] = at(large, repelling__strength=repel, **alone)
-        found[f"attracted{name}"] = at(small, repelling__strength=attract, **alone)
+        found[f"repelled{name}"] = at(large, solution_penalty__strength=repel, **alone)
+        found[f"attracted{name}"] = at(
+            small, solution_penalty__strength=attract, **alone
+        )
     found |= {f"batch_{size}": at(size) for size in batches.between}
     for size in batches.warmup:
         found[f"batch_{size}_warmup"] = at(size, schedule__warmup=WARMUP[scale])
     return found
 
 
-def label(arm: str, network: str, scale: str) -> str:
-    """Names an arm for people."""
+def label(variant: str, network: str, scale: str) -> str:
+    """Returns the label of a variant.
+
+    Args:
+      variant: its name, without that of the network, or "small" or "large".
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+    """
     sizes = BATCHES[scale][network]
     names = {
         "small": f"batches of {sizes.small}",
@@ -190,5 +196,5 @@ def label(arm: str, network: str, scale: str) -> str:
     for ending, (repel, attract) in strengths(network, scale).items():
         names[f"repelled{ending}"] = f"{sizes.large}, repelled by {repel:g}"
         names[f"attracted{ending}"] = f"{sizes.small}, attracted by {-attract:g}"
-    plain = arm.removeprefix("batch_").replace("_warmup", ", warm-up")
-    return names.get(arm, f"batches of {plain}")
+    plain = variant.removeprefix("batch_").replace("_warmup", ", warm-up")
+    return names.get(variant, f"batches of {plain}")

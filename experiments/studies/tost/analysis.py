@@ -1,4 +1,4 @@
-"""What the study reads of its runs: accuracies, and how weights were rescaled."""
+"""Analysis: test accuracies, and the factors by which weights were rescaled."""
 
 import json
 from pathlib import Path
@@ -14,32 +14,44 @@ Found = dict[str, Any]
 
 
 def measure(folder: Path, network: str, scale: str, data_dir: str) -> Found:
-    """Reads the arms of a network that have ended; {} if there is none.
+    """Reads the runs of a network that have ended; {} if there are none.
+
+    Args:
+      folder: directory of all runs.
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      data_dir: directory of prepared datasets; "" for the one in the configs.
 
     Returns:
-      "missing", what has not ended and why; and "cells", by cell and arm what
-      `of_records` reads, and the factors of `of_factors` where weights were rescaled.
+      "missing", the runs that have not ended and why; and "cells", by cell and variant
+      what `of_records` and `of_factors` read.
     """
+    grid = variants.GRIDS[scale].get(network)
+    if grid is None:
+        return {}
     runs = variants.of_network(network, scale)
     readers = run_reader.ended(runs, folder, data_dir)
-    grid = variants.GRIDS[scale][network]
     cells: dict[variants.Cell, Found] = {}
     for cell in variants.cells(grid):
-        for arm in variants.arms(grid, cell):
-            reader = readers.get(cell.named(network, arm))
+        for variant in variants.of_cell(grid, cell):
+            reader = readers.get(cell.named(network, variant))
             if reader is not None:
                 found = of_records(reader) | of_factors(reader)
-                cells.setdefault(cell, {})[arm] = found
+                cells.setdefault(cell, {})[variant] = found
     if not cells:
         return {}
     return {"missing": launcher.missing(runs, folder), "cells": cells}
 
 
 def of_records(reader: Reader) -> Found:
-    """Reads accuracies in percent, at the end and by update, and counts of weights."""
-    rows = reader.of_kind("level", arm="ticket")
+    """Reads accuracies in percent, at the end and by update, and counts of weights.
+
+    Args:
+      reader: a run that has ended.
+    """
+    rows = reader.of_kind("level", variant="ticket")
     steps, curve = run_reader.table(
-        reader.of_kind("eval", arm="ticket"),
+        reader.of_kind("eval", variant="ticket"),
         "step",
         lambda row: 100 * row["test_accuracy"],
     )
@@ -48,7 +60,7 @@ def of_records(reader: Reader) -> Found:
         "accuracy": [100 * row["test_accuracy"] for row in in_order],
         "kept": rows[0]["kept"],
         "total": rows[0]["total"],
-        "live": [row["live"] for row in in_order],
+        "effective_params": [row["effective_params"] for row in in_order],
         "steps": rows[0]["step"],
         "epochs": rows[0]["epoch"],
         "curve": (steps, curve.tolist()),
@@ -56,7 +68,15 @@ def of_records(reader: Reader) -> Found:
 
 
 def of_factors(reader: Reader) -> Found:
-    """Reads by what every tensor was multiplied, [seeds] each; {} if none was."""
+    """Reads the factors of every tensor [seeds]; {} if nothing was rescaled.
+
+    Args:
+      reader: a run that has ended.
+
+    Returns:
+      "factors" by tensor; and "constrained", percent of the updates of each seed in
+      which the gradient norm was above its maximum.
+    """
     path = reader.workdir / "rescaling.json"
     if not path.exists():
         return {}

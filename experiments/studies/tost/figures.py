@@ -1,130 +1,123 @@
-"""Figures of the study: what every aid gains, and how networks learn with it."""
+"""Figures: gains of every technique, and training with it."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from experiments.studies.tost import claims, labels, variants
+from experiments.studies.tost import claims
+from experiments.studies.tost.variants import LABELS, MASK_LABELS, TECHNIQUES
 from jaxsparse.reports import plot_curves, plot_style
 
 Found = dict[str, Any]
-WIDE = 20.0  # points beyond which gains are on a logarithmic axis
+LARGE = 20.0  # points; with larger gains the axis is logarithmic
 CAPTIONS = {
     "gains": (
-        "What every aid gains over none: points are seeds, bars the mean and one "
-        "sample standard deviation to either side of it. One mark goes with one "
-        "sparsity. Where a gain is beyond 20 points, the axis is logarithmic beyond 1."
+        "Gain of every technique: points are seeds, bars the mean and one sample "
+        "standard deviation to either side. If a gain is beyond 20 points, the axis is "
+        "logarithmic beyond 1."
     ),
     "training": (
-        "Test accuracy while networks train, at the highest sparsity, from the first "
-        "evaluation after any training; ghosts are gone after half of the updates."
+        "Test accuracy during training, at the highest sparsity, from the first "
+        "evaluation after step 0; ghosts are removed after half of the updates."
     ),
 }
 
 
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    """Lists the single techniques and all of them, as far as they are measured."""
+    return [name for name in (*TECHNIQUES, "all") if name in entry]
+
+
 def gains(found: Found, title: str) -> Figure | None:
-    """Draws gains as points: a panel a mask, a row an aid, a colour a sparsity."""
-    cells = {c: entry for c, entry in found["cells"].items() if "none" in entry}
-    masks = list(dict.fromkeys(cell.mask for cell in cells))
-    places = sorted({cell.sparsity for cell in cells})
-    listed = {aid for entry in cells.values() for aid in _shown(entry)}
-    aids = [aid for aid in (*variants.AIDS, "all") if aid in listed]
-    if not aids:
+    """Draws the gains of every seed: a panel a mask, a row a technique.
+
+    Args:
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
+    rows = [
+        (cell.mask, cell.sparsity, name, value)
+        for cell, entry in found["cells"].items()
+        if "none" in entry
+        for name in _names(entry)
+        for value in claims.gain(entry, name)
+    ]
+    if not rows:
         return None
-    styles = dict(zip(places, plot_style.shades(len(places)), strict=True))
-    width = plot_style.beside([f"{at} %" for at in places])
-    seeds = max(len(e["none"]["accuracy"]) for e in cells.values())
+    table = pd.DataFrame(rows, columns=["mask", "sparsity", "technique", "gain"])
+    order = [name for name in (*TECHNIQUES, "all") if name in set(table["technique"])]
+    places = sorted(table["sparsity"].unique())
+    looks = dict(zip(places, plot_style.shades(len(places)), strict=True))
+    masks = list(table["mask"].unique())
+    seeds = table.groupby(["mask", "sparsity", "technique"]).size().max()
+    labels = {at: f"{at} %" if at else "dense" for at in places}
     figure, panels = plot_style.panels(
-        [labels.MASKS[mask] for mask in masks],
-        x="gain over no aid (points of test accuracy)",
+        [MASK_LABELS[mask] for mask in masks],
+        x="",
         y="",
         title=f"{title}: gains of {seeds} seeds, mean ± s.d.",
-        beside=width,
+        beside=plot_style.legend_width(list(labels.values())),
     )
-    far = _furthest(cells) > WIDE
     for axes, mask in zip(panels, masks, strict=True):
+        mine = table.loc[table["mask"] == mask]
+        own = sorted(mine["sparsity"].unique())
+        look = {"x": "gain", "y": "technique", "hue": "sparsity", "ax": axes}
+        look |= {"order": order, "hue_order": own, "legend": False}
+        look |= {"palette": [looks[at].color for at in own]}
+        sns.stripplot(mine, dodge=True, jitter=False, size=3, alpha=0.6, **look)
+        for dots in axes.collections:  # below the bars, which would hide them
+            dots.set_offsets(dots.get_offsets() + [0, 0.09])
+        sns.pointplot(
+            mine,
+            dodge=0.8 - 0.8 / len(own) if len(own) > 1 else False,
+            linestyle="none",
+            errorbar="sd",
+            capsize=0.1,
+            markers=[looks[at].marker for at in own],
+            markersize=5,
+            err_kws={"linewidth": 1.5},
+            **look,
+        )
         axes.axvline(0, color=plot_style.GREY, linewidth=0.8, zorder=1)
-        own = [cell for cell in cells if cell.mask == mask]
-        for turn, cell in enumerate(own):
-            shift = 0.22 * (turn - (len(own) - 1) / 2)
-            style = styles[cell.sparsity]
-            for row, aid in enumerate(aids):
-                if aid in cells[cell]:
-                    _points(axes, claims.gain(cells[cell], aid), row + shift, style)
-        if far:
+        axes.set_yticks(range(len(order)), [LABELS[name] for name in order])
+        axes.set(xlabel="", ylabel="")
+    if table["gain"].abs().max() > LARGE:
+        for axes in panels:
             axes.set_xscale("symlog", linthresh=1.0)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set_yticks(range(len(aids)), [labels.ARMS[aid] for aid in aids])
-        axes.set_ylim(len(aids) - 0.5, -0.5)
-    handles = [
-        Line2D([], [], color=style.color, marker=style.marker, linewidth=1.5)
-        for style in styles.values()
-    ]
-    called = ["dense" if at == 0 else f"{at} %" for at in places]
-    top = panels[min(len(panels), 2) - 1]
-    plot_style.legend_beside(top, handles, called, heading="sparsity")
+    figure.supxlabel("gain over no technique (points of test accuracy)", size="medium")
+    handles = {
+        labels[at]: Line2D([], [], color=look.color, marker=look.marker)
+        for at, look in looks.items()
+    }
+    plot_style.legend_right(figure, handles, heading="sparsity")
     return figure
 
 
-def _furthest(cells: Found) -> float:
-    """Returns the largest gain or loss of any seed, in points."""
-    gains = [
-        claims.gain(entry, aid) for entry in cells.values() for aid in _shown(entry)
-    ]
-    return max(float(np.abs(gain).max()) for gain in gains)
-
-
-def _shown(entry: Found) -> list[str]:
-    return [aid for aid in (*variants.AIDS, "all") if aid in entry]
-
-
-def _points(axes: Any, gain: np.ndarray, y: float, style: plot_style.Style) -> None:
-    """Draws the mean with a bar, and seeds as small points just below it."""
-    rows = np.full(len(gain), y + 0.09)
-    axes.plot(gain, rows, ".", color=style.color, alpha=0.6, markersize=3, zorder=2)
-    sd = gain.std(ddof=1) if len(gain) > 1 else None
-    axes.errorbar(
-        gain.mean(),
-        y,
-        xerr=sd,
-        color=style.color,
-        marker=style.marker,
-        markersize=5,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        linewidth=1.5,
-        capsize=2.5,
-        zorder=3,
-    )
-
-
-def _trained(arm: Found) -> tuple[list[int], np.ndarray]:
-    """Returns the curve of an arm without what untrained networks have."""
-    steps, values = arm["curve"]
-    later = [place for place, step in enumerate(steps) if step > 0]
-    return [steps[place] for place in later], np.asarray(values)[:, later]
-
-
 def training(found: Found, title: str) -> Figure | None:
-    """Draws accuracies by update: a panel a mask, a line an arm."""
+    """Draws accuracies by update: a panel a mask, a line a variant.
+
+    Args:
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
     highest = max(cell.sparsity for cell in found["cells"])
-    panels = [
-        plot_curves.Panel(
-            labels.MASKS[cell.mask],
-            [
-                plot_curves.Curve(labels.ARMS[name], *_trained(arm))
-                for name, arm in entry.items()
-                if name in ("none", "all", *variants.AIDS)
-            ],
-        )
-        for cell, entry in found["cells"].items()
-        if cell.sparsity == highest
+    rows = [
+        (MASK_LABELS[cell.mask], LABELS[name], seed, step, value)
+        for cell, entries in found["cells"].items()
+        for name, entry in entries.items()
+        if cell.sparsity == highest and name in ("none", "all", *TECHNIQUES)
+        for seed, curve in enumerate(entry["curve"][1])
+        for step, value in zip(entry["curve"][0], curve, strict=True)
+        if step > 0  # untrained networks would flatten the curves
     ]
     return plot_curves.curves(
-        panels,
+        pd.DataFrame(rows, columns=plot_curves.COLUMNS),
         x="updates",
         y="test accuracy (%)",
         title=f"{title}, {highest} %",

@@ -1,4 +1,4 @@
-"""What the page of the study says of a network."""
+"""Report: the section of the study on a network."""
 
 from typing import Any
 
@@ -7,68 +7,69 @@ import pandas as pd
 from scipy import stats
 
 from experiments.studies import claims as claims_lib
-from experiments.studies.tost import claims, figures, labels, variants
-from jaxsparse.reports import study
+from experiments.studies import report as report_lib
+from experiments.studies.tost import claims, figures
+from experiments.studies.tost.variants import LABELS, MASK_LABELS, Cell
 
 Found = dict[str, Any]
-RATE = 0.05  # of false discoveries among the gains that are called so
-
+RATE = 0.05  # false discoveries among the gains that help or hurt
+LEARNED = 25  # percent; below it, a network of ten classes has learned almost nothing
+PUBLISHED_EPOCHS = 182  # on CIFAR; the paper does not train on MNIST
 TITLES = {
     "mlp": "LeNet-300-100 on MNIST",
     "lenet": "LeNet-5 on MNIST",
     "resnet": "ResNet-32 on CIFAR-10",
 }
-LEARNED = 25  # percent, above which a network of ten classes has learned something
-PUBLISHED_EPOCHS = 182  # on CIFAR; the paper trains on no MNIST
 WRITTEN = (
     "Thresholds were written before any run of the study but a pilot of two runs, of "
-    "which one seed had been seen; p are of one-sided t tests over seeds."
+    "which one seed had been seen; p are of one-sided t-tests over seeds."
 )
+_CELL = ["mask", "sparsity_percent"]
 
 
-def section(network: str, scale: str, found: Found) -> study.Section:
-    """Makes the part of the page on a network.
+def section(network: str, scale: str, found: Found) -> report_lib.Section:
+    """Makes the section of the report on a network.
 
     Args:
-      network: one of `arms.NETWORKS`.
-      scale: one of `arms.SCALES`.
-      found: what `measuring.measure` returned.
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `analysis.measure`.
     """
+    del scale
     accuracies, gains = accuracy_frame(found), gain_frame(found)
     factors = factor_frame(found)
-    resnet = network == "resnet"
-    shortest = min(arm["epochs"] for _, _, arm in _each(found))
-    enough = not resnet or shortest >= PUBLISHED_EPOCHS / 3
-    return study.Section(
+    shortest = min(entry["epochs"] for _, _, entry in _each(found))
+    enough = network != "resnet" or shortest >= PUBLISHED_EPOCHS / 3
+    return report_lib.Section(
         name=network,
         title=TITLES[network],
         lines=_lines(network, found),
         claims=claims_lib.judge(claims.CLAIMS, found, long_enough=enough),
         about_claims=WRITTEN,
         tables=[
-            study.Table(
-                "Recipe × mask",
+            report_lib.Table(
+                "Technique × mask",
                 "Test accuracy at the end of training in percent, mean ± sample "
-                "standard deviation over n seeds. What is there for good is part of "
-                "the network that is tested: other neurons, or skips with weights "
-                "beyond those that are kept.",
-                show_accuracies(accuracies),
+                "standard deviation over n seeds. Techniques that are never removed "
+                "are part of the network that is tested: other activations, or skips "
+                "with weights in addition to those that are kept.",
+                _spreads(accuracies, _CELL, "variant", "test_accuracy_percent"),
             ),
-            study.Table(
+            report_lib.Table(
                 "Gains",
-                "Percentage points over no aid, seed by seed, mean ± sample standard "
-                "deviation over n seeds. Helps, hurts: by two-sided paired t tests, "
-                f"adjusted (q) so that at most {100 * RATE:g} % false discoveries are "
-                "expected among all of this table (Benjamini and Hochberg); otherwise "
-                "no difference is shown, which is not to say that there is none.",
+                "Percentage points over no technique, seed by seed, mean ± sample "
+                "standard deviation over n seeds. Helps, hurts: by two-sided paired "
+                "t-tests, adjusted (q) so that at most "
+                f"{100 * RATE:g} % false discoveries are expected among all of this "
+                "table (Benjamini and Hochberg). Not shown: no significant difference.",
                 show_gains(gains),
                 long=True,
             ),
-            study.Table(
+            report_lib.Table(
                 "Rescaling",
                 "Factors that kernels were multiplied by, mean ± sample standard "
-                "deviation over n seeds; and at how many percent of the updates the "
-                "gradient was longer than it may be, and was shortened instead.",
+                "deviation over n seeds; and the percentage of updates in which the "
+                "gradient norm was above its maximum, so that it was reduced instead.",
                 show_factors(factors),
                 long=True,
             ),
@@ -82,16 +83,17 @@ def section(network: str, scale: str, found: Found) -> study.Section:
     )
 
 
-def _each(found: Found) -> list[tuple[variants.Cell, str, Found]]:
+def _each(found: Found) -> list[tuple[Cell, str, Found]]:
+    """Lists cell, variant and measurements of all runs."""
     return [
-        (cell, name, arm)
-        for cell, entry in found["cells"].items()
-        for name, arm in entry.items()
+        (cell, name, entry)
+        for cell, variants in found["cells"].items()
+        for name, entry in variants.items()
     ]
 
 
 def _lines(network: str, found: Found) -> list[str]:
-    """Says how long was trained, on how many seeds, and what is missing."""
+    """Describes the length of training, the seeds, and what is missing."""
     first = _each(found)[0][2]
     lines = [
         f"{first['steps']:,} updates, {first['epochs']:g} epochs, "
@@ -102,171 +104,160 @@ def _lines(network: str, found: Found) -> list[str]:
         lines.append(f"That is {part:.2g} of the published {PUBLISHED_EPOCHS} epochs.")
     else:
         lines.append(
-            "The paper trains on CIFAR and Tiny ImageNet only: what its claims say of "
-            "MNIST is an extrapolation."
+            "The paper trains on CIFAR and Tiny ImageNet only: its claims are "
+            "extrapolated to MNIST."
         )
-    return [*lines, *_dead(found), *claims_lib.not_here(found)]
-
-
-def _dead(found: Found) -> list[str]:
-    """Says which seeds never learned; a mean over them and others says little."""
-    each = []
-    for cell, name, arm in _each(found):
-        count = sum(accuracy < LEARNED for accuracy in arm["accuracy"])
+    failed = []
+    for cell, name, entry in _each(found):
+        count = sum(accuracy < LEARNED for accuracy in entry["accuracy"])
         if count:
-            mask, at = _cell(cell.mask, cell.sparsity)
-            seeds = f"{count} of {len(arm['accuracy'])}"
-            each.append(f"{mask} {at} with {labels.ARMS[name]} ({seeds})")
-    if not each:
-        return []
-    return [
-        f"Seeds that end below {LEARNED} %, and so name a class or two: "
-        f"{', '.join(each)}. They are part of all means and tests."
-    ]
+            where = f"{MASK_LABELS[cell.mask]} {cell.sparsity} % with {LABELS[name]}"
+            failed.append(f"{where} ({count} of {len(entry['accuracy'])})")
+    if failed:
+        lines.append(
+            f"Seeds that end below {LEARNED} %: {', '.join(failed)}. They are part of "
+            "all means and tests."
+        )
+    return [*lines, *claims_lib.unfinished(found)]
 
 
 def accuracy_frame(found: Found) -> pd.DataFrame:
-    """Tabulates accuracies: a row a cell, arm and seed."""
-    rows = [
-        {
-            "mask": cell.mask,
-            "sparsity_percent": cell.sparsity,
-            "arm": name,
-            "seed": seed,
-            "test_accuracy_percent": accuracy,
-            "kept": arm["kept"],
-            "total": arm["total"],
-            "live": arm["live"][seed],
-            "updates": arm["steps"],
-        }
-        for cell, name, arm in _each(found)
-        for seed, accuracy in enumerate(arm["accuracy"])
-    ]
-    return pd.DataFrame(rows)
+    """Tabulates accuracies: one row for each cell, variant and seed."""
+    return pd.DataFrame(
+        [
+            {
+                "mask": cell.mask,
+                "sparsity_percent": cell.sparsity,
+                "variant": name,
+                "seed": seed,
+                "test_accuracy_percent": accuracy,
+                "kept": entry["kept"],
+                "total": entry["total"],
+                "effective_params": entry["effective_params"][seed],
+                "updates": entry["steps"],
+            }
+            for cell, name, entry in _each(found)
+            for seed, accuracy in enumerate(entry["accuracy"])
+        ]
+    )
 
 
 def gain_frame(found: Found) -> pd.DataFrame:
-    """Tabulates gains: a row a cell and arm, with the p of a test on it."""
+    """Tabulates gains: one row for each cell and variant, with a two-sided test."""
     rows = []
-    for cell, entry in found["cells"].items():
-        for name in entry if "none" in entry else ():
-            if name == "none":
-                continue
-            gain = claims.gain(entry, name)
-            rows.append(
-                {
-                    "mask": cell.mask,
-                    "sparsity_percent": cell.sparsity,
-                    "arm": name,
-                    "n": len(gain),
-                    "gain_points": float(gain.mean()),
-                    "sd_points": float(gain.std(ddof=1)) if len(gain) > 1 else np.nan,
-                    "p": _p(gain),
-                }
-            )
+    for cell, name, _ in _each(found):
+        if name == "none" or "none" not in found["cells"][cell]:
+            continue
+        gain = claims.gain(found["cells"][cell], name)
+        rows.append(
+            {
+                "mask": cell.mask,
+                "sparsity_percent": cell.sparsity,
+                "variant": name,
+                "n": len(gain),
+                "gain_points": float(gain.mean()),
+                "sd_points": float(gain.std(ddof=1)) if len(gain) > 1 else np.nan,
+                "p": _p(gain),
+            }
+        )
     frame = pd.DataFrame(rows)
-    if not frame.empty:
-        known = frame["p"].notna()
-        frame["q"] = np.nan
-        if known.any():
-            adjusted = stats.false_discovery_control(frame.loc[known, "p"])
-            frame.loc[known, "q"] = adjusted
-        frame["verdict"] = [
-            verdict(row.gain_points, row.q) for row in frame.itertuples()
-        ]
+    if frame.empty:
+        return frame
+    known = frame["p"].notna()
+    frame["q"] = np.nan
+    if known.any():
+        frame.loc[known, "q"] = stats.false_discovery_control(frame.loc[known, "p"])
+    pairs = zip(frame["gain_points"], frame["q"], strict=True)
+    frame["verdict"] = [verdict(gain, q) for gain, q in pairs]
     return frame
 
 
 def _p(gain: np.ndarray) -> float:
-    """Tests whether the mean differs from 0, two-sided; NaN where none can be."""
-    if len(gain) < 2 or claims_lib.are_alike(gain):
+    """Tests whether the mean differs from 0, two-sided; NaN if it cannot be tested."""
+    if len(gain) < 2 or claims_lib.are_equal(gain):
         return float("nan")
     return float(stats.ttest_1samp(gain, 0.0).pvalue)
 
 
 def verdict(gain: float, q: float) -> str:
-    """Says of a cell whether an aid helps there.
+    """Judges whether a technique helps in a cell.
 
     Args:
-      gain: in points, the mean over seeds.
-      q: adjusted p of a two-sided test on it, perhaps NaN.
+      gain: mean over seeds, in points.
+      q: adjusted p-value of a two-sided test; may be NaN.
     """
     if not q < RATE:
         return "not shown"
     return "helps" if gain > 0 else "hurts"
 
 
-def _cell(mask: str, sparsity: int) -> tuple[str, str]:
-    return labels.MASKS[mask], f"{sparsity} %"
+def factor_frame(found: Found) -> pd.DataFrame:
+    """Tabulates factors: one row for each cell, variant, seed and tensor."""
+    return pd.DataFrame(
+        [
+            {
+                "mask": cell.mask,
+                "sparsity_percent": cell.sparsity,
+                "variant": name,
+                "seed": seed,
+                "tensor": tensor,
+                "factor": factor,
+                "constrained_percent": entry["constrained"][seed],
+            }
+            for cell, name, entry in _each(found)
+            for tensor, factors in entry.get("factors", {}).items()
+            for seed, factor in enumerate(factors)
+        ]
+    )
 
 
-def show_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
-    """Words accuracies: a row a cell, a column an arm."""
-    rows = []
-    for (mask, at), part in frame.groupby(["mask", "sparsity_percent"], sort=False):
-        called = dict(zip(("Mask", "Sparsity"), _cell(mask, at), strict=True))
-        called["n"] = str(part["seed"].nunique())
-        for arm, values in part.groupby("arm", sort=False):
-            accuracy = values["test_accuracy_percent"].to_numpy()
-            called[labels.ARMS[arm]] = claims_lib.spread(accuracy)
-        rows.append(called)
-    return pd.DataFrame(rows).fillna("")
+def _spreads(
+    frame: pd.DataFrame, rows: list[str], columns: str, values: str
+) -> pd.DataFrame:
+    """Formats means over seeds, with a row and a column for each value of fields."""
+    groups = frame.groupby([*rows, columns], sort=False)[values]
+    cells = groups.agg(lambda each: claims_lib.spread(each.to_numpy()))
+    order = list(frame[columns].unique())
+    wide = cells.unstack(columns, sort=False)[order].fillna("")
+    counts = frame.groupby(rows, sort=False)["seed"].nunique().astype(str)
+    return _labeled(wide.rename(columns=LABELS).assign(n=counts).reset_index(), rows)
+
+
+def _labeled(frame: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    """Formats the fields that identify a row, which come first, before n."""
+    formats = {
+        "mask": ("Mask", MASK_LABELS.get),
+        "sparsity_percent": ("Sparsity", "{} %".format),
+        "variant": ("Technique", LABELS.get),
+    }
+    shown = {formats[name][0]: frame[name].map(formats[name][1]) for name in rows}
+    rest = [name for name in frame if name not in (*rows, "n")]
+    return pd.DataFrame(shown | {"n": frame["n"].astype(str)} | dict(frame[rest]))
 
 
 def show_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """Words gains and verdicts."""
-    rows = []
-    for row in frame.itertuples():
-        mask, at = _cell(row.mask, row.sparsity_percent)
-        sd = "" if np.isnan(row.sd_points) else f" ± {row.sd_points:.2f}"
-        rows.append(
-            {
-                "Mask": mask,
-                "Sparsity": at,
-                "Aid": labels.ARMS[row.arm],
-                "n": str(row.n),
-                "Gain": f"{row.gain_points:+.2f}{sd}",
-                "p": "" if np.isnan(row.p) else f"{row.p:.2g}",
-                "q": "" if np.isnan(row.q) else f"{row.q:.2g}",
-                "Verdict": row.verdict,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def factor_frame(found: Found) -> pd.DataFrame:
-    """Tabulates factors of rescaling: a row a cell, arm, seed and tensor."""
-    rows = [
-        {
-            "mask": cell.mask,
-            "sparsity_percent": cell.sparsity,
-            "arm": name,
-            "seed": seed,
-            "tensor": tensor,
-            "factor": factor,
-            "constrained_percent": arm["constrained"][seed],
-        }
-        for cell, name, arm in _each(found)
-        for tensor, factors in arm.get("factors", {}).items()
-        for seed, factor in enumerate(factors)
-    ]
-    return pd.DataFrame(rows)
+    """Formats `gain_frame`."""
+    if frame.empty:
+        return frame
+    sds = [f" ± {sd:.2f}" if sd == sd else "" for sd in frame["sd_points"]]
+    made = frame[[*_CELL, "variant", "n"]].assign(
+        Gain=[f"{g:+.2f}{sd}" for g, sd in zip(frame["gain_points"], sds, strict=True)],
+        p=[f"{p:.2g}" if p == p else "" for p in frame["p"]],
+        q=[f"{q:.2g}" if q == q else "" for q in frame["q"]],
+        Verdict=frame["verdict"],
+    )
+    return _labeled(made, [*_CELL, "variant"])
 
 
 def show_factors(frame: pd.DataFrame) -> pd.DataFrame:
-    """Words factors of kernels: a row a cell and arm, a column a kernel."""
+    """Formats the factors of kernels: one row for each cell and variant."""
     if frame.empty:
         return frame
-    rows = []
-    by = ["mask", "sparsity_percent", "arm"]
-    for (mask, at, arm), part in frame.groupby(by, sort=False):
-        called = dict(zip(("Mask", "Sparsity"), _cell(mask, at), strict=True))
-        called |= {"Aid": labels.ARMS[arm], "n": str(part["seed"].nunique())}
-        for tensor, values in part.groupby("tensor", sort=False):
-            if tensor.endswith("kernel"):
-                called[tensor] = claims_lib.spread(values["factor"].to_numpy())
-        once = part.drop_duplicates("seed")
-        share = once["constrained_percent"].to_numpy()
-        called["Shortened"] = claims_lib.spread(share, digits=0)
-        rows.append(called)
-    return pd.DataFrame(rows).fillna("")
+    rows = [*_CELL, "variant"]
+    kernels = frame.loc[frame["tensor"].str.endswith("kernel")]
+    shown = _spreads(kernels, rows, "tensor", "factor")
+    each = frame.drop_duplicates([*rows, "seed"]).groupby(rows, sort=False)
+    constrained = each["constrained_percent"].agg(
+        lambda values: claims_lib.spread(values.to_numpy(), digits=0)
+    )
+    return shown.assign(Reduced=constrained.to_numpy())

@@ -1,61 +1,80 @@
-"""The runs of the study: every aid with every mask at every sparsity.
+"""Variants: every technique with every mask at every sparsity.
 
-A cell is a network, a mask and a sparsity. It has an arm without aids (`none`), one for
-each aid alone, one with all of them, and at one sparsity some with other forms of an
-aid. Within a cell weights, masks and the order of the data are the same, seed by seed.
-Masks are of all layers but the last; those called `tickets` are found by iterative
-magnitude pruning, about 20 % a level, of a network trained without aids. `dense` is the
-network without masks.
+A cell is a mask and a sparsity of one network. It has a variant without techniques
+(`none`), one for each single technique, one with all of them, and at one sparsity some
+with other forms of a technique. Within a cell, initial weights, masks and the order of
+the data are the same, seed by seed. Masks cover all layers but the last. The masks
+`tickets` are found by iterative magnitude pruning, about 20 % a level, of a network
+trained without techniques. `dense` is the network without masks.
 
-`quick` trains 300 updates with 2 seeds. `cpu` has 5 seeds on MNIST: LeNet-300-100 for
-4,690 updates (10 epochs) and LeNet-5, where skips can act, for 2,345; the paper trains
-on no such data. `full` has LeNet-5 for 4,690 too, and ResNet-32 on CIFAR-10 for the
-published 182 epochs with 3 seeds: for a GPU.
+Scale `quick` trains 300 updates with 2 seeds. `cpu` has 5 seeds on MNIST: LeNet-300-100
+for 4,690 updates (10 epochs) and LeNet-5, which has convolutions and so ghost skips,
+for 2,345; the paper does not train on MNIST. `full` has LeNet-5 for 4,690 updates too,
+and ResNet-32 on CIFAR-10 for the published 182 epochs with 3 seeds: for a GPU.
 """
 
 from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run
 
-SCALES = ("quick", "cpu", "full")
 NETWORKS = ("mlp", "lenet", "resnet")
 END = "level_00/ticket/last"
+LABELS = {
+    "none": "no technique",
+    "activation": "soft neurons",
+    "skips": "ghost skips",
+    "rescaling": "rescaling",
+    "smoothing": "smoothing",
+    "all": "all",
+    "activation_released": "swish, not removed",
+    "activation_sharpen": "p-swish sharpened",
+    "skips_released": "ghost skips, not removed",
+    "skips_identity": "identity skips",
+    "rescaling_released": "rescaling, dense gradients",
+}
+MASK_LABELS = {
+    "dense": "dense",
+    "random": "random",
+    "snip": "SNIP",
+    "synflow": "SynFlow",
+    "tickets": "tickets",
+}
 
 
 class Grid(NamedTuple):
-    """What is combined for a network.
+    """The combinations for one network.
 
     Attributes:
-      recipe: the recipe without aids.
-      masks: how masks are found: of `MASKS`, or "tickets".
-      sparsities: in percent, growing.
-      aids: of `AIDS`.
-      forms: of `FORMS`, tried besides.
-      formed: sparsity at which these are, with random and SNIP masks.
-      dense: whether the network without masks is trained with every aid too.
-      shorter: fields that all runs have, such as a length.
-      ghosts: fields that all arms have whose ghosts fade.
+      recipe: the recipe without techniques.
+      masks: keys of `MASKS`, or "tickets".
+      sparsities: in percent, rising.
+      techniques: keys of `TECHNIQUES`.
+      forms: keys of `FORMS`.
+      formed: sparsity at which `forms` are trained, with random and SNIP masks.
+      dense: whether the network without masks is trained with every technique too.
+      common: fields of all runs, such as a duration.
+      annealed: fields of all variants with annealed ghosts.
     """
 
     recipe: str
     masks: tuple[str, ...]
     sparsities: tuple[int, ...]
-    aids: tuple[str, ...]
+    techniques: tuple[str, ...]
     forms: tuple[str, ...] = ()
     formed: int = 0
     dense: bool = False
-    shorter: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
-    ghosts: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
+    common: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
+    annealed: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
 
 
-# How masks are chosen, by fields of the section "sparse".
+# Fields of the section "sparse" that choose each mask.
 MASKS: dict[str, dict[str, Any]] = {
     "random": {"pai_score": "random"},
     "snip": {"pai_score": "snip", "score_batches": 40, "score_batch_size": 125},
     "synflow": {"pai_score": "synflow", "score_iterations": 100},
 }
-# What switches each aid on.
-AIDS: dict[str, dict[str, Any]] = {
+# Fields that enable each technique.
+TECHNIQUES: dict[str, dict[str, Any]] = {
     "activation": {"tost.activation": "swish"},
     "skips": {"tost.skips": "convolution"},
     "rescaling": {"gradinit.steps": 180},
@@ -64,19 +83,19 @@ AIDS: dict[str, dict[str, Any]] = {
         "training.smoothing_target": "others",
     },
 }
-# Other forms of one aid alone. What is as released never leaves the network, or is of
-# the gradients of the dense one.
+# Other forms of a single technique. "released" is as in the authors' code: activations
+# and skips are never removed, and rescaling uses the gradients of the dense network.
 FORMS: dict[str, dict[str, Any]] = {
-    "activation_released": AIDS["activation"] | {"tost.schedule": "constant"},
+    "activation_released": TECHNIQUES["activation"] | {"tost.schedule": "constant"},
     "activation_sharpen": {
         "tost.activation": "p_swish",
         "tost.mode": "sharpen",
     },
-    "skips_released": AIDS["skips"] | {"tost.schedule": "constant"},
+    "skips_released": TECHNIQUES["skips"] | {"tost.schedule": "constant"},
     "skips_identity": {"tost.skips": "identity"},
-    "rescaling_released": AIDS["rescaling"] | {"gradinit.mask_gradients": False},
+    "rescaling_released": TECHNIQUES["rescaling"] | {"gradinit.mask_gradients": False},
 }
-# Levels of pruning that leave so much, at about 20 % a level as published.
+# Levels of pruning to each sparsity, at about 20 % a level as published.
 LEVELS = {90: 10, 95: 13, 98: 18, 99: 21}
 QUICK_LEVELS = 2
 
@@ -107,7 +126,7 @@ _RESNET = Grid(
     _EVERYWHERE,
     ("skips_released", "skips_identity"),
     98,
-    ghosts={"tost.end": "90ep"},
+    annealed={"tost.end": "90ep"},
 )
 _SHORT = {
     "replicates": 2,
@@ -118,13 +137,13 @@ _HALF = {"training.duration": "2345step"}
 GRIDS: dict[str, dict[str, Grid]] = {
     "quick": {
         "mlp": _MLP._replace(
-            masks=("random", "tickets"), sparsities=(98,), forms=(), shorter=_SHORT
+            masks=("random", "tickets"), sparsities=(98,), forms=(), common=_SHORT
         ),
         "lenet": _LENET._replace(
-            masks=("random",), aids=("skips",), forms=(), shorter=_SHORT
+            masks=("random",), techniques=("skips",), forms=(), common=_SHORT
         ),
     },
-    "cpu": {"mlp": _MLP, "lenet": _LENET._replace(shorter=_HALF)},
+    "cpu": {"mlp": _MLP, "lenet": _LENET._replace(common=_HALF)},
     "full": {"mlp": _MLP, "lenet": _LENET, "resnet": _RESNET},
 }
 
@@ -135,57 +154,74 @@ class Cell(NamedTuple):
     mask: str
     sparsity: int
 
-    def named(self, network: str, arm: str) -> str:
-        """Names the run of an arm."""
-        return f"{network}_{self.mask}_{self.sparsity}_{arm}"
+    def named(self, network: str, variant: str) -> str:
+        """Names the run of a variant.
 
-
-def runs(scale: str) -> list[Run]:
-    """Lists the runs of a scale, those that others start from first."""
-    return [run for network in GRIDS[scale] for run in of_network(network, scale)]
+        Args:
+          network: one of `NETWORKS`.
+          variant: a variant of the cell.
+        """
+        return f"{network}_{self.mask}_{self.sparsity}_{variant}"
 
 
 def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, those that find tickets first."""
-    grid = GRIDS[scale][network]
+    """Lists the runs of a network, those that find tickets first.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+    """
+    grid = GRIDS[scale].get(network)
+    if grid is None:
+        return []
     listed = []
     for cell in cells(grid):
         if cell.mask == "tickets":
             listed.append(_pruning(grid, cell, network, scale))
     for cell in cells(grid):
-        common = grid.shorter | _mask(cell, network, scale)
-        for arm, fields in arms(grid, cell).items():
+        common = grid.common | _mask(cell, network, scale)
+        for variant, fields in of_cell(grid, cell).items():
             short = scale == "quick" and "gradinit.steps" in fields
             own = {"gradinit.steps": 20} if short else {}
-            name = cell.named(network, arm)
+            name = cell.named(network, variant)
             listed.append(Run(name, grid.recipe, common | fields | own))
     return listed
 
 
 def cells(grid: Grid) -> list[Cell]:
-    """Lists the cells of a grid, the dense network first."""
+    """Lists the cells of a grid, the dense network first.
+
+    Args:
+      grid: combinations for one network.
+    """
     dense = [Cell("dense", 0)] if grid.dense else []
     return dense + [Cell(mask, at) for mask in grid.masks for at in grid.sparsities]
 
 
-def arms(grid: Grid, cell: Cell) -> dict[str, dict[str, Any]]:
-    """Lists the arms of a cell by name, each with the fields of its aids."""
+def of_cell(grid: Grid, cell: Cell) -> dict[str, dict[str, Any]]:
+    """Lists the variants of a cell by name, each with the fields of its techniques.
+
+    Args:
+      grid: combinations for one network.
+      cell: one of its cells.
+    """
     found: dict[str, dict[str, Any]] = {"none": {}}
-    found |= {aid: AIDS[aid] for aid in grid.aids}
-    if len(grid.aids) > 1:
-        found["all"] = {k: v for aid in grid.aids for k, v in AIDS[aid].items()}
+    found |= {name: TECHNIQUES[name] for name in grid.techniques}
+    if len(grid.techniques) > 1:
+        each = [TECHNIQUES[name].items() for name in grid.techniques]
+        found["all"] = {field: value for items in each for field, value in items}
     if cell.sparsity == grid.formed and cell.mask in ("random", "snip"):
         found |= {form: FORMS[form] for form in grid.forms}
-    return {name: fields | _fading(grid, fields) for name, fields in found.items()}
+    return {name: fields | _annealed(grid, fields) for name, fields in found.items()}
 
 
-def _fading(grid: Grid, fields: dict[str, Any]) -> dict[str, Any]:
-    """Returns what says when ghosts are gone, where there are some that go."""
-    some = any(name.startswith("ghosts.") for name in fields)
-    return grid.ghosts if some and fields.get("tost.schedule") != "constant" else {}
+def _annealed(grid: Grid, fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of annealing, if the variant has ghosts that are removed."""
+    some = any(name.startswith("tost.") for name in fields)
+    return grid.annealed if some and fields.get("tost.schedule") != "constant" else {}
 
 
-# What the recipe has for static masks, undone.
+# Removes the static masks of the recipe.
 _UNMASKED = {
     "sparse.method": "none",
     "sparse.sparsity": 0.9,
@@ -195,19 +231,29 @@ _UNMASKED = {
 
 
 def source(cell: Cell, network: str) -> str:
-    """Names the run that finds the tickets of a cell."""
+    """Names the run that finds the tickets of a cell.
+
+    Args:
+      cell: a cell with the mask "tickets".
+      network: one of `NETWORKS`.
+    """
     return f"{network}_pruning_{cell.sparsity}"
 
 
 def levels(cell: Cell, scale: str) -> int:
-    """Returns how many levels find the tickets of a cell."""
+    """Returns the number of levels that find the tickets of a cell.
+
+    Args:
+      cell: a cell with the mask "tickets".
+      scale: one of `studies.SCALES`.
+    """
     return QUICK_LEVELS if scale == "quick" else LEVELS[cell.sparsity]
 
 
 def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
     """Makes the run that finds the tickets of a cell."""
     count = levels(cell, scale)
-    fields = grid.shorter | _UNMASKED
+    fields = grid.common | _UNMASKED
     fields |= {
         "lottery.levels": count,
         "lottery.fraction": 1 - (1 - cell.sparsity / 100) ** (1 / count),
@@ -217,7 +263,7 @@ def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
 
 
 def _mask(cell: Cell, network: str, scale: str) -> dict[str, Any]:
-    """Returns the fields that give a cell its mask."""
+    """Returns the fields that choose the mask of a cell."""
     if cell.mask == "dense":
         return _UNMASKED
     if cell.mask == "tickets":

@@ -1,0 +1,224 @@
+"""Figures: the measurements of the study, drawn."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.studies import claims as claims_lib
+from experiments.studies import figures
+from experiments.studies.data_diet import analysis, claims
+from experiments.studies.data_diet.variants import KINDS, SIZES, label
+from jaxsparse.reports import plot_curves
+
+Found = dict[str, Any]
+LATE = "late test accuracy of tickets (%)"
+MEASURES = {
+    "mean_barrier": "mean barrier (nats)",
+    "connected": f"connected fraction, up to {claims.CONNECTED:g} nats",
+    "connected_0": "connected fraction, up to 0",
+    "pretrained": "test accuracy after pre-training (%)",
+    "instability": "instability (points of test error)",
+    "sharpness_start": "largest eigenvalue after pre-training",
+    "sharpness_end": "largest eigenvalue after dense training",
+}
+# Figures of late accuracy against a measure.
+AGAINST = {
+    "barrier": "mean_barrier",
+    "connected": "connected",
+    "pretrained": "pretrained",
+    "sharpness": "sharpness_end",
+}
+CAPTIONS = {
+    "levels": "Test accuracy of tickets by the weights remaining.",
+    "sizes": (
+        "Test accuracy of tickets in late levels, by the number of examples that the "
+        "network was pre-trained on; horizontal lines: on all data."
+    ),
+    "barrier": (
+        "Mean per-example barrier between dense networks that train from the rewind "
+        "point of the tickets, and late test accuracy of the tickets; one point a "
+        "variant, of which there are n, bars are s.d. over seeds."
+    ),
+    "connected": (
+        "Fraction of training examples that are linearly mode connected, and late test "
+        "accuracy of the tickets."
+    ),
+    "pretrained": (
+        "Test accuracy after pre-training, and late test accuracy of the tickets."
+    ),
+    "sharpness": (
+        "Largest eigenvalue of the Hessian of the dense training loss, on its first "
+        "examples, and late test accuracy of the tickets."
+    ),
+    "barriers": "Per-example barriers of all pairs and seeds, as fractions.",
+}
+
+
+def draw(
+    network: str, scale: str, found: Found, title: str
+) -> dict[str, Figure | None]:
+    """Draws all figures; None for a figure without content.
+
+    Args:
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
+    summary = variants_frame(found)
+    return {
+        "levels": draw_levels(levels_frame(found), title),
+        "sizes": draw_sizes(network, scale, found, title),
+        **{
+            name: draw_against(found, summary, measure, title)
+            for name, measure in AGAINST.items()
+        },
+        "barriers": draw_barriers(found, title),
+    }
+
+
+def levels_frame(found: Found) -> pd.DataFrame:
+    """Tabulates accuracies: one row for each variant, level and seed, in percent."""
+    return pd.DataFrame(
+        [
+            {
+                "variant": variant,
+                "level": level,
+                "remaining_percent": entry["remaining"][i],
+                "seed": seed,
+                "ticket_percent": accuracies[i],
+            }
+            for variant, entry in found["variants"].items()
+            for seed, accuracies in enumerate(entry["ticket"])
+            for i, level in enumerate(entry["levels"])
+        ]
+    )
+
+
+def variants_frame(found: Found) -> pd.DataFrame:
+    """Tabulates all measures: one row for each variant and seed."""
+    rows = []
+    for variant, entry in found["variants"].items():
+        late = claims.late(entry)
+        for seed, accuracies in enumerate(entry["ticket"]):
+            row = {"variant": variant, "seed": seed, "rewind": entry["rewind"]}
+            row |= {"dense": accuracies[0], "late": late[seed], "last": accuracies[-1]}
+            row |= {name: entry[name][seed] for name in MEASURES}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _kind(variant: str) -> str:
+    """Returns the kind of a variant's data, as a label."""
+    kind = variant.partition("_")[0]
+    return {"noise": "wrong labels"}.get(kind) or KINDS.get(kind, "all data")
+
+
+def draw_levels(levels: pd.DataFrame, title: str) -> Figure | None:
+    """Draws tickets of all data and of each kind of subset, one panel each.
+
+    Args:
+      levels: from `levels_frame`.
+      title: what was trained.
+    """
+    table = pd.DataFrame(
+        {
+            "panel": levels["variant"].map(_kind),
+            "label": levels["variant"].map(label),
+            "replicate": levels["seed"],
+            "x": levels["remaining_percent"],
+            "y": levels["ticket_percent"],
+        }
+    )
+    every = table.loc[table["panel"] == "all data"]
+    others = [kind for kind in table["panel"].unique() if kind != "all data"]
+    # All panels show the tickets of all data, for comparison.
+    parts = [every.assign(panel=kind) for kind in others]
+    return plot_curves.curves(
+        pd.concat([every, *parts, table.loc[table["panel"] != "all data"]]),
+        x="weights remaining (%)",
+        y="test accuracy (%)",
+        title=title,
+        scale="remaining",
+    )
+
+
+def draw_sizes(network: str, scale: str, found: Found, title: str) -> Figure | None:
+    """Draws late accuracy by the size of the subset.
+
+    Args:
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
+    sizes, rows = SIZES[scale][network].subsets, []
+    for variant, entry in found["variants"].items():
+        kind, _, size = variant.partition("_")
+        if kind == "noise":
+            continue
+        name = _kind(variant) if kind in KINDS else label(variant)
+        for at in [int(size)] if kind in KINDS else sizes:
+            late = enumerate(claims.late(entry))
+            rows += [("", name, seed, at, value) for seed, value in late]
+    return plot_curves.curves(
+        pd.DataFrame(rows, columns=plot_curves.COLUMNS),
+        x="examples in pre-training",
+        y=LATE,
+        title=title,
+        scale="log",
+    )
+
+
+def draw_against(
+    found: Found, summary: pd.DataFrame, measure: str, title: str
+) -> Figure | None:
+    """Draws late accuracy against a measure, one point a variant.
+
+    Args:
+      found: from `analysis.measure`.
+      summary: from `variants_frame`.
+      measure: one of `MEASURES`.
+      title: what was trained.
+    """
+    note = ""
+    try:
+        rho, p, n = claims.correlation(found, measure)
+        note = f"rank correlation {rho:+.2f}, p = {p:.2g}, {n} variants"
+    except claims_lib.NotMeasured:
+        pass
+    table = pd.DataFrame(
+        {
+            "label": summary["variant"].map(_kind),
+            "point": summary["variant"],
+            "x": summary[measure],
+            "y": summary["late"],
+        }
+    )
+    return figures.scatter(table, x=MEASURES[measure], y=LATE, title=title, note=note)
+
+
+def draw_barriers(found: Found, title: str) -> Figure | None:
+    """Draws the distribution of barriers: all data, and subsets of the usual size.
+
+    Args:
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
+    middles = (analysis.BINS[:-1] + analysis.BINS[1:]) / 2
+    usual = [f"{kind}_{found['usual']}" for kind in KINDS]
+    rows = []
+    for variant in ("k0", "k1", "k2", *usual):
+        if variant in found["variants"]:
+            counts = np.asarray(found["variants"][variant]["histogram"], float)
+            inner = zip(middles, counts[1:-1] / counts.sum(), strict=True)
+            rows += [("", label(variant), 0, at, share) for at, share in inner]
+    return plot_curves.curves(
+        pd.DataFrame(rows, columns=plot_curves.COLUMNS),
+        x="barrier (nats), bins of 0.5",
+        y="fraction of examples",
+        title=title,
+        error="none",
+    )

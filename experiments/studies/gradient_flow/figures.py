@@ -1,0 +1,299 @@
+"""Figures: the measurements of the study, drawn.
+
+Lines are means over seeds, bands one sample standard deviation to either side.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.studies.gradient_flow import published, spectra
+from experiments.studies.gradient_flow.published import LABELS
+from jaxsparse.reports import axis_scales, plot_curves, plot_style
+
+Found = dict[str, Any]
+
+# Panels among which variants are divided, by what happens to their masks.
+_KINDS = {
+    "fixed masks": "lt scratch scratch_plus scratch_same liu prune_restart",
+    "mask updates": "rigl rigl_plus rigl_liu rigl_inverted set set_plus",
+    "pruning and dense": "prune dense small_dense",
+}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+_SIGNALS = {
+    "dense": "dense, Glorot",
+    "masked": "Glorot, masked",
+    "layer": "Liu, by layer",
+    "fan_in": "sparsity-aware, scale 1",
+    "fan_in_he": "sparsity-aware, scale 2",
+}
+CAPTIONS = {
+    "gradient": "Norm of the gradient with respect to the unmasked weights, by step.",
+    "changes": (
+        "Norm of the gradient after each mask update minus that before it, on the same "
+        "examples; the running mean is over about a sixth of the mask updates."
+    ),
+    "interpolations": (
+        "Loss and error on training examples along the linear interpolation from a "
+        "network, at 0, to the pruned solution, at 1."
+    ),
+    "map": (
+        "Solutions in the plane, by multidimensional scaling of their L2 distances; "
+        "hollow: before training."
+    ),
+    "hessian": (
+        "Eigenvalues of the Hessian of the training loss: how many are at least as far "
+        "from 0, the negative to the left and the positive to the right. Those below "
+        "the rounding error of float32 are left out."
+    ),
+    "signal": (
+        "Standard deviation of the outputs of each layer at initialization, for "
+        "standard normal inputs. Large: of the layer, mean ± s.d. over seeds. Small: "
+        "of each of its neurons, for the first seed; a cross at the foot: some are 0."
+    ),
+}
+
+
+def draw(found: Found, title: str) -> dict[str, Figure | None]:
+    """Draws all figures; None for a figure without content.
+
+    Args:
+      found: from `analysis.measure`.
+      title: what was trained.
+    """
+    return {
+        "gradient": gradient(found["gradients"]["gradient"], title),
+        "changes": changes(found["gradients"]["changes"], title),
+        "interpolations": interpolations(found["interpolations"], title),
+        "map": solution_map(found["distances"], title),
+        "hessian": spectra.hessian(found["curvature"], title),
+        "signal": signal(found["signals"], title),
+    }
+
+
+def _long(values: Any, x: Any, **columns: Any) -> pd.DataFrame:
+    """Makes one row for each seed and position of values [seeds positions]."""
+    table = pd.DataFrame(np.asarray(values, float), columns=np.asarray(x, float))
+    table = table.rename_axis("replicate").reset_index()
+    return table.melt("replicate", var_name="x", value_name="y").assign(**columns)
+
+
+def gradient(part: Found, title: str) -> Figure | None:
+    """Draws the norm of the gradient over training, one panel for each kind of masks.
+
+    Args:
+      part: "steps" [m] and "norm" [seeds m] by variant.
+      title: what was trained.
+    """
+    order = [name for name in _KIND_OF if name in part]
+    if not order:
+        return None
+    rows = [
+        _long(part[n]["norm"], part[n]["steps"], panel=_KIND_OF[n], label=LABELS[n])
+        for n in order
+    ]
+    table = pd.concat(rows)
+    figure = plot_curves.curves(
+        table,
+        x=plot_style.STEP,
+        y="norm of the gradient",
+        title=title,
+        scale="steps",
+        error="band",
+    )
+    if figure is not None:
+        means = table.groupby(["label", "x"])["y"].mean().to_numpy()
+        axis_scales.limit_positive(figure.axes[0], means)
+    return figure
+
+
+def changes(part: Found, title: str) -> Figure | None:
+    """Draws the change of the gradient norm at each mask update.
+
+    Args:
+      part: "steps" [m], "before" and "after" [seeds m] by variant.
+      title: what was trained.
+    """
+    if not part:
+        return None
+    rises = {
+        name: pd.DataFrame(
+            np.asarray(entry["after"]) - np.asarray(entry["before"]),
+            columns=entry["steps"],
+        )
+        for name, entry in part.items()
+    }
+    titles = [f"{LABELS[name]} (n = {len(rise)})" for name, rise in rises.items()]
+    figure, panels = plot_style.panels(
+        titles,
+        x=plot_style.STEP,
+        y="change of the norm",
+        title=f"{title}: mean ± s.d. over n seeds",
+    )
+    blue, red = (style._replace(marker="") for style in plot_style.STYLES[:2])
+    handles = {}
+    for axes, rise in zip(panels, rises.values(), strict=True):
+        name = "at each mask update"
+        rows = _long(rise, rise.columns, label=name)
+        handles |= plot_style.draw_lines(axes, rows, {name: blue}, x="x", y="y")
+        mean = rise.mean()
+        window = max(3, 2 * (len(mean) // 12) + 1)
+        smooth = mean.rolling(window, center=True, min_periods=1).mean()
+        (line,) = axes.plot(smooth.index, smooth, color=red.color, linewidth=1.8)
+        handles["running mean"] = line
+        handles["no change"] = axes.axhline(0, color="black", linewidth=0.9, zorder=1)
+    plot_style.legend_below(figure, handles, columns=3)
+    return figure
+
+
+def interpolations(part: Found, title: str) -> Figure | None:
+    """Draws loss and error on the interpolation from networks to the pruned solution.
+
+    Args:
+      part: by start, "variant", "moment", "alphas" [m], "loss" and "error" [seeds m]
+      (in
+        percent), and "examples".
+      title: what was trained.
+    """
+    if not part:
+        return None
+    rows = [
+        _long(
+            *(entry[measure], entry["alphas"]),
+            panel=panel,
+            label=published.label_group(f"{entry['variant']} {entry['moment']}"),
+        )
+        for measure, panel in (("loss", "loss"), ("error", "error (%)"))
+        for entry in part.values()
+    ]
+    table, examples = pd.concat(rows), next(iter(part.values()))["examples"]
+    figure = plot_curves.interpolations(
+        table,
+        title=f"{title}, on {examples:,} training examples",
+        x="from a network, at 0, to the pruned solution, at 1",
+        y="",
+        share_y=False,
+    )
+    losses = table.loc[table["panel"] == "loss", "y"]
+    if figure is not None and (losses > 0).any():
+        figure.axes[0].set_yscale("log")
+    return figure
+
+
+def solution_map(part: Found, title: str) -> Figure | None:
+    """Draws solutions as points, at about their distances from each other.
+
+    Args:
+      part: "points" [m 2], "groups" [m] and "relative_stress". Groups that differ in
+        their moment, start or end, share color and marker, hollow at the start; the
+        first group is the pruned solution.
+      title: what was trained.
+    """
+    if not part:
+        return None
+    table = pd.DataFrame(part["points"], columns=["x", "y"])
+    table["group"] = part["groups"]
+    families = table["group"].str.partition(" ")[0]
+    looks = plot_style.styles(list(families.iloc[1:].unique()))
+    stress = part["relative_stress"]
+    figure, grid = plot_style.subplots(
+        size=(8, 7),
+        title=f"{title}\ndistances between solutions, relative stress {stress:.2g}",
+    )
+    axes, handles = grid[0, 0], {}
+    for group, rows in table.groupby("group", sort=False):
+        first = group == table["group"][0]
+        look = looks.get(str(group).partition(" ")[0])
+        color = "black" if first else look.color
+        (drawn,) = axes.plot(
+            *(rows["x"], rows["y"]),
+            linestyle="none",
+            marker="*" if first else look.marker,
+            markersize=15 if first else 8,
+            markeredgecolor=color,
+            markerfacecolor="none" if group.endswith(" start") else color,
+            alpha=0.85,
+            zorder=4 if first else 3,
+        )
+        handles[f"{published.label_group(group)} (n = {len(rows)})"] = drawn
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xlabel="first coordinate (L2 distance)", ylabel="second coordinate")
+    plot_style.legend_below(figure, handles, columns=3)
+    return figure
+
+
+def signal(part: Found, title: str) -> Figure | None:
+    """Draws the standard deviation of signals in each layer, by initialization.
+
+    Args:
+      part: by initialization, "layers" ([seeds] by name), "neurons" (by name) and
+        "output" [seeds].
+      title: what was trained.
+    """
+    if not part:
+        return None
+    labels = {
+        name: f"{_SIGNALS[name]}, output {np.mean(entry['output']):.2g} "
+        f"(n = {len(entry['output'])})"
+        for name, entry in part.items()
+    }
+    looks = plot_style.styles(list(labels.values()))
+    each = {"layers": [], "neurons": []}
+    for name, entry in part.items():
+        for kind, rows in each.items():
+            rows += [
+                {"label": labels[name], "layer": layer, "sd": value}
+                for layer, values in entry[kind].items()
+                for value in values
+            ]
+    layers, neurons = (pd.DataFrame(rows) for rows in each.values())
+    figure, grid = plot_style.subplots(
+        size=(11, 5.2), title=f"{title}: signals at initialization"
+    )
+    axes = grid[0, 0]
+    order = list(layers["layer"].unique())
+    look = {"x": "layer", "y": "sd", "hue": "label", "ax": axes, "legend": False}
+    look |= {"order": order, "hue_order": list(looks), "dodge": True}
+    look |= {"palette": [style.color for style in looks.values()]}
+    alive = neurons.loc[neurons["sd"] > 0]
+    sns.stripplot(alive, jitter=False, size=3, alpha=0.5, zorder=2, **look)
+    for dots in axes.collections:
+        dots.set_offsets(_spread(dots.get_offsets(), width=0.5 / len(looks)))
+    sns.pointplot(
+        layers,
+        linestyle="none",
+        errorbar="sd",
+        capsize=0.05,
+        markers=[style.marker for style in looks.values()],
+        err_kws={"color": "black", "linewidth": 1.2},
+        **(look | {"dodge": 0.8 - 0.8 / len(looks)}),
+    )
+    for place, (label, style) in enumerate(looks.items()):
+        zero = neurons.loc[(neurons["label"] == label) & (neurons["sd"] == 0), "layer"]
+        beside = 0.8 * ((place + 0.5) / len(looks) - 0.5)
+        at = pd.Index([order.index(layer) + beside for layer in zero.unique()])
+        axis_scales.mark_zeros(axes, at, color=style.color)
+    axes.axhline(1, color=plot_style.GREY, linewidth=0.9, zorder=1)
+    axes.set_yscale("log")
+    axes.set(xlabel="layer", ylabel="standard deviation")
+    handles = {
+        label: Line2D([], [], color=style.color, marker=style.marker, linestyle="none")
+        for label, style in looks.items()
+    }
+    plot_style.legend_below(figure, handles, columns=2)
+    return figure
+
+
+def _spread(points: np.ndarray, *, width: float) -> np.ndarray:
+    """Moves points of one column apart, the same in every rendering.
+
+    seaborn's jitter is random. Multiples of the golden ratio never coincide, so that
+    points with similar values are apart.
+    """
+    x, y = np.asarray(points).T
+    rank = np.argsort(np.argsort(y))
+    return np.stack([x + width * ((rank * 0.618034) % 1 - 0.5), y], axis=1)

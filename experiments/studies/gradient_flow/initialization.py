@@ -1,0 +1,97 @@
+"""Initialization: gradient norms and signals before training."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.studies.gradient_flow.runs_reader import NetworkRuns
+from jaxsparse import factory, initializers
+from jaxsparse import masks as masks_lib
+from jaxsparse.analysis import gradient_flow
+
+FLOW_EXAMPLES = 1000  # those on which the gradient norm is recorded in training
+
+
+def of_starts(runs: NetworkRuns) -> dict[str, list[float]]:
+    """Measures the gradient norm at initialization, each seed with its own mask.
+
+    The variants share the mask of one pruning run, and tickets also their weights. Here
+    every seed of the pruning run gives a mask: with its own initial weights it is the
+    ticket, and with new ones the start of training from scratch.
+
+    Args:
+      runs: runs of a network.
+    """
+    network, batch = runs.run("prune").network, runs.examples(FLOW_EXAMPLES)
+    loss = runs.functions().loss
+
+    @jax.jit
+    def norm(params: Any, masks: Any) -> Any:
+        grads = gradient_flow.gradient(loss, params, masks, batch)
+        return gradient_flow.measure(grads, masks).norm
+
+    draws = {
+        "scratch": initializers.masked("glorot_uniform"),
+        "scratch_plus": initializers.per_neuron(fan="in", scale=1.0),
+        "liu": initializers.layer_scaled("glorot_uniform"),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
+    for r in runs.seeds("prune"):
+        masks = runs.solution("prune", "end", r).masks
+        own = runs.solution("prune", "start", r).params
+        found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
+        fresh = _fresh(network, r)
+        for name, draw in draws.items():
+            key = jax.random.key(100 + r)
+            params = initializers.redraw(fresh, masks, draw, key=key)
+            found[name].append(float(norm(params, masks)))
+    return found
+
+
+def _fresh(network: Any, seed: int) -> Any:
+    """Draws the weights of a dense network."""
+    keys = jax.random.split(jax.random.key(seed), 1)
+    params, _ = jax.tree.map(lambda leaf: leaf[0], network.initialize(keys))
+    return params
+
+
+def of_signals(runs: NetworkRuns) -> dict[str, Any]:
+    """Measures signals of random inputs in masked networks, by initialization.
+
+    Args:
+      runs: runs of a network.
+    """
+    run, (_, masks) = runs.run("prune"), runs.solution("prune", "end", 0)
+    model = factory.make_model(run.config, classes=run.dataset.classes)
+    activations = gradient_flow.captured(model)
+    shape = run.dataset.train.images.shape[1:]
+    draws = {
+        "dense": None,
+        "masked": initializers.masked("glorot_uniform"),
+        "layer": initializers.layer_scaled("glorot_uniform"),
+        "fan_in": initializers.per_neuron(fan="in", scale=1.0),
+        "fan_in_he": initializers.per_neuron(fan="in", scale=2.0),
+    }
+    found = {}
+    for name, draw in draws.items():
+        signals = []
+        for r in range(5):
+            params = _fresh(run.network, r)
+            if draw is not None:
+                key = jax.random.key(100 + r)
+                params = initializers.redraw(params, masks, draw, key=key)
+            key = jax.random.key(200 + r)
+            signals.append(gradient_flow.propagate(activations, params, shape, key=key))
+        found[name] = {
+            "output": [float(one.output) for one in signals],
+            "layers": {
+                layer: [float(one.layers[layer]) for one in signals]
+                for layer in signals[0].layers
+            },
+            "neurons": {
+                layer: np.asarray(stds, np.float64).tolist()
+                for layer, stds in signals[0].neurons.items()
+            },
+        }
+    return found

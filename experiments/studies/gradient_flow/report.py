@@ -1,0 +1,113 @@
+"""Report: the section of the study on a network."""
+
+from typing import Any
+
+import pandas as pd
+
+from experiments.studies import report as report_lib
+from experiments.studies.gradient_flow import claims, figures, published, tables
+
+Found = dict[str, Any]
+AGREES = 0.01  # relative error of Lanczos' method below which it agrees
+_ACCURACY = (
+    "Mean ± sample standard deviation over n seeds. A difference is ours minus the "
+    "published mean, over the root of the sum of both squared deviations; the gain "
+    "that of the ensemble of all seeds over the mean of its members."
+)
+_CLAIMS = (
+    "Thresholds were written before there were variants to compare, amended when some "
+    "had been seen, or written after the first measurement, as stated."
+)
+_INITIALIZATIONS = (
+    "Test accuracy, mean ± sample standard deviation over n seeds, of variants that "
+    "train the same masks."
+)
+_PREDICTIONS = (
+    "Disagreement, as a fraction of the test set, and KL and JS divergence: mean ± "
+    "sample standard deviation over pairs of n seeds. With the pruned solution: over "
+    "the seeds."
+)
+_FLOW = (
+    "Mean ± sample standard deviation over n seeds, before the update at a step: norm "
+    "of the gradient; effective gradient flow, the mean norm over layers' kernels; and "
+    "the first-order decrease of the loss in a step, the learning rate times the norm "
+    "squared."
+)
+_CURVATURE = (
+    "Exact spectra of the Hessian of the training loss; the negative eigenvalues are "
+    "below the rounding error of float32, before and after a mask update by one "
+    "threshold. An error of Lanczos' method is the largest relative one of the "
+    "eigenvalues that it computes."
+)
+
+
+def section(network: str, scale: str, found: Found) -> report_lib.Section:
+    """Makes the section of the report on a network.
+
+    Args:
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `analysis.measure`.
+    """
+    del scale
+    steps, whole = found["steps"], published.STEPS[network]
+    title = published.TITLES[network]
+    if steps < whole:
+        title = f"{title}, {steps:,} of {whole:,} updates"
+    judged = claims.judge(found, steps=steps, whole=whole)
+    if network != "lenet":  # nothing is published on the others
+        for row in judged:
+            row["published"] = f"LeNet-5: {row['published']}"
+    frame, flow = tables.variants_frame(network, found), tables.flow_frame(found)
+    return report_lib.Section(
+        name=network,
+        title=title,
+        claims=judged,
+        about_claims=_CLAIMS,
+        tables=[
+            report_lib.Table("Accuracy", _ACCURACY, tables.show_accuracy(frame)),
+            report_lib.Table(
+                "Accuracy by initialization",
+                _INITIALIZATIONS,
+                tables.show_initializations(found),
+            ),
+            report_lib.Table(
+                "Predictions", _PREDICTIONS, tables.show_predictions(frame)
+            ),
+            *_distances(found["distances"]),
+            report_lib.Table("Gradient flow", _FLOW, tables.show_flow(flow), long=True),
+            *_curvature(found),
+        ],
+        frames={"variants": frame, "flow": flow},
+        figures=figures.draw(found, title),
+        captions=figures.CAPTIONS,
+    )
+
+
+def _distances(distances: Found) -> list[report_lib.Table]:
+    """Tabulates the distances from the pruned solution, if they are measured."""
+    if not distances:
+        return []
+    first = published.label_group(distances["groups"][0])
+    note = f"Mean L2 distance to {first} of the first seed."
+    shown = tables.show_distances(distances)
+    return [report_lib.Table("Distances", note, shown)]
+
+
+def _curvature(found: Found) -> list[report_lib.Table]:
+    """Tabulates the curvature, if it is measured."""
+    frame = tables.hessian_frame(found)
+    if frame.empty:
+        return []
+    note = f"{_CURVATURE} {_agreement(frame)}".strip()
+    shown = tables.show_hessian(frame)
+    return [report_lib.Table("Curvature", note, shown, long=True)]
+
+
+def _agreement(frame: pd.DataFrame) -> str:
+    """Counts the states in which Lanczos' method agrees with the exact spectrum."""
+    errors = frame[["top_error", "bottom_error"]].dropna()
+    if errors.empty:
+        return ""
+    agree = int((errors < AGREES).all(axis=1).sum())
+    return f"Both ends are within {AGREES:.0%} in {agree} of {len(errors)} states."

@@ -1,0 +1,294 @@
+"""Tables: the measurements with all digits, and as text.
+
+The `*_frame` functions make data frames with all digits, NaN for what is missing; the
+`show_*` functions turn them into text, "" for what is missing, without empty columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.studies.gradient_flow import curvature, published
+from jaxsparse.reports import formatting
+
+Found = dict[str, Any]
+Pair = Sequence[float | None]
+
+
+def variants_frame(network: str, found: Found) -> pd.DataFrame:
+    """Tabulates accuracies and disagreements beside the published ones.
+
+    Args:
+      network: one of `variants.NETWORKS`.
+      found: from `analysis.measure`.
+
+    Returns:
+      One row for each variant: `variant`, `label`, `n`, accuracies and their
+      differences in percent and percentage points, differences in standard deviations,
+      and fractions of the test set; columns ending in "_sd" are sample standard
+      deviations.
+    """
+    theirs = published.PUBLISHED[network]
+    return pd.DataFrame(
+        [
+            _variant(name, entry, theirs.get(name, {}))
+            for name, entry in found["predictions"].items()
+        ]
+    )
+
+
+def _variant(name: str, ours: Found, theirs: Found) -> dict[str, Any]:
+    """Makes a row of `variants_frame`."""
+    accuracy = pd.Series(ours["accuracy"], dtype=float)
+    with_pruned = pd.Series(ours.get("with_pruned", ()), dtype=float)
+    pairs = {
+        "accuracy": (accuracy.mean(), accuracy.std()),
+        "with_pruned": (with_pruned.mean(), with_pruned.std()),
+        **{name: ours.get(name, _NONE) for name in ("disagreement", "kl", "js")},
+    }
+    given = {
+        "accuracy": theirs.get("published", _NONE),
+        "disagreement": theirs.get("published_disagreement", _NONE),
+        "with_pruned": theirs.get("published_with_pruned", _NONE),
+    }
+    row = {"variant": name, "label": published.LABELS[name], "n": accuracy.count()}
+    row |= _pair("accuracy_percent", pairs["accuracy"])
+    row |= _pair("published_accuracy_percent", given["accuracy"])
+    row["difference"] = _difference(pairs["accuracy"], given["accuracy"])
+    for prefix, ensemble, mean in (
+        ("", ours.get("ensemble", np.nan), pairs["accuracy"][0]),
+        ("published_", theirs.get("published_ensemble", np.nan), given["accuracy"][0]),
+    ):
+        row[f"{prefix}ensemble_percent"] = ensemble
+        row[f"{prefix}gain_points"] = ensemble - mean
+    row |= _pair("disagreement", pairs["disagreement"])
+    row |= _pair("published_disagreement", given["disagreement"])
+    row["with_pruned_n"] = with_pruned.count()
+    row |= _pair("with_pruned", pairs["with_pruned"])
+    for name in ("disagreement", "with_pruned"):
+        row[f"{name}_difference"] = _difference(pairs[name], given[name])
+    row |= _pair("published_with_pruned", given["with_pruned"])
+    return row | _pair("kl", pairs["kl"]) | _pair("js", pairs["js"])
+
+
+_NONE = (np.nan, np.nan)
+
+
+def _pair(name: str, pair: Pair) -> dict[str, float]:
+    """Makes the columns of a mean and its standard deviation."""
+    mean, sd = (np.nan if value is None else float(value) for value in pair)
+    return {name: mean, f"{name}_sd": sd}
+
+
+def _difference(ours: Pair, theirs: Pair) -> float:
+    """Returns ours minus the published mean, in units of both standard deviations."""
+    mean, sd = (np.nan if value is None else value for value in theirs)
+    spread = np.hypot(ours[1], sd)
+    # Without any spread there is no unit.
+    return float((ours[0] - mean) / spread) if spread > 0 else np.nan
+
+
+def show_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats the accuracies of `variants_frame`."""
+    shown = pd.DataFrame({"Variant": frame["label"], "n": frame["n"].astype(str)})
+    shown["Test accuracy (%)"] = _means(frame, "accuracy_percent", 2)
+    shown["Published (%)"] = _means(frame, "published_accuracy_percent", 2)
+    shown["Difference (s.d.)"] = _numbers(frame["difference"], "+.1f")
+    columns = {
+        "Ensemble (%)": ("ensemble_percent", ".2f"),
+        "Published ensemble (%)": ("published_ensemble_percent", ".2f"),
+        "Gain (points)": ("gain_points", "+.2f"),
+        "Published gain (points)": ("published_gain_points", "+.2f"),
+    }
+    return _add(shown, frame, columns)
+
+
+def show_initializations(found: Found) -> pd.DataFrame:
+    """Formats accuracies by method and initialization of variants of the same masks.
+
+    Args:
+      found: from `analysis.measure`.
+
+    Returns:
+      One row for each method, one column for each initialization, mean ± sample
+      standard deviation (n), "" where there is no such variant.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for name, entry in found["predictions"].items():
+        if name in published.INITIALIZED:
+            training, initialization = published.INITIALIZED[name]
+            accuracy = pd.Series(entry["accuracy"], dtype=float)
+            mean = formatting.plus_minus(accuracy.mean(), accuracy.std())
+            words = f"{mean} (n = {len(accuracy)})"
+            cells.setdefault(training, {})[f"{initialization} (%)"] = words
+    shown = pd.DataFrame.from_dict(cells, orient="index").fillna("")
+    return shown.rename_axis("Training").reset_index()
+
+
+def show_predictions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats the disagreements of `variants_frame`."""
+    shown = pd.DataFrame({"Variant": frame["label"], "n": frame["n"].astype(str)})
+    shown["Disagreement"] = _means(frame, "disagreement", 4)
+    shown["Published disagreement"] = _means(frame, "published_disagreement", 4)
+    difference = frame["disagreement_difference"]
+    shown["Difference (s.d.)"] = _numbers(difference, "+.1f")
+    shown["With pruned"] = [
+        f"{words} (n = {others})" if words and others != n else words
+        for words, n, others in zip(
+            *(_means(frame, "with_pruned", 4), frame["n"], frame["with_pruned_n"]),
+            strict=True,
+        )
+    ]
+    shown["Published with pruned"] = _means(frame, "published_with_pruned", 4)
+    difference = frame["with_pruned_difference"]
+    shown["Difference with pruned (s.d.)"] = _numbers(difference, "+.1f")
+    shown["KL (nats)"] = _means(frame, "kl", 4)
+    shown["JS (nats)"] = _means(frame, "js", 4)
+    return _add(shown, frame, {})
+
+
+def flow_frame(found: Found) -> pd.DataFrame:
+    """Tabulates the gradient flow at the start, during, and at the end of training.
+
+    Args:
+      found: from `analysis.measure`.
+
+    Returns:
+      One row for each variant and step: `variant`, `label`, `step`, `n`, and `norm`,
+      `effective` and `decrease` with their standard deviations.
+    """
+    gradient = found["gradients"]["gradient"]
+    last, rows = max(max(entry["steps"]) for entry in gradient.values()), []
+    for name, entry in gradient.items():
+        steps = np.asarray(entry["steps"], float)
+        apart = np.abs(steps[:, None] - last * np.array([0, 0.05, 0.2, 1]))
+        for place in sorted(set(np.argmin(apart, axis=0).tolist())):
+            row = {"variant": name, "label": published.LABELS[name]}
+            row["step"] = steps[place]
+            row["n"] = int(np.isfinite(np.asarray(entry["norm"])[:, place]).sum())
+            for measure in ("norm", "effective", "decrease"):
+                values = pd.Series(np.asarray(entry[measure])[:, place])
+                row |= _pair(measure, (values.mean(), values.std()))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def show_flow(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats `flow_frame`."""
+    shown = pd.DataFrame({"Variant": frame["label"]})
+    shown["Step"] = _numbers(frame["step"], ",.0f")
+    shown["n"] = frame["n"].astype(str)
+    shown["Norm"] = _means(frame, "norm", 4)
+    shown["Effective"] = _means(frame, "effective", 4)
+    shown["First-order decrease"] = [
+        "" if pd.isna(mean) else f"{mean:.1e}" + ("" if pd.isna(sd) else f" ± {sd:.1e}")
+        for mean, sd in zip(frame["decrease"], frame["decrease_sd"], strict=True)
+    ]
+    return _add(shown, frame, {})
+
+
+def show_distances(distances: Mapping[str, Any]) -> pd.DataFrame:
+    """Formats the L2 distances of groups of solutions from the pruned one, the first.
+
+    Args:
+      distances: "groups" and "matrix" of `analysis.of_distances`.
+    """
+    table = pd.DataFrame({"Group": distances["groups"], "l2": distances["matrix"][0]})
+    each = table.iloc[1:].groupby("Group", sort=False)["l2"]
+    shown = each.agg(["count", "mean", "std"]).reset_index()
+    pairs = zip(shown["mean"], shown["std"], strict=True)
+    shown["Distance (L2)"] = [formatting.plus_minus(*pair) for pair in pairs]
+    shown["Group"] = shown["Group"].map(published.label_group)
+    shown["n"] = shown["count"].astype(str)
+    return shown[["Group", "n", "Distance (L2)"]]
+
+
+def hessian_frame(found: Found) -> pd.DataFrame:
+    """Tabulates the curvature at every state.
+
+    Args:
+      found: from `analysis.measure`.
+
+    Returns:
+      One row for each state: `label` of the variant, `seed`, `step`, `moment`, `n`
+      eigenvalues, number of `examples`, `negative`, `percent` of n that are negative,
+      `least`, `greatest`, `change` of negatives over a mask update, and `top_error` and
+      `bottom_error`, the largest relative error of Lanczos' method at each end.
+    """
+    rows = []
+    for name, entry in found["curvature"].items():
+        made = curvature.new_negatives(entry["states"])
+        for state in entry["states"]:
+            values = np.sort(np.asarray(state["eigenvalues"], float))
+            row = {name: state[name] for name in ("seed", "step", "moment")}
+            row |= {"label": published.LABELS[name], "n": len(values)}
+            row |= {name: state[name] for name in ("examples", "negative")}
+            row["percent"] = 100 * state["negative"] / len(values)
+            row |= {"least": values[0], "greatest": values[-1]}
+            row["change"] = made.get(curvature.place_of(state), np.nan)
+            for end, sign in (("top", -1), ("bottom", 1)):
+                ours = state["lanczos"][end]
+                row[f"{end}_error"] = relative_error(ours, values, sign=sign)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def relative_error(ours: Any, exact: np.ndarray, *, sign: int) -> float:
+    """Returns the largest relative error of eigenvalues at one end of a spectrum.
+
+    Args:
+      ours: approximate eigenvalues.
+      exact: all eigenvalues.
+      sign: 1 for the lowest eigenvalues, -1 for the highest.
+    """
+    ours = np.sort(sign * np.asarray(ours, float))[: len(exact)]
+    exact = np.sort(sign * exact)[: len(ours)]
+    if not len(ours):
+        return np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.abs(ours - exact) / np.abs(exact)
+    return float(np.max(np.where(ours == exact, 0.0, errors)))
+
+
+def show_hessian(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats `hessian_frame`."""
+    shown = pd.DataFrame({"Variant": frame["label"]})
+    shown["Seed"] = _numbers(frame["seed"], ".0f")
+    shown["Step"] = _numbers(frame["step"], ",.0f")
+    shown["Mask update"] = frame["moment"]
+    columns = {
+        "Eigenvalues (n)": ("n", ",.0f"),
+        "Examples": ("examples", ",.0f"),
+        "Negative": ("negative", ",.0f"),
+        "Negative (%)": ("percent", ".1f"),
+        "More negative than before": ("change", "+,.0f"),
+        "Smallest": ("least", ".3g"),
+        "Largest": ("greatest", ".3g"),
+        "Error of Lanczos, bottom": ("bottom_error", ".1e"),
+        "Error of Lanczos, top": ("top_error", ".1e"),
+    }
+    return _add(shown, frame, columns)
+
+
+def _add(
+    shown: pd.DataFrame, frame: pd.DataFrame, columns: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Adds formatted columns, and drops those that are empty."""
+    for heading, (name, form) in columns.items():
+        shown[heading] = _numbers(frame[name], form)
+    return shown.loc[:, (shown != "").any()]
+
+
+def _means(frame: pd.DataFrame, name: str, digits: int) -> list[str]:
+    """Formats a measure and its standard deviation, "" for none."""
+    return [
+        "" if words == formatting.MISSING else words
+        for words in formatting.means(frame, name, digits=digits)
+    ]
+
+
+def _numbers(values: pd.Series, form: str) -> list[str]:
+    """Formats numbers, "" for none."""
+    return ["" if pd.isna(value) else format(value, form) for value in values]

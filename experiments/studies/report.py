@@ -1,0 +1,201 @@
+"""Report: the pages, tables and figures of a study.
+
+`write` writes into a directory, for each network, a page in Markdown, tables as CSV and
+figures as PNG and SVG, and all of it as one self-contained `index.html`. Empty tables
+and figures are left out.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jaxsparse import metrics_log
+from jaxsparse.reports import folder as folder_lib
+from jaxsparse.reports import formatting, html, page
+
+VERDICTS = ("reproduced", "not reproduced", "unclear", "not measured")
+_HEADINGS = {
+    "verdict": "Verdict",
+    "name": "Claim",
+    "statement": "Statement",
+    "published": "Published",
+    "threshold": "Threshold",
+    "written": "Written",
+    "ours": "Ours",
+    "n": "n",
+}
+_NOTHING = "Nothing has been measured yet."
+
+
+class Table(NamedTuple):
+    """A table of strings.
+
+    Attributes:
+      heading: above it.
+      note: one or two sentences about it; "" for none.
+      shown: the strings, with their headings as columns.
+      kind: see `html.Part`.
+      long: whether it is shown after the figures.
+    """
+
+    heading: str
+    note: str
+    shown: pd.DataFrame
+    kind: str = "numbers"
+    long: bool = False
+
+
+class Section(NamedTuple):
+    """The results of a study on one network.
+
+    Attributes:
+      name: such as "mnist"; the names of files begin with it.
+      title: what was trained.
+      lines: sentences below the title, such as how much of the published training
+        there was.
+      claims: from `claims.judge`; the first table shows them.
+      about_claims: sentences after the number of verdicts, such as when the thresholds
+        were written.
+      tables: in the order of the page.
+      frames: by name, tables that are kept as CSV with all digits; so are the claims.
+      figures: by name, in the order of the page; None is left out.
+      captions: captions by the names of figures; there may be more than figures.
+    """
+
+    name: str
+    title: str
+    lines: Sequence[str] = ()
+    claims: Sequence[Mapping[str, Any]] = ()
+    about_claims: str = ""
+    tables: Sequence[Table] = ()
+    frames: Mapping[str, pd.DataFrame] = {}
+    figures: Mapping[str, Figure | None] = {}
+    captions: Mapping[str, str] = {}
+
+
+def write(title: str, sections: Sequence[Section], folder: Path) -> Path:
+    """Writes the report of a study.
+
+    Args:
+      title: title of the page of all sections.
+      sections: in the order of the page.
+      folder: directory to write into; created if needed. Tables and figures of these
+        sections from an earlier report that no longer exist are deleted.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: if the directory contains a page that no report has written.
+    """
+    folder_lib.check(folder)
+    sections = [_prepare(section) for section in sections]
+    chapters, names = [], set()
+    for section in sections:
+        files = {
+            f"{section.name}_{name}.csv": page.to_csv(frame)
+            for name, frame in section.frames.items()
+        }
+        files[f"{section.name}.md"] = _markdown(section)
+        for name, content in files.items():
+            metrics_log.write_atomically(folder / name, content)
+        images = page.write_figures(section.figures, folder, prefix=f"{section.name}_")
+        names |= files.keys()
+        names |= {f"{section.name}_{n}.{kind}" for n in images for kind in _IMAGES}
+        chapters.append(html.Chapter(section.title, _parts(section, images)))
+    _delete_old(folder, sections, names)
+    metrics_log.write_atomically(folder / "index.html", html.render(title, chapters))
+    return folder / "index.html"
+
+
+_IMAGES = ("png", "svg")
+
+
+def _prepare(section: Section) -> Section:
+    """Adds the table and the file of claims, and drops what is empty."""
+    tables = [table for table in section.tables if table.shown.size]
+    frames = {name: frame for name, frame in section.frames.items() if frame.size}
+    figures = {name: one for name, one in section.figures.items() if one is not None}
+    if section.claims:
+        claims = pd.DataFrame(
+            [
+                {name: _on_one_line(claim.get(name)) for name in _HEADINGS}
+                for claim in section.claims
+            ]
+        )
+        frames = {"claims": claims} | frames
+        note = f"{_verdicts(claims['verdict'])} {section.about_claims}".strip()
+        shown = claims.rename(columns=_HEADINGS)
+        tables.insert(0, Table("Claims", note, shown, "words"))
+    return section._replace(tables=tables, frames=frames, figures=figures)
+
+
+def _on_one_line(value: Any) -> str:
+    """Formats a field of a claim, "" for a missing one."""
+    return "" if value is None or value != value else " ".join(str(value).split())
+
+
+def _verdicts(verdicts: Sequence[str]) -> str:
+    """Counts the claims of each verdict."""
+    counts = collections.Counter(verdicts)
+    words = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
+    return f"Verdicts: {words}."
+
+
+def _delete_old(folder: Path, sections: Sequence[Section], names: set[str]) -> None:
+    """Deletes tables and figures of an earlier report that this one does not have."""
+    for section in sections:
+        for path in folder.glob(f"{section.name}_*"):
+            ours = path.suffix in (".csv", ".png", ".svg", ".md")
+            if ours and path.name not in names:
+                path.unlink()
+
+
+def _markdown(section: Section) -> str:
+    """Writes the page of one section, for readers of the repository."""
+    parts = [f"# {section.title}\n", *(f"{line}\n" for line in section.lines)]
+
+    def add(long: bool) -> None:
+        for table in section.tables:
+            if table.long == long:
+                content = formatting.markdown(table.shown)
+                blocks = (f"## {table.heading}", table.note, content)
+                parts.append("\n\n".join(block for block in blocks if block))
+
+    add(long=False)
+    for name in section.figures:
+        caption = section.captions[name]
+        parts.append(f"![{caption}]({section.name}_{name}.png)\n\n{caption}\n")
+    add(long=True)
+    if not (section.tables or section.figures):
+        parts.append(f"{_NOTHING}\n")
+    return "\n".join(parts)
+
+
+def _parts(section: Section, images: Mapping[str, bytes]) -> list[html.Part]:
+    """Makes the parts of one section on the page of all sections."""
+
+    def made(long: bool) -> list[html.Part]:
+        return [
+            html.Part(
+                table.heading,
+                paragraphs=[table.note] if table.note else [],
+                table=table.shown,
+                kind=table.kind,
+            )
+            for table in section.tables
+            if table.long == long
+        ]
+
+    pictures = [html.Picture(images[n], section.captions[n]) for n in images]
+    empty = not (section.tables or section.figures)
+    return [
+        html.Part(notes=[_NOTHING] if empty else [], paragraphs=section.lines),
+        *made(long=False),
+        *([html.Part("Figures", pictures=pictures)] if pictures else []),
+        *made(long=True),
+    ]
