@@ -15,7 +15,8 @@ from jaxsparse.data import fingerprint
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.factory import example_scores
-from jaxsparse.training import checkpoints, preemption
+from jaxsparse.runner import old_runs
+from jaxsparse.training import preemption
 
 THRESHOLDS = (0.0, 0.5)  # of a barrier, in nats, up to which an example is connected
 
@@ -114,7 +115,7 @@ def _weights(run: factory.TrainedRun, wanted: Wanted) -> list[str]:
         wanted.score, [wanted.checkpoint]
     )
     folder = run.folder / "checkpoints"
-    return [str(checkpoints.recorded_hash(folder, name)) for name in names]
+    return [str(old_runs.recorded_hash(folder, name)) for name in names]
 
 
 def _ends(wanted: Wanted) -> list[str]:

@@ -11,7 +11,7 @@ from experiments.command_line import fail
 from jaxsparse import multihost, runs
 from jaxsparse.runs.training import say
 from jaxsparse.training import preemption, signals
-from jaxsparse.training.train import MetricWriter
+from jaxsparse.training.run_dir import Callback, MetricWriter
 
 
 def run(
@@ -20,6 +20,7 @@ def run(
     *,
     report: bool = True,
     metric_writers: Sequence[MetricWriter] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Runs the experiment, and words every expected failure in one line.
 
@@ -27,8 +28,10 @@ def run(
       c: a config.
       folder: of the run.
       report: whether to write a report at the end.
-      metric_writers: what records are sent to besides the run's files, in order; see
-        `MetricWriter`.
+      metric_writers: functions that receive the records in addition to the run's files,
+        in this order; see `MetricWriter`.
+      callbacks: functions of the training step and state, called during training in
+        this order; see `Callback`.
     """
     try:
         multihost.initialize()
@@ -36,7 +39,13 @@ def run(
             not multihost.is_multiprocess()
         ):  # JAX may have taken the signal to itself for nothing
             signals.end_when_told()
-        runs.train(c, folder, report=report, metric_writers=metric_writers)
+        runs.train(
+            c,
+            folder,
+            report=report,
+            metric_writers=metric_writers,
+            callbacks=callbacks,
+        )
     except preemption.Preempted as stop:
         say(f"stopped at {stop}; the same command continues there")
         sys.exit(stop.code)

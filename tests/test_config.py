@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config, factory
 from jaxsparse.factory import experiment, size_checks
-from jaxsparse.training import level_summary, mesh
+from jaxsparse.runner import level_summary
+from jaxsparse.training import mesh
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -155,7 +156,7 @@ WRONG_NAMES = [
     ("init.bias", "zero", "unknown 'zero'; did you mean zeros"),
     ("init.norm_scale", "one", "unknown 'one'; did you mean ones"),
     ("lottery.controls", ("reinitialised",), "unknown 'reinitialised'; did you mean r"),
-    ("evaluation.every", "0step", "came '0step', which is 0 updates; wanted at least"),
+    ("evaluation.every", "0step", "expected at least 1 update, got '0step', which"),
 ]
 
 # Found while building, when the data is known. Messages begin "config." here too.

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import fixtures, overhead, selection, timing
 from experiments.benchmarks.timing import Job, Table
 from jaxsparse import factory
-from jaxsparse.lottery import experiment
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import progress
-from jaxsparse.training.train import RunDir
+from jaxsparse.training.run_dir import RunDir
 
 SHAPE = (32, 32, 3)
 EXAMPLES = 50_000
@@ -275,11 +275,6 @@ def _whole_run(c: ConfigDict, dataset: Any) -> float:
     ):
         folder = Path(name)
         made = factory.make_experiment(c, dataset, folder)
-        desk = RunDir(
-            metrics=folder / "metrics.jsonl",
-            checkpoints=folder / "checkpoints",
-            progress=progress.Progress(c.lottery.levels + 1, 0, out=nowhere),
-            should_stop=lambda: 0,
-        )
-        experiment.run(made, desk)
+        shown = progress.Progress(c.lottery.levels + 1, 0, out=nowhere)
+        run_lib.run(made, RunDir(folder, shown))
         return time.perf_counter() - began

@@ -87,7 +87,7 @@ def _replicates(
     """Times ways to map replicates."""
 
     def job(mapped: str) -> Job:
-        run = {"replicates_by": mapped}
+        run = {"replicate_mode": mapped}
         more = {"replicates": count, "run": run}
         return fixtures.trainer_job(
             _rig("lenet_5", "explicit", size, steps, steps, **more)

@@ -18,7 +18,7 @@ from experiments.benchmarks.timing import Job
 from jaxsparse import config, factory, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset, Examples
-from jaxsparse.lottery.stages import Experiment
+from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import mesh, state_sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.scan_chunks import EpochSpec, ScanChunk
@@ -109,7 +109,7 @@ def make(c: ConfigDict, dataset: Dataset) -> Rig:
     Networks that `c.sparse` trains sparsely from the start begin with its masks.
     """
     experiment = factory.make_experiment(c, dataset, Path("unused"))
-    network, seeds = experiment.network, experiment.seeds
+    network, seeds = experiment.task, experiment.seeds
     params, stats = network.initialize(seeds.init)
     if network.first_masks is None:
         masks = jax.jit(jax.vmap(lambda p: prune(p, network.masks)))(params)
@@ -128,12 +128,12 @@ def prune(params: Params, masks: Masks) -> Masks:
 def trainer_job(rig: Rig) -> Job:
     """Trains by the trainer's own program of usual calls, a fresh order an epoch."""
     trainer, layout = rig.experiment.trainer, rig.experiment.trainer.layout
-    steps, size = trainer.steps_per_call, rig.config.data.batch_size
-    program = trainer.programs(steps, size)
+    steps, size = trainer.loop.steps_per_call, rig.config.data.batch_size
+    program = trainer.compiled_steps(steps, size)
     keys = rig.experiment.seeds.data
     placed = mesh.shard_replicates(layout, keys)
     asked = calls(trainer.epoch, steps=steps, batch_size=size)
-    served = trainer.feed.serve(keys, asked)
+    served = trainer.feed.iterate(keys, asked)
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, rig.state))
     # As in `build`: forced host devices hang if many collectives are in flight.
     waits = jax.default_backend() == "cpu" and layout.mesh.size > 1
@@ -162,16 +162,16 @@ def lower_step(rig: Rig) -> jax.stages.Lowered:
       ValueError: if the rig's calls have more, so that there is a loop around it.
     """
     trainer, size = rig.experiment.trainer, rig.config.data.batch_size
-    if trainer.steps_per_call != 1:
-        raise ValueError(f"calls have {trainer.steps_per_call} steps; wanted 1")
+    if trainer.loop.steps_per_call != 1:
+        raise ValueError(f"calls have {trainer.loop.steps_per_call} steps; wanted 1")
     keys = rig.experiment.seeds.data
-    served = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
+    served = trainer.feed.iterate(keys, calls(trainer.epoch, steps=1, batch_size=size))
     _, data = next(served)
     state = state_sharding.shard_state(
         trainer.layout, jax.tree.map(jnp.copy, rig.state)
     )
     placed = mesh.shard_replicates(trainer.layout, keys)
-    program = jax.jit(trainer.programs(1, size), donate_argnums=0)
+    program = jax.jit(trainer.compiled_steps(1, size), donate_argnums=0)
     return program.lower(state, data, placed)
 
 

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 
 import experiments.train  # noqa: F401  (what the command imports)
 from jaxsparse import factory
-from jaxsparse.lottery import experiment
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import profiling, progress
-from jaxsparse.training.train import RunDir
+from jaxsparse.training.run_dir import RunDir
 
 
 class FirstStep(Exception):  # noqa: N818  (no error: it ends the launch)
@@ -57,14 +57,9 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         clock = Clock(nowhere)
-        desk = RunDir(
-            metrics=folder / "metrics.jsonl",
-            checkpoints=folder / "checkpoints",
-            progress=clock,
-            should_stop=lambda: 0,
-        )
+        run_dir = RunDir(folder, clock)
         try:
-            experiment.run(made, desk)
+            run_lib.run(made, run_dir)
         except FirstStep:
             stepped = time.time()
     cost = spent.so_far()

@@ -10,9 +10,8 @@ import optax
 
 from experiments.benchmarks import fixtures, mnist, timing
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import models, transforms
+from jaxsparse import losses, models, transforms
 from jaxsparse.data import augment
-from jaxsparse.training import losses
 
 UNIT = "steps/s"
 

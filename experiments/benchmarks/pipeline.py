@@ -152,7 +152,7 @@ def serve_job(rig: Rig, *, steps: int) -> Job:
     """Gathers batches in threads and brings them to the device, an order an epoch."""
     trainer, size = rig.experiment.trainer, rig.config.data.batch_size
     asked = fixtures.calls(trainer.epoch, steps=steps, batch_size=size)
-    served = trainer.feed.serve(rig.experiment.seeds.data, asked)
+    served = trainer.feed.iterate(rig.experiment.seeds.data, asked)
 
     def waited() -> Iterator[object]:
         for _, data in served:

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from experiments.studies.runs import Run, flags, read
 from jaxsparse import config, factory, metrics_log
 from jaxsparse.data import datasets
-from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
+from jaxsparse.runner import records
 from jaxsparse.training import checkpoints, signals
 from jaxsparse.training import workdir as training_folder
 
@@ -107,7 +107,7 @@ def standing(run: Run, workdir: Path) -> str:
     if began is not None and began != factory.recorded_hashes(c, workdir):
         return "of what has changed"
     levels = c.lottery.levels
-    if experiment.has_ended(workdir, levels=levels) or _is_old_and_ended(c, workdir):
+    if records.has_ended(workdir, levels=levels) or _is_old_and_ended(c, workdir):
         return ENDED
     return "under way"
 

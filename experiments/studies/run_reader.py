@@ -13,7 +13,7 @@ from experiments.studies.runs import Run
 from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.analysis.similarity import Solution
-from jaxsparse.training import checkpoints
+from jaxsparse.runner import old_runs
 
 Row = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ class Reader:
     def marks(self, names: Sequence[str]) -> dict[str, str | None]:
         """Says by hash what checkpoints hold, without opening them."""
         folder = self.workdir / "checkpoints"
-        return {name: checkpoints.recorded_hash(folder, name) for name in names}
+        return {name: old_runs.recorded_hash(folder, name) for name in names}
 
     def state(self, name: str) -> Any:
         """Loads a checkpoint.

@@ -12,9 +12,10 @@ from jaxtyping import Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import losses
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.tost import gradinit
-from jaxsparse.training import losses, steps
+from jaxsparse.training import steps
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params
 
@@ -86,8 +87,15 @@ def make_rescale(
             f"config.gradinit.batch_size: came {size}; wanted at most a third of the "
             f"{count} training examples"
         )
-    fields = gradinit.GradInitOptions._fields
-    settings = gradinit.GradInitOptions(**{name: c[name] for name in fields})
+    settings = gradinit.GradInitOptions(
+        steps=c.steps,
+        learning_rate=c.learning_rate,
+        look_ahead=c.step_size,
+        longest=c.max_grad_norm,
+        least=c.min_factor,
+        clip=c.clip,
+        masked=c.mask_gradients,
+    )
 
     def loss(params: Params, batch: Any) -> Any:
         stats, images, labels = batch

@@ -83,7 +83,7 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if they do not; the message names the config field.
     """
-    c, steps = config.instability, length.stability_steps
+    c, steps = config.instability, length.lottery.children_start
     if not c.copies:
         return
     if not steps or steps[-1] >= length.total:
@@ -97,16 +97,16 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
             "'finetune', where levels train from the end of training on; wanted (0,), "
             "or another way to retrain"
         )
-    if steps[0] < length.rewind and pretraining_lib.differs(config):
+    if steps[0] < length.lottery.rewind and pretraining_lib.differs(config):
         raise ValueError(
             f"config.instability.start_steps: came to updates {steps}, within a pre-training "
-            f"of {length.rewind} that differs from training; wanted {length.rewind} or "
+            f"of {length.lottery.rewind} that differs from training; wanted {length.lottery.rewind} or "
             "later: children train as tickets do"
         )
-    if any(c.levels) and steps[-1] < length.rewind:
+    if any(c.levels) and steps[-1] < length.lottery.rewind:
         raise ValueError(
             f"config.instability.start_steps: came to updates {steps}, before lottery.rewind "
-            f"{length.rewind}, at which levels begin; wanted one from there on, or "
+            f"{length.lottery.rewind}, at which levels begin; wanted one from there on, or "
             "instability.levels (0,)"
         )
 

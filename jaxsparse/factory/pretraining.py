@@ -44,7 +44,7 @@ def check(config: ConfigDict) -> None:
         "size": bool(c.subset),
         "balanced": bool(c.subset),
         "scores": c.subset not in ("", "random"),
-        "first": c.subset == "window",
+        "window_start": c.subset == "window",
         "seed": c.subset == "random",
         "warmup": c.learning_rate != -1,
     }.items():
@@ -65,7 +65,7 @@ def check(config: ConfigDict) -> None:
             "file that experiments/score_data.py wrote"
         )
     data = config.data
-    for name in ("noise_by", "noise_seed"):
+    for name in ("label_noise_by", "label_noise_seed"):
         used = data.label_noise or c.label_noise
         if data[name] != config_lib.default().data[name] and not used:
             raise ValueError(
@@ -89,16 +89,16 @@ def check_used(config: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if it has none or is shorter; the message names the config field.
     """
-    if differs(config) and not length.rewind:
+    if differs(config) and not length.lottery.rewind:
         raise ValueError(
             f"config.pretraining: differs from training, and lottery.rewind is "
             f"{config.lottery.rewind!r}; wanted a rewinding step above 0, at which "
             "pre-training ends"
         )
-    if length.pretraining_warmup > length.rewind:
+    if length.schedule.pretraining_warmup > length.lottery.rewind:
         raise ValueError(
             f"config.pretraining.warmup: came {config.pretraining.warmup!r}, which is "
-            f"{length.pretraining_warmup} updates; wanted at most the {length.rewind} "
+            f"{length.schedule.pretraining_warmup} updates; wanted at most the {length.lottery.rewind} "
             "of lottery.rewind, at which pre-training ends"
         )
 

@@ -13,11 +13,10 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import losses, scores
 from jaxsparse import masks as masks_lib
-from jaxsparse import scores
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.training import losses
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params, Scores
 
@@ -88,7 +87,7 @@ def used(config: ConfigDict) -> list[ScoreSpec]:
       ValueError: if a score is not registered; the message names the config field.
     """
     found = []
-    if "score" in config_lib.METHODS.find(config.sparse.method).fields:
+    if "pai_score" in config_lib.METHODS.find(config.sparse.method).fields:
         found.append(config_lib.SCORES.find(config.sparse.pai_score))
     if config.lottery.levels:
         field = "lottery.score"

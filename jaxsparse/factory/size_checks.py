@@ -75,9 +75,9 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
             f"{config.training.duration!r}, which is {total}"
         )
     for field, every in {
-        "evaluation.every": length.evaluate_every,
-        "analysis.gradient_every": length.gradient_every,
-        "run.checkpoint_every": length.checkpoint_every,
+        "evaluation.every": length.intervals.evaluate_every,
+        "analysis.gradient_every": length.intervals.gradient_every,
+        "run.checkpoint_every": length.intervals.checkpoint_every,
         "sparse.update_every": length.sparse.get("update_every", 0),
     }.items():
         # A field that the method does not read keeps its default, however long training
@@ -87,10 +87,13 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
                 f"config.{field}: expected at most {MOST_TIMES} times in training, got "
                 f"every {every} of {total} updates; make it longer"
             )
-    if length.trace and length.trace[0] >= length.trace[1]:
+    if (
+        length.intervals.trace
+        and length.intervals.trace[0] >= length.intervals.trace[1]
+    ):
         raise ValueError(
             f"config.run.trace: expected the end after the beginning, got "
-            f"{config.run.trace!r}, which are updates {length.trace}"
+            f"{config.run.trace!r}, which are updates {length.intervals.trace}"
         )
     every = length.sparse.get("update_every", 0)
     if every >= total and _is_read(config, "sparse.update_every"):
@@ -99,13 +102,13 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
             "the masks hardly change; make it shorter",
             *(config.sparse.update_every, every, total),
         )
-    if length.warmup > total:
+    if length.schedule.warmup > total:
         log.warning(
             "config.schedule.warmup: %r is %d updates of a training of %d, so that the "
             "learning rate never reaches config.schedule.learning_rate",
-            *(config.schedule.warmup, length.warmup, total),
+            *(config.schedule.warmup, length.schedule.warmup, total),
         )
-    late = [step for step in length.milestones if step >= total]
+    late = [step for step in length.schedule.milestones if step >= total]
     if late:
         log.warning(
             "config.schedule.milestones: updates %s are not in a training of %d, so "

@@ -102,8 +102,8 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
     t = config.training
     soft = t.label_smoothing and t.smoothing_schedule != "constant"
     for name, fades, until in (
-        ("tost.end", tost_strength(config), length.ghosts),
-        ("training.smoothing_end", soft, length.smoothing),
+        ("tost.end", tost_strength(config), length.annealing.tost_end),
+        ("training.smoothing_end", soft, length.annealing.smoothing_end),
     ):
         if fades and until > length.total:
             section, field = name.split(".")
@@ -167,11 +167,11 @@ def make_annealed_model(
     ) -> nn.Module:
         # A factor and not a new network at some step, so that one compiled program
         # serves all steps.
-        left = annealing.anneal(clock, end=length.ghosts, form=c.schedule)
+        left = annealing.anneal(clock, end=length.annealing.tost_end, form=c.schedule)
         fields: dict[str, Any] = {}
         if c.mode == "sharpen":
             least, most = c.beta
-            until = length.ghosts
+            until = length.annealing.tost_end
             beta = annealing.sharpen(clock, end=until, initial=least, final=most)
             fields["act"] = soft_activations.p_swish(beta)
         elif c.activation:
@@ -236,7 +236,7 @@ def make_smoothing(
     if not c.label_smoothing or c.smoothing_schedule == "constant":
         return c.label_smoothing
     fade = functools.partial(
-        annealing.anneal, end=length.smoothing, form=c.smoothing_schedule
+        annealing.anneal, end=length.annealing.smoothing_end, form=c.smoothing_schedule
     )
     return lambda clock: c.label_smoothing * fade(clock)
 

@@ -19,7 +19,9 @@ from jaxsparse.factory import components
 from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.factory.durations import make_durations, make_epoch
 from jaxsparse.lottery import instability, tickets
-from jaxsparse.lottery.task import TrainTask, dense_masks, first_state
+from jaxsparse.runner import old_runs
+from jaxsparse.runner.task import TrainTask, dense_masks, first_state
+from jaxsparse.stages import CHILDREN
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
@@ -186,7 +188,9 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
 
     Args:
       run: a run opened with `open_run`.
-      moment: name of a checkpoint, such as "init" or "level_00/ticket/last".
+      moment: name of a checkpoint, such as "init", "train/last" or
+        "level_01/ticket/last". "train" and "level_00/ticket" both name the stage of
+        level 0.
 
     Returns:
       The state. Leaves are [r ...], counters are scalars; in checkpoints of children,
@@ -198,10 +202,13 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
       OSError: if the machine cannot read it.
     """
     directory = run.folder / "checkpoints"
+    moment = multihost.broadcast_from_primary(
+        lambda: old_runs.recorded_name(directory, moment)
+    )
     # JAX's key-reuse checker would count a second checkpoint as a second use of the
     # keys.
     seeds = jax.tree.map(jax.random.clone, run.seeds)
-    if f"/{instability.ARM}_" in moment:
+    if f"/{CHILDREN}_" in moment:
         seeds = instability.copies(seeds, max(1, run.config.instability.copies))
     saved = checkpoints.read(directory, moment, first_state(run.network, seeds))
     if saved is None:
@@ -287,7 +294,7 @@ def _check_redraws(config: ConfigDict) -> None:
             f"config.init.shared: came True with seeds.first {config.seeds.first}; "
             "wanted seeds.first 0, whose weights all replicates share"
         )
-    for name in ("sparse_distribution", "sparse_scale"):
+    for name in ("sparse_init_distribution", "sparse_init_scale"):
         if c[name] != plain[name] and not c.sparse_init.startswith("fan_"):
             raise ValueError(
                 f"config.init.{name}: came {c[name]!r} with init.sparse_init {c.sparse_init!r}; "
@@ -346,7 +353,8 @@ def apply_warm_start(
         )
         # The hash is that of the other run's arrays, before ghost skips are added.
         origin["weights"] = checkpoints.digest(found)
-        network = network._replace(first_weights=lambda keys: weights)
+        start = network.start._replace(first_weights=lambda keys: weights)
+        network = network._replace(start=start)
     if c.masks.endswith(".npz"):
         masks = _from_files(c.masks, config, network, seeds)
     elif c.masks:
@@ -391,7 +399,7 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     names = {name for name in (c.weights, c.masks) if name and c.run}
     directory = (workdir / c.run).resolve() / "checkpoints"
     found = {
-        name: checkpoints.recorded_hash(directory, name)
+        name: old_runs.recorded_hash(directory, name)
         for name in sorted(names)
         if not name.endswith(".npz")
     }

@@ -142,7 +142,9 @@ def _has_ended(path: Path, config: dict[str, Any]) -> bool:
     except (OSError, ValueError):  # none, or damaged: records tell how far the run is
         return False
     levels = (config.get("lottery") or {}).get("levels", 0)
-    return isinstance(ends, list) and f"level_{levels:02d}/{TICKET}/last" in ends
+    # A run without pruning rounds has the stage "train", or that of an older version.
+    last = {f"level_{levels:02d}/{TICKET}/last", *(() if levels else ("train/last",))}
+    return isinstance(ends, list) and not last.isdisjoint(ends)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def opened(
     config: ConfigDict,
     *,
     command: str,
-    arrangement: Mapping[str, Any],
+    execution_plan: Mapping[str, Any],
     dataset: Dataset | None = None,
 ) -> Iterator[None]:
     """Locks and prepares a run directory for one session of an experiment.
@@ -68,7 +68,7 @@ def opened(
       workdir: the run directory; created if it does not exist.
       config: the resolved config.
       command: the command line, for the record.
-      arrangement: how the work is laid out on the devices, for the record.
+      execution_plan: how the work is laid out on the devices, for the record.
       dataset: the data, which must not change between sessions; None neither records
         nor compares them.
 
@@ -88,7 +88,7 @@ def opened(
             check_same(workdir, config)
             data = None if dataset is None else _describe(dataset, config)
             try:
-                _check_start(workdir, arrangement)
+                _check_start(workdir, execution_plan)
                 _check_data(workdir, data)
                 same = not _differences(workdir, config)
             except ValueError:
@@ -104,7 +104,7 @@ def opened(
             if data is not None:
                 text = json.dumps(data, indent=1) + "\n"
                 metrics_log.write_atomically(workdir / DATA, text)
-            _write_environment(workdir / "environment.json", command, arrangement)
+            _write_environment(workdir / "environment.json", command, execution_plan)
 
         multihost.on_primary(write)
         _check_shared(workdir / "config.json")
@@ -346,13 +346,13 @@ def starts_from(workdir: Path) -> dict[str, Any]:
         return {}
 
 
-def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
+def _check_start(workdir: Path, execution_plan: Mapping[str, Any]) -> None:
     """Checks that the run or scores this run was warm-started from have not changed.
 
     Raises:
       ValueError: if a hash differs from the recorded one.
     """
-    old, new = starts_from(workdir), arrangement.get("starts_from", {})
+    old, new = starts_from(workdir), execution_plan.get("starts_from", {})
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
             raise ValueError(
@@ -363,14 +363,14 @@ def _check_start(workdir: Path, arrangement: Mapping[str, Any]) -> None:
 
 
 def _write_environment(
-    path: Path, command: str, arrangement: Mapping[str, Any]
+    path: Path, command: str, execution_plan: Mapping[str, Any]
 ) -> None:
     """Writes the environment of this session, and keeps those of earlier ones.
 
     Args:
       path: path of environment.json.
       command: the command line.
-      arrangement: how the work is laid out on the devices.
+      execution_plan: how the work is laid out on the devices.
     """
     earlier = []
     if path.exists():
@@ -393,7 +393,7 @@ def _write_environment(
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
         "processor": platform.processor() or platform.machine(),
-        "arrangement": dict(arrangement),
+        "arrangement": dict(execution_plan),
         "registered": config_lib.describe(),
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
     }

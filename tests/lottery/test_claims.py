@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, digits
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import workdir
 
 SHORT = {"lottery.levels": 0, "training.duration": "4step", "evaluation.every": "4step"}
@@ -24,7 +24,7 @@ def claim(folder: Path, fields: dict[str, Any]) -> ConfigDict:
     """Opens a folder for a run, and trains nothing."""
     c = tiny.config(SHORT | fields)
     dataset = factory.load_data(c)
-    with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
+    with workdir.opened(folder, c, command="", execution_plan={}, dataset=dataset):
         pass
     return c
 
@@ -191,7 +191,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             | fields
         )
         made = factory.make_experiment(c, factory.load_data(c), folder)
-        initialize = made.network.initialize
+        initialize = made.task.initialize
 
         def spoil(keys: Any) -> Any:
             params, stats = initialize(keys)
@@ -201,7 +201,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             layer["kernel"] = layer["kernel"].at[1, 0, 0].set(np.nan)
             return params | {name: layer}, stats
 
-        return made._replace(network=made.network._replace(initialize=spoil)), c
+        return made._replace(task=made.task._replace(initialize=spoil)), c
 
     return make
 
@@ -210,17 +210,17 @@ def test_a_broken_replicate_lets_the_others_go_on(
     tmp_path: Path, broken: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     made, c = broken(tmp_path / "run", "continue")
-    with workdir.opened(tmp_path / "run", c, command="", arrangement={}):
-        experiment_lib.run(made, tiny.desk(tmp_path / "run"))
+    with workdir.opened(tmp_path / "run", c, command="", execution_plan={}):
+        run_lib.run(made, tiny.desk(tmp_path / "run"))
     whole, _ = broken(tmp_path / "whole", "continue")
     whole = whole._replace(
-        network=whole.network._replace(
+        task=whole.task._replace(
             initialize=factory.make_experiment(
                 c, factory.load_data(c), tmp_path
-            ).network.initialize
+            ).task.initialize
         )
     )
-    experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
+    run_lib.run(whole, tiny.desk(tmp_path / "whole"))
     rows, sound = (
         metrics_log.read(tmp_path / name / "metrics.jsonl") for name in ("run", "whole")
     )

@@ -9,7 +9,7 @@ from experiments.studies.gradient_flow import variants
 from experiments.studies.gradient_flow.runs_reader import STAGE, Study
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
-from jaxsparse.training.train import saved_state_name
+from jaxsparse.stages import saved_state_name
 
 # Arms whose curvature is looked at, on how many examples, by scale.
 ARMS = ("lt", "scratch", "scratch_plus", "rigl", "set")

@@ -11,8 +11,8 @@ from experiments.studies import launcher
 from experiments.studies.gradient_flow import variants
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.analysis import similarity
-from jaxsparse.training import checkpoints
-from jaxsparse.training.train import saved_state_name
+from jaxsparse.runner import old_runs
+from jaxsparse.stages import saved_state_name
 
 STAGE = "level_00/ticket"
 END = variants.END
@@ -45,7 +45,7 @@ class Study:
     def mark(self, *names: str) -> dict[str, str]:
         """Says by hash what arms ended with: what is measured on them belongs to it."""
         found = {
-            arm: checkpoints.recorded_hash(self._of(arm) / "checkpoints", END)
+            arm: old_runs.recorded_hash(self._of(arm) / "checkpoints", END)
             for arm in names
         }
         return {arm: hash_ for arm, hash_ in found.items() if hash_}

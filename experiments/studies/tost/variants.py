@@ -50,9 +50,9 @@ class Grid(NamedTuple):
 
 # How masks are chosen, by fields of the section "sparse".
 MASKS: dict[str, dict[str, Any]] = {
-    "random": {"score": "random"},
-    "snip": {"score": "snip", "score_batches": 40, "score_batch_size": 125},
-    "synflow": {"score": "synflow", "iterations": 100},
+    "random": {"pai_score": "random"},
+    "snip": {"pai_score": "snip", "score_batches": 40, "score_batch_size": 125},
+    "synflow": {"pai_score": "synflow", "score_iterations": 100},
 }
 # What switches each aid on.
 AIDS: dict[str, dict[str, Any]] = {
