@@ -19,8 +19,7 @@ from jaxsparse import config, factory, metrics_log
 from jaxsparse.data import datasets
 from jaxsparse.reports import page
 from jaxsparse.runner import records
-from jaxsparse.training import checkpoints, signals
-from jaxsparse.training import workdir as training_folder
+from jaxsparse.training import checkpoints, environment, signals
 
 ENDED = "ended"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -103,7 +102,7 @@ def standing(run: Run, workdir: Path) -> str:
     c = read(run)
     if any(True for _ in config.differences(saved, json.loads(c.to_json()))):
         return "of other settings"
-    began = training_folder.starts_from(workdir).get("checkpoints")
+    began = environment.starts_from(workdir).get("checkpoints")
     if began is not None and began != factory.recorded_hashes(c, workdir):
         return "of what has changed"
     levels = c.lottery.levels

@@ -18,7 +18,7 @@ import submitit
 
 from experiments.sweeping import showing
 from jaxsparse import multihost
-from jaxsparse.training import signals, workdir
+from jaxsparse.training import run_lock, signals
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 CARDS = Path("/proc/driver/nvidia/gpus")  # where the driver lists them
@@ -123,7 +123,7 @@ def _is_taken(folder: Path) -> bool:
     with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except workdir.TAKEN:
+        except run_lock.TAKEN:
             return True
         except OSError:
             return False

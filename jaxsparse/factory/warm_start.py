@@ -23,9 +23,8 @@ from jaxsparse.runner import old_runs
 from jaxsparse.runner.task import TrainTask, dense_masks, first_state
 from jaxsparse.stages import CHILDREN
 from jaxsparse.tost import ghost_skips
-from jaxsparse.training import checkpoints
+from jaxsparse.training import checkpoints, data_record
 from jaxsparse.training import state as state_lib
-from jaxsparse.training import workdir as workdir_lib
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks
@@ -128,14 +127,14 @@ def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
       ValueError: if the run recorded no sizes and its dataset cannot be loaded.
     """
     folder = Path(folder)
-    sizes = multihost.broadcast_from_primary(lambda: workdir_lib.recorded_sizes(folder))
+    sizes = multihost.broadcast_from_primary(lambda: data_record.recorded_sizes(folder))
     if sizes is not None:
         return _build(folder, c, dataset_lib.of_zeros(**sizes._asdict()))
     try:
         dataset = components.load_data(c)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{folder}: expected its {workdir_lib.DATA}, which says how many classes "
+            f"{folder}: expected its {data_record.FILE}, which says how many classes "
             f"there are and how large images are, got none; its data cannot be read "
             f"instead ({error}); give the command that trained it once more where the "
             "data are, which writes the file, and trains nothing if the run has ended"
@@ -171,9 +170,9 @@ def _check_data(folder: Path, dataset: Dataset) -> None:
     """
 
     def find() -> list[str]:
-        if not (folder / workdir_lib.DATA).exists():
+        if not (folder / data_record.FILE).exists():
             return []
-        return workdir_lib.changed_data(folder, fingerprint.of(dataset))
+        return data_record.differences(folder, fingerprint.of(dataset))
 
     found = multihost.broadcast_from_primary(find)
     if found:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, digits
 from jaxsparse.runner import run as run_lib
-from jaxsparse.training import workdir
+from jaxsparse.training import data_record, environment, workdir
 
 SHORT = {"lottery.levels": 0, "training.duration": "4step", "evaluation.every": "4step"}
 
@@ -102,7 +102,7 @@ def test_nothing_is_removed_that_claiming_a_folder_does_not_leave(
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text('{"model_type": "of another program"}')
     before = (tmp_path / name).read_text()
-    with pytest.raises(ValueError, match="another experiment|is no config of a run"):
+    with pytest.raises(ValueError, match="another experiment|not the config of a run"):
         claim(tmp_path, {"optimizer.momentum": 0.5})
     assert (tmp_path / name).read_text() == before
 
@@ -118,7 +118,7 @@ def test_foreign_files_are_one_error_or_one_warning(
     assert "earlier sessions are in environment.json.damaged-" in caplog.text
     (aside,) = tmp_path.glob("environment.json.damaged-*")
     assert aside.read_text() == content
-    assert workdir.starts_from(tmp_path) == {}
+    assert environment.starts_from(tmp_path) == {}
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json: .*restore"):
         workdir.check_same(tmp_path, c)
@@ -133,21 +133,21 @@ def test_changed_data_are_refused_once_a_step_was_trained(
 ) -> None:
     folder = tmp_path / "run"
     tiny.train(folder, SHORT)
-    recorded = (folder / workdir.DATA).read_text()
+    recorded = (folder / data_record.FILE).read_text()
     claim(folder, {})  # the same data
-    assert (folder / workdir.DATA).read_text() == recorded
+    assert (folder / data_record.FILE).read_text() == recorded
     monkeypatch.setattr(digits, "read", blackened)
-    words = r"data: the examples are not .*train: images differ among examples \d+ to"
+    words = r"data: expected the examples .*train: images differ among examples \d+ to"
     with pytest.raises(ValueError, match=words):
         claim(folder, {})
-    assert (folder / workdir.DATA).read_text() == recorded
+    assert (folder / data_record.FILE).read_text() == recorded
     # Nor can its weights be read for what was trained on other examples.
     with pytest.raises(ValueError, match="was trained on other examples than .*train:"):
         factory.open_run(folder)
     # An older run did not record its data, and does so when it is continued.
-    (folder / workdir.DATA).unlink()
+    (folder / data_record.FILE).unlink()
     claim(folder, {})
-    assert json.loads((folder / workdir.DATA).read_text())["classes"] == 10
+    assert json.loads((folder / data_record.FILE).read_text())["classes"] == 10
 
 
 REFUSED = [

@@ -15,7 +15,7 @@ from campaigns import some
 from jaxsparse import config as config_lib
 from jaxsparse import factory, initializers, masks, transforms
 from jaxsparse.runner.saved_states import SavedStates
-from jaxsparse.training import checkpoints, workdir
+from jaxsparse.training import checkpoints, environment
 
 END = "train/last"
 EARLIER = {
@@ -210,12 +210,12 @@ def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
     shutil.rmtree(earlier)
     tiny.train(earlier, EARLIER | {"seeds.init": 7})
-    with pytest.raises(ValueError, match=r"config\.warm_start, \w+: .* began with"):
+    with pytest.raises(ValueError, match=r"config\.warm_start: expected .* began, got"):
         tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
     hashes = factory.recorded_hashes(tiny.config(fields), arm)
     assert hashes.keys() == {masks, "init"}
-    there = workdir.starts_from(arm)["checkpoints"]
+    there = environment.starts_from(arm)["checkpoints"]
     assert all(there[name] != hash_ for name, hash_ in hashes.items())
 
 
