@@ -195,7 +195,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
       length: durations of the config in steps.
 
     Returns:
-      What `lottery` trains.
+      What `runner` trains.
 
     Raises:
       ValueError: if the parts do not fit together; the message names the config field.

@@ -27,7 +27,8 @@ from jaxsparse.factory.durations import (
     make_durations,
     make_epoch,
 )
-from jaxsparse.factory.trainer import TrainerParts, make_trainer
+from jaxsparse.factory.trainer import make_trainer
+from jaxsparse.factory.trainer_parts import TrainerParts
 from jaxsparse.lottery import imp, rewinding
 from jaxsparse.lottery import instability as instability_lib
 from jaxsparse.lottery.plan import Children, LotteryPlan

@@ -2,13 +2,11 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
     components,
     eval_fns,
@@ -17,9 +15,9 @@ from jaxsparse.factory import (
     probes,
     tost,
 )
-from jaxsparse.factory.durations import Durations
-from jaxsparse.factory.execution_plan import ExecutionPlan, make_execution_plan
-from jaxsparse.runner.task import TrainTask, first_state
+from jaxsparse.factory.execution_plan import Execution, describe, plan_execution
+from jaxsparse.factory.trainer_parts import TrainerParts
+from jaxsparse.runner.task import first_state
 from jaxsparse.training import (
     evaluation,
     input_pipeline,
@@ -29,53 +27,10 @@ from jaxsparse.training import (
 )
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.input_pipeline import Feed
-from jaxsparse.training.mesh import MeshLayout
-from jaxsparse.training.scan_chunks import EpochSpec
-from jaxsparse.training.state import Seeds, TrainState
+from jaxsparse.training.state import TrainState
 from jaxsparse.training.trainer import LoopSettings, RecordSettings, Trainer
-from jaxsparse.training.vmap_seeds import How
 
 MAX_INFLIGHT_CALLS = 64  # chunks dispatched before the host waits for their metrics
-
-
-class TrainerParts(NamedTuple):
-    """What a trainer is made from.
-
-    Attributes:
-      config: a validated config.
-      dataset: the dataset.
-      task: what is trained.
-      seeds: random keys of all replicates of this trainer.
-      layout: mesh of devices and placement of arrays on it.
-      epoch: number of steps and batch sizes of an epoch.
-      durations: durations of the config in steps.
-    """
-
-    config: ConfigDict
-    dataset: Dataset
-    task: TrainTask
-    seeds: Seeds
-    layout: MeshLayout
-    epoch: EpochSpec
-    durations: Durations
-
-
-class _Execution(NamedTuple):
-    """How a trainer is executed.
-
-    Attributes:
-      plan: how steps and replicates are executed according to config and devices.
-      placement: where training examples are stored.
-      steps_per_call: maximum number of steps in one chunk.
-      how: how training steps are mapped over replicates.
-      how_evaluated: how evaluations and measurements are mapped over replicates.
-    """
-
-    plan: ExecutionPlan
-    placement: scan_chunks.Where
-    steps_per_call: int
-    how: How
-    how_evaluated: How
 
 
 def make_trainer(parts: TrainerParts, *, per_example: bool = False) -> Trainer:
@@ -88,7 +43,7 @@ def make_trainer(parts: TrainerParts, *, per_example: bool = False) -> Trainer:
     Raises:
       ValueError: if the parts do not fit together; the message names the config field.
     """
-    execution = _plan_execution(parts)
+    execution = plan_execution(parts)
     like = jax.eval_shape(functools.partial(first_state, parts.task), parts.seeds)
     train_step, eval_step = _make_steps(parts, like, per_example=per_example)
     return Trainer(
@@ -106,28 +61,8 @@ def make_trainer(parts: TrainerParts, *, per_example: bool = False) -> Trainer:
         epoch=parts.epoch,
         loop=_make_loop(parts, execution),
         records=_make_records(parts, execution, like),
-        execution_plan=_describe(parts, execution),
+        execution_plan=describe(parts, execution),
     )
-
-
-def _plan_execution(parts: TrainerParts) -> _Execution:
-    """Decides how the steps of a trainer are executed."""
-    config, dataset, layout = parts.config, parts.dataset, parts.layout
-    placement = example_feed.choose_placement(config, dataset, layout)
-    plan = make_execution_plan(config, parts.task.masks)
-    per_call = 1 if plan.single else config.run.steps_per_call
-    if placement == "host":
-        per_call = input_pipeline.steps_per_call(
-            dataset.train,
-            wanted=min(per_call, parts.epoch.steps),
-            batch_size=parts.epoch.batch_size,
-            replicates=config.replicates,
-        )
-    # Outside of `shard_map`, a loop over replicates would transfer them between
-    # devices. Training runs inside of it unless parameters are sharded.
-    outside = plan.how if layout.mesh.size == 1 else "vmap"
-    how = outside if layout.divides else plan.how
-    return _Execution(plan, placement, per_call, how, outside)
 
 
 def _make_steps(
@@ -165,7 +100,7 @@ def _make_steps(
     return train_step, eval_step
 
 
-def _make_feed(parts: TrainerParts, execution: _Execution) -> Feed:
+def _make_feed(parts: TrainerParts, execution: Execution) -> Feed:
     """Makes the feed that supplies the training examples."""
     train, sparse = parts.dataset.train, parts.config.sparse
     room = functools.partial(scan_chunks.room, usual_length=execution.steps_per_call)
@@ -186,7 +121,7 @@ def _make_feed(parts: TrainerParts, execution: _Execution) -> Feed:
 
 
 def _make_evaluations(
-    parts: TrainerParts, execution: _Execution, eval_step: Any, like: TrainState
+    parts: TrainerParts, execution: Execution, eval_step: Any, like: TrainState
 ) -> Mapping[str, evaluation.Evaluate]:
     """Makes the evaluation of each set that has examples, by name of the set.
 
@@ -213,7 +148,7 @@ def _make_evaluations(
     }
 
 
-def _make_loop(parts: TrainerParts, execution: _Execution) -> LoopSettings:
+def _make_loop(parts: TrainerParts, execution: Execution) -> LoopSettings:
     """Makes the settings of the training loop."""
     intervals, inflight = parts.durations.intervals, MAX_INFLIGHT_CALLS
     if execution.placement == "host":
@@ -235,7 +170,7 @@ def _make_loop(parts: TrainerParts, execution: _Execution) -> LoopSettings:
 
 
 def _make_records(
-    parts: TrainerParts, execution: _Execution, like: TrainState
+    parts: TrainerParts, execution: Execution, like: TrainState
 ) -> RecordSettings:
     """Makes the settings of the records.
 
@@ -257,18 +192,3 @@ def _make_records(
         ),
         anneal_end_step=durations.annealing.tost_end if anneals else 0,
     )
-
-
-def _describe(parts: TrainerParts, execution: _Execution) -> dict[str, Any]:
-    """Describes the execution as JSON values that are stored with the run."""
-    explicit = models.uses_custom_conv_grads(parts.config)
-    layout, placement = parts.layout, execution.placement
-    return {
-        "convolutions": "explicit" if explicit else "library",
-        "steps": "single" if execution.plan.single else "scan",
-        "replicates_by": execution.how,
-        "parallelism": layout.parallelism,
-        "mesh": dict(layout.mesh.shape),
-        **({"weights": "sharded"} if layout.divides else {}),
-        **({} if placement == "device" else {"examples": placement}),
-    }

@@ -65,9 +65,10 @@ def find_lost(run_dir: RunDir, stages: Sequence[Stage]) -> set[str]:
     )
     for end, counts in found.items():
         log.warning(
-            "%s: has %s of %s, which ended; that stage is trained again, and they are "
-            "put back; to keep what was there, stop now and restore the file",
-            *(run_dir.metrics, counts, end),
+            "%s: expected the records of %s, which ended, got %s; that stage is "
+            "trained again, and its records are put back; to keep the old ones, stop "
+            "now and restore the file",
+            *(run_dir.metrics, end, counts),
         )
     return {stage_name(end) for end in found}
 
@@ -97,7 +98,7 @@ def _find_lost(metrics: Path, directory: Path, ends: Sequence[str]) -> dict[str,
         stage = stage_name(end)
         expected = checkpoints.recorded_extra(directory, end).get("records")
         if expected is None and stage not in closed:
-            lost[end] = f"{there[stage]} records, and not the last,"
+            lost[end] = f"{there[stage]} records without the last"
         elif expected is not None and there[stage] < expected:
             lost[end] = f"{there[stage]} of {expected} records"
     return lost

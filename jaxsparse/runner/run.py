@@ -24,7 +24,7 @@ from jaxsparse.runner import (
 from jaxsparse.runner.experiment import Experiment
 from jaxsparse.runner.masks import stage_masks
 from jaxsparse.runner.saved_states import LostState, SavedStates
-from jaxsparse.runner.start import data_keys, stage_trainer, start_state
+from jaxsparse.runner.start import stage_keys, stage_trainer, start_state
 from jaxsparse.stages import PRETRAINING, Stage, end_name
 from jaxsparse.training import checkpoints, profiling, state_sharding, train
 from jaxsparse.training.run_dir import RunDir
@@ -120,7 +120,7 @@ def train_stage(saved: SavedStates, stage: Stage, *, put_back: bool = False) -> 
             trainer,
             start,
             stage=stage,
-            keys=data_keys(saved, stage),
+            keys=stage_keys(saved, stage),
             run_dir=run_dir,
             tracer=tracer,
         )

@@ -128,7 +128,7 @@ def _draw_keys(saved: SavedStates, stage: Stage, name: str) -> Key[Array, "r"]:
     )
 
 
-def data_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
+def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
     """Returns the keys of a stage's example order and augmentation.
 
     Args:
@@ -236,4 +236,4 @@ def replay_start(
     """
     trainer = stage_trainer(saved, stage)
     state = start_state(saved, stage, stage_masks(saved, stage))
-    return trainer, state, data_keys(saved, stage)
+    return trainer, state, stage_keys(saved, stage)

@@ -55,9 +55,9 @@ def resume(fresh: TrainState, stage: Stage, run_dir: RunDir) -> Resumed:
         found, expected = _count(run_dir, stage, step), extra.get("records", 1)
         if found < expected or not {"sums", "seconds"} <= extra.keys():
             log.warning(
-                "%s: has %d of the %d records before checkpoint %s; trained again "
-                "from further back, so that they are written again",
-                *(run_dir.metrics, found, expected, name),
+                "%s: expected %d records before checkpoint %s, got %d; training "
+                "resumes from an earlier checkpoint, which writes them again",
+                *(run_dir.metrics, expected, name, found),
             )
             checkpoints.delete(run_dir.checkpoints, name)
             continue

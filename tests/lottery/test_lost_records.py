@@ -69,12 +69,16 @@ def test_lost_records_of_stages_that_ended_are_put_back(
     assert records.has_ended(folder, levels=1)
     named = [r.getMessage() for r in caplog.records if "are put back" in r.getMessage()]
     stages = ("rewind", "level_00/ticket/last", "level_01/ticket/last")
-    lost = {name for name in stages if any(f"of {name}, which" in x for x in named)}
+    lost = {
+        name
+        for name in stages
+        if any(f"of {name}, which ended, got" in x for x in named)
+    }
     if loss in ("deleted", "emptied"):
         assert lost == set(stages)
     elif loss == "short of one line":
         assert lost == {"level_01/ticket/last"}
-        assert "metrics.jsonl: has 12 of 13 records of level_01/ticket/last" in named[0]
+        assert "level_01/ticket/last, which ended, got 12 of 13 records" in named[0]
     elif loss == "without one in between":
         assert lost == {"level_00/ticket/last"}
     else:
@@ -129,7 +133,7 @@ def test_lost_records_of_a_stage_under_way_are_trained_to_again(
     with caplog.at_level(logging.WARNING):
         run_lib.run(made, tiny.desk(tmp_path))
     assert lines(tmp_path) == lines(ended)
-    assert ("trained again from further back" in caplog.text) == (left < len(mine))
+    assert ("resumes from an earlier checkpoint" in caplog.text) == (left < len(mine))
 
 
 def test_a_record_without_a_step_is_one_error(tmp_path: Path, ended: Path) -> None:
