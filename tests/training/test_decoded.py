@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from jaxsparse.lottery.task import first_state
 from ml_collections import ConfigDict
 from pictures import write_tree
 
@@ -22,6 +21,7 @@ from jaxsparse.data.image_files import StoredImages
 from jaxsparse.factory import eval_fns, example_scores
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.experiment import Experiment
+from jaxsparse.runner.task import first_state
 from jaxsparse.training import (
     input_pipeline,
     mesh,
