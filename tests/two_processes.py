@@ -219,7 +219,7 @@ def visit(
     )
     state = state_sharding.shard_state(layout, fresh)
     placed = mesh.shard_replicates(layout, keys(2))
-    for call, data in feed.serve(keys(2), calls):
+    for call, data in feed.iterate(keys(2), calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
         check(tally.examples.is_fully_replicated, "tallies cannot be read")

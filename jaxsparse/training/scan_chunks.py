@@ -160,7 +160,7 @@ def make_chunk_fns(
         no order.
 
     Returns:
-      A function `programs(length, batch_size)`. It returns the function that runs such
+      A function `compiled_steps(length, batch_size)`. It returns the function that runs such
       a chunk, `(state, data, keys, past_solutions=None) -> (state, sums)`. Each program
       is compiled once. The state is donated. The metric sums have one entry per step,
       [r length]; in chunks shorter than usual they are [r usual_length], filled up with
@@ -216,7 +216,7 @@ def make_chunk_fns(
             return jax.lax.scan(body, state, jnp.arange(length, dtype=jnp.int32))
         return _repeat(body, state, times, most=usual_length)
 
-    def programs(length: int, batch_size: int) -> CompiledChunk:
+    def compiled_steps(length: int, batch_size: int) -> CompiledChunk:
         shared = room(length, usual_length) > length
         call = compiled(0 if shared else length, batch_size)
         return functools.partial(_with_times, call, length)
@@ -254,7 +254,7 @@ def make_chunk_fns(
         sums = mesh.to_all(layout)
         return jax.jit(call, donate_argnums=0, out_shardings=(shardings, sums))
 
-    return programs
+    return compiled_steps
 
 
 def _given(

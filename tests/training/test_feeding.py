@@ -89,7 +89,7 @@ def visit(
     )
     state = state_sharding.shard_state(layout, fresh)
     placed = mesh.shard_replicates(layout, keys)
-    for call, data in feed.serve(keys, calls):
+    for call, data in feed.iterate(keys, calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
     # Each device wrote down its share, and left the rest at -1.
@@ -271,7 +271,7 @@ def test_a_stream_that_is_left_or_fails_leaves_no_thread() -> None:
         stream = input_pipeline.HostFeed(
             some, lambda *_: rows, layout, lambda length: length
         )
-        return stream.serve(jax.random.split(jax.random.key(0), 1), calls)
+        return stream.iterate(jax.random.split(jax.random.key(0), 1), calls)
 
     before = threading.active_count()
     left = feed(examples().labels)
