@@ -62,8 +62,9 @@ def choose_placement(
         )
     if asked == "sharded" and layout.data_devices == 1:
         raise ValueError(
-            "config.run.data_placement: expected 'device' or 'host' where no two devices "
-            f"share a batch ({dict(layout.mesh.shape)}), got 'sharded'; use 'auto'"
+            "config.run.data_placement: expected 'device' or 'host' where no two "
+            f"devices share a batch ({dict(layout.mesh.shape)}), got 'sharded'; use "
+            "'auto'"
         )
     return asked
 

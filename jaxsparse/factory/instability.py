@@ -84,6 +84,7 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
       ValueError: if they do not; the message names the config field.
     """
     c, steps = config.instability, length.lottery.children_start
+    rewind = length.lottery.rewind
     if not c.copies:
         return
     if not steps or steps[-1] >= length.total:
@@ -97,16 +98,16 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
             "'finetune', where levels train from the end of training on; wanted (0,), "
             "or another way to retrain"
         )
-    if steps[0] < length.lottery.rewind and pretraining_lib.differs(config):
+    if steps[0] < rewind and pretraining_lib.differs(config):
         raise ValueError(
             f"config.instability.start_steps: came to updates {steps}, within a pre-training "
-            f"of {length.lottery.rewind} that differs from training; wanted {length.lottery.rewind} or "
+            f"of {rewind} that differs from training; wanted {rewind} or "
             "later: children train as tickets do"
         )
-    if any(c.levels) and steps[-1] < length.lottery.rewind:
+    if any(c.levels) and steps[-1] < rewind:
         raise ValueError(
             f"config.instability.start_steps: came to updates {steps}, before lottery.rewind "
-            f"{length.lottery.rewind}, at which levels begin; wanted one from there on, or "
+            f"{rewind}, at which levels begin; wanted one from there on, or "
             "instability.levels (0,)"
         )
 

@@ -98,8 +98,8 @@ def check_used(config: ConfigDict, length: Durations) -> None:
     if length.schedule.pretraining_warmup > length.lottery.rewind:
         raise ValueError(
             f"config.pretraining.warmup: came {config.pretraining.warmup!r}, which is "
-            f"{length.schedule.pretraining_warmup} updates; wanted at most the {length.lottery.rewind} "
-            "of lottery.rewind, at which pre-training ends"
+            f"{length.schedule.pretraining_warmup} updates; wanted at most the "
+            f"{length.lottery.rewind} of lottery.rewind, at which pre-training ends"
         )
 
 

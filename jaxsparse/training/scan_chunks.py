@@ -160,11 +160,11 @@ def make_chunk_fns(
         no order.
 
     Returns:
-      A function `compiled_steps(length, batch_size)`. It returns the function that runs such
-      a chunk, `(state, data, keys, past_solutions=None) -> (state, sums)`. Each program
-      is compiled once. The state is donated. The metric sums have one entry per step,
-      [r length]; in chunks shorter than usual they are [r usual_length], filled up with
-      zeros.
+      A function `compiled_steps(length, batch_size)`. It returns the function that runs
+      such a chunk, `(state, data, keys, past_solutions=None) -> (state, sums)`. Each
+      program is compiled once. The state is donated. The metric sums have one entry per
+      step, [r length]; in chunks shorter than usual they are [r usual_length], filled
+      up with zeros.
     """
     # Each device runs `run_one` on its part of replicates and batch, under jit as under
     # pmap, so that both give the same bits. With sharded parameters the program is
