@@ -246,7 +246,7 @@ def test_whatever_is_wrong_is_one_line(
         "--until: given with --score=el2n, which has no use for it": command(
             "--score=el2n", "--until=1ep"
         ),
-        "until: came '99step', which is 99 updates": command(
+        "until: expected 1 to 12 updates, those of the dense training, got": command(
             "--score=forgetting", "--until=99step"
         ),
         "--children: missing; wanted a stage": command("--score=barrier"),

@@ -247,7 +247,7 @@ def test_images_in_files_lie_on_no_device(
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=f"config.run.data_placement: came '{where}' with data.image_size 8",
+        match=f"config.run.data_placement: expected 'host' .*got '{where}'",
     ):
         experiment(tree, tmp_path, {"run.data_placement": where})
 
