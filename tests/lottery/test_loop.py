@@ -10,6 +10,7 @@ from jaxsparse.lottery.plan import LotteryPlan
 from jaxsparse.lottery.rewinding import RewindPlan
 from jaxsparse.runner import records
 from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.experiment import Experiment
 from jaxsparse.runner.saved_states import LostState
 from jaxsparse.stages import Stage
 from jaxsparse.training.run_dir import RunDir
@@ -66,7 +67,7 @@ def run(
     monkeypatch.setattr(records, "find_lost", lambda *_: set(put_back))
     monkeypatch.setattr(records, "sort", lambda *_: None)
     monkeypatch.setattr(records, "write_stages", lambda *_: None)
-    run_lib.run(None, run_dir)
+    run_lib.run(Experiment(None, None, None, PLAN), run_dir)
     return disk.trained
 
 
