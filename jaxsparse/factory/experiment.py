@@ -103,8 +103,8 @@ def _check_examples(config: ConfigDict, dataset: Dataset) -> None:
         )
     if not len(dataset.test.labels):
         raise ValueError(
-            f"config.data.name: {config.data.name!r} has no test examples; expected "
-            "some to report results on; add a test split"
+            "config.data.name: expected a dataset with test examples, got "
+            f"{config.data.name!r}, which has none; add a test split"
         )
 
 

@@ -48,7 +48,7 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
     stages = plan_lib.stages(saved.plan)
     lost_records = records.find_lost(run_dir, stages)
     repeated = set(lost_records)  # names of stages that ended and are trained again
-    asked: set[tuple[str, str]] = set()
+    requested: set[tuple[str, str]] = set()  # stages, and lost states they needed
     todo = collections.deque(stages)
     while todo:
         stage = todo.popleft()
@@ -59,7 +59,7 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
                 # Both go back on the list, first the stage that saves the lost state.
                 todo.extendleft((stage, lost.stage))
                 repeated.add(lost.stage.name)
-                _check_progress(asked, stage, lost)
+                _check_progress(requested, stage, lost)
                 continue
             repeated.discard(stage.name)
             lost_records.discard(stage.name)
@@ -70,12 +70,14 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
     records.write_stages(run_dir, stages)
 
 
-def _check_progress(asked: set[tuple[str, str]], stage: Stage, lost: LostState) -> None:
+def _check_progress(
+    requested: set[tuple[str, str]], stage: Stage, lost: LostState
+) -> None:
     """Checks that a lost state was not written again just before.
 
     Args:
-      asked: pairs of a stage and a lost checkpoint that it needed; the present pair is
-        added.
+      requested: pairs of a stage and a lost checkpoint that it needed; the present
+        pair is added.
       stage: the stage that needs the state.
       lost: the lost state.
 
@@ -84,12 +86,12 @@ def _check_progress(asked: set[tuple[str, str]], stage: Stage, lost: LostState) 
         again did not help.
     """
     pair = (stage.name, lost.name)
-    if pair in asked:
+    if pair in requested:
         raise ValueError(
             f"checkpoint {lost.name}: expected what {stage.name} starts with, got "
             "nothing that can be read, though it was just written; is the disk full?"
         ) from lost
-    asked.add(pair)
+    requested.add(pair)
 
 
 def train_stage(saved: SavedStates, stage: Stage, *, put_back: bool = False) -> None:

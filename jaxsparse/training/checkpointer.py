@@ -72,8 +72,8 @@ class Checkpointer:
         run, loop = self._run, self._run.trainer.loop
         within = step < run.stage.stop
         # Polled at every chunk, since all processes must call it equally often.
-        asked = run.run_dir.should_stop()
-        self._stop_signal = asked if within else 0
+        number = run.run_dir.should_stop()
+        self._stop_signal = number if within else 0
         due = within and _is_crossed(loop.checkpoint_every, self._last, step)
         self._saves = due or bool(self._stop_signal)
         if self._saves or len(self._sums) >= loop.max_inflight_calls:

@@ -20,9 +20,9 @@ from jaxsparse.training.steps import MetricSums
 class Evaluator:
     """Dispatches evaluations, and writes their records one chunk later.
 
-    An evaluation is dispatched before the next chunk, whose buffers it shares. Its
-    results are fetched by `report` after the next chunk was dispatched, so that the
-    devices work while the host waits and writes.
+    An evaluation is dispatched before the next chunk, which takes over the buffers of
+    the state. Its results are fetched by `report` after the next chunk was dispatched,
+    so that the devices work while the host waits and writes.
     """
 
     def __init__(self, run: StageRun, sums: SumBuffer, measured: MetricBuffer) -> None:

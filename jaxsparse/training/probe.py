@@ -1,8 +1,9 @@
 """Measures a network during training without making the devices wait.
 
-A probe specifies the training steps at which it measures, and the mask updates before
-and after which it measures. Chunks end at these steps. Measurements are dispatched
-between chunks, like training itself, and fetched when an evaluation is recorded.
+A probe specifies the training steps at which the network is measured, and the mask
+updates before and after which it is measured. Chunks end at these steps. Measurements
+are dispatched between chunks, like training itself, and fetched when an evaluation is
+recorded.
 """
 
 from collections.abc import Callable
@@ -74,7 +75,7 @@ class MetricBuffer:
         self._pending: list[tuple[str, int, Any]] = []
 
     def maybe_measure(self, step: int, state: TrainState) -> None:
-        """Measures a state if the probe asks for this step.
+        """Measures a state if this is one of the steps of the probe.
 
         Args:
           step: training step of the state.

@@ -177,7 +177,9 @@ def test_no_test_examples_are_refused_before_a_folder_is_claimed(
     c = tiny.config(SHORT)
     dataset = factory.load_data(c)
     empty = type(dataset.test)(*(array[:0] for array in dataset.test))
-    with pytest.raises(ValueError, match="'digits' has no test examples; expected"):
+    with pytest.raises(
+        ValueError, match="expected a dataset with test examples, got 'digits'"
+    ):
         factory.make_experiment(c, dataset._replace(test=empty), tmp_path)
 
 
