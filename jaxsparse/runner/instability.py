@@ -12,6 +12,7 @@ from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import CHILDREN, TICKET, Stage
 from jaxsparse.training.stage_run import StageRun, read_records
 from jaxsparse.training.state import TrainState
+from jaxsparse.types import Params
 
 
 def compared_stage(saved: SavedStates, stage: Stage) -> Stage | None:
@@ -46,18 +47,21 @@ def records(saved: SavedStates, run: StageRun, state: TrainState) -> list[Record
     Raises:
       LostState: if the state to compare with is missing or corrupt.
     """
-    ends = multihost.to_local((state.params, state.batch_stats))
     if run.stage.variant == CHILDREN:
-        rows = pair_records(saved, run, ends)
+        rows = pair_records(saved, run, _weights(state))
         return [*rows, run.record("verdict", run.stage.stop) | _judge(saved, run, rows)]
     source = compared_stage(saved, run.stage)
     if source is None:
         return []
-    before = saved.end_of(source)
-    earlier = multihost.to_local((before.params, before.batch_stats))
-    found = saved.experiment.instability.compare(earlier, ends)
+    earlier, now = _weights(saved.end_of(source)), _weights(state)
+    found = saved.experiment.instability.compare(earlier, now)
     begun = run.record("successive", run.stage.stop)
     return [begun | {"replicate": r} | row for r, row in enumerate(found)]
+
+
+def _weights(state: TrainState) -> tuple[Params, Any]:
+    """Returns parameters and batch statistics, whole on every process."""
+    return multihost.to_local((state.params, state.batch_stats))
 
 
 def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
