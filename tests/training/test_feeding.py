@@ -312,9 +312,7 @@ def test_a_set_that_does_not_fit_is_streamed() -> None:
 
 def test_examples_cannot_be_divided_over_one_device(tmp_path: Path) -> None:
     c = tiny.config({"run.data_placement": "sharded"})
-    with pytest.raises(
-        ValueError, match="config.run.data_placement: .*where no two"
-    ):
+    with pytest.raises(ValueError, match="config.run.data_placement: .*where no two"):
         factory.make_experiment(c, factory.load_data(c), tmp_path)
 
 
