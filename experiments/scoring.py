@@ -15,7 +15,8 @@ from jaxsparse.data import fingerprint
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.factory import example_scores
-from jaxsparse.training import checkpoints, preemption
+from jaxsparse.runner import old_runs
+from jaxsparse.training import preemption
 
 # In nats: an example is connected if its barrier is at most this high.
 THRESHOLDS = (0.0, 0.5)
@@ -128,7 +129,7 @@ def _hashes(run: factory.TrainedRun, request: Request) -> list[str]:
         request.score, [request.options.checkpoint]
     )
     folder = run.folder / "checkpoints"
-    return [str(checkpoints.recorded_hash(folder, name)) for name in names]
+    return [str(old_runs.recorded_hash(folder, name)) for name in names]
 
 
 def _end_points(options: Options) -> list[str]:

@@ -11,7 +11,7 @@ from experiments.command_line import fail
 from jaxsparse import multihost, runs
 from jaxsparse.runs.training import say
 from jaxsparse.training import preemption, signals
-from jaxsparse.training.train import MetricWriter
+from jaxsparse.training.run_dir import Callback, MetricWriter
 
 
 def run(
@@ -20,6 +20,7 @@ def run(
     *,
     report: bool = True,
     metric_writers: Sequence[MetricWriter] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Runs an experiment, and exits with one line after every expected error.
 
@@ -29,12 +30,19 @@ def run(
       report: whether to write a report at the end.
       metric_writers: called with lists of records, in order, after these were written
         to the run directory; see `MetricWriter`.
+      callbacks: called with the training step and state, in order; see `Callback`.
     """
     try:
         multihost.initialize()
         if not multihost.is_multiprocess():
             signals.end_when_told()  # JAX may have replaced the handler
-        runs.train(c, folder, report=report, metric_writers=metric_writers)
+        runs.train(
+            c,
+            folder,
+            report=report,
+            metric_writers=metric_writers,
+            callbacks=callbacks,
+        )
     except preemption.Preempted as stop:
         say(f"stopped at {stop}; the same command continues there")
         sys.exit(stop.code)

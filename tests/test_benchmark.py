@@ -201,12 +201,14 @@ def test_a_row_is_of_calls_of_its_length(gradients: str, steps: int) -> None:
 
     def programs(*of: int) -> Any:
         asked.append(of)
-        return trainer.programs(*of)
+        return trainer.compiled_steps(*of)
 
-    watched = fixture.experiment._replace(trainer=trainer._replace(programs=programs))
+    watched = fixture.experiment._replace(
+        trainer=trainer._replace(compiled_steps=programs)
+    )
     assert fixtures.trainer_job(fixture._replace(experiment=watched)).work == steps
     assert asked == [(steps, 4)]
-    assert scan_chunks.room(steps, trainer.steps_per_call) == steps
+    assert scan_chunks.room(steps, trainer.loop.steps_per_call) == steps
     if steps > 1:
         with pytest.raises(ValueError, match="^steps: expected 1 in a call, got 2"):
             fixtures.lower_step(fixture)

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config, factory
 from jaxsparse.factory import experiment, size_checks
-from jaxsparse.training import level_summary, mesh
+from jaxsparse.runner import level_summary
+from jaxsparse.training import mesh
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-import tiny_studies
+from helpers import tiny_studies
 from scipy import stats
 
 from experiments.studies import claims as claims_lib

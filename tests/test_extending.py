@@ -128,7 +128,7 @@ def test_the_study_lists_runs_and_reports_on_them(root: Path, tmp_path: Path) ->
 USES = """
 
 def get_config(variant=""):
-    from tests import tiny
+    from tests.helpers import tiny
 
     own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
     fields = {

@@ -16,9 +16,8 @@ from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data import digits
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery import stages
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.tost import annealing, ghost_skips
 
 SPARSE = {
@@ -61,8 +60,8 @@ def train(folder: Path, fields: dict[str, Any], *, load: bool = True) -> Any:
     config_lib.validate(c)
     factory.check_names(c)
     made = factory.make_experiment(c, factory.load_data(c), folder)
-    experiment_lib.run(made, tiny.desk(folder))
-    return made, tiny.load(folder, "level_00/ticket/last", made) if load else None
+    run_lib.run(made, tiny.desk(folder))
+    return made, tiny.load(folder, "train/last", made) if load else None
 
 
 def plain(state: Any) -> Any:
@@ -77,12 +76,10 @@ def test_ghosts_have_no_masks_and_begin_with_the_constant(tmp_path: Path) -> Non
         factory.make_experiment(c, factory.load_data(c), tmp_path)
         for c in (c, tiny.config(RESIDUAL))
     )
-    assert masks_lib.names(haunted.network.masks) == masks_lib.names(
-        without.network.masks
-    )
+    assert masks_lib.names(haunted.task.masks) == masks_lib.names(without.task.masks)
     seeds = jax.random.clone(haunted.seeds.init)
     (params, stats), (wanted, wanted_stats) = (
-        made.network.initialize(jax.random.clone(seeds)) for made in (haunted, without)
+        made.task.initialize(jax.random.clone(seeds)) for made in (haunted, without)
     )
     tiny.check_equal(ghost_skips.strip_ghosts(params), wanted)
     tiny.check_equal(ghost_skips.strip_ghosts(stats), wanted_stats)
@@ -153,8 +150,8 @@ RESCALED = {"gradinit.steps": 3, "gradinit.batch_size": 20}
 
 def begun(folder: Path, made: Any) -> Any:
     """The state that a run's training begins with."""
-    session = session_lib.Session(made, tiny.desk(folder))
-    return session.begin(next(stages.every(made)))
+    session = SavedStates(made, tiny.desk(folder))
+    return tiny.start(session, tiny.stages(made)[0])
 
 
 def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> None:
@@ -162,7 +159,7 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
     made, _ = train(tmp_path, SPARSE | fields)
     written = (tmp_path / "rescaling.json").read_text()
     rows = json.loads(written)
-    init = session_lib.Session(made, tiny.desk(tmp_path)).init
+    init = SavedStates(made, tiny.desk(tmp_path)).init
     state = begun(tmp_path, made)
     kept = transforms.get_masks(state.opt_state)
     masked = dict(zip(masks_lib.names(kept), jax.tree.leaves(kept), strict=True))
@@ -178,15 +175,16 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
             np.testing.assert_array_equal(leaf[r], wanted)
     assert masks_lib.num_active(kept) * 2 == masks_lib.size(kept)
     # Going on reads the factors, and learns none anew.
-    network = made.network._replace(rescale=lambda *args: pytest.fail("learned again"))
-    again = begun(tmp_path, made._replace(network=network))
+    learn = made.task.start._replace(rescale=lambda *args: pytest.fail("learned again"))
+    task = made.task._replace(start=learn)
+    again = begun(tmp_path, made._replace(task=task))
     tiny.check_equal(again.params, state.params)
     assert (tmp_path / "rescaling.json").read_text() == written
     assert len(rows) == 2
     for row in rows:
         assert len(row["objective"]) == len(row["constrained"]) == 3
         assert list(row["factors"]) == masks_lib.names(
-            jax.eval_shape(made.network.initialize, made.seeds.init)[0]
+            jax.eval_shape(made.task.initialize, made.seeds.init)[0]
         )
     assert rows[0]["factors"] != rows[1]["factors"]
     # Orders of batches are the replicate's own, whatever others there are.
@@ -220,7 +218,7 @@ def test_what_is_trained_though_masked_keeps_its_weights(tmp_path: Path) -> None
     }
     made, _ = train(tmp_path, fields | RESCALED)
     state = begun(tmp_path, made)
-    init = session_lib.Session(made, tiny.desk(tmp_path)).init.params
+    init = SavedStates(made, tiny.desk(tmp_path)).init.params
     for layer, first in init.items():
         kernel = state.params[layer]["kernel"]
         np.testing.assert_array_equal(kernel != 0, first["kernel"] != 0)
@@ -306,7 +304,7 @@ def test_early_stopping_chooses_no_network_with_ghosts(tmp_path: Path) -> None:
     (level,) = [row for row in rows if row["kind"] == "level"]
     late = [row for row in rows if row["kind"] == "eval" and row["step"] >= 8]
     best = min(late, key=lambda row: row["validation_loss"])
-    assert made.trainer.settled == 8
+    assert made.trainer.records.anneal_end_step == 8
     assert level["early_stop_step"] == best["step"]
 
 
@@ -316,7 +314,7 @@ def test_a_run_with_ghosts_lends_weights_and_masks_to_a_plain_one(
     made, _ = train(tmp_path / "haunted", SPARSE | GHOSTS)
     config = tiny.config(SPARSE | GHOSTS)
     (tmp_path / "haunted" / "config.json").write_text(json.dumps(config.to_dict()))
-    last = "level_00/ticket/last"
+    last = "train/last"
     fields = {
         "warm_start.run": "../haunted",
         "warm_start.weights": last,
@@ -344,7 +342,7 @@ def test_masks_of_a_whole_layer_fit_one_that_has_none(how: str, tmp_path: Path) 
     if how == "run":
         fields |= {
             "warm_start.run": "../earlier",
-            "warm_start.masks": "level_00/ticket/last",
+            "warm_start.masks": "train/last",
         }
     else:
         path = tmp_path / "earlier" / "tickets" / "final" / "replicate_{replicate}.npz"
@@ -370,11 +368,11 @@ def test_a_plain_run_lends_weights_and_masks_to_one_with_ghosts(tmp_path: Path) 
     fields = {
         "warm_start.run": "../plain",
         "warm_start.weights": "init",
-        "warm_start.masks": "level_00/ticket/last",
+        "warm_start.masks": "train/last",
     }
     _, state = train(tmp_path / "haunted", SPARSE | GHOSTS | fields)
     held = transforms.get_masks(state.opt_state)
-    wanted = tiny.load(tmp_path / "plain", "level_00/ticket/last", made)
+    wanted = tiny.load(tmp_path / "plain", "train/last", made)
     tiny.check_equal(
         jax.tree.leaves(held), jax.tree.leaves(transforms.get_masks(wanted.opt_state))
     )

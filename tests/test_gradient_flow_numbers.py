@@ -13,7 +13,7 @@ from experiments.studies.gradient_flow import analysis, curvature, runs_reader, 
 from jaxsparse import factory, masks, transforms
 from jaxsparse.analysis import gradient_flow
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.training.train import saved_state_name
+from jaxsparse.stages import saved_state_name
 
 STEPS = (0, 5, 6, 12)
 COMMON = {
@@ -60,7 +60,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
         c = tiny.config(own)
         (workdir / "config.json").write_text(c.to_json())
         made = factory.make_experiment(c, factory.load_data(c), workdir)
-        tiny.experiment_lib.run(made, tiny.desk(workdir))
+        tiny.run_lib.run(made, tiny.desk(workdir))
     study = runs_reader.Study.__new__(runs_reader.Study)
     study.folder, study.network, study.scale = folder, "tiny", "quick"
     study.data_dir, study.arms = "", list(ARMS)

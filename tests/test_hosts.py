@@ -87,9 +87,9 @@ def test_asking_for_other_processes_starts_no_backend(root: Path) -> None:
         "from pathlib import Path\n"
         "from jax._src import xla_bridge\n"
         "from jaxsparse import multihost\n"
-        "from jaxsparse.lottery import experiment\n"
+        "from jaxsparse.runner import records\n"
         "assert multihost.is_primary() and not multihost.is_multiprocess()\n"
-        "assert not experiment.has_ended(Path('/nowhere'), levels=1)\n"
+        "assert not records.has_ended(Path('/nowhere'), levels=1)\n"
         "assert not xla_bridge.backends_are_initialized()\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
@@ -417,7 +417,7 @@ def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("fields", "stages"),
     [
-        pytest.param(RIGL, ("level_00/ticket",) * 2, id="rigl"),
+        pytest.param(RIGL, ("train",) * 2, id="rigl"),
         pytest.param(LOTTERY, IN_LOTTERY, id="imp", marks=pytest.mark.campaign),
     ],
 )

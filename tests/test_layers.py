@@ -9,16 +9,17 @@ import pytest
 
 # From the bottom. A module or package may import whatever lies below it.
 LAYERS = (
-    ("types", "tree", "metrics_log", "rng", "multihost", "durations"),
+    ("types", "tree", "metrics_log", "rng", "multihost", "durations", "stages"),
     ("config", "arguments"),
     (
         *("masks", "select", "scores", "distributions", "initializers"),
         *("fan_axes", "apportionment", "layer_counts"),
-        *("models", "data", "connectivity"),
+        *("models", "data", "connectivity", "losses"),
     ),
     ("transforms", "prune", "tost"),
-    ("training",),
     ("lottery", "reports", "analysis"),
+    ("training",),
+    ("runner",),
     ("factory",),
     ("runs",),
 )

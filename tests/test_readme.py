@@ -137,5 +137,5 @@ def test_network_and_dataset(scope: dict[str, Any], tmp_path: Path):
     config.validate(c)
     factory.check_names(c)
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
-    assert masks.size(made.network.masks) == 16 * 3
+    assert masks.size(made.task.masks) == 16 * 3
     assert made.trainer.epoch.steps == 3

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import tiny_studies
+from helpers import tiny_studies
 from helpers import tiny
 
 from experiments.studies import claims as claims_lib

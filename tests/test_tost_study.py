@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_studies
+from helpers import tiny_studies
 from helpers import tiny
 from scipy import stats
 

@@ -219,7 +219,7 @@ def visit(
     )
     state = state_sharding.shard_state(layout, fresh)
     placed = mesh.shard_replicates(layout, keys(2))
-    for call, data in feed.serve(keys(2), calls):
+    for call, data in feed.iterate(keys(2), calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
         check(tally.examples.is_fully_replicated, "tallies cannot be read")
@@ -242,7 +242,9 @@ def saving(folder: Path) -> None:
     other = fresh._replace(params={"w": -fresh.params["w"]})
     again = state_sharding.to_checkpoint_layout(layout, other)
     check_raises(
-        ValueError, "computed again", lambda: checkpoints.save(folder, "a/last", again)
+        ValueError,
+        "expected the bits",
+        lambda: checkpoints.save(folder, "a/last", again),
     )
     multihost.on_primary(
         lambda: [path.unlink() for path in (folder / "a/last").rglob("d/*")]
@@ -258,10 +260,10 @@ def sharing(folder: Path) -> None:
     """A folder that only the first has is no place for a run."""
     alone = folder / "alone.json"
     multihost.on_primary(alone.touch)
-    workdir._check_shared(alone)
+    workdir.check_shared(alone)
     hidden = alone if multihost.is_primary() else folder / "elsewhere" / "alone.json"
     workdir.SECONDS_BEHIND = 0
-    check_raises(ValueError, "one folder", lambda: workdir._check_shared(hidden))
+    check_raises(ValueError, "one folder", lambda: workdir.check_shared(hidden))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from experiments.benchmarks.timing import Job
 from jaxsparse import config, factory, scores, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset, Examples
-from jaxsparse.lottery.stages import Experiment
+from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import mesh, state_sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.scan_chunks import EpochSpec, ScanChunk
@@ -118,7 +118,7 @@ def make(c: ConfigDict, dataset: Dataset) -> Fixture:
     If `c.sparse` trains sparsely from the start, the masks are those of its method.
     """
     experiment = factory.make_experiment(c, dataset, Path("unused"))
-    network, seeds = experiment.network, experiment.seeds
+    network, seeds = experiment.task, experiment.seeds
     params, stats = network.initialize(seeds.init)
     if network.first_masks is None:
         masks = jax.jit(jax.vmap(lambda p: prune(p, network.masks)))(params)
@@ -143,12 +143,12 @@ def first_replicate(fixture: Fixture) -> tuple[Params, Masks]:
 def trainer_job(fixture: Fixture) -> Job:
     """Times the trainer's compiled call, on batches in a new order each epoch."""
     trainer, layout = fixture.experiment.trainer, fixture.experiment.trainer.layout
-    steps, size = trainer.steps_per_call, fixture.config.data.batch_size
-    program = trainer.programs(steps, size)
+    steps, size = trainer.loop.steps_per_call, fixture.config.data.batch_size
+    program = trainer.compiled_steps(steps, size)
     keys = fixture.experiment.seeds.data
     sharded_keys = mesh.shard_replicates(layout, keys)
     chunks = calls(trainer.epoch, steps=steps, batch_size=size)
-    inputs = trainer.feed.serve(keys, chunks)
+    inputs = trainer.feed.iterate(keys, chunks)
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fixture.state))
     # As in the trainer: forced host devices hang if many collectives are in flight.
     waits = on_cpu() and layout.mesh.size > 1
@@ -172,18 +172,18 @@ def lower_step(fixture: Fixture) -> jax.stages.Lowered:
       ValueError: if the calls of the fixture have more steps, and therefore a loop.
     """
     trainer, size = fixture.experiment.trainer, fixture.config.data.batch_size
-    if trainer.steps_per_call != 1:
+    if trainer.loop.steps_per_call != 1:
         raise ValueError(
-            f"steps: expected 1 in a call, got {trainer.steps_per_call}; make the "
+            f"steps: expected 1 in a call, got {trainer.loop.steps_per_call}; make the "
             "fixture with steps=1"
         )
     keys = fixture.experiment.seeds.data
-    inputs = trainer.feed.serve(keys, calls(trainer.epoch, steps=1, batch_size=size))
+    inputs = trainer.feed.iterate(keys, calls(trainer.epoch, steps=1, batch_size=size))
     _, data = next(inputs)
     copy = jax.tree.map(jnp.copy, fixture.state)
     state = state_sharding.shard_state(trainer.layout, copy)
     sharded_keys = mesh.shard_replicates(trainer.layout, keys)
-    program = jax.jit(trainer.programs(1, size), donate_argnums=0)
+    program = jax.jit(trainer.compiled_steps(1, size), donate_argnums=0)
     return program.lower(state, data, sharded_keys)
 
 

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 
 import experiments.train  # noqa: F401  (what the command imports)
 from jaxsparse import factory
-from jaxsparse.lottery import experiment
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import profiling, progress
-from jaxsparse.training.train import RunDir
+from jaxsparse.training.run_dir import RunDir
 
 
 class FirstStep(Exception):  # noqa: N818  (not an error)
@@ -73,14 +73,9 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         shown = StartTime(nowhere)
-        run_dir = RunDir(
-            metrics=folder / "metrics.jsonl",
-            checkpoints=folder / "checkpoints",
-            progress=shown,
-            should_stop=lambda: 0,
-        )
+        run_dir = RunDir(folder, shown)
         try:
-            experiment.run(made, run_dir)
+            run_lib.run(made, run_dir)
         except FirstStep:
             stepped = time.time()
     cost = costs.so_far()

@@ -11,9 +11,8 @@ import optax
 
 from experiments.benchmarks import fixtures, selection, timing
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import factory, transforms
+from jaxsparse import factory, losses, transforms
 from jaxsparse.data import augment
-from jaxsparse.training import losses
 
 SPARSITY = 0.9
 EVERY = 100  # steps between mask updates where their cost is amortized

@@ -18,10 +18,9 @@ import optax
 from experiments.benchmarks import fixtures, rows, timing
 from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import factory, transforms
+from jaxsparse import factory, losses, transforms
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.training import losses
 from jaxsparse.training.scan_chunks import EpochSpec
 from jaxsparse.types import Masks, Params
 

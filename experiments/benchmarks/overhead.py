@@ -9,9 +9,8 @@ import optax
 
 from experiments.benchmarks import fixtures, timing
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import models, transforms
+from jaxsparse import losses, models, transforms
 from jaxsparse.data import augment
-from jaxsparse.training import losses
 
 
 def measure(*, seconds: float, repetitions: int = 9, steps: int = 100) -> list[Table]:

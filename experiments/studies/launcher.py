@@ -17,10 +17,9 @@ from ml_collections import ConfigDict
 from experiments.studies.runs import Run, flags, read
 from jaxsparse import config, factory, metrics_log
 from jaxsparse.data import datasets
-from jaxsparse.lottery import experiment
 from jaxsparse.reports import page
-from jaxsparse.training import checkpoints, signals
-from jaxsparse.training import workdir as training_folder
+from jaxsparse.runner import records
+from jaxsparse.training import checkpoints, environment, signals
 
 ENDED = "ended"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -120,11 +119,11 @@ def status(run: Run, workdir: Path) -> str:
     c = read(run)
     if any(True for _ in config.differences(saved, json.loads(c.to_json()))):
         return "has other settings"
-    began = training_folder.starts_from(workdir).get("checkpoints")
+    began = environment.starts_from(workdir).get("checkpoints")
     if began is not None and began != factory.recorded_hashes(c, workdir):
         return "started from a run that has changed"
     levels = c.lottery.levels
-    if experiment.has_ended(workdir, levels=levels) or _is_old_and_ended(c, workdir):
+    if records.has_ended(workdir, levels=levels) or _is_old_and_ended(c, workdir):
         return ENDED
     return "in progress"
 

@@ -14,7 +14,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import factory, transforms
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.reports import records
-from jaxsparse.training import checkpoints
+from jaxsparse.runner import old_runs
 
 Row = Mapping[str, Any]
 
@@ -73,7 +73,7 @@ class Reader:
           names: names of the checkpoints.
         """
         folder = self.workdir / "checkpoints"
-        return {name: checkpoints.recorded_hash(folder, name) for name in names}
+        return {name: old_runs.recorded_hash(folder, name) for name in names}
 
     def state(self, name: str) -> Any:
         """Loads a checkpoint.

@@ -15,7 +15,7 @@ from typing import Any
 import submitit
 
 from experiments.sweeping import gpus, monitor
-from jaxsparse.training import signals, workdir
+from jaxsparse.training import run_lock, signals
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at the progress of the runs
 DAY = 60 * 24  # in minutes, as all times of submitit
@@ -115,7 +115,7 @@ def _is_locked(folder: Path) -> bool:
     with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except workdir.TAKEN:
+        except run_lock.TAKEN:
             return True
         except OSError:
             return False

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxsparse import arguments
-from jaxsparse.training import losses
+from jaxsparse import arguments, losses
 
 AVERAGES = ("probabilities", "logits")
 

@@ -14,7 +14,8 @@ from jaxsparse.factory.components import (
 )
 from jaxsparse.factory.durations import Durations, make_durations
 from jaxsparse.factory.eval_fns import EvalFns, make_eval_fns
-from jaxsparse.factory.experiment import make_execution_plan, make_experiment
+from jaxsparse.factory.execution_plan import make_execution_plan
+from jaxsparse.factory.experiment import make_experiment
 from jaxsparse.factory.forgetting import count_forgetting
 from jaxsparse.factory.init_masks import ABLATIONS
 from jaxsparse.factory.jax_setup import set_up_jax

@@ -19,7 +19,7 @@ from jaxsparse.factory import gradinit, init_masks, methods, models, sparse_init
 from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations, config_context
-from jaxsparse.lottery.task import TrainTask
+from jaxsparse.runner.task import StartWeights, TrainTask
 from jaxsparse.training import optimizers, steps
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -169,9 +169,9 @@ def make_rate(config: ConfigDict, length: Durations) -> optimizers.LearningRate:
     return optimizers.learning_rate(
         peak=config.schedule.learning_rate,
         total=length.total,
-        warmup=length.warmup,
+        warmup=length.schedule.warmup,
         decay=config.schedule.name,
-        milestones=length.milestones,
+        milestones=length.schedule.milestones,
         gamma=config.schedule.gamma,
     )
 
@@ -186,7 +186,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
       length: durations of the config in steps.
 
     Returns:
-      What `lottery` trains.
+      What `runner` trains.
 
     Raises:
       ValueError: if the parts do not fit together; the message names the config field.
@@ -255,21 +255,23 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             dense=dense,
             axes=axes,
         ),
-        fresh_weights=config.sparse.ablation == "reinitialized",
+        start=StartWeights(
+            fresh_weights=config.sparse.ablation == "reinitialized",
+            redraw=redraw,
+            rescale=gradinit.make_rescale(
+                config,
+                dataset,
+                model=tost.as_rescaled(trained, annealed),
+                normalize=make_normalize(config, dataset),
+                augment=make_augment(config),
+            ),
+        ),
         live=init_masks.make_effective_count(model, weights, stats, image, masks),
-        redraw=redraw,
         level_scores=scores_lib.make_level_scores(
             config,
             dataset,
             models.make_model(config, classes=dataset.classes, precise=True),
             make_normalize(config, dataset),
-        ),
-        rescale=gradinit.make_rescale(
-            config,
-            dataset,
-            model=tost.as_rescaled(trained, annealed),
-            normalize=make_normalize(config, dataset),
-            augment=make_augment(config),
         ),
     )
 

@@ -1,8 +1,8 @@
 """Converts the durations of a config from strings to training steps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -11,45 +11,85 @@ from jaxsparse.data import shuffling, sources
 from jaxsparse.training.scan_chunks import EpochSpec
 
 
+class ScheduleSteps(NamedTuple):
+    """Steps of the learning rate schedules.
+
+    Attributes:
+      warmup: steps over which the learning rate increases from 0.
+      milestones: steps at which the learning rate is multiplied by `schedule.gamma`.
+      pretraining_warmup: steps over which the learning rate of the pretraining
+        increases from 0.
+    """
+
+    warmup: int
+    milestones: tuple[int, ...]
+    pretraining_warmup: int
+
+
+class LotterySteps(NamedTuple):
+    """Steps of a lottery-ticket run.
+
+    Attributes:
+      rewind: rewinding step.
+      finetune: length of a level's fine-tuning.
+      children_start: steps at which children of the instability analysis start,
+        increasing.
+    """
+
+    rewind: int
+    finetune: int
+    children_start: tuple[int, ...]
+
+
+class AnnealingSteps(NamedTuple):
+    """Steps at which temporary parts of training are annealed away.
+
+    Attributes:
+      tost_end: step at which soft activations and ghost skips are gone.
+      smoothing_end: step at which label smoothing is gone.
+    """
+
+    tost_end: int
+    smoothing_end: int
+
+
+class Intervals(NamedTuple):
+    """Steps at which training is evaluated, measured, saved and traced.
+
+    Attributes:
+      evaluate_every: steps between evaluations, at least 1.
+      checkpoint_every: steps between checkpoints within a stage; 0 saves none.
+      gradient_every: steps between measurements of the gradient norm; 0 measures none.
+      save_at: steps at which the state is saved for analyses, increasing.
+      trace: first and last step of the profiler trace; () traces nothing.
+    """
+
+    evaluate_every: int
+    checkpoint_every: int
+    gradient_every: int
+    save_at: tuple[int, ...]
+    trace: tuple[int, ...]
+
+
 class Durations(NamedTuple):
     """Durations and steps of a config, all in training steps.
 
     Attributes:
       total: length of dense training.
-      warmup: steps over which the learning rate increases from 0.
-      milestones: steps at which the learning rate is multiplied by `schedule.gamma`.
-      rewind: rewinding step.
-      finetune: length of a level's fine-tuning.
-      evaluate_every: steps between evaluations, at least 1.
-      checkpoint_every: steps between checkpoints within a stage; 0 saves none.
+      schedule: steps of the learning rate schedules.
+      lottery: steps of a lottery-ticket run.
       sparse: steps of the mask update schedule that the config specifies, with the keys
         "begin_step", "end_step" and "update_every".
-      gradient_every: steps between measurements of the gradient norm; 0 measures none.
-      keep_at: steps at which the state is saved for analyses, increasing.
-      stability_steps: steps at which children of the instability analysis start,
-        increasing.
-      pretraining_warmup: steps over which the learning rate of the pretraining
-        increases from 0.
-      ghosts: step at which ToST's soft activations and ghost skips are annealed away.
-      smoothing: step at which label smoothing is annealed away.
-      trace: first and last step of the profiler trace; () traces nothing.
+      annealing: steps at which temporary parts of training are annealed away.
+      intervals: steps at which training is evaluated, measured, saved and traced.
     """
 
     total: int
-    warmup: int
-    milestones: tuple[int, ...]
-    rewind: int
-    finetune: int
-    evaluate_every: int
-    checkpoint_every: int
+    schedule: ScheduleSteps
+    lottery: LotterySteps
     sparse: dict[str, int]
-    gradient_every: int
-    keep_at: tuple[int, ...]
-    stability_steps: tuple[int, ...]
-    pretraining_warmup: int
-    ghosts: int
-    smoothing: int
-    trace: tuple[int, ...]
+    annealing: AnnealingSteps
+    intervals: Intervals
 
 
 @contextmanager
@@ -71,6 +111,58 @@ def config_context(field: str) -> Iterator[None]:
         raise ValueError(f"config.{field}: {error}") from error
 
 
+class _Reader(NamedTuple):
+    """Reads durations of a config.
+
+    Attributes:
+      config: a config whose fields have the right types.
+      steps_per_epoch: training steps in one epoch.
+      total: length of training in steps, to which percentages refer; None while it is
+        not known yet.
+    """
+
+    config: ConfigDict
+    steps_per_epoch: int
+    total: int | None = None
+
+    def steps(self, field: str) -> int:
+        """Converts one field, such as "schedule.warmup", to steps."""
+        return self._convert(field, self._value(field))
+
+    def optional(self, field: str) -> int:
+        """Converts one field to steps; 0 if it is empty."""
+        return self.steps(field) if self._value(field) else 0
+
+    def each(self, field: str) -> tuple[int, ...]:
+        """Converts a tuple of durations, in their order; () if it is None."""
+        return tuple(self._convert(field, text) for text in self._value(field) or ())
+
+    def increasing(self, field: str) -> tuple[int, ...]:
+        """Converts a tuple of durations to increasing steps without duplicates."""
+        return tuple(sorted(set(self.each(field))))
+
+    def interval(self, field: str, *, remedy: str = "") -> int:
+        """Converts one field to steps, which must be at least 1."""
+        steps = self.steps(field)
+        if steps < 1:
+            raise ValueError(
+                f"config.{field}: expected at least 1 step, got "
+                f"{self._value(field)!r}, which is {steps}; set a longer interval"
+                f"{remedy}"
+            )
+        return steps
+
+    def _value(self, field: str) -> Any:
+        section, name = field.split(".")
+        return self.config[section][name]
+
+    def _convert(self, field: str, text: str) -> int:
+        with config_context(field):
+            return durations.to_steps(
+                text, steps_per_epoch=self.steps_per_epoch, total=self.total
+            )
+
+
 def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
     """Converts the durations of a config to training steps.
 
@@ -82,68 +174,50 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
       ValueError: if a duration has no valid form, or an interval rounds to 0 steps; the
         message names the config field.
     """
-
-    def read(field: str, text: str, total: int | None = None) -> int:
-        with config_context(field):
-            return durations.to_steps(
-                text, steps_per_epoch=steps_per_epoch, total=total
-            )
-
-    def growing(field: str, texts: Iterable[str]) -> tuple[int, ...]:
-        return tuple(sorted({read(field, text, total) for text in texts}))
-
-    total = read("training.duration", config.training.duration)
-    every = read("evaluation.every", config.evaluation.every, total)
-    if every < 1:
-        raise ValueError(
-            f"config.evaluation.every: expected at least 1 step, got "
-            f"{config.evaluation.every!r}, which is {every}; set a longer interval"
-        )
-    gradient = config.analysis.gradient_every
-    gradient_every = read("analysis.gradient_every", gradient, total) if gradient else 0
-    if gradient and gradient_every < 1:
-        raise ValueError(
-            "config.analysis.gradient_every: expected at least 1 step, got "
-            f"{gradient!r}, which is 0; set a longer interval, or None to measure none"
-        )
-    checkpoint = config.run.checkpoint_every
+    total = _Reader(config, steps_per_epoch).steps("training.duration")
+    read = _Reader(config, steps_per_epoch, total)
     changes = ("begin_step", "end_step", "update_every")
     return Durations(
         total=total,
-        warmup=read("schedule.warmup", config.schedule.warmup, total),
-        milestones=tuple(
-            read("schedule.milestones", text, total)
-            for text in config.schedule.milestones
+        schedule=ScheduleSteps(
+            warmup=read.steps("schedule.warmup"),
+            milestones=read.each("schedule.milestones"),
+            pretraining_warmup=read.steps("pretraining.warmup"),
         ),
-        rewind=read("lottery.rewind", config.lottery.rewind, total),
-        finetune=read("lottery.finetune_length", config.lottery.finetune_length, total),
-        evaluate_every=every,
-        checkpoint_every=read("run.checkpoint_every", checkpoint, total)
-        if checkpoint
-        else 0,
+        lottery=LotterySteps(
+            rewind=read.steps("lottery.rewind"),
+            finetune=read.steps("lottery.finetune_length"),
+            children_start=read.increasing("instability.start_steps"),
+        ),
         # Empty fields are left out, so that the method's own default applies.
         sparse={
-            name: read(f"sparse.{name}", config.sparse[name], total)
+            name: read.steps(f"sparse.{name}")
             for name in changes
             if config.sparse[name]
         },
-        gradient_every=gradient_every,
-        keep_at=growing("analysis.save_at", config.analysis.save_at),
-        stability_steps=growing(
-            "instability.start_steps", config.instability.start_steps
+        annealing=AnnealingSteps(
+            tost_end=read.steps("tost.end"),
+            smoothing_end=read.steps("training.smoothing_end"),
         ),
-        pretraining_warmup=read("pretraining.warmup", config.pretraining.warmup, total),
-        ghosts=read("tost.end", config.tost.end, total),
-        smoothing=read("training.smoothing_end", config.training.smoothing_end, total),
-        trace=_span(
-            config.run.trace or (),
-            tuple(read("run.trace", text, total) for text in config.run.trace or ()),
-            total,
-        ),
+        intervals=_make_intervals(read),
     )
 
 
-def _span(
+def _make_intervals(read: _Reader) -> Intervals:
+    """Converts the fields that say when training is evaluated, saved and traced."""
+    c, gradient = read.config, "analysis.gradient_every"
+    never = ", or None to measure none"
+    measures = bool(c.analysis.gradient_every)
+    return Intervals(
+        evaluate_every=read.interval("evaluation.every"),
+        checkpoint_every=read.optional("run.checkpoint_every"),
+        gradient_every=read.interval(gradient, remedy=never) if measures else 0,
+        save_at=read.increasing("analysis.save_at"),
+        trace=_check_trace(c.run.trace or (), read.each("run.trace"), read.total),
+    )
+
+
+def _check_trace(
     texts: tuple[str, ...], steps: tuple[int, ...], total: int
 ) -> tuple[int, ...]:
     """Checks that a profiler trace has a first and a last step within training.

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from jaxsparse import losses
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import components, models
 from jaxsparse.models import layers
-from jaxsparse.training import losses
 
 
 class EvalFns(NamedTuple):

@@ -107,9 +107,11 @@ def score_logits(
       Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278.
     """
     if score not in LOGIT_SCORES:
-        raise ValueError(f"score: got {score!r}; wanted one of {tuple(LOGIT_SCORES)}")
+        raise ValueError(f"score: expected one of {tuple(LOGIT_SCORES)}, got {score!r}")
     if batch_norm not in BATCH_NORM:
-        raise ValueError(f"batch_norm: got {batch_norm!r}; wanted one of {BATCH_NORM}")
+        raise ValueError(
+            f"batch_norm: expected one of {BATCH_NORM}, got {batch_norm!r}"
+        )
 
     def one(network: Weights, images: Any, labels: Any) -> Any:
         if batch_norm == "batch":
@@ -210,9 +212,9 @@ def example_barriers(
       and two children, which are three pairs.
     """
     if len(ends) < 2:
-        raise ValueError(f"ends: got {len(ends)} networks; wanted 2 or more")
+        raise ValueError(f"ends: expected 2 or more networks, got {len(ends)}")
     if at not in criteria.POINTS:
-        raise ValueError(f"at: got {at!r}; wanted one of {criteria.POINTS}")
+        raise ValueError(f"at: expected one of {criteria.POINTS}, got {at!r}")
     _check_size("batch_size", batch_size)
     alphas = MIDPOINT if at == "midpoint" else connectivity.UNIT_ALPHAS
     on_device = jax.tree.map(jnp.asarray, tuple(examples))
@@ -281,7 +283,7 @@ def _in_batches(
 
 def _check_size(field: str, size: int) -> None:
     if size < 1:
-        raise ValueError(f"{field}: got {size}; wanted 1 or more examples")
+        raise ValueError(f"{field}: expected 1 or more examples, got {size}")
 
 
 def _finite(
@@ -300,8 +302,8 @@ def _finite(
     bad = np.argwhere(~np.isfinite(found))
     if len(bad):
         raise ValueError(
-            f"{score}: got {found[tuple(bad[0])]} for example {bad[0][1]} of {row} "
-            f"{bad[0][0]}, and {len(bad)} such in all; wanted finite scores; did "
+            f"{score}: expected finite scores, got {found[tuple(bad[0])]} for example "
+            f"{bad[0][1]} of {row} {bad[0][0]}, and {len(bad)} such in all; did "
             "training diverge? Take another checkpoint, or train at a lower "
             "config.schedule.learning_rate"
         )

@@ -10,13 +10,15 @@ from jaxsparse import durations
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
 from jaxsparse.factory import experiment, trained_run
 from jaxsparse.factory import pretraining as pretraining_lib
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import stages
-from jaxsparse.lottery.stages import Experiment
-from jaxsparse.training import checkpoints, train
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.runner.experiment import Experiment
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.runner.start import replay_start
+from jaxsparse.stages import PRETRAINING, TICKET, Stage, end_name, saved_state_name
+from jaxsparse.training import checkpoints
 from jaxsparse.training import forgetting as replay
+from jaxsparse.training.run_dir import RunDir
 from jaxsparse.training.state import TrainState
-from jaxsparse.training.train import RunDir, Stage
 
 
 class ForgettingReplay(NamedTuple):
@@ -66,28 +68,31 @@ def count_forgetting(
     """
     if pretraining_lib.differs(run.config):
         raise ValueError(
-            f"{run.folder}: its config.pretraining differs from training; wanted a run "
-            "that trains on all the examples from the first update on; train one"
+            f"{run.folder}: expected a run that trains on all examples from the first "
+            "update on, got one whose config.pretraining differs from training; train "
+            "another"
         )
     made = experiment.make_experiment(
         run.config, run.dataset, run.folder, per_example=True
     )
     stop = _stop(made, until)
-    desk = _desk(run)
+    # Loaded for its error message only, which lists the checkpoints that exist.
+    trained_run.load_state(run, "init")
+    saved = SavedStates(made, RunDir(run.folder), writes=False)
     events = replay.init(run.config.replicates, len(run.dataset.train.labels))
     held: list[bool] = []
-    for stage in stages.every(made):
-        if stage.level or stage.arm not in (stages.PRETRAINING, stages.TICKET):
+    for stage in plan_lib.stages(saved.plan):
+        if stage.level or stage.variant not in (PRETRAINING, TICKET):
             continue
         if stage.start >= stop:
             break
-        # Loaded for its error message only, which lists the checkpoints that exist.
-        trained_run.load_state(run, "rewind" if stage.start else "init")
-        trainer, fresh, keys = experiment_lib.beginning(made, desk, stage)
+        if stage.start:
+            trained_run.load_state(run, "rewind")  # also for its message
+        trainer, fresh, keys = replay_start(saved, stage)
         state, events = replay.count_forgetting(
             trainer, fresh, events, stop=min(stop, stage.stop), keys=keys
         )
-        held += _compare(desk, stage, state)
+        held += _compare(saved.run_dir, stage, state)
     counts = np.asarray(jax.vmap(forgetting_lib.counts)(events))
     return ForgettingReplay(counts, stop, state, all(held) if held else None)
 
@@ -104,26 +109,19 @@ def _stop(made: Experiment, until: str) -> int:
         training.
     """
     if not until:
-        return made.plan.total
+        return made.plan.retraining.total
     stop = durations.to_steps(
-        until, steps_per_epoch=made.trainer.epoch.steps, total=made.plan.total
+        until,
+        steps_per_epoch=made.trainer.epoch.steps,
+        total=made.plan.retraining.total,
     )
-    if not 1 <= stop <= made.plan.total:
+    if not 1 <= stop <= made.plan.retraining.total:
         raise ValueError(
-            f"until: came {until!r}, which is {stop} updates; wanted 1 to "
-            f"{made.plan.total}, those of the dense training"
+            f"until: expected 1 to {made.plan.retraining.total} updates, those of the "
+            f"dense training, got {until!r}, which is {stop} updates; choose a length "
+            "within"
         )
     return stop
-
-
-def _desk(run: trained_run.TrainedRun) -> RunDir:
-    """Returns the files of a run, for reading."""
-    return RunDir(
-        metrics=run.folder / "metrics.jsonl",
-        checkpoints=run.folder / "checkpoints",
-        progress=None,  # no stage is trained by it
-        should_stop=lambda: False,
-    )
 
 
 def _compare(run_dir: RunDir, stage: Stage, state: TrainState) -> list[bool]:
@@ -139,9 +137,8 @@ def _compare(run_dir: RunDir, stage: Stage, state: TrainState) -> list[bool]:
       hash cannot be compared.
     """
     step = int(state.step)
-    name = train.saved_state_name(stage.name, step)
-    if step == stage.stop:
-        name = "rewind" if stage.arm == "pretraining" else f"{stage.name}/last"
+    at_end = step == stage.stop
+    name = end_name(stage) if at_end else saved_state_name(stage.name, step)
     recorded = checkpoints.recorded_hash(run_dir.checkpoints, name)
     if recorded is None or not checkpoints.comparable(run_dir.checkpoints, name):
         return []

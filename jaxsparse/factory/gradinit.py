@@ -12,9 +12,10 @@ from jaxtyping import Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import losses
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.tost import gradinit
-from jaxsparse.training import losses, steps
+from jaxsparse.training import steps
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params
 

@@ -86,7 +86,8 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if they do not; the message names the config field.
     """
-    c, steps = config.instability, length.stability_steps
+    c, steps = config.instability, length.lottery.children_start
+    rewind = length.lottery.rewind
     if not c.copies:
         return
     if not steps or steps[-1] >= length.total:
@@ -100,15 +101,15 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
             f" whose levels start at the end of training, got {c.levels}; choose "
             "another way to retrain"
         )
-    if steps[0] < length.rewind and pretraining_lib.differs(config):
+    if steps[0] < rewind and pretraining_lib.differs(config):
         raise ValueError(
-            f"config.instability.start_steps: expected steps from {length.rewind} on, "
+            f"config.instability.start_steps: expected steps from {rewind} on, "
             f"the end of config.pretraining, got {steps}; copies train like tickets: "
             "choose later steps"
         )
-    if any(c.levels) and steps[-1] < length.rewind:
+    if any(c.levels) and steps[-1] < rewind:
         raise ValueError(
-            f"config.instability.start_steps: expected a step from {length.rewind} on, "
+            f"config.instability.start_steps: expected a step from {rewind} on, "
             f"the start of levels (lottery.rewind), got {steps}; choose a later step, "
             "or instability.levels (0,)"
         )

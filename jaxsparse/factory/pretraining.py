@@ -90,17 +90,18 @@ def check_used(config: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if it has none or is shorter; the message names the config field.
     """
-    if differs(config) and not length.rewind:
+    if differs(config) and not length.lottery.rewind:
         raise ValueError(
             "config.lottery.rewind: expected a rewinding step above 0, at which the "
             f"pretraining of config.pretraining ends, got {config.lottery.rewind!r}; "
             "set it, or leave out the section pretraining"
         )
-    if length.pretraining_warmup > length.rewind:
+    warmup, rewind = length.schedule.pretraining_warmup, length.lottery.rewind
+    if warmup > rewind:
         raise ValueError(
-            f"config.pretraining.warmup: expected at most {length.rewind} steps, the "
-            f"value of lottery.rewind, got {config.pretraining.warmup!r}, which is "
-            f"{length.pretraining_warmup}; shorten it"
+            f"config.pretraining.warmup: expected at most {rewind} steps, the value of "
+            f"lottery.rewind, got {config.pretraining.warmup!r}, which is {warmup}; "
+            "shorten it"
         )
 
 

@@ -12,7 +12,7 @@ from jaxsparse.analysis import gradient_flow
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory.durations import Durations
 from jaxsparse.training import vmap_seeds
-from jaxsparse.training.callbacks import Probe
+from jaxsparse.training.probe import Probe
 from jaxsparse.transforms import update_schedules
 from jaxsparse.types import Masks, Params
 
@@ -96,7 +96,7 @@ def make_probe(
     Raises:
       ValueError: if there are fewer training examples.
     """
-    c, every = config.analysis, length.gradient_every
+    c, every = config.analysis, length.intervals.gradient_every
     if not every and not c.at_mask_updates:
         return None
     there = len(dataset.train.labels)
@@ -160,7 +160,7 @@ def check_kept(length: Durations) -> None:
     Raises:
       ValueError: if a step is after the end of training; the message names the field.
     """
-    late = [step for step in length.keep_at if step > length.total]
+    late = [step for step in length.intervals.save_at if step > length.total]
     if late:
         raise ValueError(
             f"config.analysis.save_at: expected steps up to {length.total}, the length "

@@ -13,11 +13,10 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import losses, scores
 from jaxsparse import masks as masks_lib
-from jaxsparse import scores
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.training import losses
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params, Scores
 

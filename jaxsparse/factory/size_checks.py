@@ -74,9 +74,9 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
             f"{config.training.duration!r}, which is {total}; shorten it"
         )
     for field, every in {
-        "evaluation.every": length.evaluate_every,
-        "analysis.gradient_every": length.gradient_every,
-        "run.checkpoint_every": length.checkpoint_every,
+        "evaluation.every": length.intervals.evaluate_every,
+        "analysis.gradient_every": length.intervals.gradient_every,
+        "run.checkpoint_every": length.intervals.checkpoint_every,
         "sparse.update_every": length.sparse.get("update_every", 0),
     }.items():
         # A field that the method does not read keeps its default, however long training
@@ -86,10 +86,11 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
                 f"config.{field}: expected at most {MOST_TIMES} times in training, got "
                 f"every {every} of {total} steps; set a longer interval"
             )
-    if length.trace and length.trace[0] >= length.trace[1]:
+    trace = length.intervals.trace
+    if trace and trace[0] >= trace[1]:
         raise ValueError(
             "config.run.trace: expected the second time after the first, got "
-            f"{config.run.trace!r}, which are steps {length.trace}; swap or change them"
+            f"{config.run.trace!r}, which are steps {trace}; swap or change them"
         )
     every = length.sparse.get("update_every", 0)
     if every >= total and _is_read(config, "sparse.update_every"):
@@ -98,14 +99,14 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
             "%r, which is %d of %d; masks hardly change: set a shorter interval",
             *(config.sparse.update_every, every, total),
         )
-    if length.warmup > total:
+    if length.schedule.warmup > total:
         log.warning(
             "config.schedule.warmup: expected at most the length of training, got %r, "
             "which is %d of %d steps; the learning rate never reaches "
             "config.schedule.learning_rate",
-            *(config.schedule.warmup, length.warmup, total),
+            *(config.schedule.warmup, length.schedule.warmup, total),
         )
-    late = [step for step in length.milestones if step >= total]
+    late = [step for step in length.schedule.milestones if step >= total]
     if late:
         log.warning(
             "config.schedule.milestones: expected steps within training, got %s of %d "

@@ -98,8 +98,8 @@ def check_lengths(config: ConfigDict, length: Durations) -> None:
     t = config.training
     soft = t.label_smoothing and t.smoothing_schedule != "constant"
     for name, anneals, end in (
-        ("tost.end", tost_strength(config), length.ghosts),
-        ("training.smoothing_end", soft, length.smoothing),
+        ("tost.end", tost_strength(config), length.annealing.tost_end),
+        ("training.smoothing_end", soft, length.annealing.smoothing_end),
     ):
         if anneals and end > length.total:
             section, field = name.split(".")
@@ -164,12 +164,14 @@ def make_annealed_model(
     ) -> nn.Module:
         # A factor and not a new network at some step, so that one compiled program
         # serves all steps.
-        strength = annealing.anneal(step, end=length.ghosts, form=c.schedule)
+        strength = annealing.anneal(
+            step, end=length.annealing.tost_end, form=c.schedule
+        )
         fields: dict[str, Any] = {}
         if c.mode == "sharpen":
             initial, final = c.beta
             beta = annealing.sharpen(
-                step, end=length.ghosts, initial=initial, final=final
+                step, end=length.annealing.tost_end, initial=initial, final=final
             )
             fields["act"] = soft_activations.p_swish(beta)
         elif c.activation:
@@ -236,7 +238,7 @@ def make_smoothing(
     if not c.label_smoothing or c.smoothing_schedule == "constant":
         return c.label_smoothing
     strength = functools.partial(
-        annealing.anneal, end=length.smoothing, form=c.smoothing_schedule
+        annealing.anneal, end=length.annealing.smoothing_end, form=c.smoothing_schedule
     )
     return lambda step: c.label_smoothing * strength(step)
 

@@ -14,10 +14,11 @@ from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import components
 from jaxsparse.factory.durations import make_durations, make_epoch
 from jaxsparse.lottery import instability
-from jaxsparse.lottery.task import TrainTask, first_state
-from jaxsparse.training import checkpoints
+from jaxsparse.runner import old_runs
+from jaxsparse.runner.task import TrainTask, first_state
+from jaxsparse.stages import CHILDREN
+from jaxsparse.training import checkpoints, data_record
 from jaxsparse.training import state as state_lib
-from jaxsparse.training import workdir as workdir_lib
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
 
@@ -119,14 +120,14 @@ def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
       ValueError: if the run recorded no sizes and its dataset cannot be loaded.
     """
     folder = Path(folder)
-    sizes = multihost.broadcast_from_primary(lambda: workdir_lib.recorded_sizes(folder))
+    sizes = multihost.broadcast_from_primary(lambda: data_record.recorded_sizes(folder))
     if sizes is not None:
         return _build(folder, c, dataset_lib.of_zeros(**sizes._asdict()))
     try:
         dataset = components.load_data(c)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{folder}: expected {workdir_lib.DATA}, which has the number of classes "
+            f"{folder}: expected {data_record.FILE}, which has the number of classes "
             f"and the size of images, got none, and its dataset cannot be loaded "
             f"({error}); repeat the command that trained the run where the data are, "
             "which writes the file, and trains nothing if the run has ended"
@@ -162,9 +163,9 @@ def _check_data(folder: Path, dataset: Dataset) -> None:
     """
 
     def find() -> list[str]:
-        if not (folder / workdir_lib.DATA).exists():
+        if not (folder / data_record.FILE).exists():
             return []
-        return workdir_lib.changed_data(folder, fingerprint.of(dataset))
+        return data_record.differences(folder, fingerprint.of(dataset))
 
     found = multihost.broadcast_from_primary(find)
     if found:
@@ -179,7 +180,9 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
 
     Args:
       run: a run opened with `open_run`.
-      moment: name of a checkpoint, such as "init" or "level_00/ticket/last".
+      moment: name of a checkpoint, such as "init", "train/last" or
+        "level_01/ticket/last". "train" and "level_00/ticket" both name the stage of
+        level 0.
 
     Returns:
       The state. Leaves are [r ...], counters are scalars; in checkpoints of children,
@@ -191,10 +194,13 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
       OSError: if the machine cannot read it.
     """
     directory = run.folder / "checkpoints"
+    moment = multihost.broadcast_from_primary(
+        lambda: old_runs.recorded_name(directory, moment)
+    )
     # JAX's key-reuse checker would count a second checkpoint as a second use of the
     # keys.
     seeds = jax.tree.map(jax.random.clone, run.seeds)
-    if f"/{instability.ARM}_" in moment:
+    if f"/{CHILDREN}_" in moment:
         seeds = instability.copies(seeds, max(1, run.config.instability.copies))
     saved = checkpoints.read(directory, moment, first_state(run.network, seeds))
     if saved is None:

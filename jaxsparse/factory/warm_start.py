@@ -15,7 +15,8 @@ from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.factory.trained_run import TrainedRun, load_state, open_run
 from jaxsparse.factory.warm_start_checks import is_ticket_file
 from jaxsparse.lottery import tickets
-from jaxsparse.lottery.task import TrainTask, dense_masks
+from jaxsparse.runner import old_runs
+from jaxsparse.runner.task import TrainTask, dense_masks
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training import checkpoints
 from jaxsparse.training import state as state_lib
@@ -54,7 +55,8 @@ def apply_warm_start(
         )
         # The hash is that of the other run's arrays, before ghost skips are added.
         origin["weights"] = checkpoints.digest(found)
-        network = network._replace(first_weights=lambda keys: weights)
+        start = network.start._replace(first_weights=lambda keys: weights)
+        network = network._replace(start=start)
     if c.masks:
         masks = _load_masks(run, config, network, seeds)
         origin["masks"] = checkpoints.digest(masks)
@@ -124,7 +126,7 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     names = {name for name in (c.weights, c.masks) if name and c.run}
     directory = (workdir / (c.run or "")).resolve() / "checkpoints"
     found = {
-        name: checkpoints.recorded_hash(directory, name)
+        name: old_runs.recorded_hash(directory, name)
         for name in sorted(names)
         if not is_ticket_file(name)
     }

@@ -2,7 +2,6 @@
 
 `imp` chooses the masks of the next level. `rewinding` defines the steps between which
 levels train. `controls` makes the masks of the variants that a ticket is compared with,
-and `instability` the copies for instability analysis. `tickets` stores masks in files.
-`stages` lists the stages of a run; `experiment` runs them in order, and resumes a run
-that was interrupted.
+and `instability` the random keys and copies for instability analysis. `tickets` stores
+masks in files. `plan` lists the stages of a run. Nothing here trains: `runner` does.
 """

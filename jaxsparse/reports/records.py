@@ -178,7 +178,9 @@ def _has_ended(path: Path, config: dict[str, Any]) -> bool:
     except (OSError, ValueError):  # missing or damaged: the records show the progress
         return False
     levels = (config.get("lottery") or {}).get("levels", 0)
-    return isinstance(ends, list) and f"level_{levels:02d}/{TICKET}/last" in ends
+    # A run without pruning has the stage "train"; older versions had "level_00/ticket".
+    last = {f"level_{levels:02d}/{TICKET}/last", *(() if levels else ("train/last",))}
+    return isinstance(ends, list) and not last.isdisjoint(ends)
 
 
 def frame(runs: Sequence[RunRecords], kind: str) -> pd.DataFrame:

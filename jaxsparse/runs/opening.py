@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, multihost, transforms
-from jaxsparse.lottery import stages, tickets
+from jaxsparse.lottery import tickets
+from jaxsparse.runner import old_runs
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
@@ -106,12 +107,7 @@ class LoadedRun:
         only this level. Levels whose weights were deleted because of
         `run.keep_checkpoints` are not included.
         """
-        directory = self.folder / "checkpoints"
-        notes = directory.glob(f"level_*/{stages.TICKET}/last.json")
-        found = (int(note.parts[-3].removeprefix("level_")) for note in notes)
-        # Metadata remain when `run.keep_checkpoints` deletes the weights, which are in
-        # a directory.
-        return sorted(n for n in found if (directory / _end(n)).is_dir())
+        return sorted(old_runs.trained_levels(self.folder / "checkpoints"))
 
     def params(
         self, level: Number | None = None, replicate: Number | None = 0
@@ -240,7 +236,8 @@ class LoadedRun:
         """
         if self._latest is None or self._latest[0] != level:
             self._latest = None  # frees its memory before the next is loaded
-            self._latest = level, factory.load_state(self._run, _end(level))
+            end = old_runs.trained_levels(self.folder / "checkpoints")[level]
+            self._latest = level, factory.load_state(self._run, end)
         return self._latest[1]
 
     def _tickets(self) -> list[int]:
@@ -280,11 +277,6 @@ class LoadedRun:
 
 def _is_whole(number: Any) -> bool:
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
-
-
-def _end(level: int) -> str:
-    """Returns the name of the final checkpoint of a level's ticket."""
-    return f"level_{level:02d}/{stages.TICKET}/last"
 
 
 def _one_of(level: Number | None, there: list[int], folder: Path) -> int:

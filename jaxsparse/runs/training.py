@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, multihost
-from jaxsparse.lottery import experiment, stages
 from jaxsparse.reports import folder as report_folder
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.experiment import Experiment
 from jaxsparse.runs import opening
 from jaxsparse.training import preemption, progress, tensorboard
 from jaxsparse.training import workdir as workdir_lib
-from jaxsparse.training.train import MetricWriter, RunDir
+from jaxsparse.training.run_dir import Callback, MetricWriter, RunDir
 
 
 def run(
@@ -23,6 +24,7 @@ def run(
     workdir: str | Path,
     *,
     metric_writers: Sequence[MetricWriter] = (),
+    callbacks: Sequence[Callback] = (),
     report: bool = False,
 ) -> opening.LoadedRun:
     """Trains the run of a config, as `experiments/train.py` does, and opens it.
@@ -34,7 +36,9 @@ def run(
       config: what to train, such as the result of a config file's `get_config()`.
       workdir: the run directory; created if it does not exist.
       metric_writers: functions that receive the records in addition to the run's files,
-        in this order; see `training.train.MetricWriter`.
+        in this order; see `training.run_dir.MetricWriter`.
+      callbacks: functions of the training step and state, called during training in
+        this order; see `training.run_dir.Callback`.
       report: whether to write a report to `workdir`/report at the end.
 
     Returns:
@@ -56,18 +60,39 @@ def run(
     """
     if not isinstance(config, ConfigDict):
         raise TypeError(
-            f"config: got {type(config).__name__}; expected a ConfigDict, such as "
-            "get_config() of a config file returns"
+            f"config: expected a ConfigDict, got {type(config).__name__}; get_config() "
+            "of a config file returns one"
         )
-    for writer in metric_writers:
-        if not callable(writer):
-            raise TypeError(
-                f"metric_writers: got {writer!r}; expected functions of a list of "
-                "records"
-            )
+    _check_callable("metric_writers", metric_writers, "a list of records")
+    _check_callable("callbacks", callbacks, "a step and a state")
     folder = opening.to_folder(workdir, argument="workdir")
-    train(config, folder, metric_writers=metric_writers, report=report)
+    train(
+        config,
+        folder,
+        metric_writers=metric_writers,
+        callbacks=callbacks,
+        report=report,
+    )
     return opening.load(folder)
+
+
+def _check_callable(argument: str, given: Sequence[object], takes: str) -> None:
+    """Checks that an argument contains functions.
+
+    Args:
+      argument: name of the argument, for the message.
+      given: its value.
+      takes: arguments of the functions, for the message.
+
+    Raises:
+      TypeError: if one is no function.
+    """
+    for function in given:
+        if not callable(function):
+            raise TypeError(
+                f"{argument}: expected functions of {takes}, got {function!r}; pass a "
+                "list of functions"
+            )
 
 
 def train(
@@ -75,6 +100,7 @@ def train(
     folder: Path,
     *,
     metric_writers: Sequence[MetricWriter] = (),
+    callbacks: Sequence[Callback] = (),
     report: bool = False,
 ) -> None:
     """Trains the run of a config without opening it afterwards.
@@ -83,7 +109,9 @@ def train(
       config: what to train.
       folder: the run directory; created if it does not exist.
       metric_writers: functions that receive the records in addition to the run's files,
-        in this order; see `training.train.MetricWriter`.
+        in this order; see `training.run_dir.MetricWriter`.
+      callbacks: functions of the training step and state, called during training in
+        this order; see `training.run_dir.Callback`.
       report: whether to write a report to `folder`/report at the end.
 
     Raises:
@@ -107,11 +135,14 @@ def train(
     dataset = factory.load_data(config)
     made = factory.make_experiment(config, dataset, folder)
     command = shlex.join(["python", *sys.argv])
-    arrangement = made.trainer.arrangement
+    plan = made.trainer.execution_plan
     with workdir_lib.opened(
-        folder, config, command=command, arrangement=arrangement, dataset=dataset
+        folder, config, command=command, execution_plan=plan, dataset=dataset
     ):
-        _train_stages(config, made, folder, metric_writers)
+        run_dir = RunDir(
+            folder, metric_writers=tuple(metric_writers), callbacks=tuple(callbacks)
+        )
+        _train_stages(config, made, run_dir)
         if not (report and multihost.is_primary()):
             return
         # Imported here, so that errors in a config are reported without waiting for it.
@@ -120,42 +151,29 @@ def train(
         say(f"report: {page.write([folder], folder / 'report')}")
 
 
-def _train_stages(
-    config: ConfigDict,
-    made: stages.Experiment,
-    folder: Path,
-    metric_writers: Sequence[MetricWriter],
-) -> None:
+def _train_stages(config: ConfigDict, made: Experiment, run_dir: RunDir) -> None:
     """Trains all stages that have not ended, with progress display and signal handling.
 
     Args:
       config: a validated config.
       made: the experiment of the config.
-      folder: the run directory.
-      metric_writers: functions that receive the records in addition to the run's files.
+      run_dir: output files of the run.
     """
-    shown_by = []
+    events = []
     if config.run.tensorboard and multihost.is_primary():
-        shown_by = [_events(config, folder)]
-    # Progress and stop signal are set below: counting finished stages needs the paths
-    # first.
-    desk = RunDir(
-        metrics=folder / "metrics.jsonl",
-        checkpoints=folder / "checkpoints",
-        progress=None,
-        should_stop=lambda: False,
-        metric_writers=(*shown_by, *metric_writers),
-    )
-    count, done = sum(1 for _ in stages.every(made)), experiment.done(made, desk)
+        events = [_events(config, run_dir.folder)]
+    run_dir = run_dir._replace(metric_writers=(*events, *run_dir.metric_writers))
+    stages = run_lib.list_stages(made, run_dir)
     out = sys.stderr if multihost.is_primary() else io.StringIO()
-    say(f"run: {folder}")
-    shown = progress.Progress(count, done, out=out)
+    say(f"run: {run_dir.folder}")
+    done = run_lib.count_ended(stages, run_dir)
+    shown = progress.Progress(len(stages), done, out=out)
     try:
         with preemption.listening() as asked:
-            experiment.run(made, desk._replace(progress=shown, should_stop=asked))
+            run_lib.run(made, run_dir._replace(progress=shown, should_stop=asked))
     finally:
         shown.close()
-        for writer in shown_by:
+        for writer in events:
             writer.close()
 
 

@@ -134,13 +134,13 @@ def make_evaluate(
 
     def evaluate(state: TrainState) -> list[MetricSums]:
         """Dispatches the evaluation of all batches."""
-        tallies: list[MetricSums] = []
+        sums: list[MetricSums] = []
         for first in firsts:
-            if streamed and len(tallies) > 1:
+            if streamed and len(sums) > 1:
                 # Without waiting, the device memory would fill with batches.
-                jax.block_until_ready(tallies[-2])
-            tallies.append(one_batch(state, *batch(first)))
-        return tallies
+                jax.block_until_ready(sums[-2])
+            sums.append(one_batch(state, *batch(first)))
+        return sums
 
     return evaluate
 

@@ -17,7 +17,7 @@ from jaxsparse.data.data_pruning import forgetting as forgetting_lib
 from jaxsparse.training import mesh, preemption, scan_chunks, state_sharding, train
 from jaxsparse.training.scan_chunks import ScanChunk
 from jaxsparse.training.state import TrainState
-from jaxsparse.training.train import Trainer
+from jaxsparse.training.trainer import Trainer
 
 
 class ForgettingResult(NamedTuple):
@@ -83,12 +83,14 @@ def count_forgetting(
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
     order_keys, draw_keys = train.data_keys(layout, keys)
     calls = train.plan_chunks(trainer, step, stop)
-    for call, data in trainer.feed.serve(order_keys, calls):
-        program = trainer.programs(call.length, call.batch_size)
-        state, tally = program(state, data, draw_keys, past_solutions=trainer.anchors)
+    for call, data in trainer.feed.iterate(order_keys, calls):
+        program = trainer.compiled_steps(call.length, call.batch_size)
+        state, sums = program(
+            state, data, draw_keys, past_solutions=trainer.past_solutions
+        )
         # Cached by the feed: the order with which the chunk was trained.
         order = trainer.feed.make_order(order_keys, call.epoch)
-        on_host = scan_chunks.sums_on_host(layout, tally)
+        on_host = scan_chunks.sums_on_host(layout, sums)
         _check_finite(on_host.loss[: call.length], call)
         rows = _rows(call, mesh.on_host(layout, order), on_host.correct.shape)
         events = _take_in(events, rows, on_host.correct)
@@ -137,6 +139,5 @@ def _check_finite(loss: np.ndarray, call: ScanChunk) -> None:
     if len(bad):
         raise preemption.NonFiniteLoss(
             f"update {call.step + bad[0][0]}: the training loss of replicate "
-            f"{bad[0][1]} is not finite; wanted training that does not diverge; try a "
-            "lower config.schedule.learning_rate"
+            f"{bad[0][1]} is not finite; try a lower config.schedule.learning_rate"
         )

@@ -45,7 +45,7 @@ class Feed(Protocol):
 
     make_order: MakeOrder
 
-    def serve(
+    def iterate(
         self, keys: Key[Array, "r"], calls: Iterable[ScanChunk]
     ) -> Iterator[FedChunk]:
         """Yields each chunk with the inputs of its compiled function.
@@ -73,7 +73,7 @@ class DeviceFeed(NamedTuple):
     make_order: MakeOrder
     growth: Any = None
 
-    def serve(
+    def iterate(
         self, keys: Key[Array, "r"], calls: Iterable[ScanChunk]
     ) -> Iterator[FedChunk]:
         """Yields each chunk with all examples and the order of its epoch.
@@ -110,7 +110,7 @@ class HostFeed(NamedTuple):
     lengths: Callable[[int], int]
     growth: Any = None
 
-    def serve(
+    def iterate(
         self, keys: Key[Array, "r"], calls: Iterable[ScanChunk]
     ) -> Iterator[FedChunk]:
         """Yields each chunk with the examples of its steps.

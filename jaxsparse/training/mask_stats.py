@@ -1,5 +1,6 @@
 """Counts the active weights of a run during training, without making devices wait."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,9 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import transforms
+from jaxsparse import metrics_log, multihost, transforms
+from jaxsparse.training.run_dir import RunDir
+from jaxsparse.training.stage_run import StageRun, read_records
 from jaxsparse.training.state import TrainState
 from jaxsparse.transforms.state import find
+from jaxsparse.types import Masks
+
+log = logging.getLogger(__name__)
 
 
 class MaskStats(NamedTuple):
@@ -56,11 +62,11 @@ def compute_mask_stats(state: TrainState) -> MaskStats:
     return MaskStats(held, jnp.sum(ever, axis=1, dtype=jnp.int32), skipped)
 
 
-def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
+def fields(stats: MaskStats, masks: Masks) -> list[dict[str, Any]]:
     """Converts fetched counts to one dict of record fields per replicate.
 
     Args:
-      census: a `MaskStats` of numpy arrays.
+      stats: counts as NumPy arrays.
       masks: dense masks of one replicate; they supply the names and sizes of the
         layers.
 
@@ -72,7 +78,7 @@ def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
     layers = masks_lib.layer_counts(masks)
     sizes = {name: count.size for name, count in layers.items()}
     total = sum(sizes.values())
-    every = [None] * len(census.kept) if census.ever is None else census.ever.tolist()
+    every = [None] * len(stats.kept) if stats.ever is None else stats.ever.tolist()
     return [
         {
             "kept": int(kept.sum()),
@@ -84,5 +90,50 @@ def rows(census: Any, masks: Any) -> list[dict[str, Any]]:
                 for (name, size), count in zip(sizes.items(), kept, strict=True)
             },
         }
-        for kept, ever, skipped in zip(census.kept, every, census.skipped, strict=True)
+        for kept, ever, skipped in zip(stats.kept, every, stats.skipped, strict=True)
     ]
+
+
+def records(
+    run: StageRun, step: int, stats: MaskStats | None
+) -> list[metrics_log.Record]:
+    """Fetches counts and returns one record of kind "masks" per replicate.
+
+    Args:
+      run: the stage under way.
+      step: training step of the counts.
+      stats: dispatched counts; None for fixed masks, which have no records.
+    """
+    if stats is None:
+        return []
+    found = fields(multihost.to_host(stats), run.trainer.records.dynamic_masks)
+    return [
+        run.record("masks", step) | {"replicate": r} | row
+        for r, row in enumerate(found)
+    ]
+
+
+def warn_of_skipped(rows: list[metrics_log.Record], run_dir: RunDir) -> None:
+    """Warns once per stage and replicate that mask updates were skipped.
+
+    Args:
+      rows: new records of kind "masks", not yet written.
+      run_dir: output files of the run, whose records show whether a warning was already
+        given.
+    """
+    skipped = [row for row in rows if row["skipped_updates"]]
+    if not skipped:
+        return
+    # Read from the file and not kept in memory, so that a resumed run does not warn
+    # again.
+    earlier = read_records(run_dir, kind="masks", stage=skipped[0]["stage"])
+    warned = {row["replicate"] for row in earlier if row.get("skipped_updates")}
+    for row in skipped:
+        if row["replicate"] not in warned:
+            log.warning(
+                "%s, by step %d: %d updates of the masks of replicate %d were skipped, "
+                "as a weight, gradient or score was not finite; expected finite "
+                "numbers; records of kind 'masks' go on counting (skipped_updates); "
+                "try a lower config.schedule.learning_rate",
+                *(row["stage"], row["step"], row["skipped_updates"], row["replicate"]),
+            )

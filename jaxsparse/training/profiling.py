@@ -81,13 +81,13 @@ class Tracer:
         self._span = () if folder.exists() else span
         self._folder, self._on = folder, False
 
-    def see(self, state: Any, step: int) -> None:
+    def __call__(self, step: int, state: Any) -> None:
         """Starts or stops the trace if this is its first or last step.
 
         Args:
+          step: training step of the state.
           state: state at this step. Its arrays are waited for, so that the trace starts
             and ends with idle devices.
-          step: training step of the state.
         """
         if step not in self._span:
             return

@@ -127,7 +127,7 @@ def plan(
         step += length
 
 
-Program = Callable[..., tuple[TrainState, MetricSums]]
+CompiledChunk = Callable[..., tuple[TrainState, MetricSums]]
 
 
 def make_chunk_fns(
@@ -138,7 +138,7 @@ def make_chunk_fns(
     how: How,
     usual_length: int = 0,
     examples: Where = "device",
-) -> Callable[[int, int], Program]:
+) -> Callable[[int, int], CompiledChunk]:
     """Makes the compiled functions that run the chunks of a plan.
 
     Chunks of the usual length run as one `lax.scan`, without a round trip to the host.
@@ -160,11 +160,11 @@ def make_chunk_fns(
         no order.
 
     Returns:
-      A function `programs(length, batch_size)`. It returns the function that runs such
-      a chunk, `(state, data, keys, past_solutions=None) -> (state, sums)`. Each program
-      is compiled once. The state is donated. The metric sums have one entry per step,
-      [r length]; in chunks shorter than usual they are [r usual_length], filled up with
-      zeros.
+      A function `compiled_steps(length, batch_size)`. It returns the function that runs
+      such a chunk, `(state, data, keys, past_solutions=None) -> (state, sums)`. Each
+      program is compiled once. The state is donated. The metric sums have one entry per
+      step, [r length]; in chunks shorter than usual they are [r usual_length], filled
+      up with zeros.
     """
     # Each device runs `run_one` on its part of replicates and batch, under jit as under
     # pmap, so that both give the same bits. With sharded parameters the program is
@@ -185,7 +185,7 @@ def make_chunk_fns(
         length: int,
         batch_size: int,
     ) -> tuple[TrainState, MetricSums]:
-        times, anchors = more
+        times, past_solutions = more
         share = batch_size // shares
         # Positions in the whole batch, not in the device's share: augmentation draws by
         # position, so its result does not depend on the number of devices.
@@ -193,12 +193,12 @@ def make_chunk_fns(
         places = offset + jnp.arange(share, dtype=jnp.int32)
 
         extra = _growth(layout, data)
-        if anchors is not None:
-            extra["anchors"] = anchors
+        if past_solutions is not None:
+            extra["past_solutions"] = past_solutions
 
         def body(state: TrainState, index: Any) -> tuple[TrainState, MetricSums]:
             images, labels = batch(data, index, batch_size, offset)
-            state, tally = train_step(
+            state, sums = train_step(
                 state_sharding.pin(layout, state),
                 images,
                 labels,
@@ -207,22 +207,22 @@ def make_chunk_fns(
                 key=key,
                 **extra,
             )
-            return state_sharding.pin(layout, state), tally
+            return state_sharding.pin(layout, state), sums
 
         if length == 1:
-            state, tally = body(state, 0)
-            return state, jax.tree.map(lambda leaf: leaf[None], tally)
+            state, sums = body(state, 0)
+            return state, jax.tree.map(lambda leaf: leaf[None], sums)
         if length:
             return jax.lax.scan(body, state, jnp.arange(length, dtype=jnp.int32))
         return _repeat(body, state, times, most=usual_length)
 
-    def programs(length: int, batch_size: int) -> Program:
+    def compiled_steps(length: int, batch_size: int) -> CompiledChunk:
         shared = room(length, usual_length) > length
         call = compiled(0 if shared else length, batch_size)
         return functools.partial(_with_times, call, length)
 
     @functools.cache
-    def compiled(length: int, batch_size: int) -> Program:
+    def compiled(length: int, batch_size: int) -> CompiledChunk:
         call = over_replicates(
             functools.partial(run_one, length=length, batch_size=batch_size),
             how=how,
@@ -251,10 +251,10 @@ def make_chunk_fns(
                 check_vma=False,
             )
         shardings = state_sharding.state_shardings(layout, like)
-        tallies = mesh.to_all(layout)
-        return jax.jit(call, donate_argnums=0, out_shardings=(shardings, tallies))
+        sums = mesh.to_all(layout)
+        return jax.jit(call, donate_argnums=0, out_shardings=(shardings, sums))
 
-    return programs
+    return compiled_steps
 
 
 def _given(
@@ -353,7 +353,7 @@ def _specs(examples: Where) -> ChunkInputs:
 
 
 def _with_times(
-    call: Program, length: int, *args: Any, past_solutions: Any = None
+    call: CompiledChunk, length: int, *args: Any, past_solutions: Any = None
 ) -> tuple[TrainState, MetricSums]:
     # One argument for both. With a separate argument that is None, pmap can mistake the
     # leaves of the others for the arguments, where their numbers agree, and map the
@@ -386,21 +386,21 @@ def _repeat(
     def once(
         index: Any, carry: tuple[TrainState, MetricSums]
     ) -> tuple[TrainState, MetricSums]:
-        state, tally = body(carry[0], index)
+        state, sums = body(carry[0], index)
         put = lambda leaf, row: leaf.at[index].set(row)  # noqa: E731
-        return state, jax.tree.map(put, carry[1], tally)
+        return state, jax.tree.map(put, carry[1], sums)
 
     return jax.lax.fori_loop(0, times, once, (state, rows))
 
 
-def sums_on_host(layout: MeshLayout, tally: MetricSums) -> MetricSums:
+def sums_on_host(layout: MeshLayout, sums: MetricSums) -> MetricSums:
     """Fetches the metric sums of a chunk, waiting for the devices.
 
     Args:
       layout: placement of arrays on the devices.
-      tally: metric sums of a chunk [r length ...], as the chunk function returned them.
+      sums: metric sums of a chunk [r length ...], as the chunk function returned them.
 
     Returns:
       Numpy arrays [length r ...].
     """
-    return jax.tree.map(lambda leaf: mesh.on_host(layout, leaf).swapaxes(0, 1), tally)
+    return jax.tree.map(lambda leaf: mesh.on_host(layout, leaf).swapaxes(0, 1), sums)

@@ -12,8 +12,8 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from jaxsparse import transforms
-from jaxsparse.training import losses, solution_penalty, state_sharding
+from jaxsparse import losses, transforms
+from jaxsparse.training import solution_penalty, state_sharding
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Params
 
@@ -120,14 +120,14 @@ def make_train_step(
         of the step: on augmented images, before the update.
 
     Returns:
-      A function `(state, images, labels, *, places, batch_size, key, growth, anchors)`
-      to the next state and the metric sums of the batch. `images` is uint8 [b h w c],
-      `labels` int [b], and `places` the position of each example in the whole batch.
-      `batch_size` is the size of the whole batch: the loss is the mean over it. `key`
-      is the replicate's key of augmentation. `growth` is None, or images and labels
-      whose gradient scores the weights to grow, complete on every device. `anchors` is
-      None, or the past solutions of the penalty. The metric sums do not include the
-      penalty.
+      A function `(state, images, labels, *, places, batch_size, key, growth,
+      past_solutions)` to the next state and the metric sums of the batch. `images` is
+      uint8 [b h w c], `labels` int [b], and `places` the position of each example in
+      the whole batch. `batch_size` is the size of the whole batch: the loss is the mean
+      over it. `key` is the replicate's key of augmentation. `growth` is None, or images
+      and labels whose gradient scores the weights to grow, complete on every device.
+      `past_solutions` is None, or the past solutions of the penalty. The metric sums do
+      not include the penalty.
     """
 
     def gradient(
@@ -154,14 +154,14 @@ def make_train_step(
             )
             total = jnp.sum(each)
             correct = losses.is_correct(logits, labels)
-            tally = MetricSums(
+            sums = MetricSums(
                 total,
                 correct if per_example else jnp.sum(correct),
                 jnp.asarray(labels.size, jnp.int32),
             )
             # Divided by the size of the whole batch, so that the sum of gradients over
             # devices is the gradient of the mean loss.
-            return tally.loss / batch_size, (tally, changed.get("batch_stats", {}))
+            return sums.loss / batch_size, (sums, changed.get("batch_stats", {}))
 
         computed = objective if gather is None else _gathering(gather, objective)
         return jax.grad(computed, has_aux=True)(weights)
@@ -175,7 +175,7 @@ def make_train_step(
         batch_size: int,
         key: Key[Array, ""],
         growth: tuple[UInt8[Array, "g h w c"], Int[Array, "g"]] | None = None,
-        anchors: solution_penalty.PastSolutions | None = None,
+        past_solutions: solution_penalty.PastSolutions | None = None,
     ) -> tuple[TrainState, MetricSums]:
         # The key is folded with the training step, so that a resumed run draws the same
         # augmentation.
@@ -184,25 +184,25 @@ def make_train_step(
             images = augment(images, key=draws, places=places)
         stats = state.batch_stats
         weights = transforms.forward_params(state.params, state.opt_state)
-        grads, (tally, batch_stats) = gradient(
+        grads, (sums, batch_stats) = gradient(
             weights, stats, images, labels, batch_size, state.step
         )
         if axis_name is not None:
-            share = tally.correct
-            grads, tally = jax.lax.psum((grads, tally), axis_name)
+            share = sums.correct
+            grads, sums = jax.lax.psum((grads, sums), axis_name)
             if per_example:
                 # A sum would mix different examples: each device has another share.
                 whole = jax.lax.all_gather(share, axis_name, tiled=True)
-                tally = tally._replace(correct=whole)
-        if anchors is not None:
+                sums = sums._replace(correct=whole)
+        if past_solutions is not None:
             # Added after the sum over devices: before it, every device would add the
             # penalty once.
             pull = jax.grad(solution_penalty.penalty)(
                 weights,
                 transforms.get_masks(state.opt_state),
-                anchors.solutions,
+                past_solutions.solutions,
                 strength=penalty,
-                count=anchors.count,
+                count=past_solutions.count,
             )
             grads = jax.tree.map(jnp.add, grads, pull)
         extra: dict[str, Any] = {"clock": state.step}
@@ -214,7 +214,7 @@ def make_train_step(
             )[0]
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), tally
+        return TrainState(state.step + 1, params, batch_stats, opt_state), sums
 
     return step
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxsparse import metrics_log
 from jaxsparse.metrics_log import Record
+from jaxsparse.stages import TRAIN
 
 # With more replicates only their mean is shown, because every replicate is a
 # TensorBoard run with a file of its own.
@@ -121,7 +122,8 @@ class TensorBoardWriter:
         """Yields tag, value and step of the scalars of a record."""
         if record["kind"] != "level":
             stage = record["stage"].removesuffix(f"/{record['arm']}")
-            prefix = "" if stage == "level_00" and not self._levels else f"{stage}/"
+            plain = stage in (TRAIN, "level_00") and not self._levels
+            prefix = "" if plain else f"{stage}/"
             for name, value in _numbers(record):
                 yield f"{prefix}{name}", value, record["step"]
             return

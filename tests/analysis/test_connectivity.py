@@ -9,10 +9,9 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from jaxsparse import masks
+from jaxsparse import losses, masks
 from jaxsparse.analysis import connectivity
 from jaxsparse.analysis.connectivity import linear_path
-from jaxsparse.training import losses
 
 WAYS = ("scan", "vmap", "loop")
 EVCI = np.array(connectivity.EVCI_ALPHAS)

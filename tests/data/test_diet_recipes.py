@@ -24,8 +24,8 @@ def test_recipes_are_as_published() -> None:
     c, length, an_epoch = recipe("diet_cifar100")
     assert an_epoch == 391
     assert length.total == 62_560
-    assert length.milestones == (31_280, 46_920)
-    assert (c.lottery.levels, c.replicates, length.rewind) == (20, 4, 400)
+    assert length.schedule.milestones == (31_280, 46_920)
+    assert (c.lottery.levels, c.replicates, length.lottery.rewind) == (20, 4, 400)
     assert (c.model.name, c.pretraining.size, c.pretraining.balanced) == (
         "resnet_32",
         3200,
@@ -34,8 +34,8 @@ def test_recipes_are_as_published() -> None:
     c, length, an_epoch = recipe("diet_cinic10")
     assert an_epoch == 703
     assert length.total == 31_250
-    assert length.milestones == (15_625, 23_440)
-    assert (c.lottery.levels, c.replicates, length.rewind) == (16, 4, 400)
+    assert length.schedule.milestones == (15_625, 23_440)
+    assert (c.lottery.levels, c.replicates, length.lottery.rewind) == (16, 4, 400)
     assert (c.model.name, c.pretraining.size, c.pretraining.balanced) == (
         "resnet_56",
         25_600,

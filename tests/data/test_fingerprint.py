@@ -13,7 +13,7 @@ from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, fingerprint
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.dataset import Dataset, Examples
-from jaxsparse.training import workdir
+from jaxsparse.training import data_record, workdir
 
 CLASSES = 3
 
@@ -179,8 +179,8 @@ def test_a_run_records_the_hash_of_the_files_it_reads_whole(tmp_path: Path) -> N
         c.data.train_examples = c.data.test_examples = 0
         folder = tmp_path / f"run{size}"
         dataset = factory.load_data(c)
-        with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
-            found[size] = metrics_log.read_object(folder / workdir.DATA)["files"]
+        with workdir.opened(folder, c, command="", execution_plan={}, dataset=dataset):
+            found[size] = metrics_log.read_object(folder / data_record.FILE)["files"]
     # Of images that stay in their files the contents are not read.
     wanted = fingerprint.of_files("tree", data_dir=str(tmp_path))
     assert found == {0: wanted, 4: None}

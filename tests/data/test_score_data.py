@@ -18,7 +18,7 @@ from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.data.data_pruning import subsets as subsets_lib
 from jaxsparse.factory import example_scores
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import checkpoints
 
 FIELDS = {
@@ -68,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> factory.TrainedRun:
     folder = tmp_path_factory.mktemp("scored")
     c = tiny.config(FIELDS)
     made = factory.make_experiment(c, factory.load_data(c), folder)
-    experiment_lib.run(made, tiny.desk(folder))
+    run_lib.run(made, tiny.desk(folder))
     (folder / "config.json").write_text(c.to_json())
     return factory.open_run(folder)
 
@@ -246,7 +246,7 @@ def test_whatever_is_wrong_is_one_line(
         "--score=el2n, which does not read --until; remove it": command(
             "--score=el2n", "--until=1ep"
         ),
-        "until: came '99step', which is 99 updates": command(
+        "until: expected 1 to 12 updates, those of the dense training, got": command(
             "--score=forgetting", "--until=99step"
         ),
         "--children: missing; give a stage": command("--score=barrier"),

@@ -253,17 +253,17 @@ def test_the_maximum_is_no_less_than_what_lies_near_the_midpoint(mlp: Made) -> N
 def test_what_cannot_be_scored_is_refused(mlp: Made) -> None:
     logits = {"score": "el2n", "batch_size": SIZE, "how": "map"}
     for changes, message in (
-        ({"score": "forgetting"}, "score: got 'forgetting'; wanted one of"),
-        ({"batch_norm": "train"}, "batch_norm: got 'train'; wanted one of"),
-        ({"batch_size": 0}, "batch_size: got 0; wanted 1 or more examples"),
+        ({"score": "forgetting"}, "score: expected one of .*got 'forgetting'"),
+        ({"batch_norm": "train"}, "batch_norm: expected one of .*got 'train'"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more examples, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             example_scores.score_logits(*mlp, **(logits | changes))
     with pytest.raises(ValueError, match="block_size: expected .*got 0"):
         example_scores.grand(*mlp, block_size=0, batch_size=SIZE, how="map")
-    with pytest.raises(ValueError, match="ends: got 1 networks; wanted 2 or more"):
+    with pytest.raises(ValueError, match="ends: expected 2 or more networks, got 1"):
         barriers(mlp, 0)
-    with pytest.raises(ValueError, match="at: got 'end'; wanted one of"):
+    with pytest.raises(ValueError, match="at: expected one of .*got 'end'"):
         barriers(mlp, 0, 1, at="end")
 
 
@@ -271,9 +271,13 @@ def test_networks_that_diverged_are_refused(mlp: Made) -> None:
     lost = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), mlp.networks.params)
     diverged = mlp._replace(networks=mlp.networks._replace(params=lost))
     given = {"batch_size": SIZE, "how": "map"}
-    with pytest.raises(ValueError, match="el2n: got nan for example 0 of replicate 1"):
+    with pytest.raises(
+        ValueError, match="el2n: .*got nan for example 0 of replicate 1"
+    ):
         example_scores.score_logits(*diverged, score="el2n", **given)
-    with pytest.raises(ValueError, match="grand: got nan for example 0 of replicate 1"):
+    with pytest.raises(
+        ValueError, match="grand: .*got nan for example 0 of replicate 1"
+    ):
         example_scores.grand(*diverged, block_size=4, **given)
-    with pytest.raises(ValueError, match="barrier: got nan for example 0 of pair 0"):
+    with pytest.raises(ValueError, match="barrier: .*got nan for example 0 of pair 0"):
         barriers(diverged, 0, 1)

@@ -15,13 +15,17 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import imp, rewinding
-from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery.stages import Experiment
+from jaxsparse.factory.experiment import make_plan
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.experiment import Experiment
+from jaxsparse.runner.masks import stage_masks
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.runner.start import start_state
+from jaxsparse.stages import Stage
 from jaxsparse.training import checkpoints, progress, workdir
+from jaxsparse.training.run_dir import RunDir
 from jaxsparse.training.state import TrainState
-from jaxsparse.training.train import RunDir
 
 
 def config(fields: dict[str, Any] | None = None) -> ConfigDict:
@@ -77,32 +81,33 @@ def experiment(folder: Path, fields: dict[str, Any] | None = None) -> Experiment
     made, _ = _trainable(tuple(sorted(shared.items())))
     epoch_steps = made.trainer.epoch.steps
     length = factory.make_durations(c, steps_per_epoch=epoch_steps)
-    fields = {name: c.lottery.get(name) for name in imp.PruningRule._fields}
-    rule = imp.PruningRule(**fields | {"counting": c.lottery.count_rule})
-    return made._replace(
-        plan=rewinding.RewindPlan(
-            length.rewind, length.total, c.lottery.retrain, length.finetune
-        ),
-        rule=rule,
-        levels=c.lottery.levels,
-        controls=c.lottery.controls,
-        control_levels=c.lottery.control_levels or (),
-        one_shot=c.lottery.one_shot,
-        tickets=folder / "tickets",
-    )
+    return made._replace(plan=make_plan(c, length))
+
+
+def with_loop(made: Experiment, **settings: Any) -> Experiment:
+    """Changes settings of the training loop."""
+    loop = made.trainer.loop._replace(**settings)
+    return made._replace(trainer=made.trainer._replace(loop=loop))
 
 
 def desk(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> RunDir:
-    shown = progress.Progress(1, 0)
-    metrics = folder / "metrics.jsonl"
-    return RunDir(metrics, folder / "checkpoints", shown, should_stop)
+    return RunDir(folder, progress.Progress(1, 0), should_stop)
+
+
+def stages(made: Experiment) -> list[Stage]:
+    return plan_lib.stages(made.plan)
+
+
+def start(saved: SavedStates, stage: Stage) -> TrainState:
+    """Makes the state that a stage starts from."""
+    return start_state(saved, stage, stage_masks(saved, stage))
 
 
 def run(
     folder: Path, fields: dict[str, Any] | None = None, **changes: Any
 ) -> Experiment:
     made = experiment(folder, fields)._replace(**changes)
-    experiment_lib.run(made, desk(folder))
+    run_lib.run(made, desk(folder))
     return made
 
 
@@ -113,17 +118,15 @@ def train(folder: Path, fields: dict[str, Any]) -> Experiment:
     factory.check_names(c)
     dataset = factory.load_data(c)
     made = factory.make_experiment(c, dataset, folder)
-    arrangement = made.trainer.arrangement
-    with workdir.opened(
-        folder, c, command="", arrangement=arrangement, dataset=dataset
-    ):
-        experiment_lib.run(made, desk(folder))
+    plan = made.trainer.execution_plan
+    with workdir.opened(folder, c, command="", execution_plan=plan, dataset=dataset):
+        run_lib.run(made, desk(folder))
     return made
 
 
 def load(folder: Path, name: str, made: Experiment) -> TrainState:
     """Reads a checkpoint into a state like those of the experiment."""
-    like = session_lib.Session(made, desk(folder)).init
+    like = SavedStates(made, desk(folder)).init
     saved = checkpoints.load(folder / "checkpoints", name, like)
     assert saved is not None, name
     return saved.state

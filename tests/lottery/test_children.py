@@ -13,11 +13,13 @@ from helpers import tiny
 from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, metrics_log, transforms
 from jaxsparse.factory import instability as factory_instability
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import instability, stages, task
-from jaxsparse.lottery import session as session_lib
+from jaxsparse.lottery import instability
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner import task
+from jaxsparse.runner.masks import level_masks
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.stages import saved_state_name
 from jaxsparse.training import checkpoints, preemption
-from jaxsparse.training.train import saved_state_name
 
 FIELDS = {
     "lottery.levels": 1,
@@ -49,17 +51,17 @@ def make(folder: Path, fields: dict[str, Any]) -> Any:
 
 def train(folder: Path, fields: dict[str, Any], **changes: Any) -> Any:
     made = make(folder, fields)._replace(**changes)
-    experiment_lib.run(made, tiny.desk(folder))
+    run_lib.run(made, tiny.desk(folder))
     return made
 
 
 def ends(folder: Path, made: Any, stage: str) -> Any:
     """The state that a stage ended with, of as many replicates as trained in it."""
-    count = made.children.trainer.layout.replicates if "children" in stage else 2
+    count = made.instability.trainer.layout.replicates if "children" in stage else 2
     seeds = jax.tree.map(
         lambda keys: jax.random.split(jax.random.clone(keys)[0], count), made.seeds
     )
-    like = task.first_state(made.network, seeds)
+    like = task.first_state(made.task, seeds)
     saved = checkpoints.load(folder / "checkpoints", f"{stage}/last", like)
     assert saved is not None
     return saved.state
@@ -73,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 def test_stages_follow_their_level(trained: tuple[Path, Any]) -> None:
     _, made = trained
-    found = list(stages.every(made))
+    found = tiny.stages(made)
     assert [stage.name for stage in found] == STAGES
     assert [stage.start for stage in found] == [0, 0, 5, 0, 0, 5]
     assert {stage.stop for stage in found} == {12}
@@ -102,27 +104,27 @@ def test_children_end_apart_and_each_is_one_alone(
         picked = keys[jnp.array([child, 3 + child])]
         mine = alone._replace(seeds=alone.seeds._replace(data=picked))
         workdir = tmp_path / str(child)
-        experiment_lib.run(mine, tiny.desk(workdir))
-        state = tiny.load(workdir, "level_00/ticket/last", mine)
+        run_lib.run(mine, tiny.desk(workdir))
+        state = tiny.load(workdir, "train/last", mine)
         of = jax.tree.map(lambda leaf, c=child: leaf[c::3], found.params)
         tiny.check_equal(state.params, of)
 
 
 def test_children_begin_where_training_was(trained: tuple[Path, Any]) -> None:
     folder, made = trained
-    session = session_lib.Session(made, tiny.desk(folder))
-    known = {stage.name: stage for stage in stages.every(made)}
+    session = SavedStates(made, tiny.desk(folder))
+    known = {stage.name: stage for stage in tiny.stages(made)}
     for level in (0, 1):
-        begun = session.begin(known[f"level_{level:02d}/children_000000005"])
+        begun = tiny.start(session, known[f"level_{level:02d}/children_000000005"])
         assert int(begun.step) == 5
         kept = tiny.load(folder, saved_state_name(f"level_{level:02d}/ticket", 5), made)
         wanted = instability.copies(kept.params, 3)
         tiny.check_equal(begun.params, wanted)
         held = transforms.get_masks(begun.opt_state)
-        tiny.check_equal(held, instability.copies(session.masks(level), 3))
-    begun = session.begin(known["level_01/children_000000000"])
+        tiny.check_equal(held, instability.copies(level_masks(session, level), 3))
+    begun = tiny.start(session, known["level_01/children_000000000"])
     dense = tiny.load(folder, "init", made)
-    held = instability.copies(session.masks(1), 3)
+    held = instability.copies(level_masks(session, 1), 3)
     tiny.check_equal(
         begun.params, masks.apply(held, instability.copies(dense.params, 3))
     )
@@ -246,7 +248,7 @@ def test_children_that_were_stopped_come_out_the_same(
         calls = iter(range(1000))
         try:
             mine = make(tmp_path, FIELDS)
-            experiment_lib.run(mine, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            run_lib.run(mine, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
         except preemption.Preempted:
             stopped += 1
@@ -279,10 +281,10 @@ def test_what_children_begin_with_is_trained_again_if_it_is_lost(
     with pytest.raises(preemption.Preempted):
         # Between the end of the parent and that of the children from its middle.
         desk = tiny.desk(tmp_path, lambda: ended.exists() and next(calls) >= 4)
-        experiment_lib.run(mine, desk)
+        run_lib.run(mine, desk)
     lost = tmp_path / "checkpoints" / saved_state_name("level_00/ticket", 5)
     shutil.rmtree(lost)
-    experiment_lib.run(make(tmp_path, FIELDS), tiny.desk(tmp_path))
+    run_lib.run(make(tmp_path, FIELDS), tiny.desk(tmp_path))
     for name in STAGES:
         hashes = [
             checkpoints.recorded_hash(folder / "checkpoints", f"{name}/last")
@@ -299,16 +301,18 @@ def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
         "instability.copies": 2,
     }
     made = make(tmp_path, fields)
-    found = [stage.name for stage in stages.every(made)]
+    found = [stage.name for stage in tiny.stages(made)]
     assert [name for name in found if "children" in name] == [
         *(f"level_00/children_{step:09d}" for step in (0, 2, 4, 6)),
         *(f"level_01/children_{step:09d}" for step in (4, 6)),
     ]
-    experiment_lib.run(made, tiny.desk(tmp_path))
+    run_lib.run(made, tiny.desk(tmp_path))
     kept = tiny.load(tmp_path, saved_state_name("pretraining", 2), made)
-    session = session_lib.Session(made, tiny.desk(tmp_path))
-    stage = next(s for s in stages.every(made) if s.start == 2)
-    tiny.check_equal(session.begin(stage).params, instability.copies(kept.params, 2))
+    session = SavedStates(made, tiny.desk(tmp_path))
+    stage = next(s for s in tiny.stages(made) if s.start == 2)
+    tiny.check_equal(
+        tiny.start(session, stage).params, instability.copies(kept.params, 2)
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, digits
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import workdir
+from jaxsparse.runner import run as run_lib
+from jaxsparse.training import data_record, environment, workdir
 
 SHORT = {"lottery.levels": 0, "training.duration": "4step", "evaluation.every": "4step"}
 
@@ -24,7 +24,7 @@ def claim(folder: Path, fields: dict[str, Any]) -> ConfigDict:
     """Opens a folder for a run, and trains nothing."""
     c = tiny.config(SHORT | fields)
     dataset = factory.load_data(c)
-    with workdir.opened(folder, c, command="", arrangement={}, dataset=dataset):
+    with workdir.opened(folder, c, command="", execution_plan={}, dataset=dataset):
         pass
     return c
 
@@ -102,7 +102,7 @@ def test_nothing_is_removed_that_claiming_a_folder_does_not_leave(
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text('{"model_type": "of another program"}')
     before = (tmp_path / name).read_text()
-    with pytest.raises(ValueError, match="another experiment|is no config of a run"):
+    with pytest.raises(ValueError, match="another experiment|not the config of a run"):
         claim(tmp_path, {"optimizer.momentum": 0.5})
     assert (tmp_path / name).read_text() == before
 
@@ -118,7 +118,7 @@ def test_foreign_files_are_one_error_or_one_warning(
     assert "earlier sessions are in environment.json.damaged-" in caplog.text
     (aside,) = tmp_path.glob("environment.json.damaged-*")
     assert aside.read_text() == content
-    assert workdir.starts_from(tmp_path) == {}
+    assert environment.starts_from(tmp_path) == {}
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json: .*restore"):
         workdir.check_same(tmp_path, c)
@@ -133,21 +133,21 @@ def test_changed_data_are_refused_once_a_step_was_trained(
 ) -> None:
     folder = tmp_path / "run"
     tiny.train(folder, SHORT)
-    recorded = (folder / workdir.DATA).read_text()
+    recorded = (folder / data_record.FILE).read_text()
     claim(folder, {})  # the same data
-    assert (folder / workdir.DATA).read_text() == recorded
+    assert (folder / data_record.FILE).read_text() == recorded
     monkeypatch.setattr(digits, "read", blackened)
-    words = r"data: the examples are not .*train: images differ among examples \d+ to"
+    words = r"data: expected the examples .*train: images differ among examples \d+ to"
     with pytest.raises(ValueError, match=words):
         claim(folder, {})
-    assert (folder / workdir.DATA).read_text() == recorded
+    assert (folder / data_record.FILE).read_text() == recorded
     # Nor can its weights be read for what was trained on other examples.
     with pytest.raises(ValueError, match="expected the examples .*train:"):
         factory.open_run(folder)
     # An older run did not record its data, and does so when it is continued.
-    (folder / workdir.DATA).unlink()
+    (folder / data_record.FILE).unlink()
     claim(folder, {})
-    assert json.loads((folder / workdir.DATA).read_text())["classes"] == 10
+    assert json.loads((folder / data_record.FILE).read_text())["classes"] == 10
 
 
 REFUSED = [
@@ -177,7 +177,9 @@ def test_no_test_examples_are_refused_before_a_folder_is_claimed(
     c = tiny.config(SHORT)
     dataset = factory.load_data(c)
     empty = type(dataset.test)(*(array[:0] for array in dataset.test))
-    with pytest.raises(ValueError, match="'digits' has no test examples; expected"):
+    with pytest.raises(
+        ValueError, match="expected a dataset with test examples, got 'digits'"
+    ):
         factory.make_experiment(c, dataset._replace(test=empty), tmp_path)
 
 
@@ -191,7 +193,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             | fields
         )
         made = factory.make_experiment(c, factory.load_data(c), folder)
-        initialize = made.network.initialize
+        initialize = made.task.initialize
 
         def spoil(keys: Any) -> Any:
             params, stats = initialize(keys)
@@ -201,7 +203,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             layer["kernel"] = layer["kernel"].at[1, 0, 0].set(np.nan)
             return params | {name: layer}, stats
 
-        return made._replace(network=made.network._replace(initialize=spoil)), c
+        return made._replace(task=made.task._replace(initialize=spoil)), c
 
     return make
 
@@ -210,17 +212,17 @@ def test_a_broken_replicate_lets_the_others_go_on(
     tmp_path: Path, broken: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     made, c = broken(tmp_path / "run", "continue")
-    with workdir.opened(tmp_path / "run", c, command="", arrangement={}):
-        experiment_lib.run(made, tiny.desk(tmp_path / "run"))
+    with workdir.opened(tmp_path / "run", c, command="", execution_plan={}):
+        run_lib.run(made, tiny.desk(tmp_path / "run"))
     whole, _ = broken(tmp_path / "whole", "continue")
     whole = whole._replace(
-        network=whole.network._replace(
+        task=whole.task._replace(
             initialize=factory.make_experiment(
                 c, factory.load_data(c), tmp_path
-            ).network.initialize
+            ).task.initialize
         )
     )
-    experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
+    run_lib.run(whole, tiny.desk(tmp_path / "whole"))
     rows, sound = (
         metrics_log.read(tmp_path / name / "metrics.jsonl") for name in ("run", "whole")
     )

@@ -15,10 +15,11 @@ from helpers import tiny
 from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, models
 from jaxsparse.factory import instability as factory_instability
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import instability, stages
-from jaxsparse.lottery import session as session_lib
-from jaxsparse.training.train import saved_state_name
+from jaxsparse.lottery import instability
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.runner.start import stage_trainer
+from jaxsparse.stages import saved_state_name
 
 RESNET = {
     "model.name": "resnet_8",
@@ -102,16 +103,16 @@ def trained(tmp_path: Path) -> Any:
     factory.check_names(c)
     dataset = factory.load_data(c)
     made = factory.make_experiment(c, dataset, tmp_path)
-    experiment_lib.run(made, tiny.desk(tmp_path))
+    run_lib.run(made, tiny.desk(tmp_path))
     return tmp_path, made, c, dataset
 
 
 def test_children_with_batch_statistics_that_are_repelled(trained: Any) -> None:
     folder, made, c, dataset = trained
-    session = session_lib.Session(made, tiny.desk(folder))
-    known = {stage.name: stage for stage in stages.every(made)}
+    session = SavedStates(made, tiny.desk(folder))
+    known = {stage.name: stage for stage in tiny.stages(made)}
     for level in (0, 1):
-        begun = session.begin(known[f"level_{level:02d}/children_000000005"])
+        begun = tiny.start(session, known[f"level_{level:02d}/children_000000005"])
         kept = tiny.load(folder, saved_state_name(f"level_{level:02d}/ticket", 5), made)
         wanted = instability.copies(kept.batch_stats, 2)
         tiny.check_equal(begun.batch_stats, wanted)
@@ -121,7 +122,7 @@ def test_children_with_batch_statistics_that_are_repelled(trained: Any) -> None:
         )
     # Each child is repelled from the solutions of its own parent.
     stage = known["level_01/children_000000005"]
-    anchors = session.anchored(stage, session.trainer(stage)).anchors
+    anchors = stage_trainer(session, stage).past_solutions
     end = tiny.load(folder, "level_00/ticket/last", made).params
     for held, kernel in zip(
         jax.tree.leaves(anchors.solutions),
@@ -149,7 +150,7 @@ def check_successive(folder: Path, made: Any, c: Any, dataset: Any) -> None:
         dataset,
         jax.tree.map(
             lambda leaf: leaf[0],
-            session_lib.Session(made, tiny.desk(folder)).init.batch_stats,
+            SavedStates(made, tiny.desk(folder)).init.batch_stats,
         ),
     )
     rows = [

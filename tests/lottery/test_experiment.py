@@ -10,8 +10,9 @@ import pytest
 from helpers import tiny
 
 from jaxsparse import factory, masks, metrics_log
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import stages, tickets
+from jaxsparse.lottery import tickets
+from jaxsparse.runner import run as run_lib
+from jaxsparse.stages import Stage
 from jaxsparse.training import checkpoints, preemption, train
 
 CONTROLLED = {"lottery.controls": ("reinitialized", "dense_continued")}
@@ -19,7 +20,7 @@ CONTROLLED = {"lottery.controls": ("reinitialized", "dense_continued")}
 
 def names_of(**fields: Any) -> list[str]:
     made = tiny.experiment(Path(), {f"lottery.{k}": v for k, v in fields.items()})
-    return [stage.name for stage in stages.every(made)]
+    return [stage.name for stage in tiny.stages(made)]
 
 
 def scientific(folder: Path) -> list[str]:
@@ -44,7 +45,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stages_in_order() -> None:
-    assert names_of(levels=0) == ["level_00/ticket"]
+    assert names_of(levels=0) == ["train"]
     assert names_of(levels=1, rewind="1step") == [
         "pretraining",
         "level_00/ticket",
@@ -93,17 +94,17 @@ def test_a_config_becomes_the_experiment_it_says(tmp_path: Path) -> None:
     }
     c = tiny.config(fields)
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
-    assert made.plan == (3, 12, "finetune", 6)
-    assert made.rule == (
+    assert made.plan.retraining == (3, 12, "finetune", 6)
+    assert made.plan.rule == (
         *(0.3, "exact", "layer", (("head/*", 0.15),), ("dense2/*",), "random", 0.0),
     )
-    assert (made.levels, made.controls, made.control_levels) == (
+    plan = made.plan
+    assert (plan.levels, plan.controls, plan.control_levels) == (
         *(7, ("random_mask",), (2, 7)),
     )
-    assert made.one_shot
-    assert made.fresh_order
-    assert made.thin
-    assert made.tickets == tmp_path / "tickets"
+    assert plan.one_shot
+    assert plan.reshuffle
+    assert made.delete_weights
 
 
 def test_what_a_run_records(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_what_a_run_records(tmp_path: Path) -> None:
     rows = metrics_log.read(tmp_path / "metrics.jsonl")
     levels = [row for row in rows if row["kind"] == "level"]
     named = [(row["level"], row["arm"], row["replicate"]) for row in levels]
-    arms = {0: ["ticket"]} | dict.fromkeys((1, 2), ["ticket", *made.controls])
+    arms = {0: ["ticket"]} | dict.fromkeys((1, 2), ["ticket", *made.plan.controls])
     assert named == [(n, arm, r) for n in arms for arm in arms[n] for r in (0, 1)]
     for row in levels:
         dense = row["arm"] == "dense_continued"
@@ -132,7 +133,7 @@ def test_what_a_run_records(tmp_path: Path) -> None:
         assert row["test_accuracy"] == evals[-1]["test_accuracy"]
     times = [row for row in rows if row["kind"] == "time"]
     assert [row["stage"] for row in times] == [
-        stage.name for stage in stages.every(made)
+        stage.name for stage in tiny.stages(made)
     ]
     assert all("seconds" not in row for row in rows if row["kind"] != "time")
     # It learns: ten classes, so chance is 0.1.
@@ -156,10 +157,8 @@ def test_a_finished_run_is_not_touched_and_may_grow(
     kept = {k: v for k, v in before.items() if k not in grown}
     assert {name: after[name] for name in kept} == kept
     assert scientific(short) == scientific(long)
-    done = experiment_lib.done(
-        tiny.experiment(short, CONTROLLED | {"lottery.levels": 3}), tiny.desk(short)
-    )
-    assert done == 10
+    grown = tiny.experiment(short, CONTROLLED | {"lottery.levels": 3})
+    assert run_lib.count_ended(tiny.stages(grown), tiny.desk(short)) == 10
 
 
 def hashes(folder: Path) -> dict[str, str | None]:
@@ -182,14 +181,14 @@ def test_a_run_stopped_between_any_calls_ends_in_the_same_bits(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny.run(whole, fields)
     made = tiny.experiment(parts, fields)
-    trainer = made.trainer._replace(checkpoint_every=4 if every else 0, calls_ahead=3)
-    made = made._replace(trainer=trainer)
+    every = 4 if every else 0
+    made = tiny.with_loop(made, checkpoint_every=every, max_inflight_calls=3)
     stops = 0
     for allowed in (1, 2, 1, 3, 1, 4, 1, 1, 1000):
         calls = iter(range(allowed))
         desk = tiny.desk(parts, lambda calls=calls: next(calls, None) is None)
         try:
-            experiment_lib.run(made, desk)
+            run_lib.run(made, desk)
         except preemption.Preempted as stop:
             stops += 1
             assert ", step " in str(stop)
@@ -220,14 +219,14 @@ def test_a_damaged_ticket_is_chosen_again(
     tmp_path: Path, place: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = tiny.run(tmp_path, {"lottery.levels": 1})
-    path = tickets.path_of(made.tickets, 1, 1)
+    path = tickets.path_of(tmp_path / "tickets", 1, 1)
     sound = path.read_bytes()
     content = bytearray(sound)
     content[int(place * len(content))] ^= 0x40
     path.write_bytes(bytes(content))
     with caplog.at_level(logging.WARNING):
         tiny.run(tmp_path, {"lottery.levels": 2})
-    like = made.network.masks
+    like = made.task.masks
     chosen = tickets.load(path, like)
     path.write_bytes(sound)
     tiny.check_equal(chosen, tickets.load(path, like))
@@ -237,7 +236,7 @@ def test_thinned_weights_are_not_missed(tmp_path: Path) -> None:
     fields = CONTROLLED | {"lottery.levels": 3}
     whole, thin = tmp_path / "whole", tmp_path / "thin"
     tiny.run(whole, fields)
-    tiny.run(thin, fields, thin=True)
+    tiny.run(thin, fields, delete_weights=True)
     assert scientific(thin) == scientific(whole)
     assert hashes(thin) == hashes(whole)
 
@@ -255,7 +254,7 @@ def test_thinned_weights_are_not_missed(tmp_path: Path) -> None:
         "level_03/dense_continued/last",
     }
     # A level more needs only what was kept.
-    tiny.run(thin, fields | {"lottery.levels": 4}, thin=True)
+    tiny.run(thin, fields | {"lottery.levels": 4}, delete_weights=True)
     tiny.run(whole, fields | {"lottery.levels": 4})
     assert scientific(thin) == scientific(whole)
 
@@ -267,7 +266,7 @@ def test_thinning_trains_nothing_twice(
     seen: list[str] = []
     fit = train.fit
 
-    def spy(*args: Any, stage: train.Stage, **kwargs: Any) -> Any:
+    def spy(*args: Any, stage: Stage, **kwargs: Any) -> Any:
         seen.append(stage.name)
         return fit(*args, stage=stage, **kwargs)
 
@@ -277,13 +276,13 @@ def test_thinning_trains_nothing_twice(
         "lottery.retrain": "learning_rate_rewind",
         "lottery.controls": ("shuffled_layers",),
     }
-    tiny.run(tmp_path, fields, thin=True)
+    tiny.run(tmp_path, fields, delete_weights=True)
     assert len(seen) == len(set(seen)) == 7
 
 
 def test_what_a_kill_left_of_an_ended_stage_is_cleared(tmp_path: Path) -> None:
     tiny.run(tmp_path, {"lottery.levels": 0})
-    stage = tmp_path / "checkpoints" / "level_00" / "ticket"
+    stage = tmp_path / "checkpoints" / "train"
     before = sorted(stage.iterdir())
     for name in ("step_000000004", "step_000000008.corrupt-0"):
         (stage / name).mkdir()
@@ -298,9 +297,9 @@ def test_what_a_kill_left_of_an_ended_stage_is_cleared(tmp_path: Path) -> None:
 def test_initial_weights_of_other_bits_are_refused(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, {"lottery.levels": 0})
     checkpoints.delete_weights(tmp_path / "checkpoints", "init")
-    other = made._replace(network=_negated(made.network))
-    with pytest.raises(ValueError, match="checkpoint .*init: computed again, it has"):
-        experiment_lib.run(other, tiny.desk(tmp_path))
+    other = made._replace(task=_negated(made.task))
+    with pytest.raises(ValueError, match="checkpoint .*init: expected the bits with"):
+        run_lib.run(other, tiny.desk(tmp_path))
 
 
 def _negated(network: Any) -> Any:
@@ -342,7 +341,7 @@ def test_replicates_are_those_of_a_run_with_more_of_them(tmp_path: Path) -> None
 
 def test_a_stage_says_what_it_is() -> None:
     made = tiny.experiment(Path(), {"lottery.rewind": "5step"})
-    every = list(stages.every(made))
-    assert every[0] == train.Stage("pretraining", 0, "pretraining", 0, 5)
-    assert every[2] == train.Stage("level_01/ticket", 1, "ticket", 5, 12)
-    assert masks.size(made.network.masks) == 50200
+    every = tiny.stages(made)
+    assert every[0] == Stage("pretraining", 0, "pretraining", 0, 5)
+    assert every[2] == Stage("level_01/ticket", 1, "ticket", 5, 12)
+    assert masks.size(made.task.masks) == 50200

@@ -10,7 +10,8 @@ import pytest
 from helpers import tiny
 
 from jaxsparse import metrics_log
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import records
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import preemption
 
 FIELDS = {"lottery.levels": 1, "lottery.rewind": "4step"}
@@ -60,20 +61,24 @@ def test_lost_records_of_stages_that_ended_are_put_back(
     metrics.unlink()
     if content is not None:
         metrics.write_text(content)
-    assert not experiment_lib.has_ended(folder, levels=1)
+    assert not records.has_ended(folder, levels=1)
     with caplog.at_level(logging.WARNING):
         tiny.run(folder, FIELDS)
     assert lines(folder) == lines(ended)
     assert notes(folder) == notes(ended)
-    assert experiment_lib.has_ended(folder, levels=1)
+    assert records.has_ended(folder, levels=1)
     named = [r.getMessage() for r in caplog.records if "are put back" in r.getMessage()]
     stages = ("rewind", "level_00/ticket/last", "level_01/ticket/last")
-    lost = {name for name in stages if any(f"of {name}, which" in x for x in named)}
+    lost = {
+        name
+        for name in stages
+        if any(f"of {name}, which ended, got" in x for x in named)
+    }
     if loss in ("deleted", "emptied"):
         assert lost == set(stages)
     elif loss == "short of one line":
         assert lost == {"level_01/ticket/last"}
-        assert "metrics.jsonl: has 12 of 13 records of level_01/ticket/last" in named[0]
+        assert "level_01/ticket/last, which ended, got 12 of 13 records" in named[0]
     elif loss == "without one in between":
         assert lost == {"level_00/ticket/last"}
     else:
@@ -101,10 +106,10 @@ def test_notes_that_do_not_count_records_still_ask_for_the_last(
     for path in (folder / "checkpoints").rglob("*.json"):
         if "extra" in (note := json.loads(path.read_text())):
             path.write_text(json.dumps(note | {"extra": {}}))
-    assert experiment_lib.has_ended(folder, levels=1)
+    assert records.has_ended(folder, levels=1)
     metrics = folder / "metrics.jsonl"
     metrics.write_text(without(metrics.read_text(), lambda x: '"level_01' not in x))
-    assert not experiment_lib.has_ended(folder, levels=1)
+    assert not records.has_ended(folder, levels=1)
     tiny.run(folder, FIELDS)
     assert lines(folder) == lines(ended)
 
@@ -114,12 +119,11 @@ def test_lost_records_of_a_stage_under_way_are_trained_to_again(
     tmp_path: Path, ended: Path, caplog: pytest.LogCaptureFixture, left: int
 ) -> None:
     made = tiny.experiment(tmp_path, FIELDS)
-    trainer = made.trainer._replace(checkpoint_every=4)
-    made = made._replace(trainer=trainer)
+    made = tiny.with_loop(made, checkpoint_every=4)
     calls = iter(range(1))
     desk = tiny.desk(tmp_path, lambda: next(calls, None) is None)
     with pytest.raises(preemption.Preempted):
-        experiment_lib.run(made, desk)
+        run_lib.run(made, desk)
     assert list((tmp_path / "checkpoints").rglob("step_*.json"))
     metrics = tmp_path / "metrics.jsonl"
     whole = metrics.read_text().splitlines(keepends=True)
@@ -127,9 +131,9 @@ def test_lost_records_of_a_stage_under_way_are_trained_to_again(
     before = [line for line in whole if line not in mine]
     metrics.write_text("".join(before + mine[:left]))
     with caplog.at_level(logging.WARNING):
-        experiment_lib.run(made, tiny.desk(tmp_path))
+        run_lib.run(made, tiny.desk(tmp_path))
     assert lines(tmp_path) == lines(ended)
-    assert ("trained again from further back" in caplog.text) == (left < len(mine))
+    assert ("resumes from an earlier checkpoint" in caplog.text) == (left < len(mine))
 
 
 def test_a_record_without_a_step_is_one_error(tmp_path: Path, ended: Path) -> None:

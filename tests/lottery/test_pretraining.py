@@ -16,7 +16,7 @@ from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import subsets as subsets_lib
 from jaxsparse.factory import components
 from jaxsparse.factory import pretraining as pretraining_lib
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import checkpoints, preemption
 
 FIELDS = {
@@ -37,7 +37,7 @@ def make(folder: Path, fields: dict[str, Any]) -> Any:
 
 def train(folder: Path, fields: dict[str, Any]) -> Any:
     made = make(folder, fields)
-    experiment_lib.run(made, tiny.desk(folder))
+    run_lib.run(made, tiny.desk(folder))
     return made
 
 
@@ -67,15 +67,16 @@ def test_only_the_subset_is_seen_each_example_once_an_epoch(tmp_path: Path) -> N
 def test_nothing_outside_the_subset_has_any_influence(tmp_path: Path) -> None:
     made = make(tmp_path / "a", FIELDS)
     seen = np.unique(orders(made, 0))
-    experiment_lib.run(made, tiny.desk(tmp_path / "a"))
+    run_lib.run(made, tiny.desk(tmp_path / "a"))
     other = make(tmp_path / "b", FIELDS)
     images = np.asarray(other.pretrainer.feed.images).copy()
     rest = np.setdiff1d(np.arange(120), seen)
     images[rest] = 255 - images[rest]
     feed = other.pretrainer.feed._replace(images=jax.numpy.asarray(images))
     changed = other.pretrainer._replace(feed=feed)
-    other = other._replace(pretrainer=changed, levels=0)
-    experiment_lib.run(other, tiny.desk(tmp_path / "b"))
+    plan = other.plan._replace(levels=0)
+    other = other._replace(pretrainer=changed, plan=plan)
+    run_lib.run(other, tiny.desk(tmp_path / "b"))
     hashes = [
         checkpoints.recorded_hash(tmp_path / name / "checkpoints", "rewind")
         for name in "ab"
@@ -200,7 +201,7 @@ def test_what_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
         try:
             mine = make(tmp_path / "parts", fields)
             desk = tiny.desk(tmp_path / "parts", lambda c=calls: next(c) >= 1)
-            experiment_lib.run(mine, desk)
+            run_lib.run(mine, desk)
             break
         except preemption.Preempted:
             stopped += 1

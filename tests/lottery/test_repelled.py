@@ -12,9 +12,10 @@ from helpers.campaigns import case
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, transforms
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery import stages, task
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner import task
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.runner.start import stage_trainer
 from jaxsparse.training import checkpoints, preemption, solution_penalty, steps
 from jaxsparse.training import state as state_lib
 
@@ -31,7 +32,7 @@ def make(folder: Path, fields: dict[str, Any]) -> Any:
 
 def train(folder: Path, fields: dict[str, Any]) -> Any:
     made = make(folder, fields)
-    experiment_lib.run(made, tiny.desk(folder))
+    run_lib.run(made, tiny.desk(folder))
     return made
 
 
@@ -88,10 +89,10 @@ def test_a_level_is_repelled_from_all_before(
     runs: dict[str, tuple[Path, Any]], tmp_path: Path
 ) -> None:
     folder, made = runs["repelled"]
-    session = session_lib.Session(made, tiny.desk(folder))
-    each = list(stages.every(made))
+    session = SavedStates(made, tiny.desk(folder))
+    each = tiny.stages(made)
     for level, stage in enumerate(each):
-        anchors = session.anchored(stage, made.trainer).anchors
+        anchors = stage_trainer(session, stage).past_solutions
         assert anchors.count.tolist() == [level, level]
         for earlier in range(level):
             end = ends(runs["repelled"], earlier).params
@@ -109,12 +110,12 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
     model = factory.make_model(tiny.config(FIELDS), classes=10)
     train_step = steps.make_train_step(
         model,
-        made.network.tx,
+        made.task.tx,
         augment=None,
         normalize=lambda images: images / 255.0,
         penalty=2.0,
     )
-    fresh = task.first_state(made.network, made.seeds)
+    fresh = task.first_state(made.task, made.seeds)
     axes = state_lib.replicate_axes(fresh)
 
     solutions = jax.tree.map(
@@ -134,7 +135,7 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
                 places=jnp.arange(20, dtype=jnp.int32),
                 batch_size=20,
                 key=jax.random.key(0),
-                **({} if anchors is None else {"anchors": anchors}),
+                **({} if anchors is None else {"past_solutions": anchors}),
             )
 
         mapped = jax.vmap(
@@ -142,8 +143,8 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
         )
         return mapped(fresh, anchors)
 
-    (with_it, tally), (without, other) = step(anchors), step(None)
-    np.testing.assert_array_equal(tally.loss, other.loss)
+    (with_it, sums), (without, other) = step(anchors), step(None)
+    np.testing.assert_array_equal(sums.loss, other.loss)
     held = transforms.get_masks(fresh.opt_state)
     pull = jax.vmap(
         lambda p, m, s: jax.grad(solution_penalty.penalty)(
@@ -167,7 +168,7 @@ def test_a_killed_run_comes_out_the_same(
         calls = iter(range(1000))
         try:
             made = make(tmp_path, {"solution_penalty.strength": 20.0})
-            experiment_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
         except preemption.Preempted:
             stopped += 1

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from jaxsparse import factory
+from jaxsparse import factory, losses
 from jaxsparse.factory import components
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery import stages
-from jaxsparse.training import forgetting, losses, preemption
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.runner.start import replay_start
+from jaxsparse.stages import saved_state_name
+from jaxsparse.training import forgetting, preemption
 from jaxsparse.training.scan_chunks import ChunkInputs
-from jaxsparse.training.train import saved_state_name
 
 FIELDS = {
     "lottery.levels": 0,
@@ -30,13 +31,13 @@ FIELDS = {
     "evaluation.every": "4step",
     "analysis.save_at": ("7step",),
 }
-END = "level_00/ticket/last"
+END = "train/last"
 
 
 def train(folder: Path, fields: dict[str, Any]) -> factory.TrainedRun:
     c = tiny.config(fields)
     made = factory.make_experiment(c, factory.load_data(c), folder)
-    experiment_lib.run(made, tiny.desk(folder))
+    run_lib.run(made, tiny.desk(folder))
     (folder / "config.json").write_text(c.to_json())
     return factory.open_run(folder)
 
@@ -50,8 +51,9 @@ def slowly(run: factory.TrainedRun, stop: int) -> np.ndarray:
     """Counts one update at a time, looking at each batch before its update."""
     c, dataset = run.config, run.dataset
     made = factory.make_experiment(c, dataset, run.folder)
-    stage = next(stages.every(made))
-    trainer, fresh, keys = experiment_lib.beginning(made, tiny.desk(run.folder), stage)
+    stage = tiny.stages(made)[0]
+    saved = SavedStates(made, tiny.desk(run.folder), writes=False)
+    trainer, fresh, keys = replay_start(saved, stage)
     draws = jax.vmap(jax.random.fold_in, in_axes=(0, None))(jax.random.clone(keys), 1)
     shuffles = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0)
     stats = jax.tree.map(lambda leaf: leaf[0], fresh.batch_stats)
@@ -82,7 +84,7 @@ def slowly(run: factory.TrainedRun, stop: int) -> np.ndarray:
                 learned[r, row] |= bool(right)
         feed = trainer.feed
         data = ChunkInputs(feed.images, feed.labels, order, jnp.int32(first))
-        state, _ = trainer.programs(1, size)(state, data, jax.random.clone(draws))
+        state, _ = trainer.compiled_steps(1, size)(state, data, jax.random.clone(draws))
     return np.where(learned, forgotten, np.inf)
 
 
@@ -103,7 +105,7 @@ def test_training_again_comes_out_the_same_and_counts_what_is_forgotten(
 def test_a_part_is_counted_from_the_beginning(run: factory.TrainedRun) -> None:
     found = factory.count_forgetting(run, until="7step")
     assert (found.step, found.same) == (7, True)
-    kept = factory.load_state(run, saved_state_name("level_00/ticket", 7))
+    kept = factory.load_state(run, saved_state_name("train", 7))
     tiny.check_equal(found.state, kept)
     wanted = slowly(run, 7)
     assert np.isinf(wanted).any()
@@ -115,7 +117,9 @@ def test_a_part_is_counted_from_the_beginning(run: factory.TrainedRun) -> None:
 def test_lengths_outside_of_training_are_refused(
     run: factory.TrainedRun, until: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"until: came '{until}', which is"):
+    with pytest.raises(
+        ValueError, match=f"until: expected 1 to .*got '{until}', which"
+    ):
         factory.count_forgetting(run, until=until)
 
 
@@ -152,9 +156,10 @@ def test_the_layout_of_devices_changes_no_count(
         made = factory.make_experiment(
             c, factory.load_data(c), tmp_path / str(count), per_example=True
         )
-        stage = next(stages.every(made))
+        stage = tiny.stages(made)[0]
         desk = tiny.desk(tmp_path / str(count))
-        trainer, fresh, keys = experiment_lib.beginning(made, desk, stage)
+        saved = SavedStates(made, desk, writes=False)
+        trainer, fresh, keys = replay_start(saved, stage)
         events = forgetting.init(replicates, 120)
         found.append(
             forgetting.count_forgetting(trainer, fresh, events, stop=3, keys=keys)

@@ -16,6 +16,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, metrics_log, transforms
 from jaxsparse.lottery import controls, rewinding, tickets
 from jaxsparse.lottery.rewinding import RewindPlan, Span
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import train as train_lib
 
 
@@ -42,7 +43,7 @@ def weights(folder: Path, name: str, made: Any) -> tuple[Any, Any]:
 
 
 def ticket(folder: Path, level: int, made: Any) -> Any:
-    like = made.network.masks
+    like = made.task.masks
     if level == 0:
         return jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), like)
     found = tickets.load_level(folder / "tickets", level, like, replicates=2)
@@ -101,7 +102,7 @@ def test_levels_start_from_the_weights_they_should(
         momenta = jax.tree.leaves(fresh.opt_state.inner_state)
         assert momenta
         assert not any(np.any(np.asarray(leaf)) for leaf in momenta)
-        assert int(fresh.step) == made.plan.span(level).start
+        assert int(fresh.step) == made.plan.retraining.span(level).start
         if before is not None:
             assert bool(masks.is_nested(kept, before))
         before = kept
@@ -115,7 +116,7 @@ def test_levels_start_from_the_weights_they_should(
         else:
             assert masks.num_active(one) == round(50200 * 0.8**level)
         end = tiny.load(tmp_path, f"level_{level:02d}/ticket/last", made)
-        assert int(end.step) == made.plan.span(level).stop
+        assert int(end.step) == made.plan.retraining.span(level).stop
         for leaf, mask in zip(
             jax.tree.leaves(masks.tree_map(lambda m, w: w != 0, kept, end.params)),
             jax.tree.leaves(kept),
@@ -165,13 +166,15 @@ def test_fine_tuning_trains_at_the_last_rate(tmp_path: Path) -> None:
 def test_the_order_of_examples_at_each_level(
     reshuffle: bool, tmp_path: Path, starts: dict
 ) -> None:
-    tiny.run(tmp_path, fresh_order=reshuffle)
+    made = tiny.experiment(tmp_path)
+    plan = made.plan._replace(reshuffle=reshuffle)
+    run_lib.run(made._replace(plan=plan), tiny.desk(tmp_path))
     data = [np.asarray(starts[f"level_{level:02d}/ticket"][1]) for level in range(3)]
     different = {keys.tobytes() for keys in data}
     assert len(different) == (3 if reshuffle else 1)
     c = tiny.config({"data.reshuffle_each_level": reshuffle})
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
-    assert made.fresh_order == reshuffle
+    assert made.plan.reshuffle == reshuffle
 
 
 def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> None:

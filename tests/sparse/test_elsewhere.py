@@ -14,11 +14,10 @@ from helpers.campaigns import some
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory, initializers, masks, transforms
-from jaxsparse.lottery import session as session_lib
-from jaxsparse.lottery import stages
-from jaxsparse.training import checkpoints, workdir
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.training import checkpoints, environment
 
-END = "level_00/ticket/last"
+END = "train/last"
 EARLIER = {
     "lottery.levels": 0,
     "sparse.method": "gmp",
@@ -45,8 +44,8 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first(made: Any, folder: Path) -> tuple[Any, Any]:
     """Weights and masks [r ...] that a run trains from."""
-    session = session_lib.Session(made, tiny.desk(folder))
-    state = session.begin(next(stages.every(made)))
+    session = SavedStates(made, tiny.desk(folder))
+    state = tiny.start(session, tiny.stages(made)[0])
     return state.params, transforms.get_masks(state.opt_state)
 
 
@@ -83,7 +82,7 @@ def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -
     _, pruned = saved(studies, END)
     tiny.check_equal(held, pruned)
     tiny.check_equal(weights, masks.apply(pruned, params))
-    origin = made.trainer.arrangement["starts_from"]
+    origin = made.trainer.execution_plan["starts_from"]
     assert origin["masks"] == checkpoints.digest(pruned)
     assert set(origin) == {"weights", "masks", "checkpoints"}
     assert origin["checkpoints"] == factory.recorded_hashes(tiny.config(fields), folder)
@@ -211,12 +210,12 @@ def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
     shutil.rmtree(earlier)
     tiny.train(earlier, EARLIER | {"seeds.init": 7})
-    with pytest.raises(ValueError, match=r"config\.warm_start, \w+: .* began with"):
+    with pytest.raises(ValueError, match=r"config\.warm_start: expected .* began, got"):
         tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
     hashes = factory.recorded_hashes(tiny.config(fields), arm)
     assert hashes.keys() == {masks, "init"}
-    there = workdir.starts_from(arm)["checkpoints"]
+    there = environment.starts_from(arm)["checkpoints"]
     assert all(there[name] != hash_ for name, hash_ in hashes.items())
 
 

@@ -12,7 +12,7 @@ from helpers.campaigns import case
 
 from jaxsparse import config, factory, masks, metrics_log, transforms
 from jaxsparse.data import dataset, datasets
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import state as state_lib
 
 
@@ -47,8 +47,8 @@ def test_the_recipes_train_and_measure(
     config.validate(c)
     factory.check_names(c)
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
-    experiment_lib.run(made, tiny.desk(tmp_path))
-    state = tiny.load(tmp_path, "level_00/ticket/last", made)
+    run_lib.run(made, tiny.desk(tmp_path))
+    state = tiny.load(tmp_path, "train/last", made)
     held = transforms.get_masks(state.opt_state)
     for name, layer in masks.layer_counts(held).items():
         # The first convolution is dense, all others are pruned alike.

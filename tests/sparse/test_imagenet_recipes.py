@@ -22,7 +22,7 @@ from jaxsparse import (
     transforms,
 )
 from jaxsparse.data.image_files import StoredImages
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import input_pipeline
 
 STEPS = 8
@@ -81,8 +81,8 @@ def test_a_recipe_trains_from_files_to_exact_counts(
     assert isinstance(data.train.images, StoredImages)
     made = factory.make_experiment(c, data, tmp_path)
     assert isinstance(made.trainer.feed, input_pipeline.HostFeed)
-    experiment_lib.run(made, tiny.desk(tmp_path))
-    state = tiny.load(tmp_path, "level_00/ticket/last", made)
+    run_lib.run(made, tiny.desk(tmp_path))
+    state = tiny.load(tmp_path, "train/last", made)
     held = transforms.get_masks(state.opt_state)
     one = jax.tree.map(lambda leaf: leaf[0], held)
     wanted = distributions.NAMES[c.sparse.distribution](one, c.sparse.sparsity)

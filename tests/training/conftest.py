@@ -42,7 +42,7 @@ class Bench(NamedTuple):
 
     layout: MeshLayout
     fresh: TrainState
-    programs: Callable[[int, int], scan_chunks.Program]
+    programs: Callable[[int, int], scan_chunks.CompiledChunk]
     data: Any
     orders: Any
     keys: Any

@@ -19,9 +19,9 @@ from jaxsparse.data import datasets, image_files
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.data.image_files import StoredImages
 from jaxsparse.factory import eval_fns, example_scores
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.lottery.stages import Experiment
-from jaxsparse.lottery.task import first_state
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.experiment import Experiment
+from jaxsparse.runner.task import first_state
 from jaxsparse.training import (
     input_pipeline,
     mesh,
@@ -163,9 +163,9 @@ def test_a_run_decodes_what_it_needs_and_no_more(
     fields |= {"sparse.grow_batch_size": 3}
     made = experiment(tree, tmp_path, fields)
     assert isinstance(made.trainer.feed, input_pipeline.HostFeed)
-    assert made.trainer.arrangement["examples"] == "host"
+    assert made.trainer.execution_plan["examples"] == "host"
     assert (asked.viewed, asked.cut) == (3, 0)  # what is grown by
-    experiment_lib.run(made, tiny.desk(tmp_path))
+    run_lib.run(made, tiny.desk(tmp_path))
     # Two replicates see 16 images twice; 8 and 9 are evaluated at both ends.
     assert asked.cut == 2 * 2 * 16
     assert asked.viewed == 3 + 2 * (8 + 9)
@@ -180,8 +180,8 @@ def test_scores_decode_their_examples_alone(
     fields |= {"sparse.score_batches": 2, "sparse.score_batch_size": 3}
     made = experiment(tree, tmp_path, fields | {"sparse.sparsity": 0.9})
     seeds = made.seeds
-    params, stats = made.network.initialize(seeds.init)
-    made.network.first_masks(params, stats, seeds)
+    params, stats = made.task.initialize(seeds.init)
+    made.task.first_masks(params, stats, seeds)
     assert (asked.viewed, asked.cut) == (6, 0)
 
 
@@ -195,19 +195,19 @@ def test_a_run_is_the_same_in_calls_of_any_length_and_goes_on_where_it_was_stopp
 ) -> None:
     fields = {"run.checkpoint_every": "2step", "run.steps_per_call": 2}
     whole = experiment(tree, tmp_path / "whole", fields)
-    experiment_lib.run(whole, tiny.desk(tmp_path / "whole"))
+    run_lib.run(whole, tiny.desk(tmp_path / "whole"))
     asked = iter([False, True])
     with pytest.raises(preemption.Preempted):
-        experiment_lib.run(
+        run_lib.run(
             experiment(tree, tmp_path / "cut", fields),
             tiny.desk(tmp_path / "cut", lambda: next(asked, True)),
         )
     assert metrics(tmp_path / "cut") != metrics(tmp_path / "whole")
     again = experiment(tree, tmp_path / "cut", fields)
-    experiment_lib.run(again, tiny.desk(tmp_path / "cut"))
+    run_lib.run(again, tiny.desk(tmp_path / "cut"))
     longer = experiment(tree, tmp_path / "long", {"run.steps_per_call": 4})
-    experiment_lib.run(longer, tiny.desk(tmp_path / "long"))
-    name = "level_00/ticket/last"
+    run_lib.run(longer, tiny.desk(tmp_path / "long"))
+    name = "train/last"
     ends = [
         tiny.load(tmp_path / folder, name, whole) for folder in ("whole", "cut", "long")
     ]
@@ -233,7 +233,7 @@ def test_evaluation_is_that_of_the_same_images_in_memory(
         made = factory.make_experiment(c, dataset, tmp_path)
         state = state_sharding.to_checkpoint_layout(
             made.trainer.layout,
-            jax.jit(functools.partial(first_state, made.network))(made.seeds),
+            jax.jit(functools.partial(first_state, made.task))(made.seeds),
         )
         scores.append(
             [jax.device_get(f(state)) for f in made.trainer.evaluate.values()]
@@ -247,7 +247,7 @@ def test_images_in_files_lie_on_no_device(
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=f"config.run.data_placement: expected 'host' .*size 8, .*got '{where}'",
+        match=f"config.run.data_placement: expected 'host' .*got '{where}'",
     ):
         experiment(tree, tmp_path, {"run.data_placement": where})
 
@@ -309,4 +309,4 @@ def test_a_damaged_image_stops_training_by_its_name(tmp_path: Path) -> None:
     fields = {"data.validation": 0, "data.batch_size": 8, "replicates": 1}
     made = experiment(tmp_path, tmp_path / "run", fields)
     with pytest.raises(ValueError, match="ant/000.JPEG: expected .*got a damaged"):
-        experiment_lib.run(made, tiny.desk(tmp_path / "run"))
+        run_lib.run(made, tiny.desk(tmp_path / "run"))

@@ -16,7 +16,7 @@ import pytest
 from helpers import tiny
 
 from jaxsparse import masks, transforms, tree
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 from jaxsparse.training import (
     checkpoints,
     mesh,
@@ -155,7 +155,7 @@ RIGL = {
 def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     fields = RIGL | {"run.fsdp": True}
     made = tiny.run(tmp_path / "whole", fields)
-    wanted = tiny.load(tmp_path / "whole", "level_00/ticket/last", made)
+    wanted = tiny.load(tmp_path / "whole", "train/last", made)
     kernel = wanted.params["dense1"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
     held = transforms.get_masks(wanted.opt_state)
@@ -166,9 +166,9 @@ def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -
     stopped = tiny.experiment(tmp_path / "stopped", fields)
     with pytest.raises(preemption.Preempted):
         desk = tiny.desk(tmp_path / "stopped", lambda: next(asked))
-        experiment_lib.run(stopped, desk)
+        run_lib.run(stopped, desk)
     tiny.run(tmp_path / "stopped", fields)
-    again = tiny.load(tmp_path / "stopped", "level_00/ticket/last", made)
+    again = tiny.load(tmp_path / "stopped", "train/last", made)
     tiny.check_equal(again, wanted)
 
 
@@ -205,8 +205,8 @@ def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) ->
     }
     first = tmp_path / "first"
     made = tiny.train(first, fields)
-    end = tiny.load(first, "level_00/ticket/last", made)
-    again = {"warm_start.run": "../first", "warm_start.weights": "level_00/ticket/last"}
+    end = tiny.load(first, "train/last", made)
+    again = {"warm_start.run": "../first", "warm_start.weights": "train/last"}
     second = tiny.train(tmp_path / "second", fields | again)
     began = tiny.load(tmp_path / "second", "init", second)
     tiny.check_equal(began.params, end.params)
@@ -222,7 +222,7 @@ def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> No
     for where in ("device", examples):
         folder = tmp_path / where
         made = tiny.run(folder, fields | {"run.data_placement": where})
-        ends.append(tiny.load(folder, "level_00/ticket/last", made))
+        ends.append(tiny.load(folder, "train/last", made))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         ends[1].params,

@@ -13,14 +13,15 @@ from helpers.campaigns import case, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsparse import factory, masks, metrics_log, transforms
+from jaxsparse import factory, losses, masks, metrics_log, transforms
 from jaxsparse.factory import probes
-from jaxsparse.lottery import experiment as experiment_lib
-from jaxsparse.training import callbacks, checkpoints, losses, preemption, scan_chunks
+from jaxsparse.runner import run as run_lib
+from jaxsparse.stages import saved_state_name
+from jaxsparse.training import checkpoints, preemption, scan_chunks, train
+from jaxsparse.training.probe import Probe
 from jaxsparse.training.scan_chunks import EpochSpec
-from jaxsparse.training.train import saved_state_name
 
-STAGE = "level_00/ticket"
+STAGE = "train"
 FIELDS = {
     "lottery.levels": 0,
     "sparse.method": "rigl",
@@ -65,8 +66,8 @@ def test_calls_end_at_every_pause_and_join(stop, per_call, every, pauses):
 
 
 def test_pauses_lie_around_every_change() -> None:
-    observer = callbacks.Probe((0, 4, 8), (4, 9), lambda *_: None, lambda _: [])
-    assert observer.pauses == (0, 4, 5, 8, 9, 10)
+    observer = Probe((0, 4, 8), (4, 9), lambda *_: None, lambda _: [])
+    assert observer.boundary_steps == (0, 4, 5, 8, 9, 10)
 
 
 def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_run_that_was_stopped_records_the_same(
     made = tiny.experiment(parts, FIELDS)
     asked = stopper(made, stop_at)
     with pytest.raises(preemption.Preempted):
-        experiment_lib.run(made, tiny.desk(parts, asked))
+        run_lib.run(made, tiny.desk(parts, asked))
     tiny.run(parts, FIELDS)
     for kind in ("gradient", "change", "eval"):
         assert rows(parts, kind) == rows(whole, kind)
@@ -240,7 +241,7 @@ def test_other_last_bits_after_a_restart_do_not_stop_the_run(
 
     monkeypatch.setattr(checkpoints, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        experiment_lib.run(made, tiny.desk(tmp_path))
+        run_lib.run(made, tiny.desk(tmp_path))
     monkeypatch.setattr(checkpoints, "save", kept)
     load = checkpoints.load
 
@@ -252,7 +253,7 @@ def test_other_last_bits_after_a_restart_do_not_stop_the_run(
         return saved._replace(state=saved.state._replace(params=params))
 
     monkeypatch.setattr(checkpoints, "load", other)
-    experiment_lib.run(made, tiny.desk(tmp_path))
+    run_lib.run(made, tiny.desk(tmp_path))
     for step in (0, 5, 6, 9):
         assert checkpoints.exists(
             tmp_path / "checkpoints", saved_state_name(STAGE, step)
@@ -261,15 +262,7 @@ def test_other_last_bits_after_a_restart_do_not_stop_the_run(
 
 def stopper(made: Any, stop_at: int) -> Callable[[], bool]:
     """Asks to stop at the first end of a call at or after a step."""
-    pauses = {*made.trainer.observer.pauses, *made.trainer.keep_at}
-    calls = scan_chunks.plan(
-        0,
-        12,
-        epoch=made.trainer.epoch,
-        steps_per_call=made.trainer.steps_per_call,
-        evaluate_every=made.trainer.evaluate_every,
-        boundary_steps=sorted(pauses),
-    )
+    calls = train.plan_chunks(made.trainer, 0, 12)
     ends = [call.step + call.length for call in calls]
     wanted = next(place for place, end in enumerate(ends) if end >= stop_at)
     count = iter(range(100))

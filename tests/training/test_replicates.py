@@ -43,10 +43,10 @@ def made() -> Any:
 
 def draws(made: Any, of: state_lib.Seeds) -> dict[str, Any]:
     """Everything random in a run: weights, orders of two epochs, random masks."""
-    params, stats = made.network.initialize(of.init)
+    params, stats = made.task.initialize(of.init)
     count = len(of.init)
     dense = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), made.network.masks
+        lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), made.task.masks
     )
     rule = imp.PruningRule(score="random")
     return {
@@ -99,7 +99,7 @@ def test_a_seed_changes_only_what_it_should(made: Any, seed: str, what: str) -> 
 
 
 def test_initial_weights_do_not_depend_on_the_batch_of_keys(made: Any) -> None:
-    like = jax.eval_shape(made.network.initialize, seeds(1).init)[0]
+    like = jax.eval_shape(made.task.initialize, seeds(1).init)[0]
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), like)
     alone = initializers.initialize(
         like,
@@ -108,7 +108,7 @@ def test_initial_weights_do_not_depend_on_the_batch_of_keys(made: Any) -> None:
         bias="zeros",
         norm_scale="ones",
     )
-    together, _ = made.network.initialize(seeds(2).init)
+    together, _ = made.task.initialize(seeds(2).init)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-6), alone, together
     )

@@ -12,8 +12,8 @@ import pytest
 from flax import linen as nn
 from helpers import tiny
 
-from jaxsparse import masks, models, transforms
-from jaxsparse.training import losses, optimizers, steps
+from jaxsparse import losses, masks, models, transforms
+from jaxsparse.training import optimizers, steps
 from jaxsparse.training.state import TrainState
 
 IMAGES = jnp.asarray(

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxsparse.training import workdir
+from jaxsparse.training import run_lock
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
-    held = workdir._take(tmp_path / "run")
+    held = run_lock.acquire(tmp_path / "run")
     with pytest.raises(ValueError, match=r"another process is.*remove .*run/\.lock"):
-        workdir._take(tmp_path / "run")
+        run_lock.acquire(tmp_path / "run")
     held.close()
-    workdir._take(tmp_path / "run").close()
+    run_lock.acquire(tmp_path / "run").close()
 
 
 def test_a_disk_may_word_a_lock_of_others_as_a_right(
@@ -23,9 +23,9 @@ def test_a_disk_may_word_a_lock_of_others_as_a_right(
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "locked elsewhere")
 
-    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
     with pytest.raises(ValueError, match="another process is running"):
-        workdir._take(tmp_path)
+        run_lock.acquire(tmp_path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -38,7 +38,7 @@ def test_a_disk_without_locks_is_no_other_process(
     def refuse(*_: object) -> None:
         raise OSError(number, "no locks here")
 
-    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
     with caplog.at_level(logging.WARNING):
-        workdir._take(tmp_path).close()
+        run_lock.acquire(tmp_path).close()
     assert f"{tmp_path} cannot be locked (no locks here)" in caplog.text

@@ -9,7 +9,7 @@ from experiments.studies.gradient_flow import variants
 from experiments.studies.gradient_flow.runs_reader import STAGE, NetworkRuns
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
-from jaxsparse.training.train import saved_state_name
+from jaxsparse.stages import saved_state_name
 
 # Variants whose curvature is measured, and the number of examples by scale.
 VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "set")

@@ -12,8 +12,8 @@ from experiments.studies.gradient_flow import variants
 from jaxsparse import factory, transforms
 from jaxsparse.analysis import similarity
 from jaxsparse.reports import records
-from jaxsparse.training import checkpoints
-from jaxsparse.training.train import saved_state_name
+from jaxsparse.runner import old_runs
+from jaxsparse.stages import saved_state_name
 
 STAGE = "level_00/ticket"
 END = variants.END
@@ -58,7 +58,7 @@ class NetworkRuns:
           *names: names of variants.
         """
         found = {
-            variant: checkpoints.recorded_hash(self._of(variant) / "checkpoints", END)
+            variant: old_runs.recorded_hash(self._of(variant) / "checkpoints", END)
             for variant in names
         }
         return {variant: hash_ for variant, hash_ in found.items() if hash_}

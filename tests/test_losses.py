@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse.training import losses
+from jaxsparse import losses
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (6, 4)).astype(np.float32)
 LABELS = jnp.array([0, 1, 2, 3, 0, 0])

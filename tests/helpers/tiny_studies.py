@@ -17,7 +17,7 @@ from jaxsparse import factory
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.factory import example_scores
-from jaxsparse.lottery import experiment as experiment_lib
+from jaxsparse.runner import run as run_lib
 
 PLAIN = {"model.features": (8,), "data.validation": 0}
 
@@ -45,9 +45,9 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(c.to_json())
     made = factory.make_experiment(c, factory.load_data(c), workdir)
-    began = json.dumps({"arrangement": dict(made.trainer.arrangement)})
+    began = json.dumps({"arrangement": dict(made.trainer.execution_plan)})
     (workdir / "environment.json").write_text(began)
-    experiment_lib.run(made, tiny.desk(workdir, should_stop))
+    run_lib.run(made, tiny.desk(workdir, should_stop))
     return 0
 
 

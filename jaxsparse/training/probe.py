@@ -1,8 +1,9 @@
 """Measures a network during training without making the devices wait.
 
-A probe specifies the training steps at which it measures, and the mask updates before
-and after which it measures. Chunks end at these steps. Measurements are dispatched
-between chunks, like training itself, and fetched when an evaluation is recorded.
+A probe specifies the training steps at which the network is measured, and the mask
+updates before and after which it is measured. Chunks end at these steps. Measurements
+are dispatched between chunks, like training itself, and fetched when an evaluation is
+recorded.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Probe(NamedTuple):
     rows: Callable[[Any], Rows]
 
     @property
-    def pauses(self) -> tuple[int, ...]:
+    def boundary_steps(self) -> tuple[int, ...]:
         """Steps at which a chunk must end: `at`, and both sides of `changes`."""
         around = (step + late for step in self.changes for late in (0, 1))
         return tuple(sorted({*self.at, *around}))
@@ -50,35 +51,39 @@ class MetricBuffer:
 
     def __init__(
         self,
-        observer: Probe | None,
+        probe: Probe | None,
         layout: MeshLayout,
         begin: Callable[[str, int], metrics_log.Record],
+        *,
+        recorded_step: int | None = None,
     ) -> None:
         """Initializes an empty buffer.
 
         Args:
-          observer: the probe; None measures nothing.
+          probe: the measurement; None measures nothing.
           layout: placement of arrays on the devices.
           begin: returns the common fields of a record for a kind and a training step.
+          recorded_step: training step of a resumed stage, which was measured before the
+            stage was interrupted; None for a stage that starts.
         """
-        if observer is None:
-            observer = Probe((), (), lambda *_: None, lambda _: [])
-        self._observer, self._layout, self._begin = observer, layout, begin
-        self._at, self._changes = set(observer.at), set(observer.changes)
+        if probe is None:
+            probe = Probe((), (), lambda *_: None, lambda _: [])
+        self._probe, self._layout, self._begin = probe, layout, begin
+        self._at, self._changes = set(probe.at), set(probe.changes)
+        self._recorded_step = recorded_step
         self._before: tuple[int, Params, Any] | None = None
         self._pending: list[tuple[str, int, Any]] = []
 
-    def see(self, state: TrainState, step: int, *, anew: bool = True) -> None:
-        """Measures a state if the probe asks for this step.
+    def maybe_measure(self, step: int, state: TrainState) -> None:
+        """Measures a state if this is one of the steps of the probe.
 
         Args:
-          state: state as placed for training.
           step: training step of the state.
-          anew: whether this step has no record yet; False for a step that was recorded
-            before the stage was resumed.
+          state: state as placed for training.
         """
+        new = step != self._recorded_step
         begins = step in self._changes
-        measured = step in self._at and anew
+        measured = step in self._at and new
         if not (begins or measured or self._before):
             return
         state = state_sharding.gather_state(self._layout, state)
@@ -87,11 +92,11 @@ class MetricBuffer:
         # of the mask update from that of the gradient step.
         if self._before and self._before[0] + 1 == step:
             change, params, stats = self._before
-            after = self._observer.measure(params, masks, stats)
+            after = self._probe.measure(params, masks, stats)
             self._pending.append(("change", change + 1, after))
         self._before = None
-        if measured or (begins and anew):
-            now = self._observer.measure(state.params, masks, state.batch_stats)
+        if measured or (begins and new):
+            now = self._probe.measure(state.params, masks, state.batch_stats)
             self._pending.append(("gradient", step, now))
         # Also for a step recorded before a restart: the measurement after the update is
         # still missing.
@@ -100,7 +105,7 @@ class MetricBuffer:
             mine = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
             self._before = (step, *mine)
 
-    def take(self) -> list[metrics_log.Record]:
+    def flush(self) -> list[metrics_log.Record]:
         """Fetches all pending measurements and empties the buffer.
 
         Returns:
@@ -109,7 +114,7 @@ class MetricBuffer:
         rows = [
             self._begin(kind, step) | {"replicate": r} | row
             for kind, step, measured in self._pending
-            for r, row in enumerate(self._observer.rows(multihost.to_host(measured)))
+            for r, row in enumerate(self._probe.rows(multihost.to_host(measured)))
         ]
         self._pending = []
         return rows

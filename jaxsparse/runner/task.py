@@ -13,6 +13,27 @@ from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks, Params, Scores
 
 
+class StartWeights(NamedTuple):
+    """Where initial weights come from, and how they are changed before training.
+
+    Attributes:
+      first_weights: function with the signature of `TrainTask.initialize` that returns
+        weights taken from another run; None starts from the weights of `initialize`.
+      fresh_weights: whether training starts from weights drawn independently of those
+        for which the first masks were chosen.
+      redraw: function of weights and masks of one replicate and a key to new weights
+        whose scale suits the masks; None keeps the weights as drawn.
+      rescale: function of weights, batch statistics, masks and seeds [r ...] to a
+        `tost.gradinit.GradInitResult` [r ...] with the factors by which initial weights
+        are multiplied; None keeps their scale.
+    """
+
+    first_weights: Callable[[Key[Array, "r"]], tuple[Params, Any]] | None = None
+    fresh_weights: bool = False
+    redraw: Callable[[Params, Masks, Key[Array, ""]], Params] | None = None
+    rescale: Callable[[Params, Any, Masks, Seeds], Any] | None = None
+
+
 class TrainTask(NamedTuple):
     """What is trained.
 
@@ -23,17 +44,9 @@ class TrainTask(NamedTuple):
       masks: dense masks of one replicate.
       first_masks: for methods that are sparse from the start, a function of initial
         weights, batch statistics and seeds to masks, all [r ...]. None starts dense.
-      fresh_weights: whether training starts from weights drawn independently of those
-        for which the first masks were chosen.
+      start: where initial weights come from, and how they are changed.
       live: function of the masks of one replicate to the number of its active weights
         that lie on a path from input to output.
-      first_weights: function with the signature of `initialize` that returns weights
-        taken from another run; None starts from the weights of `initialize`.
-      redraw: function of weights and masks of one replicate and a key to new weights
-        whose scale suits the masks; None keeps the weights as drawn.
-      rescale: function of weights, batch statistics, masks and seeds [r ...] to a
-        `tost.gradinit.GradInitResult` [r ...] with the factors by which initial weights
-        are multiplied; None keeps their scale.
       level_scores: function of the final weights of a level, batch statistics, masks,
         seeds [r ...] and the number of the next level to pruning scores [r ...]. None
         for scores that `imp.prune` computes itself.
@@ -45,11 +58,8 @@ class TrainTask(NamedTuple):
     tx: optax.GradientTransformationExtraArgs
     masks: Masks
     first_masks: Callable[[Params, Any, Seeds], Masks] | None = None
-    fresh_weights: bool = False
+    start: StartWeights = StartWeights()
     live: Callable[[Masks], int] | None = None
-    first_weights: Callable[[Key[Array, "r"]], tuple[Params, Any]] | None = None
-    redraw: Callable[[Params, Masks, Key[Array, ""]], Params] | None = None
-    rescale: Callable[[Params, Any, Masks, Seeds], Any] | None = None
     level_scores: Callable[[Params, Any, Masks, Seeds, int], Scores] | None = None
     place: Callable[[TrainState], TrainState] | None = None
 
@@ -63,7 +73,7 @@ def first_state(task: TrainTask, seeds: Seeds) -> TrainState:
       task: what is trained.
       seeds: random keys of all replicates.
     """
-    draw = task.first_weights or task.initialize
+    draw = task.start.first_weights or task.initialize
     params, batch_stats = draw(seeds.init)
     masks = dense_masks(task, len(seeds.init))
     return state_lib.start(

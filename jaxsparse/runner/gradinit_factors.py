@@ -1,0 +1,95 @@
+"""Rescales initial weights by GradInit factors, which are learned once per run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsparse import metrics_log, multihost, tree
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.types import Masks, Params
+
+FILE = "rescaling.json"
+
+
+def rescale(
+    saved: SavedStates, params: Params, batch_stats: Any, masks: Masks
+) -> Params:
+    """Multiplies initial weights by their GradInit factors.
+
+    The factors are read from the run's file, or learned and written there. They are per
+    tensor, so weights that are masked now and become active later are rescaled too.
+
+    Args:
+      saved: states of the run.
+      params: initial weights [r ...].
+      batch_stats: batch statistics [r ...].
+      masks: masks [r ...].
+
+    Returns:
+      Rescaled weights [r ...].
+
+    Raises:
+      ValueError: if the file of factors is damaged.
+    """
+    path = saved.run_dir.folder / FILE
+    if multihost.broadcast_from_primary(path.exists):
+        text = multihost.broadcast_from_primary(
+            lambda: path.read_text(encoding="utf-8")
+        )
+    else:
+        seeds = jax.tree.map(jax.random.clone, saved.experiment.seeds)
+        learn = saved.experiment.task.start.rescale
+        text = _to_json(multihost.to_host(learn(params, batch_stats, masks, seeds)))
+        if saved.writes:
+            multihost.on_primary(lambda: metrics_log.write_atomically(path, text))
+    rows = _from_json(path, text)
+
+    def times(name: str, leaf: Any) -> Any:
+        factors = jnp.asarray([row[name] for row in rows], leaf.dtype)
+        return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
+
+    return tree.map_with_names(times, params)
+
+
+def _from_json(path: Path, text: str) -> list[dict[str, float]]:
+    """Parses the factors of each replicate, by name of the leaf.
+
+    Args:
+      path: path of the file, for the error message.
+      text: content of the file.
+
+    Raises:
+      ValueError: if the content is not what `_to_json` returned.
+    """
+    try:
+        return [dict(row["factors"]) for row in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: expected a list with the factors of each replicate, got another "
+            f"content ({error}); restore it, or begin anew with another --workdir"
+        ) from error
+
+
+def _to_json(found: Any) -> str:
+    """Formats the result of GradInit with one object per replicate.
+
+    Args:
+      found: `tost.gradinit.GradInitResult` on the host, leaves [r ...].
+    """
+    rows = [
+        {
+            "objective": objective.tolist(),
+            "constrained": constrained.tolist(),
+            "factors": {
+                name: float(factor[r])
+                for name, factor in tree.named_leaves(found.factors).items()
+            },
+        }
+        for r, (objective, constrained) in enumerate(
+            zip(found.objective, found.constrained, strict=True)
+        )
+    ]
+    return json.dumps(rows, indent=1) + "\n"

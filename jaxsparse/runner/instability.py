@@ -1,0 +1,118 @@
+"""Records of instability analysis: children of a state, and successive levels."""
+
+from typing import Any
+
+import jax
+
+from jaxsparse import multihost
+from jaxsparse.lottery import instability
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.metrics_log import Record
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.stages import CHILDREN, TICKET, Stage
+from jaxsparse.training.stage_run import StageRun, read_records
+from jaxsparse.training.state import TrainState
+from jaxsparse.types import Params
+
+
+def compared_stage(saved: SavedStates, stage: Stage) -> Stage | None:
+    """Returns the ticket with which a ticket is compared at its end.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage.
+
+    Returns:
+      The ticket of the previous level; None if the experiment compares nothing here.
+    """
+    analysis = saved.experiment.instability
+    if analysis is None or not analysis.compare_levels:
+        return None
+    if stage.variant != TICKET or not stage.level:
+        return None
+    return plan_lib.ticket(saved.plan, stage.level - 1)
+
+
+def records(saved: SavedStates, run: StageRun, state: TrainState) -> list[Record]:
+    """Compares the children of a stage, or a level with the previous one.
+
+    Args:
+      saved: states of earlier stages.
+      run: the stage that has just been trained.
+      state: its final state, in the checkpoint layout.
+
+    Returns:
+      The records of the comparison; [] if the experiment compares nothing here.
+
+    Raises:
+      LostState: if the state to compare with is missing or corrupt.
+    """
+    if run.stage.variant == CHILDREN:
+        rows = pair_records(saved, run, _weights(state))
+        return [*rows, run.record("verdict", run.stage.stop) | _judge(saved, run, rows)]
+    source = compared_stage(saved, run.stage)
+    if source is None:
+        return []
+    earlier, now = _weights(saved.end_of(source)), _weights(state)
+    found = saved.experiment.instability.compare(earlier, now)
+    begun = run.record("successive", run.stage.stop)
+    return [begun | {"replicate": r} | row for r, row in enumerate(found)]
+
+
+def _weights(state: TrainState) -> tuple[Params, Any]:
+    """Returns parameters and batch statistics, whole on every process."""
+    return multihost.to_local((state.params, state.batch_stats))
+
+
+def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
+    """Compares all pairs of children of each replicate.
+
+    Args:
+      saved: states of earlier stages.
+      run: the stage of the children.
+      ends: final parameters and batch statistics of the children [r * c ...].
+
+    Returns:
+      One record for each pair and replicate, with the number of the replicate, the
+      numbers of the two children and the measurements of
+      `InstabilityAnalysis.compare`.
+    """
+    found, copies = [], saved.plan.children.copies
+    for a, b in instability.pairs(copies):
+        # Child c of replicate r has index r * copies + c.
+        first, second = (
+            jax.tree.map(lambda leaf, c=c: leaf[c::copies], ends) for c in (a, b)
+        )
+        measured = saved.experiment.instability.compare(first, second)
+        for replicate, row in enumerate(measured):
+            place = {"replicate": replicate, "pair": [a, b]}
+            found.append(run.record("segment", run.stage.stop) | place | row)
+    return found
+
+
+def _judge(saved: SavedStates, run: StageRun, rows: list[Record]) -> Record:
+    """Determines whether children are stable and their level is matching.
+
+    Args:
+      saved: states of earlier stages.
+      run: the stage of the children.
+      rows: records of the comparisons of all pairs.
+
+    Returns:
+      Fields of the record: the step at which the children started, and the result of
+      `InstabilityAnalysis.judge`.
+    """
+    ended = read_records(saved.run_dir, kind="level", arm=TICKET)
+    reached, dense = (
+        [row["test_accuracy"] for row in ended if row["level"] == level]
+        for level in (run.stage.level, 0)
+    )
+    # Matching compares with the dense network, which is level 0 unless training is
+    # sparse from the start.
+    to_match = run.stage.level and saved.experiment.task.first_masks is None
+    found = saved.experiment.instability.judge(
+        [row["test_instability"] for row in rows],
+        reached,
+        dense if to_match else None,
+    )
+    return {"start": run.stage.start} | found

@@ -1,0 +1,132 @@
+"""Chooses the masks with which stages start."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsparse import multihost
+from jaxsparse.lottery import controls, imp, tickets
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.runner import level_summary, records, task
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.stages import CHILDREN, PRETRAINING, TICKET, Stage
+from jaxsparse.types import Masks, Params
+
+
+def stage_masks(saved: SavedStates, stage: Stage) -> Masks | None:
+    """Returns the masks with which a stage starts, and chooses them if necessary.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage.
+
+    Returns:
+      Masks [r ...]; those of the parent for a stage of children. None for the
+      pretraining, which trains the initial state as it is.
+
+    Raises:
+      LostState: if the weights to prune by are missing or corrupt.
+      ValueError: if a score is not finite, or open_lth's rule asks to remove more
+        weights than there are.
+    """
+    if stage.variant == PRETRAINING:
+        return None
+    chosen = level_masks(saved, stage.level)
+    if stage.variant in (TICKET, CHILDREN):
+        return chosen
+    return controls.masks_of(
+        stage.variant,
+        chosen,
+        level=stage.level,
+        keys=saved.experiment.seeds.masks,
+        exclude=saved.plan.rule.exclude,
+    )
+
+
+def level_masks(saved: SavedStates, level: int) -> Masks:
+    """Returns the masks of a level's ticket, and chooses them if necessary.
+
+    Args:
+      saved: states of earlier stages.
+      level: level of iterative magnitude pruning, from 0.
+
+    Returns:
+      Masks [r ...].
+
+    Raises:
+      LostState: if the weights to prune by are missing or corrupt.
+      ValueError: if a score is not finite, or open_lth's rule asks to remove more
+        weights than there are.
+    """
+    experiment = saved.experiment
+    count = experiment.trainer.layout.replicates
+    if level == 0 and experiment.task.first_masks is None:
+        return task.dense_masks(experiment.task, count)
+    folder, like = saved.run_dir.tickets, experiment.task.masks
+    found = tickets.load_level(folder, level, like, replicates=count)
+    if found is not None:
+        return found
+    chosen = _prune(saved, level) if level else _first_masks(saved)
+    chosen = multihost.to_local(chosen)
+    stage = f"masks of level {level}"
+    level_summary.warn_of_no_paths(chosen, experiment.task.live, stage=stage)
+    if saved.writes:
+        tickets.save_level(folder, level, chosen, replicates=count)
+    return chosen
+
+
+def _first_masks(saved: SavedStates) -> Masks:
+    """Chooses the masks of a method that is sparse from the start [r ...]."""
+    source = plan_lib.weights_source(saved.plan, plan_lib.ticket(saved.plan, 0))
+    start = saved.init if source is None else saved.end_of(source)
+    experiment = saved.experiment
+    return experiment.task.first_masks(
+        start.params, start.batch_stats, experiment.seeds
+    )
+
+
+def _prune(saved: SavedStates, level: int) -> Masks:
+    """Prunes by the final weights of an earlier level.
+
+    Args:
+      saved: states of earlier stages.
+      level: level of iterative magnitude pruning, at least 1.
+
+    Returns:
+      Masks [r ...].
+    """
+    experiment, source = saved.experiment, plan_lib.masks_source(saved.plan, level)
+    end, before = saved.end_of(source), level_masks(saved, source.level)
+    # Failed replicates stay in the arrays, and `imp.prune` rejects NaN.
+    failed = records.failed_replicates(saved.run_dir, source)
+    params = _replace_nonfinite(end.params, failed)
+    score, scores = experiment.task.level_scores, None
+    if score is not None:
+        scores = score(params, end.batch_stats, before, experiment.seeds, level)
+    return imp.prune(
+        params,
+        before,
+        level=level,
+        rule=saved.plan.rule,
+        keys=experiment.seeds.masks,
+        scores=scores,
+    )
+
+
+def _replace_nonfinite(params: Params, failed: list[int]) -> Params:
+    """Replaces non-finite weights of failed replicates by 0, to allow choosing masks.
+
+    Args:
+      params: weights [r ...].
+      failed: numbers of the replicates that had a non-finite loss.
+    """
+    if not failed:
+        return params
+    rows = jnp.asarray(failed)
+
+    def one(leaf: Any) -> Any:
+        mended = jnp.nan_to_num(leaf[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        return leaf.at[rows].set(mended)
+
+    return jax.tree.map(one, params)

@@ -1,0 +1,239 @@
+"""Makes what a stage starts from: its state, random keys, and trainer."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxsparse.lottery import controls, instability
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.runner import gradinit_factors
+from jaxsparse.runner.masks import stage_masks
+from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.stages import CHILDREN, PRETRAINING, Stage
+from jaxsparse.training import mesh, solution_penalty
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.state import TrainState
+from jaxsparse.training.trainer import Trainer
+from jaxsparse.types import Masks, Params
+
+
+def start_state(saved: SavedStates, stage: Stage, masks: Masks | None) -> TrainState:
+    """Makes the initial state of a stage, in the checkpoint layout.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage.
+      masks: the result of `masks.stage_masks`.
+
+    Raises:
+      LostState: if weights to start from are missing or corrupt.
+    """
+    if masks is None:
+        return saved.init
+    task, keys = saved.experiment.task, saved.experiment.seeds.masks
+    if stage.variant == CHILDREN:
+        copies = saved.plan.children.copies
+        params, batch_stats = _parent_weights(saved, stage, masks)
+        start = instability.copies((params, batch_stats, masks), copies)
+        # All children of a replicate share the key of the sparse optimizer, so that
+        # they differ in SGD noise only. The clone keeps JAX's key-reuse checker from
+        # counting a second use.
+        keys = instability.copies(jax.random.clone(keys), copies)
+    else:
+        start = (*_initial_weights(saved, stage, masks), masks)
+    return state_lib.start(
+        task.tx, *start, step=stage.start, keys=keys, place=task.place
+    )
+
+
+def _parent_weights(
+    saved: SavedStates, stage: Stage, masks: Masks
+) -> tuple[Params, Any]:
+    """Returns the weights and batch statistics with which children start [r ...].
+
+    Args:
+      saved: states of earlier stages.
+      stage: stage of the children.
+      masks: masks of the parent.
+    """
+    parent = plan_lib.ticket(saved.plan, stage.level)
+    if stage.start == parent.start:
+        state = start_state(saved, parent, masks)
+    elif stage.start == 0:
+        state = saved.init
+    else:
+        source = plan_lib.state_source(saved.plan, stage)
+        state = saved.at_step(source, stage.start)
+    return state.params, state.batch_stats
+
+
+def _initial_weights(
+    saved: SavedStates, stage: Stage, masks: Masks
+) -> tuple[Params, Any]:
+    """Returns the weights and batch statistics with which a variant starts [r ...].
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage of a ticket or a control.
+      masks: masks of the variant [r ...].
+    """
+    task = saved.experiment.task
+    params, batch_stats = _source_weights(saved, stage)
+    is_first = stage.level == 0 and task.start.first_weights is None
+    # Weights of a later ticket are rewound or trained, and weights of another run are
+    # taken as they are; only newly drawn ones are redrawn for their masks.
+    redraw = task.start.redraw
+    if redraw is not None and (is_first or stage.variant in controls.FRESH):
+        draw = jax.jit(
+            jax.vmap(redraw),
+            out_shardings=jax.tree.map(lambda leaf: leaf.sharding, params)
+            if task.place
+            else None,
+        )
+        keys = _draw_keys(saved, stage, f"redrawn {stage.variant}")
+        params = draw(params, masks, keys)
+    if task.start.rescale is not None:
+        params = gradinit_factors.rescale(saved, params, batch_stats, masks)
+    return params, batch_stats
+
+
+def _source_weights(saved: SavedStates, stage: Stage) -> tuple[Params, Any]:
+    """Returns weights and batch statistics [r ...] before they are masked or rescaled.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage of a ticket or a control.
+    """
+    task = saved.experiment.task
+    if stage.variant in controls.FRESH or task.start.fresh_weights:
+        return task.initialize(_draw_keys(saved, stage, stage.variant))
+    source = plan_lib.weights_source(saved.plan, stage)
+    state = saved.init if source is None else saved.end_of(source)
+    return state.params, state.batch_stats
+
+
+def _draw_keys(saved: SavedStates, stage: Stage, name: str) -> Key[Array, "r"]:
+    """Derives the keys from which a stage draws new weights.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage.
+      name: name of the draw, hashed into the keys.
+    """
+    return jax.vmap(controls.key_of, in_axes=(0, None, None))(
+        saved.experiment.seeds.init, name, stage.level
+    )
+
+
+def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
+    """Returns the keys of a stage's example order and augmentation.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage.
+
+    Returns:
+      Typed random keys, one per replicate [r], or one per child [r * c] for children.
+    """
+    keys = saved.experiment.seeds.data
+    if saved.plan.reshuffle:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
+    if stage.variant == CHILDREN:
+        keys = instability.data_keys(keys, saved.plan.children.copies)
+    return keys
+
+
+def stage_trainer(saved: SavedStates, stage: Stage) -> Trainer:
+    """Returns the trainer of a stage, with the past solutions of its penalty.
+
+    The trainer also saves the states from which children start.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage.
+
+    Raises:
+      LostState: if a past solution is missing or corrupt.
+    """
+    experiment = saved.experiment
+    if stage.variant == CHILDREN:
+        return with_past_solutions(saved, stage, experiment.instability.trainer)
+    trainer = experiment.trainer
+    if stage.variant == PRETRAINING:
+        trainer = experiment.pretrainer or trainer
+    steps = {*trainer.loop.save_at_steps, *plan_lib.saved_steps(saved.plan, stage)}
+    loop = trainer.loop._replace(save_at_steps=tuple(sorted(steps)))
+    return with_past_solutions(saved, stage, trainer._replace(loop=loop))
+
+
+def with_past_solutions(saved: SavedStates, stage: Stage, trainer: Trainer) -> Trainer:
+    """Adds the final weights of earlier tickets to a trainer, for the penalty.
+
+    Args:
+      saved: states of earlier stages.
+      stage: the stage to be trained.
+      trainer: the trainer of the stage.
+
+    Returns:
+      The trainer with the past solutions, sharded by replicate; unchanged in an
+      experiment without the penalty of `training.solution_penalty`, and for the
+      pretraining.
+
+    Raises:
+      LostState: if a past solution is missing or corrupt.
+    """
+    experiment, plan = saved.experiment, saved.plan
+    if experiment.penalty_dtype is None or stage.variant == PRETRAINING:
+        return trainer
+    make = functools.partial(
+        solution_penalty.allocate,
+        experiment.task.masks,
+        plan.levels,
+        dtype=experiment.penalty_dtype,
+    )
+    count = trainer.layout.replicates
+    solutions = jax.tree.map(
+        lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+        jax.eval_shape(make),
+    )
+    put = jax.jit(
+        jax.vmap(solution_penalty.store, in_axes=(0, 0, None)), donate_argnums=0
+    )
+    # One solution after the other, into buffers that are donated: at no time are all
+    # final states in memory together.
+    for level in range(stage.level):
+        end = saved.end_of(plan_lib.ticket(plan, level)).params
+        if stage.variant == CHILDREN:
+            end = instability.copies(end, plan.children.copies)
+        solutions = put(solutions, end, jnp.int32(level))
+    filled = jnp.full(count, stage.level, jnp.int32)
+    placed = mesh.shard_replicates(
+        trainer.layout, solution_penalty.PastSolutions(solutions, filled)
+    )
+    return trainer._replace(past_solutions=placed)
+
+
+def replay_start(
+    saved: SavedStates, stage: Stage
+) -> tuple[Trainer, TrainState, Key[Array, "r"]]:
+    """Returns what a stage of an existing run was trained with and from.
+
+    Args:
+      saved: states of the run; make them with `writes=False` to change nothing.
+      stage: one of the stages of the run.
+
+    Returns:
+      The trainer of the stage; its initial state, in the checkpoint layout (leaves lead
+      with the replicate axis, counters are scalars); and the keys of its example order
+      and augmentation [r].
+
+    Raises:
+      LostState: if the state of an earlier stage is missing.
+      CorruptFile: if it is corrupt.
+    """
+    trainer = stage_trainer(saved, stage)
+    state = start_state(saved, stage, stage_masks(saved, stage))
+    return trainer, state, stage_keys(saved, stage)
