@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 from scipy.spatial import distance
-from sklearn import decomposition, manifold
 
-from jaxsparse import arguments
+from jaxsparse import arguments, extras
 
 
 class Embedding(NamedTuple):
@@ -102,6 +101,9 @@ def mds(
         return Embedding(np.zeros((len(given), dimensions)), 0.0, 0.0)
     # Dividing by the maximum first keeps the squares from overflowing or underflowing.
     scale *= float(np.sqrt(np.mean((given / scale) ** 2)))
+    extras.require("sklearn", purpose="MDS")
+    from sklearn import manifold  # on use, as the import takes a second
+
     points, _ = manifold.smacof(
         given / scale,
         n_components=dimensions,
@@ -192,6 +194,9 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
             f"dimensions: got {dimensions}; wanted 1 to {min(given.shape)}, as vectors "
             f"have shape {given.shape}"
         )
+    extras.require("sklearn", purpose="PCA")
+    from sklearn import decomposition  # on use, as the import takes a second
+
     model = decomposition.PCA(n_components=dimensions, svd_solver="full")
     # Equal vectors have no variance to explain; the resulting 0/0 is documented as NaN.
     with np.errstate(invalid="ignore"):

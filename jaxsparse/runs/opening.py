@@ -15,7 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import factory, metrics_log, multihost, transforms
+from jaxsparse import extras, factory, metrics_log, multihost, transforms
 from jaxsparse.lottery import stages, tickets
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training.state import TrainState
@@ -209,6 +209,7 @@ class LoadedRun:
         Raises:
           ValueError: if the file of records is damaged.
         """
+        extras.require("pandas", purpose="tables of records")
         import pandas as pd  # here, because importing it takes half a second
 
         rows = metrics_log.read(
