@@ -1,0 +1,75 @@
+"""The examples of all docstrings run and print what they say."""
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import jaxsparse
+
+FOLDER = Path(jaxsparse.__file__).parent
+FILES = [
+    path.relative_to(FOLDER.parent)
+    for path in sorted(FOLDER.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+FLAGS = (
+    doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+)
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    """Names that examples may use without defining them: modules, and a network."""
+    modules = {
+        module.name: getattr(jaxsparse, module.name)
+        for module in pkgutil.iter_modules(jaxsparse.__path__)
+    }
+    model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(4)])
+    inputs = jnp.ones((2, 6))
+    params = model.init(jax.random.key(0), inputs)
+
+    def loss(params: Any, inputs: Any) -> Any:
+        return jnp.mean(model.apply(params, inputs) ** 2)
+
+    return modules | {
+        "flax": flax,
+        "inputs": inputs,
+        "jax": jax,
+        "jaxsparse": jaxsparse,
+        "jnp": jnp,
+        "loss": loss,
+        "model": model,
+        "nn": nn,
+        "nnx": nnx,
+        "np": np,
+        "optax": optax,
+        "params": params,
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_examples(file: Path, names: dict[str, Any]) -> None:
+    name = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+    module = importlib.import_module(name)
+    found = doctest.DocTestFinder(exclude_empty=True).find(
+        module, name, globs=names | vars(module)
+    )
+    # Examples are written for a package that does not promote ranks or reuse keys, as
+    # users have it by default.
+    runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
+    said: list[str] = []
+    for test in found:
+        runner.run(test, out=said.append)
+    assert runner.summarize(verbose=False).attempted
+    assert not runner.summarize(verbose=False).failed, "".join(said)
