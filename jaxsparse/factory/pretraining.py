@@ -44,7 +44,7 @@ def check(config: ConfigDict) -> None:
         "size": bool(c.subset),
         "balanced": bool(c.subset),
         "scores": c.subset not in ("", "random"),
-        "first": c.subset == "window",
+        "window_start": c.subset == "window",
         "seed": c.subset == "random",
         "warmup": c.learning_rate != -1,
     }.items():
@@ -65,7 +65,7 @@ def check(config: ConfigDict) -> None:
             "file that experiments/score_data.py wrote"
         )
     data = config.data
-    for name in ("noise_by", "noise_seed"):
+    for name in ("label_noise_by", "label_noise_seed"):
         used = data.label_noise or c.label_noise
         if data[name] != config_lib.default().data[name] and not used:
             raise ValueError(

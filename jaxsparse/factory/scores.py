@@ -88,7 +88,7 @@ def used(config: ConfigDict) -> list[ScoreSpec]:
       ValueError: if a score is not registered; the message names the config field.
     """
     found = []
-    if "score" in config_lib.METHODS.find(config.sparse.method).fields:
+    if "pai_score" in config_lib.METHODS.find(config.sparse.method).fields:
         found.append(config_lib.SCORES.find(config.sparse.pai_score))
     if config.lottery.levels:
         field = "lottery.score"

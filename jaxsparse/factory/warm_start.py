@@ -287,7 +287,7 @@ def _check_redraws(config: ConfigDict) -> None:
             f"config.init.shared: came True with seeds.first {config.seeds.first}; "
             "wanted seeds.first 0, whose weights all replicates share"
         )
-    for name in ("sparse_distribution", "sparse_scale"):
+    for name in ("sparse_init_distribution", "sparse_init_scale"):
         if c[name] != plain[name] and not c.sparse_init.startswith("fan_"):
             raise ValueError(
                 f"config.init.{name}: came {c[name]!r} with init.sparse_init {c.sparse_init!r}; "
