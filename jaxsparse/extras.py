@@ -18,8 +18,7 @@ def require(*packages: str, purpose: str) -> None:
       >>> require("numpy", purpose="arrays")
       >>> require("numpi", purpose="arrays")
       Traceback (most recent call last):
-      ModuleNotFoundError: arrays: expected the packages numpi, which are not installed; \
-run pip install 'jaxsparse[experiments]'
+      ModuleNotFoundError: arrays: expected the packages numpi, which are not installed
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flax import linen as nn
 from flax import nnx
 
 import jaxsparse
+from jaxsparse import config
 
 FOLDER = Path(jaxsparse.__file__).parent
 FILES = [
@@ -58,18 +60,43 @@ def names() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where examples write: they share one folder, so that a run is trained once."""
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Removes what an example registered."""
+    yield
+    for registry in (config.SCORES, config.METHODS, config.MODELS, config.DATASETS):
+        for spec in registry.own():
+            registry.remove(spec.name)
+
+
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_examples(file: Path, names: dict[str, Any]) -> None:
+def test_examples(
+    file: Path,
+    names: dict[str, Any],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
     name = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
     module = importlib.import_module(name)
+    own = {
+        k: v for k, v in vars(module).items() if getattr(v, "__module__", "") == name
+    }
+    # In an example `masks` is the module of this name, also where its file imports it
+    # under another name; what the file itself defines comes first.
     found = doctest.DocTestFinder(exclude_empty=True).find(
-        module, name, globs=names | vars(module)
+        module, name, globs=vars(module) | names | own
     )
-    # Examples are written for a package that does not promote ranks or reuse keys, as
-    # users have it by default.
     runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
-    said: list[str] = []
+    output: list[str] = []
     for test in found:
-        runner.run(test, out=said.append)
-    assert runner.summarize(verbose=False).attempted
-    assert not runner.summarize(verbose=False).failed, "".join(said)
+        runner.run(test, out=output.append)
+    results = runner.summarize(verbose=False)
+    assert results.attempted
+    assert not results.failed, "".join(output)

@@ -85,8 +85,12 @@ def mds(
         range.
 
     Examples:
-      >>> matrix = pairwise.pairwise(similarity.l2_distance, solutions)
-      >>> mds(np.asarray(matrix), key=jax.random.key(0)).points
+      >>> distances = np.array([[0.0, 3.0, 4.0], [3.0, 0.0, 5.0], [4.0, 5.0, 0.0]])
+      >>> found = mds(distances, key=jax.random.key(0))
+      >>> found.points.shape
+      (3, 2)
+      >>> round(float(np.linalg.norm(found.points[1] - found.points[2])), 3)
+      5.0
 
     Deviations:
       Whether Evci et al. (2020), arXiv:2010.03533, use metric MDS is unknown.
@@ -178,8 +182,11 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
         `dimensions` is out of range.
 
     Examples:
-      >>> vectors = jax.vmap(similarity.flatten)(similarity.Solution(params, masks))
-      >>> pca(np.asarray(vectors)).points
+      >>> found = pca(np.array([[0.0, 0.0], [3.0, 4.0], [12.0, 16.0]]), dimensions=1)
+      >>> found.points.round(3)
+      array([[-8.333],
+             [-3.333],
+             [11.667]])
     """
     given = np.asarray(vectors)
     if not np.issubdtype(given.dtype, np.floating):

@@ -53,7 +53,8 @@ def network(run: RunRecords) -> str:
     """Returns what people call a run's network; "" if the config does not say.
 
     Examples:
-      >>> network(Run("", {"model": {"name": "lenet_300_100"}}, {}, []))
+      >>> config = {"model": {"name": "lenet_300_100"}}
+      >>> network(RunRecords("run", config, environment={}, records=[]))
       'LeNet-300-100'
     """
     name = str(section(run, "model").get("name", ""))

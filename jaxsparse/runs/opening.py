@@ -67,8 +67,17 @@ def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
       ValueError: if the directory contains no run, or one of its files fails.
 
     Examples:
+      >>> from configs import lth_digits
+      >>> config = lth_digits.get_config("quick")
+      >>> config.training.duration, config.lottery.levels = "1ep", 1
+      >>> config.lottery.controls = ()
+      >>> trained = jaxsparse.run(config, "runs/digits")
       >>> run = jaxsparse.load("runs/digits")
-      >>> logits = run.model().apply(run.variables(level=3), images, train=False)
+      >>> run.levels()
+      [0, 1]
+      >>> images = jnp.zeros((5, 8, 8, 1))  # normalized
+      >>> run.model().apply(run.variables(level=1), images, train=False).shape
+      (5, 10)
     """
     path = to_folder(folder, argument="folder")
     return LoadedRun(path, factory.read_config(path, execute=execute))
