@@ -13,6 +13,7 @@
 # open this file as a notebook.
 
 # %%
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -93,7 +94,8 @@ for name, layer in params.items():
 
 # %%
 digits = datasets.load("digits", validation=config.data.validation)
-images = augment.normalize(digits.test.images, mean=digits.mean, std=digits.std)
+pixels = jnp.asarray(digits.test.images)
+images = augment.normalize(pixels, mean=digits.mean, std=digits.std)
 logits = run.model().apply(run.variables(level=5), images, train=False)
 correct = np.argmax(logits, axis=-1) == digits.test.labels
 print(f"test accuracy of replicate 0: {correct.mean():.3f}")

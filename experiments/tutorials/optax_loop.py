@@ -21,7 +21,8 @@ digits = datasets.load("digits")
 
 def inputs(images):
     """Normalizes images to vectors of 64 numbers."""
-    normal = augment.normalize(images, mean=digits.mean, std=digits.std)
+    pixels = jnp.asarray(images)
+    normal = augment.normalize(pixels, mean=digits.mean, std=digits.std)
     return normal.reshape(len(images), 64)
 
 
@@ -156,13 +157,17 @@ nnx_masks = transforms.get_masks(optimizer.opt_state)
 print(f"nnx: {masks.num_active(nnx_masks)} of {masks.size(nnx_masks)} weights")
 
 # %% [markdown]
-# Masks of the same names and shapes, a ticket for example, replace those of an
-# optimizer:
-#
-# ```python
-# optimizer.opt_state = transforms.replace_masks(optimizer.opt_state, ticket)
-# ```
-#
+# Masks fit every tree of the same names and shapes, such as the state of the network.
+# `replace_masks` gives an optimizer other masks, for example those of a ticket:
+
+# %%
+weights = masks.apply(nnx_masks, nnx.state(network, nnx.Param))
+ticket = prune.prune(weights, 0.9)
+optimizer.opt_state = transforms.replace_masks(optimizer.opt_state, ticket)
+nnx_step(network, optimizer, x[:500], labels[:500])
+print(f"after replacing: {masks.num_active(ticket)} weights")
+
+# %% [markdown]
 # ## What may be outside of the wrapper
 #
 # Put the optimizer with its schedule, clipping and averaging *inside* the wrapper.
