@@ -81,7 +81,7 @@ def test_optax_loop(root: Path) -> None:
     assert all(jax.tree.leaves(same))
     assert masks.num_active(found["nnx_masks"]) == 740
     trained = nnx.state(found["network"], nnx.Param)
-    for weights, kept in ((found["weights"], 740), (trained, 370)):
+    for weights, kept in ((found["nnx_weights"], 740), (trained, 370)):
         zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(weights)]
         assert sum(zeros) == 3700 - kept
     # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.

@@ -161,8 +161,8 @@ print(f"nnx: {masks.num_active(nnx_masks)} of {masks.size(nnx_masks)} weights")
 # `replace_masks` gives an optimizer other masks, for example those of a ticket:
 
 # %%
-weights = masks.apply(nnx_masks, nnx.state(network, nnx.Param))
-ticket = prune.prune(weights, 0.9)
+nnx_weights = masks.apply(nnx_masks, nnx.state(network, nnx.Param))
+ticket = prune.prune(nnx_weights, 0.9)
 optimizer.opt_state = transforms.replace_masks(optimizer.opt_state, ticket)
 nnx_step(network, optimizer, x[:500], labels[:500])
 print(f"after replacing: {masks.num_active(ticket)} weights")
