@@ -1,14 +1,17 @@
 """Sparse neural networks in JAX: masks as pytrees, sparsity as an optax wrapper.
 
-Import the modules, not names: `from jaxsparse import masks, select, transforms`.
+Import modules and not single names: `from jaxsparse import masks, select, transforms`.
+After `import jaxsparse`, all modules are there too: `jaxsparse.transforms.rigl`.
 """
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
+import pkgutil
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -54,9 +57,8 @@ def _have_sums_right() -> None:
 
 _have_sums_right()
 
-# Functions of the top level by their modules. They are imported on first use, so that
-# `import jaxsparse` alone imports neither JAX nor any other package.
-_LAZY = {
+# Functions of the top level by their modules.
+_FUNCTIONS = {
     "load": "jaxsparse.runs",
     "register_dataset": "jaxsparse.config",
     "register_method": "jaxsparse.config",
@@ -67,7 +69,63 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the functions of the top level on first use."""
-    if name not in _LAZY:
+    """Imports modules and functions of the package on first use.
+
+    So `import jaxsparse` alone imports neither JAX nor any other package, and
+    `jaxsparse.transforms.rigl` works without a further import.
+    """
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    module = f"{__name__}.{name}"
+    if name.startswith("_") or importlib.util.find_spec(module) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return importlib.import_module(module)
+
+
+def __dir__() -> list[str]:
+    """Lists the modules and functions of the package, imported or not."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted({*modules, *_FUNCTIONS, "__version__"})
+
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    # isort: off
+    from jaxsparse import (
+        analysis as analysis,
+        apportionment as apportionment,
+        arguments as arguments,
+        config as config,
+        connectivity as connectivity,
+        data as data,
+        distributions as distributions,
+        durations as durations,
+        extras as extras,
+        factory as factory,
+        fan_axes as fan_axes,
+        initializers as initializers,
+        layer_counts as layer_counts,
+        lottery as lottery,
+        masks as masks,
+        metrics_log as metrics_log,
+        models as models,
+        multihost as multihost,
+        prune as prune,
+        reports as reports,
+        rng as rng,
+        runs as runs,
+        scores as scores,
+        select as select,
+        tost as tost,
+        training as training,
+        transforms as transforms,
+        tree as tree,
+        types as types,
+    )
+    from jaxsparse.config import (
+        register_dataset as register_dataset,
+        register_method as register_method,
+        register_model as register_model,
+        register_score as register_score,
+    )
+    from jaxsparse.runs import load as load, run as run
+    # isort: on

@@ -6,6 +6,9 @@ begins with its name:
     @arguments.check(masks=arguments.masks, level=arguments.integer(0))
     def layer_counts(masks, level, rule): ...
 
+Every check is called as `check(name, value)`, with the name of the argument, for the
+message, and the value that the caller gave.
+
 Traced values are unknown, so checks of integers and numbers accept them. Checks of
 trees look only at shapes and dtypes.
 """

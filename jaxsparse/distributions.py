@@ -355,8 +355,8 @@ def divide(
 
     Examples:
       >>> masks = {"a": jnp.ones((4, 5), bool), "b": jnp.ones((5, 6), bool)}
-      >>> divide("erk", masks, 0.8)
-      {'a': 4, 'b': 6}
+      >>> divide("erk", masks, 0.6)
+      {'a': 9, 'b': 11}
     """
     if callable(distribution):
         if dense:

@@ -52,5 +52,10 @@ def cross_entropy(
 
 
 def is_correct(logits: Float[Array, "b k"], labels: Int[Array, "b"]) -> Int[Array, "b"]:
-    """Returns 1 for each example whose highest logit is the true class, else 0."""
+    """Returns 1 for each example whose highest logit is the true class, else 0.
+
+    Args:
+      logits: logits, [b k].
+      labels: classes, counted from 0, [b].
+    """
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.int32)

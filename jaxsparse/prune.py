@@ -100,7 +100,9 @@ def prune(
       UserWarning: if a layer keeps no weight.
 
     Examples:
-      >>> ticket = prune(params, 0.9)
+      >>> ticket = jaxsparse.prune.prune(params, 0.9)
+      >>> masks.num_active(ticket), masks.size(ticket)
+      (8, 80)
       >>> sparse_params = masks.apply(ticket, params)
     """
     everything = masks_lib.ones(params, prunable=prunable)
@@ -208,8 +210,10 @@ def prune_iteratively(
       UserWarning: if a layer keeps no weight.
 
     Examples:
-      >>> flow = lambda p, m: scores.synflow(model.apply, p, m, (1, 28, 28, 1))
-      >>> ticket = prune_iteratively(params, 0.99, score=flow)
+      >>> flow = lambda params, kept: scores.synflow(model.apply, params, kept, (1, 6))
+      >>> ticket = prune_iteratively(params, 0.9, score=flow, iterations=5)
+      >>> masks.num_active(ticket)
+      8
 
     Deviations:
       If a distribution by layer gives a layer fewer weights at one iteration than at a

@@ -31,7 +31,11 @@ _VALUE = jax.tree_util.GetAttrKey("value")
 
 
 def is_absent(node: Any) -> bool:
-    """Returns whether a node marks leaves that this tree does not have."""
+    """Returns whether a node marks leaves that this tree does not have.
+
+    Args:
+      node: a node of a pytree.
+    """
     return node is None or isinstance(node, optax.MaskedNode)
 
 
@@ -101,7 +105,11 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def names(tree: Any) -> list[str]:
-    """Lists the names of a tree's leaves, in the order of `jax.tree.leaves`."""
+    """Lists the names of a tree's leaves, in the order of `jax.tree.leaves`.
+
+    Args:
+      tree: any pytree; None is not a leaf.
+    """
     return list(named_leaves(tree))
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_studies
-from helpers import tiny
+from helpers import tiny, tiny_studies
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import launcher, stable_imp

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 from scipy.spatial import distance
-from sklearn import decomposition, manifold
 
-from jaxsparse import arguments
+from jaxsparse import arguments, extras
 
 
 class Embedding(NamedTuple):
@@ -86,8 +85,12 @@ def mds(
         range.
 
     Examples:
-      >>> matrix = pairwise.pairwise(similarity.l2_distance, solutions)
-      >>> mds(np.asarray(matrix), key=jax.random.key(0)).points
+      >>> distances = np.array([[0.0, 3.0, 4.0], [3.0, 0.0, 5.0], [4.0, 5.0, 0.0]])
+      >>> found = mds(distances, key=jax.random.key(0))
+      >>> found.points.shape
+      (3, 2)
+      >>> round(float(np.linalg.norm(found.points[1] - found.points[2])), 3)
+      5.0
 
     Deviations:
       Whether Evci et al. (2020), arXiv:2010.03533, use metric MDS is unknown.
@@ -102,6 +105,9 @@ def mds(
         return Embedding(np.zeros((len(matrix), dimensions)), 0.0, 0.0)
     # Dividing by the maximum first keeps the squares from overflowing or underflowing.
     scale *= float(np.sqrt(np.mean((matrix / scale) ** 2)))
+    extras.require("sklearn", purpose="MDS")
+    from sklearn import manifold  # on use, as the import takes a second
+
     points, _ = manifold.smacof(
         matrix / scale,
         n_components=dimensions,
@@ -182,8 +188,11 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
         `dimensions` is out of range.
 
     Examples:
-      >>> vectors = jax.vmap(similarity.flatten)(similarity.Solution(params, masks))
-      >>> pca(np.asarray(vectors)).points
+      >>> found = pca(np.array([[0.0, 0.0], [3.0, 4.0], [12.0, 16.0]]), dimensions=1)
+      >>> found.points.round(3)
+      array([[-8.333],
+             [-3.333],
+             [11.667]])
     """
     matrix = np.asarray(vectors)
     if not np.issubdtype(matrix.dtype, np.floating):
@@ -198,6 +207,9 @@ def pca(vectors: Shaped[np.ndarray, "..."], *, dimensions: int = 2) -> Component
             f"dimensions: expected 1 to {min(matrix.shape)}, since vectors have shape "
             f"{matrix.shape}, got {dimensions}"
         )
+    extras.require("sklearn", purpose="PCA")
+    from sklearn import decomposition  # on use, as the import takes a second
+
     model = decomposition.PCA(n_components=dimensions, svd_solver="full")
     # Equal vectors have no variance to explain; the resulting 0/0 is documented as NaN.
     with np.errstate(invalid="ignore"):

@@ -67,11 +67,12 @@ def pruning_threshold(
         leaf.
 
     Examples:
-      >>> masks = {"w": np.array([[True, True, True, False]])}
+      >>> masks = {"w": jnp.array([[True, True, True, False]])}
       >>> weights = {"w": np.array([[0.5, -0.1, 2.0, 9.0]])}
-      >>> next_masks = {"w": np.array([[True, False, True, False]])}
-      >>> pruning_threshold(similarity.Solution(weights, masks), next_masks)
-      PruningThreshold(largest_pruned=0.1, smallest_kept=0.5, pruned=1, kept=2)
+      >>> next_masks = {"w": jnp.array([[True, False, True, False]])}
+      >>> found = pruning_threshold(similarity.Solution(weights, masks), next_masks)
+      >>> found.largest_pruned, found.smallest_kept, found.pruned, found.kept
+      (0.1, 0.5, 1, 2)
 
     References:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery
@@ -127,7 +128,7 @@ def histogram(
         than 2, or if an active weight is not finite.
 
     Examples:
-      >>> masks = {"w": np.array([[True, True, False]])}
+      >>> masks = {"w": jnp.array([[True, True, False]])}
       >>> weights = {"w": np.array([[-3.0, 0.5, 0.7]])}
       >>> histogram(similarity.Solution(weights, masks), limit=1.0, bins=2).counts
       array([1, 1])

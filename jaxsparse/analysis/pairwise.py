@@ -54,8 +54,11 @@ def pairwise(measure: PairMeasure, stack: PyTree) -> Float[Array, "m m"]:
         `measure` are passed on.
 
     Examples:
-      >>> distance = functools.partial(similarity.l2_distance, subspace="all")
-      >>> pairwise(distance, similarity.Solution(params, masks))
+      >>> from jaxsparse.analysis import predictions
+      >>> logits = jnp.array([[[2.0, 1.0], [0.0, 1.0]], [[1.0, 2.0], [0.0, 1.0]]])
+      >>> pairwise(predictions.disagreement, logits)
+      Array([[0. , 0.5],
+             [0.5, 0. ]], dtype=float32)
     """
     tree.leading_axis(stack, field="stack")
     return _matrix(measure, jax.tree.map(jnp.asarray, stack))
@@ -92,8 +95,8 @@ def over_pairs(matrix: Any) -> PairStatistics:
       ValueError: if the matrix is not square or m is less than 2.
 
     Examples:
-      >>> over_pairs(pairwise(predictions.disagreement, logits))
-      PairStatistics(mean=0.0316, sd=0.0023, pairs=10)
+      >>> over_pairs(np.array([[0.0, 0.25, 0.5], [0.25, 0.0, 0.75], [0.5, 0.75, 0.0]]))
+      PairStatistics(mean=0.5, sd=0.25, pairs=3)
     """
     matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:

@@ -125,7 +125,11 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
 
 
 def initials(name: str) -> str:
-    """Returns the initials of a name with underscores; other names are unchanged."""
+    """Returns the initials of a name with underscores; other names are unchanged.
+
+    Args:
+      name: name of a config or a field.
+    """
     words = name.split("_")
     return "".join(word[0] for word in words) if len(words) > 1 else name
 

@@ -60,9 +60,9 @@ def register_score(
       TypeError: if `function` is not a function.
 
     Examples:
-      >>> @register_score("smallest", label="smallest first")
-      ... def smallest(params, masks):
-      ...     return masks_lib.tree_map(lambda _, w: -abs(w), masks, params)
+      >>> @jaxsparse.register_score("smallest", label="smallest first")
+      ... def smallest(params, ones):
+      ...     return masks.tree_map(lambda _, w: -abs(w), ones, params)
     """
     unknown = [need for need in needs if need not in specs.SCORE_NEEDS]
     if unknown:
@@ -111,7 +111,7 @@ def register_method(
       TypeError: if `function` is not a function.
 
     Examples:
-      >>> @register_method("dense_start", arguments={"begin_step": "step"})
+      >>> @jaxsparse.register_method("dense_start", arguments={"begin_step": "step"})
       ... def dense_start(inner, *, step):
       ...     return transforms.one_shot_magnitude(inner, sparsity=0.9, step=step)
     """
@@ -169,7 +169,15 @@ def register_model(
       TypeError: if `function` is not a function.
 
     Examples:
-      >>> register_model("tiny", Tiny, options={"hidden": 32})
+      >>> @jaxsparse.register_model("tiny", options={"hidden": 32})
+      ... class Tiny(nn.Module):
+      ...     classes: int
+      ...     hidden: int
+      ...
+      ...     @nn.compact
+      ...     def __call__(self, images, *, train):
+      ...         x = nn.relu(nn.Dense(self.hidden)(images.reshape(len(images), -1)))
+      ...         return nn.Dense(self.classes)(x)
     """
     unknown = set(takes) - {*SIZES, *INJECTED}
     if unknown:
@@ -213,7 +221,16 @@ def register_dataset(
       TypeError: if `function` is not a function.
 
     Examples:
-      >>> register_dataset("noise", noise)
+      >>> @jaxsparse.register_dataset("noise", options={"size": 300})
+      ... def noise(*, data_dir, size):
+      ...     images = np.random.default_rng(0).integers(0, 256, (size, 8, 8, 1))
+      ...     labels = np.arange(size) % 3
+      ...     examples = data.dataset.Examples(
+      ...         images.astype(np.uint8), labels.astype(np.int32)
+      ...     )
+      ...     training = data.dataset.take(examples, np.arange(size // 2))
+      ...     test = data.dataset.take(examples, np.arange(size // 2, size))
+      ...     return training, test, 3
     """
     fields = {"options": dict(options or {}), "label": label, "mean": mean, "std": std}
     return _register(registries.DATASETS, DatasetSpec, name, function, fields)

@@ -74,6 +74,9 @@ def saturate(x: Pattern) -> Pattern:
 
     The backward pass treats the cotangent in the same way, so neither many paths nor
     many layers can overflow float32.
+
+    Args:
+      x: numbers of paths, 0 or more, of any shape.
     """
     return (x > 0).astype(x.dtype)
 
@@ -91,7 +94,12 @@ saturate.defvjp(_saturate_forward, _saturate_backward)
 
 
 def present(value: Value, aval: Any) -> Pattern:
-    """Returns the pattern of entries that may be nonzero; all if they are unknown."""
+    """Returns the pattern of entries that may be nonzero; all if they are unknown.
+
+    Args:
+      value: a value of a program.
+      aval: its abstract value, with the shape.
+    """
     if not isinstance(value, Constant):
         return value.pattern
     if value.value is None:
@@ -119,14 +127,23 @@ def arriving(value: Value, aval: Any, walk: Walk) -> Pattern:
 
 
 def joined(patterns: list[Pattern], shape: tuple[int, ...]) -> Pattern:
-    """Returns the union of patterns, with scalars broadcast to `shape`."""
+    """Returns the union of patterns, with scalars broadcast to `shape`.
+
+    Args:
+      patterns: one or more patterns, each of shape `shape` or a scalar.
+      shape: shape of the result.
+    """
     if len(patterns) == 1:
         return jnp.broadcast_to(patterns[0], shape)
     return saturate(sum(jnp.broadcast_to(pattern, shape) for pattern in patterns))
 
 
 def leaves_of(values: list[Value]) -> tuple[str, ...]:
-    """Lists the names of the leaves of all weights among the values."""
+    """Lists the names of the leaves of all weights among the values.
+
+    Args:
+      values: values of a program.
+    """
     found = [value.leaves for value in values if isinstance(value, Weight)]
     return sum(found, ())
 

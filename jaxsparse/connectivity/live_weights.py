@@ -76,10 +76,10 @@ def live(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
 
     Examples:
       >>> params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 1))}
-      >>> masks = {"a": jnp.array([[True, True], [False, False]])}
-      >>> masks["b"] = jnp.array([[True], [False]])
+      >>> ticket = {"a": jnp.array([[True, True], [False, False]])}
+      >>> ticket["b"] = jnp.array([[True], [False]])
       >>> apply = lambda params, x: jax.nn.relu(x @ params["a"]) @ params["b"]
-      >>> live(apply, params, masks, jnp.ones((1, 2)))["a"]
+      >>> live(apply, params, ticket, jnp.ones((1, 2)))["a"]
       Array([[ True, False],
              [False, False]], dtype=bool)
 
@@ -174,8 +174,11 @@ def first_to_last(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> list
         or if `masks` do not fit `params`.
 
     Examples:
-      >>> first_to_last(model.apply, variables, masks.ones(variables), images)
-      ['params/conv1/kernel', 'params/dense1/kernel', 'params/head/kernel']
+      >>> params = {"head": jnp.ones((3, 1)), "hidden": jnp.ones((2, 3))}
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["hidden"]) @ params["head"]
+      >>> ones = masks.ones(params, prunable=("*",))
+      >>> first_to_last(apply, params, ones, jnp.ones((1, 2)))
+      ['hidden', 'head']
     """
     walk = Walk("live", [], [])
     flow = _flow(walk, apply, params, masks, inputs)

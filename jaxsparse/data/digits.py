@@ -10,6 +10,7 @@ References:
 
 import numpy as np
 
+from jaxsparse import extras
 from jaxsparse.data import dataset
 from jaxsparse.data.dataset import Examples
 
@@ -32,7 +33,8 @@ def read(*, data_dir: str | None = None) -> tuple[Examples, Examples, int]:
       level v in [0, 16] becomes the pixel round(255 v / 16).
     """
     del data_dir
-    # Imported on use: the import takes a second, which other datasets need not wait.
+    extras.require("sklearn", purpose="the digits dataset")
+    # Imported on use, because the import takes a second.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

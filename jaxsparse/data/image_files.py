@@ -83,10 +83,18 @@ class Source(Protocol):
         """Returns the number of images."""
 
     def read(self, row: int) -> bytes:
-        """Returns the encoded image of a row."""
+        """Returns the encoded image of a row.
+
+        Args:
+          row: number of the example, from 0.
+        """
 
     def name(self, row: int) -> str:
-        """Returns the location of a row, for messages."""
+        """Returns the location of a row, for messages.
+
+        Args:
+          row: number of the example, from 0.
+        """
 
     def parts(self) -> Iterator[str]:
         """Yields names of the files that do not depend on the dataset's location."""
@@ -106,12 +114,20 @@ class Files(NamedTuple):
         return len(self.paths)
 
     def read(self, row: int) -> bytes:
-        """Returns the content of a file."""
+        """Returns the content of a file.
+
+        Args:
+          row: number of the file, from 0.
+        """
         with open(self.paths[row], "rb") as file:
             return file.read()
 
     def name(self, row: int) -> str:
-        """Returns the path of a file."""
+        """Returns the path of a file.
+
+        Args:
+          row: number of the file, from 0.
+        """
         return self.paths[row]
 
     def parts(self) -> Iterator[str]:

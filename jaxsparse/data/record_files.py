@@ -235,11 +235,19 @@ class Records:
             return _value(opened[number], name)
 
     def read(self, row: int) -> bytes:
-        """Returns the encoded image of a row."""
+        """Returns the encoded image of a row.
+
+        Args:
+          row: number of the example, from 0.
+        """
         return self._feature(row, "image").bytes_list.value[0]
 
     def label(self, row: int) -> int:
-        """Returns the label of a row."""
+        """Returns the label of a row.
+
+        Args:
+          row: number of the example, from 0.
+        """
         return self._feature(row, "label").int64_list.value[0]
 
     def labels(self, shard: int) -> Int32[np.ndarray, " m"]:
@@ -254,7 +262,11 @@ class Records:
             return np.fromiter(labels, np.int32, expected)
 
     def name(self, row: int) -> str:
-        """Returns the file and the record number of a row, for messages."""
+        """Returns the file and the record number of a row, for messages.
+
+        Args:
+          row: number of the example, from 0.
+        """
         shard, number = self._find(row)
         return f"{self.paths[shard]}, record {number}"
 

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse import metrics_log
+from jaxsparse import extras, metrics_log
 from jaxsparse.data import names
 from jaxsparse.data.dataset import Examples
 
@@ -99,6 +99,7 @@ def _explain(name: str, root: Path) -> str:
 
 def _parquet(path: str) -> list[bytes]:
     # Readers of single formats are imported on use: each import takes half a second.
+    extras.require("pyarrow", purpose="datasets in parquet files")
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(path).column("data").to_pylist()

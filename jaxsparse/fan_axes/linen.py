@@ -35,9 +35,11 @@ def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
       ValueError: if `params` has no leaves.
 
     Examples:
-      >>> apply = lambda params, x: model.apply({"params": params}, x)
-      >>> axes = of_linen(apply, params, images)
-      >>> masks = prune.prune(params, 0.9, distribution="erk", axes=axes)
+      >>> depthwise = nn.Conv(8, (3, 3), feature_group_count=4)
+      >>> images = jnp.ones((1, 5, 5, 4))
+      >>> params = depthwise.init(jax.random.key(0), images)
+      >>> axes = of_linen(depthwise.apply, params, images)
+      >>> ticket = prune.prune(params, 0.5, distribution="erk", axes=axes)
     """
     modules: dict[str, nn.Module] = {}
 

@@ -190,9 +190,16 @@ def metainit(
       TypeError: if an argument has a wrong type.
 
     Examples:
-      >>> noise = gaussian_batches((128, 28, 28, 1), 10)
-      >>> params = metainit(
-      ...     loss, params, ticket, make_batch=noise, key=jax.random.key(0)
+      >>> def loss(params, batch):
+      ...     images, labels = batch
+      ...     logits = model.apply(params, images)
+      ...     return optax.losses.softmax_cross_entropy_with_integer_labels(
+      ...         logits, labels
+      ...     ).mean()
+      >>> ticket = prune.prune(params, 0.5)
+      >>> noise = gaussian_batches((32, 6), classes=4)  # the network has 6 inputs
+      >>> scaled = metainit(
+      ...     loss, params, ticket, make_batch=noise, steps=10, key=jax.random.key(0)
       ... )
 
     Deviations:

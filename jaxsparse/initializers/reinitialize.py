@@ -53,9 +53,9 @@ def redraw(
 
     Examples:
       >>> params = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
-      >>> masks = {"kernel": jnp.zeros((4, 2), bool).at[0].set(True), "bias": None}
-      >>> draw = rescaled(jax.nn.initializers.ones)
-      >>> redraw(params, masks, draw, key=jax.random.key(0))["kernel"]
+      >>> ticket = {"kernel": jnp.zeros((4, 2), bool).at[0].set(True), "bias": None}
+      >>> draw = initializers.rescaled(jax.nn.initializers.ones)
+      >>> redraw(params, ticket, draw, key=jax.random.key(0))["kernel"]
       Array([[2., 2.],
              [0., 0.],
              [0., 0.],
@@ -122,8 +122,8 @@ def sparsity_aware(
       TypeError: if an argument has a wrong type.
 
     Examples:
-      >>> ticket = prune.prune(params, 0.95)
-      >>> params = sparsity_aware(params, ticket, scale=2.0, key=jax.random.key(0))
+      >>> ticket = prune.prune(params, 0.9)
+      >>> drawn = sparsity_aware(params, ticket, scale=2.0, key=jax.random.key(0))
 
     References:
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How

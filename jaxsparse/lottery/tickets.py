@@ -56,7 +56,10 @@ def load(path: str | Path, template: Masks) -> Masks:
       ValueError: if the file is damaged or belongs to another network.
 
     Examples:
-      >>> ticket = load("tickets/level_08/replicate_0.npz", masks.ones(params))
+      >>> ticket = prune.prune(params, 0.9)
+      >>> save("ticket.npz", ticket)
+      >>> masks.num_active(load("ticket.npz", masks.ones(params)))
+      8
     """
     return masks_lib.unpack(read(path), template)
 

@@ -54,7 +54,8 @@ def network(run: RunRecords) -> str:
     """Returns the usual name of a run's network; "" if the config has none.
 
     Examples:
-      >>> network(RunRecords("", {"model": {"name": "lenet_300_100"}}, {}, []))
+      >>> config = {"model": {"name": "lenet_300_100"}}
+      >>> network(RunRecords("run", config, environment={}, records=[]))
       'LeNet-300-100'
     """
     name = str(section(run, "model").get("name", ""))

@@ -15,7 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import factory, metrics_log, multihost, transforms
+from jaxsparse import extras, factory, metrics_log, multihost, transforms
 from jaxsparse.lottery import tickets
 from jaxsparse.runner import old_runs
 from jaxsparse.tost import ghost_skips
@@ -68,8 +68,17 @@ def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
       ValueError: if the directory contains no run, or one of its files fails.
 
     Examples:
+      >>> from configs import lth_digits
+      >>> config = lth_digits.get_config("quick")
+      >>> config.training.duration, config.lottery.levels = "1ep", 1
+      >>> config.lottery.controls = ()
+      >>> trained = jaxsparse.run(config, "runs/digits")
       >>> run = jaxsparse.load("runs/digits")
-      >>> logits = run.model().apply(run.variables(level=3), images, train=False)
+      >>> run.levels()
+      [0, 1]
+      >>> images = jnp.zeros((5, 8, 8, 1))  # normalized
+      >>> run.model().apply(run.variables(level=1), images, train=False).shape
+      (5, 10)
     """
     path = to_folder(folder, argument="folder")
     return LoadedRun(path, factory.read_config(path, execute=execute))
@@ -205,6 +214,7 @@ class LoadedRun:
         Raises:
           ValueError: if the file of records is damaged.
         """
+        extras.require("pandas", purpose="tables of records")
         import pandas as pd  # here, because importing it takes half a second
 
         rows = metrics_log.read(

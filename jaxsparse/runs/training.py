@@ -54,8 +54,13 @@ def run(
 
     Examples:
       >>> from configs import lth_digits
-      >>> run = jaxsparse.run(lth_digits.get_config(), "runs/digits")
-      >>> run.params(level=3)["head"]["kernel"].shape
+      >>> config = lth_digits.get_config("quick")
+      >>> config.training.duration, config.lottery.levels = "1ep", 1
+      >>> config.lottery.controls = ()
+      >>> run = jaxsparse.run(config, "runs/digits")
+      >>> run.levels()
+      [0, 1]
+      >>> run.params(level=1, replicate=1)["head"]["kernel"].shape
       (100, 10)
     """
     if not isinstance(config, ConfigDict):

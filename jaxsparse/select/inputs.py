@@ -103,7 +103,12 @@ def read(
 
 
 def check_score(name: str, leaf: Any) -> None:
-    """Raises a TypeError if the scores of a leaf are not an array of real numbers."""
+    """Raises a TypeError if the scores of a leaf are not an array of real numbers.
+
+    Args:
+      name: name of the leaf, for the message.
+      leaf: its scores.
+    """
     dtype = getattr(leaf, "dtype", None)
     is_real = dtype is not None and (
         jnp.issubdtype(dtype, jnp.floating)
@@ -119,7 +124,13 @@ def check_score(name: str, leaf: Any) -> None:
 
 
 def check_candidates(name: str, mask: Any, shape: tuple[int, ...]) -> None:
-    """Raises an error if the mask of a leaf is not boolean or differs in shape."""
+    """Raises an error if the mask of a leaf is not boolean or differs in shape.
+
+    Args:
+      name: name of the leaf, for the message.
+      mask: its mask of candidates.
+      shape: shape of its scores.
+    """
     if not jnp.issubdtype(getattr(mask, "dtype", object), jnp.bool_):
         raise TypeError(
             f"candidates: {name}: expected a boolean array, got "
@@ -149,18 +160,31 @@ def write(scores: Scores, layers: list[Layer], kept: list[Bool[Array, "..."]]) -
 
 
 def size(layers: list[Layer], axis_name: AxisName) -> int:
-    """Counts the weights of all layers, over all devices of the mesh axis."""
+    """Counts the weights of all layers, over all devices of the mesh axis.
+
+    Args:
+      layers: scores and candidates of each layer, or of this device's part.
+      axis_name: name of the mesh axis that shards the leaves; None if they are whole.
+    """
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
     return devices * sum(layer.score.size for layer in layers)
 
 
 def wide(needed: bool) -> contextlib.AbstractContextManager[Any]:
-    """Returns a context manager that enables 64-bit types in JAX if they are needed."""
+    """Returns a context manager that enables 64-bit types in JAX if they are needed.
+
+    Args:
+      needed: whether 64-bit types are needed.
+    """
     return jax.enable_x64(True) if needed else contextlib.nullcontext()
 
 
 def is_double(layers: list[Layer]) -> bool:
-    """Returns whether any score needs float64 to be compared exactly."""
+    """Returns whether any score needs float64 to be compared exactly.
+
+    Args:
+      layers: scores and candidates of each layer.
+    """
     return any(is_long_type(layer.score.dtype) for layer in layers)
 
 
@@ -169,6 +193,9 @@ def is_long_type(dtype: Any) -> bool:
 
     True for float64, which is wider, and for integers of 32 bits or more, because
     float32 represents integers exactly only up to 2**24.
+
+    Args:
+      dtype: dtype of a leaf of scores.
     """
     return dtype != jnp.float32 and dtype.itemsize >= 4
 

@@ -52,8 +52,8 @@ def round_counts(
       TypeError: if a count is not an integer.
 
     Examples:
-      >>> masks = {"a": jnp.ones((8, 3), bool), "b": jnp.ones((4, 5), bool)}
-      >>> round_counts(n_of_m(4), masks, {"a": 9, "b": 7})
+      >>> dense = {"a": jnp.ones((8, 3), bool), "b": jnp.ones((4, 5), bool)}
+      >>> round_counts(select.n_of_m(4), dense, {"a": 9, "b": 7})
       {'a': 12, 'b': 5}
     """
     if structure is None:
@@ -202,6 +202,9 @@ def unit_step(view: UnitView) -> int:
 
     Feasible counts are the multiples of this number. It is at least 1, so that an empty
     leaf has the single feasible count 0.
+
+    Args:
+      view: rows, units and members of a leaf, from `structures.unit_view`.
     """
     return max(view.rows * view.members, 1)
 

@@ -103,7 +103,7 @@ def n_of_m(size: int) -> Structure:
 
     Examples:
       >>> scores = {"kernel": jnp.array([[1.0], [4.0], [3.0], [2.0]])}
-      >>> kept = top_k_per_layer(scores, {"kernel": 2}, structure=n_of_m(4))
+      >>> kept = select.top_k_per_layer(scores, {"kernel": 2}, structure=n_of_m(4))
       >>> kept["kernel"][:, 0]
       Array([False,  True,  True, False], dtype=bool)
 
@@ -220,8 +220,10 @@ def bind(
         type.
 
     Examples:
+      >>> params = {"weight": jnp.array([[1.0, 4.0, 3.0, 2.0]])}  # outputs, inputs
       >>> groups = bind(n_of_m(4), params, axes=fan_axes.EQUINOX)
-      >>> kept = top_k_per_layer(scores, counts, structure=groups)
+      >>> select.top_k_per_layer(params, {"weight": 2}, structure=groups)
+      {'weight': Array([[False,  True,  True, False]], dtype=bool)}
     """
     if structure is None:
         return None
@@ -230,7 +232,12 @@ def bind(
 
 
 def bound(structure: Structure | None, tree: Any) -> Structure | None:
-    """Binds a structure to a tree, unless it is None or already bound."""
+    """Binds a structure to a tree, unless it is None or already bound.
+
+    Args:
+      structure: structured sparsity, such as `n_of_m(4)`, or None.
+      tree: parameters, their shapes or masks.
+    """
     if structure is None or structure.axes is not None:
         return structure
     return bind(structure, tree)

@@ -19,6 +19,9 @@ Act = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Computes x tanh(softplus(x)).
 
+    Args:
+      x: inputs of any shape.
+
     References:
       Misra, Mish: A Self Regularized Non-Monotonic Activation Function, 2019,
       arXiv:1908.08681.
@@ -27,7 +30,11 @@ def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Computes x times the normal cumulative distribution function, exactly."""
+    """Computes x times the normal cumulative distribution function, exactly.
+
+    Args:
+      x: inputs of any shape.
+    """
     return nn.gelu(x, approximate=False)
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
+from jaxsparse import extras
 from jaxsparse.data.dataset import Examples
 from jaxsparse.data.image_files import StoredImages
 from jaxsparse.training import mesh
@@ -296,6 +297,7 @@ def make_feed(
       growth: result of `grow_batch_size`.
     """
     if where == "host":
+        extras.require("grain", purpose="examples that stay on the host")
         return HostFeed(examples, make_order, layout, lengths, growth)
     place = mesh.shard_examples if where == "sharded" else mesh.replicate
     placed = place(layout, tuple(examples))

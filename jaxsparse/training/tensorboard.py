@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsparse import metrics_log
+from jaxsparse import extras, metrics_log
 from jaxsparse.metrics_log import Record
 from jaxsparse.stages import TRAIN
 
@@ -79,7 +79,11 @@ class TensorBoardWriter:
           hyperparameters: values by name for the hparams plugin; values other than
             numbers, text and booleans are shown as text. None or {} writes no
             hyperparameters.
+
+        Raises:
+          ModuleNotFoundError: if tensorboardX is not installed.
         """
+        extras.require("tensorboardX", purpose="config.run.tensorboard")
         self._folder, self._replicates, self._levels = folder, replicates, levels
         self._hyperparameters = dict(hyperparameters or {})
         self._writers: dict[str, Any] = {}

@@ -132,13 +132,25 @@ def make_update_spec(
 
 
 def keep_by_magnitude(masks: Masks, params: Params, grads: Grads) -> Scores:
-    """Scores by magnitude."""
+    """Scores by magnitude.
+
+    Args:
+      masks: the present masks.
+      params: parameters, zero outside the masks.
+      grads: not used; part of the signature of keep scores.
+    """
     del grads
     return scores.magnitude(params, masks)
 
 
 def random_growth_scores(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
-    """Uniform random growth scores."""
+    """Uniform random growth scores.
+
+    Args:
+      masks: the present masks; only names and shapes are used.
+      grads: not used; part of the signature of growth scores.
+      key: random key of this mask update.
+    """
     del grads
     return scores.random(masks, key=key)
 

@@ -136,7 +136,11 @@ def fraction_at(
 
 
 def count(masks: Masks) -> Counts:
-    """Counts the active weights of each layer; traced int32, exact."""
+    """Counts the active weights of each layer; traced int32, exact.
+
+    Args:
+      masks: the masks, which may be traced.
+    """
     return jax.tree.map(lambda mask: jnp.sum(mask, dtype=jnp.int32), masks)
 
 
@@ -170,12 +174,21 @@ def part(
 
 
 def num_inactive(masks: Masks) -> Counts:
-    """Counts the weights outside the masks in each layer; traced int32, exact."""
+    """Counts the weights outside the masks in each layer; traced int32, exact.
+
+    Args:
+      masks: the masks, which may be traced.
+    """
     return jax.tree.map(lambda mask: mask.size - jnp.sum(mask, dtype=jnp.int32), masks)
 
 
 def at_most_inactive(counts: Counts, masks: Masks) -> Counts:
-    """Limits counts to the number of weights outside the masks in each layer."""
+    """Limits counts to the number of weights outside the masks in each layer.
+
+    Args:
+      counts: number of weights to grow in each layer.
+      masks: the present masks.
+    """
     return jax.tree.map(jnp.minimum, counts, num_inactive(masks))
 
 
@@ -195,7 +208,12 @@ def zero_counts(counts: Counts, dense: tuple[str, ...]) -> Counts:
 
 
 def subtract(counts: Counts, subtracted: Counts) -> Counts:
-    """Subtracts counts leaf by leaf."""
+    """Subtracts counts leaf by leaf.
+
+    Args:
+      counts: a count for each layer.
+      subtracted: the counts to subtract, with the same structure.
+    """
     return jax.tree.map(jnp.subtract, counts, subtracted)
 
 
@@ -265,5 +283,10 @@ def dropped_and_regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
 
 
 def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:
-    """Scores every weight, active or not, by the absolute value of its gradient."""
+    """Scores every weight, active or not, by the absolute value of its gradient.
+
+    Args:
+      masks: defines the prunable leaves.
+      grads: the dense gradient, also outside the masks.
+    """
     return masks_lib.tree_map(lambda _, grad: jnp.abs(grad), masks, grads)

@@ -45,7 +45,10 @@ def fixed(
         missing, is not boolean, or has another shape than its parameter.
 
     Examples:
-      >>> tx = fixed(optax.adamw(1e-3), masks=ticket)
+      >>> ticket = prune.prune(params, 0.9)
+      >>> tx = transforms.fixed(optax.adamw(1e-3), masks=ticket)
+      >>> opt_state = tx.init(params)
+      >>> params = masks.apply(ticket, params)  # updates keep the zeros
     """
     if masks is None:
         return sparsify(inner, lambda params: masks_lib.ones(params, prunable=prunable))
@@ -140,9 +143,10 @@ def gradual_magnitude(
       ValueError: if an argument is out of range or does not fit the network.
 
     Examples:
-      >>> tx = gradual_magnitude(
+      >>> tx = transforms.gradual_magnitude(
       ...     optax.sgd(0.1, 0.9), sparsity=0.95, begin_step=3000, end_step=7000
       ... )
+      >>> opt_state = tx.init(params)
 
     References:
       Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model

@@ -76,7 +76,7 @@ def weight_specs(
     Examples:
       >>> params = {"up": {"kernel": jnp.zeros((512, 2048)), "bias": jnp.zeros(2048)}}
       >>> weight_specs(params, axis="data", parts=8)["up"]["kernel"]
-      PartitionSpec('data',)
+      P('data',)
 
     References:
       Rajbhandari, Rasley, Ruwase, He. ZeRO: Memory Optimizations Toward Training
@@ -168,9 +168,12 @@ def state_specs(specs: PyTree[PartitionSpec], params: Shaped, state: Any) -> Any
       names, such as factored moments and everything that `optax.flatten` wraps.
 
     Examples:
-      >>> specs = weight_specs(params, axis="data", parts=8)
+      >>> devices = jax.devices()[:1]
+      >>> mesh = jax.make_mesh((1,), ("data",), devices=devices)
+      >>> specs = weight_specs(params, axis="data", parts=1)
+      >>> tx = transforms.rigl(optax.adamw(1e-3), sparsity=0.9, end_step=75_000)
       >>> state = jax.eval_shape(tx.init, params)
-      >>> place = lambda spec: NamedSharding(mesh, spec)
+      >>> place = lambda spec: jax.sharding.NamedSharding(mesh, spec)
       >>> shardings = jax.tree.map(place, state_specs(specs, params, state))
       >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
     """

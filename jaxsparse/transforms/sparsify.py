@@ -104,10 +104,16 @@ def sparsify(
         not fit `params`.
 
     Examples:
-      >>> tx = sparsify(optax.sgd(0.1, momentum=0.9), masks.ones)
-      >>> opt_state = replace_masks(tx.init(params), ticket)
+      >>> tx = transforms.sparsify(optax.sgd(0.1, momentum=0.9), masks.ones)
+      >>> ticket = prune.prune(params, 0.9)  # 8 of 80 weights
+      >>> opt_state = transforms.replace_masks(tx.init(params), ticket)
+      >>> grads = jax.grad(loss)(params, inputs)
       >>> updates, opt_state = tx.update(grads, opt_state, params)
       >>> params = optax.apply_updates(params, updates)
+      >>> int((params["params"]["layers_0"]["kernel"] != 0).sum())
+      6
+      >>> int((params["params"]["layers_2"]["kernel"] != 0).sum())
+      2
 
     References:
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
@@ -317,6 +323,9 @@ def is_placeholder(params: Any) -> bool:
     To find out which leaves of an optimizer state belong to parameters, `map_params`
     calls `init` with a single pytree node of a private type, without leaves, and looks
     for that node in the state it gets.
+
+    Args:
+      params: the argument of `init`.
     """
     structure = jax.tree.structure(params)
     is_leafless_node = structure.num_nodes == 1 and structure.num_leaves == 0

@@ -124,7 +124,10 @@ def forward_params(params: Params, opt_state: optax.OptState) -> Params:
       ValueError: if `opt_state` contains no sparse optimizer, or more than one.
 
     Examples:
-      >>> logits = model.apply({"params": forward_params(params, opt_state)}, images)
+      >>> tx = transforms.straight_through(optax.sgd(0.1), sparsity=0.9)
+      >>> opt_state = tx.init(params)
+      >>> grads = jax.grad(loss)(transforms.forward_params(params, opt_state), inputs)
+      >>> updates, opt_state = tx.update(grads, opt_state, params)
     """
     state = find(opt_state)
     if isinstance(state, LatentState):
@@ -182,7 +185,10 @@ def apply_updates(params: Params, updates: Params, opt_state: optax.OptState) ->
         `updates` do not fit `params`, naming the first leaf that differs.
 
     Examples:
-      >>> tx = optax.chain(transforms.rigl(optax.adam(1e-3), ...), optax.ema(0.9))
+      >>> sparse = transforms.rigl(optax.adam(1e-3), sparsity=0.9, end_step=75_000)
+      >>> tx = optax.chain(sparse, optax.ema(0.9))
+      >>> opt_state = tx.init(params)
+      >>> grads = jax.grad(loss)(params, inputs)
       >>> updates, opt_state = tx.update(grads, opt_state, params)
       >>> params = transforms.apply_updates(params, updates, opt_state)
     """
@@ -243,7 +249,11 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
         such leaf.
 
     Examples:
-      >>> opt_state = replace_masks(tx.init(params), ticket)
+      >>> tx = transforms.sparsify(optax.adam(1e-3), masks.ones)
+      >>> ticket = prune.prune(params, 0.9)
+      >>> opt_state = transforms.replace_masks(tx.init(params), ticket)
+      >>> masks.num_active(transforms.get_masks(opt_state))
+      8
     """
     current = find(opt_state).masks
     masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
@@ -304,8 +314,11 @@ def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
       A tree of 0 and None for `in_axes` or `out_axes` of `jax.vmap`.
 
     Examples:
-      >>> axes = replicate_axes(jax.eval_shape(tx.init, params))
-      >>> opt_states = jax.vmap(tx.init, out_axes=axes)(many_params)
+      >>> tx = transforms.rigl(optax.sgd(0.1), sparsity=0.9, end_step=75_000)
+      >>> keys = jax.random.split(jax.random.key(0), 3)
+      >>> params = jax.vmap(model.init, in_axes=(0, None))(keys, inputs)
+      >>> axes = transforms.replicate_axes(jax.eval_shape(tx.init, params))
+      >>> opt_states = jax.vmap(tx.init, out_axes=axes)(params)
     """
 
     def axes(node: Any) -> Any:

@@ -143,14 +143,24 @@ def along_path(
     Examples:
       >>> def evaluate(params, batch_stats, batch):
       ...     images, labels = batch
-      ...     variables = {"params": params, "batch_stats": batch_stats}
-      ...     logits = model.apply(variables, images, train=False)
-      ...     each = losses.cross_entropy(logits, labels)
-      ...     return each, losses.is_correct(logits, labels)
+      ...     logits = model.apply(params, images)
+      ...     losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+      ...         logits, labels
+      ...     )
+      ...     return losses, logits.argmax(-1) == labels
+      >>> other = model.init(jax.random.key(1), inputs)
       >>> found = along_path(
-      ...     evaluate, ticket, pruned, examples=(images, labels), batch_size=1000
+      ...     evaluate,
+      ...     params,
+      ...     other,
+      ...     examples=(inputs, np.array([0, 3])),
+      ...     batch_size=2,
+      ...     alphas=(0.0, 0.5, 1.0),
       ... )
-      >>> barrier(found.error, found.alphas)
+      >>> found.loss.shape
+      (3,)
+      >>> from jaxsparse.analysis import connectivity
+      >>> barrier = connectivity.barrier(found.loss, found.alphas)
 
     Deviations:
       The authors' code applies the masks of the start at every position. Here both ends

@@ -58,7 +58,11 @@ def microbatches(batches: PyTree, batch_size: int | None = None) -> Microbatches
 
 
 def count(data: Microbatches) -> int:
-    """Returns the number of examples in all microbatches."""
+    """Returns the number of examples in all microbatches.
+
+    Args:
+      data: microbatches of examples.
+    """
     number, length = jax.tree.leaves(data.full)[0].shape[:2]
     remainder = jax.tree.leaves(data.remainder)
     return number * length + (remainder[0].shape[0] if remainder else 0)

@@ -211,7 +211,11 @@ def ritz(
 
 
 def as_operand(product: hvp.Product) -> Any:
-    """Returns `product` as a pytree, which can be an argument under `jit`."""
+    """Returns `product` as a pytree, which can be an argument under `jit`.
+
+    Args:
+      product: a function that multiplies a matrix with a vector.
+    """
     # A plain function is its own only leaf; wrapped in Partial it is static, and a new
     # function object compiles a new program.
     is_plain = jax.tree.leaves(product) == [product]

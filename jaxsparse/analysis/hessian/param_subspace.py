@@ -98,7 +98,11 @@ def _indices(mask: Bool[Array, "..."] | None, is_included: bool) -> Indices:
 
 
 def sizes(space: Subspace) -> tuple[int, ...]:
-    """Returns the number of coordinates in each leaf, in the order of the leaves."""
+    """Returns the number of coordinates in each leaf, in the order of the leaves.
+
+    Args:
+      space: a subspace from `make`.
+    """
     leaves = jax.tree.leaves(space.params)
     return tuple(
         math.prod(jnp.shape(leaf)) if index is None else index.shape[0]
@@ -107,12 +111,20 @@ def sizes(space: Subspace) -> tuple[int, ...]:
 
 
 def size(space: Subspace) -> int:
-    """Returns the total number of coordinates."""
+    """Returns the total number of coordinates.
+
+    Args:
+      space: a subspace from `make`.
+    """
     return sum(sizes(space))
 
 
 def dtype(space: Subspace) -> np.dtype:
-    """Returns the widest dtype among the leaves with coordinates."""
+    """Returns the widest dtype among the leaves with coordinates.
+
+    Args:
+      space: a subspace from `make`.
+    """
     leaves = jax.tree.leaves(space.params)
     leaves_with_coordinates = [
         leaf for leaf, n in zip(leaves, sizes(space), strict=True) if n
@@ -143,7 +155,12 @@ def pieces(space: Subspace, params: Params) -> list[Float[Array, "_"]]:
 
 
 def split(space: Subspace, vector: Float[Array, "n"]) -> list[Float[Array, "_"]]:
-    """Splits a vector of coordinates [n] into one vector per leaf."""
+    """Splits a vector of coordinates [n] into one vector per leaf.
+
+    Args:
+      space: a subspace from `make`.
+      vector: coordinates in it, [n].
+    """
     ends = np.cumsum(sizes(space))
     return [vector[end - n : end] for end, n in zip(ends, sizes(space), strict=True)]
 

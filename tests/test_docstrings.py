@@ -1,0 +1,74 @@
+"""Every public name has a docstring, and it explains every argument."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jaxsparse
+
+FOLDER = Path(jaxsparse.__file__).parent
+FILES = [
+    path.relative_to(FOLDER.parent)
+    for path in sorted(FOLDER.rglob("*.py"))
+    if not path.name.startswith("_") or path.name == "__init__.py"
+]
+# Packages that run and report experiments. Their functions may leave out the section
+# Args, but not a part of it.
+BRIEF = ("factory", "lottery", "reports", "runner", "training")
+# Every check of this module is called with these arguments, which its text explains.
+SHARED = {"jaxsparse/arguments.py": {"name", "value"}}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Public = Function | ast.ClassDef
+
+
+def public(tree: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple]:
+    """Yields the names and nodes of public functions and classes, and of methods."""
+    for node in tree.body:
+        if isinstance(node, Public) and not node.name.startswith("_"):
+            yield f"{prefix}{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node, f"{node.name}.")
+
+
+def arguments(node: Function) -> set[str]:
+    """The names of a function's arguments."""
+    a = node.args
+    every = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+    return {argument.arg for argument in every if argument} - {"self", "cls"}
+
+
+def explained(docstring: str) -> set[str]:
+    """The names in the section Args of a docstring."""
+    section = re.search(r"^Args:\n((?:  .*\n|\n)+)", docstring + "\n", re.MULTILINE)
+    lines = section[1].splitlines() if section else []
+    found = [re.match(r"  \*{0,2}(\w+): \S", line) for line in lines]
+    return {match[1] for match in found if match}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_docstrings(file: Path) -> None:
+    tree = ast.parse((FOLDER.parent / file).read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{file}: the module has no docstring"
+    missing = []
+    for name, node in public(tree):
+        docstring = ast.get_docstring(node)
+        if not docstring:
+            missing.append(name)
+        elif isinstance(node, Function):
+            if file.parts[1] in BRIEF and "Args:" not in docstring:
+                continue
+            unexplained = arguments(node) ^ explained(docstring)
+            unexplained -= SHARED.get(file.as_posix(), set())
+            missing += [f"{name}: {each}" for each in unexplained if each[0] != "_"]
+    assert missing == []
+
+
+def test_sections_are_read() -> None:
+    docstring = "Adds.\n\nArgs:\n  a: one,\n    b: in a line of a.\n  *rest: others.\n"
+    assert explained(docstring) == {"a", "rest"}
+    [function] = ast.parse("def f(a, /, b, *rest, c=1, _d=2, **more): ...").body
+    assert isinstance(function, ast.FunctionDef)
+    assert arguments(function) == {"a", "b", "rest", "c", "_d", "more"}
