@@ -23,7 +23,7 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
     """Yields the names and values that are shown of a record.
 
     In mask statistics and by layer, counts of active weights become fractions of all
-    weights.
+    weights. Gradients have a norm by layer, which is shown as it is.
     """
     if record["kind"] == "masks":
         yield "masks/density", record["kept"] / record["total"]
@@ -33,8 +33,12 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
         for key, value in record.items():
             if key not in _PLACE and isinstance(value, int | float):
                 yield f"{record['kind']}/{key}", value
-    for layer, (kept, total) in (record.get("layers") or {}).items():
-        yield f"layers/{layer}", kept / total
+    for layer, value in (record.get("layers") or {}).items():
+        if record["kind"] in ("masks", "level"):
+            kept, total = value
+            yield f"layers/{layer}", kept / total
+        else:
+            yield f"{record['kind']}/layers/{layer}", value
 
 
 class TensorBoardWriter:

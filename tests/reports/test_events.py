@@ -117,6 +117,20 @@ def test_counts_of_masks_become_fractions(tmp_path):
     }
 
 
+@pytest.mark.parametrize("kind", ["gradient", "change"])
+def test_norms_of_layers_are_shown_as_they_are(tmp_path, kind):
+    place = PLACE | {"stage": "level_00/ticket", "level": 0, "step": 7, "replicate": 0}
+    layers = {"a/kernel": 1.5, "b/kernel": 2.0}
+    assert show(tmp_path, [{"kind": kind, **place, "norm": 2.5, "layers": layers}]) == {
+        "ticket"
+    }
+    assert written(tmp_path / "ticket") == {
+        f"{kind}/norm": (7, 2.5),
+        f"{kind}/layers/a/kernel": (7, 1.5),
+        f"{kind}/layers/b/kernel": (7, 2.0),
+    }
+
+
 def test_many_replicates_are_shown_by_their_mean(tmp_path):
     count = tensorboard.MOST_REPLICATES + 1
     row = {"kind": "train", **PLACE, "step": 5}

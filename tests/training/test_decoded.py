@@ -289,7 +289,9 @@ def test_hosts_must_have_the_same_files(
     monkeypatch.setattr(multihost, "is_multiprocess", lambda: True)
     monkeypatch.setattr(multihost, "on_all", lambda thing: thing is not None)
     monkeypatch.setattr(
-        multihost, "tell", lambda find: heard.append(find()) or heard[0]
+        multihost,
+        "broadcast_from_primary",
+        lambda find: heard.append(find()) or heard[0],
     )
     factory.load_data(config(tree))
     write_tree(tmp_path / "same")

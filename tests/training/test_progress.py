@@ -1,5 +1,6 @@
 """What is shown while a run trains, in a terminal and elsewhere."""
 
+import contextlib
 import io
 import os
 import re
@@ -35,9 +36,13 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, columns: int = 0) -> str:
         progress.close()
         if isinstance(out, io.StringIO):
             return out.getvalue()
-        out.flush()
-        written = os.read(master, 100_000).decode()
+    # On a busy machine a terminal hands out in parts what was written to it.
+    parts = []
+    with contextlib.suppress(OSError):  # the end, once the other side is closed
+        while part := os.read(master, 100_000):
+            parts.append(part)
     os.close(master)
+    written = b"".join(parts).decode()
     return written.replace("\r\n", "\n")  # a terminal's line feeds
 
 
