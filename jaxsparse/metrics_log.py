@@ -1,7 +1,7 @@
 """Log of a run's measurements: JSON lines that are appended, read, and safe to resume.
 
 One record is one JSON object on one line of `metrics.jsonl`. Wall-clock times are
-stored only in records of kind "time". All other records of a run that was killed and
+stored only in records of kind "timing". All other records of a run that was killed and
 resumed are therefore byte for byte those of the same run without interruption.
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from jaxsparse import old_names
 
 Record = dict[str, Any]
 
@@ -74,7 +76,8 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
         run, `FIELDS`.
 
     Returns:
-      The records, in the order in which they were written.
+      The records, in the order in which they were written; those of older versions
+      under the present names.
 
     Raises:
       ValueError: if a line before the last is not valid JSON, a line is not a JSON
@@ -102,7 +105,7 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
                     f"{path}: line {number}: expected the fields {sorted(needed)}, got "
                     f"a record without {missing}; restore the file"
                 )
-            records.append(record)
+            records.append(old_names.translate_record(record))
         elif line:
             raise ValueError(
                 f"{path}: line {number}: expected a JSON object, got {line[:40]}; "

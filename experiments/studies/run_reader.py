@@ -11,9 +11,8 @@ import numpy as np
 from experiments.studies import launcher
 from experiments.studies.runs import Run
 from jaxsparse import config as config_lib
-from jaxsparse import factory, transforms
+from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.analysis.similarity import Solution
-from jaxsparse.reports import records
 from jaxsparse.runner import old_runs
 
 Row = Mapping[str, Any]
@@ -33,7 +32,7 @@ class Reader:
           like: a run that trained on the same examples, which are read only once.
         """
         self.workdir, self.data_dir, self.like = workdir, data_dir, like
-        self.rows = records.read(workdir / "metrics.jsonl")
+        self.rows = metrics_log.read(workdir / "metrics.jsonl")
 
     def of_kind(self, kind: str, **fields: Any) -> list[Row]:
         """Returns the records of a kind whose fields have these values.

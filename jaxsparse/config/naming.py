@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jaxsparse.config import old_names
+from jaxsparse import old_names
 
 # Field names of other programs, and the fields here.
 COMMON = {
@@ -99,8 +99,8 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
     section, _, last = name.rpartition(".")
     if name in COMMON:
         return COMMON[name]
-    if name in old_names.FIELDS:
-        return old_names.FIELDS[name]
+    if name in old_names.CONFIG_FIELDS:
+        return old_names.CONFIG_FIELDS[name]
     ends = {field: field.rpartition(".")[2] for field in known}
     mine = {
         field: end for field, end in ends.items() if field.startswith(f"{section}.")

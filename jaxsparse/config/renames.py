@@ -5,21 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxsparse import metrics_log
-from jaxsparse.config.fields import FIELDS as PRESENT
-from jaxsparse.config.old_names import FIELDS
+from jaxsparse.config.fields import FIELDS
+from jaxsparse.old_names import CONFIG_FIELDS, CONFIG_VALUES
 
-_OLD_NAMES = {new: old for old, new in FIELDS.items()}
+_OLD_NAMES = {new: old for old, new in CONFIG_FIELDS.items()}
 
-# Old to new values, by the present name of the field.
-VALUES: dict[str, dict[str, Any]] = {
-    "data.augment": {"as_given": "custom", "published": "standard"},
-    "data.normalize": {"channels": "standardize", "unit": "scale"},
-    "data.reshuffle_each_level": {"same": False, "fresh": True},
-    "model.norm_affine": {"learned": True, "fixed": False},
-    "sparse.skip_update": {"no": False, "yes": True},
-    "run.fsdp": {"whole": False, "sharded": True},
-    "run.scan": {"auto": None, "single": False, "scan": True},
-}
 # Older versions used these in place of None.
 _NONE = ("", -1, [], ())
 
@@ -60,7 +50,7 @@ def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
             found[section] = value
             continue
         for name, item in value.items():
-            full = FIELDS.get(f"{section}.{name}", f"{section}.{name}")
+            full = CONFIG_FIELDS.get(f"{section}.{name}", f"{section}.{name}")
             new_section, _, new = full.partition(".")
             part = found.setdefault(new_section, {})
             part.setdefault(new, new_value(full, item))
@@ -78,9 +68,9 @@ def new_value(field: str, value: Any) -> Any:
       >>> new_value("data.normalize", "unit"), new_value("sparse.drop_fraction", -1.0)
       ('scale', None)
     """
-    if field in PRESENT and PRESENT[field].valid.optional and value in _NONE:
+    if field in FIELDS and FIELDS[field].valid.optional and value in _NONE:
         return None
-    known = VALUES.get(field, {})
+    known = CONFIG_VALUES.get(field, {})
     return known.get(value, value) if isinstance(value, str) else value
 
 
@@ -95,7 +85,7 @@ def old_value(field: str, value: Any) -> Any:
       >>> old_value("data.normalize", "scale"), old_value("data.flip", True)
       ('unit', True)
     """
-    for old, new in VALUES.get(field, {}).items():
+    for old, new in CONFIG_VALUES.get(field, {}).items():
         if type(new) is type(value) and new == value:
             return old
     return value

@@ -266,7 +266,9 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
                 augment=make_augment(config),
             ),
         ),
-        live=init_masks.make_effective_count(model, weights, stats, image, masks),
+        count_effective=init_masks.make_effective_count(
+            model, weights, stats, image, masks
+        ),
         level_scores=scores_lib.make_level_scores(
             config,
             dataset,

@@ -3,10 +3,6 @@
 `read_runs` reads run directories and `frame` makes one row of each record of a kind.
 The tables of a report are computed from these frames in `tables`, `methods` and
 `stability`.
-
-This is the only module of the reports, and of the studies, that uses the names of
-kinds and fields which are written to `metrics.jsonl`. `read` replaces them by the names
-that everything else uses.
 """
 
 import json
@@ -18,27 +14,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxsparse import config as config_lib
-from jaxsparse import metrics_log
+from jaxsparse import metrics_log, old_names
 
 Record = dict[str, Any]
 
 TICKET = "ticket"  # the variant of tickets, of dense training and of sparse training
-
-# Names in metrics.jsonl to the names that reports use.
-_KINDS = {
-    "masks": "mask_stats",
-    "time": "timing",
-    "gradient": "gradient_norm",
-    "change": "mask_update",
-    "segment": "child_barrier",
-    "successive": "level_barrier",
-    "verdict": "stability",
-}
-_FIELDS = {
-    "arm": "variant",
-    "live": "effective_params",
-    "weights_remaining": "density",
-}
 
 _WHERE = ("run", "stage", "level", "variant")
 _SCORES = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
@@ -93,26 +73,6 @@ class RunRecords(NamedTuple):
     failed: tuple[str, ...] = ()
 
 
-def read(path: Path) -> list[Record]:
-    """Reads a `metrics.jsonl` under the names that reports use.
-
-    Args:
-      path: the file; a missing file has no records.
-
-    Returns:
-      The records, in the order in which they were written.
-
-    Raises:
-      ValueError: if a line is not a record; the message contains its number.
-    """
-    rows = metrics_log.read(path, fields=("kind", "stage"))
-    return [
-        {_FIELDS.get(name, name): value for name, value in row.items()}
-        | {"kind": _KINDS.get(row["kind"], row["kind"])}
-        for row in rows
-    ]
-
-
 def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunRecords]:
     """Reads run directories.
 
@@ -149,7 +109,7 @@ def _read_run(folder: Path, name: str) -> RunRecords:
         )
     environment = folder / "environment.json"
     config = config_lib.renames.read(folder / "config.json")
-    rows = read(folder / "metrics.jsonl")
+    rows = metrics_log.read(folder / "metrics.jsonl", fields=("kind", "stage"))
     failures = [row for row in rows if row["kind"] == "failed"]
     broken = {
         (row["stage"], row.get("replicate"))
@@ -163,7 +123,7 @@ def _read_run(folder: Path, name: str) -> RunRecords:
             metrics_log.read_object(environment) if environment.is_file() else {}
         ),
         records=[r for r in rows if (r["stage"], r.get("replicate")) not in broken],
-        ended=_has_ended(folder / "ended.json", config),
+        ended=_has_ended(old_names.find_file(folder, "stages.json"), config),
         failed=tuple(
             f"replicate {row['replicate']} in {row['stage']}, by update {row['step']}"
             for row in failures

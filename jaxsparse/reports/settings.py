@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jaxsparse import config
+from jaxsparse import config, old_names
 from jaxsparse.reports.records import RunRecords
 
 _DATASETS = {
@@ -140,7 +140,7 @@ def changed(run: RunRecords) -> dict[str, Any]:
     command = str(run.environment.get("command") or "")
     given = set(re.findall(r"(?<!\S)'?--?([\w.]+)", command))
     fields: Iterable[str] = (
-        config.renames.FIELDS.get(field, field)
+        old_names.CONFIG_FIELDS.get(field, field)
         for name in given
         for field in [name.removeprefix("no").removeprefix("config.")]
         if name.removeprefix("no").startswith("config.")

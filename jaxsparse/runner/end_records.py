@@ -39,11 +39,11 @@ def write(
     if stage.variant not in (PRETRAINING, CHILDREN):
         _write_level(saved, run, state, rows)
     run.write(instability.records(saved, run, state))
-    # The record of kind "time" must be the last of a stage: `records.find_lost` takes
+    # The record of kind "timing" must be the last of a stage: `records.find_lost` takes
     # its absence as a sign that records are lost.
     rate = (stage.stop - stage.start) / seconds
     time = {"seconds": seconds, "steps_per_second": rate}
-    run.write([run.record("time", stage.stop) | time | cost.so_far()])
+    run.write([run.record("timing", stage.stop) | time | cost.so_far()])
     return rows
 
 
@@ -64,7 +64,7 @@ def _write_level(
         rows,
         masks=masks,
         start_step=run.stage.start,
-        live=task.live,
+        count_effective=task.count_effective,
         dynamic_masks=settings.dynamic_masks is not None,
         anneal_end_step=settings.anneal_end_step,
     )

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsparse import metrics_log, multihost, tree
+from jaxsparse import metrics_log, multihost, old_names, tree
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.types import Masks, Params
 
-FILE = "rescaling.json"
+FILE = "gradinit.json"
 
 
 def rescale(
@@ -35,9 +35,10 @@ def rescale(
       ValueError: if the file of factors is damaged.
     """
     path = saved.run_dir.folder / FILE
-    if multihost.broadcast_from_primary(path.exists):
+    found = old_names.find_file(saved.run_dir.folder, FILE)
+    if multihost.broadcast_from_primary(found.exists):
         text = multihost.broadcast_from_primary(
-            lambda: path.read_text(encoding="utf-8")
+            lambda: found.read_text(encoding="utf-8")
         )
     else:
         seeds = jax.tree.map(jax.random.clone, saved.experiment.seeds)
@@ -45,7 +46,7 @@ def rescale(
         text = _to_json(multihost.to_host(learn(params, batch_stats, masks, seeds)))
         if saved.writes:
             multihost.on_primary(lambda: metrics_log.write_atomically(path, text))
-    rows = _from_json(path, text)
+    rows = _from_json(found, text)
 
     def times(name: str, leaf: Any) -> Any:
         factors = jnp.asarray([row[name] for row in rows], leaf.dtype)

@@ -49,13 +49,14 @@ def records(saved: SavedStates, run: StageRun, state: TrainState) -> list[Record
     """
     if run.stage.variant == CHILDREN:
         rows = pair_records(saved, run, _weights(state))
-        return [*rows, run.record("verdict", run.stage.stop) | _judge(saved, run, rows)]
+        judged = _judge(saved, run, rows)
+        return [*rows, run.record("stability", run.stage.stop) | judged]
     source = compared_stage(saved, run.stage)
     if source is None:
         return []
     earlier, now = _weights(saved.end_of(source)), _weights(state)
     found = saved.experiment.instability.compare(earlier, now)
-    begun = run.record("successive", run.stage.stop)
+    begun = run.record("level_barrier", run.stage.stop)
     return [begun | {"replicate": r} | row for r, row in enumerate(found)]
 
 
@@ -86,7 +87,7 @@ def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
         measured = saved.experiment.instability.compare(first, second)
         for replicate, row in enumerate(measured):
             place = {"replicate": replicate, "pair": [a, b]}
-            found.append(run.record("segment", run.stage.stop) | place | row)
+            found.append(run.record("child_barrier", run.stage.stop) | place | row)
     return found
 
 
@@ -102,7 +103,7 @@ def _judge(saved: SavedStates, run: StageRun, rows: list[Record]) -> Record:
       Fields of the record: the step at which the children started, and the result of
       `InstabilityAnalysis.judge`.
     """
-    ended = read_records(saved.run_dir, kind="level", arm=TICKET)
+    ended = read_records(saved.run_dir, kind="level", variant=TICKET)
     reached, dense = (
         [row["test_accuracy"] for row in ended if row["level"] == level]
         for level in (run.stage.level, 0)

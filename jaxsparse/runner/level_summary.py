@@ -70,21 +70,21 @@ def warn_of_empty_layers(rows: Sequence[Record], *, stage: str) -> None:
 
 
 def warn_of_no_paths(
-    masks: Masks, live: Callable[[Masks], int] | None, *, stage: str
+    masks: Masks, count_effective: Callable[[Masks], int] | None, *, stage: str
 ) -> None:
     """Warns of masks without any weight on a path from input to output.
 
     Args:
       masks: boolean masks of all replicates [r ...].
-      live: counts, for the masks of one replicate, the effective weights: those on a
-        path from input to output. None skips the check.
+      count_effective: counts, for the masks of one replicate, the effective weights:
+        those on a path from input to output. None skips the check.
       stage: name of the stage in the warning.
     """
-    if live is None:
+    if count_effective is None:
         return
     count = len(jax.tree.leaves(masks)[0])
     each = (jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(count))
-    cut = [r for r, mask in enumerate(each) if not live(mask)]
+    cut = [r for r, mask in enumerate(each) if not count_effective(mask)]
     if cut:
         log.warning(
             "%s: in replicates %s no weight is on a path from the input to the output, "
@@ -99,7 +99,7 @@ def level_records(
     *,
     masks: Masks,
     start_step: int,
-    live: Callable[[Masks], int] | None = None,
+    count_effective: Callable[[Masks], int] | None = None,
     dynamic_masks: bool = False,
     anneal_end_step: int = 0,
 ) -> list[Record]:
@@ -109,8 +109,8 @@ def level_records(
       rows: all records of the stage.
       masks: boolean masks at the end of the stage [r ...].
       start_step: training step at which the stage began.
-      live: counts, for the masks of one replicate, the effective weights: those on a
-        path from input to output. None skips the count.
+      count_effective: counts, for the masks of one replicate, the effective weights:
+        those on a path from input to output. None skips the count.
       dynamic_masks: whether masks were updated within the stage. An earlier evaluation
         may then be of a denser network, so there is no early stop.
       anneal_end_step: training step at which ToST has annealed its soft activations and
@@ -138,8 +138,8 @@ def level_records(
                 "start_step": start_step,
                 "kept": kept,
                 "total": total,
-                "weights_remaining": kept / total,
-                "live": live and live(mask),
+                "density": kept / total,
+                "effective_params": count_effective and count_effective(mask),
                 "layers": {k: list(v) for k, v in masks_lib.layer_counts(mask).items()},
                 "early_stop_step": best and best["step"],
                 "early_stop_validation_loss": best and best["validation_loss"],

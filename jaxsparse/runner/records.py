@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxsparse import metrics_log, multihost
+from jaxsparse import metrics_log, multihost, old_names
 from jaxsparse.runner import old_runs
 from jaxsparse.stages import (
     PRETRAINING,
@@ -21,7 +21,7 @@ from jaxsparse.training.stage_run import read_records
 
 log = logging.getLogger(__name__)
 
-ENDED = "ended.json"  # final checkpoints of all stages, once they have ended
+STAGES = "stages.json"  # final checkpoints of all stages, once they have ended
 
 
 def failed_replicates(run_dir: RunDir, stage: Stage) -> list[int]:
@@ -43,8 +43,8 @@ def failed_replicates(run_dir: RunDir, stage: Stage) -> list[int]:
             row["replicate"]
             for row in read_records(run_dir, kind="failed")
             if row["stage"] == stage.name
-            or (row["arm"] in leads and row["level"] < stage.level)
-            or row["arm"] == PRETRAINING
+            or (row["variant"] in leads and row["level"] < stage.level)
+            or row["variant"] == PRETRAINING
         }
     )
 
@@ -89,8 +89,8 @@ def _find_lost(metrics: Path, directory: Path, ends: Sequence[str]) -> dict[str,
     """
     rows = metrics_log.read(metrics, fields=metrics_log.FIELDS)
     there = collections.Counter(row["stage"] for row in rows)
-    # A record of kind "time" is the last one that a stage writes.
-    closed = {row["stage"] for row in rows if row["kind"] == "time"}
+    # A record of kind "timing" is the last one that a stage writes.
+    closed = {row["stage"] for row in rows if row["kind"] == "timing"}
     lost = {}
     for end in ends:
         if not checkpoints.exists(directory, end):
@@ -133,7 +133,7 @@ def write_stages(run_dir: RunDir, stages: Sequence[Stage]) -> None:
     def write() -> None:
         if _read_ends(run_dir.folder) != ends:
             text = json.dumps(ends) + "\n"
-            metrics_log.write_atomically(run_dir.folder / ENDED, text)
+            metrics_log.write_atomically(run_dir.folder / STAGES, text)
 
     multihost.on_primary(write)
 
@@ -158,6 +158,7 @@ def has_ended(workdir: Path, *, levels: int) -> bool:
 def _read_ends(workdir: Path) -> list[str]:
     """Reads the list of final checkpoints; empty if it is missing or damaged."""
     try:
-        return list(json.loads((workdir / ENDED).read_text(encoding="utf-8")))
+        path = old_names.find_file(workdir, STAGES)
+        return list(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return []

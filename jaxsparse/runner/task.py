@@ -45,8 +45,8 @@ class TrainTask(NamedTuple):
       first_masks: for methods that are sparse from the start, a function of initial
         weights, batch statistics and seeds to masks, all [r ...]. None starts dense.
       start: where initial weights come from, and how they are changed.
-      live: function of the masks of one replicate to the number of its active weights
-        that lie on a path from input to output.
+      count_effective: function of the masks of one replicate to the number of its
+        active weights that lie on a path from input to output.
       level_scores: function of the final weights of a level, batch statistics, masks,
         seeds [r ...] and the number of the next level to pruning scores [r ...]. None
         for scores that `imp.prune` computes itself.
@@ -59,7 +59,7 @@ class TrainTask(NamedTuple):
     masks: Masks
     first_masks: Callable[[Params, Any, Seeds], Masks] | None = None
     start: StartWeights = StartWeights()
-    live: Callable[[Masks], int] | None = None
+    count_effective: Callable[[Masks], int] | None = None
     level_scores: Callable[[Params, Any, Masks, Seeds, int], Scores] | None = None
     place: Callable[[TrainState], TrainState] | None = None
 

@@ -97,7 +97,7 @@ def fields(stats: MaskStats, masks: Masks) -> list[dict[str, Any]]:
 def records(
     run: StageRun, step: int, stats: MaskStats | None
 ) -> list[metrics_log.Record]:
-    """Fetches counts and returns one record of kind "masks" per replicate.
+    """Fetches counts and returns one record of kind "mask_stats" per replicate.
 
     Args:
       run: the stage under way.
@@ -108,7 +108,7 @@ def records(
         return []
     found = fields(multihost.to_host(stats), run.trainer.records.dynamic_masks)
     return [
-        run.record("masks", step) | {"replicate": r} | row
+        run.record("mask_stats", step) | {"replicate": r} | row
         for r, row in enumerate(found)
     ]
 
@@ -117,7 +117,7 @@ def warn_of_skipped(rows: list[metrics_log.Record], run_dir: RunDir) -> None:
     """Warns once per stage and replicate that mask updates were skipped.
 
     Args:
-      rows: new records of kind "masks", not yet written.
+      rows: new records of kind "mask_stats", not yet written.
       run_dir: output files of the run, whose records show whether a warning was already
         given.
     """
@@ -126,7 +126,7 @@ def warn_of_skipped(rows: list[metrics_log.Record], run_dir: RunDir) -> None:
         return
     # Read from the file and not kept in memory, so that a resumed run does not warn
     # again.
-    earlier = read_records(run_dir, kind="masks", stage=skipped[0]["stage"])
+    earlier = read_records(run_dir, kind="mask_stats", stage=skipped[0]["stage"])
     warned = {row["replicate"] for row in earlier if row.get("skipped_updates")}
     for row in skipped:
         if row["replicate"] not in warned:

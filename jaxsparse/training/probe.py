@@ -93,11 +93,11 @@ class MetricBuffer:
         if self._before and self._before[0] + 1 == step:
             change, params, stats = self._before
             after = self._probe.measure(params, masks, stats)
-            self._pending.append(("change", change + 1, after))
+            self._pending.append(("mask_update", change + 1, after))
         self._before = None
         if measured or (begins and new):
             now = self._probe.measure(state.params, masks, state.batch_stats)
-            self._pending.append(("gradient", step, now))
+            self._pending.append(("gradient_norm", step, now))
         # Also for a step recorded before a restart: the measurement after the update is
         # still missing.
         if begins:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 # Kinds of records written while a stage trains. A stage that resumes keeps those up to
 # its checkpoint and cuts all others: records of other kinds are written at its end.
-_KINDS = ("train", "eval", "masks", "gradient", "change", "failed")
+_KINDS = ("train", "eval", "mask_stats", "gradient_norm", "mask_update", "failed")
 
 
 class Resumed(NamedTuple):

@@ -35,10 +35,10 @@ class MetricWriter(Protocol):
         Args:
           rows: records written together, such as those of all replicates at one
             evaluation; must not be modified. Each has a `kind` ("train", "eval",
-            "masks", "level", "time" or the kind of an analysis) and its position in the
-            run (`stage`, `level`, `arm`, `step`, `epoch`, and `replicate` unless it
-            covers all replicates). The other fields are numbers, or None where a value
-            is missing.
+            "mask_stats", "level", "timing" or the kind of an analysis) and its position
+            in the run (`stage`, `level`, `variant`, `step`, `epoch`, and `replicate`
+            unless it covers all replicates). The other fields are numbers, or None
+            where a value is missing.
         """
 
 

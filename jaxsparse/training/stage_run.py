@@ -36,7 +36,7 @@ class StageRun(NamedTuple):
             "kind": kind,
             "stage": self.stage.name,
             "level": self.stage.level,
-            "arm": self.stage.variant,
+            "variant": self.stage.variant,
             "step": step,
             "epoch": round(step / self.trainer.epoch.steps, 4),
         }

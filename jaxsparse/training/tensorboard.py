@@ -15,8 +15,17 @@ from jaxsparse.stages import TRAIN
 # With more replicates only their mean is shown, because every replicate is a
 # TensorBoard run with a file of its own.
 MOST_REPLICATES = 16
-_PLACE = ("kind", "stage", "level", "arm", "replicate", "step", "epoch", "start_step")
-_METRICS = ("test_accuracy", "weights_remaining", "live")
+_PLACE = (
+    "kind",
+    "stage",
+    "level",
+    "variant",
+    "replicate",
+    "step",
+    "epoch",
+    "start_step",
+)
+_METRICS = ("test_accuracy", "density", "effective_params")
 
 
 def _numbers(record: Record) -> Iterator[tuple[str, float]]:
@@ -25,7 +34,7 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
     In mask statistics and by layer, counts of active weights become fractions of all
     weights. Gradients have a norm by layer, which is shown as it is.
     """
-    if record["kind"] == "masks":
+    if record["kind"] == "mask_stats":
         yield "masks/density", record["kept"] / record["total"]
         if record["ever_active"] is not None:
             yield "masks/ever_active", record["ever_active"] / record["total"]
@@ -34,7 +43,7 @@ def _numbers(record: Record) -> Iterator[tuple[str, float]]:
             if key not in _PLACE and isinstance(value, int | float):
                 yield f"{record['kind']}/{key}", value
     for layer, value in (record.get("layers") or {}).items():
-        if record["kind"] in ("masks", "level"):
+        if record["kind"] in ("mask_stats", "level"):
             kept, total = value
             yield f"layers/{layer}", kept / total
         else:
@@ -118,7 +127,7 @@ class TensorBoardWriter:
 
     def _runs(self, record: Record) -> list[str]:
         """Returns the names of the TensorBoard runs in which a record is shown."""
-        variant = "ticket" if record["arm"] == "pretraining" else record["arm"]
+        variant = "ticket" if record["variant"] == "pretraining" else record["variant"]
         if variant == "children" or self._replicates == 1:
             return [variant]
         if "replicate" not in record or self._replicates > MOST_REPLICATES:
@@ -129,7 +138,7 @@ class TensorBoardWriter:
     def _scalars(self, record: Record) -> Iterator[tuple[str, float, int]]:
         """Yields tag, value and step of the scalars of a record."""
         if record["kind"] != "level":
-            stage = record["stage"].removesuffix(f"/{record['arm']}")
+            stage = record["stage"].removesuffix(f"/{record['variant']}")
             plain = stage in (TRAIN, "level_00") and not self._levels
             prefix = "" if plain else f"{stage}/"
             for name, value in _numbers(record):

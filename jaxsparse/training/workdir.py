@@ -206,7 +206,7 @@ def _begin_anew(workdir: Path) -> None:
     for name in ("checkpoints", "tickets", config_lib.kept.FOLDER):
         if (workdir / name).exists():
             shutil.rmtree(workdir / name)
-    for name in ("metrics.jsonl", "rescaling.json", data_record.FILE):
+    for name in ("metrics.jsonl", "gradinit.json", "rescaling.json", data_record.FILE):
         (workdir / name).unlink(missing_ok=True)
 
 

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from experiments.studies import launcher
 from experiments.studies.gradient_flow import variants
-from jaxsparse import factory, transforms
+from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.analysis import similarity
-from jaxsparse.reports import records
 from jaxsparse.runner import old_runs
 from jaxsparse.stages import saved_state_name
 
@@ -148,5 +147,5 @@ class NetworkRuns:
           variant: the variant.
           kind: kind of record, as in `jaxsparse.reports.records`.
         """
-        rows = records.read(self._of(variant) / "metrics.jsonl")
+        rows = metrics_log.read(self._of(variant) / "metrics.jsonl")
         return [row for row in rows if row["kind"] == kind]

@@ -1,7 +1,13 @@
-"""Names that config fields had in older versions."""
+"""Names of older versions, by which the run directories that they wrote are read.
 
-# Old to new names. The config.json of a run keeps the old ones until it is continued.
-FIELDS = {
+Files keep the old names until a run is continued: new records then have the new ones.
+"""
+
+from pathlib import Path
+from typing import Any
+
+# Old to new names of config fields.
+CONFIG_FIELDS = {
     "data.noise": "data.label_noise",
     "data.noise_by": "data.label_noise_by",
     "data.noise_seed": "data.label_noise_seed",
@@ -72,3 +78,61 @@ FIELDS = {
     "run.examples": "run.data_placement",
     "run.keep": "run.keep_checkpoints",
 }
+
+# Old to new values of config fields, by the present name of the field.
+CONFIG_VALUES: dict[str, dict[str, Any]] = {
+    "data.augment": {"as_given": "custom", "published": "standard"},
+    "data.normalize": {"channels": "standardize", "unit": "scale"},
+    "data.reshuffle_each_level": {"same": False, "fresh": True},
+    "model.norm_affine": {"learned": True, "fixed": False},
+    "sparse.skip_update": {"no": False, "yes": True},
+    "run.fsdp": {"whole": False, "sharded": True},
+    "run.scan": {"auto": None, "single": False, "scan": True},
+}
+
+# Old to new kinds and fields of the records in metrics.jsonl.
+RECORD_KINDS = {
+    "masks": "mask_stats",
+    "gradient": "gradient_norm",
+    "change": "mask_update",
+    "successive": "level_barrier",
+    "segment": "child_barrier",
+    "verdict": "stability",
+    "time": "timing",
+}
+RECORD_FIELDS = {
+    "arm": "variant",
+    "live": "effective_params",
+    "weights_remaining": "density",
+}
+
+# New to old names of files in a run directory.
+FILES = {"stages.json": "ended.json", "gradinit.json": "rescaling.json"}
+
+
+def translate_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record of metrics.jsonl with present names.
+
+    Args:
+      record: a record with old or present names, and possibly without a kind.
+
+    Examples:
+      >>> translate_record({"kind": "time", "arm": "ticket"})
+      {'kind': 'timing', 'variant': 'ticket'}
+    """
+    if "kind" not in record:
+        return record
+    renamed = {RECORD_FIELDS.get(name, name): value for name, value in record.items()}
+    kind = record["kind"]
+    return renamed | {"kind": RECORD_KINDS.get(kind, kind)}
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """Returns the path of a file of a run, with its old name if only that exists.
+
+    Args:
+      folder: the run directory.
+      name: present name of the file.
+    """
+    old = folder / FILES.get(name, name)
+    return old if old.exists() and not (folder / name).exists() else folder / name
