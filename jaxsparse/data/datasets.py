@@ -233,8 +233,7 @@ def load(
     size: int = 0,
     validation: int = 0,
     split_seed: int = 0,
-    train_examples: int | None = None,
-    test_examples: int | None = None,
+    examples: tuple[int | None, int | None] = (None, None),
 ) -> Dataset:
     """Loads a dataset into host memory, or opens one whose images stay in files.
 
@@ -255,9 +254,8 @@ def load(
         size. 0 reads all images into memory at their own size.
       validation: number of training examples to hold out for validation.
       split_seed: seed of the validation split, non-negative.
-      train_examples: number of training examples to keep, the first ones after the
-        validation split; None keeps all.
-      test_examples: number of test examples to keep, the first ones; None keeps all.
+      examples: numbers of training and of test examples to keep: the first ones after
+        the validation split, and the first ones; None keeps all.
 
     Returns:
       The dataset. Its mean and standard deviation are the published ones if they exist
@@ -278,8 +276,8 @@ def load(
         published = _statistics(train.images)
     mean, std = published
     # Shorten last, so that the statistics do not depend on the number of examples.
-    if train_examples is not None:
-        train = dataset.first(train, train_examples)
-    if test_examples is not None:
-        test = dataset.first(test, test_examples)
+    train, test = (
+        part if count is None else dataset.first(part, count)
+        for part, count in zip((train, test), examples, strict=True)
+    )
     return Dataset(train, held_out, test, classes, mean, std)

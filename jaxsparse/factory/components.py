@@ -63,8 +63,7 @@ def _read_data(config: ConfigDict) -> Dataset:
             size=c.image_size,
             validation=c.validation,
             split_seed=c.split_seed,
-            train_examples=c.train_examples or None,
-            test_examples=c.test_examples or None,
+            examples=(c.train_examples or None, c.test_examples or None),
         )
 
 

@@ -231,7 +231,6 @@ def example_barriers(
                 batch_size=batch_size,
                 alphas=alphas,
                 batch_stats=connectivity.Interpolated(ends[a][1], ends[b][1]),
-                per_example=True,
             )
             each = connectivity.example_barrier(segment.example_loss, alphas, at=at)
             found.append(each)

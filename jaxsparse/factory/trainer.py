@@ -80,18 +80,21 @@ def _make_steps(
     normalize = components.make_normalize(config, parts.dataset)
     annealed = tost.make_annealed_model(config, parts.durations, axis_name=axis_name)
     gather = state_sharding.make_gather(parts.layout, like)
-    train_step = steps.make_train_step(
+    gradient = steps.make_loss_gradient(
         models.make_model(config, classes=classes, axis_name=axis_name, training=True),
-        parts.task.tx,
-        augment=components.make_augment(config),
         normalize=normalize,
         annealed=annealed,
         label_smoothing=tost.make_smoothing(config, parts.durations),
         smooth_over=config.training.smoothing_target,
-        penalty=config.solution_penalty.strength,
-        axis_name=axis_name,
         gather=gather,
         per_example=per_example,
+    )
+    train_step = steps.make_train_step(
+        gradient,
+        parts.task.tx,
+        augment=components.make_augment(config),
+        penalty=config.solution_penalty.strength,
+        axis_name=axis_name,
     )
     plain = models.make_model(config, classes=classes, axis_name=axis_name)
     eval_step = steps.make_eval_step(

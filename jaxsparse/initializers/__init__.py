@@ -19,6 +19,7 @@ from jaxsparse.initializers.kernels import (
     initialize,
 )
 from jaxsparse.initializers.metainit import (
+    MetaInitOptions,
     gaussian_batches,
     gradient_quotient,
     metainit,
@@ -49,6 +50,7 @@ __all__ = (
     "layer_scaled",
     "masked",
     "metainit",
+    "MetaInitOptions",
     "per_neuron",
     "redraw",
     "rescaled",

@@ -7,7 +7,7 @@ masks nor the directions of tensors.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,35 @@ from jaxsparse.types import Masks, Params
 
 Loss = Callable[[Params, Any], Float[Array, ""]]
 MakeBatch = Callable[[Key[Array, ""]], Any]
+
+
+class MetaInitOptions(NamedTuple):
+    """Options of MetaInit. The defaults are those of Evci et al., but for `min_ndim`.
+
+    Attributes:
+      steps: number of steps, each with a batch of its own; 0 or more.
+      learning_rate: amount by which one step changes a norm, without momentum.
+      momentum: momentum of these changes, in [0, 1].
+      epsilon: 0 or more; avoids division by gradients close to 0.
+      min_ndim: only tensors with at least this number of axes are scaled. The gradient
+        quotient is always that of all parameters.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    min_ndim: int = 2
+
+
+# The same checks as those of arguments, by field.
+_CHECKS = {
+    "steps": arguments.integer(0),
+    "learning_rate": arguments.number(),
+    "momentum": arguments.number(0, 1),
+    "epsilon": arguments.number(0),
+    "min_ndim": arguments.integer(0),
+}
 
 
 @arguments.check(
@@ -131,11 +160,6 @@ def gaussian_batches(shape: tuple[int, ...], classes: int) -> MakeBatch:
     loss=arguments.function,
     params=arguments.weights,
     make_batch=arguments.function,
-    steps=arguments.integer(0),
-    learning_rate=arguments.number(),
-    momentum=arguments.number(0, 1),
-    epsilon=arguments.number(0),
-    min_ndim=arguments.integer(0),
 )
 def metainit(
     loss: Loss,
@@ -143,12 +167,8 @@ def metainit(
     masks: Masks,
     *,
     make_batch: MakeBatch,
-    steps: int = 1000,
-    learning_rate: float = 1e-3,
-    momentum: float = 0.9,
-    epsilon: float = 1e-5,
-    min_ndim: int = 2,
     key: Key[Array, ""],
+    options: MetaInitOptions = MetaInitOptions(),  # noqa: B008
 ) -> Params:
     r"""Scales each tensor so that the gradient quotient on noise is low.
 
@@ -171,13 +191,8 @@ def metainit(
         active.
       make_batch: function of a key to a batch, the second argument of the loss; for
         example from `gaussian_batches`. It is traced once.
-      steps: number of steps, each with a batch of its own; 0 or more.
-      learning_rate: amount by which one step changes a norm, without momentum.
-      momentum: momentum of these changes, in [0, 1].
-      epsilon: 0 or more; avoids division by gradients close to 0.
-      min_ndim: only tensors with at least this number of axes are scaled. The gradient
-        quotient is always that of all parameters.
       key: typed key from which the batches are drawn.
+      options: number of steps, learning rate and others.
 
     Returns:
       Parameters with the nesting and dtypes of `params`, exactly 0 outside the masks.
@@ -198,13 +213,19 @@ def metainit(
       ...     ).mean()
       >>> ticket = prune.prune(params, 0.5)
       >>> noise = gaussian_batches((32, 6), classes=4)  # the network has 6 inputs
+      >>> options = MetaInitOptions(steps=10)
       >>> scaled = metainit(
-      ...     loss, params, ticket, make_batch=noise, steps=10, key=jax.random.key(0)
+      ...     loss,
+      ...     params,
+      ...     ticket,
+      ...     make_batch=noise,
+      ...     key=jax.random.key(0),
+      ...     options=options,
       ... )
 
     Deviations:
       The code of Evci et al. scales only tensors with at least three axes, and
-      therefore nothing in a network without convolutions; `min_ndim=3` restores this.
+      therefore nothing in a network without convolutions; `min_ndim` 3 restores this.
       The default is that of the MetaInit code. The defaults of steps and learning rate
       are those of Evci et al.; the MetaInit code uses 500 and 0.1. Both codes multiply
       the tensor at every step, and so round it every time.
@@ -216,6 +237,9 @@ def metainit(
       Evci, Ioannou, Keskin, Dauphin. Gradient Flow in Sparse Neural Networks and How
       Lottery Tickets Win. 2020. arXiv:2010.03533, for masked networks.
     """
+    for name, check in _CHECKS.items():
+        check(name, getattr(options, name))
+    steps, learning_rate, momentum, epsilon, min_ndim = options
     params = masks_lib.apply(masks, params)
     leaves = jax.tree.leaves(params)
     names = [

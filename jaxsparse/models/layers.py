@@ -19,7 +19,7 @@ BATCH_NORM = functools.partial(nn.BatchNorm, momentum=MOMENTUM, epsilon=1e-5)
 # Creates a layer: a linen class, or anything with the same call signature.
 ModuleFactory = Callable[..., nn.Module]
 # `conv_unit` after `bind`.
-ConvUnit = Callable[..., Array]
+ConvUnit = functools.partial[Array]
 
 
 def conv_unit(
@@ -28,7 +28,6 @@ def conv_unit(
     size: int,
     *,
     stride: int = 1,
-    groups: int = 1,
     name: str,
     conv: ModuleFactory,
     norm: ModuleFactory | None,
@@ -45,7 +44,6 @@ def conv_unit(
       features: channels of the output.
       size: side of the kernel in pixels, odd.
       stride: stride along h and w.
-      groups: number of groups of channels that are convolved separately.
       name: template of the layers' names, in which "{}" stands for conv, norm or skip.
       conv: creates the convolution; already bound to its dtype and `use_bias`.
       norm: creates the normalization, already bound to training or evaluation mode;
@@ -62,8 +60,6 @@ def conv_unit(
         strides=(stride, stride),
         padding=((size // 2, size // 2),) * 2,
         name=name.format("conv"),
-        # Omitted for one group: an injected `conv` then need not accept it.
-        **({"feature_group_count": groups} if groups > 1 else {}),
     )
     y = layer(x)
     if norm is not None:
@@ -92,6 +88,17 @@ def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
         )
     conv = functools.partial(network.conv, use_bias=use_bias, dtype=network.dtype)
     return functools.partial(conv_unit, conv=conv, norm=norm, skip=network.skip)
+
+
+def depthwise(unit: ConvUnit, channels: int) -> ConvUnit:
+    """Makes the convolution of a unit depthwise: each channel is convolved separately.
+
+    Args:
+      unit: what `bind` returned.
+      channels: number of channels of the input.
+    """
+    conv = functools.partial(unit.keywords["conv"], feature_group_count=channels)
+    return functools.partial(unit, conv=conv)
 
 
 def stages(

@@ -37,7 +37,7 @@ class Separable(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
         """Computes the output of the block."""
         c = x.shape[-1]
-        y = self.unit(x, c, 3, stride=self.stride, groups=c, name="{}1")
+        y = layers.depthwise(self.unit, c)(x, c, 3, stride=self.stride, name="{}1")
         y = self.unit(self.act(y), self.features, 1, name="{}2")
         return self.act(y)
 
@@ -141,7 +141,8 @@ class InvertedResidual(nn.Module):
         y, wide = x, self.expand * x.shape[-1]
         if self.expand != 1:
             y = self.act(self.unit(y, wide, 1, name="{}1"))
-        y = self.unit(y, wide, 3, stride=self.stride, groups=wide, name="{}2")
+        depthwise = layers.depthwise(self.unit, wide)
+        y = depthwise(y, wide, 3, stride=self.stride, name="{}2")
         y = self.unit(self.act(y), self.features, 1, name="{}3")
         return x + y if x.shape == y.shape else y
 

@@ -78,29 +78,23 @@ class AnnealedModel(Protocol):
 TrainStep = Callable[..., tuple[TrainState, MetricSums]]
 Smoothing = Callable[[Int[Array, ""]], Float[Array, ""]]
 Gather = Callable[[Params], Params]
+LossGradient = Callable[..., tuple[Any, Any]]
 
 
-def make_train_step(
+def make_loss_gradient(
     model: nn.Module,
-    tx: optax.GradientTransformationExtraArgs,
     *,
-    augment: Augment | None,
     normalize: Callable[[Images], Float[Array, "b h w c"]],
     annealed: AnnealedModel | None = None,
     label_smoothing: float | Smoothing = 0.0,
     smooth_over: str = "every",
-    penalty: float = 0.0,
-    axis_name: str | None = None,
     gather: Gather | None = None,
     per_example: bool = False,
-) -> TrainStep:
-    """Makes the function that runs one training step.
+) -> LossGradient:
+    """Makes the function that computes the gradient of the training loss.
 
     Args:
       model: network, called as `model.apply(variables, images, train=True)`.
-      tx: sparse optimizer; the training step is passed to its `update` as the keyword
-        argument `clock`.
-      augment: random augmentation of the images; None trains on the images unchanged.
       normalize: converts uint8 images to the network's float inputs.
       annealed: modifies the network as a function of the training step; None leaves it
         unchanged.
@@ -108,26 +102,18 @@ def make_train_step(
         function from the training step to that weight.
       smooth_over: classes that receive the uniform part: "every" class, or only the
         "others", which excludes the true class.
-      penalty: strength of `solution_penalty.penalty`, used if a step receives past
-        solutions; positive repels, negative attracts.
-      axis_name: mapped axis over which a batch is split, for sums over devices; None if
-        every call receives the whole batch.
       gather: all-gathers sharded parameters, made by `state_sharding.make_gather`. It
         runs again in the backward pass, so that whole parameters are not kept in memory
         between the passes. None if every device holds whole parameters.
-      per_example: whether the metric sums contain the correctness of each example of
-        the whole batch instead of their number. Correctness is that of the forward pass
-        of the step: on augmented images, before the update.
+      per_example: whether the metric sums contain the correctness of each example
+        instead of their number. Correctness is that of the forward pass: on augmented
+        images, before the update.
 
     Returns:
-      A function `(state, images, labels, *, places, batch_size, key, growth,
-      past_solutions)` to the next state and the metric sums of the batch. `images` is
-      uint8 [b h w c], `labels` int [b], and `places` the position of each example in
-      the whole batch. `batch_size` is the size of the whole batch: the loss is the mean
-      over it. `key` is the replicate's key of augmentation. `growth` is None, or images
-      and labels whose gradient scores the weights to grow, complete on every device.
-      `past_solutions` is None, or the past solutions of the penalty. The metric sums do
-      not include the penalty.
+      A function `(weights, stats, images, labels, batch_size, step)` to the gradient of
+      the loss and a pair of metric sums and batch statistics. The loss is the sum over
+      the images divided by `batch_size`, the size of the whole batch, so that the sum
+      of gradients over devices is the gradient of the mean loss.
     """
 
     def gradient(
@@ -136,13 +122,12 @@ def make_train_step(
         images: Images,
         labels: Int[Array, "b"],
         batch_size: Any,
-        clock: Int[Array, ""],
+        step: Int[Array, ""],
     ) -> tuple[Any, Any]:
-        """Computes the gradient of the mean loss at `weights`, and the metric sums."""
         inputs = normalize(images)
-        network = model if annealed is None else annealed(model, clock, train=True)
+        network = model if annealed is None else annealed(model, step, train=True)
         smooth = label_smoothing
-        smoothing = smooth(clock) if callable(smooth) else smooth
+        smoothing = smooth(step) if callable(smooth) else smooth
 
         def objective(params: Any) -> tuple[Float[Array, ""], Any]:
             variables = {"params": params, "batch_stats": stats}
@@ -159,12 +144,44 @@ def make_train_step(
                 correct if per_example else jnp.sum(correct),
                 jnp.asarray(labels.size, jnp.int32),
             )
-            # Divided by the size of the whole batch, so that the sum of gradients over
-            # devices is the gradient of the mean loss.
             return sums.loss / batch_size, (sums, changed.get("batch_stats", {}))
 
         computed = objective if gather is None else _gathering(gather, objective)
         return jax.grad(computed, has_aux=True)(weights)
+
+    return gradient
+
+
+def make_train_step(
+    gradient: LossGradient,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    augment: Augment | None = None,
+    penalty: float = 0.0,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """Makes the function that runs one training step.
+
+    Args:
+      gradient: gradient of the training loss, from `make_loss_gradient`.
+      tx: sparse optimizer; the training step is passed to its `update` as the keyword
+        argument `clock`.
+      augment: random augmentation of the images; None trains on the images unchanged.
+      penalty: strength of `solution_penalty.penalty`, used if a step receives past
+        solutions; positive repels, negative attracts.
+      axis_name: mapped axis over which a batch is split, for sums over devices; None if
+        every call receives the whole batch.
+
+    Returns:
+      A function `(state, images, labels, *, places, batch_size, key, growth,
+      past_solutions)` to the next state and the metric sums of the batch. `images` is
+      uint8 [b h w c], `labels` int [b], and `places` the position of each example in
+      the whole batch. `batch_size` is the size of the whole batch: the loss is the mean
+      over it. `key` is the replicate's key of augmentation. `growth` is None, or images
+      and labels whose gradient scores the weights to grow, complete on every device.
+      `past_solutions` is None, or the past solutions of the penalty. The metric sums do
+      not include the penalty.
+    """
 
     def step(
         state: TrainState,
@@ -188,12 +205,7 @@ def make_train_step(
             weights, stats, images, labels, batch_size, state.step
         )
         if axis_name is not None:
-            share = sums.correct
-            grads, sums = jax.lax.psum((grads, sums), axis_name)
-            if per_example:
-                # A sum would mix different examples: each device has another share.
-                whole = jax.lax.all_gather(share, axis_name, tiled=True)
-                sums = sums._replace(correct=whole)
+            grads, sums = _sum_over_devices(grads, sums, axis_name)
         if past_solutions is not None:
             # Added after the sum over devices: before it, every device would add the
             # penalty once.
@@ -217,6 +229,19 @@ def make_train_step(
         return TrainState(state.step + 1, params, batch_stats, opt_state), sums
 
     return step
+
+
+def _sum_over_devices(
+    grads: Any, sums: MetricSums, axis_name: str
+) -> tuple[Any, MetricSums]:
+    """Sums gradients and metric sums over the devices that share a batch."""
+    share = sums.correct
+    grads, sums = jax.lax.psum((grads, sums), axis_name)
+    if share.ndim:
+        # The correctness of each example, which a sum would mix: each device has
+        # another share of the batch.
+        sums = sums._replace(correct=jax.lax.all_gather(share, axis_name, tiled=True))
+    return grads, sums
 
 
 def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., Any]:

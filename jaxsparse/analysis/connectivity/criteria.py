@@ -211,7 +211,7 @@ def example_barrier(
 
     Args:
       example_loss: losses of n examples at a positions, [a, n], such as
-        `along_path(..., per_example=True).example_loss`.
+        `along_path(...).example_loss`.
       alphas: positions on the line, [a], including 0 and 1 and, for the midpoint, 0.5.
         The definition of the paper only needs (0.0, 0.5, 1.0).
       at: "midpoint" or "maximum", as defined here.

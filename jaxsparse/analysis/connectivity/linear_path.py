@@ -71,16 +71,15 @@ class LinearPath(NamedTuple):
       alphas: positions on the line, [a]; 0 is the start and 1 the end.
       loss: mean loss over all examples, [a].
       error: fraction of examples classified wrongly, [a], in [0, 1].
-      example_loss: loss of each example, [a, n]; None if not requested.
-      example_correct: whether each example is classified correctly, [a, n]; None if not
-        requested.
+      example_loss: loss of each example, [a, n].
+      example_correct: whether each example is classified correctly, [a, n].
     """
 
     alphas: Float[np.ndarray, "a"]
     loss: Float[np.ndarray, "a"]
     error: Float[np.ndarray, "a"]
-    example_loss: Float[np.ndarray, "a n"] | None
-    example_correct: Bool[np.ndarray, "a n"] | None
+    example_loss: Float[np.ndarray, "a n"]
+    example_correct: Bool[np.ndarray, "a n"]
 
 
 def along_path(
@@ -93,7 +92,6 @@ def along_path(
     alphas: interpolation.Alphas = interpolation.EVCI_ALPHAS,
     batch_stats: Interpolated | ReEstimated | None = None,
     by: str | None = None,
-    per_example: bool = False,
 ) -> LinearPath:
     r"""Evaluates a network on the line :math:`(1 - \alpha) \, s + \alpha \, e`.
 
@@ -129,10 +127,9 @@ def along_path(
         `batch_stats` of `evaluate`; None to pass {}.
       by: "scan", "vmap" or "loop"; None for "loop" on CPUs if a parameter has more than
         2 axes, else "scan".
-      per_example: whether to return the loss and correctness of each example too.
 
     Returns:
-      The means over all examples, accumulated in float64.
+      The means over all examples, accumulated in float64, and each example's values.
 
     Raises:
       ValueError: if `start` and `end` do not match in structure, shapes or dtypes, or
@@ -195,7 +192,7 @@ def along_path(
     # All batches have one size, hence one compiled shape; the last one overlaps the one
     # before it.
     starts = np.minimum(np.arange(0, count, size), count - size).astype(np.int32)
-    inputs = (start, end, stats, examples, jnp.asarray(positions), starts)
+    inputs = ((start, end, stats), examples, jnp.asarray(positions), starts)
     mode = by or _default_mode(start)
     if mode == "loop":
         results = _one_by_one(*inputs, evaluate=evaluate, measure=measure, size=size)
@@ -214,8 +211,8 @@ def along_path(
         positions,
         np.mean(loss, axis=1, dtype=np.float64),
         np.count_nonzero(~correct, axis=1) / count,
-        loss if per_example else None,
-        correct if per_example else None,
+        loss,
+        correct,
     )
 
 
@@ -270,9 +267,7 @@ def _mean(stacked: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("evaluate", "measure", "size", "batched"))
 def _program(
-    start: Any,
-    end: Any,
-    stats: Any,
+    ends: tuple[Any, Any, Any],
     examples: Any,
     alphas: Array,
     starts: Array,
@@ -283,6 +278,7 @@ def _program(
     batched: bool,
 ) -> tuple[Float[Array, "a s b"], Bool[Array, "a s b"]]:
     """Evaluates all batches at all positions in one program."""
+    start, end, stats = ends
 
     def at(alpha: Array) -> Any:
         params = interpolation.interpolate(start, end, alpha)
@@ -309,9 +305,7 @@ def _one_measure(measure: Measure, params: Any, batches: Any, number: Any) -> An
 
 
 def _one_by_one(
-    start: Any,
-    end: Any,
-    stats: Any,
+    ends: tuple[Any, Any, Any],
     examples: Any,
     alphas: Array,
     starts: Shaped[np.ndarray, "s"],
@@ -321,6 +315,7 @@ def _one_by_one(
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Evaluates batches and positions with one call each, and fetches the results."""
+    start, end, stats = ends
     # Numpy arrays would be transferred to the device again by every call.
     examples = jax.tree.map(jnp.asarray, examples)
     results = []

@@ -83,7 +83,6 @@ def describe(
     step: int,
     config: str,
     weights: str = "",
-    images: str = "",
 ) -> Provenance:
     """Makes the provenance of scores.
 
@@ -98,10 +97,10 @@ def describe(
       config: digest of the configuration of those runs.
       weights: hashes of the scored checkpoints, joined by commas; "" if there are none,
         as for forgetting events.
-      images: hash of the images from `fingerprint.of_images`; "" if unknown.
 
     Returns:
-      The provenance, with the number of labels and their hash.
+      The provenance, with the number of labels and their hash, and without a hash of
+      images.
 
     Raises:
       ValueError: if `replicates` or `step` is out of range.
@@ -121,7 +120,6 @@ def describe(
         config=config,
         labels=hash_labels(labels),
         weights=weights,
-        images=images,
     )
 
 
