@@ -316,7 +316,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     """The records of a run, but times."""
     text = (folder / "metrics.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
-    return [row for row in found if row["kind"] != "time"]
+    return [row for row in found if row["kind"] != "timing"]
 
 
 def tickets(folder: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -362,7 +362,7 @@ def check_alike(one: Path, other: Path) -> None:
         for name, value in a.items():
             if name.endswith(("loss", "accuracy")) and value is not None:
                 assert b[name] == pytest.approx(value, rel=2e-3, abs=0.03), (name, a, b)
-            elif name != "live":
+            elif name != "effective_params":
                 assert b[name] == value, (name, a, b)
 
 
@@ -399,7 +399,7 @@ def stop_and_kill(
     killed = launch(folder, fields, (2, 2))
     killed.wait_for(second, besides=there)
     killed.close()
-    assert not (folder / "ended.json").exists()
+    assert not (folder / "stages.json").exists()
 
 
 def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> None:

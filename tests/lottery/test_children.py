@@ -141,7 +141,7 @@ def test_masked_weights_of_children_stay_zero(trained: tuple[Path, Any]) -> None
 def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
     folder, made = trained
     rows = metrics_log.read(folder / "metrics.jsonl")
-    segments = [row for row in rows if row["kind"] == "segment"]
+    segments = [row for row in rows if row["kind"] == "child_barrier"]
     assert len(segments) == 4 * 2 * 3  # stages, replicates, pairs
     last = {
         (row["stage"], row["replicate"]): row["test_accuracy"]
@@ -166,7 +166,7 @@ def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
     )
     assert row["l2"] == pytest.approx(apart**0.5, rel=1e-5)
     assert row["disagreement"] == row["different"] / 50
-    successive = [row for row in rows if row["kind"] == "successive"]
+    successive = [row for row in rows if row["kind"] == "level_barrier"]
     assert [(row["stage"], row["replicate"]) for row in successive] == [
         ("level_01/ticket", 0),
         ("level_01/ticket", 1),
@@ -176,7 +176,7 @@ def test_what_lies_between_two_is_recorded(trained: tuple[Path, Any]) -> None:
 def test_verdicts_are_those_of_the_pairs(trained: tuple[Path, Any]) -> None:
     folder, _ = trained
     rows = metrics_log.read(folder / "metrics.jsonl")
-    found = [row for row in rows if row["kind"] == "verdict"]
+    found = [row for row in rows if row["kind"] == "stability"]
     assert [(row["stage"], row["start"]) for row in found] == [
         (STAGES[1], 0),
         (STAGES[2], 5),
@@ -196,7 +196,7 @@ def test_verdicts_are_those_of_the_pairs(trained: tuple[Path, Any]) -> None:
         pairs = [
             one["test_instability"]
             for one in rows
-            if one["kind"] == "segment" and one["stage"] == row["stage"]
+            if one["kind"] == "child_barrier" and one["stage"] == row["stage"]
         ]
         assert row["pairs"] == len(pairs) == 6
         assert row["instability"] == pytest.approx(np.mean(pairs))
@@ -232,7 +232,7 @@ def test_equal_noise_makes_equal_children(
     fields = FIELDS | {"instability.levels": (0,), "lottery.levels": 1}
     train(tmp_path, fields)
     rows = metrics_log.read(tmp_path / "metrics.jsonl")
-    for row in (row for row in rows if row["kind"] == "segment"):
+    for row in (row for row in rows if row["kind"] == "child_barrier"):
         assert (row["l2"], row["different"]) == (0, 0)
         assert row["train_instability"] == row["test_instability"] == 0
         assert len(set(row["test_error"])) == 1
@@ -265,7 +265,7 @@ def test_children_that_were_stopped_come_out_the_same(
             for row in metrics_log.read(folder / "metrics.jsonl")
             if row["kind"] == kind
         ]
-        for kind in ("segment", "verdict", "successive", "eval")
+        for kind in ("child_barrier", "stability", "level_barrier", "eval")
         for folder in (whole, tmp_path)
     ]
     assert both[0::2] == both[1::2]

@@ -237,7 +237,7 @@ def test_a_broken_replicate_lets_the_others_go_on(
         others = [
             row
             for row in found
-            if row.get("replicate") in (0, 2) and row["kind"] != "time"
+            if row.get("replicate") in (0, 2) and row["kind"] != "timing"
         ]
         assert others and all(row in wanted for row in others)
     assert caplog.text.count("the others go on, and reports leave these out") == 1

@@ -25,7 +25,7 @@ def names_of(**fields: Any) -> list[str]:
 
 def scientific(folder: Path) -> list[str]:
     rows = metrics_log.read(folder / "metrics.jsonl")
-    return sorted(metrics_log._line(row) for row in rows if row["kind"] != "time")
+    return sorted(metrics_log._line(row) for row in rows if row["kind"] != "timing")
 
 
 def state_of(folder: Path) -> dict[str, bytes | int]:
@@ -111,14 +111,14 @@ def test_what_a_run_records(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, CONTROLLED)
     rows = metrics_log.read(tmp_path / "metrics.jsonl")
     levels = [row for row in rows if row["kind"] == "level"]
-    named = [(row["level"], row["arm"], row["replicate"]) for row in levels]
+    named = [(row["level"], row["variant"], row["replicate"]) for row in levels]
     arms = {0: ["ticket"]} | dict.fromkeys((1, 2), ["ticket", *made.plan.controls])
     assert named == [(n, arm, r) for n in arms for arm in arms[n] for r in (0, 1)]
     for row in levels:
-        dense = row["arm"] == "dense_continued"
+        dense = row["variant"] == "dense_continued"
         kept = 50200 if dense else round(50200 * 0.8 ** row["level"])
         assert (row["kept"], row["total"]) == (kept, 50200)
-        assert row["weights_remaining"] == kept / 50200
+        assert row["density"] == kept / 50200
         assert sum(layer[0] for layer in row["layers"].values()) == kept
         evals = [
             r
@@ -131,11 +131,11 @@ def test_what_a_run_records(tmp_path: Path) -> None:
         assert row["early_stop_step"] == best["step"]
         assert row["early_stop_test_accuracy"] == best["test_accuracy"]
         assert row["test_accuracy"] == evals[-1]["test_accuracy"]
-    times = [row for row in rows if row["kind"] == "time"]
+    times = [row for row in rows if row["kind"] == "timing"]
     assert [row["stage"] for row in times] == [
         stage.name for stage in tiny.stages(made)
     ]
-    assert all("seconds" not in row for row in rows if row["kind"] != "time")
+    assert all("seconds" not in row for row in rows if row["kind"] != "timing")
     # It learns: ten classes, so chance is 0.1.
     assert np.mean([row["test_accuracy"] for row in levels]) > 0.4
 
@@ -153,7 +153,7 @@ def test_a_finished_run_is_not_touched_and_may_grow(
     assert state_of(short) == before
     tiny.run(short, CONTROLLED | {"lottery.levels": 3})
     after = state_of(short)
-    grown = ("metrics.jsonl", "ended.json")
+    grown = ("metrics.jsonl", "stages.json")
     kept = {k: v for k, v in before.items() if k not in grown}
     assert {name: after[name] for name in kept} == kept
     assert scientific(short) == scientific(long)

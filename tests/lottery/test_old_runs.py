@@ -55,7 +55,7 @@ def outcome(folder: Path, stage: str) -> tuple[str | None, list[str]]:
     rows = metrics_log.read(folder / "metrics.jsonl")
     lines = [metrics_log._line(row | {"stage": ""}) for row in rows]
     hashed = checkpoints.recorded_hash(folder / "checkpoints", f"{stage}/last")
-    return hashed, [line for line in lines if '"time"' not in line]
+    return hashed, [line for line in lines if '"timing"' not in line]
 
 
 def test_an_old_run_goes_on_under_its_own_name(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_an_old_run_goes_on_under_its_own_name(tmp_path: Path) -> None:
     run_lib.run(made, tiny.desk(old))
     assert outcome(old, OLD) == outcome(new, "train")
     for folder, name in ((old, OLD), (new, "train")):
-        assert json.loads((folder / records.ENDED).read_text()) == [f"{name}/last"]
+        assert json.loads((folder / records.STAGES).read_text()) == [f"{name}/last"]
         assert records.has_ended(folder, levels=0)
         (folder / "config.json").write_text(tiny.config(fields).to_json())
         assert jaxsparse.load(folder).levels() == [0]

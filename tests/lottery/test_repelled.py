@@ -108,13 +108,8 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
     made = make(Path("unused"), {"solution_penalty.strength": 2.0})
     dataset = factory.load_data(tiny.config(FIELDS))
     model = factory.make_model(tiny.config(FIELDS), classes=10)
-    train_step = steps.make_train_step(
-        model,
-        made.task.tx,
-        augment=None,
-        normalize=lambda images: images / 255.0,
-        penalty=2.0,
-    )
+    gradient = steps.make_loss_gradient(model, normalize=lambda images: images / 255.0)
+    train_step = steps.make_train_step(gradient, made.task.tx, penalty=2.0)
     fresh = task.first_state(made.task, made.seeds)
     axes = state_lib.replicate_axes(fresh)
 

@@ -124,15 +124,18 @@ def _bench(
     tx = optimizer()
     fresh = start(network, tx, replicates)
     seeds = state_lib.make_seeds(init=1, data=2, masks=3, replicates=replicates)
-    step = steps.make_train_step(
+    gradient = steps.make_loss_gradient(
         network(axis_name),
+        normalize=functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
+        gather=state_sharding.make_gather(layout, fresh),
+    )
+    step = steps.make_train_step(
+        gradient,
         tx,
         augment=lambda images, *, key, places: augment.random_flip(
             images, key=key, places=places
         ),
-        normalize=functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
         axis_name=axis_name,
-        gather=state_sharding.make_gather(layout, fresh),
     )
     orders = jax.vmap(
         lambda key: shuffling.epoch_order(key, epoch=0, examples=EXAMPLES)

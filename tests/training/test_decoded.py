@@ -187,7 +187,7 @@ def test_scores_decode_their_examples_alone(
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [row for row in rows if row["kind"] != "time"]
+    return [row for row in rows if row["kind"] != "timing"]
 
 
 def test_a_run_is_the_same_in_calls_of_any_length_and_goes_on_where_it_was_stopped(

@@ -203,7 +203,7 @@ def train(folder: Path, fields: dict[str, Any]) -> Experiment:
 
 def metrics(folder: Path) -> list[str]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [line for line in lines if '"kind": "time"' not in line]
+    return [line for line in lines if '"kind": "timing"' not in line]
 
 
 def test_a_streamed_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

@@ -72,10 +72,12 @@ def test_pauses_lie_around_every_change() -> None:
 
 def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None:
     made = tiny.run(tmp_path, FIELDS)
-    steps = [row["step"] for row in rows(tmp_path, "gradient") if not row["replicate"]]
+    steps = [
+        row["step"] for row in rows(tmp_path, "gradient_norm") if not row["replicate"]
+    ]
     # Every fourth, and those in which masks change: 5 and 10 of 12.
     assert steps == [0, 4, 5, 8, 10, 12]
-    assert [r["step"] for r in rows(tmp_path, "change")] == [6, 6, 11, 11]
+    assert [r["step"] for r in rows(tmp_path, "mask_update")] == [6, 6, 11, 11]
     dataset = factory.load_data(tiny.config(FIELDS))
     model = factory.make_model(tiny.config(FIELDS), classes=10)
     images = (dataset.train.images[:30] / 255.0 - dataset.mean[0]) / dataset.std[0]
@@ -96,22 +98,22 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None
 
     found = {
         (row["kind"], row["step"], row["replicate"]): row["norm"]
-        for kind in ("gradient", "change")
+        for kind in ("gradient_norm", "mask_update")
         for row in rows(tmp_path, kind)
     }
     for r in range(2):
         for step in (0, 5):
-            assert found["gradient", step, r] == pytest.approx(
+            assert found["gradient_norm", step, r] == pytest.approx(
                 norm(*one(step, r)), rel=1e-4
             )
         (before, old), (_, new) = one(5, r), one(6, r)
         assert masks.num_active(old) == masks.num_active(new)
-        assert found["change", 6, r] == pytest.approx(norm(before, new), rel=1e-4)
+        assert found["mask_update", 6, r] == pytest.approx(norm(before, new), rel=1e-4)
 
 
 def test_layers_add_up_to_the_whole(tmp_path: Path) -> None:
     tiny.run(tmp_path, FIELDS)
-    for row in rows(tmp_path, "gradient"):
+    for row in rows(tmp_path, "gradient_norm"):
         whole = sum(value**2 for value in row["layers"].values()) ** 0.5
         assert row["norm"] == pytest.approx(whole, rel=1e-5)
         assert row["layers"].keys() >= {"dense1/kernel", "dense1/bias"}
@@ -189,7 +191,7 @@ def test_a_run_that_was_stopped_records_the_same(
     with pytest.raises(preemption.Preempted):
         run_lib.run(made, tiny.desk(parts, asked))
     tiny.run(parts, FIELDS)
-    for kind in ("gradient", "change", "eval"):
+    for kind in ("gradient_norm", "mask_update", "eval"):
         assert rows(parts, kind) == rows(whole, kind)
     for step in (0, 5, 6, 9):
         states = [
@@ -216,7 +218,7 @@ def test_devices_change_nothing_that_is_recorded(
     for folder, run in (("one", {}), ("many", layout)):
         made = tiny.run(tmp_path / folder, fields | run)
         assert made.trainer.layout.mesh.size == run.get("run.devices", 1)
-        kinds = ("gradient", "change")
+        kinds = ("gradient_norm", "mask_update")
         found.append([row for kind in kinds for row in rows(tmp_path / folder, kind)])
     one, many = found
     assert len(one) == (6 + 2) * replicates

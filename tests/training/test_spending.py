@@ -16,7 +16,7 @@ from jaxsparse.training import profiling
 def times(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    return [row for row in rows if row["kind"] == "time"]
+    return [row for row in rows if row["kind"] == "timing"]
 
 
 def test_programs_are_counted_when_they_are_compiled() -> None:

@@ -39,6 +39,13 @@ def make(
     return TrainState(jnp.int32(step), params, stats, opt_state)
 
 
+def step_of(
+    model: nn.Module, tx: Any, *, augment: Any = None, **loss: Any
+) -> steps.TrainStep:
+    gradient = steps.make_loss_gradient(model, normalize=normalize, **loss)
+    return steps.make_train_step(gradient, tx, augment=augment)
+
+
 def call(
     train_step: Callable, state: TrainState, size: int = 6
 ) -> tuple[TrainState, steps.MetricSums]:
@@ -89,7 +96,7 @@ def test_steps_in_float64_equal_numpy() -> None:
         )
         model = models.LeNet300100(features=(5,), classes=3)
         state = make(model, tx, dtype=jnp.float64)
-        train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+        train_step = step_of(model, tx)
         kept = np.asarray(transforms.get_masks(state.opt_state)["dense1"]["kernel"])
         wanted, sums = reference_step(
             state.params, kept, lr=0.25, momentum=0.9, decay=0.5**6, updates=3
@@ -116,7 +123,7 @@ def plain() -> tuple[nn.Module, Any]:
 
 def test_the_rate_reads_the_clock_and_not_the_optimizers_count(plain: Any) -> None:
     model, tx = plain
-    train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+    train_step = step_of(model, tx)
     early, late = make(model, tx), make(model, tx, step=5)
     moves = []
     for state in (early, late):
@@ -129,7 +136,7 @@ def test_the_rate_reads_the_clock_and_not_the_optimizers_count(plain: Any) -> No
 
 def test_the_loss_is_the_mean_over_the_whole_batch(plain: Any) -> None:
     model, tx = plain
-    train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+    train_step = step_of(model, tx)
     state = make(model, tx)
     whole, tally = call(train_step, state, 6)
     share, same = call(train_step, state, 12)
@@ -150,13 +157,7 @@ def test_smoothing_changes_the_gradient_and_the_tally(plain: Any) -> None:
     state = make(model, tx)
     logits = model.apply({"params": state.params}, normalize(IMAGES), train=True)
     for smoothing in (0.0, 0.2):
-        train_step = steps.make_train_step(
-            model,
-            tx,
-            augment=None,
-            normalize=normalize,
-            label_smoothing=smoothing,
-        )
+        train_step = step_of(model, tx, label_smoothing=smoothing)
         after, tally = call(train_step, state)
         each = losses.cross_entropy(
             logits, jnp.asarray(LABELS), label_smoothing=smoothing
@@ -180,7 +181,7 @@ def test_augmentation_draws_by_step_and_place(plain: Any) -> None:
         )
         return images
 
-    train_step = steps.make_train_step(model, tx, augment=augment, normalize=normalize)
+    train_step = step_of(model, tx, augment=augment)
     for step in (3, 4, 3):
         jax.block_until_ready(call(train_step, make(model, tx, step=step)))
     jax.effects_barrier()
@@ -205,7 +206,7 @@ def test_bfloat16_computes_and_weights_stay_float32(network: str) -> None:
     variables = init(jax.random.key(0), image)
     params, stats = variables["params"], variables.get("batch_stats", {})
     state = TrainState(jnp.int32(0), params, stats, tx.init(params))
-    train_step = steps.make_train_step(model, tx, augment=None, normalize=normalize)
+    train_step = step_of(model, tx)
     after, tally = jax.eval_shape(functools.partial(call, train_step), state)
     assert tally.loss.dtype == jnp.float32
     for part in ("params", "batch_stats"):
@@ -242,9 +243,8 @@ def test_telling_examples_apart_changes_nothing_else(plain: Any) -> None:
     model, tx = plain
     state = make(model, tx)
     logits = model.apply({"params": state.params}, normalize(IMAGES), train=True)
-    given = {"augment": None, "normalize": normalize}
-    after, tally = call(steps.make_train_step(model, tx, **given), state)
-    told = steps.make_train_step(model, tx, **given, per_example=True)
+    after, tally = call(step_of(model, tx), state)
+    told = step_of(model, tx, per_example=True)
     same, each = call(told, state)
     tiny.check_equal(same, after)
     right = np.asarray(jnp.argmax(logits, axis=-1)) == LABELS
