@@ -34,6 +34,7 @@ def none_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--config.sparse.skip_update", True),
         ("--noconfig.run.scan", False),
         ("--config.run.checkpoint_every=None", None),
+        ("--config.run.checkpoint_every=5step", "5step"),
         ("--config.lottery.score=random", "random"),
     ],
 )
@@ -46,6 +47,7 @@ def test_a_flag_sets_a_field_and_sets_it_back(
     changed.sparse.distribution, changed.sparse.drop_fraction = "er", 0.5
     changed.warm_start.replicate, changed.model.features = 1, (8, 8)
     changed.sparse.skip_update = False
+    changed.run.checkpoint_every = None  # as many recipes do
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_dict("config", changed, flag_values=values)
     values(argv)

@@ -402,6 +402,7 @@ def stop_and_kill(
     assert not (folder / "stages.json").exists()
 
 
+@pytest.mark.campaign
 def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     stop_and_kill(launch, two, LOTTERY, IN_LOTTERY)
@@ -414,6 +415,7 @@ def test_two_processes_find_the_tickets_of_one(launch: Any, tmp_path: Path) -> N
     assert environment["processes"] == 2 and len(environment["devices"]) == 4
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("fields", "stages"),
     [

@@ -98,7 +98,11 @@ def test_it_is_continued_and_other_experiments_are_refused(folder: Path) -> None
         (lambda run: run.masks(replicate=True), TypeError, "replicate: expected"),
         (lambda run: jaxsparse.load(3), TypeError, "folder"),
         (lambda run: jaxsparse.load(""), ValueError, "folder: expected the path"),
-        (lambda run: jaxsparse.load(run.folder / "no"), ValueError, "no run is there"),
+        (
+            lambda run: jaxsparse.load(run.folder / "no"),
+            ValueError,
+            "expected the directory of a run, got none",
+        ),
         (lambda run: jaxsparse.run(run.config, None), TypeError, "workdir"),
         (
             lambda run: jaxsparse.run({}, run.folder / "a"),
@@ -127,7 +131,7 @@ def test_a_run_without_sizes_says_what_to_do(folder: Path, tmp_path: Path) -> No
     assert list(run.records().columns) == list(metrics_log.FIELDS)
     with pytest.raises(ValueError, match="no level has been trained"):
         run.params()
-    with pytest.raises(ValueError, match=r"data\.json.*command.*once more"):
+    with pytest.raises(ValueError, match=r"data\.json.*repeat the command"):
         run.model()
 
 

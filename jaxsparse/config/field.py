@@ -32,11 +32,11 @@ class Field:
     def initial(self) -> Any:
         """Returns the default value in the form in which a ConfigDict stores it.
 
-        A field whose default is None is a placeholder, which accepts only None and
-        values of the field's type.
+        A field that may be None is stored with its type, so that a flag can still set
+        it after a recipe has set it to None.
         """
-        if self.default is None:
-            return config_dict.placeholder(self.valid.type)
+        if self.default is None or self.valid.optional:
+            return config_dict.FieldReference(self.default, field_type=self.valid.type)
         return self.default
 
 

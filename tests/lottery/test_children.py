@@ -247,8 +247,7 @@ def test_children_that_were_stopped_come_out_the_same(
         # Each session is asked to stop after some calls of whatever it trains.
         calls = iter(range(1000))
         try:
-            mine = make(tmp_path, FIELDS)
-            run_lib.run(mine, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
         except preemption.Preempted:
             stopped += 1
@@ -274,17 +273,16 @@ def test_children_that_were_stopped_come_out_the_same(
 def test_what_children_begin_with_is_trained_again_if_it_is_lost(
     trained: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    whole, _ = trained
-    mine = make(tmp_path, FIELDS)
+    whole, made = trained
     calls = iter(range(1000))
     ended = tmp_path / "checkpoints/level_00/ticket/last.json"
     with pytest.raises(preemption.Preempted):
         # Between the end of the parent and that of the children from its middle.
         desk = tiny.desk(tmp_path, lambda: ended.exists() and next(calls) >= 4)
-        run_lib.run(mine, desk)
+        run_lib.run(made, desk)
     lost = tmp_path / "checkpoints" / saved_state_name("level_00/ticket", 5)
     shutil.rmtree(lost)
-    run_lib.run(make(tmp_path, FIELDS), tiny.desk(tmp_path))
+    run_lib.run(made, tiny.desk(tmp_path))
     for name in STAGES:
         hashes = [
             checkpoints.recorded_hash(folder / "checkpoints", f"{name}/last")

@@ -122,7 +122,7 @@ def test_foreign_files_are_one_error_or_one_warning(
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json: .*restore"):
         workdir.check_same(tmp_path, c)
-    with pytest.raises(ValueError, match="no run is there"):
+    with pytest.raises(ValueError, match="expected the directory of a run"):
         factory.read_config(tmp_path)
     with pytest.raises(ValueError, match=r"config\.json: .*restore"):
         claim(tmp_path, {})
@@ -242,8 +242,8 @@ def test_a_broken_replicate_lets_the_others_go_on(
         assert others and all(row in wanted for row in others)
     assert caplog.text.count("the others go on, and reports leave these out") == 1
 
-    from jaxsparse.reports import tables
+    from jaxsparse.reports import records, tables
 
-    (run,) = tables.read_runs([tmp_path / "run"])
+    (run,) = records.read_runs([tmp_path / "run"])
     assert set(tables.levels_table([run])["n"]) == {2}
     assert run.failed[0] == "replicate 1 in level_00/ticket, by update 0"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.campaigns import some
 
 from jaxsparse import factory, masks, metrics_log
 from jaxsparse.lottery import tickets
@@ -173,7 +174,7 @@ def hashes(folder: Path) -> dict[str, str | None]:
     }
 
 
-@pytest.mark.parametrize("every", ["", "4step"])
+@pytest.mark.parametrize("every", some(["", "4step"], always=["4step"]))
 def test_a_run_stopped_between_any_calls_ends_in_the_same_bits(
     tmp_path: Path, every: str
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_run_stopped_between_any_calls_ends_in_the_same_bits(
     assert not list(parts.rglob("step_*"))
 
 
+@pytest.mark.campaign
 def test_four_devices_by_jit_and_by_pmap_end_in_the_same_bits(tmp_path: Path) -> None:
     for parallelism in ("jit", "pmap"):
         fields = {
@@ -214,7 +216,7 @@ def test_four_devices_by_jit_and_by_pmap_end_in_the_same_bits(tmp_path: Path) ->
     assert hashes(tmp_path / "jit") == hashes(tmp_path / "pmap")
 
 
-@pytest.mark.parametrize("place", [0.01, 0.3, 0.5, 0.7, 0.99])
+@pytest.mark.parametrize("place", some([0.01, 0.3, 0.5, 0.7, 0.99], always=[0.5]))
 def test_a_damaged_ticket_is_chosen_again(
     tmp_path: Path, place: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -323,6 +325,7 @@ def test_a_loss_that_is_not_finite_stops_after_its_record(tmp_path: Path) -> Non
     assert not checkpoints.exists(tmp_path / "checkpoints", "level_00/ticket/last")
 
 
+@pytest.mark.campaign
 def test_replicates_are_those_of_a_run_with_more_of_them(tmp_path: Path) -> None:
     # The programs differ, so only what is exact is compared: counts, and what comes
     # before training.

@@ -194,14 +194,13 @@ def test_what_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
         "run.checkpoint_every": "2step",
         "run.steps_per_call": 2,
     }
-    train(tmp_path / "whole", fields)
+    made = train(tmp_path / "whole", fields)
     stopped = 0
     while True:
         calls = iter(range(1000))
         try:
-            mine = make(tmp_path / "parts", fields)
             desk = tiny.desk(tmp_path / "parts", lambda c=calls: next(c) >= 1)
-            run_lib.run(mine, desk)
+            run_lib.run(made, desk)
             break
         except preemption.Preempted:
             stopped += 1

@@ -158,11 +158,10 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
 def test_a_killed_run_comes_out_the_same(
     runs: dict[str, tuple[Path, Any]], tmp_path: Path
 ) -> None:
-    stopped = 0
+    stopped, (_, made) = 0, runs["repelled"]
     while True:
         calls = iter(range(1000))
         try:
-            made = make(tmp_path, {"solution_penalty.strength": 20.0})
             run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
         except preemption.Preempted:
@@ -179,7 +178,7 @@ def test_a_killed_run_comes_out_the_same(
 @pytest.mark.parametrize(
     ("replicates", "parallelism"),
     [
-        case(replicates, by, always=(replicates, by) in ((1, "jit"), (2, "pmap")))
+        case(replicates, by, always=(replicates, by) == (2, "pmap"))
         for replicates in (1, 2)
         for by in ("jit", "pmap")
     ],

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.campaigns import case
 
 from jaxsparse import factory, losses
 from jaxsparse.factory import components
@@ -138,7 +139,8 @@ def test_what_lies_before_the_rewinding_step_counts_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "replicates", "parallelism"), [(2, 1, "jit"), (2, 2, "pmap")]
+    ("devices", "replicates", "parallelism"),
+    [case(2, 1, "jit", always=False), case(2, 2, "pmap", always=True)],
 )
 def test_the_layout_of_devices_changes_no_count(
     devices: int, replicates: int, parallelism: str, tmp_path: Path
@@ -177,7 +179,7 @@ def test_what_began_otherwise_or_is_lost_is_refused(
     with pytest.raises(ValueError, match=r"config\.pretraining differs from training"):
         factory.count_forgetting(run._replace(config=c))
     (tmp_path / "config.json").write_text(run.config.to_json())
-    with pytest.raises(ValueError, match="no whole checkpoint 'init'"):
+    with pytest.raises(ValueError, match="got 'init', which is missing or corrupt"):
         factory.count_forgetting(factory.open_run(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 

@@ -118,17 +118,31 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Command]:
     return command
 
 
+SHORT = "--config.lottery.levels=2"  # instead of 5, which campaigns train
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(make: Callable[..., Command]) -> dict[str, Any]:
-    command = make("uninterrupted")
+    return trained(make("uninterrupted", SHORT), levels=2)
+
+
+@pytest.fixture(scope="module")
+def long_uninterrupted(make: Callable[..., Command]) -> dict[str, Any]:
+    return trained(make("long_uninterrupted"), levels=5)
+
+
+def trained(command: Command, *, levels: int) -> dict[str, Any]:
+    """Trains a run of two replicates without interruption."""
     result = command.run()
     assert result.code == 0, result.errors
     found = outcome(command.folder)
-    # 1 + 6 + 2 * 5 stages, and initialization; 5 levels pruned, 2 replicates.
-    assert len(found["records"]) > 150
-    assert sum(name.endswith("last.json") for name in found) == 16
+    # The ticket of level 0, then a ticket and two controls a level; each has at least
+    # five records of each replicate.
+    stages = 1 + 3 * levels
+    assert len(found["records"]) > 10 * stages
+    assert sum(name.endswith("last.json") for name in found) == stages
     assert {"init.json", "rewind.json"} <= found.keys()
-    assert sum(name.endswith(".npz") for name in found) == 10
+    assert sum(name.endswith(".npz") for name in found) == 2 * levels
     return found
 
 
@@ -163,21 +177,14 @@ def check_clean(folder: Path) -> None:
     assert left == []
 
 
-def test_ten_kills_change_no_bit(make: Callable, uninterrupted: dict) -> None:
-    command = make("ten")
-    assert kill_until_done(command, 10, seed=0) == 10
-    assert outcome(command.folder) == uninterrupted
-    check_clean(command.folder)
-
-
 @pytest.mark.campaign
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_fifty_kills_change_no_bit(
-    make: Callable, uninterrupted: dict, seed: int
+@pytest.mark.parametrize("seed", range(6))
+def test_many_kills_change_no_bit(
+    make: Callable, long_uninterrupted: dict, seed: int
 ) -> None:
     command = make(f"campaign_{seed}")
     assert kill_until_done(command, 10, seed=seed) == 10
-    assert outcome(command.folder) == uninterrupted
+    assert outcome(command.folder) == long_uninterrupted
     check_clean(command.folder)
 
 
@@ -190,10 +197,11 @@ def flip(folder: Path) -> None:
     victim.write_bytes(bytes(content))
 
 
-def test_ctrl_c_then_corrupt_checkpoints_change_no_bit(
+def test_ctrl_c_corrupt_checkpoints_and_two_kills_change_no_bit(
     make: Callable, uninterrupted: dict
 ) -> None:
-    command = make("stopped")
+    """One folder, ended three times before it is done."""
+    command = make("stopped", SHORT)
     directory = command.folder / "checkpoints"
     ended = directory / "level_00" / "ticket" / "last.json"
     result = command.interrupt(ended.exists, by=signal.SIGINT)
@@ -206,15 +214,14 @@ def test_ctrl_c_then_corrupt_checkpoints_change_no_bit(
     names = ("init", "rewind", "level_00/ticket/last")
     for name in names:
         flip(directory / name)
-    result = command.run()
-    assert result.code == 0, result.errors
+    assert kill_until_done(command, 2, seed=0) == 2
     for name in names:
-        assert f"checkpoint {directory / name}: corrupt (" in result.errors
         assert (directory / f"{name}.corrupt-0").is_dir()
     assert outcome(command.folder) == uninterrupted
     check_clean(command.folder)
 
 
+@pytest.mark.campaign
 def test_a_loss_that_is_not_finite_is_one_error_after_its_record(
     make: Callable,
 ) -> None:

@@ -199,12 +199,11 @@ def test_a_run_is_the_same_in_calls_of_any_length_and_goes_on_where_it_was_stopp
     asked = iter([False, True])
     with pytest.raises(preemption.Preempted):
         run_lib.run(
-            experiment(tree, tmp_path / "cut", fields),
+            whole,
             tiny.desk(tmp_path / "cut", lambda: next(asked, True)),
         )
     assert metrics(tmp_path / "cut") != metrics(tmp_path / "whole")
-    again = experiment(tree, tmp_path / "cut", fields)
-    run_lib.run(again, tiny.desk(tmp_path / "cut"))
+    run_lib.run(whole, tiny.desk(tmp_path / "cut"))
     longer = experiment(tree, tmp_path / "long", {"run.steps_per_call": 4})
     run_lib.run(longer, tiny.desk(tmp_path / "long"))
     name = "train/last"

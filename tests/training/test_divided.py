@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.campaigns import case, some
 
 from jaxsparse import masks, transforms, tree
 from jaxsparse.runner import run as run_lib
@@ -58,7 +59,12 @@ def test_masks_and_momenta_lie_where_their_weights_do(
 
 
 @pytest.mark.parametrize(
-    ("name", "replicates"), [("mlp", 1), ("mlp", 2), ("resnet", 1)]
+    ("name", "replicates"),
+    [
+        case("mlp", 1, always=False),
+        case("mlp", 2, always=True),
+        case("resnet", 1, always=False),
+    ],
 )
 def test_steps_differ_by_rounding_from_those_with_whole_weights(
     bench: Callable, name: str, replicates: int
@@ -214,7 +220,7 @@ def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) ->
     assert kernel.addressable_shards[0].data.shape == (1, 32, 300)
 
 
-@pytest.mark.parametrize("examples", ["sharded", "host"])
+@pytest.mark.parametrize("examples", some(["sharded", "host"], always=["sharded"]))
 def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> None:
     dense = {name: v for name, v in RIGL.items() if not name.startswith("sparse.")}
     fields = dense | {"run.fsdp": True}
@@ -230,6 +236,7 @@ def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> No
     )
 
 
+@pytest.mark.campaign
 def test_eight_devices_and_a_hundred_million_weights(root: Path) -> None:
     ran = subprocess.run(
         [sys.executable, root / "tests" / "eight_devices.py"],

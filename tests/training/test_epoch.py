@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.campaigns import case
 from hypothesis import strategies as st
 
 from jaxsparse.data import shuffling
@@ -97,6 +98,10 @@ def test_a_plan_by_hand() -> None:
     ]
 
 
+LAYOUTS = [(2, 1, "jit"), (1, 4, "jit"), (4, 4, "jit"), (1, 4, "pmap"), (4, 4, "pmap")]
+ALWAYS = [(True, 2, 1, "jit"), (False, 1, 4, "jit"), (False, 1, 4, "pmap")]
+
+
 def count_visits(
     state: TrainState, images: Any, labels: Any, *, batch_size: int, **rest: Any
 ) -> tuple[TrainState, MetricSums]:
@@ -106,10 +111,13 @@ def count_visits(
     return state._replace(step=state.step + 1, params={"seen": seen}), tally
 
 
-@pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(
-    ("replicates", "devices", "parallelism"),
-    [(2, 1, "jit"), (1, 4, "jit"), (4, 4, "jit"), (1, 4, "pmap"), (4, 4, "pmap")],
+    ("drop_last", "replicates", "devices", "parallelism"),
+    [
+        case(drop_last, *layout, always=(drop_last, *layout) in ALWAYS)
+        for layout in LAYOUTS
+        for drop_last in (False, True)
+    ],
 )
 def test_an_epoch_sees_every_example_once_and_never_twice(
     drop_last: bool, replicates: int, devices: int, parallelism: str
@@ -215,7 +223,12 @@ def test_scans_in_other_chunks_are_equal_in_every_bit(bench: Callable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "parallelism"), [(1, "jit"), (2, "jit"), (2, "pmap")]
+    ("devices", "parallelism"),
+    [
+        case(1, "jit", always=True),
+        case(2, "jit", always=False),
+        case(2, "pmap", always=True),
+    ],
 )
 def test_calls_that_end_early_share_a_program_and_change_no_bit(
     bench: Callable, devices: int, parallelism: str

@@ -32,6 +32,8 @@ from jaxsparse.training.steps import MetricSums
 COUNT, SIZE = 44, 8  # five full batches and one of four
 LAYOUTS = [(2, 1, "jit"), (1, 4, "jit"), (4, 4, "jit"), (2, 4, "jit")]
 LAYOUTS += [(1, 4, "pmap"), (4, 4, "pmap")]
+# Both axes of the mesh, and a batch divided under pmap.
+ALWAYS = [(2, 4, "jit"), (1, 4, "pmap")]
 
 
 def examples() -> Examples:
@@ -111,7 +113,10 @@ def visit(
     return found
 
 
-@pytest.mark.parametrize(("replicates", "devices", "parallelism"), LAYOUTS)
+@pytest.mark.parametrize(
+    ("replicates", "devices", "parallelism"),
+    [case(*layout, always=layout in ALWAYS) for layout in LAYOUTS],
+)
 def test_streamed_batches_are_those_gathered_on_the_devices(
     replicates: int, devices: int, parallelism: str
 ) -> None:
@@ -157,7 +162,7 @@ FIELDS = {
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
+        case({}, always=False),
         {"run.devices": 4},
         case({"run.parallelism": "pmap", "run.devices": 2}, always=False),
         {
@@ -206,6 +211,7 @@ def metrics(folder: Path) -> list[str]:
     return [line for line in lines if '"kind": "timing"' not in line]
 
 
+@pytest.mark.campaign
 def test_a_streamed_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     fields = FIELDS | {"run.data_placement": "host", "run.checkpoint_every": "4step"}
     made = tiny.run(tmp_path / "whole", fields)

@@ -36,6 +36,13 @@ FIELDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The run that is measured, of which most tests here read the records."""
+    folder = tmp_path_factory.mktemp("seen")
+    return folder, tiny.run(folder, FIELDS)
+
+
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [r for r in metrics_log.read(folder / "metrics.jsonl") if r["kind"] == kind]
 
@@ -70,14 +77,16 @@ def test_pauses_lie_around_every_change() -> None:
     assert observer.boundary_steps == (0, 4, 5, 8, 9, 10)
 
 
-def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None:
-    made = tiny.run(tmp_path, FIELDS)
+def test_what_is_recorded_is_the_gradient_of_kept_states(
+    seen: tuple[Path, Any],
+) -> None:
+    folder, made = seen
     steps = [
-        row["step"] for row in rows(tmp_path, "gradient_norm") if not row["replicate"]
+        row["step"] for row in rows(folder, "gradient_norm") if not row["replicate"]
     ]
     # Every fourth, and those in which masks change: 5 and 10 of 12.
     assert steps == [0, 4, 5, 8, 10, 12]
-    assert [r["step"] for r in rows(tmp_path, "mask_update")] == [6, 6, 11, 11]
+    assert [r["step"] for r in rows(folder, "mask_update")] == [6, 6, 11, 11]
     dataset = factory.load_data(tiny.config(FIELDS))
     model = factory.make_model(tiny.config(FIELDS), classes=10)
     images = (dataset.train.images[:30] / 255.0 - dataset.mean[0]) / dataset.std[0]
@@ -92,14 +101,14 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None
         return float(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads))) ** 0.5
 
     def one(step: int, r: int) -> tuple[Any, Any]:
-        state = tiny.load(tmp_path, saved_state_name(STAGE, step), made)
+        state = tiny.load(folder, saved_state_name(STAGE, step), made)
         held = transforms.get_masks(state.opt_state)
         return jax.tree.map(lambda leaf: leaf[r], (state.params, held))
 
     found = {
         (row["kind"], row["step"], row["replicate"]): row["norm"]
         for kind in ("gradient_norm", "mask_update")
-        for row in rows(tmp_path, kind)
+        for row in rows(folder, kind)
     }
     for r in range(2):
         for step in (0, 5):
@@ -111,24 +120,22 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(tmp_path: Path) -> None
         assert found["mask_update", 6, r] == pytest.approx(norm(before, new), rel=1e-4)
 
 
-def test_layers_add_up_to_the_whole(tmp_path: Path) -> None:
-    tiny.run(tmp_path, FIELDS)
-    for row in rows(tmp_path, "gradient_norm"):
+def test_layers_add_up_to_the_whole(seen: tuple[Path, Any]) -> None:
+    for row in rows(seen[0], "gradient"):
         whole = sum(value**2 for value in row["layers"].values()) ** 0.5
         assert row["norm"] == pytest.approx(whole, rel=1e-5)
         assert row["layers"].keys() >= {"dense1/kernel", "dense1/bias"}
 
 
-def test_measuring_changes_nothing(tmp_path: Path) -> None:
-    seen, unseen = tmp_path / "seen", tmp_path / "unseen"
+def test_measuring_changes_nothing(tmp_path: Path, seen: tuple[Path, Any]) -> None:
     plain = {k: v for k, v in FIELDS.items() if not k.startswith("analysis.")}
     states = [
-        tiny.load(folder, f"{STAGE}/last", tiny.run(folder, fields))
-        for folder, fields in ((seen, FIELDS), (unseen, plain))
+        tiny.load(folder, f"{STAGE}/last", made)
+        for folder, made in (seen, (tmp_path, tiny.run(tmp_path, plain)))
     ]
     tiny.check_equal(*states)
-    rest = [r for r in metrics_log.read(seen / "metrics.jsonl") if "norm" not in r]
-    others = metrics_log.read(unseen / "metrics.jsonl")
+    rest = [r for r in metrics_log.read(seen[0] / "metrics.jsonl") if "norm" not in r]
+    others = metrics_log.read(tmp_path / "metrics.jsonl")
     kinds = [[r["kind"] for r in each] for each in (rest, others)]
     assert kinds[0] == kinds[1]
 
@@ -149,7 +156,7 @@ CHANGING = {
 IDLE = {"gmp": (2,), "ac_dc": (10,)}
 
 
-@pytest.mark.parametrize("name", some(CHANGING, always=["gmp", "rigl", "ac_dc"]))
+@pytest.mark.parametrize("name", some(CHANGING, always=["rigl", "ac_dc"]))
 def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
     fields = {
         "replicates": 1,
@@ -180,12 +187,11 @@ def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 6, 9])
+@pytest.mark.parametrize("stop_at", some([3, 5, 6, 9], always=[5, 6]))
 def test_a_run_that_was_stopped_records_the_same(
-    tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seen: tuple[Path, Any], stop_at: int
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tiny.run(whole, FIELDS)
+    whole, parts = seen[0], tmp_path
     made = tiny.experiment(parts, FIELDS)
     asked = stopper(made, stop_at)
     with pytest.raises(preemption.Preempted):
@@ -204,7 +210,7 @@ def test_a_run_that_was_stopped_records_the_same(
 @pytest.mark.parametrize(
     ("replicates", "devices", "parallelism"),
     [
-        case(1, 2, "jit", always=True),
+        case(1, 2, "jit", always=False),
         case(2, 2, "jit", always=False),
         case(2, 2, "pmap", always=True),
     ],

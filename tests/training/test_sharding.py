@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.campaigns import case, some
 
 from jaxsparse import select, transforms
 from jaxsparse.lottery import imp
@@ -21,12 +22,15 @@ CASES = [
     pytest.param(
         *("mlp", 4, [(5, 64), (2, 64), (1, 64)]),
         id="mlp-replicates",
-        marks=pytest.mark.campaign,
     ),
     pytest.param(
         "resnet", 1, [(1, 64)] * 4, id="resnet-data", marks=pytest.mark.campaign
     ),
-    pytest.param("resnet", 4, [(1, 64)] * 4, id="resnet-replicates"),
+    pytest.param(
+        *("resnet", 4, [(1, 64)] * 4),
+        id="resnet-replicates",
+        marks=pytest.mark.campaign,
+    ),
 ]
 
 
@@ -51,7 +55,13 @@ def test_pmap_and_jit_are_equal_in_every_bit(
 
 
 @pytest.mark.parametrize(
-    ("network", "replicates"), [("mlp", 1), ("mlp", 2), ("mlp", 4), ("resnet", 1)]
+    ("network", "replicates"),
+    [
+        case("mlp", 1, always=False),
+        case("mlp", 2, always=True),
+        case("mlp", 4, always=False),
+        case("resnet", 1, always=True),
+    ],
 )
 def test_one_step_on_one_and_on_four_devices_differs_by_rounding(
     bench: Callable, network: str, replicates: int
@@ -67,8 +77,15 @@ def test_one_step_on_one_and_on_four_devices_differs_by_rounding(
     np.testing.assert_array_equal(tallies[0].examples, others[0].examples)
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("replicates", [1, 4])
+@pytest.mark.parametrize(
+    ("replicates", "scope"),
+    [
+        case(1, "global", always=False),
+        case(1, "layer", always=True),
+        case(4, "global", always=True),
+        case(4, "layer", always=False),
+    ],
+)
 def test_equal_scores_give_equal_masks_on_any_number_of_devices(
     bench: Callable, replicates: int, scope: str
 ) -> None:
@@ -116,7 +133,7 @@ def test_collect_undoes_place(
     tiny.check_equal(state_sharding.gather_state(layout, placed), fresh)
 
 
-@pytest.mark.parametrize("replicates", [1, 4])
+@pytest.mark.parametrize("replicates", some([1, 4], always=[4]))
 def test_a_state_saved_from_four_devices_continues_on_fewer(
     bench: Callable, tmp_path: Path, replicates: int
 ) -> None:
