@@ -121,7 +121,7 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(
 
 
 def test_layers_add_up_to_the_whole(seen: tuple[Path, Any]) -> None:
-    for row in rows(seen[0], "gradient"):
+    for row in rows(seen[0], "gradient_norm"):
         whole = sum(value**2 for value in row["layers"].values()) ** 0.5
         assert row["norm"] == pytest.approx(whole, rel=1e-5)
         assert row["layers"].keys() >= {"dense1/kernel", "dense1/bias"}
