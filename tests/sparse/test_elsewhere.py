@@ -135,13 +135,12 @@ def test_one_seed_may_be_taken_for_all(studies: Path) -> None:
     fields = STATIC | {
         "warm_start.weights": END,
         "warm_start.replicate": 1,
-        "replicates": 3,
     }
     task = build_in(studies / "one", fields).task
     assert task.start.first_weights is not None and task.first_masks is not None
     params, pruned = saved(studies, END)
     wanted = jax.tree.map(
-        lambda leaf: np.broadcast_to(leaf[1], (3, *leaf.shape[1:])), (params, pruned)
+        lambda leaf: np.broadcast_to(leaf[1], leaf.shape), (params, pruned)
     )
     found = (task.start.first_weights(None)[0], task.first_masks(None, None, None))
     tiny.check_equal(found, wanted)
