@@ -91,7 +91,7 @@ def test_scores_that_say_nothing_are_not_taken_in_silence(
             chosen = level_masks(SavedStates(made, tiny.desk(tmp_path)), 0)
             assert "in replicates [0, 1] no weight is on a path" in caplog.text
             huge = jax.tree.map(
-                lambda leaf: np.full(leaf.shape, 1e30, leaf.dtype),
+                lambda leaf: jax.device_put(np.full(leaf.shape, 1e30, leaf.dtype)),
                 jax.eval_shape(made.task.initialize, seeds().init)[0],
             )
             refused = r"^config.sparse.*NaN.*'dense1/kernel'"
