@@ -4,15 +4,20 @@ import importlib
 import json
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from helpers import tiny
+from ml_collections import ConfigDict
 
 from jaxsparse import config, factory, masks
 from jaxsparse.config import reference
 from jaxsparse.data.dataset import Dataset, Examples
+from jaxsparse.factory import components, init_masks
 from jaxsparse.lottery import imp
 
 
@@ -54,14 +59,76 @@ def variants(path: Path) -> list[str]:
     return ["", *hint.removeprefix("one of ").split(", ")]
 
 
+# What building a network depends on, but for sizes of layers and lengths of training.
+PARTS = ("model", "sparse", "init", "tost", "lottery", "gradinit")
+LENGTHS = {"sparse.begin_step", "sparse.end_step", "sparse.update_every"}
+LENGTHS |= {"tost.end", "lottery.rewind", "lottery.levels", "lottery.finetune"}
+SIZES = {"model.width", "model.features", "model.conv_channels"}
+BUILT: set[str] = set()
+
+
+def is_like_another(c: ConfigDict, shape: tuple[int, ...]) -> bool:
+    """Whether a network was built that differs in sizes and lengths only."""
+    fields = {
+        name: value
+        for name, value in config.flatten(c).items()
+        if name.partition(".")[0] in PARTS and name not in LENGTHS | SIZES
+    }
+    key = json.dumps([fields, shape], sort_keys=True, default=str)
+    known = key in BUILT
+    BUILT.add(key)
+    return known
+
+
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """Traces each network once for all configs, which takes most of building it."""
+
+    def once(function: Callable[..., Any], model: int, given: slice) -> Any:
+        known: dict[str, Any] = {}
+
+        def call(*args: Any) -> Any:
+            # The network, the images or masks, and what of the config matters.
+            like = jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), args[given])
+            key = repr((args[model], like, _ends(args[0])))
+            if key not in known:
+                # The arguments are kept, so that no address in a key has two meanings.
+                known[key] = function(*args), args
+            return known[key][0]
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, model, given in (
+            (components, "_shapes", 1, slice(2, 3)),
+            (init_masks, "ends_kept_whole", 1, slice(4, 5)),
+            (init_masks, "layouts", 0, slice(3, 4)),
+            (init_masks, "make_effective_count", 0, slice(3, 5)),
+        ):
+            patch.setattr(module, name, once(getattr(module, name), model, given))
+        yield
+
+
+def _ends(first: Any) -> Any:
+    if not isinstance(first, ConfigDict):
+        return None
+    c = first.sparse
+    return c.first_layer_dense, c.last_layer_dense, c.prunable
+
+
 @pytest.mark.parametrize(
     ("path", "variant"),
     [(path, variant) for path in CONFIGS for variant in variants(path)],
     ids=lambda value: value.stem if isinstance(value, Path) else value,
 )
 def test_every_config_is_valid_and_fits_its_network(
-    path: Path, variant: str, root: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    variant: str,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    traced_once: None,
 ) -> None:
+    """Configs that differ in sizes of layers and lengths only share a network."""
     monkeypatch.syspath_prepend(root)
     module = importlib.import_module(f"configs.{path.stem}")
     c = module.get_config(variant)
@@ -71,14 +138,17 @@ def test_every_config_is_valid_and_fits_its_network(
     command = f"Command: python experiments/train.py --config=configs/{path.name}"
     assert command in module.__doc__
     assert module.get_config.__doc__
+    with pytest.raises(ValueError, match="has no variant 'quik'; did you mean quick"):
+        module.get_config("quik")
     shape = next(v for k, v in SHAPES.items() if k in path.stem)
+    length = factory.make_durations(c, steps_per_epoch=400)
+    if is_like_another(c, shape):
+        return
     # As many as rescaling takes at once.
     pixels = np.broadcast_to(np.zeros((), np.uint8), (384, *shape))
     some = Examples(pixels, np.zeros(384, np.int32))
     dataset = Dataset(some, some, some, 10, (0.0,) * shape[-1], (1.0,) * shape[-1])
-    network = factory.make_network(
-        c, dataset, factory.make_durations(c, steps_per_epoch=400)
-    )
+    network = factory.make_network(c, dataset, length)
     layers = network.masks
     assert (network.first_masks is None) == (c.sparse.method == "none")
     assert network.live is not None
@@ -87,8 +157,6 @@ def test_every_config_is_valid_and_fits_its_network(
     )
     imp.check(rule, layers, levels=1)
     assert masks.size(layers) > 0
-    with pytest.raises(ValueError, match="has no variant 'quik'; did you mean quick"):
-        module.get_config("quik")
 
 
 def test_differences_are_of_scientific_fields_and_levels_may_grow() -> None:

@@ -6,31 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
 from helpers.campaigns import some
 
 from jaxsparse import config as config_lib
-from jaxsparse import factory, initializers, masks, transforms
+from jaxsparse import distributions, factory, masks, transforms
+from jaxsparse.runner.experiment import Experiment
 from jaxsparse.runner.saved_states import SavedStates
+from jaxsparse.runner.task import TrainTask
 from jaxsparse.training import checkpoints, environment
+from jaxsparse.training import state as state_lib
 
 END = "train/last"
-EARLIER = {
+# Epochs are one call each, and both sets that are evaluated have 50 examples, so that
+# a run compiles one program of each kind.
+ONE_PROGRAM = {
     "lottery.levels": 0,
+    "run.steps_per_call": 6,
+    "data.validation": 50,
+}
+EARLIER = ONE_PROGRAM | {
     "sparse.method": "gmp",
     "sparse.sparsity": 0.8,
     "sparse.begin_step": "2step",
     "sparse.end_step": "8step",
     "sparse.update_every": "2step",
 }
-STATIC = {
-    "lottery.levels": 0,
+STATIC = ONE_PROGRAM | {
     "sparse.method": "static",
     "warm_start.run": "../earlier",
     "warm_start.masks": END,
+}
+DYNAMIC = STATIC | {
+    "sparse.update_every": "3step",
+    "sparse.drop_schedule": "constant",
+    "warm_start.replicate": 0,
+    "init.sparse_init": "fan_in",
 }
 
 
@@ -42,18 +55,40 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def first(made: Any, folder: Path) -> tuple[Any, Any]:
+@pytest.fixture(scope="module")
+def rigl(studies: Path) -> Path:
+    """A run of RigL that started from its masks, with weights drawn for them."""
+    tiny.train(studies / "rigl", DYNAMIC | {"sparse.method": "rigl"})
+    return studies / "rigl"
+
+
+@pytest.fixture(scope="module")
+def plain(studies: Path) -> Experiment:
+    """Static training under its masks, built but not trained."""
+    return build_in(studies / "plain", STATIC)
+
+
+def first(made: Experiment, folder: Path) -> tuple[Any, Any]:
     """Weights and masks [r ...] that a run trains from."""
     session = SavedStates(made, tiny.desk(folder))
     state = tiny.start(session, tiny.stages(made)[0])
     return state.params, transforms.get_masks(state.opt_state)
 
 
-def build_in(folder: Path, fields: dict[str, Any]) -> Any:
+def build_in(folder: Path, fields: dict[str, Any]) -> Experiment:
     c = tiny.config(fields)
     config_lib.validate(c)
     factory.check_names(c)
     return factory.make_experiment(c, factory.load_data(c), folder)
+
+
+def make_task(fields: dict[str, Any]) -> TrainTask:
+    """Makes a network as a run does, before it starts elsewhere."""
+    c = tiny.config(fields)
+    config_lib.validate(c)
+    factory.check_names(c)
+    length = factory.make_durations(c, steps_per_epoch=6)
+    return factory.make_network(c, factory.load_data(c), length)
 
 
 def saved(studies: Path, moment: str) -> tuple[Any, Any]:
@@ -68,9 +103,15 @@ def test_a_run_is_opened_as_it_was(studies: Path) -> None:
     state = factory.load_state(run, END)
     note = checkpoints.recorded_hash(studies / "earlier" / "checkpoints", END)
     assert checkpoints.digest(state) == note
-    with pytest.raises(ValueError, match=r"no whole checkpoint 'lst'; .*'init'"):
+    for r in range(2):
+        held = jax.tree.map(
+            lambda leaf, r=r: leaf[r], transforms.get_masks(state.opt_state)
+        )
+        counts = [layer.num_active for layer in masks.layer_counts(held).values()]
+        assert counts == jax.tree.leaves(distributions.uniform(held, 0.8))
+    with pytest.raises(ValueError, match=r"checkpoints \[.*'init'.*got 'lst'"):
         factory.load_state(run, "lst")
-    with pytest.raises(ValueError, match="no run is there"):
+    with pytest.raises(ValueError, match="expected the directory of a run"):
         factory.open_run(studies / "nothing")
 
 
@@ -85,48 +126,49 @@ def test_a_ticket_has_the_weights_and_the_masks(studies: Path, tmp_path: Path) -
     origin = made.trainer.execution_plan["starts_from"]
     assert origin["masks"] == checkpoints.digest(pruned)
     assert set(origin) == {"weights", "masks", "checkpoints"}
+    assert origin["checkpoints"].keys() == {"init", END}
     assert origin["checkpoints"] == factory.recorded_hashes(tiny.config(fields), folder)
 
 
-def test_one_seed_may_be_taken_for_all(studies: Path, tmp_path: Path) -> None:
+def test_one_seed_may_be_taken_for_all(studies: Path) -> None:
+    """What a run starts from, looked at before any program is compiled."""
     fields = STATIC | {
         "warm_start.weights": END,
         "warm_start.replicate": 1,
-        "replicates": 3,
     }
-    weights, held = first(build_in(studies / "one", fields), tmp_path)
+    task = build_in(studies / "one", fields).task
+    assert task.start.first_weights is not None and task.first_masks is not None
     params, pruned = saved(studies, END)
     wanted = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf[1], (3, *leaf.shape[1:])), (params, pruned)
+        lambda leaf: np.broadcast_to(leaf[1], leaf.shape), (params, pruned)
     )
-    tiny.check_equal((weights, held), wanted)
+    found = (task.start.first_weights(None)[0], task.first_masks(None, None, None))
+    tiny.check_equal(found, wanted)
 
 
-def test_masks_may_come_from_files(studies: Path, tmp_path: Path) -> None:
+def test_masks_may_come_from_files(studies: Path) -> None:
     fields = STATIC | {
         "warm_start.run": None,
         "warm_start.masks": str(
             studies / "earlier/tickets/final/replicate_{replicate}.npz"
         ),
     }
-    _, held = first(build_in(studies / "files", fields), tmp_path)
-    tiny.check_equal(held, saved(studies, END)[1])
+    task = build_in(studies / "files", fields).task
+    assert task.first_masks is not None
+    tiny.check_equal(task.first_masks(None, None, None), saved(studies, END)[1])
 
 
 @pytest.mark.parametrize(
     "method", some(["set", "rigl", "mest", "snfs"], always=["rigl"])
 )
 def test_dynamic_training_keeps_the_counts_it_was_given(
-    studies: Path, method: str
+    studies: Path, method: str, request: pytest.FixtureRequest
 ) -> None:
-    fields = STATIC | {
-        "sparse.method": method,
-        "sparse.update_every": "3step",
-        "sparse.drop_schedule": "constant",
-        "warm_start.replicate": 0,
-    }
-    folder = studies / method
-    tiny.train(folder, fields)
+    if method == "rigl":
+        folder = request.getfixturevalue("rigl")
+    else:
+        folder = studies / method
+        tiny.train(folder, DYNAMIC | {"sparse.method": method})
     state = factory.load_state(factory.open_run(folder), END)
     found = transforms.get_masks(state.opt_state)
     _, pruned = saved(studies, END)
@@ -144,79 +186,73 @@ def test_dynamic_training_keeps_the_counts_it_was_given(
         )
 
 
-def test_fresh_weights_may_be_shared(studies: Path, tmp_path: Path) -> None:
-    weights, _ = first(build_in(studies / "s", STATIC | SHARED), tmp_path / "a")
-    plain, _ = first(build_in(studies / "p", STATIC | ONE), tmp_path / "b")
-    for shared, own in zip(*map(jax.tree.leaves, (weights, plain)), strict=True):
-        np.testing.assert_array_equal(shared[0], own[0])
+def test_fresh_weights_may_be_shared() -> None:
+    weights, own = (
+        task.initialize(state_lib.make_seeds(**SEEDS, replicates=2).init)[0]
+        for task in (make_task(ONE_PROGRAM | {"init.shared": x}) for x in (True, False))
+    )
+    for shared, leaf in zip(*map(jax.tree.leaves, (weights, own)), strict=True):
+        np.testing.assert_array_equal(shared[0], leaf[0])
         np.testing.assert_array_equal(shared[1], shared[0])
-    kernel = plain["dense1"]["kernel"]
+    kernel = np.asarray(own["dense1"]["kernel"])
     assert np.any(kernel[0] != kernel[1])
 
 
-ONE = {"warm_start.replicate": 0}
-SHARED = ONE | {"init.shared": True}
+SEEDS = {"init": 0, "data": 0, "masks": 0}
 
 
 @pytest.mark.parametrize("rule", factory.SPARSE_INITS)
 def test_kernels_are_redrawn_for_their_masks(
-    studies: Path, tmp_path: Path, rule: str
+    plain: Experiment, tmp_path: Path, rule: str
 ) -> None:
+    """All rules start the same run, which differs in how it redraws only."""
     fields = STATIC | {"init.sparse_init": rule}
-    weights, held = first(build_in(studies / rule, fields), tmp_path / "a")
-    plain, _ = first(build_in(studies / "plain", STATIC), tmp_path / "b")
+    if rule == "fan_in":
+        fields |= {"init.sparse_init_scale": 2.0}
+    start = plain.task.start._replace(redraw=make_task(fields).start.redraw)
+    redrawn = plain._replace(task=plain.task._replace(start=start))
+    weights, held = first(redrawn, tmp_path / "a")
+    before, _ = first(plain, tmp_path / "b")
     for name, layer in weights.items():
         mask = np.asarray(held[name]["kernel"])
         kernel = np.asarray(layer["kernel"])
         assert not np.any(kernel[~mask])
         assert np.all(kernel[mask])
-        assert np.all(kernel[mask] != np.asarray(plain[name]["kernel"])[mask])
-        np.testing.assert_array_equal(layer["bias"], plain[name]["bias"])
+        assert np.all(kernel[mask] != np.asarray(before[name]["kernel"])[mask])
+        np.testing.assert_array_equal(layer["bias"], before[name]["bias"])
         assert np.any(kernel[0] != kernel[1])
+    if rule == "fan_in":
+        kernel = np.asarray(weights["dense1"]["kernel"], np.float64)
+        mask = np.asarray(held["dense1"]["kernel"])
+        fans = np.maximum(1, mask.sum(axis=1, keepdims=True))
+        # Each active weight divided by its deviation is a standard normal; 6 sigmas.
+        scaled = (kernel * np.sqrt(fans / 2.0))[mask]
+        assert abs(np.mean(scaled**2) - 1) < 6 * (2 / scaled.size) ** 0.5
 
 
-def test_the_variance_is_that_of_the_connections(studies: Path, tmp_path: Path) -> None:
-    fields = STATIC | {"init.sparse_init": "fan_in", "init.sparse_init_scale": 2.0}
-    weights, held = first(build_in(studies / "he", fields), tmp_path)
-    kernel = np.asarray(weights["dense1"]["kernel"], np.float64)
-    mask = np.asarray(held["dense1"]["kernel"])
-    fans = [initializers.sparse_fans(jnp.asarray(one))[0] for one in mask]
-    fans = np.maximum(1, np.stack(fans))[:, None, :]
-    # Each active weight divided by its deviation is a standard normal; 6 sigmas.
-    scaled = (kernel * np.sqrt(fans / 2.0))[mask]
-    assert abs(np.mean(scaled**2) - 1) < 6 * (2 / scaled.size) ** 0.5
+def test_an_arm_with_all_of_it_is_trained_and_resumed(rigl: Path) -> None:
+    fields = DYNAMIC | {"sparse.method": "rigl"}
+    text = (rigl / "metrics.jsonl").read_text()
+    tiny.train(rigl, fields)
+    assert (rigl / "metrics.jsonl").read_text() == text
+    made = json.loads((rigl / "environment.json").read_text())["arrangement"]
+    assert made["starts_from"].keys() == {"masks", "checkpoints"}
 
 
-def test_an_arm_with_all_of_it_is_trained_and_resumed(studies: Path) -> None:
-    fields = STATIC | {"init.sparse_init": "fan_in", "warm_start.replicate": 0}
-    folder = studies / "arm"
-    tiny.train(folder, fields)
-    text = (folder / "metrics.jsonl").read_text()
-    tiny.train(folder, fields)
-    assert (folder / "metrics.jsonl").read_text() == text
-    start = json.loads((folder / "environment.json").read_text())["arrangement"]
-    assert start["starts_from"].keys() == {"masks", "checkpoints"}
-
-
-def test_an_arm_does_not_go_on_from_another_start(tmp_path: Path) -> None:
-    earlier, arm, masks = (
-        tmp_path / "earlier",
-        tmp_path / "arm",
-        STATIC["warm_start.masks"],
-    )
-    tiny.train(earlier, EARLIER)
-    fields = STATIC | {"warm_start.weights": "init"}
-    tiny.train(arm, fields)
+def test_an_arm_does_not_go_on_from_another_start(
+    studies: Path, rigl: Path, tmp_path: Path
+) -> None:
+    """In the place of the earlier run is the other one of this module."""
+    shutil.copytree(rigl, arm := tmp_path / "arm")
+    shutil.copytree(rigl, tmp_path / "earlier")
+    fields = DYNAMIC | {"sparse.method": "rigl"}
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
-    shutil.rmtree(earlier)
-    tiny.train(earlier, EARLIER | {"seeds.init": 7})
     with pytest.raises(ValueError, match=r"config\.warm_start: expected .* began, got"):
         tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
     hashes = factory.recorded_hashes(tiny.config(fields), arm)
-    assert hashes.keys() == {masks, "init"}
-    there = environment.starts_from(arm)["checkpoints"]
-    assert all(there[name] != hash_ for name, hash_ in hashes.items())
+    assert hashes.keys() == {END}
+    assert environment.starts_from(arm)["checkpoints"][END] != hashes[END]
 
 
 WRONG = [
@@ -249,7 +285,7 @@ WRONG = [
     ),
     (
         STATIC | {"model.features": (7,)},
-        r"warm_start\.masks: .*dense1/kernel: expected shape .*there",
+        r"warm_start\.masks: expected dense1/kernel of shape",
     ),
     (
         STATIC | {"warm_start.weights": "init", "sparse.ablation": "reinitialized"},

@@ -1,6 +1,5 @@
 """The recipes for ImageNet from files to tickets, so small that a CPU can do it."""
 
-import functools
 import importlib
 import math
 from pathlib import Path
@@ -11,16 +10,9 @@ import pytest
 from helpers import tiny
 from helpers.campaigns import some
 from helpers.images import write_tree
+from helpers.shallow_models import SHALLOW
 
-from jaxsparse import (
-    config,
-    distributions,
-    factory,
-    masks,
-    metrics_log,
-    models,
-    transforms,
-)
+from jaxsparse import config, distributions, factory, masks, metrics_log, transforms
 from jaxsparse.data.image_files import StoredImages
 from jaxsparse.runner import run as run_lib
 from jaxsparse.training import input_pipeline
@@ -37,19 +29,6 @@ SMALL = {
     "run.devices": 1,
     "run.tensorboard": False,
     "run.checkpoint_every": None,
-}
-# One or two blocks: compilation is all the time it takes.
-SHALLOW = {
-    "resnet_50": config.ModelSpec(
-        name="resnet_50",
-        function=functools.partial(models.ResNet, (1, 1)),
-        takes=("features", "norm", "conv", "skip", "dtype"),
-    ),
-    "vit_s_16": config.ModelSpec(
-        name="vit_s_16",
-        function=lambda features, **fields: models.ViT(*features, depth=1, **fields),
-        takes=("features", "dtype"),
-    ),
 }
 RESNET = {"data.image_size": 16, "model.features": (4, 8)}
 RECIPES = {
