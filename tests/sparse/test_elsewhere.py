@@ -243,7 +243,7 @@ def test_an_arm_does_not_go_on_from_another_start(
     studies: Path, rigl: Path, tmp_path: Path
 ) -> None:
     """In the place of the earlier run is the other one of this module."""
-    shutil.copytree(rigl, arm := tmp_path / "arm")
+    shutil.copytree(rigl, arm := tmp_path / "variant")
     shutil.copytree(rigl, tmp_path / "earlier")
     fields = DYNAMIC | {"sparse.method": "rigl"}
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}

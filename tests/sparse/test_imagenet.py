@@ -60,8 +60,8 @@ def test_the_recipes_train_and_measure(
         exact = layer.size if first else layer.size * 0.2
         assert layer.num_active in (math.floor(exact), math.ceil(exact)), name
     found = metrics_log.read(tmp_path / "metrics.jsonl")
-    norms = [row for row in found if row["kind"] == "gradient"]
+    norms = [row for row in found if row["kind"] == "gradient_norm"]
     assert [row["step"] for row in norms if not row["step"] % 5][:2] == [0, 5]
     assert all(math.isfinite(row["norm"]) and row["norm"] > 0 for row in norms)
-    changes = [row["step"] for row in found if row["kind"] == "change"]
+    changes = [row["step"] for row in found if row["kind"] == "mask_update"]
     assert changes == ([] if variant == "quick" else [6, 11])

@@ -89,7 +89,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
         assert not any(leaf.any() for leaf in jax.tree.leaves(outside))
         (row,) = [x for x in rows_of(folder, "level") if x["replicate"] == r]
         assert (row["kept"], row["total"]) == (kept, total)
-        assert 0 < row["live"] <= kept
+        assert 0 < row["effective_params"] <= kept
         assert row["layers"] == {
             name: list(count) for name, count in masks.layer_counts(mask).items()
         }
@@ -109,7 +109,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
 
 def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
     method, folder, made = ran
-    rows = rows_of(folder, "masks")
+    rows = rows_of(folder, "mask_stats")
     if method == "static":
         assert rows == []
         return
@@ -165,7 +165,7 @@ def test_skipped_updates_of_masks_are_recorded_and_said(
     by_replicate = [
         [
             row["skipped_updates"]
-            for row in rows_of(tmp_path, "masks")
+            for row in rows_of(tmp_path, "mask_stats")
             if row["replicate"] == r
         ]
         for r in range(2)
@@ -275,11 +275,11 @@ def test_stopped_and_resumed_is_bit_identical(
     _, whole, made = run_of(method)  # and its programs
     with pytest.raises(preemption.Preempted):
         run_lib.run(made, tiny.desk(tmp_path, lambda: True))
-    assert 0 < rows_of(tmp_path, "masks")[-1]["step"] < 12
+    assert 0 < rows_of(tmp_path, "mask_stats")[-1]["step"] < 12
     run_lib.run(made, tiny.desk(tmp_path))
     ends = [tiny.load(path, "train/last", made) for path in (whole, tmp_path)]
     tiny.check_equal(*ends)
-    for kind in ("eval", "masks", "level"):
+    for kind in ("eval", "mask_stats", "level"):
         assert rows_of(whole, kind) == rows_of(tmp_path, kind)
 
 
