@@ -190,7 +190,7 @@ def test_a_missing_gradient_is_named(latent: bool) -> None:
     options = {} if latent else {"update_every": 2, "end_step": 9}
     tx = make(SGD, sparsity=0.5, **options)
     params = PARAMS | {"scale": jnp.ones(3)}
-    state = tx.init(params)
+    state = jax.eval_shape(tx.init, params)
     with pytest.raises(ValueError, match="^grads: expected a gradient for head/kern"):
         tx.update({"head": {"kernel": None}, "scale": params["scale"]}, state, params)
 
