@@ -101,7 +101,7 @@ def test_patterns_that_only_leave_out_take_other_kernels() -> None:
     weights = {
         "a": params(),
         "head": params(),
-        "b": {"bias": np.ones((3, 3), np.float32)},
+        "b": {"bias": jax.device_put(np.ones((3, 3), np.float32))},
     }
     found = masks.ones(weights, prunable=("!head/*",))
     assert masks.names(found) == ["a/kernel"]

@@ -57,7 +57,7 @@ def test_bfloat16_weights_and_float32_gradients() -> None:
         assert wide == {jnp.dtype("float32")}
     first, second = (jax.tree.leaves(tree) for tree in moments[:2])
     assert not any(leaf.any() for leaf in first)
-    assert all(leaf.any() for leaf in second)
+    assert any(leaf.any() for leaf in second)
     bare = jax.eval_shape(inner.update, PARAMS, inner.init(NARROW), NARROW)[1]
     types = [
         jax.tree.map(lambda leaf: leaf.dtype, s) for s in (state.inner_state, bare)

@@ -47,7 +47,7 @@ def test_in_an_optimizer_of_nnx(make: Any, tx: Any) -> None:
     model = network()
     optimizer = make(model, tx, wrt=nnx.Param)
     params = nnx.state(model, nnx.Param)
-    plain = tx.init(params)
+    plain = jax.jit(tx.init)(params)
     held = transforms.get_masks(optimizer.opt_state)
     for found, wanted in (
         (masks.apply(held, params), masks.apply(transforms.get_masks(plain), params)),

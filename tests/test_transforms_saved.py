@@ -145,5 +145,5 @@ def test_checkpoints_of_the_earlier_layout_are_read(name: str, tmp_path: Path) -
     assert not checkpoints.comparable(tmp_path, "last")
     checkpoints.save(tmp_path, "last", state)
     assert checkpoints.comparable(tmp_path, "last")
-    with pytest.raises(ValueError, match="wanted equal bits"):
+    with pytest.raises(ValueError, match="expected the bits with the recorded hash"):
         checkpoints.save(tmp_path, "last", blank)
