@@ -111,9 +111,11 @@ def test_ignored_leaves_need_not_fit() -> None:
     scores = {"a": distinct((8, 3)), "b": distinct((5, 3)), "c": jnp.ones(3)}
     counts = {"a": 12, "b": None, "c": None}
     structure = select.n_of_m(4)
-    result = select.top_k_per_layer(
-        scores, counts, frozen=("b", "c"), structure=structure
-    )
+    result = jax.jit(
+        lambda s: select.top_k_per_layer(
+            s, counts, frozen=("b", "c"), structure=structure
+        )
+    )(scores)
     assert [layer.num_active for layer in masks.layer_counts(result).values()] == [
         12,
         15,
@@ -181,11 +183,9 @@ def test_structures_follow_the_layout(
     assert in_sets(units.tolist()) == in_sets(of_rows)
     if (LAYOUTS.index((layout, shape)) - STRUCTURED.index(structure)) % 4:
         return  # a selection of each structure and of each layout suffices
-    kept = select.top_k_per_layer(
-        {"a": jnp.asarray(score, jnp.float32)},
-        {"a": wanted * view.rows * view.members},
-        structure=tied,
-    )
+    count = wanted * view.rows * view.members
+    chosen = jax.jit(lambda s: select.top_k_per_layer(s, {"a": count}, structure=tied))
+    kept = chosen({"a": score.astype(np.float32)})
     found = np.asarray(fan_axes.to_matrices(axes, "a", kept["a"])).reshape(-1)
     by_hand = np.zeros(flat.size, bool)
     for row in rows:
@@ -199,7 +199,8 @@ def test_groups_of_four_run_along_the_inputs_of_attention() -> None:
     shapes = {"query": (8, 2, 2), "key": (8, 2, 2), "value": (8, 2, 2)}
     shapes["out"] = (2, 2, 6)
     params = {n: {"kernel": distinct(s, seed=5)} for n, s in shapes.items()}
-    kept = prune.prune(params, 0.5, distribution="uniform", structure=select.n_of_m(4))
+    half = {"distribution": "uniform", "structure": select.n_of_m(4)}
+    kept = jax.jit(lambda p: prune.prune(p, 0.5, **half))(params)
     for name in ("query", "key", "value"):
         groups = np.asarray(kept[name]["kernel"]).reshape(2, 4, 4)
         assert (groups.sum(axis=1) == 2).all()
@@ -219,21 +220,16 @@ def test_dense_leaves_need_not_fit() -> None:
     groups, sgd = select.n_of_m(4), optax.sgd(0.1)
     where = {"dense": ("stem/*",), "structure": groups}
     when = {"begin_step": 0, "end_step": 2, "update_every": 1}
-    for ticket in (
-        prune.prune(params, 0.5, distribution="uniform", **where),
-        transforms.get_masks(
-            transforms.rigl(
-                sgd, sparsity=0.5, distribution="uniform", end_step=200, **where
-            ).init(params)
-        ),
-    ):
-        assert [layer.num_active for layer in masks.layer_counts(ticket).values()] == [
-            24,
-            108,
-        ]
     blocks = {"structure": select.blocks((2, 2)), "dense": ("stem/*",)}
-    ticket = prune.prune(params, 0.154, **blocks)
-    assert masks.layer_counts(ticket)["stem/kernel"] == (108, 108)
+    ticket, other = jax.jit(
+        lambda p: (
+            prune.prune(p, 0.5, distribution="uniform", **where),
+            prune.prune(p, 0.154, **blocks),
+        )
+    )(params)
+    kept = masks.layer_counts(ticket).values()
+    assert [layer.num_active for layer in kept] == [24, 108]
+    assert masks.layer_counts(other)["stem/kernel"] == (108, 108)
     for tx in (
         transforms.rigl(
             sgd,
@@ -248,6 +244,8 @@ def test_dense_leaves_need_not_fit() -> None:
         transforms.gradual_magnitude(sgd, sparsity=0.5, **where, **when),
     ):
         state, held = jax.jit(tx.init)(params), params
+        first = masks.layer_counts(transforms.get_masks(state))
+        assert first["stem/kernel"] == (108, 108)
         update = jax.jit(tx.update)
         for _ in range(3):
             grads = jax.tree.map(np.sin, held)
