@@ -21,12 +21,12 @@ from jaxsparse import transforms
 
 PARTNERS = ("momentum", "adam", "clipped", "rmsprop", "schedule free", "accumulating")
 # Methods that differ in what their state holds and in what an update reads, each in one
-# program beside the plain loop; everything else is a campaign.
+# program beside the plain loop; everything else is a campaign. Scans are what trains in
+# the tests of training.
 CHOSEN = {
     ("rigl restarts", "clipped"): "vmap",
     ("mest soft_bound", "adam"): "vmap",
     ("snfs", "momentum"): "shard_map",
-    ("ac_dc", "schedule free"): "scan",
     ("top_kast", "accumulating"): "pmap",
 }
 OTHERS = [

@@ -53,13 +53,8 @@ SAFE: dict[str, Any] = {
 BREAKING: dict[str, Any] = {
     "scale": after(optax.scale(-0.1)),
     "ema": after(optax.ema(0.9)),
-    "add_noise": after(optax.add_noise(0.1, 0.5, key=7)),
     "add_decayed_weights": after(optax.add_decayed_weights(0.1)),
-    "clip": after(optax.clip(0.1)),
-    "centralize": after(optax.centralize()),
     "apply_every": after(optax.apply_every(2)),
-    "reduce_on_plateau": after(contrib.reduce_on_plateau(0.5, patience=1, rtol=1.0)),
-    "adam": after(optax.adam(0.01)),
     "mechanize": contrib.mechanize(sparse()),
     "schedule_free": contrib.schedule_free(sparse(), 0.01),
     "lookahead": optax.lookahead(sparse(), sync_period=3, slow_step_size=0.5),

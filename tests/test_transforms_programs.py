@@ -166,7 +166,7 @@ def test_replicates_still_change_masks_conditionally() -> None:
     assert found == [2, 0]
 
 
-@pytest.mark.campaign  # a scan of ac_dc is in test_methods_programs
+@pytest.mark.campaign  # the tests of training scan
 def test_inside_scan() -> None:
     batches = make_batches()
     many, _ = jax.jit(
