@@ -98,7 +98,7 @@ def test_prunable_is_a_function_or_patterns(
         masks.ones(PARAMS, prunable=prunable)
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, max_examples=25)
 @hypothesis.given(
     hnp.arrays(bool, (4, 3)),
     hnp.arrays(np.float32, (4, 3), elements=st.floats(width=32)),
@@ -149,7 +149,7 @@ def test_is_nested() -> None:
     assert bool(jax.jit(masks.is_nested)(inner, outer))
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, max_examples=15)
 @hypothesis.given(
     hnp.arrays(bool, (3, 5)), hnp.arrays(bool, (8,)), hnp.arrays(bool, (0, 2))
 )

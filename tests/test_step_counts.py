@@ -65,7 +65,8 @@ def test_hyperparameters_are_injected_inside() -> None:
     with pytest.raises(TypeError, match=r"^name: .*rigl\(optax.inject"):
         tx.init(PARAMS)
     inner = optax.inject_hyperparams(optax.sgd)(0.1)
-    transforms.rigl(inner, sparsity=0.5, update_every=2, end_step=9).init(PARAMS)
+    tx = transforms.rigl(inner, sparsity=0.5, update_every=2, end_step=9)
+    jax.eval_shape(tx.init, PARAMS)
 
 
 def test_tables_are_no_longer_than_a_million_changes() -> None:
@@ -190,7 +191,7 @@ def test_a_missing_gradient_is_named(latent: bool) -> None:
     options = {} if latent else {"update_every": 2, "end_step": 9}
     tx = make(SGD, sparsity=0.5, **options)
     params = PARAMS | {"scale": jnp.ones(3)}
-    state = tx.init(params)
+    state = jax.eval_shape(tx.init, params)
     with pytest.raises(ValueError, match="^grads: expected a gradient for head/kern"):
         tx.update({"head": {"kernel": None}, "scale": params["scale"]}, state, params)
 

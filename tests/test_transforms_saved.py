@@ -1,5 +1,6 @@
 """States of sparse optimizers in other people's hands: files, maps over weights."""
 
+import functools
 import io
 import json
 from pathlib import Path
@@ -25,25 +26,23 @@ PARAMS = {
 }
 ADAM = optax.adam(0.01)
 HALF = {"sparsity": 0.5, "update_every": 2, "end_step": 9}
-PRUNE = {"sparsity": 0.5, "begin_step": 2, "end_step": 8, "update_every": 2}
 t = transforms
+# A method of each kind of state.
 METHODS: dict[str, Any] = {
     "fixed": t.fixed(ADAM),
-    "gradual_magnitude": t.gradual_magnitude(ADAM, **PRUNE),
-    "ac_dc": t.ac_dc(ADAM, **PRUNE),
     "rigl": t.rigl(ADAM, **HALF),
-    "granet": t.granet(ADAM, **PRUNE, initial_sparsity=0.0),
     "snfs": t.snfs(ADAM, **HALF),
-    "rigl random": t.rigl(ADAM, **HALF, grow="random"),
     "sparse_evolution": t.sparse_evolution(ADAM, **HALF),
-    "mest": t.mest(ADAM, **HALF),
     "mest soft_bound": t.mest(ADAM, **HALF, soft_bound=True),
-    "straight_through": t.straight_through(ADAM, sparsity=0.5),
     "straight_through, some": t.straight_through(ADAM, sparsity=0.5, train_all=False),
     "top_kast": t.top_kast(ADAM, sparsity=0.5, backward_sparsity=0.2),
-    "sr_ste": t.sr_ste(ADAM),
 }
-DRAWING = ("rigl random", "sparse_evolution", "mest", "mest soft_bound")
+DRAWING = ("sparse_evolution", "mest soft_bound")
+
+
+@functools.cache
+def start(name: str) -> Any:
+    return jax.jit(METHODS[name].init)(PARAMS)
 
 
 def check_equal(got: Any, wanted: Any) -> None:
@@ -53,7 +52,7 @@ def check_equal(got: Any, wanted: Any) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_states_are_arrays_for_every_serializer(name: str) -> None:
-    state = METHODS[name].init(PARAMS)
+    state = start(name)
     blank = jax.tree.map(jnp.zeros_like, state)
     key = getattr(state, "key", None)
     assert (key is not None) == (name in DRAWING)
@@ -79,8 +78,7 @@ def test_states_are_arrays_for_every_serializer(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_map_params_visits_what_belongs_to_weights(name: str) -> None:
-    tx = METHODS[name]
-    state = tx.init(PARAMS)
+    tx, state = METHODS[name], start(name)
     check_equal(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
     labels = jax.tree.map(lambda leaf: str(leaf.shape), PARAMS)
     # None has no leaf where masks do not: as with optax.masked, it is one here.
@@ -106,16 +104,15 @@ def test_map_params_visits_what_belongs_to_weights(name: str) -> None:
 
 
 def test_raw_and_typed_keys_draw_the_same() -> None:
-    def masks_after(key: Any) -> Any:
+    """An update reads the key from the state, and the keys there are equal."""
+    found = []
+    for key in (jax.random.PRNGKey(7), jax.random.key(7)):
         tx = transforms.sparse_evolution(ADAM, **HALF, key=key)
-        state, step = tx.init(PARAMS), jax.jit(tx.update)
-        for _ in range(3):
-            _, state = step(PARAMS, state, PARAMS)
-        replaced = transforms.replace_key(state, key)
-        check_equal(replaced, state)
-        return state.masks
-
-    check_equal(masks_after(jax.random.PRNGKey(7)), masks_after(jax.random.key(7)))
+        found.append(jax.jit(tx.init)(PARAMS))
+        check_equal(transforms.replace_key(found[-1], key), found[-1])
+    check_equal(*found)
+    other = transforms.replace_key(found[0], jax.random.key(8))
+    assert (other.key != found[0].key).any()
 
 
 def test_what_is_no_key_is_refused() -> None:
@@ -124,12 +121,12 @@ def test_what_is_no_key_is_refused() -> None:
             rng.as_typed(bad)
 
 
-@pytest.mark.parametrize("name", ["fixed", "sparse_evolution", "top_kast"])
+@pytest.mark.parametrize("name", ["sparse_evolution", "top_kast"])
 def test_checkpoints_of_the_earlier_layout_are_read(name: str, tmp_path: Path) -> None:
     tx = METHODS[name]
     axes = transforms.replicate_axes(jax.eval_shape(tx.init, PARAMS))
     params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), PARAMS)
-    opt_state = jax.vmap(tx.init, out_axes=axes)(params)
+    opt_state = jax.jit(jax.vmap(tx.init, out_axes=axes))(params)
     words = jax.random.key_data(jax.random.split(jax.random.key(0)))
     opt_state = transforms.replace_key(opt_state, words)
     state = TrainState(jnp.int32(5), params, {}, opt_state)
@@ -148,5 +145,5 @@ def test_checkpoints_of_the_earlier_layout_are_read(name: str, tmp_path: Path) -
     assert not checkpoints.comparable(tmp_path, "last")
     checkpoints.save(tmp_path, "last", state)
     assert checkpoints.comparable(tmp_path, "last")
-    with pytest.raises(ValueError, match="wanted equal bits"):
+    with pytest.raises(ValueError, match="expected the bits with the recorded hash"):
         checkpoints.save(tmp_path, "last", blank)

@@ -1,21 +1,33 @@
 """Wrong arguments of public functions: a ValueError or TypeError that names them."""
 
 import functools
-import inspect
-import re
+import math
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import jaxtyping
-import numpy as np
-import optax
 import pytest
+from helpers.wrong_arguments import (
+    FIT,
+    INNER,
+    KEY,
+    MASKS,
+    PARAMS,
+    SCORED,
+    SCORES,
+    WHEN,
+    Call,
+    X,
+    apply,
+    check,
+    fault,
+    loss,
+    method,
+    traced,
+)
 
-from jaxsparse import connectivity as connectivity_lib
 from jaxsparse import (
     distributions,
     durations,
@@ -28,197 +40,22 @@ from jaxsparse import (
     transforms,
     tree,
 )
-from jaxsparse.analysis import (
-    connectivity,
-    embedding,
-    gradient_flow,
-    imp_rounds,
-    mask_overlap,
-    pairwise,
-    predictions,
-    similarity,
-)
-from jaxsparse.analysis.hessian import (
-    eigenvalues,
-    exact,
-    hvp,
-    lanczos,
-    param_subspace,
-    slq,
-)
-from jaxsparse.lottery import controls, imp, instability, tickets
-from jaxsparse.tost import annealing
-from jaxsparse.training import solution_penalty
 from jaxsparse.transforms import update_schedules
 
-KEY = jax.random.key(0)
-PARAMS = {"a": {"kernel": jnp.arange(1.0, 13.0).reshape(4, 3), "bias": jnp.ones(3)}}
-MASKS = {"a": {"kernel": jnp.arange(12).reshape(4, 3) % 2 == 0, "bias": None}}
-TURNED = jax.tree.map(jnp.transpose, PARAMS)
-TURNED_MASKS = jax.tree.map(jnp.transpose, MASKS)
-SCORES = {"a": {"kernel": jnp.arange(12.0).reshape(4, 3), "bias": None}}
-X = np.linspace(0.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
-SOLUTION = similarity.Solution(PARAMS, MASKS)
-INNER = optax.sgd(0.1)
-
-NAN, INF, THING = float("nan"), float("inf"), object()
-# What an argument of each kind may never be.
-WRONG: dict[str, list[Any]] = {
-    "fraction": [NAN, INF, -0.1, 1.5, np.int64(2), "x", THING],
-    "integer": [NAN, INF, 1.5, 2.0, np.float32(2), -1, "x", THING],
-    "number": [NAN, INF, "x", THING],
-    "name": ["nothing", 3, THING],
-    "patterns": ["*", 3, (3,), ("nothing/*",)],
-    "prunable": ["*", 3, (3,), ("nothing/*",)],
-    "real": [NAN, "x", THING],
-    "masks": [3, THING, PARAMS, {}],
-    "fitting masks": [3, THING, PARAMS, {}, TURNED_MASKS, {"b": MASKS}],
-    "weights": [3, THING, {}],
-    "fitting weights": [3, THING, {}, TURNED, {"b": PARAMS}],
-    "function": [3, "x", THING],
-    "solution": [3, THING],
-    "boolean": [3, THING, PARAMS],
-    "globs": ["*", 3, (3,)],
-    "numbers": [3, THING, {}, {"b": SCORES}],
-    "fitting tree": [TURNED_MASKS, {"b": MASKS}],
-    "stack": [3, THING, {}],
-    "counts": [THING, {"a": {"kernel": 1.5, "bias": None}}, {"b": 3}],
-    "part": [NAN, INF, -0.1, 1.5, "x", THING],
-    "structure": [3, "blocks", THING],
-    "sides": [3, (2,), (0, 1), (1.5, 1), "xy", THING],
-    "axes": [3, "xyz", {"nothing/*": "io"}, THING],
-    "sizes": [3, "x", THING],
-    "values by glob": [
-        *(3, "x", THING, {"nothing/*": 3}, {"a/*": True}, {"a/*": np.True_}),
-        *({"a/*": NAN}, {"a/*": 1.5}, {"a/*": 13}, {"a/*": "x"}),
-    ],
-    "state": [3, THING, PARAMS],
-    "path": [3, THING, None],
-}
-KINDS = {
-    "fraction": (
-        *("sparsity", "initial_sparsity", "backward_sparsity", "drop_fraction"),
-        *("min_layer_density", "fraction", "initial", "final", "otherwise"),
-    ),
-    "integer": (
-        *("begin_step", "end_step", "update_every", "step", "level", "levels", "parts"),
-        *(
-            "iterations",
-            "total",
-            "count",
-            "until",
-            "end",
-            "dimensions",
-            "starts",
-            "classes",
-        ),
-        *("bins", "capacity", "n", "m", "stop_step", "steps_per_epoch", "examples"),
-        *("steps", "min_size", "kept", "top", "bottom", "probes", "batch_size"),
-        *("columns_at_once", "size", "replicates"),
-    ),
-    "number": (
-        *("decay", "regularization", "gain", "scale", "limit", "tolerance"),
-        *("learning_rate", "momentum", "epsilon", "width"),
-    ),
-    "real": ("threshold",),
-    "name": (
-        *("distribution", "schedule", "drop_schedule", "fan", "kernel", "bias", "at"),
-        *("norm_scale", "form", "subspace", "average", "baseline", "ties", "name"),
-        *("layout",),
-    ),
-    "patterns": ("dense", "frozen", "exclude", "zero_init", "include"),
-    "prunable": ("prunable",),
-    "masks": ("masks",),
-    "fitting masks": ("candidates", "inner", "outer", "next_masks"),
-    "weights": ("params", "scores", "grads"),
-    "function": ("loss", "apply", "score", "measure", "make_batch", "fn", "product"),
-    "solution": ("solution",),
-}
-KIND = {name: kind for kind, names in KINDS.items() for name in names}
-
-
-class Call(NamedTuple):
-    """A call that works, and what its arguments are where the name does not say it."""
-
-    function: Callable[..., Any]
-    arguments: dict[str, Any]
-    kinds: dict[str, str] = {}
-
-
-def method(make: Callable[..., Any], **arguments: Any) -> Call:
-    """A method and the beginning of its training."""
-
-    def call(**arguments: Any) -> Any:
-        return jax.eval_shape(make(INNER, **arguments).init, PARAMS)
-
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(make).parameters.items()
-        if parameter.default not in (inspect.Parameter.empty, None)
-    }
-    return Call(call, defaults | arguments)
-
-
-def traced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Computes nothing: what is refused is refused before."""
-    return lambda **arguments: jax.eval_shape(lambda: function(**arguments))
-
-
-def refused_early(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles nothing: what goes as far as a compiled program was not refused."""
-
-    def call(**arguments: Any) -> Any:
-        with jax.disable_jit():
-            return function(**arguments)
-
-    return call
-
-
-def saved(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Reads a ticket that is there."""
-
-    def call(**arguments: Any) -> Any:
-        tickets.save(TICKET["path"], MASKS)
-        return function(**arguments)
-
-    return call
-
-
-def loss(params: Any, batch: Any) -> jax.Array:
-    return jnp.mean((batch @ params["a"]["kernel"] + params["a"]["bias"][None]) ** 2)
-
-
-def apply(params: Any, x: Any) -> jax.Array:
-    return x @ params["a"]["kernel"] + params["a"]["bias"][None]
-
-
-TWO = {"first": MASKS, "second": MASKS}
-BOTH = {"first": "fitting masks", "second": "fitting masks"}
-FIT = {"masks": "fitting masks", "params": "fitting weights"}
-WHEN = {"update_every": 2, "end_step": 9, "begin_step": 1}
 CALENDAR = update_schedules.UpdateSchedule(0, 2, 9, True)
 SELECTED = {"scores": SCORES, "candidates": MASKS, "frozen": (), "ties": "spread"}
-SCORED = {"scores": "numbers"}  # scores of a part of the weights are scores
 PRUNED = {"params": PARAMS, "sparsity": 0.5, "dense": (), "prunable": ("*/kernel",)}
 PRUNED |= {"distribution": "global", "min_layer_density": 0.0}
-SPACE = param_subspace.make(PARAMS, MASKS)
 AXES = fan_axes.parse("io")
 ORTHOGONAL = {"gain": 1.0, "key": KEY}
 DISTRIBUTED = {"masks": MASKS, "sparsity": 0.5, "dense": ()}
-QUADRATURE = slq.Quadrature(np.ones((2, 1)), np.ones((2, 1)), 4, "float32")
-SPECTRUM = eigenvalues.Spectrum(np.ones(2), 2, 0, 1, "float32", 0.0, None)
 STATE = transforms.fixed(INNER, masks=MASKS).init(PARAMS)
-TICKET = {"path": "ticket.npz"}
-LEVEL = {"folder": ".", "level": 1}
-STACKED = jax.tree.map(lambda leaf: leaf[None], MASKS)
 CALLS = {
     "masks.ones": Call(masks.ones, {"params": PARAMS, "prunable": ("*/kernel",)}),
     "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
     "masks.by_globs": Call(masks.glob_filter, {"globs": ("*",)}, {"globs": "globs"}),
     "masks.tree_map": Call(
-        masks.tree_map,
-        {"fn": lambda mask: mask, "masks": MASKS},
-        {"masks": "any"},
+        masks.tree_map, {"fn": lambda mask: mask, "masks": MASKS}, {"masks": "any"}
     ),
     "masks.kept": Call(masks.num_active, {"masks": MASKS}, {"masks": "boolean"}),
     "masks.sparsity": Call(masks.sparsity, {"masks": MASKS}, {"masks": "boolean"}),
@@ -457,230 +294,12 @@ CALLS = {
         {"loss": loss, "params": PARAMS, "masks": MASKS, "batches": X[None]},
         FIT,
     ),
-    "paths.live": Call(
-        lambda apply, params, masks: connectivity_lib.live(apply, params, masks, X),
-        {"apply": apply, "params": PARAMS, "masks": MASKS},
-        FIT,
-    ),
-    "tost.anneal": Call(
-        traced(annealing.anneal),
-        {"step": 1, "end": 4, "form": "linear"},
-        {"step": "any"},
-    ),
-    "tost.sharpen": Call(
-        traced(annealing.sharpen),
-        {"step": 1, "end": 4, "initial": 1.0, "final": 9.0},
-        {"step": "any", "initial": "number", "final": "number"},
-    ),
-    "lottery.layer_counts": Call(
-        imp.layer_counts, {"masks": MASKS, "level": 1, "rule": imp.PruningRule()}
-    ),
-    "lottery.masks_of": Call(
-        controls.masks_of,
-        {
-            "name": "dense_continued",
-            "masks": jax.tree.map(lambda leaf: leaf[None], MASKS),
-            "level": 1,
-            "keys": KEY[None],
-            "exclude": (),
-        },
-        {"masks": "any"},
-    ),
-    "lottery.shuffle_layers": Call(
-        traced(controls.shuffle_layers), {"masks": MASKS, "key": KEY, "exclude": ()}
-    ),
-    "lottery.tickets.save": Call(
-        tickets.save, TICKET | {"masks": MASKS}, {"path": "path"}
-    ),
-    "lottery.tickets.load": Call(
-        saved(tickets.load),
-        TICKET | {"template": MASKS},
-        {"path": "path", "template": "masks"},
-    ),
-    "lottery.tickets.read": Call(saved(tickets.read), TICKET, {"path": "path"}),
-    "lottery.tickets.path_of": Call(
-        tickets.path_of,
-        LEVEL | {"replicate": 0},
-        {"folder": "path", "replicate": "integer"},
-    ),
-    "lottery.tickets.save_level": Call(
-        tickets.save_level,
-        LEVEL | {"masks": STACKED, "replicates": 1},
-        {"folder": "path"},
-    ),
-    "lottery.tickets.save_final": Call(
-        tickets.save_final, {"folder": ".", "masks": STACKED}, {"folder": "path"}
-    ),
-    "lottery.tickets.load_level": Call(
-        tickets.load_level,
-        LEVEL | {"template": MASKS, "replicates": 1},
-        {"folder": "path", "template": "masks"},
-    ),
-    "lottery.data_keys": Call(
-        traced(instability.data_keys), {"keys": KEY[None], "count": 2}
-    ),
-    "lottery.copies": Call(
-        traced(instability.copies), {"tree": PARAMS, "count": 2}, {"tree": "any"}
-    ),
-    "lottery.pairs": Call(instability.pairs, {"count": 2}),
-    "hessian.make": Call(
-        param_subspace.make, {"params": PARAMS, "masks": MASKS, "include": ("*",)}, FIT
-    ),
-    "hessian.blocks": Call(
-        hvp.microbatches,
-        {"batches": X, "batch_size": 1},
-        {"batches": "stack"},
-    ),
-    "hessian.operator": Call(
-        hvp.operator,
-        {"loss": loss, "space": SPACE, "batches": X, "batch_size": 1},
-        {"space": "solution", "batches": "stack"},
-    ),
-    "hessian.matrix": Call(
-        refused_early(exact.matrix),
-        {
-            "loss": loss,
-            "space": SPACE,
-            "batches": X,
-            "batch_size": 1,
-            "columns_at_once": 16,
-        },
-        {"space": "solution", "batches": "stack"},
-    ),
-    "hessian.extremes": Call(
-        refused_early(lanczos.extremes),
-        {
-            "product": lambda v: v,
-            "n": 1,
-            "top": 1,
-            "bottom": 0,
-            "steps": 1,
-            "key": KEY,
-        },
-    ),
-    "hessian.trace": Call(
-        refused_early(slq.trace),
-        {"product": lambda v: v, "n": 1, "probes": 2, "key": KEY},
-    ),
-    "hessian.density": Call(
-        refused_early(slq.density),
-        {"product": lambda v: v, "n": 1, "probes": 2, "steps": 1, "key": KEY},
-    ),
-    "hessian.smooth": Call(
-        slq.smooth,
-        {"quadrature": QUADRATURE, "points": np.zeros(2), "width": 0.1},
-        {"quadrature": "solution"},
-    ),
-    "hessian.quadrature.summarize": Call(
-        slq.summarize,
-        {"quadrature": QUADRATURE, "threshold": 0.1},
-        {"quadrature": "solution"},
-    ),
-    "hessian.summarize": Call(
-        eigenvalues.summarize,
-        {"eigenvalues": [1.0, -1.0], "threshold": 0.1},
-        {},
-    ),
-    "hessian.compare": Call(
-        eigenvalues.compare,
-        {"before": [1.0], "after": [2.0], "threshold": 0.1},
-        {},
-    ),
-    "hessian.dense": Call(
-        eigenvalues.dense,
-        {"spectrum": SPECTRUM, "masks": MASKS},
-        {"spectrum": "solution"},
-    ),
-    "analysis.measure": Call(
-        traced(gradient_flow.measure),
-        {"grads": PARAMS, "masks": MASKS},
-        {"grads": "fitting weights", "masks": "fitting masks"},
-    ),
-    "analysis.gradient": Call(
-        traced(gradient_flow.gradient),
-        {"loss": loss, "params": PARAMS, "masks": MASKS, "batch": X},
-        FIT,
-    ),
-    "analysis.mask_overlap": Call(mask_overlap.mask_overlap, TWO, BOTH),
-    "analysis.chance_overlap": Call(mask_overlap.chance_overlap, TWO, BOTH),
-    "analysis.ensemble": Call(
-        traced(predictions.ensemble), {"logits": X[None], "average": "probabilities"}
-    ),
-    "analysis.pca": Call(embedding.pca, {"vectors": X, "dimensions": 1}),
-    "analysis.mds": Call(
-        embedding.mds,
-        {
-            "distances": np.ones((3, 3)) - np.eye(3),
-            "dimensions": 1,
-            "starts": 1,
-            "iterations": 1,
-            "tolerance": 1e-3,
-            "key": KEY,
-        },
-    ),
-    "analysis.pruning_threshold": Call(
-        imp_rounds.pruning_threshold, {"solution": SOLUTION, "next_masks": MASKS}
-    ),
-    "analysis.histogram": Call(
-        imp_rounds.histogram, {"solution": SOLUTION, "limit": 1.0, "bins": 4}
-    ),
-    "analysis.join": Call(traced(similarity.join), TWO | {"subspace": "union"}, BOTH),
-    "analysis.flatten": Call(
-        traced(similarity.flatten), {"solution": SOLUTION, "subspace": "all"}
-    ),
-    "analysis.l2_distance": Call(
-        traced(similarity.l2_distance),
-        {"first": SOLUTION, "second": SOLUTION, "subspace": "all"},
-        {"first": "solution", "second": "solution"},
-    ),
-    "analysis.pairwise": Call(
-        pairwise.pairwise, {"measure": lambda a, b: jnp.sum(a - b), "stack": X}
-    ),
-    "analysis.interpolate": Call(
-        traced(connectivity.interpolate),
-        {"start": PARAMS, "end": PARAMS, "alpha": 0.5},
-        {"start": "fitting weights", "end": "fitting weights"},
-    ),
-    "analysis.barrier": Call(
-        connectivity.barrier,
-        {"values": np.ones(3), "alphas": (0.0, 0.5, 1.0), "baseline": "linear"},
-    ),
-    "analysis.connected_fraction": Call(
-        connectivity.connected_fraction, {"barriers": np.ones(3), "threshold": 0.5}
-    ),
-    "training.allocate": Call(
-        solution_penalty.allocate, {"masks": MASKS, "capacity": 2}
-    ),
 }
-
-
-def fresh(call: Call) -> dict[str, Any]:
-    """Gives the call keys that nothing was drawn with yet."""
-    return {
-        name: jax.random.clone(value)
-        if isinstance(value, jax.Array)
-        and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
-        else value
-        for name, value in call.arguments.items()
-    }
-
-
-def fault(call: Call, name: str, wrong: Any) -> str | None:
-    """Says what is wrong with how a wrong argument is taken; None if nothing."""
-    try:
-        call.function(**(fresh(call) | {name: wrong}))
-    except (ValueError, TypeError) as error:
-        if re.search(rf"\b{name}\b", str(error)):
-            return None
-        return f"{name}={wrong!r}: {type(error).__name__}: {str(error)[:200]}"
-    except Exception as error:
-        return f"{name}={wrong!r}: {type(error).__name__}: {str(error)[:200]}"
-    return f"{name}={wrong!r}: no error"
 
 
 @pytest.mark.parametrize(
     ("name", "wrong"),
-    [("end_step", NAN), ("update_every", 1.5), ("end_step", 10**12)],
+    [("end_step", math.nan), ("update_every", 1.5), ("end_step", 10**12)],
 )
 @pytest.mark.parametrize(
     "label", [label for label in CALLS if "update_every" in CALLS[label].arguments]
@@ -699,14 +318,7 @@ def test_a_wrong_argument_is_refused_by_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # some write files
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
-    call = CALLS[label]
-    call.function(**fresh(call))
-    tried = [
-        fault(call, name, wrong)
-        for name in call.arguments
-        for wrong in WRONG.get(call.kinds.get(name, KIND.get(name, "any")), [])
-    ]
-    assert [each for each in tried if each] == []
+    check(CALLS[label])
 
 
 SPARSE = {"sparsity": 0.5, "update_every": 2, "end_step": 9}

@@ -87,7 +87,6 @@ def cosine(update: int) -> float:
 
 PRUNES = (1, 4, 7, 9)
 CUBIC = cubic(PRUNES, Fraction(0), Fraction(3, 4))
-EXPONENTIAL = [round(TOTAL / 4 ** ((step - 1) / 8)) for step in PRUNES]
 GRADUAL = {"sparsity": 0.75, "begin_step": 1, "end_step": 9, "update_every": 3}
 # 36 weights of 144, or 72: by Erdos and Renyi as 20 to 16, uniform as 2 to 1.
 SPARSE = {"sparsity": 0.75, "begin_step": 1, "update_every": 3, "drop_fraction": 0.5}
@@ -143,7 +142,8 @@ def some_masks() -> dict:
 def dynamic(
     make: Callable[..., Any], counts: Counts, forgets: Any = None, **options: Any
 ) -> Method:
-    rests = RIGL_CHANGES if make is transforms.rigl else ()
+    skips = make is transforms.rigl and options.get("skip_update", True)
+    rests = RIGL_CHANGES if skips else ()
     return Method(
         lambda inner: make(inner, **options),
         lambda update: counts,
@@ -166,14 +166,6 @@ METHODS: dict[str, Method] = {
         ),
         lambda update: (held(PRUNES, CUBIC, update),),
     ),
-    "gradual_magnitude exponential": Method(
-        lambda tx: t.gradual_magnitude(tx, **GRADUAL, schedule="exponential"),
-        lambda update: shared(held(PRUNES, [TOTAL, *EXPONENTIAL], update)),
-    ),
-    "gradual_magnitude table": Method(
-        lambda tx: t.gradual_magnitude(tx, **GRADUAL, schedule=[0.25, 0.5, 0.6, 0.75]),
-        lambda update: shared(held(PRUNES, (144, 108, 72, 58, 36), update)),
-    ),
     "one_shot_magnitude": Method(
         lambda tx: t.one_shot_magnitude(tx, sparsity=0.75, step=4),
         lambda update: (held((4,), (144, 36), update),),
@@ -186,8 +178,13 @@ METHODS: dict[str, Method] = {
         drop_by_sign=False,
     ),
     "rigl": dynamic(t.rigl, (20, 16), **FADING),
-    "rigl inverted": dynamic(t.rigl, (20, 16), **FADING, grow="inverted"),
-    "rigl others": dynamic(t.rigl, (20, 16), **FADING, allow_regrow=False),
+    "rigl inverted": dynamic(
+        *(t.rigl, (20, 16)),
+        **FADING,
+        grow="inverted",
+        allow_regrow=False,
+        skip_update=False,
+    ),
     "rigl restarts": dynamic(
         t.rigl, (20, 16), dropped_at_change, **FADING, zero_regrown=True
     ),
@@ -201,9 +198,10 @@ METHODS: dict[str, Method] = {
     ),
     "mest": dynamic(t.mest, (24, 12), **FADING),
     "mest soft_bound": Method(
-        lambda tx: t.mest(tx, **FADING, soft_bound=True), soft_counts
+        lambda tx: t.mest(tx, **FADING, soft_bound=True, gradient_weight=2.0),
+        soft_counts,
     ),
-    "snfs": dynamic(t.snfs, (36,), **FADING),
+    "snfs": dynamic(t.snfs, (36,), **FADING, momentum=0.8),
     "granet": Method(
         lambda tx: t.granet(tx, **GRADUAL, initial_sparsity=0.5),
         lambda update: (
@@ -214,6 +212,17 @@ METHODS: dict[str, Method] = {
         lambda tx: t.ac_dc(tx, sparsity=0.75, begin_step=1, end_step=9, update_every=2),
         phase_counts,
         forgets=all_when_opened,
+    ),
+    "ac_dc keeps memory": Method(
+        lambda tx: t.ac_dc(
+            *(tx,),
+            sparsity=0.75,
+            begin_step=1,
+            end_step=9,
+            update_every=2,
+            reset_memory=False,
+        ),
+        phase_counts,
     ),
     "straight_through": Method(
         lambda tx: t.straight_through(tx, sparsity=0.75), always(24, 12), latent=True
@@ -255,6 +264,30 @@ OUTER = {
     for name in ("outer accumulating", "outer apply if finite", "outer partition")
 }
 OPTIMIZERS = [*INNER, *OUTER]
+# Every method once, around optimizers that differ; all other pairs are a campaign.
+PAIRS = {
+    "fixed": "outer partition",
+    "gradual_magnitude": "adamw",
+    "gradual_magnitude global": "outer accumulating",
+    "one_shot_magnitude": "lamb",
+    "sparse_evolution": "nesterov",
+    "sparse_evolution blocks": "lion",
+    "rigl": "momentum",
+    "rigl inverted": "adam",
+    "rigl restarts": "muon",
+    "rigl fan_in": "outer apply if finite",
+    "rigl n_of_m": "novograd",
+    "mest": "plateau",
+    "mest soft_bound": "hyperparameters",
+    "snfs": "schedule free",
+    "granet": "lookahead",
+    "ac_dc": "adafactor, factored",
+    "ac_dc keeps memory": "clipped",
+    "straight_through": "partitioned",
+    "straight_through gradual": "accumulating",
+    "top_kast": "apply if finite",
+    "sr_ste": "rmsprop",
+}
 
 
 def build(method: str, optimizer: str, around: Any = lambda inner: inner) -> Any:

@@ -1,10 +1,12 @@
 """Slow and obvious versions of what jaxsparse does fast, in numpy."""
 
+import functools
 import math
 
 import numpy as np
 
 
+@functools.cache
 def order(number: int) -> int:
     """Maps an integer below 2**31 to its place in the order that breaks ties."""
     for shift, root in ((16, 3), (14, 5)):

@@ -1,0 +1,229 @@
+"""Which weights each method keeps and grows, in slow and obvious numpy."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from helpers import methods
+from helpers.method_runs import Moment, fast, kernels
+from helpers.reference import select as select_slowly
+
+from jaxsparse import scores
+
+Arrays = list[np.ndarray]
+
+
+class Step(NamedTuple):
+    """A mask update: masks and weights of both layers before, gradients, masks after.
+
+    `now` are the weights after the optimizer's step.
+    """
+
+    update: int
+    had: Arrays
+    has: Arrays
+    weights: Arrays
+    sizes: Arrays
+    grads: Arrays
+    now: Arrays
+    moment: Moment
+
+
+def read(update: int, moment: Moment) -> Step:
+    weights, grads, now = (
+        [leaf.astype(np.float32) for leaf in kernels(fast(tree))]
+        for tree in (moment.params, moment.grads, moment.after)
+    )
+    had, has = kernels(moment.before.masks), kernels(moment.now.masks)
+    sizes = [np.abs(leaf) for leaf in weights]
+    return Step(update, had, has, weights, sizes, grads, now, moment)
+
+
+def best(score: np.ndarray, count: int, within: np.ndarray) -> np.ndarray:
+    return select_slowly([score], count, within=[within])[0]
+
+
+def fading(update: int, mask: np.ndarray) -> int:
+    """Counts the weights that go: half at first, none at update 10."""
+    return math.floor(int(mask.sum()) * methods.cosine(update))
+
+
+def drawn(step: Step) -> Arrays:
+    """The random scores of an update."""
+    key = jax.random.wrap_key_data(step.moment.before.key)
+    draw = jax.random.fold_in(key, step.update)
+    return kernels(scores.random(step.moment.before.masks, key=draw))
+
+
+def equal(has: Arrays, wanted: Arrays) -> None:
+    for mask, new in zip(has, wanted, strict=True):
+        np.testing.assert_array_equal(mask, new)
+
+
+def rigl(steps: list[Step], sign: int = 1, regrow: bool = True) -> None:
+    came_back = 0
+    for step in (steps[1], steps[4], steps[7]):
+        for i, had in enumerate(step.had):
+            goes = fading(step.update, had)
+            stay = best(step.sizes[i], int(had.sum()) - goes, had)
+            free = ~stay if regrow else ~had
+            new = stay | best(sign * np.abs(step.grads[i]), goes, free)
+            equal([step.has[i]], [new])
+            came_back += int((had & ~stay & new).sum())
+    # Half a chance for each of 30 weights.
+    assert (came_back > 0) == regrow
+
+
+def sparse_evolution(steps: list[Step]) -> None:
+    for step in (steps[1], steps[4]):
+        chance = drawn(step)
+        for i, had in enumerate(step.had):
+            stay = np.zeros_like(had)
+            for side in (had & (step.weights[i] < 0), had & (step.weights[i] >= 0)):
+                count = int(side.sum())
+                stay |= best(step.sizes[i], count - count // 2, side)
+            new = stay | best(chance[i], int(had.sum() - stay.sum()), ~stay)
+            equal([step.has[i]], [new])
+
+
+def mest(steps: list[Step], soft: bool = False) -> None:
+    surplus = [0, 0]
+    for step in (steps[u] for u in ((1, 4, 7, 10) if soft else (1, 4, 7))):
+        chance = drawn(step)
+        for i, had in enumerate(step.had):
+            weight = 2 if soft else 1
+            worth = step.sizes[i] + weight * np.abs(step.grads[i])
+            comes = fading(step.update, np.ones((24, 12)[i])) if step.update < 10 else 0
+            goes = surplus[i] if soft else comes
+            stay = best(worth, int(had.sum()) - goes, had)
+            new = stay | best(chance[i], comes, ~stay)
+            assert not soft or stay.sum() == (24, 12)[i]
+            equal([step.has[i]], [new])
+            surplus[i] = comes
+
+
+def apportion(total: int, shares: list[float], room: list[int]) -> list[int]:
+    """Shares in 2**20ths of the largest, rounded down; rests to the largest share."""
+    parts = [round(share / max(shares) * 2**20) for share in shares]
+    given = [0] * len(parts)
+    while left := min(total, sum(room)) - sum(given):
+        mine = [p * (g < r) for p, g, r in zip(parts, given, room, strict=True)]
+        more = [
+            min(left * p // sum(mine), r - g)
+            for p, g, r in zip(mine, given, room, strict=True)
+        ]
+        if not any(more):
+            more[mine.index(max(mine))] = 1
+        given = [g + m for g, m in zip(given, more, strict=True)]
+    return given
+
+
+def snfs(steps: list[Step]) -> None:
+    average = [np.zeros_like(grad) for grad in steps[0].grads]
+    for step in steps[:8]:
+        average = [
+            np.float32(0.8) * old + np.float32(1 - 0.8) * grad
+            for old, grad in zip(average, step.grads, strict=True)
+        ]
+        if step.update not in (1, 4, 7):
+            continue
+        goes = [fading(step.update, had) for had in step.had]
+        stay = [
+            best(size, int(had.sum()) - less, had)
+            for size, had, less in zip(step.sizes, step.had, goes, strict=True)
+        ]
+        means = [
+            float(np.abs(size[mask]).mean())
+            for size, mask in zip(average, step.had, strict=True)
+        ]
+        comes = apportion(sum(goes), means, [int((~mask).sum()) for mask in stay])
+        for i, mask in enumerate(stay):
+            new = mask | best(np.abs(average[i]), comes[i], ~mask)
+            equal([step.has[i]], [new])
+
+
+def granet(steps: list[Step]) -> None:
+    counts = methods.cubic(methods.PRUNES, Fraction(1, 2), Fraction(3, 4))
+    for update, total in zip(methods.PRUNES[:3], counts[1:], strict=False):
+        step = steps[update]
+        part = 0.25 * (1 + math.cos(math.pi * update / 9))
+        for i, mask in enumerate(select_slowly(step.sizes, total, within=step.had)):
+            goes = math.floor(int(mask.sum()) * part)
+            stay = best(step.sizes[i], int(mask.sum()) - goes, mask)
+            new = stay | best(np.abs(step.grads[i]), goes, ~stay)
+            equal([step.has[i]], [new])
+
+
+def ac_dc(steps: list[Step]) -> None:
+    for step in steps[:4]:
+        few = select_slowly(step.sizes, 36)
+        every = [np.ones_like(mask) for mask in few]
+        equal(
+            step.has,
+            few if step.update == 1 else every if step.update == 3 else step.had,
+        )
+
+
+def gradual(steps: list[Step]) -> None:
+    for step in (steps[u] for u in methods.PRUNES):
+        counts = methods.METHODS["gradual_magnitude"].counts(step.update)
+        for i, had in enumerate(step.had):
+            equal([step.has[i]], [best(step.sizes[i], counts[i], had)])
+
+
+def gradual_with_floors(steps: list[Step]) -> None:
+    """Each layer keeps a fifth; the second one's weights are small."""
+    least = (20, 10)
+    for step in (steps[u] for u in methods.PRUNES):
+        (total,) = methods.METHODS["gradual_magnitude global"].counts(step.update)
+        floor = [
+            best(size, count, had)
+            for size, count, had in zip(step.sizes, least, step.had, strict=True)
+        ]
+        others = [had & ~mask for had, mask in zip(step.had, floor, strict=True)]
+        more = select_slowly(step.sizes, total - sum(least), within=others)
+        equal(step.has, [a | b for a, b in zip(floor, more, strict=True)])
+    assert steps[-1].has[1].sum() == 10
+
+
+def one_shot(steps: list[Step]) -> None:
+    equal(steps[4].has, select_slowly(steps[4].sizes, 36, within=steps[4].had))
+
+
+def straight_through(steps: list[Step]) -> None:
+    for step in steps:
+        after = [np.abs(leaf) for leaf in step.now]
+        every = [np.ones_like(mask) for mask in step.has]
+        equal(step.has, list(map(best, after, (24, 12), every)))
+        if step.moment.now.memory is not None:  # of top_kast
+            trained = kernels(step.moment.now.memory)
+            equal(trained, list(map(best, after, (48, 24), every)))
+
+
+def straight_through_gradual(steps: list[Step]) -> None:
+    for step in steps:
+        (total,) = methods.METHODS["straight_through gradual"].counts(step.update)
+        if step.update + 1 in methods.PRUNES:
+            equal(step.has, select_slowly([np.abs(leaf) for leaf in step.now], total))
+
+
+CHOICES: dict[str, Callable[[list[Step]], None]] = {
+    "gradual_magnitude": gradual,
+    "gradual_magnitude global": gradual_with_floors,
+    "one_shot_magnitude": one_shot,
+    "sparse_evolution": sparse_evolution,
+    "rigl": rigl,
+    "rigl restarts": rigl,
+    "rigl inverted": lambda steps: rigl(steps, sign=-1, regrow=False),
+    "mest": mest,
+    "mest soft_bound": lambda steps: mest(steps, soft=True),
+    "snfs": snfs,
+    "granet": granet,
+    "ac_dc": ac_dc,
+    "straight_through": straight_through,
+    "straight_through gradual": straight_through_gradual,
+    "top_kast": straight_through,
+}
