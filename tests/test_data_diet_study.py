@@ -32,7 +32,7 @@ PLAIN = {
 def tiny_runs() -> list[Run]:
     every = variants.of_tickets("mnist", "quick", SCORES)
     assert list(every) == ["k0", "k1", "k2", "easy_30", "random_30", "hard_30"]
-    made = {name: every[name] for name in ("k0", "k1", "easy_30")}
+    made = {name: every[name] for name in ("k1", "easy_30")}
     scored = Run("mnist_scored", "tiny", {"lottery.levels": 0}, {"el2n": SCORES})
     return [scored, *(Run(f"mnist_{k}", "tiny", v | PLAIN) for k, v in made.items())]
 
@@ -56,6 +56,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that has run through, with its report."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
+        # Figures are drawn, but nobody looks at them.
+        patch.setattr(plot_style, "render", lambda figure, file_format: b"")
         assert launcher.run_all(shrink(patch), folder, "") == []
         data_diet.STUDY.finish(folder, "quick", "")
     return folder
@@ -69,10 +71,9 @@ def found(whole: Path) -> dict[str, Any]:
 
 
 def test_all_variants_are_there(found: dict[str, Any]) -> None:
-    """The study of four runs that all tests here share."""
+    """The study of three runs that all tests here share."""
     starts = {name: arm["rewind"] for name, arm in found["variants"].items()}
-    assert starts == {"k0": 0, "k1": 4, "easy_30": 4}
-    assert list(starts) == ["k0", "k1", "easy_30"]
+    assert starts == {"k1": 4, "easy_30": 4}
     assert found["missing"] == {} and found["usual"] == 30
     assert found["scored"] == (2, 12)
 
@@ -141,12 +142,12 @@ def test_barriers_against_plain_code(whole: Path, found: dict[str, Any]) -> None
 def test_sharpness_is_the_largest_eigenvalue(
     whole: Path, found: dict[str, Any]
 ) -> None:
-    arm = found["variants"]["k0"]
+    arm = found["variants"]["k1"]
     for name in ("sharpness_start", "sharpness_end"):
         assert len(arm[name]) == 2
         assert np.all(np.asarray(arm[name]) > 0)
     # The whole Hessian of plain code, on the same examples.
-    run = factory.open_run(whole / "mnist_k0")
+    run = factory.open_run(whole / "mnist_k1")
     state = factory.load_state(run, "level_00/ticket/last")
     assert all(
         np.all(mask) for mask in jax.tree.leaves(transforms.get_masks(state.opt_state))
@@ -193,13 +194,13 @@ def test_the_page_says_what_was_found(whole: Path) -> None:
     assert rows.pop("wrong labels hurt") == "not measured"
     rows.pop("connection predicts")  # not of fractions that are all alike
     # Of two seeds, and without some variants.
-    assert "unclear" in set(rows) <= {"unclear", "not measured"}
+    assert set(rows) <= {"unclear", "not measured"}
     table = pd.read_csv(report / "mnist_variants.csv")
-    assert len(table) == 3 * 2
+    assert len(table) == 2 * 2
     # Too few variants for ranks.
     assert not (report / "mnist_ranks.csv").exists()
     for name in ("levels", "barrier", "barriers"):
-        assert (report / f"mnist_{name}.png").stat().st_size > 5000
+        assert (report / f"mnist_{name}.png").exists()
 
 
 def test_a_run_whose_scores_changed_has_not_ended(

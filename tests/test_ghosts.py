@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny, tost_runs
@@ -95,10 +96,11 @@ def test_ghosts_have_no_masks_and_begin_with_the_constant(
         for name, leaf in named(first).items()
         if ghost_skips.is_ghost(name) and name.endswith("kernel")
     ]
-    assert len(kernels) == 3
+    assert len(kernels) == 1
     assert all((leaf == np.float32(1e-4)).all() for leaf in kernels)
 
 
+@pytest.mark.campaign
 def test_ghosts_of_a_residual_network_have_no_masks() -> None:
     c = tiny.config(RESIDUAL | GHOSTS)
     length = factory.make_durations(c, steps_per_epoch=6)
@@ -190,8 +192,22 @@ def test_a_network_is_given_what_its_config_says(
     beta = SHARPEN | {"tost.beta": (2.0, 8.0)}
     for step, sharpness in ((0, 2.0), (3, 4.0)):  # geometric, to update 6
         wanted = x / (1 + np.exp(-sharpness * x))
-        np.testing.assert_allclose(annealed(beta, step).act(x), wanted, rtol=1e-5)
-    np.testing.assert_array_equal(annealed(beta, 6).act(x), np.maximum(x, 0))
+        np.testing.assert_allclose(
+            annealed(beta, step).act(jnp.asarray(x)), wanted, rtol=1e-5
+        )
+    ended = annealed(beta, 6).act(jnp.asarray(x))
+    np.testing.assert_array_equal(ended, np.maximum(x, 0))
+
+    # GradInit rescales the activations of the beginning, and no ghosts.
+    c, length = made(GHOSTS)
+    model = factory.make_model(c, classes=10)
+    add = tost_factory.make_annealed_model(c, length)
+    first = tost_factory.as_rescaled(model, add)
+    assert add(model, 0, train=True).skip is not None and first.skip is None
+    softplus = np.log1p(np.exp(x))
+    got = first.act(jnp.asarray(x))
+    np.testing.assert_allclose(got, x * np.tanh(softplus), rtol=1e-4)
+    assert tost_factory.as_rescaled(model, None) is model
 
     asked = []
     monkeypatch.setattr(

@@ -59,6 +59,7 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
     np.testing.assert_allclose(alone["objective"], rows[0]["objective"], rtol=1e-5)
 
 
+@pytest.mark.campaign  # second derivatives of convolutions take a minute
 def test_ghost_skips_change_no_factor(tmp_path: Path) -> None:
     found = []
     for kind in (None, "convolution"):

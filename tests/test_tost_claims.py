@@ -114,7 +114,11 @@ def test_one_sparsity_and_no_dense_network_leave_two_claims_open() -> None:
     assert open_ == {"more at higher sparsity", "sparse networks need them"}
 
 
-def test_less_than_a_third_of_the_published_length_is_unclear() -> None:
+def test_less_than_a_third_of_the_published_length_is_unclear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("gains", "training"):
+        monkeypatch.setattr(report_lib.figures, name, lambda *args: None)
     found = invented(published)
     made = report_lib.section("resnet", "full", found)
     assert {claim["verdict"] for claim in made.claims} == {"unclear"}

@@ -15,7 +15,7 @@ from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.training import preemption
 
 GRID = variants.Grid(
-    "tiny", ("random", "tickets"), (80,), ("rescaling",), ("activation_released",), 80
+    "tiny", ("tickets",), (80,), ("smoothing",), ("activation_released",), 80
 )
 # What the recipe without techniques has.
 PLAIN = {
@@ -33,9 +33,7 @@ def small(patch: pytest.MonkeyPatch) -> None:
     """Makes it a study of one network on digits."""
 
     def read(run: Any) -> Any:
-        rescales = {"gradinit.batch_size": 20, "gradinit.steps": 3}
-        own = rescales if "gradinit.steps" in run.overrides else {}
-        return tiny.config(PLAIN | run.overrides | own)
+        return tiny.config(PLAIN | run.overrides)
 
     patch.setattr(launcher, "read", read)
     patch.setattr(launcher, "launch", tiny_studies.train)
@@ -61,12 +59,10 @@ def found(whole: Path) -> dict[str, Any]:
 
 
 def test_every_variant_of_every_cell_is_measured(found: dict[str, Any]) -> None:
-    """The study of six runs that all tests here share: one that prunes, and cells."""
-    cells = [Cell("random", 80), Cell("tickets", 80)]
-    assert list(found["cells"]) == cells
-    for cell, entry in found["cells"].items():
-        formed = {"activation_released"} if cell == Cell("random", 80) else set()
-        assert entry.keys() == {"none", *GRID.techniques} | formed
+    """The study of three runs that all tests here share: one that prunes, and two."""
+    assert list(found["cells"]) == [Cell("tickets", 80)]
+    for entry in found["cells"].values():
+        assert entry.keys() == {"none", *GRID.techniques}
     assert found["missing"] == {}
 
 
@@ -134,14 +130,8 @@ def test_variants_of_a_cell_share_weights_and_masks(
             theirs = held(whole, source, moment)[1]
             tiny.check_equal(last["dense1"], theirs["dense1"])
             tiny.check_equal(params, held(whole, source, "init")[0])
-        factors = entry["rescaling"]["rescaling"]["factors"]
-        assert factors.keys() == {
-            f"{layer}/{leaf}" for layer in params for leaf in params[layer]
-        }
-        kernel = factors["dense1/kernel"]
-        assert len(kernel) == 2 and all(f != 1.0 for f in kernel)
     # 512 weights between the images and the hidden layer.
-    assert counts == {Cell("random", 80): {102}, Cell("tickets", 80): {102}}
+    assert counts == {Cell("tickets", 80): {102}}
 
 
 @pytest.mark.campaign
@@ -152,8 +142,7 @@ def test_a_killed_study_resumes_to_identical_results(
     # Which run, and how often it is asked before it stops.
     killed = {
         "mlp_pruning_80": 3,
-        "mlp_random_80_rescaling": 0,
-        "mlp_random_80_activation_released": 1,
+        "mlp_tickets_80_smoothing": 0,
     }
     listed = [run for run in tost.STUDY.runs("quick") if run.name in killed]
     for run in listed:
@@ -174,11 +163,11 @@ def test_a_killed_study_resumes_to_identical_results(
 def test_the_page_has_tables_and_figures(whole: Path) -> None:
     report = whole / "report"
     text = (report / "mlp.md").read_text(encoding="utf-8")
-    assert "| random | 80 % | 2 |" in text
+    assert "| tickets | 80 % | 2 |" in text
     assert "12 updates" in text and "2 seeds" in text
     for name in ("gains", "training"):
         assert (report / f"mlp_{name}.png").stat().st_size > 10_000
-    assert len((report / "mlp_accuracies.csv").read_text().splitlines()) == 1 + 2 * 5
+    assert len((report / "mlp_accuracies.csv").read_text().splitlines()) == 1 + 2 * 2
 
 
 def test_records_of_rescaling_are_read(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Ghost skips: what they compute, and that nothing is left of them in the end."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
