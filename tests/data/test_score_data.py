@@ -63,7 +63,7 @@ def launch(commands: list[list[str]]) -> list[tuple[str, str]]:
         text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     out, err = (text.split("----\n")[:-1] for text in (done.stdout, done.stderr))
