@@ -1,6 +1,7 @@
 """What the study of gradient flow measures, on a tiny one, against plain code."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,9 +10,14 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from experiments.studies.gradient_flow import analysis, curvature, runs_reader, variants
-from jaxsparse import factory, masks, transforms
-from jaxsparse.analysis import gradient_flow
+from experiments.studies.gradient_flow import (
+    analysis,
+    curvature,
+    initialization,
+    runs_reader,
+    variants,
+)
+from jaxsparse import factory, transforms
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.stages import saved_state_name
 
@@ -31,7 +37,7 @@ MASKED = {
     "seeds.init": 1,
     "seeds.data": 1,
 }
-ARMS = {
+VARIANTS = {
     "prune": {
         "sparse.method": "gmp",
         "sparse.begin_step": "2step",
@@ -51,52 +57,80 @@ ARMS = {
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Three arms of two seeds on digits, trained for 12 updates."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Three variants of two seeds on digits, trained for 12 updates."""
     folder = tmp_path_factory.mktemp("study")
-    for name, fields in ARMS.items():
+    for name, fields in VARIANTS.items():
         workdir, own = folder / f"tiny_{name}", COMMON | fields
         workdir.mkdir()
         c = tiny.config(own)
         (workdir / "config.json").write_text(c.to_json())
         made = factory.make_experiment(c, factory.load_data(c), workdir)
         tiny.run_lib.run(made, tiny.desk(workdir))
-    study = runs_reader.Study.__new__(runs_reader.Study)
-    study.folder, study.network, study.scale = folder, "tiny", "quick"
-    study.data_dir, study.arms = "", list(ARMS)
+    runs = runs_reader.NetworkRuns.__new__(runs_reader.NetworkRuns)
+    runs.folder, runs.network, runs.scale = folder, "tiny", "quick"
+    runs.data_dir, runs.variants = "", list(VARIANTS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(variants.KEPT, "quick", STEPS)
-        patch.setitem(analysis.SEGMENT_EXAMPLES, "quick", 60)
-        patch.setattr(analysis, "FLOW_EXAMPLES", 50)
-        yield study
+        patch.setitem(variants.SAVED, "quick", STEPS)
+        patch.setitem(analysis.EXAMPLES, "quick", 60)
+        patch.setattr(initialization, "FLOW_EXAMPLES", 50)
+        yield runs
 
 
-def logits(dataset: Dataset, params: Any, images: Any) -> Any:
-    model = factory.make_model(tiny.config(COMMON), classes=10)
-    x = (jnp.asarray(images) / 255.0 - dataset.mean[0]) / dataset.std[0]
-    return model.apply({"params": params}, x, train=False)
+def forward(dataset: Dataset, params: Any, images: Any) -> tuple[Any, Any, Any]:
+    """Inputs, hidden layer and logits in float64, without JAX."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+    x = (np.asarray(images, float) / 255 - dataset.mean[0]) / dataset.std[0]
+    x = x.reshape(len(x), -1)
+    hidden = np.maximum(x @ p["dense1"]["kernel"] + p["dense1"]["bias"], 0)
+    return x, hidden, hidden @ p["head"]["kernel"] + p["head"]["bias"]
 
 
-def said(dataset: Dataset, params: Any, images: Any) -> np.ndarray:
-    return np.argmax(np.asarray(logits(dataset, params, images)), axis=-1)
+def predicted(dataset: Dataset, params: Any, images: Any) -> np.ndarray:
+    return np.argmax(forward(dataset, params, images)[2], axis=-1)
 
 
-def solution(study: Any, arm: str, name: str, r: int) -> tuple[Any, Any]:
-    state = factory.load_state(factory.open_run(study.folder / f"tiny_{arm}"), name)
-    held = (state.params, transforms.get_masks(state.opt_state))
-    return jax.tree.map(lambda leaf: leaf[r], held)
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
 
 
-def training_loss(dataset: Dataset, params: Any, count: int) -> Any:
+def training_loss(dataset: Dataset, params: Any, count: int) -> float:
     train = dataset.train
-    rows = jax.nn.log_softmax(logits(dataset, params, train.images[:count]))
-    return -jnp.mean(rows[jnp.arange(count), jnp.asarray(train.labels[:count])])
+    rows = log_softmax(forward(dataset, params, train.images[:count])[2])
+    return float(-np.mean(rows[np.arange(count), np.asarray(train.labels[:count])]))
 
 
-def grads_of(dataset: Dataset, params: Any, held: Any) -> Any:
-    params = masks.apply(held, params)
-    found = jax.grad(lambda p: training_loss(dataset, p, 50))(params)
-    return masks.apply(held, found)
+def grads_of(dataset: Dataset, params: Any, held: Any, count: int = 50) -> Any:
+    """Backpropagation through the masked network, written out."""
+    params = masked(params, held)
+    train = dataset.train
+    x, hidden, logits = forward(dataset, params, train.images[:count])
+    error = np.exp(log_softmax(logits))
+    error[np.arange(count), np.asarray(train.labels[:count])] -= 1
+    error /= count
+    back = (error @ np.asarray(params["head"]["kernel"], float).T) * (hidden > 0)
+    found = {
+        "dense1": {"kernel": x.T @ back, "bias": back.sum(axis=0)},
+        "head": {"kernel": hidden.T @ error, "bias": error.sum(axis=0)},
+    }
+    return masked(found, held)
+
+
+def masked(tree: Any, held: Any) -> Any:
+    """Zeroes what the masks, which kernels alone have, leave out."""
+    return {
+        layer: {
+            "kernel": np.where(held[layer]["kernel"], leaves["kernel"], 0),
+            "bias": np.asarray(leaves["bias"]),
+        }
+        for layer, leaves in tree.items()
+    }
+
+
+def solution(runs: Any, variant: str, name: str, r: int) -> tuple[Any, Any]:
+    state = runs.state(variant, name)
+    held = (state.params, transforms.get_masks(state.opt_state))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[r], held)
 
 
 def norm(tree: Any) -> float:
@@ -104,67 +138,68 @@ def norm(tree: Any) -> float:
     return float(np.sqrt(sum(squares)))
 
 
-def test_predictions_are_those_of_the_ends(study: Any) -> None:
-    found, dataset = analysis.of_predictions(study), study.run("prune").dataset
+def test_predictions_are_those_of_the_ends(runs: Any) -> None:
+    found, dataset = analysis.of_predictions(runs), runs.run("prune").dataset
     test = dataset.test
-    pruned, _ = solution(study, "prune", variants.END, 0)
-    theirs = said(dataset, pruned, test.images)
-    for arm in ARMS:
+    pruned, _ = solution(runs, "prune", variants.END, 0)
+    theirs = predicted(dataset, pruned, test.images)
+    for variant in VARIANTS:
         ours = []
         for r in range(2):
-            params, _ = solution(study, arm, variants.END, r)
-            ours.append(said(dataset, params, test.images))
+            params, _ = solution(runs, variant, variants.END, r)
+            ours.append(predicted(dataset, params, test.images))
         right = [100 * np.mean(one == test.labels) for one in ours]
-        assert found[arm]["accuracy"] == pytest.approx(right)
+        assert found[variant]["accuracy"] == pytest.approx(right)
         apart = [float(np.mean(one != theirs)) for one in ours]
         # The pruned solution is not compared with itself.
-        wanted = apart[1:] if arm == "prune" else apart
-        assert found[arm]["with_pruned"] == pytest.approx(wanted)
-        assert found[arm]["disagreement"][0] == pytest.approx(
+        wanted = apart[1:] if variant == "prune" else apart
+        assert found[variant]["with_pruned"] == pytest.approx(wanted)
+        assert found[variant]["disagreement"][0] == pytest.approx(
             np.mean(ours[0] != ours[1])
         )
     assert found["pruned"] == {"accuracy": found["prune"]["accuracy"][:1]}
-    assert str(analysis.of_predictions(study)) == str(found)  # NaN for one pair
+    assert str(analysis.of_predictions(runs)) == str(found)  # NaN for one pair
 
 
-def test_changes_are_of_one_state_under_two_masks(study: Any) -> None:
-    found, dataset = analysis.of_gradients(study), study.run("prune").dataset
+def test_changes_are_of_one_state_under_two_masks(runs: Any) -> None:
+    found, dataset = analysis.of_gradients(runs), runs.run("prune").dataset
     assert found["changes"].keys() == {"rigl"}
     change, curve = found["changes"]["rigl"], found["gradient"]["rigl"]
     assert change["steps"] == [5, 10]
     assert curve["steps"] == [0, 5, 10]
     for r in range(2):
-        params, before = solution(
-            study, "rigl", saved_state_name(runs_reader.STAGE, 5), r
-        )
-        _, after = solution(study, "rigl", saved_state_name(runs_reader.STAGE, 6), r)
-        assert masks.num_active(before) == masks.num_active(after)
-        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        at = saved_state_name(runs_reader.STAGE, 5)
+        params, before = solution(runs, "rigl", at, r)
+        later = saved_state_name(runs_reader.STAGE, 6)
+        _, after = solution(runs, "rigl", later, r)
+        pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+        assert sum(np.sum(a) for a, _ in pairs) == sum(np.sum(b) for _, b in pairs)
         assert any(np.any(a != b) for a, b in pairs)
+        grads = grads_of(dataset, params, before)
         plain = {
-            "before": norm(grads_of(dataset, params, before)),
+            "before": norm(grads),
             "after": norm(grads_of(dataset, params, after)),
         }
         for moment, wanted in plain.items():
             assert change[moment][r][0] == pytest.approx(wanted, rel=1e-4)
         assert curve["norm"][r][1] == pytest.approx(plain["before"], rel=1e-4)
-        grads = grads_of(dataset, params, before)
-        wanted = gradient_flow.effective_gradient_flow(grads, before)
+        wanted = np.mean([norm(layer["kernel"]) for layer in grads.values()])
         assert curve["effective"][r][1] == pytest.approx(float(wanted), rel=1e-4)
-        rate = study.run("rigl").learning_rate(jnp.int32(5))
-        flow = gradient_flow.measure(grads, before)
-        wanted = gradient_flow.first_order_decrease(flow, learning_rate=rate)
-        assert curve["decrease"][r][1] == pytest.approx(float(wanted), rel=1e-4)
+        # The learning rate is 0.1 before update 8, and 0.01 from it on.
+        wanted = 0.1 * plain["before"] ** 2
+        assert curve["decrease"][r][1] == pytest.approx(wanted, rel=1e-4)
+        wanted = 0.01 * curve["norm"][r][2] ** 2
+        assert curve["decrease"][r][2] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_starts_are_on_masks_of_their_own(study: Any) -> None:
-    found, dataset = analysis.of_starts(study), study.run("prune").dataset
+def test_starts_are_on_masks_of_their_own(runs: Any) -> None:
+    found, dataset = initialization.of_starts(runs), runs.run("prune").dataset
     assert {name: len(values) for name, values in found.items()} == dict.fromkeys(
         ("lt", "scratch", "scratch_plus", "liu"), 2
     )
     for r in range(2):
-        own, _ = solution(study, "prune", "init", r)
-        _, held = solution(study, "prune", variants.END, r)
+        own, _ = solution(runs, "prune", "init", r)
+        _, held = solution(runs, "prune", variants.END, r)
         wanted = norm(grads_of(dataset, own, held))
         assert found["lt"][r] == pytest.approx(wanted, rel=1e-4)
     for name in ("scratch", "scratch_plus", "liu"):
@@ -172,26 +207,26 @@ def test_starts_are_on_masks_of_their_own(study: Any) -> None:
         assert found[name] != found["lt"]
 
 
-def test_segments_end_at_the_pruned_solution(study: Any) -> None:
-    found = analysis.of_segment(study, "lt", "end")
-    dataset, alphas = study.run("prune").dataset, found["alphas"]
-    pruned, _ = solution(study, "prune", variants.END, 0)
+def test_interpolations_end_at_the_pruned_solution(runs: Any) -> None:
+    found = analysis.of_interpolation(runs, "lt", "end")
+    dataset, alphas = runs.run("prune").dataset, found["alphas"]
+    pruned, _ = solution(runs, "prune", variants.END, 0)
     assert found["examples"] == 60
     for r in range(2):
-        params, _ = solution(study, "lt", variants.END, r)
+        params, _ = solution(runs, "lt", variants.END, r)
         for alpha, weights in ((0.0, params), (1.0, pruned)):
-            classes = said(dataset, weights, dataset.train.images[:60])
+            classes = predicted(dataset, weights, dataset.train.images[:60])
             wanted = 100 * np.mean(classes != dataset.train.labels[:60])
             at = alphas.index(alpha)
             assert found["error"][r][at] == pytest.approx(wanted)
             loss = training_loss(dataset, weights, 60)
-            assert found["loss"][r][at] == pytest.approx(float(loss), rel=1e-4)
+            assert found["loss"][r][at] == pytest.approx(loss, rel=1e-4)
     # All tickets start from one place.
-    assert len(analysis.of_segment(study, "lt", "start")["error"]) == 1
+    assert len(analysis.of_interpolation(runs, "lt", "start")["error"]) == 1
 
 
-def test_distances_are_those_of_all_parameters(study: Any) -> None:
-    found = analysis.of_distances(study)
+def test_distances_are_those_of_all_parameters(runs: Any) -> None:
+    found = analysis.of_distances(runs)
     assert found["labels"] == [
         "prune end 0",
         *("lt start 0", "lt end 0", "lt end 1"),
@@ -199,84 +234,102 @@ def test_distances_are_those_of_all_parameters(study: Any) -> None:
     ]
     names = {"start": saved_state_name(runs_reader.STAGE, 0), "end": variants.END}
     places = [label.split() for label in found["labels"]]
-    each = [solution(study, arm, names[when], int(r))[0] for arm, when, r in places]
+    each = [
+        solution(runs, variant, names[when], int(r))[0] for variant, when, r in places
+    ]
     for i, a in enumerate(each):
         for j, b in enumerate(each):
             apart = norm(jax.tree.map(lambda x, y: x - y, a, b))
             assert found["matrix"][i][j] == pytest.approx(apart, rel=1e-4, abs=1e-6)
 
 
-def test_curvature_is_taken_around_changes(study: Any) -> None:
-    found = curvature.places(study, "rigl")
+def test_curvature_is_taken_around_changes(runs: Any) -> None:
+    found = curvature.places(runs, "rigl")
     place = curvature.Place
     around = [place(0, 5, "before"), place(0, 5, "after")]
     later = [place(1, 5, "before"), place(1, 5, "after")]
     assert found == [place(0, 0, ""), *around, place(0, 12, ""), *later]
-    assert curvature.places(study, "lt") == [place(0, s, "") for s in (0, 5, 12)]
+    assert curvature.places(runs, "lt") == [place(0, s, "") for s in (0, 5, 12)]
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_spectra_are_those_of_the_plain_hessian(study: Any, moment: str) -> None:
+def test_spectra_are_those_of_the_plain_hessian(runs: Any) -> None:
     """After a change: the weights from before, under the masks from after."""
-    state = curvature.at(study, arm="rigl", place=curvature.Place(1, 5, moment))
-    dataset = study.run("prune").dataset
-    params, held = solution(study, "rigl", saved_state_name(runs_reader.STAGE, 5), 1)
-    if moment == "after":
-        _, held = solution(study, "rigl", saved_state_name(runs_reader.STAGE, 6), 1)
-    params = masks.apply(held, params)
-    flat, back = jax.flatten_util.ravel_pytree(params)
-    there = jax.tree.map(
-        lambda leaf, mask: jnp.ones(leaf.shape, bool) if mask is None else mask,
-        params,
-        held,
-        is_leaf=lambda leaf: leaf is None,
-    )
-    kept = np.flatnonzero(np.concatenate([m.ravel() for m in jax.tree.leaves(there)]))
-    rest = jnp.asarray(flat)
+    dataset = runs.run("prune").dataset
+    at = saved_state_name(runs_reader.STAGE, 5)
+    params, before = solution(runs, "rigl", at, 1)
+    _, after = solution(runs, "rigl", saved_state_name(runs_reader.STAGE, 6), 1)
+    x, _, _ = forward(dataset, params, dataset.train.images[:100])
+    x, labels = x.astype(np.float32), np.asarray(dataset.train.labels[:100])
+    _, back = jax.flatten_util.ravel_pytree(params)
 
-    def loss(active: Any) -> Any:
-        weights = back(rest.at[kept].set(active))
-        return training_loss(dataset, weights, state["examples"])
+    def loss(active: Any, rest: Any, kept: Any) -> Any:
+        p = back(rest.at[kept].set(active))
+        hidden = x @ p["dense1"]["kernel"] + p["dense1"]["bias"][None]
+        hidden = jnp.maximum(hidden, 0)
+        rows = hidden @ p["head"]["kernel"] + p["head"]["bias"][None]
+        rows = jax.nn.log_softmax(rows)
+        return -jnp.mean(rows[np.arange(100), labels])
 
-    assert state["examples"] == 100
-    wanted = np.linalg.eigvalsh(np.asarray(jax.hessian(loss)(rest[kept]), float))
-    assert len(state["eigenvalues"]) == len(kept)
-    np.testing.assert_allclose(state["eigenvalues"], wanted, atol=2e-5 * wanted[-1])
-    for end, exact in (("top", wanted[::-1]), ("bottom", wanted)):
-        ours = np.sort(state["lanczos"][end])
-        ours = ours[::-1] if end == "top" else ours
-        np.testing.assert_allclose(ours, exact[: len(ours)], atol=1e-4 * wanted[-1])
+    hessian = jax.jit(jax.hessian(loss))  # one program for both masks
+    for moment, held in (("before", before), ("after", after)):
+        place = curvature.Place(1, 5, moment)
+        state = curvature.spectrum(runs, variant="rigl", place=place)
+        weights = masked(params, held)
+        flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
+        there = {
+            layer: {
+                "kernel": held[layer]["kernel"],
+                "bias": np.ones(leaves["bias"].shape),
+            }
+            for layer, leaves in params.items()
+        }
+        kept = np.flatnonzero(
+            np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(there)])
+        )
+        assert state["examples"] == 100
+        exact = np.asarray(hessian(flat[kept], jnp.asarray(flat), kept), float)
+        wanted = np.linalg.eigvalsh(exact)
+        assert len(state["eigenvalues"]) == len(kept)
+        atol = 2e-5 * wanted[-1]
+        np.testing.assert_allclose(state["eigenvalues"], wanted, atol=atol)
+        for end, values in (("top", wanted[::-1]), ("bottom", wanted)):
+            ours = np.sort(state["lanczos"][end])
+            ours = ours[::-1] if end == "top" else ours
+            np.testing.assert_allclose(
+                ours, values[: len(ours)], atol=1e-4 * wanted[-1]
+            )
 
 
-def test_arms_of_another_pruned_solution_are_refused(
-    study: Any, monkeypatch: pytest.MonkeyPatch
+def test_variants_of_another_pruned_solution_are_refused(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study.check()
-    solution = study.solution
+    runs.check()
+    solution = runs.solution
 
-    def other(arm: str, moment: str, replicate: int) -> Any:
+    def other(variant: str, moment: str, replicate: int) -> Any:
         # As if the pruning had been run again, with other seeds.
-        return solution(arm, moment, 1 if arm == "prune" else replicate)
+        return solution(variant, moment, 1 if variant == "prune" else replicate)
 
-    monkeypatch.setattr(study, "solution", other)
-    with pytest.raises(ValueError, match=r"tiny_lt: began with other masks than"):
-        study.check()
-
-
-def test_a_lost_state_is_named(study: Any) -> None:
-    with pytest.raises(ValueError, match=r"tiny_lt: no whole .*move .*tiny_lt away"):
-        study.state("lt", "level_00/ticket/nothing")
+    monkeypatch.setattr(runs, "solution", other)
+    with pytest.raises(ValueError, match=r"tiny_lt: expected the final masks of "):
+        runs.check()
 
 
-def test_the_parts_are_kept_and_what_is_damaged_is_computed_again(study: Any) -> None:
+def test_a_lost_state_is_named(runs: Any) -> None:
+    with pytest.raises(ValueError, match=r"tiny_lt: .*nothing.*move .*tiny_lt away"):
+        runs.state("lt", "level_00/ticket/nothing")
+
+
+def test_the_parts_are_kept_and_what_is_damaged_is_computed_again(runs: Any) -> None:
     def part(given: Any) -> Any:
-        return {"alphas": analysis.of_segment(given, "rigl", "end")["alphas"]}
+        assert given is runs
+        return {"alphas": [0.0, 1.0]}
 
-    found = analysis._once(study, "part", part, ["rigl"], examples=60)
-    path = study.folder / "analysis" / "tiny" / "part.json"
+    found = analysis._once(runs, "part", part, ["rigl"], examples=60)
+    path = runs.folder / "analysis" / "tiny" / "part.json"
     kept = path.read_text()
     of = json.loads(kept)["of"]
     assert (of["version"], of["backend"]) == (analysis.VERSION, jax.default_backend())
     path.write_text(kept[:40])
-    assert analysis._once(study, "part", part, ["rigl"], examples=60) == found
+    assert analysis._once(runs, "part", part, ["rigl"], examples=60) == found
     assert path.read_text() == kept

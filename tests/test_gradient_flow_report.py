@@ -32,8 +32,7 @@ def state(step, moment, eigenvalues, negative, lanczos=None):
     }
 
 
-@pytest.fixture
-def found():
+def findings():
     norms = {"steps": [0, 100, 200], "norm": [[1.0, 2.0, 4.0], [3.0, 4.0, math.nan]]}
     halves = [[0.5, 1.0, 2.0], [1.5, 2.0, math.nan]]
     decrease = [[0.1, 0.4, 1.6], [0.9, 1.6, math.nan]]
@@ -102,8 +101,14 @@ def found():
 
 
 @pytest.fixture
-def section(found):
-    return report.section("lenet", "quick", found)
+def found():
+    return findings()
+
+
+@pytest.fixture(scope="module")
+def section():
+    """Every figure, drawn once."""
+    return report.section("lenet", "quick", findings())
 
 
 def lines(axes, color):

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from jaxsparse import connectivity, masks, models
 from jaxsparse.types import Masks, Params
 
-wild = hypothesis.settings(deadline=None, max_examples=40)
+wild = hypothesis.settings(deadline=None, max_examples=25)
 QUESTIONS = {
     "live": connectivity.live,
     "reached": connectivity.reached,
@@ -77,7 +77,7 @@ def search(kernels: list[np.ndarray], question: str) -> list[np.ndarray]:
     return found
 
 
-WIDTHS = ((3, 4, 2), (2, 3, 3, 1), (4, 2, 2, 2, 3))
+WIDTHS = ((2, 3, 3, 1), (4, 2, 2, 2, 3))
 
 
 def layers(widths: tuple[int, ...]) -> dict[str, tuple[int, int]]:
@@ -109,9 +109,9 @@ def depends(apply: Any, params: Params, mask: Masks, x: Any) -> dict[str, np.nda
     weight matters exactly if it is on a path.
     """
     thin = masks.apply(mask, params)
-    leaves, treedef = jax.tree.flatten(thin)
+    leaves, treedef = jax.tree.flatten(jax.tree.map(np.asarray, thin))
     run = jax.jit(apply)
-    first = run(thin, x)
+    first = np.asarray(run(thin, x))
     wanted = {}
     kept = dict(zip(masks.names(mask), jax.tree.leaves(mask), strict=True))
     for i, name in enumerate(masks.names(params)):
@@ -119,9 +119,11 @@ def depends(apply: Any, params: Params, mask: Masks, x: Any) -> dict[str, np.nda
             continue
         found = np.zeros(leaves[i].shape, bool)
         for place in zip(*np.nonzero(np.asarray(kept[name])), strict=True):
-            moved = [*leaves[:i], leaves[i].at[place].multiply(1.5), *leaves[i + 1 :]]
-            again = run(jax.tree.unflatten(treedef, moved), x)
-            found[place] = bool(jnp.any(again != first))
+            leaf = leaves[i].copy()
+            leaf[place] *= 1.5
+            moved = [*leaves[:i], leaf, *leaves[i + 1 :]]
+            again = np.asarray(run(jax.tree.unflatten(treedef, moved), x))
+            found[place] = np.any(again != first)
         wanted[name] = found
     return wanted
 
@@ -159,13 +161,12 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("density", [0.25, 0.5])
-def test_networks_equal_what_moves_the_output(name: str, density: float) -> None:
+def test_networks_equal_what_moves_the_output(name: str) -> None:
     model, shape = NETWORKS[name]
     x = jax.random.uniform(jax.random.key(1), shape, minval=1.0, maxval=2.0)
-    params = jax.tree.map(jnp.abs, model.init(jax.random.key(0), x))
+    params = jax.tree.map(jnp.abs, jax.jit(model.init)(jax.random.key(0), x))
     find = ask(model.apply, params, x)
-    for seed in range(2):
+    for density, seed in ((0.25, 0), (0.25, 1), (0.5, 0)):
         mask = random_masks(params, density, seed)
         check(find(mask)["live"], depends(model.apply, params, mask, x))
 
@@ -217,14 +218,16 @@ def test_gates_and_known_zeros() -> None:
         return (gate * chosen) * keep @ params["c"]["w"]
 
     mask = masks.ones(params)
-    result = connectivity.live(gated, params, mask, jnp.ones((1, 2)))
+    find = ask(gated, params, jnp.ones((1, 2)))
+    result = find(mask)["live"]
     column = np.array([[True, False], [True, False]])
     check(result, {"a/w": column, "b/w": column, "c/w": column.T})
     shut = mask | {"b": {"w": jnp.zeros((2, 2), bool)}}
-    result = connectivity.live(gated, params, shut, jnp.ones((1, 2)))
+    result = find(shut)["live"]
     assert bool(result["a"]["w"][:, 0].all())  # the other may be moved by a bias
-    used = connectivity.used(gated, params, mask, jnp.ones((1, 2)))
-    check(used, {"a/w": column, "b/w": column, "c/w": np.ones((2, 2), bool)})
+    check(
+        find(mask)["used"], {"a/w": column, "b/w": column, "c/w": np.ones((2, 2), bool)}
+    )
 
 
 def test_weights_are_followed_through_what_happens_to_them() -> None:
@@ -239,7 +242,8 @@ def test_weights_are_followed_through_what_happens_to_them() -> None:
         own = jnp.where(jnp.array([[True], [False], [True]]), both, 0.0)
         return x @ own.reshape(3, 4)
 
-    result = connectivity.live(product, params, mask, jnp.ones((2, 3)))
+    x = jnp.ones((2, 3))
+    result = jax.jit(lambda mask: connectivity.live(product, params, mask, x))(mask)
     wanted = np.array([[True, False], [False, False], [True, False]])
     check(result, {"a/w": wanted, "b/w": np.asarray(mask["b"]["w"])})
     assert connectivity.first_to_last(product, params, mask, jnp.ones((2, 3))) == [
@@ -266,30 +270,32 @@ def test_a_branch_without_end_is_reached_and_one_without_start_used() -> None:
     assert kept["reached"][1:] == [0, 4]
 
 
-def test_sixty_layers_neither_overflow_nor_vanish() -> None:
-    find = ask_chain((30,) * 61)
-    full = {n: {"kernel": jnp.ones(s, bool)} for n, s in layers((30,) * 61).items()}
-    assert {masks.num_active(result) for result in find(full).values()} == {60 * 900}
-    thin = {name: {"kernel": jnp.eye(30, dtype=bool)} for name in full}
-    thin["40"]["kernel"] = thin["40"]["kernel"].at[3, 3].set(False)
+def test_thirty_layers_neither_overflow_nor_vanish() -> None:
+    """Of 30**30 paths, which are no float32."""
+    find = ask_chain((30,) * 31)
+    full = {n: {"kernel": np.ones(s, bool)} for n, s in layers((30,) * 31).items()}
+    assert {masks.num_active(result) for result in find(full).values()} == {30 * 900}
+    thin = {name: {"kernel": np.eye(30, dtype=bool)} for name in full}
+    thin["20"] = {"kernel": np.eye(30, dtype=bool)}
+    thin["20"]["kernel"][3, 3] = False
     result = find(thin)
     kept = {name: masks.num_active(mask) for name, mask in result.items()}
-    assert kept == {"live": 60 * 29, "reached": 1800 - 20, "used": 1800 - 41}
+    assert kept == {"live": 30 * 29, "reached": 900 - 10, "used": 900 - 21}
     assert connectivity.effective_sparsity(thin, result["live"]) == 1 - 29 / 900
 
 
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
-        (models.CifarResNet(depth=20, width=4), (2, 8, 8, 3)),
-        (models.LeNet5(), (2, 28, 28, 1)),
-        (models.ConvNet(depth=2, width=4, features=(8,)), (2, 8, 8, 3)),
+        (models.CifarResNet(depth=8, width=4), (2, 8, 8, 3)),
+        (models.LeNet5(conv_channels=(4, 6), features=(12, 8)), (2, 16, 16, 1)),
     ],
-    ids=["resnet", "lenet", "conv"],
+    ids=["resnet", "lenet"],
 )
 def test_removal_leaves_the_outputs_alone(model: nn.Module, shape: tuple) -> None:
     x = jax.random.normal(jax.random.key(1), shape)
-    variables = model.init(jax.random.key(0), x, train=False)
+    init = jax.jit(functools.partial(model.init, train=False))
+    variables = init(jax.random.key(0), x)
     params = variables["params"]
     rest = {name: tree for name, tree in variables.items() if name != "params"}
 
@@ -299,7 +305,10 @@ def test_removal_leaves_the_outputs_alone(model: nn.Module, shape: tuple) -> Non
     run = jax.jit(lambda mask, params: apply(masks.apply(mask, params), x))
     one = jax.ShapeDtypeStruct((1, *shape[1:]), jnp.float32)
     find = ask(apply, params, one)
-    biased = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
+    biased = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + np.float32(0.1) if leaf.ndim == 1 else leaf,
+        params,
+    )
     removed = 0
     for seed, density in enumerate((0.05, 0.1, 0.3)):
         mask = random_masks(params, density, seed)
@@ -331,7 +340,8 @@ def test_nnx_in_its_functional_form() -> None:
     def apply(params: Any, x: Any) -> Any:
         return nnx.merge(definition, params)(x)
 
-    result = connectivity.live(apply, params, mask, jnp.ones((1, 3)))
+    x = jnp.ones((1, 3))
+    result = jax.jit(lambda mask: connectivity.live(apply, params, mask, x))(mask)
     counts = connectivity.by_layer(mask, result)
     assert counts["early/kernel"] == connectivity.LayerPaths(1, 1, 12)
     assert counts["last/kernel"] == connectivity.LayerPaths(2, 8, 8)
@@ -340,11 +350,11 @@ def test_nnx_in_its_functional_form() -> None:
 
 
 def test_vmap_over_replicates_equals_a_loop() -> None:
-    params = {n: {"kernel": jnp.ones(s)} for n, s in layers(WIDTHS[1]).items()}
+    params = {n: {"kernel": jnp.ones(s)} for n, s in layers(WIDTHS[0]).items()}
     each = [random_masks(params, 0.5, seed) for seed in range(4)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    find = ask_chain(WIDTHS[1])
-    together = jax.vmap(find)(stacked)
+    find = ask_chain(WIDTHS[0])
+    together = jax.jit(jax.vmap(find))(stacked)
     for i, mask in enumerate(each):
         jax.tree.map(
             lambda a, b, i=i: np.testing.assert_array_equal(a[i], b),

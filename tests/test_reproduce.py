@@ -16,13 +16,15 @@ from experiments.studies import (
     launcher,
     sparse_training,
     stable_imp,
+    tost,
 )
 from experiments.studies.runs import Run
 from experiments.studies.runs import flags as as_flags
 from jaxsparse import config, durations, factory, masks
 from jaxsparse.data.dataset import Dataset, Examples
 
-STUDIES = [m.STUDY for m in (data_diet, gradient_flow, sparse_training, stable_imp)]
+MODULES = (data_diet, gradient_flow, sparse_training, stable_imp, tost)
+STUDIES = [module.STUDY for module in MODULES]
 
 
 def read(run: Run, root: Path) -> Any:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import tiny_studies
 
 from experiments.studies.runs import read
 from experiments.sweeping import executors, gpus, monitor, report
@@ -91,9 +92,9 @@ def test_a_config_file_elsewhere_is_swept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 / 0", "cannot be run: ZeroDivisionError: division by zero"),
-        ("import no_such_module", "cannot be run: ModuleNotFoundError: No module"),
-        ("x = 1", "has no get_config"),
+        ("1 / 0", "{} cannot be run: ZeroDivisionError: division by zero"),
+        ("import no_such_module", "{} cannot be run: ModuleNotFoundError: No module"),
+        ("x = 1", "expected get_config(variant) in {}, got none"),
     ],
 )
 def test_a_config_file_that_makes_none_is_refused(
@@ -101,9 +102,8 @@ def test_a_config_file_that_makes_none_is_refused(
 ) -> None:
     path = tmp_path / "own.py"
     path.write_text(text)
-    with pytest.raises(
-        ValueError, match=f"^--config: {re.escape(str(path))} {message}"
-    ):
+    wanted = re.escape(f"--config: {message.format(path)}")
+    with pytest.raises(ValueError, match=f"^{wanted}"):
         make(recipes=[str(path)])
 
 
@@ -228,12 +228,14 @@ def write(folder: Path, name: str, text: str, code: int = 0) -> Any:
     return folder / name, [sys.executable, "-c", script]
 
 
-def test_commands_are_run_in_order_whatever_one_comes_to(tmp_path: Path) -> None:
-    listed = [write(tmp_path, n, n, code=int(n == "b")) for n in "abc"]
+def test_commands_are_run_in_order_until_a_signal_stops_one(tmp_path: Path) -> None:
+    """A command that fails keeps no other from running; one that is stopped does."""
+    ends = {"a": 0, "b": 1, "c": 75, "d": 0}
+    listed = [write(tmp_path, n, n, code=code) for n, code in ends.items()]
     codes = executors.run_all(
         listed, executor="local", jobs=1, logs=tmp_path / "jobs", options={}
     )
-    assert codes == {"a": 0, "b": 1, "c": 0}
+    assert codes == {"a": 0, "b": 1, "c": 75, "d": 75}
     assert (tmp_path / "said").read_text() == "abc"
 
 
@@ -302,15 +304,6 @@ def test_a_job_at_its_time_limit_stops_and_is_submitted_again(
     assert said.read_text() == "saved"
 
 
-def test_a_command_that_a_signal_stopped_is_the_last(tmp_path: Path) -> None:
-    listed = [write(tmp_path, n, n, code=75 * (n == "b")) for n in "abc"]
-    codes = executors.run_all(
-        listed, executor="local", jobs=1, logs=tmp_path / "jobs", options={}
-    )
-    assert codes == {"a": 0, "b": 75, "c": 75}
-    assert (tmp_path / "said").read_text() == "ab"
-
-
 def test_local_jobs_see_their_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +319,6 @@ def test_local_jobs_see_their_gpus(
         for path in files
     ]
     for before, jobs, after in (
-        ("1,2", 1, ["'1,2'", "'1,2'"]),
         ("1,2", 2, ["'1'", "'2'"]),
         (None, 1, ["None", "None"]),
     ):
@@ -471,29 +463,60 @@ def kill(command: list[str], begun: Path, number: int) -> None:
         running.wait()
 
 
-def test_a_sweep_of_seeds_apart_that_was_killed_is_one_report(
-    root: Path, tmp_path: Path
-) -> None:
-    command = sweep(
-        *(root, tmp_path, f"--config={RECIPES[0]}", "--set=training.duration=4step"),
-        *("--set=evaluation.every=4step", "--set=sparse.update_every=2step"),
-        *("--vary=sparse.sparsity=0.9", "--seeds=2", "--seeds_per_run=1"),
-    )
-    name = "set_mnist_quick-sparsity_0.9-seeds_{0}_to_{0}"
-    kill(command, tmp_path / name.format(1) / "config.json", signal.SIGKILL)
-    for left in (1, 0):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert f"{left} of 2 runs are left" in done.stderr
-    page = tmp_path / "report"
+SEEDS_APART = (
+    *(f"--config={RECIPES[0]}", "--set=training.duration=4step"),
+    *("--set=evaluation.every=4step", "--set=sparse.update_every=2step"),
+    *("--vary=sparse.sparsity=0.9", "--seeds=2", "--seeds_per_run=1"),
+)
+APART = "set_mnist_quick-sparsity_0.9-seeds_{0}_to_{0}"
+
+
+def run_to_end(command: list[str], left: int) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{left} of 2 runs are left" in done.stderr
+
+
+def check_seeds_apart(folder: Path) -> None:
+    page = folder / "report"
     ends = pd.read_csv(page / "sweep.csv")
     assert ends["seed"].tolist() == [0, 1]
     assert (ends["weights_remaining_percent"] - 10).abs().max() < 0.01
     for seed in (0, 1):
-        made = json.loads((tmp_path / name.format(seed) / "config.json").read_text())
+        made = json.loads((folder / APART.format(seed) / "config.json").read_text())
         assert made["seeds"]["first"] == seed
     assert (page / "index.html").exists()
     assert "| 2 |" in (page / "sweep.md").read_text()
+
+
+def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> None:
+    """The only sweep with processes of its own: one run is left, as after a stop."""
+    fixed = [word.removeprefix("--set=") for word in SEEDS_APART if "--set" in word]
+    (point,) = make(
+        recipes=RECIPES[:1],
+        varied=("sparse.sparsity=0.9",),
+        fixed=(*FIXED, *fixed),
+        seeds=2,
+        seeds_per_run=1,
+    )
+    first, _ = point.runs
+    assert first.name == APART.format(0)
+    assert tiny_studies.train(first, tmp_path / first.name, "") == 0
+    before = (tmp_path / first.name / "metrics.jsonl").read_bytes()
+    run_to_end(sweep(root, tmp_path, *SEEDS_APART), left=1)
+    assert (tmp_path / first.name / "metrics.jsonl").read_bytes() == before
+    check_seeds_apart(tmp_path)
+
+
+@pytest.mark.campaign
+def test_a_sweep_of_seeds_apart_that_was_killed_is_one_report(
+    root: Path, tmp_path: Path
+) -> None:
+    command = sweep(root, tmp_path, *SEEDS_APART)
+    kill(command, tmp_path / APART.format(1) / "config.json", signal.SIGKILL)
+    for left in (1, 0):
+        run_to_end(command, left)
+    check_seeds_apart(tmp_path)
 
 
 @pytest.mark.campaign

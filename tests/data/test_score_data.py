@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -32,11 +32,15 @@ END = "level_00/ticket/last"
 CHILDREN = "level_00/children_000000000"
 LATER = "level_00/children_000000004"
 
-# One process runs many commands, each as if it were alone.
+# One process runs all commands of this module, each as if it were alone, but that the
+# run is opened once.
 DRIVER = """
-import json, sys
+import functools, json, sys
 from absl import flags
 from experiments import score_data
+from jaxsparse import factory
+
+factory.open_run = functools.cache(factory.open_run)
 
 for words in json.loads(sys.argv[1]):
     for name in flags.FLAGS:
@@ -48,15 +52,18 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def launch(root: Path, commands: list[list[str]]) -> list[tuple[str, str]]:
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch(commands: list[list[str]]) -> list[tuple[str, str]]:
     """Runs commands; what each wrote to stdout, with its code, and to stderr."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(commands)],
         capture_output=True,
         text=True,
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
-        timeout=300,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     out, err = (text.split("----\n")[:-1] for text in (done.stdout, done.stderr))
@@ -71,6 +78,131 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> factory.TrainedRun:
     run_lib.run(made, tiny.desk(folder))
     (folder / "config.json").write_text(c.to_json())
     return factory.open_run(folder)
+
+
+class Done(NamedTuple):
+    """What the commands did: the folder of their files, and what each wrote."""
+
+    folder: Path
+    right: list[tuple[str, str]]
+    wrong: dict[str, tuple[str, str]]
+    changed: list[str]
+
+
+@pytest.fixture(scope="module")
+def done(run: factory.TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Runs all commands: those that are right, after those that are wrong."""
+    folder = tmp_path_factory.mktemp("scores")
+    right, wrong = right_commands(run, folder), wrong_commands(run, folder)
+    before = {path: path.read_bytes() for path in files_in(run.folder, folder)}
+    wrong_said = launch([*wrong.values(), *right])
+    after = {path: path.read_bytes() for path in files_in(run.folder, folder)}
+    changed = [str(p) for p, content in before.items() if after.get(p) != content]
+    changed += [
+        str(p) for p in after if p.is_relative_to(run.folder) and p not in before
+    ]
+    said = dict(zip(wrong, wrong_said, strict=False))
+    return Done(folder, wrong_said[len(wrong) :], said, changed)
+
+
+def files_in(*folders: Path) -> list[Path]:
+    return [path for each in folders for path in each.rglob("*") if path.is_file()]
+
+
+def right_commands(run: factory.TrainedRun, folder: Path) -> list[list[str]]:
+    def command(score: str, *flags: str, out: str = "") -> list[str]:
+        path = folder / f"{out or score}.npz"
+        return [f"--run={run.folder}", f"--score={score}", f"--out={path}", *flags]
+
+    by_class = folder / "new" / "classes.json"
+    return [
+        command("el2n", "--batch_size=50"),
+        # Again, with what is usual said aloud: the same file.
+        command("el2n", "--batch_size=50", f"--checkpoint={END}"),
+        command("margin", "--checkpoint=init"),
+        command("loss", f"--checkpoint={CHILDREN}/last"),
+        command("grand", "--block_size=7"),
+        command("forgetting"),
+        command("barrier", f"--children={CHILDREN}", f"--by_class={by_class}"),
+        command(
+            *("barrier", f"--children={CHILDREN}", "--pairs=children", "--at=maximum"),
+            out="apart",
+        ),
+        command("barrier", f"--children={LATER}", "--pairs=children", out="later"),
+    ]
+
+
+def wrong_commands(run: factory.TrainedRun, tmp_path: Path) -> dict[str, list[str]]:
+    """Commands by a part of the message of each."""
+    out = tmp_path / "a.npz"
+    (tmp_path / "taken.npz").write_text("something else")
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "classes.json").write_text("{}")
+    other = score_files.describe(
+        run.dataset.train.labels,
+        score="el2n",
+        dataset="digits",
+        split="train",
+        replicates=2,
+        step=12,
+        config="another",
+    )
+    score_files.save(tmp_path / "other.npz", np.zeros(120), provenance=other)
+    barrier = ("--score=barrier", f"--children={CHILDREN}")
+
+    def command(*flags: str) -> list[str]:
+        return [f"--run={run.folder}", f"--out={out}", *flags]
+
+    return {
+        "--score: missing": command(),
+        "--run: expected a run directory": command("--score=el2n", f"--run={tmp_path}"),
+        "got 'lst', which is missing or corrupt": command(
+            "--score=el2n", "--checkpoint=lst"
+        ),
+        "a network with BatchNorm, got lenet_300_100; remove the": command(
+            "--score=el2n", "--batch_norm=evaluation"
+        ),
+        "--batch_norm: expected 'evaluation' with --score=grand": command(
+            "--score=grand", "--batch_norm=batch"
+        ),
+        "--out: expected a file ending in .npz, got a.csv": command(
+            "--score=el2n", "--out=a.csv"
+        ),
+        "--score=el2n, which does not read --until; remove it": command(
+            "--score=el2n", "--until=1ep"
+        ),
+        "until: expected 1 to 12 updates, those of the dense training, got": command(
+            "--score=forgetting", "--until=99step"
+        ),
+        "--children: missing; give a stage": command("--score=barrier"),
+        f"got '{END}' of a run with": command("--score=barrier", f"--children={END}"),
+        "children_000000003/last', which is missing": command(
+            "--score=barrier", "--children=level_00/children_000000003"
+        ),
+        "got 'triple' for children that start at step 4": command(
+            "--score=barrier", f"--children={LATER}"
+        ),
+        # All of these are known before anything is computed.
+        "taken.npz: expected a score file": command(
+            "--score=forgetting", f"--out={tmp_path}/taken.npz"
+        ),
+        "folder.npz: expected the name of a file to write, got a folder": command(
+            "--score=forgetting", f"--out={tmp_path}/folder.npz"
+        ),
+        "file'": command(  # a file where a folder must be
+            "--score=forgetting", f"--out={tmp_path}/file/a.npz"
+        ),
+        "other score ('el2n', now 'forgetting'), config": (
+            command("--score=forgetting", f"--out={tmp_path}/other.npz")
+        ),
+        "--by_class: expected a file ending in .json, got a.npz": command(
+            *barrier, "--by_class=a.npz"
+        ),
+        "classes.json, which exists; move it": command(
+            *barrier, f"--by_class={tmp_path}/classes.json"
+        ),
+    }
 
 
 def read(run: factory.TrainedRun, path: Path, **said: Any) -> np.ndarray:
@@ -89,62 +221,35 @@ def read(run: factory.TrainedRun, path: Path, **said: Any) -> np.ndarray:
     return found.scores
 
 
-def test_every_score_of_a_run(
-    run: factory.TrainedRun, root: Path, tmp_path: Path
-) -> None:
-    def command(score: str, *flags: str, out: str = "") -> list[str]:
-        path = tmp_path / f"{out or score}.npz"
-        return [f"--run={run.folder}", f"--score={score}", f"--out={path}", *flags]
-
-    by_class = tmp_path / "new" / "classes.json"
-    commands = [
-        command("el2n", "--batch_size=50"),
-        # Again, with what is usual said aloud: the same file.
-        command("el2n", "--batch_size=50", f"--checkpoint={END}"),
-        command("margin", "--checkpoint=init"),
-        command("loss", f"--checkpoint={CHILDREN}/last"),
-        command("grand", "--block_size=7"),
-        command("forgetting"),
-        command("forgetting", "--until=1ep", out="early"),
-        command("barrier", f"--children={CHILDREN}", f"--by_class={by_class}"),
-        command(
-            *("barrier", f"--children={CHILDREN}", "--pairs=children", "--at=maximum"),
-            out="apart",
-        ),
-        command("barrier", f"--children={LATER}", "--pairs=children", out="later"),
-    ]
-    done = launch(root, commands)
-    for (out, err), words in zip(done, commands, strict=True):
+def test_every_score_of_a_run(run: factory.TrainedRun, done: Done) -> None:
+    for out, err in done.right:
         assert "code 0" in out, err
-        assert words[2].removeprefix("--out=") in out
-    assert "gave the same weights, bit for bit" in done[5][0]
-
+        assert str(done.folder) in out
+    assert "gave the same weights, bit for bit" in done.right[5][0]
     networks = example_scores.weights(factory.load_state(run, END))
     functions = factory.make_eval_fns(run.config, run.dataset, {})
     given = {"batch_size": 50, "how": "map"}
     el2n = example_scores.score_logits(
         functions, networks, run.dataset.train, score="el2n", **given
     )
-    saved = read(run, tmp_path / "el2n.npz", score="el2n")
+    saved = read(run, done.folder / "el2n.npz", score="el2n")
     wanted = scores_lib.mean_over_replicates(el2n)
     np.testing.assert_allclose(saved, wanted, rtol=1e-5, atol=1e-6)
     margin = read(
-        *(run, tmp_path / "margin.npz"),
+        *(run, done.folder / "margin.npz"),
         score="negative_margin checkpoint=init",
         step=0,
     )
     assert np.all(np.abs(margin) <= 1) and margin.mean() > 0  # before training
     name = f"loss checkpoint={CHILDREN}/last"
-    loss = read(run, tmp_path / "loss.npz", score=name, replicates=4)
+    loss = read(run, done.folder / "loss.npz", score=name, replicates=4)
     assert np.corrcoef(loss, saved)[0, 1] > 0.5
-    assert np.all(read(run, tmp_path / "grand.npz", score="grand") > 0)
-    counted = read(run, tmp_path / "forgetting.npz", score="forgetting")
+    assert np.all(read(run, done.folder / "grand.npz", score="grand") > 0)
+    counted = read(run, done.folder / "forgetting.npz", score="forgetting")
     events = factory.count_forgetting(run)
     np.testing.assert_array_equal(counted, events.counts.mean(axis=0))
-    early = read(run, tmp_path / "early.npz", score="forgetting", step=6)
-    assert np.isinf(early).sum() >= np.isinf(counted).sum()
-    check_barriers(run, functions, tmp_path, by_class)
-    check_usable(tmp_path / "el2n.npz", saved)
+    check_barriers(run, functions, done.folder, done.folder / "new" / "classes.json")
+    check_usable(done.folder / "el2n.npz", saved)
 
 
 def check_barriers(
@@ -205,88 +310,11 @@ def test_the_flags_know_the_names_that_the_scores_have() -> None:
     assert example_scores.BATCH_NORM == names.BATCH_NORM
 
 
-def test_whatever_is_wrong_is_one_line(
-    run: factory.TrainedRun, root: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "a.npz"
-    (tmp_path / "taken.npz").write_text("something else")
-    (tmp_path / "folder.npz").mkdir()
-    (tmp_path / "file").write_text("")
-    (tmp_path / "classes.json").write_text("{}")
-    other = score_files.describe(
-        run.dataset.train.labels,
-        score="el2n",
-        dataset="digits",
-        split="train",
-        replicates=2,
-        step=12,
-        config="another",
-    )
-    score_files.save(tmp_path / "other.npz", np.zeros(120), provenance=other)
-    barrier = ("--score=barrier", f"--children={CHILDREN}")
-
-    def command(*flags: str) -> list[str]:
-        return [f"--run={run.folder}", f"--out={out}", *flags]
-
-    wrong = {
-        "--score: missing": command(),
-        "--run: expected a run directory": command("--score=el2n", f"--run={tmp_path}"),
-        "no whole checkpoint 'lst'; wanted one of ['init', 'kept": command(
-            "--score=el2n", "--checkpoint=lst"
-        ),
-        "a network with BatchNorm, got lenet_300_100; remove the": command(
-            "--score=el2n", "--batch_norm=evaluation"
-        ),
-        "--batch_norm: expected 'evaluation' with --score=grand": command(
-            "--score=grand", "--batch_norm=batch"
-        ),
-        "--out: expected a file ending in .npz, got a.csv": command(
-            "--score=el2n", "--out=a.csv"
-        ),
-        "--score=el2n, which does not read --until; remove it": command(
-            "--score=el2n", "--until=1ep"
-        ),
-        "until: expected 1 to 12 updates, those of the dense training, got": command(
-            "--score=forgetting", "--until=99step"
-        ),
-        "--children: missing; give a stage": command("--score=barrier"),
-        f"got '{END}' of a run with": command("--score=barrier", f"--children={END}"),
-        "no whole checkpoint 'level_00/children_000000003/last'": command(
-            "--score=barrier", "--children=level_00/children_000000003"
-        ),
-        "got 'triple' for children that start at step 4": command(
-            "--score=barrier", f"--children={LATER}"
-        ),
-        # All of these are known before anything is computed.
-        "taken.npz: expected a score file": command(
-            "--score=forgetting", f"--out={tmp_path}/taken.npz"
-        ),
-        "folder.npz: expected the name of a file to write, got a folder": command(
-            "--score=forgetting", f"--out={tmp_path}/folder.npz"
-        ),
-        "file'": command(  # a file where a folder must be
-            "--score=forgetting", f"--out={tmp_path}/file/a.npz"
-        ),
-        "other score ('el2n', now 'forgetting'), config": (
-            command("--score=forgetting", f"--out={tmp_path}/other.npz")
-        ),
-        "--by_class: expected a file ending in .json, got a.npz": command(
-            *barrier, "--by_class=a.npz"
-        ),
-        "classes.json, which exists; move it": command(
-            *barrier, f"--by_class={tmp_path}/classes.json"
-        ),
-    }
-    before = sorted(run.folder.rglob("*"))
-    held = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
-    for message, (said, errors) in zip(
-        wrong, launch(root, list(wrong.values())), strict=True
-    ):
+def test_whatever_is_wrong_is_one_line(done: Done) -> None:
+    for message, (said, errors) in done.wrong.items():
         assert "code 1" in said, message
         lines = [line for line in errors.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and message in lines[0], errors
         assert "Traceback" not in errors
-    assert not out.exists()
-    assert sorted(run.folder.rglob("*")) == before
-    for path, content in held.items():
-        assert path.read_bytes() == content
+    assert not (done.folder / "a.npz").exists()
+    assert done.changed == []

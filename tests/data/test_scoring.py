@@ -8,19 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import norm_mlp, tiny
 
-from jaxsparse import config as config_lib
-from jaxsparse import factory, masks, models
+from jaxsparse import factory, masks
 from jaxsparse.analysis import connectivity
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory import example_scores
 from jaxsparse.factory.example_scores import Weights
 
-RESNET = {
-    "model.name": "resnet_8",
-    "model.width": 2,
+NORM = {
+    "model.name": "norm_mlp",
     "init.norm_scale": "uniform",
     "data.train_examples": 23,
 }
@@ -58,20 +56,22 @@ def mlp() -> Made:
 
 
 @pytest.fixture(scope="module")
-def resnet() -> Iterator[Made]:
-    small = functools.partial(models.CifarResNet, depth=8)
-    takes = ("width", "norm", "conv", "dtype")
-    config_lib.register_model("resnet_8", small, takes=takes)
-    yield make(RESNET)
-    config_lib.MODELS.remove("resnet_8")
+def normed() -> Iterator[Made]:
+    with norm_mlp.registered():
+        yield make(NORM)
 
 
 def one(made: Made, r: int) -> Weights:
     return jax.tree.map(lambda leaf: leaf[r], made.networks)
 
 
+@functools.cache
+def compiled(function: Any) -> Any:
+    return jax.jit(function)
+
+
 def logits_of(made: Made, params: Any, stats: Any, images: Any) -> Any:
-    return jax.jit(made.functions.logits)(params, stats, jnp.asarray(images))
+    return compiled(made.functions.logits)(params, stats, jnp.asarray(images))
 
 
 def by_hand(score: str, logits: Any, labels: Any) -> np.ndarray:
@@ -91,8 +91,14 @@ def by_hand(score: str, logits: Any, labels: Any) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize("how", ["vmap", "map", "unroll"])
-@pytest.mark.parametrize("score", example_scores.LOGIT_SCORES)
+@pytest.mark.parametrize(
+    ("score", "how"),
+    [
+        *((score, "map") for score in example_scores.LOGIT_SCORES),
+        ("el2n", "vmap"),
+        ("el2n", "unroll"),
+    ],
+)
 def test_scores_of_logits_are_their_definitions(
     mlp: Made, score: str, how: Any
 ) -> None:
@@ -104,65 +110,57 @@ def test_scores_of_logits_are_their_definitions(
         logits = logits_of(mlp, own.params, own.batch_stats, images)
         wanted = by_hand(score, logits, labels)
         np.testing.assert_allclose(got[r], wanted, rtol=1e-4, atol=1e-6)
-
-
-def test_a_margin_is_higher_for_what_is_harder(mlp: Made) -> None:
-    given = {"batch_size": SIZE, "how": "map"}
-    margin = example_scores.score_logits(*mlp, score="margin", **given)
-    loss = example_scores.score_logits(*mlp, score="loss", **given)
-    for r in range(2):
-        easiest, hardest = np.argsort(loss[r])[[0, -1]]
-        assert margin[r, easiest] < margin[r, hardest]
-        own = one(mlp, r)
-        logits = logits_of(mlp, own.params, {}, mlp.examples.images)
-        wrong = np.argmax(logits, axis=-1) != mlp.examples.labels
-        np.testing.assert_array_equal(margin[r] > 0, wrong)
+        if score == "margin":  # higher for what is harder
+            wrong = np.argmax(logits, axis=-1) != labels
+            np.testing.assert_array_equal(got[r] > 0, wrong)
+            easiest, hardest = np.argsort(by_hand("loss", logits, labels))[[0, -1]]
+            assert got[r, easiest] < got[r, hardest]
 
 
 def normalized_by(made: Made, r: int, images: Any) -> Any:
     """The logits in inference mode, where the averages are those of these images."""
     params = one(made, r).params
-    found = jax.jit(made.functions.statistics)(params, jnp.asarray(images))
+    found = compiled(made.functions.statistics)(params, jnp.asarray(images))
     return logits_of(made, params, found, images)
 
 
-def test_statistics_of_batches_are_those_of_each_batch_in_order(resnet: Made) -> None:
-    images, labels = resnet.examples
+def test_statistics_of_batches_are_those_of_each_batch_in_order(normed: Made) -> None:
+    images, labels = normed.examples
     given = {"score": "loss", "how": "unroll"}
     got = example_scores.score_logits(
-        *resnet, batch_norm="batch", batch_size=SIZE, **given
+        *normed, batch_norm="batch", batch_size=SIZE, **given
     )
     for r in range(2):
         wanted = np.concatenate(
             [
-                by_hand("loss", normalized_by(resnet, r, images[i : i + SIZE]), part)
+                by_hand("loss", normalized_by(normed, r, images[i : i + SIZE]), part)
                 for i in range(0, 23, SIZE)
                 for part in [labels[i : i + SIZE]]
             ]
         )
         np.testing.assert_allclose(got[r], wanted, rtol=1e-3, atol=1e-5)
     other = example_scores.score_logits(
-        *resnet, batch_norm="batch", batch_size=23, **given
+        *normed, batch_norm="batch", batch_size=23, **given
     )
     assert np.abs(got - other).min() > 1e-6  # every example hangs on its batch
 
 
-def test_in_evaluation_no_example_depends_on_others(resnet: Made) -> None:
-    images, labels = resnet.examples
+def test_in_evaluation_no_example_depends_on_others(normed: Made) -> None:
+    images, labels = normed.examples
     given = {"score": "loss", "batch_size": SIZE, "how": "unroll"}
-    got = example_scores.score_logits(*resnet, **given)
-    turned = resnet._replace(examples=Examples(images[::-1], labels[::-1]))
+    got = example_scores.score_logits(*normed, **given)
+    turned = normed._replace(examples=Examples(images[::-1], labels[::-1]))
     np.testing.assert_allclose(
         example_scores.score_logits(*turned, **given)[:, ::-1],
         got,
         rtol=1e-4,
         atol=1e-6,
     )
-    batch = example_scores.score_logits(*resnet, batch_norm="batch", **given)
+    batch = example_scores.score_logits(*normed, batch_norm="batch", **given)
     assert np.abs(batch - got).min() > 1e-6
     for r in range(2):
-        own = one(resnet, r)
-        logits = logits_of(resnet, own.params, own.batch_stats, images)
+        own = one(normed, r)
+        logits = logits_of(normed, own.params, own.batch_stats, images)
         wanted = by_hand("loss", logits, labels)
         np.testing.assert_allclose(got[r], wanted, rtol=1e-3, atol=1e-5)
 
@@ -183,11 +181,14 @@ def test_grand_is_the_norm_of_each_gradient_over_what_there_is(mlp: Made) -> Non
         logits = sparse.functions.logits(params, {}, image[None])
         return scores_lib.loss(logits, label[None])[0]
 
-    slope = jax.jit(jax.grad(loss))
+    @jax.jit
+    def slope(own: Weights, image: Any, label: Any) -> Any:
+        return masks.apply(own.masks, jax.grad(loss)(own.params, image, label))
+
     for r in range(2):
         own = one(sparse, r)
         for i, (image, label) in enumerate(zip(*sparse.examples, strict=True)):
-            inside = masks.apply(own.masks, slope(own.params, image, label))
+            inside = slope(own, image, label)
             leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(inside)]
             wanted = np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))
             for found in got.values():
@@ -211,16 +212,16 @@ def barriers(made: Made, *rows: int, at: str = "midpoint") -> np.ndarray:
     )
 
 
-def test_barriers_at_the_midpoint_are_their_definition(resnet: Made) -> None:
-    images, labels = resnet.examples
-    first, second = ends(resnet, 0, 1)
+def test_barriers_at_the_midpoint_are_their_definition(normed: Made) -> None:
+    images, labels = normed.examples
+    first, second = ends(normed, 0, 1)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
     losses = [
-        by_hand("loss", logits_of(resnet, *end, images), labels)
+        by_hand("loss", logits_of(normed, *end, images), labels)
         for end in (first, middle, second)
     ]
     wanted = losses[1] - (losses[0] + losses[2]) / 2
-    got = barriers(resnet, 0, 1)
+    got = barriers(normed, 0, 1)
     assert got.shape == (1, 23) and np.abs(wanted).max() > 0.01
     np.testing.assert_allclose(got[0], wanted, rtol=1e-3, atol=1e-4)
 

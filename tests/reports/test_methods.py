@@ -23,8 +23,8 @@ TOTAL = 1000
 def settings(method="none", **sparse):
     return {
         "lottery": {"levels": 0},
-        "model": {"features": []},
-        "sparse": {"method": method, "distribution": "", "sparsity": 0.9} | sparse,
+        "model": {"features": None},
+        "sparse": {"method": method, "distribution": None, "sparsity": 0.9} | sparse,
     }
 
 

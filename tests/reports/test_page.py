@@ -157,23 +157,10 @@ def command(root, *arguments):
 
 
 def test_the_command(root, make_run, records):
+    """Its refusals are in tests/test_command_line.py."""
     folder = make_run("a", records)
     done = command(root, str(folder))
     assert done.returncode == 0, done.stderr
     assert "93.00 ± 1.00" in done.stdout
     assert f"page: {folder / 'report' / 'index.html'}" in done.stdout
     assert json.loads((folder / "config.json").read_text()) == {"levels": 3}
-
-
-def test_the_command_refuses_in_one_line(root, tmp_path):
-    done = command(root, str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}: not a run")
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_command_needs_out_for_several(root, tmp_path):
-    done = command(root, "x", "y")
-    assert done.returncode == 1
-    assert "--out: missing" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr

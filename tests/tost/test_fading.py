@@ -15,7 +15,7 @@ FADING = [form for form in annealing.FORMS if form != "constant"]
 
 
 @pytest.mark.parametrize("form", FADING)
-@settings(deadline=None)
+@settings(max_examples=20)
 @given(until=st.integers(1, 200_000), share=st.floats(0, 1), beyond=st.integers(0, 99))
 def test_a_fade_begins_at_one_and_ends_at_exactly_nothing(
     form: str, until: int, share: float, beyond: int

@@ -19,7 +19,7 @@ X = np.concatenate(
 
 
 def slope(act: soft_activations.Act) -> jax.Array:
-    return jax.vmap(jax.grad(act))(jnp.asarray(X))
+    return jax.jit(jax.vmap(jax.grad(act)))(jnp.asarray(X))
 
 
 FORMULAS = {

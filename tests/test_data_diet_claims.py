@@ -1,0 +1,174 @@
+"""The claims of the study of data diets, and its page, of invented findings."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.studies import claims as claims_lib
+from experiments.studies.data_diet import analysis, claims
+from experiments.studies.data_diet import report as report_lib
+
+
+def make_arm(late: float, *, barrier: float, early: float) -> dict[str, Any]:
+    """Invents findings of an arm with three seeds."""
+    rng = np.random.default_rng(round(1000 * late))
+    levels = list(range(11))
+    ticket = np.full((3, 11), late) + rng.normal(scale=0.05, size=(3, 11))
+    ticket[:, 0] = 91.4
+    return {
+        "levels": levels,
+        "remaining": [100 * 0.8**level for level in levels],
+        "ticket": ticket.tolist(),
+        "mean_barrier": [barrier] * 3,
+        "connected": [1 / (1 + barrier)] * 3,
+        "connected_0": [0.1 / (1 + barrier)] * 3,
+        "pretrained": [early] * 3,
+        "instability": [10 * barrier] * 3,
+        "sharpness_start": [5.0] * 3,
+        "sharpness_end": [5.0] * 3,
+        "by_class": [0.5] * 10,
+        "histogram": [1] * (len(analysis.BINS) + 1),
+        "examples": 50_000,
+        "rewind": 200,
+        "steps": 62_400,
+        "epochs": 160.0,
+        "interpolation": [30, 0],
+    }
+
+
+def as_published() -> dict[str, Any]:
+    made = {
+        "k0": make_arm(88.5, barrier=4.0, early=10.0),
+        "k1": make_arm(90.2, barrier=1.5, early=50.0),
+        "k2": make_arm(91.1, barrier=0.5, early=45.0),
+        "easy_320": make_arm(90.9, barrier=0.7, early=30.0),
+        "easy_640": make_arm(90.8, barrier=0.8, early=32.0),
+        "random_320": make_arm(90.3, barrier=1.4, early=40.0),
+        "hard_320": make_arm(88.8, barrier=3.5, early=42.0),
+        "noise_10": make_arm(90.0, barrier=1.6, early=40.0),
+        "noise_50": make_arm(89.0, barrier=1.7, early=30.0),
+    }
+    return {"usual": 320, "variants": made}
+
+
+def judged(found: dict[str, Any]) -> dict[str, str]:
+    rows = claims_lib.judge(claims.CLAIMS, found)
+    return {row["name"]: row["verdict"] for row in rows}
+
+
+def test_what_is_published_is_reproduced() -> None:
+    assert set(judged(as_published()).values()) == {"reproduced"}
+
+
+def test_the_opposite_is_not() -> None:
+    found = as_published()
+    turned = {"k0": 91.4, "k1": 90.5, "k2": 89.0, "easy_320": 88.0, "easy_640": 88.1}
+    turned |= {"random_320": 89.5, "hard_320": 91.3, "noise_10": 90.6}
+    turned |= {"noise_50": 91.0}
+    for name, late in turned.items():
+        arm = found["variants"][name]
+        found["variants"][name] = make_arm(
+            late, barrier=late / 10, early=arm["pretrained"][0]
+        )
+    verdict = judged(found)
+    # Where updates gain nothing there is nothing to be as good as.
+    of_gains = {"a few hundred suffice", "a random part suffices"}
+    of_gains.add("easy data save updates")
+    assert {verdict.pop(name) for name in of_gains} == {"unclear"}
+    assert set(verdict.values()) == {"not reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("arm", "late", "name"),
+    [
+        ("k2", 90.5, "a few hundred suffice"),
+        ("random_320", 89.0, "a random part suffices"),
+        ("easy_320", 90.3, "easy data save updates"),
+    ],
+)
+def test_what_loses_more_than_a_part_is_not_as_good(
+    arm: str, late: float, name: str
+) -> None:
+    found = as_published()
+    found["variants"][arm] = make_arm(late, barrier=1.0, early=40.0)
+    assert judged(found)[name] == "not reproduced"
+
+
+def test_variants_without_any_effect_reproduce_nothing() -> None:
+    found = as_published()
+    for i, name in enumerate(found["variants"]):
+        found["variants"][name] = make_arm(91.35 + 0.001 * i, barrier=1.0, early=40.0)
+    assert "reproduced" not in judged(found).values()
+
+
+def test_late_levels_are_those_around_the_published_one() -> None:
+    arm = make_arm(90.0, barrier=1.0, early=40.0)
+    arm["levels"] = list(range(21))
+    arm["remaining"] = [100 * 0.8**level for level in arm["levels"]]
+    arm["ticket"] = [[float(level) for level in arm["levels"]]] * 3
+    # 21.0, 16.8, 13.4 and 10.7 % remain at levels 7 to 10.
+    assert claims.late(arm).tolist() == [8.5] * 3
+    few = arm | {"remaining": [100.0, 80.0], "ticket": [[1.0, 2.0]] * 3}
+    assert claims.late(few).tolist() == [2.0] * 3
+
+
+def test_correlations_need_all_variants() -> None:
+    found = as_published() | {"missing": ["cifar_easy_160"]}
+    with pytest.raises(claims_lib.NotMeasured, match="cifar_easy_160"):
+        claims.correlation(found, "mean_barrier")
+    verdict = judged(found)
+    assert verdict["barriers predict"] == "not measured"
+    assert verdict["easy data are better"] == "reproduced"
+
+
+@pytest.mark.parametrize("name", ["k0", "k1", "k2", "easy_320", "hard_320", "noise_50"])
+def test_what_has_not_ended_is_not_measured(name: str) -> None:
+    found = as_published()
+    del found["variants"][name]
+    verdict = judged(found)
+    assert "not measured" in verdict.values()
+
+
+def test_noise_takes_no_part_in_correlations() -> None:
+    found = as_published()
+    _, _, n = claims.correlation(found, "mean_barrier")
+    assert n == 7
+
+
+def test_a_page_of_all_variants_has_every_figure_and_ranks() -> None:
+    made = report_lib.section("cifar", "full", as_published())
+    names = {"levels", "sizes", "barrier", "connected", "pretrained", "barriers"}
+    assert names <= {name for name, drawn in made.figures.items() if drawn is not None}
+    ranks = made.frames["ranks"].set_index("measure")
+    table = made.frames["variants"]
+    table = table[~table["variant"].str.startswith("noise")]
+    means = table.groupby("variant", sort=False)[["mean_barrier", "late"]].mean()
+    wanted = stats.spearmanr(means["mean_barrier"], means["late"]).statistic
+    assert ranks.loc["mean_barrier", "spearman"] == pytest.approx(wanted)
+
+
+def test_a_page_of_few_variants() -> None:
+    found = as_published()
+    found["variants"] = {"k1": found["variants"]["k1"]}
+    made = report_lib.section("cifar", "full", found)
+    assert any("100.0%" in line for line in made.lines)
+    assert made.frames["ranks"].empty
+
+
+def test_a_page_says_how_finely_segments_were_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report_lib.figures, "draw", lambda *args: {})
+    found = as_published()
+    assert any(
+        line.startswith("Errors between copies are measured at 30 points")
+        and line.endswith("those of training on all examples.")
+        for line in report_lib.section("cifar", "full", found).lines
+    )
+    next(iter(found["variants"].values()))["interpolation"] = [11, 1000]
+    assert any(
+        " 11 points " in line and "on the first 1,000 examples" in line
+        for line in report_lib.section("cifar", "full", found).lines
+    )

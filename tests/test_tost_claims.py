@@ -1,0 +1,191 @@
+"""The claims of the study of ToST, and its page, of invented findings."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import tiny_studies
+from scipy import stats
+
+from experiments.studies import claims as claims_lib
+from experiments.studies.tost import claims
+from experiments.studies.tost import report as report_lib
+from experiments.studies.tost.variants import Cell
+
+SEEDS = np.array([-0.03, 0.0, 0.03])
+GAINS = {"activation": 0.3, "rescaling": 0.4, "smoothing": 0.2, "skips": 0.1}
+
+
+def invented(gain: Callable[[Cell, str], float]) -> dict[str, Any]:
+    """Findings of three seeds; `gain` of a cell and an arm in points."""
+
+    def arm(value: float, shift: float) -> dict[str, Any]:
+        return {
+            "accuracy": (90 + value + SEEDS + shift * SEEDS).tolist(),
+            "kept": 10,
+            "total": 100,
+            "effective_params": [10] * 3,
+            "layers": {},
+            "steps": 100,
+            "epochs": 1.0,
+            "curve": ([0, 100], [[10.0, 90 + value]] * 3),
+        }
+
+    cells = [Cell("dense", 0)]
+    cells += [Cell(mask, at) for mask in ("random", "snip") for at in (95, 99)]
+    found: dict[str, Any] = {"missing": {}, "cells": {}}
+    for cell in cells:
+        own = {"none": arm(0.0, 0.0)}
+        own |= {name: arm(gain(cell, name), 0.1) for name in (*GAINS, "all")}
+        found["cells"][cell] = own
+    return found
+
+
+def published(cell: Cell, name: str) -> float:
+    if cell.sparsity == 0:
+        return 0.1
+    return GAINS.get(name, 1.0) * (2 if cell.sparsity == 99 else 1)
+
+
+def judged(found: dict[str, Any]) -> dict[str, str]:
+    return {
+        row["name"]: row["verdict"] for row in claims_lib.judge(claims.CLAIMS, found)
+    }
+
+
+def test_what_is_published_is_reproduced() -> None:
+    assert set(judged(invented(published)).values()) == {"reproduced"}
+
+
+def test_the_opposite_is_not() -> None:
+    def opposite(cell: Cell, name: str) -> float:
+        if cell.sparsity == 0:
+            return 1.0
+        return -published(cell, name)
+
+    assert set(judged(invented(opposite)).values()) == {"not reproduced"}
+
+
+def test_one_mask_that_all_techniques_hurt_is_enough() -> None:
+    def gain(cell: Cell, name: str) -> float:
+        return published(cell, name) * (-0.5 if cell.mask == "snip" else 1)
+
+    found = judged(invented(gain))
+    assert found["together, with any mask"] == "not reproduced"
+    assert found["ghost soft neurons help"] == "reproduced"
+
+
+def test_a_best_technique_as_good_as_all_leaves_nothing_to_the_others() -> None:
+    def gain(cell: Cell, name: str) -> float:
+        return published(cell, "all" if name == "rescaling" else name)
+
+    found = judged(invented(gain))
+    assert found["more together than alone"] == "not reproduced"
+
+
+def test_gains_that_are_all_over_the_place_are_unclear() -> None:
+    found = invented(published)
+    for entry in found["cells"].values():
+        entry["smoothing"]["accuracy"] = [80.0, 90.0, 101.0]
+    assert judged(found)["label smoothing helps"] == "unclear"
+
+
+@pytest.mark.parametrize("name", [*GAINS, "all"])
+def test_a_variant_that_is_missing_in_a_cell_is_not_measured(name: str) -> None:
+    found = invented(published)
+    del found["cells"][Cell("snip", 99)][name]
+    verdict = judged(found)
+    assert "not measured" in verdict.values()
+    assert set(verdict.values()) == {"not measured", "reproduced"}
+
+
+def test_nothing_is_judged_of_a_part() -> None:
+    found = invented(published) | {"missing": {"mlp_snip_99_all": "in progress"}}
+    assert set(judged(found).values()) == {"not measured"}
+
+
+def test_one_sparsity_and_no_dense_network_leave_two_claims_open() -> None:
+    found = invented(published)
+    cells = found["cells"]
+    found["cells"] = {cell: cells[cell] for cell in cells if cell.sparsity == 95}
+    verdict = judged(found)
+    open_ = {name for name, word in verdict.items() if word == "not measured"}
+    assert open_ == {"more at higher sparsity", "sparse networks need them"}
+
+
+def test_less_than_a_third_of_the_published_length_is_unclear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("gains", "training"):
+        monkeypatch.setattr(report_lib.figures, name, lambda *args: None)
+    found = invented(published)
+    made = report_lib.section("resnet", "full", found)
+    assert {claim["verdict"] for claim in made.claims} == {"unclear"}
+    assert any("of the published 182 epochs" in line for line in made.lines)
+    for entry in found["cells"].values():
+        for arm in entry.values():
+            arm["epochs"] = 61.0
+    made = report_lib.section("resnet", "full", found)
+    assert {claim["verdict"] for claim in made.claims} == {"reproduced"}
+
+
+def test_networks_that_never_learned_are_named() -> None:
+    found = invented(published)
+    assert not any(
+        "Seeds that end" in x for x in report_lib.section("mlp", "cpu", found).lines
+    )
+    found["cells"][Cell("snip", 99)]["rescaling"]["accuracy"][1] = 11.35
+    made = report_lib.section("mlp", "cpu", found)
+    (line,) = [line for line in made.lines if "Seeds that end" in line]
+    assert "SNIP 99 % with rescaling (1 of 3)" in line
+    # A gain of so many points makes the axis logarithmic.
+    scales = {axes.get_xscale() for axes in made.figures["gains"].axes}
+    assert scales == {"symlog"}
+
+
+def test_gains_and_their_tests_against_plain_code() -> None:
+    found = invented(published)
+    rng = np.random.default_rng(0)
+    for entry in found["cells"].values():
+        for arm in entry.values():
+            arm["accuracy"] = (90 + rng.normal(size=3)).tolist()
+    # A gain that is the same of every seed has no test.
+    entry = found["cells"][Cell("snip", 99)]
+    entry["all"]["accuracy"] = [a + 1 for a in entry["none"]["accuracy"]]
+    frame = report_lib.gain_frame(found)
+    expected = []
+    for cell, entry in found["cells"].items():
+        for name, arm in entry.items():
+            if name != "none":
+                pairs = zip(arm["accuracy"], entry["none"]["accuracy"], strict=True)
+                expected.append((cell, name, [a - b for a, b in pairs]))
+    assert len(frame) == len(expected) == 25
+    for row, (cell, name, gain) in zip(frame.itertuples(), expected, strict=True):
+        assert (row.mask, row.sparsity_percent, row.variant) == (*cell, name)
+        mean, sd = tiny_studies.spread(gain)
+        np.testing.assert_allclose((row.gain_points, row.sd_points), (mean, sd))
+        if sd > 1e-6:
+            p = stats.ttest_rel(
+                found["cells"][cell][name]["accuracy"],
+                found["cells"][cell]["none"]["accuracy"],
+            ).pvalue
+            np.testing.assert_allclose(row.p, p)
+    # Benjamini and Hochberg, written out.
+    p = np.sort(frame["p"].dropna().to_numpy())
+    steps = p * len(p) / np.arange(1, len(p) + 1)
+    wanted = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
+    np.testing.assert_allclose(np.sort(frame["q"].dropna()), wanted)
+
+
+@pytest.mark.parametrize(
+    ("gain", "q", "word"),
+    [
+        (1.0, 0.04, "helps"),
+        (-1.0, 0.04, "hurts"),
+        (1.0, 0.06, "not shown"),
+        (0.0, float("nan"), "not shown"),
+    ],
+)
+def test_verdicts_of_cells(gain: float, q: float, word: str) -> None:
+    assert report_lib.verdict(gain, q) == word
