@@ -81,7 +81,7 @@ def test_the_opposite_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arm", "late", "name"),
+    ("variant", "late", "name"),
     [
         ("k2", 90.5, "a few hundred suffice"),
         ("random_320", 89.0, "a random part suffices"),

@@ -103,7 +103,7 @@ def test_records_reach_the_callback(
     def run(c: Any, folder: str, *, metric_writers: Any) -> None:
         assert c.name == "lth_digits"
         for write in metric_writers:
-            write([row | {"kind": "level"}, row | {"kind": "time"}])
+            write([row | {"kind": "level"}, row | {"kind": "timing"}])
 
     monkeypatch.setattr(jaxsparse, "run", run, raising=False)
     run_example(root, "import wandb")

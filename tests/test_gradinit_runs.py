@@ -29,7 +29,7 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
     folder, fields = tmp_path / "two", MLP | RESCALED
     made = make(folder, fields | {"replicates": 2})
     state = begun(folder, made)
-    written = (folder / "rescaling.json").read_text()
+    written = (folder / "gradinit.json").read_text()
     rows = json.loads(written)
     init = SavedStates(made, tiny.desk(folder)).init
     kept = transforms.get_masks(state.opt_state)
@@ -48,14 +48,14 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
     task = made.task._replace(start=learn)
     again = begun(folder, made._replace(task=task))
     tiny.check_equal(again.params, state.params)
-    assert (folder / "rescaling.json").read_text() == written
+    assert (folder / "gradinit.json").read_text() == written
     for row in rows:
         assert len(row["objective"]) == len(row["constrained"]) == 3
         assert sorted(row["factors"]) == sorted(first)
     assert rows[0]["factors"] != rows[1]["factors"]
     # Orders of batches are the replicate's own, whatever others there are.
     begun(tmp_path / "one", make(tmp_path / "one", fields))
-    (alone,) = json.loads((tmp_path / "one" / "rescaling.json").read_text())
+    (alone,) = json.loads((tmp_path / "one" / "gradinit.json").read_text())
     np.testing.assert_allclose(alone["objective"], rows[0]["objective"], rtol=1e-5)
 
 
@@ -66,7 +66,7 @@ def test_ghost_skips_change_no_factor(tmp_path: Path) -> None:
         more = {"tost.skips": kind, "tost.activation": "mish"}
         folder = tmp_path / str(kind)
         begun(folder, make(folder, SPARSE | RESCALED | more))
-        found += json.loads((folder / "rescaling.json").read_text())
+        found += json.loads((folder / "gradinit.json").read_text())
     plain, haunted = (row["factors"] for row in found)
     ghosts = {name: f for name, f in haunted.items() if ghost_skips.is_ghost(name)}
     assert len(ghosts) == 3 and set(ghosts.values()) == {1.0}

@@ -175,12 +175,12 @@ def test_records_of_rescaling_are_read(tmp_path: Path) -> None:
         {"factors": {"a/kernel": 0.5 + r}, "objective": [1], "constrained": [r, 0]}
         for r in (0, 1)
     ]
-    (tmp_path / "rescaling.json").write_text(json.dumps(rows))
+    (tmp_path / "gradinit.json").write_text(json.dumps(rows))
     (tmp_path / "metrics.jsonl").write_text("")
     reader = analysis.Reader(tmp_path, "")
     assert analysis.of_factors(reader) == {
         "factors": {"a/kernel": [0.5, 1.5]},
         "constrained": [0.0, 50.0],
     }
-    (tmp_path / "rescaling.json").unlink()
+    (tmp_path / "gradinit.json").unlink()
     assert analysis.of_factors(reader) == {}
