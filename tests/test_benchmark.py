@@ -4,12 +4,15 @@ import importlib
 import json
 import re
 import sys
+import types
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import benchmark
@@ -177,21 +180,54 @@ WAYS = [
 ]
 
 
+def made_only(c: Any, *, examples: int) -> Any:
+    """A fixture that is a config only, in place of `conv._make`."""
+    assert examples >= c.data.batch_size * c.run.steps_per_call
+    return types.SimpleNamespace(config=c)
+
+
+def idle_job(fixture: Any) -> Job:
+    """A job of the right amount of work, in place of `fixtures.trainer_job`."""
+    c = fixture.config
+    return Job(lambda count: None, c.run.steps_per_call * c.replicates)
+
+
+def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles nothing: `test_mnist_rows_without_torch` trains by real jobs."""
+    seen = []
+
+    def job(fixture: Any) -> Job:
+        run = fixture.config.run
+        seen.append((run.conv_gradients, run.steps_per_call, run.replicate_mode))
+        return idle_job(fixture)
+
+    monkeypatch.setattr(conv, "_make", made_only)
+    monkeypatch.setattr(fixtures, "trainer_job", job)
+    monkeypatch.setattr(mnist, "load_torch", lambda name: None)
+    sizes = {"batch_size": 4, "steps": 2}
+    assert names(conv.lenet(**BRIEF, **sizes)) == WAYS
+    assert [way[:2] for way in seen] == [
+        *(("library", 1), ("library", 2), ("explicit", 1), ("explicit", 2)),
+    ]
+    seen.clear()
+    mapped = conv.lenet_replicates(**BRIEF, **sizes, count=2)
+    assert names(mapped) == ["map", "unroll", "vmap"]
+    assert seen == [("explicit", 2, mode) for mode in ("map", "unroll", "vmap")]
+    deep = conv.resnet(**BRIEF, **sizes)
+    assert names(deep) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
+
+
+@pytest.mark.campaign
 def test_convolution_rows() -> None:
     sizes = {"batch_size": 4, "steps": 2}
     assert names(conv.lenet(**BRIEF, **sizes)) == WAYS
     mapped = conv.lenet_replicates(**BRIEF, **sizes, count=2)
     assert names(mapped) == ["map", "unroll", "vmap"]
-
-
-@pytest.mark.campaign
-def test_convolution_rows_of_a_deep_network() -> None:
     table = conv.resnet(**BRIEF, batch_size=2, steps=2)
     assert names(table) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("gradients", ["library", "explicit"])
+@pytest.mark.parametrize(("gradients", "steps"), [("library", 2), ("explicit", 1)])
 def test_a_row_is_of_calls_of_its_length(gradients: str, steps: int) -> None:
     # Also where the trainer would choose another length, and never of the shared
     # program whose number of steps is an argument.
@@ -233,13 +269,45 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
     assert content["tables"]["t"]["rates"] == {"a": [1.0]}
 
 
-def test_steps_are_timed_with_a_mask_update_and_without() -> None:
+def test_every_method_has_a_step_with_a_mask_update() -> None:
+    params = mask_updates.normal_kernels(SHAPES)
+    for name, wrap in mask_updates.METHODS.items():
+        for every in (1, 10**6):
+            tx = wrap(optax.sgd(0.1), every)
+            state = jax.eval_shape(tx.init, params)
+            updates, _ = jax.eval_shape(tx.update, params, state, params)
+            assert jax.tree.structure(updates) == jax.tree.structure(params), name
+
+
+def test_steps_are_timed_with_a_mask_update_and_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mask_updates, "METHODS", {"RigL": mask_updates.rigl})
+    (table,) = mask_updates.measure(**BRIEF, shapes={"a": (6, 8)}, networks=())
+    assert names(table) == ["RigL"]
+
+
+@pytest.mark.campaign
+def test_steps_of_every_method_are_timed() -> None:
     (table,) = mask_updates.measure(**BRIEF, shapes=SHAPES, networks=())
     assert names(table) == list(mask_updates.METHODS)
 
 
-@pytest.mark.parametrize("replicates", [pytest.param(1, marks=pytest.mark.campaign), 4])
-def test_mask_updates_are_amortized_over_training(replicates: int) -> None:
+def test_mask_updates_are_amortized_over_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two programs, of two replicates on small images; the campaign has the rest."""
+    monkeypatch.setattr(mask_updates, "AMORTIZED", ("SET",))
+    monkeypatch.setattr(mask_updates, "EVERY", 2)
+    monkeypatch.setitem(fixtures.SHAPES, "lenet_300_100", (4, 4, 1))
+    table = mask_updates.amortized("lenet_300_100", 2, batch_size=8, **BRIEF)
+    assert names(table) == ["dense", "SET"]
+    assert table.rows[0][2].startswith("1.00")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("replicates", [1, 4])
+def test_mask_updates_of_every_method_are_amortized(replicates: int) -> None:
     table = mask_updates.amortized("lenet_300_100", replicates, batch_size=8, **BRIEF)
     assert names(table) == ["dense", *mask_updates.AMORTIZED]
     assert table.rows[0][2].startswith("1.00")

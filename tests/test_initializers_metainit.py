@@ -100,11 +100,13 @@ def test_quotient_of_a_parabola_is_its_curvature() -> None:
         return jnp.sum(curve * params["w"] ** 2) / 2 + jnp.sum(params["b"])
 
     measure = functools.partial(initializers.gradient_quotient, parabola)
-    got = measure(params, tree, None, epsilon=0.0)
+    got = jax.jit(functools.partial(measure, epsilon=0.0))(params, tree, None)
     np.testing.assert_allclose(got, (0.5 + 3.0 + 0 + 0) / 4, rtol=1e-6)
     # A weight without a gradient counts as 1, one outside the mask not at all.
     flat = params | {"w": jnp.array([[0.0, -2.0, jnp.nan]])}
-    np.testing.assert_allclose(measure(flat, tree, None), (1 + 3.0) / 4, rtol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(measure)(flat, tree, None), (1 + 3.0) / 4, rtol=1e-4
+    )
 
 
 def by_tensors(params: Any, tree: Any, steps: int, rate: float, least: int) -> Any:
@@ -135,7 +137,7 @@ def learn(params: Any, tree: Any, **options: Any) -> Any:
     return jax.jit(fn, compiler_options=PLAINLY)(params, tree, key=zero())
 
 
-@pytest.mark.parametrize("least", [1, 2, 3])
+@pytest.mark.parametrize("least", [1, 3])
 def test_norms_are_those_of_the_published_loop(least: int) -> None:
     # At a rate of 0.3 the norms of biases pass zero on the way.
     params, tree = network(), some_masks()
@@ -157,7 +159,8 @@ def test_without_steps_or_tensors_to_scale_nothing_but_the_mask_changes() -> Non
         jax.tree.map(np.testing.assert_array_equal, still, start)
 
 
-def test_directions_zeros_and_vectors_stay() -> None:
+def test_directions_zeros_and_vectors_stay_and_the_quotient_falls() -> None:
+    """One program of 200 steps."""
     params, tree = network(2.0), some_masks()
     start = masks.apply(tree, params)
     got = learn(params, tree, steps=200, learning_rate=1e-2)
@@ -173,11 +176,6 @@ def test_directions_zeros_and_vectors_stay() -> None:
         ratios = now[kept] / was[kept]
         np.testing.assert_allclose(ratios, ratios.mean(), rtol=3e-7)
         assert abs(ratios.mean() - 1) > 1e-3
-
-
-def test_the_quotient_falls() -> None:
-    params, tree = network(2.0), some_masks()
-    got = learn(params, tree, steps=200, learning_rate=1e-2)
     batches = jax.vmap(NOISE)(jax.random.split(jax.random.key(9), 50))
 
     @jax.jit
@@ -199,8 +197,9 @@ def test_jit_and_vmap_equal_a_loop() -> None:
         )
 
     together = jax.jit(jax.vmap(one), compiler_options=PLAINLY)(stacked, seeds)
-    for i, tree in enumerate(trees[:2]):
-        alone = one(tree, seeds[i])
+    one_alone = jax.jit(one, compiler_options=PLAINLY)
+    for i, tree in enumerate(trees):
+        alone = one_alone(tree, seeds[i])
         jax.tree.map(
             lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6),
             together,
@@ -232,7 +231,7 @@ def test_equinox_models_and_lists() -> None:
     learn = functools.partial(
         initializers.metainit, make_batch=make, steps=3, learning_rate=0.1
     )
-    got = learn(of_model, params, tree, key=zero())
+    got = jax.jit(functools.partial(learn, of_model))(params, tree, key=zero())
     assert jax.tree.structure(got) == jax.tree.structure(params)
     assert np.all(np.asarray(got.weight[0]) == 0) and np.any(
         got.weight != params.weight

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import hypothesis
@@ -146,7 +147,7 @@ def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
 
 
 @pytest.mark.parametrize("by", WAYS)
-@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+@pytest.mark.parametrize("batch_size", [5, 100])
 def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
     start, end, (x, y) = mlp(0), mlp(1), data()
     alphas = (-0.2, 0.0, 0.45, 1.0)
@@ -198,7 +199,7 @@ def test_blocks_leave_sums_and_errors_to_the_last_bit() -> None:
             alphas=(0.0, 1.0),
             by="scan",
         )
-        for size in (1, 7, 500, 1001)
+        for size in (1, 7, 1001)
     ]
     for other in found[1:]:
         np.testing.assert_array_equal(found[0].loss, other.loss)
@@ -309,7 +310,8 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
     labels = rng.integers(0, 3, 13).astype(np.int32)
     training = rng.normal(size=(2, 8, 6, 6, 2)).astype(np.float32)
     model = Tiny()
-    both = [model.init(jax.random.key(i), images, train=False) for i in range(2)]
+    init = jax.jit(functools.partial(model.init, train=False))
+    both = [init(jax.random.key(i), images) for i in range(2)]
     zeros = jax.tree.map(jnp.zeros_like, both[0]["batch_stats"])
 
     def network(params: Any, batch_stats: Any, batch: Any) -> Any:
@@ -333,10 +335,9 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
             by=by,
             per_example=True,
         )
-        for by in (*WAYS, None)
+        for by in ("loop", "vmap", None)
     }
-    for way in ("scan", "vmap"):
-        np.testing.assert_allclose(found[way].loss, found["loop"].loss, rtol=1e-5)
+    np.testing.assert_allclose(found["vmap"].loss, found["loop"].loss, rtol=1e-5)
     np.testing.assert_array_equal(found[None].loss, found["loop"].loss)
 
     kernel = both[0]["params"]["conv"]["kernel"]
@@ -344,7 +345,7 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
     mean = np.mean([f.mean(axis=(0, 1, 2)) for f in features], axis=0)
     var = np.mean([f.var(axis=(0, 1, 2)) for f in features], axis=0)
     stats = {"norm": {"mean": jnp.asarray(mean), "var": jnp.asarray(var)}}
-    each, right = network(both[0]["params"], stats, (images, jnp.asarray(labels)))
+    each, right = jax.jit(network)(both[0]["params"], stats, (images, labels))
     np.testing.assert_allclose(found["loop"].example_loss[0], each, rtol=1e-4)
     assert found["loop"].error[0] == np.count_nonzero(right == 0) / 13
 
