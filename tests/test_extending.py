@@ -162,7 +162,17 @@ def config_file(root: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("variant", KEPT)
+# A score and a method; test_tutorials.py trains a lottery and a method that prunes.
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *("static", "regrow"),
+        *(
+            pytest.param(v, marks=pytest.mark.campaign)
+            for v in ("halve_every", "lottery")
+        ),
+    ],
+)
 def test_entries_of_one_config_file_train(
     variant: str, config_file: Path, tmp_path: Path
 ) -> None:
