@@ -197,6 +197,7 @@ def assert_same_network(
     """
     conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
     with jax.enable_x64(True):
+        images = jnp.asarray(images)
         ours = models.LeNet5(padding=padding, conv=conv, pool=pooling.pool)
         linens = models.LeNet5(padding=padding)
         like, again = (
