@@ -47,6 +47,18 @@ def names(table: Table) -> list[str]:
     return [row[0] for row in table.rows]
 
 
+def made_only(c: Any, **sizes: int) -> Any:
+    """A fixture that is a config only, in place of `conv._make`."""
+    del sizes
+    return types.SimpleNamespace(config=c)
+
+
+def idle_job(fixture: Any) -> Job:
+    """A job of the right amount of work, in place of `fixtures.trainer_job`."""
+    c = fixture.config
+    return Job(lambda count: None, c.run.steps_per_call * c.replicates)
+
+
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "PAUSE", 0.0)
@@ -117,7 +129,22 @@ def test_calls_stay_inside_an_epoch() -> None:
 
 
 @pytest.mark.usefixtures("without_torch")
-def test_mnist_rows_without_torch() -> None:
+@pytest.mark.parametrize(
+    "several", [False, pytest.param(True, marks=pytest.mark.campaign)]
+)
+def test_mnist_rows_without_torch(
+    several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's job and the library's are real; five replicates in the campaign."""
+    if not several:
+        make, job = fixtures.make, fixtures.trainer_job
+        real = lambda c: c.replicates == 1  # noqa: E731
+        monkeypatch.setattr(
+            fixtures, "make", lambda c, d: make(c, d) if real(c) else made_only(c)
+        )
+        monkeypatch.setattr(
+            fixtures, "trainer_job", lambda f: (job if real(f.config) else idle_job)(f)
+        )
     (table,) = mnist.measure(**TINY)
     ours = [rows.SINGLE, rows.SEVERAL, rows.LIBRARY]
     theirs = [rows.CACHED, rows.COMPILED, rows.LOADER]
@@ -194,18 +221,6 @@ WAYS = [
     *("library, single steps", "library, scan of 2"),
     *("explicit, single steps", "explicit, scan of 2"),
 ]
-
-
-def made_only(c: Any, *, examples: int) -> Any:
-    """A fixture that is a config only, in place of `conv._make`."""
-    assert examples >= c.data.batch_size * c.run.steps_per_call
-    return types.SimpleNamespace(config=c)
-
-
-def idle_job(fixture: Any) -> Job:
-    """A job of the right amount of work, in place of `fixtures.trainer_job`."""
-    c = fixture.config
-    return Job(lambda count: None, c.run.steps_per_call * c.replicates)
 
 
 def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
