@@ -27,6 +27,7 @@ from experiments.benchmarks import (
     timing,
 )
 from experiments.benchmarks.timing import Job, Table
+from jaxsparse import masks, transforms
 from jaxsparse.training import scan_chunks
 from jaxsparse.training.scan_chunks import EpochSpec
 
@@ -325,12 +326,21 @@ def test_steps_of_every_method_are_timed() -> None:
 def test_mask_updates_are_amortized_over_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two programs, of two replicates on small images; the campaign has the rest."""
-    monkeypatch.setattr(mask_updates, "AMORTIZED", ("SET",))
+    """Two programs, of two replicates on small images, one with masks of ones.
+
+    The campaign has the methods that update masks.
+    """
+
+    def ones(inner: Any, every: int) -> Any:
+        del every
+        return transforms.sparsify(inner, masks.ones)
+
+    monkeypatch.setattr(mask_updates, "METHODS", {"ones": ones})
+    monkeypatch.setattr(mask_updates, "AMORTIZED", ("ones",))
     monkeypatch.setattr(mask_updates, "EVERY", 2)
     monkeypatch.setitem(fixtures.SHAPES, "lenet_300_100", (4, 4, 1))
     table = mask_updates.amortized("lenet_300_100", 2, batch_size=8, **BRIEF)
-    assert names(table) == ["dense", "SET"]
+    assert names(table) == ["dense", "ones"]
     assert table.rows[0][2].startswith("1.00")
 
 
