@@ -87,7 +87,9 @@ def test_optax_loop(root: Path) -> None:
         zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(weights)]
         assert sum(zeros) == 3700 - kept
     # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.
-    counts = [count.kept for count in masks.layer_counts(found["erk_masks"]).values()]
+    counts = [
+        count.num_active for count in masks.layer_counts(found["erk_masks"]).values()
+    ]
     assert counts == [42, 6]
 
 
