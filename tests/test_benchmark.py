@@ -326,10 +326,7 @@ def test_steps_of_every_method_are_timed() -> None:
 def test_mask_updates_are_amortized_over_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two programs, of two replicates on small images, one with masks of ones.
-
-    The campaign has the methods that update masks.
-    """
+    """Two programs on small images; the campaign has methods that update masks."""
 
     def ones(inner: Any, every: int) -> Any:
         del every
