@@ -4,12 +4,14 @@ import importlib
 import json
 import re
 import sys
+import types
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import benchmark
@@ -25,6 +27,7 @@ from experiments.benchmarks import (
     timing,
 )
 from experiments.benchmarks.timing import Job, Table
+from jaxsparse import masks, transforms
 from jaxsparse.training import scan_chunks
 from jaxsparse.training.scan_chunks import EpochSpec
 
@@ -42,6 +45,18 @@ SHAPES = {"a": (6, 8), "b": (8, 5)}
 
 def names(table: Table) -> list[str]:
     return [row[0] for row in table.rows]
+
+
+def made_only(c: Any, **sizes: int) -> Any:
+    """A fixture that is a config only, in place of `conv._make`."""
+    del sizes
+    return types.SimpleNamespace(config=c)
+
+
+def idle_job(fixture: Any) -> Job:
+    """A job of the right amount of work, in place of `fixtures.trainer_job`."""
+    c = fixture.config
+    return Job(lambda count: None, c.run.steps_per_call * c.replicates)
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +129,22 @@ def test_calls_stay_inside_an_epoch() -> None:
 
 
 @pytest.mark.usefixtures("without_torch")
-def test_mnist_rows_without_torch() -> None:
+@pytest.mark.parametrize(
+    "several", [False, pytest.param(True, marks=pytest.mark.campaign)]
+)
+def test_mnist_rows_without_torch(
+    several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's job and the library's are real; five replicates in the campaign."""
+    if not several:
+        make, job = fixtures.make, fixtures.trainer_job
+        real = lambda c: c.replicates == 1  # noqa: E731
+        monkeypatch.setattr(
+            fixtures, "make", lambda c, d: make(c, d) if real(c) else made_only(c)
+        )
+        monkeypatch.setattr(
+            fixtures, "trainer_job", lambda f: (job if real(f.config) else idle_job)(f)
+        )
     (table,) = mnist.measure(**TINY)
     ours = [rows.SINGLE, rows.SEVERAL, rows.LIBRARY]
     theirs = [rows.CACHED, rows.COMPILED, rows.LOADER]
@@ -165,7 +195,23 @@ def test_a_wrong_selection_is_reported() -> None:
     assert selection.check(wrong, best, [3], pools) == "WRONG: 2 selected, not 3"
 
 
-def test_overhead_rows() -> None:
+def test_overhead_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the fixture, whose weights and masks are not looked at."""
+    draw = np.random.default_rng(0)
+    sizes = {"dense1": (784, 300), "dense2": (300, 100), "head": (100, 10)}
+    params = {
+        name: {
+            "kernel": jnp.asarray(draw.normal(size=size), jnp.float32),
+            "bias": jnp.zeros(size[1]),
+        }
+        for name, size in sizes.items()
+    }
+    held = {
+        name: {"kernel": jnp.asarray(draw.random(size) < 0.2), "bias": None}
+        for name, size in sizes.items()
+    }
+    monkeypatch.setattr(fixtures, "make", lambda c, dataset: None)
+    monkeypatch.setattr(fixtures, "first_replicate", lambda fixture: (params, held))
     sgd, adamw = overhead.measure(**BRIEF, steps=2)
     assert names(sgd) == ["bare sgd, momentum 0.9", "fixed(sgd, momentum 0.9)"]
     assert names(adamw) == ["bare adamw", "fixed(adamw)"]
@@ -177,25 +223,46 @@ WAYS = [
 ]
 
 
+def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles nothing: `test_mnist_rows_without_torch` trains by real jobs."""
+    seen = []
+
+    def job(fixture: Any) -> Job:
+        run = fixture.config.run
+        seen.append((run.conv_gradients, run.steps_per_call, run.replicate_mode))
+        return idle_job(fixture)
+
+    monkeypatch.setattr(conv, "_make", made_only)
+    monkeypatch.setattr(fixtures, "trainer_job", job)
+    monkeypatch.setattr(mnist, "load_torch", lambda name: None)
+    sizes = {"batch_size": 4, "steps": 2}
+    assert names(conv.lenet(**BRIEF, **sizes)) == WAYS
+    assert [way[:2] for way in seen] == [
+        *(("library", 1), ("library", 2), ("explicit", 1), ("explicit", 2)),
+    ]
+    seen.clear()
+    mapped = conv.lenet_replicates(**BRIEF, **sizes, count=2)
+    assert names(mapped) == ["map", "unroll", "vmap"]
+    assert seen == [("explicit", 2, mode) for mode in ("map", "unroll", "vmap")]
+    deep = conv.resnet(**BRIEF, **sizes)
+    assert names(deep) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
+
+
+@pytest.mark.campaign
 def test_convolution_rows() -> None:
     sizes = {"batch_size": 4, "steps": 2}
     assert names(conv.lenet(**BRIEF, **sizes)) == WAYS
     mapped = conv.lenet_replicates(**BRIEF, **sizes, count=2)
     assert names(mapped) == ["map", "unroll", "vmap"]
-
-
-@pytest.mark.campaign
-def test_convolution_rows_of_a_deep_network() -> None:
     table = conv.resnet(**BRIEF, batch_size=2, steps=2)
     assert names(table) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("gradients", ["library", "explicit"])
-def test_a_row_is_of_calls_of_its_length(gradients: str, steps: int) -> None:
+def test_a_row_is_of_calls_of_its_length() -> None:
     # Also where the trainer would choose another length, and never of the shared
     # program whose number of steps is an argument.
-    c = conv._config("lenet_5", gradients, 4, steps)
+    steps = 2
+    c = conv._config("lenet_5", "explicit", 4, steps)
     fixture = conv._make(c, examples=8)
     trainer, asked = fixture.experiment.trainer, []
 
@@ -209,9 +276,8 @@ def test_a_row_is_of_calls_of_its_length(gradients: str, steps: int) -> None:
     assert fixtures.trainer_job(fixture._replace(experiment=watched)).work == steps
     assert asked == [(steps, 4)]
     assert scan_chunks.room(steps, trainer.loop.steps_per_call) == steps
-    if steps > 1:
-        with pytest.raises(ValueError, match="^steps: expected 1 in a call, got 2"):
-            fixtures.lower_step(fixture)
+    with pytest.raises(ValueError, match="^steps: expected 1 in a call, got 2"):
+        fixtures.lower_step(fixture)
 
 
 def test_pytorchs_resnet_is_the_same_network() -> None:
@@ -233,13 +299,51 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
     assert content["tables"]["t"]["rates"] == {"a": [1.0]}
 
 
-def test_steps_are_timed_with_a_mask_update_and_without() -> None:
+@pytest.mark.parametrize("name", mask_updates.METHODS)
+def test_every_method_is_made_for_any_number_of_steps_between_updates(
+    name: str,
+) -> None:
+    """Nothing is traced; the campaign runs all of them."""
+    for every in (1, mask_updates.EVERY, 10**6):
+        tx = mask_updates.METHODS[name](optax.sgd(0.1), every)
+        assert isinstance(tx, optax.GradientTransformationExtraArgs)
+
+
+def test_steps_are_timed_with_a_mask_update_and_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mask_updates, "METHODS", {"RigL": mask_updates.rigl})
+    (table,) = mask_updates.measure(**BRIEF, shapes={"a": (6, 8)}, networks=())
+    assert names(table) == ["RigL"]
+
+
+@pytest.mark.campaign
+def test_steps_of_every_method_are_timed() -> None:
     (table,) = mask_updates.measure(**BRIEF, shapes=SHAPES, networks=())
     assert names(table) == list(mask_updates.METHODS)
 
 
-@pytest.mark.parametrize("replicates", [pytest.param(1, marks=pytest.mark.campaign), 4])
-def test_mask_updates_are_amortized_over_training(replicates: int) -> None:
+def test_mask_updates_are_amortized_over_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two programs on small images; the campaign has methods that update masks."""
+
+    def ones(inner: Any, every: int) -> Any:
+        del every
+        return transforms.sparsify(inner, masks.ones)
+
+    monkeypatch.setattr(mask_updates, "METHODS", {"ones": ones})
+    monkeypatch.setattr(mask_updates, "AMORTIZED", ("ones",))
+    monkeypatch.setattr(mask_updates, "EVERY", 2)
+    monkeypatch.setitem(fixtures.SHAPES, "lenet_300_100", (4, 4, 1))
+    table = mask_updates.amortized("lenet_300_100", 2, batch_size=8, **BRIEF)
+    assert names(table) == ["dense", "ones"]
+    assert table.rows[0][2].startswith("1.00")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("replicates", [1, 4])
+def test_mask_updates_of_every_method_are_amortized(replicates: int) -> None:
     table = mask_updates.amortized("lenet_300_100", replicates, batch_size=8, **BRIEF)
     assert names(table) == ["dense", *mask_updates.AMORTIZED]
     assert table.rows[0][2].startswith("1.00")

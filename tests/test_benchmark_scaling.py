@@ -12,6 +12,7 @@ import pytest
 from experiments.benchmarks import (
     fixtures,
     launch,
+    mnist,
     other_libraries,
     pipeline,
     rows,
@@ -60,7 +61,9 @@ def test_data_parallel_steps_exchange_gradients_once_and_share_the_work(
     assert facts["flops"] > alone["flops"] / 4
 
 
-@pytest.mark.parametrize("mode", ["weak", "replicates"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("weak", marks=pytest.mark.campaign), "replicates"]
+)
 def test_more_devices_with_as_much_each_do_as_much_each(
     mode: str, alone: dict[str, Any]
 ) -> None:
@@ -109,7 +112,28 @@ def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         startup.launch(Path("a"), Path("b"), "")
 
 
-def test_times_count_the_examples_of_all_devices() -> None:
+def test_times_count_the_examples_of_all_devices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is compiled or timed: every job makes ten calls a second."""
+
+    def interleave(jobs: dict[int, Job], **how: Any) -> dict[int, list[float]]:
+        del how
+        return {count: [10 * job.work] * 2 for count, job in jobs.items()}
+
+    monkeypatch.setattr(fixtures, "make", lambda c, dataset: c)
+    monkeypatch.setattr(fixtures, "trainer_job", lambda c: Job(print, 0.0))
+    monkeypatch.setattr(timing, "interleave", interleave)
+    cases = [Case(LENET, "weak", n, 4) for n in (1, 2)]
+    table = scaling.time_training(cases, **BRIEF, steps=2)
+    assert table.data == {"rates": {"1": [80.0] * 2, "2": [160.0] * 2}}
+    assert [row[0] for row in table.rows] == ["1", "2"]
+    assert [row[2][:4] for row in table.rows] == ["1.00", "2.00"]
+    assert [row[3][:4] for row in table.rows] == ["1.00", "1.00"]
+
+
+@pytest.mark.campaign
+def test_training_is_timed_on_several_devices() -> None:
     cases = [Case(LENET, "weak", n, 4) for n in (1, 2)]
     table = scaling.time_training(cases, **BRIEF, steps=2)
     assert [row[0] for row in table.rows] == ["1", "2"]
@@ -117,12 +141,29 @@ def test_times_count_the_examples_of_all_devices() -> None:
 
 
 @pytest.mark.usefixtures("nothing_installed")
-def test_pipeline_rows_without_torch() -> None:
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.campaign)]
+)
+def test_pipeline_rows_without_torch(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = []
+    if not compiled:  # the rows of MNIST run such jobs, see test_benchmark.py
+
+        def job(c: Any) -> Job:
+            placed.append(c.run.data_placement)
+            return Job(lambda count: None, 0.0)
+
+        monkeypatch.setattr(fixtures, "make", lambda c, dataset: c)
+        monkeypatch.setattr(fixtures, "trainer_job", job)
+        idle = lambda c, *, steps: Job(lambda count: None, steps)  # noqa: E731
+        monkeypatch.setattr(mnist, "library_job", idle)
     sizes = {"batch_size": 8, "steps": 2, "examples": 64, "workers": (0,)}
     (table,) = pipeline.measure(**BRIEF, **sizes)
     ours = [pipeline.RESIDENT, pipeline.STREAMED, rows.LIBRARY]
     assert [row[0] for row in table.rows] == [*ours, rows.LOADER]
     assert "not installed" in table.rows[-1][1]
+    assert compiled or placed == ["device", "host"]
 
 
 def test_a_launch_ends_after_its_first_step(tmp_path: Path) -> None:
@@ -202,12 +243,20 @@ def test_flops_of_an_image_are_those_of_the_layers() -> None:
     assert layers < flops < 1.05 * layers  # the rest is on weights, once a step
 
 
-def test_throughput_rows() -> None:
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.campaign)]
+)
+def test_throughput_rows(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        idle = Job(lambda count: None, 0.0)
+        monkeypatch.setattr(throughput, "_trainer_job", lambda c, dataset: idle)
+        monkeypatch.setattr(throughput, "count_flops", lambda c, dataset: 8e6)
     sizes = {"batch_sizes": (8,), "examples": 32, "steps": 2, "side": 16}
     table = throughput.measure_network(LENET, **BRIEF, dtypes=("bfloat16",), **sizes)
     assert [row[0] for row in table.rows] == [
         *("bfloat16, product of 16 x 16", "bfloat16, batch 8"),
     ]
+    assert compiled or table.rows[1][2] == "1.0"
     assert throughput.product_job("float32", 16).work == 2 * 16**3 * throughput.CHAIN
 
 

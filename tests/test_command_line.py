@@ -30,6 +30,7 @@ class NoJax:
             os._exit(99)
 
 sys.meta_path.insert(0, NoJax())
+import experiments.command_line, experiments.recipes  # once, not in each fork
 for words in json.loads(sys.argv[1]):
     sys.stderr.flush(), sys.stdout.flush()
     child = os.fork()

@@ -100,11 +100,13 @@ def test_quotient_of_a_parabola_is_its_curvature() -> None:
         return jnp.sum(curve * params["w"] ** 2) / 2 + jnp.sum(params["b"])
 
     measure = functools.partial(initializers.gradient_quotient, parabola)
-    got = measure(params, tree, None, epsilon=0.0)
+    got = jax.jit(functools.partial(measure, epsilon=0.0))(params, tree, None)
     np.testing.assert_allclose(got, (0.5 + 3.0 + 0 + 0) / 4, rtol=1e-6)
     # A weight without a gradient counts as 1, one outside the mask not at all.
     flat = params | {"w": jnp.array([[0.0, -2.0, jnp.nan]])}
-    np.testing.assert_allclose(measure(flat, tree, None), (1 + 3.0) / 4, rtol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(measure)(flat, tree, None), (1 + 3.0) / 4, rtol=1e-4
+    )
 
 
 def by_tensors(params: Any, tree: Any, steps: int, rate: float, least: int) -> Any:
@@ -131,11 +133,14 @@ def by_tensors(params: Any, tree: Any, steps: int, rate: float, least: int) -> A
 
 def learn(params: Any, tree: Any, **options: Any) -> Any:
     """Scales in one compiled program, compiled with little effort."""
-    fn = functools.partial(initializers.metainit, loss, make_batch=NOISE, **options)
+    chosen = initializers.MetaInitOptions(**options)
+    fn = functools.partial(
+        initializers.metainit, loss, make_batch=NOISE, options=chosen
+    )
     return jax.jit(fn, compiler_options=PLAINLY)(params, tree, key=zero())
 
 
-@pytest.mark.parametrize("least", [1, 2, 3])
+@pytest.mark.parametrize("least", [1, 3])
 def test_norms_are_those_of_the_published_loop(least: int) -> None:
     # At a rate of 0.3 the norms of biases pass zero on the way.
     params, tree = network(), some_masks()
@@ -157,7 +162,8 @@ def test_without_steps_or_tensors_to_scale_nothing_but_the_mask_changes() -> Non
         jax.tree.map(np.testing.assert_array_equal, still, start)
 
 
-def test_directions_zeros_and_vectors_stay() -> None:
+def test_directions_zeros_and_vectors_stay_and_the_quotient_falls() -> None:
+    """One program of 200 steps."""
     params, tree = network(2.0), some_masks()
     start = masks.apply(tree, params)
     got = learn(params, tree, steps=200, learning_rate=1e-2)
@@ -173,11 +179,6 @@ def test_directions_zeros_and_vectors_stay() -> None:
         ratios = now[kept] / was[kept]
         np.testing.assert_allclose(ratios, ratios.mean(), rtol=3e-7)
         assert abs(ratios.mean() - 1) > 1e-3
-
-
-def test_the_quotient_falls() -> None:
-    params, tree = network(2.0), some_masks()
-    got = learn(params, tree, steps=200, learning_rate=1e-2)
     batches = jax.vmap(NOISE)(jax.random.split(jax.random.key(9), 50))
 
     @jax.jit
@@ -193,14 +194,17 @@ def test_jit_and_vmap_equal_a_loop() -> None:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     seeds = jax.random.split(zero(), 3)
 
+    options = initializers.MetaInitOptions(steps=5, learning_rate=0.1)
+
     def one(tree: Any, key: Any) -> Any:
         return initializers.metainit(
-            loss, network(), tree, make_batch=NOISE, steps=5, learning_rate=0.1, key=key
+            loss, network(), tree, make_batch=NOISE, key=key, options=options
         )
 
     together = jax.jit(jax.vmap(one), compiler_options=PLAINLY)(stacked, seeds)
-    for i, tree in enumerate(trees[:2]):
-        alone = one(tree, seeds[i])
+    one_alone = jax.jit(one, compiler_options=PLAINLY)
+    for i, tree in enumerate(trees):
+        alone = one_alone(tree, seeds[i])
         jax.tree.map(
             lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6),
             together,
@@ -230,9 +234,11 @@ def test_equinox_models_and_lists() -> None:
 
     make = initializers.gaussian_batches((8, 6), CLASSES)
     learn = functools.partial(
-        initializers.metainit, make_batch=make, steps=3, learning_rate=0.1
+        initializers.metainit,
+        make_batch=make,
+        options=initializers.MetaInitOptions(steps=3, learning_rate=0.1),
     )
-    got = learn(of_model, params, tree, key=zero())
+    got = jax.jit(functools.partial(learn, of_model))(params, tree, key=zero())
     assert jax.tree.structure(got) == jax.tree.structure(params)
     assert np.all(np.asarray(got.weight[0]) == 0) and np.any(
         got.weight != params.weight
@@ -257,5 +263,10 @@ def test_bad_numbers_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"loss: expected .*\['head/kernel'\]"):
         initializers.metainit(
-            broken, params, tree, make_batch=NOISE, steps=2, key=zero()
+            broken,
+            params,
+            tree,
+            make_batch=NOISE,
+            key=zero(),
+            options=initializers.MetaInitOptions(steps=2),
         )

@@ -1,6 +1,7 @@
 """The tutorials run, and what they show is what their text says."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,12 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import pytest
 from flax import nnx
 
-from jaxsparse import config, masks, metrics_log, transforms
+from jaxsparse import config, masks, metrics_log, runs, transforms
 
 TUTORIALS = Path("experiments") / "tutorials"
 
@@ -47,6 +47,8 @@ def test_all_tutorials_are_tested(root: Path) -> None:
 def test_first_ticket(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import matplotlib
+
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     found = run(root, "first_ticket.py")
@@ -85,7 +87,9 @@ def test_optax_loop(root: Path) -> None:
         zeros = [int((leaf == 0).sum()) for leaf in jax.tree.leaves(weights)]
         assert sum(zeros) == 3700 - kept
     # 48 of 96 weights in proportion to 8 (3 + 3 + 1 + 1) and 6 + 4: 41.5 and 6.5.
-    counts = [count.kept for count in masks.layer_counts(found["erk_masks"]).values()]
+    counts = [
+        count.num_active for count in masks.layer_counts(found["erk_masks"]).values()
+    ]
     assert counts == [42, 6]
 
 
@@ -108,11 +112,17 @@ def test_own_score(root: Path) -> None:
 def test_own_method_trains(
     variant: str, expected: set[tuple[int, int]], root: Path, tmp_path: Path
 ) -> None:
-    recipe = TUTORIALS / "own_method.py"
+    module = runpy.run_path(str(root / TUTORIALS / "own_method.py"))
+    runs.train(module["get_config"](variant), tmp_path / "run")
+    check_levels(tmp_path / "run", expected)
+
+
+@pytest.mark.campaign
+def test_own_method_trains_by_the_script(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "experiments/train.py", "--noreport"),
-            f"--config={recipe}{':' * bool(variant)}{variant}",
+            f"--config={TUTORIALS / 'own_method.py'}",
             f"--workdir={tmp_path}",
         ],
         cwd=root,
@@ -121,7 +131,12 @@ def test_own_method_trains(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    rows = metrics_log.read(tmp_path / "metrics.jsonl")
+    check_levels(tmp_path, {(0, 5020)})
+
+
+def check_levels(folder: Path, expected: set[tuple[int, int]]) -> None:
+    """Compares the levels of a run and the weights that each kept; all have learned."""
+    rows = metrics_log.read(folder / "metrics.jsonl")
     levels = [row for row in rows if row["kind"] == "level"]
     assert {(row["level"], row["kept"]) for row in levels} == expected
     assert min(row["test_accuracy"] for row in levels) > 0.8

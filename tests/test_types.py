@@ -33,10 +33,11 @@ WRONG = {
 }
 
 
-def errors(script: str, root: Path, folder: Path) -> list[str]:
-    """The errors that pyright finds in a script."""
-    (folder / "script.py").write_text(script)
-    settings = {"extraPaths": [str(root)], "include": ["script.py"]}
+def errors(scripts: dict[str, str], root: Path, folder: Path) -> dict[str, list[str]]:
+    """The errors that one run of pyright finds in scripts, by name."""
+    for name, script in scripts.items():
+        (folder / f"{name}.py").write_text(script)
+    settings = {"extraPaths": [str(root)], "include": [f"{n}.py" for n in scripts]}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath"]
     run = subprocess.run(
@@ -44,21 +45,27 @@ def errors(script: str, root: Path, folder: Path) -> list[str]:
         capture_output=True,
         text=True,
     )
-    found = json.loads(run.stdout)["generalDiagnostics"]
-    return [each["message"] for each in found if each["severity"] == "error"]
+    report = json.loads(run.stdout)
+    assert report["summary"]["filesAnalyzed"] == len(scripts)
+    found: dict[str, list[str]] = {name: [] for name in scripts}
+    for each in report["generalDiagnostics"]:
+        if each["severity"] == "error":
+            found[Path(each["file"]).stem].append(each["message"])
+    return found
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("pyright") is None, reason="pyright comes with [docs]"
 )
 def test_a_script_of_a_user(root: Path, tmp_path: Path) -> None:
-    assert errors(SCRIPT, root, tmp_path) == []
     wrong = SCRIPT
     for right, (mistake, _) in WRONG.items():
         assert right in wrong
         wrong = wrong.replace(right, mistake)
-    found = "\n".join(errors(wrong, root, tmp_path))
-    assert [error for _, error in WRONG.values() if error not in found] == []
+    found = errors({"script": SCRIPT, "wrong": wrong}, root, tmp_path)
+    assert found["script"] == []
+    words = "\n".join(found["wrong"])
+    assert [error for _, error in WRONG.values() if error not in words] == []
 
 
 def test_the_script_runs() -> None:

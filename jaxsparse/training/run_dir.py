@@ -26,7 +26,11 @@ class MetricWriter(Protocol):
       >>> def to_wandb(rows):
       ...     for row in rows:
       ...         wandb.log({f"{row['kind']}/{k}": v for k, v in row.items()})
-      >>> jaxsparse.run(config, "runs/digits", metric_writers=[to_wandb])
+      >>> isinstance(to_wandb, MetricWriter)
+      True
+      >>> jaxsparse.run(  # doctest: +SKIP
+      ...     config, "runs/digits", metric_writers=[to_wandb]
+      ... )
     """
 
     def __call__(self, rows: Sequence[metrics_log.Record]) -> None:
@@ -56,7 +60,11 @@ class Callback(Protocol):
       >>> def histogram(step, state):
       ...     kernel = state.params["head"]["kernel"]
       ...     wandb.log({"head": wandb.Histogram(kernel), "step": step})
-      >>> jaxsparse.run(config, "runs/digits", callbacks=[histogram])
+      >>> isinstance(histogram, Callback)
+      True
+      >>> jaxsparse.run(  # doctest: +SKIP
+      ...     config, "runs/digits", callbacks=[histogram]
+      ... )
     """
 
     def __call__(self, step: int, state: TrainState) -> None:

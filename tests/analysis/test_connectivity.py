@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import hypothesis
@@ -132,9 +133,7 @@ def square(params: Any, batch_stats: Any, batch: Any) -> Any:
 def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
     start, end = ({"w": jnp.array(w)} for w in ([1.0, -2.0], [3.0, 0.5]))
     x = np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 1.0]], np.float32)
-    found = connectivity.along_path(
-        square, start, end, examples=x, batch_size=2, by=by, per_example=True
-    )
+    found = connectivity.along_path(square, start, end, examples=x, batch_size=2, by=by)
     a, b = x @ np.array([1.0, -2.0]), x @ np.array([3.0, 0.5])
     wanted = ((1 - EVCI[:, None]) * a + EVCI[:, None] * b) ** 2
     np.testing.assert_allclose(found.example_loss, wanted, rtol=1e-5, atol=1e-5)
@@ -146,7 +145,7 @@ def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
 
 
 @pytest.mark.parametrize("by", WAYS)
-@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+@pytest.mark.parametrize("batch_size", [5, 100])
 def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
     start, end, (x, y) = mlp(0), mlp(1), data()
     alphas = (-0.2, 0.0, 0.45, 1.0)
@@ -158,7 +157,6 @@ def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
         batch_size=batch_size,
         alphas=alphas,
         by=by,
-        per_example=True,
     )
     assert found.loss.dtype == found.error.dtype == np.float64
     for i, alpha in enumerate(alphas):
@@ -172,7 +170,7 @@ def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
 def test_the_ends_are_direct_evaluations_bit_for_bit() -> None:
     start, end, batch = mlp(0), mlp(1), data(20)
     found = connectivity.along_path(
-        evaluate, start, end, examples=batch, batch_size=20, by="loop", per_example=True
+        evaluate, start, end, examples=batch, batch_size=20, by="loop"
     )
     for params, alpha in ((start, 0.0), (end, 1.0)):
         each, right = jax.jit(evaluate)(params, {}, batch)
@@ -198,7 +196,7 @@ def test_blocks_leave_sums_and_errors_to_the_last_bit() -> None:
             alphas=(0.0, 1.0),
             by="scan",
         )
-        for size in (1, 7, 500, 1001)
+        for size in (1, 7, 1001)
     ]
     for other in found[1:]:
         np.testing.assert_array_equal(found[0].loss, other.loss)
@@ -309,7 +307,8 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
     labels = rng.integers(0, 3, 13).astype(np.int32)
     training = rng.normal(size=(2, 8, 6, 6, 2)).astype(np.float32)
     model = Tiny()
-    both = [model.init(jax.random.key(i), images, train=False) for i in range(2)]
+    init = jax.jit(functools.partial(model.init, train=False))
+    both = [init(jax.random.key(i), images) for i in range(2)]
     zeros = jax.tree.map(jnp.zeros_like, both[0]["batch_stats"])
 
     def network(params: Any, batch_stats: Any, batch: Any) -> Any:
@@ -331,12 +330,10 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
             alphas=(0.0, 0.5, 1.0),
             batch_stats=connectivity.ReEstimated(measure, training),
             by=by,
-            per_example=True,
         )
-        for by in (*WAYS, None)
+        for by in ("loop", "vmap", None)
     }
-    for way in ("scan", "vmap"):
-        np.testing.assert_allclose(found[way].loss, found["loop"].loss, rtol=1e-5)
+    np.testing.assert_allclose(found["vmap"].loss, found["loop"].loss, rtol=1e-5)
     np.testing.assert_array_equal(found[None].loss, found["loop"].loss)
 
     kernel = both[0]["params"]["conv"]["kernel"]
@@ -344,7 +341,7 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
     mean = np.mean([f.mean(axis=(0, 1, 2)) for f in features], axis=0)
     var = np.mean([f.var(axis=(0, 1, 2)) for f in features], axis=0)
     stats = {"norm": {"mean": jnp.asarray(mean), "var": jnp.asarray(var)}}
-    each, right = network(both[0]["params"], stats, (images, jnp.asarray(labels)))
+    each, right = jax.jit(network)(both[0]["params"], stats, (images, labels))
     np.testing.assert_allclose(found["loop"].example_loss[0], each, rtol=1e-4)
     assert found["loop"].error[0] == np.count_nonzero(right == 0) / 13
 
@@ -412,7 +409,6 @@ def test_the_barrier_of_a_double_well_is_its_wall() -> None:
         jnp.float32(1.0),
         examples=np.array([1.0, 3.0], np.float32),
         batch_size=2,
-        per_example=True,
     )
     assert found.loss[0] > 0.3  # beyond the start
     for baseline in ("linear", "mean"):
@@ -458,9 +454,7 @@ def test_a_convex_network_has_no_barrier() -> None:
         return losses.cross_entropy(out, batch[1]), losses.is_correct(out, batch[1])
 
     ends = [{"w": jax.random.normal(jax.random.key(i), (5, 3))} for i in range(2)]
-    found = connectivity.along_path(
-        linear, *ends, examples=data(), batch_size=8, per_example=True
-    )
+    found = connectivity.along_path(linear, *ends, examples=data(), batch_size=8)
     assert connectivity.barrier(found.loss, found.alphas) < 1e-6
     over = connectivity.excess(found.example_loss, found.alphas)
     inside = over[(found.alphas > 0) & (found.alphas < 1)]

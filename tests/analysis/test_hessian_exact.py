@@ -52,12 +52,18 @@ def examples(count: int, dtype: Any = np.float32) -> Any:
     }
 
 
-def reference(params: Any, mask: Any, data: Any) -> np.ndarray:
-    """The Hessian in all coordinates of a network that applies its masks."""
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    return np.asarray(
-        jax.hessian(lambda x: loss(masks.apply(mask, unravel(x)), data))(flat)
-    )
+@functools.cache
+def reference() -> np.ndarray:
+    """The Hessian in all coordinates of a network that applies its masks, in float64.
+
+    One program for all tests: that of the network `mlp` on 7 examples.
+    """
+    with jax.enable_x64(True):
+        params, data = mlp(np.float64), examples(7, np.float64)
+        mask = some(params)
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+        of = jax.jit(jax.hessian(lambda x: loss(masks.apply(mask, unravel(x)), data)))
+        return np.asarray(of(flat))
 
 
 def active(params: Any, mask: Any) -> np.ndarray:
@@ -73,14 +79,10 @@ def active(params: Any, mask: Any) -> np.ndarray:
     ("batch_size", "at_once", "both"),
     [
         (None, None, False),
-        (None, 1, True),
+        (100, None, False),  # one program with the case before
         (1, 3, False),
-        (3, None, True),
-        (3, 100, False),
+        (3, 1, True),
         (4, 4, False),
-        (6, 1, False),
-        (7, 3, True),
-        (100, 2, True),
     ],
 )
 def test_the_matrix_is_that_of_jax_in_the_active_rows(
@@ -98,7 +100,7 @@ def test_the_matrix_is_that_of_jax_in_the_active_rows(
             both_halves=both,
         )
         kept = active(params, mask)
-        wanted = reference(params, mask, data)
+        wanted = reference()
     assert found.matrix.shape == (kept.sum(), kept.sum())
     assert found.examples == 7 and found.dtype == np.float64
     assert np.array_equal(found.matrix, found.matrix.T)
@@ -114,19 +116,19 @@ def test_float32_is_near_and_its_asymmetry_says_how_near(both: bool) -> None:
     space = param_subspace.make(params, mask)
     found = exact.matrix(loss, space, data, batch_size=3, both_halves=both)
     kept = active(params, mask)
-    wanted = reference(params, mask, data)[kept][:, kept]
+    wanted = reference()[kept][:, kept]
     np.testing.assert_allclose(found.matrix, wanted, atol=2e-6)
     assert 0 < found.asymmetry < 1e-5
 
 
 def test_the_dense_spectrum_has_a_zero_for_each_masked_weight() -> None:
     with jax.enable_x64(True):
-        params, data = mlp(np.float64), examples(6, np.float64)
+        params, data = mlp(np.float64), examples(7, np.float64)
         mask = some(params)
         found = exact.spectrum(
             loss, param_subspace.make(params, mask), data, vectors=True
         )
-        wanted = np.linalg.eigvalsh(reference(params, mask, data))
+        wanted = np.linalg.eigvalsh(reference())
     full = eigenvalues.dense(found, mask)
     gone = masks.size(mask) - masks.num_active(mask)
     assert (full.n, full.zeros_added) == (wanted.size, gone)
@@ -146,33 +148,33 @@ def test_the_dense_spectrum_has_a_zero_for_each_masked_weight() -> None:
     )
 
 
+WHOLE = np.asarray(np.random.default_rng(1).normal(size=(6, 6)), np.float32)
+WHOLE = WHOLE + WHOLE.T
+
+
+def quadratic(params: Any, batch: Any) -> Any:
+    w = params["w"].reshape(-1)
+    return jnp.mean(batch) * (w @ jnp.asarray(WHOLE) @ w) / 2
+
+
 @given(
-    count=st.integers(1, 9),
-    batch_size=st.integers(1, 10),
-    flags=st.lists(st.booleans(), min_size=6, max_size=6).filter(any),
+    flags=st.permutations([True] * 4 + [False] * 2),
+    scales=st.lists(st.integers(-3, 3), min_size=5, max_size=5),
 )
 @settings(max_examples=10, deadline=None)
 def test_a_quadratic_has_the_rows_and_columns_of_its_matrix(
-    count: int, batch_size: int, flags: list[bool]
+    flags: list[bool], scales: list[int]
 ) -> None:
-    whole = np.asarray(draw(1, 6, 6))
-    whole = whole + whole.T
-    scales = np.random.default_rng(2).integers(-3, 4, count).astype(np.float32)
-
-    def quadratic(params: Any, batch: Any) -> Any:
-        w = params["w"].reshape(-1)
-        return jnp.mean(batch) * (w @ jnp.asarray(whole) @ w) / 2
-
-    params = {"w": draw(3, 2, 3)}
+    """Two programs, of four coordinates and five examples two at a time."""
+    data = jnp.asarray(np.array(scales, np.float32))
     kept = np.asarray(flags)
-    space = param_subspace.make(params, {"w": jnp.asarray(kept.reshape(2, 3))})
-    wanted = scales.mean(dtype=np.float64) * whole[kept][:, kept]
-    found = exact.matrix(quadratic, space, jnp.asarray(scales), batch_size=batch_size)
+    mask = {"w": jnp.asarray(kept.reshape(2, 3))}
+    space = param_subspace.make({"w": draw(3, 2, 3)}, mask)
+    wanted = np.mean(scales) * WHOLE[kept][:, kept].astype(np.float64)
+    found = exact.matrix(quadratic, space, data, batch_size=2)
     np.testing.assert_allclose(found.matrix, wanted, atol=1e-5)
-    vector = draw(4, int(kept.sum()))
-    product = hvp.hvp(
-        quadratic, space, jnp.asarray(scales), vector, batch_size=batch_size
-    )
+    vector = draw(4, 4)
+    product = hvp.hvp(quadratic, space, data, vector, batch_size=2)
     np.testing.assert_allclose(product, wanted @ np.asarray(vector), atol=2e-5)
 
 
@@ -198,43 +200,38 @@ class Small(nn.Module):
         return nn.Dense(3)(x.reshape(x.shape[0], -1))
 
 
-@pytest.mark.parametrize("at_once", [None, 5])
-def test_convolutions_agree_with_products_one_by_one(at_once: int | None) -> None:
+def test_convolutions_agree_with_products_one_by_one() -> None:
     model = Small()
     data = draw(5, 5, 4, 4, 1)
-    params = model.init(jax.random.key(0), data)
+    params = jax.jit(model.init)(jax.random.key(0), data)
     mask = some(params)
-    mask["params"]["Dense_0"]["kernel"] = (
-        mask["params"]["Dense_0"]["kernel"].at[0].set(False)
-    )
+    head = np.array(mask["params"]["Dense_0"]["kernel"])
+    head[0] = False
+    mask["params"]["Dense_0"]["kernel"] = jnp.asarray(head)
 
     def of_model(params: Any, batch: Any) -> Any:
         return jnp.mean(nn.logsumexp(model.apply(params, batch), axis=1) ** 2)
 
     space = param_subspace.make(params, mask)
-    found = exact.matrix(of_model, space, data, batch_size=2, columns_at_once=at_once)
+    found = exact.matrix(of_model, space, data, batch_size=2)
     n = param_subspace.size(space)
     product = hvp.operator(of_model, space, data)
-    columns = [np.asarray(product(jnp.eye(n)[i])) for i in range(n)]
+    columns = [np.asarray(product(row)) for row in np.eye(n, dtype=np.float32)]
     np.testing.assert_allclose(found.matrix, np.stack(columns), atol=3e-6)
     assert n == masks.num_active(mask) + 2 + 3
 
 
-@pytest.mark.parametrize("kind", ["list", "flat", "nested list"])
+@pytest.mark.parametrize("kind", ["list", "nested list"])
 def test_any_tree_has_the_same_spectrum(kind: str) -> None:
     with jax.enable_x64(True):
-        params, data = mlp(np.float64), examples(5, np.float64)
+        params, data = mlp(np.float64), examples(7, np.float64)
         mask = some(params)
-        wanted = exact.spectrum(
-            loss, param_subspace.make(params, mask), data
-        ).eigenvalues
+        kept = active(params, mask)
+        wanted = np.linalg.eigvalsh(reference()[kept][:, kept])
         build = {
             "list": lambda t: [
                 t[f"layer{i}"][k] for i in (1, 0) for k in sorted(t["layer0"])
             ],
-            "flat": lambda t: {
-                f"{k}{i}": t[f"layer{i}"][k] for i in (0, 1) for k in t["layer0"]
-            },
             "nested list": lambda t: [
                 (t[f"layer{i}"]["bias"], t[f"layer{i}"]["kernel"]) for i in (0, 1)
             ],
@@ -247,11 +244,6 @@ def test_any_tree_has_the_same_spectrum(kind: str) -> None:
                         "bias": tree[2 * (1 - i)],
                         "kernel": tree[2 * (1 - i) + 1],
                     }
-                    for i in (0, 1)
-                }
-            if kind == "flat":
-                return {
-                    f"layer{i}": {k: tree[f"{k}{i}"] for k in ("bias", "kernel")}
                     for i in (0, 1)
                 }
             return {
@@ -302,6 +294,6 @@ def test_faults_are_named() -> None:
         hvp.microbatches(jnp.ones(3), 0)
     with pytest.raises(ValueError, match="columns_at_once: expected .*got 0"):
         exact.matrix(loss, space, examples(2), columns_at_once=0)
-    bad = examples(2) | {"x": jnp.full((2, SIZES[0]), jnp.nan)}
+    bad = examples(7) | {"x": jnp.full((7, SIZES[0]), jnp.nan)}
     with pytest.raises(ValueError, match="layer0/kernel"):
-        exact.matrix(loss, space, bad)
+        exact.matrix(loss, space, bad, batch_size=3)

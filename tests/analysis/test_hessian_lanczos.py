@@ -26,14 +26,15 @@ def key() -> Any:
     return jax.random.key(KEY)
 
 
+# Of 100 values each, so that one program serves them all.
 SPECTRA = {
-    "negative": np.linspace(-10, -1, 80),
-    "both signs": np.r_[-5.0, -4.0, np.linspace(-0.1, 0.1, 90), 7.0, 8.0],
+    "negative": np.linspace(-10, -1, 100),
+    "both signs": np.r_[-5.0, -4.0, np.linspace(-0.1, 0.1, 96), 7.0, 8.0],
     "clustered": np.r_[
-        -2.0 - 1e-2 * np.arange(3), np.zeros(70), 3 + 1e-2 * np.arange(3)
+        -2.0 - 1e-2 * np.arange(3), np.zeros(94), 3 + 1e-2 * np.arange(3)
     ],
     "decaying": np.logspace(-12, 3, 100),
-    "bulk and outliers": np.r_[np.random.default_rng(0).normal(size=200), 20.0, 30.0],
+    "bulk and outliers": np.r_[np.random.default_rng(0).normal(size=98), 20.0, 30.0],
 }
 
 
@@ -51,7 +52,7 @@ def test_both_ends_agree_with_the_known_spectrum(name: str) -> None:
         assert np.all(residual < 1e-3 * radius)
 
 
-@pytest.mark.parametrize("steps", [3, 8, 30])
+@pytest.mark.parametrize("steps", [3, 30])
 def test_each_value_is_within_its_residual_of_an_eigenvalue(steps: int) -> None:
     wanted = SPECTRA["both signs"]
     found = lanczos.extremes(
@@ -69,8 +70,8 @@ def test_each_value_is_within_its_residual_of_an_eigenvalue(steps: int) -> None:
     assert steps > 3 or residuals.max() > 1e-2
 
 
-@pytest.mark.parametrize("steps", [60, 100])
-def test_the_basis_stays_orthonormal_on_an_ill_conditioned_matrix(steps: int) -> None:
+def test_the_basis_stays_orthonormal_on_an_ill_conditioned_matrix() -> None:
+    steps = 100
     matrix = rotated(np.logspace(-12, 3, 100))
     found = jax.jit(lanczos.tridiagonalize, static_argnums=2)(
         as_product(matrix), jax.random.normal(key(), (100,)), steps
@@ -155,17 +156,16 @@ def test_the_size_of_the_matrix_does_not_matter(size: float) -> None:
 
 
 def test_replicates_run_together() -> None:
-    matrices = jnp.stack(
-        [jnp.asarray(rotated(SPECTRA["negative"][:20], i)) for i in (0, 1)]
-    )
-    start = jnp.ones(20)
+    matrices = np.stack([rotated(SPECTRA["negative"][:20], i) for i in (0, 1)])
+    matrices = matrices.astype(np.float32)
+    start = np.ones(20, np.float32)
 
     def steps(matrix: Any) -> Any:
-        return lanczos.tridiagonalize(lambda v: matrix @ v, start, 6)
+        return lanczos.tridiagonalize(lambda v: matrix @ v, jnp.asarray(start), 6)
 
-    together = jax.jit(jax.vmap(steps))(matrices.astype(jnp.float32))
+    together = jax.jit(jax.vmap(steps))(matrices)
     for i in (0, 1):
-        alone = steps(matrices[i].astype(jnp.float32))
+        alone = jax.jit(steps)(matrices[i])
         np.testing.assert_allclose(together.diagonal[i], alone.diagonal, atol=1e-4)
         np.testing.assert_allclose(
             together.off_diagonal[i], alone.off_diagonal, atol=1e-4
@@ -173,7 +173,7 @@ def test_replicates_run_together() -> None:
 
 
 def test_density_integrates_to_one_and_has_the_moments_of_the_matrix() -> None:
-    wanted = SPECTRA["bulk and outliers"]
+    wanted = np.r_[np.random.default_rng(0).normal(size=200), 20.0, 30.0]
     matrix = rotated(wanted)
     found = slq.density(as_product(matrix), wanted.size, probes=30, steps=40, key=key())
     grid = np.linspace(-20, 50, 20_001)
@@ -194,7 +194,7 @@ def test_density_integrates_to_one_and_has_the_moments_of_the_matrix() -> None:
     np.testing.assert_allclose(numbers["max"], exact["max"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 2, 50])
+@pytest.mark.parametrize("n", [2, 50])
 def test_with_all_steps_a_probe_has_its_exact_moments(n: int) -> None:
     matrix = rotated(np.random.default_rng(n).normal(size=n))
     found = slq.density(as_product(matrix), n, probes=2, steps=99, key=key())
@@ -250,20 +250,21 @@ def test_the_hessian_of_a_network_has_the_ends_of_its_matrix() -> None:
 
 
 def test_faults_are_named() -> None:
-    bad = as_product(np.full((5, 5), np.nan))
+    # The programs of the invariant subspaces above.
+    bad = as_product(np.full((40, 40), np.nan))
     with pytest.raises(ValueError, match="expected a finite first product"):
-        lanczos.extremes(bad, 5, key=key())
+        lanczos.extremes(bad, 40, steps=10, key=key())
     with pytest.raises(ValueError, match="expected a finite first product"):
-        slq.density(bad, 5, key=key())
+        slq.density(bad, 40, probes=3, steps=10, key=key())
     with pytest.raises(ValueError, match="product: expected finite numbers"):
-        slq.trace(bad, 5, key=key())
+        slq.trace(bad, 40, key=key())
     with pytest.raises(ValueError, match="probes: expected .*got 1"):
         slq.trace(bad, 5, probes=1, key=key())
     with pytest.raises(ValueError, match="steps: expected .*got 0"):
         lanczos.extremes(bad, 5, steps=0, key=key())
     with pytest.raises(ValueError, match="steps: expected .*got 0"):
         slq.density(bad, 5, steps=0, key=key())
-    good = slq.density(as_product(np.eye(3)), 3, key=key())
+    good = slq.Quadrature(np.ones((2, 1)), np.ones((2, 1)), 1, "float32")
     with pytest.raises(ValueError, match="width: expected .*got 0"):
         slq.smooth(good, [0.0], 0.0)
 

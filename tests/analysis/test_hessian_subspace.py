@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxsparse import masks
@@ -33,9 +33,19 @@ def masked(flags: list[bool]) -> Any:
     }
 
 
-@given(flags=st.lists(st.booleans(), min_size=18, max_size=18))
-@settings(max_examples=15, deadline=None)
-def test_flatten_and_unflatten_are_those_of_a_loop(flags: list[bool]) -> None:
+@example(parts=([False] * 6, [True] * 12))
+@given(
+    parts=st.tuples(
+        st.permutations([True] * 3 + [False] * 3),
+        st.permutations([True] * 6 + [False] * 6),
+    )
+)
+@settings(max_examples=12, deadline=None)
+def test_flatten_and_unflatten_are_those_of_a_loop(
+    parts: tuple[list[bool], list[bool]],
+) -> None:
+    """Drawn masks share their counts, and so their programs."""
+    flags = [*parts[0], *parts[1]]
     params, mask = tree(), masked(flags)
     space = param_subspace.make(params, mask)
     weights = np.concatenate(

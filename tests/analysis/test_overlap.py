@@ -31,7 +31,7 @@ def described(a: set[int], b: set[int]) -> tuple[Fraction, ...]:
     )
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(st.integers(1, 40), st.randoms(use_true_random=False))
 def test_observed_overlap_is_that_of_sets(size: int, random: Any) -> None:
     cut = random.randint(1, size)

@@ -38,7 +38,7 @@ def prune(solution: Solution, fraction: float, *, level: int) -> dict:
     return jax.tree.map(lambda leaf: leaf[0], pruned)
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(max_examples=12, deadline=None)
 @hypothesis.given(st.integers(0, 10_000), st.sampled_from([0.1, 0.3, 0.6]))
 def test_global_pruning_cuts_between_two_sizes(seed: int, fraction: float) -> None:
     drawn, params = make(seed)
@@ -88,7 +88,7 @@ def test_masks_that_grew_are_refused() -> None:
         imp_rounds.pruning_threshold(solution, more)
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(max_examples=12, deadline=None)
 @hypothesis.given(st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 10.0]))
 def test_every_weight_is_counted_once(seed: int, limit: float) -> None:
     solution, params = make(seed)

@@ -205,7 +205,6 @@ def test_three_points_of_a_double_well_are_enough() -> None:
         examples=np.array([1.0, 3.0, 0.25], np.float32),
         batch_size=2,
         alphas=(0.0, 0.5, 1.0),
-        per_example=True,
     )
     barriers = criteria.example_barrier(found.example_loss, found.alphas)
     np.testing.assert_array_equal(barriers, [1.0, 3.0, 0.25])

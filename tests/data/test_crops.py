@@ -12,7 +12,7 @@ GOLDEN = [0.9648208950982607, 0.9034133278066571]
 SIDES = st.integers(1, 3000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.integers(0, 2**31), st.integers(0, 2**31))
 def test_a_part_lies_inside_and_has_the_aspect_that_was_asked_for(
     height: int, width: int, epoch: int, place: int

@@ -78,7 +78,7 @@ def test_digits_are_divided_alike_for_ever() -> None:
 
 
 def test_load_puts_the_pieces_together() -> None:
-    data = datasets.load("digits", validation=100, split_seed=1, train_examples=50)
+    data = datasets.load("digits", validation=100, split_seed=1, examples=(50, None))
     assert [len(part.labels) for part in data[:3]] == [50, 100, 360]
     assert data.classes == 10
     whole = datasets.load("digits", validation=100, split_seed=1)
@@ -88,7 +88,7 @@ def test_load_puts_the_pieces_together() -> None:
     pixels = whole.train.images / 255
     np.testing.assert_allclose(data.mean, [pixels.mean()], rtol=1e-12)
     np.testing.assert_allclose(data.std, [pixels.std()], rtol=1e-12)
-    assert len(datasets.load("digits", test_examples=7).test.labels) == 7
+    assert len(datasets.load("digits", examples=(None, 7)).test.labels) == 7
 
 
 def test_channels_have_statistics_of_their_own() -> None:

@@ -83,7 +83,7 @@ def traces(draw: Any) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.array(draw(answers)).reshape(STEPS, BATCH)
 
 
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(trace=traces())
 def test_counts_are_those_of_a_slow_loop(trace: Any) -> None:
     counts = forgetting_lib.counts(scanned(*trace))

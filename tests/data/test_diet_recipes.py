@@ -58,7 +58,7 @@ def test_variants_differ_in_what_they_say(file: str) -> None:
     assert scores.schedule.name == "constant"
     assert scores.schedule.learning_rate == main.schedule.learning_rate
     _, length, _ = recipe(file, "scores")
-    assert length.total < recipe(file)[1].milestones[0]
+    assert length.total < recipe(file)[1].schedule.milestones[0]
     assert scores.lottery.levels == 0
     module = importlib.import_module(f"configs.{file}")
     # Named from the folder of a run, which is in runs/.

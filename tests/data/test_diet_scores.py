@@ -50,7 +50,7 @@ def test_scores_of_logits_are_their_definitions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOGIT_SCORES)
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(
     logits=npst.arrays(
         np.float32,
@@ -159,7 +159,7 @@ def one_by_one(params: Any, examples: Any) -> list[float]:
     return norms
 
 
-@pytest.mark.parametrize("block_size", [1, 4, 12])
+@pytest.mark.parametrize("block_size", [4, 12])
 def test_grand_is_the_norm_of_each_gradient(block_size: int) -> None:
     params, examples = network(), data(11)
     wanted = one_by_one(params, examples)

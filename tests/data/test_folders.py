@@ -141,7 +141,7 @@ def test_the_first_so_many_are_a_sample(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for i in range(40):
             save(tmp_path / "mine" / split / "ab"[i // 20] / f"{i}.png", pixels(i))
-    data = datasets.load("mine", data_dir=str(tmp_path), test_examples=10)
+    data = datasets.load("mine", data_dir=str(tmp_path), examples=(None, 10))
     # Golden: a change here changes the rows that every recorded score is of.
     assert data.test.labels.tolist() == [0, 1, 0, 1, 1, 0, 0, 1, 0, 0]
     np.testing.assert_array_equal(np.bincount(data.train.labels), [20, 20])

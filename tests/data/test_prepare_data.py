@@ -3,7 +3,11 @@
 import importlib.util
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -35,57 +39,76 @@ def test_missing_tensorflow_is_one_line_with_the_remedy(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_prepared_dataset_is_left_alone(root: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    """The script as a module; the other tests call it without a process."""
+    root = Path(__file__).resolve().parent.parent.parent
+    script = root / "experiments" / "prepare_data.py"
+    spec = importlib.util.spec_from_file_location("prepare_data_under_test", script)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def prepare(
+    program: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[[str], str]:
+    """Calls the program's `main` in a folder; returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(name: str) -> str:
+        given = {"dataset": name, "data_dir": "data", "manual_dir": None}
+        for flag, value in given.items():
+            holder = types.SimpleNamespace(name=flag, value=value)
+            monkeypatch.setattr(program, f"_{flag.upper()}", holder)
+        program.main([])
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_a_prepared_dataset_is_left_alone(prepare: Any, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "mnist" / "3.0.1"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
-    done = run(root, "--dataset=mnist", "--data_dir=data", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"mnist is already prepared in {folder}" in done.stdout
-    assert f"--data_dir={tmp_path / 'data'}" in done.stdout
+    printed = prepare("mnist")
+    assert f"mnist is already prepared in {folder}" in printed
+    assert f"--data_dir={tmp_path / 'data'}" in printed
     assert (folder / "dataset_info.json").read_text() == "{}"
 
 
-def test_folders_of_images_are_left_alone(root: Path, tmp_path: Path) -> None:
+def test_folders_of_images_are_left_alone(prepare: Any, tmp_path: Path) -> None:
     (tmp_path / "data" / "cifar100" / "train").mkdir(parents=True)
-    done = run(root, "--dataset=cifar100", "--data_dir=data", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "cifar100 already exists as folders of images" in done.stdout
+    assert "cifar100 already exists as folders of images" in prepare("cifar100")
     assert [p.name for p in (tmp_path / "data" / "cifar100").iterdir()] == ["train"]
 
 
 def test_what_tfds_does_not_have_is_unpacked_by_hand(
-    root: Path, tmp_path: Path
+    prepare: Any, tmp_path: Path
 ) -> None:
-    arguments = ("--dataset=cinic10", "--data_dir=data")
-    done = run(root, *arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "TFDS does not have cinic10" in done.stderr
-    assert "CINIC-10.tar.gz" in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit, match="TFDS does not have cinic10") as caught:
+        prepare("cinic10")
+    assert "CINIC-10.tar.gz" in str(caught.value)
     assert not (tmp_path / "data").exists()
     for split in ("train", "valid", "test"):
         (tmp_path / "data" / "cinic10" / split).mkdir(parents=True)
-    done = run(root, *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"cinic10 is already unpacked in {tmp_path / 'data'}" in done.stdout
-    assert "--config.data.name=cinic10" in done.stdout
+    printed = prepare("cinic10")
+    assert f"cinic10 is already unpacked in {tmp_path / 'data'}" in printed
+    assert "--config.data.name=cinic10" in printed
 
 
-def test_digits_need_no_preparing(root: Path, tmp_path: Path) -> None:
-    done = run(root, "--dataset=digits", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "nothing to prepare" in done.stdout
+def test_digits_need_no_preparing(prepare: Any) -> None:
+    assert "nothing to prepare" in prepare("digits")
 
 
 def test_a_failed_download_is_one_error(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = root / "experiments" / "prepare_data.py"
-    spec = importlib.util.spec_from_file_location("prepare_data_under_test", script)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-
     def fail(*args: object, **kwargs: object) -> None:
         raise ConnectionError("no route to host\n" + "and so on\n" * 200)
 

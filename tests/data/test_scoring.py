@@ -244,7 +244,6 @@ def test_the_maximum_is_no_less_than_what_lies_near_the_midpoint(mlp: Made) -> N
         examples=tuple(map(jnp.asarray, mlp.examples)),
         batch_size=23,
         alphas=connectivity.UNIT_ALPHAS,
-        per_example=True,
     )
     over = connectivity.excess(segment.example_loss, connectivity.UNIT_ALPHAS)
     np.testing.assert_allclose(highest[0], over.max(axis=0), rtol=1e-5, atol=1e-6)

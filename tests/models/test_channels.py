@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +27,10 @@ MOBILENETS = ("mobilenet_v1", "mobilenet_v2")
 EXPLICIT = functools.partial(nn.Conv, conv_general_dilated=convolutions.convolve)
 
 
-def whole(seed: int, *shape: int) -> jax.Array:
+def whole(seed: int, *shape: int) -> np.ndarray:
     """Small whole numbers: sums of their products are exact in any order."""
     draw = np.random.default_rng(seed)
-    return jnp.asarray(draw.integers(-4, 5, shape), jnp.float32)
+    return draw.integers(-4, 5, shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -47,30 +48,36 @@ def test_sums_of_shifted_images_are_the_convolution(
     x = whole(0, 2, 6, 5, channels)
     kernel = whole(1, size, size, 1, each * channels)
 
-    def results(convolve: Callable, **fields: object) -> list[jax.Array]:
-        def both(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-            function = functools.partial(
-                convolve,
-                window_strides=(step, step),
-                padding=padding,
-                feature_group_count=channels,
-                **fields,
-            )
-            y, pull = jax.vjp(function, x, kernel)
-            return [y, *pull(whole(2, *y.shape))]
+    def results(convolve: Callable, x: jax.Array, kernel: jax.Array) -> list[Any]:
+        function = functools.partial(
+            convolve,
+            window_strides=(step, step),
+            padding=padding,
+            feature_group_count=channels,
+            dimension_numbers=convolutions.ORDER,
+        )
+        y, pull = jax.vjp(function, x, kernel)
+        return [y, *pull(whole(2, *y.shape))]
 
-        return jax.jit(both)(x, kernel)
+    @jax.jit
+    def both(x: jax.Array, kernel: jax.Array) -> list[Any]:
+        every = (convolutions.convolve, jax.lax.conv_general_dilated)
+        return [results(convolve, x, kernel) for convolve in every]
 
-    numbers = ("NHWC", "HWIO", "NHWC")
-    wanted = results(jax.lax.conv_general_dilated, dimension_numbers=numbers)
-    for mine, theirs in zip(results(convolutions.convolve), wanted, strict=True):
+    for mine, theirs in zip(*both(x, kernel), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_sums_are_in_float32_and_rounded_once() -> None:
-    x, kernel = jnp.full((1, 3, 3, 2), 1.0, jnp.bfloat16), jnp.full((3, 3, 1, 2), 1.0)
-    kernel = kernel.at[0, 0].set(256.0).astype(jnp.bfloat16)
-    got = convolutions.convolve(x, kernel, (1, 1), "VALID", feature_group_count=2)
+    x, kernel = np.ones((1, 3, 3, 2), jnp.bfloat16), np.ones((3, 3, 1, 2))
+    kernel[0, 0] = 256.0
+    sums = functools.partial(
+        convolutions.convolve,
+        window_strides=(1, 1),
+        padding="VALID",
+        feature_group_count=2,
+    )
+    got = jax.jit(sums)(x, kernel.astype(jnp.bfloat16))
     assert got.dtype == jnp.bfloat16
     # In bfloat16 256 + 1 is 256 again, eight times.
     np.testing.assert_array_equal(np.asarray(got, np.float32), 264.0)

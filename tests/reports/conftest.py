@@ -18,11 +18,11 @@ def level(
         "kind": "level",
         "stage": f"level_{number:02d}/{arm}",
         "level": number,
-        "arm": arm,
+        "variant": arm,
         "replicate": replicate,
         "kept": kept,
         "total": 100,
-        "weights_remaining": kept / 100,
+        "density": kept / 100,
         "layers": {"hidden/kernel": [kept - 10, 90], "output/kernel": [10, 10]},
         "start_step": 0,
         "step": 400,
@@ -40,7 +40,7 @@ def history(arm: str, number: int, replicate: int) -> list[Record]:
     where = {
         "stage": f"level_{number:02d}/{arm}",
         "level": number,
-        "arm": arm,
+        "variant": arm,
         "replicate": replicate,
     }
     records = []
@@ -67,10 +67,10 @@ def records() -> list[Record]:
         made.append(level("ticket", 1, replicate, ticket))
         if control is not None:
             made.append(level("random_mask", 1, replicate, control))
-            going_on = {"weights_remaining": 1.0, "kept": 100}
+            going_on = {"density": 1.0, "kept": 100}
             made.append(level("dense_continued", 1, replicate, dense, **going_on))
-    where = {"stage": "level_00/ticket", "level": 0, "arm": "ticket"}
-    made.append({"kind": "time", **where, "seconds": 5400, "steps_per_second": 9.0})
+    where = {"stage": "level_00/ticket", "level": 0, "variant": "ticket"}
+    made.append({"kind": "timing", **where, "seconds": 5400, "steps_per_second": 9.0})
     return made
 
 

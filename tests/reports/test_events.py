@@ -5,7 +5,7 @@ from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from jaxsparse.training import tensorboard
 
-PLACE = {"stage": "level_03/ticket", "level": 3, "arm": "ticket", "epoch": 2.0}
+PLACE = {"stage": "level_03/ticket", "level": 3, "variant": "ticket", "epoch": 2.0}
 
 
 def read(folder):
@@ -37,15 +37,15 @@ def show(folder, *batches, **options):
 
 def test_a_run_of_tensorboard_is_a_replicate_of_a_variant_or_their_mean(tmp_path):
     def level(number, arm, accuracies):
-        place = {"stage": f"level_{number:02d}/{arm}", "level": number, "arm": arm}
+        place = {"stage": f"level_{number:02d}/{arm}", "level": number, "variant": arm}
         return [
             {"kind": "level", **place, "step": 7, "epoch": 1.0, "replicate": r}
             | {
                 "kept": 100 - number,
                 "total": 100,
-                "weights_remaining": 1 - number / 100,
+                "density": 1 - number / 100,
             }
-            | {"layers": {"a/kernel": [30, 60]}, "live": None}
+            | {"layers": {"a/kernel": [30, 60]}, "effective_params": None}
             | {"test_accuracy": accuracy}
             for r, accuracy in enumerate(accuracies)
         ]
@@ -103,7 +103,7 @@ def test_a_broken_replicate_is_in_no_mean(tmp_path):
 
 def test_counts_of_masks_become_fractions(tmp_path):
     place = PLACE | {"stage": "level_00/ticket", "level": 0}
-    counts = {"kind": "masks", **place, "step": 7, "replicate": 0}
+    counts = {"kind": "mask_stats", **place, "step": 7, "replicate": 0}
     counts |= {"kept": 20, "total": 100, "ever_active": 30}
     counts |= {"layers": {"a/kernel": [15, 60], "b/kernel": [5, 40]}}
     ended = {"kind": "level", **place, "step": 9, "replicate": 0, "test_accuracy": 0.5}
@@ -117,7 +117,7 @@ def test_counts_of_masks_become_fractions(tmp_path):
     }
 
 
-@pytest.mark.parametrize("kind", ["gradient", "change"])
+@pytest.mark.parametrize("kind", ["gradient_norm", "mask_update"])
 def test_norms_of_layers_are_shown_as_they_are(tmp_path, kind):
     place = PLACE | {"stage": "level_00/ticket", "level": 0, "step": 7, "replicate": 0}
     layers = {"a/kernel": 1.5, "b/kernel": 2.0}

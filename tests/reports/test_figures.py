@@ -106,7 +106,7 @@ def test_curves_average_over_replicates(run):
 
 def test_the_dense_curve_includes_its_pretraining(make_run, records):
     first = next(record for record in records if record["kind"] == "train")
-    early = first | {"stage": "rewind", "arm": "pretraining", "step": 50}
+    early = first | {"stage": "rewind", "variant": "pretraining", "step": 50}
     (run,) = records_lib.read_runs([make_run("a", [early, *records])])
     axes = figures.curves(run, title="a").axes[1]
     assert axes.get_lines()[0].get_xdata()[0] == 50

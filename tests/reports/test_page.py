@@ -74,7 +74,7 @@ def test_broken_replicates_are_left_out_and_named(make_run, records, tmp_path):
     note = "Left out because of a non-finite loss:"
     whole = page.write([make_run("whole", records)], tmp_path / "whole_out")
     assert note not in whole.read_text()
-    where = {"stage": "level_01/ticket", "level": 1, "arm": "ticket"}
+    where = {"stage": "level_01/ticket", "level": 1, "variant": "ticket"}
     failed = {"kind": "failed", **where, "replicate": 2, "step": 200, "epoch": 4.0}
     content = page.write([make_run("a", [*records, failed])], tmp_path / "out")
     found = content.read_text()
@@ -120,7 +120,7 @@ def test_a_run_that_only_has_a_config(make_run, tmp_path):
 
 @pytest.mark.usefixtures("unrendered")
 def test_a_ticket_without_controls(make_run, records, tmp_path):
-    alone = [record for record in records if record["arm"] == "ticket"]
+    alone = [record for record in records if record["variant"] == "ticket"]
     content = page.write([make_run("a", alone)], tmp_path / "out").read_text()
     assert "93.00 ± 1.00" in content
     assert "minus control" not in content
@@ -128,7 +128,7 @@ def test_a_ticket_without_controls(make_run, records, tmp_path):
 
 @pytest.mark.usefixtures("unrendered")
 def test_controls_without_their_ticket(make_run, records, tmp_path):
-    alone = [record for record in records if record["arm"] == "dense_continued"]
+    alone = [record for record in records if record["variant"] == "dense_continued"]
     content = page.write([make_run("a", alone)], tmp_path / "out").read_text()
     assert "90.50 ± 0.71" in content
 

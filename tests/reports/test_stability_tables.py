@@ -17,7 +17,7 @@ def between(kind, stage, level, replicate, error, **more):
         "kind": kind,
         "stage": stage,
         "level": level,
-        "arm": "children",
+        "variant": "children",
         "replicate": replicate,
         "alphas": ALPHAS,
         "test_error": error,
@@ -31,12 +31,12 @@ def between(kind, stage, level, replicate, error, **more):
 def children(level, start, replicate, error, pair=(0, 1), **more):
     stage = f"level_{level:02d}/children_{start:09d}"
     more["pair"] = list(pair)
-    return between("segment", stage, level, replicate, error, **more)
+    return between("child_barrier", stage, level, replicate, error, **more)
 
 
 def verdict(level, start, stable, matching):
-    place = {"stage": "", "level": level, "arm": "children", "start": start}
-    return {"kind": "verdict", **place, "stable": stable, "matching": matching}
+    place = {"stage": "", "level": level, "variant": "children", "start": start}
+    return {"kind": "stability", **place, "stable": stable, "matching": matching}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def made():
         rows.append(verdict(level, start, height == 0, None if not level else True))
     for replicate in (0, 1):
         error = [0.1, 0.2 + 0.02 * replicate, 0.16]
-        rows.append(between("successive", "level_01/ticket", 1, replicate, error))
+        rows.append(between("level_barrier", "level_01/ticket", 1, replicate, error))
     return rows
 
 

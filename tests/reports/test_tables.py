@@ -83,7 +83,7 @@ def test_a_torn_last_line_is_forgiven(make_run, records):
 
 
 def test_a_broken_line_in_the_middle_is_not(make_run):
-    folder = make_run("a", [], torn='{"kind": "le\n{"kind": "time"}\n')
+    folder = make_run("a", [], torn='{"kind": "le\n{"kind": "timing"}\n')
     with pytest.raises(
         ValueError, match=r"metrics\.jsonl: line 1: expected .*got invalid JSON"
     ):
