@@ -63,6 +63,7 @@ def prepare(
 
     def call(name: str) -> str:
         given = {"dataset": name, "data_dir": "data", "manual_dir": None}
+        given["format"] = "array_record"
         for flag, value in given.items():
             holder = types.SimpleNamespace(name=flag, value=value)
             monkeypatch.setattr(program, f"_{flag.upper()}", holder)
