@@ -16,7 +16,7 @@ from experiments.studies.data_diet import analysis, claims, variants
 from experiments.studies.runs import Run
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.data.data_pruning import score_files
-from jaxsparse.reports import plot_style, records
+from jaxsparse.reports import plot_style
 from jaxsparse.training import checkpoints
 
 SCORES = "scores/mnist_el2n.npz"
@@ -175,7 +175,7 @@ def test_early_accuracy_is_where_levels_start(
     whole: Path, found: dict[str, Any]
 ) -> None:
     arm = found["variants"]["k1"]
-    rows = records.read(whole / "mnist_k1" / "metrics.jsonl")
+    rows = metrics_log.read(whole / "mnist_k1" / "metrics.jsonl")
     for r in range(2):
         (row,) = [
             row

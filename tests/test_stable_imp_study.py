@@ -12,8 +12,8 @@ from helpers import tiny, tiny_studies
 from experiments.studies import launcher, stable_imp
 from experiments.studies.runs import Run
 from experiments.studies.stable_imp import analysis, claims, evidence, variants
-from jaxsparse import factory, transforms
-from jaxsparse.reports import plot_style, records
+from jaxsparse import factory, metrics_log, transforms
+from jaxsparse.reports import plot_style
 from jaxsparse.training import preemption
 
 BATCHES = variants.Batches(10, 40)
@@ -76,7 +76,7 @@ def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> No
     assert found["variants"].keys() == {"small", "large"}
     for role, size in (("small", 10), ("large", 40)):
         arm = found["variants"][role]
-        rows = records.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
+        rows = metrics_log.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
         assert arm["levels"] == [0, 1, 2]
         for r in range(2):
             for level in range(3):
@@ -146,7 +146,7 @@ def test_onset_is_by_the_update_children_begin_at(
 ) -> None:
     (dense,) = found["onset"]
     assert (dense["level"], dense["steps"]) == (0, [0, 6])
-    rows = records.read(whole / "mnist_onset" / "metrics.jsonl")
+    rows = metrics_log.read(whole / "mnist_onset" / "metrics.jsonl")
     for i, step in enumerate((0, 6)):
         for r in range(2):
             (row,) = [

@@ -11,10 +11,9 @@ import pytest
 from helpers import norm_mlp, tiny
 
 from jaxsparse import config as config_lib
-from jaxsparse import factory
+from jaxsparse import factory, metrics_log
 from jaxsparse.factory import instability as factory_instability
 from jaxsparse.lottery import instability
-from jaxsparse.reports import records
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.runner.start import stage_trainer
@@ -151,7 +150,7 @@ def check_successive(folder: Path, made: Any, c: Any, dataset: Any) -> None:
     )
     rows = [
         r
-        for r in records.read(folder / "metrics.jsonl")
+        for r in metrics_log.read(folder / "metrics.jsonl")
         if r["kind"] == "level_barrier"
     ]
     assert [(row["level"], row["replicate"]) for row in rows] == [(1, 0), (1, 1)]
