@@ -281,7 +281,10 @@ def test_thirty_layers_neither_overflow_nor_vanish() -> None:
     result = find(thin)
     kept = {name: masks.num_active(mask) for name, mask in result.items()}
     assert kept == {"live": 30 * 29, "reached": 900 - 10, "used": 900 - 21}
-    assert connectivity.effective_sparsity(thin, result["live"]) == 1 - 29 / 900
+    live = connectivity.effective_sparsity(
+        jax.tree.map(jnp.asarray, thin), result["live"]
+    )
+    assert live == 1 - 29 / 900
 
 
 @pytest.mark.parametrize(
