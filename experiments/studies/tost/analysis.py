@@ -9,6 +9,7 @@ import numpy as np
 from experiments.studies import launcher, run_reader
 from experiments.studies.run_reader import Reader
 from experiments.studies.tost import variants
+from jaxsparse import old_names
 
 Found = dict[str, Any]
 
@@ -77,7 +78,7 @@ def of_factors(reader: Reader) -> Found:
       "factors" by tensor; and "constrained", percent of the updates of each seed in
       which the gradient norm was above its maximum.
     """
-    path = reader.workdir / "rescaling.json"
+    path = old_names.find_file(reader.workdir, "gradinit.json")
     if not path.exists():
         return {}
     rows = json.loads(path.read_text(encoding="utf-8"))
