@@ -50,6 +50,16 @@ AXES = fan_axes.parse("io")
 ORTHOGONAL = {"gain": 1.0, "key": KEY}
 DISTRIBUTED = {"masks": MASKS, "sparsity": 0.5, "dense": ()}
 STATE = transforms.fixed(INNER, masks=MASKS).init(PARAMS)
+
+
+def metainit(**arguments: Any) -> Any:
+    """MetaInit, with the fields of its options as arguments."""
+    fields = initializers.MetaInitOptions._fields
+    chosen = {name: arguments.pop(name) for name in fields}
+    options = initializers.MetaInitOptions(**chosen)
+    return initializers.metainit(**arguments, options=options)
+
+
 CALLS = {
     "masks.ones": Call(masks.ones, {"params": PARAMS, "prunable": ("*/kernel",)}),
     "masks.apply": Call(masks.apply, {"masks": MASKS, "params": PARAMS}, FIT),
@@ -267,7 +277,7 @@ CALLS = {
         FIT,
     ),
     "initializers.metainit": Call(
-        traced(initializers.metainit),
+        traced(metainit),
         {
             "loss": loss,
             "params": PARAMS,
