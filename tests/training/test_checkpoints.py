@@ -332,7 +332,7 @@ def test_a_full_disk_is_one_error_that_names_the_folder(
     with pytest.raises(OSError, match=rf"checkpoint .*{NAME}: cannot be") as caught:
         checkpoints.save(tmp_path, NAME, state)
     message = str(caught.value)
-    assert "No space left on device; is the disk full?" in message
+    assert "No space left on device); is the disk full?" in message
     assert "MiB are free" in message
     assert "\n" not in message
     assert not checkpoints.exists(tmp_path, NAME)
