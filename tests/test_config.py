@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_refused_when_building(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a trainer was made")
 
-    monkeypatch.setattr(experiment, "_make_trainer", never)
+    monkeypatch.setattr(experiment, "make_trainer", never)
     with pytest.raises(ValueError, match=starts(f"config.{message}")):
         factory.make_experiment(c, factory.load_data(c), tmp_path)
 
@@ -315,7 +315,7 @@ def test_weights_that_no_memory_holds_are_refused(
     dataset = factory.load_data(c)
     per_replicate = 4 * (65 * 300 + 301 * 100 + 101 * 10)  # bytes of weights and biases
     made: list[bool] = []
-    monkeypatch.setattr(experiment, "_make_trainer", lambda *a, **k: made.append(True))
+    monkeypatch.setattr(experiment, "make_trainer", lambda *a, **k: made.append(True))
     for short in (0, 1):
         there = 4 * per_replicate - short
         monkeypatch.setattr(size_checks, "local_memory", lambda _, size=there: size)

@@ -151,7 +151,7 @@ def test_every_config_is_valid_and_fits_its_network(
     network = factory.make_network(c, dataset, length)
     layers = network.masks
     assert (network.first_masks is None) == (c.sparse.method == "none")
-    assert network.live is not None
+    assert network.count_effective is not None
     rule = imp.PruningRule(
         layer_fractions=c.lottery.layer_fractions, exclude=c.lottery.exclude
     )
