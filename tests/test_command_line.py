@@ -100,11 +100,11 @@ MISTAKES = [
     ),
     (
         [TRAIN, DIGITS, "--config.data.name=digts"],
-        "got 'digts'; did you mean digits?",
+        "config.data.name: expected a known dataset or one in",
     ),
     (
         [SWEEP, "--workdir=x", DIGITS, "--set=data.name=cifar_10"],
-        "got 'cifar_10'; did you mean cifar10",
+        "config.data.name: expected a known dataset or one in",
     ),
     ([SWEEP, "--config=lth_digits"], "--workdir: missing; give a folder"),
     (

@@ -89,10 +89,10 @@ def test_the_opposite_is_not() -> None:
     ],
 )
 def test_what_loses_more_than_a_part_is_not_as_good(
-    arm: str, late: float, name: str
+    variant: str, late: float, name: str
 ) -> None:
     found = as_published()
-    found["variants"][arm] = make_arm(late, barrier=1.0, early=40.0)
+    found["variants"][variant] = make_arm(late, barrier=1.0, early=40.0)
     assert judged(found)[name] == "not reproduced"
 
 

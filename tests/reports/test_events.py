@@ -68,7 +68,7 @@ def test_a_run_of_tensorboard_is_a_replicate_of_a_variant_or_their_mean(tmp_path
         "level_03/train/loss": (5, 2.0),
         "levels/kept": (3, 97.0),
         "levels/total": (3, 100.0),
-        "levels/weights_remaining": (3, pytest.approx(0.97)),
+        "levels/density": (3, pytest.approx(0.97)),
         "levels/layers/a/kernel": (3, 0.5),
         "levels/test_accuracy": (3, 0.625),
         "by_weights/test_accuracy": (97, 0.625),

@@ -165,11 +165,13 @@ def test_dead_weights_are_removed_on_request() -> None:
         sparsity=0.98,
     )
     task, _, held = first_masks(fields)
-    assert task.live is not None
+    assert task.count_effective is not None
     for r in range(2):
         mask = one(held, r)
         active = masks.num_active(mask)
-        assert active == task.live(mask) < distributions.count_kept(TOTAL, 0.98)
+        assert (
+            active == task.count_effective(mask) < distributions.count_kept(TOTAL, 0.98)
+        )
 
 
 def test_ends_kept_whole_are_found_in_the_order_of_the_network() -> None:
