@@ -14,6 +14,7 @@ from helpers import methods
 from helpers.campaigns import case
 from helpers.method_runs import PLAINLY, kernels
 from helpers.methods import METHODS
+from helpers.states import check_alike, plain
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -90,25 +91,6 @@ def follow(method: str, partner: str, seed: int = 0) -> tuple[Any, Any]:
     for batch in make_batches():
         params, state = make_program(method, partner)[2](params, state, batch)
     return params, state
-
-
-def plain(tree: Any) -> Any:
-    def convert(leaf: Any) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-    return jax.tree.map(convert, tree)
-
-
-def check_alike(got: Any, wanted: Any) -> None:
-    """All but floats equal, masks among them; floats to a tolerance."""
-
-    def check(leaf: Any, other: Any) -> None:
-        # snfs keeps its momentum in float32.
-        near = {"float64": 1e-9, "float32": 1e-5}.get(str(leaf.dtype), 0)
-        np.testing.assert_allclose(leaf, other, rtol=near, atol=near)
-
-    jax.tree.map(check, plain(got), plain(wanted))
 
 
 def check_zeros(params: Any, state: Any) -> None:

@@ -13,6 +13,7 @@ from helpers import methods
 from helpers.campaigns import case
 from helpers.method_runs import PLAINLY
 from helpers.methods import METHODS
+from helpers.states import check_alike
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -41,25 +42,6 @@ FEW = {"all-reduce": 2 * (24 + 16)}
 MOVES = re.compile(
     r" = (.*) (all-gather|all-to-all|collective-permute|all-reduce)(?:-start)?\("
 )
-
-
-def plain(tree: Any) -> Any:
-    def convert(leaf: Any) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-    return jax.tree.map(convert, tree)
-
-
-def check_alike(got: Any, wanted: Any) -> None:
-    """All but floats equal, masks among them; floats to a tolerance."""
-
-    def check(leaf: Any, other: Any) -> None:
-        # snfs keeps its momentum in float32.
-        near = {"float64": 1e-9, "float32": 1e-5}.get(str(leaf.dtype), 0)
-        np.testing.assert_allclose(leaf, other, rtol=near, atol=near)
-
-    jax.tree.map(check, plain(got), plain(wanted))
 
 
 def make_mesh(name: str) -> jax.sharding.Mesh:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import reference
+from helpers.structures import counts_of, each_structure, step
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType
@@ -17,16 +18,6 @@ from jaxsparse import select
 WILD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e38, np.inf, -np.inf, np.nan, -np.nan]
 # Sums of these are exact in any order, or NaN in every order.
 SUMMABLE = [0.0, -0.0, 1.0, -1.0, 2.0, -3.0, np.inf, -np.inf, np.nan, -np.nan]
-STRUCTURES = (
-    select.n_of_m(2),
-    select.n_of_m(4),
-    select.n_of_m(18),  # too long to compare all pairs
-    select.blocks((2, 3)),
-    select.blocks((1, 1)),
-    select.channels(),
-    select.fan_in(),
-)
-each_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
 
 per_layer = jax.jit(select.top_k_per_layer, static_argnames=("structure", "frozen"))
 globally = jax.jit(select.top_k_global, static_argnames=("structure", "frozen"))
@@ -67,16 +58,6 @@ def expected(
         for members, keeps in zip(row, best, strict=True):
             kept[members] = keeps
     return kept.reshape(score.shape)
-
-
-def step(structure: select.Structure, shape: tuple[int, ...]) -> int:
-    view = select.unit_view(structure, "a", shape)
-    return view.rows * view.members
-
-
-def counts_of(structure: select.Structure, shape: tuple[int, ...]) -> list[int]:
-    each = step(structure, shape)
-    return list(range(0, int(np.prod(shape)) + 1, each))
 
 
 def distinct(shape: tuple[int, ...], seed: int = 0) -> jax.Array:

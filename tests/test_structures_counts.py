@@ -5,30 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.structures import STRUCTURES, counts_of, each_structure, step
 from hypothesis import strategies as st
 
 from jaxsparse import masks, select
-
-STRUCTURES = (
-    select.n_of_m(2),
-    select.n_of_m(4),
-    select.n_of_m(18),  # too long to compare all pairs
-    select.blocks((2, 3)),
-    select.blocks((1, 1)),
-    select.channels(),
-    select.fan_in(),
-)
-each_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
-
-
-def step(structure: select.Structure, shape: tuple[int, ...]) -> int:
-    view = select.unit_view(structure, "a", shape)
-    return view.rows * view.members
-
-
-def counts_of(structure: select.Structure, shape: tuple[int, ...]) -> list[int]:
-    each = step(structure, shape)
-    return list(range(0, int(np.prod(shape)) + 1, each))
 
 
 def test_grids_multiply_to_the_size() -> None:
