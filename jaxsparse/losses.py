@@ -38,7 +38,9 @@ def cross_entropy(
       Training Your Sparse Neural Network Better with Any Mask, 2022, arXiv:2206.12755.
     """
     if smooth_over not in SMOOTH_OVER:
-        raise ValueError(f"smooth_over: got {smooth_over!r}; wanted {SMOOTH_OVER}")
+        raise ValueError(
+            f"smooth_over: expected one of {SMOOTH_OVER}, got {smooth_over!r}"
+        )
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if isinstance(label_smoothing, int | float) and not label_smoothing:
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)

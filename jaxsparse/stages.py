@@ -54,6 +54,20 @@ def end_name(stage: Stage) -> str:
     return "rewind" if stage.variant == PRETRAINING else f"{stage.name}/last"
 
 
+def last_ends(levels: int) -> tuple[str, ...]:
+    """Returns the names that the final checkpoint of a run's last level may have.
+
+    Args:
+      levels: number of levels to prune, at least 0.
+
+    Returns:
+      One name, or two for a run that does not prune: older versions named the only
+      stage of such a run "level_00/ticket".
+    """
+    ticket = f"level_{levels:02d}/{TICKET}/last"
+    return (ticket,) if levels else (f"{TRAIN}/last", ticket)
+
+
 def stage_name(end: str) -> str:
     """Returns the name of the stage with a given final checkpoint.
 

@@ -190,19 +190,24 @@ WRONG_BUILDS = [
         {"lottery.retrain": "finetune", "lottery.finetune_length": "1%"},
         "lottery.finetune_length: expected at least 1 update, got 0",
     ),
-    ({"run.devices": 5}, "run.devices: came 5; wanted at most 4, the devices JAX"),
+    (
+        {"run.devices": 5},
+        "run.devices: expected at most 4, the devices that JAX sees, got 5",
+    ),
     (
         {"run.devices": 4, "data.batch_size": 30, "replicates": 1},
-        "data.batch_size: a batch of 30 examples cannot be divided over 4 devices",
+        "data.batch_size: expected a multiple of 4, the devices that share a batch, got "
+        "a batch of 30 examples",
     ),
     (
         {"run.devices": 4, "data.batch_size": 16, "replicates": 1}
         | {"data.train_examples": 121},
-        "data.batch_size: a batch of 9 examples cannot be divided over 4 devices",
+        "data.batch_size: expected a multiple of 4, the devices that share a batch, got "
+        "a batch of 9 examples",
     ),
     (
         {"run.devices": 4, "run.parallelism": "pmap"},
-        "run.parallelism: pmap divides either replicates or batches; 2 replicates on",
+        "run.parallelism: expected 'jit' where both replicates and batches are split",
     ),
     (
         {"run.fsdp": True, "run.fsdp_rules": (("hed/*", 0),)}

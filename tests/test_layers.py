@@ -39,7 +39,7 @@ SIDEWAYS |= {(name, "fan_axes") for name in ("select", "distributions", "initial
 ONLY = {
     "models": set(),
     "data": {"metrics_log", "config", "extras"},
-    "reports": {"metrics_log", "config", "old_names"},
+    "reports": {"metrics_log", "config", "old_names", "stages"},
 }
 FOREIGN = {"reports": {"jax", "jaxlib", "flax", "optax", "orbax", "jaxtyping"}}
 
@@ -62,7 +62,7 @@ def part(name: str) -> str:
 
 def height(name: str) -> int:
     found = [i for i, layer in enumerate(LAYERS) if name in layer]
-    assert len(found) == 1, f"{name}: in {len(found)} layers; wanted 1"
+    assert len(found) == 1, f"{name}: expected 1 layer, got {len(found)}"
     return found[0]
 
 

@@ -9,6 +9,7 @@ from experiments.studies import claims, launcher
 from experiments.sweeping.points import Point
 from jaxsparse import metrics_log
 from jaxsparse.reports import formatting, page, records
+from jaxsparse.stages import TICKET
 
 
 def write(points: Sequence[Point], folder: Path) -> Path:
@@ -62,7 +63,7 @@ def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
                 continue
             (read,) = records.read_runs([folder / run.name])
             levels = records.frame([read], "level")
-            levels = levels[levels["variant"] == records.TICKET]
+            levels = levels[levels["variant"] == TICKET]
             last = levels[levels["level"] == levels["level"].max()]
             first = run.overrides.get("seeds.first", 0)
             rows += [

@@ -21,7 +21,8 @@ from jaxsparse.reports import (
     tables,
 )
 from jaxsparse.reports.plot_style import Style
-from jaxsparse.reports.records import TICKET, RunRecords
+from jaxsparse.reports.records import RunRecords
+from jaxsparse.stages import TICKET
 
 _REMAINING = "weights remaining (%)"
 _Lines = tuple[pd.DataFrame, Mapping[str, Style]]  # rows, and styles by label

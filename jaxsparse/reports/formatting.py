@@ -6,7 +6,7 @@ strings with readable headings; `markdown` writes such a frame as a Markdown tab
 
 import pandas as pd
 
-from jaxsparse.reports.records import TICKET
+from jaxsparse.stages import TICKET
 
 MISSING = "–"
 _VARIANTS = {

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from jaxsparse.reports import method_names, records, tables
-from jaxsparse.reports.records import TICKET, RunRecords
+from jaxsparse.reports.records import RunRecords
 from jaxsparse.reports.tables import ALL_LAYERS
+from jaxsparse.stages import TICKET
 
 COLUMNS = (
     *("label", "run", "sparsity", "kept", "total", "n"),

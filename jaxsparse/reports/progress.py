@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from jaxsparse import config
 from jaxsparse.reports import settings
-from jaxsparse.reports.records import TICKET, Record, RunRecords
+from jaxsparse.reports.records import Record, RunRecords
+from jaxsparse.stages import TICKET
 
 _SEEDS = ("seeds.first", "replicates", "name")
 

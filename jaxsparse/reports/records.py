@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxsparse import config as config_lib
-from jaxsparse import metrics_log, old_names
+from jaxsparse import metrics_log, old_names, stages
 
 Record = dict[str, Any]
 
-TICKET = "ticket"  # the variant of tickets, of dense training and of sparse training
 
 _WHERE = ("run", "stage", "level", "variant")
 _SCORES = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
@@ -138,9 +137,8 @@ def _has_ended(path: Path, config: dict[str, Any]) -> bool:
     except (OSError, ValueError):  # missing or damaged: the records show the progress
         return False
     levels = (config.get("lottery") or {}).get("levels", 0)
-    # A run without pruning has the stage "train"; older versions had "level_00/ticket".
-    last = {f"level_{levels:02d}/{TICKET}/last", *(() if levels else ("train/last",))}
-    return isinstance(ends, list) and not last.isdisjoint(ends)
+    last = stages.last_ends(levels)
+    return isinstance(ends, list) and not set(last).isdisjoint(ends)
 
 
 def frame(runs: Sequence[RunRecords], kind: str) -> pd.DataFrame:

@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxsparse.reports import formatting, plot_curves, settings, tables
-from jaxsparse.reports.records import TICKET, RunRecords
+from jaxsparse.reports.records import RunRecords
+from jaxsparse.stages import TICKET
 
 COPIES, LEVELS = "child_barrier", "level_barrier"  # kinds of records, names of files
 MEASURES = ("test", "train", "rise", "l2", "different")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from jaxsparse.reports import records
-from jaxsparse.reports.records import TICKET, RunRecords
+from jaxsparse.reports.records import RunRecords
+from jaxsparse.stages import TICKET
 
 DENSE_CONTINUED = "dense_continued"
 ALL_LAYERS = "all layers"

@@ -91,13 +91,3 @@ def trained_levels(directory: Path) -> dict[int, str]:
             number = name.partition("/")[0].removeprefix("level_")
             found[0 if number == TRAIN else int(number)] = name
     return found
-
-
-def last_ends(levels: int) -> tuple[str, ...]:
-    """Returns the names that the final checkpoint of the last level may have.
-
-    Args:
-      levels: number of levels to prune.
-    """
-    named = f"level_{levels:02d}/{TICKET}/last"
-    return (named,) if levels else (f"{TRAIN}/last", named)

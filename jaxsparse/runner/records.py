@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxsparse import metrics_log, multihost, old_names
-from jaxsparse.runner import old_runs
 from jaxsparse.stages import (
     PRETRAINING,
     TICKET,
     Stage,
     end_name,
+    last_ends,
     stage_name,
 )
 from jaxsparse.training import checkpoints
@@ -148,7 +148,7 @@ def has_ended(workdir: Path, *, levels: int) -> bool:
         levels has not ended.
     """
     ends, folder = _read_ends(workdir), workdir / "checkpoints"
-    if not set(ends) & set(old_runs.last_ends(levels)):
+    if not set(ends) & set(last_ends(levels)):
         return False
     if not all(checkpoints.exists(folder, end) for end in ends):
         return False

@@ -112,23 +112,23 @@ def make_layout(
     there, processes = jax.devices(), jax.process_count()
     if devices > len(there) or devices % processes:
         also = (
-            f" of {processes} processes, and as many of each"
+            f" in {processes} processes, and equally many from each"
             if multihost.is_multiprocess()
             else ""
         )
         raise ValueError(
-            f"config.run.devices: came {devices}; wanted at most {len(there)}, the "
-            f"devices JAX sees{also}; use 0 for as many as the work can be divided over"
+            f"config.run.devices: expected at most {len(there)}, the devices that JAX "
+            f"sees{also}, got {devices}; use 0 for as many as can share the work"
         )
     if parallelism == "pmap" and processes > 1:
         raise ValueError(
-            f"config.run.parallelism: came 'pmap' in {processes} processes; wanted "
-            "'jit', which has the devices of all of them"
+            f"config.run.parallelism: expected 'jit' in {processes} processes, got "
+            "'pmap', which uses the devices of one process only"
         )
     if parallelism == "pmap" and fsdp is not None:
         raise ValueError(
-            "config.run.parallelism: came 'pmap' with run.fsdp; wanted "
-            "'jit', under which the compiler divides the work on a weight"
+            "config.run.parallelism: expected 'jit' with run.fsdp, got 'pmap', which "
+            "cannot shard parameters"
         )
     # Largest number of devices first; multiples of the number of processes, since each
     # process contributes equally.
@@ -173,8 +173,8 @@ def _first_of_each(devices: Sequence[Any], count: int) -> list[Any]:
     if share > min(map(len, by_process.values())):
         each = {number: len(found) for number, found in by_process.items()}
         raise ValueError(
-            f"config.run.devices: {count} devices cannot be taken equally from those "
-            f"of the processes, {each}; wanted {len(each)} times the least of these"
+            f"config.run.devices: expected at most {len(each)} times the smallest of "
+            f"the processes' numbers of devices, {each}, got {count}"
         )
     return [d for number in sorted(by_process) for d in by_process[number][:share]]
 
@@ -194,16 +194,16 @@ def _misfit(
     for size in batch_sizes:
         if size % over_data:
             return (
-                f"config.data.batch_size: a batch of {size} examples cannot be divided "
-                f"over {over_data} devices; wanted a multiple of {over_data}; change "
+                f"config.data.batch_size: expected a multiple of {over_data}, the "
+                f"devices that share a batch, got a batch of {size} examples; change "
                 "the batch size, set --config.data.drop_last=true if it is an epoch's "
                 f"smaller last one{'' if over_replicates % processes else fewer}"
             )
     if parallelism == "pmap" and over_replicates > 1 and over_data > 1:
         return (
-            f"config.run.parallelism: pmap divides either replicates or batches; "
-            f"{replicates} replicates on {count} devices need both; use "
-            f"--config.run.parallelism=jit, or --config.run.devices={over_replicates}"
+            "config.run.parallelism: expected 'jit' where both replicates and batches "
+            f"are split, got 'pmap' with {replicates} replicates on {count} devices; "
+            f"use --config.run.parallelism=jit, or --config.run.devices={over_replicates}"
         )
     return None
 

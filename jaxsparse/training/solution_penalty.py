@@ -141,7 +141,7 @@ def allocate(masks: Masks, capacity: int, *, dtype: Any = jnp.bfloat16) -> PyTre
       avoids the rounding.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"dtype: got {jnp.dtype(dtype)}; wanted a floating one")
+        raise ValueError(f"dtype: expected a floating dtype, got {jnp.dtype(dtype)}")
     return masks_lib.tree_map(
         lambda mask: jnp.zeros((capacity, *mask.shape), dtype), masks
     )
@@ -285,7 +285,7 @@ def _matched(
     weights, solutions = tree.named_leaves(params), tree.named_leaves(stored)
     kept = tree.named_leaves(masks)
     if not kept:
-        raise ValueError("masks: no leaf is prunable; wanted one mask at least")
+        raise ValueError("masks: expected at least one prunable leaf, got none")
     first = next(iter(kept))
     lead = solutions[first].shape[:1] if first in solutions else ()
     for name, mask in kept.items():
@@ -304,15 +304,15 @@ def _check_leaf(
     """Raises ValueError if a leaf is missing, has another shape or is not floating."""
     if name not in leaves:
         raise ValueError(
-            f"{field}: {name} is missing among {list(leaves)}; wanted every leaf that "
-            "has a mask; are they of one network?"
+            f"{field}: expected every leaf that has a mask, got no {name!r}, only "
+            f"{list(leaves)}; are the masks of the same network?"
         )
     found = leaves[name]
     floats = jnp.issubdtype(found.dtype, jnp.floating)
     if found.shape != shape or not floats:
         raise ValueError(
-            f"{field}: {name} is {found.dtype}{list(found.shape)}; wanted floats of "
-            f"shape {list(shape)}; are they of one network?"
+            f"{field}: expected floats of shape {list(shape)} for {name!r}, got "
+            f"{found.dtype}{list(found.shape)}; are the masks of the same network?"
         )
 
 
@@ -322,6 +322,6 @@ def _check_number(value: Any, least: int, most: int, *, field: str) -> None:
         return
     if not least <= int(value) <= most:
         raise ValueError(
-            f"{field}: got {value}; wanted a number from {least} to {most}, as there "
-            "is room for; allocate more"
+            f"{field}: expected a number from {least} to {most}, got {value}; allocate "
+            "room for more solutions"
         )

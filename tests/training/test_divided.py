@@ -132,7 +132,9 @@ def test_a_state_of_divided_weights_continues_on_other_layouts(
 
 
 def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
-    with pytest.raises(ValueError, match=r"config.run.parallelism: came 'pmap' with"):
+    with pytest.raises(
+        ValueError, match=r"config.run.parallelism: expected 'jit' with run.fsdp"
+    ):
         mesh.make_layout(
             replicates=1, batch_sizes=[64], parallelism="pmap", fsdp=DIVISION
         )
