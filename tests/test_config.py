@@ -196,14 +196,14 @@ WRONG_BUILDS = [
     ),
     (
         {"run.devices": 4, "data.batch_size": 30, "replicates": 1},
-        "data.batch_size: expected a multiple of 4, the devices that share a batch, got "
-        "a batch of 30 examples",
+        "data.batch_size: expected a multiple of 4, the devices that share a batch, "
+        "got a batch of 30 examples",
     ),
     (
         {"run.devices": 4, "data.batch_size": 16, "replicates": 1}
         | {"data.train_examples": 121},
-        "data.batch_size: expected a multiple of 4, the devices that share a batch, got "
-        "a batch of 9 examples",
+        "data.batch_size: expected a multiple of 4, the devices that share a batch, "
+        "got a batch of 9 examples",
     ),
     (
         {"run.devices": 4, "run.parallelism": "pmap"},
