@@ -207,7 +207,7 @@ WRONG_BUILDS = [
     ),
     (
         {"run.devices": 4, "run.parallelism": "pmap"},
-        "run.parallelism: expected 'jit' where both replicates and batches are split",
+        "run.parallelism: expected 'jit' where replicates and batches are both split",
     ),
     (
         {"run.fsdp": True, "run.fsdp_rules": (("hed/*", 0),)}
