@@ -202,8 +202,9 @@ def _misfit(
     if parallelism == "pmap" and over_replicates > 1 and over_data > 1:
         return (
             "config.run.parallelism: expected 'jit' where replicates and batches are "
-            f"both split, got 'pmap' for {replicates} replicates on {count} devices; "
-            f"use --config.run.parallelism=jit or --config.run.devices={over_replicates}"
+            f"both split, got 'pmap' for {replicates} replicates on {count} "
+            f"devices; use --config.run.parallelism=jit or "
+            f"--config.run.devices={over_replicates}"
         )
     return None
 
