@@ -299,13 +299,14 @@ def to_host(tree: Any) -> Any:
     Returns:
       The tree with NumPy arrays.
     """
+    return jax.tree.map(_to_host, tree)
 
-    def one(leaf: Any) -> Any:
-        if _is_elsewhere(leaf):
-            return multihost_utils.process_allgather(leaf, tiled=True)
-        return jax.device_get(leaf)
 
-    return jax.tree.map(one, tree)
+def _to_host(leaf: Any) -> Any:
+    """Copies an array to the host, whole on every process, and waits for it."""
+    if _is_elsewhere(leaf):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return jax.device_get(leaf)
 
 
 def _is_elsewhere(leaf: Any) -> bool:

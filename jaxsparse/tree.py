@@ -27,6 +27,9 @@ from flax.core import meta
 
 Path = tuple[Any, ...]
 
+_ABSENT = (type(None), optax.MaskedNode)
+_BOXES = (nnx.Variable, meta.AxisMetadata)  # Flax's, around an array or a subtree
+_STOPS = (*_ABSENT, *_BOXES)
 _VALUE = jax.tree_util.GetAttrKey("value")
 
 
@@ -36,12 +39,7 @@ def is_absent(node: Any) -> bool:
     Args:
       node: a node of a pytree.
     """
-    return node is None or isinstance(node, optax.MaskedNode)
-
-
-def _is_box(node: Any) -> bool:
-    """Returns whether a node is a Flax box around an array or a subtree."""
-    return isinstance(node, nnx.Variable | meta.AxisMetadata)
+    return isinstance(node, _ABSENT)
 
 
 def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
@@ -54,13 +52,12 @@ def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
     Yields:
       Pairs of a path, which is a tuple of JAX's path keys, and a leaf or absent node.
     """
-
-    def stops(node: Any) -> bool:
-        opened = inside and node is tree
-        return not opened and (_is_box(node) or is_absent(node))
-
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stops):
-        if not _is_box(leaf):
+    leaves = jax.tree_util.tree_leaves_with_path(
+        tree,
+        is_leaf=lambda node: isinstance(node, _STOPS) and not (inside and node is tree),
+    )
+    for path, leaf in leaves:
+        if not isinstance(leaf, _BOXES):
             yield path, leaf
             continue
         # A box adds the key `value` to the paths of its content, which no name

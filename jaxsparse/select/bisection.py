@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -65,17 +66,52 @@ def keep(
     is_long = inputs.is_long(layers, pooled=pooled, axis_name=axis_name)
     with inputs.wide(is_long):
         integer = jnp.int64 if is_long else jnp.int32
-        counts = jnp.stack([jnp.asarray(each).astype(integer) for each in targets])
-        return _keep(
-            sortable_bits(layers),
-            positions.of_layers(layers, integer, pooled=pooled, axis_name=axis_name),
-            counts,
+        return _keep_layers(
+            [layer.score for layer in layers],
+            [layer.candidates for layer in layers],
+            [jnp.asarray(each).astype(integer) for each in targets],
+            pooled=pooled,
             ties=ties,
-            expand=list,
-            count=functools.partial(
-                _count, integer=integer, pooled=pooled, axis_name=axis_name
-            ),
+            axis_name=axis_name,
         )
+
+
+@functools.partial(jax.jit, static_argnames=("pooled", "ties", "axis_name"))
+def _keep_layers(
+    scores: list[Any],
+    candidates: list[Any],
+    counts: list[Int[Array, ""]],
+    *,
+    pooled: bool,
+    ties: Ties,
+    axis_name: AxisName,
+) -> list[Bool[Array, "..."]]:
+    """Selects as `keep` does, in one compiled program where it is called eagerly.
+
+    Args:
+      scores: scores of each layer.
+      candidates: masks of the weights that may be kept in each layer, or None.
+      counts: number of weights to keep for each layer; their dtype, int32 or int64, is
+        the one in which weights are counted.
+      pooled: whether all layers compete, with a single threshold.
+      ties: "spread" or "drop".
+      axis_name: mesh axis or axes along which leaves are split, or None.
+    """
+    layers = [
+        Layer("", score, mask, frozen=False)
+        for score, mask in zip(scores, candidates, strict=True)
+    ]
+    integer = counts[0].dtype
+    return _keep(
+        sortable_bits(layers),
+        positions.of_layers(layers, integer, pooled=pooled, axis_name=axis_name),
+        jnp.stack(counts),
+        ties=ties,
+        expand=list,
+        count=functools.partial(
+            _count, integer=integer, pooled=pooled, axis_name=axis_name
+        ),
+    )
 
 
 def keep_in_rows(

@@ -1,6 +1,7 @@
 """Checks of scores: whether they are finite, and how many tie at the threshold."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,24 +98,40 @@ def check_finite(layers: list[Layer]) -> None:
       ValueError: if a score is NaN or infinite; the message names each such layer and
         the number of such scores in it.
     """
-    bad = {}
-    for name, score, allowed, _ in layers:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in (score, allowed)):
-            continue
-        is_long = inputs.is_long_type(score.dtype)
-        # Under `jit`, operations on concrete scores would be traced too.
-        with jax.ensure_compile_time_eval(), inputs.wide(is_long):
-            infinite = ~jnp.isfinite(score)
-            if allowed is not None:
-                infinite &= allowed
-            if jnp.any(infinite):
-                bad[name] = f"{jnp.sum(infinite)} of {score.size}"
+    concrete = [
+        layer
+        for layer in layers
+        if not isinstance(layer.score, jax.core.Tracer)
+        and not isinstance(layer.candidates, jax.core.Tracer)
+    ]
+    if not concrete:
+        return
+    # Under `jit`, operations on concrete scores would be traced too.
+    with jax.ensure_compile_time_eval(), inputs.wide(inputs.is_double(concrete)):
+        counts = _count_not_finite(
+            [layer.score for layer in concrete],
+            [layer.candidates for layer in concrete],
+        )
+    bad = {
+        layer.name: f"{count} of {layer.score.size}"
+        for layer, count in zip(concrete, jax.device_get(counts), strict=True)
+        if count
+    }
     if bad:
         raise ValueError(
             f"scores: expected finite numbers, got NaN or infinity in {bad}; look for "
             "overflow in the function that computes them, or exclude these weights "
             "with `candidates=`"
         )
+
+
+@jax.jit
+def _count_not_finite(scores: list[Any], candidates: list[Any]) -> list[Any]:
+    """Counts the scores of candidates in each layer that are NaN or infinite."""
+    return [
+        jnp.sum(~jnp.isfinite(score) & (True if allowed is None else allowed))
+        for score, allowed in zip(scores, candidates, strict=True)
+    ]
 
 
 def count_ties(
@@ -160,7 +177,13 @@ def count_ties(
         in_rows = structure is not None
         groups = {"all layers": pairs} if pooled else {p[0].name: [p] for p in pairs}
         return {
-            name: _tie(group, in_rows=in_rows, members=members[group[0][0].name])
+            name: _tie(
+                [layer.score for layer, _ in group],
+                [layer.candidates for layer, _ in group],
+                [mask for _, mask in group],
+                in_rows=in_rows,
+                members=members[group[0][0].name],
+            )
             for name, group in groups.items()
         }
 
@@ -203,36 +226,44 @@ def _by_unit(
     return structured.unit_layer(structure, layer), jnp.all(kept, axis=-1)
 
 
+@functools.partial(jax.jit, static_argnames=("in_rows", "members"))
 def _tie(
-    pairs: list[tuple[Layer, Bool[Array, "..."]]], *, in_rows: bool, members: int
+    scores: list[Any],
+    candidates: list[Any],
+    masks: list[Bool[Array, "..."]],
+    *,
+    in_rows: bool,
+    members: int,
 ) -> Tie:
     """Counts the weights that score as low as the lowest kept score of these layers.
 
     Args:
-      pairs: layers with one threshold, and their masks. They have an entry per weight
-        or, with a structure, per unit, [rows, units].
+      scores: scores of layers with one threshold. They have an entry per weight or,
+        with a structure, per unit, [rows, units].
+      candidates: which entries of each layer were allowed to be kept, or None.
+      masks: which entries of each layer were kept.
       in_rows: whether every row has a threshold of its own.
       members: number of weights per entry.
     """
     axis = -1 if in_rows else None
     lowest_kept = [
         jnp.min(
-            jnp.where(mask, layer.score, jnp.inf),
+            jnp.where(mask, score, jnp.inf),
             axis=axis,
             keepdims=in_rows,
             initial=jnp.inf,
         )
-        for layer, mask in pairs
+        for score, mask in zip(scores, masks, strict=True)
     ]
     # Layers that compete have a single row each.
     lowest = jnp.min(jnp.stack(lowest_kept), axis=0)
-    tied, removed, candidates = [], [], []
-    for layer, mask in pairs:
-        allowed = jnp.ones_like(mask) if layer.candidates is None else layer.candidates
-        at_threshold = (layer.score == lowest) & allowed
+    tied, removed, competing = [], [], []
+    for score, given, mask in zip(scores, candidates, masks, strict=True):
+        allowed = jnp.ones_like(mask) if given is None else given
+        at_threshold = (score == lowest) & allowed
         tied.append(jnp.sum(at_threshold, axis, jnp.float32, keepdims=in_rows))
         removed.append(jnp.any(at_threshold & ~mask, axis, keepdims=in_rows))
-        candidates.append(jnp.sum(allowed, dtype=jnp.float32))
+        competing.append(jnp.sum(allowed, dtype=jnp.float32))
     is_divided = jnp.any(jnp.stack(removed), axis=0)
     divided = jnp.sum(jnp.where(is_divided, sum(tied), 0.0))
-    return Tie(members * divided, members * sum(candidates))
+    return Tie(members * divided, members * sum(competing))

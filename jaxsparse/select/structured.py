@@ -188,6 +188,7 @@ def _sum_members(
     return jnp.sum(score, axis=-1, dtype=wide)
 
 
+@jax.jit
 def _top_k_of_rows(
     values: list[Int[Array, "_ _"]], num_keep: list[Int[Array, ""]]
 ) -> list[Bool[Array, "_ _"]]:
