@@ -83,35 +83,70 @@ def read(path: Path, *, fields: Iterable[str] = ()) -> list[Record]:
       ValueError: if a line before the last is not valid JSON, a line is not a JSON
         object, or a record lacks a field; the message contains the line number.
     """
-    needed = set(fields)
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line) if line else None
-        except json.JSONDecodeError as error:
-            # Records are appended line by line, so only the last can be incomplete.
-            if number == len(lines):
-                break
-            raise ValueError(
-                f"{path}: line {number}: expected a JSON object, got invalid JSON "
-                f"({error.msg}); restore the file, or move it away to start again"
-            ) from error
-        if isinstance(record, dict):
-            if missing := sorted(needed - record.keys()):
-                raise ValueError(
-                    f"{path}: line {number}: expected the fields {sorted(needed)}, got "
-                    f"a record without {missing}; restore the file"
-                )
-            records.append(old_names.translate_record(record))
-        elif line:
-            raise ValueError(
-                f"{path}: line {number}: expected a JSON object, got {line[:40]}; "
-                "restore the file, or move it away to start again"
-            )
-    return records
+    # Records are appended line by line, so only the last can be incomplete.
+    if not is_complete(lines[-1]):
+        lines.pop()
+    return [
+        parse(line, f"{path}: line {number}", fields=fields)
+        for number, line in enumerate(lines, start=1)
+        if line
+    ]
+
+
+def is_complete(line: str) -> bool:
+    """Returns whether a line is not cut off, as a killed process may leave the last.
+
+    Args:
+      line: a line of a file of JSON lines, without its newline; "" is complete.
+    """
+    try:
+        json.loads(line or "{}")
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def parse(line: str, place: str, *, fields: Iterable[str] = ()) -> Record:
+    """Parses one line of a file of JSON lines.
+
+    Args:
+      line: the line, without its newline.
+      place: the file and the line number, for messages.
+      fields: names of fields that the record must have.
+
+    Returns:
+      The record; one of an older version under the present names.
+
+    Raises:
+      ValueError: if the line is not a JSON object, or lacks a field; the message begins
+        with `place`.
+
+    Examples:
+      >>> parse('{"kind": "eval", "step": 3}', "metrics.jsonl: line 1")
+      {'kind': 'eval', 'step': 3}
+    """
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{place}: expected a JSON object, got invalid JSON ({error.msg}); restore "
+            "the file, or move it away to start again"
+        ) from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{place}: expected a JSON object, got {line[:40]}; restore the file, or "
+            "move it away to start again"
+        )
+    needed = set(fields)
+    if missing := sorted(needed - record.keys()):
+        raise ValueError(
+            f"{place}: expected the fields {sorted(needed)}, got a record without "
+            f"{missing}; restore the file"
+        )
+    return old_names.translate_record(record)
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -185,7 +220,7 @@ def keep_only(
         return 0
     records = read(path, fields=fields)
     kept = [record for record in records if keep(record)]
-    if len(kept) < len(records) or _is_torn(path):
+    if len(kept) < len(records) or is_torn(path):
         write_atomically(path, "".join(_line(record) for record in kept))
     return len(records) - len(kept)
 
@@ -207,8 +242,12 @@ def sort(path: Path, key: Callable[[Record], int]) -> None:
         write_atomically(path, "".join(_line(row) for row in ordered))
 
 
-def _is_torn(path: Path) -> bool:
-    """Returns whether the last line lacks its newline."""
+def is_torn(path: Path) -> bool:
+    """Returns whether the last line lacks its newline.
+
+    Args:
+      path: path of a file of JSON lines.
+    """
     with path.open("rb") as file:
         if not file.seek(0, os.SEEK_END):
             return False

@@ -299,14 +299,16 @@ def to_host(tree: Any) -> Any:
     Returns:
       The tree with NumPy arrays.
     """
-    return jax.tree.map(_to_host, tree)
-
-
-def _to_host(leaf: Any) -> Any:
-    """Copies an array to the host, whole on every process, and waits for it."""
-    if _is_elsewhere(leaf):
-        return multihost_utils.process_allgather(leaf, tiled=True)
-    return jax.device_get(leaf)
+    leaves, structure = jax.tree.flatten(tree)
+    # One call for all arrays: it starts all transfers before it waits for the first.
+    near = iter(jax.device_get([leaf for leaf in leaves if not _is_elsewhere(leaf)]))
+    fetched = [
+        multihost_utils.process_allgather(leaf, tiled=True)
+        if _is_elsewhere(leaf)
+        else next(near)
+        for leaf in leaves
+    ]
+    return jax.tree.unflatten(structure, fetched)
 
 
 def _is_elsewhere(leaf: Any) -> bool:

@@ -4,8 +4,10 @@ Most of the time goes into compiling programs that run once, so LLVM does not op
 them. `OPTIMIZED=1 pytest` has most of them compiled as users do.
 """
 
+import atexit
 import itertools
 import os
+import tempfile
 
 os.environ.setdefault("NPROC", "32")  # multi-device CPU programs hang without it
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
@@ -23,6 +25,12 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 cache = os.environ.get(CACHE) or Path.home() / ".cache" / "jaxsparse" / "compiled"
 worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 os.environ[CACHE] = str(Path(cache) / worker)
+
+# One for all workers, which have it from the process that starts them.
+if not os.environ.get("JAXSPARSE_CACHE_DIR"):
+    decoded = tempfile.TemporaryDirectory(prefix="jaxsparse-tests-")
+    os.environ["JAXSPARSE_CACHE_DIR"] = decoded.name
+    atexit.register(decoded.cleanup)
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

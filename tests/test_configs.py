@@ -246,8 +246,9 @@ def test_default_names_of_run_directories_are_what_they_were(
     assert found == golden
 
 
-def test_every_field_is_scientific_but_those_of_the_run_and_the_folder() -> None:
+def test_every_field_is_scientific_but_those_of_the_run_and_of_files() -> None:
     c = config.default()
     operational = config.flatten(c).keys() - config.scientific(c).keys()
     assert {"data.dir", "run.devices", "run.keep_checkpoints"} <= operational
-    assert all(name == "data.dir" or name.startswith("run.") for name in operational)
+    others = {name for name in operational if not name.startswith("run.")}
+    assert others == {"data.dir", "data.use_cache"}

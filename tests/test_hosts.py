@@ -171,6 +171,18 @@ def test_one_process_does_all_itself(tmp_path: Path) -> None:
         multihost.run_on_all(lambda: {}["gone"])
 
 
+def test_a_tree_is_fetched_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched, get = [], jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(x) or get(x))
+    tree = {"a": [jnp.arange(3), np.arange(2)], "b": None, "c": (0.5, jnp.float32(2))}
+    got = multihost.to_host(tree)
+    assert len(fetched) == 1
+    assert jax.tree.structure(got) == jax.tree.structure(tree)
+    for leaf, original in zip(jax.tree.leaves(got), jax.tree.leaves(tree), strict=True):
+        assert not isinstance(leaf, jax.Array)
+        np.testing.assert_array_equal(leaf, original)
+
+
 def test_put_takes_keys_and_trees_of_shardings() -> None:
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     over = jax.NamedSharding(mesh, jax.P("x"))

@@ -7,6 +7,7 @@ by its name. To add another dataset, pass the function that reads it to
 `jaxsparse.register_dataset` or to `load`.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxsparse.data import dataset, digits, folders, lazy, names, sources, tiny_imagenet
+from jaxsparse.data import (
+    dataset,
+    digits,
+    file_hash,
+    folders,
+    image_cache,
+    lazy,
+    names,
+    sources,
+    tiny_imagenet,
+)
 from jaxsparse.data.dataset import Dataset, Examples
 
 # Training examples, test examples and the number of classes.
@@ -205,11 +216,45 @@ def folder(name: str, *, data_dir: str | None) -> Path | None:
     return names.root_folder(data_dir) / name if exists else None
 
 
+def make_reader(name: str, *, use_cache: bool = True) -> Reader:
+    """Makes the function that reads a dataset into memory.
+
+    Args:
+      name: a key of `READERS`, a TFDS name, or the name of a folder of images.
+      use_cache: whether to read decoded images from `image_cache`, and to save them
+        there if it does not have them.
+
+    Returns:
+      The function. It takes the keyword argument `data_dir` and returns training
+      examples, test examples and the number of classes, which do not depend on
+      `use_cache`.
+    """
+    plain = READERS.get(name) or functools.partial(read, name)
+    if not use_cache or plain is digits.read:  # scikit-learn has the digits
+        return plain
+
+    def cached(*, data_dir: str | None) -> Read:
+        return image_cache.read(
+            functools.partial(plain, data_dir=data_dir),
+            functools.partial(_entry, name, data_dir=data_dir),
+        )
+
+    return cached
+
+
+def _entry(name: str, *, data_dir: str | None) -> Path | None:
+    """Finds the place of a dataset in the cache; None if its files cannot be read."""
+    # Errors are left to the reader, which may not need the file.
+    with contextlib.suppress(OSError):
+        root = folder(name, data_dir=data_dir)
+        return root and image_cache.entry(name, file_hash.with_folders(root))
+    return None
+
+
 def _reader(name: str, size: int, custom_reader: Reader | None) -> Reader:
-    reader = custom_reader or READERS.get(name)
     if not size:
-        return reader or functools.partial(read, name)
-    if reader is not None:
+        return custom_reader or make_reader(name)
+    if custom_reader or name in READERS:
         raise ValueError(
             f"size: expected 0 for {name!r}, whose reader loads all images into "
             f"memory, got {size}"
@@ -242,9 +287,9 @@ def load(
         is prepared in `data_dir`, such as "cifar10" or "cifar10:3.0.2"; or the name of
         a folder in `data_dir` with the layout that `folders` reads, whose examples are
         then shuffled.
-      reader: function that reads the dataset, in place of the one that `name` selects.
-        It is called with the keyword argument `data_dir` and returns training examples,
-        test examples and the number of classes.
+      reader: function that reads the dataset; None for that of `make_reader`, with the
+        cache of decoded images. It is called with the keyword argument `data_dir` and
+        returns training examples, test examples and the number of classes.
       published: means and standard deviations of the channels, on the [0, 1] scale;
         None for those in `PUBLISHED` under the name, if any.
       data_dir: folder that holds the datasets; None means the environment variable

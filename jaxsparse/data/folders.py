@@ -4,10 +4,11 @@
   ROOT/NAME/test/CLASS/*.png
 
 CINIC-10 is published in this layout, and any dataset that is not prepared by TFDS can
-use it. Nothing is downloaded or cached: the files are decoded one by one into one array
-per split. Threads do not make this faster for small images.
+use it. Nothing is downloaded. All files are decoded, in several processes if there are
+many, into one array per split.
 """
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -15,10 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image
 
-from jaxsparse import metrics_log
-from jaxsparse.data import names, sources
+from jaxsparse.data import decoding, names, processes, sources
 from jaxsparse.data.dataset import Examples
 
 # Accepted folder names of each split.
@@ -41,8 +40,6 @@ ORIGINS = {
 }
 
 _NAME = re.compile(r"\w[\w.+-]*")
-# Pillow's modes of the accepted images, and whether images of a mode have colors.
-_HAS_COLOR = {"1": False, "L": False, "RGB": True, "P": True}
 
 
 class Tree(NamedTuple):
@@ -225,46 +222,6 @@ def list_by_class(class_folders: list[Path]) -> Listing:
     return Listing(paths, labels.astype(np.int32))
 
 
-def _decode(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
-    """Decodes an image; also returns whether its mode has colors."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            # A PNG of any of these modes may have transparency without alpha channel.
-            mode, is_transparent = picture.mode, "transparency" in picture.info
-            needed = mode in _HAS_COLOR and not is_transparent
-            pixels = np.asarray(picture.convert("RGB")) if needed else None
-    except Exception as error:  # Pillow raises OSError, SyntaxError and others
-        if metrics_log.is_of_machine(error):
-            raise
-        raise ValueError(
-            f"{path}: expected a PNG or JPEG image, got a damaged or missing file "
-            f"({error}); unpack it again"
-        ) from error
-    if pixels is None:
-        raise ValueError(
-            f"{path}: expected 8 bits per channel and 1 channel (gray) or 3 (red, "
-            "green, blue), got Pillow's mode "
-            f"{mode}{' with transparency' * is_transparent}; convert it"
-        )
-    return pixels, _HAS_COLOR[mode]
-
-
-def _fill(paths: list[Path], into: UInt8[np.ndarray, "n h w 3"]) -> bool:
-    """Decodes images into an array; returns whether any of them has colors."""
-    any_color = False
-    for i, path in enumerate(paths):
-        pixels, has_color = _decode(path)
-        if pixels.shape != into.shape[1:]:
-            raise ValueError(
-                f"{path}: expected {into.shape[1]} by {into.shape[2]} pixels, the size "
-                f"of the first image, got {pixels.shape[0]} by {pixels.shape[1]}; "
-                "resize all images to one size"
-            )
-        into[i] = pixels
-        any_color |= has_color
-    return any_color
-
-
 def read(
     name: str, *, data_dir: str | None, with_validation: bool = False
 ) -> tuple[Examples, Examples, int]:
@@ -359,9 +316,20 @@ def decode(train: Listing, test: Listing) -> tuple[Examples, Examples]:
       ValueError: if an image is damaged, of another kind or of another size; the
         message names it.
     """
-    shape = _decode(train.paths[0])[0].shape
+    shape = decoding.file(train.paths[0])[0].shape
     images = [np.empty((len(x.paths), *shape), np.uint8) for x in (train, test)]
     # A list, not a generator: `any` must not skip the second call after a True.
     if not any([_fill(train.paths, images[0]), _fill(test.paths, images[1])]):
         images = [np.ascontiguousarray(array[..., :1]) for array in images]
     return Examples(images[0], train.labels), Examples(images[1], test.labels)
+
+
+def _fill(paths: list[Path], into: UInt8[np.ndarray, "n h w 3"]) -> bool:
+    """Decodes images into an array; returns whether any of them has colors."""
+    decode = functools.partial(decoding.files, shape=into.shape[1:])
+    start, any_color = 0, False
+    for images, has_color in processes.map_parts(decode, paths):
+        into[start : start + len(images)] = images
+        start += len(images)
+        any_color |= has_color
+    return any_color

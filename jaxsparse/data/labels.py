@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from jaxsparse.data import image_files, record_files
+from jaxsparse.data import cache_dir, image_files, record_files
 from jaxsparse.data.image_files import CorruptImage
 
 log = logging.getLogger(__name__)
@@ -22,10 +22,7 @@ log = logging.getLogger(__name__)
 
 def cache_folder() -> Path | None:
     """Returns the cache folder of labels; None if the user has no home folder."""
-    try:
-        return Path.home() / ".cache" / "jaxsparse" / "labels"
-    except RuntimeError:
-        return None
+    return cache_dir.find("labels")
 
 
 def _digest(records: record_files.Records) -> str:

@@ -7,7 +7,7 @@ tfrecord files and decodes all of them in the same way. It never uses the networ
 """
 
 import contextlib
-import io
+import functools
 import json
 import re
 import shlex
@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse import extras, metrics_log
-from jaxsparse.data import names
+from jaxsparse.data import decoding, names, processes
 from jaxsparse.data.dataset import Examples
 
 # Files that must be downloaded by hand before TFDS can prepare a dataset.
@@ -32,7 +30,6 @@ BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 _NAME = re.compile(r"(?P<folder>[a-z0-9_]+(/[\w.+-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")  # not "3.0.2.incompleteXYZ"
 MAX_EXAMPLES = 10**12  # per split; a larger number means a damaged description
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's mode
 
 
 class DatasetNotPrepared(ValueError):
@@ -231,7 +228,7 @@ def _check_features(
         or not isinstance(label, tfds.features.ClassLabel)
         or image.np_dtype != np.uint8
         or (None in image.shape and not of_all_sizes)
-        or image.shape[-1] not in _MODES
+        or image.shape[-1] not in decoding.MODES
     ):
         one_size = "" if of_all_sizes else " and one fixed size"
         resize_hint = ", or resize images of all sizes to one (config.data.image_size)"
@@ -243,30 +240,25 @@ def _check_features(
         )
 
 
-def _decode(
-    record: bytes, shape: tuple[int, ...]
-) -> tuple[UInt8[np.ndarray, "h w c"], int]:
-    feature = tf_example_pb2.Example.FromString(record).features.feature
-    # Pillow, since the decoder of TFDS takes twice as long and gives other results if
-    # OpenCV is installed. The content decides between PNG and JPEG.
-    encoded = io.BytesIO(feature["image"].bytes_list.value[0])
-    with Image.open(encoded, formats=("PNG", "JPEG")) as picture:
-        mode = _MODES[shape[-1]]
-        pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
-    if pixels.shape[:2] != shape[:2]:
-        raise ValueError(f"an image of {pixels.shape[:2]} pixels, not {shape[:2]}")
-    # Pillow's grayscale arrays have no channel axis.
-    return pixels.reshape(shape), feature["label"].int64_list.value[0]
-
-
 def _read_shard(path: Path, info: tfds.core.DatasetInfo, into: Examples) -> None:
     """Reads a file into `into`, which has one row for each record expected in it."""
     records = list(RECORDS[info.file_format.value](str(path)))
     if len(records) != len(into.labels):
         raise ValueError(f"{len(records)} records, not {len(into.labels)}")
     classes = info.features["label"].num_classes
+    encoded = []
     for i, record in enumerate(records):
-        into.images[i], into.labels[i] = _decode(record, info.features["image"].shape)
+        feature = tf_example_pb2.Example.FromString(record).features.feature
+        encoded.append(feature["image"].bytes_list.value[0])
+        into.labels[i] = feature["label"].int64_list.value[0]
+    del records
+    # Pillow, since the decoder of TFDS takes twice as long and gives other results if
+    # OpenCV is installed.
+    decode = functools.partial(decoding.records, shape=info.features["image"].shape)
+    start = 0
+    for images in processes.map_parts(decode, encoded):
+        into.images[start : start + len(images)] = images
+        start += len(images)
     if not ((into.labels >= 0) & (into.labels < classes)).all():
         raise ValueError(f"a label outside 0 to {classes - 1}")
 

@@ -50,7 +50,10 @@ def _read_data(config: ConfigDict) -> Dataset:
     """Loads the dataset of a config, without label noise."""
     c, own = config.data, config_lib.DATASETS.get(config.data.name)
     reader = published = None
-    if own is not None:
+    if own is None or c.name in datasets.READERS:
+        if not c.image_size:
+            reader = datasets.make_reader(c.name, use_cache=c.use_cache)
+    else:
         given = {field: c[field] for field in own.options}
         reader = functools.partial(own.load(), **given)
         published = (own.mean, own.std) if own.mean else None

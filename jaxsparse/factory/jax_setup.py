@@ -1,10 +1,11 @@
 """Sets the options of JAX that a config requests."""
 
 import os
-from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
+
+from jaxsparse.data import cache_dir
 
 
 def set_up_jax(config: ConfigDict) -> None:
@@ -19,7 +20,8 @@ def set_up_jax(config: ConfigDict) -> None:
         old = os.environ.get("XLA_FLAGS", "")
         # XLA reads this variable once, when it first uses a device.
         os.environ["XLA_FLAGS"] = f"{old} --xla_gpu_deterministic_ops=true".strip()
-    if config.run.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path.home() / ".cache" / "jaxsparse" / "compiled"
+    cache = cache_dir.find("compiled")
+    named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if config.run.compilation_cache and cache is not None and not named:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -27,6 +27,7 @@ from jaxsparse.runner.saved_states import LostState, SavedStates
 from jaxsparse.runner.start import stage_keys, stage_trainer, start_state
 from jaxsparse.stages import PRETRAINING, Stage, end_name
 from jaxsparse.training import checkpoints, profiling, state_sharding, train
+from jaxsparse.training.record_index import RecordIndex
 from jaxsparse.training.run_dir import RunDir
 from jaxsparse.training.stage_run import StageRun
 
@@ -44,6 +45,7 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
       ValueError: if the files there cannot have been written by this experiment.
       OSError: if a file cannot be written.
     """
+    run_dir = run_dir._replace(index=RecordIndex(run_dir.metrics))
     saved = SavedStates(experiment, run_dir)
     stages = plan_lib.stages(saved.plan)
     lost_records = records.find_lost(run_dir, stages)

@@ -57,8 +57,10 @@ class Evaluator:
         sets = {name: fn(collected) for name, fn in trainer.evaluate.items()}
         dynamic = trainer.records.dynamic_masks is not None
         stats = mask_stats.compute_mask_stats(collected) if dynamic else None
+        # The learning rate of the last update: step counts completed updates.
+        rate = trainer.records.learning_rate(jnp.int32(max(step - 1, 0)))
         self._pending = functools.partial(
-            self._record, step, self._sums.take(), sets, stats
+            self._record, step, self._sums.take(), (sets, stats, rate)
         )
         if trainer.loop.max_inflight_calls == 1:
             self.report()
@@ -84,34 +86,34 @@ class Evaluator:
         if pending is not None:
             pending()
 
-    def _record(
-        self, step: int, sums: SumBuffer, sets: Mapping[str, Any], stats: Any
-    ) -> None:
+    def _record(self, step: int, sums: SumBuffer, dispatched: Any) -> None:
         """Fetches an evaluation and writes its records.
 
         Args:
           step: training step of the evaluated state.
           sums: training metrics since the evaluation before.
-          sets: dispatched evaluation of each set, by name.
-          stats: dispatched mask statistics; None for fixed masks.
+          dispatched: evaluation of each set, by name; mask statistics, None for fixed
+            masks; and the learning rate.
         """
         run, totals = self._run, sums.fetch()
+        sets, stats, rate = multihost.to_host(dispatched)
         trained = totals and evaluation.average([MetricSums(*map(np.asarray, totals))])
-        scores = {
-            name: evaluation.average(multihost.to_host(each))
-            for name, each in sets.items()
-        }
+        scores = {name: evaluation.average(each) for name, each in sets.items()}
         held = mask_stats.records(run, step, stats)
         mask_stats.warn_of_skipped(held, run.run_dir)
-        run.write(
-            self._measured.flush() + score_records(run, step, trained, scores) + held
-        )
+        scored = score_records(run, step, trained, scores, rate=float(rate))
+        run.write(self._measured.flush() + scored + held)
         run.run_dir.progress.advance(step, note=_describe(trained, scores))
         nonfinite.check(run, step, {"training": trained} | scores)
 
 
 def score_records(
-    run: StageRun, step: int, trained: Scores | None, sets: Mapping[str, Scores]
+    run: StageRun,
+    step: int,
+    trained: Scores | None,
+    sets: Mapping[str, Scores],
+    *,
+    rate: float,
 ) -> list[metrics_log.Record]:
     """Returns one "train" and one "eval" record per replicate.
 
@@ -121,9 +123,8 @@ def score_records(
       trained: training metrics since the last record; None before the first step, when
         there is no "train" record.
       sets: scores of the evaluated sets, by name.
+      rate: learning rate of the last update.
     """
-    # The learning rate of the last update: step counts completed updates.
-    rate = float(run.trainer.records.learning_rate(jnp.int32(max(step - 1, 0))))
     rows: list[metrics_log.Record] = []
     for replicate in range(run.trainer.layout.replicates):
         mine = {"replicate": replicate}

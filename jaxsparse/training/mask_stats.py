@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import metrics_log, multihost, transforms
+from jaxsparse import metrics_log, transforms
 from jaxsparse.training.run_dir import RunDir
 from jaxsparse.training.stage_run import StageRun, read_records
 from jaxsparse.training.state import TrainState
@@ -97,16 +97,16 @@ def fields(stats: MaskStats, masks: Masks) -> list[dict[str, Any]]:
 def records(
     run: StageRun, step: int, stats: MaskStats | None
 ) -> list[metrics_log.Record]:
-    """Fetches counts and returns one record of kind "mask_stats" per replicate.
+    """Returns one record of kind "mask_stats" per replicate.
 
     Args:
       run: the stage under way.
       step: training step of the counts.
-      stats: dispatched counts; None for fixed masks, which have no records.
+      stats: counts as NumPy arrays; None for fixed masks, which have no records.
     """
     if stats is None:
         return []
-    found = fields(multihost.to_host(stats), run.trainer.records.dynamic_masks)
+    found = fields(stats, run.trainer.records.dynamic_masks)
     return [
         run.record("mask_stats", step) | {"replicate": r} | row
         for r, row in enumerate(found)

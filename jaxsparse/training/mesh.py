@@ -349,24 +349,29 @@ def shard_batch(layout: MeshLayout, parts: Sequence[Any]) -> Any:
     return jax.tree.map(one, *parts)
 
 
-def on_host(layout: MeshLayout, leaf: Any) -> np.ndarray:
-    """Fetches a leaf that was sharded by replicate, as numpy [r ...].
+def on_host(layout: MeshLayout, tree: Any) -> Any:
+    """Fetches arrays that were sharded by replicate, as numpy [r ...].
 
     Args:
       layout: mesh of devices.
-      leaf: array as `shard_replicates` placed it, or a result sharded in the same way.
+      tree: tree of arrays as `shard_replicates` placed them, or of results sharded in
+        the same way.
 
     Returns:
-      The whole array, on every process.
+      The tree with whole NumPy arrays, on every process.
     """
-    fetched = np.asarray(multihost.to_host(leaf))
-    if not layout.mapped:
-        return fetched
-    # pmap splits either batches or replicates, see `_misfit`: where devices share a
-    # batch, all of them hold the same replicates.
-    if layout.data_devices > 1:
-        return fetched[0]
-    return fetched.reshape(layout.replicates, *fetched.shape[2:])
+
+    def by_replicate(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        if not layout.mapped:
+            return leaf
+        # pmap splits either batches or replicates, see `_misfit`: where devices share a
+        # batch, all of them hold the same replicates.
+        if layout.data_devices > 1:
+            return leaf[0]
+        return leaf.reshape(layout.replicates, *leaf.shape[2:])
+
+    return jax.tree.map(by_replicate, multihost.to_host(tree))
 
 
 def stack(layout: MeshLayout, leaf: Any) -> Any:

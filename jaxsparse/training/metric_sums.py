@@ -60,9 +60,8 @@ class SumBuffer:
           The new totals; None if no step was trained since the last record.
         """
         pending, self._pending = self._pending, []
-        for sums in pending:
-            on_host = scan_chunks.sums_on_host(self._layout, sums)
-            self.totals = _add(self.totals, on_host)
+        for sums in scan_chunks.sums_on_host(self._layout, pending):
+            self.totals = _add(self.totals, sums)
         return self.totals
 
     def take(self) -> "SumBuffer":

@@ -111,10 +111,11 @@ class MetricBuffer:
         Returns:
           One record per measurement and replicate.
         """
-        rows = [
+        pending, self._pending = self._pending, []
+        # All in one transfer.
+        fetched = multihost.to_host([measured for *_, measured in pending])
+        return [
             self._begin(kind, step) | {"replicate": r} | row
-            for kind, step, measured in self._pending
-            for r, row in enumerate(self._probe.rows(multihost.to_host(measured)))
+            for (kind, step, _), measured in zip(pending, fetched, strict=True)
+            for r, row in enumerate(self._probe.rows(measured))
         ]
-        self._pending = []
-        return rows

@@ -68,18 +68,17 @@ def resume(fresh: TrainState, stage: Stage, run_dir: RunDir) -> Resumed:
     return Resumed(fresh)
 
 
-def _is_until(row: metrics_log.Record, stage: Stage, step: int) -> bool:
-    """Returns whether a record was written while a stage trained to a step."""
-    mine = row["stage"] == stage.name and row["kind"] in _KINDS
-    return mine and row["step"] <= step
+def _is_until(row: metrics_log.Record, step: int) -> bool:
+    """Returns whether a record of a stage was written while it trained to a step."""
+    return row["kind"] in _KINDS and row["step"] <= step
 
 
 def _count(run_dir: RunDir, stage: Stage, step: int) -> int:
     """Counts the records that a stage has written up to a step."""
 
     def count() -> int:
-        rows = metrics_log.read(run_dir.metrics, fields=metrics_log.FIELDS)
-        return sum(_is_until(row, stage, step) for row in rows)
+        rows = run_dir.records.read(stage=stage.name)
+        return sum(_is_until(row, step) for row in rows)
 
     return multihost.broadcast_from_primary(count)
 
@@ -96,12 +95,9 @@ def _cut(run_dir: RunDir, stage: Stage, step: int) -> None:
     """
 
     def stays(row: metrics_log.Record) -> bool:
-        return row["stage"] != stage.name or _is_until(row, stage, step)
+        return _is_until(row, step)
 
-    fields = metrics_log.FIELDS
-    multihost.on_primary(
-        lambda: metrics_log.keep_only(run_dir.metrics, stays, fields=fields)
-    )
+    multihost.on_primary(lambda: run_dir.records.keep_only(stage.name, stays))
     # `checkpoints.save` rejects a state that differs from the saved one of the same
     # name. On devices that are not bitwise reproducible, a repeated state may differ.
     saved = checkpoints.within(run_dir.checkpoints, str(Path("kept") / stage.name))

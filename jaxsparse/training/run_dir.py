@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxsparse import metrics_log
 from jaxsparse.training.progress import Progress
+from jaxsparse.training.record_index import RecordIndex
 from jaxsparse.training.state import TrainState
 
 METRICS = "metrics.jsonl"
@@ -95,6 +96,8 @@ class RunDir(NamedTuple):
       metric_writers: further destinations of the records written to `metrics`.
       callbacks: functions of step and state, called during training.
       metrics_name: name of the file of records.
+      index: index of the file of records during a session; None makes a new one for
+        every access.
     """
 
     folder: Path
@@ -103,11 +106,21 @@ class RunDir(NamedTuple):
     metric_writers: tuple[MetricWriter, ...] = ()
     callbacks: tuple[Callback, ...] = ()
     metrics_name: str = METRICS
+    index: RecordIndex | None = None
 
     @property
     def metrics(self) -> Path:
         """Path of the JSON Lines file of records."""
         return self.folder / self.metrics_name
+
+    @property
+    def records(self) -> RecordIndex:
+        """Index of the file of records."""
+        # The index of another file does not fit: a stage that is trained again only
+        # for its weights writes its records elsewhere.
+        if self.index is not None and self.index.path == self.metrics:
+            return self.index
+        return RecordIndex(self.metrics)
 
     @property
     def checkpoints(self) -> Path:

@@ -393,14 +393,16 @@ def _repeat(
     return jax.lax.fori_loop(0, times, once, (state, rows))
 
 
-def sums_on_host(layout: MeshLayout, sums: MetricSums) -> MetricSums:
-    """Fetches the metric sums of a chunk, waiting for the devices.
+def sums_on_host(layout: MeshLayout, sums: Any) -> Any:
+    """Fetches the metric sums of chunks, waiting for the devices.
 
     Args:
       layout: placement of arrays on the devices.
-      sums: metric sums of a chunk [r length ...], as the chunk function returned them.
+      sums: `MetricSums` of a chunk [r length ...], as the chunk function returned them,
+        or a tree of those of several chunks.
 
     Returns:
-      Numpy arrays [length r ...].
+      The tree with NumPy arrays [length r ...].
     """
-    return jax.tree.map(lambda leaf: mesh.on_host(layout, leaf).swapaxes(0, 1), sums)
+    fetched = mesh.on_host(layout, sums)
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), fetched)

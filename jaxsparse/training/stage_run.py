@@ -73,7 +73,7 @@ class StageRun(NamedTuple):
 
         def count() -> int:
             metrics_log.sync(self.run_dir.metrics)
-            return metrics_log.count(self.run_dir.metrics, self.stage.name)
+            return self.run_dir.records.count(self.stage.name)
 
         return multihost.broadcast_from_primary(count)
 
@@ -88,10 +88,4 @@ def read_records(run_dir: RunDir, **wanted: Any) -> list[metrics_log.Record]:
     Raises:
       ValueError: if the file of records is damaged.
     """
-    return multihost.broadcast_from_primary(
-        lambda: [
-            row
-            for row in metrics_log.read(run_dir.metrics, fields=metrics_log.FIELDS)
-            if all(row.get(name) == value for name, value in wanted.items())
-        ]
-    )
+    return multihost.broadcast_from_primary(lambda: run_dir.records.read(**wanted))

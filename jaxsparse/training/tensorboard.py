@@ -1,6 +1,6 @@
 """Writes records as TensorBoard events, without TensorFlow."""
 
-import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,9 @@ from jaxsparse import extras, metrics_log
 from jaxsparse.metrics_log import Record
 from jaxsparse.stages import TRAIN
 
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 10.0  # least time between flushes within a stage
 # With more replicates only their mean is shown, because every replicate is a
 # TensorBoard run with a file of its own.
 MOST_REPLICATES = 16
@@ -70,9 +73,11 @@ class TensorBoardWriter:
     `variant` and runs by their config fields.
 
     Events duplicate the content of `metrics.jsonl` and are for viewing only: a resumed
-    stage shows the repeated steps a second time. Events are written at once in the
-    calling thread. The thread of the usual writer ends when the disk is full, and later
-    writes then block forever.
+    stage shows the repeated steps a second time. Events are written in the calling
+    thread. The thread of the usual writer ends when the disk is full, and later writes
+    then block forever. Files are flushed at the end of each stage and otherwise at most
+    every `FLUSH_SECONDS`, because a flush waits for the disk: a process that is killed
+    loses the events since the last flush.
     """
 
     def __init__(
@@ -100,6 +105,8 @@ class TensorBoardWriter:
         self._folder, self._replicates, self._levels = folder, replicates, levels
         self._hyperparameters = dict(hyperparameters or {})
         self._writers: dict[str, Any] = {}
+        self._unflushed: set[str] = set()  # TensorBoard runs
+        self._last_flush = time.monotonic()
 
     def __call__(self, rows: Sequence[Record]) -> None:
         """Writes the numbers of records, and their means over replicates.
@@ -124,6 +131,10 @@ class TensorBoardWriter:
         for run, scalars in by_run.items():
             with metrics_log.naming(self._folder / run):
                 self._write(run, scalars)
+        # A record of kind "timing" is the last one of a stage.
+        has_ended = any(record["kind"] == "timing" for record in rows)
+        if has_ended or time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+            self.flush()
 
     def _runs(self, record: Record) -> list[str]:
         """Returns the names of the TensorBoard runs in which a record is shown."""
@@ -158,9 +169,9 @@ class TensorBoardWriter:
         from tensorboardX.summary import scalar
 
         writer = self._writer(run)
+        self._unflushed.add(run)
         for tag, value, step in scalars:
             _write_event(writer, scalar(tag, value), step)
-        writer.flush()
 
     def _writer(self, run: str) -> Any:
         from tensorboardX.event_file_writer import EventsWriter
@@ -191,11 +202,27 @@ class TensorBoardWriter:
         for summary in hparams(values, metrics)[:2]:
             _write_event(self._writers[run], summary, 0)
 
+    def flush(self) -> None:
+        """Writes all events to disk.
+
+        Raises:
+          OSError: if they cannot be written; the message names the directory.
+        """
+        self._last_flush = time.monotonic()
+        for run in sorted(self._unflushed):
+            with metrics_log.naming(self._folder / run):
+                self._writers[run].flush()
+            self._unflushed.remove(run)
+
     def close(self) -> None:
-        """Closes the files; their content was flushed with every call."""
-        for writer in self._writers.values():
-            with contextlib.suppress(OSError):
+        """Flushes and closes the files; events that cannot be written are a warning."""
+        for run, writer in self._writers.items():
+            try:
                 writer.close()
+            except OSError as error:
+                log.warning(
+                    "%s: the last events are lost: %s", self._folder / run, error
+                )
 
 
 def _mean(values: Sequence[float | int]) -> float:

@@ -163,3 +163,44 @@ def test_hyperparameters_are_those_of_the_plugin(tmp_path):
     assert started["sparse.layer_sparsity"].string_value == "[[1, 2]]"
     metrics = found["_hparams_/experiment"].experiment.metric_infos
     assert "levels/test_accuracy" in {metric.name.tag for metric in metrics}
+
+
+def test_files_are_flushed_at_the_end_of_a_stage_and_seldom_within(
+    tmp_path, monkeypatch
+):
+    flushed, now = [], [100.0]
+    monkeypatch.setattr("os.fsync", flushed.append)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    shown = tensorboard.TensorBoardWriter(tmp_path, replicates=2, levels=4)
+    place = PLACE | {"kind": "train"}
+
+    def show_step(step):
+        shown([place | {"step": step, "replicate": r, "loss": 1.0} for r in range(2)])
+        return len(flushed)
+
+    assert [show_step(step) for step in range(5)] == [0] * 5
+    now[0] += tensorboard.FLUSH_SECONDS
+    assert show_step(5) == 3  # two replicates and their mean
+    assert len(written(tmp_path / "ticket/mean")) == 1
+    assert [step for step, _ in read(tmp_path / "ticket/mean")] == list(range(6))
+    assert [show_step(step) for step in range(6, 9)] == [3] * 3
+    shown([PLACE | {"kind": "timing", "step": 8, "seconds": 2.0}])
+    assert len(flushed) == 6
+    assert len(list(read(tmp_path / "ticket/mean"))) == 10
+    show_step(9)
+    shown.close()
+    assert len(list(read(tmp_path / "ticket/replicate_1"))) == 10
+
+
+def test_a_full_disk_names_the_folder_when_files_are_flushed(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    shown = tensorboard.TensorBoardWriter(tmp_path)
+    shown([PLACE | {"kind": "train", "step": 5, "loss": 1.0}])
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="ticket: expected a writable file, got No space"):
+        shown([PLACE | {"kind": "timing", "step": 5, "seconds": 2.0}])
+    monkeypatch.undo()  # there is space again
+    shown.close()
+    assert len(list(read(tmp_path / "ticket"))) == 2

@@ -20,6 +20,13 @@ DATA = Section(
             "`TFDS_DATA_DIR`, or else the default of TFDS.",
             operational=True,
         ),
+        "use_cache": Field(
+            True,
+            valid.FLAG,
+            "Whether images in memory are decoded once for all runs and then read from "
+            "the cache directory of the user.",
+            operational=True,
+        ),
         "image_size": Field(
             0,
             valid.integer(0, 2**14),
