@@ -189,7 +189,8 @@ print(f"after replacing: {masks.num_active(ticket)} weights")
 # ## Which weights, and in which groups
 #
 # By default, the leaves named kernel, weight, w or embedding with two or more axes are
-# prunable. All methods and `prune.prune` take:
+# prunable. All methods but `fixed`, and `prune.prune`, take `layers=LayerOptions(...)`
+# (in `transforms` and in `prune`) with:
 #
 # - `prunable=("*/kernel", "!head/*")`: patterns of the leaves that are prunable;
 # - `dense=("head/*",)`: leaves that stay dense;
@@ -206,7 +207,8 @@ conv = jax.random.normal(jax.random.key(0), (3, 3, 1, 8))  # depthwise
 up = jax.random.normal(jax.random.key(1), (6, 4))
 weights = {"conv": {"kernel": conv}, "up": {"weight": up}}
 axes = {"conv/*": fan_axes.DEPTHWISE, "up/*": "oi"}  # or fan_axes.TORCH for all
-erk_masks = prune.prune(weights, 0.5, distribution="erk", axes=axes)
+layers = prune.LayerOptions(distribution="erk", axes=axes)
+erk_masks = prune.prune(weights, 0.5, layers=layers)
 print({name: count for name, count in masks.layer_counts(erk_masks).items()})
 
 # %% [markdown]

@@ -10,10 +10,23 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
+
+
+class ExampleHashes(NamedTuple):
+    """Hashes that identify the scored examples.
+
+    Attributes:
+      labels: SHA-256 of the labels in their order, in hexadecimal.
+      images: hash of the images from `fingerprint.of_images`; "" if unknown, as in
+        older files.
+    """
+
+    labels: str
+    images: str = ""
 
 
 class Provenance(NamedTuple):
@@ -27,11 +40,9 @@ class Provenance(NamedTuple):
       replicates: number of training runs over which the scores are averaged.
       step: number of training steps before the scores were computed.
       config: digest of the configuration of those runs.
-      labels: SHA-256 of the labels in their order, in hexadecimal.
+      hashes: hashes of labels and images.
       weights: hashes of the scored checkpoints, joined by commas; "" if there are none,
         as for forgetting events.
-      images: hash of the images from `fingerprint.of_images`; "" if unknown, as in
-        older files.
     """
 
     score: str
@@ -41,9 +52,41 @@ class Provenance(NamedTuple):
     replicates: int
     step: int
     config: str
-    labels: str
+    hashes: ExampleHashes
     weights: str = ""
-    images: str = ""
+
+    def with_images(self, images: str) -> "Provenance":
+        """Returns the provenance with a hash of images.
+
+        Args:
+          images: hash from `fingerprint.of_images`.
+        """
+        return self._replace(hashes=self.hashes._replace(images=images))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as they are in files: without nesting, in fixed order."""
+        fields = self._asdict()
+        del fields["hashes"], fields["weights"]
+        return fields | {
+            "labels": self.hashes.labels,
+            "weights": self.weights,
+            "images": self.hashes.images,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Provenance":
+        """Reads the fields of a file.
+
+        Args:
+          fields: as `to_dict` returns them; older files lack some.
+
+        Raises:
+          TypeError: if a field is missing or unknown.
+          KeyError: if the hash of labels is missing.
+        """
+        rest = dict(fields)
+        hashes = ExampleHashes(rest.pop("labels"), rest.pop("images", ""))
+        return cls(**rest, hashes=hashes)
 
 
 LATER = ("replicates", "step", "weights")  # known only after scores are computed
@@ -118,7 +161,7 @@ def describe(
         replicates=replicates,
         step=step,
         config=config,
-        labels=hash_labels(labels),
+        hashes=ExampleHashes(hash_labels(labels)),
         weights=weights,
     )
 
@@ -182,7 +225,7 @@ def save(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, scores=values, provenance=json.dumps(provenance._asdict()))
+            np.savez(file, scores=values, provenance=json.dumps(provenance.to_dict()))
             # On disk before it is renamed: otherwise a crash of the machine could leave
             # an incomplete file under the final name.
             file.flush()
@@ -217,18 +260,19 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> Score
             f"{provenance.split}); load the same split with the same number of "
             "validation examples, or score this dataset"
         )
-    if provenance.labels != hash_labels(labels):
+    if provenance.hashes.labels != hash_labels(labels):
         raise ValueError(
             f"{path}: expected scores of examples with labels of SHA-256 "
             f"{hash_labels(labels)[:12]}, those of the dataset, got "
-            f"{provenance.labels[:12]} ({provenance.dataset}, {provenance.split}); "
-            "load the same dataset in the same order and with the same label noise, "
-            "or score this one"
+            f"{provenance.hashes.labels[:12]} ({provenance.dataset}, "
+            f"{provenance.split}); load the same dataset in the same order and with "
+            "the same label noise, or score this one"
         )
-    if images and provenance.images and images != provenance.images:
+    known = provenance.hashes.images
+    if images and known and images != known:
         raise ValueError(
             f"{path}: expected scores of examples with images of hash {images[:12]}, "
-            f"those of the dataset, got {provenance.images[:12]} "
+            f"those of the dataset, got {known[:12]} "
             f"({provenance.dataset}, {provenance.split}); the images have changed "
             "since; restore them, or score these"
         )
@@ -249,8 +293,10 @@ def digest(path: Path) -> str:
       FileNotFoundError: if the file does not exist.
     """
     scores, provenance = _read(path)
-    fields = provenance._asdict()
-    if not provenance.images:  # older files lack this field; their hash must not change
+    fields = provenance.to_dict()
+    if (
+        not provenance.hashes.images
+    ):  # older files lack this field; their hash must not change
         del fields["images"]
     text = json.dumps(fields, sort_keys=True).encode()
     return hashlib.sha256(scores.astype("<f8").tobytes() + text).hexdigest()
@@ -262,7 +308,7 @@ def _read(path: Path) -> ScoreFile:
         # A pickle could execute code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scores, text = arrays["scores"], arrays["provenance"].item()
-        provenance = Provenance(**json.loads(text))
+        provenance = Provenance.from_dict(json.loads(text))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected a score file that `save` wrote, got another file "
@@ -289,11 +335,11 @@ def _differences(
     saved: Provenance, expected: Provenance, *, ignored: tuple[str, ...] = ()
 ) -> list[str]:
     """Describes the fields in which two provenances differ, except `ignored` ones."""
-    pairs = zip(saved, expected, strict=True)
+    now = expected.to_dict()
     return [
-        f"{name} ({before!r}, now {after!r})"
-        for name, (before, after) in zip(Provenance._fields, pairs, strict=True)
-        if before != after
+        f"{name} ({before!r}, now {now[name]!r})"
+        for name, before in saved.to_dict().items()
+        if before != now[name]
         and name not in ignored
         # Older files lack the hash of images.
         and not (name == "images" and not before)
