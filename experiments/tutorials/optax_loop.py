@@ -197,6 +197,9 @@ print(f"after replacing: {masks.num_active(ticket)} weights")
 # - `structure=select.n_of_m(4)`, `blocks`, `channels` or `fan_in`: structured sparsity;
 # - `distribution="erk"`: how the sparsity is divided among the layers.
 #
+# How mask updates drop and grow weights is set likewise, for example by
+# `updates=transforms.RigLOptions(drop_fraction=0.5, grow="random")`.
+#
 # Distributions and structures depend on which axes of a weight are inputs and outputs.
 # Flax's and Equinox's usual layers are recognized by their names and shapes. `axes`
 # gives the layout of others, such as depthwise convolutions or PyTorch's order (outputs

@@ -47,9 +47,9 @@ def unit_view(
       TypeError: if `structure` is not a structure.
 
     Examples:
-      >>> unit_view(n_of_m(4), "conv/kernel", (3, 3, 64, 128))
+      >>> unit_view(select.n_of_m(4), "conv/kernel", (3, 3, 64, 128))
       UnitView(rows=18432, units=4, members=1)
-      >>> unit_view(fan_in(), "conv/kernel", (3, 3, 64, 128))
+      >>> unit_view(select.fan_in(), "conv/kernel", (3, 3, 64, 128))
       UnitView(rows=128, units=576, members=1)
     """
     if structure is None or masks_lib.matches(name, structure.dense):
