@@ -1,5 +1,6 @@
 """Records of options: defaults, refusals, and options of other methods."""
 
+import types
 from typing import Any
 
 import jax
@@ -7,9 +8,11 @@ import optax
 import pytest
 from helpers import flat_options, methods
 
-from jaxsparse import prune, select, transforms
+from jaxsparse import config, prune, select, transforms
+from jaxsparse.factory import methods as factory_methods
 
 t = transforms
+KEY = jax.random.key(3)
 SGD = optax.sgd(0.1, momentum=0.9)
 PARAMS = methods.make_params(dtype="float32")
 WHEN = {"sparsity": 0.5, "begin_step": 1, "end_step": 9, "update_every": 3}
@@ -155,6 +158,44 @@ def test_what_is_no_record_is_refused(
                 TypeError, match=f"^{argument}: expected .*(Options|Ramp)"
             ):
                 make(SGD, **arguments(name), **{argument: wrong})
+
+
+FROM_CONFIG: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
+    "sr_ste": (
+        {"structure": "groups 4", "sparsity": 0.5, "outside_regularization": 0.1},
+        t.sr_ste,
+        {"n": 2, "m": 4, "decay": 0.1, "dense": ("first/*",)},
+    ),
+    "rigl": (
+        {"sparsity": 0.5, "grow": "random", "structure": "fan_in", "skip_update": False}
+        | {"distribution": "uniform"},
+        t.rigl,
+        {"structure": select.fan_in(), "skip_update": False, "distribution": "uniform"}
+        | {"sparsity": 0.5, "grow": "random", "update_every": 3, "end_step": 9}
+        | {"dense": ("first/*",), "key": KEY},
+    ),
+    "granet": (
+        {"sparsity": 0.5, "initial_sparsity": 0.25, "schedule": "linear"}
+        | {"drop_fraction": 0.2},
+        t.granet,
+        {"sparsity": 0.5, "initial_sparsity": 0.25, "schedule": "linear"}
+        | {"drop_fraction": 0.2, "update_every": 3, "end_step": 9}
+        | {"dense": ("first/*",), "key": KEY},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FROM_CONFIG)
+def test_config_fields_are_passed_in_records(name: str) -> None:
+    fields, make, flat = FROM_CONFIG[name]
+    c = config.default()
+    c.sparse.method = name
+    for field, value in fields.items():
+        c.sparse[field] = value
+    steps = {} if name == "sr_ste" else {"update_every": 3, "end_step": 9}
+    length: Any = types.SimpleNamespace(sparse=steps, total=20)
+    wrap = factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("first/*",))
+    assert program(wrap(SGD, KEY)) == program(flat_options.call(make, SGD, **flat))
 
 
 def test_options_are_values() -> None:

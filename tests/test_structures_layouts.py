@@ -184,7 +184,7 @@ def test_structures_follow_the_layout(
     assert view == (len(rows), len(rows[0]), len(rows[0][0]))
     wanted = len(rows[0]) // 2
     place = jnp.asarray(np.arange(score.size).reshape(shape))
-    units = select.structures.to_units(tied, "a", place)
+    units = select.units.to_units(tied, "a", place)
     order = np.asarray(fan_axes.to_matrices(axes, "a", place)).reshape(-1)
     of_rows = [[order[members].tolist() for members in row] for row in rows]
     assert in_sets(units.tolist()) == in_sets(of_rows)
