@@ -107,7 +107,7 @@ def _save_scores(run: factory.TrainedRun, request: Request) -> tuple[int, int]:
     )
     images = fingerprint.of_images(run.dataset.train.images)
     # Before the scores are computed, which may take hours.
-    planned = describe(replicates=1, step=0)._replace(images=images)
+    planned = describe(replicates=1, step=0).with_images(images)
     score_files.check_free(request.out, planned)
     each, step = _score(run, request)
     scores = scores_lib.mean_over_replicates(each)
@@ -115,7 +115,7 @@ def _save_scores(run: factory.TrainedRun, request: Request) -> tuple[int, int]:
     replicates = run.config.replicates if is_barrier else len(each)
     weights = ",".join(_hashes(run, request))
     provenance = describe(replicates=replicates, step=step, weights=weights)
-    provenance = provenance._replace(images=images)
+    provenance = provenance.with_images(images)
     score_files.save(request.out, scores, provenance=provenance)
     if is_barrier:
         rows = _summarize_barriers(run, each)

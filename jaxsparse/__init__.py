@@ -104,6 +104,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         fan_axes as fan_axes,
         initializers as initializers,
         layer_counts as layer_counts,
+        layer_options as layer_options,
         losses as losses,
         lottery as lottery,
         masks as masks,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import flat_options
 from hypothesis import strategies as st
 
 from jaxsparse import (
@@ -259,9 +260,13 @@ def test_a_function_that_returns_no_counts_is_refused_everywhere(
         "divide": lambda: distributions.divide(
             distribution, masks.ones(params, prunable=("*",)), 0.8
         ),
-        "prune": lambda: prune.prune(params, **options),
-        "iterate": lambda: prune.prune_iteratively(
-            params, **options, score=scores.magnitude, iterations=2
+        "prune": lambda: flat_options.call(prune.prune, params, **options),
+        "iterate": lambda: flat_options.call(
+            prune.prune_iteratively,
+            params,
+            **options,
+            score=scores.magnitude,
+            iterations=2,
         ),
     }
     for make, more in (
@@ -277,7 +282,7 @@ def test_a_function_that_returns_no_counts_is_refused_everywhere(
         (transforms.top_kast, {"backward_sparsity": 0.5}),
     ):
         calls[make.__name__] = lambda make=make, more=more: jax.eval_shape(
-            make(sgd, **options, **more).init, params
+            flat_options.call(make, sgd, **options, **more).init, params
         )
     for name, call in calls.items():
         with pytest.raises(error, match=message):

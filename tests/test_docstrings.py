@@ -18,8 +18,11 @@ FILES = [
 # Packages that run and report experiments. Their functions may leave out the section
 # Args, but not a part of it.
 BRIEF = ("factory", "lottery", "reports", "runner", "training")
-# Every check of this module is called with these arguments, which its text explains.
-SHARED = {"jaxsparse/arguments.py": {"name", "value"}}
+# Every check of these modules is called with these arguments, which its text explains.
+SHARED = {
+    f"jaxsparse/arguments/{module}.py": {"name", "value"}
+    for module in ("numeric", "trees", "values")
+}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Public = Function | ast.ClassDef
 

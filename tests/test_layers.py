@@ -20,6 +20,7 @@ LAYERS = (
         *("fan_axes", "apportionment", "layer_counts"),
         *("models", "data", "connectivity", "losses"),
     ),
+    ("layer_options",),
     ("transforms", "prune", "tost"),
     ("lottery", "reports", "analysis"),
     ("training",),

@@ -40,11 +40,11 @@ def test_soft_bound_knows_masks_that_were_replaced() -> None:
     tx = transforms.mest(
         SGD,
         sparsity=0.5,
-        drop_fraction=0.3,
-        drop_schedule="constant",
+        updates=transforms.MESTOptions(
+            drop_fraction=0.3, drop_schedule="constant", soft_bound=True
+        ),
         update_every=2,
         end_step=10,
-        soft_bound=True,
     )
     few = {"kernel": jax.device_put(np.arange(1000).reshape(40, 25) < 100)}
 
@@ -61,10 +61,10 @@ def test_the_count_stays_where_there_is_little_room(by_sign: bool) -> None:
     tx = transforms.sparse_evolution(
         SGD,
         sparsity=0.3,
-        drop_fraction=0.6,
+        updates=transforms.SparseEvolutionOptions(
+            drop_fraction=0.6, drop_by_sign=by_sign, allow_regrow=False
+        ),
         update_every=1,
-        drop_by_sign=by_sign,
-        allow_regrow=False,
     )
     assert follow(tx, 6) == [[700] * 6]
 
@@ -88,11 +88,12 @@ def test_what_a_table_cannot_reach_is_refused_at_init() -> None:
         tx = transforms.gradual_magnitude(
             SGD,
             sparsity=0.9,
-            initial_sparsity=initial,
+            ramp=transforms.SparsityRamp(initial_sparsity=initial),
             begin_step=0,
             end_step=7,
-            distribution="global",
-            min_layer_density=0.2,
+            layers=transforms.LayerOptions(
+                distribution="global", min_layer_density=0.2
+            ),
         )
         with pytest.raises(ValueError, match="min_layer_density=0.2"):
             tx.init(params())

@@ -184,7 +184,7 @@ def check_structure(structure: select.Structure, moments: list[Moment]) -> None:
         had, has = kernels(moment.before.masks), kernels(moment.now.masks)
         for before, mask in zip(had, has, strict=True):
             moved += int((before != mask).sum())
-            view = select.structures.to_units(structure, "a", jnp.asarray(mask))
+            view = select.units.to_units(structure, "a", jnp.asarray(mask))
             units = np.asarray(view)
             assert (units.all(axis=2) == units.any(axis=2)).all()
             in_row = units.all(axis=2).sum(axis=1)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from helpers import methods
+from helpers import flat_options, methods
 
 from jaxsparse import masks, select, transforms
 
@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[Any, dict]] = {
 def test_arguments_are_refused_by_name(message: str) -> None:
     make, options = REFUSED[message]
     with pytest.raises(ValueError, match="^" + message):
-        jax.eval_shape(make(SGD, **options).init, PARAMS)
+        jax.eval_shape(flat_options.call(make, SGD, **options).init, PARAMS)
 
 
 @pytest.mark.parametrize("make", [t.straight_through, t.top_kast, t.sr_ste])
@@ -128,7 +128,12 @@ def test_dense_by_patterns() -> None:
 def test_redistribution_of_more_weights_than_int32_counts_is_refused() -> None:
     leaf = jax.ShapeDtypeStruct((2**16, 2**15), jnp.bfloat16)
     params = {name: {"kernel": leaf} for name in "abc"}
-    tx = transforms.snfs(SGD, sparsity=0.1, drop_fraction=0.5, end_step=200)
+    tx = transforms.snfs(
+        SGD,
+        sparsity=0.1,
+        updates=transforms.SNFSOptions(drop_fraction=0.5),
+        end_step=200,
+    )
     with pytest.raises(
         ValueError, match="drop_fraction: expected .*got 0.5 of 6442450944"
     ):

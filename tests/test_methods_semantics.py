@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import methods
+from helpers import flat_options, methods
 from helpers.campaigns import case
 from helpers.method_choices import best, fading
 from helpers.method_runs import PLAINLY, kernels
@@ -24,10 +24,14 @@ SGD = optax.sgd(RATE, momentum=0.9)
 WHEN = {"begin_step": 0, "end_step": 2, "update_every": 1, "sparsity": 0.9}
 GLOBAL = {
     "floors": transforms.gradual_magnitude(
-        SGD, distribution="global", min_layer_density=0.01, **WHEN
+        SGD,
+        layers=transforms.LayerOptions(distribution="global", min_layer_density=0.01),
+        **WHEN,
     ),
     "granet": transforms.granet(SGD, **WHEN),
-    "straight through": transforms.straight_through(SGD, distribution="global", **WHEN),
+    "straight through": transforms.straight_through(
+        SGD, layers=transforms.LayerOptions(distribution="global"), **WHEN
+    ),
 }
 
 
@@ -87,7 +91,7 @@ def test_sr_ste() -> None:
 
 
 def test_growth_grads_as_a_tree_and_as_a_function_called_only_in_a_change() -> None:
-    tx = transforms.rigl(SGD, **FADING)
+    tx = flat_options.call(transforms.rigl, SGD, **FADING)
     params = methods.make_params(dtype="float32")
     others = methods.make_params(seed=8, dtype="float32")
     spoilt = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
@@ -137,7 +141,7 @@ def test_growth_grads_as_a_tree_and_as_a_function_called_only_in_a_change() -> N
 
 
 def test_the_first_adam_step_of_a_grown_weight() -> None:
-    tx = transforms.sparse_evolution(optax.adam(RATE), **SPARSE)
+    tx = flat_options.call(transforms.sparse_evolution, optax.adam(RATE), **SPARSE)
     params = methods.make_params(dtype="float32")
     state = jax.jit(tx.init, compiler_options=PLAINLY)(params)
     params = transforms.stored_params(params, state)
@@ -185,7 +189,8 @@ def test_any_tree_of_parameters(name: str, method: str) -> None:
     make, options = (
         (t.rigl, FADING) if method == "rigl" else (t.gradual_magnitude, GRADUAL)
     )
-    tx = make(optax.adam(RATE), **options, prunable=masks.is_kernel)
+    options = options | {"prunable": masks.is_kernel}
+    tx = flat_options.call(make, optax.adam(RATE), **options)
     state = jax.jit(tx.init, compiler_options=PLAINLY)(params)
     step = jax.jit(tx.update, compiler_options=PLAINLY)
     first = transforms.get_masks(state)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import flat_options
 
 from jaxsparse import distributions, masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
@@ -35,7 +36,9 @@ def params() -> dict[str, Any]:
     ],
 )
 def test_count_is_exact(distribution: str, sparsity: float):
-    ticket = prune.prune(params(), sparsity, distribution=distribution)
+    ticket = prune.prune(
+        params(), sparsity, layers=prune.LayerOptions(distribution=distribution)
+    )
     assert masks.num_active(ticket) == distributions.count_kept(800, sparsity)
     assert ticket["a"]["bias"] is None
 
@@ -63,14 +66,16 @@ def test_score_is_used():
 
 def test_unknown_distribution_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean uniform"):
-        prune.prune(params(), 0.5, distribution="unifrom")
+        prune.prune(params(), 0.5, layers=prune.LayerOptions(distribution="unifrom"))
 
 
 def test_dense_layers_stay_whole_and_count():
     weights = params()
     for distribution in ("global", "uniform"):
         ticket = prune.prune(
-            weights, 0.7, distribution=distribution, dense=("b/kernel",)
+            weights,
+            0.7,
+            layers=prune.LayerOptions(distribution=distribution, dense=("b/kernel",)),
         )
         assert bool(ticket["b"]["kernel"].all())
         left = 180 + 200 if distribution == "uniform" else 240
@@ -78,11 +83,11 @@ def test_dense_layers_stay_whole_and_count():
     with pytest.raises(
         ValueError, match="at most 80 weights, which sparsity 0.9 keeps, got 200"
     ):
-        prune.prune(weights, 0.9, dense=("b/*",))
+        prune.prune(weights, 0.9, layers=prune.LayerOptions(dense=("b/*",)))
     with pytest.raises(
         ValueError, match="expected patterns that match a prunable leaf"
     ):
-        prune.prune(weights, 0.9, dense=("head",))
+        prune.prune(weights, 0.9, layers=prune.LayerOptions(dense=("head",)))
 
 
 DATA = np.random.default_rng(4).normal(size=(2, 16, 30)).astype(np.float32)
@@ -105,7 +110,7 @@ def watch(weights: Params, score: Any, **fields: Any) -> list[Masks]:
         jax.debug.callback(lambda m: seen.append(jax.tree.map(np.array, m)), mask)
         return score(weights, mask)
 
-    last = prune.prune_iteratively(weights, score=watched, **fields)
+    last = flat_options.call(prune.prune_iteratively, weights, score=watched, **fields)
     jax.effects_barrier()
     return [jax.tree.map(jnp.asarray, mask) for mask in [*seen, last]]
 
@@ -125,7 +130,7 @@ def test_iterative_counts_are_exact(distribution: str, regrow: bool):
         sparsity,
         score=snip,
         iterations=7,
-        distribution=distribution,
+        layers=prune.LayerOptions(distribution=distribution),
         regrow=regrow,
     )
     assert masks.num_active(ticket) == distributions.count_kept(800, sparsity)
@@ -184,16 +189,20 @@ def test_floors_keep_the_best_of_each_layer_and_the_total(density: float):
         with pytest.raises(
             ValueError, match="min_layer_density: expected minimums of at most"
         ):
-            prune.prune(weights, 0.98, min_layer_density=density)
+            prune.prune(
+                weights, 0.98, layers=prune.LayerOptions(min_layer_density=density)
+            )
         return
     for ticket in (
-        prune.prune(weights, 0.98, min_layer_density=density),
+        prune.prune(
+            weights, 0.98, layers=prune.LayerOptions(min_layer_density=density)
+        ),
         prune.prune_iteratively(
             weights,
             0.98,
             score=scores.magnitude,
             iterations=3,
-            min_layer_density=density,
+            layers=prune.LayerOptions(min_layer_density=density),
         ),
     ):
         head, body = (np.asarray(ticket[name]["kernel"]) for name in ("head", "body"))
@@ -214,11 +223,15 @@ def test_floors_are_whole_units_and_for_one_threshold_only():
         ValueError,
         match="min_layer_density: expected 0 with distribution 'erk'.*got 0.1;",
     ):
-        prune.prune(steep(), 0.9, distribution="erk", min_layer_density=0.1)
+        prune.prune(
+            steep(),
+            0.9,
+            layers=prune.LayerOptions(distribution="erk", min_layer_density=0.1),
+        )
     with pytest.raises(
         ValueError, match="min_layer_density: expected a finite number.*got 2.0"
     ):
-        prune.prune(steep(), 0.9, min_layer_density=2.0)
+        prune.prune(steep(), 0.9, layers=prune.LayerOptions(min_layer_density=2.0))
 
 
 def test_layers_never_grow_where_rounding_would_have_them():
@@ -238,8 +251,10 @@ def test_layers_never_grow_where_rounding_would_have_them():
 )
 def test_one_iteration_is_prune(regrow: bool, distribution: str, dense: tuple):
     fields = {"distribution": distribution, "dense": dense, "score": scores.magnitude}
-    wanted = prune.prune(params(), 0.7, **fields)
-    once = prune.prune_iteratively(params(), 0.7, iterations=1, regrow=regrow, **fields)
+    wanted = flat_options.call(prune.prune, params(), 0.7, **fields)
+    once = flat_options.call(
+        prune.prune_iteratively, params(), 0.7, iterations=1, regrow=regrow, **fields
+    )
     jax.tree.map(np.testing.assert_array_equal, once, wanted)
 
 
@@ -271,7 +286,13 @@ def test_all_iterations_are_one_trace():
         traces.append(mask)
         return scores.magnitude(weights, mask)
 
-    prune.prune_iteratively(params(), 0.9, score=score, iterations=9, distribution="er")
+    prune.prune_iteratively(
+        params(),
+        0.9,
+        score=score,
+        iterations=9,
+        layers=prune.LayerOptions(distribution="er"),
+    )
     assert len(traces) == 1
 
 
@@ -289,4 +310,6 @@ def test_all_iterations_are_one_trace():
 def test_arguments_out_of_range(fields: dict, message: str):
     arguments = {"sparsity": 0.5, "score": scores.magnitude} | fields
     with pytest.raises(ValueError, match=message):
-        prune.prune_iteratively(params(), arguments.pop("sparsity"), **arguments)
+        flat_options.call(
+            prune.prune_iteratively, params(), arguments.pop("sparsity"), **arguments
+        )

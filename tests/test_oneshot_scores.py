@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import flat_options
 
 from jaxsparse import masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
@@ -79,11 +80,12 @@ def test_units_that_score_alike_warn(
     options = {"structure": structure, "distribution": distribution}
     said = f"'{name}': '100.0%'"
     with pytest.warns(select.TiedScoresWarning, match=said) as warned:
-        ticket = prune.prune(same, 0.5, score=constant, **options)
+        ticket = flat_options.call(prune.prune, same, 0.5, score=constant, **options)
     assert len(warned) == 1 and masks.num_active(ticket) == 96
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prune.prune(same, 0.0, score=constant, **options)  # no tie is divided
+        # No tie is divided.
+        flat_options.call(prune.prune, same, 0.0, score=constant, **options)
 
 
 def test_ties_in_groups_are_those_of_each_group():
@@ -180,6 +182,7 @@ def test_long_counts_give_the_same_masks(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose = prune.prune_iteratively if "iterations" in options else prune.prune
-    short = choose(params(), 0.9, **options)
+    short = flat_options.call(choose, params(), 0.9, **options)
     monkeypatch.setattr("jaxsparse.select.inputs.LIMIT", 60)
-    jax.tree.map(np.testing.assert_array_equal, choose(params(), 0.9, **options), short)
+    long = flat_options.call(choose, params(), 0.9, **options)
+    jax.tree.map(np.testing.assert_array_equal, long, short)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import reference
+from helpers import flat_options, reference
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -81,18 +81,25 @@ def test_blocks_over_all_layers_are_the_nearest_count(
         "structure": select.blocks((4, 4)),
         "dense": dense,
     }
-    ticket = prune.prune(weights, sparsity, **options)
+    ticket = flat_options.call(prune.prune, weights, sparsity, **options)
     assert masks.num_active(ticket) == wanted
-    tx = transforms.one_shot_magnitude(
-        optax.set_to_zero(), sparsity=sparsity, step=0, **options
+    tx = flat_options.call(
+        transforms.one_shot_magnitude,
+        optax.set_to_zero(),
+        sparsity=sparsity,
+        step=0,
+        **options,
     )
     _, state = jax.jit(tx.update)(weights, tx.init(weights), weights)
     jax.tree.map(np.testing.assert_array_equal, transforms.get_masks(state), ticket)
     with pytest.raises(
         ValueError, match="count of all layers: expected .*got 4, which blocks"
     ):
-        prune.prune(
-            {"kernel": weights["a"]["kernel"]}, 0.995, **options | {"dense": ()}
+        flat_options.call(
+            prune.prune,
+            {"kernel": weights["a"]["kernel"]},
+            0.995,
+            **options | {"dense": ()},
         )
 
 
@@ -177,7 +184,7 @@ def test_structures_follow_the_layout(
     assert view == (len(rows), len(rows[0]), len(rows[0][0]))
     wanted = len(rows[0]) // 2
     place = jnp.asarray(np.arange(score.size).reshape(shape))
-    units = select.structures.to_units(tied, "a", place)
+    units = select.units.to_units(tied, "a", place)
     order = np.asarray(fan_axes.to_matrices(axes, "a", place)).reshape(-1)
     of_rows = [[order[members].tolist() for members in row] for row in rows]
     assert in_sets(units.tolist()) == in_sets(of_rows)
@@ -200,7 +207,7 @@ def test_groups_of_four_run_along_the_inputs_of_attention() -> None:
     shapes["out"] = (2, 2, 6)
     params = {n: {"kernel": distinct(s, seed=5)} for n, s in shapes.items()}
     half = {"distribution": "uniform", "structure": select.n_of_m(4)}
-    kept = jax.jit(lambda p: prune.prune(p, 0.5, **half))(params)
+    kept = jax.jit(lambda p: flat_options.call(prune.prune, p, 0.5, **half))(params)
     for name in ("query", "key", "value"):
         groups = np.asarray(kept[name]["kernel"]).reshape(2, 4, 4)
         assert (groups.sum(axis=1) == 2).all()
@@ -223,15 +230,16 @@ def test_dense_leaves_need_not_fit() -> None:
     blocks = {"structure": select.blocks((2, 2)), "dense": ("stem/*",)}
     ticket, other = jax.jit(
         lambda p: (
-            prune.prune(p, 0.5, distribution="uniform", **where),
-            prune.prune(p, 0.154, **blocks),
+            flat_options.call(prune.prune, p, 0.5, distribution="uniform", **where),
+            flat_options.call(prune.prune, p, 0.154, **blocks),
         )
     )(params)
     kept = masks.layer_counts(ticket).values()
     assert [layer.num_active for layer in kept] == [24, 108]
     assert masks.layer_counts(other)["stem/kernel"] == (108, 108)
     for tx in (
-        transforms.rigl(
+        flat_options.call(
+            transforms.rigl,
             sgd,
             sparsity=0.5,
             distribution="uniform",
@@ -241,7 +249,9 @@ def test_dense_leaves_need_not_fit() -> None:
             skip_update=False,
             **where,
         ),
-        transforms.gradual_magnitude(sgd, sparsity=0.5, **where, **when),
+        flat_options.call(
+            transforms.gradual_magnitude, sgd, sparsity=0.5, **where, **when
+        ),
     ):
         state, held = jax.jit(tx.init)(params), params
         first = masks.layer_counts(transforms.get_masks(state))
@@ -256,6 +266,8 @@ def test_dense_leaves_need_not_fit() -> None:
         groups_kept = np.asarray(transforms.get_masks(state)["body"]["kernel"])
         each = groups_kept.reshape(2, 4, 6).sum(axis=1)
         assert (each == each[0, 0]).all() and 0 < each[0, 0] < 4
-    tx = transforms.sr_ste(sgd, n=2, m=4, dense=("stem/*",))
+    tx = transforms.sr_ste(
+        sgd, n=2, m=4, layers=transforms.LayerOptions(dense=("stem/*",))
+    )
     kept = masks.layer_counts(transforms.get_masks(jax.jit(tx.init)(params)))
     assert [layer.num_active for layer in kept.values()] == [24, 108]

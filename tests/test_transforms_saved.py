@@ -33,7 +33,7 @@ METHODS: dict[str, Any] = {
     "rigl": t.rigl(ADAM, **HALF),
     "snfs": t.snfs(ADAM, **HALF),
     "sparse_evolution": t.sparse_evolution(ADAM, **HALF),
-    "mest soft_bound": t.mest(ADAM, **HALF, soft_bound=True),
+    "mest soft_bound": t.mest(ADAM, **HALF, updates=t.MESTOptions(soft_bound=True)),
     "straight_through, some": t.straight_through(ADAM, sparsity=0.5, train_all=False),
     "top_kast": t.top_kast(ADAM, sparsity=0.5, backward_sparsity=0.2),
 }

@@ -1,6 +1,5 @@
 """Names of leaves by the kind of their keys, and trees that fit each other by name."""
 
-import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -44,8 +43,8 @@ def test_a_key_called_value_is_part_of_the_name(make: Any) -> None:
     assert tree.names(params) == ["attn/query", "attn/value"]
     mask = masks.ones(params, prunable=("attn/*",))
     assert masks.size(mask) == 12
-    pruned = functools.partial(prune.prune, prunable=("attn/*",))
-    half = jax.eval_shape(lambda p: pruned(p, 0.5, distribution="uniform"), params)
+    layers = prune.LayerOptions(prunable=("attn/*",), distribution="uniform")
+    half = jax.eval_shape(lambda p: prune.prune(p, 0.5, layers=layers), params)
     assert tree.names(half) == ["attn/query", "attn/value"]
 
 

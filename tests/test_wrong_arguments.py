@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import jaxtyping
 import pytest
+from helpers import flat_options
 from helpers.wrong_arguments import (
     FIT,
     INNER,
@@ -135,10 +136,12 @@ CALLS = {
         {"structure": "structure", "name": "any", "shape": "any"},
     ),
     "prune.prune": Call(
-        prune.prune, PRUNED | {"structure": None, "axes": None}, {"axes": "axes"}
+        lambda **arguments: flat_options.call(prune.prune, **arguments),
+        PRUNED | {"structure": None, "axes": None},
+        {"axes": "axes"},
     ),
     "prune.prune_iteratively": Call(
-        lambda **arguments: prune.prune_iteratively(**arguments),
+        lambda **arguments: flat_options.call(prune.prune_iteratively, **arguments),
         PRUNED
         | {
             "score": scores.magnitude,

@@ -31,16 +31,18 @@ def _gradual(inner: Any, every: int, **options: Any) -> Any:
     )
 
 
-def _dynamic(method: Any, **options: Any) -> Wrap:
-    def wrap(inner: Any, every: int, **more: Any) -> Any:
+CONSTANT = transforms.DropGrowOptions(drop_schedule="constant")
+
+
+def _dynamic(method: Any, updates: transforms.DropGrowOptions = CONSTANT) -> Wrap:
+    def wrap(inner: Any, every: int, **options: Any) -> Any:
         return method(
             inner,
             sparsity=SPARSITY,
             update_every=every,
             begin_step=0,
-            drop_schedule="constant",
+            updates=updates,
             **options,
-            **more,
         )
 
     return wrap
@@ -50,9 +52,14 @@ rigl = _dynamic(transforms.rigl)
 
 METHODS: dict[str, Wrap] = {
     "magnitude, per layer": _gradual,
-    "magnitude, global": functools.partial(_gradual, distribution="global"),
+    "magnitude, global": functools.partial(
+        _gradual, layers=transforms.LayerOptions(distribution="global")
+    ),
     "SET": _dynamic(transforms.sparse_evolution),
-    "SET, not by sign": _dynamic(transforms.sparse_evolution, drop_by_sign=False),
+    "SET, not by sign": _dynamic(
+        transforms.sparse_evolution,
+        transforms.SparseEvolutionOptions(drop_schedule="constant", drop_by_sign=False),
+    ),
     "RigL": rigl,
     "SNFS with redistribution": _dynamic(transforms.snfs),
 }

@@ -27,7 +27,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.timing import Job, Table
 from jaxsparse import masks as masks_lib
-from jaxsparse import select
+from jaxsparse import select, transforms
 from jaxsparse.data import augment
 
 SPARSITY = 0.9
@@ -195,7 +195,8 @@ def _mask_update(
     inner = optax.sgd(0.1)
 
     def make_ours() -> Job:
-        tx = mask_updates.rigl(inner, 1, distribution="uniform")
+        layers = transforms.LayerOptions(distribution="uniform")
+        tx = mask_updates.rigl(inner, 1, layers=layers)
         return mask_updates.step_job(tx, params, grads)
 
     def make_jaxpruner() -> Job:

@@ -189,12 +189,16 @@ print(f"after replacing: {masks.num_active(ticket)} weights")
 # ## Which weights, and in which groups
 #
 # By default, the leaves named kernel, weight, w or embedding with two or more axes are
-# prunable. All methods and `prune.prune` take:
+# prunable. All methods but `fixed`, and `prune.prune`, take `layers=LayerOptions(...)`
+# (in `transforms` and in `prune`) with:
 #
 # - `prunable=("*/kernel", "!head/*")`: patterns of the leaves that are prunable;
 # - `dense=("head/*",)`: leaves that stay dense;
 # - `structure=select.n_of_m(4)`, `blocks`, `channels` or `fan_in`: structured sparsity;
 # - `distribution="erk"`: how the sparsity is divided among the layers.
+#
+# How mask updates drop and grow weights is set likewise, for example by
+# `updates=transforms.RigLOptions(drop_fraction=0.5, grow="random")`.
 #
 # Distributions and structures depend on which axes of a weight are inputs and outputs.
 # Flax's and Equinox's usual layers are recognized by their names and shapes. `axes`
@@ -206,7 +210,8 @@ conv = jax.random.normal(jax.random.key(0), (3, 3, 1, 8))  # depthwise
 up = jax.random.normal(jax.random.key(1), (6, 4))
 weights = {"conv": {"kernel": conv}, "up": {"weight": up}}
 axes = {"conv/*": fan_axes.DEPTHWISE, "up/*": "oi"}  # or fan_axes.TORCH for all
-erk_masks = prune.prune(weights, 0.5, distribution="erk", axes=axes)
+layers = prune.LayerOptions(distribution="erk", axes=axes)
+erk_masks = prune.prune(weights, 0.5, layers=layers)
 print({name: count for name, count in masks.layer_counts(erk_masks).items()})
 
 # %% [markdown]

@@ -54,6 +54,9 @@ _CHOSEN = (
     "score_batch_size",
 )
 _CHOSEN += ("ablation", "prune_disconnected", "min_layer_density")
+# Records of options that the arguments of several methods are passed in.
+_LAYERS = {"layers": f"{_TRANSFORMS}LayerOptions"}
+_RAMP = _LAYERS | {"ramp": f"{_TRANSFORMS}SparsityRamp"}
 _DYNAMIC: dict[str, Any] = {
     "receives": ("key", "axes"),
     "keeps_counts": True,
@@ -79,6 +82,7 @@ register_method(
     "gmp",
     f"{_TRANSFORMS}gradual_magnitude",
     arguments=(*_WHERE, *_WHEN, *_GRADUAL),
+    records=_RAMP,
     reads=_AROUND,
     receives=("axes",),
     requires=("end_step", "begin_step"),
@@ -93,6 +97,7 @@ register_method(
     f"{_TRANSFORMS}one_shot_magnitude",
     arguments={field: field for field in (*_WHERE, "structure", "min_layer_density")}
     | {"begin_step": "step"},
+    records=_LAYERS,
     reads=_AROUND,
     receives=("axes",),
     requires=("begin_step",),
@@ -105,6 +110,7 @@ register_method(
     "set",
     f"{_TRANSFORMS}sparse_evolution",
     arguments=(*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_update"),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}SparseEvolutionOptions"},
     reads=_AROUND,
     label="SET",
     distribution="er",
@@ -114,6 +120,7 @@ register_method(
     "rigl",
     f"{_TRANSFORMS}rigl",
     arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "grow", "skip_update"),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}RigLOptions"},
     reads=(*_AROUND, *_GROWTH),
     label="RigL",
     distribution="erk",
@@ -123,6 +130,7 @@ register_method(
     "mest",
     f"{_TRANSFORMS}mest",
     arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "soft_bound"),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}MESTOptions"},
     reads=_AROUND,
     label="MEST",
     distribution="uniform",
@@ -133,6 +141,7 @@ register_method(
     "snfs",
     f"{_TRANSFORMS}snfs",
     arguments=(*_WHERE, *_WHEN, *_DROP, "skip_update"),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}SNFSOptions"},
     reads=_AROUND,
     label="SNFS",
     distribution="uniform",
@@ -145,6 +154,7 @@ register_method(
         *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
         *("schedule", "initial_sparsity", "min_layer_density"),
     ),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}GraNetOptions"},
     reads=(*_AROUND, *_GROWTH),
     receives=("key", "axes"),
     requires=("end_step",),
@@ -158,6 +168,7 @@ register_method(
     "ac_dc",
     f"{_TRANSFORMS}ac_dc",
     arguments=(*_WHERE, *_WHEN, "structure", "min_layer_density"),
+    records=_LAYERS,
     reads=_AROUND,
     receives=("axes",),
     requires=("end_step", "begin_step"),
@@ -170,6 +181,7 @@ register_method(
     "ste",
     f"{_TRANSFORMS}straight_through",
     arguments=(*_WHERE, *_WHEN, *_GRADUAL),
+    records=_RAMP,
     reads=_AROUND,
     receives=("axes",),
     label="straight-through",
@@ -184,6 +196,7 @@ register_method(
         for field in (*_WHERE, "update_every", "backward_sparsity", "min_layer_density")
     }
     | {"outside_regularization": "regularization"},
+    records=_LAYERS,
     reads=_AROUND,
     receives=("axes",),
     label="Top-KAST",
@@ -192,7 +205,9 @@ register_method(
 register_method(
     "sr_ste",
     "jaxsparse.factory.methods:sr_ste",
-    arguments=("prunable", "dense", "structure", "sparsity", "outside_regularization"),
+    arguments={field: field for field in ("prunable", "dense", "structure", "sparsity")}
+    | {"outside_regularization": "decay"},
+    records=_LAYERS,
     receives=("axes",),
     label="SR-STE",
 )

@@ -12,7 +12,13 @@ from typing import Any
 
 from jaxsparse.config import registries, schema, specs
 from jaxsparse.config.registries import Registry
-from jaxsparse.config.specs import DatasetSpec, MethodSpec, ModelSpec, ScoreSpec
+from jaxsparse.config.specs import (
+    DatasetSpec,
+    MaskTiming,
+    MethodSpec,
+    ModelSpec,
+    ScoreSpec,
+)
 
 # Fields of the section "model" that only some networks use.
 SIZES = ("width", "features", "conv_channels", "padding")
@@ -99,8 +105,9 @@ def register_method(
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.
       **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
-        key), `requires`, `reads`, `distribution`, `keeps_counts`, `first_update`,
-        `include_end`, `finishes_at`, `updates_masks`, `chooses`.
+        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `chooses`;
+        and those of `MaskTiming`: `updates_masks`, `first_update`, `include_end`,
+        `finishes_at`.
 
     Returns:
       The function, unchanged.
@@ -117,7 +124,9 @@ def register_method(
     """
     if not isinstance(arguments, Mapping):
         arguments = {field: field for field in arguments}
+    when = {k: more.pop(k) for k in list(more) if k in MaskTiming.__dataclass_fields__}
     given = {"options": dict(options or {}), "label": label} | more
+    given["timing"] = MaskTiming(**when)
     unknown = set(more) - set(MethodSpec.__dataclass_fields__)
     if unknown:
         raise ValueError(

@@ -100,23 +100,11 @@ SCORE_NEEDS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MethodSpec(Spec):
-    """A sparse training method, whose function wraps the inner optimizer.
+class MaskTiming:
+    """When a method updates masks.
 
     Attributes:
-      arguments: fields of the config's section "sparse" that are passed to the
-        function, mapped to the names of its arguments. A field that is None, which
-        stands for the default of the method, is not passed.
-      reads: further fields of that section that affect the method but are not arguments
-        of its function.
-      receives: arguments that are not config fields: "key", a random key, and "axes",
-        the layouts of the weights (`fan_axes`).
-      requires: fields that a config must set.
-      distribution: how the function divides the sparsity among layers if the config
-        does not set it.
       updates_masks: whether masks change during training.
-      keeps_counts: whether the method can train from the masks of another run and keeps
-        their number of active weights.
       first_update: step of the first mask update if the config has no `begin_step`:
         "start" for step 0, "one_interval" for step `update_every`; "" if the steps of
         the mask updates are unknown.
@@ -124,26 +112,12 @@ class MethodSpec(Spec):
         the Boolean field that decides this.
       finishes_at: field with the step at which the target sparsity is reached; "" if it
         is reached at initialization.
-      chooses: fields that determine the initial masks. They must not be set if the
-        masks are those of another run.
     """
 
-    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    reads: tuple[str, ...] = ()
-    receives: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    distribution: str = "global"
     updates_masks: bool = True
-    keeps_counts: bool = False
     first_update: str = ""
     include_end: bool | str = False
     finishes_at: str = ""
-    chooses: tuple[str, ...] = ()
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """All fields of the section "sparse" that affect the method."""
-        return (*self.arguments, *self.reads, *self.options)
 
     def includes_end(self, section: ConfigDict) -> bool:
         """Returns whether the step `end_step` itself has a mask update.
@@ -154,6 +128,56 @@ class MethodSpec(Spec):
         if isinstance(self.include_end, str):
             return bool(section[self.include_end])
         return self.include_end
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodSpec(Spec):
+    """A sparse training method, whose function wraps the inner optimizer.
+
+    Attributes:
+      arguments: fields of the config's section "sparse" that are passed to the
+        function, mapped to the names of its arguments. A field that is None, which
+        stands for the default of the method, is not passed.
+      records: arguments of the function that are records of options, mapped to their
+        dataclasses, or to the "module:name" of these. An argument in `arguments`,
+        `options` or `receives` that is a field of a record is passed in the record.
+      reads: further fields of that section that affect the method but are not arguments
+        of its function.
+      receives: arguments that are not config fields: "key", a random key, and "axes",
+        the layouts of the weights (`fan_axes`).
+      requires: fields that a config must set.
+      distribution: how the function divides the sparsity among layers if the config
+        does not set it.
+      keeps_counts: whether the method can train from the masks of another run and keeps
+        their number of active weights.
+      timing: when masks are updated.
+      chooses: fields that determine the initial masks. They must not be set if the
+        masks are those of another run.
+    """
+
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    records: Mapping[str, type | str] = dataclasses.field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    receives: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    distribution: str = "global"
+    keeps_counts: bool = False
+    timing: MaskTiming = MaskTiming()
+    chooses: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields of the section "sparse" that affect the method."""
+        return (*self.arguments, *self.reads, *self.options)
+
+    def load_records(self) -> dict[str, type]:
+        """Returns the classes of `records`, after importing those given by name."""
+        return {
+            argument: pkgutil.resolve_name(record)
+            if isinstance(record, str)
+            else record
+            for argument, record in self.records.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -101,21 +101,32 @@ def check_masks(
     choose = functools.partial(
         prune.prune,
         sparsity=c.sparsity,
-        distribution=_distribution(config),
-        prunable=methods.prunable(config),
-        dense=(*c.dense, *dense),
-        structure=methods.read_structure(c.structure),
-        min_layer_density=c.min_layer_density,
-        axes=axes,
+        layers=_layer_options(config, (*c.dense, *dense), axes),
     )
     with config_context("sparse"):
         jax.eval_shape(choose, like)
 
 
-def _distribution(config: ConfigDict) -> Any:
-    """Returns how the sparsity is distributed over layers: a name or a function."""
-    spec = config_lib.SCORES.find(config.sparse.pai_score)
-    return methods.make_distribution(config) or spec.distribution
+def _layer_options(
+    config: ConfigDict, dense: tuple[str, ...], axes: fan_axes.Axes
+) -> prune.LayerOptions:
+    """Returns which leaves are pruned, and how the sparsity is divided among them.
+
+    Args:
+      config: a validated config.
+      dense: patterns and names of layers to keep dense.
+      axes: input and output axes of the network's weights.
+    """
+    c = config.sparse
+    spec = config_lib.SCORES.find(c.pai_score)
+    return prune.LayerOptions(
+        distribution=methods.make_distribution(config) or spec.distribution,
+        dense=dense,
+        structure=methods.read_structure(c.structure),
+        min_layer_density=c.min_layer_density,
+        prunable=methods.prunable(config),
+        axes=axes,
+    )
 
 
 def make_init_masks(
@@ -232,20 +243,18 @@ def _choose(
     """
     c = config.sparse
     spec = config_lib.SCORES.find(c.pai_score)
-    where = {
-        "distribution": _distribution(config),
-        "score": scorer.bind(spec, c),
-        "prunable": methods.prunable(config),
-        "dense": dense,
-        "min_layer_density": c.min_layer_density,
-        "axes": axes,
-    }
+    score = scorer.bind(spec, c)
     with config_context("sparse"):
+        layers = _layer_options(config, dense, axes)
         if c.score_iterations == 1:
-            structure = methods.read_structure(c.structure)
-            return prune.prune(params, c.sparsity, **where, structure=structure)
+            return prune.prune(params, c.sparsity, score=score, layers=layers)
         return prune.prune_iteratively(
-            params, c.sparsity, iterations=c.score_iterations, regrow=c.regrow, **where
+            params,
+            c.sparsity,
+            score=score,
+            iterations=c.score_iterations,
+            regrow=c.regrow,
+            layers=layers,
         )
 
 

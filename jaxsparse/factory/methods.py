@@ -1,5 +1,6 @@
 """Makes the sparse optimizer of a config, and the masks with which a method starts."""
 
+import dataclasses
 import logging
 import re
 from collections.abc import Callable
@@ -24,22 +25,24 @@ log = logging.getLogger(__name__)
 def sr_ste(
     inner: Any,
     *,
-    structure: select.Structure | None = None,
     sparsity: float,
+    layers: transforms.LayerOptions,
     **rest: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the SR-STE optimizer for the N:M sparsity of a structure and a sparsity.
 
     Args:
       inner: the dense optimizer.
-      structure: groups of m consecutive weights, from `select.n_of_m`.
       sparsity: fraction of each group to prune; n is the rounded number of weights that
         remain.
+      layers: which leaves have masks, with a structure of groups of m consecutive
+        weights, from `select.n_of_m`.
       **rest: further arguments of `transforms.sr_ste`.
 
     Raises:
       ValueError: if the structure does not consist of such groups.
     """
+    structure = layers.structure
     groups = structure is not None and structure.block[0] > 1
     if not groups or structure != select.n_of_m(structure.block[0]):
         raise ValueError(
@@ -48,7 +51,8 @@ def sr_ste(
         )
     m = structure.block[0]
     n = distributions.count_kept(m, sparsity)
-    return transforms.sr_ste(inner, n=n, m=m, **rest)
+    layers = dataclasses.replace(layers, structure=None)
+    return transforms.sr_ste(inner, n=n, m=m, layers=layers, **rest)
 
 
 def check(config: ConfigDict) -> None:
@@ -163,7 +167,7 @@ def make_wrap(
     c = config.sparse
     method = config_lib.METHODS.find(c.method)
     # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
-    if not method.updates_masks and method.is_built_in:
+    if not method.timing.updates_masks and method.is_built_in:
         return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
     _check_end(c, length)
     values = {
@@ -182,14 +186,31 @@ def make_wrap(
             arguments[argument] = value
     if "axes" in method.receives:
         arguments["axes"] = axes
-    make = method.load()
+    make, records = method.load(), method.load_records()
 
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
         extra = {"key": key} if "key" in method.receives else {}
         with config_context("sparse"):
-            return make(inner, **arguments, **extra)
+            return make(inner, **_collect(arguments, records), **extra)
 
     return wrap
+
+
+def _collect(arguments: dict[str, Any], records: dict[str, type]) -> dict[str, Any]:
+    """Moves arguments that are fields of a record into that record.
+
+    Args:
+      arguments: values by the names of arguments and of fields.
+      records: dataclasses by the names of the arguments that take them.
+
+    Returns:
+      The other arguments, and the records.
+    """
+    rest, made = dict(arguments), {}
+    for argument, record in records.items():
+        fields = [field.name for field in dataclasses.fields(record)]
+        made[argument] = record(**{f: rest.pop(f) for f in fields if f in rest})
+    return rest | made
 
 
 def _check_end(c: ConfigDict, length: Durations) -> None:
@@ -204,8 +225,8 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if the target sparsity would only be reached after the last step.
     """
-    method = config_lib.METHODS.find(c.method)
-    field = method.finishes_at or ("end_step" if method.includes_end(c) else "")
+    timing = config_lib.METHODS.find(c.method).timing
+    field = timing.finishes_at or ("end_step" if timing.includes_end(c) else "")
     if field:
         step = length.sparse.get(field)
         if step is not None and step >= length.total:
@@ -216,7 +237,7 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
             )
     every = length.sparse.get("update_every", 0)
     first = length.sparse.get("begin_step", every)
-    if method.first_update == "one_interval" and first >= length.total:
+    if timing.first_update == "one_interval" and first >= length.total:
         log.warning(
             "config.sparse.%s: expected a first mask update before the end of "
             "training, got step %s of %s; masks never change",

@@ -39,7 +39,9 @@ def of_linen(apply: Callable[..., Any], params: Any, *inputs: Any) -> TreeAxes:
       >>> images = jnp.ones((1, 5, 5, 4))
       >>> params = depthwise.init(jax.random.key(0), images)
       >>> axes = of_linen(depthwise.apply, params, images)
-      >>> ticket = prune.prune(params, 0.5, distribution="erk", axes=axes)
+      >>> ticket = prune.prune(
+      ...     params, 0.5, layers=prune.LayerOptions(distribution="erk", axes=axes)
+      ... )
     """
     modules: dict[str, nn.Module] = {}
 

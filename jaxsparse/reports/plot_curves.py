@@ -30,7 +30,6 @@ def curves(
     error: Error = "bars",
     ordered: bool = False,
     threshold: tuple[float, str] | None = None,
-    share_y: bool = True,
 ) -> Figure | None:
     """Draws lines over replicates, a panel for each value of the column `panel`.
 
@@ -47,27 +46,52 @@ def curves(
         count.
       ordered: whether labels have an order, shown by shades from dark to light.
       threshold: position and label of a thin horizontal line; None for none.
-      share_y: whether all panels have the same vertical axis.
 
     Returns:
-      The figure, or None without finite values.
+      The figure, or None without finite values. All panels have the same axes.
 
     Raises:
       ValueError: for positions that the scale does not have.
     """
+    labels, look = (x, y, title), {"ordered": ordered, "error": error}
+    return _draw(table, labels, scale=scale, threshold=threshold, **look)
+
+
+def _draw(
+    table: pd.DataFrame,
+    labels: tuple[str, str, str],
+    *,
+    scale: Scale = "linear",
+    error: Error = "bars",
+    ordered: bool = False,
+    threshold: tuple[float, str] | None = None,
+    share_y: bool = True,
+) -> Figure | None:
+    """Draws the lines of `curves`.
+
+    Args:
+      table: as of `curves`.
+      labels: labels of the horizontal axes and of the vertical axes, and the title.
+      scale: scale of the horizontal axes.
+      error: how the spread over replicates is shown.
+      ordered: whether labels have an order.
+      threshold: position and label of a thin horizontal line; None for none.
+      share_y: whether all panels have the same vertical axis.
+    """
+    x, y, title = labels
     table = table[np.isfinite(table[["x", "y"]].astype(float)).all(axis=1)]
     if table.empty:
         return None
     names = list(table["panel"].unique())
     looks = plot_style.styles(list(table["label"].unique()), ordered=ordered)
     legend = _legend(table, counted=error != "none")
-    labels = [*legend.values(), *([threshold[1]] if threshold else [])]
+    entries = [*legend.values(), *([threshold[1]] if threshold else [])]
     figure, made = plot_style.panels(
         names,
         x=x,
         y=y,
         title=f"{title}: {_SPREAD[error]}" if error != "none" else title,
-        beside=plot_style.legend_width(labels),
+        beside=plot_style.legend_width(entries),
         share_y=share_y,
     )
     handles: dict[str, Any] = dict.fromkeys(legend.values())
@@ -106,7 +130,7 @@ def interpolations(
       The figure, or None without finite values.
     """
     look = {"ordered": ordered, "share_y": share_y}
-    figure = curves(table, x=x, y=y, title=title, error="band", **look)
+    figure = _draw(table, (x, y, title), error="band", **look)
     for axes in figure.axes if figure else ():
         for end in (0, 1):
             axes.axvline(end, color=plot_style.GREY, linewidth=0.9, zorder=1)

@@ -29,14 +29,13 @@ from jaxsparse.select.rounding import (
 )
 from jaxsparse.select.structures import (
     Structure,
-    UnitView,
     bind,
     blocks,
     channels,
     fan_in,
     n_of_m,
-    unit_view,
 )
+from jaxsparse.select.units import UnitView, unit_view
 from jaxsparse.select.unstructured import top_k_global, top_k_per_layer
 
 __all__ = (

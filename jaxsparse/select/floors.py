@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.select import inputs, rounding, structures, unstructured
+from jaxsparse.select import inputs, rounding, structures, units, unstructured
 from jaxsparse.select.bisection import Ties
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Counts, Masks, Scores
@@ -58,7 +58,7 @@ def floors(
     def count(name: str, shape: tuple[int, ...]) -> int:
         if masks_lib.matches(name, frozen):
             return 0
-        unit = rounding.unit_step(structures.unit_view(structure, name, shape))
+        unit = rounding.unit_step(units.unit_view(structure, name, shape))
         return math.ceil(math.prod(shape) * exact / unit) * unit
 
     counts = [count(n, leaf.shape) for n, leaf in zip(names, leaves, strict=True)]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.select import inputs, structured, structures
+from jaxsparse.select import inputs, structured, structures, units
 from jaxsparse.select.inputs import Layer
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Masks, Scores
@@ -171,7 +171,7 @@ def count_ties(
         if structure is not None:
             structure = structures.bound(structure, scores)
             for layer, _ in pairs:
-                view = structures.unit_view(structure, layer.name, layer.score.shape)
+                view = units.unit_view(structure, layer.name, layer.score.shape)
                 members[layer.name] = view.members
             pairs = [_by_unit(structure, layer, mask) for layer, mask in pairs]
         in_rows = structure is not None
@@ -222,7 +222,7 @@ def _by_unit(
     structure: Structure, layer: Layer, mask: Bool[Array, "..."]
 ) -> tuple[Layer, Bool[Array, "rows units"]]:
     """Converts a layer and its mask to an entry per unit, [rows, units]."""
-    kept = structures.to_units(structure, layer.name, mask)
+    kept = units.to_units(structure, layer.name, mask)
     return structured.unit_layer(structure, layer), jnp.all(kept, axis=-1)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxsparse import arguments, tree
-from jaxsparse.select import inputs, structures
-from jaxsparse.select.structures import Structure, UnitView
+from jaxsparse.select import inputs, structures, units
+from jaxsparse.select.structures import Structure
+from jaxsparse.select.units import UnitView
 from jaxsparse.types import Counts, Masks
 
 
@@ -68,7 +69,7 @@ def round_counts(
 
     def round_leaf(name: str, count: Any) -> int:
         value = inputs.as_integer(count, f"count of {name}")
-        view = structures.unit_view(structure, name, shapes[name])
+        view = units.unit_view(structure, name, shapes[name])
         return _nearest(structure, name, view, value)
 
     return tree.map_with_names(round_leaf, counts)
@@ -130,7 +131,7 @@ def pooled_view(
         those of other layers: the structure has several rows per leaf, or units differ
         in size.
     """
-    views = {n: structures.unit_view(structure, n, shapes[n]) for n in shapes}
+    views = {n: units.unit_view(structure, n, shapes[n]) for n in shapes}
     first_name, first_view = next(iter(views.items()))
     for name, view in views.items():
         if structure.rows:
@@ -204,7 +205,7 @@ def unit_step(view: UnitView) -> int:
     leaf has the single feasible count 0.
 
     Args:
-      view: rows, units and members of a leaf, from `structures.unit_view`.
+      view: rows, units and members of a leaf, from `units.unit_view`.
     """
     return max(view.rows * view.members, 1)
 
@@ -215,7 +216,7 @@ def check_count(structure: Structure, name: str, view: UnitView, count: int) -> 
     Args:
       structure: structured sparsity, for the error message.
       name: name of the leaf, for the error message.
-      view: numbers of rows, units and members of the leaf, from `structures.unit_view`.
+      view: numbers of rows, units and members of the leaf, from `units.unit_view`.
       count: number of weights to keep.
 
     Raises:

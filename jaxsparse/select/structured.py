@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Real
 
-from jaxsparse.select import bisection, inputs, positions, rounding, structures
+from jaxsparse.select import bisection, inputs, positions, rounding, units
 from jaxsparse.select.inputs import AxisName, Layer
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Count
@@ -78,7 +78,7 @@ def top_k_per_layer(
     values = bisection.sortable_bits([unit_layer(structure, layer) for layer in layers])
     kept = _top_k_of_rows(values, num_keep)
     return [
-        structures.from_units(structure, layer.name, mask, layer.score.shape)
+        units.from_units(structure, layer.name, mask, layer.score.shape)
         for mask, layer in zip(kept, layers, strict=True)
     ]
 
@@ -105,17 +105,17 @@ def top_k_global(
     """
     shapes = {layer.name: layer.score.shape for layer in layers}
     pooled = rounding.pooled_view(structure, shapes)
-    units = [unit_layer(structure, layer) for layer in layers]
+    unit_layers = [unit_layer(structure, layer) for layer in layers]
     count = _read_count(structure, count, layers, "all layers", pooled)
     kept = bisection.keep(
-        units,
+        unit_layers,
         [count // rounding.unit_step(pooled)] * len(layers),
         pooled=True,
         ties="spread",
         axis_name=None,
     )
     return [
-        structures.from_units(structure, layer.name, mask, layer.score.shape)
+        units.from_units(structure, layer.name, mask, layer.score.shape)
         for mask, layer in zip(kept, layers, strict=True)
     ]
 
@@ -133,18 +133,16 @@ def unit_layer(structure: Structure, layer: Layer) -> Layer:
     """
     candidates = layer.candidates
     if candidates is not None:
-        candidates = jnp.all(
-            structures.to_units(structure, layer.name, candidates), axis=-1
-        )
+        candidates = jnp.all(units.to_units(structure, layer.name, candidates), axis=-1)
     unit_scores = _sum_members(
-        structures.to_units(structure, layer.name, jnp.asarray(layer.score))
+        units.to_units(structure, layer.name, jnp.asarray(layer.score))
     )
     return layer._replace(score=unit_scores, candidates=candidates)
 
 
 def _check_rows(structure: Structure, layer: Layer) -> None:
     """Raises an error if a row has 2**31 units or more, which int32 cannot count."""
-    view = structures.unit_view(structure, layer.name, layer.score.shape)
+    view = units.unit_view(structure, layer.name, layer.score.shape)
     if view.units >= inputs.LIMIT:
         raise ValueError(
             f"scores: {layer.name}: expected fewer than {inputs.LIMIT} units per row, "
@@ -154,7 +152,7 @@ def _check_rows(structure: Structure, layer: Layer) -> None:
 
 def _units_to_keep(structure: Structure, layer: Layer, count: Any) -> Int[Array, ""]:
     """Converts a number of weights to a number of units in each row."""
-    view = structures.unit_view(structure, layer.name, layer.score.shape)
+    view = units.unit_view(structure, layer.name, layer.score.shape)
     count = _read_count(structure, count, [layer], layer.name, view)
     return jnp.asarray(count // rounding.unit_step(view)).astype(jnp.int32)
 
@@ -164,7 +162,7 @@ def _read_count(
     count: Any,
     layers: list[Layer],
     where: str,
-    view: structures.UnitView,
+    view: units.UnitView,
 ) -> Count:
     """Reads a number of weights; raises an error if it is concrete and not feasible."""
     if isinstance(count, jax.core.Tracer):

@@ -10,17 +10,31 @@ weights to zero.
 Most methods call `sparsify`. Methods that train dense weights but compute with a sparse
 subset of them call `latent`. The modules:
 
-    pruning       fixed, gradual_magnitude, one_shot_magnitude, granet
-    dynamic       sparse_evolution, rigl, mest
-    snfs          snfs
-    ac_dc         ac_dc
-    dense_latent  straight_through, top_kast, sr_ste
+    fixed                 masks of any origin that never change
+    gradual_magnitude     gradual_magnitude, one_shot_magnitude
+    granet, ac_dc         pruning methods under which weights become active again
+    sparse_evolution, rigl, mest, snfs
+                          dynamic sparse training, see `drop_grow`
+    straight_through, top_kast, sr_ste
+                          training of dense weights, see `latent`
+
+Arguments that many methods share are in records of options: `LayerOptions` for which
+leaves have masks and how the sparsity is divided among them, `SparsityRamp` for the
+course of sparsity, and `DropGrowOptions` for how mask updates drop and grow weights.
 """
 
+from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
-from jaxsparse.transforms.dense_latent import latent, sr_ste, straight_through, top_kast
-from jaxsparse.transforms.dynamic import mest, rigl, sparse_evolution
+from jaxsparse.transforms.fixed import fixed
+from jaxsparse.transforms.gradual_magnitude import (
+    gradual_magnitude,
+    one_shot_magnitude,
+)
+from jaxsparse.transforms.granet import GraNetOptions, granet
 from jaxsparse.transforms.grow import ever_active, tracks_exploration
+from jaxsparse.transforms.latent import latent
+from jaxsparse.transforms.mest import MESTOptions, mest
+from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -28,15 +42,15 @@ from jaxsparse.transforms.protocols import (
     UpdateAt,
     UpdateMasks,
 )
-from jaxsparse.transforms.pruning import (
-    fixed,
-    gradual_magnitude,
-    granet,
-    one_shot_magnitude,
-)
+from jaxsparse.transforms.rigl import RigLOptions, rigl
 from jaxsparse.transforms.sharding import MIN_SIZE, Rules, state_specs, weight_specs
-from jaxsparse.transforms.snfs import snfs
+from jaxsparse.transforms.snfs import SNFSOptions, snfs
+from jaxsparse.transforms.sparse_evolution import (
+    SparseEvolutionOptions,
+    sparse_evolution,
+)
 from jaxsparse.transforms.sparsify import sparsify
+from jaxsparse.transforms.sr_ste import sr_ste
 from jaxsparse.transforms.state import (
     LatentState,
     SparsifyState,
@@ -48,15 +62,25 @@ from jaxsparse.transforms.state import (
     replicate_axes,
     stored_params,
 )
+from jaxsparse.transforms.straight_through import straight_through
+from jaxsparse.transforms.top_kast import top_kast
 
 __all__ = (
     "MIN_SIZE",
+    "DropGrowOptions",
+    "GraNetOptions",
     "InitMasks",
     "LatentState",
+    "LayerOptions",
+    "MESTOptions",
     "MaskUpdate",
     "Observe",
+    "RigLOptions",
     "Rules",
+    "SNFSOptions",
+    "SparseEvolutionOptions",
     "SparsifyState",
+    "SparsityRamp",
     "UpdateAt",
     "UpdateMasks",
     "ac_dc",

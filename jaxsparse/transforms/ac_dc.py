@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsparse import arguments, fan_axes, select
+from jaxsparse import arguments, layer_options
 from jaxsparse import masks as masks_lib
+from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import magnitude, update_schedules
-from jaxsparse.transforms.init_masks import Distribution, Prunable
 from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.types import Masks, Params, Step
 
 
-@arguments.check(sparsity=arguments.fraction, min_layer_density=arguments.real)
+@arguments.check(sparsity=arguments.fraction)
 def ac_dc(
     inner: optax.GradientTransformation,
     *,
@@ -24,13 +24,8 @@ def ac_dc(
     begin_step: int,
     end_step: int,
     update_every: int,
-    distribution: Distribution = "global",
-    dense: tuple[str, ...] = (),
-    structure: select.Structure | None = None,
-    min_layer_density: float = 0.0,
+    layers: LayerOptions | None = None,
     reset_memory: bool = True,
-    prunable: Prunable = masks_lib.is_kernel,
-    axes: fan_axes.Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Alternates between compressed and decompressed phases: AC/DC.
 
@@ -47,31 +42,11 @@ def ac_dc(
         of dense warm-up steps.
       end_step: step at which the last compressed phase begins, at least `begin_step`.
       update_every: steps in a phase, at least 1.
-      distribution: "global" for one threshold over all layers; or how the active
-        weights are divided among layers: a name in `distributions.NAMES` ("uniform",
-        "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
-        number of active weights of each layer.
-      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
-        dense: mask updates do not change them, and they need not fit `structure`. Must
-        be empty if `distribution` is a function.
-      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None selects weights one by one. With
-        distribution "global", it must be `blocks` or `channels`, with units of the same
-        size in all layers.
-      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
-        weights or structural units; other layers are pruned more to compensate. Only
-        for distribution "global". With 0, as in the papers, a layer may lose all of its
-        weights.
+      layers: which leaves have masks, and how the sparsity is divided among them; the
+        distribution is "global" by default.
       reset_memory: whether to reset the optimizer state of all prunable weights at
         decompression. If False, only that of the weights that become active again is
         reset.
-      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
-        shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects leaves called kernel, weight, w or embedding that
-        have a floating-point dtype and at least two axes.
-      axes: which axes of the leaves are inputs and outputs: a layout such as
-        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
-        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
 
     Returns:
       The wrapped optimizer. Masks contain all weights, or exactly the number of weights
@@ -95,16 +70,11 @@ def ac_dc(
         include_end=True,
     )
     table = [Fraction(str(sparsity))]
-    mask_fn = magnitude.make_mask_fn(
-        distribution=distribution,
-        dense=dense,
-        structure=structure,
-        min_layer_density=min_layer_density,
-        axes=axes,
-    )
+    layers = layer_options.resolve(layers, function="ac_dc", distribution="global")
+    mask_fn = magnitude.make_mask_fn(layers)
 
     def init_masks(params: Params) -> Masks:
-        masks = masks_lib.ones(params, prunable=prunable)
+        masks = masks_lib.ones(params, prunable=layers.prunable)
         # A sparsity that the network cannot meet is an error now, not mid-training.
         jax.eval_shape(lambda: mask_fn(masks, params, table, jnp.int32(0)))
         return masks

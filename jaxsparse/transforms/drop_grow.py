@@ -1,7 +1,23 @@
-"""Mask updates that drop some weights and grow others, as an optimizer wrapper.
+"""Dynamic sparse training: some weights are dropped and others grown during training.
 
-The methods of `dynamic` call `drop_and_grow` with different drop criteria and growth
-scores.
+The number of active weights of each layer stays constant. The methods start from random
+masks with exact layer counts, which `replace_masks` can replace, and update the masks
+on a schedule. They call `drop_and_grow` and differ in:
+
+    method            drops               grows                step at a mask update
+    sparse_evolution  smallest, by sign   at random            taken
+    rigl              smallest            largest |gradient|   skipped
+    mest              least |w| + c |g|   at random            taken
+
+In-time over-parameterization (ITOP, arXiv:2102.02887) is `sparse_evolution` or `rigl`
+with settings that explore more weights: thousands of steps between mask updates, half
+of the weights dropped, small batches and long training. `ever_active` measures the
+exploration.
+
+A grown weight starts from zero with fresh optimizer state. Adam's first step for such a
+weight is large, because Adam's bias correction uses a step count shared by all weights,
+which is not reset. The step is about (1 - b1) / sqrt(1 - b2) times the learning rate,
+which is 3 times with the usual constants, whatever the gradient.
 """
 
 from collections.abc import Callable
@@ -10,16 +26,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Key
 
-from jaxsparse import fan_axes, scores, select
-from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import grow, update_schedules
+from jaxsparse import select
+from jaxsparse.layer_options import LayerOptions
+from jaxsparse.transforms import drop, grow, update_schedules
+from jaxsparse.transforms.fitting import is_placeholder
+from jaxsparse.transforms.options import DropGrowOptions
 from jaxsparse.transforms.protocols import InitMasks, MaskUpdate
-from jaxsparse.transforms.sparsify import is_placeholder, sparsify
+from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.types import Counts, Grads, Masks, Params, Scores
-
-Schedule = str | Callable[[int], float]
 
 
 class SoftBoundState(NamedTuple):
@@ -46,23 +62,14 @@ class MaskUpdateSpec(NamedTuple):
       update_schedule: the steps of the mask updates.
       drop_fractions: fraction of each layer's active weights to drop at each mask
         update, as numerator and denominator; a single pair if it is constant.
-      structure: structured sparsity, or None for single weights.
-      dense: shell patterns of leaf names; matching layers stay dense.
-      axes: which axes of the leaves are inputs and outputs, in any form that
-        `fan_axes.of_tree` accepts; None to infer them.
-      allow_regrow: whether a weight dropped in a mask update may be grown again in
-        the same update.
-      zero_regrown: whether such a weight starts from zero with fresh optimizer
-        state.
+      layers: the method's options about layers.
+      updates: the method's options about mask updates.
     """
 
     update_schedule: update_schedules.UpdateSchedule
     drop_fractions: list[tuple[int, int]]
-    structure: select.Structure | None
-    dense: tuple[str, ...]
-    axes: fan_axes.Axes
-    allow_regrow: bool
-    zero_regrown: bool
+    layers: LayerOptions
+    updates: DropGrowOptions
 
 
 def make_update_spec(
@@ -70,13 +77,8 @@ def make_update_spec(
     begin_step: int | None,
     update_every: int,
     end_step: int | None,
-    drop_fraction: float,
-    drop_schedule: Schedule,
-    structure: select.Structure | None,
-    dense: tuple[str, ...],
-    axes: fan_axes.Axes = None,
-    allow_regrow: bool,
-    zero_regrown: bool,
+    layers: LayerOptions,
+    updates: DropGrowOptions,
     include_end: bool = False,
 ) -> MaskUpdateSpec:
     """Makes a `MaskUpdateSpec` from the arguments of a method.
@@ -86,22 +88,8 @@ def make_update_spec(
       update_every: steps between mask updates, at least 1.
       end_step: mask updates take place before this step, or up to and including it with
         `include_end`; None for no end.
-      drop_fraction: fraction of each layer's active weights that a mask update drops,
-        in [0, 1]; the count is rounded down.
-      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
-        which decays to 0 at `end_step`; or a function of the step, such as a learning
-        rate schedule, whose value relative to its largest value multiplies
-        `drop_fraction`. All but "constant" need `end_step`.
-      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None selects weights one by one.
-      dense: shell patterns of leaf names; matching layers stay dense.
-      axes: which axes of the leaves are inputs and outputs, in any form that
-        `fan_axes.of_tree` accepts; None to infer them.
-      allow_regrow: whether a weight dropped in a mask update may be grown again in
-        the same update.
-      zero_regrown: whether a weight dropped and regrown in the same update starts
-        from zero with fresh optimizer state, as other grown weights do. If False, it
-        keeps its value and its optimizer state.
+      layers: completed options about layers, see `layer_options.resolve`.
+      updates: completed options about mask updates, see `options.resolve`.
       include_end: whether `end_step` itself is the last mask update.
 
     Returns:
@@ -118,133 +106,19 @@ def make_update_spec(
         include_end=include_end,
     )
     drop_fractions = update_schedules.drop_fractions(
-        update_schedule, fraction=drop_fraction, schedule=drop_schedule
+        update_schedule, fraction=updates.drop_fraction, schedule=updates.drop_schedule
     )
-    return MaskUpdateSpec(
-        update_schedule,
-        drop_fractions,
-        structure,
-        dense,
-        axes,
-        allow_regrow,
-        zero_regrown,
-    )
-
-
-def keep_by_magnitude(masks: Masks, params: Params, grads: Grads) -> Scores:
-    """Scores by magnitude.
-
-    Args:
-      masks: the present masks.
-      params: parameters, zero outside the masks.
-      grads: not used; part of the signature of keep scores.
-    """
-    del grads
-    return scores.magnitude(params, masks)
-
-
-def random_growth_scores(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
-    """Uniform random growth scores.
-
-    Args:
-      masks: the present masks; only names and shapes are used.
-      grads: not used; part of the signature of growth scores.
-      key: random key of this mask update.
-    """
-    del grads
-    return scores.random(masks, key=key)
-
-
-# (masks, params, grads, dropped, structure) -> (surviving masks, whether all scores
-# were finite); `dropped` maps masks to the number of weights to drop in each layer.
-Keep = Callable[..., tuple[Masks, Bool[Array, ""]]]
-
-
-def make_keep(scores: Callable[[Masks, Params, Grads], Scores]) -> Keep:
-    """Makes the function that keeps the weights of highest score in each layer.
-
-    Args:
-      scores: called as `scores(masks, params, grads)`; returns the score of each
-        weight.
-
-    Returns:
-      A function `(masks, params, grads, dropped, structure)` that returns the masks of
-      the surviving weights, and whether all scores were finite (boolean scalar). Its
-      argument `dropped` maps masks to the number of weights to drop in each layer.
-    """
-
-    def keep(
-        masks: Masks,
-        params: Params,
-        grads: Grads,
-        dropped: Any,
-        structure: select.Structure | None,
-    ) -> tuple[Masks, Bool[Array, ""]]:
-        keep_counts = grow.subtract(grow.count(masks), dropped(masks))
-        weight_scores = scores(masks, params, grads)
-        kept = select.top_k_per_layer(
-            weight_scores, keep_counts, candidates=masks, structure=structure
-        )
-        return kept, select.all_finite(weight_scores, masks)
-
-    return keep
-
-
-def make_keep_by_sign(*, allow_regrow: bool) -> Keep:
-    """Makes the function that drops the smallest weights of each sign separately.
-
-    The positive and the negative weights of a layer lose the same fraction. Zero counts
-    as positive.
-
-    Args:
-      allow_regrow: if False, both signs together drop at most as many weights as can
-        be grown, since dropped weights are not available for growth.
-
-    Returns:
-      A function `(masks, params, grads, dropped, structure)` that returns the masks of
-      the surviving weights, and whether all scores were finite (boolean scalar). Its
-      argument `dropped` maps masks to the number of weights to drop in each layer.
-    """
-
-    def keep(
-        masks: Masks,
-        params: Params,
-        grads: Grads,
-        dropped: Any,
-        structure: select.Structure | None,
-    ) -> tuple[Masks, Bool[Array, ""]]:
-        del grads, structure
-        weight_scores = scores.magnitude(params, masks)
-        negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), masks, params)
-        positive = jax.tree.map(lambda mask, lower: mask & ~lower, masks, negative)
-        drop_negative, drop_positive = dropped(negative), dropped(positive)
-        if not allow_regrow:
-            growable = grow.subtract(grow.num_inactive(masks), drop_negative)
-            drop_positive = jax.tree.map(jnp.minimum, drop_positive, growable)
-        sides = ((negative, drop_negative), (positive, drop_positive))
-        kept_by_sign = [
-            select.top_k_per_layer(
-                weight_scores,
-                grow.subtract(grow.count(side), num_to_drop),
-                candidates=side,
-            )
-            for side, num_to_drop in sides
-        ]
-        kept = jax.tree.map(jnp.logical_or, *kept_by_sign)
-        return kept, select.all_finite(weight_scores, masks)
-
-    return keep
+    return MaskUpdateSpec(update_schedule, drop_fractions, layers, updates)
 
 
 def drop_and_grow(
     inner: optax.GradientTransformation,
     spec: MaskUpdateSpec,
     *,
-    keep: Keep,
+    keep: drop.Keep,
     grow_score: Callable[[Masks, Grads, Key[Array, ""] | None], Scores],
     init_masks: InitMasks,
     soft_bound: bool = False,
-    skip_update: bool,
     key: Key[Array, ""] | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that mask updates drop some weights and grow others.
@@ -252,14 +126,14 @@ def drop_and_grow(
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.
       spec: when and how masks are updated.
-      keep: chooses the surviving weights; from `make_keep` or `make_keep_by_sign`.
+      keep: chooses the surviving weights; from `drop.make_keep` or
+        `drop.make_keep_by_sign`.
       grow_score: called as `grow_score(masks, grads, key)`; in each layer, the inactive
         weights of highest score are grown. Its key is None if `key` is.
       init_masks: makes the initial masks from the parameters.
       soft_bound: whether to grow before dropping, as in MEST: weights grown at one mask
         update are above the target count until the next one drops as many. The update
         at `spec.update_schedule.end` grows none.
-      skip_update: whether to skip the step of `inner` at mask updates.
       key: typed random key for `grow_score`; the step is folded in. None for growth
         scores that draw nothing.
 
@@ -267,7 +141,8 @@ def drop_and_grow(
       The wrapped optimizer. Its memory is a `grow.EverActive`, with a `SoftBoundState`
       in `own` for `soft_bound`.
     """
-    allow_regrow = spec.allow_regrow
+    layers, updates = spec.layers, spec.updates
+    allow_regrow = updates.allow_regrow
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
         memory = grow.init_exploration(params, masks)
@@ -292,7 +167,7 @@ def drop_and_grow(
     ) -> MaskUpdate:
         del unused
         structure = select.bind(
-            spec.structure, params, axes=spec.axes, dense=spec.dense
+            layers.structure, params, axes=layers.axes, dense=layers.dense
         )
         drop_fraction = grow.fraction_at(
             spec.drop_fractions, spec.update_schedule, step
@@ -307,7 +182,7 @@ def drop_and_grow(
                     *(*memory.own, grow.count(active)),
                 )
             counts = grow.part(active, drop_fraction, structure=structure)
-            counts = grow.zero_counts(counts, spec.dense)
+            counts = grow.zero_counts(counts, layers.dense)
             # Without regrowth, only weights that were inactive before can be grown, and
             # dropping more than that would lower the density.
             return counts if allow_regrow else grow.at_most_inactive(counts, masks)
@@ -340,7 +215,7 @@ def drop_and_grow(
             growth_scores, kept if allow_regrow else masks, grow_counts
         )
         regrown = (
-            grow.dropped_and_regrown(masks, kept, new) if spec.zero_regrown else None
+            grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
         )
         own = SoftBoundState(grow_counts, grow.count(new)) if soft_bound else None
         memory_after = grow.record_exploration(memory, masks, new, own=own)
@@ -356,6 +231,6 @@ def drop_and_grow(
             spec.update_schedule, step
         ),
         init_memory=init_memory,
-        skip_update=skip_update,
+        skip_update=updates.skip_update,
         key=key,
     )

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Key
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import select, tree
+from jaxsparse import scores, select, tree
 from jaxsparse.transforms import update_schedules
 from jaxsparse.transforms.state import find
 from jaxsparse.transforms.update_schedules import UpdateSchedule
@@ -280,6 +280,18 @@ def dropped_and_regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
     return jax.tree.map(
         lambda before, survived, after: before & ~survived & after, masks, kept, new
     )
+
+
+def random_scores(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
+    """Uniform random growth scores.
+
+    Args:
+      masks: the present masks; only names and shapes are used.
+      grads: not used; part of the signature of growth scores.
+      key: random key of this mask update.
+    """
+    del grads
+    return scores.random(masks, key=key)
 
 
 def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:

@@ -7,43 +7,22 @@ from typing import Any
 import jax
 from jaxtyping import Array, Int
 
-from jaxsparse import distributions, fan_axes, scores, select, tree
+from jaxsparse import distributions, scores, select, tree
 from jaxsparse import masks as masks_lib
+from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import init_masks
-from jaxsparse.transforms.init_masks import Distribution
 from jaxsparse.types import Counts, Masks, Params
 
 # (masks, params, table of sparsities, index of the row to use) -> masks
 MaskFn = Callable[[Masks, Params, list[Fraction], Int[Array, ""]], Masks]
 
 
-def make_mask_fn(
-    *,
-    distribution: Distribution,
-    dense: tuple[str, ...] = (),
-    structure: select.Structure | None = None,
-    min_layer_density: float = 0.0,
-    axes: fan_axes.Axes = None,
-) -> MaskFn:
+def make_mask_fn(layers: LayerOptions) -> MaskFn:
     """Makes the function that keeps the largest weights, for a table of sparsities.
 
     Args:
-      distribution: "global" for one threshold over all layers; or how the active
-        weights are divided among layers: a name in `distributions.NAMES` ("uniform",
-        "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
-        number of active weights of each layer.
-      dense: shell patterns of leaf names; matching layers stay dense and need not fit
-        `structure`. Must be empty if `distribution` is a function.
-      structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None selects weights one by one. With
-        distribution "global", it must be `blocks` or `channels`, with units of the same
-        size in all layers.
-      min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
-        weights or structural units; other layers are pruned more to compensate. Only
-        for distribution "global".
-      axes: which axes of the leaves are inputs and outputs: a layout such as
-        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
-        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      layers: how a sparsity is divided among layers; with a distribution. `prunable` is
+        not used.
 
     Returns:
       A function `(masks, params, table, index)` to masks. `masks` limits which weights
@@ -52,72 +31,70 @@ def make_mask_fn(
       be traced.
 
     Raises:
-      ValueError: if `min_layer_density` is out of range, or nonzero for a distribution
-        other than "global".
+      ValueError: if `min_layer_density` is nonzero for a distribution other than
+        "global".
     """
-    if not 0 <= min_layer_density <= 1 or (
-        min_layer_density and distribution != "global"
-    ):
+    is_global = layers.distribution == "global"
+    if layers.min_layer_density and not is_global:
         raise ValueError(
             "min_layer_density: expected a density in [0, 1], and 0 unless the "
-            f"distribution is 'global', got {min_layer_density} with distribution "
-            f"{distribution!r}"
+            f"distribution is 'global', got {layers.min_layer_density} with "
+            f"distribution {layers.distribution!r}"
         )
+    return _make_global(layers) if is_global else _make_layerwise(layers)
+
+
+def _make_layerwise(layers: LayerOptions) -> MaskFn:
+    """Makes the function for a distribution that sets the count of each layer."""
     # Cached, because a table may have 10**6 rows, and each of them is divided among the
     # layers in exact arithmetic.
     cache: dict[Any, list[Counts]] = {}
 
     def tabulate(
-        masks: Masks,
-        table: list[Fraction],
-        bound_structure: Any,
-        layouts: fan_axes.TreeAxes,
+        masks: Masks, table: list[Fraction], bound: LayerOptions
     ) -> list[Counts]:
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(masks))
-        cache_key = (tuple(masks_lib.names(masks)), shapes, tuple(table), layouts)
+        names = tuple(masks_lib.names(masks))
+        cache_key = (names, shapes, tuple(table), bound.axes)
         if cache_key not in cache:
             cache[cache_key] = [
-                init_masks.layer_counts(
-                    masks,
-                    sparsity,
-                    distribution=distribution,
-                    dense=dense,
-                    structure=bound_structure,
-                    axes=layouts,
-                )
-                for sparsity in table
+                init_masks.layer_counts(masks, sparsity, bound) for sparsity in table
             ]
         return cache[cache_key]
 
     def layerwise(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
     ) -> Masks:
-        # Layouts are inferred from the parameters: masks lack the biases, whose shapes
-        # tell which leading axes of a kernel are stacked layers.
-        layouts = fan_axes.of_tree(params, axes)
-        bound_structure = select.bind(structure, params, axes=layouts, dense=dense)
+        bound = init_masks.bind(layers, params)
         sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
         counts = tree.map_with_names(
             lambda name, *of_leaf: select.count_at(of_leaf, index, sizes[name]),
-            *tabulate(masks, table, bound_structure, layouts),
+            *tabulate(masks, table, bound),
         )
         weight_scores = scores.magnitude(params, masks)
         return select.top_k_per_layer(
-            weight_scores, counts, candidates=masks, structure=bound_structure
+            weight_scores, counts, candidates=masks, structure=bound.structure
         )
+
+    return layerwise
+
+
+def _make_global(layers: LayerOptions) -> MaskFn:
+    """Makes the function for one threshold over all layers."""
+    dense = layers.dense
 
     def globally(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
     ) -> Masks:
-        bound_structure = select.bind(structure, params, axes=axes, dense=dense)
-        layers = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
-        masks_lib.check_globs(dense, list(layers), field="dense")
+        structure = select.bind(layers.structure, params, axes=layers.axes, dense=dense)
+        leaves = dict(zip(masks_lib.names(masks), jax.tree.leaves(masks), strict=True))
+        masks_lib.check_globs(dense, list(leaves), field="dense")
         # Dense layers are not selected from, but count toward the sparsity.
         num_dense = sum(
-            leaf.size for name, leaf in layers.items() if masks_lib.matches(name, dense)
+            leaf.size for name, leaf in leaves.items() if masks_lib.matches(name, dense)
         )
         minimums = select.floors(
-            masks, min_layer_density, frozen=dense, structure=bound_structure
+            masks, layers.min_layer_density, frozen=dense, structure=structure
         )
         needed, total = sum(jax.tree.leaves(minimums)), masks_lib.size(masks)
         counts = [
@@ -129,18 +106,18 @@ def make_mask_fn(
             raise ValueError(
                 f"sparsity: expected to keep at least {num_dense + needed} of {total} "
                 f"weights, which dense={dense} and "
-                f"min_layer_density={min_layer_density} require, got "
+                f"min_layer_density={layers.min_layer_density} require, got "
                 f"{min(counts) + num_dense}; use a lower sparsity, fewer dense layers, "
                 "or a lower minimum density"
             )
-        counts = select.round_totals(bound_structure, masks, counts, frozen=dense)
+        counts = select.round_totals(structure, masks, counts, frozen=dense)
         return select.top_k_global_at_least(
             scores.magnitude(params, masks),
             select.count_at(counts, index, total - num_dense),
             minimums,
             candidates=masks,
             frozen=dense,
-            structure=bound_structure,
+            structure=structure,
         )
 
-    return globally if distribution == "global" else layerwise
+    return globally

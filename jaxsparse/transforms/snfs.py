@@ -3,6 +3,7 @@
 The total number of active weights is constant, but the counts of single layers are not.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,40 +11,62 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxsparse import arguments, fan_axes, scores, select
+from jaxsparse import arguments, layer_options, scores, select
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import drop_grow, grow, init_masks, update_schedules
-from jaxsparse.transforms.init_masks import Distribution, Prunable
+from jaxsparse.layer_options import LayerOptions
+from jaxsparse.transforms import drop_grow, grow, init_masks, options, update_schedules
+from jaxsparse.transforms.options import DropGrowOptions
 from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.types import Counts, Grads, Masks, Params, RandomKey
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SNFSOptions(DropGrowOptions):
+    r"""How mask updates of sparse momentum drop, move and grow weights.
+
+    By default, `drop_fraction` is 0.5, `drop_schedule` "cosine" and `skip_update`
+    False.
+
+    Attributes:
+      momentum: the factor :math:`\alpha` of the method's own momentum, in [0, 1).
+      redistribute: whether weights move between layers. If False, each layer grows as
+        many weights as it drops.
+
+    Raises:
+      ValueError: if a value is out of range.
+      TypeError: if a value has a wrong type.
+    """
+
+    momentum: float = 0.9
+    redistribute: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        arguments.check_fields(self, momentum=_check_momentum)
+
+
+def _check_momentum(name: str, value: Any) -> None:
+    """Checks that a value is a factor in [0, 1)."""
+    arguments.real(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a factor in [0, 1), got {value}")
+
+
 @arguments.check(
     sparsity=arguments.real,
-    drop_fraction=arguments.real,
-    drop_schedule=arguments.name_or_function,
-    momentum=arguments.real,
     key=arguments.optional(arguments.key),
 )
 def snfs(
     inner: optax.GradientTransformation,
     *,
     sparsity: float,
-    distribution: Distribution = "uniform",
-    dense: tuple[str, ...] = (),
     update_every: int = 100,
     begin_step: int | None = None,
     end_step: int | None = None,
-    drop_fraction: float = 0.5,
-    drop_schedule: drop_grow.Schedule = "cosine",
-    momentum: float = 0.9,
-    redistribute: bool = True,
-    allow_regrow: bool = True,
-    zero_regrown: bool = False,
-    skip_update: bool = False,
-    prunable: Prunable = masks_lib.is_kernel,
-    axes: fan_axes.Axes = None,
+    layers: LayerOptions | None = None,
+    updates: DropGrowOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Drops the smallest weights and grows those of largest momentum: sparse momentum.
@@ -58,39 +81,17 @@ def snfs(
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.
       sparsity: fraction of the prunable weights to remove, in [0, 1).
-      distribution: how the active weights of the initial masks are divided among
-        layers: a name in `distributions.NAMES` ("uniform", "balanced", "er" or "erk"),
-        or a function of masks and sparsity that returns the number of active weights of
-        each layer.
-      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
-        dense throughout training. Must be empty if `distribution` is a function.
       update_every: steps between mask updates, at least 1; the paper updates the masks
         after every epoch.
       begin_step: step of the first mask update, counted from 0; `update_every` if None.
-      end_step: mask updates take place before this step; None for no end.
-      drop_fraction: fraction of each layer's active weights that a mask update drops,
-        in [0, 1]; the count is rounded down.
-      drop_schedule: how `drop_fraction` changes over training: "constant"; "cosine",
-        which decays to 0 at `end_step`; or a function of the step, such as a learning
-        rate schedule, whose value relative to its largest value multiplies
-        `drop_fraction`. All but "constant" need `end_step`.
-      momentum: :math:`\alpha`, in [0, 1).
-      redistribute: whether weights move between layers. If False, each layer grows as
-        many weights as it drops.
-      allow_regrow: whether a weight dropped in a mask update may be grown again in
-        the same update.
-      zero_regrown: whether a weight dropped and regrown in the same update starts
-        from zero with fresh optimizer state, as other grown weights do. If False, it
-        keeps its value and its optimizer state.
-      skip_update: whether to skip the step of `inner` at mask updates. Then surviving
-        weights and their optimizer state stay as they are.
-      prunable: which leaves have masks: a function of a leaf's name and the leaf, or
-        shell patterns of leaf names, where a pattern that begins with "!" excludes
-        leaves. The default selects leaves called kernel, weight, w or embedding that
-        have a floating-point dtype and at least two axes.
-      axes: which axes of the leaves are inputs and outputs: a layout such as
-        `fan_axes.EQUINOX` or "oi...", a mapping from shell patterns to layouts, or a
-        `fan_axes.TreeAxes`; None infers the layouts from names and shapes.
+      end_step: mask updates take place before this step; None for no end. The default
+        schedule of drops needs it.
+      layers: which leaves have masks, and how the active weights of the initial masks
+        are divided among them; the distribution is "uniform" by default. Dense layers
+        stay dense throughout training. `structure` must be None and
+        `min_layer_density` 0.
+      updates: how mask updates drop, move and grow weights; a `DropGrowOptions` or an
+        `SNFSOptions`.
       key: random key that the initial masks are drawn with, typed or raw key data
         (uint32); `jax.random.key(0)` if None.
 
@@ -99,6 +100,10 @@ def snfs(
 
     Raises:
       ValueError: if an argument is out of range or does not fit the network.
+
+    Examples:
+      >>> updates = transforms.SNFSOptions(redistribute=False)
+      >>> tx = snfs(optax.sgd(0.1), sparsity=0.9, end_step=75_000, updates=updates)
 
     Deviations:
       Shares have a precision of 20 bits, and the counts that follow from them are
@@ -109,28 +114,36 @@ def snfs(
       Dettmers, Zettlemoyer. Sparse Networks from Scratch: Faster Training without
       Losing Performance. 2019. arXiv:1907.04840, algorithm 1.
     """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: expected a factor in [0, 1), got {momentum}")
+    layers = layer_options.resolve(
+        layers,
+        function="snfs",
+        distribution="uniform",
+        unused=("structure", "min_layer_density"),
+    )
+    updates = options.resolve(
+        updates,
+        SNFSOptions,
+        function="snfs",
+        drop_fraction=0.5,
+        drop_schedule="cosine",
+        skip_update=False,
+    )
+    momentum, redistribute = updates.momentum, updates.redistribute
     spec = drop_grow.make_update_spec(
         begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
-        drop_fraction=drop_fraction,
-        drop_schedule=drop_schedule,
-        structure=None,
-        dense=dense,
-        axes=axes,
-        allow_regrow=allow_regrow,
-        zero_regrown=zero_regrown,
+        layers=layers,
+        updates=updates,
     )
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
         weights = masks_lib.size(masks) if jax.tree.leaves(masks) else 0
-        if redistribute and weights * drop_fraction >= 2**31:
+        if redistribute and weights * updates.drop_fraction >= 2**31:
             raise ValueError(
                 "drop_fraction: expected fewer than 2**31 weights dropped at once, got "
-                f"{drop_fraction} of {weights} weights; use a lower fraction, or "
-                "redistribute=False"
+                f"{updates.drop_fraction} of {weights} weights; use a lower fraction, "
+                "or redistribute=False"
             )
         zero_momentum = masks_lib.tree_map(
             lambda _, leaf: jnp.zeros_like(leaf, jnp.float32), masks, params
@@ -165,9 +178,9 @@ def snfs(
         drop_counts = grow.part(
             masks, grow.fraction_at(spec.drop_fractions, spec.update_schedule, step)
         )
-        if not allow_regrow:
+        if not updates.allow_regrow:
             drop_counts = grow.at_most_inactive(drop_counts, masks)
-        drop_counts = grow.zero_counts(drop_counts, dense)
+        drop_counts = grow.zero_counts(drop_counts, layers.dense)
         keep_counts = grow.subtract(grow.count(masks), drop_counts)
         kept = select.top_k_per_layer(
             scores.magnitude(params, masks), keep_counts, candidates=masks
@@ -175,14 +188,16 @@ def snfs(
         growth_scores = grow.gradient_magnitude(masks, memory.own)
         grow_counts = drop_counts
         if redistribute:
-            excluded = kept if allow_regrow else masks
+            excluded = kept if updates.allow_regrow else masks
             grow_counts = _redistribute(
-                drop_counts, masks, excluded, growth_scores, dense
+                drop_counts, masks, excluded, growth_scores, layers.dense
             )
         new = grow.grow(
-            masks, kept, grow_counts, growth_scores, allow_regrow=allow_regrow
+            masks, kept, grow_counts, growth_scores, allow_regrow=updates.allow_regrow
         )
-        regrown = grow.dropped_and_regrown(masks, kept, new) if zero_regrown else None
+        regrown = (
+            grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
+        )
         memory_after = grow.record_exploration(memory, masks, new, own=memory.own)
         # No `finite`: `observe` keeps the momentum finite, and `sparsify` checks the
         # weights.
@@ -190,22 +205,14 @@ def snfs(
 
     return sparsify(
         inner,
-        init_masks.random(
-            sparsity=sparsity,
-            distribution=distribution,
-            dense=dense,
-            structure=None,
-            axes=axes,
-            prunable=prunable,
-            key=key,
-        ),
+        init_masks.random(sparsity=sparsity, layers=layers, key=key),
         update_masks=update_masks,
         update_at=lambda step: update_schedules.should_update(
             spec.update_schedule, step
         ),
         init_memory=init_memory,
         observe=observe,
-        skip_update=skip_update,
+        skip_update=updates.skip_update,
     )
 
 

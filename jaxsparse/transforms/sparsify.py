@@ -10,17 +10,15 @@ exactly zero after the learning rate was applied. The optimizer state of newly a
 weights is reset.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
 
-from jaxsparse import arguments, rng, select, tree
+from jaxsparse import arguments, rng
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import state_reset
+from jaxsparse.transforms import due_updates, fitting, state_reset
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -133,7 +131,7 @@ def sparsify(
     def init(params: Params) -> SparsifyState:
         # The placeholder must appear in the state wherever masks do, so that
         # `optax.tree.map_params` treats them like parameters.
-        masks = params if is_placeholder(params) else init_masks(_fast(params))
+        masks = params if fitting.is_placeholder(params) else init_masks(_fast(params))
         params = masks_lib.apply(_for_params(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
@@ -161,13 +159,13 @@ def sparsify(
                 "params: expected the parameters at which the gradient was taken, got "
                 "None; call tx.update(grads, opt_state, params)"
             )
-        grads = fit_grads(state.masks, grads, _fast(params))
+        grads = fitting.fit_grads(state.masks, grads, _fast(params))
         # Before the mask update, which thus sees a memory that includes this gradient.
         if observe is not None:
             state = state._replace(memory=observe(state.memory, grads))
         due = jnp.zeros((), bool) if update_at is None else update_at(state.step)
-        update_grads = _update_grads(grads, growth_grads, _fast(params))
-        new, skipped = _update_masks_if_due(
+        update_grads = fitting.update_grads(grads, growth_grads, _fast(params))
+        new, skipped = due_updates.update_masks_if_due(
             update_masks, due, update_grads, state, _fast(params), extra, impl
         )
         param_masks = _for_params(params, new.masks)
@@ -228,147 +226,9 @@ def sparsify(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _update_masks_if_due(
-    update_masks: UpdateMasks | None,
-    due: Bool[Array, ""],
-    grads: Any,
-    state: SparsifyState,
-    params: Params,
-    extra: dict[str, Any],
-    impl: Any,
-) -> tuple[MaskUpdate, Int[Array, ""]]:
-    """Performs the mask update if it is due (step 1 of `sparsify`).
-
-    Args:
-      update_masks: the method's mask update, or None.
-      due: whether a mask update is due at this step; boolean scalar.
-      grads: the dense gradient, or the caller's `growth_grads`.
-      state: the current state.
-      params: the weights; for lookahead the fast ones.
-      extra: further keyword arguments for `update_masks`.
-      impl: PRNG implementation of the key in `state`, or None.
-
-    Returns:
-      The mask update, or the current masks and memory if no update is due or a score is
-      not finite; and the number of skipped mask updates, 0 or 1.
-    """
-    zero = jnp.zeros((), jnp.int32)
-    if update_masks is None:
-        return MaskUpdate(state.masks, state.memory), zero
-    no_weights = jax.tree.map(jnp.zeros_like, state.masks)
-    key_data = state.key
-
-    def run_update(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
-        weights = masks_lib.apply(state.masks, params)
-        new = update_masks(
-            state.masks,
-            weights,
-            grads(weights) if _is_function(grads) else grads,
-            step=state.step,
-            key=None
-            if key_data is None
-            else jax.random.wrap_key_data(key_data, impl=impl),
-            memory=memory,
-            inner_state=state.inner_state,
-            **extra,
-        )
-        finite = select.all_finite(weights, state.masks)
-        if new.finite is not None:
-            finite &= new.finite
-        old = _unchanged(new, state.masks, memory, no_weights)
-        # A select: `finite` may differ between replicates, so a cond would become a
-        # select under vmap anyway.
-        chosen = jax.tree.map(
-            lambda after, before: jnp.where(finite, after, before),
-            new._replace(finite=None),
-            old,
-        )
-        return chosen, jnp.where(finite, zero, 1)
-
-    # Both branches of the cond must return the same structure, and only a trace shows
-    # whether the method sets `reset` and `zeroed`.
-    unused, _ = jax.eval_shape(run_update, state.memory)
-
-    def keep_masks(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
-        return _unchanged(unused, state.masks, memory, no_weights), zero
-
-    return jax.lax.cond(due, run_update, keep_masks, state.memory)
-
-
-def _unchanged(new: Any, masks: Masks, memory: Any, no_weights: Masks) -> MaskUpdate:
-    """Returns a mask update that changes nothing, with the same fields set as `new`.
-
-    Args:
-      new: a mask update, perhaps abstract; only which fields are None is used.
-      masks: the current masks.
-      memory: the method's current state.
-      no_weights: masks that are False everywhere.
-    """
-    return MaskUpdate(
-        masks,
-        memory,
-        reset=None if new.reset is None else no_weights,
-        zeroed=None if new.zeroed is None else no_weights,
-    )
-
-
 def _as_dtype_of(leaf: Any, template: Any) -> Any:
     """Casts an array to the dtype of another, if they differ."""
     return leaf if leaf.dtype == template.dtype else leaf.astype(template.dtype)
-
-
-def is_placeholder(params: Any) -> bool:
-    """Returns whether `params` is the placeholder of `optax.tree.map_params`.
-
-    To find out which leaves of an optimizer state belong to parameters, `map_params`
-    calls `init` with a single pytree node of a private type, without leaves, and looks
-    for that node in the state it gets.
-
-    Args:
-      params: the argument of `init`.
-    """
-    structure = jax.tree.structure(params)
-    is_leafless_node = structure.num_nodes == 1 and structure.num_leaves == 0
-    return is_leafless_node and not isinstance(params, Mapping | Sequence | None)
-
-
-def fit_grads(masks: Masks, grads: Grads, params: Params) -> Grads:
-    """Gives gradients the nesting of the weights; every prunable leaf must have one.
-
-    Args:
-      masks: masks of the prunable leaves; None elsewhere.
-      grads: gradients, None where a leaf has none.
-      params: the weights. Leaves must have equal names and shapes; node types, such as
-        dict and FrozenDict, may differ.
-
-    Returns:
-      The gradients in the nesting of `params`.
-
-    Raises:
-      ValueError: if a gradient is missing or does not fit; the message names the leaf.
-    """
-    available = tree.named_leaves(grads)
-    for name in tree.names(masks):
-        if name not in available:
-            raise ValueError(
-                f"grads: expected a gradient for {name}, which is prunable, got None; "
-                "pass zeros, or exclude the leaf with `prunable=`"
-            )
-    return tree.match_structure(grads, params, fields=("grads", "params"))
-
-
-def _update_grads(grads: Grads, growth_grads: Any, params: Params) -> Any:
-    """Returns what a mask update sees in place of the gradient, in its nesting."""
-    if growth_grads is None:
-        return grads
-    if _is_function(growth_grads):
-        return growth_grads
-    return tree.match_structure(growth_grads, params, fields=("growth_grads", "params"))
-
-
-def _is_function(grads: Any) -> bool:
-    """True for functions; false for callable pytrees such as equinox modules."""
-    return callable(grads) and jax.tree.structure(grads) == jax.tree.structure(0)
 
 
 def _fast(params: Params) -> Params:

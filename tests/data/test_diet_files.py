@@ -27,7 +27,7 @@ def test_scores_come_back_to_the_bit(tmp_path: Path) -> None:
     assert got.scores.dtype == np.float64
     assert got.scores.tobytes() == WILD.tobytes()
     assert got.provenance == origin()
-    assert got.provenance.examples == 5 and len(got.provenance.labels) == 64
+    assert got.provenance.examples == 5 and len(got.provenance.hashes.labels) == 64
     assert [file.name for file in path.parent.iterdir()] == ["el2n.npz"]
 
 
@@ -116,7 +116,7 @@ def test_what_is_no_file_of_scores_is_neither_read_nor_lost(
 def test_a_file_at_odds_with_itself_is_refused(
     held: np.ndarray, tmp_path: Path
 ) -> None:
-    said = json.dumps(origin()._asdict())
+    said = json.dumps(origin().to_dict())
     np.savez(tmp_path / "a.npz", scores=held, provenance=said)
     with pytest.raises(ValueError, match="expected 5 scores in float64"):
         score_files.load(tmp_path / "a.npz", labels=LABELS)

@@ -193,11 +193,9 @@ def test_a_dataset_without_files_has_no_hash_of_them() -> None:
 def test_scores_know_the_images_they_are_of(tmp_path: Path) -> None:
     labels, scores = np.arange(5), np.arange(5.0)
     said = dict(score="el2n", dataset="d", split="train", config="c")
-    of = score_files.describe(labels, replicates=1, step=1, **said)._replace(
-        images="aaa"
-    )
+    of = score_files.describe(labels, replicates=1, step=1, **said).with_images("aaa")
     score_files.save(tmp_path / "new.npz", scores, provenance=of)
-    older = of._replace(images="")
+    older = of.with_images("")
     score_files.save(tmp_path / "old.npz", scores, provenance=older)
     for name in ("new", "old"):
         score_files.load(tmp_path / f"{name}.npz", labels=labels, images="aaa")

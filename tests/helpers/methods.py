@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from helpers import flat_options
 from helpers.optimizers import INSIDE, OUTSIDE, SGD
 from helpers.reference import select as select_slowly
 
@@ -145,7 +146,7 @@ def dynamic(
     skips = make is transforms.rigl and options.get("skip_update", True)
     rests = RIGL_CHANGES if skips else ()
     return Method(
-        lambda inner: make(inner, **options),
+        lambda inner: flat_options.call(make, inner, **options),
         lambda update: counts,
         forgets=forgets,
         zeroes=forgets is not None,
@@ -162,7 +163,9 @@ METHODS: dict[str, Method] = {
     ),
     "gradual_magnitude global": Method(
         lambda tx: t.gradual_magnitude(
-            tx, **GRADUAL, distribution="global", min_layer_density=0.2
+            tx,
+            **GRADUAL,
+            layers=t.LayerOptions(distribution="global", min_layer_density=0.2),
         ),
         lambda update: (held(PRUNES, CUBIC, update),),
     ),
@@ -198,12 +201,16 @@ METHODS: dict[str, Method] = {
     ),
     "mest": dynamic(t.mest, (24, 12), **FADING),
     "mest soft_bound": Method(
-        lambda tx: t.mest(tx, **FADING, soft_bound=True, gradient_weight=2.0),
+        lambda tx: flat_options.call(
+            t.mest, tx, **FADING, soft_bound=True, gradient_weight=2.0
+        ),
         soft_counts,
     ),
     "snfs": dynamic(t.snfs, (36,), **FADING, momentum=0.8),
     "granet": Method(
-        lambda tx: t.granet(tx, **GRADUAL, initial_sparsity=0.5),
+        lambda tx: t.granet(
+            tx, **GRADUAL, updates=t.GraNetOptions(initial_sparsity=0.5)
+        ),
         lambda update: (
             held(PRUNES, cubic(PRUNES, Fraction(1, 2), Fraction(3, 4)), update),
         ),
@@ -230,7 +237,7 @@ METHODS: dict[str, Method] = {
     # After an update the masks are those of the next.
     "straight_through gradual": Method(
         lambda tx: t.straight_through(
-            tx, **GRADUAL, distribution="global", train_all=False
+            tx, **GRADUAL, layers=t.LayerOptions(distribution="global"), train_all=False
         ),
         lambda update: (held(PRUNES, CUBIC, update + 1),),
         latent=True,

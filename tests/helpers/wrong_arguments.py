@@ -1,6 +1,5 @@
 """What an argument of each kind may never be, and whether a call says so."""
 
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from helpers import flat_options
 
-from jaxsparse.analysis import (
-    similarity,
-)
+from jaxsparse import transforms
+from jaxsparse.analysis import similarity
 
 KEY = jax.random.key(0)
 PARAMS = {"a": {"kernel": jnp.arange(1.0, 13.0).reshape(4, 3), "bias": jnp.ones(3)}}
@@ -112,13 +111,13 @@ def method(make: Callable[..., Any], **arguments: Any) -> Call:
     """A method and the beginning of its training."""
 
     def call(**arguments: Any) -> Any:
-        return jax.eval_shape(make(INNER, **arguments).init, PARAMS)
+        return jax.eval_shape(flat_options.call(make, INNER, **arguments).init, PARAMS)
 
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(make).parameters.items()
-        if parameter.default not in (inspect.Parameter.empty, None)
-    }
+    defaults = flat_options.defaults(make)
+    if "drop_schedule" in flat_options.fields(make):
+        defaults |= {"drop_fraction": 0.3, "drop_schedule": "cosine"}
+    if make not in (transforms.fixed, transforms.sr_ste):
+        defaults["distribution"] = "uniform"
     return Call(call, defaults | arguments)
 
 

@@ -110,7 +110,8 @@ def test_panels_are_side_by_side(count, shared):
     parts = [
         line("IMP", X, i + np.array(VALUES), panel=f"level {i}") for i in range(count)
     ]
-    made = curves(*parts, share_y=shared).axes
+    words = {"y": "accuracy (%)", "title": "LeNet", "share_y": shared}
+    made = plot_curves.interpolations(pd.concat(parts), **words).axes
     assert [axes.get_title() for axes in made] == [f"level {i}" for i in range(count)]
     assert len({axes.get_xlim() for axes in made}) == 1
     assert len({axes.get_ylim() for axes in made}) == (1 if shared else count)

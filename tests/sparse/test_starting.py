@@ -34,9 +34,8 @@ def draw(dtype: str, structure: Any = None) -> Any:
         tx = transforms.rigl(
             optax.identity(),
             sparsity=0.8,
-            distribution="uniform",
-            drop_schedule="constant",
-            structure=structure,
+            layers=transforms.LayerOptions(distribution="uniform", structure=structure),
+            updates=transforms.RigLOptions(drop_schedule="constant"),
             key=key,
         )
         like = jax.tree.map(jax.numpy.asarray, params(dtype))
@@ -79,7 +78,9 @@ def test_structures_are_drawn_whole() -> None:
 
 @pytest.mark.parametrize("name", distributions.NAMES)
 def test_layer_counts_are_those_of_the_distribution(name: str) -> None:
-    tx = transforms.sparse_evolution(optax.sgd(0.1), sparsity=0.8, distribution=name)
+    tx = transforms.sparse_evolution(
+        optax.sgd(0.1), sparsity=0.8, layers=transforms.LayerOptions(distribution=name)
+    )
     held = start(tx)
     wanted = distributions.NAMES[name](held, 0.8)
     found = [count.num_active for count in masks.layer_counts(held).values()]
@@ -92,15 +93,18 @@ def test_a_function_and_patterns_divide_too() -> None:
         return distributions.by_glob(held, {"b/*": 7}, otherwise=sparsity)
 
     tx = transforms.rigl(
-        optax.sgd(0.1), sparsity=0.5, distribution=half, drop_schedule="constant"
+        optax.sgd(0.1),
+        sparsity=0.5,
+        layers=transforms.LayerOptions(distribution=half),
+        updates=transforms.RigLOptions(drop_schedule="constant"),
     )
     held = start(tx)
     assert [count.num_active for count in masks.layer_counts(held).values()] == [60, 7]
     tx = transforms.rigl(
         optax.sgd(0.1),
         sparsity=0.5,
-        drop_schedule="constant",
-        prunable=("*/kernel", "!b/*"),
+        updates=transforms.RigLOptions(drop_schedule="constant"),
+        layers=transforms.LayerOptions(prunable=("*/kernel", "!b/*")),
     )
     held = start(tx)
     assert masks.names(held) == ["a/kernel"]

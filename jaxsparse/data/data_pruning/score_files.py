@@ -15,35 +15,22 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from jaxsparse.data.data_pruning.provenance import (
+    Provenance,
+    describe,
+    hash_labels,
+)
 
-class Provenance(NamedTuple):
-    """Origin of the scores: score, dataset and training runs. Made by `describe`.
-
-    Attributes:
-      score: name of the score, such as "el2n".
-      dataset: name of the dataset, such as "cifar10".
-      split: scored part of the dataset, such as "train".
-      examples: number of scored examples.
-      replicates: number of training runs over which the scores are averaged.
-      step: number of training steps before the scores were computed.
-      config: digest of the configuration of those runs.
-      labels: SHA-256 of the labels in their order, in hexadecimal.
-      weights: hashes of the scored checkpoints, joined by commas; "" if there are none,
-        as for forgetting events.
-      images: hash of the images from `fingerprint.of_images`; "" if unknown, as in
-        older files.
-    """
-
-    score: str
-    dataset: str
-    split: str
-    examples: int
-    replicates: int
-    step: int
-    config: str
-    labels: str
-    weights: str = ""
-    images: str = ""
+__all__ = (
+    "Provenance",
+    "ScoreFile",
+    "check_free",
+    "describe",
+    "digest",
+    "hash_labels",
+    "load",
+    "save",
+)
 
 
 LATER = ("replicates", "step", "weights")  # known only after scores are computed
@@ -59,68 +46,6 @@ class ScoreFile(NamedTuple):
 
     scores: Float64[np.ndarray, " n"]
     provenance: Provenance
-
-
-def hash_labels(labels: Int[np.ndarray, " n"]) -> str:
-    """Hashes labels in their order, independent of their integer type.
-
-    Args:
-      labels: class of each example.
-
-    Returns:
-      SHA-256 in hexadecimal.
-    """
-    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
-
-
-def describe(
-    labels: Int[np.ndarray, " n"],
-    *,
-    score: str,
-    dataset: str,
-    split: str,
-    replicates: int,
-    step: int,
-    config: str,
-    weights: str = "",
-) -> Provenance:
-    """Makes the provenance of scores.
-
-    Args:
-      labels: labels of the scored examples, in the order of the dataset.
-      score: name of the score, such as "el2n".
-      dataset: name of the dataset, such as "cifar10".
-      split: scored part of the dataset, such as "train".
-      replicates: number of training runs over which the scores are averaged, at least
-        1.
-      step: number of training steps before the scores were computed, at least 0.
-      config: digest of the configuration of those runs.
-      weights: hashes of the scored checkpoints, joined by commas; "" if there are none,
-        as for forgetting events.
-
-    Returns:
-      The provenance, with the number of labels and their hash, and without a hash of
-      images.
-
-    Raises:
-      ValueError: if `replicates` or `step` is out of range.
-    """
-    if replicates < 1 or step < 0:
-        raise ValueError(
-            "replicates: expected at least 1, at a step of at least 0, got "
-            f"{replicates} at step {step}"
-        )
-    return Provenance(
-        score=score,
-        dataset=dataset,
-        split=split,
-        examples=len(labels),
-        replicates=replicates,
-        step=step,
-        config=config,
-        labels=hash_labels(labels),
-        weights=weights,
-    )
 
 
 def check_free(path: Path, expected: Provenance) -> None:
@@ -182,7 +107,7 @@ def save(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, scores=values, provenance=json.dumps(provenance._asdict()))
+            np.savez(file, scores=values, provenance=json.dumps(provenance.to_dict()))
             # On disk before it is renamed: otherwise a crash of the machine could leave
             # an incomplete file under the final name.
             file.flush()
@@ -217,18 +142,19 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> Score
             f"{provenance.split}); load the same split with the same number of "
             "validation examples, or score this dataset"
         )
-    if provenance.labels != hash_labels(labels):
+    if provenance.hashes.labels != hash_labels(labels):
         raise ValueError(
             f"{path}: expected scores of examples with labels of SHA-256 "
             f"{hash_labels(labels)[:12]}, those of the dataset, got "
-            f"{provenance.labels[:12]} ({provenance.dataset}, {provenance.split}); "
-            "load the same dataset in the same order and with the same label noise, "
-            "or score this one"
+            f"{provenance.hashes.labels[:12]} ({provenance.dataset}, "
+            f"{provenance.split}); load the same dataset in the same order and with "
+            "the same label noise, or score this one"
         )
-    if images and provenance.images and images != provenance.images:
+    known = provenance.hashes.images
+    if images and known and images != known:
         raise ValueError(
             f"{path}: expected scores of examples with images of hash {images[:12]}, "
-            f"those of the dataset, got {provenance.images[:12]} "
+            f"those of the dataset, got {known[:12]} "
             f"({provenance.dataset}, {provenance.split}); the images have changed "
             "since; restore them, or score these"
         )
@@ -249,8 +175,10 @@ def digest(path: Path) -> str:
       FileNotFoundError: if the file does not exist.
     """
     scores, provenance = _read(path)
-    fields = provenance._asdict()
-    if not provenance.images:  # older files lack this field; their hash must not change
+    fields = provenance.to_dict()
+    if (
+        not provenance.hashes.images
+    ):  # older files lack this field; their hash must not change
         del fields["images"]
     text = json.dumps(fields, sort_keys=True).encode()
     return hashlib.sha256(scores.astype("<f8").tobytes() + text).hexdigest()
@@ -262,7 +190,7 @@ def _read(path: Path) -> ScoreFile:
         # A pickle could execute code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scores, text = arrays["scores"], arrays["provenance"].item()
-        provenance = Provenance(**json.loads(text))
+        provenance = Provenance.from_dict(json.loads(text))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected a score file that `save` wrote, got another file "
@@ -289,11 +217,11 @@ def _differences(
     saved: Provenance, expected: Provenance, *, ignored: tuple[str, ...] = ()
 ) -> list[str]:
     """Describes the fields in which two provenances differ, except `ignored` ones."""
-    pairs = zip(saved, expected, strict=True)
+    now = expected.to_dict()
     return [
-        f"{name} ({before!r}, now {after!r})"
-        for name, (before, after) in zip(Provenance._fields, pairs, strict=True)
-        if before != after
+        f"{name} ({before!r}, now {now[name]!r})"
+        for name, before in saved.to_dict().items()
+        if before != now[name]
         and name not in ignored
         # Older files lack the hash of images.
         and not (name == "images" and not before)

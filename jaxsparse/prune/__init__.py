@@ -1,0 +1,13 @@
+"""Pruning of any pytree of parameters to a given sparsity, in one call.
+
+The parts are those of all other methods: `scores` computes a score for each weight,
+`distributions` the number of weights that each layer keeps, and `select` the masks.
+`prune` computes the scores once, `prune_iteratively` again before each of many pruning
+iterations. Neither trains the network.
+"""
+
+from jaxsparse.layer_options import LayerOptions
+from jaxsparse.prune.at_once import prune
+from jaxsparse.prune.iterative import SCHEDULES, prune_iteratively
+
+__all__ = ("SCHEDULES", "LayerOptions", "prune", "prune_iteratively")
