@@ -44,13 +44,14 @@ def average(sums: Sequence[MetricSums]) -> Scores:
     Returns:
       Loss and accuracy of each replicate.
     """
+    examples = _total(sums, "examples")
+    return Scores(_total(sums, "loss") / examples, _total(sums, "correct") / examples)
 
-    def total(name: str) -> Float[np.ndarray, "r"]:
-        parts = [np.asarray(getattr(t, name), np.float64) for t in sums]
-        return np.sum(np.concatenate([np.atleast_2d(part) for part in parts]), axis=0)
 
-    examples = total("examples")
-    return Scores(total("loss") / examples, total("correct") / examples)
+def _total(sums: Sequence[MetricSums], name: str) -> Float[np.ndarray, "r"]:
+    """Adds up a field of all batches."""
+    parts = [np.asarray(getattr(t, name), np.float64) for t in sums]
+    return np.sum(np.concatenate([np.atleast_2d(part) for part in parts]), axis=0)
 
 
 Evaluate = Callable[[TrainState], list[MetricSums]]

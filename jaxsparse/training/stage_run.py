@@ -53,13 +53,13 @@ class StageRun(NamedTuple):
           OSError: if the metrics file cannot be written.
           Exception: on all processes, whatever a metric writer raises.
         """
+        multihost.on_primary(lambda: self._append(rows))
 
-        def append() -> None:
-            metrics_log.append(self.run_dir.metrics, rows)
-            for send in self.run_dir.metric_writers:
-                send(rows)
-
-        multihost.on_primary(append)
+    def _append(self, rows: list[metrics_log.Record]) -> None:
+        """Appends records on the process that calls it."""
+        metrics_log.append(self.run_dir.metrics, rows)
+        for send in self.run_dir.metric_writers:
+            send(rows)
 
     def sync_records(self) -> int:
         """Flushes the records to disk and counts those of the stage.

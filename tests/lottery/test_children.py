@@ -13,6 +13,7 @@ from helpers import tiny
 from jaxsparse import config as config_lib
 from jaxsparse import factory, masks, metrics_log, transforms
 from jaxsparse.factory import instability as factory_instability
+from jaxsparse.factory.experiment import make_plan
 from jaxsparse.lottery import instability
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner import task
@@ -31,6 +32,8 @@ FIELDS = {
     "instability.points": 5,
     "instability.examples": 60,
     "evaluation.every": "6step",
+    "data.validation": 0,
+    "run.steps_per_call": 1,
 }
 STAGES = [
     "level_00/ticket",
@@ -49,10 +52,11 @@ def make(folder: Path, fields: dict[str, Any]) -> Any:
     return factory.make_experiment(c, factory.load_data(c), folder)
 
 
-def train(folder: Path, fields: dict[str, Any], **changes: Any) -> Any:
-    made = make(folder, fields)._replace(**changes)
-    run_lib.run(made, tiny.desk(folder))
-    return made
+def replan(made: Any, fields: dict[str, Any]) -> Any:
+    """Changes the stages of an experiment, and keeps its compiled functions."""
+    c = tiny.config(FIELDS | fields)
+    length = factory.make_durations(c, steps_per_epoch=made.trainer.epoch.steps)
+    return made._replace(plan=make_plan(c, length))
 
 
 def ends(folder: Path, made: Any, stage: str) -> Any:
@@ -70,7 +74,19 @@ def ends(folder: Path, made: Any, stage: str) -> Any:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("stability")
-    return folder, train(folder, FIELDS)
+    made = make(folder, FIELDS)
+    run_lib.run(made, tiny.desk(folder))
+    (folder / "config.json").write_text(tiny.config(FIELDS).to_json())
+    return folder, made
+
+
+def test_all_children_of_a_run_are_opened(trained: tuple[Path, Any]) -> None:
+    folder, made = trained
+    run = factory.open_run(folder)
+    assert run.config.replicates == 2
+    tiny.check_equal(
+        factory.load_state(run, f"{STAGES[1]}/last"), ends(folder, made, STAGES[1])
+    )
 
 
 def test_stages_follow_their_level(trained: tuple[Path, Any]) -> None:
@@ -99,7 +115,8 @@ def test_children_end_apart_and_each_is_one_alone(
     leaf = np.asarray(jax.tree.leaves(found.params)[0])
     assert len({row.tobytes() for row in leaf}) == 6
     keys = instability.data_keys(made.seeds.data, 3)
-    alone = make(tmp_path, {"lottery.levels": 0, "model.features": (8,)})
+    alone = replan(made, {"lottery.levels": 0, "instability.copies": 0})
+    alone = alone._replace(instability=None)
     for child in (0, 2):
         picked = keys[jnp.array([child, 3 + child])]
         mine = alone._replace(seeds=alone.seeds._replace(data=picked))
@@ -223,16 +240,18 @@ def test_a_verdict_keeps_to_its_thresholds(
 
 
 def test_equal_noise_makes_equal_children(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def same(keys: Any, count: int) -> Any:
         return jnp.repeat(keys, count)
 
     monkeypatch.setattr(instability, "data_keys", same)
-    fields = FIELDS | {"instability.levels": (0,), "lottery.levels": 1}
-    train(tmp_path, fields)
+    made = replan(trained[1], {"instability.levels": (0,), "lottery.levels": 0})
+    run_lib.run(made, tiny.desk(tmp_path))
     rows = metrics_log.read(tmp_path / "metrics.jsonl")
-    for row in (row for row in rows if row["kind"] == "child_barrier"):
+    rows = [row for row in rows if row["kind"] == "child_barrier"]
+    assert len(rows) == 2 * 2 * 3  # stages, replicates, pairs
+    for row in rows:
         assert (row["l2"], row["different"]) == (0, 0)
         assert row["train_instability"] == row["test_instability"] == 0
         assert len(set(row["test_error"])) == 1
@@ -242,16 +261,23 @@ def test_children_that_were_stopped_come_out_the_same(
     trained: tuple[Path, Any], tmp_path: Path
 ) -> None:
     whole, made = trained
-    stopped = 0
+    ended = tmp_path / "checkpoints/level_00/ticket/last.json"
+    lost = tmp_path / "checkpoints" / saved_state_name("level_00/ticket", 5)
+    stopped, removed = 0, False
     while True:
         # Each session is asked to stop after some calls of whatever it trains.
         calls = iter(range(1000))
         try:
-            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 13))
             break
         except preemption.Preempted:
             stopped += 1
+        if ended.exists() and not removed:
+            # What children from the middle begin with is trained again.
+            shutil.rmtree(lost)
+            removed = True
     assert stopped >= 3
+    assert removed and lost.is_dir()
     for name in STAGES:
         hashes = [
             checkpoints.recorded_hash(folder / "checkpoints", f"{name}/last")
@@ -270,46 +296,30 @@ def test_children_that_were_stopped_come_out_the_same(
     assert both[0::2] == both[1::2]
 
 
-def test_what_children_begin_with_is_trained_again_if_it_is_lost(
+def test_children_of_pretraining_begin_before_levels_do(
     trained: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    whole, made = trained
-    calls = iter(range(1000))
-    ended = tmp_path / "checkpoints/level_00/ticket/last.json"
-    with pytest.raises(preemption.Preempted):
-        # Between the end of the parent and that of the children from its middle.
-        desk = tiny.desk(tmp_path, lambda: ended.exists() and next(calls) >= 4)
-        run_lib.run(made, desk)
-    lost = tmp_path / "checkpoints" / saved_state_name("level_00/ticket", 5)
-    shutil.rmtree(lost)
-    run_lib.run(made, tiny.desk(tmp_path))
-    for name in STAGES:
-        hashes = [
-            checkpoints.recorded_hash(folder / "checkpoints", f"{name}/last")
-            for folder in (whole, tmp_path)
-        ]
-        assert hashes[0] == hashes[1] is not None
-    assert lost.is_dir()
-
-
-def test_children_of_pretraining_begin_before_levels_do(tmp_path: Path) -> None:
-    fields = FIELDS | {
+    fields = {
         "lottery.rewind": "4step",
         "instability.start_steps": ("0step", "2step", "4step", "6step"),
-        "instability.copies": 2,
     }
-    made = make(tmp_path, fields)
-    found = [stage.name for stage in tiny.stages(made)]
+    found = [stage.name for stage in tiny.stages(replan(trained[1], fields))]
     assert [name for name in found if "children" in name] == [
         *(f"level_00/children_{step:09d}" for step in (0, 2, 4, 6)),
         *(f"level_01/children_{step:09d}" for step in (4, 6)),
     ]
+    few = {
+        "lottery.levels": 0,
+        "instability.levels": (0,),
+        "instability.start_steps": ("2step",),
+    }
+    made = replan(trained[1], fields | few)
     run_lib.run(made, tiny.desk(tmp_path))
     kept = tiny.load(tmp_path, saved_state_name("pretraining", 2), made)
     session = SavedStates(made, tiny.desk(tmp_path))
     stage = next(s for s in tiny.stages(made) if s.start == 2)
     tiny.check_equal(
-        tiny.start(session, stage).params, instability.copies(kept.params, 2)
+        tiny.start(session, stage).params, instability.copies(kept.params, 3)
     )
 
 

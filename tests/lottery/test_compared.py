@@ -25,6 +25,8 @@ NORM = {
     "instability.copies": 2,
     "instability.points": 3,
     "instability.examples": 30,
+    "data.validation": 0,
+    "run.steps_per_call": 1,
 }
 
 
@@ -88,6 +90,8 @@ def test_a_segment_is_what_plain_code_finds(batch_stats: str) -> None:
 def trained(tmp_path: Path) -> Any:
     fields = NORM | {
         "lottery.levels": 1,
+        "lottery.rewind": "2step",
+        "lottery.controls": ("reinitialized",),
         "instability.start_steps": ("5step",),
         "instability.levels": (0, 1),
         "instability.compare_levels": True,
@@ -106,6 +110,7 @@ def test_children_with_batch_statistics_that_are_repelled(trained: Any) -> None:
     folder, made, c, dataset = trained
     session = SavedStates(made, tiny.desk(folder))
     known = {stage.name: stage for stage in tiny.stages(made)}
+    check_rewound(session, known)
     for level in (0, 1):
         begun = tiny.start(session, known[f"level_{level:02d}/children_000000005"])
         kept = tiny.load(folder, saved_state_name(f"level_{level:02d}/ticket", 5), made)
@@ -127,6 +132,24 @@ def test_children_with_batch_statistics_that_are_repelled(trained: Any) -> None:
         wanted = jnp.repeat(kernel, 2, axis=0).astype(held.dtype)
         np.testing.assert_array_equal(held[:, 0], wanted)
     check_successive(folder, made, c, dataset)
+
+
+def check_rewound(session: SavedStates, known: dict[str, Any]) -> None:
+    """Batch statistics are rewound with the weights, and fresh with fresh ones."""
+    folder, made = session.run_dir.folder, session.experiment
+    init, early = session.init, tiny.load(folder, "rewind", made)
+    late = tiny.load(folder, "level_00/ticket/last", made)
+    means = [
+        np.asarray(state.batch_stats["norm1"]["mean"]) for state in (init, early, late)
+    ]
+    assert np.any(means[1] != means[0]) and np.any(means[2] != means[1])
+    for stage in ("level_00/ticket", "level_01/ticket"):
+        begun = tiny.start(session, known[stage])
+        tiny.check_equal(begun.batch_stats, early.batch_stats)
+    control = tiny.start(session, known["level_01/reinitialized"])
+    tiny.check_equal(control.batch_stats, init.batch_stats)
+    assert np.all(means[0] == 0)
+    assert np.all(np.asarray(init.batch_stats["norm1"]["var"]) == 1)
 
 
 def prunable(params: Any) -> Any:

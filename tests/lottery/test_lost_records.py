@@ -114,17 +114,30 @@ def test_notes_that_do_not_count_records_still_ask_for_the_last(
     assert lines(folder) == lines(ended)
 
 
-@pytest.mark.parametrize("left", [0, 1, 100])
-def test_lost_records_of_a_stage_under_way_are_trained_to_again(
-    tmp_path: Path, ended: Path, caplog: pytest.LogCaptureFixture, left: int
-) -> None:
-    made = tiny.experiment(tmp_path, FIELDS)
-    made = tiny.with_loop(made, checkpoint_every=4)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in level 0, after its first checkpoint."""
+    folder = tmp_path_factory.mktemp("stopped")
+    made = tiny.with_loop(tiny.experiment(folder, FIELDS), checkpoint_every=4)
     calls = iter(range(1))
-    desk = tiny.desk(tmp_path, lambda: next(calls, None) is None)
+    desk = tiny.desk(folder, lambda: next(calls, None) is None)
     with pytest.raises(preemption.Preempted):
         run_lib.run(made, desk)
-    assert list((tmp_path / "checkpoints").rglob("step_*.json"))
+    assert list((folder / "checkpoints").rglob("step_*.json"))
+    return folder
+
+
+@pytest.mark.parametrize("left", [0, 1, 100])
+def test_lost_records_of_a_stage_under_way_are_trained_to_again(
+    tmp_path: Path,
+    ended: Path,
+    stopped: Path,
+    caplog: pytest.LogCaptureFixture,
+    left: int,
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    made = tiny.experiment(tmp_path, FIELDS)
+    made = tiny.with_loop(made, checkpoint_every=4)
     metrics = tmp_path / "metrics.jsonl"
     whole = metrics.read_text().splitlines(keepends=True)
     mine = [line for line in whole if '"level_00/ticket"' in line]

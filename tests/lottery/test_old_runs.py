@@ -59,10 +59,10 @@ def outcome(folder: Path, stage: str) -> tuple[str | None, list[str]]:
 
 
 def test_an_old_run_goes_on_under_its_own_name(tmp_path: Path) -> None:
-    fields = {"lottery.levels": 0, "run.checkpoint_every": "4step"}
+    fields = {"lottery.levels": 0}
     new, old = tmp_path / "new", tmp_path / "old"
-    tiny.run(new, fields)
-    made = tiny.experiment(old, fields)
+    made = tiny.with_loop(tiny.experiment(old, fields), checkpoint_every=4)
+    run_lib.run(made, tiny.desk(new))
     (old / "checkpoints" / OLD).mkdir(parents=True)  # as an older version made it
     calls = iter(range(1))
     with pytest.raises(preemption.Preempted, match=f"^{OLD}, step"):

@@ -35,24 +35,42 @@ def make(folder: Path, fields: dict[str, Any]) -> Any:
     return factory.make_experiment(c, factory.load_data(c), folder)
 
 
-def train(folder: Path, fields: dict[str, Any]) -> Any:
-    made = make(folder, fields)
-    run_lib.run(made, tiny.desk(folder))
-    return made
-
-
 def orders(made: Any, epoch: int) -> np.ndarray:
     keys = jax.tree.map(jax.random.clone, made.seeds.data)
     return np.asarray(made.pretrainer.feed.make_order(keys, epoch))
 
 
-def test_only_the_subset_is_seen_each_example_once_an_epoch(tmp_path: Path) -> None:
-    made = make(tmp_path, FIELDS)
-    assert made.pretrainer.epoch.steps == 2
-    assert (made.pretrainer.epoch.batch_size, made.pretrainer.epoch.last_batch) == (
-        20,
-        10,
-    )
+def hashes(folders: tuple[Path, Path], name: str) -> set[str | None]:
+    return {
+        checkpoints.recorded_hash(folder / "checkpoints", name) for folder in folders
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run with everything that a pretraining can have of its own."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    own = {
+        "pretraining.batch_size": 20,
+        "pretraining.learning_rate": 0.02,
+        "pretraining.warmup": "2step",
+        "pretraining.label_noise": 0.25,
+        "run.checkpoint_every": "2step",
+        "run.steps_per_call": 2,
+        "data.batch_size": 40,
+        "data.validation": 0,
+        "training.duration": "4ep",
+    }
+    made = make(folder, FIELDS | own)
+    run_lib.run(made, tiny.desk(folder))
+    return folder, made
+
+
+def test_only_the_subset_is_seen_each_example_once_an_epoch(
+    trained: tuple[Path, Any],
+) -> None:
+    _, made = trained
+    assert made.pretrainer.epoch == (2, 20, 10)
     first, second = orders(made, 0), orders(made, 1)
     assert first.shape == (2, 30)
     for r in range(2):
@@ -61,27 +79,22 @@ def test_only_the_subset_is_seen_each_example_once_an_epoch(tmp_path: Path) -> N
             np.testing.assert_array_equal(np.sort(seen), wanted)
         assert np.any(first[r] != second[r])
     assert set(first[0].tolist()) != set(first[1].tolist())  # each its own
-    assert made.trainer.epoch.steps == 6
+    assert made.trainer.epoch == (3, 40, 40)
 
 
-def test_nothing_outside_the_subset_has_any_influence(tmp_path: Path) -> None:
-    made = make(tmp_path / "a", FIELDS)
-    seen = np.unique(orders(made, 0))
-    run_lib.run(made, tiny.desk(tmp_path / "a"))
-    other = make(tmp_path / "b", FIELDS)
-    images = np.asarray(other.pretrainer.feed.images).copy()
-    rest = np.setdiff1d(np.arange(120), seen)
-    images[rest] = 255 - images[rest]
-    feed = other.pretrainer.feed._replace(images=jax.numpy.asarray(images))
-    changed = other.pretrainer._replace(feed=feed)
-    plan = other.plan._replace(levels=0)
-    other = other._replace(pretrainer=changed, plan=plan)
-    run_lib.run(other, tiny.desk(tmp_path / "b"))
-    hashes = [
-        checkpoints.recorded_hash(tmp_path / name / "checkpoints", "rewind")
-        for name in "ab"
-    ]
-    assert hashes[0] == hashes[1] is not None
+def test_nothing_outside_the_subset_has_any_influence(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, made = trained
+    feed = made.pretrainer.feed
+    images, labels = np.array(feed.images), np.array(feed.labels)
+    rest = np.setdiff1d(np.arange(120), np.unique(orders(made, 0)))
+    images[rest], labels[rest] = 255 - images[rest], 9 - labels[rest]
+    feed = feed._replace(images=jnp.asarray(images), labels=jnp.asarray(labels))
+    pretrainer, plan = made.pretrainer._replace(feed=feed), made.plan._replace(levels=0)
+    run_lib.run(made._replace(pretrainer=pretrainer, plan=plan), tiny.desk(tmp_path))
+    (found,) = hashes((folder, tmp_path), "rewind")
+    assert found is not None
 
 
 def scored(folder: Path) -> Path:
@@ -102,38 +115,35 @@ def scored(folder: Path) -> Path:
     return path
 
 
+def rows(folder: Path, fields: dict[str, Any]) -> np.ndarray:
+    """Rows of the examples of each replicate's subset."""
+    c = tiny.config(FIELDS | fields)
+    config_lib.validate(c)
+    return np.asarray(pretraining_lib.rows(c, factory.load_data(c), folder))
+
+
 @pytest.mark.parametrize(
-    ("how", "rows"),
+    ("how", "wanted"),
     [("easiest", range(110, 120)), ("hardest", range(10)), ("window", range(105, 115))],
 )
-def test_scores_choose(how: str, rows: range, tmp_path: Path) -> None:
-    fields = FIELDS | {
+def test_scores_choose(how: str, wanted: range, tmp_path: Path) -> None:
+    fields = {
         "pretraining.subset": how,
         "pretraining.size": 10,
         "pretraining.scores": str(scored(tmp_path)),
     }
     if how == "window":
         fields["pretraining.window_start"] = 5
-    made = make(tmp_path, fields)
-    assert np.sort(orders(made, 0)).tolist() == [list(rows)] * 2
+    assert np.sort(rows(tmp_path, fields)).tolist() == [list(wanted)] * 2
 
 
-def test_batches_rate_and_labels_are_its_own(tmp_path: Path) -> None:
-    fields = FIELDS | {
-        "pretraining.subset": None,
-        "pretraining.size": 0,
-        "pretraining.batch_size": 40,
-        "pretraining.learning_rate": 0.02,
-        "pretraining.warmup": "2step",
-        "pretraining.label_noise": 0.5,
-    }
-    made = train(tmp_path, fields)
-    assert made.pretrainer.epoch.batch_size == 40
+def test_batches_rate_and_labels_are_its_own(trained: tuple[Path, Any]) -> None:
+    folder, made = trained
     clean, noisy = (np.asarray(t.feed.labels) for t in (made.trainer, made.pretrainer))
-    assert np.sum(clean != noisy) == 60
+    assert np.sum(clean != noisy) == 30
     rates = {
         (row["stage"], row["step"]): row["learning_rate"]
-        for row in metrics_log.read(tmp_path / "metrics.jsonl")
+        for row in metrics_log.read(folder / "metrics.jsonl")
         if row["kind"] == "train"
     }
     assert rates["pretraining", 6] == pytest.approx(0.02)
@@ -153,77 +163,64 @@ def test_a_warm_up_is_its_own() -> None:
 def test_random_subsets_of_two_seeds_are_other_ones(tmp_path: Path) -> None:
     seen = set()
     for seed in (0, 1, 2):
-        made = make(tmp_path, FIELDS | {"pretraining.seed": seed})
-        for r, rows in enumerate(np.sort(orders(made, 0))):
+        for r, found in enumerate(np.sort(rows(tmp_path, {"pretraining.seed": seed}))):
             wanted = subsets_lib.choose(
                 np.zeros(120), 30, how="random", seed=1000 * seed + r
             )
-            np.testing.assert_array_equal(rows, wanted)
-            seen.add(tuple(rows.tolist()))
+            np.testing.assert_array_equal(found, wanted)
+            seen.add(tuple(found.tolist()))
     assert len(seen) == 6
 
 
 def test_balanced_subsets_have_as_many_of_each_class(tmp_path: Path) -> None:
-    made = make(tmp_path, FIELDS | {"pretraining.balanced": True})
-    labels = np.asarray(made.trainer.feed.labels)
-    for rows in orders(made, 0):
-        assert np.bincount(labels[rows], minlength=10).tolist() == [3] * 10
+    labels = factory.load_data(tiny.config(FIELDS)).train.labels
+    for found in rows(tmp_path, {"pretraining.balanced": True}):
+        assert np.bincount(labels[found], minlength=10).tolist() == [3] * 10
 
 
-def test_labels_of_pretraining_are_wrong_as_said(tmp_path: Path) -> None:
+def test_labels_of_pretraining_are_wrong_as_said() -> None:
     fields = {"pretraining.label_noise": 0.25, "data.label_noise_by": "permute"}
     found = []
     for seed in (3, 4):
-        made = make(tmp_path, FIELDS | fields | {"data.label_noise_seed": seed})
-        clean, noisy = (
-            np.asarray(t.feed.labels) for t in (made.trainer, made.pretrainer)
-        )
+        c = tiny.config(FIELDS | fields | {"data.label_noise_seed": seed})
+        dataset = factory.load_data(c)
+        noisy = np.asarray(pretraining_lib.labels(c, dataset).labels)
         drawn = noise_lib.corrupt(
-            clean, fraction=0.25, classes=10, seed=seed, how="permute"
+            dataset.train.labels, fraction=0.25, classes=10, seed=seed, how="permute"
         )
         np.testing.assert_array_equal(noisy, drawn.labels)
         found.append(noisy.tolist())
     assert found[0] != found[1]
 
 
-def test_what_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
-    fields = FIELDS | {
-        "pretraining.batch_size": 10,
-        "pretraining.learning_rate": 0.02,
-        "pretraining.label_noise": 0.25,
-        "run.checkpoint_every": "2step",
-        "run.steps_per_call": 2,
-    }
-    made = train(tmp_path / "whole", fields)
+def test_what_was_stopped_comes_out_the_same(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, made = trained
     stopped = 0
     while True:
         calls = iter(range(1000))
         try:
-            desk = tiny.desk(tmp_path / "parts", lambda c=calls: next(c) >= 1)
-            run_lib.run(made, desk)
+            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 2))
             break
         except preemption.Preempted:
             stopped += 1
     assert stopped >= 3
     for name in ("rewind", "level_00/ticket/last", "level_01/ticket/last"):
-        hashes = [
-            checkpoints.recorded_hash(tmp_path / folder / "checkpoints", name)
-            for folder in ("whole", "parts")
-        ]
-        assert hashes[0] == hashes[1] is not None
+        (found,) = hashes((folder, tmp_path), name)
+        assert found is not None
 
 
 def test_equal_pretraining_is_the_one_there_was(tmp_path: Path) -> None:
     """Said in other words, it comes to the same bits."""
     plain = {k: v for k, v in FIELDS.items() if "pretraining" not in k}
-    train(tmp_path / "a", plain)
-    train(tmp_path / "b", plain | {"pretraining.batch_size": 20})
-    for name in ("rewind", "level_01/ticket/last"):
-        hashes = [
-            checkpoints.recorded_hash(tmp_path / folder / "checkpoints", name)
-            for folder in "ab"
-        ]
-        assert hashes[0] == hashes[1] is not None
+    plain |= {"lottery.levels": 0, "run.steps_per_call": 1, "data.validation": 0}
+    for name, own in (("a", {}), ("b", {"pretraining.batch_size": 20})):
+        made = make(tmp_path / name, plain | own)
+        run_lib.run(made, tiny.desk(tmp_path / name))
+    for name in ("rewind", "level_00/ticket/last"):
+        (found,) = hashes((tmp_path / "a", tmp_path / "b"), name)
+        assert found is not None
 
 
 def test_noise_throughout_is_in_the_data() -> None:

@@ -19,7 +19,13 @@ from jaxsparse.runner.start import stage_trainer
 from jaxsparse.training import checkpoints, preemption, solution_penalty, steps
 from jaxsparse.training import state as state_lib
 
-FIELDS = {"lottery.levels": 2, "model.features": (8,), "optimizer.momentum": 0.0}
+FIELDS = {
+    "lottery.levels": 1,
+    "model.features": (8,),
+    "optimizer.momentum": 0.0,
+    "data.validation": 0,
+    "run.steps_per_call": 1,
+}
 NAMES = [f"level_{level:02d}/ticket/last" for level in range(3)]
 
 
@@ -39,13 +45,14 @@ def train(folder: Path, fields: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
     folder = tmp_path_factory.mktemp("repelled")
-    strengths = {"plain": 0.0, "repelled": 20.0, "attracted": -20.0}
+    each = {
+        "plain": {},
+        "repelled": {"solution_penalty.strength": 20.0, "lottery.levels": 2},
+        "attracted": {"solution_penalty.strength": -2.0},
+    }
     return {
-        name: (
-            folder / name,
-            train(folder / name, {"solution_penalty.strength": strength}),
-        )
-        for name, strength in strengths.items()
+        name: (folder / name, train(folder / name, fields))
+        for name, fields in each.items()
     }
 
 
@@ -86,7 +93,7 @@ def test_later_levels_go_where_they_are_sent(
 
 
 def test_a_level_is_repelled_from_all_before(
-    runs: dict[str, tuple[Path, Any]], tmp_path: Path
+    runs: dict[str, tuple[Path, Any]],
 ) -> None:
     folder, made = runs["repelled"]
     session = SavedStates(made, tiny.desk(folder))
@@ -138,15 +145,21 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
         )
         return mapped(fresh, anchors)
 
-    (with_it, sums), (without, other) = step(anchors), step(None)
+    def pull(params: Any, held: Any, solutions: Any) -> Any:
+        first = jax.tree.map(lambda leaf: leaf[:1], solutions)
+        return jax.grad(solution_penalty.penalty)(params, held, first, strength=2.0)
+
+    @jax.jit
+    def compute() -> Any:
+        held = transforms.get_masks(fresh.opt_state)
+        pulls = jax.vmap(pull)(fresh.params, held, solutions)
+        return step(anchors), step(None), pulls
+
+    (with_it, sums), (without, other), pulls = compute()
     np.testing.assert_array_equal(sums.loss, other.loss)
-    held = transforms.get_masks(fresh.opt_state)
-    pull = jax.vmap(
-        lambda p, m, s: jax.grad(solution_penalty.penalty)(
-            p, m, jax.tree.map(lambda leaf: leaf[:1], s), strength=2.0
-        )
-    )(fresh.params, held, solutions)
-    wanted = jax.tree.map(lambda w, g: w - 0.1 * g, without.params, pull)
+    wanted = jax.tree.map(
+        lambda w, g: np.asarray(w) - 0.1 * np.asarray(g), without.params, pulls
+    )
     for got, want in zip(*map(jax.tree.leaves, (with_it.params, wanted)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
     moved = np.abs(
@@ -158,11 +171,11 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
 def test_a_killed_run_comes_out_the_same(
     runs: dict[str, tuple[Path, Any]], tmp_path: Path
 ) -> None:
-    stopped, (_, made) = 0, runs["repelled"]
+    stopped, (_, made) = 0, runs["repelled"]  # 12 calls a level
     while True:
         calls = iter(range(1000))
         try:
-            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
+            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 14))
             break
         except preemption.Preempted:
             stopped += 1
@@ -184,19 +197,20 @@ def test_a_killed_run_comes_out_the_same(
     ],
 )
 def test_devices_change_rounding_only(
-    replicates: int, parallelism: str, tmp_path: Path
+    runs: dict[str, tuple[Path, Any]],
+    replicates: int,
+    parallelism: str,
+    tmp_path: Path,
 ) -> None:
     """Two replicates on two devices, and one whose batches are divided."""
-    fields = {
-        "solution_penalty.strength": 2.0,
-        "replicates": replicates,
-        "lottery.levels": 1,
-    }
+    fields = {"solution_penalty.strength": 20.0, "replicates": replicates}
     layout = {"run.devices": 2, "run.parallelism": parallelism}
-    states = []
-    for name, run in (("one", {}), ("two", layout)):
-        made = train(tmp_path / name, fields | run)
-        states.append(tiny.load(tmp_path / name, NAMES[1], made))
+    one, two = tmp_path / "one", tmp_path / "two"
+    both = [
+        runs["repelled"] if replicates == 2 else (one, train(one, fields)),
+        (two, train(two, fields | layout)),
+    ]
+    states = [ends(run, 1) for run in both]
     for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
 

@@ -65,32 +65,33 @@ def read_metadata(directory: Path, name: str) -> Metadata | None:
       OSError: if the machine cannot read it.
     """
     path = metadata_path(directory, name)
+    return multihost.broadcast_from_primary(lambda: _read(path))
 
-    def read() -> Metadata | None:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            note = Metadata(
-                found["hash"],
-                found["extra"],
-                found.get("leaves"),
-                found.get("layout", 1),
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise CorruptFile(
-                f"checkpoint {path.with_suffix('')}: corrupt (its metadata "
-                f"{path.name} cannot be read: {first_line(error)})"
-            ) from error
-        if not (isinstance(note.hash, str) and isinstance(note.extra, dict)):
-            raise CorruptFile(
-                f"checkpoint {path.with_suffix('')}: corrupt (its metadata "
-                f"{path.name} "
-                "lacks its hash or its extra values)"
-            )
-        return note
 
-    return multihost.broadcast_from_primary(read)
+def _read(path: Path) -> Metadata | None:
+    """Reads a file of metadata on the process that calls it; see `read_metadata`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        note = Metadata(
+            found["hash"],
+            found["extra"],
+            found.get("leaves"),
+            found.get("layout", 1),
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptFile(
+            f"checkpoint {path.with_suffix('')}: corrupt (its metadata "
+            f"{path.name} cannot be read: {first_line(error)})"
+        ) from error
+    if not (isinstance(note.hash, str) and isinstance(note.extra, dict)):
+        raise CorruptFile(
+            f"checkpoint {path.with_suffix('')}: corrupt (its metadata "
+            f"{path.name} "
+            "lacks its hash or its extra values)"
+        )
+    return note
 
 
 def exists(directory: Path, name: str) -> bool:
