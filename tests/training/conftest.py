@@ -29,12 +29,31 @@ EXAMPLES = 256
 
 
 def mlp(axis_name: str | None = None) -> nn.Module:
-    return models.LeNet300100(features=(24, 16), classes=10)
+    return models.LeNet300100(features=(24,), classes=10)
+
+
+class ConvNorm(nn.Module):
+    """The smallest network with a convolution and running statistics."""
+
+    norm: Any
+
+    @nn.compact
+    def __call__(self, images: Any, *, train: bool) -> Any:
+        x = nn.Conv(8, (3, 3), use_bias=False, name="conv")(images)
+        x = self.norm(use_running_average=not train, name="norm")(x)
+        return nn.Dense(10, name="head")(nn.relu(x).mean((1, 2)))
+
+
+def batch_norm(axis_name: str | None) -> Any:
+    return functools.partial(nn.BatchNorm, momentum=0.9, axis_name=axis_name)
+
+
+def conv_norm(axis_name: str | None = None) -> nn.Module:
+    return ConvNorm(batch_norm(axis_name))
 
 
 def resnet(axis_name: str | None = None) -> nn.Module:
-    norm = functools.partial(nn.BatchNorm, momentum=0.9, axis_name=axis_name)
-    return models.CifarResNet(depth=8, width=4, norm=norm)
+    return models.CifarResNet(depth=8, width=4, norm=batch_norm(axis_name))
 
 
 class Bench(NamedTuple):
@@ -52,7 +71,7 @@ class Bench(NamedTuple):
     ) -> tuple[TrainState, list[Any]]:
         """Runs calls (length, batch size), each from the order's beginning."""
         state = self.fresh if state is None else state
-        state = state_sharding.shard_state(self.layout, jax.tree.map(jnp.copy, state))
+        state = state_sharding.shard_state(self.layout, copied(state))
         tallies, first = [], 0
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
@@ -63,6 +82,11 @@ class Bench(NamedTuple):
             tallies.append(scan_chunks.sums_on_host(self.layout, tally))
             first = (first + length * batch_size) % EXAMPLES
         return state_sharding.gather_state(self.layout, state), tallies
+
+
+@jax.jit
+def copied(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
 
 
 def optimizer() -> optax.GradientTransformationExtraArgs:
@@ -99,7 +123,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return pixels, generator.integers(0, 10, EXAMPLES, np.int32)
 
 
-NETWORKS = {"mlp": mlp, "resnet": resnet}
+NETWORKS = {"mlp": mlp, "conv_norm": conv_norm, "resnet": resnet}
 
 
 def _bench(
@@ -137,9 +161,8 @@ def _bench(
         ),
         axis_name=axis_name,
     )
-    orders = jax.vmap(
-        lambda key: shuffling.epoch_order(key, epoch=0, examples=EXAMPLES)
-    )(seeds.data)
+    draw = functools.partial(shuffling.epoch_order, epoch=0, examples=EXAMPLES)
+    orders = jax.jit(jax.vmap(draw))(seeds.data)
     return Bench(
         layout,
         fresh,
