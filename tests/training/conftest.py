@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, images: Any, *, train: bool) -> Any:
-        x = nn.Conv(8, (3, 3), use_bias=False, name="conv")(images)
+        x = nn.Conv(32, (3, 3), use_bias=False, name="conv")(images)
         x = self.norm(use_running_average=not train, name="norm")(x)
         return nn.Dense(10, name="head")(nn.relu(x).mean((1, 2)))
 
