@@ -89,6 +89,7 @@ def copied(state: TrainState) -> TrainState:
     return jax.tree.map(jnp.copy, state)
 
 
+@functools.cache
 def optimizer() -> optax.GradientTransformationExtraArgs:
     rate = optimizers.learning_rate(peak=0.1, total=100, warmup=2)
     return transforms.fixed(
@@ -96,25 +97,21 @@ def optimizer() -> optax.GradientTransformationExtraArgs:
     )
 
 
-def start(
-    network: Callable[..., nn.Module],
-    tx: optax.GradientTransformationExtraArgs,
-    replicates: int,
-    *,
-    step: int = 0,
-) -> TrainState:
+@functools.cache
+def start(name: str, replicates: int) -> TrainState:
     """A state whose masks keep about half, each replicate another half."""
     seeds = state_lib.make_seeds(init=1, data=2, masks=3, replicates=replicates)
 
     def one(key: Any, mask_key: Any) -> Any:
         image = jnp.zeros((1, 8, 8, 1))
-        variables = network().init(key, image, train=False)
+        variables = NETWORKS[name]().init(key, image, train=False)
         dense = masks.ones(variables["params"])
         kept = jax.tree.map(lambda leaf: leaf > 0.5, scores.random(dense, key=mask_key))
         return variables["params"], variables.get("batch_stats", {}), kept
 
     params, stats, kept = jax.jit(jax.vmap(one))(seeds.init, seeds.masks)
-    return state_lib.start(tx, params, stats, kept, step=step, keys=seeds.masks)
+    tx = optimizer()
+    return state_lib.start(tx, params, stats, kept, step=0, keys=seeds.masks)
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
@@ -124,6 +121,12 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 NETWORKS = {"mlp": mlp, "conv_norm": conv_norm, "resnet": resnet}
+
+
+@jax.jit
+def draw_orders(keys: Any) -> Any:
+    draw = functools.partial(shuffling.epoch_order, epoch=0, examples=EXAMPLES)
+    return jax.vmap(draw)(keys)
 
 
 def _bench(
@@ -146,7 +149,7 @@ def _bench(
     network = NETWORKS[name]
     axis_name = layout.batch_axis
     tx = optimizer()
-    fresh = start(network, tx, replicates)
+    fresh = start(name, replicates)
     seeds = state_lib.make_seeds(init=1, data=2, masks=3, replicates=replicates)
     gradient = steps.make_loss_gradient(
         network(axis_name),
@@ -161,8 +164,6 @@ def _bench(
         ),
         axis_name=axis_name,
     )
-    draw = functools.partial(shuffling.epoch_order, epoch=0, examples=EXAMPLES)
-    orders = jax.jit(jax.vmap(draw))(seeds.data)
     return Bench(
         layout,
         fresh,
@@ -170,7 +171,7 @@ def _bench(
             step, fresh, layout=layout, how=how, usual_length=usual_length
         ),
         mesh.replicate(layout, images()),
-        mesh.shard_replicates(layout, orders),
+        mesh.shard_replicates(layout, draw_orders(seeds.data)),
         mesh.shard_replicates(layout, seeds.data),
     )
 
