@@ -375,9 +375,15 @@ def on_host(layout: MeshLayout, tree: Any) -> Any:
 
 
 def stack(layout: MeshLayout, leaf: Any) -> Any:
+    """Moves [r ...] to the devices as [devices, replicates of a device, ...]."""
+    stacked = of(layout, (REPLICATE, DATA))
+    return jax.device_put(add_device_axis(layout, leaf), stacked)
+
+
+def add_device_axis(layout: MeshLayout, leaf: Any) -> Any:
     """Converts [r ...] to [devices, replicates of a device, ...] for pmap."""
     groups = layout.mesh.shape[REPLICATE]
     leaf = leaf.reshape(groups, -1, *leaf.shape[1:])
     if layout.data_devices > 1:
         leaf = jnp.broadcast_to(leaf, (layout.mesh.size, *leaf.shape[1:]))
-    return jax.device_put(leaf, of(layout, (REPLICATE, DATA)))
+    return leaf

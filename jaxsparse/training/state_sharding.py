@@ -6,6 +6,7 @@ over the devices that share its batch. In that case the compiler partitions the 
 and the functions here set the sharding constraints.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -196,22 +197,32 @@ def shard_state(layout: MeshLayout, state: TrainState) -> TrainState:
       The same state, sharded. Under pmap all leaves have an additional leading axis of
       devices.
     """
-    if not layout.mapped:
-        return to_checkpoint_layout(layout, state)
-    # pmap needs an axis of devices on every leaf, so shared counters are copied.
-    count = layout.mesh.size
-    stacked = mesh.of(layout, (REPLICATE, DATA))
-    axes = state_lib.replicate_axes(state)
+    state = to_checkpoint_layout(layout, state)
+    return _stack_state(layout)(state) if layout.mapped else state
+
+
+@functools.cache
+def _stack_state(layout: MeshLayout) -> Callable[[TrainState], TrainState]:
+    """Makes the compiled function that adds pmap's axis of devices to all leaves."""
+
+    def add_axis(leaf: Any, axis: int | None) -> Any:
+        # pmap needs an axis of devices on every leaf, so shared counters are copied.
+        if axis is None:
+            return jnp.broadcast_to(leaf, (layout.mesh.size, *leaf.shape))
+        return mesh.add_device_axis(layout, leaf)
+
+    # One program for all leaves: separate operations would be compiled for every shape.
+    return jax.jit(
+        functools.partial(_map_with_axes, add_axis),
+        out_shardings=mesh.of(layout, (REPLICATE, DATA)),
+    )
+
+
+def _map_with_axes(change: Callable[[Any, int | None], Any], state: Any) -> Any:
+    """Maps a function of each leaf and its replicate axis, None for shared counters."""
     return jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda leaf: (
-                jax.device_put(jnp.broadcast_to(leaf, (count, *leaf.shape)), stacked)
-                if axis is None
-                else mesh.stack(layout, leaf)
-            ),
-            part,
-        ),
-        axes,
+        lambda axis, part: jax.tree.map(lambda leaf: change(leaf, axis), part),
+        state_lib.replicate_axes(state),
         state,
         is_leaf=lambda axis: axis is None,
     )
@@ -234,24 +245,18 @@ def gather_state(layout: MeshLayout, state: TrainState) -> TrainState:
     """
     if not layout.mapped:
         return state
-    axes = state_lib.replicate_axes(state)
+    return to_checkpoint_layout(layout, _unstack_state(layout)(state))
 
-    def first(leaf: Any) -> Any:
-        # Not `leaf[0]`: JAX's key-reuse checker counts a static slice of a random key
-        # as a use of the key.
-        return jax.lax.dynamic_index_in_dim(leaf, 0, keepdims=False)
 
-    def gather(leaf: Any) -> Any:
-        if layout.data_devices > 1:
-            return first(leaf)
+@functools.cache
+def _unstack_state(layout: MeshLayout) -> Callable[[TrainState], TrainState]:
+    """Makes the compiled function that removes pmap's axis of devices again."""
+
+    def remove_axis(leaf: Any, axis: int | None) -> Any:
+        if axis is None or layout.data_devices > 1:
+            # Not `leaf[0]`: JAX's key-reuse checker counts a static slice of a random
+            # key as a use of the key.
+            return jax.lax.dynamic_index_in_dim(leaf, 0, keepdims=False)
         return leaf.reshape(layout.replicates, *leaf.shape[2:])
 
-    flat = jax.tree.map(
-        lambda axis, part: jax.tree.map(
-            lambda leaf: first(leaf) if axis is None else gather(leaf), part
-        ),
-        axes,
-        state,
-        is_leaf=lambda axis: axis is None,
-    )
-    return to_checkpoint_layout(layout, flat)
+    return jax.jit(functools.partial(_map_with_axes, remove_axis))

@@ -29,12 +29,31 @@ EXAMPLES = 256
 
 
 def mlp(axis_name: str | None = None) -> nn.Module:
-    return models.LeNet300100(features=(24, 16), classes=10)
+    return models.LeNet300100(features=(24,), classes=10)
+
+
+class ConvNorm(nn.Module):
+    """The smallest network with a convolution and running statistics."""
+
+    norm: Any
+
+    @nn.compact
+    def __call__(self, images: Any, *, train: bool) -> Any:
+        x = nn.Conv(32, (3, 3), use_bias=False, name="conv")(images)
+        x = self.norm(use_running_average=not train, name="norm")(x)
+        return nn.Dense(10, name="head")(nn.relu(x).mean((1, 2)))
+
+
+def batch_norm(axis_name: str | None) -> Any:
+    return functools.partial(nn.BatchNorm, momentum=0.9, axis_name=axis_name)
+
+
+def conv_norm(axis_name: str | None = None) -> nn.Module:
+    return ConvNorm(batch_norm(axis_name))
 
 
 def resnet(axis_name: str | None = None) -> nn.Module:
-    norm = functools.partial(nn.BatchNorm, momentum=0.9, axis_name=axis_name)
-    return models.CifarResNet(depth=8, width=4, norm=norm)
+    return models.CifarResNet(depth=8, width=4, norm=batch_norm(axis_name))
 
 
 class Bench(NamedTuple):
@@ -52,7 +71,7 @@ class Bench(NamedTuple):
     ) -> tuple[TrainState, list[Any]]:
         """Runs calls (length, batch size), each from the order's beginning."""
         state = self.fresh if state is None else state
-        state = state_sharding.shard_state(self.layout, jax.tree.map(jnp.copy, state))
+        state = state_sharding.shard_state(self.layout, copied(state))
         tallies, first = [], 0
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
@@ -65,6 +84,12 @@ class Bench(NamedTuple):
         return state_sharding.gather_state(self.layout, state), tallies
 
 
+@jax.jit
+def copied(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+@functools.cache
 def optimizer() -> optax.GradientTransformationExtraArgs:
     rate = optimizers.learning_rate(peak=0.1, total=100, warmup=2)
     return transforms.fixed(
@@ -72,25 +97,21 @@ def optimizer() -> optax.GradientTransformationExtraArgs:
     )
 
 
-def start(
-    network: Callable[..., nn.Module],
-    tx: optax.GradientTransformationExtraArgs,
-    replicates: int,
-    *,
-    step: int = 0,
-) -> TrainState:
+@functools.cache
+def start(name: str, replicates: int) -> TrainState:
     """A state whose masks keep about half, each replicate another half."""
     seeds = state_lib.make_seeds(init=1, data=2, masks=3, replicates=replicates)
 
     def one(key: Any, mask_key: Any) -> Any:
         image = jnp.zeros((1, 8, 8, 1))
-        variables = network().init(key, image, train=False)
+        variables = NETWORKS[name]().init(key, image, train=False)
         dense = masks.ones(variables["params"])
         kept = jax.tree.map(lambda leaf: leaf > 0.5, scores.random(dense, key=mask_key))
         return variables["params"], variables.get("batch_stats", {}), kept
 
     params, stats, kept = jax.jit(jax.vmap(one))(seeds.init, seeds.masks)
-    return state_lib.start(tx, params, stats, kept, step=step, keys=seeds.masks)
+    tx = optimizer()
+    return state_lib.start(tx, params, stats, kept, step=0, keys=seeds.masks)
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +120,13 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return pixels, generator.integers(0, 10, EXAMPLES, np.int32)
 
 
-NETWORKS = {"mlp": mlp, "resnet": resnet}
+NETWORKS = {"mlp": mlp, "conv_norm": conv_norm, "resnet": resnet}
+
+
+@jax.jit
+def draw_orders(keys: Any) -> Any:
+    draw = functools.partial(shuffling.epoch_order, epoch=0, examples=EXAMPLES)
+    return jax.vmap(draw)(keys)
 
 
 def _bench(
@@ -122,7 +149,7 @@ def _bench(
     network = NETWORKS[name]
     axis_name = layout.batch_axis
     tx = optimizer()
-    fresh = start(network, tx, replicates)
+    fresh = start(name, replicates)
     seeds = state_lib.make_seeds(init=1, data=2, masks=3, replicates=replicates)
     gradient = steps.make_loss_gradient(
         network(axis_name),
@@ -137,9 +164,6 @@ def _bench(
         ),
         axis_name=axis_name,
     )
-    orders = jax.vmap(
-        lambda key: shuffling.epoch_order(key, epoch=0, examples=EXAMPLES)
-    )(seeds.data)
     return Bench(
         layout,
         fresh,
@@ -147,7 +171,7 @@ def _bench(
             step, fresh, layout=layout, how=how, usual_length=usual_length
         ),
         mesh.replicate(layout, images()),
-        mesh.shard_replicates(layout, orders),
+        mesh.shard_replicates(layout, draw_orders(seeds.data)),
         mesh.shard_replicates(layout, seeds.data),
     )
 

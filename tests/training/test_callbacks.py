@@ -12,7 +12,8 @@ from jaxsparse.runner import run as run_lib
 from jaxsparse.training import preemption
 from jaxsparse.training.run_dir import Callback, RunDir
 
-FIELDS = {"lottery.levels": 0}
+SMALL = {"replicates": 1, "model.features": (10,)}
+FIELDS = SMALL | {"lottery.levels": 0}
 
 
 class Recorder:
@@ -66,7 +67,7 @@ def test_an_error_of_a_callback_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_stages_trained_again_are_not_read_again(tmp_path: Path) -> None:
-    fields = {"lottery.levels": 1}
+    fields = SMALL | {"lottery.levels": 1}
     tiny.run(tmp_path, fields)
     shutil.rmtree(tmp_path / "checkpoints" / "level_00" / "ticket" / "last")
     for path in (tmp_path / "tickets" / "level_01").iterdir():

@@ -16,8 +16,9 @@ import pytest
 from helpers import tiny
 from helpers.campaigns import case, some
 
-from jaxsparse import masks, transforms, tree
+from jaxsparse import factory, masks, transforms, tree
 from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.training import (
     checkpoints,
     mesh,
@@ -25,6 +26,7 @@ from jaxsparse.training import (
     scan_chunks,
     state_sharding,
 )
+from jaxsparse.training.state import TrainState
 
 DIVISION = mesh.FSDPSpec(min_size=64)
 GATHERS = re.compile(
@@ -50,7 +52,7 @@ def test_masks_and_momenta_lie_where_their_weights_do(
     made = bench(replicates=replicates, devices=4, division=DIVISION)
     over_data = 4 // replicates
     parts = of_state(made.layout, made.fresh)
-    for kernel in ("dense1/kernel", "dense2/kernel", "head/kernel"):
+    for kernel in ("dense1/kernel", "head/kernel"):
         mine = [each for name, each in parts.items() if name.endswith(kernel)]
         # Weights, masks, the masks before, momentum.
         assert mine == [(replicates, over_data, 1)] * 4, kernel
@@ -105,13 +107,12 @@ def test_only_weights_are_brought_together_and_only_to_compute_with(
     found = GATHERS.findall(lowered.compile().as_text())
     assert {(dtype, kind) for dtype, _, kind in found} == {("f32", "all-gather")}
     sizes = sorted(math.prod(map(int, dims.split(","))) for _, dims, _ in found)
-    one, two, head = (
-        made.fresh.params[layer]["kernel"][0].size
-        for layer in ("dense1", "dense2", "head")
+    one, head = (
+        made.fresh.params[layer]["kernel"][0].size for layer in ("dense1", "head")
     )
     # Each replicate's own, for the network and again for the gradient, which that of
     # the first layer has no part in.
-    assert sizes == sorted([one, two, two, head, head])
+    assert sizes == sorted([one, head, head])
 
 
 def test_a_state_of_divided_weights_continues_on_other_layouts(
@@ -148,8 +149,10 @@ def test_pmap_and_rules_that_do_not_fit_are_refused(bench: Callable) -> None:
 
 RIGL = {
     "replicates": 1,
+    "model.features": (20,),
     "run.devices": 4,
     "run.fsdp_min_size": 64,
+    "run.steps_per_call": 2,
     "run.checkpoint_every": "4step",
     "lottery.levels": 0,
     "sparse.method": "rigl",
@@ -165,7 +168,7 @@ def test_a_run_of_rigl_is_stopped_and_goes_on_to_the_same_bits(tmp_path: Path) -
     made = tiny.run(tmp_path / "whole", fields)
     wanted = tiny.load(tmp_path / "whole", "train/last", made)
     kernel = wanted.params["dense1"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
+    assert kernel.addressable_shards[0].data.shape == (1, 16, 20)
     held = transforms.get_masks(wanted.opt_state)
     total, kept = masks.size(held), masks.num_active(held)
     assert kept == total - math.floor(total * 0.8)
@@ -184,9 +187,11 @@ def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
     # Of its batches of 10, two devices share one; of those of 20, four.
     fields = {
         "replicates": 1,
+        "model.features": (20,),
         "run.devices": 0,
         "run.fsdp": True,
         "run.fsdp_min_size": 64,
+        "run.steps_per_call": 2,
         "lottery.levels": 1,
         "lottery.rewind": "4step",
         "lottery.controls": ("reinitialized", "dense_continued"),
@@ -196,45 +201,56 @@ def test_pre_training_on_fewer_devices_and_controls(tmp_path: Path) -> None:
     state = tiny.load(tmp_path, "level_01/ticket/last", made)
     assert made.pretrainer.layout.data_devices == 2
     kernel = state.params["dense1"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (1, 16, 300)
+    assert kernel.addressable_shards[0].data.shape == (1, 16, 20)
     held = transforms.get_masks(state.opt_state)
     assert masks.num_active(held) == math.ceil(masks.size(held) * 0.8)
 
 
-def test_two_replicates_start_from_the_weights_of_another_run(tmp_path: Path) -> None:
-    fields = {
-        "replicates": 2,
-        "run.devices": 4,
-        "run.fsdp": True,
-        "run.fsdp_min_size": 64,
-        "training.duration": "1ep",
-        "schedule.milestones": (),
-        "lottery.levels": 0,
-    }
-    first = tmp_path / "first"
-    made = tiny.train(first, fields)
-    end = tiny.load(first, "train/last", made)
+DENSE = {
+    "replicates": 2,
+    "model.features": (20,),
+    "run.devices": 4,
+    "run.fsdp": True,
+    "run.fsdp_min_size": 64,
+    "run.steps_per_call": 3,
+    "training.duration": "1ep",
+    "schedule.milestones": (),
+    "lottery.levels": 0,
+    "run.data_placement": "device",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
+    """A run of two replicates on two devices each, and its end."""
+    folder = tmp_path_factory.mktemp("trained") / "first"
+    made = tiny.train(folder, DENSE)
+    return folder, tiny.load(folder, "train/last", made)
+
+
+def test_two_replicates_start_from_the_weights_of_another_run(
+    trained: tuple[Path, TrainState],
+) -> None:
+    first, end = trained
     again = {"warm_start.run": "../first", "warm_start.weights": "train/last"}
-    second = tiny.train(tmp_path / "second", fields | again)
-    began = tiny.load(tmp_path / "second", "init", second)
+    c, second = tiny.config(DENSE | again), first.with_name("second")
+    made = factory.make_experiment(c, factory.load_data(c), second)
+    began = SavedStates(made, tiny.desk(second)).init
     tiny.check_equal(began.params, end.params)
     kernel = began.params["dense1"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (1, 32, 300)
+    assert kernel.addressable_shards[0].data.shape == (1, 32, 20)
 
 
 @pytest.mark.parametrize("examples", some(["sharded", "host"], always=["sharded"]))
-def test_where_examples_lie_changes_nothing(tmp_path: Path, examples: str) -> None:
-    dense = {name: v for name, v in RIGL.items() if not name.startswith("sparse.")}
-    fields = dense | {"run.fsdp": True}
-    ends = []
-    for where in ("device", examples):
-        folder = tmp_path / where
-        made = tiny.run(folder, fields | {"run.data_placement": where})
-        ends.append(tiny.load(folder, "train/last", made))
+def test_where_examples_lie_changes_nothing(
+    trained: tuple[Path, TrainState], tmp_path: Path, examples: str
+) -> None:
+    made = tiny.run(tmp_path, DENSE | {"run.data_placement": examples})
+    end = tiny.load(tmp_path, "train/last", made)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        ends[1].params,
-        ends[0].params,
+        end.params,
+        trained[1].params,
     )
 
 

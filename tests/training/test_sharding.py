@@ -18,11 +18,8 @@ from jaxsparse.training.steps import MetricSums
 
 # What is trained, how many replicates, in which calls. Convolutions are not scanned.
 CASES = [
-    pytest.param("mlp", 1, [(5, 64), (2, 64), (1, 64)], id="mlp-data"),
-    pytest.param(
-        *("mlp", 4, [(5, 64), (2, 64), (1, 64)]),
-        id="mlp-replicates",
-    ),
+    pytest.param("mlp", 1, [(3, 64)], id="mlp-data"),
+    pytest.param("mlp", 4, [(3, 64), (1, 64)], id="mlp-replicates"),
     pytest.param(
         "resnet", 1, [(1, 64)] * 4, id="resnet-data", marks=pytest.mark.campaign
     ),
@@ -60,7 +57,8 @@ def test_pmap_and_jit_are_equal_in_every_bit(
         case("mlp", 1, always=False),
         case("mlp", 2, always=True),
         case("mlp", 4, always=False),
-        case("resnet", 1, always=True),
+        case("conv_norm", 1, always=True),
+        case("resnet", 1, always=False),
     ],
 )
 def test_one_step_on_one_and_on_four_devices_differs_by_rounding(
@@ -89,7 +87,7 @@ def test_one_step_on_one_and_on_four_devices_differs_by_rounding(
 def test_equal_scores_give_equal_masks_on_any_number_of_devices(
     bench: Callable, replicates: int, scope: str
 ) -> None:
-    state, _ = bench(replicates=replicates, devices=4).train([(1, 64)])
+    state, _ = bench(replicates=replicates, devices=4).train([(3, 64)])
     keys = state_lib.make_seeds(init=0, data=0, masks=3, replicates=replicates).masks
     kept = transforms.get_masks(state.opt_state)
     chosen = []
@@ -121,7 +119,7 @@ def test_collect_undoes_place(
     bench: Callable, parallelism: str, replicates: int, devices: int
 ) -> None:
     # Of a network with running statistics.
-    fresh = bench("resnet", replicates=replicates).fresh
+    fresh = bench("conv_norm", replicates=replicates).fresh
     layout = mesh.make_layout(
         replicates=replicates,
         batch_sizes=[64],
@@ -137,7 +135,7 @@ def test_collect_undoes_place(
 def test_a_state_saved_from_four_devices_continues_on_fewer(
     bench: Callable, tmp_path: Path, replicates: int
 ) -> None:
-    saved, _ = bench(replicates=replicates, devices=4).train([(5, 64)])
+    saved, _ = bench(replicates=replicates, devices=4).train([(3, 64)])
     checkpoints.save(tmp_path, "last", saved)
     for devices in (1, 2, 4):
         made = bench(replicates=replicates, devices=devices)
@@ -147,8 +145,8 @@ def test_a_state_saved_from_four_devices_continues_on_fewer(
         tiny.check_equal(loaded.state, saved)
         kernel = loaded.state.params["head"]["kernel"]
         assert len(kernel.sharding.device_set) == devices
-        after, _ = made.train([(2, 64)], loaded.state)
-        assert int(after.step) == 7
+        after, _ = made.train([(1, 64)], loaded.state)
+        assert int(after.step) == 4
 
 
 def test_tallies_are_by_step_and_replicate_whatever_the_layout() -> None:

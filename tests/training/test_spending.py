@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from helpers import tiny
 
-from jaxsparse import factory
+from jaxsparse import factory, models
+from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import profiling
+
+FIELDS = {"replicates": 1, "model.features": (9,), "run.steps_per_call": 6}
 
 
 def times(folder: Path) -> list[dict[str, Any]]:
@@ -51,25 +56,54 @@ def test_the_most_that_any_device_used_is_recorded(
         assert profiling.CostTracker().so_far()["peak_device_bytes"] == most
 
 
-def test_levels_share_their_programs(tmp_path: Path) -> None:
-    # No other test has such a network, so that nothing is compiled yet.
-    tiny.run(tmp_path, {"replicates": 1, "model.features": (9,)})
-    first, *later = times(tmp_path)
-    assert first["programs"] > 0
-    # Only what reads a ticket, of which no earlier level had one.
-    assert later[-1]["programs"] * 4 < first["programs"]
-    assert all(row["peak_host_bytes"] > 0 for row in (first, *later))
+class Plain(NamedTuple):
+    """A run, and how often networks were traced until the start of each level."""
+
+    folder: Path
+    made: Experiment
+    before_levels: list[int]
+    in_all: int
 
 
-def test_a_trace_is_written_once_and_changes_nothing(tmp_path: Path) -> None:
-    plain = tiny.run(tmp_path / "plain")
-    fields = {"run.trace": ("5step", "7step")}
-    tiny.run(tmp_path / "traced", fields)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    folder, traced, before = tmp_path_factory.mktemp("plain"), [], []
+
+    def count(apply: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, models.LeNet300100):
+            traced.append(context.method_name)
+        return apply(*args, **kwargs)
+
+    def note(step: int, state: Any) -> None:
+        del state
+        if step == 0:
+            before.append(len(traced))
+
+    made = tiny.experiment(folder, FIELDS)
+    with nn.intercept_methods(count):
+        run_lib.run(made, tiny.desk(folder)._replace(callbacks=(note,)))
+    return Plain(folder, made, before, len(traced))
+
+
+def test_levels_share_their_programs(plain: Plain) -> None:
+    first, second, third = plain.before_levels
+    # No other test has such a network, so that nothing is compiled before.
+    assert first < second == third == plain.in_all
+    rows = times(plain.folder)
+    # At last only what reads a ticket, of which no earlier level had one.
+    assert rows[-1]["programs"] < rows[0]["programs"]
+    assert all(row["peak_host_bytes"] > 0 for row in rows)
+
+
+def test_a_trace_is_written_once_and_changes_nothing(
+    plain: Plain, tmp_path: Path
+) -> None:
+    tiny.run(tmp_path, FIELDS | {"run.trace": ("5step", "7step")})
     name = "level_02/ticket/last"
     tiny.check_equal(
-        *(tiny.load(tmp_path / folder, name, plain) for folder in ("plain", "traced"))
+        *(tiny.load(folder, name, plain.made) for folder in (plain.folder, tmp_path))
     )
-    (trace,) = (tmp_path / "traced" / "trace").rglob("*.xplane.pb")
+    (trace,) = (tmp_path / "trace").rglob("*.xplane.pb")
     assert trace.stat().st_size > 0
 
 
