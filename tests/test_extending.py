@@ -14,11 +14,13 @@ import numpy as np
 import optax
 import pages
 import pytest
+from helpers.campaigns import some
 
 import jaxsparse
 from experiments.studies import launcher
 from experiments.studies.runs import read
-from jaxsparse import config, masks, metrics_log, runs, transforms
+from jaxsparse import config, factory, masks, metrics_log, runs, transforms
+from jaxsparse.training import state
 
 REGISTRIES = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
 
@@ -57,19 +59,21 @@ def test_the_score_keeps_the_weights_nearest_to_one(root: Path) -> None:
 def train(tx: Any, steps: int) -> Iterator[tuple[Any, Any]]:
     """Yields masks and parameters of an 8 × 4 layer, before and after each step."""
     params = {"kernel": jax.random.normal(jax.random.key(0), (8, 4))}
-    state = tx.init(params)
-    params = masks.apply(transforms.get_masks(state), params)
+    held = jax.jit(tx.init)(params)
+    params = masks.apply(transforms.get_masks(held), params)
 
     @jax.jit
-    def step(params: Any, state: Any) -> Any:
+    def step(params: Any, held: Any) -> Any:
         # The gradient is largest where weights are large, and never zero.
         grads = jax.tree.map(lambda w: w + 0.1, params)
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
+        updates, held = tx.update(grads, held, params)
+        return optax.apply_updates(params, updates), held
 
     for _ in range(steps + 1):
-        yield transforms.get_masks(state)["kernel"], params["kernel"]
-        params, state = step(params, state)
+        yield jax.tree.map(
+            np.asarray, (transforms.get_masks(held)["kernel"], params["kernel"])
+        )
+        params, held = step(params, held)
 
 
 def test_the_pruning_method_halves_the_weights(root: Path) -> None:
@@ -162,17 +166,28 @@ def config_file(root: Path, tmp_path: Path) -> Path:
     return path
 
 
-# A score and a method; test_tutorials.py trains a lottery and a method that prunes.
-@pytest.mark.parametrize(
-    "variant",
-    [
-        *("static", "regrow"),
-        *(
-            pytest.param(v, marks=pytest.mark.campaign)
-            for v in ("halve_every", "lottery")
-        ),
-    ],
-)
+def test_a_score_chooses_the_masks_of_a_network_of_ones_own(config_file: Path) -> None:
+    c = runpy.run_path(str(config_file))["get_config"]("static")
+    config.validate(c)
+    factory.check_names(c)
+    length = factory.make_durations(c, steps_per_epoch=8)
+    task = factory.make_network(c, factory.load_data(c), length)
+    seeds = state.make_seeds(init=0, data=0, masks=0, replicates=2)
+    params, stats = task.initialize(seeds.init)
+    assert task.first_masks is not None
+    held = task.first_masks(params, stats, seeds)
+    assert sorted(held) == ["dense", "head"]
+    for r in range(2):
+        distances, kept = (
+            np.concatenate([np.ravel(tree[layer]["kernel"][r]) for layer in held])
+            for tree in (jax.tree.map(lambda leaf: abs(leaf - 1), params), held)
+        )
+        assert kept.sum() == 8  # the tenth of 76
+        assert distances[kept].max() <= distances[~kept].min()
+
+
+# A method; test_tutorials.py trains a lottery by a score and a method that prunes.
+@pytest.mark.parametrize("variant", some(KEPT, always=("regrow",)))
 def test_entries_of_one_config_file_train(
     variant: str, config_file: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,6 @@ from jaxsparse.training.preemption import Preempted
 
 FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.duration": "1ep"}
 FIELDS["schedule.milestones"] = ("4step",)
-SPARSE = {"lottery.levels": 0, "sparse.method": "ste", "sparse.sparsity": 0.5}
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -71,12 +70,10 @@ def test_weights_are_those_that_were_measured(folder: Path) -> None:
     run = jaxsparse.load(folder)
     opened = factory.open_run(str(folder))
     functions = factory.make_eval_fns(run.config, opened.dataset, {})
-    test = opened.dataset.test
+    test, table = opened.dataset.test, run.records()
+    evaluate = jax.jit(functions.evaluate)
     for level in (0, 1):
-        _, right = functions.evaluate(
-            run.params(level), {}, (jnp.asarray(test.images), jnp.asarray(test.labels))
-        )
-        table = run.records()
+        _, right = evaluate(run.params(level), {}, (test.images, test.labels))
         row = table[(table.kind == "level") & (table.level == level)].iloc[0]
         assert float(right.mean()) == pytest.approx(row.test_accuracy)
 
@@ -135,18 +132,10 @@ def test_a_run_without_sizes_says_what_to_do(folder: Path, tmp_path: Path) -> No
         run.model()
 
 
-def test_latent_and_unfinished_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    c = tiny.config(FIELDS | SPARSE)
-
+def test_a_run_that_was_stopped_has_no_level(tmp_path: Path) -> None:
     def stop(rows: Any) -> None:
         raise Preempted("a step")
 
     with pytest.raises(Preempted):
-        jaxsparse.run(c, tmp_path, metric_writers=[stop])
+        jaxsparse.run(tiny.config(FIELDS), tmp_path, metric_writers=[stop])
     assert jaxsparse.load(tmp_path).levels() == []
-    run = jaxsparse.run(c, tmp_path)
-    kept = tree.named_leaves(run.masks())
-    for name, leaf in tree.named_leaves(run.params()).items():
-        assert name not in kept or np.array_equal(leaf != 0, kept[name]), name

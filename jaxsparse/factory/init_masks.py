@@ -316,13 +316,14 @@ def make_effective_count(
     def find(held: Masks) -> Masks:
         return connectivity.live(_forward(model, stats), like, held, image)
 
+    found = jax.jit(find)
     try:
-        # Tracing finds operations without a rule, and computes nothing.
-        jax.eval_shape(find, masks)
+        # Tracing finds operations without a rule, and computes nothing. Calls use the
+        # trace.
+        jax.eval_shape(found, masks)
     except ValueError as error:
         log.warning("weights on no path are not counted: %s", error)
         return None
-    found = jax.jit(find)
     return lambda held: masks_lib.num_active(found(held))
 
 

@@ -1,16 +1,18 @@
 """experiments/score_data.py on a whole run, and its errors."""
 
+import contextlib
+import io
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from absl import flags
 from helpers import tiny
 
+from experiments import score_data
 from jaxsparse import config as config_lib
 from jaxsparse import factory
 from jaxsparse.config import names
@@ -32,52 +34,52 @@ END = "level_00/ticket/last"
 CHILDREN = "level_00/children_000000000"
 LATER = "level_00/children_000000004"
 
-# One process runs all commands of this module, each as if it were alone, but that the
-# run is opened once.
-DRIVER = """
-import functools, json, sys
-from absl import flags
-from experiments import score_data
-from jaxsparse import factory
-
-factory.open_run = functools.cache(factory.open_run)
-
-for words in json.loads(sys.argv[1]):
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(["score_data", *words])
-    print("code", score_data.main(["score_data"]), flush=True)
-    print("----", flush=True)
-    print("----", file=sys.stderr, flush=True)
-"""
-
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def launch(commands: list[list[str]]) -> list[tuple[str, str]]:
     """Runs commands; what each wrote to stdout, with its code, and to stderr."""
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    out, err = (text.split("----\n")[:-1] for text in (done.stdout, done.stderr))
-    return list(zip(out, err, strict=True))
+    done = []
+    for words in commands:
+        flags.FLAGS.unparse_flags()
+        for name in flags.FLAGS:
+            flags.FLAGS[name].unparse()
+        flags.FLAGS(["score_data", *words])
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            print("code", score_data.main(["score_data"]))
+        done.append((out.getvalue(), err.getvalue()))
+    return done
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls a function of one run, and what else it is given, once for all tests."""
+    known: dict[str, Any] = {}
+
+    def call(*given: Any, **options: Any) -> Any:
+        key = repr((options, [each for each in given if isinstance(each, Path)]))
+        if key not in known:
+            known[key] = function(*given, **options)
+        return known[key]
+
+    return call
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared() -> Iterator[None]:
+    """Commands and tests share the opened run, its programs, and the training again."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("open_run", "make_eval_fns", "count_forgetting"):
+            patch.setattr(factory, name, once(getattr(factory, name)))
+        yield
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> factory.TrainedRun:
+def run(shared: None, tmp_path_factory: pytest.TempPathFactory) -> factory.TrainedRun:
     folder = tmp_path_factory.mktemp("scored")
     c = tiny.config(FIELDS)
     made = factory.make_experiment(c, factory.load_data(c), folder)
     run_lib.run(made, tiny.desk(folder))
     (folder / "config.json").write_text(c.to_json())
-    return factory.open_run(folder)
+    return factory.open_run(folder, data_dir="")
 
 
 class Done(NamedTuple):
@@ -246,7 +248,7 @@ def test_every_score_of_a_run(run: factory.TrainedRun, done: Done) -> None:
     assert np.corrcoef(loss, saved)[0, 1] > 0.5
     assert np.all(read(run, done.folder / "grand.npz", score="grand") > 0)
     counted = read(run, done.folder / "forgetting.npz", score="forgetting")
-    events = factory.count_forgetting(run)
+    events = factory.count_forgetting(run, until="")
     np.testing.assert_array_equal(counted, events.counts.mean(axis=0))
     check_barriers(run, functions, done.folder, done.folder / "new" / "classes.json")
     check_usable(done.folder / "el2n.npz", saved)

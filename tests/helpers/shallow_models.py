@@ -1,4 +1,4 @@
-"""The networks of the ImageNet recipes with one block a stage, to compile quickly."""
+"""The networks of the ImageNet recipes with one block, to compile quickly."""
 
 import functools
 
@@ -7,7 +7,7 @@ from jaxsparse import config, models
 SHALLOW = {
     "resnet_50": config.ModelSpec(
         name="resnet_50",
-        function=functools.partial(models.ResNet, (1, 1)),
+        function=functools.partial(models.ResNet, (1,)),
         takes=("features", "norm", "conv", "skip", "dtype"),
     ),
     "vit_s_16": config.ModelSpec(

@@ -50,8 +50,15 @@ SKIPPING = [name for name, (model, _) in SMALL.items() if hasattr(model, "skip")
 
 
 def shapes(model: nn.Module, image: tuple[int, ...]) -> dict:
+    leaves, treedef = jax.tree.flatten(_shapes(model, image))
+    return jax.tree.unflatten(treedef, leaves)  # dicts of the caller's own
+
+
+@functools.cache
+def _shapes(model: nn.Module, image: tuple[int, ...]) -> dict:
     init = functools.partial(model.init, train=False)
-    return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *image)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(init, key, jax.ShapeDtypeStruct((1, *image), jnp.float32))
 
 
 def variables(model: nn.Module, image: tuple[int, ...]) -> dict:

@@ -220,9 +220,10 @@ def test_biases_of_a_normalized_vgg_are_left_out_unless_asked_for() -> None:
 
 # Deeper members of families whose shallow members are traced on larger images.
 DEEP = {
-    *("resnet_44", "resnet_56", "resnet_104", "resnet_110", "wide_resnet_28_10"),
-    *("cifar_resnet_50", "cifar_resnet_101", "cifar_resnet_152"),
-    *("vgg_16_bn", "vgg_19_bn", "vit_s_16", "vit_b_16"),
+    *("resnet_32", "resnet_44", "resnet_56", "resnet_104", "resnet_110"),
+    *("cifar_resnet_34", "cifar_resnet_50", "cifar_resnet_101", "cifar_resnet_152"),
+    *("wide_resnet_22_2", "wide_resnet_28_10", "vgg_13_bn", "vgg_16_bn", "vgg_19_bn"),
+    *("vit_s_16", "vit_b_16"),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 from helpers.campaigns import some
+from helpers.sparse_runs import load_data
 
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, factory, masks, transforms
@@ -68,6 +69,12 @@ def plain(studies: Path) -> Experiment:
     return build_in(studies / "plain", STATIC)
 
 
+@pytest.fixture(scope="module")
+def begun(plain: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Weights of that run before they are drawn for the masks."""
+    return first(plain, tmp_path_factory.mktemp("plain"))[0]
+
+
 def first(made: Experiment, folder: Path) -> tuple[Any, Any]:
     """Weights and masks [r ...] that a run trains from."""
     session = SavedStates(made, tiny.desk(folder))
@@ -79,7 +86,7 @@ def build_in(folder: Path, fields: dict[str, Any]) -> Experiment:
     c = tiny.config(fields)
     config_lib.validate(c)
     factory.check_names(c)
-    return factory.make_experiment(c, factory.load_data(c), folder)
+    return factory.make_experiment(c, load_data(), folder)
 
 
 def make_task(fields: dict[str, Any]) -> TrainTask:
@@ -88,7 +95,7 @@ def make_task(fields: dict[str, Any]) -> TrainTask:
     config_lib.validate(c)
     factory.check_names(c)
     length = factory.make_durations(c, steps_per_epoch=6)
-    return factory.make_network(c, factory.load_data(c), length)
+    return factory.make_network(c, load_data(), length)
 
 
 def saved(studies: Path, moment: str) -> tuple[Any, Any]:
@@ -203,7 +210,7 @@ SEEDS = {"init": 0, "data": 0, "masks": 0}
 
 @pytest.mark.parametrize("rule", factory.SPARSE_INITS)
 def test_kernels_are_redrawn_for_their_masks(
-    plain: Experiment, tmp_path: Path, rule: str
+    plain: Experiment, begun: Any, tmp_path: Path, rule: str
 ) -> None:
     """All rules start the same run, which differs in how it redraws only."""
     fields = STATIC | {"init.sparse_init": rule}
@@ -212,7 +219,7 @@ def test_kernels_are_redrawn_for_their_masks(
     start = plain.task.start._replace(redraw=make_task(fields).start.redraw)
     redrawn = plain._replace(task=plain.task._replace(start=start))
     weights, held = first(redrawn, tmp_path / "a")
-    before, _ = first(plain, tmp_path / "b")
+    before = begun
     for name, layer in weights.items():
         mask = np.asarray(held[name]["kernel"])
         kernel = np.asarray(layer["kernel"])

@@ -30,7 +30,7 @@ SMALL = {
     "run.tensorboard": False,
     "run.checkpoint_every": None,
 }
-RESNET = {"data.image_size": 16, "model.features": (4, 8)}
+RESNET = {"data.image_size": 16, "model.features": (4,)}
 RECIPES = {
     "rigl_imagenet:quick": RESNET | {"schedule.milestones": ("6step",)},
     "gmp_imagenet:90_quick": RESNET
