@@ -19,7 +19,8 @@ from jaxsparse.reports import (
     stability,
     tables,
 )
-from jaxsparse.reports.records import TICKET, RunRecords
+from jaxsparse.reports.records import RunRecords
+from jaxsparse.stages import TICKET
 
 CAPTIONS = {
     "sparsity": "Test accuracy against sparsity, one line for each method.",
