@@ -109,26 +109,42 @@ def test_quotient_of_a_parabola_is_its_curvature() -> None:
     )
 
 
+@functools.partial(jax.jit, compiler_options=PLAINLY)
+def slope(params: Any, tree: Any, step: Any) -> Any:
+    """The gradient of the quotient on the noise of a step."""
+    noise = NOISE(jax.random.fold_in(zero(), step))
+    return jax.grad(lambda p: initializers.gradient_quotient(loss, p, tree, noise))(
+        params
+    )
+
+
 def by_tensors(params: Any, tree: Any, steps: int, rate: float, least: int) -> Any:
     """Learns norms as published: each step multiplies whole tensors."""
-    params = masks.apply(tree, params)
-    slope = jax.jit(
-        jax.grad(lambda p, b: initializers.gradient_quotient(loss, p, tree, b)),
-        compiler_options=PLAINLY,
-    )
+    params = on_masks(tree, params)
     memory = [0.0] * len(jax.tree.leaves(params))
     for step in range(steps):
-        key = jax.random.fold_in(zero(), step)
         leaves, treedef = jax.tree.flatten(params)
-        slopes = jax.tree.leaves(slope(params, NOISE(key)))
+        slopes = jax.tree.leaves(slope(params, tree, np.int32(step)))
         for i, (w, g) in enumerate(zip(leaves, slopes, strict=True)):
             if w.ndim < least:
                 continue
-            norm = float(jnp.sqrt(jnp.sum(w**2)))
-            memory[i] = 0.9 * memory[i] - rate * float(jnp.sign(jnp.sum(w * g) / norm))
-            leaves[i] = w * (norm + memory[i]) / norm
+            norm = float(np.linalg.norm(w))
+            along = np.sum(w * np.asarray(g)) / norm
+            memory[i] = 0.9 * memory[i] - rate * float(np.sign(along))
+            leaves[i] = np.float32(w * ((norm + memory[i]) / norm))
         params = treedef.unflatten(leaves)
     return params
+
+
+def on_masks(tree: Any, params: Any) -> Any:
+    """The masked network in numpy."""
+    return {
+        name: {
+            "kernel": np.where(tree[name]["kernel"], layer["kernel"], 0),
+            "bias": np.asarray(layer["bias"]),
+        }
+        for name, layer in params.items()
+    }
 
 
 def learn(params: Any, tree: Any, **options: Any) -> Any:
@@ -149,14 +165,14 @@ def test_norms_are_those_of_the_published_loop(least: int) -> None:
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), got, wanted
     )
-    start = masks.apply(tree, params)
+    start = on_masks(tree, params)
     for now, was in zip(jax.tree.leaves(got), jax.tree.leaves(start), strict=True):
         assert np.any(now != was) == (was.ndim >= least)
 
 
 def test_without_steps_or_tensors_to_scale_nothing_but_the_mask_changes() -> None:
     params, tree = network(), some_masks()
-    start = masks.apply(tree, params)
+    start = on_masks(tree, params)
     for options in ({"steps": 0}, {"steps": 3, "min_ndim": 4}):
         still = learn(params, tree, **options)
         jax.tree.map(np.testing.assert_array_equal, still, start)
@@ -165,7 +181,7 @@ def test_without_steps_or_tensors_to_scale_nothing_but_the_mask_changes() -> Non
 def test_directions_zeros_and_vectors_stay_and_the_quotient_falls() -> None:
     """One program of 200 steps."""
     params, tree = network(2.0), some_masks()
-    start = masks.apply(tree, params)
+    start = on_masks(tree, params)
     got = learn(params, tree, steps=200, learning_rate=1e-2)
     assert jax.tree.structure(got) == jax.tree.structure(params)
     for name in params:
@@ -190,15 +206,21 @@ def test_directions_zeros_and_vectors_stay_and_the_quotient_falls() -> None:
 
 
 def test_jit_and_vmap_equal_a_loop() -> None:
-    trees = [some_masks(seed) for seed in range(3)]
+    make = initializers.gaussian_batches((16, 4, 2), CLASSES)
+    trees = [some_masks(seed)["head"] for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     seeds = jax.random.split(zero(), 3)
 
     options = initializers.MetaInitOptions(steps=5, learning_rate=0.1)
+    head = network()["head"]
+
+    def of_head(params: Any, batch: Any) -> Any:
+        x = jnp.tanh(batch[0].reshape(len(batch[0]), -1) @ params["kernel"])
+        return jnp.mean((x + params["bias"][None]) ** 2)
 
     def one(tree: Any, key: Any) -> Any:
         return initializers.metainit(
-            loss, network(), tree, make_batch=NOISE, key=key, options=options
+            of_head, head, tree, make_batch=make, key=key, options=options
         )
 
     together = jax.jit(jax.vmap(one), compiler_options=PLAINLY)(stacked, seeds)

@@ -34,9 +34,11 @@ RUNS = [
     Run(
         "mnist_onset",
         "tiny",
+        # Batches of another run, so that most of its programs are in the cache.
         CHILDREN
         | {"lottery.levels": 0, "instability.compare_levels": False}
-        | {"instability.levels": (0,), "instability.start_steps": ("0step", "6step")},
+        | {"instability.levels": (0,), "instability.start_steps": ("0step", "6step")}
+        | {"data.batch_size": 10},
     ),
 ]
 

@@ -314,20 +314,21 @@ def test_local_jobs_see_their_gpus(
         "said.write_text(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))\n"
     )
     files = [tmp_path / "said_a", tmp_path / "said_b"]
-    given = [
+    every = [
         (tmp_path / path.name[-1], [sys.executable, "-c", script, str(path)])
         for path in files
     ]
-    for before, jobs, after in (
-        ("1,2", 2, ["'1'", "'2'"]),
-        (None, 1, ["None", "None"]),
+    for before, given, after in (
+        ("1,2", every, ["'1'", "'2'"]),
+        (None, every[:1], ["None", "'2'"]),
     ):
         if before is None:
             monkeypatch.delenv(GPUS, raising=False)
         else:
             monkeypatch.setenv(GPUS, before)
-        logs = tmp_path / f"jobs_{before}_{jobs}"
-        executors.run_all(given, executor="local", jobs=jobs, logs=logs, options={})
+        logs = tmp_path / f"jobs_{before}"
+        how = {"executor": "local", "jobs": len(given), "logs": logs, "options": {}}
+        executors.run_all(given, **how)
         assert [path.read_text() for path in files] == after
 
 
@@ -463,12 +464,13 @@ def kill(command: list[str], begun: Path, number: int) -> None:
         running.wait()
 
 
+SMALL = "configs/dense_digits.py:quick"
 SEEDS_APART = (
-    *(f"--config={RECIPES[0]}", "--set=training.duration=4step"),
-    *("--set=evaluation.every=4step", "--set=sparse.update_every=2step"),
+    *(f"--config={SMALL}", "--set=sparse.method=static"),
+    *("--set=training.duration=4step", "--set=evaluation.every=4step"),
     *("--vary=sparse.sparsity=0.9", "--seeds=2", "--seeds_per_run=1"),
 )
-APART = "set_mnist_quick-sparsity_0.9-seeds_{0}_to_{0}"
+APART = "dense_digits_quick-sparsity_0.9-seeds_{0}_to_{0}"
 
 
 def run_to_end(command: list[str], left: int) -> None:
@@ -493,7 +495,7 @@ def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> Non
     """The only sweep with processes of its own: one run is left, as after a stop."""
     fixed = [word.removeprefix("--set=") for word in SEEDS_APART if "--set" in word]
     (point,) = make(
-        recipes=RECIPES[:1],
+        recipes=(SMALL,),
         varied=("sparse.sparsity=0.9",),
         fixed=(*FIXED, *fixed),
         seeds=2,

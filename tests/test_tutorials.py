@@ -52,16 +52,16 @@ def test_first_ticket(
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     found = run(root, "first_ticket.py")
-    assert np.allclose(found["density"], [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], 1e-3)
+    assert np.allclose(found["density"], [1, 0.3, 0.09, 0.027], 1e-3)
     accuracy = found["accuracy"]
     last = {
-        variant: accuracy[f"level_05/{variant}"]
+        variant: accuracy[f"level_03/{variant}"]
         for variant in ("ticket", "random_mask")
     }
     assert last["ticket"] > last["random_mask"] + 0.05
     assert (tmp_path / "runs" / "first_ticket" / "accuracy.png").exists()
     trained = found["trained"]
-    row = trained[(trained.stage == "level_05/ticket") & (trained.replicate == 0)]
+    row = trained[(trained.stage == "level_03/ticket") & (trained.replicate == 0)]
     assert np.isclose(found["correct"].mean(), row.test_accuracy.item())
 
 
@@ -113,7 +113,10 @@ def test_own_method_trains(
     variant: str, expected: set[tuple[int, int]], root: Path, tmp_path: Path
 ) -> None:
     module = runpy.run_path(str(root / TUTORIALS / "own_method.py"))
-    runs.train(module["get_config"](variant), tmp_path / "run")
+    c = module["get_config"](variant)
+    if variant == "lottery":
+        c.training.duration = "4ep"  # fewer than the tutorial's, enough to learn
+    runs.train(c, tmp_path / "run")
     check_levels(tmp_path / "run", expected)
 
 

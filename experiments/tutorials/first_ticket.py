@@ -29,14 +29,14 @@ from jaxsparse.data import augment, datasets
 # field can be changed before training. The variant `quick` of this recipe trains two
 # replicates, two networks with different seeds, at the same time.
 #
-# Each of the five levels prunes half of the remaining weights. At every level, the
+# Each of the three levels prunes 70 % of the remaining weights. At every level, the
 # control `random_mask` trains as many weights at random positions.
 
 # %%
 config = lth_digits.get_config("quick")
 config.training.duration = "5ep"  # epochs of every training
-config.lottery.levels = 5
-config.lottery.fraction = 0.5  # of the remaining weights, pruned at each level
+config.lottery.levels = 3
+config.lottery.fraction = 0.7  # of the remaining weights, pruned at each level
 config.lottery.controls = ("random_mask",)
 
 run = jaxsparse.run(config, "runs/first_ticket")
@@ -83,7 +83,7 @@ figure.savefig("runs/first_ticket/accuracy.png")
 # pruned. Weights outside the masks are exactly zero.
 
 # %%
-ticket, params = run.masks(level=5), run.params(level=5)
+ticket, params = run.masks(level=3), run.params(level=3)
 for name, layer in params.items():
     kernel, mask = layer["kernel"], ticket[name]["kernel"]
     print(f"{name}: {int(mask.sum()):,} of {mask.size:,} weights")
@@ -96,7 +96,7 @@ for name, layer in params.items():
 digits = datasets.load("digits", validation=config.data.validation)
 pixels = jnp.asarray(digits.test.images)
 images = augment.normalize(pixels, mean=digits.mean, std=digits.std)
-logits = run.model().apply(run.variables(level=5), images, train=False)
+logits = run.model().apply(run.variables(level=3), images, train=False)
 correct = np.argmax(logits, axis=-1) == digits.test.labels
 print(f"test accuracy of replicate 0: {correct.mean():.3f}")
 

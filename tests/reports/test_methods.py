@@ -426,6 +426,7 @@ def folders(make_run):
     return [make_run(one.name, one.records, config=one.config) for one in RUNS]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_page_of_methods(folders, tmp_path):
     out = tmp_path / "out"
     content = re.sub(r">\s+<", "><", page.write(folders, out).read_text())

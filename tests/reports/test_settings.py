@@ -203,8 +203,8 @@ def test_the_page_begins_with_what_is_unfinished_and_what_was_trained(
     places = [body.index(words) for words in begins]
     assert places == sorted(places)
     (made / "ended.json").write_text('["level_02/ticket/last"]')
-    content = page.write([made], tmp_path / "out").read_text()
-    assert "Unfinished" not in content
+    (again,) = records_lib.read_runs([made])
+    assert progress.unfinished(again) == ""
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -226,7 +226,7 @@ def test_digits_and_mnist_are_one_table_only_if_asked(make_run, tmp_path):
     assert table["trained"].str.split(" on ").str[1].tolist() == [
         *("MNIST", "MNIST", "digits", "digits")
     ]
-    content = page.write(folders, tmp_path / "mixed", together=True).read_text()
+    content = page.write(folders[:2], tmp_path / "mixed", together=True).read_text()
     assert content.count("<h3>Methods</h3>") == 1
     assert "random (global), LeNet-300-100 on digits" in content
 
