@@ -5,17 +5,17 @@ them. `OPTIMIZED=1 pytest` has most of them compiled as users do.
 """
 
 import atexit
+import importlib.metadata
 import itertools
 import os
 import tempfile
 
 os.environ.setdefault("NPROC", "32")  # multi-device CPU programs hang without it
-FAST = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_parallel_codegen_split_count": 1,
-    # The older emitters compile a training step in a quarter of the time.
-    "xla_cpu_use_fusion_emitters": "false",
-}
+FAST = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+# The older emitters compile a training step in a quarter of the time. Other versions
+# may not have them, and XLA ends the process at a flag that it does not know.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    FAST["xla_cpu_use_fusion_emitters"] = "false"
 for flag, value in FAST.items():
     given = os.environ.get("XLA_FLAGS", "")
     if not os.environ.get("OPTIMIZED") and flag not in given:
@@ -48,7 +48,6 @@ hypothesis.settings.load_profile("suite")
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
 # The suite is many small programs, each soon compiled and sooner read.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
@@ -69,6 +68,17 @@ def few_programs() -> Iterator[None]:
         return
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys_used_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Has a second use of a random key fail, in modules with the mark of this name.
+
+    The check takes a twentieth of the time of all tests, so one module of each kind of
+    draw has it: initializers, scores, augmentation, training, a whole run.
+    """
+    with jax.debug_key_reuse(bool(request.node.get_closest_marker("keys_used_once"))):
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from flax import nnx
 
 from jaxsparse import initializers, masks, rng
 
+pytestmark = pytest.mark.keys_used_once
+
+
 CONV = (3, 3, 40, 60)  # n = 21,600 weights
 FAN_IN, FAN_OUT, N = 360, 540, 21_600
 VARIANCES = {

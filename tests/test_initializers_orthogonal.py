@@ -10,6 +10,9 @@ import pytest
 
 from jaxsparse import distributions, initializers, masks, rng
 
+pytestmark = pytest.mark.keys_used_once
+
+
 MATRICES = [(40, 40), (60, 25), (25, 60), (1, 9), (9, 1), (1, 1), (2, 2)]
 DENSITIES = (0.0, 0.01, 0.1, 0.37, 0.9, 1.0)
 CONVS = [(3, 3, 12, 20), (3, 3, 20, 12), (5, 4, 6, 6), (3, 8, 8), (2, 2, 9, 5)]

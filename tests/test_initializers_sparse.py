@@ -16,6 +16,9 @@ from scipy import stats
 from jaxsparse import fan_axes, initializers, masks
 from jaxsparse import rng as rng_lib
 
+pytestmark = pytest.mark.keys_used_once
+
+
 SHAPES = [(1, 1), (3, 5), (3, 3, 4, 6), (2, 1, 3, 2, 4), (0, 3)]
 FANS = ("in", "out", "average")
 PLAINLY = {

@@ -13,6 +13,8 @@ from helpers import flat_options
 from jaxsparse import distributions, masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
 
+pytestmark = pytest.mark.keys_used_once
+
 
 def params() -> dict[str, Any]:
     draw = np.random.default_rng(0)

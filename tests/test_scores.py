@@ -1,8 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxsparse import masks, rng, scores
+
+pytestmark = pytest.mark.keys_used_once
+
 
 PARAMS = {
     "a": {"kernel": jnp.array([[-2.0, 0.5], [jnp.nan, 0.0]]), "bias": jnp.ones(2)},

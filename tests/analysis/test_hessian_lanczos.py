@@ -8,6 +8,9 @@ import pytest
 from jaxsparse.analysis.hessian import eigenvalues as eigenvalues_lib
 from jaxsparse.analysis.hessian import hvp, lanczos, param_subspace, slq
 
+pytestmark = pytest.mark.keys_used_once
+
+
 KEY = 11
 
 

@@ -10,6 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxsparse.data import augment
 
+pytestmark = pytest.mark.keys_used_once
+
 
 def make_images(
     batch: int, height: int = 8, width: int = 7, seed: int = 0

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from jaxsparse.data import random_resized_crop
 
+pytestmark = pytest.mark.keys_used_once
+
+
 WORDS = np.array([1, 2], np.uint32)
 GOLDEN = [0.9648208950982607, 0.9034133278066571]
 SIDES = st.integers(1, 3000)

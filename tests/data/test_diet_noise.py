@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from jaxsparse.data.data_pruning import noise as noise_lib
 
+pytestmark = pytest.mark.keys_used_once
+
 
 @st.composite
 def cases(draw: Any) -> tuple[np.ndarray, dict[str, Any]]:

@@ -12,6 +12,9 @@ import pytest
 from jaxsparse import masks
 from jaxsparse.lottery import controls
 
+pytestmark = pytest.mark.keys_used_once
+
+
 SHAPES = {"dense1": (12, 20), "dense2": (20, 15), "head": (15, 4)}
 COUNTS = {"dense1": 37, "dense2": 150, "head": 60}
 REPLICATES = 3

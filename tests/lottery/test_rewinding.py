@@ -16,6 +16,8 @@ from jaxsparse.lottery.rewinding import RewindPlan, Span
 from jaxsparse.runner import run as run_lib
 from jaxsparse.training import train as train_lib
 
+pytestmark = pytest.mark.keys_used_once
+
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any]]:

@@ -32,6 +32,9 @@ from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import preemption
 from jaxsparse.training.scan_chunks import ChunkInputs
 
+pytestmark = pytest.mark.keys_used_once
+
+
 LATENT = ("ste", "top_kast", "sr_ste")
 LAYERS = {"layer_sparsity": (("head/*", 0.5), ("dense2/*", 30)), "sparsity": 0.8}
 LAYER_COUNTS = [256, 30, 75]

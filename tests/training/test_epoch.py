@@ -21,6 +21,8 @@ from jaxsparse.training.scan_chunks import ChunkInputs, EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import MetricSums
 
+pytestmark = pytest.mark.keys_used_once
+
 
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, Any]:

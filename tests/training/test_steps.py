@@ -15,6 +15,9 @@ from jaxsparse import losses, masks, models, transforms
 from jaxsparse.training import optimizers, steps
 from jaxsparse.training.state import TrainState
 
+pytestmark = pytest.mark.keys_used_once
+
+
 IMAGES = jnp.asarray(
     np.random.default_rng(0).integers(0, 256, (6, 4, 3, 1)).astype(np.uint8)
 )
