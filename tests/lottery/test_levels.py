@@ -106,8 +106,8 @@ def kept(found: list, replicate: int = 0) -> list[int]:
 
 
 def test_exact_counts_at_every_level() -> None:
-    found = iterate(PruningRule(), 12, LENET)
-    wanted = [round(266200 * 0.8**level) for level in range(13)]
+    found = iterate(PruningRule(), 12, SMALL)
+    wanted = [round(950 * 0.8**level) for level in range(13)]
     assert kept(found, 0) == kept(found, 1) == wanted
 
 

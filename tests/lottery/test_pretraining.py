@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
         "pretraining.warmup": "2step",
         "pretraining.label_noise": 0.25,
         "run.checkpoint_every": "2step",
-        "run.steps_per_call": 2,
+        "run.steps_per_call": 1,
         "data.batch_size": 40,
         "data.validation": 0,
         "training.duration": "4ep",
@@ -201,7 +201,7 @@ def test_what_was_stopped_comes_out_the_same(
     while True:
         calls = iter(range(1000))
         try:
-            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 2))
+            run_lib.run(made, tiny.desk(tmp_path, lambda c=calls: next(c) >= 4))
             break
         except preemption.Preempted:
             stopped += 1
