@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
 from ml_collections import ConfigDict
 
-from jaxsparse import config, factory, masks
+from jaxsparse import config, connectivity, factory, masks
 from jaxsparse.config import reference
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.factory import components, init_masks
@@ -83,10 +84,24 @@ def is_like_another(c: ConfigDict, shape: tuple[int, ...]) -> bool:
         for name, value in config.flatten(c).items()
         if name.partition(".")[0] in PARTS and name not in LENGTHS | SIZES
     }
+    fields["gradinit.steps"] = fields["gradinit.steps"] > 0
     key = json.dumps([fields, shape], sort_keys=True, default=str)
     known = key in BUILT
     BUILT.add(key)
     return known
+
+
+def try_paths(model: Any, like: Any, stats: Any, shape: Any, held: Any) -> Any:
+    """Finds operations that paths cannot be followed through, without gradients."""
+
+    def forward(params: Any, images: Any) -> Any:
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
+        variables = {"params": params, "batch_stats": ones}
+        return model.apply(variables, images, train=False)
+
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    order = connectivity.first_to_last(forward, like, held, image)
+    return lambda _: order
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +123,7 @@ def traced_once() -> Iterator[None]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(init_masks, "make_effective_count", try_paths)
         for module, name, model, given in (
             (components, "_shapes", 1, slice(2, 3)),
             (init_masks, "ends_kept_whole", 1, slice(4, 5)),
@@ -160,7 +176,8 @@ def test_every_config_is_valid_and_fits_its_network(
     network = factory.make_network(c, dataset, with_few_updates(length))
     layers = network.masks
     assert (network.first_masks is None) == (c.sparse.method == "none")
-    assert network.count_effective is not None
+    # Paths can be followed through the whole network.
+    assert sorted(network.count_effective(layers)) == masks.names(layers)
     rule = imp.PruningRule(
         layer_fractions=c.lottery.layer_fractions, exclude=c.lottery.exclude
     )

@@ -71,8 +71,8 @@ def plain(studies: Path) -> Experiment:
 
 @pytest.fixture(scope="module")
 def begun(plain: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Weights of that run before they are drawn for the masks."""
-    return first(plain, tmp_path_factory.mktemp("plain"))[0]
+    """Weights and masks of that run, before weights are drawn for the masks."""
+    return first(plain, tmp_path_factory.mktemp("plain"))
 
 
 def first(made: Experiment, folder: Path) -> tuple[Any, Any]:
@@ -212,14 +212,21 @@ SEEDS = {"init": 0, "data": 0, "masks": 0}
 def test_kernels_are_redrawn_for_their_masks(
     plain: Experiment, begun: Any, tmp_path: Path, rule: str
 ) -> None:
-    """All rules start the same run, which differs in how it redraws only."""
+    """By one rule a whole run starts, by the others only its weights are redrawn."""
     fields = STATIC | {"init.sparse_init": rule}
     if rule == "fan_in":
         fields |= {"init.sparse_init_scale": 2.0}
-    start = plain.task.start._replace(redraw=make_task(fields).start.redraw)
-    redrawn = plain._replace(task=plain.task._replace(start=start))
-    weights, held = first(redrawn, tmp_path / "a")
-    before = begun
+    redraw = make_task(fields).start.redraw
+    assert redraw is not None
+    before, held = begun
+    if rule == "fan_in":
+        start = plain.task.start._replace(redraw=redraw)
+        task = plain.task._replace(start=start)
+        weights, held = first(plain._replace(task=task), tmp_path)
+    else:
+        # Others than drew the first weights.
+        keys = state_lib.make_seeds(**SEEDS | {"init": 1}, replicates=2).init
+        weights = jax.jit(jax.vmap(redraw))(before, held, keys)
     for name, layer in weights.items():
         mask = np.asarray(held[name]["kernel"])
         kernel = np.asarray(layer["kernel"])
