@@ -21,7 +21,8 @@ def validate(config: ConfigDict) -> None:
       ValueError: if a field is invalid; the message gives the first such field, its
         value and the valid values.
     """
-    _check_fields(config, schema.default(), "", schema.default())
+    default = schema.default()
+    _check_fields(config, default, "", default)
     check_combinations(config)
 
 

@@ -71,18 +71,23 @@ def test_scores_of_any_finite_logits_are_in_range(
 
 def test_sure_examples_stay_in_order_and_end_at_exactly_0() -> None:
     heights = np.array([10.0, 20.0, 30.0, 50.0, 80.0, 200.0, 3e38])
-    logits = jnp.zeros((7, 4)).at[:, 2].set(jnp.asarray(heights, jnp.float32))
-    right, wrong = jnp.full(7, 2), jnp.zeros(7, int)
+    logits = np.zeros((7, 4), np.float32)
+    logits[:, 2] = heights
+    right, wrong = np.full(7, 2), np.zeros(7, int)
     gone = 3 * np.exp(-heights) / (1 + 3 * np.exp(-heights))
-    got = COMPILED["el2n"](logits, right)
+
+    def score(name: str, labels: np.ndarray) -> np.ndarray:
+        return np.asarray(COMPILED[name](jnp.asarray(logits), jnp.asarray(labels)))
+
+    got = score("el2n", right)
     np.testing.assert_allclose(got, gone * np.sqrt(4 / 3), rtol=1e-5, atol=1e-37)
     assert np.all(np.diff(got[:6]) < 0) and got[5] == got[6] == 0
-    losses = COMPILED["loss"](logits, right)
+    losses = score("loss", right)
     np.testing.assert_allclose(losses, -np.log1p(-gone), rtol=1e-5, atol=1e-37)
     assert losses[5] == losses[6] == 0
-    assert np.all(COMPILED["margin"](logits, right)[3:] == 1)
-    assert np.all(COMPILED["el2n"](logits, wrong)[3:] == np.float32(np.sqrt(2)))
-    assert np.all(COMPILED["margin"](logits, wrong)[3:] == -1)
+    assert np.all(score("margin", right)[3:] == 1)
+    assert np.all(score("el2n", wrong)[3:] == np.float32(np.sqrt(2)))
+    assert np.all(score("margin", wrong)[3:] == -1)
 
 
 @pytest.mark.parametrize("name", LOGIT_SCORES)
@@ -120,13 +125,14 @@ def test_replicates_by_vmap(name: str) -> None:
 
 
 def network(key: int = 0, width: int = 6) -> Any:
-    draws = jax.random.split(jax.random.key(key), 3)
+    rng = np.random.default_rng(key)
+
+    def draw(*shape: int) -> Any:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     return {
-        "hidden": {
-            "kernel": jax.random.normal(draws[0], (5, width)),
-            "bias": jax.random.normal(draws[1], (width,)),
-        },
-        "last": {"kernel": jax.random.normal(draws[2], (width, 4))},
+        "hidden": {"kernel": draw(5, width), "bias": draw(width)},
+        "last": {"kernel": draw(width, 4)},
     }
 
 
@@ -141,19 +147,22 @@ def cross_entropy(params: Any, example: Any) -> Any:
 
 
 def data(n: int) -> Any:
-    first, second = jax.random.split(jax.random.key(3))
+    rng = np.random.default_rng(3)
     return {
-        "x": jax.random.normal(first, (n, 5)),
-        "y": jax.random.randint(second, n, 0, 4),
+        "x": jnp.asarray(rng.normal(size=(n, 5)), jnp.float32),
+        "y": jnp.asarray(rng.integers(0, 4, n), jnp.int32),
     }
+
+
+slope = jax.jit(jax.grad(cross_entropy))  # of one example
 
 
 def one_by_one(params: Any, examples: Any) -> list[float]:
     """The norm of each example's gradient, by a loop, in float64."""
-    slope = jax.jit(jax.grad(cross_entropy))
+    held = jax.tree.map(np.asarray, examples)
     norms = []
     for i in range(len(examples["y"])):
-        tree = slope(params, jax.tree.map(lambda leaf: leaf[i], examples))  # noqa: B023
+        tree = slope(params, jax.tree.map(lambda leaf: leaf[i], held))  # noqa: B023
         leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
         norms.append(np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)))
     return norms
@@ -170,30 +179,35 @@ def test_grand_is_the_norm_of_each_gradient(block_size: int) -> None:
 
 
 def test_grand_of_a_linear_network_is_el2n_times_the_input() -> None:
-    params, examples = {"kernel": jnp.ones((5, 4)) / 3}, data(9)
-    params["kernel"] = params["kernel"].at[2, 1].set(-2.0)
+    kernel, examples = np.full((5, 4), 1 / 3, np.float32), data(9)
+    kernel[2, 1] = -2.0
+    params = {"kernel": jnp.asarray(kernel)}
 
     def loss(params: Any, example: Any) -> Any:
         logits = example["x"] @ params["kernel"]
         return scores_lib.loss(logits[None], example["y"][None])[0]
 
     got = grand(loss, params, examples, block_size=4)
-    errors = scores_lib.el2n(examples["x"] @ params["kernel"], examples["y"])
-    sizes = np.linalg.norm(examples["x"], axis=1)
-    np.testing.assert_allclose(got, errors * sizes, rtol=1e-5)
+    x = np.asarray(examples["x"])
+    errors = COMPILED["el2n"](jnp.asarray(x @ kernel), examples["y"])
+    sizes = np.linalg.norm(x, axis=1)
+    np.testing.assert_allclose(got, np.asarray(errors) * sizes, rtol=1e-5)
 
 
 def test_grand_of_a_masked_network_by_a_loss_that_masks() -> None:
     params, examples = network(), data(11)
     mask = np.arange(24).reshape(6, 4) % 3 == 0
-    params["last"]["kernel"] = jnp.where(mask, params["last"]["kernel"], 0.0)
+    kernel = np.where(mask, params["last"]["kernel"], np.float32(0))
+    params["last"]["kernel"] = jnp.asarray(kernel)
 
     def masked(params: Any, example: Any) -> Any:
         kernel = jnp.where(mask, params["last"]["kernel"], 0.0)
         return cross_entropy(params | {"last": {"kernel": kernel}}, example)
 
-    inside = grand(masked, params, examples, block_size=4)
-    dense = grand(cross_entropy, params, examples, block_size=4)
+    inside, dense = (
+        np.asarray(grand(loss, params, examples, block_size=4))
+        for loss in (masked, cross_entropy)
+    )
     slopes = jax.jit(jax.vmap(jax.grad(cross_entropy), (None, 0)))(params, examples)
     outside = np.asarray(slopes["last"]["kernel"])[:, ~mask]
     lost = np.sum(outside**2, axis=1)
@@ -203,7 +217,7 @@ def test_grand_of_a_masked_network_by_a_loss_that_masks() -> None:
 
 def test_grand_of_replicates_and_of_narrow_weights() -> None:
     examples = data(11)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(network, range(3)))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(network, range(3)))
 
     def score(params: Any) -> Any:
         return grand(cross_entropy, params, examples, block_size=4)
