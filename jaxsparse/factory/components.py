@@ -50,7 +50,7 @@ def _read_data(config: ConfigDict) -> Dataset:
     """Loads the dataset of a config, without label noise."""
     c, own = config.data, config_lib.DATASETS.get(config.data.name)
     reader = published = None
-    if own is None or c.name in datasets.READERS:
+    if own is None or own.load() is datasets.READERS.get(c.name):
         if not c.image_size:
             reader = datasets.make_reader(c.name, use_cache=c.use_cache)
     else:
