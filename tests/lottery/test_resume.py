@@ -206,10 +206,10 @@ def flip(folder: Path) -> None:
     victim.write_bytes(bytes(content))
 
 
-def test_ctrl_c_corrupt_checkpoints_and_a_kill_change_no_bit(
+def test_ctrl_c_corrupt_checkpoints_and_two_kills_change_no_bit(
     make: Callable, uninterrupted: dict
 ) -> None:
-    """One folder, ended twice before it is done."""
+    """One folder, ended three times before it is done."""
     command = make("stopped", SHORT)
     directory = command.folder / "checkpoints"
     ended = directory / "level_00" / "ticket" / "last.json"
@@ -223,7 +223,7 @@ def test_ctrl_c_corrupt_checkpoints_and_a_kill_change_no_bit(
     names = ("init", "rewind", "level_00/ticket/last")
     for name in names:
         flip(directory / name)
-    assert kill_until_done(command, 1, seed=0) == 1
+    assert kill_until_done(command, 2, seed=0) == 2
     for name in names:
         assert (directory / f"{name}.corrupt-0").is_dir()
     assert outcome(command.folder) == uninterrupted
