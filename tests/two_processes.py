@@ -17,6 +17,8 @@ from jaxsparse.data.dataset import Examples  # noqa: E402
 from jaxsparse.data.image_files import StoredImages  # noqa: E402
 from jaxsparse.training import (  # noqa: E402
     checkpoints,
+    chunk_inputs,  # noqa: E402
+    chunk_plan,  # noqa: E402
     input_pipeline,
     mesh,
     scan_chunks,
@@ -181,7 +183,7 @@ def decoding_alike() -> None:
         check(seen[r, 7] == wanted, "other pixels than those of one process")
 
 
-def epoch_places() -> tuple[scan_chunks.Where, ...]:
+def epoch_places() -> tuple[chunk_inputs.Where, ...]:
     return ("device", "sharded", "host")
 
 
@@ -191,7 +193,7 @@ def order(some: jax.Array, number: int) -> jax.Array:
 
 
 def visit(
-    examples: Examples, layout: mesh.MeshLayout, where: scan_chunks.Where
+    examples: Examples, layout: mesh.MeshLayout, where: chunk_inputs.Where
 ) -> np.ndarray:
     fresh = TrainState(jnp.int32(0), {"seen": jnp.zeros((2, 12), jnp.int32)}, {}, ())
     programs = scan_chunks.make_chunk_fns(
@@ -202,18 +204,18 @@ def visit(
         lambda some, number: mesh.shard_replicates(layout, order(some, number)),
         layout=layout,
         where=where,
-        lengths=lambda length: scan_chunks.room(length, 4),
+        lengths=lambda length: chunk_plan.room(length, 4),
     )
     if where == "host":
-        call = scan_chunks.ScanChunk(0, 4, 0, 0, SIZE)
+        call = chunk_plan.ScanChunk(0, 4, 0, 0, SIZE)
         words = np.asarray(jax.random.key_data(keys(2)))
         parts = feed.gather(np.tile(np.arange(COUNT), (2, 1)), call, words=words)
         check(len(parts) == 2, "parts of devices that are not here")
         check(parts[0].images.shape[:3] == (1, 4, SIZE // 2), "more than its share")
-    calls = scan_chunks.plan(
+    calls = chunk_plan.plan(
         0,
         12,
-        epoch=scan_chunks.EpochSpec(6, SIZE, 4),
+        epoch=chunk_plan.EpochSpec(6, SIZE, 4),
         steps_per_call=4,
         evaluate_every=5,
     )

@@ -21,7 +21,7 @@ from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import mesh, state_sharding
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.scan_chunks import EpochSpec, ScanChunk
+from jaxsparse.training.chunk_plan import EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
 

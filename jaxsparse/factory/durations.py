@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import durations
 from jaxsparse.data import shuffling, sources
-from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training.chunk_plan import EpochSpec
 
 
 class ScheduleSteps(NamedTuple):

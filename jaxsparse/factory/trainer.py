@@ -19,6 +19,7 @@ from jaxsparse.factory.execution_plan import Execution, describe, plan_execution
 from jaxsparse.factory.trainer_parts import TrainerParts
 from jaxsparse.runner.task import first_state
 from jaxsparse.training import (
+    chunk_plan,
     evaluation,
     input_pipeline,
     scan_chunks,
@@ -106,7 +107,7 @@ def _make_steps(
 def _make_feed(parts: TrainerParts, execution: Execution) -> Feed:
     """Makes the feed that supplies the training examples."""
     train, sparse = parts.dataset.train, parts.config.sparse
-    room = functools.partial(scan_chunks.room, usual_length=execution.steps_per_call)
+    room = functools.partial(chunk_plan.room, usual_length=execution.steps_per_call)
     growth = input_pipeline.grow_batch_size(
         parts.layout,
         train,

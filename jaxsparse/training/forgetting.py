@@ -15,7 +15,7 @@ from jaxtyping import Array, Int32, Key
 
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
 from jaxsparse.training import mesh, preemption, scan_chunks, state_sharding, train
-from jaxsparse.training.scan_chunks import ScanChunk
+from jaxsparse.training.chunk_plan import ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.trainer import Trainer
 

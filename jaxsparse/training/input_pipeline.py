@@ -22,8 +22,9 @@ from jaxsparse import extras
 from jaxsparse.data.dataset import Examples
 from jaxsparse.data.image_files import StoredImages
 from jaxsparse.training import mesh
+from jaxsparse.training.chunk_inputs import ChunkInputs, Where
+from jaxsparse.training.chunk_plan import ScanChunk
 from jaxsparse.training.mesh import MeshLayout
-from jaxsparse.training.scan_chunks import ChunkInputs, ScanChunk, Where
 
 # Fraction of a device's memory that the images of a training set may occupy.
 SHARE = 0.25

@@ -20,7 +20,7 @@ from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.runner.start import replay_start
 from jaxsparse.stages import saved_state_name
 from jaxsparse.training import preemption
-from jaxsparse.training.scan_chunks import ChunkInputs
+from jaxsparse.training.chunk_inputs import ChunkInputs
 
 FIELDS = {
     "lottery.levels": 0,

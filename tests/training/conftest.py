@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxsparse import masks, models, scores, transforms
 from jaxsparse.data import augment, shuffling
 from jaxsparse.training import (
+    chunk_inputs,
     mesh,
     optimizers,
     scan_chunks,
@@ -76,7 +77,7 @@ class Bench(NamedTuple):
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
                 state,
-                scan_chunks.ChunkInputs(*self.data, self.orders, jnp.int32(first)),
+                chunk_inputs.ChunkInputs(*self.data, self.orders, jnp.int32(first)),
                 self.keys,
             )
             tallies.append(scan_chunks.sums_on_host(self.layout, tally))

@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 
 from jaxsparse.data import shuffling
 from jaxsparse.data.dataset import Examples
-from jaxsparse.training import input_pipeline, mesh, scan_chunks, state_sharding
-from jaxsparse.training.scan_chunks import ChunkInputs, EpochSpec, ScanChunk
+from jaxsparse.training import (
+    chunk_plan,
+    input_pipeline,
+    mesh,
+    scan_chunks,
+    state_sharding,
+)
+from jaxsparse.training.chunk_inputs import ChunkInputs
+from jaxsparse.training.chunk_plan import EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import MetricSums
 
@@ -42,7 +49,7 @@ def test_calls_join_without_gaps_and_visit_the_right_batches(
 ) -> None:
     per_epoch = settings["epoch"]
     step = start
-    for call in scan_chunks.plan(start, start + length, **settings):
+    for call in chunk_plan.plan(start, start + length, **settings):
         assert call.step == step
         assert 1 <= call.length <= settings["steps_per_call"]
         for _ in range(call.length):
@@ -63,20 +70,20 @@ def test_ends_do_not_depend_on_the_start(
     stop = start + length
 
     def ends(begin: int) -> list[int]:
-        calls = scan_chunks.plan(begin, stop, **settings)
+        calls = chunk_plan.plan(begin, stop, **settings)
         return [call.step + call.length for call in calls]
 
     assert ends(start) == [end for end in ends(0) if end > start]
     for step in ends(0):
         if step >= start:
-            resumed = list(scan_chunks.plan(step, stop, **settings))
-            every = list(scan_chunks.plan(start, stop, **settings))
+            resumed = list(chunk_plan.plan(step, stop, **settings))
+            every = list(chunk_plan.plan(start, stop, **settings))
             assert resumed == [call for call in every if call.step >= step]
 
 
 @hypothesis.given(plans(), st.integers(1, 60))
 def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
-    calls = list(scan_chunks.plan(0, stop, **settings))
+    calls = list(chunk_plan.plan(0, stop, **settings))
     ends = {call.step + call.length for call in calls}
     assert ends >= set(range(0, stop, settings["epoch"].steps)) - {0}
     if settings["evaluate_every"]:
@@ -85,7 +92,7 @@ def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
 
 def test_a_plan_by_hand() -> None:
     calls = list(
-        scan_chunks.plan(
+        chunk_plan.plan(
             3, 14, epoch=EpochSpec(7, 10, 4), steps_per_call=4, evaluate_every=5
         )
     )
@@ -152,7 +159,7 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     )
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
     visits = Counter()
-    for call in scan_chunks.plan(
+    for call in chunk_plan.plan(
         0,
         2 * count,
         epoch=EpochSpec(count, size, last),
