@@ -21,6 +21,7 @@ from jaxsparse.training import (  # noqa: E402
     chunk_plan,  # noqa: E402
     input_pipeline,
     mesh,
+    placement,  # noqa: E402
     scan_chunks,
     state_sharding,
     workdir,
@@ -96,10 +97,10 @@ def placing() -> None:
     check(dict(layout.mesh.shape) == {"replicate": 4, "data": 1}, "mesh")
     check(len({d.process_index for d in few.mesh.devices.flat}) == 2, "few")
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    placed = mesh.shard_replicates(layout, {"a": values, "k": keys(4)})
+    placed = placement.shard_replicates(layout, {"a": values, "k": keys(4)})
     check(not placed["a"].is_fully_addressable, "all here")
     check(np.array_equal(multihost.to_host(placed["a"]), values), "fetched")
-    moved = mesh.shard_replicates(few, placed)
+    moved = placement.shard_replicates(few, placed)
     check(moved["a"].sharding.device_set == set(few.mesh.devices.flat), "moved")
     check(np.array_equal(multihost.to_host(moved["a"]), values), "fetched after")
     words = [multihost.to_host(jax.random.key_data(k)) for k in (moved["k"], keys(4))]
@@ -201,7 +202,7 @@ def visit(
     )
     feed = input_pipeline.make_feed(
         examples,
-        lambda some, number: mesh.shard_replicates(layout, order(some, number)),
+        lambda some, number: placement.shard_replicates(layout, order(some, number)),
         layout=layout,
         where=where,
         lengths=lambda length: chunk_plan.room(length, 4),
@@ -220,7 +221,7 @@ def visit(
         evaluate_every=5,
     )
     state = state_sharding.shard_state(layout, fresh)
-    placed = mesh.shard_replicates(layout, keys(2))
+    placed = placement.shard_replicates(layout, keys(2))
     for call, data in feed.iterate(keys(2), calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)

@@ -11,7 +11,7 @@ from jaxsparse import multihost
 from jaxsparse.data import shuffling
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.data.image_files import StoredImages
-from jaxsparse.training import chunk_inputs, input_pipeline, mesh
+from jaxsparse.training import chunk_inputs, input_pipeline, placement
 from jaxsparse.training.mesh import MeshLayout
 
 ORDERS_KEPT = 64  # epochs whose example order is cached on the devices
@@ -99,7 +99,7 @@ def make_order(
         if name not in recent:
             if len(recent) == ORDERS_KEPT:
                 del recent[next(iter(recent))]
-            recent[name] = mesh.shard_replicates(layout, draw(keys, number))
+            recent[name] = placement.shard_replicates(layout, draw(keys, number))
         return recent[name]
 
     return make

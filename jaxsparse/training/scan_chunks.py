@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from jaxsparse.training import chunk_inputs, chunk_plan, mesh, state_sharding
+from jaxsparse.training import chunk_inputs, chunk_plan, mesh, placement, state_sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.chunk_inputs import ChunkInputs, Where
 from jaxsparse.training.mesh import DATA, REPLICATE, MeshLayout
@@ -203,5 +203,5 @@ def sums_on_host(layout: MeshLayout, sums: Any) -> Any:
     Returns:
       The tree with NumPy arrays [length r ...].
     """
-    fetched = mesh.on_host(layout, sums)
+    fetched = placement.on_host(layout, sums)
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), fetched)

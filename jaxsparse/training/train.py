@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxsparse.stages import Stage
-from jaxsparse.training import chunk_plan, mesh, resume, state_sharding
+from jaxsparse.training import chunk_plan, placement, resume, state_sharding
 from jaxsparse.training.checkpointer import Checkpointer, save_for_analysis
 from jaxsparse.training.chunk_plan import ScanChunk
 from jaxsparse.training.evaluator import Evaluator
@@ -140,4 +140,4 @@ def data_keys(layout: MeshLayout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
     order, draw = (
         jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, n) for n in (0, 1)
     )
-    return order, mesh.shard_replicates(layout, draw)
+    return order, placement.shard_replicates(layout, draw)

@@ -17,6 +17,7 @@ from jaxsparse.training import (
     chunk_inputs,
     mesh,
     optimizers,
+    placement,
     scan_chunks,
     state_sharding,
     steps,
@@ -171,9 +172,9 @@ def _bench(
         scan_chunks.make_chunk_fns(
             step, fresh, layout=layout, how=how, usual_length=usual_length
         ),
-        mesh.replicate(layout, images()),
-        mesh.shard_replicates(layout, draw_orders(seeds.data)),
-        mesh.shard_replicates(layout, seeds.data),
+        placement.replicate(layout, images()),
+        placement.shard_replicates(layout, draw_orders(seeds.data)),
+        placement.shard_replicates(layout, seeds.data),
     )
 
 

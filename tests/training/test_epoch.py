@@ -20,6 +20,7 @@ from jaxsparse.training import (
     chunk_plan,
     input_pipeline,
     mesh,
+    placement,
     scan_chunks,
     state_sharding,
 )
@@ -154,7 +155,7 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     )
     keys = jax.random.split(jax.random.key(0), replicates)
     orders = [draw_orders(keys, epoch) for epoch in range(2)]
-    data = mesh.replicate(
+    data = placement.replicate(
         layout, (np.zeros((examples, 1)), np.arange(examples, dtype=np.int32))
     )
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
@@ -170,10 +171,10 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
             state,
             ChunkInputs(
                 *data,
-                mesh.shard_replicates(layout, orders[call.epoch]),
+                placement.shard_replicates(layout, orders[call.epoch]),
                 jnp.int32(call.first),
             ),
-            mesh.shard_replicates(layout, keys),
+            placement.shard_replicates(layout, keys),
         )
         visits[call.epoch] += int(np.sum(np.asarray(tally.examples).reshape(-1)))
     seen = np.asarray(sharding_sum(layout, state))
@@ -200,7 +201,7 @@ def test_growth_sees_exactly_the_rows_asked_for(devices: int) -> None:
     programs = scan_chunks.make_chunk_fns(look, fresh, layout=layout, how="vmap")
     labels = np.arange(44, dtype=np.int32)
     examples = Examples(np.zeros((44, 1, 1, 1), np.uint8), labels)
-    data = mesh.replicate(layout, tuple(examples))
+    data = placement.replicate(layout, tuple(examples))
     growth = input_pipeline.grow_batch_size(layout, examples, first=7, count=5)
     key = jax.random.split(jax.random.key(0), 1)
     order = jnp.arange(44, dtype=jnp.int32)[None]

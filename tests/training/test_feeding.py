@@ -24,6 +24,7 @@ from jaxsparse.training import (
     chunk_plan,
     input_pipeline,
     mesh,
+    placement,
     preemption,
     scan_chunks,
     state_sharding,
@@ -84,7 +85,7 @@ def visit(
     )
 
     def make_order(keys: Any, number: int) -> Any:
-        return mesh.shard_replicates(layout, draw_orders(keys, number))
+        return placement.shard_replicates(layout, draw_orders(keys, number))
 
     feed = input_pipeline.make_feed(
         examples(),
@@ -98,7 +99,7 @@ def visit(
         start, 12, epoch=EpochSpec(6, SIZE, 4), steps_per_call=4, evaluate_every=5
     )
     state = state_sharding.shard_state(layout, fresh)
-    placed = mesh.shard_replicates(layout, keys)
+    placed = placement.shard_replicates(layout, keys)
     for call, data in feed.iterate(keys, calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
