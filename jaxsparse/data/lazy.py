@@ -13,7 +13,8 @@ from tensorflow_datasets.core import DatasetInfo
 
 from jaxsparse.data import folders, labels, record_files, sources
 from jaxsparse.data.dataset import Examples
-from jaxsparse.data.image_files import Files, StoredImages
+from jaxsparse.data.image_files import StoredImages
+from jaxsparse.data.image_sources import Files
 
 UNLABELED = -1  # label that TFDS writes if the true one is not published
 

@@ -148,8 +148,8 @@ def on_host(layout: MeshLayout, tree: Any) -> Any:
         leaf = np.asarray(leaf)
         if not layout.mapped:
             return leaf
-        # pmap splits either batches or replicates, see `make_layout`: where devices share a
-        # batch, all of them hold the same replicates.
+        # pmap splits either batches or replicates, see `mesh.make_layout`: where
+        # devices share a batch, all of them hold the same replicates.
         if layout.data_devices > 1:
             return leaf[0]
         return leaf.reshape(layout.replicates, *leaf.shape[2:])
