@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import image_sources, sources
+from jaxsparse.data import image_sources, tfds_records
 
 MIN_OPEN = 16  # files that may be open at once even if the limit is lower
 AT_ONCE = 64  # records per call when a whole file is read
@@ -102,7 +102,7 @@ class ArrayRecord:
 
 
 class TFRecord:
-    """A tfrecord file; `sources.spans` describes the format.
+    """A tfrecord file; `tfds_records.spans` describes the format.
 
     The positions of all records are kept in memory. The file is opened for every read,
     so no lock is needed.
@@ -115,7 +115,7 @@ class TFRecord:
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            positions = list(sources.spans(content))
+            positions = list(tfds_records.spans(content))
         self._spans = np.array(positions, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from jaxsparse.data import (
     image_sources,
     labels,
     record_files,
-    sources,
+    tfds_folders,
 )
 
 SHARDS = {"train": [5, 3], "validation": [4]}
@@ -334,12 +334,12 @@ def test_labels_of_no_class_are_refused(tmp_path: Path) -> None:
 def test_what_is_not_prepared_is_said_to_need_files_had_by_hand(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(sources.DatasetNotPrepared) as caught:
+    with pytest.raises(tfds_folders.DatasetNotPrepared) as caught:
         load(tmp_path)
     said = str(caught.value)
     for words in ("img_train.tar and", f"{tmp_path}/downloads/manual", "--manual_dir"):
         assert words in said
-    with pytest.raises(sources.DatasetNotPrepared) as caught:
+    with pytest.raises(tfds_folders.DatasetNotPrepared) as caught:
         datasets.load("cifar10", data_dir=str(tmp_path))
     assert "manual" not in str(caught.value)
 
