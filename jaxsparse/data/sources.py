@@ -52,7 +52,8 @@ def _read_split(name: str, info: tfds.core.DatasetInfo, split: str) -> Examples:
         raise ValueError(
             f"{name}: expected a dataset_info.json with the number of examples in the "
             f"files, got {shape[0]} examples of shape {shape[1:]} in {split}, more "
-            f"than fit into memory; {tfds_folders.again(name, Path(described.filepaths[0]).parent)}"
+            "than fit into memory; "
+            f"{tfds_folders.again(name, Path(described.filepaths[0]).parent)}"
         ) from error
     start = 0
     for path, length in zip(

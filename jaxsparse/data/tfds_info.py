@@ -122,7 +122,8 @@ def describe(
     if info.file_format.value not in RECORDS:
         raise ValueError(
             f"{name}: expected files in one of the formats {', '.join(RECORDS)} in "
-            f"{folder}, got {info.file_format.value}; {tfds_folders.again(name, folder)}"
+            f"{folder}, got {info.file_format.value}; "
+            f"{tfds_folders.again(name, folder)}"
         )
     splits = list(info.splits)
     test = "test" if "test" in splits else "validation"
