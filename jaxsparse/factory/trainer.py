@@ -11,6 +11,7 @@ from jaxsparse.factory import (
     components,
     eval_fns,
     example_feed,
+    input_data,
     models,
     probes,
     tost,
@@ -78,7 +79,7 @@ def _make_steps(
     """
     config, classes = parts.config, parts.dataset.classes
     axis_name = parts.layout.batch_axis
-    normalize = components.make_normalize(config, parts.dataset)
+    normalize = input_data.make_normalize(config, parts.dataset)
     annealed = tost.make_annealed_model(config, parts.durations, axis_name=axis_name)
     gather = state_sharding.make_gather(parts.layout, like)
     gradient = steps.make_loss_gradient(
@@ -93,7 +94,7 @@ def _make_steps(
     train_step = steps.make_train_step(
         gradient,
         parts.task.tx,
-        augment=components.make_augment(config),
+        augment=input_data.make_augment(config),
         penalty=config.solution_penalty.strength,
         axis_name=axis_name,
     )
