@@ -22,7 +22,13 @@ import tensorflow_datasets as tfds  # noqa: E402
 from absl import flags, logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
-from jaxsparse.data import folders, names, sources, tiny_imagenet  # noqa: E402
+from jaxsparse.data import (  # noqa: E402
+    folders,
+    names,
+    tfds_folders,
+    tfds_records,
+    tiny_imagenet,
+)
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, "TFDS name, such as mnist, cifar10 or cifar100"
@@ -34,7 +40,7 @@ _MANUAL_DIR = flags.DEFINE_string(
     "folder of files that TFDS cannot download; default: DATA_DIR/downloads/manual",
 )
 _FORMAT = flags.DEFINE_enum(
-    "format", "array_record", list(sources.RECORDS), "file format of the examples"
+    "format", "array_record", list(tfds_records.RECORDS), "file format of the examples"
 )
 
 
@@ -58,7 +64,7 @@ def prepare(
     Args:
       name: TFDS name, optionally with a config or version.
       data_dir: absolute path of the folder of datasets.
-      file_format: a key of `sources.RECORDS`.
+      file_format: a key of `tfds_records.RECORDS`.
       manual_dir: folder of files that TFDS cannot download; None for its default.
     """
     options = {}
@@ -106,20 +112,20 @@ def obtain(
     Args:
       name: TFDS name, optionally with a config or version.
       data_dir: absolute path of the folder of datasets.
-      file_format: a key of `sources.RECORDS`.
+      file_format: a key of `tfds_records.RECORDS`.
       manual_dir: folder of files that TFDS cannot download; None for its default.
     """
     try:
-        folder = sources.find(name, data_dir=data_dir)
+        folder = tfds_folders.find(name, data_dir=data_dir)
         print(f"{name} is already prepared in {folder}")
-    except sources.DatasetNotPrepared:
+    except tfds_folders.DatasetNotPrepared:
         if folders.is_there(name, data_dir=data_dir):
             print(f"{name} already exists as folders of images in {data_dir}")
             return
         check_installed()
         print(f"downloading and preparing {name} in {data_dir} ...", flush=True)
         prepare(name, data_dir=data_dir, file_format=file_format, manual_dir=manual_dir)
-        folder = sources.find(name, data_dir=data_dir)
+        folder = tfds_folders.find(name, data_dir=data_dir)
         print(f"{name} is now in {folder}")
 
 

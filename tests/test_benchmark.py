@@ -28,8 +28,8 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.timing import Job, Table
 from jaxsparse import masks, transforms
-from jaxsparse.training import scan_chunks
-from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training import chunk_plan
+from jaxsparse.training.chunk_plan import EpochSpec
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
 TINY = BRIEF | {
@@ -275,7 +275,7 @@ def test_a_row_is_of_calls_of_its_length() -> None:
     )
     assert fixtures.trainer_job(fixture._replace(experiment=watched)).work == steps
     assert asked == [(steps, 4)]
-    assert scan_chunks.room(steps, trainer.loop.steps_per_call) == steps
+    assert chunk_plan.room(steps, trainer.loop.steps_per_call) == steps
     with pytest.raises(ValueError, match="^steps: expected 1 in a call, got 2"):
         fixtures.lower_step(fixture)
 

@@ -448,7 +448,9 @@ def test_a_batch_that_every_process_must_share_is_refused_with_what_can_be_done(
 ) -> None:
     # lth_cifar's last batch over 16 processes of a GPU each, here 4.
     monkeypatch.setattr(mesh.jax, "process_count", lambda: 4)
-    with pytest.raises(ValueError, match="a multiple of 4, .*drop_last=true if") as wrong:
+    with pytest.raises(
+        ValueError, match="a multiple of 4, .*drop_last=true if"
+    ) as wrong:
         mesh.make_layout(replicates=3, batch_sizes=[128, 70])
     assert "run.devices" not in str(wrong.value)
     layout = mesh.make_layout(replicates=3, batch_sizes=[128])

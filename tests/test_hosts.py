@@ -67,7 +67,7 @@ def test_joining_asks_jax_and_words_what_it_cannot_do(
             raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(multihost, "on_tpu", lambda environment: False)
+    monkeypatch.setattr(multihost.launch, "on_tpu", lambda environment: False)
     multihost.initialize({})
     assert asked == []
     multihost.initialize(BY_HAND)
@@ -77,7 +77,7 @@ def test_joining_asks_jax_and_words_what_it_cannot_do(
     ):
         multihost.initialize({"OMPI_COMM_WORLD_SIZE": "2"})
     # A single TPU host that knows of no others goes on alone.
-    monkeypatch.setattr(multihost, "on_tpu", lambda environment: True)
+    monkeypatch.setattr(multihost.launch, "on_tpu", lambda environment: True)
     multihost.initialize({})
     assert asked == [{}, {}]
 

@@ -39,7 +39,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("no data here")
 
-    monkeypatch.setattr(factory.components.datasets, "load", refuse)
+    monkeypatch.setattr(factory.input_data.datasets, "load", refuse)
 
 
 @pytest.mark.usefixtures("no_data")

@@ -17,8 +17,11 @@ from jaxsparse.data.dataset import Examples  # noqa: E402
 from jaxsparse.data.image_files import StoredImages  # noqa: E402
 from jaxsparse.training import (  # noqa: E402
     checkpoints,
+    chunk_inputs,  # noqa: E402
+    chunk_plan,  # noqa: E402
     input_pipeline,
     mesh,
+    placement,  # noqa: E402
     scan_chunks,
     state_sharding,
     workdir,
@@ -94,10 +97,10 @@ def placing() -> None:
     check(dict(layout.mesh.shape) == {"replicate": 4, "data": 1}, "mesh")
     check(len({d.process_index for d in few.mesh.devices.flat}) == 2, "few")
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    placed = mesh.shard_replicates(layout, {"a": values, "k": keys(4)})
+    placed = placement.shard_replicates(layout, {"a": values, "k": keys(4)})
     check(not placed["a"].is_fully_addressable, "all here")
     check(np.array_equal(multihost.to_host(placed["a"]), values), "fetched")
-    moved = mesh.shard_replicates(few, placed)
+    moved = placement.shard_replicates(few, placed)
     check(moved["a"].sharding.device_set == set(few.mesh.devices.flat), "moved")
     check(np.array_equal(multihost.to_host(moved["a"]), values), "fetched after")
     words = [multihost.to_host(jax.random.key_data(k)) for k in (moved["k"], keys(4))]
@@ -181,7 +184,7 @@ def decoding_alike() -> None:
         check(seen[r, 7] == wanted, "other pixels than those of one process")
 
 
-def epoch_places() -> tuple[scan_chunks.Where, ...]:
+def epoch_places() -> tuple[chunk_inputs.Where, ...]:
     return ("device", "sharded", "host")
 
 
@@ -191,7 +194,7 @@ def order(some: jax.Array, number: int) -> jax.Array:
 
 
 def visit(
-    examples: Examples, layout: mesh.MeshLayout, where: scan_chunks.Where
+    examples: Examples, layout: mesh.MeshLayout, where: chunk_inputs.Where
 ) -> np.ndarray:
     fresh = TrainState(jnp.int32(0), {"seen": jnp.zeros((2, 12), jnp.int32)}, {}, ())
     programs = scan_chunks.make_chunk_fns(
@@ -199,26 +202,26 @@ def visit(
     )
     feed = input_pipeline.make_feed(
         examples,
-        lambda some, number: mesh.shard_replicates(layout, order(some, number)),
+        lambda some, number: placement.shard_replicates(layout, order(some, number)),
         layout=layout,
         where=where,
-        lengths=lambda length: scan_chunks.room(length, 4),
+        lengths=lambda length: chunk_plan.room(length, 4),
     )
     if where == "host":
-        call = scan_chunks.ScanChunk(0, 4, 0, 0, SIZE)
+        call = chunk_plan.ScanChunk(0, 4, 0, 0, SIZE)
         words = np.asarray(jax.random.key_data(keys(2)))
         parts = feed.gather(np.tile(np.arange(COUNT), (2, 1)), call, words=words)
         check(len(parts) == 2, "parts of devices that are not here")
         check(parts[0].images.shape[:3] == (1, 4, SIZE // 2), "more than its share")
-    calls = scan_chunks.plan(
+    calls = chunk_plan.plan(
         0,
         12,
-        epoch=scan_chunks.EpochSpec(6, SIZE, 4),
+        epoch=chunk_plan.EpochSpec(6, SIZE, 4),
         steps_per_call=4,
         evaluate_every=5,
     )
     state = state_sharding.shard_state(layout, fresh)
-    placed = mesh.shard_replicates(layout, keys(2))
+    placed = placement.shard_replicates(layout, keys(2))
     for call, data in feed.iterate(keys(2), calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)

@@ -19,9 +19,9 @@ from jaxsparse import config, factory, scores, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.runner.experiment import Experiment
-from jaxsparse.training import mesh, state_sharding
+from jaxsparse.training import placement, state_sharding
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.scan_chunks import EpochSpec, ScanChunk
+from jaxsparse.training.chunk_plan import EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
 
@@ -146,7 +146,7 @@ def trainer_job(fixture: Fixture) -> Job:
     steps, size = trainer.loop.steps_per_call, fixture.config.data.batch_size
     program = trainer.compiled_steps(steps, size)
     keys = fixture.experiment.seeds.data
-    sharded_keys = mesh.shard_replicates(layout, keys)
+    sharded_keys = placement.shard_replicates(layout, keys)
     chunks = calls(trainer.epoch, steps=steps, batch_size=size)
     inputs = trainer.feed.iterate(keys, chunks)
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fixture.state))
@@ -182,7 +182,7 @@ def lower_step(fixture: Fixture) -> jax.stages.Lowered:
     _, data = next(inputs)
     copy = jax.tree.map(jnp.copy, fixture.state)
     state = state_sharding.shard_state(trainer.layout, copy)
-    sharded_keys = mesh.shard_replicates(trainer.layout, keys)
+    sharded_keys = placement.shard_replicates(trainer.layout, keys)
     program = jax.jit(trainer.compiled_steps(1, size), donate_argnums=0)
     return program.lower(state, data, sharded_keys)
 

@@ -21,7 +21,7 @@ from experiments.benchmarks.timing import Job, Table
 from jaxsparse import factory, losses, transforms
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.types import Masks, Params
 
 TOLERANCE = 1e-4  # in nats, of losses near 2

@@ -1,11 +1,12 @@
 """Datasets as arrays in memory, or as images that stay in their files.
 
-`datasets.load` makes a dataset from a prepared TFDS folder (`sources`), from folders of
-images (`folders`, `tiny_imagenet`) or from the digits in scikit-learn (`digits`).
+`datasets.load` makes a dataset from a prepared TFDS folder (`sources`, `tfds_folders`,
+`tfds_info`, `tfds_records`), from folders of images (`folders`, `tiny_imagenet`) or
+from the digits in scikit-learn (`digits`).
 Images in memory are decoded once (`decoding`, `processes`) and kept as arrays in a
 cache (`image_cache`). Datasets larger than memory stay in their files (`lazy`,
-`record_files`) and are decoded on access (`image_files`): random resized crops in
-training, center crops in evaluation (`random_resized_crop`).
+`record_files`, `image_sources`) and are decoded on access (`image_files`): random
+resized crops in training, center crops in evaluation (`random_resized_crop`).
 
 `shuffling` draws the order of the examples and `augment` changes the images; both are
 pure functions of keys, for use inside a compiled step. `data_pruning` scores examples

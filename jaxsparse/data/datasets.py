@@ -25,6 +25,7 @@ from jaxsparse.data import (
     lazy,
     names,
     sources,
+    tfds_folders,
     tiny_imagenet,
 )
 from jaxsparse.data.dataset import Dataset, Examples
@@ -171,7 +172,7 @@ def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
     )
     try:
         return prepared(name, data_dir=data_dir, **options)
-    except sources.DatasetNotPrepared:
+    except tfds_folders.DatasetNotPrepared:
         if not folders.is_there(name, data_dir=data_dir):
             raise
     return mixed(tree, name, data_dir=data_dir, **options)
@@ -193,7 +194,7 @@ def check_there(name: str, *, data_dir: str | None = None) -> None:
     elif name == tiny_imagenet.NAME:
         tiny_imagenet.find(data_dir=data_dir)
     elif name not in READERS and not folders.is_there(name, data_dir=data_dir):
-        sources.find(name, data_dir=data_dir)
+        tfds_folders.find(name, data_dir=data_dir)
 
 
 def folder(name: str, *, data_dir: str | None) -> Path | None:
@@ -209,8 +210,8 @@ def folder(name: str, *, data_dir: str | None) -> Path | None:
     """
     if name not in READERS:
         try:
-            return sources.find(name, data_dir=data_dir)
-        except sources.DatasetNotPrepared:
+            return tfds_folders.find(name, data_dir=data_dir)
+        except tfds_folders.DatasetNotPrepared:
             pass
     exists = folders.is_there(name, data_dir=data_dir)
     return names.root_folder(data_dir) / name if exists else None

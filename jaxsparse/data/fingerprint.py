@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsparse.data import datasets, file_hash, image_files
+from jaxsparse.data import datasets, file_hash, thread_pool
 from jaxsparse.data.dataset import Dataset, Examples, Images
 from jaxsparse.data.image_files import StoredImages
 
@@ -182,7 +182,7 @@ def _bytes(array: np.ndarray) -> Any:
 def _in_blocks(count: int, content: Callable[[slice], Any]) -> list[str]:
     """Hashes up to `BLOCKS` consecutive parts of `count` items, in threads."""
     parts = _parts(count)
-    return image_files.in_threads(lambda i: _hash(content(parts[i])), range(len(parts)))
+    return thread_pool.in_threads(lambda i: _hash(content(parts[i])), range(len(parts)))
 
 
 def _parts(count: int) -> list[slice]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from jaxsparse.data import decoding, names, processes, sources
+from jaxsparse.data import decoding, names, processes, tfds_folders
 from jaxsparse.data.dataset import Examples
 
 # Accepted folder names of each split.
@@ -106,7 +106,7 @@ def find(name: str, *, data_dir: str | None, with_validation: bool = False) -> T
         existing["test"] = existing["test"] or existing["validation"]
     missing = [SPLITS[split][0] for split in needed if existing[split] is None]
     if missing:
-        raise sources.DatasetNotPrepared(explain(name, folder, missing))
+        raise tfds_folders.DatasetNotPrepared(explain(name, folder, missing))
     *train, test = [existing[split] for split in needed]
     return Tree(tuple(train), test)
 

@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 from PIL import features
 
-from jaxsparse.data import cache_dir, image_files
+from jaxsparse.data import cache_dir, thread_pool
 from jaxsparse.data.dataset import Examples
 
 log = logging.getLogger(__name__)
@@ -199,5 +199,5 @@ def _describe(path: Path) -> dict[str, Any]:
     def digest(i: int) -> bytes:
         return hashlib.sha256(content[starts[i] : starts[i] + BLOCK].data).digest()
 
-    parts = image_files.in_threads(digest, range(len(starts)))
+    parts = thread_pool.in_threads(digest, range(len(starts)))
     return {"bytes": size, "sha256": hashlib.sha256(b"".join(parts)).hexdigest()}

@@ -6,20 +6,17 @@ resized crops of training. The files are PNG or JPEG, whatever their suffix, of 
 size, including grayscale and CMYK; all are decoded to RGB images of one size.
 """
 
-import contextlib
 import dataclasses
-import functools
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8, UInt32
 from PIL import Image
 
-from jaxsparse.data import random_resized_crop
+from jaxsparse.data import image_sources, random_resized_crop, thread_pool
+from jaxsparse.data.image_sources import CorruptImage, Source
 
 CHANNELS = 3
 MAX_NBYTES = 2**31  # largest size in bytes of a dataset that is decoded as a whole
@@ -27,112 +24,6 @@ MAX_NBYTES = 2**31  # largest size in bytes of a dataset that is decoded as a wh
 RESAMPLING = Image.Resampling.BICUBIC
 # Pillow's modes with at most 8 bits per channel. Transparency is dropped.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-
-
-Result = TypeVar("Result")
-
-
-class CorruptImage(ValueError):
-    """An image or its file is damaged, missing or of the wrong kind; names it."""
-
-
-@contextlib.contextmanager
-def naming(name: str, expected: str, remedy: str) -> Iterator[None]:
-    """Converts errors in the context to `CorruptImage`, with the name of the file.
-
-    This applies to missing files and to every error of a reader about the content.
-    Errors of the machine pass unchanged: out of memory, too many open files, missing
-    permission, a failing disk.
-
-    Args:
-      name: name of the file, or of the record read from it.
-      expected: what the file or record should be, for the message.
-      remedy: what the user can do; the end of the message.
-
-    Raises:
-      CorruptImage: if the content is damaged or the file is missing.
-      OSError: if the system cannot read the file; `name` becomes its file name.
-    """
-    message = f"{name}: expected {expected}, got a damaged or missing file"
-    try:
-        yield
-    except (CorruptImage, MemoryError):
-        raise
-    except OSError as error:
-        # The `OSError`s that Pillow itself raises have no errno.
-        if error.errno is None or isinstance(error, FileNotFoundError):
-            raise CorruptImage(f"{message} ({error}); {remedy}") from error
-        if error.filename is None:
-            error.filename = name
-        raise
-    except Exception as error:  # each library has its own exceptions for damage
-        raise CorruptImage(f"{message} ({error}); {remedy}") from error
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Encoded images in files, readable from several threads at once.
-
-    Attributes:
-      paths: paths of the files, one for each name that `parts` yields.
-    """
-
-    paths: Sequence[str]
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-
-    def read(self, row: int) -> bytes:
-        """Returns the encoded image of a row.
-
-        Args:
-          row: number of the example, from 0.
-        """
-
-    def name(self, row: int) -> str:
-        """Returns the location of a row, for messages.
-
-        Args:
-          row: number of the example, from 0.
-        """
-
-    def parts(self) -> Iterator[str]:
-        """Yields names of the files that do not depend on the dataset's location."""
-
-
-class Files(NamedTuple):
-    """A `Source` with one file per image.
-
-    Attributes:
-      paths: path of each image.
-    """
-
-    paths: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.paths)
-
-    def read(self, row: int) -> bytes:
-        """Returns the content of a file.
-
-        Args:
-          row: number of the file, from 0.
-        """
-        with open(self.paths[row], "rb") as file:
-            return file.read()
-
-    def name(self, row: int) -> str:
-        """Returns the path of a file.
-
-        Args:
-          row: number of the file, from 0.
-        """
-        return self.paths[row]
-
-    def parts(self) -> Iterator[str]:
-        """Yields the last two components of each path: folder and file name."""
-        return ("/".join(path.split(os.sep)[-2:]) for path in self.paths)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -270,42 +161,8 @@ class StoredImages:
         def decode_one(i: int) -> None:
             decoded[i] = np.asarray(cut(i, decode(self.source, int(flat_rows[i]))))
 
-        in_threads(decode_one, range(len(flat_rows)))
+        thread_pool.in_threads(decode_one, range(len(flat_rows)))
         return decoded.reshape(*np.shape(rows), *self.shape[1:])
-
-
-def cores() -> int:
-    """Returns the number of CPU cores available to this process."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@functools.cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Returns the thread pool of a process.
-
-    Args:
-      process: process id. It is part of the cache's key since a forked process inherits
-        the cache but not the threads.
-    """
-    return ThreadPoolExecutor(cores(), f"images-{process}")
-
-
-def in_threads(task: Callable[[int], Result], numbers: Iterable[int]) -> list[Result]:
-    """Runs a task for each number, in one thread per core, and waits for all.
-
-    All callers share the threads. A task must therefore not call this function: its
-    thread would wait for tasks that no thread is free to run.
-
-    Args:
-      task: function of one number.
-      numbers: arguments of the calls.
-
-    Returns:
-      The results, in the order of `numbers`.
-    """
-    return list(_pool(os.getpid()).map(task, numbers))
 
 
 def decode(source: Source, row: int) -> Image.Image:
@@ -327,7 +184,7 @@ def decode(source: Source, row: int) -> Image.Image:
     """
     expected, remedy = "a PNG or JPEG image", "unpack or prepare it again"
     with (
-        naming(source.name(row), expected, remedy),
+        image_sources.naming(source.name(row), expected, remedy),
         Image.open(io.BytesIO(source.read(row)), formats=_FORMATS) as opened,
     ):
         mode = opened.mode

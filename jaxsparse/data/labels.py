@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from jaxsparse.data import cache_dir, image_files, record_files
-from jaxsparse.data.image_files import CorruptImage
+from jaxsparse.data import cache_dir, record_files, thread_pool
+from jaxsparse.data.image_sources import CorruptImage
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _load(path: Path, count: int) -> Int32[np.ndarray, " n"] | None:
 def _read_labels(records: record_files.Records) -> Int32[np.ndarray, " n"]:
     log.info("reading %d labels in %d files", len(records), len(records.paths))
     return np.concatenate(
-        image_files.in_threads(records.labels, range(len(records.paths)))
+        thread_pool.in_threads(records.labels, range(len(records.paths)))
     )
 
 

@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 from tensorflow_datasets.core import DatasetInfo
 
-from jaxsparse.data import folders, labels, record_files, sources
+from jaxsparse.data import (
+    folders,
+    labels,
+    record_files,
+    tfds_folders,
+    tfds_info,
+)
 from jaxsparse.data.dataset import Examples
-from jaxsparse.data.image_files import Files, StoredImages
+from jaxsparse.data.image_files import StoredImages
+from jaxsparse.data.image_sources import Files
 
 UNLABELED = -1  # label that TFDS writes if the true one is not published
 
@@ -25,7 +32,7 @@ def _records(name: str, info: DatasetInfo, split: str) -> record_files.Records:
     return record_files.Records(
         paths,
         described.shard_lengths,
-        again=sources.again(name, Path(paths[0]).parent),
+        again=tfds_folders.again(name, Path(paths[0]).parent),
         open_shard=record_files.SHARDS[kind],
         stays_open=kind in record_files.STAY_OPEN,
     )
@@ -73,7 +80,7 @@ def prepared(
       ValueError: if the dataset is not one of image classification, if its file format
         has no access to single records, or if a file is damaged.
     """
-    info, test = sources.describe(name, data_dir=data_dir, of_all_sizes=True)
+    info, test = tfds_info.describe(name, data_dir=data_dir, of_all_sizes=True)
     kind = info.file_format.value
     if kind not in record_files.SHARDS:
         raise ValueError(

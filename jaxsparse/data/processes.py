@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from jaxsparse.data import image_files
+from jaxsparse.data import thread_pool
 
 Part = TypeVar("Part", bound=Sequence[Any])
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ def map_parts(
     """
     parts = [items[i : i + PART] for i in range(0, len(items), PART)]
     if processes is None:
-        processes = min(image_files.cores(), len(items) // MIN_ITEMS)
+        processes = min(thread_pool.cores(), len(items) // MIN_ITEMS)
     if processes < 2:
         yield from map(function, parts)
         return

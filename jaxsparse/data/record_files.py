@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import image_files, sources
+from jaxsparse.data import image_sources, tfds_records
 
 MIN_OPEN = 16  # files that may be open at once even if the limit is lower
 AT_ONCE = 64  # records per call when a whole file is read
@@ -102,7 +102,7 @@ class ArrayRecord:
 
 
 class TFRecord:
-    """A tfrecord file; `sources.spans` describes the format.
+    """A tfrecord file; `tfds_records.spans` describes the format.
 
     The positions of all records are kept in memory. The file is opened for every read,
     so no lock is needed.
@@ -115,7 +115,7 @@ class TFRecord:
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            positions = list(sources.spans(content))
+            positions = list(tfds_records.spans(content))
         self._spans = np.array(positions, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
@@ -145,7 +145,7 @@ STAY_OPEN = ("array_record",)  # the others open the file for every read
 
 
 class Records:
-    """Encoded images in TFDS record files; an `image_files.Source`.
+    """Encoded images in TFDS record files; an `image_sources.Source`.
 
     A file is opened at its first access, by one thread while others read other files.
     The most recently used files stay open, as many as `max_open_files` allows.
@@ -222,7 +222,7 @@ class Records:
 
     def _checked(self, shard: int) -> Shard:
         expected, path = self._expected(shard), self.paths[shard]
-        with image_files.naming(path, f"a file of {expected} examples", self.again):
+        with image_sources.naming(path, f"a file of {expected} examples", self.again):
             opened = self._open_shard(path)
             if len(opened) != expected:
                 raise ValueError(f"{len(opened)} records")
@@ -231,7 +231,9 @@ class Records:
     def _feature(self, row: int, name: str) -> Any:
         shard, number = self._find(row)
         opened = self._open(shard)
-        with image_files.naming(self.name(row), f"an example with {name}", self.again):
+        with image_sources.naming(
+            self.name(row), f"an example with {name}", self.again
+        ):
             return _value(opened[number], name)
 
     def read(self, row: int) -> bytes:
@@ -257,7 +259,7 @@ class Records:
           shard: index of the file in `paths`.
         """
         opened, expected = self._open(shard), self._expected(shard)
-        with image_files.naming(self.paths[shard], "labeled examples", self.again):
+        with image_sources.naming(self.paths[shard], "labeled examples", self.again):
             labels = (_value(one, "label").int64_list.value[0] for one in opened)
             return np.fromiter(labels, np.int32, expected)
 

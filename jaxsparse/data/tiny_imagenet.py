@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsparse.data import folders, names, sources
+from jaxsparse.data import folders, names, tfds_folders
 from jaxsparse.data.dataset import Examples
 
 NAME = "tiny_imagenet"
@@ -35,7 +35,7 @@ def find(*, data_dir: str | None) -> Path:
     folder = names.root_folder(data_dir) / NAME
     missing = [split for split in ("train", "val") if not (folder / split).is_dir()]
     if missing:
-        raise sources.DatasetNotPrepared(folders.explain(NAME, folder, missing))
+        raise tfds_folders.DatasetNotPrepared(folders.explain(NAME, folder, missing))
     return folder
 
 

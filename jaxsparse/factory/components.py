@@ -1,4 +1,4 @@
-"""Makes the parts of a run: network, optimizer, data and augmentation."""
+"""Makes the parts of a run: optimizer, learning rate, and the network to train."""
 
 import functools
 from collections.abc import Callable
@@ -9,91 +9,24 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import config as config_lib
-from jaxsparse import initializers, multihost, tree
+from jaxsparse import initializers, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.data import augment, datasets, names
-from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.factory import gradinit, init_masks, methods, models, sparse_inits, tost
-from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory import (
+    gradinit,
+    init_masks,
+    input_data,
+    methods,
+    models,
+    sparse_inits,
+    tost,
+)
 from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.runner.task import StartWeights, TrainTask
-from jaxsparse.training import optimizers, steps
+from jaxsparse.training import optimizers
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-
-
-def load_data(config: ConfigDict) -> Dataset:
-    """Loads the dataset of a config into host memory; images may stay in files.
-
-    All processes must call this together.
-
-    Args:
-      config: a validated config.
-
-    Returns:
-      The dataset, with training labels corrupted if `config.data.label_noise` says so.
-
-    Raises:
-      ValueError: if the dataset is missing, smaller than the config requires, or
-        differs between processes.
-    """
-    dataset = multihost.run_on_all(lambda: _read_data(config))
-    check_alike(config, dataset)
-    train = pretraining_lib.with_noise(config, dataset.train, classes=dataset.classes)
-    return dataset._replace(train=train)
-
-
-def _read_data(config: ConfigDict) -> Dataset:
-    """Loads the dataset of a config, without label noise."""
-    c, own = config.data, config_lib.DATASETS.get(config.data.name)
-    reader = published = None
-    if own is None or own.load() is datasets.READERS.get(c.name):
-        if not c.image_size:
-            reader = datasets.make_reader(c.name, use_cache=c.use_cache)
-    else:
-        given = {field: c[field] for field in own.options}
-        reader = functools.partial(own.load(), **given)
-        published = (own.mean, own.std) if own.mean else None
-    with config_context("data"):
-        return datasets.load(
-            c.name,
-            reader=reader,
-            published=published,
-            data_dir=c.dir or None,
-            size=c.image_size,
-            validation=c.validation,
-            split_seed=c.split_seed,
-            examples=(c.train_examples or None, c.test_examples or None),
-        )
-
-
-def check_alike(config: ConfigDict, dataset: Dataset) -> None:
-    """Checks that all hosts have the same dataset as the primary process.
-
-    Args:
-      config: a validated config.
-      dataset: the dataset as this process loaded it. File names and labels are
-        compared; pixels are not.
-
-    Raises:
-      ValueError: on all processes, if one differs; the message names the directory.
-    """
-    if not multihost.is_multiprocess():
-        return
-    own_hash = dataset_lib.digest(dataset)
-    if not multihost.on_all(
-        True if own_hash == multihost.broadcast_from_primary(lambda: own_hash) else None
-    ):
-        where = names.root_folder(config.data.dir or None)
-        raise ValueError(
-            f"config.data.dir: expected the same files and labels of "
-            f"{config.data.name!r} on all hosts, got other ones in {where} here (hash "
-            f"{own_hash[:8]}); copy the directory of one host to the others, or give a "
-            "directory that they share"
-        )
 
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
@@ -178,6 +111,45 @@ def make_rate(config: ConfigDict, length: Durations) -> optimizers.LearningRate:
     )
 
 
+def _make_first_weights(
+    config: ConfigDict, weights: Any, stats: Any
+) -> Callable[[Any], tuple[Any, Any]]:
+    """Makes the function that draws the initial weights of all replicates.
+
+    Args:
+      config: a validated config.
+      weights: shapes of the parameters.
+      stats: shapes of the BatchNorm statistics, empty without BatchNorm.
+
+    Returns:
+      A function from keys [r] to parameters and statistics with leaves [r ...].
+    """
+    draw = functools.partial(
+        initializers.initialize,
+        weights,
+        kernel=config.init.kernel,
+        bias=config.init.bias,
+        norm_scale=config.init.norm_scale,
+        zero_init=tuple(config.init.zero_init),
+    )
+
+    def one(key: Any) -> tuple[Any, Any]:
+        # Running means start at 0 and running variances at 1, as in Flax.
+        first = tree.map_with_names(
+            lambda name, leaf: jnp.full(leaf.shape, name.endswith("var"), leaf.dtype),
+            stats,
+        )
+        return tost.fill(draw(key=key)), first
+
+    def every(keys: Any) -> tuple[Any, Any]:
+        if config.init.shared:
+            # A clone, because JAX's key-reuse checker counts the slice as a use.
+            keys = jnp.broadcast_to(jax.random.clone(keys[:1]), keys.shape)
+        return jax.vmap(one)(keys)
+
+    return every
+
+
 def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> TrainTask:
     """Makes the network's initialization, optimizer and masks.
 
@@ -201,29 +173,6 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     with_ghosts = model if annealed is None else annealed(model, 0, train=False)
     like = _shapes(config, with_ghosts, image)
     stats = like.get("batch_stats", {})
-    draw = functools.partial(
-        initializers.initialize,
-        like["params"],
-        kernel=config.init.kernel,
-        bias=config.init.bias,
-        norm_scale=config.init.norm_scale,
-        zero_init=tuple(config.init.zero_init),
-    )
-
-    def one(key: Any) -> tuple[Any, Any]:
-        # Running means start at 0 and running variances at 1, as in Flax.
-        first = tree.map_with_names(
-            lambda name, leaf: jnp.full(leaf.shape, name.endswith("var"), leaf.dtype),
-            stats,
-        )
-        return tost.fill(draw(key=key)), first
-
-    def every(keys: Any) -> tuple[Any, Any]:
-        if config.init.shared:
-            # A clone, because JAX's key-reuse checker counts the slice as a use.
-            keys = jnp.broadcast_to(jax.random.clone(keys[:1]), keys.shape)
-        return jax.vmap(one)(keys)
-
     # Two networks with the same parameters: `trained` may compute convolutions with
     # custom gradients that are faster on CPUs, `model` with the library's, which
     # `connectivity` can trace.
@@ -243,7 +192,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         with config_context("init"):
             jax.eval_shape(redraw, weights, masks, jax.random.key(0))
     return TrainTask(
-        jax.jit(every),
+        jax.jit(_make_first_weights(config, weights, stats)),
         tx,
         masks,
         # Scores are computed with `precise=True`: in float32 even if activations are
@@ -252,7 +201,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             config,
             dataset,
             models.make_model(config, classes=dataset.classes, precise=True),
-            make_normalize(config, dataset),
+            input_data.make_normalize(config, dataset),
             wrap,
             dense=dense,
             axes=axes,
@@ -264,8 +213,8 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
                 config,
                 dataset,
                 model=tost.as_rescaled(trained, annealed),
-                normalize=make_normalize(config, dataset),
-                augment=make_augment(config),
+                normalize=input_data.make_normalize(config, dataset),
+                augment=input_data.make_augment(config),
             ),
         ),
         count_effective=init_masks.make_effective_count(
@@ -275,77 +224,6 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             config,
             dataset,
             models.make_model(config, classes=dataset.classes, precise=True),
-            make_normalize(config, dataset),
+            input_data.make_normalize(config, dataset),
         ),
     )
-
-
-def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
-    """Makes the function that normalizes uint8 images to the network's float inputs.
-
-    Args:
-      config: a validated config.
-      dataset: supplies the mean and standard deviation where the config has none.
-
-    Raises:
-      ValueError: if the config has a mean of another number of channels.
-    """
-    mean = tuple(map(float, config.data.mean or dataset.mean))
-    std = tuple(map(float, config.data.std or dataset.std))
-    if len(mean) != len(dataset.mean):
-        raise ValueError(
-            f"config.data.mean: expected {len(dataset.mean)} numbers, one for each "
-            f"channel of {config.data.name!r}, got {len(mean)}; set as many"
-        )
-    if config.data.normalize == "scale":
-        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
-    return functools.partial(augment.normalize, mean=mean, std=std)
-
-
-def augmentation(data: ConfigDict) -> datasets.Augmentation:
-    """Returns the random augmentation that the data section of a config describes.
-
-    Images decoded on demand (`data.image_size` above 0) are random resized crops
-    already, so they are not padded and cropped a second time.
-
-    Args:
-      data: the section "data" of a config.
-
-    Raises:
-      ValueError: if the standard augmentation of its dataset is requested but unknown.
-    """
-    if data.augment == "custom":
-        return datasets.Augmentation(data.crop_pad, data.flip)
-    known, name = datasets.AUGMENTATIONS, data.name.partition(":")[0]
-    if name not in known:
-        raise ValueError(
-            f"config.data.augment: expected 'custom' for {data.name!r}, got 'standard',"
-            f" which is known for {list(known)} only; set crop_pad and flip"
-        )
-    return known[name]._replace(crop_pad=0) if data.image_size else known[name]
-
-
-def make_augment(config: ConfigDict) -> steps.Augment | None:
-    """Makes the random augmentation of training images; None if there is none.
-
-    Args:
-      config: a validated config.
-
-    Returns:
-      A function `(images, key=..., places=...)` of uint8 images [b h w c].
-    """
-    pad, flip = augmentation(config.data)
-    if not pad and not flip:
-        return None
-
-    def change(images: Any, *, key: Any, places: Any) -> Any:
-        # Fixed numbers, so that disabling one augmentation does not change the draws of
-        # the other.
-        crop_key, flip_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        if pad:
-            images = augment.random_crop(images, pad=pad, key=crop_key, places=places)
-        if flip:
-            images = augment.random_flip(images, key=flip_key, places=places)
-        return images
-
-    return change

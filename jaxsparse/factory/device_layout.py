@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from jaxsparse.runner.task import TrainTask, first_state
 from jaxsparse.training import mesh, state_sharding
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.mesh import MeshLayout
-from jaxsparse.training.scan_chunks import EpochSpec
 from jaxsparse.training.state import Seeds
 
 

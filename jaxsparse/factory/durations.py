@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxsparse import durations
-from jaxsparse.data import shuffling, sources
-from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.data import shuffling, tfds_folders
+from jaxsparse.training.chunk_plan import EpochSpec
 
 
 class ScheduleSteps(NamedTuple):
@@ -104,7 +104,7 @@ def config_context(field: str) -> Iterator[None]:
     """
     try:
         yield
-    except sources.DatasetNotPrepared:
+    except tfds_folders.DatasetNotPrepared:
         # Its message already explains how to get the dataset.
         raise
     except ValueError as error:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import losses
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.factory import components, models
+from jaxsparse.factory import input_data, models
 from jaxsparse.models import layers
 
 
@@ -53,7 +53,7 @@ def make_eval_fns(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Eva
     """
     model = models.make_model(config, classes=dataset.classes)
     trained = models.make_model(config, classes=dataset.classes, training=True)
-    normalize = components.make_normalize(config, dataset)
+    normalize = input_data.make_normalize(config, dataset)
     # From zero, one step of the running average is proportional to the batch
     # statistics.
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch_stats)

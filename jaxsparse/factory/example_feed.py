@@ -11,14 +11,14 @@ from jaxsparse import multihost
 from jaxsparse.data import shuffling
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.data.image_files import StoredImages
-from jaxsparse.training import input_pipeline, mesh, scan_chunks
+from jaxsparse.training import chunk_inputs, input_pipeline, placement
 from jaxsparse.training.mesh import MeshLayout
 
 ORDERS_KEPT = 64  # epochs whose example order is cached on the devices
 
 
 def is_streamed(
-    where: scan_chunks.Where, examples: Examples, layout: MeshLayout
+    where: chunk_inputs.Where, examples: Examples, layout: MeshLayout
 ) -> bool:
     """Returns whether each evaluation copies its examples from the host.
 
@@ -38,7 +38,7 @@ def is_streamed(
 
 def choose_placement(
     config: ConfigDict, dataset: Dataset, layout: MeshLayout
-) -> scan_chunks.Where:
+) -> chunk_inputs.Where:
     """Returns where training examples are stored: "device", "sharded" or "host".
 
     Args:
@@ -99,7 +99,7 @@ def make_order(
         if name not in recent:
             if len(recent) == ORDERS_KEPT:
                 del recent[next(iter(recent))]
-            recent[name] = mesh.shard_replicates(layout, draw(keys, number))
+            recent[name] = placement.shard_replicates(layout, draw(keys, number))
         return recent[name]
 
     return make

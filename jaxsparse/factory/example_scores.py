@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from jaxsparse import masks as masks_lib
 from jaxsparse import transforms
 from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import criteria
+from jaxsparse.analysis.connectivity import example_criteria
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory.eval_fns import EvalFns
@@ -213,8 +213,8 @@ def example_barriers(
     """
     if len(ends) < 2:
         raise ValueError(f"ends: expected 2 or more networks, got {len(ends)}")
-    if at not in criteria.POINTS:
-        raise ValueError(f"at: expected one of {criteria.POINTS}, got {at!r}")
+    if at not in example_criteria.POINTS:
+        raise ValueError(f"at: expected one of {example_criteria.POINTS}, got {at!r}")
     _check_size("batch_size", batch_size)
     alphas = MIDPOINT if at == "midpoint" else connectivity.UNIT_ALPHAS
     on_device = jax.tree.map(jnp.asarray, tuple(examples))

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse.factory import example_feed, models
 from jaxsparse.factory.trainer_parts import TrainerParts
-from jaxsparse.training import input_pipeline, scan_chunks
+from jaxsparse.training import chunk_inputs, input_pipeline
 from jaxsparse.training.vmap_seeds import How
 
 
@@ -59,7 +59,7 @@ class Execution(NamedTuple):
     """
 
     plan: ExecutionPlan
-    placement: scan_chunks.Where
+    placement: chunk_inputs.Where
     steps_per_call: int
     how: How
     how_evaluated: How

@@ -34,7 +34,7 @@ from jaxsparse.lottery import instability as instability_lib
 from jaxsparse.lottery.plan import Children, LotteryPlan
 from jaxsparse.runner.experiment import Experiment, InstabilityAnalysis
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.trainer import Trainer
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import losses
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.tost import gradinit
+from jaxsparse.tost import gradinit, gradinit_options
 from jaxsparse.training import steps
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params
@@ -88,8 +88,8 @@ def make_rescale(
             "config.gradinit.batch_size: expected at most a third of the "
             f"{count} training examples, got {size}; set a smaller one"
         )
-    fields = gradinit.GradInitOptions._fields
-    options = gradinit.GradInitOptions(**{name: c[name] for name in fields})
+    fields = gradinit_options.GradInitOptions._fields
+    options = gradinit_options.GradInitOptions(**{name: c[name] for name in fields})
 
     def loss(params: Params, batch: Any) -> Any:
         stats, images, labels = batch

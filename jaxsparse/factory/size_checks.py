@@ -11,7 +11,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import distributions
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.factory import components
+from jaxsparse.factory import input_data
 from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations
 from jaxsparse.training import mesh
@@ -40,7 +40,7 @@ def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
             f"config.data.batch_size: expected at most the {examples} training "
             f"examples, got {config.data.batch_size}; set a smaller one"
         )
-    pad, _ = components.augmentation(config.data)
+    pad, _ = input_data.augmentation(config.data)
     if pad > min(side):
         raise ValueError(
             f"config.data.crop_pad: expected at most the {min(side)} pixels of a side "

@@ -11,7 +11,7 @@ from jaxsparse import metrics_log, multihost
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data import fingerprint
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.factory import components
+from jaxsparse.factory import components, input_data
 from jaxsparse.factory.durations import make_durations, make_epoch
 from jaxsparse.lottery import instability
 from jaxsparse.runner import old_runs
@@ -98,7 +98,7 @@ def open_run(
     if data_dir:
         c.data.dir = data_dir
     if dataset is None:
-        dataset = components.load_data(c)
+        dataset = input_data.load_data(c)
         _check_data(folder, dataset)
     return _build(folder, c, dataset)
 
@@ -124,7 +124,7 @@ def open_without_data(folder: str | Path, c: ConfigDict) -> TrainedRun:
     if sizes is not None:
         return _build(folder, c, dataset_lib.of_zeros(**sizes._asdict()))
     try:
-        dataset = components.load_data(c)
+        dataset = input_data.load_data(c)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{folder}: expected {data_record.FILE}, which has the number of classes "

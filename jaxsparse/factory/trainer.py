@@ -11,6 +11,7 @@ from jaxsparse.factory import (
     components,
     eval_fns,
     example_feed,
+    input_data,
     models,
     probes,
     tost,
@@ -19,6 +20,7 @@ from jaxsparse.factory.execution_plan import Execution, describe, plan_execution
 from jaxsparse.factory.trainer_parts import TrainerParts
 from jaxsparse.runner.task import first_state
 from jaxsparse.training import (
+    chunk_plan,
     evaluation,
     input_pipeline,
     scan_chunks,
@@ -77,7 +79,7 @@ def _make_steps(
     """
     config, classes = parts.config, parts.dataset.classes
     axis_name = parts.layout.batch_axis
-    normalize = components.make_normalize(config, parts.dataset)
+    normalize = input_data.make_normalize(config, parts.dataset)
     annealed = tost.make_annealed_model(config, parts.durations, axis_name=axis_name)
     gather = state_sharding.make_gather(parts.layout, like)
     gradient = steps.make_loss_gradient(
@@ -92,7 +94,7 @@ def _make_steps(
     train_step = steps.make_train_step(
         gradient,
         parts.task.tx,
-        augment=components.make_augment(config),
+        augment=input_data.make_augment(config),
         penalty=config.solution_penalty.strength,
         axis_name=axis_name,
     )
@@ -106,7 +108,7 @@ def _make_steps(
 def _make_feed(parts: TrainerParts, execution: Execution) -> Feed:
     """Makes the feed that supplies the training examples."""
     train, sparse = parts.dataset.train, parts.config.sparse
-    room = functools.partial(scan_chunks.room, usual_length=execution.steps_per_call)
+    room = functools.partial(chunk_plan.room, usual_length=execution.steps_per_call)
     growth = input_pipeline.grow_batch_size(
         parts.layout,
         train,

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory.durations import Durations
 from jaxsparse.runner.task import TrainTask
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.mesh import MeshLayout
-from jaxsparse.training.scan_chunks import EpochSpec
 from jaxsparse.training.state import Seeds
 
 

@@ -13,7 +13,7 @@ from jaxsparse.runner import gradinit_factors
 from jaxsparse.runner.masks import stage_masks
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import CHILDREN, PRETRAINING, Stage
-from jaxsparse.training import mesh, solution_penalty
+from jaxsparse.training import placement, solution_penalty
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.trainer import Trainer
@@ -210,7 +210,7 @@ def with_past_solutions(saved: SavedStates, stage: Stage, trainer: Trainer) -> T
             end = instability.copies(end, plan.children.copies)
         solutions = put(solutions, end, jnp.int32(level))
     filled = jnp.full(count, stage.level, jnp.int32)
-    placed = mesh.shard_replicates(
+    placed = placement.shard_replicates(
         trainer.layout, solution_penalty.PastSolutions(solutions, filled)
     )
     return trainer._replace(past_solutions=placed)

@@ -16,37 +16,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import tree
+from jaxsparse.tost import factor_adam, gradinit_options
+from jaxsparse.tost.factor_adam import FactorState, Moments
+from jaxsparse.tost.gradinit_options import GradInitOptions
 from jaxsparse.types import Masks, Params
 
 Loss = Callable[[Params, Any], Float[Array, ""]]
 Batches = Callable[[Int[Array, ""]], tuple[Any, Any]]
-
-
-class GradInitOptions(NamedTuple):
-    r"""Options of GradInit. The defaults are those in the README of the released code.
-
-    Attributes:
-      steps: number of updates of the factors, 0 or more.
-      learning_rate: learning rate of Adam for the factors, above 0.
-      step_size: length of the normalized step of gradient descent (:math:`\eta`),
-        above 0.
-      max_grad_norm: largest allowed norm of the gradient (:math:`\gamma`), above 0.
-      min_factor: smallest allowed factor of weights, in [0, 1]; factors of biases may
-        fall to 0.
-      clip: limit of the absolute value of each factor's gradient, above 0.
-      mask_gradients: whether to use the gradient and the step of the masked network.
-        The released code uses those of the dense network, even if the mask is given
-        first.
-    """
-
-    steps: int = 180
-    learning_rate: float = 1e-2
-    step_size: float = 0.1
-    max_grad_norm: float = 1.0
-    min_factor: float = 0.01
-    clip: float = 1.0
-    mask_gradients: bool = True
 
 
 class GradInitResult(NamedTuple):
@@ -66,44 +42,6 @@ class GradInitResult(NamedTuple):
     factors: PyTree
     objective: Float[Array, "steps"]
     constrained: Bool[Array, "steps"]
-
-
-class _Adam(NamedTuple):
-    """Moments of Adam for the factors.
-
-    The first moments and step counts are separate for steps that minimize the loss and
-    for constrained steps, which minimize the norm of the gradient. The second moments
-    are shared.
-
-    Attributes:
-      first: first moments of the loss steps, in the nesting of the factors.
-      first_constrained: first moments of the constrained steps.
-      second: second moments of all steps.
-      count: number of loss steps so far, int32.
-      count_constrained: number of constrained steps so far, int32.
-    """
-
-    first: PyTree
-    first_constrained: PyTree
-    second: PyTree
-    count: Array
-    count_constrained: Array
-
-
-class _State(NamedTuple):
-    """State of the optimization, updated at each step.
-
-    Attributes:
-      factors: one scalar per tensor, in the nesting of the parameters.
-      moments: moments of Adam.
-    """
-
-    factors: PyTree
-    moments: _Adam
-
-
-# Decay rates of the moments and epsilon: the usual ones of Adam.
-B1, B2, EPS = 0.9, 0.999, 1e-8
 
 
 def rescale(
@@ -161,14 +99,16 @@ def rescale(
       Networks for Stable and Efficient Training, 2021, arXiv:2102.08098, algorithm 1.
     """
     options = GradInitOptions() if options is None else options
-    _check(options)
+    gradinit_options.check(options)
     start = masks_lib.apply(masks, params)
     ones = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), start)
     zeros = jax.tree.map(jnp.zeros_like, ones)
     none = jnp.int32(0)
-    state = _State(ones, _Adam(zeros, zeros, zeros, none, none))
+    state = FactorState(ones, Moments(zeros, zeros, zeros, none, none))
 
-    def step(state: _State, number: Any) -> tuple[_State, tuple[Array, Array]]:
+    def step(
+        state: FactorState, number: Any
+    ) -> tuple[FactorState, tuple[Array, Array]]:
         first, second = batches(number)
         weights, grads, grad_norm = _measure(loss, options, state, start, masks, first)
         exceeds = grad_norm > options.max_grad_norm
@@ -211,7 +151,7 @@ _compiled = functools.partial(jax.jit, static_argnums=(0, 1))
 def _measure(
     loss: Loss,
     options: GradInitOptions,
-    state: _State,
+    state: FactorState,
     start: Params,
     masks: Masks,
     batch: Any,
@@ -285,26 +225,6 @@ def _mask_grads(options: GradInitOptions, masks: Masks, grads: Params) -> Params
     return masks_lib.apply(masks, grads) if options.mask_gradients else grads
 
 
-def _check(options: GradInitOptions) -> None:
-    """Checks that all options are in range.
-
-    Raises:
-      ValueError: if one is not; the message names all that are not.
-    """
-    positive = ("learning_rate", "step_size", "max_grad_norm", "clip")
-    invalid = [name for name in positive if not getattr(options, name) > 0]
-    if options.steps < 0:
-        invalid.append("steps")
-    if not 0 <= options.min_factor <= 1:
-        invalid.append("min_factor")
-    if invalid:
-        given = {name: getattr(options, name) for name in invalid}
-        raise ValueError(
-            f"options: expected {list(positive)} above 0, steps of at least 0 and "
-            f"min_factor in [0, 1], got {given}"
-        )
-
-
 def _times(factors: PyTree, params: Params) -> Params:
     """Multiplies each tensor by its factor."""
     return jax.tree.map(lambda factor, leaf: factor * leaf, factors, params)
@@ -319,76 +239,13 @@ def _norm(tree: Params) -> Float[Array, ""]:
     return jnp.where(square > 0, jnp.sqrt(safe), 0.0)
 
 
-def _clipped_grad(gradient: Array, start: Array, clip: float) -> Float[Array, ""]:
-    """Computes the clipped gradient of a tensor's factor, 0 for a tensor of zeros.
-
-    Args:
-      gradient: gradient with respect to the weights of the tensor.
-      start: initial weights of the tensor.
-      clip: limit of the absolute value.
-    """
-    return jnp.clip(jnp.sum(gradient * start), -clip, clip)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _advance(
     options: GradInitOptions,
-    state: _State,
+    state: FactorState,
     start: Params,
     gradient: Params,
     constrained: Array,
-) -> _State:
-    """Updates the factors by a step of Adam.
-
-    Args:
-      options: the options.
-      state: factors and moments before the step.
-      start: masked initial parameters.
-      gradient: gradient of the objective with respect to the weights.
-      constrained: whether the objective was the norm of the gradient, a boolean scalar.
-
-    Returns:
-      The state after the step.
-    """
-    factors, moments = state
-    factor_grads = jax.tree.map(
-        lambda s, w: _clipped_grad(s, w, options.clip), gradient, start
-    )
-
-    def select(new: PyTree, old: PyTree, *, where: Array) -> PyTree:
-        return jax.tree.map(lambda a, b: jnp.where(where, a, b), new, old)
-
-    first_moments = select(moments.first_constrained, moments.first, where=constrained)
-    first = jax.tree.map(
-        lambda m, p: B1 * m + (1 - B1) * p, first_moments, factor_grads
-    )
-    second = jax.tree.map(
-        lambda v, p: B2 * v + (1 - B2) * p * p, moments.second, factor_grads
-    )
-    count = moments.count + ~constrained
-    count_constrained = moments.count_constrained + constrained
-    # Each kind of step has a bias correction by its own count, the shared second
-    # moments one by both counts.
-    own_count = jnp.where(constrained, count_constrained, count).astype(jnp.float32)
-    total_count = (count + count_constrained).astype(jnp.float32)
-
-    def move(name: str, factor: Array, m: Array, v: Array, leaf: Array) -> Array:
-        is_bias = name.endswith("bias")
-        corrected = m / (1 - B1**own_count)
-        scale = jnp.sqrt(v / (1 - B2**total_count)) + EPS
-        min_factor = 0.0 if is_bias else options.min_factor
-        stepped = jnp.maximum(
-            factor - options.learning_rate * corrected / scale, min_factor
-        )
-        # A factor of 0 stays 0, as in the released code.
-        return jnp.where(jnp.any(leaf != 0) & (factor > 0), stepped, factor)
-
-    factors = tree.map_with_names(move, factors, first, second, start)
-    moments = _Adam(
-        select(moments.first, first, where=constrained),
-        select(first, moments.first_constrained, where=constrained),
-        second,
-        count.astype(jnp.int32),
-        count_constrained.astype(jnp.int32),
-    )
-    return _State(factors, moments)
+) -> FactorState:
+    """Compiles `factor_adam.advance`, whose arguments these are."""
+    return factor_adam.advance(options, state, start, gradient, constrained)

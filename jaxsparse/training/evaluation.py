@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxsparse.data.dataset import Images
-from jaxsparse.training import mesh, vmap_seeds
+from jaxsparse.training import mesh, placement, vmap_seeds
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.mesh import DATA, MeshLayout
 from jaxsparse.training.state import TrainState
@@ -99,7 +99,7 @@ def make_evaluate(
     placed = None
     if not streamed:
         whole = _padded(images, labels, size=len(firsts) * batch_size)
-        placed = mesh.replicate(layout, whole)
+        placed = placement.replicate(layout, whole)
     axes = state_lib.replicate_axes(like)
     every = vmap_seeds.over_replicates(
         eval_step,
@@ -131,7 +131,7 @@ def make_evaluate(
             return *placed, jnp.int32(first)
         chosen = slice(first, first + batch_size)
         some = _padded(images[chosen], labels[chosen], size=batch_size)
-        return *mesh.replicate(layout, some), jnp.int32(0)
+        return *placement.replicate(layout, some), jnp.int32(0)
 
     def evaluate(state: TrainState) -> list[MetricSums]:
         """Dispatches the evaluation of all batches."""

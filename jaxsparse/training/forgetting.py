@@ -14,8 +14,14 @@ import numpy as np
 from jaxtyping import Array, Int32, Key
 
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
-from jaxsparse.training import mesh, preemption, scan_chunks, state_sharding, train
-from jaxsparse.training.scan_chunks import ScanChunk
+from jaxsparse.training import (
+    placement,
+    preemption,
+    scan_chunks,
+    state_sharding,
+    train,
+)
+from jaxsparse.training.chunk_plan import ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.trainer import Trainer
 
@@ -92,7 +98,7 @@ def count_forgetting(
         order = trainer.feed.make_order(order_keys, call.epoch)
         on_host = scan_chunks.sums_on_host(layout, sums)
         _check_finite(on_host.loss[: call.length], call)
-        rows = _rows(call, mesh.on_host(layout, order), on_host.correct.shape)
+        rows = _rows(call, placement.on_host(layout, order), on_host.correct.shape)
         events = _take_in(events, rows, on_host.correct)
     return ForgettingResult(state_sharding.gather_state(layout, state), events)
 

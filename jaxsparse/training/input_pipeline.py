@@ -21,9 +21,10 @@ from jaxtyping import Array, Int, Key, UInt32
 from jaxsparse import extras
 from jaxsparse.data.dataset import Examples
 from jaxsparse.data.image_files import StoredImages
-from jaxsparse.training import mesh
+from jaxsparse.training import mesh, placement
+from jaxsparse.training.chunk_inputs import ChunkInputs, Where
+from jaxsparse.training.chunk_plan import ScanChunk
 from jaxsparse.training.mesh import MeshLayout
-from jaxsparse.training.scan_chunks import ChunkInputs, ScanChunk, Where
 
 # Fraction of a device's memory that the images of a training set may occupy.
 SHARE = 0.25
@@ -124,7 +125,7 @@ class HostFeed(NamedTuple):
           calls: chunks, in the order of training.
         """
         for number, group in itertools.groupby(calls, key=lambda call: call.epoch):
-            order = mesh.on_host(self.layout, self.make_order(keys, number))
+            order = placement.on_host(self.layout, self.make_order(keys, number))
             # Dispatched now and cached by `make_order`, so that the next epoch starts
             # without waiting for its order.
             self.make_order(keys, number + 1)
@@ -132,7 +133,7 @@ class HostFeed(NamedTuple):
             read = self._read(order, listed, np.asarray(jax.random.key_data(keys)))
             try:
                 for call, parts in zip(listed, read, strict=True):
-                    placed = mesh.shard_batch(self.layout, parts)
+                    placed = placement.shard_batch(self.layout, parts)
                     yield call, ChunkInputs(*placed, growth=self.growth)
             finally:
                 read.close()  # stops the threads, also if training is interrupted
@@ -174,7 +175,7 @@ class HostFeed(NamedTuple):
         in_files = isinstance(images, StoredImages)
         found = []
         for mine, (group, places) in zip(
-            mesh.shares(self.layout, rows), self._where(shape, call), strict=True
+            placement.shares(self.layout, rows), self._where(shape, call), strict=True
         ):
             if in_files:
                 pixels = images.crops(
@@ -195,7 +196,7 @@ class HostFeed(NamedTuple):
         places = call.first + np.arange(shape[1] * shape[2]).reshape(shape[1:])
         return zip(
             *(
-                mesh.shares(self.layout, np.broadcast_to(numbers, shape))
+                placement.shares(self.layout, np.broadcast_to(numbers, shape))
                 for numbers in (np.arange(shape[0])[:, None, None], places)
             ),
             strict=True,
@@ -272,7 +273,7 @@ def grow_batch_size(
         return None
     chosen = slice(first, first + count)
     some = (np.asarray(examples.images[chosen]), np.asarray(examples.labels[chosen]))
-    return mesh.replicate(layout, some)
+    return placement.replicate(layout, some)
 
 
 def make_feed(
@@ -299,6 +300,6 @@ def make_feed(
     if where == "host":
         extras.require("grain", purpose="examples that stay on the host")
         return HostFeed(examples, make_order, layout, lengths, growth)
-    place = mesh.shard_examples if where == "sharded" else mesh.replicate
+    place = placement.shard_examples if where == "sharded" else placement.replicate
     placed = place(layout, tuple(examples))
     return DeviceFeed(*placed, make_order, growth)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxsparse import multihost, transforms
-from jaxsparse.training import mesh
+from jaxsparse.training import mesh, placement
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.mesh import DATA, REPLICATE, MeshLayout
 from jaxsparse.training.state import TrainState
@@ -209,7 +209,7 @@ def _stack_state(layout: MeshLayout) -> Callable[[TrainState], TrainState]:
         # pmap needs an axis of devices on every leaf, so shared counters are copied.
         if axis is None:
             return jnp.broadcast_to(leaf, (layout.mesh.size, *leaf.shape))
-        return mesh.add_device_axis(layout, leaf)
+        return placement.add_device_axis(layout, leaf)
 
     # One program for all leaves: separate operations would be compiled for every shape.
     return jax.jit(

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxsparse.stages import Stage
-from jaxsparse.training import mesh, resume, scan_chunks, state_sharding
+from jaxsparse.training import chunk_plan, placement, resume, state_sharding
 from jaxsparse.training.checkpointer import Checkpointer, save_for_analysis
+from jaxsparse.training.chunk_plan import ScanChunk
 from jaxsparse.training.evaluator import Evaluator
 from jaxsparse.training.mesh import MeshLayout
 from jaxsparse.training.metric_sums import SumBuffer
 from jaxsparse.training.probe import MetricBuffer
 from jaxsparse.training.run_dir import Callback, RunDir
-from jaxsparse.training.scan_chunks import ScanChunk
 from jaxsparse.training.stage_run import StageRun
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.trainer import Trainer
@@ -106,7 +106,7 @@ def plan_chunks(trainer: Trainer, start: int, stop: int) -> Iterator[ScanChunk]:
       start: training step before the first chunk.
       stop: training step after the last chunk.
     """
-    return scan_chunks.plan(
+    return chunk_plan.plan(
         start,
         stop,
         epoch=trainer.epoch,
@@ -140,4 +140,4 @@ def data_keys(layout: MeshLayout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
     order, draw = (
         jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, n) for n in (0, 1)
     )
-    return order, mesh.shard_replicates(layout, draw)
+    return order, placement.shard_replicates(layout, draw)

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.evaluation import Evaluate
 from jaxsparse.training.input_pipeline import Feed
 from jaxsparse.training.mesh import MeshLayout
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.probe import Probe
-from jaxsparse.training.scan_chunks import CompiledChunk, EpochSpec
+from jaxsparse.training.scan_chunks import CompiledChunk
 from jaxsparse.types import Masks
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis.extra import numpy as arrays
 
 from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import criteria
+from jaxsparse.analysis.connectivity import criteria, example_criteria
 
 EMPTY = np.zeros(0)
 EVEN = np.array([0.0331, 0.0248, 0.0021])  # 0.02 on average, but for rounding
@@ -160,9 +160,14 @@ def test_accuracies_are_averaged_over_their_own_seeds() -> None:
             ),
             "dense_accuracy: expected .*got none",
         ),
-        (lambda: criteria.example_barrier(np.ones((2, 3)), (0, 1)), "expected 0.5"),
         (
-            lambda: criteria.example_barrier(np.ones((2, 3)), (0, 1), at="mean"),
+            lambda: example_criteria.example_barrier(np.ones((2, 3)), (0, 1)),
+            "expected 0.5",
+        ),
+        (
+            lambda: example_criteria.example_barrier(
+                np.ones((2, 3)), (0, 1), at="mean"
+            ),
             "at: expected .*got 'mean'",
         ),
     ],
@@ -176,8 +181,8 @@ def test_barriers_of_examples_equal_a_slow_loop() -> None:
     rng = np.random.default_rng(0)
     alphas = np.array([1.0, 0.25, -0.2, 0.5, 0.75, 0.0, 1.2])
     loss = rng.exponential(size=(7, 40)).astype(np.float32)
-    middle = criteria.example_barrier(loss, alphas)
-    highest = criteria.example_barrier(loss, alphas, at="maximum")
+    middle = example_criteria.example_barrier(loss, alphas)
+    highest = example_criteria.example_barrier(loss, alphas, at="maximum")
     assert middle.dtype == highest.dtype == np.float64
     for i, each in enumerate(loss.T.astype(np.float64)):
         first, last = each[5], each[0]
@@ -206,16 +211,16 @@ def test_three_points_of_a_double_well_are_enough() -> None:
         batch_size=2,
         alphas=(0.0, 0.5, 1.0),
     )
-    barriers = criteria.example_barrier(found.example_loss, found.alphas)
+    barriers = example_criteria.example_barrier(found.example_loss, found.alphas)
     np.testing.assert_array_equal(barriers, [1.0, 3.0, 0.25])
-    assert criteria.connected_fraction(barriers, 0.5) == 1 / 3
+    assert example_criteria.connected_fraction(barriers, 0.5) == 1 / 3
     assert criteria.instability(found.error, found.alphas) == 2 / 3
 
 
 def test_the_threshold_is_included() -> None:
     barriers = np.array([-1.0, 0.0, 0.5, 0.5000001, 7.0])
     for threshold, wanted in ((0.5, 0.6), (0.0, 0.4), (-2.0, 0.0), (np.inf, 1.0)):
-        assert criteria.connected_fraction(barriers, threshold) == wanted
+        assert example_criteria.connected_fraction(barriers, threshold) == wanted
 
 
 @hypothesis.given(
@@ -224,7 +229,7 @@ def test_the_threshold_is_included() -> None:
 )
 def test_classes_equal_a_slow_loop_and_may_be_empty(pairs: Any, limit: float) -> None:
     barriers, labels = (np.array(part) for part in zip(*pairs, strict=True))
-    found = criteria.by_class(barriers, labels, 6, limit)
+    found = example_criteria.by_class(barriers, labels, 6, limit)
     assert found.count.sum() == len(pairs) and found.count[5] == 0
     for k in range(6):
         mine = [b for b, label in pairs if label == k]
@@ -235,7 +240,9 @@ def test_classes_equal_a_slow_loop_and_may_be_empty(pairs: Any, limit: float) ->
         np.testing.assert_allclose(found.mean[k], np.mean(mine), atol=1e-12)
         assert found.connected[k] == sum(b <= limit for b in mine) / len(mine)
     whole = np.nansum(found.connected * found.count) / len(pairs)
-    np.testing.assert_allclose(whole, criteria.connected_fraction(barriers, limit))
+    np.testing.assert_allclose(
+        whole, example_criteria.connected_fraction(barriers, limit)
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,12 +260,12 @@ def test_what_is_not_finite_is_refused(
     barriers = np.array(barriers, np.float64)
     labels = np.zeros(len(barriers), np.int32)
     with pytest.raises(ValueError, match=word):
-        criteria.connected_fraction(barriers, threshold)
+        example_criteria.connected_fraction(barriers, threshold)
     with pytest.raises(ValueError, match=word):
-        criteria.by_class(barriers, labels, 2, threshold)
+        example_criteria.by_class(barriers, labels, 2, threshold)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_out_of_range_are_refused(label: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to 2, got {label} for example 1"):
-        criteria.by_class(np.zeros(2), np.array([0, label]), 3, 0.5)
+        example_criteria.by_class(np.zeros(2), np.array([0, label]), 3, 0.5)

@@ -14,7 +14,7 @@ from PIL import Image
 from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import datasets, folders, sources
+from jaxsparse.data import datasets, folders, tfds_folders
 
 HEIGHT, WIDTH = 4, 6
 
@@ -341,7 +341,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, how: str) -> None:
     place = re.escape(f"{tmp_path}/") + "(mine/)?"
     with pytest.raises(ValueError, match=place + REFUSALS[how]) as refused:
         datasets.load("mine", data_dir=str(tmp_path))
-    assert not isinstance(refused.value, sources.DatasetNotPrepared)
+    assert not isinstance(refused.value, tfds_folders.DatasetNotPrepared)
 
 
 @pytest.mark.parametrize("missing", ["train", "valid", "test"])
@@ -350,7 +350,7 @@ def test_an_absent_cinic10_says_what_where_and_whence(
 ) -> None:
     splits = [split for split in ("train", "valid", "test") if split != missing]
     write(tmp_path, name="cinic10", splits=tuple(splits))
-    with pytest.raises(sources.DatasetNotPrepared) as refused:
+    with pytest.raises(tfds_folders.DatasetNotPrepared) as refused:
         datasets.load("cinic10", data_dir=str(tmp_path))
     message = str(refused.value)
     for part in (
@@ -365,10 +365,10 @@ def test_an_absent_cinic10_says_what_where_and_whence(
 
 def test_an_absent_test_split_and_an_absent_dataset(tmp_path: Path) -> None:
     write(tmp_path, splits=("train",))
-    with pytest.raises(sources.DatasetNotPrepared, match="got no test"):
+    with pytest.raises(tfds_folders.DatasetNotPrepared, match="got no test"):
         datasets.load("mine", data_dir=str(tmp_path))
     wanted = re.escape(f"{tmp_path}/cifar100/train/CLASS/*.png")
-    with pytest.raises(sources.DatasetNotPrepared, match=wanted):
+    with pytest.raises(tfds_folders.DatasetNotPrepared, match=wanted):
         datasets.load("cifar100", data_dir=str(tmp_path))
 
 
@@ -376,5 +376,5 @@ def test_an_absent_test_split_and_an_absent_dataset(tmp_path: Path) -> None:
 def test_a_name_is_of_a_folder_in_the_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     write(tmp_path / "mine" / "a")
-    with pytest.raises(sources.DatasetNotPrepared, match="got no such folder"):
+    with pytest.raises(tfds_folders.DatasetNotPrepared, match="got no such folder"):
         datasets.load(name, data_dir=str(tmp_path / "mine"))

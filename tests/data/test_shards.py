@@ -16,7 +16,15 @@ from helpers.images import picture
 from helpers.tfds_records import write_records
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxsparse.data import dataset, datasets, image_files, labels, record_files, sources
+from jaxsparse.data import (
+    dataset,
+    datasets,
+    image_files,
+    image_sources,
+    labels,
+    record_files,
+    tfds_folders,
+)
 
 SHARDS = {"train": [5, 3], "validation": [4]}
 SIZE = 12
@@ -102,9 +110,9 @@ def test_records_are_read_when_they_are_asked_for(
         for i, number in enumerate(wanted):
             encoded = io.BytesIO()
             picture(number, 20 + number, 30).save(encoded, "JPEG")
-            alone = image_files.Files(("alone",))
+            alone = image_sources.Files(("alone",))
             monkeypatch.setattr(
-                image_files.Files, "read", lambda *_, e=encoded: e.getvalue()
+                image_sources.Files, "read", lambda *_, e=encoded: e.getvalue()
             )
             shown = image_files.view(image_files.decode(alone, 0), SIZE)
             np.testing.assert_array_equal(seen[i], np.asarray(shown))
@@ -260,7 +268,7 @@ def test_damage_is_said_once(tmp_path: Path) -> None:
     images = load(tmp_path).train.images  # labels were kept, and no file is open
     path.unlink()
     assert data.train.images[5:6].shape == (1, SIZE, SIZE, 3)
-    with pytest.raises(image_files.CorruptImage, match=path.name) as caught:
+    with pytest.raises(image_sources.CorruptImage, match=path.name) as caught:
         images[5:6]
     assert str(caught.value).count("damaged or missing") == 1
 
@@ -326,12 +334,12 @@ def test_labels_of_no_class_are_refused(tmp_path: Path) -> None:
 def test_what_is_not_prepared_is_said_to_need_files_had_by_hand(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(sources.DatasetNotPrepared) as caught:
+    with pytest.raises(tfds_folders.DatasetNotPrepared) as caught:
         load(tmp_path)
     said = str(caught.value)
     for words in ("img_train.tar and", f"{tmp_path}/downloads/manual", "--manual_dir"):
         assert words in said
-    with pytest.raises(sources.DatasetNotPrepared) as caught:
+    with pytest.raises(tfds_folders.DatasetNotPrepared) as caught:
         datasets.load("cifar10", data_dir=str(tmp_path))
     assert "manual" not in str(caught.value)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxsparse import config
-from jaxsparse.data import datasets, names, sources
+from jaxsparse.data import datasets, names, sources, tfds_folders, tfds_records
 from jaxsparse.data.dataset import Examples
 
 # CIFAR-like and MNIST-like; two shards, of different lengths, in the training set.
@@ -147,7 +147,7 @@ def test_the_latest_version_is_read_unless_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "12.0.0").mkdir()  # without a description
     assert_same(sources.read("tiny", data_dir=str(tmp_path))[0], new["train"])
     assert_same(sources.read("tiny:9.0.0", data_dir=str(tmp_path))[0], old["train"])
-    with pytest.raises(sources.DatasetNotPrepared, match="8.0.0"):
+    with pytest.raises(tfds_folders.DatasetNotPrepared, match="8.0.0"):
         sources.read("tiny:8.0.0", data_dir=str(tmp_path))
 
 
@@ -180,7 +180,7 @@ def test_an_unprepared_dataset_names_every_way_out_at_once(
     tmp_path: Path, offline: None
 ) -> None:
     start = time.monotonic()
-    with pytest.raises(sources.DatasetNotPrepared) as caught:
+    with pytest.raises(tfds_folders.DatasetNotPrepared) as caught:
         datasets.load("cifar10", data_dir=str(tmp_path))
     assert time.monotonic() - start < 2
     message = str(caught.value)
@@ -214,7 +214,7 @@ def test_a_misspelled_name_is_one_line_with_the_nearest_first(
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(config.DATASETS.specs, "my_own", None)
         wanted = f"config.data.name: expected .*got {name!r}; did you mean {near}"
-        with pytest.raises(sources.DatasetNotPrepared, match=f"^{wanted}.*$"):
+        with pytest.raises(tfds_folders.DatasetNotPrepared, match=f"^{wanted}.*$"):
             datasets.load(name, data_dir=str(tmp_path))
         with pytest.raises(ValueError, match=f"^{wanted}.*$"):
             names.check(name, data_dir=str(tmp_path))
@@ -229,7 +229,8 @@ def test_names_that_may_be_right_are_not_doubted(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("name", ["", "a b"])
 def test_a_name_like_no_other_is_told_what_to_do(tmp_path: Path, name: str) -> None:
     with pytest.raises(
-        sources.DatasetNotPrepared, match="expected the dataset .*got no such folder"
+        tfds_folders.DatasetNotPrepared,
+        match="expected the dataset .*got no such folder",
     ):
         datasets.load(name, data_dir=str(tmp_path))
 
@@ -332,7 +333,7 @@ def test_an_error_of_the_machine_is_no_damaged_file(
     def fail(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setitem(sources.RECORDS, file_format, fail)
+    monkeypatch.setitem(tfds_records.RECORDS, file_format, fail)
     with pytest.raises(OSError, match="Too many open files"):
         sources.read("tiny", data_dir=str(tmp_path))
 

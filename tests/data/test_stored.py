@@ -10,7 +10,14 @@ import pytest
 from helpers.images import CLASSES, picture, write_tree
 from PIL import Image
 
-from jaxsparse.data import dataset, datasets, folders, image_files, random_resized_crop
+from jaxsparse.data import (
+    dataset,
+    datasets,
+    folders,
+    image_files,
+    image_sources,
+    random_resized_crop,
+)
 from jaxsparse.data.dataset import Examples
 from jaxsparse.data.image_files import StoredImages
 
@@ -209,7 +216,7 @@ def test_a_damaged_image_is_named() -> None:
                 epoch=0,
                 places=np.arange(2),
             )
-    gone = some(image_files.Files(("/nowhere/a.JPEG",)))
+    gone = some(image_sources.Files(("/nowhere/a.JPEG",)))
     with pytest.raises(
         ValueError, match="/nowhere/a.JPEG: expected .*got a damaged or missing"
     ):
@@ -242,9 +249,9 @@ def test_a_tree_of_images_is_listed_and_not_read(
 ) -> None:
     write_tree(tmp_path)
     read: list[int] = []
-    plain = image_files.Files.read
+    plain = image_sources.Files.read
     monkeypatch.setattr(
-        image_files.Files,
+        image_sources.Files,
         "read",
         lambda self, row: read.append(row) or plain(self, row),
     )

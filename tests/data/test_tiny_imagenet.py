@@ -15,7 +15,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import factory
 from jaxsparse.data import datasets
 from jaxsparse.data.dataset import Dataset, Examples
-from jaxsparse.factory import components
+from jaxsparse.factory import input_data
 
 CLASSES = ("n01", "n03", "n02")
 
@@ -155,7 +155,7 @@ def test_published_changes_are_those_of_the_fields(name: str) -> None:
     published = tiny.config({"data.name": name, "data.augment": "standard"})
     given = {"data.name": name, "data.flip": wanted.flip}
     given["data.crop_pad"] = wanted.crop_pad
-    both = [components.make_augment(c) for c in (published, tiny.config(given))]
+    both = [input_data.make_augment(c) for c in (published, tiny.config(given))]
     if not any(wanted):
         assert both == [None, None]
         return
@@ -173,7 +173,7 @@ def test_random_parts_of_images_are_not_shifted_besides() -> None:
         c = tiny.config({"data.name": name, "data.augment": "standard"})
         c.data.image_size = 32
         config_lib.validate(c)
-        assert components.augmentation(c.data) == (0, flip)
+        assert input_data.augmentation(c.data) == (0, flip)
 
 
 def test_published_numbers_are_these() -> None:
@@ -196,7 +196,7 @@ def test_numbers_to_normalize_by_can_be_given() -> None:
     c = tiny.config({"data.mean": (0.5, 0.25, 0), "data.std": (0.5, 0.2, 1)})
     config_lib.validate(c)
     dataset = dataset_of(3)
-    got = components.make_normalize(c, dataset)(jnp.asarray(dataset.train.images))
+    got = input_data.make_normalize(c, dataset)(jnp.asarray(dataset.train.images))
     pixels = dataset.train.images.astype(np.float64) / 255
     wanted = (pixels - [0.5, 0.25, 0.0]) / [0.5, 0.2, 1.0]
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)

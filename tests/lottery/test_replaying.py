@@ -13,14 +13,14 @@ from helpers.campaigns import case
 from ml_collections import ConfigDict
 
 from jaxsparse import factory, losses
-from jaxsparse.factory import components, experiment
+from jaxsparse.factory import experiment, input_data
 from jaxsparse.factory import forgetting as forgetting_lib
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.runner.start import replay_start
 from jaxsparse.stages import saved_state_name
 from jaxsparse.training import preemption
-from jaxsparse.training.scan_chunks import ChunkInputs
+from jaxsparse.training.chunk_inputs import ChunkInputs
 
 FIELDS = {
     "lottery.levels": 0,
@@ -85,7 +85,7 @@ def slowly(run: factory.TrainedRun, stops: tuple[int, ...]) -> dict[int, np.ndar
     shuffles = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0)
     stats = jax.tree.map(lambda leaf: leaf[0], fresh.batch_stats)
     functions = factory.make_eval_fns(c, dataset, stats)
-    augment, count = components.make_augment(c), len(dataset.train.labels)
+    augment, count = input_data.make_augment(c), len(dataset.train.labels)
 
     @jax.jit
     def look(params: Any, rows: Any, key: Any, step: Any) -> Any:

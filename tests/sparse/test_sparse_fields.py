@@ -11,7 +11,7 @@ from helpers.sparse_runs import SMALL, fields_of, load_data
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory
-from jaxsparse.factory import components
+from jaxsparse.factory import input_data
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
@@ -171,6 +171,6 @@ def test_images_are_normalized_as_the_config_says() -> None:
     found = {}
     for how in ("scale", "standardize"):
         c = tiny.config(SMALL | {"data.normalize": how})
-        found[how] = np.asarray(jax.jit(components.make_normalize(c, dataset))(images))
+        found[how] = np.asarray(jax.jit(input_data.make_normalize(c, dataset))(images))
     np.testing.assert_allclose(found["scale"], images / 255, rtol=1e-6)
     assert abs(float(found["standardize"].mean())) < 0.1 < float(found["scale"].mean())

@@ -30,7 +30,7 @@ from jaxsparse.runner import run as run_lib
 from jaxsparse.runner import task as task_lib
 from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import preemption
-from jaxsparse.training.scan_chunks import ChunkInputs
+from jaxsparse.training.chunk_inputs import ChunkInputs
 
 pytestmark = pytest.mark.keys_used_once
 

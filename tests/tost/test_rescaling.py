@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsparse.tost import gradinit
-from jaxsparse.tost.gradinit import GradInitOptions
+from jaxsparse.tost.gradinit_options import GradInitOptions
 
 SIZES = (6, 5, 3)
 STEPS = 12

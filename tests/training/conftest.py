@@ -14,8 +14,10 @@ from flax import linen as nn
 from jaxsparse import masks, models, scores, transforms
 from jaxsparse.data import augment, shuffling
 from jaxsparse.training import (
+    chunk_inputs,
     mesh,
     optimizers,
+    placement,
     scan_chunks,
     state_sharding,
     steps,
@@ -76,7 +78,7 @@ class Bench(NamedTuple):
         for length, batch_size in calls:
             state, tally = self.programs(length, batch_size)(
                 state,
-                scan_chunks.ChunkInputs(*self.data, self.orders, jnp.int32(first)),
+                chunk_inputs.ChunkInputs(*self.data, self.orders, jnp.int32(first)),
                 self.keys,
             )
             tallies.append(scan_chunks.sums_on_host(self.layout, tally))
@@ -170,9 +172,9 @@ def _bench(
         scan_chunks.make_chunk_fns(
             step, fresh, layout=layout, how=how, usual_length=usual_length
         ),
-        mesh.replicate(layout, images()),
-        mesh.shard_replicates(layout, draw_orders(seeds.data)),
-        mesh.shard_replicates(layout, seeds.data),
+        placement.replicate(layout, images()),
+        placement.shard_replicates(layout, draw_orders(seeds.data)),
+        placement.shard_replicates(layout, seeds.data),
     )
 
 

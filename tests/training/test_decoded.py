@@ -23,10 +23,10 @@ from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.experiment import Experiment
 from jaxsparse.runner.task import first_state
 from jaxsparse.training import (
+    chunk_plan,
     input_pipeline,
     mesh,
     preemption,
-    scan_chunks,
     state_sharding,
 )
 
@@ -87,7 +87,7 @@ def gathered(
     images, labels, first = [], [], 0
     groups, parts = layout.mesh.devices.shape
     for length in lengths:
-        call = scan_chunks.ScanChunk(0, length, 3, first * 4, 4)
+        call = chunk_plan.ScanChunk(0, length, 3, first * 4, 4)
         shares = stream.gather(order, call, words=words)
         for leaves, field in ((images, "images"), (labels, "labels")):
             each = [getattr(share, field)[:, :length] for share in shares]

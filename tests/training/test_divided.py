@@ -21,9 +21,9 @@ from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.training import (
     checkpoints,
+    chunk_inputs,
     mesh,
     preemption,
-    scan_chunks,
     state_sharding,
 )
 from jaxsparse.training.state import TrainState
@@ -99,7 +99,7 @@ def test_only_weights_are_brought_together_and_only_to_compute_with(
     bench: Callable, replicates: int
 ) -> None:
     made = bench(replicates=replicates, devices=4, division=DIVISION)
-    data = scan_chunks.ChunkInputs(*made.data, made.orders, jnp.int32(0))
+    data = chunk_inputs.ChunkInputs(*made.data, made.orders, jnp.int32(0))
     program = made.programs(1, 64)
     state = state_sharding.shard_state(made.layout, made.fresh)
     # What `programs` returns is a partial of the compiled function.

@@ -16,8 +16,16 @@ from hypothesis import strategies as st
 
 from jaxsparse.data import shuffling
 from jaxsparse.data.dataset import Examples
-from jaxsparse.training import input_pipeline, mesh, scan_chunks, state_sharding
-from jaxsparse.training.scan_chunks import ChunkInputs, EpochSpec, ScanChunk
+from jaxsparse.training import (
+    chunk_plan,
+    input_pipeline,
+    mesh,
+    placement,
+    scan_chunks,
+    state_sharding,
+)
+from jaxsparse.training.chunk_inputs import ChunkInputs
+from jaxsparse.training.chunk_plan import EpochSpec, ScanChunk
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import MetricSums
 
@@ -42,7 +50,7 @@ def test_calls_join_without_gaps_and_visit_the_right_batches(
 ) -> None:
     per_epoch = settings["epoch"]
     step = start
-    for call in scan_chunks.plan(start, start + length, **settings):
+    for call in chunk_plan.plan(start, start + length, **settings):
         assert call.step == step
         assert 1 <= call.length <= settings["steps_per_call"]
         for _ in range(call.length):
@@ -63,20 +71,20 @@ def test_ends_do_not_depend_on_the_start(
     stop = start + length
 
     def ends(begin: int) -> list[int]:
-        calls = scan_chunks.plan(begin, stop, **settings)
+        calls = chunk_plan.plan(begin, stop, **settings)
         return [call.step + call.length for call in calls]
 
     assert ends(start) == [end for end in ends(0) if end > start]
     for step in ends(0):
         if step >= start:
-            resumed = list(scan_chunks.plan(step, stop, **settings))
-            every = list(scan_chunks.plan(start, stop, **settings))
+            resumed = list(chunk_plan.plan(step, stop, **settings))
+            every = list(chunk_plan.plan(start, stop, **settings))
             assert resumed == [call for call in every if call.step >= step]
 
 
 @hypothesis.given(plans(), st.integers(1, 60))
 def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
-    calls = list(scan_chunks.plan(0, stop, **settings))
+    calls = list(chunk_plan.plan(0, stop, **settings))
     ends = {call.step + call.length for call in calls}
     assert ends >= set(range(0, stop, settings["epoch"].steps)) - {0}
     if settings["evaluate_every"]:
@@ -85,7 +93,7 @@ def test_calls_end_at_epochs_and_evaluations(settings: dict, stop: int) -> None:
 
 def test_a_plan_by_hand() -> None:
     calls = list(
-        scan_chunks.plan(
+        chunk_plan.plan(
             3, 14, epoch=EpochSpec(7, 10, 4), steps_per_call=4, evaluate_every=5
         )
     )
@@ -147,12 +155,12 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
     )
     keys = jax.random.split(jax.random.key(0), replicates)
     orders = [draw_orders(keys, epoch) for epoch in range(2)]
-    data = mesh.replicate(
+    data = placement.replicate(
         layout, (np.zeros((examples, 1)), np.arange(examples, dtype=np.int32))
     )
     state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
     visits = Counter()
-    for call in scan_chunks.plan(
+    for call in chunk_plan.plan(
         0,
         2 * count,
         epoch=EpochSpec(count, size, last),
@@ -163,10 +171,10 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
             state,
             ChunkInputs(
                 *data,
-                mesh.shard_replicates(layout, orders[call.epoch]),
+                placement.shard_replicates(layout, orders[call.epoch]),
                 jnp.int32(call.first),
             ),
-            mesh.shard_replicates(layout, keys),
+            placement.shard_replicates(layout, keys),
         )
         visits[call.epoch] += int(np.sum(np.asarray(tally.examples).reshape(-1)))
     seen = np.asarray(sharding_sum(layout, state))
@@ -193,7 +201,7 @@ def test_growth_sees_exactly_the_rows_asked_for(devices: int) -> None:
     programs = scan_chunks.make_chunk_fns(look, fresh, layout=layout, how="vmap")
     labels = np.arange(44, dtype=np.int32)
     examples = Examples(np.zeros((44, 1, 1, 1), np.uint8), labels)
-    data = mesh.replicate(layout, tuple(examples))
+    data = placement.replicate(layout, tuple(examples))
     growth = input_pipeline.grow_batch_size(layout, examples, first=7, count=5)
     key = jax.random.split(jax.random.key(0), 1)
     order = jnp.arange(44, dtype=jnp.int32)[None]

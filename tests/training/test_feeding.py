@@ -20,13 +20,16 @@ from jaxsparse.factory import size_checks
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.experiment import Experiment
 from jaxsparse.training import (
+    chunk_inputs,
+    chunk_plan,
     input_pipeline,
     mesh,
+    placement,
     preemption,
     scan_chunks,
     state_sharding,
 )
-from jaxsparse.training.scan_chunks import EpochSpec
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.state import TrainState
 from jaxsparse.training.steps import MetricSums
 
@@ -61,7 +64,7 @@ def draw_orders(keys: Any, number: Any) -> Any:
 
 
 def visit(
-    where: scan_chunks.Where,
+    where: chunk_inputs.Where,
     replicates: int,
     devices: int,
     parallelism: str,
@@ -82,21 +85,21 @@ def visit(
     )
 
     def make_order(keys: Any, number: int) -> Any:
-        return mesh.shard_replicates(layout, draw_orders(keys, number))
+        return placement.shard_replicates(layout, draw_orders(keys, number))
 
     feed = input_pipeline.make_feed(
         examples(),
         make_order,
         layout=layout,
         where=where,
-        lengths=lambda length: scan_chunks.room(length, 4),
+        lengths=lambda length: chunk_plan.room(length, 4),
     )
     keys = jax.random.split(jax.random.key(0), replicates)
-    calls = scan_chunks.plan(
+    calls = chunk_plan.plan(
         start, 12, epoch=EpochSpec(6, SIZE, 4), steps_per_call=4, evaluate_every=5
     )
     state = state_sharding.shard_state(layout, fresh)
-    placed = mesh.shard_replicates(layout, keys)
+    placed = placement.shard_replicates(layout, keys)
     for call, data in feed.iterate(keys, calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
@@ -285,7 +288,7 @@ def test_streamed_calls_have_so_many_steps_as_fit_their_budget(
 def test_a_stream_that_is_left_or_fails_leaves_no_thread() -> None:
     layout = mesh.make_layout(replicates=1, batch_sizes=[SIZE], devices=1)
     rows = np.arange(COUNT, dtype=np.int32)[None]
-    calls = [scan_chunks.ScanChunk(i, 1, 0, i * SIZE, SIZE) for i in range(5)]
+    calls = [chunk_plan.ScanChunk(i, 1, 0, i * SIZE, SIZE) for i in range(5)]
 
     def feed(labels: Any) -> Any:
         some = Examples(examples().images, labels)
@@ -346,6 +349,6 @@ def test_examples_may_be_mapped_from_a_file(tmp_path: Path) -> None:
         every._replace(images=mapped), lambda *_: None, layout, lambda length: length
     )
     rows = np.random.default_rng(1).permutation(COUNT)[None]
-    (batch,) = feed.gather(rows, scan_chunks.ScanChunk(1, 2, 0, SIZE, SIZE))
+    (batch,) = feed.gather(rows, chunk_plan.ScanChunk(1, 2, 0, SIZE, SIZE))
     wanted = every.images[rows[0, SIZE : 3 * SIZE]].reshape(1, 2, SIZE, 2, 3, 1)
     np.testing.assert_array_equal(batch.images, wanted)

@@ -17,9 +17,9 @@ from jaxsparse import factory, losses, masks, metrics_log, transforms
 from jaxsparse.factory import probes
 from jaxsparse.runner import run as run_lib
 from jaxsparse.stages import saved_state_name
-from jaxsparse.training import checkpoints, preemption, scan_chunks, train
+from jaxsparse.training import checkpoints, chunk_plan, preemption, train
+from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.probe import Probe
-from jaxsparse.training.scan_chunks import EpochSpec
 
 STAGE = "train"
 FIELDS = {
@@ -57,7 +57,7 @@ def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     pauses=st.lists(st.integers(0, 60), unique=True).map(sorted),
 )
 def test_calls_end_at_every_pause_and_join(stop, per_call, every, pauses):
-    plan = scan_chunks.plan(
+    plan = chunk_plan.plan(
         0,
         stop,
         epoch=EpochSpec(7, 10, 4),

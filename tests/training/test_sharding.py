@@ -12,7 +12,7 @@ from helpers.campaigns import case, some
 
 from jaxsparse import select, transforms
 from jaxsparse.lottery import imp
-from jaxsparse.training import checkpoints, mesh, scan_chunks, state_sharding
+from jaxsparse.training import checkpoints, mesh, placement, scan_chunks, state_sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.steps import MetricSums
 
@@ -95,7 +95,7 @@ def test_equal_scores_give_equal_masks_on_any_number_of_devices(
         layout = mesh.make_layout(
             replicates=replicates, batch_sizes=[64], devices=devices
         )
-        params, dense, placed = mesh.shard_replicates(
+        params, dense, placed = placement.shard_replicates(
             layout, (state.params, jax.tree.map(jnp.ones_like, kept), keys)
         )
         # The weights that the masks removed are zeros, and tie.

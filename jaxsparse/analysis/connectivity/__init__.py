@@ -15,14 +15,16 @@ from jaxsparse.analysis.connectivity.barriers import barrier, excess
 from jaxsparse.analysis.connectivity.criteria import (
     MATCHING_BELOW,
     STABLE_BELOW,
-    ByClass,
     Stability,
-    by_class,
     classify_stability,
-    connected_fraction,
-    example_barrier,
     instability,
     max_increase,
+)
+from jaxsparse.analysis.connectivity.example_criteria import (
+    ByClass,
+    by_class,
+    connected_fraction,
+    example_barrier,
 )
 from jaxsparse.analysis.connectivity.interpolation import (
     EVCI_ALPHAS,
