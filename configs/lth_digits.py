@@ -13,7 +13,7 @@ from jaxsparse import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (3 levels, 2 replicates)."""
+    """Returns the recipe; `variant` is "" or "quick" (levels 0 to 2, 2 replicates)."""
     c = config.start("lth_digits", variant)
     c.replicates = 5
     c.data.name = "digits"

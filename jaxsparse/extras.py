@@ -24,5 +24,5 @@ def require(*packages: str, purpose: str) -> None:
     if missing:
         raise ModuleNotFoundError(
             f"{purpose}: expected the packages {', '.join(missing)}, which are not "
-            "installed; run pip install 'jaxsparse[experiments]'"
+            "installed; run pip install -e '.[experiments]' in the project's folder"
         )

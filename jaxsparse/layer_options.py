@@ -22,8 +22,10 @@ class LayerOptions:
         "balanced", "er" or "erk"), or a function of masks and sparsity that returns the
         number of active weights of each layer. None for the default of the function.
         Methods that start from random masks do not have "global".
-      dense: shell patterns of leaf names, such as ("head/*",). Matching layers stay
-        dense: mask updates do not change them, and they need not fit `structure`. Their
+      dense: shell patterns of leaf names, such as ("*head/*",). The names begin with
+        "params/" if the whole result of a linen module's `init` is passed. Matching
+        layers stay dense: mask updates do not change them, and they need not fit
+        `structure`. Their
         weights count toward the sparsity, except with "uniform", which keeps them in
         addition. Must be empty if `distribution` is a function.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,

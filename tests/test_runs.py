@@ -66,6 +66,25 @@ def test_a_run_opens_without_its_dataset(folder: Path) -> None:
     assert listing(folder) == before
 
 
+def test_a_ticket_starts_from_the_initial_weights_that_it_keeps(folder: Path) -> None:
+    run = jaxsparse.load(folder)
+    initial = factory.load_state(factory.open_run(str(folder)), "init").params
+    for replicate in (0, 1):
+        first = jax.tree.map(lambda leaf, r=replicate: leaf[r], initial)
+        tiny.check_equal(run.start_params(0, replicate), first)
+        kept = run.masks(1, replicate)
+        ticket = run.start_params(1, replicate)
+        expected = {
+            name: np.asarray(leaf) for name, leaf in tree.named_leaves(first).items()
+        }
+        for name, mask in tree.named_leaves(kept).items():
+            expected[name] = np.where(mask, expected[name], 0)
+        tiny.check_equal(tree.named_leaves(ticket), expected)
+    run.config.gradinit.steps = 3
+    with pytest.raises(ValueError, match="gradinit.steps 0, got 3"):
+        run.start_params(1)
+
+
 def test_weights_are_those_that_were_measured(folder: Path) -> None:
     run = jaxsparse.load(folder)
     opened = factory.open_run(str(folder))

@@ -193,7 +193,7 @@ print(f"after replacing: {masks.num_active(ticket)} weights")
 # (in `transforms` and in `prune`) with:
 #
 # - `prunable=("*/kernel", "!head/*")`: patterns of the leaves that are prunable;
-# - `dense=("head/*",)`: leaves that stay dense;
+# - `dense=("*head/*",)`: leaves that stay dense;
 # - `structure=select.n_of_m(4)`, `blocks`, `channels` or `fan_in`: structured sparsity;
 # - `distribution="erk"`: how the sparsity is divided among the layers.
 #

@@ -1,7 +1,9 @@
 """Checks the arguments of a function before each call, and the fields of a record."""
 
+import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,7 +38,11 @@ def check(**checks: Check) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                hint = _place_of(signature, kwargs)
+                raise TypeError(f"{function.__name__}: {error}{hint}") from None
             for name, check_value in checks.items():
                 if name in given:
                     check_value(name, given[name])
@@ -45,6 +51,29 @@ def check(**checks: Check) -> Callable[[F], F]:
         return checked
 
     return wrap
+
+
+def _place_of(signature: inspect.Signature, given: dict[str, Any]) -> str:
+    """Says in which record of options an unknown keyword argument is a field.
+
+    Args:
+      signature: signature of the function that was called.
+      given: the keyword arguments of the call.
+
+    Returns:
+      The end of an error message; "" if no record has a field of such a name.
+    """
+    unknown = [name for name in given if name not in signature.parameters]
+    for parameter in signature.parameters.values():
+        for kind in typing.get_args(parameter.annotation):
+            if not dataclasses.is_dataclass(kind):
+                continue
+            fields = {field.name for field in dataclasses.fields(kind)}
+            for name in unknown:
+                if name in fields:
+                    record = getattr(kind, "__name__", "")
+                    return f"; pass {parameter.name}={record}({name}=...)"
+    return ""
 
 
 def check_fields(record: Any, **checks: Check) -> None:

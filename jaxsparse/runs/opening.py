@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import extras, factory, metrics_log, multihost, transforms
+from jaxsparse import masks as masks_lib
 from jaxsparse.lottery import tickets
 from jaxsparse.runner import old_runs
 from jaxsparse.tost import ghost_skips
@@ -139,6 +140,52 @@ class LoadedRun:
           OSError: if the machine cannot read them.
         """
         return self.variables(level, replicate)["params"]
+
+    def start_params(
+        self, level: Number | None = None, replicate: Number | None = 0
+    ) -> Params:
+        """Reads the weights from which a level was trained.
+
+        With the masks of a level of iterative pruning, they are the level's ticket.
+
+        Args:
+          level: number of pruning rounds; None selects the last level with trained
+            weights.
+          replicate: number of the replicate, counted from 0; None returns all, with a
+            leading replicate axis.
+
+        Returns:
+          Parameters of the network, exactly zero outside the masks: the initial weights
+          or those of the rewinding step, or the final weights of the previous level if
+          `lottery.retrain` is not "rewind".
+
+        Raises:
+          TypeError: if `level` or `replicate` is not an integer.
+          ValueError: if the level or replicate does not exist, or the weights are
+            corrupt or deleted. Also for runs with `gradinit.steps`, which rescale the
+            weights of every level.
+          OSError: if the machine cannot read them.
+        """
+        if self.config.gradinit.steps:
+            raise ValueError(
+                "start_params: expected a run with gradinit.steps 0, got "
+                f"{self.config.gradinit.steps}, which rescales the weights that "
+                "training starts from; multiply the initial weights by the factors in "
+                "gradinit.json"
+            )
+        self._check_replicate(replicate)
+        level = _one_of(level, sorted({*self.levels(), *self._tickets()}), self.folder)
+        c = self.config.lottery
+        if level and c.retrain != "rewind":
+            state = self._state(_one_of(level - 1, self.levels(), self.folder))
+        else:
+            rewound = (self.folder / "checkpoints" / "rewind.json").is_file()
+            state = factory.load_state(self._run, "rewind" if rewound else "init")
+        weights = transforms.forward_params(state.params, state.opt_state)
+        weights = _of(ghost_skips.strip_ghosts(weights), replicate)
+        return (
+            masks_lib.apply(self.masks(level, replicate), weights) if level else weights
+        )
 
     def variables(
         self, level: Number | None = None, replicate: Number | None = 0

@@ -21,7 +21,8 @@ GROWTH = ("gradient", "inverted", "random")
 class RigLOptions(DropGrowOptions):
     """How mask updates of RigL drop and grow weights.
 
-    By default, `drop_fraction` is 0.3, `drop_schedule` "cosine" and `skip_update` True.
+    By default, `drop_fraction` is 0.3, `drop_schedule` "cosine" and `skip_update` True;
+    `DropGrowOptions` explains these and the other options.
 
     Attributes:
       grow: "gradient" grows the weights of largest absolute gradient; "inverted" those
@@ -66,8 +67,9 @@ def rigl(
       sparsity: fraction of the prunable weights to remove, in [0, 1).
       update_every: steps between mask updates, at least 1.
       begin_step: step of the first mask update, counted from 0; `update_every` if None.
-      end_step: mask updates take place before this step; None for no end. The paper
-        uses three quarters of training. The default schedule of drops needs it.
+      end_step: mask updates take place before this step; the paper uses three quarters
+        of training. Required, unless `drop_schedule` is "constant": then None means no
+        end.
       layers: which leaves have masks, and how the sparsity is divided among them; the
         distribution is "erk" by default. `select.fan_in()` as structure gives the
         constant fan-in of SRigL. `min_layer_density` must be 0.

@@ -84,8 +84,8 @@ def snfs(
       update_every: steps between mask updates, at least 1; the paper updates the masks
         after every epoch.
       begin_step: step of the first mask update, counted from 0; `update_every` if None.
-      end_step: mask updates take place before this step; None for no end. The default
-        schedule of drops needs it.
+      end_step: mask updates take place before this step. Required, unless
+        `drop_schedule` is "constant": then None means no end.
       layers: which leaves have masks, and how the active weights of the initial masks
         are divided among them; the distribution is "uniform" by default. Dense layers
         stay dense throughout training. `structure` must be None and
