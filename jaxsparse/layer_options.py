@@ -25,9 +25,8 @@ class LayerOptions:
       dense: shell patterns of leaf names, such as ("*head/*",). The names begin with
         "params/" if the whole result of a linen module's `init` is passed. Matching
         layers stay dense: mask updates do not change them, and they need not fit
-        `structure`. Their
-        weights count toward the sparsity, except with "uniform", which keeps them in
-        addition. Must be empty if `distribution` is a function.
+        `structure`. Their weights count toward the sparsity, except with "uniform",
+        which keeps them in addition. Must be empty if `distribution` is a function.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
         `select.channels` or `select.fan_in`; None selects weights one by one. Counts
         are rounded to those that the structure can keep. With distribution "global", it

@@ -18,6 +18,8 @@ from jaxsparse import transforms
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.tost import ghost_skips
 
+pytestmark = pytest.mark.keys_used_once
+
 
 @pytest.fixture(autouse=True, scope="module")
 def enlarged() -> Iterator[None]:

@@ -20,6 +20,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxsparse import transforms
 
+pytestmark = pytest.mark.keys_used_once
+
+
 PARTNERS = ("momentum", "adam", "clipped", "rmsprop", "schedule free", "accumulating")
 # Methods that differ in what their state holds and in what an update reads, each in one
 # program beside the plain loop; everything else is a campaign. Scans are what trains in

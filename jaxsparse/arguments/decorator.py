@@ -54,7 +54,7 @@ def check(**checks: Check) -> Callable[[F], F]:
 
 
 def _place_of(signature: inspect.Signature, given: dict[str, Any]) -> str:
-    """Says in which record of options an unknown keyword argument is a field.
+    """Names the record of options that has an unknown argument as a field.
 
     Args:
       signature: signature of the function that was called.

@@ -1,6 +1,6 @@
 """Hashes the files of a dataset, by which caches and runs detect that they changed.
 
-Reading many files takes seconds, so the hashes of large datasets are remembered in the
+Reading many files takes seconds, so the hashes of large datasets are cached in the
 user's cache directory, by the sizes and times of all files.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jaxsparse import metrics_log
 from jaxsparse.data import cache_dir, folders
 
-# The hash is remembered of datasets with at least as many files or bytes.
+# The hash is cached for datasets with at least as many files or bytes.
 MANY_FILES = 5000
 MANY_BYTES = 2**28
 # Times of files have a limited resolution, so a file that was changed just now can
@@ -93,25 +93,25 @@ def _reraise(error: OSError) -> None:
 
 
 def _of_files(root: Path, files: list[Path]) -> str:
-    """Returns the remembered hash of the files, or else reads them."""
-    memory = _find_memory(root, files)
-    if memory is not None:
+    """Returns the cached hash of the files, or reads them."""
+    cached = _cache_file(root, files)
+    if cached is not None:
         with contextlib.suppress(OSError, ValueError):
-            known = memory.read_text(encoding="utf-8")
+            known = cached.read_text(encoding="utf-8")
             if re.fullmatch("[0-9a-f]{64}", known):
                 return known
     sha = hashlib.sha256()
     for path in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         sha.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-    if memory is not None:
+    if cached is not None:
         with contextlib.suppress(OSError):  # it is computed again the next time
-            metrics_log.write_atomically(memory, sha.hexdigest())
+            metrics_log.write_atomically(cached, sha.hexdigest())
     return sha.hexdigest()
 
 
-def _find_memory(root: Path, files: list[Path]) -> Path | None:
-    """Returns the file that remembers a hash; None if the hash is not remembered."""
+def _cache_file(root: Path, files: list[Path]) -> Path | None:
+    """Returns the file in which a hash is cached; None if it is not cached."""
     directory = cache_dir.find("digests")
     stats = [path.stat() for path in files]
     many = len(files) >= MANY_FILES or sum(s.st_size for s in stats) >= MANY_BYTES

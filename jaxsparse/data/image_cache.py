@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # increased when the files of an entry, or what is decoded, change
 INDEX = "index.json"
+DAY = 86_400  # seconds
 BLOCK = 2**24  # bytes that are hashed at once
 BROKEN = (OSError, ValueError, KeyError, TypeError)  # of an entry that is not intact
 # Training examples, test examples and the number of classes.
@@ -108,6 +110,7 @@ def save(folder: Path, data: Data) -> Data:
     """
     new = folder.with_name(f".new-{uuid.uuid4().hex}")
     try:
+        _delete_abandoned(folder.parent)
         _write(new, data)
         _publish(new, folder)
         return _open(folder)
@@ -121,6 +124,14 @@ def save(folder: Path, data: Data) -> Data:
         return data
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _delete_abandoned(cache: Path) -> None:
+    """Deletes what processes that were killed left of entries, after a day."""
+    for pattern in (".new-*", ".old-*"):
+        for folder in cache.glob(pattern):
+            if time.time() - folder.stat().st_mtime > DAY:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, data: Data) -> None:

@@ -6,8 +6,8 @@ them (`broadcast_from_primary`). All processes thus decide alike even if a share
 system shows them outdated content. With a single process, these functions communicate
 nothing.
 
-`launch` connects the processes, `processes` lets them agree, and `arrays` handles
-arrays on the devices of several processes.
+`launch` connects the processes, `processes` communicates between them, and `arrays`
+handles arrays on the devices of several processes.
 """
 
 from jaxsparse.multihost.arrays import device_put, to_host, to_local

@@ -1,4 +1,4 @@
-"""How a run's processes are started, and how they find each other."""
+"""Starts and connects the processes of a run."""
 
 import logging
 import os

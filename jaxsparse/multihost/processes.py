@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other.
+"""Communication between the processes of a run.
 
 All processes make the same calls in the same order. The primary process, which has
 index 0, broadcasts what it finds. With a single process nothing is communicated.

@@ -10,43 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import config as config_lib
 from jaxsparse import extras, factory, metrics_log, multihost, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.lottery import tickets
 from jaxsparse.runner import old_runs
+from jaxsparse.runs import numbers, paths, starts
+from jaxsparse.runs.numbers import Number
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Number = int | np.integer[Any]  # as in a table of records
-
-
-def to_folder(path: str | Path, *, argument: str) -> Path:
-    """Converts the name of a directory to a path; "~" is expanded.
-
-    Args:
-      path: path of a directory, which need not exist.
-      argument: name of the caller's argument, for messages.
-
-    Raises:
-      TypeError: if it is not a path.
-      ValueError: if it is empty, or "~" names an unknown user.
-    """
-    if not isinstance(path, str | Path):
-        raise TypeError(
-            f"{argument}: expected the path of a folder, got {type(path).__name__}"
-        )
-    if not str(path):
-        raise ValueError(f"{argument}: expected the path of a folder, got ''")
-    return config_lib.to_path(argument, str(path))
 
 
 def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
@@ -81,7 +59,7 @@ def load(folder: str | Path, *, execute: bool = True) -> "LoadedRun":
       >>> run.model().apply(run.variables(level=1), images, train=False).shape
       (5, 10)
     """
-    path = to_folder(folder, argument="folder")
+    path = paths.to_folder(folder, argument="folder")
     return LoadedRun(path, factory.read_config(path, execute=execute))
 
 
@@ -155,37 +133,32 @@ class LoadedRun:
             leading replicate axis.
 
         Returns:
-          Parameters of the network, exactly zero outside the masks: the initial weights
-          or those of the rewinding step, or the final weights of the previous level if
-          `lottery.retrain` is not "rewind".
+          Parameters of the network, exactly zero outside the masks with which the level
+          began: the initial weights or those of the rewinding step, or the final
+          weights of an earlier level if `lottery.retrain` is not "rewind".
 
         Raises:
           TypeError: if `level` or `replicate` is not an integer.
           ValueError: if the level or replicate does not exist, or the weights are
-            corrupt or deleted. Also for runs with `gradinit.steps`, which rescale the
-            weights of every level.
+            corrupt or deleted. Also for runs whose initial weights were rescaled or
+            drawn again for the masks, by `gradinit.steps`, `init.sparse_init` or
+            `sparse.ablation`.
           OSError: if the machine cannot read them.
         """
-        if self.config.gradinit.steps:
-            raise ValueError(
-                "start_params: expected a run with gradinit.steps 0, got "
-                f"{self.config.gradinit.steps}, which rescales the weights that "
-                "training starts from; multiply the initial weights by the factors in "
-                "gradinit.json"
-            )
+        starts.check(self.config)
         self._check_replicate(replicate)
-        level = _one_of(level, sorted({*self.levels(), *self._tickets()}), self.folder)
-        c = self.config.lottery
-        if level and c.retrain != "rewind":
-            state = self._state(_one_of(level - 1, self.levels(), self.folder))
-        else:
-            rewound = (self.folder / "checkpoints" / "rewind.json").is_file()
-            state = factory.load_state(self._run, "rewind" if rewound else "init")
+        level = numbers.one_of(level, self.levels(), self.folder)
+        source = starts.source(self.config, self.folder / "checkpoints", level)
+        state = (
+            factory.load_state(self._run, source)
+            if isinstance(source, str)
+            else self._state(numbers.one_of(source, self.levels(), self.folder))
+        )
         weights = transforms.forward_params(state.params, state.opt_state)
         weights = _of(ghost_skips.strip_ghosts(weights), replicate)
-        return (
-            masks_lib.apply(self.masks(level, replicate), weights) if level else weights
-        )
+        if level in self._tickets(first=True):
+            weights = masks_lib.apply(self._chosen(level, replicate), weights)
+        return weights
 
     def variables(
         self, level: Number | None = None, replicate: Number | None = 0
@@ -209,7 +182,7 @@ class LoadedRun:
           OSError: if the machine cannot read them.
         """
         self._check_replicate(replicate)
-        state = self._state(_one_of(level, self.levels(), self.folder))
+        state = self._state(numbers.one_of(level, self.levels(), self.folder))
         weights = transforms.forward_params(state.params, state.opt_state)
         found = {"params": weights, "batch_stats": state.batch_stats}
         return {
@@ -240,16 +213,11 @@ class LoadedRun:
         trained, chosen = self.levels(), self._tickets()
         if level is None and trained:
             level = trained[-1]
-        level = _one_of(level, sorted({*trained, *chosen}), self.folder)
+        level = numbers.one_of(level, sorted({*trained, *chosen}), self.folder)
         if level in trained:
             found = transforms.get_masks(self._state(level).opt_state)
         else:
-            like, count = self._run.network.masks, self.config.replicates
-            paths = [
-                tickets.path_of(self.folder / "tickets", level, r) for r in range(count)
-            ]
-            each = [tickets.load(path, like) for path in paths]
-            found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+            return self._chosen(level, replicate)
         return _of(ghost_skips.strip_ghosts(found), replicate)
 
     def records(self) -> "pd.DataFrame":
@@ -297,10 +265,24 @@ class LoadedRun:
             self._latest = level, factory.load_state(self._run, end)
         return self._latest[1]
 
-    def _tickets(self) -> list[int]:
-        """Returns the levels of a lottery-ticket run whose ticket files all exist."""
+    def _chosen(self, level: int, replicate: Number | None) -> Masks:
+        """Reads the masks with which a level began, from its ticket files."""
+        like, count = self._run.network.masks, self.config.replicates
+        folder = self.folder / "tickets"
+        each = [
+            tickets.load(tickets.path_of(folder, level, r), like) for r in range(count)
+        ]
+        found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        return _of(ghost_skips.strip_ghosts(found), replicate)
+
+    def _tickets(self, *, first: bool = False) -> list[int]:
+        """Returns the levels whose ticket files all exist.
+
+        Args:
+          first: whether masks that a method may have updated since count too.
+        """
         count, found = self.config.replicates, []
-        if not self.config.lottery.levels:
+        if not self.config.lottery.levels and not first:
             return found  # masks may be updated after the file was written
         for folder in (self.folder / "tickets").glob("level_*"):
             if match := re.fullmatch(r"level_(\d+)", folder.name):
@@ -321,7 +303,7 @@ class LoadedRun:
         """
         if replicate is None:
             return
-        if not _is_whole(replicate):
+        if not numbers.is_whole(replicate):
             raise TypeError(
                 f"replicate: expected a whole number or None, got {replicate!r}"
             )
@@ -330,39 +312,6 @@ class LoadedRun:
                 f"replicate: expected a number in [0, {self.config.replicates}), or "
                 f"None for all, got {replicate}"
             )
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
-
-
-def _one_of(level: Number | None, there: list[int], folder: Path) -> int:
-    """Returns the requested level, or the last one.
-
-    Args:
-      level: number of pruning rounds; None selects the last of `there`.
-      there: existing levels, increasing.
-      folder: the run directory, for messages.
-
-    Raises:
-      TypeError: if `level` is not an integer.
-      ValueError: if there are no levels, or not this one.
-    """
-    if level is not None and not _is_whole(level):
-        raise TypeError(f"level: expected a whole number or None, got {level!r}")
-    if not there:
-        raise ValueError(
-            f"{folder}: no level has been trained to its end there, or its weights "
-            "were deleted (config.run.keep_checkpoints); expected at least one; "
-            "continue the run"
-        )
-    if level is not None and level not in there:
-        raise ValueError(
-            f"level: expected one of {there}, which are in {folder}, got {level}; "
-            "others are not trained yet, or were deleted because of "
-            "config.run.keep_checkpoints"
-        )
-    return there[-1] if level is None else int(level)
 
 
 def _of(tree: Any, replicate: Number | None) -> Any:

@@ -13,7 +13,7 @@ from jaxsparse import factory, multihost
 from jaxsparse.reports import folder as report_folder
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner.experiment import Experiment
-from jaxsparse.runs import opening
+from jaxsparse.runs import opening, paths
 from jaxsparse.training import preemption, progress, tensorboard
 from jaxsparse.training import workdir as workdir_lib
 from jaxsparse.training.run_dir import Callback, MetricWriter, RunDir
@@ -70,7 +70,7 @@ def run(
         )
     _check_callable("metric_writers", metric_writers, "a list of records")
     _check_callable("callbacks", callbacks, "a step and a state")
-    folder = opening.to_folder(workdir, argument="workdir")
+    folder = paths.to_folder(workdir, argument="workdir")
     train(
         config,
         folder,

@@ -133,7 +133,7 @@ def warn_of_skipped(rows: list[metrics_log.Record], run_dir: RunDir) -> None:
             log.warning(
                 "%s, by step %d: %d updates of the masks of replicate %d were skipped, "
                 "as a weight, gradient or score was not finite; expected finite "
-                "numbers; records of kind 'masks' go on counting (skipped_updates); "
-                "try a lower config.schedule.learning_rate",
+                "numbers; records of kind 'mask_stats' go on counting "
+                "(skipped_updates); try a lower config.schedule.learning_rate",
                 *(row["stage"], row["step"], row["skipped_updates"], row["replicate"]),
             )

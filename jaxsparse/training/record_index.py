@@ -1,7 +1,7 @@
 """Finds the records of a stage without reading those of all other stages.
 
 A run appends records to one file and reads them back at the end of each stage. The
-index remembers where in the file the records of each stage and kind are, so that the
+index stores the positions of the records of each stage and kind, so that the
 time for reading grows with the number of stages, and not with its square.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from jaxsparse import metrics_log
 from jaxsparse.metrics_log import Record
 
-# Fields by which the index knows records. Their values are compared as text.
+# Fields by which records are indexed. Their values are compared as text.
 KEYS = ("kind", "stage", "variant")
 
 # First and last byte, the latter exclusive, and number of a line.
@@ -42,9 +42,9 @@ class RecordIndex:
           path: path of a file of JSON lines, in UTF-8.
         """
         self.path = path
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._file: tuple[int, int] | None = None  # device and inode
         self._end = self._count = 0  # size and number of the indexed lines
         self._lines: dict[tuple[str, ...], list[Line]] = {}
@@ -111,7 +111,7 @@ class RecordIndex:
         def stays(record: Record) -> bool:
             return record["stage"] != stage or keep(record)
 
-        self._forget()
+        self._reset()
         return metrics_log.keep_only(self.path, stays, fields=metrics_log.FIELDS)
 
     def _is_torn(self) -> bool:
@@ -129,11 +129,11 @@ class RecordIndex:
         try:
             status = self.path.stat()
         except FileNotFoundError:
-            self._forget()
+            self._reset()
             return ""
         file = (status.st_dev, status.st_ino)
         if file != self._file or status.st_size < self._end:
-            self._forget()
+            self._reset()
             self._file = file
         if status.st_size == self._end:
             return ""

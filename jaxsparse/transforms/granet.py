@@ -27,6 +27,8 @@ class GraNetOptions(DropGrowOptions):
     By default, `drop_fraction` is 0.5 and `drop_schedule` "cosine", which decays to 0
     at `stop_step`. `allow_regrow` must be True, and `skip_update` False or None.
 
+    `DropGrowOptions` explains the options that are not listed here.
+
     Attributes:
       initial_sparsity: sparsity of the random initial masks, in [0, 1), at most the
         final sparsity; 0 gives the paper's dense-to-sparse training.
@@ -76,7 +78,7 @@ def granet(
     begin_step: int = 0,
     update_every: int = 100,
     layers: LayerOptions | None = None,
-    updates: DropGrowOptions | None = None,
+    updates: DropGrowOptions | GraNetOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Prunes gradually and regrows weights by gradient: GraNet.
@@ -133,7 +135,9 @@ def granet(
         drop_schedule="cosine",
         skip_update=False,
     )
-    options.refuse(updates, function="granet", allow_regrow=True, skip_update=False)
+    options.check_required(
+        updates, function="granet", allow_regrow=True, skip_update=False
+    )
     table = update_schedules.gradual_sparsities(
         update_schedule,
         initial=updates.initial_sparsity,

@@ -21,6 +21,8 @@ class MESTOptions(DropGrowOptions):
     By default, `drop_fraction` is 0.3 and `drop_schedule` "cosine". `skip_update` must
     be False or None.
 
+    `DropGrowOptions` explains the options that are not listed here.
+
     Attributes:
       gradient_weight: factor c in the importance |w| + c |gradient|, finite and at
         least 0.
@@ -53,7 +55,7 @@ def mest(
     begin_step: int | None = None,
     end_step: int | None = None,
     layers: LayerOptions | None = None,
-    updates: DropGrowOptions | None = None,
+    updates: DropGrowOptions | MESTOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the weights of least |w| + c |gradient| and grows at random: MEST.
@@ -72,7 +74,7 @@ def mest(
       begin_step: step of the first mask update, counted from 0; `update_every` if None.
       end_step: mask updates take place before this step; None for no end. With a soft
         bound it is required, and the last mask update takes place at this step itself.
-        The default schedule of drops also needs it.
+        The default `drop_schedule` also needs it.
       layers: which leaves have masks, and how the sparsity is divided among them; the
         distribution is "uniform" by default. `min_layer_density` must be 0.
       updates: how mask updates drop and grow weights; a `DropGrowOptions` or a
@@ -112,7 +114,7 @@ def mest(
         drop_schedule="cosine",
         skip_update=False,
     )
-    options.refuse(updates, function="mest", skip_update=False)
+    options.check_required(updates, function="mest", skip_update=False)
     if updates.soft_bound and end_step is None:
         raise ValueError(
             "end_step: expected the step of the last mask update, which soft_bound "

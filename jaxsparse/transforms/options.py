@@ -57,7 +57,8 @@ class SparsityRamp:
 class DropGrowOptions:
     """How mask updates drop some weights and grow others.
 
-    `sparse_evolution`, `rigl`, `mest`, `snfs` and `granet` all accept these options.
+    `sparse_evolution`, `rigl`, `mest`, `snfs` and `granet` accept these options; MEST
+    and GraNet do not skip the update, and GraNet always allows regrowth.
     Each also accepts options of a class of its own, which has further ones:
     `SparseEvolutionOptions`, `RigLOptions`, `MESTOptions`, `SNFSOptions` and
     `GraNetOptions`. None stands for the default of the method.
@@ -139,8 +140,8 @@ def resolve(
     return kind(**own | {k: v for k, v in given.items() if v is not None})
 
 
-def refuse(updates: DropGrowOptions, *, function: str, **required: Any) -> None:
-    """Refuses options that a method does not have.
+def check_required(updates: DropGrowOptions, *, function: str, **required: Any) -> None:
+    """Checks options of which a method accepts one value only.
 
     Args:
       updates: the completed options.

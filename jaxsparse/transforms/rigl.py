@@ -21,8 +21,9 @@ GROWTH = ("gradient", "inverted", "random")
 class RigLOptions(DropGrowOptions):
     """How mask updates of RigL drop and grow weights.
 
-    By default, `drop_fraction` is 0.3, `drop_schedule` "cosine" and `skip_update` True;
-    `DropGrowOptions` explains these and the other options.
+    By default, `drop_fraction` is 0.3, `drop_schedule` "cosine" and `skip_update` True.
+
+    `DropGrowOptions` explains the options that are not listed here.
 
     Attributes:
       grow: "gradient" grows the weights of largest absolute gradient; "inverted" those
@@ -53,7 +54,7 @@ def rigl(
     begin_step: int | None = None,
     end_step: int | None = None,
     layers: LayerOptions | None = None,
-    updates: DropGrowOptions | None = None,
+    updates: DropGrowOptions | RigLOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the smallest weights and grows those of largest gradient: RigL.

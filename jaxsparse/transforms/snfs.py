@@ -28,6 +28,8 @@ class SNFSOptions(DropGrowOptions):
     By default, `drop_fraction` is 0.5, `drop_schedule` "cosine" and `skip_update`
     False.
 
+    `DropGrowOptions` explains the options that are not listed here.
+
     Attributes:
       momentum: the factor :math:`\alpha` of the method's own momentum, in [0, 1).
       redistribute: whether weights move between layers. If False, each layer grows as
@@ -66,7 +68,7 @@ def snfs(
     begin_step: int | None = None,
     end_step: int | None = None,
     layers: LayerOptions | None = None,
-    updates: DropGrowOptions | None = None,
+    updates: DropGrowOptions | SNFSOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Drops the smallest weights and grows those of largest momentum: sparse momentum.

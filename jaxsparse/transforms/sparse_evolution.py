@@ -19,6 +19,8 @@ class SparseEvolutionOptions(DropGrowOptions):
     By default, `drop_fraction` is 0.3, `drop_schedule` "constant" and `skip_update`
     False.
 
+    `DropGrowOptions` explains the options that are not listed here.
+
     Attributes:
       drop_by_sign: whether to drop `drop_fraction` of the positive weights and the same
         fraction of the negative weights, in each case those closest to zero. If False,
@@ -45,7 +47,7 @@ def sparse_evolution(
     begin_step: int | None = None,
     end_step: int | None = None,
     layers: LayerOptions | None = None,
-    updates: DropGrowOptions | None = None,
+    updates: DropGrowOptions | SparseEvolutionOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Drops the smallest weights and grows as many at random: SET.

@@ -7,6 +7,8 @@ import pytest
 
 from jaxsparse.data import shuffling
 
+pytestmark = pytest.mark.keys_used_once
+
 
 @pytest.mark.parametrize(
     ("examples", "batch_size", "drop_last", "steps"),

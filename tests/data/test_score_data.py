@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 from helpers import tiny
+from ml_collections import ConfigDict
 
 from experiments import score_data
 from jaxsparse import config as config_lib
@@ -55,7 +56,9 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
     known: dict[str, Any] = {}
 
     def call(*given: Any, **options: Any) -> Any:
-        key = repr((options, [each for each in given if isinstance(each, Path)]))
+        configs = [each.to_json() for each in given if isinstance(each, ConfigDict)]
+        folders = [each for each in given if isinstance(each, Path)]
+        key = repr((options, configs, folders))
         if key not in known:
             known[key] = function(*given, **options)
         return known[key]

@@ -22,6 +22,9 @@ from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import saved_state_name
 from jaxsparse.training import checkpoints, preemption
 
+pytestmark = pytest.mark.keys_used_once
+
+
 FIELDS = {
     "lottery.levels": 1,
     "model.features": (8,),

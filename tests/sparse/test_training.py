@@ -156,9 +156,13 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert mine[0]["kept"] == TOTAL
 
 
-@pytest.mark.parametrize(
-    "method", some(["snfs", "granet", "sr_ste"], always=["granet", "sr_ste"])
+BY_OPTIMIZER = some(
+    ["snfs", "granet", "sr_ste", "one_shot", "set", "top_kast"],
+    always=["granet", "sr_ste", "one_shot", "set", "top_kast"],
 )
+
+
+@pytest.mark.parametrize("method", BY_OPTIMIZER)
 def test_optimizers_of_configs_come_to_exact_counts(method: str) -> None:
     """Without a network's program, for methods that have a run in campaigns only."""
     task = make_task(fields_of(method))
@@ -203,7 +207,7 @@ def test_skipped_updates_of_masks_are_recorded_and_said(
     assert said == [
         "train, by step 6: 2 updates of the masks of replicate 1 were "
         "skipped, as a weight, gradient or score was not finite; expected finite "
-        "numbers; records of kind 'masks' go on counting (skipped_updates); try a "
+        "numbers; records of kind 'mask_stats' go on counting (skipped_updates); try a "
         "lower config.schedule.learning_rate"
     ]
 
