@@ -8,6 +8,7 @@ import optax
 import pytest
 from helpers import flat_options, methods
 
+import jaxsparse
 from jaxsparse import config, prune, select, transforms
 from jaxsparse.factory import methods as factory_methods
 
@@ -164,7 +165,7 @@ FROM_CONFIG: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
     "sr_ste": (
         {"structure": "groups 4", "sparsity": 0.5, "outside_regularization": 0.1},
         t.sr_ste,
-        {"n": 2, "m": 4, "decay": 0.1, "dense": ("first/*",)},
+        {"n": 2, "m": 4, "decay": 0.1, "dense": ("second/*",)},
     ),
     "rigl": (
         {"sparsity": 0.5, "grow": "random", "structure": "fan_in", "skip_update": False}
@@ -172,7 +173,7 @@ FROM_CONFIG: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
         t.rigl,
         {"structure": select.fan_in(), "skip_update": False, "distribution": "uniform"}
         | {"sparsity": 0.5, "grow": "random", "update_every": 3, "end_step": 9}
-        | {"dense": ("first/*",), "key": KEY},
+        | {"dense": ("second/*",), "key": KEY},
     ),
     "granet": (
         {"sparsity": 0.5, "initial_sparsity": 0.25, "schedule": "linear"}
@@ -180,13 +181,16 @@ FROM_CONFIG: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
         t.granet,
         {"sparsity": 0.5, "initial_sparsity": 0.25, "schedule": "linear"}
         | {"drop_fraction": 0.2, "update_every": 3, "end_step": 9}
-        | {"dense": ("first/*",), "key": KEY},
+        | {"dense": ("second/*",), "key": KEY},
     ),
 }
 
 
 @pytest.mark.parametrize("name", FROM_CONFIG)
-def test_config_fields_are_passed_in_records(name: str) -> None:
+def test_config_fields_are_passed_in_records(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # of `length`
     fields, make, flat = FROM_CONFIG[name]
     c = config.default()
     c.sparse.method = name
@@ -194,8 +198,39 @@ def test_config_fields_are_passed_in_records(name: str) -> None:
         c.sparse[field] = value
     steps = {} if name == "sr_ste" else {"update_every": 3, "end_step": 9}
     length: Any = types.SimpleNamespace(sparse=steps, total=20)
-    wrap = factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("first/*",))
+    wrap = factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("second/*",))
     assert program(wrap(SGD, KEY)) == program(flat_options.call(make, SGD, **flat))
+
+
+def test_methods_of_users_may_take_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # of `length`
+    seen = []
+
+    def make(inner: Any, **arguments: Any) -> Any:
+        seen.append(arguments)
+        return inner
+
+    jaxsparse.register_method(
+        "with_record",
+        make,
+        arguments={
+            "sparsity": "sparsity",
+            "drop_fraction": "fraction",
+            "dense": "dense",
+        },
+        records={"layers": t.LayerOptions},
+        first_update="start",
+    )
+    try:
+        c = config.default()
+        c.sparse.method, c.sparse.drop_fraction = "with_record", 0.2
+        length: Any = types.SimpleNamespace(sparse={}, total=20)
+        factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("a",))(SGD, KEY)
+        assert config.METHODS.find("with_record").timing.first_update == "start"
+    finally:
+        config.METHODS.remove("with_record")
+    layers = t.LayerOptions(dense=("a",))
+    assert seen == [{"sparsity": 0.9, "fraction": 0.2, "layers": layers}]
 
 
 def test_options_are_values() -> None:
