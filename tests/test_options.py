@@ -8,6 +8,7 @@ import optax
 import pytest
 from helpers import flat_options, methods
 
+import jaxsparse
 from jaxsparse import config, prune, select, transforms
 from jaxsparse.factory import methods as factory_methods
 
@@ -199,6 +200,37 @@ def test_config_fields_are_passed_in_records(
     length: Any = types.SimpleNamespace(sparse=steps, total=20)
     wrap = factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("second/*",))
     assert program(wrap(SGD, KEY)) == program(flat_options.call(make, SGD, **flat))
+
+
+def test_methods_of_users_may_take_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # of `length`
+    seen = []
+
+    def make(inner: Any, **arguments: Any) -> Any:
+        seen.append(arguments)
+        return inner
+
+    jaxsparse.register_method(
+        "with_record",
+        make,
+        arguments={
+            "sparsity": "sparsity",
+            "drop_fraction": "fraction",
+            "dense": "dense",
+        },
+        records={"layers": t.LayerOptions},
+        first_update="start",
+    )
+    try:
+        c = config.default()
+        c.sparse.method, c.sparse.drop_fraction = "with_record", 0.2
+        length: Any = types.SimpleNamespace(sparse={}, total=20)
+        factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("a",))(SGD, KEY)
+        assert config.METHODS.find("with_record").timing.first_update == "start"
+    finally:
+        config.METHODS.remove("with_record")
+    layers = t.LayerOptions(dense=("a",))
+    assert seen == [{"sparsity": 0.9, "fraction": 0.2, "layers": layers}]
 
 
 def test_options_are_values() -> None:
