@@ -241,3 +241,28 @@ def test_options_are_values() -> None:
         options.dense = ()  # type: ignore[misc]
     with pytest.raises(TypeError):
         t.LayerOptions("erk")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "place"),
+    [
+        ("rigl", "grow", "updates=RigLOptions"),
+        ("rigl", "distribution", "layers=LayerOptions"),
+        ("sparse_evolution", "drop_by_sign", "updates=SparseEvolutionOptions"),
+        ("mest", "soft_bound", "updates=MESTOptions"),
+        ("snfs", "redistribute", "updates=SNFSOptions"),
+        ("granet", "stop_step", "updates=GraNetOptions"),
+        ("gradual_magnitude", "schedule", "ramp=SparsityRamp"),
+        ("one_shot_magnitude", "dense", "layers=LayerOptions"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_told_its_record(
+    method: str, option: str, place: str
+) -> None:
+    required = {"one_shot_magnitude": {"step": 3}}.get(method, {"end_step": 9})
+    if method == "gradual_magnitude":
+        required = required | {"begin_step": 1}
+    with pytest.raises(
+        TypeError, match=rf"^{method}: .*pass {place}\({option}=\.\.\.\)"
+    ):
+        getattr(t, method)(SGD, sparsity=0.5, **required, **{option: 1})

@@ -40,7 +40,7 @@ def test_only_reports_import_optional_packages() -> None:
     )
     assert run.stdout.strip() == (
         "the digits dataset: expected the packages sklearn, which are not installed; "
-        "run pip install 'jaxsparse[experiments]'"
+        "run pip install -e '.[experiments]' in the project's folder"
     )
 
 

@@ -9,7 +9,11 @@ Number = int | np.integer[Any]  # as in a table of records
 
 
 def is_whole(number: Any) -> bool:
-    """Returns whether a value is an integer of Python or NumPy, and no truth value."""
+    """Returns whether a value is an integer of Python or NumPy, and not a bool.
+
+    Args:
+      number: any value.
+    """
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 

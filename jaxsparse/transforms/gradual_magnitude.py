@@ -111,6 +111,7 @@ def gradual_magnitude(
     )
 
 
+@arguments.check(sparsity=arguments.real)
 def one_shot_magnitude(
     inner: optax.GradientTransformation,
     *,
