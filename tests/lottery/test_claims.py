@@ -185,13 +185,13 @@ def test_no_test_examples_are_refused_before_a_folder_is_claimed(
 
 
 def spoiled(made: Any) -> Any:
-    """Lets the second replicate begin with a NaN."""
+    """Lets the first replicate begin with a NaN."""
     initialize = made.task.initialize
 
     def spoil(keys: Any) -> Any:
         params, stats = initialize(keys)
         name = next(iter(params))
-        kernel = params[name]["kernel"].at[1, 0, 0].set(np.nan)
+        kernel = params[name]["kernel"].at[0, 0, 0].set(np.nan)
         return {**params, name: {**params[name], "kernel": kernel}}, stats
 
     return made._replace(task=made.task._replace(initialize=spoil))
@@ -215,16 +215,16 @@ def test_a_broken_replicate_lets_the_others_go_on(
     )
     failed = [row for row in rows if row["kind"] == "failed"]
     assert [(row["stage"], row["replicate"]) for row in failed] == [
-        ("level_00/ticket", 1)
+        ("level_00/ticket", 0)
     ]
     levels = [row for row in rows if row["kind"] == "level"]
-    assert [row.get("failed", False) for row in levels] == [False, True] * 2
+    assert [row.get("failed", False) for row in levels] == [True, False] * 2
     # To the others nothing has happened, to the bit.
     for found, wanted in ((rows, sound), (sound, rows)):
         others = [
             row
             for row in found
-            if row.get("replicate") == 0 and row["kind"] != "timing"
+            if row.get("replicate") == 1 and row["kind"] != "timing"
         ]
         assert others and all(row in wanted for row in others)
     assert caplog.text.count("the others go on, and reports leave these out") == 1
@@ -233,4 +233,4 @@ def test_a_broken_replicate_lets_the_others_go_on(
 
     (run,) = records.read_runs([tmp_path / "run"])
     assert set(tables.levels_table([run])["n"]) == {1}
-    assert run.failed[0] == "replicate 1 in level_00/ticket, by update 0"
+    assert run.failed[0] == "replicate 0 in level_00/ticket, by update 0"

@@ -179,6 +179,10 @@ def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> 
     fresh_draws = []
     for level in (1, 2):
         kept = ticket(tmp_path, level, made)
+        rewound, _ = starts[f"level_{level:02d}/ticket"]
+        assert int(rewound.step) == 4
+        tiny.check_equal(transforms.get_masks(rewound.opt_state), kept)
+        tiny.check_equal(rewound.params, masks.apply(kept, params))
         for name in names:
             fresh, _ = starts[f"level_{level:02d}/{name}"]
             mask = transforms.get_masks(fresh.opt_state)
@@ -202,7 +206,7 @@ def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> 
                     assert not np.any(same & there)
             if name == "reinitialized":
                 tiny.check_equal(mask, kept)
-    # Arms and levels draw their fresh weights independently.
+    # Controls and levels draw their new weights independently.
     for i, a in enumerate(fresh_draws):
         for b in fresh_draws[i + 1 :]:
             assert not np.any((a == b) & (a != 0))
