@@ -24,6 +24,19 @@ def test_cross_entropy_with_label_smoothing(smoothing: float) -> None:
     np.testing.assert_allclose(got, reference(LOGITS, LABELS, smoothing), rtol=2e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_smoothing_over_the_other_classes(smoothing: float) -> None:
+    got = losses.cross_entropy(
+        jnp.asarray(LOGITS), LABELS, label_smoothing=smoothing, smooth_over="others"
+    )
+    true = np.eye(LOGITS.shape[1])[np.asarray(LABELS)]
+    target = (1 - smoothing) * true + smoothing / (LOGITS.shape[1] - 1) * (1 - true)
+    exact = LOGITS.astype(np.float64)
+    log_sum = np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    expected = -(target * (exact - log_sum)).sum(axis=1)
+    np.testing.assert_allclose(got, expected, rtol=2e-6)
+
+
 def test_smoothing_in_closed_form() -> None:
     # Of two classes with logits (a, 0), the loss is log(1 + e^-a) + a s / 2.
     a, s = 3.0, 0.2
