@@ -28,6 +28,9 @@ def nearest(name: str, known: list[str]) -> str:
     Returns:
       Up to three similar names, joined by "or"; all names if none is similar.
     """
+    spelled = {value.lower(): value for value in known}
+    if name.lower() in spelled:
+        return spelled[name.lower()]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return " or ".join(close) if close else "one of " + ", ".join(known)
 
@@ -61,7 +64,7 @@ def check_known(
     best = max((_likeness(name, value) for value in known), default=0.0)
     for other, values in (others or {}).items():
         for value in values if other != field else ():
-            if (alike := _likeness(name, value)) > max(best, 0.6):
+            if (alike := _likeness(name, value)) > max(best, 0.9):
                 best, hint = alike, f"; {_hint_elsewhere(field, other, value, name)}"
     expected = f"one of {', '.join(known)}" if few else "a known name"
     raise ValueError(f"config.{field}: expected {expected}, got {name!r}{hint}")

@@ -52,7 +52,9 @@ def in_proportion(
         raise ValueError(
             f"dense: expected layers of at most {target} weights, which sparsity "
             f"{sparsity} keeps of {total}, got {num_dense} in the layers matching "
-            f"{dense}; use a lower sparsity or other dense layers"
+            f"{dense}, whose weights count; use a lower sparsity or other dense "
+            "layers, or exclude them from the count by `prunable`, as in "
+            "('*/kernel', '!head/*')"
         )
     return divide(masks, sparsity, target, weights, dense_layers)
 

@@ -74,10 +74,10 @@ def check(config: ConfigDict) -> None:
     # A field at its default counts as not set.
     for name in c:
         if name not in ("method", *reads) and c[name] != plain[name]:
+            users = "and its score, which do not use it" if reads else "without masks"
             raise ValueError(
                 f"config.sparse.{name}: expected {plain[name]!r} with method "
-                f"{c.method!r}, which does not use it, got {c[name]!r}; the method "
-                f"uses {reads}"
+                f"{c.method!r} {users}, got {c[name]!r}; {_used(reads)}"
             )
     for name in method.requires:
         if not c[name]:
@@ -104,6 +104,16 @@ def check(config: ConfigDict) -> None:
         )
     with config_context("sparse"):
         read_structure(c.structure)
+
+
+def _used(fields: list[str]) -> str:
+    """Returns the end of a message: which fields of `sparse` have an effect."""
+    if fields:
+        return f"they use {fields}"
+    return (
+        "set config.sparse.method to train sparsely, or config.lottery.levels and "
+        "config.lottery.fraction for tickets"
+    )
 
 
 def read_structure(text: str | None) -> select.Structure | None:

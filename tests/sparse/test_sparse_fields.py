@@ -20,9 +20,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"sparse.sparsity": 0.5},
-        "sparse.sparsity: expected 0.9 with method 'none', .*got 0.5",
+        "sparse.sparsity: expected 0.9 with method 'none' .*got 0.5",
     ),
-    (fields_of("set", grow="random"), "sparse.grow: .*'set', which does not use it"),
+    (
+        fields_of("set", grow="random"),
+        "sparse.grow: .*'set' and its score, which do not",
+    ),
     (
         fields_of("rigl", distribution="erq"),
         "sparse.distribution: expected one of .*, got 'erq'",
