@@ -64,7 +64,7 @@ def check_known(
     best = max((_likeness(name, value) for value in known), default=0.0)
     for other, values in (others or {}).items():
         for value in values if other != field else ():
-            if (alike := _likeness(name, value)) > max(best, 0.9):
+            if (alike := _likeness(name, value)) > max(best, 0.6):
                 best, hint = alike, f"; {_hint_elsewhere(field, other, value, name)}"
     expected = f"one of {', '.join(known)}" if few else "a known name"
     raise ValueError(f"config.{field}: expected {expected}, got {name!r}{hint}")
