@@ -17,6 +17,7 @@ from helpers.method_runs import PLAINLY, kernels
 from helpers.methods import FADING, GRADUAL, SPARSE
 
 from jaxsparse import masks, transforms
+from jaxsparse.transforms import drop
 
 t = transforms
 RATE = 0.1
@@ -224,3 +225,18 @@ def test_two_to_the_31_weights_compete_in_a_method(method: str) -> None:
 
     kept = jax.tree.leaves(jax.eval_shape(after, params))
     assert [mask.shape for mask in kept] == [leaf.shape] * 3
+
+
+def test_sparse_evolution_counts_zeros_as_positive() -> None:
+    weights = np.array([[0.0, 0.0, 0.0, 1.0], [2.0, 3.0, -1.0, -2.0]], np.float32)
+    params = {"w": jnp.asarray(weights)}
+    kept, finite = drop.make_keep_by_sign(allow_regrow=True)(
+        masks.ones(params),
+        params,
+        params,
+        lambda active: jax.tree.map(lambda mask: jnp.sum(mask) // 2, active),
+        None,
+    )
+    # Of six weights that are not negative, half; of the two negative ones, half.
+    np.testing.assert_array_equal(kept["w"], np.isin(weights, (1, 2, 3, -2)))
+    assert finite
