@@ -68,10 +68,10 @@ def update_steps(config: ConfigDict, length: Durations) -> tuple[int, ...]:
     # A method without the field "end_step" updates masks once.
     end = when.get("end_step", length.total) if "end_step" in method.fields else begin
     include_end = timing.includes_end(c)
-    calendar = update_schedules.UpdateSchedule(
+    schedule = update_schedules.UpdateSchedule(
         begin, every, end, include_end=include_end
     )
-    steps = update_schedules.update_steps(calendar)
+    steps = update_schedules.update_steps(schedule)
     return tuple(step for step in steps if step < length.total)
 
 

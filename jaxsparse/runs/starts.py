@@ -6,8 +6,11 @@ from ml_collections import ConfigDict
 
 # Fields by which a stage may start from weights that no checkpoint has, and the values
 # with which it does not.
-_REDRAWN = {"gradinit.steps": (0,), "init.sparse_init": (None,)}
-_REDRAWN["sparse.ablation"] = (None, "shuffled_layers", "inverted")
+_REDRAWN = {
+    "gradinit.steps": (0,),
+    "init.sparse_init": (None,),
+    "sparse.ablation": (None, "shuffled_layers", "inverted"),
+}
 
 
 def check(config: ConfigDict) -> None:

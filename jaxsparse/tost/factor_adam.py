@@ -1,5 +1,6 @@
 """Adam for the factors of GradInit, with separate moments for constrained steps."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -60,6 +61,7 @@ def _clipped_grad(gradient: Array, start: Array, clip: float) -> Float[Array, ""
     return jnp.clip(jnp.sum(gradient * start), -clip, clip)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def advance(
     options: GradInitOptions,
     state: FactorState,

@@ -117,7 +117,8 @@ def rescale(
             lambda: _shorten(loss, options, weights, masks, first),
             lambda: _look_ahead(loss, options, weights, grads, grad_norm, second),
         )
-        return _advance(options, state, start, gradient, exceeds), (value, exceeds)
+        state = factor_adam.advance(options, state, start, gradient, exceeds)
+        return state, (value, exceeds)
 
     if not dispatch:
         numbers = jnp.arange(options.steps, dtype=jnp.int32)
@@ -237,15 +238,3 @@ def _norm(tree: Params) -> Float[Array, ""]:
     # branch that `where` does not select, because 0 times infinity is NaN.
     safe = jnp.where(square > 0, square, 1.0)
     return jnp.where(square > 0, jnp.sqrt(safe), 0.0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _advance(
-    options: GradInitOptions,
-    state: FactorState,
-    start: Params,
-    gradient: Params,
-    constrained: Array,
-) -> FactorState:
-    """Compiles `factor_adam.advance`, whose arguments these are."""
-    return factor_adam.advance(options, state, start, gradient, constrained)

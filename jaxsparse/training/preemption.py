@@ -68,14 +68,14 @@ def listening() -> Iterator[StopRequested]:
         return
     asked = 0
 
-    def remember(signum: int, frame: FrameType | None) -> None:
+    def record(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
         del frame
         if asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
         asked = signum
 
-    old = {s: signal.signal(s, remember) for s in EXITS}
+    old = {s: signal.signal(s, record) for s in EXITS}
     try:
         yield lambda: asked
     finally:
