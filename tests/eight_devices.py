@@ -1,4 +1,4 @@
-"""RigL on divided weights, on eight devices; run by `training/test_divided.py`.
+"""RigL on divided weights, on eight devices; run by `training/test_fsdp.py`.
 
 Compiled for 100 million weights, which only their shapes say, and run on fewer.
 """

@@ -1,4 +1,4 @@
-"""What two processes of two devices each must agree on; run by `test_hosts.py`."""
+"""What two processes of two devices each must agree on; run by `test_multihost.py`."""
 
 import io
 import os

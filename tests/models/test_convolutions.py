@@ -60,7 +60,7 @@ def assert_as_jax(
         ((3, 3), (2, 2), (8, 7), ((-1, 0), (1, -2)), False),
         ((1, 1), (2, 3), (5, 7), ((-1, 0), (1, 2)), False),
         ((4, 4), (1, 1), (4, 4), ((-1, 0), (1, -2)), False),  # no maps
-        ((2, 3), (2, 1), (7, 6), ((-1, 0), (3, -2)), True),  # see test_channels.py
+        ((2, 3), (2, 1), (7, 6), ((-1, 0), (3, -2)), True),  # see test_depthwise.py
     ],
 )
 def test_maps_and_gradients_are_those_of_jax(size, steps, image, padding, each):

@@ -56,7 +56,7 @@ def test_every_network_has_a_head_and_known_leaf_names(name: str):
     assert leaves <= {"kernel", "bias", "scale"}
 
 
-# The others are compared with numpy in test_skips.py.
+# The others are compared with numpy in test_networks_numpy.py.
 NOT_IN_NUMPY = sorted(SMALL.keys() - numpy_models.NETWORKS.keys())
 
 

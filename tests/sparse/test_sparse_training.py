@@ -46,7 +46,7 @@ MORE: dict[str, dict[str, Any]] = {
     "rigl": FAN_IN | {"grow_batch_size": 60},
 }
 # Gradual, dynamic, dynamic with too many weights for a time, dense latent. A run of
-# fixed masks is in test_ghosts.py.
+# fixed masks is in test_tost_runs.py.
 QUICK = ("gmp", "rigl", "mest", "ste")
 
 
