@@ -91,8 +91,8 @@ def root() -> Path:
 def four_devices() -> None:
     """Starts JAX, once jaxsparse has set what JAX reads when it starts.
 
-    jaxsparse is not imported above: only after this file is read does jaxtyping have the
-    modules that are imported check shapes.
+    jaxsparse is not imported above, since jaxtyping only makes modules check shapes
+    that are imported after this file.
     """
     importlib.import_module("jaxsparse")
     if jax.device_count() != 4:
