@@ -52,6 +52,17 @@ def _check_images(data: ConfigDict) -> None:
             f"{data.crop_pad} and data.flip {data.flip}, got 'standard'; set 'custom', "
             "or crop_pad 0 and flip False"
         )
+    if data.image_size % data.downsample:
+        raise ValueError(
+            "config.data.downsample: expected a divisor of data.image_size "
+            f"{data.image_size}, got {data.downsample}; change one of the two"
+        )
+    if data.downsample > 1 and data.augment == "standard":
+        raise ValueError(
+            "config.data.augment: expected 'custom' with data.downsample "
+            f"{data.downsample}, because the standard crops are those of larger "
+            "images, got 'standard'; set crop_pad and flip"
+        )
     if data.image_size and data.crop_pad:
         raise ValueError(
             f"config.data.crop_pad: expected 0 with data.image_size {data.image_size}, "

@@ -183,6 +183,7 @@ PRETRAINING = {
         case({"run.parallelism": "pmap", "run.devices": 2}, always=False),
         {
             "lottery.levels": 0,
+            "data.downsample": 2,
             "sparse.method": "rigl",
             "sparse.sparsity": 0.5,
             "sparse.update_every": "2step",
