@@ -22,6 +22,13 @@ def check_combinations(config: ConfigDict) -> None:
     fields = ("milestones", "gamma")
     check_unused(config, "schedule", steps, fields, what="schedule.name 'step'")
     lottery = config.lottery
+    if lottery.retrain == "finetune" and config.schedule.name == "cosine":
+        raise ValueError(
+            "config.lottery.retrain: expected 'rewind' or 'learning_rate_rewind' with "
+            "schedule.name 'cosine', whose last learning rate is almost 0, got "
+            "'finetune', which trains at that rate; set one of these, or schedule.name "
+            "'constant' or 'step'"
+        )
     if config.sparse.method != "none" and (
         lottery.levels or lottery.controls or lottery.rewind != "0step"
     ):

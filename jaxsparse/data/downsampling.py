@@ -33,10 +33,9 @@ def average(
         return images
     # Integers, so that the order of addition has no effect. Up to 4096 ** 2 pixels of
     # 255 fit into 32 bits.
-    sums = np.zeros((), np.uint32)
-    for row in range(factor):
-        for column in range(factor):
-            sums = sums + images[..., row::factor, column::factor, :]
+    starts = range(factor)
+    rows = sum(images[..., i::factor, :, :].astype(np.uint32) for i in starts)
+    sums = sum(rows[..., i::factor, :] for i in starts)
     # A quotient of integers this small is a half exactly, or far from it in float64.
     return np.rint(sums / factor**2).astype(np.uint8)
 

@@ -86,9 +86,7 @@ def test_a_run_sees_the_averaged_images_only() -> None:
     for part in ("train", "validation", "test"):
         mine, full = getattr(small, part), getattr(large, part)
         np.testing.assert_array_equal(mine.labels, full.labels)
-        np.testing.assert_array_equal(
-            mine.images, downsampling.average(full.images, 2)
-        )
+        np.testing.assert_array_equal(mine.images, downsampling.average(full.images, 2))
     # Those of all training examples, before the set is shortened.
     _, every = of_digits({"data.downsample": 2, "data.train_examples": 0})
     wanted = datasets.channel_statistics(every.train.images)
