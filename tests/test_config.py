@@ -112,6 +112,14 @@ IMPOSSIBLE = [
         "schedule.milestones: expected () without schedule.name 'step', got ('8step',)",
     ),
     (
+        {
+            "schedule.name": "cosine",
+            "schedule.milestones": (),
+            "lottery.retrain": "finetune",
+        },
+        "lottery.retrain: expected 'rewind' or 'learning_rate_rewind' with schedule.na",
+    ),
+    (
         {"optimizer.name": "adam"},
         "optimizer.momentum: expected 0.0 without optimizer.name 'sgd', got 0.9; set",
     ),

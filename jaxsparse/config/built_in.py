@@ -289,7 +289,7 @@ _network("lenet_5", "LeNet5", _LENET_5)
 _network("lenet_5_caffe", "LeNet5Caffe", _LENET_5)
 for _depth in (2, 4, 6):
     _network(f"conv_{_depth}", "ConvNet", ("features", "conv", "pool"), depth=_depth)
-for _depth in (20, 32, 44, 56, 110):
+for _depth in (8, 14, 20, 32, 44, 56, 110):
     _network(
         f"resnet_{_depth}", "CifarResNet", _CIFAR_RESNET, depth=_depth, block="basic"
     )

@@ -22,6 +22,13 @@ def check_combinations(config: ConfigDict) -> None:
     fields = ("milestones", "gamma")
     check_unused(config, "schedule", steps, fields, what="schedule.name 'step'")
     lottery = config.lottery
+    if lottery.retrain == "finetune" and config.schedule.name == "cosine":
+        raise ValueError(
+            "config.lottery.retrain: expected 'rewind' or 'learning_rate_rewind' with "
+            "schedule.name 'cosine', whose last learning rate is almost 0, got "
+            "'finetune', which trains at that rate; set one of these, or schedule.name "
+            "'constant' or 'step'"
+        )
     if config.sparse.method != "none" and (
         lottery.levels or lottery.controls or lottery.rewind != "0step"
     ):
@@ -51,6 +58,17 @@ def _check_images(data: ConfigDict) -> None:
             "config.data.augment: expected 'custom' with data.crop_pad "
             f"{data.crop_pad} and data.flip {data.flip}, got 'standard'; set 'custom', "
             "or crop_pad 0 and flip False"
+        )
+    if data.image_size % data.downsample:
+        raise ValueError(
+            "config.data.downsample: expected a divisor of data.image_size "
+            f"{data.image_size}, got {data.downsample}; change one of the two"
+        )
+    if data.downsample > 1 and data.augment == "standard":
+        raise ValueError(
+            "config.data.augment: expected 'custom' with data.downsample "
+            f"{data.downsample}, because the standard crops are those of larger "
+            "images, got 'standard'; set crop_pad and flip"
         )
     if data.image_size and data.crop_pad:
         raise ValueError(

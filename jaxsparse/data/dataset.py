@@ -4,14 +4,17 @@ Every dataset has these types. `sources`, `folders` and `digits` read datasets, 
 `shuffling` draws the order of the examples during training.
 """
 
+import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from jaxsparse.data import downsampling, thread_pool
 from jaxsparse.data.image_files import StoredImages
 
+BLOCK = 1000  # images that are averaged at once
 Images = UInt8[np.ndarray, "n h w c"] | StoredImages
 
 
@@ -95,6 +98,41 @@ def _select(examples: Examples, rows: Any) -> Examples:
     return Examples(
         images.select(rows) if in_files else images[rows], examples.labels[rows]
     )
+
+
+def downsample(examples: Examples, factor: int) -> Examples:
+    """Averages images over windows of `factor` by `factor` pixels.
+
+    Takes 0.3 s for CIFAR-10 with factor 2 on one core.
+
+    Args:
+      examples: examples whose height and width are multiples of `factor`. Images in
+        files are averaged when they are decoded, after they are cropped.
+      factor: height and width of the windows in pixels, at least 1; 1 changes nothing
+        and copies nothing.
+
+    Returns:
+      The examples with the images of `downsampling.average`.
+
+    Raises:
+      ValueError: if height or width is not a multiple of `factor`.
+    """
+    images = examples.images
+    downsampling.check_size(images.shape[1:3], factor)
+    if factor == 1:
+        return examples
+    if isinstance(images, StoredImages):
+        smaller = dataclasses.replace(images, downsample=images.downsample * factor)
+        return examples._replace(images=smaller)
+    count, height, width, channels = images.shape
+    averaged = np.empty((count, height // factor, width // factor, channels), np.uint8)
+
+    def average_block(i: int) -> None:
+        rows = slice(i * BLOCK, (i + 1) * BLOCK)
+        averaged[rows] = downsampling.average(images[rows], factor)
+
+    thread_pool.in_threads(average_block, range(-(-count // BLOCK)))
+    return examples._replace(images=averaged)
 
 
 def digest(dataset: Dataset) -> str:

@@ -252,7 +252,19 @@ def _entry(name: str, *, data_dir: str | None) -> Path | None:
     return None
 
 
-def _reader(name: str, size: int, custom_reader: Reader | None) -> Reader:
+def choose_reader(name: str, size: int, custom_reader: Reader | None) -> Reader:
+    """Returns the function with which `load` reads a dataset.
+
+    Args:
+      name: name of the dataset, as for `load`.
+      size: size of images that stay in their files, as for `load`; 0 for images in
+        memory.
+      custom_reader: reader of the user, as the argument `reader` of `load`; None for
+        that of the dataset.
+
+    Raises:
+      ValueError: if `size` is not 0 for a dataset with a reader of its own.
+    """
     if not size:
         return custom_reader or make_reader(name)
     if custom_reader or name in READERS:
@@ -274,7 +286,7 @@ def load(
     name: str,
     *,
     reader: Reader | None = None,
-    published: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    published: tuple[tuple[float, ...], ...] | None = None,
     data_dir: str | None = None,
     size: int = 0,
     validation: int = 0,
@@ -292,7 +304,7 @@ def load(
         cache of decoded images. It is called with the keyword argument `data_dir` and
         returns training examples, test examples and the number of classes.
       published: means and standard deviations of the channels, on the [0, 1] scale;
-        None for those in `PUBLISHED` under the name, if any.
+        None for those in `PUBLISHED` under the name, if any; () for none.
       data_dir: folder that holds the datasets; None means the environment variable
         TFDS_DATA_DIR, or else the default of TFDS, ~/tensorflow_datasets.
       size: height and width in pixels of images that stay in their files and are
@@ -313,12 +325,12 @@ def load(
       ValueError: if more examples are requested than the dataset has, if `size` is not
         0 for a dataset with a reader of its own, or if a file is damaged.
     """
-    train, test, classes = _reader(name, size, reader)(data_dir=data_dir)
+    train, test, classes = choose_reader(name, size, reader)(data_dir=data_dir)
     train, held_out = dataset.split(train, validation=validation, seed=split_seed)
     if published is None:
         published = PUBLISHED.get(name.partition(":")[0])
     # A color dataset whose images are all gray is read with one channel.
-    if published is None or len(published[0]) != train.images.shape[-1]:
+    if not published or len(published[0]) != train.images.shape[-1]:
         published = _statistics(train.images)
     mean, std = published
     # Shorten last, so that the statistics do not depend on the number of examples.

@@ -172,7 +172,10 @@ def _of_images(images: Images) -> list[str]:
         pairs = zip(names[part], paths[part], strict=True)
         return "".join(f"{n} {os.path.getsize(path)}\n" for n, path in pairs).encode()
 
-    return [f"{images.shape} {rows}", *_in_blocks(len(names), listed)]
+    # Files of the same names give other images if they are averaged.
+    windows = f" {images.downsample}" if images.downsample > 1 else ""
+    first = f"{images.shape} {rows}{windows}"
+    return [first, *_in_blocks(len(names), listed)]
 
 
 def _bytes(array: np.ndarray) -> Any:

@@ -15,7 +15,12 @@ import numpy as np
 from jaxtyping import Int, UInt8, UInt32
 from PIL import Image
 
-from jaxsparse.data import image_sources, random_resized_crop, thread_pool
+from jaxsparse.data import (
+    downsampling,
+    image_sources,
+    random_resized_crop,
+    thread_pool,
+)
 from jaxsparse.data.image_sources import CorruptImage, Source
 
 CHANNELS = 3
@@ -28,7 +33,9 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Images in files, with the interface of an array uint8 [n size size 3].
+    """Images in files, with the interface of an array uint8 [n side side 3].
+
+    The side is `size` divided by `downsample`.
 
     Indexing with a slice or with integers decodes those images as for evaluation: each
     is resized, see `random_resized_crop.resized`, and center-cropped. `select` selects
@@ -39,19 +46,23 @@ class StoredImages:
       source: the encoded images.
       rows: row in `source` of each image, [n].
       size: height and width of decoded images in pixels, at least 1.
+      downsample: height and width of the windows of pixels over which decoded images
+        are averaged, see `downsampling.average`; a divisor of `size`.
     """
 
     source: Source
     rows: Int[np.ndarray, " n"]
     size: int
+    downsample: int = 1
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Returns (n, size, size, 3)."""
-        return (len(self.rows), self.size, self.size, CHANNELS)
+        """Returns (n, side, side, 3)."""
+        side = self.size // self.downsample
+        return (len(self.rows), side, side, CHANNELS)
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +88,7 @@ class StoredImages:
           rows: a slice, an integer, or an array of integers of any shape.
 
         Returns:
-          Images of height and width `size` with 3 channels.
+          Images of the size in `shape` with 3 channels.
 
         Raises:
           CorruptImage: if a file is damaged or missing; the message names it.
@@ -105,8 +116,8 @@ class StoredImages:
         if self.nbytes > MAX_NBYTES:
             raise ValueError(
                 f"images: expected at most {MAX_NBYTES / 2**30:.1f} GiB of images in "
-                f"memory at once, got {len(self)} of {self.size}x{self.size} pixels in "
-                f"files, {self.nbytes / 2**30:.1f} GiB; use fewer examples "
+                f"memory at once, got {len(self)} of {self.shape[1]}x{self.shape[2]} "
+                f"pixels in files, {self.nbytes / 2**30:.1f} GiB; use fewer examples "
                 "(config.data.train_examples, config.data.test_examples, or those of "
                 "the analysis) or smaller images (config.data.image_size)"
             )
@@ -130,8 +141,8 @@ class StoredImages:
           places: index of each image in the order of the epoch.
 
         Returns:
-          Crops of height and width `size`, drawn by `random_resized_crop.draw`. They
-          depend on nothing but the arguments and the images.
+          Crops of the size in `shape`, drawn by `random_resized_crop.draw`. They depend
+          on nothing but the arguments and the images.
 
         Raises:
           CorruptImage: if a file is damaged or missing; the message names it.
@@ -159,7 +170,8 @@ class StoredImages:
         decoded = np.empty((len(flat_rows), *self.shape[1:]), np.uint8)
 
         def decode_one(i: int) -> None:
-            decoded[i] = np.asarray(cut(i, decode(self.source, int(flat_rows[i]))))
+            pixels = np.asarray(cut(i, decode(self.source, int(flat_rows[i]))))
+            decoded[i] = downsampling.average(pixels, self.downsample)
 
         thread_pool.in_threads(decode_one, range(len(flat_rows)))
         return decoded.reshape(*np.shape(rows), *self.shape[1:])

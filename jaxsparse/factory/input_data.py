@@ -41,7 +41,7 @@ def load_data(config: ConfigDict) -> Dataset:
 def _read_data(config: ConfigDict) -> Dataset:
     """Loads the dataset of a config, without label noise."""
     c, own = config.data, config_lib.DATASETS.get(config.data.name)
-    reader = published = None
+    size, reader, published = c.image_size, None, None
     if own is None or own.load() is datasets.READERS.get(c.name):
         if not c.image_size:
             reader = datasets.make_reader(c.name, use_cache=c.use_cache)
@@ -50,16 +50,29 @@ def _read_data(config: ConfigDict) -> Dataset:
         reader = functools.partial(own.load(), **given)
         published = (own.mean, own.std) if own.mean else None
     with config_context("data"):
+        if c.downsample > 1:
+            full = datasets.choose_reader(c.name, size, reader)
+            reader = functools.partial(_read_downsampled, full, c.downsample)
+            # Published statistics are those of images at their own size.
+            size, published = 0, ()
         return datasets.load(
             c.name,
             reader=reader,
             published=published,
             data_dir=c.dir or None,
-            size=c.image_size,
+            size=size,
             validation=c.validation,
             split_seed=c.split_seed,
             examples=(c.train_examples or None, c.test_examples or None),
         )
+
+
+def _read_downsampled(
+    read: datasets.Reader, factor: int, *, data_dir: str | None
+) -> datasets.Read:
+    """Reads examples, and averages their images over windows of pixels."""
+    train, test, classes = read(data_dir=data_dir)
+    return *(dataset_lib.downsample(part, factor) for part in (train, test)), classes
 
 
 def check_alike(config: ConfigDict, dataset: Dataset) -> None:

@@ -53,11 +53,11 @@ def check(config: ConfigDict) -> None:
             f"config.model.features: expected {family.blocks} sizes for {c.name!r}, or "
             f"None, got {c.features!r}; set one size for each stage"
         )
-    if config.data.image_size % family.patch:
+    side = config.data.image_size // config.data.downsample
+    if side % family.patch:
         raise ValueError(
             f"config.data.image_size: expected a multiple of {family.patch}, the size "
-            f"of the patches of {c.name!r}, got {config.data.image_size}; choose "
-            "another size or network"
+            f"of the patches of {c.name!r}, got {side}; choose another size or network"
         )
     if not c.norm_affine and "norm" not in family.takes:
         raise ValueError(

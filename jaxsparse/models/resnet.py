@@ -178,7 +178,7 @@ def CifarResNet(
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(
-            f"depth: expected 6n + 2, such as 20, 32, 44, 56 or 110, got {depth}"
+            f"depth: expected 6n + 2, such as 8, 14, 20, 32, 44, 56 or 110, got {depth}"
         )
     return ImageNetResNet(
         ((depth - 2) // 6,) * 3,

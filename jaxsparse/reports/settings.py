@@ -35,7 +35,8 @@ _NETWORKS = {
 # Seeds and measurements change no method; columns and titles contain the other fields.
 _NOT_IN_LABELS = (
     *("name", "replicates", "seeds", "evaluation", "analysis", "run", "instability"),
-    *("data.name", "data.dir", "model.name", "sparse.sparsity", "lottery.levels"),
+    *("data.name", "data.dir", "data.downsample", "model.name", "sparse.sparsity"),
+    "lottery.levels",
 )
 
 
@@ -45,9 +46,17 @@ def section(run: RunRecords, name: str) -> dict[str, Any]:
 
 
 def dataset(run: RunRecords) -> str:
-    """Returns the usual name of a run's dataset; "" if the config has none."""
-    name = str(section(run, "data").get("name", ""))
-    return _DATASETS.get(name, name)
+    """Returns the usual name of a run's dataset; "" if the config has none.
+
+    Examples:
+      >>> config = {"data": {"name": "cifar10", "downsample": 2}}
+      >>> dataset(RunRecords("run", config, environment={}, records=[]))
+      'CIFAR-10 (downsampled by 2)'
+    """
+    data = section(run, "data")
+    name, factor = str(data.get("name", "")), data.get("downsample", 1)
+    usual = _DATASETS.get(name, name)
+    return f"{usual} (downsampled by {factor})" if factor > 1 else usual
 
 
 def network(run: RunRecords) -> str:
@@ -113,6 +122,7 @@ def _key(run: RunRecords, *, sizes: bool) -> str:
     """Returns the settings that comparable runs share, with or without layer sizes."""
     data, model = section(run, "data"), section(run, "model")
     key: list[Any] = [data.get("name"), data.get("image_size", 0), model.get("name")]
+    key.append(data.get("downsample", 1))
     key.append(data.get("test_examples", 0))
     if sizes:
         usual = config.default().model.to_dict()

@@ -77,6 +77,17 @@ def test_width_and_classes_scale_the_resnet():
     assert prunable(params) == 4 * (270_896 - 432 - 640) + 864 + 12_800
 
 
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("n", [1, 2])
+def test_resnets_of_three_stages_grow_as_computed_by_hand(n: int, width: int):
+    """A sum over the layers for n blocks a stage, collected by powers of the width."""
+    model = models.CifarResNet(depth=6 * n + 2, width=width)
+    params = shapes(model, (16, 16, 3))["params"]
+    kernels = (378 * n - 80) * width**2 + (27 + 40) * width
+    assert prunable(params) == kernels
+    assert count(params) == kernels + 14 * (2 * n + 1) * width + 10
+
+
 class Sum(NamedTuple):
     """Parameters counted by hand."""
 
@@ -170,6 +181,8 @@ PUBLISHED = [
     ("wide_resnet_28_10", 100, 36_536_884, wide(28, 10, 100)),
     ("wide_resnet_16_8", 100, 11_007_540, wide(16, 8, 100)),
     # Nothing is published of these to the last digit.
+    ("resnet_8", 10, 78_042, residual((1, 1, 1), 16, 1, 3, 10)),
+    ("resnet_14", 10, 175_258, residual((2, 2, 2), 16, 1, 3, 10)),
     ("resnet_104", 10, 1_611_418, residual((17, 17, 17), 16, 4, 3, 10)),
     ("wide_resnet_22_2", 10, 1_079_642, wide(22, 2, 10)),
 ]

@@ -187,6 +187,7 @@ PMAP |= {"lottery.levels": 0, "data.crop_pad": 0, "data.flip": False}
         PMAP,
         {
             "lottery.levels": 0,
+            "data.downsample": 2,
             "sparse.method": "rigl",
             "sparse.sparsity": 0.5,
             "sparse.update_every": "2step",

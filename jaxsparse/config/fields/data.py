@@ -35,6 +35,14 @@ DATA = Section(
             "training, a center crop in evaluation. 0 holds all images in memory at "
             "their own size.",
         ),
+        "downsample": Field(
+            1,
+            valid.integer(1, 2**12),
+            "Height and width in pixels of the windows over which decoded images are "
+            "averaged, a divisor of the images' height and width; means are rounded, "
+            "halves to the even pixel value. Everything else sees the smaller images "
+            "only, and None in `data.mean` is their mean. 1 keeps the images.",
+        ),
         "batch_size": Field(
             128, valid.BATCH, "Number of examples per training step, over all devices."
         ),

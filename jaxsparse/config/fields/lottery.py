@@ -76,7 +76,8 @@ LOTTERY = Section(
             valid.one_of("rewind", "learning_rate_rewind", "finetune"),
             "How levels are retrained: `rewind` resets weights and learning rate to "
             "the rewinding step, `learning_rate_rewind` resets the learning rate only, "
-            "`finetune` continues with the last learning rate.",
+            "`finetune` continues with the last learning rate, which excludes the "
+            "schedule `cosine`.",
         ),
         "finetune_length": Field(
             "10%", valid.DURATION, "Length of a level, for the retraining `finetune`."
