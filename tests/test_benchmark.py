@@ -21,7 +21,6 @@ from experiments.benchmarks import (
     fixtures,
     mask_updates,
     mnist,
-    overhead,
     rows,
     selection,
     timing,
@@ -195,28 +194,6 @@ def test_a_wrong_selection_is_reported() -> None:
     assert selection.check(wrong, best, [3], pools) == "WRONG: 2 selected, not 3"
 
 
-def test_overhead_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the fixture, whose weights and masks are not looked at."""
-    draw = np.random.default_rng(0)
-    sizes = {"dense1": (784, 300), "dense2": (300, 100), "head": (100, 10)}
-    params = {
-        name: {
-            "kernel": jnp.asarray(draw.normal(size=size), jnp.float32),
-            "bias": jnp.zeros(size[1]),
-        }
-        for name, size in sizes.items()
-    }
-    held = {
-        name: {"kernel": jnp.asarray(draw.random(size) < 0.2), "bias": None}
-        for name, size in sizes.items()
-    }
-    monkeypatch.setattr(fixtures, "make", lambda c, dataset: None)
-    monkeypatch.setattr(fixtures, "first_replicate", lambda fixture: (params, held))
-    sgd, adamw = overhead.measure(**BRIEF, steps=2)
-    assert names(sgd) == ["bare sgd, momentum 0.9", "fixed(sgd, momentum 0.9)"]
-    assert names(adamw) == ["bare adamw", "fixed(adamw)"]
-
-
 WAYS = [
     *("library, single steps", "library, scan of 2"),
     *("explicit, single steps", "explicit, scan of 2"),
@@ -326,7 +303,7 @@ def test_steps_of_every_method_are_timed() -> None:
 def test_mask_updates_are_amortized_over_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two programs on small images; the campaign has methods that update masks."""
+    """Three programs on small images; the campaign has methods that update masks."""
 
     def ones(inner: Any, every: int) -> Any:
         del every
@@ -337,7 +314,7 @@ def test_mask_updates_are_amortized_over_training(
     monkeypatch.setattr(mask_updates, "EVERY", 2)
     monkeypatch.setitem(fixtures.SHAPES, "lenet_300_100", (4, 4, 1))
     table = mask_updates.amortized("lenet_300_100", 2, batch_size=8, **BRIEF)
-    assert names(table) == ["dense", "ones"]
+    assert names(table) == ["dense", "fixed", "ones"]
     assert table.rows[0][2].startswith("1.00")
 
 
@@ -345,5 +322,5 @@ def test_mask_updates_are_amortized_over_training(
 @pytest.mark.parametrize("replicates", [1, 4])
 def test_mask_updates_of_every_method_are_amortized(replicates: int) -> None:
     table = mask_updates.amortized("lenet_300_100", replicates, batch_size=8, **BRIEF)
-    assert names(table) == ["dense", *mask_updates.AMORTIZED]
+    assert names(table) == ["dense", "fixed", *mask_updates.AMORTIZED]
     assert table.rows[0][2].startswith("1.00")

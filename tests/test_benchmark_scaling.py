@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from experiments.benchmarks import (
+    commands,
     fixtures,
     launch,
     mnist,
@@ -23,6 +24,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.scaling import Case
 from experiments.benchmarks.timing import Job
+from jaxsparse import metrics_log
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
 SUMS = 12  # bytes: a loss, and counts of correct and of all examples
@@ -108,8 +110,6 @@ def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(RuntimeError, match="no room"):
         scaling._describe_elsewhere((LENET,), 8)
-    with pytest.raises(RuntimeError, match="no room"):
-        startup.launch(Path("a"), Path("b"), "")
 
 
 def test_times_count_the_examples_of_all_devices(
@@ -166,11 +166,12 @@ def test_pipeline_rows_without_torch(
     assert compiled or placed == ["device", "host"]
 
 
-def test_a_launch_ends_after_its_first_step(tmp_path: Path) -> None:
+def test_a_launch_times_a_whole_run(tmp_path: Path) -> None:
     said = launch.main(tmp_path / "run", "quick")
-    assert said["imported"] < said["built"] < said["began"] < said["stepped"]
+    assert said["imported"] < said["began"] < said["stepped"] < said["ended"]
     assert said["programs"] > 0
-    assert (tmp_path / "run" / "checkpoints").is_dir()
+    (record,) = metrics_log.read(tmp_path / "run" / "metrics.jsonl")[-1:]
+    assert record["kind"] == "timing" and record["step"] == 95
 
 
 def test_phases_of_a_launch_add_up(
@@ -178,20 +179,22 @@ def test_phases_of_a_launch_add_up(
 ) -> None:
     seen = []
 
-    def run(command: list[str], **how: Any) -> Any:
-        seen.append(how["env"]["JAX_COMPILATION_CACHE_DIR"])
-        ends = {"imported": 1e10, "built": 1e10 + 2, "began": 1e10 + 3}
-        said = ends | {"stepped": 1e10 + 7, "compiling": 1.5, "programs": 4}
-        return subprocess.CompletedProcess(command, 0, json.dumps(said), "")
+    def run(*words: str, cache: Path, to_first_line: bool = False) -> Any:
+        seen.append((cache, to_first_line))
+        ends = {"imported": 1e10 + 1, "began": 1e10 + 3, "stepped": 1e10 + 7}
+        said = ends | {"ended": 1e10 + 9, "compile_seconds": 1.5, "programs": 4}
+        return commands.Timed(1e10, 0.5, 9.0, ["words", json.dumps(said)])
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(commands, "run", run)
     found = startup.launch(tmp_path, tmp_path / "cache", "")
     assert found["total"] == pytest.approx(sum(found[p] for p in startup.PHASES))
-    assert (found["build"], found["first step"], found["programs"]) == (2, 4, 4)
+    assert (found["set up"], found["first step"], found["programs"]) == (2, 4, 4)
+    assert (found["whole run"], found["first line"]) == (9, 0.5)
     (table,) = startup.measure(**BRIEF)
     assert [row[0] for row in table.rows] == ["empty cache", "full cache"]
     # Of two pairs, each has a cache of its own, which its second launch finds.
-    assert seen[1] == seen[2] and seen[3] == seen[4] and seen[2] != seen[3]
+    caches = [cache for cache, to_first_line in seen[2:] if not to_first_line]
+    assert caches[0] == caches[1] and caches[2] == caches[3] and caches[1] != caches[2]
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -234,30 +237,45 @@ def test_throughput_is_not_measured_on_cpus() -> None:
     assert table.rows == [("not measured: no accelerator",)]
 
 
-def test_flops_of_an_image_are_those_of_the_layers() -> None:
+def test_the_cost_of_a_step_is_that_of_its_layers() -> None:
     dataset = fixtures.random_dataset(throughput.SHAPE, examples=512)
     c = throughput.cifar(LENET, batch_size=512, steps=1)
     # Two products a weight, and one more where inputs have gradients.
     layers = 2 * (3072 * 300 * 2 + (300 * 100 + 100 * 10) * 3)
-    flops = throughput.count_flops(c, dataset) / 512
-    assert layers < flops < 1.05 * layers  # the rest is on weights, once a step
+    cost = throughput.read_cost(c, dataset)
+    assert layers < cost.flops < 1.05 * layers  # the rest is on weights, once a step
+    images = 512 * 3072
+    weights = 4 * (3072 * 300 + 300 * 100 + 100 * 10)
+    # At least the images, weights and momentum; at most ten float copies in addition.
+    least = images + 2 * weights
+    assert least < cost.memory < least + 10 * (4 * images + weights)
 
 
 @pytest.mark.parametrize(
     "compiled", [False, pytest.param(True, marks=pytest.mark.campaign)]
 )
 def test_throughput_rows(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
     if not compiled:
-        idle = Job(lambda count: None, 0.0)
-        monkeypatch.setattr(throughput, "_trainer_job", lambda c, dataset: idle)
-        monkeypatch.setattr(throughput, "count_flops", lambda c, dataset: 8e6)
+
+        def job(c: Any, dataset: Any) -> Job:
+            seen.append(c.replicates)
+            return Job(lambda count: None, 0.0)
+
+        monkeypatch.setattr(throughput, "_trainer_job", job)
+        cost = throughput.Cost(1e6, 2**29)
+        monkeypatch.setattr(throughput, "read_cost", lambda c, dataset: cost)
     sizes = {"batch_sizes": (8,), "examples": 32, "steps": 2, "side": 16}
     table = throughput.measure_network(LENET, **BRIEF, dtypes=("bfloat16",), **sizes)
     assert [row[0] for row in table.rows] == [
         *("bfloat16, product of 16 x 16", "bfloat16, batch 8"),
     ]
-    assert compiled or table.rows[1][2] == "1.0"
+    assert compiled or (table.rows[1][2], table.rows[1][5]) == ("1.0", "0.50")
     assert throughput.product_job("float32", 16).work == 2 * 16**3 * throughput.CHAIN
+    sizes = {"network": LENET, "batch_size": 8, "examples": 32, "steps": 2}
+    table = throughput.measure_replicates(**BRIEF, **sizes, counts=(1, 4))
+    assert [row[0] for row in table.rows] == ["1", "4"]
+    assert compiled or seen == [1, 1, 4]
 
 
 def test_a_batch_beyond_the_memory_is_reported() -> None:

@@ -93,8 +93,11 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join([markdown(facts), *(timing.markdown(t) for t in tables)])
     metrics_log.write_atomically(path, text)
-    content = facts | {"tables": {t.title: t.data for t in tables}}
-    metrics_log.write_atomically(
-        path.with_suffix(".json"), json.dumps(content, indent=1) + "\n"
-    )
+    text = json.dumps(content(facts, tables), indent=1) + "\n"
+    metrics_log.write_atomically(path.with_suffix(".json"), text)
     return path
+
+
+def content(facts: dict[str, Any], tables: Sequence[Table]) -> dict[str, Any]:
+    """Returns the content of the JSON file: the facts, and the data of all tables."""
+    return facts | {"tables": {table.title: table.data for table in tables}}

@@ -5,9 +5,9 @@ without a run directory. Functions here turn it into timed jobs or compiled prog
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +163,16 @@ def trainer_job(fixture: Fixture) -> Job:
         jax.block_until_ready(state)
 
     return Job(run, steps * fixture.config.replicates)
+
+
+def call_job(call: Callable[[], Any]) -> Job:
+    """Times calls of a function; the result of each is waited for."""
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            jax.block_until_ready(call())
+
+    return Job(run, 1)
 
 
 def lower_step(fixture: Fixture) -> jax.stages.Lowered:

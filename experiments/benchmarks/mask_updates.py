@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks import fixtures, selection, timing
+from experiments.benchmarks import bare_scan, fixtures, selection, timing
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import factory, losses, transforms
-from jaxsparse.data import augment
+from jaxsparse import transforms
 
 SPARSITY = 0.9
 EVERY = 100  # steps between mask updates where their cost is amortized
-UPDATES = 50  # mask updates of a gradual schedule, after which a job starts again
+# Mask updates of a gradual schedule, after which a job starts again.
+UPDATES = bare_scan.RESTART
 Wrap = Callable[[Any, int], Any]  # from an optimizer and the steps between updates
 
 
@@ -150,26 +150,13 @@ def step_job(tx: Any, params: Any, grads: Any, skip: int = 0) -> Job:
     start = (transforms.stored_params(params, opt_state), opt_state)
     for _ in range(skip):
         start = step(jax.tree.map(jnp.copy, start), grads)
-    return repeat(step, start, grads)
-
-
-def repeat(step: Callable[..., Any], start: Any, data: Any, *, work: int = 1) -> Job:
-    """Repeats a step that donates its state, from `start` again every `UPDATES`."""
-
-    def run(count: int) -> None:
-        for number in range(count):
-            if number % UPDATES == 0:
-                state = jax.tree.map(jnp.copy, start)
-            state = step(state, data)
-        jax.block_until_ready(state)
-
-    return Job(run, work)
+    return bare_scan.repeat(step, start, grads)
 
 
 def amortized(
     network: str, replicates: int, *, batch_size: int, seconds: float, repetitions: int
 ) -> Table:
-    """Times scans over 100 steps, one of which updates the masks.
+    """Times scans over 100 steps, one of which updates the masks; `fixed` updates none.
 
     Args:
       network: one of `fixtures.SHAPES`.
@@ -179,69 +166,18 @@ def amortized(
       repetitions: turns of each row.
     """
     inner = optax.sgd(0.1, momentum=0.9)
-    optimizers = {"dense": inner}
+    optimizers = {"dense": inner, "fixed": transforms.fixed(inner)}
     optimizers |= {name: METHODS[name](inner, EVERY) for name in AMORTIZED}
+    c = fixtures.recipe(network, replicates=replicates, batch_size=batch_size)
+    shape = fixtures.SHAPES[network]
     jobs = {
-        name: _scan_job(network, tx, replicates, batch_size)
+        name: bare_scan.scan_job(c, tx, shape, steps=EVERY)
         for name, tx in optimizers.items()
     }
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     several = f", {replicates} vmapped replicates" if replicates > 1 else ""
     title = f"A mask update in {EVERY} steps: {network}, batch {batch_size}{several}"
-    note = "SGD with momentum, 90 % sparse."
+    note = (
+        "SGD with momentum, 90 % sparse; `fixed` has all weights and keeps its masks."
+    )
     return timing.cost_table(title, rates, unit="steps/s", base="dense", note=note)
-
-
-def _scan_job(network: str, tx: Any, replicates: int, batch_size: int) -> Job:
-    step, (params, batch) = _training_step(network, tx, batch_size)
-    if replicates > 1:
-        params = jax.tree.map(lambda leaf: jnp.stack([leaf] * replicates), params)
-        axes = transforms.replicate_axes(
-            jax.eval_shape(tx.init, jax.tree.map(lambda leaf: leaf[0], params))
-        )
-        opt_state = jax.vmap(tx.init, out_axes=axes)(params)
-        step = jax.vmap(step, in_axes=((0, axes), None), out_axes=(0, axes))
-    else:
-        opt_state = tx.init(params)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train(state: Any, batch: Any) -> Any:
-        body = lambda state, _: (step(state, batch), None)  # noqa: E731
-        return jax.lax.scan(body, state, None, length=EVERY)[0]
-
-    return repeat(train, (params, opt_state), batch, work=EVERY * replicates)
-
-
-def _training_step(
-    network: str, tx: Any, batch_size: int
-) -> tuple[Callable[..., Any], Any]:
-    """Makes a training step, its initial parameters and the one batch it trains on."""
-    dataset = fixtures.random_dataset(fixtures.SHAPES[network], examples=batch_size)
-    c = fixtures.recipe(network, replicates=1, batch_size=batch_size)
-    model = factory.make_model(c, classes=10, training=True)
-    images = augment.normalize(
-        jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std
-    )
-    labels = jnp.asarray(dataset.train.labels)
-    variables = jax.jit(functools.partial(model.init, train=False))(
-        jax.random.key(0), images[:1]
-    )
-    stats = variables.get("batch_stats", {})
-    tx = optax.with_extra_args_support(tx)
-
-    def loss(params: Any, images: jax.Array, labels: jax.Array) -> Any:
-        logits, _ = model.apply(
-            {"params": params, "batch_stats": stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return jnp.mean(losses.cross_entropy(logits, labels))
-
-    def step(state: Any, batch: Any) -> Any:
-        params, opt_state = state
-        grads = jax.grad(loss)(params, *batch)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    return step, (variables["params"], (images, labels))

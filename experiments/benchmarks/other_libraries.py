@@ -148,13 +148,13 @@ def _select(
 
     def make_ours() -> Job:
         kept[OURS] = masks_lib.num_active(largest(params, count))
-        return _job(lambda: largest(params, count))
+        return fixtures.call_job(lambda: largest(params, count))
 
     def make_jaxpruner() -> Job:
         masks = jaxpruner.selection(SPARSITY)
         found = jax.tree.leaves(masks(params))
         kept[JAXPRUNER] = sum(int(np.count_nonzero(mask)) for mask in found)
-        return _job(lambda: masks(params))
+        return fixtures.call_job(lambda: masks(params))
 
     def make_torch() -> Job:
         vector = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in leaves])
@@ -173,14 +173,6 @@ def _select(
     table.data["kept"] = kept
     note = f"Weights kept, {count:,} expected: {counts}. {note}".strip()
     return table._replace(note=note)
-
-
-def _job(call: Callable[[], Any]) -> Job:
-    def run(count: int) -> None:
-        for _ in range(count):
-            jax.block_until_ready(call())
-
-    return Job(run, 1)
 
 
 def _mask_update(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import timing
-from experiments.benchmarks.timing import Job, Table
+from experiments.benchmarks import fixtures, timing
+from experiments.benchmarks.timing import Table
 from jaxsparse import masks as masks_lib
 from jaxsparse import select
 from jaxsparse.types import Scores
@@ -87,9 +87,9 @@ def measure(
     for case in _cases(shapes):
         top_k = _make_top_k(case)
         jobs = {
-            OURS: _job(case.select),
-            TOP_K: _job(top_k),
-            PARTITION: _job(_make_partition(case)),
+            OURS: fixtures.call_job(case.select),
+            TOP_K: fixtures.call_job(top_k),
+            PARTITION: fixtures.call_job(_make_partition(case)),
         }
         rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
         times = timing.milliseconds(rates)
@@ -142,14 +142,6 @@ def _make_partition(case: Case) -> Callable[[], Any]:
         ]
 
     return run
-
-
-def _job(call: Callable[[], Any]) -> Job:
-    def run(count: int) -> None:
-        for _ in range(count):
-            jax.block_until_ready(call())
-
-    return Job(run, 1)
 
 
 def check(

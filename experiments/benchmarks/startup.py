@@ -1,32 +1,21 @@
-"""The time from the command to the end of the first step.
+"""The time from the command to the first line and to the first step, and to the end.
 
-Each process starts `configs/dense_digits.py` as `experiments/train.py` does, once with
-an empty cache of compiled programs and once with a full one (see `launch`).
+Each process runs `configs/dense_digits.py`, once with an empty cache of compiled
+programs and once with a full one.
 """
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments.benchmarks import timing
+from experiments.benchmarks import commands, timing
 from experiments.benchmarks.timing import Table
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-ENVIRONMENT = {
-    # As in `factory.set_up_jax`: programs that compile faster are not cached.
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    # This process occupies most of a GPU's memory; the launched one must share it.
-    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-}
-PHASES = ("import", "build", "first state", "first step")
-TIMEOUT = 600  # seconds for a process
+PHASES = {"import": "imported", "set up": "began", "first step": "stepped"}
+TITLE = "Time from command to first step"
 
 
 def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[Table]:
@@ -38,17 +27,15 @@ def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[
       variant: variant of the recipe.
     """
     del seconds
-    title = "Time from command to first step"
     if jax.default_backend() == "tpu":
-        row = ("not measured: a TPU serves one process, and this process has it",)
-        return [Table(title, ("",), [row], "", {})]
+        return [timing.absent_table(TITLE, commands.NO_TPU)]
     launches: dict[str, list[dict[str, float]]] = {"empty": [], "full": []}
     with tempfile.TemporaryDirectory() as name:
         for number in range(repetitions):
             folder = Path(name) / str(number)
             for cache, times in launches.items():
                 times.append(launch(folder / cache, folder / "programs", variant))
-    columns = ("total", *PHASES, "compiling")
+    columns = ("first line", "total", *PHASES, "compiling", "whole run")
     rows = [
         (f"{cache} cache",)
         + tuple(timing.format_spread([t[c] for t in times], 2) for c in columns)
@@ -57,24 +44,27 @@ def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[
     ]
     header = (
         "",
+        "command to first line, s",
         "command to first step, s",
-        *(f"{phase}, s" for phase in PHASES),
-        "thereof compiling, s",
-        "programs compiled or read",
+        *(f"thereof {phase}, s" for phase in PHASES),
+        "compiling in the whole run, s",
+        "command to end, s",
+        "programs compiled or read in the whole run",
     )
     note = (
         f"Medians and ranges over {repetitions} processes each; LeNet-300-100 on the "
-        "embedded digits, 5 replicates. `import` starts with the command. `first "
-        "state` includes the initial weights and their checkpoint, `first step` the "
-        "evaluation before it. Calls have one step. With a full cache the time to read "
-        "a program counts as compiling. Programs that compile in less than half a "
-        "second are not cached."
+        "embedded digits, 5 replicates, 608 steps. `import` starts with the command. "
+        "`set up` includes the data, the initial weights and their checkpoint, `first "
+        "step` the evaluation before it and the first call, of one epoch (19 steps). "
+        "With a full cache the time to read a program counts as compiling. Programs "
+        "that compile in less than half a second are not cached. The first line is "
+        "that of `train.py`, in a process of its own."
     )
-    return [Table(title, header, rows, note, launches)]
+    return [Table(TITLE, header, rows, note, launches)]
 
 
 def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
-    """Runs a recipe up to its first step, in a process of its own.
+    """Runs a recipe in a process of its own, and its command up to the first line.
 
     Args:
       folder: run directory.
@@ -82,26 +72,24 @@ def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
       variant: variant of the recipe.
 
     Returns:
-      The seconds of each of `PHASES`, "total" and "compiling", and the number of
-      "programs".
+      The seconds of each of `PHASES`, to the "first line", to the first step ("total"),
+      of the "whole run" and of "compiling", and the number of "programs".
 
     Raises:
       RuntimeError: if the process fails, with the end of its output.
     """
-    env = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     module = "experiments.benchmarks.launch"
-    command = [sys.executable, "-m", module, str(folder), variant]
-    start = time.time()
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=TIMEOUT
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module} failed: {done.stderr[-2000:]}")
-    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    ends = [printed[name] for name in ("imported", "built", "began", "stepped")]
-    seconds = [b - a for a, b in zip([start, *ends], ends, strict=False)]
-    return {
-        "total": ends[-1] - start,
-        "compiling": printed["compiling"],
+    done = commands.run("-m", module, str(folder), variant, cache=cache)
+    printed: dict[str, Any] = json.loads(done.lines[-1])
+    ends = [done.start, *(printed[name] for name in PHASES.values())]
+    phases = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    command = ("experiments/train.py", f"--config=dense_digits:{variant}", "--noreport")
+    workdir = f"--workdir={folder.with_name(f'{folder.name}-line')}"
+    line = commands.run(*command, workdir, cache=cache, to_first_line=True)
+    return dict(zip(PHASES, phases, strict=True)) | {
+        "first line": line.first_line,
+        "total": ends[-1] - done.start,
+        "whole run": printed["ended"] - done.start,
+        "compiling": printed["compile_seconds"],
         "programs": printed["programs"],
-    } | dict(zip(PHASES, seconds, strict=True))
+    }

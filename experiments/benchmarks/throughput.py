@@ -1,23 +1,26 @@
 """Training throughput of ResNets on an accelerator, in images/s and FLOP/s.
 
-Trains on images of CIFAR-10's size in float32 and bfloat16 by batch size. The reference
-is the speed of a product of large matrices, measured in the same run.
+Trains on images of CIFAR-10's size in float32 and bfloat16 by batch size, and ResNet-20
+by number of replicates. The reference is the speed of a product of large matrices,
+measured in the same run.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from experiments.benchmarks import fixtures, timing
 from experiments.benchmarks.timing import Job, Table
+from jaxsparse.data.dataset import Dataset
 
 SHAPE = (32, 32, 3)
 NETWORKS = ("resnet_20", "cifar_resnet_18")
 DTYPES = ("float32", "bfloat16")
 CHAIN = 16  # matrix products in one call
+GIB = 2**30
 
 
 def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
@@ -28,16 +31,20 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
       repetitions: turns of each row.
     """
     if fixtures.on_cpu():
-        row = ("not measured: no accelerator",)
-        return [Table("Training throughput", ("",), [row], "", {})]
-    return [
-        measure_network(network, seconds=seconds, repetitions=repetitions)
-        for network in NETWORKS
-    ]
+        absent = "not measured: no accelerator"
+        return [timing.absent_table("Training throughput", absent)]
+    how = {"seconds": seconds, "repetitions": repetitions}
+    by_network = [measure_network(network, **how) for network in NETWORKS]
+    return [*by_network, measure_replicates(**how)]
 
 
 def cifar(
-    network: str, *, batch_size: int, steps: int, dtype: str = "float32"
+    network: str,
+    *,
+    batch_size: int,
+    steps: int,
+    dtype: str = "float32",
+    replicates: int = 1,
 ) -> ConfigDict:
     """Makes a config that trains on CIFAR-10 as `configs/lth_cifar.py` does.
 
@@ -46,8 +53,10 @@ def cifar(
       batch_size: examples in a step.
       steps: steps in a call.
       dtype: dtype of the activations.
+      replicates: seeds that are trained at once.
     """
-    c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
+    sizes = {"replicates": replicates, "batch_size": batch_size, "steps": steps}
+    c = fixtures.recipe(network, **sizes)
     c.data.crop_pad, c.data.flip = 4, True
     c.model.dtype = dtype
     c.optimizer.momentum, c.optimizer.weight_decay = 0.9, 1e-4
@@ -79,59 +88,118 @@ def measure_network(
     """
     dataset = fixtures.random_dataset(SHAPE, examples=examples)
     jobs: dict[tuple[str, int], Job] = {(d, 0): product_job(d, side) for d in dtypes}
-    flops, absent = {}, []
+    costs, absent = {}, []
     for dtype in dtypes:
         for size in batch_sizes:
             length = min(steps, examples // size)
             c = cifar(network, batch_size=size, steps=length, dtype=dtype)
             job, reason = try_job(functools.partial(_trainer_job, c, dataset))
             if job is None:
-                absent.append((f"{dtype}, batch {size}", reason, "", "", ""))
+                absent.append((f"{dtype}, batch {size}", reason, "", "", "", ""))
                 continue
             jobs[dtype, size] = job._replace(work=length * size)
             c = cifar(network, batch_size=size, steps=1, dtype=dtype)
-            flops[dtype, size] = count_flops(c, dataset) / size
+            costs[dtype, size] = read_cost(c, dataset)
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     rows = [
-        _row(dtype, size, values, flops.get((dtype, size)), rates[dtype, 0], side)
+        _row(dtype, size, values, costs.get((dtype, size)), rates[dtype, 0], side)
         for (dtype, size), values in rates.items()
     ]
-    header = ("", "images/s", "MFLOP an image", "TFLOP/s", "fraction of the product's")
+    header = (
+        *("", "images/s", "MFLOP an image", "TFLOP/s", "fraction of the product's"),
+        "GiB of a step",
+    )
     note = (
         "FLOPs are those of the training step before the compiler optimizes it, "
         "according to `cost_analysis` of the lowered program. (The compiler replaces "
         "convolutions by library calls, which are not counted.) Weights are float32. "
-        "Products have JAX's default precision."
+        "Products have JAX's default precision. The memory is that of the compiled "
+        "step: its arguments, all images included, its results and its temporaries."
     )
-    data = {" ".join(map(str, name)): values for name, values in rates.items()}
+    data = {
+        "rates": {" ".join(map(str, name)): values for name, values in rates.items()},
+        "costs": {" ".join(map(str, n)): cost._asdict() for n, cost in costs.items()},
+    }
     title = f"Training throughput: {network}, images of CIFAR-10's size, one device"
-    return Table(title, header, rows + absent, note, {"rates": data})
+    return Table(title, header, rows + absent, note, data)
+
+
+class Cost(NamedTuple):
+    """The cost of a training step.
+
+    Attributes:
+      flops: FLOPs of an image before the compiler optimizes the step; NaN where JAX
+        does not know them.
+      memory: bytes of the arguments, results and temporaries of the compiled step.
+    """
+
+    flops: float
+    memory: int
+
+
+def measure_replicates(
+    *,
+    seconds: float,
+    repetitions: int,
+    network: str = "resnet_20",
+    counts: tuple[int, ...] = (1, 2, 4, 8, 16),
+    batch_size: int = 128,
+    examples: int = 50_000,
+    steps: int = 50,
+) -> Table:
+    """Times training by number of replicates in one program.
+
+    Args:
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+      network: name of the model.
+      counts: numbers of replicates, the first of which the others are compared with.
+      batch_size: examples in a step of a replicate.
+      examples: number of random images, all on the device.
+      steps: steps in a call.
+    """
+    dataset = fixtures.random_dataset(SHAPE, examples=examples)
+    jobs, absent = {}, {}
+    for count in counts:
+        c = cifar(network, batch_size=batch_size, steps=steps, replicates=count)
+        job, reason = try_job(functools.partial(_trainer_job, c, dataset))
+        if job is None:
+            absent[str(count)] = reason
+        else:
+            jobs[str(count)] = job._replace(work=steps * batch_size * count)
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    title = f"Training throughput: replicates of {network}, batch {batch_size}, float32"
+    note = "Images of all replicates together, by number of replicates."
+    return timing.rate_table(
+        title, rates, unit="images/s", base=str(counts[0]), note=note, absent=absent
+    )
 
 
 def _row(
     dtype: str,
     size: int,
     values: list[float],
-    flops: float | None,
+    cost: Cost | None,
     product: list[float],
     side: int,
 ) -> tuple[str, ...]:
-    """Formats a row; `flops` are those of an image, None for the matrix product."""
-    if flops is None:
+    """Formats a row; `cost` is None for the matrix product."""
+    if cost is None:
         speeds = timing.format_spread([value / 1e12 for value in values], 2)
-        return (f"{dtype}, product of {side} x {side}", "", "", speeds, "1")
-    speeds = [value * flops / 1e12 for value in values]
+        return (f"{dtype}, product of {side} x {side}", "", "", speeds, "1", "")
+    speeds = [value * cost.flops / 1e12 for value in values]
     fractions = timing.ratios(speeds, [value / 1e12 for value in product])
     return (
         f"{dtype}, batch {size}",
         timing.format_spread(values),
-        f"{flops / 1e6:,.1f}",
+        f"{cost.flops / 1e6:,.1f}",
         timing.format_spread(speeds, 2),
         timing.format_spread(fractions, 3),
+        f"{cost.memory / GIB:.2f}",
     )
 
 
-def _trainer_job(c: ConfigDict, dataset: Any) -> Job:
+def _trainer_job(c: ConfigDict, dataset: Dataset) -> Job:
     job = fixtures.trainer_job(fixtures.make(c, dataset))
     job.run(1)
     return job
@@ -154,10 +222,20 @@ def try_job(make: Callable[[], Job]) -> tuple[Job | None, str]:
         return None, "more than the device's memory"
 
 
-def count_flops(c: ConfigDict, dataset: Any) -> float:
-    """Counts the FLOPs of a training step, NaN where JAX does not know them."""
-    cost = fixtures.lower_step(fixtures.make(c, dataset)).cost_analysis()
-    return (cost or {}).get("flops", float("nan"))
+def read_cost(c: ConfigDict, dataset: Dataset) -> Cost:
+    """Reads the cost of a training step from its lowered and its compiled program.
+
+    Args:
+      c: the config; its calls have one step.
+      dataset: what it trains on.
+    """
+    lowered = fixtures.lower_step(fixtures.make(c, dataset))
+    flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
+    memory = lowered.compile().memory_analysis()
+    parts = ("argument", "output", "temp")
+    sizes = [getattr(memory, f"{part}_size_in_bytes") for part in parts]
+    shared = memory.alias_size_in_bytes  # results in the place of arguments
+    return Cost(flops / c.data.batch_size, sum(sizes) - shared)
 
 
 def product_job(dtype: str, side: int) -> Job:

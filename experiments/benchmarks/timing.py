@@ -170,6 +170,16 @@ def cost_table(
     return Table(title, header, rows, note, {"unit": unit, "rates": dict(rates)})
 
 
+def absent_table(title: str, reason: str) -> Table:
+    """Makes the table of a benchmark that cannot be measured here.
+
+    Args:
+      title: what was to be measured.
+      reason: why not, beginning with "not measured: ".
+    """
+    return Table(title, ("",), [(reason,)], "", {"absent": {"": reason}})
+
+
 def milliseconds(rates: Mapping[Name, list[float]]) -> dict[Name, list[float]]:
     """Converts calls per second to milliseconds per call."""
     return {name: [1000 / rate for rate in values] for name, values in rates.items()}

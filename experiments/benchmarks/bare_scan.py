@@ -1,0 +1,100 @@
+"""Training steps in one scan on one batch, without the trainer and without input."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from experiments.benchmarks import fixtures
+from experiments.benchmarks.timing import Job
+from jaxsparse import factory, losses, transforms
+from jaxsparse.data import augment
+
+RESTART = 50  # calls after which a job starts again from its first state
+
+
+def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> Job:
+    """Times scans over training steps.
+
+    Args:
+      c: names the network, the batch size and the number of vmapped replicates, which
+        start from the same weights.
+      tx: the optimizer.
+      shape: shape [h w c] of an image.
+      steps: steps in one scan.
+    """
+    step, (params, batch) = training_step(c, tx, shape)
+    if c.replicates > 1:
+        params = jax.tree.map(lambda leaf: jnp.stack([leaf] * c.replicates), params)
+        axes = transforms.replicate_axes(
+            jax.eval_shape(tx.init, jax.tree.map(lambda leaf: leaf[0], params))
+        )
+        opt_state = jax.vmap(tx.init, out_axes=axes)(params)
+        step = jax.vmap(step, in_axes=((0, axes), None), out_axes=(0, axes))
+    else:
+        opt_state = tx.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(state: Any, batch: Any) -> Any:
+        body = lambda state, _: (step(state, batch), None)  # noqa: E731
+        return jax.lax.scan(body, state, None, length=steps)[0]
+
+    return repeat(train, (params, opt_state), batch, work=steps * c.replicates)
+
+
+def training_step(
+    c: ConfigDict, tx: Any, shape: tuple[int, ...]
+) -> tuple[Callable[..., Any], Any]:
+    """Makes a training step, its initial parameters and the one batch it trains on."""
+    dataset = fixtures.random_dataset(shape, examples=c.data.batch_size)
+    model = factory.make_model(c, classes=10, training=True)
+    images = augment.normalize(
+        jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std
+    )
+    labels = jnp.asarray(dataset.train.labels)
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(0), images[:1]
+    )
+    stats = variables.get("batch_stats", {})
+    tx = optax.with_extra_args_support(tx)
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> Any:
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.mean(losses.cross_entropy(logits, labels))
+
+    def step(state: Any, batch: Any) -> Any:
+        params, opt_state = state
+        grads = jax.grad(loss)(params, *batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return step, (variables["params"], (images, labels))
+
+
+def repeat(step: Callable[..., Any], start: Any, data: Any, *, work: int = 1) -> Job:
+    """Repeats a step that donates its state, from `start` again every `RESTART` calls.
+
+    Args:
+      step: from a state and data to the next state.
+      start: the first state.
+      data: the data of every call.
+      work: the amount of work in one call.
+    """
+
+    def run(count: int) -> None:
+        for number in range(count):
+            if number % RESTART == 0:
+                state = jax.tree.map(jnp.copy, start)
+            state = step(state, data)
+        jax.block_until_ready(state)
+
+    return Job(run, work)

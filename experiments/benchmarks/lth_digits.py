@@ -1,0 +1,133 @@
+"""The run of `configs/lth_digits.py`: its time, and the part of it that is training.
+
+The command is run with two numbers of levels. Every level but the first has the same
+stages, and the time of all levels is extrapolated along a line. Training is timed as
+the compiled calls that the trainer makes, beside a bare scan over as many steps.
+"""
+
+import tempfile
+from pathlib import Path
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from configs import lth_digits
+from experiments.benchmarks import bare_scan, commands, fixtures, timing
+from experiments.benchmarks.timing import Job, Table
+from jaxsparse import factory
+from jaxsparse.lottery import plan
+
+SHAPE = (8, 8, 1)
+RUN, CALLS, BARE = "whole run", "its compiled training calls", "a bare scan"
+
+
+def measure(
+    *,
+    seconds: float,
+    repetitions: int = 3,
+    levels: tuple[int, int] = (1, 4),
+    variant: str = "",
+) -> list[Table]:
+    """Times the command with two numbers of levels, and its training alone.
+
+    Args:
+      seconds: time for each row of training, over its repetitions. A command takes as
+        long as it takes.
+      repetitions: turns of each row.
+      levels: the two numbers of levels.
+      variant: variant of the recipe.
+    """
+    c = lth_digits.get_config(variant)
+    title = f"{c.name}: a run of {c.lottery.levels} levels"
+    if jax.default_backend() == "tpu":
+        return [timing.absent_table(title, commands.NO_TPU)]
+    commanded = time_commands(levels, variant, repetitions=repetitions)
+    few, many = (commanded[count] for count in levels)
+    first, last = levels
+    whole = [
+        a + (c.lottery.levels - first) * (b - a) / (last - first)
+        for a, b in zip(few, many, strict=True)
+    ]
+    jobs, steps = training_jobs(c)
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    times = {RUN: whole} | {
+        name: [steps * c.replicates / rate for rate in values]
+        for name, values in rates.items()
+    }
+    shares = {name: timing.ratios(times[name], whole) for name in jobs}
+    rows = [
+        (
+            name,
+            timing.format_rates(values),
+            timing.format_spread(shares[name], 2) if name in shares else "1",
+        )
+        for name, values in times.items()
+    ]
+    note = (
+        "`train.py --config=lth_digits` with its report and cached programs, in "
+        f"processes of its own. Measured with {first} and {last} levels, which took "
+        f"{timing.format_rates(few)} s and {timing.format_rates(many)} s, and scaled "
+        f"linearly to {c.lottery.levels}. The other rows are for all {steps:,} steps "
+        f"of {c.replicates} replicates: the calls also shuffle, gather and normalize "
+        "images and apply masks; the bare scan is of dense Adam on one batch."
+    )
+    data = {
+        "seconds": times,
+        "levels": {str(count): values for count, values in commanded.items()},
+        "share": {"not training": [1 - share for share in shares[CALLS]]},
+    }
+    return [Table(title, ("", "s", "share of the run"), rows, note, data)]
+
+
+def time_commands(
+    levels: tuple[int, ...], variant: str, *, repetitions: int
+) -> dict[int, list[float]]:
+    """Times the command by number of levels, after one call that fills the cache.
+
+    Args:
+      levels: numbers of levels.
+      variant: variant of the recipe.
+      repetitions: turns of each number of levels.
+
+    Returns:
+      Seconds of each repetition, by number of levels.
+    """
+    times: dict[int, list[float]] = {count: [] for count in levels}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def run(count: int, number: int) -> float:
+            return commands.run(
+                "experiments/train.py",
+                f"--config=lth_digits:{variant}",
+                f"--config.lottery.levels={count}",
+                f"--workdir={folder / f'{count}-{number}'}",
+                cache=folder / "programs",
+            ).total
+
+        run(levels[0], repetitions)
+        for number in range(repetitions):
+            for count in levels:
+                times[count].append(run(count, number))
+    return times
+
+
+def training_jobs(c: ConfigDict) -> tuple[dict[str, Job], int]:
+    """Makes the jobs of training alone.
+
+    Args:
+      c: the recipe.
+
+    Returns:
+      The jobs by row, and the number of training steps of the whole run.
+    """
+    c.run.steps_per_call = 19  # an epoch, after which the recipe evaluates
+    fixture = fixtures.make(c, factory.load_data(c))
+    stages = plan.stages(fixture.experiment.plan)
+    adam = optax.adam(c.schedule.learning_rate)
+    jobs = {
+        CALLS: fixtures.trainer_job(fixture),
+        BARE: bare_scan.scan_job(c, adam, SHAPE, steps=100),
+    }
+    return jobs, sum(stage.stop - stage.start for stage in stages)

@@ -1,0 +1,69 @@
+"""The size of the state that sparse optimizers add, without computing anything."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.benchmarks import mask_updates, selection
+from experiments.benchmarks.timing import Table
+from jaxsparse import transforms
+
+METHODS: dict[str, mask_updates.Wrap] = {
+    "fixed": lambda inner, every: transforms.fixed(inner),
+    "magnitude, global": mask_updates.METHODS["magnitude, global"],
+    "RigL": mask_updates.rigl,
+}
+ABSENT = {"packed masks": "not measured: no transform keeps its masks packed"}
+
+
+def measure(
+    *,
+    seconds: float,
+    repetitions: int = 1,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> list[Table]:
+    """Counts the bytes that each method adds to the state of SGD with momentum.
+
+    Args:
+      seconds: not used: nothing is timed.
+      repetitions: not used.
+      shapes: shapes of the kernels by name; None for those of ResNet-18.
+    """
+    del seconds, repetitions
+    shapes = selection.resnet_18() if shapes is None else shapes
+    params = {
+        name: {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}
+        for name, shape in shapes.items()
+    }
+    inner = optax.sgd(0.1, momentum=0.9)
+    base, weights = count_bytes(inner, params), _bytes(params)
+    added = {
+        name: count_bytes(wrap(inner, mask_updates.EVERY), params) - base
+        for name, wrap in METHODS.items()
+    }
+    shares = {name: [size / weights] for name, size in added.items()}
+    rows = [
+        (name, f"{size:,}", f"{size / weights:.3f}") for name, size in added.items()
+    ]
+    rows += [(name, reason, "") for name, reason in ABSENT.items()]
+    title = f"State beyond the optimizer's: {weights // 4:,} weights"
+    header = ("", "bytes", "share of the float32 weights")
+    data = {"share": shares, "absent": ABSENT}
+    return [Table(title, header, rows, "Around SGD with momentum.", data)]
+
+
+def count_bytes(tx: Any, params: Any) -> int:
+    """Counts the bytes of an optimizer's state.
+
+    Args:
+      tx: the optimizer.
+      params: arrays, or their shapes and dtypes.
+    """
+    return _bytes(jax.eval_shape(tx.init, params))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,210 @@
+"""Benchmarks of whole commands, of reading data, and of small programs."""
+
+import os
+import types
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import lth_digits as recipe
+from experiments.benchmarks import (
+    bare_scan,
+    commands,
+    fixtures,
+    lth_digits,
+    passes,
+    reading,
+    reproduction,
+    small_resnet,
+    state_size,
+    timing,
+)
+from experiments.benchmarks.timing import Job
+from jaxsparse import config, factory
+from jaxsparse.data import cache_dir, datasets
+
+BRIEF = {"seconds": 0.0, "repetitions": 2}
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+
+
+def test_a_command_is_timed_to_its_first_line_and_to_its_end(tmp_path: Path) -> None:
+    cache = tmp_path / "programs"
+    words = "import os; print(os.environ['JAX_COMPILATION_CACHE_DIR']); print('end')"
+    done = commands.run("-c", words, cache=cache)
+    assert done.lines == [str(cache), "end"]
+    assert 0 < done.first_line <= done.total
+
+
+def test_a_command_can_be_stopped_after_its_first_line(tmp_path: Path) -> None:
+    words = "import time; print('begin'); time.sleep(60)"
+    done = commands.run("-c", words, cache=tmp_path, to_first_line=True)
+    assert done.lines == ["begin"] and done.total < 60
+
+
+@pytest.mark.parametrize("to_first_line", [False, True])
+def test_a_command_that_fails_says_why(tmp_path: Path, to_first_line: bool) -> None:
+    words = (
+        "import sys; sys.exit(3)" if to_first_line else "raise ValueError('no room')"
+    )
+    with pytest.raises(RuntimeError, match="failed: " if to_first_line else "no room"):
+        commands.run("-c", words, cache=tmp_path, to_first_line=to_first_line)
+
+
+def test_a_run_is_scaled_linearly_to_all_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stage takes a second and the rest of the run three; nothing is compiled."""
+    levels = []
+
+    def run(*words: str, cache: Path) -> commands.Timed:
+        (count,) = (int(w.partition("=")[2]) for w in words if "lottery.levels" in w)
+        levels.append(count)
+        return commands.Timed(0.0, 0.0, 3.0 + 1 + 4 * count, [])
+
+    jobs = {lth_digits.CALLS: Job(print, 0), lth_digits.BARE: Job(print, 0)}
+    monkeypatch.setattr(commands, "run", run)
+    monkeypatch.setattr(lth_digits, "training_jobs", lambda c: (jobs, 44 * 10))
+    speeds = {lth_digits.CALLS: [50.0] * 2, lth_digits.BARE: [100.0] * 2}
+    monkeypatch.setattr(timing, "interleave", lambda jobs, **how: speeds)
+    (table,) = lth_digits.measure(**BRIEF)
+    assert levels == [1, 1, 4, 1, 4]  # the first fills the cache
+    assert table.data["seconds"][lth_digits.RUN] == [88.0] * 2
+    # 5 replicates of 440 steps.
+    assert table.data["seconds"][lth_digits.CALLS] == [44.0] * 2
+    assert table.data["share"]["not training"] == [0.5] * 2
+    assert [row[0] for row in table.rows] == [lth_digits.RUN, *jobs]
+
+
+def test_training_alone_has_all_steps_of_the_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compiles nothing: there is no initial state."""
+    seen = []
+
+    def make(c: Any, dataset: Any) -> Any:
+        made = factory.make_experiment(c, dataset, Path("unused"))
+        return types.SimpleNamespace(experiment=made)
+
+    def job(fixture: Any) -> Job:
+        seen.append(fixture.experiment.trainer.loop.steps_per_call)
+        return Job(lambda count: None, 0)
+
+    monkeypatch.setattr(fixtures, "make", make)
+    monkeypatch.setattr(fixtures, "trainer_job", job)
+    monkeypatch.setattr(bare_scan, "scan_job", lambda *_, **__: Job(print, 0))
+    jobs, steps = lth_digits.training_jobs(recipe.get_config("quick"))
+    # A dense stage, and a ticket and three controls at each of two levels; 5 epochs.
+    assert steps == 9 * 5 * 19
+    assert seen == [19] and set(jobs) == {lth_digits.CALLS, lth_digits.BARE}
+
+
+def test_reading_has_a_new_cache_in_each_repetition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def load(name: str, *, data_dir: str) -> Any:
+        seen.append((name, data_dir, os.environ[cache_dir.VARIABLE]))
+        part = types.SimpleNamespace(images=np.zeros((2, 1, 1, 1), np.uint8))
+        return types.SimpleNamespace(train=part, test=part)
+
+    before = os.environ.get(cache_dir.VARIABLE)
+    monkeypatch.setattr(datasets, "load", load)
+    (table,) = reading.measure(**BRIEF, data_dir="here", names=("a",))
+    assert [row[:2] for row in seen] == [("a", "here")] * 4
+    caches = [row[2] for row in seen]
+    assert caches[0] == caches[1] != caches[2] == caches[3]
+    assert os.environ.get(cache_dir.VARIABLE) == before
+    assert set(table.data["seconds"]["a"]) == {"empty cache", "full cache"}
+    (table,) = reading.measure(**BRIEF)
+    assert table.rows == [(reading.NO_DATA,)]
+
+
+def test_studies_are_rerun_in_new_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run(*words: str, cache: Path) -> commands.Timed:
+        seen.append(words)
+        return commands.Timed(0.0, 0.0, 7.0, [])
+
+    monkeypatch.setattr(commands, "run", run)
+    (table,) = reproduction.measure(**BRIEF, data_dir="here", names=("tost",))
+    assert table.data == {"seconds": {"tost": [7.0, 7.0]}}
+    folders = [words[3] for words in seen]
+    assert len({*folders}) == 2
+    assert seen[0] == (
+        *("experiments/reproduce.py", "--study=tost", "--scale=quick"),
+        *(folders[0], "--data_dir=here"),
+    )
+
+
+def test_resnet_8_is_trained_alone_and_with_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compiles nothing: `test_mnist_rows_without_torch` trains by real jobs."""
+    seen = []
+
+    def make(c: Any, dataset: Any) -> Any:
+        seen.append((c.model.name, c.model.width, c.replicates))
+        assert dataset.train.images.shape == (8, 16, 16, 3)
+        return types.SimpleNamespace(config=c)
+
+    def job(fixture: Any) -> Job:
+        c = fixture.config
+        return Job(lambda count: None, c.run.steps_per_call * c.replicates)
+
+    own = config.MODELS.own()
+    monkeypatch.setattr(fixtures, "make", make)
+    monkeypatch.setattr(fixtures, "trainer_job", job)
+    try:
+        sizes = {"batch_size": 4, "steps": 2, "replicates": 3}
+        (table,) = small_resnet.measure(**BRIEF, **sizes)
+        network = config.MODELS[small_resnet.NETWORK].function
+    finally:
+        if config.MODELS.own() != own:
+            config.MODELS.remove(small_resnet.NETWORK)
+    assert seen == [("resnet_8", 8, 1), ("resnet_8", 8, 3)]
+    assert network == "jaxsparse.models:CifarResNet"
+    assert [row[0] for row in table.rows] == [
+        *("1 replicate", "3 replicates in one program"),
+    ]
+
+
+def test_one_pass_counts_the_scores_that_reach_the_threshold() -> None:
+    scores = {"a": jnp.array([[0.5, 1.0, 2.0]]), "b": jnp.array([3.0, 0.0])}
+    assert passes.count_reached(scores, 1.0) == 3
+
+
+def test_passes_are_multiples_of_one_pass() -> None:
+    shapes = {"a": (30, 20), "b": (50,)}
+    assert passes.repeated({"a": (2,)}, 2) == {"copy0/a": (2,), "copy1/a": (2,)}
+    (table,) = passes.measure(**BRIEF, sizes=(shapes,))
+    assert [row[0] for row in table.rows] == ["650"]
+    found = table.data["650"]
+    assert set(found["milliseconds"]) == {"jaxsparse.select", passes.PASS}
+    assert set(found["passes"]) == {"jaxsparse.select"}
+
+
+def test_the_state_of_an_optimizer_is_counted_in_bytes() -> None:
+    params = {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4, jnp.bfloat16)}
+    assert state_size.count_bytes(optax.sgd(0.1), params) == 0
+    momentum = optax.sgd(0.1, momentum=0.9)
+    assert state_size.count_bytes(momentum, params) == 4 * 12 + 2 * 4
+
+
+def test_the_state_of_every_method_is_a_share_of_the_weights() -> None:
+    shapes = {"a": (30, 20), "b": (50, 4)}
+    (table,) = state_size.measure(**BRIEF, shapes=shapes)
+    shares = table.data["share"]
+    assert set(shares) == set(state_size.METHODS)
+    # A mask takes a bit at least, and these methods keep less than another weight.
+    assert all(1 / 32 < share < 1 for (share,) in shares.values())
+    assert "800 weights" in table.title
