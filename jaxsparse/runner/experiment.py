@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxsparse.lottery.plan import LotteryPlan
+from jaxsparse.runner.dense_run import DenseRun
 from jaxsparse.runner.task import TrainTask
 from jaxsparse.training.state import Seeds
 from jaxsparse.training.trainer import Trainer
@@ -44,6 +45,7 @@ class Experiment(NamedTuple):
       penalty_dtype: dtype in which the final weights of earlier levels are stored for
         the penalty of `training.solution_penalty`; None trains without it.
       delete_weights: whether to delete the weights of levels that no later stage needs.
+      dense_run: the earlier run whose dense network is level 0; None trains level 0.
     """
 
     trainer: Trainer
@@ -54,3 +56,4 @@ class Experiment(NamedTuple):
     instability: InstabilityAnalysis | None = None
     penalty_dtype: Any = None
     delete_weights: bool = False
+    dense_run: DenseRun | None = None
