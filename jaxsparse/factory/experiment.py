@@ -62,6 +62,7 @@ def make_experiment(
     durations = _make_checked_durations(config, dataset, epoch)
     plan = make_plan(config, durations)
     rewinding.check(plan.retraining)
+    instability.check_parents(config, plan)
     earlier = dense_run.find(config, dataset, workdir, plan, durations)
     layout = device_layout.make_layout(config, epoch)
     task = components.make_network(config, dataset, durations)
@@ -242,4 +243,5 @@ def _make_instability(parts: TrainerParts) -> InstabilityAnalysis | None:
         compare=instability.make_compare(config, dataset, state_lib.of_one(stats)),
         judge=instability.judge,
         compare_levels=c.compare_levels,
+        with_parent=c.pairs == "parent",
     )

@@ -66,14 +66,15 @@ def take(dense_run: DenseRun, run: StageRun) -> None:
     run_dir.progress.begin(
         stage.name, start=stage.start, step=stage.stop, stop=stage.stop
     )
+    source = RunDir(dense_run.folder).checkpoints
+    *starts, end = checkpoint_names(dense_run, stage.name).items()
+    for there, here in starts:
+        checkpoints.copy(source, there, run_dir.checkpoints, here)
     # A killed session may have left some of the records.
     multihost.on_primary(lambda: run_dir.records.keep_only(stage.name, _nothing))
     run.write(_records(dense_run, stage))
-    records = {"records": run.sync_records()}
-    source = RunDir(dense_run.folder).checkpoints
-    for there, here in checkpoint_names(dense_run, stage.name).items():
-        extra = records if here == end_name(stage) else None
-        checkpoints.copy(source, there, run_dir.checkpoints, here, extra=extra)
+    extra = {"records": run.sync_records()}
+    checkpoints.copy(source, end[0], run_dir.checkpoints, end[1], extra=extra)
     run_dir.progress.end(note=f"taken from {dense_run.folder}")
 
 

@@ -19,17 +19,20 @@ class InstabilityAnalysis(NamedTuple):
       compare: function of two pairs of parameters and batch statistics, each [r ...],
         to one dict per replicate with the measurements of the interpolation between
         them.
-      judge: function of the test-error instabilities of all pairs of children, the test
+      judge: function of the test-error instabilities of all pairs compared, the test
         accuracies of the level's tickets, and those of the dense networks (None if
         unknown), to a dict that contains whether training is stable and the level is
         matching.
       compare_levels: whether the tickets of successive levels are compared too.
+      with_parent: whether each child is compared with the ticket of its level. If
+        False, all pairs of children are compared.
     """
 
     trainer: Trainer
     compare: Callable[[Any, Any], list[dict[str, Any]]]
     judge: Callable[[list[float], list[float], list[float] | None], dict[str, Any]]
     compare_levels: bool = False
+    with_parent: bool = False
 
 
 class Experiment(NamedTuple):
