@@ -10,6 +10,9 @@ is the single stage `train`. The stages of a lottery-ticket run are listed by
     level_01/reinitialized, ...  controls of that level
     level_01/children_000000500  copies trained from step 500 with other SGD noise
     level_02/ticket              ...
+
+If level 0 is that of another run (`lottery.dense_run`), it has all steps of dense
+training, and there is no stage `pretraining`.
 """
 
 from typing import NamedTuple

@@ -21,6 +21,12 @@ def check_combinations(config: ConfigDict) -> None:
     steps = config.schedule.name == "step"
     fields = ("milestones", "gamma")
     check_unused(config, "schedule", steps, fields, what="schedule.name 'step'")
+    if config.instability.copies == 1 and config.instability.pairs == "copies":
+        raise ValueError(
+            "config.instability.copies: expected 0, or 2 to 1000, with "
+            "instability.pairs 'copies', got 1; train more copies, or set "
+            "instability.pairs 'parent', which compares one with the network it copies"
+        )
     lottery = config.lottery
     if lottery.retrain == "finetune" and config.schedule.name == "cosine":
         raise ValueError(

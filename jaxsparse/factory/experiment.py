@@ -10,6 +10,7 @@ from jaxsparse import config as config_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
     components,
+    dense_run,
     device_layout,
     example_feed,
     instability,
@@ -61,6 +62,8 @@ def make_experiment(
     durations = _make_checked_durations(config, dataset, epoch)
     plan = make_plan(config, durations)
     rewinding.check(plan.retraining)
+    instability.check_parents(config, plan)
+    earlier = dense_run.find(config, dataset, workdir, plan, durations)
     layout = device_layout.make_layout(config, epoch)
     task = components.make_network(config, dataset, durations)
     size_checks.check_masks(config, task.masks)
@@ -85,6 +88,7 @@ def make_experiment(
         instability=_make_instability(parts),
         penalty_dtype=jnp.dtype(penalty.dtype) if penalty.strength else None,
         delete_weights=config.run.keep_checkpoints == "needed",
+        dense_run=earlier,
     )
 
 
@@ -141,7 +145,9 @@ def make_plan(config: ConfigDict, durations: Durations) -> LotteryPlan:
     c, total = config.lottery, durations.total
     steps = durations.lottery
     return LotteryPlan(
-        retraining=rewinding.RewindPlan(steps.rewind, total, c.retrain, steps.finetune),
+        retraining=rewinding.RewindPlan(
+            steps.rewind, total, c.retrain, steps.finetune, bool(c.dense_run)
+        ),
         rule=imp.PruningRule(
             fraction=c.fraction,
             count_rule=c.count_rule,
@@ -237,4 +243,5 @@ def _make_instability(parts: TrainerParts) -> InstabilityAnalysis | None:
         compare=instability.make_compare(config, dataset, state_lib.of_one(stats)),
         judge=instability.judge,
         compare_levels=c.compare_levels,
+        with_parent=c.pairs == "parent",
     )

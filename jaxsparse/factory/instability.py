@@ -16,6 +16,7 @@ from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import eval_fns
 from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.factory.durations import Durations
+from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.tost import ghost_skips
 
 BATCH = 1000  # examples per batch
@@ -43,7 +44,7 @@ def check(config: ConfigDict) -> None:
             "out"
         )
     for name in c:
-        needs = c.copies if name == "start_steps" else on
+        needs = c.copies if name in ("start_steps", "pairs") else on
         if name not in _ON and not needs and c[name] != plain[name]:
             raise ValueError(
                 f"config.instability.{name}: expected {plain[name]!r} with "
@@ -113,6 +114,34 @@ def check_steps(config: ConfigDict, length: Durations) -> None:
             f"the start of levels (lottery.rewind), got {steps}; choose a later step, "
             "or instability.levels (0,)"
         )
+
+
+def check_parents(config: ConfigDict, plan: plan_lib.LotteryPlan) -> None:
+    """Checks that copies train like the networks with which they are compared.
+
+    Copies start with a new optimizer. A network that they copy in the middle of its
+    training has an older one and differs in more than SGD noise.
+
+    Args:
+      config: a validated config.
+      plan: stages of the run.
+
+    Raises:
+      ValueError: if copies start later or earlier than the network that they copy; the
+        message names the config field.
+    """
+    if config.instability.pairs != "parent":
+        return
+    for level in range(plan.levels + 1):
+        start = plan_lib.ticket(plan, level).start
+        for stage in plan_lib.children(plan, level):
+            if stage.start != start:
+                raise ValueError(
+                    f"config.instability.start_steps: expected ({start},), the start "
+                    f"of level {level}, with instability.pairs 'parent', got step "
+                    f"{stage.start}, where copies begin with a new optimizer; choose "
+                    f"('{start}step',), or instability.pairs 'copies'"
+                )
 
 
 def make_compare(

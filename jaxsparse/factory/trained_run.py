@@ -33,6 +33,7 @@ class TrainedRun(NamedTuple):
       network: the network that was trained.
       seeds: random keys of its replicates.
       learning_rate: learning rate as a function of the training step.
+      rewind: rewinding step of its levels; 0 for initialization.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class TrainedRun(NamedTuple):
     network: TrainTask
     seeds: Seeds
     learning_rate: LearningRate
+    rewind: int = 0
 
 
 def read_config(folder: Path, *, execute: bool = True) -> ConfigDict:
@@ -99,7 +101,7 @@ def open_run(
         c.data.dir = data_dir
     if dataset is None:
         dataset = input_data.load_data(c)
-        _check_data(folder, dataset)
+        check_data(folder, dataset)
     return _build(folder, c, dataset)
 
 
@@ -148,10 +150,10 @@ def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> TrainedRun:
     network = components.make_network(c, dataset, length)
     seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)
     rate = components.make_rate(c, length)
-    return TrainedRun(folder, c, dataset, network, seeds, rate)
+    return TrainedRun(folder, c, dataset, network, seeds, rate, length.lottery.rewind)
 
 
-def _check_data(folder: Path, dataset: Dataset) -> None:
+def check_data(folder: Path, dataset: Dataset) -> None:
     """Checks that the dataset has not changed since a run was trained.
 
     Args:

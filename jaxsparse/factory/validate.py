@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse.factory import (
+    dense_run,
     durations,
     gradinit,
     init_masks,
@@ -39,6 +40,7 @@ def check_names(config: ConfigDict) -> None:
     pretraining_lib.check(config)
     tost.check(config)
     gradinit.check(config)
+    dense_run.check(config)
     _check_repelling(config)
     # The number of steps per epoch is not known yet; any large number shows whether the
     # durations can be read.

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxsparse import masks as masks_lib
 from jaxsparse import multihost, transforms, tree
 from jaxsparse.data.data_pruning import score_files
+from jaxsparse.factory import dense_run
 from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.factory.trained_run import TrainedRun, load_state, open_run
 from jaxsparse.factory.warm_start_checks import is_ticket_file
@@ -130,6 +131,7 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
         for name in sorted(names)
         if not is_ticket_file(name)
     }
+    found |= dense_run.recorded_hashes(config, workdir)
     scores = pretraining_lib.score_file(config, workdir)
     if scores is not None:
         held = score_files.digest(scores) if scores.is_file() else None

@@ -75,7 +75,7 @@ def stages(plan: LotteryPlan) -> list[Stage]:
       >>> [stage.name for stage in stages(two)]
       ['pretraining', 'level_00/ticket', 'level_01/ticket']
     """
-    found = [pretraining(plan)] if plan.retraining.rewind else []
+    found = [pretraining(plan)] if _has_pretraining(plan) else []
     chosen = plan.control_levels or tuple(range(1, plan.levels + 1))
     for level in range(plan.levels + 1):
         found.append(ticket(plan, level))
@@ -87,6 +87,11 @@ def stages(plan: LotteryPlan) -> list[Stage]:
                 found.append(control(plan, level, name))
         found += children(plan, level)
     return found
+
+
+def _has_pretraining(plan: LotteryPlan) -> bool:
+    """Returns whether a stage of its own ends at the rewinding step."""
+    return bool(plan.retraining.rewind and not plan.retraining.whole_dense)
 
 
 def pretraining(plan: LotteryPlan) -> Stage:
@@ -146,20 +151,24 @@ def children(plan: LotteryPlan, level: int) -> list[Stage]:
 
 
 def saved_steps(plan: LotteryPlan, stage: Stage) -> tuple[int, ...]:
-    """Lists the steps at which a stage must save its state for children to start from.
+    """Lists the steps at which a stage must save its state for others to start from.
 
     Args:
       plan: which stages the run has.
       stage: any stage.
 
     Returns:
-      Training steps, increasing; () for stages that have no children.
+      Training steps, increasing: those at which children start, and the rewinding step
+      if it is within the stage.
     """
-    wanted = plan.children
-    copied = wanted.copies and stage.level in wanted.levels
-    if not copied or stage.variant not in (TICKET, PRETRAINING):
+    if stage.variant not in (TICKET, PRETRAINING):
         return ()
-    return tuple(at for at in wanted.start_steps if stage.start < at < stage.stop)
+    wanted, retraining = plan.children, plan.retraining
+    copied = wanted.copies and stage.level in wanted.levels
+    steps = set(wanted.start_steps if copied else ())
+    if not stage.level and not retraining.keeps_weights:
+        steps.add(retraining.rewind)
+    return tuple(sorted(at for at in steps if stage.start < at < stage.stop))
 
 
 def masks_source(plan: LotteryPlan, level: int) -> Stage:
@@ -172,22 +181,29 @@ def masks_source(plan: LotteryPlan, level: int) -> Stage:
     return ticket(plan, 0 if plan.one_shot else level - 1)
 
 
-def weights_source(plan: LotteryPlan, stage: Stage) -> Stage | None:
-    """Returns the stage from whose final weights a stage starts.
+def weights_source(plan: LotteryPlan, stage: Stage) -> tuple[Stage, int] | None:
+    """Returns the stage, and its training step, with whose weights a stage starts.
 
     Args:
       plan: which stages the run has.
       stage: a ticket, or a control that does not draw new weights.
 
     Returns:
-      The stage; None for the initial weights of the run.
+      The stage and the step, which is most often the stage's last; None for the initial
+      weights of the run.
     """
     if stage.variant == "dense_continued":
         level = stage.level - 1
-        return control(plan, level, stage.variant) if level else ticket(plan, 0)
-    if stage.level and plan.retraining.keeps_weights:
-        return masks_source(plan, stage.level)
-    return pretraining(plan) if plan.retraining.rewind else None
+        found = control(plan, level, stage.variant) if level else ticket(plan, 0)
+    elif stage.level and plan.retraining.keeps_weights:
+        found = masks_source(plan, stage.level)
+    elif _has_pretraining(plan):
+        found = pretraining(plan)
+    elif stage.start and stage.level:
+        return ticket(plan, 0), stage.start
+    else:
+        return None
+    return found, found.stop
 
 
 def state_source(plan: LotteryPlan, stage: Stage) -> Stage:

@@ -26,6 +26,9 @@ class RewindPlan(NamedTuple):
         learning rates of steps k to T. "finetune" trains the final weights of the
         previous level at the final learning rate.
       finetune: number of steps of a level for "finetune".
+      whole_dense: whether level 0 trains from initialization to step T without
+        interruption. If False, it starts at step k with a new optimizer, like the other
+        levels.
 
     References:
       Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, 2020,
@@ -38,6 +41,7 @@ class RewindPlan(NamedTuple):
     total: int
     retrain: str = "rewind"
     finetune: int = 0
+    whole_dense: bool = False
 
     def span(self, level: int) -> Span:
         """Returns the interval of training steps in which a level trains.
@@ -49,6 +53,8 @@ class RewindPlan(NamedTuple):
           level: level of iterative magnitude pruning, from 0.
         """
         # Level 0 is always dense training, and ends at step T.
+        if not level and self.whole_dense:
+            return Span(0, self.total)
         if level and self.retrain == "finetune":
             return Span(self.total, self.total + self.finetune)
         return Span(self.rewind, self.total)

@@ -45,6 +45,7 @@ _IN_BASE = {
     *("sparse.score_iterations", "sparse.structure", "sparse.regrow"),
     *("sparse.soft_bound", "sparse.prune_disconnected", "sparse.ablation"),
     *("warm_start.run", "warm_start.weights", "warm_start.masks"),
+    "lottery.dense_run",  # where level 0 was trained, which is no other method
     *(f"{part}.{field}" for part, field, _ in (*_TOST, *_SMOOTHING, *_OTHERS)),
 }
 

@@ -35,7 +35,8 @@ ABOUT = {
     COPIES: (
         "Stability",
         "Between copies that start at an update of a level's training and differ only "
-        "in SGD noise. Instability: the highest error on their linear interpolation "
+        "in SGD noise, or between each copy and the network that it copies. "
+        "Instability: the highest error on their linear interpolation "
         "minus the mean error of its ends. Stable: below 2 points of test error. "
         "Matching: the level's ticket is less than 0.2 points of accuracy below the "
         "dense network.",

@@ -16,21 +16,24 @@ from jaxsparse.types import Params
 
 
 def compared_stage(saved: SavedStates, stage: Stage) -> Stage | None:
-    """Returns the ticket with which a ticket is compared at its end.
+    """Returns the ticket with which a stage is compared at its end.
 
     Args:
       saved: states of earlier stages.
       stage: the stage.
 
     Returns:
-      The ticket of the previous level; None if the experiment compares nothing here.
+      The ticket of the previous level for a ticket, and that of the level for its
+      children; None if the experiment compares no ticket here.
     """
     analysis = saved.experiment.instability
-    if analysis is None or not analysis.compare_levels:
+    if analysis is None:
         return None
-    if stage.variant != TICKET or not stage.level:
-        return None
-    return plan_lib.ticket(saved.plan, stage.level - 1)
+    if stage.variant == CHILDREN and analysis.with_parent:
+        return plan_lib.ticket(saved.plan, stage.level)
+    if stage.variant == TICKET and stage.level and analysis.compare_levels:
+        return plan_lib.ticket(saved.plan, stage.level - 1)
+    return None
 
 
 def records(saved: SavedStates, run: StageRun, state: TrainState) -> list[Record]:
@@ -66,7 +69,7 @@ def _weights(state: TrainState) -> tuple[Params, Any]:
 
 
 def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
-    """Compares all pairs of children of each replicate.
+    """Compares children of each replicate with each other or with their parent.
 
     Args:
       saved: states of earlier stages.
@@ -75,16 +78,27 @@ def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
 
     Returns:
       One record for each pair and replicate, with the number of the replicate, the
-      numbers of the two children and the measurements of
-      `InstabilityAnalysis.compare`.
+      "pair" of the numbers of two children, or of "parent" and the number of a child,
+      and the measurements of `InstabilityAnalysis.compare`.
+
+    Raises:
+      LostState: if the state of the parent is missing or corrupt.
     """
     found, copies = [], saved.plan.children.copies
-    for a, b in instability.pairs(copies):
+    source = compared_stage(saved, run.stage)
+    parent = None if source is None else _weights(saved.end_of(source))
+
+    def network(which: Any) -> Any:
+        if which == "parent":
+            return parent
         # Child c of replicate r has index r * copies + c.
-        first, second = (
-            jax.tree.map(lambda leaf, c=c: leaf[c::copies], ends) for c in (a, b)
-        )
-        measured = saved.experiment.instability.compare(first, second)
+        return jax.tree.map(lambda leaf: leaf[which::copies], ends)
+
+    pairs: list[tuple[Any, int]] = [*instability.pairs(copies)]
+    if parent is not None:
+        pairs = [("parent", child) for child in range(copies)]
+    for a, b in pairs:
+        measured = saved.experiment.instability.compare(network(a), network(b))
         for replicate, row in enumerate(measured):
             place = {"replicate": replicate, "pair": [a, b]}
             found.append(run.record("child_barrier", run.stage.stop) | place | row)

@@ -79,7 +79,7 @@ def level_masks(saved: SavedStates, level: int) -> Masks:
 def _first_masks(saved: SavedStates) -> Masks:
     """Chooses the masks of a method that is sparse from the start [r ...]."""
     source = plan_lib.weights_source(saved.plan, plan_lib.ticket(saved.plan, 0))
-    start = saved.init if source is None else saved.end_of(source)
+    start = saved.init if source is None else saved.at_step(*source)
     experiment = saved.experiment
     return experiment.task.first_masks(
         start.params, start.batch_stats, experiment.seeds

@@ -61,7 +61,7 @@ def find_lost(run_dir: RunDir, stages: Sequence[Stage]) -> set[str]:
     """
     ends = [end_name(stage) for stage in stages]
     found = multihost.broadcast_from_primary(
-        lambda: _find_lost(run_dir.metrics, run_dir.checkpoints, ends)
+        lambda: incomplete(run_dir.metrics, run_dir.checkpoints, ends)
     )
     for end, counts in found.items():
         log.warning(
@@ -73,7 +73,7 @@ def find_lost(run_dir: RunDir, stages: Sequence[Stage]) -> set[str]:
     return {stage_name(end) for end in found}
 
 
-def _find_lost(metrics: Path, directory: Path, ends: Sequence[str]) -> dict[str, str]:
+def incomplete(metrics: Path, directory: Path, ends: Sequence[str]) -> dict[str, str]:
     """Finds stages that have ended but whose records are incomplete.
 
     Args:
@@ -152,7 +152,7 @@ def has_ended(workdir: Path, *, levels: int) -> bool:
         return False
     if not all(checkpoints.exists(folder, end) for end in ends):
         return False
-    return not _find_lost(workdir / METRICS, folder, ends)
+    return not incomplete(workdir / METRICS, folder, ends)
 
 
 def _read_ends(workdir: Path) -> list[str]:

@@ -15,6 +15,7 @@ import jax
 from jaxsparse import multihost
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner import (
+    dense_run,
     end_records,
     instability,
     level_summary,
@@ -46,6 +47,11 @@ def run(experiment: Experiment, run_dir: RunDir) -> None:
       OSError: if a file cannot be written.
     """
     run_dir = run_dir._replace(index=RecordIndex(run_dir.metrics))
+    if experiment.dense_run is not None:
+        # Before the initial state is made, which is taken too.
+        level_0 = list_stages(experiment, run_dir)[0]
+        taken = StageRun(experiment.trainer, level_0, run_dir)
+        dense_run.take(experiment.dense_run, taken)
     saved = SavedStates(experiment, run_dir)
     stages = plan_lib.stages(saved.plan)
     lost_records = records.find_lost(run_dir, stages)

@@ -63,8 +63,9 @@ class SavedStates:
         self.experiment, self.run_dir, self.writes = experiment, run_dir, writes
         self.plan = old_runs.with_recorded_names(experiment.plan, run_dir.folder)
         self.init = self._make_init()
-        # By variant: name of the latest final checkpoint, and that state. The next
-        # stages start from these states, so that most are never loaded.
+        # By variant: name of the latest final checkpoint, and that state; under "kept"
+        # the latest state that was loaded from within a stage. The next stages start
+        # from these states, so that most are never loaded.
         self._latest: dict[str, tuple[str, TrainState]] = {}
 
     def _make_init(self) -> TrainState:
@@ -95,31 +96,43 @@ class SavedStates:
           LostState: if it is missing or corrupt.
           CorruptFile: if it is corrupt and the run directory may not be changed.
         """
-        name = end_name(stage)
-        found, state = self._latest.get(stage.variant, ("", self.init))
-        if found == name:
-            return state
-        saved = self._load(name, self.init)
-        if saved is None:
-            raise LostState(stage, name, self.run_dir)
-        self._latest[stage.variant] = (name, saved.state)
-        return saved.state
+        return self._latest_of(stage.variant, stage, end_name(stage))
 
     def at_step(self, stage: Stage, step: int) -> TrainState:
-        """Returns a state that was saved within a stage, in the checkpoint layout.
+        """Returns a saved state of a stage, in the checkpoint layout.
 
         Args:
           stage: a stage that has passed the step.
-          step: training step of the state.
+          step: training step of the state: one of `plan.saved_steps`, or the last of
+            the stage.
 
         Raises:
           LostState: if it is missing or corrupt.
           CorruptFile: if it is corrupt and the run directory may not be changed.
         """
-        name = saved_state_name(stage.name, step)
+        if step == stage.stop:
+            return self.end_of(stage)
+        return self._latest_of("kept", stage, saved_state_name(stage.name, step))
+
+    def _latest_of(self, place: str, stage: Stage, name: str) -> TrainState:
+        """Returns a state that a stage saved, which is then the latest of its place.
+
+        Args:
+          place: key of `_latest`.
+          stage: the stage that saved it.
+          name: name of its checkpoint.
+
+        Raises:
+          LostState: if it is missing or corrupt.
+          CorruptFile: if it is corrupt and the run directory may not be changed.
+        """
+        found, state = self._latest.get(place, ("", self.init))
+        if found == name:
+            return state
         saved = self._load(name, self.init)
         if saved is None:
             raise LostState(stage, name, self.run_dir)
+        self._latest[place] = (name, saved.state)
         return saved.state
 
     def has_ended(self, stage: Stage) -> bool:

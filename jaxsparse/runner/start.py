@@ -111,7 +111,7 @@ def _source_weights(saved: SavedStates, stage: Stage) -> tuple[Params, Any]:
     if stage.variant in controls.FRESH or task.start.fresh_weights:
         return task.initialize(_draw_keys(saved, stage, stage.variant))
     source = plan_lib.weights_source(saved.plan, stage)
-    state = saved.init if source is None else saved.end_of(source)
+    state = saved.init if source is None else saved.at_step(*source)
     return state.params, state.batch_stats
 
 

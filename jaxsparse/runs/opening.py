@@ -148,7 +148,12 @@ class LoadedRun:
         starts.check(self.config)
         self._check_replicate(replicate)
         level = numbers.one_of(level, self.levels(), self.folder)
-        source = starts.source(self.config, self.folder / "checkpoints", level)
+        source = starts.source(
+            self.config,
+            self.folder / "checkpoints",
+            level,
+            rewind=self._run.rewind,
+        )
         state = (
             factory.load_state(self._run, source)
             if isinstance(source, str)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def starts_from(workdir: Path) -> dict[str, Any]:
-    """Returns the recorded hashes of what a run was warm-started from.
+    """Returns the recorded hashes of what a run started from.
 
     Args:
       workdir: the run directory.
@@ -39,12 +39,12 @@ def starts_from(workdir: Path) -> dict[str, Any]:
 
 
 def check_start(workdir: Path, execution_plan: Mapping[str, Any]) -> None:
-    """Checks that the run or scores this run was warm-started from have not changed.
+    """Checks that the run or scores that this run started from have not changed.
 
     Args:
       workdir: the run directory.
       execution_plan: how the work is laid out, with the present hashes under
-        "starts_from" if the run is warm-started.
+        "starts_from" if the run starts from a file of another run.
 
     Raises:
       ValueError: if a hash differs from the recorded one.
@@ -53,7 +53,7 @@ def check_start(workdir: Path, execution_plan: Mapping[str, Any]) -> None:
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
             raise ValueError(
-                f"config.warm_start: expected {name} with hash {old[name]}, with which "
+                f"--workdir: expected {name} with hash {old[name]}, with which "
                 f"{workdir} began, got {new[name]}; restore the run or the scores that "
                 "it starts from, or choose another --workdir"
             )

@@ -242,6 +242,50 @@ def test_a_verdict_keeps_to_its_thresholds(
     assert (found["instability_sd"] is None) == stable  # of a single pair
 
 
+def test_a_copy_is_compared_with_the_network_that_it_copies(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """One copy of each replicate, against parent and child compared by hand."""
+    fields = {"instability.copies": 1, "instability.pairs": "parent"}
+    fields |= {"instability.start_steps": ("0step",), "lottery.levels": 0}
+    fields |= {"instability.levels": (0,), "instability.compare_levels": False}
+    made = make(tmp_path, FIELDS | fields)
+    # Its copies are as many as its replicates, whose compiled functions exist already.
+    assert made.instability.trainer.layout == trained[1].trainer.layout
+    analysis = trained[1].instability._replace(
+        trainer=trained[1].trainer,
+        with_parent=made.instability.with_parent,
+        compare_levels=False,
+    )
+    made = made._replace(trainer=trained[1].trainer, instability=analysis)
+    run_lib.run(made, tiny.desk(tmp_path))
+    parent, child = (tiny.load(tmp_path, f"{stage}/last", made) for stage in STAGES[:2])
+    measured = analysis.compare(
+        *((state.params, state.batch_stats) for state in (parent, child))
+    )
+    rows = metrics_log.read(tmp_path / "metrics.jsonl")
+    found = [row for row in rows if row["kind"] == "child_barrier"]
+    assert [row["pair"] for row in found] == [["parent", 0], ["parent", 0]]
+    assert [row["replicate"] for row in found] == [0, 1]
+    for r, row in enumerate(found):
+        assert measured[r].items() <= row.items()
+        own = [
+            jax.tree.map(lambda leaf, r=r: leaf[r], s.params) for s in (parent, child)
+        ]
+        apart = jax.tree.map(lambda a, b: float(np.sum(np.square(a - b))), *own)
+        assert row["l2"] == pytest.approx(sum(jax.tree.leaves(apart)) ** 0.5, rel=1e-5)
+        assert row["l2"] > 0
+        last = [
+            one["test_accuracy"]
+            for one in rows
+            if (one["kind"], one["step"], one.get("replicate")) == ("eval", 12, r)
+        ]
+        ends = (row["test_error"][0], row["test_error"][-1])
+        assert [1 - error for error in ends] == pytest.approx(last)
+    (verdict,) = (row for row in rows if row["kind"] == "stability")
+    assert verdict["pairs"] == 2
+
+
 def test_equal_noise_makes_equal_children(
     trained: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,7 +375,25 @@ def test_children_of_pretraining_begin_before_levels_do(
     [
         (
             {"instability.copies": 1},
-            r"instability\.copies: expected .*2 to 1000, got 1",
+            r"instability\.copies: expected .*2 to 1000, .*'copies', got 1",
+        ),
+        (
+            {"instability.copies": 1001},
+            r"instability\.copies: expected .*0 to 1000, got 1001",
+        ),
+        (
+            {"instability.pairs": "parent"},
+            r"instability\.pairs: expected 'copies' with instability\.copies 0",
+        ),
+        (
+            FIELDS | {"instability.pairs": "parent"},
+            r"instability\.start_steps: expected \(0,\), .*level 0, .*got step 5",
+        ),
+        (
+            FIELDS
+            | {"instability.pairs": "parent", "lottery.rewind": "5step"}
+            | {"instability.start_steps": ("2step", "5step")},
+            r"instability\.start_steps: expected \(5,\), .*level 0, .*got step 2",
         ),
         ({"instability.points": 2}, r"instability\.points: expected .*from 3 .*got 2"),
         (

@@ -12,6 +12,7 @@ from jaxsparse.stages import Stage, end_name, stage_name
 PLAIN = RewindPlan(0, 12)
 LATE = RewindPlan(5, 12)
 KEEPS = RewindPlan(5, 12, "learning_rate_rewind")
+WHOLE = RewindPlan(5, 12, whole_dense=True)
 EVERYTHING = LotteryPlan(
     KEEPS,
     levels=4,
@@ -25,6 +26,7 @@ EVERYTHING = LotteryPlan(
     [
         (LotteryPlan(PLAIN), ["train"]),
         (LotteryPlan(LATE), ["pretraining", "level_00/ticket"]),
+        (LotteryPlan(WHOLE, levels=1), ["level_00/ticket", "level_01/ticket"]),
         (LotteryPlan(PLAIN, levels=1), ["level_00/ticket", "level_01/ticket"]),
         (
             LotteryPlan(PLAIN, children=Children(2, (4,), (0,))),
@@ -51,11 +53,15 @@ def needed(plan: LotteryPlan, stage: Stage) -> list[Stage]:
     if stage.variant == "children":
         return [*found, plan_lib.state_source(plan, stage)]
     source = plan_lib.weights_source(plan, stage)
-    return [*found, *([source] if source else [])]
+    return [*found, *([source[0]] if source else [])]
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"one_shot": True}, {"retraining": LATE}, {"control_levels": (3,)}]
+    "changes",
+    [
+        *({}, {"one_shot": True}, {"retraining": LATE}, {"retraining": WHOLE}),
+        {"control_levels": (3,)},
+    ],
 )
 def test_stages_need_earlier_stages_only(changes: dict[str, Any]) -> None:
     plan = EVERYTHING._replace(**changes)
@@ -65,7 +71,9 @@ def test_stages_need_earlier_stages_only(changes: dict[str, Any]) -> None:
         assert set(needed(plan, stage)) <= set(stages[:place]), stage.name
 
 
-@pytest.mark.parametrize("changes", [{}, {"one_shot": True}, {"retraining": LATE}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"one_shot": True}, {"retraining": LATE}, {"retraining": WHOLE}]
+)
 def test_deleted_weights_are_not_needed_later(changes: dict[str, Any]) -> None:
     plan = EVERYTHING._replace(children=Children(), **changes)
     stages = plan_lib.stages(plan)
@@ -96,3 +104,19 @@ def test_parents_save_what_children_start_from() -> None:
         if stage.start not in (0, own.start):
             source = plan_lib.state_source(EVERYTHING, stage)
             assert (source.name, stage.start) in saved
+
+
+def test_a_whole_level_0_saves_what_later_levels_start_from() -> None:
+    plan = EVERYTHING._replace(retraining=WHOLE)
+    stages = {stage.name: stage for stage in plan_lib.stages(plan)}
+    first, later = stages["level_00/ticket"], stages["level_01/ticket"]
+    assert (first.start, first.stop, later.start) == (0, 12, 5)
+    assert plan_lib.saved_steps(plan, first) == (3, 5, 7)
+    assert plan_lib.saved_steps(plan, stages["level_02/ticket"]) == (7,)
+    assert plan_lib.weights_source(plan, first) is None
+    for name in ("level_01/ticket", "level_04/ticket"):
+        assert plan_lib.weights_source(plan, stages[name]) == (first, 5)
+    kept = plan._replace(retraining=KEEPS._replace(whole_dense=True))
+    alone = kept._replace(children=Children())
+    assert plan_lib.saved_steps(alone, first) == ()
+    assert plan_lib.weights_source(kept, later) == (first, 12)

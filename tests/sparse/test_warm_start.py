@@ -261,7 +261,7 @@ def test_an_arm_does_not_go_on_from_another_start(
     shutil.copytree(rigl, tmp_path / "earlier")
     fields = DYNAMIC | {"sparse.method": "rigl"}
     before = {path.name: path.read_bytes() for path in arm.glob("*.*")}
-    with pytest.raises(ValueError, match=r"config\.warm_start: expected .* began, got"):
+    with pytest.raises(ValueError, match=r"--workdir: expected checkp.* began, got"):
         tiny.train(arm, fields)
     assert {path.name: path.read_bytes() for path in arm.glob("*.*")} == before
     hashes = factory.recorded_hashes(tiny.config(fields), arm)

@@ -26,12 +26,16 @@ INSTABILITY = Section(
     {
         "copies": Field(
             0,
-            valid.Valid(
-                int,
-                lambda value: value == 0 or 2 <= value <= 1000,
-                "0, or an integer from 2 to 1000",
-            ),
-            "Number of copies of each state. 0 makes no analysis.",
+            valid.integer(0, 1000),
+            "Number of copies of each state. 0 makes no analysis; 1 is only for the "
+            "pairs `parent`.",
+        ),
+        "pairs": Field(
+            "copies",
+            valid.one_of("copies", "parent"),
+            "Which networks are compared: all pairs of `copies`, or each copy with the "
+            "ticket of its level (`parent`), whose training the copy then repeats from "
+            "the start on.",
         ),
         "start_steps": Field(
             ("0step",),

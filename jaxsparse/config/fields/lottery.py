@@ -65,6 +65,14 @@ LOTTERY = Section(
             valid.FLAG,
             "Whether each level is pruned directly from the trained dense network.",
         ),
+        "dense_run": Field(
+            None,
+            valid.optional(valid.PATH),
+            "Directory of an earlier run, relative to the directory of this run, whose "
+            "dense network is level 0. Level 0 then has all steps of dense training, "
+            "and later levels start from its state at `lottery.rewind`, which the "
+            "earlier run must have saved (`analysis.save_at`). None trains level 0.",
+        ),
         "rewind": Field(
             "0step",
             valid.DURATION,

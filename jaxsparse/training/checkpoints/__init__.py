@@ -16,6 +16,7 @@ from jaxsparse.training.checkpoints.cleanup import (
     delete_weights,
     within,
 )
+from jaxsparse.training.checkpoints.copying import copy
 from jaxsparse.training.checkpoints.errors import CorruptFile
 from jaxsparse.training.checkpoints.metadata import (
     comparable,
@@ -36,6 +37,7 @@ __all__ = (
     "CorruptFile",
     "clear",
     "comparable",
+    "copy",
     "delete",
     "delete_weights",
     "digest",
