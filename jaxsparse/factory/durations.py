@@ -94,7 +94,7 @@ class Durations(NamedTuple):
 
 @contextmanager
 def config_context(field: str) -> Iterator[None]:
-    """Prefixes errors with the config field.
+    """Prefixes errors with the config field, unless they name one already.
 
     Args:
       field: name of the field or section without "config.", such as "data".
@@ -108,6 +108,8 @@ def config_context(field: str) -> Iterator[None]:
         # Its message already explains how to get the dataset.
         raise
     except ValueError as error:
+        if str(error).startswith("config."):  # it names a field already
+            raise
         raise ValueError(f"config.{field}: {error}") from error
 
 

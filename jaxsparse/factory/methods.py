@@ -68,7 +68,7 @@ def check(config: ConfigDict) -> None:
     c, plain = config.sparse, config_lib.default().sparse
     method = config_lib.METHODS.find(c.method)
     reads = list(method.fields)
-    for score in scores_lib.used(config):
+    for score in scores_lib.used(config).values():
         reads += score.options
         reads += ("score_batches", "score_batch_size") if score.needs_data else ()
     # A field at its default counts as not set.
