@@ -78,7 +78,14 @@ def _folders(words: Sequence[str]) -> tuple[list[Path], Path]:
 
 def _show(runs: Sequence[Any]) -> None:
     """Prints the progress and the results of runs."""
-    from jaxsparse.reports import formatting, method_names, methods, progress, tables
+    from jaxsparse.reports import (
+        contents,
+        formatting,
+        method_names,
+        methods,
+        progress,
+        tables,
+    )
 
     for run in runs:
         note = progress.unfinished(run)
@@ -87,8 +94,10 @@ def _show(runs: Sequence[Any]) -> None:
     runs = progress.pool(runs)
     levels = tables.levels_table(runs)
     if levels.empty:
-        print("No level has finished yet.")
-    elif any(method_names.is_sparse(run) for run in runs):
+        print(contents.nothing(runs))
+    elif any(map(method_names.is_sparse, runs)) or all(
+        map(method_names.trains_once, runs)
+    ):
         shown = formatting.show_methods(methods.methods_table(runs))
         print(shown.to_string(index=False))
     else:

@@ -142,6 +142,7 @@ def match_structure(
     fields: tuple[str, str] = ("tree", "template"),
     shapes: bool = True,
     same_leaves: bool = False,
+    remedy: str = "pass trees of the same network",
 ) -> Any:
     """Arranges the leaves of a tree in the nesting of another tree, by their names.
 
@@ -154,6 +155,7 @@ def match_structure(
       same_leaves: whether to raise an error if one tree has None in place of a leaf of
         the other. Leaves in place of a `MaskedNode` of `template` belong to another
         optimizer and are dropped in any case.
+      remedy: what the user can do; the end of error messages.
 
     Returns:
       The leaves of `tree` in the nesting of `template`, with None for the leaves of
@@ -168,40 +170,40 @@ def match_structure(
       >>> match_structure(ticket, {"kernel": jnp.zeros(2), "bias": jnp.zeros(1)})
       {'bias': None, 'kernel': Array([ True,  True], dtype=bool)}
     """
-    entries = _named(template)
+    entries, words = _named(template), (*fields, remedy)
     treedef = jax.tree.structure(template, is_leaf=is_absent)
     # Trees of equal structure have equal names, so no look-up by name is needed.
     if jax.tree.structure(tree, is_leaf=is_absent) == treedef:
         leaves = [leaf for _, leaf in _named(tree)]
     else:
-        leaves = _look_up(tree, entries, fields)
+        leaves = _look_up(tree, entries, words)
     matched = []
     for (name, place), leaf in zip(entries, leaves, strict=True):
         has_leaf, has_place = not is_absent(leaf), not is_absent(place)
         # Only None counts as a difference: a MaskedNode of `template` marks a leaf
         # that belongs to another optimizer.
         if same_leaves and has_leaf and place is None:
-            raise _unexpected(name, entries, fields)
+            raise _unexpected(name, entries, words)
         if same_leaves and has_place and not has_leaf:
-            raise _missing(name, entries, fields)
+            raise _missing(name, entries, words)
         if shapes and has_leaf and has_place and jnp.shape(leaf) != jnp.shape(place):
             raise ValueError(
                 f"{fields[0]}: {name}: expected shape {jnp.shape(place)}, as in "
-                f"{fields[1]}, got {jnp.shape(leaf)}; pass trees of the same network"
+                f"{fields[1]}, got {jnp.shape(leaf)}; {remedy}"
             )
         matched.append((leaf if has_leaf else None) if has_place else place)
     return treedef.unflatten(matched)
 
 
 def _look_up(
-    tree: Any, entries: list[tuple[str, Any]], fields: tuple[str, str]
+    tree: Any, entries: list[tuple[str, Any]], words: tuple[str, str, str]
 ) -> list[Any]:
     """Returns the leaves of a tree in the order of the entries of its template.
 
     Args:
       tree: any pytree.
       entries: names of the template's leaves and absent nodes, each with its node.
-      fields: names of the two trees in error messages.
+      words: for error messages, the names of the two trees and the remedy.
 
     Returns:
       A leaf for each entry; None where the tree is absent.
@@ -215,10 +217,10 @@ def _look_up(
     template_absent = {name for name, place in entries if is_absent(place)}
     for name in leaves:
         if name not in known and not _is_within(name, template_absent):
-            raise _unexpected(name, entries, fields)
+            raise _unexpected(name, entries, words)
     for name, place in entries:
         if not (is_absent(place) or name in leaves or _is_within(name, absent)):
-            raise _missing(name, entries, fields)
+            raise _missing(name, entries, words)
     return [leaves.get(name) for name, _ in entries]
 
 
@@ -229,22 +231,23 @@ def _is_within(name: str, places: set[str]) -> bool:
 
 
 def _unexpected(
-    name: str, entries: list[tuple[str, Any]], fields: tuple[str, str]
+    name: str, entries: list[tuple[str, Any]], words: tuple[str, str, str]
 ) -> ValueError:
     """Makes the error for a leaf that the template does not have."""
     return ValueError(
-        f"{fields[0]}: expected only leaves of {fields[1]}, which are "
-        f"{_names_of(entries)}, got the leaf {name}; pass trees of the same network"
+        f"{words[0]}: expected only leaves of {words[1]}, which are "
+        f"{_names_of(entries)}, got {f'the leaf {name}' if name else 'an array'}; "
+        f"{words[2]}"
     )
 
 
 def _missing(
-    name: str, entries: list[tuple[str, Any]], fields: tuple[str, str]
+    name: str, entries: list[tuple[str, Any]], words: tuple[str, str, str]
 ) -> ValueError:
     """Makes the error for a leaf that only the template has."""
     return ValueError(
-        f"{fields[0]}: expected all leaves of {fields[1]}, which are "
-        f"{_names_of(entries)}, got no leaf {name}; pass trees of the same network"
+        f"{words[0]}: expected all leaves of {words[1]}, which are "
+        f"{_names_of(entries)}, got no leaf {name}; {words[2]}"
     )
 
 

@@ -1,5 +1,6 @@
 """Arguments that methods refuse, by name; nothing is compiled."""
 
+import math
 from typing import Any
 
 import jax
@@ -36,7 +37,12 @@ REFUSED: dict[str, tuple[Any, dict]] = {
         t.mest,
         {"sparsity": 0.5, "soft_bound": True},
     ),
-    "end_step: expected .*begin_step=100.*got 9": (t.rigl, END),
+    "end_step: expected .*101, with update_every=100 and no begin_step, got 9": (
+        *(t.rigl, END),
+    ),
+    "end_step: expected .*8, with begin_step=7, got 5": (
+        *(t.rigl, {"sparsity": 0.5, "begin_step": 7, "end_step": 5}),
+    ),
     "update_every: expected .*got 0": (t.rigl, END | {"update_every": 0}),
     "begin_step: expected .*got -1": (t.rigl, END | {"begin_step": -1}),
     "gradient_weight: expected .*got -1": (t.mest, END | {"gradient_weight": -1.0}),
@@ -100,6 +106,27 @@ def test_arguments_are_refused_by_name(message: str) -> None:
     make, options = REFUSED[message]
     with pytest.raises(ValueError, match="^" + message):
         jax.eval_shape(flat_options.call(make, SGD, **options).init, PARAMS)
+
+
+STEPS = {"begin_step": 0, "end_step": 900}
+BY_SPARSITY = {
+    t.gradual_magnitude: STEPS,
+    t.one_shot_magnitude: {"step": 3},
+    t.ac_dc: STEPS | {"update_every": 100},
+    t.straight_through: {},
+    t.top_kast: {"backward_sparsity": 0.0},
+} | dict.fromkeys(
+    (t.sparse_evolution, t.rigl, t.mest, t.snfs, t.granet), {"end_step": 900}
+)
+
+
+@pytest.mark.parametrize("sparsity", [1.0, -0.1, math.nan])
+@pytest.mark.parametrize("make", BY_SPARSITY)
+def test_sparsities_are_checked_when_a_method_is_made(
+    make: Any, sparsity: float
+) -> None:
+    with pytest.raises(ValueError, match="^sparsity: expected a fraction to remove"):
+        make(SGD, sparsity=sparsity, **BY_SPARSITY[make])
 
 
 @pytest.mark.parametrize("make", [t.straight_through, t.top_kast, t.sr_ste])

@@ -11,12 +11,15 @@ from helpers import tiny
 
 import jaxsparse
 from jaxsparse import factory, metrics_log, tree
+from jaxsparse import masks as masks_lib
 from jaxsparse.lottery import tickets
 from jaxsparse.runner import run as run_lib
 from jaxsparse.training.preemption import Preempted
 
 FIELDS = {"lottery.levels": 1, "model.features": (12, 8), "training.duration": "1ep"}
 FIELDS["schedule.milestones"] = ("4step",)
+CONTROLS = ("reinitialized", "shuffled_layers", "dense_continued")
+FIELDS["lottery.controls"] = CONTROLS
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -65,7 +68,8 @@ def test_a_run_opens_without_its_dataset(folder: Path) -> None:
     run = jaxsparse.load(folder)
     assert run.config.model.features == (12, 8)
     table = run.records()
-    assert list(table[table.kind == "level"].kept) == [944, 944, 755, 755]
+    of_tickets = table[(table.kind == "level") & (table.variant == "ticket")]
+    assert list(of_tickets.kept) == [944, 944, 755, 755]
     both, second = run.masks(replicate=None), run.masks(1, replicate=1)
     tiny.check_equal(jax.tree.map(lambda leaf: leaf[1], both), second)
     params = run.params(level=1, replicate=1)
@@ -98,6 +102,28 @@ def test_start_params_are_those_that_training_received(
         run.start_params(1)
 
 
+@pytest.mark.usefixtures("no_data")
+def test_controls_are_opened_by_their_variant(
+    folder: Path, started: dict[str, Any]
+) -> None:
+    run = jaxsparse.load(folder)
+    assert run.variants() == ["ticket", *CONTROLS]
+    assert (run.levels(), run.levels("shuffled_layers")) == ([0, 1], [1])
+    ticket = masks_lib.layer_counts(run.masks())
+    for variant in CONTROLS:
+        received = started[f"level_01/{variant}"]
+        tiny.check_equal(run.start_params(1, None, variant=variant), received)
+        params, mask = run.params(variant=variant), run.masks(variant=variant)
+        tiny.check_equal(masks_lib.apply(mask, params), params)
+        dense = variant == "dense_continued"
+        assert (masks_lib.layer_counts(mask) == ticket) != dense
+        tiny.check_equal(run.variables(variant=variant)["params"], params)
+    with pytest.raises(ValueError, match=r"variant: expected one of \['ticket', 're"):
+        run.masks(variant="random_mask")
+    with pytest.raises(ValueError, match=r"one of \[1\] of variant 'reinitialized'"):
+        run.params(0, variant="reinitialized")
+
+
 def test_weights_are_those_that_were_measured(folder: Path) -> None:
     run = jaxsparse.load(folder)
     opened = factory.open_run(str(folder))
@@ -107,6 +133,7 @@ def test_weights_are_those_that_were_measured(folder: Path) -> None:
     for level in (0, 1):
         _, right = evaluate(run.params(level), {}, (test.images, test.labels))
         row = table[(table.kind == "level") & (table.level == level)].iloc[0]
+        assert row.variant == "ticket"
         assert float(right.mean()) == pytest.approx(row.test_accuracy)
 
 

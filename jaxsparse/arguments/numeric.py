@@ -51,14 +51,16 @@ def number(
     maximum: float | int | None = None,
     *,
     above: bool = False,
+    below: bool = False,
     finite: bool = True,
 ) -> Check:
     """Makes a check that a value is a real number in a range, and not NaN.
 
     Args:
       minimum: lower limit; None for no lower limit.
-      maximum: the largest value allowed; None for no upper limit.
+      maximum: upper limit; None for no upper limit.
       above: whether the value must be strictly above `minimum`.
+      below: whether the value must be strictly below `maximum`.
       finite: whether infinite values are rejected.
 
     Returns:
@@ -70,13 +72,12 @@ def number(
         if _is_traced(value):
             return
         kind = "finite number" if finite else "number"
-        expected = f"a {kind}{_range(minimum, maximum, above)}"
+        expected = f"a {kind}{_range(minimum, maximum, above, below)}"
         real = _as_float(value)
         if real is None:
             raise TypeError(f"{name}: expected {expected}, got {value!r}")
-        is_inside = _is_within(real, minimum, maximum) and not (
-            above and real == minimum
-        )
+        at_limit = (above and real == minimum) or (below and real == maximum)
+        is_inside = _is_within(real, minimum, maximum) and not at_limit
         is_valid = math.isfinite(real) if finite else not math.isnan(real)
         if not (is_valid and is_inside):
             raise ValueError(f"{name}: expected {expected}, got {value}")
@@ -141,10 +142,11 @@ def _is_within(value: Any, minimum: Any, maximum: Any) -> bool:
     )
 
 
-def _range(minimum: Any, maximum: Any, above: bool = False) -> str:
+def _range(minimum: Any, maximum: Any, above: bool = False, below: bool = False) -> str:
     """Describes a range, to follow a noun such as "an integer"."""
+    highest = f"below {maximum}" if below else f"{maximum}"
     if minimum is None:
-        return "" if maximum is None else f" of at most {maximum}"
+        return "" if maximum is None else f" {'' if below else 'of at most '}{highest}"
     if maximum is None:
         return f" above {minimum}" if above else f" of at least {minimum}"
-    return f" from {minimum} to {maximum}"
+    return f" from {'above ' if above else ''}{minimum} to {highest}"

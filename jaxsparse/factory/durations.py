@@ -1,12 +1,13 @@
 """Converts the durations of a config from strings to training steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from jaxsparse import durations
+from jaxsparse.config.fields import FIELDS
 from jaxsparse.data import shuffling, tfds_folders
 from jaxsparse.training.chunk_plan import EpochSpec
 
@@ -93,11 +94,18 @@ class Durations(NamedTuple):
 
 
 @contextmanager
-def config_context(field: str) -> Iterator[None]:
-    """Prefixes errors with the config field.
+def config_context(
+    field: str, arguments: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Prefixes errors with the config field, unless they name one already.
+
+    An error that begins with the name of an argument gets the name of the field from
+    which the argument comes, such as "config.sparse.end_step" for "end_step".
 
     Args:
       field: name of the field or section without "config.", such as "data".
+      arguments: names of fields of the section, by those of the arguments that they are
+        passed to; None if these are equal.
 
     Raises:
       ValueError: what was raised inside, with the prefixed message.
@@ -108,6 +116,12 @@ def config_context(field: str) -> Iterator[None]:
         # Its message already explains how to get the dataset.
         raise
     except ValueError as error:
+        if str(error).startswith("config."):  # it names a field already
+            raise
+        name, colon, rest = str(error).partition(": ")
+        own = f"{field}.{(arguments or {}).get(name, name)}"
+        if colon and (own in FIELDS or name in (arguments or {})):
+            raise ValueError(f"config.{own}: {rest}") from error
         raise ValueError(f"config.{field}: {error}") from error
 
 

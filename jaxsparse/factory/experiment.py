@@ -15,6 +15,7 @@ from jaxsparse.factory import (
     example_feed,
     instability,
     probes,
+    score_checks,
     size_checks,
     tost,
     warm_start,
@@ -68,8 +69,11 @@ def make_experiment(
     task = components.make_network(config, dataset, durations)
     size_checks.check_masks(config, task.masks)
     seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
-    params, _ = jax.eval_shape(task.initialize, seeds.init)
-    size_checks.check_memory(config, params, layout)
+    variables = jax.eval_shape(task.initialize, seeds.init)
+    size_checks.check_memory(config, variables[0], layout)
+    score_checks.check_registered(
+        config, dataset, *state_lib.of_one(variables), task.masks
+    )
     task = device_layout.shard_task(task, layout, seeds)
     task, origin = warm_start.apply_warm_start(config, task, seeds, workdir)
     imp.check(plan.rule, task.masks, levels=plan.levels)

@@ -48,7 +48,9 @@ def check(config: ConfigDict) -> None:
     plain = config_lib.default().sparse
     used = scores_lib.used(config)
     for name in ("score_batches", "score_batch_size"):
-        if c[name] != plain[name] and not any(score.needs_data for score in used):
+        if c[name] != plain[name] and not any(
+            score.needs_data for score in used.values()
+        ):
             known = [s.name for s in config_lib.SCORES.values() if s.needs_data]
             raise ValueError(
                 f"config.sparse.{name}: expected {plain[name]} with "
@@ -216,7 +218,9 @@ def _ablate(
         return controls.shuffle_layers(masks, key=draw)
     if c.ablation == "inverted":
         everything = jax.tree.map(jnp.ones_like, masks)
-        found = scorer.bind(config_lib.SCORES.find(c.pai_score), c)(params, everything)
+        spec = config_lib.SCORES.find(c.pai_score)
+        score = scorer.bind(spec, c, field=scores_lib.PAI_SCORE)
+        found = score(params, everything)
         # SynFlow scores are float64; without this JAX would convert them to float32.
         with jax.enable_x64(scores_lib.is_wide(found)):
             return controls.invert(masks, found)
@@ -243,7 +247,7 @@ def _choose(
     """
     c = config.sparse
     spec = config_lib.SCORES.find(c.pai_score)
-    score = scorer.bind(spec, c)
+    score = scorer.bind(spec, c, field=scores_lib.PAI_SCORE)
     with config_context("sparse"):
         layers = _layer_options(config, dense, axes)
         if c.score_iterations == 1:

@@ -68,7 +68,7 @@ def check(config: ConfigDict) -> None:
     c, plain = config.sparse, config_lib.default().sparse
     method = config_lib.METHODS.find(c.method)
     reads = list(method.fields)
-    for score in scores_lib.used(config):
+    for score in scores_lib.used(config).values():
         reads += score.options
         reads += ("score_batches", "score_batch_size") if score.needs_data else ()
     # A field at its default counts as not set.
@@ -197,10 +197,12 @@ def make_wrap(
     if "axes" in method.receives:
         arguments["axes"] = axes
     make, records = method.load(), method.load_records()
+    names = {argument: field for field, argument in method.arguments.items()}
+    names |= {option: option for option in method.options}
 
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
         extra = {"key": key} if "key" in method.receives else {}
-        with config_context("sparse"):
+        with config_context("sparse", names):
             return make(inner, **_collect(arguments, records), **extra)
 
     return wrap

@@ -7,21 +7,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import losses, scores
-from jaxsparse import masks as masks_lib
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
+from jaxsparse.factory import score_results
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params, Scores
 
 # GraSP's authors divide the logits of its loss by this temperature.
 TEMPERATURE = 200.0
+
+# Config fields that name scores.
+PAI_SCORE, LEVEL_SCORE = "sparse.pai_score", "lottery.score"
 
 Score = Callable[[Params, Masks], Scores]
 
@@ -55,15 +57,17 @@ class ScoreInputs:
         logits = self.network(params, images, train=True)
         return jnp.mean(losses.cross_entropy(logits / temperature, labels))
 
-    def bind(self, spec: ScoreSpec, section: ConfigDict) -> Score:
+    def bind(self, spec: ScoreSpec, section: ConfigDict, *, field: str) -> Score:
         """Binds the inputs and options of a score to its function.
 
         Args:
           spec: the registered score.
           section: section "sparse" of the config, which contains the score's options.
+          field: config field that names the score, for messages.
 
         Returns:
-          A function of parameters and masks to scores.
+          A function of parameters and masks to scores with the nesting of the masks. It
+          raises ValueError if the scores do not fit the masks.
         """
         there = {
             "loss": self.loss,
@@ -74,11 +78,17 @@ class ScoreInputs:
         }
         given = {name: there[name] for name in spec.needs}
         given |= {name: section[name] for name in spec.options}
-        return functools.partial(spec.load(), **given) if given else spec.load()
+        function = functools.partial(spec.load(), **given)
+
+        def score(params: Params, masks: Masks) -> Scores:
+            found = function(params, masks)
+            return score_results.fit(found, masks, spec.name, field=field)
+
+        return score
 
 
-def used(config: ConfigDict) -> list[ScoreSpec]:
-    """Returns the scores that a config's training computes.
+def used(config: ConfigDict) -> dict[str, ScoreSpec]:
+    """Returns the scores that a config's training computes, by the fields naming them.
 
     Args:
       config: a config with valid types and ranges.
@@ -86,13 +96,15 @@ def used(config: ConfigDict) -> list[ScoreSpec]:
     Raises:
       ValueError: if a score is not registered; the message names the config field.
     """
-    found = []
+    names = {}
     if "pai_score" in config_lib.METHODS.find(config.sparse.method).fields:
-        found.append(config_lib.SCORES.find(config.sparse.pai_score))
+        names[PAI_SCORE] = config.sparse.pai_score
     if config.lottery.levels:
-        field = "lottery.score"
-        found.append(config_lib.SCORES.find(config.lottery.score, field=field))
-    return found
+        names[LEVEL_SCORE] = config.lottery.score
+    return {
+        field: config_lib.SCORES.find(name, field=field)
+        for field, name in names.items()
+    }
 
 
 def random(params: Params, masks: Masks, *, key: Key[Array, ""]) -> Scores:
@@ -184,22 +196,49 @@ def make_score_inputs(
     Raises:
       ValueError: if a score that uses examples needs more than the dataset has.
     """
-    c, train = config.sparse, dataset.train
+    train = dataset.train
+    count, batch = batch_shape(config, spec, len(train.labels))
+    # A number that no other use of the data key folds in.
+    key = jax.random.fold_in(seeds.data, 2**31)
+    rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
+    rows = rows[: count * batch].reshape(count, batch)
+    images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
+    labels = jnp.asarray(train.labels[rows])
+    return ScoreInputs(with_stats(model, stats), images, labels, seeds.masks)
+
+
+def batch_shape(config: ConfigDict, spec: ScoreSpec, examples: int) -> tuple[int, int]:
+    """Returns the number and the size of the batches on which weights are scored.
+
+    Args:
+      config: a validated config.
+      spec: the registered score.
+      examples: number of training examples.
+
+    Raises:
+      ValueError: if a score that uses examples needs more than there are.
+    """
+    c = config.sparse
     needed = c.score_batches * c.score_batch_size
-    if spec.needs_data and needed > len(train.labels):
+    if spec.needs_data and needed > examples:
         raise ValueError(
-            f"config.sparse.score_batches: expected at most the {len(train.labels)} "
+            f"config.sparse.score_batches: expected at most the {examples} "
             f"training examples in all batches, got {c.score_batches} batches of "
             f"{c.score_batch_size}, which is {needed}; set fewer or smaller batches"
         )
     # Scores without data may find fewer examples than the defaults ask for.
-    needed = min(needed, len(train.labels))
+    needed = min(needed, examples)
     batch = needed // c.score_batches or 1
-    # A number that no other use of the data key folds in.
-    key = jax.random.fold_in(seeds.data, 2**31)
-    rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
-    rows = rows[: needed // batch * batch].reshape(-1, batch)
-    images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
+    return needed // batch, batch
+
+
+def with_stats(model: nn.Module, stats: Any) -> Callable[..., Array]:
+    """Returns a network's function of parameters and images, for `ScoreInputs`.
+
+    Args:
+      model: the network.
+      stats: batch statistics of a replicate; {} without BatchNorm.
+    """
 
     def network(params: Params, images: Array, *, train: bool) -> Array:
         variables = {"params": params, "batch_stats": stats}
@@ -207,35 +246,12 @@ def make_score_inputs(
         out = model.apply(variables, images, train=train, mutable=["batch_stats"])
         return out[0]
 
-    return ScoreInputs(network, images, jnp.asarray(train.labels[rows]), seeds.masks)
+    return network
 
 
 def is_wide(scores: Any) -> bool:
     """Returns whether scores are float64, so that they need `jax.enable_x64`."""
     return any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(scores))
-
-
-def _check_finite(scores: Scores, kept: Masks, name: str, level: int) -> None:
-    """Raises ValueError if the score of an active weight is NaN or infinite.
-
-    Args:
-      scores: scores of one replicate.
-      kept: boolean masks of the active weights.
-      name: name of the score, for the message.
-      level: level whose masks are chosen, for the message.
-    """
-    bad = masks_lib.tree_map(
-        lambda mask, leaf: int((~np.isfinite(leaf) & np.asarray(mask)).sum()),
-        kept,
-        jax.device_get(scores),
-    )
-    for leaf, count in zip(masks_lib.names(kept), jax.tree.leaves(bad), strict=True):
-        if count:
-            raise ValueError(
-                f"config.lottery.score: expected finite scores of {name!r} at level "
-                f"{level}, got {count} that are not in {leaf}; did training diverge, "
-                "or does the loss overflow?"
-            )
 
 
 def make_level_scores(
@@ -257,7 +273,7 @@ def make_level_scores(
       A function of weights, batch statistics, masks, seeds [r ...] and the level to
       scores [r ...]; None for scores that `lottery.imp` computes itself.
     """
-    spec = config_lib.SCORES.find(config.lottery.score, field="lottery.score")
+    spec = config_lib.SCORES.find(config.lottery.score, field=LEVEL_SCORE)
     if spec.name in ("magnitude", "random"):
         return None
 
@@ -278,8 +294,9 @@ def make_level_scores(
             scorer = make_score_inputs(
                 config, spec, dataset, model, normalize, held, own_seeds
             )
-            found = scorer.bind(spec, config.sparse)(weights, kept)
-            _check_finite(found, kept, spec.name, level)
+            bound = scorer.bind(spec, config.sparse, field=LEVEL_SCORE)
+            found = bound(weights, kept)
+            score_results.check_finite(found, kept, spec.name, level)
             each.append(found)
         # Otherwise `jnp.stack` would convert float64 scores to float32.
         with jax.enable_x64(is_wide(each)):

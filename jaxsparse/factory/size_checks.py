@@ -48,7 +48,8 @@ def check_sizes(config: ConfigDict, dataset: Dataset) -> None:
         )
     c = config.sparse
     scored = c.score_batches * c.score_batch_size
-    if any(spec.needs_data for spec in scores_lib.used(config)) and scored > examples:
+    specs = scores_lib.used(config).values()
+    if any(spec.needs_data for spec in specs) and scored > examples:
         raise ValueError(
             f"config.sparse.score_batches: expected at most the {examples} training "
             f"examples in all batches, got {c.score_batches} batches of "

@@ -24,7 +24,11 @@ def compute(score: Score, params: Params, masks: Masks) -> Scores:
     """
     fields = ("score", "the prunable leaves of params")
     return tree.match_structure(
-        score(params, masks), masks, fields=fields, same_leaves=True
+        score(params, masks),
+        masks,
+        fields=fields,
+        same_leaves=True,
+        remedy="return one score per weight, and None for leaves that have no mask",
     )
 
 

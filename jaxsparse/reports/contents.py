@@ -23,7 +23,6 @@ from jaxsparse.reports import (
 from jaxsparse.reports.html import Chapter, Part, Picture
 from jaxsparse.reports.records import RunRecords
 
-NOTHING = "No level has finished yet."
 Images = Mapping[str, bytes]
 
 
@@ -93,8 +92,8 @@ def _group(runs: Sequence[RunRecords], images: Images) -> list[Part]:
     if compares_methods(runs):
         table = methods.methods_table(runs)
         shown = None if table.empty else formatting.show_methods(table)
-        nothing = [NOTHING] if table.empty else []
-        parts.append(Part("Methods", paragraphs=nothing, table=shown))
+        words = [nothing(runs)] if table.empty else []
+        parts.append(Part("Methods", paragraphs=words, table=shown))
     names = ("sparsity", "methods", "exploration", "densities", "comparison")
     parts.append(Part(pictures=_pictures(images, *names)))
     different = _differences(runs)
@@ -106,8 +105,18 @@ def _group(runs: Sequence[RunRecords], images: Images) -> list[Part]:
 
 
 def compares_methods(runs: Sequence[RunRecords]) -> bool:
-    """Returns whether the runs include methods of sparse training to compare."""
-    return len(runs) > 1 and any(method_names.is_sparse(run) for run in runs)
+    """Returns whether runs are compared by method, and not level by level."""
+    return len(runs) > 1 and (
+        any(method_names.is_sparse(run) for run in runs)
+        or all(method_names.trains_once(run) for run in runs)
+    )
+
+
+def nothing(runs: Sequence[RunRecords]) -> str:
+    """Returns the note on runs without results."""
+    if all(method_names.trains_once(run) for run in runs):
+        return "Training has not finished yet."
+    return "No level has finished yet."
 
 
 def _trained(runs: Sequence[RunRecords]) -> pd.DataFrame:
@@ -138,7 +147,7 @@ def _run(run: RunRecords, images: Images) -> list[Part]:
         where = "; ".join(run.failed)
         notes.append(f"Left out because of a non-finite loss: {where}.")
     if tables.levels_table([run]).empty:
-        notes.append(NOTHING)
+        notes.append(nothing([run]))
     results = _of_training if method_names.trains_once(run) else _of_levels
     config = json.dumps(run.config, indent=2, ensure_ascii=False)
     return [
@@ -173,8 +182,7 @@ def _of_training(run: RunRecords, images: Images) -> list[Part]:
     """Describes the results of a run that trains once."""
     parts, table = [], methods.methods_table([run])
     if not table.empty:
-        levels = tables.levels_table([run])
-        words = formatting.method_summary(table.iloc[0], levels)
+        words = formatting.method_summary(table.iloc[0])
         parts.append(Part(paragraphs=words))
         parts.append(Part("Test accuracy", table=formatting.show_methods(table)))
     for heading in ("Training", "Exploration"):
@@ -216,11 +224,12 @@ def _pictures(images: Images, *names: str) -> list[Picture]:
 
 
 def _environment(run: RunRecords) -> pd.DataFrame:
-    """Tabulates command, versions, devices, commit, levels finished and time."""
+    """Tabulates command, versions, devices, commit, time, and levels finished."""
     # The command is first, because a reader will want to repeat it.
     facts = {"command": run.environment.get("command", "not recorded")}
     facts |= flatten(run.environment)
-    levels = tables.levels_table([run])
+    once = method_names.trains_once(run)
+    levels = tables.levels_table([] if once else [run])
     for variant, rows in levels.groupby("variant", sort=False)["level"]:
         finished = ", ".join(str(level) for level in rows)
         facts[f"levels finished, {formatting.variant_label(str(variant))}"] = finished

@@ -103,12 +103,11 @@ def _place(row: pd.Series) -> str:
     return f"{percent(row['weights_remaining'])} % of the weights (level {row.name})"
 
 
-def method_summary(row: pd.Series, levels: pd.DataFrame) -> list[str]:
+def method_summary(row: pd.Series) -> list[str]:
     """Describes in sentences the result of a run that trains once.
 
     Args:
       row: its row of `methods.methods_table`.
-      levels: its rows of `tables.levels_table`, for early stopping.
 
     Returns:
       Sentences about what was recorded.
@@ -128,27 +127,29 @@ def method_summary(row: pd.Series, levels: pd.DataFrame) -> list[str]:
             f"Explored: {percent(row['explored'])} % of the weights were active at "
             "some step."
         )
-    early = levels.loc[levels["early_stop_step"].notna()]
-    for step, accuracy in zip(
-        means(early, "early_stop_step", digits=0),
-        means(early, "early_stop_test_accuracy"),
-        strict=True,
-    ):
+    if not pd.isna(row["early_stop_step"]):
+        step = plus_minus(row["early_stop_step"], row["early_stop_step_sd"], digits=0)
+        accuracy = plus_minus(
+            row["early_stop_test_accuracy"], row["early_stop_test_accuracy_sd"]
+        )
         sentences.append(
             f"At the lowest validation loss, after {step} updates: {accuracy} %."
         )
     return sentences
 
 
+# Columns of tables of levels and of methods, their headings, and digits.
+_EARLY = {
+    "early_stop_step": ("Early-stop step", 0),
+    "early_stop_test_accuracy": ("Test accuracy at early stop (%)", 2),
+}
+
+
 def show_levels(table: pd.DataFrame) -> pd.DataFrame:
     """Formats `tables.levels_table`, without columns that are empty."""
     shown = _show_places(table, "variant")
     shown["n"] = [str(n) for n in table["n"]]
-    measures = {
-        "test_accuracy": ("Test accuracy (%)", 2),
-        "early_stop_step": ("Early-stop step", 0),
-        "early_stop_test_accuracy": ("Test accuracy at early stop (%)", 2),
-    }
+    measures = {"test_accuracy": ("Test accuracy (%)", 2)} | _EARLY
     for name, (heading, digits) in measures.items():
         if name == "test_accuracy" or table[name].notna().any():
             shown[heading] = means(table, name, digits=digits)
@@ -196,7 +197,10 @@ def show_layers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_methods(table: pd.DataFrame) -> pd.DataFrame:
-    """Formats `methods.methods_table`, without columns that are empty."""
+    """Formats `methods.methods_table`, without columns that are empty.
+
+    The columns of early stopping are shown for a single run, without those of its name.
+    """
     shown = pd.DataFrame({"Method": list(table["label"])})
     if len(table) > 1:
         shown["Run"] = list(table["run"])
@@ -209,6 +213,9 @@ def show_methods(table: pd.DataFrame) -> pd.DataFrame:
         shown["Effective sparsity (%)"] = effective
     if table["explored"].notna().any():
         shown["Ever active (%)"] = [percent(x) for x in table["explored"]]
+    for name, (heading, digits) in _EARLY.items():
+        if len(table) == 1 and table[name].notna().any():
+            shown[heading] = means(table, name, digits=digits)
     return shown
 
 

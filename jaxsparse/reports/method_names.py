@@ -75,7 +75,9 @@ def _method(run: RunRecords) -> str:
     if used == "none":
         return _without_method(run)
     score = fields.get("pai_score", "random") if used == "static" else ""
-    name, own = _registered(run, *(("score", score) if score else ("method", used)))
+    kind, name = ("score", score) if score else ("method", used)
+    own = settings.registered(run, kind, name).get("distribution", "global")
+    name = settings.label(run, kind, name)
     grow = fields.get("grow", "gradient")
     if used == "rigl" and grow != "gradient":
         name = f"{name} {grow}"
@@ -112,20 +114,6 @@ def _departures(fields: Mapping[str, Any], score: str) -> list[str]:
     return details
 
 
-def _registered(run: RunRecords, kind: str, name: str) -> tuple[str, str]:
-    """Returns the label of a score or method, and its usual distribution.
-
-    The run's environment contains those that users registered, so that no code of
-    theirs is executed here.
-    """
-    registry = config.SCORES if kind == "score" else config.METHODS
-    if name in registry:
-        return registry[name].title, registry[name].distribution
-    recorded = run.environment.get("registered") or {}
-    found = recorded.get(kind, {}).get(name, {})
-    return found.get("label", name), found.get("distribution", "global")
-
-
 def _other_run(run: RunRecords, checkpoint: str) -> str:
     """Names a checkpoint of the run from which this one started."""
     folder = (settings.section(run, "warm_start").get("run") or "").rstrip("/")
@@ -151,8 +139,10 @@ def _without_method(run: RunRecords) -> str:
     """Names a run that is dense, or prunes level by level."""
     lottery = settings.section(run, "lottery")
     if lottery.get("levels", 0):
+        score = settings.label(run, "score", lottery.get("score", ""))
+        shown = {**lottery, "score": score}
         details = [
-            words.format(**lottery)
+            words.format(**shown)
             for field, usual, words in _OF_LOTTERIES
             if lottery.get(field, usual) != usual
         ]
@@ -170,7 +160,7 @@ def _words(run: RunRecords, fields: Mapping[str, Any]) -> list[str]:
     return [
         settings.word(name, value)
         for name, value in fields.items()
-        if name not in used and not (name.startswith("sparse.") and not is_sparse(run))
+        if name not in used and not (dense and name.startswith("sparse."))
     ]
 
 

@@ -21,6 +21,8 @@ from jaxsparse.stages import TICKET
 COLUMNS = (
     *("label", "run", "sparsity", "kept", "total", "n"),
     *("test_accuracy", "test_accuracy_sd", "effective_sparsity", "explored"),
+    *("early_stop_step", "early_stop_step_sd"),
+    *("early_stop_test_accuracy", "early_stop_test_accuracy_sd"),
 )
 
 
@@ -42,7 +44,9 @@ def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
       - `n` (replicates), `test_accuracy` in percent and its `test_accuracy_sd`;
       - `effective_sparsity`: percent of the weights that are masked or on no path from
         input to output; `explored`: percent of the weights that were active at some
-        step.
+        step;
+      - `early_stop_step`, the update of the lowest validation loss, and the accuracy
+        there in percent, each with its standard deviation.
     """
     labels = method_names.series(runs)
     rows = [_method_row(run, labels[run.name]) for run in runs if len(_ends([run]))]
@@ -72,6 +76,10 @@ def _method_row(run: RunRecords, label: str) -> dict[str, Any]:
         "test_accuracy_sd": accuracy.std(),
         "effective_sparsity": 100 * (1 - effective / last["total"]).mean(),
         "explored": counts["explored"].mean(),
+        "early_stop_step": last["early_stop_step"].mean(),
+        "early_stop_step_sd": last["early_stop_step"].std(),
+        "early_stop_test_accuracy": last["early_stop_test_accuracy"].mean(),
+        "early_stop_test_accuracy_sd": last["early_stop_test_accuracy"].std(),
     }
 
 

@@ -1,10 +1,11 @@
 """Page: the files of a report on one run or several.
 
-`write` writes into a directory `index.html`, `levels.md`, `levels.csv`, and the figures
-of `report_figures` as PNG and SVG; for methods of sparse training that are compared,
-`methods.md` and `methods.csv`; and for runs with error barriers `child_barrier.csv` and
-`level_barrier.csv`. The page embeds its figures and refers to nothing outside itself,
-so it can be sent by mail. Every file is written completely or not at all.
+`write` writes into a directory `index.html` and the figures of `report_figures` as PNG
+and SVG; for runs that prune level by level `levels.md` and `levels.csv`; for runs that
+train once and for methods that are compared `methods.md` and `methods.csv`; and for
+runs with error barriers `child_barrier.csv` and `level_barrier.csv`. The page embeds
+its figures and refers to nothing outside itself, so it can be sent by mail. Every file
+is written completely or not at all.
 """
 
 import os
@@ -20,6 +21,7 @@ from jaxsparse.reports import (
     contents,
     formatting,
     html,
+    method_names,
     methods,
     plot_style,
     progress,
@@ -134,8 +136,13 @@ def _tables(
     runs: Sequence[RunRecords], groups: Sequence[Sequence[RunRecords]]
 ) -> dict[str, str]:
     """Returns the contents of all tables by the names of their files."""
-    made = {"levels.csv": _levels_csv(runs), "levels.md": _levels_markdown(runs)}
-    if any(contents.compares_methods(group) for group in groups):
+    in_levels = [run for run in runs if not method_names.trains_once(run)]
+    made = {}
+    if in_levels:
+        made["levels.csv"] = _levels_csv(in_levels)
+        made["levels.md"] = _levels_markdown(in_levels)
+    compared = any(contents.compares_methods(group) for group in groups)
+    if compared or len(in_levels) < len(runs):
         made["methods.csv"] = _methods_csv(groups)
         made["methods.md"] = _methods_markdown(groups)
     for kind in stability.ABOUT:
@@ -159,7 +166,7 @@ def _levels_markdown(runs: Sequence[RunRecords]) -> str:
     table = tables.levels_table(runs)
     parts = ["# Levels\n", f"{contents.spread(runs)}\n"]
     if table.empty:
-        parts.append(f"{contents.NOTHING}\n")
+        parts.append(f"{contents.nothing(runs)}\n")
     else:
         for run in runs:
             shown = formatting.show_variants(table.loc[table["run"] == run.name])
@@ -192,7 +199,7 @@ def _methods_markdown(groups: Sequence[Sequence[RunRecords]]) -> str:
     parts = []
     for group in groups:
         table = methods.methods_table(group)
-        shown = f"{contents.NOTHING}\n"
+        shown = f"{contents.nothing(group)}\n"
         if len(table):
             shown = formatting.markdown(formatting.show_methods(table))
         heading = f"# Methods: {settings.title(group)}\n"

@@ -32,6 +32,10 @@ _NETWORKS = {
     "wide": "Wide",
     "conv": "Conv",
 }
+_REGISTRIES = {
+    registry.kind: registry
+    for registry in (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
+}
 # Seeds and measurements change no method; columns and titles contain the other fields.
 _NOT_IN_LABELS = (
     *("name", "replicates", "seeds", "evaluation", "analysis", "run", "instability"),
@@ -45,6 +49,41 @@ def section(run: RunRecords, name: str) -> dict[str, Any]:
     return run.config.get(name) or {}
 
 
+def registered(run: RunRecords, kind: str, name: str) -> dict[str, Any]:
+    """Returns what is known of a score, method, network or dataset of a run.
+
+    The run's environment contains those that users registered, so that no code of
+    theirs is executed here.
+
+    Args:
+      run: run whose environment is used for entries that are not registered here.
+      kind: "score", "method", "model" or "dataset".
+      name: name of the entry in configs.
+
+    Returns:
+      Its `label` and, for scores and methods, its usual `distribution`; empty if the
+      entry is unknown.
+    """
+    registry: Any = _REGISTRIES[kind]
+    if name in registry:
+        spec = registry[name]
+        usual = getattr(spec, "distribution", "global")
+        return {"label": spec.title, "distribution": usual}
+    recorded = run.environment.get("registered") or {}
+    return dict(recorded.get(kind, {}).get(name, {}))
+
+
+def label(run: RunRecords, kind: str, name: str) -> str:
+    """Returns the name of a score, method, network or dataset in reports.
+
+    Args:
+      run: run whose environment is used for entries that are not registered here.
+      kind: "score", "method", "model" or "dataset".
+      name: name of the entry in configs; it is also the label of an unknown entry.
+    """
+    return str(registered(run, kind, name).get("label", name))
+
+
 def dataset(run: RunRecords) -> str:
     """Returns the usual name of a run's dataset; "" if the config has none.
 
@@ -55,7 +94,7 @@ def dataset(run: RunRecords) -> str:
     """
     data = section(run, "data")
     name, factor = str(data.get("name", "")), data.get("downsample", 1)
-    usual = _DATASETS.get(name, name)
+    usual = _DATASETS.get(name) or label(run, "dataset", name)
     return f"{usual} (downsampled by {factor})" if factor > 1 else usual
 
 
@@ -68,6 +107,9 @@ def network(run: RunRecords) -> str:
       'LeNet-300-100'
     """
     name = str(section(run, "model").get("name", ""))
+    given = label(run, "model", name)
+    if given != name:
+        return given
     return "-".join(_NETWORKS.get(part, part) for part in name.split("_"))
 
 
@@ -258,16 +300,16 @@ def word(field: str, value: Any) -> str:
     Examples:
       >>> word("optimizer.weight_decay", 2e-4), word("optimizer.nesterov", True)
       ('weight decay 0.0002', 'nesterov')
-      >>> word("optimizer.name", "adam"), word("gradinit.steps", 180)
-      ('optimizer adam', 'gradinit steps 180')
+      >>> word("optimizer.name", "adam"), word("lottery.controls", [])
+      ('optimizer adam', 'no controls')
     """
     part, _, last = field.rpartition(".")
     plain = ("data", "optimizer", "schedule", "training", "sparse", "lottery")
     full = part if last == "name" else f"{part} {last}"
     name = last if part in plain and last != "name" else full
     name = name.replace("_", " ").replace(".", " ")
+    if isinstance(value, list | tuple):
+        value = json.dumps(value) if value else False
     if isinstance(value, bool):
         return name if value else f"no {name}"
-    if isinstance(value, list):
-        value = json.dumps(value)
     return f"{name} {value}" if value != "" else f"{name} default"

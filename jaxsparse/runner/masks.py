@@ -69,7 +69,7 @@ def level_masks(saved: SavedStates, level: int) -> Masks:
         return found
     chosen = _prune(saved, level) if level else _first_masks(saved)
     chosen = multihost.to_local(chosen)
-    stage = f"masks of level {level}"
+    stage = f"masks of level {level}" if level else "initial masks"
     level_summary.warn_of_no_paths(chosen, experiment.task.count_effective, stage=stage)
     if saved.writes:
         tickets.save_level(folder, level, chosen, replicates=count)

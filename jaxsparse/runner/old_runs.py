@@ -71,17 +71,20 @@ def recorded_hash(directory: Path, name: str) -> str | None:
     return checkpoints.recorded_hash(directory, recorded_name(directory, name))
 
 
-def trained_levels(directory: Path) -> dict[int, str]:
+def trained_levels(directory: Path, variant: str = TICKET) -> dict[int, str]:
     """Returns the final checkpoints of levels whose weights exist.
 
     Args:
       directory: directory of all checkpoints of a run.
+      variant: "ticket", or the name of a control.
 
     Returns:
-      Names of final checkpoints by level; level 0 is the one before any pruning round.
+      Names of final checkpoints by level, increasing; level 0 is the one before any
+      pruning round.
     """
-    notes = [directory / TRAIN / "last.json"]
-    notes += directory.glob(f"level_*/{TICKET}/last.json")
+    notes = sorted(directory.glob(f"level_*/{variant}/last.json"))
+    if variant == TICKET:  # also the only network of ordinary training
+        notes.insert(0, directory / TRAIN / "last.json")
     found = {}
     for note in notes:
         # Metadata remain when `run.keep_checkpoints` deletes the weights, which are in
@@ -90,4 +93,4 @@ def trained_levels(directory: Path) -> dict[int, str]:
             name = str(note.relative_to(directory).with_suffix(""))
             number = name.partition("/")[0].removeprefix("level_")
             found[0 if number == TRAIN else int(number)] = name
-    return found
+    return dict(sorted(found.items()))

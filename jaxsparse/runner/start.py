@@ -15,7 +15,7 @@ from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import CHILDREN, PRETRAINING, Stage
 from jaxsparse.training import placement, solution_penalty
 from jaxsparse.training import state as state_lib
-from jaxsparse.training.state import TrainState
+from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.training.trainer import Trainer
 from jaxsparse.types import Masks, Params
 
@@ -93,7 +93,8 @@ def _initial_weights(
             if task.place
             else None,
         )
-        keys = _draw_keys(saved, stage, f"redrawn {stage.variant}")
+        seeds = saved.experiment.seeds
+        keys = draw_keys(seeds, f"redrawn {stage.variant}", stage.level)
         params = draw(params, masks, keys)
     if task.start.rescale is not None:
         params = gradinit_factors.rescale(saved, params, batch_stats, masks)
@@ -109,23 +110,22 @@ def _source_weights(saved: SavedStates, stage: Stage) -> tuple[Params, Any]:
     """
     task = saved.experiment.task
     if stage.variant in controls.FRESH or task.start.fresh_weights:
-        return task.initialize(_draw_keys(saved, stage, stage.variant))
+        seeds = saved.experiment.seeds
+        return task.initialize(draw_keys(seeds, stage.variant, stage.level))
     source = plan_lib.weights_source(saved.plan, stage)
     state = saved.init if source is None else saved.at_step(*source)
     return state.params, state.batch_stats
 
 
-def _draw_keys(saved: SavedStates, stage: Stage, name: str) -> Key[Array, "r"]:
+def draw_keys(seeds: Seeds, name: str, level: int) -> Key[Array, "r"]:
     """Derives the keys from which a stage draws new weights.
 
     Args:
-      saved: states of earlier stages.
-      stage: the stage.
+      seeds: random keys of all replicates.
       name: name of the draw, hashed into the keys.
+      level: level of the stage.
     """
-    return jax.vmap(controls.key_of, in_axes=(0, None, None))(
-        saved.experiment.seeds.init, name, stage.level
-    )
+    return jax.vmap(controls.key_of, in_axes=(0, None, None))(seeds.init, name, level)
 
 
 def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:

@@ -4,21 +4,20 @@ Nothing in this module needs the dataset, locks the run directory, or changes it
 """
 
 import functools
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import extras, factory, metrics_log, multihost, transforms
+from jaxsparse import extras, factory, metrics_log, transforms
 from jaxsparse import masks as masks_lib
-from jaxsparse.lottery import tickets
+from jaxsparse.lottery import controls
 from jaxsparse.runner import old_runs
-from jaxsparse.runs import numbers, paths, starts
+from jaxsparse.runs import numbers, paths, starts, ticket_files
 from jaxsparse.runs.numbers import Number
+from jaxsparse.stages import TICKET
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training.state import TrainState
 from jaxsparse.types import Masks, Params
@@ -82,45 +81,69 @@ class LoadedRun:
           config: its config.
         """
         self.folder, self.config = folder, config
-        self._latest: tuple[int, TrainState] | None = None
+        self._latest: tuple[str, TrainState] | None = None
 
     def __repr__(self) -> str:
         """Returns the run directory and the levels that can be read."""
         return f"LoadedRun({str(self.folder)!r}, levels={self.levels()})"
 
-    def levels(self) -> list[int]:
+    def variants(self) -> list[str]:
+        """Returns the variants with trained weights of some level.
+
+        These are "ticket", which is also the only network of a run without iterative
+        pruning, and controls such as "random_mask" (`lottery.controls`).
+        """
+        return [name for name in (TICKET, *controls.NAMES) if self._ends(name)]
+
+    def levels(self, variant: str = TICKET) -> list[int]:
         """Returns the levels whose trained weights exist, increasing.
 
         Level 0 is the one before any pruning round; runs without iterative pruning have
         only this level. Levels whose weights were deleted because of
         `run.keep_checkpoints` are not included.
+
+        Args:
+          variant: "ticket", or a control in `variants()`.
+
+        Raises:
+          ValueError: if the variant does not exist; the message lists those that do.
         """
-        return sorted(old_runs.trained_levels(self.folder / "checkpoints"))
+        numbers.check_variant(variant, self.variants(), self.folder)
+        return list(self._ends(variant))
 
     def params(
-        self, level: Number | None = None, replicate: Number | None = 0
+        self,
+        level: Number | None = None,
+        replicate: Number | None = 0,
+        *,
+        variant: str = TICKET,
     ) -> Params:
         """Reads the final weights of a level.
 
         Args:
-          level: number of pruning rounds, one of `levels()`; None selects the last of
-            them.
+          level: number of pruning rounds, one of `levels(variant)`; None selects the
+            last of them.
           replicate: number of the replicate, counted from 0; None returns all, with a
             leading replicate axis.
+          variant: "ticket", or a control in `variants()`.
 
         Returns:
           Parameters of the network, exactly zero outside the masks.
 
         Raises:
           TypeError: if `level` or `replicate` is not an integer.
-          ValueError: if the level or replicate does not exist (the message lists those
-            that do), or the weights are corrupt.
+          ValueError: if the level, replicate or variant does not exist (the message
+            lists those that do), or the weights are corrupt.
           OSError: if the machine cannot read them.
         """
-        return self.variables(level, replicate)["params"]
+        return self.variables(level, replicate, variant=variant)["params"]
 
     def start_params(
-        self, level: Number | None = None, replicate: Number | None = 0
+        self,
+        level: Number | None = None,
+        replicate: Number | None = 0,
+        *,
+        variant: str = TICKET,
     ) -> Params:
         """Reads the weights from which a level was trained.
 
@@ -131,6 +154,7 @@ class LoadedRun:
             weights.
           replicate: number of the replicate, counted from 0; None returns all, with a
             leading replicate axis.
+          variant: "ticket", or a control in `variants()`.
 
         Returns:
           Parameters of the network, exactly zero outside the masks with which the level
@@ -139,42 +163,52 @@ class LoadedRun:
 
         Raises:
           TypeError: if `level` or `replicate` is not an integer.
-          ValueError: if the level or replicate does not exist, or the weights are
-            corrupt or deleted. Also for runs whose initial weights were rescaled or
+          ValueError: if the level, replicate or variant does not exist, or the weights
+            are corrupt or deleted. Also for runs whose initial weights were rescaled or
             drawn again for the masks, by `gradinit.steps`, `init.sparse_init` or
             `sparse.ablation`.
           OSError: if the machine cannot read them.
         """
         starts.check(self.config)
-        self._check_replicate(replicate)
-        level = numbers.one_of(level, self.levels(), self.folder)
+        level = self._find(level, replicate, variant)
+        checkpoints = self.folder / "checkpoints"
         source = starts.source(
-            self.config,
-            self.folder / "checkpoints",
-            level,
-            rewind=self._run.rewind,
+            self.config, checkpoints, level, variant, rewind=self._run.rewind
         )
-        state = (
-            factory.load_state(self._run, source)
-            if isinstance(source, str)
-            else self._state(numbers.one_of(source, self.levels(), self.folder))
-        )
-        weights = transforms.forward_params(state.params, state.opt_state)
-        weights = _of(ghost_skips.strip_ghosts(weights), replicate)
-        if level in self._tickets(first=True):
-            weights = masks_lib.apply(self._chosen(level, replicate), weights)
+        if source is None:
+            weights = starts.draw(self._run.network, self._run.seeds, level, variant)
+        else:
+            state = (
+                factory.load_state(self._run, source)
+                if isinstance(source, str)
+                else self._state(self._find(source[0], replicate, source[1]), source[1])
+            )
+            weights = transforms.forward_params(state.params, state.opt_state)
+        weights = numbers.of_replicate(ghost_skips.strip_ghosts(weights), replicate)
+        if variant != TICKET:
+            weights = masks_lib.apply(
+                self.masks(level, replicate, variant=variant), weights
+            )
+        elif level in ticket_files.levels(self.folder, self.config, first=True):
+            chosen = ticket_files.read(self._run, level)
+            weights = masks_lib.apply(numbers.of_replicate(chosen, replicate), weights)
         return weights
 
     def variables(
-        self, level: Number | None = None, replicate: Number | None = 0
+        self,
+        level: Number | None = None,
+        replicate: Number | None = 0,
+        *,
+        variant: str = TICKET,
     ) -> dict[str, Any]:
         """Reads the variables to which the network is applied.
 
         Args:
-          level: number of pruning rounds, one of `levels()`; None selects the last of
-            them.
+          level: number of pruning rounds, one of `levels(variant)`; None selects the
+            last of them.
           replicate: number of the replicate, counted from 0; None returns all, with a
             leading replicate axis.
+          variant: "ticket", or a control in `variants()`.
 
         Returns:
           A dict with "params", exactly zero outside the masks, and "batch_stats", the
@@ -182,20 +216,25 @@ class LoadedRun:
 
         Raises:
           TypeError: if `level` or `replicate` is not an integer.
-          ValueError: if the level or replicate does not exist (the message lists those
-            that do), or the weights are corrupt.
+          ValueError: if the level, replicate or variant does not exist (the message
+            lists those that do), or the weights are corrupt.
           OSError: if the machine cannot read them.
         """
-        self._check_replicate(replicate)
-        state = self._state(numbers.one_of(level, self.levels(), self.folder))
+        state = self._state(self._find(level, replicate, variant), variant)
         weights = transforms.forward_params(state.params, state.opt_state)
         found = {"params": weights, "batch_stats": state.batch_stats}
         return {
-            name: _of(ghost_skips.strip_ghosts(each), replicate)
+            name: numbers.of_replicate(ghost_skips.strip_ghosts(each), replicate)
             for name, each in found.items()
         }
 
-    def masks(self, level: Number | None = None, replicate: Number | None = 0) -> Masks:
+    def masks(
+        self,
+        level: Number | None = None,
+        replicate: Number | None = 0,
+        *,
+        variant: str = TICKET,
+    ) -> Masks:
         """Reads the masks of a level; those at its end if the method updates masks.
 
         Args:
@@ -204,26 +243,23 @@ class LoadedRun:
             whose ticket files do.
           replicate: number of the replicate, counted from 0; None returns all, with a
             leading replicate axis.
+          variant: "ticket", or a control in `variants()`.
 
         Returns:
           A boolean array for each prunable leaf, None for other leaves.
 
         Raises:
           TypeError: if `level` or `replicate` is not an integer.
-          ValueError: if the level or replicate does not exist (the message lists those
-            that do), or the masks are corrupt.
+          ValueError: if the level, replicate or variant does not exist (the message
+            lists those that do), or the masks are corrupt.
           OSError: if the machine cannot read them.
         """
-        self._check_replicate(replicate)
-        trained, chosen = self.levels(), self._tickets()
-        if level is None and trained:
-            level = trained[-1]
-        level = numbers.one_of(level, sorted({*trained, *chosen}), self.folder)
-        if level in trained:
-            found = transforms.get_masks(self._state(level).opt_state)
-        else:
-            return self._chosen(level, replicate)
-        return _of(ghost_skips.strip_ghosts(found), replicate)
+        chosen = variant == TICKET and ticket_files.levels(self.folder, self.config)
+        level = self._find(level, replicate, variant, others=chosen or ())
+        if level not in self._ends(variant):
+            return numbers.of_replicate(ticket_files.read(self._run, level), replicate)
+        found = transforms.get_masks(self._state(level, variant).opt_state)
+        return numbers.of_replicate(ghost_skips.strip_ghosts(found), replicate)
 
     def records(self) -> "pd.DataFrame":
         """Reads the records into a data frame with one row each.
@@ -258,75 +294,46 @@ class LoadedRun:
     def _run(self) -> factory.TrainedRun:
         return factory.open_without_data(self.folder, self.config)
 
-    def _state(self, level: int) -> TrainState:
+    def _ends(self, variant: str) -> dict[int, str]:
+        """Returns the final checkpoints of a variant by level."""
+        return old_runs.trained_levels(self.folder / "checkpoints", variant)
+
+    def _find(
+        self,
+        level: Number | None,
+        replicate: Number | None,
+        variant: str,
+        *,
+        others: Sequence[int] = (),
+    ) -> int:
+        """Checks what was asked for, and returns the level.
+
+        Args:
+          level: number of pruning rounds; None selects the last with trained weights.
+          replicate: number of the replicate, counted from 0; None for all.
+          variant: "ticket", or a control.
+          others: levels without trained weights that may be asked for too.
+
+        Raises:
+          TypeError: if `level` or `replicate` is not an integer.
+          ValueError: if the level, replicate or variant does not exist.
+        """
+        numbers.check_replicate(replicate, self.config.replicates)
+        trained = self.levels(variant)
+        if level is None and trained:
+            return trained[-1]
+        there = sorted({*trained, *others})
+        return numbers.one_of(level, there, self.folder, variant)
+
+    def _state(self, level: int, variant: str) -> TrainState:
         """Loads the final state of a level; the last loaded one is cached.
 
         Args:
           level: number of pruning rounds.
+          variant: "ticket", or a control.
         """
-        if self._latest is None or self._latest[0] != level:
+        end = self._ends(variant)[level]
+        if self._latest is None or self._latest[0] != end:
             self._latest = None  # frees its memory before the next is loaded
-            end = old_runs.trained_levels(self.folder / "checkpoints")[level]
-            self._latest = level, factory.load_state(self._run, end)
+            self._latest = end, factory.load_state(self._run, end)
         return self._latest[1]
-
-    def _chosen(self, level: int, replicate: Number | None) -> Masks:
-        """Reads the masks with which a level began, from its ticket files."""
-        like, count = self._run.network.masks, self.config.replicates
-        folder = self.folder / "tickets"
-        each = [
-            tickets.load(tickets.path_of(folder, level, r), like) for r in range(count)
-        ]
-        found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-        return _of(ghost_skips.strip_ghosts(found), replicate)
-
-    def _tickets(self, *, first: bool = False) -> list[int]:
-        """Returns the levels whose ticket files all exist.
-
-        Args:
-          first: whether masks that a method may have updated since count too.
-        """
-        count, found = self.config.replicates, []
-        if not self.config.lottery.levels and not first:
-            return found  # masks may be updated after the file was written
-        for folder in (self.folder / "tickets").glob("level_*"):
-            if match := re.fullmatch(r"level_(\d+)", folder.name):
-                level = int(match[1])
-                paths = [tickets.path_of(folder.parent, level, r) for r in range(count)]
-                found += [level] if all(path.is_file() for path in paths) else []
-        return found
-
-    def _check_replicate(self, replicate: Number | None) -> None:
-        """Checks that a replicate exists.
-
-        Args:
-          replicate: number of the replicate, counted from 0; None for all.
-
-        Raises:
-          TypeError: if it is not an integer.
-          ValueError: if it does not exist.
-        """
-        if replicate is None:
-            return
-        if not numbers.is_whole(replicate):
-            raise TypeError(
-                f"replicate: expected a whole number or None, got {replicate!r}"
-            )
-        if not 0 <= replicate < self.config.replicates:
-            raise ValueError(
-                f"replicate: expected a number in [0, {self.config.replicates}), or "
-                f"None for all, got {replicate}"
-            )
-
-
-def _of(tree: Any, replicate: Number | None) -> Any:
-    """Selects a replicate of a tree [r ...], copied to the default device.
-
-    Args:
-      tree: arrays with a leading replicate axis, possibly on several devices.
-      replicate: number of the replicate; None keeps all.
-    """
-    near = jax.tree.map(jnp.asarray, multihost.to_host(tree))
-    if replicate is None:
-        return near
-    return jax.tree.map(lambda leaf: leaf[replicate], near)

@@ -4,8 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxsparse.runner import old_runs
-from jaxsparse.stages import saved_state_name
+from jaxsparse.lottery import controls
+from jaxsparse.runner import old_runs, start
+from jaxsparse.runner.task import TrainTask
+from jaxsparse.stages import TICKET, saved_state_name
+from jaxsparse.training.state import Seeds
+from jaxsparse.types import Params
 
 # Fields by which a stage may start from weights that no checkpoint has, and the values
 # with which it does not.
@@ -37,21 +41,47 @@ def check(config: ConfigDict) -> None:
 
 
 def source(
-    config: ConfigDict, checkpoints: Path, level: int, *, rewind: int
-) -> int | str:
+    config: ConfigDict,
+    checkpoints: Path,
+    level: int,
+    variant: str = TICKET,
+    *,
+    rewind: int,
+) -> tuple[int, str] | str | None:
     """Returns where the weights are that a level was trained from.
 
     Args:
       config: config of the run.
       checkpoints: directory of all checkpoints of the run.
       level: number of pruning rounds.
+      variant: "ticket", or the name of a control.
       rewind: rewinding step.
 
     Returns:
-      The level whose final weights they are; or the name of a checkpoint.
+      The level and the variant whose final weights they are; or the name of a
+      checkpoint; None for weights that the control drew (`draw`).
     """
+    if variant in controls.FRESH:
+        return None
+    if variant == "dense_continued":
+        return (level - 1, variant) if level > 1 else (0, TICKET)
     if level and config.lottery.retrain != "rewind":
-        return 0 if config.lottery.one_shot else level - 1
+        return (0 if config.lottery.one_shot else level - 1), TICKET
     if level and rewind and config.lottery.dense_run:
         return saved_state_name(old_runs.LEVEL_0, rewind)
     return "rewind" if (checkpoints / "rewind.json").is_file() else "init"
+
+
+def draw(task: TrainTask, seeds: Seeds, level: int, variant: str) -> Params:
+    """Draws the weights from which a control was trained once more.
+
+    Args:
+      task: the network of the run.
+      seeds: random keys of all replicates.
+      level: number of pruning rounds.
+      variant: a control in `controls.FRESH`.
+
+    Returns:
+      Parameters [r ...], not masked yet.
+    """
+    return task.initialize(start.draw_keys(seeds, variant, level))[0]

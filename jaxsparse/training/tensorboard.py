@@ -68,7 +68,8 @@ class TensorBoardWriter:
         level_03/train/loss, ...        training of that level, over the step
         pretraining/train/loss, ...     training before the levels; ticket only
 
-    A run without levels has `result/test_accuracy` and `train/loss` instead.
+    Ordinary training has `train` in place of the variants, and `result/test_accuracy`
+    and `train/loss` instead of those of levels.
     Hyperparameters are written for the hparams plugin, which distinguishes variants by
     `variant` and runs by their config fields.
 
@@ -139,6 +140,7 @@ class TensorBoardWriter:
     def _runs(self, record: Record) -> list[str]:
         """Returns the names of the TensorBoard runs in which a record is shown."""
         variant = "ticket" if record["variant"] == "pretraining" else record["variant"]
+        variant = TRAIN if record["stage"] == TRAIN else variant
         if variant == "children" or self._replicates == 1:
             return [variant]
         if "replicate" not in record or self._replicates > MOST_REPLICATES:

@@ -100,7 +100,7 @@ def make_update_spec(
       TypeError: if a number of steps is not an integer; the message names the argument.
     """
     update_schedule = update_schedules.make_update_schedule(
-        begin_step=update_every if begin_step is None else begin_step,
+        begin_step=begin_step,
         update_every=update_every,
         end_step=end_step,
         include_end=include_end,

@@ -18,7 +18,8 @@ from jaxsparse.types import Masks, Params, Step
 
 
 @arguments.check(
-    sparsity=arguments.real, ramp=arguments.optional(arguments.instance(SparsityRamp))
+    sparsity=arguments.fraction,
+    ramp=arguments.optional(arguments.instance(SparsityRamp)),
 )
 def gradual_magnitude(
     inner: optax.GradientTransformation,
@@ -111,7 +112,7 @@ def gradual_magnitude(
     )
 
 
-@arguments.check(sparsity=arguments.real)
+@arguments.check(sparsity=arguments.fraction)
 def one_shot_magnitude(
     inner: optax.GradientTransformation,
     *,

@@ -54,7 +54,7 @@ class GraNetOptions(DropGrowOptions):
         super().__post_init__()
         arguments.check_fields(
             self,
-            initial_sparsity=update_schedules.check_sparsity,
+            initial_sparsity=arguments.fraction,
             schedule=update_schedules.check_sparsity_schedule,
             pruned_by=arguments.name_or_function,
             stop_step=arguments.optional(_check_step),
@@ -67,7 +67,7 @@ def _check_step(name: str, value: Any) -> None:
 
 
 @arguments.check(
-    sparsity=arguments.real,
+    sparsity=arguments.fraction,
     key=arguments.optional(arguments.key),
 )
 def granet(

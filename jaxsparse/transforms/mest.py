@@ -44,7 +44,7 @@ class MESTOptions(DropGrowOptions):
 
 
 @arguments.check(
-    sparsity=arguments.real,
+    sparsity=arguments.fraction,
     key=arguments.optional(arguments.key),
 )
 def mest(

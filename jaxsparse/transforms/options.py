@@ -48,7 +48,7 @@ class SparsityRamp:
         """Checks the options."""
         arguments.check_fields(
             self,
-            initial_sparsity=update_schedules.check_sparsity,
+            initial_sparsity=arguments.fraction,
             schedule=update_schedules.check_sparsity_schedule,
         )
 
@@ -102,7 +102,7 @@ class DropGrowOptions:
         """Checks the options."""
         arguments.check_fields(
             self,
-            drop_fraction=arguments.optional(update_schedules.check_drop_fraction),
+            drop_fraction=arguments.optional(arguments.number(0, 1)),
             drop_schedule=arguments.optional(update_schedules.check_drop_schedule),
         )
 

@@ -43,7 +43,7 @@ class RigLOptions(DropGrowOptions):
 
 
 @arguments.check(
-    sparsity=arguments.real,
+    sparsity=arguments.fraction,
     key=arguments.optional(arguments.key),
 )
 def rigl(

@@ -46,18 +46,11 @@ class SNFSOptions(DropGrowOptions):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        arguments.check_fields(self, momentum=_check_momentum)
-
-
-def _check_momentum(name: str, value: Any) -> None:
-    """Checks that a value is a factor in [0, 1)."""
-    arguments.real(name, value)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a factor in [0, 1), got {value}")
+        arguments.check_fields(self, momentum=arguments.number(0, 1, below=True))
 
 
 @arguments.check(
-    sparsity=arguments.real,
+    sparsity=arguments.fraction,
     key=arguments.optional(arguments.key),
 )
 def snfs(

@@ -36,7 +36,7 @@ class SparseEvolutionOptions(DropGrowOptions):
 
 
 @arguments.check(
-    sparsity=arguments.real,
+    sparsity=arguments.fraction,
     key=arguments.optional(arguments.key),
 )
 def sparse_evolution(

@@ -1,7 +1,6 @@
 """SR-STE: computes with the n largest of every m weights and trains all of them."""
 
 import dataclasses
-import math
 from fractions import Fraction
 
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxsparse.transforms.latent import latent
 from jaxsparse.types import Grads, Masks, Params, Step
 
 
-@arguments.check(decay=arguments.real)
+@arguments.check(decay=arguments.number(0))
 def sr_ste(
     inner: optax.GradientTransformation,
     *,
@@ -64,8 +63,6 @@ def sr_ste(
             raise TypeError(f"{field}: expected an integer, got {value!r}")
     if not 1 <= n <= m:
         raise ValueError(f"n: expected an integer from 1 to m={m}, got {n}")
-    if not 0 <= decay < math.inf:
-        raise ValueError(f"decay: expected a finite number of at least 0, got {decay}")
     layers = layer_options.resolve(
         layers,
         function="sr_ste",

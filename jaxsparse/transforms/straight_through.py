@@ -16,7 +16,7 @@ from jaxsparse.types import Masks, Params, Step
 
 
 @arguments.check(
-    sparsity=arguments.real,
+    sparsity=arguments.fraction,
     ramp=arguments.optional(arguments.instance(SparsityRamp)),
 )
 def straight_through(

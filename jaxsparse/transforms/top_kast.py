@@ -1,6 +1,5 @@
 """Top-KAST: computes with the largest weights and also trains the next largest."""
 
-import math
 from fractions import Fraction
 
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jaxsparse.types import Grads, Masks, Params, Step
 @arguments.check(
     sparsity=arguments.fraction,
     backward_sparsity=arguments.real,
-    regularization=arguments.real,
+    regularization=arguments.number(0),
 )
 def top_kast(
     inner: optax.GradientTransformation,
@@ -68,11 +67,6 @@ def top_kast(
         raise ValueError(
             f"backward_sparsity: expected a fraction in [0, {sparsity}], since every "
             f"weight of the forward pass is trained, got {backward_sparsity}"
-        )
-    if not 0 <= regularization < math.inf:
-        raise ValueError(
-            "regularization: expected a finite number of at least 0, got "
-            f"{regularization}"
         )
     layers = layer_options.resolve(
         layers, function="top_kast", distribution="uniform", unused=("structure",)

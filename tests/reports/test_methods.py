@@ -474,17 +474,39 @@ def test_a_page_of_one_sparse_run(folders, tmp_path):
         report_figures.CAPTIONS["exploration"],
     ):
         assert wanted in content
-    for unwanted in ("Dense network", "best ticket", "<th>Level</th>"):
-        assert unwanted not in content
+    whole = content + (out / "methods.md").read_text()
+    for unwanted in ("Dense network", "ticket", "<th>Level</th>", "levels finished"):
+        assert unwanted not in whole.split("Configuration")[0]
+    assert "Early-stop step" in whole
+    table = pd.read_csv(out / "methods.csv")
+    assert table["early_stop_test_accuracy_percent"].tolist() == [pytest.approx(90)]
     assert {path.name for path in out.iterdir()} == {
-        *("index.html", "levels.md", "levels.csv"),
+        *("index.html", "methods.md", "methods.csv"),
         *("exploration.svg", "exploration.png"),
     }
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_lotteries_beside_sparse_runs_have_the_tables_of_levels(folders, tmp_path):
+    page.write(folders, tmp_path / "out")
+    levels = pd.read_csv(tmp_path / "out" / "levels.csv")
+    assert set(levels["run"]) == {"lth-1"}
+    methods = pd.read_csv(tmp_path / "out" / "methods.csv")
+    assert {"lth-1", "rigl-1", "snip-1"} <= set(methods["run"])
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_dense_runs_are_compared_as_methods(make_run, tmp_path):
+    rows = [ended(TOTAL, 0.9)]
+    pair = [make_run(name, rows, config=settings()) for name in "ab"]
+    content = page.write(pair, tmp_path / "out").read_text()
+    assert "<h3>Methods</h3>" in content
+    assert not (tmp_path / "out" / "levels.md").exists()
 
 
 @pytest.mark.usefixtures("unrendered")
 def test_a_page_of_sparse_runs_that_have_just_begun(make_run, tmp_path):
     begun = [make_run(name, [], config=settings("set")) for name in "ab"]
     content = page.write(begun, tmp_path / "out").read_text()
-    assert content.count("No level has finished yet.") == 3
-    assert "No level" in (tmp_path / "out" / "methods.md").read_text()
+    assert content.count("Training has not finished yet.") == 3
+    assert "Training has not" in (tmp_path / "out" / "methods.md").read_text()

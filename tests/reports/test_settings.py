@@ -96,6 +96,32 @@ def test_without_a_command_what_differs_from_the_defaults_is_said():
     assert method_names.of_run(made) == "random (global), momentum 0.9"
 
 
+def test_labels_of_what_users_registered_are_those_that_they_gave():
+    labels = {"score": "own score", "model": "own net", "dataset": "own data"}
+    registered = {kind: {"own": {"label": name}} for kind, name in labels.items()}
+    sections = {
+        "lottery": {"levels": 2, "score": "own"},
+        "sparse": {"method": "none"},
+        "data": {"name": "own"},
+        "model": {"name": "own"},
+    }
+    made = records_lib.RunRecords("a", sections, {"registered": registered}, [])
+    assert method_names.of_run(made).startswith("lottery tickets (own score pruning)")
+    assert settings.title([made]) == "own net on own data"
+    built_in = sections | {"lottery": {"levels": 2, "score": "snip"}}
+    named = records_lib.RunRecords("a", built_in, {}, [])
+    assert method_names.of_run(named).startswith("lottery tickets (SNIP pruning)")
+    unknown = records_lib.RunRecords("a", sections, {}, [])
+    assert method_names.of_run(unknown).startswith("lottery tickets (own pruning)")
+
+
+def test_labels_of_lotteries_have_the_options_of_their_score():
+    recipe = f"{RECIPE} --config.sparse.power=2"
+    lottery = {"lottery": {"levels": 2, "score": "own"}}
+    made = run(command=recipe, method="none", sparse={"power": 2.0}, **lottery)
+    assert method_names.of_run(made) == "lottery tickets (own pruning), power 2.0"
+
+
 def test_labels_leave_out_what_was_changed_in_all_runs_and_tell_what_differs():
     both = f"{RECIPE} --config.training.duration=9step"
     runs = [

@@ -102,13 +102,13 @@ def test_a_broken_replicate_is_in_no_mean(tmp_path):
 
 
 def test_counts_of_masks_become_fractions(tmp_path):
-    place = PLACE | {"stage": "level_00/ticket", "level": 0}
+    place = PLACE | {"stage": "train", "level": 0}
     counts = {"kind": "mask_stats", **place, "step": 7, "replicate": 0}
     counts |= {"kept": 20, "total": 100, "ever_active": 30}
     counts |= {"layers": {"a/kernel": [15, 60], "b/kernel": [5, 40]}}
     ended = {"kind": "level", **place, "step": 9, "replicate": 0, "test_accuracy": 0.5}
-    assert show(tmp_path, [counts], [ended]) == {"ticket"}
-    assert written(tmp_path / "ticket") == {
+    assert show(tmp_path, [counts], [ended]) == {"train"}
+    assert written(tmp_path / "train") == {
         "masks/density": (7, pytest.approx(0.2)),
         "masks/ever_active": (7, pytest.approx(0.3)),
         "layers/a/kernel": (7, pytest.approx(0.25)),

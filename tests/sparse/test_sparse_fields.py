@@ -11,7 +11,7 @@ from helpers.sparse_runs import SMALL, fields_of, load_data
 
 from jaxsparse import config as config_lib
 from jaxsparse import factory
-from jaxsparse.factory import input_data
+from jaxsparse.factory import durations, input_data
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
@@ -36,7 +36,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         fields_of("static", structure="4"),
-        "config.sparse: structure: expected a form .*got '4'",
+        "config.sparse.structure: expected a form .*got '4'",
     ),
     (
         fields_of("static", ablation="invertd"),
@@ -106,21 +106,42 @@ def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
         factory.check_names(c)
 
 
+NAMED = {
+    "step: expected 1": "config.sparse.begin_step: expected 1",
+    "end_step: expected 1": "config.sparse.end_step: expected 1",
+    "own: expected 1": "config.sparse: own: expected 1",
+    "config.sparse.own 'a': expected 1": "config.sparse.own 'a': expected 1",
+}
+
+
+@pytest.mark.parametrize(("raised", "named"), NAMED.items())
+def test_errors_of_arguments_name_their_fields(raised: str, named: str) -> None:
+    with (
+        pytest.raises(ValueError, match=f"^{named}$"),
+        durations.config_context("sparse", {"step": "begin_step"}),
+    ):
+        raise ValueError(raised)
+
+
 MISFITS: list[tuple[dict[str, Any], str]] = [
-    (fields_of("rigl", end_step=None), "config.sparse: end_step: expected .*got None"),
-    (fields_of("rigl", dense=("tail/*",)), "config.sparse: dense: expected patterns"),
+    (fields_of("rigl", end_step=None), "config.sparse.end_step: expected .*got None"),
+    (fields_of("rigl", dense=("tail/*",)), "config.sparse.dense: expected patterns"),
     (fields_of("rigl", structure="blocks 7x7"), "config.sparse: .*dense1/kernel"),
     (
         fields_of("rigl", prunable=("tail",)),
-        "config.sparse: prunable: expected patterns",
+        "config.sparse.prunable: expected patterns",
     ),
-    (fields_of("gmp", end_step="1step"), "config.sparse: end_step: expected .*got 1"),
+    (fields_of("gmp", end_step="1step"), "config.sparse.end_step: expected .*got 1"),
     (
         fields_of("gmp", end_step="100%"),
         "sparse.end_step: expected a step below 12, .*got '100%', which is step 12",
     ),
     (fields_of("ac_dc", end_step="900step"), "sparse.end_step: .*got '900step'"),
     (fields_of("one_shot", begin_step="100%"), "sparse.begin_step: .*got '100%'"),
+    (
+        fields_of("rigl", begin_step=None, update_every="50%", end_step="10%"),
+        "^config.sparse.end_step: expected .* with update_every=6 and no begin_step",
+    ),
     (
         fields_of("mest", end_step="100%", soft_bound=True),
         "sparse.end_step: .*got '100%'",

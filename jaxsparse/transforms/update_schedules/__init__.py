@@ -7,14 +7,12 @@ table, so no count depends on floating-point rounding.
 """
 
 from jaxsparse.transforms.update_schedules.drops import (
-    check_drop_fraction,
     check_drop_schedule,
     drop_fractions,
 )
 from jaxsparse.transforms.update_schedules.long_division import floor_mul_div
 from jaxsparse.transforms.update_schedules.sparsities import (
     SPARSITY_SCHEDULES,
-    check_sparsity,
     check_sparsity_schedule,
     gradual_sparsities,
 )
@@ -34,9 +32,7 @@ __all__ = (
     "MAX_UPDATES",
     "SPARSITY_SCHEDULES",
     "UpdateSchedule",
-    "check_drop_fraction",
     "check_drop_schedule",
-    "check_sparsity",
     "check_sparsity_schedule",
     "check_steps",
     "drop_fractions",

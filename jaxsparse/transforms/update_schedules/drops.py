@@ -11,7 +11,7 @@ from jaxsparse import arguments
 from jaxsparse.transforms.update_schedules.steps import UpdateSchedule, update_steps
 
 
-@arguments.check(fraction=arguments.real, schedule=arguments.name_or_function)
+@arguments.check(fraction=arguments.number(0, 1), schedule=arguments.name_or_function)
 def drop_fractions(
     update_schedule: UpdateSchedule,
     *,
@@ -39,7 +39,6 @@ def drop_fractions(
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
       Winners. 2020. arXiv:1911.11134, section 3 (cosine).
     """
-    check_drop_fraction("drop_fraction", fraction)
     check_drop_schedule("drop_schedule", schedule)
     exact = Fraction(str(fraction))
     if schedule == "constant":
@@ -68,22 +67,6 @@ def drop_fractions(
             )
         factors = [value / peak for value in values[1:]]
     return [_small(min(max(exact * Fraction(factor), 0), 1)) for factor in factors]
-
-
-def check_drop_fraction(name: str, value: Any) -> None:
-    """Checks that a value is a fraction of weights to drop, in [0, 1].
-
-    Args:
-      name: name of the argument for error messages.
-      value: the value.
-
-    Raises:
-      TypeError: if the value is not a number.
-      ValueError: if it is out of range.
-    """
-    arguments.real(name, value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected a fraction in [0, 1], got {value}")
 
 
 def check_drop_schedule(name: str, value: Any) -> None:

@@ -16,6 +16,7 @@ SPARSITY_SCHEDULES: dict[str, Callable[[Fraction], Fraction]] = {
 }
 
 
+@arguments.check(initial=arguments.fraction, final=arguments.fraction)
 def gradual_sparsities(
     update_schedule: UpdateSchedule,
     *,
@@ -50,8 +51,6 @@ def gradual_sparsities(
       Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model
       compression. 2017. arXiv:1710.01878, equation 1.
     """
-    check_sparsity("initial_sparsity", initial)
-    check_sparsity("sparsity", final)
     check_sparsity_schedule("schedule", schedule)
     steps = update_steps(update_schedule)
     # Through `str`, so that 0.9 means nine tenths and not the nearest binary number.
@@ -83,22 +82,6 @@ def gradual_sparsities(
             )
             result.append(first + (last - first) * completed)
     return [*result, last]
-
-
-def check_sparsity(name: str, value: Any) -> None:
-    """Checks that a value is a sparsity, in [0, 1).
-
-    Args:
-      name: name of the argument for error messages.
-      value: the value.
-
-    Raises:
-      TypeError: if the value is not a number.
-      ValueError: if it is out of range.
-    """
-    arguments.real(name, value)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a fraction in [0, 1), got {value}")
 
 
 def check_sparsity_schedule(name: str, value: Any) -> None:

@@ -31,7 +31,7 @@ class UpdateSchedule(NamedTuple):
 
 def make_update_schedule(
     *,
-    begin_step: int,
+    begin_step: int | None,
     update_every: int,
     end_step: int | None,
     include_end: bool = False,
@@ -39,7 +39,7 @@ def make_update_schedule(
     """Makes a schedule after checking that it is possible.
 
     Args:
-      begin_step: step of the first mask update, counted from 0.
+      begin_step: step of the first mask update, counted from 0; `update_every` if None.
       update_every: steps between mask updates, at least 1.
       end_step: mask updates take place before this step, or up to and including it with
         `include_end`; None for no end.
@@ -53,6 +53,12 @@ def make_update_schedule(
       TypeError: if an argument is not an integer; the message names it.
     """
     update_every = check_steps(update_every, field="update_every", minimum=1)
+    begin = f"begin_step={begin_step}"
+    if begin_step is None:
+        begin, begin_step = (
+            f"update_every={update_every} and no begin_step",
+            update_every,
+        )
     begin_step = check_steps(begin_step, field="begin_step")
     if end_step is not None:
         end_step = check_steps(end_step, field="end_step")
@@ -62,8 +68,8 @@ def make_update_schedule(
         )
     if end_step is not None and end_step < begin_step + (not include_end):
         raise ValueError(
-            f"end_step: expected at least {begin_step + (not include_end)}, with "
-            f"begin_step={begin_step}, got {end_step}"
+            f"end_step: expected a step of at least {begin_step + (not include_end)}, "
+            f"with {begin}, got {end_step}"
         )
     return UpdateSchedule(begin_step, update_every, end_step, include_end)
 
