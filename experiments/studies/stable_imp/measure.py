@@ -1,23 +1,18 @@
-"""Analysis: accuracies and error barriers from records, angles from checkpoints.
-
-Angles, pruning thresholds and histograms of weights are computed once and cached.
-"""
+"""Measure: accuracies and error barriers from records; angles from weights."""
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies import cache, launcher, run_reader
+from experiments.studies import run_reader
 from experiments.studies.run_reader import Reader
-from experiments.studies.stable_imp import variants
 from jaxsparse.analysis import connectivity, imp_rounds, pairwise, similarity
 from jaxsparse.analysis.similarity import Solution
 
-VERSION = 2  # of the computations from checkpoints; raised with every change to them
 BINS = 600  # many, because variants with other limits are drawn in common bins
 # In right angles, as the paper has them.
 _angle = functools.partial(similarity.angular_distance, subspace="intersection")
@@ -26,47 +21,22 @@ _distance = functools.partial(similarity.l2_distance, subspace="intersection")
 MEASURES = {"angles": _angle, "cosines": _cosine, "distances": _distance}
 
 
-def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, Any]:
-    """Measures the runs of a network that have ended; {} if there are none.
+def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
+    """Measures a run that has ended.
 
     Args:
-      folder: directory of all runs.
-      network: one of `variants.NETWORKS`.
-      scale: one of `studies.SCALES`.
-      data_dir: directory of prepared datasets; "" for the one in the configs.
+      reader: the run.
+      other: not used: runs are compared by their measurements.
 
     Returns:
-      "variants" by their role in the claims ("small", "large", "repelled",
-      "attracted", or their name); "onset" if it has ended; "warmup", two variants that
-      differ in warm-up only; and "missing", the runs that have not ended and why.
+      What `of_records` reads, "onset" from `of_onset`, and for runs that prune what
+      `of_weights` measures.
     """
-    runs = variants.of_network(network, scale)
-    readers = run_reader.ended(runs, folder, data_dir)
-    batches = variants.BATCHES[scale][network]
-    roles = {f"batch_{batches.small}": "small", f"batch_{batches.large}": "large"}
-    found: dict[str, Any] = {"variants": {}, "missing": launcher.missing(runs, folder)}
-    for name, reader in readers.items():
-        variant = name.removeprefix(f"{network}_")
-        if variant == "onset":
-            found["onset"] = of_onset(reader)
-            continue
-        kept = folder / "analysis" / f"{name}.json"
-        found["variants"][roles.get(variant, variant)] = of_records(
-            reader
-        ) | cache.cached_json(
-            kept,
-            {"checkpoints": reader.hashes(ends(reader)), "version": VERSION},
-            functools.partial(of_weights, reader),
-            label=name,
-        )
-    half = variants.HALF_STABLE.get((network, scale))
-    pair = {"plain": roles.get(f"batch_{half}", ""), "warm": f"batch_{half}_warmup"}
-    found["warmup"] = {
-        name: found["variants"][variant]
-        for name, variant in pair.items()
-        if variant in found["variants"]
-    }
-    return found if found["variants"] or "onset" in found else {}
+    del other
+    found = of_records(reader) | {"onset": of_onset(reader)}
+    if found["levels"][-1]:
+        found |= of_weights(reader)
+    return found
 
 
 def ends(reader: Reader) -> list[str]:
@@ -84,6 +54,11 @@ def of_records(reader: Reader) -> dict[str, Any]:
 
     Args:
       reader: a run that has ended.
+
+    Returns:
+      By seed and level: "ticket", and "controls" by name, NaN where there are none;
+      "instability" and "train_instability" by level; "successive", the rise of the
+      error from the level before, at "successive_levels".
     """
 
     def accuracy(row: Any) -> float:
@@ -92,13 +67,19 @@ def of_records(reader: Reader) -> dict[str, Any]:
     rows = reader.of_kind("level", variant="ticket")
     levels, ticket = run_reader.table(rows, "level", accuracy)
     _, remaining = run_reader.table(rows, "level", lambda r: 100 * r["density"])
-    controls = reader.of_kind("level", variant="reinitialized")
-    # Level 0 has no control: its tickets are dense.
-    _, reinitialized = run_reader.table(controls, "level", accuracy)
-    dense = np.full((len(ticket), 1), np.nan)
-    if not controls:
-        reinitialized = np.full((len(ticket), len(levels) - 1), np.nan)
-    pairs = reader.of_kind("child_barrier")
+    names = {row["variant"] for row in reader.of_kind("level")} - {"ticket"}
+    controls = {}
+    for name in sorted(names):
+        of_control = reader.of_kind("level", variant=name)
+        places, values = run_reader.table(of_control, "level", accuracy)
+        # Only some levels have controls, and level 0 has none: its tickets are dense.
+        every = np.full(ticket.shape, np.nan)
+        every[:, [levels.index(place) for place in places]] = values
+        controls[name] = every.tolist()
+    # Copies from the earliest start; `of_onset` has all of them.
+    barriers = reader.of_kind("child_barrier")
+    first = min(map(_start, barriers), default=0)
+    pairs = [row for row in barriers if _start(row) == first]
     places, unstable = run_reader.table(pairs, "level", _instability("test"))
     _, on_train = run_reader.table(pairs, "level", _instability("train"))
     rounds = reader.of_kind("level_barrier")
@@ -107,16 +88,22 @@ def of_records(reader: Reader) -> dict[str, Any]:
         "levels": levels,
         "remaining": remaining.mean(axis=0).tolist(),
         "ticket": ticket.tolist(),
-        "reinitialized": np.hstack([dense, reinitialized]).tolist(),
+        "controls": controls,
         "instability": dict(zip(places, unstable.T.tolist(), strict=True)),
         "train_instability": dict(zip(places, on_train.T.tolist(), strict=True)),
         "successive_levels": follows,
         "successive": rises.tolist(),
+        "rewind": rows[-1]["start_step"],
         "steps": max(row["step"] for row in rows),
         "epochs": max(row["epoch"] for row in rows),
         "batch": reader.config["data"]["batch_size"],
         "interpolation": reader.interpolation,
     }
+
+
+def _start(row: Any) -> int:
+    """Returns the update at which the copies of a record started."""
+    return int(row["stage"].rpartition("_")[2])
 
 
 def _instability(part: str) -> Any:
@@ -138,11 +125,7 @@ def of_onset(reader: Reader) -> list[dict[str, Any]]:
     found = []
     pairs = reader.of_kind("child_barrier")
     for level in sorted({row["level"] for row in pairs}):
-        rows = [
-            row | {"start": int(row["stage"].rpartition("_")[2])}
-            for row in pairs
-            if row["level"] == level
-        ]
+        rows = [row | {"start": _start(row)} for row in pairs if row["level"] == level]
         steps, test = run_reader.table(rows, "start", _instability("test"))
         parts = {
             "train": _instability("train"),

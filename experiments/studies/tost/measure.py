@@ -1,47 +1,30 @@
-"""Analysis: test accuracies, and the factors by which weights were rescaled."""
+"""Measure: test accuracies, and the factors by which weights were rescaled."""
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from experiments.studies import launcher, run_reader
+from experiments.studies import run_reader
 from experiments.studies.run_reader import Reader
-from experiments.studies.tost import variants
 from jaxsparse import old_names
 
 Found = dict[str, Any]
 
 
-def measure(folder: Path, network: str, scale: str, data_dir: str) -> Found:
-    """Reads the runs of a network that have ended; {} if there are none.
+def measure(reader: Reader, other: Callable[[str], Reader]) -> Found:
+    """Measures a run that has ended.
 
     Args:
-      folder: directory of all runs.
-      network: one of `variants.NETWORKS`.
-      scale: one of `studies.SCALES`.
-      data_dir: directory of prepared datasets; "" for the one in the configs.
+      reader: the run.
+      other: not used: runs are compared by their measurements.
 
     Returns:
-      "missing", the runs that have not ended and why; and "cells", by cell and variant
-      what `of_records` and `of_factors` read.
+      What `of_records` and `of_factors` read.
     """
-    grid = variants.GRIDS[scale].get(network)
-    if grid is None:
-        return {}
-    runs = variants.of_network(network, scale)
-    readers = run_reader.ended(runs, folder, data_dir)
-    cells: dict[variants.Cell, Found] = {}
-    for cell in variants.cells(grid):
-        for variant in variants.of_cell(grid, cell):
-            reader = readers.get(cell.named(network, variant))
-            if reader is not None:
-                found = of_records(reader) | of_factors(reader)
-                cells.setdefault(cell, {})[variant] = found
-    if not cells:
-        return {}
-    return {"missing": launcher.missing(runs, folder), "cells": cells}
+    del other
+    return of_records(reader) | of_factors(reader)
 
 
 def of_records(reader: Reader) -> Found:
@@ -51,8 +34,10 @@ def of_records(reader: Reader) -> Found:
       reader: a run that has ended.
     """
     rows = reader.of_kind("level", variant="ticket")
+    last = max(row["level"] for row in rows)
+    rows = [row for row in rows if row["level"] == last]
     steps, curve = run_reader.table(
-        reader.of_kind("eval", variant="ticket"),
+        reader.of_kind("eval", variant="ticket", level=last),
         "step",
         lambda row: 100 * row["test_accuracy"],
     )

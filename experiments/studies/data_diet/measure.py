@@ -1,94 +1,59 @@
-"""Analysis: accuracies, per-example barriers and curvature of every variant.
+"""Measure: accuracies, per-example barriers and curvature of a run.
 
 Accuracies are read from records. Per-example barriers are computed between the dense
-network and its two copies, one vector a seed, and kept beside the JSON; the largest
-eigenvalue of the Hessian of the training loss is computed after pre-training and after
-dense training.
+network and its copies; the largest eigenvalue of the Hessian of the training loss is
+computed after pre-training and after dense training.
 """
 
-import functools
-import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies import cache, launcher, run_reader
-from experiments.studies.data_diet import claims, variants
+from experiments.studies import run_reader
+from experiments.studies.data_diet import claims
 from experiments.studies.run_reader import Reader
-from jaxsparse import factory, metrics_log
+from jaxsparse import factory
 from jaxsparse.analysis import connectivity
 from jaxsparse.analysis.hessian import hvp, lanczos, param_subspace
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory import example_scores
 
-Functions = Callable[[], factory.EvalFns]
-VERSION = 1  # of the computations from checkpoints; raised with every change to them
 END = "level_00/ticket/last"
 THRESHOLDS = (0.0, claims.CONNECTED)  # of a barrier in nats
 BATCH = 250
-HESSIAN_EXAMPLES = {"quick": 100, "cpu": 500, "full": 2000}
-HESSIAN_STEPS = {"quick": 5, "cpu": 20, "full": 50}
+# Examples and steps of Lanczos' method, by the number of training examples.
+HESSIAN = {1000: (100, 5), 5000: (500, 20), 60_000: (500, 20)}
 BINS = np.arange(-2.0, 8.5, 0.5)  # of the histogram of barriers, as the authors have
 
 
-def measure(folder: Path, network: str, scale: str, data_dir: str) -> dict[str, Any]:
-    """Measures the runs of a network that have ended; {} if there are none.
+def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
+    """Measures a run that has ended.
 
     Args:
-      folder: directory of all runs.
-      network: one of `variants.NETWORKS`.
-      scale: one of `studies.SCALES`.
-      data_dir: directory of prepared datasets; "" for the one in the configs.
+      reader: the run.
+      other: not used: runs are compared by their measurements.
 
     Returns:
-      "variants", measurements by variant; "usual", the main size of subsets;
-      "missing", the runs that have not ended and why; and "scored", how many networks
-      scored the examples, and after how many updates.
+      Of the run whose networks score, "scored": how many, and after how many updates.
+      Of all others, what `of_records`, `of_barriers` and `of_curvature` return.
     """
-    runs = variants.of_network(network, scale)[1:]
-    readers = run_reader.ended(runs, folder, data_dir)
-
-    @functools.cache
-    def functions() -> factory.EvalFns:
-        # All variants train one network: its functions are compiled once.
-        first = next(iter(readers.values()))
-        stats = jax.tree.map(lambda leaf: leaf[0], first.state(END).batch_stats)
-        return factory.make_eval_fns(first.run.config, first.run.dataset, stats)
-
-    found: dict[str, Any] = {"usual": variants.SIZES[scale][network].usual}
-    found["variants"] = {}
-    found["missing"] = launcher.missing(runs, folder)
-    scored = run_reader.ended(variants.of_network(network, scale)[:1], folder, data_dir)
-    for reader in scored.values():
+    del other
+    if reader.name.endswith("_scored"):
         rows = reader.of_kind("level", variant="ticket")
-        found["scored"] = (len(rows), rows[0]["step"])
-    for name, reader in readers.items():
-        kept = folder / "analysis"
-        hashes = reader.hashes([began(reader), END, copies(reader)])
-        of = {"checkpoints": hashes, "version": VERSION}
-        sizes = {"examples": HESSIAN_EXAMPLES[scale], "steps": HESSIAN_STEPS[scale]}
-        found["variants"][name.removeprefix(f"{network}_")] = (
-            of_records(reader)
-            | cache.cached_json(
-                kept / f"{name}.json",
-                of,
-                functools.partial(
-                    of_barriers, reader, functions, kept / f"{name}_barriers.npy"
-                ),
-                label=f"{name}: barriers",
-            )
-            | cache.cached_json(
-                kept / f"{name}_hessian.json",
-                of | sizes,
-                functools.partial(of_curvature, reader, functions, **sizes),
-                label=f"{name}: curvature",
-            )
-        )
-    return found if found["variants"] else {}
+        return {"scored": (len(rows), rows[0]["step"])}
+    stats = jax.tree.map(lambda leaf: leaf[0], reader.state(END).batch_stats)
+    functions = factory.make_eval_fns(reader.run.config, reader.run.dataset, stats)
+    count = len(reader.run.dataset.train.labels)
+    nearest = min((size for size in HESSIAN if size >= count), default=max(HESSIAN))
+    examples, steps = HESSIAN[nearest]
+    return (
+        of_records(reader)
+        | of_barriers(reader, functions)
+        | of_curvature(reader, functions, examples=examples, steps=steps)
+    )
 
 
 def began(reader: Reader) -> str:
@@ -137,13 +102,12 @@ def of_records(reader: Reader) -> dict[str, Any]:
     }
 
 
-def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, Any]:
+def of_barriers(reader: Reader, functions: factory.EvalFns) -> dict[str, Any]:
     """Computes every training example's barrier, averaged over the pairs of a seed.
 
     Args:
       reader: a run that has ended.
-      functions: makes the functions of its network.
-      kept: file for the vectors [seeds n], float64.
+      functions: functions of its network.
 
     Returns:
       By seed: "mean_barrier" in nats, and "connected" and "connected_0", fractions of
@@ -163,14 +127,11 @@ def of_barriers(reader: Reader, functions: Functions, kept: Path) -> dict[str, A
         places = [(0, r), *((1, r * count + c) for c in range(count))]
         ends = [_end(weights[which], row) for which, row in places]
         pairs = example_scores.example_barriers(
-            functions(), ends, examples, batch_size=BATCH
+            functions, ends, examples, batch_size=BATCH
         )
         vectors.append(pairs.mean(axis=0))
         single.append(pairs)
     every = np.stack(vectors)
-    buffer = io.BytesIO()
-    np.save(buffer, every)
-    metrics_log.write_atomically(kept, buffer.getvalue())
     none, near = THRESHOLDS
     pooled = np.concatenate(single)
     by_class = connectivity.by_class(
@@ -200,21 +161,21 @@ def _end(weights: example_scores.Weights, row: int) -> tuple[Any, Any]:
 
 
 def of_curvature(
-    reader: Reader, functions: Functions, *, examples: int, steps: int
+    reader: Reader, functions: factory.EvalFns, *, examples: int, steps: int
 ) -> dict[str, Any]:
     """Computes the largest eigenvalue of the Hessian of the dense training loss.
 
     Args:
       reader: a run that has ended.
-      functions: makes the functions of its network.
+      functions: functions of its network.
       examples: how many of the first training examples are used.
       steps: steps of Lanczos' method.
 
     Returns:
       By seed, "sharpness_start" at the start of levels and "sharpness_end" at the end
-      of dense training.
+      of dense training; and "hessian_examples".
     """
-    run, found = reader.run, {}
+    run, found = reader.run, {"hessian_examples": examples}
     train = run.dataset.train
     batch = (jnp.asarray(train.images[:examples]), jnp.asarray(train.labels[:examples]))
     for field, name in (("start", began(reader)), ("end", END)):
@@ -222,7 +183,7 @@ def of_curvature(
         networks = example_scores.weights(state)
         found[f"sharpness_{field}"] = [
             _sharpness(
-                functions().loss,
+                functions.loss,
                 jax.tree.map(lambda leaf, r=r: leaf[r], networks),
                 batch,
                 steps,
