@@ -213,7 +213,7 @@ def draw_barriers(found: Found, title: str) -> Figure | None:
     usual = [f"{kind}_{found['usual']}" for kind in KINDS]
     rows = []
     for variant in ("k0", "k1", "k2", *usual):
-        if variant in found["variants"]:
+        if found["variants"].get(variant, {}).get("histogram"):
             counts = np.asarray(found["variants"][variant]["histogram"], float)
             inner = zip(middles, counts[1:-1] / counts.sum(), strict=True)
             rows += [("", label(variant), 0, at, share) for at, share in inner]

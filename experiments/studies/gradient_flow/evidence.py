@@ -34,7 +34,7 @@ def higher(
 
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], better, worse)
-        if "summary" in pair[0]:  # seeds were not kept
+        if "summary" in pair[0]:  # an older version kept no seeds
             return effects.higher_by_summary(*(tuple(one["summary"]) for one in pair))
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
@@ -81,7 +81,7 @@ def agree(variant: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], variant, "scratch")
-        a, b = (np.asarray(one["with_pruned"]) for one in pair)
+        a, b = (np.asarray(entries(one, "with_pruned")[0]) for one in pair)
         words = f"{spread(a, 4)}, Scratch {spread(b, 4)}"
         if len(a) == len(b):
             return effects.above(0.5 * b - a).said(words)

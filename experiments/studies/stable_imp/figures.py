@@ -186,7 +186,7 @@ def _histogram(found: Found, labels: dict[str, str], title: str) -> Figure | Non
     parts, thresholds = [], {}
     for name, entry in found["variants"].items():
         remaining = np.asarray(entry["remaining"][: len(entry["thresholds"][0])])
-        if not len(remaining):
+        if not len(remaining) or not entry.get("histograms"):
             continue
         place = int(np.argmin(np.abs(np.log(remaining / _SHOWN))))
         edges = np.asarray(entry["histograms"][place]["edges"])
