@@ -1,87 +1,149 @@
-"""Reruns a study: all its runs, one after the other, and one report on them.
+"""Reruns studies: all runs of one or of all, and a page of verdicts on each.
 
-    python experiments/reproduce.py --study=sparse_training --scale=quick
-    python experiments/reproduce.py --study=sparse_training --scale=cpu \
-        --data_dir=DIR --results=experiments/results/sparse_mnist
+    python experiments/reproduce.py --study=tost --scale=quick
+    python experiments/reproduce.py --study=all --scale=cifar16 --hours=2.5 \
+        --data_dir=DIR
+    python experiments/reproduce.py --study=all --scale=cifar16 --pages
 
-Each run is a command of `train.py`, which is printed; the same command again continues
-a study that was stopped. Results go to runs/<study>-<scale> or to `--workdir`.
-`--results` copies the tables and figures of the report to a directory.
+All runs are trained in this process, one after the other. When one has ended, what was
+measured of it goes to a small file in `--results`/STUDY/SCALE/records, and a run with
+such a file is done: the run directories are not needed any more, except for runs that
+start from others. The command stops at a checkpoint after `--hours`, or when it gets
+SIGTERM, and the same command continues: this suits queues with a time limit and
+machines that may be preempted. At the end, pages are made from these files; `--pages`
+makes them at any time.
 """
 
 import importlib
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jaxsparse.training import signals  # noqa: E402
 
+CONTINUES = "the same command continues the study"
 if __name__ == "__main__":
-    signals.end_when_told(what="the same command continues the study")
+    signals.end_when_told(what=CONTINUES)
 
 from absl import flags  # noqa: E402
 
 from experiments import command_line, studies  # noqa: E402
 
-_STUDY = flags.DEFINE_enum("study", None, studies.NAMES, "study to rerun")
+KEPT = (".md", ".csv", ".png")  # files of a report that go to --results
+
+_STUDY = flags.DEFINE_enum("study", None, ["all", *studies.NAMES], "study to rerun")
 _SCALE = flags.DEFINE_enum("scale", "quick", studies.SCALES, "its size")
+_HOURS = flags.DEFINE_float(
+    "hours", None, "stop at a checkpoint after this time; default: no limit", 0
+)
+_PAGES = flags.DEFINE_bool("pages", False, "train nothing, and only make the pages")
 _DATA_DIR = command_line.data_dir()
-_WORKDIR = command_line.workdir("all runs of the study; default: runs/<study>-<scale>")
-_RESULTS = flags.DEFINE_string("results", None, "directory for tables and figures")
+_WORKDIR = command_line.workdir("the run directories; default: runs/")
+_RESULTS = flags.DEFINE_string(
+    "results",
+    None,
+    "folder of records and pages; default: experiments/results, for the scale quick "
+    "the one of --workdir",
+)
 _ONLY = flags.DEFINE_list("only", [], "names of runs; default: all")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what has not ended, and writes the report on all that have started."""
+    """Trains and measures what is not done, and writes the pages.
+
+    Returns:
+      The exit code: 0, 1 if a run failed, or that of the signal that stopped it.
+    """
     del argv
     try:
         if _STUDY.value is None:
-            names = ", ".join(studies.NAMES)
+            names = ", ".join(["all", *studies.NAMES])
             raise ValueError(f"--study: missing; expected one of {names}")
-        if _RESULTS.value and (_ONLY.value or _SCALE.value == "quick"):
-            raise ValueError(
-                "--results: expected a whole study, got --only or --scale=quick; leave "
-                "it out, because a part of a study would replace earlier results"
-            )
-        default = ROOT / "runs" / f"{_STUDY.value}-{_SCALE.value}"
-        folder = command_line.folder_of_runs(_WORKDIR, default)
-        results = command_line.path(_RESULTS)
+        folder = command_line.folder_of_runs(_WORKDIR, ROOT / "runs")
+        usual = folder if _SCALE.value == "quick" else ROOT / "experiments" / "results"
+        results = command_line.path(_RESULTS) or usual
         data_dir = command_line.folder_of_data(_DATA_DIR)
+        # Imported here, so that errors in a command are found before JAX is imported.
+        from experiments.studies import driver
+
+        tasks = driver.in_order(_tasks(folder, results, data_dir))
+        if not _PAGES.value:
+            driver.check_data([task for task in tasks if not driver.is_done(task)])
     except ValueError as error:
         command_line.fail(str(error))
-    return _run(folder, data_dir, results)
+    failed: list[str] = []
+    if not _PAGES.value:
+        from jaxsparse.training import preemption
 
-
-def _run(folder: Path, data_dir: str, results: Path | None) -> int:
-    # Imported here, so that errors in a command are reported without waiting for JAX.
-    import jax
-
-    from experiments.studies import launcher
-
-    study = importlib.import_module(f"experiments.studies.{_STUDY.value}").STUDY
-    try:
-        chosen = launcher.choose(study, _SCALE.value, _ONLY.value)
-        left = [run for run in chosen if not launcher.has_ended(run, folder / run.name)]
-        launcher.check_data(left, data_dir)
-    except ValueError as error:
-        command_line.fail(str(error))
-    failed = launcher.run_all(chosen, folder, data_dir)
-    try:
-        written = study.finish(folder, _SCALE.value, data_dir)
-    except (ValueError, OSError) as error:  # mostly a corrupt state
-        command_line.fail(f"{error}; no report was written")
-    except jax.errors.JaxRuntimeError as error:  # mostly too little memory
-        command_line.fail(f"{str(error).splitlines()[0]}; no report was written")
-    print(f"report: {written}")
+        try:
+            with driver.stopping_after(_HOURS.value):
+                failed = driver.run_all(tasks)
+        except preemption.Preempted as stop:
+            done = sum(driver.is_done(task) for task in tasks)
+            left = len(tasks) - done
+            print(f"stopped: {done} runs done, {left} left; {CONTINUES}")
+            return stop.code
+    _write_pages(folder, results)
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries them again")
         return 1
-    if results:
-        launcher.copy(written.parent, results, study.results)
     return 0
+
+
+def _chosen() -> list[Any]:
+    """Returns the studies of the command line."""
+    names = studies.NAMES if _STUDY.value == "all" else (_STUDY.value,)
+    return [importlib.import_module(f"experiments.studies.{n}").STUDY for n in names]
+
+
+def _tasks(folder: Path, results: Path, data_dir: str) -> list[Any]:
+    """Lists the runs of the command line.
+
+    Raises:
+      ValueError: for an unknown run; the message lists those that exist.
+    """
+    from experiments.studies import driver
+
+    tasks = []
+    for study in _chosen():
+        listed = study.all_runs(_SCALE.value)
+        places = driver.Places(
+            runs=folder / f"{study.name}-{_SCALE.value}",
+            records=results / study.name / _SCALE.value / "records",
+            data_dir=data_dir,
+        )
+        tasks += [driver.Task(study, run, listed, places) for run in listed]
+    if not tasks:
+        raise ValueError(
+            f"--scale: expected a scale with runs of {_STUDY.value}, got "
+            f"{_SCALE.value}; choose another"
+        )
+    names = [task.run.name for task in tasks]
+    unknown = sorted(set(_ONLY.value) - set(names))
+    if unknown:
+        raise ValueError(f"--only: expected names of {names}, got {unknown}")
+    return [task for task in tasks if not _ONLY.value or task.run.name in _ONLY.value]
+
+
+def _write_pages(folder: Path, results: Path) -> None:
+    """Writes the page of every study, and copies what is kept of it."""
+    for study in _chosen():
+        if not study.all_runs(_SCALE.value):
+            continue
+        page = folder / f"{study.name}-{_SCALE.value}" / "report"
+        kept = results / study.name / _SCALE.value
+        print(f"report: {study.report(_SCALE.value, kept / 'records', page)}")
+        wanted = {path.name for path in page.iterdir() if path.suffix in KEPT}
+        for path in kept.iterdir():
+            if path.suffix in KEPT and path.name not in wanted:
+                path.unlink()  # of an earlier report that this one does not have
+        for name in wanted:
+            shutil.copy(page / name, kept / name)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ from experiments import command_line  # noqa: E402
 from jaxsparse.config import names  # noqa: E402
 
 END = "level_00/ticket/last"  # the end of dense training
-# Flags that change the scores. Where they are given, the file records them.
-RECORDED = ("checkpoint", "batch_norm", "children", "pairs", "at")
 
 # The flags that each score reads, in addition to --run, --score, --data_dir and --out.
 READS = {
@@ -118,11 +116,10 @@ def main(argv: Sequence[str]) -> int:
         scoring.Request(
             run=folder,
             out=out,
-            by_class=by_class,
-            data_dir=data_dir,
             score=_SCORE.value,
-            name=_name(),
             options=options,
+            data_dir=data_dir,
+            by_class=by_class,
         )
     )
 
@@ -179,17 +176,6 @@ def _check_by_class() -> Path:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _name() -> str:
-    """Returns the name of the score in the file, with all flags that change it."""
-    words = ["negative_margin" if _SCORE.value == "margin" else _SCORE.value]
-    given = [n for n in RECORDED if flags.FLAGS[n].value != flags.FLAGS[n].default]
-    if _BATCH_NORM.value == "evaluation":  # the same as the default
-        given.remove("batch_norm")
-    if _BATCH_NORM.value == "batch":
-        given.append("batch_size")
-    return " ".join(words + [f"{name}={flags.FLAGS[name].value}" for name in given])
 
 
 if __name__ == "__main__":

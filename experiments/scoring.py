@@ -22,13 +22,16 @@ from jaxsparse.training import preemption
 THRESHOLDS = (0.0, 0.5)
 
 
+END = "level_00/ticket/last"  # the end of dense training
+
+
 class Options(NamedTuple):
-    """The flags that only some scores read; `score_data.READS` lists which.
+    """Options that only some scores read; `score_data.READS` lists which.
 
     Attributes:
       checkpoint: name of the checkpoint that scores the examples.
       batch_norm: "evaluation" for running averages, "batch" for the statistics of each
-        batch; "" if the flag was not given.
+        batch; "" is "evaluation", also without BatchNorm.
       batch_size: examples in a batch.
       block_size: examples whose gradients are computed at once.
       until: duration in which forgetting events count; "" for all of training.
@@ -37,14 +40,18 @@ class Options(NamedTuple):
       at: "midpoint" or "maximum" of the linear path.
     """
 
-    checkpoint: str
-    batch_norm: str
-    batch_size: int
-    block_size: int
-    until: str
-    children: str
-    pairs: str
-    at: str
+    checkpoint: str = END
+    batch_norm: str = ""
+    batch_size: int = 1000
+    block_size: int = 16
+    until: str = ""
+    children: str = ""
+    pairs: str = "triple"
+    at: str = "midpoint"
+
+
+# Options that change the scores. Where they are given, the file records them.
+_RECORDED = ("checkpoint", "batch_norm", "children", "pairs", "at")
 
 
 class Request(NamedTuple):
@@ -53,20 +60,35 @@ class Request(NamedTuple):
     Attributes:
       run: run directory.
       out: file to write.
-      by_class: file for barriers by class; None not to write it.
-      data_dir: folder of datasets; "" for the folder in the run's config.
       score: the score.
-      name: name of the score in the file, with the options that change it.
-      options: flags that only some scores read.
+      options: options that only some scores read.
+      data_dir: folder of datasets; "" for the folder in the run's config.
+      by_class: file for barriers by class; None not to write it.
     """
 
     run: Path
     out: Path
-    by_class: Path | None
-    data_dir: str
     score: str
-    name: str
-    options: Options
+    options: Options = Options()
+    data_dir: str = ""
+    by_class: Path | None = None
+
+
+def describe(score: str, options: Options) -> str:
+    """Returns the name of a score in its file, with all options that change it.
+
+    Args:
+      score: the score.
+      options: its options.
+    """
+    plain = Options()
+    given = [n for n in _RECORDED if getattr(options, n) != getattr(plain, n)]
+    if options.batch_norm == "evaluation":  # the same as the default
+        given.remove("batch_norm")
+    if options.batch_norm == "batch":
+        given.append("batch_size")
+    words = ["negative_margin" if score == "margin" else score]
+    return " ".join(words + [f"{name}={getattr(options, name)}" for name in given])
 
 
 def run(request: Request) -> int:
@@ -80,8 +102,7 @@ def run(request: Request) -> int:
     """
     try:
         factory.set_up_jax(factory.read_config(request.run))
-        trained = factory.open_run(request.run, data_dir=request.data_dir)
-        count, step = _save_scores(trained, request)
+        count, step = save(request)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -95,28 +116,45 @@ def run(request: Request) -> int:
     return 0
 
 
+def save(request: Request) -> tuple[int, int]:
+    """Scores the training examples of a run, and writes the scores to a file.
+
+    Args:
+      request: what to score.
+
+    Returns:
+      The number of examples and the step of the networks that scored them.
+
+    Raises:
+      ValueError: if the run, a checkpoint or an option does not fit.
+      OSError: if a file cannot be read or written.
+      preemption.NonFiniteLoss: if training again, for forgetting events, diverges.
+    """
+    trained = factory.open_run(request.run, data_dir=request.data_dir)
+    return _save_scores(trained, request)
+
+
 def _save_scores(run: factory.TrainedRun, request: Request) -> tuple[int, int]:
     """Writes the files; returns the number of examples and the step of the score."""
-    describe = functools.partial(
+    provenance = functools.partial(
         score_files.describe,
         run.dataset.train.labels,
-        score=request.name,
+        score=describe(request.score, request.options),
         dataset=run.config.data.name,
         split="train",
         config=config.digest(run.config),
     )
     images = fingerprint.of_images(run.dataset.train.images)
     # Before the scores are computed, which may take hours.
-    planned = describe(replicates=1, step=0).with_images(images)
+    planned = provenance(replicates=1, step=0).with_images(images)
     score_files.check_free(request.out, planned)
     each, step = _score(run, request)
     scores = scores_lib.mean_over_replicates(each)
     is_barrier = request.score == "barrier"
     replicates = run.config.replicates if is_barrier else len(each)
     weights = ",".join(_hashes(run, request))
-    provenance = describe(replicates=replicates, step=step, weights=weights)
-    provenance = provenance.with_images(images)
-    score_files.save(request.out, scores, provenance=provenance)
+    made = provenance(replicates=replicates, step=step, weights=weights)
+    score_files.save(request.out, scores, provenance=made.with_images(images))
     if is_barrier:
         rows = _summarize_barriers(run, each)
         if request.by_class is not None:

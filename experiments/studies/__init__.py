@@ -1,7 +1,8 @@
 """Studies: the experiments of papers, run again by `experiments/reproduce.py`.
 
-Each module or package has `STUDY`; see `study.Study`.
+Each package has `STUDY`; see `study.Study`.
 """
 
-NAMES = ("data_diet", "gradient_flow", "sparse_training", "stable_imp", "tost")
-SCALES = ("quick", "cpu", "full")  # of every study
+# In the order in which runs of equal rank are trained.
+NAMES = ("stable_imp", "data_diet", "tost", "gradient_flow", "sparse_training")
+SCALES = ("quick", "cpu", "cifar16", "full")

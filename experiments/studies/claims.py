@@ -1,37 +1,53 @@
-"""Claims of a paper, what must be observed for each, and whether it was.
+"""Claims of papers, and verdicts on them.
 
-A claim is reproduced if the measurements show what it says, beyond its threshold. It is
-not reproduced if they show the opposite or no effect. In between, or with fewer than
-`MIN_SEEDS` seeds, it is unclear.
+A claim names the effect that must be observed, and what it presumes of the setting:
+where training is stable from the start, say, no later start can make it stable. There
+are four verdicts:
+
+    reproduced      the effect is shown
+    contradicted    the premises are present, and the effect is refuted as clearly as it
+                    would have to be shown
+    unclear         neither, or it is not clear whether a premise is present, or there
+                    are fewer than `MIN_UNITS` seeds
+    premise absent  a premise is refuted: this setting cannot show the effect
+
+"Shown" and "refuted" mean p < 0.05, corrected for the number of claims on the page
+whose premises are present (Holm's method), once for the claims and once for their
+opposites. Premises are tested without correction. Runs much shorter than the published
+ones may differ for that reason alone, so their verdicts are marked as short.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from statsmodels.stats import multitest
 
-Findings = dict[str, Any]
-MIN_SEEDS = 3
+from experiments.studies.effects import Effect
+
+Found = Mapping[str, Any]
+MIN_UNITS = 3
 SIGNIFICANT = 0.05
-
-
-class Evidence(NamedTuple):
-    """The measurements for a claim.
-
-    Attributes:
-      ours: the numbers, as text.
-      n: number of seeds.
-      holds: True or False; None in between.
-    """
-
-    ours: str
-    n: int
-    holds: bool | None
+SHORT = 1 / 3  # of the published number of updates
+REPRODUCED, CONTRADICTED, UNCLEAR = "reproduced", "contradicted", "unclear"
+ABSENT, NOT_MEASURED = "premise absent", "not measured"
+VERDICTS = (REPRODUCED, CONTRADICTED, UNCLEAR, ABSENT, NOT_MEASURED)
 
 
 class NotMeasured(Exception):
     """Raised if a run that a claim compares has not ended."""
+
+
+class Premise(NamedTuple):
+    """What a claim presumes of the setting.
+
+    Attributes:
+      name: a few words, as "dense training is unstable".
+      evaluate: returns the effect in the measurements of a network.
+    """
+
+    name: str
+    evaluate: Callable[[Found], Effect]
 
 
 class Claim(NamedTuple):
@@ -41,9 +57,10 @@ class Claim(NamedTuple):
       name: a few words.
       statement: what the paper says.
       published: its numbers, as text.
-      threshold: what must be observed.
-      evaluate: returns the evidence in all measurements of a network; raises
-        `NotMeasured`.
+      threshold: what must be observed, as text.
+      evaluate: returns the effect in the measurements of a network; raises
+        `NotMeasured` if a run is missing.
+      premises: what the setting must have for the claim to be judged.
       written: when the threshold was written: "before" there were runs to compare,
         "amended" when some had been seen, or "after" the first measurement.
     """
@@ -52,42 +69,120 @@ class Claim(NamedTuple):
     statement: str
     published: str
     threshold: str
-    evaluate: Callable[[Findings], Evidence]
+    evaluate: Callable[[Found], Effect]
+    premises: tuple[Premise, ...] = ()
     written: str = "before"
 
 
-def judge(
-    claims: Sequence[Claim], found: Findings, *, long_enough: bool = True
-) -> list[dict[str, Any]]:
-    """Judges each claim by the measurements.
+class Judged(NamedTuple):
+    """A claim, what was measured, and the verdict.
+
+    Attributes:
+      claim: the claim.
+      verdict: one of `VERDICTS`.
+      effect: what was measured; None if nothing was.
+      premises: what was measured for the premises, as text.
+      holm: corrected p-values for the claim and against it; None if it is not tested.
+      short: whether the runs are much shorter than the published ones.
+    """
+
+    claim: Claim
+    verdict: str
+    effect: Effect | None = None
+    premises: str = ""
+    holm: tuple[float, float] | None = None
+    short: bool = False
+
+
+def judge(claims: Sequence[Claim], found: Found, *, length: float) -> list[Judged]:
+    """Judges the claims of a page.
 
     Args:
-      claims: claims of a study.
-      found: measurements of the study on a network.
-      long_enough: whether the runs are long enough for a verdict; otherwise all that
-        was measured is unclear.
+      claims: the claims, which are corrected for together.
+      found: measurements of one network, whatever the claims read.
+      length: number of updates of the runs, divided by the published number.
 
     Returns:
-      One row for each claim, with "verdict", the evidence and the fields of the claim.
+      The judged claims, in order.
     """
-    words = {True: "reproduced", False: "not reproduced", None: "unclear"}
-    rows = []
-    for claim in claims:
-        row: dict[str, Any] = {"ours": "", "n": "", "verdict": "not measured"}
-        try:
-            evidence = claim.evaluate(found)
-            enough = evidence.n >= MIN_SEEDS and long_enough
-            row = {"ours": evidence.ours, "n": evidence.n}
-            row["verdict"] = words[evidence.holds if enough else None]
-        except NotMeasured:
-            pass
-        row |= claim._asdict()
-        del row["evaluate"]
-        rows.append(row)
-    return rows
+    judged = [_measure(claim, found) for claim in claims]
+    tested = [i for i, one in enumerate(judged) if one.verdict == ""]
+    effects = [judged[i].effect for i in tested]
+    columns = (
+        _corrected([getattr(effect, name) for effect in effects])
+        for name in ("p", "p_against")
+    )
+    for i, holm in zip(tested, zip(*columns, strict=True), strict=True):
+        verdict = UNCLEAR
+        if judged[i].effect.n >= MIN_UNITS and holm[0] < SIGNIFICANT:
+            verdict = REPRODUCED
+        elif judged[i].effect.n >= MIN_UNITS and holm[1] < SIGNIFICANT:
+            verdict = CONTRADICTED
+        judged[i] = judged[i]._replace(verdict=verdict, holm=holm)
+    return [one._replace(short=length < SHORT) for one in judged]
 
 
-def entries(part: Findings, *names: str) -> list[Any]:
+def _measure(claim: Claim, found: Found) -> Judged:
+    """Measures a claim and its premises; the verdict is "" if it is to be tested."""
+    try:
+        premises = [(one.name, one.evaluate(found)) for one in claim.premises]
+        effect = claim.evaluate(found)
+    except NotMeasured:
+        return Judged(claim, NOT_MEASURED)
+    states = [(name, _state(each), each.words) for name, each in premises]
+    words = "; ".join(f"{name}: {state} ({said})" for name, state, said in states)
+    if any(state == "no" for _, state, _ in states):
+        return Judged(claim, ABSENT, effect, words)
+    if any(state == "unclear" for _, state, _ in states):
+        return Judged(claim, UNCLEAR, effect, words)
+    return Judged(claim, "", effect, words)
+
+
+def _state(premise: Effect) -> str:
+    """Returns whether a premise is present: "yes", "no" or "unclear"."""
+    if premise.p < SIGNIFICANT:
+        return "yes"
+    return "no" if premise.p_against < SIGNIFICANT else "unclear"
+
+
+def _corrected(values: Sequence[float]) -> list[float]:
+    """Corrects p-values by Holm's method."""
+    if not values:
+        return []
+    return [float(p) for p in multitest.multipletests(values, method="holm")[1]]
+
+
+def row(judged: Judged) -> dict[str, Any]:
+    """Returns a judged claim as a row of a table.
+
+    Args:
+      judged: the claim.
+
+    Returns:
+      Text by column; p-values are numbers.
+    """
+    claim, effect = judged.claim, judged.effect
+    interval = effect.interval if effect else None
+    holm = judged.holm or ("", "")
+    return {
+        "verdict": judged.verdict + (" (short)" if judged.short and effect else ""),
+        "claim": claim.name,
+        "statement": claim.statement,
+        "published": claim.published,
+        "threshold": claim.threshold,
+        "written": claim.written,
+        "premises": judged.premises,
+        "ours": effect.words if effect else "",
+        "interval": f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "",
+        "n": effect.n if effect else "",
+        "p": effect.p if effect else "",
+        "p_holm": holm[0],
+        "p_against": effect.p_against if effect else "",
+        "p_against_holm": holm[1],
+    }
+
+
+def entries(part: Found, *names: str) -> list[Any]:
     """Returns entries of a part of the measurements.
 
     Args:
@@ -103,69 +198,12 @@ def entries(part: Findings, *names: str) -> list[Any]:
     return [part[name] for name in names]
 
 
-def describe_interpolations(points: int, examples: int) -> str:
-    """Describes the resolution at which copies were interpolated.
+def are_dead(accuracies: Any, chance: float) -> bool:
+    """Returns whether some network never learned, so that tests must be exact.
 
     Args:
-      points: points on the interpolation.
-      examples: training examples; 0 for all.
+      accuracies: test accuracies.
+      chance: accuracy of guessing, in the same unit. A network below twice this has
+        not learned.
     """
-    trained = f"the first {examples:,}" if examples else "all"
-    return (
-        f"Errors between copies are measured at {points} points of the interpolation "
-        f"(30 in Frankle et al. 2020), those of training on {trained} examples."
-    )
-
-
-def unfinished(found: Findings) -> list[str]:
-    """Lists the runs that have not ended, from "missing" in the measurements."""
-    late = [f"{name} ({why})" for name, why in found.get("missing", {}).items()]
-    return [f"Not included: {', '.join(late)}."] if late else []
-
-
-def by_p(p: float, expected: bool) -> bool | None:
-    """Judges a one-sided test: True if significant.
-
-    Args:
-      p: p-value of the test.
-      expected: whether the effect has the expected sign; False if not.
-    """
-    if expected and p < SIGNIFICANT:
-        return True
-    return None if expected else False
-
-
-def are_equal(values: np.ndarray) -> bool:
-    """Returns whether seeds differ by rounding only, so that no test is possible."""
-    return bool(np.ptp(values) <= 1e-9 * np.max(np.abs(values)))
-
-
-def above(values: np.ndarray, threshold: float = 0.0) -> bool | None:
-    """Judges whether a mean over seeds is above a threshold (t-test, one-sided).
-
-    Args:
-      values: one for each seed, such as differences of pairs.
-      threshold: value that the mean is compared with.
-
-    Returns:
-      True if it is significantly above, False if it is not above, None otherwise.
-    """
-    values = np.asarray(values, np.float64)
-    higher = bool(values.mean() > threshold)
-    if len(values) < 2:
-        return None
-    if are_equal(values):
-        return higher
-    p = stats.ttest_1samp(values, threshold, alternative="greater").pvalue
-    return by_p(float(p), higher)
-
-
-def spread(values: np.ndarray, digits: int = 2) -> str:
-    """Formats a mean and, for several values, the sample standard deviation.
-
-    Args:
-      values: one for each seed.
-      digits: digits after the point.
-    """
-    sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{sd}"
+    return bool(np.min(accuracies) < 2 * chance)

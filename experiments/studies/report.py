@@ -8,25 +8,30 @@ and figures are left out.
 import collections
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.studies import claims as claims_lib
+from experiments.studies.claims import Judged
 from jaxsparse import metrics_log
 from jaxsparse.reports import folder as folder_lib
 from jaxsparse.reports import formatting, html, page
 
-VERDICTS = ("reproduced", "not reproduced", "unclear", "not measured")
 _HEADINGS = {
     "verdict": "Verdict",
-    "name": "Claim",
+    "claim": "Claim",
     "statement": "Statement",
     "published": "Published",
     "threshold": "Threshold",
     "written": "Written",
+    "premises": "Premises",
     "ours": "Ours",
+    "interval": "90 % interval",
     "n": "n",
+    "p": "p (Holm)",
+    "p_against": "p against (Holm)",
 }
 _NOTHING = "Nothing has been measured yet."
 
@@ -57,7 +62,7 @@ class Section(NamedTuple):
       title: what was trained.
       lines: sentences below the title, such as how much of the published training
         there was.
-      claims: from `claims.judge`; the first table shows them.
+      claims: judged claims; the first table shows them.
       about_claims: sentences after the number of verdicts, such as when the thresholds
         were written.
       tables: in the order of the page.
@@ -69,7 +74,7 @@ class Section(NamedTuple):
     name: str
     title: str
     lines: Sequence[str] = ()
-    claims: Sequence[Mapping[str, Any]] = ()
+    claims: Sequence[Judged] = ()
     about_claims: str = ""
     tables: Sequence[Table] = ()
     frames: Mapping[str, pd.DataFrame] = {}
@@ -121,29 +126,61 @@ def _prepare(section: Section) -> Section:
     frames = {name: frame for name, frame in section.frames.items() if frame.size}
     figures = {name: one for name, one in section.figures.items() if one is not None}
     if section.claims:
-        claims = pd.DataFrame(
-            [
-                {name: _on_one_line(claim.get(name)) for name in _HEADINGS}
-                for claim in section.claims
-            ]
-        )
-        frames = {"claims": claims} | frames
-        note = f"{_verdicts(claims['verdict'])} {section.about_claims}".strip()
-        shown = claims.rename(columns=_HEADINGS)
-        tables.insert(0, Table("Claims", note, shown, "words"))
+        rows = pd.DataFrame([claims_lib.row(judged) for judged in section.claims])
+        frames = {"claims": rows} | frames
+        note = f"{_verdicts(section.claims)} {section.about_claims}".strip()
+        tables.insert(0, Table("Claims", note, _show(rows), "words"))
     return section._replace(tables=tables, frames=frames, figures=figures)
 
 
-def _on_one_line(value: Any) -> str:
-    """Formats a field of a claim, "" for a missing one."""
-    return "" if value is None or value != value else " ".join(str(value).split())
+def _show(rows: pd.DataFrame) -> pd.DataFrame:
+    """Formats judged claims, each p-value with the corrected one in brackets."""
+    shown = rows.astype(object)
+    for name in ("p", "p_against"):
+        pairs = zip(rows[name], rows[f"{name}_holm"], strict=True)
+        shown[name] = [_with_corrected(*pair) for pair in pairs]
+    return shown[list(_HEADINGS)].astype(str).rename(columns=_HEADINGS)
 
 
-def _verdicts(verdicts: Sequence[str]) -> str:
-    """Counts the claims of each verdict."""
-    counts = collections.Counter(verdicts)
-    words = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
-    return f"Verdicts: {words}."
+def _with_corrected(p: float | str, holm: float | str) -> str:
+    """Formats a p-value; "" for a claim that is not measured."""
+    if p == "":
+        return ""
+    return f"{p:.2g}" if holm == "" else f"{p:.2g} ({holm:.2g})"
+
+
+def _verdicts(judged: Sequence[Judged]) -> str:
+    """Counts the claims of each verdict, and says if the runs are short."""
+    counts = collections.Counter(one.verdict for one in judged)
+    listed = [f"{counts[v]} {v}" for v in claims_lib.VERDICTS if counts[v]]
+    words = f"Verdicts: {', '.join(listed)}."
+    if any(one.short for one in judged):
+        words += (
+            " All are marked as short: the runs have less than a third of the "
+            "published number of updates."
+        )
+    return f"{words} {_RULES}"
+
+
+_RULES = (
+    "Reproduced and contradicted: p < 0.05 after Holm's correction over the claims of "
+    "this page whose premises are present, for the claim or against it; intervals have "
+    "90 % confidence; see `experiments/studies/claims.py`."
+)
+
+
+def describe_interpolations(points: int, examples: int) -> str:
+    """Describes the resolution at which copies were interpolated.
+
+    Args:
+      points: points on the interpolation.
+      examples: training examples; 0 for all.
+    """
+    trained = f"the first {examples:,}" if examples else "all"
+    return (
+        f"Errors between copies are measured at {points} points of the interpolation "
+        f"(30 in Frankle et al. 2020), those of training on {trained} examples."
+    )
 
 
 def _delete_old(folder: Path, sections: Sequence[Section], names: set[str]) -> None:

@@ -1,38 +1,40 @@
-"""Run reader: the records of a study's runs, and the states with which they ended."""
+"""Run reader: the state of a study's runs, their records, and their final weights."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from experiments.studies import launcher
-from experiments.studies.runs import Run
+from experiments.studies.runs import Run, read
 from jaxsparse import config as config_lib
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.runner import old_runs
+from jaxsparse.runner import records as run_records
+from jaxsparse.training import checkpoints, environment
 
 Row = Mapping[str, Any]
+ENDED = "ended"
 
 
 class Reader:
     """A run that has ended; checkpoints and data are opened when they are needed."""
 
-    def __init__(
-        self, workdir: Path, data_dir: str, like: "Reader | None" = None
-    ) -> None:
+    def __init__(self, run: Run, folder: Path, data_dir: str) -> None:
         """Reads the records.
 
         Args:
-          workdir: run directory.
+          run: the run.
+          folder: directory of all runs of the study.
           data_dir: directory of prepared datasets; "" for the one in the config.
-          like: a run that trained on the same examples, which are read only once.
         """
-        self.workdir, self.data_dir, self.like = workdir, data_dir, like
-        self.rows = metrics_log.read(workdir / "metrics.jsonl")
+        self.name, self.workdir, self.data_dir = run.name, folder / run.name, data_dir
+        self.rows = metrics_log.read(self.workdir / "metrics.jsonl")
 
     def of_kind(self, kind: str, **fields: Any) -> list[Row]:
         """Returns the records of a kind whose fields have these values.
@@ -62,8 +64,7 @@ class Reader:
     @functools.cached_property
     def run(self) -> factory.TrainedRun:
         """The run with its data."""
-        data = self.like.run.dataset if self.like else None
-        return factory.open_run(self.workdir, data_dir=self.data_dir, dataset=data)
+        return factory.open_run(self.workdir, data_dir=self.data_dir)
 
     def hashes(self, names: Sequence[str]) -> dict[str, str | None]:
         """Returns the recorded hashes of checkpoints, without opening them.
@@ -106,20 +107,47 @@ class Reader:
         ]
 
 
-def ended(runs: Sequence[Run], folder: Path, data_dir: str) -> dict[str, Reader]:
-    """Opens the runs of one network that have ended, by name.
+def has_ended(run: Run, workdir: Path) -> bool:
+    """Returns whether a directory contains this run, trained to its end.
 
     Args:
-      runs: runs on the same examples.
-      folder: directory of all runs.
-      data_dir: directory of prepared datasets; "" for the one in the configs.
+      run: the run.
+      workdir: its run directory. A run that started from another one has ended only as
+        long as the other is unchanged.
     """
-    found: dict[str, Reader] = {}
-    for run in runs:
-        if launcher.has_ended(run, folder / run.name):
-            like = next(iter(found.values()), None)
-            found[run.name] = Reader(folder / run.name, data_dir, like)
-    return found
+    return status(run, workdir) == ENDED
+
+
+def status(run: Run, workdir: Path) -> str:
+    """Returns "ended", or the reason why a run has not ended.
+
+    Args:
+      run: the run.
+      workdir: its run directory.
+    """
+    try:
+        saved = config_lib.renames.read(workdir / "config.json")
+    except (OSError, ValueError) as error:
+        if metrics_log.is_of_machine(error):
+            raise
+        return "not started"
+    c = read(run)
+    if any(True for _ in config_lib.differences(saved, json.loads(c.to_json()))):
+        return "has other settings"
+    began = environment.starts_from(workdir).get("checkpoints")
+    if began is not None and began != factory.recorded_hashes(c, workdir):
+        return "started from a run that has changed"
+    levels = c.lottery.levels
+    if run_records.has_ended(workdir, levels=levels) or _is_old_and_ended(c, workdir):
+        return ENDED
+    return "in progress"
+
+
+def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
+    """Returns whether a run of a version without a list of stages has ended."""
+    last = f"level_{c.lottery.levels:02d}/ticket/last"
+    more = c.lottery.controls or c.instability.copies
+    return not more and checkpoints.exists(workdir / "checkpoints", last)
 
 
 def table(

@@ -5,11 +5,26 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+
+
+class Scoring(NamedTuple):
+    """Scores of the training examples that a run computes at its end.
+
+    Attributes:
+      score: the score, see `experiments/score_data.py`.
+      out: file to write, relative to the directory of the study.
+      options: fields of `scoring.Options` that differ from their defaults.
+    """
+
+    score: str
+    out: str
+    options: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
 
 
 class Run(NamedTuple):
@@ -20,16 +35,15 @@ class Run(NamedTuple):
       config: recipe, FILE or FILE:VARIANT; FILE is configs/NAME.py, or the absolute
         path of a file elsewhere.
       overrides: fields of the config by dotted name, as on the command line.
-      scores: scores of the training examples that are computed at the end: by name of
-        the score, the file, relative to the directory of the study.
-      scoring: further flags for `score_data.py`.
+      scoring: scores of the training examples that other runs read.
+      part: 1 for the runs that a study needs first, 2 and 3 for what adds to them.
     """
 
     name: str
     config: str
     overrides: dict[str, Any]
-    scores: dict[str, str] = {}  # noqa: RUF012 -- of an immutable tuple
-    scoring: tuple[str, ...] = ()
+    scoring: tuple[Scoring, ...] = ()
+    part: int = 1
 
 
 def flags(overrides: dict[str, Any]) -> list[str]:
@@ -53,6 +67,26 @@ def read(run: Run) -> ConfigDict:
         c = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
     c.update_from_flattened_dict(run.overrides)
     return c
+
+
+def needs(run: Run, others: Sequence[Run]) -> list[Run]:
+    """Lists the runs of a study that a run starts from.
+
+    Args:
+      run: the run.
+      others: all runs of the study.
+
+    Returns:
+      The runs whose weights, masks, dense networks or scores it reads.
+    """
+    c = read(run)
+    paths = [c.warm_start.run, c.lottery.get("dense_run"), c.pretraining.scores]
+    wanted = {path.removeprefix("../") for path in paths if path}
+    return [
+        other
+        for other in others
+        if wanted & {other.name, *(scoring.out for scoring in other.scoring)}
+    ]
 
 
 @functools.cache

@@ -15,47 +15,211 @@ update; tickets are those of 7 levels, rewound to initialization, that end at th
 sparsity of the other methods.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.studies import launcher
+import numpy as np
+import pandas as pd
+
+from experiments.studies import report as report_lib
+from experiments.studies import run_reader
+from experiments.studies.effects import spread
+from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
+from experiments.studies.study import Study
+from jaxsparse.reports import method_figures, plot_curves
 
 LEVELS = 7  # of iterative pruning, to exactly the sparsity of the other methods
 # Hidden sizes of dense networks with about as many weights: 784-a-b-10.
 SMALL = {0.95: (16, 29), 0.98: (6, 39)}
+SPARSITIES = {"mnist": (0.95, 0.98), "cifar": (0.9, 0.95)}
+TITLES = {"mnist": "LeNet-300-100 on MNIST", "cifar": "ResNet-20 on CIFAR-10"}
 
 
-def runs(scale: str) -> list[Run]:
-    """Lists the runs of a scale, by network and sparsity.
+def runs(network: str, scale: str) -> list[Run]:
+    """Lists the runs of a network, by sparsity.
 
     Args:
+      network: one of `SPARSITIES`.
       scale: one of `studies.SCALES`.
     """
-    listed = _of_network("mnist", (0.95, 0.98), scale)
-    if scale == "full":
-        listed += _of_network("cifar", (0.9, 0.95), scale)
-    return listed
+    if scale == "cifar16" or (network == "cifar" and scale != "full"):
+        return []
+    return _of_network(network, SPARSITIES[network], scale)
 
 
-class _Methods:
-    """A study whose report is the general one on several runs; see `study.Study`."""
+def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
+    """Measures a run that has ended.
 
-    description = "every method of sparse training at equal sparsity"
-    results: Sequence[str] = ("methods", "exploration", "densities")
+    Args:
+      reader: the run.
+      other: not used: runs are compared by their measurements.
 
-    def runs(self, scale: str) -> list[Run]:
-        """Lists the runs of a scale."""
-        return runs(scale)
+    Returns:
+      By seed: "accuracy" in percent, "kept", "effective" and "total", numbers of
+      weights; "layers", the percentage of each layer that is kept, averaged; "curve"
+      and "explored", accuracies and percentages of weights that were ever active, by
+      step.
+    """
+    del other
+    rows = reader.of_kind("level", variant="ticket")
+    last = max(row["level"] for row in rows)
+    rows = sorted(
+        (row for row in rows if row["level"] == last), key=lambda row: row["replicate"]
+    )
+    curve = run_reader.table(
+        reader.of_kind("eval", variant="ticket", level=last),
+        "step",
+        lambda row: 100 * row["test_accuracy"],
+    )
+    counts = [
+        row
+        for row in reader.of_kind("mask_stats", variant="ticket", level=last)
+        if row.get("ever_active") is not None
+    ]
+    explored = run_reader.table(
+        counts, "step", lambda row: 100 * row["ever_active"] / row["total"]
+    )
+    names = rows[0]["layers"]
+    return {
+        "accuracy": [100 * row["test_accuracy"] for row in rows],
+        "kept": [row["kept"] for row in rows],
+        "effective": [row["effective_params"] for row in rows],
+        "total": [row["total"] for row in rows],
+        "layers": {
+            name: float(
+                np.mean([100 * np.divide(*row["layers"][name]) for row in rows])
+            )
+            for name in names
+        },
+        "curve": (curve[0], curve[1].tolist()),
+        "explored": (explored[0], explored[1].tolist()),
+    }
 
-    def finish(self, folder: Path, scale: str, data_dir: str) -> Path:
-        """Writes the report on all runs that have started, and returns its page."""
-        del data_dir
-        return launcher.report(runs(scale), folder)
+
+def section(
+    network: str, scale: str, measured: Mapping[str, Any]
+) -> report_lib.Section:
+    """Makes the section of the report on a network.
+
+    Args:
+      network: one of `SPARSITIES`.
+      scale: one of `studies.SCALES`.
+      measured: measurements by variant.
+    """
+    del scale
+    title, frame = TITLES[network], accuracy_frame(measured)
+    curves = _curves(measured, "curve")
+    layers = pd.DataFrame({name: m["layers"] for name, m in measured.items()}).T
+    return report_lib.Section(
+        name=network,
+        title=title,
+        tables=[
+            report_lib.Table(
+                "Methods",
+                "Test accuracy in percent, mean ± sample standard deviation over n "
+                "seeds. Effective sparsity counts weights on no path from input to "
+                "output as pruned; ever active: percent of the weights that were "
+                "active at some step.",
+                show_methods(measured),
+            )
+        ],
+        frames={"accuracies": frame},
+        figures={
+            "training": plot_curves.curves(
+                curves, x="updates", y="test accuracy (%)", title=title, scale="steps"
+            ),
+            "exploration": _exploration(measured, title),
+            "densities": method_figures.densities(
+                layers, names=[_label(name) for name in layers.index], title=title
+            ),
+        },
+        captions={
+            "training": "Test accuracy during training, by sparsity.",
+            "exploration": "Weights that were active at some step so far.",
+            "densities": "Percentage of each layer that each method keeps.",
+        },
+    )
 
 
-STUDY = _Methods()
+def _label(name: str) -> str:
+    """Returns the label of a variant, with its sparsity."""
+    method, _, sparsity = name.rpartition("_")
+    return f"{method.replace('_', ' ')}, {sparsity} %" if method else name
+
+
+def _sparsity(entry: Mapping[str, Any], kind: str) -> float:
+    return 100 * (1 - np.sum(entry[kind]) / np.sum(entry["total"]))
+
+
+def accuracy_frame(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulates accuracies: one row for each variant and seed.
+
+    Args:
+      measured: measurements by variant.
+    """
+    return pd.DataFrame(
+        [
+            {"variant": name, "seed": seed, "test_accuracy_percent": accuracy}
+            | {kind: m[kind][seed] for kind in ("kept", "effective", "total")}
+            for name, m in measured.items()
+            for seed, accuracy in enumerate(m["accuracy"])
+        ]
+    )
+
+
+def show_methods(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Formats the results, from dense to sparse and by falling accuracy.
+
+    Args:
+      measured: measurements by variant.
+    """
+    order = sorted(
+        measured.items(),
+        key=lambda pair: (
+            int(pair[0].rpartition("_")[2]) if "_" in pair[0] else 0,
+            -np.mean(pair[1]["accuracy"]),
+        ),
+    )
+    return pd.DataFrame(
+        [
+            {
+                "Method": _label(name),
+                "Sparsity": f"{_sparsity(m, 'kept'):.2f} %",
+                "Weights kept": f"{np.mean(m['kept']):,.0f}",
+                "n": str(len(m["accuracy"])),
+                "Test accuracy": spread(m["accuracy"]),
+                "Effective sparsity": f"{_sparsity(m, 'effective'):.2f} %",
+                "Ever active": f"{np.mean(m['explored'][1], axis=0)[-1]:.1f} %"
+                if m["explored"][0]
+                else "",
+            }
+            for name, m in order
+        ]
+    )
+
+
+def _curves(measured: Mapping[str, Any], kind: str) -> pd.DataFrame:
+    """Makes the rows of lines by step, one panel for each sparsity."""
+    rows = [
+        (sparsity + " %" if method else "dense", name, seed, step, value)
+        for name, m in measured.items()
+        for method, _, sparsity in [name.rpartition("_")]
+        for seed, line in enumerate(m[kind][1])
+        for step, value in zip(m[kind][0], line, strict=True)
+        if step > 0  # untrained networks would flatten the curves
+    ]
+    return pd.DataFrame(rows, columns=plot_curves.COLUMNS)
+
+
+def _exploration(measured: Mapping[str, Any], title: str) -> Any:
+    """Draws the weights that were ever active; None if no method changes masks."""
+    table = _curves({n: m for n, m in measured.items() if m["explored"][0]}, "explored")
+    if table.empty:
+        return None
+    columns = {"x": "step", "y": "explored"}
+    table = table.rename(columns=columns).assign(run=table["label"])
+    return method_figures.exploration(table, title=title)
 
 
 def _of_network(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
@@ -119,3 +283,14 @@ def _methods(sparsity: float, data: str) -> list[tuple[str, str, dict[str, Any]]
         sizes = {"model.features": SMALL[sparsity]}
         listed.append(("small_dense", "random", DENSE | sizes))
     return listed
+
+
+STUDY = Study(
+    name="sparse_training",
+    description="every method of sparse training at equal sparsity",
+    title="Report: sparse training",
+    networks=tuple(SPARSITIES),
+    runs=runs,
+    measure=measure,
+    section=section,
+)

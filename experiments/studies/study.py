@@ -1,67 +1,27 @@
 """Study: the experiments of a paper, run again and compared with what it claims.
 
-`experiments/reproduce.py` runs a study. Each study is a package whose `STUDY` consists
-of three modules:
+`experiments/reproduce.py` runs a study. Each study is a package whose `STUDY` names
+four functions, mostly one module each:
 
-    variants  lists the runs: a recipe of `configs/`, and the fields that differ from it
-    analysis  measures the runs that have ended
-    report    judges the claims of the paper, and makes tables and figures
+    runs     lists the runs: a recipe of `configs/`, and the fields that differ from it
+    measure  measures one run when it has ended, the only time its weights are read
+    judge    judges the claims of the paper, on the measurements of all runs
+    section  makes tables and figures of the measurements and verdicts
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from experiments.studies import records
 from experiments.studies import report as report_lib
+from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
 
-
-class Variants(Protocol):
-    """Lists the runs of a study."""
-
-    NETWORKS: tuple[str, ...]  # in the order of the report
-
-    def of_network(self, network: str, scale: str) -> list[Run]:
-        """Lists the runs of a network, those that others start from first.
-
-        Args:
-          network: one of `NETWORKS`.
-          scale: one of `studies.SCALES`; a scale may have no runs of a network.
-        """
-        ...
-
-
-class Analysis(Protocol):
-    """Measures the runs of a study."""
-
-    def measure(
-        self, folder: Path, network: str, scale: str, data_dir: str
-    ) -> dict[str, Any]:
-        """Measures the runs of a network that have ended; {} if there are none.
-
-        Args:
-          folder: directory of all runs.
-          network: one of the networks of the study.
-          scale: one of `studies.SCALES`.
-          data_dir: directory of prepared datasets; "" for the one in the configs.
-        """
-        ...
-
-
-class Report(Protocol):
-    """Reports on the measurements of a study."""
-
-    def section(
-        self, network: str, scale: str, found: dict[str, Any]
-    ) -> report_lib.Section:
-        """Makes the section of the report on a network.
-
-        Args:
-          network: one of the networks of the study.
-          scale: one of `studies.SCALES`.
-          found: the measurements; not empty.
-        """
-        ...
+Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the network
+Measure = Callable[[Reader, Callable[[str], Reader]], dict[str, Any]]
+Section = Callable[[str, str, Measured], report_lib.Section]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,46 +29,55 @@ class Study:
     """A study.
 
     Attributes:
+      name: its package.
       description: one line for the command line.
       title: title of the report.
-      variants: lists the runs.
-      analysis: measures them.
-      report: reports on the measurements.
+      networks: the networks, in the order of the report. Names of runs begin with them.
+      runs: called with a network and a scale, one of `studies.SCALES`; lists the runs,
+        those that others start from first. A scale may have no runs of a network.
+      measure: called with a run that has ended, and a function that opens others of the
+        same study by name; returns what its record keeps.
+      section: called with a network, a scale and the measurements of its runs; makes
+        the section of the report, with judged claims.
+      version: version of `measure`; raised when what it computes changes, so that runs
+        are measured again.
     """
 
+    name: str
     description: str
     title: str
-    variants: Variants
-    analysis: Analysis
-    report: Report
+    networks: Sequence[str]
+    runs: Callable[[str, str], list[Run]]
+    measure: Measure
+    section: Section
+    version: int = 1
 
-    @property
-    def results(self) -> tuple[str, ...]:
-        """Prefixes of the names of files that are kept as results."""
-        return self.variants.NETWORKS
-
-    def runs(self, scale: str) -> list[Run]:
-        """Lists the runs of a scale, those that others start from first."""
-        return [
-            run
-            for network in self.variants.NETWORKS
-            for run in self.variants.of_network(network, scale)
-        ]
-
-    def finish(self, folder: Path, scale: str, data_dir: str) -> Path:
-        """Measures the runs that have ended and writes the report.
+    def all_runs(self, scale: str) -> list[Run]:
+        """Lists the runs of a scale, those that others start from first.
 
         Args:
-          folder: directory of all runs; the report goes to `report/` in it.
           scale: one of `studies.SCALES`.
-          data_dir: directory of prepared datasets; "" for the one in the configs.
+        """
+        return [run for network in self.networks for run in self.runs(network, scale)]
+
+    def report(self, scale: str, kept: Path, folder: Path) -> Path:
+        """Writes the report on the runs that have records.
+
+        Args:
+          scale: one of `studies.SCALES`.
+          kept: directory of the records.
+          folder: directory to write into.
 
         Returns:
           The path of the page.
         """
         sections = []
-        for network in self.variants.NETWORKS:
-            found = self.analysis.measure(folder, network, scale, data_dir)
+        for network in self.networks:
+            listed = self.runs(network, scale)
+            found = records.measured(kept, listed)
             if found:
-                sections.append(self.report.section(network, scale, found))
-        return report_lib.write(self.title, sections, folder / "report")
+                short = {
+                    name.removeprefix(f"{network}_"): m for name, m in found.items()
+                }
+                sections.append(self.section(network, scale, short))
+        return report_lib.write(self.title, sections, folder)

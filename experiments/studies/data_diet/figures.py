@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import figures
-from experiments.studies.data_diet import analysis, claims
+from experiments.studies.data_diet import claims
+from experiments.studies.data_diet import measure as measure_lib
 from experiments.studies.data_diet.variants import KINDS, SIZES, label
 from jaxsparse.reports import plot_curves
 
@@ -64,7 +65,7 @@ def draw(
     Args:
       network: one of `variants.NETWORKS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
     summary = variants_frame(found)
@@ -151,7 +152,7 @@ def draw_sizes(network: str, scale: str, found: Found, title: str) -> Figure | N
     Args:
       network: one of `variants.NETWORKS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
     sizes, rows = SIZES[scale][network].subsets, []
@@ -178,15 +179,16 @@ def draw_against(
     """Draws late accuracy against a measure, one point a variant.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       summary: from `variants_frame`.
       measure: one of `MEASURES`.
       title: what was trained.
     """
     note = ""
     try:
-        rho, p, n = claims.correlation(found, measure)
-        note = f"rank correlation {rho:+.2f}, p = {p:.2g}, {n} variants"
+        effect = claims.correlation(found, measure)
+        p = min(effect.p, effect.p_against)
+        note = f"rank correlation {effect.estimate:+.2f}, one-sided p = {p:.2g}"
     except claims_lib.NotMeasured:
         pass
     table = pd.DataFrame(
@@ -204,14 +206,14 @@ def draw_barriers(found: Found, title: str) -> Figure | None:
     """Draws the distribution of barriers: all data, and subsets of the usual size.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
-    middles = (analysis.BINS[:-1] + analysis.BINS[1:]) / 2
+    middles = (measure_lib.BINS[:-1] + measure_lib.BINS[1:]) / 2
     usual = [f"{kind}_{found['usual']}" for kind in KINDS]
     rows = []
     for variant in ("k0", "k1", "k2", *usual):
-        if variant in found["variants"]:
+        if found["variants"].get(variant, {}).get("histogram"):
             counts = np.asarray(found["variants"][variant]["histogram"], float)
             inner = zip(middles, counts[1:-1] / counts.sum(), strict=True)
             rows += [("", label(variant), 0, at, share) for at, share in inner]

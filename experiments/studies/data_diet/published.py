@@ -64,7 +64,7 @@ def show(found: Found) -> pd.DataFrame:
     """Formats the gains over 0 updates, with the published ones in brackets.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
     """
     if "k0" not in found["variants"]:
         return pd.DataFrame()

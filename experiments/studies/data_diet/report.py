@@ -1,18 +1,20 @@
 """Report: the section of the study on a network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
-from experiments.studies.data_diet import analysis, claims, figures, published
+from experiments.studies.data_diet import claims, figures, published, variants
 from experiments.studies.data_diet.variants import SIZES, label
 from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 TITLES = {
     "mnist": dict.fromkeys(("quick", "cpu", "full"), "LeNet-300-100 on MNIST"),
+    "resnet8": {"cifar16": "ResNet-8 on CIFAR-10 at 16x16 pixels"},
     "cifar": {
         "quick": "LeNet-5 on 1,000 images of CIFAR-10",
         "cpu": "LeNet-5 on 5,000 images of CIFAR-10",
@@ -27,21 +29,27 @@ WRITTEN = (
 )
 
 
-def section(network: str, scale: str, found: Found) -> report_lib.Section:
+def section(
+    network: str, scale: str, measured: Mapping[str, Any]
+) -> report_lib.Section:
     """Makes the section of the report on a network.
 
     Args:
       network: one of `variants.NETWORKS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      measured: measurements by variant.
     """
+    found = variants.arrange(network, scale, measured)
+    entry = next(iter(found["variants"].values()))
     levels, summary = figures.levels_frame(found), figures.variants_frame(found)
     ranks, title = ranks_frame(found), TITLES[network][scale]
     return report_lib.Section(
         name=network,
         title=title,
         lines=_lines(network, scale, found),
-        claims=claims_lib.judge(claims.CLAIMS, found),
+        claims=claims_lib.judge(
+            claims.CLAIMS, found, length=entry["steps"] / PUBLISHED[0]
+        ),
         about_claims=WRITTEN,
         tables=[
             report_lib.Table(
@@ -63,10 +71,10 @@ def section(network: str, scale: str, found: Found) -> report_lib.Section:
             ),
             report_lib.Table(
                 "What predicts tickets",
-                "Spearman's rank correlation over variants with the late accuracy of "
-                "tickets, two-sided p. Eigenvalues are of the Hessian of the dense "
-                f"training loss on the first {analysis.HESSIAN_EXAMPLES[scale]:,} "
-                "examples.",
+                "Spearman's rank correlation over variants, within seeds, with the "
+                "late accuracy of tickets; one-sided p of its sign by permutations. "
+                "Eigenvalues are of the Hessian of the dense training loss on the "
+                f"first {entry['hessian_examples']:,} examples.",
                 show_ranks(ranks),
             ),
             report_lib.Table(
@@ -108,8 +116,8 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
             f"updates; published are 16 after {PUBLISHED_SCORED:,} "
             f"({updates / PUBLISHED_SCORED:.1%} here)."
         )
-    lines.append(claims_lib.describe_interpolations(*entry["interpolation"]))
-    return [*lines, *claims_lib.unfinished(found)]
+    lines.append(report_lib.describe_interpolations(*entry["interpolation"]))
+    return lines
 
 
 def ranks_frame(found: Found) -> pd.DataFrame:
@@ -117,10 +125,12 @@ def ranks_frame(found: Found) -> pd.DataFrame:
     rows = []
     for measure in figures.MEASURES:
         try:
-            rho, p, n = claims.correlation(found, measure)
+            effect = claims.correlation(found, measure)
         except claims_lib.NotMeasured:
             continue
-        rows.append({"measure": measure, "spearman": rho, "p": p, "variants": n})
+        p = min(effect.p, effect.p_against)
+        row = {"measure": measure, "spearman": effect.estimate, "p": p}
+        rows.append(row | {"blocks": effect.n})
     return pd.DataFrame(rows)
 
 
@@ -156,7 +166,7 @@ def show_ranks(frame: pd.DataFrame) -> pd.DataFrame:
                 "Measure": figures.MEASURES[row.measure],
                 "Correlation": f"{row.spearman:+.2f}",
                 "p": f"{row.p:.2g}",
-                "Variants": str(row.variants),
+                "Blocks": str(row.blocks),
             }
             for row in frame.itertuples()
         ]

@@ -12,19 +12,22 @@ determine how many examples are linearly mode connected.
 10 levels, and LeNet-5 on 5,000 images of CIFAR-10 for 8 epochs and 8 levels, 3 seeds,
 and half an epoch for k, and the sizes are as large parts of it, as published. `full` is
 MNIST for 10 epochs and ResNet-20 on CIFAR-10 as published: for a GPU. Subsets of
-CIFAR-10 are balanced by class, as in the authors' code.
+CIFAR-10 are balanced by class, as in the authors' code. `cifar16` has ResNet-8 on
+CIFAR-10 at 16x16 pixels: in part 1 five variants with one copy each, in part 2 other
+sizes, updates and wrong labels.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.studies.runs import Run
+from experiments.studies.runs import Run, Scoring
 
-NETWORKS = ("mnist", "cifar")
+NETWORKS = ("mnist", "cifar", "resnet8")
 KINDS = {"easy": "easiest", "random": "random", "hard": "hardest"}
 
 
 # Networks with BatchNorm score with the statistics of each batch, as the authors do.
-BATCH_NORM = ("--batch_norm=batch",)
+BATCH_NORM = {"batch_norm": "batch"}
 
 
 class Sizes(NamedTuple):
@@ -51,11 +54,13 @@ SIZES = {
         "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840, NOISE),
         "cifar": Sizes(80, (160, 320, 640, 1280), 320, NOISE),
     },
+    "cifar16": {"resnet8": Sizes(150, (800, 3200, 12_800), 3200, NOISE)},
     "full": {
         "mnist": Sizes(240, (1920, 3840, 7680, 15360), 3840, NOISE),
         "cifar": Sizes(200, _PUBLISHED, 3200, NOISE),
     },
 }
+_FIRST = ("k0", "k1", "easy_3200", "random_3200", "hard_3200")  # part 1 of cifar16
 # Recipes of tickets and of the networks that score, by scale.
 RECIPES: dict[str, dict[str, tuple[str, str]]] = {
     "quick": {
@@ -66,6 +71,7 @@ RECIPES: dict[str, dict[str, tuple[str, str]]] = {
         "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
         "cifar": ("diet_cifar.py:small", "diet_cifar.py:small"),
     },
+    "cifar16": {"resnet8": ("diet_cifar16.py", "diet_cifar16.py")},
     "full": {
         "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
         "cifar": ("diet_cifar.py:all", "diet_cifar.py:scores"),
@@ -94,6 +100,9 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
         },
         "cifar": {"evaluation.every": "8ep"},
     },
+    "cifar16": {
+        "resnet8": {"instability.copies": 1, "instability.pairs": "parent"},
+    },
     "full": {"mnist": {"lottery.levels": 10}, "cifar": {}},
 }
 # Fields of dense networks that score. They train for an eighth of the updates, as
@@ -117,6 +126,14 @@ SCORED: dict[str, dict[str, dict[str, Any]]] = {
             "training.duration": "1ep",
             "evaluation.every": "1ep",
             "schedule.name": "constant",  # as it nearly is in the first eighth
+        },
+    },
+    "cifar16": {
+        "resnet8": {
+            "replicates": 10,
+            "training.duration": "195step",  # an eighth, as published
+            "evaluation.every": "195step",
+            "schedule.name": "constant",
         },
     },
     "full": {
@@ -147,18 +164,22 @@ def of_network(network: str, scale: str) -> list[Run]:
       network: one of `NETWORKS`.
       scale: one of `studies.SCALES`.
     """
+    if network not in RECIPES[scale]:
+        return []
     tickets, dense = (f"configs/{name}" for name in RECIPES[scale][network])
     scores = f"scores/{network}_el2n.npz"
     fields = _DENSE | SCORED[scale][network]
-    scored = Run(
-        f"{network}_scored",
-        dense,
-        fields,
-        {"el2n": scores},
-        BATCH_NORM if (network, scale) == ("cifar", "full") else (),
-    )
+    has_norm = network == "resnet8" or (network, scale) == ("cifar", "full")
+    scoring = Scoring("el2n", scores, BATCH_NORM if has_norm else {})
+    scored = Run(f"{network}_scored", dense, fields, (scoring,))
+    later = scale == "cifar16"
     listed = [
-        Run(f"{network}_{name}", tickets, own)
+        Run(
+            f"{network}_{name}",
+            tickets,
+            own,
+            part=2 if later and name not in _FIRST else 1,
+        )
         for name, own in of_tickets(network, scale, scores).items()
     ]
     return [scored, *listed]
@@ -185,9 +206,10 @@ def of_tickets(network: str, scale: str, scores: str) -> dict[str, dict[str, Any
         }
         return plain | steps | own
 
-    found = {f"k{times}": at(times * sizes.k) for times in (0, 1, 2)}
+    times = (0, 1, 2, 4) if scale == "cifar16" else (0, 1, 2)
+    found = {f"k{time}": at(time * sizes.k) for time in times}
     for name, subset in KINDS.items():
-        of: dict[str, Any] = {"balanced": network == "cifar"}
+        of: dict[str, Any] = {"balanced": network != "mnist"}
         if name != "random":
             of["scores"] = f"../{scores}"
         for size in sizes.subsets:
@@ -197,13 +219,31 @@ def of_tickets(network: str, scale: str, scores: str) -> dict[str, dict[str, Any
     return found
 
 
+def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Arranges the measurements of runs for claims and figures.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+      measured: measurements by variant.
+
+    Returns:
+      "variants", the runs that prune; "usual", the main size of subsets; and "scored",
+      how many networks scored the examples, and after how many updates.
+    """
+    pruned = {name: found for name, found in measured.items() if name != "scored"}
+    usual = SIZES[scale][network].usual
+    return {"variants": pruned, "usual": usual} | dict(measured.get("scored", {}))
+
+
 def label(variant: str) -> str:
     """Returns the label of a variant.
 
     Args:
       variant: its name, without that of the network.
     """
-    names = {"k0": "all data, 0", "k1": "all data, k", "k2": "all data, 2k"}
+    names = {"k0": "all data, 0", "k1": "all data, k"}
+    names |= {f"k{times}": f"all data, {times}k" for times in (2, 4)}
     kind, _, size = variant.partition("_")
     if kind == "noise":
         return f"{size} % wrong labels, k"

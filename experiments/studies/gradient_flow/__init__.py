@@ -1,12 +1,14 @@
-"""Evci et al. (2020) rerun: gradient flow in sparse networks and lottery tickets."""
+"""Evci et al. (2020) rerun: gradient flow in sparse networks."""
 
-from experiments.studies.gradient_flow import analysis, report, variants
+from experiments.studies.gradient_flow import measure, report, variants
 from experiments.studies.study import Study
 
 STUDY = Study(
-    description="gradient flow, and how lottery tickets win (Evci et al. 2020)",
+    name="gradient_flow",
+    description="gradient flow in sparse networks (Evci et al. 2020)",
     title="Report: gradient flow in sparse networks",
-    variants=variants,
-    analysis=analysis,
-    report=report,
+    networks=variants.NETWORKS,
+    runs=variants.of_network,
+    measure=measure.measure,
+    section=report.section,
 )

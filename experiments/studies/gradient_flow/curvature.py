@@ -1,21 +1,29 @@
-"""Curvature: exact spectra of the Hessian, at states saved during training."""
+"""Curvature: spectra of the Hessian, at states saved during training."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies.gradient_flow import variants
-from experiments.studies.gradient_flow.runs_reader import STAGE, NetworkRuns
+from experiments.studies.run_reader import Reader
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
 from jaxsparse.stages import saved_state_name
 
-# Variants whose curvature is measured, and the number of examples by scale.
-VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "set")
-EXAMPLES = {"quick": 100, "cpu": 1000, "full": 60_000}
+if TYPE_CHECKING:
+    from experiments.studies.gradient_flow.measure import Network
+
+STAGE = "level_00/ticket"
+# Variants whose curvature is measured.
+VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "rigl_plus", "set")
 # Seeds that are measured around mask updates; one for other variants.
-SEEDS = {"rigl": 3}
+SEEDS = {"rigl": 3, "rigl_plus": 3}
+EXAMPLES = 1000
+FEW = 100  # examples of runs that train on at most 2,000
+LARGEST = 3000  # weights whose spectrum is computed exactly
+STEPS = 50  # of Lanczos' method, where it is not
 
 
 class Place(NamedTuple):
@@ -32,18 +40,36 @@ class Place(NamedTuple):
     moment: str
 
 
-def places(runs: NetworkRuns, variant: str) -> list[Place]:
-    """Lists the states of a variant whose spectra are computed: those it saved.
+def of_states(network: "Network") -> dict[str, Any]:
+    """Computes the spectra of the states that a run saved.
 
     Args:
-      runs: runs of a network.
-      variant: one of its variants.
+      network: the run.
+
+    Returns:
+      "states", each from `spectrum`; {} for a network whose states are not saved.
     """
-    changes = {row["step"] - 1 for row in runs.records(variant, "mask_update")}
-    kept = variants.SAVED[runs.scale]
+    name = variants.network_of(network.reader.name)
+    if name not in variants.CURVED:
+        return {}
+    return {"states": [spectrum(network, place) for place in places(network.reader)]}
+
+
+def places(reader: Reader) -> list[Place]:
+    """Lists the states of a run whose spectra are computed: those it saved.
+
+    Args:
+      reader: the run.
+    """
+    variant = variants.variant_of(reader.name)
+    changes = {row["step"] - 1 for row in reader.of_kind("mask_update")}
+    kept = [
+        int(step.removesuffix("step")) for step in reader.config["analysis"]["save_at"]
+    ]
     steps = [step for step in kept if step - 1 not in kept]
+    count = min(SEEDS.get(variant, 1), reader.config["replicates"])
     found = []
-    for seed in runs.seeds(variant)[: SEEDS.get(variant, 1)]:
+    for seed in range(count):
         for step in steps:
             if step in changes:
                 found += [Place(seed, step, when) for when in ("before", "after")]
@@ -62,55 +88,68 @@ def place_of(state: dict[str, Any]) -> Place:
 
 
 def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
-    """Counts the new negative eigenvalues after mask updates.
+    """Compares the negative eigenvalues after mask updates with those before.
 
     Args:
       states: from `spectrum`, for several places of one variant.
 
     Returns:
       For every place after a mask update that also has the place before: negatives
-      after minus those before, by one threshold for both.
+      after minus those before, by one threshold for both; or by how much the least
+      eigenvalue fell, where the spectra are not exact.
     """
-    found = {place_of(state): state["eigenvalues"] for state in states}
-    return {
-        place: eigenvalues.compare(found[before], values)["new_negatives"]
-        for place, values in found.items()
+    found = {place_of(state): state for state in states}
+    pairs = {
+        place: (found[before], after)
+        for place, after in found.items()
         if place.moment == "after"
         and (before := place._replace(moment="before")) in found
     }
+    return {
+        place: eigenvalues.compare(before["eigenvalues"], after["eigenvalues"])[
+            "new_negatives"
+        ]
+        if "eigenvalues" in after
+        else min(before["lanczos"]["bottom"]) - min(after["lanczos"]["bottom"])
+        for place, (before, after) in pairs.items()
+    }
 
 
-def spectrum(runs: NetworkRuns, *, variant: str, place: Place) -> dict[str, Any]:
-    """Computes the spectrum of the Hessian of the loss, exactly and by Lanczos' method.
+def spectrum(network: "Network", place: Place) -> dict[str, Any]:
+    """Computes the ends of the spectrum by Lanczos' method, and exactly if it is small.
 
     Args:
-      runs: runs of a network.
-      variant: one of its variants.
+      network: the run.
       place: the state.
     """
-    params, masks = runs.solution(
-        variant, saved_state_name(STAGE, place.step), place.seed
-    )
+    reader = network.reader
+    here = reader.solutions(saved_state_name(STAGE, place.step))[place.seed]
+    params, masks = here
     if place.moment == "after":
         # The state one update later has the masks; its weights have been trained.
         later = saved_state_name(STAGE, place.step + 1)
-        masks = runs.solution(variant, later, place.seed).masks
-    batch = runs.examples(EXAMPLES[runs.scale])
-    size = min(len(batch[1]), 1000)
+        masks = reader.solutions(later)[place.seed].masks
+    train = reader.run.dataset.train
+    count = FEW if len(train.labels) <= 2000 else EXAMPLES
+    batch = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
     space = param_subspace.make(masks_lib.apply(masks, params), masks)
-    loss = runs.functions().loss
-    found = exact.spectrum(loss, space, batch, batch_size=size)
-    product = hvp.operator(loss, space, batch, batch_size=size)
-    ends = lanczos.extremes(product, found.n, key=jax.random.key(0))
-    summary = eigenvalues.summarize(found.eigenvalues)
-    return {
+    product = hvp.operator(network.functions.loss, space, batch, batch_size=count)
+    n, key = param_subspace.size(space), jax.random.key(0)
+    steps = {} if n <= LARGEST else {"steps": STEPS}
+    ends = lanczos.extremes(product, n, key=key, **steps)
+    found = {
         **place._asdict(),
-        "eigenvalues": found.eigenvalues.tolist(),
-        "negative": int(summary.pop("negatives")),
-        **summary,
-        "examples": found.examples,
+        "n": n,
+        "examples": count,
         "lanczos": {
             "top": np.asarray(ends.top).tolist(),
             "bottom": np.asarray(ends.bottom).tolist(),
         },
     }
+    if n <= LARGEST:
+        whole = exact.spectrum(network.functions.loss, space, batch, batch_size=count)
+        summary = eigenvalues.summarize(whole.eigenvalues)
+        found["eigenvalues"] = whole.eigenvalues.tolist()
+        found["negative"] = int(summary.pop("negatives"))
+        found |= summary
+    return found

@@ -1,237 +1,266 @@
-"""Evidence: what the measurements show for each claim."""
+"""Evidence: what the measurements show for each claim, and for what it presumes."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from experiments.studies import claims
-from experiments.studies.claims import Evidence, Findings, NotMeasured, entries, spread
+from experiments.studies import effects
+from experiments.studies.claims import (
+    Found,
+    NotMeasured,
+    Premise,
+    are_dead,
+    entries,
+)
+from experiments.studies.effects import Effect, spread
 from experiments.studies.gradient_flow import curvature
 from jaxsparse.analysis import connectivity
 
-CONNECTED = 1.0  # percentage points of error: a barrier lower than this is none
-APART = 5.0  # a barrier higher than this is one
-EARLY = 2000  # first updates, in which mask updates are compared
-FLAT = 1e-3  # a smaller change of the norm is none
+CONNECTED, APART = 1.0, 5.0  # percentage points of error barrier: below, above
+EARLY = 0.25  # of training: mask updates that are compared
+CHANCE = 10.0  # percent, of ten classes
 
 
-def higher(better: str, worse: str) -> Callable[[Findings], Evidence]:
-    """Compares the final accuracy of two variants (Welch's t-test, one-sided).
+def higher(
+    better: str, worse: str, *, paired: bool = False
+) -> Callable[[Found], Effect]:
+    """Compares the accuracies of two variants.
 
     Args:
       better: the variant that should be more accurate.
       worse: the other one.
+      paired: whether seeds of the two share masks or initial weights.
     """
 
-    def evaluate(found: Findings) -> Evidence:
-        a, b = (
-            np.asarray(entry["accuracy"])
-            for entry in entries(found["predictions"], better, worse)
-        )
-        n = min(len(a), len(b))
+    def evaluate(found: Found) -> Effect:
+        pair = entries(found["predictions"], better, worse)
+        if "summary" in pair[0]:  # an older version kept no seeds
+            return effects.higher_by_summary(*(tuple(one["summary"]) for one in pair))
+        a, b = (np.asarray(one["accuracy"]) for one in pair)
+        exact = are_dead(np.concatenate([a, b]), CHANCE)
+        if not (paired and len(a) == len(b)):
+            return effects.higher(a, b, exact=exact)
         words = f"{spread(a)} against {spread(b)}"
-        if n < 2:
-            return Evidence(words, n, None)
-        p = stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue
-        return Evidence(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
+        return effects.above(a - b, exact=exact).said(words)
 
     return evaluate
 
 
-def _barriers(found: Findings, key: str) -> np.ndarray:
+def _barriers(found: Found, key: str) -> np.ndarray:
     """Returns the error barrier between each seed and the pruned solution."""
     (line,) = entries(found["interpolations"], key)
     return connectivity.barrier(np.asarray(line["error"]).T, line["alphas"])
 
 
-def tickets_are_connected(found: Findings) -> Evidence:
-    """Error barriers to the pruned solution, from tickets and from scratch."""
-    lt, scratch = _barriers(found, "lt_end"), _barriers(found, "scratch_end")
-    words = f"LT {spread(lt)}, Scratch {spread(scratch)} percentage points"
-    holds = None
-    if lt.mean() < CONNECTED and scratch.mean() > APART:
-        holds = True
-    elif lt.mean() > APART or scratch.mean() < CONNECTED:
-        holds = False
-    return Evidence(words, min(len(lt), len(scratch)), holds)
+def are_connected(variant: str) -> Callable[[Found], Effect]:
+    """Measures the error barriers between a variant and the pruned solution.
 
-
-def tickets_agree(found: Findings) -> Evidence:
-    """Disagreement with the pruned solution."""
-    lt, scratch = (
-        np.asarray(entry["with_pruned"])
-        for entry in entries(found["predictions"], "lt", "scratch")
-    )
-    words = f"LT {spread(lt, 4)}, Scratch {spread(scratch, 4)}"
-    ratio = lt.mean() / scratch.mean()
-    holds = True if ratio < 0.5 else False if ratio > 0.8 else None
-    return Evidence(words, min(len(lt), len(scratch)), holds)
-
-
-def ensembles(found: Findings) -> Evidence:
-    """Gains of ensembles over their members."""
-    both = entries(found["predictions"], "lt", "scratch")
-    n = min(len(entry["accuracy"]) for entry in both)
-    if n < 2:
-        raise NotMeasured("no ensemble of one")
-    lt, scratch = (one["ensemble"] - np.mean(one["accuracy"]) for one in both)
-    words = f"LT {lt:+.2f}, Scratch {scratch:+.2f} percentage points, ensembles of {n}"
-    holds = None
-    if lt < 0.2 and scratch > max(0.3, 3 * lt):
-        holds = True
-    elif scratch < max(0.1, lt):
-        holds = False
-    return Evidence(words, n, holds)
-
-
-def initialization(found: Findings) -> Evidence:
-    """Ratio of gradient norms at initialization, sparsity-aware to masked."""
-    plus, plain = map(np.asarray, entries(found["starts"], "scratch_plus", "scratch"))
-    ratio = np.exp(np.mean(np.log(plus)) - np.mean(np.log(plain)))
-    words = f"{spread(plus, 3)} against {spread(plain, 3)}, {ratio:.1f} times"
-    holds = True if ratio > 5 else False if ratio < 2 else None
-    return Evidence(words, min(len(plus), len(plain)), holds)
-
-
-def tickets_do_not_flow(found: Findings) -> Evidence:
-    """Ratio of gradient norms at initialization, tickets to training from scratch."""
-    lt, scratch = map(np.asarray, entries(found["starts"], "lt", "scratch"))
-    ratio = np.exp(np.mean(np.log(lt)) - np.mean(np.log(scratch)))
-    words = f"LT {spread(lt, 3)}, Scratch {spread(scratch, 3)}, {ratio:.1f} times"
-    holds = True if ratio < 2 else False if ratio > 5 else None
-    return Evidence(words, min(len(lt), len(scratch)), holds)
-
-
-class Rises(NamedTuple):
-    """Changes of the gradient norm at early mask updates [seeds updates].
-
-    Attributes:
-      one: of a variant.
-      other: of another one, at the same mask updates.
-      before: norms before, of both variants [2 seeds updates].
+    Args:
+      variant: the variant, which should have none.
     """
 
-    one: np.ndarray
-    other: np.ndarray
-    before: np.ndarray
+    def evaluate(found: Found) -> Effect:
+        values = _barriers(found, f"{variant}_end")
+        return effects.below(values, CONNECTED).said(f"{spread(values)} points")
+
+    return evaluate
 
 
-def _rises(found: Findings, *names: str) -> Rises:
-    """Returns the changes of two variants, seed by seed."""
-    pair = entries(found["gradients"]["changes"], *names)
-    if pair[0]["steps"] != pair[1]["steps"]:
-        raise NotMeasured("masks are updated at other steps")
-    early = np.asarray(pair[0]["steps"]) <= EARLY
-    n = min(len(change["after"]) for change in pair)
-    before, after = (
-        np.stack([np.asarray(change[name])[:n, early] for change in pair])
-        for name in ("before", "after")
-    )
-    return Rises(*(after - before), before)
+def scratch_is_apart(found: Found) -> Effect:
+    """Error barriers between training from scratch and the pruned solution."""
+    values = _barriers(found, "scratch_end")
+    return effects.above(values, APART).said(f"{spread(values)} points")
 
 
-def updates(found: Findings) -> Evidence:
-    """Changes of the gradient norm at mask updates of RigL and SET."""
-    rigl, set_, before = _rises(found, "rigl", "set")
-    apart = rigl - set_
-    share = np.mean(apart > 0)
-    p = stats.ttest_1samp(apart.mean(axis=1), 0, alternative="greater").pvalue
-    each = (spread(rise.mean(axis=1), 3) for rise in (rigl, set_))
-    words = "RigL {}, SET {}".format(*each)
-    words += f"; RigL more in {share:.0%} of {apart.size} pairs, p = {p:.2g}"
-    # Reported only: pairs on the first plateau have no difference to compare.
-    moved = np.maximum(np.abs(rigl), np.abs(set_)) >= FLAT
-    if not moved.all():
-        words += f"; in {np.mean(apart[moved] > 0):.0%} of the {moved.sum()} not flat"
-    pairs = zip((rigl, set_), before, strict=True)
-    ratios = [f"{rise.mean() / norm.mean():+.0%}" for rise, norm in pairs]
-    words += "; of the norm before, {} and {}".format(*ratios)
-    holds = True if share > 0.75 and p < claims.SIGNIFICANT else None
-    return Evidence(words, len(rigl), False if share < 0.5 else holds)
+def agree(variant: str) -> Callable[[Found], Effect]:
+    """Compares disagreements with the pruned solution with those from scratch.
+
+    Args:
+      variant: the variant, which should disagree less than half as much.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        pair = entries(found["predictions"], variant, "scratch")
+        a, b = (np.asarray(entries(one, "with_pruned")[0]) for one in pair)
+        words = f"{spread(a, 4)}, Scratch {spread(b, 4)}"
+        if len(a) == len(b):
+            return effects.above(0.5 * b - a).said(words)
+        return effects.higher(0.5 * b, a).said(words)
+
+    return evaluate
 
 
-def inverted(found: Findings) -> Evidence:
-    """Changes of the gradient norm at mask updates of RigL and of inverted growth."""
-    rigl, inverted, _ = _rises(found, "rigl", "rigl_inverted")
-    n, rise, less = len(rigl), rigl.mean(), inverted.mean()
-    if rise <= 0:
-        return Evidence(f"RigL's norm does not rise: {rise:+.3f}", n, None)
-    holds = True if less < 0.2 * rise else False if less > 0.5 * rise else None
-    return Evidence(f"{less:+.3f}, RigL {rise:+.3f}: {less / rise:.0%} of it", n, holds)
+def ensembles(variant: str) -> Callable[[Found], Effect]:
+    """Compares the gains of ensembles over their members with those from scratch.
+
+    With several masks, one ensemble each, gains are compared over masks; with one, over
+    the pseudo-values of leaving out members.
+
+    Args:
+      variant: the variant, whose ensembles should gain less than a third as much.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        ours, theirs = entries(found["orders"], variant, "scratch")
+        a, b = _gains(ours), _gains(theirs)
+        words = f"{spread(a)} points, Scratch {spread(b)}"
+        n = min(len(a), len(b))
+        return effects.above(b[:n] / 3 - a[:n]).said(words)
+
+    return evaluate
 
 
-def _escapes(found: Findings, variant: str) -> np.ndarray:
+def _gains(orders: list[Found]) -> np.ndarray:
+    """Returns gains of the ensembles of masks, or pseudo-values of the only one."""
+    if len(orders) > 1:
+        return np.asarray([one["ensemble"] for one in orders])
+    if "ensemble_without" not in orders[0]:
+        raise NotMeasured("no ensemble of three or more")
+    without = np.asarray(orders[0]["ensemble_without"])
+    n = len(without)
+    return n * orders[0]["ensemble"] - (n - 1) * without
+
+
+def flows_at_start(
+    variant: str, base: str, *, times: float, less: bool = False
+) -> Callable[[Found], Effect]:
+    """Compares gradient norms at initialization, each seed with a mask of its own.
+
+    Args:
+      variant: the variant whose norm is compared.
+      base: the one it is divided by.
+      times: ratio of the norms.
+      less: whether the ratio should be below `times` in place of above.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        a, b = map(np.asarray, entries(found["starts"], variant, base))
+        ratio = np.log(a) - np.log(b)
+        words = (
+            f"{spread(a, 3)} against {spread(b, 3)}, {np.exp(ratio.mean()):.1f} times"
+        )
+        compare = effects.below if less else effects.above
+        return compare(ratio, np.log(times)).said(words)
+
+    return evaluate
+
+
+def _rises(found: Found, *names: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the change of the norm at early updates [seeds] of two variants."""
+    each = []
+    for change in entries(found["changes"], *names):
+        early = np.asarray(change["steps"]) <= EARLY * found["steps"]
+        before, after = (np.asarray(change[n])[:, early] for n in ("before", "after"))
+        each.append(np.log(after.mean(axis=1) / before.mean(axis=1)))
+    n = min(map(len, each))
+    return each[0][:n], each[1][:n]
+
+
+def rises_more(better: str, worse: str) -> Callable[[Found], Effect]:
+    """Compares the rise of the gradient norm at mask updates, seed by seed.
+
+    Args:
+      better: the variant whose norm should rise more.
+      worse: the other one.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        a, b = _rises(found, better, worse)
+        return effects.above(a - b).said(f"{_percent(a)}, {_percent(b)}")
+
+    return evaluate
+
+
+def rises(variant: str) -> Premise:
+    """Makes the premise that the norm rises at mask updates.
+
+    Args:
+      variant: a variant with mask updates.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        values, _ = _rises(found, variant, variant)
+        return effects.above(values).said(_percent(values))
+
+    return Premise(f"the norm rises at mask updates of {variant}", evaluate)
+
+
+def inverted(found: Found) -> Effect:
+    """Rises of the norm by inverted growth, and a half of those of RigL+."""
+    a, b = _rises(found, "rigl_plus", "rigl_inverted_plus")
+    return effects.above(0.5 * a - b).said(f"{_percent(b)}, RigL+ {_percent(a)}")
+
+
+def _percent(logs: np.ndarray) -> str:
+    return f"{spread(100 * np.expm1(logs), 1)} %"
+
+
+def _escapes(found: Found, variant: str) -> np.ndarray:
     """Returns the first step at which each seed's norm exceeds 3 times its start."""
-    (curve,) = entries(found["gradients"]["gradient"], variant)
+    (curve,) = entries(found["gradients"], variant)
     norms, steps = np.asarray(curve["norm"]), np.asarray(curve["steps"])
     above = norms > 3 * norms[:, :1]
-    return np.where(above.any(axis=1), steps[np.argmax(above, axis=1)], np.inf)
+    last = steps[-1] + 1  # of seeds that never do
+    return np.where(above.any(axis=1), steps[np.argmax(above, axis=1)], last)
 
 
-def plateau(found: Findings) -> Evidence:
+def plateau(found: Found) -> Effect:
     """Steps at which tickets and training from scratch leave the first plateau."""
     lt, scratch = (_escapes(found, variant) for variant in ("lt", "scratch"))
     words = f"LT at {spread(lt, 0)}, Scratch at {spread(scratch, 0)} updates"
-    holds = True if lt.max() < scratch.min() else None
-    ordered = lt.mean() < scratch.mean()
-    return Evidence(words, min(len(lt), len(scratch)), holds if ordered else False)
+    return effects.higher(scratch, lt, exact=True).said(words)
 
 
-def flows_more(
-    better: str, worse: str, *, until: int
-) -> Callable[[Findings], Evidence]:
+def flows_more(better: str, worse: str, *, until: float) -> Callable[[Found], Effect]:
     """Compares the mean gradient norms of two variants, paired by seed.
 
     Args:
       better: the variant that should have the higher norm.
       worse: the other one.
-      until: last step of the mean.
+      until: part of training over which norms are averaged.
     """
 
-    def evaluate(found: Findings) -> Evidence:
+    def evaluate(found: Found) -> Effect:
         means = []
-        for curve in entries(found["gradients"]["gradient"], better, worse):
-            early = np.asarray(curve["steps"]) <= until
+        for curve in entries(found["gradients"], better, worse):
+            early = np.asarray(curve["steps"]) <= until * found["steps"]
             means.append(np.asarray(curve["norm"])[:, early].mean(axis=1))
         n = min(map(len, means))
         a, b = (values[:n] for values in means)
-        words = f"{spread(a, 3)} against {spread(b, 3)}"
-        if n < 2:
-            return Evidence(words, n, None)
-        p = stats.ttest_rel(a, b, alternative="greater").pvalue
-        return Evidence(f"{words}, p = {p:.2g}", n, claims.by_p(p, a.mean() > b.mean()))
+        return effects.above(a - b).said(f"{spread(a, 3)} against {spread(b, 3)}")
 
     return evaluate
 
 
-def distances(found: Findings) -> Evidence:
+def distances(found: Found) -> Effect:
     """Distances from the pruned solution."""
-    matrix, groups = entries(found["distances"], "matrix", "groups")
-    to_pruned = np.asarray(matrix)[groups.index("prune end")]
-    groups = np.asarray(groups)
-    order = ("LT end", "LT start", "Scratch start", "Scratch end")
-    near = [to_pruned[groups == name.lower()] for name in order]
-    if not all(map(len, near)):
-        raise NotMeasured("a group is missing")
+    lt, scratch = entries(found["distances"], "lt", "scratch")
+    order = {
+        "LT end": lt["end"],
+        "LT start": lt["start"],
+        "Scratch start": scratch["start"],
+        "Scratch end": scratch["end"],
+    }
+    near = [np.asarray(values) for values in order.values()]
     each = zip(order, near, strict=True)
     words = ", ".join(f"{name} {spread(values)}" for name, values in each)
-    n = min(len(near[0]), len(near[-1]))
-    steps = list(zip(near, near[1:], strict=False))
-    holds = True if all(a.max() < b.min() for a, b in steps) else None
-    ordered = all(a.mean() < b.mean() for a, b in steps)
-    return Evidence(words, n, holds if ordered else False)
+    steps = zip(near, near[1:], strict=False)
+    return effects.every(*(effects.above(b - a) for a, b in steps), words=words)
 
 
-def negatives(found: Findings) -> Evidence:
-    """New negative eigenvalues of the Hessian after mask updates."""
-    (rigl,) = entries(found["curvature"], "rigl")
-    made = curvature.new_negatives(rigl["states"])
-    if not made:
+def negatives(found: Found) -> Effect:
+    """New negative curvature after mask updates, averaged within seeds."""
+    for variant in ("rigl_plus", "rigl"):
+        made = curvature.new_negatives(
+            found["curvature"].get(variant, {}).get("states", [])
+        )
+        if made:
+            break
+    else:
         raise NotMeasured("no spectrum around a mask update")
-    new, n = list(made.values()), len({place.seed for place in made})
-    words = f"{np.mean(new):+.0f}, from {min(new):+.0f} to {max(new):+.0f}"
-    words = f"{words}, over {len(new)} changes"
-    holds = True if min(new) > 0 else False if max(new) <= 0 else None
-    return Evidence(words, n, holds)
+    seeds = sorted({place.seed for place in made})
+    means = [
+        np.mean([new for place, new in made.items() if place.seed == seed])
+        for seed in seeds
+    ]
+    return effects.above(means).said(f"{spread(means)} over {len(made)} changes")

@@ -5,6 +5,7 @@ Lines are means over seeds, bands one sample standard deviation to either side.
 
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -13,14 +14,17 @@ from matplotlib.lines import Line2D
 
 from experiments.studies.gradient_flow import published, spectra
 from experiments.studies.gradient_flow.published import LABELS
+from jaxsparse.analysis import embedding
 from jaxsparse.reports import axis_scales, plot_curves, plot_style
 
 Found = dict[str, Any]
 
 # Panels among which variants are divided, by what happens to their masks.
 _KINDS = {
-    "fixed masks": "lt scratch scratch_plus scratch_same liu prune_restart",
-    "mask updates": "rigl rigl_plus rigl_liu rigl_inverted set set_plus",
+    "fixed masks": "lt lt_150 scratch scratch_plus scratch_same liu prune_restart",
+    "mask updates": (
+        "rigl rigl_plus rigl_liu rigl_inverted rigl_inverted_plus set set_plus"
+    ),
     "pruning and dense": "prune dense small_dense",
 }
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
@@ -43,7 +47,8 @@ CAPTIONS = {
     ),
     "map": (
         "Solutions in the plane, by multidimensional scaling of their L2 distances; "
-        "hollow: before training."
+        "hollow: before training. Distances are estimated from 256 random "
+        "projections."
     ),
     "hessian": (
         "Eigenvalues of the Hessian of the training loss: how many are at least as far "
@@ -62,14 +67,14 @@ def draw(found: Found, title: str) -> dict[str, Figure | None]:
     """Draws all figures; None for a figure without content.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
     return {
-        "gradient": gradient(found["gradients"]["gradient"], title),
-        "changes": changes(found["gradients"]["changes"], title),
+        "gradient": gradient(found["gradients"], title),
+        "changes": changes(found["changes"], title),
         "interpolations": interpolations(found["interpolations"], title),
-        "map": solution_map(found["distances"], title),
+        "map": solution_map(found["map"], title),
         "hessian": spectra.hessian(found["curvature"], title),
         "signal": signal(found["signals"], title),
     }
@@ -184,22 +189,35 @@ def interpolations(part: Found, title: str) -> Figure | None:
     return figure
 
 
+_MAPPED = ("prune", "lt", "lt_150", "scratch", "scratch_plus", "rigl", "rigl_plus")
+
+
 def solution_map(part: Found, title: str) -> Figure | None:
     """Draws solutions as points, at about their distances from each other.
 
     Args:
-      part: "points" [m 2], "groups" [m] and "relative_stress". Groups that differ in
-        their moment, start or end, share color and marker, hollow at the start; the
-        first group is the pruned solution.
+      part: by variant, random projections [seeds p] of solutions at its "start" and
+        "end", from which distances are estimated. Groups that differ in their moment
+        share color and marker, hollow at the start; the first is the pruned solution.
       title: what was trained.
     """
-    if not part:
+    groups, points = [], []
+    for name in _MAPPED:
+        for moment in ("end",) if name == "prune" else ("start", "end"):
+            rows = part.get(name, {}).get(moment, [])
+            groups += [f"{name} {moment}"] * len(rows)
+            points += rows
+    if len(set(groups)) < 2 or not groups[0].startswith("prune"):
         return None
-    table = pd.DataFrame(part["points"], columns=["x", "y"])
-    table["group"] = part["groups"]
+    matrix = np.linalg.norm(
+        np.asarray(points)[:, None] - np.asarray(points)[None], axis=-1
+    )
+    found = embedding.mds(matrix, key=jax.random.key(0))
+    table = pd.DataFrame(np.asarray(found.points), columns=["x", "y"])
+    table["group"] = groups
     families = table["group"].str.partition(" ")[0]
     looks = plot_style.styles(list(families.iloc[1:].unique()))
-    stress = part["relative_stress"]
+    stress = float(found.relative_stress)
     figure, grid = plot_style.subplots(
         size=(8, 7),
         title=f"{title}\ndistances between solutions, relative stress {stress:.2g}",

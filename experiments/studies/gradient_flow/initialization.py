@@ -1,19 +1,23 @@
 """Initialization: gradient norms and signals before training."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies.gradient_flow.runs_reader import NetworkRuns
+from experiments.studies.gradient_flow import variants
 from jaxsparse import factory, initializers
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis import gradient_flow
 
+if TYPE_CHECKING:
+    from experiments.studies.gradient_flow.measure import Network
+
 FLOW_EXAMPLES = 1000  # those on which the gradient norm is recorded in training
 
 
-def of_starts(runs: NetworkRuns) -> dict[str, list[float]]:
+def of_starts(network: "Network") -> dict[str, list[float]]:
     """Measures the gradient norm at initialization, each seed with its own mask.
 
     The variants share the mask of one pruning run, and tickets also their weights. Here
@@ -21,10 +25,14 @@ def of_starts(runs: NetworkRuns) -> dict[str, list[float]]:
     ticket, and with new ones the start of training from scratch.
 
     Args:
-      runs: runs of a network.
+      network: the run that prunes.
     """
-    network, batch = runs.run("prune").network, runs.examples(FLOW_EXAMPLES)
-    loss = runs.functions().loss
+    run, loss = network.reader.run, network.functions.loss
+    train = run.dataset.train
+    batch = (
+        jnp.asarray(train.images[:FLOW_EXAMPLES]),
+        jnp.asarray(train.labels[:FLOW_EXAMPLES]),
+    )
 
     @jax.jit
     def norm(params: Any, masks: Any) -> Any:
@@ -37,11 +45,12 @@ def of_starts(runs: NetworkRuns) -> dict[str, list[float]]:
         "liu": initializers.layer_scaled("glorot_uniform"),
     }
     found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
-    for r in runs.seeds("prune"):
-        masks = runs.solution("prune", "end", r).masks
-        own = runs.solution("prune", "start", r).params
+    ends = network.reader.solutions(variants.END)
+    begins = network.reader.solutions("init")
+    for r in network.seeds:
+        masks, own = ends[r].masks, begins[r].params
         found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
-        fresh = _fresh(network, r)
+        fresh = _fresh(run.network, r)
         for name, draw in draws.items():
             key = jax.random.key(100 + r)
             params = initializers.redraw(fresh, masks, draw, key=key)
@@ -56,13 +65,13 @@ def _fresh(network: Any, seed: int) -> Any:
     return params
 
 
-def of_signals(runs: NetworkRuns) -> dict[str, Any]:
+def of_signals(network: "Network") -> dict[str, Any]:
     """Measures signals of random inputs in masked networks, by initialization.
 
     Args:
-      runs: runs of a network.
+      network: the run that prunes.
     """
-    run, (_, masks) = runs.run("prune"), runs.solution("prune", "end", 0)
+    run, masks = network.reader.run, network.reader.solutions(variants.END)[0].masks
     model = factory.make_model(run.config, classes=run.dataset.classes)
     activations = gradient_flow.captured(model)
     shape = run.dataset.train.images.shape[1:]

@@ -17,6 +17,7 @@ LABELS = {
     "prune": "gradual pruning",
     "pruned": "the pruned solution",
     "lt": "LT",
+    "lt_150": "LT, update 150",
     "scratch": "Scratch",
     "scratch_same": "Scratch, one initialization",
     "scratch_plus": "Scratch+",
@@ -25,6 +26,7 @@ LABELS = {
     "rigl_plus": "RigL+",
     "rigl_liu": "RigL, Liu",
     "rigl_inverted": "RigL, inverted",
+    "rigl_inverted_plus": "RigL+, inverted",
     "set": "SET",
     "set_plus": "SET+",
     "prune_restart": "prune restart",
@@ -79,14 +81,15 @@ LENET: dict[str, dict[str, Any]] = {
         "published_with_pruned": [0.0077, 0.0003],
     },
 }
-PUBLISHED = {"lenet": LENET, "mlp": {}, "resnet": {}}
+PUBLISHED = {"lenet": LENET, "mlp": {}, "resnet8": {}, "resnet": {}}
 TITLES = {
     "lenet": "LeNet-5 at 95 %",
     "mlp": "MLP 784-300-100-10 at 98 %",
+    "resnet8": "ResNet-8 on CIFAR-10 at 16x16 pixels, at 95 %",
     "resnet": "ResNet-20, CIFAR-10, at 95 %",
 }
-# Updates of the recipe; for ResNet-20, those of 160 epochs.
-STEPS = {"lenet": 11_719, "mlp": 11_719, "resnet": 62_560}
+# Updates of the recipe; for ResNets, those of 160 epochs.
+STEPS = {"lenet": 11_719, "mlp": 11_719, "resnet8": 62_560, "resnet": 62_560}
 
 
 def label_group(group: str) -> str:

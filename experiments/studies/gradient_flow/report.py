@@ -1,11 +1,19 @@
 """Report: the section of the study on a network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
-from experiments.studies.gradient_flow import claims, figures, published, tables
+from experiments.studies.gradient_flow import (
+    claims,
+    figures,
+    published,
+    tables,
+    variants,
+)
 
 Found = dict[str, Any]
 AGREES = 0.01  # relative error of Lanczos' method below which it agrees
@@ -41,23 +49,29 @@ _CURVATURE = (
 )
 
 
-def section(network: str, scale: str, found: Found) -> report_lib.Section:
+def section(
+    network: str, scale: str, measured: Mapping[str, Any]
+) -> report_lib.Section:
     """Makes the section of the report on a network.
 
     Args:
       network: one of `variants.NETWORKS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      measured: measurements by variant.
     """
-    del scale
+    found = variants.arrange(network, scale, measured)
     steps, whole = found["steps"], published.STEPS[network]
     title = published.TITLES[network]
     if steps < whole:
         title = f"{title}, {steps:,} of {whole:,} updates"
-    judged = claims.judge(found, steps=steps, whole=whole)
+    judged = claims_lib.judge(claims.CLAIMS, found, length=steps / whole)
     if network != "lenet":  # nothing is published on the others
-        for row in judged:
-            row["published"] = f"LeNet-5: {row['published']}"
+        judged = [
+            one._replace(
+                claim=one.claim._replace(published=f"LeNet-5: {one.claim.published}")
+            )
+            for one in judged
+        ]
     frame, flow = tables.variants_frame(network, found), tables.flow_frame(found)
     return report_lib.Section(
         name=network,
@@ -88,8 +102,7 @@ def _distances(distances: Found) -> list[report_lib.Table]:
     """Tabulates the distances from the pruned solution, if they are measured."""
     if not distances:
         return []
-    first = published.label_group(distances["groups"][0])
-    note = f"Mean L2 distance to {first} of the first seed."
+    note = "L2 distance from the pruned solution whose mask is trained."
     shown = tables.show_distances(distances)
     return [report_lib.Table("Distances", note, shown)]
 

@@ -29,7 +29,11 @@ def hessian(part: Found, title: str) -> Figure | None:
       and states just after a mask update dashed.
     """
     states = {
-        name: [state for state in entry["states"] if not state["seed"]]
+        name: [
+            state
+            for state in entry["states"]
+            if not state["seed"] and "eigenvalues" in state
+        ]
         for name, entry in part.items()
     }
     states = {name: mine for name, mine in states.items() if mine}

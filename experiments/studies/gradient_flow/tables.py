@@ -22,7 +22,7 @@ def variants_frame(network: str, found: Found) -> pd.DataFrame:
 
     Args:
       network: one of `variants.NETWORKS`.
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
 
     Returns:
       One row for each variant: `variant`, `label`, `n`, accuracies and their
@@ -41,10 +41,11 @@ def variants_frame(network: str, found: Found) -> pd.DataFrame:
 
 def _variant(name: str, ours: Found, theirs: Found) -> dict[str, Any]:
     """Makes a row of `variants_frame`."""
-    accuracy = pd.Series(ours["accuracy"], dtype=float)
+    accuracy = pd.Series(ours.get("accuracy", ()), dtype=float)
+    mean, sd, n = ours.get("summary", (accuracy.mean(), accuracy.std(), len(accuracy)))
     with_pruned = pd.Series(ours.get("with_pruned", ()), dtype=float)
     pairs = {
-        "accuracy": (accuracy.mean(), accuracy.std()),
+        "accuracy": (mean, sd),
         "with_pruned": (with_pruned.mean(), with_pruned.std()),
         **{name: ours.get(name, _NONE) for name in ("disagreement", "kl", "js")},
     }
@@ -53,16 +54,14 @@ def _variant(name: str, ours: Found, theirs: Found) -> dict[str, Any]:
         "disagreement": theirs.get("published_disagreement", _NONE),
         "with_pruned": theirs.get("published_with_pruned", _NONE),
     }
-    row = {"variant": name, "label": published.LABELS[name], "n": accuracy.count()}
+    row = {"variant": name, "label": published.LABELS[name], "n": n}
     row |= _pair("accuracy_percent", pairs["accuracy"])
     row |= _pair("published_accuracy_percent", given["accuracy"])
     row["difference"] = _difference(pairs["accuracy"], given["accuracy"])
-    for prefix, ensemble, mean in (
-        ("", ours.get("ensemble", np.nan), pairs["accuracy"][0]),
-        ("published_", theirs.get("published_ensemble", np.nan), given["accuracy"][0]),
-    ):
-        row[f"{prefix}ensemble_percent"] = ensemble
-        row[f"{prefix}gain_points"] = ensemble - mean
+    row["gain_points"] = ours.get("ensemble", np.nan)
+    published_ensemble = theirs.get("published_ensemble", np.nan)
+    row["published_ensemble_percent"] = published_ensemble
+    row["published_gain_points"] = published_ensemble - given["accuracy"][0]
     row |= _pair("disagreement", pairs["disagreement"])
     row |= _pair("published_disagreement", given["disagreement"])
     row["with_pruned_n"] = with_pruned.count()
@@ -97,7 +96,6 @@ def show_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     shown["Published (%)"] = _means(frame, "published_accuracy_percent", 2)
     shown["Difference (s.d.)"] = _numbers(frame["difference"], "+.1f")
     columns = {
-        "Ensemble (%)": ("ensemble_percent", ".2f"),
         "Published ensemble (%)": ("published_ensemble_percent", ".2f"),
         "Gain (points)": ("gain_points", "+.2f"),
         "Published gain (points)": ("published_gain_points", "+.2f"),
@@ -109,7 +107,7 @@ def show_initializations(found: Found) -> pd.DataFrame:
     """Formats accuracies by method and initialization of variants of the same masks.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
 
     Returns:
       One row for each method, one column for each initialization, mean ± sample
@@ -119,7 +117,9 @@ def show_initializations(found: Found) -> pd.DataFrame:
     for name, entry in found["predictions"].items():
         if name in published.INITIALIZED:
             training, initialization = published.INITIALIZED[name]
-            accuracy = pd.Series(entry["accuracy"], dtype=float)
+            accuracy = pd.Series(entry.get("accuracy", ()), dtype=float)
+            if accuracy.empty:
+                continue
             mean = formatting.plus_minus(accuracy.mean(), accuracy.std())
             words = f"{mean} (n = {len(accuracy)})"
             cells.setdefault(training, {})[f"{initialization} (%)"] = words
@@ -153,13 +153,15 @@ def flow_frame(found: Found) -> pd.DataFrame:
     """Tabulates the gradient flow at the start, during, and at the end of training.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
 
     Returns:
       One row for each variant and step: `variant`, `label`, `step`, `n`, and `norm`,
       `effective` and `decrease` with their standard deviations.
     """
-    gradient = found["gradients"]["gradient"]
+    gradient = found["gradients"]
+    if not gradient:
+        return pd.DataFrame()
     last, rows = max(max(entry["steps"]) for entry in gradient.values()), []
     for name, entry in gradient.items():
         steps = np.asarray(entry["steps"], float)
@@ -177,6 +179,8 @@ def flow_frame(found: Found) -> pd.DataFrame:
 
 def show_flow(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats `flow_frame`."""
+    if frame.empty:
+        return frame
     shown = pd.DataFrame({"Variant": frame["label"]})
     shown["Step"] = _numbers(frame["step"], ",.0f")
     shown["n"] = frame["n"].astype(str)
@@ -190,26 +194,26 @@ def show_flow(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_distances(distances: Mapping[str, Any]) -> pd.DataFrame:
-    """Formats the L2 distances of groups of solutions from the pruned one, the first.
+    """Formats the L2 distances of variants from the pruned solution.
 
     Args:
-      distances: "groups" and "matrix" of `analysis.of_distances`.
+      distances: by variant, distances by seed at its "start" and "end".
     """
-    table = pd.DataFrame({"Group": distances["groups"], "l2": distances["matrix"][0]})
-    each = table.iloc[1:].groupby("Group", sort=False)["l2"]
-    shown = each.agg(["count", "mean", "std"]).reset_index()
-    pairs = zip(shown["mean"], shown["std"], strict=True)
-    shown["Distance (L2)"] = [formatting.plus_minus(*pair) for pair in pairs]
-    shown["Group"] = shown["Group"].map(published.label_group)
-    shown["n"] = shown["count"].astype(str)
-    return shown[["Group", "n", "Distance (L2)"]]
+    rows = []
+    for name, moments in distances.items():
+        for moment, values in moments.items():
+            each = pd.Series(values, dtype=float)
+            group = published.label_group(f"{name} {moment}")
+            words = formatting.plus_minus(each.mean(), each.std())
+            rows.append({"Group": group, "n": str(len(each)), "Distance (L2)": words})
+    return pd.DataFrame(rows)
 
 
 def hessian_frame(found: Found) -> pd.DataFrame:
     """Tabulates the curvature at every state.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
 
     Returns:
       One row for each state: `label` of the variant, `seed`, `step`, `moment`, `n`
@@ -221,16 +225,20 @@ def hessian_frame(found: Found) -> pd.DataFrame:
     for name, entry in found["curvature"].items():
         made = curvature.new_negatives(entry["states"])
         for state in entry["states"]:
-            values = np.sort(np.asarray(state["eigenvalues"], float))
             row = {name: state[name] for name in ("seed", "step", "moment")}
-            row |= {"label": published.LABELS[name], "n": len(values)}
-            row |= {name: state[name] for name in ("examples", "negative")}
-            row["percent"] = 100 * state["negative"] / len(values)
+            row |= {"label": published.LABELS[name], "n": state["n"]}
+            row |= {"examples": state["examples"]}
+            row |= {"negative": state.get("negative", np.nan)}
+            row["percent"] = 100 * row["negative"] / state["n"]
+            ends = state["lanczos"]
+            exact = state.get("eigenvalues")
+            values = np.sort(np.asarray(exact or ends["bottom"] + ends["top"], float))
             row |= {"least": values[0], "greatest": values[-1]}
             row["change"] = made.get(curvature.place_of(state), np.nan)
             for end, sign in (("top", -1), ("bottom", 1)):
-                ours = state["lanczos"][end]
-                row[f"{end}_error"] = relative_error(ours, values, sign=sign)
+                row[f"{end}_error"] = (
+                    relative_error(ends[end], values, sign=sign) if exact else np.nan
+                )
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -8,15 +8,33 @@ Every variant but the dense ones trains with the mask of the first seed of the p
 run, so the seeds of a variant differ in the order of the data and, in some variants, in
 the initial weights. Their seeds are not those of the pruning run: a ticket is trained
 in another order of the data than the run of its mask.
+
+`cifar16` has ResNet-8 on CIFAR-10 at 16x16 pixels, at 95 %. There every seed of a
+variant trains the mask of the same seed of the pruning run, so that masks are
+independent; `mask_M` runs, of three masks, have seeds that differ in the order of the
+data, for ensembles. Tickets are rewound to initialization and to update 150, and train
+the whole length of training from there.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.studies.runs import Run
+from jaxsparse.stages import saved_state_name
 
 END = "level_00/ticket/last"
 
-NETWORKS = ("lenet", "mlp", "resnet")
+NETWORKS = ("lenet", "mlp", "resnet8", "resnet")
+# Moments of variants that are interpolated to the pruned solution.
+INTERPOLATED = {
+    "lt": ("start", "end"),
+    "lt_150": ("start", "end"),
+    "scratch": ("start", "end"),
+    "scratch_plus": ("end",),
+    "rigl": ("end",),
+    "rigl_plus": ("end",),
+    "prune_restart": ("end",),
+}
 # Number of seeds by scale, and the interval of mask updates.
 SEEDS = {"lenet": {"cpu": 5, "full": 5}, "mlp": {"cpu": 3, "full": 5}}
 SEEDS["resnet"] = {"full": 5}
@@ -24,13 +42,14 @@ EVERY = {"lenet": "100step", "mlp": "500step", "resnet": "100step"}
 # Dense networks of about as many weights as the sparse ones keep; for ResNet-20, whose
 # widths are whole numbers, a quarter more.
 SMALL = {
+    "resnet8": {"model.width": 2},
     "lenet": {"model.conv_channels": (3, 3), "model.features": (27, 20)},
     "mlp": {"model.features": (8, 8)},
     "resnet": {"model.width": 4},
 }
 
-# Networks that are small enough for exact Hessians.
-CURVED = ("lenet",)
+# Networks whose Hessians are measured.
+CURVED = ("lenet", "resnet8")
 # Steps at which states are saved for Hessians, by scale: also after mask updates.
 SAVED = {"quick": (0, 100, 101, 300)}
 SAVED["cpu"] = (0, 500, 501, 1000, 1001, 2000, 2001, 5000, 5001, 11719)
@@ -44,6 +63,8 @@ def of_network(network: str, scale: str) -> list[Run]:
       network: one of `NETWORKS`.
       scale: one of `studies.SCALES`.
     """
+    if scale == "cifar16" or network == "resnet8":
+        return _cifar16() if (network, scale) == ("resnet8", "cifar16") else []
     if network == "resnet" and scale != "full":
         return []
     quick = scale == "quick"
@@ -117,3 +138,104 @@ def fields_of(network: str, every: str) -> dict[str, dict[str, Any]]:
         "small_dense": DENSE | SMALL[network],
         "dense": DENSE,
     }
+
+
+MASKS = 3  # whose tickets are trained in several orders of the data
+_FIRST = (
+    *("prune", "dense", "small_dense", "lt", "lt_150", "scratch", "scratch_plus"),
+    *("set", "set_plus", "rigl", "rigl_plus", "rigl_inverted_plus"),
+)
+
+
+def _cifar16() -> list[Run]:
+    """Lists the runs of ResNet-8, those of part 2 last."""
+    network, recipe = "resnet8", "configs/gradient_flow_cifar16.py"
+    fields = fields_of(network, "100step")
+    fields["lt_150"] = fields["lt"] | {
+        "warm_start.weights": saved_state_name("level_00/ticket", 150)
+    }
+    fields["rigl_inverted_plus"] = fields["rigl_plus"] | {"sparse.grow": "inverted"}
+    kept = {name: (0, 100, 101, 1000, 1001) for name in ("rigl", "rigl_plus", "set")}
+    kept |= {"prune": (0, 150)}
+    same = {"warm_start.replicate": None, "seeds.init": 0}
+    listed = []
+    for name, own in fields.items():
+        steps = {"analysis.save_at": tuple(f"{s}step" for s in kept.get(name, (0,)))}
+        started = {} if "warm_start.run" not in own else own | same
+        part = 1 if name in _FIRST else 2
+        listed.append(
+            Run(f"{network}_{name}", recipe, own | started | steps, part=part)
+        )
+    for mask in range(MASKS):
+        few = {
+            "replicates": 3,
+            "warm_start.replicate": mask,
+            "analysis.save_at": ("0step",),
+        }
+        for name in ("lt_150", "scratch"):
+            own = fields[name] | few
+            listed.append(Run(f"{network}_{name}_mask_{mask}", recipe, own))
+    return sorted(listed, key=lambda run: run.part)
+
+
+def network_of(name: str) -> str:
+    """Returns the network of a run.
+
+    Args:
+      name: name of the run.
+    """
+    return name.partition("_")[0]
+
+
+def variant_of(name: str) -> str:
+    """Returns the variant of a run.
+
+    Args:
+      name: name of the run.
+    """
+    return name.partition("_")[2].partition("_mask_")[0]
+
+
+def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Arranges the measurements of runs by kind and variant.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+      measured: measurements by variant.
+
+    Returns:
+      By variant "predictions", "gradients", "changes", "distances", "interpolations"
+      (by variant and moment) and "curvature"; of the run that prunes "starts" and
+      "signals"; "map" of all solutions; "orders", the predictions of several orders of
+      the data by variant, one for each mask; and "steps".
+    """
+    plain = {name: m for name, m in measured.items() if "_mask_" not in name}
+    found: dict[str, Any] = {
+        f"{kind}s": {name: m[kind] for name, m in plain.items() if m.get(kind)}
+        for kind in ("prediction", "gradient", "change")
+    }
+    found["distances"] = {
+        n: m["distances"] for n, m in plain.items() if "distances" in m
+    }
+    found["curvature"] = {
+        n: m["curvature"] for n, m in plain.items() if m.get("curvature")
+    }
+    found["interpolations"] = {
+        f"{name}_{moment}": line | {"variant": name, "moment": moment}
+        for name, m in plain.items()
+        for moment, line in m.get("interpolations", {}).items()
+    }
+    pruned = plain.get("prune", {})
+    found |= {kind: pruned.get(kind, {}) for kind in ("starts", "signals")}
+    found["steps"] = max(m["steps"] for m in plain.values())
+    found["map"] = {n: m["sketches"] for n, m in plain.items() if "sketches" in m}
+    found["orders"] = {}
+    for name, entry in measured.items():
+        variant, _, mask = name.partition("_mask_")
+        if mask:
+            found["orders"].setdefault(variant, []).append(entry["prediction"])
+    if network != "resnet8":
+        # One mask, in several orders of the data.
+        found["orders"] = {n: [entry] for n, entry in found["predictions"].items()}
+    return found

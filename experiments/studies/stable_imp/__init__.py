@@ -1,12 +1,14 @@
-"""Maene et al. (2021) rerun: why tickets are found where training is stable."""
+"""Frankle et al. (2020) and Maene et al. (2021) rerun: stability and tickets."""
 
-from experiments.studies.stable_imp import analysis, report, variants
+from experiments.studies.stable_imp import measure, report, variants
 from experiments.studies.study import Study
 
 STUDY = Study(
+    name="stable_imp",
     description="stability, and why lottery tickets win (Maene et al. 2021)",
     title="Report: why lottery tickets win",
-    variants=variants,
-    analysis=analysis,
-    report=report,
+    networks=variants.NETWORKS,
+    runs=variants.of_network,
+    measure=measure.measure,
+    section=report.section,
 )

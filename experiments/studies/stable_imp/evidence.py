@@ -1,55 +1,71 @@
-"""Evidence: what the measurements show for each claim."""
+"""Evidence: what the measurements show for each claim, and for what it presumes.
 
-from typing import Any
+Seeds are paired: runs share initial weights and, per batch size, the orders of data, so
+differences are taken seed by seed. Instability is in percentage points of test error. A
+gap is the test accuracy of tickets minus that of their reinitialized controls, in
+points, averaged over the levels of the second half that have controls.
+
+At the scales `quick`, `cpu` and `full` training is made stable by large batches, at
+`cifar16` by warm-up: "unstable" and "stable" are the two runs that differ in it.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 
-from experiments.studies import claims
-from experiments.studies.claims import Evidence, Findings, NotMeasured, entries, spread
+from experiments.studies import effects
+from experiments.studies.claims import Found, NotMeasured, Premise, entries
+from experiments.studies.effects import Effect, spread
 from jaxsparse.analysis import connectivity
 
 STABLE = 100 * connectivity.STABLE_BELOW  # points of instability
 LATE = 0.5  # late rounds start at this fraction of all rounds
 APART = 0.1  # of a right angle, between mean angles
-ORTHOGONAL = 0.5  # right angles: nearer to orthogonal than to equal
+MATCHING = 0.5  # points of accuracy below dense that count as matching
+CHANCE = 10.0  # percent, of ten classes
 
 
-def gaps(variant: Findings) -> np.ndarray:
-    """Returns the gap of each seed, in percentage points, over late rounds.
+def gaps(variant: Found, control: str = "reinitialized") -> np.ndarray:
+    """Returns the gap of each seed over late rounds, in points.
 
     Args:
-      variant: measurements of a variant.
+      variant: measurements of a run.
+      control: the control that is subtracted.
     """
-    levels = np.asarray(variant["levels"])
-    late = levels >= LATE * levels.max()
-    ticket, control = (
-        np.asarray(variant[name])[:, late] for name in ("ticket", "reinitialized")
+    if control not in variant["controls"]:
+        raise NotMeasured(f"no control {control}")
+    ticket, other = (
+        np.asarray(values, np.float64)
+        for values in (variant["ticket"], variant["controls"][control])
     )
-    return np.mean(ticket - control, axis=1)
+    return np.nanmean((ticket - other)[:, _late(variant)], axis=1)
 
 
-def accuracies(variant: Findings, name: str) -> np.ndarray:
+def accuracies(variant: Found, name: str) -> np.ndarray:
     """Returns the mean test accuracy of each seed in late rounds, in percent.
 
     Args:
-      variant: measurements of a variant.
-      name: "ticket" or "reinitialized".
+      variant: measurements of a run.
+      name: "ticket" or the name of a control.
     """
+    rows = variant["ticket"] if name == "ticket" else variant["controls"].get(name)
+    if rows is None:
+        raise NotMeasured(f"no control {name}")
+    return np.nanmean(np.asarray(rows, np.float64)[:, _late(variant)], axis=1)
+
+
+def _late(variant: Found) -> np.ndarray:
     levels = np.asarray(variant["levels"])
-    late = levels >= LATE * levels.max()
-    return np.mean(np.asarray(variant[name])[:, late], axis=1)
+    return levels >= LATE * levels.max()
 
 
-def instabilities(variant: Findings, *, pruned: bool) -> np.ndarray:
-    """Returns each seed's instability in percentage points of test error.
+def instabilities(variant: Found, *, pruned: bool) -> np.ndarray:
+    """Returns the instability of each seed.
 
     Args:
-      variant: measurements of a variant.
+      variant: measurements of a run.
       pruned: whether to average over the pruned rounds that have copies, or to take
         the dense network.
-
-    Raises:
-      NotMeasured: if there are no copies.
     """
     rows = {int(level): values for level, values in variant["instability"].items()}
     chosen = [values for level, values in rows.items() if bool(level) == pruned]
@@ -58,155 +74,26 @@ def instabilities(variant: Findings, *, pruned: bool) -> np.ndarray:
     return np.mean(np.asarray(chosen, np.float64), axis=0)
 
 
-def _stable(variant: Findings, *, pruned: bool) -> bool:
-    """Returns whether training is stable, on average over seeds."""
-    return bool(instabilities(variant, pruned=pruned).mean() < STABLE)
-
-
-def _how_stable(small: Findings) -> str:
-    """Describes whether dense networks and pruned rounds are stable."""
-    words = {True: "stable", False: "unstable"}
-    dense, pruned = (words[_stable(small, pruned=which)] for which in (False, True))
-    return f"; at small ones dense networks are {dense}, pruned rounds {pruned}"
-
-
-def falls_with_batches(found: Findings) -> Evidence:
-    """Instability at small and large batches."""
-    small, large = entries(found["variants"], "small", "large")
-    words = []
-    for pruned in (True, False):
-        a, b = (instabilities(variant, pruned=pruned) for variant in (small, large))
-        words.append(f"{'pruned' if pruned else 'dense'} {spread(a)} and {spread(b)}")
-    falls = claims.above(a - b)  # of dense networks
-    crosses = not _stable(small, pruned=False) and _stable(large, pruned=False)
-    text = "instability at small and large batches, points of error: "
-    holds = False if falls is False else True if falls and crosses else None
-    return Evidence(text + ", ".join(reversed(words)), len(a), holds)
-
-
-def warmup_helps(found: Findings) -> Evidence:
-    """Instability with and without warm-up."""
-    plain, warm = entries(found.get("warmup", {}), "plain", "warm")
-    a, b = (instabilities(variant, pruned=False) for variant in (plain, warm))
-    words = f"dense {spread(a)} points of error, {spread(b)} with warm-up"
-    if _stable(plain, pruned=False):
-        return Evidence(f"{words}; stable without", len(a), None)
-    return Evidence(words, len(a), claims.above(a - b))
-
-
-def stable_at_large(found: Findings) -> Evidence:
-    """Instability of pruned rounds at large batches."""
-    (large,) = entries(found["variants"], "large")
-    values = instabilities(large, pruned=True)
-    holds = True if values.mean() < STABLE else None
-    if holds is None and claims.above(values, STABLE):
-        holds = False
-    return Evidence(f"instability {spread(values)} points of error", len(values), holds)
-
-
-def tickets_win(found: Findings) -> Evidence:
-    """Gap of tickets at large batches."""
-    (large,) = entries(found["variants"], "large")
-    values = gaps(large)
-    if not _stable(large, pruned=True):
-        return Evidence(f"{spread(values)} points; not stable", len(values), None)
-    return Evidence(f"{spread(values)} points", len(values), claims.above(values))
-
-
-def no_tickets_at_small(found: Findings) -> Evidence:
-    """Gap of tickets at small and at large batches."""
-    pair = entries(found["variants"], "small", "large")
-    small, large = map(gaps, pair)
-    words = f"gap {spread(small)} points at small batches, {spread(large)} at large"
-    words += _how_stable(pair[0])
-    if _stable(pair[0], pruned=False):
-        return Evidence(words, len(small), None)
-    if large.mean() <= 0:
-        return Evidence(words, len(small), None)
-    ratio, better = small.mean() / large.mean(), claims.above(small)
-    holds = None
-    if ratio < 0.5 and claims.above(large - small) and not better:
-        holds = True
-    elif ratio >= 1 or (ratio >= 0.5 and better):
-        holds = False
-    return Evidence(words, len(small), holds)
-
-
-def repelled(found: Findings) -> Evidence:
-    """Gap of tickets with and without repulsion."""
-    plain, repelled = entries(found["variants"], "large", "repelled")
-    before, after = gaps(plain), gaps(repelled)
-    words = f"gap {spread(before)} points, repelled {spread(after)}"
-    if not claims.above(before):
-        return Evidence(f"{words}; no gap to lose", len(after), None)
-    ratio = after.mean() / before.mean()
-    holds = True if ratio < 0.5 and claims.above(before - after) else None
-    return Evidence(words, len(after), False if ratio > 0.8 else holds)
-
-
-def controls_unaffected(found: Findings) -> Evidence:
-    """Losses of controls and of tickets by repulsion."""
-    plain, repelled = entries(found["variants"], "large", "repelled")
-    lost, control = (
-        accuracies(plain, name) - accuracies(repelled, name)
-        for name in ("ticket", "reinitialized")
-    )
-    words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
-    if not claims.above(lost):
-        return Evidence(f"{words}; no clear loss of tickets", len(lost), None)
-    ratio = control.mean() / lost.mean()
-    holds = True if ratio < 0.5 and claims.above(lost - control) else None
-    return Evidence(words, len(lost), False if ratio > 0.8 else holds)
-
-
-def attracted(found: Findings) -> Evidence:
-    """Gain of attracted tickets over plain controls."""
-    plain, attracted = entries(found["variants"], "small", "attracted")
-    gain = accuracies(attracted, "ticket") - accuracies(plain, "reinitialized")
-    before = gaps(plain)
-    words = f"tickets above plain controls by {spread(gain)} points, plain by "
-    more = claims.above(gain - before)
-    holds = True if more and claims.above(gain) else None
-    holds = False if more is False or gain.mean() <= 0 else holds
-    return Evidence(words + spread(before), len(gain), holds)
-
-
-def attraction_hurts_controls(found: Findings) -> Evidence:
-    """Loss of controls by attraction."""
-    plain, attracted = entries(found["variants"], "small", "attracted")
-    lost = accuracies(plain, "reinitialized") - accuracies(attracted, "reinitialized")
-    return Evidence(f"lose {spread(lost)} points", len(lost), claims.above(lost))
-
-
-def successive(variant: Findings) -> np.ndarray:
+def successive(variant: Found) -> np.ndarray:
     """Returns the mean angle between rounds that follow each other [seeds].
 
     In right angles, over all rounds from the dense network on, without the
     initialization, which is last in the matrices.
 
     Args:
-      variant: measurements of a variant.
+      variant: measurements of a run.
     """
     matrices = np.asarray(variant["angles"])[:, :-1, :-1]
     return np.mean(np.diagonal(matrices, offset=1, axis1=1, axis2=2), axis=1)
 
 
-def angles(found: Findings) -> Evidence:
-    """Angles between successive rounds at small and large batches."""
-    small, large = (successive(a) for a in entries(found["variants"], "small", "large"))
-    words = f"{spread(small)} right angles at small batches, {spread(large)} at large"
-    apart = claims.above(small - large)
-    holds = None
-    if apart and (small - large).mean() > APART and small.mean() > ORTHOGONAL:
-        holds = True
-    return Evidence(words, len(small), False if apart is False else holds)
-
-
-def _increases(variant: Findings, part: str) -> np.ndarray:
+def rises(variant: Found, part: str) -> np.ndarray:
     """Returns how far the error rises between successive rounds [seeds], in points.
 
-    For "medium" rounds, the middle third of those that prune, rounded outwards, or for
-    "late" ones, the last third.
+    Args:
+      variant: measurements of a run.
+      part: "medium" for the middle third of rounds that prune, rounded outwards, or
+        "late" for the last third.
     """
     rows = np.asarray(variant["successive"], np.float64)
     if not rows.size:
@@ -214,60 +101,325 @@ def _increases(variant: Findings, part: str) -> np.ndarray:
     count = rows.shape[1]
     third = max(1, count // 3)
     medium = rows[:, third : max(count - third, third + 1)]
-    chosen = medium if part == "medium" else rows[:, -third:]
-    return np.mean(chosen, axis=1)
+    return np.mean(medium if part == "medium" else rows[:, -third:], axis=1)
 
 
-def successive_connected(found: Findings) -> Evidence:
-    """Rises of the error between medium rounds at small and large batches."""
-    pair = entries(found["variants"], "small", "large")
-    small, large = (_increases(variant, "medium") for variant in pair)
-    words = f"rise {spread(small)} points at small batches, {spread(large)} at large"
-    words += _how_stable(pair[0])
-    if _stable(pair[0], pruned=False):
-        return Evidence(words, len(small), None)
-    holds = None
-    if large.mean() < STABLE and claims.above(small, STABLE):
-        holds = True
-    elif claims.above(large, STABLE) or not (small - large).mean() > 0:
-        holds = False
-    return Evidence(words, len(small), holds)
+def onset(found: Found, level: int) -> dict[int, np.ndarray]:
+    """Returns the instability of each seed by the update at which copies start.
+
+    Args:
+      found: measurements of a network.
+      level: 0 for dense networks; otherwise of the sparsest tickets.
+
+    Raises:
+      NotMeasured: if fewer than two starts are measured.
+    """
+    by_step: dict[int, np.ndarray] = {}
+    for line in found["onset"]:
+        if bool(line["level"]) == bool(level):
+            columns = np.asarray(line["instability"]).T
+            by_step |= dict(zip(line["steps"], columns, strict=True))
+    if len(by_step) < 2:
+        raise NotMeasured("copies from fewer than two starts")
+    return dict(sorted(by_step.items()))
 
 
-def late_apart(found: Findings) -> Evidence:
-    """Rises of the error between late and between medium rounds."""
-    (large,) = entries(found["variants"], "large")
-    medium, late = (_increases(large, part) for part in ("medium", "late"))
-    words = f"rise {spread(medium)} points in medium rounds, {spread(late)} in late"
-    return Evidence(words, len(late), claims.above(late - medium))
+def is_unstable(role: str, *, pruned: bool) -> Premise:
+    """Makes the premise that training from initialization is unstable.
+
+    Args:
+      role: "unstable" or "stable".
+      pruned: whether of pruned rounds or of dense networks.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        (variant,) = entries(found["variants"], role)
+        return effects.above(instabilities(variant, pruned=pruned), STABLE)
+
+    what = "pruned rounds" if pruned else "dense networks"
+    return Premise(f"{role} {what} are unstable (above {STABLE:g} points)", evaluate)
 
 
-def threshold(found: Findings) -> Evidence:
-    """Pruning thresholds at small and large batches."""
-    small, large = entries(found["variants"], "small", "large")
-    a, b = (_late_thresholds(variant) for variant in (small, large))
-    ratio = float(np.exp(np.mean(b - a)))
-    words = f"{ratio:.2f} times as high at large batches"
-    return Evidence(words, len(a), claims.above(b - a))
+def is_stable(role: str, *, pruned: bool) -> Premise:
+    """Makes the premise that training from initialization is stable.
+
+    Args:
+      role: "unstable" or "stable".
+      pruned: whether of pruned rounds or of dense networks.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        (variant,) = entries(found["variants"], role)
+        return effects.below(instabilities(variant, pruned=pruned), STABLE)
+
+    what = "pruned rounds" if pruned else "dense networks"
+    return Premise(f"{role} {what} are stable (below {STABLE:g} points)", evaluate)
 
 
-def _late_thresholds(variant: Findings) -> np.ndarray:
-    """Returns the logarithm of each seed's threshold, over the later half of rounds."""
-    cuts = np.log(np.asarray(variant["thresholds"], np.float64))
-    return np.mean(cuts[:, cuts.shape[1] // 2 :], axis=1)
+def starts_unstable(level: int) -> Premise:
+    """Makes the premise that the earliest start is unstable.
+
+    Args:
+      level: 0 for dense networks; otherwise of the sparsest tickets.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        return effects.above(next(iter(onset(found, level).values())), STABLE)
+
+    what = "tickets" if level else "dense networks"
+    return Premise(f"{what} are unstable from initialization", evaluate)
 
 
-def onset(found: Findings) -> Evidence:
-    """Instability of dense networks from their first and last start."""
-    (onset,) = entries(found, "onset")
-    dense: Any = next(line for line in onset if line["level"] == 0)
-    first, last = (np.asarray(dense["instability"])[:, i] for i in (0, -1))
-    words = f"dense: {spread(first)} points of error from update {dense['steps'][0]}"
-    words += f", {spread(last)} from update {dense['steps'][-1]}"
-    if first.mean() < STABLE:
-        return Evidence(f"{words}; stable from the start", len(first), None)
-    falls = claims.above(first - last)
-    holds = (
-        False if falls is False else True if falls and last.mean() < STABLE else None
+def has_gap(part: str) -> Premise:
+    """Makes the premise that tickets beat reinitialized controls where stable.
+
+    Args:
+      part: part of the measurements, "variants" or "penalty".
+    """
+
+    def evaluate(found: Found) -> Effect:
+        (variant,) = entries(found[part], "stable")
+        return effects.above(gaps(variant), exact=_dead(variant))
+
+    return Premise("stable tickets beat reinitialized controls", evaluate)
+
+
+def _dead(*variants: Found) -> bool:
+    """Returns whether a seed of the variants never learned."""
+    return any(np.nanmin(v["ticket"]) < 2 * CHANCE for v in variants)
+
+
+def becomes_stable(level: int) -> Callable[[Found], Effect]:
+    """Compares the instability from the earliest and from the latest start.
+
+    Args:
+      level: 0 for dense networks; otherwise of the sparsest tickets.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        each = list(onset(found, level).items())
+        (begin, first), (end, last) = each[0], each[-1]
+        words = f"{spread(first)} from update {begin}, {spread(last)} from {end}"
+        falls, ends = effects.above(first - last), effects.below(last, STABLE)
+        return effects.every(falls, ends, words=words)
+
+    return evaluate
+
+
+def tickets_sooner(found: Found) -> Effect:
+    """Instability of dense networks and of tickets, from starts between the ends."""
+    dense, tickets = onset(found, 0), onset(found, 1)
+    between = [k for k in dense if k in tickets and 0 < k < max(dense)]
+    if not between:
+        raise NotMeasured("no common starts")
+    a, b = (np.mean([of[k] for k in between], axis=0) for of in (dense, tickets))
+    words = f"dense {spread(a)}, tickets {spread(b)}, mean over updates {between}"
+    return effects.above(a - b).said(words)
+
+
+def _drop(found: Found, place: int) -> tuple[np.ndarray, int]:
+    """Returns the loss of tickets against dense [seeds], and their rewinding step."""
+    each = sorted(found["rewound"].items())
+    if len(each) < 2:
+        raise NotMeasured("tickets of fewer than two rewinding steps")
+    step, variant = each[place]
+    return _lost(variant), step
+
+
+def _lost(variant: Found) -> np.ndarray:
+    """Returns the accuracy of dense networks less that of the last tickets [seeds]."""
+    ticket = np.asarray(variant["ticket"], np.float64)
+    return ticket[:, 0] - ticket[:, -1]
+
+
+def unstable_fall_short(found: Found) -> Effect:
+    """Loss of tickets that are rewound to the earliest step."""
+    lost, step = _drop(found, 0)
+    words = f"dense less tickets of update {step}: {spread(lost)} points"
+    return effects.above(lost, MATCHING).said(words)
+
+
+def stable_match(found: Found) -> Effect:
+    """Loss of tickets that are rewound to the latest step."""
+    lost, step = _drop(found, -1)
+    words = f"dense less tickets of update {step}: {spread(lost)} points"
+    return effects.below(lost, MATCHING).said(words)
+
+
+def together(found: Found) -> Effect:
+    """Correlation of instability and loss over rewinding steps."""
+    tickets = onset(found, 1)
+    steps = [step for step in sorted(found["rewound"]) if step in tickets]
+    if len(steps) < 4:
+        raise NotMeasured("fewer than four rewinding steps")
+    lost = [_lost(found["rewound"][step]) for step in steps]
+    unstable = [tickets[step] for step in steps]
+    return effects.rank_correlation(np.stack(unstable, 1), np.stack(lost, 1))
+
+
+def last_is_stable() -> Premise:
+    """Makes the premise that tickets of the latest rewinding step are stable."""
+
+    def evaluate(found: Found) -> Effect:
+        return effects.below(list(onset(found, 1).values())[-1], STABLE)
+
+    return Premise("tickets of the latest rewinding step are stable", evaluate)
+
+
+def made_stable(found: Found) -> Effect:
+    """Instability of dense networks of both runs."""
+    unstable, stable = entries(found["variants"], "unstable", "stable")
+    a, b = (instabilities(variant, pruned=False) for variant in (unstable, stable))
+    words = f"dense: {spread(a)} points, {spread(b)}"
+    return effects.every(effects.above(a - b), effects.below(b, STABLE), words=words)
+
+
+def warmup_helps(found: Found) -> Effect:
+    """Instability with and without warm-up."""
+    plain, warm = entries(found["warmup"], "plain", "warm")
+    a, b = (instabilities(variant, pruned=False) for variant in (plain, warm))
+    return effects.above(a - b).said(f"dense: {spread(a)} points, {spread(b)} with it")
+
+
+def plain_is_unstable() -> Premise:
+    """Makes the premise that training without warm-up is unstable."""
+
+    def evaluate(found: Found) -> Effect:
+        (plain,) = entries(found["warmup"], "plain")
+        return effects.above(instabilities(plain, pruned=False), STABLE)
+
+    return Premise("dense networks are unstable without warm-up", evaluate)
+
+
+def stays_stable(found: Found) -> Effect:
+    """Instability of pruned rounds where dense training is stable."""
+    (stable,) = entries(found["variants"], "stable")
+    values = instabilities(stable, pruned=True)
+    return effects.below(values, STABLE).said(f"{spread(values)} points")
+
+
+def win(control: str) -> Callable[[Found], Effect]:
+    """Compares tickets with a control where training is stable.
+
+    Args:
+      control: name of the control.
+    """
+
+    def evaluate(found: Found) -> Effect:
+        (stable,) = entries(found["variants"], "stable")
+        values = gaps(stable, control)
+        return effects.above(values, exact=_dead(stable)).said(
+            f"{spread(values)} points"
+        )
+
+    return evaluate
+
+
+def no_win(found: Found) -> Effect:
+    """Gap where unstable, and half of it where stable."""
+    pair = entries(found["variants"], "unstable", "stable")
+    unstable, stable = map(gaps, pair)
+    words = f"gap {spread(unstable)} points, stable {spread(stable)}"
+    return effects.above(0.5 * stable - unstable, exact=_dead(*pair)).said(words)
+
+
+def repelled(found: Found) -> Effect:
+    """Gap of tickets with and without repulsion."""
+    pair = entries(found["penalty"], "stable", "repelled")
+    before, after = map(gaps, pair)
+    words = f"gap {spread(before)} points, repelled {spread(after)}"
+    return effects.above(0.5 * before - after, exact=_dead(*pair)).said(words)
+
+
+def controls_spared(found: Found) -> Effect:
+    """Losses of controls and of tickets by repulsion."""
+    pair = entries(found["penalty"], "stable", "repelled")
+    lost, control = (
+        accuracies(pair[0], name) - accuracies(pair[1], name)
+        for name in ("ticket", "reinitialized")
     )
-    return Evidence(words, len(first), holds)
+    words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
+    return effects.above(0.5 * lost - control, exact=_dead(*pair)).said(words)
+
+
+def moves_apart() -> Premise:
+    """Makes the premise that repulsion moves successive solutions apart."""
+
+    def evaluate(found: Found) -> Effect:
+        plain, repelled = entries(found["penalty"], "stable", "repelled")
+        return effects.above(successive(repelled) - successive(plain), APART)
+
+    return Premise(f"repulsion moves rounds apart, {APART:g} right angles", evaluate)
+
+
+def moves_together() -> Premise:
+    """Makes the premise that attraction moves successive solutions together."""
+
+    def evaluate(found: Found) -> Effect:
+        plain, attracted = entries(found["penalty"], "unstable", "attracted")
+        return effects.above(successive(plain) - successive(attracted), APART)
+
+    return Premise(f"attraction moves rounds by {APART:g} right angles", evaluate)
+
+
+def tickets_lose() -> Premise:
+    """Makes the premise that repulsion costs tickets accuracy."""
+
+    def evaluate(found: Found) -> Effect:
+        pair = entries(found["penalty"], "stable", "repelled")
+        a, b = (accuracies(variant, "ticket") for variant in pair)
+        return effects.above(a - b, exact=_dead(*pair))
+
+    return Premise("repulsion costs tickets accuracy", evaluate)
+
+
+def attracted(found: Found) -> Effect:
+    """Gain of attracted tickets over plain controls."""
+    plain, attracted = pair = entries(found["penalty"], "unstable", "attracted")
+    gain = accuracies(attracted, "ticket") - accuracies(plain, "reinitialized")
+    before = gaps(plain)
+    words = f"above plain controls by {spread(gain)} points, plain by {spread(before)}"
+    exact = _dead(*pair)
+    parts = effects.above(gain, exact=exact), effects.above(gain - before, exact=exact)
+    return effects.every(*parts, words=words)
+
+
+def attraction_hurts(found: Found) -> Effect:
+    """Loss of controls by attraction."""
+    pair = entries(found["penalty"], "unstable", "attracted")
+    a, b = (accuracies(variant, "reinitialized") for variant in pair)
+    return effects.above(a - b, exact=_dead(*pair)).said(f"lose {spread(a - b)} points")
+
+
+def angles(found: Found) -> Effect:
+    """Angles between successive rounds."""
+    pair = entries(found["variants"], "unstable", "stable")
+    unstable, stable = map(successive, pair)
+    words = f"{spread(unstable)} right angles, stable {spread(stable)}"
+    return effects.above(unstable - stable, APART).said(words)
+
+
+def medium_connected(found: Found) -> Effect:
+    """Rises of the error between medium rounds."""
+    pair = entries(found["variants"], "unstable", "stable")
+    unstable, stable = (rises(variant, "medium") for variant in pair)
+    words = f"rise {spread(unstable)} points, stable {spread(stable)}"
+    parts = effects.below(stable, STABLE), effects.above(unstable, STABLE)
+    return effects.every(*parts, words=words)
+
+
+def late_apart(found: Found) -> Effect:
+    """Rises of the error between late and between medium rounds."""
+    (stable,) = entries(found["variants"], "stable")
+    medium, late = (rises(stable, part) for part in ("medium", "late"))
+    words = f"rise {spread(medium)} points in medium rounds, {spread(late)} in late"
+    return effects.above(late - medium).said(words)
+
+
+def thresholds(found: Found) -> Effect:
+    """Pruning thresholds of later rounds."""
+    unstable, stable = entries(found["variants"], "unstable", "stable")
+    logs = [np.log(np.asarray(v["thresholds"], np.float64)) for v in (unstable, stable)]
+    a, b = (np.mean(each[:, each.shape[1] // 2 :], axis=1) for each in logs)
+    words = f"{float(np.exp(np.mean(b - a))):.2f} times as high where stable"
+    return effects.above(b - a).said(words)

@@ -53,7 +53,8 @@ def draw(network: str, scale: str, found: Found, title: str) -> dict[str, Any]:
       found: from `analysis.measure`.
       title: what was trained.
     """
-    labels = {name: variants.label(name, network, scale) for name in found["variants"]}
+    names = tables.all_runs(found)
+    labels = {name: variants.label(name, network, scale) for name in names}
     over = {"x": _REMAINING, "title": title, "scale": "remaining"}
     thresholds = tables.thresholds_frame(found)
     return {
@@ -118,7 +119,7 @@ def _over_rounds(
     """Makes the rows of lines over weights remaining, one line for each variant."""
     remaining = {
         (name, level): percent
-        for name, entry in found["variants"].items()
+        for name, entry in tables.all_runs(found).items()
         for level, percent in zip(entry["levels"], entry["remaining"], strict=True)
     }
     if frame.empty:
@@ -138,9 +139,11 @@ def _over_rounds(
 def _rounds(found: Found, labels: dict[str, str]) -> pd.DataFrame:
     """Makes the rows of accuracies: one panel for each variant."""
     frame = tables.rounds_frame(found)
-    columns = {"ticket_percent": "tickets", "reinitialized_percent": "reinitialized"}
+    columns = {f"{name}_percent": name.replace("_", " ") for name in tables.CONTROLS}
     parts = []
-    for column, label in columns.items():
+    for column, label in ({"ticket_percent": "tickets"} | columns).items():
+        if column not in frame:
+            continue
         rows = _over_rounds(frame, found, labels, column)
         parts.append(rows.assign(panel=rows["label"], label=label))
     return pd.concat(parts)
@@ -183,7 +186,7 @@ def _histogram(found: Found, labels: dict[str, str], title: str) -> Figure | Non
     parts, thresholds = [], {}
     for name, entry in found["variants"].items():
         remaining = np.asarray(entry["remaining"][: len(entry["thresholds"][0])])
-        if not len(remaining):
+        if not len(remaining) or not entry.get("histograms"):
             continue
         place = int(np.argmin(np.abs(np.log(remaining / _SHOWN))))
         edges = np.asarray(entry["histograms"][place]["edges"])

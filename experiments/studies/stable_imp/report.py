@@ -1,6 +1,7 @@
 """Report: the section of the study on a network."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.studies import claims as claims_lib
@@ -33,6 +34,7 @@ TITLES = {
         "mnist": "LeNet-300-100 on MNIST",
         "cifar": "LeNet-5 on 5,000 images of CIFAR-10",
     },
+    "cifar16": {"resnet8": "ResNet-8 on CIFAR-10 at 16x16 pixels"},
     "full": {"mnist": "LeNet-300-100 on MNIST", "cifar": "ResNet-20 on CIFAR-10"},
 }
 # LeNet-300-100; ResNet-20, or Conv-4 at scales other than full. For the onset: updates
@@ -40,9 +42,11 @@ TITLES = {
 PUBLISHED = {
     "mnist": Published(epochs=25, rounds=25, examples=60_000),
     "cifar": Published(epochs=85, rounds=25, examples=50_000),
+    "resnet8": Published(epochs=85, rounds=25, examples=50_000),
 }
 PUBLISHED_SMALL = Published(epochs=75, rounds=25, examples=50_000)
 PUBLISHED_ONSET = {"mnist": (24_000, 60), "cifar": (62_560, 128)}
+PUBLISHED_ONSET["resnet8"] = PUBLISHED_ONSET["cifar"]
 WRITTEN = (
     "Thresholds were written before any run of the study had pruned, and batch sizes "
     "chosen by the instability of dense networks alone. Amended ones were made "
@@ -54,26 +58,32 @@ WRITTEN = (
 )
 
 
-def section(network: str, scale: str, found: Found) -> report_lib.Section:
+def section(
+    network: str, scale: str, measured: Mapping[str, Any]
+) -> report_lib.Section:
     """Makes the section of the report on a network.
 
     Args:
       network: one of `variants.NETWORKS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      measured: measurements by variant.
     """
+    found = variants.arrange(network, scale, measured)
     levels, stability, onset = (
         tables.rounds_frame(found),
         tables.stability_frame(found),
         tables.onset_frame(found),
     )
     solutions, cuts = tables.solutions_frame(found), tables.thresholds_frame(found)
-    labels = {name: variants.label(name, network, scale) for name in found["variants"]}
+    names = tables.all_runs(found)
+    labels = {name: variants.label(name, network, scale) for name in names}
     return report_lib.Section(
         name=network,
         title=TITLES[scale][network],
         lines=_lines(network, scale, found),
-        claims=claims_lib.judge(claims.CLAIMS, found),
+        claims=claims_lib.judge(
+            claims.CLAIMS, found, length=length(network, scale, found)
+        ),
         about_claims=WRITTEN,
         tables=[
             report_lib.Table(
@@ -111,13 +121,32 @@ def section(network: str, scale: str, found: Found) -> report_lib.Section:
     )
 
 
+def length(network: str, scale: str, found: Found) -> float:
+    """Returns the number of updates of the runs, divided by the published number.
+
+    Args:
+      network: one of `variants.NETWORKS`.
+      scale: one of `studies.SCALES`.
+      found: from `variants.arrange`.
+    """
+    whole = _published(network, scale)
+    return min(
+        entry["steps"] / (whole.epochs * math.ceil(whole.examples / entry["batch"]))
+        for entry in tables.all_runs(found).values()
+    )
+
+
+def _published(network: str, scale: str) -> Published:
+    if scale != "full" and network == "cifar":
+        return PUBLISHED_SMALL
+    return PUBLISHED[network]
+
+
 def _lines(network: str, scale: str, found: Found) -> list[str]:
     """Compares the length of training with the published one."""
-    whole = PUBLISHED[network]
-    if scale != "full" and network == "cifar":
-        whole = PUBLISHED_SMALL
+    whole = _published(network, scale)
     lines = []
-    for name, entry in found["variants"].items():
+    for name, entry in tables.all_runs(found).items():
         updates = whole.epochs * math.ceil(whole.examples / entry["batch"])
         lines.append(
             f"{variants.label(name, network, scale)}: {entry['steps']:,} updates a "
@@ -126,14 +155,14 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
             f"{entry['levels'][-1]} of {whole.rounds} rounds; "
             f"{len(entry['ticket'])} seeds."
         )
-    if "onset" in found:
+    if found["onset"]:
         (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[network]
         lines.append(
             f"Onset of stability: {entry['updates']:,} updates at batches of "
             f"{entry['batch']}, {entry['updates'] / updates:.2g} of the published "
             f"{updates:,} at {batch}; {len(entry['instability'])} seeds."
         )
-    each = (tuple(entry["interpolation"]) for entry in found["variants"].values())
+    each = (tuple(entry["interpolation"]) for entry in tables.all_runs(found).values())
     for points, examples in dict.fromkeys(each):
-        lines.append(claims_lib.describe_interpolations(points, examples))
-    return [*lines, *claims_lib.unfinished(found)]
+        lines.append(report_lib.describe_interpolations(points, examples))
+    return lines

@@ -21,8 +21,18 @@ _HEADINGS = {
     "different": "Different",
     "ticket_percent": "Tickets",
     "reinitialized_percent": "Reinitialized",
+    "shuffled_layers_percent": "Shuffled layers",
+    "random_mask_percent": "Random mask",
     "gap_points": "Gap",
 }
+
+
+CONTROLS = ("reinitialized", "shuffled_layers", "random_mask")
+
+
+def all_runs(found: Found) -> Found:
+    """Returns the measurements of all runs that prune, by variant."""
+    return found["variants"] | {f"k_{k}": run for k, run in found["rewound"].items()}
 
 
 def rounds_frame(found: Found) -> pd.DataFrame:
@@ -34,15 +44,15 @@ def rounds_frame(found: Found) -> pd.DataFrame:
             "remaining_percent": entry["remaining"][i],
             "seed": seed,
             "ticket_percent": accuracies[i],
-            "reinitialized_percent": entry["reinitialized"][seed][i],
         }
-        for variant, entry in found["variants"].items()
+        | {f"{name}_percent": line[seed][i] for name, line in entry["controls"].items()}
+        for variant, entry in all_runs(found).items()
         for seed, accuracies in enumerate(entry["ticket"])
         for i, level in enumerate(entry["levels"])
     ]
     table = pd.DataFrame(rows)
-    if rows:
-        gap = table["ticket_percent"] - table["reinitialized_percent"]
+    if "reinitialized_percent" in table:
+        gap = table["ticket_percent"] - table["reinitialized_percent"].astype(float)
         table["gap_points"] = gap
     return table
 
@@ -148,7 +158,8 @@ def show_rounds(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """
     if frame.empty:
         return frame
-    measures = ["ticket_percent", "reinitialized_percent", "gap_points"]
+    measures = ["ticket_percent", *(f"{name}_percent" for name in CONTROLS)]
+    measures = [name for name in (*measures, "gap_points") if name in frame]
     shown = show_means(frame, measures, labels)
     places = frame.drop_duplicates(["variant", "round"])
     remaining = [f"{percent:.1f} %" for percent in places["remaining_percent"]]

@@ -13,7 +13,7 @@
 MNIST for 5 of 25 epochs and 15 of 25 rounds, and LeNet-5 on 5,000 images of CIFAR-10
 for 8 epochs and 8 rounds; 3 seeds. `full` is what was published: six batch sizes, with
 and without warm-up, 25 rounds, LeNet-300-100 and ResNet-20 on all of CIFAR-10: for a
-GPU.
+GPU. `cifar16` is in a module of its own.
 
 Which batches count as small and large was chosen by the instability of dense networks
 alone, before any pruning: see `BATCHES`.
@@ -24,12 +24,14 @@ that share one share the noise of SGD; and strengths on CIFAR-10 are ten times t
 published, which had moved the angles between rounds by 0.01 right angles.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run
+from experiments.studies.stable_imp import cifar16
 from jaxsparse.training import solution_penalty
 
-NETWORKS = ("mnist", "cifar")
+NETWORKS = ("mnist", "cifar", cifar16.NETWORK)
 
 
 class Batches(NamedTuple):
@@ -134,6 +136,9 @@ def of_network(network: str, scale: str) -> list[Run]:
       network: one of `NETWORKS`.
       scale: one of `studies.SCALES`.
     """
+    if scale == "cifar16" or network == cifar16.NETWORK:
+        both = (network, scale) == (cifar16.NETWORK, "cifar16")
+        return cifar16.runs() if both else []
     suffix = RECIPES[scale][network]
     listed = []
     for name, fields in _pruning(network, scale).items():
@@ -180,18 +185,67 @@ def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Arranges the measurements of runs by their role in the claims.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+      measured: measurements by variant.
+
+    Returns:
+      "variants": the runs that prune iteratively, "unstable" and "stable" among them;
+      "penalty": these two with "repelled" and "attracted", whose rounds are the same;
+      "warmup": runs that differ in warm-up only, "plain" and "warm"; "onset": lines of
+      instability by start; "rewound": runs of two levels by rewinding step.
+    """
+    found: dict[str, Any] = {"warmup": {}, "rewound": {}}
+    if network == cifar16.NETWORK:
+        rewound = {f"k_{step}": step for step in cifar16.STARTS}
+        pruned = {
+            name: measured[name]
+            for name in measured
+            if not name.startswith(("k_", "dense"))
+        }
+        found["rewound"] = {
+            step: measured[name] for name, step in rewound.items() if name in measured
+        }
+        chosen = ("dense", *rewound)
+        strength = cifar16.STRENGTHS[1]
+        roles = {"stable_4": "stable", "unstable_4": "unstable"}
+        roles |= {f"{kind}_{strength}": kind for kind in ("repelled", "attracted")}
+        penalty = {role: pruned[name] for name, role in roles.items() if name in pruned}
+    else:
+        batches = BATCHES[scale][network]
+        roles = {f"batch_{batches.small}": "unstable"}
+        roles |= {f"batch_{batches.large}": "stable"}
+        pruned = {roles.get(n, n): m for n, m in measured.items() if n != "onset"}
+        penalty, chosen = pruned, ("onset",)
+        half = HALF_STABLE.get((network, scale))
+        pair = {f"batch_{half}": "plain", f"batch_{half}_warmup": "warm"}
+        found["warmup"] = {pair[n]: measured[n] for n in pair if n in measured}
+        if len(found["warmup"]) < len(pair):
+            found["warmup"] = {}
+    found["onset"] = [
+        line for name in chosen for line in measured.get(name, {}).get("onset", [])
+    ]
+    return found | {"variants": pruned, "penalty": penalty}
+
+
 def label(variant: str, network: str, scale: str) -> str:
     """Returns the label of a variant.
 
     Args:
-      variant: its name, without that of the network, or "small" or "large".
+      variant: its name, without that of the network, or "unstable" or "stable".
       network: one of `NETWORKS`.
       scale: one of `studies.SCALES`.
     """
+    if network == cifar16.NETWORK:
+        return cifar16.label(variant)
     sizes = BATCHES[scale][network]
     names = {
-        "small": f"batches of {sizes.small}",
-        "large": f"batches of {sizes.large}",
+        "unstable": f"batches of {sizes.small}",
+        "stable": f"batches of {sizes.large}",
     }
     for ending, (repel, attract) in strengths(network, scale).items():
         names[f"repelled{ending}"] = f"{sizes.large}, repelled by {repel:g}"

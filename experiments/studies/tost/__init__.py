@@ -1,12 +1,14 @@
-"""ToST rerun (Jaiswal et al. 2022): every technique with every mask."""
+"""Jaiswal et al. (2022) rerun: better training of sparse networks with any mask."""
 
 from experiments.studies.study import Study
-from experiments.studies.tost import analysis, report, variants
+from experiments.studies.tost import measure, report, variants
 
 STUDY = Study(
+    name="tost",
     description="training sparse networks better with any mask (Jaiswal et al. 2022)",
     title="Report: training sparse networks better with any mask",
-    variants=variants,
-    analysis=analysis,
-    report=report,
+    networks=variants.NETWORKS,
+    runs=variants.of_network,
+    measure=measure.measure,
+    section=report.section,
 )

@@ -37,7 +37,7 @@ def gains(found: Found, title: str) -> Figure | None:
     """Draws the gains of every seed: a panel a mask, a row a technique.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
     rows = [
@@ -103,7 +103,7 @@ def training(found: Found, title: str) -> Figure | None:
     """Draws accuracies by update: a panel a mask, a line a variant.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
     highest = max(cell.sparsity for cell in found["cells"])

@@ -1,5 +1,6 @@
 """Report: the section of the study on a network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from scipy import stats
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
-from experiments.studies.tost import claims, figures
+from experiments.studies.effects import spread
+from experiments.studies.tost import claims, figures, variants
 from experiments.studies.tost.variants import LABELS, MASK_LABELS, Cell
 
 Found = dict[str, Any]
@@ -18,33 +20,37 @@ PUBLISHED_EPOCHS = 182  # on CIFAR; the paper does not train on MNIST
 TITLES = {
     "mlp": "LeNet-300-100 on MNIST",
     "lenet": "LeNet-5 on MNIST",
+    "resnet8": "ResNet-8 on CIFAR-10 at 16x16 pixels",
     "resnet": "ResNet-32 on CIFAR-10",
 }
 WRITTEN = (
     "Thresholds were written before any run of the study but a pilot of two runs, of "
-    "which one seed had been seen; p are of one-sided t-tests over seeds."
+    "which one seed had been seen."
 )
 _CELL = ["mask", "sparsity_percent"]
 
 
-def section(network: str, scale: str, found: Found) -> report_lib.Section:
+def section(
+    network: str, scale: str, measured: Mapping[str, Any]
+) -> report_lib.Section:
     """Makes the section of the report on a network.
 
     Args:
       network: one of `variants.NETWORKS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      measured: measurements by variant.
     """
-    del scale
+    found = variants.arrange(network, scale, measured)
     accuracies, gains = accuracy_frame(found), gain_frame(found)
     factors = factor_frame(found)
     shortest = min(entry["epochs"] for _, _, entry in _each(found))
-    enough = network != "resnet" or shortest >= PUBLISHED_EPOCHS / 3
     return report_lib.Section(
         name=network,
         title=TITLES[network],
         lines=_lines(network, found),
-        claims=claims_lib.judge(claims.CLAIMS, found, long_enough=enough),
+        claims=claims_lib.judge(
+            claims.CLAIMS, found, length=shortest / PUBLISHED_EPOCHS
+        ),
         about_claims=WRITTEN,
         tables=[
             report_lib.Table(
@@ -87,8 +93,8 @@ def _each(found: Found) -> list[tuple[Cell, str, Found]]:
     """Lists cell, variant and measurements of all runs."""
     return [
         (cell, name, entry)
-        for cell, variants in found["cells"].items()
-        for name, entry in variants.items()
+        for cell, named in found["cells"].items()
+        for name, entry in named.items()
     ]
 
 
@@ -99,7 +105,7 @@ def _lines(network: str, found: Found) -> list[str]:
         f"{first['steps']:,} updates, {first['epochs']:g} epochs, "
         f"{len(first['accuracy'])} seeds."
     ]
-    if network == "resnet":
+    if network.startswith("resnet"):
         part = first["epochs"] / PUBLISHED_EPOCHS
         lines.append(f"That is {part:.2g} of the published {PUBLISHED_EPOCHS} epochs.")
     else:
@@ -118,7 +124,7 @@ def _lines(network: str, found: Found) -> list[str]:
             f"Seeds that end below {LEARNED} %: {', '.join(failed)}. They are part of "
             "all means and tests."
         )
-    return [*lines, *claims_lib.unfinished(found)]
+    return lines
 
 
 def accuracy_frame(found: Found) -> pd.DataFrame:
@@ -174,7 +180,7 @@ def gain_frame(found: Found) -> pd.DataFrame:
 
 def _p(gain: np.ndarray) -> float:
     """Tests whether the mean differs from 0, two-sided; NaN if it cannot be tested."""
-    if len(gain) < 2 or claims_lib.are_equal(gain):
+    if len(gain) < 2 or np.ptp(gain) <= 1e-9 * np.max(np.abs(gain)):
         return float("nan")
     return float(stats.ttest_1samp(gain, 0.0).pvalue)
 
@@ -216,7 +222,7 @@ def _spreads(
 ) -> pd.DataFrame:
     """Formats means over seeds, with a row and a column for each value of fields."""
     groups = frame.groupby([*rows, columns], sort=False)[values]
-    cells = groups.agg(lambda each: claims_lib.spread(each.to_numpy()))
+    cells = groups.agg(lambda each: spread(each.to_numpy()))
     order = list(frame[columns].unique())
     wide = cells.unstack(columns, sort=False)[order].fillna("")
     counts = frame.groupby(rows, sort=False)["seed"].nunique().astype(str)
@@ -258,6 +264,6 @@ def show_factors(frame: pd.DataFrame) -> pd.DataFrame:
     shown = _spreads(kernels, rows, "tensor", "factor")
     each = frame.drop_duplicates([*rows, "seed"]).groupby(rows, sort=False)
     constrained = each["constrained_percent"].agg(
-        lambda values: claims_lib.spread(values.to_numpy(), digits=0)
+        lambda values: spread(values.to_numpy(), digits=0)
     )
     return shown.assign(Reduced=constrained.to_numpy())

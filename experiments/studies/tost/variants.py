@@ -11,13 +11,17 @@ Scale `quick` trains 300 updates with 2 seeds. `cpu` has 5 seeds on MNIST: LeNet
 for 4,690 updates (10 epochs) and LeNet-5, which has convolutions and so ghost skips,
 for 2,345; the paper does not train on MNIST. `full` has LeNet-5 for 4,690 updates too,
 and ResNet-32 on CIFAR-10 for the published 182 epochs with 3 seeds: for a GPU.
+`cifar16` has ResNet-8 on CIFAR-10 at 16x16 pixels with 5 seeds: no technique and all of
+them in part 1, single techniques at 95 % in part 2; the levels of its tickets prune
+more at once, from one dense network.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run
 
-NETWORKS = ("mlp", "lenet", "resnet")
+NETWORKS = ("mlp", "lenet", "resnet8", "resnet")
 END = "level_00/ticket/last"
 LABELS = {
     "none": "no technique",
@@ -54,6 +58,9 @@ class Grid(NamedTuple):
       dense: whether the network without masks is trained with every technique too.
       common: fields of all runs, such as a duration.
       annealed: fields of all variants with annealed ghosts.
+      alone: masks and the sparsity at which single techniques are trained, in part 2;
+        None trains them everywhere, in part 1.
+      levels: levels of pruning to each sparsity; None for `LEVELS`.
     """
 
     recipe: str
@@ -65,6 +72,8 @@ class Grid(NamedTuple):
     dense: bool = False
     common: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
     annealed: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
+    alone: tuple[tuple[str, ...], int] | None = None
+    levels: dict[int, int] | None = None
 
 
 # Fields of the section "sparse" that choose each mask.
@@ -128,6 +137,15 @@ _RESNET = Grid(
     98,
     annealed={"tost.end": "90ep"},
 )
+_RESNET8 = Grid(
+    "configs/tost_cifar16.py:baseline",
+    ("random", "snip", "synflow", "tickets"),
+    (90, 95, 98),
+    _EVERYWHERE,
+    dense=True,
+    alone=(("random", "tickets"), 95),
+    levels={90: 3, 95: 3, 98: 4},
+)
 _SHORT = {
     "replicates": 2,
     "training.duration": "300step",
@@ -144,6 +162,7 @@ GRIDS: dict[str, dict[str, Grid]] = {
         ),
     },
     "cpu": {"mlp": _MLP, "lenet": _LENET._replace(common=_HALF)},
+    "cifar16": {"resnet8": _RESNET8},
     "full": {"mlp": _MLP, "lenet": _LENET, "resnet": _RESNET},
 }
 
@@ -176,15 +195,15 @@ def of_network(network: str, scale: str) -> list[Run]:
         return []
     listed = []
     for cell in cells(grid):
+        common = grid.common | _mask(grid, cell, network, scale)
         if cell.mask == "tickets":
             listed.append(_pruning(grid, cell, network, scale))
-    for cell in cells(grid):
-        common = grid.common | _mask(cell, network, scale)
         for variant, fields in of_cell(grid, cell).items():
             short = scale == "quick" and "gradinit.steps" in fields
             own = {"gradinit.steps": 20} if short else {}
             name = cell.named(network, variant)
-            listed.append(Run(name, grid.recipe, common | fields | own))
+            part = 2 if grid.alone and variant in grid.techniques else 1
+            listed.append(Run(name, grid.recipe, common | fields | own, part=part))
     return listed
 
 
@@ -206,7 +225,10 @@ def of_cell(grid: Grid, cell: Cell) -> dict[str, dict[str, Any]]:
       cell: one of its cells.
     """
     found: dict[str, dict[str, Any]] = {"none": {}}
-    found |= {name: TECHNIQUES[name] for name in grid.techniques}
+    if grid.alone is None or (
+        cell.mask in grid.alone[0] and cell.sparsity == grid.alone[1]
+    ):
+        found |= {name: TECHNIQUES[name] for name in grid.techniques}
     if len(grid.techniques) > 1:
         each = [TECHNIQUES[name].items() for name in grid.techniques]
         found["all"] = {field: value for items in each for field, value in items}
@@ -240,29 +262,34 @@ def source(cell: Cell, network: str) -> str:
     return f"{network}_pruning_{cell.sparsity}"
 
 
-def levels(cell: Cell, scale: str) -> int:
+def levels(grid: Grid, cell: Cell, scale: str) -> int:
     """Returns the number of levels that find the tickets of a cell.
 
     Args:
+      grid: combinations for one network.
       cell: a cell with the mask "tickets".
       scale: one of `studies.SCALES`.
     """
-    return QUICK_LEVELS if scale == "quick" else LEVELS[cell.sparsity]
+    if scale == "quick":
+        return QUICK_LEVELS
+    return (grid.levels or LEVELS)[cell.sparsity]
 
 
 def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
     """Makes the run that finds the tickets of a cell."""
-    count = levels(cell, scale)
+    count = levels(grid, cell, scale)
     fields = grid.common | _UNMASKED
     fields |= {
         "lottery.levels": count,
         "lottery.fraction": 1 - (1 - cell.sparsity / 100) ** (1 / count),
         "lottery.exclude": ("head/kernel",),
     }
+    if grid.levels:
+        fields["lottery.dense_run"] = f"../{Cell('dense', 0).named(network, 'none')}"
     return Run(source(cell, network), grid.recipe, fields)
 
 
-def _mask(cell: Cell, network: str, scale: str) -> dict[str, Any]:
+def _mask(grid: Grid, cell: Cell, network: str, scale: str) -> dict[str, Any]:
     """Returns the fields that choose the mask of a cell."""
     if cell.mask == "dense":
         return _UNMASKED
@@ -272,7 +299,27 @@ def _mask(cell: Cell, network: str, scale: str) -> dict[str, Any]:
             "sparse.sparsity": cell.sparsity / 100,
             "warm_start.run": f"../{source(cell, network)}",
             "warm_start.weights": "init",
-            "warm_start.masks": f"level_{levels(cell, scale):02d}/ticket/last",
+            "warm_start.masks": f"level_{levels(grid, cell, scale):02d}/ticket/last",
         }
     own = {f"sparse.{name}": value for name, value in MASKS[cell.mask].items()}
     return own | {"sparse.sparsity": cell.sparsity / 100}
+
+
+def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Arranges the measurements of runs by cell and variant.
+
+    Args:
+      network: one of `NETWORKS`.
+      scale: one of `studies.SCALES`.
+      measured: measurements by run, without the name of the network.
+
+    Returns:
+      "cells", by cell and variant the measurements.
+    """
+    grid, found = GRIDS[scale][network], {}
+    for cell in cells(grid):
+        names = {v: cell.named("", v).removeprefix("_") for v in of_cell(grid, cell)}
+        there = {v: measured[name] for v, name in names.items() if name in measured}
+        if there:
+            found[cell] = there
+    return {"cells": found}

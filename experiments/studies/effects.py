@@ -1,0 +1,372 @@
+"""Effects: tests of what measurements say about a claim.
+
+Each function tests one effect in both directions and returns an `Effect`: `p` is the
+p-value of a test whose null hypothesis is that the claim is false, and `p_against` of
+one whose null hypothesis is that it is true. Both are needed, since a claim that is not
+shown is not thereby refuted. Intervals have 90 % confidence, so that each of their ends
+belongs to a one-sided test at 5 %.
+
+Measurements of the same seed share initial weights and the order of the data, so most
+comparisons are of differences seed by seed. Where a distribution over seeds is far from
+normal, as with seeds that never learned, `exact` replaces the t-test by permutations.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+CONFIDENCE = 0.9
+RESAMPLES = 9999
+Values = Float[np.ndarray, "n"] | Sequence[float]
+
+
+class Effect(NamedTuple):
+    """A measured effect, tested for a claim and against it.
+
+    Attributes:
+      estimate: the effect.
+      interval: its 90 % confidence interval; None where several effects are combined.
+      p: p-value under the hypothesis that the claim is false.
+      p_against: p-value under the hypothesis that the claim is true.
+      n: number of independent units, such as seeds, masks or networks.
+      words: the measurements as text, with units.
+    """
+
+    estimate: float
+    interval: tuple[float, float] | None
+    p: float
+    p_against: float
+    n: int
+    words: str = ""
+
+    def said(self, words: str) -> "Effect":
+        """Returns the effect with other words.
+
+        Args:
+          words: the measurements as text.
+        """
+        return self._replace(words=words)
+
+
+def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Effect:
+    """Tests whether a mean is above a threshold.
+
+    Args:
+      values: one for each unit, such as differences seed by seed; two or more.
+      threshold: what the mean is compared with.
+      exact: whether to flip the signs of the deviations from the threshold in all ways,
+        and to bootstrap the interval (percentiles), in place of the t-test.
+    """
+    values = np.asarray(values, np.float64)
+    mean, n = float(values.mean()), len(values)
+    if n < 2:
+        return Effect(mean, None, 1.0, 1.0, n, spread(values))
+    # Equal values have no standard error, and t-tests of them no meaning.
+    if exact or _are_equal(values):
+        p, against = (
+            _flipped(values - threshold, side) for side in ("greater", "less")
+        )
+        return Effect(mean, _bootstrapped(values), p, against, n, spread(values))
+    test = stats.ttest_1samp(values, threshold, alternative="greater")
+    low = float(test.confidence_interval((1 + CONFIDENCE) / 2).low)
+    p = float(test.pvalue)
+    return Effect(mean, (low, 2 * mean - low), p, 1 - p, n, spread(values))
+
+
+def below(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Effect:
+    """Tests whether a mean is below a threshold.
+
+    Args:
+      values: one for each unit; two or more.
+      threshold: what the mean is compared with.
+      exact: see `above`.
+    """
+    return opposite(above(values, threshold, exact=exact))
+
+
+def opposite(effect: Effect) -> Effect:
+    """Returns the effect for the contrary claim.
+
+    Args:
+      effect: an effect.
+    """
+    return effect._replace(p=effect.p_against, p_against=effect.p)
+
+
+def higher(
+    one: Values, other: Values, by: float = 0.0, *, exact: bool = False
+) -> Effect:
+    """Tests whether the mean of one group exceeds that of another, not in pairs.
+
+    Args:
+      one: one value for each unit; two or more.
+      other: those of the other group.
+      by: difference of the means that must be exceeded.
+      exact: whether to exchange units between groups in all ways, or 9,999 random ones
+        if there are more, in place of Welch's t-test. The interval is then a bootstrap
+        (percentiles).
+    """
+    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    n, gap = min(len(a), len(b)), float(a.mean() - b.mean())
+    words = f"{spread(a)} against {spread(b)}"
+    if n < 2:
+        return Effect(gap, None, 1.0, 1.0, n, words)
+    if exact or (_are_equal(a) and _are_equal(b)):
+        test = functools.partial(
+            stats.permutation_test,
+            (a - by, b),
+            _gap,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            rng=0,
+        )
+        p, against = (test(alternative=side).pvalue for side in ("greater", "less"))
+        ends = stats.bootstrap(
+            (a, b), _gap, confidence_level=CONFIDENCE, method="percentile", rng=0
+        ).confidence_interval
+        interval = (float(ends.low), float(ends.high))
+        return Effect(gap, interval, float(p), float(against), n, words)
+    test = functools.partial(stats.ttest_ind, a - by, b, equal_var=False)
+    ends = test().confidence_interval(CONFIDENCE)
+    p, against = (test(alternative=side).pvalue for side in ("greater", "less"))
+    interval = (float(ends.low) + by, float(ends.high) + by)
+    return Effect(gap, interval, float(p), float(against), n, words)
+
+
+def higher_by_summary(
+    one: tuple[float, float, int], other: tuple[float, float, int], by: float = 0.0
+) -> Effect:
+    """Tests as `higher` does where only means and deviations are known.
+
+    Args:
+      one: mean, sample standard deviation and number of units.
+      other: those of the other group.
+      by: difference of the means that must be exceeded.
+    """
+    (a, sa, na), (b, sb, nb) = one, other
+    words = f"{a:.2f} ± {sa:.2f} against {b:.2f} ± {sb:.2f}"
+    n = min(na, nb)
+    if n < 2 or not (sa or sb):
+        return Effect(a - b, None, 1.0, 1.0, n, words)
+    test = stats.ttest_ind_from_stats(a - by, sa, na, b, sb, nb, equal_var=False)
+    error = (
+        (a - by - b) / test.statistic
+        if test.statistic
+        else np.hypot(sa / na**0.5, sb / nb**0.5)
+    )
+    parts = (sa**2 / na, sb**2 / nb)
+    free = sum(parts) ** 2 / (parts[0] ** 2 / (na - 1) + parts[1] ** 2 / (nb - 1))
+    half = abs(error) * stats.t.ppf((1 + CONFIDENCE) / 2, free)
+    p = float(stats.t.sf((a - by - b) / abs(error), free))
+    return Effect(a - b, (a - b - half, a - b + half), p, 1 - p, n, words)
+
+
+def within(values: Values, margin: float) -> Effect:
+    """Tests whether a mean is equivalent to 0: two one-sided tests against a margin.
+
+    Args:
+      values: one for each unit, such as differences seed by seed; two or more.
+      margin: largest absolute mean that counts as the same; above 0.
+    """
+    sides = [above(values, -margin), below(values, margin)]
+    # Against the claim, the mean lies beyond either end: Bonferroni over both.
+    return sides[0]._replace(p=max(e.p for e in sides), p_against=_least(sides))
+
+
+def every(*effects: Effect, words: str | None = None) -> Effect:
+    """Combines effects into one claim that holds if all of them hold.
+
+    The claim is shown if each part is (intersection-union test). It is refuted if one
+    part is, with Bonferroni's correction for choosing it.
+
+    Args:
+      *effects: the parts.
+      words: the measurements as text; None joins those of the parts.
+    """
+    if len(effects) == 1 and words is None:
+        return effects[0]
+    joined = "; ".join(e.words for e in effects if e.words) if words is None else words
+    weakest = max(effects, key=lambda e: e.p)
+    n = min(e.n for e in effects)
+    return Effect(weakest.estimate, None, weakest.p, _least(effects), n, joined)
+
+
+def _least(effects: Sequence[Effect]) -> float:
+    """Returns the smallest p-value against a part, corrected by Bonferroni."""
+    return min(1.0, len(effects) * min(e.p_against for e in effects))
+
+
+def jackknife(
+    measure: Callable[[np.ndarray], float], members: int, threshold: float = 0.0
+) -> Effect:
+    """Tests whether a measure of a group, as of an ensemble, is above a threshold.
+
+    Args:
+      measure: called with the positions of members [m]; returns the measure of the
+        group that they form.
+      members: number of members; two or more.
+      threshold: what the measure is compared with.
+
+    Returns:
+      The effect; its estimate corrects the bias of first order. The pseudo-values of
+      leaving out one member are tested as if independent (Tukey 1958).
+    """
+    everyone = np.arange(members)
+    whole = measure(everyone)
+    without = np.array([measure(np.delete(everyone, i)) for i in range(members)])
+    return above(members * whole - (members - 1) * without, threshold)
+
+
+def rank_correlation(
+    x: Float[np.ndarray, "seeds variants"],
+    y: Float[np.ndarray, "seeds variants"],
+    *,
+    blocks: Sequence[int] | None = None,
+    threshold: float = 0.0,
+) -> Effect:
+    """Tests whether two measures of variants are correlated in rank, within seeds.
+
+    Spearman's coefficient is computed within each seed, over variants, and averaged
+    over seeds. Variants are permuted in the same way for all seeds, which share
+    initial weights and data and so are not independent.
+
+    Args:
+      x: one measure of every seed and variant.
+      y: the other.
+      blocks: for each variant the number of its block: variants that share data, as
+        nested subsets do, are permuted together, blocks of equal size with one another.
+        None makes each variant a block of its own.
+      threshold: coefficient that must be exceeded. Only 0 is tested by permutations;
+        other thresholds by Fisher's transformation, with n blocks.
+
+    Returns:
+      The effect, positive for rising ranks; n is the number of blocks. The interval is
+      Fisher's for n blocks, with the factor 1.06 in the variance of ranks (Fieller et
+      al. 1957).
+    """
+    x, y = np.atleast_2d(x), np.atleast_2d(y)
+    blocks = np.arange(x.shape[1]) if blocks is None else np.asarray(blocks)
+    rows = [stats.rankdata(one, axis=1) for one in (x, y)]
+    observed = float(_mean_correlation(*rows))
+    n = len(np.unique(blocks))
+    error = np.sqrt(1.06 / max(n - 3, 1))
+    z = np.arctanh(np.clip(observed, -1 + 1e-9, 1 - 1e-9))
+    half = error * stats.norm.ppf((1 + CONFIDENCE) / 2)
+    interval = (float(np.tanh(z - half)), float(np.tanh(z + half)))
+    words = f"{observed:.2f} over {x.shape[1]} variants"
+    if threshold:
+        shift = (z - np.arctanh(threshold)) / error
+        p, against = float(stats.norm.sf(shift)), float(stats.norm.cdf(shift))
+        return Effect(observed, interval, p, against, n, words)
+    random = np.random.default_rng(0)
+    orders = np.stack([_permuted(blocks, random) for _ in range(RESAMPLES)])
+    null = _mean_correlation(rows[0][:, orders], rows[1][:, None])
+    # A tolerance, because equal arrangements differ by rounding.
+    p = (1 + np.sum(null >= observed - 1e-12)) / (1 + RESAMPLES)
+    against = (1 + np.sum(null <= observed + 1e-12)) / (1 + RESAMPLES)
+    return Effect(observed, interval, float(p), float(against), n, words)
+
+
+def stronger_correlation(
+    one: Float[np.ndarray, "seeds variants"],
+    other: Float[np.ndarray, "seeds variants"],
+    y: Float[np.ndarray, "seeds variants"],
+) -> Effect:
+    """Tests whether one measure is correlated with a third more strongly than another.
+
+    The absolute values of the mean coefficients are compared by a bootstrap over
+    variants, which keeps the dependence of the two.
+
+    Args:
+      one: the measure of every seed and variant that should be more correlated.
+      other: the other measure.
+      y: the measure both are correlated with.
+    """
+    arrays = [np.atleast_2d(each) for each in (one, other, y)]
+    variants = arrays[0].shape[1]
+
+    def gaps(chosen: Int[np.ndarray, "r variants"]) -> Float[np.ndarray, "r"]:
+        a, b, c = (stats.rankdata(each[:, chosen], axis=-1) for each in arrays)
+        return np.abs(_mean_correlation(a, c)) - np.abs(_mean_correlation(b, c))
+
+    random = np.random.default_rng(0)
+    drawn = gaps(random.integers(variants, size=(RESAMPLES, variants)))
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    p, against = (
+        float((1 + np.sum(which)) / (1 + RESAMPLES))
+        for which in (drawn <= 0, drawn >= 0)
+    )
+    observed = float(gaps(np.arange(variants)[None])[0])
+    words = f"{observed:+.2f} in absolute value"
+    return Effect(observed, (float(low), float(high)), p, against, variants, words)
+
+
+def spread(values: Values, digits: int = 2) -> str:
+    """Formats a mean and, for several values, the sample standard deviation.
+
+    Args:
+      values: one for each unit.
+      digits: digits after the point.
+    """
+    sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{sd}"
+
+
+def _are_equal(values: np.ndarray) -> bool:
+    """Returns whether units differ by rounding only."""
+    return bool(np.ptp(values) <= 1e-9 * np.max(np.abs(values)))
+
+
+def _flipped(values: np.ndarray, side: str) -> float:
+    """Returns the p-value of all changes of sign, for one side."""
+    mean = functools.partial(np.mean, axis=-1)
+    test = stats.permutation_test(
+        (values,),
+        lambda x, axis=-1: mean(x),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        alternative=side,
+        rng=0,
+    )
+    return float(test.pvalue)
+
+
+def _bootstrapped(values: np.ndarray) -> tuple[float, float]:
+    """Returns a percentile interval of the mean."""
+    if _are_equal(values):
+        return float(values.mean()), float(values.mean())
+    ends = stats.bootstrap(
+        (values,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=0
+    ).confidence_interval
+    return float(ends.low), float(ends.high)
+
+
+def _gap(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.mean(a, axis=axis) - np.mean(b, axis=axis)
+
+
+def _mean_correlation(
+    x: Float[np.ndarray, "seeds *r variants"], y: Float[np.ndarray, "seeds *r variants"]
+) -> Float[np.ndarray, "*r"]:
+    """Correlates over variants and averages over seeds; constant values yield 0."""
+    x, y = (one - one.mean(axis=-1, keepdims=True) for one in (x, y))
+    scale = np.sqrt(np.sum(x**2, axis=-1) * np.sum(y**2, axis=-1))
+    products = np.sum(x * y, axis=-1)
+    each = np.divide(products, scale, where=scale > 0, out=np.zeros_like(products))
+    return each.mean(axis=0)
+
+
+def _permuted(blocks: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Draws an order of variants that exchanges whole blocks of equal size."""
+    order = np.empty(len(blocks), np.intp)
+    names, sizes = np.unique(blocks, return_counts=True)
+    for size in np.unique(sizes):
+        old = names[sizes == size]
+        for name, source in zip(old, random.permutation(old), strict=True):
+            order[blocks == name] = np.flatnonzero(blocks == source)
+    return order

@@ -1,0 +1,294 @@
+"""Measure: accuracy, gradient flow, distances and curvature of a run.
+
+What compares a run with the pruned solution is measured here too, since weights are not
+kept: that solution is the one whose masks the run trains, seed by seed or that of the
+seed in `warm_start.replicate`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.studies import run_reader
+from experiments.studies.gradient_flow import curvature, initialization, variants
+from experiments.studies.run_reader import Reader
+from jaxsparse import factory
+from jaxsparse.analysis import connectivity, pairwise, predictions, similarity
+from jaxsparse.stages import saved_state_name
+
+STAGE = "level_00/ticket"
+MOMENTS = {"start": saved_state_name(STAGE, 0), "end": variants.END}
+RE_ESTIMATED = 10  # batches of 1,000, for the statistics of batch normalization
+EXAMPLES = {"quick": 2000}  # of interpolations, by variant of the recipe
+MANY = 10_000
+SKETCH = 256  # random projections, which keep distances to within a tenth
+
+
+class Network(NamedTuple):
+    """A run with the functions of its network.
+
+    Attributes:
+      reader: the run.
+      functions: functions of its network.
+      pruned: the run whose masks it trains; None for a run that prunes, or is dense.
+      has_norm: whether the network has batch normalization.
+    """
+
+    reader: Reader
+    functions: factory.EvalFns
+    pruned: Reader | None
+    has_norm: bool
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the run."""
+        return range(self.reader.run.config.replicates)
+
+    def pruned_seed(self, seed: int) -> int:
+        """Returns the seed of the pruning run whose masks a seed trains.
+
+        Args:
+          seed: seed of the run.
+        """
+        chosen = self.reader.run.config.warm_start.replicate
+        return seed if chosen is None else chosen
+
+
+def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
+    """Measures a run that has ended.
+
+    Args:
+      reader: the run.
+      other: opens the pruning run.
+
+    Returns:
+      "steps", "prediction", "gradient", and where the run has them "change",
+      "interpolations", "distances", "sketches" and "curvature"; of the run that prunes
+      also "starts" and "signals".
+    """
+    stats = jax.tree.map(lambda leaf: leaf[0], reader.state(variants.END).batch_stats)
+    run = reader.run
+    start = run.config.warm_start.run
+    network = Network(
+        reader,
+        factory.make_eval_fns(run.config, run.dataset, stats),
+        other(start.removeprefix("../")) if start else None,
+        bool(jax.tree.leaves(stats)),
+    )
+    name = variants.variant_of(reader.name)
+    found = {
+        "steps": max(row["step"] for row in reader.of_kind("eval")),
+        "prediction": of_predictions(network),
+        "gradient": of_gradient(network),
+        "change": of_changes(reader),
+        "sketches": of_sketches(network),
+    }
+    if network.pruned is not None:
+        found["distances"] = of_distances(network)
+        found["interpolations"] = {
+            moment: of_interpolation(network, moment)
+            for moment in variants.INTERPOLATED.get(name, ())
+        }
+    if name == "prune":
+        found["starts"] = initialization.of_starts(network)
+        if not network.has_norm:  # which fixes the standard deviation
+            found["signals"] = initialization.of_signals(network)
+    if name in curvature.VARIANTS:
+        found["curvature"] = curvature.of_states(network)
+    return found
+
+
+def _logits(network: Network, reader: Reader) -> np.ndarray:
+    """Computes logits [seeds n k] on the test set."""
+    apply = jax.jit(network.functions.logits)
+    images = network.reader.run.dataset.test.images
+    state = reader.state(variants.END)
+    weights = (state.params, state.batch_stats)
+    count = len(jax.tree.leaves(state.params)[0])
+    return np.stack(
+        [
+            np.concatenate(
+                [
+                    np.asarray(apply(*one, images[first : first + 1000]))
+                    for first in range(0, len(images), 1000)
+                ]
+            )
+            for one in (
+                jax.tree.map(lambda leaf, r=r: leaf[r], weights) for r in range(count)
+            )
+        ]
+    )
+
+
+def of_predictions(network: Network) -> dict[str, Any]:
+    """Measures accuracies in percent, and disagreements among seeds.
+
+    Args:
+      network: the run.
+
+    Returns:
+      "accuracy" and "with_pruned" by seed; of pairs of seeds "disagreement", "kl" and
+      "js", each a mean and a standard deviation; "ensemble", the gain of the ensemble
+      over its members in points, and "ensemble_without", that without each seed.
+    """
+    labels = network.reader.run.dataset.test.labels
+    stack = _logits(network, network.reader)
+    right = np.mean(np.argmax(stack, axis=-1) == labels, axis=-1)
+    found: dict[str, Any] = {"accuracy": (100 * right).tolist()}
+
+    def gain(members: Sequence[int]) -> float:
+        chosen = jnp.asarray(stack[list(members)])
+        scores = predictions.ensemble_scores(chosen, jnp.asarray(labels))
+        return 100 * (float(scores.accuracy) - float(right[list(members)].mean()))
+
+    everyone = list(network.seeds)
+    if len(everyone) > 1:
+        found["ensemble"] = gain(everyone)
+        for name in ("disagreement", "kl_divergence", "js_divergence"):
+            matrix = pairwise.pairwise(getattr(predictions, name), jnp.asarray(stack))
+            over = pairwise.over_pairs(np.asarray(matrix))
+            found[name.removesuffix("_divergence")] = [over.mean, over.sd]
+    if len(everyone) > 2:
+        found["ensemble_without"] = [
+            gain([r for r in everyone if r != out]) for out in everyone
+        ]
+    if network.pruned is not None:
+        theirs = _logits(network, network.pruned)
+        found["with_pruned"] = [
+            float(predictions.disagreement(one, theirs[network.pruned_seed(r)]))
+            for r, one in enumerate(stack)
+        ]
+    return found
+
+
+def of_gradient(network: Network) -> dict[str, Any]:
+    """Reads the gradient flow that was recorded during training.
+
+    Args:
+      network: the run.
+    """
+    rows = network.reader.of_kind("gradient_norm")
+    steps, norms = run_reader.table(rows, "step", lambda row: row["norm"])
+    _, effective = run_reader.table(rows, "step", _effective)
+    rate = network.reader.run.learning_rate
+    rates = np.asarray([float(rate(jnp.int32(step))) for step in steps])
+    return {
+        "steps": steps,
+        "norm": norms.tolist(),
+        "effective": effective.tolist(),
+        "decrease": (rates * norms**2).tolist(),
+    }
+
+
+def of_changes(reader: Reader) -> dict[str, Any]:
+    """Reads the gradient norm before and after mask updates; {} without any.
+
+    Args:
+      reader: the run.
+    """
+    updated = reader.of_kind("mask_update")
+    if not updated:
+        return {}
+    late, after = run_reader.table(updated, "step", lambda row: row["norm"])
+    rows = reader.of_kind("gradient_norm")
+    steps, norms = run_reader.table(rows, "step", lambda row: row["norm"])
+    changes = [step - 1 for step in late]
+    before = norms[:, [steps.index(step) for step in changes]]
+    return {
+        "steps": changes,
+        "before": before.tolist(),
+        "after": after.tolist(),
+    }
+
+
+def _effective(row: Any) -> float:
+    """Averages the norms of kernels; see `gradient_flow.effective_gradient_flow`."""
+    norms = [norm for name, norm in row["layers"].items() if name.endswith("kernel")]
+    return float(np.mean(norms))
+
+
+def of_interpolation(network: Network, moment: str) -> dict[str, Any]:
+    """Evaluates networks on the interpolation from a run to the pruned solution.
+
+    Args:
+      network: the run.
+      moment: "start" or "end" of its training.
+    """
+    train = network.reader.run.dataset.train
+    count = min(MANY, len(train.labels))
+    examples = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
+    stats = None
+    if network.has_norm:
+        batches = min(RE_ESTIMATED, count // 1000)
+        shape = (batches, 1000, *train.images.shape[1:])
+        stats = connectivity.ReEstimated(
+            network.functions.statistics,
+            jnp.asarray(train.images[: batches * 1000]).reshape(shape),
+        )
+    ours = network.reader.solutions(MOMENTS[moment])
+    theirs = network.pruned.solutions(variants.END)
+    each = [
+        connectivity.along_path(
+            network.functions.evaluate,
+            one.params,
+            theirs[network.pruned_seed(r)].params,
+            examples=examples,
+            batch_size=1000,
+            by="scan",
+            batch_stats=stats,
+        )
+        for r, one in enumerate(ours)
+    ]
+    return {
+        "examples": count,
+        "alphas": each[0].alphas.tolist(),
+        "loss": [one.loss.tolist() for one in each],
+        "error": [(100 * one.error).tolist() for one in each],
+    }
+
+
+def of_distances(network: Network) -> dict[str, list[float]]:
+    """Measures L2 distances from the pruned solution, by moment and seed.
+
+    Args:
+      network: the run.
+    """
+    theirs = network.pruned.solutions(variants.END)
+    return {
+        moment: [
+            float(similarity.l2_distance(one, theirs[network.pruned_seed(r)]))
+            for r, one in enumerate(network.reader.solutions(name))
+        ]
+        for moment, name in MOMENTS.items()
+    }
+
+
+def of_sketches(network: Network) -> dict[str, list[list[float]]]:
+    """Projects solutions to a few random directions, the same for all runs.
+
+    Distances of projections are close to those of solutions (Johnson and Lindenstrauss
+    1984), so that the map of solutions needs no weights.
+
+    Args:
+      network: the run.
+
+    Returns:
+      By moment, projections [seeds 256]. Networks of other sizes cannot be compared.
+    """
+    found = {}
+    for moment, name in MOMENTS.items():
+        solutions = network.reader.solutions(name)
+        flat = [
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one.params)])
+            for one in solutions
+        ]
+        random = np.random.default_rng(0)
+        total = np.zeros((len(flat), SKETCH))
+        for first in range(0, len(flat[0]), 4096):
+            part = np.stack(flat)[:, first : first + 4096]
+            total += part @ random.standard_normal((part.shape[1], SKETCH))
+        found[moment] = (total / np.sqrt(SKETCH)).tolist()
+    return found

@@ -1,0 +1,119 @@
+"""Records: what was measured of every run of a study, in small files that are kept.
+
+A record is written when a run has ended, and has no weights: pages and verdicts are
+made from records only, on any machine. A run whose record fits its recipe is not
+trained again, even where its run directory is lost.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.studies.runs import Run, needs, read
+from jaxsparse import config, metrics_log
+
+DIGITS = 7  # of every number, as many as float32 has
+
+
+class Record(NamedTuple):
+    """What was measured of a run.
+
+    Attributes:
+      recipe: hash of all that the measurements depend on, from `recipe`.
+      measured: measurements by name, as JSON: numbers, nested lists by seed.
+      networks: number of networks that were trained, over seeds, levels and copies.
+      seconds: time that training them took.
+      made_with: versions of JAX and jaxsparse, and the kind of device.
+    """
+
+    recipe: str
+    measured: dict[str, Any]
+    networks: int = 0
+    seconds: float = 0.0
+    made_with: dict[str, str] = {}  # noqa: RUF012 -- of an immutable tuple
+
+
+def recipe(run: Run, others: Sequence[Run], version: int) -> str:
+    """Hashes what the measurements of a run depend on.
+
+    Args:
+      run: the run.
+      others: all runs of the study.
+      version: version of the code that measures; see `study.Study`.
+
+    Returns:
+      The first 16 hexadecimal digits of a SHA-256 of the config, the scores that the
+      run computes, the runs it starts from, and the version.
+    """
+    c = read(run)
+    given = [
+        config.digest(c),
+        c.lottery.levels,
+        [[one.score, dict(one.options)] for one in run.scoring],
+        [recipe(need, others, version) for need in needs(run, others)],
+        version,
+    ]
+    return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
+
+
+def path_of(folder: Path, run: Run) -> Path:
+    """Returns the file of a run's record.
+
+    Args:
+      folder: directory of the records.
+      run: the run.
+    """
+    return folder / f"{run.name}.json"
+
+
+def load(path: Path) -> Record | None:
+    """Reads a record; None if it is missing or damaged.
+
+    Args:
+      path: its file.
+
+    Raises:
+      OSError: if the machine cannot read it.
+    """
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return None
+
+
+def save(path: Path, record: Record) -> None:
+    """Writes a record.
+
+    Args:
+      path: its file.
+      record: the record. NaN is written as null, which NumPy reads as NaN in floats.
+    """
+    text = json.dumps(_rounded(record._asdict()), separators=(",", ":"))
+    metrics_log.write_atomically(path, text + "\n")
+
+
+def measured(folder: Path, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Reads the measurements of all runs that have a record, by name of the run.
+
+    Args:
+      folder: directory of the records.
+      runs: the runs of a study.
+    """
+    each = {run.name: load(path_of(folder, run)) for run in runs}
+    return {name: record.measured for name, record in each.items() if record}
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds all floats to `DIGITS` significant digits."""
+    if isinstance(value, dict):
+        return {str(key): _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,128 @@
+"""Variants of the scale `cifar16`: ResNet-8 on CIFAR-10 at 16x16 pixels.
+
+Stability (Frankle et al. 2020), two levels that each remove 60 % of the weights:
+
+- `dense`: dense networks, with copies from several updates.
+- `k_K`: tickets that are rewound to update K, with copies from there.
+
+Iterative pruning from initialization (Maene et al. 2021), eight levels of 20 %:
+
+- `unstable`: as `dense`, with three controls of some levels.
+- `stable`: with warm-up over half of training.
+
+Part 2 has both at other rates and batch sizes (`SETTINGS`), pruning at four levels of
+36 %, and repulsion and attraction there (`STRENGTHS`).
+
+Before the thresholds were written, only dense networks and tickets of updates 0 and 150
+had been seen, without copies.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.studies.runs import Run
+from jaxsparse.training import solution_penalty
+
+NETWORK = "resnet8"
+STARTS = (0, 50, 150, 300, 600)
+# What differs from batches of 128 at a rate of 0.2 without warm-up.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "rate_0.03": {"schedule.learning_rate": 0.03},
+    "rate_0.1": {"schedule.learning_rate": 0.1},
+    "rate_0.4": {"schedule.learning_rate": 0.4},
+    "warmup": {"schedule.warmup": "2ep"},
+    "batch_512": {"data.batch_size": 512},
+    "batch_1024": {"data.batch_size": 1024},
+}
+# Multiples of the published strengths; the claims are judged at the second.
+STRENGTHS = (1, 5, 25)
+_PARENT = {"instability.copies": 1, "instability.pairs": "parent"}
+_FOUR = {
+    "lottery.levels": 4,
+    "lottery.fraction": 0.36,
+    "lottery.control_levels": (2, 4),
+}
+_CONTROLS = ("reinitialized", "shuffled_layers", "random_mask")
+
+
+def runs() -> list[Run]:
+    """Lists the runs, those that others start from first."""
+    return [
+        Run(f"{NETWORK}_{name}", f"configs/{recipe}_cifar16.py", fields, part=part)
+        for part, listed in ((1, _first()), (2, _second()))
+        for name, recipe, fields in listed
+    ]
+
+
+def _first() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Lists name, recipe and fields of part 1."""
+    yield from _stability("", {}, STARTS)
+    at = {"lottery.controls": _CONTROLS, "lottery.control_levels": (4, 8)}
+    yield "unstable", "stable_imp", at | _PARENT | {"instability.levels": (0, 4, 8)}
+    yield (
+        "stable",
+        "stable_imp",
+        at | _PARENT | {"instability.levels": (0, 4, 8)} | SETTINGS["warmup"],
+    )
+
+
+def _second() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Lists name, recipe and fields of part 2."""
+    pruned = _FOUR | _PARENT | {"instability.levels": (0, 4)}
+    alone = _FOUR | {"instability.copies": 0}  # compared by accuracy and angle only
+    yield "unstable_4", "stable_imp", pruned
+    yield "stable_4", "stable_imp", pruned | SETTINGS["warmup"]
+    for times in STRENGTHS:
+        repel = {"solution_penalty.strength": times * solution_penalty.REPEL}
+        attract = {"solution_penalty.strength": times * solution_penalty.ATTRACT}
+        yield f"repelled_{times}", "stable_imp", alone | repel | SETTINGS["warmup"]
+        yield f"attracted_{times}", "stable_imp", alone | attract
+    few = {"replicates": 3}  # each adds a point to a curve
+    for name, fields in SETTINGS.items():
+        yield from _stability(f"_{name}", fields | few, (0, 150))
+        if name != "warmup":
+            yield f"pruned_{name}", "stable_imp", pruned | fields | few
+
+
+def _stability(
+    suffix: str, fields: dict[str, Any], starts: tuple[int, ...]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Lists dense networks with copies, and tickets of every rewinding step."""
+    steps = tuple(f"{step}step" for step in starts)
+    copied = {"lottery.levels": 0, "lottery.rewind": "0step"}
+    copied |= {"instability.copies": 2, "instability.start_steps": steps}
+    kept = {"instability.levels": (0,), "analysis.save_at": steps[1:]}
+    yield f"dense{suffix}", "stability", fields | copied | kept
+    for step in starts:
+        own = {"lottery.rewind": f"{step}step", "instability.levels": (2,)}
+        own |= {"instability.start_steps": (f"{step}step",)}
+        own["lottery.dense_run"] = f"../{NETWORK}_dense{suffix}"
+        yield f"k_{step}{suffix}", "lth", fields | own | _PARENT
+
+
+def label(variant: str) -> str:
+    """Returns the label of a variant.
+
+    Args:
+      variant: its name, without that of the network.
+    """
+    words = {
+        "dense": "dense",
+        "k": "tickets of update",
+        "unstable": "without warm-up",
+        "stable": "warm-up",
+        "unstable_4": "without warm-up, 4 levels",
+        "stable_4": "warm-up, 4 levels",
+    }
+    if variant in words:
+        return words[variant]
+    for name, fields in SETTINGS.items():
+        if variant.endswith(f"_{name}"):
+            value = next(iter(fields.values()))
+            setting = {"rate": "rate", "batch": "batches of"}.get(name.split("_")[0])
+            of = label(variant.removesuffix(f"_{name}"))
+            return f"{of}, {setting} {value}" if setting else f"{of}, warm-up"
+    kind, _, number = variant.rpartition("_")
+    if kind in ("repelled", "attracted"):
+        return f"{kind}, {number} times the published strength"
+    return f"{words.get(kind, kind)} {number}".strip() if kind else variant

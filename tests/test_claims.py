@@ -1,0 +1,94 @@
+"""Verdicts on claims: what shows, refutes and removes them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.studies import claims, effects
+from experiments.studies.claims import Claim, NotMeasured, Premise
+from experiments.studies.effects import Effect
+
+
+def claim(name: str, evaluate: Any, *premises: Any) -> Claim:
+    made = (Premise(f"premise {i}", one) for i, one in enumerate(premises))
+    return Claim(name, "", "", "", evaluate, tuple(made))
+
+
+def of(p: float, against: float, n: int = 5) -> Any:
+    return lambda found: Effect(1.0, (0.0, 2.0), p, against, n, "words")
+
+
+def verdicts(*made: Claim, length: float = 1.0) -> list[str]:
+    return [one.verdict for one in claims.judge(made, {}, length=length)]
+
+
+def test_both_directions_need_the_same_evidence() -> None:
+    made = claim("shown", of(0.01, 0.99)), claim("refuted", of(0.99, 0.01))
+    assert verdicts(*made) == ["reproduced", "contradicted"]
+    assert verdicts(claim("open", of(0.3, 0.7))) == ["unclear"]
+
+
+def test_p_values_are_corrected_over_the_page_by_holms_method() -> None:
+    each = [0.01, 0.02, 0.04]
+    judged = claims.judge([claim(str(p), of(p, 1 - p)) for p in each], {}, length=1)
+    # By hand: 3 * 0.01, then 2 * 0.02, then 1 * 0.04, never falling.
+    assert [one.holm[0] for one in judged] == pytest.approx([0.03, 0.04, 0.04])
+    assert verdicts(claim("", of(0.04, 0.96)), claim("", of(0.04, 0.96))) == [
+        "unclear",
+        "unclear",
+    ]
+
+
+def test_an_absent_premise_removes_a_claim_from_the_correction() -> None:
+    absent = claim("a", of(0.01, 0.99), of(0.99, 0.01))
+    tested = claim("b", of(0.04, 0.96), of(0.01, 0.99))
+    first, second = claims.judge([absent, tested], {}, length=1)
+    assert (first.verdict, first.holm) == ("premise absent", None)
+    assert (second.verdict, second.holm[0]) == ("reproduced", pytest.approx(0.04))
+    assert "premise 0: no (words)" in first.premises
+
+
+def test_an_unclear_premise_leaves_a_claim_unclear() -> None:
+    assert verdicts(claim("a", of(0.001, 0.999), of(0.3, 0.7))) == ["unclear"]
+
+
+def test_what_has_not_ended_is_not_measured() -> None:
+    def missing(found: Any) -> Effect:
+        raise NotMeasured
+
+    assert verdicts(claim("a", missing)) == ["not measured"]
+    assert verdicts(claim("a", of(0.01, 0.99), missing)) == ["not measured"]
+
+
+def test_a_fault_in_a_claim_is_no_missing_run() -> None:
+    with pytest.raises(ZeroDivisionError):
+        verdicts(claim("a", lambda found: 1 / 0))
+
+
+def test_two_units_are_unclear() -> None:
+    assert verdicts(claim("a", of(0.001, 0.999, n=2))) == ["unclear"]
+
+
+def test_short_runs_are_marked() -> None:
+    (judged,) = claims.judge([claim("a", of(0.01, 0.99))], {}, length=0.3)
+    assert claims.row(judged)["verdict"] == "reproduced (short)"
+
+
+def test_on_a_page_without_effects_few_pages_have_a_verdict() -> None:
+    """Of pages of ten claims on noise, one in twenty has a false one on either side."""
+    random, pages = np.random.default_rng(0), 200
+    wrong = {"reproduced": 0, "contradicted": 0}
+    for _ in range(pages):
+        values = random.normal(size=(10, 5))
+        made = [claim("", lambda f, v=v: effects.above(v)) for v in values]
+        found = set(verdicts(*made))
+        for word in wrong:
+            wrong[word] += word in found
+    most = pages * (0.05 + 3 * np.sqrt(0.05 * 0.95 / pages))
+    assert max(wrong.values()) <= most
+
+
+def test_dead_networks_are_those_near_chance() -> None:
+    assert claims.are_dead([60.0, 19.0], 10.0)
+    assert not claims.are_dead([60.0, 21.0], 10.0)
