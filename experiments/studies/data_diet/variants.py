@@ -71,7 +71,7 @@ RECIPES: dict[str, dict[str, tuple[str, str]]] = {
         "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
         "cifar": ("diet_cifar.py:small", "diet_cifar.py:small"),
     },
-    "cifar16": {"resnet8": ("diet_cifar16.py", "diet_cifar16.py")},
+    "cifar16": {"resnet8": ("diet_cifar16.py:all", "diet_cifar16.py:scores")},
     "full": {
         "mnist": ("diet_mnist.py:all", "diet_mnist.py:all"),
         "cifar": ("diet_cifar.py:all", "diet_cifar.py:scores"),

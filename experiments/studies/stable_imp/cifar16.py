@@ -25,6 +25,7 @@ from jaxsparse.training import solution_penalty
 
 NETWORK = "resnet8"
 STARTS = (0, 50, 150, 300, 600)
+CONTROLLED = (0, 150)  # rewinding steps whose tickets have controls
 # What differs from batches of 128 at a rate of 0.2 without warm-up.
 SETTINGS: dict[str, dict[str, Any]] = {
     "rate_0.03": {"schedule.learning_rate": 0.03},
@@ -92,11 +93,15 @@ def _stability(
     copied = {"lottery.levels": 0, "lottery.rewind": "0step"}
     copied |= {"instability.copies": 2, "instability.start_steps": steps}
     kept = {"instability.levels": (0,), "analysis.save_at": steps[1:]}
+    kept["instability.compare_levels"] = False
     yield f"dense{suffix}", "stability", fields | copied | kept
     for step in starts:
         own = {"lottery.rewind": f"{step}step", "instability.levels": (2,)}
         own |= {"instability.start_steps": (f"{step}step",)}
         own["lottery.dense_run"] = f"../{NETWORK}_dense{suffix}"
+        own |= {"instability.points": 11, "instability.examples": 2000}
+        if suffix or step not in CONTROLLED:
+            own["lottery.controls"] = ()
         yield f"k_{step}{suffix}", "lth", fields | own | _PARENT
 
 
