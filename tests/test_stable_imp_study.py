@@ -1,6 +1,8 @@
 """The study of stable pruning: its claims, and what it measures, against plain code."""
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ import pandas as pd
 import pytest
 from helpers import tiny, tiny_studies
 
-from experiments.studies import launcher, stable_imp
+from experiments.studies import driver, stable_imp
 from experiments.studies.runs import Run
-from experiments.studies.stable_imp import analysis, claims, evidence, variants
+from experiments.studies.stable_imp import claims, evidence, variants
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.reports import plot_style
 from jaxsparse.training import preemption
@@ -29,11 +31,15 @@ PRUNED = {
     "data.batch_size": 10,
 }
 RUNS = [
-    Run("mnist_batch_10", "tiny", CHILDREN | PRUNED),
-    Run("mnist_batch_40", "tiny", CHILDREN | PRUNED | {"data.batch_size": 40}),
+    Run("mnist_batch_10", tiny_studies.RECIPE, CHILDREN | PRUNED),
+    Run(
+        "mnist_batch_40",
+        tiny_studies.RECIPE,
+        CHILDREN | PRUNED | {"data.batch_size": 40},
+    ),
     Run(
         "mnist_onset",
-        "tiny",
+        tiny_studies.RECIPE,
         # Batches of another run, so that most of its programs are in the cache.
         CHILDREN
         | {"lottery.levels": 0, "instability.compare_levels": False}
@@ -41,43 +47,33 @@ RUNS = [
         | {"data.batch_size": 10},
     ),
 ]
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A study of three runs on digits."""
-    tiny_studies.as_tiny(monkeypatch, variants, RUNS)
-    monkeypatch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
-    return monkeypatch
+STUDY = tiny_studies.as_tiny(stable_imp.STUDY, RUNS)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study that has run through, with its report."""
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a study that has run through, and what is measured of its runs."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        tiny_studies.as_tiny(patch, variants, RUNS)
         patch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
         # Figures are drawn, but nobody looks at them.
         patch.setattr(plot_style, "render", lambda figure, file_format: b"")
-        assert launcher.run_all(RUNS, folder, "") == []
-        stable_imp.STUDY.finish(folder, "quick", "")
-    return folder
+        return folder, tiny_studies.train(STUDY, folder)
 
 
 @pytest.fixture(scope="module")
-def found(whole: Path) -> dict[str, Any]:
-    """What is measured of the three runs that all tests here share."""
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_studies.as_tiny(patch, variants, RUNS)
-        patch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
-        return analysis.measure(whole, "mnist", "quick", "")
+def whole(study: tuple[Path, dict[str, Any]]) -> Path:
+    return study[0]
+
+
+@pytest.fixture(scope="module")
+def found(study: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    return study[1]
 
 
 def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> None:
-    assert found["variants"].keys() == {"small", "large"}
-    for role, size in (("small", 10), ("large", 40)):
-        arm = found["variants"][role]
+    for size in (10, 40):
+        arm = found[f"mnist_batch_{size}"]
         rows = metrics_log.read(whole / f"mnist_batch_{size}" / "metrics.jsonl")
         assert arm["levels"] == [0, 1, 2]
         for r in range(2):
@@ -89,7 +85,7 @@ def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> No
                     and (row["level"], row["replicate"]) == (level, r)
                 }
                 assert arm["ticket"][r][level] == ends["ticket"]
-                control = arm["reinitialized"][r][level]
+                control = arm["controls"]["reinitialized"][r][level]
                 if level:
                     assert control == ends["reinitialized"]
                 else:
@@ -97,8 +93,9 @@ def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> No
 
 
 def test_gaps_are_of_late_rounds(found: dict[str, Any]) -> None:
-    arm = found["variants"]["small"]
-    ticket, control = np.asarray(arm["ticket"]), np.asarray(arm["reinitialized"])
+    arm = found["mnist_batch_10"]
+    ticket = np.asarray(arm["ticket"])
+    control = np.asarray(arm["controls"]["reinitialized"])
     # Rounds 1 and 2 of 2 are late.
     wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
     np.testing.assert_allclose(evidence.gaps(arm), wanted, rtol=1e-12)
@@ -122,7 +119,7 @@ def test_angles_and_thresholds_against_plain_code(
     whole: Path, found: dict[str, Any]
 ) -> None:
     run = factory.open_run(whole / "mnist_batch_10")
-    arm = found["variants"]["small"]
+    arm = found["mnist_batch_10"]
     assert arm["labels"] == ["0", "1", "2", "init"]
     for seed in range(2):
         each = [weights(run, level, seed) for level in (0, 1, 2, -1)]
@@ -146,7 +143,7 @@ def test_angles_and_thresholds_against_plain_code(
 def test_onset_is_by_the_update_children_begin_at(
     whole: Path, found: dict[str, Any]
 ) -> None:
-    (dense,) = found["onset"]
+    (dense,) = found["mnist_onset"]["onset"]
     assert (dense["level"], dense["steps"]) == (0, [0, 6])
     rows = metrics_log.read(whole / "mnist_onset" / "metrics.jsonl")
     for i, step in enumerate((0, 6)):
@@ -167,17 +164,19 @@ def test_onset_is_by_the_update_children_begin_at(
 
 def test_the_page_says_what_was_found(whole: Path) -> None:
     report = whole / "report"
-    rows = pd.read_csv(report / "mnist_claims.csv").set_index("name")["verdict"]
+    rows = pd.read_csv(report / "mnist_claims.csv").set_index("claim")["verdict"]
     assert list(rows.index) == [claim.name for claim in claims.CLAIMS]
     for name in ("repelling destroys tickets", "attracting makes tickets"):
         assert rows[name] == "not measured"
     # Two seeds are too few for a verdict.
-    assert set(rows) == {"not measured", "unclear"}
+    assert {row.removesuffix(" (short)") for row in rows} <= {
+        *("not measured", "unclear", "premise absent")
+    }
     table = pd.read_csv(report / "mnist_rounds.csv")
     assert len(table) == 2 * 3 * 2
     text = (report / "mnist.md").read_text()
     mean, sd = tiny_studies.spread(
-        table.query("variant == 'small' and round == 2")["ticket_percent"]
+        table.query("variant == 'unstable' and round == 2")["ticket_percent"]
     )
     assert f"{mean:.2f} ± {sd:.2f}" in text
     for name in ("onset", "rounds", "stability", "angles", "thresholds", "histogram"):
@@ -186,62 +185,51 @@ def test_the_page_says_what_was_found(whole: Path) -> None:
 
 @pytest.mark.campaign
 def test_a_killed_study_resumes_to_identical_results(
-    whole: Path, small: pytest.MonkeyPatch, tmp_path: Path
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
     calls, stops = [0], 0
 
-    def stops_now_and_then() -> bool:
+    def stops_now_and_then() -> int:
         calls[0] += 1
-        return calls[0] % 7 == 0
+        return 15 if calls[0] % 7 == 0 else 0
 
-    def launch(run: Run, workdir: Path, data_dir: str) -> int:
-        try:
-            return tiny_studies.train(run, workdir, data_dir, stops_now_and_then)
-        except preemption.Preempted:
-            return 130
+    @contextlib.contextmanager
+    def listening() -> Any:
+        yield stops_now_and_then
 
-    small.setattr(launcher, "launch", launch)
+    monkeypatch.setattr(preemption, "listening", listening)
+    tasks = tiny_studies.tasks(STUDY, tmp_path)
     for _ in range(100):
         try:
-            assert launcher.run_all(RUNS, tmp_path, "") == []
+            assert driver.run_all(tasks) == []
             break
-        except SystemExit as end:
-            assert end.code == 130
+        except preemption.Preempted:
             stops += 1
-            # What has ended by now is measured, and the rest is when it has.
-            if stops == 3:
-                stable_imp.STUDY.finish(tmp_path, "quick", "")
     assert stops >= 4
-    stable_imp.STUDY.finish(tmp_path, "quick", "")
-    wanted = tiny_studies.contents(whole / "report", ".csv", ".md")
-    assert tiny_studies.contents(tmp_path / "report", ".csv", ".md") == wanted
     for run in RUNS:
+        name = f"{run.name}.json"
+        again, once = (folder / "records" / name for folder in (tmp_path, whole))
+        a, b = (json.loads(path.read_text()) for path in (again, once))
+        assert (a["recipe"], a["measured"]) == (b["recipe"], b["measured"])
         level = run.overrides.get("lottery.levels", 2)
-        again, once = (
-            factory.load_state(
-                factory.open_run(folder / run.name), f"level_{level:02d}/ticket/last"
-            )
+        last = f"level_{level:02d}/ticket/last"
+        states = (
+            factory.load_state(factory.open_run(folder / run.name), last)
             for folder in (tmp_path, whole)
         )
-        tiny.check_equal(again, once)
+        tiny.check_equal(*states)
 
 
-def test_measured_once_and_anew_when_weights_change(
-    whole: Path, small: pytest.MonkeyPatch
+def test_pages_are_made_from_records_without_run_directories(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = whole / "analysis" / "mnist_batch_10.json"
-    before = kept.read_bytes()
-
-    def never(*args: Any) -> Any:
-        raise AssertionError("was computed again")
-
-    small.setattr(analysis, "of_weights", never)
-    analysis.measure(whole, "mnist", "quick", "")
-    changed = json.loads(before)
-    changed["of"]["checkpoints"]["init"] = "another"
-    try:
-        kept.write_text(json.dumps(changed))
-        with pytest.raises(AssertionError, match="computed again"):
-            analysis.measure(whole, "mnist", "quick", "")
-    finally:
-        kept.write_bytes(before)
+    monkeypatch.setitem(variants.BATCHES["quick"], "mnist", BATCHES)
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
+    shutil.copytree(whole / "records", tmp_path / "records")
+    STUDY.report("quick", tmp_path / "records", tmp_path / "report")
+    wanted = tiny_studies.contents(whole / "report", ".csv", ".md")
+    assert tiny_studies.contents(tmp_path / "report", ".csv", ".md") == wanted
+    # On another disk, nothing is trained again.
+    monkeypatch.setattr(driver, "complete", lambda task: 1 / 0)
+    assert driver.run_all(tiny_studies.tasks(STUDY, tmp_path)) == []

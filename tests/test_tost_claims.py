@@ -21,8 +21,10 @@ def invented(gain: Callable[[Cell, str], float]) -> dict[str, Any]:
     """Findings of three seeds; `gain` of a cell and an arm in points."""
 
     def arm(value: float, shift: float) -> dict[str, Any]:
+        # Larger gains vary more, so that differences are not all the same.
+        own = SEEDS * (1 + shift + value / 5)
         return {
-            "accuracy": (90 + value + SEEDS + shift * SEEDS).tolist(),
+            "accuracy": (90 + value + own).tolist(),
             "kept": 10,
             "total": 100,
             "effective_params": [10] * 3,
@@ -34,7 +36,7 @@ def invented(gain: Callable[[Cell, str], float]) -> dict[str, Any]:
 
     cells = [Cell("dense", 0)]
     cells += [Cell(mask, at) for mask in ("random", "snip") for at in (95, 99)]
-    found: dict[str, Any] = {"missing": {}, "cells": {}}
+    found: dict[str, Any] = {"cells": {}}
     for cell in cells:
         own = {"none": arm(0.0, 0.0)}
         own |= {name: arm(gain(cell, name), 0.1) for name in (*GAINS, "all")}
@@ -49,31 +51,45 @@ def published(cell: Cell, name: str) -> float:
 
 
 def judged(found: dict[str, Any]) -> dict[str, str]:
-    return {
-        row["name"]: row["verdict"] for row in claims_lib.judge(claims.CLAIMS, found)
-    }
+    rows = claims_lib.judge(claims.CLAIMS, found, length=1.0)
+    return {one.claim.name: one.verdict for one in rows}
 
 
 def test_what_is_published_is_reproduced() -> None:
-    assert set(judged(invented(published)).values()) == {"reproduced"}
+    verdict = judged(invented(published))
+    assert set(verdict.values()) == {"reproduced"}, verdict
 
 
-def test_the_opposite_is_not() -> None:
+def test_the_opposite_is_contradicted() -> None:
     def opposite(cell: Cell, name: str) -> float:
         if cell.sparsity == 0:
             return 1.0
         return -published(cell, name)
 
-    assert set(judged(invented(opposite)).values()) == {"not reproduced"}
+    verdict = judged(invented(opposite))
+    assert set(verdict.values()) == {"contradicted"}, verdict
 
 
-def test_one_mask_that_all_techniques_hurt_is_enough() -> None:
+def test_one_mask_that_techniques_hurt_is_enough() -> None:
     def gain(cell: Cell, name: str) -> float:
         return published(cell, name) * (-0.5 if cell.mask == "snip" else 1)
 
     found = judged(invented(gain))
-    assert found["together, with any mask"] == "not reproduced"
-    assert found["ghost soft neurons help"] == "reproduced"
+    assert found["together, with any mask"] == "contradicted"
+    assert found["ghost soft neurons help"] == "contradicted"
+
+
+def test_seeds_that_never_learned_are_compared_by_permutations() -> None:
+    found = invented(published)
+    for entry in found["cells"].values():
+        entry["smoothing"]["accuracy"][0] = 11.0
+    (row,) = [
+        one
+        for one in claims_lib.judge(claims.CLAIMS, found, length=1.0)
+        if one.claim.name == "label smoothing helps"
+    ]
+    assert row.verdict == "unclear"
+    assert row.effect.p * 8 == round(row.effect.p * 8)  # of eight changes of sign
 
 
 def test_a_best_technique_as_good_as_all_leaves_nothing_to_the_others() -> None:
@@ -81,7 +97,7 @@ def test_a_best_technique_as_good_as_all_leaves_nothing_to_the_others() -> None:
         return published(cell, "all" if name == "rescaling" else name)
 
     found = judged(invented(gain))
-    assert found["more together than alone"] == "not reproduced"
+    assert found["more together than alone"] != "reproduced"
 
 
 def test_gains_that_are_all_over_the_place_are_unclear() -> None:
@@ -91,18 +107,22 @@ def test_gains_that_are_all_over_the_place_are_unclear() -> None:
     assert judged(found)["label smoothing helps"] == "unclear"
 
 
-@pytest.mark.parametrize("name", [*GAINS, "all"])
-def test_a_variant_that_is_missing_in_a_cell_is_not_measured(name: str) -> None:
+def test_what_no_cell_has_is_not_measured() -> None:
     found = invented(published)
-    del found["cells"][Cell("snip", 99)][name]
+    for entry in found["cells"].values():
+        del entry["skips"]
     verdict = judged(found)
-    assert "not measured" in verdict.values()
-    assert set(verdict.values()) == {"not measured", "reproduced"}
+    assert verdict.pop("ghost skips help") == "not measured"
+    assert set(verdict.values()) == {"reproduced"}
 
 
-def test_nothing_is_judged_of_a_part() -> None:
-    found = invented(published) | {"missing": {"mlp_snip_99_all": "in progress"}}
-    assert set(judged(found).values()) == {"not measured"}
+def test_single_techniques_may_be_trained_in_some_cells_only() -> None:
+    found = invented(published)
+    for cell, entry in found["cells"].items():
+        if cell.sparsity != 95:
+            for name in GAINS:
+                del entry[name]
+    assert set(judged(found).values()) == {"reproduced"}
 
 
 def test_one_sparsity_and_no_dense_network_leave_two_claims_open() -> None:
@@ -114,29 +134,39 @@ def test_one_sparsity_and_no_dense_network_leave_two_claims_open() -> None:
     assert open_ == {"more at higher sparsity", "sparse networks need them"}
 
 
-def test_less_than_a_third_of_the_published_length_is_unclear(
+def by_run(found: dict[str, Any]) -> dict[str, Any]:
+    """Names invented findings as the runs of a scale."""
+    return {
+        cell.named("", name).removeprefix("_"): arm
+        for cell, entry in found["cells"].items()
+        for name, arm in entry.items()
+    }
+
+
+def test_less_than_a_third_of_the_published_length_is_marked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("gains", "training"):
         monkeypatch.setattr(report_lib.figures, name, lambda *args: None)
     found = invented(published)
-    made = report_lib.section("resnet", "full", found)
-    assert {claim["verdict"] for claim in made.claims} == {"unclear"}
+    made = report_lib.section("resnet", "full", by_run(found))
+    assert all(one.short for one in made.claims)
     assert any("of the published 182 epochs" in line for line in made.lines)
     for entry in found["cells"].values():
         for arm in entry.values():
             arm["epochs"] = 61.0
-    made = report_lib.section("resnet", "full", found)
-    assert {claim["verdict"] for claim in made.claims} == {"reproduced"}
+    made = report_lib.section("resnet", "full", by_run(found))
+    assert not any(one.short for one in made.claims)
 
 
 def test_networks_that_never_learned_are_named() -> None:
     found = invented(published)
     assert not any(
-        "Seeds that end" in x for x in report_lib.section("mlp", "cpu", found).lines
+        "Seeds that end" in x
+        for x in report_lib.section("mlp", "cpu", by_run(found)).lines
     )
     found["cells"][Cell("snip", 99)]["rescaling"]["accuracy"][1] = 11.35
-    made = report_lib.section("mlp", "cpu", found)
+    made = report_lib.section("mlp", "cpu", by_run(found))
     (line,) = [line for line in made.lines if "Seeds that end" in line]
     assert "SNIP 99 % with rescaling (1 of 3)" in line
     # A gain of so many points makes the axis logarithmic.

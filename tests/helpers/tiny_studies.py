@@ -1,81 +1,51 @@
 """Studies so small that tests can train all their runs in this process."""
 
-import json
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
-from helpers import tiny
 
-from experiments.studies import launcher
+from experiments.studies import driver
+from experiments.studies.driver import Places, Task
+from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
-from jaxsparse import config as config_lib
-from jaxsparse import factory
-from jaxsparse.data.data_pruning import score_files
-from jaxsparse.data.data_pruning import scores as scores_lib
-from jaxsparse.factory import example_scores
-from jaxsparse.runner import run as run_lib
+from experiments.studies.study import Study
 
-PLAIN = {"model.features": (8,), "data.validation": 0}
+RECIPE = str(Path(__file__).parent / "tiny_recipe.py")
 
 
-def as_tiny(patch: pytest.MonkeyPatch, variants: ModuleType, runs: list[Run]) -> None:
-    """Makes these the runs of a study's one network, on digits, whatever the scale."""
-    patch.setattr(variants, "NETWORKS", ("mnist",))
-    patch.setattr(variants, "of_network", lambda network, scale: runs)
-    patch.setattr(launcher, "read", lambda run: tiny.config(PLAIN | run.overrides))
-    patch.setattr(launcher, "launch", train)
-    patch.setattr(launcher, "_score", score)
-
-
-def train(
-    run: Run,
-    workdir: Path,
-    data_dir: str,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> int:
-    """Trains a run to its end, or until it is asked to stop, as train.py would."""
-    del data_dir
-    c = launcher.read(run)
-    config_lib.validate(c)
-    factory.check_names(c)
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(c.to_json())
-    made = factory.make_experiment(c, factory.load_data(c), workdir)
-    began = json.dumps({"arrangement": dict(made.trainer.execution_plan)})
-    (workdir / "environment.json").write_text(began)
-    run_lib.run(made, tiny.desk(workdir, should_stop))
-    return 0
-
-
-def score(run: Run, name: str, workdir: Path, out: Path, data_dir: str) -> int:
-    """Scores as score_data.py would."""
-    del run, data_dir
-    opened = factory.open_run(workdir)
-    state = factory.load_state(opened, "level_00/ticket/last")
-    functions = factory.make_eval_fns(opened.config, opened.dataset, {})
-    each = example_scores.score_logits(
-        functions,
-        example_scores.weights(state),
-        opened.dataset.train,
-        score=name,
-        batch_size=50,
-        how="map",
+def as_tiny(study: Study, runs: Sequence[Run], network: str = "mnist") -> Study:
+    """Makes these the runs of a study's one network, whatever the scale."""
+    return dataclasses.replace(
+        study, networks=(network,), runs=lambda network, scale: list(runs)
     )
-    provenance = score_files.describe(
-        opened.dataset.train.labels,
-        score=name,
-        dataset="digits",
-        split="train",
-        replicates=len(each),
-        step=int(state.step),
-        config=config_lib.digest(opened.config),
-    )
-    score_files.save(out, scores_lib.mean_over_replicates(each), provenance=provenance)
-    return 0
+
+
+def tasks(study: Study, folder: Path) -> list[Task]:
+    """Lists the runs of a study in a folder, which also gets their records."""
+    listed = study.all_runs("quick")
+    places = Places(folder, folder / "records", "")
+    return [Task(study, run, listed, places) for run in listed]
+
+
+def train(study: Study, folder: Path) -> dict[str, Any]:
+    """Trains and measures all runs, writes the page, and returns the records."""
+    every = tasks(study, folder)
+    assert driver.run_all(every) == []
+    study.report("quick", folder / "records", folder / "report")
+    return {task.run.name: measure(task) for task in every}
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Measures a run that has ended once more, with all digits."""
+    places, by_name = task.places, {run.name: run for run in task.others}
+
+    def reader(name: str) -> Reader:
+        return Reader(by_name[name], places.runs, places.data_dir)
+
+    return task.study.measure(reader(task.run.name), reader)
 
 
 def contents(folder: Path, *suffixes: str) -> dict[str, bytes]:

@@ -1,7 +1,9 @@
 """Frankle et al. (2020) and Maene et al. (2021) rerun: stability and tickets."""
 
-from experiments.studies.stable_imp import measure, report, variants
+from experiments.studies.stable_imp import cifar16, measure, report, variants
 from experiments.studies.study import Study
+
+__all__ = ("STUDY", "cifar16")
 
 STUDY = Study(
     name="stable_imp",
