@@ -1,12 +1,9 @@
 """Training ResNet-8 of width 8 on small images: one replicate, and five at once."""
 
-from ml_collections import ConfigDict
-
 from experiments.benchmarks import fixtures, timing
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import config
 
-NETWORK, SHAPE = "resnet_8", (16, 16, 3)
+SHAPE = (16, 16, 3)
 
 
 def measure(
@@ -28,7 +25,9 @@ def measure(
     """
 
     def job(count: int) -> Job:
-        c = recipe(replicates=count, batch_size=batch_size, steps=steps)
+        sizes = {"replicates": count, "batch_size": batch_size, "steps": steps}
+        c = fixtures.recipe("resnet_8", **sizes)
+        c.model.width = 8
         dataset = fixtures.random_dataset(SHAPE, examples=batch_size * steps)
         return fixtures.trainer_job(fixtures.make(c, dataset))
 
@@ -50,25 +49,3 @@ def measure(
     header = ("", "ms for a step of a replicate", f"as a multiple of {single}")
     note = f"Batches of {batch_size}, 20 % of the weights, SGD; scans of {steps} steps."
     return [Table(title, header, rows, note, {"milliseconds": times})]
-
-
-def recipe(*, replicates: int, batch_size: int, steps: int) -> ConfigDict:
-    """Makes the config; registers the network if it has no name yet.
-
-    Args:
-      replicates: number of replicates in one program.
-      batch_size: examples in a step.
-      steps: steps in a call.
-    """
-    if NETWORK not in config.MODELS:
-        config.register_model(
-            NETWORK,
-            "jaxsparse.models:CifarResNet",
-            takes=("width", "norm", "conv", "skip", "dtype"),
-            arguments={"depth": 8},
-            rectifies=True,
-        )
-    sizes = {"replicates": replicates, "batch_size": batch_size, "steps": steps}
-    c = fixtures.recipe(NETWORK, **sizes)
-    c.model.width = 8
-    return c
