@@ -39,9 +39,9 @@ DATA = Section(
             1,
             valid.integer(1, 2**12),
             "Height and width in pixels of the windows over which decoded images are "
-            "averaged, a divisor of the images' height and width; means are rounded, "
-            "halves to the even pixel value. Everything else sees the smaller images "
-            "only, and None in `data.mean` is their mean. 1 keeps the images.",
+            "averaged, a divisor of the height and width of the images. Means are "
+            "rounded to integers, halves to the even one. Channel statistics, crops "
+            "and all else are those of the averaged images. 1 does not average.",
         ),
         "batch_size": Field(
             128, valid.BATCH, "Number of examples per training step, over all devices."
