@@ -50,9 +50,8 @@ def test_runs_are_valid_and_have_names_of_their_own(
         config.validate(c)
         factory.check_names(c)
         # A run that others start from comes before them.
-        if c.warm_start.run:
-            before = {f"../{earlier.name}" for earlier in runs[:place]}
-            assert c.warm_start.run in before
+        before = {f"../{earlier.name}" for earlier in runs[:place]}
+        assert {c.warm_start.run, c.lottery.dense_run} - {None} <= before
 
 
 @pytest.mark.parametrize("scale", SCALES)
