@@ -97,6 +97,7 @@ def test_none_is_the_only_value_for_not_set(field: str) -> None:
         ("name", ".."),
         ("data.dir", "~nosuchuser/data"),
         ("warm_start.run", "~nosuchuser/run"),
+        ("lottery.dense_run", "~nosuchuser/run"),
     ],
 )
 def test_what_no_run_can_mean_is_refused(field: str, value: Any) -> None:

@@ -194,7 +194,7 @@ def _check_saved(found: DenseRun) -> None:
         step = name.rpartition("step_")[2]
         remedy = "train that run again"
         if step.isdigit():
-            remedy += f" with analysis.save_at containing '{int(step)}step'"
+            remedy = f"train another run, with '{int(step)}step' in analysis.save_at"
         raise ValueError(
             f"expected {found.folder} to have the checkpoint {name}, got none; {remedy}"
         )

@@ -2,8 +2,9 @@
 
 Several children start from one state of a level's training and train to its end. They
 differ in the order of examples and in augmentation only. The error barrier on the
-linear interpolation between two of them shows whether the state was stable. `plan`
-lists the stages of the children, and `runner` trains and compares them.
+linear interpolation between two of them, or between one of them and the network that
+they copy (`instability.pairs`), shows whether the state was stable. `plan` lists the
+stages of the children, and `runner` trains and compares them.
 
 Deviations:
   Children start with a fresh optimizer state, as does all training from a rewinding

@@ -2,7 +2,9 @@
 
 For runs with instability analysis (records "child_barrier" and "stability"), or with
 comparisons of each level with the one before ("level_barrier"), this module has the
-tables, their text, and the figures. Instability is in percentage points of error.
+tables, their text, and the figures. The "pair" of a "child_barrier" has the numbers of
+two copies, or "parent" and the number of the copy that is compared with the network it
+copies. Instability is in percentage points of error.
 Barriers between copies are averaged over the pairs of each replicate first, so that n
 counts replicates.
 """

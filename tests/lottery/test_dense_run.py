@@ -96,8 +96,9 @@ def test_rewound_to_the_start_it_is_the_run_that_trains_its_level_0(
     studies: Path,
 ) -> None:
     folder, whole = studies / "taken", studies / "whole"
-    run_lib.run(made := find(folder, {}), tiny.desk(folder))
-    tiny.run(whole, FIELDS | {"lottery.dense_run": None})
+    control = {"lottery.controls": ("reinitialized",)}
+    run_lib.run(made := find(folder, control), tiny.desk(folder))
+    tiny.run(whole, FIELDS | control | {"lottery.dense_run": None})
     assert tiny.stages(made)[0] == Stage("level_00/ticket", 0, "ticket", 0, 12)
     check_alike(folder, whole, made)
     # The time was spent elsewhere.
@@ -263,7 +264,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "another step": (
         lambda dense: None,
         {"lottery.rewind": "5step"},
-        "expected .*dense to have .*step_000000005, got none; .*save_at .*'5step'",
+        "expected .*dense to have .*step_000000005, got none; .*'5step' in .*save_at",
     ),
     "deleted weights": (
         lambda dense: shutil.rmtree(dense / "checkpoints" / "train" / "last"),
