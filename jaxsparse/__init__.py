@@ -103,6 +103,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         factory as factory,
         fan_axes as fan_axes,
         initializers as initializers,
+        launchers as launchers,
         layer_counts as layer_counts,
         layer_options as layer_options,
         losses as losses,
