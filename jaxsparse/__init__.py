@@ -114,6 +114,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         multihost as multihost,
         old_names as old_names,
         prune as prune,
+        replicates as replicates,
         reports as reports,
         rng as rng,
         runner as runner,

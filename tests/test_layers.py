@@ -12,7 +12,7 @@ LAYERS = (
     ("old_names", "launchers"),
     (
         *("types", "tree", "metrics_log", "rng", "multihost", "durations", "stages"),
-        "extras",
+        *("extras", "replicates"),
     ),
     ("config", "arguments"),
     (

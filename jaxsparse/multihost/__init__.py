@@ -10,7 +10,7 @@ nothing.
 handles arrays on the devices of several processes.
 """
 
-from jaxsparse.multihost.arrays import device_put, to_host, to_local
+from jaxsparse.multihost.arrays import copy, device_put, to_host, to_local
 from jaxsparse.multihost.launch import initialize
 from jaxsparse.multihost.processes import (
     broadcast_from_primary,
@@ -23,6 +23,7 @@ from jaxsparse.multihost.processes import (
 
 __all__ = (
     "broadcast_from_primary",
+    "copy",
     "device_put",
     "initialize",
     "is_multiprocess",
