@@ -8,6 +8,7 @@ that affect results>. The same command again continues the run in that directory
 `--seeds` and `--data_dir` set the config fields `replicates` and `data.dir`.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 from experiments import command_line, recipes  # noqa: E402
-from jaxsparse import config  # noqa: E402
+from jaxsparse import config, launchers  # noqa: E402
 from jaxsparse.data import names  # noqa: E402
 
 config.allow_none()  # --config.FIELD=None
@@ -49,12 +50,18 @@ def main(argv: Sequence[str]) -> None:
     try:
         default = ROOT / "runs" / f"{c.name}-{config.digest(c)}"
         folder = command_line.folder_of_runs(_WORKDIR, default)
+        is_first = launchers.is_first(os.environ)
     except ValueError as error:
         command_line.fail(str(error))
+    first_line = f"{c.name}: run in {folder}"
+    if is_first:  # else only JAX can tell
+        print(first_line, file=sys.stderr)
     # Imported here, so that errors in a command are found before JAX is imported.
     from experiments import training
 
-    training.run(c, folder, report=_REPORT.value)
+    training.run(
+        c, folder, report=_REPORT.value, first_line="" if is_first else first_line
+    )
 
 
 def read_config() -> ConfigDict:

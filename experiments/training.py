@@ -21,6 +21,7 @@ def run(
     report: bool = True,
     metric_writers: Sequence[MetricWriter] = (),
     callbacks: Sequence[Callback] = (),
+    first_line: str = "",
 ) -> None:
     """Runs an experiment, and exits with one line after every expected error.
 
@@ -31,9 +32,12 @@ def run(
       metric_writers: called with lists of records, in order, after these were written
         to the run directory; see `MetricWriter`.
       callbacks: called with the training step and state, in order; see `Callback`.
+      first_line: printed by the first process before anything else; "" if that is done.
     """
     try:
         multihost.initialize()
+        if first_line:
+            say(first_line)
         if not multihost.is_multiprocess():
             signals.end_when_told()  # JAX may have replaced the handler
         runs.train(

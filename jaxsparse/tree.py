@@ -14,6 +14,7 @@ none for a bias. So does `MaskedNode` of optax, which `optax.partition` and
 Such an absent node may stand for a whole subtree.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,14 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from flax.core import meta
 
 Path = tuple[Any, ...]
 
 _ABSENT = (type(None), optax.MaskedNode)
-_BOXES = (nnx.Variable, meta.AxisMetadata)  # Flax's, around an array or a subtree
-_STOPS = (*_ABSENT, *_BOXES)
 _VALUE = jax.tree_util.GetAttrKey("value")
 
 
@@ -42,6 +40,15 @@ def is_absent(node: Any) -> bool:
     return isinstance(node, _ABSENT)
 
 
+def _boxes() -> tuple[type, ...]:
+    """Returns the types of Flax's boxes around an array or a subtree.
+
+    nnx is not imported for them, which takes a while: without it no box is its own.
+    """
+    nnx = sys.modules.get("flax.nnx")
+    return (meta.AxisMetadata,) if nnx is None else (meta.AxisMetadata, nnx.Variable)
+
+
 def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
     """Yields the path of each leaf and absent node, without the keys of boxes.
 
@@ -52,12 +59,14 @@ def _entries(tree: Any, *, inside: bool = False) -> Iterator[tuple[Path, Any]]:
     Yields:
       Pairs of a path, which is a tuple of JAX's path keys, and a leaf or absent node.
     """
+    boxes = _boxes()
+    stops = (*_ABSENT, *boxes)
     leaves = jax.tree_util.tree_leaves_with_path(
         tree,
-        is_leaf=lambda node: isinstance(node, _STOPS) and not (inside and node is tree),
+        is_leaf=lambda node: isinstance(node, stops) and not (inside and node is tree),
     )
     for path, leaf in leaves:
-        if not isinstance(leaf, _BOXES):
+        if not isinstance(leaf, boxes):
             yield path, leaf
             continue
         # A box adds the key `value` to the paths of its content, which no name

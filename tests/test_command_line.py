@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import recipes
-from jaxsparse import config
+from jaxsparse import config, launchers
 
 TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
@@ -43,12 +43,14 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def run_all(root: Path, commands: list[list[str]]) -> list[tuple[list[str], int]]:
+def run_all(
+    root: Path, commands: list[list[str]], **variables: str
+) -> list[tuple[list[str], int]]:
     """Runs commands without JAX; returns the lines and the exit code of each."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(commands)],
         cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": str(root)} | variables,
         capture_output=True,
         text=True,
         timeout=120,
@@ -149,6 +151,21 @@ def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
         assert lines[0].startswith(f"error: {message}"), (words, lines)
 
 
+@pytest.mark.parametrize("number", [None, "0", "1"])
+def test_the_first_process_says_what_it_runs_before_jax_is_imported(
+    number: str | None, root: Path
+) -> None:
+    variables = {"JAX_PLATFORMS": "cpu"}
+    if number is not None:
+        values = ("10.0.0.1:1234", "2", number)
+        variables |= dict(zip(launchers.BY_HAND, values, strict=True))
+    command = [TRAIN, f"{DIGITS}:quick", "--workdir=/nowhere/it"]
+    [(lines, code)] = run_all(root, [command], **variables)
+    assert code == 99
+    first = [] if number == "1" else ["lth_digits_quick: run in /nowhere/it"]
+    assert lines == [*first, "imported JAX"]
+
+
 PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK, SCORE]
 
 
@@ -171,7 +188,7 @@ def test_a_recipe_is_found_by_its_name(name: str, root: Path) -> None:
 
 OWN = """
 import jaxsparse
-from jaxsparse import config
+from jaxsparse import config, launchers
 
 @jaxsparse.register_score("own_score", options={"own_power": 2.0, "own_flag": False})
 class Own:

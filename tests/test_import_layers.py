@@ -9,10 +9,10 @@ import pytest
 
 # From the bottom. A module or package may import whatever lies below it.
 LAYERS = (
-    ("old_names",),
+    ("old_names", "launchers"),
     (
         *("types", "tree", "metrics_log", "rng", "multihost", "durations", "stages"),
-        "extras",
+        *("extras", "replicates"),
     ),
     ("config", "arguments"),
     (

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsparse import multihost
+from jaxsparse import launchers, multihost
 from jaxsparse.training import preemption, signals
 
-COORDINATOR, COUNT, NUMBER = multihost.BY_HAND
+COORDINATOR, COUNT, NUMBER = launchers.BY_HAND
 BY_HAND = {COORDINATOR: "10.0.0.1:1234", COUNT: "4", NUMBER: "3"}
 
 
@@ -45,15 +45,15 @@ BY_HAND = {COORDINATOR: "10.0.0.1:1234", COUNT: "4", NUMBER: "3"}
 def test_what_is_joined_is_what_the_environment_shows(
     environment: dict[str, str], found: dict[str, Any] | None
 ) -> None:
-    assert multihost.cluster(environment) == found
+    assert launchers.cluster(environment) == found
 
 
 def test_a_tpu_is_known_by_its_chips_unless_it_is_not_wanted(tmp_path: Path) -> None:
     (tmp_path / "accel0").touch()
     chips = ("/nowhere/accel0", str(tmp_path / "accel0"))
     for platforms, found in (("", True), ("tpu,cpu", True), ("cpu", False)):
-        assert multihost.on_tpu({"JAX_PLATFORMS": platforms}, chips=chips) is found
-    assert not multihost.on_tpu({}, chips=chips[:1])
+        assert launchers.on_tpu({"JAX_PLATFORMS": platforms}, chips=chips) is found
+    assert not launchers.on_tpu({}, chips=chips[:1])
 
 
 def test_joining_asks_jax_and_words_what_it_cannot_do(
@@ -80,6 +80,14 @@ def test_joining_asks_jax_and_words_what_it_cannot_do(
     monkeypatch.setattr(multihost.launch, "on_tpu", lambda environment: True)
     multihost.initialize({})
     assert asked == [{}, {}]
+
+
+def test_only_a_certain_first_process_calls_itself_first() -> None:
+    alone = {"JAX_PLATFORMS": "cpu"}
+    assert launchers.is_first(alone)
+    assert launchers.is_first(alone | BY_HAND | {NUMBER: "0"})
+    assert not launchers.is_first(alone | BY_HAND)
+    assert not launchers.is_first(alone | {"OMPI_COMM_WORLD_SIZE": "2"})
 
 
 def test_asking_for_other_processes_starts_no_backend(root: Path) -> None:
@@ -139,11 +147,11 @@ def test_a_notice_before_training_may_be_started_again(root: Path) -> None:
     assert "stopped outside of training" in done.stderr
 
 
-@pytest.mark.parametrize("missing", multihost.BY_HAND)
+@pytest.mark.parametrize("missing", launchers.BY_HAND)
 def test_half_a_cluster_is_refused(missing: str) -> None:
     given = {name: value for name, value in BY_HAND.items() if name != missing}
     with pytest.raises(ValueError, match=f"^{missing}: expected all of .*got only"):
-        multihost.cluster(given)
+        launchers.cluster(given)
 
 
 @pytest.mark.parametrize("number", ["4", "-1", "one"])
@@ -151,7 +159,7 @@ def test_a_number_beyond_the_count_is_refused(number: str) -> None:
     with pytest.raises(
         ValueError, match=f"{NUMBER}: expected .*got '{number}' with {COUNT}='4'"
     ):
-        multihost.cluster(BY_HAND | {NUMBER: number})
+        launchers.cluster(BY_HAND | {NUMBER: number})
 
 
 def test_one_process_does_all_itself(tmp_path: Path) -> None:
@@ -237,7 +245,7 @@ WHOLE = "--config.run.fsdp=false"
 def environment_of(root: Path, number: int, layout: tuple[int, int]) -> Any:
     """What one of so many processes, each with so many devices, is started with."""
     processes, devices = layout
-    found = {k: v for k, v in os.environ.items() if k not in multihost.BY_HAND}
+    found = {k: v for k, v in os.environ.items() if k not in launchers.BY_HAND}
     found |= {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
     found["JAX_NUM_CPU_DEVICES"] = str(devices)
     if processes > 1:

@@ -373,7 +373,7 @@ def test_more_local_jobs_than_accelerators_are_refused(
     ):
         gpus.divide(3, some)
     assert gpus.divide(3, {}, driver=tmp_path)[0] == {GPUS: None}
-    monkeypatch.setattr(gpus.multihost, "on_tpu", lambda environment: True)
+    monkeypatch.setattr(gpus.launchers, "on_tpu", lambda environment: True)
     monkeypatch.setattr(gpus, "_is_installed", lambda package: True)
     with pytest.raises(
         ValueError, match="^--jobs: expected 1 on a TPU, .*, got 2; give"

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxsparse import multihost
+from jaxsparse import launchers
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 DRIVER = Path("/proc/driver/nvidia/gpus")  # where the driver lists them
@@ -41,7 +41,7 @@ def divide(
     undivided: list[dict[str, str | None]] = [{VISIBLE: visible}] * jobs
     if jobs == 1 or environment.get("JAX_PLATFORMS") == "cpu":
         return undivided
-    if _is_installed("libtpu") and multihost.on_tpu(environment):
+    if _is_installed("libtpu") and launchers.on_tpu(environment):
         raise ValueError(
             f"--jobs: expected 1 on a TPU, which serves one process, got {jobs}; give "
             "--jobs=1, or set JAX_PLATFORMS=cpu"

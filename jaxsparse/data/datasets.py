@@ -22,9 +22,7 @@ from jaxsparse.data import (
     file_hash,
     folders,
     image_cache,
-    lazy,
     names,
-    sources,
     tfds_folders,
     tiny_imagenet,
 )
@@ -167,9 +165,15 @@ def read(name: str, *, data_dir: str | None, size: int = 0) -> Read:
       ValueError: if the dataset cannot be read.
     """
     options = {"size": size} if size else {}
-    prepared, tree = (
-        (lazy.prepared, lazy.tree) if size else (sources.read, folders.read)
-    )
+    # Imported on use: they import TFDS, which other datasets need not wait for.
+    if size:
+        from jaxsparse.data import lazy
+
+        prepared, tree = lazy.prepared, lazy.tree
+    else:
+        from jaxsparse.data import sources
+
+        prepared, tree = sources.read, folders.read
     try:
         return prepared(name, data_dir=data_dir, **options)
     except tfds_folders.DatasetNotPrepared:

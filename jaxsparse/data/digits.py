@@ -8,12 +8,16 @@ References:
     Learning Repository.
 """
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from jaxsparse import extras
 from jaxsparse.data import dataset
 from jaxsparse.data.dataset import Examples
 
+FILE = "datasets/data/digits.csv.gz"  # in sklearn; 64 gray levels and a label a row
 CLASSES = 10
 TEST_EXAMPLES = 360  # of 1797, which leaves 1437 for training
 DIVISION_SEED = 0  # never change it: another value is another dataset
@@ -34,11 +38,11 @@ def read(*, data_dir: str | None = None) -> tuple[Examples, Examples, int]:
     """
     del data_dir
     extras.require("sklearn", purpose="the digits dataset")
-    # Imported on use, because the import takes a second.
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    shades = np.rint(bunch.images * 255 / 16).astype(np.uint8)
-    every = Examples(shades[..., np.newaxis], bunch.target.astype(np.int32))
+    # The file that `sklearn.datasets.load_digits` reads. sklearn itself is not
+    # imported, which would take a second.
+    [package] = importlib.util.find_spec("sklearn").submodule_search_locations
+    table = np.loadtxt(Path(package) / FILE, delimiter=",")
+    shades = np.rint(table[:, :-1] * 255 / 16).astype(np.uint8)
+    every = Examples(shades.reshape(-1, 8, 8, 1), table[:, -1].astype(np.int32))
     train, test = dataset.split(every, validation=TEST_EXAMPLES, seed=DIVISION_SEED)
     return train, test, CLASSES

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import initializers, tree
+from jaxsparse import initializers, rng, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
@@ -23,7 +23,7 @@ from jaxsparse.factory import (
 )
 from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations, config_context
-from jaxsparse.runner.task import StartWeights, TrainTask
+from jaxsparse.runner.task import StartWeights, TrainTask, dense_masks
 from jaxsparse.training import optimizers
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -59,12 +59,14 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     return optimizers.with_l2(plain, weight_decay=c.weight_decay, decays=decays)
 
 
-def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any:
+def _shapes(
+    config: ConfigDict, make: Callable[[], nn.Module], image: tuple[int, ...]
+) -> Any:
     """Returns the shapes of a network's variables for images [h w c].
 
     Args:
       config: a validated config, for the message.
-      model: the network.
+      make: makes the network; called under tracing, so that it computes nothing.
       image: height, width and channels of one image.
 
     Returns:
@@ -74,11 +76,13 @@ def _shapes(config: ConfigDict, model: nn.Module, image: tuple[int, ...]) -> Any
       ValueError: if a layer has no weights because strides and pooling have reduced the
         images to nothing.
     """
-    one = jnp.zeros((1, *image), jnp.float32)
+
+    def first() -> Any:
+        one = jnp.zeros((1, *image), jnp.float32)
+        return make().init(jax.random.key(0), one, train=False)
+
     try:
-        like = jax.eval_shape(
-            lambda key: model.init(key, one, train=False), jax.random.key(0)
-        )
+        like = jax.eval_shape(first)
         empty = any(not leaf.size for leaf in jax.tree.leaves(like["params"]))
     except ZeroDivisionError:  # linen divides by a fan-in of 0
         empty = True
@@ -170,8 +174,11 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     models.check_images(config, image)
     annealed = tost.make_annealed_model(config, length)
     # Ghost skips have parameters, which must exist from the first step on.
-    with_ghosts = model if annealed is None else annealed(model, 0, train=False)
-    like = _shapes(config, with_ghosts, image)
+    like = _shapes(
+        config,
+        lambda: model if annealed is None else annealed(model, 0, train=False),
+        image,
+    )
     stats = like.get("batch_stats", {})
     # Two networks with the same parameters: `trained` may compute convolutions with
     # custom gradients that are faster on CPUs, `model` with the library's, which
@@ -182,19 +189,21 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     rate = make_rate(config, length)
     axes = init_masks.layouts(model, weights, stats, image)
     wrap = methods.make_wrap(config, length, rate, dense=dense, axes=axes)
-    tx = wrap(make_optimizer(config, rate), jax.random.key(config.seeds.masks))
+    tx = wrap(make_optimizer(config, rate), rng.make_key(config.seeds.masks))
     with config_context("sparse"):
-        masks = masks_lib.ones(weights, prunable=methods.prunable(config))
+        masks = jax.eval_shape(
+            lambda: masks_lib.ones(weights, prunable=methods.prunable(config))
+        )
         jax.eval_shape(tx.init, weights)  # raises errors early
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
     redraw = sparse_inits.make_sparse_init(config, axes)
     if redraw is not None:
         with config_context("init"):
-            jax.eval_shape(redraw, weights, masks, jax.random.key(0))
+            jax.eval_shape(redraw, weights, masks, jax.eval_shape(jax.random.key, 0))
     return TrainTask(
         jax.jit(_make_first_weights(config, weights, stats)),
         tx,
-        masks,
+        dense_masks(masks),
         # Scores are computed with `precise=True`: in float32 even if activations are
         # bfloat16.
         first_masks=init_masks.make_init_masks(

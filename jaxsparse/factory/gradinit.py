@@ -12,7 +12,7 @@ from jaxtyping import Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import losses
+from jaxsparse import losses, replicates
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.tost import gradinit, gradinit_options
 from jaxsparse.training import steps
@@ -116,10 +116,12 @@ def make_rescale(
     def every(params: Params, stats: Any, masks: Masks, seeds: Seeds) -> Any:
         found = []
         for r in range(len(seeds.data)):
-            weights, own_stats, kept = _of(r, (params, stats, masks))
+            weights, own_stats, kept, data_key = replicates.take(
+                (params, stats, masks, seeds.data), r
+            )
             # A number that no other use of the data key folds in: training folds in 0,
             # 1 and levels, scores fold in 2**31.
-            key = jax.random.fold_in(_of(r, jax.random.clone(seeds.data)), 2**31 + 1)
+            key = jax.random.fold_in(data_key, 2**31 + 1)
             rows = _rows(key, count=count, steps=c.steps, size=BATCHES * size)
             batches = functools.partial(_batches, pair, dataset, own_stats, key, rows)
             found.append(
@@ -130,7 +132,7 @@ def make_rescale(
                     loss, weights, kept, batches, options=options, dispatch=True
                 )
             )
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+        return replicates.stack(found)
 
     return every
 
@@ -157,11 +159,6 @@ def _batches(
     # 2**31 is never the number of an epoch, which `_rows` folds into the same key.
     draws = jax.random.fold_in(jax.random.fold_in(key, 2**31), step)
     return pair(stats, images[rows[step]], labels[rows[step]], draws)
-
-
-def _of(r: int, tree: Any) -> Any:
-    """Selects a replicate from a tree [r ...]."""
-    return jax.tree.map(lambda leaf: leaf[r], tree)
 
 
 def _rows(

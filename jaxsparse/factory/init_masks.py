@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import connectivity, fan_axes, prune
+from jaxsparse import connectivity, fan_axes, prune, replicates
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import methods
@@ -168,20 +168,13 @@ def make_init_masks(
         )
 
     def choose(params: Params, stats: Any, seeds: Seeds) -> Masks:
-        def of(r: int, tree: Any) -> Any:
-            return jax.tree.map(lambda leaf: leaf[r], tree)
-
         # One replicate after the other: each is scored on its own examples, which are
         # gathered on the host.
         one_each = []
         for r in range(len(seeds.data)):
-            # JAX's key-reuse checker counts slicing a key as a use, hence the clone.
-            weights, own_seeds = (
-                of(r, params),
-                of(r, jax.tree.map(jax.random.clone, seeds)),
-            )
+            weights, own_stats, own_seeds = replicates.take((params, stats, seeds), r)
             scorer = scores_lib.make_score_inputs(
-                config, spec, dataset, model, normalize, of(r, stats), own_seeds
+                config, spec, dataset, model, normalize, own_stats, own_seeds
             )
             masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
             masks = _ablate(masks, weights, scorer, c, own_seeds.masks)
@@ -189,7 +182,7 @@ def make_init_masks(
                 apply = functools.partial(scorer.network, train=False)
                 masks = connectivity.live(apply, weights, masks, scorer.images[0, :1])
             one_each.append(masks)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_each)
+        return replicates.stack(one_each)
 
     return choose
 

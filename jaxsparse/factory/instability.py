@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
+from jaxsparse import replicates
 from jaxsparse.analysis import connectivity
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
@@ -218,7 +219,7 @@ def make_compare(
         # multiply float32 matrices with fewer bits by default.
         with jax.default_matmul_precision("highest"):
             return [
-                one(*jax.tree.map(lambda leaf, r=r: leaf[r], (first, second)))
+                one(*replicates.take((first, second), r))
                 for r in range(len(jax.tree.leaves(first)[0]))
             ]
 

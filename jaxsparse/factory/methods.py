@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
@@ -188,7 +188,7 @@ def make_wrap(
         **length.sparse,
     }
     if c.drop_schedule == "learning_rate":
-        values["drop_schedule"] = lambda step: float(rate(jnp.int32(step)))
+        values["drop_schedule"] = lambda step: float(rate(np.int32(step)))
     arguments = {field: c[field] for field in method.options}
     for field, argument in method.arguments.items():
         value = values.get(field, c[field])

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import losses, scores
+from jaxsparse import losses, replicates, scores
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import score_results
@@ -282,10 +282,8 @@ def make_level_scores(
     ) -> Scores:
         each = []
         for r in range(len(seeds.data)):
-            own = jax.tree.map(jax.random.clone, seeds)
-            weights, held, kept, own_seeds = (
-                jax.tree.map(lambda leaf, r=r: leaf[r], tree)
-                for tree in (params, stats, masks, own)
+            weights, held, kept, own_seeds = replicates.take(
+                (params, stats, masks, seeds), r
             )
             # Random scores differ between levels; the scored examples stay the same.
             own_seeds = own_seeds._replace(
@@ -300,6 +298,6 @@ def make_level_scores(
             each.append(found)
         # Otherwise `jnp.stack` would convert float64 scores to float32.
         with jax.enable_x64(is_wide(each)):
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+            return replicates.stack(each)
 
     return score

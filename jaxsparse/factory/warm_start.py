@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import multihost, transforms, tree
+from jaxsparse import multihost, replicates, transforms, tree
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.factory import dense_run
 from jaxsparse.factory import pretraining as pretraining_lib
@@ -91,7 +91,7 @@ def _load_masks(
     if run is None or is_ticket_file(config.warm_start.masks):
         return _from_files(config.warm_start.masks, config, network, seeds)
     held = transforms.get_masks(load_state(run, config.warm_start.masks).opt_state)
-    dense = dense_masks(network, config.replicates)
+    dense = dense_masks(network.masks, config.replicates)
     held = ghost_skips.strip_ghosts(_anywhere(_take(held, config, "masks")))
     masks = _of_layers(held, ghost_skips.strip_ghosts(dense))
     (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
@@ -253,8 +253,8 @@ def _from_files(
         # this network.
         like = masks_lib.ones(one, prunable=lambda leaf, _, of=packed: leaf in of)
         each.append(_of_layers(masks_lib.unpack(packed, like), network.masks))
-    masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    dense = dense_masks(network, config.replicates)
+    masks = replicates.stack(each)
+    dense = dense_masks(network.masks, config.replicates)
     _check_alike(masks, dense, "masks")
     return masks
 

@@ -6,10 +6,10 @@ per layer.
 """
 
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 from jaxsparse import arguments, rng, scores, select, tree
@@ -42,7 +42,7 @@ def key_of(
       A typed random key that is independent for different names and levels.
     """
     # CRC-32 and not `hash`, which differs between Python processes.
-    return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), level)
+    return jax.random.fold_in(rng.leaf_key(key, name), level)
 
 
 @arguments.check(masks=arguments.masks)
@@ -199,7 +199,7 @@ def masks_of(
     masks_lib.check_globs(exclude, masks_lib.names(masks), field="exclude")
     if name == "dense_continued":
         return jax.tree.map(jnp.ones_like, masks)
-    return _masks_of(masks, jnp.int32(level), keys, name, tuple(exclude))
+    return _masks_of(masks, np.int32(level), keys, name, tuple(exclude))
 
 
 _MAKE = {

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import multihost, scores, select, tree
+from jaxsparse import multihost, replicates, scores, select, tree
 from jaxsparse.lottery.pruning_rule import (
     PruningRule,
     check,
@@ -60,7 +61,8 @@ def prune(
         Positions then decide which of them are kept.
     """
     # Only names and shapes of it are used, which all replicates share.
-    first_masks = jax.tree.map(lambda leaf: leaf[0], masks)
+    masks_of_replicates = replicates.split(masks)
+    first_masks = masks_of_replicates[0]
     if rule.scope == "layer":
         counts = jax.tree.map(
             lambda count, leaf: select.to_array(count, leaf.size),
@@ -70,9 +72,6 @@ def prune(
     else:
         # The count of open_lth depends on the previous masks, which differ between
         # replicates.
-        masks_of_replicates = (
-            jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(len(keys))
-        )
         total = sum(count.size for count in prunable_counts(first_masks, rule))
         table = [global_count(mask, level, rule) for mask in masks_of_replicates]
         counts = select.to_array(table, total)
@@ -81,7 +80,7 @@ def prune(
     leaves = jax.tree.leaves((scores, counts))
     wide = any(leaf.dtype in (jnp.float64, jnp.int64) for leaf in leaves)
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
-        args = (params, masks, counts, jnp.int32(level), keys, scores, rule)
+        args = (params, masks, counts, np.int32(level), keys, scores, rule)
         selected, not_finite, ties = _prune(*args)
         not_finite, ties = multihost.to_host((not_finite, ties))
     # Checked here, because traced code cannot raise errors that depend on values.

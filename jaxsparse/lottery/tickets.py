@@ -10,11 +10,11 @@ import zipfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsparse import arguments, metrics_log, multihost
 from jaxsparse import masks as masks_lib
+from jaxsparse import replicates as replicates_lib
 from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
@@ -126,8 +126,7 @@ def save_level(
       masks: concrete masks [r ...].
       replicates: number of replicates, r.
     """
-    for r in range(replicates):
-        mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
+    for r, mask in zip(range(replicates), replicates_lib.split(masks), strict=True):
         save(path_of(folder, level, r), mask)
 
 
@@ -139,8 +138,7 @@ def save_final(folder: str | Path, masks: Masks) -> None:
       folder: a run's directory of tickets.
       masks: concrete masks [r ...].
     """
-    for r in range(len(jax.tree.leaves(masks)[0])):
-        mask = jax.tree.map(lambda leaf, r=r: leaf[r], masks)
+    for r, mask in enumerate(replicates_lib.split(masks)):
         save(Path(folder) / "final" / f"replicate_{r}.npz", mask)
 
 
@@ -176,4 +174,5 @@ def load_level(
     except ValueError as error:
         log.warning("%s; pruning the trained weights again", error)
         return None
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)
+    # Joined on the host, which compiles nothing.
+    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *loaded)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -76,7 +75,7 @@ def unpack(packed: Mapping[str, np.ndarray], template: Masks) -> Masks:
         _check_packed(name, packed, leaf)
         # `count` drops the bits that fill up the last byte.
         bits = np.unpackbits(packed[name], count=leaf.size)
-        unpacked.append(jnp.asarray(bits.astype(bool).reshape(leaf.shape)))
+        unpacked.append(jax.device_put(bits.astype(bool).reshape(leaf.shape)))
     return jax.tree.unflatten(treedef, unpacked)
 
 

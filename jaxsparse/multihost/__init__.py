@@ -10,15 +10,8 @@ nothing.
 handles arrays on the devices of several processes.
 """
 
-from jaxsparse.multihost.arrays import device_put, to_host, to_local
-from jaxsparse.multihost.launch import (
-    BY_HAND,
-    CHIPS,
-    LAUNCHERS,
-    cluster,
-    initialize,
-    on_tpu,
-)
+from jaxsparse.multihost.arrays import copy, device_put, to_host, to_local
+from jaxsparse.multihost.launch import initialize
 from jaxsparse.multihost.processes import (
     broadcast_from_primary,
     is_multiprocess,
@@ -29,18 +22,14 @@ from jaxsparse.multihost.processes import (
 )
 
 __all__ = (
-    "BY_HAND",
-    "CHIPS",
-    "LAUNCHERS",
     "broadcast_from_primary",
-    "cluster",
+    "copy",
     "device_put",
     "initialize",
     "is_multiprocess",
     "is_primary",
     "on_all",
     "on_primary",
-    "on_tpu",
     "run_on_all",
     "to_host",
     "to_local",

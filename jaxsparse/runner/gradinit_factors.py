@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxsparse import metrics_log, multihost, old_names, tree
 from jaxsparse.runner.saved_states import SavedStates
@@ -48,11 +48,20 @@ def rescale(
             multihost.on_primary(lambda: metrics_log.write_atomically(path, text))
     rows = _from_json(found, text)
 
-    def times(name: str, leaf: Any) -> Any:
-        factors = jnp.asarray([row[name] for row in rows], leaf.dtype)
-        return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1))
+    factors = tree.map_with_names(
+        lambda name, leaf: np.asarray([row[name] for row in rows], leaf.dtype), params
+    )
+    return _times(params, factors)
 
-    return tree.map_with_names(times, params)
+
+@jax.jit
+def _times(params: Params, factors: Any) -> Params:
+    """Multiplies each leaf [r ...] by its factors [r]."""
+    return jax.tree.map(
+        lambda leaf, factor: leaf * factor.reshape(-1, *(1,) * (leaf.ndim - 1)),
+        params,
+        factors,
+    )
 
 
 def _from_json(path: Path, text: str) -> list[dict[str, float]]:

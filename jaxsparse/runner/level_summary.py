@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 
 from jaxsparse import masks as masks_lib
+from jaxsparse import replicates
 from jaxsparse.metrics_log import Record
 from jaxsparse.types import Masks
 
@@ -82,9 +82,8 @@ def warn_of_no_paths(
     """
     if count_effective is None:
         return
-    count = len(jax.tree.leaves(masks)[0])
-    each = (jax.tree.map(lambda leaf, r=r: leaf[r], masks) for r in range(count))
-    cut = [r for r, mask in enumerate(each) if not count_effective(mask)]
+    each = enumerate(replicates.split(masks))
+    cut = [r for r, mask in each if not count_effective(mask)]
     if cut:
         log.warning(
             "%s: in replicates %s no weight is on a path from the input to the output, "
@@ -121,11 +120,9 @@ def level_records(
       by layer, the last evaluation, and the one that early stopping selects.
     """
     evaluations = [row for row in rows if row["kind"] == "eval"]
-    replicates = 1 + max(row["replicate"] for row in evaluations)
     summed = []
-    for replicate in range(replicates):
+    for replicate, mask in enumerate(replicates.split(masks)):
         mine = [row for row in evaluations if row["replicate"] == replicate]
-        mask = jax.tree.map(lambda leaf, r=replicate: leaf[r], masks)
         kept, total = masks_lib.num_active(mask), masks_lib.size(mask)
         # Before this step evaluations are of a network with the temporary parts of
         # ToST.

@@ -62,7 +62,7 @@ def level_masks(saved: SavedStates, level: int) -> Masks:
     experiment = saved.experiment
     count = experiment.trainer.layout.replicates
     if level == 0 and experiment.task.first_masks is None:
-        return task.dense_masks(experiment.task, count)
+        return task.dense_masks(experiment.task.masks, count)
     folder, like = saved.run_dir.tickets, experiment.task.masks
     found = tickets.load_level(folder, level, like, replicates=count)
     if found is not None:

@@ -1,5 +1,7 @@
 """Loads and caches the states with which the stages of a run begin and end."""
 
+import functools
+
 from jaxsparse import multihost
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner import old_runs, task
@@ -70,8 +72,13 @@ class SavedStates:
 
     def _make_init(self) -> TrainState:
         """Makes the initial state, or loads it if a checkpoint exists."""
-        made = task.first_state(self.experiment.task, self.experiment.seeds)
-        made = state_sharding.to_checkpoint_layout(self.experiment.trainer.layout, made)
+        layout = self.experiment.trainer.layout
+        made = task.first_state(
+            self.experiment.task,
+            self.experiment.seeds,
+            put=functools.partial(state_sharding.put_start, layout),
+        )
+        made = state_sharding.to_checkpoint_layout(layout, made)
         # The recorded state takes precedence: a resumed run continues from its bits
         # even if this machine draws others.
         saved = self._load("init", made)

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+import numpy as np
+from jaxtyping import Array, Int, Key
 
 from jaxsparse.lottery import controls, instability
 from jaxsparse.lottery import plan as plan_lib
@@ -13,7 +14,7 @@ from jaxsparse.runner import gradinit_factors
 from jaxsparse.runner.masks import stage_masks
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import CHILDREN, PRETRAINING, Stage
-from jaxsparse.training import placement, solution_penalty
+from jaxsparse.training import placement, solution_penalty, state_sharding
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.training.trainer import Trainer
@@ -34,19 +35,20 @@ def start_state(saved: SavedStates, stage: Stage, masks: Masks | None) -> TrainS
     if masks is None:
         return saved.init
     task, keys = saved.experiment.task, saved.experiment.seeds.masks
+    layout = saved.experiment.trainer.layout
     if stage.variant == CHILDREN:
+        layout = saved.experiment.instability.trainer.layout
         copies = saved.plan.children.copies
         params, batch_stats = _parent_weights(saved, stage, masks)
-        start = instability.copies((params, batch_stats, masks), copies)
         # All children of a replicate share the key of the sparse optimizer, so that
         # they differ in SGD noise only. The clone keeps JAX's key-reuse checker from
         # counting a second use.
-        keys = instability.copies(jax.random.clone(keys), copies)
+        start = (params, batch_stats, masks, jax.random.clone(keys))
+        start = instability.copies(start, copies)
     else:
-        start = (*_initial_weights(saved, stage, masks), masks)
-    return state_lib.start(
-        task.tx, *start, step=stage.start, keys=keys, place=task.place
-    )
+        start = (*_initial_weights(saved, stage, masks), masks, keys)
+    start = state_sharding.put_start(layout, start)
+    return state_lib.start(task.tx, *start, step=stage.start, place=task.place)
 
 
 def _parent_weights(
@@ -125,7 +127,15 @@ def draw_keys(seeds: Seeds, name: str, level: int) -> Key[Array, "r"]:
       name: name of the draw, hashed into the keys.
       level: level of the stage.
     """
-    return jax.vmap(controls.key_of, in_axes=(0, None, None))(seeds.init, name, level)
+    return _keys_of(seeds.init, name, np.int32(level))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _keys_of(
+    keys: Key[Array, "r"], name: str, level: Int[Array, ""]
+) -> Key[Array, "r"]:
+    """Applies `controls.key_of` to the key of each replicate, at a traced level."""
+    return jax.vmap(controls.key_of, in_axes=(0, None, None))(keys, name, level)
 
 
 def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
@@ -208,7 +218,7 @@ def with_past_solutions(saved: SavedStates, stage: Stage, trainer: Trainer) -> T
         end = saved.end_of(plan_lib.ticket(plan, level)).params
         if stage.variant == CHILDREN:
             end = instability.copies(end, plan.children.copies)
-        solutions = put(solutions, end, jnp.int32(level))
+        solutions = put(solutions, end, np.int32(level))
     filled = jnp.full(count, stage.level, jnp.int32)
     placed = placement.shard_replicates(
         trainer.layout, solution_penalty.PastSolutions(solutions, filled)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
@@ -64,7 +64,9 @@ class TrainTask(NamedTuple):
     place: Callable[[TrainState], TrainState] | None = None
 
 
-def first_state(task: TrainTask, seeds: Seeds) -> TrainState:
+def first_state(
+    task: TrainTask, seeds: Seeds, *, put: Callable[[Any], Any] = lambda tree: tree
+) -> TrainState:
     """Makes the dense state before any training, [r ...].
 
     Checkpoints are loaded into states with this structure.
@@ -72,28 +74,22 @@ def first_state(task: TrainTask, seeds: Seeds) -> TrainState:
     Args:
       task: what is trained.
       seeds: random keys of all replicates.
+      put: moves weights, masks and keys [r ...] to the devices of a run; the default
+        leaves them where they are made.
     """
     draw = task.start.first_weights or task.initialize
-    params, batch_stats = draw(seeds.init)
-    masks = dense_masks(task, len(seeds.init))
-    return state_lib.start(
-        task.tx,
-        params,
-        batch_stats,
-        masks,
-        step=0,
-        keys=seeds.masks,
-        place=task.place,
-    )
+    masks = dense_masks(task.masks, len(seeds.init))
+    start = put((*draw(seeds.init), masks, seeds.masks))
+    return state_lib.start(task.tx, *start, step=0, place=task.place)
 
 
-def dense_masks(task: TrainTask, replicates: int) -> Masks:
-    """Returns the network's dense masks [r ...].
+def dense_masks(masks: Any, *lengths: int) -> Masks:
+    """Makes dense masks on the host, which compiles no program.
 
     Args:
-      task: what is trained.
-      replicates: number of replicates, r.
+      masks: masks of one replicate, possibly abstract; only their shapes are used.
+      *lengths: lengths of leading axes to add, such as the number of replicates.
     """
     return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (replicates, *leaf.shape)), task.masks
+        lambda leaf: jax.device_put(np.ones((*lengths, *leaf.shape), bool)), masks
     )

@@ -170,7 +170,6 @@ def _train_stages(config: ConfigDict, made: Experiment, run_dir: RunDir) -> None
     run_dir = run_dir._replace(metric_writers=(*events, *run_dir.metric_writers))
     stages = run_lib.list_stages(made, run_dir)
     out = sys.stderr if multihost.is_primary() else io.StringIO()
-    say(f"run: {run_dir.folder}")
     done = run_lib.count_ended(stages, run_dir)
     shown = progress.Progress(len(stages), done, out=out)
     try:

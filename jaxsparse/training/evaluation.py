@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -124,14 +123,14 @@ def make_evaluate(
             )
         return every(state, *batch)
 
-    def batch(first: int) -> tuple[Any, Any, Int[Array, ""]]:
+    def batch(first: int) -> tuple[Any, Any, np.int32]:
         """Returns placed images and labels, and the position of the batch in them."""
         # The position of a batch is traced, so that one program serves all batches.
         if placed is not None:
-            return *placed, jnp.int32(first)
+            return *placed, np.int32(first)
         chosen = slice(first, first + batch_size)
         some = _padded(images[chosen], labels[chosen], size=batch_size)
-        return *placement.replicate(layout, some), jnp.int32(0)
+        return *placement.replicate(layout, some), np.int32(0)
 
     def evaluate(state: TrainState) -> list[MetricSums]:
         """Dispatches the evaluation of all batches."""

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsparse import metrics_log, multihost
@@ -58,7 +57,7 @@ class Evaluator:
         dynamic = trainer.records.dynamic_masks is not None
         stats = mask_stats.compute_mask_stats(collected) if dynamic else None
         # The learning rate of the last update: step counts completed updates.
-        rate = trainer.records.learning_rate(jnp.int32(max(step - 1, 0)))
+        rate = trainer.records.learning_rate(np.int32(max(step - 1, 0)))
         self._pending = functools.partial(
             self._record, step, self._sums.take(), (sets, stats, rate)
         )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Key
 
+from jaxsparse import multihost
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
 from jaxsparse.training import (
     placement,
@@ -86,7 +87,7 @@ def count_forgetting(
     """
     layout, step = trainer.layout, int(fresh.step)
     # A copy, because the first chunk donates its buffers and the caller keeps `fresh`.
-    state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, fresh))
+    state = state_sharding.shard_state(layout, multihost.copy(fresh))
     order_keys, draw_keys = train.data_keys(layout, keys)
     calls = train.plan_chunks(trainer, step, stop)
     for call, data in trainer.feed.iterate(order_keys, calls):

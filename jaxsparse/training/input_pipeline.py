@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
@@ -88,7 +87,7 @@ class DeviceFeed(NamedTuple):
         for call in calls:
             if call.epoch != number:
                 order, number = self.make_order(keys, call.epoch), call.epoch
-            first = jnp.int32(call.first)
+            first = np.int32(call.first)
             yield call, ChunkInputs(self.images, self.labels, order, first, self.growth)
 
 

@@ -6,11 +6,13 @@ learning rate continues from the rewinding step. The learning rate therefore dep
 the training step, which is passed to `update` as the keyword argument `clock`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -18,7 +20,8 @@ from jaxsparse import masks as masks_lib
 from jaxsparse import tree
 from jaxsparse.types import Params, Step
 
-LearningRate = Callable[[Step], Float[Array, ""]]
+Rate = Float[Array, ""] | np.float32
+LearningRate = Callable[[Step | np.int32], Rate]
 
 
 def learning_rate(
@@ -45,22 +48,40 @@ def learning_rate(
       gamma: factor applied at each milestone.
 
     Returns:
-      A function from the training step, int32 scalar, to a float32 scalar.
+      A function from the training step, int32 scalar, to a float32 scalar. Of a step of
+      NumPy it is computed on the host, where it compiles at most a cosine; it has the
+      bits of JAX outside of jit.
     """
 
-    def rate(clock: Step) -> Float[Array, ""]:
+    def rate(clock: Step | np.int32) -> Rate:
+        xp = jnp if isinstance(clock, jax.Array) else np
         # Fine-tuning after the last step continues with the final learning rate.
-        time = jnp.minimum(clock, total - 1)
-        value = jnp.asarray(peak, jnp.float32)
+        last = xp.minimum(clock, total - 1)
+        time = last.astype(np.float32)
+        value = xp.float32(peak)
         if decay == "step":
             # The step is traced, so milestones are compared inside the program.
             for milestone in milestones:
-                value = jnp.where(time >= milestone, value * gamma, value)
+                value = xp.where(last >= milestone, value * gamma, value)
         elif decay == "cosine":
-            value = value * 0.5 * (1 + jnp.cos(jnp.pi * time / total))
-        return value * jnp.minimum(1.0, time / warmup) if warmup else value
+            angle = xp.pi * time / total
+            cosine = jnp.cos(angle) if xp is jnp else _cosine_on_host(angle)
+            value = value * 0.5 * (1 + cosine)
+        return value * xp.minimum(1.0, time / warmup) if warmup else value
 
     return rate
+
+
+def _cosine_on_host(angle: np.float32) -> np.float32:
+    """Computes the cosine of JAX, since that of NumPy has other last bits."""
+    return np.float32(_compiled_cosine()(angle))
+
+
+@functools.cache
+def _compiled_cosine() -> Any:
+    # Compiled ahead: JAX would compile once for each context it is called in, such as
+    # within the tracing of another program.
+    return jax.jit(jnp.cos).lower(jax.ShapeDtypeStruct((), np.float32)).compile()
 
 
 def scale_by_clock(rate: LearningRate) -> optax.GradientTransformationExtraArgs:

@@ -9,9 +9,6 @@ recorded.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from jaxsparse import metrics_log, multihost, transforms
 from jaxsparse.training import state_sharding
 from jaxsparse.training.mesh import MeshLayout
@@ -102,7 +99,7 @@ class MetricBuffer:
         # still missing.
         if begins:
             # Copies, because the next chunk donates the buffers.
-            mine = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
+            mine = multihost.copy((state.params, state.batch_stats))
             self._before = (step, *mine)
 
     def flush(self) -> list[metrics_log.Record]:

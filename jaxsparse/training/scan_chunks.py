@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 from jaxsparse.training import chunk_inputs, chunk_plan, mesh, placement, state_sharding
@@ -157,7 +158,7 @@ def _with_times(
     # One argument for both. With a separate argument that is None, pmap can mistake the
     # leaves of the others for the arguments, where their numbers agree, and map the
     # wrong axes.
-    return call(*args, (jnp.int32(length), past_solutions))
+    return call(*args, (np.int32(length), past_solutions))
 
 
 def _repeat(

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key, UInt32
 
 from jaxsparse import rng, transforms
 from jaxsparse.types import Masks, Params, Step
@@ -68,16 +68,31 @@ def make_seeds(
     Returns:
       Typed random keys [r] of each source.
     """
+    seeds = np.asarray([init, data, masks], np.int64)
+    names = np.asarray([rng.hash_of(name) for name in Seeds._fields], np.uint32)
+    numbers = first + np.arange(replicates, dtype=np.uint32)
+    return _seeds(seeds, names, numbers)
 
-    def keys(seed: int, source: str) -> Key[Array, "r"]:
+
+@jax.jit
+def _seeds(
+    seeds: Int[Array, "3"], names: UInt32[Array, "3"], numbers: UInt32[Array, "r"]
+) -> Seeds:
+    """Derives the keys of `make_seeds`, in the order of the fields.
+
+    Args:
+      seeds: seeds of the fields.
+      names: hashes of their names.
+      numbers: numbers of the replicates.
+    """
+
+    def keys(seed: Int[Array, ""], name: UInt32[Array, ""]) -> Key[Array, "r"]:
+        named = jax.random.fold_in(jax.random.key(seed), name)
         # Folding the replicate's number into the key, unlike `split`, gives a replicate
         # the same key for any number of replicates.
-        numbers = first + jnp.arange(replicates, dtype=jnp.uint32)
-        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            rng.leaf_key(jax.random.key(seed), source), numbers
-        )
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(named, numbers)
 
-    return Seeds(keys(init, "init"), keys(data, "data"), keys(masks, "masks"))
+    return Seeds(*jax.vmap(keys)(seeds, names))
 
 
 def replicate_axes(state: TrainState) -> TrainState:
@@ -102,9 +117,9 @@ def start(
     params: Params,
     batch_stats: Any,
     masks: Masks,
+    keys: Key[Array, "r"],
     *,
     step: int,
-    keys: Key[Array, "r"],
     place: Callable[[TrainState], TrainState] | None = None,
 ) -> TrainState:
     """Makes the training state for a set of weights and masks.
@@ -117,8 +132,8 @@ def start(
         keep the values outside the masks.
       batch_stats: running statistics of BatchNorm that belong to the weights [r ...].
       masks: boolean masks of the active weights [r ...].
-      step: training step at which the state starts.
       keys: typed random keys of the sparse optimizer [r].
+      step: training step at which the state starts.
       place: constrains the sharding of the state, called under jit. Pass the same
         function object every time, because another one triggers recompilation. None
         leaves the sharding to the compiler.
@@ -127,9 +142,8 @@ def start(
       A state in buffers of its own, so that donating it does not invalidate any
       argument.
     """
-    # An array instead of a static number, so that all starting steps share one compiled
-    # program.
-    clock = jnp.asarray(step, jnp.int32)
+    # Traced instead of static, so that all starting steps share one compiled program.
+    clock = np.int32(step)
     return _start(tx, place, params, batch_stats, masks, clock, keys)
 
 

@@ -233,6 +233,21 @@ def to_checkpoint_layout(layout: MeshLayout, state: TrainState) -> TrainState:
     return multihost.device_put(state, state_shardings(layout, state))
 
 
+def put_start(layout: MeshLayout, tree: Any) -> Any:
+    """Moves what a state is made from to the devices that will hold the state.
+
+    Weights, masks and keys come from files, from the host or from other programs. In
+    one place, they share the program of `state.start`.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      tree: arrays [r ...]; sharded parameters, which have their place, are returned.
+    """
+    if layout.divides:
+        return tree
+    return multihost.device_put(tree, mesh.of(layout, REPLICATE))
+
+
 def gather_state(layout: MeshLayout, state: TrainState) -> TrainState:
     """Returns a state in the checkpoint layout; the inverse of `shard_state`.
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
 
+from jaxsparse import multihost
 from jaxsparse.stages import Stage
 from jaxsparse.training import chunk_plan, placement, resume, state_sharding
 from jaxsparse.training.checkpointer import Checkpointer, save_for_analysis
@@ -64,7 +65,7 @@ def fit(
     resumed = resume.resume(fresh, stage, run_dir)
     step = int(resumed.state.step)
     # A copy, because the first chunk donates its buffers and the caller keeps `fresh`.
-    state = state_sharding.shard_state(layout, jax.tree.map(jnp.copy, resumed.state))
+    state = state_sharding.shard_state(layout, multihost.copy(resumed.state))
     order_keys, draw_keys = data_keys(layout, keys)
     run_dir.progress.begin(stage.name, start=stage.start, step=step, stop=stage.stop)
 
@@ -137,7 +138,13 @@ def data_keys(layout: MeshLayout, keys: Key[Array, "r"]) -> tuple[Any, Any]:
     Returns:
       Keys [r] of the example order, and keys of augmentation, sharded by replicate.
     """
-    order, draw = (
-        jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, n) for n in (0, 1)
-    )
+    order, draw = _fold_each(keys)
     return order, placement.shard_replicates(layout, draw)
+
+
+@jax.jit
+def _fold_each(keys: Key[Array, "r"]) -> tuple[Key[Array, "r"], Key[Array, "r"]]:
+    """Folds 0 and 1 into each key."""
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    order, draw = jax.vmap(fold, in_axes=(None, 0))(keys, np.arange(2, dtype=np.uint32))
+    return order, draw

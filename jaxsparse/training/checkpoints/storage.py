@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from jaxsparse import metrics_log, multihost, tree
 from jaxsparse.training import old_checkpoints
@@ -90,7 +89,7 @@ def save(
     multihost.on_primary(make_room)
     failed: Exception | None = None
     try:
-        with _quiet():
+        with _quiet() as ocp:
             ocp.save(folder, state)
     except Exception as error:
         failed = error
@@ -146,7 +145,7 @@ def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
     for _ in range(2):
         state, failed = None, None
         try:
-            with _quiet():
+            with _quiet() as ocp:
                 state = ocp.load(
                     folder, like if newest else old_checkpoints.as_saved(like)
                 )
@@ -231,12 +230,17 @@ def _hash_leaves(state: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Orbax, which logs one traceback per thread; errors are still raised."""
+def _quiet() -> Iterator[Any]:
+    """Yields Orbax, silent: it logs one traceback per thread; errors are still raised.
+
+    It is imported on use, since nothing but reading and writing checkpoints needs it.
+    """
+    from orbax.checkpoint import v1 as ocp
+
     orbax_log = logging.getLogger("absl")
     level = orbax_log.level
     orbax_log.setLevel(logging.CRITICAL)
     try:
-        yield
+        yield ocp
     finally:
         orbax_log.setLevel(level)
