@@ -337,3 +337,15 @@ def test_a_layout_says_what_names_do_not() -> None:
         assert jax.tree.leaves(told) == jax.tree.leaves(
             rule(network, 0.9, axes={"a/*": "oi..."})
         )
+
+
+def test_many_sparsities_are_divided_as_each_of_them() -> None:
+    masks = {name: jnp.ones((n + 2, 3 * n), bool) for n, name in enumerate("cab", 2)}
+    dense = ("b",)
+    assert list(distributions.named.DIVIDERS) == list(distributions.NAMES)
+    for name, function in distributions.NAMES.items():
+        divide = distributions.make_divider(name, masks, dense=dense)
+        for sparsity in (0.0, 0.1, Fraction(1, 3), 0.35):
+            wanted = function(masks, sparsity, dense=dense)
+            assert divide(sparsity) == wanted
+            assert distributions.divide(name, masks, sparsity, dense=dense) == wanted

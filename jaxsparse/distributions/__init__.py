@@ -12,7 +12,7 @@ stays exact.
 
 from jaxsparse.distributions.by_pattern import by_glob
 from jaxsparse.distributions.counts import count_kept
-from jaxsparse.distributions.division import NAMES, Distribute, divide
+from jaxsparse.distributions.division import NAMES, Distribute, divide, make_divider
 from jaxsparse.distributions.named import (
     balanced,
     erdos_renyi,
@@ -29,5 +29,6 @@ __all__ = (
     "divide",
     "erdos_renyi",
     "erdos_renyi_kernel",
+    "make_divider",
     "uniform",
 )

@@ -1,13 +1,12 @@
 """The named distributions."""
 
+import functools
 import math
+from collections.abc import Callable
 from fractions import Fraction
-
-import jax
 
 from jaxsparse import arguments, fan_axes
 from jaxsparse.distributions import proportional
-from jaxsparse.distributions.counts import count_kept
 from jaxsparse.types import Counts, Masks
 
 
@@ -56,14 +55,7 @@ def uniform(
       Winners. 2020. arXiv:1911.11134, section 3.
     """
     del axes
-    sizes = [leaf.size for leaf in jax.tree.leaves(masks)]
-    is_dense = proportional.is_dense(masks, dense)
-    sparse = [size for size, fixed in zip(sizes, is_dense, strict=True) if not fixed]
-    # The division gives dense layers their size, so the target includes it.
-    target = count_kept(sum(sparse), sparsity) + sum(sizes) - sum(sparse)
-    return proportional.divide(
-        masks, sparsity, target, [Fraction(s) for s in sizes], is_dense
-    )
+    return proportional.equally(masks, dense)(sparsity)
 
 
 @arguments.check(
@@ -109,13 +101,7 @@ def erdos_renyi(
       Neural Networks with Adaptive Sparse Connectivity inspired by Network Science.
       2018. arXiv:1707.04780, equation 3.
     """
-
-    def weigh(fans: fan_axes.Fans) -> int:
-        # The size times the density, up to a common factor: the product of i and o
-        # cancels.
-        return fans.stack * math.prod(fans.positions) * (fans.inputs + fans.outputs)
-
-    return proportional.in_proportion(masks, sparsity, dense, axes, weigh)
+    return proportional.in_proportion(masks, dense, axes, _sum_of_fans)(sparsity)
 
 
 @arguments.check(
@@ -161,13 +147,7 @@ def erdos_renyi_kernel(
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets
       Winners. 2020. arXiv:1911.11134, section 3.
     """
-
-    def weigh(fans: fan_axes.Fans) -> int:
-        # The size times the density, up to a common factor: the size of a matrix
-        # cancels.
-        return fans.stack * (sum(fans.positions) + fans.inputs + fans.outputs)
-
-    return proportional.in_proportion(masks, sparsity, dense, axes, weigh)
+    return proportional.in_proportion(masks, dense, axes, _sum_of_axes)(sparsity)
 
 
 @arguments.check(
@@ -211,4 +191,36 @@ def balanced(
       Gadhikar, Mukherjee, Burkholz. Why Random Pruning Is All We Need to Start Sparse.
       2023. arXiv:2210.02412.
     """
-    return proportional.in_proportion(masks, sparsity, dense, axes, lambda _: 1)
+    return proportional.in_proportion(masks, dense, axes, _one)(sparsity)
+
+
+def _sum_of_fans(fans: fan_axes.Fans) -> int:
+    # The size times the density, up to a common factor: the product of i and o cancels.
+    return fans.stack * math.prod(fans.positions) * (fans.inputs + fans.outputs)
+
+
+def _sum_of_axes(fans: fan_axes.Fans) -> int:
+    # The size times the density, up to a common factor: the size of a matrix cancels.
+    return fans.stack * (sum(fans.positions) + fans.inputs + fans.outputs)
+
+
+def _one(fans: fan_axes.Fans) -> int:
+    del fans
+    return 1
+
+
+def _make_uniform(
+    masks: Masks, dense: tuple[str, ...], axes: fan_axes.Axes
+) -> proportional.Divider:
+    del axes
+    return proportional.equally(masks, dense)
+
+
+# The named distributions as functions of masks, patterns of dense layers and axes to a
+# function of the sparsity.
+DIVIDERS: dict[str, Callable[..., proportional.Divider]] = {
+    "uniform": _make_uniform,
+    "balanced": functools.partial(proportional.in_proportion, weigh=_one),
+    "er": functools.partial(proportional.in_proportion, weigh=_sum_of_fans),
+    "erk": functools.partial(proportional.in_proportion, weigh=_sum_of_axes),
+}

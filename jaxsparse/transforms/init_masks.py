@@ -1,6 +1,7 @@
 """Initial masks of a sparse training method, as functions of the parameters."""
 
 import dataclasses
+from collections.abc import Sequence
 from fractions import Fraction
 
 import jax
@@ -27,13 +28,32 @@ def layer_counts(
     Returns:
       Number of active weights of each layer; Python integers.
     """
-    counts = distributions.divide(
-        layers.distribution, masks, sparsity, dense=layers.dense, axes=layers.axes
+    [counts] = tabulate(masks, [sparsity], layers)
+    return counts
+
+
+def tabulate(
+    masks: Masks, sparsities: Sequence[float | Fraction], layers: LayerOptions
+) -> list[Counts]:
+    """Divides each of many sparsities among layers, see `layer_counts`.
+
+    Args:
+      masks: masks of the prunable leaves; only names and shapes are used.
+      sparsities: fractions of the prunable weights to remove, each in [0, 1).
+      layers: how the sparsities are divided; with a distribution other than "global",
+        and a structure that is bound to the leaves.
+
+    Returns:
+      For each sparsity the number of active weights of each layer; Python integers.
+    """
+    divide = distributions.make_divider(
+        layers.distribution, masks, dense=layers.dense, axes=layers.axes
     )
+    table = [divide(sparsity) for sparsity in sparsities]
     # `distributions` computes counts without regard to structure.
     if layers.structure is None:
-        return counts
-    return select.round_counts(layers.structure, masks, counts)
+        return table
+    return [select.round_counts(layers.structure, masks, counts) for counts in table]
 
 
 def bind(layers: LayerOptions, params: Params) -> LayerOptions:

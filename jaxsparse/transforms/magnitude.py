@@ -57,9 +57,7 @@ def _make_layerwise(layers: LayerOptions) -> MaskFn:
         names = tuple(masks_lib.names(masks))
         cache_key = (names, shapes, tuple(table), bound.axes)
         if cache_key not in cache:
-            cache[cache_key] = [
-                init_masks.layer_counts(masks, sparsity, bound) for sparsity in table
-            ]
+            cache[cache_key] = init_masks.tabulate(masks, table, bound)
         return cache[cache_key]
 
     def layerwise(
