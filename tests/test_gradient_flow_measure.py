@@ -1,6 +1,5 @@
 """What the study of gradient flow measures, on a tiny one, against plain code."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +10,13 @@ import pytest
 from helpers import tiny
 
 from experiments.studies.gradient_flow import (
-    analysis,
     curvature,
     initialization,
-    runs_reader,
+    measure,
     variants,
 )
+from experiments.studies.run_reader import Reader
+from experiments.studies.runs import Run
 from jaxsparse import factory, transforms
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.stages import saved_state_name
@@ -56,10 +56,22 @@ VARIANTS = {
 }
 
 
+class Runs(dict[str, Reader]):
+    """Readers by variant."""
+
+    def network(self, variant: str) -> measure.Network:
+        """Makes what the study measures of a variant."""
+        reader = self[variant]
+        pruned = self["prune"] if "warm_start.run" in VARIANTS[variant] else None
+        functions = factory.make_eval_fns(reader.run.config, reader.run.dataset, {})
+        return measure.Network(reader, functions, pruned, has_norm=False)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """Three variants of two seeds on digits, trained for 12 updates."""
     folder = tmp_path_factory.mktemp("study")
+    found = Runs()
     for name, fields in VARIANTS.items():
         workdir, own = folder / f"tiny_{name}", COMMON | fields
         workdir.mkdir()
@@ -67,14 +79,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         (workdir / "config.json").write_text(c.to_json())
         made = factory.make_experiment(c, factory.load_data(c), workdir)
         tiny.run_lib.run(made, tiny.desk(workdir))
-    runs = runs_reader.NetworkRuns.__new__(runs_reader.NetworkRuns)
-    runs.folder, runs.network, runs.scale = folder, "tiny", "quick"
-    runs.data_dir, runs.variants = "", list(VARIANTS)
+        found[name] = Reader(Run(f"tiny_{name}", "", {}), folder, "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(variants.SAVED, "quick", STEPS)
-        patch.setitem(analysis.EXAMPLES, "quick", 60)
+        patch.setattr(measure, "MANY", 60)
+        patch.setattr(variants, "CURVED", ("tiny",))
         patch.setattr(initialization, "FLOW_EXAMPLES", 50)
-        yield runs
+        yield found
 
 
 def forward(dataset: Dataset, params: Any, images: Any) -> tuple[Any, Any, Any]:
@@ -127,8 +137,8 @@ def masked(tree: Any, held: Any) -> Any:
     }
 
 
-def solution(runs: Any, variant: str, name: str, r: int) -> tuple[Any, Any]:
-    state = runs.state(variant, name)
+def solution(runs: Runs, variant: str, name: str, r: int) -> tuple[Any, Any]:
+    state = runs[variant].state(name)
     held = (state.params, transforms.get_masks(state.opt_state))
     return jax.tree.map(lambda leaf: np.asarray(leaf)[r], held)
 
@@ -138,39 +148,50 @@ def norm(tree: Any) -> float:
     return float(np.sqrt(sum(squares)))
 
 
-def test_predictions_are_those_of_the_ends(runs: Any) -> None:
-    found, dataset = analysis.of_predictions(runs), runs.run("prune").dataset
+def test_predictions_are_those_of_the_ends(runs: Runs) -> None:
+    dataset = runs["prune"].run.dataset
     test = dataset.test
     pruned, _ = solution(runs, "prune", variants.END, 0)
     theirs = predicted(dataset, pruned, test.images)
     for variant in VARIANTS:
+        found = measure.of_predictions(runs.network(variant))
         ours = []
         for r in range(2):
             params, _ = solution(runs, variant, variants.END, r)
             ours.append(predicted(dataset, params, test.images))
         right = [100 * np.mean(one == test.labels) for one in ours]
-        assert found[variant]["accuracy"] == pytest.approx(right)
+        assert found["accuracy"] == pytest.approx(right)
+        assert found["disagreement"][0] == pytest.approx(np.mean(ours[0] != ours[1]))
+        assert "ensemble_without" not in found  # of two seeds
+        if variant == "prune":
+            assert "with_pruned" not in found
+            continue
         apart = [float(np.mean(one != theirs)) for one in ours]
-        # The pruned solution is not compared with itself.
-        wanted = apart[1:] if variant == "prune" else apart
-        assert found[variant]["with_pruned"] == pytest.approx(wanted)
-        assert found[variant]["disagreement"][0] == pytest.approx(
-            np.mean(ours[0] != ours[1])
-        )
-    assert found["pruned"] == {"accuracy": found["prune"]["accuracy"][:1]}
-    assert str(analysis.of_predictions(runs)) == str(found)  # NaN for one pair
+        assert found["with_pruned"] == pytest.approx(apart)
 
 
-def test_changes_are_of_one_state_under_two_masks(runs: Any) -> None:
-    found, dataset = analysis.of_gradients(runs), runs.run("prune").dataset
-    assert found["changes"].keys() == {"rigl"}
-    change, curve = found["changes"]["rigl"], found["gradient"]["rigl"]
+def test_each_seed_is_compared_with_its_own_mask(runs: Runs) -> None:
+    network = runs.network("lt")
+    assert [network.pruned_seed(r) for r in (0, 1)] == [0, 0]
+    c = network.reader.run.config
+    try:
+        c.warm_start.replicate = None
+        assert [network.pruned_seed(r) for r in (0, 1)] == [0, 1]
+    finally:
+        c.warm_start.replicate = 0
+
+
+def test_changes_are_of_one_state_under_two_masks(runs: Runs) -> None:
+    dataset = runs["prune"].run.dataset
+    assert measure.of_changes(runs["lt"]) == {}
+    change = measure.of_changes(runs["rigl"])
+    curve = measure.of_gradient(runs.network("rigl"))
     assert change["steps"] == [5, 10]
     assert curve["steps"] == [0, 5, 10]
     for r in range(2):
-        at = saved_state_name(runs_reader.STAGE, 5)
+        at = saved_state_name(measure.STAGE, 5)
         params, before = solution(runs, "rigl", at, r)
-        later = saved_state_name(runs_reader.STAGE, 6)
+        later = saved_state_name(measure.STAGE, 6)
         _, after = solution(runs, "rigl", later, r)
         pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
         assert sum(np.sum(a) for a, _ in pairs) == sum(np.sum(b) for _, b in pairs)
@@ -192,8 +213,9 @@ def test_changes_are_of_one_state_under_two_masks(runs: Any) -> None:
         assert curve["decrease"][r][2] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_starts_are_on_masks_of_their_own(runs: Any) -> None:
-    found, dataset = initialization.of_starts(runs), runs.run("prune").dataset
+def test_starts_are_on_masks_of_their_own(runs: Runs) -> None:
+    found = initialization.of_starts(runs.network("prune"))
+    dataset = runs["prune"].run.dataset
     assert {name: len(values) for name, values in found.items()} == dict.fromkeys(
         ("lt", "scratch", "scratch_plus", "liu"), 2
     )
@@ -207,9 +229,9 @@ def test_starts_are_on_masks_of_their_own(runs: Any) -> None:
         assert found[name] != found["lt"]
 
 
-def test_interpolations_end_at_the_pruned_solution(runs: Any) -> None:
-    found = analysis.of_interpolation(runs, "lt", "end")
-    dataset, alphas = runs.run("prune").dataset, found["alphas"]
+def test_interpolations_end_at_the_pruned_solution(runs: Runs) -> None:
+    found = measure.of_interpolation(runs.network("lt"), "end")
+    dataset, alphas = runs["prune"].run.dataset, found["alphas"]
     pruned, _ = solution(runs, "prune", variants.END, 0)
     assert found["examples"] == 60
     for r in range(2):
@@ -221,43 +243,39 @@ def test_interpolations_end_at_the_pruned_solution(runs: Any) -> None:
             assert found["error"][r][at] == pytest.approx(wanted)
             loss = training_loss(dataset, weights, 60)
             assert found["loss"][r][at] == pytest.approx(loss, rel=1e-4)
-    # All tickets start from one place.
-    assert len(analysis.of_interpolation(runs, "lt", "start")["error"]) == 1
 
 
-def test_distances_are_those_of_all_parameters(runs: Any) -> None:
-    found = analysis.of_distances(runs)
-    assert found["labels"] == [
-        "prune end 0",
-        *("lt start 0", "lt end 0", "lt end 1"),
-        *("rigl start 0", "rigl start 1", "rigl end 0", "rigl end 1"),
-    ]
-    names = {"start": saved_state_name(runs_reader.STAGE, 0), "end": variants.END}
-    places = [label.split() for label in found["labels"]]
-    each = [
-        solution(runs, variant, names[when], int(r))[0] for variant, when, r in places
-    ]
-    for i, a in enumerate(each):
-        for j, b in enumerate(each):
-            apart = norm(jax.tree.map(lambda x, y: x - y, a, b))
-            assert found["matrix"][i][j] == pytest.approx(apart, rel=1e-4, abs=1e-6)
+def test_distances_are_those_of_all_parameters(runs: Runs) -> None:
+    network = runs.network("lt")
+    found, sketches = measure.of_distances(network), measure.of_sketches(network)
+    names = {"start": saved_state_name(measure.STAGE, 0), "end": variants.END}
+    pruned, _ = solution(runs, "prune", variants.END, 0)
+    theirs = measure.of_sketches(runs.network("prune"))["end"][0]
+    for moment, name in names.items():
+        for r in range(2):
+            params, _ = solution(runs, "lt", name, r)
+            apart = norm(jax.tree.map(lambda x, y: x - y, params, pruned))
+            assert found[moment][r] == pytest.approx(apart, rel=1e-4, abs=1e-6)
+            # Projections keep distances, within a few standard errors of 4 %.
+            estimate = np.linalg.norm(np.subtract(sketches[moment][r], theirs))
+            assert estimate == pytest.approx(apart, rel=0.15)
 
 
-def test_curvature_is_taken_around_changes(runs: Any) -> None:
-    found = curvature.places(runs, "rigl")
+def test_curvature_is_taken_around_changes(runs: Runs) -> None:
+    found = curvature.places(runs["rigl"])
     place = curvature.Place
     around = [place(0, 5, "before"), place(0, 5, "after")]
     later = [place(1, 5, "before"), place(1, 5, "after")]
     assert found == [place(0, 0, ""), *around, place(0, 12, ""), *later]
-    assert curvature.places(runs, "lt") == [place(0, s, "") for s in (0, 5, 12)]
+    assert curvature.places(runs["lt"]) == [place(0, s, "") for s in (0, 5, 12)]
 
 
-def test_spectra_are_those_of_the_plain_hessian(runs: Any) -> None:
+def test_spectra_are_those_of_the_plain_hessian(runs: Runs) -> None:
     """After a change: the weights from before, under the masks from after."""
-    dataset = runs.run("prune").dataset
-    at = saved_state_name(runs_reader.STAGE, 5)
+    dataset = runs["prune"].run.dataset
+    at = saved_state_name(measure.STAGE, 5)
     params, before = solution(runs, "rigl", at, 1)
-    _, after = solution(runs, "rigl", saved_state_name(runs_reader.STAGE, 6), 1)
+    _, after = solution(runs, "rigl", saved_state_name(measure.STAGE, 6), 1)
     x, _, _ = forward(dataset, params, dataset.train.images[:100])
     x, labels = x.astype(np.float32), np.asarray(dataset.train.labels[:100])
     _, back = jax.flatten_util.ravel_pytree(params)
@@ -273,7 +291,7 @@ def test_spectra_are_those_of_the_plain_hessian(runs: Any) -> None:
     hessian = jax.jit(jax.hessian(loss))  # one program for both masks
     for moment, held in (("before", before), ("after", after)):
         place = curvature.Place(1, 5, moment)
-        state = curvature.spectrum(runs, variant="rigl", place=place)
+        state = curvature.spectrum(runs.network("rigl"), place)
         weights = masked(params, held)
         flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
         there = {
@@ -300,36 +318,19 @@ def test_spectra_are_those_of_the_plain_hessian(runs: Any) -> None:
             )
 
 
-def test_variants_of_another_pruned_solution_are_refused(
-    runs: Any, monkeypatch: pytest.MonkeyPatch
+def test_large_networks_have_the_ends_of_the_spectrum_only(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs.check()
-    solution = runs.solution
-
-    def other(variant: str, moment: str, replicate: int) -> Any:
-        # As if the pruning had been run again, with other seeds.
-        return solution(variant, moment, 1 if variant == "prune" else replicate)
-
-    monkeypatch.setattr(runs, "solution", other)
-    with pytest.raises(ValueError, match=r"tiny_lt: expected the final masks of "):
-        runs.check()
+    place = curvature.Place(0, 5, "before")
+    whole = curvature.spectrum(runs.network("rigl"), place)
+    monkeypatch.setattr(curvature, "LARGEST", 10)
+    found = curvature.spectrum(runs.network("rigl"), place)
+    assert "eigenvalues" not in found and found["n"] == whole["n"]
+    assert max(found["lanczos"]["top"]) == pytest.approx(
+        max(whole["eigenvalues"]), rel=1e-3
+    )
 
 
-def test_a_lost_state_is_named(runs: Any) -> None:
+def test_a_lost_state_is_named(runs: Runs) -> None:
     with pytest.raises(ValueError, match=r"tiny_lt: .*nothing.*move .*tiny_lt away"):
-        runs.state("lt", "level_00/ticket/nothing")
-
-
-def test_the_parts_are_kept_and_what_is_damaged_is_computed_again(runs: Any) -> None:
-    def part(given: Any) -> Any:
-        assert given is runs
-        return {"alphas": [0.0, 1.0]}
-
-    found = analysis._once(runs, "part", part, ["rigl"], examples=60)
-    path = runs.folder / "analysis" / "tiny" / "part.json"
-    kept = path.read_text()
-    of = json.loads(kept)["of"]
-    assert (of["version"], of["backend"]) == (analysis.VERSION, jax.default_backend())
-    path.write_text(kept[:40])
-    assert analysis._once(runs, "part", part, ["rigl"], examples=60) == found
-    assert path.read_text() == kept
+        runs["lt"].state("level_00/ticket/nothing")
