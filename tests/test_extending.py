@@ -17,7 +17,7 @@ import pytest
 from helpers.campaigns import some
 
 import jaxsparse
-from experiments.studies import launcher
+from experiments.studies import driver
 from experiments.studies.runs import read
 from jaxsparse import config, factory, masks, metrics_log, runs, transforms
 from jaxsparse.training import state
@@ -114,19 +114,21 @@ def test_records_reach_the_callback(
     assert logged == {"level_01/ticket/replicate_2/level/test_accuracy": 0.5}
 
 
-def test_the_study_lists_runs_and_reports_on_them(root: Path, tmp_path: Path) -> None:
-    study = types.SimpleNamespace(**run_example(root, "DESCRIPTION = "))
-    listed = launcher.choose(study, "quick", ["rigl"])
-    assert [run.name for run in study.runs("cpu")] == ["set", "rigl"]
-    for run in study.runs("cpu"):
+def test_the_study_trains_measures_and_reports(root: Path, tmp_path: Path) -> None:
+    study = run_example(root, "STUDY = ")["STUDY"]
+    assert [run.name for run in study.all_runs("cpu")] == ["digits_set", "digits_rigl"]
+    for run in study.all_runs("cpu"):
         config.validate(read(run))
     brief = {"training.duration": "4step", "evaluation.every": "4step"}
     brief |= {"sparse.update_every": "2step", "run.tensorboard": False}
-    (run,) = [run._replace(overrides=run.overrides | brief) for run in listed]
-    runs.train(read(run), tmp_path / run.name)
-    page = study.finish(tmp_path, "quick", "")
-    assert page.parent == tmp_path / "report"
-    assert "RigL" in page.read_text(encoding="utf-8")
+    (_, run) = [
+        r._replace(overrides=r.overrides | brief) for r in study.all_runs("quick")
+    ]
+    places = driver.Places(tmp_path, tmp_path / "records", "")
+    assert driver.run_all([driver.Task(study, run, [run], places)]) == []
+    study.report("quick", tmp_path / "records", tmp_path / "report")
+    text = (tmp_path / "report" / "digits.md").read_text(encoding="utf-8")
+    assert "| rigl | 0." in text
 
 
 USES = """

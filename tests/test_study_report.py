@@ -4,22 +4,27 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.studies import report
+from experiments.studies.claims import Claim, Judged
+from experiments.studies.effects import Effect
 from jaxsparse.reports import plot_style
 
+STABLE = Claim(
+    "stable",
+    "large batches |\n are stable",
+    "figure",
+    "below 2 points",
+    lambda found: None,
+)
 CLAIMS = (
-    {
-        "name": "stable",
-        "statement": "large batches |\n are stable",
-        "published": "figure",
-        "threshold": "below 2 points",
-        "written": "before",
-        "ours": "0.4 points",
-        "n": 3,
-        "verdict": "reproduced",
-        "private": "not shown",
-    },
-    {"name": "far", "ours": float("nan"), "n": None, "verdict": "not reproduced"},
-    {"verdict": "reproduced"},
+    Judged(
+        STABLE,
+        "reproduced",
+        Effect(0.4, (0.3, 0.5), 0.01, 0.99, 3, "0.4 points"),
+        "unstable: yes (3.0 points)",
+        (0.02, 1.0),
+    ),
+    Judged(STABLE._replace(name="far"), "contradicted", short=True),
+    Judged(STABLE._replace(name="near"), "not measured"),
 )
 FRAME = pd.DataFrame({"variant": ["a", "b"], "mean": [0.1 + 0.2, np.nan]})
 
@@ -64,13 +69,19 @@ def test_the_page_for_the_repository_in_full(section, tmp_path):
     assert (tmp_path / "mnist.md").read_text() == (
         "# LeNet & co\n\n25 of 25 epochs.\n\n3 seeds < 4.\n\n"
         "## Claims\n\n"
-        "Verdicts: 2 reproduced, 1 not reproduced. Thresholds were written before.\n\n"
-        "| Verdict | Claim | Statement | Published | Threshold | Written | Ours | n |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "Verdicts: 1 reproduced, 1 contradicted, 1 not measured. All are marked as "
+        f"short: the runs have less than a third of the published number of updates. "
+        f"{report._RULES} Thresholds were written before.\n\n"
+        "| Verdict | Claim | Statement | Published | Threshold | Written | Premises "
+        "| Ours | 90 % interval | n | p (Holm) | p against (Holm) |\n"
+        f"|{' --- |' * 12}\n"
         "| reproduced | stable | large batches \\| are stable | figure "
-        "| below 2 points | before | 0.4 points | 3 |\n"
-        "| not reproduced | far |  |  |  |  |  |  |\n"
-        "| reproduced |  |  |  |  |  |  |  |\n\n"
+        "| below 2 points | before | unstable: yes (3.0 points) | 0.4 points "
+        "| 0.3 to 0.5 | 3 | 0.01 (0.02) | 0.99 (1) |\n"
+        "| contradicted | far | large batches \\| are stable | figure "
+        "| below 2 points | before |  |  |  |  |  |  |\n"
+        "| not measured | near | large batches \\| are stable | figure "
+        "| below 2 points | before |  |  |  |  |  |  |\n\n"
         "## Accuracy\n\n"
         "| Variant | Mean |\n| --- | --- |\n| <b> | 0.30 |\n| b |  |\n\n"
         "![Accuracy.](mnist_accuracy.png)\n\nAccuracy.\n\n"
@@ -120,12 +131,11 @@ def test_tables_are_kept_with_all_digits(section, tmp_path):
     content = (tmp_path / "mnist_variants.csv").read_bytes()
     assert content == b"variant,mean\na,0.30000000000000004\nb,\n"
     claims = pd.read_csv(tmp_path / "mnist_claims.csv", keep_default_na=False)
-    assert list(claims) == [
-        *("verdict", "name", "statement", "published", "threshold", "written"),
-        *("ours", "n"),
-    ]
     assert claims.loc[0, "statement"] == "large batches | are stable"
-    assert claims.loc[1].tolist() == ["not reproduced", "far", *[""] * 6]
+    assert (claims.loc[0, "p"], claims.loc[0, "p_holm"]) == ("0.01", "0.02")
+    assert claims.loc[1, ["verdict", "claim", "p"]].tolist() == [
+        *("contradicted", "far", "")
+    ]
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -18,12 +18,11 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_studies
 
 from experiments.studies.runs import read
 from experiments.sweeping import executors, gpus, monitor, report
 from experiments.sweeping import points as grid_points
-from jaxsparse import config
+from jaxsparse import config, runs
 from jaxsparse.training import state as state_lib
 
 GPUS = gpus.VISIBLE
@@ -503,7 +502,7 @@ def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> Non
     )
     first, _ = point.runs
     assert first.name == APART.format(0)
-    assert tiny_studies.train(first, tmp_path / first.name, "") == 0
+    runs.train(read(first), tmp_path / first.name)
     before = (tmp_path / first.name / "metrics.jsonl").read_bytes()
     run_to_end(sweep(root, tmp_path, *SEEDS_APART), left=1)
     assert (tmp_path / first.name / "metrics.jsonl").read_bytes() == before

@@ -167,7 +167,7 @@ def row(judged: Judged) -> dict[str, Any]:
     return {
         "verdict": judged.verdict + (" (short)" if judged.short and effect else ""),
         "claim": claim.name,
-        "statement": claim.statement,
+        "statement": " ".join(claim.statement.split()),
         "published": claim.published,
         "threshold": claim.threshold,
         "written": claim.written,

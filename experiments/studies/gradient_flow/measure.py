@@ -156,10 +156,10 @@ def of_predictions(network: Network) -> dict[str, Any]:
             gain([r for r in everyone if r != out]) for out in everyone
         ]
     if network.pruned is not None:
-        theirs = _logits(network, network.pruned)
+        theirs = jnp.asarray(_logits(network, network.pruned))
         found["with_pruned"] = [
             float(predictions.disagreement(one, theirs[network.pruned_seed(r)]))
-            for r, one in enumerate(stack)
+            for r, one in enumerate(jnp.asarray(stack))
         ]
     return found
 
