@@ -1,19 +1,19 @@
-"""Selection of the k highest scores by bisection, without sorting.
+"""Selection of the k highest scores by counting, without sorting.
 
 Floating-point scores are mapped to integers of the same order. The threshold is the
-largest integer that at least k scores reach, and bisection determines it bit by bit.
-Each iteration counts the scores that reach a trial threshold. This reads the scores
-once and, for sharded leaves, needs one all-reduce of a single number per threshold; no
-leaf is concatenated, gathered or moved. If scores tie at the threshold, a second
-bisection, over a pseudo-random order of positions, decides which of them are kept.
-Without ties, the second bisection takes no iterations.
+largest integer that at least k scores reach, and `search` determines it by bisection,
+or faster with the help of a sample. Each iteration counts the scores that reach a trial
+threshold. This reads the scores once and, for sharded leaves, needs one all-reduce of a
+single number per threshold; no leaf is concatenated, gathered or moved. If scores tie
+at the threshold, a second search, over a pseudo-random order of positions, decides
+which of them are kept.
 
 `keep` uses one threshold per layer, or a single one for all layers; `keep_in_rows` uses
 one for each row of each layer. The callers decide which weights compete.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -22,13 +22,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from jaxsparse.select import inputs, positions
+from jaxsparse.select import counting, inputs, positions, sample
 from jaxsparse.select.inputs import AxisName, Layer
+from jaxsparse.select.search import CountAt, Values, search
 from jaxsparse.types import Count
 
 Ties = Literal["spread", "drop"]
-Values = list[Int[Array, "..."]]
-CountAt = Callable[[Values, Int[Array, "c"]], Int[Array, "c"]]
 Expand = Callable[[Int[Array, "c"]], Values]
 
 
@@ -102,15 +101,21 @@ def _keep_layers(
         for score, mask in zip(scores, candidates, strict=True)
     ]
     integer = counts[0].dtype
+    values, targets = sortable_bits(layers), jnp.stack(counts)
     return _keep(
-        sortable_bits(layers),
-        positions.of_layers(layers, integer, pooled=pooled, axis_name=axis_name),
-        jnp.stack(counts),
+        values,
+        functools.partial(
+            positions.of_layers, layers, integer, pooled=pooled, axis_name=axis_name
+        ),
+        targets,
         ties=ties,
         expand=list,
         count=functools.partial(
             _count, integer=integer, pooled=pooled, axis_name=axis_name
         ),
+        first=()
+        if axis_name is not None
+        else sample.trials(values, targets, pooled=pooled),
     )
 
 
@@ -137,12 +142,14 @@ def keep_in_rows(
 
     def count(values: Values, cuts: Int[Array, "c"]) -> Int[Array, "c"]:
         pairs = zip(values, expand(cuts), strict=True)
-        counts = [_reached(value, cut).astype(jnp.int32) for value, cut in pairs]
+        counts = [
+            counting.count_in_rows(value, cut).astype(jnp.int32) for value, cut in pairs
+        ]
         return jnp.concatenate(counts)
 
     return _keep(
         values,
-        [positions.of_shape(value.shape, jnp.int32) for value in values],
+        lambda: [positions.of_shape(value.shape, jnp.int32) for value in values],
         jnp.concatenate(
             [
                 jnp.full(value.shape[0], each, jnp.int32)
@@ -193,18 +200,20 @@ def sortable_bits(layers: list[Layer]) -> Values:
 
 def _keep(
     values: Values,
-    orders: Values,
+    orders: Callable[[], Values],
     targets: Int[Array, "c"],
     *,
     ties: Ties,
     expand: Expand,
     count: CountAt,
+    first: Sequence[Int[Array, "c"]] = (),
 ) -> list[Bool[Array, "..."]]:
     """Finds the thresholds and breaks the ties at them.
 
     Args:
       values: scores as sortable integers, one array per layer.
-      orders: position of each weight in the tie-breaking order, one array per layer.
+      orders: computes the position of each weight in the tie-breaking order, one array
+        per layer.
       targets: number of weights to keep for each threshold.
       ties: "spread" or "drop"; whether tied weights are kept up to the count, or all
         removed.
@@ -212,6 +221,7 @@ def _keep(
         against its values.
       count: called as `count(values, thresholds)`; counts the values that reach each
         threshold.
+      first: thresholds to try first, see `search`.
 
     Returns:
       For each layer a boolean array, True for weights to keep.
@@ -219,52 +229,46 @@ def _keep(
     # The lowest integer marks weights that are not candidates. With thresholds above
     # it they are never kept, even if a count exceeds the number of candidates.
     limits = jnp.iinfo(values[0].dtype)
-    cuts = _bisect(values, targets, count, low=limits.min + 1, high=limits.max)
+    low, high = limits.min + 1, limits.max
+    cuts, reached, above = search(
+        values, targets, count, low=low, high=high, first=first
+    )
+    kept = [value >= cut for value, cut in zip(values, expand(cuts), strict=True)]
     # If more scores than the target reach a threshold, several are equal to it; the
     # last of these in the order of positions are removed.
-    excess = count(values, cuts) - targets
-    tied = [
-        jnp.where(value == cut, order, positions.NONE)
-        for value, cut, order in zip(values, expand(cuts), orders, strict=True)
-    ]
-    # Untied weights have the order NONE, below every end, so only tied weights are cut.
-    first, beyond = positions.FIRST, jnp.iinfo(orders[0].dtype).max
-    if ties == "spread":
-        ends = _bisect(tied, excess, count, low=first, high=beyond)
-    else:
-        ends = jnp.where(excess > 0, first, beyond)
-    return [
-        (value >= cut) & (order < end)
-        for value, cut, order, end in zip(
-            values, expand(cuts), tied, expand(ends), strict=True
-        )
-    ]
+    excess = reached - targets
 
+    def remove(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        kept, excess = carry
+        # Untied weights have the order NONE, below every end, so only tied weights are
+        # removed.
+        tied = [
+            jnp.where(value == cut, order, positions.NONE)
+            for value, cut, order in zip(values, expand(cuts), orders(), strict=True)
+        ]
+        beyond = jnp.iinfo(tied[0].dtype).max
+        if ties == "spread":
+            ends, *_ = search(
+                tied,
+                excess,
+                count,
+                low=positions.FIRST,
+                high=beyond,
+                uniform=True,
+                num_values=reached - above,
+            )
+        else:
+            ends = jnp.where(excess > 0, positions.FIRST, beyond).astype(tied[0].dtype)
+        fewer = [
+            mask & (order < end)
+            for mask, order, end in zip(kept, tied, expand(ends), strict=True)
+        ]
+        return fewer, jnp.zeros_like(excess)
 
-def _bisect(
-    values: Values, targets: Int[Array, "c"], count: CountAt, *, low: int, high: int
-) -> Int[Array, "c"]:
-    """Finds the largest threshold in [low, high] that at least `targets` values reach.
-
-    Stops early at any threshold that exactly `targets` values reach, since all such
-    thresholds select the same values. Returns `high`, without an iteration, where
-    `targets` is 0 or less, and `low` where fewer than `targets` values reach any
-    threshold.
-    """
-
-    def narrow(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = (low | high) - ((low ^ high) >> 1)  # rounds up, cannot overflow
-        reached = count(values, middle)
-        below = jnp.where(reached == targets, middle, middle - 1)
-        return (
-            jnp.where(reached >= targets, middle, low),
-            jnp.where(reached > targets, high, below),
-        )
-
-    highs = jnp.full(targets.shape, high, values[0].dtype)
-    lows = jnp.where(targets <= 0, highs, jnp.full_like(highs, low))
-    return lax.while_loop(lambda b: jnp.any(b[0] < b[1]), narrow, (lows, highs))[0]
+    # A loop of one iteration or none. Under `vmap` a conditional would compute the
+    # order of positions always, also where no scores tie.
+    is_divided = lambda carry: jnp.any(carry[1] > 0)  # noqa: E731
+    return lax.while_loop(is_divided, remove, (kept, excess))[0]
 
 
 def _count(
@@ -279,21 +283,11 @@ def _count(
 
     If `pooled`, every entry of the result is the sum over all layers.
     """
-    # Exact, since float32 counts along the last axis only.
     counts = [
-        jnp.sum(_reached(value, cut), dtype=integer)
+        counting.count(value, cut, integer)
         for value, cut in zip(values, cuts, strict=True)
     ]
     counted = jnp.stack(counts)
     if axis_name is not None:
         counted = lax.psum(counted, axis_name)
     return jnp.full_like(counted, jnp.sum(counted)) if pooled else counted
-
-
-def _reached(value: Int[Array, "..."], cut: Int[Array, "..."]) -> Array:
-    """Counts, along the last axis, the values that reach their threshold."""
-    reached = jnp.atleast_1d(value >= cut)
-    # float32 represents counts up to 2**24 exactly, and on CPUs its sum takes half the
-    # time of an int32 sum.
-    dtype = jnp.float32 if reached.shape[-1] <= 2**24 else jnp.int32
-    return jnp.sum(reached, axis=-1, dtype=dtype)
