@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import recipes
+from experiments import command_line, recipes
 from jaxsparse import config
+from jaxsparse.data import tfds_folders
 
 TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
@@ -144,6 +145,19 @@ def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
         assert code == 1, (words, lines)
         assert len(lines) == 1, (words, lines)
         assert lines[0].startswith(f"error: {message}"), (words, lines)
+
+
+def test_each_remedy_for_a_missing_dataset_has_a_line(tmp_path: Path) -> None:
+    assert command_line.join_lines("no such\nfolder;\n\n  do so\n") == (
+        "no such folder; do so"
+    )
+    with pytest.raises(ValueError, match="mnist") as caught:
+        tfds_folders.find("mnist", data_dir=str(tmp_path))
+    first, *remedies = command_line.join_lines(str(caught.value)).splitlines()
+    assert first.startswith("config.data.name: expected the dataset 'mnist'")
+    assert first.endswith("Do one of these:")
+    assert len(remedies) == 4
+    assert all(line.startswith("  - ") for line in remedies)
 
 
 PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK, SCORE]

@@ -13,6 +13,7 @@ from jaxsparse.data import augment, datasets, names
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory import unused_fields
 from jaxsparse.factory.durations import config_context
 from jaxsparse.training import steps
 
@@ -60,6 +61,22 @@ def _read_data(config: ConfigDict) -> Dataset:
             split_seed=c.split_seed,
             examples=(c.train_examples or None, c.test_examples or None),
         )
+
+
+def check(config: ConfigDict) -> None:
+    """Checks that no options of another registered dataset are set.
+
+    Args:
+      config: a config with valid types and ranges.
+
+    Raises:
+      ValueError: if one is; the message names the config field.
+    """
+    name = config.data.name
+    own = config_lib.DATASETS[name].options if name in config_lib.DATASETS else ()
+    built_in = {field.removeprefix("data.") for field in config_lib.FIELDS}
+    used = (*built_in, *own)
+    unused_fields.check(config, "data", used, chosen=f"data.name {name!r}")
 
 
 def check_alike(config: ConfigDict, dataset: Dataset) -> None:

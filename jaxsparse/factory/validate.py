@@ -7,6 +7,7 @@ from jaxsparse.factory import (
     durations,
     gradinit,
     init_masks,
+    input_data,
     instability,
     methods,
     models,
@@ -30,6 +31,7 @@ def check_names(config: ConfigDict) -> None:
         would have no effect, or fields exclude each other.
     """
     config_lib.check_names(config)
+    input_data.check(config)
     models.check(config)
     methods.check(config)
     init_masks.check(config)
