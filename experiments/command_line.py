@@ -180,14 +180,21 @@ def show_help() -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    """Exits with one line and no traceback."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    """Exits with the message and no traceback."""
+    print(f"error: {join_lines(message)}", file=sys.stderr)
     sys.exit(1)
 
 
-def one_line(message: str) -> str:
-    """Joins the lines of a message."""
-    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+def join_lines(message: str) -> str:
+    """Joins the lines of a message, except the items of a list of remedies.
+
+    Items are lines that begin with "  - ".
+    """
+    lines = [line.rstrip() for line in message.splitlines() if line.strip()]
+    joined = "".join(
+        f"\n{line}" if line.startswith("  - ") else f" {line.strip()}" for line in lines
+    )
+    return joined.strip()
 
 
 def _reword(message: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import recipes
+from experiments import command_line, recipes
 from jaxsparse import config, launchers
+from jaxsparse.data import tfds_folders
 
 TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
@@ -127,7 +128,10 @@ MISTAKES = [
         [REPRODUCE, "--study=tost", "--data_dir=/nowhere"],
         "--data_dir: expected a folder of prepared datasets, got /nowhere",
     ),
-    ([REPRODUCE, "--study=tost", "--hours=-1"], "--hours: expected a non-negative number, got"),
+    (
+        [REPRODUCE, "--study=tost", "--hours=-1"],
+        "--hours: expected a non-negative number, got",
+    ),
     ([REPORT], "expected folders of runs, got none"),
     ([REPORT, "/nowhere"], "/nowhere: not a run; expected the folder of a run"),
     ([REPORT, "a", "b"], "--out: missing with 2 runs; give --out=DIR"),
@@ -165,6 +169,19 @@ def test_the_first_process_says_what_it_runs_before_jax_is_imported(
     assert code == 99
     first = [] if number == "1" else ["lth_digits_quick: run in /nowhere/it"]
     assert lines == [*first, "imported JAX"]
+
+
+def test_each_remedy_for_a_missing_dataset_has_a_line(tmp_path: Path) -> None:
+    assert command_line.join_lines("no such\nfolder;\n\n  do so\n") == (
+        "no such folder; do so"
+    )
+    with pytest.raises(ValueError, match="mnist") as caught:
+        tfds_folders.find("mnist", data_dir=str(tmp_path))
+    first, *remedies = command_line.join_lines(str(caught.value)).splitlines()
+    assert first.startswith("config.data.name: expected the dataset 'mnist'")
+    assert first.endswith("Do one of these:")
+    assert len(remedies) == 4
+    assert all(line.startswith("  - ") for line in remedies)
 
 
 PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK, SCORE]

@@ -145,20 +145,19 @@ WRONG_NAMES = [
 WRONG_BUILDS = [
     (
         {"data.validation": 1437},
-        "data: validation: expected 0 to 1436 of 1437 training examples, got 1437",
+        "data.validation: expected 0 to 1436 of 1437 training examples, got 1437",
     ),
     (
         {"data.train_examples": 5000},
-        "data: first: expected 1 to 1397, the number of examples, got 5000",
+        "data.train_examples: expected 1 to 1397, the number of examples, got 5000",
     ),
     (
         {"data.test_examples": 361},
-        "data: first: expected 1 to 360, the number of examples, got 361",
+        "data.test_examples: expected 1 to 360, the number of examples, got 361",
     ),
     (
         {"data.batch_size": 500, "data.drop_last": True},
-        "data: batch_size: expected at most 120, the number of examples, with "
-        "drop_last",
+        "data.batch_size: expected at most 120, the number of examples, with drop_last",
     ),
     ({"data.batch_size": 121}, "data.batch_size: expected at most the 120 training "),
     ({"data.crop_pad": 9}, "data.crop_pad: expected at most the 8 pixels of a side of"),
@@ -173,7 +172,7 @@ WRONG_BUILDS = [
     ),
     (
         {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0},
-        "sparse: sparsity: expected one weight or more for each of 3 layers",
+        "sparse.sparsity: expected one weight or more for each of 3 layers",
     ),
     (
         {"sparse.method": "static", "sparse.sparsity": 0.999995, "lottery.levels": 0}
@@ -390,7 +389,7 @@ def test_masks_that_no_path_goes_through_warn(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnist", "data.name: expected the dataset 'mnist'"),
+        ("mnist", "config.data.name: expected the dataset 'mnist'"),
         ("cifar01", "config.data.name: expected a known dataset or one in "),
     ],
 )

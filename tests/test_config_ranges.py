@@ -172,6 +172,13 @@ STATIC = "--config.sparse.method=static --config.sparse.pai_score="
             "it is a value of config.sparse.method, not of confi",
         ),
         ("lottery.controls", ("random_masks",), "did you mean random_mask"),
+        ("sparse.method", "erk", "it is a value of config.sparse.distribution, not"),
+        # Words that are values of fields of another kind are no hint.
+        ("lottery.score", "scaled", "got 'scaled'$"),
+        ("lottery.score", "mag", "did you mean magnitude"),
+        ("data.augment", "none", "got 'none'$"),
+        ("optimizer.name", "step", "got 'step'$"),
+        ("sparse.method", "lottery", "did you mean one of none, static"),
     ],
 )
 def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> None:
@@ -193,6 +200,10 @@ def test_names_are_refused_without_jax(field: str, value: Any, hint: str) -> Non
         ("optimizer.nme", "optimizer.name"),
         ("sprase.sparsity", "sparse.sparsity"),
         ("sparse.lr", "schedule.learning_rate or "),
+        ("training.epochs", "training.duration or "),
+        ("optimizer.beta1", "optimizer.b1 or "),
+        ("sparse.pruning_rate", "lottery.fraction or sparse.sparsity or "),
+        ("sparse.start", "one of the section 'sparse' in configs/README.md or "),
         ("sparse.zzz", "one of the section 'sparse' in configs/README.md or "),
     ],
 )

@@ -1,5 +1,6 @@
 """Scores of users: one that does not fit the network is found before training."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,51 @@ def test_scores_that_use_everything_can_be_traced() -> None:
     batches = {"sparse.score_batches": 2, "sparse.score_batch_size": 3}
     c = tiny.config(FIELDS["lottery.score"] | batches)
     assert experiment_lib.make_experiment(c, factory.load_data(c), Path())
+
+
+UNUSED = [
+    (
+        {"lottery.levels": 1, "sparse.own_power": 3.0},
+        "config.sparse.own_power: expected 2.0 with sparse.method 'none' and "
+        "lottery.score 'magnitude', got 3.0; the field belongs to score own;",
+    ),
+    (
+        {"sparse.method": "rigl", "sparse.end_step": "50%", "sparse.own_power": 3.0},
+        "config.sparse.own_power: expected 2.0 with sparse.method 'rigl', got 3.0; the "
+        "field belongs to score own; choose one of these, or leave the field out$",
+    ),
+    (
+        {"lottery.levels": 1, "sparse.score_batches": 3},
+        "config.sparse.score_batches: expected 10 with sparse.method 'none' and "
+        "lottery.score 'magnitude', got 3; the field belongs to sparse.method static "
+        "and score snip, grasp, grasp_absolute;",
+    ),
+    (
+        {"model.conv_channels": (3,), "model.name": "resnet_20"},
+        "config.model.conv_channels: expected None with model.name 'resnet_20', got (3,); "
+        "the field belongs to model.name lenet_5",
+    ),
+    (
+        {"data.own_size": 3},
+        "config.data.own_size: expected 2 with data.name 'digits', got 3; the field "
+        "belongs to data.name own_data;",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), UNUSED)
+def test_fields_of_what_is_not_chosen_say_to_what_they_belong(
+    fields: dict[str, Any], message: str
+) -> None:
+    config.register_score("own", magnitudes, options={"own_power": 2.0})
+    config.register_dataset("own_data", lambda data_dir: None, options={"own_size": 2})
+    try:
+        c = tiny.config({"lottery.levels": 0} | fields)
+        pattern = re.escape(message).replace(r"\$", "$")
+        with pytest.raises(ValueError, match=f"^{pattern}"):
+            factory.check_names(c)
+    finally:
+        config.DATASETS.remove("own_data")
 
 
 def test_the_nesting_may_differ_from_that_of_the_masks() -> None:

@@ -15,6 +15,11 @@ from jaxsparse.config.fields import FIELDS
 # Scores of examples by logits, and statistics for BatchNorm: flags of score_data.py.
 LOGIT_SCORES = ("el2n", "margin", "loss")
 BATCH_NORM = ("evaluation", "batch")
+# Fields whose values are proper names, which say what was meant also in another field.
+PROPER = (
+    *("sparse.method", "sparse.pai_score", "model.name", "optimizer.name"),
+    *("sparse.distribution", "lottery.controls"),
+)
 
 
 def check_names(config: ConfigDict) -> None:
@@ -34,6 +39,10 @@ def check_names(config: ConfigDict) -> None:
     for registry in (registries.MODELS, registries.METHODS, registries.SCORES):
         known[registry.field] = list(registry)
     known["lottery.score"] = list(registries.SCORES)
+    proper = {
+        field: [name for name in known[field] if name not in ("none", "random")]
+        for field in PROPER
+    }
     for field, names in known.items():
         # Missing fields and wrong types pass here: `validate` reports them.
         value: Any = config
@@ -42,4 +51,4 @@ def check_names(config: ConfigDict) -> None:
         values = value if isinstance(value, tuple) else (value,)
         for name in values:
             if isinstance(name, str):
-                naming.check_known(field, name, names, others=known)
+                naming.check_known(field, name, names, others=proper)

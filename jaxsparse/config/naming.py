@@ -8,11 +8,14 @@ from jaxsparse import old_names
 
 # Field names of other programs, and the fields here.
 COMMON = {
+    "beta1": "optimizer.b1",
+    "beta2": "optimizer.b2",
     "dataset": "data.name",
     "epochs": "training.duration",
     "model": "model.name",
     "network": "model.name",
     "optimizer": "optimizer.name",
+    "pruning_rate": "lottery.fraction or sparse.sparsity",
     "seed": "seeds.init",
     "steps": "training.duration",
 }
@@ -48,8 +51,10 @@ def check_known(
       field: dotted name of the field.
       name: value of the field.
       known: valid values of the field.
-      others: valid values of other fields, by dotted field name. If `name` is
-        nearer to one of them, the message says to which field it belongs.
+      others: valid values of other fields, by dotted field name. If `name` is one of
+        them, or very similar, the message says to which field it belongs. Pass fields
+        whose values are proper names, such as "snip". Words that would suit many
+        fields, such as "scale", are no hint.
 
     Raises:
       ValueError: if `name` is not in `known`; the message gives the field and a
@@ -64,7 +69,9 @@ def check_known(
     best = max((_likeness(name, value) for value in known), default=0.0)
     for other, values in (others or {}).items():
         for value in values if other != field else ():
-            if (alike := _likeness(name, value)) > max(best, 0.6):
+            alike = _likeness(name, value)
+            # Most short words are similar to some short name.
+            if alike > max(best, 0.7 if len(value) > 3 else 0.99):
                 best, hint = alike, f"; {_hint_elsewhere(field, other, value, name)}"
     expected = f"one of {', '.join(known)}" if few else "a known name"
     raise ValueError(f"config.{field}: expected {expected}, got {name!r}{hint}")
@@ -109,13 +116,15 @@ def nearest_field(name: str, known: Iterable[str]) -> str:
         field: end for field, end in ends.items() if field.startswith(f"{section}.")
     }
     if section and mine:
-        close = difflib.get_close_matches(last, mine.values(), n=2, cutoff=0.6)
+        close = difflib.get_close_matches(last, mine.values(), n=2, cutoff=0.65)
         if close:
             return " or ".join(f"{section}.{end}" for end in close)
     same = [field for field, end in ends.items() if last in (end, initials(end))]
     if not same:
         close = difflib.get_close_matches(last, set(ends.values()), n=1, cutoff=0.7)
         same = [field for field, end in ends.items() if end in close]
+    if last in COMMON:  # in a section that has no such field
+        return COMMON[last]
     # Several sections may have a field of this name: those most often set are first.
     order = ("schedule", "sparse", "data", "optimizer", "training", "lottery")
     rank = {part: place for place, part in enumerate(order)}

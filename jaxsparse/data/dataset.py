@@ -207,12 +207,13 @@ def mix(examples: Examples, *, seed: int) -> Examples:
     return take(examples, generator.permutation(len(examples.labels)))
 
 
-def first(examples: Examples, n: int) -> Examples:
-    """Returns the first `n` examples, for quick variants of an experiment.
+def first(examples: Examples, n: int, *, field: str = "n") -> Examples:
+    """Returns the first `n` examples, for quick versions of an experiment.
 
     Args:
       examples: examples to shorten; the result shares their memory.
       n: number of examples to keep, at least 1.
+      field: name of the number in error messages.
 
     Returns:
       Exactly `n` examples.
@@ -223,7 +224,7 @@ def first(examples: Examples, n: int) -> Examples:
     total = len(examples.labels)
     if not 1 <= n <= total:
         raise ValueError(
-            f"first: expected 1 to {total}, the number of examples, got {n}; select "
+            f"{field}: expected 1 to {total}, the number of examples, got {n}; select "
             "fewer, or omit the number to use all"
         )
     return _select(examples, slice(n))

@@ -339,7 +339,9 @@ def load(
     mean, std = published
     # Shorten last, so that the statistics do not depend on the number of examples.
     train, test = (
-        part if count is None else dataset.first(part, count)
-        for part, count in zip((train, test), examples, strict=True)
+        part if count is None else dataset.first(part, count, field=field)
+        for part, count, field in zip(
+            *((train, test), examples, ("train_examples", "test_examples")), strict=True
+        )
     )
     return Dataset(train, held_out, test, classes, mean, std)

@@ -132,8 +132,8 @@ def explain(name: str, folder: Path, missing: list[str]) -> str:
     """
     origin = ORIGINS.get(name, "put PNG or JPEG images there")
     return (
-        f"data.name: expected folders {folder}/SPLIT/CLASS of images for the dataset "
-        f"{name!r}, got no {' and no '.join(missing)}.\n"
+        f"config.data.name: expected folders {folder}/SPLIT/CLASS of images for the "
+        f"dataset {name!r}, got no {' and no '.join(missing)}.\n"
         "Do one of these:\n"
         "  - name a folder with these: --config.data.dir=FOLDER (or set "
         f"TFDS_DATA_DIR), for FOLDER/{name}/SPLIT/CLASS\n"

@@ -61,7 +61,7 @@ def _explain(name: str, root: Path) -> str:
         )
     arguments = f"--dataset={shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
     return (
-        f"data.name: expected the dataset {name!r}, prepared by TFDS, in "
+        f"config.data.name: expected the dataset {name!r}, prepared by TFDS, in "
         f"{root / name.partition(':')[0]}/VERSION, got no such folder.\n"
         "Do one of these:\n"
         "  - name a folder that holds it: --config.data.dir=FOLDER (or set "

@@ -13,6 +13,7 @@ from jaxsparse.data import augment, datasets, names
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory import unused_fields
 from jaxsparse.factory.durations import config_context
 from jaxsparse.training import steps
 
@@ -73,6 +74,22 @@ def _read_downsampled(
     """Reads examples, and averages their images over windows of pixels."""
     train, test, classes = read(data_dir=data_dir)
     return *(dataset_lib.downsample(part, factor) for part in (train, test)), classes
+
+
+def check(config: ConfigDict) -> None:
+    """Checks that no options of another registered dataset are set.
+
+    Args:
+      config: a config with valid types and ranges.
+
+    Raises:
+      ValueError: if one is; the message names the config field.
+    """
+    name = config.data.name
+    own = config_lib.DATASETS[name].options if name in config_lib.DATASETS else ()
+    built_in = {field.removeprefix("data.") for field in config_lib.FIELDS}
+    used = (*built_in, *own)
+    unused_fields.check(config, "data", used, chosen=f"data.name {name!r}")
 
 
 def check_alike(config: ConfigDict, dataset: Dataset) -> None:

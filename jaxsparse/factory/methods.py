@@ -16,6 +16,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import distributions, fan_axes, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.factory import scores as scores_lib
+from jaxsparse.factory import unused_fields
 from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.training.optimizers import LearningRate
 
@@ -65,20 +66,19 @@ def check(config: ConfigDict) -> None:
       ValueError: if a name is unknown, a field is set that the method does not read, or
         a required field is missing; the message names the config field.
     """
-    c, plain = config.sparse, config_lib.default().sparse
-    method = config_lib.METHODS.find(c.method)
-    reads = list(method.fields)
-    for score in scores_lib.used(config).values():
-        reads += score.options
-        reads += ("score_batches", "score_batch_size") if score.needs_data else ()
-    # A field at its default counts as not set.
-    for name in c:
-        if name not in ("method", *reads) and c[name] != plain[name]:
-            users = "and its score, which do not use it" if reads else "without masks"
-            raise ValueError(
-                f"config.sparse.{name}: expected {plain[name]!r} with method "
-                f"{c.method!r} {users}, got {c[name]!r}; {_used(reads)}"
-            )
+    c = config.sparse
+    method, scores = config_lib.METHODS.find(c.method), scores_lib.used(config)
+    used = ["method", *method.fields]
+    for score in scores.values():
+        used += [*score.options, *unused_fields.score_fields(score)]
+    chosen = [f"sparse.method {c.method!r}"]
+    chosen += [f"{field} {score.name!r}" for field, score in scores.items()]
+    remedy = "choose one of these, or leave the field out"
+    if c.method == "none" and not scores:
+        remedy += "; lottery tickets have config.lottery.levels and .fraction instead"
+    unused_fields.check(
+        config, "sparse", used, chosen=" and ".join(chosen), remedy=remedy
+    )
     for name in method.requires:
         if not c[name]:
             raise ValueError(
@@ -104,16 +104,6 @@ def check(config: ConfigDict) -> None:
         )
     with config_context("sparse"):
         read_structure(c.structure)
-
-
-def _used(fields: list[str]) -> str:
-    """Returns the end of a message: which fields of `sparse` have an effect."""
-    if fields:
-        return f"they use {fields}"
-    return (
-        "set config.sparse.method to train sparsely, or config.lottery.levels and "
-        "config.lottery.fraction for tickets"
-    )
 
 
 def read_structure(text: str | None) -> select.Structure | None:

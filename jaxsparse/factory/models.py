@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import models
+from jaxsparse.factory import unused_fields
 from jaxsparse.models import convolutions, layers, pooling
 
 
@@ -37,17 +38,10 @@ def check(config: ConfigDict) -> None:
       ValueError: if the name is unknown, or a field does not apply to the network; the
         message names the config field.
     """
-    c, plain = config.model, config_lib.default().model
+    c = config.model
     family = config_lib.MODELS.find(c.name)
-    takes = [field for field in (*config_lib.SIZES, "dtype") if field in family.takes]
-    takes += family.options
-    # A field at its default counts as not set.
-    for field in c:
-        if field not in ("name", "norm_affine", *takes) and c[field] != plain[field]:
-            raise ValueError(
-                f"config.model.{field}: expected {plain[field]!r} for {c.name!r}, "
-                f"which does not use it, got {c[field]!r}; the network uses {takes}"
-            )
+    used = ("name", "norm_affine", *family.options, *unused_fields.model_fields(family))
+    unused_fields.check(config, "model", used, chosen=f"model.name {c.name!r}")
     if c.features and family.blocks not in (None, len(c.features)):
         raise ValueError(
             f"config.model.features: expected {family.blocks} sizes for {c.name!r}, or "

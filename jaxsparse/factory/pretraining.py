@@ -202,7 +202,7 @@ def rows(
             )
             scores = multihost.broadcast_from_primary(lambda: read().scores)
     balance = {"labels": train.labels, "classes": dataset.classes}
-    with config_context("pretraining"):
+    with config_context("pretraining", {"first": "window_start"}):
         each = [
             subsets_lib.choose(
                 scores,

@@ -8,6 +8,7 @@ from jaxsparse.factory import (
     durations,
     gradinit,
     init_masks,
+    input_data,
     instability,
     methods,
     models,
@@ -31,6 +32,7 @@ def check_names(config: ConfigDict) -> None:
         would have no effect, or fields exclude each other.
     """
     config_lib.check_names(config)
+    input_data.check(config)
     models.check(config)
     methods.check(config)
     init_masks.check(config)

@@ -250,7 +250,7 @@ def test_noise_throughout_is_in_the_data() -> None:
             {"pretraining.size": 0},
             r"pretraining\.size: expected at least 1 with .*'random'",
         ),
-        ({"pretraining.size": 121}, r"pretraining: size: expected 1 to 120.*got 121"),
+        ({"pretraining.size": 121}, r"pretraining\.size: expected 1 to 120.*got 121"),
         (
             {"pretraining.subset": "easiest"},
             r"pretraining\.scores: expected a file .*'easiest', got None",

@@ -20,11 +20,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"sparse.sparsity": 0.5},
-        "sparse.sparsity: expected 0.9 with method 'none' .*got 0.5",
+        "sparse.sparsity: expected 0.9 with sparse.method 'none', got 0.5; the field "
+        "belongs to sparse.method static, gmp, .*sr_ste; .* lottery tickets have",
     ),
     (
         fields_of("set", grow="random"),
-        "sparse.grow: .*'set' and its score, which do not",
+        "sparse.grow: expected 'gradient' with sparse.method 'set', got 'random'; the "
+        "field belongs to sparse.method rigl; choose one of these, or leave the field",
     ),
     (
         fields_of("rigl", distribution="erq"),
