@@ -7,11 +7,13 @@ runs; see `variants` for what had been seen of its setting.
 """
 
 from experiments.studies.claims import Claim
-from experiments.studies.stable_imp import evidence
+from experiments.studies.stable_imp import evidence, premises
 from experiments.studies.stable_imp.evidence import (
     APART,
     MATCHING,
     STABLE,
+)
+from experiments.studies.stable_imp.premises import (
     has_gap,
     is_stable,
     is_unstable,
@@ -65,7 +67,7 @@ CLAIMS = (
         "ResNet-20 from update 500 (Frankle et al., figure)",
         f"dense less tickets of the latest rewinding step below {MATCHING:g} points",
         evidence.stable_match,
-        (evidence.last_is_stable(),),
+        (premises.last_is_stable(),),
     ),
     Claim(
         "stability and matching coincide",
@@ -92,7 +94,7 @@ CLAIMS = (
         "helps at 512, not at 1,024 and 2,048 (Maene et al., figure)",
         "instability of dense networks without less that with warm-up above 0",
         evidence.warmup_helps,
-        (evidence.plain_is_unstable(),),
+        (premises.plain_is_unstable(),),
         AMENDED,
     ),
     Claim(
@@ -151,7 +153,7 @@ CLAIMS = (
         "to the level of reinitialized (Maene et al., figure)",
         "gap repelled below half of that before",
         evidence.repelled,
-        (has_gap("penalty"), evidence.moves_apart()),
+        (has_gap("penalty"), premises.moves_apart()),
         AMENDED,
     ),
     Claim(
@@ -160,7 +162,7 @@ CLAIMS = (
         "unaffected (Maene et al., figure)",
         "controls lose less than half of what tickets lose",
         evidence.controls_spared,
-        (evidence.tickets_lose(),),
+        (premises.tickets_lose(),),
         AMENDED,
     ),
     Claim(
@@ -172,7 +174,7 @@ CLAIMS = (
         (
             is_unstable("unstable", pruned=False),
             is_unstable("unstable", pruned=True),
-            evidence.moves_together(),
+            premises.moves_together(),
         ),
         AMENDED,
     ),
@@ -182,7 +184,7 @@ CLAIMS = (
         "hurts (Maene et al., figure)",
         "accuracy of controls without less that with attraction above 0",
         evidence.attraction_hurts,
-        (is_unstable("unstable", pruned=False), evidence.moves_together()),
+        (is_unstable("unstable", pruned=False), premises.moves_together()),
         AMENDED,
     ),
     Claim(

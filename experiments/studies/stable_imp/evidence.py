@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.studies import effects
-from experiments.studies.claims import Found, NotMeasured, Premise, entries
+from experiments.studies.claims import Found, NotMeasured, entries
 from experiments.studies.effects import Effect, spread
 from jaxsparse.analysis import connectivity
 
@@ -124,68 +124,12 @@ def onset(found: Found, level: int) -> dict[int, np.ndarray]:
     return dict(sorted(by_step.items()))
 
 
-def is_unstable(role: str, *, pruned: bool) -> Premise:
-    """Makes the premise that training from initialization is unstable.
+def has_dead(*variants: Found) -> bool:
+    """Returns whether a seed never learned.
 
     Args:
-      role: "unstable" or "stable".
-      pruned: whether of pruned rounds or of dense networks.
+      *variants: measurements of runs.
     """
-
-    def evaluate(found: Found) -> Effect:
-        (variant,) = entries(found["variants"], role)
-        return effects.above(instabilities(variant, pruned=pruned), STABLE)
-
-    what = "pruned rounds" if pruned else "dense networks"
-    return Premise(f"{role} {what} are unstable (above {STABLE:g} points)", evaluate)
-
-
-def is_stable(role: str, *, pruned: bool) -> Premise:
-    """Makes the premise that training from initialization is stable.
-
-    Args:
-      role: "unstable" or "stable".
-      pruned: whether of pruned rounds or of dense networks.
-    """
-
-    def evaluate(found: Found) -> Effect:
-        (variant,) = entries(found["variants"], role)
-        return effects.below(instabilities(variant, pruned=pruned), STABLE)
-
-    what = "pruned rounds" if pruned else "dense networks"
-    return Premise(f"{role} {what} are stable (below {STABLE:g} points)", evaluate)
-
-
-def starts_unstable(level: int) -> Premise:
-    """Makes the premise that the earliest start is unstable.
-
-    Args:
-      level: 0 for dense networks; otherwise of the sparsest tickets.
-    """
-
-    def evaluate(found: Found) -> Effect:
-        return effects.above(next(iter(onset(found, level).values())), STABLE)
-
-    what = "tickets" if level else "dense networks"
-    return Premise(f"{what} are unstable from initialization", evaluate)
-
-
-def has_gap(part: str) -> Premise:
-    """Makes the premise that tickets beat reinitialized controls where stable.
-
-    Args:
-      part: part of the measurements, "variants" or "penalty".
-    """
-
-    def evaluate(found: Found) -> Effect:
-        (variant,) = entries(found[part], "stable")
-        return effects.above(gaps(variant), exact=_dead(variant))
-
-    return Premise("stable tickets beat reinitialized controls", evaluate)
-
-
-def _dead(*variants: Found) -> bool:
-    """Returns whether a seed of the variants never learned."""
     return any(np.nanmin(v["ticket"]) < 2 * CHANCE for v in variants)
 
 
@@ -257,15 +201,6 @@ def together(found: Found) -> Effect:
     return effects.rank_correlation(np.stack(unstable, 1), np.stack(lost, 1))
 
 
-def last_is_stable() -> Premise:
-    """Makes the premise that tickets of the latest rewinding step are stable."""
-
-    def evaluate(found: Found) -> Effect:
-        return effects.below(list(onset(found, 1).values())[-1], STABLE)
-
-    return Premise("tickets of the latest rewinding step are stable", evaluate)
-
-
 def made_stable(found: Found) -> Effect:
     """Instability of dense networks of both runs."""
     unstable, stable = entries(found["variants"], "unstable", "stable")
@@ -279,16 +214,6 @@ def warmup_helps(found: Found) -> Effect:
     plain, warm = entries(found["warmup"], "plain", "warm")
     a, b = (instabilities(variant, pruned=False) for variant in (plain, warm))
     return effects.above(a - b).said(f"dense: {spread(a)} points, {spread(b)} with it")
-
-
-def plain_is_unstable() -> Premise:
-    """Makes the premise that training without warm-up is unstable."""
-
-    def evaluate(found: Found) -> Effect:
-        (plain,) = entries(found["warmup"], "plain")
-        return effects.above(instabilities(plain, pruned=False), STABLE)
-
-    return Premise("dense networks are unstable without warm-up", evaluate)
 
 
 def stays_stable(found: Found) -> Effect:
@@ -308,7 +233,7 @@ def win(control: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         (stable,) = entries(found["variants"], "stable")
         values = gaps(stable, control)
-        return effects.above(values, exact=_dead(stable)).said(
+        return effects.above(values, exact=has_dead(stable)).said(
             f"{spread(values)} points"
         )
 
@@ -320,7 +245,7 @@ def no_win(found: Found) -> Effect:
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = map(gaps, pair)
     words = f"gap {spread(unstable)} points, stable {spread(stable)}"
-    return effects.above(0.5 * stable - unstable, exact=_dead(*pair)).said(words)
+    return effects.above(0.5 * stable - unstable, exact=has_dead(*pair)).said(words)
 
 
 def repelled(found: Found) -> Effect:
@@ -328,7 +253,7 @@ def repelled(found: Found) -> Effect:
     pair = entries(found["penalty"], "stable", "repelled")
     before, after = map(gaps, pair)
     words = f"gap {spread(before)} points, repelled {spread(after)}"
-    return effects.above(0.5 * before - after, exact=_dead(*pair)).said(words)
+    return effects.above(0.5 * before - after, exact=has_dead(*pair)).said(words)
 
 
 def controls_spared(found: Found) -> Effect:
@@ -339,38 +264,7 @@ def controls_spared(found: Found) -> Effect:
         for name in ("ticket", "reinitialized")
     )
     words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
-    return effects.above(0.5 * lost - control, exact=_dead(*pair)).said(words)
-
-
-def moves_apart() -> Premise:
-    """Makes the premise that repulsion moves successive solutions apart."""
-
-    def evaluate(found: Found) -> Effect:
-        plain, repelled = entries(found["penalty"], "stable", "repelled")
-        return effects.above(successive(repelled) - successive(plain), APART)
-
-    return Premise(f"repulsion moves rounds apart, {APART:g} right angles", evaluate)
-
-
-def moves_together() -> Premise:
-    """Makes the premise that attraction moves successive solutions together."""
-
-    def evaluate(found: Found) -> Effect:
-        plain, attracted = entries(found["penalty"], "unstable", "attracted")
-        return effects.above(successive(plain) - successive(attracted), APART)
-
-    return Premise(f"attraction moves rounds by {APART:g} right angles", evaluate)
-
-
-def tickets_lose() -> Premise:
-    """Makes the premise that repulsion costs tickets accuracy."""
-
-    def evaluate(found: Found) -> Effect:
-        pair = entries(found["penalty"], "stable", "repelled")
-        a, b = (accuracies(variant, "ticket") for variant in pair)
-        return effects.above(a - b, exact=_dead(*pair))
-
-    return Premise("repulsion costs tickets accuracy", evaluate)
+    return effects.above(0.5 * lost - control, exact=has_dead(*pair)).said(words)
 
 
 def attracted(found: Found) -> Effect:
@@ -379,7 +273,7 @@ def attracted(found: Found) -> Effect:
     gain = accuracies(attracted, "ticket") - accuracies(plain, "reinitialized")
     before = gaps(plain)
     words = f"above plain controls by {spread(gain)} points, plain by {spread(before)}"
-    exact = _dead(*pair)
+    exact = has_dead(*pair)
     parts = effects.above(gain, exact=exact), effects.above(gain - before, exact=exact)
     return effects.every(*parts, words=words)
 
@@ -388,7 +282,9 @@ def attraction_hurts(found: Found) -> Effect:
     """Loss of controls by attraction."""
     pair = entries(found["penalty"], "unstable", "attracted")
     a, b = (accuracies(variant, "reinitialized") for variant in pair)
-    return effects.above(a - b, exact=_dead(*pair)).said(f"lose {spread(a - b)} points")
+    return effects.above(a - b, exact=has_dead(*pair)).said(
+        f"lose {spread(a - b)} points"
+    )
 
 
 def angles(found: Found) -> Effect:
