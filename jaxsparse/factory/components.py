@@ -191,8 +191,9 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     wrap = methods.make_wrap(config, length, rate, dense=dense, axes=axes)
     tx = wrap(make_optimizer(config, rate), rng.make_key(config.seeds.masks))
     with config_context("sparse"):
-        masks = jax.eval_shape(
-            lambda: masks_lib.ones(weights, prunable=methods.prunable(config))
+        prunable = methods.prunable(config)
+        masks = dense_masks(
+            jax.eval_shape(lambda: masks_lib.ones(weights, prunable=prunable))
         )
         jax.eval_shape(tx.init, weights)  # raises errors early
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
@@ -203,7 +204,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     return TrainTask(
         jax.jit(_make_first_weights(config, weights, stats)),
         tx,
-        dense_masks(masks),
+        masks,
         # Scores are computed with `precise=True`: in float32 even if activations are
         # bfloat16.
         first_masks=init_masks.make_init_masks(

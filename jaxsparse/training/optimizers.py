@@ -20,7 +20,7 @@ from jaxsparse import masks as masks_lib
 from jaxsparse import tree
 from jaxsparse.types import Params, Step
 
-Rate = Float[Array, ""] | np.float32
+Rate = Float[Array, ""] | Float[np.ndarray, ""] | np.float32
 LearningRate = Callable[[Step | np.int32], Rate]
 
 
