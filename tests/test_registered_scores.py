@@ -124,8 +124,8 @@ UNUSED = [
     ),
     (
         {"model.conv_channels": (3,), "model.name": "resnet_20"},
-        "config.model.conv_channels: expected None with model.name 'resnet_20', got (3,); "
-        "the field belongs to model.name lenet_5",
+        "config.model.conv_channels: expected None with model.name 'resnet_20', got "
+        "(3,); the field belongs to model.name lenet_5",
     ),
     (
         {"data.own_size": 3},

@@ -1,6 +1,6 @@
 """Starts a recipe as `experiments/train.py` does, and stops after its first step.
 
-    python -m experiments.benchmarks.launch FOLDER VARIANT
+    python -m experiments.benchmarks.launch FOLDER PRESET
 
 Prints the wall-clock time at the end of each phase as JSON. `startup` subtracts the
 time at which it gave the command.
@@ -50,12 +50,12 @@ class StartTime(progress.Progress):
         raise FirstStep
 
 
-def main(folder: Path, variant: str) -> dict[str, Any]:
+def main(folder: Path, preset: str) -> dict[str, Any]:
     """Runs `configs/dense_digits.py` up to its first step.
 
     Args:
       folder: run directory.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
 
     Returns:
       Wall-clock times by phase, and the time and number of compilations.
@@ -64,7 +64,7 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
     costs = profiling.CostTracker()
     from configs import dense_digits
 
-    c = dense_digits.get_config(variant)
+    c = dense_digits.get_config(preset)
     # The first call has one step, after which the host waits for it.
     c.run.steps_per_call, c.run.checkpoint_every = 1, "1step"
     factory.set_up_jax(c)

@@ -29,13 +29,13 @@ PHASES = ("import", "build", "first state", "first step")
 TIMEOUT = 600  # seconds for a process
 
 
-def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[Table]:
+def measure(*, seconds: float, repetitions: int = 3, preset: str = "") -> list[Table]:
     """Times launches with an empty and a full cache in turns.
 
     Args:
       seconds: not used: a launch takes as long as it takes.
       repetitions: pairs of launches.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
     """
     del seconds
     title = "Time from command to first step"
@@ -47,7 +47,7 @@ def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[
         for number in range(repetitions):
             folder = Path(name) / str(number)
             for cache, times in launches.items():
-                times.append(launch(folder / cache, folder / "programs", variant))
+                times.append(launch(folder / cache, folder / "programs", preset))
     columns = ("total", *PHASES, "compiling")
     rows = [
         (f"{cache} cache",)
@@ -73,13 +73,13 @@ def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[
     return [Table(title, header, rows, note, launches)]
 
 
-def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
+def launch(folder: Path, cache: Path, preset: str) -> dict[str, float]:
     """Runs a recipe up to its first step, in a process of its own.
 
     Args:
       folder: run directory.
       cache: folder of compiled programs.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
 
     Returns:
       The seconds of each of `PHASES`, "total" and "compiling", and the number of
@@ -90,7 +90,7 @@ def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
     """
     env = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     module = "experiments.benchmarks.launch"
-    command = [sys.executable, "-m", module, str(folder), variant]
+    command = [sys.executable, "-m", module, str(folder), preset]
     start = time.time()
     done = subprocess.run(
         command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=TIMEOUT
