@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from configs import lth_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns `lth_cifar` without pruning; `variant` is "" or "quick"."""
-    c = lth_cifar.get_config(variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns `lth_cifar` without pruning; `preset` is "" or "quick"."""
+    c = lth_cifar.get_config(preset)
     c.name = "dense_cifar"
     c.lottery.levels = 0
     c.lottery.rewind = "0step"

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from configs import lth_digits
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns `lth_digits` without pruning; `variant` is "" or "quick"."""
-    c = lth_digits.get_config(variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns `lth_digits` without pruning; `preset` is "" or "quick"."""
+    c = lth_digits.get_config(preset)
     c.name = "dense_digits"
     c.lottery.levels = 0
     c.lottery.controls = ()

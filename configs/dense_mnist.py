@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from configs import lth_mnist
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns `lth_mnist` without pruning; `variant` as there."""
-    c = lth_mnist.get_config(variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns `lth_mnist` without pruning; `preset` as there."""
+    c = lth_mnist.get_config(preset)
     c.name = "dense_mnist"
     c.lottery.levels = 0
     c.lottery.controls = ()

@@ -15,7 +15,7 @@ The scores are those of 16 networks after 7,800 steps (20 epochs):
     python experiments/score_data.py --run=runs/scored_cifar --score=el2n \
         --batch_norm=batch --out=runs/scores/cifar10_el2n.npz
 
-Variants: `:all` pretrains on all data, so that pretraining does not differ from
+Presets: `:all` pretrains on all data, so that pretraining does not differ from
 training. For the other baselines, change `lottery.rewind` and also
 `instability.start_steps`, the step at which copies of the dense network start. Other
 subsets are `--config.pretraining.subset=hardest`, and `random` with
@@ -41,25 +41,25 @@ from configs import lth_cifar, stability_cifar
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all", "scores", "small" or "quick"."""
-    plain = config.start("diet_cifar", variant, also=("all", "scores", "small"))
-    if variant == "small":
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "all", "scores", "small" or "quick"."""
+    plain = config.start("diet_cifar", preset, also=("all", "scores", "small"))
+    if preset == "small":
         return _small(plain.name)
-    c = lth_cifar.get_config("quick" if variant == "quick" else "")
+    c = lth_cifar.get_config("quick" if preset == "quick" else "")
     c.name = plain.name
     c.data.validation = 0
     c.data.reshuffle_each_level = True
     c.data.drop_last = True
     c.lottery.controls = ()
     c.lottery.control_levels = None
-    if variant == "quick":
+    if preset == "quick":
         c.data.train_examples = 2000
         c.pretraining.subset = "random"
         c.pretraining.size = 256
         return c
     c.evaluation.every = "10ep"
-    if variant == "scores":
+    if preset == "scores":
         return _scores(c)
     c.replicates = 4
     c.lottery.levels = 20
@@ -67,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("200step",)
     c.instability.examples = 0
-    if variant != "all":
+    if preset != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3200
         c.pretraining.balanced = True

@@ -8,7 +8,7 @@ with learning rate 0.1 and momentum 0.9, learning rate times 0.1 after 80 and 12
 epochs, weight decay 1e-4 on all parameters, batches of 128, random crops and flips,
 uniform initial scale of BatchNorm.
 
-Variants: `:all` pretrains on all examples, as a baseline. `:scores` trains the 16 dense
+Presets: `:all` pretrains on all examples, as a baseline. `:scores` trains the 16 dense
 networks, for 7,800 steps each, that score the examples. `:quick` has 1 level of a
 narrow network and pretrains on random examples, without scores. Other subsets are
 `--config.pretraining.subset=hardest`, and `random` with
@@ -39,9 +39,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all", "scores" or "quick"."""
-    c = config.start("diet_cifar100", variant, also=("all", "scores"))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "all", "scores" or "quick"."""
+    c = config.start("diet_cifar100", preset, also=("all", "scores"))
     c.replicates = 4
     c.data.name = "cifar100"
     c.data.crop_pad = 4
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.init.bias = "torch_default"
     c.optimizer.momentum = 0.9
     c.optimizer.weight_decay = 1e-4
-    if variant == "scores":
+    if preset == "scores":
         return _scores(c)
     c.schedule.name = "step"
     c.schedule.milestones = ("80ep", "120ep")
@@ -61,13 +61,13 @@ def get_config(variant: str = "") -> ConfigDict:
     c.lottery.rewind = "400step"
     c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("400step",)
-    if variant == "all":
+    if preset == "all":
         return c
     c.pretraining.subset = "easiest"
     c.pretraining.size = 3200
     c.pretraining.scores = "../scores/cifar100_el2n.npz"
     c.pretraining.balanced = True
-    return _quick(c) if variant == "quick" else c
+    return _quick(c) if preset == "quick" else c
 
 
 def _scores(c: ConfigDict) -> ConfigDict:

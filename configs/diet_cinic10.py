@@ -9,7 +9,7 @@ rate 0.1 and momentum 0.9, learning rate times 0.1 at 15,625 and 23,440 of 31,25
 weight decay 1e-4 on all parameters, batches of 256 without the smaller last one, random
 crops and flips, uniform initial scale of BatchNorm.
 
-Variants: `:all` pretrains on all examples, as a baseline. `:scores` trains the 10 dense
+Presets: `:all` pretrains on all examples, as a baseline. `:scores` trains the 10 dense
 networks, for 8,000 steps each, that score the examples. `:quick` has 1 level of a
 narrow network and pretrains on random examples, without scores. Other subsets are
 `--config.pretraining.subset=hardest`, and `random` with
@@ -43,9 +43,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all", "scores" or "quick"."""
-    c = config.start("diet_cinic10", variant, also=("all", "scores"))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "all", "scores" or "quick"."""
+    c = config.start("diet_cinic10", preset, also=("all", "scores"))
     c.replicates = 4
     c.data.name = "cinic10"
     c.data.batch_size = 256
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.momentum = 0.9
     c.optimizer.weight_decay = 1e-4
     c.evaluation.every = "5ep"
-    if variant == "scores":
+    if preset == "scores":
         return _scores(c)
     c.schedule.name = "step"
     c.schedule.milestones = ("15625step", "23440step")
@@ -67,12 +67,12 @@ def get_config(variant: str = "") -> ConfigDict:
     c.lottery.rewind = "400step"
     c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("400step",)
-    if variant == "all":
+    if preset == "all":
         return c
     c.pretraining.subset = "easiest"
     c.pretraining.size = 25600
     c.pretraining.scores = "../scores/cinic10_el2n.npz"
-    return _quick(c) if variant == "quick" else c
+    return _quick(c) if preset == "quick" else c
 
 
 def _scores(c: ConfigDict) -> ConfigDict:

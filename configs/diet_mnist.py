@@ -14,7 +14,7 @@ The scores are those of 10 networks after one epoch:
     python experiments/score_data.py --run=runs/scored_mnist --score=el2n \
         --out=runs/scores/mnist_el2n.npz
 
-Variants: `:all` pretrains on all data. `:scores` trains the networks that score the
+Presets: `:all` pretrains on all data. `:scores` trains the networks that score the
 examples.
 
 Deviations: these settings are not from the paper: 10 epochs, a rewinding step of 240,
@@ -30,20 +30,20 @@ from configs import lth_mnist
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all", "scores" or "quick"."""
-    plain = config.start("diet_mnist", variant, also=("all", "scores"))
-    c = lth_mnist.get_config("quick" if variant == "quick" else "")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "all", "scores" or "quick"."""
+    plain = config.start("diet_mnist", preset, also=("all", "scores"))
+    c = lth_mnist.get_config("quick" if preset == "quick" else "")
     c.name = plain.name
     c.data.validation = 0
     c.data.reshuffle_each_level = True
     c.lottery.controls = ()
-    if variant == "quick":
+    if preset == "quick":
         c.lottery.rewind = "20step"
         c.pretraining.subset = "random"
         c.pretraining.size = 512
         return c
-    if variant == "scores":
+    if preset == "scores":
         c.replicates = 10
         c.training.duration = "1ep"
         c.lottery.levels = 0
@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.lottery.rewind = "240step"
     c.instability.copies = 2  # with the original, three networks to compare
     c.instability.start_steps = ("240step",)
-    if variant != "all":
+    if preset != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3840
         c.pretraining.scores = "../scores/mnist_el2n.npz"

@@ -22,10 +22,10 @@ from configs import diet_cifar
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick"."""
-    plain = config.start("diet_noise_cifar", variant)
-    c = diet_cifar.get_config("quick" if variant == "quick" else "all")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick"."""
+    plain = config.start("diet_noise_cifar", preset)
+    c = diet_cifar.get_config("quick" if preset == "quick" else "all")
     c.name = plain.name
     c.pretraining = config.default().pretraining
     c.pretraining.label_noise = 0.1

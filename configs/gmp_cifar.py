@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from configs import random_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
-    c = random_cifar.recipe("gmp_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 seed, 300 steps)."""
+    c = random_cifar.recipe("gmp_cifar", preset)
     c.sparse.method = "gmp"
     c.sparse.distribution = "global"
     c.sparse.begin_step = "12.5%"
     c.sparse.end_step = "75%"
-    c.sparse.update_every = "100step" if not variant else "20step"
+    c.sparse.update_every = "100step" if not preset else "20step"
     return c

@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 from configs import rigl_imagenet
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "90", "quick" or "90_quick"."""
-    c = rigl_imagenet.recipe("gmp_imagenet", variant, also=("90", "90_quick"))
-    sparser = variant.startswith("90")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "90", "quick" or "90_quick"."""
+    c = rigl_imagenet.recipe("gmp_imagenet", preset, also=("90", "90_quick"))
+    sparser = preset.startswith("90")
     c.data.batch_size = 1024
     c.schedule.learning_rate = 0.4
     c.schedule.milestones = ("30ep", "60ep", "80ep")
@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.begin_step = "40000step"
     c.sparse.end_step = "76000step" if sparser else "100000step"
     c.sparse.update_every = "2000step"
-    if variant.endswith("quick"):
+    if preset.endswith("quick"):
         rigl_imagenet.shorten(c)
         c.schedule.milestones = ("15step",)
         c.sparse.begin_step = "5step"

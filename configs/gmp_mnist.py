@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from configs import random_mnist
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
-    c = random_mnist.recipe("gmp_mnist", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
+    c = random_mnist.recipe("gmp_mnist", preset)
     c.sparse.method = "gmp"
     c.sparse.begin_step = "25.6%"
     c.sparse.end_step = "59.73%"
-    c.sparse.update_every = "100step" if not variant else "20step"
+    c.sparse.update_every = "100step" if not preset else "20step"
     return c

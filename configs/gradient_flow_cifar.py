@@ -17,15 +17,15 @@ from ml_collections import ConfigDict
 from configs import random_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
-    c = random_cifar.recipe("gradient_flow_cifar", variant)
-    c.replicates = 5 if not variant else 1
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 seed, 300 steps)."""
+    c = random_cifar.recipe("gradient_flow_cifar", preset)
+    c.replicates = 5 if not preset else 1
     c.sparse.method = "gmp"
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "uniform"
     c.sparse.begin_step = "12.5%"
     c.sparse.end_step = "75%"
-    c.sparse.update_every = "100step" if not variant else "20step"
-    c.analysis.gradient_every = "500step" if not variant else "100step"
+    c.sparse.update_every = "100step" if not preset else "20step"
+    c.analysis.gradient_every = "500step" if not preset else "100step"
     return c

@@ -28,10 +28,10 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "vgg", "quick" or "vgg_quick"."""
-    c = config.start("gradient_flow_imagenet", variant, also=("vgg", "vgg_quick"))
-    vgg = variant.startswith("vgg")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "vgg", "quick" or "vgg_quick"."""
+    c = config.start("gradient_flow_imagenet", preset, also=("vgg", "vgg_quick"))
+    vgg = preset.startswith("vgg")
     c.data.name = "imagenet2012"
     c.data.image_size = 224
     c.data.batch_size = 4096
@@ -67,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
         c.sparse.method = "gmp"
         c.sparse.begin_step = "5000step"
         c.sparse.update_every = "500step"
-    if variant.endswith("quick"):
+    if preset.endswith("quick"):
         c.data.batch_size = 32
         c.training.duration = "20step"
         c.schedule.warmup = "0step"

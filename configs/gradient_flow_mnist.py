@@ -28,10 +28,10 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "mlp", "quick" or "mlp_quick"."""
-    c = config.start("gradient_flow_mnist", variant, also=("mlp", "mlp_quick"))
-    mlp = variant.startswith("mlp")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "mlp", "quick" or "mlp_quick"."""
+    c = config.start("gradient_flow_mnist", preset, also=("mlp", "mlp_quick"))
+    mlp = preset.startswith("mlp")
     c.replicates = 5
     c.data.name = "mnist"
     c.data.batch_size = 128
@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.update_every = "100step"
     c.analysis.gradient_every = "100step"
     c.run.checkpoint_every = "2000step"
-    if variant.endswith("quick"):
+    if preset.endswith("quick"):
         c.replicates = 2
         c.training.duration = "300step"
         c.evaluation.every = "150step"

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from configs import random_mnist
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
-    c = random_mnist.recipe("grasp_mnist", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
+    c = random_mnist.recipe("grasp_mnist", preset)
     c.sparse.pai_score = "grasp"
     c.sparse.score_batches = 40
     c.sparse.score_batch_size = 125

@@ -24,9 +24,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 levels, 300 steps)."""
-    c = config.start("lth_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 levels, 300 steps)."""
+    c = config.start("lth_cifar", preset)
     c.replicates = 3
     c.data.name = "cifar10"
     c.data.validation = 5000
@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.lottery.rewind = "1000step"
     c.lottery.controls = ("reinitialized", "shuffled_layers")
     c.lottery.control_levels = (4, 8)
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 1
         c.training.duration = "300step"
         c.schedule.milestones = ("200step", "260step")

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (levels 0 to 2, 2 replicates)."""
-    c = config.start("lth_digits", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (levels 0 to 2, 2 replicates)."""
+    c = config.start("lth_digits", preset)
     c.replicates = 5
     c.data.name = "digits"
     c.data.validation = 287
@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.run.checkpoint_every = None
     c.lottery.levels = 21
     c.lottery.controls = ("reinitialized", "shuffled_layers", "random_mask")
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.training.duration = "5ep"
         c.lottery.levels = 2

@@ -27,15 +27,15 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "adam" or "quick" (2 levels, few steps)."""
-    c = config.start("lth_mnist", variant, also=("adam",))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "adam" or "quick" (2 levels, few steps)."""
+    c = config.start("lth_mnist", preset, also=("adam",))
     c.replicates = 5
     c.data.name = "mnist"
     c.data.validation = 5000
     c.model.name = "lenet_300_100"
     c.lottery.controls = ("reinitialized", "random_mask")
-    if variant == "adam":
+    if preset == "adam":
         return _adam(c)
     c.data.batch_size = 128
     c.init.bias = "torch_default"
@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.run.checkpoint_every = None
     c.lottery.levels = 12
     c.lottery.exclude = ("head/kernel",)
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.training.duration = "200step"
         c.lottery.levels = 2

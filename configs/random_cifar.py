@@ -17,15 +17,15 @@ from ml_collections import ConfigDict
 from configs import lth_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
-    return recipe("random_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 seed, 300 steps)."""
+    return recipe("random_cifar", preset)
 
 
-def recipe(name: str, variant: str) -> ConfigDict:
+def recipe(name: str, preset: str) -> ConfigDict:
     """Returns the settings that all `*_cifar` recipes of sparse training share."""
-    c = lth_cifar.get_config(variant)
-    c.name = f"{name}_{variant}" if variant else name
+    c = lth_cifar.get_config(preset)
+    c.name = f"{name}_{preset}" if preset else name
     c.data.validation = 0
     c.init.norm_scale = "ones"
     c.lottery.levels = 0

@@ -23,14 +23,14 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
-    return recipe("random_mnist", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
+    return recipe("random_mnist", preset)
 
 
-def recipe(name: str, variant: str) -> ConfigDict:
+def recipe(name: str, preset: str) -> ConfigDict:
     """Returns the settings that all `*_mnist` recipes of sparse training share."""
-    c = config.start(name, variant)
+    c = config.start(name, preset)
     c.replicates = 5
     c.data.name = "mnist"
     c.data.batch_size = 128
@@ -47,7 +47,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.run.checkpoint_every = None
     c.sparse.method = "static"
     c.sparse.sparsity = 0.98
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.training.duration = "300step"
         c.evaluation.every = "100step"

@@ -17,13 +17,13 @@ from configs import stable_imp_cifar
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "attract" or "quick"."""
-    plain = config.start("repel_cifar", variant, also=("attract",))
-    c = stable_imp_cifar.get_config("quick" if variant == "quick" else "")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "attract" or "quick"."""
+    plain = config.start("repel_cifar", preset, also=("attract",))
+    c = stable_imp_cifar.get_config("quick" if preset == "quick" else "")
     c.name = plain.name
     c.solution_penalty.strength = 2.0
-    if variant == "attract":
+    if preset == "attract":
         c.data.batch_size = 128
         c.solution_penalty.strength = -1.0
     return c

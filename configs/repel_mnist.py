@@ -19,14 +19,14 @@ from configs import stable_imp_mnist
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "attract" or "quick"."""
-    plain = config.start("repel_mnist", variant, also=("attract",))
-    c = stable_imp_mnist.get_config("quick" if variant == "quick" else "")
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "attract" or "quick"."""
+    plain = config.start("repel_mnist", preset, also=("attract",))
+    c = stable_imp_mnist.get_config("quick" if preset == "quick" else "")
     c.name = plain.name
-    if variant == "attract":
+    if preset == "attract":
         c.solution_penalty.strength = -1.0
         return c
-    c.data.batch_size = 200 if variant == "quick" else 1024
+    c.data.batch_size = 200 if preset == "quick" else 1024
     c.solution_penalty.strength = 2.0
     return c

@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from configs import random_mnist
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 300 steps)."""
-    c = random_mnist.recipe("rigl_erk_mnist", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
+    c = random_mnist.recipe("rigl_erk_mnist", preset)
     c.sparse.method = "rigl"
     c.sparse.distribution = "erk"
-    c.sparse.update_every = "500step" if not variant else "50step"
+    c.sparse.update_every = "500step" if not preset else "50step"
     c.sparse.drop_schedule = "learning_rate"
     c.sparse.grow_batch_size = 1000
     c.sparse.end_step = "100%"

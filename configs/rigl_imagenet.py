@@ -34,35 +34,35 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "90", "quick" or "90_quick"."""
-    c = recipe("rigl_imagenet", variant, also=("90", "90_quick"))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "90", "quick" or "90_quick"."""
+    c = recipe("rigl_imagenet", preset, also=("90", "90_quick"))
     c.data.batch_size = 4096
     c.schedule.learning_rate = 1.6
     c.schedule.milestones = ("30ep", "70ep", "90ep")
     c.training.duration = "32000step"
     c.sparse.method = "rigl"
-    c.sparse.sparsity = 0.9 if variant.startswith("90") else 0.8
+    c.sparse.sparsity = 0.9 if preset.startswith("90") else 0.8
     c.sparse.distribution = "erk"
     c.sparse.drop_fraction = 0.3
     c.sparse.drop_schedule = "cosine"
     c.sparse.update_every = "100step"
     c.sparse.end_step = "25000step"
-    if variant.endswith("quick"):
+    if preset.endswith("quick"):
         shorten(c)
         c.schedule.milestones = ("15step",)
     return c
 
 
-def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
+def recipe(name: str, preset: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
     """Returns the settings that recipes for ResNet-50 on ImageNet share.
 
     Args:
       name: name of the config file.
-      variant: see `config.start`.
+      preset: see `config.start`.
       also: see `config.start`.
     """
-    c = config.start(name, variant, also=also)
+    c = config.start(name, preset, also=also)
     c.data.name = "imagenet2012"
     c.data.image_size = 224
     c.data.flip = True

@@ -32,9 +32,9 @@ from ml_collections import ConfigDict
 from configs import rigl_imagenet
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (20 steps)."""
-    c = rigl_imagenet.recipe("rigl_vit_imagenet", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (20 steps)."""
+    c = rigl_imagenet.recipe("rigl_vit_imagenet", preset)
     c.data.batch_size = 512
     c.model.name = "vit_s_16"
     c.init.kernel = "glorot_uniform"
@@ -53,6 +53,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.drop_schedule = "cosine"
     c.sparse.update_every = "15000step"
     c.sparse.end_step = "80%"
-    if variant:
+    if preset:
         rigl_imagenet.shorten(c)
     return c

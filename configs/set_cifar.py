@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from configs import random_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
-    c = random_cifar.recipe("set_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 seed, 300 steps)."""
+    c = random_cifar.recipe("set_cifar", preset)
     c.sparse.method = "set"
-    c.sparse.update_every = "1ep" if not variant else "50step"
+    c.sparse.update_every = "1ep" if not preset else "50step"
     return c

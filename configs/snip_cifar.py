@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from configs import random_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
-    c = random_cifar.recipe("snip_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 seed, 300 steps)."""
+    c = random_cifar.recipe("snip_cifar", preset)
     c.sparse.pai_score = "snip"
     return c

@@ -30,16 +30,16 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "small" or "quick" (1 level, 60 steps)."""
-    c = config.start("stability_cifar", variant, also=("small",))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "small" or "quick" (1 level, 60 steps)."""
+    c = config.start("stability_cifar", preset, also=("small",))
     c.replicates = 3
     c.data.name = "cifar10"
     c.data.reshuffle_each_level = True
     c.optimizer.momentum = 0.9
     c.instability.copies = 3
     c.instability.compare_levels = True
-    if variant == "small":
+    if preset == "small":
         return _small(c)
     c.data.batch_size = 128
     c.data.crop_pad = 4
@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.lottery.rewind = "500step"
     c.instability.start_steps = ("0step", "100step", "500step", "1000step", "2000step")
     c.instability.levels = (0, 8)
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.data.train_examples = 1000
         c.data.test_examples = 500

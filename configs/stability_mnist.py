@@ -23,9 +23,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 level, 120 steps)."""
-    c = config.start("stability_mnist", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 level, 120 steps)."""
+    c = config.start("stability_mnist", preset)
     c.replicates = 3
     c.data.name = "mnist"
     c.data.batch_size = 60
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.instability.start_steps = ("0step", "100step", "500step", "2000step")
     c.instability.levels = (0, 5, 10, 15)
     c.instability.compare_levels = True
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.data.test_examples = 2000
         c.training.duration = "120step"

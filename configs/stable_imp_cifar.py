@@ -33,9 +33,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "conv_4", "small" or "quick"."""
-    c = config.start("stable_imp_cifar", variant, also=("conv_4", "small"))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "conv_4", "small" or "quick"."""
+    c = config.start("stable_imp_cifar", preset, also=("conv_4", "small"))
     c.replicates = 3
     c.data.name = "cifar10"
     c.data.batch_size = 1024
@@ -49,8 +49,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.instability.copies = 2
     c.instability.levels = (0, 5, 10, 15)
     c.instability.compare_levels = True
-    if variant in ("conv_4", "small"):
-        return _conv(c, variant)
+    if preset in ("conv_4", "small"):
+        return _conv(c, preset)
     c.model.name = "resnet_20"
     c.model.norm_affine = False
     c.schedule.name = "step"
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.schedule.milestones = ("56ep", "71ep")
     c.training.duration = "85ep"
     c.evaluation.every = "5ep"
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.data.batch_size = 128
         c.data.train_examples = 1000
@@ -75,14 +75,14 @@ def get_config(variant: str = "") -> ConfigDict:
     return c
 
 
-def _conv(c: ConfigDict, variant: str) -> ConfigDict:
+def _conv(c: ConfigDict, preset: str) -> ConfigDict:
     c.data.batch_size = 128
     c.model.name = "conv_4"
     c.schedule.name = "cosine"
     c.schedule.learning_rate = 0.01
     c.training.duration = "75ep"
     c.evaluation.every = "5ep"
-    if variant == "small":
+    if preset == "small":
         c.data.crop_pad = 0
         c.data.flip = False
         c.data.train_examples = 5000

@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 levels, 2 epochs of 2,000)."""
-    c = config.start("stable_imp_mnist", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 levels, 2 epochs of 2,000)."""
+    c = config.start("stable_imp_mnist", preset)
     c.replicates = 3
     c.data.name = "mnist"
     c.data.batch_size = 60
@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.instability.copies = 2
     c.instability.levels = (0, 5, 10, 15)
     c.instability.compare_levels = True
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.data.train_examples = 2000
         c.data.test_examples = 1000

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from configs import random_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (1 seed, 300 steps)."""
-    c = random_cifar.recipe("synflow_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (1 seed, 300 steps)."""
+    c = random_cifar.recipe("synflow_cifar", preset)
     c.sparse.pai_score = "synflow"
     c.sparse.score_iterations = 100
     return c

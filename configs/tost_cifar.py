@@ -38,16 +38,16 @@ from configs import tost_mnist
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "baseline" or "quick" (200 steps)."""
-    c = recipe("tost_cifar", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "baseline" or "quick" (200 steps)."""
+    c = recipe("tost_cifar", preset)
     c.data.name = "cifar10"
     return c
 
 
-def recipe(name: str, variant: str) -> ConfigDict:
+def recipe(name: str, preset: str) -> ConfigDict:
     """Returns the settings that the recipes of ToST on color images share."""
-    c = config.start(name, variant, also=("baseline",))
+    c = config.start(name, preset, also=("baseline",))
     c.replicates = 3
     c.data.batch_size = 128
     c.data.validation = 5000
@@ -65,10 +65,10 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "global"
     c.sparse.prunable = ("*kernel", "!head/kernel")
-    if variant != "baseline":
+    if preset != "baseline":
         tost_mnist.help_training(c)
         c.tost.end = "90ep"
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 1
         c.data.validation = 1000
         c.data.test_examples = 2000

@@ -16,16 +16,16 @@ from ml_collections import ConfigDict
 from configs import tost_cifar
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "baseline" or "quick" (200 steps)."""
-    c = tost_cifar.recipe("tost_cifar100", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "baseline" or "quick" (200 steps)."""
+    c = tost_cifar.recipe("tost_cifar100", preset)
     c.data.name = "cifar100"
-    wide(c, variant)
+    wide(c, preset)
     return c
 
 
-def wide(c: ConfigDict, variant: str) -> None:
-    """Sets the network to ResNet-18; the variant "quick" has few steps."""
+def wide(c: ConfigDict, preset: str) -> None:
+    """Sets the network to ResNet-18; the preset "quick" has few steps."""
     c.model.name = "cifar_resnet_18"
-    if variant == "quick":
+    if preset == "quick":
         c.model.features = (8, 16, 32, 64)

@@ -31,12 +31,12 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config
 
-VARIANTS = ("baseline", "lenet_5", "lenet_5_baseline")
+PRESETS = ("baseline", "lenet_5", "lenet_5_baseline")
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "quick" (300 steps) or of `VARIANTS`."""
-    c = config.start("tost_mnist", variant, also=VARIANTS)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "quick" (300 steps) or of `PRESETS`."""
+    c = config.start("tost_mnist", preset, also=PRESETS)
     c.replicates = 5
     c.data.name = "mnist"
     c.data.batch_size = 128
@@ -54,13 +54,13 @@ def get_config(variant: str = "") -> ConfigDict:
     c.sparse.sparsity = 0.98
     c.sparse.distribution = "global"
     c.sparse.prunable = ("*kernel", "!head/kernel")
-    if variant.startswith("lenet_5"):
+    if preset.startswith("lenet_5"):
         c.model.name = "lenet_5"
         c.model.padding = "VALID"
         c.sparse.sparsity = 0.95
-    if "baseline" not in variant:
+    if "baseline" not in preset:
         help_training(c)
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.training.duration = "300step"
         c.evaluation.every = "100step"

@@ -18,12 +18,12 @@ from ml_collections import ConfigDict
 from configs import tost_cifar, tost_cifar100
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "baseline" or "quick" (200 steps)."""
-    c = tost_cifar.recipe("tost_tiny_imagenet", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "baseline" or "quick" (200 steps)."""
+    c = tost_cifar.recipe("tost_tiny_imagenet", preset)
     c.data.name = "tiny_imagenet"
     c.data.mean = c.data.std = None
-    tost_cifar100.wide(c, variant)
-    if variant == "quick":
+    tost_cifar100.wide(c, preset)
+    if preset == "quick":
         c.run.steps_per_call = 20
     return c

@@ -22,7 +22,7 @@ def resolve(recipe: str) -> str:
     """Finds a config file.
 
     Args:
-      recipe: FILE or FILE:VARIANT. FILE is relative to the current folder or to the
+      recipe: FILE or FILE:PRESET. FILE is relative to the current folder or to the
         project's. A file of configs/ needs no folder and no ".py".
 
     Returns:
@@ -31,11 +31,11 @@ def resolve(recipe: str) -> str:
     Raises:
       ValueError: if there is no such file, with the nearest names.
     """
-    name, colon, variant = recipe.partition(":")
+    name, colon, preset = recipe.partition(":")
     paths = (Path(name), ROOT / name, ROOT / f"{name}.py", FOLDER / f"{name}.py")
     for path in (*paths, FOLDER / name):
         if name and path.is_file():
-            return f"{path}{colon}{variant}"
+            return f"{path}{colon}{preset}"
     known = {path.stem: path for path in FOLDER.glob("*.py")}
     close = difflib.get_close_matches(Path(name).stem, list(known), n=3, cutoff=0.5)
     near = " or ".join(f"configs/{stem}.py" for stem in close) or "a file of configs/"
@@ -46,7 +46,7 @@ def to_file(recipe: str) -> str:
     """Finds a config file, and shortens its path as in `studies.runs.Run.config`.
 
     Args:
-      recipe: FILE or FILE:VARIANT, in one of the forms that `resolve` accepts.
+      recipe: FILE or FILE:PRESET, in one of the forms that `resolve` accepts.
 
     Returns:
       configs/FILE.py or configs/FILE.py:VARIANT for a file of the project, otherwise
@@ -55,10 +55,10 @@ def to_file(recipe: str) -> str:
     Raises:
       ValueError: if there is no such file.
     """
-    path, colon, variant = resolve(recipe).partition(":")
+    path, colon, preset = resolve(recipe).partition(":")
     file = Path(path).resolve()
     short = f"configs/{file.name}" if file.parent == FOLDER else str(file)
-    return f"{short}{colon}{variant}"
+    return f"{short}{colon}{preset}"
 
 
 def check_field(name: str, like: ConfigDict | None = None) -> None:

@@ -29,7 +29,7 @@ from ml_collections import ConfigDict  # noqa: E402
 from experiments import command_line, sweeping  # noqa: E402
 from experiments.sweeping import points as grid_points  # noqa: E402
 
-_CONFIG = flags.DEFINE_multi_string("config", [], "recipe, as FILE or FILE:VARIANT")
+_CONFIG = flags.DEFINE_multi_string("config", [], "recipe, as FILE or FILE:PRESET")
 _VARY = flags.DEFINE_multi_string("vary", [], "FIELD=VALUE,VALUE of the config")
 _SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, in all runs")
 _SEEDS = command_line.seeds(3)

@@ -33,7 +33,7 @@ config.allow_none()  # --config.FIELD=None
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "recipe, as FILE or FILE:VARIANT; files of configs/ need no folder and no .py",
+    "recipe, as FILE or FILE:PRESET; files of configs/ need no folder and no .py",
 )
 _WORKDIR = command_line.workdir("one run; default: runs/<config>-<hash>")
 _DATA_DIR = command_line.data_dir()

@@ -71,7 +71,7 @@ def run_all(
 MISTAKES = [
     ([TRAIN], "--config: missing; give one as --config=lth_digits"),
     ([TRAIN, "--config=lth_digit"], "--config: no file 'lth_digit'; did you mean conf"),
-    ([TRAIN, f"{DIGITS}:quik"], "--config: lth_digits has no variant 'quik'; did you "),
+    ([TRAIN, f"{DIGITS}:quik"], "--config: lth_digits has no preset 'quik'; did you "),
     ([TRAIN, DIGITS, "bare"], "expected flags only, got 'bare'"),
     ([TRAIN, DIGITS, "--workdri=x"], "--workdri: no such flag; did you mean --workdir"),
     ([TRAIN, DIGITS, "--workdir=~nosuchuser/x"], "--workdir: expected a folder or fil"),
@@ -199,9 +199,9 @@ def test_help_is_no_error(root: Path) -> None:
     ["lth_digits", "lth_digits.py", "configs/lth_digits", "configs/lth_digits.py"],
 )
 def test_a_recipe_is_found_by_its_name(name: str, root: Path) -> None:
-    path, _, variant = recipes.resolve(f"{name}:quick").partition(":")
+    path, _, preset = recipes.resolve(f"{name}:quick").partition(":")
     assert Path(path).samefile(root / "configs" / "lth_digits.py")
-    assert variant == "quick"
+    assert preset == "quick"
 
 
 OWN = """
@@ -212,7 +212,7 @@ from jaxsparse import config, launchers
 class Own:
     pass
 
-def get_config(variant=""):
+def get_config(preset=""):
     return config.default()
 """
 

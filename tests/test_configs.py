@@ -49,11 +49,11 @@ SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar": (32, 32, 3)}
 SHAPES |= {"cinic": (32, 32, 3), "tiny": (64, 64, 3), "imagenet": (224, 224, 3)}
 
 
-def variants(path: Path) -> list[str]:
+def presets(path: Path) -> list[str]:
     """Reads them from the refusal of one that no config has."""
     sys.path.insert(0, str(path.parent.parent))
     try:
-        with pytest.raises(ValueError, match="no variant") as refused:
+        with pytest.raises(ValueError, match="no preset") as refused:
             importlib.import_module(f"configs.{path.stem}").get_config("0")
     finally:
         sys.path.pop(0)
@@ -142,13 +142,13 @@ def _ends(first: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("path", "variant"),
-    [(path, variant) for path in CONFIGS for variant in variants(path)],
+    ("path", "preset"),
+    [(path, preset) for path in CONFIGS for preset in presets(path)],
     ids=lambda value: value.stem if isinstance(value, Path) else value,
 )
 def test_every_config_is_valid_and_fits_its_network(
     path: Path,
-    variant: str,
+    preset: str,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     traced_once: None,
@@ -156,14 +156,14 @@ def test_every_config_is_valid_and_fits_its_network(
     """Configs that differ in sizes of layers and lengths only share a network."""
     monkeypatch.syspath_prepend(root)
     module = importlib.import_module(f"configs.{path.stem}")
-    c = module.get_config(variant)
+    c = module.get_config(preset)
     config.validate(c)
     factory.check_names(c)
     assert c.name.startswith(path.stem)
     command = f"Command: python experiments/train.py --config=configs/{path.name}"
     assert command in module.__doc__
     assert module.get_config.__doc__
-    with pytest.raises(ValueError, match="has no variant 'quik'; did you mean quick"):
+    with pytest.raises(ValueError, match="has no preset 'quik'; did you mean quick"):
         module.get_config("quik")
     *sides, channels = next(v for k, v in SHAPES.items() if k in path.stem)
     shape = (*(side // c.data.downsample for side in sides), channels)
@@ -267,9 +267,9 @@ def test_default_names_of_run_directories_are_what_they_were(
     golden = json.loads(path.read_text(encoding="utf-8"))
     found = {}
     for name in golden:
-        file, _, variant = name.partition(":")
+        file, _, preset = name.partition(":")
         module = importlib.import_module(f"configs.{file}")
-        found[name] = config.digest(module.get_config(variant))
+        found[name] = config.digest(module.get_config(preset))
     assert found == golden
 
 

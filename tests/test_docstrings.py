@@ -69,6 +69,36 @@ def test_docstrings(file: Path) -> None:
     assert missing == []
 
 
+# Arguments of other libraries that docstrings mention.
+FOREIGN = {
+    *("transpose_kernel", "conv_general_dilated"),  # flax
+    "check_vma",  # jax
+    "is_dense_spectrum",  # the code of Evci et al.
+}
+
+
+def given(docstring: str) -> set[str]:
+    """The names to which code in a docstring gives a value, as in `name=value`."""
+    code = " ".join(re.findall(r"`([^`]+)`", docstring))
+    return set(re.findall(r"(?<![\w.\-/])([A-Za-z_]\w*)=(?!=)", code))
+
+
+def test_arguments_that_docstrings_give_exist() -> None:
+    known, found = set(FOREIGN), []
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, Function):
+                known |= arguments(node)
+            if isinstance(node, ast.ClassDef):  # fields of records
+                fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+                known |= {each.target.id for each in fields}
+            if isinstance(node, Public | ast.Module):
+                names = given(ast.get_docstring(node) or "")
+                found += [(path.name, getattr(node, "name", ""), n) for n in names]
+    assert [each for each in found if each[-1] not in known] == []
+    assert given("By `b=True`, `f(a=1, c)` and `d == 2`: x=3.") == {"a", "b"}
+
+
 def test_sections_are_read() -> None:
     docstring = "Adds.\n\nArgs:\n  a: one,\n    b: in a line of a.\n  *rest: others.\n"
     assert explained(docstring) == {"a", "rest"}

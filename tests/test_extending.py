@@ -133,7 +133,7 @@ def test_the_study_trains_measures_and_reports(root: Path, tmp_path: Path) -> No
 
 USES = """
 
-def get_config(variant=""):
+def get_config(preset=""):
     from tests.helpers import tiny
 
     own = {"static": {"sparse.pai_score": "nearest"}, "lottery": {"lottery.levels": 1}}
@@ -144,10 +144,10 @@ def get_config(variant=""):
         "model.hidden": 4,
         "lottery.levels": 0,
         "lottery.score": "nearest",
-        "sparse.method": "none" if variant == "lottery" else variant,
-        "sparse.update_every": "100step" if variant == "static" else "4step",
+        "sparse.method": "none" if preset == "lottery" else preset,
+        "sparse.update_every": "100step" if preset == "static" else "4step",
     }
-    return tiny.config(fields | own.get(variant, {}))
+    return tiny.config(fields | own.get(preset, {}))
 """
 # Of 16 × 4 + 4 × 3 weights; each layer on its own for the two methods.
 KEPT = {
@@ -189,14 +189,14 @@ def test_a_score_chooses_the_masks_of_a_network_of_ones_own(config_file: Path) -
 
 
 # A method; test_tutorials.py trains a lottery by a score and a method that prunes.
-@pytest.mark.parametrize("variant", some(KEPT, always=("regrow",)))
+@pytest.mark.parametrize("preset", some(KEPT, always=("regrow",)))
 def test_entries_of_one_config_file_train(
-    variant: str, config_file: Path, tmp_path: Path
+    preset: str, config_file: Path, tmp_path: Path
 ) -> None:
-    c = runpy.run_path(str(config_file))["get_config"](variant)
+    c = runpy.run_path(str(config_file))["get_config"](preset)
     runs.train(c, tmp_path / "run")
     unregister()
-    check_run(tmp_path / "run", variant)
+    check_run(tmp_path / "run", preset)
 
 
 @pytest.mark.campaign
@@ -219,11 +219,11 @@ def test_entries_of_a_config_file_train_by_the_script(
     check_run(tmp_path / "run", "static")
 
 
-def check_run(folder: Path, variant: str) -> None:
+def check_run(folder: Path, preset: str) -> None:
     """Opens a run in a process in which nothing is registered."""
     rows = metrics_log.read(folder / "metrics.jsonl")
     kept = {(r["level"], r["kept"]) for r in rows if r["kind"] == "level"}
-    assert kept == KEPT[variant]
+    assert kept == KEPT[preset]
     with pytest.raises(ValueError, match="expected a registered"):
         jaxsparse.load(folder, execute=False).masks()
     run = jaxsparse.load(folder)

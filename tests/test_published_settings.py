@@ -255,8 +255,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_settings_are_those_published(name: str) -> None:
-    recipe, _, variant = name.partition(":")
-    c = importlib.import_module(f"configs.{recipe}").get_config(variant)
+    recipe, _, preset = name.partition(":")
+    c = importlib.import_module(f"configs.{recipe}").get_config(preset)
     found = {}
     for field in RECIPES[name]:
         value = c

@@ -60,9 +60,9 @@ from jaxsparse import config
 def swept_score(params, kept):
     return params
 
-def get_config(variant=""):
+def get_config(preset=""):
     c = config.default()
-    c.name = f"own_{variant}"
+    c.name = f"own_{preset}"
     c.sparse.method = "static"
     c.sparse.pai_score = "swept_score"
     return c
@@ -93,7 +93,7 @@ def test_a_config_file_elsewhere_is_swept(tmp_path: Path) -> None:
     [
         ("1 / 0", "{} cannot be run: ZeroDivisionError: division by zero"),
         ("import no_such_module", "{} cannot be run: ModuleNotFoundError: No module"),
-        ("x = 1", "expected get_config(variant) in {}, got none"),
+        ("x = 1", "expected get_config(preset) in {}, got none"),
     ],
 )
 def test_a_config_file_that_makes_none_is_refused(

@@ -106,15 +106,15 @@ def test_own_score(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "expected"),
+    ("preset", "expected"),
     [("", {(0, 5020)}), ("lottery", {(0, 50200), (1, 25100), (2, 12550)})],
 )
 def test_own_method_trains(
-    variant: str, expected: set[tuple[int, int]], root: Path, tmp_path: Path
+    preset: str, expected: set[tuple[int, int]], root: Path, tmp_path: Path
 ) -> None:
     module = runpy.run_path(str(root / TUTORIALS / "own_method.py"))
-    c = module["get_config"](variant)
-    if variant == "lottery":
+    c = module["get_config"](preset)
+    if preset == "lottery":
         c.training.duration = "4ep"  # fewer than the tutorial's, enough to learn
     runs.train(c, tmp_path / "run")
     check_levels(tmp_path / "run", expected)
@@ -145,7 +145,7 @@ def check_levels(folder: Path, expected: set[tuple[int, int]]) -> None:
     assert min(row["test_accuracy"] for row in levels) > 0.8
 
 
-def test_own_method_checks_its_variants(root: Path) -> None:
+def test_own_method_checks_its_presets(root: Path) -> None:
     get_config = run(root, "own_method.py")["get_config"]
     config.validate(get_config("static"))
     with pytest.raises(ValueError, match="got typo"):

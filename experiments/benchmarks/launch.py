@@ -1,6 +1,6 @@
 """Runs a recipe as `experiments/train.py` does, and prints when its first step ended.
 
-    python -m experiments.benchmarks.launch FOLDER VARIANT
+    python -m experiments.benchmarks.launch FOLDER PRESET
 
 The last line is JSON with the wall-clock time at the end of each phase, from which
 `startup` subtracts the time at which it gave the command.
@@ -20,12 +20,12 @@ from experiments import training
 from jaxsparse.training import profiling
 
 
-def main(folder: Path, variant: str) -> dict[str, Any]:
+def main(folder: Path, preset: str) -> dict[str, Any]:
     """Runs `configs/dense_digits.py` to its end.
 
     Args:
       folder: run directory.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
 
     Returns:
       Wall-clock times at the end of each phase: `imported`; `began` with the initial
@@ -43,7 +43,7 @@ def main(folder: Path, variant: str) -> dict[str, Any]:
             times[name] = time.time()
 
     training.run(
-        dense_digits.get_config(variant), folder, report=False, callbacks=(note,)
+        dense_digits.get_config(preset), folder, report=False, callbacks=(note,)
     )
     return times | {"ended": time.time()} | costs.so_far()
 

@@ -18,13 +18,13 @@ PHASES = {"import": "imported", "set up": "began", "first step": "stepped"}
 TITLE = "Time from command to first step"
 
 
-def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[Table]:
+def measure(*, seconds: float, repetitions: int = 3, preset: str = "") -> list[Table]:
     """Times launches with an empty and a full cache in turns.
 
     Args:
       seconds: not used: a launch takes as long as it takes.
       repetitions: pairs of launches.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
     """
     del seconds
     if jax.default_backend() == "tpu":
@@ -34,7 +34,7 @@ def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[
         for number in range(repetitions):
             folder = Path(name) / str(number)
             for cache, times in launches.items():
-                times.append(launch(folder / cache, folder / "programs", variant))
+                times.append(launch(folder / cache, folder / "programs", preset))
     columns = ("first line", "total", *PHASES, "compiling", "whole run")
     rows = [
         (f"{cache} cache",)
@@ -63,13 +63,13 @@ def measure(*, seconds: float, repetitions: int = 3, variant: str = "") -> list[
     return [Table(TITLE, header, rows, note, launches)]
 
 
-def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
+def launch(folder: Path, cache: Path, preset: str) -> dict[str, float]:
     """Runs a recipe in a process of its own, and its command up to the first line.
 
     Args:
       folder: run directory.
       cache: folder of compiled programs.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
 
     Returns:
       The seconds of each of `PHASES`, to the "first line", to the first step ("total"),
@@ -79,11 +79,11 @@ def launch(folder: Path, cache: Path, variant: str) -> dict[str, float]:
       RuntimeError: if the process fails, with the end of its output.
     """
     module = "experiments.benchmarks.launch"
-    done = commands.run("-m", module, str(folder), variant, cache=cache)
+    done = commands.run("-m", module, str(folder), preset, cache=cache)
     printed: dict[str, Any] = json.loads(done.lines[-1])
     ends = [done.start, *(printed[name] for name in PHASES.values())]
     phases = [b - a for a, b in zip(ends, ends[1:], strict=False)]
-    command = ("experiments/train.py", f"--config=dense_digits:{variant}", "--noreport")
+    command = ("experiments/train.py", f"--config=dense_digits:{preset}", "--noreport")
     workdir = f"--workdir={folder.with_name(f'{folder.name}-line')}"
     line = commands.run(*command, workdir, cache=cache, to_first_line=True)
     return dict(zip(PHASES, phases, strict=True)) | {

@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
     Attributes:
       name: its run directory within that of the study.
-      config: recipe, FILE or FILE:VARIANT; FILE is configs/NAME.py, or the absolute
+      config: recipe, FILE or FILE:PRESET; FILE is configs/NAME.py, or the absolute
         path of a file elsewhere.
       overrides: fields of the config by dotted name, as on the command line.
       scoring: scores of the training examples that other runs read.
@@ -60,11 +60,11 @@ def read(run: Run) -> ConfigDict:
     Raises:
       ValueError: if a file outside the project fails or has no `get_config`.
     """
-    path, _, variant = run.config.partition(":")
+    path, _, preset = run.config.partition(":")
     if Path(path).is_absolute():
-        c = _execute(Path(path)).get_config(variant)
+        c = _execute(Path(path)).get_config(preset)
     else:
-        c = importlib.import_module(f"configs.{Path(path).stem}").get_config(variant)
+        c = importlib.import_module(f"configs.{Path(path).stem}").get_config(preset)
     c.update_from_flattened_dict(run.overrides)
     return c
 
@@ -107,6 +107,6 @@ def _execute(path: Path) -> ModuleType:
         ) from error
     if not hasattr(module, "get_config"):
         raise ValueError(
-            f"--config: expected get_config(variant) in {path}, got none; write one"
+            f"--config: expected get_config(preset) in {path}, got none; write one"
         )
     return module

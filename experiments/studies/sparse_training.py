@@ -223,15 +223,15 @@ def _exploration(measured: Mapping[str, Any], title: str) -> Any:
 
 
 def _of_network(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
-    variant = ":quick" if scale == "quick" else ""
+    preset = ":quick" if scale == "quick" else ""
     short = {"training.duration": "4690step"} if scale == "cpu" else {}
-    listed = [Run(f"{data}_dense", f"configs/random_{data}.py{variant}", DENSE | short)]
+    listed = [Run(f"{data}_dense", f"configs/random_{data}.py{preset}", DENSE | short)]
     for sparsity in sparsities:
         for name, base, fields in _methods(sparsity, data):
             if scale == "cpu" and base in ("set", "rigl", "rigl_erk"):
                 fields = fields | {"sparse.update_every": "200step"}
             folder = f"{data}_{name}_{round(100 * sparsity)}"
-            recipe = f"configs/{base}_{data}.py{variant}"
+            recipe = f"configs/{base}_{data}.py{preset}"
             listed.append(Run(folder, recipe, fields | short))
     return listed
 

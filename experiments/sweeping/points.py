@@ -19,7 +19,7 @@ class Point(NamedTuple):
     """A combination of a recipe and values.
 
     Attributes:
-      recipe: FILE or FILE:VARIANT.
+      recipe: FILE or FILE:PRESET.
       values: the varied fields, with values as on the command line.
       runs: one run of all seeds, or several runs of some seeds each.
     """
@@ -41,7 +41,7 @@ def make(
     """Makes the points of a grid.
 
     Args:
-      recipes: recipes, each FILE or FILE:VARIANT.
+      recipes: recipes, each FILE or FILE:PRESET.
       varied: varied fields, each FIELD=VALUE,VALUE,...; every combination of recipe and
         values is a point.
       fixed: other fields of all runs, each FIELD=VALUE.
@@ -164,8 +164,8 @@ def _split(text: str, flag: str, form: str) -> tuple[str, str]:
 
 
 def _name(recipe: str, values: dict[str, str], seeds: dict[str, Any]) -> list[str]:
-    path, _, variant = recipe.partition(":")
-    parts = [f"{Path(path).stem}_{variant}" if variant else Path(path).stem]
+    path, _, preset = recipe.partition(":")
+    parts = [f"{Path(path).stem}_{preset}" if preset else Path(path).stem]
     parts += [f"{name.rpartition('.')[2]}_{v}" for name, v in values.items()]
     if "seeds.first" in seeds:
         first = seeds["seeds.first"]

@@ -26,7 +26,7 @@ from jaxsparse.data import augment, datasets
 # ## Train
 #
 # A config describes the whole experiment. A file in `configs/` makes one, and every
-# field can be changed before training. The variant `quick` of this recipe trains two
+# field can be changed before training. The preset `quick` of this recipe trains two
 # replicates, two networks with different seeds, at the same time.
 #
 # Each of the three levels prunes 70 % of the remaining weights. At every level, the

@@ -96,33 +96,31 @@ def gradual_lamp(inner, *, sparsity, begin_step, end_step, update_every):
 # %% [markdown]
 # ## Recipes
 #
-# `get_config` returns the config of a variant. Registered names are valid values of
+# `get_config` returns the config of a preset. Registered names are valid values of
 # `sparse.method`, `sparse.pai_score` (pruning at initialization) and `lottery.score`.
 # These recipes start from one on digits, and can be changed on the command line as any
 # other: `--config.sparse.sparsity=0.95`.
 
 
 # %%
-def get_config(variant=""):
-    """Returns the recipe; `variant` is "" (the method), "static" or "lottery"."""
+def get_config(preset=""):
+    """Returns the recipe; `preset` is "" (the method), "static" or "lottery"."""
     c = lth_digits.get_config("quick")
-    c.name = f"own_method_{variant}" if variant else "own_method"
+    c.name = f"own_method_{preset}" if preset else "own_method"
     c.training.duration = "10ep"  # 190 steps
     c.lottery.levels, c.lottery.controls = 0, ()
     c.sparse.sparsity = 0.9
-    if variant == "lottery":
+    if preset == "lottery":
         c.lottery.levels, c.lottery.fraction = 2, 0.5
         c.lottery.score = "lamp"
-    elif variant == "static":
+    elif preset == "static":
         c.sparse.method, c.sparse.pai_score = "static", "lamp"
-    elif variant == "":
+    elif preset == "":
         c.sparse.method = "gradual_lamp"
         c.sparse.begin_step, c.sparse.end_step = "20step", "140step"
         c.sparse.update_every = "20step"
     else:
-        raise ValueError(
-            f"expected the variant '', 'static' or 'lottery', got {variant}"
-        )
+        raise ValueError(f"expected the preset '', 'static' or 'lottery', got {preset}")
     return c
 
 

@@ -68,26 +68,26 @@ def _add_options(c: ConfigDict) -> None:
         c[section][field] = value
 
 
-def start(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
+def start(name: str, preset: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
     """Starts a recipe: makes the default config, named after its config file.
 
     Args:
-      name: name of the config file. If there is a variant, "_VARIANT" is appended.
-      variant: variant from `--config=FILE:VARIANT`; "" for none.
-      also: variants of the file in addition to "quick".
+      name: name of the config file. If there is a preset, "_PRESET" is appended.
+      preset: preset from `--config=FILE:PRESET`; "" for none.
+      also: presets of the file in addition to "quick".
 
     Returns:
       The default config with its field `name` set.
 
     Raises:
-      ValueError: if the file does not have the variant.
+      ValueError: if the file does not have the preset.
     """
     known = ("quick", *also)
-    if variant and variant not in known:
+    if preset and preset not in known:
         raise ValueError(
-            f"--config: {name} has no variant {variant!r}; did you mean "
-            f"{naming.nearest(variant, list(known))}?"
+            f"--config: {name} has no preset {preset!r}; did you mean "
+            f"{naming.nearest(preset, list(known))}?"
         )
     c = default()
-    c.name = f"{name}_{variant}" if variant else name
+    c.name = f"{name}_{preset}" if preset else name
     return c

@@ -208,7 +208,7 @@ def mix(examples: Examples, *, seed: int) -> Examples:
 
 
 def first(examples: Examples, n: int, *, field: str = "n") -> Examples:
-    """Returns the first `n` examples, for quick versions of an experiment.
+    """Returns the first `n` examples, for quick presets of a recipe.
 
     Args:
       examples: examples to shorten; the result shares their memory.

@@ -1,7 +1,7 @@
 """Loads datasets by name, ready to train on.
 
 `load` reads a dataset, holds out a validation set, shortens the dataset for quick
-variants, and finds the mean and standard deviation to standardize by. Any image
+presets, and finds the mean and standard deviation to standardize by. Any image
 classification dataset prepared by TFDS and any tree of image folders (`folders`) works
 by its name. To add another dataset, pass the function that reads it to
 `jaxsparse.register_dataset` or to `load`.
@@ -44,7 +44,7 @@ SAMPLE = 1000
 def mixed(read: Reader, *args: Any, **options: Any) -> Read:
     """Reads examples and shuffles them.
 
-    Folders are read class by class, but analyses and quick variants use the first n
+    Folders are read class by class, but analyses and quick presets use the first n
     examples. After shuffling, these are a sample of all classes, as in datasets
     prepared by TFDS.
 

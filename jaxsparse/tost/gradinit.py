@@ -88,8 +88,9 @@ def rescale(
       ValueError: if an option is out of range, or masks and parameters do not fit.
 
     Deviations:
-      With `masked=True`, the default, the gradient and the step are those of the masked
-      network. In the released code, weights outside the masks contribute to them.
+      With `mask_gradients=True`, the default, the gradient and the step are those of
+      the masked network. In the released code, weights outside the masks contribute to
+      them.
 
     References:
       Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better with Any

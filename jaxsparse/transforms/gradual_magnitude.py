@@ -33,8 +33,8 @@ def gradual_magnitude(
 ) -> optax.GradientTransformationExtraArgs:
     """Prunes the smallest weights gradually until the target sparsity is reached.
 
-    Masks are nested: a pruned weight never becomes active again. For a variant in which
-    it may, use `straight_through` with the same schedule.
+    Masks are nested: a pruned weight never becomes active again. For masks in which it
+    may, use `straight_through` with the same schedule.
 
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.

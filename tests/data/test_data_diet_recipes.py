@@ -1,4 +1,4 @@
-"""Recipes of tickets on a data diet: published settings, and what variants share."""
+"""Recipes of tickets on a data diet: published settings, and what presets share."""
 
 import importlib
 import os
@@ -9,9 +9,9 @@ import pytest
 from jaxsparse import config, factory
 
 
-def recipe(file: str, variant: str = "") -> tuple[object, factory.Durations, int]:
+def recipe(file: str, preset: str = "") -> tuple[object, factory.Durations, int]:
     """Returns a recipe, its lengths in updates, and its updates an epoch."""
-    c = importlib.import_module(f"configs.{file}").get_config(variant)
+    c = importlib.import_module(f"configs.{file}").get_config(preset)
     config.validate(c)
     factory.check_names(c)
     total = {"diet_cifar100": 50_000, "diet_cinic10": 180_000}[file]
@@ -44,9 +44,9 @@ def test_recipes_are_as_published() -> None:
 
 
 @pytest.mark.parametrize("file", ["diet_cifar100", "diet_cinic10"])
-def test_variants_differ_in_what_they_say(file: str) -> None:
+def test_presets_differ_in_what_they_say(file: str) -> None:
     main, quick, scores, everything = (
-        recipe(file, variant)[0] for variant in ("", "quick", "scores", "all")
+        recipe(file, preset)[0] for preset in ("", "quick", "scores", "all")
     )
     plain = config.default().pretraining.to_dict()
     assert everything.pretraining.to_dict() == scores.pretraining.to_dict() == plain

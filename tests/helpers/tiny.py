@@ -52,9 +52,9 @@ def config(fields: dict[str, Any] | None = None) -> ConfigDict:
     return c
 
 
-def get_config(variant: str = "") -> ConfigDict:
+def get_config(preset: str = "") -> ConfigDict:
     """For whole processes: many short stages, and a checkpoint every 4 steps."""
-    del variant
+    del preset
     return config(
         {
             "lottery.levels": 5,

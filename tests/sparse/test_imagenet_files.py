@@ -50,8 +50,8 @@ def test_a_recipe_trains_from_files_to_exact_counts(
     for model, family in SHALLOW.items():
         monkeypatch.setitem(config.MODELS.specs, model, family)
     write_tree(tmp_path, "imagenet2012")  # 24 images to train on, of 3 classes
-    recipe, _, variant = name.partition(":")
-    c = importlib.import_module(f"configs.{recipe}").get_config(variant)
+    recipe, _, preset = name.partition(":")
+    c = importlib.import_module(f"configs.{recipe}").get_config(preset)
     c.update_from_flattened_dict(SMALL | RECIPES[name])
     c.data.dir = str(tmp_path)
     config.validate(c)

@@ -29,20 +29,20 @@ def generated(*, data_dir: Any) -> tuple[dataset.Examples, dataset.Examples, int
 FEATURES = {"quick": (4,), "vgg_quick": (4, 8, 8, 16, 16)}
 
 
-@pytest.mark.parametrize("variant", some(FEATURES, always=("quick",)))
+@pytest.mark.parametrize("preset", some(FEATURES, always=("quick",)))
 def test_the_recipes_train_and_measure(
-    variant: str, root: Path, tmp_path: Path, monkeypatch: Any
+    preset: str, root: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """All laws of a recipe on one run, of a ResNet-50 with one block."""
     monkeypatch.syspath_prepend(root)
     monkeypatch.setitem(datasets.READERS, "imagenet2012", generated)
     monkeypatch.setitem(config.MODELS.specs, "resnet_50", SHALLOW["resnet_50"])
     module = importlib.import_module("configs.gradient_flow_imagenet")
-    c = module.get_config(variant)
+    c = module.get_config(preset)
     c.run.devices, c.run.tensorboard = 1, False
     c.data.image_size = 0
     c.analysis.examples = 16
-    c.model.features = FEATURES[variant]
+    c.model.features = FEATURES[preset]
     config.validate(c)
     factory.check_names(c)
     made = factory.make_experiment(c, factory.load_data(c), tmp_path)
@@ -64,4 +64,4 @@ def test_the_recipes_train_and_measure(
     assert [row["step"] for row in norms if not row["step"] % 5][:2] == [0, 5]
     assert all(math.isfinite(row["norm"]) and row["norm"] > 0 for row in norms)
     changes = [row["step"] for row in found if row["kind"] == "mask_update"]
-    assert changes == ([] if variant == "quick" else [6, 11])
+    assert changes == ([] if preset == "quick" else [6, 11])
