@@ -5,6 +5,7 @@ them. `OPTIMIZED=1 pytest` has most of them compiled as users do.
 """
 
 import atexit
+import importlib
 import importlib.metadata
 import itertools
 import os
@@ -88,5 +89,11 @@ def root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def four_devices() -> None:
+    """Starts JAX, once jaxsparse has set what JAX reads when it starts.
+
+    jaxsparse is not imported above, since jaxtyping only makes modules check shapes
+    that are imported after this file.
+    """
+    importlib.import_module("jaxsparse")
     if jax.device_count() != 4:
         pytest.exit(f"the tests need 4 CPU devices, JAX shows {jax.device_count()}")
