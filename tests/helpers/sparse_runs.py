@@ -1,6 +1,8 @@
 """Sparse training through configs, so small that each method can have a run."""
 
 import functools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ SMALL = {
     "run.steps_per_call": 6,
     "data.validation": 50,
 }
-TOTAL = 64 * 20 + 20 * 15 + 15 * 10
+SHAPES = ((64, 20), (20, 15), (15, 10))
+TOTAL = sum(map(math.prod, SHAPES))
 OFTEN = {"sparse.update_every": "2step"}
 SPANS = OFTEN | {"sparse.begin_step": "2step", "sparse.end_step": "9step"}
 FIELDS: dict[str, dict[str, Any]] = {
@@ -56,6 +59,38 @@ def fields_of(method: str, **more: Any) -> dict[str, Any]:
 
 def rows_of(folder: Path, kind: str) -> list[dict]:
     return [r for r in metrics_log.read(folder / "metrics.jsonl") if r["kind"] == kind]
+
+
+def erk(kept: int, shapes: Sequence[tuple[int, int]]) -> list[float]:
+    """Divides weights over layers in proportion to inputs and outputs together."""
+    return [kept * sum(shape) / sum(map(sum, shapes)) for shape in shapes]
+
+
+def erk_columns() -> list[int]:
+    """Counts at 80 % with a dense head, where a layer's outputs have equally many."""
+    shapes, head = SHAPES[:-1], math.prod(SHAPES[-1])
+    exact = erk(round(0.2 * TOTAL) - head, shapes)
+    counts = zip(exact, shapes, strict=True)
+    return [*(round(count / shape[1]) * shape[1] for count, shape in counts), head]
+
+
+def count_effective(mask: Any) -> int:
+    """Counts the active weights between neurons that paths reach and leave again."""
+    held = [mask[name]["kernel"] for name in ("dense1", "dense2", "head")]
+    kernels = [
+        np.ones(shape, bool) if kernel is None else np.asarray(kernel)
+        for kernel, shape in zip(held, SHAPES, strict=True)
+    ]
+    reached, used = [np.ones(64, bool)], [np.ones(10, bool)]
+    for kernel in kernels:
+        reached.append(np.any(kernel & reached[-1][:, None], axis=0))
+    for kernel in kernels[::-1]:
+        used.insert(0, np.any(kernel & used[0], axis=1))
+    return sum(
+        int(np.sum(kernel & np.outer(reached[i], used[i + 1])))
+        for i, kernel in enumerate(kernels)
+        if held[i] is not None
+    )
 
 
 @functools.cache

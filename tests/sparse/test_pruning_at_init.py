@@ -4,6 +4,7 @@ All of them are of the same weights. Only networks are made, but for two whole s
 """
 
 import functools
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.sparse_runs import TOTAL, fields_of, first_masks, seeds
+from helpers.sparse_runs import SHAPES, TOTAL, erk, fields_of, first_masks, seeds
 
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, masks, select, transforms
@@ -60,6 +61,18 @@ def test_masks_of_every_score(score: str) -> None:
             worth = np.abs(flat(params, r))
             assert worth[flat(chosen, r)].min() >= np.sort(worth)[-173]
     assert np.any(flat(chosen, 0) != flat(chosen, 1))
+
+
+def test_distributions_of_configs_are_their_formulas() -> None:
+    """Of 173 weights: 100.9, 42.05 and 30.03, or a tenth of each layer."""
+    for name, wanted in (
+        ("erk", [round(count) for count in erk(173, SHAPES)]),
+        ("uniform", [math.prod(shape) // 10 for shape in SHAPES]),
+    ):
+        _, _, chosen = first_masks(fields_of("rigl", distribution=name))
+        for r in range(2):
+            counts = masks.layer_counts(one(chosen, r)).values()
+            assert [count.num_active for count in counts] == wanted
 
 
 def test_masks_are_the_same_again(tmp_path: Path) -> None:

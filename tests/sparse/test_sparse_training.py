@@ -14,7 +14,9 @@ from helpers.campaigns import case, some
 from helpers.sparse_runs import (
     FIELDS,
     TOTAL,
+    count_effective,
     descend,
+    erk_columns,
     fields_of,
     first_masks,
     make_task,
@@ -98,10 +100,8 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
     wanted = distributions.count_kept(total, 0.8 if total < TOTAL else 0.9)
     if method == "gmp":
         wanted = sum(LAYER_COUNTS)
-    if method == "rigl":  # in whole columns of two layers, for 20 and 15 outputs
-        first = tickets.load(ticket_of(folder, 0), made.task.masks)
-        near, wanted = distributions.count_kept(total, 0.8), masks.num_active(first)
-        assert abs(wanted - near) <= (20 + 15) / 2
+    if method == "rigl":
+        wanted = sum(erk_columns())
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
         kept = masks.num_active(mask)
@@ -112,12 +112,13 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
         assert not any(leaf.any() for leaf in jax.tree.leaves(outside))
         (row,) = [x for x in rows_of(folder, "level") if x["replicate"] == r]
         assert (row["kept"], row["total"]) == (kept, total)
-        assert 0 < row["effective_params"] <= kept
+        assert row["effective_params"] == count_effective(mask)
         assert row["layers"] == {
             name: list(count) for name, count in masks.layer_counts(mask).items()
         }
-        if method == "gmp":
-            assert [count for count, _ in row["layers"].values()] == LAYER_COUNTS
+        if method in ("gmp", "rigl"):
+            by_layer = LAYER_COUNTS if method == "gmp" else erk_columns()
+            assert [count for count, _ in row["layers"].values()] == by_layer
         # No early stop where masks change.
         stops = int if method == "static" else type(None)
         assert isinstance(row["early_stop_step"], stops)
