@@ -35,6 +35,8 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.factory import tost as tost_factory
 from jaxsparse.runner import run as run_lib
 from jaxsparse.tost import annealing, ghost_skips
+from jaxsparse.training import state_sharding
+from jaxsparse.training import train as train_lib
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,7 +56,8 @@ def without(shared: Path, enlarged: None) -> Trained:
 
 
 # Evaluated at every second update, to stop early at.
-LATE = {"evaluation.every": "2step", "tost.end": "8step"}
+LATE_END = 8
+LATE = {"evaluation.every": "2step", "tost.end": f"{LATE_END}step"}
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,24 @@ def test_a_run_of_ghosts_that_are_gone_is_the_run_without(
     wanted = without.state
     check_near(plain(left), (wanted.params, wanted.batch_stats), 1e-4, 1e-5)
     check_masks(left, wanted)
+
+
+def test_steps_after_the_end_of_ghosts_are_those_without(
+    without: Trained, ghosts: Trained
+) -> None:
+    """Updates 8 and 9 from the first weights, by the programs of both runs."""
+    ends = []
+    for folder, made, _ in (without, ghosts):
+        trainer, step = made.trainer, LATE_END
+        state = begun(folder, made)._replace(step=jnp.int32(step))
+        order_keys, draw_keys = train_lib.data_keys(trainer.layout, made.seeds.data)
+        chunks = train_lib.plan_chunks(trainer, step, step + 2)
+        ((chunk, data),) = trainer.feed.iterate(order_keys, chunks)
+        update = trainer.compiled_steps(chunk.length, chunk.batch_size)
+        state = state_sharding.shard_state(trainer.layout, state)
+        end, sums = update(state, data, draw_keys)
+        ends.append((plain(end), sums))
+    check_near(*ends, 1e-5, 1e-6)
 
 
 def check_technique(run: Trained, other: Trained) -> None:
