@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from absl import flags
 from helpers import tiny
 from ml_collections import ConfigDict
 
-from experiments import score_data
+from experiments import command_line, score_data
 from jaxsparse import config as config_lib
 from jaxsparse import factory
 from jaxsparse.config import names
@@ -37,16 +39,19 @@ LATER = "level_00/children_000000004"
 
 
 def launch(commands: list[list[str]]) -> list[tuple[str, str]]:
-    """Runs commands; what each wrote to stdout, with its code, and to stderr."""
-    done = []
+    """Runs the script; what each command wrote to stdout, with its code, and stderr."""
+    done, handlers = [], logging.root.handlers
     for words in commands:
         flags.FLAGS.unparse_flags()
         for name in flags.FLAGS:
             flags.FLAGS[name].unparse()
-        flags.FLAGS(["score_data", *words])
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            print("code", score_data.main(["score_data"]))
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+            patch.setattr(sys, "argv", ["score_data", *words])
+            patch.setattr(logging.root, "handlers", [*handlers])
+            with contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+                command_line.run(score_data.main)
+            print("code", ended.value.code)
         done.append((out.getvalue(), err.getvalue()))
     return done
 
