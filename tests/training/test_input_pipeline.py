@@ -175,12 +175,16 @@ PRETRAINING = {
 }
 
 
+PMAP = {"run.parallelism": "pmap", "run.devices": 2, "replicates": 1}
+PMAP |= {"lottery.levels": 0, "data.crop_pad": 0, "data.flip": False}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         case({}, always=False),
         case({"run.devices": 4}, always=False),
-        case({"run.parallelism": "pmap", "run.devices": 2}, always=False),
+        PMAP,
         {
             "lottery.levels": 0,
             "sparse.method": "rigl",
