@@ -243,7 +243,7 @@ def test_the_sizes_of_networks_are_the_published_ones(
 # The paper's protocol: learning rate, decay (twice the L2 penalty), sparsity, and how
 # often masks change.
 PROTOCOL = {"lenet": (0.05, 1e-3, 0.95, "100step"), "mlp": (0.2, 2e-4, 0.98, "500step")}
-# By arm: method, initialisation for the masks, what it starts from, how it grows.
+# By arm: method, initialization for the masks, what it starts from, how it grows.
 ARMS = {
     "prune": ("gmp", None, (None, None), ""),
     "lt": ("static", None, ("init", variants.END), ""),

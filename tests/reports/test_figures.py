@@ -17,7 +17,7 @@ def run(make_run, records):
 
 
 def drawn(axes):
-    """The x and y of the lines with points, by the colour they are drawn in."""
+    """The x and y of the lines with points, by the color they are drawn in."""
     lines = [line for line in axes.get_lines() if line.get_marker() not in ("None", "")]
     return {line.get_color(): line.get_xydata().tolist() for line in lines}
 
@@ -67,7 +67,7 @@ def test_a_collapse_gets_a_second_panel(make_run, make_record):
     assert 90 < near.get_ylim()[0] < 98 < 98.5 < near.get_ylim()[1]
 
 
-def test_styles_differ_without_colour():
+def test_styles_differ_without_color():
     looks = {(style.marker, str(style.dash)) for style in plot_style.STYLES}
     assert len(looks) == len(plot_style.STYLES) > len(tables.VARIANTS)
 

@@ -200,7 +200,7 @@ def _noise_hurts(found: Findings) -> Evidence:
 CLAIMS = (
     Claim(
         "zero steps are too few",
-        "Tickets rewound to initialisation do not train to dense accuracy.",
+        "Tickets rewound to initialization do not train to dense accuracy.",
         "88.50 at 16.8 %, dense 91.3 to 91.5",
         f"dense above late tickets by {NEAR:g} points, p < 0.05; not reproduced if the "
         "drop is no larger",
