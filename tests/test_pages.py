@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pages
 import pytest
-from test_layers import LAYERS
+from test_import_layers import LAYERS
 
 from experiments import studies
 from experiments.sweeping import points
