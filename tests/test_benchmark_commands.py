@@ -11,7 +11,9 @@ import optax
 import pytest
 
 from configs import lth_digits as recipe
+from experiments import studies
 from experiments.benchmarks import (
+    aims,
     bare_scan,
     commands,
     fixtures,
@@ -23,7 +25,7 @@ from experiments.benchmarks import (
     state_size,
     timing,
 )
-from experiments.benchmarks.timing import Job
+from experiments.benchmarks.timing import Job, Table
 from jaxsparse import factory
 from jaxsparse.data import cache_dir, datasets
 
@@ -33,6 +35,13 @@ BRIEF = {"seconds": 0.0, "repetitions": 2}
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "PAUSE", 0.0)
+
+
+def unmeasured(table: Table, benchmark: str) -> list[str]:
+    """The reasons for which rows of the summary have no number of this table."""
+    rows = aims.summarize({table.title: table.data}, [benchmark]).rows
+    assert rows
+    return [row[3] for row in rows if row[3].startswith("not measured")]
 
 
 def test_a_command_is_timed_to_its_first_line_and_to_its_end(tmp_path: Path) -> None:
@@ -81,6 +90,7 @@ def test_a_run_is_scaled_linearly_to_all_levels(
     assert table.data["seconds"][lth_digits.CALLS] == [44.0] * 2
     assert table.data["share"]["not training"] == [0.5] * 2
     assert [row[0] for row in table.rows] == [lth_digits.RUN, *jobs]
+    assert unmeasured(table, "lth_digits") == []
 
 
 def test_training_alone_has_all_steps_of_the_recipe(
@@ -118,12 +128,14 @@ def test_reading_has_a_new_cache_in_each_repetition(
 
     before = os.environ.get(cache_dir.VARIABLE)
     monkeypatch.setattr(datasets, "load", load)
-    (table,) = reading.measure(**BRIEF, data_dir="here", names=("a",))
-    assert [row[:2] for row in seen] == [("a", "here")] * 4
-    caches = [row[2] for row in seen]
+    (table,) = reading.measure(**BRIEF, data_dir="here")
+    assert [row[:2] for row in seen] == [
+        *([("mnist", "here")] * 4 + [("cifar10", "here")] * 4),
+    ]
+    caches = [row[2] for row in seen][:4]
     assert caches[0] == caches[1] != caches[2] == caches[3]
     assert os.environ.get(cache_dir.VARIABLE) == before
-    assert set(table.data["seconds"]["a"]) == {"empty cache", "full cache"}
+    assert unmeasured(table, "reading") == []
     (table,) = reading.measure(**BRIEF)
     assert table.rows == [(reading.NO_DATA,)]
 
@@ -136,12 +148,13 @@ def test_studies_are_rerun_in_new_folders(monkeypatch: pytest.MonkeyPatch) -> No
         return commands.Timed(0.0, 0.0, 7.0, [])
 
     monkeypatch.setattr(commands, "run", run)
-    (table,) = reproduction.measure(**BRIEF, data_dir="here", names=("tost",))
-    assert table.data == {"seconds": {"tost": [7.0, 7.0]}}
+    (table,) = reproduction.measure(**BRIEF, data_dir="here")
+    assert table.data["seconds"]["tost"] == [7.0, 7.0]
+    assert unmeasured(table, "reproduction") == []
     folders = [words[3] for words in seen]
-    assert len({*folders}) == 2
+    assert len({*folders}) == len(folders) == 2 * len(studies.NAMES)
     assert seen[0] == (
-        *("experiments/reproduce.py", "--study=tost", "--scale=quick"),
+        *("experiments/reproduce.py", f"--study={studies.NAMES[0]}", "--scale=quick"),
         *(folders[0], "--data_dir=here"),
     )
 
@@ -163,12 +176,12 @@ def test_resnet_8_is_trained_alone_and_with_others(
 
     monkeypatch.setattr(fixtures, "make", make)
     monkeypatch.setattr(fixtures, "trainer_job", job)
-    sizes = {"batch_size": 4, "steps": 2, "replicates": 3}
-    (table,) = small_resnet.measure(**BRIEF, **sizes)
-    assert seen == [("resnet_8", 8, 1), ("resnet_8", 8, 3)]
+    (table,) = small_resnet.measure(**BRIEF, batch_size=4, steps=2)
+    assert seen == [("resnet_8", 8, 1), ("resnet_8", 8, 5)]
     assert [row[0] for row in table.rows] == [
-        *("1 replicate", "3 replicates in one program"),
+        *("1 replicate", "5 replicates in one program"),
     ]
+    assert unmeasured(table, "small_resnet") == []
 
 
 def test_one_pass_counts_the_scores_that_reach_the_threshold() -> None:
@@ -201,3 +214,4 @@ def test_the_state_of_every_method_is_a_share_of_the_weights() -> None:
     # A mask takes a bit at least, and these methods keep less than another weight.
     assert all(1 / 32 < share < 1 for (share,) in shares.values())
     assert "800 weights" in table.title
+    assert unmeasured(table, "state_size") == [*state_size.ABSENT.values()]

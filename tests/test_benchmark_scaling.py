@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from experiments.benchmarks import (
+    aims,
     commands,
     fixtures,
     launch,
@@ -192,6 +193,8 @@ def test_phases_of_a_launch_add_up(
     assert (found["whole run"], found["first line"]) == (9, 0.5)
     (table,) = startup.measure(**BRIEF)
     assert [row[0] for row in table.rows] == ["empty cache", "full cache"]
+    summary = aims.summarize({table.title: table.data}, ["startup"])
+    assert [row[3] for row in summary.rows] == ["met", "missed", "met", "met"]
     # Of two pairs, each has a cache of its own, which its second launch finds.
     caches = [cache for cache, to_first_line in seen[2:] if not to_first_line]
     assert caches[0] == caches[1] and caches[2] == caches[3] and caches[1] != caches[2]
