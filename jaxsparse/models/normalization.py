@@ -65,13 +65,13 @@ class BatchNorm(nn.BatchNorm):
         for average, value in ((mean, first), (var, spread)):
             average.value = self.momentum * average.value + (1 - self.momentum) * value
         scale, shift = lax.rsqrt(spread + self.epsilon), jnp.zeros_like(first)
-        like = [x]
+        like, shape = [x], first.shape
         if self.use_scale:
-            like.append(self.param("scale", self.scale_init, first.shape, self.param_dtype))
-            scale *= like[-1]
+            factor = self.param("scale", self.scale_init, shape, self.param_dtype)
+            scale, like = scale * factor, [*like, factor]
         if self.use_bias:
-            like.append(self.param("bias", self.bias_init, first.shape, self.param_dtype))
-            shift = like[-1].astype(first.dtype)
+            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+            shift, like = jnp.asarray(bias), [*like, bias]
         dtype = self.dtype or jnp.result_type(*like)
         return scale_and_shift(x, first, scale, shift, jnp.dtype(dtype))
 
@@ -102,7 +102,7 @@ def _moments_forward(x: Array) -> tuple[Any, Array]:
 
 
 def _moments_backward(x: Array, sums: tuple[Array, Array]) -> tuple[Array]:
-    of_sum, of_squares = sums
+    of_sum, of_squares = (_broadcastable(s, x) for s in sums)
     return ((of_sum + 2 * of_squares * x).astype(x.dtype),)
 
 
@@ -112,6 +112,7 @@ moments.defvjp(_moments_forward, _moments_backward)
 def _scale_and_shift(
     x: Array, center: Array, scale: Array, shift: Array, dtype: Any
 ) -> Array:
+    center, scale, shift = (_broadcastable(v, x) for v in (center, scale, shift))
     return ((x - center) * scale + shift).astype(dtype)
 
 
@@ -142,12 +143,19 @@ def _scale_forward(x: Array, *rest: Any) -> tuple[Array, Any]:
 def _scale_backward(dtype: Any, saved: Any, maps: Array) -> tuple[Array, ...]:
     del dtype
     x, center, scale = saved
-    of_shift, products = _channel_sums(lambda g, x: (g, g * (x - center)), maps, x)
-    of_x = (maps * scale).astype(x.dtype)
-    return of_x, -scale * of_shift, products, of_shift
+    mean, factor = _broadcastable(center, x), _broadcastable(scale, x)
+    of_shift, products = _channel_sums(lambda g, x: (g, g * (x - mean)), maps, x)
+    return (maps * factor).astype(x.dtype), -scale * of_shift, products, of_shift
 
 
 scale_and_shift.defvjp(_scale_forward, _scale_backward)
+
+
+def _broadcastable(
+    values: Float[Array, " c"], maps: Float[Array, "b *n c"]
+) -> Float[Array, "... c"]:
+    """Adds axes of length 1 to values of the channels of feature maps."""
+    return jnp.expand_dims(values, range(maps.ndim - 1))
 
 
 def _channel_sums(
