@@ -1,14 +1,25 @@
 """Training networks with convolutions: ways to compute them, and PyTorch."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
 
 from experiments.benchmarks import fixtures, mnist, rows, timing
 from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
+from jaxsparse import config, models
+from jaxsparse.models.convolutions import ORDER, convolve
 
 PYTORCH = "PyTorch"
 TOLERANCE = 1e-3  # in nats, of losses near 2.5 after batch normalization
 CHECKED = 3  # batches on which the losses are compared
+SMALL = "benchmark_resnet_8"  # name of the ResNet-8 while it is measured
+# Sides of images, and input and output channels of 3x3 convolutions with stride 1.
+SINGLE = ((32, 3, 16), (32, 16, 16), (16, 32, 32), (8, 64, 64), (16, 8, 8))
 NOTE = (
     "PyTorch trains on one batch of floats, without torch.compile. The other rows also "
     "shuffle, gather and normalize images and count correct predictions."
@@ -16,7 +27,7 @@ NOTE = (
 
 
 def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
-    """Times training steps of LeNet-5 and ResNet-20 on batches of 128.
+    """Times training steps of LeNet-5 and ResNets, and convolutions, on batches of 128.
 
     Args:
       seconds: time for each row, over its repetitions.
@@ -27,6 +38,8 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
         lenet(batch_size=128, steps=10, **how),
         lenet_replicates(batch_size=128, steps=10, count=5, **how),
         resnet(batch_size=128, steps=5, **how),
+        small_resnet(batch_size=128, steps=10, count=5, **how),
+        single_convolutions(batch_size=128, **how),
     ]
 
 
@@ -107,6 +120,80 @@ def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> 
     return table
 
 
+def small_resnet(
+    *, batch_size: int, steps: int, count: int, seconds: float, repetitions: int
+) -> Table:
+    """Times a ResNet-8 of width 8 on 16x16 images, alone and in replicates.
+
+    Args:
+      batch_size: examples in a step.
+      steps: steps in a scan.
+      count: number of replicates in one program.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+    """
+
+    def job(replicates: int) -> Job:
+        c = _config(SMALL, "auto", batch_size, steps)
+        c.model.width, c.replicates = 8, replicates
+        return fixtures.trainer_job(_make(c, examples=batch_size * steps))
+
+    def network(**fields: Any) -> Any:
+        return models.CifarResNet(8, **fields)
+
+    config.register_model(SMALL, network, takes=("width", "norm", "conv"))
+    try:
+        names = {1: "1 replicate", count: f"{count} replicates in one program"}
+        jobs = {name: job(replicates) for replicates, name in names.items()}
+        rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    finally:
+        config.MODELS.remove(SMALL)
+    title = f"Replicates: ResNet-8 of width 8, 16x16 images, batch {batch_size}"
+    return timing.rate_table(
+        title, rates, unit="replicate-steps/s", base=next(iter(rates))
+    )
+
+
+def single_convolutions(*, batch_size: int, seconds: float, repetitions: int) -> Table:
+    """Times single convolutions with both gradients, outside of loops.
+
+    Args:
+      batch_size: images.
+      seconds: time for each row, over its repetitions.
+      repetitions: turns of each row.
+    """
+    library = functools.partial(lax.conv_general_dilated, dimension_numbers=ORDER)
+    jobs = {}
+    for side, inputs, outputs in SINGLE:
+        x = jnp.ones((batch_size, side, side, inputs))
+        kernel = jnp.ones((3, 3, inputs, outputs))
+        for name, convolution in (("library", library), ("explicit", convolve)):
+            row = f"{inputs} to {outputs} channels, {side}x{side}, {name}"
+            jobs[row] = _convolution_job(convolution, x, kernel)
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
+    return timing.rate_table(
+        f"3x3 convolutions with gradients, batch {batch_size}",
+        rates,
+        unit="convolutions/s",
+        base=next(iter(rates)),
+    )
+
+
+def _convolution_job(
+    convolution: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array
+) -> Job:
+    @jax.jit
+    def all_three(x: jax.Array, kernel: jax.Array) -> Any:
+        y, pull = jax.vjp(lambda *args: convolution(*args, (1, 1), "SAME"), x, kernel)
+        return y, pull(y)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            jax.block_until_ready(all_three(x, kernel))
+
+    return Job(run, 1)
+
+
 def _jobs(network: str, batch_size: int, steps: int) -> dict[str, Job]:
     """Makes jobs by `run.conv_gradients`, as single steps and as scans."""
     jobs = {}
@@ -131,5 +218,5 @@ def _config(network: str, gradients: str, batch_size: int, steps: int) -> Any:
 
 
 def _make(c: Any, *, examples: int) -> Fixture:
-    shape = fixtures.SHAPES[c.model.name]
+    shape = fixtures.SHAPES.get(c.model.name, (16, 16, 3))  # the latter for `SMALL`
     return fixtures.make(c, fixtures.random_dataset(shape, examples=examples))

@@ -100,14 +100,19 @@ def check_images(config: ConfigDict, image: tuple[int, ...]) -> None:
         )
 
 
-def batch_norm(axis_name: str | None = None) -> Callable[..., nn.Module]:
+def batch_norm(
+    axis_name: str | None = None, *, fast: bool = False
+) -> Callable[..., nn.Module]:
     """Returns the BatchNorm layer that networks use.
 
     Args:
       axis_name: mapped axis over which statistics are averaged in addition; None
         averages over the batch of one call only.
+      fast: whether to sum over batches in the order that is fast on CPUs
+        (`models.normalization`) instead of linen's.
     """
-    return functools.partial(layers.BATCH_NORM, axis_name=axis_name)
+    layer = layers.FAST_BATCH_NORM if fast else layers.BATCH_NORM
+    return functools.partial(layer, axis_name=axis_name)
 
 
 def uses_custom_conv_grads(config: ConfigDict) -> bool:
@@ -156,14 +161,15 @@ def make_model(
         if name in family.takes and (name == "width" or c[name] != plain[name])
     }
     fields |= {name: c[name] for name in family.options}
+    custom = training and uses_custom_conv_grads(config)
     if "norm" in family.takes:
-        fields["norm"] = batch_norm(axis_name)
+        fields["norm"] = batch_norm(axis_name, fast=custom)
         if not c.norm_affine:
             fields["norm"] = functools.partial(
                 fields["norm"], use_scale=False, use_bias=False
             )
-    # Parameters have the same names and shapes with either kind of convolution.
-    if training and uses_custom_conv_grads(config):
+    # Parameters have the same names and shapes with either kind of layers.
+    if custom:
         convolve = convolutions.convolve
         fast = {
             "conv": functools.partial(nn.Conv, conv_general_dilated=convolve),

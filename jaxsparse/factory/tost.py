@@ -179,7 +179,9 @@ def make_annealed_model(
                 soft_activations.SOFT[c.activation], strength
             )
         if c.skips:
-            layers = _layers_of(model, axis_name)
+            fast = train and models.uses_custom_conv_grads(config)
+            usual = models.batch_norm(axis_name, fast=fast)
+            layers = _layers_of(model, usual)
             fields["skip"] = ghost_skips.make(
                 strength, train=train, kind=c.skips, **layers
             )
@@ -205,15 +207,14 @@ def as_rescaled(model: nn.Module, annealed: steps.AnnealedModel | None) -> nn.Mo
     return found.clone(skip=None) if hasattr(found, "skip") else found
 
 
-def _layers_of(model: Any, axis_name: str | None) -> dict[str, Any]:
+def _layers_of(model: Any, usual: Callable[..., nn.Module]) -> dict[str, Any]:
     """Returns the layers of ghost skips: the network's own where it has them.
 
     Args:
       model: the network.
-      axis_name: mapped axis over which BatchNorm averages in addition to the batch.
+      usual: creates BatchNorm layers for networks that have none of their own.
     """
     # Ghost skips are normalized also in networks without BatchNorm.
-    usual = models.batch_norm(axis_name)
     found = {"conv": model.conv, "norm": getattr(model, "norm", None) or usual}
     return {
         name: functools.partial(layer, dtype=model.dtype)

@@ -7,7 +7,7 @@ implementation. For the gradient with respect to the kernel, the transposed copy
 recomputes the operations that produced the images, element by element and with strided
 memory access. Here all three convolutions are written in the fast order, and the
 gradient with respect to the kernel is summed over chunks of the batch that fit into the
-cache.
+cache. Convolutions of few channels are matrix products (`row_products`).
 """
 
 import functools
@@ -17,6 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from jaxsparse.models import row_products
+from jaxsparse.models.batch_parts import sum_of_parts
 
 ORDER = ("NHWC", "HWIO", "NHWC")
 AT_ONCE = 16  # images per chunk
@@ -108,9 +111,14 @@ def convolve(
     return _convolve(lhs, rhs, steps, pads, precision, preferred_element_type)
 
 
-def _by_jax(
-    images: Array, kernel: Array, steps: Any, pads: Pads, precision: Any, dtype: Any
+def _maps(
+    images: Array, kernel: Array, steps: Any, pads: Any, precision: Any, dtype: Any
 ) -> Array:
+    """Computes feature maps in the faster of two ways."""
+    if steps == (1, 1) and row_products.is_faster(kernel):
+        return row_products.convolve_rows(
+            images, kernel, pads, precision=precision, dtype=dtype
+        )
     return lax.conv_general_dilated(
         images,
         kernel,
@@ -122,13 +130,13 @@ def _by_jax(
     )
 
 
-_convolve = jax.custom_vjp(_by_jax, nondiff_argnums=(2, 3, 4, 5))
+_convolve = jax.custom_vjp(_maps, nondiff_argnums=(2, 3, 4, 5))
 
 
 def _forward(images: Array, kernel: Array, *options: Any) -> tuple[Array, Any]:
     # Not `_convolve`: the Hessian differentiates this function in forward mode, which
     # `custom_vjp` does not support.
-    return _by_jax(images, kernel, *options), (images, kernel)
+    return _maps(images, kernel, *options), (images, kernel)
 
 
 def _backward(
@@ -149,15 +157,20 @@ def _backward(
     ]
     # The gradient for the images is a convolution of the dilated maps with the flipped
     # kernel, whose input and output channels are exchanged.
-    by_images = lax.conv_general_dilated(
-        maps,
-        kernel[::-1, ::-1].swapaxes(2, 3),
-        (1, 1),
-        list(zip(before, after, strict=True)),
-        lhs_dilation=steps,
-        dimension_numbers=ORDER,
-        precision=precision,
-    )
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    edges = list(zip(before, after, strict=True))
+    if steps == (1, 1):
+        by_images = _maps(maps, flipped, steps, edges, precision, None)
+    else:
+        by_images = lax.conv_general_dilated(
+            maps,
+            flipped,
+            (1, 1),
+            edges,
+            lhs_dilation=steps,
+            dimension_numbers=ORDER,
+            precision=precision,
+        )
 
     def part(images: Array, maps: Array) -> Array:
         # Negative padding crops: with a stride, no window may cover the last pixels.
@@ -182,7 +195,7 @@ def _backward(
         )
         return by_kernel.transpose(1, 2, 0, 3)
 
-    by_kernel = _sum_of_parts(part, images, maps)
+    by_kernel = sum_of_parts(part, images, maps, at_once=AT_ONCE)
     return by_images.astype(images.dtype), by_kernel.astype(kernel.dtype)
 
 
@@ -194,27 +207,6 @@ def _spread(maps: Array, steps: Any) -> list[int]:
     return [
         (side - 1) * step + 1 for side, step in zip(maps.shape[1:3], steps, strict=True)
     ]
-
-
-def _sum_of_parts(part: Any, images: Array, maps: Array) -> Array:
-    """Sums `part(images, maps)` over chunks of the batch, the last possibly smaller."""
-    count = len(images) // AT_ONCE
-    if len(images) <= AT_ONCE:
-        return part(images, maps)
-    split = count * AT_ONCE
-    parts = [
-        array[:split].reshape(count, AT_ONCE, *array.shape[1:])
-        for array in (images, maps)
-    ]
-
-    def add(total: Array, of: list[Array]) -> tuple[Array, None]:
-        return total + part(*of), None
-
-    # The sum starts from zeros: computing a first chunk outside the loop would compile
-    # `part` twice, with the strided copies that a whole batch needs.
-    template = jax.eval_shape(part, *(array[0] for array in parts))
-    total, _ = lax.scan(add, jnp.zeros(template.shape, template.dtype), parts)
-    return total if split == len(images) else total + part(images[split:], maps[split:])
 
 
 def _views(

@@ -13,8 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxsparse.models import normalization
+
 MOMENTUM = 0.9  # of running statistics; 1 - MOMENTUM is PyTorch's momentum
 BATCH_NORM = functools.partial(nn.BatchNorm, momentum=MOMENTUM, epsilon=1e-5)
+FAST_BATCH_NORM = functools.partial(normalization.BatchNorm, **BATCH_NORM.keywords)
 
 # Creates a layer: a linen class, or anything with the same call signature.
 ModuleFactory = Callable[..., nn.Module]

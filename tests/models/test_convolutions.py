@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 
 from jaxsparse import models
-from jaxsparse.models import pooling
+from jaxsparse.models import pooling, row_products
 from jaxsparse.models.convolutions import AT_ONCE, ORDER, convolve
 
 LIBRARY = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=ORDER)
@@ -53,6 +53,8 @@ def assert_as_jax(
 @pytest.mark.parametrize(
     ("size", "steps", "image", "padding", "each"),
     [
+        ((3, 3), (1, 1), (5, 6), ((1, 0), (2, 3)), False),
+        ((2, 4), (1, 1), (7, 6), ((-1, 2), (0, -1)), False),
         ((3, 3), (1, 1), (6, 5), "SAME", False),
         ((3, 2), (2, 3), (7, 9), "VALID", False),  # the last pixels are in no window
         ((2, 4), (3, 2), (9, 7), ((0, 2), (1, 0)), False),
@@ -69,6 +71,16 @@ def test_maps_and_gradients_are_those_of_jax(size, steps, image, padding, each):
     kernel = whole(1, *size, 1 if each else inputs, outputs * (inputs if each else 1))
     fields = {"feature_group_count": inputs if each else 1}
     assert_as_jax(results, x, kernel, steps, padding, **fields)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((-1, 2), (3, 0))])
+def test_many_and_few_channels_are_convolved_as_by_jax(padding: Any) -> None:
+    """On both sides of the limit of `row_products`, in one program."""
+    for inputs, outputs in ((16, 8), (16, 9)):
+        kernel = whole(1, 3, 2, inputs, outputs)
+        assert row_products.is_faster(jnp.asarray(kernel)) == (outputs == 8)
+        x = whole(0, row_products.AT_ONCE + 3, 5, 4, inputs)
+        assert_as_jax(results, x, kernel, (1, 1), padding)
 
 
 @pytest.mark.parametrize("batch", [AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE - 1])
@@ -175,7 +187,7 @@ def test_the_rest_is_left_to_jax(channels: int, fields: dict) -> None:
 
 def test_all_three_have_the_fast_order_and_parts_are_small() -> None:
     x = jax.ShapeDtypeStruct((4 * AT_ONCE, 8, 8, 3), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((3, 3, 3, 5), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, 50), jnp.float32)
 
     def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.sum(convolve(nn.relu(x), kernel, (1, 1), "SAME") ** 2)
@@ -185,7 +197,22 @@ def test_all_three_have_the_fast_order_and_parts_are_small() -> None:
     assert {order for order, _ in every} == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
     part, side = f"tensor<3x10x10x{AT_ONCE}xf32>", f"tensor<{4 * AT_ONCE}x8x8x"
     inputs = {first for _, first in every}
-    assert inputs == {f"{side}3xf32>", f"{side}5xf32>", part}
+    assert inputs == {f"{side}3xf32>", f"{side}50xf32>", part}
+
+
+def test_few_channels_are_products_of_matrices() -> None:
+    """But for the gradient of the kernel, and convolutions with strides."""
+    x = jax.ShapeDtypeStruct((row_products.AT_ONCE, 8, 8, 3), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, 5), jnp.float32)
+
+    def count(step: int) -> tuple[int, int]:
+        def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
+            return jnp.sum(convolve(x, kernel, (step, step), "SAME") ** 2)
+
+        text = jax.jit(jax.grad(loss, (0, 1))).lower(kernel, x).as_text()
+        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+
+    assert [count(step) for step in (1, 2)] == [(1, 2), (3, 0)]
 
 
 def assert_same_network(
