@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from statsmodels.stats import multitest
 
 from experiments.studies.effects import Effect
 
@@ -146,10 +145,13 @@ def _state(premise: Effect) -> str:
 
 
 def _corrected(values: Sequence[float]) -> list[float]:
-    """Corrects p-values by Holm's method."""
-    if not values:
-        return []
-    return [float(p) for p in multitest.multipletests(values, method="holm")[1]]
+    """Corrects p-values by Holm's method (Holm 1979)."""
+    order = np.argsort(values)
+    factors = np.arange(len(values), 0, -1)
+    rising = np.maximum.accumulate(np.asarray(values, float)[order] * factors)
+    found = np.empty(len(values))
+    found[order] = np.minimum(rising, 1.0)
+    return found.tolist()
 
 
 def row(judged: Judged) -> dict[str, Any]:
