@@ -15,7 +15,6 @@ makes them at any time.
 """
 
 import importlib
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +32,6 @@ if __name__ == "__main__":
 from absl import flags  # noqa: E402
 
 from experiments import command_line, studies  # noqa: E402
-
-KEPT = (".md", ".csv", ".png")  # files of a report that go to --results
 
 _STUDY = flags.DEFINE_enum("study", None, ["all", *studies.NAMES], "study to rerun")
 _SCALE = flags.DEFINE_enum("scale", "quick", studies.SCALES, "its size")
@@ -73,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
 
         tasks = driver.in_order(_tasks(folder, results, data_dir))
         if not _PAGES.value:
-            driver.check_data([task for task in tasks if not driver.is_done(task)])
+            left = [task.run for task in tasks if not driver.is_done(task)]
+            driver.check_data(left, data_dir)
     except ValueError as error:
         command_line.fail(str(error))
     failed: list[str] = []
@@ -88,7 +86,11 @@ def main(argv: Sequence[str]) -> int:
             left = len(tasks) - done
             print(f"stopped: {done} runs done, {left} left; {CONTINUES}")
             return stop.code
-    _write_pages(folder, results)
+    for study in _chosen():
+        if study.all_runs(_SCALE.value):
+            page = folder / f"{study.name}-{_SCALE.value}" / "report"
+            kept = results / study.name / _SCALE.value
+            print(f"report: {study.keep_report(_SCALE.value, page, kept)}")
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries them again")
         return 1
@@ -128,22 +130,6 @@ def _tasks(folder: Path, results: Path, data_dir: str) -> list[Any]:
     if unknown:
         raise ValueError(f"--only: expected names of {names}, got {unknown}")
     return [task for task in tasks if not _ONLY.value or task.run.name in _ONLY.value]
-
-
-def _write_pages(folder: Path, results: Path) -> None:
-    """Writes the page of every study, and copies what is kept of it."""
-    for study in _chosen():
-        if not study.all_runs(_SCALE.value):
-            continue
-        page = folder / f"{study.name}-{_SCALE.value}" / "report"
-        kept = results / study.name / _SCALE.value
-        print(f"report: {study.report(_SCALE.value, kept / 'records', page)}")
-        wanted = {path.name for path in page.iterdir() if path.suffix in KEPT}
-        for path in kept.iterdir():
-            if path.suffix in KEPT and path.name not in wanted:
-                path.unlink()  # of an earlier report that this one does not have
-        for name in wanted:
-            shutil.copy(page / name, kept / name)
 
 
 if __name__ == "__main__":

@@ -77,21 +77,19 @@ def _run(
     options: dict[str, str | int],
 ) -> int:
     # Imported here, so that errors in a command are found before JAX is imported.
-    from experiments.studies import launcher
+    from experiments.studies import driver, run_reader
+    from experiments.studies.runs import command, read
     from experiments.sweeping import executors, report
 
     runs = [run for point in points for run in point.runs]
     try:
         for run in runs:
-            _check_names(run.name, launcher.read(run))
-        left = [run for run in runs if not launcher.has_ended(run, folder / run.name)]
-        launcher.check_data(left, data_dir)
+            _check_names(run.name, read(run))
+        left = [run for run in runs if not run_reader.has_ended(run, folder / run.name)]
+        driver.check_data(left, data_dir)
         print(f"{len(left)} of {len(runs)} runs are left", file=sys.stderr)
         codes = executors.run_all(
-            [
-                (folder / run.name, launcher.command(run, folder, data_dir))
-                for run in left
-            ],
+            [(folder / run.name, command(run, folder, data_dir)) for run in left],
             executor=_EXECUTOR.value,
             jobs=_JOBS.value,
             logs=folder / "jobs",

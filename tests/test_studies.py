@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from helpers import tiny_studies
 
-from experiments import reproduce, studies
+from experiments import studies
 from experiments.studies import driver, records, run_reader, sparse_training
 from experiments.studies import runs as runs_lib
-from experiments.studies.driver import Places, Task
+from experiments.studies.driver import Task
 from experiments.studies.records import Record
 from experiments.studies.runs import Run, Scoring, read
 from experiments.studies.runs import flags as as_flags
@@ -172,7 +172,7 @@ def test_a_lost_run_is_trained_again_for_those_that_start_from_it(
 ) -> None:
     trained: list[str] = []
     monkeypatch.setattr(
-        driver.runs, "train", lambda c, folder: trained.append(folder.name)
+        driver.runs_lib, "train", lambda c, folder: trained.append(folder.name)
     )
     monkeypatch.setattr(
         run_reader, "has_ended", lambda run, folder: folder.name in trained
@@ -278,17 +278,15 @@ def test_numbers_of_records_are_rounded_and_nan_is_null(tmp_path: Path) -> None:
 
 
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
-    run = Run("a", "configs/gmp_mnist.py:quick", {})
-    study = tiny_studies.as_tiny(STUDIES[0], [run])
-    tasks = [Task(study, run, [run], Places(tmp_path, tmp_path, str(tmp_path)))]
+    runs = [Run(name, "configs/gmp_mnist.py:quick", {}) for name in "abc"]
     with pytest.raises(
         ValueError, match="expected the dataset 'mnist', prepared by TFDS, in"
     ):
-        driver.check_data(tasks)
-    driver.check_data(of(tmp_path, one("b")))  # digits are part of a package
+        driver.check_data(runs, str(tmp_path))
+    driver.check_data([one("b")], "")  # digits are part of a package
     config.register_dataset("own_data", lambda data_dir: None)
     try:  # where a reader of the user's own looks is for it to know
-        driver.check_data(of(tmp_path, one("c", data__name="own_data")))
+        driver.check_data([one("c", data__name="own_data")], str(tmp_path))
     finally:
         config.DATASETS.remove("own_data")
 
@@ -334,26 +332,20 @@ def test_a_run_has_ended_only_while_what_it_started_from_is_there(
 def test_pages_replace_those_of_earlier_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the command, without training: pages of records, and nothing that is old."""
+    (task,) = of(tmp_path, one("a"))
+    page, kept = tmp_path / "page", tmp_path / "kept"
 
-    def write(scale: str, kept: Path, folder: Path) -> Path:
-        folder.mkdir(parents=True)
+    def write(self: Any, scale: str, records: Path, folder: Path) -> Path:
+        folder.mkdir()
         for name in ("mnist.md", "mnist.svg", "mnist_rounds.png", "index.html"):
             (folder / name).write_text(name)
         return folder / "index.html"
 
-    class Fake:
-        name = "tost"
-        all_runs = staticmethod(lambda scale: [one("a")])
-        report = staticmethod(write)
-
-    monkeypatch.setattr(reproduce, "_chosen", lambda: [Fake])
-    monkeypatch.setattr(reproduce, "_SCALE", type("Flag", (), {"value": "cpu"}))
-    kept = tmp_path / "results" / "tost" / "cpu"
+    monkeypatch.setattr(type(task.study), "report", write)
     (kept / "records").mkdir(parents=True)
     (kept / "records" / "a.json").write_text("{}")
     (kept / "mnist_old.png").write_text("old")
-    reproduce._write_pages(tmp_path / "runs", tmp_path / "results")
+    assert task.study.keep_report("cpu", page, kept) == page / "index.html"
     assert {path.name for path in kept.iterdir()} == {
         *("records", "mnist.md", "mnist_rounds.png")
     }

@@ -26,7 +26,8 @@ from experiments.studies import records, run_reader
 from experiments.studies.records import Record
 from experiments.studies.runs import Run, needs, read
 from experiments.studies.study import Study
-from jaxsparse import config, runs
+from jaxsparse import config
+from jaxsparse import runs as runs_lib
 from jaxsparse.data import datasets
 from jaxsparse.training import preemption
 
@@ -92,20 +93,18 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
     return [task for _, task in sorted(placed, key=lambda pair: pair[0])]
 
 
-def check_data(tasks: Sequence[Task]) -> None:
+def check_data(runs: Sequence[Run], data_dir: str) -> None:
     """Checks that the datasets of all runs are prepared.
 
     Args:
-      tasks: the runs.
+      runs: the runs.
+      data_dir: directory of prepared datasets; "" for the one in the configs.
 
     Raises:
       ValueError: if one is missing; the message names it.
     """
+    wanted = {(c.data.name, data_dir or c.data.dir or "") for c in map(read, runs)}
     own = {spec.name for spec in config.DATASETS.own()}  # readers of users' own data
-    wanted = set()
-    for task in tasks:
-        c = read(task.run)
-        wanted.add((c.data.name, task.places.data_dir or c.data.dir or ""))
     for name, folder in sorted(wanted):
         if name not in own:
             datasets.check_there(name, data_dir=folder or None)
@@ -191,7 +190,7 @@ def train(run: Run, others: Sequence[Run], places: Places) -> None:
         c = read(run)
         if places.data_dir:
             c.data.dir = places.data_dir
-        runs.train(c, folder)
+        runs_lib.train(c, folder)
     for wanted in run.scoring:
         out = places.runs / wanted.out
         if not out.exists():

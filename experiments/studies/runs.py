@@ -69,6 +69,25 @@ def read(run: Run) -> ConfigDict:
     return c
 
 
+def command(run: Run, folder: Path, data_dir: str) -> list[str]:
+    """Returns the command that trains a run in a process of its own.
+
+    Args:
+      run: the run.
+      folder: directory of all runs.
+      data_dir: directory of prepared datasets; "" for the one in the config.
+    """
+    where = {"data.dir": str(Path(data_dir).resolve())} if data_dir else {}
+    return [
+        sys.executable,
+        str(Path(__file__).resolve().parent.parent / "train.py"),
+        f"--config={run.config}",
+        *flags(run.overrides | where),
+        "--noreport",
+        f"--workdir={folder / run.name}",
+    ]
+
+
 def needs(run: Run, others: Sequence[Run]) -> list[Run]:
     """Lists the runs of a study that a run starts from.
 

@@ -10,6 +10,7 @@ four functions, mostly one module each:
 """
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from experiments.studies.runs import Run
 
 Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the network
 Measure = Callable[[Reader, Callable[[str], Reader]], dict[str, Any]]
+KEPT = (".md", ".csv", ".png")  # files of a report that are kept
 Section = Callable[[str, str, Measured], report_lib.Section]
 
 
@@ -81,3 +83,24 @@ class Study:
                 }
                 sections.append(self.section(network, scale, short))
         return report_lib.write(self.title, sections, folder)
+
+    def keep_report(self, scale: str, folder: Path, kept: Path) -> Path:
+        """Writes the report, and copies its pages, tables and PNG figures.
+
+        Args:
+          scale: one of `studies.SCALES`.
+          folder: directory to write into.
+          kept: directory to copy to, with the records in `records`. Files of an earlier
+            report that this one does not have are deleted.
+
+        Returns:
+          The path of the page.
+        """
+        page = self.report(scale, kept / "records", folder)
+        wanted = {path.name for path in folder.iterdir() if path.suffix in KEPT}
+        for path in kept.iterdir():
+            if path.suffix in KEPT and path.name not in wanted:
+                path.unlink()
+        for name in wanted:
+            shutil.copy(folder / name, kept / name)
+        return page

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.studies import claims, launcher
+from experiments.studies import run_reader
+from experiments.studies.effects import spread
 from experiments.sweeping.points import Point
 from jaxsparse import metrics_log
 from jaxsparse.reports import formatting, page, records
 from jaxsparse.stages import TICKET
+
+STARTED = ("in progress", run_reader.ENDED)
 
 
 def write(points: Sequence[Point], folder: Path) -> Path:
@@ -30,7 +33,8 @@ def write(points: Sequence[Point], folder: Path) -> Path:
         folder / run.name
         for point in points
         for run in point.runs
-        if launcher.status(run, folder / run.name) in ("in progress", launcher.ENDED)
+        if run_reader.status(run, folder / run.name)
+        in ("in progress", run_reader.ENDED)
     ]
     if not started:
         raise ValueError(
@@ -59,7 +63,7 @@ def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     rows = []
     for point in points:
         for run in point.runs:
-            if launcher.status(run, folder / run.name) != launcher.ENDED:
+            if run_reader.status(run, folder / run.name) != run_reader.ENDED:
                 continue
             (read,) = records.read_runs([folder / run.name])
             levels = records.frame([read], "level")
@@ -98,6 +102,6 @@ def summarize(results: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
             ("weights_remaining_percent", "Weights remaining (%)"),
             ("test_accuracy_percent", "Test accuracy (%)"),
         ):
-            row[title] = claims.spread(own[column].to_numpy()) if len(own) else ""
+            row[title] = spread(own[column].to_numpy()) if len(own) else ""
         rows.append(row)
     return pd.DataFrame(rows)

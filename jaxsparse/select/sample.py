@@ -36,8 +36,8 @@ def trials(
     Returns:
       Trial thresholds in the order to try them, each with an entry per layer: an upper
       bound, a lower bound, and further ones for scores that tie. No trials for values
-      that are too few, or that may be sharded, since their devices would have to
-      exchange the sample.
+      that are too few, whose positions need int64, or that may be sharded, since their
+      devices would have to exchange the sample.
     """
     sizes = [value.size for value in values]
     each = [LAYER] * len(values)
@@ -46,6 +46,8 @@ def trials(
     if sum(sizes) < MIN_RATIO * sum(each) or not all(sizes):
         return []
     if any(counting.num_devices(value) > 1 for value in values):
+        return []
+    if max(max(value.shape, default=0) for value in values) >= 2**31:
         return []
     drawn = [draw(value, num) for value, num in zip(values, each, strict=True)]
     sample = jnp.concatenate(drawn)[None] if pooled else jnp.stack(drawn)

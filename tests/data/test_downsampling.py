@@ -138,7 +138,7 @@ def test_images_in_files_are_averaged_when_they_are_decoded(tmp_path: Path) -> N
     [
         (
             {"data.downsample": 3},
-            r"config.data: downsample: .*8 by 8 pixels, got 3; choose .*\[1, 2, 4, 8\]",
+            r"config.data.downsample: .*8 by 8 pixels, got 3; choose .*\[1, 2, 4, 8\]",
         ),
         (
             {"data.downsample": 3, "data.image_size": 32},

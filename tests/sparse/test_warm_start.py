@@ -331,9 +331,9 @@ WRONG = [
     ),
     (
         {"model.conv_channels": (3, 3)},
-        r"model\.conv_channels: expected None for 'lenet_300_100'",
+        r"model\.conv_channels: expected None with model\.name 'lenet_300_100'",
     ),
-    ({"model.width": 8}, r"model\.width: expected 16 for 'lenet_300_100'"),
+    ({"model.width": 8}, r"model\.width: expected 16 with model\.name 'lenet_300"),
 ]
 
 
