@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.studies import effects
+from experiments.studies import correlations, effects
 from experiments.studies.claims import Claim, Found, NotMeasured, Premise, entries
 from experiments.studies.effects import Effect, spread
 
@@ -169,7 +169,7 @@ def correlation(found: Found, measure: str) -> Effect:
       NotMeasured: if there are too few variants, or all are equal.
     """
     x, y, blocks = of_variants(found, measure)
-    return effects.rank_correlation(x, y, blocks=blocks)
+    return correlations.rank_correlation(x, y, blocks=blocks)
 
 
 def _predicts(measure: str, *, falling: bool) -> Callable[[Found], Effect]:
@@ -183,7 +183,7 @@ def _predicts(measure: str, *, falling: bool) -> Callable[[Found], Effect]:
 def _better_than_accuracy(found: Found) -> Effect:
     barrier, y, _ = of_variants(found, "mean_barrier")
     early, _, _ = of_variants(found, "pretrained")
-    return effects.stronger_correlation(barrier, early, y)
+    return correlations.stronger_correlation(barrier, early, y)
 
 
 CLAIMS = (

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.studies import effects
+from experiments.studies import correlations, effects
 from experiments.studies.claims import Found, NotMeasured, entries
 from experiments.studies.effects import Effect, spread
 from jaxsparse.analysis import connectivity
@@ -198,7 +198,7 @@ def together(found: Found) -> Effect:
         raise NotMeasured("fewer than four rewinding steps")
     lost = [_lost(found["rewound"][step]) for step in steps]
     unstable = [tickets[step] for step in steps]
-    return effects.rank_correlation(np.stack(unstable, 1), np.stack(lost, 1))
+    return correlations.rank_correlation(np.stack(unstable, 1), np.stack(lost, 1))
 
 
 def made_stable(found: Found) -> Effect:
