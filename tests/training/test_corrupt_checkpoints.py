@@ -16,7 +16,7 @@ from jaxsparse.training.state import TrainState
 
 NAME = "level_03/ticket/last"
 # Orbax abandons its other reads when one finds a corrupt file. They fail as they end.
-ABANDONED = "Exception ignored.*(uvloop|orbax)"
+ABANDONED = "Exception ignored.*(uvloop|orbax|_read_array_index)"
 pytestmark = pytest.mark.filterwarnings(
     f"ignore:(?s){ABANDONED}:pytest.PytestUnraisableExceptionWarning"
 )
