@@ -116,10 +116,11 @@ def batch_norm(
 
 
 def uses_custom_conv_grads(config: ConfigDict) -> bool:
-    """Returns whether the trained network uses the gradients of `models.convolutions`.
+    """Returns whether the network is trained with layers that are fast on CPUs.
 
-    They process a batch in parts. With sharded parameters the compiler splits batches
-    over devices itself, and would have to gather them for that.
+    They are those of `models.convolutions`, `models.pooling` and
+    `models.normalization`. They process a batch in parts. With sharded parameters the
+    compiler splits batches over devices itself, and would have to gather them for that.
 
     Args:
       config: a validated config.

@@ -42,11 +42,12 @@ def convolve(
 ) -> Float[Array, "b H W o"]:
     """Convolves images, for `nn.Conv(conv_general_dilated=convolve)`.
 
-    The results are those of linen's own convolution; gradients differ in the last bits
-    only. Gradients can be differentiated again, also in forward mode. The output itself
-    can only be differentiated in reverse mode.
+    The results and gradients are those of linen's own convolution up to rounding.
+    Gradients can be differentiated again, also in forward mode. The output itself can
+    only be differentiated in reverse mode.
 
-    1x1 kernels are computed as matrix products. Depthwise convolutions, as in
+    1x1 kernels are computed as matrix products, and so are convolutions with few
+    channels and stride 1 (`row_products`). Depthwise convolutions, as in
     MobileNets, are computed as sums of shifted images, each multiplied by one pixel of
     the kernel. Dilated and other grouped convolutions are passed on to JAX.
 

@@ -100,8 +100,9 @@ RUN = Section(
         "conv_gradients": _field(
             "auto",
             valid.one_of("auto", "library", "explicit"),
-            "Gradients of convolutions and pooling: those of JAX (`library`), or "
-            "`explicit` ones, which are faster on CPUs. `auto` chooses by the device.",
+            "Convolutions, pooling and BatchNorm in training: those of JAX and linen "
+            "(`library`), or ones with `explicit` gradients, which are faster on CPUs. "
+            "`auto` chooses by the device.",
         ),
         "replicate_mode": _field(
             "auto",
