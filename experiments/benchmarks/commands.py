@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = {
-    # As in `factory.set_up_jax`: programs that compile faster are not cached.
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    # As in `factory.set_up_jax`: all programs are cached.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     # This process occupies most of a GPU's memory; the launched one must share it.
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "PYTHONUNBUFFERED": "1",  # lines arrive when they are printed, as on a terminal

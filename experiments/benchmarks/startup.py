@@ -56,9 +56,8 @@ def measure(*, seconds: float, repetitions: int = 3, preset: str = "") -> list[T
         "embedded digits, 5 replicates, 608 steps. `import` starts with the command. "
         "`set up` includes the data, the initial weights and their checkpoint, `first "
         "step` the evaluation before it and the first call, of one epoch (19 steps). "
-        "With a full cache the time to read a program counts as compiling. Programs "
-        "that compile in less than half a second are not cached. The first line is "
-        "that of `train.py`, in a process of its own."
+        "With a full cache the time to read a program counts as compiling. The first "
+        "line is that of `train.py`, in a process of its own."
     )
     return [Table(TITLE, header, rows, note, launches)]
 

@@ -67,16 +67,18 @@ def frame(run: RunRecords, kind: str) -> pd.DataFrame:
       coefficients and test error in percent of the interpolation. Of records of one
       pair only the last is kept.
     """
+    columns = [*_PLACES, *MEASURES, "alphas", "error"]
+    records = [record for record in run.records if record.get("kind") == kind]
+    if not records:  # most runs have none, and the table of levels takes a while
+        return pd.DataFrame(columns=columns)
     tickets = tables.levels_table([run])
     tickets = tickets.loc[tickets["variant"] == TICKET]
     remaining = dict(zip(tickets["level"], tickets["weights_remaining"], strict=True))
     rows = {}
-    for record in run.records:
-        if record.get("kind") == kind:
-            place = (record["stage"], record["replicate"], *record.get("pair", ()))
-            density = remaining.get(record["level"], np.nan)
-            rows[place] = read_barrier(record) | {"remaining": density}
-    columns = [*_PLACES, *MEASURES, "alphas", "error"]
+    for record in records:
+        place = (record["stage"], record["replicate"], *record.get("pair", ()))
+        density = remaining.get(record["level"], np.nan)
+        rows[place] = read_barrier(record) | {"remaining": density}
     return pd.DataFrame([*rows.values()], columns=columns)
 
 

@@ -1,12 +1,11 @@
 """Writes records as TensorBoard events, without TensorFlow."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from jaxsparse import extras, metrics_log
 from jaxsparse.metrics_log import Record
@@ -168,12 +167,17 @@ class TensorBoardWriter:
     def _write(self, run: str, scalars: Sequence[tuple[str, float, int]]) -> None:
         # Imported here, because tensorboardX imports PyTorch where it is installed,
         # which takes seconds.
-        from tensorboardX.summary import scalar
+        from tensorboardX.proto.summary_pb2 import Summary
 
         writer = self._writer(run)
         self._unflushed.add(run)
+        by_step: dict[int, list[Any]] = {}
         for tag, value, step in scalars:
-            _write_event(writer, scalar(tag, value), step)
+            shown = Summary.Value(tag=tag, simple_value=value)
+            by_step.setdefault(step, []).append(shown)
+        # One event for all scalars of a step: events have checksums, slow in Python.
+        for step, values in by_step.items():
+            _write_event(writer, Summary(value=values), step)
 
     def _writer(self, run: str) -> Any:
         from tensorboardX.event_file_writer import EventsWriter
@@ -228,8 +232,8 @@ class TensorBoardWriter:
 
 
 def _mean(values: Sequence[float | int]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite or values))
+    chosen = [value for value in values if math.isfinite(value)] or values
+    return sum(chosen) / len(chosen)
 
 
 def _write_event(writer: Any, summary: Any, step: int) -> None:

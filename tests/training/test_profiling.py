@@ -1,6 +1,9 @@
 """What runs cost: programs compiled, memory, and traces."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,9 +93,41 @@ def test_levels_share_their_programs(plain: Plain) -> None:
     # No other test has such a network, so that nothing is compiled before.
     assert first < second == third == plain.in_all
     rows = times(plain.folder)
-    # At last only what reads a ticket, of which no earlier level had one.
-    assert rows[-1]["programs"] < rows[0]["programs"]
+    # Level 1 is the first that prunes.
+    assert rows[0]["programs"] > rows[1]["programs"] > rows[2]["programs"] == 0
     assert all(row["peak_host_bytes"] > 0 for row in rows)
+
+
+# Names what a whole process compiles, of which nothing is compiled before.
+COUNT = """
+import sys
+import jaxsparse, jax
+from experiments import train
+
+def note(event, seconds, fun_name="", **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+        print(fun_name)
+
+jax.monitoring.register_event_duration_secs_listener(note)
+train.main(train.parse(sys.argv))
+"""
+
+
+def test_a_plain_run_compiles_few_programs(root: Path, tmp_path: Path) -> None:
+    flags = ("--config=dense_digits:quick", f"--workdir={tmp_path}", "--noreport")
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT, *flags],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Keys and seeds, first weights, the state, keys of the stage, the order of the
+    # examples, the steps, two sets that are evaluated, and what counts weights.
+    programs = done.stdout.split()
+    assert len(programs) <= 10, programs
 
 
 def test_a_trace_is_written_once_and_changes_nothing(
