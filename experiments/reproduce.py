@@ -87,10 +87,17 @@ def main(argv: Sequence[str]) -> int:
             print(f"stopped: {done} runs done, {left} left; {CONTINUES}")
             return stop.code
     for study in _chosen():
-        if study.all_runs(_SCALE.value):
-            page = folder / f"{study.name}-{_SCALE.value}" / "report"
-            kept = results / study.name / _SCALE.value
+        page = folder / f"{study.name}-{_SCALE.value}" / "report"
+        kept = results / study.name / _SCALE.value
+        if not (kept / "records").exists():
+            print(f"no report: {study.name} has no records in {kept}")
+        else:
             print(f"report: {study.keep_report(_SCALE.value, page, kept)}")
+    from experiments.studies import overview
+
+    everything = [_study(name) for name in studies.NAMES]
+    if overview.write([study for study in everything if study.paper], results):
+        print(f"all claims: {results / 'README.md'}")
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries them again")
         return 1
@@ -100,7 +107,12 @@ def main(argv: Sequence[str]) -> int:
 def _chosen() -> list[Any]:
     """Returns the studies of the command line."""
     names = studies.NAMES if _STUDY.value == "all" else (_STUDY.value,)
-    return [importlib.import_module(f"experiments.studies.{n}").STUDY for n in names]
+    return [_study(name) for name in names]
+
+
+def _study(name: str) -> Any:
+    """Imports a study."""
+    return importlib.import_module(f"experiments.studies.{name}").STUDY
 
 
 def _tasks(folder: Path, results: Path, data_dir: str) -> list[Any]:

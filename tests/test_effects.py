@@ -106,7 +106,7 @@ def test_two_one_sided_tests_by_hand() -> None:
 def test_a_claim_of_several_parts_needs_all_and_falls_with_one() -> None:
     clear, unclear, false = (effects.above(draws(m, 6)[0]) for m in (5.0, 0.0, -5.0))
     both = effects.every(clear, unclear)
-    assert both.p == unclear.p
+    assert (both.p, both.interval) == (unclear.p, unclear.interval)
     broken = effects.every(clear, false)
     assert broken.p == false.p
     assert broken.p_against == pytest.approx(2 * false.p_against)

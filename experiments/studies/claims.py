@@ -31,6 +31,7 @@ SHORT = 1 / 3  # of the published number of updates
 REPRODUCED, CONTRADICTED, UNCLEAR = "reproduced", "contradicted", "unclear"
 ABSENT, NOT_MEASURED = "premise absent", "not measured"
 VERDICTS = (REPRODUCED, CONTRADICTED, UNCLEAR, ABSENT, NOT_MEASURED)
+SHORT_MARK = " (short)"  # after the verdict in tables
 
 
 class NotMeasured(Exception):
@@ -167,7 +168,7 @@ def row(judged: Judged) -> dict[str, Any]:
     interval = effect.interval if effect else None
     holm = judged.holm or ("", "")
     return {
-        "verdict": judged.verdict + (" (short)" if judged.short and effect else ""),
+        "verdict": judged.verdict + (SHORT_MARK if judged.short and effect else ""),
         "claim": claim.name,
         "statement": " ".join(claim.statement.split()),
         "published": claim.published,

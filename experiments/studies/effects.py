@@ -29,7 +29,9 @@ class Effect(NamedTuple):
 
     Attributes:
       estimate: the effect.
-      interval: its 90 % confidence interval; None where several effects are combined.
+      interval: its 90 % confidence interval; None if there is none. Where several
+        effects are combined, estimate and interval are those of the one that is the
+        least clear.
       p: p-value under the hypothesis that the claim is false.
       p_against: p-value under the hypothesis that the claim is true.
       n: number of independent units, such as seeds, masks or networks.
@@ -192,7 +194,7 @@ def every(*effects: Effect, words: str | None = None) -> Effect:
     joined = "; ".join(e.words for e in effects if e.words) if words is None else words
     weakest = max(effects, key=lambda e: e.p)
     n = min(e.n for e in effects)
-    return Effect(weakest.estimate, None, weakest.p, _least(effects), n, joined)
+    return weakest._replace(p_against=_least(effects), n=n, words=joined)
 
 
 def _least(effects: Sequence[Effect]) -> float:

@@ -165,7 +165,8 @@ def _verdicts(judged: Sequence[Judged]) -> str:
 _RULES = (
     "Reproduced and contradicted: p < 0.05 after Holm's correction over the claims of "
     "this page whose premises are present, for the claim or against it; intervals have "
-    "90 % confidence; see `experiments/studies/claims.py`."
+    "90 % confidence, and where a claim has several parts they are of the part that is "
+    "the least clear; see `experiments/studies/claims.py`."
 )
 
 

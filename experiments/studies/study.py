@@ -33,6 +33,7 @@ class Study:
     Attributes:
       name: its package.
       description: one line for the command line.
+      paper: authors and year of the papers with the claims; "" without claims.
       title: title of the report.
       networks: the networks, in the order of the report. Names of runs begin with them.
       runs: called with a network and a scale, one of `studies.SCALES`; lists the runs,
@@ -47,6 +48,7 @@ class Study:
 
     name: str
     description: str
+    paper: str
     title: str
     networks: Sequence[str]
     runs: Callable[[str, str], list[Run]]

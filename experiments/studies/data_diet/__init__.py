@@ -6,6 +6,7 @@ from experiments.studies.study import Study
 STUDY = Study(
     name="data_diet",
     description="lottery tickets on a data diet (Paul et al. 2022)",
+    paper="Paul et al. 2022",
     title="Report: lottery tickets on a data diet",
     networks=variants.NETWORKS,
     runs=variants.of_network,

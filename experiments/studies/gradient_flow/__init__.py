@@ -6,6 +6,7 @@ from experiments.studies.study import Study
 STUDY = Study(
     name="gradient_flow",
     description="gradient flow in sparse networks (Evci et al. 2020)",
+    paper="Evci et al. 2020",
     title="Report: gradient flow in sparse networks",
     networks=variants.NETWORKS,
     runs=variants.of_network,

@@ -8,6 +8,7 @@ __all__ = ("STUDY", "cifar16")
 STUDY = Study(
     name="stable_imp",
     description="stability, and why lottery tickets win (Maene et al. 2021)",
+    paper="Frankle et al. 2020, Maene et al. 2021",
     title="Report: why lottery tickets win",
     networks=variants.NETWORKS,
     runs=variants.of_network,

@@ -6,6 +6,7 @@ from experiments.studies.tost import measure, report, variants
 STUDY = Study(
     name="tost",
     description="training sparse networks better with any mask (Jaiswal et al. 2022)",
+    paper="Jaiswal et al. 2022",
     title="Report: training sparse networks better with any mask",
     networks=variants.NETWORKS,
     runs=variants.of_network,
