@@ -1,6 +1,7 @@
 """The default config, the config files, and when two configs are the same."""
 
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -163,6 +164,7 @@ def test_every_config_is_valid_and_fits_its_network(
     command = f"Command: python experiments/train.py --config=configs/{path.name}"
     assert command in module.__doc__
     assert module.get_config.__doc__
+    assert list(inspect.signature(module.get_config).parameters) == ["preset"]
     with pytest.raises(ValueError, match="has no preset 'quik'; did you mean quick"):
         module.get_config("quik")
     *sides, channels = next(v for k, v in SHAPES.items() if k in path.stem)
