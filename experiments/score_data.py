@@ -85,6 +85,9 @@ _BY_CLASS = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> int:
     """Checks the flags, and scores the examples.
 
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+
     Returns:
       The exit code: 0, or 1 after an error, or 130 after Ctrl-C.
     """

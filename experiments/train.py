@@ -42,7 +42,11 @@ _REPORT = flags.DEFINE_bool("report", True, "write a report at the end of the ru
 
 
 def main(argv: Sequence[str]) -> None:
-    """Checks the config and runs the experiment."""
+    """Checks the config and runs the experiment.
+
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+    """
     del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
     signals.end_when_told()
@@ -97,7 +101,11 @@ def _describe(error: Exception) -> str:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags, after checking the config file and fields."""
+    """Parses flags, after checking the config file and fields.
+
+    Args:
+      argv: the command line, with the name of the program.
+    """
     return command_line.parse(argv, rewrite=recipes.arguments)
 
 

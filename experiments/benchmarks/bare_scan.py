@@ -49,7 +49,13 @@ def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> J
 def training_step(
     c: ConfigDict, tx: Any, shape: tuple[int, ...]
 ) -> tuple[Callable[..., Any], Any]:
-    """Makes a training step, its initial parameters and the one batch it trains on."""
+    """Makes a training step, its initial parameters and the one batch it trains on.
+
+    Args:
+      c: the recipe.
+      tx: an optax optimizer.
+      shape: axes [h w c] of the images.
+    """
     dataset = fixtures.random_dataset(shape, examples=c.data.batch_size)
     model = factory.make_model(c, classes=10, training=True)
     images = augment.normalize(

@@ -239,7 +239,12 @@ def read_cost(c: ConfigDict, dataset: Dataset) -> Cost:
 
 
 def product_job(dtype: str, side: int) -> Job:
-    """Times a chain of products of square matrices, which is close to peak speed."""
+    """Times a chain of products of square matrices, which is close to peak speed.
+
+    Args:
+      dtype: dtype of the matrices.
+      side: number of rows and columns.
+    """
     scale = side**-0.5  # keeps the size of the entries
     keys = jax.random.split(jax.random.key(0))
     a, b = (jax.random.normal(key, (side, side), dtype) * scale for key in keys)

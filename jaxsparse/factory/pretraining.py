@@ -23,7 +23,11 @@ from jaxsparse.factory.durations import Durations, config_context
 
 
 def differs(config: ConfigDict) -> bool:
-    """Returns whether the pretraining differs from training."""
+    """Returns whether the pretraining differs from training.
+
+    Args:
+      config: a config; it may be locked.
+    """
     plain = config_lib.default().pretraining
     # Compared as dictionaries, because a locked config, such as one from the command
     # line, never equals an unlocked one.

@@ -96,7 +96,11 @@ def _seeds(
 
 
 def replicate_axes(state: TrainState) -> TrainState:
-    """Returns the vmap axes of a state: None for shared counters, else 0."""
+    """Returns the vmap axes of a state: None for shared counters, else 0.
+
+    Args:
+      state: a state, or a tree of its structure.
+    """
     return TrainState(
         step=None,
         params=jax.tree.map(lambda _: 0, state.params),
@@ -106,7 +110,12 @@ def replicate_axes(state: TrainState) -> TrainState:
 
 
 def of_one(tree: Any) -> Any:
-    """Returns the shapes and dtypes that a tree [r ...] has in one replicate."""
+    """Returns the shapes and dtypes that a tree [r ...] has in one replicate.
+
+    Args:
+      tree: pytree of arrays, or of their shapes and dtypes, all with a leading axis of
+        replicates.
+    """
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree
     )
