@@ -229,7 +229,7 @@ def as_training(config: ConfigDict) -> ConfigDict:
     """
     c = config.copy_and_resolve_references()
     own = config.pretraining
-    if own.batch_size:
+    if own.batch_size is not None:
         c.data.batch_size = own.batch_size
     if own.learning_rate is not None:
         c.schedule.name = "constant"
