@@ -171,11 +171,7 @@ def _start(
         weights = transforms.stored_params(weights, opt_state)
         return weights, transforms.replace_key(opt_state, key)
 
-    def first(*trees: Any) -> Any:
-        # Only shapes of the optimizer state are needed, so replicate 0 stands for all.
-        return one(*jax.tree.map(lambda leaf: leaf[0], trees))
-
-    _, abstract = jax.eval_shape(first, params, masks, keys)
+    _, abstract = jax.eval_shape(one, *of_one((params, masks, keys)))
     axes = (0, transforms.replicate_axes(abstract))
     params, opt_state = jax.vmap(one, out_axes=axes)(params, masks, keys)
     state = TrainState(step, params, batch_stats, opt_state)
