@@ -1,6 +1,7 @@
-"""The limits of CONTRIBUTING.md: arguments of functions, fields of records, files."""
+"""The rules on code in CONTRIBUTING.md: sizes, and tests of public names only."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,46 @@ def test_arguments_and_fields_are_counted() -> None:
     )
     assert list(too_large(more)) == ["R"]
     assert list(too_large("async def f(a, b, c, d, e, f, g, *, h, i): ...")) == ["f"]
+
+
+# Public methods of named tuples.
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
+# Known: the sentence on the rules of verdicts, which a page has.
+KNOWN = {"tests/test_study_report.py": ["_RULES"]}
+
+
+def private_names(text: str) -> Iterator[str]:
+    """Yields the private names of this project that a test imports or replaces."""
+    nodes = list(ast.walk(ast.parse(text)))
+    modules = set()
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                name = getattr(node, "module", None) or alias.name
+                if name.partition(".")[0] in FOLDERS:
+                    modules.add((alias.asname or alias.name).partition(".")[0])
+    yield from sorted(name for name in modules if name.startswith("_"))
+    for node in nodes:
+        match node:
+            case ast.Attribute(value=ast.Name(id=module), attr=str(name)):
+                own = module in modules and name not in NAMED_TUPLE
+                if own and re.match("_[^_]", name):
+                    yield name
+            case ast.Call(
+                args=[ast.Name(id=module), ast.Constant(value=str(name)), *_]
+            ):
+                if module in modules and re.match("_[^_]", name):
+                    yield name
+
+
+def test_tests_use_public_names_only(root: Path) -> None:
+    found = {
+        path.relative_to(root).as_posix(): names
+        for path in sorted((root / "tests").rglob("*.py"))
+        if (names := list(private_names(path.read_text(encoding="utf-8"))))
+    }
+    assert found == KNOWN
+    used = (
+        "from jaxsparse import b, _c\nb._d, os._exit, b._fields\nm.setattr(b, '_e', 1)"
+    )
+    assert sorted(private_names(used)) == ["_c", "_d", "_e"]

@@ -60,7 +60,7 @@ def test_no_sample_changes_masks(missed: str, monkeypatch: pytest.MonkeyPatch) -
     if MISSED[missed] is not None:
         monkeypatch.setattr(sample, "draw", MISSED[missed])
     # Traced anew, with the constants above.
-    monkeypatch.setattr(bisection, "_keep_layers", bisection._keep_layers.__wrapped__)
+    monkeypatch.setattr(bisection, "keep_layers", bisection.keep_layers.__wrapped__)
     globally = jax.jit(lambda s, k, c: select.top_k_global(s, k, candidates=c))
     per_layer = jax.jit(lambda s, k, c: select.top_k_per_layer(s, k, candidates=c))
     some = split(np.random.default_rng(1).random(SIZE) < 0.7)

@@ -93,7 +93,7 @@ def measure_network(
         for size in batch_sizes:
             length = min(steps, examples // size)
             c = cifar(network, batch_size=size, steps=length, dtype=dtype)
-            job, reason = try_job(functools.partial(_trainer_job, c, dataset))
+            job, reason = try_job(functools.partial(trainer_job, c, dataset))
             if job is None:
                 absent.append((f"{dtype}, batch {size}", reason, "", "", "", ""))
                 continue
@@ -162,7 +162,7 @@ def measure_replicates(
     jobs, absent = {}, {}
     for count in counts:
         c = cifar(network, batch_size=batch_size, steps=steps, replicates=count)
-        job, reason = try_job(functools.partial(_trainer_job, c, dataset))
+        job, reason = try_job(functools.partial(trainer_job, c, dataset))
         if job is None:
             absent[str(count)] = reason
         else:
@@ -199,7 +199,13 @@ def _row(
     )
 
 
-def _trainer_job(c: ConfigDict, dataset: Dataset) -> Job:
+def trainer_job(c: ConfigDict, dataset: Dataset) -> Job:
+    """Times the trainer's compiled call, after one call that compiles it.
+
+    Args:
+      c: the recipe.
+      dataset: the dataset to train on.
+    """
     job = fixtures.trainer_job(fixtures.make(c, dataset))
     job.run(1)
     return job

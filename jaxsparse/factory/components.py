@@ -59,7 +59,7 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     return optimizers.with_l2(plain, weight_decay=c.weight_decay, decays=decays)
 
 
-def _shapes(
+def variable_shapes(
     config: ConfigDict, make: Callable[[], nn.Module], image: tuple[int, ...]
 ) -> Any:
     """Returns the shapes of a network's variables for images [h w c].
@@ -174,7 +174,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     models.check_images(config, image)
     annealed = tost.make_annealed_model(config, length)
     # Ghost skips have parameters, which must exist from the first step on.
-    like = _shapes(
+    like = variable_shapes(
         config,
         lambda: model if annealed is None else annealed(model, 0, train=False),
         image,
