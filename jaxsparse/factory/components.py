@@ -26,8 +26,6 @@ from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.runner.task import StartWeights, TrainTask, dense_masks
 from jaxsparse.training import optimizers
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     """Makes the dense optimizer of a config.
