@@ -25,7 +25,7 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from experiments import command_line, recipes  # noqa: E402
+from experiments import command_line, config_arguments  # noqa: E402
 from jaxsparse import config, launchers  # noqa: E402
 from jaxsparse.data import names  # noqa: E402
 
@@ -106,8 +106,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     Args:
       argv: the command line, with the name of the program.
     """
-    return command_line.parse(argv, rewrite=recipes.arguments)
+    return command_line.parse(argv, rewrite=config_arguments.arguments)
 
 
 if __name__ == "__main__":
-    command_line.run(main, rewrite=recipes.arguments)
+    command_line.run(main, rewrite=config_arguments.arguments)
