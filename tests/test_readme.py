@@ -74,7 +74,7 @@ def test_linen_loop_keeps_exact_zeros_and_nnx_loop_prunes(root: Path) -> None:
         assert not kernel[~mask].any()
     assert masks.num_active(transforms.ever_active(found["opt_state"])) > 125
     exec(nnx_loop, found)
-    assert masks.num_active(found["found_masks"]) == 200
+    assert masks.num_active(transforms.get_masks(found["optimizer"].opt_state)) == 200
     trained = nnx.state(found["network"], nnx.Param)
     zeros = [int((np.asarray(leaf) == 0).sum()) for leaf in jax.tree.leaves(trained)]
     assert sum(zeros) == 800
